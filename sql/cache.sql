@@ -1,0 +1,50 @@
+-- purpose: whether the cache works: hits and misses, hit rate, money saved, and how much faster a hit is
+-- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
+-- param organisation_id: text = null; one organisation; null = all that the caller may see
+-- param ai_model: text = null; one model; null = all
+-- param bucket: text in hour|day|week|month|year = day; width of a time bucket, UTC; weeks begin on Monday
+-- column bucket: timestamp; start of the time bucket, UTC
+-- column ai_model: text; model that answered
+-- column records: integer; records, also those without a cache
+-- column simple_hits: integer; answers from the simple cache
+-- column semantic_hits: integer; answers from the semantic cache
+-- column misses: integer; looked for in a cache and not found
+-- column refreshes: integer; the caller asked for a fresh answer
+-- column hit_rate: float; hits over hits and misses, 0 to 1; null where nothing was looked for
+-- column saved_cents: float; what the hits would have cost, US cents
+-- column avg_hit_ms: float; mean response time of hits, ms
+-- column avg_other_ms: float; mean response time of all other records, ms
+
+with
+-- Records of the frame. A hit keeps the cost that it saved; a cost in another currency is left out, not converted.
+calls as (
+    select
+        date_trunc($bucket, created_at) as bucket,
+        ai_model,
+        upper(cache_status) as cache,
+        coalesce(upper(cache_status) in ('HIT', 'SEMANTIC HIT'), false) as hit,
+        coalesce(upper(cache_status) in ('MISS', 'SEMANTIC MISS'), false) as miss,
+        response_time,
+        case when coalesce(upper(cost_currency), 'USD') = 'USD' then cost end as cents
+    from logs
+    where ($from is null or created_at >= $from)
+      and ($to is null or created_at < $to)
+      and ($organisation_id is null or organisation_id = $organisation_id)
+      and ($ai_model is null or ai_model = $ai_model)
+)
+select
+    bucket,
+    ai_model,
+    count(*) as records,
+    count(*) filter (where cache = 'HIT') as simple_hits,
+    count(*) filter (where cache = 'SEMANTIC HIT') as semantic_hits,
+    count(*) filter (where miss) as misses,
+    count(*) filter (where cache = 'REFRESH') as refreshes,
+    cast(count(*) filter (where hit) as double) / nullif(count(*) filter (where hit or miss), 0) as hit_rate,
+    sum(cents) filter (where hit) as saved_cents,
+    avg(response_time) filter (where hit) as avg_hit_ms,
+    avg(response_time) filter (where not hit) as avg_other_ms
+from calls
+group by bucket, ai_model
+order by bucket, ai_model

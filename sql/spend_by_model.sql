@@ -1,0 +1,56 @@
+-- purpose: what each model cost, dearest first
+-- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
+-- param organisation_id: text = null; one organisation; null = all that the caller may see
+-- param ai_model: text = null; one model; null = all
+-- param limit: integer = null; most rows to return; null = all
+-- column ai_org: text; provider
+-- column ai_model: text; model that answered
+-- column records: integer; records, cache hits with them
+-- column paid_units: integer; tokens of request and response that were paid for, so without cache hits
+-- column cost_cents: float; money spent, US cents; without cache hits, which cost nothing
+-- column cost_dollars: float; the same in US dollars
+-- column cents_per_1k_units: float; US cents for 1,000 tokens, over the records whose cost and tokens are both known
+-- column share: float; part of the money that all rows together cost, 0 to 1
+-- column saved_cents: float; what the cache hits would have cost, US cents
+
+with
+-- Records of the frame. A hit keeps the cost that it saved; a cost in another currency is left out, not converted.
+calls as (
+    select
+        ai_org, ai_model, total_units,
+        coalesce(upper(cache_status) in ('HIT', 'SEMANTIC HIT'), false) as hit,
+        case when coalesce(upper(cost_currency), 'USD') = 'USD' then cost end as cents
+    from logs
+    where ($from is null or created_at >= $from)
+      and ($to is null or created_at < $to)
+      and ($organisation_id is null or organisation_id = $organisation_id)
+      and ($ai_model is null or ai_model = $ai_model)
+),
+-- One row a model. The price counts only records that have both figures, so that a missing one does not bend it.
+models as (
+    select
+        ai_org,
+        ai_model,
+        count(*) as records,
+        sum(total_units) filter (where not hit) as paid_units,
+        sum(cents) filter (where not hit) as cost_cents,
+        sum(cents) filter (where not hit and total_units is not null) as priced_cents,
+        sum(total_units) filter (where not hit and cents is not null) as priced_units,
+        sum(cents) filter (where hit) as saved_cents
+    from calls
+    group by ai_org, ai_model
+)
+select
+    ai_org,
+    ai_model,
+    records,
+    paid_units,
+    cost_cents,
+    cost_cents / 100 as cost_dollars,
+    priced_cents * 1000 / nullif(priced_units, 0) as cents_per_1k_units,
+    cost_cents / nullif(sum(cost_cents) over (), 0) as share,
+    saved_cents
+from models
+order by cost_cents desc nulls last, ai_org, ai_model
+limit $limit

@@ -1,0 +1,133 @@
+//! `gatelog config`: every setting with its value, unit, meaning and source.
+
+use clap::ValueEnum;
+
+use super::exit::Done;
+use super::output::print;
+use super::settings::Context;
+use crate::config::{Config, Origin, SETTINGS, Secret};
+use crate::error::Result;
+
+/// Prints every setting with its value, unit, meaning and where the value comes from
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gatelog config > gatelog.toml           a file with every setting, those at their default commented out
+  gatelog config --format table           at a glance
+  GATELOG_FLUSH_SECONDS=5 gatelog config --set listen=0.0.0.0:8080
+
+Each setting stands in gatelog.toml under its name, in the environment as GATELOG_ and the name in capitals, and as
+`--set NAME=VALUE`. Sizes take KiB, MiB and GiB. Flags win over the environment, that over the file.")]
+pub(super) struct Args {
+    /// `toml` can be saved as gatelog.toml; `table` is for reading
+    #[arg(long, value_name = "FORM", default_value = "toml")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Toml,
+    Table,
+}
+
+pub(super) fn run(context: &Context, args: &Args) -> Result<Done> {
+    print(&match args.format {
+        Format::Toml => toml(context),
+        Format::Table => table(context),
+    })?;
+    Ok(Done::Fine)
+}
+
+fn toml(context: &Context) -> String {
+    let file = context.file.as_ref().map_or("none".to_owned(), |file| format!("`{file}`"));
+    let mut text = format!("# gatelog's effective settings. Configuration file read: {file}.\n");
+    for setting in SETTINGS {
+        let name = setting.name;
+        let origin = context.effective.origin(name);
+        text.push_str(&format!("\n# {}\n# unit: {}; from: {origin}\n", setting.doc, setting.unit));
+        let value = context.config().get(name).unwrap_or_default();
+        text.push_str(&match (is_secret(name), origin) {
+            (true, Origin::Default) => format!("# {name} = \"\"\n"),
+            (true, _) => format!("# {name} is set; it is not shown\n"),
+            (false, Origin::Default) => format!("# {name} = {}\n", toml_value(&value)),
+            (false, _) => format!("{name} = {}\n", toml_value(&value)),
+        });
+    }
+    text
+}
+
+/// A secret does not show what it is given.
+fn is_secret(name: &str) -> bool {
+    let mut probe = Config::default();
+    probe.set(name, "7").is_ok() && probe.get(name) == Some(Secret("7".to_owned()).to_string())
+}
+
+fn toml_value(text: &str) -> String {
+    match text.parse::<i64>() {
+        Ok(number) => number.to_string(),
+        Err(_) => toml::Value::String(text.to_owned()).to_string(),
+    }
+}
+
+fn table(context: &Context) -> String {
+    let rows: Vec<[String; 4]> = SETTINGS
+        .iter()
+        .map(|setting| {
+            let value = context.config().get(setting.name).unwrap_or_default();
+            let origin = context.effective.origin(setting.name).to_string();
+            [setting.name.to_owned(), value, origin, format!("{} ({})", setting.doc, setting.unit)]
+        })
+        .collect();
+    columns(["setting", "value", "from", "meaning (unit)"], &rows)
+}
+
+/// Left-aligned columns, two spaces apart.
+pub(super) fn columns<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let head = head.map(str::to_owned);
+    let all = || std::iter::once(&head).chain(rows);
+    let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in all() {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layers;
+
+    fn context(file: &str) -> Context {
+        let file = Some(("gatelog.toml".to_owned(), file.to_owned()));
+        let effective = Layers { file, ..Layers::default() }.resolve().unwrap();
+        Context { effective, quiet: false, file: None }
+    }
+
+    #[test]
+    fn what_is_printed_can_be_saved_and_read_again() {
+        let said = "data = 'C:\\logs'\nflush_seconds = 5\nadmin_key = 'do not show'\nmemtable_bytes = '256MiB'";
+        let printed = toml(&context(said));
+        assert!(!printed.contains("do not show"));
+        assert!(printed.contains("# admin_key is set; it is not shown\n"));
+        assert!(printed.contains("# unit: seconds; from: file\nflush_seconds = 5\n"));
+        let mut again = context(&printed).effective.config;
+        again.admin_key = Secret("do not show".to_owned());
+        assert_eq!(again, context(said).effective.config);
+    }
+
+    #[test]
+    fn every_commented_default_is_the_default() {
+        let printed = toml(&context(""));
+        let uncommented: String = printed
+            .lines()
+            .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(uncommented.lines().count(), SETTINGS.len());
+        assert_eq!(context(&uncommented).effective.config, Config::default());
+    }
+}

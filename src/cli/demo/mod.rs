@@ -1,0 +1,170 @@
+//! `gatelog demo`: some days of sample records in a folder of their own, a server over them, and what to try.
+//!
+//! The records are made here, from gatelog's own word lists: no text of anybody else, the same for the same seed and end.
+
+mod bodies;
+mod catalogue;
+mod gateway;
+mod generator;
+mod words;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+
+use self::generator::{Generator, Plan};
+use super::exit::Done;
+use super::import::append_patiently;
+use super::output::{Sink, say};
+use super::progress::{Progress, Unit, thousands};
+use super::serve;
+use super::settings::Context;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::record::BatchBuilder;
+use crate::record::json::Encoder;
+
+/// The folder that the demo keeps to itself when none is named.
+const FOLDER: &str = "gatelog-demo";
+/// Records handed to the engine at once.
+const RECORDS_AT_ONCE: usize = 1_000;
+
+/// Makes sample records, serves them and says what to try
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gatelog demo                            three days of records in ./gatelog-demo, served on 127.0.0.1:8080
+  gatelog demo --days 30 --records 500000 --data /tmp/big-demo --listen 127.0.0.1:0
+  gatelog demo --no-serve                 only fills the folder
+  gatelog demo --records 1000 --jsonl samples.jsonl
+
+The records are invented: conversations, failures, retries, cache hits, fallbacks, load balancing, embeddings, calls that are
+not tracked. A folder that already has records is served as it is. Same seed, end, days and records: same samples.")]
+pub(super) struct Args {
+    /// Days that the records spread over
+    #[arg(long, value_name = "DAYS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    days: u32,
+    /// How many records are made
+    #[arg(long, value_name = "RECORDS", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    records: u64,
+    /// Another seed, other records
+    #[arg(long, value_name = "NUMBER", default_value_t = 7)]
+    seed: u64,
+    /// Moment before which all were made [default: now]
+    #[arg(long, value_name = "TIME")]
+    end: Option<DateTime<Utc>>,
+    /// Address and port of the server; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Fills the folder and ends
+    #[arg(long)]
+    no_serve: bool,
+    /// Only writes the records to this file as JSON lines, `-` for stdout
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_serve", "listen"])]
+    jsonl: Option<PathBuf>,
+}
+
+pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
+    let end = match args.end {
+        Some(end) => end,
+        None => Utc::now().duration_trunc(TimeDelta::minutes(1)).unwrap_or_else(|_| Utc::now()),
+    };
+    let plan = Plan { records: args.records, days: args.days, seed: args.seed, end };
+    if let Some(path) = &args.jsonl {
+        write_samples(plan, path)?;
+        return Ok(Done::Fine);
+    }
+    if context.is_default("data") {
+        context.set_flag("data", FOLDER)?;
+    }
+    if let Some(listen) = &args.listen {
+        context.set_flag("listen", listen)?;
+    }
+    let listener = if args.no_serve { None } else { Some(serve::bind(&context.config().listen).await?) };
+    let engine = context.open_writer("name another folder with `--data`").await?;
+    fill(&context, &engine, plan).await?;
+    let Some(listener) = listener else {
+        let key = engine.fresh_admin_key();
+        engine.close().await?;
+        invite(&context, None, key.as_deref());
+        return Ok(Done::Fine);
+    };
+    serve::serve(&context, engine, listener, None, |address, key| invite(&context, Some(address), key)).await
+}
+
+/// Makes the records, unless the folder already has some.
+async fn fill(context: &Context, engine: &Engine, plan: Plan) -> Result<()> {
+    let status = engine.status();
+    let there = status.file_rows + status.memory_rows;
+    if there > 0 {
+        if !context.quiet {
+            say!("`{}` already has {} records; none were added", context.config().data, thousands(there));
+        }
+        return Ok(());
+    }
+    let mut progress = Progress::start("demo", Unit::Records, Some(plan.records), context.quiet);
+    let mut records = Generator::new(plan).peekable();
+    let mut done = 0;
+    while records.peek().is_some() {
+        let some: Vec<_> = records.by_ref().take(RECORDS_AT_ONCE).collect();
+        done += some.len() as u64;
+        append_patiently(engine, some).await?;
+        progress.set(done, String::new);
+    }
+    progress.finish();
+    engine.flush().await?;
+    if !context.quiet {
+        let seconds = progress.seconds();
+        let (days, data) = (plan.days, &context.config().data);
+        say!("made {} sample records of {days} days in `{data}` in {seconds:.1} s", thousands(done));
+    }
+    Ok(())
+}
+
+fn write_samples(plan: Plan, path: &Path) -> Result<()> {
+    let mut sink = Sink::open(Some(path))?;
+    let watch = sink.watch();
+    let encoder = Encoder::new(None)?;
+    let mut batch = BatchBuilder::new();
+    let mut lines = Vec::new();
+    let mut records = Generator::new(plan).peekable();
+    while records.peek().is_some() {
+        records.by_ref().take(RECORDS_AT_ONCE).for_each(|record| batch.append(record));
+        lines.clear();
+        encoder.encode(&batch.finish(), &mut lines)?;
+        sink.write_all(&lines).map_err(|cause| watch.error(cause))?;
+    }
+    sink.finish()
+}
+
+/// Says what to try.
+fn invite(context: &Context, address: Option<SocketAddr>, key: Option<&str>) {
+    let data = &context.config().data;
+    match key {
+        Some(key) => say!("\nadmin key, shown only now:\n  export GATELOG_KEY={key}"),
+        None => say!("\nadmin key: the one that the first start printed\n  export GATELOG_KEY=..."),
+    }
+    if context.quiet {
+        return;
+    }
+    say!(
+        "\ntry{}:\n  \
+         gatelog report status_counts --data {data}\n  \
+         gatelog sql --data {data} \"select ai_model, count(*) as calls, sum(cost) as cents from logs group by 1 order by 2 desc\"",
+        if address.is_some() { ", in another terminal" } else { "" }
+    );
+    match address {
+        None => say!("  gatelog serve --data {data}"),
+        Some(address) => say!(
+            "  curl -H \"x-portkey-api-key: $GATELOG_KEY\" http://{address}/v1/sql -d \"select * from cache\"\n  \
+             curl -H \"x-portkey-api-key: $GATELOG_KEY\" \"http://{address}/v1/export?columns=created_at,ai_model,cost,request.body\"\n  \
+             curl -H \"x-portkey-api-key: $GATELOG_KEY\" http://{address}/v1/logs -d '{{\"request\":{{\"url\":\"https://api.openai.com/v1/chat/completions\",\"body\":{{\"model\":\"gpt-5.4\"}}}},\"response\":{{\"status\":200,\"body\":{{}}}}}}'\n\
+             \nCtrl-C ends the server."
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! `gatelog export`: records as JSON lines, to stdout or a file, in the order of time and id.
+//!
+//! A file is whole under its name or not there: it grows as `FILE.partial`. Stopped half-way it stays, and `--resume` goes
+//! on behind its last whole line. The lines hold what `gatelog import` reads, so an export is also a backup of records.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use futures::StreamExt;
+use serde::Deserialize;
+
+use super::exit::Done;
+use super::output::{PartialFile, Sink, file_error, say};
+use super::progress::{Progress, Unit, bytes, thousands};
+use super::settings::Context;
+use super::sql::interruptible;
+use crate::engine::{ExportRequest, Reader};
+use crate::error::{Error, Result};
+
+/// How much of a file's end is read at once to find its last line.
+const BLOCK_BYTES: u64 = 64 << 10;
+
+/// Streams records as JSON lines, one record a line
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gatelog export --from 2026-11-01 --to 2026-12-01 --out november.jsonl
+  gatelog export --from 2026-11-20T08:00:00Z --columns created_at,ai_model,cost,request.body | jq .cost
+  gatelog export --out all.jsonl --resume       goes on where a stopped export of the same range ended
+  gatelog export | zstd > backup.jsonl.zst      `gatelog import backup.jsonl.zst` reads it back
+
+--from is inclusive, --to exclusive, UTC; a bare date is its first moment. cost is in cents, response_time in ms. Lines come
+in the order of created_at, then id. While it grows the file is called FILE.partial.")]
+pub(super) struct Args {
+    /// First moment, such as 2026-11-20 or 2026-11-20T08:00:00Z [default: the oldest record]
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Moment before which the export ends [default: the newest record]
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// Columns of each line [default: all]
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    columns: Option<Vec<String>>,
+    /// Goes on after a line that was received: its created_at and id
+    #[arg(long, value_name = "CREATED_AT,ID")]
+    after: Option<String>,
+    /// Most lines
+    #[arg(long, value_name = "RECORDS")]
+    limit: Option<u64>,
+    /// File that is written, `-` for stdout
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    out: PathBuf,
+    /// Appends to the file behind its last whole line; needs the columns created_at and id
+    #[arg(long, conflicts_with = "after")]
+    resume: bool,
+    /// Form of the export: jsonl, nothing else
+    #[arg(long, value_name = "FORM", default_value = "jsonl")]
+    format: String,
+}
+
+pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
+    let form = args.format.to_ascii_lowercase();
+    if form != "jsonl" && form != "ndjson" {
+        return Err(Error::invalid(format!(
+            "export format is `{}`; expected jsonl; `gatelog sql --format` writes csv, json and parquet",
+            args.format
+        )));
+    }
+    let to_file = args.out != Path::new("-");
+    if args.resume && !to_file {
+        return Err(Error::invalid("--resume needs a file; name it with `--out`"));
+    }
+    let Args { from, to, columns, after, limit, out, resume, .. } = args;
+    let started = if resume { Unfinished::find(&out)? } else { None };
+    let after = started.as_ref().and_then(|started| started.after.clone()).or(after);
+    let request = ExportRequest { from, to, columns, after, limit };
+    let result = interruptible(write(&context, &request, &out, started)).await;
+    let partial = PartialFile::partial_name(&out);
+    if result.is_err() && to_file && partial.exists() {
+        say!("what was written is kept in `{}`; the same command with `--resume` goes on", partial.display());
+    }
+    result.map(|()| Done::Fine)
+}
+
+async fn write(context: &Context, request: &ExportRequest, out: &Path, started: Option<Unfinished>) -> Result<()> {
+    let reader = Reader::open(context.config()).await?;
+    let to_file = out != Path::new("-");
+    let total = if to_file { Some(reader.export_estimate(request)?) } else { None };
+    let mut lines = reader.export(request).await?;
+    let mut sink = match started {
+        Some(started) => Sink::file(started.go_on(out)?),
+        None => Sink::open(Some(out))?,
+    };
+    let watch = sink.watch();
+    let mut progress = Progress::start("export", Unit::Records, total, context.quiet || !to_file);
+    let mut records = 0;
+    while let Some(chunk) = lines.next().await {
+        let chunk = chunk?;
+        sink.write_all(&chunk).map_err(|cause| watch.error(cause))?;
+        sink.keep_unfinished();
+        records += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let seconds = progress.seconds();
+        progress.set(records, || rate(sink.bytes(), seconds));
+    }
+    let (written, seconds) = (sink.bytes(), progress.seconds());
+    sink.finish()?;
+    progress.finish();
+    if !context.quiet {
+        say!("{} records, {} in {seconds:.1} s, {}", thousands(records), bytes(written), rate(written, seconds));
+    }
+    Ok(())
+}
+
+/// Bytes a second, for people.
+pub(super) fn rate(count: u64, seconds: f64) -> String {
+    format!("{}/s", bytes((count as f64 / seconds.max(1e-3)) as u64))
+}
+
+/// A file that an earlier export began.
+#[derive(Debug)]
+struct Unfinished {
+    /// The file that holds it: `FILE.partial`, or `FILE` itself.
+    path: PathBuf,
+    file: File,
+    /// Where its last whole line ends.
+    end: u64,
+    /// The cursor of that line; none if there is no whole line.
+    after: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Cursor {
+    created_at: Option<String>,
+    id: Option<String>,
+}
+
+impl Unfinished {
+    /// What stands under the name, unfinished or finished; none if neither is there.
+    fn find(out: &Path) -> Result<Option<Self>> {
+        for path in [PartialFile::partial_name(out), out.to_owned()] {
+            match OpenOptions::new().read(true).write(true).open(&path) {
+                Ok(file) => return Self::read(path, file).map(Some),
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+                Err(cause) => return Err(file_error("open", &path, cause)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(path: PathBuf, mut file: File) -> Result<Self> {
+        let (end, line) = last_line(&mut file).map_err(|cause| file_error("read", &path, cause))?;
+        let after = if line.is_empty() { None } else { Some(cursor(&path, &line)?) };
+        Ok(Self { path, file, end, after })
+    }
+
+    /// Cuts what follows the last whole line.
+    fn go_on(mut self, out: &Path) -> Result<PartialFile> {
+        self.file
+            .set_len(self.end)
+            .and_then(|()| self.file.seek(SeekFrom::End(0)))
+            .map_err(|cause| file_error("write", &self.path, cause))?;
+        Ok(PartialFile::resume(self.file, out, self.path))
+    }
+}
+
+fn cursor(path: &Path, line: &[u8]) -> Result<String> {
+    match serde_json::from_slice(line) {
+        Ok(Cursor { created_at: Some(at), id: Some(id) }) => Ok(format!("{at},{id}")),
+        Ok(_) => Err(Error::invalid(format!(
+            "the last line of `{}` has no `created_at` and `id`; an export without them cannot be resumed",
+            path.display()
+        ))),
+        Err(cause) => Err(Error::invalid(format!("the last line of `{}` is not an exported record", path.display()))
+            .with_source(cause)),
+    }
+}
+
+/// The last line that ends with a line feed, and where it ends. Reads from the end, since the file may be huge.
+fn last_line(file: &mut File) -> std::io::Result<(u64, Vec<u8>)> {
+    let Some(feed) = line_feed_before(file, file.metadata()?.len())? else { return Ok((0, Vec::new())) };
+    let start = line_feed_before(file, feed)?.map_or(0, |before| before + 1);
+    let mut line = Vec::new();
+    file.seek(SeekFrom::Start(start))?;
+    file.take(feed - start).read_to_end(&mut line)?;
+    Ok((feed + 1, line))
+}
+
+/// The place of the last line feed before `end`.
+fn line_feed_before(file: &mut File, mut end: u64) -> std::io::Result<Option<u64>> {
+    let mut block = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK_BYTES);
+        block.clear();
+        file.seek(SeekFrom::Start(start))?;
+        file.take(end - start).read_to_end(&mut block)?;
+        if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(Some(start + at as u64));
+        }
+        end = start;
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, end: usize, line: &str) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        assert_eq!(last_line(&mut file).unwrap(), (end as u64, line.as_bytes().to_vec()));
+    }
+
+    #[test]
+    fn the_last_whole_line_is_found_from_the_end() {
+        check("", 0, "");
+        check("torn", 0, "");
+        check("a\n", 2, "a");
+        check("a\nbc\nto", 5, "bc");
+        let long = "x".repeat(3 * BLOCK_BYTES as usize);
+        check(&format!("a\n{long}\n{long}"), long.len() + 3, &long);
+    }
+
+    #[test]
+    fn a_line_without_time_and_id_cannot_be_gone_on_from() {
+        let path = Path::new("a.jsonl");
+        let after = cursor(path, br#"{"id":"7","cost":1,"created_at":"2026-11-20T00:00:00.000Z"}"#).unwrap();
+        assert_eq!(after, "2026-11-20T00:00:00.000Z,7");
+        assert!(cursor(path, br#"{"cost":1}"#).unwrap_err().message().contains("cannot be resumed"));
+        assert!(cursor(path, b"created_at,id").is_err());
+    }
+}

@@ -1,0 +1,128 @@
+//! An input of the import: a file or stdin, decompressed by what its first bytes are.
+
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::bufread::MultiGzDecoder;
+
+use crate::cli::output::file_error;
+use crate::error::{Error, Result};
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// Compressed bytes that are read at once.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// Something to read records from.
+#[derive(Debug)]
+pub(super) struct Input {
+    /// What it is called in messages.
+    pub(super) name: String,
+    /// Its size as it lies there; none for stdin and other streams.
+    pub(super) bytes: Option<u64>,
+    path: Option<PathBuf>,
+}
+
+impl Input {
+    /// Checks that the input is there. It is opened when its turn comes, since there may be thousands.
+    pub(super) fn find(path: &Path) -> Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self { name: "stdin".to_owned(), bytes: None, path: None });
+        }
+        let about = std::fs::metadata(path).map_err(|cause| file_error("read", path, cause))?;
+        if about.is_dir() {
+            return Err(Error::invalid(format!("`{}` is a folder; name its files", path.display())));
+        }
+        let bytes = about.is_file().then_some(about.len());
+        Ok(Self { name: path.display().to_string(), bytes, path: Some(path.to_owned()) })
+    }
+
+    /// Opens it for reading its JSON text; `read` counts the bytes of the file itself.
+    pub(super) fn open(&self, read: Arc<AtomicU64>) -> Result<Box<dyn Read + Send>> {
+        let raw: Box<dyn Read + Send> = match &self.path {
+            None => Box::new(io::stdin()),
+            Some(path) => Box::new(File::open(path).map_err(|cause| file_error("open", path, cause))?),
+        };
+        decoded(Counted { raw, read }).map_err(|cause| self.error(cause))
+    }
+
+    /// The error of reading it; a broken archive is the caller's to mend, a broken disk is not.
+    pub(super) fn error(&self, cause: io::Error) -> Error {
+        let message = format!("cannot read `{}` to its end", self.name);
+        match cause.kind() {
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Error::invalid(message)
+            }
+            // zstd tells a broken frame so.
+            io::ErrorKind::Other => Error::invalid(message),
+            _ => Error::storage(message),
+        }
+        .with_source(cause)
+    }
+}
+
+fn decoded(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    let mut first = Vec::with_capacity(ZSTD.len());
+    raw.by_ref().take(ZSTD.len() as u64).read_to_end(&mut first)?;
+    let (gzip, zstd) = (first.starts_with(GZIP), first.starts_with(ZSTD));
+    let whole = Cursor::new(first).chain(raw);
+    Ok(match (gzip, zstd) {
+        (true, _) => Box::new(MultiGzDecoder::new(BufReader::with_capacity(BLOCK_BYTES, whole))),
+        (_, true) => Box::new(zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(BLOCK_BYTES, whole))?),
+        _ => Box::new(whole),
+    })
+}
+
+struct Counted<R> {
+    raw: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.raw.read(buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+        let mut text = String::new();
+        decoded(Cursor::new(bytes))?.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn gzip(text: &str) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn compression_is_told_by_content_and_members_follow_each_other() {
+        assert_eq!(text_of(Vec::new()).unwrap(), "");
+        assert_eq!(text_of(b"{}".to_vec()).unwrap(), "{}");
+        assert_eq!(text_of([gzip("one\n"), gzip("two\n")].concat()).unwrap(), "one\ntwo\n");
+        let frames = [zstd::encode_all(&b"one\n"[..], 1).unwrap(), zstd::encode_all(&b"two\n"[..], 1).unwrap()];
+        assert_eq!(text_of(frames.concat()).unwrap(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn a_torn_archive_is_an_error() {
+        let mut torn = gzip(&"text ".repeat(1_000));
+        torn.truncate(torn.len() - 9);
+        assert!(text_of(torn).is_err());
+        let mut torn = zstd::encode_all(&b"text text text"[..], 1).unwrap();
+        torn.truncate(torn.len() - 3);
+        assert!(text_of(torn).is_err());
+    }
+}

@@ -1,0 +1,221 @@
+//! `gatelog import`: files or stdin through the parser into the engine, and an account of what became of each record.
+//!
+//! Reading, parsing and appending overlap ([`pipeline`]); every stage has a bounded queue, so that memory stays flat however
+//! large the input. Several appends are on their way at once, so that an fsync costs no parsing time. A record is lost in no
+//! case: a full engine is waited for, a refused record is told, and what was acknowledged before Ctrl-C or an error is kept.
+
+mod input;
+mod pipeline;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::MissedTickBehavior;
+
+use self::input::Input;
+use self::pipeline::{Counts, Parsed, Pipeline};
+use super::exit::Done;
+use super::export::rate;
+use super::output::{Sink, Watch, say};
+use super::progress::{Progress, Unit, bytes, thousands};
+use super::settings::Context;
+use crate::engine::{Engine, Receipt};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ingest::{Rejection, Shape};
+use crate::record::Record;
+
+/// Appends on their way at once.
+const APPENDS_AT_ONCE: usize = 4;
+/// Rejections that are told one by one; the others are counted.
+const REJECTIONS_TOLD: u64 = 20;
+/// How often the progress moves.
+const TICK: Duration = Duration::from_millis(200);
+/// First and longest pause before an append that found no room is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Imports records from JSON files: lines, arrays or single objects, plain, gzip or zstd
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gatelog import november.jsonl december.jsonl.gz archive/*.zst
+  zcat logs.gz | gatelog import -
+  gatelog import --source portkey captured-requests.jsonl
+  gatelog import big.jsonl --rejects rejected.jsonl      mend the rejected lines, then import that file
+
+Compression is told by content, not by name. A record that is sent again with the same id within the last 24 hours is a
+duplicate, so an import that was stopped can be run again. Exit code 1: some records were rejected. The folder must not be
+held by a running server; send the file to that server instead: curl --data-binary @FILE http://ADDRESS/v1/ingest")]
+pub(super) struct Args {
+    /// Files to read, `-` for stdin
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// How the records are written: native is gatelog's own form (and that of its exports), portkey that of POST /v1/logs
+    #[arg(long, value_name = "SHAPE", default_value_t = Shape::Native, value_parser = shape)]
+    source: Shape,
+    /// File that the text of rejected records is written to, one a line
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+}
+
+fn shape(name: &str) -> Result<Shape, String> {
+    name.parse().map_err(|_| format!("expected one of {}", Shape::ALL.map(Shape::name).join(", ")))
+}
+
+pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
+    let inputs = args.files.iter().map(|path| Input::find(path)).collect::<Result<Vec<_>>>()?;
+    let total = inputs.iter().map(|input| input.bytes).sum();
+    let rejects = args.rejects.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
+    let instead = "send the file to that server instead: \
+                   curl -H \"x-portkey-api-key: $GATELOG_KEY\" --data-binary @FILE http://ADDRESS/v1/ingest";
+    let engine = context.open_writer(instead).await?;
+    let names = inputs.iter().map(|input| input.name.clone()).collect();
+    let progress = Progress::start("import", Unit::Bytes, total, context.quiet);
+    let mut account = Account::new(names, rejects, progress);
+    let pipeline = Pipeline::start(inputs, args.source, engine.clone());
+    let outcome = pump(&engine, pipeline, &mut account).await;
+    account.progress.finish();
+    // What is in is in, however the import ended: it is flushed and told before an error is.
+    let closed = engine.close().await;
+    if !context.quiet {
+        account.tell();
+    }
+    account.close_rejects()?;
+    let done = outcome?;
+    closed?;
+    Ok(if done == Done::Fine && account.rejected > 0 { Done::Problems } else { done })
+}
+
+/// Moves what was parsed into the engine until the input ends or Ctrl-C.
+async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) -> Result<Done> {
+    let counts = Arc::clone(&pipeline.counts);
+    let mut interrupt = pin!(tokio::signal::ctrl_c());
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut appends: JoinSet<Result<Receipt>> = JoinSet::new();
+    let mut open = true;
+    while open || !appends.is_empty() {
+        tokio::select! {
+            parsed = pipeline.parsed.recv(), if open && appends.len() < APPENDS_AT_ONCE => match parsed {
+                None => open = false,
+                Some(Parsed { file, records, rejected }) => {
+                    for (rejection, text) in &rejected {
+                        account.reject(file, rejection, text)?;
+                    }
+                    if !records.is_empty() {
+                        let engine = engine.clone();
+                        appends.spawn(async move { append_patiently(&engine, records).await });
+                    }
+                }
+            },
+            Some(receipt) = appends.join_next() => account.add(joined(receipt)?),
+            _ = &mut interrupt, if open => {
+                say!("stopping: what is on its way is still written");
+                while let Some(receipt) = appends.join_next().await {
+                    account.add(joined(receipt)?);
+                }
+                account.take(&counts);
+                return Ok(Done::Interrupted);
+            }
+            _ = ticks.tick() => account.take(&counts),
+        }
+    }
+    account.take(&counts);
+    pipeline.finish()?;
+    Ok(Done::Fine)
+}
+
+fn joined(receipt: Result<Result<Receipt>, JoinError>) -> Result<Receipt> {
+    receipt.map_err(|cause| Error::internal("an append ended early").with_source(cause))?
+}
+
+/// Appends, and waits for as long as the engine has no room.
+pub(super) async fn append_patiently(engine: &Engine, mut records: Vec<Record>) -> Result<Receipt> {
+    let (mut pause, longest) = PAUSES;
+    loop {
+        match engine.append(records).await {
+            Ok(receipt) => return Ok(receipt),
+            // Records whose fate is not known do not come back, and to go on without them would be to lose them.
+            Err(refused) if refused.error.kind() == ErrorKind::Busy && !refused.records.is_empty() => {
+                records = refused.records;
+            }
+            Err(refused) => return Err(refused.error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// What became of the records so far.
+struct Account {
+    names: Vec<String>,
+    accepted: u64,
+    duplicate: u64,
+    rejected: u64,
+    text_bytes: u64,
+    rejects: Option<(Sink, Watch)>,
+    progress: Progress,
+}
+
+impl Account {
+    fn new(names: Vec<String>, rejects: Option<Sink>, progress: Progress) -> Self {
+        let rejects = rejects.map(|sink| {
+            let watch = sink.watch();
+            (sink, watch)
+        });
+        Self { names, accepted: 0, duplicate: 0, rejected: 0, text_bytes: 0, rejects, progress }
+    }
+
+    fn add(&mut self, receipt: Receipt) {
+        self.accepted += receipt.accepted;
+        self.duplicate += receipt.duplicate;
+    }
+
+    /// Tells a rejection, and keeps the record's text for mending.
+    fn reject(&mut self, file: usize, rejection: &Rejection, text: &[u8]) -> Result<()> {
+        self.rejected += 1;
+        let name = &self.names[file];
+        match self.rejected {
+            1..=REJECTIONS_TOLD => self.progress.say(&format!("rejected: {name}: {rejection}")),
+            count if count == REJECTIONS_TOLD + 1 => self.progress.say("further rejections are only counted"),
+            _ => {}
+        }
+        if let Some((sink, watch)) = &mut self.rejects
+            && !text.is_empty()
+        {
+            // A record that spreads over lines is put on one: its line breaks can only stand between tokens.
+            let mut line: Vec<u8> =
+                text.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
+            line.push(b'\n');
+            sink.write_all(&line).map_err(|cause| watch.error(cause))?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, counts: &Counts) {
+        let (read, text) = counts.get();
+        self.text_bytes = text;
+        let (seconds, records) = (self.progress.seconds(), self.accepted + self.duplicate);
+        self.progress.set(read, || format!("{} of JSON, {} records", rate(text, seconds), thousands(records)));
+    }
+
+    fn tell(&self) {
+        let Self { accepted, duplicate, rejected, text_bytes, .. } = self;
+        let seconds = self.progress.seconds();
+        say!(
+            "{} records imported, {} duplicates, {} rejected; {} of JSON in {seconds:.1} s, {}",
+            thousands(*accepted),
+            thousands(*duplicate),
+            thousands(*rejected),
+            bytes(*text_bytes),
+            rate(*text_bytes, seconds),
+        );
+    }
+
+    fn close_rejects(&mut self) -> Result<()> {
+        self.rejects.take().map_or(Ok(()), |(sink, _)| sink.finish())
+    }
+}

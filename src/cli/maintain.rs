@@ -1,0 +1,158 @@
+//! `gatelog maintain`: compaction, vacuum and checkpoint by hand, and the state of the folder.
+//!
+//! The jobs need the folder for themselves; a running server does them on its own. `status` reads beside a server.
+
+use std::fmt::Write as _;
+
+use clap::{Subcommand, ValueEnum};
+
+use super::exit::Done;
+use super::output::{print, say};
+use super::progress::{bytes, thousands};
+use super::settings::Context;
+use crate::engine::{Job, Outcome, Reader, Status};
+use crate::error::{Error, Result};
+
+/// Runs a maintenance job by hand, or shows the state of the data folder
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gatelog maintain status
+  gatelog maintain compact --dry-run
+  gatelog maintain vacuum --format json
+
+A running server does these jobs by itself (settings compact_seconds, vacuum_seconds, checkpoint_commits). By hand they
+need the folder for themselves: exit code 4 if a server holds it. `status` also works beside a server.")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Merges small files of a day into big ones
+    Compact(JobArgs),
+    /// Deletes files that no version of the table names any more
+    Vacuum(JobArgs),
+    /// Writes a checkpoint, so that opening need not read every commit
+    Checkpoint(JobArgs),
+    /// Shows rows, files, memory and the write-ahead log
+    Status(StatusArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct JobArgs {
+    /// Says what would be done, and does nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Form of the answer
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+struct StatusArgs {
+    /// Form of the answer
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    format: Format,
+}
+
+/// The forms of an answer that is not rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
+    match args.verb {
+        Verb::Compact(args) => job(&context, Job::Compact, "compact_seconds", &args).await,
+        Verb::Vacuum(args) => job(&context, Job::Vacuum, "vacuum_seconds", &args).await,
+        Verb::Checkpoint(args) => job(&context, Job::Checkpoint, "checkpoint_commits", &args).await,
+        Verb::Status(args) => status(&context, args.format).await,
+    }
+}
+
+async fn job(context: &Context, job: Job, setting: &str, args: &JobArgs) -> Result<Done> {
+    let every = context.config().get(setting).unwrap_or_default();
+    let instead = format!("a server does this by itself (`{setting}` = {every}); stop it to do it by hand");
+    let engine = context.open_writer(&instead).await?;
+    let outcome = engine.maintain(job, args.dry_run).await;
+    let closed = engine.close().await;
+    let outcome = outcome?;
+    closed?;
+    match args.format {
+        Format::Json => print(&json(&outcome)?)?,
+        Format::Text => {
+            print(&outcome.lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
+            if !context.quiet {
+                say!("{}", summary(&outcome));
+            }
+        }
+    }
+    Ok(Done::Fine)
+}
+
+fn summary(outcome: &Outcome) -> String {
+    let Outcome { job, dry_run, files_before, files_after, bytes_before, bytes_after, .. } = outcome;
+    format!(
+        "{job}{}: {} files of {} before, {} files of {} after",
+        if *dry_run { " (dry run, nothing was changed)" } else { "" },
+        thousands(*files_before),
+        bytes(*bytes_before),
+        thousands(*files_after),
+        bytes(*bytes_after),
+    )
+}
+
+async fn status(context: &Context, format: Format) -> Result<Done> {
+    let reader = Reader::open(context.config()).await?;
+    let status = reader.status();
+    print(&match format {
+        Format::Json => json(&status)?,
+        Format::Text => text(&context.config().data, &status),
+    })?;
+    Ok(Done::Fine)
+}
+
+fn text(data: &str, status: &Status) -> String {
+    let none = || "none".to_owned();
+    let span = (status.oldest.clone().unwrap_or_else(none), status.newest.clone().unwrap_or_else(none));
+    let rows = [
+        ("data", data.to_owned()),
+        ("rows", thousands(status.file_rows + status.memory_rows)),
+        ("oldest", span.0),
+        ("newest", span.1),
+        (
+            "in files",
+            format!(
+                "{} rows, {} files, {}, {} partitions",
+                thousands(status.file_rows),
+                thousands(status.files),
+                bytes(status.file_bytes),
+                thousands(status.partitions)
+            ),
+        ),
+        ("not yet in files", format!("{} rows, {}", thousands(status.memory_rows), bytes(status.memory_bytes))),
+        ("write-ahead log", format!("{} segments, {}", status.wal_segments, bytes(status.wal_bytes))),
+        (
+            "table version",
+            format!("{}, {} commits since the last checkpoint", status.table_version, status.commits_since_checkpoint),
+        ),
+    ];
+    let mut text = String::new();
+    for (name, value) in rows {
+        let _ = writeln!(text, "{name:18}{value}");
+    }
+    if let Some(failure) = &status.failure {
+        let _ = writeln!(text, "{:18}{failure}", "writes refused");
+    }
+    text
+}
+
+/// One JSON document, indented, with a line's end.
+pub(super) fn json(value: &impl serde::Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|cause| Error::internal("cannot write the answer as JSON").with_source(cause))?;
+    Ok(text + "\n")
+}

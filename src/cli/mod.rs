@@ -1,0 +1,111 @@
+//! The command line: what can be typed, and which file runs it.
+//!
+//! What clap parsed ([`Command`] and the arguments of each command) is raw; [`settings::Context`] is what a command works
+//! with: the merged configuration and how to talk. Data goes to stdout, words go to stderr, and only this folder prints.
+//! One small file a command; exit codes are decided in [`exit`] alone.
+
+mod config;
+mod demo;
+mod doctor;
+mod exit;
+mod export;
+mod format;
+mod import;
+mod maintain;
+mod output;
+mod progress;
+mod repl;
+mod report;
+mod serve;
+mod settings;
+mod sql;
+mod statements;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use exit::{Done, exit};
+use settings::{Context, Global};
+
+use crate::error::Result;
+
+/// The log engine for LLM gateways: keeps a record of every call as Parquet in a Delta table, answers SQL, streams JSONL.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gatelog",
+    version,
+    about,
+    max_term_width = 110,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = false,
+    after_help = exit::AFTER_HELP
+)]
+pub struct Command {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Demo(demo::Args),
+    Serve(serve::Args),
+    Import(import::Args),
+    Sql(sql::Args),
+    Report(report::Args),
+    Export(export::Args),
+    Maintain(maintain::Args),
+    Doctor(doctor::Args),
+    Config(config::Args),
+}
+
+/// What was typed; help, the version and usage errors are printed here and come back as an exit code.
+pub fn parse() -> Result<Command, ExitCode> {
+    Command::try_parse().map_err(|usage| {
+        // Help goes to stdout and may meet a closed pipe, which is no failure.
+        let _ = usage.print();
+        exit::usage(usage.exit_code())
+    })
+}
+
+/// Sends our own log to stderr, as `-q`, `--log-format` and `GATELOG_LOG` ask. A server says more than a command.
+pub fn start_tracing(command: &Command) -> Result<()> {
+    let serves = matches!(command.verb, Verb::Serve(_) | Verb::Demo(_));
+    command.global.start_tracing(serves)
+}
+
+/// Runs the command.
+pub async fn run(command: Command) -> Result<Done> {
+    let context = Context::resolve(&command.global)?;
+    match command.verb {
+        Verb::Demo(args) => demo::run(context, args).await,
+        Verb::Serve(args) => serve::run(context, args).await,
+        Verb::Import(args) => import::run(context, args).await,
+        Verb::Sql(args) => sql::run(context, args).await,
+        Verb::Report(args) => report::run(context, args).await,
+        Verb::Export(args) => export::run(context, args).await,
+        Verb::Maintain(args) => maintain::run(context, args).await,
+        Verb::Doctor(args) => doctor::run(context, args).await,
+        Verb::Config(args) => config::run(&context, &args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent_and_every_command_has_examples() {
+        let mut command = super::Command::command();
+        command.build();
+        command.clone().debug_assert();
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            assert!(verb.get_about().is_some(), "{} has no summary", verb.get_name());
+            let shown = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(shown.starts_with("Examples:\n"), "{} has no examples", verb.get_name());
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Where data and words go: stdout or a file for data, stderr for words.
+//!
+//! A file appears under its name only when it is whole: it is written as `NAME.partial` and renamed at the end. A reader of
+//! stdout that goes away ends the command as a success ([`StdoutClosed`]), while a pipe that breaks elsewhere is an error.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Prints words to stderr. A stderr that nobody reads is no reason to fail.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($words)*);
+    }};
+}
+pub(super) use say;
+
+/// The cause behind an error when the reader of our stdout has gone away.
+#[derive(Debug)]
+pub(super) struct StdoutClosed;
+
+impl fmt::Display for StdoutClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the reader of stdout has gone away")
+    }
+}
+
+impl StdError for StdoutClosed {}
+
+/// The error of a failed write to stdout.
+pub(super) fn stdout_error(cause: io::Error) -> Error {
+    let error = Error::storage("cannot write to stdout");
+    if cause.kind() == io::ErrorKind::BrokenPipe { error.with_source(StdoutClosed) } else { error.with_source(cause) }
+}
+
+/// The error of a file that cannot be opened, read or written.
+pub(super) fn file_error(what: &str, path: &Path, cause: io::Error) -> Error {
+    let message = format!("cannot {what} `{}`", path.display());
+    match cause.kind() {
+        io::ErrorKind::NotFound => Error::not_found(message).with_source(cause),
+        io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied => Error::invalid(message).with_source(cause),
+        _ => Error::storage(message).with_source(cause),
+    }
+}
+
+/// Whether stdout is a terminal that a person reads.
+pub(super) fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Prints text to stdout in one piece.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(stdout_error)
+}
+
+/// Where data is written: stdout, or a file that gets its name at the end. `-` is stdout.
+#[derive(Debug)]
+pub(super) struct Sink {
+    to: To,
+    /// Set when stdout's reader is gone: the encoders above us turn an `io::Error` into text and lose its kind.
+    gone: Arc<AtomicBool>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+enum To {
+    Stdout(io::Stdout),
+    File(PartialFile),
+}
+
+impl Sink {
+    /// Opens the sink that `--out` names.
+    pub(super) fn open(out: Option<&Path>) -> Result<Self> {
+        let to = match out {
+            Some(path) if path != Path::new("-") => To::File(PartialFile::create(path)?),
+            _ => To::Stdout(io::stdout()),
+        };
+        Ok(Self { to, gone: Arc::default(), bytes: 0 })
+    }
+
+    /// A sink that goes on in an opened file.
+    pub(super) fn file(file: PartialFile) -> Self {
+        Self { to: To::File(file), gone: Arc::default(), bytes: 0 }
+    }
+
+    /// Tells errors apart after the sink has been moved into an encoder.
+    pub(super) fn watch(&self) -> Watch {
+        let name = match &self.to {
+            To::Stdout(_) => "stdout".to_owned(),
+            To::File(file) => format!("`{}`", file.path.display()),
+        };
+        Watch { gone: Arc::clone(&self.gone), name }
+    }
+
+    /// From now on an unfinished file stays if the work stops early, so that it can be gone on with.
+    pub(super) fn keep_unfinished(&mut self) {
+        if let To::File(file) = &mut self.to {
+            file.keep = true;
+        }
+    }
+
+    /// Bytes written through this sink.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Everything was written: flushes, and gives a file its name.
+    pub(super) fn finish(self) -> Result<()> {
+        match self.to {
+            To::Stdout(mut stdout) => stdout.flush().map_err(stdout_error),
+            To::File(file) => file.commit(),
+        }
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match &mut self.to {
+            To::Stdout(stdout) => stdout.write(bytes),
+            To::File(file) => file.file.write(bytes),
+        };
+        match written {
+            Ok(count) => self.bytes += count as u64,
+            Err(ref error) if error.kind() == io::ErrorKind::BrokenPipe => self.gone.store(true, Ordering::Relaxed),
+            Err(_) => {}
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.to {
+            To::Stdout(stdout) => stdout.flush(),
+            To::File(file) => file.file.flush(),
+        }
+    }
+}
+
+/// Names the error of a sink that an encoder owns.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    gone: Arc<AtomicBool>,
+    name: String,
+}
+
+impl Watch {
+    /// The error of an encoder that wrote to the sink.
+    pub(super) fn error(&self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        if self.gone.load(Ordering::Relaxed) {
+            return stdout_error(io::ErrorKind::BrokenPipe.into());
+        }
+        Error::storage(format!("cannot write to {}", self.name)).with_source(cause)
+    }
+}
+
+/// A file that is written as `NAME.partial` and renamed when it is whole. Dropped before that, it is removed.
+#[derive(Debug)]
+pub(super) struct PartialFile {
+    file: File,
+    path: PathBuf,
+    partial: PathBuf,
+    keep: bool,
+    committed: bool,
+}
+
+impl PartialFile {
+    /// Starts the file afresh.
+    pub(super) fn create(path: &Path) -> Result<Self> {
+        let partial = Self::partial_name(path);
+        let file = File::create(&partial).map_err(|cause| file_error("create", &partial, cause))?;
+        Ok(Self { file, path: path.to_owned(), partial, keep: false, committed: false })
+    }
+
+    /// Goes on with a file whose unfinished form already stands under `partial`; `file` is at its end.
+    pub(super) fn resume(file: File, path: &Path, partial: PathBuf) -> Self {
+        Self { file, path: path.to_owned(), partial, keep: true, committed: false }
+    }
+
+    /// What the unfinished file is called.
+    pub(super) fn partial_name(path: &Path) -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".partial");
+        PathBuf::from(name)
+    }
+
+    fn commit(mut self) -> Result<()> {
+        self.file.sync_all().map_err(|cause| file_error("write", &self.partial, cause))?;
+        if self.partial != self.path {
+            std::fs::rename(&self.partial, &self.path).map_err(|cause| file_error("rename to", &self.path, cause))?;
+        }
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if !self.committed && !self.keep {
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_gets_its_name_only_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let mut sink = Sink::open(Some(&path)).unwrap();
+        sink.write_all(b"one\n").unwrap();
+        assert!(!path.exists());
+        drop(sink);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        let mut sink = Sink::open(Some(&path)).unwrap();
+        sink.write_all(b"two\n").unwrap();
+        sink.finish().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

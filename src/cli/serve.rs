@@ -1,0 +1,124 @@
+//! `gatelog serve`: opens the engine, listens, and closes in order when asked to stop.
+//!
+//! The first SIGINT or SIGTERM lets running requests end and flushes; a second one ends the process at once, which loses
+//! nothing that was acknowledged.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tokio::net::TcpListener;
+
+use super::exit::Done;
+use super::output::{file_error, say};
+use super::settings::Context;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::http;
+
+/// Runs the server: takes records, answers SQL and reports, streams exports over HTTP
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gatelog serve --data /var/lib/gatelog --listen 0.0.0.0:8080
+  GATELOG_ADMIN_KEY=... gatelog serve --data s3://my-bucket/gatelog
+  gatelog serve --listen 127.0.0.1:0 --address-file address.txt
+
+The first start in a folder makes the admin key and prints it once, unless `admin_key` is set.
+Ctrl-C or SIGTERM: ends running requests, writes what is in memory to the table, closes. Twice: ends at once.")]
+pub(super) struct Args {
+    /// Address and port; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// File that the bound address is written to once the server listens
+    #[arg(long, value_name = "FILE")]
+    address_file: Option<PathBuf>,
+}
+
+pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
+    if let Some(listen) = &args.listen {
+        context.set_flag("listen", listen)?;
+    }
+    // Bound before the engine opens: a taken port is told at once, not after minutes of replay.
+    let listener = bind(&context.config().listen).await?;
+    let engine = context.open_writer("stop that server first, or use it").await?;
+    let greet = |_, key: Option<&str>| {
+        // Even with `--quiet`: it is shown this once.
+        if let Some(key) = key {
+            say!("admin key, shown only now: {key}");
+        }
+    };
+    serve(&context, engine, listener, args.address_file.as_deref(), greet).await
+}
+
+/// Binds the address of the settings.
+pub(super) async fn bind(listen: &str) -> Result<TcpListener> {
+    TcpListener::bind(listen).await.map_err(|cause| {
+        let message = format!("cannot listen on `{listen}`");
+        match cause.kind() {
+            std::io::ErrorKind::AddrInUse => Error::busy(message),
+            std::io::ErrorKind::PermissionDenied => Error::denied(message),
+            _ => Error::invalid(message),
+        }
+        .with_source(cause)
+    })
+}
+
+/// Serves until it is told to stop, then closes the engine. `greet` is told the address and a key that was just made.
+pub(super) async fn serve(
+    context: &Context,
+    engine: Engine,
+    listener: TcpListener,
+    address_file: Option<&Path>,
+    greet: impl FnOnce(SocketAddr, Option<&str>),
+) -> Result<Done> {
+    let address = listener.local_addr()?;
+    if !context.quiet {
+        say!("gatelog {} serves http://{address} from {}", env!("CARGO_PKG_VERSION"), context.config().data);
+    }
+    greet(address, engine.fresh_admin_key().as_deref());
+    if let Some(path) = address_file {
+        write_address(path, address)?;
+    }
+    // The server closes the engine as the last step of its own end.
+    http::serve(engine, listener, stop_signal()).await?;
+    Ok(Done::Fine)
+}
+
+/// Whoever waits for the file never reads half an address: it gets its name when it is written.
+fn write_address(path: &Path, address: SocketAddr) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, format!("{address}\n"))
+        .and_then(|()| std::fs::rename(&partial, path))
+        .map_err(|cause| file_error("write", path, cause))
+}
+
+/// Ends with the first signal; from then on the next one ends the process.
+async fn stop_signal() {
+    let name = signal().await;
+    say!("{name}: stopping; once more to stop at once");
+    tokio::spawn(async {
+        signal().await;
+        #[expect(clippy::exit, reason = "the second signal asks for exactly this")]
+        std::process::exit(130);
+    });
+}
+
+#[cfg(unix)]
+async fn signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return "interrupt";
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => "interrupt",
+        _ = terminate.recv() => "terminate",
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() -> &'static str {
+    let _ = tokio::signal::ctrl_c().await;
+    "interrupt"
+}

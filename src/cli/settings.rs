@@ -1,0 +1,190 @@
+//! The flags that every command takes, and what they come to: the merged configuration and how to talk.
+//!
+//! This file alone reads the environment and finds `gatelog.toml`; [`Layers`] merges what it found.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde_json::Value;
+use tracing_subscriber::EnvFilter;
+
+use super::output::file_error;
+use crate::config::{Config, Effective, Layers, Origin};
+use crate::engine::{Engine, Params};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The configuration file that is read when none is named.
+const CONFIG_FILE: &str = "gatelog.toml";
+
+/// The flags of every command, as typed.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(super) struct Global {
+    /// Where the data is: a folder, or s3://bucket/prefix [default: gatelog-data]
+    #[arg(long, global = true, value_name = "PATH|URL")]
+    data: Option<String>,
+    /// Configuration file [default: ./gatelog.toml if it is there]
+    #[arg(long, global = true, value_name = "FILE", env = "GATELOG_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Sets any setting, such as `--set query_timeout_seconds=300`; see `gatelog config`
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Says only what failed: no progress, no summary
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Form of gatelog's own log on stderr; what it says is set by GATELOG_LOG, such as `debug`
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What a command works with.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// The merged settings and where each came from.
+    pub(super) effective: Effective,
+    /// Say only what failed.
+    pub(super) quiet: bool,
+    /// The configuration file that was read, if any.
+    pub(super) file: Option<String>,
+}
+
+impl Global {
+    pub(super) fn start_tracing(&self, serves: bool) -> Result<()> {
+        let usual = match (self.quiet, serves) {
+            (true, _) => "error",
+            (false, true) => "warn,gatelog=info",
+            (false, false) => "warn",
+        };
+        let filter = match std::env::var("GATELOG_LOG") {
+            Ok(text) if !text.trim().is_empty() => EnvFilter::try_new(&text).map_err(|cause| {
+                Error::invalid(format!("environment variable `GATELOG_LOG` is `{text}`; expected a level or a filter"))
+                    .with_source(cause)
+            })?,
+            _ => EnvFilter::new(usual),
+        };
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+        match self.log_format {
+            LogFormat::Text => log.init(),
+            LogFormat::Json => log.json().init(),
+        }
+        Ok(())
+    }
+}
+
+impl Context {
+    /// Finds and merges every layer of settings.
+    pub(super) fn resolve(global: &Global) -> Result<Self> {
+        let file = read_config(global.config.as_deref())?;
+        let mut flags = BTreeMap::new();
+        for (name, value) in global.set.iter().map(|text| split_pair("--set", text)).collect::<Result<Vec<_>>>()? {
+            flags.insert(name, value);
+        }
+        if let Some(data) = &global.data {
+            flags.insert("data".to_owned(), data.clone());
+        }
+        let name = file.as_ref().map(|(name, _)| name.clone());
+        let effective = Layers { file, environment: environment()?, flags }.resolve()?;
+        Ok(Self { effective, quiet: global.quiet, file: name })
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.effective.config
+    }
+
+    /// Sets what a command's own flag says; it wins over every layer.
+    pub(super) fn set_flag(&mut self, name: &'static str, value: &str) -> Result<()> {
+        self.effective.config.set(name, value)?;
+        self.effective.origins.insert(name, Origin::Flag);
+        self.effective.config.validate()
+    }
+
+    /// Whether nobody set this setting.
+    pub(super) fn is_default(&self, name: &str) -> bool {
+        self.effective.origin(name) == Origin::Default
+    }
+
+    /// Opens the engine for writing; `instead` says what to do while a server holds the folder.
+    pub(super) async fn open_writer(&self, instead: &str) -> Result<Engine> {
+        Engine::open(self.config().clone()).await.map_err(|error| match error.kind() {
+            ErrorKind::Busy => Error::busy(format!("{}; {instead}", error.chain())),
+            _ => error,
+        })
+    }
+}
+
+/// `NAME=VALUE` in two.
+pub(super) fn split_pair(flag: &str, text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
+        _ => Err(Error::invalid(format!("{flag} is `{text}`; expected NAME=VALUE"))),
+    }
+}
+
+/// The parameters of a query or a report. A value that is a JSON number, `true`, `false`, `null` or a quoted text is taken
+/// as that, everything else as text: `--param days=7`, `--param model=gpt-5-mini`, `--param user='"42"'`.
+pub(super) fn params(pairs: &[String]) -> Result<Params> {
+    let value = |text: String| match serde_json::from_str::<Value>(&text) {
+        Ok(value) if !value.is_object() && !value.is_array() => value,
+        _ => Value::String(text),
+    };
+    pairs
+        .iter()
+        .map(|pair| {
+            let (name, text) = split_pair("--param", pair)?;
+            Ok((name.trim_start_matches('$').to_owned(), value(text)))
+        })
+        .collect()
+}
+
+/// Name and text of the configuration file. The one that is not named need not be there.
+fn read_config(named: Option<&Path>) -> Result<Option<(String, String)>> {
+    let path = named.unwrap_or(Path::new(CONFIG_FILE));
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some((path.display().to_string(), text))),
+        Err(cause) if named.is_none() && cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
+            Err(Error::invalid(format!("`{}` is not UTF-8 text", path.display())))
+        }
+        Err(cause) => Err(file_error("read", path, cause)),
+    }
+}
+
+fn environment() -> Result<BTreeMap<String, String>> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+        .filter(|(name, _)| name.starts_with("GATELOG_"))
+        .map(|(name, value)| match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(Error::invalid(format!("environment variable `{name}` is not UTF-8 text"))),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_what_json_says_else_text() {
+        let texts = ["a=7", "$b=0.5", "c=true", "d=gpt-5", "e=\"42\"", "f=2026-11-20", "g={\"x\":1}", "h=a=b", "i="];
+        let taken = params(&texts.map(str::to_owned)).unwrap();
+        let values: Vec<_> = taken.values().cloned().collect();
+        let expected = [json!(7), json!(0.5), json!(true), json!("gpt-5"), json!("42"), json!("2026-11-20")];
+        assert_eq!(values[..6], expected);
+        assert_eq!(values[6..], [json!("{\"x\":1}"), json!("a=b"), json!("")]);
+        assert!(params(&["oops".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,115 @@
+//! `gatelog sql`: statements from the command line, a file, stdin, or typed one after the other.
+//!
+//! Reads beside a running server. Each statement sees every record that was acknowledged when it began.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::exit::Done;
+use super::format::{Format, FormatArgs};
+use super::output::{file_error, say};
+use super::progress::thousands;
+use super::settings::{self, Context};
+use super::{repl, statements};
+use crate::engine::{Params, Reader};
+use crate::error::{Error, Result};
+
+/// Runs SQL over the records; without a query, a prompt with history
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gatelog sql \"select ai_model, count(*) as calls, sum(cost) / 100 as dollars from logs group by 1 order by 3 desc\"
+  gatelog sql --format csv -f monthly.sql --out monthly.csv
+  gatelog sql --param user=amara.o 'select created_at, cost from logs where user_id = $user limit 10'
+  echo 'select count(*) from logs' | gatelog sql --format jsonl
+  gatelog sql                             a prompt: statements end with `;`, \\d lists tables, \\q leaves
+
+The table is `logs`, one row a call; `describe logs` names its columns. cost is in cents, times are in ms and UTC, and
+`sql` reads only. A parameter's value is a number, true, false, null or a quoted text as in JSON, else text.")]
+pub(super) struct Args {
+    /// Statement; several are separated by `;`
+    #[arg(value_name = "QUERY", conflicts_with = "file")]
+    query: Option<String>,
+    /// File with statements, `-` for stdin
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Value of `$name` in the statements, such as `--param model=gpt-5-mini`
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    params: Vec<String>,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
+    args.format.check()?;
+    let params = settings::params(&args.params)?;
+    let text = match (args.query, args.file) {
+        (Some(query), _) => query,
+        (None, Some(path)) => read(&path)?,
+        (None, None) if !std::io::stdin().is_terminal() => read(Path::new("-"))?,
+        (None, None) => {
+            // Opened once before the prompt, so that a wrong folder is told now and not after the first statement.
+            Reader::open(context.config()).await?;
+            return repl::run(context, params, args.format).await;
+        }
+    };
+    let cut = statements::split(&text);
+    let all: Vec<&str> = cut.complete.into_iter().chain((!cut.rest.is_empty()).then_some(cut.rest)).collect();
+    match all.len() {
+        0 => {
+            return Err(Error::invalid("the query is empty; expected a statement such as `select count(*) from logs`"));
+        }
+        1 => {}
+        count if args.format.out.is_some() || args.format.format == Format::Parquet => {
+            return Err(Error::invalid(format!("{count} statements cannot share one file; run them one by one")));
+        }
+        _ => {}
+    }
+    let reader = Reader::open(context.config()).await?;
+    for statement in all {
+        interruptible(statement_run(&reader, statement, &params, &args.format)).await?;
+    }
+    Ok(Done::Fine)
+}
+
+/// Runs one statement and writes its rows; says how many there were.
+pub(super) async fn statement_run(
+    reader: &Reader,
+    statement: &str,
+    params: &Params,
+    format: &FormatArgs,
+) -> Result<u64> {
+    format.write(reader.sql(statement, params).await?).await
+}
+
+/// Runs a statement of the prompt and says how long it took.
+pub(super) async fn timed(context: &Context, statement: &str, params: &Params, format: &FormatArgs) -> Result<()> {
+    let started = Instant::now();
+    // Opened afresh, so that the rows of a server that goes on writing are seen.
+    let reader = Reader::open(context.config()).await?;
+    let rows = statement_run(&reader, statement, params, format).await?;
+    if !context.quiet {
+        say!("{} rows in {:.3} s", thousands(rows), started.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// Drops the work at Ctrl-C, which cancels a query and removes an unfinished file.
+pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        result = work => result,
+        _ = tokio::signal::ctrl_c() => Err(super::exit::interrupted()),
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        return match std::io::stdin().lock().read_to_string(&mut text) {
+            Ok(_) => Ok(text),
+            Err(cause) => Err(Error::invalid("cannot read statements from stdin").with_source(cause)),
+        };
+    }
+    std::fs::read_to_string(path).map_err(|cause| file_error("read", path, cause))
+}

@@ -1,0 +1,348 @@
+//! Every setting, once: its name, type, default, unit and meaning.
+//!
+//! [`Config`] is plain data. Defaults are overridden by `gatelog.toml`, that by the environment (`GATELOG_` and the name in
+//! capitals), that by flags ([`Layers`]). An unknown key, a value of the wrong type or one out of range is an error that names
+//! the setting; nothing is repaired silently. The file does not read argv, the environment or the disk by itself: what was
+//! found there is handed in.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// A text that never shows itself in logs, errors or `gatelog config`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(not set)" } else { "(set)" })
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// What `gatelog config` and `gatelog.toml` know about one setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its key in the file; in the environment `GATELOG_` and the key in capitals.
+    pub name: &'static str,
+    /// The unit of its value, or what kind of text it is.
+    pub unit: &'static str,
+    /// What it decides.
+    pub doc: &'static str,
+}
+
+macro_rules! settings {
+    ($($name:ident: $type:ty = $default:expr, $unit:literal, $doc:literal;)*) => {
+        /// The settings of an engine and its server. `Default` is what `gatelog serve` uses when nothing is said.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            $(#[doc = concat!($doc, " (", $unit, ")")] pub $name: $type,)*
+        }
+
+        /// The table of settings, in the order of [`Config`].
+        pub const SETTINGS: &[Setting] = &[$(Setting { name: stringify!($name), unit: $unit, doc: $doc },)*];
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Config {
+            /// Sets one setting from its text form.
+            pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+                match name {
+                    $(stringify!($name) => self.$name = parse(name, value, $unit)?,)*
+                    _ => return Err(unknown(name)),
+                }
+                Ok(())
+            }
+
+            /// One setting in its text form; secrets say only whether they are set.
+            pub fn get(&self, name: &str) -> Option<String> {
+                match name {
+                    $(stringify!($name) => Some(self.$name.to_string()),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+const MIB: u64 = 1 << 20;
+
+settings! {
+    data: String = "gatelog-data".to_owned(), "path or URL", "where the tables and the write-ahead log live";
+    listen: String = "127.0.0.1:8080".to_owned(), "address:port", "where the server listens; port 0 takes a free one";
+    admin_key: Secret = Secret::default(), "text", "the admin key; without it the first start makes one and prints it once";
+    threads: u64 = 0, "threads, 0 = one a core", "threads that work on queries, flushes and compactions";
+    retention_days: u64 = 0, "days, 0 = for ever", "how long records of an organisation without a plan are kept";
+    memtable_bytes: u64 = 192 * MIB, "bytes", "acked rows not yet in a table file; when full, writers wait, then are refused";
+    append_wait_ms: u64 = 5_000, "ms", "how long a writer waits for room before it is refused with 429";
+    flush_bytes: u64 = 64 * MIB, "bytes", "rows in memory that start a flush";
+    flush_seconds: u64 = 30, "seconds", "age of the oldest row in memory that starts a flush";
+    max_record_bytes: u64 = 64 * MIB, "bytes", "largest record taken";
+    dedupe_hours: u64 = 24, "hours", "how long an id is remembered, so that sending it again is harmless";
+    dedupe_ids: u64 = 8_000_000, "ids", "most ids remembered; the oldest are forgotten first (about 20 bytes each)";
+    query_memory_bytes: u64 = 512 * MIB, "bytes", "memory that all running queries share; beyond it sorts and joins spill to disk";
+    query_timeout_seconds: u64 = 60, "seconds", "how long one query may run";
+    query_max_rows: u64 = 1_000_000, "rows, 0 = no limit", "most rows that one query may return; exports have no limit";
+    query_concurrency: u64 = 8, "queries", "queries that run at once; more wait";
+    cache_bytes: u64 = 64 * MIB, "bytes", "Parquet footers kept in memory";
+    zstd_level: u64 = 3, "zstd level 1 to 22", "compression of compacted files; flushes use level 1";
+    compact_seconds: u64 = 60, "seconds, 0 = never", "how often small files are looked for";
+    compact_target_bytes: u64 = 512 * MIB, "bytes", "size that compaction makes files grow to";
+    vacuum_seconds: u64 = 3_600, "seconds, 0 = never", "how often files that no version names are deleted";
+    vacuum_grace_seconds: u64 = 3_600, "seconds", "how long a replaced file stays for readers that still hold it";
+    checkpoint_commits: u64 = 100, "commits", "commits to the Delta log between two checkpoints";
+}
+
+/// Where a setting's value came from, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// `gatelog.toml`.
+    File,
+    /// A `GATELOG_` variable.
+    Environment,
+    /// A command-line flag.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::Flag => "flag",
+        })
+    }
+}
+
+/// What was found in each place, as text by name.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// The configuration file, if there is one: what it is called, and its text.
+    pub file: Option<(String, String)>,
+    /// Every environment variable whose name begins with `GATELOG_`.
+    pub environment: BTreeMap<String, String>,
+    /// Flags that were given, by setting.
+    pub flags: BTreeMap<String, String>,
+}
+
+/// A configuration and, for each setting, where its value came from.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// The merged settings, validated.
+    pub config: Config,
+    /// The origin of each setting that is not at its default.
+    pub origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Layers {
+    /// Merges the layers, weakest first, and checks the result.
+    pub fn resolve(&self) -> Result<Effective> {
+        let mut effective = Effective { config: Config::default(), origins: BTreeMap::new() };
+        for (name, value) in self.file_values()? {
+            let place = || self.file.as_ref().map_or_else(String::new, |(file, _)| format!("`{file}`"));
+            effective.put(&name, &value, Origin::File, place)?;
+        }
+        for (variable, value) in &self.environment {
+            let name = variable.trim_start_matches("GATELOG_").to_ascii_lowercase();
+            if SETTINGS.iter().any(|setting| setting.name == name) {
+                effective.put(&name, value, Origin::Environment, || format!("`{variable}`"))?;
+            } else if !OTHER_VARIABLES.contains(&variable.as_str()) {
+                return Err(Error::invalid(format!("environment variable `{variable}` is unknown; {}", known())));
+            }
+        }
+        for (name, value) in &self.flags {
+            effective.put(name, value, Origin::Flag, || "a flag".to_owned())?;
+        }
+        effective.config.validate()?;
+        Ok(effective)
+    }
+
+    fn file_values(&self) -> Result<Vec<(String, String)>> {
+        let Some((file, text)) = &self.file else { return Ok(Vec::new()) };
+        let table: toml::Table =
+            text.parse().map_err(|cause| Error::invalid(format!("`{file}` is not valid TOML")).with_source(cause))?;
+        table
+            .into_iter()
+            .map(|(name, value)| {
+                let text = match value {
+                    toml::Value::String(text) => text,
+                    toml::Value::Integer(number) => number.to_string(),
+                    other => {
+                        let found = other.type_str();
+                        let expected = format!("setting `{name}` in `{file}` is a {found}; expected a text or an integer");
+                        return Err(Error::invalid(expected));
+                    }
+                };
+                Ok((name, text))
+            })
+            .collect()
+    }
+}
+
+/// Variables of ours that are not settings of [`Config`].
+const OTHER_VARIABLES: &[&str] = &["GATELOG_CONFIG", "GATELOG_LOG", "GATELOG_KEY", "GATELOG_URL"];
+
+impl Effective {
+    /// Sets what was found in a place, which the error names.
+    fn put(&mut self, name: &str, value: &str, origin: Origin, place: impl FnOnce() -> String) -> Result<()> {
+        self.config.set(name, value).map_err(|error| Error::invalid(format!("{}: {error}", place())))?;
+        if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) {
+            self.origins.insert(setting.name, origin);
+        }
+        Ok(())
+    }
+
+    /// Where the value of a setting came from.
+    pub fn origin(&self, name: &str) -> Origin {
+        self.origins.get(name).copied().unwrap_or(Origin::Default)
+    }
+}
+
+impl Config {
+    /// Checks ranges and the relations between settings.
+    pub fn validate(&self) -> Result<()> {
+        let at_least = |name: &str, value: u64, least: u64| {
+            if value < least {
+                return Err(Error::invalid(format!("setting `{name}` is {value}; expected at least {least}")));
+            }
+            Ok(())
+        };
+        at_least("memtable_bytes", self.memtable_bytes, MIB)?;
+        at_least("flush_bytes", self.flush_bytes, 64 << 10)?;
+        at_least("flush_seconds", self.flush_seconds, 1)?;
+        at_least("query_memory_bytes", self.query_memory_bytes, 16 * MIB)?;
+        at_least("query_timeout_seconds", self.query_timeout_seconds, 1)?;
+        at_least("query_concurrency", self.query_concurrency, 1)?;
+        at_least("checkpoint_commits", self.checkpoint_commits, 1)?;
+        at_least("max_record_bytes", self.max_record_bytes, 1 << 10)?;
+        if !(1..=22).contains(&self.zstd_level) {
+            return Err(Error::invalid(format!("setting `zstd_level` is {}; expected 1 to 22", self.zstd_level)));
+        }
+        if self.retention_days > 36_500 {
+            let days = self.retention_days;
+            return Err(Error::invalid(format!("setting `retention_days` is {days}; expected 0 (for ever) to 36500")));
+        }
+        if self.flush_bytes > self.memtable_bytes {
+            return Err(Error::invalid(format!(
+                "setting `flush_bytes` is {}; expected at most `memtable_bytes`, {}",
+                self.flush_bytes, self.memtable_bytes
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// A value from its text; sizes take the suffixes KiB, MiB and GiB.
+fn parse<T: Value>(name: &str, text: &str, unit: &str) -> Result<T> {
+    T::from_text(text.trim()).ok_or_else(|| Error::invalid(format!("setting `{name}` is `{text}`; expected {unit}")))
+}
+
+trait Value: Sized {
+    fn from_text(text: &str) -> Option<Self>;
+}
+
+impl Value for String {
+    fn from_text(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+}
+
+impl Value for Secret {
+    fn from_text(text: &str) -> Option<Self> {
+        Some(Self(text.to_owned()))
+    }
+}
+
+impl Value for u64 {
+    fn from_text(text: &str) -> Option<Self> {
+        let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+        let factor: Self = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "" => 1,
+            "kib" => 1 << 10,
+            "mib" => 1 << 20,
+            "gib" => 1 << 30,
+            _ => return None,
+        };
+        digits.trim().replace('_', "").parse::<Self>().ok()?.checked_mul(factor)
+    }
+}
+
+fn known() -> String {
+    let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+    format!("the settings are {}", names.join(", "))
+}
+
+fn unknown(name: &str) -> Error {
+    Error::invalid(format!("setting `{name}` is unknown; {}", known()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Layers {
+        let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        let file = Some(("gatelog.toml".to_owned(), file.to_owned()));
+        Layers { file, environment: owned(environment), flags: owned(flags) }
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_defaults() {
+        let effective = layers(
+            "flush_seconds = 5\nlisten = '127.0.0.1:1'\nmemtable_bytes = '64 MiB'\nflush_bytes = '1MiB'",
+            &[("GATELOG_LISTEN", "127.0.0.1:2"), ("GATELOG_DATA", "/a")],
+            &[("data", "/b")],
+        )
+        .resolve()
+        .unwrap();
+        assert_eq!(effective.config.flush_seconds, 5);
+        assert_eq!(effective.config.memtable_bytes, 64 * MIB);
+        assert_eq!((effective.config.listen.as_str(), effective.origin("listen")), ("127.0.0.1:2", Origin::Environment));
+        assert_eq!((effective.config.data.as_str(), effective.origin("data")), ("/b", Origin::Flag));
+        assert_eq!(effective.origin("zstd_level"), Origin::Default);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        for (file, words) in [
+            ("flush_secs = 1", "setting `flush_secs` is unknown"),
+            ("flush_seconds = 'soon'", "setting `flush_seconds` is `soon`; expected seconds"),
+            ("flush_seconds = 1.5", "setting `flush_seconds` in `gatelog.toml` is a float"),
+            ("zstd_level = 40", "setting `zstd_level` is 40"),
+            ("flush_bytes = '9GiB'", "setting `flush_bytes`"),
+            ("= 1", "not valid TOML"),
+        ] {
+            let error = layers(file, &[], &[]).resolve().unwrap_err();
+            assert!(error.message().contains(words), "{error} does not contain {words}");
+        }
+        assert!(layers("", &[("GATELOG_FLUSH_SECS", "1")], &[]).resolve().is_err());
+    }
+
+    #[test]
+    fn the_admin_key_is_never_shown() {
+        let mut config = Config::default();
+        config.set("admin_key", "s3cret").unwrap();
+        assert_eq!(config.get("admin_key").as_deref(), Some("(set)"));
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,158 @@
+//! One sorted Parquet file of the table: its physical form, and the facts about it that go into the commit.
+//!
+//! Rows must come sorted by [`SORT_KEY`] and all belong to one partition. Row groups are bounded by rows and by bytes, so a
+//! reader of big bodies never has to hold much. Bodies and ids carry no dictionary and bodies no statistics, which could
+//! never help; `id` and `trace_id` carry bloom filters.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch, StringViewArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use object_store::buffered::BufWriter;
+use parquet::arrow::AsyncArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::SortingColumn;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::record::{SORT_KEY, file_schema};
+use crate::store::data_path;
+use crate::table::{DataFile, Table};
+
+/// Rows of a row group: a third faster to scan than 32,768, and small enough to prune by.
+const ROW_GROUP_ROWS: usize = 131_072;
+/// Encoded bytes of a row group: bodies of megabytes must not make a group of gigabytes.
+const ROW_GROUP_BYTES: usize = 32 << 20;
+
+/// Where a file belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition {
+    /// UTC day, days since 1970-01-01.
+    pub date: i32,
+    /// Days to keep; 0 = for ever.
+    pub retention_days: i32,
+}
+
+/// Writes one file.
+pub struct DataFileWriter {
+    writer: AsyncArrowWriter<BufWriter>,
+    file: DataFile,
+}
+
+impl std::fmt::Debug for DataFileWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataFileWriter").field("path", &self.file.path).finish()
+    }
+}
+
+impl DataFileWriter {
+    /// Starts the file `id` of a partition of the table.
+    pub fn start(table: &Table, partition: Partition, id: Uuid, zstd_level: i32, now_ms: i64) -> Result<Self> {
+        let file = DataFile {
+            path: data_path(partition.retention_days, partition.date, id),
+            bytes: 0,
+            rows: 0,
+            retention_days: partition.retention_days,
+            date: partition.date,
+            modified_ms: now_ms,
+            min_created_at: i64::MAX,
+            max_created_at: i64::MIN,
+            min_organisation: None,
+            max_organisation: None,
+            min_id: None,
+            max_id: None,
+        };
+        let object = BufWriter::new(Arc::clone(table.object_store()), table.object_store_path(&file));
+        let writer = AsyncArrowWriter::try_new(object, file_schema(), Some(properties(zstd_level)?))
+            .map_err(|cause| Error::storage(format!("cannot start file `{}`", file.path)).with_source(cause))?;
+        Ok(Self { writer, file })
+    }
+
+    /// Appends rows: a batch that has the columns of the file first, in order; columns after them are left out.
+    pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let columns = batch.columns()[..file_schema().fields().len()].to_vec();
+        let batch = RecordBatch::try_new(file_schema(), columns)
+            .map_err(|cause| Error::internal("a batch does not fit the table").with_source(cause))?;
+        self.file.cover(&batch);
+        self.writer.write(&batch).await.map_err(|cause| self.failed(cause))
+    }
+
+    /// Ends the file; when this returns, it is on the disk.
+    pub async fn finish(mut self) -> Result<DataFile> {
+        self.writer.finish().await.map_err(|cause| self.failed(cause))?;
+        self.file.bytes = self.writer.bytes_written() as u64;
+        Ok(self.file)
+    }
+
+    fn failed(&self, cause: parquet::errors::ParquetError) -> Error {
+        Error::storage(format!("cannot write file `{}`", self.file.path)).with_source(cause)
+    }
+}
+
+impl DataFile {
+    /// Widens the facts of the file by the rows of a batch.
+    fn cover(&mut self, batch: &RecordBatch) {
+        self.rows += batch.num_rows() as u64;
+        if let Some(created_at) = batch.column_by_name("created_at") {
+            let created_at = created_at.as_primitive::<TimestampMicrosecondType>();
+            self.min_created_at = self.min_created_at.min(arrow::compute::min(created_at).unwrap_or(i64::MAX));
+            self.max_created_at = self.max_created_at.max(arrow::compute::max(created_at).unwrap_or(i64::MIN));
+        }
+        if let Some(organisations) = batch.column_by_name("organisation_id") {
+            widen(&mut self.min_organisation, &mut self.max_organisation, organisations.as_string_view());
+        }
+        if let Some(ids) = batch.column_by_name("id") {
+            widen(&mut self.min_id, &mut self.max_id, ids.as_string_view());
+        }
+    }
+}
+
+fn widen(min: &mut Option<String>, max: &mut Option<String>, values: &StringViewArray) {
+    let (lowest, highest) = (arrow::compute::min_string_view(values), arrow::compute::max_string_view(values));
+    if let Some(lowest) = lowest.filter(|lowest| min.as_deref().is_none_or(|min| *lowest < min)) {
+        *min = Some(lowest.to_owned());
+    }
+    if let Some(highest) = highest.filter(|highest| max.as_deref().is_none_or(|max| *highest > max)) {
+        *max = Some(highest.to_owned());
+    }
+}
+
+/// The physical form of a file.
+fn properties(zstd_level: i32) -> Result<WriterProperties> {
+    let level = ZstdLevel::try_new(zstd_level)
+        .map_err(|cause| Error::invalid(format!("zstd level {zstd_level} does not exist")).with_source(cause))?;
+    let path = |name: &str| ColumnPath::from(name.split('.').map(str::to_owned).collect::<Vec<_>>());
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+        .set_sorting_columns(Some(sorting_columns()))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_column_dictionary_enabled(path("created_at"), false)
+        .set_column_encoding(path("created_at"), Encoding::DELTA_BINARY_PACKED);
+    for body in ["request.body", "request.headers", "response.body", "response.headers"] {
+        properties = properties
+            .set_column_dictionary_enabled(path(body), false)
+            .set_column_statistics_enabled(path(body), EnabledStatistics::None);
+    }
+    for id in ["id", "span_id"] {
+        properties = properties.set_column_dictionary_enabled(path(id), false);
+    }
+    for key in ["id", "trace_id"] {
+        properties = properties
+            .set_column_bloom_filter_fpp(path(key), 0.01)
+            .set_column_bloom_filter_max_ndv(path(key), ROW_GROUP_ROWS as u64);
+    }
+    Ok(properties.build())
+}
+
+fn sorting_columns() -> Vec<SortingColumn> {
+    let place = |name: &&str| file_schema().index_of(name).ok().and_then(|place| i32::try_from(place).ok());
+    let columns = SORT_KEY.iter().filter_map(place);
+    columns.map(|column_idx| SortingColumn { column_idx, descending: false, nulls_first: true }).collect()
+}

@@ -1,0 +1,217 @@
+//! A check of everything that is stored, read-only: the log's frames, the table's log, every file that it names.
+//!
+//! It reports all that it finds rather than stopping at the first fault, and says for each what can be done.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use datafusion::common::ParamValues;
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::Serialize;
+
+use super::{TABLE, reader};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::query::{Limits, Queries};
+use crate::store::Store;
+use crate::table::{DataFile, FileIndex, Table};
+use crate::view::View;
+use crate::wal;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Worth knowing; nothing is lost.
+    Warning,
+    /// Records are missing or cannot be read.
+    Error,
+}
+
+/// One thing that the check found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found.
+    pub what: String,
+    /// What can be done.
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    fn ok(what: String) -> Self {
+        Self { severity: Severity::Ok, what, remedy: None }
+    }
+
+    fn warning(what: String, remedy: &str) -> Self {
+        Self { severity: Severity::Warning, what, remedy: Some(remedy.to_owned()) }
+    }
+
+    fn error(what: String, remedy: &str) -> Self {
+        Self { severity: Severity::Error, what, remedy: Some(remedy.to_owned()) }
+    }
+}
+
+/// Checks the data folder of a configuration. `progress` hears what is being checked, how much of it is done, and of how much.
+pub async fn doctor(config: &Config, progress: &(dyn Fn(&str, u64, u64) + Send + Sync)) -> Result<Vec<Finding>> {
+    let store = Store::open(&config.data, false)?;
+    let mut findings = Vec::new();
+    let table = match Table::open(&store, TABLE).await {
+        Ok(table) => table,
+        Err(error) => {
+            let remedy = "restore `logs/_delta_log` from a copy; the Parquet files beside it are not harmed by this";
+            findings.push(Finding::error(format!("the table's log cannot be read: {}", error.chain()), remedy));
+            None
+        }
+    };
+    check_wal(&store, table.as_ref(), &mut findings).await?;
+    match &table {
+        Some(table) => {
+            let runtime = super::runtime(config)?;
+            let path = store.table_path(TABLE);
+            let queries = Queries::new(config, &store, path, Vec::new(), runtime.handle().clone())?;
+            let checked = check_files(&store, table, &queries, progress, &mut findings).await;
+            runtime.shutdown_background();
+            checked?;
+        }
+        None if findings.iter().all(|finding| finding.severity != Severity::Error) => {
+            findings.push(Finding::ok("there is no table yet: nothing was flushed".to_owned()));
+        }
+        None => {}
+    }
+    check_catalog(&store, &mut findings).await;
+    Ok(findings)
+}
+
+async fn check_wal(store: &Store, table: Option<&Table>, findings: &mut Vec<Finding>) -> Result<()> {
+    let Some(folder) = store.wal_folder() else { return Ok(()) };
+    let covered = match wal::read_identity(&folder) {
+        Ok(Some(id)) => reader::covered(table, id).await?,
+        Ok(None) => 0,
+        Err(error) => {
+            findings.push(Finding::error(error.chain(), "write the log's id (see the first bytes of a segment) into it"));
+            0
+        }
+    };
+    let (mut frames, mut rows) = (0_u64, 0_u64);
+    let found = wal::replay(&folder, covered, true, &mut |_, batch| {
+        frames += 1;
+        rows += batch.num_rows() as u64;
+        Ok(())
+    });
+    match found {
+        Err(error) => findings.push(Finding::error(
+            error.chain(),
+            "restore the segment from a copy, or move it out of `wal/` to open without its rows",
+        )),
+        Ok(found) => {
+            let next = found.next_sequence();
+            findings.push(Finding::ok(format!(
+                "write-ahead log: {} segments whole, {frames} frames with {rows} rows wait for a flush",
+                found.segments.len()
+            )));
+            if let Some(first) = found.segments.first().filter(|first| first.first_sequence > covered + 1) {
+                let (begins, path) = (first.first_sequence, first.path.display());
+                let what = format!("`{path}` begins at sequence {begins}, but the table ends at {covered}");
+                findings.push(Finding::error(what, "a segment is missing; restore it from a copy"));
+            }
+            for segment in found.segments.iter().filter(|segment| segment.torn_bytes > 0) {
+                let (bytes, path) = (segment.torn_bytes, segment.path.display());
+                let what = format!("`{path}` ends in {bytes} bytes of a write that was not acked (next sequence {next})");
+                findings.push(Finding::warning(what, "none is needed: the next open cuts them, or a server is writing now"));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn check_files(
+    store: &Store,
+    table: &Table,
+    queries: &Queries,
+    progress: &(dyn Fn(&str, u64, u64) + Send + Sync),
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let index = table.index();
+    let files: Vec<_> = index.iter().collect();
+    let (mut rows, mut wrong) = (0, 0);
+    for (place, file) in files.iter().enumerate() {
+        progress("files", place as u64, files.len() as u64);
+        match check_file(store, table, queries, file).await {
+            Ok(()) => rows += file.rows,
+            Err(what) => {
+                wrong += 1;
+                let remedy = "restore the file from a copy; without one its rows are lost";
+                findings.push(Finding::error(format!("file `{}`: {what}", file.path), remedy));
+            }
+        }
+    }
+    progress("files", files.len() as u64, files.len() as u64);
+    let whole = files.len() - wrong;
+    findings.push(Finding::ok(format!("table version {}: {whole} files whole, {rows} rows", index.version)));
+    count_strays(store, table, findings).await
+}
+
+/// Reads a file whole and compares it with what the table says of it.
+async fn check_file(store: &Store, table: &Table, queries: &Queries, file: &DataFile) -> std::result::Result<(), String> {
+    let path = table.object_store_path(file);
+    let found = store.object_store().head(&path).await.map_err(|error| format!("cannot be found: {error}"))?;
+    if found.size != file.bytes {
+        return Err(format!("has {} bytes, the table says {}", found.size, file.bytes));
+    }
+    let view = View { files: Arc::new(FileIndex::of([file.clone()])), memory: Vec::new() };
+    let limits = Limits { timeout: None, max_rows: None, batch_rows: Some(512), ..queries.limits() };
+    let none = ParamValues::Map(HashMap::new());
+    let unreadable = |error: Error| format!("cannot be read: {}", error.chain());
+    let mut batches = queries.run(view, "select * from logs", none, limits).await.map_err(unreadable)?.batches;
+    let mut rows = 0;
+    while let Some(batch) = batches.try_next().await.map_err(unreadable)? {
+        rows += batch.num_rows() as u64;
+    }
+    if rows != file.rows {
+        return Err(format!("has {rows} rows, the table says {}", file.rows));
+    }
+    Ok(())
+}
+
+/// Counts Parquet files that the table does not name: leftovers of interrupted flushes and of merges.
+async fn count_strays(store: &Store, table: &Table, findings: &mut Vec<Finding>) -> Result<()> {
+    let index = table.index();
+    let named: HashSet<_> = index.iter().map(|file| table.object_store_path(file)).collect();
+    let mut listing = store.object_store().list(Some(&store.table_path(TABLE)));
+    let (mut strays, mut bytes) = (0, 0);
+    loop {
+        match listing.try_next().await {
+            Ok(Some(object)) => {
+                let parquet = object.location.extension() == Some("parquet");
+                if parquet && !object.location.as_ref().contains("_delta_log") && !named.contains(&object.location) {
+                    strays += 1;
+                    bytes += object.size;
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                findings.push(Finding::error(format!("the table's folder cannot be listed: {error}"), "see the cause"));
+                return Ok(());
+            }
+        }
+    }
+    if strays > 0 {
+        let what = format!("{strays} files, {bytes} bytes, belong to no current version");
+        findings.push(Finding::warning(what, "none is needed: vacuum deletes them after the grace time"));
+    }
+    Ok(())
+}
+
+async fn check_catalog(store: &Store, findings: &mut Vec<Finding>) {
+    match Catalog::read(store).await {
+        Ok(Some(_)) => findings.push(Finding::ok("catalog: readable".to_owned())),
+        Ok(None) => findings.push(Finding::ok("catalog: none; the admin key comes from the configuration".to_owned())),
+        Err(error) => findings.push(Finding::error(error.chain(), "restore `catalog.json` from a copy")),
+    }
+}

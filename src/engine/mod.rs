@@ -1,0 +1,515 @@
+//! The embedded API: open a folder, append records, ask questions, export, close.
+//!
+//! An [`Engine`] owns its folder, its threads and its memory, and nothing is shared between two of them. An append is
+//! acked when the write-ahead log has it on the disk; from then on every query sees it. [`Engine::close`] ends in this order:
+//! refuse appends, ack what waits, flush, stop the background, let the folder go. Dropping the last handle without closing
+//! loses nothing either: the next open replays the log.
+
+mod doctor;
+mod open;
+mod reader;
+mod tasks;
+mod writer;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use futures::stream::BoxStream;
+use serde::Serialize;
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::catalog::{self, Catalog};
+use crate::config::Config;
+use crate::dedupe::Keys;
+use crate::error::{Error, Result};
+use crate::memtable::Budget;
+use crate::plan::Retention;
+use crate::query::Queries;
+use crate::record::{BatchBuilder, Defaults, Record, normalize};
+use crate::table::Table;
+use crate::view::Shelf;
+use crate::wal::Payload;
+
+pub use crate::export::Request as ExportRequest;
+pub use crate::query::{Answer, Params};
+pub use doctor::{Finding, Severity, doctor};
+pub use open::Parts;
+pub use reader::Reader;
+use writer::{Append, Command, Counters};
+
+/// Name of the table of records.
+pub(crate) const TABLE: &str = "logs";
+/// Batches with fewer rows are built where the caller is; bigger ones on threads that may take their time.
+const SMALL_ROWS: usize = 32;
+/// What a row takes in memory beside its text, in bytes.
+const ROW_OVERHEAD: usize = 900;
+
+/// An open engine. Cheap to clone; one per folder.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<Inner>,
+    background: Arc<Background>,
+}
+
+/// What all handles and tasks of an engine share.
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    now: fn() -> DateTime<Utc>,
+    new_uuid: fn() -> Uuid,
+    wal_id: Uuid,
+    table: Table,
+    shelf: Arc<Shelf>,
+    queries: Arc<Queries>,
+    budget: Budget,
+    keys: Keys,
+    retention: Retention,
+    catalog: Catalog,
+    fresh_admin_key: Mutex<Option<String>>,
+    commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
+    counters: Arc<Counters>,
+    flush_wanted: Arc<Notify>,
+    /// Held while files are written and committed for good.
+    commits: tokio::sync::Mutex<()>,
+    compacting: tokio::sync::Mutex<()>,
+    closing: AtomicBool,
+    failure: Arc<Mutex<Option<String>>>,
+    /// Keeps other processes out of the folder.
+    lock: open::FolderLock,
+}
+
+/// Threads and tasks; they end when the last handle of the engine goes.
+#[derive(Debug)]
+struct Background {
+    compute: Mutex<Option<Runtime>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        for task in locked(&self.tasks).drain(..) {
+            task.abort();
+        }
+        if let Some(runtime) = locked(&self.compute).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What became of an append. All of it is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Receipt {
+    /// Records that were taken.
+    pub accepted: u64,
+    /// Records whose id was known already; they are stored once.
+    pub duplicate: u64,
+}
+
+/// A refused append.
+#[derive(Debug)]
+pub struct AppendError {
+    /// Why.
+    pub error: Error,
+    /// The records, if none of them was written, so that they can be sent again. Empty if their fate is not known.
+    pub records: Vec<Record>,
+}
+
+impl std::fmt::Display for AppendError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl std::error::Error for AppendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<AppendError> for Error {
+    fn from(refused: AppendError) -> Self {
+        refused.error
+    }
+}
+
+/// Upkeep that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Join small files.
+    Compact,
+    /// Delete files that no version names and that are older than the grace time.
+    Vacuum,
+    /// Write a checkpoint of the Delta log.
+    Checkpoint,
+}
+
+impl Job {
+    /// Its name on the command line and in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Compact => "compact",
+            Self::Vacuum => "vacuum",
+            Self::Checkpoint => "checkpoint",
+        }
+    }
+}
+
+/// What an upkeep job did, or, on a dry run, would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// The job.
+    pub job: &'static str,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// One line for each step.
+    pub lines: Vec<String>,
+    /// Live files before.
+    pub files_before: u64,
+    /// Live files after.
+    pub files_after: u64,
+    /// Bytes of live files before.
+    pub bytes_before: u64,
+    /// Bytes of live files after.
+    pub bytes_after: u64,
+}
+
+/// Figures of an engine or a reader, for people and for metrics.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    /// Whether appends are taken.
+    pub writable: bool,
+    /// Why not, after a failed write or commit.
+    pub failure: Option<String>,
+    /// Version of the Delta table.
+    pub table_version: u64,
+    /// Live files.
+    pub files: u64,
+    /// Rows in them.
+    pub file_rows: u64,
+    /// Their bytes.
+    pub file_bytes: u64,
+    /// Folders of one day and retention.
+    pub partitions: u64,
+    /// Rows in memory.
+    pub memory_rows: u64,
+    /// Bytes that they take.
+    pub memory_bytes: u64,
+    /// Most bytes that they may take.
+    pub memtable_budget_bytes: u64,
+    /// Bytes of the write-ahead log.
+    pub wal_bytes: u64,
+    /// Its segments.
+    pub wal_segments: u64,
+    /// Records taken since the start.
+    pub accepted_total: u64,
+    /// Records dropped because their id was known, since the start.
+    pub duplicate_total: u64,
+    /// Records refused because the log could not be written, since the start.
+    pub refused_total: u64,
+    /// Flushes since the start.
+    pub flushes_total: u64,
+    /// Merges of files since the start.
+    pub compactions_total: u64,
+    /// Commits since the last checkpoint.
+    pub commits_since_checkpoint: u64,
+    /// Queries that run now.
+    pub queries_running: u64,
+    /// Earliest `created_at` in the files, RFC 3339.
+    pub oldest: Option<String>,
+    /// Latest `created_at` in the files, RFC 3339.
+    pub newest: Option<String>,
+}
+
+impl Status {
+    fn of_view(shelf: &Shelf, queries_running: u64) -> Self {
+        let files = shelf.view().files;
+        let (memory_rows, memory_bytes, _) = shelf.memory();
+        let text = |micros: Option<i64>| {
+            let at = DateTime::<Utc>::from_timestamp_micros(micros?)?;
+            Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
+        };
+        Self {
+            table_version: files.version,
+            files: files.len() as u64,
+            file_rows: files.rows(),
+            file_bytes: files.bytes(),
+            partitions: files.partitions().count() as u64,
+            memory_rows,
+            memory_bytes,
+            queries_running,
+            oldest: text(files.iter().map(|file| file.min_created_at).min()),
+            newest: text(files.iter().map(|file| file.max_created_at).max()),
+            ..Self::default()
+        }
+    }
+}
+
+impl Engine {
+    /// Opens the folder of a configuration for writing, creating it if need be, and replays what the log holds.
+    ///
+    /// [`crate::error::ErrorKind::Busy`] if another process has it open, [`crate::error::ErrorKind::Damaged`] if the log was
+    /// harmed before its end.
+    pub async fn open(config: Config) -> Result<Self> {
+        Self::open_with(config, Parts::default()).await
+    }
+
+    /// Opens with a clock, ids, a store or log files of the caller's.
+    pub async fn open_with(config: Config, parts: Parts) -> Result<Self> {
+        open::open(config, parts).await
+    }
+
+    /// Makes the records durable and visible. Waits for room up to `append_wait_ms`.
+    ///
+    /// `id`, `organisation_id` and `created_at` are filled in where they are missing. A record whose id its organisation sent
+    /// within `dedupe_hours` is acked and dropped.
+    pub async fn append(&self, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
+        if records.is_empty() {
+            return Ok(Receipt::default());
+        }
+        let inner = &self.inner;
+        if let Err(error) = inner.refuse_if_closed() {
+            return Err(AppendError { error, records });
+        }
+        let bytes: usize = records.iter().map(|record| record.text_bytes() + ROW_OVERHEAD).sum();
+        let permit = match inner.budget.take(bytes as u64).await {
+            Ok(permit) => permit,
+            Err(error) => return Err(AppendError { error, records }),
+        };
+        let now = (inner.now)();
+        for record in &mut records {
+            inner.complete(record, now);
+        }
+        let keys = inner.keys.clone();
+        let build = move || {
+            let mut builder = BatchBuilder::new();
+            records.into_iter().for_each(|record| builder.append(record));
+            prepared(builder.finish(), &keys)
+        };
+        let done = async {
+            let (batch, payload, keys) = here_or_aside(bytes, build).await?;
+            inner.submit(batch, payload, keys, permit).await
+        };
+        done.await.map_err(|error| AppendError { error, records: Vec::new() })
+    }
+
+    /// Makes the rows of an Arrow batch durable and visible. Its columns are any of the record's, by name, with types that can
+    /// be cast; what is missing is null or filled in as for [`Engine::append`]. A body that is not JSON becomes a JSON string.
+    pub async fn append_batch(&self, batch: RecordBatch) -> Result<Receipt> {
+        let inner = Arc::clone(&self.inner);
+        inner.refuse_if_closed()?;
+        let bytes = batch.get_array_memory_size();
+        let permit = inner.budget.take(bytes as u64).await?;
+        let of = Arc::clone(&inner);
+        let build = move || {
+            let mut defaults = Defaults {
+                now_micros: (of.now)().timestamp_micros(),
+                new_id: &mut || (of.new_uuid)().to_string(),
+                retention_days: &|organisation| of.retention.days(organisation),
+            };
+            prepared(normalize(&batch, &mut defaults)?, &of.keys)
+        };
+        if bytes == 0 {
+            return Ok(Receipt::default());
+        }
+        let (batch, payload, keys) = here_or_aside(bytes, build).await?;
+        inner.submit(batch, payload, keys, permit).await
+    }
+
+    /// Reads over this engine.
+    pub fn reader(&self) -> Reader {
+        Reader::over(Arc::clone(&self.inner.queries), Arc::clone(&self.inner.shelf))
+    }
+
+    /// Runs one read-only statement: a query, EXPLAIN, SHOW or DESCRIBE.
+    pub async fn sql(&self, query: &str, params: &Params) -> Result<Answer> {
+        self.reader().sql(query, params).await
+    }
+
+    /// Runs a named report.
+    pub async fn report(&self, name: &str, params: &Params) -> Result<Answer> {
+        self.reader().report(name, params).await
+    }
+
+    /// Exports records as JSON lines, in chunks that end on a line.
+    pub async fn export(&self, request: &ExportRequest) -> Result<BoxStream<'static, Result<Bytes>>> {
+        self.reader().export(request).await
+    }
+
+    /// Moves every row that was acked before into the table.
+    pub async fn flush(&self) -> Result<()> {
+        self.inner.flush_all().await
+    }
+
+    /// Does one upkeep job now, or says what it would do.
+    pub async fn maintain(&self, job: Job, dry_run: bool) -> Result<Outcome> {
+        self.inner.maintain(job, dry_run).await
+    }
+
+    /// Figures of this moment.
+    pub fn status(&self) -> Status {
+        let inner = &self.inner;
+        let counters = &inner.counters;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let failure = locked(&inner.failure).clone();
+        Status {
+            writable: failure.is_none() && !inner.closing.load(Ordering::Acquire),
+            failure,
+            memtable_budget_bytes: inner.config.memtable_bytes,
+            wal_bytes: read(&counters.wal_bytes),
+            wal_segments: read(&counters.wal_segments),
+            accepted_total: read(&counters.accepted),
+            duplicate_total: read(&counters.duplicate),
+            refused_total: read(&counters.refused),
+            flushes_total: read(&counters.flushes),
+            compactions_total: read(&counters.compactions),
+            commits_since_checkpoint: inner.table.commits_since_checkpoint(),
+            ..Status::of_view(&inner.shelf, inner.queries.running())
+        }
+    }
+
+    /// The settings that it runs with.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// A fresh id for a record.
+    pub fn new_id(&self) -> String {
+        (self.inner.new_uuid)().to_string()
+    }
+
+    /// Its clock.
+    pub fn now(&self) -> DateTime<Utc> {
+        (self.inner.now)()
+    }
+
+    /// Whether a key may do everything.
+    pub fn is_admin(&self, key: &str) -> bool {
+        let configured = &self.inner.config.admin_key.0;
+        // Hashes are compared, so the time it takes tells nothing about the key.
+        let is_configured = !configured.is_empty() && catalog::hash(configured) == catalog::hash(key);
+        is_configured || self.inner.catalog.is_admin(key)
+    }
+
+    /// The admin key that this open has made; answered once.
+    pub fn fresh_admin_key(&self) -> Option<String> {
+        locked(&self.inner.fresh_admin_key).take()
+    }
+
+    /// Refuses appends, acks what waits, flushes, and lets the folder go. Calling it again does nothing.
+    pub async fn close(&self) -> Result<()> {
+        let inner = &self.inner;
+        if inner.closing.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        inner.budget.close();
+        let flushed = match inner.refuse_if_failed() {
+            Ok(()) => inner.flush_all().await,
+            // What the log holds is replayed at the next open; the failure was told when it happened.
+            Err(_) => Ok(()),
+        };
+        drop(locked(&inner.commands).take());
+        let writer = locked(&self.background.writer).take();
+        if let Some(writer) = writer {
+            let joined = tokio::task::spawn_blocking(move || writer.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("the writer thread panicked");
+            }
+        }
+        for task in locked(&self.background.tasks).drain(..) {
+            task.abort();
+        }
+        inner.lock.release();
+        flushed
+    }
+}
+
+impl Inner {
+    /// Fills in what a record does not say and the engine decides.
+    fn complete(&self, record: &mut Record, now: DateTime<Utc>) {
+        if record.id.as_deref().is_none_or(str::is_empty) {
+            record.id = Some((self.new_uuid)().to_string());
+        }
+        record.created_at.get_or_insert(now);
+        let organisation = record.organisation_id.get_or_insert_with(|| "default".to_owned());
+        record.retention_days = self.retention.days(organisation);
+    }
+
+    /// Hands a batch to the writer and waits until it is durable.
+    async fn submit(
+        &self,
+        batch: RecordBatch,
+        payload: Payload,
+        keys: Vec<u128>,
+        permit: tokio::sync::OwnedSemaphorePermit,
+    ) -> Result<Receipt> {
+        let (reply, done) = oneshot::channel();
+        self.send(Command::Append(Box::new(Append { batch, payload, keys, permit, reply })))?;
+        done.await.map_err(|_| Error::closed("the engine is closed"))?
+    }
+
+    fn send(&self, command: Command) -> Result<()> {
+        let closed = || Error::closed("the engine is closed");
+        locked(&self.commands).as_ref().ok_or_else(closed)?.send(command).map_err(|_| closed())
+    }
+
+    fn refuse_if_closed(&self) -> Result<()> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Error::closed("the engine is closing and takes no more records"));
+        }
+        self.refuse_if_failed()
+    }
+
+    fn refuse_if_failed(&self) -> Result<()> {
+        match locked(&self.failure).as_ref() {
+            None => Ok(()),
+            Some(why) => Err(Error::storage(format!("writes are refused until a restart, because: {why}"))),
+        }
+    }
+
+    /// Closes the engine to writes: what is on the disk now is only known after the next open has read it.
+    fn fail(&self, error: &Error) {
+        tracing::error!(error = error.chain(), "the engine takes no more writes until it is restarted");
+        locked(&self.failure).get_or_insert_with(|| error.chain());
+    }
+}
+
+/// A batch with its bytes for the log and the keys of its ids.
+fn prepared(batch: RecordBatch, keys: &Keys) -> Result<(RecordBatch, Payload, Vec<u128>)> {
+    let payload = Payload::encode(&batch)?;
+    let keys = keys.of_batch(&batch);
+    Ok((batch, payload, keys))
+}
+
+/// Runs work at once if it is small, else on a thread where it holds nobody up.
+async fn here_or_aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if bytes < SMALL_ROWS * 2 * ROW_OVERHEAD {
+        return work();
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|cause| Error::internal("preparing a batch panicked").with_source(cause))?
+}
+
+/// The runtime that queries, flushes and merges work on.
+fn runtime(config: &Config) -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(crate::query::threads(config))
+        .thread_name("gatelog-work")
+        .enable_all()
+        .build()
+        .map_err(|cause| Error::internal("cannot start the worker threads").with_source(cause))
+}
+
+/// A lock whose contents are whole even if a holder panicked: every use here is one assignment.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,279 @@
+//! Opening: lock the folder, open the table, replay the log, remember recent ids, start the threads.
+//!
+//! The order matters. Nothing is read before the lock is held; the log is replayed after the table has said which frames it
+//! holds; ids are remembered before the first append is taken.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use tokio::sync::{Notify, mpsc};
+use uuid::Uuid;
+
+use super::writer::{Counters, OnFailure, Writer};
+use super::{Background, Engine, Inner, TABLE, reader};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::dedupe::{Keys, Recent};
+use crate::error::{Error, Result};
+use crate::memtable::Budget;
+use crate::plan::Retention;
+use crate::query::{Limits, Queries};
+use crate::record;
+use crate::store::Store;
+use crate::table::{DataFile, FileIndex, Table};
+use crate::view::{Shelf, View};
+use crate::wal::{self, CreateFile, Wal};
+
+/// What an engine takes from outside besides its settings, so that tests can hand in their own.
+pub struct Parts {
+    /// The clock.
+    pub now: fn() -> DateTime<Utc>,
+    /// Fresh ids of records and files.
+    pub new_uuid: fn() -> Uuid,
+    /// Random bytes for keys.
+    pub random: fn() -> [u8; 32],
+    /// Files of the log.
+    pub log_files: CreateFile,
+    /// The store, instead of the one that `data` names.
+    pub store: Option<Store>,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { now: Utc::now, new_uuid: Uuid::now_v7, random, log_files: wal::disk(), store: None }
+    }
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// 32 bytes of the operating system's randomness.
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+    bytes[16..].copy_from_slice(Uuid::new_v4().as_bytes());
+    bytes
+}
+
+pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
+    config.validate()?;
+    let store = match parts.store {
+        Some(store) => store,
+        None => Store::open(&config.data, true)?,
+    };
+    let lock = FolderLock::take(store.lock_file())?;
+    store.clean_staging()?;
+    let table = Table::create_or_open(&store, TABLE, &record::file_schema()).await?;
+    let runtime = super::runtime(&config)?;
+    let compute = runtime.handle().clone();
+    let views = reader::named_views();
+    let queries = Arc::new(Queries::new(&config, &store, store.table_path(TABLE), views, compute.clone())?);
+
+    let now = (parts.now)();
+    let keys = Keys::random();
+    let mut recent = Recent::new(keys.clone(), config.dedupe_hours, config.dedupe_ids);
+    remember_files(&table, &queries, &config, &mut recent, now).await?;
+    let shelf = Arc::new(Shelf::new(table.index()));
+    let budget = Budget::new(config.memtable_bytes, Duration::from_millis(config.append_wait_ms));
+    let folder = store.wal_folder().ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
+    let replayed = Replayed { recent, shelf: Arc::clone(&shelf), budget: budget.clone(), now };
+    let (wal, recent) = replay(&table, folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
+
+    let (catalog, fresh_admin_key) = open_catalog(&store, &config, now, parts.random).await?;
+    let counters = Arc::new(Counters::default());
+    let flush_wanted = Arc::new(Notify::new());
+    let failure = Arc::new(Mutex::new(None));
+    let (commands, orders) = mpsc::unbounded_channel();
+    let wal_id = wal.id();
+    let writer = Writer {
+        wal,
+        recent,
+        shelf: Arc::clone(&shelf),
+        counters: Arc::clone(&counters),
+        flush_wanted: Arc::clone(&flush_wanted),
+        flush_bytes: config.flush_bytes,
+        now: parts.now,
+        on_failure: on_failure(Arc::clone(&failure)),
+    };
+    let thread = std::thread::Builder::new().name("gatelog-wal".to_owned()).spawn(move || writer.run(orders))?;
+    let retention_days = i32::try_from(config.retention_days).unwrap_or(0);
+    let inner = Arc::new(Inner {
+        now: parts.now,
+        new_uuid: parts.new_uuid,
+        wal_id,
+        table,
+        shelf,
+        queries,
+        budget,
+        keys,
+        retention: Retention { default_days: retention_days },
+        catalog,
+        fresh_admin_key: Mutex::new(fresh_admin_key),
+        commands: Mutex::new(Some(commands)),
+        counters,
+        flush_wanted,
+        commits: tokio::sync::Mutex::new(()),
+        compacting: tokio::sync::Mutex::new(()),
+        closing: AtomicBool::new(false),
+        failure,
+        lock,
+        config,
+    });
+    let tasks =
+        vec![compute.spawn(Arc::clone(&inner).flush_when_due()), compute.spawn(Arc::clone(&inner).upkeep())];
+    let background = Background {
+        compute: Mutex::new(Some(runtime)),
+        tasks: Mutex::new(tasks),
+        writer: Mutex::new(Some(thread)),
+    };
+    Ok(Engine { inner, background: Arc::new(background) })
+}
+
+/// Writes down why the log failed, for everybody who appends after.
+fn on_failure(failure: Arc<Mutex<Option<String>>>) -> OnFailure {
+    OnFailure(Box::new(move |error| {
+        tracing::error!(error = error.chain(), "the write-ahead log failed; the engine takes no more writes until it is restarted");
+        super::locked(&failure).get_or_insert_with(|| error.chain());
+    }))
+}
+
+/// What a replay fills.
+struct Replayed {
+    recent: Recent,
+    shelf: Arc<Shelf>,
+    budget: Budget,
+    now: DateTime<Utc>,
+}
+
+/// Opens the log and brings back the rows that the table does not have.
+async fn replay(
+    table: &Table,
+    folder: PathBuf,
+    log_files: CreateFile,
+    new_id: Uuid,
+    mut into: Replayed,
+) -> Result<(Wal, Recent)> {
+    let table = table.clone();
+    let here = tokio::runtime::Handle::current();
+    let work = move || {
+        let covered = |wal_id| here.block_on(reader::covered(Some(&table), wal_id));
+        let now_micros = into.now.timestamp_micros();
+        let keys = into.recent.keys().clone();
+        let mut take = |sequence, batch: RecordBatch| {
+            for key in keys.of_batch(&batch) {
+                into.recent.insert(key, now_micros);
+            }
+            let permit = into.budget.take_what_is_left(batch.get_array_memory_size() as u64);
+            into.shelf.insert(batch, sequence, now_micros, permit);
+            Ok(())
+        };
+        let wal = Wal::open(&folder, &record::schema(), log_files, new_id, &covered, &mut take)?;
+        Ok((wal, into.recent))
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|cause| Error::internal("replaying the log panicked").with_source(cause))?
+}
+
+/// Remembers the ids of files that were written within the window, newest first, up to the number allowed.
+///
+/// Compaction writes files anew, so this may remember ids for longer than asked: a second send is then dropped later than it
+/// must be, never kept twice.
+async fn remember_files(
+    table: &Table,
+    queries: &Queries,
+    config: &Config,
+    recent: &mut Recent,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let window_ms = i64::try_from(config.dedupe_hours).unwrap_or(i64::MAX / 3_600_000).saturating_mul(3_600_000);
+    let since = now.timestamp_millis().saturating_sub(window_ms);
+    let index = table.index();
+    let mut files: Vec<&Arc<DataFile>> = index.iter().filter(|file| file.modified_ms >= since).collect();
+    files.sort_by_key(|file| std::cmp::Reverse(file.modified_ms));
+    let mut left = config.dedupe_ids;
+    files.retain(|file| {
+        let fits = file.rows <= left;
+        left = left.saturating_sub(file.rows);
+        fits
+    });
+    if files.is_empty() || config.dedupe_hours == 0 {
+        return Ok(());
+    }
+    let files = FileIndex::of(files.into_iter().map(|file| DataFile::clone(file)));
+    let view = View { files: Arc::new(files), memory: Vec::new() };
+    let limits = Limits { timeout: None, max_rows: None, ..queries.limits() };
+    let none = datafusion::common::ParamValues::Map(std::collections::HashMap::new());
+    let mut ids = queries.run(view, "select organisation_id, id from logs", none, limits).await?.batches;
+    let keys = recent.keys().clone();
+    while let Some(batch) = ids.try_next().await? {
+        for key in keys.of_batch(&batch) {
+            recent.insert(key, now.timestamp_micros());
+        }
+    }
+    Ok(())
+}
+
+/// Reads the catalog, or makes one with a fresh admin key if the configuration names none.
+async fn open_catalog(
+    store: &Store,
+    config: &Config,
+    now: DateTime<Utc>,
+    random: fn() -> [u8; 32],
+) -> Result<(Catalog, Option<String>)> {
+    if let Some(catalog) = Catalog::read(store).await? {
+        return Ok((catalog, None));
+    }
+    if !config.admin_key.0.is_empty() {
+        return Ok((Catalog::default(), None));
+    }
+    let (catalog, key) = Catalog::create(store, now, random()).await?;
+    Ok((catalog, Some(key)))
+}
+
+/// An exclusive lock on the folder, held by the process, gone with it however it ends.
+#[derive(Debug)]
+pub(super) struct FolderLock(Option<File>);
+
+impl FolderLock {
+    fn take(path: Option<PathBuf>) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self(None)) };
+        let failed = |cause| Error::storage(format!("cannot open lock `{}`", path.display())).with_source(cause);
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Who holds it only helps the message.
+                let _ = file.read_to_string(&mut holder);
+                return Err(Error::busy(format!(
+                    "the data folder is in use by process {} (lock `{}`); stop it, or use the running server over HTTP",
+                    holder.trim(),
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        file.set_len(0).map_err(failed)?;
+        file.write_all(std::process::id().to_string().as_bytes()).map_err(failed)?;
+        Ok(Self(Some(file)))
+    }
+
+    pub(super) fn release(&self) {
+        if let Some(file) = &self.0
+            && let Err(error) = file.unlock()
+        {
+            tracing::warn!(%error, "cannot release the lock of the data folder; it goes with the process");
+        }
+    }
+}

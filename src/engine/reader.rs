@@ -1,0 +1,142 @@
+//! Reading: SQL, reports and exports over an open engine, or beside one without touching anything.
+//!
+//! Beside a running engine ([`Reader::open`]) the order of reading is what makes the View whole: first the log, then the
+//! table, then every frame that the table's transaction covers is dropped. A flush that commits in between moves rows from
+//! the first to the second, and they are counted once; the other order could miss them.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use tokio::runtime::Runtime;
+
+use super::{Status, TABLE};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::export;
+use crate::query::{Answer, NamedView, Params, Queries};
+use crate::reports;
+use crate::store::Store;
+use crate::table::Table;
+use crate::view::{Shelf, View};
+use crate::wal;
+
+/// Answers questions about the records. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    pub(super) queries: Arc<Queries>,
+    pub(super) shelf: Arc<Shelf>,
+    /// Threads of a reader that stands alone; an engine's reader uses the engine's.
+    _own: Option<Arc<Own>>,
+}
+
+#[derive(Debug)]
+struct Own(Option<Runtime>);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // Dropping a runtime inside another one panics; this way it ends by itself.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Reader {
+    pub(super) fn over(queries: Arc<Queries>, shelf: Arc<Shelf>) -> Self {
+        Self { queries, shelf, _own: None }
+    }
+
+    /// Opens the data folder of a configuration read-only, also beside a running server. It sees every record that was acked
+    /// before, as of this moment; open again to see more. [`crate::error::ErrorKind::NotFound`] if there is no such folder.
+    pub async fn open(config: &Config) -> Result<Self> {
+        let store = Store::open(&config.data, false)?;
+        let (table, memory) = read_beside(&store).await?;
+        let files = table.as_ref().map(Table::index).unwrap_or_default();
+        let shelf = Shelf::new(files);
+        for (sequence, batch) in memory {
+            shelf.insert(batch, sequence, 0, None);
+        }
+        let runtime = super::runtime(config)?;
+        let queries = Queries::new(config, &store, store.table_path(TABLE), named_views(), runtime.handle().clone())?;
+        Ok(Self { queries: Arc::new(queries), shelf: Arc::new(shelf), _own: Some(Arc::new(Own(Some(runtime)))) })
+    }
+
+    /// What a query that starts now reads.
+    pub fn view(&self) -> View {
+        self.shelf.view()
+    }
+
+    /// Runs one read-only statement: a query, EXPLAIN, SHOW or DESCRIBE.
+    pub async fn sql(&self, query: &str, params: &Params) -> Result<Answer> {
+        self.queries.sql(self.view(), query, params).await
+    }
+
+    /// Runs a named report.
+    pub async fn report(&self, name: &str, params: &Params) -> Result<Answer> {
+        let report = reports::find(name)?;
+        let params = reports::bind(report, params)?;
+        self.queries.run(self.view(), report.sql, params, self.queries.limits()).await
+    }
+
+    /// Exports records as JSON lines, in chunks that end on a line.
+    pub async fn export(&self, request: &export::Request) -> Result<BoxStream<'static, Result<Bytes>>> {
+        export::export(Arc::clone(&self.queries), self.view(), request).await
+    }
+
+    /// How many records an export has at most; quick, for a progress bar.
+    pub fn export_estimate(&self, request: &export::Request) -> Result<u64> {
+        export::estimate(&self.view(), request)
+    }
+
+    /// What is stored, as far as a reader can tell.
+    pub fn status(&self) -> Status {
+        Status::of_view(&self.shelf, self.queries.running())
+    }
+}
+
+/// The reports, as views for SQL.
+pub(super) fn named_views() -> Vec<NamedView> {
+    let view = |report: &reports::Report| NamedView {
+        name: report.name,
+        sql: report.sql,
+        params: reports::view_params(report),
+    };
+    reports::list().iter().map(view).collect()
+}
+
+/// The table and the rows of the log that are not in it, read so that no acked row is missing and none is there twice.
+async fn read_beside(store: &Store) -> Result<(Option<Table>, Vec<(u64, RecordBatch)>)> {
+    let Some(folder) = store.wal_folder() else {
+        return Ok((Table::open(store, TABLE).await?, Vec::new()));
+    };
+    let Some(wal_id) = wal::read_identity(&folder)? else {
+        return Ok((Table::open(store, TABLE).await?, Vec::new()));
+    };
+    // What the table covers now need not be decoded; what it covers later is dropped below.
+    let before = covered(Table::open(store, TABLE).await?.as_ref(), wal_id).await?;
+    let mut frames = tokio::task::spawn_blocking(move || -> Result<_> {
+        let mut frames = Vec::new();
+        wal::replay(&folder, before, true, &mut |sequence, batch| {
+            frames.push((sequence, batch));
+            Ok(())
+        })?;
+        Ok(frames)
+    })
+    .await
+    .map_err(|cause| Error::internal("reading the log panicked").with_source(cause))??;
+    let table = Table::open(store, TABLE).await?;
+    let covered = covered(table.as_ref(), wal_id).await?;
+    frames.retain(|(sequence, _)| *sequence > covered);
+    Ok((table, frames))
+}
+
+/// The last sequence of the log that the table holds.
+pub(super) async fn covered(table: Option<&Table>, wal_id: uuid::Uuid) -> Result<u64> {
+    let version = match table {
+        Some(table) => table.app_version(&wal_id.to_string()).await?,
+        None => None,
+    };
+    Ok(version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0))
+}

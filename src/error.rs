@@ -1,0 +1,131 @@
+//! The one error of the crate: what kind it is, what happened, and what caused it.
+//!
+//! The kind tells the caller what to do; the message names the thing and its value. No message holds a body, a key or a
+//! header value. This file knows neither HTTP nor exit codes: `http` and `cli` map a kind to a status or a code once.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What every fallible call of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the caller should do about an [`Error`]. Adding a kind is a design decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request is wrong: mend it; sending it again as it is fails again.
+    Invalid,
+    /// The thing named does not exist.
+    NotFound,
+    /// The key is missing, unknown or may not do this.
+    Denied,
+    /// A budget or the queue is full: wait a moment and send again. Nothing of the request was kept.
+    Busy,
+    /// The work passed its limit of time, rows or memory: ask for less, or raise the limit.
+    Limit,
+    /// A stored file is damaged or was changed by another hand: `gatelog doctor` says what can be done.
+    Damaged,
+    /// The disk or the object store failed, or an earlier failure closed the engine to writes: see the message.
+    Storage,
+    /// The engine is closed or closing.
+    Closed,
+    /// A defect of gatelog: report it.
+    Internal,
+}
+
+/// An error with its kind, a message and, where there is one, its cause.
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+macro_rules! constructors {
+    ($($name:ident => $kind:ident),* $(,)?) => {$(
+        #[doc = concat!("An error of kind [`ErrorKind::", stringify!($kind), "`].")]
+        pub fn $name(message: impl Into<String>) -> Self {
+            Self::new(ErrorKind::$kind, message)
+        }
+    )*};
+}
+
+impl Error {
+    /// An error of the given kind, without a cause.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    constructors! {
+        invalid => Invalid, not_found => NotFound, denied => Denied, busy => Busy, limit => Limit,
+        damaged => Damaged, storage => Storage, closed => Closed, internal => Internal,
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The message alone, without the chain of causes.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The message and every cause behind it, joined by `: `; a cause that the text already ends with is not repeated.
+    pub fn chain(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = StdError::source(self);
+        while let Some(next) = cause {
+            let said = next.to_string();
+            if !text.ends_with(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
+            cause = next.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.chain())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(source: std::io::Error) -> Self {
+        Self::storage("input or output failed").with_source(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_names_every_cause_once() {
+        let error = Error::storage("cannot sync `a.wal`").with_source(std::io::Error::other("disk full"));
+        assert_eq!(error.chain(), "cannot sync `a.wal`: disk full");
+        let outer = Error::closed("closed to writes: disk full").with_source(std::io::Error::other("disk full"));
+        assert_eq!(outer.chain(), "closed to writes: disk full");
+    }
+}

@@ -1,0 +1,304 @@
+//! An export: a time frame and columns in, JSON lines out, as fast as the reader takes them and never faster.
+//!
+//! Records come day by day (UTC) and within a day by organisation, then time, then id: the order that they are stored in, so
+//! an export of any size needs no sort of its own and little memory. For one organisation that is the order of time. The
+//! last line's `created_at` and `id` are enough to go on after it ([`Request::after`]). Only the columns asked for are read.
+//!
+//! The next day is opened while one is written, and lines are encoded beside the reading; both are bounded by a few batches.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use bytes::Bytes;
+use chrono::{DateTime, NaiveDate, NaiveTime, SecondsFormat, Utc};
+use datafusion::common::{ParamValues, ScalarValue};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::error::{Error, Result};
+use crate::query::{FileOrdering, Limits, Queries};
+use crate::record::json::Encoder;
+use crate::record::{DATE, SORT_KEY};
+use crate::view::View;
+
+/// Days that are open at once.
+const DAYS_AHEAD: usize = 2;
+/// Batches that are encoded at once.
+const ENCODING: usize = 2;
+/// Lines that a batch should come to, in bytes.
+const BATCH_BYTES: u64 = 2 << 20;
+/// What a compressed byte of a file comes to as JSON, roughly; only batch sizes depend on it.
+const EXPANSION: u64 = 6;
+const MICROS_A_DAY: i64 = 86_400_000_000;
+
+/// What to export.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// First moment, RFC 3339 or a bare date (UTC); `None` = from the first record.
+    pub from: Option<String>,
+    /// First moment that is no longer in, RFC 3339 or a bare date (UTC); `None` = to the last record.
+    pub to: Option<String>,
+    /// Keys of each line, in order; `None` = the whole record in its native form.
+    pub columns: Option<Vec<String>>,
+    /// Go on after this line of an earlier export: its `created_at`, a comma, its `id`.
+    pub after: Option<String>,
+    /// Most lines; `None` = all.
+    pub limit: Option<u64>,
+}
+
+/// A request that was understood.
+struct Plan {
+    encoder: Arc<Encoder>,
+    frame: Frame,
+    days: Vec<i32>,
+    cursor: Option<Cursor>,
+    batch_rows: usize,
+}
+
+/// A half-open time frame, µs since 1970-01-01.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Frame {
+    from: i64,
+    to: i64,
+}
+
+/// A record's place in the order of an export.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cursor {
+    organisation: String,
+    created_at: i64,
+    id: String,
+}
+
+/// Starts an export over the View. Chunks end on a line. Dropping the stream calls the export off.
+pub async fn export(queries: Arc<Queries>, view: View, request: &Request) -> Result<BoxStream<'static, Result<Bytes>>> {
+    let plan = Arc::new(Plan::make(&queries, &view, request).await?);
+    let batches = futures::stream::iter(plan.days.clone())
+        .map({
+            let plan = Arc::clone(&plan);
+            move |day| {
+                let (queries, view, plan) = (Arc::clone(&queries), view.clone(), Arc::clone(&plan));
+                async move { plan.day(&queries, view, day).await }
+            }
+        })
+        .buffered(DAYS_AHEAD)
+        .try_flatten();
+    let encoder = Arc::clone(&plan.encoder);
+    let lines = limited(batches.boxed(), request.limit)
+        .map(move |batch| {
+            let encoder = Arc::clone(&encoder);
+            async move {
+                let batch = batch?;
+                let task = tokio::task::spawn_blocking(move || {
+                    let mut lines = Vec::with_capacity(BATCH_BYTES as usize);
+                    encoder.encode(&batch, &mut lines).map(|()| Bytes::from(lines))
+                });
+                task.await.map_err(|cause| Error::internal("an encoder panicked").with_source(cause))?
+            }
+        })
+        .buffered(ENCODING)
+        .try_filter(|chunk| futures::future::ready(!chunk.is_empty()));
+    Ok(lines.boxed())
+}
+
+/// How many records the export has at most, from the file index and memory alone.
+pub fn estimate(view: &View, request: &Request) -> Result<u64> {
+    let frame = Frame::parse(request)?;
+    let files = view.files.iter().filter(|file| file.max_created_at >= frame.from && file.min_created_at < frame.to);
+    let rows = files.map(|file| file.rows).sum::<u64>() + view.memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+    Ok(rows.min(request.limit.unwrap_or(u64::MAX)))
+}
+
+impl Plan {
+    async fn make(queries: &Queries, view: &View, request: &Request) -> Result<Self> {
+        let encoder = Arc::new(Encoder::new(request.columns.as_deref())?);
+        let frame = Frame::parse(request)?;
+        let cursor = match &request.after {
+            Some(after) => Some(Cursor::find(queries, view, after).await?),
+            None => None,
+        };
+        let first = frame.from.max(cursor.as_ref().map_or(i64::MIN, |cursor| cursor.created_at)).div_euclid(MICROS_A_DAY);
+        let last = frame.to.saturating_sub(1).div_euclid(MICROS_A_DAY);
+        let days = days_of(view).into_iter().filter(|day| (first..=last).contains(&i64::from(*day))).collect();
+        Ok(Self { encoder, frame, days, cursor, batch_rows: batch_rows(view) })
+    }
+
+    /// The batches of one day, in order.
+    async fn day(&self, queries: &Queries, view: View, day: i32) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let [organisation, time, id] = SORT_KEY;
+        let mut conditions = vec![
+            format!("\"{DATE}\" = $day"),
+            format!("{time} >= $from"),
+            format!("{time} < $to"),
+        ];
+        let micros = |micros| ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into()));
+        let mut params = vec![
+            ("day", ScalarValue::Date32(Some(day))),
+            ("from", micros(self.frame.from)),
+            ("to", micros(self.frame.to)),
+        ];
+        if let Some(cursor) = self.cursor.as_ref().filter(|cursor| cursor.day() == i64::from(day)) {
+            conditions.push(format!(
+                "({organisation} > $o or ({organisation} = $o and ({time} > $t or ({time} = $t and {id} > $i))))"
+            ));
+            params.push(("o", ScalarValue::Utf8View(Some(cursor.organisation.clone()))));
+            params.push(("t", micros(cursor.created_at)));
+            params.push(("i", ScalarValue::Utf8View(Some(cursor.id.clone()))));
+        }
+        let text = format!(
+            "select {} from logs where {} order by {organisation}, {time}, {id}",
+            select_list(&self.encoder),
+            conditions.join(" and ")
+        );
+        let params = ParamValues::from(params);
+        let limits = Limits {
+            timeout: None,
+            max_rows: None,
+            batch_rows: Some(self.batch_rows),
+            ordering: FileOrdering::Always,
+        };
+        Ok(queries.run(view, &text, params, limits).await?.batches)
+    }
+}
+
+impl Frame {
+    fn parse(request: &Request) -> Result<Self> {
+        let bound = |name: &str, text: &Option<String>, open: i64| match text {
+            None => Ok(open),
+            Some(text) => moment(text).ok_or_else(|| {
+                Error::invalid(format!(
+                    "`{name}` is `{text}`; expected RFC 3339 such as 2026-11-21T10:00:00Z, or a date such as 2026-11-21"
+                ))
+            }),
+        };
+        let frame = Self { from: bound("from", &request.from, i64::MIN)?, to: bound("to", &request.to, i64::MAX)? };
+        if frame.from >= frame.to {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            return Err(Error::invalid(format!(
+                "the time frame is empty: `from` {} is not before `to` {} (`to` itself is not included)",
+                text(&request.from),
+                text(&request.to)
+            )));
+        }
+        Ok(frame)
+    }
+}
+
+impl Cursor {
+    /// Finds the record that the cursor names, to know its organisation.
+    async fn find(queries: &Queries, view: &View, after: &str) -> Result<Self> {
+        let wrong = || {
+            Error::invalid(format!(
+                "`after` is `{after}`; expected the `created_at` and the `id` of the last line received, with a comma between"
+            ))
+        };
+        let (time, id) = after.split_once(',').ok_or_else(wrong)?;
+        let created_at = moment(time.trim()).ok_or_else(wrong)?;
+        let params = ParamValues::from(vec![
+            ("t", ScalarValue::TimestampMicrosecond(Some(created_at), Some("UTC".into()))),
+            ("i", ScalarValue::Utf8View(Some(id.trim().to_owned()))),
+        ]);
+        let text = "select organisation_id from logs where created_at = $t and id = $i";
+        let answer = queries.run(view.clone(), text, params, queries.limits()).await?;
+        let batches: Vec<RecordBatch> = answer.batches.try_collect().await?;
+        let found = batches.iter().find(|batch| batch.num_rows() > 0).ok_or_else(|| {
+            let time = DateTime::<Utc>::from_timestamp_micros(created_at).unwrap_or_default();
+            let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+            Error::not_found(format!("no record was created at {time} with id `{}`; `after` must name one", id.trim()))
+        })?;
+        let organisation = found.column(0).as_string_view().value(0).to_owned();
+        Ok(Self { organisation, created_at, id: id.trim().to_owned() })
+    }
+
+    fn day(&self) -> i64 {
+        self.created_at.div_euclid(MICROS_A_DAY)
+    }
+}
+
+/// RFC 3339, or a bare date, as µs since 1970-01-01.
+fn moment(text: &str) -> Option<i64> {
+    if let Ok(date) = text.parse::<NaiveDate>() {
+        return Some(date.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
+    }
+    // A space instead of the T, and a missing zone, are common and clear.
+    let at = DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_rfc3339(&format!("{text}Z")));
+    at.ok().map(|at| at.timestamp_micros())
+}
+
+/// The columns that the encoder needs, as SQL; a part of a message is read alone, under its dotted name.
+fn select_list(encoder: &Encoder) -> String {
+    let column = |name: &String| match name.split_once('.') {
+        Some((message, part)) => format!("{message}['{part}'] as \"{name}\""),
+        None => format!("\"{name}\""),
+    };
+    encoder.projection().iter().map(column).collect::<Vec<_>>().join(", ")
+}
+
+/// The days that have records.
+fn days_of(view: &View) -> BTreeSet<i32> {
+    let mut days: BTreeSet<i32> = view.files.partitions().map(|((date, _), _)| date).collect();
+    for batch in &view.memory {
+        if let Some(dates) = batch.column_by_name(DATE) {
+            days.extend(dates.as_primitive::<arrow::datatypes::Date32Type>().iter().flatten());
+        }
+    }
+    days
+}
+
+/// Rows that come to about [`BATCH_BYTES`] of lines.
+fn batch_rows(view: &View) -> usize {
+    let memory_rows: u64 = view.memory.iter().map(|batch| batch.num_rows() as u64).sum();
+    let memory_bytes: u64 = view.memory.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
+    let rows = (view.files.rows() + memory_rows).max(1);
+    let row_bytes = (view.files.bytes() * EXPANSION + memory_bytes) / rows;
+    usize::try_from(BATCH_BYTES / row_bytes.max(1)).unwrap_or(8192).clamp(16, 8192)
+}
+
+/// Ends a stream of batches after so many rows.
+fn limited(
+    batches: BoxStream<'static, Result<RecordBatch>>,
+    limit: Option<u64>,
+) -> BoxStream<'static, Result<RecordBatch>> {
+    let Some(limit) = limit else { return batches };
+    let state = (batches, limit);
+    futures::stream::try_unfold(state, |(mut batches, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let Some(batch) = batches.try_next().await? else { return Ok(None) };
+        let rows = (batch.num_rows() as u64).min(left);
+        let batch = batch.slice(0, usize::try_from(rows).unwrap_or(usize::MAX));
+        Ok(Some((batch, (batches, left - rows))))
+    })
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(from: &str, to: &str) -> Request {
+        Request { from: Some(from.to_owned()), to: Some(to.to_owned()), ..Request::default() }
+    }
+
+    #[test]
+    fn a_frame_takes_dates_and_moments_in_any_zone() {
+        let frame = Frame::parse(&request("2026-11-01", "2026-11-02")).unwrap();
+        assert_eq!(frame.to - frame.from, MICROS_A_DAY);
+        assert_eq!(Frame::parse(&request("2026-11-01T02:00:00+02:00", "2026-11-02T00:00:00Z")).unwrap(), frame);
+    }
+
+    #[test]
+    fn an_empty_or_unreadable_frame_is_refused_by_name() {
+        for (from, to, words) in [
+            ("2026-11-02", "2026-11-02", "the time frame is empty"),
+            ("2026-11-03", "2026-11-02", "the time frame is empty"),
+            ("yesterday", "2026-11-02", "`from` is `yesterday`"),
+            ("2026-11-01", "2026-13-02", "`to` is `2026-13-02`"),
+        ] {
+            let error = Frame::parse(&request(from, to)).unwrap_err();
+            assert!(error.message().contains(words), "{error}");
+        }
+    }
+}

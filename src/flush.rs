@@ -1,0 +1,120 @@
+//! From memory to the table: sorted files, one commit, then the log may forget.
+//!
+//! A flush writes one file for each partition that its rows fall into, then commits all of them at once together with the
+//! Delta application transaction (this log's id, the last sequence the rows came from). Whoever opens the table next replays
+//! the log after that sequence, so a crash before the commit loses nothing and one after it doubles nothing. Files of a
+//! flush that did not commit are orphans; vacuum takes them.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::{Date32Type, Int32Type};
+use futures::{StreamExt, TryStreamExt};
+use uuid::Uuid;
+
+use crate::datafile::{DataFileWriter, Partition};
+use crate::error::{Error, Result};
+use crate::record::{DATE, RETENTION_DAYS, SORT_KEY, schema};
+use crate::table::{Commit, DataFile, FileIndex, Table};
+
+/// Flushed files are rewritten by compaction soon, so speed goes before size.
+const FLUSH_ZSTD_LEVEL: i32 = 1;
+/// Files written at once.
+const PARALLEL_FILES: usize = 2;
+/// Rows handed to the file writer at once.
+const SLICE_ROWS: usize = 4096;
+
+/// Where the rows came from: the log's id and the last sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// Identity of the log.
+    pub wal_id: Uuid,
+    /// Sequence of the last frame.
+    pub last_sequence: u64,
+}
+
+/// Writes the files of a flush, without making them part of the table.
+pub async fn write_files(
+    table: &Table,
+    chunks: &[RecordBatch],
+    now_ms: i64,
+    mut new_id: impl FnMut() -> Uuid,
+) -> Result<Vec<DataFile>> {
+    let parts = sorted_partitions(chunks)?;
+    let jobs = parts.into_iter().map(|part| (part, new_id())).collect::<Vec<_>>();
+    futures::stream::iter(jobs)
+        .map(|(part, id)| {
+            let table = table.clone();
+            // Each file is its own task, so that encoding uses every core.
+            let task = tokio::spawn(async move { write_file(&table, part, id, now_ms).await });
+            async move { task.await.map_err(|cause| Error::internal("a flush panicked").with_source(cause))? }
+        })
+        .buffer_unordered(PARALLEL_FILES)
+        .try_collect()
+        .await
+}
+
+/// Makes the files part of the table, and the log's frames up to the last sequence superfluous, in one commit.
+pub async fn commit(table: &Table, files: Vec<DataFile>, source: Source) -> Result<Arc<FileIndex>> {
+    let version = i64::try_from(source.last_sequence)
+        .map_err(|_| Error::internal(format!("sequence {} is too large", source.last_sequence)))?;
+    table
+        .commit(Commit {
+            add: files,
+            remove: Vec::new(),
+            app: Some((source.wal_id.to_string(), version)),
+            data_change: true,
+            operation: "WRITE",
+        })
+        .await
+}
+
+/// Rows of one partition, in the order of the sort key.
+struct Part {
+    partition: Partition,
+    rows: RecordBatch,
+    order: UInt32Array,
+}
+
+async fn write_file(table: &Table, part: Part, id: Uuid, now_ms: i64) -> Result<DataFile> {
+    let mut writer = DataFileWriter::start(table, part.partition, id, FLUSH_ZSTD_LEVEL, now_ms)?;
+    for start in (0..part.order.len()).step_by(SLICE_ROWS) {
+        let slice = part.order.slice(start, SLICE_ROWS.min(part.order.len() - start));
+        writer.write(&take_record_batch(&part.rows, &slice).map_err(sort_failed)?).await?;
+    }
+    writer.finish().await
+}
+
+/// Sorts all rows once, by partition and sort key, and cuts the order where the partition changes.
+fn sorted_partitions(chunks: &[RecordBatch]) -> Result<Vec<Part>> {
+    let rows = concat_batches(&schema(), chunks).map_err(sort_failed)?;
+    let column = |name: &str| {
+        rows.column_by_name(name).ok_or_else(|| Error::internal(format!("column `{name}` is missing in memory")))
+    };
+    let keys = [DATE, RETENTION_DAYS].into_iter().chain(SORT_KEY);
+    let keys = keys
+        .map(|name| Ok(SortColumn { values: Arc::clone(column(name)?), options: None }))
+        .collect::<Result<Vec<_>>>()?;
+    let order = lexsort_to_indices(&keys, None).map_err(sort_failed)?;
+    let dates = column(DATE)?.as_primitive::<Date32Type>();
+    let retentions = column(RETENTION_DAYS)?.as_primitive::<Int32Type>();
+    let partition_at = |place: usize| {
+        let row = order.value(place) as usize;
+        Partition { date: dates.value(row), retention_days: retentions.value(row) }
+    };
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for end in 1..=order.len() {
+        if end == order.len() || partition_at(end) != partition_at(start) {
+            let order = order.slice(start, end - start);
+            parts.push(Part { partition: partition_at(start), rows: rows.clone(), order });
+            start = end;
+        }
+    }
+    Ok(parts)
+}
+
+fn sort_failed(cause: arrow::error::ArrowError) -> Error {
+    Error::internal("cannot sort rows for a flush").with_source(cause)
+}

@@ -1,0 +1,129 @@
+//! `GET|POST /v1/export`: the records of a time frame, with the columns named, as JSON lines. No other format.
+//!
+//! The stream comes straight from the engine, however long it is. It ends well only if every line was sent: a failure on the way
+//! cuts the connection. The cursor `after` of the last line received goes on where a download stopped.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{ACCEPT, CONTENT_DISPOSITION};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::App;
+use super::answer;
+use super::body::read_small;
+use super::error::Failure;
+use super::format::Format;
+use super::input::Fields;
+use super::sql::header;
+use crate::engine::ExportRequest;
+
+const FIELDS: &str = "from, to, columns, after, limit, format";
+
+/// The JSON form of a request.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    from: Option<String>,
+    to: Option<String>,
+    columns: Option<Vec<String>>,
+    after: Option<String>,
+    limit: Option<u64>,
+    format: Option<String>,
+}
+
+/// `GET /v1/export?from=…&to=…&columns=a,b&after=…&limit=…`.
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    version: Version,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    run(&app, version, &headers, of_query(query.as_deref())?).await
+}
+
+/// `POST /v1/export`: the same fields as a JSON object, the columns as an array.
+pub(crate) async fn post(
+    State(app): State<Arc<App>>,
+    version: Version,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let document = of_body(&read_small(body).await?)?;
+    run(&app, version, &headers, document).await
+}
+
+async fn run(app: &App, version: Version, headers: &HeaderMap, document: Document) -> Result<Response, Failure> {
+    answer::needs_chunks(version)?;
+    only_json_lines(document.format.as_deref(), header(headers, &ACCEPT))?;
+    let Document { from, to, columns, after, limit, format: _ } = document;
+    let lines = app.engine.export(&ExportRequest { from, to, columns, after, limit }).await?;
+    let mut response = answer::stream(lines, Format::Jsonl.media_type()).await?;
+    let file = HeaderValue::from_static("attachment; filename=\"gatelog-export.jsonl\"");
+    response.headers_mut().insert(CONTENT_DISPOSITION, file);
+    Ok(response)
+}
+
+/// Another format is refused whether it is named or asked for by `Accept`; clients that accept any JSON mean no other.
+fn only_json_lines(format: Option<&str>, accept: Option<&str>) -> Result<(), Failure> {
+    let remedy = "an export is JSON lines, one record a line; for another format ask `/v1/sql`";
+    if let Some(format) = format.filter(|format| !format.eq_ignore_ascii_case("jsonl")) {
+        return Err(Failure::invalid(format!("field `format` is `{format}`; expected `jsonl`: {remedy}")));
+    }
+    match accept.and_then(Format::accepted) {
+        Some(Format::Csv | Format::Arrow | Format::Parquet) => {
+            Err(Failure::new(StatusCode::NOT_ACCEPTABLE, format!("header `accept` asks for another format: {remedy}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn of_query(query: Option<&str>) -> Result<Document, Failure> {
+    let mut fields = Fields::decode(query)?;
+    let columns = fields.take("columns").filter(|names| !names.trim().is_empty());
+    let document = Document {
+        from: fields.take("from"),
+        to: fields.take("to"),
+        columns: columns.map(|names| names.split(',').map(|name| name.trim().to_owned()).collect()),
+        after: fields.take("after"),
+        limit: fields.take_number("limit")?,
+        format: fields.take("format"),
+    };
+    fields.finish(FIELDS)?;
+    Ok(document)
+}
+
+fn of_body(text: &str) -> Result<Document, Failure> {
+    if text.trim().is_empty() {
+        return Ok(Document::default());
+    }
+    serde_json::from_str(text)
+        .map_err(|cause| Failure::invalid(format!("the body is not a JSON object with {FIELDS}: {cause}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let query = of_query(Some("from=2026-11-01&columns=id,%20request.body&limit=5")).unwrap();
+        let body = of_body(r#"{"from": "2026-11-01", "columns": ["id", "request.body"], "limit": 5}"#).unwrap();
+        assert_eq!(format!("{query:?}"), format!("{body:?}"));
+        assert!(of_body("").is_ok());
+        assert!(of_body(r#"{"colums": []}"#).is_err());
+        assert!(of_query(Some("colums=id")).is_err());
+    }
+
+    #[test]
+    fn other_formats_are_refused() {
+        assert!(only_json_lines(Some("JSONL"), Some("*/*")).is_ok());
+        assert!(only_json_lines(None, Some("application/json")).is_ok());
+        assert!(only_json_lines(None, Some("text/html")).is_ok());
+        assert!(only_json_lines(Some("csv"), None).is_err());
+        assert!(only_json_lines(None, Some("text/csv")).is_err());
+    }
+}

@@ -1,0 +1,237 @@
+//! The formats of an answer: which one a request asks for, and the bytes of each.
+//!
+//! Every format says the same table: JSON lines (the default), one JSON array, CSV, an Arrow IPC stream, Parquet. A format named
+//! by `format` wins over `Accept`. An answer without rows is still a whole file: `[]`, a CSV header, a schema. [`Writer`] turns
+//! batches into bytes without doing I/O; what it holds between two calls is at most one Parquet row group.
+
+use arrow::array::RecordBatch;
+use arrow::csv;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
+use arrow::json::writer::{JsonArray, LineDelimited, Writer as JsonWriter};
+use axum::http::StatusCode;
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use super::error::Failure;
+use super::shape::{Shape, json_writer};
+use crate::error::{Error, Result};
+
+/// A row group is closed when it has grown to this many encoded bytes; until then it is held in memory.
+const ROW_GROUP_BYTES: usize = 16 << 20;
+
+/// A format of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Jsonl,
+    /// One JSON array of objects.
+    Json,
+    /// Comma-separated values with a header line; nested values are JSON text.
+    Csv,
+    /// An Arrow IPC stream.
+    Arrow,
+    /// A Parquet file.
+    Parquet,
+}
+
+/// Every format: its name, the media type that it is sent as, and the other media types that ask for it.
+const FORMATS: [(Format, &str, &str, &[&str]); 5] = [
+    (
+        Format::Jsonl,
+        "jsonl",
+        "application/x-ndjson",
+        &["application/jsonl", "application/x-jsonlines", "application/ndjson"],
+    ),
+    (Format::Json, "json", "application/json", &[]),
+    (Format::Csv, "csv", "text/csv; charset=utf-8", &["text/csv"]),
+    (Format::Arrow, "arrow", "application/vnd.apache.arrow.stream", &[]),
+    (Format::Parquet, "parquet", "application/vnd.apache.parquet", &["application/x-parquet", "application/parquet"]),
+];
+
+impl Format {
+    /// The names of the formats.
+    pub fn names() -> String {
+        FORMATS.map(|(_, name, ..)| name).join(", ")
+    }
+
+    /// The format of that name.
+    pub fn named(name: &str) -> Result<Self> {
+        let found = FORMATS.iter().find(|(_, known, ..)| known.eq_ignore_ascii_case(name.trim()));
+        found
+            .map(|(format, ..)| *format)
+            .ok_or_else(|| Error::invalid(format!("field `format` is `{name}`; expected one of {}", Self::names())))
+    }
+
+    /// The media type that it is sent as.
+    pub fn media_type(self) -> &'static str {
+        FORMATS.iter().find(|(format, ..)| *format == self).map_or("application/octet-stream", |(_, _, media, _)| media)
+    }
+
+    /// The format that a request asks for: by name, else by `Accept`, else JSON lines.
+    pub(crate) fn asked(name: Option<&str>, accept: Option<&str>) -> Result<Self, Failure> {
+        match (name, accept) {
+            (Some(name), _) => Ok(Self::named(name)?),
+            (None, None) => Ok(Self::Jsonl),
+            (None, Some(accept)) => Self::accepted(accept).ok_or_else(|| {
+                let message =
+                    "none of the types in `accept` is offered; name the answer's format with `format`, one of ";
+                Failure::new(StatusCode::NOT_ACCEPTABLE, format!("{message}{}", Self::names()))
+            }),
+        }
+    }
+
+    /// The best format of an `Accept` header; of equals the first.
+    pub(crate) fn accepted(accept: &str) -> Option<Self> {
+        let mut best: Option<(Self, f32)> = None;
+        for range in accept.split(',') {
+            let (media, parameters) = range.split_once(';').unwrap_or((range, ""));
+            let quality = parameters.split(';').find_map(|part| part.trim().strip_prefix("q=")?.parse().ok());
+            let quality: f32 = quality.unwrap_or(1.0);
+            let Some(format) = Self::of_media(media.trim()) else { continue };
+            if quality > 0.0 && best.is_none_or(|(_, most)| quality > most) {
+                best = Some((format, quality));
+            }
+        }
+        best.map(|(format, _)| format)
+    }
+
+    fn of_media(media: &str) -> Option<Self> {
+        if ["", "*/*", "application/*"].contains(&media) {
+            return Some(Self::Jsonl);
+        }
+        let offers = |own: &str, others: &[&str]| own.eq_ignore_ascii_case(media) || others.contains(&media);
+        FORMATS.iter().find(|(_, _, own, others)| offers(own, others)).map(|(format, ..)| *format)
+    }
+}
+
+/// Turns batches of one schema into the bytes of one format.
+pub struct Writer {
+    shape: Shape,
+    sink: Sink,
+}
+
+enum Sink {
+    Jsonl(JsonWriter<Vec<u8>, LineDelimited>),
+    Json(JsonWriter<Vec<u8>, JsonArray>),
+    Csv { out: Vec<u8>, begun: bool },
+    Arrow(StreamWriter<Vec<u8>>),
+    Parquet(Box<ArrowWriter<Vec<u8>>>),
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// A writer for an answer of that schema.
+    pub fn new(format: Format, schema: &SchemaRef) -> Result<Self> {
+        let shape = Shape::new(schema, format);
+        let sink = match format {
+            Format::Jsonl => Sink::Jsonl(json_writer().build(Vec::new())),
+            Format::Json => Sink::Json(json_writer().build(Vec::new())),
+            Format::Csv => Sink::Csv { out: Vec::new(), begun: false },
+            Format::Arrow => Sink::Arrow(StreamWriter::try_new(Vec::new(), shape.schema()).map_err(unwritable)?),
+            Format::Parquet => Sink::Parquet(Box::new(parquet_writer(shape.schema())?)),
+        };
+        Ok(Self { shape, sink })
+    }
+
+    /// Writes the rows of a batch and gives the bytes that are ready, which may be none.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<Bytes> {
+        let batch = self.shape.apply(batch).map_err(unwritable)?;
+        match &mut self.sink {
+            Sink::Jsonl(writer) => writer.write(&batch),
+            Sink::Json(writer) => writer.write(&batch),
+            Sink::Csv { out, begun } => {
+                let header = !std::mem::replace(begun, true);
+                csv::WriterBuilder::new().with_header(header).build(out).write(&batch)
+            }
+            Sink::Arrow(writer) => writer.write(&batch),
+            Sink::Parquet(writer) => write_parquet(writer, &batch),
+        }
+        .map_err(unwritable)?;
+        Ok(self.take())
+    }
+
+    /// Ends the answer and gives its last bytes.
+    pub fn finish(&mut self) -> Result<Bytes> {
+        if matches!(self.sink, Sink::Csv { begun: false, .. }) {
+            return self.write(&RecordBatch::new_empty(std::sync::Arc::clone(self.shape.source())));
+        }
+        match &mut self.sink {
+            Sink::Jsonl(writer) => writer.finish(),
+            Sink::Json(writer) => writer.finish(),
+            Sink::Csv { .. } => Ok(()),
+            Sink::Arrow(writer) => writer.finish(),
+            Sink::Parquet(writer) => writer.finish().map(|_| ()).map_err(ArrowError::from),
+        }
+        .map_err(unwritable)?;
+        Ok(self.take())
+    }
+
+    fn take(&mut self) -> Bytes {
+        let out = match &mut self.sink {
+            Sink::Jsonl(writer) => writer.get_mut(),
+            Sink::Json(writer) => writer.get_mut(),
+            Sink::Csv { out, .. } => out,
+            Sink::Arrow(writer) => writer.get_mut(),
+            Sink::Parquet(writer) => writer.inner_mut(),
+        };
+        Bytes::from(std::mem::take(out))
+    }
+}
+
+fn parquet_writer(schema: &Schema) -> Result<ArrowWriter<Vec<u8>>> {
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    ArrowWriter::try_new(Vec::new(), std::sync::Arc::new(schema.clone()), Some(properties))
+        .map_err(|cause| unwritable(cause.into()))
+}
+
+fn write_parquet(writer: &mut ArrowWriter<Vec<u8>>, batch: &RecordBatch) -> Result<(), ArrowError> {
+    writer.write(batch)?;
+    if writer.in_progress_size() >= ROW_GROUP_BYTES {
+        writer.flush()?;
+    }
+    Ok(())
+}
+
+/// What cannot be written is a column of a type that the format does not know: the query can cast it.
+fn unwritable(cause: ArrowError) -> Error {
+    Error::invalid(format!(
+        "the answer cannot be written in this format ({cause}); cast the column to text, or name another"
+    ))
+    .with_source(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_accepted_type_wins() {
+        for (accept, format) in [
+            ("text/csv", Some(Format::Csv)),
+            ("text/html, application/json;q=0.5, text/csv;q=0.9", Some(Format::Csv)),
+            ("application/vnd.apache.arrow.stream", Some(Format::Arrow)),
+            ("*/*", Some(Format::Jsonl)),
+            ("application/x-parquet; q=1, */*; q=0.1", Some(Format::Parquet)),
+            ("text/csv;q=0", None),
+            ("text/html", None),
+        ] {
+            assert_eq!(Format::accepted(accept), format, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_name_wins_and_an_unknown_one_lists_the_others() {
+        assert_eq!(Format::asked(Some("CSV"), Some("application/json")).unwrap(), Format::Csv);
+        let error = Format::named("xml").unwrap_err();
+        assert_eq!(error.message(), "field `format` is `xml`; expected one of jsonl, json, csv, arrow, parquet");
+    }
+}

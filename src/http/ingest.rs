@@ -1,0 +1,50 @@
+//! `POST /v1/ingest`: records of any number, as lines, a JSON array or objects one after the other; the answer is a receipt.
+//!
+//! 200 if at least one record was good or none was sent; 400 with the receipt if every record was bad or the body broke off;
+//! 429 with the receipt so far if there was no room in time.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_ENCODING;
+
+use super::App;
+use super::body::{check_coding, discard};
+use super::error::Failure;
+use super::input::Fields;
+use super::intake::{Intake, Receipt, Source};
+use super::sql::header;
+use crate::ingest::Shape;
+
+/// `POST /v1/ingest?source=native|portkey`.
+pub(crate) async fn ingest(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Receipt>, Failure> {
+    let mut frames = body.into_data_stream();
+    match shape(query.as_deref(), &headers) {
+        Ok(shape) => Intake::new(&app, shape, &headers).take(Source::Stream(frames)).await.result().map(Json),
+        Err(failure) => {
+            discard(&mut frames).await;
+            Err(failure)
+        }
+    }
+}
+
+/// The shape that a request says its records have.
+fn shape(query: Option<&str>, headers: &HeaderMap) -> Result<Shape, Failure> {
+    check_coding(header(headers, &CONTENT_ENCODING))?;
+    let mut fields = Fields::decode(query)?;
+    let source = fields.take("source");
+    fields.finish("source")?;
+    let Some(source) = source else { return Ok(Shape::default()) };
+    Shape::ALL.into_iter().find(|shape| shape.name().eq_ignore_ascii_case(&source)).ok_or_else(|| {
+        let known = Shape::ALL.map(Shape::name).join(", ");
+        Failure::invalid(format!("field `source` is `{source}`; expected one of {known}"))
+    })
+}

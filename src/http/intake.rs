@@ -1,0 +1,188 @@
+//! The way of a body's records into the engine, and the receipt for them.
+//!
+//! Three things happen at once: a thread reads and splits the body ([`feed`]), two parse chunks, and one chunk is appended, in
+//! order. What a [`Receipt`] counts as accepted is durable, also where the body failed later on.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use axum::body::BodyDataStream;
+use axum::http::HeaderMap;
+use futures::StreamExt;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::App;
+use super::body::{Budget, Room, discard};
+use super::error::Failure;
+use super::feed::{Cut, Portion, feed, feed_plain};
+use crate::error::{Error, Result};
+use crate::ingest::{self, Context, Headers, Rejection, Shape};
+use crate::record::Record;
+
+/// Text of a chunk: parsing it takes long enough to be worth a thread, and appending it one fsync.
+const CHUNK_BYTES: usize = 2 << 20;
+/// A chunk is also at most this part of the memory for acked rows, so that room for one comes free while others are flushed.
+const CHUNKS_IN_MEMTABLE: u64 = 8;
+/// Chunks that are parsed at the same time.
+const PARSERS: usize = 2;
+/// Rejections that a receipt describes.
+const DESCRIBED: usize = 100;
+
+/// What became of a body's records.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Receipt {
+    pub(crate) accepted: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) rejected: u64,
+    pub(crate) rejections: Vec<Rejection>,
+}
+
+/// A receipt, and why the body was not read to its end.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) receipt: Receipt,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Where records come from.
+pub(crate) enum Source {
+    /// A body that is still coming, packed or not.
+    Stream(BodyDataStream),
+    /// A body that is there, not packed, and for which the caller holds room.
+    Bytes(Vec<u8>),
+}
+
+/// How the records of a request are read.
+pub(crate) struct Intake {
+    app: Arc<App>,
+    shape: Shape,
+    context: Context,
+}
+
+struct Parsed {
+    records: Vec<Record>,
+    rejections: Vec<Rejection>,
+    _room: Room,
+}
+
+impl Intake {
+    pub(crate) fn new(app: &Arc<App>, shape: Shape, headers: &HeaderMap) -> Self {
+        let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
+        // One trace for all records of the request that name none, as Portkey does; a record of ours may have none.
+        let trace = (shape == Shape::Portkey).then(|| app.engine.new_id());
+        let context = Context { now: app.engine.now(), trace, headers: Headers::read(text) };
+        Self { app: Arc::clone(app), shape, context }
+    }
+
+    /// Parses a small body where it is and appends it in one go: all of it is taken, or nothing.
+    pub(crate) async fn take_small(self, text: &[u8]) -> Outcome {
+        let mut receipt = Receipt::default();
+        let engine = &self.app.engine;
+        let (records, rejections) = ingest::lines(self.shape, text, &self.context, &mut || engine.new_id());
+        receipt.reject(&self.app, rejections);
+        let failure = receipt.append(&self.app, records).await.err();
+        Outcome { receipt, failure }
+    }
+
+    /// Takes everything that comes, a chunk at a time.
+    pub(crate) async fn take(self, source: Source) -> Outcome {
+        let mut receipt = Receipt::default();
+        let failure = self.run(source, &mut receipt).await.err();
+        Outcome { receipt, failure }
+    }
+
+    async fn run(self, source: Source, receipt: &mut Receipt) -> Result<(), Failure> {
+        let app = Arc::clone(&self.app);
+        let Ok(_stream) = app.streams.try_acquire() else {
+            if let Source::Stream(mut frames) = source {
+                discard(&mut frames).await;
+            }
+            return Err(Error::busy("too many bodies are being read at once; send this one again in a moment").into());
+        };
+        let config = app.engine.config();
+        let budget = match source {
+            Source::Stream(_) => app.bodies.clone(),
+            // The caller holds room for all of it; waiting for more could wait for ever.
+            Source::Bytes(_) => Budget::new(u64::MAX),
+        };
+        let record_bytes = usize::try_from(config.max_record_bytes).unwrap_or(usize::MAX);
+        let part = usize::try_from(config.memtable_bytes / CHUNKS_IN_MEMTABLE).unwrap_or(CHUNK_BYTES);
+        let cut = Cut { budget, record_bytes, chunk_bytes: CHUNK_BYTES.min(part) };
+        let (portions, coming) = mpsc::channel(1);
+        let feeding = tokio::task::spawn_blocking(move || match source {
+            Source::Stream(frames) => feed(frames, &cut, &portions),
+            Source::Bytes(bytes) => feed_plain(Cursor::new(bytes), &cut, &portions),
+        });
+        let appended = self.append_all(coming, receipt).await;
+        let fed = feeding.await.map_err(|cause| Error::internal("reading the body broke off").with_source(cause))?;
+        appended.and(fed)
+    }
+
+    async fn append_all(self, coming: mpsc::Receiver<Portion>, receipt: &mut Receipt) -> Result<(), Failure> {
+        let intake = Arc::new(self);
+        let parse = |portion: Portion| {
+            let intake = Arc::clone(&intake);
+            tokio::task::spawn_blocking(move || intake.parse(portion))
+        };
+        let mut parsed = ReceiverStream::new(coming).map(parse).buffered(PARSERS);
+        while let Some(parsed) = parsed.next().await {
+            let parsed = parsed.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
+            receipt.reject(&intake.app, parsed.rejections);
+            receipt.append(&intake.app, parsed.records).await?;
+        }
+        Ok(())
+    }
+
+    fn parse(&self, (chunk, room): Portion) -> Parsed {
+        let engine = &self.app.engine;
+        let mut records = Vec::with_capacity(chunk.records.len());
+        let mut new_id = || engine.new_id();
+        let rejections =
+            ingest::read(self.shape, &chunk, &self.context, &mut new_id, &mut |record| records.push(record));
+        Parsed { records, rejections, _room: room }
+    }
+}
+
+impl Receipt {
+    async fn append(&mut self, app: &App, records: Vec<Record>) -> Result<(), Failure> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let appended = app.engine.append(records).await.map_err(|refused| refused.error)?;
+        self.accepted += appended.accepted;
+        self.duplicate += appended.duplicate;
+        Ok(())
+    }
+
+    fn reject(&mut self, app: &App, rejections: Vec<Rejection>) {
+        let rejected = rejections.len() as u64;
+        app.metrics.rejected(rejected);
+        self.rejected += rejected;
+        let described = DESCRIBED.saturating_sub(self.rejections.len());
+        self.rejections.extend(rejections.into_iter().take(described));
+    }
+}
+
+impl Outcome {
+    /// The receipt, or the failure with the receipt's fields beside it.
+    pub(crate) fn result(self) -> Result<Receipt, Failure> {
+        let Self { receipt, failure } = self;
+        let kept = receipt.accepted + receipt.duplicate;
+        match failure {
+            None if kept == 0 && receipt.rejected > 0 => {
+                let first = receipt.rejections.first().map(ToString::to_string).unwrap_or_default();
+                Err(Failure::invalid(format!("no record was taken; {first}")).with_fields(receipt))
+            }
+            None => Ok(receipt),
+            Some(failure) => {
+                let words = format!(
+                    "; {kept} records of this request were kept before that: send all of it again, records that carry an `id` \
+                     are not taken twice"
+                );
+                Err(if kept > 0 { failure.and(&words) } else { failure }.with_fields(receipt))
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `POST /v1/logs`: Portkey's insert, for its SDKs as they are.
+//!
+//! Logging must never break the caller: whatever the content type, whatever the body, the answer is 200 `ok`, and what was no
+//! record is counted in a header and in `/metrics`. Only a missing key, a body over the limit, a full engine and a broken one are
+//! told. A body of up to [`SMALL_BYTES`] is taken whole or not at all.
+//!
+//! Such records carry no id of their own, so a client that sends again after a lost answer logs twice. Portkey's SDKs do so once,
+//! unless the failure carries `x-portkey-request-id`, which all of ours do.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse, Response};
+
+use super::App;
+use super::body::{self, Room, is_packed, too_large, unpack};
+use super::error::Failure;
+use super::intake::{Intake, Outcome, Source};
+use crate::error::{Error, Result};
+use crate::ingest::Shape;
+
+/// Bodies up to this size are parsed at once: going through other threads would take longer.
+const SMALL_BYTES: usize = 256 << 10;
+/// A body may be so much larger than the largest record.
+const ENVELOPE_BYTES: u64 = 1 << 20;
+const ACCEPTED: HeaderName = HeaderName::from_static("x-gatelog-accepted");
+const REJECTED: HeaderName = HeaderName::from_static("x-gatelog-rejected");
+
+/// `POST /v1/logs`.
+pub(crate) async fn insert(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
+    let limit =
+        usize::try_from(app.engine.config().max_record_bytes.saturating_add(ENVELOPE_BYTES)).unwrap_or(usize::MAX);
+    let mut room = app.bodies.room();
+    let bytes = body::read(body, limit, |size| grow(&mut room, size)).await?;
+    let Some((text, _room)) = plain(bytes, limit, room).await? else {
+        app.metrics.rejected(1);
+        return Ok(ok(0, 1));
+    };
+    let intake = Intake::new(&app, Shape::Portkey, &headers);
+    let Outcome { receipt, failure } =
+        if text.len() <= SMALL_BYTES { intake.take_small(&text).await } else { intake.take(Source::Bytes(text)).await };
+    match failure {
+        None => Ok(ok(receipt.accepted + receipt.duplicate, receipt.rejected)),
+        Some(failure) => Err(failure.with_fields(receipt)),
+    }
+}
+
+/// Room for a body, for the piece of it that is being split, and for what is parsed of it.
+fn grow(room: &mut Room, size: usize) -> Result<(), Failure> {
+    room.grow(3 * size as u64)
+}
+
+/// The bytes themselves or what they unpack to; `None` if they do not unpack.
+async fn plain(bytes: Vec<u8>, limit: usize, mut room: Room) -> Result<Option<(Vec<u8>, Room)>, Failure> {
+    if !is_packed(&bytes) {
+        return Ok(Some((bytes, room)));
+    }
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let text = unpack_within(&bytes, limit, &mut room)?;
+        Ok(text.map(|text| (text, room)))
+    });
+    unpacking.await.map_err(|cause| Error::internal("unpacking broke off").with_source(cause))?
+}
+
+fn unpack_within(packed: &[u8], limit: usize, room: &mut Room) -> Result<Option<Vec<u8>>, Failure> {
+    let Ok(mut plain) = unpack(packed) else { return Ok(None) };
+    let mut text = Vec::new();
+    loop {
+        match plain.by_ref().take(SMALL_BYTES as u64).read_to_end(&mut text) {
+            Ok(0) => return Ok(Some(text)),
+            Ok(_) if text.len() > limit => return Err(too_large(limit)),
+            Ok(_) => grow(room, packed.len() + text.len())?,
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+fn ok(accepted: u64, rejected: u64) -> Response {
+    let headers = [(ACCEPTED, accepted.to_string()), (REJECTED, rejected.to_string())];
+    ([(CONTENT_TYPE, "text/plain; charset=UTF-8")], headers, "ok").into_response()
+}

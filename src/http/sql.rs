@@ -1,0 +1,163 @@
+//! `GET|POST /v1/sql`: one read-only statement in, its rows out in any format.
+//!
+//! The statement comes as `query`, or as the body itself when that is not JSON, so that `curl -d 'select 1'` works. Parameters
+//! are bound, never pasted: `param.NAME=…` in the query string, `params` (an object, or an array for `$1`, `$2`, …) in JSON.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode, Version};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::App;
+use super::answer;
+use super::body::read_small;
+use super::error::Failure;
+use super::format::Format;
+use super::input::Fields;
+use crate::engine::Params;
+
+const FIELDS: &str = "query, format, param.NAME";
+
+/// What is asked: a statement, its parameters, a format.
+#[derive(Debug, Default, PartialEq)]
+struct Ask {
+    query: Option<String>,
+    format: Option<String>,
+    params: Params,
+}
+
+/// The JSON form of a request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    query: Option<String>,
+    format: Option<String>,
+    #[serde(default)]
+    params: Value,
+}
+
+/// `GET /v1/sql?query=…`.
+pub(crate) async fn get(
+    State(app): State<Arc<App>>,
+    version: Version,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    run(&app, version, Ask::of_query(query.as_deref())?, &headers).await
+}
+
+/// `POST /v1/sql`: fields of the body win over those of the query string.
+pub(crate) async fn post(
+    State(app): State<Arc<App>>,
+    version: Version,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let mut ask = Ask::of_query(query.as_deref())?;
+    let text = read_small(body).await?;
+    ask.add_body(header(&headers, &CONTENT_TYPE).unwrap_or_default(), &text)?;
+    run(&app, version, ask, &headers).await
+}
+
+async fn run(app: &App, version: Version, ask: Ask, headers: &HeaderMap) -> Result<Response, Failure> {
+    answer::needs_chunks(version)?;
+    let format = Format::asked(ask.format.as_deref(), header(headers, &ACCEPT))?;
+    let query = ask.query.filter(|query| !query.trim().is_empty());
+    let query = query.ok_or_else(|| Failure::invalid("the request has no SQL; send it as `query` or as the body"))?;
+    answer::respond(app.engine.sql(&query, &ask.params).await?, format).await
+}
+
+/// A header as text.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+impl Ask {
+    fn of_query(query: Option<&str>) -> Result<Self, Failure> {
+        Self::of_fields(Fields::decode(query)?)
+    }
+
+    fn of_fields(mut fields: Fields) -> Result<Self, Failure> {
+        let (query, format, params) = (fields.take("query"), fields.take("format"), fields.take_params("param."));
+        fields.finish(FIELDS)?;
+        Ok(Self { query, format, params })
+    }
+
+    fn add_body(&mut self, content_type: &str, text: &str) -> Result<(), Failure> {
+        let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let ask = match media.as_str() {
+            "application/json" => Self::of_document(text)?,
+            // `curl -d` says form for any body: it is one if it has the field.
+            "application/x-www-form-urlencoded" if text.starts_with("query=") => Self::of_query(Some(text))?,
+            "" | "text/plain" | "application/sql" | "application/x-www-form-urlencoded" => {
+                Self { query: (!text.trim().is_empty()).then(|| text.to_owned()), ..Self::default() }
+            }
+            other => {
+                let message = format!(
+                    "content-type `{other}` is not taken; send application/json, application/sql or text/plain"
+                );
+                return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+            }
+        };
+        self.query = ask.query.or(self.query.take());
+        self.format = ask.format.or(self.format.take());
+        self.params.extend(ask.params);
+        Ok(())
+    }
+
+    fn of_document(text: &str) -> Result<Self, Failure> {
+        let document: Document = serde_json::from_str(text).map_err(|cause| {
+            Failure::invalid(format!("the body is not a JSON object with query, params, format: {cause}"))
+        })?;
+        let params = match document.params {
+            Value::Null => Params::new(),
+            Value::Object(named) => named.into_iter().collect(),
+            Value::Array(placed) => {
+                placed.into_iter().zip(1..).map(|(value, place)| (place.to_string(), value)).collect()
+            }
+            _ => return Err(Failure::invalid("field `params` is neither an object nor an array")),
+        };
+        Ok(Self { query: document.query, format: document.format, params })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_statement_comes_in_any_of_the_usual_ways() {
+        for (content_type, body) in [
+            ("application/json; charset=utf-8", r#"{"query": "select $1", "params": [7]}"#),
+            ("application/json", r#"{"query": "select $1", "params": {"1": 7}}"#),
+            ("application/x-www-form-urlencoded", "query=select+%241&param.1=7"),
+        ] {
+            let mut ask = Ask::of_query(Some("format=csv")).unwrap();
+            ask.add_body(content_type, body).unwrap();
+            let params = Params::from([("1".to_owned(), json!(7))]);
+            assert_eq!(ask, Ask { query: Some("select $1".to_owned()), format: Some("csv".to_owned()), params });
+        }
+        for content_type in ["", "text/plain", "application/sql", "application/x-www-form-urlencoded"] {
+            let mut ask = Ask::default();
+            ask.add_body(content_type, "select 'a=b&c'").unwrap();
+            assert_eq!(ask.query.as_deref(), Some("select 'a=b&c'"));
+        }
+    }
+
+    #[test]
+    fn what_is_misspelt_is_refused() {
+        assert!(Ask::of_query(Some("sql=select+1")).is_err());
+        let mut ask = Ask::default();
+        assert!(ask.add_body("application/json", r#"{"sql": "select 1"}"#).is_err());
+        assert!(ask.add_body("application/json", r#"{"query": "select 1", "params": 3}"#).is_err());
+        assert!(ask.add_body("image/png", "").is_err());
+    }
+}

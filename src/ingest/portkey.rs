@@ -1,0 +1,331 @@
+//! Portkey's insert-log shape, as its SDKs and their integrations send it: one object, an array, or an object whose keys
+//! are numbers.
+//!
+//! Clients of this shape never see a rejection, for Portkey answers `ok` to everything. So whatever can be understood is
+//! kept: a side value that makes no sense becomes null, and only what is no call at all (no request and no response), or
+//! cannot be stored, is refused. Unlike our own form, unknown keys are passed over. Secrets in headers are masked.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+
+use super::usage::{Members, Usage, count, get};
+use super::{Context, is_off, mask};
+use crate::record::json::{
+    FieldError, Form, MAX_DEPTH, MAX_RECORD_BYTES, Read, derive, keep_last, list, members, too_large, unquote,
+    write_string,
+};
+use crate::record::{Message, Record};
+
+/// Portkey cuts keys and values of the metadata to so many characters.
+const TAG_CHARS: usize = 128;
+const SOURCE: &str = "proxy-log";
+const SPAN_NAME: &str = "llm";
+/// The status of a response that does not state one.
+const DEFAULT_STATUS: i32 = 200;
+
+/// Where a record or its refusal goes, with the maker of ids.
+pub(super) type Take<'t> = dyn FnMut(Result<Record, FieldError>, &mut dyn FnMut() -> String) + 't;
+
+/// Reads the records of one request.
+pub(super) struct Reader<'c> {
+    context: &'c Context,
+    /// The metadata of the headers, which wins over the body's.
+    overlay: Vec<(String, String)>,
+    /// Shared by all records of the request that do not name one.
+    trace: Option<String>,
+}
+
+impl<'c> Reader<'c> {
+    pub(super) fn new(context: &'c Context) -> Self {
+        let overlay = context.headers.metadata.as_deref().map(tags).unwrap_or_default();
+        Self { context, overlay, trace: context.trace.clone() }
+    }
+
+    /// Reads the records of one JSON value.
+    pub(super) fn read(&mut self, text: &str, new_id: &mut dyn FnMut() -> String, take: &mut Take<'_>) {
+        let text = text.trim();
+        if text.len() > MAX_RECORD_BYTES {
+            return take(Err(too_large()), new_id);
+        }
+        if let Some(items) = list(text) {
+            for item in items {
+                let record = self.item(item, new_id);
+                take(record, new_id);
+            }
+            return;
+        }
+        match members(text) {
+            // The Node SDK spreads an array into an object.
+            Some(items) if !items.is_empty() && items.iter().all(|(key, _)| is_digits(key)) => {
+                for (_, item) in items {
+                    let record = self.item(item, new_id);
+                    take(record, new_id);
+                }
+            }
+            _ => {
+                let record = self.item(text, new_id);
+                take(record, new_id);
+            }
+        }
+    }
+
+    fn item(&mut self, text: &str, new_id: &mut dyn FnMut() -> String) -> Result<Record, FieldError> {
+        let item = members(text).ok_or_else(|| FieldError::silent("json", "one JSON object, or an array of them"))?;
+        let form = Form::of(text);
+        let request_text = get(&item, &["request"]).map(open);
+        let response_text = get(&item, &["response"]).map(open);
+        if request_text.is_none() && response_text.is_none() {
+            return Err(FieldError::silent("request", "an object with `url` and `body`, beside an object `response`"));
+        }
+        let request = Half::of(request_text.as_ref(), form);
+        let response = Half::of(response_text.as_ref(), form);
+        let tag_text = get(&item, &["metadata"]).map(open);
+        let raw_tags = tag_text.as_deref().and_then(members).unwrap_or_default();
+
+        let mut record = self.defaults();
+        record.request = request.message("request")?;
+        record.response = response.message("response")?;
+        self.times(&mut record, [&item, &response.members, &raw_tags]);
+        sides(&mut record, &request, &response);
+        record.metadata = tag_text.as_deref().map(tags).unwrap_or_default();
+        self.content(&mut record, &item, &raw_tags);
+        self.trace(&mut record, &item, &raw_tags, new_id);
+        derive(&mut record);
+        Ok(record)
+    }
+
+    /// What is the same for every record, and what the headers say.
+    fn defaults(&self) -> Record {
+        let headers = &self.context.headers;
+        Record {
+            cache_status: Some("DISABLED".to_owned()),
+            retry_success_count: Some(0),
+            mode: Some("SINGLE".to_owned()),
+            source: Some(SOURCE.to_owned()),
+            ai_org: headers.provider.clone(),
+            virtual_key: headers.virtual_key.clone(),
+            // A config in full holds keys; only a slug names one.
+            config: headers.config.clone().filter(|config| !config.trim_start().starts_with(['{', '['])),
+            runtime: headers.runtime.clone(),
+            runtime_version: headers.runtime_version.clone(),
+            sdk_version: headers.sdk_version.clone(),
+            ..Record::default()
+        }
+    }
+
+    /// When the call was made: stated as such, or as the start of a span. Else the arrival, by [`super::complete`].
+    fn times(&self, record: &mut Record, [item, response, tags]: [&Members<'_>; 3]) {
+        let stated = ["createdAt", "created_at"];
+        let start = ["start_time", "startTime"];
+        let places = [(item, stated), (response, stated), (item, start), (tags, start)];
+        record.created_at = places.into_iter().find_map(|(members, names)| time(members, &names));
+    }
+
+    /// Model, tokens, cost and user, from the bodies and from `output`.
+    fn content(&self, record: &mut Record, item: &Members<'_>, raw_tags: &Members<'_>) {
+        let request_body = record.request.body.clone().unwrap_or_default();
+        let response_body = record.response.body.clone().unwrap_or_default();
+        let asked = members(&request_body).unwrap_or_default();
+        let reply = members(&response_body).unwrap_or_default();
+
+        record.ai_model = text(&asked, &["model"]).or_else(|| text(&reply, &["model", "modelVersion"]));
+        if record.stream_mode.is_none() {
+            record.stream_mode = flag(&asked, &["stream"]);
+        }
+        let output = get(item, &["output"]).and_then(members).unwrap_or_default();
+        let usage = if flag(&output, &["ignoreUsage"]) == Some(true) { Usage::default() } else { Usage::of(&reply) };
+        let tokens = get(&output, &["tokens"]).and_then(members).unwrap_or_default();
+        record.req_units = count(&tokens, &["requestUnits", "request_units"]).or(usage.request);
+        record.res_units = count(&tokens, &["responseUnits", "response_units"]).or(usage.response);
+        if record.req_units.is_none() || record.res_units.is_none() {
+            record.total_units = usage.total;
+        }
+        let cost = get(&output, &["cost"]).and_then(members).unwrap_or_default();
+        record.cost = number(&cost, &["cost"]);
+        if record.cost.is_some() {
+            record.cost_currency = text(&cost, &["currency"]).or_else(|| Some("USD".to_owned()));
+        }
+
+        if !raw_tags.iter().any(|(key, _)| key == "_user")
+            && let Some(user) = text(&asked, &["user"])
+        {
+            record.metadata.push(("_user".to_owned(), cut(&user)));
+        }
+        for (key, value) in &self.overlay {
+            match record.metadata.iter_mut().find(|(own, _)| own == key) {
+                Some((_, own)) => own.clone_from(value),
+                None => record.metadata.push((key.clone(), value.clone())),
+            }
+        }
+        if !record.metadata.iter().any(|(key, _)| key == "_user") {
+            record.user_id = text(raw_tags, &["user"]);
+        }
+    }
+
+    /// Ids: a header wins over the item, the item over its metadata.
+    fn trace(
+        &mut self,
+        record: &mut Record,
+        item: &Members<'_>,
+        tags: &Members<'_>,
+        new_id: &mut dyn FnMut() -> String,
+    ) {
+        let headers = &self.context.headers;
+        let ladder = |header: &Option<String>, names: [&str; 2]| {
+            header.clone().or_else(|| id(item, &names)).or_else(|| id(tags, &names))
+        };
+        record.trace_id = ladder(&headers.trace_id, ["trace_id", "traceId"]);
+        record.span_id = ladder(&headers.span_id, ["span_id", "spanId"]);
+        record.parent_span_id = ladder(&headers.parent_span_id, ["parent_span_id", "parentSpanId"]);
+        record.span_name = ladder(&headers.span_name, ["span_name", "spanName"]).or_else(|| Some(SPAN_NAME.to_owned()));
+        record.id = id(item, &["id", "_id"]).or_else(|| Some(new_id()));
+        let shared = self.trace.get_or_insert_with(new_id);
+        record.internal_trace_id = Some(shared.clone());
+        record.trace_id.get_or_insert_with(|| shared.clone());
+        record.span_id = record.span_id.take().or_else(|| record.id.clone());
+    }
+}
+
+/// What the request and the response say outside of their bodies.
+fn sides(record: &mut Record, request: &Half<'_>, response: &Half<'_>) {
+    record.request_url = text(&request.members, &["url"]);
+    let method = text(&request.members, &["method"]).map(|method| method.to_ascii_uppercase());
+    record.request_method = method.or_else(|| Some("POST".to_owned()));
+    record.ai_org = text(&request.members, &["provider"]).or_else(|| record.ai_org.take());
+    if request.asks_not_to_track() {
+        record.do_not_track = Some(true);
+    }
+    if response.raw.is_none() {
+        return;
+    }
+    let status = count(&response.members, &["status", "statusCode"]);
+    record.response_status_code = Some(status.and_then(|status| i32::try_from(status).ok()).unwrap_or(DEFAULT_STATUS));
+    record.response_time = count(&response.members, &["response_time", "responseTime", "time"]);
+    record.stream_mode = flag(&response.members, &["streamingMode", "streaming_mode", "stream_mode"]);
+    record.last_used_option = text(&response.members, &["lastUsedOptionJsonPath"]);
+}
+
+/// `request` or `response`.
+struct Half<'a> {
+    /// One JSON value, none if the side is absent.
+    raw: Option<&'a str>,
+    /// Its members, if it is an object.
+    members: Vec<(Cow<'a, str>, &'a str)>,
+    form: Form,
+}
+
+impl<'a> Half<'a> {
+    fn of(text: Option<&'a Cow<'_, str>>, form: Form) -> Self {
+        let raw = text.map(|text| &**text);
+        let form = match text {
+            Some(Cow::Owned(text)) => Form::of(text),
+            _ => form,
+        };
+        Self { raw, members: raw.and_then(members).unwrap_or_default(), form }
+    }
+
+    fn message(&self, name: &str) -> Result<Message, FieldError> {
+        let body = self.body().map_err(|()| {
+            FieldError::silent(&format!("{name}.body"), format!("at most {MAX_DEPTH} levels of nesting"))
+        })?;
+        Ok(Message { body, headers: get(&self.members, &["headers"]).and_then(|raw| mask::headers(&open(raw))) })
+    }
+
+    /// The payload: `body`, or where there is none all of it but the headers, which may hold secrets. Fails if it is nested
+    /// too deeply.
+    fn body(&self) -> Result<Option<String>, ()> {
+        let Some(whole) = self.raw else { return Ok(None) };
+        if let Some((_, raw)) = self.members.iter().rfind(|(key, _)| key == "body") {
+            return match open(raw) {
+                _ if *raw == "null" => Ok(None),
+                Cow::Borrowed(raw) => self.form.payload(raw).map(Some).ok_or(()),
+                Cow::Owned(text) => Form::of(&text).payload(&text).map(Some).ok_or(()),
+            };
+        }
+        if !self.members.iter().any(|(key, _)| key == "headers") {
+            return self.form.payload(whole).map(Some).ok_or(());
+        }
+        let mut rest = Vec::with_capacity(whole.len());
+        for (key, raw) in self.members.iter().filter(|(key, _)| key != "headers") {
+            rest.push(if rest.is_empty() { b'{' } else { b',' });
+            write_string(&mut rest, key);
+            rest.push(b':');
+            rest.extend_from_slice(self.form.payload(raw).ok_or(())?.as_bytes());
+        }
+        rest.extend_from_slice(if rest.is_empty() { b"{}" } else { b"}" });
+        Ok(String::from_utf8(rest).ok())
+    }
+
+    fn asks_not_to_track(&self) -> bool {
+        let headers = get(&self.members, &["headers"]).and_then(members).unwrap_or_default();
+        headers.iter().any(|(name, raw)| name.eq_ignore_ascii_case("x-portkey-debug") && is_off(&unquote(raw)))
+    }
+}
+
+/// A JSON value; where that is a string which holds a JSON object, that object.
+fn open(raw: &str) -> Cow<'_, str> {
+    if raw.starts_with('"') {
+        let inner = unquote(raw);
+        if inner.trim_start().starts_with('{') && members(&inner).is_some() {
+            return Cow::Owned(inner.trim().to_owned());
+        }
+    }
+    Cow::Borrowed(raw)
+}
+
+/// The metadata of a JSON object: what is not text is kept as its JSON, null is dropped, and all is cut as Portkey does.
+fn tags(text: &str) -> Vec<(String, String)> {
+    let mut tags: Vec<(String, String)> = Vec::new();
+    if tags.read("metadata", text.trim()).is_err() {
+        return Vec::new();
+    }
+    let mut tags = tags.into_iter().map(|(key, value)| (cut(&key), cut(&value))).collect();
+    keep_last(&mut tags);
+    tags
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(TAG_CHARS) {
+        None => text.to_owned(),
+        Some((end, _)) => text[..end].to_owned(),
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A text that is not empty; a number counts as its digits.
+fn text(members: &Members<'_>, names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| {
+        let mut text: Option<String> = None;
+        text.read("", get(members, &[name])?).ok()?;
+        text.filter(|text| !text.is_empty())
+    })
+}
+
+/// An id. Python clients write `"None"` for one that is absent.
+fn id(members: &Members<'_>, names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| text(members, &[name]).filter(|id| !matches!(&**id, "None" | "null" | "undefined")))
+}
+
+fn time(members: &Members<'_>, names: &[&str]) -> Option<DateTime<Utc>> {
+    names.iter().find_map(|name| {
+        let mut time: Option<DateTime<Utc>> = None;
+        time.read("", get(members, &[name])?).ok()?;
+        time
+    })
+}
+
+fn number(members: &Members<'_>, names: &[&str]) -> Option<f64> {
+    let mut number: Option<f64> = None;
+    number.read("", get(members, names)?).ok()?;
+    number
+}
+
+fn flag(members: &Members<'_>, names: &[&str]) -> Option<bool> {
+    let mut flag: Option<bool> = None;
+    flag.read("", get(members, names)?).ok()?;
+    flag
+}

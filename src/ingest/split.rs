@@ -1,0 +1,310 @@
+//! A stream of bytes to records: lines, a JSON array, or objects that follow each other, pretty-printed or not.
+//!
+//! The first bytes tell which it is. Lines, the fast way, are only searched for line breaks; the others are followed through
+//! strings and brackets, which is enough to find where each value ends. Nothing is validated here: what is no record is
+//! refused when it is read. Numbers of records count from the start of the stream.
+//!
+//! No more is held than one record and one push: of a record over the limit the rest is skipped as it comes.
+
+use std::io::BufRead;
+use std::ops::Range;
+
+use super::Rejection;
+use crate::record::json::{FieldError, MAX_RECORD_BYTES, next_special, too_large};
+
+/// Whole records of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// Their text, with whatever stands between them.
+    pub text: Vec<u8>,
+    /// The number of each record and where it is in the text.
+    pub records: Vec<(u64, Range<usize>)>,
+    /// Records that were refused for their size, or an array without an end.
+    pub rejections: Vec<Rejection>,
+}
+
+/// Finds the records in a stream of bytes.
+#[derive(Debug)]
+pub struct Splitter {
+    /// What is not yet given out; begins at the unfinished record.
+    buffer: Vec<u8>,
+    /// How much of the buffer has been searched.
+    searched: usize,
+    form: Form,
+    /// The number of the next record.
+    next: u64,
+    /// Whether the record that the buffer begins with is over the limit, and is only searched for its end.
+    skipping: bool,
+    limit: usize,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// Not yet known.
+    Open,
+    Lines,
+    Values(Values),
+}
+
+/// Where a search through JSON values stands.
+#[derive(Debug, Default)]
+struct Values {
+    /// Whether it is inside an array of records.
+    array: bool,
+    /// Where the current record begins in the buffer.
+    start: Option<usize>,
+    depth: usize,
+    string: bool,
+    escaped: bool,
+}
+
+impl Default for Splitter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Splitter {
+    /// A splitter at the start of a stream, of records of up to [`MAX_RECORD_BYTES`].
+    pub fn new() -> Self {
+        Self::with_limit(MAX_RECORD_BYTES)
+    }
+
+    /// A splitter of records of up to so many bytes.
+    pub fn with_limit(limit: usize) -> Self {
+        Self { buffer: Vec::new(), searched: 0, form: Form::Open, next: 0, skipping: false, limit }
+    }
+
+    /// Takes the next bytes and gives the records that they complete.
+    pub fn push(&mut self, bytes: &[u8]) -> Chunk {
+        self.buffer.extend_from_slice(bytes);
+        self.split(false)
+    }
+
+    /// Takes the end of the stream and gives what is left.
+    pub fn finish(&mut self) -> Chunk {
+        let mut chunk = self.split(true);
+        if let Form::Values(Values { array: true, .. }) = self.form {
+            let error = FieldError::silent("json", "`]` at the end of the array; the request seems to be cut off");
+            chunk.rejections.push(Rejection::new(self.next, error));
+        }
+        *self = Self::with_limit(self.limit);
+        chunk
+    }
+
+    fn split(&mut self, last: bool) -> Chunk {
+        if matches!(self.form, Form::Open) {
+            match form(&self.buffer, self.searched, last) {
+                Ok(form) => self.form = form,
+                Err(_) if self.buffer.len() > self.limit => self.form = Form::Lines,
+                Err(searched) => {
+                    self.searched = searched;
+                    return Chunk::default();
+                }
+            }
+            self.searched = 0;
+            if self.buffer.starts_with(BYTE_ORDER_MARK) {
+                self.buffer.drain(..BYTE_ORDER_MARK.len());
+            }
+        }
+        match self.form {
+            Form::Values(_) => self.values(last),
+            _ => self.lines(last),
+        }
+    }
+
+    fn lines(&mut self, last: bool) -> Chunk {
+        let mut chunk = Chunk::default();
+        let end = match self.buffer[self.searched..].iter().rposition(|byte| *byte == b'\n') {
+            _ if last => self.buffer.len(),
+            Some(at) => self.searched + at + 1,
+            None => {
+                self.searched = self.buffer.len();
+                self.shed(&mut chunk);
+                return chunk;
+            }
+        };
+        let mut at = 0;
+        while at < end {
+            // `skip_until` is the platform's memchr; a search byte by byte would cost as much as the parsing.
+            let length = (&self.buffer[at..end]).skip_until(b'\n').unwrap_or(end - at);
+            let range = at..at + length;
+            at = range.end;
+            let skipped = std::mem::take(&mut self.skipping);
+            let blank = self.buffer[range.clone()].trim_ascii().is_empty();
+            if !skipped && !blank {
+                chunk.records.push((self.next, range));
+                self.next += 1;
+            }
+        }
+        self.give(end, &mut chunk);
+        chunk
+    }
+
+    fn values(&mut self, last: bool) -> Chunk {
+        let mut chunk = Chunk::default();
+        let Form::Values(values) = &mut self.form else { return chunk };
+        let mut at = self.searched;
+        while let Some(range) = values.next(&self.buffer, &mut at, last) {
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            chunk.records.push((self.next, range));
+            self.next += 1;
+        }
+        let start = values.start.unwrap_or(self.buffer.len());
+        values.start = values.start.map(|_| 0);
+        self.give(start, &mut chunk);
+        self.searched = self.buffer.len();
+        self.shed(&mut chunk);
+        chunk
+    }
+
+    /// Moves the text before `end` into the chunk, if there are records in it, and keeps the rest.
+    fn give(&mut self, end: usize, chunk: &mut Chunk) {
+        let rest = self.buffer.split_off(end);
+        let text = std::mem::replace(&mut self.buffer, rest);
+        if !chunk.records.is_empty() {
+            chunk.text = text;
+        }
+        self.searched = self.buffer.len();
+    }
+
+    /// Lets go of an unfinished record that is over the limit.
+    fn shed(&mut self, chunk: &mut Chunk) {
+        if self.buffer.len() <= self.limit && !self.skipping {
+            return;
+        }
+        if !self.skipping {
+            chunk.rejections.push(Rejection::new(self.next, too_large()));
+            self.next += 1;
+            self.skipping = true;
+        }
+        self.buffer.clear();
+        self.searched = 0;
+    }
+}
+
+impl Values {
+    /// The next value that ends in the buffer, searched from `at`.
+    fn next(&mut self, buffer: &[u8], at: &mut usize, last: bool) -> Option<Range<usize>> {
+        while let Some(byte) = buffer.get(*at) {
+            if self.string {
+                self.through_string(buffer, at);
+                continue;
+            }
+            let here = *at;
+            *at += 1;
+            let Some(start) = self.start else {
+                self.between(*byte, here);
+                continue;
+            };
+            match byte {
+                b'"' => self.string = true,
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' if self.depth > 1 => self.depth -= 1,
+                b'}' | b']' if self.depth == 1 => return self.end(start, *at),
+                // A number or word ends where something else begins, which is then looked at again.
+                b',' | b']' | b'}' | b'\n' if self.depth == 0 => {
+                    *at = here.max(start + 1);
+                    return self.end(start, *at);
+                }
+                _ => {}
+            }
+        }
+        let start = self.start.filter(|_| last)?;
+        self.end(start, buffer.len())
+    }
+
+    /// A byte outside of records.
+    fn between(&mut self, byte: u8, here: usize) {
+        match byte {
+            b' ' | b'\t' | b'\r' | b'\n' | b',' => {}
+            b'[' if !self.array => self.array = true,
+            b']' if self.array => self.array = false,
+            _ => {
+                self.start = Some(here);
+                self.depth = usize::from(matches!(byte, b'{' | b'['));
+                self.string = byte == b'"';
+            }
+        }
+    }
+
+    fn through_string(&mut self, buffer: &[u8], at: &mut usize) {
+        if std::mem::take(&mut self.escaped) {
+            *at += 1;
+            return;
+        }
+        *at = next_special(buffer, *at);
+        match buffer.get(*at) {
+            None => return,
+            Some(b'"') => self.string = false,
+            Some(b'\\') => self.escaped = true,
+            Some(_) => {}
+        }
+        *at += 1;
+    }
+
+    fn end(&mut self, start: usize, end: usize) -> Option<Range<usize>> {
+        *self = Self { array: self.array, ..Self::default() };
+        Some(start..end)
+    }
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What the stream is, as soon as its first bytes tell; until then, how many of them need not be searched for a line break
+/// again.
+///
+/// An object whose first line is not complete is pretty-printed, unless what follows cannot continue it: then the first
+/// line is just bad, and must not take the others with it.
+fn form(buffer: &[u8], searched: usize, last: bool) -> Result<Form, usize> {
+    let wait = |searched, form| if last { Ok(form) } else { Err(searched) };
+    let values = || Form::Values(Values::default());
+    let mark = if buffer.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    let Some(first) = buffer[mark..].iter().position(|byte| !byte.is_ascii_whitespace()).map(|at| mark + at) else {
+        return wait(0, Form::Lines);
+    };
+    match buffer[first] {
+        b'[' => return Ok(values()),
+        b'{' => {}
+        _ if BYTE_ORDER_MARK.starts_with(buffer) => return wait(0, Form::Lines),
+        _ => return Ok(Form::Lines),
+    }
+    let skip = searched.max(first);
+    let Some(line) = buffer[skip..].iter().position(|byte| *byte == b'\n').map(|at| skip + at) else {
+        return wait(buffer.len(), values());
+    };
+    let Some(open) = open_bracket(&buffer[..line]) else { return Ok(Form::Lines) };
+    let Some(next) = buffer[line..].iter().find(|byte| !byte.is_ascii_whitespace()) else {
+        return wait(line, values());
+    };
+    let before = buffer[..line].trim_ascii_end().last();
+    let continues = match next {
+        b'{' => before == Some(&b':') || open == b'[' && matches!(before, Some(b'[' | b',')),
+        _ => true,
+    };
+    Ok(if continues { values() } else { Form::Lines })
+}
+
+/// The innermost bracket that is open at the end of a line; none if all are closed or a string is open, which no line break
+/// can be inside of.
+fn open_bracket(line: &[u8]) -> Option<u8> {
+    let mut open = Vec::new();
+    let mut values = Values::default();
+    let mut at = 0;
+    while let Some(byte) = line.get(at) {
+        if values.string {
+            values.through_string(line, &mut at);
+            continue;
+        }
+        match byte {
+            b'"' => values.string = true,
+            b'{' | b'[' => open.push(*byte),
+            b'}' | b']' => drop(open.pop()),
+            _ => {}
+        }
+        at += 1;
+    }
+    open.pop().filter(|_| !values.string)
+}

@@ -1,0 +1,156 @@
+//! Acked rows that are in no table file yet, and the byte budget that bounds them.
+//!
+//! Rows arrive as batches of any size and stay readable as Arrow. Small batches are joined as they come, so that a query
+//! reads a handful of chunks however many requests brought the rows. A frozen memtable never changes again.
+//!
+//! A writer takes room from the [`Budget`] before its rows go to the log; the room is given back when the rows are in the
+//! table (the permit travels with them), so log, live rows and rows being flushed share one bound.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, Result};
+use crate::record::tighten;
+
+/// Chunks stop growing at this many rows: a query's batch size.
+const CHUNK_ROWS: usize = 8192;
+/// One permit of the budget stands for this many bytes.
+const PERMIT_BYTES: u64 = 1024;
+
+/// Rows still being added to.
+#[derive(Debug, Default)]
+pub struct Live {
+    chunks: Vec<RecordBatch>,
+    rows: u64,
+    bytes: u64,
+    last_sequence: u64,
+    oldest_micros: Option<i64>,
+    permits: Option<OwnedSemaphorePermit>,
+}
+
+/// Rows that wait for, or are in, a flush.
+#[derive(Debug)]
+pub struct Frozen {
+    /// The rows, in chunks.
+    pub chunks: Vec<RecordBatch>,
+    /// Sequence of the last log frame that the rows came from.
+    pub last_sequence: u64,
+    /// Number of rows.
+    pub rows: u64,
+    /// Bytes that they take in memory.
+    pub bytes: u64,
+    _permits: Option<OwnedSemaphorePermit>,
+}
+
+impl Live {
+    /// Adds a batch that the log holds durably as frame `sequence`.
+    pub fn insert(&mut self, batch: RecordBatch, sequence: u64, now_micros: i64, permit: Option<OwnedSemaphorePermit>) {
+        self.rows += batch.num_rows() as u64;
+        self.bytes += batch.get_array_memory_size() as u64;
+        self.last_sequence = sequence;
+        self.oldest_micros.get_or_insert(now_micros);
+        match (&mut self.permits, permit) {
+            (Some(held), Some(more)) => held.merge(more),
+            (held, Some(more)) => *held = Some(more),
+            (_, None) => {}
+        }
+        self.chunks.push(batch);
+        self.join_small_chunks();
+    }
+
+    /// Joins neighbours of like size, as a binary counter carries, so that each row is copied a bounded number of times.
+    fn join_small_chunks(&mut self) {
+        while let [.., before, last] = self.chunks.as_slice() {
+            let (before_rows, last_rows) = (before.num_rows(), last.num_rows());
+            if before_rows > last_rows * 2 || before_rows + last_rows > CHUNK_ROWS {
+                return;
+            }
+            let Ok(joined) = concat_batches(&before.schema(), [before, last]) else { return };
+            let freed = before.get_array_memory_size() + last.get_array_memory_size();
+            let joined = tighten(&joined);
+            self.bytes = (self.bytes + joined.get_array_memory_size() as u64).saturating_sub(freed as u64);
+            self.chunks.truncate(self.chunks.len() - 2);
+            self.chunks.push(joined);
+        }
+    }
+
+    /// The rows as they are now.
+    pub fn chunks(&self) -> &[RecordBatch] {
+        &self.chunks
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Bytes that the rows take in memory.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the oldest row arrived.
+    pub fn oldest_micros(&self) -> Option<i64> {
+        self.oldest_micros
+    }
+
+    /// Ends this memtable and starts an empty one; `None` if it holds nothing.
+    pub fn freeze(&mut self) -> Option<Frozen> {
+        if self.rows == 0 {
+            return None;
+        }
+        let full = std::mem::take(self);
+        Some(Frozen {
+            chunks: full.chunks,
+            last_sequence: full.last_sequence,
+            rows: full.rows,
+            bytes: full.bytes,
+            _permits: full.permits,
+        })
+    }
+}
+
+/// Room for rows between ack and flush.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    room: Arc<Semaphore>,
+    permits: u32,
+    wait: Duration,
+}
+
+impl Budget {
+    /// A budget of `bytes`; a writer waits up to `wait` for its share.
+    pub fn new(bytes: u64, wait: Duration) -> Self {
+        let permits = u32::try_from(bytes / PERMIT_BYTES).unwrap_or(u32::MAX >> 3).max(1);
+        Self { room: Arc::new(Semaphore::new(permits as usize)), permits, wait }
+    }
+
+    /// Takes room for `bytes`, waiting for a flush to free it if need be. More than the whole budget counts as all of it.
+    pub async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
+        let wanted = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.permits);
+        match tokio::time::timeout(self.wait, Arc::clone(&self.room).acquire_many_owned(wanted)).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(Error::closed("the engine is closed")),
+            Err(_) => Err(Error::busy(format!(
+                "no room for {bytes} bytes within {} ms: rows arrive faster than they are flushed; send again later",
+                self.wait.as_millis()
+            ))),
+        }
+    }
+
+    /// Takes room without waiting, as far as there is any: for rows that a replay brings back.
+    pub fn take_what_is_left(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let wanted = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.permits);
+        let left = u32::try_from(self.room.available_permits()).unwrap_or(u32::MAX);
+        Arc::clone(&self.room).try_acquire_many_owned(wanted.min(left)).ok()
+    }
+
+    /// Wakes every waiting writer with [`Error::closed`].
+    pub fn close(&self) {
+        self.room.close();
+    }
+}

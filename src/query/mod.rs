@@ -1,0 +1,418 @@
+//! SQL over a View: what a statement may do, what it may use up, and how it is called off.
+//!
+//! A session sees one View and nothing else: no files, no URLs, no writes ([`allowed`]). A query runs on the engine's own
+//! threads and hands its batches over through a short queue, so a slow client holds the query back, and dropping the answer
+//! ends it. Memory is one pool for all queries (sorts and joins spill beyond it); time and rows are bounded per query; passing
+//! a bound is an error, never a shortened answer.
+
+mod provider;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::view::ViewTable;
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::Store;
+use crate::view::View;
+
+pub use provider::Ordering as FileOrdering;
+use provider::LogTable;
+
+/// Bound parameters by name, without the `$`; positional ones are named `1`, `2` and so on.
+pub type Params = BTreeMap<String, serde_json::Value>;
+
+/// Name of the catalog and of the table in it.
+const CATALOG: &str = "gatelog";
+const SCHEMA: &str = "public";
+const TABLE: &str = "logs";
+/// The store's name in plans; it never leaves the process.
+const STORE_URL: &str = "gatelog://table";
+/// Batches that wait for a slow reader.
+const QUEUED_BATCHES: usize = 2;
+
+/// The rows of a query, batch by batch. Dropping it calls the query off.
+pub struct Answer {
+    /// The columns.
+    pub schema: SchemaRef,
+    /// The rows, in order if the query orders them.
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// A named query that SQL may use as a view.
+#[derive(Clone, Debug)]
+pub struct NamedView {
+    /// Its name.
+    pub name: &'static str,
+    /// Its text.
+    pub sql: &'static str,
+    /// The values of its parameters when it is used as a view.
+    pub params: ParamValues,
+}
+
+/// What one query may use up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long it may run.
+    pub timeout: Option<Duration>,
+    /// How many rows it may return.
+    pub max_rows: Option<u64>,
+    /// Rows of a batch.
+    pub batch_rows: Option<usize>,
+    /// How the table's files are read.
+    pub ordering: FileOrdering,
+}
+
+/// Runs queries for one engine.
+pub struct Queries {
+    base: SessionState,
+    table_path: object_store::path::Path,
+    views: Vec<NamedView>,
+    compute: Handle,
+    permits: Arc<Semaphore>,
+    running: Arc<AtomicU64>,
+    limits: Limits,
+}
+
+impl std::fmt::Debug for Queries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queries").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl Queries {
+    /// Prepares sessions over the table at `table_path` of the store. Work runs on `compute`.
+    pub fn new(
+        config: &Config,
+        store: &Store,
+        table_path: object_store::path::Path,
+        views: Vec<NamedView>,
+        compute: Handle,
+    ) -> Result<Self> {
+        let permits = usize::try_from(config.query_concurrency).unwrap_or(usize::MAX >> 4);
+        Ok(Self {
+            base: base_session(config, store)?,
+            table_path,
+            views,
+            compute,
+            permits: Arc::new(Semaphore::new(permits)),
+            running: Arc::new(AtomicU64::new(0)),
+            limits: Limits {
+                timeout: Some(Duration::from_secs(config.query_timeout_seconds)),
+                max_rows: (config.query_max_rows > 0).then_some(config.query_max_rows),
+                batch_rows: None,
+                ordering: FileOrdering::WhenCheap,
+            },
+        })
+    }
+
+    /// The limits of an ordinary query.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Queries that run now.
+    pub fn running(&self) -> u64 {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Runs one read-only statement over the View.
+    pub async fn sql(&self, view: View, text: &str, params: &Params) -> Result<Answer> {
+        self.run(view, text, bind(params)?, self.limits).await
+    }
+
+    /// Runs a statement with typed parameters and limits of its own.
+    pub async fn run(&self, view: View, text: &str, params: ParamValues, limits: Limits) -> Result<Answer> {
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::closed("the engine is closed"))?;
+        let session = self.session(view, limits);
+        let (views, text) = (self.views.clone(), text.to_owned());
+        let running = Running::start(&self.running);
+        let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
+        let (schema_out, schema_in) = tokio::sync::oneshot::channel();
+        let (out, batches) = mpsc::channel(QUEUED_BATCHES);
+        let task = AbortOnDropHandle::new(self.compute.spawn(async move {
+            let _held = (permit, running);
+            let work = async {
+                let mut stream = start(&session, &views, &text, params).await?;
+                // A reader that is gone needs no schema, and the queue says so next.
+                let _ = schema_out.send(stream.schema());
+                let mut rows = 0;
+                while let Some(batch) = stream.next().await {
+                    let batch = batch.map_err(query_failed)?;
+                    rows += batch.num_rows() as u64;
+                    within_rows(rows, limits.max_rows)?;
+                    if out.send(Ok(batch)).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            };
+            let ended = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_long(limits))),
+                None => work.await,
+            };
+            if let Err(error) = ended {
+                let _ = out.send(Err(error)).await;
+            }
+        }));
+        answer(schema_in, batches, task).await
+    }
+
+    /// A session that sees the View and nothing else.
+    fn session(&self, view: View, limits: Limits) -> SessionContext {
+        let table = LogTable::new(view, self.table_path.clone(), limits.ordering);
+        let schema = Arc::new(MemorySchemaProvider::new());
+        // Neither registration can fail: the names are free in a provider that was just made.
+        let _ = schema.register_table(TABLE.to_owned(), Arc::new(table));
+        let catalog = Arc::new(MemoryCatalogProvider::new());
+        let _ = catalog.register_schema(SCHEMA, schema);
+        let mut config = self.base.config().clone();
+        if let Some(rows) = limits.batch_rows {
+            config = config.with_batch_size(rows);
+        }
+        let state = SessionStateBuilder::new_from_existing(self.base.clone())
+            .with_config(config)
+            .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
+            .build();
+        let session = SessionContext::new_with_state(state);
+        session.register_catalog(CATALOG, catalog);
+        session
+    }
+}
+
+/// Turns the two channels of a running query into its answer: the schema first, or the error that came instead.
+async fn answer(
+    schema: tokio::sync::oneshot::Receiver<SchemaRef>,
+    mut batches: mpsc::Receiver<Result<RecordBatch>>,
+    task: AbortOnDropHandle<()>,
+) -> Result<Answer> {
+    let Ok(schema) = schema.await else {
+        let died = || Error::internal("the query ended without an answer; its thread panicked");
+        return Err(batches.recv().await.and_then(Result::err).unwrap_or_else(died));
+    };
+    let stream = futures::stream::unfold((batches, Some(task)), |(mut batches, mut task)| async move {
+        if let Some(batch) = batches.recv().await {
+            return Some((batch, (batches, task)));
+        }
+        // The queue closes when the query ends; if it ended by a panic, the answer is not whole and must say so.
+        let ended = task.take()?.await;
+        let error = ended.err().map(|cause| Error::internal("the query panicked").with_source(cause))?;
+        Some((Err(error), (batches, None)))
+    });
+    Ok(Answer { schema, batches: stream.boxed() })
+}
+
+/// Counts a query while it runs, however it ends.
+struct Running(Arc<AtomicU64>);
+
+impl Running {
+    fn start(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn within_rows(rows: u64, most: Option<u64>) -> Result<()> {
+    match most {
+        Some(most) if rows > most => Err(Error::limit(format!(
+            "the query returns more than {most} rows; add a LIMIT, raise `query_max_rows`, or use an export, which has no limit"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn too_long(limits: Limits) -> Error {
+    let seconds = limits.timeout.unwrap_or_default().as_secs();
+    Error::limit(format!(
+        "the query ran longer than {seconds} s; narrow its time frame or raise `query_timeout_seconds`"
+    ))
+}
+
+/// Plans a statement and starts it.
+async fn start(
+    session: &SessionContext,
+    views: &[NamedView],
+    text: &str,
+    params: ParamValues,
+) -> Result<datafusion::execution::SendableRecordBatchStream> {
+    let state = session.state();
+    let dialect = state.config().options().sql_parser.dialect;
+    let statement = state.sql_to_statement(text, &dialect).map_err(query_failed)?;
+    register_views(session, views, &statement).await?;
+    let plan = session.state().statement_to_plan(statement).await.map_err(query_failed)?;
+    allowed(&plan)?;
+    let plan = plan.with_param_values(params).map_err(query_failed)?;
+    let frame = session.execute_logical_plan(plan).await.map_err(query_failed)?;
+    frame.execute_stream().await.map_err(query_failed)
+}
+
+/// Refuses everything but a query, EXPLAIN, SHOW and DESCRIBE.
+fn allowed(plan: &LogicalPlan) -> Result<()> {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+        .verify_plan(plan)
+        .map_err(|_| Error::invalid("SQL here is read-only: send a query, EXPLAIN, SHOW or DESCRIBE"))
+}
+
+/// Makes the views that a statement names known to its session; planning all of them for each query would cost more than
+/// most queries do.
+async fn register_views(session: &SessionContext, views: &[NamedView], statement: &Statement) -> Result<()> {
+    let state = session.state();
+    let names = state.resolve_table_references(statement).map_err(query_failed)?;
+    let lists_tables = names.iter().any(|name| name.schema() == Some("information_schema"))
+        || statement.to_string().to_ascii_uppercase().starts_with("SHOW");
+    let wanted = views.iter().filter(|view| lists_tables || names.iter().any(|name| name.table() == view.name));
+    for view in wanted {
+        register_view(session, views, view).await?;
+    }
+    Ok(())
+}
+
+/// Plans one view, after the views that it reads.
+async fn register_view(session: &SessionContext, views: &[NamedView], view: &NamedView) -> Result<()> {
+    let wrong = |cause| Error::internal(format!("view `{}` cannot be planned", view.name)).with_source(cause);
+    let state = session.state();
+    let statement = state.sql_to_statement(view.sql, &state.config().options().sql_parser.dialect).map_err(wrong)?;
+    let names = state.resolve_table_references(&statement).map_err(wrong)?;
+    for other in views.iter().filter(|other| names.iter().any(|name| name.table() == other.name)) {
+        Box::pin(register_view(session, views, other)).await?;
+    }
+    let plan = state.statement_to_plan(statement).await.and_then(|plan| plan.with_param_values(view.params.clone()));
+    let table = ViewTable::new(plan.map_err(wrong)?, Some(view.sql.to_owned()));
+    session.register_table(view.name, Arc::new(table)).map_err(wrong)?;
+    Ok(())
+}
+
+/// The session that every query's session is copied from.
+fn base_session(config: &Config, store: &Store) -> Result<SessionState> {
+    let memory = usize::try_from(config.query_memory_bytes).unwrap_or(usize::MAX);
+    let top = std::num::NonZeroUsize::MIN.saturating_add(4);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(memory), top)))
+        .with_metadata_cache_limit(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX))
+        .build_arc()
+        .map_err(query_failed)?;
+    let url = ObjectStoreUrl::parse(STORE_URL).map_err(query_failed)?;
+    runtime.register_object_store(url.as_ref(), Arc::clone(store.object_store()));
+    let threads = threads(config);
+    let mut settings = SessionConfig::new()
+        .with_target_partitions(threads)
+        .with_information_schema(true)
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA);
+    let options = settings.options_mut();
+    options.execution.parquet.pushdown_filters = true;
+    options.execution.parquet.reorder_filters = true;
+    options.execution.time_zone = Some("UTC".to_owned());
+    let mut state = SessionStateBuilder::new()
+        .with_config(settings)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .build();
+    datafusion_functions_json::register_all(&mut state).map_err(query_failed)?;
+    Ok(state)
+}
+
+/// Threads that a configuration asks for.
+pub fn threads(config: &Config) -> usize {
+    match usize::try_from(config.threads).unwrap_or(1) {
+        0 => std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get),
+        threads => threads,
+    }
+}
+
+/// JSON values as DataFusion's parameters.
+fn bind(params: &Params) -> Result<ParamValues> {
+    let mut named = HashMap::new();
+    for (name, value) in params {
+        let scalar = match value {
+            serde_json::Value::Null => ScalarValue::Null,
+            serde_json::Value::Bool(value) => ScalarValue::Boolean(Some(*value)),
+            serde_json::Value::Number(value) => match (value.as_i64(), value.as_f64()) {
+                (Some(integer), _) => ScalarValue::Int64(Some(integer)),
+                (None, float) => ScalarValue::Float64(float),
+            },
+            serde_json::Value::String(text) => ScalarValue::Utf8(Some(text.clone())),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "parameter `{name}` is a list or an object; expected a text, a number, true, false or null"
+                )));
+            }
+        };
+        named.insert(name.clone(), scalar);
+    }
+    if !named.is_empty() && named.keys().all(|name| name.parse::<usize>().is_ok()) {
+        return positional(&named);
+    }
+    Ok(ParamValues::Map(named.into_iter().map(|(name, value)| (name, value.into())).collect()))
+}
+
+fn positional(named: &HashMap<String, ScalarValue>) -> Result<ParamValues> {
+    let list = (1..=named.len())
+        .map(|place| {
+            named.get(&place.to_string()).cloned().map(Into::into).ok_or_else(|| {
+                Error::invalid(format!("parameter `{place}` is missing; positional parameters count from 1 without gaps"))
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(ParamValues::List(list))
+}
+
+/// An error of DataFusion as one of ours.
+fn query_failed(cause: DataFusionError) -> Error {
+    let kind = match cause.find_root() {
+        DataFusionError::ResourcesExhausted(_) => ErrorKind::Limit,
+        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => ErrorKind::Storage,
+        DataFusionError::ParquetError(_) => ErrorKind::Damaged,
+        DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => ErrorKind::Internal,
+        _ => ErrorKind::Invalid,
+    };
+    let what = match kind {
+        ErrorKind::Limit => "the query needs more memory than `query_memory_bytes` allows",
+        ErrorKind::Storage => "the query could not read the table",
+        ErrorKind::Damaged => "a file of the table cannot be read; run `gatelog doctor`",
+        ErrorKind::Internal => "the query failed inside the query engine",
+        _ => "the query cannot be run",
+    };
+    Error::new(kind, what).with_source(cause)
+}

@@ -1,0 +1,355 @@
+//! Records to Arrow batches, and foreign Arrow batches to ours.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanBuilder, Date32Array, Float64Builder, Int32Array, Int32Builder, Int64Builder,
+    MapBuilder, MapFieldNames, RecordBatch, StringBuilder, StringViewArray, StringViewBuilder, StructArray,
+    TimestampMicrosecondArray, TimestampMicrosecondBuilder, new_null_array,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Fields, TimestampMicrosecondType};
+
+use super::{Kind, Message, schema};
+use crate::error::{Error, Result};
+
+/// A batch with less text than this gives back what its builders reserved beyond it.
+pub(super) const TIGHT_BELOW_BYTES: usize = 256 << 10;
+const MICROS_A_DAY: i64 = 86_400_000_000;
+
+/// A builder of one column: takes the Rust value of its kind, gives the Arrow array.
+pub(super) trait ColumnBuilder<V> {
+    fn start() -> Self;
+    /// Appends and says how many bytes of text the value brought.
+    fn append(&mut self, value: V) -> usize;
+    fn finish(&mut self) -> ArrayRef;
+}
+
+/// How much text a value holds.
+pub(super) trait TextBytes {
+    fn text_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl TextBytes for Option<String> {
+    fn text_bytes(&self) -> usize {
+        self.as_ref().map_or(0, String::len)
+    }
+}
+impl TextBytes for Vec<(String, String)> {
+    fn text_bytes(&self) -> usize {
+        self.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+}
+impl TextBytes for Message {
+    fn text_bytes(&self) -> usize {
+        self.body.text_bytes() + self.headers.text_bytes()
+    }
+}
+impl TextBytes for Option<i64> {}
+impl TextBytes for Option<i32> {}
+impl TextBytes for Option<f64> {}
+impl TextBytes for Option<bool> {}
+impl TextBytes for Option<chrono::DateTime<chrono::Utc>> {}
+
+macro_rules! primitive_builder {
+    ($builder:ty, $value:ty) => {
+        impl ColumnBuilder<Option<$value>> for $builder {
+            fn start() -> Self {
+                Self::new()
+            }
+            fn append(&mut self, value: Option<$value>) -> usize {
+                self.append_option(value);
+                0
+            }
+            fn finish(&mut self) -> ArrayRef {
+                Arc::new(Self::finish(self))
+            }
+        }
+    };
+}
+primitive_builder!(Int64Builder, i64);
+primitive_builder!(Int32Builder, i32);
+primitive_builder!(Float64Builder, f64);
+primitive_builder!(BooleanBuilder, bool);
+
+impl ColumnBuilder<Option<String>> for StringViewBuilder {
+    fn start() -> Self {
+        Self::new()
+    }
+    fn append(&mut self, value: Option<String>) -> usize {
+        let bytes = value.as_ref().map_or(0, String::len);
+        self.append_option(value);
+        bytes
+    }
+    fn finish(&mut self) -> ArrayRef {
+        Arc::new(Self::finish(self))
+    }
+}
+
+impl ColumnBuilder<Option<chrono::DateTime<chrono::Utc>>> for TimestampMicrosecondBuilder {
+    fn start() -> Self {
+        Self::new().with_timezone("UTC")
+    }
+    fn append(&mut self, value: Option<chrono::DateTime<chrono::Utc>>) -> usize {
+        self.append_option(value.map(|at| at.timestamp_micros()));
+        0
+    }
+    fn finish(&mut self) -> ArrayRef {
+        Arc::new(Self::finish(self))
+    }
+}
+
+impl ColumnBuilder<Vec<(String, String)>> for MapBuilder<StringBuilder, StringBuilder> {
+    fn start() -> Self {
+        let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
+        Self::new(Some(names), StringBuilder::new(), StringBuilder::new())
+            .with_keys_field(Field::new("key", DataType::Utf8, false))
+            .with_values_field(Field::new("value", DataType::Utf8, true))
+    }
+    fn append(&mut self, value: Vec<(String, String)>) -> usize {
+        let mut bytes = 0;
+        for (key, value) in &value {
+            bytes += key.len() + value.len();
+            self.keys().append_value(key);
+            self.values().append_value(value);
+        }
+        let present = !value.is_empty();
+        #[expect(clippy::expect_used, reason = "keys and values are appended in pairs just above")]
+        MapBuilder::append(self, present).expect("as many keys as values");
+        bytes
+    }
+    fn finish(&mut self) -> ArrayRef {
+        Arc::new(Self::finish(self))
+    }
+}
+
+/// The two texts of a [`Message`], side by side.
+#[derive(Debug)]
+pub(super) struct MessageBuilder {
+    body: StringViewBuilder,
+    headers: StringViewBuilder,
+}
+
+impl ColumnBuilder<Message> for MessageBuilder {
+    fn start() -> Self {
+        Self { body: ColumnBuilder::start(), headers: ColumnBuilder::start() }
+    }
+    fn append(&mut self, value: Message) -> usize {
+        ColumnBuilder::append(&mut self.body, value.body) + ColumnBuilder::append(&mut self.headers, value.headers)
+    }
+    fn finish(&mut self) -> ArrayRef {
+        let columns = vec![ColumnBuilder::finish(&mut self.body), ColumnBuilder::finish(&mut self.headers)];
+        let DataType::Struct(fields) = Kind::Message.data_type() else { unreachable!("a message is a struct") };
+        Arc::new(StructArray::new(fields, columns, None))
+    }
+}
+
+macro_rules! builder_type {
+    (Text) => { arrow::array::StringViewBuilder };
+    (Int) => { arrow::array::Int64Builder };
+    (Short) => { arrow::array::Int32Builder };
+    (Float) => { arrow::array::Float64Builder };
+    (Bool) => { arrow::array::BooleanBuilder };
+    (Time) => { arrow::array::TimestampMicrosecondBuilder };
+    (Tags) => { arrow::array::MapBuilder<arrow::array::StringBuilder, arrow::array::StringBuilder> };
+    (Message) => { batch::MessageBuilder };
+}
+pub(super) use builder_type;
+
+macro_rules! builder {
+    ($($name:ident: $kind:ident;)*) => {
+        /// Collects records into one batch of [`schema`].
+        #[derive(Debug)]
+        pub struct BatchBuilder {
+            $($name: batch::builder_type!($kind),)*
+            retention_days: arrow::array::Int32Builder,
+            rows: usize,
+            text_bytes: usize,
+        }
+
+        impl Record {
+            /// Bytes of the text that the record holds.
+            pub fn text_bytes(&self) -> usize {
+                0 $(+ batch::TextBytes::text_bytes(&self.$name))*
+            }
+        }
+
+        impl BatchBuilder {
+            /// An empty builder.
+            pub fn new() -> Self {
+                Self {
+                    $($name: batch::ColumnBuilder::start(),)*
+                    retention_days: arrow::array::Int32Builder::new(),
+                    rows: 0,
+                    text_bytes: 0,
+                }
+            }
+
+            /// Appends one record.
+            pub fn append(&mut self, record: Record) {
+                $(self.text_bytes += batch::ColumnBuilder::append(&mut self.$name, record.$name);)*
+                self.retention_days.append_value(record.retention_days);
+                self.rows += 1;
+            }
+
+            /// Rows appended since the last [`finish`](Self::finish).
+            pub fn rows(&self) -> usize {
+                self.rows
+            }
+
+            /// Bytes of text appended since the last [`finish`](Self::finish).
+            pub fn text_bytes(&self) -> usize {
+                self.text_bytes
+            }
+
+            /// The batch of everything appended; the builder is empty again.
+            pub fn finish(&mut self) -> arrow::array::RecordBatch {
+                let roomy = self.text_bytes < batch::TIGHT_BELOW_BYTES;
+                self.rows = 0;
+                self.text_bytes = 0;
+                let columns = vec![
+                    $(batch::ColumnBuilder::finish(&mut self.$name),)*
+                    std::sync::Arc::new(self.retention_days.finish()),
+                ];
+                let finished = batch::with_date(columns);
+                if roomy { batch::tighten(&finished) } else { finished }
+            }
+        }
+
+        impl Default for BatchBuilder {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+    };
+}
+pub(super) use builder;
+
+/// The same rows with text buffers that hold these rows' text and nothing else.
+///
+/// Text views share the buffers of the batches they were cut from, so a filtered or concatenated batch can keep far more
+/// memory alive, and write far more to the log, than its rows need.
+pub fn tighten(batch: &RecordBatch) -> RecordBatch {
+    let columns = batch.columns().iter().map(tighten_column).collect();
+    #[expect(clippy::expect_used, reason = "neither types nor lengths change")]
+    RecordBatch::try_new(batch.schema(), columns).expect("the same schema")
+}
+
+fn tighten_column(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+        DataType::Struct(fields) => {
+            let inner = column.as_struct();
+            let children = inner.columns().iter().map(tighten_column).collect();
+            Arc::new(StructArray::new(fields.clone(), children, inner.nulls().cloned()))
+        }
+        _ => Arc::clone(column),
+    }
+}
+
+/// Closes a list of columns with the `date` of each row's `created_at`.
+pub(super) fn with_date(mut columns: Vec<ArrayRef>) -> RecordBatch {
+    let schema = schema();
+    #[expect(clippy::expect_used, reason = "the columns come from the table of columns, in its order")]
+    {
+        let at = schema.index_of("created_at").expect("created_at is a column");
+        let dates: Date32Array = columns[at]
+            .as_primitive::<TimestampMicrosecondType>()
+            .unary_opt(|micros| i32::try_from(micros.div_euclid(MICROS_A_DAY)).ok());
+        columns.push(Arc::new(dates));
+        RecordBatch::try_new(schema, columns).expect("the columns of the schema")
+    }
+}
+
+/// What the engine fills in where a foreign batch does not say.
+pub struct Defaults<'a> {
+    /// Arrival time, µs since 1970, for rows without `created_at`.
+    pub now_micros: i64,
+    /// A fresh id for each row that has none.
+    pub new_id: &'a mut dyn FnMut() -> String,
+    /// Days to keep, by organisation.
+    pub retention_days: &'a dyn Fn(&str) -> i32,
+}
+
+/// Brings any Arrow batch whose columns are a subset of ours (by name, castable types) to [`schema`].
+///
+/// Missing columns become null; `id`, `organisation_id`, `created_at` and the partition columns are filled in where they are
+/// missing or null. An unknown column or a type that cannot be cast is an error that names it.
+pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let own = schema();
+    if let Some(field) = batch.schema().fields().iter().find(|field| own.field_with_name(field.name()).is_err()) {
+        let known = own.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+        return Err(Error::invalid(format!("column `{}` is unknown; the columns are {known}", field.name())));
+    }
+    let mut columns = Vec::with_capacity(own.fields().len());
+    for field in &own.fields()[..own.fields().len() - 2] {
+        let column = match batch.column_by_name(field.name()) {
+            None => new_null_array(field.data_type(), rows),
+            Some(column) => conform(column, field.data_type()).map_err(|cause| {
+                Error::invalid(format!(
+                    "column `{}` has type {}, which cannot become {}",
+                    field.name(),
+                    column.data_type(),
+                    field.data_type()
+                ))
+                .with_source(cause)
+            })?,
+        };
+        columns.push(match field.name().as_str() {
+            "id" => fill_text(&column, |_| (defaults.new_id)()),
+            "organisation_id" => fill_text(&column, |_| "default".to_owned()),
+            "created_at" => fill_time(&column, defaults.now_micros),
+            _ => column,
+        });
+    }
+    let organisation = columns[own.index_of("organisation_id").unwrap_or(1)].as_string_view();
+    let retention: Int32Array =
+        organisation.iter().map(|name| Some((defaults.retention_days)(name.unwrap_or("default")))).collect();
+    columns.push(Arc::new(retention));
+    Ok(with_date(columns))
+}
+
+/// Casts a column to our type; struct and map children are taken by name and place.
+fn conform(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, arrow::error::ArrowError> {
+    if column.data_type() == to {
+        return Ok(Arc::clone(column));
+    }
+    if let (DataType::Struct(fields), Some(from)) = (to, column.as_struct_opt()) {
+        return conform_struct(from, fields);
+    }
+    cast(column, to)
+}
+
+fn conform_struct(from: &StructArray, fields: &Fields) -> Result<ArrayRef, arrow::error::ArrowError> {
+    let children = fields
+        .iter()
+        .map(|field| match from.column_by_name(field.name()) {
+            Some(child) => cast(child, field.data_type()),
+            None => Ok(new_null_array(field.data_type(), from.len())),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Arc::new(StructArray::try_new(fields.clone(), children, from.nulls().cloned())?))
+}
+
+fn fill_text(column: &ArrayRef, mut value: impl FnMut(usize) -> String) -> ArrayRef {
+    if column.null_count() == 0 {
+        return Arc::clone(column);
+    }
+    let text = column.as_string_view();
+    let filled: StringViewArray = (0..text.len())
+        .map(|row| Some(if text.is_null(row) { value(row) } else { text.value(row).to_owned() }))
+        .collect();
+    Arc::new(filled)
+}
+
+fn fill_time(column: &ArrayRef, now_micros: i64) -> ArrayRef {
+    if column.null_count() == 0 {
+        return Arc::clone(column);
+    }
+    let filled: TimestampMicrosecondArray =
+        column.as_primitive::<TimestampMicrosecondType>().iter().map(|at| Some(at.unwrap_or(now_micros))).collect();
+    Arc::new(filled.with_timezone("UTC"))
+}

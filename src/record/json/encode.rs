@@ -1,0 +1,333 @@
+//! Arrow to JSON lines: the native form of whole records, or chosen columns in a chosen order.
+//!
+//! Columns are looked up and cast once a batch; a row is then a walk over typed cells that append bytes. Bodies and headers
+//! are appended as they are: what is stored is valid JSON on one line (see [`embeddable`](super::embeddable)).
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Float64Array, Int32Array, Int64Array, MapArray, RecordBatch,
+    StringArray, StringViewArray, StructArray, TimestampMicrosecondArray,
+};
+use arrow::compute::{cast, nullif};
+use arrow::datatypes::{DataType, Date32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use serde::Serialize;
+
+use super::decode::Part;
+use super::text::write_string;
+use super::time;
+use crate::error::{Error, Result};
+use crate::record::{COLUMNS, DATE, Kind, RETENTION_DAYS, column};
+
+/// Writes the rows of batches as JSON lines.
+#[derive(Debug)]
+pub struct Encoder {
+    items: Vec<Item>,
+    /// Whether null fields are left out, as in the native form.
+    sparse: bool,
+}
+
+/// One key of the line.
+#[derive(Debug)]
+struct Item {
+    /// `,"name":`
+    key: Vec<u8>,
+    name: String,
+    form: Form,
+}
+
+/// What the value of a key is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Scalar(Kind),
+    Day,
+    /// One JSON text of the message column of that name.
+    Leaf(&'static str, Part),
+    /// Both, as an object.
+    Message(&'static str),
+    Tags(TagForm),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TagForm {
+    Object,
+    Keys,
+    Values,
+}
+
+/// The names beyond the columns of the table.
+const FURTHER: [&str; 8] = [
+    "request.body",
+    "request.headers",
+    "response.body",
+    "response.headers",
+    "metadata.key",
+    "metadata.value",
+    RETENTION_DAYS,
+    DATE,
+];
+
+impl Encoder {
+    /// An encoder of the columns named, each always present and in that order; without names, of the native form: every
+    /// column in the order of the table, without those that are null.
+    pub fn new(columns: Option<&[String]>) -> Result<Self> {
+        let Some(columns) = columns else {
+            let items = COLUMNS.iter().map(|column| Item::new(column.name)).collect::<Result<_>>()?;
+            return Ok(Self { items, sparse: true });
+        };
+        if columns.is_empty() {
+            return Err(Error::invalid(format!("no column is named; name at least one of {}", known())));
+        }
+        if let Some((_, twice)) = columns.iter().enumerate().find(|(at, name)| columns[..*at].contains(name)) {
+            return Err(Error::invalid(format!(
+                "column `{twice}` is named twice; name each of {} at most once",
+                known()
+            )));
+        }
+        let items = columns.iter().map(|name| Item::new(name)).collect::<Result<_>>()?;
+        Ok(Self { items, sparse: false })
+    }
+
+    /// The columns that a batch must have for [`encode`](Self::encode), without doubles.
+    ///
+    /// `request.body` and its like mean that member of the struct column alone, under this name, so that the other one is
+    /// never read; a batch may have the whole struct in its place.
+    pub fn projection(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for item in &self.items {
+            let needed = match item.form {
+                Form::Message(name) => vec![format!("{name}.body"), format!("{name}.headers")],
+                Form::Tags(_) => vec!["metadata".to_owned()],
+                _ => vec![item.name.clone()],
+            };
+            for name in needed {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        names
+    }
+
+    /// Appends one JSON object and a line break for each row.
+    pub fn encode(&self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
+        let columns = self.items.iter().map(|item| item.columns(batch)).collect::<Result<Vec<_>>>()?;
+        let cells: Vec<(&[u8], Cell<'_>)> =
+            self.items.iter().zip(&columns).map(|(item, columns)| (&item.key[..], item.cell(columns))).collect();
+        for row in 0..batch.num_rows() {
+            let start = out.len();
+            for (key, cell) in &cells {
+                let null = cell.is_null(row);
+                if null && self.sparse {
+                    continue;
+                }
+                out.extend_from_slice(key);
+                if null {
+                    out.extend_from_slice(b"null");
+                } else {
+                    cell.write(row, out);
+                }
+            }
+            // Every key brought a comma; the first one is where the object begins.
+            match out.get_mut(start) {
+                Some(comma) => *comma = b'{',
+                None => out.push(b'{'),
+            }
+            out.extend_from_slice(b"}\n");
+        }
+        Ok(())
+    }
+}
+
+fn known() -> String {
+    COLUMNS.iter().map(|column| column.name).chain(FURTHER).collect::<Vec<_>>().join(", ")
+}
+
+impl Item {
+    fn new(name: &str) -> Result<Self> {
+        let form = Form::named(name)
+            .ok_or_else(|| Error::invalid(format!("column `{name}` is unknown; the columns are {}", known())))?;
+        Ok(Self { key: format!(",\"{name}\":").into_bytes(), name: name.to_owned(), form })
+    }
+
+    /// The arrays of the batch that the value is made of, in the types that [`cell`](Self::cell) expects.
+    fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        match self.form {
+            Form::Scalar(kind) => Ok(vec![find(batch, &self.name, &kind.data_type())?]),
+            Form::Day => Ok(vec![find(batch, &self.name, &DataType::Date32)?]),
+            Form::Leaf(message, part) => Ok(vec![leaf(batch, message, part)?]),
+            Form::Message(name) => Ok(vec![leaf(batch, name, Part::Body)?, leaf(batch, name, Part::Headers)?]),
+            Form::Tags(_) => Ok(vec![find(batch, "metadata", &Kind::Tags.data_type())?]),
+        }
+    }
+
+    fn cell<'a>(&self, columns: &'a [ArrayRef]) -> Cell<'a> {
+        let first = &columns[0];
+        match self.form {
+            Form::Scalar(Kind::Int) => Cell::Int(first.as_primitive::<Int64Type>()),
+            Form::Scalar(Kind::Short) => Cell::Short(first.as_primitive::<Int32Type>()),
+            Form::Scalar(Kind::Float) => Cell::Float(first.as_primitive::<Float64Type>()),
+            Form::Scalar(Kind::Bool) => Cell::Bool(first.as_boolean()),
+            Form::Scalar(Kind::Time) => Cell::Time(first.as_primitive::<TimestampMicrosecondType>()),
+            Form::Scalar(Kind::Text | Kind::Tags | Kind::Message) => Cell::Text(first.as_string_view()),
+            Form::Day => Cell::Day(first.as_primitive::<Date32Type>()),
+            Form::Leaf(..) => Cell::Raw(first.as_string_view()),
+            Form::Message(_) => Cell::Message(first.as_string_view(), columns[1].as_string_view()),
+            Form::Tags(form) => {
+                let map: &MapArray = first.as_map();
+                Cell::Tags(form, map, map.keys().as_string::<i32>(), map.values().as_string::<i32>())
+            }
+        }
+    }
+}
+
+impl Form {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "metadata.key" => return Some(Self::Tags(TagForm::Keys)),
+            "metadata.value" => return Some(Self::Tags(TagForm::Values)),
+            RETENTION_DAYS => return Some(Self::Scalar(Kind::Short)),
+            DATE => return Some(Self::Day),
+            _ => {}
+        }
+        if let Some(column) = column(name) {
+            return Some(match column.kind {
+                Kind::Message => Self::Message(column.name),
+                Kind::Tags => Self::Tags(TagForm::Object),
+                kind => Self::Scalar(kind),
+            });
+        }
+        let (message, part) = name.split_once('.')?;
+        let message = column(message).filter(|column| column.kind == Kind::Message)?;
+        Some(Self::Leaf(message.name, Part::named(part)?))
+    }
+}
+
+/// The column of that name, in that type.
+fn find(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef> {
+    let column = batch
+        .column_by_name(name)
+        .ok_or_else(|| Error::internal(format!("the batch to encode has no column `{name}`")))?;
+    conform(column, name, to)
+}
+
+fn conform(column: &ArrayRef, name: &str, to: &DataType) -> Result<ArrayRef> {
+    if column.data_type() == to {
+        return Ok(Arc::clone(column));
+    }
+    cast(column, to).map_err(|cause| {
+        let message = format!("column `{name}` to encode has type {}, which cannot become {to}", column.data_type());
+        Error::internal(message).with_source(cause)
+    })
+}
+
+/// One JSON text of a message: from a column of its own, or out of the struct.
+fn leaf(batch: &RecordBatch, message: &str, part: Part) -> Result<ArrayRef> {
+    let name = format!("{message}.{}", part.name());
+    if batch.column_by_name(&name).is_some() {
+        return find(batch, &name, &DataType::Utf8View);
+    }
+    let whole = batch.column_by_name(message).and_then(|column| column.as_struct_opt());
+    let column: Option<(&StructArray, &ArrayRef)> =
+        whole.and_then(|whole| Some((whole, whole.column_by_name(part.name())?)));
+    let Some((whole, column)) = column else {
+        return Err(Error::internal(format!("the batch to encode has neither column `{name}` nor struct `{message}`")));
+    };
+    let column = conform(column, &name, &DataType::Utf8View)?;
+    match whole.logical_nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => Ok(column),
+        Some(nulls) => nullif(&column, &BooleanArray::new(!nulls.inner(), None))
+            .map_err(|cause| Error::internal(format!("cannot take `{name}` out of `{message}`")).with_source(cause)),
+    }
+}
+
+/// The values of one key in one batch.
+enum Cell<'a> {
+    Text(&'a StringViewArray),
+    Int(&'a Int64Array),
+    Short(&'a Int32Array),
+    Float(&'a Float64Array),
+    Bool(&'a BooleanArray),
+    Time(&'a TimestampMicrosecondArray),
+    Day(&'a Date32Array),
+    Raw(&'a StringViewArray),
+    Message(&'a StringViewArray, &'a StringViewArray),
+    Tags(TagForm, &'a MapArray, &'a StringArray, &'a StringArray),
+}
+
+impl Cell<'_> {
+    fn is_null(&self, row: usize) -> bool {
+        match self {
+            Self::Text(array) | Self::Raw(array) => array.is_null(row),
+            Self::Int(array) => array.is_null(row),
+            Self::Short(array) => array.is_null(row),
+            // JSON has no infinity and no NaN.
+            Self::Float(array) => array.is_null(row) || !array.value(row).is_finite(),
+            Self::Bool(array) => array.is_null(row),
+            Self::Time(array) => array.is_null(row),
+            Self::Day(array) => array.is_null(row),
+            Self::Message(body, headers) => body.is_null(row) && headers.is_null(row),
+            Self::Tags(_, map, _, values) => map.is_null(row) || entries(map, row).all(|at| values.is_null(at)),
+        }
+    }
+
+    /// Appends the value, which is not null.
+    fn write(&self, row: usize, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(array) => write_string(out, array.value(row)),
+            Self::Int(array) => write_number(out, array.value(row)),
+            Self::Short(array) => write_number(out, array.value(row)),
+            Self::Float(array) => write_number(out, array.value(row)),
+            Self::Bool(array) => out.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
+            Self::Time(array) => time::write(out, array.value(row)),
+            Self::Day(array) => time::write_day(out, array.value(row)),
+            Self::Raw(array) => out.extend_from_slice(array.value(row).as_bytes()),
+            Self::Message(body, headers) => write_message(out, row, body, headers),
+            Self::Tags(form, map, keys, values) => {
+                let present = entries(map, row).filter(|at| !values.is_null(*at));
+                write_tags(out, *form, present.map(|at| (keys.value(at), values.value(at))));
+            }
+        }
+    }
+}
+
+fn entries(map: &MapArray, row: usize) -> impl Iterator<Item = usize> {
+    let offsets = map.value_offsets();
+    offsets[row] as usize..offsets[row + 1] as usize
+}
+
+fn write_number(out: &mut Vec<u8>, number: impl Serialize) {
+    #[expect(clippy::expect_used, reason = "neither a number nor a vector of bytes can fail")]
+    serde_json::to_writer(out, &number).expect("a number");
+}
+
+fn write_message(out: &mut Vec<u8>, row: usize, body: &StringViewArray, headers: &StringViewArray) {
+    let mut lead: &[u8] = b"{";
+    for (array, key) in [(body, &b"\"body\":"[..]), (headers, b"\"headers\":")] {
+        if array.is_valid(row) {
+            out.extend_from_slice(lead);
+            out.extend_from_slice(key);
+            out.extend_from_slice(array.value(row).as_bytes());
+            lead = b",";
+        }
+    }
+    out.push(b'}');
+}
+
+fn write_tags<'a>(out: &mut Vec<u8>, form: TagForm, pairs: impl Iterator<Item = (&'a str, &'a str)>) {
+    let (mut lead, close) = if form == TagForm::Object { (b'{', b'}') } else { (b'[', b']') };
+    for (key, value) in pairs {
+        out.push(lead);
+        lead = b',';
+        match form {
+            TagForm::Object => {
+                write_string(out, key);
+                out.push(b':');
+                write_string(out, value);
+            }
+            TagForm::Keys => write_string(out, key),
+            TagForm::Values => write_string(out, value),
+        }
+    }
+    out.push(close);
+}

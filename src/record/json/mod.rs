@@ -1,0 +1,97 @@
+//! The one JSON form of a record, both ways: import, API answers and export share it.
+//!
+//! A record is one object on one line. Its keys are the columns of the table; `request` and `response` are objects of raw
+//! JSON (`body`, `headers`), `metadata` is an object of strings. [`parse`] reads it, and reads the spellings that other
+//! tools produce of it too (dotted keys, parallel arrays, numbers as text). [`Encoder`] writes it from Arrow.
+//!
+//! Guarantees: a body keeps the text that the client sent (digits, key order, doubled keys), without line breaks between
+//! its tokens; a key that is not a column is refused, so nothing is dropped in silence; no input makes this code panic;
+//! for a record that came through [`parse`], encode and parse again give the same line.
+
+mod decode;
+mod encode;
+mod text;
+mod time;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+pub use decode::parse;
+pub use encode::Encoder;
+pub use text::{check_json, embeddable};
+
+pub(crate) use decode::{Reader, derive, too_large};
+pub(crate) use text::{Form, next_special, unquote, write_string};
+pub(crate) use value::{Read, keep_last, list, members};
+
+/// The largest record, in bytes of its JSON text.
+pub const MAX_RECORD_BYTES: usize = 64 << 20;
+/// The deepest nesting of a body. Most readers of JSON stop at 128 levels, and a record's line adds two.
+pub const MAX_DEPTH: usize = 120;
+
+/// Why a record was refused: the field, a short excerpt of its value (never of a body, headers or metadata) and what it
+/// should have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field, `json` where the text is not a JSON object at all.
+    pub field: String,
+    /// The beginning of the value as it came; empty where it may be private or does not matter.
+    pub value: String,
+    /// What was expected.
+    pub expected: String,
+}
+
+/// Longest excerpt of a refused value, in characters.
+const EXCERPT_CHARS: usize = 60;
+
+impl FieldError {
+    /// A refusal that shows the beginning of the value.
+    pub(crate) fn new(field: &str, value: &str, expected: impl Into<String>) -> Self {
+        Self { field: excerpt(field), value: excerpt(value), expected: expected.into() }
+    }
+
+    /// A refusal of a value that may be private.
+    pub(crate) fn silent(field: &str, expected: impl Into<String>) -> Self {
+        Self::new(field, "", expected)
+    }
+}
+
+fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(EXCERPT_CHARS) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(EXCERPT_CHARS - 1).chain(['…']).collect(),
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.value.is_empty() {
+            write!(f, "field `{}`: expected {}", self.field, self.expected)
+        } else {
+            write!(f, "field `{}` is `{}`; expected {}", self.field, self.value, self.expected)
+        }
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+macro_rules! reader {
+    ($name:ident: Message) => {
+        json::Reader::Message(|record| &mut record.$name)
+    };
+    ($name:ident: $kind:ident) => {
+        json::Reader::Value(|record, raw| json::Read::read(&mut record.$name, stringify!($name), raw))
+    };
+}
+pub(super) use reader;
+
+macro_rules! fields {
+    ($($name:ident: $kind:ident;)*) => {
+        /// How the JSON value of each column gets into a [`Record`], in the order of the table.
+        pub(crate) const READERS: &[json::Reader] = &[$(json::reader!($name: $kind)),*];
+    };
+}
+pub(super) use fields;

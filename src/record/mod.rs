@@ -1,0 +1,199 @@
+//! The canonical record: one gateway call, and the one table of its columns.
+//!
+//! The table below is the only place that names columns. From it come the [`Record`] struct, the Arrow schema, the builder
+//! of batches and (in [`json`]) the JSON form. Names and units are Portkey's, so SQL reads as its documents do. What a
+//! source does not carry is null, never a made-up 0.
+//!
+//! A batch that travels through the engine has [`schema`]: the columns of the table, then the two partition columns
+//! `retention_days` and `date`, which become folders of the Delta table rather than columns of its files ([`file_schema`]).
+
+mod batch;
+pub mod json;
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use chrono::{DateTime, Utc};
+
+pub use batch::{Defaults, normalize, tighten};
+
+/// What a column holds, and so its Arrow type, its Rust type and its JSON form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8 text.
+    Text,
+    /// A signed 64-bit integer.
+    Int,
+    /// A signed 32-bit integer.
+    Short,
+    /// A 64-bit float.
+    Float,
+    /// `true` or `false`.
+    Bool,
+    /// A moment in UTC, to the microsecond; in JSON RFC 3339 with as many digits as it needs (at least milliseconds).
+    Time,
+    /// A map of text to text.
+    Tags,
+    /// Two JSON texts, `body` and `headers`: kept as they came, embedded as raw JSON in the JSON form.
+    Message,
+}
+
+/// One line of the table of columns.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Its name in SQL, Parquet and JSON.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// What it means, with its unit.
+    pub doc: &'static str,
+}
+
+/// The JSON texts of one side of a call. Each is valid JSON on one line, as the client sent it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Message {
+    /// The payload, usually an object.
+    pub body: Option<String>,
+    /// The headers, an object of strings.
+    pub headers: Option<String>,
+}
+
+macro_rules! rust_type {
+    (Text) => { Option<String> };
+    (Int) => { Option<i64> };
+    (Short) => { Option<i32> };
+    (Float) => { Option<f64> };
+    (Bool) => { Option<bool> };
+    (Time) => { Option<DateTime<Utc>> };
+    (Tags) => { Vec<(String, String)> };
+    (Message) => { Message };
+}
+
+macro_rules! columns {
+    ($($name:ident: $kind:ident, $doc:literal;)*) => {
+        /// The table of columns, in the order of the schema, without the partition columns.
+        pub const COLUMNS: &[Column] = &[$(Column { name: stringify!($name), kind: Kind::$kind, doc: $doc },)*];
+
+        /// One gateway call. `None` means that the source did not say.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Record {
+            $(#[doc = $doc] pub $name: rust_type!($kind),)*
+            /// Days to keep the record, 0 = for ever. The engine fills it in from the plan; a client's value is ignored.
+            pub retention_days: i32,
+        }
+
+        batch::builder!($($name: $kind;)*);
+        json::fields!($($name: $kind;)*);
+    };
+}
+pub(crate) use rust_type;
+
+columns! {
+    id: Text, "unique id of the record; a UUIDv7 where the client sends none";
+    organisation_id: Text, "organisation that the record belongs to; `default` where there is none";
+    workspace_slug: Text, "workspace within the organisation";
+    created_at: Time, "when the call was made, UTC, microseconds; arrival time where the client does not say";
+    is_success: Short, "1 if the response status is 200 to 299, else 0";
+    ai_org: Text, "provider, such as `openai`";
+    ai_model: Text, "model that answered";
+    req_units: Int, "tokens of the request";
+    res_units: Int, "tokens of the response";
+    total_units: Int, "tokens of both";
+    cost: Float, "cost in cents of `cost_currency`";
+    cost_currency: Text, "currency of the cost, `USD`";
+    request_url: Text, "URL of the provider that was called";
+    request_method: Text, "HTTP method of the call";
+    response_status_code: Short, "HTTP status of the response";
+    response_time: Int, "time to the response, ms, retries included; to the first token of a stream";
+    time_to_last_token: Int, "time to the last token of a stream, ms";
+    upstream_response_time: Int, "time that the provider took, ms";
+    cache_status: Text, "HIT, SEMANTIC HIT, MISS, SEMANTIC MISS, REFRESH or DISABLED";
+    cache_type: Text, "SIMPLE or SEMANTIC";
+    stream_mode: Bool, "whether the response was streamed";
+    retry_success_count: Short, "the retry that succeeded; 0 = none was needed, -1 = all failed";
+    mode: Text, "SINGLE, FALLBACK, LOADBALANCE or CONDITIONAL";
+    last_used_option: Text, "JSON path of the target that answered, such as `config.targets[1]`";
+    virtual_key: Text, "slug of the provider key that was used";
+    config: Text, "slug of the gateway config";
+    prompt_slug: Text, "slug of the prompt template";
+    prompt_version_id: Text, "version of the prompt template";
+    runtime: Text, "runtime of the client, such as `node`";
+    runtime_version: Text, "version of the runtime";
+    sdk_version: Text, "client library with its version";
+    trace_id: Text, "trace that the call belongs to";
+    span_id: Text, "span of the call";
+    parent_span_id: Text, "span that caused it";
+    span_name: Text, "name of the span";
+    internal_trace_id: Text, "groups the attempts of one call to the gateway";
+    user_id: Text, "end user: the `_user` of the metadata";
+    api_key_id: Text, "id of the API key that made the call";
+    source: Text, "what sent the record";
+    do_not_track: Bool, "true if the client asked that no content be kept";
+    metadata: Tags, "the caller's own keys and values";
+    request: Message, "what was sent: `request.body` and `request.headers`, JSON";
+    response: Message, "what came back: `response.body` and `response.headers`, JSON";
+}
+
+/// Partition column: days to keep, 0 = for ever.
+pub const RETENTION_DAYS: &str = "retention_days";
+/// Partition column: the UTC day of `created_at`.
+pub const DATE: &str = "date";
+
+/// Columns that a file is sorted by, in order, ascending.
+pub const SORT_KEY: [&str; 3] = ["organisation_id", "created_at", "id"];
+
+/// The schema of a batch within the engine: the table's columns and the partition columns.
+pub fn schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        let mut fields: Vec<Field> = COLUMNS.iter().map(field).collect();
+        fields.extend(partition_fields());
+        Arc::new(Schema::new(fields))
+    });
+    Arc::clone(&SCHEMA)
+}
+
+/// The schema of a Parquet file: the table's columns without the partition columns.
+pub fn file_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> =
+        LazyLock::new(|| Arc::new(Schema::new(COLUMNS.iter().map(field).collect::<Vec<_>>())));
+    Arc::clone(&SCHEMA)
+}
+
+/// The partition columns, in the order of the folders.
+pub fn partition_fields() -> [Field; 2] {
+    [Field::new(RETENTION_DAYS, DataType::Int32, true), Field::new(DATE, DataType::Date32, true)]
+}
+
+/// The column of that name, if there is one.
+pub fn column(name: &str) -> Option<&'static Column> {
+    COLUMNS.iter().find(|column| column.name == name)
+}
+
+fn field(column: &Column) -> Field {
+    Field::new(column.name, column.kind.data_type(), true)
+}
+
+impl Kind {
+    /// The Arrow type of a column of this kind.
+    pub fn data_type(self) -> DataType {
+        match self {
+            Self::Text => DataType::Utf8View,
+            Self::Int => DataType::Int64,
+            Self::Short => DataType::Int32,
+            Self::Float => DataType::Float64,
+            Self::Bool => DataType::Boolean,
+            Self::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Tags => {
+                let entry = Fields::from(vec![
+                    Field::new("key", DataType::Utf8, false),
+                    Field::new("value", DataType::Utf8, true),
+                ]);
+                DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entry), false)), false)
+            }
+            Self::Message => DataType::Struct(Fields::from(vec![
+                Field::new("body", DataType::Utf8View, true),
+                Field::new("headers", DataType::Utf8View, true),
+            ])),
+        }
+    }
+}

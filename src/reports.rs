@@ -1,0 +1,289 @@
+//! The named reports: what `sql/*.sql` hold, which parameters they take, and how values given as JSON become typed ones.
+//!
+//! A report is one file: a header of SQL comments (purpose, parameters, columns), a blank line, one `select` over `logs` or
+//! over another report. The header is the only place that describes a report; the command line, HTTP and the documents
+//! read it from here. Its lines are
+//!
+//! ```text
+//! -- purpose: one line
+//! -- param NAME: KIND = DEFAULT; doc              KIND: text, timestamp or integer; `text in a|b` allows only a and b
+//! -- column NAME: KIND; doc                       KIND: text, integer, float, timestamp or date
+//! ```
+//!
+//! A parameter stands in the SQL as `$NAME`. Null means "no restriction", written `($from is null or created_at >= $from)`:
+//! bound as typed literals before optimisation ([`bind`]), such tests fold away, and what is left is a plain comparison that
+//! prunes files. So a value is never part of the SQL text. A report doubles as a SQL view ([`Report::view_sql`]), with every
+//! parameter at its default ([`view_params`]). This file runs no query.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use datafusion::common::{ParamValues, ScalarValue};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// One report, as its header describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Its name, which is that of its file and of its view.
+    pub name: &'static str,
+    /// What it tells, in one line.
+    pub purpose: &'static str,
+    /// The parameters that it takes, in the order of the header.
+    pub params: Vec<Param>,
+    /// The columns that it answers with, in order.
+    pub columns: Vec<ReportColumn>,
+    /// The whole file: comments and one `select` with placeholders.
+    pub sql: &'static str,
+}
+
+/// A parameter of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Param {
+    /// Its name, without the `$`.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: ParamKind,
+    /// The only values that it takes; empty = any of its kind.
+    pub choices: Vec<&'static str>,
+    /// Its value where none is given, as text; `None` = null, no restriction.
+    pub default: Option<&'static str>,
+    /// What it decides.
+    pub doc: &'static str,
+}
+
+/// What a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamKind {
+    /// UTF-8 text.
+    Text,
+    /// A moment: RFC 3339, or a bare date, which is its first moment in UTC.
+    Timestamp,
+    /// A whole number, 0 or more.
+    Integer,
+}
+
+/// A column of a report's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportColumn {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: ColumnKind,
+    /// What it means, with its unit.
+    pub doc: &'static str,
+}
+
+/// What a column of an answer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// UTF-8 text.
+    Text,
+    /// A whole number.
+    Integer,
+    /// A 64-bit float.
+    Float,
+    /// A moment in UTC, to the microsecond.
+    Timestamp,
+    /// A day in UTC.
+    Date,
+}
+
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../sql/", $name, ".sql")))),*]
+    };
+}
+
+/// Name and text of each file, in the order in which they are listed: Status first, then money, then speed and failures.
+const FILES: &[(&str, &str)] = files![
+    "status",
+    "status_counts",
+    "cache",
+    "retries",
+    "fallbacks",
+    "usage_by_month",
+    "spend_by_model",
+    "latency",
+    "errors",
+];
+
+/// Every report.
+pub fn list() -> &'static [Report] {
+    static REPORTS: LazyLock<Vec<Report>> = LazyLock::new(|| {
+        #[expect(clippy::expect_used, reason = "the files are part of the program and a test parses each of them")]
+        FILES.iter().map(|(name, sql)| parse(name, sql)).collect::<Result<_>>().expect("well-formed report headers")
+    });
+    &REPORTS
+}
+
+/// The report of that name.
+pub fn find(name: &str) -> Result<&'static Report> {
+    list().iter().find(|report| report.name == name).ok_or_else(|| {
+        let names = join(list().iter().map(|report| report.name));
+        Error::not_found(format!("report `{name}` does not exist; the reports are {names}"))
+    })
+}
+
+/// The values of a report's placeholders: those given, and for the others the defaults. A given null is the default.
+pub fn bind(report: &Report, given: &BTreeMap<String, Value>) -> Result<ParamValues> {
+    if let Some(name) = given.keys().find(|name| report.params.iter().all(|param| param.name != name.as_str())) {
+        let names = join(report.params.iter().map(|param| param.name));
+        let report = report.name;
+        return Err(Error::invalid(format!("report `{report}` has no parameter `{name}`; its parameters are {names}")));
+    }
+    let values = report.params.iter().map(|param| {
+        let value = match given.get(param.name) {
+            None | Some(Value::Null) => param.default_value()?,
+            Some(value) => param.value(value)?,
+        };
+        Ok((param.name, value))
+    });
+    Ok(ParamValues::from(values.collect::<Result<Vec<_>>>()?))
+}
+
+/// The values of a report's placeholders when it is read as a SQL view: all defaults.
+pub fn view_params(report: &Report) -> ParamValues {
+    #[expect(clippy::expect_used, reason = "a header is only parsed if its defaults are values of their kind")]
+    bind(report, &BTreeMap::new()).expect("defaults that are values")
+}
+
+impl Report {
+    /// The query of its view: without the closing `order by` and `limit`, since a view has no order.
+    ///
+    /// DataFusion would keep the sort below whatever reads the view, and read the columns that it sorts by:
+    /// `select count(*) from status` would read and sort every id.
+    pub fn view_sql(&self) -> &'static str {
+        self.sql.rsplit_once("\norder by ").map_or(self.sql, |(query, _)| query)
+    }
+}
+
+impl Param {
+    fn default_value(&self) -> Result<ScalarValue> {
+        self.default.map_or_else(|| Ok(self.kind.null()), |text| self.value(&Value::String(text.to_owned())))
+    }
+
+    /// The typed value of a JSON one. Numbers may come as text, as a query string and a command line have nothing else.
+    fn value(&self, given: &Value) -> Result<ScalarValue> {
+        let typed = match (self.kind, given) {
+            (ParamKind::Text, Value::String(text)) => self.allows(text).then(|| ScalarValue::Utf8(Some(text.clone()))),
+            (ParamKind::Timestamp, Value::String(text)) => moment(text).map(timestamp),
+            (ParamKind::Integer, Value::String(text)) => text.trim().parse().ok().and_then(count),
+            (ParamKind::Integer, Value::Number(number)) => number.as_i64().and_then(count),
+            _ => None,
+        };
+        typed.ok_or_else(|| {
+            let shown = given.as_str().map_or_else(|| given.to_string(), str::to_owned);
+            Error::invalid(format!("parameter `{}` is `{shown}`; expected {}", self.name, self.expected()))
+        })
+    }
+
+    fn allows(&self, text: &str) -> bool {
+        self.choices.is_empty() || self.choices.contains(&text)
+    }
+
+    fn expected(&self) -> String {
+        match self.kind {
+            ParamKind::Text if self.choices.is_empty() => "a text".to_owned(),
+            ParamKind::Text => format!("one of {}", join(self.choices.iter().copied())),
+            ParamKind::Timestamp => "a date such as 2026-11-21 or a moment such as 2026-11-21T17:30:00Z".to_owned(),
+            ParamKind::Integer => "a whole number, 0 or more".to_owned(),
+        }
+    }
+}
+
+impl ParamKind {
+    /// A null of the type, so that a placeholder has the same type with a value and without.
+    fn null(self) -> ScalarValue {
+        match self {
+            Self::Text => ScalarValue::Utf8(None),
+            Self::Timestamp => ScalarValue::TimestampMicrosecond(None, Some("UTC".into())),
+            Self::Integer => ScalarValue::Int64(None),
+        }
+    }
+
+    /// Its word in a header.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Timestamp => "timestamp",
+            Self::Integer => "integer",
+        }
+    }
+}
+
+impl ColumnKind {
+    /// Its word in a header.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Integer => "integer",
+            Self::Float => "float",
+            Self::Timestamp => "timestamp",
+            Self::Date => "date",
+        }
+    }
+}
+
+fn moment(text: &str) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    match text.parse::<NaiveDate>() {
+        Ok(day) => Some(day.and_time(NaiveTime::MIN).and_utc()),
+        Err(_) => Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc()),
+    }
+}
+
+fn timestamp(at: DateTime<Utc>) -> ScalarValue {
+    ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into()))
+}
+
+fn count(number: i64) -> Option<ScalarValue> {
+    (number >= 0).then_some(ScalarValue::Int64(Some(number)))
+}
+
+fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Reads a file's header: the comment lines up to the first blank one.
+fn parse(name: &'static str, sql: &'static str) -> Result<Report> {
+    let mut report = Report { name, purpose: "", params: Vec::new(), columns: Vec::new(), sql };
+    for line in sql.lines().take_while(|line| !line.trim().is_empty()) {
+        let malformed = || Error::internal(format!("sql/{name}.sql: header line `{line}` is malformed"));
+        let (head, text) = line.strip_prefix("-- ").and_then(|rest| rest.split_once(": ")).ok_or_else(malformed)?;
+        match head.split_once(' ') {
+            None if head == "purpose" => report.purpose = text,
+            Some(("param", name)) => report.params.push(parse_param(name, text).ok_or_else(malformed)?),
+            Some(("column", name)) => report.columns.push(parse_column(name, text).ok_or_else(malformed)?),
+            _ => return Err(malformed()),
+        }
+    }
+    if report.purpose.is_empty() || report.columns.is_empty() {
+        return Err(Error::internal(format!("sql/{name}.sql: the header needs a purpose and columns")));
+    }
+    report.params.iter().try_for_each(|param| param.default_value().map(|_| ()))?;
+    Ok(report)
+}
+
+fn parse_param(name: &'static str, text: &'static str) -> Option<Param> {
+    let (declared, doc) = text.split_once("; ")?;
+    let (kind, default) = declared.split_once(" = ")?;
+    let (kind, choices) = match kind.split_once(" in ") {
+        Some((kind, choices)) => (kind, choices.split('|').collect()),
+        None => (kind, Vec::new()),
+    };
+    let kind = [ParamKind::Text, ParamKind::Timestamp, ParamKind::Integer].into_iter().find(|k| k.word() == kind)?;
+    Some(Param { name, kind, choices, default: (default != "null").then_some(default), doc })
+}
+
+fn parse_column(name: &'static str, text: &'static str) -> Option<ReportColumn> {
+    use ColumnKind::{Date, Float, Integer, Text, Timestamp};
+    let (kind, doc) = text.split_once("; ")?;
+    let kind = [Text, Integer, Float, Timestamp, Date].into_iter().find(|k| k.word() == kind)?;
+    Some(ReportColumn { name, kind, doc })
+}
+
+#[cfg(test)]
+mod tests;

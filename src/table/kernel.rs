@@ -1,0 +1,229 @@
+//! The Delta kernel as this crate uses it: its engine over our object store, its snapshots, and its errors as ours.
+//!
+//! The kernel is synchronous: it blocks the calling thread while its own runtime does the I/O. So every call into it
+//! runs on a blocking thread (see `Table::locked`), never on a thread of the caller's runtime. That runtime is one for the
+//! process: a checkpoint reads the log from within a task that writes, which a single-threaded executor would wait for
+//! for ever, and a runtime that a table owned would panic when the table is dropped inside async code.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use delta_kernel::committer::FileSystemCommitter;
+use delta_kernel::engine::arrow_conversion::TryFromArrow;
+use delta_kernel::engine::arrow_data::{ArrowEngineData, EngineDataArrowExt};
+use delta_kernel::engine_data::FilteredEngineData;
+use delta_kernel::schema::StructType;
+use delta_kernel::transaction::create_table::create_table;
+use delta_kernel::transaction::data_layout::DataLayout;
+use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
+use delta_kernel::{KernelError, KernelResult, Snapshot, SnapshotRef};
+use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
+use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
+use object_store::ObjectStore;
+use parking_lot::Mutex;
+use url::Url;
+
+use super::actions;
+use super::index::DataFile;
+use super::{Commit, FileIndex};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record;
+use crate::store::durable;
+
+pub type Engine = DefaultEngine<TokioMultiThreadExecutor>;
+
+/// What the log names as the program that wrote a version.
+const WRITER: &str = concat!("gatelog/", env!("CARGO_PKG_VERSION"));
+
+/// The kernel's engine over a store.
+pub fn engine(object_store: Arc<dyn ObjectStore>) -> Result<Engine> {
+    Ok(DefaultEngineBuilder::new(object_store).with_task_executor(executor()?).build())
+}
+
+fn executor() -> Result<Arc<TokioMultiThreadExecutor>> {
+    static EXECUTOR: Mutex<Option<Arc<TokioMultiThreadExecutor>>> = Mutex::new(None);
+    let mut shared = EXECUTOR.lock();
+    if let Some(executor) = &*shared {
+        return Ok(Arc::clone(executor));
+    }
+    let executor = TokioMultiThreadExecutor::new_owned_runtime(Some(2), None);
+    let executor = Arc::new(executor.map_err(|e| error("cannot start the runtime of the table log", e))?);
+    Ok(Arc::clone(shared.insert(executor)))
+}
+
+/// Writes version 0. False if another writer was first.
+pub fn create(engine: &Engine, url: &Url, columns: &Schema) -> KernelResult<bool> {
+    let mut fields: Vec<_> = columns.fields().iter().cloned().collect();
+    fields.extend(record::partition_fields().map(Arc::new));
+    let schema = StructType::try_from_arrow(&Schema::new(fields))?;
+    let statistics = actions::STATISTICS.into_iter().filter(|name| columns.field_with_name(name).is_ok());
+    let properties = [
+        ("delta.dataSkippingStatsColumns", statistics.collect::<Vec<_>>().join(",")),
+        // Old log files tell a vacuum which data files other readers may still use.
+        ("delta.enableExpiredLogCleanup", "false".to_owned()),
+    ];
+    let created = create_table(url.as_str(), Arc::new(schema), WRITER, false)
+        .with_table_properties(properties)
+        .with_data_layout(DataLayout::partitioned([record::RETENTION_DAYS, record::DATE]))
+        .build(engine, Box::new(FileSystemCommitter::new()))
+        .and_then(|transaction| transaction.commit(engine));
+    match created {
+        Ok(CommitResult::Committed(_)) => Ok(true),
+        Ok(CommitResult::Conflicted(_)) | Err(KernelError::TableAlreadyExistsAtPath(_)) => Ok(false),
+        Ok(CommitResult::Retryable(failed)) => Err(failed.error),
+        Err(e) => Err(e),
+    }
+}
+
+/// The newest version of the table.
+pub fn snapshot(engine: &Engine, url: &Url) -> KernelResult<SnapshotRef> {
+    Snapshot::builder_for(url.as_str()).build(engine)
+}
+
+/// The newest version, from an older one without reading what that one knows.
+pub fn newer(engine: &Engine, snapshot: &SnapshotRef) -> KernelResult<SnapshotRef> {
+    Snapshot::builder_from(Arc::clone(snapshot)).build(engine)
+}
+
+/// Refuses a table whose columns are not those that this program reads and writes.
+pub fn check_columns(snapshot: &Snapshot, columns: &Schema) -> Result<()> {
+    let wanted = StructType::try_from_arrow(columns)
+        .map_err(|e| Error::internal("cannot convert the columns of the table").with_source(e))?;
+    let schema = snapshot.schema();
+    for column in wanted.fields() {
+        let found = schema.field(column.name()).map(|field| field.data_type());
+        if found != Some(column.data_type()) {
+            let found = found.map_or_else(|| "missing".to_owned(), ToString::to_string);
+            return Err(Error::damaged(format!(
+                "column `{}` of the table is {found} where `{}` is expected",
+                column.name(),
+                column.data_type()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Every file of a version.
+pub fn files(engine: &Engine, snapshot: &SnapshotRef) -> Result<Vec<DataFile>> {
+    let failed = |e| error("cannot read the files of the table", e);
+    let scan = Arc::clone(snapshot).scan_builder().without_row_transforms().build().map_err(failed)?;
+    let mut files = Vec::new();
+    for found in scan.scan_metadata(engine).map_err(failed)? {
+        files.extend(actions::scanned(&selected(found.map_err(failed)?.scan_files)?)?);
+    }
+    Ok(files)
+}
+
+/// The index of `snapshot`, from that of an older version and the log entries between.
+pub fn advance(engine: &Engine, index: &FileIndex, snapshot: &SnapshotRef) -> Result<FileIndex> {
+    let failed = |e| error("cannot read the new versions of the table", e);
+    let version = snapshot.version();
+    let builder = Arc::clone(snapshot).incremental_scan_builder(index.version);
+    let Some(mut stream) = builder.build(engine).map_err(failed)? else {
+        // A checkpoint took the place of the entries between.
+        return Ok(FileIndex::default().apply(version, files(engine, snapshot)?, []));
+    };
+    let mut added = Vec::new();
+    for batch in stream.by_ref() {
+        added.extend(actions::logged(&selected(batch.map_err(failed)?)?)?);
+    }
+    let summary = stream.into_summary().map_err(failed)?;
+    Ok(index.apply(version, added, summary.removes.iter().map(|key| key.path())))
+}
+
+fn selected(rows: FilteredEngineData) -> Result<RecordBatch> {
+    rows.apply_selection_vector().try_into_record_batch().map_err(|e| error("cannot read log entries", e))
+}
+
+/// What came of one attempt to commit.
+pub enum Attempt {
+    /// It is the version of this snapshot.
+    Committed(SnapshotRef),
+    /// The version is taken, by another writer or by an earlier attempt of ours whose answer was lost.
+    Conflict,
+    /// It failed, or succeeded and the answer was lost.
+    Unclear(KernelError),
+}
+
+/// Tries once to commit on top of `snapshot`; `removed` are the files that `commit` removes.
+pub fn attempt(engine: &Engine, snapshot: &SnapshotRef, commit: &Commit, removed: &[Arc<DataFile>]) -> Result<Attempt> {
+    let failed = |e| error("cannot prepare a commit", e);
+    let mut builder = Arc::clone(snapshot).update_table(operation(commit.operation), WRITER, commit.data_change);
+    if !commit.add.is_empty() && removed.is_empty() && commit.data_change {
+        builder = builder.with_blind_append();
+    }
+    if let Some((app, version)) = &commit.app {
+        builder = builder.with_transaction_id(app, *version);
+    }
+    let mut transaction = builder.build(engine, Box::new(FileSystemCommitter::new())).map_err(failed)?;
+    if !commit.add.is_empty() {
+        transaction.add_files(Box::new(ArrowEngineData::new(actions::added(&commit.add)?)));
+    }
+    if !removed.is_empty() {
+        let rows = actions::removed(removed.iter().map(AsRef::as_ref))?;
+        transaction.remove_files(FilteredEngineData::with_all_rows_selected(Box::new(ArrowEngineData::new(rows))));
+    }
+    Ok(match transaction.commit(engine) {
+        Ok(CommitResult::Committed(committed)) => match committed.post_commit_snapshot() {
+            Some(snapshot) => Attempt::Committed(Arc::clone(snapshot)),
+            None => Attempt::Conflict,
+        },
+        Ok(CommitResult::Conflicted(_)) => Attempt::Conflict,
+        Ok(CommitResult::Retryable(failed)) => Attempt::Unclear(failed.error),
+        Err(e) => Attempt::Unclear(e),
+    })
+}
+
+fn operation(name: &str) -> UpdateTableOperation {
+    use UpdateTableOperation::{Custom, Delete, Optimize, Write};
+    [Write, Delete, Optimize]
+        .into_iter()
+        .find(|operation| operation.as_str() == name)
+        .unwrap_or_else(|| Custom(name.to_owned()))
+}
+
+/// Whether the write did not last although it may be readable.
+pub fn is_sync_failure(error: &KernelError) -> bool {
+    // The kernel's errors do not name the store's error as their source.
+    match error {
+        KernelError::Backtraced { source, .. } => is_sync_failure(source),
+        KernelError::ObjectStore(e) => durable::is_sync_failure(e),
+        KernelError::IOError(e) => durable::is_sync_failure(e),
+        _ => false,
+    }
+}
+
+/// An error of the kernel as one of ours: the store failed, the log is damaged, or a defect of gatelog.
+pub fn error(what: &str, source: KernelError) -> Error {
+    let source = bare(source);
+    let kind = match &source {
+        KernelError::ObjectStore(_) | KernelError::IOError(_) | KernelError::Reqwest(_) => ErrorKind::Storage,
+        KernelError::Arrow(_)
+        | KernelError::Parquet(_)
+        | KernelError::MalformedJson(_)
+        | KernelError::FileNotFound(_)
+        | KernelError::EmptyLog
+        | KernelError::MissingVersion(_)
+        | KernelError::MissingMetadata
+        | KernelError::MissingProtocol
+        | KernelError::MissingMetadataAndProtocol
+        | KernelError::InvalidProtocol(_)
+        | KernelError::InvalidLogPath(_)
+        | KernelError::InvalidLogSegment(_)
+        | KernelError::InvalidCheckpoint(_)
+        | KernelError::MissingData(_)
+        | KernelError::Unsupported(_) => ErrorKind::Damaged,
+        _ => ErrorKind::Internal,
+    };
+    Error::new(kind, what).with_source(source)
+}
+
+/// The error without the backtrace that the kernel puts into its text.
+fn bare(error: KernelError) -> KernelError {
+    match error {
+        KernelError::Backtraced { source, .. } => bare(*source),
+        error => error,
+    }
+}

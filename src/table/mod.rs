@@ -1,0 +1,283 @@
+//! A Delta table: its files, its versions, and the one way to change it.
+//!
+//! A [`Table`] is a handle; clones share it. It keeps the newest known version as a [`FileIndex`], built once at open and
+//! carried from version to version by what each commit added and removed, so neither a commit nor a refresh reads the table
+//! again. It guarantees:
+//!
+//! - a commit is one version of the log, whole or not at all, and never two, though its answer was lost or another writer
+//!   came between (see [`Table::commit`]);
+//! - calls do not block the async runtime, and a caller that stops waiting does not stop a commit half-way;
+//! - what other programs may have written (checkpoints, optimised files) is followed, and what this program could not
+//!   read right (deletion vectors, foreign partitions) is refused as damage.
+//!
+//! The kernel's transactions are the truth about who committed what; nothing here is remembered outside the log.
+
+mod actions;
+mod commit;
+mod index;
+mod kernel;
+mod vacuum;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::datatypes::Schema;
+use delta_kernel::SnapshotRef;
+use futures::StreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parking_lot::RwLock;
+use url::Url;
+
+pub use commit::Commit;
+pub use index::{DataFile, FileIndex, Partition};
+pub use vacuum::Orphan;
+
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// A Delta table. Clones are handles on the same one.
+#[derive(Clone, Debug)]
+pub struct Table {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    url: Url,
+    path: Path,
+    object_store: Arc<dyn ObjectStore>,
+    engine: kernel::Engine,
+    index: RwLock<Arc<FileIndex>>,
+    checkpoint: AtomicU64,
+    writer: Arc<tokio::sync::Mutex<Writer>>,
+}
+
+/// What only one commit at a time may use.
+#[derive(Debug)]
+struct Writer {
+    snapshot: SnapshotRef,
+    /// Application transactions as of `snapshot`, as far as they were asked for.
+    apps: HashMap<String, Option<i64>>,
+}
+
+impl Table {
+    /// Opens the table of that name, or makes it with these columns and the partitions `retention_days` and `date`.
+    pub async fn create_or_open(store: &Store, name: &str, columns: &Schema) -> Result<Self> {
+        if !exists(store, name).await? {
+            create(store, name, columns).await?;
+        }
+        let table = Self::load(store, name).await?;
+        let wanted = columns.clone();
+        table.locked(move |_, writer| kernel::check_columns(&writer.snapshot, &wanted)).await?;
+        Ok(table)
+    }
+
+    /// Opens the table of that name to read it; none if there is no such table yet.
+    pub async fn open(store: &Store, name: &str) -> Result<Option<Self>> {
+        if !exists(store, name).await? {
+            return Ok(None);
+        }
+        Self::load(store, name).await.map(Some)
+    }
+
+    async fn load(store: &Store, name: &str) -> Result<Self> {
+        let (url, path) = (store.table_url(name)?, store.table_path(name));
+        let object_store = Arc::clone(store.object_store());
+        let checkpoint = last_checkpoint(&object_store, &path).await?;
+        let name = name.to_owned();
+        blocking(move || {
+            let engine = kernel::engine(Arc::clone(&object_store))?;
+            let snapshot = kernel::snapshot(&engine, &url)
+                .map_err(|e| kernel::error(&format!("cannot open table `{name}`"), e))?;
+            let files = kernel::files(&engine, &snapshot)?;
+            let index = FileIndex::default().apply(snapshot.version(), files, []);
+            let writer = Arc::new(tokio::sync::Mutex::new(Writer { snapshot, apps: HashMap::new() }));
+            let (index, checkpoint) = (RwLock::new(Arc::new(index)), AtomicU64::new(checkpoint));
+            Ok(Self { inner: Arc::new(Inner { name, url, path, object_store, engine, index, checkpoint, writer }) })
+        })
+        .await
+    }
+
+    /// Name of the table.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// URL of the table; ends with `/`.
+    pub fn url(&self) -> &Url {
+        &self.inner.url
+    }
+
+    /// The object store that the table lies in.
+    pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner.object_store
+    }
+
+    /// Path of a file of the table in the object store.
+    pub fn object_store_path(&self, file: &DataFile) -> Path {
+        self.inner.object_path(&file.path)
+    }
+
+    /// The newest version that this handle knows.
+    pub fn index(&self) -> Arc<FileIndex> {
+        self.inner.index()
+    }
+
+    /// The version of the application transaction of that id, as of [`Table::index`]; none if it never committed.
+    pub async fn app_version(&self, app_id: &str) -> Result<Option<i64>> {
+        let app_id = app_id.to_owned();
+        self.locked(move |inner, writer| inner.app_version(writer, &app_id)).await
+    }
+
+    /// Commits, and gives the index of the version that holds the commit.
+    ///
+    /// It is committed once: a commit whose application transaction the table already shows, or whose files it already has,
+    /// counts as committed. Where another writer came between it is tried again on top of the newer version, as long
+    /// as every file that it removes is still there (else [`crate::error::ErrorKind::NotFound`]: plan again). An error means that
+    /// it is not known to be committed, or that the disk could not keep it: stop writing.
+    pub async fn commit(&self, commit: Commit) -> Result<Arc<FileIndex>> {
+        self.locked(move |inner, writer| inner.commit(writer, &commit)).await
+    }
+
+    /// Goes to the newest version of the table.
+    pub async fn refresh(&self) -> Result<Arc<FileIndex>> {
+        self.locked(|inner, writer| {
+            inner.refresh(writer)?;
+            Ok(inner.index())
+        })
+        .await
+    }
+
+    /// Writes a checkpoint of the newest known version, so that opening need not read the versions before it. Commits go on
+    /// meanwhile. Gives the version.
+    pub async fn checkpoint(&self) -> Result<u64> {
+        let snapshot = self.locked(|_, writer| Ok(Arc::clone(&writer.snapshot))).await?;
+        let inner = Arc::clone(&self.inner);
+        let written = blocking(move || {
+            let (_, written) = snapshot.checkpoint(&inner.engine, None).map_err(|e| inner.failed("checkpoint", e))?;
+            Ok(written)
+        })
+        .await?;
+        let version = written.version();
+        self.inner.checkpoint.fetch_max(version, Ordering::Relaxed);
+        self.locked(move |inner, writer| {
+            // Commits that follow build on a snapshot that need not carry the entries before the checkpoint.
+            let newest = kernel::newer(&inner.engine, &written).map_err(|e| inner.failed("refresh", e))?;
+            if newest.version() >= writer.snapshot.version() { inner.advance(writer, newest) } else { Ok(()) }
+        })
+        .await?;
+        Ok(version)
+    }
+
+    /// How many versions an open would have to read after the last checkpoint.
+    pub fn commits_since_checkpoint(&self) -> u64 {
+        self.inner.index().version.saturating_sub(self.inner.checkpoint.load(Ordering::Relaxed))
+    }
+
+    /// Runs kernel work with the writer's lock on a blocking thread. The work ends even if the caller stops waiting.
+    async fn locked<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner, &mut Writer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        let mut writer = Arc::clone(&inner.writer).lock_owned().await;
+        blocking(move || work(&inner, &mut writer)).await
+    }
+}
+
+impl Inner {
+    fn index(&self) -> Arc<FileIndex> {
+        Arc::clone(&self.index.read())
+    }
+
+    fn object_path(&self, path: &str) -> Path {
+        let relative = Path::from_url_path(path).unwrap_or_else(|_| Path::from(path));
+        self.path.parts().chain(relative.parts()).collect()
+    }
+
+    fn failed(&self, what: &str, source: delta_kernel::KernelError) -> Error {
+        kernel::error(&format!("cannot {what} table `{}`", self.name), source)
+    }
+
+    fn app_version(&self, writer: &mut Writer, app_id: &str) -> Result<Option<i64>> {
+        if let Some(known) = writer.apps.get(app_id) {
+            return Ok(*known);
+        }
+        let found = writer.snapshot.get_app_id_version(app_id, &self.engine);
+        let found = found.map_err(|e| self.failed("read the transactions of", e))?;
+        writer.apps.insert(app_id.to_owned(), found);
+        Ok(found)
+    }
+
+    fn refresh(&self, writer: &mut Writer) -> Result<()> {
+        let newest = kernel::newer(&self.engine, &writer.snapshot).map_err(|e| self.failed("refresh", e))?;
+        self.advance(writer, newest)
+    }
+
+    /// Makes `snapshot`, which is not older than what the writer has, the newest known version.
+    fn advance(&self, writer: &mut Writer, snapshot: SnapshotRef) -> Result<()> {
+        let index = self.index();
+        if snapshot.version() > index.version {
+            let next = kernel::advance(&self.engine, &index, &snapshot)?;
+            writer.apps.clear();
+            *self.index.write() = Arc::new(next);
+        }
+        writer.snapshot = snapshot;
+        Ok(())
+    }
+}
+
+async fn exists(store: &Store, name: &str) -> Result<bool> {
+    let log = store.table_path(name).join("_delta_log");
+    match store.object_store().list(Some(&log)).next().await {
+        None | Some(Err(object_store::Error::NotFound { .. })) => Ok(false),
+        Some(Ok(_)) => Ok(true),
+        Some(Err(e)) => Err(Error::storage(format!("cannot list table `{name}`")).with_source(e)),
+    }
+}
+
+async fn create(store: &Store, name: &str, columns: &Schema) -> Result<()> {
+    store.create_table_folder(name)?;
+    let (url, object_store, columns) = (store.table_url(name)?, Arc::clone(store.object_store()), columns.clone());
+    let what = format!("cannot create table `{name}`");
+    let failed = blocking(move || {
+        Ok(match kernel::create(&kernel::engine(object_store)?, &url, &columns) {
+            Ok(_) => None,
+            Err(e) => Some((kernel::is_sync_failure(&e), kernel::error(&what, e))),
+        })
+    })
+    .await?;
+    match failed {
+        // The answer may have been lost: what counts is whether the table is there.
+        Some((unsynced, error)) if unsynced || !exists(store, name).await? => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Version of the last checkpoint, 0 if there is none: a table without one is read from version 0.
+async fn last_checkpoint(object_store: &Arc<dyn ObjectStore>, table: &Path) -> Result<u64> {
+    let path = table.clone().join("_delta_log").join("_last_checkpoint");
+    let bytes = match object_store.get(&path).await {
+        Ok(found) => found.bytes().await,
+        Err(e) => Err(e),
+    };
+    let bytes = match bytes {
+        Ok(bytes) => bytes,
+        Err(object_store::Error::NotFound { .. }) => return Ok(0),
+        Err(e) => return Err(Error::storage(format!("cannot read `{path}`")).with_source(e)),
+    };
+    // The file is a hint; the kernel finds checkpoints without it.
+    let hint: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+    Ok(hint.and_then(|hint| hint.get("version")?.as_u64()).unwrap_or(0))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(Error::internal("work on a table was broken off").with_source(e)))
+}

@@ -1,0 +1,132 @@
+//! Finding and deleting objects that no reader needs any more.
+//!
+//! An object may go if the current version does not name it, it is old enough not to be a file whose commit is still under
+//! way, and no version of the last while named it: a query, or another program, may be reading that version. The last is
+//! read from the log, whose entries say which files were removed when, so it holds across restarts too.
+
+use std::collections::HashSet;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt};
+use serde::Deserialize;
+
+use super::Table;
+use crate::error::{Error, Result};
+
+/// Log entries read at a time.
+const READS: usize = 16;
+
+/// An object below the table that nothing needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Path relative to the table, as the object store writes it.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+impl Table {
+    /// Parquet objects that were last modified before `older_than_ms` (since 1970-01-01), that the current version does not
+    /// name, and that no version since then named. Never anything of the log.
+    pub async fn orphans(&self, older_than_ms: i64) -> Result<Vec<Orphan>> {
+        let failed = |e| Error::storage(format!("cannot list table `{}`", self.name())).with_source(e);
+        let mut found = self.data_objects().await.map_err(failed)?;
+        found.retain(|object| object.last_modified.timestamp_millis() < older_than_ms);
+        // The version is read after the objects were listed, so it names every file of a commit in between.
+        let index = self.refresh().await?;
+        let mut used: HashSet<Path> = index.iter().map(|file| self.object_store_path(file)).collect();
+        if found.iter().any(|object| !used.contains(&object.location)) {
+            used.extend(self.removed_since(older_than_ms).await?);
+        }
+        found.retain(|object| !used.contains(&object.location));
+        Ok(found.iter().filter_map(|object| self.orphan(object)).collect())
+    }
+
+    /// Deletes objects that [`Table::orphans`] named. One that is gone already is no error; one that the current version
+    /// names is refused, and then nothing is deleted.
+    pub async fn remove_objects(&self, paths: &[String]) -> Result<()> {
+        let index = self.index();
+        let used: HashSet<Path> = index.iter().map(|file| self.object_store_path(file)).collect();
+        let wanted = paths.iter().map(|path| self.below(path)).collect::<Result<Vec<Path>>>()?;
+        for (path, object) in paths.iter().zip(&wanted) {
+            if used.contains(object) || path.starts_with(['_', '.']) || !path.ends_with(".parquet") {
+                return Err(Error::internal(format!("`{path}` is no orphan of table `{}`", self.name())));
+            }
+        }
+        let mut deleted = self.object_store().delete_stream(stream::iter(wanted).map(Ok).boxed());
+        while let Some(result) = deleted.next().await {
+            match result {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(e) => {
+                    return Err(
+                        Error::storage(format!("cannot delete files of table `{}`", self.name())).with_source(e)
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn data_objects(&self) -> object_store::Result<Vec<ObjectMeta>> {
+        let top = self.object_store().list_with_delimiter(Some(&self.inner.path)).await?;
+        let mut objects = top.objects;
+        for folder in top.common_prefixes {
+            // Delta keeps its own things, such as the log, in folders of such names.
+            if !folder.filename().is_some_and(|name| name.starts_with(['_', '.'])) {
+                objects.extend(self.object_store().list(Some(&folder)).try_collect::<Vec<_>>().await?);
+            }
+        }
+        objects.retain(|object| object.location.as_ref().ends_with(".parquet"));
+        Ok(objects)
+    }
+
+    /// The files that versions since then removed.
+    async fn removed_since(&self, ms: i64) -> Result<Vec<Path>> {
+        let failed = |e| Error::storage(format!("cannot read the log of table `{}`", self.name())).with_source(e);
+        let log = self.inner.path.clone().join("_delta_log");
+        let entries: Vec<ObjectMeta> = self.object_store().list(Some(&log)).try_collect().await.map_err(failed)?;
+        let recent = entries
+            .into_iter()
+            .filter(|entry| entry.location.extension() == Some("json") && entry.last_modified.timestamp_millis() >= ms);
+        let reads = recent.map(|entry| async move { self.object_store().get(&entry.location).await?.bytes().await });
+        let mut texts = stream::iter(reads).buffered(READS);
+        let mut paths = Vec::new();
+        while let Some(text) = texts.next().await {
+            paths.extend(self.removed_by(&text.map_err(failed)?)?);
+        }
+        Ok(paths)
+    }
+
+    fn removed_by(&self, entry: &[u8]) -> Result<Vec<Path>> {
+        let mut paths = Vec::new();
+        for action in serde_json::Deserializer::from_slice(entry).into_iter::<Action>() {
+            let action = action.map_err(|e| {
+                Error::damaged(format!("the log of table `{}` is malformed", self.name())).with_source(e)
+            })?;
+            paths.extend(action.remove.map(|removed| self.inner.object_path(&removed.path)));
+        }
+        Ok(paths)
+    }
+
+    fn orphan(&self, object: &ObjectMeta) -> Option<Orphan> {
+        let parts: Vec<_> = object.location.prefix_match(&self.inner.path)?.collect();
+        let path = parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/");
+        Some(Orphan { path, bytes: object.size })
+    }
+
+    fn below(&self, path: &str) -> Result<Path> {
+        Path::parse(format!("{}/{path}", self.inner.path))
+            .map_err(|e| Error::internal(format!("`{path}` is no path of an object")).with_source(e))
+    }
+}
+
+#[derive(Deserialize)]
+struct Action {
+    remove: Option<Removed>,
+}
+
+#[derive(Deserialize)]
+struct Removed {
+    path: String,
+}

@@ -1,0 +1,93 @@
+//! The View: one consistent set of table files and rows that are not yet in them, and the cell that holds the current one.
+//!
+//! Every change of what a query may see (an append, a freeze, a flush or a compaction that committed) is one step under one
+//! lock, so a query that takes a View misses no acked row and sees none twice, whatever goes on meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::RecordBatch;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::memtable::{Frozen, Live};
+use crate::table::FileIndex;
+
+/// What one query reads.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The table's files.
+    pub files: Arc<FileIndex>,
+    /// Rows that are in none of them.
+    pub memory: Vec<RecordBatch>,
+}
+
+/// The current View, and what it is made of.
+#[derive(Debug)]
+pub struct Shelf(Mutex<Contents>);
+
+#[derive(Debug)]
+struct Contents {
+    files: Arc<FileIndex>,
+    frozen: VecDeque<Arc<Frozen>>,
+    live: Live,
+}
+
+impl Shelf {
+    /// A shelf with the table's files and no rows in memory.
+    pub fn new(files: Arc<FileIndex>) -> Self {
+        Self(Mutex::new(Contents { files, frozen: VecDeque::new(), live: Live::default() }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        // Every change below is complete or not begun when something panics, so a poisoned lock still holds the truth.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a query that starts now reads.
+    pub fn view(&self) -> View {
+        let contents = self.lock();
+        let frozen = contents.frozen.iter().flat_map(|frozen| frozen.chunks.iter());
+        let memory = frozen.chain(contents.live.chunks()).cloned().collect();
+        View { files: Arc::clone(&contents.files), memory }
+    }
+
+    /// Shows a batch that the log holds durably; answers the bytes of live rows.
+    pub fn insert(&self, batch: RecordBatch, sequence: u64, now_micros: i64, permit: Option<OwnedSemaphorePermit>) -> u64 {
+        let mut contents = self.lock();
+        contents.live.insert(batch, sequence, now_micros, permit);
+        contents.live.bytes()
+    }
+
+    /// Ends the live memtable, if it holds rows.
+    pub fn freeze(&self) {
+        let mut contents = self.lock();
+        if let Some(frozen) = contents.live.freeze() {
+            contents.frozen.push_back(Arc::new(frozen));
+        }
+    }
+
+    /// The oldest memtable that waits for a flush.
+    pub fn oldest_frozen(&self) -> Option<Arc<Frozen>> {
+        self.lock().frozen.front().map(Arc::clone)
+    }
+
+    /// Takes a flush over: its files come in and the oldest frozen memtable goes, in one step.
+    pub fn flushed(&self, files: Arc<FileIndex>) {
+        let mut contents = self.lock();
+        contents.frozen.pop_front();
+        contents.files = files;
+    }
+
+    /// Takes over a table version that holds the same rows in other files.
+    pub fn rewritten(&self, files: Arc<FileIndex>) {
+        self.lock().files = files;
+    }
+
+    /// Rows and bytes in memory, and when the oldest live row came.
+    pub fn memory(&self) -> (u64, u64, Option<i64>) {
+        let contents = self.lock();
+        let rows = contents.live.rows() + contents.frozen.iter().map(|frozen| frozen.rows).sum::<u64>();
+        let bytes = contents.live.bytes() + contents.frozen.iter().map(|frozen| frozen.bytes).sum::<u64>();
+        (rows, bytes, contents.live.oldest_micros())
+    }
+}

@@ -1,0 +1,202 @@
+//! The bytes of a segment: its header and its frames, and what a reader may conclude from bytes that are wrong.
+//!
+//! ```text
+//! header   magic "GLWAL001" | wal id 16 | first sequence u64 | schema length u32 | schema (Arrow IPC) | crc32 u32
+//! frame    magic "GLFR" | payload length u32 | sequence u64 | durable u64 | crc32 u32 | payload
+//! ```
+//! Integers are little-endian. A checksum covers everything of its header or frame but itself. The payload is one Arrow IPC
+//! record batch message; the schema message that it needs stands once, in the header.
+//!
+//! `durable` is the last sequence that was fsynced before the group of this frame was written. It tells a torn write from
+//! damage: a bad frame whose sequence a later good frame calls durable was acked, so its loss must stop the open; if no later
+//! frame does, then it and everything after it belong to the last group, which was never acked, and are cut.
+
+use std::io::Read;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use arrow::ipc::CompressionType;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+
+const SEGMENT_MAGIC: &[u8; 8] = b"GLWAL001";
+const FRAME_MAGIC: &[u8; 4] = b"GLFR";
+/// Bytes of a segment's header before its schema.
+const HEADER_PREFIX: usize = 8 + 16 + 8 + 4;
+/// Bytes of a frame before its payload.
+pub(super) const FRAME_PREFIX: usize = 4 + 4 + 8 + 8 + 4;
+/// Below this a payload is not worth compressing.
+const COMPRESS_FROM_BYTES: usize = 32 << 10;
+
+/// What the header of a segment says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Identity of the log: the application id of its transactions in the Delta table.
+    pub(super) wal_id: Uuid,
+    /// Sequence of the first frame.
+    pub(super) first_sequence: u64,
+    /// The Arrow IPC schema message that every payload of this segment begins with.
+    pub(super) schema: Vec<u8>,
+}
+
+impl Header {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER_PREFIX + self.schema.len() + 4);
+        bytes.extend_from_slice(SEGMENT_MAGIC);
+        bytes.extend_from_slice(self.wal_id.as_bytes());
+        bytes.extend_from_slice(&self.first_sequence.to_le_bytes());
+        bytes.extend_from_slice(&(self.schema.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&self.schema);
+        let checksum = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// The header at the start of a segment and its length, or what is wrong with it.
+    pub(super) fn decode(bytes: &[u8]) -> Result<(Self, usize), &'static str> {
+        if bytes.len() < HEADER_PREFIX {
+            return Err("the header is cut short");
+        }
+        if &bytes[..8] != SEGMENT_MAGIC {
+            return Err("the file does not begin as a gatelog segment of version 1");
+        }
+        let schema_length = u32_at(bytes, 32) as usize;
+        let end = HEADER_PREFIX.saturating_add(schema_length);
+        if bytes.len() < end.saturating_add(4) {
+            return Err("the header is cut short");
+        }
+        if crc32fast::hash(&bytes[..end]) != u32_at(bytes, end) {
+            return Err("the header's checksum does not match");
+        }
+        let mut id = [0; 16];
+        id.copy_from_slice(&bytes[8..24]);
+        let header = Self {
+            wal_id: Uuid::from_bytes(id),
+            first_sequence: u64_at(bytes, 24),
+            schema: bytes[HEADER_PREFIX..end].to_vec(),
+        };
+        Ok((header, end + 4))
+    }
+}
+
+/// A batch encoded for the log, not yet numbered. Made by the caller's thread, so that the one writer only copies.
+#[derive(Clone)]
+pub struct Payload {
+    /// An IPC stream: the schema message, then the batch.
+    stream: Vec<u8>,
+    /// Where the batch message begins.
+    start: usize,
+}
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Payload({} bytes)", self.bytes().len())
+    }
+}
+
+impl Payload {
+    /// Encodes a batch; big ones are compressed.
+    pub fn encode(batch: &RecordBatch) -> Result<Self> {
+        let size = batch.get_array_memory_size();
+        let compression = (size >= COMPRESS_FROM_BYTES).then_some(CompressionType::LZ4_FRAME);
+        let failed = |cause| Error::internal("cannot encode a batch for the log").with_source(cause);
+        let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
+        let buffer = Vec::with_capacity(size / 2 + 8192);
+        let mut writer = StreamWriter::try_new_with_options(buffer, &batch.schema(), options).map_err(failed)?;
+        let start = writer.get_ref().len();
+        writer.write(batch).map_err(failed)?;
+        Ok(Self { stream: std::mem::take(writer.get_mut()), start })
+    }
+
+    /// The batch message alone.
+    pub fn bytes(&self) -> &[u8] {
+        &self.stream[self.start..]
+    }
+}
+
+/// The schema message that payloads of this schema begin with.
+pub(super) fn schema_message(schema: &Schema) -> Result<Vec<u8>> {
+    let mut writer = StreamWriter::try_new(Vec::new(), schema)
+        .map_err(|cause| Error::internal("cannot encode the schema for the log").with_source(cause))?;
+    Ok(std::mem::take(writer.get_mut()))
+}
+
+/// Appends one frame to `out`.
+pub(super) fn write(out: &mut Vec<u8>, sequence: u64, durable: u64, payload: &[u8]) {
+    let start = out.len();
+    out.extend_from_slice(FRAME_MAGIC);
+    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&sequence.to_le_bytes());
+    out.extend_from_slice(&durable.to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&out[start..]);
+    hasher.update(payload);
+    out.extend_from_slice(&hasher.finalize().to_le_bytes());
+    out.extend_from_slice(payload);
+}
+
+/// A whole, undamaged frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame<'a> {
+    pub(super) sequence: u64,
+    pub(super) durable: u64,
+    pub(super) payload: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// Bytes that the frame takes in its segment.
+    pub(super) fn len(&self) -> usize {
+        FRAME_PREFIX + self.payload.len()
+    }
+}
+
+/// The frame at the start of `bytes`, or what is wrong there.
+pub(super) fn read(bytes: &[u8]) -> Result<Frame<'_>, &'static str> {
+    if bytes.len() < FRAME_PREFIX {
+        return Err("a frame is cut short");
+    }
+    if &bytes[..4] != FRAME_MAGIC {
+        return Err("no frame begins here");
+    }
+    let end = FRAME_PREFIX + u32_at(bytes, 4) as usize;
+    if bytes.len() < end {
+        return Err("a frame is cut short");
+    }
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..FRAME_PREFIX - 4]);
+    hasher.update(&bytes[FRAME_PREFIX..end]);
+    if hasher.finalize() != u32_at(bytes, FRAME_PREFIX - 4) {
+        return Err("a frame's checksum does not match");
+    }
+    Ok(Frame { sequence: u64_at(bytes, 8), durable: u64_at(bytes, 16), payload: &bytes[FRAME_PREFIX..end] })
+}
+
+/// Whether a whole frame somewhere in `bytes` says that `sequence` had been durable before it was written.
+pub(super) fn later_frame_vouches(bytes: &[u8], sequence: u64) -> bool {
+    memchr::memmem::find_iter(bytes, FRAME_MAGIC)
+        .any(|at| read(&bytes[at..]).is_ok_and(|frame| frame.durable >= sequence && frame.sequence > sequence))
+}
+
+/// The batch of a payload.
+pub(super) fn decode(schema: &[u8], payload: &[u8]) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let mut reader = StreamReader::try_new(schema.chain(payload), None)?;
+    match reader.next() {
+        Some(batch) => batch,
+        None => Err(arrow::error::ArrowError::IpcError("the payload holds no batch".into())),
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut word = [0; 4];
+    word.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(word)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}

@@ -1,0 +1,162 @@
+//! Reading the log back: every whole frame in order, or an error that names file and offset.
+//!
+//! Reading changes nothing on disk. It reports where a torn tail begins; only the writer cuts it ([`super::Wal::open`]).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use uuid::Uuid;
+
+use super::frame::{self, Header};
+use crate::error::{Error, Result};
+
+/// One segment as it was found.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Its file.
+    pub path: PathBuf,
+    /// Sequence of its first frame.
+    pub first_sequence: u64,
+    /// Sequence after its last whole frame.
+    pub next_sequence: u64,
+    /// Bytes up to the end of the last whole frame.
+    pub good_bytes: u64,
+    /// Bytes after that: a write that was never acked.
+    pub torn_bytes: u64,
+}
+
+/// What a pass over the log found.
+#[derive(Clone, Debug, Default)]
+pub struct Replay {
+    /// Identity of the log; `None` if it holds no segment with a whole header.
+    pub wal_id: Option<Uuid>,
+    /// The segments, in order.
+    pub segments: Vec<Segment>,
+    /// Files without a whole header at the end of the log: a segment whose creation was interrupted.
+    pub stillborn: Vec<PathBuf>,
+}
+
+impl Replay {
+    /// Sequence after the last whole frame; 1 for an empty log.
+    pub fn next_sequence(&self) -> u64 {
+        self.segments.last().map_or(1, |segment| segment.next_sequence)
+    }
+}
+
+/// Reads the log in `folder` and hands every frame after sequence `after` to `take`, in order.
+///
+/// Frames up to `after` are checked but not decoded. A folder that does not exist is an empty log. A segment that vanishes
+/// while it is read was trimmed by the writer: its rows are in the table by then, so it is passed over if `beside_writer`.
+pub fn replay(
+    folder: &Path,
+    after: u64,
+    beside_writer: bool,
+    take: &mut dyn FnMut(u64, RecordBatch) -> Result<()>,
+) -> Result<Replay> {
+    let mut found = Replay::default();
+    let paths = segment_paths(folder)?;
+    for (place, path) in paths.iter().enumerate() {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if beside_writer && error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(error)),
+        };
+        let last = place + 1 == paths.len();
+        let (header, start) = match Header::decode(&bytes) {
+            Ok(decoded) => decoded,
+            Err(_) if last && !frame::later_frame_vouches(&bytes, 0) => {
+                found.stillborn.push(path.clone());
+                continue;
+            }
+            Err(what) => return Err(damaged(path, 0, what)),
+        };
+        found.admit(path, &header)?;
+        let segment = read_segment(path, &bytes, &header, start, last, after, take)?;
+        found.segments.push(segment);
+    }
+    Ok(found)
+}
+
+impl Replay {
+    /// Checks that a segment belongs to this log and follows the one before it.
+    fn admit(&mut self, path: &Path, header: &Header) -> Result<()> {
+        if *self.wal_id.get_or_insert(header.wal_id) != header.wal_id {
+            return Err(damaged(path, 8, "the segment belongs to another log"));
+        }
+        if let Some(previous) = self.segments.last()
+            && previous.next_sequence != header.first_sequence
+        {
+            let (expected, got) = (previous.next_sequence, header.first_sequence);
+            return Err(damaged(path, 24, &format!("the segment begins at sequence {got}, expected {expected}")));
+        }
+        Ok(())
+    }
+}
+
+fn read_segment(
+    path: &Path,
+    bytes: &[u8],
+    header: &Header,
+    start: usize,
+    last: bool,
+    after: u64,
+    take: &mut dyn FnMut(u64, RecordBatch) -> Result<()>,
+) -> Result<Segment> {
+    let (mut offset, mut sequence) = (start, header.first_sequence);
+    while offset < bytes.len() {
+        let frame = match frame::read(&bytes[offset..]) {
+            Ok(frame) if frame.sequence == sequence => frame,
+            Ok(frame) => {
+                let what = format!("a frame has sequence {}, expected {sequence}", frame.sequence);
+                return Err(damaged(path, offset, &what));
+            }
+            // Segments before the last were fsynced whole before the next began.
+            Err(what) if !last || frame::later_frame_vouches(&bytes[offset..], sequence) => {
+                return Err(damaged(path, offset, what));
+            }
+            Err(_) => break,
+        };
+        if sequence > after {
+            let batch = frame::decode(&header.schema, frame.payload)
+                .map_err(|cause| damaged(path, offset, "a frame's rows cannot be decoded").with_source(cause))?;
+            take(sequence, batch)?;
+        }
+        offset += frame.len();
+        sequence += 1;
+    }
+    Ok(Segment {
+        path: path.to_owned(),
+        first_sequence: header.first_sequence,
+        next_sequence: sequence,
+        good_bytes: offset as u64,
+        torn_bytes: (bytes.len() - offset) as u64,
+    })
+}
+
+/// The segment files of a log, oldest first.
+pub(super) fn segment_paths(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::storage(format!("cannot list `{}`", folder.display())).with_source(error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "wal") {
+            paths.push(path);
+        }
+    }
+    // Names are zero-padded sequences, so the order of names is the order of the log.
+    paths.sort();
+    Ok(paths)
+}
+
+fn damaged(path: &Path, offset: usize, what: &str) -> Error {
+    Error::damaged(format!(
+        "write-ahead log `{}` is damaged at offset {offset}: {what}; restore the file from a copy, or move it away to \
+         go on without the rows it holds",
+        path.display()
+    ))
+}

@@ -1,0 +1,195 @@
+//! The log against cuts, flips and failing disks.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::array::{AsArray, RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use tempfile::TempDir;
+
+use super::*;
+use crate::error::ErrorKind;
+
+/// One column keeps the log so small that every byte of it can be harmed.
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("id", DataType::Utf8View, true)]))
+}
+
+fn batch(id: &str) -> RecordBatch {
+    RecordBatch::try_new(schema(), vec![Arc::new(StringViewArray::from(vec![id]))]).unwrap()
+}
+
+/// A folder in memory where there is one: thousands of small logs need no disk.
+fn scratch() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn open(folder: &Path, create: CreateFile, covered: u64) -> Result<(Wal, Vec<(u64, String)>)> {
+    let seen = RefCell::new(Vec::new());
+    let mut take = |sequence, batch: RecordBatch| {
+        let id = batch.column_by_name("id").unwrap().as_string_view().value(0).to_owned();
+        seen.borrow_mut().push((sequence, id));
+        Ok(())
+    };
+    let wal = Wal::open(folder, &schema(), create, Uuid::from_u128(7), &|_| Ok(covered), &mut take)?;
+    Ok((wal, seen.into_inner()))
+}
+
+fn append(wal: &mut Wal, ids: &[&str]) -> Result<u64> {
+    let payloads: Vec<Payload> = ids.iter().map(|id| Payload::encode(&batch(id)).unwrap()).collect();
+    wal.append(&payloads.iter().collect::<Vec<_>>())
+}
+
+/// A small log of two segments: groups of one, two and one frames in the first, two groups in the second.
+fn sample(folder: &Path) {
+    let (mut wal, _) = open(folder, disk(), 0).unwrap();
+    append(&mut wal, &["1"]).unwrap();
+    append(&mut wal, &["2", "3"]).unwrap();
+    append(&mut wal, &["4"]).unwrap();
+    wal.rotate();
+    append(&mut wal, &["5"]).unwrap();
+    append(&mut wal, &["6", "7"]).unwrap();
+}
+
+fn expected(count: usize) -> Vec<(u64, String)> {
+    (1..=count).map(|number| (number as u64, number.to_string())).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn what_was_appended_comes_back_in_order_and_numbers_go_on() {
+    let folder = scratch();
+    sample(folder.path());
+    let (mut wal, seen) = open(folder.path(), disk(), 0).unwrap();
+    assert_eq!(seen, expected(7));
+    assert_eq!(append(&mut wal, &["8"]).unwrap(), 8);
+    drop(wal);
+    let (_, seen) = open(folder.path(), disk(), 6).unwrap();
+    assert_eq!(seen, [(7, "7".to_owned()), (8, "8".to_owned())]);
+}
+
+#[test]
+fn trimming_deletes_only_segments_that_are_covered_whole() {
+    let folder = scratch();
+    sample(folder.path());
+    let (mut wal, _) = open(folder.path(), disk(), 0).unwrap();
+    wal.trim(3).unwrap();
+    assert_eq!(wal.size().1, 2);
+    wal.trim(4).unwrap();
+    assert_eq!(wal.size().1, 1);
+    drop(wal);
+    let error = open(folder.path(), disk(), 3).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "sequence 4 is in no segment and not in the table: {error}");
+    let (mut wal, seen) = open(folder.path(), disk(), 4).unwrap();
+    assert_eq!(seen.len(), 3);
+    wal.trim(7).unwrap();
+    drop(wal);
+    let (wal, _) = open(folder.path(), disk(), 7).unwrap();
+    assert_eq!(wal.last_sequence(), 7, "an empty log goes on after what the table covers");
+}
+
+#[test]
+fn cut_at_every_byte_gives_a_prefix_of_whole_frames() {
+    let original = scratch();
+    sample(original.path());
+    let last = replay::segment_paths(original.path()).unwrap().pop().unwrap();
+    let bytes = fs::read(&last).unwrap();
+    for length in 0..bytes.len() {
+        let folder = scratch();
+        copy(original.path(), folder.path());
+        fs::write(folder.path().join(last.file_name().unwrap()), &bytes[..length]).unwrap();
+        let (mut wal, seen) = open(folder.path(), disk(), 0).unwrap();
+        assert!((4..=7).contains(&seen.len()), "{} frames after a cut at {length}", seen.len());
+        assert_eq!(seen, expected(seen.len()));
+        append(&mut wal, &["new"]).unwrap();
+        drop(wal);
+        let (_, again) = open(folder.path(), disk(), 0).unwrap();
+        assert_eq!(again.len(), seen.len() + 1, "what is written after a cut at {length} is read");
+    }
+}
+
+#[test]
+fn flipped_at_every_byte_gives_a_prefix_or_names_file_and_offset() {
+    let original = scratch();
+    sample(original.path());
+    for path in replay::segment_paths(original.path()).unwrap() {
+        let bytes = fs::read(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let is_last = name.contains("5.wal");
+        for place in 0..bytes.len() {
+            let folder = scratch();
+            copy(original.path(), folder.path());
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 1 << (place % 8);
+            fs::write(folder.path().join(name), &flipped).unwrap();
+            match open(folder.path(), disk(), 0) {
+                // Only the last group of the last segment may be taken for a write that was never acked.
+                Ok((_, seen)) => {
+                    assert!(is_last && seen.len() >= 5, "flip at {place} of {name} lost acked frames: {seen:?}");
+                    assert_eq!(seen, expected(seen.len()));
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Damaged);
+                    assert!(error.message().contains(name) && error.message().contains("offset"), "{error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_is_noticed() {
+    let folder = scratch();
+    sample(folder.path());
+    let first = replay::segment_paths(folder.path()).unwrap().remove(0);
+    fs::remove_file(first).unwrap();
+    assert_eq!(open(folder.path(), disk(), 0).unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+/// A log file whose nth sync fails; appends before it reach the file.
+struct FailingSync {
+    file: File,
+    syncs_left: Arc<AtomicUsize>,
+}
+
+impl LogFile for FailingSync {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        let left = self.syncs_left.load(Ordering::Relaxed);
+        if left == 0 {
+            return Err(io::Error::other("the disk says no"));
+        }
+        self.syncs_left.store(left - 1, Ordering::Relaxed);
+        self.file.sync_data()
+    }
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_taken_until_it_is_opened_anew() {
+    let folder = scratch();
+    let syncs_left = Arc::new(AtomicUsize::new(2));
+    let create: CreateFile = Box::new(move |path| {
+        let file = OpenOptions::new().create_new(true).append(true).open(path)?;
+        Ok(Box::new(FailingSync { file, syncs_left: Arc::clone(&syncs_left) }))
+    });
+    let (mut wal, _) = open(folder.path(), create, 0).unwrap();
+    append(&mut wal, &["1"]).unwrap();
+    let error = append(&mut wal, &["2"]).unwrap_err();
+    assert!(error.chain().contains("the disk says no"), "{}", error.chain());
+    let error = append(&mut wal, &["3"]).unwrap_err();
+    assert!(error.message().contains("refused until a restart"), "{error}");
+    drop(wal);
+    let (_, seen) = open(folder.path(), disk(), 0).unwrap();
+    assert_eq!(seen[0], (1, "1".to_owned()));
+    assert!(seen.len() <= 2, "the unacked frame is there at most once");
+}

@@ -1,0 +1,4 @@
+//! Tests of the whole, through its interfaces: one binary, for each links the query engine again.
+
+mod cli;
+mod http;

@@ -1,0 +1,121 @@
+//! The three engines that hold the fixture, each in its own way.
+
+use gatelog::config::Config;
+use gatelog::engine::{Engine, Job};
+use gatelog::record::{Record, json};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// Where the rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// All in the memtable.
+    Memory,
+    /// All in files.
+    Flushed,
+    /// Half in files that a compaction joined, half in the memtable.
+    Mixed,
+}
+
+pub(crate) const MODES: [Mode; 3] = [Mode::Memory, Mode::Flushed, Mode::Mixed];
+
+impl Mode {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Flushed => "flushed",
+            Self::Mixed => "mixed",
+        }
+    }
+}
+
+/// An engine in a folder of its own, opened when it is first asked for.
+pub(crate) struct Bed {
+    pub(crate) mode: Mode,
+    opened: OnceCell<(Engine, TempDir)>,
+}
+
+impl Bed {
+    pub(crate) fn new(mode: Mode) -> Self {
+        Self { mode, opened: OnceCell::new() }
+    }
+
+    pub(crate) async fn engine(&self) -> Result<Engine, String> {
+        let (engine, _) = self.opened.get_or_try_init(|| open(self.mode)).await?;
+        Ok(engine.clone())
+    }
+
+    pub(crate) async fn close(&self) {
+        if let Some((engine, _)) = self.opened.get() {
+            engine.close().await.expect("a clean close");
+        }
+    }
+}
+
+async fn open(mode: Mode) -> Result<(Engine, TempDir), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let config = Config {
+        data: folder.path().to_string_lossy().into_owned(),
+        // Nothing moves by itself: each mode is what it says for as long as the tests run.
+        flush_seconds: 86_400,
+        compact_seconds: 0,
+        vacuum_seconds: 0,
+        ..Config::default()
+    };
+    let engine = Engine::open(config).await.map_err(|error| error.chain())?;
+    fill(&engine, mode).await?;
+    Ok((engine, folder))
+}
+
+async fn fill(engine: &Engine, mode: Mode) -> Result<(), String> {
+    let records = fixture();
+    let all = records.len() as u64;
+    match mode {
+        Mode::Memory => append(engine, records).await?,
+        Mode::Flushed => {
+            append(engine, records).await?;
+            flush(engine).await?;
+        }
+        Mode::Mixed => {
+            // Dealt out like cards, so that every day has rows in both files that are joined, and in memory.
+            let mut hands: [Vec<Record>; 3] = Default::default();
+            for (place, record) in records.into_iter().enumerate() {
+                hands[[0, 2, 1, 2][place % 4]].push(record);
+            }
+            let [first, second, rest] = hands;
+            append(engine, first).await?;
+            flush(engine).await?;
+            append(engine, second).await?;
+            flush(engine).await?;
+            let outcome = engine.maintain(Job::Compact, false).await.map_err(|error| error.chain())?;
+            expect("files compacted away", outcome.files_before > outcome.files_after)?;
+            append(engine, rest).await?;
+        }
+    }
+    let status = engine.status();
+    let in_memory = match mode {
+        Mode::Memory => all,
+        Mode::Flushed => 0,
+        Mode::Mixed => all / 2,
+    };
+    expect("rows in memory as the mode says", status.memory_rows == in_memory)?;
+    expect("the other rows in files", status.file_rows == all - in_memory)
+}
+
+fn fixture() -> Vec<Record> {
+    include_str!("fixture.jsonl").lines().map(|line| json::parse(line).expect("a record of the fixture")).collect()
+}
+
+async fn append(engine: &Engine, records: Vec<Record>) -> Result<(), String> {
+    let sent = records.len() as u64;
+    let receipt = engine.append(records).await.map_err(|refused| refused.error.chain())?;
+    expect("every record accepted", receipt.accepted == sent)
+}
+
+async fn flush(engine: &Engine) -> Result<(), String> {
+    engine.flush().await.map_err(|error| error.chain())
+}
+
+fn expect(what: &str, holds: bool) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("the bed is wrong: expected {what}")) }
+}
