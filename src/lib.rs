@@ -1,4 +1,64 @@
-//! gatelog: the log engine for LLM gateways.
+//! gatelog is the log engine for LLM gateways: it keeps a record of every call as Parquet in a Delta table, answers SQL over
+//! the records, and streams them out as JSON lines.
+//!
+//! # The way of a record
+//!
+//! ```text
+//! HTTP or CLI -> ingest (any client's shape -> Record) -> wal (fsync; the ack) -> memtable (visible to SQL at once)
+//!   -> flush (one sorted Parquet file a partition, one Delta commit) -> table
+//!   -> maintain: compact, vacuum, checkpoint
+//! SQL, reports and exports read one View = table files + rows that are not in them yet, swapped in one step
+//! ```
+//!
+//! # What holds at all times
+//!
+//! 1. **An acked record is never lost.** [`Engine::append`] returns after the log frame that holds the record is fsynced.
+//! 2. **Once.** A record is in the table once, through crash, replay and a client that sends its `id` again within a day: the
+//!    flush commits the log's last sequence together with the files, and replay starts after it.
+//! 3. **Seen at once, seen once.** A query reads one View, which misses no acked record and holds none twice.
+//! 4. **Damage is an error, never a gap.** A write that was cut off before its ack is dropped at the next open; damage before
+//!    that stops the open and names file and offset. After a failed fsync or commit, writes are refused until a restart.
+//! 5. **SQL sees the records and nothing else**: no files, no URLs, no writes.
+//! 6. **Memory has a ceiling.** Rows in memory, queries, exports and request bodies each have a budget; a full one means waiting,
+//!    then a refusal of kind [`ErrorKind::Busy`], never growth.
+//! 7. **Time, ids and randomness come in as arguments** ([`engine::Parts`]).
+//! 8. **Nothing private is logged**: no bodies, keys or header values in our own logs and errors.
+//!
+//! # Reading order
+//!
+//! The modules below stand in the order of the spine: a file imports only from files below it (a test checks it). Begin with
+//! [`record`], then `wal`, `view`, `flush`, `query` and [`engine`]; the rest follows from them.
+//!
+//! # Example
+//!
+//! ```
+//! use futures::TryStreamExt;
+//! use gatelog::{Config, Engine, ExportRequest, Params, Record};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().display().to_string();
+//! let engine = Engine::open(Config { data: path, ..Config::default() }).await?;
+//!
+//! let record = Record { ai_model: Some("gpt-4o".into()), total_units: Some(120), ..Record::default() };
+//! let receipt = engine.append(vec![record]).await?; // on the disk when this returns
+//! assert_eq!(receipt.accepted, 1);
+//!
+//! let answer = engine.sql("select ai_model, sum(total_units) from logs group by 1", &Params::new()).await?;
+//! let batches: Vec<_> = answer.batches.try_collect().await?;
+//! assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 1);
+//!
+//! let columns = Some(vec!["ai_model".to_owned(), "total_units".to_owned()]);
+//! let lines = engine.export(&ExportRequest { columns, ..ExportRequest::default() }).await?;
+//! let lines: Vec<_> = lines.try_collect().await?;
+//! assert_eq!(lines.concat(), b"{\"ai_model\":\"gpt-4o\",\"total_units\":120}\n");
+//!
+//! engine.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+
 #[doc(hidden)]
 pub mod cli;
 pub mod http;
@@ -13,7 +73,7 @@ mod datafile;
 pub mod table;
 mod dedupe;
 mod memtable;
-mod wal;
+pub mod wal;
 mod catalog;
 mod plan;
 pub mod ingest;
@@ -21,3 +81,8 @@ pub mod record;
 pub mod store;
 pub mod config;
 pub mod error;
+
+pub use config::Config;
+pub use engine::{Answer, AppendError, Engine, ExportRequest, Job, Params, Reader, Receipt};
+pub use error::{Error, ErrorKind, Result};
+pub use record::Record;

@@ -1,8 +1,8 @@
-//! The named reports: what `sql/*.sql` hold, which parameters they take, and how values given as JSON become typed ones.
+//! The named reports: what `sql/*.sql` hold, which parameters they take, and how values given as JSON get their types.
 //!
-//! A report is one file: a header of SQL comments (purpose, parameters, columns), a blank line, one `select` over `logs` or
-//! over another report. The header is the only place that describes a report; the command line, HTTP and the documents
-//! read it from here. Its lines are
+//! A report is one file: a header of SQL comments (purpose, parameters, columns), a blank line, one `select` over
+//! `logs` or over another report. The header is the only place that describes a report; the command line, HTTP and the
+//! documents read it from here. Its lines are
 //!
 //! ```text
 //! -- purpose: one line
@@ -10,10 +10,10 @@
 //! -- column NAME: KIND; doc                       KIND: text, integer, float, timestamp or date
 //! ```
 //!
-//! A parameter stands in the SQL as `$NAME`. Null means "no restriction", written `($from is null or created_at >= $from)`:
-//! bound as typed literals before optimisation ([`bind`]), such tests fold away, and what is left is a plain comparison that
-//! prunes files. So a value is never part of the SQL text. A report doubles as a SQL view ([`Report::view_sql`]), with every
-//! parameter at its default ([`view_params`]). This file runs no query.
+//! A parameter stands in the SQL as `$NAME`. Null means "no restriction": `($from is null or created_at >= $from)`. Bound
+//! as typed literals before optimisation ([`bind`]), such tests fold away, and what is left is a plain comparison that
+//! prunes files. So a value is never part of the SQL text. A report doubles as a SQL view ([`Report::view_sql`]), with
+//! every parameter at its default ([`view_params`]). This file runs no query.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -97,7 +97,7 @@ macro_rules! files {
     };
 }
 
-/// Name and text of each file, in the order in which they are listed: Status first, then money, then speed and failures.
+/// Name and text of each file, in the order in which they are listed: Status, then money, then speed and failures.
 const FILES: &[(&str, &str)] = files![
     "status",
     "status_counts",

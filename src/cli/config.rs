@@ -1,5 +1,7 @@
 //! `gatelog config`: every setting with its value, unit, meaning and source.
 
+use std::fmt::Write as _;
+
 use clap::ValueEnum;
 
 use super::exit::Done;
@@ -44,14 +46,14 @@ fn toml(context: &Context) -> String {
     for setting in SETTINGS {
         let name = setting.name;
         let origin = context.effective.origin(name);
-        text.push_str(&format!("\n# {}\n# unit: {}; from: {origin}\n", setting.doc, setting.unit));
+        let _ = writeln!(text, "\n# {}\n# unit: {}; from: {origin}", setting.doc, setting.unit);
         let value = context.config().get(name).unwrap_or_default();
-        text.push_str(&match (is_secret(name), origin) {
-            (true, Origin::Default) => format!("# {name} = \"\"\n"),
-            (true, _) => format!("# {name} is set; it is not shown\n"),
-            (false, Origin::Default) => format!("# {name} = {}\n", toml_value(&value)),
-            (false, _) => format!("{name} = {}\n", toml_value(&value)),
-        });
+        let _ = match (is_secret(name), origin) {
+            (true, Origin::Default) => writeln!(text, "# {name} = \"\""),
+            (true, _) => writeln!(text, "# {name} is set; it is not shown"),
+            (false, Origin::Default) => writeln!(text, "# {name} = {}", toml_value(&value)),
+            (false, _) => writeln!(text, "{name} = {}", toml_value(&value)),
+        };
     }
     text
 }
@@ -124,7 +126,8 @@ mod tests {
         let printed = toml(&context(""));
         let uncommented: String = printed
             .lines()
-            .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
+            .filter_map(|line| line.strip_prefix("# "))
+            .filter(|line| SETTINGS.iter().any(|setting| line.starts_with(&format!("{} = ", setting.name))))
             .map(|line| format!("{line}\n"))
             .collect();
         assert_eq!(uncommented.lines().count(), SETTINGS.len());

@@ -1,4 +1,4 @@
-//! `gatelog export`: records as JSON lines, to stdout or a file, in the order of time and id.
+//! `gatelog export`: records as JSON lines, to stdout or a file, in the order that the engine gives.
 //!
 //! A file is whole under its name or not there: it grows as `FILE.partial`. Stopped half-way it stays, and `--resume` goes
 //! on behind its last whole line. The lines hold what `gatelog import` reads, so an export is also a backup of records.
@@ -31,7 +31,7 @@ Examples:
   gatelog export | zstd > backup.jsonl.zst      `gatelog import backup.jsonl.zst` reads it back
 
 --from is inclusive, --to exclusive, UTC; a bare date is its first moment. cost is in cents, response_time in ms. Lines come
-in the order of created_at, then id. While it grows the file is called FILE.partial.")]
+day by day, within a day by organisation, then created_at, then id. While it grows the file is called FILE.partial.")]
 pub(super) struct Args {
     /// First moment, such as 2026-11-20 or 2026-11-20T08:00:00Z [default: the oldest record]
     #[arg(long, value_name = "TIME")]

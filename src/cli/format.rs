@@ -167,6 +167,7 @@ impl Table {
                 let text = match line.remove(&number.to_string()) {
                     None | Some(Value::Null) => String::new(),
                     Some(Value::String(text)) => text,
+                    Some(Value::Number(number)) if number.is_f64() => float(number.as_f64().unwrap_or_default()),
                     Some(value) => value.to_string(),
                 };
                 column.push(if self.cut { shorten(&text) } else { text });
@@ -206,6 +207,11 @@ fn aligned(field: &Field, cells: &[String]) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(cells.iter().map(|cell| format!("{cell:>widest$}"))))
 }
 
+/// Ten digits of a float: more are the noise of sums. The other forms have them all.
+fn float(value: f64) -> String {
+    format!("{value:.9e}").parse::<f64>().unwrap_or(value).to_string()
+}
+
 /// One line of at most [`CELL_CHARS`] characters.
 fn shorten(text: &str) -> String {
     let one_line = |letter: char| if letter.is_control() { ' ' } else { letter };
@@ -233,7 +239,7 @@ mod tests {
     #[test]
     fn a_table_shows_numbers_to_the_right_and_columns_of_one_name() {
         let calls: ArrayRef = Arc::new(Int64Array::from(vec![5, 1_200]));
-        let cost: ArrayRef = Arc::new(Float64Array::from(vec![Some(0.5), None]));
+        let cost: ArrayRef = Arc::new(Float64Array::from(vec![Some(0.1 + 0.2), None]));
         let fields = vec![Field::new("n", DataType::Int64, true), Field::new("n", DataType::Float64, true)];
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![calls, cost]).unwrap();
         let mut table = Table::new(&batch.schema(), 0, false);
@@ -242,7 +248,7 @@ mod tests {
 +------+-----+
 | n    | n   |
 +------+-----+
-|    5 | 0.5 |
+|    5 | 0.3 |
 | 1200 |     |
 +------+-----+
 ";

@@ -9,7 +9,7 @@ use clap::{Subcommand, ValueEnum};
 use super::exit::Done;
 use super::output::{print, say};
 use super::progress::{bytes, thousands};
-use super::settings::Context;
+use super::settings::{Context, tell_fresh_key};
 use crate::engine::{Job, Outcome, Reader, Status};
 use crate::error::{Error, Result};
 
@@ -76,7 +76,10 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
 async fn job(context: &Context, job: Job, setting: &str, args: &JobArgs) -> Result<Done> {
     let every = context.config().get(setting).unwrap_or_default();
     let instead = format!("a server does this by itself (`{setting}` = {every}); stop it to do it by hand");
+    // Opening for writing makes a folder that is not there; a job on nothing is a mistyped name.
+    Reader::open(context.config()).await?;
     let engine = context.open_writer(&instead).await?;
+    tell_fresh_key(&engine);
     let outcome = engine.maintain(job, args.dry_run).await;
     let closed = engine.close().await;
     let outcome = outcome?;

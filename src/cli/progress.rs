@@ -56,8 +56,11 @@ impl Progress {
             }
             Shown::Lines { last } if last.elapsed() >= LINE_EVERY => {
                 *last = Instant::now();
-                let rest = rest(done, self.total, self.started.elapsed());
-                say!("{}: {}{}, {}{rest}", self.verb, amount(done, self.unit), self.of(), note());
+                let total = self.total.map(|total| format!(" of {}", self.unit.amount(total))).unwrap_or_default();
+                let counts = format!("{}{total}{}", self.unit.amount(done), self.unit.word());
+                let left = left(done, self.total, self.started.elapsed());
+                let parts = [counts, note(), left].into_iter().filter(|part| !part.is_empty());
+                say!("{}: {}", self.verb, parts.collect::<Vec<_>>().join(", "));
             }
             _ => {}
         }
@@ -81,10 +84,6 @@ impl Progress {
     /// Seconds since the start.
     pub(super) fn seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
-    }
-
-    fn of(&self) -> String {
-        self.total.map(|total| format!(" of {}", amount(total, self.unit))).unwrap_or_default()
     }
 }
 
@@ -111,11 +110,10 @@ fn bar(verb: &'static str, unit: Unit, total: Option<u64>) -> ProgressBar {
     bar
 }
 
-fn rest(done: u64, total: Option<u64>, elapsed: Duration) -> String {
+fn left(done: u64, total: Option<u64>, elapsed: Duration) -> String {
     match total {
         Some(total) if done > 0 && total >= done => {
-            let left = elapsed.as_secs_f64() * (total - done) as f64 / done as f64;
-            format!(", {} left", clock(left))
+            format!("{} left", clock(elapsed.as_secs_f64() * (total - done) as f64 / done as f64))
         }
         _ => String::new(),
     }
@@ -130,11 +128,19 @@ fn clock(seconds: f64) -> String {
     }
 }
 
-fn amount(count: u64, unit: Unit) -> String {
-    match unit {
-        Unit::Bytes => bytes(count),
-        Unit::Records => format!("{} records", thousands(count)),
-        Unit::Steps => thousands(count),
+impl Unit {
+    fn amount(self, count: u64) -> String {
+        match self {
+            Self::Bytes => bytes(count),
+            Self::Records | Self::Steps => thousands(count),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Records => " records",
+            Self::Bytes | Self::Steps => "",
+        }
     }
 }
 
@@ -172,7 +178,7 @@ mod tests {
         assert_eq!([bytes(0), bytes(999), bytes(1_000), bytes(999_960)], ["0 B", "999 B", "1.0 kB", "1.0 MB"]);
         assert_eq!([thousands(7), thousands(1_000), thousands(1_234_567)], ["7", "1,000", "1,234,567"]);
         assert_eq!([clock(0.2), clock(61.0), clock(3_725.0)], ["0:01", "1:01", "1:02:05"]);
-        assert_eq!(rest(50, Some(100), Duration::from_secs(10)), ", 0:10 left");
-        assert_eq!(rest(0, Some(100), Duration::from_secs(10)), "");
+        assert_eq!(left(50, Some(100), Duration::from_secs(10)), "0:10 left");
+        assert_eq!(left(0, Some(100), Duration::from_secs(10)), "");
     }
 }

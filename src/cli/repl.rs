@@ -126,7 +126,7 @@ fn history_file() -> Option<PathBuf> {
 
 fn save(editor: &mut Editor<Lines, FileHistory>, path: &std::path::Path) {
     let saved = path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(ReadlineError::from);
-    if let Err(cause) = saved.and_then(|()| editor.save_history(path)) {
+    if let Err(cause) = saved.and_then(|()| editor.append_history(path)) {
         say!("the history cannot be kept in `{}`: {cause}", path.display());
     }
 }

@@ -55,7 +55,7 @@ pub(super) async fn bind(listen: &str) -> Result<TcpListener> {
     TcpListener::bind(listen).await.map_err(|cause| {
         let message = format!("cannot listen on `{listen}`");
         match cause.kind() {
-            std::io::ErrorKind::AddrInUse => Error::busy(message),
+            std::io::ErrorKind::AddrInUse => Error::busy(format!("{message}; name another address with `--listen`")),
             std::io::ErrorKind::PermissionDenied => Error::denied(message),
             _ => Error::invalid(message),
         }

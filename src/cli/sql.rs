@@ -90,7 +90,8 @@ pub(super) async fn timed(context: &Context, statement: &str, params: &Params, f
     let reader = Reader::open(context.config()).await?;
     let rows = statement_run(&reader, statement, params, format).await?;
     if !context.quiet {
-        say!("{} rows in {:.3} s", thousands(rows), started.elapsed().as_secs_f64());
+        let word = if rows == 1 { "row" } else { "rows" };
+        say!("{} {word} in {:.3} s", thousands(rows), started.elapsed().as_secs_f64());
     }
     Ok(())
 }

@@ -100,7 +100,7 @@ impl Reader {
 pub(super) fn named_views() -> Vec<NamedView> {
     let view = |report: &reports::Report| NamedView {
         name: report.name,
-        sql: report.sql,
+        sql: report.view_sql(),
         params: reports::view_params(report),
     };
     reports::list().iter().map(view).collect()

@@ -88,7 +88,8 @@ fn csv_holds_nested_values_as_json_text() {
 
 #[test]
 fn arrow_and_parquet_hold_types_that_every_reader_knows() {
-    let mut stream = StreamReader::try_new(written(Format::Arrow, &[batch(), batch()]).as_slice(), None).unwrap();
+    let bytes = written(Format::Arrow, &[batch(), batch()]);
+    let mut stream = StreamReader::try_new(bytes.as_slice(), None).unwrap();
     let read = stream.next().unwrap().unwrap();
     assert_eq!(stream.count(), 1);
     let parquet = bytes::Bytes::from(written(Format::Parquet, &[batch(), batch()]));

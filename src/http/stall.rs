@@ -85,10 +85,10 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_client_that_stops_reading_is_dropped() {
         let (server, mut client) = duplex(4);
-        let mut server = Stall::new(server, Duration::from_secs(60));
+        let mut server = Stall::new(server, Duration::from_millis(20));
         server.write_all(b"1234").await.unwrap();
         let error = server.write_all(b"5678").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

@@ -203,7 +203,7 @@ pub fn lines(
     let mut splitter = Splitter::new();
     let mut records = Vec::new();
     let mut rejections = Vec::new();
-    let trace = context.trace.clone().or_else(|| (shape == Shape::Portkey).then(|| new_id()));
+    let trace = context.trace.clone().or_else(|| (shape == Shape::Portkey).then(&mut *new_id));
     let context = Context { trace, ..context.clone() };
     for chunk in [splitter.push(text), splitter.finish()] {
         rejections.extend(read(shape, &chunk, &context, new_id, &mut |record| records.push(record)));

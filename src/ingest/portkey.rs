@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use super::usage::{Members, Usage, count, get};
 use super::{Context, is_off, mask};
 use crate::record::json::{
-    FieldError, Form, MAX_DEPTH, MAX_RECORD_BYTES, Read, derive, keep_last, list, members, too_large, unquote,
+    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, Read, derive, keep_last, list, members, too_large, unquote,
     write_string,
 };
 use crate::record::{Message, Record};
@@ -46,7 +46,7 @@ impl<'c> Reader<'c> {
     pub(super) fn read(&mut self, text: &str, new_id: &mut dyn FnMut() -> String, take: &mut Take<'_>) {
         let text = text.trim();
         if text.len() > MAX_RECORD_BYTES {
-            return take(Err(too_large()), new_id);
+            return take(Err(too_large(MAX_RECORD_BYTES)), new_id);
         }
         if let Some(items) = list(text) {
             for item in items {
@@ -72,26 +72,30 @@ impl<'c> Reader<'c> {
 
     fn item(&mut self, text: &str, new_id: &mut dyn FnMut() -> String) -> Result<Record, FieldError> {
         let item = members(text).ok_or_else(|| FieldError::silent("json", "one JSON object, or an array of them"))?;
-        let form = Form::of(text);
+        let checks = Checks::of(text);
         let request_text = get(&item, &["request"]).map(open);
         let response_text = get(&item, &["response"]).map(open);
         if request_text.is_none() && response_text.is_none() {
             return Err(FieldError::silent("request", "an object with `url` and `body`, beside an object `response`"));
         }
-        let request = Half::of(request_text.as_ref(), form);
-        let response = Half::of(response_text.as_ref(), form);
+        let request = Half::of(request_text.as_ref(), checks);
+        let response = Half::of(response_text.as_ref(), checks);
         let tag_text = get(&item, &["metadata"]).map(open);
         let raw_tags = tag_text.as_deref().and_then(members).unwrap_or_default();
 
         let mut record = self.defaults();
-        record.request = request.message("request")?;
-        record.response = response.message("response")?;
-        self.times(&mut record, [&item, &response.members, &raw_tags]);
+        let sent = request.message("request")?;
+        let received = response.message("response")?;
+        let asked = sent.body.as_deref().and_then(members).unwrap_or_default();
+        let reply = received.body.as_deref().and_then(members).unwrap_or_default();
+        times(&mut record, [&item, &response.members, &raw_tags]);
         sides(&mut record, &request, &response);
+        usage(&mut record, &item, &asked, &reply);
         record.metadata = tag_text.as_deref().map(tags).unwrap_or_default();
-        self.content(&mut record, &item, &raw_tags);
+        self.user(&mut record, &asked, &raw_tags);
         self.trace(&mut record, &item, &raw_tags, new_id);
         derive(&mut record);
+        (record.request, record.response) = (sent, received);
         Ok(record)
     }
 
@@ -114,52 +118,21 @@ impl<'c> Reader<'c> {
         }
     }
 
-    /// When the call was made: stated as such, or as the start of a span. Else the arrival, by [`super::complete`].
-    fn times(&self, record: &mut Record, [item, response, tags]: [&Members<'_>; 3]) {
-        let stated = ["createdAt", "created_at"];
-        let start = ["start_time", "startTime"];
-        let places = [(item, stated), (response, stated), (item, start), (tags, start)];
-        record.created_at = places.into_iter().find_map(|(members, names)| time(members, &names));
-    }
-
-    /// Model, tokens, cost and user, from the bodies and from `output`.
-    fn content(&self, record: &mut Record, item: &Members<'_>, raw_tags: &Members<'_>) {
-        let request_body = record.request.body.clone().unwrap_or_default();
-        let response_body = record.response.body.clone().unwrap_or_default();
-        let asked = members(&request_body).unwrap_or_default();
-        let reply = members(&response_body).unwrap_or_default();
-
-        record.ai_model = text(&asked, &["model"]).or_else(|| text(&reply, &["model", "modelVersion"]));
-        if record.stream_mode.is_none() {
-            record.stream_mode = flag(&asked, &["stream"]);
-        }
-        let output = get(item, &["output"]).and_then(members).unwrap_or_default();
-        let usage = if flag(&output, &["ignoreUsage"]) == Some(true) { Usage::default() } else { Usage::of(&reply) };
-        let tokens = get(&output, &["tokens"]).and_then(members).unwrap_or_default();
-        record.req_units = count(&tokens, &["requestUnits", "request_units"]).or(usage.request);
-        record.res_units = count(&tokens, &["responseUnits", "response_units"]).or(usage.response);
-        if record.req_units.is_none() || record.res_units.is_none() {
-            record.total_units = usage.total;
-        }
-        let cost = get(&output, &["cost"]).and_then(members).unwrap_or_default();
-        record.cost = number(&cost, &["cost"]);
-        if record.cost.is_some() {
-            record.cost_currency = text(&cost, &["currency"]).or_else(|| Some("USD".to_owned()));
-        }
-
-        if !raw_tags.iter().any(|(key, _)| key == "_user")
-            && let Some(user) = text(&asked, &["user"])
-        {
-            record.metadata.push(("_user".to_owned(), cut(&user)));
-        }
+    /// The metadata of the headers, and who the user is: `_user` of the metadata, else the `user` of the request's body, which
+    /// becomes it, else the `user` of the metadata, as old clients named it.
+    fn user(&self, record: &mut Record, asked: &Members<'_>, raw_tags: &Members<'_>) {
         for (key, value) in &self.overlay {
             match record.metadata.iter_mut().find(|(own, _)| own == key) {
                 Some((_, own)) => own.clone_from(value),
                 None => record.metadata.push((key.clone(), value.clone())),
             }
         }
-        if !record.metadata.iter().any(|(key, _)| key == "_user") {
-            record.user_id = text(raw_tags, &["user"]);
+        if record.metadata.iter().any(|(key, _)| key == "_user") {
+            return;
+        }
+        match text(asked, &["user"]) {
+            Some(user) => record.metadata.push(("_user".to_owned(), cut(&user))),
+            None => record.user_id = text(raw_tags, &["user"]),
         }
     }
 
@@ -187,6 +160,35 @@ impl<'c> Reader<'c> {
     }
 }
 
+/// When the call was made: stated as such, or as the start of a span. Else the arrival, by [`super::complete`].
+fn times(record: &mut Record, [item, response, tags]: [&Members<'_>; 3]) {
+    let stated = ["createdAt", "created_at"];
+    let start = ["start_time", "startTime"];
+    let places = [(item, stated), (response, stated), (item, start), (tags, start)];
+    record.created_at = places.into_iter().find_map(|(members, names)| time(members, &names));
+}
+
+/// Model, tokens and cost, from the bodies and from `output`, in which the caller states them.
+fn usage(record: &mut Record, item: &Members<'_>, asked: &Members<'_>, reply: &Members<'_>) {
+    record.ai_model = text(asked, &["model"]).or_else(|| text(reply, &["model", "modelVersion"]));
+    if record.stream_mode.is_none() {
+        record.stream_mode = flag(asked, &["stream"]);
+    }
+    let output = get(item, &["output"]).and_then(members).unwrap_or_default();
+    let usage = if flag(&output, &["ignoreUsage"]) == Some(true) { Usage::default() } else { Usage::of(reply) };
+    let tokens = get(&output, &["tokens"]).and_then(members).unwrap_or_default();
+    record.req_units = count(&tokens, &["requestUnits", "request_units"]).or(usage.request);
+    record.res_units = count(&tokens, &["responseUnits", "response_units"]).or(usage.response);
+    if record.req_units.is_none() || record.res_units.is_none() {
+        record.total_units = usage.total;
+    }
+    let cost = get(&output, &["cost"]).and_then(members).unwrap_or_default();
+    record.cost = number(&cost, &["cost"]);
+    if record.cost.is_some() {
+        record.cost_currency = text(&cost, &["currency"]).or_else(|| Some("USD".to_owned()));
+    }
+}
+
 /// What the request and the response say outside of their bodies.
 fn sides(record: &mut Record, request: &Half<'_>, response: &Half<'_>) {
     record.request_url = text(&request.members, &["url"]);
@@ -199,8 +201,11 @@ fn sides(record: &mut Record, request: &Half<'_>, response: &Half<'_>) {
     if response.raw.is_none() {
         return;
     }
-    let status = count(&response.members, &["status", "statusCode"]);
-    record.response_status_code = Some(status.and_then(|status| i32::try_from(status).ok()).unwrap_or(DEFAULT_STATUS));
+    let names = ["status", "statusCode"];
+    record.response_status_code = match get(&response.members, &names) {
+        None => Some(DEFAULT_STATUS),
+        Some(_) => count(&response.members, &names).and_then(|status| i32::try_from(status).ok()),
+    };
     record.response_time = count(&response.members, &["response_time", "responseTime", "time"]);
     record.stream_mode = flag(&response.members, &["streamingMode", "streaming_mode", "stream_mode"]);
     record.last_used_option = text(&response.members, &["lastUsedOptionJsonPath"]);
@@ -212,17 +217,17 @@ struct Half<'a> {
     raw: Option<&'a str>,
     /// Its members, if it is an object.
     members: Vec<(Cow<'a, str>, &'a str)>,
-    form: Form,
+    checks: Checks,
 }
 
 impl<'a> Half<'a> {
-    fn of(text: Option<&'a Cow<'_, str>>, form: Form) -> Self {
+    fn of(text: Option<&'a Cow<'_, str>>, checks: Checks) -> Self {
         let raw = text.map(|text| &**text);
-        let form = match text {
-            Some(Cow::Owned(text)) => Form::of(text),
-            _ => form,
+        let checks = match text {
+            Some(Cow::Owned(text)) => Checks::of(text),
+            _ => checks,
         };
-        Self { raw, members: raw.and_then(members).unwrap_or_default(), form }
+        Self { raw, members: raw.and_then(members).unwrap_or_default(), checks }
     }
 
     fn message(&self, name: &str) -> Result<Message, FieldError> {
@@ -239,19 +244,19 @@ impl<'a> Half<'a> {
         if let Some((_, raw)) = self.members.iter().rfind(|(key, _)| key == "body") {
             return match open(raw) {
                 _ if *raw == "null" => Ok(None),
-                Cow::Borrowed(raw) => self.form.payload(raw).map(Some).ok_or(()),
-                Cow::Owned(text) => Form::of(&text).payload(&text).map(Some).ok_or(()),
+                Cow::Borrowed(raw) => self.checks.payload(raw).map(Some).ok_or(()),
+                Cow::Owned(text) => Checks::of(&text).payload(&text).map(Some).ok_or(()),
             };
         }
         if !self.members.iter().any(|(key, _)| key == "headers") {
-            return self.form.payload(whole).map(Some).ok_or(());
+            return self.checks.payload(whole).map(Some).ok_or(());
         }
         let mut rest = Vec::with_capacity(whole.len());
         for (key, raw) in self.members.iter().filter(|(key, _)| key != "headers") {
             rest.push(if rest.is_empty() { b'{' } else { b',' });
             write_string(&mut rest, key);
             rest.push(b':');
-            rest.extend_from_slice(self.form.payload(raw).ok_or(())?.as_bytes());
+            rest.extend_from_slice(self.checks.payload(raw).ok_or(())?.as_bytes());
         }
         rest.extend_from_slice(if rest.is_empty() { b"{}" } else { b"}" });
         Ok(String::from_utf8(rest).ok())

@@ -23,6 +23,18 @@ pub struct Chunk {
     pub rejections: Vec<Rejection>,
 }
 
+impl Chunk {
+    /// Adds a record and counts it, or refuses it for its size.
+    fn add(&mut self, number: &mut u64, range: Range<usize>, limit: usize) {
+        if range.len() > limit {
+            self.rejections.push(Rejection::new(*number, too_large(limit)));
+        } else {
+            self.records.push((*number, range));
+        }
+        *number += 1;
+    }
+}
+
 /// Finds the records in a stream of bytes.
 #[derive(Debug)]
 pub struct Splitter {
@@ -30,7 +42,7 @@ pub struct Splitter {
     buffer: Vec<u8>,
     /// How much of the buffer has been searched.
     searched: usize,
-    form: Form,
+    layout: Layout,
     /// The number of the next record.
     next: u64,
     /// Whether the record that the buffer begins with is over the limit, and is only searched for its end.
@@ -39,7 +51,7 @@ pub struct Splitter {
 }
 
 #[derive(Debug)]
-enum Form {
+enum Layout {
     /// Not yet known.
     Open,
     Lines,
@@ -72,7 +84,7 @@ impl Splitter {
 
     /// A splitter of records of up to so many bytes.
     pub fn with_limit(limit: usize) -> Self {
-        Self { buffer: Vec::new(), searched: 0, form: Form::Open, next: 0, skipping: false, limit }
+        Self { buffer: Vec::new(), searched: 0, layout: Layout::Open, next: 0, skipping: false, limit }
     }
 
     /// Takes the next bytes and gives the records that they complete.
@@ -84,7 +96,7 @@ impl Splitter {
     /// Takes the end of the stream and gives what is left.
     pub fn finish(&mut self) -> Chunk {
         let mut chunk = self.split(true);
-        if let Form::Values(Values { array: true, .. }) = self.form {
+        if let Layout::Values(Values { array: true, .. }) = self.layout {
             let error = FieldError::silent("json", "`]` at the end of the array; the request seems to be cut off");
             chunk.rejections.push(Rejection::new(self.next, error));
         }
@@ -93,10 +105,10 @@ impl Splitter {
     }
 
     fn split(&mut self, last: bool) -> Chunk {
-        if matches!(self.form, Form::Open) {
-            match form(&self.buffer, self.searched, last) {
-                Ok(form) => self.form = form,
-                Err(_) if self.buffer.len() > self.limit => self.form = Form::Lines,
+        if matches!(self.layout, Layout::Open) {
+            match layout(&self.buffer, self.searched, last) {
+                Ok(layout) => self.layout = layout,
+                Err(_) if self.buffer.len() > self.limit => self.layout = Layout::Lines,
                 Err(searched) => {
                     self.searched = searched;
                     return Chunk::default();
@@ -107,8 +119,8 @@ impl Splitter {
                 self.buffer.drain(..BYTE_ORDER_MARK.len());
             }
         }
-        match self.form {
-            Form::Values(_) => self.values(last),
+        match self.layout {
+            Layout::Values(_) => self.values(last),
             _ => self.lines(last),
         }
     }
@@ -126,15 +138,14 @@ impl Splitter {
         };
         let mut at = 0;
         while at < end {
-            // `skip_until` is the platform's memchr; a search byte by byte would cost as much as the parsing.
+            // `skip_until` is the platform's memchr, which goes through many bytes at a time.
             let length = (&self.buffer[at..end]).skip_until(b'\n').unwrap_or(end - at);
             let range = at..at + length;
             at = range.end;
             let skipped = std::mem::take(&mut self.skipping);
             let blank = self.buffer[range.clone()].trim_ascii().is_empty();
             if !skipped && !blank {
-                chunk.records.push((self.next, range));
-                self.next += 1;
+                chunk.add(&mut self.next, range, self.limit);
             }
         }
         self.give(end, &mut chunk);
@@ -143,14 +154,13 @@ impl Splitter {
 
     fn values(&mut self, last: bool) -> Chunk {
         let mut chunk = Chunk::default();
-        let Form::Values(values) = &mut self.form else { return chunk };
+        let Layout::Values(values) = &mut self.layout else { return chunk };
         let mut at = self.searched;
         while let Some(range) = values.next(&self.buffer, &mut at, last) {
             if std::mem::take(&mut self.skipping) {
                 continue;
             }
-            chunk.records.push((self.next, range));
-            self.next += 1;
+            chunk.add(&mut self.next, range, self.limit);
         }
         let start = values.start.unwrap_or(self.buffer.len());
         values.start = values.start.map(|_| 0);
@@ -162,6 +172,9 @@ impl Splitter {
 
     /// Moves the text before `end` into the chunk, if there are records in it, and keeps the rest.
     fn give(&mut self, end: usize, chunk: &mut Chunk) {
+        if end == 0 {
+            return;
+        }
         let rest = self.buffer.split_off(end);
         let text = std::mem::replace(&mut self.buffer, rest);
         if !chunk.records.is_empty() {
@@ -176,7 +189,7 @@ impl Splitter {
             return;
         }
         if !self.skipping {
-            chunk.rejections.push(Rejection::new(self.next, too_large()));
+            chunk.rejections.push(Rejection::new(self.next, too_large(self.limit)));
             self.next += 1;
             self.skipping = true;
         }
@@ -258,24 +271,24 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 ///
 /// An object whose first line is not complete is pretty-printed, unless what follows cannot continue it: then the first
 /// line is just bad, and must not take the others with it.
-fn form(buffer: &[u8], searched: usize, last: bool) -> Result<Form, usize> {
-    let wait = |searched, form| if last { Ok(form) } else { Err(searched) };
-    let values = || Form::Values(Values::default());
+fn layout(buffer: &[u8], searched: usize, last: bool) -> Result<Layout, usize> {
+    let wait = |searched, layout| if last { Ok(layout) } else { Err(searched) };
+    let values = || Layout::Values(Values::default());
     let mark = if buffer.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
     let Some(first) = buffer[mark..].iter().position(|byte| !byte.is_ascii_whitespace()).map(|at| mark + at) else {
-        return wait(0, Form::Lines);
+        return wait(0, Layout::Lines);
     };
     match buffer[first] {
         b'[' => return Ok(values()),
         b'{' => {}
-        _ if BYTE_ORDER_MARK.starts_with(buffer) => return wait(0, Form::Lines),
-        _ => return Ok(Form::Lines),
+        _ if BYTE_ORDER_MARK.starts_with(buffer) => return wait(0, Layout::Lines),
+        _ => return Ok(Layout::Lines),
     }
     let skip = searched.max(first);
     let Some(line) = buffer[skip..].iter().position(|byte| *byte == b'\n').map(|at| skip + at) else {
         return wait(buffer.len(), values());
     };
-    let Some(open) = open_bracket(&buffer[..line]) else { return Ok(Form::Lines) };
+    let Some(open) = open_bracket(&buffer[..line]) else { return Ok(Layout::Lines) };
     let Some(next) = buffer[line..].iter().find(|byte| !byte.is_ascii_whitespace()) else {
         return wait(line, values());
     };
@@ -284,7 +297,7 @@ fn form(buffer: &[u8], searched: usize, last: bool) -> Result<Form, usize> {
         b'{' => before == Some(&b':') || open == b'[' && matches!(before, Some(b'[' | b',')),
         _ => true,
     };
-    Ok(if continues { values() } else { Form::Lines })
+    Ok(if continues { values() } else { Layout::Lines })
 }
 
 /// The innermost bracket that is open at the end of a line; none if all are closed or a string is open, which no line break

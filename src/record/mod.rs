@@ -86,7 +86,6 @@ macro_rules! columns {
         json::fields!($($name: $kind;)*);
     };
 }
-pub(crate) use rust_type;
 
 columns! {
     id: Text, "unique id of the record; a UUIDv7 where the client sends none";

@@ -1,15 +1,15 @@
 //! A local disk as an object store whose answers survive a power cut.
 //!
-//! [`LocalFileSystem`] never syncs, so after a power cut a file that it reported as written can be missing, empty or torn.
-//! This wrapper adds that one concern and leaves the rest to it:
+//! [`LocalFileSystem`] never syncs, so after a power cut a file that it reported as written can be missing, empty or
+//! torn. This wrapper adds that one concern and leaves the rest to it:
 //!
 //! - a put and a multipart upload write to `<root>/.staging/`, sync the file, give it its name (a hard link for a put
-//!   that must create, a rename else), and sync the folder. A name therefore never shows a torn file, even for a moment;
-//!   a torn commit in a Delta log would make the whole table unreadable;
+//!   that must create, a rename else), and sync the folder. A name therefore never shows a torn file, even for a
+//!   moment; a torn commit in a Delta log would make the whole table unreadable;
 //! - copies, renames and deletes sync the folders that they changed; folders that were made on the way are synced too.
 //!
-//! A sync that fails is an error, marked so that [`is_sync_failure`] finds it: the file may be there and still not last,
-//! and asking again proves nothing, since the kernel reports a lost write only once.
+//! A sync that fails is an error, marked so that [`is_sync_failure`] finds it: the file may be there and still not
+//! last, and asking again proves nothing, since the kernel reports a lost write only once.
 
 use std::error::Error as StdError;
 use std::fs::{self, File};

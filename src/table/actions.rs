@@ -1,9 +1,9 @@
 //! Between [`DataFile`] and the rows of actions that the kernel takes and gives. Pure: no I/O.
 //!
-//! Files that are removed are described from the index, so a removal costs the files that it removes and no pass over the
-//! table. Times in statistics are written to the microsecond as text: the kernel's own encoding cuts a maximum to the
-//! millisecond, below rows that the file has. What other writers leave out is read as "not known"; what would make an
-//! answer wrong (no row count, a deletion vector, a foreign partition) is refused.
+//! Files that are removed are described from the index, so a removal costs the files that it removes and no pass over
+//! the table. Times in statistics are written to the microsecond as text: the kernel's own encoding cuts a maximum to
+//! the millisecond, below rows that the file has. What other writers leave out is read as "not known"; what would make
+//! an answer wrong (no row count, a deletion vector, a foreign partition) is refused.
 
 use std::sync::Arc;
 
@@ -83,7 +83,6 @@ fn added_schema() -> SchemaRef {
 }
 
 fn added_row(file: &DataFile) -> Value {
-    let bounds = |time, organisation: &Option<String>, id: &Option<String>| json!({ "created_at": time_text(time), "organisation_id": organisation, "id": id });
     json!({
         "path": file.path, "partitionValues": partition(file), "size": file.bytes, "modificationTime": file.modified_ms,
         "stats": {
@@ -92,6 +91,10 @@ fn added_row(file: &DataFile) -> Value {
             "maxValues": bounds(file.max_created_at, &file.max_organisation, &file.max_id),
         },
     })
+}
+
+fn bounds(time: i64, organisation: &Option<String>, id: &Option<String>) -> Value {
+    json!({ "created_at": time_text(time), "organisation_id": organisation, "id": id })
 }
 
 fn partition(file: &DataFile) -> Value {

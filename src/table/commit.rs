@@ -1,9 +1,9 @@
 //! Committing once, whatever becomes of the answer.
 //!
-//! An attempt can succeed, lose the race for its version, or end unclear: the store failed, and the entry may be in the log
-//! or not, or may come to be in it later. After the last two the table is brought to its newest version, and that version is
-//! asked whether the commit is in it; only if not is it tried again. A late entry of an earlier attempt cannot make a second
-//! one: it needs the version that the next attempt takes, and whichever is later loses.
+//! An attempt can succeed, lose the race for its version, or end unclear: the store failed, and the entry may be in the
+//! log or not, or may come to be in it later. After the last two the table is brought to its newest version, and that
+//! version is asked whether the commit is in it; only if not is it tried again. A late entry of an earlier attempt
+//! cannot make a second one: it needs the version that the next attempt takes, and whichever is later loses.
 
 use std::sync::Arc;
 

@@ -1,18 +1,20 @@
 //! The files of one version of a table, kept in memory: what a query plans from and what maintenance decides by.
 //!
-//! An index never changes. The next version shares every partition that its commit did not touch, so making it costs the
-//! number of partitions and the files of the touched ones, never all files. Within a partition files are in the order of
-//! their paths, so two indexes of one version are equal however they were built.
+//! An index never changes. The next version shares every partition that its commit did not touch, so making it costs
+//! the number of partitions and the files of the touched ones, never all files. Within a partition files are in the
+//! order of their paths, so two indexes of one version are equal however they were built.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::store;
 
-/// One live Parquet file of the table and what its statistics promise. A bound that is not known is the widest there is.
+/// One live Parquet file of the table and what its statistics promise. A bound that is not known is the widest there
+/// is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFile {
-    /// Path relative to the table, as the log writes it (URL-encoded, which changes nothing in paths that gatelog makes).
+    /// Path relative to the table, as the log writes it (URL-encoded, which changes nothing in paths that gatelog
+    /// makes).
     pub path: String,
     /// Size in bytes.
     pub bytes: u64,
@@ -118,8 +120,8 @@ impl FileIndex {
         self.bytes
     }
 
-    /// The index of a later version: without the files of `remove`, with those of `add`; an added file takes the place of
-    /// one of the same path. A path in `remove` that this version does not have is passed over.
+    /// The index of a later version: without the files of `remove`, with those of `add`; an added file takes the place
+    /// of one of the same path. A path in `remove` that this version does not have is passed over.
     pub(super) fn apply<'a>(
         &self,
         version: u64,

@@ -1,9 +1,9 @@
 //! The Delta kernel as this crate uses it: its engine over our object store, its snapshots, and its errors as ours.
 //!
 //! The kernel is synchronous: it blocks the calling thread while its own runtime does the I/O. So every call into it
-//! runs on a blocking thread (see `Table::locked`), never on a thread of the caller's runtime. That runtime is one for the
-//! process: a checkpoint reads the log from within a task that writes, which a single-threaded executor would wait for
-//! for ever, and a runtime that a table owned would panic when the table is dropped inside async code.
+//! runs on a blocking thread (see `Table::locked`), never on a thread of the caller's runtime. That runtime is one for
+//! the process: a checkpoint reads the log from within a task that writes, which a single-threaded executor would wait
+//! for for ever, and a runtime that a table owned would panic when the table is dropped inside async code.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! A Delta table: its files, its versions, and the one way to change it.
 //!
-//! A [`Table`] is a handle; clones share it. It keeps the newest known version as a [`FileIndex`], built once at open and
-//! carried from version to version by what each commit added and removed, so neither a commit nor a refresh reads the table
-//! again. It guarantees:
+//! A [`Table`] is a handle; clones share it. It keeps the newest known version as a [`FileIndex`], built once at open
+//! and carried from version to version by what each commit added and removed, so neither a commit nor a refresh reads
+//! the table again. It guarantees:
 //!
-//! - a commit is one version of the log, whole or not at all, and never two, though its answer was lost or another writer
-//!   came between (see [`Table::commit`]);
+//! - a commit is one version of the log, whole or not at all, and never two, though its answer was lost or another
+//!   writer came between (see [`Table::commit`]);
 //! - calls do not block the async runtime, and a caller that stops waiting does not stop a commit half-way;
 //! - what other programs may have written (checkpoints, optimised files) is followed, and what this program could not
 //!   read right (deletion vectors, foreign partitions) is refused as damage.
@@ -137,10 +137,10 @@ impl Table {
 
     /// Commits, and gives the index of the version that holds the commit.
     ///
-    /// It is committed once: a commit whose application transaction the table already shows, or whose files it already has,
-    /// counts as committed. Where another writer came between it is tried again on top of the newer version, as long
-    /// as every file that it removes is still there (else [`crate::error::ErrorKind::NotFound`]: plan again). An error means that
-    /// it is not known to be committed, or that the disk could not keep it: stop writing.
+    /// It is committed once: a commit whose application transaction the table already shows, or whose files it already
+    /// has, counts as committed. Where another writer came between it is tried again on top of the newer version, as
+    /// long as every file that it removes is still there (else [`crate::error::ErrorKind::NotFound`]: plan again). An
+    /// error means that it is not known to be committed, or that the disk could not keep it: stop writing.
     pub async fn commit(&self, commit: Commit) -> Result<Arc<FileIndex>> {
         self.locked(move |inner, writer| inner.commit(writer, &commit)).await
     }
@@ -154,8 +154,8 @@ impl Table {
         .await
     }
 
-    /// Writes a checkpoint of the newest known version, so that opening need not read the versions before it. Commits go on
-    /// meanwhile. Gives the version.
+    /// Writes a checkpoint of the newest known version, so that opening need not read the versions before it. Commits
+    /// go on meanwhile. Gives the version.
     pub async fn checkpoint(&self) -> Result<u64> {
         let snapshot = self.locked(|_, writer| Ok(Arc::clone(&writer.snapshot))).await?;
         let inner = Arc::clone(&self.inner);

@@ -296,10 +296,11 @@ async fn other_writers_statistics_are_read_with_care() {
     let store = memory();
     let table = make(&store).await;
     let entry = |stats: &str| {
-        format!(
-            r#"{{"add":{{"path":"retention_days=30/date=2026-11-21/x%20y.parquet","partitionValues":{{"retention_days":"30","date":"2026-11-21"}},"size":5,"modificationTime":6,"dataChange":true,"stats":{}}}}}"#,
-            serde_json::to_string(stats).unwrap()
-        )
+        let add = serde_json::json!({
+            "path": "retention_days=30/date=2026-11-21/x%20y.parquet", "size": 5, "modificationTime": 6,
+            "partitionValues": { "retention_days": "30", "date": "2026-11-21" }, "dataChange": true, "stats": stats,
+        });
+        serde_json::json!({ "add": add }).to_string()
     };
     let put = async |version: u32, text: String| {
         let path = table.inner.path.clone().join("_delta_log").join(format!("{version:020}.json"));
@@ -344,9 +345,8 @@ async fn commit_cost_does_not_grow_with_files() {
             let opened = start.elapsed();
             assert_eq!(again.index(), table.index());
             let place = if store.folder().is_some() { "disk, synced" } else { "memory" };
-            println!(
-                "{files} files, {place}: append {appended:?}, merge 10 into 1 {swapped:?}, checkpoint {checkpoint:?}, open {opened:?}"
-            );
+            print!("{files} files, {place}: append {appended:?}, merge 10 into 1 {swapped:?}, ");
+            println!("checkpoint {checkpoint:?}, open {opened:?}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Finding and deleting objects that no reader needs any more.
 //!
-//! An object may go if the current version does not name it, it is old enough not to be a file whose commit is still under
-//! way, and no version of the last while named it: a query, or another program, may be reading that version. The last is
-//! read from the log, whose entries say which files were removed when, so it holds across restarts too.
+//! An object may go if the current version does not name it, it is old enough not to be a file whose commit is still
+//! under way, and no version of the last while named it: a query, or another program, may be reading that version. The
+//! last is read from the log, whose entries say which files were removed when, so it holds across restarts too.
 
 use std::collections::HashSet;
 
@@ -27,8 +27,8 @@ pub struct Orphan {
 }
 
 impl Table {
-    /// Parquet objects that were last modified before `older_than_ms` (since 1970-01-01), that the current version does not
-    /// name, and that no version since then named. Never anything of the log.
+    /// Parquet objects that were last modified before `older_than_ms` (since 1970-01-01), that the current version does
+    /// not name, and that no version since then named. Never anything of the log.
     pub async fn orphans(&self, older_than_ms: i64) -> Result<Vec<Orphan>> {
         let failed = |e| Error::storage(format!("cannot list table `{}`", self.name())).with_source(e);
         let mut found = self.data_objects().await.map_err(failed)?;
@@ -43,8 +43,8 @@ impl Table {
         Ok(found.iter().filter_map(|object| self.orphan(object)).collect())
     }
 
-    /// Deletes objects that [`Table::orphans`] named. One that is gone already is no error; one that the current version
-    /// names is refused, and then nothing is deleted.
+    /// Deletes objects that [`Table::orphans`] named. One that is gone already is no error; one that the current
+    /// version names is refused, and then nothing is deleted.
     pub async fn remove_objects(&self, paths: &[String]) -> Result<()> {
         let index = self.index();
         let used: HashSet<Path> = index.iter().map(|file| self.object_store_path(file)).collect();

@@ -191,13 +191,14 @@ fn every_exit_code_means_what_help_says() {
         let stderr = home.fails(2, args);
         assert_eq!(stderr.matches("error: ").count(), 1, "{args:?}: {stderr}");
     }
-    let absent: [&[&str]; 8] = [
+    let absent: [&[&str]; 9] = [
         &["sql", "select 1"],
         &["report", "latency"],
         &["report", "no_such_report"],
         &["export"],
         &["doctor"],
         &["maintain", "status"],
+        &["maintain", "vacuum"],
         &["import", "absent.jsonl"],
         &["config", "--config", "absent.toml"],
     ];
@@ -228,6 +229,7 @@ fn import_takes_plain_and_packed_files_and_stdin() {
     let ran = home.run(&["import", "plain.jsonl", "packed.gz.txt", "packed", "array.json"]);
     assert_eq!((ran.code, ran.stdout.len()), (Some(0), 0), "{ran:?}");
     assert!(ran.stderr.contains("200 records imported, 0 duplicates, 0 rejected"), "{ran:?}");
+    assert!(ran.stderr.contains("admin key of this folder, shown only now: "), "{ran:?}");
 
     let ran = home.run_with_stdin(&["import", "-"], gzip(&records("stdin", 40)).as_slice());
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -403,6 +405,10 @@ fn an_export_can_be_imported_and_exported_again() {
     assert!(one == home.read("two.jsonl"), "the second export differs");
     assert!(!home.path("one.jsonl.partial").exists());
     assert_eq!(home.ok(&["export", "--data", "two"]), one);
+    // Many organisations a day: the place to go on from is found all the same.
+    home.write("half.jsonl.partial", &one.as_bytes()[..one.len() / 2]);
+    home.ok(&["export", "--data", "two", "--out", "half.jsonl", "--resume"]);
+    assert!(home.read("half.jsonl") == one, "the resumed export differs");
 
     let lines = home.ok(&["export", "--data", "two", "--columns", "cost,ai_model,request.body", "--limit", "5"]);
     assert_eq!(lines.lines().count(), 5);

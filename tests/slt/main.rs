@@ -1,10 +1,12 @@
-//! Every `tests/slt/*.slt` over a real engine, three times: rows in memory, rows flushed, and half and half after a compaction.
+//! Every `tests/slt/*.slt` over a real engine, three times: rows in memory, flushed, half and half after a compaction.
 //!
-//! The answers must be the same each time, so a row that a flush or a compaction loses, doubles or changes shows up here. The
-//! rows are `fixture.jsonl`. Beside SQL a file may say `report NAME PARAM=VALUE …`, which runs a named report. In an answer
-//! columns stand between ` | `, no value is `NULL`, no text is `(empty)`, and floats are rounded to six places.
+//! The answers must be the same each time, so a row that a flush or a compaction loses, doubles or changes shows up
+//! here. The rows are `fixture.jsonl`. Beside SQL a file may say `report NAME PARAM=VALUE …`, which runs a named
+//! report. In an answer columns stand between ` | `, no value is `NULL`, no text is `(empty)`, and floats are rounded
+//! to six places.
 //!
-//! `SLT_COMPLETE=1 cargo test --test slt` writes the answers of the first mode into the files instead: read the difference.
+//! `SLT_COMPLETE=1 cargo test --test slt` writes the answers of the first mode into the files, and an error where the
+//! answer is one: read the difference before keeping it.
 
 mod bed;
 mod text;
@@ -72,8 +74,8 @@ async fn run(bed: &Bed, path: &Path, complete: bool) -> Result<(), Failed> {
     runner.run_file_async(path).await.map_err(|error| error.display(false).to_string().into())
 }
 
-/// Whether an answer is the expected one, to the blank: the runner's own comparison takes columns apart at blanks, which
-/// labels such as `Cache Hit` have too.
+/// Whether an answer is the expected one, to the blank: the runner's own comparison takes columns apart at blanks,
+/// which labels such as `Cache Hit` have too.
 fn same(_: sqllogictest::Normalizer, actual: &[Vec<String>], expected: &[String]) -> bool {
     let lines = actual.iter().map(|row| row.join(SEPARATOR));
     lines.eq(expected.iter().cloned())

@@ -67,6 +67,8 @@ pub(super) enum Cache {
 pub(super) enum Kind {
     /// Conversations; the share of calls that go on with one.
     Chat { goes_on: f64 },
+    /// Questions without a history, some of them asked by many.
+    Questions,
     /// Looks passages up, then answers with them: an embedding and a chat call in one trace.
     Lookup,
     /// Indexes passages.
@@ -142,7 +144,7 @@ pub(super) const APPS: &[App] = &[
         feature: "faq",
         weight: 14,
         users: 320,
-        kind: Kind::Chat { goes_on: 0.0 },
+        kind: Kind::Questions,
         route: Route::Single(&HAIKU),
         cache: Cache::Semantic,
         retries: 2,
@@ -181,7 +183,7 @@ pub(super) const APPS: &[App] = &[
         feature: "tips",
         weight: 8,
         users: 900,
-        kind: Kind::Chat { goes_on: 0.0 },
+        kind: Kind::Questions,
         theme: &words::PLAYERS,
         route: Route::Single(&MISTRAL),
         cache: Cache::Simple,

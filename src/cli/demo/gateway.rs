@@ -53,6 +53,11 @@ impl Sent {
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
+
+    /// When the answer was complete.
+    pub(super) fn end(&self) -> DateTime<Utc> {
+        self.at + Duration::milliseconds(self.last_token_ms.unwrap_or(self.response_ms))
+    }
 }
 
 /// The providers, one of them with a bad hour.
@@ -70,7 +75,7 @@ impl Provider {
         let day = plan.end - span * 2 / 5;
         let from = day.date_naive().and_hms_opt(14, 0, 0).map_or(day, |time| time.and_utc());
         let from = from + Duration::minutes(rng.random_range(0..50));
-        Self { troubled: "openai", from, to: from + Duration::minutes(rng.random_range(35..70)) }
+        Self { troubled: "openai", from, to: from + Duration::minutes(rng.random_range(60..110)) }
     }
 
     /// Sends a call, with up to `retries` further tries.
@@ -131,7 +136,7 @@ impl Provider {
 
     fn status(&self, rng: &mut SmallRng, model: &Model, at: DateTime<Utc>) -> u16 {
         let troubled = model.provider == self.troubled && (self.from..self.to).contains(&at);
-        if !rng.random_bool(if troubled { 0.62 } else { 0.022 }) {
+        if !rng.random_bool(if troubled { 0.7 } else { 0.022 }) {
             return 200;
         }
         let all: &[u16] = match (troubled, model.provider) {

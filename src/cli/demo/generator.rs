@@ -18,6 +18,9 @@ use super::gateway::{Provider, Sent, Target, targets};
 use super::words::{NAMES, PASSAGES};
 use crate::record::{Message as Sides, Record};
 
+/// How long the gateway's caches keep an answer.
+const CACHE_MINUTES: i64 = 75;
+
 /// What is to be made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
@@ -56,9 +59,17 @@ struct Visit {
     environment: &'static str,
     trace: String,
     untracked: bool,
+    /// What is asked first, where that is not open.
+    asks: Option<String>,
     /// The word that each list gives in this conversation.
     words: Vec<(&'static str, &'static str)>,
     messages: Vec<Message>,
+}
+
+/// What was asked in a turn, and when its answer was complete.
+struct Turn {
+    question: String,
+    end: DateTime<Utc>,
 }
 
 /// Where a call stands within its trace.
@@ -107,11 +118,20 @@ impl Generator {
                 self.chat(&mut visit, at, Span { name: "answer", parent: Some(root) });
             }
             Kind::Chat { goes_on } => loop {
-                self.chat(&mut visit, at, Span { name: "llm", parent: None });
-                at += Duration::milliseconds(self.rng.random_range(15_000..200_000));
+                let turn = self.chat(&mut visit, at, Span { name: "llm", parent: None });
+                at = turn.end + Duration::milliseconds(self.rng.random_range(12_000..200_000));
                 if at >= self.plan.end || visit.messages.len() > 15 || !self.rng.random_bool(goes_on) {
                     break;
                 }
+            },
+            Kind::Questions => loop {
+                let turn = self.chat(&mut visit, at, Span { name: "llm", parent: None });
+                // What one user wonders about, the next one does too: this is what caches live on.
+                at += Duration::milliseconds(self.rng.random_range(2_000..400_000));
+                if at >= self.plan.end || !self.rng.random_bool(0.3) {
+                    break;
+                }
+                visit = Visit { asks: Some(turn.question), ..self.visitor(visit.app) };
             },
         }
         let share = self.made as f64 + self.rng.random::<f64>();
@@ -134,16 +154,18 @@ impl Generator {
             environment: if rng.random_bool(0.9) { "production" } else { "staging" },
             trace: uuid(rng),
             untracked: rng.random_bool(untracked),
+            asks: None,
             words,
             messages: vec![Message::new("system", theme.system)],
         }
     }
 
     /// One turn of a conversation.
-    fn chat(&mut self, visit: &mut Visit, at: DateTime<Utc>, span: Span) {
+    fn chat(&mut self, visit: &mut Visit, at: DateTime<Utc>, span: Span) -> Turn {
         let app = &APPS[visit.app];
         let patterns = if visit.messages.len() == 1 { app.theme.openers } else { app.theme.follow_ups };
-        let question = fill(patterns.choose(&mut self.rng).copied().unwrap_or_default(), &visit.words);
+        let open = patterns.choose(&mut self.rng).copied().unwrap_or_default();
+        let question = visit.asks.take().unwrap_or_else(|| fill(open, &visit.words));
         visit.messages.push(Message::new("user", question.as_str()));
         let (cache_status, known) = self.look_up(visit.app, &question, at);
         let is_hit = known.is_some();
@@ -164,6 +186,7 @@ impl Generator {
         row.stream_mode = Some(streamed);
         let sent = self.send(app, visit.paid, at, usage, streamed, is_hit);
         let answered = sent.last().is_some_and(|(_, outcome)| outcome.is_success());
+        let end = sent.last().map_or(at, |(_, outcome)| outcome.end());
         for (target, outcome) in sent {
             let model = target.model;
             let mut row = row.clone();
@@ -180,12 +203,13 @@ impl Generator {
         if !answered {
             // The user asks something else next; the question without an answer is not part of the history.
             visit.messages.pop();
-            return;
+            return Turn { question, end };
         }
         visit.messages.push(Message::new("assistant", answer.as_str()));
-        if app.cache != Cache::Off {
-            self.cached.insert((visit.app, question), (answer, at));
+        if app.cache != Cache::Off && !is_hit {
+            self.cached.insert((visit.app, question.clone()), (answer, at));
         }
+        Turn { question, end }
     }
 
     /// One embedding call.
@@ -228,7 +252,7 @@ impl Generator {
             } else {
                 self.provider.call(&mut self.rng, &target, app.retries, now, usage, streamed)
             };
-            now = outcome.at + Duration::milliseconds(outcome.response_ms);
+            now = outcome.end();
             let done = outcome.is_success();
             all.push((target, outcome));
             if done {
@@ -244,10 +268,9 @@ impl Generator {
         if kind == Cache::Off {
             return ("DISABLED", None);
         }
-        let fresh = |given: DateTime<Utc>| given < at && at - given < Duration::hours(24);
-        if let Some((answer, given)) = self.cached.get(&(app, question.to_owned())).filter(|(_, given)| fresh(*given)) {
-            debug_assert!(fresh(*given));
-            return if self.rng.random_bool(0.04) { ("REFRESH", None) } else { ("HIT", Some(answer.clone())) };
+        let fresh = |given: DateTime<Utc>| given < at && at - given < Duration::minutes(CACHE_MINUTES);
+        if let Some((answer, _)) = self.cached.get(&(app, question.to_owned())).filter(|(_, given)| fresh(*given)) {
+            return if self.rng.random_bool(0.05) { ("REFRESH", None) } else { ("HIT", Some(answer.clone())) };
         }
         if kind == Cache::Simple {
             return ("MISS", None);
@@ -260,7 +283,7 @@ impl Generator {
             .filter(|((owner, known), (_, given))| *owner == app && known.starts_with(beginning) && fresh(*given));
         // The map has no order of its own, and the choice must not depend on one.
         match near.min_by(|one, other| one.0.cmp(other.0)) {
-            Some((_, (answer, _))) if self.rng.random_bool(0.6) => ("SEMANTIC HIT", Some(answer.clone())),
+            Some((_, (answer, _))) if self.rng.random_bool(0.3) => ("SEMANTIC HIT", Some(answer.clone())),
             _ => ("SEMANTIC MISS", None),
         }
     }

@@ -144,7 +144,10 @@ fn invite(context: &Context, address: Option<SocketAddr>, key: Option<&str>) {
     let data = &context.config().data;
     match key {
         Some(key) => say!("\nadmin key, shown only now:\n  export GATELOG_KEY={key}"),
-        None => say!("\nadmin key: the one that the first start printed\n  export GATELOG_KEY=..."),
+        None if context.is_default("admin_key") => {
+            say!("\nadmin key: the one that the first start printed\n  export GATELOG_KEY=...");
+        }
+        None => say!("\nadmin key: the one that the setting `admin_key` has\n  export GATELOG_KEY=..."),
     }
     if context.quiet {
         return;

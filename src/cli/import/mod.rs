@@ -22,7 +22,7 @@ use super::exit::Done;
 use super::export::rate;
 use super::output::{Sink, Watch, say};
 use super::progress::{Progress, Unit, bytes, thousands};
-use super::settings::Context;
+use super::settings::{Context, tell_fresh_key};
 use crate::engine::{Engine, Receipt};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::{Rejection, Shape};
@@ -46,7 +46,7 @@ Examples:
   gatelog import --source portkey captured-requests.jsonl
   gatelog import big.jsonl --rejects rejected.jsonl      mend the rejected lines, then import that file
 
-Compression is told by content, not by name. A record that is sent again with the same id within the last 24 hours is a
+Compression is told by content, not by name. Rejections name the record, counted from 0. A record that is sent again with the same id within the last 24 hours is a
 duplicate, so an import that was stopped can be run again. Exit code 1: some records were rejected. The folder must not be
 held by a running server; send the file to that server instead: curl --data-binary @FILE http://ADDRESS/v1/ingest")]
 pub(super) struct Args {
@@ -72,10 +72,11 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let instead = "send the file to that server instead: \
                    curl -H \"x-portkey-api-key: $GATELOG_KEY\" --data-binary @FILE http://ADDRESS/v1/ingest";
     let engine = context.open_writer(instead).await?;
+    tell_fresh_key(&engine);
     let names = inputs.iter().map(|input| input.name.clone()).collect();
     let progress = Progress::start("import", Unit::Bytes, total, context.quiet);
     let mut account = Account::new(names, rejects, progress);
-    let pipeline = Pipeline::start(inputs, args.source, engine.clone());
+    let pipeline = Pipeline::start(inputs, args.source, &engine);
     let outcome = pump(&engine, pipeline, &mut account).await;
     account.progress.finish();
     // What is in is in, however the import ended: it is flushed and told before an error is.
@@ -113,7 +114,7 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
             },
             Some(receipt) = appends.join_next() => account.add(joined(receipt)?),
             _ = &mut interrupt, if open => {
-                say!("stopping: what is on its way is still written");
+                account.progress.say("stopping: what is on its way is still written");
                 while let Some(receipt) = appends.join_next().await {
                     account.add(joined(receipt)?);
                 }

@@ -61,7 +61,7 @@ impl Counts {
 type Piece = (usize, Chunk);
 
 impl Pipeline {
-    pub(super) fn start(inputs: Vec<Input>, shape: Shape, engine: Engine) -> Self {
+    pub(super) fn start(inputs: Vec<Input>, shape: Shape, engine: &Engine) -> Self {
         let counts = Arc::new(Counts::default());
         let (chunks, waiting) = sync_channel(WAITING);
         let (records, parsed) = mpsc::channel(WAITING);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::text::Form;
+use super::text::Checks;
 use super::value::{self, Expected};
 use super::{FieldError, MAX_DEPTH, MAX_RECORD_BYTES};
 use crate::record::{COLUMNS, DATE, Kind, Message, READERS, RETENTION_DAYS, Record};
@@ -29,10 +29,10 @@ pub(crate) enum Reader {
 /// `user_id`, `total_units` and `is_success` are derived where they are absent and the record says enough.
 pub fn parse(text: &str) -> Result<Record, FieldError> {
     if text.len() > MAX_RECORD_BYTES {
-        return Err(too_large());
+        return Err(too_large(MAX_RECORD_BYTES));
     }
     let mut decoder =
-        Decoder { record: Record::default(), form: Form::of(text), keys: None, values: None, fault: None };
+        Decoder { record: Record::default(), checks: Checks::of(text), keys: None, values: None, fault: None };
     let mut reader = serde_json::Deserializer::from_str(text);
     let read = reader.deserialize_map(&mut decoder).and_then(|()| reader.end());
     if let Some(fault) = decoder.fault {
@@ -42,13 +42,14 @@ pub fn parse(text: &str) -> Result<Record, FieldError> {
     decoder.finish()
 }
 
-/// The refusal of a record over the limit.
-pub(crate) fn too_large() -> FieldError {
-    FieldError::silent("json", format!("a record of at most {} MiB", MAX_RECORD_BYTES >> 20))
+/// The refusal of a record of more than so many bytes.
+pub(crate) fn too_large(limit: usize) -> FieldError {
+    let limit = if limit.is_multiple_of(1 << 20) { format!("{} MiB", limit >> 20) } else { format!("{limit} bytes") };
+    FieldError::silent("json", format!("a record of at most {limit}"))
 }
 
 /// The refusal of a text that is not a JSON object, in words that do not quote it.
-pub(crate) fn syntax(error: &serde_json::Error) -> FieldError {
+fn syntax(error: &serde_json::Error) -> FieldError {
     if error.is_data() {
         return FieldError::silent("json", "one JSON object");
     }
@@ -74,7 +75,7 @@ pub(crate) fn derive(record: &mut Record) {
 
 struct Decoder {
     record: Record,
-    form: Form,
+    checks: Checks,
     /// The parallel arrays of the metadata, until both are known.
     keys: Option<Vec<String>>,
     values: Option<Vec<Option<String>>>,
@@ -108,7 +109,8 @@ impl Decoder {
                     let message = side(&mut self.record);
                     let name = COLUMNS[place].name;
                     let mut entered = false;
-                    let side = Side { message, name, form: self.form, entered: &mut entered, fault: &mut self.fault };
+                    let side =
+                        Side { message, name, checks: self.checks, entered: &mut entered, fault: &mut self.fault };
                     return map.next_value_seed(side).inspect_err(|_| {
                         if !entered {
                             self.fault = Some(FieldError::silent(name, MEMBERS));
@@ -117,7 +119,7 @@ impl Decoder {
                 }
             },
             Key::Part(side, column, part) => {
-                part.read(side(&mut self.record), column, map.next_value::<&RawValue>()?.get(), self.form)
+                part.read(side(&mut self.record), column, map.next_value::<&RawValue>()?.get(), self.checks)
             }
             Key::TagKeys => texts("metadata.key", map.next_value::<&RawValue>()?.get())
                 .map(|keys| self.keys = keys.map(|keys| keys.into_iter().map(Option::unwrap_or_default).collect())),
@@ -178,7 +180,7 @@ fn refusal(place: usize, raw: &str, expected: Expected) -> FieldError {
 struct Side<'r> {
     message: &'r mut Message,
     name: &'static str,
-    form: Form,
+    checks: Checks,
     /// Set once the value is known to be an object or null.
     entered: &'r mut bool,
     fault: &'r mut Option<FieldError>,
@@ -206,7 +208,7 @@ impl<'de> Visitor<'de> for Side<'_> {
         while let Some(PartKey(part)) = map.next_key()? {
             let raw = map.next_value::<&RawValue>()?.get();
             let read = match part {
-                Ok(part) => part.read(self.message, self.name, raw, self.form),
+                Ok(part) => part.read(self.message, self.name, raw, self.checks),
                 Err(key) => Err(FieldError::silent(&format!("{}.{key}", self.name), MEMBERS)),
             };
             read.map_err(|fault| stop(self.fault, fault))?;
@@ -244,7 +246,7 @@ impl Part {
         }
     }
 
-    fn read(self, message: &mut Message, column: &str, raw: &str, form: Form) -> Result<(), FieldError> {
+    fn read(self, message: &mut Message, column: &str, raw: &str, checks: Checks) -> Result<(), FieldError> {
         let refuse = |expected: String| Err(FieldError::silent(&format!("{column}.{}", self.name()), expected));
         let text = match raw.as_bytes() {
             b"null" => None,
@@ -252,7 +254,7 @@ impl Part {
             [first, ..] if self == Self::Headers && !matches!(first, b'{' | b'"') => {
                 return refuse("an object of texts".to_owned());
             }
-            _ => match form.payload(raw) {
+            _ => match checks.payload(raw) {
                 None => return refuse(format!("at most {MAX_DEPTH} levels of nesting")),
                 payload => payload,
             },
@@ -334,8 +336,8 @@ impl Key {
 const SLOTS: usize = 256;
 const EMPTY: u8 = u8::MAX;
 
-/// The columns by the hash of their names, with open addressing: a look-up by comparing with each name in turn was a third
-/// of the time that a record takes.
+/// The columns by the hash of their names, with open addressing: a key costs one or two comparisons, not one for each
+/// column before its own. A record has dozens of keys.
 static PLACES: [u8; SLOTS] = {
     let mut slots = [EMPTY; SLOTS];
     let mut place = 0;

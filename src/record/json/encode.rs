@@ -33,12 +33,12 @@ struct Item {
     /// `,"name":`
     key: Vec<u8>,
     name: String,
-    form: Form,
+    source: Source,
 }
 
 /// What the value of a key is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum Source {
     Scalar(Kind),
     Day,
     /// One JSON text of the message column of that name.
@@ -95,9 +95,9 @@ impl Encoder {
     pub fn projection(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for item in &self.items {
-            let needed = match item.form {
-                Form::Message(name) => vec![format!("{name}.body"), format!("{name}.headers")],
-                Form::Tags(_) => vec!["metadata".to_owned()],
+            let needed = match item.source {
+                Source::Message(name) => vec![format!("{name}.body"), format!("{name}.headers")],
+                Source::Tags(_) => vec!["metadata".to_owned()],
                 _ => vec![item.name.clone()],
             };
             for name in needed {
@@ -145,35 +145,35 @@ fn known() -> String {
 
 impl Item {
     fn new(name: &str) -> Result<Self> {
-        let form = Form::named(name)
+        let source = Source::named(name)
             .ok_or_else(|| Error::invalid(format!("column `{name}` is unknown; the columns are {}", known())))?;
-        Ok(Self { key: format!(",\"{name}\":").into_bytes(), name: name.to_owned(), form })
+        Ok(Self { key: format!(",\"{name}\":").into_bytes(), name: name.to_owned(), source })
     }
 
     /// The arrays of the batch that the value is made of, in the types that [`cell`](Self::cell) expects.
     fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        match self.form {
-            Form::Scalar(kind) => Ok(vec![find(batch, &self.name, &kind.data_type())?]),
-            Form::Day => Ok(vec![find(batch, &self.name, &DataType::Date32)?]),
-            Form::Leaf(message, part) => Ok(vec![leaf(batch, message, part)?]),
-            Form::Message(name) => Ok(vec![leaf(batch, name, Part::Body)?, leaf(batch, name, Part::Headers)?]),
-            Form::Tags(_) => Ok(vec![find(batch, "metadata", &Kind::Tags.data_type())?]),
+        match self.source {
+            Source::Scalar(kind) => Ok(vec![find(batch, &self.name, &kind.data_type())?]),
+            Source::Day => Ok(vec![find(batch, &self.name, &DataType::Date32)?]),
+            Source::Leaf(message, part) => Ok(vec![leaf(batch, message, part)?]),
+            Source::Message(name) => Ok(vec![leaf(batch, name, Part::Body)?, leaf(batch, name, Part::Headers)?]),
+            Source::Tags(_) => Ok(vec![find(batch, "metadata", &Kind::Tags.data_type())?]),
         }
     }
 
     fn cell<'a>(&self, columns: &'a [ArrayRef]) -> Cell<'a> {
         let first = &columns[0];
-        match self.form {
-            Form::Scalar(Kind::Int) => Cell::Int(first.as_primitive::<Int64Type>()),
-            Form::Scalar(Kind::Short) => Cell::Short(first.as_primitive::<Int32Type>()),
-            Form::Scalar(Kind::Float) => Cell::Float(first.as_primitive::<Float64Type>()),
-            Form::Scalar(Kind::Bool) => Cell::Bool(first.as_boolean()),
-            Form::Scalar(Kind::Time) => Cell::Time(first.as_primitive::<TimestampMicrosecondType>()),
-            Form::Scalar(Kind::Text | Kind::Tags | Kind::Message) => Cell::Text(first.as_string_view()),
-            Form::Day => Cell::Day(first.as_primitive::<Date32Type>()),
-            Form::Leaf(..) => Cell::Raw(first.as_string_view()),
-            Form::Message(_) => Cell::Message(first.as_string_view(), columns[1].as_string_view()),
-            Form::Tags(form) => {
+        match self.source {
+            Source::Scalar(Kind::Int) => Cell::Int(first.as_primitive::<Int64Type>()),
+            Source::Scalar(Kind::Short) => Cell::Short(first.as_primitive::<Int32Type>()),
+            Source::Scalar(Kind::Float) => Cell::Float(first.as_primitive::<Float64Type>()),
+            Source::Scalar(Kind::Bool) => Cell::Bool(first.as_boolean()),
+            Source::Scalar(Kind::Time) => Cell::Time(first.as_primitive::<TimestampMicrosecondType>()),
+            Source::Scalar(Kind::Text | Kind::Tags | Kind::Message) => Cell::Text(first.as_string_view()),
+            Source::Day => Cell::Day(first.as_primitive::<Date32Type>()),
+            Source::Leaf(..) => Cell::Raw(first.as_string_view()),
+            Source::Message(_) => Cell::Message(first.as_string_view(), columns[1].as_string_view()),
+            Source::Tags(form) => {
                 let map: &MapArray = first.as_map();
                 Cell::Tags(form, map, map.keys().as_string::<i32>(), map.values().as_string::<i32>())
             }
@@ -181,7 +181,7 @@ impl Item {
     }
 }
 
-impl Form {
+impl Source {
     fn named(name: &str) -> Option<Self> {
         match name {
             "metadata.key" => return Some(Self::Tags(TagForm::Keys)),

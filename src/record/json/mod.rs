@@ -24,7 +24,7 @@ pub use encode::Encoder;
 pub use text::{check_json, embeddable};
 
 pub(crate) use decode::{Reader, derive, too_large};
-pub(crate) use text::{Form, next_special, unquote, write_string};
+pub(crate) use text::{Checks, next_special, unquote, write_string};
 pub(crate) use value::{Read, keep_last, list, members};
 
 /// The largest record, in bytes of its JSON text.

@@ -110,12 +110,12 @@ fn surrogate(text: &str) -> Option<u16> {
 
 /// What must be checked of the raw values within a text, found out once for all of them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Form {
+pub(crate) struct Checks {
     multiline: bool,
     maybe_deep: bool,
 }
 
-impl Form {
+impl Checks {
     /// Looks at a text that holds one or more JSON values.
     pub(crate) fn of(text: &str) -> Self {
         let bytes = text.trim_ascii().as_bytes();
@@ -208,16 +208,16 @@ pub fn check_json(text: &str) -> bool {
 /// The text as a JSON value that can be embedded in a line: itself where it is one; on one line where it is JSON of many
 /// lines; else a JSON string of the text.
 pub fn embeddable(text: &str) -> Cow<'_, str> {
-    let form = Form::of(text);
+    let checks = Checks::of(text);
     let mut reader = serde_json::Deserializer::from_str(text);
     if let Ok(raw) = <&RawValue>::deserialize(&mut reader)
         && reader.end().is_ok()
     {
         let raw = raw.get();
-        if !form.multiline && raw.len() == text.len() && !(form.maybe_deep && depth(raw.as_bytes()) > MAX_DEPTH) {
+        if !checks.multiline && raw.len() == text.len() && !(checks.maybe_deep && depth(raw.as_bytes()) > MAX_DEPTH) {
             return Cow::Borrowed(text);
         }
-        if let Some(payload) = form.payload(raw) {
+        if let Some(payload) = checks.payload(raw) {
             return Cow::Owned(payload);
         }
     }

@@ -1,226 +1,19 @@
-//! Every shape and quirk of the clients, the splitter over every way to cut a stream, and what must not be kept.
+//! Portkey's shape: every quirk of its clients.
 
 use chrono::{DateTime, Utc};
-use proptest::prelude::*;
 
 use super::*;
-use crate::record::json::MAX_RECORD_BYTES;
-
-fn now() -> DateTime<Utc> {
-    DateTime::from_timestamp(1_795_278_418, 0).unwrap()
-}
-
-fn read_with(shape: Shape, text: &[u8], headers: Headers) -> (Vec<Record>, Vec<Rejection>) {
-    let mut made = 0;
-    let mut new_id = || {
-        made += 1;
-        format!("new-{made}")
-    };
-    lines(shape, text, &Context { headers, ..Context::new(now()) }, &mut new_id)
-}
-
-fn native(text: &str) -> (Vec<Record>, Vec<Rejection>) {
-    read_with(Shape::Native, text.as_bytes(), Headers::default())
-}
-
-fn portkey_with(text: &str, headers: Headers) -> (Vec<Record>, Vec<Rejection>) {
-    read_with(Shape::Portkey, text.as_bytes(), headers)
-}
 
 /// The one record of a Portkey body.
-fn portkey(text: &str) -> Record {
+pub(super) fn one(text: &str) -> Record {
     let (mut records, rejections) = portkey_with(text, Headers::default());
     assert_eq!((records.len(), &rejections[..]), (1, &[][..]), "{text}");
     records.remove(0)
 }
 
-fn some(text: &str) -> Option<String> {
-    Some(text.to_owned())
-}
-
-#[test]
-fn shapes_are_named() {
-    for shape in Shape::ALL {
-        assert_eq!(shape.to_string().to_uppercase().parse::<Shape>().unwrap(), shape);
-    }
-    let message = "otlp".parse::<Shape>().unwrap_err().to_string();
-    assert_eq!(message, "`shape` is `otlp`; expected one of native, portkey");
-}
-
-#[test]
-fn headers_are_read_by_name() {
-    let headers = Headers::read(|name| match name {
-        "x-portkey-package-version" => some("portkey-3.1.0"),
-        "x-portkey-config" => some(""),
-        _ => None,
-    });
-    assert_eq!(headers, Headers { sdk_version: some("portkey-3.1.0"), ..Headers::default() });
-}
-
-#[test]
-fn good_records_are_kept_beside_bad_ones() {
-    let text =
-        b"{\"id\":\"a\"}\n\n{\"cost\":\"abc\"}\r\n\xff\xfe\n{}\nnonsense\n{\"id\":\"b\",\"organisation_id\":\"o\"}";
-    let (records, rejections) = read_with(Shape::Native, text, Headers::default());
-    let ids: Vec<_> = records.iter().map(|record| record.id.as_deref().unwrap_or_default()).collect();
-    assert_eq!(ids, ["a", "new-1", "b"]);
-    assert!(records.iter().all(|record| record.created_at == Some(now())));
-    assert_eq!(records[0].organisation_id.as_deref(), Some(DEFAULT_ORGANISATION));
-    assert_eq!(records[2].organisation_id.as_deref(), Some("o"));
-    let shown: Vec<String> = rejections.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        shown,
-        [
-            "record 1: field `cost` is `\"abc\"`; expected a number (cost in cents of `cost_currency`)",
-            "record 2: field `json`: expected UTF-8 text (byte 0 of the record is not)",
-            "record 4: field `json`: expected one JSON object (expected ident at line 1 column 2)",
-        ]
-    );
-    let json = serde_json::to_string(&rejections[0]).unwrap();
-    assert_eq!(
-        json,
-        r#"{"record":1,"field":"cost","value":"\"abc\"","expected":"a number (cost in cents of `cost_currency`)"}"#
-    );
-}
-
-#[test]
-fn every_container_holds_the_same_records() {
-    for text in [
-        "{\"id\":\"a\"}\n{\"id\":\"b\"}\n",
-        "{\"id\":\"a\"}\r\n\r\n{\"id\":\"b\"}",
-        "\u{feff}{\"id\":\"a\"}\n{\"id\":\"b\"}",
-        "[{\"id\":\"a\"},{\"id\":\"b\"}]",
-        "\u{feff} [ {\"id\":\"a\"}\n,\n{\"id\":\"b\"} , ]\n",
-        "[{\"id\":\"a\"}]\n[{\"id\":\"b\"}]",
-        "{\"id\":\"a\"}{\"id\":\"b\"}",
-        "{\n  \"id\": \"a\"\n}\n{\n  \"id\": \"b\"\n}\n",
-        "{ \"metadata\": {\n \"k\": \"}]\\\"{\" },\n\"id\":\"a\"} {\"id\":\"b\"}",
-        "{\"id\":\n\"a\"}\n{\"id\":\"b\"}",
-    ] {
-        let (records, rejections) = native(text);
-        assert_eq!(rejections, [], "{text}");
-        let ids: Vec<_> = records.iter().map(|record| record.id.as_deref().unwrap()).collect();
-        assert_eq!(ids, ["a", "b"], "{text}");
-    }
-    for empty in ["", " \n\r\n", "[]", "\u{feff}", "[ ]\n"] {
-        assert_eq!(native(empty), (vec![], vec![]), "{empty:?}");
-    }
-}
-
-#[test]
-fn a_bad_record_takes_no_other_with_it() {
-    for (text, good, bad) in [
-        ("{\"id\":\"a\n{\"id\":\"b\"}\n{\"id\":\"c\"}\n", 2, 1),
-        ("{\"id\":\"a\",\n{\"id\":\"b\"}\n", 1, 1),
-        ("{\"metadata\":{\n{\"id\":\"b\"}\n", 1, 1),
-        ("[1,{\"id\":\"a\"},\"x,]\",null,{\"id\":\"b\"}]", 2, 3),
-        ("[{\"id\":\"a\"}}, {\"id\":\"b\"}]", 2, 1),
-        ("[{\"id\":\"a\"},{\"id\":\"b\"}", 2, 1),
-        ("[{\"id\":\"a\"},{\"id\":", 1, 2),
-        ("{\"id\":", 0, 1),
-        ("}", 0, 1),
-        ("1", 0, 1),
-    ] {
-        let (records, rejections) = native(text);
-        assert_eq!((records.len(), rejections.len()), (good, bad), "{text}: {rejections:?}");
-    }
-    let (_, rejections) = native("[{\"id\":\"a\"},{\"id\":\"b\"}");
-    assert_eq!(
-        rejections[0].to_string(),
-        "record 2: field `json`: expected `]` at the end of the array; the request seems to be cut off"
-    );
-}
-
-fn split(pushes: &[&[u8]], limit: usize) -> (Vec<(u64, String)>, Vec<Rejection>) {
-    let mut splitter = Splitter::with_limit(limit);
-    let mut chunks: Vec<Chunk> = pushes.iter().map(|bytes| splitter.push(bytes)).collect();
-    chunks.push(splitter.finish());
-    let text = |chunk: &Chunk, range: &std::ops::Range<usize>| {
-        String::from_utf8_lossy(&chunk.text[range.clone()]).trim().to_owned()
-    };
-    let records = chunks
-        .iter()
-        .flat_map(|chunk| chunk.records.iter().map(|(number, range)| (*number, text(chunk, range))))
-        .collect();
-    (records, chunks.into_iter().flat_map(|chunk| chunk.rejections).collect())
-}
-
-#[test]
-fn a_stream_may_be_cut_anywhere() {
-    for text in [
-        "\u{feff}{\"a\":\"x\\\\\"}\n\n{\"b\":[1,{}]}\r\nbad\n{\"c\":\"\\\"\"}",
-        "[{\"a\":\"]}\\\\\"},\n1, \"s\\\"\" ,{\"b\":[[],{}]}]",
-        "{\n\"a\":\"}\",\n\"b\":[\n{}]}\n{\"c\":\"\\\\\"}{}",
-        "{\"a\": 1,\n \"b\": 2}",
-        "{\"truncated\":\"\n{\"a\":1}",
-    ] {
-        let whole = split(&[text.as_bytes()], 1000);
-        assert!(whole.0.len() > 0);
-        for first in 0..=text.len() {
-            for second in first..=text.len() {
-                let pushes = [&text.as_bytes()[..first], &text.as_bytes()[first..second], &text.as_bytes()[second..]];
-                assert_eq!(split(&pushes, 1000), whole, "{text:?} cut at {first} and {second}");
-            }
-        }
-        let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
-        assert_eq!(split(&bytes, 1000), whole, "{text:?} byte by byte");
-    }
-}
-
-#[test]
-fn a_record_over_the_limit_is_skipped_and_not_held() {
-    let long = "x".repeat(100);
-    for text in [
-        format!("{{\"id\":\"{long}\"}}\n{{\"id\":\"b\"}}\n"),
-        format!("[{{\"id\":\"{long}\"}},{{\"id\":\"b\"}}]"),
-        format!("{{\n\"id\":\"{long}\"}}\n{{\"id\":\"b\"}}\n"),
-    ] {
-        let mut splitter = Splitter::with_limit(50);
-        let mut numbers = Vec::new();
-        let mut refused = Vec::new();
-        for bytes in text.as_bytes().chunks(7) {
-            let chunk = splitter.push(bytes);
-            assert!(chunk.text.len() <= 57, "{}", chunk.text.len());
-            numbers.extend(chunk.records.iter().map(|(number, _)| *number));
-            refused.extend(chunk.rejections.iter().map(|rejection| rejection.record));
-        }
-        numbers.extend(splitter.finish().records.iter().map(|(number, _)| *number));
-        assert_eq!((&numbers[..], &refused[..]), (&[1][..], &[0][..]), "{text}");
-    }
-    let mut splitter = Splitter::new();
-    let rejection =
-        (0..MAX_RECORD_BYTES / (1 << 20) + 1).find_map(|_| splitter.push(&vec![b'x'; 1 << 20]).rejections.pop());
-    assert_eq!(rejection.unwrap().expected, "a record of at most 64 MiB");
-}
-
-#[test]
-fn content_that_must_not_be_kept_is_dropped_in_every_shape() {
-    let own = r#"{"id":"a","do_not_track":true,"cost":1,"metadata":{"k":"v"},"request":{"body":{"secret":1},"headers":{"a":"b"}},"response":{"body":{}}}"#;
-    let record = native(own).0.remove(0);
-    assert_eq!((record.request, record.response), (Message::default(), Message::default()));
-    assert_eq!((record.cost, record.metadata.len()), (Some(1.0), 1));
-
-    let off = || Headers { debug: some("False"), ..Headers::default() };
-    let body = r#"{"request":{"url":"u","body":{"model":"m","secret":1}},"response":{"status":500,"body":{"error":"echo","usage":{"prompt_tokens":1,"completion_tokens":2}}}}"#;
-    for (shape, text) in [(Shape::Native, r#"{"request":{"body":{"secret":1}}}"#), (Shape::Portkey, body)] {
-        let record = read_with(shape, text.as_bytes(), off()).0.remove(0);
-        assert_eq!(
-            (record.request, record.response, record.do_not_track),
-            (Message::default(), Message::default(), Some(true))
-        );
-    }
-    let record = portkey_with(body, off()).0.remove(0);
-    assert_eq!((record.ai_model, record.total_units, record.is_success), (some("m"), Some(3), Some(0)));
-    let inside =
-        portkey(r#"{"request":{"headers":{"X-Portkey-Debug":"false"},"body":{"secret":1}},"response":{"body":{}}}"#);
-    assert_eq!((inside.request, inside.do_not_track), (Message::default(), Some(true)));
-    let on = Headers { debug: some("true"), ..Headers::default() };
-    assert!(portkey_with(body, on).0[0].request.body.is_some());
-}
-
 #[test]
 fn a_portkey_object_becomes_a_record() {
-    let record = portkey(concat!(
+    let record = one(concat!(
         r#"{"request":{"url":"https://api.openai.com/v1/chat/completions","method":"post","provider":"openai","#,
         r#""headers":{"authorization":"Bearer sk-1234567890abc","accept":"*/*"},"body":{"model":"gpt-4o","stream":true,"user":"u9"}},"#,
         r#""response":{"status":201,"headers":{"content-type":"application/json"},"response_time":61,"#,
@@ -362,22 +155,21 @@ fn bodies_are_found_wherever_clients_put_them() {
         (r#""{\"broken\"""#, Some(r#""{\"broken\"""#)),
         ("[1]", Some("[1]")),
     ] {
-        let record = portkey(&format!(r#"{{"request":{request},"response":{{"body":{{}}}}}}"#));
+        let record = one(&format!(r#"{{"request":{request},"response":{{"body":{{}}}}}}"#));
         assert_eq!(record.request.body.as_deref(), body, "{request}");
-        let record = portkey(&format!(r#"{{"response":{request},"request":{{"body":{{}}}}}}"#));
+        let record = one(&format!(r#"{{"response":{request},"request":{{"body":{{}}}}}}"#));
         assert_eq!(record.response.body.as_deref(), body, "{request}");
         assert!(!format!("{record:?}").contains("secret-secret"));
     }
-    let record = portkey(
-        r#"{"request":"{\"url\":\"u\",\"body\":{\"model\":\"m\"}}","response":"{\"status\":429,\"body\":{}}"}"#,
-    );
+    let record =
+        one(r#"{"request":"{\"url\":\"u\",\"body\":{\"model\":\"m\"}}","response":"{\"status\":429,\"body\":{}}"}"#);
     assert_eq!((record.request_url, record.ai_model, record.response_status_code), (some("u"), some("m"), Some(429)));
 }
 
 #[test]
 fn times_ids_and_numbers_come_in_every_type() {
     let record = |fields: &str, response: &str, metadata: &str| {
-        portkey(&format!(
+        one(&format!(
             r#"{{{fields}"request":{{"body":{{}}}},"response":{{{response}"body":{{}}}},"metadata":{{{metadata}}}}}"#
         ))
     };
@@ -426,6 +218,8 @@ fn times_ids_and_numbers_come_in_every_type() {
     let stream = record("", r#""streamingMode":true,"#, "");
     assert_eq!((stream.stream_mode, record("", "", "").stream_mode), (Some(true), None));
     assert_eq!(record("", "", "").response_status_code, Some(200));
+    let odd = record("", r#""status":"failed","#, "");
+    assert_eq!((odd.response_status_code, odd.is_success), (None, None), "a status that makes no sense is no success");
 }
 
 #[test]
@@ -457,13 +251,13 @@ fn tokens_and_cost_come_from_the_output_or_the_reply() {
             (None, None, None),
         ),
     ] {
-        let record = portkey(&format!(r#"{{{output}"request":{{"body":{{}}}},"response":{{"body":{body}}}}}"#));
+        let record = one(&format!(r#"{{{output}"request":{{"body":{{}}}},"response":{{"body":{body}}}}}"#));
         assert_eq!((record.req_units, record.res_units, record.total_units), expected, "{output} {body}");
         assert_eq!((record.cost, record.cost_currency), (None, None), "a cost that is not known has no currency");
     }
     let cost = |cost: &str| {
         let record =
-            portkey(&format!(r#"{{"output":{{"cost":{cost}}},"request":{{"body":{{}}}},"response":{{"body":{{}}}}}}"#));
+            one(&format!(r#"{{"output":{{"cost":{cost}}},"request":{{"body":{{}}}},"response":{{"body":{{}}}}}}"#));
         (record.cost, record.cost_currency)
     };
     assert_eq!(cost(r#"{"cost":0.01125}"#), (Some(0.01125), some("USD")));
@@ -477,39 +271,14 @@ fn metadata_is_cut_and_names_the_user() {
     let text = |metadata: &str| {
         format!(r#"{{"request":{{"body":{{"user":"body"}}}},"response":{{"body":{{}}}},"metadata":{metadata}}}"#)
     };
-    let record = portkey(&text(&format!(r#"{{"{long}":"{long}","n":1.50,"b":false,"z":null,"e":"","o":{{"a":1}}}}"#)));
+    let record = one(&text(&format!(r#"{{"{long}":"{long}","n":1.50,"b":false,"z":null,"e":"","o":{{"a":1}}}}"#)));
     let cut = "é".repeat(128);
     let tags: Vec<(&str, &str)> = record.metadata.iter().map(|(key, value)| (&**key, &**value)).collect();
     assert_eq!(tags, [(&*cut, &*cut), ("n", "1.50"), ("b", "false"), ("e", ""), ("o", "{\"a\":1}"), ("_user", "body")]);
     assert_eq!(record.user_id.as_deref(), Some("body"));
-    assert_eq!(portkey(&text(r#"{"_user":"own"}"#)).user_id.as_deref(), Some("own"));
-    assert_eq!(portkey(&text(r#""{\"_user\":\"own\"}""#)).user_id.as_deref(), Some("own"));
-    assert_eq!(portkey(&text(r#"["x"]"#)).metadata, [(String::from("_user"), String::from("body"))]);
-    let old = portkey(r#"{"request":{"body":{}},"response":{"body":{}},"metadata":{"user":"old"}}"#);
+    assert_eq!(one(&text(r#"{"_user":"own"}"#)).user_id.as_deref(), Some("own"));
+    assert_eq!(one(&text(r#""{\"_user\":\"own\"}""#)).user_id.as_deref(), Some("own"));
+    assert_eq!(one(&text(r#"["x"]"#)).metadata, [(String::from("_user"), String::from("body"))]);
+    let old = one(r#"{"request":{"body":{}},"response":{"body":{}},"metadata":{"user":"old"}}"#);
     assert_eq!(old.user_id.as_deref(), Some("old"));
-}
-
-proptest! {
-    #[test]
-    fn no_bytes_make_ingest_panic(
-        bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\",:\\\n 10a".to_vec())], 0..200),
-        cut in any::<prop::sample::Index>(),
-    ) {
-        for shape in Shape::ALL {
-            let (records, _) = read_with(shape, &bytes, Headers::default());
-            prop_assert!(records.iter().all(|record| record.id.is_some() && record.created_at.is_some()));
-        }
-        let cut = cut.index(bytes.len() + 1);
-        prop_assert_eq!(split(&[&bytes[..cut], &bytes[cut..]], 1000), split(&[&bytes], 1000));
-    }
-
-    #[test]
-    fn nasty_members_never_panic(text in any::<String>(), json in "[\\[\\]{}\",:0-9a\\\\ud8n-]{0,40}") {
-        for value in [&serde_json::to_string(&text).unwrap(), &json] {
-            for key in ["request", "response", "metadata", "output", "createdAt", "trace_id", "id"] {
-                let item = format!(r#"{{"request":{{"body":{{}}}},"{key}":{value}}}"#);
-                read_with(Shape::Portkey, item.as_bytes(), Headers { metadata: Some(text.clone()), ..Headers::default() });
-            }
-        }
-    }
 }

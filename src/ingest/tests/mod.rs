@@ -1,0 +1,238 @@
+//! What holds for every shape, the splitter over every way to cut a stream, and what must not be kept.
+
+mod portkey;
+
+use chrono::{DateTime, Utc};
+use proptest::prelude::*;
+
+use super::*;
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_795_278_418, 0).unwrap()
+}
+
+fn read_with(shape: Shape, text: &[u8], headers: Headers) -> (Vec<Record>, Vec<Rejection>) {
+    let mut made = 0;
+    let mut new_id = || {
+        made += 1;
+        format!("new-{made}")
+    };
+    lines(shape, text, &Context { headers, ..Context::new(now()) }, &mut new_id)
+}
+
+fn native(text: &str) -> (Vec<Record>, Vec<Rejection>) {
+    read_with(Shape::Native, text.as_bytes(), Headers::default())
+}
+
+fn portkey_with(text: &str, headers: Headers) -> (Vec<Record>, Vec<Rejection>) {
+    read_with(Shape::Portkey, text.as_bytes(), headers)
+}
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+#[test]
+fn shapes_are_named() {
+    for shape in Shape::ALL {
+        assert_eq!(shape.to_string().to_uppercase().parse::<Shape>().unwrap(), shape);
+    }
+    let message = "otlp".parse::<Shape>().unwrap_err().to_string();
+    assert_eq!(message, "`shape` is `otlp`; expected one of native, portkey");
+}
+
+#[test]
+fn headers_are_read_by_name() {
+    let headers = Headers::read(|name| match name {
+        "x-portkey-package-version" => some("portkey-3.1.0"),
+        "x-portkey-config" => some(""),
+        _ => None,
+    });
+    assert_eq!(headers, Headers { sdk_version: some("portkey-3.1.0"), ..Headers::default() });
+}
+
+#[test]
+fn good_records_are_kept_beside_bad_ones() {
+    let text =
+        b"{\"id\":\"a\"}\n\n{\"cost\":\"abc\"}\r\n\xff\xfe\n{}\nnonsense\n{\"id\":\"b\",\"organisation_id\":\"o\"}";
+    let (records, rejections) = read_with(Shape::Native, text, Headers::default());
+    let ids: Vec<_> = records.iter().map(|record| record.id.as_deref().unwrap_or_default()).collect();
+    assert_eq!(ids, ["a", "new-1", "b"]);
+    assert!(records.iter().all(|record| record.created_at == Some(now())));
+    assert_eq!(records[0].organisation_id.as_deref(), Some(DEFAULT_ORGANISATION));
+    assert_eq!(records[2].organisation_id.as_deref(), Some("o"));
+    let shown: Vec<String> = rejections.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "record 1: field `cost` is `\"abc\"`; expected a number (cost in cents of `cost_currency`)",
+            "record 2: field `json`: expected UTF-8 text (byte 0 of the record is not)",
+            "record 4: field `json`: expected one JSON object (expected ident at line 1 column 2)",
+        ]
+    );
+    let json = serde_json::to_string(&rejections[0]).unwrap();
+    assert_eq!(
+        json,
+        r#"{"record":1,"field":"cost","value":"\"abc\"","expected":"a number (cost in cents of `cost_currency`)"}"#
+    );
+}
+
+#[test]
+fn every_container_holds_the_same_records() {
+    for text in [
+        "{\"id\":\"a\"}\n{\"id\":\"b\"}\n",
+        "{\"id\":\"a\"}\r\n\r\n{\"id\":\"b\"}",
+        "\u{feff}{\"id\":\"a\"}\n{\"id\":\"b\"}",
+        "[{\"id\":\"a\"},{\"id\":\"b\"}]",
+        "\u{feff} [ {\"id\":\"a\"}\n,\n{\"id\":\"b\"} , ]\n",
+        "[{\"id\":\"a\"}]\n[{\"id\":\"b\"}]",
+        "{\"id\":\"a\"}{\"id\":\"b\"}",
+        "{\n  \"id\": \"a\"\n}\n{\n  \"id\": \"b\"\n}\n",
+        "{ \"metadata\": {\n \"k\": \"}]\\\"{\" },\n\"id\":\"a\"} {\"id\":\"b\"}",
+        "{\"id\":\n\"a\"}\n{\"id\":\"b\"}",
+    ] {
+        let (records, rejections) = native(text);
+        assert_eq!(rejections, [], "{text}");
+        let ids: Vec<_> = records.iter().map(|record| record.id.as_deref().unwrap()).collect();
+        assert_eq!(ids, ["a", "b"], "{text}");
+    }
+    for empty in ["", " \n\r\n", "[]", "\u{feff}", "[ ]\n"] {
+        assert_eq!(native(empty), (vec![], vec![]), "{empty:?}");
+    }
+}
+
+#[test]
+fn a_bad_record_takes_no_other_with_it() {
+    for (text, good, bad) in [
+        ("{\"id\":\"a\n{\"id\":\"b\"}\n{\"id\":\"c\"}\n", 2, 1),
+        ("{\"id\":\"a\",\n{\"id\":\"b\"}\n", 1, 1),
+        ("{\"metadata\":{\n{\"id\":\"b\"}\n", 1, 1),
+        ("[1,{\"id\":\"a\"},\"x,]\",null,{\"id\":\"b\"}]", 2, 3),
+        ("[{\"id\":\"a\"}}, {\"id\":\"b\"}]", 2, 1),
+        ("[{\"id\":\"a\"},{\"id\":\"b\"}", 2, 1),
+        ("[{\"id\":\"a\"},{\"id\":", 1, 2),
+        ("{\"id\":", 0, 1),
+        ("}", 0, 1),
+        ("1", 0, 1),
+    ] {
+        let (records, rejections) = native(text);
+        assert_eq!((records.len(), rejections.len()), (good, bad), "{text}: {rejections:?}");
+    }
+    let (_, rejections) = native("[{\"id\":\"a\"},{\"id\":\"b\"}");
+    assert_eq!(
+        rejections[0].to_string(),
+        "record 2: field `json`: expected `]` at the end of the array; the request seems to be cut off"
+    );
+}
+
+fn split(pushes: &[&[u8]], limit: usize) -> (Vec<(u64, String)>, Vec<Rejection>) {
+    let mut splitter = Splitter::with_limit(limit);
+    let mut chunks: Vec<Chunk> = pushes.iter().map(|bytes| splitter.push(bytes)).collect();
+    chunks.push(splitter.finish());
+    let text = |chunk: &Chunk, range: &std::ops::Range<usize>| {
+        String::from_utf8_lossy(&chunk.text[range.clone()]).trim().to_owned()
+    };
+    let records = chunks
+        .iter()
+        .flat_map(|chunk| chunk.records.iter().map(|(number, range)| (*number, text(chunk, range))))
+        .collect();
+    (records, chunks.into_iter().flat_map(|chunk| chunk.rejections).collect())
+}
+
+#[test]
+fn a_stream_may_be_cut_anywhere() {
+    for text in [
+        "\u{feff}{\"a\":\"x\\\\\"}\n\n{\"b\":[1,{}]}\r\nbad\n{\"c\":\"\\\"\"}",
+        "[{\"a\":\"]}\\\\\"},\n1, \"s\\\"\" ,{\"b\":[[],{}]}]",
+        "{\n\"a\":\"}\",\n\"b\":[\n{}]}\n{\"c\":\"\\\\\"}{}",
+        "{\"a\": 1,\n \"b\": 2}",
+        "{\"truncated\":\"\n{\"a\":1}",
+    ] {
+        let whole = split(&[text.as_bytes()], 1000);
+        assert!(!whole.0.is_empty());
+        for first in 0..=text.len() {
+            for second in first..=text.len() {
+                let pushes = [&text.as_bytes()[..first], &text.as_bytes()[first..second], &text.as_bytes()[second..]];
+                assert_eq!(split(&pushes, 1000), whole, "{text:?} cut at {first} and {second}");
+            }
+        }
+        let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+        assert_eq!(split(&bytes, 1000), whole, "{text:?} byte by byte");
+    }
+}
+
+#[test]
+fn a_record_over_the_limit_is_skipped_and_not_held() {
+    let long = "x".repeat(100);
+    for text in [
+        format!("{{\"id\":\"{long}\"}}\n{{\"id\":\"b\"}}\n"),
+        format!("[{{\"id\":\"{long}\"}},{{\"id\":\"b\"}}]"),
+        format!("{{\n\"id\":\"{long}\"}}\n{{\"id\":\"b\"}}\n"),
+    ] {
+        let mut splitter = Splitter::with_limit(50);
+        let mut numbers = Vec::new();
+        let mut refused = Vec::new();
+        for bytes in text.as_bytes().chunks(7) {
+            let chunk = splitter.push(bytes);
+            assert!(chunk.text.len() <= 57, "{}", chunk.text.len());
+            numbers.extend(chunk.records.iter().map(|(number, _)| *number));
+            refused.extend(chunk.rejections.iter().map(|rejection| rejection.record));
+        }
+        numbers.extend(splitter.finish().records.iter().map(|(number, _)| *number));
+        assert_eq!((&numbers[..], &refused[..]), (&[1][..], &[0][..]), "{text}");
+        let (records, rejections) = split(&[text.as_bytes()], 50);
+        assert_eq!((records.len(), records[0].0), (1, 1), "{text} in one push");
+        assert_eq!(rejections[0].to_string(), "record 0: field `json`: expected a record of at most 50 bytes");
+    }
+}
+
+#[test]
+fn content_that_must_not_be_kept_is_dropped_in_every_shape() {
+    let own = r#"{"id":"a","do_not_track":true,"cost":1,"metadata":{"k":"v"},"request":{"body":{"secret":1},"headers":{"a":"b"}},"response":{"body":{}}}"#;
+    let record = native(own).0.remove(0);
+    assert_eq!((record.request, record.response), (Message::default(), Message::default()));
+    assert_eq!((record.cost, record.metadata.len()), (Some(1.0), 1));
+
+    let off = || Headers { debug: some("False"), ..Headers::default() };
+    let body = r#"{"request":{"url":"u","body":{"model":"m","secret":1}},"response":{"status":500,"body":{"error":"echo","usage":{"prompt_tokens":1,"completion_tokens":2}}}}"#;
+    for (shape, text) in [(Shape::Native, r#"{"request":{"body":{"secret":1}}}"#), (Shape::Portkey, body)] {
+        let record = read_with(shape, text.as_bytes(), off()).0.remove(0);
+        assert_eq!(
+            (record.request, record.response, record.do_not_track),
+            (Message::default(), Message::default(), Some(true))
+        );
+    }
+    let record = portkey_with(body, off()).0.remove(0);
+    assert_eq!((record.ai_model, record.total_units, record.is_success), (some("m"), Some(3), Some(0)));
+    let inside = portkey::one(
+        r#"{"request":{"headers":{"X-Portkey-Debug":"false"},"body":{"secret":1}},"response":{"body":{}}}"#,
+    );
+    assert_eq!((inside.request, inside.do_not_track), (Message::default(), Some(true)));
+    let on = Headers { debug: some("true"), ..Headers::default() };
+    assert!(portkey_with(body, on).0[0].request.body.is_some());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_ingest_panic(
+        bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\",:\\\n 10a".to_vec())], 0..200),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        for shape in Shape::ALL {
+            let (records, _) = read_with(shape, &bytes, Headers::default());
+            prop_assert!(records.iter().all(|record| record.id.is_some() && record.created_at.is_some()));
+        }
+        let cut = cut.index(bytes.len() + 1);
+        prop_assert_eq!(split(&[&bytes[..cut], &bytes[cut..]], 1000), split(&[&bytes], 1000));
+    }
+
+    #[test]
+    fn nasty_members_never_panic(text in any::<String>(), json in "[\\[\\]{}\",:0-9a\\\\ud8n-]{0,40}") {
+        for value in [&serde_json::to_string(&text).unwrap(), &json] {
+            for key in ["request", "response", "metadata", "output", "createdAt", "trace_id", "id"] {
+                let item = format!(r#"{{"request":{{"body":{{}}}},"{key}":{value}}}"#);
+                read_with(Shape::Portkey, item.as_bytes(), Headers { metadata: Some(text.clone()), ..Headers::default() });
+            }
+        }
+    }
+}
