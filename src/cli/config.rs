@@ -14,11 +14,11 @@ use crate::error::Result;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  gatelog config > gatelog.toml           a file with every setting, those at their default commented out
-  gatelog config --format table           at a glance
+  gatelog config > gatelog.toml     every setting, those at their default commented out
+  gatelog config --format table     at a glance
   GATELOG_FLUSH_SECONDS=5 gatelog config --set listen=0.0.0.0:8080
 
-Each setting stands in gatelog.toml under its name, in the environment as GATELOG_ and the name in capitals, and as
+Each setting stands in gatelog.toml under its name, in the environment as GATELOG_ and the name in capitals, and as \
 `--set NAME=VALUE`. Sizes take KiB, MiB and GiB. Flags win over the environment, that over the file.")]
 pub(super) struct Args {
     /// `toml` can be saved as gatelog.toml; `table` is for reading

@@ -30,7 +30,7 @@ Exit codes:
   1    ran, and found problems: doctor found damage, import rejected records
   2    the command line, a setting or a value is wrong, or a limit was passed
   3    the folder, file or name does not exist
-  4    another process holds the data folder, or a queue is full: use that server's HTTP, or try again
+  4    another process holds the data folder: use that server's HTTP; or a queue is full
   5    storage failed, a stored file is damaged, or a defect of gatelog
   130  stopped by Ctrl-C; what was acknowledged is kept";
 

@@ -1,7 +1,8 @@
 //! `gatelog export`: records as JSON lines, to stdout or a file, in the order that the engine gives.
 //!
-//! A file is whole under its name or not there: it grows as `FILE.partial`. Stopped half-way it stays, and `--resume` goes
-//! on behind its last whole line. The lines hold what `gatelog import` reads, so an export is also a backup of records.
+//! A file is whole under its name or not there: it grows as `FILE.partial`. Stopped half-way it stays, and `--resume`
+//! goes on behind its last whole line. The lines hold what `gatelog import` reads, so an export is also a backup of
+//! records.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -26,12 +27,13 @@ const BLOCK_BYTES: u64 = 64 << 10;
 #[command(after_help = "\
 Examples:
   gatelog export --from 2026-11-01 --to 2026-12-01 --out november.jsonl
-  gatelog export --from 2026-11-20T08:00:00Z --columns created_at,ai_model,cost,request.body | jq .cost
-  gatelog export --out all.jsonl --resume       goes on where a stopped export of the same range ended
+  gatelog export --from 2026-11-20T08:00:00Z --columns created_at,cost,request.body | jq .cost
+  gatelog export --out all.jsonl --resume       goes on where a stopped export ended
   gatelog export | zstd > backup.jsonl.zst      `gatelog import backup.jsonl.zst` reads it back
 
---from is inclusive, --to exclusive, UTC; a bare date is its first moment. cost is in cents, response_time in ms. Lines come
-day by day, within a day by organisation, then created_at, then id. While it grows the file is called FILE.partial.")]
+--from is inclusive, --to exclusive, UTC; a bare date is its first moment. cost is in cents, response_time in ms. \
+Lines come day by day, within a day by organisation, then created_at, then id. \
+While it grows the file is called FILE.partial.")]
 pub(super) struct Args {
     /// First moment, such as 2026-11-20 or 2026-11-20T08:00:00Z [default: the oldest record]
     #[arg(long, value_name = "TIME")]

@@ -1,7 +1,7 @@
 //! The rows of an answer in the form that was asked for: a table for people, or what the server sends too.
 //!
-//! Rows are written batch by batch as they come; only a table, which is bounded, is held in memory. JSON, CSV and Parquet are
-//! those of [`crate::http`], so that the same query gives the same bytes on both ways.
+//! Rows are written batch by batch as they come; only a table, which is bounded, is held in memory. JSON, CSV and
+//! Parquet are those of [`crate::http`], so that the same query gives the same bytes on both ways.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -151,7 +151,8 @@ impl Table {
         Self { schema: Arc::clone(schema), cells, rows: 0, max_rows, cut, more: false }
     }
 
-    /// Takes rows through their JSON form, which knows every type and shows moments and nested values as JSON output does.
+    /// Takes rows through their JSON form, which knows every type and shows moments and nested values as JSON output
+    /// does.
     fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         let take = batch.num_rows().min(self.max_rows - self.rows);
         self.more |= take < batch.num_rows();

@@ -21,8 +21,8 @@ Examples:
   gatelog maintain compact --dry-run
   gatelog maintain vacuum --format json
 
-A running server does these jobs by itself (settings compact_seconds, vacuum_seconds, checkpoint_commits). By hand they
-need the folder for themselves: exit code 4 if a server holds it. `status` also works beside a server.")]
+A running server does these jobs by itself (settings compact_seconds, vacuum_seconds, checkpoint_commits). By hand \
+they need the folder for themselves: exit code 4 if a server holds it. `status` also works beside a server.")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,

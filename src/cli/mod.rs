@@ -1,8 +1,8 @@
 //! The command line: what can be typed, and which file runs it.
 //!
-//! What clap parsed ([`Command`] and the arguments of each command) is raw; [`settings::Context`] is what a command works
-//! with: the merged configuration and how to talk. Data goes to stdout, words go to stderr, and only this folder prints.
-//! One small file a command; exit codes are decided in [`exit`] alone.
+//! What clap parsed ([`Command`] and the arguments of each command) is raw; [`settings::Context`] is what a command
+//! works with: the merged configuration and how to talk. Data goes to stdout, words go to stderr, and only this folder
+//! prints. One small file a command; exit codes are decided in [`exit`] alone.
 
 mod config;
 mod demo;
@@ -30,7 +30,8 @@ use settings::{Context, Global};
 
 use crate::error::Result;
 
-/// The log engine for LLM gateways: keeps a record of every call as Parquet in a Delta table, answers SQL, streams JSONL.
+/// The log engine for LLM gateways: keeps a record of every call as Parquet in a Delta table, answers SQL, streams
+/// JSONL.
 #[derive(Debug, Parser)]
 #[command(
     name = "gatelog",

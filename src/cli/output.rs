@@ -1,7 +1,8 @@
 //! Where data and words go: stdout or a file for data, stderr for words.
 //!
-//! A file appears under its name only when it is whole: it is written as `NAME.partial` and renamed at the end. A reader of
-//! stdout that goes away ends the command as a success ([`StdoutClosed`]), while a pipe that breaks elsewhere is an error.
+//! A file appears under its name only when it is whole: it is written as `NAME.partial` and renamed at the end. A
+//! reader of stdout that goes away ends the command as a success ([`StdoutClosed`]), while a pipe that breaks elsewhere
+//! is an error.
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -38,7 +38,8 @@ enum Typed {
 
 /// Runs the prompt until it is left.
 pub(super) async fn run(context: Context, params: Params, format: FormatArgs) -> Result<Done> {
-    // The line editor blocks its thread while it waits for keys, and the queries run on the runtime that it must not block.
+    // The line editor blocks its thread while it waits for keys, and the queries run on the runtime that it must not
+    // block.
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || prompt(&runtime, &context, &params, &format))
         .await

@@ -1,7 +1,7 @@
 //! `gatelog serve`: opens the engine, listens, and closes in order when asked to stop.
 //!
-//! The first SIGINT or SIGTERM lets running requests end and flushes; a second one ends the process at once, which loses
-//! nothing that was acknowledged.
+//! The first SIGINT or SIGTERM lets running requests end and flushes; a second one ends the process at once, which
+//! loses nothing that was acknowledged.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ Examples:
   GATELOG_ADMIN_KEY=... gatelog serve --data s3://my-bucket/gatelog
   gatelog serve --listen 127.0.0.1:0 --address-file address.txt
 
-The first start in a folder makes the admin key and prints it once, unless `admin_key` is set.
+The first start in a folder makes the admin key and prints it once, unless `admin_key` is set. \
 Ctrl-C or SIGTERM: ends running requests, writes what is in memory to the table, closes. Twice: ends at once.")]
 pub(super) struct Args {
     /// Address and port; port 0 takes a free one [default: 127.0.0.1:8080]

@@ -138,8 +138,8 @@ pub(super) fn split_pair(flag: &str, text: &str) -> Result<(String, String)> {
     }
 }
 
-/// The parameters of a query or a report. A value that is a JSON number, `true`, `false`, `null` or a quoted text is taken
-/// as that, everything else as text: `--param days=7`, `--param model=gpt-5-mini`, `--param user='"42"'`.
+/// The parameters of a query or a report. A value that is a JSON number, `true`, `false`, `null` or a quoted text is
+/// taken as that, everything else as text: `--param days=7`, `--param model=gpt-5-mini`, `--param user='"42"'`.
 pub(super) fn params(pairs: &[String]) -> Result<Params> {
     let value = |text: String| match serde_json::from_str::<Value>(&text) {
         Ok(value) if !value.is_object() && !value.is_array() => value,

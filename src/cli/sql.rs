@@ -19,13 +19,13 @@ use crate::error::{Error, Result};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  gatelog sql \"select ai_model, count(*) as calls, sum(cost) / 100 as dollars from logs group by 1 order by 3 desc\"
+  gatelog sql \"select ai_model, count(*) as calls, sum(cost) / 100 as dollars from logs group by 1\"
   gatelog sql --format csv -f monthly.sql --out monthly.csv
-  gatelog sql --param user=amara.o 'select created_at, cost from logs where user_id = $user limit 10'
+  gatelog sql --param user=amara.o 'select created_at, cost from logs where user_id = $user'
   echo 'select count(*) from logs' | gatelog sql --format jsonl
-  gatelog sql                             a prompt: statements end with `;`, \\d lists tables, \\q leaves
+  gatelog sql                   a prompt: statements end with `;`, \\d lists tables, \\q leaves
 
-The table is `logs`, one row a call; `describe logs` names its columns. cost is in cents, times are in ms and UTC, and
+The table is `logs`, one row a call; `describe logs` names its columns. cost is in cents, times are in ms and UTC, and \
 `sql` reads only. A parameter's value is a number, true, false, null or a quoted text as in JSON, else text.")]
 pub(super) struct Args {
     /// Statement; several are separated by `;`

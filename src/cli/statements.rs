@@ -39,7 +39,8 @@ enum Token {
     Nothing,
 }
 
-/// The token that begins at `at`, and where the next one does. Only ASCII bytes are looked at, so cuts fall on characters.
+/// The token that begins at `at`, and where the next one does. Only ASCII bytes are looked at, so cuts fall on
+/// characters.
 fn token(bytes: &[u8], at: usize) -> (usize, Token) {
     let from = |offset: usize| bytes.get(at + offset..).unwrap_or_default();
     let until = |offset: usize, end: &[u8]| {

@@ -43,11 +43,13 @@ pub struct Parts {
     pub log_files: CreateFile,
     /// The store, instead of the one that `data` names.
     pub store: Option<Store>,
+    /// The folder of the log, instead of the one in the store's own folder.
+    pub log_folder: Option<PathBuf>,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { now: Utc::now, new_uuid: Uuid::now_v7, random, log_files: wal::disk(), store: None }
+        Self { now: Utc::now, new_uuid: Uuid::now_v7, random, log_files: wal::disk(), store: None, log_folder: None }
     }
 }
 
@@ -85,7 +87,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     remember_files(&table, &queries, &config, &mut recent, now).await?;
     let shelf = Arc::new(Shelf::new(table.index()));
     let budget = Budget::new(config.memtable_bytes, Duration::from_millis(config.append_wait_ms));
-    let folder = store.wal_folder().ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
+    let folder = parts.log_folder.or_else(|| store.wal_folder()).ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
     let replayed = Replayed { recent, shelf: Arc::clone(&shelf), budget: budget.clone(), now };
     let (wal, recent) = replay(&table, folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
 

@@ -1,5 +1,6 @@
 //! Records to Arrow batches, and foreign Arrow batches to ours.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -10,6 +11,7 @@ use arrow::array::{
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, TimestampMicrosecondType};
 
+use super::json::{check_json, embeddable};
 use super::{Kind, Message, schema};
 use crate::error::{Error, Result};
 
@@ -299,9 +301,11 @@ pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<Rec
             })?,
         };
         columns.push(match field.name().as_str() {
-            "id" => fill_text(&column, |_| (defaults.new_id)()),
-            "organisation_id" => fill_text(&column, |_| "default".to_owned()),
+            "id" => fill_text(&column, || (defaults.new_id)()),
+            "organisation_id" => fill_text(&column, || "default".to_owned()),
             "created_at" => fill_time(&column, defaults.now_micros),
+            "mode" | "cache_status" | "cache_type" => map_text(&column, |text| Cow::Owned(text.to_uppercase())),
+            "request" | "response" => embeddable_message(&column),
             _ => column,
         });
     }
@@ -334,15 +338,26 @@ fn conform_struct(from: &StructArray, fields: &Fields) -> Result<ArrayRef, arrow
     Ok(Arc::new(StructArray::try_new(fields.clone(), children, from.nulls().cloned())?))
 }
 
-fn fill_text(column: &ArrayRef, mut value: impl FnMut(usize) -> String) -> ArrayRef {
-    if column.null_count() == 0 {
-        return Arc::clone(column);
-    }
-    let text = column.as_string_view();
-    let filled: StringViewArray = (0..text.len())
-        .map(|row| Some(if text.is_null(row) { value(row) } else { text.value(row).to_owned() }))
-        .collect();
-    Arc::new(filled)
+/// Fills in a text that is null or empty.
+fn fill_text(column: &ArrayRef, mut value: impl FnMut() -> String) -> ArrayRef {
+    let filled = column.as_string_view().iter();
+    let filled = filled.map(|text| Some(text.filter(|text| !text.is_empty()).map_or_else(&mut value, str::to_owned)));
+    Arc::new(filled.collect::<StringViewArray>())
+}
+
+fn map_text(column: &ArrayRef, change: impl Fn(&str) -> Cow<'_, str>) -> ArrayRef {
+    Arc::new(column.as_string_view().iter().map(|text| text.map(&change)).collect::<StringViewArray>())
+}
+
+/// Makes every body and header text one that can stand in a JSON line: text that is no JSON becomes a JSON string.
+fn embeddable_message(column: &ArrayRef) -> ArrayRef {
+    let message = column.as_struct();
+    let part = |part: &ArrayRef| match part.as_string_view().iter().flatten().all(check_json) {
+        true => Arc::clone(part),
+        false => map_text(part, embeddable),
+    };
+    let parts = message.columns().iter().map(part).collect();
+    Arc::new(StructArray::new(message.fields().clone(), parts, message.nulls().cloned()))
 }
 
 fn fill_time(column: &ArrayRef, now_micros: i64) -> ArrayRef {

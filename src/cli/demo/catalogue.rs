@@ -1,4 +1,5 @@
-//! Who calls what in the sample records: models with list prices, and the applications with their way through the gateway.
+//! Who calls what in the sample records: models with list prices, and the applications with their way through the
+//! gateway.
 
 use super::words::{self, Theme};
 
@@ -17,7 +18,8 @@ pub(super) struct Model {
 }
 
 macro_rules! models {
-    ($($id:ident = $provider:literal $name:literal at $url:literal: $input:literal $output:literal cents, $first:literal $each:literal ms;)*) => {
+    ($($id:ident = $provider:literal $name:literal at $url:expr, $input:literal $output:literal cents,
+        $first:literal $each:literal ms;)*) => {
         $(pub(super) const $id: Model = Model {
             provider: $provider, name: $name, url: $url, input_cents: $input, output_cents: $output,
             first_token_ms: $first, token_ms: $each,
@@ -27,18 +29,29 @@ macro_rules! models {
 
 // Prices as the providers listed them in 2026.
 models! {
-    GPT = "openai" "gpt-5.4" at "https://api.openai.com/v1/chat/completions": 250.0 1500.0 cents, 620.0 13.0 ms;
-    GPT_MINI = "openai" "gpt-5.4-mini" at "https://api.openai.com/v1/chat/completions": 75.0 450.0 cents, 380.0 7.0 ms;
+    GPT = "openai" "gpt-5.4" at "https://api.openai.com/v1/chat/completions",
+        250.0 1500.0 cents, 620.0 13.0 ms;
+    GPT_MINI = "openai" "gpt-5.4-mini" at "https://api.openai.com/v1/chat/completions",
+        75.0 450.0 cents, 380.0 7.0 ms;
     AZURE = "azure-openai" "gpt-5.4-mini"
-        at "https://harbor-eu.openai.azure.com/openai/deployments/gpt-54-mini/chat/completions": 75.0 450.0 cents, 430.0 8.0 ms;
-    SONNET = "anthropic" "claude-sonnet-4-6" at "https://api.anthropic.com/v1/messages": 300.0 1500.0 cents, 780.0 14.0 ms;
-    HAIKU = "anthropic" "claude-haiku-4-5" at "https://api.anthropic.com/v1/messages": 100.0 500.0 cents, 410.0 6.0 ms;
+        at "https://harbor-eu.openai.azure.com/openai/deployments/gpt-54-mini/chat/completions",
+        75.0 450.0 cents, 430.0 8.0 ms;
+    SONNET = "anthropic" "claude-sonnet-4-6" at "https://api.anthropic.com/v1/messages",
+        300.0 1500.0 cents, 780.0 14.0 ms;
+    HAIKU = "anthropic" "claude-haiku-4-5" at "https://api.anthropic.com/v1/messages",
+        100.0 500.0 cents, 410.0 6.0 ms;
     FLASH = "vertex-ai" "gemini-2.5-flash"
-        at "https://europe-west4-aiplatform.googleapis.com/v1/projects/fieldstone/locations/europe-west4/publishers/google/models/gemini-2.5-flash:generateContent":
+        at concat!(
+            "https://europe-west4-aiplatform.googleapis.com/v1/projects/fieldstone/locations/europe-west4",
+            "/publishers/google/models/gemini-2.5-flash:generateContent",
+        ),
         30.0 250.0 cents, 350.0 5.0 ms;
-    MISTRAL = "mistral-ai" "mistral-small-latest" at "https://api.mistral.ai/v1/chat/completions": 10.0 30.0 cents, 300.0 8.0 ms;
-    LLAMA = "groq" "llama-3.3-70b-versatile" at "https://api.groq.com/openai/v1/chat/completions": 59.0 79.0 cents, 190.0 3.0 ms;
-    EMBED = "openai" "text-embedding-3-small" at "https://api.openai.com/v1/embeddings": 2.0 0.0 cents, 90.0 0.0 ms;
+    MISTRAL = "mistral-ai" "mistral-small-latest" at "https://api.mistral.ai/v1/chat/completions",
+        10.0 30.0 cents, 300.0 8.0 ms;
+    LLAMA = "groq" "llama-3.3-70b-versatile" at "https://api.groq.com/openai/v1/chat/completions",
+        59.0 79.0 cents, 190.0 3.0 ms;
+    EMBED = "openai" "text-embedding-3-small" at "https://api.openai.com/v1/embeddings",
+        2.0 0.0 cents, 90.0 0.0 ms;
 }
 
 /// How the gateway's config sends a call on.

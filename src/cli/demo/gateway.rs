@@ -1,5 +1,5 @@
-//! The gateway and the providers behind it, as the sample records need them: where a config sends a call, whether it succeeds,
-//! after how many retries, and how long that took.
+//! The gateway and the providers behind it, as the sample records need them: where a config sends a call, whether it
+//! succeeds, after how many retries, and how long that took.
 
 use chrono::{DateTime, Duration, Utc};
 use rand::Rng;

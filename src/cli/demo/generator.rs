@@ -1,8 +1,8 @@
 //! The sample records: which calls were made when, how the gateway sent them on, and what came of it.
 //!
-//! Same seed, count, days and end: same records, in the order of their time. Calls follow the hours of a working week; a
-//! conversation sends its history again with each turn; in one stretch of time one provider is in trouble, so that retries and
-//! fallbacks have something to show. No clock and no randomness but the plan's.
+//! Same seed, count, days and end: same records, in the order of their time. Calls follow the hours of a working week;
+//! a conversation sends its history again with each turn; in one stretch of time one provider is in trouble, so that
+//! retries and fallbacks have something to show. No clock and no randomness but the plan's.
 
 use std::collections::{BTreeMap, HashMap};
 

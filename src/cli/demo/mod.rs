@@ -1,6 +1,7 @@
 //! `gatelog demo`: some days of sample records in a folder of their own, a server over them, and what to try.
 //!
-//! The records are made here, from gatelog's own word lists: no text of anybody else, the same for the same seed and end.
+//! The records are made here, from gatelog's own word lists: no text of anybody else, the same for the same seed and
+//! end.
 
 mod bodies;
 mod catalogue;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use serde_json::json;
 
 use self::generator::{Generator, Plan};
 use super::exit::Done;
@@ -35,13 +37,14 @@ const RECORDS_AT_ONCE: usize = 1_000;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  gatelog demo                            three days of records in ./gatelog-demo, served on 127.0.0.1:8080
+  gatelog demo                  three days of records in ./gatelog-demo, on 127.0.0.1:8080
   gatelog demo --days 30 --records 500000 --data /tmp/big-demo --listen 127.0.0.1:0
-  gatelog demo --no-serve                 only fills the folder
+  gatelog demo --no-serve       only fills the folder
   gatelog demo --records 1000 --jsonl samples.jsonl
 
-The records are invented: conversations, failures, retries, cache hits, fallbacks, load balancing, embeddings, calls that are
-not tracked. A folder that already has records is served as it is. Same seed, end, days and records: same samples.")]
+The records are invented: conversations, failures, retries, cache hits, fallbacks, load balancing, embeddings, \
+calls that are not tracked. A folder that already has records is served as it is. \
+Same seed, end, days and records: same samples.")]
 pub(super) struct Args {
     /// Days that the records spread over
     #[arg(long, value_name = "DAYS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3_650))]
@@ -152,21 +155,23 @@ fn invite(context: &Context, address: Option<SocketAddr>, key: Option<&str>) {
     if context.quiet {
         return;
     }
-    say!(
-        "\ntry{}:\n  \
-         gatelog report status_counts --data {data}\n  \
-         gatelog sql --data {data} \"select ai_model, count(*) as calls, sum(cost) as cents from logs group by 1 order by 2 desc\"",
-        if address.is_some() { ", in another terminal" } else { "" }
-    );
-    match address {
-        None => say!("  gatelog serve --data {data}"),
-        Some(address) => say!(
-            "  curl -H \"x-portkey-api-key: $GATELOG_KEY\" http://{address}/v1/sql -d \"select * from cache\"\n  \
-             curl -H \"x-portkey-api-key: $GATELOG_KEY\" \"http://{address}/v1/export?columns=created_at,ai_model,cost,request.body\"\n  \
-             curl -H \"x-portkey-api-key: $GATELOG_KEY\" http://{address}/v1/logs -d '{{\"request\":{{\"url\":\"https://api.openai.com/v1/chat/completions\",\"body\":{{\"model\":\"gpt-5.4\"}}}},\"response\":{{\"status\":200,\"body\":{{}}}}}}'\n\
-             \nCtrl-C ends the server."
-        ),
-    }
+    let query = "select ai_model, count(*) as calls, sum(cost) as cents from logs group by 1 order by 2 desc";
+    say!("\ntry{}:", if address.is_some() { ", in another terminal" } else { "" });
+    say!("  gatelog report status_counts --data {data}");
+    say!("  gatelog sql --data {data} \"{query}\"");
+    let Some(address) = address else {
+        say!("  gatelog serve --data {data}");
+        return;
+    };
+    let curl = "curl -H \"x-portkey-api-key: $GATELOG_KEY\"";
+    let record = json!({
+        "request": {"url": "https://api.openai.com/v1/chat/completions", "body": {"model": "gpt-5.4"}},
+        "response": {"status": 200, "body": {}},
+    });
+    say!("  {curl} http://{address}/v1/sql -d \"select * from cache\"");
+    say!("  {curl} \"http://{address}/v1/export?columns=created_at,ai_model,cost,request.body\"");
+    say!("  {curl} http://{address}/v1/logs -d '{record}'");
+    say!("\nCtrl-C ends the server.");
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What people ask and models answer in the sample records: word lists and sentence patterns, all written for gatelog.
 //!
-//! A pattern's `{name}` is filled from the list of that name; within one conversation a list always gives the same word, so
-//! that question, answer and the history that is sent again speak of the same thing.
+//! A pattern's `{name}` is filled from the list of that name; within one conversation a list always gives the same
+//! word, so that question, answer and the history that is sent again speak of the same thing.
 
 /// The talk of one kind of application.
 #[derive(Debug)]
@@ -18,7 +18,8 @@ pub(super) struct Theme {
 }
 
 pub(super) const BANK: Theme = Theme {
-    system: "You help customers of Harbor Bank. Be brief and exact. Never ask for a PIN. Hand over to a person for fraud.",
+    system: "You help customers of Harbor Bank. Be brief and exact. Never ask for a PIN. Hand over to a person for \
+             fraud.",
     openers: &[
         "How do I {task} for my {account}?",
         "My {account} shows a charge from {merchant} that I do not know. What now?",
@@ -116,7 +117,8 @@ pub(super) const PLAYERS: Theme = Theme {
 };
 
 pub(super) const STUDIO: Theme = Theme {
-    system: "You are a coding assistant for the Tidepool studio. Rust on the server, Lua in the game. Answer with code first.",
+    system: "You are a coding assistant for the Tidepool studio. Rust on the server, Lua in the game. Answer with \
+             code first.",
     openers: &[
         "Write a function that {job} in {language}.",
         "This {language} test fails only on the build machine; it {job}. Where would you look?",
@@ -131,11 +133,18 @@ pub(super) const STUDIO: Theme = Theme {
         "Now as a patch against the old version, please.",
     ],
     answers: &[
-        "```\nfn next(open: &mut Vec<Slot>, now: u64) -> Option<Slot> {\n    let at = open.iter().position(|slot| slot.due <= now)?;\n    Some(open.swap_remove(at))\n}\n```",
-        "The lock is taken before the {store} is read, so two workers wait for each other; take it after, and check again.",
+        concat!(
+            "```\nfn next(open: &mut Vec<Slot>, now: u64) -> Option<Slot> {\n",
+            "    let at = open.iter().position(|slot| slot.due <= now)?;\n    Some(open.swap_remove(at))\n}\n```",
+        ),
+        "The lock is taken before the {store} is read, so two workers wait for each other; take it after, and check \
+         again.",
         "On the build machine the clock jumps, and the test compares two readings of it; pass the time in instead.",
         "Write to a second {store}, compare both for a day, then let readers move over one by one.",
-        "```\nlocal function drain(queue, limit)\n  local taken = {}\n  while #taken < limit and queue:peek() do taken[#taken + 1] = queue:pop() end\n  return taken\nend\n```",
+        concat!(
+            "```\nlocal function drain(queue, limit)\n  local taken = {}\n",
+            "  while #taken < limit and queue:peek() do taken[#taken + 1] = queue:pop() end\n  return taken\nend\n```",
+        ),
         "Two things before merging: an upper bound for the retry, and the error should name the {store}.",
         "That {language} code copies each item once; borrow it in the loop and clone only what is kept.",
     ],
@@ -166,8 +175,10 @@ pub(super) const EDITING: Theme = Theme {
         "Give me that in {tongue} too.",
     ],
     answers: &[
-        "A harbour town, a missing ledger, and a clerk who can no longer pretend not to read: \"{title}\" is a {genre} about what we owe.",
-        "The tense slips once, in the third sentence; \"had been\" would keep it in line. Not sure: is the year meant to be vague?",
+        "A harbour town, a missing ledger, and a clerk who can no longer pretend not to read: \"{title}\" is a \
+         {genre} about what we owe.",
+        "The tense slips once, in the third sentence; \"had been\" would keep it in line. Not sure: is the year meant \
+         to be vague?",
         "I cut two adjectives and the second mention of the rain, which the last line repeats.",
         "Five options: The Quiet Ledger; What the Tide Returned; A Clerk's Account; Low Water; Entries in Pencil.",
         "In {tongue} the pun on \"balance\" is lost, so I moved it to the verb; please have a native reader check.",
@@ -180,16 +191,20 @@ pub(super) const EDITING: Theme = Theme {
         (
             "draft",
             &[
-                "It had rained on the ledger for a week before anyone thought to close the window, and by then the names had begun to run into one another like people leaving a church.",
-                "My grandmother counted bridges the way others count sheep. She never slept, but she knew every span between here and the sea, its year and its builder.",
-                "In Ash Lane nobody owned a clock. The baker's shutters were the morning, the ferry was noon, and evening was whenever old Pellow lost at cards.",
+                "It had rained on the ledger for a week before anyone thought to close the window, and by then the \
+                 names had begun to run into one another like people leaving a church.",
+                "My grandmother counted bridges the way others count sheep. She never slept, but she knew every span \
+                 between here and the sea, its year and its builder.",
+                "In Ash Lane nobody owned a clock. The baker's shutters were the morning, the ferry was noon, and \
+                 evening was whenever old Pellow lost at cards.",
             ],
         ),
     ],
 };
 
 pub(super) const GRID: Theme = Theme {
-    system: "You support the control room of Fieldstone Energy. Cite the runbook page. If in doubt, tell them to call the shift lead.",
+    system: "You support the control room of Fieldstone Energy. Cite the runbook page. If in doubt, tell them to call \
+             the shift lead.",
     openers: &[
         "Feeder {feeder} tripped at {site}. What is the first check?",
         "Summarise last night's alarms for {site} in three bullets.",
@@ -204,7 +219,8 @@ pub(super) const GRID: Theme = Theme {
     ],
     answers: &[
         "First check the relay at {site} for a code, then the breaker position of {feeder} (runbook, page 14).",
-        "Code {code} points to the transformer's oil temperature; wait twenty minutes before a second attempt (page 31).",
+        "Code {code} points to the transformer's oil temperature; wait twenty minutes before a second attempt (page \
+         31).",
         "Load may move while the neighbour stays under 80 percent and the line under 65 degrees (page 22).",
         "- {event}\n- {feeder} switched over, no customers lost\n- {site} back to normal at 05:40",
         "The shift lead signs, and the note goes to the day desk before 07:00.",
@@ -225,7 +241,8 @@ pub(super) const GRID: Theme = Theme {
 pub(super) const PASSAGES: &[&str] = &[
     "Runbook, page 14. After a trip read the relay code before anything is reset; note time, load and weather.",
     "Runbook, page 22. Load may be moved between neighbouring feeders while each stays below 80 percent.",
-    "Runbook, page 31. Codes beginning with E4 concern oil temperature. Do not close the breaker twice within 20 minutes.",
+    "Runbook, page 31. Codes beginning with E4 concern oil temperature. Do not close the breaker twice within 20 \
+     minutes.",
     "Runbook, page 40. Telemetry is lost when both links are down for 90 seconds; the site then counts as unattended.",
     "Runbook, page 52. The hand-over note names open work, switched feeders and everyone who is on site.",
     "Style sheet. Numbers up to twelve are words; dates are day, month, year; no serial comma in quotations.",

@@ -1,8 +1,9 @@
 //! `gatelog import`: files or stdin through the parser into the engine, and an account of what became of each record.
 //!
-//! Reading, parsing and appending overlap ([`pipeline`]); every stage has a bounded queue, so that memory stays flat however
-//! large the input. Several appends are on their way at once, so that an fsync costs no parsing time. A record is lost in no
-//! case: a full engine is waited for, a refused record is told, and what was acknowledged before Ctrl-C or an error is kept.
+//! Reading, parsing and appending overlap ([`pipeline`]); every stage has a bounded queue, so that memory stays flat
+//! however large the input. Several appends are on their way at once, so that an fsync costs no parsing time. A record
+//! is lost in no case: a full engine is waited for, a refused record is told, and what was acknowledged before Ctrl-C
+//! or an error is kept.
 
 mod input;
 mod pipeline;
@@ -44,16 +45,20 @@ Examples:
   gatelog import november.jsonl december.jsonl.gz archive/*.zst
   zcat logs.gz | gatelog import -
   gatelog import --source portkey captured-requests.jsonl
-  gatelog import big.jsonl --rejects rejected.jsonl      mend the rejected lines, then import that file
+  gatelog import big.jsonl --rejects bad.jsonl       mend those lines, then import bad.jsonl
 
-Compression is told by content, not by name. Rejections name the record, counted from 0. A record that is sent again with the same id within the last 24 hours is a
-duplicate, so an import that was stopped can be run again. Exit code 1: some records were rejected. The folder must not be
-held by a running server; send the file to that server instead: curl --data-binary @FILE http://ADDRESS/v1/ingest")]
+Compression is told by content, not by name. Rejections name the record, counted from 0. A record that is sent again \
+with the same id within the last 24 hours is a duplicate, so an import that was stopped can be run again. \
+Exit code 1: some records were rejected.
+
+The folder must not be held by a running server; send the file to that server instead:
+  curl -H \"x-portkey-api-key: $GATELOG_KEY\" --data-binary @FILE http://ADDRESS/v1/ingest")]
 pub(super) struct Args {
     /// Files to read, `-` for stdin
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// How the records are written: native is gatelog's own form (and that of its exports), portkey that of POST /v1/logs
+    /// How the records are written: native is gatelog's own form (and that of its exports), portkey that of POST
+    /// /v1/logs
     #[arg(long, value_name = "SHAPE", default_value_t = Shape::Native, value_parser = shape)]
     source: Shape,
     /// File that the text of rejected records is written to, one a line

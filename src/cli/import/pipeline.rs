@@ -1,4 +1,5 @@
-//! Input to records on threads of their own: one reads and splits, two parse. Each queue holds a few chunks of about 1 MiB.
+//! Input to records on threads of their own: one reads and splits, two parse. Each queue holds a few chunks of about 1
+//! MiB.
 
 use std::io::Read;
 use std::ops::Range;

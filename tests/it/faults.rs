@@ -1,0 +1,242 @@
+//! Failing disks and stores: one fault at every place in turn, then a restart, then a count of what was acked.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use gatelog::engine::Parts;
+use gatelog::store::Store;
+use gatelog::wal::LogFile;
+use gatelog::{Config, Engine, ErrorKind, Job};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
+};
+use url::Url;
+
+use super::engine::{ids, record};
+
+/// A store that fails one write: the one that `countdown` reaches, before it happens or after it did.
+#[derive(Debug)]
+struct Faulty {
+    inner: Arc<InMemory>,
+    countdown: AtomicI64,
+    happens: bool,
+}
+
+impl Faulty {
+    fn over(inner: &Arc<InMemory>, countdown: i64, happens: bool) -> Arc<Self> {
+        Arc::new(Self { inner: Arc::clone(inner), countdown: AtomicI64::new(countdown), happens })
+    }
+
+    fn writes(&self) -> i64 {
+        -self.countdown.load(Ordering::SeqCst)
+    }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Faulty({})", self.inner)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let failed = || object_store::Error::Generic { store: "Faulty", source: "the store says no".into() };
+        let fails = self.countdown.fetch_sub(1, Ordering::SeqCst) == 0;
+        if fails && !self.happens {
+            return Err(failed());
+        }
+        let done = self.inner.put_opts(at, payload, options).await?;
+        if fails { Err(failed()) } else { Ok(done) }
+    }
+    async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(at, options).await
+    }
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(at, options).await
+    }
+    async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.inner.get_ranges(at, ranges).await
+    }
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(paths)
+    }
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+fn parts(store: Arc<dyn ObjectStore>, log: &FilePath) -> Parts {
+    let store = Store::with(store, Url::parse("memory:///state").unwrap()).unwrap();
+    Parts { store: Some(store), log_folder: Some(log.to_owned()), ..Parts::default() }
+}
+
+fn quiet() -> Config {
+    Config { flush_seconds: 3600, compact_seconds: 0, vacuum_seconds: 0, append_wait_ms: 200, ..Config::default() }
+}
+
+/// Appends, flushes and merges until something fails; answers the ids that were acked.
+async fn workload(parts: Parts) -> Vec<String> {
+    let mut acked = Vec::new();
+    let Ok(engine) = Engine::open_with(quiet(), parts).await else { return acked };
+    for round in 0..3 {
+        for n in 0..2 {
+            let id = format!("{round}{n}");
+            if engine.append(vec![record(&id)]).await.is_ok() {
+                acked.push(id);
+            }
+        }
+        // A failed flush leaves the rows in the log, which is what this is about.
+        let _ = engine.flush().await;
+    }
+    let _ = engine.maintain(Job::Compact, false).await;
+    let _ = engine.maintain(Job::Checkpoint, false).await;
+    let _ = engine.close().await;
+    acked
+}
+
+#[tokio::test]
+async fn a_store_that_fails_once_at_any_write_loses_and_doubles_nothing() {
+    let clean = Faulty::over(&Arc::new(InMemory::new()), 0, true);
+    clean.countdown.store(-1, Ordering::SeqCst);
+    let log = tempfile::tempdir().unwrap();
+    assert_eq!(workload(parts(Arc::clone(&clean) as Arc<dyn ObjectStore>, log.path())).await.len(), 6);
+    let writes = clean.writes();
+    assert!(writes > 8, "{writes} writes");
+    for happens in [false, true] {
+        for place in 0..writes {
+            let (store, log) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
+            let acked = workload(parts(Faulty::over(&store, place, happens), log.path())).await;
+            let engine = Engine::open_with(quiet(), parts(store, log.path())).await.unwrap();
+            assert_eq!(ids(&engine.reader()).await, acked, "write {place} failed, happened: {happens}");
+            engine.append(vec![record("z")]).await.unwrap();
+            engine.close().await.unwrap();
+        }
+    }
+}
+
+/// A log file that fails to sync when the countdown is over.
+struct FailingSync(File, Arc<AtomicI64>);
+
+impl LogFile for FailingSync {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        match self.1.fetch_sub(1, Ordering::SeqCst) {
+            0 => Err(io::Error::other("the disk says no")),
+            _ => self.0.sync_data(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_a_failed_fsync_writes_are_refused_and_reads_go_on() {
+    let (store, log) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
+    let left = Arc::new(AtomicI64::new(2));
+    let files = Parts {
+        log_files: Box::new(move |path| {
+            let file = OpenOptions::new().create_new(true).append(true).open(path)?;
+            Ok(Box::new(FailingSync(file, Arc::clone(&left))))
+        }),
+        ..parts(Arc::clone(&store) as Arc<dyn ObjectStore>, log.path())
+    };
+    let engine = Engine::open_with(quiet(), files).await.unwrap();
+    engine.append(vec![record("a")]).await.unwrap();
+    let refused = engine.append(vec![record("b")]).await.unwrap_err();
+    assert_eq!(refused.error.kind(), ErrorKind::Storage);
+    let refused = engine.append(vec![record("c")]).await.unwrap_err();
+    assert!(refused.error.message().contains("refused until a restart"), "{}", refused.error);
+    assert_eq!(refused.records.len(), 1, "what was not tried comes back");
+    assert!(!engine.status().writable);
+    assert_eq!(ids(&engine.reader()).await, ["a"]);
+    engine.close().await.unwrap();
+    let engine = Engine::open_with(quiet(), parts(store, log.path())).await.unwrap();
+    let found = ids(&engine.reader()).await;
+    assert!(found == ["a"] || found == ["a", "b"], "{found:?}");
+    engine.close().await.unwrap();
+}
+
+/// A store that takes no Parquet file: a full disk, as far as flushes can tell.
+#[tokio::test]
+async fn a_full_disk_means_waiting_then_a_refusal_that_gives_the_records_back() {
+    let log = tempfile::tempdir().unwrap();
+    let config = Config { memtable_bytes: 1 << 20, flush_bytes: 64 << 10, ..quiet() };
+    let store = Arc::new(InMemory::new());
+    let stuck = Arc::new(NoFiles(Arc::clone(&store)));
+    let engine = Engine::open_with(config.clone(), parts(stuck, log.path())).await.unwrap();
+    let mut acked = Vec::new();
+    let refused = loop {
+        let id = format!("{:05}", acked.len());
+        let text = format!("\"{}\"", "x".repeat(20_000));
+        let body = gatelog::record::Message { body: Some(text), headers: None };
+        match engine.append(vec![gatelog::Record { request: body, ..record(&id) }]).await {
+            Ok(_) => acked.push(id),
+            Err(refused) => break refused,
+        }
+        assert!(acked.len() < 1000, "memory grows without a bound");
+    };
+    assert_eq!((refused.error.kind(), refused.records.len()), (ErrorKind::Busy, 1));
+    assert_eq!(ids(&engine.reader()).await, acked);
+    let _ = engine.close().await;
+    let engine = Engine::open_with(config, parts(store, log.path())).await.unwrap();
+    assert_eq!(ids(&engine.reader()).await, acked, "the log has all of them");
+    engine.close().await.unwrap();
+}
+
+#[derive(Debug)]
+struct NoFiles(Arc<InMemory>);
+
+impl fmt::Display for NoFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NoFiles({})", self.0)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for NoFiles {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if at.extension() == Some("parquet") && !at.as_ref().contains("_delta_log") {
+            return Err(object_store::Error::Generic { store: "NoFiles", source: "no space left on device".into() });
+        }
+        self.0.put_opts(at, payload, options).await
+    }
+    async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(at, options).await
+    }
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        self.0.get_opts(at, options).await
+    }
+    async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.0.get_ranges(at, ranges).await
+    }
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.0.delete_stream(paths)
+    }
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+}
