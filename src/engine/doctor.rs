@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
-use super::{TABLE, reader};
+use super::{TABLE, Threads, reader};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -72,12 +72,10 @@ pub async fn doctor(config: &Config, progress: &(dyn Fn(&str, u64, u64) + Send +
     check_wal(&store, table.as_ref(), &mut findings).await?;
     match &table {
         Some(table) => {
-            let runtime = super::runtime(config)?;
+            let threads = Threads::start(config)?;
             let path = store.table_path(TABLE);
-            let queries = Queries::new(config, &store, path, Vec::new(), runtime.handle().clone())?;
-            let checked = check_files(&store, table, &queries, progress, &mut findings).await;
-            runtime.shutdown_background();
-            checked?;
+            let queries = Queries::new(config, &store, path, Vec::new(), threads.handle()?)?;
+            check_files(&store, table, &queries, progress, &mut findings).await?;
         }
         None if findings.iter().all(|finding| finding.severity != Severity::Error) => {
             findings.push(Finding::ok("there is no table yet: nothing was flushed".to_owned()));

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::stream::BoxStream;
 use serde::Serialize;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -87,7 +87,7 @@ struct Inner {
 /// Threads and tasks; they end when the last handle of the engine goes.
 #[derive(Debug)]
 struct Background {
-    compute: Mutex<Option<Runtime>>,
+    _compute: Threads,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -96,9 +96,6 @@ impl Drop for Background {
     fn drop(&mut self) {
         for task in locked(&self.tasks).drain(..) {
             task.abort();
-        }
-        if let Some(runtime) = locked(&self.compute).take() {
-            runtime.shutdown_background();
         }
     }
 }
@@ -499,14 +496,33 @@ async fn here_or_aside<T: Send + 'static>(
     done.map_err(|cause| Error::internal("preparing a batch panicked").with_source(cause))?
 }
 
-/// The runtime that queries, flushes and merges work on.
-fn runtime(config: &Config) -> Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(crate::query::threads(config))
-        .thread_name("gatelog-work")
-        .enable_all()
-        .build()
-        .map_err(|cause| Error::internal("cannot start the worker threads").with_source(cause))
+/// The threads that queries, flushes and merges work on.
+#[derive(Debug)]
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start(config: &Config) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(crate::query::threads(config))
+            .thread_name("gatelog-work")
+            .enable_all()
+            .build()
+            .map_err(|cause| Error::internal("cannot start the worker threads").with_source(cause))?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> Result<Handle> {
+        self.0.as_ref().map(|runtime| runtime.handle().clone()).ok_or_else(|| Error::closed("the threads have ended"))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Dropping a runtime inside another one panics; this way it ends by itself.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// A lock whose contents are whole even if a holder panicked: every use here is one assignment.

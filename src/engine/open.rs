@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use super::writer::{Counters, OnFailure, Writer};
-use super::{Background, Engine, Inner, TABLE, reader};
+use super::{Background, Engine, Inner, TABLE, Threads, reader};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::dedupe::{Keys, Recent};
@@ -76,8 +76,8 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let lock = FolderLock::take(store.lock_file())?;
     store.clean_staging()?;
     let table = Table::create_or_open(&store, TABLE, &record::file_schema()).await?;
-    let runtime = super::runtime(&config)?;
-    let compute = runtime.handle().clone();
+    let threads = Threads::start(&config)?;
+    let compute = threads.handle()?;
     let views = reader::named_views();
     let queries = Arc::new(Queries::new(&config, &store, store.table_path(TABLE), views, compute.clone())?);
 
@@ -134,7 +134,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let tasks =
         vec![compute.spawn(Arc::clone(&inner).flush_when_due()), compute.spawn(Arc::clone(&inner).upkeep())];
     let background = Background {
-        compute: Mutex::new(Some(runtime)),
+        _compute: threads,
         tasks: Mutex::new(tasks),
         writer: Mutex::new(Some(thread)),
     };

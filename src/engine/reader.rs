@@ -9,9 +9,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use tokio::runtime::Runtime;
 
-use super::{Status, TABLE};
+use super::{Status, TABLE, Threads};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::export;
@@ -28,19 +27,7 @@ pub struct Reader {
     pub(super) queries: Arc<Queries>,
     pub(super) shelf: Arc<Shelf>,
     /// Threads of a reader that stands alone; an engine's reader uses the engine's.
-    _own: Option<Arc<Own>>,
-}
-
-#[derive(Debug)]
-struct Own(Option<Runtime>);
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        // Dropping a runtime inside another one panics; this way it ends by itself.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
+    _own: Option<Arc<Threads>>,
 }
 
 impl Reader {
@@ -58,9 +45,9 @@ impl Reader {
         for (sequence, batch) in memory {
             shelf.insert(batch, sequence, 0, None);
         }
-        let runtime = super::runtime(config)?;
-        let queries = Queries::new(config, &store, store.table_path(TABLE), named_views(), runtime.handle().clone())?;
-        Ok(Self { queries: Arc::new(queries), shelf: Arc::new(shelf), _own: Some(Arc::new(Own(Some(runtime)))) })
+        let threads = Threads::start(config)?;
+        let queries = Queries::new(config, &store, store.table_path(TABLE), named_views(), threads.handle()?)?;
+        Ok(Self { queries: Arc::new(queries), shelf: Arc::new(shelf), _own: Some(Arc::new(threads)) })
     }
 
     /// What a query that starts now reads.
