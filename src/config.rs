@@ -189,7 +189,8 @@ impl Layers {
                     toml::Value::Integer(number) => number.to_string(),
                     other => {
                         let found = other.type_str();
-                        let expected = format!("setting `{name}` in `{file}` is a {found}; expected a text or an integer");
+                        let expected =
+                            format!("setting `{name}` in `{file}` is a {found}; expected a text or an integer");
                         return Err(Error::invalid(expected));
                     }
                 };
@@ -317,7 +318,10 @@ mod tests {
         .unwrap();
         assert_eq!(effective.config.flush_seconds, 5);
         assert_eq!(effective.config.memtable_bytes, 64 * MIB);
-        assert_eq!((effective.config.listen.as_str(), effective.origin("listen")), ("127.0.0.1:2", Origin::Environment));
+        assert_eq!(
+            (effective.config.listen.as_str(), effective.origin("listen")),
+            ("127.0.0.1:2", Origin::Environment)
+        );
         assert_eq!((effective.config.data.as_str(), effective.origin("data")), ("/b", Origin::Flag));
         assert_eq!(effective.origin("zstd_level"), Origin::Default);
     }

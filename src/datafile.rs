@@ -17,7 +17,7 @@ use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::record::{SORT_KEY, file_schema};
+use crate::record::{SORT_KEY, SORT_OPTIONS, file_schema};
 use crate::store::data_path;
 use crate::table::{DataFile, Table};
 
@@ -154,5 +154,11 @@ fn properties(zstd_level: i32) -> Result<WriterProperties> {
 fn sorting_columns() -> Vec<SortingColumn> {
     let place = |name: &&str| file_schema().index_of(name).ok().and_then(|place| i32::try_from(place).ok());
     let columns = SORT_KEY.iter().filter_map(place);
-    columns.map(|column_idx| SortingColumn { column_idx, descending: false, nulls_first: true }).collect()
+    columns
+        .map(|column_idx| SortingColumn {
+            column_idx,
+            descending: SORT_OPTIONS.descending,
+            nulls_first: SORT_OPTIONS.nulls_first,
+        })
+        .collect()
 }

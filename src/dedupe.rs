@@ -77,7 +77,8 @@ impl Keys {
 impl Recent {
     /// Remembers nothing yet. A window of 0 hours turns the check off.
     pub fn new(keys: Keys, window_hours: u64, most: u64) -> Self {
-        let window_micros = i64::try_from(window_hours).unwrap_or(i64::MAX / 3_600_000_000).saturating_mul(3_600_000_000);
+        let window_micros =
+            i64::try_from(window_hours).unwrap_or(i64::MAX / 3_600_000_000).saturating_mul(3_600_000_000);
         Self { keys, generations: VecDeque::new(), window_micros, most: usize::try_from(most).unwrap_or(usize::MAX) }
     }
 
@@ -103,29 +104,30 @@ impl Recent {
     }
 
     /// Ids remembered.
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.generations.iter().map(|generation| generation.ids.len()).sum()
-    }
-
-    /// Whether nothing is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Starts and forgets generations as time and number ask for.
     fn turn(&mut self, now_micros: i64) {
         let step = self.window_micros / GENERATIONS;
         let full = self.most / (GENERATIONS as usize + 1);
-        let fresh = self.generations.back().is_none_or(|newest| {
-            now_micros - newest.started_micros >= step || newest.ids.len() >= full.max(1)
-        });
+        let fresh = self
+            .generations
+            .back()
+            .is_none_or(|newest| now_micros - newest.started_micros >= step || newest.ids.len() >= full.max(1));
         if !fresh {
             return;
         }
-        self.generations.push_back(Generation { started_micros: now_micros, last_micros: now_micros, ids: HashSet::default() });
+        self.generations.push_back(Generation {
+            started_micros: now_micros,
+            last_micros: now_micros,
+            ids: HashSet::default(),
+        });
         while self.generations.len() > 1 {
             let over = self.generations.len() > GENERATIONS as usize + 1 && self.len() >= self.most;
-            let past = self.generations.front().is_some_and(|oldest| now_micros - oldest.last_micros >= self.window_micros);
+            let past =
+                self.generations.front().is_some_and(|oldest| now_micros - oldest.last_micros >= self.window_micros);
             if !past && !over {
                 break;
             }

@@ -106,7 +106,8 @@ pub async fn export(queries: Arc<Queries>, view: View, request: &Request) -> Res
 pub fn estimate(view: &View, request: &Request) -> Result<u64> {
     let frame = Frame::parse(request)?;
     let files = view.files.iter().filter(|file| file.max_created_at >= frame.from && file.min_created_at < frame.to);
-    let rows = files.map(|file| file.rows).sum::<u64>() + view.memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+    let rows =
+        files.map(|file| file.rows).sum::<u64>() + view.memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
     Ok(rows.min(request.limit.unwrap_or(u64::MAX)))
 }
 
@@ -118,7 +119,8 @@ impl Plan {
             Some(after) => Some(Cursor::find(queries, view, after).await?),
             None => None,
         };
-        let first = frame.from.max(cursor.as_ref().map_or(i64::MIN, |cursor| cursor.created_at)).div_euclid(MICROS_A_DAY);
+        let first =
+            frame.from.max(cursor.as_ref().map_or(i64::MIN, |cursor| cursor.created_at)).div_euclid(MICROS_A_DAY);
         let last = frame.to.saturating_sub(1).div_euclid(MICROS_A_DAY);
         let days = days_of(view).into_iter().filter(|day| (first..=last).contains(&i64::from(*day))).collect();
         Ok(Self { encoder, frame, days, cursor, batch_rows: batch_rows(view) })
@@ -127,11 +129,7 @@ impl Plan {
     /// The batches of one day, in order.
     async fn day(&self, queries: &Queries, view: View, day: i32) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let [organisation, time, id] = SORT_KEY;
-        let mut conditions = vec![
-            format!("\"{DATE}\" = $day"),
-            format!("{time} >= $from"),
-            format!("{time} < $to"),
-        ];
+        let mut conditions = vec![format!("\"{DATE}\" = $day"), format!("{time} >= $from"), format!("{time} < $to")];
         let micros = |micros| ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into()));
         let mut params = vec![
             ("day", ScalarValue::Date32(Some(day))),
@@ -152,12 +150,8 @@ impl Plan {
             conditions.join(" and ")
         );
         let params = ParamValues::from(params);
-        let limits = Limits {
-            timeout: None,
-            max_rows: None,
-            batch_rows: Some(self.batch_rows),
-            ordering: FileOrdering::Always,
-        };
+        let limits =
+            Limits { timeout: None, max_rows: None, batch_rows: Some(self.batch_rows), ordering: FileOrdering::Always };
         Ok(queries.run(view, &text, params, limits).await?.batches)
     }
 }

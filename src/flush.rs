@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::datafile::{DataFileWriter, Partition};
 use crate::error::{Error, Result};
-use crate::record::{DATE, RETENTION_DAYS, SORT_KEY, schema};
+use crate::record::{DATE, RETENTION_DAYS, SORT_KEY, SORT_OPTIONS, schema};
 use crate::table::{Commit, DataFile, FileIndex, Table};
 
 /// Flushed files are rewritten by compaction soon, so speed goes before size.
@@ -94,7 +94,7 @@ fn sorted_partitions(chunks: &[RecordBatch]) -> Result<Vec<Part>> {
     };
     let keys = [DATE, RETENTION_DAYS].into_iter().chain(SORT_KEY);
     let keys = keys
-        .map(|name| Ok(SortColumn { values: Arc::clone(column(name)?), options: None }))
+        .map(|name| Ok(SortColumn { values: Arc::clone(column(name)?), options: Some(SORT_OPTIONS) }))
         .collect::<Result<Vec<_>>>()?;
     let order = lexsort_to_indices(&keys, None).map_err(sort_failed)?;
     let dates = column(DATE)?.as_primitive::<Date32Type>();

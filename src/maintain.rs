@@ -97,7 +97,8 @@ fn bounded(files: Vec<Arc<DataFile>>, policy: Policy) -> Vec<Vec<Arc<DataFile>>>
     let (mut current, mut bytes, mut open) = (Vec::new(), 0, 0);
     for file in files {
         let holds = file.bytes.min(ROW_GROUP_BYTES);
-        let over = bytes + file.bytes > policy.target_bytes || open + holds > MOST_OPEN_BYTES || current.len() == MOST_FILES;
+        let over =
+            bytes + file.bytes > policy.target_bytes || open + holds > MOST_OPEN_BYTES || current.len() == MOST_FILES;
         if over && !current.is_empty() {
             merges.push(std::mem::take(&mut current));
             (bytes, open) = (0, 0);
@@ -139,8 +140,7 @@ pub async fn write_merged(tools: Tools<'_>, merge: &Merge, now: DateTime<Utc>, i
     let files = merge.files.iter().map(|file| DataFile::clone(file));
     let view = View { files: Arc::new(FileIndex::of(files)), memory: Vec::new() };
     let text = format!("select * from logs order by {}", SORT_KEY.join(", "));
-    let limits =
-        Limits { timeout: None, max_rows: None, batch_rows: Some(MERGE_ROWS), ordering: FileOrdering::Always };
+    let limits = Limits { timeout: None, max_rows: None, batch_rows: Some(MERGE_ROWS), ordering: FileOrdering::Always };
     let mut sorted = tools.queries.run(view, &text, ParamValues::Map(Default::default()), limits).await?.batches;
     let partition = Partition { date: merge.date, retention_days: merge.retention_days };
     let mut writer =

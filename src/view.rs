@@ -52,7 +52,13 @@ impl Shelf {
     }
 
     /// Shows a batch that the log holds durably; answers the bytes of live rows.
-    pub fn insert(&self, batch: RecordBatch, sequence: u64, now_micros: i64, permit: Option<OwnedSemaphorePermit>) -> u64 {
+    pub fn insert(
+        &self,
+        batch: RecordBatch,
+        sequence: u64,
+        now_micros: i64,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> u64 {
         let mut contents = self.lock();
         contents.live.insert(batch, sequence, now_micros, permit);
         contents.live.bytes()

@@ -101,7 +101,7 @@ async fn write(context: &Context, request: &ExportRequest, out: &Path, started: 
         let chunk = chunk?;
         sink.write_all(&chunk).map_err(|cause| watch.error(cause))?;
         sink.keep_unfinished();
-        records += chunk.iter().filter(|byte| **byte == b'\n').count() as u64;
+        records += memchr::memchr_iter(b'\n', &chunk).count() as u64;
         let seconds = progress.seconds();
         progress.set(records, || rate(sink.bytes(), seconds));
     }

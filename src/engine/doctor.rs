@@ -92,7 +92,8 @@ async fn check_wal(store: &Store, table: Option<&Table>, findings: &mut Vec<Find
         Ok(Some(id)) => reader::covered(table, id).await?,
         Ok(None) => 0,
         Err(error) => {
-            findings.push(Finding::error(error.chain(), "write the log's id (see the first bytes of a segment) into it"));
+            findings
+                .push(Finding::error(error.chain(), "write the log's id (see the first bytes of a segment) into it"));
             0
         }
     };
@@ -120,8 +121,12 @@ async fn check_wal(store: &Store, table: Option<&Table>, findings: &mut Vec<Find
             }
             for segment in found.segments.iter().filter(|segment| segment.torn_bytes > 0) {
                 let (bytes, path) = (segment.torn_bytes, segment.path.display());
-                let what = format!("`{path}` ends in {bytes} bytes of a write that was not acked (next sequence {next})");
-                findings.push(Finding::warning(what, "none is needed: the next open cuts them, or a server is writing now"));
+                let what =
+                    format!("`{path}` ends in {bytes} bytes of a write that was not acked (next sequence {next})");
+                findings.push(Finding::warning(
+                    what,
+                    "none is needed: the next open cuts them, or a server is writing now",
+                ));
             }
         }
     }
@@ -156,7 +161,12 @@ async fn check_files(
 }
 
 /// Reads a file whole and compares it with what the table says of it.
-async fn check_file(store: &Store, table: &Table, queries: &Queries, file: &DataFile) -> std::result::Result<(), String> {
+async fn check_file(
+    store: &Store,
+    table: &Table,
+    queries: &Queries,
+    file: &DataFile,
+) -> std::result::Result<(), String> {
     let path = table.object_store_path(file);
     let found = store.object_store().head(&path).await.map_err(|error| format!("cannot be found: {error}"))?;
     if found.size != file.bytes {

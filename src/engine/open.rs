@@ -87,7 +87,10 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     remember_files(&table, &queries, &config, &mut recent, now).await?;
     let shelf = Arc::new(Shelf::new(table.index()));
     let budget = Budget::new(config.memtable_bytes, Duration::from_millis(config.append_wait_ms));
-    let folder = parts.log_folder.or_else(|| store.wal_folder()).ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
+    let folder = parts
+        .log_folder
+        .or_else(|| store.wal_folder())
+        .ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
     let replayed = Replayed { recent, shelf: Arc::clone(&shelf), budget: budget.clone(), now };
     let (wal, recent) = replay(&table, folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
 
@@ -131,20 +134,18 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         lock,
         config,
     });
-    let tasks =
-        vec![compute.spawn(Arc::clone(&inner).flush_when_due()), compute.spawn(Arc::clone(&inner).upkeep())];
-    let background = Background {
-        _compute: threads,
-        tasks: Mutex::new(tasks),
-        writer: Mutex::new(Some(thread)),
-    };
+    let tasks = vec![compute.spawn(Arc::clone(&inner).flush_when_due()), compute.spawn(Arc::clone(&inner).upkeep())];
+    let background = Background { _compute: threads, tasks: Mutex::new(tasks), writer: Mutex::new(Some(thread)) };
     Ok(Engine { inner, background: Arc::new(background) })
 }
 
 /// Writes down why the log failed, for everybody who appends after.
 fn on_failure(failure: Arc<Mutex<Option<String>>>) -> OnFailure {
     OnFailure(Box::new(move |error| {
-        tracing::error!(error = error.chain(), "the write-ahead log failed; the engine takes no more writes until it is restarted");
+        tracing::error!(
+            error = error.chain(),
+            "the write-ahead log failed; the engine takes no more writes until it is restarted"
+        );
         super::locked(&failure).get_or_insert_with(|| error.chain());
     }))
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Inner, Job, Outcome};
 use super::writer::Command;
+use super::{Inner, Job, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
 use crate::maintain::{self, Policy, Tools};
@@ -97,7 +97,11 @@ impl Inner {
                 if self.wants(*job)
                     && let Err(error) = self.maintain(*job, false).await
                 {
-                    tracing::error!(job = job.name(), error = error.chain(), "upkeep failed; it is tried again when due");
+                    tracing::error!(
+                        job = job.name(),
+                        error = error.chain(),
+                        "upkeep failed; it is tried again when due"
+                    );
                 }
                 *due = every.map(|every| tokio::time::Instant::now() + every);
             }

@@ -6,6 +6,7 @@
 //! a bound is an error, never a shortened answer.
 
 mod provider;
+mod yielding;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,8 +15,10 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider};
 use datafusion::catalog::view::ViewTable;
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
@@ -39,8 +42,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 use crate::view::View;
 
-pub use provider::Ordering as FileOrdering;
 use provider::LogTable;
+pub use provider::Ordering as FileOrdering;
 
 /// Bound parameters by name, without the `$`; positional ones are named `1`, `2` and so on.
 pub type Params = BTreeMap<String, serde_json::Value>;
@@ -152,10 +155,8 @@ impl Queries {
 
     /// Runs a statement with typed parameters and limits of its own.
     pub async fn run(&self, view: View, text: &str, params: ParamValues, limits: Limits) -> Result<Answer> {
-        let permit = Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .map_err(|_| Error::closed("the engine is closed"))?;
+        let permit =
+            Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Error::closed("the engine is closed"))?;
         let session = self.session(view, limits);
         let (views, text) = (self.views.clone(), text.to_owned());
         let running = Running::start(&self.running);
@@ -180,7 +181,9 @@ impl Queries {
                 Ok(())
             };
             let ended = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_long(limits))),
+                Some(deadline) => {
+                    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_long(limits)))
+                }
                 None => work.await,
             };
             if let Err(error) = ended {
@@ -351,6 +354,7 @@ fn base_session(config: &Config, store: &Store) -> Result<SessionState> {
         .with_config(settings)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(yielding::YieldAboveJoins))
         .build();
     datafusion_functions_json::register_all(&mut state).map_err(query_failed)?;
     Ok(state)
@@ -394,7 +398,9 @@ fn positional(named: &HashMap<String, ScalarValue>) -> Result<ParamValues> {
     let list = (1..=named.len())
         .map(|place| {
             named.get(&place.to_string()).cloned().map(Into::into).ok_or_else(|| {
-                Error::invalid(format!("parameter `{place}` is missing; positional parameters count from 1 without gaps"))
+                Error::invalid(format!(
+                    "parameter `{place}` is missing; positional parameters count from 1 without gaps"
+                ))
             })
         })
         .collect::<Result<Vec<_>>>()?;

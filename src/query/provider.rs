@@ -6,11 +6,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int32Array, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::array::Date32Array;
-use arrow::compute::SortOptions;
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
@@ -18,8 +18,8 @@ use datafusion::common::{Column, ColumnStatistics, DFSchema, Result, ScalarValue
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -31,13 +31,18 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::expressions::col;
 use datafusion::physical_plan::union::UnionExec;
+use object_store::ObjectMeta;
+use object_store::path::Path;
 
-use crate::record::{DATE, RETENTION_DAYS, SORT_KEY, file_schema, partition_fields, schema};
+use crate::record::{DATE, RETENTION_DAYS, SORT_KEY, SORT_OPTIONS, file_schema, partition_fields, schema};
 use crate::table::DataFile;
 use crate::view::View;
 
 /// Up to this many files each is read as a stream of its own, in the order it is sorted by.
 const FILES_WORTH_ORDERING: usize = 16;
+/// The newest so many files carry what is known of them into the plan, so that a query for the newest rows leaves out files
+/// as soon as it has enough; more would cost every query more than it saves the few.
+const FILES_WITH_FACTS: usize = 512;
 
 /// Whether the scan gives its files' order on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +57,12 @@ pub enum Ordering {
 #[derive(Debug)]
 pub(super) struct LogTable {
     view: View,
-    table_path: object_store::path::Path,
+    table_path: Path,
     ordering: Ordering,
 }
 
 impl LogTable {
-    pub(super) fn new(view: View, table_path: object_store::path::Path, ordering: Ordering) -> Self {
+    pub(super) fn new(view: View, table_path: Path, ordering: Ordering) -> Self {
         Self { view, table_path, ordering }
     }
 
@@ -95,23 +100,42 @@ impl LogTable {
             .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache)));
         let ordered = self.ordering == Ordering::Always || files.len() <= FILES_WORTH_ORDERING;
         let mut config = FileScanConfigBuilder::new(url, Arc::new(source))
-            .with_statistics(statistics(files))
+            .with_statistics(statistics(files, &schema()))
             .with_projection_indices(projection.cloned())?
             .with_limit(limit);
         if ordered {
             let groups = files.iter().map(|file| FileGroup::new(vec![self.partitioned_file(file)])).collect();
             config = config.with_file_groups(groups).with_output_ordering(vec![sort_order()?]);
         } else {
-            let files = files.iter().map(|file| self.partitioned_file(file)).collect();
-            let partitions = session.config().target_partitions();
-            config = config.with_file_groups(FileGroup::new(files).split_files(partitions));
+            config = config.with_file_groups(self.newest_first(files, session.config().target_partitions()));
         }
         Ok(DataSourceExec::from_data_source(config.build()))
     }
 
+    /// Deals the files out, the newest first to each, so that a query for the newest rows finds them at once.
+    fn newest_first(&self, files: &[Arc<DataFile>], partitions: usize) -> Vec<FileGroup> {
+        let mut newest: Vec<&Arc<DataFile>> = files.iter().collect();
+        newest.sort_by_key(|file| std::cmp::Reverse(file.max_created_at));
+        let mut groups = vec![Vec::new(); partitions.clamp(1, files.len().max(1))];
+        let dealt = groups.len();
+        for (place, file) in newest.into_iter().enumerate() {
+            let mut partitioned = self.partitioned_file(file);
+            if place < FILES_WITH_FACTS {
+                let facts = statistics(std::slice::from_ref(file), &file_schema());
+                partitioned = partitioned.with_statistics(Arc::new(facts));
+            }
+            groups[place % dealt].push(partitioned);
+        }
+        groups.into_iter().map(FileGroup::new).collect()
+    }
+
     fn partitioned_file(&self, file: &DataFile) -> PartitionedFile {
-        let path = self.table_path.parts().chain(object_store::path::Path::from(file.path.as_str()).parts()).collect::<object_store::path::Path>();
-        let mut partitioned = PartitionedFile::new(path.to_string(), file.bytes);
+        let relative = Path::from_url_path(&file.path).unwrap_or_else(|_| Path::from(file.path.as_str()));
+        let location = self.table_path.parts().chain(relative.parts()).collect();
+        let last_modified = DateTime::<Utc>::from_timestamp_millis(file.modified_ms).unwrap_or_default();
+        // The cache of footers knows a file by its path, size and time; a path is never written twice.
+        let object = ObjectMeta { location, last_modified, size: file.bytes, e_tag: None, version: None };
+        let mut partitioned = PartitionedFile::new_from_meta(object);
         partitioned.partition_values =
             vec![ScalarValue::Int32(Some(file.retention_days)), ScalarValue::Date32(Some(file.date))];
         partitioned
@@ -167,21 +191,21 @@ impl TableProvider for LogTable {
 fn sort_order() -> Result<LexOrdering> {
     let keys = SORT_KEY
         .iter()
-        .map(|name| Ok(PhysicalSortExpr::new(col(name, &schema())?, SortOptions::new(false, true))))
+        .map(|name| Ok(PhysicalSortExpr::new(col(name, &schema())?, SORT_OPTIONS)))
         .collect::<Result<Vec<_>>>()?;
     LexOrdering::new(keys).ok_or_else(|| datafusion::error::DataFusionError::Internal("no sort key".to_owned()))
 }
 
 /// Rows, bytes and time range of the files: enough to answer `count(*)`, `min(created_at)` and `max(created_at)` unread.
-fn statistics(files: &[Arc<DataFile>]) -> Statistics {
-    let schema = schema();
-    let mut statistics = Statistics::new_unknown(&schema);
+fn statistics(files: &[Arc<DataFile>], schema: &SchemaRef) -> Statistics {
+    let mut statistics = Statistics::new_unknown(schema);
     let rows: u64 = files.iter().map(|file| file.rows).sum();
     statistics.num_rows = usize::try_from(rows).map_or(Precision::Absent, Precision::Exact);
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
     statistics.total_byte_size = usize::try_from(bytes).map_or(Precision::Absent, Precision::Inexact);
     let known = files.iter().all(|file| file.min_created_at > i64::MIN && file.max_created_at < i64::MAX);
-    let times = (files.iter().map(|file| file.min_created_at).min(), files.iter().map(|file| file.max_created_at).max());
+    let times =
+        (files.iter().map(|file| file.min_created_at).min(), files.iter().map(|file| file.max_created_at).max());
     if let (true, (Some(min), Some(max)), Ok(place)) = (known, times, schema.index_of("created_at")) {
         let exactly = |micros| Precision::Exact(ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
         statistics.column_statistics[place] = ColumnStatistics {
@@ -203,13 +227,16 @@ impl FileFacts<'_> {
     }
 
     fn times(&self, value: impl Fn(&DataFile) -> i64) -> ArrayRef {
-        let times = self.0.iter().map(|file| Some(value(file)).filter(|micros| *micros != i64::MIN && *micros != i64::MAX));
+        let times =
+            self.0.iter().map(|file| Some(value(file)).filter(|micros| *micros != i64::MIN && *micros != i64::MAX));
         Arc::new(times.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
     }
 
     fn partition(&self, column: &Column) -> Option<ArrayRef> {
         match column.name.as_str() {
-            RETENTION_DAYS => Some(Arc::new(self.0.iter().map(|file| Some(file.retention_days)).collect::<Int32Array>())),
+            RETENTION_DAYS => {
+                Some(Arc::new(self.0.iter().map(|file| Some(file.retention_days)).collect::<Int32Array>()))
+            }
             DATE => Some(Arc::new(self.0.iter().map(|file| Some(file.date)).collect::<Date32Array>())),
             _ => None,
         }

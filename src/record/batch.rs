@@ -275,6 +275,12 @@ pub struct Defaults<'a> {
     pub retention_days: &'a dyn Fn(&str) -> i32,
 }
 
+impl std::fmt::Debug for Defaults<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Defaults").field("now_micros", &self.now_micros).finish_non_exhaustive()
+    }
+}
+
 /// Brings any Arrow batch whose columns are a subset of ours (by name, castable types) to [`schema`].
 ///
 /// Missing columns become null; `id`, `organisation_id`, `created_at` and the partition columns are filled in where they are

@@ -12,6 +12,7 @@ pub mod json;
 
 use std::sync::{Arc, LazyLock};
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use chrono::{DateTime, Utc};
 
@@ -140,6 +141,8 @@ pub const DATE: &str = "date";
 
 /// Columns that a file is sorted by, in order, ascending.
 pub const SORT_KEY: [&str; 3] = ["organisation_id", "created_at", "id"];
+/// How: SQL's own default, so that `order by` of these columns finds the files sorted already.
+pub const SORT_OPTIONS: SortOptions = SortOptions { descending: false, nulls_first: false };
 
 /// The schema of a batch within the engine: the table's columns and the partition columns.
 pub fn schema() -> SchemaRef {

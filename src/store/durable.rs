@@ -217,9 +217,9 @@ fn put(staged: &FilePath, target: &FilePath, payload: &PutPayload, create: bool)
 }
 
 fn write(staged: &FilePath, payload: &PutPayload) -> Result<()> {
-    create_folder(parent(staged)).map_err(|e| failed(staged, e))?;
-    let mut file = File::create_new(staged).map_err(|e| failed(staged, e))?;
-    payload.iter().try_for_each(|bytes| file.write_all(bytes)).map_err(|e| failed(staged, e))?;
+    create_folder(parent(staged)).map_err(|e| failed(staged, &e))?;
+    let mut file = File::create_new(staged).map_err(|e| failed(staged, &e))?;
+    payload.iter().try_for_each(|bytes| file.write_all(bytes)).map_err(|e| failed(staged, &e))?;
     file.sync_all().map_err(|e| unsynced(staged, e))
 }
 
@@ -228,14 +228,14 @@ fn publish(staged: &FilePath, target: &FilePath, create: bool) -> Result<()> {
     let folder = parent(target);
     let anchor = existing(folder).to_path_buf();
     if anchor != folder {
-        fs::create_dir_all(folder).map_err(|e| failed(folder, e))?;
+        fs::create_dir_all(folder).map_err(|e| failed(folder, &e))?;
     }
     let named = if create { fs::hard_link(staged, target) } else { fs::rename(staged, target) };
     named.map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => {
             object_store::Error::AlreadyExists { path: target.display().to_string(), source: e.into() }
         }
-        _ => failed(target, e),
+        _ => failed(target, &e),
     })?;
     sync_folders(folder, &anchor)
 }
@@ -268,7 +268,7 @@ fn parent(path: &FilePath) -> &FilePath {
     path.parent().unwrap_or(path)
 }
 
-fn failed(path: &FilePath, source: io::Error) -> object_store::Error {
+fn failed(path: &FilePath, source: &io::Error) -> object_store::Error {
     generic(format!("cannot write `{}`: {source}", path.display()))
 }
 
@@ -357,6 +357,6 @@ mod tests {
     #[test]
     fn a_failed_sync_is_found_in_the_chain() {
         assert!(is_sync_failure(&crate::error::Error::storage("outer").with_source(sync_failure())));
-        assert!(!is_sync_failure(&failed(FilePath::new("/x"), io::Error::other("disk"))));
+        assert!(!is_sync_failure(&failed(FilePath::new("/x"), &io::Error::other("disk"))));
     }
 }

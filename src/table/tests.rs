@@ -146,7 +146,7 @@ async fn two_writers_lose_nothing() {
         table.commit(append(vec![new], Some((&app, number as i64)))).await.unwrap();
     }
     for table in &tables {
-        assert_eq!(paths(&*table.refresh().await.unwrap()), expected);
+        assert_eq!(paths(&table.refresh().await.unwrap()), expected);
     }
     assert_eq!(reopen(&store).await.index(), tables[0].index());
     let (one, two) = (file(30, DAY, 0), file(30, DAY, 1));
@@ -196,7 +196,7 @@ async fn a_lost_answer_is_no_second_commit() {
     for fault in [Fault::Lost, Fault::Taken, Fault::Before] {
         for app in [Some(("wal", 5)), None] {
             let faulty = Arc::new(Faulty::default());
-            let store = over(faulty.clone());
+            let store = over(Arc::clone(&faulty) as _);
             let table = make(&store).await;
             *faulty.fault.lock() = Some(fault);
             let index = table.commit(append(vec![file(30, DAY, 1)], app)).await.unwrap();
@@ -212,7 +212,7 @@ async fn a_lost_answer_is_no_second_commit() {
 #[tokio::test]
 async fn what_the_disk_could_not_keep_is_an_error() {
     let faulty = Arc::new(Faulty::default());
-    let store = over(faulty.clone());
+    let store = over(Arc::clone(&faulty) as _);
     let table = make(&store).await;
     *faulty.fault.lock() = Some(Fault::Unsynced);
     let error = table.commit(append(vec![file(30, DAY, 1)], Some(("wal", 5)))).await.unwrap_err();
@@ -251,7 +251,11 @@ async fn only_what_nobody_needs_is_an_orphan() {
         std::fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
     }
     let lost = Orphan { path: lost.path, bytes: 4 };
-    assert_eq!(table.orphans(now - 60_000).await.unwrap(), [lost.clone()], "the merged one may still be read");
+    assert_eq!(
+        table.orphans(now - 60_000).await.unwrap(),
+        std::slice::from_ref(&lost),
+        "the merged one may still be read"
+    );
     let orphans = table.orphans(now + 60_000).await.unwrap();
     assert_eq!(orphans.len(), 2);
     assert_eq!(table.remove_objects(&[live.path]).await.unwrap_err().kind(), ErrorKind::Internal);

@@ -206,13 +206,9 @@ impl Wal {
 
     fn start_segment(&self) -> Result<Open> {
         let path = self.folder.join(format!("{:020}.wal", self.next_sequence));
-        let failed =
-            |cause| Error::storage(format!("cannot create segment `{}`", path.display())).with_source(cause);
-        let header = frame::Header {
-            wal_id: self.id,
-            first_sequence: self.next_sequence,
-            schema: self.schema_message.clone(),
-        };
+        let failed = |cause| Error::storage(format!("cannot create segment `{}`", path.display())).with_source(cause);
+        let header =
+            frame::Header { wal_id: self.id, first_sequence: self.next_sequence, schema: self.schema_message.clone() };
         let bytes = header.encode();
         let mut file = (self.create)(&path).map_err(failed)?;
         file.append(&bytes).map_err(failed)?;

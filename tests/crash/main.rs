@@ -79,7 +79,8 @@ fn line(id: &str, round: u64) -> String {
 async fn write(address: String, journal: Arc<Mutex<Journal>>, round: u64, writer: u64, mut random: SmallRng) {
     let client = reqwest::Client::new();
     for batch in 0.. {
-        let ids: Vec<String> = (0..random.random_range(1..20)).map(|n| format!("r{round}-w{writer}-b{batch}-{n}")).collect();
+        let ids: Vec<String> =
+            (0..random.random_range(1..20)).map(|n| format!("r{round}-w{writer}-b{batch}-{n}")).collect();
         let body: String = ids.iter().map(|id| line(id, round)).collect();
         journal.lock().unwrap().unacked.extend(ids.iter().cloned());
         let sends = if random.random_bool(0.2) { 2 } else { 1 };

@@ -36,7 +36,9 @@ fn imports(text: &str) -> BTreeSet<String> {
                 |inner| inner.split('}').next().unwrap_or("").split(',').map(str::trim).collect::<Vec<_>>(),
             );
             for name in rest {
-                names.insert(name.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap().to_owned());
+                names.insert(
+                    name.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap().to_owned(),
+                );
             }
         }
     }
@@ -52,7 +54,8 @@ fn no_file_imports_from_above() {
     let mut upward = Vec::new();
     for path in found {
         let relative = path.strip_prefix(source()).unwrap();
-        let own = relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        let own =
+            relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
         if own == "lib" || own == "main" {
             continue;
         }
