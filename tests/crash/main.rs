@@ -4,6 +4,13 @@
 //! Four writers send small batches, sometimes the same batch twice, as retrying clients do. Flushes, commits and merges are
 //! made so frequent that kills fall into them. `GATELOG_TEST_ROUNDS` changes the number of rounds.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

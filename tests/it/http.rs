@@ -102,7 +102,7 @@ fn record(number: u64) -> Value {
         "id": format!("id-{number}"),
         "created_at": format!("2026-11-{:02}T10:00:00.000Z", number % 20 + 1),
         "ai_org": "openai",
-        "ai_model": if number % 2 == 0 { "gpt-a" } else { "gpt-b" },
+        "ai_model": if number.is_multiple_of(2) { "gpt-a" } else { "gpt-b" },
         "response_status_code": 200,
         "response_time": number,
         "cost": 0.25,

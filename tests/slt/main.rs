@@ -8,6 +8,13 @@
 //! `SLT_COMPLETE=1 cargo test --test slt` writes the answers of the first mode into the files, and an error where the
 //! answer is one: read the difference before keeping it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
 mod bed;
 mod text;
 
