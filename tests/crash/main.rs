@@ -37,6 +37,7 @@ struct Server {
 }
 
 impl Server {
+    #[expect(clippy::zombie_processes, reason = "`kill` waits, and a test that panics before it ends the process")]
     async fn start(folder: &Path) -> Self {
         let address_file = folder.join("address");
         let _ = std::fs::remove_file(&address_file);
