@@ -89,14 +89,14 @@ settings! {
     listen: String = "127.0.0.1:8080".to_owned(), "address:port", "where the server listens; port 0 takes a free one";
     admin_key: Secret = Secret::default(), "text", "the admin key; without it the first start makes one and prints it once";
     threads: u64 = 0, "threads, 0 = one a core", "threads that work on queries, flushes and compactions";
-    retention_days: u64 = 0, "days, 0 = for ever", "how long records of an organisation without a plan are kept";
+    retention_days: u64 = 0, "days, 0 = for ever", "retention class that new records are stored under; this version only files them by it and deletes nothing";
     memtable_bytes: u64 = 192 * MIB, "bytes", "acked rows not yet in a table file; when full, writers wait, then are refused";
     append_wait_ms: u64 = 5_000, "ms", "how long a writer waits for room before it is refused with 429";
     flush_bytes: u64 = 64 * MIB, "bytes", "rows in memory that start a flush";
     flush_seconds: u64 = 30, "seconds", "age of the oldest row in memory that starts a flush";
     max_record_bytes: u64 = 64 * MIB, "bytes", "largest record taken";
     dedupe_hours: u64 = 24, "hours", "how long an id is remembered, so that sending it again is harmless";
-    dedupe_ids: u64 = 8_000_000, "ids", "most ids remembered; the oldest are forgotten first (about 20 bytes each)";
+    dedupe_ids: u64 = 8_000_000, "ids", "most ids remembered; the oldest are forgotten first (20 to 40 bytes each)";
     query_memory_bytes: u64 = 512 * MIB, "bytes", "memory that all running queries share; beyond it sorts and joins spill to disk";
     query_timeout_seconds: u64 = 60, "seconds", "how long one query may run";
     query_max_rows: u64 = 1_000_000, "rows, 0 = no limit", "most rows that one query may return; exports have no limit";

@@ -41,7 +41,8 @@ pub struct Request {
     pub to: Option<String>,
     /// Keys of each line, in order; `None` = the whole record in its native form.
     pub columns: Option<Vec<String>>,
-    /// Go on after this line of an earlier export: its `created_at`, a comma, its `id`.
+    /// Go on after this line of an earlier export: its `created_at`, a comma, its `id`; where two organisations have a record
+    /// of that time and id, also a comma and the `organisation_id`.
     pub after: Option<String>,
     /// Most lines; `None` = all.
     pub limit: Option<u64>,
@@ -189,20 +190,41 @@ impl Cursor {
         };
         let (time, id) = after.split_once(',').ok_or_else(wrong)?;
         let created_at = moment(time.trim()).ok_or_else(wrong)?;
+        let id = id.trim();
+        let mut organisations = Self::organisations(queries, view, created_at, id).await?;
+        if let ([], Some((id, organisation))) = (organisations.as_slice(), id.rsplit_once(',')) {
+            // The third part, unless the comma belongs to the id.
+            let named = Self::organisations(queries, view, created_at, id).await?;
+            if named.iter().any(|name| name == organisation) {
+                return Ok(Self { organisation: organisation.to_owned(), created_at, id: id.to_owned() });
+            }
+        }
+        let time = DateTime::<Utc>::from_timestamp_micros(created_at).unwrap_or_default();
+        let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        match organisations.len() {
+            0 => {
+                Err(Error::not_found(format!("no record was created at {time} with id `{id}`; `after` must name one")))
+            }
+            1 => Ok(Self { organisation: organisations.remove(0), created_at, id: id.to_owned() }),
+            _ => Err(Error::invalid(format!(
+                "{} organisations have a record of {time} with id `{id}`; name the one meant as a third part of `after`: \
+                 {time},{id},ORGANISATION (an export with the column `organisation_id` is resumed by itself)",
+                organisations.len()
+            ))),
+        }
+    }
+
+    /// The organisations that have a record of that time and id.
+    async fn organisations(queries: &Queries, view: &View, created_at: i64, id: &str) -> Result<Vec<String>> {
         let params = ParamValues::from(vec![
             ("t", ScalarValue::TimestampMicrosecond(Some(created_at), Some("UTC".into()))),
-            ("i", ScalarValue::Utf8View(Some(id.trim().to_owned()))),
+            ("i", ScalarValue::Utf8View(Some(id.to_owned()))),
         ]);
         let text = "select organisation_id from logs where created_at = $t and id = $i";
         let answer = queries.run(view.clone(), text, params, queries.limits()).await?;
         let batches: Vec<RecordBatch> = answer.batches.try_collect().await?;
-        let found = batches.iter().find(|batch| batch.num_rows() > 0).ok_or_else(|| {
-            let time = DateTime::<Utc>::from_timestamp_micros(created_at).unwrap_or_default();
-            let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-            Error::not_found(format!("no record was created at {time} with id `{}`; `after` must name one", id.trim()))
-        })?;
-        let organisation = found.column(0).as_string_view().value(0).to_owned();
-        Ok(Self { organisation, created_at, id: id.trim().to_owned() })
+        let names = batches.iter().flat_map(|batch| batch.column(0).as_string_view().iter().flatten());
+        Ok(names.map(str::to_owned).collect())
     }
 
     fn day(&self) -> i64 {

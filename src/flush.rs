@@ -41,7 +41,9 @@ pub async fn write_files(
     now_ms: i64,
     mut new_id: impl FnMut() -> Uuid,
 ) -> Result<Vec<DataFile>> {
-    let parts = sorted_partitions(chunks)?;
+    let chunks = chunks.to_vec();
+    let sorted = tokio::task::spawn_blocking(move || sorted_partitions(&chunks)).await;
+    let parts = sorted.map_err(|cause| Error::internal("sorting panicked").with_source(cause))??;
     let jobs = parts.into_iter().map(|part| (part, new_id())).collect::<Vec<_>>();
     futures::stream::iter(jobs)
         .map(|(part, id)| {

@@ -1,7 +1,8 @@
 //! Upkeep of the table: which small files to join, and the doing of it; vacuum and checkpoints.
 //!
-//! [`plan`] decides from numbers alone. Past days get no more rows in the normal course, so their files are joined into as few
-//! as the target size allows; of today's, eight of one size are joined into one, so a row is rewritten a few times at most.
+//! [`plan`] decides from numbers alone. Past days get no more rows in the normal course, so once a day is past and no file came
+//! to it for ten minutes, its files are joined into as few as the target size allows. Of other days, eight files of one size
+//! are joined into one, so a row is rewritten a few times at most.
 //! Joining merges sorted files into sorted files, a few rows of each in memory, and commits the exchange as one version;
 //! a query that began before goes on reading the old files, which vacuum deletes after the grace time.
 
@@ -31,6 +32,8 @@ const ROW_GROUP_BYTES: u64 = 32 << 20;
 /// Rows handed from the merge to the writer at once: few, since each input holds as many.
 const MERGE_ROWS: usize = 512;
 const SECONDS_A_DAY: i64 = 86_400;
+/// A past day is joined whole when no file came to it for so long.
+const QUIET_MS: i64 = 10 * 60 * 1000;
 
 /// What compaction aims at.
 #[derive(Clone, Copy, Debug)]
@@ -39,12 +42,24 @@ pub struct Policy {
     pub target_bytes: u64,
     /// zstd level of what it writes.
     pub zstd_level: i32,
+    /// How long no file may have come to a past day before it is joined whole, ms.
+    pub quiet_ms: i64,
 }
 
 impl Policy {
-    /// The policy of a configuration.
+    /// The policy of a configuration, for upkeep on a schedule.
     pub fn of(config: &Config) -> Self {
-        Self { target_bytes: config.compact_target_bytes, zstd_level: i32::try_from(config.zstd_level).unwrap_or(3) }
+        Self {
+            target_bytes: config.compact_target_bytes,
+            zstd_level: i32::try_from(config.zstd_level).unwrap_or(3),
+            quiet_ms: QUIET_MS,
+        }
+    }
+
+    /// The same for somebody who asks for it now.
+    #[must_use]
+    pub fn at_once(self) -> Self {
+        Self { quiet_ms: 0, ..self }
     }
 }
 
@@ -74,7 +89,10 @@ pub fn plan(now: DateTime<Utc>, index: &FileIndex, policy: Policy) -> Vec<Merge>
         let mut small: Vec<_> = files.iter().filter(|file| file.bytes < policy.target_bytes).map(Arc::clone).collect();
         // Small ones first: they gain most, and a merge that must stop at its bounds stops before the big ones.
         small.sort_by(|a, b| a.bytes.cmp(&b.bytes).then_with(|| a.path.cmp(&b.path)));
-        let groups = if date < today { vec![small] } else { size_classes(small) };
+        // A past day that files still come to, as in an import, is treated as today until it is quiet.
+        let newest_ms = files.iter().map(|file| file.modified_ms).max().unwrap_or(0);
+        let quiet = now.timestamp_millis() - newest_ms >= policy.quiet_ms;
+        let groups = if date < today && quiet { vec![small] } else { size_classes(small) };
         for group in groups {
             merges.extend(bounded(group, policy).into_iter().map(|files| Merge { date, retention_days, files }));
         }
@@ -163,7 +181,7 @@ pub async fn write_merged(tools: Tools<'_>, merge: &Merge, now: DateTime<Utc>, i
 mod tests {
     use super::*;
 
-    const POLICY: Policy = Policy { target_bytes: 100 << 20, zstd_level: 3 };
+    const POLICY: Policy = Policy { target_bytes: 100 << 20, zstd_level: 3, quiet_ms: QUIET_MS };
 
     fn file(date: i32, name: usize, bytes: u64) -> DataFile {
         DataFile {

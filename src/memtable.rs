@@ -9,15 +9,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::compute::concat_batches;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
 use crate::record::tighten;
 
 /// Chunks stop growing at this many rows: a query's batch size.
 const CHUNK_ROWS: usize = 8192;
+/// Nor beyond this many bytes: joining copies, while queries wait for their View.
+const CHUNK_BYTES: u64 = 4 << 20;
 /// One permit of the budget stands for this many bytes.
 const PERMIT_BYTES: u64 = 1024;
 
@@ -50,7 +52,7 @@ impl Live {
     /// Adds a batch that the log holds durably as frame `sequence`.
     pub fn insert(&mut self, batch: RecordBatch, sequence: u64, now_micros: i64, permit: Option<OwnedSemaphorePermit>) {
         self.rows += batch.num_rows() as u64;
-        self.bytes += batch.get_array_memory_size() as u64;
+        self.bytes += batch_bytes(&batch);
         self.last_sequence = sequence;
         self.oldest_micros.get_or_insert(now_micros);
         match (&mut self.permits, permit) {
@@ -66,13 +68,13 @@ impl Live {
     fn join_small_chunks(&mut self) {
         while let [.., before, last] = self.chunks.as_slice() {
             let (before_rows, last_rows) = (before.num_rows(), last.num_rows());
-            if before_rows > last_rows * 2 || before_rows + last_rows > CHUNK_ROWS {
+            let bytes = batch_bytes(before) + batch_bytes(last);
+            if before_rows > last_rows * 2 || before_rows + last_rows > CHUNK_ROWS || bytes > CHUNK_BYTES {
                 return;
             }
             let Ok(joined) = concat_batches(&before.schema(), [before, last]) else { return };
-            let freed = before.get_array_memory_size() + last.get_array_memory_size();
             let joined = tighten(&joined);
-            self.bytes = (self.bytes + joined.get_array_memory_size() as u64).saturating_sub(freed as u64);
+            self.bytes = (self.bytes + batch_bytes(&joined)).saturating_sub(bytes);
             self.chunks.truncate(self.chunks.len() - 2);
             self.chunks.push(joined);
         }
@@ -114,24 +116,37 @@ impl Live {
     }
 }
 
+/// Bytes of a batch's rows. Batches that come from the log share one buffer among their columns, so adding up the buffers
+/// that they hold on to would count it once a column.
+pub fn batch_bytes(batch: &RecordBatch) -> u64 {
+    let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0) as u64);
+    bytes.sum()
+}
+
 /// Room for rows between ack and flush.
 #[derive(Clone, Debug)]
 pub struct Budget {
     room: Arc<Semaphore>,
     permits: u32,
     wait: Duration,
+    flush_wanted: Arc<Notify>,
 }
 
 impl Budget {
-    /// A budget of `bytes`; a writer waits up to `wait` for its share.
-    pub fn new(bytes: u64, wait: Duration) -> Self {
+    /// A budget of `bytes`; a writer waits up to `wait` for its share, and asks for a flush by `flush_wanted`.
+    pub fn new(bytes: u64, wait: Duration, flush_wanted: Arc<Notify>) -> Self {
         let permits = u32::try_from(bytes / PERMIT_BYTES).unwrap_or(u32::MAX >> 3).max(1);
-        Self { room: Arc::new(Semaphore::new(permits as usize)), permits, wait }
+        Self { room: Arc::new(Semaphore::new(permits as usize)), permits, wait, flush_wanted }
     }
 
     /// Takes room for `bytes`, waiting for a flush to free it if need be. More than the whole budget counts as all of it.
     pub async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
         let wanted = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.permits);
+        if let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(wanted) {
+            return Ok(permit);
+        }
+        // Room comes from flushes only, so whoever waits for it asks for one.
+        self.flush_wanted.notify_one();
         match tokio::time::timeout(self.wait, Arc::clone(&self.room).acquire_many_owned(wanted)).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(Error::closed("the engine is closed")),

@@ -4,7 +4,7 @@
 //! lock, so a query that takes a View misses no acked row and sees none twice, whatever goes on meanwhile.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow::array::RecordBatch;
 use tokio::sync::OwnedSemaphorePermit;
@@ -28,14 +28,24 @@ pub struct Shelf(Mutex<Contents>);
 #[derive(Debug)]
 struct Contents {
     files: Arc<FileIndex>,
+    /// Former indexes that a query may still read from.
+    former: Vec<Weak<FileIndex>>,
     frozen: VecDeque<Arc<Frozen>>,
     live: Live,
+}
+
+impl Contents {
+    fn replace(&mut self, files: Arc<FileIndex>) {
+        let before = std::mem::replace(&mut self.files, files);
+        self.former.retain(|former| former.strong_count() > 0);
+        self.former.push(Arc::downgrade(&before));
+    }
 }
 
 impl Shelf {
     /// A shelf with the table's files and no rows in memory.
     pub fn new(files: Arc<FileIndex>) -> Self {
-        Self(Mutex::new(Contents { files, frozen: VecDeque::new(), live: Live::default() }))
+        Self(Mutex::new(Contents { files, former: Vec::new(), frozen: VecDeque::new(), live: Live::default() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
@@ -81,12 +91,18 @@ impl Shelf {
     pub fn flushed(&self, files: Arc<FileIndex>) {
         let mut contents = self.lock();
         contents.frozen.pop_front();
-        contents.files = files;
+        contents.replace(files);
     }
 
     /// Takes over a table version that holds the same rows in other files.
     pub fn rewritten(&self, files: Arc<FileIndex>) {
-        self.lock().files = files;
+        self.lock().replace(files);
+    }
+
+    /// Every index that a query may read from now, the current one among them.
+    pub fn held(&self) -> Vec<Arc<FileIndex>> {
+        let contents = self.lock();
+        contents.former.iter().filter_map(Weak::upgrade).chain([Arc::clone(&contents.files)]).collect()
     }
 
     /// Rows and bytes in memory, and when the oldest live row came.

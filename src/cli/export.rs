@@ -38,7 +38,7 @@ pub(super) struct Args {
     /// First moment, such as 2026-11-20 or 2026-11-20T08:00:00Z [default: the oldest record]
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// Moment before which the export ends [default: the newest record]
+    /// Moment before which the export ends [default: none, all up to the newest record]
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
     /// Columns of each line [default: all]
@@ -135,6 +135,7 @@ struct Unfinished {
 struct Cursor {
     created_at: Option<String>,
     id: Option<String>,
+    organisation_id: Option<String>,
 }
 
 impl Unfinished {
@@ -168,7 +169,11 @@ impl Unfinished {
 
 fn cursor(path: &Path, line: &[u8]) -> Result<String> {
     match serde_json::from_slice(line) {
-        Ok(Cursor { created_at: Some(at), id: Some(id) }) => Ok(format!("{at},{id}")),
+        // The native form leaves out nothing but nulls, so a line with a time and an id and without an organisation chose so.
+        Ok(Cursor { created_at: Some(at), id: Some(id), organisation_id: Some(organisation) }) => {
+            Ok(format!("{at},{id},{organisation}"))
+        }
+        Ok(Cursor { created_at: Some(at), id: Some(id), organisation_id: None }) => Ok(format!("{at},{id}")),
         Ok(_) => Err(Error::invalid(format!(
             "the last line of `{}` has no `created_at` and `id`; an export without them cannot be resumed",
             path.display()

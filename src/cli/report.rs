@@ -20,7 +20,7 @@ Examples:
   gatelog report                the reports, with their parameters and columns
   gatelog report status_counts
   gatelog report spend_by_model --from 2026-11-01 --to 2026-12-01 --format csv
-  gatelog report latency --param organisation=harbor-bank
+  gatelog report latency --param organisation_id=harbor-bank
 
 Costs are in cents, times in ms. --from is inclusive, --to exclusive; a bare date is its first moment in UTC. \
 Every report is also a view: gatelog sql 'select * from status_counts'.")]

@@ -28,6 +28,8 @@ use crate::catalog::{self, Catalog};
 use crate::config::Config;
 use crate::dedupe::Keys;
 use crate::error::{Error, Result};
+use crate::ingest::DEFAULT_ORGANISATION;
+use crate::maintain::Policy;
 use crate::memtable::Budget;
 use crate::plan::Retention;
 use crate::query::Queries;
@@ -45,8 +47,8 @@ use writer::{Append, Command, Counters};
 
 /// Name of the table of records.
 pub(crate) const TABLE: &str = "logs";
-/// Batches with fewer rows are built where the caller is; bigger ones on threads that may take their time.
-const SMALL_ROWS: usize = 32;
+/// Batches below this are built where the caller is; bigger ones on threads that may take their time.
+const SMALL_BYTES: usize = 64 << 10;
 /// What a row takes in memory beside its text, in bytes.
 const ROW_OVERHEAD: usize = 900;
 
@@ -81,7 +83,7 @@ struct Inner {
     closing: AtomicBool,
     failure: Arc<Mutex<Option<String>>>,
     /// Keeps other processes out of the folder.
-    lock: open::FolderLock,
+    lock: Arc<open::FolderLock>,
 }
 
 /// Threads and tasks; they end when the last handle of the engine goes.
@@ -301,7 +303,11 @@ impl Engine {
     pub async fn append_batch(&self, batch: RecordBatch) -> Result<Receipt> {
         let inner = Arc::clone(&self.inner);
         inner.refuse_if_closed()?;
-        let bytes = batch.get_array_memory_size();
+        if batch.num_rows() == 0 {
+            return Ok(Receipt::default());
+        }
+        // What is missing in the batch is filled in, so each row counts as one that has every column.
+        let bytes = batch.get_array_memory_size() + batch.num_rows() * ROW_OVERHEAD;
         let permit = inner.budget.take(bytes as u64).await?;
         let of = Arc::clone(&inner);
         let build = move || {
@@ -312,9 +318,6 @@ impl Engine {
             };
             prepared(normalize(&batch, &mut defaults)?, &of.keys)
         };
-        if bytes == 0 {
-            return Ok(Receipt::default());
-        }
         let (batch, payload, keys) = here_or_aside(bytes, build).await?;
         inner.submit(batch, payload, keys, permit).await
     }
@@ -341,12 +344,17 @@ impl Engine {
 
     /// Moves every row that was acked before into the table.
     pub async fn flush(&self) -> Result<()> {
-        self.inner.flush_all().await
+        let inner = Arc::clone(&self.inner);
+        // A task of its own: a caller that stops waiting must not leave a commit half taken over.
+        let flushed = tokio::spawn(async move { inner.flush_all().await });
+        flushed.await.map_err(|cause| Error::internal("a flush broke off").with_source(cause))?
     }
 
     /// Does one upkeep job now, or says what it would do.
     pub async fn maintain(&self, job: Job, dry_run: bool) -> Result<Outcome> {
-        self.inner.maintain(job, dry_run).await
+        let inner = Arc::clone(&self.inner);
+        let done = tokio::spawn(async move { inner.maintain(job, dry_run, Policy::of(&inner.config).at_once()).await });
+        done.await.map_err(|cause| Error::internal("upkeep broke off").with_source(cause))?
     }
 
     /// Figures of this moment.
@@ -407,7 +415,7 @@ impl Engine {
         }
         inner.budget.close();
         let flushed = match inner.refuse_if_failed() {
-            Ok(()) => inner.flush_all().await,
+            Ok(()) => self.flush().await,
             // What the log holds is replayed at the next open; the failure was told when it happened.
             Err(_) => Ok(()),
         };
@@ -434,7 +442,10 @@ impl Inner {
             record.id = Some((self.new_uuid)().to_string());
         }
         record.created_at.get_or_insert(now);
-        let organisation = record.organisation_id.get_or_insert_with(|| "default".to_owned());
+        if record.organisation_id.as_deref().is_none_or(str::is_empty) {
+            record.organisation_id = Some(DEFAULT_ORGANISATION.to_owned());
+        }
+        let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
         record.retention_days = self.retention.days(organisation);
     }
 
@@ -472,9 +483,13 @@ impl Inner {
 
     /// Closes the engine to writes: what is on the disk now is only known after the next open has read it.
     fn fail(&self, error: &Error) {
-        tracing::error!(error = error.chain(), "the engine takes no more writes until it is restarted");
-        locked(&self.failure).get_or_insert_with(|| error.chain());
+        fail(&self.failure, error);
     }
+}
+
+fn fail(failure: &Mutex<Option<String>>, error: &Error) {
+    tracing::error!(error = error.chain(), "the engine takes no more writes until it is restarted");
+    locked(failure).get_or_insert_with(|| error.chain());
 }
 
 /// A batch with its bytes for the log and the keys of its ids.
@@ -489,7 +504,7 @@ async fn here_or_aside<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    if bytes < SMALL_ROWS * 2 * ROW_OVERHEAD {
+    if bytes < SMALL_BYTES {
         return work();
     }
     let done = tokio::task::spawn_blocking(work).await;

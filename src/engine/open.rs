@@ -16,13 +16,13 @@ use futures::TryStreamExt;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-use super::writer::{Counters, OnFailure, Writer};
-use super::{Background, Engine, Inner, TABLE, Threads, reader};
+use super::writer::{Command, Counters, OnFailure, Writer};
+use super::{Background, Engine, Inner, TABLE, Threads, reader, tasks};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::dedupe::{Keys, Recent};
 use crate::error::{Error, Result};
-use crate::memtable::Budget;
+use crate::memtable::{Budget, batch_bytes};
 use crate::plan::Retention;
 use crate::query::{Limits, Queries};
 use crate::record;
@@ -73,7 +73,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         Some(store) => store,
         None => Store::open(&config.data, true)?,
     };
-    let lock = FolderLock::take(store.lock_file())?;
+    let lock = Arc::new(FolderLock::take(store.lock_file())?);
     store.clean_staging()?;
     let table = Table::create_or_open(&store, TABLE, &record::file_schema()).await?;
     let threads = Threads::start(&config)?;
@@ -86,7 +86,9 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let mut recent = Recent::new(keys.clone(), config.dedupe_hours, config.dedupe_ids);
     remember_files(&table, &queries, &config, &mut recent, now).await?;
     let shelf = Arc::new(Shelf::new(table.index()));
-    let budget = Budget::new(config.memtable_bytes, Duration::from_millis(config.append_wait_ms));
+    let flush_wanted = Arc::new(Notify::new());
+    let budget =
+        Budget::new(config.memtable_bytes, Duration::from_millis(config.append_wait_ms), Arc::clone(&flush_wanted));
     let folder = parts
         .log_folder
         .or_else(|| store.wal_folder())
@@ -96,7 +98,6 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
 
     let (catalog, fresh_admin_key) = open_catalog(&store, &config, now, parts.random).await?;
     let counters = Arc::new(Counters::default());
-    let flush_wanted = Arc::new(Notify::new());
     let failure = Arc::new(Mutex::new(None));
     let (commands, orders) = mpsc::unbounded_channel();
     let wal_id = wal.id();
@@ -109,8 +110,9 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         flush_bytes: config.flush_bytes,
         now: parts.now,
         on_failure: on_failure(Arc::clone(&failure)),
+        _lock: Arc::clone(&lock),
     };
-    let thread = std::thread::Builder::new().name("gatelog-wal".to_owned()).spawn(move || writer.run(orders))?;
+    let thread = start_writer(writer, orders, Arc::clone(&failure))?;
     let retention_days = i32::try_from(config.retention_days).unwrap_or(0);
     let inner = Arc::new(Inner {
         now: parts.now,
@@ -134,20 +136,32 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         lock,
         config,
     });
-    let tasks = vec![compute.spawn(Arc::clone(&inner).flush_when_due()), compute.spawn(Arc::clone(&inner).upkeep())];
+    let tasks = vec![
+        compute.spawn(tasks::watched("flushing", Arc::clone(&inner), Arc::clone(&inner).flush_when_due())),
+        compute.spawn(tasks::watched("upkeep", Arc::clone(&inner), Arc::clone(&inner).upkeep())),
+    ];
     let background = Background { _compute: threads, tasks: Mutex::new(tasks), writer: Mutex::new(Some(thread)) };
     Ok(Engine { inner, background: Arc::new(background) })
 }
 
+/// Starts the writer; if it panics, the engine is closed to writes.
+fn start_writer(
+    writer: Writer,
+    orders: mpsc::UnboundedReceiver<Command>,
+    failure: Arc<Mutex<Option<String>>>,
+) -> Result<std::thread::JoinHandle<()>> {
+    let run = move || {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run(orders)));
+        if ended.is_err() {
+            super::fail(&failure, &Error::internal("the writer thread panicked"));
+        }
+    };
+    Ok(std::thread::Builder::new().name("gatelog-wal".to_owned()).spawn(run)?)
+}
+
 /// Writes down why the log failed, for everybody who appends after.
 fn on_failure(failure: Arc<Mutex<Option<String>>>) -> OnFailure {
-    OnFailure(Box::new(move |error| {
-        tracing::error!(
-            error = error.chain(),
-            "the write-ahead log failed; the engine takes no more writes until it is restarted"
-        );
-        super::locked(&failure).get_or_insert_with(|| error.chain());
-    }))
+    OnFailure(Box::new(move |error| super::fail(&failure, error)))
 }
 
 /// What a replay fills.
@@ -176,7 +190,7 @@ async fn replay(
             for key in keys.of_batch(&batch) {
                 into.recent.insert(key, now_micros);
             }
-            let permit = into.budget.take_what_is_left(batch.get_array_memory_size() as u64);
+            let permit = into.budget.take_what_is_left(batch_bytes(&batch));
             into.shelf.insert(batch, sequence, now_micros, permit);
             Ok(())
         };
@@ -206,7 +220,7 @@ async fn remember_files(
     let mut left = config.dedupe_ids;
     files.retain(|file| {
         let fits = file.rows <= left;
-        left = left.saturating_sub(file.rows);
+        left -= if fits { file.rows } else { 0 };
         fits
     });
     if files.is_empty() || config.dedupe_hours == 0 {

@@ -26,13 +26,15 @@ use crate::wal;
 pub struct Reader {
     pub(super) queries: Arc<Queries>,
     pub(super) shelf: Arc<Shelf>,
+    /// The log's folder, for a reader that stands alone.
+    wal: Option<std::path::PathBuf>,
     /// Threads of a reader that stands alone; an engine's reader uses the engine's.
     _own: Option<Arc<Threads>>,
 }
 
 impl Reader {
     pub(super) fn over(queries: Arc<Queries>, shelf: Arc<Shelf>) -> Self {
-        Self { queries, shelf, _own: None }
+        Self { queries, shelf, wal: None, _own: None }
     }
 
     /// Opens the data folder of a configuration read-only, also beside a running server. It sees every record that was acked
@@ -47,7 +49,12 @@ impl Reader {
         }
         let threads = Threads::start(config)?;
         let queries = Queries::new(config, &store, store.table_path(TABLE), named_views(), threads.handle()?)?;
-        Ok(Self { queries: Arc::new(queries), shelf: Arc::new(shelf), _own: Some(Arc::new(threads)) })
+        Ok(Self {
+            queries: Arc::new(queries),
+            shelf: Arc::new(shelf),
+            wal: store.wal_folder(),
+            _own: Some(Arc::new(threads)),
+        })
     }
 
     /// What a query that starts now reads.
@@ -79,7 +86,8 @@ impl Reader {
 
     /// What is stored, as far as a reader can tell.
     pub fn status(&self) -> Status {
-        Status::of_view(&self.shelf, self.queries.running())
+        let (wal_bytes, wal_segments) = self.wal.as_deref().map_or((0, 0), wal::size_on_disk);
+        Status { wal_bytes, wal_segments, ..Status::of_view(&self.shelf, self.queries.running()) }
     }
 }
 
@@ -103,18 +111,24 @@ async fn read_beside(store: &Store) -> Result<(Option<Table>, Vec<(u64, RecordBa
     };
     // What the table covers now need not be decoded; what it covers later is dropped below.
     let before = covered(Table::open(store, TABLE).await?.as_ref(), wal_id).await?;
-    let mut frames = tokio::task::spawn_blocking(move || -> Result<_> {
+    let (mut frames, first) = tokio::task::spawn_blocking(move || -> Result<_> {
         let mut frames = Vec::new();
-        wal::replay(&folder, before, true, &mut |sequence, batch| {
+        let found = wal::replay(&folder, before, true, &mut |sequence, batch| {
             frames.push((sequence, batch));
             Ok(())
         })?;
-        Ok(frames)
+        Ok((frames, found.segments.first().map(|segment| segment.first_sequence)))
     })
     .await
     .map_err(|cause| Error::internal("reading the log panicked").with_source(cause))??;
     let table = Table::open(store, TABLE).await?;
     let covered = covered(table.as_ref(), wal_id).await?;
+    if let Some(first) = first.filter(|first| *first > covered + 1) {
+        return Err(Error::damaged(format!(
+            "the write-ahead log begins at sequence {first}, but the table ends at {covered}: a segment is missing; \
+             restore it from a copy"
+        )));
+    }
     frames.retain(|(sequence, _)| *sequence > covered);
     Ok((table, frames))
 }

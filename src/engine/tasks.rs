@@ -5,10 +5,12 @@
 //! the table holds then is not known. One task does upkeep; flush and vacuum exclude each other, since a flush's files are
 //! nobody's until they are committed.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::oneshot;
 
 use super::writer::Command;
@@ -21,6 +23,13 @@ use crate::maintain::{self, Policy, Tools};
 const TICK: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// A task whose panic closes the engine to writes, so that it does not go on looking well.
+pub(super) async fn watched(name: &'static str, inner: Arc<Inner>, task: impl Future<Output = ()> + Send) {
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        inner.fail(&Error::internal(format!("{name} panicked")));
+    }
+}
 
 impl Inner {
     /// Flushes whenever it is wanted or due, for as long as the engine lives.
@@ -95,7 +104,7 @@ impl Inner {
                     continue;
                 }
                 if self.wants(*job)
-                    && let Err(error) = self.maintain(*job, false).await
+                    && let Err(error) = self.maintain(*job, false, Policy::of(&self.config)).await
                 {
                     tracing::error!(
                         job = job.name(),
@@ -114,11 +123,11 @@ impl Inner {
     }
 
     /// Does one upkeep job now, or says what it would do.
-    pub(super) async fn maintain(&self, job: Job, dry_run: bool) -> Result<Outcome> {
+    pub(super) async fn maintain(&self, job: Job, dry_run: bool, policy: Policy) -> Result<Outcome> {
         self.refuse_if_failed()?;
         let before = self.table.index();
         let lines = match job {
-            Job::Compact => self.compact(dry_run).await?,
+            Job::Compact => self.compact(dry_run, policy).await?,
             Job::Vacuum => self.vacuum(dry_run).await?,
             Job::Checkpoint => self.checkpoint(dry_run).await?,
         };
@@ -134,11 +143,10 @@ impl Inner {
         })
     }
 
-    async fn compact(&self, dry_run: bool) -> Result<Vec<String>> {
+    async fn compact(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
         let _one_at_a_time = self.compacting.lock().await;
-        let policy = Policy::of(&self.config);
         let tools = Tools { table: &self.table, queries: &self.queries, policy };
-        let mut lines = Vec::new();
+        let (mut lines, mut failed) = (Vec::new(), None);
         for merge in maintain::plan((self.now)(), &self.table.index(), policy) {
             lines.push(format!(
                 "join {} files, {} bytes, of day {}",
@@ -149,9 +157,18 @@ impl Inner {
             if dry_run {
                 continue;
             }
-            let joined = maintain::write_merged(tools, &merge, (self.now)(), (self.new_uuid)()).await?;
+            let joined = match maintain::write_merged(tools, &merge, (self.now)(), (self.new_uuid)()).await {
+                Ok(joined) => joined,
+                Err(error) => {
+                    // One bad file must not keep the other days from being merged.
+                    failed = failed.or(Some(error));
+                    continue;
+                }
+            };
             // The commit and the swap are one step for flushes, which also do both.
             let _no_flush = self.commits.lock().await;
+            // A flush that failed meanwhile may have committed rows that are still in memory.
+            self.refuse_if_failed()?;
             match maintain::commit_merged(&self.table, &merge, joined).await {
                 Ok(index) => self.shelf.rewritten(index),
                 // Another writer took one of the files away; the next plan sees what is there.
@@ -163,7 +180,7 @@ impl Inner {
             }
             self.counters.compactions.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(lines)
+        failed.map_or(Ok(lines), Err)
     }
 
     async fn vacuum(&self, dry_run: bool) -> Result<Vec<String>> {
@@ -171,7 +188,12 @@ impl Inner {
         let _no_merge = self.compacting.lock().await;
         let _no_flush = self.commits.lock().await;
         let grace_ms = i64::try_from(self.config.vacuum_grace_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
+        self.refuse_if_failed()?;
         let orphans = self.table.orphans((self.now)().timestamp_millis().saturating_sub(grace_ms)).await?;
+        // A long export may still read what was replaced more than the grace time ago.
+        let held = self.shelf.held();
+        let orphans: Vec<_> =
+            orphans.into_iter().filter(|orphan| !held.iter().any(|index| index.contains(&orphan.path))).collect();
         let lines = orphans.iter().map(|orphan| format!("delete `{}`, {} bytes", orphan.path, orphan.bytes)).collect();
         if !dry_run {
             let paths: Vec<String> = orphans.into_iter().map(|orphan| orphan.path).collect();

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Receipt;
+use super::open::FolderLock;
 use crate::dedupe::Recent;
 use crate::error::{Error, Result};
 use crate::record::tighten;
@@ -66,6 +67,8 @@ pub(super) struct Writer {
     pub(super) flush_bytes: u64,
     pub(super) now: fn() -> DateTime<Utc>,
     pub(super) on_failure: OnFailure,
+    /// Held until the last frame is written, however the engine goes.
+    pub(super) _lock: Arc<FolderLock>,
 }
 
 /// Hears why the log failed.
@@ -141,12 +144,18 @@ impl Writer {
                     replies.push((reply, receipt));
                 }
                 Err(error) => {
+                    // Its ids count as known now, so a second send would be acked and dropped: stop here instead.
+                    (self.on_failure.0)(&error);
                     let _ = reply.send(Err(error));
                 }
             }
         }
         let payloads: Vec<&Payload> = fresh.iter().map(|(_, payload, _)| payload).collect();
-        let written = if payloads.is_empty() { Ok(0) } else { self.wal.append(&payloads) };
+        // A duplicate is acked only if its first copy can be durable, so a failed log acks nothing.
+        let written = match payloads.is_empty() {
+            true => self.wal.refuse_if_failed().map(|()| 0),
+            false => self.wal.append(&payloads),
+        };
         match written {
             Ok(first) => {
                 let sequences = first..;

@@ -40,7 +40,9 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 pub async fn serve(engine: Engine, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
     let app = App::new(engine.clone());
     let server = Server::new(routes(Arc::clone(&app)));
-    tracing::info!(address = ?listener.local_addr().ok(), "listening");
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "listening");
+    }
     tokio::select! {
         () = server.accept(&listener) => {}
         () = shutdown => {}

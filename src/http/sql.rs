@@ -92,6 +92,8 @@ impl Ask {
     fn add_body(&mut self, content_type: &str, text: &str) -> Result<(), Failure> {
         let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let ask = match media.as_str() {
+            // No SQL begins with a brace, and `curl -d` does not say JSON.
+            _ if text.trim_start().starts_with('{') => Self::of_document(text)?,
             "application/json" => Self::of_document(text)?,
             // `curl -d` says form for any body: it is one if it has the field.
             "application/x-www-form-urlencoded" if text.starts_with("query=") => Self::of_query(Some(text))?,

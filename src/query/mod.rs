@@ -155,8 +155,11 @@ impl Queries {
 
     /// Runs a statement with typed parameters and limits of its own.
     pub async fn run(&self, view: View, text: &str, params: ParamValues, limits: Limits) -> Result<Answer> {
-        let permit =
-            Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Error::closed("the engine is closed"))?;
+        // Work without a time limit waits for its reader, so it must not keep queries that have one from running.
+        let permit = match limits.timeout {
+            Some(timeout) => Some(self.permit(timeout).await?),
+            None => None,
+        };
         let session = self.session(view, limits);
         let (views, text) = (self.views.clone(), text.to_owned());
         let running = Running::start(&self.running);
@@ -191,6 +194,15 @@ impl Queries {
             }
         }));
         answer(schema_in, batches, task).await
+    }
+
+    /// A place among the queries that run at once.
+    async fn permit(&self, timeout: Duration) -> Result<tokio::sync::OwnedSemaphorePermit> {
+        match tokio::time::timeout(timeout, Arc::clone(&self.permits).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(Error::closed("the engine is closed")),
+            Err(_) => Err(Error::busy("as many queries run as `query_concurrency` allows; ask again later")),
+        }
     }
 
     /// A session that sees the View and nothing else.
@@ -423,5 +435,13 @@ fn query_failed(cause: DataFusionError) -> Error {
         ErrorKind::Internal => "the query failed inside the query engine",
         _ => "the query cannot be run",
     };
+    if kind == ErrorKind::Invalid {
+        // What is wrong with the statement is for its author to see, not a cause to be logged.
+        let reason = match cause.find_root() {
+            DataFusionError::SQL(error, _) => error.to_string(),
+            root => root.strip_backtrace(),
+        };
+        return Error::new(kind, format!("{what}: {reason}"));
+    }
     Error::new(kind, what).with_source(cause)
 }

@@ -203,7 +203,9 @@ fn statistics(files: &[Arc<DataFile>], schema: &SchemaRef) -> Statistics {
     statistics.num_rows = usize::try_from(rows).map_or(Precision::Absent, Precision::Exact);
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
     statistics.total_byte_size = usize::try_from(bytes).map_or(Precision::Absent, Precision::Inexact);
-    let known = files.iter().all(|file| file.min_created_at > i64::MIN && file.max_created_at < i64::MAX);
+    // Bounds that another program wrote may be rounded: they prune, but they are no answer.
+    let ours = |file: &DataFile| crate::store::parse_data_path(&file.path).is_some_and(|path| path.uuid.is_some());
+    let known = files.iter().all(|file| file.min_created_at > i64::MIN && file.max_created_at < i64::MAX && ours(file));
     let times =
         (files.iter().map(|file| file.min_created_at).min(), files.iter().map(|file| file.max_created_at).max());
     if let (true, (Some(min), Some(max)), Ok(place)) = (known, times, schema.index_of("created_at")) {

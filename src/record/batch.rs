@@ -8,8 +8,9 @@ use arrow::array::{
     MapBuilder, MapFieldNames, RecordBatch, StringBuilder, StringViewArray, StringViewBuilder, StructArray,
     TimestampMicrosecondArray, TimestampMicrosecondBuilder, new_null_array,
 };
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Fields, TimestampMicrosecondType};
+use arrow::util::display::FormatOptions;
 
 use super::json::{check_json, embeddable};
 use super::{Kind, Message, schema};
@@ -17,6 +18,8 @@ use crate::error::{Error, Result};
 
 /// A batch with less text than this gives back what its builders reserved beyond it.
 pub(super) const TIGHT_BELOW_BYTES: usize = 256 << 10;
+/// A value that does not fit is an error, never a silent null.
+const STRICT: CastOptions<'_> = CastOptions { safe: false, format_options: FormatOptions::new() };
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
 /// A builder of one column: takes the Rust value of its kind, gives the Arrow array.
@@ -330,14 +333,14 @@ fn conform(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, arrow::error::A
     if let (DataType::Struct(fields), Some(from)) = (to, column.as_struct_opt()) {
         return conform_struct(from, fields);
     }
-    cast(column, to)
+    cast_with_options(column, to, &STRICT)
 }
 
 fn conform_struct(from: &StructArray, fields: &Fields) -> Result<ArrayRef, arrow::error::ArrowError> {
     let children = fields
         .iter()
         .map(|field| match from.column_by_name(field.name()) {
-            Some(child) => cast(child, field.data_type()),
+            Some(child) => cast_with_options(child, field.data_type(), &STRICT),
             None => Ok(new_null_array(field.data_type(), from.len())),
         })
         .collect::<Result<Vec<_>, _>>()?;

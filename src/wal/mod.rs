@@ -188,6 +188,8 @@ impl Wal {
         let Some(open) = self.current.as_mut() else { return Err(Error::internal("the log has no open segment")) };
         let first = self.next_sequence;
         self.buffer.clear();
+        // One huge group must not hold its memory for good.
+        self.buffer.shrink_to(4 << 20);
         for (place, payload) in payloads.iter().enumerate() {
             frame::write(&mut self.buffer, first + place as u64, first - 1, payload.bytes());
         }
@@ -199,8 +201,6 @@ impl Wal {
         open.file.sync().map_err(|cause| failed("sync", cause))?;
         open.bytes += self.buffer.len() as u64;
         self.next_sequence += payloads.len() as u64;
-        // One huge group must not hold its memory for good.
-        self.buffer.shrink_to(4 << 20);
         Ok(first)
     }
 
@@ -228,26 +228,29 @@ impl Wal {
 
     /// Deletes closed segments whose frames are all at or below `covered`, which the table must name durably.
     pub fn trim(&mut self, covered: u64) -> Result<()> {
-        let mut kept = Vec::new();
-        let mut removed = false;
-        for (path, last, bytes) in self.closed.drain(..) {
-            if last <= covered {
-                remove(&path)?;
-                removed = true;
-            } else {
-                kept.push((path, last, bytes));
-            }
+        let covered = self.closed.iter().take_while(|(_, last, _)| *last <= covered).count();
+        // In order, and only what is gone is forgotten, so that what stays on the disk has no gap.
+        for _ in 0..covered {
+            remove(&self.closed[0].0)?;
+            self.closed.remove(0);
         }
-        self.closed = kept;
-        if removed { sync_folder(&self.folder) } else { Ok(()) }
+        if covered > 0 { sync_folder(&self.folder) } else { Ok(()) }
     }
 
-    fn refuse_if_failed(&self) -> Result<()> {
+    /// An error once a write or fsync has failed.
+    pub fn refuse_if_failed(&self) -> Result<()> {
         match &self.failed {
             None => Ok(()),
             Some(why) => Err(Error::storage(format!("writes are refused until a restart, because: {why}"))),
         }
     }
+}
+
+/// Bytes and number of the segments in `folder`, as far as they can be read.
+pub fn size_on_disk(folder: &Path) -> (u64, u64) {
+    let paths = replay::segment_paths(folder).unwrap_or_default();
+    let bytes = paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum();
+    (bytes, paths.len() as u64)
 }
 
 /// The id of the log in `folder`, without creating one.
@@ -280,6 +283,7 @@ fn identity(folder: &Path, new_id: Uuid) -> Result<Uuid> {
 
 fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path)
+        .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
         .map_err(|cause| Error::storage(format!("cannot delete `{}`", path.display())).with_source(cause))
 }
 

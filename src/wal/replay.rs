@@ -59,7 +59,11 @@ pub fn replay(
     for (place, path) in paths.iter().enumerate() {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
-            Err(error) if beside_writer && error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) if beside_writer && error.kind() == std::io::ErrorKind::NotFound => {
+                // Segments go oldest first, so the table has everything up to here.
+                found.segments.clear();
+                continue;
+            }
             Err(error) => return Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(error)),
         };
         let last = place + 1 == paths.len();
@@ -71,7 +75,7 @@ pub fn replay(
             }
             Err(what) => return Err(damaged(path, 0, what)),
         };
-        found.admit(path, &header)?;
+        found.admit(path, &header, after)?;
         let segment = read_segment(path, &bytes, &header, start, last, after, take)?;
         found.segments.push(segment);
     }
@@ -80,12 +84,14 @@ pub fn replay(
 
 impl Replay {
     /// Checks that a segment belongs to this log and follows the one before it.
-    fn admit(&mut self, path: &Path, header: &Header) -> Result<()> {
+    fn admit(&mut self, path: &Path, header: &Header, after: u64) -> Result<()> {
         if *self.wal_id.get_or_insert(header.wal_id) != header.wal_id {
             return Err(damaged(path, 8, "the segment belongs to another log"));
         }
         if let Some(previous) = self.segments.last()
             && previous.next_sequence != header.first_sequence
+            // What the table covers may be missing: a trim that was interrupted.
+            && !(previous.next_sequence < header.first_sequence && header.first_sequence <= after.saturating_add(1))
         {
             let (expected, got) = (previous.next_sequence, header.first_sequence);
             return Err(damaged(path, 24, &format!("the segment begins at sequence {got}, expected {expected}")));

@@ -290,3 +290,44 @@ async fn sql_changes_nothing_and_reaches_nothing_but_the_records() {
     }
     engine.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_cursor_that_two_organisations_share_must_name_the_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    let of = |organisation: &str, id: &str| Record { organisation_id: Some(organisation.to_owned()), ..record(id) };
+    engine.append(vec![of("a", "x1"), of("b", "x1"), of("b", "x2")]).await.unwrap();
+    let columns = Some(vec!["organisation_id".to_owned(), "id".to_owned()]);
+    let after = |text: &str| ExportRequest {
+        after: Some(text.to_owned()),
+        columns: columns.clone(),
+        ..ExportRequest::default()
+    };
+    let error = engine.export(&after("2026-11-01T10:00:00Z,x1")).await.err().unwrap();
+    assert!(error.message().contains("2 organisations"), "{error}");
+    let rest = exported(&engine.reader(), &after("2026-11-01T10:00:00Z,x1,b")).await;
+    assert_eq!(rest, "{\"organisation_id\":\"b\",\"id\":\"x2\"}\n");
+    let rest = exported(&engine.reader(), &after("2026-11-01T10:00:00Z,x1,a")).await;
+    assert_eq!(rest.lines().count(), 2);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_value_of_arrow_that_does_not_fit_is_an_error_and_a_body_that_is_no_json_becomes_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    let one = |name: &str, value: &str| {
+        let schema = Schema::new(vec![Field::new(name, DataType::Utf8, true)]);
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringArray::from(vec![value]))]).unwrap()
+    };
+    let error = engine.append_batch(one("cost", "abc")).await.unwrap_err();
+    assert!(error.message().contains("column `cost`"), "{error}");
+    let body: arrow::array::ArrayRef = Arc::new(StringArray::from(vec!["not { json"]));
+    let request = arrow::array::StructArray::from(vec![(Arc::new(Field::new("body", DataType::Utf8, true)), body)]);
+    let schema = Schema::new(vec![Field::new("request", arrow::array::Array::data_type(&request).clone(), true)]);
+    engine.append_batch(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(request)]).unwrap()).await.unwrap();
+    let columns = Some(vec!["request.body".to_owned()]);
+    let line = exported(&engine.reader(), &ExportRequest { columns, ..ExportRequest::default() }).await;
+    assert_eq!(line, "{\"request.body\":\"not { json\"}\n");
+    engine.close().await.unwrap();
+}

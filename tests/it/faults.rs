@@ -25,17 +25,23 @@ use url::Url;
 
 use super::engine::{ids, record};
 
-/// A store that fails one write: the one that `countdown` reaches, before it happens or after it did.
+/// A store that fails one write, the one that `countdown` reaches, before it happens or after it did; or one that takes no
+/// Parquet file at all.
 #[derive(Debug)]
 struct Faulty {
     inner: Arc<InMemory>,
     countdown: AtomicI64,
     happens: bool,
+    takes_files: bool,
 }
 
 impl Faulty {
     fn over(inner: &Arc<InMemory>, countdown: i64, happens: bool) -> Arc<Self> {
-        Arc::new(Self { inner: Arc::clone(inner), countdown: AtomicI64::new(countdown), happens })
+        Arc::new(Self { inner: Arc::clone(inner), countdown: AtomicI64::new(countdown), happens, takes_files: true })
+    }
+
+    fn without_files(inner: &Arc<InMemory>) -> Arc<Self> {
+        Arc::new(Self { inner: Arc::clone(inner), countdown: AtomicI64::new(-1), happens: true, takes_files: false })
     }
 
     fn writes(&self) -> i64 {
@@ -54,7 +60,8 @@ impl ObjectStore for Faulty {
     async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let failed = || object_store::Error::Generic { store: "Faulty", source: "the store says no".into() };
         let fails = self.countdown.fetch_sub(1, Ordering::SeqCst) == 0;
-        if fails && !self.happens {
+        let is_file = at.extension() == Some("parquet") && !at.as_ref().contains("_delta_log");
+        if (fails && !self.happens) || (is_file && !self.takes_files) {
             return Err(failed());
         }
         let done = self.inner.put_opts(at, payload, options).await?;
@@ -180,7 +187,7 @@ async fn a_full_disk_means_waiting_then_a_refusal_that_gives_the_records_back() 
     let log = tempfile::tempdir().unwrap();
     let config = Config { memtable_bytes: 1 << 20, flush_bytes: 64 << 10, ..quiet() };
     let store = Arc::new(InMemory::new());
-    let stuck = Arc::new(NoFiles(Arc::clone(&store)));
+    let stuck = Faulty::without_files(&store);
     let engine = Engine::open_with(config.clone(), parts(stuck, log.path())).await.unwrap();
     let mut acked = Vec::new();
     let refused = loop {
@@ -199,44 +206,4 @@ async fn a_full_disk_means_waiting_then_a_refusal_that_gives_the_records_back() 
     let engine = Engine::open_with(config, parts(store, log.path())).await.unwrap();
     assert_eq!(ids(&engine.reader()).await, acked, "the log has all of them");
     engine.close().await.unwrap();
-}
-
-#[derive(Debug)]
-struct NoFiles(Arc<InMemory>);
-
-impl fmt::Display for NoFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NoFiles({})", self.0)
-    }
-}
-
-#[async_trait]
-impl ObjectStore for NoFiles {
-    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        if at.extension() == Some("parquet") && !at.as_ref().contains("_delta_log") {
-            return Err(object_store::Error::Generic { store: "NoFiles", source: "no space left on device".into() });
-        }
-        self.0.put_opts(at, payload, options).await
-    }
-    async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(at, options).await
-    }
-    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        self.0.get_opts(at, options).await
-    }
-    async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.0.get_ranges(at, ranges).await
-    }
-    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.0.delete_stream(paths)
-    }
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list(prefix)
-    }
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
-    }
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.0.copy_opts(from, to, options).await
-    }
 }

@@ -31,6 +31,7 @@ pub(super) struct Pipeline {
     pub(super) parsed: mpsc::Receiver<Parsed>,
     pub(super) counts: Arc<Counts>,
     reader: JoinHandle<Result<()>>,
+    parsers: Vec<JoinHandle<()>>,
 }
 
 /// The records of one chunk.
@@ -67,18 +68,25 @@ impl Pipeline {
         let (chunks, waiting) = sync_channel(WAITING);
         let (records, parsed) = mpsc::channel(WAITING);
         let waiting = Arc::new(Mutex::new(waiting));
-        for _ in 0..PARSERS {
+        let parser = || {
             let (engine, waiting, records) = (engine.clone(), Arc::clone(&waiting), records.clone());
-            std::thread::spawn(move || parse_all(&engine, shape, &waiting, &records));
-        }
+            std::thread::spawn(move || parse_all(&engine, shape, &waiting, &records))
+        };
+        let parsers = (0..PARSERS).map(|_| parser()).collect();
+        drop(records);
         let limit = usize::try_from(engine.config().max_record_bytes).unwrap_or(usize::MAX);
         let counted = Arc::clone(&counts);
         let reader = std::thread::spawn(move || read_all(&inputs, limit, &counted, &chunks));
-        Self { parsed, counts, reader }
+        Self { parsed, counts, reader, parsers }
     }
 
     /// What the reader came to, once it has let go of the queue.
     pub(super) fn finish(self) -> Result<()> {
+        drop(self.parsed);
+        for parser in self.parsers {
+            // A chunk that a parser took with it is not imported, so the import has failed.
+            parser.join().map_err(|_| Error::internal("a parsing thread panicked"))?;
+        }
         self.reader.join().map_err(|_| Error::internal("the reading thread panicked"))?
     }
 }
