@@ -17,7 +17,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
-use crate::query::{FileOrdering, Limits, Queries};
+use crate::query::Queries;
 use crate::record::json::Encoder;
 use crate::record::{DATE, SORT_KEY};
 use crate::view::View;
@@ -151,9 +151,7 @@ impl Plan {
             conditions.join(" and ")
         );
         let params = ParamValues::from(params);
-        let limits =
-            Limits { timeout: None, max_rows: None, batch_rows: Some(self.batch_rows), ordering: FileOrdering::Always };
-        Ok(queries.run(view, &text, params, limits).await?.batches)
+        queries.merge(view, &text, params, self.batch_rows).await
     }
 }
 
@@ -268,7 +266,7 @@ fn batch_rows(view: &View) -> usize {
     let memory_bytes: u64 = view.memory.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
     let rows = (view.files.rows() + memory_rows).max(1);
     let row_bytes = (view.files.bytes() * EXPANSION + memory_bytes) / rows;
-    usize::try_from(BATCH_BYTES / row_bytes.max(1)).unwrap_or(8192).clamp(16, 8192)
+    usize::try_from(BATCH_BYTES / row_bytes.max(1)).unwrap_or(8192).clamp(1, 8192)
 }
 
 /// Ends a stream of batches after so many rows.

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::datafile::{DataFileWriter, Partition};
 use crate::error::{Error, Result};
-use crate::query::{FileOrdering, Limits, Queries};
+use crate::query::Queries;
 use crate::record::SORT_KEY;
 use crate::table::{Commit, DataFile, FileIndex, Table};
 use crate::view::View;
@@ -158,8 +158,8 @@ pub async fn write_merged(tools: Tools<'_>, merge: &Merge, now: DateTime<Utc>, i
     let files = merge.files.iter().map(|file| DataFile::clone(file));
     let view = View { files: Arc::new(FileIndex::of(files)), memory: Vec::new() };
     let text = format!("select * from logs order by {}", SORT_KEY.join(", "));
-    let limits = Limits { timeout: None, max_rows: None, batch_rows: Some(MERGE_ROWS), ordering: FileOrdering::Always };
-    let mut sorted = tools.queries.run(view, &text, ParamValues::Map(Default::default()), limits).await?.batches;
+    let none = ParamValues::Map(std::collections::HashMap::new());
+    let mut sorted = tools.queries.merge(view, &text, none, MERGE_ROWS).await?;
     let partition = Partition { date: merge.date, retention_days: merge.retention_days };
     let mut writer =
         DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now.timestamp_millis())?;

@@ -126,11 +126,10 @@ async fn check_wal(store: &Store, table: Option<&Table>, findings: &mut Vec<Find
             }
             for segment in found.segments.iter().filter(|segment| segment.torn_bytes > 0) {
                 let (bytes, path) = (segment.torn_bytes, segment.path.display());
-                let what =
-                    format!("`{path}` ends in {bytes} bytes of a write that was not acked (next sequence {next})");
+                let what = format!("`{path}` ends in {bytes} bytes that are no whole frame (next sequence {next})");
                 findings.push(Finding::warning(
                     what,
-                    "none is needed: the next open cuts them, or a server is writing now",
+                    "usually a write that was interrupted before its ack, or one going on now, and the next open cuts it; if nothing was interrupted, the end of the segment was harmed: restore it from a copy first",
                 ));
             }
         }

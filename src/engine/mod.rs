@@ -33,6 +33,7 @@ use crate::maintain::Policy;
 use crate::memtable::Budget;
 use crate::plan::Retention;
 use crate::query::Queries;
+use crate::record::json::{check_json, embeddable};
 use crate::record::{BatchBuilder, Defaults, Record, normalize};
 use crate::table::Table;
 use crate::view::Shelf;
@@ -49,6 +50,9 @@ use writer::{Append, Command, Counters};
 pub(crate) const TABLE: &str = "logs";
 /// Batches below this are built where the caller is; bigger ones on threads that may take their time.
 const SMALL_BYTES: usize = 64 << 10;
+/// Planning walks a statement's tree by recursion, about 1 KiB of stack for the smallest step; the text of a statement is bounded
+/// so that this is enough for any. Only the part that is used takes memory.
+const STACK_BYTES: usize = 256 << 20;
 /// What a row takes in memory beside its text, in bytes.
 const ROW_OVERHEAD: usize = 900;
 
@@ -267,8 +271,22 @@ impl Engine {
     /// Makes the records durable and visible. Waits for room up to `append_wait_ms`.
     ///
     /// `id`, `organisation_id` and `created_at` are filled in where they are missing. A record whose id its organisation sent
-    /// within `dedupe_hours` is acked and dropped.
+    /// within `dedupe_hours` is acked and dropped. A body that is not JSON becomes a JSON string.
     pub async fn append(&self, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
+        for record in &mut records {
+            for message in [&mut record.request, &mut record.response] {
+                for text in [&mut message.body, &mut message.headers].into_iter().flatten() {
+                    if !check_json(text) {
+                        *text = embeddable(text).into_owned();
+                    }
+                }
+            }
+        }
+        self.append_parsed(records).await
+    }
+
+    /// [`Engine::append`] for records whose bodies `ingest` has found to be JSON.
+    pub(crate) async fn append_parsed(&self, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
         if records.is_empty() {
             return Ok(Receipt::default());
         }
@@ -520,6 +538,7 @@ impl Threads {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(crate::query::threads(config))
             .thread_name("gatelog-work")
+            .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()
             .map_err(|cause| Error::internal("cannot start the worker threads").with_source(cause))?;

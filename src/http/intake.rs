@@ -150,7 +150,7 @@ impl Receipt {
         if records.is_empty() {
             return Ok(());
         }
-        let appended = app.engine.append(records).await.map_err(|refused| refused.error)?;
+        let appended = app.engine.append_parsed(records).await.map_err(|refused| refused.error)?;
         self.accepted += appended.accepted;
         self.duplicate += appended.duplicate;
         Ok(())

@@ -21,12 +21,12 @@ use datafusion::catalog::{
 };
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::DataFusionError;
-use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
@@ -54,6 +54,10 @@ const SCHEMA: &str = "public";
 const TABLE: &str = "logs";
 /// The store's name in plans; it never leaves the process.
 const STORE_URL: &str = "gatelog://table";
+/// Longest statement, in bytes; planning takes stack by the length.
+const MOST_TEXT: usize = 128 << 10;
+/// Functions that make big values out of small ones, outside of the memory that a query may use.
+const UNBOUNDED: [&str; 7] = ["array_repeat", "array_resize", "list_repeat", "list_resize", "lpad", "repeat", "rpad"];
 /// Batches that wait for a slow reader.
 const QUEUED_BATCHES: usize = 2;
 
@@ -160,6 +164,9 @@ impl Queries {
             Some(timeout) => Some(self.permit(timeout).await?),
             None => None,
         };
+        if text.len() > MOST_TEXT {
+            return Err(Error::limit(format!("the statement has {} bytes; at most {MOST_TEXT} are taken", text.len())));
+        }
         let session = self.session(view, limits);
         let (views, text) = (self.views.clone(), text.to_owned());
         let running = Running::start(&self.running);
@@ -169,7 +176,12 @@ impl Queries {
         let task = AbortOnDropHandle::new(self.compute.spawn(async move {
             let _held = (permit, running);
             let work = async {
-                let mut stream = start(&session, &views, &text, params).await?;
+                // Planning does not yield, so it has a thread to itself: a long one holds up neither its deadline nor a flush.
+                let here = Handle::current();
+                let planned =
+                    tokio::task::spawn_blocking(move || here.block_on(start(&session, &views, &text, params)));
+                let mut stream =
+                    planned.await.map_err(|cause| Error::internal("planning panicked").with_source(cause))??;
                 // A reader that is gone needs no schema, and the queue says so next.
                 let _ = schema_out.send(stream.schema());
                 let mut rows = 0;
@@ -194,6 +206,31 @@ impl Queries {
             }
         }));
         answer(schema_in, batches, task).await
+    }
+
+    /// Runs a statement that merges files in the order that they are sorted by, without limits of time and rows.
+    ///
+    /// A merge holds a batch of every file, and how big rows are once unpacked is known only then: if they do not fit, it is
+    /// begun again with smaller batches, down to single rows.
+    pub async fn merge(
+        &self,
+        view: View,
+        text: &str,
+        params: ParamValues,
+        mut batch_rows: usize,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        loop {
+            let limits =
+                Limits { timeout: None, max_rows: None, batch_rows: Some(batch_rows), ordering: FileOrdering::Always };
+            let mut batches = self.run(view.clone(), text, params.clone(), limits).await?.batches;
+            match batches.next().await {
+                Some(Err(error)) if error.kind() == ErrorKind::Limit && batch_rows > 1 => {
+                    batch_rows = (batch_rows / 8).max(1)
+                }
+                Some(first) => return Ok(futures::stream::iter([first]).chain(batches).boxed()),
+                None => return Ok(batches),
+            }
+        }
     }
 
     /// A place among the queries that run at once.
@@ -246,7 +283,7 @@ async fn answer(
         let error = ended.err().map(|cause| Error::internal("the query panicked").with_source(cause))?;
         Some((Err(error), (batches, None)))
     });
-    Ok(Answer { schema, batches: stream.boxed() })
+    Ok(Answer { schema, batches: stream.fuse().boxed() })
 }
 
 /// Counts a query while it runs, however it ends.
@@ -369,6 +406,9 @@ fn base_session(config: &Config, store: &Store) -> Result<SessionState> {
         .with_physical_optimizer_rule(Arc::new(yielding::YieldAboveJoins))
         .build();
     datafusion_functions_json::register_all(&mut state).map_err(query_failed)?;
+    for name in UNBOUNDED {
+        state.deregister_udf(name).map_err(query_failed)?;
+    }
     Ok(state)
 }
 

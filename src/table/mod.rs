@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::Schema;
 use delta_kernel::SnapshotRef;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::RwLock;
@@ -90,6 +90,7 @@ impl Table {
         let (url, path) = (store.table_url(name)?, store.table_path(name));
         let object_store = Arc::clone(store.object_store());
         let checkpoint = last_checkpoint(&object_store, &path).await?;
+        refuse_empty_commits(&object_store, &path).await?;
         let name = name.to_owned();
         blocking(move || {
             let engine = kernel::engine(Arc::clone(&object_store))?;
@@ -258,6 +259,22 @@ async fn create(store: &Store, name: &str, columns: &Schema) -> Result<()> {
         Some((unsynced, error)) if unsynced || !exists(store, name).await? => Err(error),
         _ => Ok(()),
     }
+}
+
+/// The kernel passes over an entry of no bytes, which would make the rows of that commit vanish without a word.
+async fn refuse_empty_commits(store: &Arc<dyn ObjectStore>, table: &Path) -> Result<()> {
+    let mut entries = store.list(Some(&table.clone().join("_delta_log")));
+    while let Some(entry) =
+        entries.try_next().await.map_err(|e| Error::storage("cannot list the table's log").with_source(e))?
+    {
+        if entry.size == 0 && entry.location.extension() == Some("json") {
+            return Err(Error::damaged(format!(
+                "entry `{}` of the table's log is empty; restore it from a copy, for it names rows that were acked",
+                entry.location
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Version of the last checkpoint, 0 if there is none: a table without one is read from version 0.

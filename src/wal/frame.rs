@@ -9,7 +9,8 @@
 //!
 //! `durable` is the last sequence that was fsynced before the group of this frame was written. It tells a torn write from
 //! damage: a bad frame whose sequence a later good frame calls durable was acked, so its loss must stop the open; if no later
-//! frame does, then it and everything after it belong to the last group, which was never acked, and are cut.
+//! frame does, then it and everything after it belong to the last group, and are cut. That group was never acked,
+//! unless the disk harmed it after it was synced, which its own bytes cannot tell.
 
 use std::io::Read;
 

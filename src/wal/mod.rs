@@ -143,7 +143,7 @@ impl Wal {
                     file = %segment.path.display(),
                     offset = segment.good_bytes,
                     torn_bytes = segment.torn_bytes,
-                    "cut a write that was interrupted before it was acked"
+                    "cut what is no whole frame at the end of the log: usually a write that was interrupted before its ack"
                 );
                 cut(&segment.path, segment.good_bytes)?;
             }

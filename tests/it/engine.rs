@@ -331,3 +331,52 @@ async fn a_value_of_arrow_that_does_not_fit_is_an_error_and_a_body_that_is_no_js
     assert_eq!(line, "{\"request.body\":\"not { json\"}\n");
     engine.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_statement_of_any_shape_is_answered_or_refused_and_never_ends_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    engine.append(vec![record("a")]).await.unwrap();
+    let long_sum = format!("select {}", ["1"; 2500].join("+"));
+    let long_filter = format!("select count(*) from logs where {}", ["id = 'a'"; 1500].join(" or "));
+    let answer = engine.sql(&long_sum, &Params::new()).await.unwrap();
+    answer.batches.try_collect::<Vec<_>>().await.unwrap();
+    assert_eq!(number(&engine.reader(), &long_filter).await, 1);
+    let too_long = format!("select '{}'", "x".repeat(200_000));
+    assert_eq!(engine.sql(&too_long, &Params::new()).await.err().unwrap().kind(), ErrorKind::Limit);
+    let error = engine.sql("select repeat('x', 2000000000)", &Params::new()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "functions that make big values are not there");
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn files_of_big_rows_are_merged_and_exported_within_the_memory_of_queries() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { query_memory_bytes: 40 << 20, ..config(&folder) };
+    let engine = Engine::open(config).await.unwrap();
+    // Text that packs so well that the size of the files says nothing about the size of the rows.
+    let body = |n: usize| Message { body: Some(format!("\"{}{n}\"", "x".repeat(200_000))), headers: None };
+    for file in 0..6 {
+        let records = (0..20).map(|n| Record { request: body(n), ..record(&format!("{file}-{n:02}")) }).collect();
+        engine.append(records).await.unwrap();
+        engine.flush().await.unwrap();
+    }
+    let request = ExportRequest { columns: Some(vec!["request.body".to_owned()]), ..ExportRequest::default() };
+    assert_eq!(exported(&engine.reader(), &request).await.lines().count(), 120);
+    assert_eq!(engine.maintain(Job::Compact, false).await.unwrap().files_after, 1);
+    assert_eq!(exported(&engine.reader(), &request).await.lines().count(), 120);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_emptied_commit_of_the_table_stops_the_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    engine.append(vec![record("a")]).await.unwrap();
+    engine.close().await.unwrap();
+    let commit = folder.path().join("data/logs/_delta_log/00000000000000000001.json");
+    std::fs::write(&commit, "").unwrap();
+    let error = Engine::open(config(&folder)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.message().contains("00000000000000000001.json"), "{error}");
+}

@@ -142,7 +142,7 @@ fn joined(receipt: Result<Result<Receipt>, JoinError>) -> Result<Receipt> {
 pub(super) async fn append_patiently(engine: &Engine, mut records: Vec<Record>) -> Result<Receipt> {
     let (mut pause, longest) = PAUSES;
     loop {
-        match engine.append(records).await {
+        match engine.append_parsed(records).await {
             Ok(receipt) => return Ok(receipt),
             // Records whose fate is not known do not come back, and to go on without them would be to lose them.
             Err(refused) if refused.error.kind() == ErrorKind::Busy && !refused.records.is_empty() => {

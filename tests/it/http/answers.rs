@@ -93,7 +93,7 @@ async fn a_statement_takes_parameters_and_fails_with_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_fails_on_its_way_breaks_the_connection() {
     let server = Server::start_with(|config| config.query_max_rows = 300_000).await;
-    let query = "select value, repeat('x', 100) as text from generate_series(1, 1000000)";
+    let query = format!("select value, '{}' as text from generate_series(1, 1000000)", "x".repeat(100));
     let response = server.post("/v1/sql", query).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.bytes().await.is_err(), "a broken answer looked whole");
@@ -191,7 +191,7 @@ async fn an_export_refuses_other_formats_and_unknown_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_that_is_given_up_lets_go_of_its_query() {
     let server = Server::start().await;
-    let query = "select a.value, repeat('x', 1000) as text from generate_series(1, 900000) a";
+    let query = format!("select a.value, '{}' as text from generate_series(1, 900000) a", "x".repeat(1000));
     let mut response = server.post("/v1/sql", query).send().await.unwrap();
     assert!(response.chunk().await.unwrap().is_some());
     assert_eq!(server.engine.status().queries_running, 1);
