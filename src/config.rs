@@ -92,7 +92,7 @@ settings! {
     retention_days: u64 = 0, "days, 0 = for ever", "retention class that new records are stored under; this version only files them by it and deletes nothing";
     memtable_bytes: u64 = 192 * MIB, "bytes", "acked rows not yet in a table file; when full, writers wait, then are refused";
     append_wait_ms: u64 = 5_000, "ms", "how long a writer waits for room before it is refused with 429";
-    flush_bytes: u64 = 64 * MIB, "bytes", "rows in memory that start a flush";
+    flush_bytes: u64 = 32 * MIB, "bytes", "rows in memory that start a flush";
     flush_seconds: u64 = 30, "seconds", "age of the oldest row in memory that starts a flush";
     max_record_bytes: u64 = 64 * MIB, "bytes", "largest record taken";
     dedupe_hours: u64 = 24, "hours", "how long an id is remembered, so that sending it again is harmless";
