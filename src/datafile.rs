@@ -25,6 +25,8 @@ use crate::table::{DataFile, Table};
 const ROW_GROUP_ROWS: usize = 131_072;
 /// Encoded bytes of a row group: bodies of megabytes must not make a group of gigabytes.
 const ROW_GROUP_BYTES: usize = 32 << 20;
+/// Parts of 10 MB that are uploaded at once; more would only cost memory, since encoding is slower than that.
+const PARTS_IN_FLIGHT: usize = 2;
 
 /// Where a file belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,8 +52,19 @@ impl std::fmt::Debug for DataFileWriter {
 impl DataFileWriter {
     /// Starts the file `id` of a partition of the table.
     pub fn start(table: &Table, partition: Partition, id: Uuid, zstd_level: i32, now_ms: i64) -> Result<Self> {
+        let path = data_path(partition.retention_days, partition.date, id, false);
+        Self::start_at(path, table, partition, zstd_level, now_ms)
+    }
+
+    /// The same for a file whose name says that it is packed for good.
+    pub fn start_sealed(table: &Table, partition: Partition, id: Uuid, zstd_level: i32, now_ms: i64) -> Result<Self> {
+        let path = data_path(partition.retention_days, partition.date, id, true);
+        Self::start_at(path, table, partition, zstd_level, now_ms)
+    }
+
+    fn start_at(path: String, table: &Table, partition: Partition, zstd_level: i32, now_ms: i64) -> Result<Self> {
         let file = DataFile {
-            path: data_path(partition.retention_days, partition.date, id),
+            path,
             bytes: 0,
             rows: 0,
             retention_days: partition.retention_days,
@@ -64,7 +77,8 @@ impl DataFileWriter {
             min_id: None,
             max_id: None,
         };
-        let object = BufWriter::new(Arc::clone(table.object_store()), table.object_store_path(&file));
+        let object = BufWriter::new(Arc::clone(table.object_store()), table.object_store_path(&file))
+            .with_max_concurrency(PARTS_IN_FLIGHT);
         let writer = AsyncArrowWriter::try_new(object, file_schema(), Some(properties(zstd_level)?))
             .map_err(|cause| Error::storage(format!("cannot start file `{}`", file.path)).with_source(cause))?;
         Ok(Self { writer, file })
@@ -80,6 +94,21 @@ impl DataFileWriter {
             .map_err(|cause| Error::internal("a batch does not fit the table").with_source(cause))?;
         self.file.cover(&batch);
         self.writer.write(&batch).await.map_err(|cause| self.failed(cause))
+    }
+
+    /// Bytes that the file has so far; pages that are still open, of a megabyte at most, count as before compression.
+    pub fn bytes(&self) -> u64 {
+        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+    }
+
+    /// Bytes of memory that the open row group takes.
+    pub fn buffered(&self) -> usize {
+        self.writer.memory_size()
+    }
+
+    /// Ends the open row group, which frees its memory.
+    pub async fn end_row_group(&mut self) -> Result<()> {
+        self.writer.flush().await.map_err(|cause| self.failed(cause))
     }
 
     /// Ends the file; when this returns, it is on the disk.

@@ -89,18 +89,28 @@ impl Recent {
 
     /// Remembers a key; false if it was known already.
     pub fn insert(&mut self, key: u128, now_micros: i64) -> bool {
-        if self.window_micros == 0 {
-            return true;
-        }
-        self.turn(now_micros);
-        if self.generations.iter().any(|generation| generation.ids.contains(&key)) {
+        if self.contains(key) {
             return false;
         }
+        self.remember(key, now_micros);
+        true
+    }
+
+    /// Whether a key is known.
+    pub fn contains(&self, key: u128) -> bool {
+        self.generations.iter().any(|generation| generation.ids.contains(&key))
+    }
+
+    /// Remembers a key that is not known.
+    pub fn remember(&mut self, key: u128, now_micros: i64) {
+        if self.window_micros == 0 {
+            return;
+        }
+        self.turn(now_micros);
         if let Some(newest) = self.generations.back_mut() {
             newest.ids.insert(key);
             newest.last_micros = now_micros;
         }
-        true
     }
 
     /// Ids remembered.

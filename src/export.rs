@@ -17,7 +17,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
-use crate::query::Queries;
+use crate::query::{Queries, Scene};
 use crate::record::json::Encoder;
 use crate::record::{DATE, SORT_KEY};
 use crate::view::View;
@@ -72,15 +72,20 @@ struct Cursor {
     id: String,
 }
 
-/// Starts an export over the View. Chunks end on a line. Dropping the stream calls the export off.
-pub async fn export(queries: Arc<Queries>, view: View, request: &Request) -> Result<BoxStream<'static, Result<Bytes>>> {
-    let plan = Arc::new(Plan::make(&queries, &view, request).await?);
+/// Starts an export over the Scene. Chunks end on a line. Dropping the stream calls the export off.
+pub async fn export(
+    queries: Arc<Queries>,
+    scene: impl Into<Scene>,
+    request: &Request,
+) -> Result<BoxStream<'static, Result<Bytes>>> {
+    let scene: Scene = scene.into();
+    let plan = Arc::new(Plan::make(&queries, &scene, request).await?);
     let batches = futures::stream::iter(plan.days.clone())
         .map({
             let plan = Arc::clone(&plan);
             move |day| {
-                let (queries, view, plan) = (Arc::clone(&queries), view.clone(), Arc::clone(&plan));
-                async move { plan.day(&queries, view, day).await }
+                let (queries, scene, plan) = (Arc::clone(&queries), scene.clone(), Arc::clone(&plan));
+                async move { plan.day(&queries, scene, day).await }
             }
         })
         .buffered(DAYS_AHEAD)
@@ -103,32 +108,45 @@ pub async fn export(queries: Arc<Queries>, view: View, request: &Request) -> Res
     Ok(lines.boxed())
 }
 
-/// How many records the export has at most, from the file index and memory alone.
-pub fn estimate(view: &View, request: &Request) -> Result<u64> {
+/// How many records the export has at most, from the file index and memory alone. Files that organisations share tell nothing to
+/// one of them: for it that is the request's limit, or `u64::MAX`.
+pub fn estimate(scene: &Scene, request: &Request) -> Result<u64> {
     let frame = Frame::parse(request)?;
-    let files = view.files.iter().filter(|file| file.max_created_at >= frame.from && file.min_created_at < frame.to);
-    let rows =
-        files.map(|file| file.rows).sum::<u64>() + view.memory.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
-    Ok(rows.min(request.limit.unwrap_or(u64::MAX)))
+    let most = request.limit.unwrap_or(u64::MAX);
+    if scene.is_bound() {
+        return Ok(most);
+    }
+    let files = scene.files();
+    let files = files.iter().filter(|file| file.max_created_at >= frame.from && file.min_created_at < frame.to);
+    let memory = scene.view.memory.iter().map(|batch| batch.num_rows() as u64);
+    Ok((files.map(|file| file.rows).sum::<u64>() + memory.sum::<u64>()).min(most))
+}
+
+/// First moment that an export asks for, µs since 1970-01-01; none = from the first record.
+pub fn first_moment(request: &Request) -> Result<Option<i64>> {
+    Ok(request.from.is_some().then_some(Frame::parse(request)?.from))
 }
 
 impl Plan {
-    async fn make(queries: &Queries, view: &View, request: &Request) -> Result<Self> {
+    async fn make(queries: &Queries, scene: &Scene, request: &Request) -> Result<Self> {
         let encoder = Arc::new(Encoder::new(request.columns.as_deref())?);
+        if scene.sight.as_ref().is_some_and(|sight| !sight.bodies) {
+            refuse_bodies(request)?;
+        }
         let frame = Frame::parse(request)?;
         let cursor = match &request.after {
-            Some(after) => Some(Cursor::find(queries, view, after).await?),
+            Some(after) => Some(Cursor::find(queries, scene, after).await?),
             None => None,
         };
         let first =
             frame.from.max(cursor.as_ref().map_or(i64::MIN, |cursor| cursor.created_at)).div_euclid(MICROS_A_DAY);
         let last = frame.to.saturating_sub(1).div_euclid(MICROS_A_DAY);
-        let days = days_of(view).into_iter().filter(|day| (first..=last).contains(&i64::from(*day))).collect();
-        Ok(Self { encoder, frame, days, cursor, batch_rows: batch_rows(view) })
+        let days = days_of(scene).into_iter().filter(|day| (first..=last).contains(&i64::from(*day))).collect();
+        Ok(Self { encoder, frame, days, cursor, batch_rows: batch_rows(&scene.view) })
     }
 
     /// The batches of one day, in order.
-    async fn day(&self, queries: &Queries, view: View, day: i32) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    async fn day(&self, queries: &Queries, scene: Scene, day: i32) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let [organisation, time, id] = SORT_KEY;
         let mut conditions = vec![format!("\"{DATE}\" = $day"), format!("{time} >= $from"), format!("{time} < $to")];
         let micros = |micros| ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into()));
@@ -151,7 +169,7 @@ impl Plan {
             conditions.join(" and ")
         );
         let params = ParamValues::from(params);
-        queries.merge(view, &text, params, self.batch_rows).await
+        queries.merge(scene, &text, params, self.batch_rows).await
     }
 }
 
@@ -180,7 +198,7 @@ impl Frame {
 
 impl Cursor {
     /// Finds the record that the cursor names, to know its organisation.
-    async fn find(queries: &Queries, view: &View, after: &str) -> Result<Self> {
+    async fn find(queries: &Queries, scene: &Scene, after: &str) -> Result<Self> {
         let wrong = || {
             Error::invalid(format!(
                 "`after` is `{after}`; expected the `created_at` and the `id` of the last line received, with a comma between"
@@ -189,10 +207,10 @@ impl Cursor {
         let (time, id) = after.split_once(',').ok_or_else(wrong)?;
         let created_at = moment(time.trim()).ok_or_else(wrong)?;
         let id = id.trim();
-        let mut organisations = Self::organisations(queries, view, created_at, id).await?;
+        let mut organisations = Self::organisations(queries, scene, created_at, id).await?;
         if let ([], Some((id, organisation))) = (organisations.as_slice(), id.rsplit_once(',')) {
             // The third part, unless the comma belongs to the id.
-            let named = Self::organisations(queries, view, created_at, id).await?;
+            let named = Self::organisations(queries, scene, created_at, id).await?;
             if named.iter().any(|name| name == organisation) {
                 return Ok(Self { organisation: organisation.to_owned(), created_at, id: id.to_owned() });
             }
@@ -213,13 +231,13 @@ impl Cursor {
     }
 
     /// The organisations that have a record of that time and id.
-    async fn organisations(queries: &Queries, view: &View, created_at: i64, id: &str) -> Result<Vec<String>> {
+    async fn organisations(queries: &Queries, scene: &Scene, created_at: i64, id: &str) -> Result<Vec<String>> {
         let params = ParamValues::from(vec![
             ("t", ScalarValue::TimestampMicrosecond(Some(created_at), Some("UTC".into()))),
             ("i", ScalarValue::Utf8View(Some(id.to_owned()))),
         ]);
         let text = "select organisation_id from logs where created_at = $t and id = $i";
-        let answer = queries.run(view.clone(), text, params, queries.limits()).await?;
+        let answer = queries.run(scene.clone(), text, params, queries.limits()).await?;
         let batches: Vec<RecordBatch> = answer.batches.try_collect().await?;
         let names = batches.iter().flat_map(|batch| batch.column(0).as_string_view().iter().flatten());
         Ok(names.map(str::to_owned).collect())
@@ -249,10 +267,22 @@ fn select_list(encoder: &Encoder) -> String {
     encoder.projection().iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
-/// The days that have records.
-fn days_of(view: &View) -> BTreeSet<i32> {
-    let mut days: BTreeSet<i32> = view.files.partitions().map(|((date, _), _)| date).collect();
-    for batch in &view.memory {
+/// Refuses columns that hold bodies. An export of whole records simply has none.
+fn refuse_bodies(request: &Request) -> Result<()> {
+    let bodies = ["request", "response", "request.body", "response.body"];
+    match request.columns.iter().flatten().find(|name| bodies.contains(&name.as_str())) {
+        Some(name) => Err(Error::denied(format!(
+            "column `{name}` holds bodies, and the key lacks the scope `logs.read`; leave the column out, or name its headers \
+             alone"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The days that may have records which are seen.
+fn days_of(scene: &Scene) -> BTreeSet<i32> {
+    let mut days: BTreeSet<i32> = scene.files().into_iter().map(|file| file.date).collect();
+    for batch in &scene.view.memory {
         if let Some(dates) = batch.column_by_name(DATE) {
             days.extend(dates.as_primitive::<arrow::datatypes::Date32Type>().iter().flatten());
         }

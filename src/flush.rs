@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch, UInt32Array};
+use arrow::array::{AsArray, Int32Array, RecordBatch, UInt32Array};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{Date32Type, Int32Type};
 use futures::{StreamExt, TryStreamExt};
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::datafile::{DataFileWriter, Partition};
 use crate::error::{Error, Result};
+use crate::plan::Rules;
 use crate::record::{DATE, RETENTION_DAYS, SORT_KEY, SORT_OPTIONS, schema};
 use crate::table::{Commit, DataFile, FileIndex, Table};
 
@@ -38,11 +39,12 @@ pub struct Source {
 pub async fn write_files(
     table: &Table,
     chunks: &[RecordBatch],
+    rules: Arc<Rules>,
     now_ms: i64,
     mut new_id: impl FnMut() -> Uuid,
 ) -> Result<Vec<DataFile>> {
     let chunks = chunks.to_vec();
-    let sorted = tokio::task::spawn_blocking(move || sorted_partitions(&chunks)).await;
+    let sorted = tokio::task::spawn_blocking(move || sorted_partitions(&chunks, &rules)).await;
     let parts = sorted.map_err(|cause| Error::internal("sorting panicked").with_source(cause))??;
     let jobs = parts.into_iter().map(|part| (part, new_id())).collect::<Vec<_>>();
     futures::stream::iter(jobs)
@@ -89,8 +91,8 @@ async fn write_file(table: &Table, part: Part, id: Uuid, now_ms: i64) -> Result<
 }
 
 /// Sorts all rows once, by partition and sort key, and cuts the order where the partition changes.
-fn sorted_partitions(chunks: &[RecordBatch]) -> Result<Vec<Part>> {
-    let rows = concat_batches(&schema(), chunks).map_err(sort_failed)?;
+fn sorted_partitions(chunks: &[RecordBatch], rules: &Rules) -> Result<Vec<Part>> {
+    let rows = classified(&concat_batches(&schema(), chunks).map_err(sort_failed)?, rules)?;
     let column = |name: &str| {
         rows.column_by_name(name).ok_or_else(|| Error::internal(format!("column `{name}` is missing in memory")))
     };
@@ -115,6 +117,27 @@ fn sorted_partitions(chunks: &[RecordBatch]) -> Result<Vec<Part>> {
         }
     }
     Ok(parts)
+}
+
+/// Gives each row the class of its organisation's plan as it is now: the plan may have changed since the row arrived.
+fn classified(rows: &RecordBatch, rules: &Rules) -> Result<RecordBatch> {
+    let missing = |name: &str| Error::internal(format!("column `{name}` is missing in memory"));
+    let organisations = rows.column_by_name("organisation_id").ok_or_else(|| missing("organisation_id"))?;
+    let mut last: Option<(&str, i32)> = None;
+    let days = organisations.as_string_view().iter().map(|organisation| {
+        let organisation = organisation.unwrap_or_default();
+        let days = match last {
+            Some((same, days)) if same == organisation => days,
+            _ => rules.retention_days(organisation),
+        };
+        last = Some((organisation, days));
+        days
+    });
+    let days: Int32Array = days.collect::<Vec<_>>().into();
+    let place = rows.schema().index_of(RETENTION_DAYS).map_err(|_| missing(RETENTION_DAYS))?;
+    let mut columns = rows.columns().to_vec();
+    columns[place] = Arc::new(days);
+    RecordBatch::try_new(rows.schema(), columns).map_err(sort_failed)
 }
 
 fn sort_failed(cause: arrow::error::ArrowError) -> Error {

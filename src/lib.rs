@@ -6,7 +6,7 @@
 //! ```text
 //! HTTP or CLI -> ingest (any client's shape -> Record) -> wal (fsync; the ack) -> memtable (visible to SQL at once)
 //!   -> flush (one sorted Parquet file a partition, one Delta commit) -> table
-//!   -> maintain: compact, vacuum, checkpoint
+//!   -> maintain: expire, compact, vacuum, checkpoint
 //! SQL, reports and exports read one View = table files + rows that are not in them yet, swapped in one step
 //! ```
 //!
@@ -17,8 +17,10 @@
 //!    flush commits the log's last sequence together with the files, and replay starts after it.
 //! 3. **Seen at once, seen once.** A query reads one View, which misses no acked record and holds none twice.
 //! 4. **Damage is an error, never a gap.** A write that was cut off before its ack is dropped at the next open; damage before
-//!    that stops the open and names file and offset. After a failed fsync or commit, writes are refused until a restart.
-//! 5. **SQL sees the records and nothing else**: no files, no URLs, no writes.
+//!    that stops the open and names file and offset. After a failed fsync, writes are refused until a restart; a commit whose
+//!    answer was lost is tried again until its fate is known, and nothing else changes what queries see meanwhile.
+//! 5. **A tenant sees its own rows only**: what a session's key reaches, and what plans keep in answers, is decided below SQL
+//!    (`query::barrier`), and no expression of a statement meets a row of others. SQL sees no files, no URLs, and writes nothing.
 //! 6. **Memory has a ceiling.** Rows in memory, queries, exports and request bodies each have a budget; a full one means waiting,
 //!    then a refusal of kind [`ErrorKind::Busy`], never growth.
 //! 7. **Time, ids and randomness come in as arguments** ([`engine::Parts`]).
@@ -63,6 +65,7 @@
 pub mod cli;
 pub mod http;
 pub mod engine;
+mod copy;
 mod maintain;
 pub mod reports;
 mod export;
@@ -74,6 +77,7 @@ pub mod table;
 mod dedupe;
 mod memtable;
 pub mod wal;
+mod usage;
 mod catalog;
 mod plan;
 pub mod ingest;

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, Result};
 use crate::record::tighten;
+use crate::usage::Counts;
 
 /// Chunks stop growing at this many rows: a query's batch size.
 const CHUNK_ROWS: usize = 8192;
@@ -45,6 +46,8 @@ pub struct Frozen {
     pub rows: u64,
     /// Bytes that they take in memory.
     pub bytes: u64,
+    /// What the log had come to with these rows.
+    pub counts: Arc<Counts>,
     _permits: Option<OwnedSemaphorePermit>,
 }
 
@@ -100,8 +103,8 @@ impl Live {
         self.oldest_micros
     }
 
-    /// Ends this memtable and starts an empty one; `None` if it holds nothing.
-    pub fn freeze(&mut self) -> Option<Frozen> {
+    /// Ends this memtable and starts an empty one; `None` if it holds nothing. `counts` are those of the log up to here.
+    pub fn freeze(&mut self, counts: Arc<Counts>) -> Option<Frozen> {
         if self.rows == 0 {
             return None;
         }
@@ -111,6 +114,7 @@ impl Live {
             last_sequence: full.last_sequence,
             rows: full.rows,
             bytes: full.bytes,
+            counts,
             _permits: full.permits,
         })
     }

@@ -1,15 +1,457 @@
-//! The rules of a plan, without I/O. This version knows one rule: how long an organisation's records are kept.
+//! The rules of plans, without I/O: which records are in answers, which are stored, and who may export what.
+//!
+//! [`Rules`] is what follows from one state of the catalog. A record is in answers while its organisation's retention has not
+//! passed, whatever class its file is in, and while no erasure names it. Files are judged by what is known of them
+//! ([`Rules::outlook`]), so that most need not be looked into. Where the rules come from: mission L1, E5, E6.
 
-/// How long records are kept, by organisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Days for an organisation without a plan of its own; 0 = for ever.
-    pub default_days: i32,
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};
+
+use crate::config::{MOST_DAYS, Over, Plan};
+use crate::error::{Error, Result};
+
+const MICROS_A_DAY: i64 = 86_400_000_000;
+
+/// A month of the UTC calendar, by which records are counted: months since year 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Month(i32);
+
+impl Month {
+    /// The month of a moment, µs since 1970-01-01.
+    pub fn of_micros(micros: i64) -> Self {
+        DateTime::from_timestamp_micros(micros).map_or(Self(0), |at| Self(at.year() * 12 + at.month0().cast_signed()))
+    }
+
+    /// Its first day.
+    pub fn first_day(self) -> Option<NaiveDate> {
+        NaiveDate::from_ymd_opt(self.0.div_euclid(12), self.0.rem_euclid(12).cast_unsigned() + 1, 1)
+    }
+
+    /// `2026-11`.
+    pub fn text(self) -> String {
+        format!("{:04}-{:02}", self.0.div_euclid(12), self.0.rem_euclid(12) + 1)
+    }
+
+    /// The opposite of [`Month::text`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let (year, month) = text.rsplit_once('-')?;
+        let (year, month): (i32, i32) = (year.parse().ok()?, month.parse().ok()?);
+        (1..=12).contains(&month).then_some(Self(year * 12 + month - 1))
+    }
+
+    /// The month so many before.
+    pub fn before(self, months: i32) -> Self {
+        Self(self.0 - months)
+    }
 }
 
-impl Retention {
-    /// Days to keep a record of `organisation`; 0 = for ever.
-    pub fn days(&self, _organisation: &str) -> i32 {
-        self.default_days
+/// What an organisation agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Name of its plan; none for an organisation that the catalog does not know.
+    pub plan: Option<String>,
+    /// Days that its records are kept; 0 = for ever.
+    pub retention_days: i32,
+    /// Records of a month that are stored at most; none = all.
+    pub stops_at: Option<u64>,
+    /// Days that its exports reach back; 0 = no exports, none = any time frame.
+    pub export_days: Option<i32>,
+}
+
+impl Terms {
+    /// The terms of an organisation without a plan: everything is stored, and kept so many days.
+    pub fn without_plan(retention_days: i32) -> Self {
+        Self { plan: None, retention_days, stops_at: None, export_days: None }
+    }
+
+    /// The terms of a plan, with the retention that was agreed where the plan leaves it open.
+    pub fn of(name: &str, plan: &Plan, agreed_days: Option<i32>) -> Self {
+        Self {
+            plan: Some(name.to_owned()),
+            retention_days: if plan.retention_days == 0 { agreed_days.unwrap_or(0) } else { plan.retention_days },
+            stops_at: plan.included.filter(|_| plan.over == Over::Stop),
+            export_days: plan.export_days,
+        }
+    }
+
+    /// The first moment of an export that begins at `from` (none = from the first record), µs; [`Error::denied`] if the plan
+    /// does not let exports reach so far back.
+    pub fn export_from(&self, from: Option<i64>, now: DateTime<Utc>) -> Result<Option<i64>> {
+        let Some(days) = self.export_days else { return Ok(from) };
+        let plan = self.plan.as_deref().unwrap_or("");
+        if days == 0 {
+            return Err(Error::denied(format!("plan `{plan}` has no exports; a plan with exports is needed")));
+        }
+        let earliest = now.timestamp_micros().saturating_sub(i64::from(days).saturating_mul(MICROS_A_DAY));
+        match from {
+            Some(from) if from < earliest => {
+                let at = DateTime::<Utc>::from_timestamp_micros(earliest).unwrap_or(now);
+                let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+                Err(Error::denied(format!(
+                    "exports of plan `{plan}` reach {days} days back; let `from` be {at} or later, or leave it out"
+                )))
+            }
+            Some(from) => Ok(Some(from)),
+            None => Ok(Some(earliest)),
+        }
+    }
+}
+
+/// Records to be erased on request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Erasure {
+    /// Names the erasure.
+    pub id: String,
+    /// The organisation that they belong to.
+    pub organisation: String,
+    /// Which of its records.
+    pub what: Erased,
+    /// Files written before this moment, ms since 1970-01-01, hold none of them any more.
+    pub clean_before_ms: i64,
+}
+
+/// Which records of an organisation an erasure names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Erased {
+    /// All that were created up to a moment, µs since 1970-01-01.
+    All {
+        /// The moment.
+        until: i64,
+    },
+    /// Those of an end user that were created up to a moment.
+    User {
+        /// The user, as `user_id` names it.
+        user: String,
+        /// The moment, µs since 1970-01-01.
+        until: i64,
+    },
+    /// Those of these ids.
+    Ids(HashSet<String>),
+}
+
+/// What the rules ask of a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// Its organisation.
+    pub organisation: &'a str,
+    /// Its id.
+    pub id: &'a str,
+    /// Its end user.
+    pub user: Option<&'a str>,
+    /// When the call was made, µs since 1970-01-01.
+    pub created_at: i64,
+}
+
+/// What the rules ask of a file. A bound that is not known is the widest there is.
+#[derive(Clone, Copy, Debug)]
+pub struct FileFacts<'a> {
+    /// Class that it is stored under: days to keep, 0 = for ever.
+    pub retention_days: i32,
+    /// No row is earlier, µs since 1970-01-01.
+    pub min_created_at: i64,
+    /// No row is later, µs since 1970-01-01.
+    pub max_created_at: i64,
+    /// No row has a smaller organisation.
+    pub min_organisation: Option<&'a str>,
+    /// No row has a greater organisation.
+    pub max_organisation: Option<&'a str>,
+    /// When it was written, ms since 1970-01-01.
+    pub modified_ms: i64,
+}
+
+/// What the rules say of all rows of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// Every row is in answers.
+    Seen,
+    /// Some may be, some may not: look at each.
+    Mixed,
+    /// No row is in answers.
+    Hidden,
+}
+
+/// An organisation some of whose records may lie in a class that is no longer its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moving {
+    /// The organisation; empty = any that has no plan.
+    pub organisation: String,
+    /// The class that its records may still lie in.
+    pub from_days: i32,
+    /// Files written before this moment, ms since 1970-01-01, hold none of them any more.
+    pub clean_before_ms: i64,
+}
+
+/// What follows from one state of the catalog.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    unknown: Terms,
+    terms: HashMap<String, Terms>,
+    gone: HashSet<String>,
+    erasures: Vec<Erasure>,
+    moving: Vec<Moving>,
+}
+
+impl Rules {
+    /// Rules without any organisation: everything is kept for so many days.
+    pub fn without_plans(retention_days: i32) -> Self {
+        Self::new(Terms::without_plan(retention_days), HashMap::new(), HashSet::new(), Vec::new(), Vec::new())
+    }
+
+    /// The rules of these organisations; `unknown` are the terms of any other, `gone` are organisations that were deleted.
+    pub fn new(
+        unknown: Terms,
+        terms: HashMap<String, Terms>,
+        gone: HashSet<String>,
+        erasures: Vec<Erasure>,
+        moving: Vec<Moving>,
+    ) -> Self {
+        Self { unknown, terms, gone, erasures, moving }
+    }
+
+    /// The terms of an organisation.
+    pub fn terms(&self, organisation: &str) -> &Terms {
+        self.terms.get(organisation).unwrap_or(&self.unknown)
+    }
+
+    /// Whether an organisation was deleted: no more records of it are taken. (An erasure takes those that it had.)
+    pub fn is_gone(&self, organisation: &str) -> bool {
+        self.gone.contains(organisation)
+    }
+
+    /// Records of an organisation that are stored of a month at most; none = all.
+    pub fn stops_at(&self, organisation: &str) -> Option<u64> {
+        if self.is_gone(organisation) { Some(0) } else { self.terms(organisation).stops_at }
+    }
+
+    /// Class that a new record of an organisation is stored under.
+    pub fn retention_days(&self, organisation: &str) -> i32 {
+        self.terms(organisation).retention_days
+    }
+
+    /// What is to be erased.
+    pub fn erasures(&self) -> &[Erasure] {
+        &self.erasures
+    }
+
+    /// Organisations whose records must change their class.
+    pub fn moving(&self) -> &[Moving] {
+        &self.moving
+    }
+
+    /// Records of an organisation are in answers from this moment on, µs since 1970-01-01.
+    pub fn seen_since(&self, organisation: &str, now_micros: i64) -> i64 {
+        kept_since(self.retention_days(organisation), now_micros)
+    }
+
+    /// Whether a record is in answers.
+    pub fn sees(&self, row: Row<'_>, now_micros: i64) -> bool {
+        row.created_at >= self.seen_since(row.organisation, now_micros) && !self.erases(row)
+    }
+
+    /// Whether an erasure names the record.
+    pub fn erases(&self, row: Row<'_>) -> bool {
+        self.erasures.iter().any(|erasure| erasure.names(row))
+    }
+
+    /// What is certain of all rows of a file.
+    pub fn outlook(&self, file: FileFacts<'_>, now_micros: i64) -> Outlook {
+        let (shortest, longest) = self.days_of_class(file);
+        if file.max_created_at < kept_since(longest, now_micros) {
+            return Outlook::Hidden;
+        }
+        let touched = self.erasures.iter().any(|erasure| erasure.may_be_in(file));
+        match file.min_created_at >= kept_since(shortest, now_micros) && !touched {
+            true => Outlook::Seen,
+            false => Outlook::Mixed,
+        }
+    }
+
+    /// Whether rows of the file must be moved to another class, or leave it before the class as a whole expires.
+    pub fn must_rewrite(&self, file: FileFacts<'_>) -> bool {
+        self.movers(file).next().is_some() || self.erasures.iter().any(|erasure| erasure.may_be_in(file))
+    }
+
+    /// Days that rows of a file are kept: the shortest and the longest of the organisations that may be in it.
+    fn days_of_class(&self, file: FileFacts<'_>) -> (i32, i32) {
+        let days = self.movers(file).map(|moving| self.retention_days(&moving.organisation));
+        days.fold((file.retention_days, file.retention_days), |(shortest, longest), days| {
+            (shorter(shortest, days), longer(longest, days))
+        })
+    }
+
+    fn movers<'a>(&'a self, file: FileFacts<'a>) -> impl Iterator<Item = &'a Moving> {
+        self.moving.iter().filter(move |moving| {
+            moving.from_days == file.retention_days
+                && file.modified_ms >= moving.clean_before_ms
+                && (moving.organisation.is_empty() || file.may_hold(&moving.organisation))
+        })
+    }
+}
+
+impl Erasure {
+    /// Whether it names the record.
+    pub fn names(&self, row: Row<'_>) -> bool {
+        self.organisation == row.organisation
+            && match &self.what {
+                Erased::All { until } => row.created_at <= *until,
+                Erased::User { user, until } => row.user == Some(user) && row.created_at <= *until,
+                Erased::Ids(ids) => ids.contains(row.id),
+            }
+    }
+
+    fn may_be_in(&self, file: FileFacts<'_>) -> bool {
+        let until = match &self.what {
+            Erased::All { until } | Erased::User { until, .. } => *until,
+            Erased::Ids(_) => i64::MAX,
+        };
+        file.modified_ms >= self.clean_before_ms && file.min_created_at <= until && file.may_hold(&self.organisation)
+    }
+}
+
+impl FileFacts<'_> {
+    /// Whether the file may hold rows of an organisation.
+    pub fn may_hold(&self, organisation: &str) -> bool {
+        self.min_organisation.is_none_or(|min| min <= organisation)
+            && self.max_organisation.is_none_or(|max| organisation <= max)
+    }
+}
+
+/// Records of a class are kept from this moment on, µs since 1970-01-01.
+pub fn kept_since(retention_days: i32, now_micros: i64) -> i64 {
+    match retention_days {
+        0 => i64::MIN,
+        days => now_micros.saturating_sub(i64::from(days.min(MOST_DAYS)).saturating_mul(MICROS_A_DAY)),
+    }
+}
+
+fn shorter(a: i32, b: i32) -> i32 {
+    if a == 0 || (b != 0 && b < a) { b } else { a }
+}
+
+fn longer(a: i32, b: i32) -> i32 {
+    if a == 0 || b == 0 { 0 } else { a.max(b) }
+}
+
+/// The terms of all organisations that have a plan, from their plan's name and what they agreed on.
+pub fn terms_of<'a>(
+    organisations: impl IntoIterator<Item = (&'a str, &'a str, Option<i32>)>,
+    plans: &BTreeMap<String, Plan>,
+) -> HashMap<String, Terms> {
+    let terms = organisations.into_iter().filter_map(|(organisation, name, agreed)| {
+        Some((organisation.to_owned(), Terms::of(name, plans.get(name)?, agreed)))
+    });
+    terms.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Plans;
+
+    const NOW: i64 = 20_000 * MICROS_A_DAY;
+
+    fn rules() -> Rules {
+        let plans = Plans::built_in();
+        let terms = terms_of(
+            [("dev", "developer", None), ("pro", "production", None), ("ent", "enterprise", Some(90))],
+            &plans,
+        );
+        Rules::new(Terms::without_plan(0), terms, HashSet::new(), Vec::new(), Vec::new())
+    }
+
+    fn row<'a>(organisation: &'a str, id: &'a str, created_at: i64) -> Row<'a> {
+        Row { organisation, id, user: Some("ada"), created_at }
+    }
+
+    fn file(retention_days: i32, min: i64, max: i64) -> FileFacts<'static> {
+        FileFacts {
+            retention_days,
+            min_created_at: min,
+            max_created_at: max,
+            min_organisation: Some("a"),
+            max_organisation: Some("z"),
+            modified_ms: 1_000,
+        }
+    }
+
+    #[test]
+    fn a_record_is_in_answers_to_the_microsecond_of_its_plan() {
+        let rules = rules();
+        let edge = NOW - 3 * MICROS_A_DAY;
+        assert!(rules.sees(row("dev", "1", edge), NOW));
+        assert!(!rules.sees(row("dev", "1", edge - 1), NOW));
+        assert!(rules.sees(row("pro", "1", NOW - 30 * MICROS_A_DAY), NOW));
+        assert!(!rules.sees(row("ent", "1", NOW - 91 * MICROS_A_DAY), NOW));
+        assert!(rules.sees(row("nobody", "1", 0), NOW));
+    }
+
+    #[test]
+    fn a_file_is_judged_by_its_class_until_a_plan_changed() {
+        let mut rules = rules();
+        let old = file(30, NOW - 31 * MICROS_A_DAY, NOW - 31 * MICROS_A_DAY);
+        assert_eq!(rules.outlook(old, NOW), Outlook::Hidden);
+        assert_eq!(rules.outlook(file(30, NOW - 31 * MICROS_A_DAY, NOW), NOW), Outlook::Mixed);
+        assert_eq!(rules.outlook(file(30, NOW - 29 * MICROS_A_DAY, NOW), NOW), Outlook::Seen);
+        // `ent` had 30 days and has 90 now; `dev` had 30 and has 3.
+        let moving =
+            |organisation: &str| Moving { organisation: organisation.to_owned(), from_days: 30, clean_before_ms: 0 };
+        rules.moving = vec![moving("ent")];
+        assert_eq!(rules.outlook(old, NOW), Outlook::Mixed);
+        rules.moving = vec![moving("dev")];
+        assert_eq!(rules.outlook(file(30, NOW - 29 * MICROS_A_DAY, NOW), NOW), Outlook::Mixed);
+        assert!(rules.must_rewrite(old));
+        rules.moving[0].clean_before_ms = 2_000;
+        assert!(!rules.must_rewrite(old));
+        assert_eq!(rules.outlook(file(30, NOW - 29 * MICROS_A_DAY, NOW), NOW), Outlook::Seen);
+    }
+
+    #[test]
+    fn erasures_name_records_of_one_organisation_only() {
+        let mut rules = rules();
+        let erasure = |what| Erasure { id: "e".to_owned(), organisation: "pro".to_owned(), what, clean_before_ms: 0 };
+        rules.erasures = vec![erasure(Erased::User { user: "ada".to_owned(), until: NOW })];
+        assert!(rules.erases(row("pro", "1", NOW)));
+        assert!(!rules.erases(row("pro", "1", NOW + 1)));
+        assert!(!rules.erases(row("ent", "1", NOW)));
+        assert_eq!(rules.outlook(file(30, NOW, NOW), NOW), Outlook::Mixed);
+        assert_eq!(rules.outlook(file(30, NOW + 1, NOW + 2), NOW), Outlook::Seen);
+        rules.erasures = vec![erasure(Erased::Ids(HashSet::from(["7".to_owned()])))];
+        assert!(rules.erases(row("pro", "7", NOW + 9)) && !rules.erases(row("pro", "8", NOW)));
+    }
+
+    #[test]
+    fn exports_reach_as_far_back_as_the_plan_says() {
+        let rules = rules();
+        let now = DateTime::from_timestamp_micros(NOW).unwrap();
+        assert!(rules.terms("dev").export_from(None, now).unwrap_err().message().contains("has no exports"));
+        let window = NOW - 30 * MICROS_A_DAY;
+        assert_eq!(rules.terms("pro").export_from(None, now).unwrap(), Some(window));
+        assert_eq!(rules.terms("pro").export_from(Some(window), now).unwrap(), Some(window));
+        assert!(rules.terms("pro").export_from(Some(window - 1), now).unwrap_err().message().contains("30 days back"));
+        assert_eq!(rules.terms("ent").export_from(Some(0), now).unwrap(), Some(0));
+    }
+
+    #[test]
+    fn another_retention_of_organisations_without_a_plan_moves_their_records() {
+        let mut rules = rules();
+        rules.unknown.retention_days = 90;
+        let file = file(30, NOW - 40 * MICROS_A_DAY, NOW - 40 * MICROS_A_DAY);
+        assert_eq!(rules.outlook(file, NOW), Outlook::Hidden, "of the class that production has");
+        rules.moving = vec![Moving { organisation: String::new(), from_days: 30, clean_before_ms: 0 }];
+        assert_eq!(rules.outlook(file, NOW), Outlook::Mixed);
+        assert!(rules.must_rewrite(file) && rules.sees(row("nobody", "1", NOW - 40 * MICROS_A_DAY), NOW));
+        assert!(!rules.sees(row("pro", "1", NOW - 40 * MICROS_A_DAY), NOW));
+    }
+
+    #[test]
+    fn months_are_those_of_the_utc_calendar() {
+        let month =
+            Month::of_micros(DateTime::parse_from_rfc3339("2026-11-30T23:59:59.999999Z").unwrap().timestamp_micros());
+        assert_eq!(month.text(), "2026-11");
+        assert_eq!(Month::parse("2026-11"), Some(month));
+        assert_eq!(month.before(11).text(), "2025-12");
+        assert_eq!(month.first_day().unwrap().to_string(), "2026-11-01");
+        assert_eq!(Month::parse("2026-13"), None);
     }
 }

@@ -1,7 +1,7 @@
 //! The named reports: what `sql/*.sql` hold, which parameters they take, and how values given as JSON get their types.
 //!
 //! A report is one file: a header of SQL comments (purpose, parameters, columns), a blank line, one `select` over
-//! `logs` or over another report. The header is the only place that describes a report; the command line, HTTP and the
+//! `logs`, the small tables beside it, or another report. The header is the only place that describes a report; the command line, HTTP and the
 //! documents read it from here. Its lines are
 //!
 //! ```text
@@ -97,7 +97,7 @@ macro_rules! files {
     };
 }
 
-/// Name and text of each file, in the order in which they are listed: Status, then money, then speed and failures.
+/// Name and text of each file, in the order in which they are listed: Status, then money, then speed and failures, then plans.
 const FILES: &[(&str, &str)] = files![
     "status",
     "status_counts",
@@ -108,6 +108,8 @@ const FILES: &[(&str, &str)] = files![
     "spend_by_model",
     "latency",
     "errors",
+    "quota",
+    "retention",
 ];
 
 /// Every report.

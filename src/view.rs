@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::memtable::{Frozen, Live};
 use crate::table::FileIndex;
+use crate::usage::Counts;
 
 /// What one query reads.
 #[derive(Clone, Debug)]
@@ -74,10 +75,10 @@ impl Shelf {
         contents.live.bytes()
     }
 
-    /// Ends the live memtable, if it holds rows.
-    pub fn freeze(&self) {
+    /// Ends the live memtable, if it holds rows. `counts` are those of the log up to here.
+    pub fn freeze(&self, counts: Arc<Counts>) {
         let mut contents = self.lock();
-        if let Some(frozen) = contents.live.freeze() {
+        if let Some(frozen) = contents.live.freeze(counts) {
             contents.frozen.push_back(Arc::new(frozen));
         }
     }

@@ -67,6 +67,8 @@ fn is_secret(name: &str) -> bool {
 fn toml_value(text: &str) -> String {
     match text.parse::<i64>() {
         Ok(number) => number.to_string(),
+        // A table and a truth value are TOML as they stand.
+        Err(_) if text.starts_with('{') || text.parse::<bool>().is_ok() => text.to_owned(),
         Err(_) => toml::Value::String(text.to_owned()).to_string(),
     }
 }

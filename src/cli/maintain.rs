@@ -1,6 +1,6 @@
-//! `gatelog maintain`: compaction, vacuum and checkpoint by hand, and the state of the folder.
+//! `gatelog maintain`: the upkeep jobs by hand, what became of them, and the state of the data.
 //!
-//! The jobs need the folder for themselves; a running server does them on its own. `status` reads beside a server.
+//! By hand the jobs need a folder for themselves; a running server does them on its own. `status` reads beside a server.
 
 use std::fmt::Write as _;
 
@@ -9,9 +9,11 @@ use clap::{Subcommand, ValueEnum};
 use super::exit::Done;
 use super::output::{print, say};
 use super::progress::{bytes, thousands};
-use super::settings::{Context, tell_fresh_key};
+use super::settings::Context;
+use crate::engine::upkeep::{self, Run, Upkeep};
 use crate::engine::{Job, Outcome, Reader, Status};
 use crate::error::{Error, Result};
+use crate::store::Store;
 
 /// Runs a maintenance job by hand, or shows the state of the data folder
 #[derive(Debug, clap::Args)]
@@ -21,8 +23,9 @@ Examples:
   gatelog maintain compact --dry-run
   gatelog maintain vacuum --format json
 
-A running server does these jobs by itself (settings compact_seconds, vacuum_seconds, checkpoint_commits). By hand \
-they need the folder for themselves: exit code 4 if a server holds it. `status` also works beside a server.")]
+A running server does these jobs by itself (settings expire_schedule, compact_schedule, vacuum_schedule, \
+checkpoint_schedule and clean_log_schedule: intervals such as 5m, or cron expressions in UTC). By hand they need the \
+folder for themselves: exit code 4 if a server holds it. `status` also works beside a server.")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -30,13 +33,17 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Merges small files of a day into big ones
+    /// Takes out records past their retention, and those that were deleted on request
+    Expire(JobArgs),
+    /// Merges small files of a day into big ones, and packs past days for good
     Compact(JobArgs),
     /// Deletes files that no version of the table names any more
     Vacuum(JobArgs),
     /// Writes a checkpoint, so that opening need not read every commit
     Checkpoint(JobArgs),
-    /// Shows rows, files, memory and the write-ahead log
+    /// Deletes entries of the table's log before the last checkpoint
+    CleanLog(JobArgs),
+    /// Shows rows, files, memory, the write-ahead log, and each job's last and next run
     Status(StatusArgs),
 }
 
@@ -66,20 +73,21 @@ pub(super) enum Format {
 
 pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     match args.verb {
-        Verb::Compact(args) => job(&context, Job::Compact, "compact_seconds", &args).await,
-        Verb::Vacuum(args) => job(&context, Job::Vacuum, "vacuum_seconds", &args).await,
-        Verb::Checkpoint(args) => job(&context, Job::Checkpoint, "checkpoint_commits", &args).await,
+        Verb::Expire(args) => job(&context, Job::Expire, &args).await,
+        Verb::Compact(args) => job(&context, Job::Compact, &args).await,
+        Verb::Vacuum(args) => job(&context, Job::Vacuum, &args).await,
+        Verb::Checkpoint(args) => job(&context, Job::Checkpoint, &args).await,
+        Verb::CleanLog(args) => job(&context, Job::CleanLog, &args).await,
         Verb::Status(args) => status(&context, args.format).await,
     }
 }
 
-async fn job(context: &Context, job: Job, setting: &str, args: &JobArgs) -> Result<Done> {
-    let every = context.config().get(setting).unwrap_or_default();
-    let instead = format!("a server does this by itself (`{setting}` = {every}); stop it to do it by hand");
+async fn job(context: &Context, job: Job, args: &JobArgs) -> Result<Done> {
+    let (name, when) = (job.name(), job.schedule(context.config()));
+    let instead = format!("a server does this by itself (`{name}_schedule` = {when}); stop it to do it by hand");
     // Opening for writing makes a folder that is not there; a job on nothing is a mistyped name.
     Reader::open(context.config()).await?;
     let engine = context.open_writer(&instead).await?;
-    tell_fresh_key(&engine);
     let outcome = engine.maintain(job, args.dry_run).await;
     let closed = engine.close().await;
     let outcome = outcome?;
@@ -111,11 +119,42 @@ fn summary(outcome: &Outcome) -> String {
 async fn status(context: &Context, format: Format) -> Result<Done> {
     let reader = Reader::open(context.config()).await?;
     let status = reader.status();
+    let (upkeep, _) = upkeep::read(&Store::open(context.config(), false)?).await?;
     print(&match format {
-        Format::Json => json(&status)?,
-        Format::Text => text(&context.config().data, &status),
+        Format::Json => json(&Whole { status: &status, upkeep: &upkeep })?,
+        Format::Text => text(&context.config().data, &status) + &jobs(context, &upkeep),
     })?;
     Ok(Done::Fine)
+}
+
+/// The state of the data, and beside it the jobs.
+#[derive(serde::Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    upkeep: &'a Upkeep,
+}
+
+/// One line a job: when, what came of the last run, and when it runs next.
+fn jobs(context: &Context, upkeep: &Upkeep) -> String {
+    let mut text = String::new();
+    for job in Job::ALL {
+        let never = Run::default();
+        let run = upkeep.jobs.get(job.name()).unwrap_or(&never);
+        let time = |at: Option<chrono::DateTime<chrono::Utc>>| {
+            at.map_or("never".to_owned(), |at| at.format("%F %T").to_string())
+        };
+        let result = match (&run.error, run.ended_at) {
+            (Some(error), _) => format!("FAILED {} times: {error}", run.failures),
+            (None, None) => "has not run".to_owned(),
+            (None, Some(_)) if run.did.is_empty() => "nothing to do".to_owned(),
+            (None, Some(_)) => format!("{} steps in {:.1} s", run.did.len(), run.seconds),
+        };
+        let when = job.schedule(context.config());
+        let (last, next) = (time(run.ended_at), time(run.next_at));
+        let _ = writeln!(text, "{:18}every {when}; last {last}, {result}; next {next}", job.name());
+    }
+    text
 }
 
 fn text(data: &str, status: &Status) -> String {

@@ -4,14 +4,19 @@
 //! works with: the merged configuration and how to talk. Data goes to stdout, words go to stderr, and only this folder
 //! prints. One small file a command; exit codes are decided in [`exit`] alone.
 
+mod catalog;
 mod config;
+mod delete;
 mod demo;
 mod doctor;
 mod exit;
+mod copy;
 mod export;
 mod format;
 mod import;
+mod key;
 mod maintain;
+mod org;
 mod output;
 mod progress;
 mod repl;
@@ -58,6 +63,10 @@ enum Verb {
     Sql(sql::Args),
     Report(report::Args),
     Export(export::Args),
+    Copy(copy::Args),
+    Org(org::Args),
+    Key(key::Args),
+    Delete(delete::Args),
     Maintain(maintain::Args),
     Doctor(doctor::Args),
     Config(config::Args),
@@ -88,6 +97,10 @@ pub async fn run(command: Command) -> Result<Done> {
         Verb::Sql(args) => sql::run(context, args).await,
         Verb::Report(args) => report::run(context, args).await,
         Verb::Export(args) => export::run(context, args).await,
+        Verb::Copy(args) => copy::run(context, args).await,
+        Verb::Org(args) => org::run(context, args).await,
+        Verb::Key(args) => key::run(context, args).await,
+        Verb::Delete(args) => delete::run(context, args).await,
         Verb::Maintain(args) => maintain::run(context, args).await,
         Verb::Doctor(args) => doctor::run(context, args).await,
         Verb::Config(args) => config::run(&context, &args),

@@ -75,7 +75,7 @@ pub(super) async fn serve(
     if !context.quiet {
         say!("gatelog {} serves http://{address} from {}", env!("CARGO_PKG_VERSION"), context.config().data);
     }
-    greet(address, engine.fresh_admin_key().as_deref());
+    greet(address, engine.ensure_admin_key().await?.as_deref());
     if let Some(path) = address_file {
         write_address(path, address)?;
     }

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 
-use super::output::{file_error, say};
+use super::output::file_error;
 use crate::config::{Config, Effective, Layers, Origin};
 use crate::engine::{Engine, Params};
 use crate::error::{Error, ErrorKind, Result};
@@ -120,13 +120,6 @@ impl Context {
             ErrorKind::Busy => Error::busy(format!("{}; {instead}", error.chain())),
             _ => error,
         })
-    }
-}
-
-/// Prints the admin key that opening a new folder made. It is shown this once, so that `--quiet` does not hide it.
-pub(super) fn tell_fresh_key(engine: &Engine) {
-    if let Some(key) = engine.fresh_admin_key() {
-        say!("admin key of this folder, shown only now: {key}");
     }
 }
 

@@ -59,7 +59,7 @@ impl Finding {
 
 /// Checks the data folder of a configuration. `progress` hears what is being checked, how much of it is done, and of how much.
 pub async fn doctor(config: &Config, progress: &(dyn Fn(&str, u64, u64) + Send + Sync)) -> Result<Vec<Finding>> {
-    let store = Store::open(&config.data, false)?;
+    let store = Store::open(config, false)?;
     let mut findings = Vec::new();
     let table = match Table::open(&store, TABLE).await {
         Ok(table) => table,
@@ -221,9 +221,13 @@ async fn count_strays(store: &Store, table: &Table, findings: &mut Vec<Finding>)
 }
 
 async fn check_catalog(store: &Store, findings: &mut Vec<Finding>) {
-    match Catalog::read(store).await {
-        Ok(Some(_)) => findings.push(Finding::ok("catalog: readable".to_owned())),
-        Ok(None) => findings.push(Finding::ok("catalog: none; the admin key comes from the configuration".to_owned())),
+    match Catalog::open(store, 0, chrono::Utc::now).await {
+        Ok(catalog) if catalog.is_stored() => {
+            let document = &catalog.state().document;
+            let (organisations, keys) = (document.organisations.len(), document.keys.len());
+            findings.push(Finding::ok(format!("catalog: {organisations} organisations, {keys} keys")));
+        }
+        Ok(_) => findings.push(Finding::ok("catalog: none; the admin key comes from the configuration".to_owned())),
         Err(error) => findings.push(Finding::error(error.chain(), "restore `catalog.json` from a copy")),
     }
 }

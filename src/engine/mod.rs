@@ -6,9 +6,12 @@
 //! loses nothing either: the next open replays the log.
 
 mod doctor;
+mod jobs;
 mod open;
 mod reader;
+mod side;
 mod tasks;
+pub mod upkeep;
 mod writer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,25 +27,30 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::catalog::{self, Catalog};
+use crate::catalog::hash;
 use crate::config::Config;
 use crate::dedupe::Keys;
 use crate::error::{Error, Result};
-use crate::ingest::DEFAULT_ORGANISATION;
-use crate::maintain::Policy;
+use crate::ingest::{DEFAULT_ORGANISATION, Owner};
 use crate::memtable::Budget;
-use crate::plan::Retention;
+use crate::plan::Rules;
 use crate::query::Queries;
 use crate::record::json::{check_json, embeddable};
 use crate::record::{BatchBuilder, Defaults, Record, normalize};
+use crate::store::Store;
 use crate::table::Table;
+use crate::usage::Usage;
 use crate::view::Shelf;
 use crate::wal::Payload;
 
+pub use crate::catalog::{
+    Access, Catalog, Document, ErasureEntry, FreshKey, Key, Move, NewKey, Organisation, Scope, ShownErasure, ShownKey,
+    ShownOrganisation, ShownPlan, State as CatalogState, Which, key_text,
+};
 pub use crate::export::Request as ExportRequest;
 pub use crate::query::{Answer, Params};
 pub use doctor::{Finding, Severity, doctor};
-pub use open::Parts;
+pub use open::{FolderLock, Parts, lock};
 pub use reader::Reader;
 use writer::{Append, Command, Counters};
 
@@ -75,14 +83,17 @@ struct Inner {
     queries: Arc<Queries>,
     budget: Budget,
     keys: Keys,
-    retention: Retention,
+    store: Store,
     catalog: Catalog,
-    fresh_admin_key: Mutex<Option<String>>,
+    usage: Usage,
+    keeper: upkeep::Keeper,
+    random: fn() -> [u8; 32],
     commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
     counters: Arc<Counters>,
     flush_wanted: Arc<Notify>,
-    /// Held while files are written and committed for good.
-    commits: tokio::sync::Mutex<()>,
+    upkeep_wanted: Notify,
+    /// Held while the table and what queries see of it are changed.
+    commits: tokio::sync::Mutex<tasks::Commits>,
     compacting: tokio::sync::Mutex<()>,
     closing: AtomicBool,
     failure: Arc<Mutex<Option<String>>>,
@@ -113,6 +124,8 @@ pub struct Receipt {
     pub accepted: u64,
     /// Records whose id was known already; they are stored once.
     pub duplicate: u64,
+    /// Records that were not stored, because the organisation's plan stops at its quota. They are counted.
+    pub over_quota: u64,
 }
 
 /// A refused append.
@@ -145,21 +158,27 @@ impl From<AppendError> for Error {
 /// Upkeep that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Job {
-    /// Join small files.
+    /// Take out what is past its retention or was erased, and move what a change of plan put into another class.
+    Expire,
+    /// Join small files, and pack past days for good.
     Compact,
     /// Delete files that no version names and that are older than the grace time.
     Vacuum,
     /// Write a checkpoint of the Delta log.
     Checkpoint,
+    /// Delete entries of the Delta log before the last checkpoint.
+    CleanLog,
 }
 
 impl Job {
     /// Its name on the command line and in logs.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Expire => "expire",
             Self::Compact => "compact",
             Self::Vacuum => "vacuum",
             Self::Checkpoint => "checkpoint",
+            Self::CleanLog => "clean_log",
         }
     }
 }
@@ -214,6 +233,8 @@ pub struct Status {
     pub accepted_total: u64,
     /// Records dropped because their id was known, since the start.
     pub duplicate_total: u64,
+    /// Records not stored because of a quota, since the start.
+    pub over_quota_total: u64,
     /// Records refused because the log could not be written, since the start.
     pub refused_total: u64,
     /// Flushes since the start.
@@ -285,6 +306,15 @@ impl Engine {
         self.append_parsed(records).await
     }
 
+    /// [`Engine::append`] for a key: records that name no organisation or workspace get the key's; if one names another,
+    /// nothing is taken ([`crate::error::ErrorKind::Denied`]).
+    pub async fn append_as(&self, access: &Access, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
+        if let Err(error) = owned(access, &mut records) {
+            return Err(AppendError { error, records });
+        }
+        self.append(records).await
+    }
+
     /// [`Engine::append`] for records whose bodies `ingest` has found to be JSON.
     pub(crate) async fn append_parsed(&self, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
         if records.is_empty() {
@@ -299,9 +329,9 @@ impl Engine {
             Ok(permit) => permit,
             Err(error) => return Err(AppendError { error, records }),
         };
-        let now = (inner.now)();
+        let (now, rules) = ((inner.now)(), inner.catalog.rules());
         for record in &mut records {
-            inner.complete(record, now);
+            inner.complete(record, now, &rules);
         }
         let keys = inner.keys.clone();
         let build = move || {
@@ -329,10 +359,11 @@ impl Engine {
         let permit = inner.budget.take(bytes as u64).await?;
         let of = Arc::clone(&inner);
         let build = move || {
+            let rules = of.catalog.rules();
             let mut defaults = Defaults {
                 now_micros: (of.now)().timestamp_micros(),
                 new_id: &mut || (of.new_uuid)().to_string(),
-                retention_days: &|organisation| of.retention.days(organisation),
+                retention_days: &|organisation| rules.retention_days(organisation),
             };
             prepared(normalize(&batch, &mut defaults)?, &of.keys)
         };
@@ -340,9 +371,14 @@ impl Engine {
         inner.submit(batch, payload, keys, permit).await
     }
 
-    /// Reads over this engine.
+    /// Reads over this engine, everything that is in answers.
     pub fn reader(&self) -> Reader {
-        Reader::over(Arc::clone(&self.inner.queries), Arc::clone(&self.inner.shelf))
+        self.reader_as(&Access::operator("library"))
+    }
+
+    /// Reads over this engine what a key may see.
+    pub fn reader_as(&self, access: &Access) -> Reader {
+        Reader::over(&self.inner, access.clone())
     }
 
     /// Runs one read-only statement: a query, EXPLAIN, SHOW or DESCRIBE.
@@ -371,8 +407,44 @@ impl Engine {
     /// Does one upkeep job now, or says what it would do.
     pub async fn maintain(&self, job: Job, dry_run: bool) -> Result<Outcome> {
         let inner = Arc::clone(&self.inner);
-        let done = tokio::spawn(async move { inner.maintain(job, dry_run, Policy::of(&inner.config).at_once()).await });
+        let done = tokio::spawn(async move { inner.by_hand(job, dry_run).await });
         done.await.map_err(|cause| Error::internal("upkeep broke off").with_source(cause))?
+    }
+
+    /// Hides records from every answer at once, on this node, and has them taken out of the files by the next upkeep. What was
+    /// deleted, when and by whom (`by`: the id of a key) is written down.
+    pub async fn erase(&self, organisation: &str, which: Which, by: &str) -> Result<ErasureEntry> {
+        let inner = &self.inner;
+        let (id, now) = (self.new_id(), (inner.now)());
+        let erase = |document: &mut Document| document.erase(&id, organisation, which.clone(), by, now).cloned();
+        let entry = inner.catalog.change(erase).await?;
+        self.catalog_changed();
+        Ok(entry)
+    }
+
+    /// What upkeep did last and does next.
+    pub fn upkeep(&self) -> upkeep::Upkeep {
+        self.inner.keeper.state()
+    }
+
+    /// Organisations, plans and keys.
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    /// Tells upkeep that the catalog was changed here.
+    pub fn catalog_changed(&self) {
+        self.inner.upkeep_wanted.notify_one();
+    }
+
+    /// How many records each organisation had stored in each month.
+    pub fn usage(&self) -> Usage {
+        self.inner.usage.clone()
+    }
+
+    /// The store that it works on.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
     }
 
     /// Figures of this moment.
@@ -389,6 +461,7 @@ impl Engine {
             wal_segments: read(&counters.wal_segments),
             accepted_total: read(&counters.accepted),
             duplicate_total: read(&counters.duplicate),
+            over_quota_total: read(&counters.over_quota),
             refused_total: read(&counters.refused),
             flushes_total: read(&counters.flushes),
             compactions_total: read(&counters.compactions),
@@ -412,17 +485,39 @@ impl Engine {
         (self.inner.now)()
     }
 
-    /// Whether a key may do everything.
-    pub fn is_admin(&self, key: &str) -> bool {
+    /// What a key may do; none if it is unknown, expired or revoked. The key of the configuration is the operator's.
+    pub fn access(&self, key: &str) -> Option<Access> {
         let configured = &self.inner.config.admin_key.0;
         // Hashes are compared, so the time it takes tells nothing about the key.
-        let is_configured = !configured.is_empty() && catalog::hash(configured) == catalog::hash(key);
-        is_configured || self.inner.catalog.is_admin(key)
+        if !configured.is_empty() && hash(configured) == hash(key) {
+            return Some(Access::operator("configured"));
+        }
+        self.inner.catalog.state().access(key, self.now())
     }
 
-    /// The admin key that this open has made; answered once.
-    pub fn fresh_admin_key(&self) -> Option<String> {
-        locked(&self.inner.fresh_admin_key).take()
+    /// Makes an admin key where there is none, neither in the configuration nor in the catalog; its text is answered here and
+    /// kept nowhere.
+    pub async fn ensure_admin_key(&self) -> Result<Option<String>> {
+        let (inner, now) = (&self.inner, self.now());
+        let has_one = |document: &Document| document.keys.iter().any(|key| key.opens_everything(now));
+        if !inner.config.admin_key.0.is_empty() || has_one(&inner.catalog.state().document) {
+            return Ok(None);
+        }
+        let text = key_text(self.random());
+        let new = NewKey { name: Some("first".to_owned()), scopes: [Scope::Admin].into(), ..NewKey::default() };
+        let make = |document: &mut Document| {
+            // Another node that started at the same time may have been first.
+            if has_one(document) {
+                return Ok(false);
+            }
+            document.add_key(&text, new.clone(), now).map(|_| true)
+        };
+        Ok(inner.catalog.change(make).await?.then_some(text))
+    }
+
+    /// 32 random bytes.
+    pub fn random(&self) -> [u8; 32] {
+        (self.inner.random)()
     }
 
     /// Refuses appends, acks what waits, flushes, and lets the folder go. Calling it again does nothing.
@@ -448,14 +543,23 @@ impl Engine {
         for task in locked(&self.background.tasks).drain(..) {
             task.abort();
         }
+        inner.let_go_of_upkeep().await;
         inner.lock.release();
         flushed
     }
 }
 
+/// Makes records the key's; refuses them if one says that it is somebody else's.
+fn owned(access: &Access, records: &mut [Record]) -> Result<()> {
+    let owner = Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() };
+    records.iter_mut().try_for_each(|record| owner.take(record)).map_err(|refused| {
+        Error::denied(format!("field `{}` of a record: expected {}", refused.field, refused.expected))
+    })
+}
+
 impl Inner {
     /// Fills in what a record does not say and the engine decides.
-    fn complete(&self, record: &mut Record, now: DateTime<Utc>) {
+    fn complete(&self, record: &mut Record, now: DateTime<Utc>, rules: &Rules) {
         if record.id.as_deref().is_none_or(str::is_empty) {
             record.id = Some((self.new_uuid)().to_string());
         }
@@ -464,7 +568,7 @@ impl Inner {
             record.organisation_id = Some(DEFAULT_ORGANISATION.to_owned());
         }
         let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
-        record.retention_days = self.retention.days(organisation);
+        record.retention_days = rules.retention_days(organisation);
     }
 
     /// Hands a batch to the writer and waits until it is durable.

@@ -3,6 +3,7 @@
 //! The order matters. Nothing is read before the lock is held; the log is replayed after the table has said which frames it
 //! holds; ids are remembered before the first append is taken.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -16,18 +17,20 @@ use futures::TryStreamExt;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
+use super::tasks::{self, Commits};
 use super::writer::{Command, Counters, OnFailure, Writer};
-use super::{Background, Engine, Inner, TABLE, Threads, reader, tasks};
-use crate::catalog::Catalog;
+use super::{Background, Engine, Inner, TABLE, Threads, reader, upkeep};
+use crate::catalog::{Catalog, Document};
 use crate::config::Config;
 use crate::dedupe::{Keys, Recent};
 use crate::error::{Error, Result};
 use crate::memtable::{Budget, batch_bytes};
-use crate::plan::Retention;
+use crate::plan::Month;
 use crate::query::{Limits, Queries};
 use crate::record;
 use crate::store::Store;
 use crate::table::{DataFile, FileIndex, Table};
+use crate::usage::{self, Counts, Meter, Snapshot};
 use crate::view::{Shelf, View};
 use crate::wal::{self, CreateFile, Wal};
 
@@ -69,10 +72,7 @@ fn random() -> [u8; 32] {
 
 pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     config.validate()?;
-    let store = match parts.store {
-        Some(store) => store,
-        None => Store::open(&config.data, true)?,
-    };
+    let store = open_store(parts.store, &config).await?;
     let lock = Arc::new(FolderLock::take(store.lock_file())?);
     store.clean_staging()?;
     let table = Table::create_or_open(&store, TABLE, &record::file_schema()).await?;
@@ -81,10 +81,10 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let views = reader::named_views();
     let queries = Arc::new(Queries::new(&config, &store, store.table_path(TABLE), views, compute.clone())?);
 
+    let catalog = open_catalog(&store, &config, parts.now).await?;
     let now = (parts.now)();
-    let keys = Keys::random();
-    let mut recent = Recent::new(keys.clone(), config.dedupe_hours, config.dedupe_ids);
-    remember_files(&table, &queries, &config, &mut recent, now).await?;
+    let recent = remember_files(&table, &queries, &config, now).await?;
+    let keys = recent.keys().clone();
     let shelf = Arc::new(Shelf::new(table.index()));
     let flush_wanted = Arc::new(Notify::new());
     let budget =
@@ -93,10 +93,12 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         .log_folder
         .or_else(|| store.wal_folder())
         .ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
-    let replayed = Replayed { recent, shelf: Arc::clone(&shelf), budget: budget.clone(), now };
-    let (wal, recent) = replay(&table, folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
-
-    let (catalog, fresh_admin_key) = open_catalog(&store, &config, now, parts.random).await?;
+    let replayed =
+        Replayed { recent, shelf: Arc::clone(&shelf), budget: budget.clone(), counts: Counts::default(), now };
+    let (wal, replayed) = replay(&table, folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
+    let (counted, meter) = open_counts(&store, &table, wal.id(), &replayed.counts, now).await?;
+    let (recent, usage) = (replayed.recent, meter.usage());
+    let keeper = upkeep::Keeper::open(&store).await?;
     let counters = Arc::new(Counters::default());
     let failure = Arc::new(Mutex::new(None));
     let (commands, orders) = mpsc::unbounded_channel();
@@ -104,6 +106,8 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let writer = Writer {
         wal,
         recent,
+        meter,
+        catalog: catalog.clone(),
         shelf: Arc::clone(&shelf),
         counters: Arc::clone(&counters),
         flush_wanted: Arc::clone(&flush_wanted),
@@ -113,7 +117,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         _lock: Arc::clone(&lock),
     };
     let thread = start_writer(writer, orders, Arc::clone(&failure))?;
-    let retention_days = i32::try_from(config.retention_days).unwrap_or(0);
+    let commits = Commits { counted, unresolved: None, remembered: table.index(), own: HashSet::new() };
     let inner = Arc::new(Inner {
         now: parts.now,
         new_uuid: parts.new_uuid,
@@ -123,25 +127,46 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         queries,
         budget,
         keys,
-        retention: Retention { default_days: retention_days },
+        store,
         catalog,
-        fresh_admin_key: Mutex::new(fresh_admin_key),
+        usage,
+        keeper,
+        random: parts.random,
         commands: Mutex::new(Some(commands)),
         counters,
         flush_wanted,
-        commits: tokio::sync::Mutex::new(()),
+        upkeep_wanted: Notify::new(),
+        commits: tokio::sync::Mutex::new(commits),
         compacting: tokio::sync::Mutex::new(()),
         closing: AtomicBool::new(false),
         failure,
         lock,
         config,
     });
-    let tasks = vec![
-        compute.spawn(tasks::watched("flushing", Arc::clone(&inner), Arc::clone(&inner).flush_when_due())),
-        compute.spawn(tasks::watched("upkeep", Arc::clone(&inner), Arc::clone(&inner).upkeep())),
-    ];
-    let background = Background { _compute: threads, tasks: Mutex::new(tasks), writer: Mutex::new(Some(thread)) };
+    let tasks = Mutex::new(start_tasks(&compute, &inner));
+    let background = Background { _compute: threads, tasks, writer: Mutex::new(Some(thread)) };
     Ok(Engine { inner, background: Arc::new(background) })
+}
+
+/// The store that was handed in, or the one that the configuration names, once it answers.
+async fn open_store(given: Option<Store>, config: &Config) -> Result<Store> {
+    match given {
+        Some(store) => Ok(store),
+        None => {
+            let store = Store::open(config, true)?;
+            store.check().await?;
+            Ok(store)
+        }
+    }
+}
+
+fn start_tasks(compute: &tokio::runtime::Handle, inner: &Arc<Inner>) -> Vec<tokio::task::JoinHandle<()>> {
+    let handle = || Arc::clone(inner);
+    vec![
+        compute.spawn(tasks::watched("flushing", handle(), handle().flush_when_due())),
+        compute.spawn(tasks::watched("refreshing", handle(), handle().refresh_often())),
+        compute.spawn(tasks::watched("upkeep", handle(), handle().keep_up())),
+    ]
 }
 
 /// Starts the writer; if it panics, the engine is closed to writes.
@@ -169,6 +194,7 @@ struct Replayed {
     recent: Recent,
     shelf: Arc<Shelf>,
     budget: Budget,
+    counts: Counts,
     now: DateTime<Utc>,
 }
 
@@ -179,7 +205,7 @@ async fn replay(
     log_files: CreateFile,
     new_id: Uuid,
     mut into: Replayed,
-) -> Result<(Wal, Recent)> {
+) -> Result<(Wal, Replayed)> {
     let table = table.clone();
     let here = tokio::runtime::Handle::current();
     let work = move || {
@@ -190,12 +216,13 @@ async fn replay(
             for key in keys.of_batch(&batch) {
                 into.recent.insert(key, now_micros);
             }
+            into.counts.count(&batch);
             let permit = into.budget.take_what_is_left(batch_bytes(&batch));
             into.shelf.insert(batch, sequence, now_micros, permit);
             Ok(())
         };
         let wal = Wal::open(&folder, &record::schema(), log_files, new_id, &covered, &mut take)?;
-        Ok((wal, into.recent))
+        Ok((wal, into))
     };
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|cause| Error::internal("replaying the log panicked").with_source(cause))?
@@ -205,13 +232,8 @@ async fn replay(
 ///
 /// Compaction writes files anew, so this may remember ids for longer than asked: a second send is then dropped later than it
 /// must be, never kept twice.
-async fn remember_files(
-    table: &Table,
-    queries: &Queries,
-    config: &Config,
-    recent: &mut Recent,
-    now: DateTime<Utc>,
-) -> Result<()> {
+async fn remember_files(table: &Table, queries: &Queries, config: &Config, now: DateTime<Utc>) -> Result<Recent> {
+    let mut recent = Recent::new(Keys::random(), config.dedupe_hours, config.dedupe_ids);
     let window_ms = i64::try_from(config.dedupe_hours).unwrap_or(i64::MAX / 3_600_000).saturating_mul(3_600_000);
     let since = now.timestamp_millis().saturating_sub(window_ms);
     let index = table.index();
@@ -224,7 +246,7 @@ async fn remember_files(
         fits
     });
     if files.is_empty() || config.dedupe_hours == 0 {
-        return Ok(());
+        return Ok(recent);
     }
     let files = FileIndex::of(files.into_iter().map(|file| DataFile::clone(file)));
     let view = View { files: Arc::new(files), memory: Vec::new() };
@@ -237,29 +259,64 @@ async fn remember_files(
             recent.insert(key, now.timestamp_micros());
         }
     }
-    Ok(())
+    Ok(recent)
 }
 
-/// Reads the catalog, or makes one with a fresh admin key if the configuration names none.
-async fn open_catalog(
+/// The catalog, with what the configuration says of plans and of organisations without one.
+async fn open_catalog(store: &Store, config: &Config, now: fn() -> DateTime<Utc>) -> Result<Catalog> {
+    let days = reader::unknown_days(config);
+    let catalog = Catalog::open(store, days, now).await?;
+    let set = |document: &mut Document| {
+        let plans = !config.plans.0.is_empty() && document.set_plans(&config.plans, now());
+        // Keeping for ever is what everybody takes for granted where nothing is written.
+        let unknown = (days != 0 || document.unknown.is_some()) && document.set_unknown_days(days, now());
+        plans || unknown
+    };
+    if set(&mut catalog.state().document.clone()) {
+        catalog.change(|document| Ok(set(document))).await?;
+    }
+    Ok(catalog)
+}
+
+/// What this log had come to at its last commit, and a meter that goes on from there and from what was replayed.
+async fn open_counts(
     store: &Store,
-    config: &Config,
+    table: &Table,
+    wal_id: Uuid,
+    replayed: &Counts,
     now: DateTime<Utc>,
-    random: fn() -> [u8; 32],
-) -> Result<(Catalog, Option<String>)> {
-    if let Some(catalog) = Catalog::read(store).await? {
-        return Ok((catalog, None));
+) -> Result<(Snapshot, Meter)> {
+    let mut logs = usage::read(store, Month::of_micros(now.timestamp_micros())).await?;
+    let covered = reader::covered(Some(table), wal_id).await?;
+    let own = logs.remove(&wal_id).unwrap_or_default();
+    let counted = match usage::as_of(&own, covered) {
+        Some(snapshot) if snapshot.sequence == covered => snapshot.clone(),
+        Some(older) => {
+            let sequence = older.sequence;
+            tracing::warn!(
+                "counts end at sequence {sequence} of the log, the table at {covered}: quotas may count too few"
+            );
+            Snapshot { sequence: covered, counts: Arc::clone(&older.counts) }
+        }
+        None => Snapshot { sequence: covered, counts: Arc::default() },
+    };
+    let mut others = Vec::new();
+    for (wal_id, snapshots) in logs {
+        others.extend(usage::as_of(&snapshots, reader::covered(Some(table), wal_id).await?).cloned());
     }
-    if !config.admin_key.0.is_empty() {
-        return Ok((Catalog::default(), None));
-    }
-    let (catalog, key) = Catalog::create(store, now, random()).await?;
-    Ok((catalog, Some(key)))
+    let others = usage::sum(others.iter().map(|snapshot| &*snapshot.counts));
+    let own = usage::sum([&*counted.counts, replayed]);
+    Ok((counted, Meter::new(own, others)))
+}
+
+/// Keeps every other process out of a store's folder until it is dropped. A bucket has no lock.
+pub fn lock(store: &Store) -> Result<FolderLock> {
+    FolderLock::take(if store.is_shared() { None } else { store.lock_file() })
 }
 
 /// An exclusive lock on the folder, held by the process, gone with it however it ends.
 #[derive(Debug)]
-pub(super) struct FolderLock(Option<File>);
+pub struct FolderLock(Option<File>);
 
 impl FolderLock {
     fn take(path: Option<PathBuf>) -> Result<Self> {

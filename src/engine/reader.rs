@@ -8,17 +8,22 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
 use futures::stream::BoxStream;
 
-use super::{Status, TABLE, Threads};
+use super::side::Side;
+use super::{Inner, Status, TABLE, Threads};
+use crate::catalog::{Access, Catalog, Scope};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::export;
-use crate::query::{Answer, NamedView, Params, Queries};
+use crate::plan::Month;
+use crate::query::{Answer, NamedView, Params, Queries, Scene, Sight};
 use crate::reports;
 use crate::store::Store;
 use crate::table::Table;
-use crate::view::{Shelf, View};
+use crate::usage::{self, Usage};
+use crate::view::Shelf;
 use crate::wal;
 
 /// Answers questions about the records. Cheap to clone.
@@ -26,6 +31,10 @@ use crate::wal;
 pub struct Reader {
     pub(super) queries: Arc<Queries>,
     pub(super) shelf: Arc<Shelf>,
+    catalog: Catalog,
+    usage: Usage,
+    access: Access,
+    now: fn() -> DateTime<Utc>,
     /// The log's folder, for a reader that stands alone.
     wal: Option<std::path::PathBuf>,
     /// Threads of a reader that stands alone; an engine's reader uses the engine's.
@@ -33,14 +42,23 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn over(queries: Arc<Queries>, shelf: Arc<Shelf>) -> Self {
-        Self { queries, shelf, wal: None, _own: None }
+    pub(super) fn over(inner: &Inner, access: Access) -> Self {
+        Self {
+            queries: Arc::clone(&inner.queries),
+            shelf: Arc::clone(&inner.shelf),
+            catalog: inner.catalog.clone(),
+            usage: inner.usage.clone(),
+            access,
+            now: inner.now,
+            wal: None,
+            _own: None,
+        }
     }
 
     /// Opens the data folder of a configuration read-only, also beside a running server. It sees every record that was acked
     /// before, as of this moment; open again to see more. [`crate::error::ErrorKind::NotFound`] if there is no such folder.
     pub async fn open(config: &Config) -> Result<Self> {
-        let store = Store::open(&config.data, false)?;
+        let store = Store::open(config, false)?;
         let (table, memory) = read_beside(&store).await?;
         let files = table.as_ref().map(Table::index).unwrap_or_default();
         let shelf = Shelf::new(files);
@@ -49,39 +67,66 @@ impl Reader {
         }
         let threads = Threads::start(config)?;
         let queries = Queries::new(config, &store, store.table_path(TABLE), named_views(), threads.handle()?)?;
+        let catalog = Catalog::open(&store, unknown_days(config), Utc::now).await?;
+        let usage = read_usage(&store, table.as_ref()).await?;
         Ok(Self {
             queries: Arc::new(queries),
             shelf: Arc::new(shelf),
+            catalog,
+            usage,
+            access: Access::operator("cli"),
+            now: Utc::now,
             wal: store.wal_folder(),
             _own: Some(Arc::new(threads)),
         })
     }
 
-    /// What a query that starts now reads.
-    pub fn view(&self) -> View {
-        self.shelf.view()
+    /// What a query that starts now reads, and what of it may be seen.
+    fn scene(&self) -> Scene {
+        let (view, state, now) = (self.shelf.view(), self.catalog.state(), (self.now)());
+        let sight = Sight {
+            organisation: self.access.organisation.clone(),
+            workspace: self.access.workspace.clone(),
+            bodies: self.access.may(Scope::Read),
+            rules: Arc::clone(&state.rules),
+            now_micros: now.timestamp_micros(),
+        };
+        let side = Side::new(state, self.usage.clone(), Arc::clone(&view.files), self.access.clone());
+        Scene { view, sight: Some(sight), side: Some(Arc::new(side)) }
     }
 
     /// Runs one read-only statement: a query, EXPLAIN, SHOW or DESCRIBE.
     pub async fn sql(&self, query: &str, params: &Params) -> Result<Answer> {
-        self.queries.sql(self.view(), query, params).await
+        self.queries.sql(self.scene(), query, params).await
     }
 
     /// Runs a named report.
     pub async fn report(&self, name: &str, params: &Params) -> Result<Answer> {
         let report = reports::find(name)?;
         let params = reports::bind(report, params)?;
-        self.queries.run(self.view(), report.sql, params, self.queries.limits()).await
+        self.queries.run(self.scene(), report.sql, params, self.queries.limits()).await
     }
 
     /// Exports records as JSON lines, in chunks that end on a line.
     pub async fn export(&self, request: &export::Request) -> Result<BoxStream<'static, Result<Bytes>>> {
-        export::export(Arc::clone(&self.queries), self.view(), request).await
+        export::export(Arc::clone(&self.queries), self.scene(), &self.within_plan(request)?).await
+    }
+
+    /// The request, no further back than the plan of the caller's organisation lets exports reach.
+    fn within_plan(&self, request: &export::Request) -> Result<export::Request> {
+        let Some(organisation) = &self.access.organisation else { return Ok(request.clone()) };
+        let terms = self.catalog.rules().terms(organisation).clone();
+        let from = terms.export_from(export::first_moment(request)?, (self.now)())?;
+        let text = |micros| {
+            let at = DateTime::<Utc>::from_timestamp_micros(micros)?;
+            Some(at.to_rfc3339_opts(SecondsFormat::Micros, true))
+        };
+        Ok(export::Request { from: from.and_then(text), ..request.clone() })
     }
 
     /// How many records an export has at most; quick, for a progress bar.
     pub fn export_estimate(&self, request: &export::Request) -> Result<u64> {
-        export::estimate(&self.view(), request)
+        export::estimate(&self.scene(), &self.within_plan(request)?)
     }
 
     /// What is stored, as far as a reader can tell.
@@ -89,6 +134,20 @@ impl Reader {
         let (wal_bytes, wal_segments) = self.wal.as_deref().map_or((0, 0), wal::size_on_disk);
         Status { wal_bytes, wal_segments, ..Status::of_view(&self.shelf, self.queries.running()) }
     }
+}
+
+/// Days that records of an organisation that the catalog does not know are kept; 0 = for ever.
+pub(super) fn unknown_days(config: &Config) -> i32 {
+    i32::try_from(config.retention_days).unwrap_or(0)
+}
+
+/// What all nodes counted, as of their last flush.
+async fn read_usage(store: &Store, table: Option<&Table>) -> Result<Usage> {
+    let mut counts = Vec::new();
+    for (wal_id, snapshots) in usage::read(store, Month::of_micros(Utc::now().timestamp_micros())).await? {
+        counts.extend(usage::as_of(&snapshots, covered(table, wal_id).await?).cloned());
+    }
+    Ok(Usage::fixed(usage::sum(counts.iter().map(|snapshot| &*snapshot.counts))))
 }
 
 /// The reports, as views for SQL.

@@ -1,28 +1,64 @@
-//! What goes on in the background: flushes when rows are many or old, and upkeep on a schedule.
+//! What goes on in the background besides upkeep: flushes when rows are many or old, and looking for what others changed.
 //!
-//! One task flushes, so flushes commit in the order of the log. A file that cannot be written is tried again, slower each
-//! time, while writers go on until the memtable is full; a commit that fails closes the engine to writes, because what
-//! the table holds then is not known. One task does upkeep; flush and vacuum exclude each other, since a flush's files are
-//! nobody's until they are committed.
+//! One task flushes, so flushes commit in the order of the log. What cannot be written is tried again, slower each time, while
+//! writers go on until the memtable is full. A commit whose answer was lost is tried again with the same files and the same
+//! transaction, which the table takes once, and until its fate is known nothing else may change what queries see: the rows
+//! stay in memory, and a newer version of the table might hold them too. Only a write that the disk did not keep, or damage,
+//! closes the engine to writes, because then it is not known what the table holds.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::{FutureExt, TryStreamExt};
 use tokio::sync::oneshot;
 
+use super::Inner;
 use super::writer::Command;
-use super::{Inner, Job, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
-use crate::maintain::{self, Policy, Tools};
+use crate::plan::Month;
+use crate::query::Limits;
+use crate::store::durable::is_sync_failure;
+use crate::table::{DataFile, FileIndex};
+use crate::usage::{self, Snapshot};
+use crate::view::View;
 
 /// How often the age of rows is looked at.
 const TICK: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// What other nodes counted is read again so often.
+const COUNTS_EVERY: Duration = Duration::from_secs(15);
+
+/// What flushes, merges and refreshes do one at a time: changing the table and what queries see.
+#[derive(Debug)]
+pub(super) struct Commits {
+    /// What this node's log had come to at the last flush that committed.
+    pub(super) counted: Snapshot,
+    /// Files of the oldest frozen rows, from a flush that was not seen to commit.
+    pub(super) unresolved: Option<Unresolved>,
+    /// The version whose files' ids are remembered.
+    pub(super) remembered: Arc<FileIndex>,
+    /// Files that this node wrote since: their ids are known anyway.
+    pub(super) own: HashSet<String>,
+}
+
+impl Commits {
+    /// Notes files of this node's, which need not be read for the ids in them.
+    pub(super) fn note_own<'a>(&mut self, files: impl IntoIterator<Item = &'a DataFile>) {
+        self.own.extend(files.into_iter().map(|file| file.path.clone()));
+    }
+}
+
+/// Files that may or may not be in the table.
+#[derive(Debug)]
+pub(super) struct Unresolved {
+    last_sequence: u64,
+    files: Vec<DataFile>,
+}
 
 /// A task whose panic closes the engine to writes, so that it does not go on looking well.
 pub(super) async fn watched(name: &'static str, inner: Arc<Inner>, task: impl Future<Output = ()> + Send) {
@@ -51,6 +87,8 @@ impl Inner {
                     tracing::error!(error = error.chain(), retry_seconds = wait.as_secs(), "a flush failed");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(LAST_RETRY);
+                    // A second failure must not wait for the next record.
+                    self.flush_wanted.notify_one();
                 }
             }
         }
@@ -65,22 +103,36 @@ impl Inner {
 
     /// Moves every row that is in memory now into the table.
     pub(super) async fn flush_all(&self) -> Result<()> {
-        let _one_at_a_time = self.commits.lock().await;
+        let mut commits = self.commits.lock().await;
         self.refuse_if_failed()?;
         let (done, frozen) = oneshot::channel();
         self.send(Command::Freeze(done))?;
         frozen.await.map_err(|_| Error::closed("the engine is closed"))?;
         while let Some(frozen) = self.shelf.oldest_frozen() {
-            let now_ms = (self.now)().timestamp_millis();
-            let files = flush::write_files(&self.table, &frozen.chunks, now_ms, self.new_uuid).await?;
+            let files = match commits.unresolved.as_ref().filter(|known| known.last_sequence == frozen.last_sequence) {
+                Some(known) => known.files.clone(),
+                None => {
+                    let (rules, now_ms) = (self.catalog.rules(), (self.now)().timestamp_millis());
+                    flush::write_files(&self.table, &frozen.chunks, rules, now_ms, self.new_uuid).await?
+                }
+            };
+            let next = Snapshot { sequence: frozen.last_sequence, counts: Arc::clone(&frozen.counts) };
+            let month = Month::of_micros((self.now)().timestamp_micros());
+            usage::write(&self.store, self.wal_id, &commits.counted, &next, month).await?;
+            commits.unresolved = Some(Unresolved { last_sequence: frozen.last_sequence, files: files.clone() });
+            if self.store.is_shared() {
+                commits.note_own(&files);
+            }
             let source = flush::Source { wal_id: self.wal_id, last_sequence: frozen.last_sequence };
             let index = match flush::commit(&self.table, files, source).await {
                 Ok(index) => index,
+                Err(error) if may_pass(&error) => return Err(error),
                 Err(error) => {
                     self.fail(&error);
                     return Err(error);
                 }
             };
+            (commits.unresolved, commits.counted) = (None, next);
             self.shelf.flushed(index);
             self.counters.flushes.fetch_add(1, Ordering::Relaxed);
             self.send(Command::Trim(frozen.last_sequence))?;
@@ -88,126 +140,84 @@ impl Inner {
         Ok(())
     }
 
-    /// Runs the upkeep jobs when they are due, for as long as the engine lives.
-    pub(super) async fn upkeep(self: Arc<Self>) {
-        let every = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
-        let jobs = [
-            (Job::Compact, every(self.config.compact_seconds)),
-            (Job::Vacuum, every(self.config.vacuum_seconds)),
-            (Job::Checkpoint, Some(Duration::from_secs(5))),
-        ];
-        let mut due = jobs.map(|(_, every)| every.map(|every| tokio::time::Instant::now() + every));
+    /// Takes over what other nodes, and commands beside this process, changed, for as long as the engine lives.
+    pub(super) async fn refresh_often(self: Arc<Self>) {
+        let every = Duration::from_secs(self.config.refresh_seconds);
+        let mut counts_due = tokio::time::Instant::now() + COUNTS_EVERY;
+        let mut failing = false;
         loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            for ((job, every), due) in jobs.iter().zip(&mut due) {
-                if due.is_none_or(|due| due > tokio::time::Instant::now()) {
-                    continue;
+            tokio::time::sleep(every).await;
+            let mut refreshed = self.refresh().await;
+            if self.store.is_shared() && refreshed.is_ok() && tokio::time::Instant::now() >= counts_due {
+                counts_due = tokio::time::Instant::now() + COUNTS_EVERY;
+                refreshed = self.refresh_counts().await;
+            }
+            match refreshed {
+                Ok(()) => failing = false,
+                // Told once: while a bucket is away this comes every few seconds.
+                Err(error) if !failing => {
+                    tracing::warn!(error = error.chain(), "cannot look for changes of others; trying again");
+                    failing = true;
                 }
-                if self.wants(*job)
-                    && let Err(error) = self.maintain(*job, false, Policy::of(&self.config)).await
-                {
-                    tracing::error!(
-                        job = job.name(),
-                        error = error.chain(),
-                        "upkeep failed; it is tried again when due"
-                    );
-                }
-                *due = every.map(|every| tokio::time::Instant::now() + every);
+                Err(_) => {}
             }
         }
     }
 
-    fn wants(&self, job: Job) -> bool {
-        let enough = self.table.commits_since_checkpoint() >= self.config.checkpoint_commits;
-        self.refuse_if_failed().is_ok() && (job != Job::Checkpoint || enough)
-    }
-
-    /// Does one upkeep job now, or says what it would do.
-    pub(super) async fn maintain(&self, job: Job, dry_run: bool, policy: Policy) -> Result<Outcome> {
-        self.refuse_if_failed()?;
-        let before = self.table.index();
-        let lines = match job {
-            Job::Compact => self.compact(dry_run, policy).await?,
-            Job::Vacuum => self.vacuum(dry_run).await?,
-            Job::Checkpoint => self.checkpoint(dry_run).await?,
-        };
-        let after = self.table.index();
-        Ok(Outcome {
-            job: job.name(),
-            dry_run,
-            lines,
-            files_before: before.len() as u64,
-            files_after: after.len() as u64,
-            bytes_before: before.bytes(),
-            bytes_after: after.bytes(),
-        })
-    }
-
-    async fn compact(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
-        let _one_at_a_time = self.compacting.lock().await;
-        let tools = Tools { table: &self.table, queries: &self.queries, policy };
-        let (mut lines, mut failed) = (Vec::new(), None);
-        for merge in maintain::plan((self.now)(), &self.table.index(), policy) {
-            lines.push(format!(
-                "join {} files, {} bytes, of day {}",
-                merge.files.len(),
-                merge.bytes(),
-                crate::store::date_text(merge.date)
-            ));
-            if dry_run {
-                continue;
-            }
-            let joined = match maintain::write_merged(tools, &merge, (self.now)(), (self.new_uuid)()).await {
-                Ok(joined) => joined,
-                Err(error) => {
-                    // One bad file must not keep the other days from being merged.
-                    failed = failed.or(Some(error));
-                    continue;
-                }
-            };
-            // The commit and the swap are one step for flushes, which also do both.
-            let _no_flush = self.commits.lock().await;
-            // A flush that failed meanwhile may have committed rows that are still in memory.
-            self.refuse_if_failed()?;
-            match maintain::commit_merged(&self.table, &merge, joined).await {
-                Ok(index) => self.shelf.rewritten(index),
-                // Another writer took one of the files away; the next plan sees what is there.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => {
-                    self.fail(&error);
-                    return Err(error);
-                }
-            }
-            self.counters.compactions.fetch_add(1, Ordering::Relaxed);
+    /// Takes over changes of the catalog and, where others write too, of the table.
+    pub(super) async fn refresh(&self) -> Result<()> {
+        if self.catalog.refresh().await? {
+            self.upkeep_wanted.notify_one();
         }
-        failed.map_or(Ok(lines), Err)
+        if !self.store.is_shared() {
+            return Ok(());
+        }
+        let mut commits = self.commits.lock().await;
+        if commits.unresolved.is_some() || self.refuse_if_failed().is_err() {
+            return Ok(());
+        }
+        let index = self.table.refresh().await?;
+        if index.version == commits.remembered.version {
+            return Ok(());
+        }
+        self.shelf.rewritten(Arc::clone(&index));
+        let before = std::mem::replace(&mut commits.remembered, Arc::clone(&index));
+        let own = std::mem::take(&mut commits.own);
+        drop(commits);
+        let foreign = index.iter().filter(|file| !before.contains(&file.path) && !own.contains(&file.path));
+        self.remember_files(foreign.map(|file| DataFile::clone(file)).collect()).await
     }
 
-    async fn vacuum(&self, dry_run: bool) -> Result<Vec<String>> {
-        // In the order that compaction takes them.
-        let _no_merge = self.compacting.lock().await;
-        let _no_flush = self.commits.lock().await;
-        let grace_ms = i64::try_from(self.config.vacuum_grace_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
-        self.refuse_if_failed()?;
-        let orphans = self.table.orphans((self.now)().timestamp_millis().saturating_sub(grace_ms)).await?;
-        // A long export may still read what was replaced more than the grace time ago.
-        let held = self.shelf.held();
-        let orphans: Vec<_> =
-            orphans.into_iter().filter(|orphan| !held.iter().any(|index| index.contains(&orphan.path))).collect();
-        let lines = orphans.iter().map(|orphan| format!("delete `{}`, {} bytes", orphan.path, orphan.bytes)).collect();
-        if !dry_run {
-            let paths: Vec<String> = orphans.into_iter().map(|orphan| orphan.path).collect();
-            self.table.remove_objects(&paths).await?;
+    /// Remembers the ids that other nodes stored, so that a client that turns to another node with a record is not kept twice.
+    async fn remember_files(&self, new: Vec<DataFile>) -> Result<()> {
+        if new.is_empty() || self.config.dedupe_hours == 0 {
+            return Ok(());
         }
-        Ok(lines)
+        let view = View { files: Arc::new(FileIndex::of(new)), memory: Vec::new() };
+        let limits = Limits { timeout: None, max_rows: None, ..self.queries.limits() };
+        let none = datafusion::common::ParamValues::Map(std::collections::HashMap::new());
+        let text = "select organisation_id, id from logs";
+        let mut ids = self.queries.run(view, text, none, limits).await?.batches;
+        while let Some(batch) = ids.try_next().await? {
+            self.send(Command::Remember(self.keys.of_batch(&batch)))?;
+        }
+        Ok(())
     }
 
-    async fn checkpoint(&self, dry_run: bool) -> Result<Vec<String>> {
-        let commits = self.table.commits_since_checkpoint();
-        if dry_run {
-            return Ok(vec![format!("write a checkpoint; {commits} commits since the last one")]);
+    async fn refresh_counts(&self) -> Result<()> {
+        let month = Month::of_micros((self.now)().timestamp_micros());
+        let logs = usage::read(&self.store, month).await?;
+        let mut others = Vec::new();
+        for (wal_id, snapshots) in logs.into_iter().filter(|(wal_id, _)| *wal_id != self.wal_id) {
+            let covered = super::reader::covered(Some(&self.table), wal_id).await?;
+            others.extend(usage::as_of(&snapshots, covered).cloned());
         }
-        let version = self.table.checkpoint().await?;
-        Ok(vec![format!("checkpoint of version {version}")])
+        self.usage.set_others(usage::sum(others.iter().map(|snapshot| &*snapshot.counts)));
+        Ok(())
     }
+}
+
+/// Whether a failed commit may be tried again: the store did not answer, but what it answered before holds.
+pub(super) fn may_pass(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Storage | ErrorKind::Busy) && !is_sync_failure(error)
 }

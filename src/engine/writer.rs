@@ -1,22 +1,25 @@
 //! The one writer: takes appends from all threads, writes them as groups, and shows them once they are durable.
 //!
 //! While one group is on its way to the disk the next one gathers, so many small appends share one fsync. An id that was
-//! seen already is dropped here, where appends have an order; its sender is acked with the group, when the first one of the
-//! two is durable. After a failed write everything is refused with the reason until the engine is opened anew.
+//! seen already is dropped here, where appends have an order, and so is a row beyond its organisation's quota. The sender of a
+//! second copy is acked with the group, when the first one of the two is durable. After a failed write everything is refused with the reason until the engine is opened anew.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Receipt;
 use super::open::FolderLock;
+use crate::catalog::Catalog;
 use crate::dedupe::Recent;
 use crate::error::{Error, Result};
 use crate::record::tighten;
+use crate::usage::Meter;
 use crate::view::Shelf;
 use crate::wal::{Payload, Wal};
 
@@ -32,6 +35,8 @@ pub(super) enum Command {
     Freeze(oneshot::Sender<()>),
     /// Forget segments that the table covers.
     Trim(u64),
+    /// Remember ids that other nodes stored.
+    Remember(Vec<u128>),
 }
 
 /// One append.
@@ -49,6 +54,7 @@ pub(super) struct Append {
 pub(super) struct Counters {
     pub(super) accepted: AtomicU64,
     pub(super) duplicate: AtomicU64,
+    pub(super) over_quota: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) flushes: AtomicU64,
     pub(super) compactions: AtomicU64,
@@ -61,6 +67,8 @@ pub(super) struct Counters {
 pub(super) struct Writer {
     pub(super) wal: Wal,
     pub(super) recent: Recent,
+    pub(super) meter: Meter,
+    pub(super) catalog: Catalog,
     pub(super) shelf: Arc<Shelf>,
     pub(super) counters: Arc<Counters>,
     pub(super) flush_wanted: Arc<Notify>,
@@ -90,7 +98,7 @@ impl Writer {
                 next = match command {
                     Command::Append(first) => self.append_group(*first, &mut commands),
                     Command::Freeze(done) => {
-                        self.shelf.freeze();
+                        self.shelf.freeze(Arc::new(self.meter.own()));
                         self.wal.rotate();
                         // The flush that asked may have been called off; the rows stay frozen for the next one.
                         let _ = done.send(());
@@ -100,6 +108,13 @@ impl Writer {
                         if let Err(error) = self.wal.trim(covered) {
                             // Segments that stay are replayed and passed over, so this costs disk, not truth.
                             tracing::warn!(error = error.chain(), "cannot trim the write-ahead log");
+                        }
+                        None
+                    }
+                    Command::Remember(keys) => {
+                        let now_micros = (self.now)().timestamp_micros();
+                        for key in keys {
+                            self.recent.insert(key, now_micros);
                         }
                         None
                     }
@@ -138,7 +153,7 @@ impl Writer {
         let mut replies = Vec::with_capacity(group.len());
         for append in group {
             let Append { batch, payload, keys, permit, reply } = append;
-            match self.without_duplicates(batch, payload, &keys, now_micros) {
+            match self.admit(batch, payload, &keys, now_micros) {
                 Ok((kept, receipt)) => {
                     fresh.extend(kept.map(|(batch, payload)| (batch, payload, permit)));
                     replies.push((reply, receipt));
@@ -176,6 +191,7 @@ impl Writer {
         for (reply, receipt) in replies {
             self.counters.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
             self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
+            self.counters.over_quota.fetch_add(receipt.over_quota, Ordering::Relaxed);
             // A caller that stopped waiting has its rows kept all the same.
             let _ = reply.send(Ok(receipt));
         }
@@ -189,25 +205,57 @@ impl Writer {
         }
     }
 
-    /// Takes out rows whose id was seen; the payload is encoded anew only if there are any.
-    fn without_duplicates(
+    /// Takes out rows whose id was seen, and those beyond a quota; the payload is encoded anew only if there are any.
+    ///
+    /// An id is remembered only if its row is stored, so that a row which came too much can come again later.
+    fn admit(
         &mut self,
         batch: RecordBatch,
         payload: Payload,
         keys: &[u128],
         now_micros: i64,
     ) -> Result<(Option<(RecordBatch, Payload)>, Receipt)> {
-        let fresh: BooleanArray = keys.iter().map(|key| Some(self.recent.insert(*key, now_micros))).collect();
-        let accepted = fresh.true_count();
-        let receipt = Receipt { accepted: accepted as u64, duplicate: (keys.len() - accepted) as u64 };
-        if accepted == keys.len() {
+        let missing = |name: &str| Error::internal(format!("column `{name}` is missing in a batch"));
+        let organisations = batch.column_by_name("organisation_id").ok_or_else(|| missing("organisation_id"))?;
+        let times = batch.column_by_name("created_at").ok_or_else(|| missing("created_at"))?;
+        let rows = organisations.as_string_view().iter().zip(times.as_primitive::<TimestampMicrosecondType>().values());
+        let rules = self.catalog.rules();
+        let mut tally = self.meter.tally();
+        let mut receipt = Receipt::default();
+        let mut kept = Vec::with_capacity(keys.len());
+        let mut last: Option<(&str, Option<u64>)> = None;
+        for ((organisation, micros), key) in rows.zip(keys) {
+            let organisation = organisation.unwrap_or_default();
+            let stops_at = match last {
+                Some((same, stops_at)) if same == organisation => stops_at,
+                _ => rules.stops_at(organisation),
+            };
+            last = Some((organisation, stops_at));
+            let known = self.recent.contains(*key);
+            let full = !known && stops_at.is_some_and(|stops_at| tally.records(organisation, *micros) >= stops_at);
+            match (known, full) {
+                (true, _) => receipt.duplicate += 1,
+                (false, true) => {
+                    tally.refuse(organisation, *micros);
+                    receipt.over_quota += 1;
+                }
+                (false, false) => {
+                    self.recent.remember(*key, now_micros);
+                    tally.store(organisation, *micros);
+                    receipt.accepted += 1;
+                }
+            }
+            kept.push(!known && !full);
+        }
+        drop(tally);
+        if receipt.accepted == keys.len() as u64 {
             return Ok((Some((batch, payload)), receipt));
         }
-        if accepted == 0 {
+        if receipt.accepted == 0 {
             return Ok((None, receipt));
         }
-        let kept = filter_record_batch(&batch, &fresh)
-            .map_err(|cause| Error::internal("cannot take duplicates out of a batch").with_source(cause))?;
+        let kept = filter_record_batch(&batch, &BooleanArray::from(kept))
+            .map_err(|cause| Error::internal("cannot take rows out of a batch").with_source(cause))?;
         let kept = tighten(&kept);
         let payload = Payload::encode(&kept)?;
         Ok((Some((kept, payload)), receipt))

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::header::{ACCEPT, CONTENT_DISPOSITION};
@@ -19,6 +20,7 @@ use super::error::Failure;
 use super::format::Format;
 use super::input::Fields;
 use super::sql::header;
+use crate::catalog::Access;
 use crate::engine::ExportRequest;
 
 const FIELDS: &str = "from, to, columns, after, limit, format";
@@ -38,29 +40,37 @@ struct Document {
 /// `GET /v1/export?from=…&to=…&columns=a,b&after=…&limit=…`.
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
     version: Version,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    run(&app, version, &headers, of_query(query.as_deref())?).await
+    run(&app, &access, version, &headers, of_query(query.as_deref())?).await
 }
 
 /// `POST /v1/export`: the same fields as a JSON object, the columns as an array.
 pub(crate) async fn post(
     State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
     version: Version,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
     let document = of_body(&read_small(body).await?)?;
-    run(&app, version, &headers, document).await
+    run(&app, &access, version, &headers, document).await
 }
 
-async fn run(app: &App, version: Version, headers: &HeaderMap, document: Document) -> Result<Response, Failure> {
+async fn run(
+    app: &App,
+    access: &Access,
+    version: Version,
+    headers: &HeaderMap,
+    document: Document,
+) -> Result<Response, Failure> {
     answer::needs_chunks(version)?;
     only_json_lines(document.format.as_deref(), header(headers, &ACCEPT))?;
     let Document { from, to, columns, after, limit, format: _ } = document;
-    let lines = app.engine.export(&ExportRequest { from, to, columns, after, limit }).await?;
+    let lines = app.engine.reader_as(access).export(&ExportRequest { from, to, columns, after, limit }).await?;
     let mut response = answer::stream(lines, Format::Jsonl.media_type()).await?;
     let file = HeaderValue::from_static("attachment; filename=\"gatelog-export.jsonl\"");
     response.headers_mut().insert(CONTENT_DISPOSITION, file);

@@ -1,15 +1,16 @@
 //! `POST /v1/ingest`: records of any number, as lines, a JSON array or objects one after the other; the answer is a receipt.
 //!
-//! 200 if at least one record was good or none was sent; 400 with the receipt if every record was bad or the body broke off;
+//! 200 if at least one record was good or none was sent, also where the plan of their organisation stores no more this month
+//! (`over_quota` counts those, `message` says why); 400 with the receipt if every record was bad or the body broke off;
 //! 429 with the receipt so far if there was no room in time.
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_ENCODING;
+use axum::{Extension, Json};
 
 use super::App;
 use super::body::{check_coding, discard};
@@ -17,18 +18,20 @@ use super::error::Failure;
 use super::input::Fields;
 use super::intake::{Intake, Receipt, Source};
 use super::sql::header;
+use crate::catalog::Access;
 use crate::ingest::Shape;
 
 /// `POST /v1/ingest?source=native|portkey`.
 pub(crate) async fn ingest(
     State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
     let mut frames = body.into_data_stream();
     match shape(query.as_deref(), &headers) {
-        Ok(shape) => Intake::new(&app, shape, &headers).take(Source::Stream(frames)).await.result().map(Json),
+        Ok(shape) => Intake::new(&app, access, shape, &headers).take(Source::Stream(frames)).await.result().map(Json),
         Err(failure) => {
             discard(&mut frames).await;
             Err(failure)

@@ -17,8 +17,10 @@ use super::App;
 use super::body::{Budget, Room, discard};
 use super::error::Failure;
 use super::feed::{Cut, Portion, feed, feed_plain};
+use crate::catalog::Access;
 use crate::error::{Error, Result};
-use crate::ingest::{self, Context, Headers, Rejection, Shape};
+use crate::ingest::{self, Context, Headers, Owner, Rejection, Shape};
+use crate::plan::{Rules, Terms};
 use crate::record::Record;
 
 /// Text of a chunk: parsing it takes long enough to be worth a thread, and appending it one fsync.
@@ -35,6 +37,11 @@ const DESCRIBED: usize = 100;
 pub(crate) struct Receipt {
     pub(crate) accepted: u64,
     pub(crate) duplicate: u64,
+    /// Records that were not stored because their organisation's plan stores no more of them this month.
+    pub(crate) over_quota: u64,
+    /// What that means and what can be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<String>,
     pub(crate) rejected: u64,
     pub(crate) rejections: Vec<Rejection>,
 }
@@ -68,11 +75,12 @@ struct Parsed {
 }
 
 impl Intake {
-    pub(crate) fn new(app: &Arc<App>, shape: Shape, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(app: &Arc<App>, access: Access, shape: Shape, headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
         // One trace for all records of the request that name none, as Portkey does; a record of ours may have none.
         let trace = (shape == Shape::Portkey).then(|| app.engine.new_id());
-        let context = Context { now: app.engine.now(), trace, headers: Headers::read(text) };
+        let owner = Owner { organisation: access.organisation, workspace: access.workspace };
+        let context = Context { now: app.engine.now(), trace, headers: Headers::read(text), owner };
         Self { app: Arc::clone(app), shape, context }
     }
 
@@ -150,9 +158,15 @@ impl Receipt {
         if records.is_empty() {
             return Ok(());
         }
+        let rules = app.engine.catalog().rules();
+        let limited = limited(&records, &rules);
         let appended = app.engine.append_parsed(records).await.map_err(|refused| refused.error)?;
         self.accepted += appended.accepted;
         self.duplicate += appended.duplicate;
+        self.over_quota += appended.over_quota;
+        if appended.over_quota > 0 && self.message.is_none() {
+            self.message = Some(over_quota(limited.as_deref(), &rules));
+        }
         Ok(())
     }
 
@@ -165,13 +179,43 @@ impl Receipt {
     }
 }
 
+/// The organisation of records whose plan stops at a number of records, if there is one and only one.
+fn limited(records: &[Record], rules: &Rules) -> Option<String> {
+    let mut found: Option<&str> = None;
+    let mut last = None;
+    for organisation in records.iter().filter_map(|record| record.organisation_id.as_deref()) {
+        // Records come in runs of one organisation.
+        if last.replace(organisation) == Some(organisation) || rules.terms(organisation).stops_at.is_none() {
+            continue;
+        }
+        if found.replace(organisation).is_some_and(|other| other != organisation) {
+            return None;
+        }
+    }
+    found.map(str::to_owned)
+}
+
+/// What a sender is told whose records were not stored because of a quota.
+fn over_quota(organisation: Option<&str>, rules: &Rules) -> String {
+    let terms = organisation.map(|organisation| (organisation, rules.terms(organisation)));
+    let Some((organisation, Terms { plan: Some(plan), stops_at: Some(limit), .. })) = terms else {
+        return "records were not stored because the plans of their organisations store no more this month; report `quota` \
+                shows which: wait for the next month, or ask the operator for other plans"
+            .to_owned();
+    };
+    format!(
+        "organisation `{organisation}` is on plan `{plan}`, which stores {limit} records a calendar month (UTC); those beyond \
+         are counted and not stored: wait for the next month, or ask the operator for another plan"
+    )
+}
+
 impl Outcome {
     /// The receipt, or the failure with the receipt's fields beside it.
     pub(crate) fn result(self) -> Result<Receipt, Failure> {
         let Self { receipt, failure } = self;
         let kept = receipt.accepted + receipt.duplicate;
         match failure {
-            None if kept == 0 && receipt.rejected > 0 => {
+            None if kept + receipt.over_quota == 0 && receipt.rejected > 0 => {
                 let first = receipt.rejections.first().map(ToString::to_string).unwrap_or_default();
                 Err(Failure::invalid(format!("no record was taken; {first}")).with_fields(receipt))
             }
@@ -184,5 +228,29 @@ impl Outcome {
                 Err(if kept > 0 { failure.and(&words) } else { failure }.with_fields(receipt))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use super::*;
+
+    #[test]
+    fn a_sender_over_its_quota_is_told_the_plan_the_limit_and_the_remedy() {
+        let terms = Terms { plan: Some("developer".to_owned()), stops_at: Some(10_000), ..Terms::without_plan(3) };
+        let terms = HashMap::from([("dev".to_owned(), terms.clone()), ("trial".to_owned(), terms)]);
+        let rules = Rules::new(Terms::without_plan(0), terms, HashSet::new(), Vec::new(), Vec::new());
+        let record =
+            |organisation: &str| Record { organisation_id: Some(organisation.to_owned()), ..Record::default() };
+        let records = [record("free"), record("free"), record("dev"), record("dev")];
+        let told = over_quota(limited(&records, &rules).as_deref(), &rules);
+        for words in ["organisation `dev`", "plan `developer`", "10000 records", "another plan"] {
+            assert!(told.contains(words), "{told}");
+        }
+        assert_eq!(limited(&records[..2], &rules), None);
+        let both = [record("dev"), record("trial"), record("dev")];
+        assert!(over_quota(limited(&both, &rules).as_deref(), &rules).contains("report `quota`"));
     }
 }

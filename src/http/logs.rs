@@ -1,7 +1,7 @@
 //! `POST /v1/logs`: Portkey's insert, for its SDKs as they are.
 //!
 //! Logging must never break the caller: whatever the content type, whatever the body, the answer is 200 `ok`, and what was no
-//! record is counted in a header and in `/metrics`. Only a missing key, a body over the limit, a full engine and a broken one are
+//! record, or more than the plan stores, is counted in a header and in `/metrics`. Only a missing key, a body over the limit, a full engine and a broken one are
 //! told. A body of up to [`SMALL_BYTES`] is taken whole or not at all.
 //!
 //! Such records carry no id of their own, so a client that sends again after a lost answer logs twice. Portkey's SDKs do so once,
@@ -10,6 +10,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -19,7 +20,8 @@ use axum::response::{IntoResponse, Response};
 use super::App;
 use super::body::{self, Room, is_packed, too_large, unpack};
 use super::error::Failure;
-use super::intake::{Intake, Outcome, Source};
+use super::intake::{Intake, Outcome, Receipt, Source};
+use crate::catalog::Access;
 use crate::error::{Error, Result};
 use crate::ingest::Shape;
 
@@ -29,22 +31,28 @@ const SMALL_BYTES: usize = 256 << 10;
 const ENVELOPE_BYTES: u64 = 1 << 20;
 const ACCEPTED: HeaderName = HeaderName::from_static("x-gatelog-accepted");
 const REJECTED: HeaderName = HeaderName::from_static("x-gatelog-rejected");
+const OVER_QUOTA: HeaderName = HeaderName::from_static("x-gatelog-over-quota");
 
 /// `POST /v1/logs`.
-pub(crate) async fn insert(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
+pub(crate) async fn insert(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
     let limit =
         usize::try_from(app.engine.config().max_record_bytes.saturating_add(ENVELOPE_BYTES)).unwrap_or(usize::MAX);
     let mut room = app.bodies.room();
     let bytes = body::read(body, limit, |size| grow(&mut room, size)).await?;
     let Some((text, _room)) = plain(bytes, limit, room).await? else {
         app.metrics.rejected(1);
-        return Ok(ok(0, 1));
+        return Ok(ok(&Receipt { rejected: 1, ..Receipt::default() }));
     };
-    let intake = Intake::new(&app, Shape::Portkey, &headers);
+    let intake = Intake::new(&app, access, Shape::Portkey, &headers);
     let Outcome { receipt, failure } =
         if text.len() <= SMALL_BYTES { intake.take_small(&text).await } else { intake.take(Source::Bytes(text)).await };
     match failure {
-        None => Ok(ok(receipt.accepted + receipt.duplicate, receipt.rejected)),
+        None => Ok(ok(&receipt)),
         Some(failure) => Err(failure.with_fields(receipt)),
     }
 }
@@ -79,7 +87,11 @@ fn unpack_within(packed: &[u8], limit: usize, room: &mut Room) -> Result<Option<
     }
 }
 
-fn ok(accepted: u64, rejected: u64) -> Response {
-    let headers = [(ACCEPTED, accepted.to_string()), (REJECTED, rejected.to_string())];
+fn ok(receipt: &Receipt) -> Response {
+    let headers = [
+        (ACCEPTED, (receipt.accepted + receipt.duplicate).to_string()),
+        (REJECTED, receipt.rejected.to_string()),
+        (OVER_QUOTA, receipt.over_quota.to_string()),
+    ];
     ([(CONTENT_TYPE, "text/plain; charset=UTF-8")], headers, "ok").into_response()
 }

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -22,7 +23,9 @@ use prometheus_client::registry::Registry;
 
 use super::App;
 use super::error::Failure;
+use crate::engine::upkeep::Run;
 use crate::engine::{Engine, Status};
+use crate::store::CacheStats;
 
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -126,22 +129,52 @@ impl fmt::Debug for EngineGauges {
 
 impl Collector for EngineGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let status = self.0.status();
-        for (name, help, value) in gauges(&status) {
+        let (status, cache) = (self.0.status(), self.0.store().cache_stats().unwrap_or_default());
+        for (name, help, value) in gauges(&status, &cache) {
             let gauge = ConstGauge::new(value.cast_signed());
             gauge.encode(encoder.encode_descriptor(name, help, None, EncodeMetric::metric_type(&gauge))?)?;
         }
-        for (name, help, value) in counters(&status) {
+        for (name, help, value) in counters(&status, &cache) {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, EncodeMetric::metric_type(&counter))?)?;
         }
-        Ok(())
+        encode_jobs(&self.0, &mut encoder)
     }
+}
+
+/// The upkeep jobs, each under its name.
+fn encode_jobs(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let upkeep = engine.upkeep();
+    let seconds = |at: Option<DateTime<Utc>>| at.map_or(0, |at| at.timestamp());
+    let of = |value: &dyn Fn(&Run) -> i64| {
+        let gauges = Family::<Labels, Gauge>::default();
+        for (job, run) in &upkeep.jobs {
+            gauges.get_or_create(&vec![("job", job.clone())]).set(value(run));
+        }
+        gauges
+    };
+    let families = [
+        (
+            "upkeep_last_end_seconds",
+            "When a job ended last, seconds since 1970-01-01",
+            of(&|run| seconds(run.ended_at)),
+        ),
+        (
+            "upkeep_next_seconds",
+            "When a job is due, seconds since 1970-01-01; 0 = never",
+            of(&|run| seconds(run.next_at)),
+        ),
+        ("upkeep_failures", "Failures of a job in a row", of(&|run| i64::from(run.failures))),
+    ];
+    for (name, help, gauges) in families {
+        gauges.encode(encoder.encode_descriptor(name, help, None, EncodeMetric::metric_type(&gauges))?)?;
+    }
+    Ok(())
 }
 
 type Line = (&'static str, &'static str, u64);
 
-fn gauges(status: &Status) -> [Line; 14] {
+fn gauges(status: &Status, cache: &CacheStats) -> [Line; 15] {
     [
         ("writable", "1 if records are taken", u64::from(status.writable)),
         ("table_version", "Version of the Delta table", status.table_version),
@@ -156,17 +189,21 @@ fn gauges(status: &Status) -> [Line; 14] {
         ("wal_segments", "Segments of the write-ahead log", status.wal_segments),
         ("commits_since_checkpoint", "Commits since the last checkpoint", status.commits_since_checkpoint),
         ("queries_running", "Queries running now", status.queries_running),
+        ("disk_cache_bytes", "Disk space of parts of files read from a bucket", cache.bytes),
         ("process_resident_bytes", "Memory that the process holds; 0 where unknown", resident_bytes().unwrap_or(0)),
     ]
 }
 
-fn counters(status: &Status) -> [Line; 5] {
+fn counters(status: &Status, cache: &CacheStats) -> [Line; 8] {
     [
         ("records_accepted", "Records taken since the start", status.accepted_total),
         ("records_duplicate", "Records dropped because their id was known", status.duplicate_total),
+        ("records_over_quota", "Records not stored because of their plan's quota", status.over_quota_total),
         ("records_refused", "Records refused because there was no room", status.refused_total),
         ("flushes", "Flushes since the start", status.flushes_total),
         ("compactions", "Compactions since the start", status.compactions_total),
+        ("disk_cache_hits", "Reads of a bucket that the disk cache answered", cache.hits),
+        ("disk_cache_misses", "Reads of a bucket that it could not answer", cache.misses),
     ]
 }
 

@@ -1,10 +1,11 @@
 //! The HTTP server: every route on this screen, one file a resource.
 //!
 //! Handlers decode, call the engine and encode; no rule of the product lives here. Around all of them, outermost first: an id
-//! and a count ([`observe`]), an answer for a panic, and the key ([`auth`]). Every failure, a wrong route and a wrong method
+//! and a count ([`observe`]), an answer for a panic, who asks, and whether the key allows it ([`auth`]). Every failure, a wrong route and a wrong method
 //! included, has the one envelope ([`error`]). [`router`] is apart from [`serve`], so that
 //! tests and programs that embed the server drive it without a socket.
 
+mod admin;
 mod answer;
 mod auth;
 mod body;
@@ -31,13 +32,16 @@ use std::sync::atomic::AtomicBool;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, patch, post};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use self::admin::{erasures, keys, maintain, organisations, plans};
+use self::auth::{needs, operator};
 use self::body::Budget;
 use self::error::Failure;
 use self::metrics::Metrics;
+use crate::catalog::Scope::{Admin, Analytics, Export, View, Write};
 use crate::engine::Engine;
 
 pub use serve::serve;
@@ -73,16 +77,26 @@ pub fn router(engine: Engine) -> Router {
 
 fn routes(app: Arc<App>) -> Router {
     let with_key = Router::new()
-        .route("/v1/logs", post(logs::insert))
-        .route("/v1/ingest", post(ingest::ingest))
-        .route("/v1/sql", get(sql::get).post(sql::post))
-        .route("/v1/reports", get(reports::list))
-        .route("/v1/reports/{name}", get(reports::run))
-        .route("/v1/export", get(export::get).post(export::post))
-        .route("/metrics", get(metrics::show))
+        .route("/v1/logs", needs(Write, post(logs::insert)))
+        .route("/v1/ingest", needs(Write, post(ingest::ingest)))
+        .route("/v1/sql", needs(View, get(sql::get).post(sql::post)))
+        .route("/v1/reports", needs(Analytics, get(reports::list)))
+        .route("/v1/reports/{name}", needs(Analytics, get(reports::run)))
+        .route("/v1/export", needs(Export, get(export::get).post(export::post)))
+        .route("/v1/admin/organisations", needs(Admin, get(organisations::list)))
+        .route("/v1/admin/organisations", operator(post(organisations::create)))
+        .route("/v1/admin/organisations/{id}", needs(Admin, get(organisations::show)))
+        .route("/v1/admin/organisations/{id}", operator(patch(organisations::change).delete(organisations::delete)))
+        .route("/v1/admin/keys", needs(Admin, get(keys::list).post(keys::create)))
+        .route("/v1/admin/keys/{id}", needs(Admin, delete(keys::revoke)))
+        .route("/v1/admin/erasures", needs(Admin, get(erasures::list).post(erasures::create)))
+        .route("/v1/admin/plans", needs(Admin, get(plans::list)))
+        .route("/v1/admin/maintain", operator(get(maintain::show)))
+        .route("/v1/admin/maintain/{job}", operator(post(maintain::run)))
+        .route("/metrics", operator(get(metrics::show)))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(Arc::clone(&app), auth::admin));
+        .layer(from_fn_with_state(Arc::clone(&app), auth::known));
     let without_key = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -95,7 +109,8 @@ fn routes(app: Arc<App>) -> Router {
 }
 
 async fn unknown_route(uri: Uri) -> Failure {
-    let routes = "/v1/logs, /v1/ingest, /v1/sql, /v1/reports, /v1/export, /healthz, /readyz, /metrics";
+    let routes = "/v1/logs, /v1/ingest, /v1/sql, /v1/reports, /v1/export, /v1/admin/organisations, /v1/admin/keys, \
+                  /v1/admin/erasures, /v1/admin/plans, /v1/admin/maintain, /healthz, /readyz, /metrics";
     Failure::new(StatusCode::NOT_FOUND, format!("route `{}` does not exist; the routes are {routes}", uri.path()))
 }
 

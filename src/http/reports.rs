@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, Version};
 use axum::response::Response;
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use super::App;
@@ -16,6 +16,7 @@ use super::error::Failure;
 use super::format::Format;
 use super::input::Fields;
 use super::sql::header;
+use crate::catalog::Access;
 use crate::reports::{self, Report};
 
 /// `GET /v1/reports`.
@@ -27,6 +28,7 @@ pub(crate) async fn list() -> Json<Value> {
 /// `GET /v1/reports/{name}?PARAM=…&format=…`. The report itself says which parameters it takes and refuses others.
 pub(crate) async fn run(
     State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
     name: Result<Path<String>, PathRejection>,
     version: Version,
     RawQuery(query): RawQuery,
@@ -36,7 +38,7 @@ pub(crate) async fn run(
     let Path(name) = name.map_err(|_| Failure::invalid("the report's name is not UTF-8 text"))?;
     let mut fields = Fields::decode(query.as_deref())?;
     let format = Format::asked(fields.take("format").as_deref(), header(&headers, &ACCEPT))?;
-    answer::respond(app.engine.report(&name, &fields.into_texts()).await?, format).await
+    answer::respond(app.engine.reader_as(&access).report(&name, &fields.into_texts()).await?, format).await
 }
 
 fn describe(report: &Report) -> Value {

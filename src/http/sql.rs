@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
@@ -19,6 +20,7 @@ use super::body::read_small;
 use super::error::Failure;
 use super::format::Format;
 use super::input::Fields;
+use crate::catalog::Access;
 use crate::engine::Params;
 
 const FIELDS: &str = "query, format, param.NAME";
@@ -44,16 +46,18 @@ struct Document {
 /// `GET /v1/sql?query=…`.
 pub(crate) async fn get(
     State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
     version: Version,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    run(&app, version, Ask::of_query(query.as_deref())?, &headers).await
+    run(&app, &access, version, Ask::of_query(query.as_deref())?, &headers).await
 }
 
 /// `POST /v1/sql`: fields of the body win over those of the query string.
 pub(crate) async fn post(
     State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
     version: Version,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -62,15 +66,15 @@ pub(crate) async fn post(
     let mut ask = Ask::of_query(query.as_deref())?;
     let text = read_small(body).await?;
     ask.add_body(header(&headers, &CONTENT_TYPE).unwrap_or_default(), &text)?;
-    run(&app, version, ask, &headers).await
+    run(&app, &access, version, ask, &headers).await
 }
 
-async fn run(app: &App, version: Version, ask: Ask, headers: &HeaderMap) -> Result<Response, Failure> {
+async fn run(app: &App, access: &Access, version: Version, ask: Ask, headers: &HeaderMap) -> Result<Response, Failure> {
     answer::needs_chunks(version)?;
     let format = Format::asked(ask.format.as_deref(), header(headers, &ACCEPT))?;
     let query = ask.query.filter(|query| !query.trim().is_empty());
     let query = query.ok_or_else(|| Failure::invalid("the request has no SQL; send it as `query` or as the body"))?;
-    answer::respond(app.engine.sql(&query, &ask.params).await?, format).await
+    answer::respond(app.engine.reader_as(access).sql(&query, &ask.params).await?, format).await
 }
 
 /// A header as text.

@@ -108,12 +108,44 @@ pub struct Context {
     pub trace: Option<String>,
     /// The client's headers.
     pub headers: Headers,
+    /// Whose records the client may send.
+    pub owner: Owner,
+}
+
+/// Whom the records of a request must belong to; `None` = anyone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The organisation. Records that name none get it.
+    pub organisation: Option<String>,
+    /// The workspace. Records that name none get it.
+    pub workspace: Option<String>,
+}
+
+impl Owner {
+    /// Makes a record the owner's, unless it says that it is somebody else's.
+    pub fn take(&self, record: &mut Record) -> Result<(), FieldError> {
+        own("organisation_id", &mut record.organisation_id, self.organisation.as_deref())?;
+        own("workspace_slug", &mut record.workspace_slug, self.workspace.as_deref())
+    }
+}
+
+fn own(field: &'static str, value: &mut Option<String>, owner: Option<&str>) -> Result<(), FieldError> {
+    let Some(owner) = owner else { return Ok(()) };
+    match value.as_deref().filter(|value| !value.is_empty()) {
+        Some(named) if named != owner => {
+            Err(FieldError::silent(field, format!("`{owner}`, which the API key is bound to, or none")))
+        }
+        _ => {
+            *value = Some(owner.to_owned());
+            Ok(())
+        }
+    }
 }
 
 impl Context {
     /// A request without headers.
     pub fn new(now: DateTime<Utc>) -> Self {
-        Self { now, trace: None, headers: Headers::default() }
+        Self { now, trace: None, headers: Headers::default(), owner: Owner::default() }
     }
 }
 
@@ -170,10 +202,13 @@ pub fn read(
         let mut number = *first;
         let mut take = |read: Result<Record, FieldError>, new_id: &mut dyn FnMut() -> String| {
             match read {
-                Ok(mut record) => {
-                    complete(&mut record, context, new_id);
-                    sink(record);
-                }
+                Ok(mut record) => match context.owner.take(&mut record) {
+                    Ok(()) => {
+                        complete(&mut record, context, new_id);
+                        sink(record);
+                    }
+                    Err(error) => rejections.push(Rejection::new(number, error)),
+                },
                 Err(error) => rejections.push(Rejection::new(number, error)),
             }
             number += 1;

@@ -1,12 +1,24 @@
-//! SQL over a View: what a statement may do, what it may use up, and how it is called off.
+//! SQL over a Scene: what a statement may see and do, what it may use up, and how it is called off.
 //!
-//! A session sees one View and nothing else: no files, no URLs, no writes ([`allowed`]). A query runs on the engine's own
-//! threads and hands its batches over through a short queue, so a slow client holds the query back, and dropping the answer
-//! ends it. Memory is one pool for all queries (sorts and joins spill beyond it); time and rows are bounded per query; passing
-//! a bound is an error, never a shortened answer.
+//! A session sees one View and a few small tables, and nothing else: no files, no URLs, no writes. Which rows of the View it sees
+//! ([`Sight`]: organisation, workspace, retention, erasures, bodies) is part of the table that it is given, below SQL, so no
+//! statement can reach around it.
+//!
+//! A query runs on the engine's own threads and hands its batches over through a short queue, so a slow client holds the
+//! query back, and dropping the answer ends it. Memory is one pool for all queries (sorts and joins spill beyond it); time and
+//! rows are bounded per query; passing a bound is an error, never a shortened answer.
 
+mod barrier;
+mod facts;
+mod guard;
+mod harmless;
 mod provider;
+mod scene;
+mod session;
 mod yielding;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,21 +27,9 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::view::ViewTable;
-use datafusion::catalog::{
-    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
-};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::DataFusionError;
-use datafusion::execution::context::SQLOptions;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
-use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::execution::{FunctionRegistry, SessionState};
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::Statement;
+use datafusion::execution::SessionState;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::runtime::Handle;
@@ -40,24 +40,19 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
-use crate::view::View;
 
 use provider::LogTable;
 pub use provider::Ordering as FileOrdering;
+pub use scene::{Scene, SideTables, Sight};
+use session::Surroundings;
 
 /// Bound parameters by name, without the `$`; positional ones are named `1`, `2` and so on.
 pub type Params = BTreeMap<String, serde_json::Value>;
 
-/// Name of the catalog and of the table in it.
-const CATALOG: &str = "gatelog";
-const SCHEMA: &str = "public";
-const TABLE: &str = "logs";
 /// The store's name in plans; it never leaves the process.
 const STORE_URL: &str = "gatelog://table";
 /// Longest statement, in bytes; planning takes stack by the length.
 const MOST_TEXT: usize = 128 << 10;
-/// Functions that make big values out of small ones, outside of the memory that a query may use.
-const UNBOUNDED: [&str; 7] = ["array_repeat", "array_resize", "list_repeat", "list_resize", "lpad", "repeat", "rpad"];
 /// Batches that wait for a slow reader.
 const QUEUED_BATCHES: usize = 2;
 
@@ -127,7 +122,7 @@ impl Queries {
     ) -> Result<Self> {
         let permits = usize::try_from(config.query_concurrency).unwrap_or(usize::MAX >> 4);
         Ok(Self {
-            base: base_session(config, store)?,
+            base: session::base_session(config, store)?,
             table_path,
             views,
             compute,
@@ -152,13 +147,20 @@ impl Queries {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Runs one read-only statement over the View.
-    pub async fn sql(&self, view: View, text: &str, params: &Params) -> Result<Answer> {
-        self.run(view, text, bind(params)?, self.limits).await
+    /// Runs one read-only statement over the Scene.
+    pub async fn sql(&self, scene: impl Into<Scene>, text: &str, params: &Params) -> Result<Answer> {
+        self.run(scene, text, bind(params)?, self.limits).await
     }
 
     /// Runs a statement with typed parameters and limits of its own.
-    pub async fn run(&self, view: View, text: &str, params: ParamValues, limits: Limits) -> Result<Answer> {
+    pub async fn run(
+        &self,
+        scene: impl Into<Scene>,
+        text: &str,
+        params: ParamValues,
+        limits: Limits,
+    ) -> Result<Answer> {
+        let scene: Scene = scene.into();
         // Work without a time limit waits for its reader, so it must not keep queries that have one from running.
         let permit = match limits.timeout {
             Some(timeout) => Some(self.permit(timeout).await?),
@@ -167,8 +169,10 @@ impl Queries {
         if text.len() > MOST_TEXT {
             return Err(Error::limit(format!("the statement has {} bytes; at most {MOST_TEXT} are taken", text.len())));
         }
-        let session = self.session(view, limits);
-        let (views, text) = (self.views.clone(), text.to_owned());
+        let around = Surroundings { bound: scene.is_bound(), views: self.views.clone(), side: scene.side };
+        let logs = LogTable::new(scene.view, scene.sight, self.table_path.clone(), limits.ordering);
+        let session = session::session(&self.base, logs, limits.batch_rows);
+        let text = text.to_owned();
         let running = Running::start(&self.running);
         let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
         let (schema_out, schema_in) = tokio::sync::oneshot::channel();
@@ -178,8 +182,9 @@ impl Queries {
             let work = async {
                 // Planning does not yield, so it has a thread to itself: a long one holds up neither its deadline nor a flush.
                 let here = Handle::current();
-                let planned =
-                    tokio::task::spawn_blocking(move || here.block_on(start(&session, &views, &text, params)));
+                let planned = tokio::task::spawn_blocking(move || {
+                    here.block_on(session::start(&session, &around, &text, params))
+                });
                 let mut stream =
                     planned.await.map_err(|cause| Error::internal("planning panicked").with_source(cause))??;
                 // A reader that is gone needs no schema, and the queue says so next.
@@ -214,15 +219,16 @@ impl Queries {
     /// begun again with smaller batches, down to single rows.
     pub async fn merge(
         &self,
-        view: View,
+        scene: impl Into<Scene>,
         text: &str,
         params: ParamValues,
         mut batch_rows: usize,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let scene: Scene = scene.into();
         loop {
             let limits =
                 Limits { timeout: None, max_rows: None, batch_rows: Some(batch_rows), ordering: FileOrdering::Always };
-            let mut batches = self.run(view.clone(), text, params.clone(), limits).await?.batches;
+            let mut batches = self.run(scene.clone(), text, params.clone(), limits).await?.batches;
             match batches.next().await {
                 Some(Err(error)) if error.kind() == ErrorKind::Limit && batch_rows > 1 => {
                     batch_rows = (batch_rows / 8).max(1)
@@ -240,27 +246,6 @@ impl Queries {
             Ok(Err(_)) => Err(Error::closed("the engine is closed")),
             Err(_) => Err(Error::busy("as many queries run as `query_concurrency` allows; ask again later")),
         }
-    }
-
-    /// A session that sees the View and nothing else.
-    fn session(&self, view: View, limits: Limits) -> SessionContext {
-        let table = LogTable::new(view, self.table_path.clone(), limits.ordering);
-        let schema = Arc::new(MemorySchemaProvider::new());
-        // Neither registration can fail: the names are free in a provider that was just made.
-        let _ = schema.register_table(TABLE.to_owned(), Arc::new(table));
-        let catalog = Arc::new(MemoryCatalogProvider::new());
-        let _ = catalog.register_schema(SCHEMA, schema);
-        let mut config = self.base.config().clone();
-        if let Some(rows) = limits.batch_rows {
-            config = config.with_batch_size(rows);
-        }
-        let state = SessionStateBuilder::new_from_existing(self.base.clone())
-            .with_config(config)
-            .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
-            .build();
-        let session = SessionContext::new_with_state(state);
-        session.register_catalog(CATALOG, catalog);
-        session
     }
 }
 
@@ -318,100 +303,6 @@ fn too_long(limits: Limits) -> Error {
     ))
 }
 
-/// Plans a statement and starts it.
-async fn start(
-    session: &SessionContext,
-    views: &[NamedView],
-    text: &str,
-    params: ParamValues,
-) -> Result<datafusion::execution::SendableRecordBatchStream> {
-    let state = session.state();
-    let dialect = state.config().options().sql_parser.dialect;
-    let statement = state.sql_to_statement(text, &dialect).map_err(query_failed)?;
-    register_views(session, views, &statement).await?;
-    let plan = session.state().statement_to_plan(statement).await.map_err(query_failed)?;
-    allowed(&plan)?;
-    let plan = plan.with_param_values(params).map_err(query_failed)?;
-    let frame = session.execute_logical_plan(plan).await.map_err(query_failed)?;
-    frame.execute_stream().await.map_err(query_failed)
-}
-
-/// Refuses everything but a query, EXPLAIN, SHOW and DESCRIBE.
-fn allowed(plan: &LogicalPlan) -> Result<()> {
-    SQLOptions::new()
-        .with_allow_ddl(false)
-        .with_allow_dml(false)
-        .with_allow_statements(false)
-        .verify_plan(plan)
-        .map_err(|_| Error::invalid("SQL here is read-only: send a query, EXPLAIN, SHOW or DESCRIBE"))
-}
-
-/// Makes the views that a statement names known to its session; planning all of them for each query would cost more than
-/// most queries do.
-async fn register_views(session: &SessionContext, views: &[NamedView], statement: &Statement) -> Result<()> {
-    let state = session.state();
-    let names = state.resolve_table_references(statement).map_err(query_failed)?;
-    let lists_tables = names.iter().any(|name| name.schema() == Some("information_schema"))
-        || statement.to_string().to_ascii_uppercase().starts_with("SHOW");
-    let wanted = views.iter().filter(|view| lists_tables || names.iter().any(|name| name.table() == view.name));
-    for view in wanted {
-        register_view(session, views, view).await?;
-    }
-    Ok(())
-}
-
-/// Plans one view, after the views that it reads.
-async fn register_view(session: &SessionContext, views: &[NamedView], view: &NamedView) -> Result<()> {
-    if session.table_exist(view.name).unwrap_or(false) {
-        return Ok(());
-    }
-    let wrong = |cause| Error::internal(format!("view `{}` cannot be planned", view.name)).with_source(cause);
-    let state = session.state();
-    let statement = state.sql_to_statement(view.sql, &state.config().options().sql_parser.dialect).map_err(wrong)?;
-    let names = state.resolve_table_references(&statement).map_err(wrong)?;
-    for other in views.iter().filter(|other| names.iter().any(|name| name.table() == other.name)) {
-        Box::pin(register_view(session, views, other)).await?;
-    }
-    let plan = state.statement_to_plan(statement).await.and_then(|plan| plan.with_param_values(view.params.clone()));
-    let table = ViewTable::new(plan.map_err(wrong)?, Some(view.sql.to_owned()));
-    session.register_table(view.name, Arc::new(table)).map_err(wrong)?;
-    Ok(())
-}
-
-/// The session that every query's session is copied from.
-fn base_session(config: &Config, store: &Store) -> Result<SessionState> {
-    let memory = usize::try_from(config.query_memory_bytes).unwrap_or(usize::MAX);
-    let top = std::num::NonZeroUsize::MIN.saturating_add(4);
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(memory), top)))
-        .with_metadata_cache_limit(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX))
-        .build_arc()
-        .map_err(query_failed)?;
-    let url = ObjectStoreUrl::parse(STORE_URL).map_err(query_failed)?;
-    runtime.register_object_store(url.as_ref(), Arc::clone(store.object_store()));
-    let threads = threads(config);
-    let mut settings = SessionConfig::new()
-        .with_target_partitions(threads)
-        .with_information_schema(true)
-        .with_create_default_catalog_and_schema(false)
-        .with_default_catalog_and_schema(CATALOG, SCHEMA);
-    let options = settings.options_mut();
-    options.execution.parquet.pushdown_filters = true;
-    options.execution.parquet.reorder_filters = true;
-    options.execution.time_zone = Some("UTC".to_owned());
-    let mut state = SessionStateBuilder::new()
-        .with_config(settings)
-        .with_runtime_env(runtime)
-        .with_default_features()
-        .with_physical_optimizer_rule(Arc::new(yielding::YieldAboveJoins))
-        .build();
-    datafusion_functions_json::register_all(&mut state).map_err(query_failed)?;
-    for name in UNBOUNDED {
-        state.deregister_udf(name).map_err(query_failed)?;
-    }
-    Ok(state)
-}
-
 /// Threads that a configuration asks for.
 pub fn threads(config: &Config) -> usize {
     match usize::try_from(config.threads).unwrap_or(1) {
@@ -464,6 +355,7 @@ fn query_failed(cause: DataFusionError) -> Error {
     let kind = match cause.find_root() {
         DataFusionError::ResourcesExhausted(_) => ErrorKind::Limit,
         DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => ErrorKind::Storage,
+        DataFusionError::ParquetError(error) if store_failed(error) => ErrorKind::Storage,
         DataFusionError::ParquetError(_) => ErrorKind::Damaged,
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => ErrorKind::Internal,
         _ => ErrorKind::Invalid,
@@ -484,4 +376,20 @@ fn query_failed(cause: DataFusionError) -> Error {
         return Error::new(kind, format!("{what}: {reason}"));
     }
     Error::new(kind, what).with_source(cause)
+}
+
+/// Whether a file could not be read because the store did not answer, and not because of the file: one that is missing counts
+/// as damage.
+fn store_failed(error: &datafusion::parquet::errors::ParquetError) -> bool {
+    use datafusion::parquet::errors::ParquetError;
+    match error {
+        ParquetError::External(cause) => cause
+            .downcast_ref::<object_store::Error>()
+            .is_some_and(|cause| !matches!(cause, object_store::Error::NotFound { .. })),
+        // The reader of footers hands on no more than the text.
+        other => {
+            let text = other.to_string();
+            text.contains("Object Store error: ") && !text.contains("Object at location")
+        }
+    }
 }

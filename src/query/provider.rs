@@ -2,19 +2,17 @@
 //!
 //! Files are pruned from the index in memory by partition, time, organisation and id, so a query opens no footer that it
 //! need not. What a file cannot prove about itself counts as "may hold rows".
+//!
+//! Under a sight, files without a seen row are left out; those that may hold rows that are not seen are read through a
+//! barrier ([`BarrierExec`]), and so are batches in memory.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::Date32Array;
-use arrow::array::{ArrayRef, BooleanArray, Int32Array, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::pruning::PruningStatistics;
-use datafusion::common::stats::Precision;
-use datafusion::common::{Column, ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
@@ -23,23 +21,32 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, Pa
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::functions::core::get_field;
+use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown};
+use datafusion::physical_expr::projection::ProjectionExpr;
+use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr, ScalarFunctionExpr};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::expressions::col;
+use datafusion::physical_plan::expressions::{BinaryExpr, Column as PlanColumn, col, lit};
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
-use crate::record::{DATE, RETENTION_DAYS, SORT_KEY, SORT_OPTIONS, file_schema, partition_fields, schema};
+use super::barrier::{BarrierExec, Output};
+use super::facts::{FileFacts, statistics};
+use super::guard::{Guard, Reach, is_message};
+use super::harmless::harmless;
+use super::scene::Sight;
+use crate::record::{SORT_KEY, SORT_OPTIONS, file_schema, partition_fields, schema};
 use crate::table::DataFile;
 use crate::view::View;
 
 /// Up to this many files each is read as a stream of its own, in the order it is sorted by.
 const FILES_WORTH_ORDERING: usize = 16;
+/// Read from the end of a file for its footer: enough for most, which takes one request instead of two.
+const FOOTER_BYTES: usize = 64 << 10;
 /// The newest so many files carry what is known of them into the plan, so that a query for the newest rows leaves out files
 /// as soon as it has enough; more would cost every query more than it saves the few.
 const FILES_WITH_FACTS: usize = 512;
@@ -57,59 +64,194 @@ pub enum Ordering {
 #[derive(Debug)]
 pub(super) struct LogTable {
     view: View,
+    guard: Option<Arc<Guard>>,
     table_path: Path,
     ordering: Ordering,
 }
 
+/// A scan that is asked for: columns of the table by place, and which files.
+struct Wanted<'a> {
+    session: &'a dyn Session,
+    files: &'a [Arc<DataFile>],
+    projection: Option<&'a Vec<usize>>,
+}
+
+/// What is read below a barrier: the columns asked for, and those that decide.
+struct Reading {
+    /// Places in the schema.
+    columns: Vec<usize>,
+    /// How many of them were asked for; the others come after.
+    asked: usize,
+    /// Where among them those are that decide.
+    deciding: Vec<usize>,
+}
+
+impl Reading {
+    fn of(guard: &Guard, projection: Option<&Vec<usize>>) -> Result<Self> {
+        let mut columns = projection.cloned().unwrap_or_else(|| (0..schema().fields().len()).collect());
+        let (asked, mut deciding) = (columns.len(), Vec::new());
+        for name in guard.needs() {
+            let column = schema().index_of(name)?;
+            let known = columns.iter().position(|place| *place == column);
+            deciding.push(known.unwrap_or(columns.len()));
+            if known.is_none() {
+                columns.push(column);
+            }
+        }
+        Ok(Self { columns, asked, deciding })
+    }
+
+    /// The barrier above an input of these columns.
+    fn barrier(self, session: &dyn Session, guard: &Arc<Guard>, input: Arc<dyn ExecutionPlan>) -> Result<BarrierExec> {
+        let asked = Arc::new(schema().project(&self.columns[..self.asked])?);
+        let hidden = |place: usize| !guard.sight().bodies && is_message(asked.field(place).data_type());
+        let output = |place| if hidden(place) { Output::Headers(place) } else { Output::As(place) };
+        let outputs: Vec<Output> = (0..self.asked).map(output).collect();
+        let input = match outputs.iter().any(|output| matches!(output, Output::Headers(_))) {
+            true => headers_only(session, &input)?,
+            false => input,
+        };
+        BarrierExec::try_new(Arc::clone(guard), input, &asked, outputs, self.deciding)
+    }
+}
+
 impl LogTable {
-    pub(super) fn new(view: View, table_path: Path, ordering: Ordering) -> Self {
-        Self { view, table_path, ordering }
+    pub(super) fn new(view: View, sight: Option<Sight>, table_path: Path, ordering: Ordering) -> Self {
+        let guard = sight.map(|sight| Arc::new(Guard::new(sight)));
+        Self { view, guard, table_path, ordering }
+    }
+
+    /// Files all of whose rows are seen, and files with rows that may be; of both those that may hold rows which pass the
+    /// filters.
+    fn files(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> Result<[Vec<Arc<DataFile>>; 2]> {
+        let hides = self.hides(projection);
+        let (mut open, mut guarded) = (Vec::new(), Vec::new());
+        for file in self.view.files.iter() {
+            match self.guard.as_ref().map_or(Reach::All, |guard| guard.reach(file)) {
+                Reach::All if !hides => open.push(Arc::clone(file)),
+                // Bodies are kept back by the barrier too.
+                Reach::All | Reach::Some => guarded.push(Arc::clone(file)),
+                Reach::None => {}
+            }
+        }
+        Ok([self.pruned(session, filters, open)?, self.pruned(session, filters, guarded)?])
     }
 
     /// Files that may hold rows which pass the filters.
-    fn pruned(&self, session: &dyn Session, filters: &[Expr]) -> Result<Vec<Arc<DataFile>>> {
-        let files: Vec<Arc<DataFile>> = self.view.files.iter().map(Arc::clone).collect();
-        let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(files) };
+    fn pruned(&self, session: &dyn Session, filters: &[Expr], files: Vec<Arc<DataFile>>) -> Result<Vec<Arc<DataFile>>> {
+        if files.is_empty() || filters.is_empty() {
+            return Ok(files);
+        }
         let df_schema = DFSchema::try_from(schema())?;
+        let mut exprs = Vec::new();
+        for filter in filters {
+            let expr = session.create_physical_expr(filter.clone(), &df_schema)?;
+            // The bounds of files are values of others too, and a filter that fails would name them.
+            if !self.is_bound() || harmless(&expr, &schema(), times_fit(&files)) {
+                exprs.push(expr);
+            }
+        }
+        if exprs.is_empty() {
+            return Ok(files);
+        }
         let predicate = PruningPredicateBuilder::new()
             .with_file_schema(schema())
-            .try_build(session.create_physical_expr(filter, &df_schema)?)?;
+            .try_build(datafusion::physical_expr::utils::conjunction(exprs))?;
         if predicate.always_true() {
             return Ok(files);
         }
-        let kept = predicate.prune(&FileFacts(&files))?;
+        // A filter that cannot be judged by bounds (it may fail on one, though on no row) leaves every file.
+        let Ok(kept) = predicate.prune(&FileFacts(&files)) else { return Ok(files) };
         Ok(files.into_iter().zip(kept).filter_map(|(file, keep)| keep.then_some(file)).collect())
     }
 
-    fn scan_files(
+    fn is_bound(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.is_bound())
+    }
+
+    fn scan_files(&self, wanted: &Wanted<'_>, limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+        let source = parquet_source(wanted.session)?;
+        let known = statistics(wanted.files, &schema());
+        let config = self.file_scan(wanted, source, known)?.with_limit(limit);
+        Ok(DataSourceExec::from_data_source(config.build()))
+    }
+
+    fn file_scan(
         &self,
-        session: &dyn Session,
-        files: &[Arc<DataFile>],
-        projection: Option<&Vec<usize>>,
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let table_schema = TableSchema::builder(file_schema())
-            .with_table_partition_cols(partition_fields().into_iter().map(Arc::new).collect::<Vec<_>>())
-            .build();
-        let url = ObjectStoreUrl::parse(super::STORE_URL)?;
-        let store = session.runtime_env().object_store(&url)?;
-        let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
-        let options = session.table_options().parquet.clone();
-        let source = ParquetSource::new(table_schema)
-            .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache)));
+        wanted: &Wanted<'_>,
+        source: ParquetSource,
+        known: Statistics,
+    ) -> Result<FileScanConfigBuilder> {
+        let files = wanted.files;
         let ordered = self.ordering == Ordering::Always || files.len() <= FILES_WORTH_ORDERING;
-        let mut config = FileScanConfigBuilder::new(url, Arc::new(source))
-            .with_statistics(statistics(files, &schema()))
-            .with_projection_indices(projection.cloned())?
-            .with_limit(limit);
+        let config = FileScanConfigBuilder::new(store_url()?, Arc::new(source))
+            .with_statistics(known)
+            .with_projection_indices(wanted.projection.cloned())?;
         if ordered {
             let groups = files.iter().map(|file| FileGroup::new(vec![self.partitioned_file(file)])).collect();
-            config = config.with_file_groups(groups).with_output_ordering(vec![sort_order()?]);
+            Ok(config.with_file_groups(groups).with_output_ordering(vec![sort_order()?]))
         } else {
-            config = config.with_file_groups(self.newest_first(files, session.config().target_partitions()));
+            let partitions = wanted.session.config().target_partitions();
+            Ok(config.with_file_groups(self.newest_first(files, partitions)))
         }
-        Ok(DataSourceExec::from_data_source(config.build()))
+    }
+
+    /// Reads files through a barrier. Whose rows are wanted is said to the files too, so that they skip what others have.
+    fn scan_guarded(&self, guard: &Arc<Guard>, wanted: &Wanted<'_>) -> Result<Arc<dyn ExecutionPlan>> {
+        let reading = Reading::of(guard, wanted.projection)?;
+        let mut source = parquet_source(wanted.session)?.with_pushdown_filters(true);
+        if let Some(own) = own_rows(guard)? {
+            source = source.with_predicate(own);
+        }
+        let below = Wanted { projection: Some(&reading.columns), ..*wanted };
+        let config = self.file_scan(&below, source, Statistics::new_unknown(&schema()))?;
+        let input = DataSourceExec::from_data_source(config.build());
+        let rows = wanted.files.iter().map(|file| file.rows).sum::<u64>();
+        let rows = usize::try_from(rows).ok().filter(|_| !guard.is_bound());
+        let barrier = reading.barrier(wanted.session, guard, input)?;
+        Ok(Arc::new(barrier.over_files(rows, times_fit(wanted.files))))
+    }
+
+    /// The rows in memory that are seen: batches of which all rows are as they are, others through a barrier.
+    fn memory(&self, session: &dyn Session, projection: Option<&Vec<usize>>) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+        let (mut open, mut guarded) = (Vec::new(), Vec::new());
+        for batch in &self.view.memory {
+            match &self.guard {
+                None => open.push(batch.clone()),
+                Some(guard) => match guard.reach_in(batch)? {
+                    Reach::All if !self.hides(projection) => open.push(batch.clone()),
+                    Reach::All | Reach::Some => guarded.push(batch.clone()),
+                    Reach::None => {}
+                },
+            }
+        }
+        let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        if !open.is_empty() {
+            inputs.push(MemorySourceConfig::try_new_exec(&[open], schema(), projection.cloned())?);
+        }
+        if let (Some(guard), false) = (&self.guard, guarded.is_empty()) {
+            let reading = Reading::of(guard, projection)?;
+            let columns = Some(reading.columns.clone());
+            let input = MemorySourceConfig::try_new_exec(&[guarded], schema(), columns)?;
+            inputs.push(Arc::new(reading.barrier(session, guard, input)?));
+        }
+        Ok(inputs)
+    }
+
+    /// Whether bodies that are asked for must be kept back.
+    fn hides(&self, projection: Option<&Vec<usize>>) -> bool {
+        let is_asked = |place: &usize| projection.is_none_or(|columns| columns.contains(place));
+        let messages = schema()
+            .fields()
+            .iter()
+            .enumerate()
+            .any(|(place, field)| is_message(field.data_type()) && is_asked(&place));
+        messages && self.guard.as_ref().is_some_and(|guard| !guard.sight().bodies)
     }
 
     /// Deals the files out, the newest first to each, so that a query for the newest rows finds them at once.
@@ -164,15 +306,15 @@ impl TableProvider for LogTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let files = self.pruned(session, filters)?;
+        let [open, guarded] = self.files(session, projection, filters)?;
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
-        if !files.is_empty() {
-            inputs.push(self.scan_files(session, &files, projection, limit)?);
+        if !open.is_empty() {
+            inputs.push(self.scan_files(&Wanted { session, files: &open, projection }, limit)?);
         }
-        if !self.view.memory.is_empty() {
-            let partitions = [self.view.memory.clone()];
-            inputs.push(MemorySourceConfig::try_new_exec(&partitions, schema(), projection.cloned())?);
+        if let (Some(guard), false) = (&self.guard, guarded.is_empty()) {
+            inputs.push(self.scan_guarded(guard, &Wanted { session, files: &guarded, projection })?);
         }
+        inputs.extend(self.memory(session, projection)?);
         match inputs.len() {
             0 => {
                 let projected = match projection {
@@ -187,6 +329,70 @@ impl TableProvider for LogTable {
     }
 }
 
+fn store_url() -> Result<ObjectStoreUrl> {
+    ObjectStoreUrl::parse(super::STORE_URL)
+}
+
+/// How files of the table are read.
+fn parquet_source(session: &dyn Session) -> Result<ParquetSource> {
+    let table_schema = TableSchema::builder(file_schema())
+        .with_table_partition_cols(partition_fields().into_iter().map(Arc::new).collect::<Vec<_>>())
+        .build();
+    let store = session.runtime_env().object_store(&store_url()?)?;
+    let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
+    Ok(ParquetSource::new(table_schema)
+        .with_table_parquet_options(session.table_options().parquet.clone())
+        .with_metadata_size_hint(FOOTER_BYTES)
+        .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache))))
+}
+
+/// What is certain of every row that the guard keeps, over the columns of the table; none if nothing is.
+fn own_rows(guard: &Guard) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+    let (sight, whole) = (guard.sight(), schema());
+    let is = |name: &str, operator: Operator, value: ScalarValue| {
+        let column = col(name, &whole)?;
+        Ok::<_, DataFusionError>(Arc::new(BinaryExpr::new(column, operator, lit(value))) as Arc<dyn PhysicalExpr>)
+    };
+    let mut certain = Vec::new();
+    for (name, value) in [("organisation_id", &sight.organisation), ("workspace_slug", &sight.workspace)] {
+        if let Some(value) = value {
+            certain.push(is(name, Operator::Eq, ScalarValue::Utf8View(Some(value.clone())))?);
+        }
+    }
+    if guard.since() > i64::MIN {
+        let since = ScalarValue::TimestampMicrosecond(Some(guard.since()), Some("UTC".into()));
+        certain.push(is("created_at", Operator::GtEq, since)?);
+    }
+    Ok((!certain.is_empty()).then(|| datafusion::physical_expr::utils::conjunction(certain)))
+}
+
+/// Whether every time in the files can be told in nanoseconds.
+fn times_fit(files: &[Arc<DataFile>]) -> bool {
+    let bound = i64::MAX / 1000;
+    files.iter().all(|file| file.min_created_at >= -bound && file.max_created_at <= bound)
+}
+
+/// Reads of each message only the headers, in its place.
+fn headers_only(session: &dyn Session, input: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let below = input.schema();
+    let options = Arc::new(session.config_options().clone());
+    let mut exprs = Vec::new();
+    for (place, field) in below.fields().iter().enumerate() {
+        let column: Arc<dyn PhysicalExpr> = Arc::new(PlanColumn::new(field.name(), place));
+        let expr = match is_message(field.data_type()) {
+            true => {
+                let args = vec![column, lit("headers")];
+                let member = ScalarFunctionExpr::try_new(get_field(), args, &below, Arc::clone(&options))?;
+                Arc::new(member) as Arc<dyn PhysicalExpr>
+            }
+            false => column,
+        };
+        exprs.push(ProjectionExpr::new(expr, field.name()));
+    }
+    let projection = ProjectionExec::try_new(exprs, Arc::clone(input))?;
+    Ok(input.try_swapping_with_projection(&projection)?.unwrap_or_else(|| Arc::new(projection)))
+}
+
 /// The order of rows in every file.
 fn sort_order() -> Result<LexOrdering> {
     let keys = SORT_KEY
@@ -194,89 +400,4 @@ fn sort_order() -> Result<LexOrdering> {
         .map(|name| Ok(PhysicalSortExpr::new(col(name, &schema())?, SORT_OPTIONS)))
         .collect::<Result<Vec<_>>>()?;
     LexOrdering::new(keys).ok_or_else(|| datafusion::error::DataFusionError::Internal("no sort key".to_owned()))
-}
-
-/// Rows, bytes and time range of the files: enough to answer `count(*)`, `min(created_at)` and `max(created_at)` unread.
-fn statistics(files: &[Arc<DataFile>], schema: &SchemaRef) -> Statistics {
-    let mut statistics = Statistics::new_unknown(schema);
-    let rows: u64 = files.iter().map(|file| file.rows).sum();
-    statistics.num_rows = usize::try_from(rows).map_or(Precision::Absent, Precision::Exact);
-    let bytes: u64 = files.iter().map(|file| file.bytes).sum();
-    statistics.total_byte_size = usize::try_from(bytes).map_or(Precision::Absent, Precision::Inexact);
-    // Bounds that another program wrote may be rounded: they prune, but they are no answer.
-    let ours = |file: &DataFile| crate::store::parse_data_path(&file.path).is_some_and(|path| path.uuid.is_some());
-    let known = files.iter().all(|file| file.min_created_at > i64::MIN && file.max_created_at < i64::MAX && ours(file));
-    let times =
-        (files.iter().map(|file| file.min_created_at).min(), files.iter().map(|file| file.max_created_at).max());
-    if let (true, (Some(min), Some(max)), Ok(place)) = (known, times, schema.index_of("created_at")) {
-        let exactly = |micros| Precision::Exact(ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
-        statistics.column_statistics[place] = ColumnStatistics {
-            min_value: exactly(min),
-            max_value: exactly(max),
-            null_count: Precision::Exact(0),
-            ..ColumnStatistics::new_unknown()
-        };
-    }
-    statistics
-}
-
-/// What the index knows of each file, in the form that DataFusion's pruning asks for.
-struct FileFacts<'a>(&'a [Arc<DataFile>]);
-
-impl FileFacts<'_> {
-    fn texts<'a>(&'a self, value: impl Fn(&'a DataFile) -> Option<&'a str>) -> ArrayRef {
-        Arc::new(self.0.iter().map(|file| value(file)).collect::<StringArray>())
-    }
-
-    fn times(&self, value: impl Fn(&DataFile) -> i64) -> ArrayRef {
-        let times =
-            self.0.iter().map(|file| Some(value(file)).filter(|micros| *micros != i64::MIN && *micros != i64::MAX));
-        Arc::new(times.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
-    }
-
-    fn partition(&self, column: &Column) -> Option<ArrayRef> {
-        match column.name.as_str() {
-            RETENTION_DAYS => {
-                Some(Arc::new(self.0.iter().map(|file| Some(file.retention_days)).collect::<Int32Array>()))
-            }
-            DATE => Some(Arc::new(self.0.iter().map(|file| Some(file.date)).collect::<Date32Array>())),
-            _ => None,
-        }
-    }
-}
-
-impl PruningStatistics for FileFacts<'_> {
-    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
-        match column.name.as_str() {
-            "created_at" => Some(self.times(|file| file.min_created_at)),
-            "organisation_id" => Some(self.texts(|file| file.min_organisation.as_deref())),
-            "id" => Some(self.texts(|file| file.min_id.as_deref())),
-            _ => self.partition(column),
-        }
-    }
-
-    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
-        match column.name.as_str() {
-            "created_at" => Some(self.times(|file| file.max_created_at)),
-            "organisation_id" => Some(self.texts(|file| file.max_organisation.as_deref())),
-            "id" => Some(self.texts(|file| file.max_id.as_deref())),
-            _ => self.partition(column),
-        }
-    }
-
-    fn num_containers(&self) -> usize {
-        self.0.len()
-    }
-
-    fn null_counts(&self, _column: &Column) -> Option<ArrayRef> {
-        None
-    }
-
-    fn row_counts(&self) -> Option<ArrayRef> {
-        Some(Arc::new(self.0.iter().map(|file| Some(file.rows)).collect::<UInt64Array>()))
-    }
-
-    fn contained(&self, _column: &Column, _values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
-        None
-    }
 }

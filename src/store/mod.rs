@@ -4,14 +4,19 @@
 //! <root>/logs/, <root>/feedback/      Delta tables: retention_days=30/date=2026-11-21/part-<uuid>.parquet, _delta_log/
 //! <root>/catalog.json                 organisations, plans, keys, export jobs
 //! <root>/exports/                     what export jobs wrote
-//! <root>/wal/, <root>/gatelog.lock    on the node's own disk only
-//! <root>/.staging/                    on disk only: files being written, before they get their name
+//! <root>/usage/, <root>/upkeep.json   what each node counted; the upkeep jobs and who does them
+//! <root>/wal/, <root>/gatelog.lock    of a folder: the write-ahead log, and the lock of the one who writes
+//! <root>/.staging/                    of a folder: files being written, before they get their name
+//! gatelog-wal/                        of a bucket, on the node's own disk: the log, its lock, cache/
 //! ```
 //!
 //! Everything above takes `Arc<dyn ObjectStore>`, and a path inside it is absolute (for a disk: from the file system's
-//! root), because that is how the Delta kernel turns a table's URL into paths. On a disk the object store is
-//! [`durable::Durable`]: what it reports as written survives a power cut.
+//! root, for a bucket: from its own), because that is how the Delta kernel turns a table's URL into paths. On a disk
+//! the object store is [`durable::Durable`]: what it reports as written survives a power cut. Of a bucket it is a
+//! [`bucket::Bucket`] and, for the node that writes, a [`cache::DiskCache`] over it.
 
+pub mod bucket;
+pub mod cache;
 pub mod durable;
 
 use std::path::PathBuf;
@@ -23,13 +28,20 @@ use object_store::path::Path;
 use url::Url;
 use uuid::Uuid;
 
+use crate::config::Config;
 use crate::error::{Error, Result};
+use bucket::Bucket;
+use cache::{Blocks, DiskCache};
 use durable::Durable;
+
+pub use cache::CacheStats;
 
 /// Name of the table of gateway calls.
 pub const LOGS: &str = "logs";
 /// Name of the table of feedback on them.
 pub const FEEDBACK: &str = "feedback";
+/// Folder of the log beside a bucket, in the working directory, where the setting says nothing else.
+const BUCKET_WAL: &str = "gatelog-wal";
 
 /// An object store and the place in it where the state of one gatelog is kept.
 #[derive(Clone, Debug)]
@@ -38,15 +50,35 @@ pub struct Store {
     root: Url,
     prefix: Path,
     local: Option<PathBuf>,
+    wal: Option<PathBuf>,
+    bucket: Option<Arc<Bucket>>,
+    cache: Option<Arc<Blocks>>,
 }
 
+/// What a location names.
+enum Place {
+    Folder(PathBuf),
+    Bucket(Url),
+}
+
+/// Keeps others from changing the catalog until it is dropped.
+#[derive(Debug)]
+pub struct CatalogLock(#[expect(dead_code, reason = "the lock goes with the file")] Option<std::fs::File>);
+
 impl Store {
-    /// Opens a folder, given as a bare path or a `file:///` URL. With `create` a missing folder is made.
-    pub fn open(location: &str, create: bool) -> Result<Self> {
-        let named = folder_of(location)?;
+    /// Opens the place that a configuration names as `data`: a folder, given as a bare path or a `file:///` URL, or a
+    /// bucket, `s3://bucket/prefix`. With `create`, which is for the one who writes, a missing folder is made, and what
+    /// is read from a bucket is cached on disk. Sends nothing to a bucket: see [`Store::check`].
+    pub fn open(config: &Config, create: bool) -> Result<Self> {
+        match place_of(&config.data)? {
+            Place::Folder(named) => Self::open_folder(config, &named, create),
+            Place::Bucket(root) => Self::open_bucket(config, root, create),
+        }
+    }
+
+    fn open_folder(config: &Config, named: &std::path::Path, create: bool) -> Result<Self> {
         if create {
-            durable::create_folder(&named)
-                .map_err(|e| Error::storage(format!("cannot create folder `{}`", named.display())).with_source(e))?;
+            make_folder(named)?;
         }
         let folder = named.canonicalize().map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Error::not_found(format!("no folder `{}`", named.display())),
@@ -58,8 +90,41 @@ impl Store {
         let root = Url::from_directory_path(&folder)
             .map_err(|()| Error::invalid(format!("folder `{}` has no URL", folder.display())))?;
         let mut store = Self::with(Arc::new(Durable::new(&folder)), root)?;
+        let own = (!config.wal.is_empty()).then(|| PathBuf::from(&config.wal));
+        store.wal = Some(own.unwrap_or_else(|| folder.join("wal")));
         store.local = Some(folder);
         Ok(store)
+    }
+
+    fn open_bucket(config: &Config, root: Url, create: bool) -> Result<Self> {
+        let bucket = Arc::new(Bucket::new(&root, config)?);
+        let named = if config.wal.is_empty() { BUCKET_WAL } else { &config.wal };
+        let wal = std::path::absolute(named)
+            .map_err(|e| Error::invalid(format!("setting `wal` is `{named}`, which is no path")).with_source(e))?;
+        if create {
+            make_folder(&wal)?;
+        }
+        let mut store = Self::with(Arc::clone(&bucket) as Arc<dyn ObjectStore>, root)?;
+        // Two processes would each take the whole cache for their own, so only the holder of the log's lock has one.
+        if create && config.disk_cache_bytes > 0 {
+            let place = format!("{bucket}");
+            let cached =
+                DiskCache::new(Arc::clone(&store.object_store), wal.join("cache"), &place, config.disk_cache_bytes);
+            store.cache = Some(Arc::clone(cached.blocks()));
+            store.object_store = Arc::new(cached);
+        }
+        store.bucket = Some(bucket);
+        store.wal = Some(wal);
+        Ok(store)
+    }
+
+    /// Asks a bucket once whether it answers and takes the key, so that a wrong setting is told at the start and by
+    /// name. Nothing to ask of a folder.
+    pub async fn check(&self) -> Result<()> {
+        match &self.bucket {
+            Some(bucket) => bucket.check(&self.prefix).await,
+            None => Ok(()),
+        }
     }
 
     /// Takes an object store as it is; `root` is where in it the layout begins, such as `memory:///`.
@@ -69,7 +134,7 @@ impl Store {
         }
         let prefix = Path::from_url_path(root.path())
             .map_err(|e| Error::invalid(format!("`{root}` is no place in an object store")).with_source(e))?;
-        Ok(Self { object_store, root, prefix, local: None })
+        Ok(Self { object_store, root, prefix, local: None, wal: None, bucket: None, cache: None })
     }
 
     /// The object store; its paths are absolute.
@@ -82,9 +147,24 @@ impl Store {
         &self.root
     }
 
+    /// Where the layout begins, as a path in the object store.
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
     /// The folder on this node's disk, if the store is one.
     pub fn folder(&self) -> Option<&std::path::Path> {
         self.local.as_deref()
+    }
+
+    /// Whether other nodes may write here too: true of everything but a folder, whose lock lets one in.
+    pub fn is_shared(&self) -> bool {
+        self.local.is_none()
+    }
+
+    /// Figures of the disk cache; none if there is none.
+    pub fn cache_stats(&self) -> Option<CacheStats> {
+        self.cache.as_ref().map(|blocks| blocks.stats())
     }
 
     /// URL of a table; ends with `/`.
@@ -101,9 +181,7 @@ impl Store {
 
     /// Makes the folder of a table if the store is a disk: the kernel takes no URL of a folder that is not there.
     pub fn create_table_folder(&self, table: &str) -> Result<()> {
-        let Some(folder) = self.local.as_ref().map(|folder| folder.join(table)) else { return Ok(()) };
-        durable::create_folder(&folder)
-            .map_err(|e| Error::storage(format!("cannot create folder `{}`", folder.display())).with_source(e))
+        self.local.as_ref().map_or(Ok(()), |folder| make_folder(&folder.join(table)))
     }
 
     /// Path of the catalog.
@@ -121,14 +199,49 @@ impl Store {
         self.exports_path().join(name)
     }
 
-    /// Folder of the write-ahead log; none if the store is no disk of this node.
+    /// Folder of the write-ahead log, on this node's disk; none if the store was handed in.
     pub fn wal_folder(&self) -> Option<PathBuf> {
-        self.local.as_ref().map(|folder| folder.join("wal"))
+        self.wal.clone()
     }
 
-    /// The file whose lock says who may write; none if the store is no disk of this node.
+    /// Waits until nobody else on this disk changes the catalog, and keeps others from it; nothing to wait for in a
+    /// bucket, where a conditional put decides.
+    pub async fn lock_catalog(&self) -> Result<CatalogLock> {
+        let Some(path) = self.local.as_ref().map(|folder| folder.join("catalog.lock")) else {
+            return Ok(CatalogLock(None));
+        };
+        let failed = |path: &std::path::Path, cause| {
+            Error::storage(format!("cannot lock `{}`", path.display())).with_source(cause)
+        };
+        let lock = move || {
+            let options = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+            let file = options.map_err(|cause| failed(&path, cause))?;
+            file.lock().map_err(|cause| failed(&path, cause))?;
+            Ok(CatalogLock(Some(file)))
+        };
+        let locked = tokio::task::spawn_blocking(lock).await;
+        locked.map_err(|cause| Error::internal("waiting for the catalog broke off").with_source(cause))?
+    }
+
+    /// Path of what one log's node counted of each organisation's records.
+    pub fn usage_path(&self, wal_id: Uuid) -> Path {
+        self.usage_folder().join(format!("{wal_id}.json"))
+    }
+
+    /// Path below which every node writes what it counted.
+    pub fn usage_folder(&self) -> Path {
+        self.path("usage")
+    }
+
+    /// Path of what is known of the upkeep jobs, and of who does them.
+    pub fn upkeep_path(&self) -> Path {
+        self.path("upkeep.json")
+    }
+
+    /// The file whose lock says who may write: in a folder that is the data's, beside a bucket the log's, since others
+    /// may write to the bucket but not to this log. None if the store was handed in.
     pub fn lock_file(&self) -> Option<PathBuf> {
-        self.local.as_ref().map(|folder| folder.join("gatelog.lock"))
+        self.local.as_ref().or(self.wal.as_ref()).map(|folder| folder.join("gatelog.lock"))
     }
 
     /// Removes what a crash left half written. Only the holder of the lock may call it, before it writes.
@@ -144,27 +257,58 @@ impl Store {
     }
 }
 
-fn folder_of(location: &str) -> Result<PathBuf> {
+fn make_folder(folder: &std::path::Path) -> Result<()> {
+    durable::create_folder(folder)
+        .map_err(|e| Error::storage(format!("cannot create folder `{}`", folder.display())).with_source(e))
+}
+
+fn place_of(location: &str) -> Result<Place> {
     let Some((scheme, _)) = location.split_once("://") else {
         if location.is_empty() {
-            return Err(Error::invalid("the location of the data is empty; give a folder"));
+            return Err(Error::invalid("the location of the data is empty; give a folder or `s3://bucket/prefix`"));
         }
         return std::path::absolute(location)
+            .map(Place::Folder)
             .map_err(|e| Error::invalid(format!("`{location}` is no path")).with_source(e));
     };
     match scheme.to_ascii_lowercase().as_str() {
         "file" => Url::parse(location)
             .ok()
             .and_then(|url| url.to_file_path().ok())
+            .map(Place::Folder)
             .ok_or_else(|| Error::invalid(format!("`{location}` names no local folder; write `file:///folder`"))),
-        "s3" | "s3a" => Err(Error::invalid(format!(
-            "`{location}` is a bucket: buckets come in the next version; give a folder or `file:///folder`"
-        ))),
+        "s3" | "s3a" => bucket_url(location).map(Place::Bucket),
         _ => Err(Error::invalid(format!(
-            "scheme `{scheme}` of `{location}` is unknown; give a folder or `file:///folder`"
+            "scheme `{scheme}` of `{location}` is unknown; give a folder, `file:///folder` or `s3://bucket/prefix`"
         ))),
     }
 }
+
+/// The location of a bucket in its one form: `s3://bucket/prefix/`.
+fn bucket_url(location: &str) -> Result<Url> {
+    let rest = location.split_once("://").map_or("", |(_, rest)| rest);
+    if rest.split('/').next().is_some_and(|host| host.contains('@')) {
+        // Not echoed, since a key may stand there.
+        return Err(Error::invalid(
+            "the location of the data names a user or key; write `s3://bucket/prefix`, and the key as \
+             `s3_access_key_id` and `s3_secret_access_key`",
+        ));
+    }
+    let wrong = || Error::invalid(format!("`{location}` names no bucket; write `s3://bucket/prefix`"));
+    let mut url = Url::parse(&format!("s3://{rest}")).map_err(|_| wrong())?;
+    let named = url.host_str().is_some_and(|host| !host.is_empty());
+    if !named || url.port().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong());
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url)
+}
+
+/// What the name of a data file begins with, and that of one which was packed for good.
+const PART: &str = "part-";
+const SEALED: &str = "sealed-";
 
 /// What the path of a data file says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,19 +319,28 @@ pub struct DataPath {
     pub date: i32,
     /// What makes it unique; none in a file that another program wrote.
     pub uuid: Option<Uuid>,
+    /// Whether it was packed for good, when its day was past.
+    pub sealed: bool,
 }
 
-/// Path of a data file, relative to its table. `date` is in days since 1970-01-01.
-pub fn data_path(retention_days: i32, date: i32, uuid: Uuid) -> String {
-    format!("retention_days={retention_days}/date={}/part-{uuid}.parquet", date_text(date))
+/// Path of a data file, relative to its table. `date` is in days since 1970-01-01; `sealed` as in [`DataPath`].
+pub fn data_path(retention_days: i32, date: i32, uuid: Uuid, sealed: bool) -> String {
+    let mark = if sealed { SEALED } else { PART };
+    format!("retention_days={retention_days}/date={}/{mark}{uuid}.parquet", date_text(date))
 }
 
 /// Reads the partition, and where it has one the unique id, from the path of a data file relative to its table.
 pub fn parse_data_path(path: &str) -> Option<DataPath> {
     let (retention_days, rest) = path.strip_prefix("retention_days=")?.split_once('/')?;
     let (date, name) = rest.strip_prefix("date=")?.split_once('/')?;
-    let uuid = name.strip_prefix("part-").and_then(|name| name.strip_suffix(".parquet")).and_then(|id| id.parse().ok());
-    Some(DataPath { retention_days: retention_days.parse().ok()?, date: parse_date(date)?, uuid })
+    let id = |mark| name.strip_prefix(mark)?.strip_suffix(".parquet")?.parse::<Uuid>().ok();
+    let sealed = id(SEALED);
+    Some(DataPath {
+        retention_days: retention_days.parse().ok()?,
+        date: parse_date(date)?,
+        uuid: sealed.or_else(|| id(PART)),
+        sealed: sealed.is_some(),
+    })
 }
 
 /// A day, in days since 1970-01-01, as `2026-11-21`.
@@ -207,42 +360,97 @@ pub fn parse_date(text: &str) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path as FilePath;
+
     use super::*;
     use crate::error::ErrorKind;
+
+    fn open(data: &str, create: bool) -> Result<Store> {
+        Store::open(&Config { data: data.to_owned(), ..Config::default() }, create)
+    }
 
     #[test]
     fn opens_what_exists_and_makes_what_may_be_made() {
         let folder = tempfile::tempdir().unwrap();
         let wanted = folder.path().join("a b/c");
         let text = wanted.to_str().unwrap();
-        assert_eq!(Store::open(text, false).unwrap_err().kind(), ErrorKind::NotFound);
-        let store = Store::open(text, true).unwrap();
+        assert_eq!(open(text, false).unwrap_err().kind(), ErrorKind::NotFound);
+        let store = open(text, true).unwrap();
         assert_eq!(store.folder().unwrap(), wanted.canonicalize().unwrap());
         assert!(store.root().as_str().ends_with("/a%20b/c/"), "{}", store.root());
         assert!(store.catalog_path().as_ref().ends_with("a b/c/catalog.json"));
-        assert_eq!(Store::open(store.root().as_str(), false).unwrap().root(), store.root());
-        assert!(store.wal_folder().unwrap().ends_with("wal"));
+        assert_eq!(open(store.root().as_str(), false).unwrap().root(), store.root());
+        assert!(store.wal_folder().unwrap().ends_with("a b/c/wal"));
+        assert!(store.lock_file().unwrap().ends_with("a b/c/gatelog.lock"));
+        assert!(!store.is_shared() && store.cache_stats().is_none());
+        let config = Config { data: text.to_owned(), wal: "/elsewhere".to_owned(), ..Config::default() };
+        let store = Store::open(&config, true).unwrap();
+        assert_eq!(store.wal_folder().unwrap(), FilePath::new("/elsewhere"));
+        assert!(store.lock_file().unwrap().ends_with("a b/c/gatelog.lock"), "the lock stays with the data");
+    }
+
+    #[test]
+    fn a_bucket_keeps_its_log_here_and_is_not_asked_when_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let wal = folder.path().join("node/log");
+        let config = Config {
+            data: "s3a://my_bucket/a%20b/c".to_owned(),
+            wal: wal.display().to_string(),
+            // Nobody listens there.
+            s3_endpoint: "http://127.0.0.1:1".to_owned(),
+            s3_access_key_id: "id".to_owned(),
+            s3_secret_access_key: crate::config::Secret("hidden".to_owned()),
+            ..Config::default()
+        };
+        let reading = Store::open(&config, false).unwrap();
+        assert!(!wal.exists() && reading.cache_stats().is_none(), "who only reads writes nothing");
+        let store = Store::open(&config, true).unwrap();
+        assert_eq!(store.root().as_str(), "s3://my_bucket/a%20b/c/");
+        assert_eq!(store.table_url(LOGS).unwrap().as_str(), "s3://my_bucket/a%20b/c/logs/");
+        assert_eq!(store.table_path(LOGS).as_ref(), "a b/c/logs");
+        assert_eq!(store.wal_folder().unwrap(), wal);
+        assert_eq!(store.lock_file().unwrap(), wal.join("gatelog.lock"));
+        assert!(store.is_shared() && wal.is_dir() && store.folder().is_none());
+        assert_eq!(store.cache_stats(), Some(CacheStats::default()));
+        let uncached = Store::open(&Config { disk_cache_bytes: 0, ..config.clone() }, true).unwrap();
+        assert_eq!(uncached.cache_stats(), None);
+        store.clean_staging().unwrap();
+        store.create_table_folder(LOGS).unwrap();
+        assert!(!format!("{store:?}").contains("hidden"));
+        let whole = Config { data: "s3://bucket".to_owned(), ..config };
+        assert_eq!(Store::open(&whole, false).unwrap().catalog_path().as_ref(), "catalog.json");
     }
 
     #[test]
     fn refuses_other_places_with_a_reason() {
-        let error = Store::open("s3://bucket/prefix", true).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.message().contains("buckets come in the next version"), "{error}");
-        assert_eq!(Store::open("ftp://host/x", true).unwrap_err().kind(), ErrorKind::Invalid);
-        assert_eq!(Store::open("", true).unwrap_err().kind(), ErrorKind::Invalid);
+        let error = open("ftp://host/x", true).unwrap_err();
+        assert!(error.message().contains("scheme `ftp`"), "{error}");
+        assert_eq!(open("", true).unwrap_err().kind(), ErrorKind::Invalid);
+        for wrong in ["s3://", "s3:///prefix", "s3://bucket:80/x", "s3://bucket/x?region=y"] {
+            let error = open(wrong, true).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains("names no bucket; write `s3://bucket/prefix`"), "{wrong}: {error}");
+        }
+        let error = open("s3://id:hidden@bucket/x", true).unwrap_err();
+        assert!(error.message().contains("s3_access_key_id") && !error.message().contains("hidden"), "{error}");
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(Store::open(file.path().to_str().unwrap(), false).unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(open(file.path().to_str().unwrap(), false).unwrap_err().kind(), ErrorKind::Invalid);
     }
 
     #[test]
     fn data_paths_are_read_as_they_are_made() {
         let uuid = Uuid::from_u128(7);
-        let path = data_path(30, 20_778, uuid);
+        let path = data_path(30, 20_778, uuid, false);
         assert_eq!(path, "retention_days=30/date=2026-11-21/part-00000000-0000-0000-0000-000000000007.parquet");
-        assert_eq!(parse_data_path(&path), Some(DataPath { retention_days: 30, date: 20_778, uuid: Some(uuid) }));
+        let read = DataPath { retention_days: 30, date: 20_778, uuid: Some(uuid), sealed: false };
+        assert_eq!(parse_data_path(&path), Some(read));
+        let path = data_path(30, 20_778, uuid, true);
+        assert!(path.ends_with("/sealed-00000000-0000-0000-0000-000000000007.parquet"), "{path}");
+        assert_eq!(parse_data_path(&path), Some(DataPath { sealed: true, ..read }));
         let foreign = parse_data_path("retention_days=0/date=1969-12-31/part-00000-x.c000.snappy.parquet").unwrap();
-        assert_eq!(foreign, DataPath { retention_days: 0, date: -1, uuid: None });
+        assert_eq!(foreign, DataPath { retention_days: 0, date: -1, uuid: None, sealed: false });
+        let foreign = parse_data_path("retention_days=0/date=1969-12-31/sealed-by-hand.parquet").unwrap();
+        assert_eq!((foreign.uuid, foreign.sealed), (None, false));
         assert_eq!(parse_data_path("date=2026-11-21/part.parquet"), None);
     }
 }

@@ -4,6 +4,10 @@
 //! log or not, or may come to be in it later. After the last two the table is brought to its newest version, and that
 //! version is asked whether the commit is in it; only if not is it tried again. A late entry of an earlier attempt
 //! cannot make a second one: it needs the version that the next attempt takes, and whichever is later loses.
+//!
+//! A writer that slept long enough may find its version free because the log was cleaned, and what it writes there
+//! nobody reads. Entries are deleted from the oldest on, so an attempt counts as committed only if the entry before its
+//! own is still there after it; otherwise it lost a race.
 
 use std::sync::Arc;
 

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use crate::plan::FileFacts;
 use crate::store;
 
 /// One live Parquet file of the table and what its statistics promise. A bound that is not known is the widest there
@@ -44,6 +45,23 @@ impl DataFile {
     /// The partition that the file belongs to, as [`FileIndex`] orders them.
     pub fn partition(&self) -> Partition {
         (self.date, self.retention_days)
+    }
+
+    /// Whether the file was packed for good, when its day was past: its name says so.
+    pub fn is_sealed(&self) -> bool {
+        store::parse_data_path(&self.path).is_some_and(|path| path.sealed)
+    }
+
+    /// What the rules of plans ask of a file.
+    pub fn facts(&self) -> FileFacts<'_> {
+        FileFacts {
+            retention_days: self.retention_days,
+            min_created_at: self.min_created_at,
+            max_created_at: self.max_created_at,
+            min_organisation: self.min_organisation.as_deref(),
+            max_organisation: self.max_organisation.as_deref(),
+            modified_ms: self.modified_ms,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use delta_kernel::schema::StructType;
 use delta_kernel::transaction::create_table::create_table;
 use delta_kernel::transaction::data_layout::DataLayout;
 use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
-use delta_kernel::{KernelError, KernelResult, Snapshot, SnapshotRef};
+use delta_kernel::{Engine as _, KernelError, KernelResult, Snapshot, SnapshotRef};
 use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use object_store::ObjectStore;
@@ -79,6 +79,11 @@ pub fn create(engine: &Engine, url: &Url, columns: &Schema) -> KernelResult<bool
 /// The newest version of the table.
 pub fn snapshot(engine: &Engine, url: &Url) -> KernelResult<SnapshotRef> {
     Snapshot::builder_for(url.as_str()).build(engine)
+}
+
+/// One version of the table, read from the last checkpoint before it.
+pub fn snapshot_at(engine: &Engine, url: &Url, version: u64) -> KernelResult<SnapshotRef> {
+    Snapshot::builder_for(url.as_str()).at_version(version).build(engine)
 }
 
 /// The newest version, from an older one without reading what that one knows.
@@ -166,14 +171,26 @@ pub fn attempt(engine: &Engine, snapshot: &SnapshotRef, commit: &Commit, removed
         transaction.remove_files(FilteredEngineData::with_all_rows_selected(Box::new(ArrowEngineData::new(rows))));
     }
     Ok(match transaction.commit(engine) {
-        Ok(CommitResult::Committed(committed)) => match committed.post_commit_snapshot() {
-            Some(snapshot) => Attempt::Committed(Arc::clone(snapshot)),
-            None => Attempt::Conflict,
+        Ok(CommitResult::Committed(committed)) => match (has_entry(engine, snapshot), committed.post_commit_snapshot())
+        {
+            (Ok(true), Some(snapshot)) => Attempt::Committed(Arc::clone(snapshot)),
+            (Ok(_), _) => Attempt::Conflict,
+            (Err(e), _) => Attempt::Unclear(e),
         },
         Ok(CommitResult::Conflicted(_)) => Attempt::Conflict,
         Ok(CommitResult::Retryable(failed)) => Attempt::Unclear(failed.error),
         Err(e) => Attempt::Unclear(e),
     })
+}
+
+/// Whether the log still has the entry of the version that a snapshot is of.
+fn has_entry(engine: &Engine, snapshot: &Snapshot) -> KernelResult<bool> {
+    let entry = snapshot.table_root().join(&format!("_delta_log/{:020}.json", snapshot.version()))?;
+    match engine.storage_handler().head(&entry).map_err(bare) {
+        Ok(_) => Ok(true),
+        Err(KernelError::FileNotFound(_) | KernelError::ObjectStore(object_store::Error::NotFound { .. })) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 fn operation(name: &str) -> UpdateTableOperation {

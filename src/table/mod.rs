@@ -13,6 +13,7 @@
 //! The kernel's transactions are the truth about who committed what; nothing here is remembered outside the log.
 
 mod actions;
+mod clean;
 mod commit;
 mod index;
 mod kernel;

@@ -26,6 +26,11 @@ fn memory() -> Store {
     over(Arc::new(InMemory::new()))
 }
 
+fn on_disk(folder: &std::path::Path) -> Store {
+    let config = crate::config::Config { data: folder.display().to_string(), ..Default::default() };
+    Store::open(&config, true).unwrap()
+}
+
 fn over(object_store: Arc<dyn ObjectStore>) -> Store {
     Store::with(object_store, Url::parse("memory:///state").unwrap()).unwrap()
 }
@@ -41,7 +46,7 @@ async fn reopen(store: &Store) -> Table {
 fn file(retention_days: i32, date: i32, number: u128) -> DataFile {
     let start = i64::from(date) * 86_400_000_000;
     DataFile {
-        path: data_path(retention_days, date, Uuid::from_u128(number)),
+        path: data_path(retention_days, date, Uuid::from_u128(number), false),
         bytes: 1000 + number as u64,
         rows: 10 + number as u64,
         retention_days,
@@ -234,7 +239,7 @@ async fn an_abandoned_commit_is_whole() {
 #[tokio::test]
 async fn only_what_nobody_needs_is_an_orphan() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path().join("my data").to_str().unwrap(), true).unwrap();
+    let store = on_disk(&folder.path().join("my data"));
     let table = make(&store).await;
     let (live, merged, lost) = (file(30, DAY, 1), file(30, DAY, 2), file(0, DAY, 3));
     for file in [&live, &merged, &lost] {
@@ -265,6 +270,185 @@ async fn only_what_nobody_needs_is_an_orphan() {
     table.remove_objects(&paths).await.unwrap();
     assert_eq!(table.orphans(now + 60_000).await.unwrap(), []);
     assert_eq!(reopen(&store).await.index(), table.index());
+}
+
+/// Names of what the log holds, by version.
+async fn log_names(store: &Store, table: &Table) -> Vec<String> {
+    let log = table.inner.path.clone().join("_delta_log");
+    let objects: Vec<_> = store.object_store().list(Some(&log)).try_collect().await.unwrap();
+    let mut names: Vec<_> = objects.iter().map(|object| object.location.filename().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+fn commit_name(version: u64) -> String {
+    format!("{version:020}.json")
+}
+
+fn checkpoint_name(version: u64) -> String {
+    format!("{version:020}.checkpoint.parquet")
+}
+
+const LATER: i64 = i64::MAX;
+
+#[tokio::test]
+async fn the_log_is_cleaned_up_to_the_last_checkpoint() {
+    let store = memory();
+    let table = make(&store).await;
+    for number in 0..5 {
+        table.commit(append(vec![file(30, DAY, number)], Some(("wal", number as i64)))).await.unwrap();
+    }
+    assert_eq!(table.clean_log(LATER, false).await.unwrap(), [], "no checkpoint, so every entry is needed");
+    table.checkpoint().await.unwrap();
+    table.commit(swap(vec![file(30, DAY, 9)], &[&file(30, DAY, 0)])).await.unwrap();
+    assert_eq!(table.clean_log(0, false).await.unwrap(), [], "all is too new");
+    let names = log_names(&store, &table).await;
+    let would = table.clean_log(LATER, true).await.unwrap();
+    assert_eq!(log_names(&store, &table).await, names, "a dry run");
+    assert_eq!(table.clean_log(LATER, false).await.unwrap(), would);
+    let paths: Vec<_> = would.iter().map(|orphan| orphan.path.clone()).collect();
+    assert_eq!(paths, (0..5).map(|version| format!("_delta_log/{}", commit_name(version))).collect::<Vec<_>>());
+    let left = [checkpoint_name(5), commit_name(5), commit_name(6), "_last_checkpoint".to_owned()];
+    assert_eq!(log_names(&store, &table).await, left);
+    assert_eq!(table.clean_log(LATER, false).await.unwrap(), []);
+    let again = reopen(&store).await;
+    assert_eq!((again.index(), again.commits_since_checkpoint()), (table.index(), 1));
+    for table in [&table, &again] {
+        assert_eq!(table.app_version("wal").await.unwrap(), Some(4), "it is in the checkpoint");
+    }
+    let index = table.commit(append(vec![file(30, DAY, 10)], Some(("wal", 5)))).await.unwrap();
+    assert_eq!(again.refresh().await.unwrap(), index);
+    table.checkpoint().await.unwrap();
+    table.clean_log(LATER, false).await.unwrap();
+    assert_eq!(log_names(&store, &table).await, [checkpoint_name(7), commit_name(7), "_last_checkpoint".to_owned()]);
+    let reopened = reopen(&store).await;
+    assert_eq!((reopened.index(), reopened.app_version("wal").await.unwrap()), (index, Some(5)));
+    assert_eq!(reopened.orphans(LATER).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn versions_that_are_young_enough_can_still_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = on_disk(folder.path());
+    let table = make(&store).await;
+    for number in 0..10 {
+        table.commit(append(vec![file(30, DAY, number)], None)).await.unwrap();
+        if [2, 5, 8].contains(&number) {
+            table.checkpoint().await.unwrap();
+        }
+    }
+    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let log = folder.path().join("logs/_delta_log");
+    for version in 0..8 {
+        std::fs::File::options()
+            .write(true)
+            .open(log.join(commit_name(version)))
+            .unwrap()
+            .set_modified(hour_ago)
+            .unwrap();
+    }
+    let now = chrono::Utc::now().timestamp_millis();
+    // Checkpoints are at 3, 6 and 9; version 8 is young, and is read through checkpoint 6.
+    table.clean_log(now - 60_000, false).await.unwrap();
+    let commits = (6..=10).map(commit_name);
+    let mut left: Vec<_> =
+        commits.chain([checkpoint_name(6), checkpoint_name(9), "_last_checkpoint".to_owned()]).collect();
+    left.sort();
+    assert_eq!(log_names(&store, &table).await, left);
+    assert_eq!(reopen(&store).await.index(), table.index());
+}
+
+#[tokio::test]
+async fn a_clean_up_that_was_interrupted_leaves_a_log_without_holes() {
+    for deletes in 0..7 {
+        let faulty = Arc::new(Faulty::default());
+        let store = over(Arc::clone(&faulty) as _);
+        let table = make(&store).await;
+        for number in 0..6 {
+            table.commit(append(vec![file(30, DAY, number)], Some(("wal", number as i64)))).await.unwrap();
+            if number == 2 {
+                table.checkpoint().await.unwrap();
+            }
+        }
+        table.checkpoint().await.unwrap();
+        *faulty.deletes.lock() = Some(deletes);
+        assert_eq!(table.clean_log(LATER, false).await.unwrap_err().kind(), ErrorKind::Storage);
+        let names = log_names(&store, &table).await;
+        assert_eq!(names.len(), 10 - deletes, "{names:?}");
+        let commits: Vec<u64> = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
+        assert!(commits.is_sorted_by(|a, b| a + 1 == *b) && commits.last() == Some(&6), "{commits:?}");
+        for table in [&table, &reopen(&store).await] {
+            assert_eq!(table.app_version("wal").await.unwrap(), Some(5));
+            assert_eq!((table.index().len(), table.index().version), (6, 6));
+        }
+        *faulty.deletes.lock() = None;
+        assert_eq!(table.clean_log(LATER, false).await.unwrap().len(), 7 - deletes);
+        assert_eq!(reopen(&store).await.index(), table.index());
+    }
+}
+
+#[tokio::test]
+async fn another_writer_goes_on_after_the_log_was_cleaned() {
+    let store = memory();
+    let (table, other, idle) = (make(&store).await, make(&store).await, make(&store).await);
+    for number in 0..6 {
+        table.commit(append(vec![file(30, DAY, number)], Some(("a", number as i64)))).await.unwrap();
+        if number == 2 {
+            other.commit(append(vec![file(0, DAY, 50)], Some(("b", 7)))).await.unwrap();
+        }
+    }
+    table.checkpoint().await.unwrap();
+    assert!(!table.clean_log(LATER, false).await.unwrap().is_empty());
+    let index = other.commit(append(vec![file(0, DAY, 51)], Some(("b", 8)))).await.unwrap();
+    assert_eq!(other.app_version("a").await.unwrap(), Some(5));
+    assert_eq!(idle.refresh().await.unwrap(), index);
+    assert_eq!(idle.app_version("b").await.unwrap(), Some(8));
+    assert_eq!(table.refresh().await.unwrap(), index);
+    assert_eq!(reopen(&store).await.index(), index);
+}
+
+#[tokio::test]
+async fn a_log_whose_checkpoint_is_not_what_was_committed_is_not_cleaned() {
+    let store = memory();
+    let table = make(&store).await;
+    table.commit(append(vec![file(30, DAY, 1)], None)).await.unwrap();
+    let checkpoint = |version| table.inner.path.clone().join("_delta_log").join(checkpoint_name(version));
+    table.checkpoint().await.unwrap();
+    let other = store.object_store().get(&checkpoint(1)).await.unwrap().bytes().await.unwrap();
+    table.commit(append(vec![file(30, DAY, 2)], None)).await.unwrap();
+    table.checkpoint().await.unwrap();
+    store.object_store().put(&checkpoint(2), other.into()).await.unwrap();
+    let names = log_names(&store, &table).await;
+    let error = table.clean_log(LATER, false).await.unwrap_err();
+    assert!(error.message().contains("nothing was deleted"), "{error}");
+    assert_eq!(log_names(&store, &table).await, names);
+}
+
+#[tokio::test]
+async fn half_a_checkpoint_does_not_count_and_foreign_objects_stay() {
+    let store = memory();
+    let table = make(&store).await;
+    for number in 0..4 {
+        table.commit(append(vec![file(30, DAY, number)], None)).await.unwrap();
+    }
+    let put = async |name: &str, text: &'static str| {
+        let path = table.inner.path.clone().join("_delta_log").parts().chain(Path::from(name).parts()).collect();
+        store.object_store().put(&path, text.into()).await.unwrap();
+    };
+    put("00000000000000000003.checkpoint.0000000001.0000000002.parquet", "half").await;
+    put("_last_checkpoint", r#"{"version":3,"size":1}"#).await;
+    assert_eq!(table.clean_log(LATER, false).await.unwrap(), []);
+    table.checkpoint().await.unwrap();
+    put("00000000000000000002.crc", "{}").await;
+    put("00000000000000000001.00000000000000000003.compacted.json", "{}").await;
+    put("00000000000000000001.notes", "mine").await;
+    put("_sidecars/00000000000000000001.json", "{}").await;
+    let gone = table.clean_log(LATER, false).await.unwrap();
+    assert_eq!(gone.len(), 7, "{gone:?}");
+    let left = log_names(&store, &table).await;
+    let kept = ["00000000000000000001.json", "00000000000000000001.notes"].map(str::to_owned);
+    assert_eq!(left[..2], kept, "the one of the sidecars");
+    assert_eq!(left[2..], [checkpoint_name(4), commit_name(4), "_last_checkpoint".to_owned()]);
 }
 
 #[tokio::test]
@@ -327,7 +511,7 @@ async fn other_writers_statistics_are_read_with_care() {
 async fn commit_cost_does_not_grow_with_files() {
     for files in [100, 5000] {
         let folder = tempfile::tempdir().unwrap();
-        for store in [memory(), Store::open(folder.path().to_str().unwrap(), true).unwrap()] {
+        for store in [memory(), on_disk(folder.path())] {
             let table = make(&store).await;
             let many = (0..files).map(|number| file(30, DAY - (number % 50) as i32, number)).collect();
             table.commit(append(many, None)).await.unwrap();
@@ -372,6 +556,8 @@ enum Fault {
 struct Faulty {
     inner: InMemory,
     fault: Mutex<Option<Fault>>,
+    /// Deletes that succeed before all others fail; none = all succeed.
+    deletes: Mutex<Option<usize>>,
 }
 
 impl fmt::Display for Faulty {
@@ -419,7 +605,16 @@ impl ObjectStore for Faulty {
         &self,
         paths: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(paths)
+        match &mut *self.deletes.lock() {
+            Some(0) => {
+                let failed = object_store::Error::Generic { store: "Faulty", source: "connection reset".into() };
+                futures::stream::iter([Err(failed)]).boxed()
+            }
+            left => {
+                *left = left.map(|left| left - 1);
+                self.inner.delete_stream(paths)
+            }
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {

@@ -109,7 +109,7 @@ impl Table {
         Ok(paths)
     }
 
-    fn orphan(&self, object: &ObjectMeta) -> Option<Orphan> {
+    pub(super) fn orphan(&self, object: &ObjectMeta) -> Option<Orphan> {
         let parts: Vec<_> = object.location.prefix_match(&self.inner.path)?.collect();
         let path = parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/");
         Some(Orphan { path, bytes: object.size })

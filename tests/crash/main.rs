@@ -11,6 +11,11 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod nodes;
+mod quota;
+#[path = "../it/weed.rs"]
+mod weed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -37,20 +42,25 @@ struct Server {
 }
 
 impl Server {
-    #[expect(clippy::zombie_processes, reason = "`kill` waits, and a test that panics before it ends the process")]
+    /// Starts a server on the data folder below `folder`.
     async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[("GATELOG_DATA", folder.join("data").display().to_string())]).await
+    }
+
+    /// Starts a server with settings of its own; `folder` is where it says its address.
+    #[expect(clippy::zombie_processes, reason = "`kill` waits, and a test that panics before it ends the process")]
+    async fn start_with(folder: &Path, settings: &[(&str, String)]) -> Self {
         let address_file = folder.join("address");
         let _ = std::fs::remove_file(&address_file);
         let process = Command::new(env!("CARGO_BIN_EXE_gatelog"))
-            .args(["--quiet", "--data"])
-            .arg(folder.join("data"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--address-file"])
+            .args(["--quiet", "serve", "--listen", "127.0.0.1:0", "--address-file"])
             .arg(&address_file)
             .env("GATELOG_ADMIN_KEY", KEY)
             .env("GATELOG_FLUSH_BYTES", "64KiB")
             .env("GATELOG_FLUSH_SECONDS", "1")
-            .env("GATELOG_COMPACT_SECONDS", "1")
+            .env("GATELOG_COMPACT_SCHEDULE", "1s")
             .env("GATELOG_CHECKPOINT_COMMITS", "10")
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

@@ -14,7 +14,7 @@ pub(crate) fn config(folder: &TempDir) -> Config {
     Config {
         data: folder.path().join("data").display().to_string(),
         flush_seconds: 3600,
-        compact_seconds: 0,
+        compact_schedule: gatelog::config::Schedule::never(),
         ..Config::default()
     }
 }
@@ -45,7 +45,11 @@ async fn exported(reader: &Reader, request: &ExportRequest) -> String {
 #[tokio::test]
 async fn a_row_is_there_right_after_its_ack_also_while_flushes_and_merges_commit() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { flush_bytes: 64 << 10, compact_seconds: 1, ..config(&folder) };
+    let config = Config {
+        flush_bytes: 64 << 10,
+        compact_schedule: gatelog::config::Schedule::every_seconds(1),
+        ..config(&folder)
+    };
     let engine = Engine::open(config).await.unwrap();
     let trials: usize = std::env::var("GATELOG_TEST_TRIALS").map_or(400, |text| text.parse().unwrap());
     for trial in 0..trials {

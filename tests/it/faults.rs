@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use gatelog::config::Schedule;
 use gatelog::engine::Parts;
 use gatelog::store::Store;
 use gatelog::wal::LogFile;
@@ -96,7 +97,13 @@ fn parts(store: Arc<dyn ObjectStore>, log: &FilePath) -> Parts {
 }
 
 fn quiet() -> Config {
-    Config { flush_seconds: 3600, compact_seconds: 0, vacuum_seconds: 0, append_wait_ms: 200, ..Config::default() }
+    Config {
+        flush_seconds: 3600,
+        compact_schedule: Schedule::never(),
+        vacuum_schedule: Schedule::never(),
+        append_wait_ms: 200,
+        ..Config::default()
+    }
 }
 
 /// Appends, flushes and merges until something fails; answers the ids that were acked.

@@ -7,8 +7,16 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod access;
+mod catalog;
 mod cli;
+mod copy;
 mod engine;
 mod faults;
 mod http;
+mod isolation;
 mod layers;
+mod plans;
+mod requests;
+mod s3;
+mod weed;

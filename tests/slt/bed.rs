@@ -1,7 +1,8 @@
 //! The three engines that hold the fixture, each in its own way.
 
-use gatelog::config::Config;
-use gatelog::engine::{Engine, Job};
+use chrono::{DateTime, Utc};
+use gatelog::config::{Config, Plans, Schedule};
+use gatelog::engine::{Engine, Job, Organisation, Parts};
 use gatelog::record::{Record, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -58,13 +59,37 @@ async fn open(mode: Mode) -> Result<(Engine, TempDir), String> {
         data: folder.path().to_string_lossy().into_owned(),
         // Nothing moves by itself: each mode is what it says for as long as the tests run.
         flush_seconds: 86_400,
-        compact_seconds: 0,
-        vacuum_seconds: 0,
+        expire_schedule: Schedule::never(),
+        compact_schedule: Schedule::never(),
+        vacuum_schedule: Schedule::never(),
+        plans: Plans::parse(PLANS).map_err(|error| error.chain())?,
         ..Config::default()
     };
-    let engine = Engine::open(config).await.map_err(|error| error.chain())?;
+    let engine = Engine::open_with(config, Parts { now, ..Parts::default() }).await.map_err(|error| error.chain())?;
+    agree(&engine).await?;
     fill(&engine, mode).await?;
     Ok((engine, folder))
+}
+
+/// A plan with figures as small as the fixture.
+const PLANS: &str = "[team]\nretention_days = 30\nincluded = 5\nover = 'bill'\nblock_records = 4\nblock_cents = 250\n";
+
+/// The engine's clock: the day after the newest record.
+fn now() -> DateTime<Utc> {
+    DateTime::parse_from_rfc3339("2025-11-03T12:00:00Z").expect("a time").to_utc()
+}
+
+/// The organisations of the fixture, and one that sent nothing.
+async fn agree(engine: &Engine) -> Result<(), String> {
+    for (id, plan, retention_days) in
+        [("acme", "team", None), ("globex", "enterprise", Some(90)), ("idle", "developer", None)]
+    {
+        let new = Organisation { name: Some(id.to_uppercase()), retention_days, ..Organisation::new(plan, now()) };
+        let created = engine.catalog().change(|document| document.create_organisation(id, new.clone(), 0).map(|_| ()));
+        created.await.map_err(|error| error.chain())?;
+    }
+    engine.catalog_changed();
+    Ok(())
 }
 
 async fn fill(engine: &Engine, mode: Mode) -> Result<(), String> {

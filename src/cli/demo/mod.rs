@@ -89,7 +89,7 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
     let engine = context.open_writer("name another folder with `--data`").await?;
     fill(&context, &engine, plan).await?;
     let Some(listener) = listener else {
-        let key = engine.fresh_admin_key();
+        let key = engine.ensure_admin_key().await?;
         engine.close().await?;
         invite(&context, None, key.as_deref());
         return Ok(Done::Fine);

@@ -23,7 +23,7 @@ use super::exit::Done;
 use super::export::rate;
 use super::output::{Sink, Watch, say};
 use super::progress::{Progress, Unit, bytes, thousands};
-use super::settings::{Context, tell_fresh_key};
+use super::settings::Context;
 use crate::engine::{Engine, Receipt};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ingest::{Rejection, Shape};
@@ -77,7 +77,6 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let instead = "send the file to that server instead: \
                    curl -H \"x-portkey-api-key: $GATELOG_KEY\" --data-binary @FILE http://ADDRESS/v1/ingest";
     let engine = context.open_writer(instead).await?;
-    tell_fresh_key(&engine);
     let names = inputs.iter().map(|input| input.name.clone()).collect();
     let progress = Progress::start("import", Unit::Bytes, total, context.quiet);
     let mut account = Account::new(names, rejects, progress);

@@ -5,8 +5,14 @@
 //! the setting; nothing is repaired silently. The file does not read argv, the environment or the disk by itself: what was
 //! found there is handed in.
 
+mod plans;
+mod schedule;
+
 use std::collections::BTreeMap;
 use std::fmt;
+
+pub use plans::{MOST_DAYS, Over, Plan, Plans};
+pub use schedule::Schedule;
 
 use crate::error::{Error, Result};
 
@@ -89,7 +95,18 @@ settings! {
     listen: String = "127.0.0.1:8080".to_owned(), "address:port", "where the server listens; port 0 takes a free one";
     admin_key: Secret = Secret::default(), "text", "the admin key; without it the first start makes one and prints it once";
     threads: u64 = 0, "threads, 0 = one a core", "threads that work on queries, flushes and compactions";
-    retention_days: u64 = 0, "days, 0 = for ever", "retention class that new records are stored under; this version only files them by it and deletes nothing";
+    retention_days: u64 = 0, "days, 0 = for ever", "how long records of organisations without a plan are kept";
+    plans: Plans = Plans::default(), "table of plans", "own plans, beside developer, production and enterprise; see `[plans.NAME]` in the README";
+    wal: String = String::new(), "path", "folder of the write-ahead log, on a disk of this node; default: `wal` in the data folder, `gatelog-wal` for a bucket";
+    s3_endpoint: String = String::new(), "URL", "S3 endpoint; default: AWS_ENDPOINT_URL, else Amazon's";
+    s3_region: String = String::new(), "name", "S3 region; default: AWS_REGION, else us-east-1";
+    s3_access_key_id: String = String::new(), "text", "S3 key; default: AWS_ACCESS_KEY_ID, else the role of the machine";
+    s3_secret_access_key: Secret = Secret::default(), "text", "S3 secret; default: AWS_SECRET_ACCESS_KEY";
+    s3_session_token: Secret = Secret::default(), "text", "S3 session token; default: AWS_SESSION_TOKEN";
+    s3_path_style: bool = true, "true or false", "whether the bucket is named in the path (most S3 servers) or in the host name";
+    disk_cache_bytes: u64 = 1024 * MIB, "bytes, 0 = none", "disk space for parts of files read from a bucket";
+    refresh_seconds: u64 = 2, "seconds", "how often changes that other nodes, or the command line, made are looked for";
+    lease_seconds: u64 = 60, "seconds", "upkeep of a bucket passes to another node when the one that does it was silent so long";
     memtable_bytes: u64 = 192 * MIB, "bytes", "acked rows not yet in a table file; when full, writers wait, then are refused";
     append_wait_ms: u64 = 5_000, "ms", "how long a writer waits for room before it is refused with 429";
     flush_bytes: u64 = 32 * MIB, "bytes", "rows in memory that start a flush";
@@ -102,12 +119,17 @@ settings! {
     query_max_rows: u64 = 1_000_000, "rows, 0 = no limit", "most rows that one query may return; exports have no limit";
     query_concurrency: u64 = 8, "queries", "queries that run at once; more wait";
     cache_bytes: u64 = 64 * MIB, "bytes", "Parquet footers kept in memory";
-    zstd_level: u64 = 3, "zstd level 1 to 22", "compression of compacted files; flushes use level 1";
-    compact_seconds: u64 = 60, "seconds, 0 = never", "how often small files are looked for";
+    zstd_level: u64 = 3, "zstd level 1 to 22", "compression of files that were joined; flushes use level 1";
+    sealed_zstd_level: u64 = 6, "zstd level 1 to 22", "compression of a past day, when it is packed for good";
+    compact_schedule: Schedule = Schedule::every_seconds(60), "schedule", "when small files are joined and past days packed";
+    expire_schedule: Schedule = Schedule::every_seconds(600), "schedule", "when records past their retention, or deleted on request, leave the files";
     compact_target_bytes: u64 = 512 * MIB, "bytes", "size that compaction makes files grow to";
-    vacuum_seconds: u64 = 3_600, "seconds, 0 = never", "how often files that no version names are deleted";
+    vacuum_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "when files that no version names are deleted";
     vacuum_grace_seconds: u64 = 3_600, "seconds", "how long a replaced file stays for readers that still hold it";
+    checkpoint_schedule: Schedule = Schedule::every_seconds(5), "schedule", "when it is looked whether a checkpoint of the Delta log is due";
     checkpoint_commits: u64 = 100, "commits", "commits to the Delta log between two checkpoints";
+    clean_log_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "when entries of the Delta log before the last checkpoint are deleted";
+    clean_log_seconds: u64 = 86_400, "seconds", "how long such entries stay, for readers of older versions";
 }
 
 /// Where a setting's value came from, weakest first.
@@ -166,7 +188,7 @@ impl Layers {
             let name = variable.trim_start_matches("GATELOG_").to_ascii_lowercase();
             if SETTINGS.iter().any(|setting| setting.name == name) {
                 effective.put(&name, value, Origin::Environment, || format!("`{variable}`"))?;
-            } else if !OTHER_VARIABLES.contains(&variable.as_str()) {
+            } else if !OTHER_VARIABLES.contains(&variable.as_str()) && !variable.starts_with(TEST_VARIABLES) {
                 return Err(Error::invalid(format!("environment variable `{variable}` is unknown; {}", known())));
             }
         }
@@ -187,6 +209,8 @@ impl Layers {
                 let text = match value {
                     toml::Value::String(text) => text,
                     toml::Value::Integer(number) => number.to_string(),
+                    toml::Value::Boolean(value) => value.to_string(),
+                    toml::Value::Table(table) if name == "plans" => table.to_string(),
                     other => {
                         let found = other.type_str();
                         let expected =
@@ -200,6 +224,8 @@ impl Layers {
     }
 }
 
+/// Variables that our tests read begin so; a server that a test starts inherits them.
+const TEST_VARIABLES: &str = "GATELOG_TEST_";
 /// Variables of ours that are not settings of [`Config`].
 const OTHER_VARIABLES: &[&str] = &["GATELOG_CONFIG", "GATELOG_LOG", "GATELOG_KEY", "GATELOG_URL"];
 
@@ -236,10 +262,14 @@ impl Config {
         at_least("query_concurrency", self.query_concurrency, 1)?;
         at_least("checkpoint_commits", self.checkpoint_commits, 1)?;
         at_least("max_record_bytes", self.max_record_bytes, 1 << 10)?;
-        if !(1..=22).contains(&self.zstd_level) {
-            return Err(Error::invalid(format!("setting `zstd_level` is {}; expected 1 to 22", self.zstd_level)));
+        at_least("refresh_seconds", self.refresh_seconds, 1)?;
+        at_least("lease_seconds", self.lease_seconds, 5)?;
+        for (name, level) in [("zstd_level", self.zstd_level), ("sealed_zstd_level", self.sealed_zstd_level)] {
+            if !(1..=22).contains(&level) {
+                return Err(Error::invalid(format!("setting `{name}` is {level}; expected 1 to 22")));
+            }
         }
-        if self.retention_days > 36_500 {
+        if self.retention_days > MOST_DAYS.unsigned_abs().into() {
             let days = self.retention_days;
             return Err(Error::invalid(format!("setting `retention_days` is {days}; expected 0 (for ever) to 36500")));
         }
@@ -255,37 +285,63 @@ impl Config {
 
 /// A value from its text; sizes take the suffixes KiB, MiB and GiB.
 fn parse<T: Value>(name: &str, text: &str, unit: &str) -> Result<T> {
-    T::from_text(text.trim()).ok_or_else(|| Error::invalid(format!("setting `{name}` is `{text}`; expected {unit}")))
+    T::from_text(text.trim()).map_err(|why| match why {
+        Some(error) => Error::invalid(format!("setting `{name}`: {error}")),
+        None => Error::invalid(format!("setting `{name}` is `{text}`; expected {unit}")),
+    })
 }
 
 trait Value: Sized {
-    fn from_text(text: &str) -> Option<Self>;
+    /// The value of a text, or, where the unit of the setting does not say it, why there is none.
+    fn from_text(text: &str) -> Result<Self, Option<Error>>;
+}
+
+impl Value for bool {
+    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+        text.parse().map_err(|_| None)
+    }
+}
+
+impl Value for Schedule {
+    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+        text.parse().map_err(Some)
+    }
+}
+
+impl Value for Plans {
+    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+        Self::parse(text).map_err(Some)
+    }
 }
 
 impl Value for String {
-    fn from_text(text: &str) -> Option<Self> {
-        (!text.is_empty()).then(|| text.to_owned())
+    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+        Ok(text.to_owned())
     }
 }
 
 impl Value for Secret {
-    fn from_text(text: &str) -> Option<Self> {
-        Some(Self(text.to_owned()))
+    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+        Ok(Self(text.to_owned()))
     }
 }
 
 impl Value for u64 {
-    fn from_text(text: &str) -> Option<Self> {
-        let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-        let factor: Self = match text[digits.len()..].to_ascii_lowercase().as_str() {
-            "" => 1,
-            "kib" => 1 << 10,
-            "mib" => 1 << 20,
-            "gib" => 1 << 30,
-            _ => return None,
-        };
-        digits.trim().replace('_', "").parse::<Self>().ok()?.checked_mul(factor)
+    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+        number(text).ok_or(None)
     }
+}
+
+fn number(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let factor: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => 1,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return None,
+    };
+    digits.trim().replace('_', "").parse::<u64>().ok()?.checked_mul(factor)
 }
 
 fn known() -> String {

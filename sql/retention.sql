@@ -1,0 +1,54 @@
+-- purpose: what is kept in each class of retention, how old it is, and what expires next
+-- param at: timestamp = null; moment from which the next day is counted; null = now
+-- param organisation_id: text = null; one organisation; null = all that the caller may see
+-- column retention_days: integer; the class: days that its records were stored for, 0 = for ever
+-- column records: integer; records in answers
+-- column files: integer; files of the class, whoever's records they hold; null where the caller shares them with others
+-- column bytes: integer; their size
+-- column oldest: timestamp; the oldest record in answers, UTC
+-- column next_to_expire: timestamp; when the next record expires, UTC; null = none does
+-- column expiring: integer; records that expire within 24 hours
+
+with
+-- Records expire by the plan that their organisation has now, wherever they are stored.
+calls as (
+    select
+        logs.retention_days, logs.created_at,
+        coalesce(organisations.retention_days, logs.retention_days) as days
+    from logs left join organisations on logs.organisation_id = organisations.organisation_id
+    where $organisation_id is null or logs.organisation_id = $organisation_id
+),
+-- Times in microseconds since 1970, where days are a number to multiply.
+ends as (
+    select
+        retention_days, created_at,
+        case when days > 0 then cast(created_at as bigint) + days * 86400000000 end as expires_at,
+        cast(arrow_cast(coalesce($at, now()), 'Timestamp(Microsecond, Some("UTC"))') as bigint) as moment
+    from calls
+),
+kept as (
+    select
+        retention_days,
+        count(*) as records,
+        min(created_at) as oldest,
+        min(expires_at) as next_to_expire,
+        count(*) filter (where expires_at <= moment + 86400000000) as expiring
+    from ends
+    group by retention_days
+),
+stored as (
+    select retention_days, cast(sum(files) as bigint) as files, cast(sum(bytes) as bigint) as bytes
+    from partitions
+    group by retention_days
+)
+select
+    coalesce(kept.retention_days, stored.retention_days) as retention_days,
+    coalesce(records, 0) as records,
+    files,
+    bytes,
+    oldest,
+    arrow_cast(next_to_expire, 'Timestamp(Microsecond, Some("UTC"))') as next_to_expire,
+    coalesce(expiring, 0) as expiring
+from kept full join stored on kept.retention_days = stored.retention_days
+where $organisation_id is null or records > 0
+order by retention_days

@@ -1,0 +1,214 @@
+//! The catalog: one small JSON document beside the tables, with organisations, plans, keys and erasures.
+//!
+//! A change reads the newest document, changes it and puts it in the place of exactly that one: on S3 by a conditional put, on
+//! a disk under a lock file, so that two nodes, or a command beside a running server, never lose each other's change. What
+//! others changed is seen after [`Catalog::refresh`]. Everything that a request asks of it is answered from memory.
+
+mod access;
+mod document;
+mod shown;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
+use parking_lot::RwLock;
+
+pub use access::{Access, Scope, hash, key_text};
+pub use document::{Document, ErasureEntry, Key, Move, NewKey, Organisation, Which, no_organisation};
+pub use shown::{FreshKey, ShownErasure, ShownKey, ShownOrganisation, ShownPlan};
+
+use crate::error::{Error, Result};
+use crate::plan::Rules;
+use crate::store::Store;
+
+/// Changes of others that may come between before one of ours gives up.
+const RACES: u32 = 50;
+
+/// One state of the catalog.
+#[derive(Debug)]
+pub struct State {
+    /// The document.
+    pub document: Document,
+    /// What follows from it.
+    pub rules: Arc<Rules>,
+    by_hash: HashMap<String, usize>,
+    version: Option<UpdateVersion>,
+}
+
+/// The catalog of a store. Clones are handles on the same one.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    unknown_days: i32,
+    now: fn() -> DateTime<Utc>,
+    state: RwLock<Arc<State>>,
+    /// One change of this process at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Catalog {
+    /// Reads the catalog; an empty one if there is none yet. `unknown_days` is the retention of organisations that are not in
+    /// it.
+    pub async fn open(store: &Store, unknown_days: i32, now: fn() -> DateTime<Utc>) -> Result<Self> {
+        let (document, version) =
+            read(store).await?.map_or_else(Default::default, |(document, version)| (document, Some(version)));
+        let state = RwLock::new(Arc::new(State::new(document, version, unknown_days, now())));
+        let inner = Inner { store: store.clone(), unknown_days, now, state, changing: tokio::sync::Mutex::new(()) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The newest state that is known here.
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.inner.state.read())
+    }
+
+    /// The rules of the newest state that is known here.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.inner.state.read().rules)
+    }
+
+    /// Days that records of organisations which are not in the catalog are kept; 0 = for ever.
+    pub fn unknown_days(&self) -> i32 {
+        self.inner.unknown_days
+    }
+
+    /// Whether there is a document in the store.
+    pub fn is_stored(&self) -> bool {
+        self.state().version.is_some()
+    }
+
+    /// Looks for changes that others made; true if there are any.
+    pub async fn refresh(&self) -> Result<bool> {
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let found = head(&self.inner.store).await?;
+        let known = self.state().version.clone();
+        if found.as_ref().map(|version| &version.e_tag) == known.as_ref().map(|version| &version.e_tag) {
+            return Ok(false);
+        }
+        self.reload().await?;
+        Ok(true)
+    }
+
+    /// Changes the document. `change` may be called again, on a newer document, where another change came between; what it
+    /// answers the last time is answered here. An error of it changes nothing.
+    pub async fn change<T>(&self, mut change: impl FnMut(&mut Document) -> Result<T>) -> Result<T> {
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let _no_other_process = self.inner.store.lock_catalog().await?;
+        let mut attempted = None;
+        for _ in 0..RACES {
+            self.reload().await?;
+            let state = self.state();
+            // A store may take a document, lose the answer, and refuse the second try of its own.
+            if let Some((_, answer)) = attempted.take_if(|(document, _)| *document == state.document) {
+                return Ok(answer);
+            }
+            let mut document = state.document.clone();
+            let answer = change(&mut document)?;
+            if document == state.document && state.version.is_some() {
+                return Ok(answer);
+            }
+            if let Some(version) = write(&self.inner.store, &document, state.version.clone()).await? {
+                self.take(document, Some(version));
+                return Ok(answer);
+            }
+            attempted = Some((document, answer));
+        }
+        Err(Error::busy(format!("`catalog.json` was changed by others {RACES} times in a row; try again")))
+    }
+
+    async fn reload(&self) -> Result<()> {
+        let (document, version) = match read(&self.inner.store).await? {
+            Some((document, version)) => (document, Some(version)),
+            None if self.is_stored() => return Err(Error::damaged("`catalog.json` is gone; restore it from a copy")),
+            None => (Document::default(), None),
+        };
+        self.take(document, version);
+        Ok(())
+    }
+
+    fn take(&self, document: Document, version: Option<UpdateVersion>) {
+        let state = State::new(document, version, self.inner.unknown_days, (self.inner.now)());
+        *self.inner.state.write() = Arc::new(state);
+    }
+}
+
+impl State {
+    fn new(document: Document, version: Option<UpdateVersion>, unknown_days: i32, now: DateTime<Utc>) -> Self {
+        let by_hash = document.keys.iter().enumerate().map(|(place, key)| (key.sha256.clone(), place)).collect();
+        let rules = Arc::new(document.rules(unknown_days, now));
+        Self { document, rules, by_hash, version }
+    }
+
+    /// What a key may do; none if it is unknown, expired or revoked.
+    pub fn access(&self, key: &str, now: DateTime<Utc>) -> Option<Access> {
+        let key = self.by_hash.get(&hash(key)).and_then(|place| self.document.keys.get(*place))?;
+        if key.revoked_at.is_some() || key.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return None;
+        }
+        Some(Access {
+            key_id: key.id.clone(),
+            organisation: key.organisation.clone(),
+            workspace: key.workspace.clone(),
+            scopes: key.scopes.clone(),
+        })
+    }
+}
+
+async fn head(store: &Store) -> Result<Option<UpdateVersion>> {
+    match store.object_store().head(&store.catalog_path()).await {
+        Ok(meta) => Ok(Some(UpdateVersion { e_tag: meta.e_tag, version: meta.version })),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(cause) => Err(Error::storage("cannot read `catalog.json`").with_source(cause)),
+    }
+}
+
+async fn read(store: &Store) -> Result<Option<(Document, UpdateVersion)>> {
+    let unreadable = |cause| Error::storage("cannot read `catalog.json`").with_source(cause);
+    let found = match store.object_store().get(&store.catalog_path()).await {
+        Ok(found) => found,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(cause) => return Err(unreadable(cause)),
+    };
+    let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+    let bytes = found.bytes().await.map_err(unreadable)?;
+    let mut document: Document = serde_json::from_slice(&bytes).map_err(|cause| {
+        Error::damaged("`catalog.json` is not a gatelog catalog; restore it from a copy").with_source(cause)
+    })?;
+    match document.format {
+        document::FORMAT => {}
+        1 => document.format = document::FORMAT,
+        found => {
+            let reads = document::FORMAT;
+            return Err(Error::damaged(format!("`catalog.json` has format {found}; this gatelog reads 1 to {reads}")));
+        }
+    }
+    Ok(Some((document, version)))
+}
+
+/// Puts the document in the place of the one that had `before`; none if that one is there no longer.
+async fn write(store: &Store, document: &Document, before: Option<UpdateVersion>) -> Result<Option<UpdateVersion>> {
+    let bytes = serde_json::to_vec_pretty(document)
+        .map_err(|cause| Error::internal("cannot encode the catalog").with_source(cause))?;
+    let mode = match before {
+        None => PutMode::Create,
+        // On a disk the lock is held, and nothing else writes the file.
+        Some(_) if store.folder().is_some() => PutMode::Overwrite,
+        Some(version) => PutMode::Update(version),
+    };
+    let options = PutOptions { mode, ..PutOptions::default() };
+    match store.object_store().put_opts(&store.catalog_path(), PutPayload::from(bytes), options).await {
+        Ok(put) => Ok(Some(UpdateVersion { e_tag: put.e_tag, version: put.version })),
+        Err(object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. }) => Ok(None),
+        Err(cause) => Err(Error::storage("cannot write `catalog.json`").with_source(cause)),
+    }
+}

@@ -1,0 +1,202 @@
+//! `gatelog org`: organisations and their plans, also beside a running server.
+
+use chrono::Utc;
+use clap::Subcommand;
+use uuid::Uuid;
+
+use super::catalog::{CLI, Form, FormArgs, confirm, joined, open, operator, or_dash, print_all, short, tell};
+use super::exit::Done;
+use super::settings::Context;
+use crate::catalog::{Document, Organisation, ShownOrganisation};
+use crate::error::{Error, Result};
+
+/// Creates organisations, puts them on plans, deletes them
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gatelog org create acme --plan production --name 'Acme Ltd' --workspace search
+  gatelog org create harbor --plan enterprise --retention-days 365
+  gatelog org list --format json
+  gatelog org set-plan acme enterprise --retention-days 90
+  gatelog org delete acme --yes
+
+Plans: developer (10,000 records a month, kept 3 days, no exports), production (100,000 a month, then $9 for each \
+further 100,000; kept 30 days), enterprise (no limit, kept as agreed), and those of `[plans.NAME]` in gatelog.toml. \
+A running server sees a change within `refresh_seconds`.")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Creates an organisation
+    Create(CreateArgs),
+    /// Lists the organisations
+    List(FormArgs),
+    /// Puts an organisation on a plan, at once for old and new records
+    SetPlan(SetPlanArgs),
+    /// Adds workspaces, which keys can be bound to
+    AddWorkspace(AddWorkspaceArgs),
+    /// Deletes an organisation: revokes its keys and erases its records
+    Delete(DeleteArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CreateArgs {
+    /// Its id, as `organisation_id` of its records: letters, digits and any of - _ . : @
+    id: String,
+    /// Its plan
+    #[arg(long)]
+    plan: String,
+    /// What people call it
+    #[arg(long)]
+    name: Option<String>,
+    /// Days to keep its records, 0 = for ever; for plans that leave it open
+    #[arg(long, value_name = "DAYS")]
+    retention_days: Option<i32>,
+    /// A workspace; may be given several times
+    #[arg(long = "workspace", value_name = "NAME")]
+    workspaces: Vec<String>,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct SetPlanArgs {
+    /// The organisation
+    id: String,
+    /// Its new plan
+    plan: String,
+    /// Days to keep its records, 0 = for ever; for plans that leave it open
+    #[arg(long, value_name = "DAYS")]
+    retention_days: Option<i32>,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct AddWorkspaceArgs {
+    /// The organisation
+    id: String,
+    /// The workspaces
+    #[arg(required = true, value_name = "NAME")]
+    workspaces: Vec<String>,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct DeleteArgs {
+    /// The organisation
+    id: String,
+    /// Does not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
+    match args.verb {
+        Verb::Create(args) => create(&context, args).await?,
+        Verb::List(args) => list(&context, args.format).await?,
+        Verb::SetPlan(args) => set_plan(&context, args).await?,
+        Verb::AddWorkspace(args) => add_workspace(&context, args).await?,
+        Verb::Delete(args) => delete(&context, args).await?,
+    }
+    Ok(Done::Fine)
+}
+
+async fn create(context: &Context, args: CreateArgs) -> Result<()> {
+    let CreateArgs { id, plan, name, retention_days, workspaces, form } = args;
+    let (catalog, created_at) = (open(context, true).await?, Utc::now());
+    let unknown_days = catalog.unknown_days();
+    let create = |document: &mut Document| {
+        // So that a plan of this configuration can be used before a server starts with it.
+        document.set_plans(&context.config().plans, created_at);
+        let organisation = Organisation {
+            name: name.clone(),
+            plan: plan.clone(),
+            retention_days,
+            workspaces: workspaces.iter().cloned().collect(),
+            created_at,
+            moving: Vec::new(),
+            deleted_at: None,
+        };
+        document.create_organisation(&id, organisation, unknown_days)?;
+        document.shown_organisation(&id)
+    };
+    let shown = catalog.change(create).await?;
+    let key = format!("make a key for it with `gatelog key create --org {id} --scope logs.write`");
+    tell(context, form.format, &shown, &format!("organisation `{id}` created on {}; {key}", terms(&shown)))
+}
+
+async fn list(context: &Context, form: Form) -> Result<()> {
+    let shown = open(context, false).await?.state().document.shown_organisations(&operator());
+    let head = ["id", "plan", "kept", "workspaces", "created", "name", "state"];
+    print_all(form, head, &shown, |organisation| {
+        let deleted = organisation.deleted_at.as_deref().map(|at| format!("deleted {}", short(at)));
+        [
+            organisation.id.clone(),
+            organisation.plan.clone(),
+            kept(organisation),
+            joined(&organisation.workspaces),
+            short(&organisation.created_at),
+            or_dash(organisation.name.as_deref()),
+            deleted.unwrap_or_else(|| "active".to_owned()),
+        ]
+    })
+}
+
+async fn set_plan(context: &Context, args: SetPlanArgs) -> Result<()> {
+    let SetPlanArgs { id, plan, retention_days, form } = args;
+    let (catalog, now) = (open(context, false).await?, Utc::now());
+    let change = |document: &mut Document| {
+        document.set_plans(&context.config().plans, now);
+        document.agree(&id, Some(&plan), retention_days, now)?;
+        document.shown_organisation(&id)
+    };
+    let shown = catalog.change(change).await?;
+    tell(context, form.format, &shown, &format!("organisation `{id}` is on {}", terms(&shown)))
+}
+
+async fn add_workspace(context: &Context, args: AddWorkspaceArgs) -> Result<()> {
+    let AddWorkspaceArgs { id, workspaces, form } = args;
+    let change = |document: &mut Document| {
+        document.add_workspaces(&id, workspaces.clone())?;
+        document.shown_organisation(&id)
+    };
+    let shown = open(context, false).await?.change(change).await?;
+    let words = format!("organisation `{id}` has workspaces {}", joined(&shown.workspaces));
+    tell(context, form.format, &shown, &words)
+}
+
+async fn delete(context: &Context, args: DeleteArgs) -> Result<()> {
+    let DeleteArgs { id, yes, form } = args;
+    let catalog = open(context, false).await?;
+    // Told before anything is typed.
+    catalog.state().document.organisation(&id)?;
+    confirm(yes, &format!("Deleting organisation `{id}` with its keys and records"), &id)?;
+    let (erasure_id, now) = (Uuid::now_v7().to_string(), Utc::now());
+    let delete = |document: &mut Document| {
+        document.delete_organisation(&id, CLI, &erasure_id, now)?;
+        let all = document.shown_organisations(&operator());
+        all.into_iter().find(|shown| shown.id == id).ok_or_else(|| Error::internal("an organisation vanished"))
+    };
+    let shown = catalog.change(delete).await?;
+    let words = format!("organisation `{id}` deleted: its keys open nothing; {}", super::delete::what_follows(context));
+    tell(context, form.format, &shown, &words)
+}
+
+fn terms(shown: &ShownOrganisation) -> String {
+    format!("plan `{}`, records kept {}", shown.plan, kept(shown))
+}
+
+fn kept(shown: &ShownOrganisation) -> String {
+    match shown.retention_days {
+        0 => "for ever".to_owned(),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    }
+}

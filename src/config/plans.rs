@@ -1,0 +1,166 @@
+//! Plans: what an organisation may store, for how long, and export. Plain data; what follows from it is `plan`'s.
+//!
+//! Three are built in, with Portkey's terms. `[plans.NAME]` in `gatelog.toml` adds one, or changes a built-in one of that name:
+//!
+//! ```toml
+//! [plans.team]
+//! retention_days = 90        # 0 = for ever, or as agreed with each organisation
+//! included = 500000          # records a calendar month, UTC; without it there is no limit
+//! over = "bill"              # or "stop": what happens to records beyond it
+//! block_records = 100000     # overage is billed in started blocks of so many records,
+//! block_cents = 900          # at so many US cents each
+//! export_days = 90           # exports reach so far back; 0 = no exports; without it any time frame
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Days of the longest retention that can be agreed.
+pub const MOST_DAYS: i32 = 36_500;
+
+/// The terms of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Days that records are kept; 0 = for ever, unless an organisation agreed on less.
+    #[serde(default)]
+    pub retention_days: i32,
+    /// Records of a calendar month (UTC) that the plan includes; none = no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub included: Option<u64>,
+    /// What happens to records beyond those.
+    #[serde(default)]
+    pub over: Over,
+    /// Overage is billed in started blocks of so many records.
+    #[serde(default = "block_records")]
+    pub block_records: u64,
+    /// Price of a block, US cents.
+    #[serde(default = "block_cents")]
+    pub block_cents: u64,
+    /// Days that an export may reach back; 0 = no exports, none = any time frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export_days: Option<i32>,
+}
+
+/// What happens to records beyond those that a plan includes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Over {
+    /// They are not stored, and counted.
+    #[default]
+    Stop,
+    /// They are stored, and billed by the block.
+    Bill,
+}
+
+fn block_records() -> u64 {
+    100_000
+}
+
+fn block_cents() -> u64 {
+    900
+}
+
+impl Plan {
+    /// Checks ranges; `name` is for the message.
+    pub fn validate(&self, name: &str) -> Result<()> {
+        let wrong = |field: &str, value: &dyn fmt::Display, expected: &str| {
+            Err(Error::invalid(format!("plan `{name}`: `{field}` is {value}; expected {expected}")))
+        };
+        if !(0..=MOST_DAYS).contains(&self.retention_days) {
+            return wrong("retention_days", &self.retention_days, "0 (for ever) to 36500");
+        }
+        match self.export_days {
+            Some(days) if !(0..=MOST_DAYS).contains(&days) => wrong("export_days", &days, "0 (no exports) to 36500"),
+            _ if self.block_records == 0 => wrong("block_records", &0, "at least 1"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The plans of a configuration, by name; without those that are built in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plans(pub BTreeMap<String, Plan>);
+
+impl Plans {
+    /// Developer: 10,000 records a month, then none; kept 3 days; no exports. Production: 100,000 a month, $9 for each further
+    /// 100,000; kept 30 days, which exports reach back. Enterprise: no limit, kept as agreed, any export.
+    pub fn built_in() -> BTreeMap<String, Plan> {
+        let plan = |retention_days, included, over, export_days| Plan {
+            retention_days,
+            included,
+            over,
+            block_records: block_records(),
+            block_cents: block_cents(),
+            export_days,
+        };
+        let plans = [
+            ("developer", plan(3, Some(10_000), Over::Stop, Some(0))),
+            ("production", plan(30, Some(100_000), Over::Bill, Some(30))),
+            ("enterprise", plan(0, None, Over::Bill, None)),
+        ];
+        plans.into_iter().map(|(name, plan)| (name.to_owned(), plan)).collect()
+    }
+
+    /// Reads plans from TOML: a table a plan, or all of them as one inline table.
+    pub fn parse(text: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Inline {
+            plans: BTreeMap<String, Plan>,
+        }
+        let plans = match text.trim().starts_with('{') {
+            true => toml::from_str(&format!("plans = {}", text.trim())).map(|inline: Inline| inline.plans),
+            false => toml::from_str(text),
+        };
+        let plans: BTreeMap<String, Plan> = plans
+            .map_err(|cause| Error::invalid(format!("setting `plans` is no table of plans: {}", cause.message())))?;
+        plans.iter().try_for_each(|(name, plan)| plan.validate(name))?;
+        Ok(Self(plans))
+    }
+}
+
+impl fmt::Display for Plans {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plans = toml::Table::try_from(&self.0).map_err(|_| fmt::Error)?;
+        fmt::Display::fmt(&toml::Value::Table(plans), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_needs_only_what_differs() {
+        let plans =
+            Plans::parse("[team]\nretention_days = 90\nincluded = 5\nover = 'bill'\n[trial]\nexport_days = 0").unwrap();
+        let team = &plans.0["team"];
+        assert_eq!((team.retention_days, team.included, team.over, team.block_cents), (90, Some(5), Over::Bill, 900));
+        assert_eq!((plans.0["trial"].included, plans.0["trial"].export_days), (None, Some(0)));
+    }
+
+    #[test]
+    fn plans_are_shown_as_they_are_read() {
+        let plans = Plans::parse("[team]\nretention_days = 90\nincluded = 5\n[trial]\nexport_days = 0").unwrap();
+        assert_eq!(Plans::parse(&plans.to_string()).unwrap(), plans);
+        assert!(!plans.to_string().contains('\n'));
+        assert_eq!(Plans::parse(&Plans::default().to_string()).unwrap(), Plans::default());
+    }
+
+    #[test]
+    fn what_no_plan_can_be_is_refused_by_name() {
+        for (text, words) in [
+            ("[team]\nretention_days = -1", "plan `team`: `retention_days` is -1"),
+            ("[team]\nblock_records = 0", "plan `team`: `block_records` is 0"),
+            ("[team]\nover = 'shrug'", "unknown variant `shrug`"),
+            ("[team]\nkept = 3", "unknown field `kept`"),
+        ] {
+            let error = Plans::parse(text).unwrap_err();
+            assert!(error.message().contains(words), "{error}");
+        }
+    }
+}

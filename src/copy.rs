@@ -1,0 +1,224 @@
+//! Copying all that a gatelog keeps from one place to another: folder to bucket, bucket to folder, or alike.
+//!
+//! [`plan`] takes one version of the table and lists what belongs to it: its data files, then counts, exports and the catalog,
+//! and last the table's log, oldest entry first, so that a copy which was broken off is no table yet. [`run`] reads every
+//! object back from the target and compares SHA-256, leaves out what is there and the same, and refuses a target that holds
+//! something else; so the same command again goes on where it was broken off. Write-ahead log, locks, caches and the lease of
+//! upkeep stay: they belong to a node, not to the data.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::buffered::BufWriter;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
+
+use crate::error::{Error, Result};
+use crate::store::{LOGS, Store};
+use crate::table::Table;
+
+/// Objects that are on their way at once.
+const PARALLEL: usize = 4;
+
+/// One object to copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Item {
+    /// Its path below the root.
+    path: String,
+    bytes: u64,
+    /// Whether a different one may stand at the target: of an earlier copy of data that grew since.
+    replaces: bool,
+}
+
+/// What a copy comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Objects that may be copied side by side.
+    data: Vec<Item>,
+    /// Objects that are copied after them, one by one.
+    log: Vec<Item>,
+    /// Version of the table; none if there is no table.
+    pub version: Option<u64>,
+    /// Rows in it.
+    pub rows: u64,
+}
+
+/// What a copy did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Copied {
+    /// Objects that were written.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that were at the target already, and the same.
+    pub unchanged: u64,
+}
+
+impl Plan {
+    /// Bytes of all objects.
+    pub fn bytes(&self) -> u64 {
+        self.data.iter().chain(&self.log).map(|item| item.bytes).sum()
+    }
+}
+
+/// Lists what belongs to the newest version of the table, and what stands beside it.
+pub async fn plan(from: &Store) -> Result<Plan> {
+    let mut plan = Plan::default();
+    if let Some(table) = Table::open(from, LOGS).await? {
+        let index = table.index();
+        (plan.version, plan.rows) = (Some(index.version), index.rows());
+        for file in index.iter() {
+            let path = relative(from, &table.object_store_path(file))?;
+            plan.data.push(Item { path, bytes: file.bytes, replaces: false });
+        }
+        let log = from.table_path(LOGS).join("_delta_log");
+        let mut entries = list(from, &log).await?;
+        entries.sort_by(|a, b| a.location.cmp(&b.location));
+        for entry in entries {
+            if version_of(&entry.location).is_some_and(|version| version <= index.version) {
+                plan.log.push(Item { path: relative(from, &entry.location)?, bytes: entry.size, replaces: false });
+            }
+        }
+    }
+    for folder in [from.usage_folder(), from.exports_path()] {
+        for object in list(from, &folder).await? {
+            plan.data.push(Item { path: relative(from, &object.location)?, bytes: object.size, replaces: true });
+        }
+    }
+    match from.object_store().head(&from.catalog_path()).await {
+        Ok(meta) => plan.data.push(Item { path: relative(from, &meta.location)?, bytes: meta.size, replaces: true }),
+        Err(object_store::Error::NotFound { .. }) => {}
+        Err(cause) => return Err(Error::storage("cannot read `catalog.json`").with_source(cause)),
+    }
+    Ok(plan)
+}
+
+/// Copies what is planned. `progress` hears how many bytes are done.
+pub async fn run(from: &Store, to: &Store, plan: &Plan, progress: &(dyn Fn(u64) + Send + Sync)) -> Result<Copied> {
+    if let Some(foreign) = foreign_entry(to, plan).await? {
+        return Err(Error::invalid(format!(
+            "`{foreign}` at the target is not of the table that is copied; give an empty folder or prefix"
+        )));
+    }
+    let mut copied = Copied::default();
+    let mut done = 0;
+    let mut take = |item: &Item, written: bool| {
+        done += item.bytes;
+        progress(done);
+        match written {
+            true => (copied.objects, copied.bytes) = (copied.objects + 1, copied.bytes + item.bytes),
+            false => copied.unchanged += 1,
+        }
+    };
+    let mut copies = stream::iter(&plan.data)
+        .map(|item| async move { Ok::<_, Error>((item, copy(from, to, item).await?)) })
+        .buffer_unordered(PARALLEL);
+    while let Some((item, written)) = copies.try_next().await? {
+        take(item, written);
+    }
+    for item in &plan.log {
+        let written = copy(from, to, item).await?;
+        take(item, written);
+    }
+    Ok(copied)
+}
+
+/// Copies one object and reads it back; false if it was there already.
+async fn copy(from: &Store, to: &Store, item: &Item) -> Result<bool> {
+    let (source, target) = (below(from, &item.path)?, below(to, &item.path)?);
+    let there = match to.object_store().head(&target).await {
+        Ok(meta) => Some(meta.size),
+        Err(object_store::Error::NotFound { .. }) => None,
+        Err(cause) => {
+            return Err(Error::storage(format!("cannot read `{}` at the target", item.path)).with_source(cause));
+        }
+    };
+    if let Some(size) = there {
+        if size == item.bytes && digest(from, &source, item, None).await? == digest(to, &target, item, None).await? {
+            return Ok(false);
+        }
+        if !item.replaces {
+            let path = &item.path;
+            return Err(Error::invalid(format!("`{path}` at the target differs; give an empty folder or prefix")));
+        }
+    }
+    let mut writer = BufWriter::new(Arc::clone(to.object_store()), target.clone());
+    let sent = match digest(from, &source, item, Some(&mut writer)).await {
+        Ok(sent) => sent,
+        Err(error) => {
+            // What was begun has no name yet; if it cannot be taken back, the store drops it in its own time.
+            let _ = writer.abort().await;
+            return Err(error);
+        }
+    };
+    writer.shutdown().await.map_err(|cause| unwritten(item, cause))?;
+    match digest(to, &target, item, None).await? == sent {
+        true => Ok(true),
+        false => Err(Error::storage(format!("`{}` reads differently at the target from what was written", item.path))),
+    }
+}
+
+/// SHA-256 of an object, which is handed on to `writer` on the way.
+async fn digest(store: &Store, path: &Path, item: &Item, mut writer: Option<&mut BufWriter>) -> Result<[u8; 32]> {
+    let unreadable = |cause| Error::storage(format!("cannot read `{}`", item.path)).with_source(cause);
+    let mut bytes = store.object_store().get(path).await.map_err(unreadable)?.into_stream();
+    let mut hash = Sha256::new();
+    while let Some(chunk) = bytes.try_next().await.map_err(unreadable)? {
+        hash.update(&chunk);
+        if let Some(writer) = writer.as_deref_mut() {
+            writer.put(chunk).await.map_err(|cause| unwritten(item, cause))?;
+        }
+    }
+    Ok(hash.finalize().into())
+}
+
+fn unwritten(item: &Item, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::storage(format!("cannot write `{}` at the target", item.path)).with_source(cause)
+}
+
+/// An entry of a table's log at the target that the plan does not have: that of another table.
+async fn foreign_entry(to: &Store, plan: &Plan) -> Result<Option<String>> {
+    let log = to.table_path(LOGS).join("_delta_log");
+    for entry in list(to, &log).await? {
+        let path = relative(to, &entry.location)?;
+        if version_of(&entry.location).is_some() && plan.log.iter().all(|item| item.path != path) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// The version that an entry of a table's log is of: the digits that its name begins with.
+fn version_of(entry: &Path) -> Option<u64> {
+    entry.filename()?.split_once('.')?.0.parse().ok()
+}
+
+async fn list(store: &Store, folder: &Path) -> Result<Vec<ObjectMeta>> {
+    let failed = |cause| Error::storage(format!("cannot list `{folder}`")).with_source(cause);
+    store.object_store().list(Some(folder)).try_collect().await.map_err(failed)
+}
+
+fn relative(store: &Store, path: &Path) -> Result<String> {
+    let parts = path.prefix_match(store.prefix());
+    let parts: Vec<_> = parts.ok_or_else(|| Error::internal(format!("`{path}` is outside of the data")))?.collect();
+    Ok(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
+}
+
+fn below(store: &Store, path: &str) -> Result<Path> {
+    Path::parse(format!("{}/{path}", store.prefix()).trim_start_matches('/'))
+        .map_err(|cause| Error::internal(format!("`{path}` is no path of an object")).with_source(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_the_log_say_their_version() {
+        let version = |name: &str| version_of(&Path::from(format!("logs/_delta_log/{name}")));
+        assert_eq!(version("00000000000000000012.json"), Some(12));
+        assert_eq!(version("00000000000000000012.checkpoint.parquet"), Some(12));
+        assert_eq!(version("_last_checkpoint"), None);
+    }
+}

@@ -1,0 +1,242 @@
+//! The upkeep jobs, one after the other: expire, compact, vacuum, checkpoint, clean the log.
+//!
+//! A job plans from a version of the table, writes files aside, and then commits and shows the new version in one step with
+//! respect to flushes. Merges and rewrites exclude each other and vacuum; vacuum excludes flushes too, since a flush's files
+//! are nobody's until they are committed. Another writer that took a file away makes a commit void, never wrong: the next run
+//! plans again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::tasks::may_pass;
+use super::{Inner, Job, Outcome};
+use crate::error::{Error, ErrorKind, Result};
+use crate::maintain::{self, Merge, Policy, Tools};
+use crate::plan::Rules;
+use crate::table::{DataFile, FileIndex};
+
+/// Clocks of nodes may differ by so much: files this young are gone through again.
+const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
+
+impl Outcome {
+    /// A run that found nothing to do.
+    pub(super) fn nothing(job: Job) -> Self {
+        Self {
+            job: job.name(),
+            dry_run: false,
+            lines: Vec::new(),
+            files_before: 0,
+            files_after: 0,
+            bytes_before: 0,
+            bytes_after: 0,
+        }
+    }
+}
+
+impl Inner {
+    /// Does one upkeep job now, or says what it would do.
+    pub(super) async fn maintain(&self, job: Job, dry_run: bool, policy: Policy) -> Result<Outcome> {
+        self.refuse_if_failed()?;
+        let before = self.table.index();
+        let lines = match job {
+            Job::Expire => self.expire(dry_run, policy).await?,
+            Job::Compact => self.compact(dry_run, policy).await?,
+            Job::Vacuum => self.vacuum(dry_run).await?,
+            Job::Checkpoint => self.checkpoint(dry_run).await?,
+            Job::CleanLog => self.clean_log(dry_run).await?,
+        };
+        let after = self.table.index();
+        Ok(Outcome {
+            job: job.name(),
+            dry_run,
+            lines,
+            files_before: before.len() as u64,
+            files_after: after.len() as u64,
+            bytes_before: before.bytes(),
+            bytes_after: after.bytes(),
+        })
+    }
+
+    /// Drops what is past its time, and rewrites files for changes of plan and for erasures.
+    async fn expire(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
+        self.catalog.refresh().await?;
+        let rules = self.catalog.rules();
+        let started_ms = (self.now)().timestamp_millis();
+        if !dry_run && (!rules.erasures().is_empty() || !rules.moving().is_empty()) {
+            // What is in memory would come to the files after they were gone through.
+            self.flush_all().await?;
+        }
+        let _one_at_a_time = self.compacting.lock().await;
+        let expiry = maintain::plan_expiry((self.now)(), &self.table.index(), &rules);
+        let mut lines = Vec::new();
+        if !expiry.drop.is_empty() {
+            lines.push(dropped_line(&expiry.drop));
+            if !dry_run {
+                self.commit_shown(async || maintain::commit_dropped(&self.table, &expiry.drop).await).await?;
+            }
+        }
+        if dry_run {
+            lines.extend(expiry.rewrite.iter().map(|file| format!("go through `{}`", file.path)));
+            return Ok(lines);
+        }
+        let mut erased = Vec::new();
+        for file in &expiry.rewrite {
+            let line = self.rewrite(file, &rules, policy, &mut erased).await?;
+            lines.extend(line);
+        }
+        self.note_cleaned(&rules, &erased, started_ms).await?;
+        Ok(lines)
+    }
+
+    /// Goes through one file; answers what was done, if anything was.
+    async fn rewrite(
+        &self,
+        file: &Arc<DataFile>,
+        rules: &Arc<Rules>,
+        policy: Policy,
+        erased: &mut Vec<(String, u64)>,
+    ) -> Result<Option<String>> {
+        let tools = Tools { table: &self.table, queries: &self.queries, policy };
+        let rewrite = maintain::rewrite(tools, file, rules, (self.now)(), self.new_uuid).await?;
+        if rewrite.untouched {
+            return Ok(None);
+        }
+        let gone: u64 = rewrite.erased.iter().map(|(_, rows)| rows).sum();
+        let line = format!(
+            "rewrote `{}`: {gone} records erased, {} expired, {} moved to another class",
+            file.path, rewrite.expired, rewrite.moved
+        );
+        let named =
+            rewrite.erased.iter().filter_map(|(place, rows)| Some((rules.erasures().get(*place)?.id.clone(), *rows)));
+        let named: Vec<_> = named.collect();
+        self.commit_shown(async || {
+            maintain::commit_rewritten(&self.table, std::slice::from_ref(file), vec![rewrite]).await
+        })
+        .await?;
+        erased.extend(named);
+        Ok(Some(line))
+    }
+
+    /// Writes down that the files were gone through, so that they need not be again.
+    async fn note_cleaned(&self, rules: &Arc<Rules>, erased: &[(String, u64)], started_ms: i64) -> Result<()> {
+        if rules.erasures().is_empty() && rules.moving().is_empty() {
+            return Ok(());
+        }
+        let now = (self.now)();
+        let margin = if self.store.is_shared() { CLOCKS_DIFFER_MS } else { 0 };
+        self.catalog
+            .change(|document| {
+                document.cleaned(rules, erased, started_ms - margin, now);
+                document.settle(now);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn compact(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
+        let _one_at_a_time = self.compacting.lock().await;
+        let tools = Tools { table: &self.table, queries: &self.queries, policy };
+        let (mut lines, mut failed) = (Vec::new(), None);
+        for merge in maintain::plan((self.now)(), &self.table.index(), &self.catalog.rules(), policy) {
+            lines.push(merge_line(&merge));
+            if dry_run {
+                continue;
+            }
+            let joined = match maintain::write_merged(tools, &merge, (self.now)(), self.new_uuid).await {
+                Ok(joined) => joined,
+                Err(error) => {
+                    // One bad file must not keep the other days from being merged.
+                    failed = failed.or(Some(error));
+                    continue;
+                }
+            };
+            if self.store.is_shared() {
+                self.commits.lock().await.note_own(&joined);
+            }
+            self.commit_shown(async || maintain::commit_merged(&self.table, &merge, joined).await).await?;
+            self.counters.compactions.fetch_add(1, Ordering::Relaxed);
+        }
+        failed.map_or(Ok(lines), Err)
+    }
+
+    /// Commits and shows the new version to queries, in one step with respect to flushes, which also do both.
+    async fn commit_shown(&self, commit: impl AsyncFnOnce() -> Result<Arc<FileIndex>>) -> Result<()> {
+        let commits = self.commits.lock().await;
+        // A flush that failed meanwhile may have committed rows that are still in memory.
+        self.refuse_if_failed()?;
+        if commits.unresolved.is_some() {
+            return Err(Error::storage("a flush has yet to learn whether its commit was taken; upkeep waits for it"));
+        }
+        match commit().await {
+            Ok(index) => {
+                self.shelf.rewritten(index);
+                Ok(())
+            }
+            // Another writer took one of the files away; the next plan sees what is there.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => {
+                // Whether it was taken is seen at the next look at the table; the rows are the same or were to go.
+                if !may_pass(&error) {
+                    self.fail(&error);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn vacuum(&self, dry_run: bool) -> Result<Vec<String>> {
+        // In the order that compaction takes them.
+        let _no_merge = self.compacting.lock().await;
+        let commits = self.commits.lock().await;
+        self.refuse_if_failed()?;
+        if commits.unresolved.is_some() {
+            return Err(Error::storage("a flush has yet to learn whether its commit was taken; upkeep waits for it"));
+        }
+        let orphans = self.table.orphans((self.now)().timestamp_millis().saturating_sub(self.grace_ms())).await?;
+        // A long export may still read what was replaced more than the grace time ago.
+        let held = self.shelf.held();
+        let orphans: Vec<_> =
+            orphans.into_iter().filter(|orphan| !held.iter().any(|index| index.contains(&orphan.path))).collect();
+        let lines = orphans.iter().map(|orphan| format!("delete `{}`, {} bytes", orphan.path, orphan.bytes)).collect();
+        if !dry_run {
+            let paths: Vec<String> = orphans.into_iter().map(|orphan| orphan.path).collect();
+            self.table.remove_objects(&paths).await?;
+        }
+        Ok(lines)
+    }
+
+    fn grace_ms(&self) -> i64 {
+        i64::try_from(self.config.vacuum_grace_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000)
+    }
+
+    async fn checkpoint(&self, dry_run: bool) -> Result<Vec<String>> {
+        let commits = self.table.commits_since_checkpoint();
+        if commits == 0 {
+            return Ok(Vec::new());
+        }
+        if dry_run {
+            return Ok(vec![format!("write a checkpoint; {commits} commits since the last one")]);
+        }
+        let version = self.table.checkpoint().await?;
+        Ok(vec![format!("checkpoint of version {version}")])
+    }
+
+    async fn clean_log(&self, dry_run: bool) -> Result<Vec<String>> {
+        let keep_ms = i64::try_from(self.config.clean_log_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
+        // Vacuum learns from the log which files were replaced within its grace time.
+        let older_than_ms = (self.now)().timestamp_millis().saturating_sub(keep_ms.max(self.grace_ms()));
+        let cleaned = self.table.clean_log(older_than_ms, dry_run).await?;
+        Ok(cleaned.iter().map(|entry| format!("delete `{}`, {} bytes", entry.path, entry.bytes)).collect())
+    }
+}
+
+fn merge_line(merge: &Merge) -> String {
+    let day = crate::store::date_text(merge.date);
+    format!("join {} files, {} bytes, of day {day}", merge.files.len(), merge.bytes())
+}
+
+fn dropped_line(files: &[Arc<DataFile>]) -> String {
+    let (rows, bytes) = files.iter().fold((0, 0), |(rows, bytes), file| (rows + file.rows, bytes + file.bytes));
+    let days: std::collections::BTreeSet<_> = files.iter().map(|file| file.partition()).collect();
+    format!("drop {} files of {} days, {rows} records, {bytes} bytes, past their retention", files.len(), days.len())
+}

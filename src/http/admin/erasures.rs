@@ -1,0 +1,88 @@
+//! `/v1/admin/erasures`: privacy requests, and the record of them. The records that one names are in no answer once it is
+//! acknowledged; they leave the files with the next upkeep, and the disk with the vacuum after that.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::App;
+use super::super::error::Failure;
+use super::{Answer, answer, asked, list as listed, read, within};
+use crate::catalog::{Access, ShownErasure, Which};
+use crate::error::{Error, Result};
+
+const FIELDS: &str = "organisation, and one of user, ids, all";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct New {
+    organisation: Option<String>,
+    user: Option<String>,
+    ids: Option<Vec<String>>,
+    all: Option<bool>,
+}
+
+/// `GET /v1/admin/erasures?organisation=…`.
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    RawQuery(query): RawQuery,
+) -> Result<Answer<Value>, Failure> {
+    whole_organisation(&access)?;
+    let access = asked(access, query.as_deref())?;
+    Ok(listed(&app.engine.catalog().state().document.shown_erasures(&access)))
+}
+
+/// `POST /v1/admin/erasures`.
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    body: Body,
+) -> Result<Answer<ShownErasure>, Failure> {
+    whole_organisation(&access)?;
+    let New { organisation, user, ids, all } = read(body, FIELDS).await?;
+    let organisation = within(&access, organisation)?;
+    let organisation =
+        organisation.ok_or_else(|| Error::invalid("`organisation` is missing; name the one to erase from"))?;
+    let entry = app.engine.erase(&organisation, which(user, ids, all)?, &access.key_id).await?;
+    Ok(answer(StatusCode::ACCEPTED, entry.shown()))
+}
+
+/// An erasure reaches all workspaces of an organisation, so that a key of one may neither ask for nor see any.
+fn whole_organisation(access: &Access) -> Result<()> {
+    match &access.workspace {
+        None => Ok(()),
+        Some(own) => Err(Error::denied(format!(
+            "the API key is bound to workspace `{own}`; erasures need scope `admin` for the whole organisation"
+        ))),
+    }
+}
+
+fn which(user: Option<String>, ids: Option<Vec<String>>, all: Option<bool>) -> Result<Which> {
+    match (user, ids, all) {
+        (Some(user), None, None) => Ok(Which::User(user)),
+        (None, Some(ids), None) => Ok(Which::Ids(ids)),
+        (None, None, Some(true)) => Ok(Which::All),
+        _ => Err(Error::invalid("which records is not clear; give one of `user`, `ids` and `\"all\": true`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_one_way_names_the_records() {
+        assert_eq!(which(Some("ada".to_owned()), None, None).unwrap(), Which::User("ada".to_owned()));
+        assert_eq!(which(None, Some(vec!["7".to_owned()]), None).unwrap(), Which::Ids(vec!["7".to_owned()]));
+        assert_eq!(which(None, None, Some(true)).unwrap(), Which::All);
+        assert!(which(None, None, Some(false)).is_err());
+        assert!(which(None, None, None).is_err());
+        assert!(which(Some("ada".to_owned()), None, Some(true)).is_err());
+    }
+}

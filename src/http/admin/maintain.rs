@@ -1,0 +1,68 @@
+//! `/v1/admin/maintain`: the upkeep jobs, what became of them, and running one now.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::super::App;
+use super::super::error::Failure;
+use super::super::input::Fields;
+use super::{Answer, Id, answer, id};
+use crate::engine::upkeep::Run;
+use crate::engine::{Job, Outcome};
+
+/// The state of upkeep.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown {
+    /// Id of the log of the node that does it; none where a node is alone and has done nothing yet.
+    holder: Option<String>,
+    /// Until when no other node may.
+    until: Option<DateTime<Utc>>,
+    jobs: BTreeMap<&'static str, ShownJob>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownJob {
+    schedule: String,
+    #[serde(flatten)]
+    run: Run,
+}
+
+/// `GET /v1/admin/maintain`.
+pub(crate) async fn show(State(app): State<Arc<App>>) -> Answer<Shown> {
+    let (upkeep, config) = (app.engine.upkeep(), app.engine.config());
+    let job = |job: Job| {
+        let run = upkeep.jobs.get(job.name()).cloned().unwrap_or_default();
+        (job.name(), ShownJob { schedule: job.schedule(config).to_string(), run })
+    };
+    let jobs = Job::ALL.into_iter().map(job).collect();
+    answer(StatusCode::OK, Shown { holder: upkeep.holder, until: upkeep.until, jobs })
+}
+
+/// `POST /v1/admin/maintain/{job}?dry_run=true`.
+pub(crate) async fn run(
+    State(app): State<Arc<App>>,
+    path: Id,
+    RawQuery(query): RawQuery,
+) -> Result<Answer<Outcome>, Failure> {
+    let name = id(path)?;
+    let job = Job::ALL.into_iter().find(|job| job.name() == name).ok_or_else(|| {
+        let names = Job::ALL.map(Job::name).join(", ");
+        Failure::new(StatusCode::NOT_FOUND, format!("job `{name}` does not exist; the jobs are {names}"))
+    })?;
+    let mut fields = Fields::decode(query.as_deref())?;
+    let dry_run = fields.take("dry_run");
+    fields.finish("dry_run")?;
+    let dry_run = match dry_run.as_deref() {
+        None | Some("false") => false,
+        Some("true" | "") => true,
+        Some(other) => {
+            return Err(Failure::invalid(format!("field `dry_run` is `{other}`; expected true or false")));
+        }
+    };
+    Ok(answer(StatusCode::OK, app.engine.maintain(job, dry_run).await?))
+}

@@ -1,0 +1,150 @@
+//! `/v1/admin/organisations`: the operator creates, changes and deletes them; an organisation's admin sees its own.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::App;
+use super::super::error::Failure;
+use super::{Answer, Id, answer, id, list as listed, read};
+use crate::catalog::{Access, Document, Organisation, ShownOrganisation, no_organisation};
+use crate::error::{Error, Result};
+use crate::plan::Month;
+
+const NEW_FIELDS: &str = "id, plan, name, retention_days, workspaces";
+const CHANGE_FIELDS: &str = "plan, retention_days, name, add_workspaces";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct New {
+    id: String,
+    plan: Option<String>,
+    name: Option<String>,
+    retention_days: Option<i32>,
+    #[serde(default)]
+    workspaces: BTreeSet<String>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    plan: Option<String>,
+    retention_days: Option<i32>,
+    name: Option<String>,
+    #[serde(default)]
+    add_workspaces: BTreeSet<String>,
+}
+
+/// An organisation with what it had stored this month.
+#[derive(Debug, Serialize)]
+pub(crate) struct Told {
+    #[serde(flatten)]
+    shown: ShownOrganisation,
+    records_this_month: u64,
+    /// Records that its plan did not let be stored.
+    not_stored_this_month: u64,
+}
+
+/// `GET /v1/admin/organisations`.
+pub(crate) async fn list(State(app): State<Arc<App>>, Extension(access): Extension<Access>) -> Answer<Value> {
+    let used = used(&app, access.organisation.as_deref());
+    let shown = app.engine.catalog().state().document.shown_organisations(&access);
+    listed(&shown.into_iter().map(|shown| told(shown, &used)).collect::<Vec<_>>())
+}
+
+/// `POST /v1/admin/organisations`.
+pub(crate) async fn create(State(app): State<Arc<App>>, body: Body) -> Result<Answer<Told>, Failure> {
+    let New { id, plan, name, retention_days, workspaces } = read(body, NEW_FIELDS).await?;
+    let unknown_days = app.engine.catalog().unknown_days();
+    let created_at = app.engine.now();
+    let create = |document: &mut Document| {
+        let plan = plan.clone().ok_or_else(|| no_plan(document))?;
+        let (name, workspaces) = (name.clone(), workspaces.clone());
+        let (moving, deleted_at) = (Vec::new(), None);
+        let organisation = Organisation { name, plan, retention_days, workspaces, created_at, moving, deleted_at };
+        document.create_organisation(&id, organisation, unknown_days)?;
+        document.shown_organisation(&id)
+    };
+    changed(&app, StatusCode::CREATED, app.engine.catalog().change(create).await)
+}
+
+/// `GET /v1/admin/organisations/{id}`.
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Id,
+) -> Result<Answer<Told>, Failure> {
+    let id = id(path)?;
+    if !access.reaches(&id) {
+        return Err(no_organisation(&id).into());
+    }
+    let shown = app.engine.catalog().state().document.shown_organisation(&id)?;
+    Ok(answer(StatusCode::OK, told(shown, &used(&app, Some(&id)))))
+}
+
+/// `PATCH /v1/admin/organisations/{id}`.
+pub(crate) async fn change(State(app): State<Arc<App>>, path: Id, body: Body) -> Result<Answer<Told>, Failure> {
+    let id = id(path)?;
+    let wanted: Change = read(body, CHANGE_FIELDS).await?;
+    if wanted == Change::default() {
+        return Err(Failure::invalid(format!("the body changes nothing; the fields are {CHANGE_FIELDS}")));
+    }
+    let now = app.engine.now();
+    let change = |document: &mut Document| {
+        if wanted.plan.is_some() || wanted.retention_days.is_some() {
+            document.agree(&id, wanted.plan.as_deref(), wanted.retention_days, now)?;
+        }
+        if let Some(name) = &wanted.name {
+            document.rename(&id, name.clone())?;
+        }
+        document.add_workspaces(&id, wanted.add_workspaces.clone())?;
+        document.shown_organisation(&id)
+    };
+    changed(&app, StatusCode::OK, app.engine.catalog().change(change).await)
+}
+
+/// `DELETE /v1/admin/organisations/{id}`: its keys and records are gone with the answer, its files later.
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Id,
+) -> Result<Answer<Told>, Failure> {
+    let id = id(path)?;
+    let (erasure_id, now) = (app.engine.new_id(), app.engine.now());
+    let delete = |document: &mut Document| {
+        document.delete_organisation(&id, &access.key_id, &erasure_id, now)?;
+        let all = document.shown_organisations(&access);
+        all.into_iter().find(|organisation| organisation.id == id).ok_or_else(|| no_organisation(&id))
+    };
+    changed(&app, StatusCode::ACCEPTED, app.engine.catalog().change(delete).await)
+}
+
+fn changed(app: &App, status: StatusCode, done: Result<ShownOrganisation>) -> Result<Answer<Told>, Failure> {
+    let shown = done?;
+    app.engine.catalog_changed();
+    let used = used(app, Some(&shown.id));
+    Ok(answer(status, told(shown, &used)))
+}
+
+/// What organisations had stored, and not stored, this month; of one, or of all.
+fn used(app: &App, organisation: Option<&str>) -> HashMap<String, (u64, u64)> {
+    let month = Month::of_micros(app.engine.now().timestamp_micros());
+    let this_month = app.engine.usage().list(organisation).into_iter().filter(|used| used.month == month);
+    this_month.map(|used| (used.organisation, (used.records, used.not_stored))).collect()
+}
+
+fn told(shown: ShownOrganisation, used: &HashMap<String, (u64, u64)>) -> Told {
+    let (records_this_month, not_stored_this_month) = used.get(&shown.id).copied().unwrap_or_default();
+    Told { shown, records_this_month, not_stored_this_month }
+}
+
+fn no_plan(document: &Document) -> Error {
+    let names: Vec<String> = document.all_plans().into_keys().collect();
+    Error::invalid(format!("`plan` is missing; name one of {}", names.join(", ")))
+}

@@ -1,0 +1,62 @@
+//! What leaves the table: decided from what the index knows of each file, and dropped without reading one.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::error::Result;
+use crate::plan::{Outlook, Rules};
+use crate::table::{Commit, DataFile, FileIndex, Table};
+
+/// What the rules ask to be done with the files of the table, oldest day first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expiry {
+    /// Files none of whose rows is in answers any more.
+    pub drop: Vec<Arc<DataFile>>,
+    /// Files that may hold rows of another class than their own, or rows to be erased.
+    pub rewrite: Vec<Arc<DataFile>>,
+}
+
+/// The files that must leave the table, and those that must be looked into.
+pub fn plan_expiry(now: DateTime<Utc>, index: &FileIndex, rules: &Rules) -> Expiry {
+    let mut expiry = Expiry::default();
+    for file in index.iter() {
+        match fate(file, rules, now.timestamp_micros()) {
+            Fate::Drop => expiry.drop.push(Arc::clone(file)),
+            Fate::Rewrite => expiry.rewrite.push(Arc::clone(file)),
+            Fate::Stay => {}
+        }
+    }
+    expiry
+}
+
+/// What becomes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Drop,
+    Rewrite,
+    Stay,
+}
+
+pub(super) fn fate(file: &DataFile, rules: &Rules, now_micros: i64) -> Fate {
+    let facts = file.facts();
+    match rules.outlook(facts, now_micros) {
+        Outlook::Hidden => Fate::Drop,
+        _ if rules.must_rewrite(facts) => Fate::Rewrite,
+        _ => Fate::Stay,
+    }
+}
+
+/// Removes files from the table in one commit; answers the new index. If another writer took one of them away, nothing
+/// is removed ([`crate::ErrorKind::NotFound`]): plan again.
+pub async fn commit_dropped(table: &Table, files: &[Arc<DataFile>]) -> Result<Arc<FileIndex>> {
+    table
+        .commit(Commit {
+            add: Vec::new(),
+            remove: files.iter().map(|file| file.path.clone()).collect(),
+            app: None,
+            data_change: true,
+            operation: "DELETE",
+        })
+        .await
+}

@@ -1,0 +1,221 @@
+//! Sorted files to sorted files: a few rows of each input in memory, in as many passes as the bounds of memory ask for.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::compute::kernels::cmp::not_distinct;
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use uuid::Uuid;
+
+use super::{MOST_FILES, MOST_OPEN_BYTES, Merge, Tools, held};
+use crate::datafile::{DataFileWriter, Partition};
+use crate::error::{Error, Result};
+use crate::record::SORT_KEY;
+use crate::table::{Commit, DataFile, FileIndex, Table};
+
+/// Rows handed from the merge to the writer at once: few, since each input holds as many.
+const MERGE_ROWS: usize = 512;
+/// Runs are read once and deleted, so speed goes before size.
+const RUN_ZSTD_LEVEL: i32 = 1;
+
+/// Makes merged files take the place of their inputs; answers the new index.
+pub async fn commit_merged(table: &Table, merge: &Merge, joined: Vec<DataFile>) -> Result<Arc<FileIndex>> {
+    table
+        .commit(Commit {
+            add: joined,
+            remove: merge.files.iter().map(|file| file.path.clone()).collect(),
+            app: None,
+            data_change: false,
+            operation: "OPTIMIZE",
+        })
+        .await
+}
+
+/// Joins the files of a merge into sorted files, which are not part of the table yet: one, or, where it seals more than
+/// the target size, several, each with a range of the sort key that no other has rows in.
+pub async fn write_merged(
+    tools: Tools<'_>,
+    merge: &Merge,
+    now: DateTime<Utc>,
+    mut new_id: impl FnMut() -> Uuid + Send,
+) -> Result<Vec<DataFile>> {
+    let mut runs = Vec::new();
+    let joined = in_passes(tools, merge, now, &mut new_id, &mut runs).await;
+    if !runs.is_empty() {
+        // A run that stays is an orphan, which the next vacuum takes; the merge is as good without.
+        let _ = tools.table.remove_objects(&runs).await;
+    }
+    let joined = joined?;
+    let rows: u64 = merge.files.iter().map(|file| file.rows).sum();
+    let found: u64 = joined.iter().map(|file| file.rows).sum();
+    if found != rows {
+        return Err(Error::damaged(format!(
+            "the files of a merge hold {found} rows, but the table says {rows}; nothing was changed; run `gatelog doctor`"
+        )));
+    }
+    Ok(joined)
+}
+
+/// Joins the smallest inputs into runs, whose paths go to `runs`, until the rest can be read at once.
+async fn in_passes(
+    tools: Tools<'_>,
+    merge: &Merge,
+    now: DateTime<Utc>,
+    new_id: &mut (impl FnMut() -> Uuid + Send),
+    runs: &mut Vec<String>,
+) -> Result<Vec<DataFile>> {
+    let (partition, now_ms) =
+        (Partition { date: merge.date, retention_days: merge.retention_days }, now.timestamp_millis());
+    let mut inputs: Vec<DataFile> = merge.files.iter().map(|file| DataFile::clone(file)).collect();
+    loop {
+        inputs.sort_by_key(|file| file.bytes);
+        let sizes: Vec<u64> = inputs.iter().map(|file| file.bytes).collect();
+        let Some(count) = first_run(&sizes) else { break };
+        let start = |id| DataFileWriter::start(tools.table, partition, id, RUN_ZSTD_LEVEL, now_ms);
+        let run = join(tools, inputs.drain(..count).collect(), u64::MAX, || start(new_id())).await?;
+        runs.extend(run.iter().map(|file| file.path.clone()));
+        inputs.extend(run);
+    }
+    if !merge.seal {
+        let start = |id| DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now_ms);
+        return join(tools, inputs, u64::MAX, || start(new_id())).await;
+    }
+    let start = |id| DataFileWriter::start_sealed(tools.table, partition, id, tools.policy.sealed_zstd_level, now_ms);
+    join(tools, inputs, share(merge.bytes(), tools.policy.target_bytes), || start(new_id())).await
+}
+
+/// How many of the smallest inputs to join first, so that the rest and what comes of them can be read at once, or as
+/// many as can be; none if all can. `sizes` ascend.
+fn first_run(sizes: &[u64]) -> Option<usize> {
+    let fits = |count: usize, open: u64| count <= MOST_FILES && open <= MOST_OPEN_BYTES;
+    let mut rest: u64 = sizes.iter().map(|bytes| held(*bytes)).sum();
+    if fits(sizes.len(), rest) {
+        return None;
+    }
+    let (mut joined, mut open) = (0, 0);
+    for (count, bytes) in sizes.iter().enumerate() {
+        if count > 1 && (fits(sizes.len() - count + 1, rest + held(joined)) || !fits(count + 1, open + held(*bytes))) {
+            return Some(count);
+        }
+        (joined, open, rest) = (joined + bytes, open + held(*bytes), rest - held(*bytes));
+    }
+    Some(sizes.len())
+}
+
+/// Bytes of each of the files that so many bytes become: as few files as the target allows, and none much smaller than
+/// the rest.
+fn share(bytes: u64, target: u64) -> u64 {
+    let files = bytes.div_ceil(target.max(1)).max(1);
+    bytes.div_ceil(files)
+}
+
+/// Merges files that can be read at once into files of so many bytes.
+async fn join(
+    tools: Tools<'_>,
+    files: Vec<DataFile>,
+    most_bytes: u64,
+    mut start: impl FnMut() -> Result<DataFileWriter> + Send,
+) -> Result<Vec<DataFile>> {
+    let text = format!("select * from logs order by {}", SORT_KEY.join(", "));
+    let mut sorted = tools.read(files, &text, MERGE_ROWS).await?;
+    let (mut done, mut open) = (Vec::new(), None::<DataFileWriter>);
+    let mut last: Option<RecordBatch> = None;
+    while let Some(batch) = sorted.try_next().await? {
+        if batch.num_rows() == 0 {
+            continue;
+        }
+        let mut writer = match open.take() {
+            // Rows of one key stay together, or the ranges of two files would meet.
+            Some(full) if full.bytes() >= most_bytes && !goes_on(last.as_ref(), &batch)? => {
+                done.push(full.finish().await?);
+                start()?
+            }
+            Some(writer) => writer,
+            None => start()?,
+        };
+        writer.write(&batch).await?;
+        open = Some(writer);
+        last = Some(batch.slice(batch.num_rows() - 1, 1));
+    }
+    if let Some(writer) = open {
+        done.push(writer.finish().await?);
+    }
+    Ok(done)
+}
+
+/// Whether a batch begins with the sort key that the one before ended with.
+fn goes_on(last: Option<&RecordBatch>, batch: &RecordBatch) -> Result<bool> {
+    let Some(last) = last else { return Ok(false) };
+    for name in SORT_KEY {
+        let (Some(before), Some(after)) = (last.column_by_name(name), batch.column_by_name(name)) else {
+            return Err(Error::internal(format!("column `{name}` is missing in a merge")));
+        };
+        let same = not_distinct(before, &after.slice(0, 1))
+            .map_err(|cause| Error::internal("cannot compare rows of a merge").with_source(cause))?;
+        if !same.value(0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maintain::ROW_GROUP_BYTES;
+
+    #[test]
+    fn inputs_that_fit_are_read_at_once() {
+        assert_eq!(first_run(&[]), None);
+        assert_eq!(first_run(&[1; MOST_FILES]), None);
+        assert_eq!(first_run(&[10 * ROW_GROUP_BYTES; 4]), None);
+    }
+
+    #[test]
+    fn no_more_than_needed_is_read_twice() {
+        assert_eq!(first_run(&[1; MOST_FILES + 1]), Some(2));
+        assert_eq!(first_run(&[1; MOST_FILES * 2 - 1]), Some(MOST_FILES));
+        assert_eq!(first_run(&[1; 1_000]), Some(MOST_FILES));
+        let big = 10 * ROW_GROUP_BYTES;
+        assert_eq!(first_run(&[big; 5]), Some(2));
+        assert_eq!(first_run(&[1, 1, 1, big, big, big, big]), Some(4), "a run beside four big ones is one too many");
+        assert_eq!(first_run(&[big; 200]), Some(4));
+    }
+
+    /// Bytes that all passes write, for each byte of the inputs, and the most that is open at once.
+    fn amplification(mut sizes: Vec<u64>) -> f64 {
+        let (total, mut written) = (sizes.iter().sum::<u64>(), 0);
+        loop {
+            sizes.sort_unstable();
+            let count = first_run(&sizes).unwrap_or(sizes.len());
+            let open: u64 = sizes[..count].iter().map(|bytes| held(*bytes)).sum();
+            assert!(count <= MOST_FILES && open <= MOST_OPEN_BYTES, "{count} inputs, {open} bytes");
+            assert!(count > 1);
+            let run = sizes.drain(..count).sum::<u64>();
+            written += run;
+            if sizes.is_empty() {
+                return written as f64 / total as f64;
+            }
+            sizes.push(run);
+        }
+    }
+
+    #[test]
+    fn passes_are_few() {
+        for (files, most) in [(4, 1.0), (5, 1.4), (8, 1.8), (15, 2.0), (16, 2.0), (64, 3.0), (200, 4.0)] {
+            let found = amplification(vec![512 << 20; files]);
+            assert!(found <= most, "{files} files: {found}");
+        }
+        assert!(amplification(vec![100_000; 2_880]) < 3.5);
+    }
+
+    #[test]
+    fn parts_of_a_day_are_of_one_size() {
+        assert_eq!(share(100, 512), 100);
+        assert_eq!(share(512, 512), 512);
+        assert_eq!(share(520, 512), 260);
+        assert_eq!(share(5_000, 512), 500);
+        assert_eq!(share(0, 512), 0);
+    }
+}

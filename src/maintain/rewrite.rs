@@ -1,0 +1,231 @@
+//! A file without the rows that must leave it: those that are erased or past their organisation's retention are gone,
+//! those of another class are in a file of that class, the rest stay in order.
+//!
+//! A first pass reads four small columns, so a file that has no such row, which is what most turn out to be, costs
+//! little.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, PrimitiveArray, RecordBatch, StringViewArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampMicrosecondType;
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use uuid::Uuid;
+
+use super::{MOST_OPEN_BYTES, Tools};
+use crate::datafile::{DataFileWriter, Partition};
+use crate::error::{Error, Result};
+use crate::plan::{Row, Rules};
+use crate::record::SORT_KEY;
+use crate::table::{Commit, DataFile, FileIndex, Table};
+
+/// Rows of the first pass that are looked at in one go.
+const LOOK_ROWS: usize = 8192;
+/// Rows that are sorted out in one go: few, since they come with their bodies.
+const WRITE_ROWS: usize = 512;
+
+/// What came of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Files with the rows that stay, at most one a class; none if no row stays.
+    pub add: Vec<DataFile>,
+    /// Rows that went to another class.
+    pub moved: u64,
+    /// Rows that were erased, by their place in [`Rules::erasures`]; a row counts for the first that names it.
+    pub erased: Vec<(usize, u64)>,
+    /// Rows that were past their organisation's retention.
+    pub expired: u64,
+    /// Whether the file holds no row that must leave it, and stays as it is.
+    pub untouched: bool,
+}
+
+impl Rewrite {
+    /// Rows that left the table.
+    pub fn gone(&self) -> u64 {
+        self.expired + self.erased.iter().map(|(_, rows)| rows).sum::<u64>()
+    }
+}
+
+/// Makes the files that came of some take their place, in one commit; answers the new index. `rewrites` are in the
+/// order of `files`.
+pub async fn commit_rewritten(
+    table: &Table,
+    files: &[Arc<DataFile>],
+    rewrites: Vec<Rewrite>,
+) -> Result<Arc<FileIndex>> {
+    let touched = files.iter().zip(&rewrites).filter(|(_, rewrite)| !rewrite.untouched);
+    let remove: Vec<String> = touched.map(|(file, _)| file.path.clone()).collect();
+    if remove.is_empty() {
+        return Ok(table.index());
+    }
+    let data_change = rewrites.iter().any(|rewrite| rewrite.gone() > 0);
+    let operation = if data_change { "DELETE" } else { "OPTIMIZE" };
+    let add = rewrites.into_iter().flat_map(|rewrite| rewrite.add).collect();
+    table.commit(Commit { add, remove, app: None, data_change, operation }).await
+}
+
+/// Writes what stays of a file, without making it part of the table; [`Rewrite::untouched`] if all of it stays where it
+/// is.
+pub async fn rewrite(
+    tools: Tools<'_>,
+    file: &DataFile,
+    rules: &Rules,
+    now: DateTime<Utc>,
+    mut new_id: impl FnMut() -> Uuid + Send,
+) -> Result<Rewrite> {
+    let now_micros = now.timestamp_micros();
+    if !is_touched(tools, file, rules, now_micros).await? {
+        return Ok(Rewrite { untouched: true, ..Rewrite::default() });
+    }
+    let text = format!("select * from logs order by {}", SORT_KEY.join(", "));
+    let mut rows = tools.read([file.clone()], &text, WRITE_ROWS).await?;
+    let mut sorted = Sorted { tools, file, now_ms: now.timestamp_millis(), open: BTreeMap::new() };
+    let mut outcome = Rewrite::default();
+    let mut erased: BTreeMap<usize, u64> = BTreeMap::new();
+    while let Some(batch) = rows.try_next().await? {
+        let ends: Vec<End> = Keys::of(&batch)?.rows().map(|row| end_of(row, rules, now_micros)).collect();
+        for end in &ends {
+            match end {
+                End::Class(days) => outcome.moved += u64::from(*days != file.retention_days),
+                End::Erased(place) => *erased.entry(*place).or_default() += 1,
+                End::Expired => outcome.expired += 1,
+            }
+        }
+        sorted.write(&batch, &ends, &mut new_id).await?;
+    }
+    outcome.erased = erased.into_iter().collect();
+    outcome.add = sorted.finish().await?;
+    let kept: u64 = outcome.add.iter().map(|file| file.rows).sum();
+    if kept + outcome.gone() != file.rows {
+        return Err(Error::damaged(format!(
+            "file `{}` holds {} rows, but the table says {}; nothing was changed; run `gatelog doctor`",
+            file.path,
+            kept + outcome.gone(),
+            file.rows
+        )));
+    }
+    Ok(outcome)
+}
+
+/// Where a row ends up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// In the file of the class of so many days.
+    Class(i32),
+    /// Nowhere: this erasure names it.
+    Erased(usize),
+    /// Nowhere: its time is over.
+    Expired,
+}
+
+fn end_of(row: Row<'_>, rules: &Rules, now_micros: i64) -> End {
+    if let Some(place) = rules.erasures().iter().position(|erasure| erasure.names(row)) {
+        return End::Erased(place);
+    }
+    match rules.sees(row, now_micros) {
+        true => End::Class(rules.retention_days(row.organisation)),
+        false => End::Expired,
+    }
+}
+
+/// Whether any row must leave the file.
+async fn is_touched(tools: Tools<'_>, file: &DataFile, rules: &Rules, now_micros: i64) -> Result<bool> {
+    let text = "select organisation_id, created_at, user_id, id from logs";
+    let mut rows = tools.read([file.clone()], text, LOOK_ROWS).await?;
+    while let Some(batch) = rows.try_next().await? {
+        if Keys::of(&batch)?.rows().any(|row| end_of(row, rules, now_micros) != End::Class(file.retention_days)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The columns that the rules ask for.
+struct Keys<'a> {
+    organisations: &'a StringViewArray,
+    times: &'a PrimitiveArray<TimestampMicrosecondType>,
+    users: &'a StringViewArray,
+    ids: &'a StringViewArray,
+}
+
+impl<'a> Keys<'a> {
+    fn of(batch: &'a RecordBatch) -> Result<Self> {
+        let missing = |name: &str| Error::internal(format!("column `{name}` is missing in a rewrite"));
+        let text = |name: &'static str| {
+            batch.column_by_name(name).and_then(|column| column.as_string_view_opt()).ok_or_else(|| missing(name))
+        };
+        let times = batch.column_by_name("created_at").and_then(|column| column.as_primitive_opt());
+        Ok(Self {
+            organisations: text("organisation_id")?,
+            times: times.ok_or_else(|| missing("created_at"))?,
+            users: text("user_id")?,
+            ids: text("id")?,
+        })
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Row<'a>> {
+        let (organisations, times, users, ids) = (self.organisations, self.times, self.users, self.ids);
+        (0..organisations.len()).map(move |row| Row {
+            organisation: text(organisations, row).unwrap_or_default(),
+            id: text(ids, row).unwrap_or_default(),
+            user: text(users, row),
+            // Only another program can have written a row without a time; it cannot be past one.
+            created_at: if times.is_valid(row) { times.value(row) } else { i64::MAX },
+        })
+    }
+}
+
+fn text(values: &StringViewArray, row: usize) -> Option<&str> {
+    values.is_valid(row).then(|| values.value(row))
+}
+
+/// The files that rows are sorted out to, one a class.
+struct Sorted<'a> {
+    tools: Tools<'a>,
+    file: &'a DataFile,
+    now_ms: i64,
+    open: BTreeMap<i32, DataFileWriter>,
+}
+
+impl Sorted<'_> {
+    async fn write(&mut self, batch: &RecordBatch, ends: &[End], new_id: &mut impl FnMut() -> Uuid) -> Result<()> {
+        let classes: BTreeSet<i32> =
+            ends.iter().filter_map(|end| if let End::Class(days) = end { Some(*days) } else { None }).collect();
+        for days in classes {
+            let writer = match self.open.entry(days) {
+                Entry::Occupied(open) => open.into_mut(),
+                Entry::Vacant(free) => free.insert(start(self.tools, self.file, days, new_id(), self.now_ms)?),
+            };
+            let mask: BooleanArray = ends.iter().map(|end| Some(*end == End::Class(days))).collect();
+            let part = filter_record_batch(batch, &mask)
+                .map_err(|cause| Error::internal("cannot sort out the rows of a file").with_source(cause))?;
+            writer.write(&part).await?;
+        }
+        // Each class has a row group open; many classes must not have many big ones.
+        while self.open.values().map(|writer| writer.buffered() as u64).sum::<u64>() > MOST_OPEN_BYTES {
+            let Some(biggest) = self.open.values_mut().max_by_key(|writer| writer.buffered()) else { break };
+            biggest.end_row_group().await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(self) -> Result<Vec<DataFile>> {
+        let mut files = Vec::new();
+        for writer in self.open.into_values() {
+            files.push(writer.finish().await?);
+        }
+        Ok(files)
+    }
+}
+
+/// Starts the file of a class for rows of `file`: sealed and packed as that is.
+fn start(tools: Tools<'_>, file: &DataFile, retention_days: i32, id: Uuid, now_ms: i64) -> Result<DataFileWriter> {
+    let partition = Partition { date: file.date, retention_days };
+    match file.is_sealed() {
+        true => DataFileWriter::start_sealed(tools.table, partition, id, tools.policy.sealed_zstd_level, now_ms),
+        false => DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now_ms),
+    }
+}

@@ -1,0 +1,227 @@
+//! Which rows of a batch are seen: those of the organisation and workspace in question that the rules keep in answers.
+//!
+//! Rows come sorted by organisation, so what follows from it (how long its records are kept, what of it is erased) is looked
+//! up once for each run of equal values, and each row costs a comparison of its time.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, StringViewArray, StructArray,
+    TimestampMicrosecondArray, new_null_array,
+};
+use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use datafusion::common::{DataFusionError, Result};
+
+use super::scene::Sight;
+use crate::plan::{Erased, Erasure, FileFacts, Outlook, Row, Rules};
+use crate::record::Kind;
+use crate::table::DataFile;
+
+const ORGANISATION: &str = "organisation_id";
+const WORKSPACE: &str = "workspace_slug";
+const TIME: &str = "created_at";
+const USER: &str = "user_id";
+const ID: &str = "id";
+
+/// Decides about rows, for one sight.
+#[derive(Debug)]
+pub(super) struct Guard {
+    sight: Sight,
+    /// What is erased of each organisation that anything is erased of.
+    erasing: HashMap<String, Rules>,
+    /// Whether anything is erased by the end user, and by id.
+    by_user: bool,
+    by_id: bool,
+}
+
+/// The columns that decide; those that do not are left out.
+struct Deciding<'a> {
+    organisations: &'a StringViewArray,
+    times: Option<&'a TimestampMicrosecondArray>,
+    workspaces: Option<&'a StringViewArray>,
+    users: Option<&'a StringViewArray>,
+    ids: Option<&'a StringViewArray>,
+}
+
+/// What is known of the rows of a file or a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Every row is seen.
+    All,
+    /// Each must be looked at.
+    Some,
+    /// None is seen.
+    None,
+}
+
+impl Guard {
+    pub(super) fn new(sight: Sight) -> Self {
+        let ours = |organisation: &String| sight.organisation.as_ref().is_none_or(|ours| ours == organisation);
+        let mut erasures: HashMap<String, Vec<Erasure>> = HashMap::new();
+        for erasure in sight.rules.erasures().iter().filter(|erasure| ours(&erasure.organisation)) {
+            erasures.entry(erasure.organisation.clone()).or_default().push(erasure.clone());
+        }
+        let names =
+            |kind: fn(&Erased) -> bool| erasures.values().flatten().any(|erasure: &Erasure| kind(&erasure.what));
+        let by_user = names(|what| matches!(what, Erased::User { .. }));
+        let by_id = names(|what| matches!(what, Erased::Ids(_)));
+        let erasing = erasures.into_iter().map(|(organisation, erasures)| {
+            let terms = sight.rules.terms(&organisation).clone();
+            (organisation, Rules::new(terms, HashMap::new(), HashSet::new(), erasures, Vec::new()))
+        });
+        Self { erasing: erasing.collect(), by_user, by_id, sight }
+    }
+
+    pub(super) fn sight(&self) -> &Sight {
+        &self.sight
+    }
+
+    /// Whether only some of the organisations' rows are seen, whatever their age.
+    pub(super) fn is_bound(&self) -> bool {
+        self.sight.organisation.is_some() || self.sight.workspace.is_some()
+    }
+
+    /// What is certain of a file.
+    pub(super) fn reach(&self, file: &DataFile) -> Reach {
+        let facts = FileFacts {
+            retention_days: file.retention_days,
+            min_created_at: file.min_created_at,
+            max_created_at: file.max_created_at,
+            min_organisation: file.min_organisation.as_deref(),
+            max_organisation: file.max_organisation.as_deref(),
+            modified_ms: file.modified_ms,
+        };
+        if self.sight.organisation.as_ref().is_some_and(|ours| !facts.may_hold(ours)) {
+            return Reach::None;
+        }
+        match self.sight.rules.outlook(facts, self.sight.now_micros) {
+            Outlook::Hidden => Reach::None,
+            Outlook::Seen if !self.is_bound() => Reach::All,
+            Outlook::Seen | Outlook::Mixed => Reach::Some,
+        }
+    }
+
+    /// First moment of the records that are seen, µs since 1970-01-01; `i64::MIN` where organisations differ.
+    pub(super) fn since(&self) -> i64 {
+        let ours = self.sight.organisation.as_ref();
+        ours.map_or(i64::MIN, |ours| self.sight.rules.seen_since(ours, self.sight.now_micros))
+    }
+
+    /// Whether the time of a record may decide.
+    fn by_time(&self) -> bool {
+        self.sight.organisation.is_none() || self.since() > i64::MIN || !self.erasing.is_empty()
+    }
+
+    /// The columns that decide, in the order in which [`Guard::mask`] takes them.
+    pub(super) fn needs(&self) -> Vec<&'static str> {
+        let further = [
+            (self.by_time(), TIME),
+            (self.sight.workspace.is_some(), WORKSPACE),
+            (self.by_user, USER),
+            (self.by_id, ID),
+        ];
+        let further = further.into_iter().filter(|(needed, _)| *needed).map(|(_, name)| name);
+        [ORGANISATION].into_iter().chain(further).collect()
+    }
+
+    fn deciding<'a>(&self, columns: &'a [ArrayRef]) -> Result<Deciding<'a>> {
+        let of = |name| self.needs().iter().position(|needed| *needed == name).and_then(|place| columns.get(place));
+        let texts = |name| of(name).map(text).transpose();
+        let times =
+            |array: &'a ArrayRef| array.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(wrong_columns);
+        Ok(Deciding {
+            organisations: texts(ORGANISATION)?.ok_or_else(wrong_columns)?,
+            times: of(TIME).map(times).transpose()?,
+            workspaces: texts(WORKSPACE)?,
+            users: texts(USER)?,
+            ids: texts(ID)?,
+        })
+    }
+
+    /// Which rows are seen, by the columns that [`Guard::needs`] names.
+    pub(super) fn mask(&self, columns: &[ArrayRef]) -> Result<BooleanArray> {
+        if columns.len() != self.needs().len() {
+            return Err(wrong_columns());
+        }
+        let columns = self.deciding(columns)?;
+        let organisations = columns.organisations;
+        let mut seen = BooleanBufferBuilder::new(organisations.len());
+        let mut start = 0;
+        while start < organisations.len() {
+            let organisation = value(organisations, start);
+            let end = (start + 1..organisations.len())
+                .find(|row| value(organisations, *row) != organisation)
+                .unwrap_or(organisations.len());
+            match self.sight.organisation.as_deref() {
+                Some(ours) if organisation != Some(ours) => seen.append_n(end - start, false),
+                _ => self.judge_run(organisation.unwrap_or(""), start..end, &columns, &mut seen),
+            }
+            start = end;
+        }
+        let mut seen: BooleanBuffer = seen.finish();
+        if let (Some(ours), Some(workspaces)) = (self.sight.workspace.as_deref(), columns.workspaces) {
+            seen = &seen & &BooleanBuffer::collect_bool(workspaces.len(), |row| value(workspaces, row) == Some(ours));
+        }
+        Ok(BooleanArray::new(seen, None))
+    }
+
+    /// Judges rows of one organisation.
+    fn judge_run(
+        &self,
+        organisation: &str,
+        run: std::ops::Range<usize>,
+        columns: &Deciding<'_>,
+        seen: &mut BooleanBufferBuilder,
+    ) {
+        // A record without a time, which gatelog never stores, counts as older than any.
+        let time = |row| columns.times.filter(|times| times.is_valid(row)).map_or(i64::MIN, |times| times.value(row));
+        let since = self.sight.rules.seen_since(organisation, self.sight.now_micros);
+        match self.erasing.get(organisation) {
+            Some(erasing) => run.for_each(|row| {
+                let id = columns.ids.and_then(|ids| value(ids, row)).unwrap_or("");
+                let user = columns.users.and_then(|users| value(users, row));
+                let created_at = time(row);
+                seen.append(created_at >= since && !erasing.erases(Row { organisation, id, user, created_at }));
+            }),
+            None if since == i64::MIN => seen.append_n(run.len(), true),
+            None => run.for_each(|row| seen.append(time(row) >= since)),
+        }
+    }
+
+    /// How many rows of a batch of the whole schema are seen.
+    pub(super) fn reach_in(&self, batch: &RecordBatch) -> Result<Reach> {
+        let column = |name| batch.column_by_name(name).map(Arc::clone).ok_or_else(wrong_columns);
+        let deciding = self.needs().into_iter().map(column).collect::<Result<Vec<_>>>()?;
+        Ok(match self.mask(&deciding)?.true_count() {
+            0 => Reach::None,
+            seen if seen == batch.num_rows() => Reach::All,
+            _ => Reach::Some,
+        })
+    }
+}
+
+/// Whether a column is one of the two that hold bodies.
+pub(super) fn is_message(data_type: &DataType) -> bool {
+    *data_type == Kind::Message.data_type()
+}
+
+/// A message whose headers are known, its body null.
+pub(super) fn message(headers: &ArrayRef) -> Result<ArrayRef> {
+    let DataType::Struct(fields) = Kind::Message.data_type() else { return Err(wrong_columns()) };
+    let body = new_null_array(&DataType::Utf8View, headers.len());
+    Ok(Arc::new(StructArray::try_new(fields, vec![body, Arc::clone(headers)], None)?))
+}
+
+fn text(column: &ArrayRef) -> Result<&StringViewArray> {
+    column.as_string_view_opt().ok_or_else(wrong_columns)
+}
+
+fn value(texts: &StringViewArray, row: usize) -> Option<&str> {
+    texts.is_valid(row).then(|| texts.value(row))
+}
+
+fn wrong_columns() -> DataFusionError {
+    DataFusionError::Internal("the columns that decide what is seen are missing or of another type".to_owned())
+}

@@ -1,0 +1,66 @@
+//! What a query is run over: a View, what may be seen of it, and the small tables beside it.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+
+use super::guard::{Guard, Reach};
+use crate::error::Result;
+use crate::plan::Rules;
+use crate::table::DataFile;
+use crate::view::View;
+
+/// What a query may see of a View; none of it = everything as stored, as upkeep and checks need it.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// The organisation whose records are seen; none = all of them.
+    pub organisation: Option<String>,
+    /// The workspace whose records are seen; none = all of the organisation.
+    pub workspace: Option<String>,
+    /// Whether bodies are seen; otherwise `request.body` and `response.body` are null.
+    pub bodies: bool,
+    /// Which records are in answers at all.
+    pub rules: Arc<Rules>,
+    /// As of when, µs since 1970-01-01.
+    pub now_micros: i64,
+}
+
+/// Small tables beside `logs`, made when a statement names them.
+pub trait SideTables: std::fmt::Debug + Send + Sync {
+    /// Their names.
+    fn names(&self) -> &'static [&'static str];
+
+    /// The rows of one of them.
+    fn rows(&self, name: &str) -> Result<RecordBatch>;
+}
+
+/// What a query is run over.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    /// Files and rows in memory.
+    pub view: View,
+    /// What is seen of them; none = everything as stored.
+    pub sight: Option<Sight>,
+    /// The tables beside `logs`; none = there are none.
+    pub side: Option<Arc<dyn SideTables>>,
+}
+
+impl From<View> for Scene {
+    fn from(view: View) -> Self {
+        Self { view, sight: None, side: None }
+    }
+}
+
+impl Scene {
+    /// Whether an organisation looks on, to whom files shared with others must tell nothing.
+    pub fn is_bound(&self) -> bool {
+        self.sight.as_ref().is_some_and(|sight| sight.organisation.is_some() || sight.workspace.is_some())
+    }
+
+    /// The files that may hold rows that are seen.
+    pub fn files(&self) -> Vec<&Arc<DataFile>> {
+        let guard = self.sight.clone().map(Guard::new);
+        let seen = |file: &&Arc<DataFile>| guard.as_ref().is_none_or(|guard| guard.reach(file) != Reach::None);
+        self.view.files.iter().filter(seen).collect()
+    }
+}

@@ -1,0 +1,205 @@
+//! What a statement finds in its session: `logs`, and the views and side tables that it names; and which statements are taken.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::catalog::view::ViewTable;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider};
+use datafusion::catalog::{MemTable, SchemaProvider};
+use datafusion::common::{ParamValues, TableReference};
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream, SessionState};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+
+use super::provider::LogTable;
+use super::{NamedView, STORE_URL, query_failed, threads, yielding};
+use super::{barrier, scene};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// Name of the catalog and of the table in it.
+const CATALOG: &str = "gatelog";
+const SCHEMA: &str = "public";
+const TABLE: &str = "logs";
+/// Functions that make big values out of small ones, outside of the memory that a query may use.
+const UNBOUNDED: [&str; 7] = ["array_repeat", "array_resize", "list_repeat", "list_resize", "lpad", "repeat", "rpad"];
+
+/// What the statements of one session may name beside `logs`, and may ask.
+#[derive(Debug)]
+pub(super) struct Surroundings {
+    pub(super) views: Vec<NamedView>,
+    pub(super) side: Option<Arc<dyn scene::SideTables>>,
+    /// Whether the session is bound to an organisation. How others' files are read is then not for it to see.
+    pub(super) bound: bool,
+}
+
+/// A session that sees one table `logs`.
+pub(super) fn session(base: &SessionState, logs: LogTable, batch_rows: Option<usize>) -> SessionContext {
+    let schema = Arc::new(MemorySchemaProvider::new());
+    // Neither registration can fail: the names are free in a provider that was just made.
+    let _ = schema.register_table(TABLE.to_owned(), Arc::new(logs));
+    let catalog = Arc::new(MemoryCatalogProvider::new());
+    let _ = catalog.register_schema(SCHEMA, schema);
+    let mut config = base.config().clone();
+    if let Some(rows) = batch_rows {
+        config = config.with_batch_size(rows);
+    }
+    let state = SessionStateBuilder::new_from_existing(base.clone())
+        .with_config(config)
+        .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
+        .build();
+    let session = SessionContext::new_with_state(state);
+    session.register_catalog(CATALOG, catalog);
+    session
+}
+
+/// Plans a statement and starts it.
+pub(super) async fn start(
+    session: &SessionContext,
+    around: &Surroundings,
+    text: &str,
+    params: ParamValues,
+) -> Result<SendableRecordBatchStream> {
+    let state = session.state();
+    let dialect = state.config().options().sql_parser.dialect;
+    let statement = state.sql_to_statement(text, &dialect).map_err(query_failed)?;
+    around.register(session, &statement).await?;
+    let plan = session.state().statement_to_plan(statement).await.map_err(query_failed)?;
+    allowed(&plan, around.bound)?;
+    let plan = plan.with_param_values(params).map_err(query_failed)?;
+    let frame = session.execute_logical_plan(plan).await.map_err(query_failed)?;
+    frame.execute_stream().await.map_err(query_failed)
+}
+
+/// Refuses everything but a query, EXPLAIN, SHOW and DESCRIBE; of EXPLAIN, a session that is bound to an organisation gets the
+/// plain one only, since the others tell of files that hold the rows of others too.
+fn allowed(plan: &LogicalPlan, bound: bool) -> Result<()> {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+        .verify_plan(plan)
+        .map_err(|_| Error::invalid("SQL here is read-only: send a query, EXPLAIN, SHOW or DESCRIBE"))?;
+    let telling = match plan {
+        LogicalPlan::Analyze(_) => true,
+        LogicalPlan::Explain(explain) => explain.verbose,
+        _ => false,
+    };
+    match bound && telling {
+        true => Err(Error::denied(
+            "EXPLAIN ANALYZE and EXPLAIN VERBOSE tell of files that other organisations share; use plain EXPLAIN",
+        )),
+        false => Ok(()),
+    }
+}
+
+impl Surroundings {
+    /// Makes what a statement names known to its session; planning all views for each query would cost more than most
+    /// queries do.
+    async fn register(&self, session: &SessionContext, statement: &Statement) -> Result<()> {
+        let state = session.state();
+        let names = state.resolve_table_references(statement).map_err(query_failed)?;
+        let lists_tables = names.iter().any(|name| name.schema() == Some("information_schema"))
+            || statement.to_string().to_ascii_uppercase().starts_with("SHOW");
+        match lists_tables {
+            true => self.register_all(session).await,
+            false => self.register_named(session, &names).await,
+        }
+    }
+
+    async fn register_all(&self, session: &SessionContext) -> Result<()> {
+        for name in self.side.iter().flat_map(|side| side.names()) {
+            self.register_side(session, name)?;
+        }
+        for view in &self.views {
+            self.register_view(session, view).await?;
+        }
+        Ok(())
+    }
+
+    async fn register_named(&self, session: &SessionContext, names: &[TableReference]) -> Result<()> {
+        let named = |other: &str| names.iter().any(|name| name.table() == other);
+        for name in self.side.iter().flat_map(|side| side.names()).filter(|name| named(name)) {
+            self.register_side(session, name)?;
+        }
+        for view in self.views.iter().filter(|view| named(view.name)) {
+            self.register_view(session, view).await?;
+        }
+        Ok(())
+    }
+
+    fn register_side(&self, session: &SessionContext, name: &str) -> Result<()> {
+        let Some(side) = &self.side else { return Ok(()) };
+        if session.table_exist(name).unwrap_or(false) {
+            return Ok(());
+        }
+        let rows: RecordBatch = side.rows(name)?;
+        let wrong = |cause| Error::internal(format!("table `{name}` cannot be made")).with_source(cause);
+        let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(wrong)?;
+        session.register_table(name, Arc::new(table)).map_err(wrong)?;
+        Ok(())
+    }
+
+    /// Plans one view, after the tables and views that it reads. Where one of them does not exist, nor does the view.
+    async fn register_view(&self, session: &SessionContext, view: &NamedView) -> Result<()> {
+        if session.table_exist(view.name).unwrap_or(false) {
+            return Ok(());
+        }
+        let wrong = |cause| Error::internal(format!("view `{}` cannot be planned", view.name)).with_source(cause);
+        let state = session.state();
+        let statement =
+            state.sql_to_statement(view.sql, &state.config().options().sql_parser.dialect).map_err(wrong)?;
+        let names = state.resolve_table_references(&statement).map_err(wrong)?;
+        Box::pin(self.register_named(session, &names)).await?;
+        if !names.iter().all(|name| session.table_exist(name.clone()).unwrap_or(false)) {
+            return Ok(());
+        }
+        let plan =
+            state.statement_to_plan(statement).await.and_then(|plan| plan.with_param_values(view.params.clone()));
+        let table = ViewTable::new(plan.map_err(wrong)?, Some(view.sql.to_owned()));
+        session.register_table(view.name, Arc::new(table)).map_err(wrong)?;
+        Ok(())
+    }
+}
+
+/// The session that every query's session is copied from.
+pub(super) fn base_session(config: &Config, store: &Store) -> Result<SessionState> {
+    let memory = usize::try_from(config.query_memory_bytes).unwrap_or(usize::MAX);
+    let top = std::num::NonZeroUsize::MIN.saturating_add(4);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(memory), top)))
+        .with_metadata_cache_limit(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX))
+        .build_arc()
+        .map_err(query_failed)?;
+    let url = ObjectStoreUrl::parse(STORE_URL).map_err(query_failed)?;
+    runtime.register_object_store(url.as_ref(), Arc::clone(store.object_store()));
+    let threads = threads(config);
+    let mut settings = SessionConfig::new()
+        .with_target_partitions(threads)
+        .with_information_schema(true)
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA);
+    let options = settings.options_mut();
+    options.execution.parquet.pushdown_filters = true;
+    options.execution.parquet.reorder_filters = true;
+    options.execution.time_zone = Some("UTC".to_owned());
+    let mut state = SessionStateBuilder::new()
+        .with_config(settings)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(barrier::Seal))
+        .with_physical_optimizer_rule(Arc::new(yielding::YieldAboveJoins))
+        .build();
+    datafusion_functions_json::register_all(&mut state).map_err(query_failed)?;
+    for name in UNBOUNDED {
+        state.deregister_udf(name).map_err(query_failed)?;
+    }
+    Ok(state)
+}

@@ -1,0 +1,392 @@
+//! How many records each organisation had stored in each month: what quotas are checked against and bills are made from.
+//!
+//! The writer counts each row that it keeps, so a check costs one look into a map and is exact whoever writes at the same
+//! time. Rows leave the table when they expire, so the counts are kept beside it: with every flush the node writes what its
+//! log had come to by then, under the log's id, *before* the flush commits. Whoever opens the log next takes the counts of the
+//! sequence that the table names and adds the rows that it replays, so the counts are exact through crashes too. Counts of other
+//! nodes are as of their last flush.
+//!
+//! A row counts for the month (UTC) of its `created_at`. Rows that were not stored because of a quota are counted apart; of
+//! those, a crash forgets what came after the last flush.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+use futures::TryStreamExt;
+use object_store::{ObjectStoreExt, PutPayload};
+use parking_lot::{RwLock, RwLockWriteGuard};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::plan::Month;
+use crate::store::Store;
+
+/// Months that counts are kept for.
+const KEPT_MONTHS: i32 = 24;
+
+/// Counts of one organisation in one month.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Records that were stored.
+    pub records: u64,
+    /// Records that were not, because of the quota.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_stored: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// One line of [`Usage::list`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// The organisation.
+    pub organisation: String,
+    /// The month.
+    pub month: Month,
+    /// Records that were stored, also those that expired since.
+    pub records: u64,
+    /// Records that were not stored because of the quota.
+    pub not_stored: u64,
+}
+
+/// Counts by organisation and month.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts(HashMap<String, Vec<(Month, Count)>>);
+
+impl Counts {
+    /// The counts of an organisation in a month.
+    pub fn get(&self, organisation: &str, month: Month) -> Count {
+        let months = self.0.get(organisation).into_iter().flatten();
+        months.rev().find(|(of, _)| *of == month).map(|(_, count)| *count).unwrap_or_default()
+    }
+
+    fn entry(&mut self, organisation: &str, month: Month) -> &mut Count {
+        if !self.0.contains_key(organisation) {
+            self.0.insert(organisation.to_owned(), Vec::new());
+        }
+        // The months of an organisation are few, and the newest is the last.
+        let months = self.0.entry(organisation.to_owned()).or_default();
+        let place = months.iter().rposition(|(of, _)| *of == month).unwrap_or_else(|| {
+            let place = months.partition_point(|(of, _)| *of < month);
+            months.insert(place, (month, Count::default()));
+            place
+        });
+        &mut months[place].1
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (organisation, months) in &other.0 {
+            for (month, count) in months {
+                let sum = self.entry(organisation, *month);
+                sum.records += count.records;
+                sum.not_stored += count.not_stored;
+            }
+        }
+    }
+
+    /// Counts every row of a batch that has the columns `organisation_id` and `created_at`.
+    pub fn count(&mut self, batch: &RecordBatch) {
+        let mut months = Months::default();
+        for_each_row(batch, |organisation, micros| self.entry(organisation, months.of(micros)).records += 1);
+    }
+
+    fn forget_before(&mut self, first: Month) {
+        self.0.retain(|_, months| {
+            months.retain(|(month, _)| *month >= first);
+            !months.is_empty()
+        });
+    }
+}
+
+/// Calls `row` with organisation and time of each row.
+fn for_each_row(batch: &RecordBatch, mut row: impl FnMut(&str, i64)) {
+    let (Some(organisations), Some(times)) =
+        (batch.column_by_name("organisation_id"), batch.column_by_name("created_at"))
+    else {
+        return;
+    };
+    let (organisations, times) = (organisations.as_string_view(), times.as_primitive::<TimestampMicrosecondType>());
+    for at in 0..organisations.len() {
+        row(organisations.value(at), times.value(at));
+    }
+}
+
+/// Finds the month of a moment; asked for the same one again and again, it does so quickly.
+#[derive(Debug, Default)]
+struct Months(Option<(i64, i64, Month)>);
+
+impl Months {
+    fn of(&mut self, micros: i64) -> Month {
+        match self.0 {
+            Some((first, end, month)) if (first..end).contains(&micros) => month,
+            _ => {
+                let month = Month::of_micros(micros);
+                let start = |month: Month| {
+                    Some(month.first_day()?.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros())
+                };
+                self.0 = start(month).zip(start(month.before(-1))).map(|(first, end)| (first, end, month));
+                month
+            }
+        }
+    }
+}
+
+/// Counts of this node's log, and of other nodes as far as they are known. Only the writer has one.
+#[derive(Debug, Default)]
+pub struct Meter {
+    months: Months,
+    usage: Usage,
+}
+
+/// A meter in the hands of the writer while it goes through a group of rows.
+#[derive(Debug)]
+pub struct Tally<'a> {
+    months: &'a mut Months,
+    known: RwLockWriteGuard<'a, Known>,
+}
+
+impl Meter {
+    /// A meter that goes on from these counts of its own log.
+    pub fn new(own: Counts, others: Counts) -> Self {
+        let usage = Usage(Arc::new(RwLock::new(Known { own, others })));
+        Self { months: Months::default(), usage }
+    }
+
+    /// What everybody else may read.
+    pub fn usage(&self) -> Usage {
+        self.usage.clone()
+    }
+
+    /// Begins to count; nobody reads the counts until the tally is dropped.
+    pub fn tally(&mut self) -> Tally<'_> {
+        Tally { months: &mut self.months, known: self.usage.0.write() }
+    }
+
+    /// The counts of this node's log as they are now.
+    pub fn own(&self) -> Counts {
+        self.usage.0.read().own.clone()
+    }
+}
+
+impl Tally<'_> {
+    /// Records of the organisation in the month of that moment, on all nodes.
+    pub fn records(&mut self, organisation: &str, micros: i64) -> u64 {
+        let month = self.months.of(micros);
+        self.known.own.get(organisation, month).records + self.known.others.get(organisation, month).records
+    }
+
+    /// Counts a record that is stored.
+    pub fn store(&mut self, organisation: &str, micros: i64) {
+        let month = self.months.of(micros);
+        self.known.own.entry(organisation, month).records += 1;
+    }
+
+    /// Counts a record that is not stored.
+    pub fn refuse(&mut self, organisation: &str, micros: i64) {
+        let month = self.months.of(micros);
+        self.known.own.entry(organisation, month).not_stored += 1;
+    }
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    own: Counts,
+    others: Counts,
+}
+
+/// The counts, for reading. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Usage(Arc<RwLock<Known>>);
+
+impl Usage {
+    /// Counts that do not change, of all logs.
+    pub fn fixed(counts: Counts) -> Self {
+        Self(Arc::new(RwLock::new(Known { own: counts, others: Counts::default() })))
+    }
+
+    /// The counts of all nodes: of one organisation, or of every one. In order of organisation and month.
+    pub fn list(&self, organisation: Option<&str>) -> Vec<Used> {
+        let known = self.0.read();
+        let mut sum: BTreeMap<(&str, Month), Count> = BTreeMap::new();
+        for counts in [&known.own, &known.others] {
+            for (of, months) in counts.0.iter().filter(|(of, _)| organisation.is_none_or(|name| name == of.as_str())) {
+                for (month, count) in months {
+                    let entry = sum.entry((of, *month)).or_default();
+                    entry.records += count.records;
+                    entry.not_stored += count.not_stored;
+                }
+            }
+        }
+        let used = sum.into_iter().map(|((organisation, month), count)| Used {
+            organisation: organisation.to_owned(),
+            month,
+            records: count.records,
+            not_stored: count.not_stored,
+        });
+        used.collect()
+    }
+
+    /// Takes over what other nodes counted.
+    pub fn set_others(&self, others: Counts) {
+        self.0.write().others = others;
+    }
+}
+
+/// What a node's log had come to at a flush.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Last sequence of the log that is counted.
+    pub sequence: u64,
+    /// The counts.
+    pub counts: Arc<Counts>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    snapshots: Vec<Stored>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    sequence: u64,
+    /// By month, then by organisation.
+    counts: BTreeMap<String, BTreeMap<String, Count>>,
+}
+
+/// Writes what the log has come to, keeping what it had come to at the last commit: which of the two holds is for the table
+/// to say.
+pub async fn write(store: &Store, wal_id: Uuid, before: &Snapshot, next: &Snapshot, now: Month) -> Result<()> {
+    let first = now.before(KEPT_MONTHS);
+    let file = File { snapshots: vec![stored(before, first), stored(next, first)] };
+    let bytes =
+        serde_json::to_vec(&file).map_err(|cause| Error::internal("cannot encode counts").with_source(cause))?;
+    let path = store.usage_path(wal_id);
+    let put = store.object_store().put(&path, PutPayload::from(bytes)).await;
+    put.map(|_| ()).map_err(|cause| Error::storage(format!("cannot write `{path}`")).with_source(cause))
+}
+
+fn stored(snapshot: &Snapshot, first: Month) -> Stored {
+    let mut counts: BTreeMap<String, BTreeMap<String, Count>> = BTreeMap::new();
+    for (organisation, months) in &snapshot.counts.0 {
+        for (month, count) in months.iter().filter(|(month, _)| *month >= first) {
+            counts.entry(month.text()).or_default().insert(organisation.clone(), *count);
+        }
+    }
+    Stored { sequence: snapshot.sequence, counts }
+}
+
+fn read_stored(stored: Stored) -> Option<Snapshot> {
+    let mut counts = Counts::default();
+    for (month, organisations) in stored.counts {
+        let month = Month::parse(&month)?;
+        for (organisation, count) in organisations {
+            *counts.entry(&organisation, month) = count;
+        }
+    }
+    Some(Snapshot { sequence: stored.sequence, counts: Arc::new(counts) })
+}
+
+/// What each log had come to, as its last two flushes wrote it; without months that are long past.
+pub async fn read(store: &Store, now: Month) -> Result<HashMap<Uuid, Vec<Snapshot>>> {
+    let folder = store.usage_folder();
+    let failed = |cause| Error::storage(format!("cannot list `{folder}`")).with_source(cause);
+    let objects: Vec<_> = store.object_store().list(Some(&folder)).try_collect().await.map_err(failed)?;
+    let mut logs = HashMap::new();
+    for object in objects {
+        let path = object.location;
+        let Some(wal_id) = path.filename().and_then(|name| name.strip_suffix(".json")).and_then(|id| id.parse().ok())
+        else {
+            continue;
+        };
+        let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
+        let bytes = store.object_store().get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
+        let damaged = || Error::damaged(format!("`{path}` does not hold counts; restore it from a copy"));
+        let file: File = serde_json::from_slice(&bytes).map_err(|cause| damaged().with_source(cause))?;
+        let snapshots = file.snapshots.into_iter().map(read_stored).collect::<Option<Vec<_>>>().ok_or_else(damaged)?;
+        let forget = |snapshot: Snapshot| {
+            let mut counts = Arc::unwrap_or_clone(snapshot.counts);
+            counts.forget_before(now.before(KEPT_MONTHS));
+            Snapshot { sequence: snapshot.sequence, counts: Arc::new(counts) }
+        };
+        logs.insert(wal_id, snapshots.into_iter().map(forget).collect());
+    }
+    Ok(logs)
+}
+
+/// The counts of a log that the table has up to `covered`; none if no snapshot is of that sequence or before it.
+pub fn as_of(snapshots: &[Snapshot], covered: u64) -> Option<&Snapshot> {
+    snapshots.iter().filter(|snapshot| snapshot.sequence <= covered).max_by_key(|snapshot| snapshot.sequence)
+}
+
+/// The sum of counts.
+pub fn sum<'a>(counts: impl IntoIterator<Item = &'a Counts>) -> Counts {
+    let mut sum = Counts::default();
+    counts.into_iter().for_each(|counts| sum.add(counts));
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use url::Url;
+
+    fn micros(text: &str) -> i64 {
+        chrono::DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros()
+    }
+
+    fn month() -> Month {
+        Month::parse("2026-11").unwrap()
+    }
+
+    #[test]
+    fn rows_count_for_the_month_that_they_were_made_in() {
+        let mut meter = Meter::new(Counts::default(), Counts::default());
+        for at in ["2026-10-31T23:59:59.999999Z", "2026-11-01T00:00:00Z", "2026-11-30T23:59:59Z"] {
+            meter.tally().store("a", micros(at));
+        }
+        meter.tally().refuse("a", micros("2026-11-02T00:00:00Z"));
+        assert_eq!(meter.tally().records("a", micros("2026-11-15T00:00:00Z")), 2);
+        assert_eq!(meter.tally().records("b", micros("2026-11-15T00:00:00Z")), 0);
+        let list = meter.usage().list(None);
+        assert_eq!(list.len(), 2);
+        assert_eq!((list[1].records, list[1].not_stored), (2, 1));
+    }
+
+    #[test]
+    fn other_nodes_count_too() {
+        let mut other = Meter::new(Counts::default(), Counts::default());
+        other.tally().store("a", micros("2026-11-01T00:00:00Z"));
+        let mut meter = Meter::new(Counts::default(), Counts::default());
+        meter.usage().set_others(other.own());
+        meter.tally().store("a", micros("2026-11-01T00:00:00Z"));
+        assert_eq!(meter.tally().records("a", micros("2026-11-01T00:00:00Z")), 2);
+        assert_eq!(meter.usage().list(Some("a"))[0].records, 2);
+        assert!(meter.usage().list(Some("b")).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_table_says_which_snapshot_holds() {
+        let store =
+            Store::with(Arc::new(object_store::memory::InMemory::new()), Url::parse("memory:///x/").unwrap()).unwrap();
+        let (id, mut meter) = (Uuid::from_u128(7), Meter::new(Counts::default(), Counts::default()));
+        meter.tally().store("a", micros("2026-11-01T00:00:00Z"));
+        let before = Snapshot { sequence: 3, counts: Arc::new(meter.own()) };
+        meter.tally().store("a", micros("2024-01-01T00:00:00Z"));
+        meter.tally().store("a", micros("2026-11-02T00:00:00Z"));
+        let next = Snapshot { sequence: 9, counts: Arc::new(meter.own()) };
+        write(&store, id, &before, &next, month()).await.unwrap();
+        let found = &read(&store, month()).await.unwrap()[&id];
+        assert_eq!(as_of(found, 8), Some(&before));
+        assert_eq!(as_of(found, 9).unwrap().counts.get("a", month()).records, 2);
+        assert_eq!(as_of(found, 9).unwrap().counts.get("a", Month::parse("2024-01").unwrap()).records, 0);
+        assert_eq!(as_of(found, 2), None);
+    }
+}
