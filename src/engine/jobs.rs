@@ -232,7 +232,8 @@ impl Inner {
 
 fn merge_line(merge: &Merge) -> String {
     let day = crate::store::date_text(merge.date);
-    format!("join {} files, {} bytes, of day {day}", merge.files.len(), merge.bytes())
+    let what = if merge.seal { "seal" } else { "join" };
+    format!("{what} {} files, {} bytes, of day {day}", merge.files.len(), merge.bytes())
 }
 
 fn dropped_line(files: &[Arc<DataFile>]) -> String {

@@ -87,7 +87,7 @@ async fn in_passes(
 
 /// How many of the smallest inputs to join first, so that the rest and what comes of them can be read at once, or as
 /// many as can be; none if all can. `sizes` ascend.
-fn first_run(sizes: &[u64]) -> Option<usize> {
+pub(super) fn first_run(sizes: &[u64]) -> Option<usize> {
     let fits = |count: usize, open: u64| count <= MOST_FILES && open <= MOST_OPEN_BYTES;
     let mut rest: u64 = sizes.iter().map(|bytes| held(*bytes)).sum();
     if fits(sizes.len(), rest) {

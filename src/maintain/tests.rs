@@ -84,12 +84,12 @@ impl Rig {
         files
     }
 
-    /// Runs what is planned, until nothing is; gives the bytes written.
+    /// Runs what is planned; gives the bytes written.
     async fn compact(&self, now: DateTime<Utc>, rules: &Rules, policy: Policy) -> u64 {
         let mut written = 0;
         for merge in plan(now, &self.table.index(), rules, policy) {
             let joined = write_merged(self.tools(policy), &merge, now, || self.new_id()).await.unwrap();
-            written += joined.iter().map(|file| file.bytes).sum::<u64>();
+            written += joined.iter().map(|file| file.bytes).sum::<u64>() + bytes_of_runs(&merge);
             commit_merged(&self.table, &merge, joined).await.unwrap();
         }
         written
@@ -185,6 +185,18 @@ fn rules(days: &[(&str, i32)], unknown: i32, erasures: Vec<Erasure>, moving: &[(
 
 fn erasure(organisation: &str, what: Erased) -> Erasure {
     Erasure { id: organisation.to_owned(), organisation: organisation.to_owned(), what, clean_before_ms: 0 }
+}
+
+/// About the bytes of the runs that a merge wrote and deleted.
+fn bytes_of_runs(merge: &Merge) -> u64 {
+    let (mut sizes, mut written): (Vec<_>, _) = (merge.files.iter().map(|file| file.bytes).collect(), 0);
+    loop {
+        sizes.sort_unstable();
+        let Some(count) = merge::first_run(&sizes) else { return written };
+        let run = sizes.drain(..count).sum();
+        written += run;
+        sizes.push(run);
+    }
 }
 
 /// The sort key of every row: organisation, time, id.
@@ -525,11 +537,12 @@ async fn a_day(rig: &Rig, flushes: u64, rows: u64) {
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The most memory that this process has used so far, as the system says it; empty where it says nothing.
+/// The most memory that this process has used so far, and how much of what it uses now are pages of the program itself;
+/// empty where the system says nothing.
 fn peak_memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.map(|line| line.trim().to_owned()).unwrap_or_default()
+    let wanted = |line: &&str| line.starts_with("VmHWM:") || line.starts_with("RssFile:");
+    status.lines().filter(wanted).map(|line| line.replace([' ', '\t'], "")).collect::<Vec<_>>().join(" ")
 }
 
 #[tokio::test(flavor = "multi_thread")]
