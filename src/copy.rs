@@ -1,11 +1,13 @@
 //! Copying all that a gatelog keeps from one place to another: folder to bucket, bucket to folder, or alike.
 //!
-//! [`plan`] takes one version of the table and lists what belongs to it: its data files, then counts, exports and the catalog,
-//! and last the table's log, oldest entry first, so that a copy which was broken off is no table yet. [`run`] reads every
+//! [`plan`] reads catalog and counts, then takes one version of the table and lists what belongs to it: its data files, and last
+//! the table's log, newest entry first, so that a copy which was broken off is no table yet. In that order: what the catalog says
+//! of files must hold of older files too, and counts that are behind the table are made up for, never those ahead. [`run`] reads every
 //! object back from the target and compares SHA-256, leaves out what is there and the same, and refuses a target that holds
 //! something else; so the same command again goes on where it was broken off. Write-ahead log, locks, caches and the lease of
 //! upkeep stay: they belong to a node, not to the data.
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
@@ -27,6 +29,8 @@ struct Item {
     /// Its path below the root.
     path: String,
     bytes: u64,
+    /// What is in it, where that was read when the copy was planned.
+    content: Option<Bytes>,
     /// Whether a different one may stand at the target: of an earlier copy of data that grew since.
     replaces: bool,
 }
@@ -65,31 +69,38 @@ impl Plan {
 /// Lists what belongs to the newest version of the table, and what stands beside it.
 pub async fn plan(from: &Store) -> Result<Plan> {
     let mut plan = Plan::default();
+    let catalog = match from.object_store().head(&from.catalog_path()).await {
+        Ok(meta) => Some(meta),
+        Err(object_store::Error::NotFound { .. }) => None,
+        Err(cause) => return Err(Error::storage("cannot read `catalog.json`").with_source(cause)),
+    };
+    for object in catalog.into_iter().chain(list(from, &from.usage_folder()).await?) {
+        let path = relative(from, &object.location)?;
+        let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
+        let content =
+            from.object_store().get(&object.location).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
+        plan.data.push(Item { bytes: content.len() as u64, path, content: Some(content), replaces: true });
+    }
     if let Some(table) = Table::open(from, LOGS).await? {
         let index = table.index();
         (plan.version, plan.rows) = (Some(index.version), index.rows());
         for file in index.iter() {
             let path = relative(from, &table.object_store_path(file))?;
-            plan.data.push(Item { path, bytes: file.bytes, replaces: false });
+            plan.data.push(Item { path, bytes: file.bytes, content: None, replaces: false });
         }
         let log = from.table_path(LOGS).join("_delta_log");
         let mut entries = list(from, &log).await?;
-        entries.sort_by(|a, b| a.location.cmp(&b.location));
+        entries.sort_by(|a, b| b.location.cmp(&a.location));
         for entry in entries {
             if version_of(&entry.location).is_some_and(|version| version <= index.version) {
-                plan.log.push(Item { path: relative(from, &entry.location)?, bytes: entry.size, replaces: false });
+                let path = relative(from, &entry.location)?;
+                plan.log.push(Item { path, bytes: entry.size, content: None, replaces: false });
             }
         }
     }
-    for folder in [from.usage_folder(), from.exports_path()] {
-        for object in list(from, &folder).await? {
-            plan.data.push(Item { path: relative(from, &object.location)?, bytes: object.size, replaces: true });
-        }
-    }
-    match from.object_store().head(&from.catalog_path()).await {
-        Ok(meta) => plan.data.push(Item { path: relative(from, &meta.location)?, bytes: meta.size, replaces: true }),
-        Err(object_store::Error::NotFound { .. }) => {}
-        Err(cause) => return Err(Error::storage("cannot read `catalog.json`").with_source(cause)),
+    for object in list(from, &from.exports_path()).await? {
+        let path = relative(from, &object.location)?;
+        plan.data.push(Item { path, bytes: object.size, content: None, replaces: true });
     }
     Ok(plan)
 }
@@ -135,7 +146,12 @@ async fn copy(from: &Store, to: &Store, item: &Item) -> Result<bool> {
         }
     };
     if let Some(size) = there {
-        if size == item.bytes && digest(from, &source, item, None).await? == digest(to, &target, item, None).await? {
+        let wanted = match (&item.content, size == item.bytes) {
+            (_, false) => None,
+            (Some(content), true) => Some(Sha256::digest(content).into()),
+            (None, true) => Some(digest(from, &source, item, None).await?),
+        };
+        if wanted == Some(digest(to, &target, item, None).await?) {
             return Ok(false);
         }
         if !item.replaces {
@@ -144,7 +160,16 @@ async fn copy(from: &Store, to: &Store, item: &Item) -> Result<bool> {
         }
     }
     let mut writer = BufWriter::new(Arc::clone(to.object_store()), target.clone());
-    let sent = match digest(from, &source, item, Some(&mut writer)).await {
+    let sending = async {
+        match &item.content {
+            Some(content) => {
+                writer.put(content.clone()).await.map_err(|cause| unwritten(item, cause))?;
+                Ok(Sha256::digest(content).into())
+            }
+            None => digest(from, &source, item, Some(&mut writer)).await,
+        }
+    };
+    let sent: [u8; 32] = match sending.await {
         Ok(sent) => sent,
         Err(error) => {
             // What was begun has no name yet; if it cannot be taken back, the store drops it in its own time.

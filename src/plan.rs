@@ -183,7 +183,7 @@ pub struct Moving {
 }
 
 /// What follows from one state of the catalog.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     unknown: Terms,
     terms: HashMap<String, Terms>,

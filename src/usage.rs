@@ -6,8 +6,8 @@
 //! sequence that the table names and adds the rows that it replays, so the counts are exact through crashes too. Counts of other
 //! nodes are as of their last flush.
 //!
-//! A row counts for the month (UTC) of its `created_at`. Rows that were not stored because of a quota are counted apart; of
-//! those, a crash forgets what came after the last flush.
+//! A row counts for the month (UTC) of its `created_at`, but no later than tomorrow's. Rows that were not stored because of a quota are counted apart; of
+//! those, a crash forgets what came after the last flush or a clean end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::plan::Month;
 use crate::store::Store;
 
+const MICROS_A_DAY: i64 = 86_400_000_000;
 /// Months that counts are kept for.
 const KEPT_MONTHS: i32 = 24;
 
@@ -91,9 +92,11 @@ impl Counts {
     }
 
     /// Counts every row of a batch that has the columns `organisation_id` and `created_at`.
-    pub fn count(&mut self, batch: &RecordBatch) {
+    pub fn count(&mut self, batch: &RecordBatch, now_micros: i64) {
         let mut months = Months::default();
-        for_each_row(batch, |organisation, micros| self.entry(organisation, months.of(micros)).records += 1);
+        for_each_row(batch, |organisation, micros| {
+            self.entry(organisation, months.of(counted_at(micros, now_micros))).records += 1;
+        });
     }
 
     fn forget_before(&mut self, first: Month) {
@@ -102,6 +105,11 @@ impl Counts {
             !months.is_empty()
         });
     }
+}
+
+/// The moment that a record counts for: its own, but no later than tomorrow, so that claiming a month to come gains nothing.
+pub fn counted_at(created_at: i64, now_micros: i64) -> i64 {
+    created_at.min(now_micros.saturating_add(MICROS_A_DAY))
 }
 
 /// Calls `row` with organisation and time of each row.
@@ -170,7 +178,7 @@ impl Meter {
 
     /// The counts of this node's log as they are now.
     pub fn own(&self) -> Counts {
-        self.usage.0.read().own.clone()
+        self.usage.own()
     }
 }
 
@@ -230,6 +238,11 @@ impl Usage {
             not_stored: count.not_stored,
         });
         used.collect()
+    }
+
+    /// The counts of this node's log.
+    pub fn own(&self) -> Counts {
+        self.0.read().own.clone()
     }
 
     /// Takes over what other nodes counted.
@@ -324,6 +337,12 @@ pub async fn read(store: &Store, now: Month) -> Result<HashMap<Uuid, Vec<Snapsho
 /// The counts of a log that the table has up to `covered`; none if no snapshot is of that sequence or before it.
 pub fn as_of(snapshots: &[Snapshot], covered: u64) -> Option<&Snapshot> {
     snapshots.iter().filter(|snapshot| snapshot.sequence <= covered).max_by_key(|snapshot| snapshot.sequence)
+}
+
+/// What all of these logs counted, as far as they wrote it down: for logs of others the newest is the best that is known.
+pub fn newest(logs: &HashMap<Uuid, Vec<Snapshot>>) -> Counts {
+    let last = logs.values().filter_map(|snapshots| snapshots.iter().max_by_key(|snapshot| snapshot.sequence));
+    sum(last.map(|snapshot| &*snapshot.counts))
 }
 
 /// The sum of counts.

@@ -3,7 +3,7 @@
 //! Every change is a method that checks first and then changes, so that a document is changed whole or not at all. Time and
 //! randomness come in as arguments. Names are checked once, here: they become parts of SQL answers, URLs and log lines.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ const MOST_NAME: usize = 128;
 pub struct Document {
     /// Version of its form.
     pub format: u32,
+    /// Names the change that made it, so that its author knows it again when the answer to the change was lost.
+    #[serde(default)]
+    pub change: String,
     /// Organisations by id.
     #[serde(default)]
     pub organisations: BTreeMap<String, Organisation>,
@@ -58,6 +61,7 @@ impl Default for Document {
     fn default() -> Self {
         Self {
             format: FORMAT,
+            change: String::new(),
             organisations: BTreeMap::new(),
             plans: BTreeMap::new(),
             keys: Vec::new(),
@@ -208,9 +212,18 @@ impl Document {
         plans
     }
 
-    /// Takes over the plans of a configuration; true if that changed something. Plans that it does not name stay.
+    /// Takes over the plans of a configuration; true if that changed something. An own plan that an organisation is on stays,
+    /// though the configuration no longer names it.
     pub fn set_plans(&mut self, plans: &Plans, now: DateTime<Utc>) -> bool {
-        let mut next = self.plans.clone();
+        let built_in = Plans::built_in();
+        let used = |name: &String| self.organisations.values().any(|organisation| organisation.plan == *name);
+        let stays = |name: &String| used(name) && !built_in.contains_key(name);
+        let mut next: BTreeMap<String, Plan> = self
+            .plans
+            .iter()
+            .filter(|(name, _)| stays(name))
+            .map(|(name, plan)| (name.clone(), plan.clone()))
+            .collect();
         next.extend(plans.0.iter().map(|(name, plan)| (name.clone(), plan.clone())));
         if next == self.plans {
             return false;
@@ -227,6 +240,13 @@ impl Document {
     pub(super) fn days(&self, organisation: &Organisation) -> Option<i32> {
         let plan = self.plan(&organisation.plan).ok()?;
         Some(Terms::of(&organisation.plan, &plan, organisation.retention_days).retention_days)
+    }
+
+    /// Takes over one plan of a configuration, if it is not known yet: a command may come before the server.
+    pub fn learn_plan(&mut self, name: &str, plans: &Plans) {
+        if let Some(plan) = plans.0.get(name).filter(|_| !self.plans.contains_key(name)) {
+            self.plans.insert(name.to_owned(), plan.clone());
+        }
     }
 
     /// Writes down how records of organisations that are not here are kept; true if that changed something.
@@ -489,6 +509,12 @@ impl Document {
         let done = |id: &String, of: &Organisation| of.deleted_at.is_some() && !busy.contains(id);
         self.organisations.retain(|id, of| !done(id, of));
         *self != before
+    }
+
+    /// Everything that was ever erased, also what is out of force: a node that slept may bring it back.
+    pub fn ever_erased(&self) -> Rules {
+        let erasures = self.erasures.iter().map(|erasure| erasure.rule(&HashSet::new())).collect();
+        Rules::new(Terms::without_plan(0), HashMap::new(), HashSet::new(), erasures, Vec::new())
     }
 
     /// The rules that follow, as of `now`. `unknown_days` is the retention of organisations that are not in the catalog, where

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 use parking_lot::RwLock;
+use uuid::Uuid;
 
 pub use access::{Access, Scope, hash, key_text};
 pub use document::{Document, ErasureEntry, Key, Move, NewKey, Organisation, Which, no_organisation};
@@ -109,7 +110,7 @@ impl Catalog {
             self.reload().await?;
             let state = self.state();
             // A store may take a document, lose the answer, and refuse the second try of its own.
-            if let Some((_, answer)) = attempted.take_if(|(document, _)| *document == state.document) {
+            if let Some((_, answer)) = attempted.take_if(|(change, _)| *change == state.document.change) {
                 return Ok(answer);
             }
             let mut document = state.document.clone();
@@ -117,11 +118,12 @@ impl Catalog {
             if document == state.document && state.version.is_some() {
                 return Ok(answer);
             }
+            document.change = Uuid::new_v4().to_string();
             if let Some(version) = write(&self.inner.store, &document, state.version.clone()).await? {
                 self.take(document, Some(version));
                 return Ok(answer);
             }
-            attempted = Some((document, answer));
+            attempted = Some((document.change, answer));
         }
         Err(Error::busy(format!("`catalog.json` was changed by others {RACES} times in a row; try again")))
     }

@@ -381,7 +381,7 @@ fn what_was_agreed_stays_while_the_plan_does() {
 }
 
 #[test]
-fn own_plans_stay_until_they_are_changed() {
+fn own_plans_are_those_of_the_configuration_and_those_in_use() {
     let plans = |text: &str| Plans::parse(text).unwrap();
     let mut document = acme();
     assert!(document.set_plans(&plans("[team]\nretention_days = 90\n[trial]\nretention_days = 1"), noon()));
@@ -390,11 +390,13 @@ fn own_plans_stay_until_they_are_changed() {
     assert!(document.set_plans(&plans("[team]\nretention_days = 60"), noon()));
     let moving: Vec<i32> = document.organisations["acme"].moving.iter().map(|moving| moving.from_days).collect();
     assert_eq!(moving, [30, 90], "a plan that changes moves the organisations on it");
-    assert!(!document.set_plans(&Plans::default(), noon()), "another node may name them");
-    assert_eq!(document.plan("trial").unwrap().retention_days, 1);
+    assert!(document.plan("trial").is_err(), "nobody was on it");
+    assert!(!document.set_plans(&Plans::default(), noon()), "an organisation is on it");
     assert_eq!(document.plan("team").unwrap().retention_days, 60);
     assert!(document.set_plans(&plans("[production]\nretention_days = 14"), noon()));
     assert_eq!(document.plan("production").unwrap().retention_days, 14, "an own plan wins over a built-in one");
+    assert!(document.set_plans(&Plans::default(), noon()));
+    assert_eq!(document.plan("production").unwrap().retention_days, 30, "and lets it be again when it goes");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::settings::Context;
 use super::sql::interruptible;
 use crate::config::{Config, Schedule};
 use crate::copy;
-use crate::engine::Engine;
+use crate::engine::{Engine, Parts};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -49,9 +49,16 @@ async fn copy(context: &Context, args: &Args) -> Result<()> {
     }
     let from = Store::open(&place(&args.from), false)?;
     from.check().await?;
+    let to = Store::open(&place(&args.to), true)?;
+    let inside = |a: &Store, b: &Store| a.root().as_str().starts_with(b.root().as_str());
+    if inside(&to, &from) || inside(&from, &to) {
+        let (from, to) = (from.root(), to.root());
+        return Err(Error::invalid(format!(
+            "one of {from} and {to} lies inside the other; give another place to copy to"
+        )));
+    }
     // Holding the engine keeps everybody else out of the folder until the copy is done.
     let engine = if from.is_shared() { None } else { Some(flushed(place(&args.from)).await?) };
-    let to = Store::open(&place(&args.to), true)?;
     to.check().await?;
     let _nobody_serves_the_target = crate::engine::lock(&to)?;
     let plan = copy::plan(&from).await?;
@@ -90,7 +97,8 @@ async fn flushed(config: Config) -> Result<Engine> {
         clean_log_schedule: never(),
         ..config
     };
-    let engine = Engine::open(config).await?;
+    let parts = Parts { sets_terms: false, ..Parts::default() };
+    let engine = Engine::open_with(config, parts).await?;
     engine.flush().await?;
     Ok(engine)
 }

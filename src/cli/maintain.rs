@@ -87,7 +87,7 @@ async fn job(context: &Context, job: Job, args: &JobArgs) -> Result<Done> {
     let instead = format!("a server does this by itself (`{name}_schedule` = {when}); stop it to do it by hand");
     // Opening for writing makes a folder that is not there; a job on nothing is a mistyped name.
     Reader::open(context.config()).await?;
-    let engine = context.open_writer(&instead).await?;
+    let engine = context.open_writer(&instead, false).await?;
     let outcome = engine.maintain(job, args.dry_run).await;
     let closed = engine.close().await;
     let outcome = outcome?;
@@ -151,8 +151,13 @@ fn jobs(context: &Context, upkeep: &Upkeep) -> String {
             (None, Some(_)) => format!("{} steps in {:.1} s", run.did.len(), run.seconds),
         };
         let when = job.schedule(context.config());
-        let (last, next) = (time(run.ended_at), time(run.next_at));
-        let _ = writeln!(text, "{:18}every {when}; last {last}, {result}; next {next}", job.name());
+        let now = chrono::Utc::now();
+        let next = match upkeep.due(job, context.config(), now) {
+            Some(due) if due <= now => "now".to_owned(),
+            due => time(due),
+        };
+        let last = time(run.ended_at);
+        let _ = writeln!(text, "{:18}{when}; last {last}, {result}; next {next}", job.name());
     }
     text
 }

@@ -114,7 +114,7 @@ async fn create(context: &Context, args: CreateArgs) -> Result<()> {
     let unknown_days = catalog.unknown_days();
     let create = |document: &mut Document| {
         // So that a plan of this configuration can be used before a server starts with it.
-        document.set_plans(&context.config().plans, created_at);
+        document.learn_plan(&plan, &context.config().plans);
         let organisation = Organisation {
             name: name.clone(),
             plan: plan.clone(),
@@ -153,7 +153,7 @@ async fn set_plan(context: &Context, args: SetPlanArgs) -> Result<()> {
     let SetPlanArgs { id, plan, retention_days, form } = args;
     let (catalog, now) = (open(context, false).await?, Utc::now());
     let change = |document: &mut Document| {
-        document.set_plans(&context.config().plans, now);
+        document.learn_plan(&plan, &context.config().plans);
         document.agree(&id, Some(&plan), retention_days, now)?;
         document.shown_organisation(&id)
     };

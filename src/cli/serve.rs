@@ -40,7 +40,7 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
     }
     // Bound before the engine opens: a taken port is told at once, not after minutes of replay.
     let listener = bind(&context.config().listen).await?;
-    let engine = context.open_writer("stop that server first, or use it").await?;
+    let engine = context.open_writer("stop that server first, or use it", true).await?;
     let greet = |_, key: Option<&str>| {
         // Even with `--quiet`: it is shown this once.
         if let Some(key) = key {

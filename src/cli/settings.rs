@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::file_error;
 use crate::config::{Config, Effective, Layers, Origin};
-use crate::engine::{Engine, Params};
+use crate::engine::{Engine, Params, Parts};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The configuration file that is read when none is named.
@@ -114,9 +114,11 @@ impl Context {
         self.effective.origin(name) == Origin::Default
     }
 
-    /// Opens the engine for writing; `instead` says what to do while a server holds the folder.
-    pub(super) async fn open_writer(&self, instead: &str) -> Result<Engine> {
-        Engine::open(self.config().clone()).await.map_err(|error| match error.kind() {
+    /// Opens the engine for writing; `instead` says what to do while a server holds the folder. `sets_terms` is for servers:
+    /// what a command was told of retention and plans is not for the catalog.
+    pub(super) async fn open_writer(&self, instead: &str, sets_terms: bool) -> Result<Engine> {
+        let parts = Parts { sets_terms, ..Parts::default() };
+        Engine::open_with(self.config().clone(), parts).await.map_err(|error| match error.kind() {
             ErrorKind::Busy => Error::busy(format!("{}; {instead}", error.chain())),
             _ => error,
         })

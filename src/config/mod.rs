@@ -89,6 +89,8 @@ macro_rules! settings {
 }
 
 const MIB: u64 = 1 << 20;
+/// Files of other nodes in a bucket are nobody's for so long at most, seconds.
+const LEAST_SHARED_GRACE: u64 = 900;
 
 settings! {
     data: String = "gatelog-data".to_owned(), "path or URL", "where the tables and the write-ahead log live";
@@ -264,6 +266,20 @@ impl Config {
         at_least("max_record_bytes", self.max_record_bytes, 1 << 10)?;
         at_least("refresh_seconds", self.refresh_seconds, 1)?;
         at_least("lease_seconds", self.lease_seconds, 5)?;
+        if self.refresh_seconds > 60 {
+            // Upkeep trusts that every node knows of a change after some minutes.
+            return Err(Error::invalid(format!(
+                "setting `refresh_seconds` is {}; expected 1 to 60",
+                self.refresh_seconds
+            )));
+        }
+        if self.data.starts_with("s3") && self.vacuum_grace_seconds < LEAST_SHARED_GRACE {
+            return Err(Error::invalid(format!(
+                "setting `vacuum_grace_seconds` is {}; expected at least {LEAST_SHARED_GRACE} for a bucket, whose other nodes may be \
+                 about to commit files",
+                self.vacuum_grace_seconds
+            )));
+        }
         for (name, level) in [("zstd_level", self.zstd_level), ("sealed_zstd_level", self.sealed_zstd_level)] {
             if !(1..=22).contains(&level) {
                 return Err(Error::invalid(format!("setting `{name}` is {level}; expected 1 to 22")));

@@ -1,6 +1,6 @@
 //! Plans: what an organisation may store, for how long, and export. Plain data; what follows from it is `plan`'s.
 //!
-//! Three are built in, with Portkey's terms. `[plans.NAME]` in `gatelog.toml` adds one, or changes a built-in one of that name:
+//! Three are built in, with Portkey's terms. `[plans.NAME]` in `gatelog.toml` adds one, or changes what it names of a built-in one:
 //!
 //! ```toml
 //! [plans.team]
@@ -110,17 +110,28 @@ impl Plans {
     pub fn parse(text: &str) -> Result<Self> {
         #[derive(Deserialize)]
         struct Inline {
-            plans: BTreeMap<String, Plan>,
+            plans: BTreeMap<String, toml::Table>,
         }
         let plans = match text.trim().starts_with('{') {
             true => toml::from_str(&format!("plans = {}", text.trim())).map(|inline: Inline| inline.plans),
             false => toml::from_str(text),
         };
-        let plans: BTreeMap<String, Plan> = plans
-            .map_err(|cause| Error::invalid(format!("setting `plans` is no table of plans: {}", cause.message())))?;
+        let whole = |plans: BTreeMap<String, toml::Table>| -> Result<BTreeMap<String, Plan>, toml::de::Error> {
+            plans.into_iter().map(|(name, terms)| Ok((name.clone(), over_built_in(&name, terms)?))).collect()
+        };
+        let plans =
+            plans.and_then(whole).map_err(|cause| Error::invalid(format!("no table of plans: {}", cause.message())))?;
         plans.iter().try_for_each(|(name, plan)| plan.validate(name))?;
         Ok(Self(plans))
     }
+}
+
+/// A plan of these terms. One of the name of a built-in plan has that one's where it says nothing.
+fn over_built_in(name: &str, terms: toml::Table) -> Result<Plan, toml::de::Error> {
+    let built_in = Plans::built_in().remove(name).and_then(|plan| toml::Table::try_from(plan).ok());
+    let mut whole = built_in.unwrap_or_default();
+    whole.extend(terms);
+    toml::Value::Table(whole).try_into()
 }
 
 impl fmt::Display for Plans {
@@ -141,6 +152,13 @@ mod tests {
         let team = &plans.0["team"];
         assert_eq!((team.retention_days, team.included, team.over, team.block_cents), (90, Some(5), Over::Bill, 900));
         assert_eq!((plans.0["trial"].included, plans.0["trial"].export_days), (None, Some(0)));
+    }
+
+    #[test]
+    fn a_built_in_plan_keeps_the_terms_that_are_not_named() {
+        let plans = Plans::parse("[developer]\nincluded = 50").unwrap();
+        let built_in = Plans::built_in();
+        assert_eq!(plans.0["developer"], Plan { included: Some(50), ..built_in["developer"].clone() });
     }
 
     #[test]

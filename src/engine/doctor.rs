@@ -14,9 +14,11 @@ use super::{TABLE, Threads, reader};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::plan::Month;
 use crate::query::{Limits, Queries};
 use crate::store::Store;
 use crate::table::{DataFile, FileIndex, Table};
+use crate::usage;
 use crate::view::View;
 use crate::wal;
 
@@ -83,6 +85,7 @@ pub async fn doctor(config: &Config, progress: &(dyn Fn(&str, u64, u64) + Send +
         None => {}
     }
     check_catalog(&store, &mut findings).await;
+    check_counts(&store, table.as_ref(), &mut findings).await?;
     Ok(findings)
 }
 
@@ -220,12 +223,44 @@ async fn count_strays(store: &Store, table: &Table, findings: &mut Vec<Finding>)
     Ok(())
 }
 
+async fn check_counts(store: &Store, table: Option<&Table>, findings: &mut Vec<Finding>) -> Result<()> {
+    let month = Month::of_micros(chrono::Utc::now().timestamp_micros());
+    let logs = match usage::read(store, month).await {
+        Ok(logs) => logs,
+        Err(error) => {
+            let remedy = "restore the file from a copy, or delete it: quotas of the month then begin at 0";
+            findings.push(Finding::error(error.chain(), remedy));
+            return Ok(());
+        }
+    };
+    let Some(wal_id) =
+        store.wal_folder().map(|folder| wal::read_identity(&folder)).transpose().ok().flatten().flatten()
+    else {
+        return Ok(());
+    };
+    let covered = reader::covered(table, wal_id).await?;
+    let known = logs.get(&wal_id).and_then(|snapshots| usage::as_of(snapshots, covered));
+    findings.push(match known {
+        Some(snapshot) if snapshot.sequence == covered => Finding::ok(format!("counts: of {} logs", logs.len())),
+        None if covered == 0 => Finding::ok("counts: none yet".to_owned()),
+        _ => Finding::warning(
+            format!("counts of log {wal_id} do not reach sequence {covered}, where the table is"),
+            "quotas of this month may count too few; restore `usage` from a copy if that matters",
+        ),
+    });
+    Ok(())
+}
+
 async fn check_catalog(store: &Store, findings: &mut Vec<Finding>) {
     match Catalog::open(store, 0, chrono::Utc::now).await {
         Ok(catalog) if catalog.is_stored() => {
             let document = &catalog.state().document;
             let (organisations, keys) = (document.organisations.len(), document.keys.len());
             findings.push(Finding::ok(format!("catalog: {organisations} organisations, {keys} keys")));
+        }
+        Ok(_) if store.wal_folder().is_some_and(|folder| folder.join("catalog").exists()) => {
+            let what = "`catalog.json`, with organisations, keys and what was erased, is gone".to_owned();
+            findings.push(Finding::error(what, "restore it from a copy"));
         }
         Ok(_) => findings.push(Finding::ok("catalog: none; the admin key comes from the configuration".to_owned())),
         Err(error) => findings.push(Finding::error(error.chain(), "restore `catalog.json` from a copy")),

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::tasks::may_pass;
+use super::tasks::{COMMIT_WITHIN_MS, may_pass};
 use super::{Inner, Job, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::maintain::{self, Merge, Policy, Tools};
@@ -61,6 +61,8 @@ impl Inner {
     async fn expire(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
         self.catalog.refresh().await?;
         let rules = self.catalog.rules();
+        // What others committed must be among the files that are gone through.
+        self.refresh_table().await?;
         let started_ms = (self.now)().timestamp_millis();
         if !dry_run && (!rules.erasures().is_empty() || !rules.moving().is_empty()) {
             // What is in memory would come to the files after they were gone through.
@@ -69,23 +71,50 @@ impl Inner {
         let _one_at_a_time = self.compacting.lock().await;
         let expiry = maintain::plan_expiry((self.now)(), &self.table.index(), &rules);
         let mut lines = Vec::new();
+        let mut whole = true;
         if !expiry.drop.is_empty() {
             lines.push(dropped_line(&expiry.drop));
             if !dry_run {
-                self.commit_shown(async || maintain::commit_dropped(&self.table, &expiry.drop).await).await?;
+                self.unchanged(&rules).await?;
+                whole = self
+                    .commit_shown(started_ms, async || maintain::commit_dropped(&self.table, &expiry.drop).await)
+                    .await?;
             }
         }
         if dry_run {
             lines.extend(expiry.rewrite.iter().map(|file| format!("go through `{}`", file.path)));
             return Ok(lines);
         }
-        let mut erased = Vec::new();
+        let (mut erased, mut failed) = (Vec::new(), None);
         for file in &expiry.rewrite {
-            let line = self.rewrite(file, &rules, policy, &mut erased).await?;
-            lines.extend(line);
+            match self.rewrite(file, &rules, policy, &mut erased).await {
+                Ok(Some(line)) => lines.push(line),
+                Ok(None) => {}
+                // One bad file must not keep the others.
+                Err(error) if error.kind() == ErrorKind::Damaged => failed = failed.or(Some(error)),
+                Err(error) if error.kind() == ErrorKind::NotFound => whole = false,
+                Err(error) => return Err(error),
+            }
         }
-        self.note_cleaned(&rules, &erased, started_ms).await?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        // Where another node took a file away meanwhile, its rows are in a file that was not gone through.
+        match whole {
+            true => self.note_cleaned(&rules, &erased, started_ms).await?,
+            false => self.upkeep_wanted.notify_one(),
+        }
         Ok(lines)
+    }
+
+    /// Refuses to go on by rules that were changed since: a plan may keep now what it did not keep before.
+    async fn unchanged(&self, rules: &Arc<Rules>) -> Result<()> {
+        self.catalog.refresh().await?;
+        if *self.catalog.rules() == **rules {
+            return Ok(());
+        }
+        self.upkeep_wanted.notify_one();
+        Err(Error::busy("a plan was changed, or records were erased, while files were gone through; it begins anew"))
     }
 
     /// Goes through one file; answers what was done, if anything was.
@@ -97,10 +126,12 @@ impl Inner {
         erased: &mut Vec<(String, u64)>,
     ) -> Result<Option<String>> {
         let tools = Tools { table: &self.table, queries: &self.queries, policy };
-        let rewrite = maintain::rewrite(tools, file, rules, (self.now)(), self.new_uuid).await?;
+        let mut rewrite = maintain::rewrite(tools, file, rules, (self.now)(), self.new_uuid).await?;
         if rewrite.untouched {
             return Ok(None);
         }
+        let written_ms = self.stamp(&mut rewrite.add);
+        self.unchanged(rules).await?;
         let gone: u64 = rewrite.erased.iter().map(|(_, rows)| rows).sum();
         let line = format!(
             "rewrote `{}`: {gone} records erased, {} expired, {} moved to another class",
@@ -109,10 +140,11 @@ impl Inner {
         let named =
             rewrite.erased.iter().filter_map(|(place, rows)| Some((rules.erasures().get(*place)?.id.clone(), *rows)));
         let named: Vec<_> = named.collect();
-        self.commit_shown(async || {
-            maintain::commit_rewritten(&self.table, std::slice::from_ref(file), vec![rewrite]).await
-        })
-        .await?;
+        let file = std::slice::from_ref(file);
+        let commit = async || maintain::commit_rewritten(&self.table, file, vec![rewrite]).await;
+        if !self.commit_shown(written_ms, commit).await? {
+            return Err(Error::not_found("another node took the file away meanwhile"));
+        }
         erased.extend(named);
         Ok(Some(line))
     }
@@ -142,8 +174,8 @@ impl Inner {
             if dry_run {
                 continue;
             }
-            let joined = match maintain::write_merged(tools, &merge, (self.now)(), self.new_uuid).await {
-                Ok(joined) => joined,
+            let (written_ms, joined) = match maintain::write_merged(tools, &merge, (self.now)(), self.new_uuid).await {
+                Ok(mut joined) => (self.stamp(&mut joined), joined),
                 Err(error) => {
                     // One bad file must not keep the other days from being merged.
                     failed = failed.or(Some(error));
@@ -153,27 +185,47 @@ impl Inner {
             if self.store.is_shared() {
                 self.commits.lock().await.note_own(&joined);
             }
-            self.commit_shown(async || maintain::commit_merged(&self.table, &merge, joined).await).await?;
-            self.counters.compactions.fetch_add(1, Ordering::Relaxed);
+            if self
+                .commit_shown(written_ms, async || maintain::commit_merged(&self.table, &merge, joined).await)
+                .await?
+            {
+                self.counters.compactions.fetch_add(1, Ordering::Relaxed);
+            }
         }
         failed.map_or(Ok(lines), Err)
     }
 
-    /// Commits and shows the new version to queries, in one step with respect to flushes, which also do both.
-    async fn commit_shown(&self, commit: impl AsyncFnOnce() -> Result<Arc<FileIndex>>) -> Result<()> {
+    /// Gives files the time of their end: what was erased, or moved, while they were written is looked for in them.
+    fn stamp(&self, files: &mut [DataFile]) -> i64 {
+        let now_ms = (self.now)().timestamp_millis();
+        files.iter_mut().for_each(|file| file.modified_ms = now_ms);
+        now_ms
+    }
+
+    /// Commits and shows the new version to queries, in one step with respect to flushes, which also do both. False if another
+    /// writer took one of the files away, so that nothing was done. Files that were written long ago are not committed: vacuum on
+    /// another node may have taken them.
+    async fn commit_shown(
+        &self,
+        written_ms: i64,
+        commit: impl AsyncFnOnce() -> Result<Arc<FileIndex>>,
+    ) -> Result<bool> {
         let commits = self.commits.lock().await;
         // A flush that failed meanwhile may have committed rows that are still in memory.
         self.refuse_if_failed()?;
         if commits.unresolved.is_some() {
             return Err(Error::storage("a flush has yet to learn whether its commit was taken; upkeep waits for it"));
         }
+        if (self.now)().timestamp_millis() - written_ms >= COMMIT_WITHIN_MS {
+            return Err(Error::busy("files waited too long for their commit; they are written anew"));
+        }
         match commit().await {
             Ok(index) => {
                 self.shelf.rewritten(index);
-                Ok(())
+                Ok(true)
             }
-            // Another writer took one of the files away; the next plan sees what is there.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            // The next plan sees what is there.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => {
                 // Whether it was taken is seen at the next look at the table; the rows are the same or were to go.
                 if !may_pass(&error) {

@@ -532,6 +532,9 @@ impl Engine {
             // What the log holds is replayed at the next open; the failure was told when it happened.
             Err(_) => Ok(()),
         };
+        if flushed.is_ok() {
+            inner.write_last_counts().await?;
+        }
         drop(locked(&inner.commands).take());
         let writer = locked(&self.background.writer).take();
         if let Some(writer) = writer {

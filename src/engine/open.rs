@@ -6,12 +6,14 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use tokio::sync::{Notify, mpsc};
@@ -25,7 +27,7 @@ use crate::config::Config;
 use crate::dedupe::{Keys, Recent};
 use crate::error::{Error, Result};
 use crate::memtable::{Budget, batch_bytes};
-use crate::plan::Month;
+use crate::plan::{Month, Row, Rules};
 use crate::query::{Limits, Queries};
 use crate::record;
 use crate::store::Store;
@@ -48,11 +50,22 @@ pub struct Parts {
     pub store: Option<Store>,
     /// The folder of the log, instead of the one in the store's own folder.
     pub log_folder: Option<PathBuf>,
+    /// Whether the configuration's `plans` and `retention_days` are written into the catalog, as a server does. Otherwise what
+    /// is written there holds.
+    pub sets_terms: bool,
 }
 
 impl Default for Parts {
     fn default() -> Self {
-        Self { now: Utc::now, new_uuid: Uuid::now_v7, random, log_files: wal::disk(), store: None, log_folder: None }
+        Self {
+            now: Utc::now,
+            new_uuid: Uuid::now_v7,
+            random,
+            log_files: wal::disk(),
+            store: None,
+            log_folder: None,
+            sets_terms: true,
+        }
     }
 }
 
@@ -73,7 +86,7 @@ fn random() -> [u8; 32] {
 pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     config.validate()?;
     let store = open_store(parts.store, &config).await?;
-    let lock = Arc::new(FolderLock::take(store.lock_file())?);
+    let lock = Arc::new(lock(&store)?);
     store.clean_staging()?;
     let table = Table::create_or_open(&store, TABLE, &record::file_schema()).await?;
     let threads = Threads::start(&config)?;
@@ -81,7 +94,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let views = reader::named_views();
     let queries = Arc::new(Queries::new(&config, &store, store.table_path(TABLE), views, compute.clone())?);
 
-    let catalog = open_catalog(&store, &config, parts.now).await?;
+    let catalog = open_catalog(&store, &config, parts.sets_terms, parts.now).await?;
     let now = (parts.now)();
     let recent = remember_files(&table, &queries, &config, now).await?;
     let keys = recent.keys().clone();
@@ -93,8 +106,11 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         .log_folder
         .or_else(|| store.wal_folder())
         .ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
-    let replayed =
-        Replayed { recent, shelf: Arc::clone(&shelf), budget: budget.clone(), counts: Counts::default(), now };
+    bind_log(&folder, &table).await?;
+    miss_no_catalog(&folder, &catalog)?;
+    let erased = Arc::new(catalog.state().document.ever_erased());
+    let (shelf_of, budget_of) = (Arc::clone(&shelf), budget.clone());
+    let replayed = Replayed { recent, shelf: shelf_of, budget: budget_of, counts: Counts::default(), erased, now };
     let (wal, replayed) = replay(&table, folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
     let (counted, meter) = open_counts(&store, &table, wal.id(), &replayed.counts, now).await?;
     let (recent, usage) = (replayed.recent, meter.usage());
@@ -195,6 +211,8 @@ struct Replayed {
     shelf: Arc<Shelf>,
     budget: Budget,
     counts: Counts,
+    /// Everything that was ever erased: a log that slept may bring it back.
+    erased: Arc<Rules>,
     now: DateTime<Utc>,
 }
 
@@ -216,7 +234,8 @@ async fn replay(
             for key in keys.of_batch(&batch) {
                 into.recent.insert(key, now_micros);
             }
-            into.counts.count(&batch);
+            into.counts.count(&batch, now_micros);
+            let batch = without_erased(batch, &into.erased)?;
             let permit = into.budget.take_what_is_left(batch_bytes(&batch));
             into.shelf.insert(batch, sequence, now_micros, permit);
             Ok(())
@@ -262,12 +281,76 @@ async fn remember_files(table: &Table, queries: &Queries, config: &Config, now: 
     Ok(recent)
 }
 
+/// Takes out the rows that were erased. Most logs hold none, and then nothing is looked at.
+fn without_erased(batch: RecordBatch, erased: &Rules) -> Result<RecordBatch> {
+    if erased.erasures().is_empty() {
+        return Ok(batch);
+    }
+    let text = |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_view_opt());
+    let times =
+        batch.column_by_name("created_at").and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    let (Some(organisations), Some(ids), Some(users), Some(times)) =
+        (text("organisation_id"), text("id"), text("user_id"), times)
+    else {
+        return Err(Error::internal("a frame of the log lacks columns"));
+    };
+    let kept: BooleanArray = (0..batch.num_rows())
+        .map(|row| {
+            let user = users.is_valid(row).then(|| users.value(row));
+            let (organisation, id) = (organisations.value(row), ids.value(row));
+            Some(!erased.erases(Row { organisation, id, user, created_at: times.value(row) }))
+        })
+        .collect();
+    filter_record_batch(&batch, &kept)
+        .map_err(|cause| Error::internal("cannot take out erased rows").with_source(cause))
+}
+
+/// Binds a log's folder to the table that it is for, at its first use; later a log of other data is refused, for its frames
+/// would be taken for this table's.
+async fn bind_log(folder: &Path, table: &Table) -> Result<()> {
+    let (path, id) = (folder.join("table"), table.id().await?);
+    let failed = |cause| Error::storage(format!("cannot use `{}`", folder.join("table").display())).with_source(cause);
+    match std::fs::read_to_string(&path) {
+        Ok(bound) if bound.trim() == id => Ok(()),
+        Ok(_) => Err(Error::invalid(format!(
+            "the write-ahead log `{}` is of other data; name another folder with the setting `wal`",
+            folder.display()
+        ))),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+            crate::store::durable::create_folder(folder).map_err(failed)?;
+            crate::store::durable::write_file(&path, id.as_bytes()).map_err(failed)
+        }
+        Err(cause) => Err(failed(cause)),
+    }
+}
+
+/// Notes beside the log that there is a catalog, and refuses to open where it is gone: without it, what was erased would be back
+/// and every plan forgotten.
+fn miss_no_catalog(folder: &Path, catalog: &Catalog) -> Result<()> {
+    let mark = folder.join("catalog");
+    if catalog.is_stored() {
+        let failed = |cause| Error::storage(format!("cannot write `{}`", mark.display())).with_source(cause);
+        return if mark.exists() { Ok(()) } else { crate::store::durable::write_file(&mark, b"").map_err(failed) };
+    }
+    match mark.exists() {
+        true => Err(Error::damaged(format!(
+            "`catalog.json`, with organisations, keys and what was erased, is gone; restore it from a copy (to begin without it, \
+             delete `{}`)",
+            mark.display()
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// The catalog, with what the configuration says of plans and of organisations without one.
-async fn open_catalog(store: &Store, config: &Config, now: fn() -> DateTime<Utc>) -> Result<Catalog> {
+async fn open_catalog(store: &Store, config: &Config, sets_terms: bool, now: fn() -> DateTime<Utc>) -> Result<Catalog> {
     let days = reader::unknown_days(config);
     let catalog = Catalog::open(store, days, now).await?;
     let set = |document: &mut Document| {
-        let plans = !config.plans.0.is_empty() && document.set_plans(&config.plans, now());
+        if !sets_terms && document.unknown.is_some() {
+            return false;
+        }
+        let plans = sets_terms && document.set_plans(&config.plans, now());
         // Keeping for ever is what everybody takes for granted where nothing is written.
         let unknown = (days != 0 || document.unknown.is_some()) && document.set_unknown_days(days, now());
         plans || unknown
@@ -298,20 +381,21 @@ async fn open_counts(
             );
             Snapshot { sequence: covered, counts: Arc::clone(&older.counts) }
         }
-        None => Snapshot { sequence: covered, counts: Arc::default() },
+        None => {
+            if covered > 0 {
+                tracing::warn!("no counts of this log were found: quotas of this month begin at what is in memory");
+            }
+            Snapshot { sequence: covered, counts: Arc::default() }
+        }
     };
-    let mut others = Vec::new();
-    for (wal_id, snapshots) in logs {
-        others.extend(usage::as_of(&snapshots, reader::covered(Some(table), wal_id).await?).cloned());
-    }
-    let others = usage::sum(others.iter().map(|snapshot| &*snapshot.counts));
+    let others = usage::newest(&logs);
     let own = usage::sum([&*counted.counts, replayed]);
     Ok((counted, Meter::new(own, others)))
 }
 
-/// Keeps every other process out of a store's folder until it is dropped. A bucket has no lock.
+/// Keeps every other process out of a store's folder, or of the log's beside a bucket, until it is dropped.
 pub fn lock(store: &Store) -> Result<FolderLock> {
-    FolderLock::take(if store.is_shared() { None } else { store.lock_file() })
+    FolderLock::take(store.lock_file())
 }
 
 /// An exclusive lock on the folder, held by the process, gone with it however it ends.

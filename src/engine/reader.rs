@@ -22,7 +22,7 @@ use crate::query::{Answer, NamedView, Params, Queries, Scene, Sight};
 use crate::reports;
 use crate::store::Store;
 use crate::table::Table;
-use crate::usage::{self, Usage};
+use crate::usage::{self, Counts, Usage};
 use crate::view::Shelf;
 use crate::wal;
 
@@ -60,6 +60,7 @@ impl Reader {
     pub async fn open(config: &Config) -> Result<Self> {
         let store = Store::open(config, false)?;
         let (table, memory) = read_beside(&store).await?;
+        let usage = read_usage(&store, table.as_ref(), &memory).await?;
         let files = table.as_ref().map(Table::index).unwrap_or_default();
         let shelf = Shelf::new(files);
         for (sequence, batch) in memory {
@@ -68,7 +69,6 @@ impl Reader {
         let threads = Threads::start(config)?;
         let queries = Queries::new(config, &store, store.table_path(TABLE), named_views(), threads.handle()?)?;
         let catalog = Catalog::open(&store, unknown_days(config), Utc::now).await?;
-        let usage = read_usage(&store, table.as_ref()).await?;
         Ok(Self {
             queries: Arc::new(queries),
             shelf: Arc::new(shelf),
@@ -141,13 +141,18 @@ pub(super) fn unknown_days(config: &Config) -> i32 {
     i32::try_from(config.retention_days).unwrap_or(0)
 }
 
-/// What all nodes counted, as of their last flush.
-async fn read_usage(store: &Store, table: Option<&Table>) -> Result<Usage> {
-    let mut counts = Vec::new();
-    for (wal_id, snapshots) in usage::read(store, Month::of_micros(Utc::now().timestamp_micros())).await? {
-        counts.extend(usage::as_of(&snapshots, covered(table, wal_id).await?).cloned());
+/// What all nodes counted as of their last flush, and with the rows of this log that came after.
+async fn read_usage(store: &Store, table: Option<&Table>, memory: &[(u64, RecordBatch)]) -> Result<Usage> {
+    let now_micros = Utc::now().timestamp_micros();
+    let mut logs = usage::read(store, Month::of_micros(now_micros)).await?;
+    let mut own = Counts::default();
+    if let Some(wal_id) = store.wal_folder().map(|folder| wal::read_identity(&folder)).transpose()?.flatten() {
+        let snapshots = logs.remove(&wal_id).unwrap_or_default();
+        let flushed = usage::as_of(&snapshots, covered(table, wal_id).await?);
+        own = flushed.map(|snapshot| Counts::clone(&snapshot.counts)).unwrap_or_default();
     }
-    Ok(Usage::fixed(usage::sum(counts.iter().map(|snapshot| &*snapshot.counts))))
+    memory.iter().for_each(|(_, batch)| own.count(batch, now_micros));
+    Ok(Usage::fixed(usage::sum([&own, &usage::newest(&logs)])))
 }
 
 /// The reports, as views for SQL.

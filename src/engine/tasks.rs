@@ -30,6 +30,9 @@ use crate::view::View;
 const TICK: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Files that wait so long for the fate of their commit are written anew: a file's time must tell what it was judged by, and
+/// vacuum on another node takes old files that no version names.
+pub(super) const COMMIT_WITHIN_MS: i64 = 2 * 60 * 1000;
 /// What other nodes counted is read again so often.
 const COUNTS_EVERY: Duration = Duration::from_secs(15);
 
@@ -57,6 +60,7 @@ impl Commits {
 #[derive(Debug)]
 pub(super) struct Unresolved {
     last_sequence: u64,
+    written_ms: i64,
     files: Vec<DataFile>,
 }
 
@@ -109,17 +113,21 @@ impl Inner {
         self.send(Command::Freeze(done))?;
         frozen.await.map_err(|_| Error::closed("the engine is closed"))?;
         while let Some(frozen) = self.shelf.oldest_frozen() {
-            let files = match commits.unresolved.as_ref().filter(|known| known.last_sequence == frozen.last_sequence) {
-                Some(known) => known.files.clone(),
+            let now_ms = (self.now)().timestamp_millis();
+            let known = commits.unresolved.as_ref().filter(|known| known.last_sequence == frozen.last_sequence);
+            let (files, written_ms) = match known.filter(|known| now_ms - known.written_ms < COMMIT_WITHIN_MS) {
+                Some(known) => (known.files.clone(), known.written_ms),
                 None => {
-                    let (rules, now_ms) = (self.catalog.rules(), (self.now)().timestamp_millis());
-                    flush::write_files(&self.table, &frozen.chunks, rules, now_ms, self.new_uuid).await?
+                    let rules = self.catalog.rules();
+                    let files = flush::write_files(&self.table, &frozen.chunks, rules, now_ms, self.new_uuid).await?;
+                    (files, now_ms)
                 }
             };
             let next = Snapshot { sequence: frozen.last_sequence, counts: Arc::clone(&frozen.counts) };
             let month = Month::of_micros((self.now)().timestamp_micros());
             usage::write(&self.store, self.wal_id, &commits.counted, &next, month).await?;
-            commits.unresolved = Some(Unresolved { last_sequence: frozen.last_sequence, files: files.clone() });
+            commits.unresolved =
+                Some(Unresolved { last_sequence: frozen.last_sequence, written_ms, files: files.clone() });
             if self.store.is_shared() {
                 commits.note_own(&files);
             }
@@ -169,6 +177,11 @@ impl Inner {
         if self.catalog.refresh().await? {
             self.upkeep_wanted.notify_one();
         }
+        self.refresh_table().await
+    }
+
+    /// Takes over the newest version of the table, where others write too.
+    pub(super) async fn refresh_table(&self) -> Result<()> {
         if !self.store.is_shared() {
             return Ok(());
         }
@@ -185,7 +198,14 @@ impl Inner {
         let own = std::mem::take(&mut commits.own);
         drop(commits);
         let foreign = index.iter().filter(|file| !before.contains(&file.path) && !own.contains(&file.path));
-        self.remember_files(foreign.map(|file| DataFile::clone(file)).collect()).await
+        let remembered = self.remember_files(foreign.map(|file| DataFile::clone(file)).collect()).await;
+        if remembered.is_err() {
+            // Read again with the next refresh, for nothing else makes their ids known here.
+            let mut commits = self.commits.lock().await;
+            commits.remembered = before;
+            commits.own.extend(own);
+        }
+        remembered
     }
 
     /// Remembers the ids that other nodes stored, so that a client that turns to another node with a record is not kept twice.
@@ -206,14 +226,21 @@ impl Inner {
 
     async fn refresh_counts(&self) -> Result<()> {
         let month = Month::of_micros((self.now)().timestamp_micros());
-        let logs = usage::read(&self.store, month).await?;
-        let mut others = Vec::new();
-        for (wal_id, snapshots) in logs.into_iter().filter(|(wal_id, _)| *wal_id != self.wal_id) {
-            let covered = super::reader::covered(Some(&self.table), wal_id).await?;
-            others.extend(usage::as_of(&snapshots, covered).cloned());
-        }
-        self.usage.set_others(usage::sum(others.iter().map(|snapshot| &*snapshot.counts)));
+        let mut logs = usage::read(&self.store, month).await?;
+        logs.remove(&self.wal_id);
+        self.usage.set_others(usage::newest(&logs));
         Ok(())
+    }
+
+    /// Writes down what was not stored since the last flush; of what was stored, everything is in the table by now.
+    pub(super) async fn write_last_counts(&self) -> Result<()> {
+        let commits = self.commits.lock().await;
+        let next = Snapshot { sequence: commits.counted.sequence, counts: Arc::new(self.usage.own()) };
+        if next == commits.counted || self.shelf.memory().0 > 0 {
+            return Ok(());
+        }
+        let month = Month::of_micros((self.now)().timestamp_micros());
+        usage::write(&self.store, self.wal_id, &next, &next, month).await
     }
 }
 

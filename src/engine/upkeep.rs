@@ -131,8 +131,8 @@ impl Upkeep {
         self.holder.as_deref() == Some(holder) || self.until.is_none_or(|until| until <= now)
     }
 
-    /// When a job is due.
-    fn due(&self, job: Job, config: &Config, began: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    /// When a job is due; `began` is when the program that asks was started.
+    pub fn due(&self, job: Job, config: &Config, began: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let run = self.jobs.get(job.name());
         let retry = run.filter(|run| run.failures > 0).and_then(|run| run.next_at);
         let last = run.and_then(|run| run.ended_at).unwrap_or(began);
@@ -217,7 +217,7 @@ impl Inner {
         }
     }
 
-    /// Does a job now, whoever holds the lease, and writes down what became of it.
+    /// Does a job now, whoever holds the lease; the node that holds it writes down what became of it.
     pub(super) async fn by_hand(&self, job: Job, dry_run: bool) -> Result<Outcome> {
         let started = (self.now)();
         let result = self.maintain(job, dry_run, Policy::of(&self.config).at_once()).await;
@@ -258,13 +258,15 @@ impl Inner {
     }
 
     /// Runs a job and renews the lease meanwhile, since a big merge may take longer than the lease lasts.
-    async fn renewing<T>(&self, work: impl Future<Output = T>) -> T {
+    async fn renewing<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => return done,
                 () = tokio::time::sleep(Duration::from_secs(self.config.lease_seconds / 3)) => {
-                    self.holds_lease().await;
+                    if !self.holds_lease().await {
+                        return Err(Error::busy("another node may do upkeep now; this one stopped"));
+                    }
                 }
             }
         }

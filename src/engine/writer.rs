@@ -19,7 +19,7 @@ use crate::catalog::Catalog;
 use crate::dedupe::Recent;
 use crate::error::{Error, Result};
 use crate::record::tighten;
-use crate::usage::Meter;
+use crate::usage::{Meter, counted_at};
 use crate::view::Shelf;
 use crate::wal::{Payload, Wal};
 
@@ -225,23 +225,23 @@ impl Writer {
         let mut kept = Vec::with_capacity(keys.len());
         let mut last: Option<(&str, Option<u64>)> = None;
         for ((organisation, micros), key) in rows.zip(keys) {
-            let organisation = organisation.unwrap_or_default();
+            let (organisation, micros) = (organisation.unwrap_or_default(), counted_at(*micros, now_micros));
             let stops_at = match last {
                 Some((same, stops_at)) if same == organisation => stops_at,
                 _ => rules.stops_at(organisation),
             };
             last = Some((organisation, stops_at));
             let known = self.recent.contains(*key);
-            let full = !known && stops_at.is_some_and(|stops_at| tally.records(organisation, *micros) >= stops_at);
+            let full = !known && stops_at.is_some_and(|stops_at| tally.records(organisation, micros) >= stops_at);
             match (known, full) {
                 (true, _) => receipt.duplicate += 1,
                 (false, true) => {
-                    tally.refuse(organisation, *micros);
+                    tally.refuse(organisation, micros);
                     receipt.over_quota += 1;
                 }
                 (false, false) => {
                     self.recent.remember(*key, now_micros);
-                    tally.store(organisation, *micros);
+                    tally.store(organisation, micros);
                     receipt.accepted += 1;
                 }
             }

@@ -199,7 +199,7 @@ fn limited(records: &[Record], rules: &Rules) -> Option<String> {
 fn over_quota(organisation: Option<&str>, rules: &Rules) -> String {
     let terms = organisation.map(|organisation| (organisation, rules.terms(organisation)));
     let Some((organisation, Terms { plan: Some(plan), stops_at: Some(limit), .. })) = terms else {
-        return "records were not stored because the plans of their organisations store no more this month; report `quota` \
+        return "records were not stored because the plans of their organisations store no more this month, or because those were deleted; report `quota` \
                 shows which: wait for the next month, or ask the operator for other plans"
             .to_owned();
     };

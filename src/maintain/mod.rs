@@ -15,8 +15,8 @@
 //!   as today's are.
 //! - **Memory**: a merge holds a row group and some unpacked pages of every input, [`MOST_OPEN_BYTES`] in all. If the
 //!   inputs are more, the smallest are first joined into runs, which are deleted when the merge is done. Big inputs are
-//!   joined by four, so n of them are written at most ⌈log4(n)⌉ times, the last pass among them: 2 GB of full-sized
-//!   files once, 8 GB twice.
+//!   joined by three, so n of them are written at most ⌈log3(n)⌉ times, the last pass among them: 1.5 GB of full-sized
+//!   files once, 4.5 GB twice.
 //!
 //! All of it replaces files by one commit; a query that began before goes on reading the old ones, which vacuum deletes
 //! after the grace time.
@@ -50,7 +50,7 @@ use crate::view::View;
 /// Most files that a merge reads at once.
 const MOST_FILES: usize = 64;
 /// What all inputs of a merge hold together stays below this.
-const MOST_OPEN_BYTES: u64 = 160 << 20;
+const MOST_OPEN_BYTES: u64 = 120 << 20;
 /// Most bytes of a row group, of which a merge holds one of each input, and of those of its pages that are unpacked.
 const ROW_GROUP_BYTES: u64 = 32 << 20;
 const PAGES_BYTES: u64 = 8 << 20;

@@ -172,8 +172,8 @@ impl<'a> Keys<'a> {
             organisation: text(organisations, row).unwrap_or_default(),
             id: text(ids, row).unwrap_or_default(),
             user: text(users, row),
-            // Only another program can have written a row without a time; it cannot be past one.
-            created_at: if times.is_valid(row) { times.value(row) } else { i64::MAX },
+            // Only another program can have written a row without a time; it counts as older than any, as in answers.
+            created_at: if times.is_valid(row) { times.value(row) } else { i64::MIN },
         })
     }
 }

@@ -199,6 +199,16 @@ pub fn create_folder(folder: &FilePath) -> io::Result<()> {
     ancestors_to(folder, &anchor).try_for_each(|folder| File::open(folder)?.sync_all())
 }
 
+/// Writes a small file that is whole or not there after a power cut.
+pub fn write_file(path: &FilePath, bytes: &[u8]) -> io::Result<()> {
+    let staged = path.with_extension("new");
+    let mut file = File::create(&staged)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&staged, path)?;
+    File::open(parent(path))?.sync_all()
+}
+
 /// Removes every file below the staging folder of `root`.
 pub fn clean_staging(root: &FilePath) -> io::Result<()> {
     match fs::remove_dir_all(root.join(STAGING)) {

@@ -111,6 +111,11 @@ impl Table {
         &self.inner.name
     }
 
+    /// What tells it from every other table, also from one of the same name and place.
+    pub async fn id(&self) -> Result<String> {
+        self.locked(|_, writer| Ok(writer.snapshot.table_configuration().metadata().id().to_owned())).await
+    }
+
     /// URL of the table; ends with `/`.
     pub fn url(&self) -> &Url {
         &self.inner.url

@@ -281,3 +281,69 @@ async fn exports_of_an_organisation_reach_as_far_back_as_its_plan() {
     assert_eq!(export("enterprise", Some("2020-01-01")).await.unwrap(), all);
     engine.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_month_to_come_has_no_quota_of_its_own_and_what_was_not_stored_is_counted_over_a_restart() {
+    clock!(CLOCK, now);
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, now).await;
+    CLOCK.store(1, Ordering::SeqCst);
+    organisation(&engine, "dev", "developer").await;
+    let dated = |days: i64, ids: std::ops::Range<usize>| {
+        ids.map(move |id| record("dev", &format!("{days}-{id}"), now() + Duration::days(days))).collect::<Vec<_>>()
+    };
+    assert_eq!(engine.append(dated(0, 0..6_000)).await.unwrap().accepted, 6_000);
+    assert_eq!(engine.append(dated(40, 0..6_000)).await.unwrap().over_quota, 2_000);
+    engine.flush().await.unwrap();
+    assert_eq!(engine.append(dated(400, 0..10)).await.unwrap().over_quota, 10);
+    engine.close().await.unwrap();
+    let engine = open(&folder, now).await;
+    assert_eq!(number(&engine, "select sum(records) from usage").await, 10_000);
+    assert_eq!(number(&engine, "select sum(not_stored) from usage").await, 2_010);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_slept_does_not_bring_back_what_was_erased_meanwhile() {
+    clock!(CLOCK, now);
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, now).await;
+    organisation(&engine, "ent", "enterprise").await;
+    engine.append(vec![record("ent", "a", now()), record("ent", "b", now())]).await.unwrap();
+    // The folder as it is after a crash now, and days later: erased, carried out, and out of force.
+    let later = tempfile::tempdir().unwrap();
+    let copy = std::process::Command::new("cp").arg("-r").arg(folder.path().join("data")).arg(later.path()).status();
+    assert!(copy.unwrap().success());
+    engine.close().await.unwrap();
+    let path = later.path().join("data/catalog.json");
+    let mut catalog: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    catalog["erasures"] = serde_json::json!([{
+        "id": "e", "organisation": "ent", "user": "user-a", "requested_at": start() + Duration::seconds(5),
+        "requested_by": "k", "clean_before_ms": (start() + Duration::days(2)).timestamp_millis(),
+    }]);
+    std::fs::write(&path, catalog.to_string()).unwrap();
+    CLOCK.store(10 * DAY, Ordering::SeqCst);
+    let engine = open(&later, now).await;
+    assert_eq!(ids(&engine).await, ["b"]);
+    engine.flush().await.unwrap();
+    assert_eq!(engine.status().file_rows, 1);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_catalog_that_is_gone_and_a_log_of_other_data_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, Utc::now).await;
+    organisation(&engine, "dev", "developer").await;
+    engine.close().await.unwrap();
+    open(&folder, Utc::now).await.close().await.unwrap();
+    std::fs::remove_file(folder.path().join("data/catalog.json")).unwrap();
+    let refused = Engine::open(config(&folder)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Damaged);
+    assert!(refused.message().contains("is gone; restore it from a copy"), "{refused}");
+
+    let wal = folder.path().join("data/wal").display().to_string();
+    let other = tempfile::tempdir().unwrap();
+    let refused = Engine::open(Config { wal, ..config(&other) }).await.unwrap_err();
+    assert!(refused.message().contains("is of other data; name another folder"), "{refused}");
+}

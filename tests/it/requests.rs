@@ -137,7 +137,7 @@ enum Cache {
 async fn open(store: &Arc<Counting>, log: &FilePath, cache: Cache) -> Engine {
     let mut config = Config {
         flush_seconds: 3600,
-        refresh_seconds: 3600,
+        refresh_seconds: 60,
         // Else the ids of new files are read at the start, and their footers with them.
         dedupe_hours: 0,
         ..Config::default()

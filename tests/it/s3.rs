@@ -79,7 +79,7 @@ impl Place {
 
 /// Settings under which nothing happens that a test did not ask for.
 fn quiet(config: &Config) -> Config {
-    let mut config = Config { flush_seconds: 3600, append_wait_ms: 200, refresh_seconds: 3600, ..config.clone() };
+    let mut config = Config { flush_seconds: 3600, append_wait_ms: 200, refresh_seconds: 60, ..config.clone() };
     for job in ["compact", "expire", "vacuum", "checkpoint", "clean_log"] {
         config.set(&format!("{job}_schedule"), "never").unwrap();
     }

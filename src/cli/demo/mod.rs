@@ -86,7 +86,7 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
         context.set_flag("listen", listen)?;
     }
     let listener = if args.no_serve { None } else { Some(serve::bind(&context.config().listen).await?) };
-    let engine = context.open_writer("name another folder with `--data`").await?;
+    let engine = context.open_writer("name another folder with `--data`", true).await?;
     fill(&context, &engine, plan).await?;
     let Some(listener) = listener else {
         let key = engine.ensure_admin_key().await?;

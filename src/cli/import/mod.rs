@@ -76,7 +76,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let rejects = args.rejects.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
     let instead = "send the file to that server instead: \
                    curl -H \"x-portkey-api-key: $GATELOG_KEY\" --data-binary @FILE http://ADDRESS/v1/ingest";
-    let engine = context.open_writer(instead).await?;
+    let engine = context.open_writer(instead, false).await?;
     let names = inputs.iter().map(|input| input.name.clone()).collect();
     let progress = Progress::start("import", Unit::Bytes, total, context.quiet);
     let mut account = Account::new(names, rejects, progress);

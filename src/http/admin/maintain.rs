@@ -36,7 +36,8 @@ struct ShownJob {
 pub(crate) async fn show(State(app): State<Arc<App>>) -> Answer<Shown> {
     let (upkeep, config) = (app.engine.upkeep(), app.engine.config());
     let job = |job: Job| {
-        let run = upkeep.jobs.get(job.name()).cloned().unwrap_or_default();
+        let mut run = upkeep.jobs.get(job.name()).cloned().unwrap_or_default();
+        run.next_at = upkeep.due(job, config, app.engine.now());
         (job.name(), ShownJob { schedule: job.schedule(config).to_string(), run })
     };
     let jobs = Job::ALL.into_iter().map(job).collect();
@@ -50,7 +51,7 @@ pub(crate) async fn run(
     RawQuery(query): RawQuery,
 ) -> Result<Answer<Outcome>, Failure> {
     let name = id(path)?;
-    let job = Job::ALL.into_iter().find(|job| job.name() == name).ok_or_else(|| {
+    let job = Job::ALL.into_iter().find(|job| job.name() == name.replace('-', "_")).ok_or_else(|| {
         let names = Job::ALL.map(Job::name).join(", ");
         Failure::new(StatusCode::NOT_FOUND, format!("job `{name}` does not exist; the jobs are {names}"))
     })?;

@@ -1,14 +1,22 @@
-//! `GET /v1/admin/plans`: every plan with its terms.
+//! `GET /v1/admin/plans`: every plan with its terms; to an organisation's key its own, since others may be made for others.
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use serde_json::Value;
 
 use super::super::App;
 use super::{Answer, list as listed};
+use crate::catalog::Access;
 
 /// `GET /v1/admin/plans`.
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<Value> {
-    listed(&app.engine.catalog().state().document.shown_plans())
+pub(crate) async fn list(State(app): State<Arc<App>>, Extension(access): Extension<Access>) -> Answer<Value> {
+    let state = app.engine.catalog().state();
+    let mut plans = state.document.shown_plans();
+    if let Some(organisation) = &access.organisation {
+        let own = state.document.organisation(organisation).ok().map(|organisation| organisation.plan.as_str());
+        plans.retain(|plan| Some(plan.name.as_str()) == own);
+    }
+    listed(&plans)
 }
