@@ -8,7 +8,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use futures::{StreamExt, TryStreamExt};
 use gatelog::config::Secret;
-use gatelog::engine::Parts;
+use gatelog::engine::{Document, Parts};
 use gatelog::record::{Message, file_schema};
 use gatelog::store::{LOGS, Store, data_path};
 use gatelog::table::{Commit, DataFile, Table};
@@ -355,11 +355,16 @@ async fn two_nodes_write_and_read_one_store_together() {
         };
         for round in 0..5 {
             let change = |engine: &Engine, name: &str| {
-                let (engine, plans) = (engine.clone(), plans(&format!("{name}{round}")));
-                async move { engine.catalog().change(|document| Ok(document.set_plans(&plans, engine.now()))).await }
+                let (engine, name) = (engine.clone(), format!("{name}{round}"));
+                let plans = plans(&name);
+                let learn = move |document: &mut Document| {
+                    document.learn_plan(&name, &plans);
+                    Ok(())
+                };
+                async move { engine.catalog().change(learn).await }
             };
             let changed = tokio::join!(change(&one, "one"), change(&two, "two"));
-            assert!(changed.0.unwrap() && changed.1.unwrap(), "{kind:?}");
+            assert!(changed.0.is_ok() && changed.1.is_ok(), "{kind:?}");
         }
         for engine in [&one, &two] {
             engine.catalog().refresh().await.unwrap();
