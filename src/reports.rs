@@ -7,7 +7,7 @@
 //! ```text
 //! -- purpose: one line
 //! -- param NAME: KIND = DEFAULT; doc              KIND: text, timestamp or integer; `text in a|b` allows only a and b
-//! -- column NAME: KIND; doc                       KIND: text, integer, float, timestamp or date
+//! -- column NAME: KIND; doc                       KIND: text, integer, float, boolean, timestamp or date
 //! ```
 //!
 //! A parameter stands in the SQL as `$NAME`. Null means "no restriction": `($from is null or created_at >= $from)`. Bound
@@ -85,6 +85,8 @@ pub enum ColumnKind {
     Integer,
     /// A 64-bit float.
     Float,
+    /// True or false.
+    Boolean,
     /// A moment in UTC, to the microsecond.
     Timestamp,
     /// A day in UTC.
@@ -223,6 +225,7 @@ impl ColumnKind {
             Self::Text => "text",
             Self::Integer => "integer",
             Self::Float => "float",
+            Self::Boolean => "boolean",
             Self::Timestamp => "timestamp",
             Self::Date => "date",
         }
@@ -250,7 +253,7 @@ fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// Reads a file's header: the comment lines up to the first blank one.
-fn parse(name: &'static str, sql: &'static str) -> Result<Report> {
+pub(crate) fn parse(name: &'static str, sql: &'static str) -> Result<Report> {
     let mut report = Report { name, purpose: "", params: Vec::new(), columns: Vec::new(), sql };
     for line in sql.lines().take_while(|line| !line.trim().is_empty()) {
         let malformed = || Error::internal(format!("sql/{name}.sql: header line `{line}` is malformed"));
@@ -281,9 +284,9 @@ fn parse_param(name: &'static str, text: &'static str) -> Option<Param> {
 }
 
 fn parse_column(name: &'static str, text: &'static str) -> Option<ReportColumn> {
-    use ColumnKind::{Date, Float, Integer, Text, Timestamp};
+    use ColumnKind::{Boolean, Date, Float, Integer, Text, Timestamp};
     let (kind, doc) = text.split_once("; ")?;
-    let kind = [Text, Integer, Float, Timestamp, Date].into_iter().find(|k| k.word() == kind)?;
+    let kind = [Text, Integer, Float, Boolean, Timestamp, Date].into_iter().find(|k| k.word() == kind)?;
     Some(ReportColumn { name, kind, doc })
 }
 

@@ -9,6 +9,8 @@ use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Scope, hash};
+use super::saved::SavedFilter;
+use super::share::{Share, ShareSecret};
 use crate::config::{MOST_DAYS, Plan, Plans};
 use crate::error::{Error, Result};
 use crate::plan::{self, Erased, Erasure, Moving, Rules, Terms};
@@ -17,6 +19,8 @@ use crate::plan::{self, Erased, Erasure, Moving, Rules, Terms};
 pub const FORMAT: u32 = 2;
 /// How long an erasure or a move stays in force after it was asked for, so that what other nodes still hold is met by it.
 const IN_FORCE: Duration = Duration::hours(24);
+/// Archived providers of an organisation: they are part of a document that is rewritten as a whole.
+const MOST_ARCHIVED: usize = 1_000;
 /// Longest name of an organisation, a workspace or a plan, in bytes.
 const MOST_NAME: usize = 128;
 
@@ -44,6 +48,18 @@ pub struct Document {
     /// How records of organisations that are not here are kept; none until a node that writes said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<Unknown>,
+    /// Providers that are archived, by organisation: their logs cannot be replayed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub archived_providers: BTreeMap<String, BTreeSet<String>>,
+    /// Filters of lists, by organisation and name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub saved_filters: BTreeMap<String, BTreeMap<String, SavedFilter>>,
+    /// Links that open one log without a key, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
+    /// What they are signed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_secret: Option<ShareSecret>,
 }
 
 /// How records of organisations that the catalog does not know are kept.
@@ -67,6 +83,10 @@ impl Default for Document {
             keys: Vec::new(),
             erasures: Vec::new(),
             unknown: None,
+            archived_providers: BTreeMap::new(),
+            saved_filters: BTreeMap::new(),
+            shares: Vec::new(),
+            share_secret: None,
         }
     }
 }
@@ -432,6 +452,26 @@ impl Document {
         Ok(key)
     }
 
+    /// Archives a provider of an organisation, or takes it back. The organisation need not be in the catalog.
+    pub fn archive_provider(&mut self, organisation: &str, provider: &str, archived: bool) -> Result<()> {
+        check_label(provider)?;
+        let providers = self.archived_providers.entry(organisation.to_owned()).or_default();
+        match archived {
+            true if providers.len() >= MOST_ARCHIVED => {
+                return Err(Error::limit(format!("{MOST_ARCHIVED} providers are archived; take some back first")));
+            }
+            true => providers.insert(provider.to_owned()),
+            false => providers.remove(provider),
+        };
+        self.archived_providers.retain(|_, providers| !providers.is_empty());
+        Ok(())
+    }
+
+    /// The archived providers of an organisation.
+    pub fn archived_providers(&self, organisation: &str) -> BTreeSet<String> {
+        self.archived_providers.get(organisation).cloned().unwrap_or_default()
+    }
+
     /// Asks for records to be erased. The organisation need not be in the catalog, since records may come before it.
     pub fn erase(
         &mut self,
@@ -609,7 +649,7 @@ fn check_name(what: &str, name: &str) -> Result<()> {
 }
 
 /// What people call a thing: any text that fits on a line.
-fn check_label(label: &str) -> Result<()> {
+pub(super) fn check_label(label: &str) -> Result<()> {
     if label.trim().is_empty() || label.len() > MOST_NAME || label.chars().any(char::is_control) {
         return Err(Error::invalid(format!("`name` is no name: expected 1 to {MOST_NAME} bytes of text on one line")));
     }

@@ -6,6 +6,8 @@
 
 mod access;
 mod document;
+mod saved;
+mod share;
 mod shown;
 
 #[cfg(test)]
@@ -21,6 +23,8 @@ use uuid::Uuid;
 
 pub use access::{Access, Scope, hash, key_text};
 pub use document::{Document, ErasureEntry, Key, Move, NewKey, Organisation, Which, no_organisation};
+pub use saved::ShownFilter;
+pub use share::{Share, ShownShare, expiry as share_expiry};
 pub use shown::{FreshKey, ShownErasure, ShownKey, ShownOrganisation, ShownPlan};
 
 use crate::error::{Error, Result};

@@ -6,12 +6,14 @@
 //! found there is handed in.
 
 mod plans;
+mod redact;
 mod schedule;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 pub use plans::{MOST_DAYS, Over, Plan, Plans};
+pub use redact::{Path, Redact, Rule, Step};
 pub use schedule::Schedule;
 
 use crate::error::{Error, Result};
@@ -99,6 +101,9 @@ settings! {
     threads: u64 = 0, "threads, 0 = one a core", "threads that work on queries, flushes and compactions";
     retention_days: u64 = 0, "days, 0 = for ever", "how long records of organisations without a plan are kept";
     plans: Plans = Plans::default(), "table of plans", "own plans, beside developer, production and enterprise; see `[plans.NAME]` in the README";
+    do_not_track_failures: Failures = Failures::Strict, "strict or portkey", "content of failed calls that are not tracked: none, or, as Portkey does, the response";
+    redact: Redact = Redact::default(), "table of rules", "what is taken out of records before they are stored; see `[redact.NAME]` in the README";
+    prices_file: String = String::new(), "path", "prices that go before the built-in ones, in the form of `data/prices.csv`";
     wal: String = String::new(), "path", "folder of the write-ahead log, on a disk of this node; default: `wal` in the data folder, `gatelog-wal` for a bucket";
     s3_endpoint: String = String::new(), "URL", "S3 endpoint; default: AWS_ENDPOINT_URL, else Amazon's";
     s3_region: String = String::new(), "name", "S3 region; default: AWS_REGION, else us-east-1";
@@ -131,7 +136,30 @@ settings! {
     checkpoint_schedule: Schedule = Schedule::every_seconds(5), "schedule", "when it is looked whether a checkpoint of the Delta log is due";
     checkpoint_commits: u64 = 100, "commits", "commits to the Delta log between two checkpoints";
     clean_log_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "when entries of the Delta log before the last checkpoint are deleted";
+    gateway_url: String = String::new(), "URL", "base URL of the gateway that replays are sent to, such as http://127.0.0.1:8787/v1; without it nothing is sent";
+    gateway_logs: bool = false, "true or false", "whether that gateway sends its own records here; a replay then writes none beside them";
+    replay_timeout_seconds: u64 = 120, "seconds", "how long a replay may take until its last byte";
+    share_links: bool = false, "true or false", "whether a log can be opened without a key, by a signed link that expires and can be revoked";
     clean_log_seconds: u64 = 86_400, "seconds", "how long such entries stay, for readers of older versions";
+}
+
+/// What is kept of the content of a failed call that is not to be tracked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failures {
+    /// Nothing, as of any other call.
+    #[default]
+    Strict,
+    /// The response, which may quote what was asked.
+    Portkey,
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strict => "strict",
+            Self::Portkey => "portkey",
+        })
+    }
 }
 
 /// Where a setting's value came from, weakest first.
@@ -212,7 +240,7 @@ impl Layers {
                     toml::Value::String(text) => text,
                     toml::Value::Integer(number) => number.to_string(),
                     toml::Value::Boolean(value) => value.to_string(),
-                    toml::Value::Table(table) if name == "plans" => table.to_string(),
+                    toml::Value::Table(table) if name == "plans" || name == "redact" => table.to_string(),
                     other => {
                         let found = other.type_str();
                         let expected =
@@ -266,6 +294,8 @@ impl Config {
         at_least("max_record_bytes", self.max_record_bytes, 1 << 10)?;
         at_least("refresh_seconds", self.refresh_seconds, 1)?;
         at_least("lease_seconds", self.lease_seconds, 5)?;
+        at_least("replay_timeout_seconds", self.replay_timeout_seconds, 1)?;
+        check_gateway(&self.gateway_url)?;
         if self.refresh_seconds > 60 {
             // Upkeep trusts that every node knows of a change after some minutes.
             return Err(Error::invalid(format!(
@@ -299,6 +329,28 @@ impl Config {
     }
 }
 
+/// Replays go to this URL and nowhere else, so it must say where that is, and carry no password into records and errors.
+fn check_gateway(text: &str) -> Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let plain = |url: &url::Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
+    match url::Url::parse(text) {
+        Ok(url) if plain(&url) => Ok(()),
+        _ => Err(Error::invalid(
+            "setting `gateway_url` is no http:// or https:// URL without user, password, query and fragment; \
+             expected such as http://127.0.0.1:8787/v1",
+        )),
+    }
+}
+
 /// A value from its text; sizes take the suffixes KiB, MiB and GiB.
 fn parse<T: Value>(name: &str, text: &str, unit: &str) -> Result<T> {
     T::from_text(text.trim()).map_err(|why| match why {
@@ -327,6 +379,18 @@ impl Value for Schedule {
 impl Value for Plans {
     fn from_text(text: &str) -> Result<Self, Option<Error>> {
         Self::parse(text).map_err(Some)
+    }
+}
+
+impl Value for Redact {
+    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+        Self::parse(text).map_err(Some)
+    }
+}
+
+impl Value for Failures {
+    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+        [Self::Strict, Self::Portkey].into_iter().find(|value| value.to_string() == text).ok_or(None)
     }
 }
 
@@ -420,5 +484,17 @@ mod tests {
         config.set("admin_key", "s3cret").unwrap();
         assert_eq!(config.get("admin_key").as_deref(), Some("(set)"));
         assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_gateway_is_a_plain_url() {
+        let of = |text: &str| Config { gateway_url: text.to_owned(), ..Config::default() }.validate();
+        for fine in ["", "http://127.0.0.1:8787/v1", "https://gateway.example/v1/"] {
+            assert!(of(fine).is_ok(), "{fine}");
+        }
+        for wrong in ["gateway:8787", "ftp://h/v1", "http://u:p@h/v1", "http://u@h", "http://h/v1?a=b", "http://h/#x"] {
+            let error = of(wrong).unwrap_err();
+            assert!(error.message().contains("`gateway_url`") && !error.message().contains("u:p"), "{error}");
+        }
     }
 }

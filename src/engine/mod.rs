@@ -31,7 +31,7 @@ use crate::catalog::hash;
 use crate::config::Config;
 use crate::dedupe::Keys;
 use crate::error::{Error, Result};
-use crate::ingest::{DEFAULT_ORGANISATION, Owner};
+use crate::ingest::{self, DEFAULT_ORGANISATION, Owner, Policy};
 use crate::memtable::Budget;
 use crate::plan::Rules;
 use crate::query::Queries;
@@ -44,8 +44,8 @@ use crate::view::Shelf;
 use crate::wal::Payload;
 
 pub use crate::catalog::{
-    Access, Catalog, Document, ErasureEntry, FreshKey, Key, Move, NewKey, Organisation, Scope, ShownErasure, ShownKey,
-    ShownOrganisation, ShownPlan, State as CatalogState, Which, key_text,
+    Access, Catalog, Document, ErasureEntry, FreshKey, Key, Move, NewKey, Organisation, Scope, Share, ShownErasure,
+    ShownKey, ShownOrganisation, ShownPlan, ShownShare, State as CatalogState, Which, key_text,
 };
 pub use crate::export::Request as ExportRequest;
 pub use crate::query::{Answer, Params};
@@ -87,6 +87,7 @@ struct Inner {
     catalog: Catalog,
     usage: Usage,
     keeper: upkeep::Keeper,
+    policy: Arc<Policy>,
     random: fn() -> [u8; 32],
     commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
     counters: Arc<Counters>,
@@ -292,9 +293,11 @@ impl Engine {
     /// Makes the records durable and visible. Waits for room up to `append_wait_ms`.
     ///
     /// `id`, `organisation_id` and `created_at` are filled in where they are missing. A record whose id its organisation sent
-    /// within `dedupe_hours` is acked and dropped. A body that is not JSON becomes a JSON string.
+    /// within `dedupe_hours` is acked and dropped. A body that is not JSON becomes a JSON string. What must not be stored is taken
+    /// out, and a cost is computed where there is none ([`Policy`]).
     pub async fn append(&self, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
         for record in &mut records {
+            self.inner.policy.price_by_response(record);
             for message in [&mut record.request, &mut record.response] {
                 for text in [&mut message.body, &mut message.headers].into_iter().flatten() {
                     if !check_json(text) {
@@ -302,6 +305,7 @@ impl Engine {
                     }
                 }
             }
+            self.inner.policy.protect(record);
         }
         self.append_parsed(records).await
     }
@@ -347,7 +351,8 @@ impl Engine {
     }
 
     /// Makes the rows of an Arrow batch durable and visible. Its columns are any of the record's, by name, with types that can
-    /// be cast; what is missing is null or filled in as for [`Engine::append`]. A body that is not JSON becomes a JSON string.
+    /// be cast; what is missing is null or filled in as for [`Engine::append`]. A body that is not JSON becomes a JSON string. What must
+    /// not be stored is taken out; costs are taken as they are.
     pub async fn append_batch(&self, batch: RecordBatch) -> Result<Receipt> {
         let inner = Arc::clone(&self.inner);
         inner.refuse_if_closed()?;
@@ -365,7 +370,8 @@ impl Engine {
                 new_id: &mut || (of.new_uuid)().to_string(),
                 retention_days: &|organisation| rules.retention_days(organisation),
             };
-            prepared(normalize(&batch, &mut defaults)?, &of.keys)
+            let batch = normalize(&batch, &mut defaults)?;
+            prepared(ingest::arrow::protect(&of.policy, batch)?, &of.keys)
         };
         let (batch, payload, keys) = here_or_aside(bytes, build).await?;
         inner.submit(batch, payload, keys, permit).await
@@ -440,6 +446,11 @@ impl Engine {
     /// How many records each organisation had stored in each month.
     pub fn usage(&self) -> Usage {
         self.inner.usage.clone()
+    }
+
+    /// What is done to every record on its way in.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.inner.policy
     }
 
     /// The store that it works on.

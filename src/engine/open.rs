@@ -26,6 +26,7 @@ use crate::catalog::{Catalog, Document};
 use crate::config::Config;
 use crate::dedupe::{Keys, Recent};
 use crate::error::{Error, Result};
+use crate::ingest::Policy;
 use crate::memtable::{Budget, batch_bytes};
 use crate::plan::{Month, Row, Rules};
 use crate::query::{Limits, Queries};
@@ -85,6 +86,7 @@ fn random() -> [u8; 32] {
 
 pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     config.validate()?;
+    let policy = Policy::open(&config)?;
     let store = open_store(parts.store, &config).await?;
     let lock = Arc::new(lock(&store)?);
     store.clean_staging()?;
@@ -106,8 +108,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         .log_folder
         .or_else(|| store.wal_folder())
         .ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
-    bind_log(&folder, &table).await?;
-    miss_no_catalog(&folder, &catalog)?;
+    bind_log(&folder, &table, &catalog).await?;
     let erased = Arc::new(catalog.state().document.ever_erased());
     let (shelf_of, budget_of) = (Arc::clone(&shelf), budget.clone());
     let replayed = Replayed { recent, shelf: shelf_of, budget: budget_of, counts: Counts::default(), erased, now };
@@ -147,6 +148,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         catalog,
         usage,
         keeper,
+        policy,
         random: parts.random,
         commands: Mutex::new(Some(commands)),
         counters,
@@ -307,7 +309,12 @@ fn without_erased(batch: RecordBatch, erased: &Rules) -> Result<RecordBatch> {
 
 /// Binds a log's folder to the table that it is for, at its first use; later a log of other data is refused, for its frames
 /// would be taken for this table's.
-async fn bind_log(folder: &Path, table: &Table) -> Result<()> {
+async fn bind_log(folder: &Path, table: &Table, catalog: &Catalog) -> Result<()> {
+    bind_to_table(folder, table).await?;
+    miss_no_catalog(folder, catalog)
+}
+
+async fn bind_to_table(folder: &Path, table: &Table) -> Result<()> {
     let (path, id) = (folder.join("table"), table.id().await?);
     let failed = |cause| Error::storage(format!("cannot use `{}`", folder.join("table").display())).with_source(cause);
     match std::fs::read_to_string(&path) {

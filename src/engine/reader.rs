@@ -9,22 +9,29 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
 
 use super::side::Side;
 use super::{Inner, Status, TABLE, Threads};
+use crate::analytics;
 use crate::catalog::{Access, Catalog, Scope};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::export;
+use crate::logs;
 use crate::plan::Month;
 use crate::query::{Answer, NamedView, Params, Queries, Scene, Sight};
+use crate::record::Record;
 use crate::reports;
 use crate::store::Store;
 use crate::table::Table;
 use crate::usage::{self, Counts, Usage};
 use crate::view::Shelf;
 use crate::wal;
+
+/// Whether sessions have a table `feedback`. Without one, analytics read an empty one: none was ever taken.
+const FEEDBACK: bool = false;
 
 /// Answers questions about the records. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -105,6 +112,40 @@ impl Reader {
         let report = reports::find(name)?;
         let params = reports::bind(report, params)?;
         self.queries.run(self.scene(), report.sql, params, self.queries.limits()).await
+    }
+
+    /// Answers a question of Portkey's analytics, in Portkey's shape.
+    pub async fn analytics(&self, query: &analytics::Query) -> Result<serde_json::Value> {
+        let rows: Vec<RecordBatch> = self.analytics_rows(query).await?.batches.try_collect().await?;
+        // How many groups there are stands in their rows, and a page behind the last one has none.
+        if let (true, Some(first)) = (rows.iter().all(|batch| batch.num_rows() == 0), query.first_page()) {
+            let first: Vec<RecordBatch> = self.analytics_rows(&first).await?.batches.try_collect().await?;
+            let mut answer = query.json(&rows)?;
+            answer["total"] = analytics::Query::groups(&first)?.unwrap_or(0).into();
+            return Ok(answer);
+        }
+        query.json(&rows)
+    }
+
+    /// The rows that [`Reader::analytics`] makes its answer of.
+    pub async fn analytics_rows(&self, query: &analytics::Query) -> Result<Answer> {
+        self.queries.run(self.scene(), &query.sql(FEEDBACK), query.params(), self.queries.limits()).await
+    }
+
+    /// The newest records that a filter names, a page of them, without bodies.
+    pub async fn logs(&self, ask: &logs::Ask) -> Result<logs::Page> {
+        logs::list(&self.queries, self.scene(), ask).await
+    }
+
+    /// How many records a filter names.
+    pub async fn count_logs(&self, filter: &logs::Filter) -> Result<u64> {
+        logs::count(&self.queries, self.scene(), filter).await
+    }
+
+    /// The record of that id, whole as far as the key may read it; of several the newest, or that of the organisation named.
+    /// [`crate::error::ErrorKind::NotFound`] if there is none that the key reaches.
+    pub async fn log(&self, id: &str, organisation: Option<&str>) -> Result<Record> {
+        logs::get(&self.queries, self.scene(), id, organisation).await
     }
 
     /// Exports records as JSON lines, in chunks that end on a line.

@@ -56,6 +56,16 @@ impl Failure {
         self
     }
 
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// What the client is told.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     fn body(&mut self) -> Value {
         let (code, error_code) = codes(self.0.status);
         let message = std::mem::take(&mut self.0.message);

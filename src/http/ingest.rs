@@ -1,5 +1,8 @@
 //! `POST /v1/ingest`: records of any number, as lines, a JSON array or objects one after the other; the answer is a receipt.
 //!
+//! `POST /v1/ingest/litellm` and `/v1/ingest/gateway-hook` take the same in the words of those two, which look at the status alone
+//! and forget what was refused; so a body that could be read is 200 there also if no record in it was good.
+//!
 //! 200 if at least one record was good or none was sent, also where the plan of their organisation stores no more this month
 //! (`over_quota` counts those, `message` says why); 400 with the receipt if every record was bad or the body broke off;
 //! 429 with the receipt so far if there was no room in time.
@@ -21,7 +24,7 @@ use super::sql::header;
 use crate::catalog::Access;
 use crate::ingest::Shape;
 
-/// `POST /v1/ingest?source=native|portkey`.
+/// `POST /v1/ingest?source=native|portkey|litellm|gateway-hook|otlp`.
 pub(crate) async fn ingest(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
@@ -37,6 +40,43 @@ pub(crate) async fn ingest(
             Err(failure)
         }
     }
+}
+
+/// `POST /v1/ingest/litellm`.
+pub(crate) async fn litellm(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Receipt>, Failure> {
+    callback(&app, access, Shape::LiteLlm, &headers, body).await
+}
+
+/// `POST /v1/ingest/gateway-hook`.
+pub(crate) async fn gateway_hook(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Receipt>, Failure> {
+    callback(&app, access, Shape::GatewayHook, &headers, body).await
+}
+
+/// Takes what a gateway reports. Its content type says nothing: lines come as `application/json` too.
+async fn callback(
+    app: &Arc<App>,
+    access: Access,
+    shape: Shape,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Json<Receipt>, Failure> {
+    let mut frames = body.into_data_stream();
+    if let Err(failure) = check_coding(header(headers, &CONTENT_ENCODING)) {
+        discard(&mut frames).await;
+        return Err(failure);
+    }
+    let outcome = Intake::new(app, access, shape, headers).take(Source::Stream(frames)).await;
+    if outcome.failure.is_none() { Ok(Json(outcome.receipt)) } else { outcome.result().map(Json) }
 }
 
 /// The shape that a request says its records have.

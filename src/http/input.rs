@@ -34,6 +34,11 @@ impl Fields {
         self.0.remove(name)
     }
 
+    /// Looks at a field.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     /// Takes a whole number out.
     pub(crate) fn take_number(&mut self, name: &str) -> Result<Option<u64>, Failure> {
         let Some(text) = self.take(name) else { return Ok(None) };
@@ -47,6 +52,11 @@ impl Fields {
     pub(crate) fn take_params(&mut self, prefix: &str) -> Params {
         let names: Vec<String> = self.0.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
         names.iter().filter_map(|name| Some((name[prefix.len()..].to_owned(), param(&self.0.remove(name)?)))).collect()
+    }
+
+    /// Everything left over, by name.
+    pub(crate) fn into_map(self) -> BTreeMap<String, String> {
+        self.0
     }
 
     /// Everything left over, as parameters that are texts.

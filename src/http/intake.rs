@@ -17,6 +17,7 @@ use super::App;
 use super::body::{Budget, Room, discard};
 use super::error::Failure;
 use super::feed::{Cut, Portion, feed, feed_plain};
+use super::resend::{Connection, Ids};
 use crate::catalog::Access;
 use crate::error::{Error, Result};
 use crate::ingest::{self, Context, Headers, Owner, Rejection, Shape};
@@ -29,6 +30,10 @@ const CHUNK_BYTES: usize = 2 << 20;
 const CHUNKS_IN_MEMTABLE: u64 = 8;
 /// Chunks that are parsed at the same time.
 const PARSERS: usize = 2;
+/// The number of the id that is the trace of records which name none.
+const TRACE: u64 = 0;
+/// Bits for the ids within one record of a body.
+const RECORD_BITS: u32 = 24;
 /// Rejections that a receipt describes.
 const DESCRIBED: usize = 100;
 
@@ -66,6 +71,10 @@ pub(crate) struct Intake {
     app: Arc<App>,
     shape: Shape,
     context: Context,
+    /// Id of the key that asked.
+    key: String,
+    /// The ids of records that bring none, where they are not simply new ones.
+    ids: Option<Ids>,
 }
 
 struct Parsed {
@@ -79,16 +88,34 @@ impl Intake {
         let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
         // One trace for all records of the request that name none, as Portkey does; a record of ours may have none.
         let trace = (shape == Shape::Portkey).then(|| app.engine.new_id());
+        let key = access.key_id;
         let owner = Owner { organisation: access.organisation, workspace: access.workspace };
-        let context = Context { now: app.engine.now(), trace, headers: Headers::read(text), owner };
-        Self { app: Arc::clone(app), shape, context }
+        let policy = Arc::clone(app.engine.policy());
+        let context = Context { now: app.engine.now(), trace, headers: Headers::read(text), owner, policy };
+        Self { app: Arc::clone(app), shape, context, key, ids: None }
+    }
+
+    /// The records of a small body, as they would be appended.
+    pub(crate) fn read(&self, text: &[u8]) -> (Vec<Record>, Vec<Rejection>) {
+        let engine = &self.app.engine;
+        ingest::lines(self.shape, text, &self.context, &mut || engine.new_id())
+    }
+
+    /// Gives the records of a body that is sent again the ids that they got the first time.
+    pub(crate) fn recognise(mut self, body: &[u8], connection: Option<&Connection>) -> Self {
+        let (engine, context) = (&self.app.engine, &mut self.context);
+        let fresh = engine.new_id();
+        self.ids = self.app.resends.ids(&self.key, &context.headers, body, connection, context.now, &fresh);
+        if let Some(ids) = self.ids {
+            context.trace = Some(ids.id(TRACE));
+        }
+        self
     }
 
     /// Parses a small body where it is and appends it in one go: all of it is taken, or nothing.
     pub(crate) async fn take_small(self, text: &[u8]) -> Outcome {
         let mut receipt = Receipt::default();
-        let engine = &self.app.engine;
-        let (records, rejections) = ingest::lines(self.shape, text, &self.context, &mut || engine.new_id());
+        let (records, rejections) = ingest::lines(self.shape, text, &self.context, &mut self.new_ids(0));
         receipt.reject(&self.app, rejections);
         let failure = receipt.append(&self.app, records).await.err();
         Outcome { receipt, failure }
@@ -143,10 +170,20 @@ impl Intake {
         Ok(())
     }
 
+    /// Makes ids for the records from that number on.
+    fn new_ids(&self, first: u64) -> impl FnMut() -> String {
+        // An object of numbered records counts as one record of the body.
+        let mut next = first << RECORD_BITS;
+        move || {
+            let Some(ids) = self.ids else { return self.app.engine.new_id() };
+            next += 1;
+            ids.id(next)
+        }
+    }
+
     fn parse(&self, (chunk, room): Portion) -> Parsed {
-        let engine = &self.app.engine;
         let mut records = Vec::with_capacity(chunk.records.len());
-        let mut new_id = || engine.new_id();
+        let mut new_id = self.new_ids(chunk.records.first().map_or(0, |(number, _)| *number));
         let rejections =
             ingest::read(self.shape, &chunk, &self.context, &mut new_id, &mut |record| records.push(record));
         Parsed { records, rejections, _room: room }
@@ -154,7 +191,7 @@ impl Intake {
 }
 
 impl Receipt {
-    async fn append(&mut self, app: &App, records: Vec<Record>) -> Result<(), Failure> {
+    pub(super) async fn append(&mut self, app: &App, records: Vec<Record>) -> Result<(), Failure> {
         if records.is_empty() {
             return Ok(());
         }

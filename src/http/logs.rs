@@ -1,11 +1,11 @@
-//! `POST /v1/logs`: Portkey's insert, for its SDKs as they are.
+//! `POST /v1/logs`: Portkey's insert, for its SDKs as they are. OpenTelemetry's logs come by the same path ([`otlp`]).
 //!
 //! Logging must never break the caller: whatever the content type, whatever the body, the answer is 200 `ok`, and what was no
 //! record, or more than the plan stores, is counted in a header and in `/metrics`. Only a missing key, a body over the limit, a full engine and a broken one are
 //! told. A body of up to [`SMALL_BYTES`] is taken whole or not at all.
 //!
-//! Such records carry no id of their own, so a client that sends again after a lost answer logs twice. Portkey's SDKs do so once,
-//! unless the failure carries `x-portkey-request-id`, which all of ours do.
+//! Such records carry no id of their own. Portkey's SDKs send one again by themselves when its answer got lost (a failure of ours
+//! carries `x-portkey-request-id`, after which they do not); [`super::resend`] keeps that from being stored twice.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use super::App;
 use super::body::{self, Room, is_packed, too_large, unpack};
 use super::error::Failure;
 use super::intake::{Intake, Outcome, Receipt, Source};
+use super::otlp;
+use super::resend::Connection;
 use crate::catalog::Access;
 use crate::error::{Error, Result};
 use crate::ingest::Shape;
@@ -37,24 +39,34 @@ const OVER_QUOTA: HeaderName = HeaderName::from_static("x-gatelog-over-quota");
 pub(crate) async fn insert(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
+    connection: Option<Extension<Connection>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let limit =
-        usize::try_from(app.engine.config().max_record_bytes.saturating_add(ENVELOPE_BYTES)).unwrap_or(usize::MAX);
-    let mut room = app.bodies.room();
-    let bytes = body::read(body, limit, |size| grow(&mut room, size)).await?;
-    let Some((text, _room)) = plain(bytes, limit, room).await? else {
+    let Some((text, _room)) = packed(&app, body).await? else {
         app.metrics.rejected(1);
         return Ok(ok(&Receipt { rejected: 1, ..Receipt::default() }));
     };
+    if otlp::is_logs(&headers, &text) {
+        return Ok(otlp::take_logs(&app, access, &headers, text).await);
+    }
     let intake = Intake::new(&app, access, Shape::Portkey, &headers);
+    let intake = intake.recognise(&text, connection.as_ref().map(|Extension(connection)| connection));
     let Outcome { receipt, failure } =
         if text.len() <= SMALL_BYTES { intake.take_small(&text).await } else { intake.take(Source::Bytes(text)).await };
     match failure {
         None => Ok(ok(&receipt)),
         Some(failure) => Err(failure.with_fields(receipt)),
     }
+}
+
+/// The plain bytes of a whole body, with room for what is made of them; `None` if they do not unpack.
+pub(crate) async fn packed(app: &App, body: Body) -> Result<Option<(Vec<u8>, Room)>, Failure> {
+    let limit =
+        usize::try_from(app.engine.config().max_record_bytes.saturating_add(ENVELOPE_BYTES)).unwrap_or(usize::MAX);
+    let mut room = app.bodies.room();
+    let bytes = body::read(body, limit, |size| grow(&mut room, size)).await?;
+    plain(bytes, limit, room).await
 }
 
 /// Room for a body, for the piece of it that is being split, and for what is parsed of it.

@@ -134,7 +134,10 @@ impl Collector for EngineGauges {
             let gauge = ConstGauge::new(value.cast_signed());
             gauge.encode(encoder.encode_descriptor(name, help, None, EncodeMetric::metric_type(&gauge))?)?;
         }
-        for (name, help, value) in counters(&status, &cache) {
+        let without_price = self.0.policy().without_price();
+        let priceless =
+            ("records_without_price", "Records without a cost because no price of the model is known", without_price);
+        for (name, help, value) in counters(&status, &cache).into_iter().chain([priceless]) {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, EncodeMetric::metric_type(&counter))?)?;
         }

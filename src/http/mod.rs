@@ -6,6 +6,7 @@
 //! tests and programs that embed the server drive it without a socket.
 
 mod admin;
+mod analytics;
 mod answer;
 mod auth;
 mod body;
@@ -17,12 +18,18 @@ mod health;
 mod ingest;
 mod input;
 mod intake;
+mod log_objects;
 mod logs;
 mod metrics;
 mod observe;
+mod otlp;
+mod replay;
 mod reports;
+mod resend;
+mod saved;
 mod serve;
 mod shape;
+mod share;
 mod sql;
 mod stall;
 
@@ -32,16 +39,16 @@ use std::sync::atomic::AtomicBool;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{delete, get, patch, post};
+use axum::routing::{delete, get, patch, post, put};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::admin::{erasures, keys, maintain, organisations, plans};
+use self::admin::{erasures, keys, maintain, organisations, plans, providers};
 use self::auth::{needs, operator};
 use self::body::Budget;
 use self::error::Failure;
 use self::metrics::Metrics;
-use crate::catalog::Scope::{Admin, Analytics, Export, View, Write};
+use crate::catalog::Scope::{Admin, Analytics, Export, Read, View, Write};
 use crate::engine::Engine;
 
 pub use serve::serve;
@@ -58,6 +65,9 @@ pub(crate) struct App {
     metrics: Arc<Metrics>,
     bodies: Budget,
     streams: Semaphore,
+    told: otlp::Waiting,
+    resends: resend::Resends,
+    gateway: replay::Gateway,
     closing: AtomicBool,
 }
 
@@ -66,7 +76,17 @@ impl App {
         let metrics = Arc::new(Metrics::new(engine.clone()));
         let bodies = Budget::new(BODY_BUDGET_BYTES.max(engine.config().max_record_bytes.saturating_mul(4)));
         let (streams, closing) = (Semaphore::new(STREAMS), AtomicBool::new(false));
-        Arc::new(Self { engine, metrics, bodies, streams, closing })
+        let gateway = replay::Gateway::new(engine.config());
+        Arc::new(Self {
+            engine,
+            gateway,
+            metrics,
+            bodies,
+            streams,
+            told: otlp::Waiting::default(),
+            resends: resend::Resends::default(),
+            closing,
+        })
     }
 }
 
@@ -78,10 +98,34 @@ pub fn router(engine: Engine) -> Router {
 fn routes(app: Arc<App>) -> Router {
     let with_key = Router::new()
         .route("/v1/logs", needs(Write, post(logs::insert)))
+        .route("/v1/logs", needs(View, get(log_objects::list)))
+        .route("/v1/logs/{id}", needs(View, get(log_objects::show)))
+        .route("/v1/logs/filters", needs(View, get(saved::list)))
+        .route("/v1/logs/filters/{name}", needs(View, put(saved::save).delete(saved::delete)))
+        .route("/v1/logs/groups/{*group}", needs(Analytics, get(analytics::group)))
+        .route("/v1/logs/{id}/replay", needs(Read, get(replay::show)))
+        .route("/v1/logs/{id}/replay", needs(Write, post(replay::send)))
+        .route("/v1/logs/{id}/share", needs(View, get(share::list).post(share::create)))
+        .route("/v1/shares/{id}", needs(View, delete(share::revoke)))
+        .route("/logs/{id}", needs(View, get(log_objects::own_url)))
+        .route("/v1/traces", needs(Write, post(otlp::traces)))
+        .route("/v1/metrics", needs(Write, post(otlp::metrics)))
+        .route("/v1/otel/v1/traces", needs(Write, post(otlp::traces)))
+        .route("/v1/otel/v1/logs", needs(Write, post(otlp::logs)))
+        .route("/v1/otel/v1/metrics", needs(Write, post(otlp::metrics)))
+        .route("/v1/logs/otel", needs(Write, post(otlp::either)))
+        .route("/v1/logs/otel/v1/traces", needs(Write, post(otlp::traces)))
+        .route("/v1/logs/otel/v1/logs", needs(Write, post(otlp::logs)))
+        .route("/v1/logs/otel/v1/metrics", needs(Write, post(otlp::metrics)))
         .route("/v1/ingest", needs(Write, post(ingest::ingest)))
+        .route("/v1/ingest/litellm", needs(Write, post(ingest::litellm)))
+        .route("/v1/ingest/gateway-hook", needs(Write, post(ingest::gateway_hook)))
         .route("/v1/sql", needs(View, get(sql::get).post(sql::post)))
         .route("/v1/reports", needs(Analytics, get(reports::list)))
         .route("/v1/reports/{name}", needs(Analytics, get(reports::run)))
+        .route("/v1/analytics/graphs/{*graph}", needs(Analytics, get(analytics::graph)))
+        .route("/v1/analytics/groups/{*group}", needs(Analytics, get(analytics::group)))
+        .route("/v1/analytics/summary/cache", needs(Analytics, get(analytics::cache)))
         .route("/v1/export", needs(Export, get(export::get).post(export::post)))
         .route("/v1/admin/organisations", needs(Admin, get(organisations::list)))
         .route("/v1/admin/organisations", operator(post(organisations::create)))
@@ -90,6 +134,8 @@ fn routes(app: Arc<App>) -> Router {
         .route("/v1/admin/keys", needs(Admin, get(keys::list).post(keys::create)))
         .route("/v1/admin/keys/{id}", needs(Admin, delete(keys::revoke)))
         .route("/v1/admin/erasures", needs(Admin, get(erasures::list).post(erasures::create)))
+        .route("/v1/admin/archived-providers", needs(Admin, get(providers::list).post(providers::archive)))
+        .route("/v1/admin/archived-providers/{provider}", needs(Admin, delete(providers::take_back)))
         .route("/v1/admin/plans", needs(Admin, get(plans::list)))
         .route("/v1/admin/maintain", operator(get(maintain::show)))
         .route("/v1/admin/maintain/{job}", operator(post(maintain::run)))
@@ -100,6 +146,7 @@ fn routes(app: Arc<App>) -> Router {
     let without_key = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .route("/shared/{token}", get(share::open))
         .method_not_allowed_fallback(wrong_method);
     with_key
         .merge(without_key)
@@ -109,8 +156,11 @@ fn routes(app: Arc<App>) -> Router {
 }
 
 async fn unknown_route(uri: Uri) -> Failure {
-    let routes = "/v1/logs, /v1/ingest, /v1/sql, /v1/reports, /v1/export, /v1/admin/organisations, /v1/admin/keys, \
-                  /v1/admin/erasures, /v1/admin/plans, /v1/admin/maintain, /healthz, /readyz, /metrics";
+    let routes = "/v1/logs, /v1/traces, /v1/metrics, /v1/otel/v1/traces, /v1/otel/v1/logs, /v1/otel/v1/metrics, /v1/logs/otel, \
+                  /v1/ingest, /v1/ingest/litellm, /v1/ingest/gateway-hook, /v1/sql, /v1/reports, /v1/analytics/graphs, \
+                  /v1/analytics/groups, /v1/analytics/summary/cache, /v1/export, /v1/admin/organisations, /v1/admin/keys, \
+                  /v1/admin/erasures, /v1/admin/plans, /v1/admin/maintain, /v1/admin/archived-providers, \
+                  /v1/shares, /logs, /healthz, /readyz, /metrics";
     Failure::new(StatusCode::NOT_FOUND, format!("route `{}` does not exist; the routes are {routes}", uri.path()))
 }
 

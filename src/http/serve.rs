@@ -10,7 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::resend::Connection;
 use super::stall::Stall;
 use super::{App, routes};
 use crate::engine::Engine;
@@ -94,11 +97,16 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
+        let (router, own) = (TowerToHyperService::new(self.router.clone()), Connection::default());
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(own.clone());
+            router.call(request)
+        });
         let io = TokioIo::new(Stall::new(stream, Duration::from_secs(UNREAD_SECONDS)));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_secs(HEADER_SECONDS))
-            .serve_connection(io, TowerToHyperService::new(self.router.clone()));
+            .serve_connection(io, service);
         let (stop, abort) = (self.stop.clone(), self.abort.clone());
         self.connections.spawn(async move {
             let mut connection = pin!(connection);

@@ -1,12 +1,20 @@
 //! Any client's shape to [`Record`]s, or a rejection that names the record, the field and what was expected.
 //!
 //! A request or file goes through a [`Splitter`], which finds the records in a stream of bytes, and each [`Chunk`] of whole
-//! records through [`read`]. Bad records never cost the good ones beside them. A record that is told not to keep its
-//! content loses it here, before anything is written.
+//! records through [`read`]. Bad records never cost the good ones beside them. What must not be stored is taken out here,
+//! before anything is written ([`Policy`]): content of calls that are not tracked, keys, what rules of redaction name.
 
+pub(crate) mod arrow;
+mod fields;
+mod hook;
+mod litellm;
 mod mask;
 mod native;
+pub mod otlp;
+mod policy;
 mod portkey;
+pub mod price;
+mod redact;
 mod split;
 mod usage;
 
@@ -15,14 +23,16 @@ mod tests;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::record::json::FieldError;
-use crate::record::{Message, Record};
+use crate::record::Record;
+use crate::record::json::{FieldError, members};
 
+pub use policy::Policy;
 pub use split::{Chunk, Splitter};
 
 /// The organisation of a record that names none.
@@ -66,17 +76,26 @@ pub enum Shape {
     Native,
     /// The body of Portkey's `POST /v1/logs`.
     Portkey,
+    /// What LiteLLM's generic API callback posts.
+    LiteLlm,
+    /// What the npm gateway's `default.log` and `default.webhook` post.
+    GatewayHook,
+    /// Export requests of OpenTelemetry in JSON, as its collector writes them to a file.
+    Otlp,
 }
 
 impl Shape {
     /// Every shape.
-    pub const ALL: [Self; 2] = [Self::Native, Self::Portkey];
+    pub const ALL: [Self; 5] = [Self::Native, Self::Portkey, Self::LiteLlm, Self::GatewayHook, Self::Otlp];
 
     /// Its name in flags and queries.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Portkey => "portkey",
+            Self::LiteLlm => "litellm",
+            Self::GatewayHook => "gateway-hook",
+            Self::Otlp => "otlp",
         }
     }
 }
@@ -110,6 +129,8 @@ pub struct Context {
     pub headers: Headers,
     /// Whose records the client may send.
     pub owner: Owner,
+    /// What is done to every record.
+    pub policy: Arc<Policy>,
 }
 
 /// Whom the records of a request must belong to; `None` = anyone.
@@ -143,16 +164,22 @@ fn own(field: &'static str, value: &mut Option<String>, owner: Option<&str>) -> 
 }
 
 impl Context {
-    /// A request without headers.
+    /// A request without headers, under the policy that holds where none is configured.
     pub fn new(now: DateTime<Utc>) -> Self {
-        Self { now, trace: None, headers: Headers::default(), owner: Owner::default() }
+        let (headers, owner) = (Headers::default(), Owner::default());
+        Self { now, trace: None, headers, owner, policy: Policy::shared() }
+    }
+
+    /// Whether the client asked that no content be kept.
+    pub fn is_untracked(&self) -> bool {
+        self.headers.debug.as_deref().is_some_and(is_off)
     }
 }
 
 macro_rules! headers {
     ($($field:ident: $name:literal,)*) => {
         /// The `x-portkey-*` headers that say something about the records of a request.
-        #[derive(Clone, Default, PartialEq, Eq)]
+        #[derive(Clone, Default, PartialEq, Eq, Hash)]
         pub struct Headers {
             $(#[doc = concat!("`", $name, "`")] pub $field: Option<String>,)*
         }
@@ -219,8 +246,11 @@ pub fn read(
                 take(Err(FieldError::silent("json", expected)), new_id);
             }
             Ok(text) => match shape {
-                Shape::Native => take(native::read(text), new_id),
+                Shape::Native => take(native::read(text, context), new_id),
                 Shape::Portkey => portkey.read(text, new_id, &mut take),
+                Shape::LiteLlm => take(litellm::read(text, context), new_id),
+                Shape::GatewayHook => take(hook::read(text, context, new_id), new_id),
+                Shape::Otlp => otlp::read(text, context, new_id, &mut take),
             },
         }
     }
@@ -246,7 +276,7 @@ pub fn lines(
     (records, rejections)
 }
 
-/// Fills in what every record has: an id, an organisation and a time; and drops the content of one that must not be kept.
+/// Fills in what every record has: an id, an organisation and a time; and takes out what must not be stored.
 pub fn complete(record: &mut Record, context: &Context, new_id: &mut dyn FnMut() -> String) {
     if record.id.as_deref().is_none_or(str::is_empty) {
         record.id = Some(new_id());
@@ -255,16 +285,29 @@ pub fn complete(record: &mut Record, context: &Context, new_id: &mut dyn FnMut()
         record.organisation_id = Some(DEFAULT_ORGANISATION.to_owned());
     }
     record.created_at.get_or_insert(context.now);
-    if context.headers.debug.as_deref().is_some_and(is_off) {
+    if context.is_untracked() {
         record.do_not_track = Some(true);
     }
-    if record.do_not_track == Some(true) {
-        record.request = Message::default();
-        record.response = Message::default();
-    }
+    context.policy.protect(record);
 }
 
 /// Whether a value of `x-portkey-debug` asks that no content be kept.
 fn is_off(value: &str) -> bool {
     value.trim().eq_ignore_ascii_case("false")
+}
+
+/// A refusal without what the client said, if the call is not to be tracked: content may stand in any place of a bad record.
+fn discreet(error: FieldError, text: &str, context: &Context) -> FieldError {
+    let told = |(key, raw): &(std::borrow::Cow<'_, str>, &str)| {
+        key == "do_not_track" && !matches!(*raw, "false" | "0" | "null" | "\"false\"" | "\"0\"" | "\"\"")
+    };
+    let untracked = context.is_untracked()
+        || members(text).map_or_else(|| text.contains("do_not_track"), |fields| fields.iter().any(told));
+    match (untracked, crate::record::column(&error.field)) {
+        (false, _) => error,
+        (true, Some(column)) => FieldError::silent(column.name, error.expected),
+        (true, None) => {
+            FieldError::silent("json", "a record of a call that is not tracked; what is wrong with it is not shown")
+        }
+    }
 }

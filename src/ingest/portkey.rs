@@ -7,18 +7,15 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, Utc};
-
+use super::fields::{cut, flag, id, number, open, tags, text, time};
+use super::price::Parts;
 use super::usage::{Members, Usage, count, get};
 use super::{Context, is_off, mask};
 use crate::record::json::{
-    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, Read, derive, keep_last, list, members, too_large, unquote,
-    write_string,
+    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, list, members, too_large, unquote, write_string,
 };
 use crate::record::{Message, Record};
 
-/// Portkey cuts keys and values of the metadata to so many characters.
-const TAG_CHARS: usize = 128;
 const SOURCE: &str = "proxy-log";
 const SPAN_NAME: &str = "llm";
 /// The status of a response that does not state one.
@@ -90,11 +87,13 @@ impl<'c> Reader<'c> {
         let reply = received.body.as_deref().and_then(members).unwrap_or_default();
         times(&mut record, [&item, &response.members, &raw_tags]);
         sides(&mut record, &request, &response);
-        usage(&mut record, &item, &asked, &reply);
+        let parts = usage(&mut record, &item, &asked, &reply);
+        span(&mut record, &asked, &raw_tags);
         record.metadata = tag_text.as_deref().map(tags).unwrap_or_default();
         self.user(&mut record, &asked, &raw_tags);
         self.trace(&mut record, &item, &raw_tags, new_id);
         derive(&mut record);
+        self.context.policy.price(&mut record, &parts);
         (record.request, record.response) = (sent, received);
         Ok(record)
     }
@@ -168,8 +167,9 @@ fn times(record: &mut Record, [item, response, tags]: [&Members<'_>; 3]) {
     record.created_at = places.into_iter().find_map(|(members, names)| time(members, &names));
 }
 
-/// Model, tokens and cost, from the bodies and from `output`, in which the caller states them.
-fn usage(record: &mut Record, item: &Members<'_>, asked: &Members<'_>, reply: &Members<'_>) {
+/// Model, tokens and cost, from the bodies and from `output`, in which the caller states them. Gives the tokens that have
+/// prices of their own.
+fn usage(record: &mut Record, item: &Members<'_>, asked: &Members<'_>, reply: &Members<'_>) -> Parts {
     record.ai_model = text(asked, &["model"]).or_else(|| text(reply, &["model", "modelVersion"]));
     if record.stream_mode.is_none() {
         record.stream_mode = flag(asked, &["stream"]);
@@ -187,6 +187,28 @@ fn usage(record: &mut Record, item: &Members<'_>, asked: &Members<'_>, reply: &M
     if record.cost.is_some() {
         record.cost_currency = text(&cost, &["currency"]).or_else(|| Some("USD".to_owned()));
     }
+    let cache = get(&tokens, &["cache"]).and_then(members).unwrap_or_default();
+    Parts {
+        cache_read: count(&cache, &["cacheReadInputUnits"]).unwrap_or(usage.parts.cache_read),
+        cache_write: count(&cache, &["cacheWriteInputUnits"]).unwrap_or(usage.parts.cache_write),
+        ..usage.parts
+    }
+}
+
+/// What Portkey's span exporter, whose request is a span of OpenTelemetry, says of the call in the span's attributes.
+fn span(record: &mut Record, asked: &Members<'_>, tags: &Members<'_>) {
+    if text(tags, &["_logType"]).as_deref() != Some("opentelemetry") {
+        return;
+    }
+    let of = get(asked, &["attributes"]).and_then(members).unwrap_or_default();
+    let model = || text(&of, &["gen_ai.response.model", "gen_ai.request.model", "llm.model_name"]);
+    record.ai_model = record.ai_model.take().or_else(model);
+    record.ai_org = record.ai_org.take().or_else(|| text(&of, &["gen_ai.provider.name", "gen_ai.system"]));
+    let tokens = |names: &[&str]| names.iter().find_map(|name| count(&of, &[name]));
+    record.req_units =
+        record.req_units.or_else(|| tokens(&["gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"]));
+    record.res_units =
+        record.res_units.or_else(|| tokens(&["gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"]));
 }
 
 /// What the request and the response say outside of their bodies.
@@ -268,69 +290,6 @@ impl<'a> Half<'a> {
     }
 }
 
-/// A JSON value; where that is a string which holds a JSON object, that object.
-fn open(raw: &str) -> Cow<'_, str> {
-    if raw.starts_with('"') {
-        let inner = unquote(raw);
-        if inner.trim_start().starts_with('{') && members(&inner).is_some() {
-            return Cow::Owned(inner.trim().to_owned());
-        }
-    }
-    Cow::Borrowed(raw)
-}
-
-/// The metadata of a JSON object: what is not text is kept as its JSON, null is dropped, and all is cut as Portkey does.
-fn tags(text: &str) -> Vec<(String, String)> {
-    let mut tags: Vec<(String, String)> = Vec::new();
-    if tags.read("metadata", text.trim()).is_err() {
-        return Vec::new();
-    }
-    let mut tags = tags.into_iter().map(|(key, value)| (cut(&key), cut(&value))).collect();
-    keep_last(&mut tags);
-    tags
-}
-
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(TAG_CHARS) {
-        None => text.to_owned(),
-        Some((end, _)) => text[..end].to_owned(),
-    }
-}
-
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// A text that is not empty; a number counts as its digits.
-fn text(members: &Members<'_>, names: &[&str]) -> Option<String> {
-    names.iter().find_map(|name| {
-        let mut text: Option<String> = None;
-        text.read("", get(members, &[name])?).ok()?;
-        text.filter(|text| !text.is_empty())
-    })
-}
-
-/// An id. Python clients write `"None"` for one that is absent.
-fn id(members: &Members<'_>, names: &[&str]) -> Option<String> {
-    names.iter().find_map(|name| text(members, &[name]).filter(|id| !matches!(&**id, "None" | "null" | "undefined")))
-}
-
-fn time(members: &Members<'_>, names: &[&str]) -> Option<DateTime<Utc>> {
-    names.iter().find_map(|name| {
-        let mut time: Option<DateTime<Utc>> = None;
-        time.read("", get(members, &[name])?).ok()?;
-        time
-    })
-}
-
-fn number(members: &Members<'_>, names: &[&str]) -> Option<f64> {
-    let mut number: Option<f64> = None;
-    number.read("", get(members, names)?).ok()?;
-    number
-}
-
-fn flag(members: &Members<'_>, names: &[&str]) -> Option<bool> {
-    let mut flag: Option<bool> = None;
-    flag.read("", get(members, names)?).ok()?;
-    flag
 }

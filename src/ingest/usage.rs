@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::price::Parts;
 use crate::record::json::{Read, members};
 
 /// The members of a JSON object.
@@ -13,6 +14,8 @@ pub(super) struct Usage {
     pub(super) request: Option<i64>,
     pub(super) response: Option<i64>,
     pub(super) total: Option<i64>,
+    /// Those that have prices of their own.
+    pub(super) parts: Parts,
 }
 
 impl Usage {
@@ -20,28 +23,56 @@ impl Usage {
     pub(super) fn of(reply: &Members<'_>) -> Self {
         let inner = |name| get(reply, &[name]).and_then(members).unwrap_or_default();
         let usage = inner("usage");
-        if !usage.is_empty() {
-            let cached = count(&usage, &["cache_creation_input_tokens"]).into_iter();
-            let cached: i64 = cached.chain(count(&usage, &["cache_read_input_tokens"])).fold(0, i64::saturating_add);
-            let openai = count(&usage, &["prompt_tokens"]);
-            // Anthropic leaves cached tokens out of `input_tokens`; the others count them in.
-            let input = count(&usage, &["input_tokens", "inputTokens"]).map(|input| input.saturating_add(cached));
-            return Self {
-                request: openai.or(input),
-                response: count(&usage, &["completion_tokens", "output_tokens", "outputTokens"]),
-                total: count(&usage, &["total_tokens", "totalTokens"]),
-            };
-        }
-        let usage = inner("usageMetadata");
-        let answer = count(&usage, &["candidatesTokenCount"]);
-        let thoughts = count(&usage, &["thoughtsTokenCount"]);
+        if !usage.is_empty() { Self::plain(&usage) } else { Self::google(&inner("usageMetadata")) }
+    }
+
+    /// Reads the members of a `usage` object.
+    pub(super) fn plain(usage: &Members<'_>) -> Self {
+        let beside = |names: &[&str]| count(usage, names).filter(|tokens| *tokens > 0).unwrap_or(0);
+        let within = |objects: &[&str], names: &[&str]| {
+            let details = get(usage, objects).and_then(members).unwrap_or_default();
+            count(&details, names).filter(|tokens| *tokens > 0).unwrap_or(0)
+        };
+        let read = beside(&["cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount"]);
+        let write = beside(&["cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount"]);
+        let request_details = ["prompt_tokens_details", "input_tokens_details"];
+        let response_details = ["completion_tokens_details", "output_tokens_details"];
+        let parts = Parts {
+            cache_read: read
+                .max(within(&request_details, &["cached_tokens"]))
+                .max(beside(&["prompt_cache_hit_tokens"])),
+            cache_write: write.max(within(&request_details, &["cache_creation_tokens", "cache_write_tokens"])),
+            reasoning: within(&response_details, &["reasoning_tokens"]),
+        };
+        let cached = read.saturating_add(write);
+        let openai = count(usage, &["prompt_tokens"]);
+        let response = count(usage, &["completion_tokens", "output_tokens", "outputTokens"]);
+        let total = count(usage, &["total_tokens", "totalTokens"]);
+        // Anthropic and Bedrock leave cached tokens out of `input_tokens`; OpenAI counts them in. Gateways that translate one into the
+        // other do either, which the total tells.
+        let left_out = |request: i64| {
+            cached > 0 && total == Some(request.saturating_add(response.unwrap_or(0)).saturating_add(cached))
+        };
+        let openai = openai.map(|request| if left_out(request) { request.saturating_add(cached) } else { request });
+        let input = count(usage, &["input_tokens", "inputTokens"]).map(|input| input.saturating_add(cached));
+        Self { request: openai.or(input), response, total, parts }
+    }
+
+    fn google(usage: &Members<'_>) -> Self {
+        let answer = count(usage, &["candidatesTokenCount"]);
+        let thoughts = count(usage, &["thoughtsTokenCount"]);
         Self {
-            request: count(&usage, &["promptTokenCount"]),
+            request: count(usage, &["promptTokenCount"]),
             response: match (answer, thoughts) {
                 (Some(answer), Some(thoughts)) => answer.checked_add(thoughts),
                 (answer, thoughts) => answer.or(thoughts),
             },
-            total: count(&usage, &["totalTokenCount"]),
+            total: count(usage, &["totalTokenCount"]),
+            parts: Parts {
+                cache_read: count(usage, &["cachedContentTokenCount"]).unwrap_or(0),
+                cache_write: 0,
+                reasoning: thoughts.unwrap_or(0),
+            },
         }
     }
 }

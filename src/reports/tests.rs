@@ -88,8 +88,9 @@ fn message(report: &str, given: &[(&str, Value)]) -> String {
 #[test]
 fn every_file_is_registered_and_every_registered_report_is_a_file() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/sql");
-    let files: BTreeSet<String> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    // The folder beside them is that of `analytics`, which has a test of its own.
+    let files: BTreeSet<String> = files.filter(|name| name != "analytics").collect();
     let registered: BTreeSet<String> = list().iter().map(|report| format!("{}.sql", report.name)).collect();
     assert_eq!(files, registered);
     assert_eq!(registered.len(), FILES.len(), "a name is registered twice");

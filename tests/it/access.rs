@@ -102,7 +102,7 @@ impl Bed {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data").display().to_string();
         let plans = Plans::parse("[tiny]\nincluded = 3\nover = 'stop'").unwrap();
-        let config = Config { data, plans, ..Config::default() };
+        let config = Config { data, plans, share_links: true, ..Config::default() };
         let engine = Engine::open(config).await.unwrap();
         engine.catalog().change(fill).await.unwrap();
         engine.catalog_changed();
@@ -151,17 +151,83 @@ type Line = (Method, &'static str, &'static str, Needs, [u16; 5]);
 
 fn table() -> Vec<Line> {
     use Needs::Operator;
-    let [write, view, export, analytics, admin] =
-        [Scope::Write, Scope::View, Scope::Export, Scope::Analytics, Scope::Admin].map(Needs::Scope);
+    let [write, view, read, export, analytics, admin] =
+        [Scope::Write, Scope::View, Scope::Read, Scope::Export, Scope::Analytics, Scope::Admin].map(Needs::Scope);
     let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
     let all = [403, 200, 200, 200, 200];
     vec![
         (post.clone(), "/v1/logs", r#"{"request":{},"response":{}}"#, write, all),
+        (post.clone(), "/v1/traces", "", write, all),
+        (post.clone(), "/v1/metrics", "", write, all),
+        (post.clone(), "/v1/otel/v1/traces", r#"{"resourceSpans":[]}"#, write, all),
+        (post.clone(), "/v1/otel/v1/logs", "", write, all),
+        (post.clone(), "/v1/otel/v1/metrics", "", write, all),
+        (post.clone(), "/v1/logs/otel", "", write, all),
+        (post.clone(), "/v1/logs/otel/v1/traces", "", write, all),
+        (post.clone(), "/v1/logs/otel/v1/logs", "", write, all),
+        (post.clone(), "/v1/logs/otel/v1/metrics", "", write, all),
         (post.clone(), "/v1/ingest", r#"{"ai_model":"m"}"#, write, all),
+        (get.clone(), "/v1/logs", "", view, all),
+        (get.clone(), "/v1/logs/none", "", view, [403, 404, 404, 404, 404]),
+        (get.clone(), "/logs/none", "", view, [403, 404, 404, 404, 404]),
+        (
+            get.clone(),
+            "/v1/logs/groups/model?time_of_generation_min=2026-11-01&time_of_generation_max=2026-11-02",
+            "",
+            analytics,
+            all,
+        ),
+        (get.clone(), "/v1/logs/filters", "", view, all),
+        (
+            Method::PUT,
+            "/v1/logs/filters/mine?organisation_id=acme",
+            r#"{"query":"ai_model=m"}"#,
+            view,
+            [403, 200, 200, 404, 200],
+        ),
+        (delete.clone(), "/v1/logs/filters/none?organisation_id=acme", "", view, [403, 404, 404, 404, 404]),
+        (get.clone(), "/v1/logs/none/replay", "", read, [403, 404, 404, 404, 404]),
+        // `logs.read` is needed beside it.
+        (post.clone(), "/v1/logs/none/replay", "", write, [403, 403, 404, 404, 404]),
+        (get.clone(), "/v1/logs/none/share", "", view, [403, 404, 404, 404, 404]),
+        (post.clone(), "/v1/logs/none/share", "", view, [403, 404, 404, 404, 404]),
+        (delete.clone(), "/v1/shares/none", "", view, [403, 404, 404, 404, 404]),
+        (get.clone(), "/v1/admin/archived-providers", "", admin, all),
+        (
+            post.clone(),
+            "/v1/admin/archived-providers",
+            r#"{"organisation":"acme","provider":"p"}"#,
+            admin,
+            [403, 200, 200, 404, 200],
+        ),
+        (delete.clone(), "/v1/admin/archived-providers/p?organisation=acme", "", admin, [403, 200, 200, 404, 200]),
+        (post.clone(), "/v1/ingest/litellm", r#"{"model":"m"}"#, write, all),
+        (post.clone(), "/v1/ingest/gateway-hook", "", write, all),
         (get.clone(), "/v1/sql?query=select+1", "", view, all),
         (post.clone(), "/v1/sql", "select 1", view, all),
         (get.clone(), "/v1/reports", "", analytics, all),
         (get.clone(), "/v1/reports/status_counts", "", analytics, all),
+        (
+            get.clone(),
+            "/v1/analytics/graphs/errors/rate?time_of_generation_min=2026-11-01&time_of_generation_max=2026-11-02",
+            "",
+            analytics,
+            all,
+        ),
+        (
+            get.clone(),
+            "/v1/analytics/groups/metadata/team?time_of_generation_min=2026-11-01&time_of_generation_max=2026-11-02",
+            "",
+            analytics,
+            all,
+        ),
+        (
+            get.clone(),
+            "/v1/analytics/summary/cache?time_of_generation_min=2026-11-01&time_of_generation_max=2026-11-02",
+            "",
+            analytics,
+            all,
+        ),
         (get.clone(), "/v1/export", "", export, all),
         (post.clone(), "/v1/export", "{}", export, all),
         (get.clone(), "/metrics", "", Operator, [403, 403, 403, 403, 200]),
@@ -284,6 +350,12 @@ async fn what_is_foreign_looks_like_what_does_not_exist() {
         (Method::GET, "/v1/admin/keys".to_owned(), String::new()),
         (Method::GET, "/v1/admin/erasures".to_owned(), String::new()),
         (Method::GET, cursor.to_owned(), String::new()),
+        (Method::GET, "/v1/logs/late-record".to_owned(), String::new()),
+        (Method::GET, "/logs/late-record".to_owned(), String::new()),
+        (Method::GET, "/v1/logs/late-record/replay".to_owned(), String::new()),
+        (Method::POST, "/v1/logs/late-record/replay".to_owned(), String::new()),
+        (Method::POST, "/v1/logs/late-record/share".to_owned(), String::new()),
+        (Method::GET, "/v1/logs?organisation_id=late&include_total=true".to_owned(), String::new()),
         (Method::POST, "/v1/sql".to_owned(), "select * from logs where id = 'late-record'".to_owned()),
         (Method::POST, "/v1/sql".to_owned(), "select count(*) from logs where organisation_id = 'late'".to_owned()),
     ];

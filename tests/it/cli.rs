@@ -284,7 +284,7 @@ fn import_reads_portkeys_shape() {
     assert_eq!(home.number("select count(*) from logs where ai_model = 'gpt-5.4' and is_success = 1"), 3);
     // A line is a request, whose records share a trace; another line is another one.
     assert_eq!(home.number("select count(distinct trace_id) from logs"), 2);
-    home.fails(2, &["import", "--source", "litellm", "portkey.jsonl"]);
+    home.fails(2, &["import", "--source", "syslog", "portkey.jsonl"]);
 }
 
 #[test]

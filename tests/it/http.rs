@@ -1,7 +1,12 @@
 //! Every route, driven over a real socket: what comes back, and what becomes of it in the engine.
 
+mod analytics;
 mod answers;
+mod clients;
+mod otlp;
+mod log_objects;
 mod records;
+mod replay;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -183,9 +188,7 @@ async fn wrong_routes_and_methods_have_the_envelope() {
     let server = Server::start().await;
     let (message, _) = failure(server.get("/v1/nowhere"), StatusCode::NOT_FOUND).await;
     assert!(message.contains("`/v1/nowhere`") && message.contains("/v1/sql"), "{message}");
-    for path in ["/v1/logs", "/v1/ingest"] {
-        failure(server.get(path), StatusCode::METHOD_NOT_ALLOWED).await;
-    }
+    failure(server.get("/v1/ingest"), StatusCode::METHOD_NOT_ALLOWED).await;
     let response = server.bare(Method::DELETE, "/v1/sql").bearer_auth(KEY).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert!(header(&response, "allow").contains("POST"), "{:?}", response.headers());

@@ -2,8 +2,8 @@
 //!
 //! The answers must be the same each time, so a row that a flush or a compaction loses, doubles or changes shows up
 //! here. The rows are `fixture.jsonl`. Beside SQL a file may say `report NAME PARAM=VALUE …`, which runs a named
-//! report. In an answer columns stand between ` | `, no value is `NULL`, no text is `(empty)`, and floats are rounded
-//! to six places.
+//! report, or `analytics PATH PARAM=VALUE …`, which runs a graph, group or summary and shows its rows. In an answer
+//! columns stand between ` | `, no value is `NULL`, no text is `(empty)`, and floats are rounded to six places.
 //!
 //! `SLT_COMPLETE=1 cargo test --test slt` writes the answers of the first mode into the files, and an error where the
 //! answer is one: read the difference before keeping it.
@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
+use gatelog::analytics::{Asked, Query};
 use gatelog::engine::{Answer, Engine, Params};
 use gatelog::error::Error;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -99,9 +100,10 @@ impl AsyncDB for Database {
     type ColumnType = Type;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<Type>, Failure> {
-        let answer = match sql.strip_prefix("report ") {
-            Some(call) => report(&self.engine, call).await?,
-            None => self.engine.sql(sql, &Params::new()).await?,
+        let answer = match sql.split_once(' ') {
+            Some(("report", call)) => report(&self.engine, call).await?,
+            Some(("analytics", call)) => analytics(&self.engine, call).await?,
+            _ => self.engine.sql(sql, &Params::new()).await?,
         };
         let types = answer.schema.fields().iter().map(|field| Type::of(field.data_type())).collect();
         let batches: Vec<_> = answer.batches.try_collect().await?;
@@ -118,6 +120,20 @@ async fn report(engine: &Engine, call: &str) -> Result<Answer, Error> {
     let pairs = words.filter_map(|word| word.split_once('='));
     let params: Params = pairs.map(|(name, value)| (name.to_owned(), value.into())).collect();
     engine.report(name, &params).await
+}
+
+/// Runs `graphs/… PARAM=VALUE …`, `groups/…` or `summary/cache`.
+async fn analytics(engine: &Engine, call: &str) -> Result<Answer, Error> {
+    let mut words = call.split_whitespace();
+    let path = words.next().unwrap_or_default();
+    let pairs = words.filter_map(|word| word.split_once('='));
+    let asked = Asked::parse(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())?;
+    let query = match path.split_once('/') {
+        Some(("graphs", graph)) => Query::graph(graph, asked)?,
+        Some(("groups", group)) => Query::group(group, asked)?,
+        _ => Query::cache_summary(asked),
+    };
+    engine.reader().analytics_rows(&query).await
 }
 
 /// An error with its kind and all its causes in one line, which is what the files match on.

@@ -146,11 +146,11 @@ fn parse_all(engine: &Engine, shape: Shape, waiting: &Mutex<Receiver<Piece>>, pa
 
 /// Reads some records of a chunk, whose own list of records is free for use.
 fn parse(engine: &Engine, shape: Shape, chunk: &mut Chunk, some: &[(u64, Range<usize>)], portion: &mut Parsed) {
-    let context = Context::new(engine.now());
+    let context = Context { policy: Arc::clone(engine.policy()), ..Context::new(engine.now()) };
     let mut new_id = || engine.new_id();
     portion.records.reserve(some.len());
     let request = match shape {
-        Shape::Native => some.len(),
+        Shape::Native | Shape::LiteLlm | Shape::GatewayHook | Shape::Otlp => some.len(),
         // Records that name no trace share one within a request, and a line of a file is a request of its own.
         Shape::Portkey => 1,
     };

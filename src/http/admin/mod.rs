@@ -8,6 +8,7 @@ pub(crate) mod keys;
 pub(crate) mod maintain;
 pub(crate) mod organisations;
 pub(crate) mod plans;
+pub(crate) mod providers;
 
 use axum::Json;
 use axum::body::Body;

@@ -1,11 +1,14 @@
 //! What holds for every shape, the splitter over every way to cut a stream, and what must not be kept.
 
+mod callbacks;
+mod otlp;
 mod portkey;
 
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
 use super::*;
+use crate::record::Message;
 
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_795_278_418, 0).unwrap()
@@ -37,8 +40,8 @@ fn shapes_are_named() {
     for shape in Shape::ALL {
         assert_eq!(shape.to_string().to_uppercase().parse::<Shape>().unwrap(), shape);
     }
-    let message = "otlp".parse::<Shape>().unwrap_err().to_string();
-    assert_eq!(message, "`shape` is `otlp`; expected one of native, portkey");
+    let message = "syslog".parse::<Shape>().unwrap_err().to_string();
+    assert_eq!(message, "`shape` is `syslog`; expected one of native, portkey, litellm, gateway-hook, otlp");
 }
 
 #[test]

@@ -30,6 +30,8 @@ fn a_portkey_object_becomes_a_record() {
         req_units: Some(9),
         res_units: Some(8),
         total_units: Some(17),
+        cost: Some(0.01025),
+        cost_currency: some("USD"),
         request_url: some("https://api.openai.com/v1/chat/completions"),
         request_method: some("POST"),
         response_status_code: Some(201),
@@ -281,4 +283,63 @@ fn metadata_is_cut_and_names_the_user() {
     assert_eq!(one(&text(r#"["x"]"#)).metadata, [(String::from("_user"), String::from("body"))]);
     let old = one(r#"{"request":{"body":{}},"response":{"body":{}},"metadata":{"user":"old"}}"#);
     assert_eq!(old.user_id.as_deref(), Some("old"));
+}
+
+#[test]
+fn a_cost_is_computed_where_none_is_stated() {
+    let of = |output: &str, usage: &str, model: &str| {
+        let text = format!(
+            r#"{{{output}"request":{{"provider":"openai","body":{{"model":"{model}"}}}},"response":{{"body":{{"usage":{usage}}}}}}}"#
+        );
+        let record = one(&text);
+        (record.cost, record.cost_currency)
+    };
+    let plain = r#"{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}"#;
+    assert_eq!(of("", plain, "gpt-4o"), (Some(0.01125), some("USD")));
+    assert_eq!(of("", plain, "gpt-unheard-of"), (None, None), "unknown is null, not 0");
+    assert_eq!(of("", "{}", "gpt-4o"), (None, None));
+    assert_eq!(
+        of(r#""output":{"cost":{"cost":0}},"#, plain, "gpt-4o"),
+        (Some(0.0), some("USD")),
+        "what is stated stays"
+    );
+    let cached = r#"{"prompt_tokens":9,"completion_tokens":9,"prompt_tokens_details":{"cached_tokens":4}}"#;
+    assert_eq!(of("", cached, "gpt-4o").0, Some(0.01075));
+    let output = r#""output":{"tokens":{"requestUnits":9,"responseUnits":9,"cache":{"cacheReadInputUnits":4}}},"#;
+    assert_eq!(of(output, "{}", "gpt-4o").0, Some(0.01075));
+}
+
+#[test]
+fn gateways_that_translate_leave_cached_tokens_out_or_count_them_in() {
+    let tokens = |usage: &str| {
+        let record = one(&format!(r#"{{"request":{{"body":{{}}}},"response":{{"body":{{"usage":{usage}}}}}}}"#));
+        (record.req_units, record.res_units, record.total_units)
+    };
+    let cached = r#""cache_read_input_tokens":100,"cache_creation_input_tokens":10"#;
+    assert_eq!(
+        tokens(&format!(r#"{{"prompt_tokens":5,"completion_tokens":3,"total_tokens":118,{cached}}}"#)),
+        (Some(115), Some(3), Some(118))
+    );
+    assert_eq!(
+        tokens(&format!(r#"{{"prompt_tokens":115,"completion_tokens":3,"total_tokens":118,{cached}}}"#)),
+        (Some(115), Some(3), Some(118))
+    );
+    assert_eq!(
+        tokens(r#"{"inputTokens":5,"outputTokens":3,"totalTokens":108,"cacheReadInputTokens":100}"#),
+        (Some(105), Some(3), Some(108))
+    );
+}
+
+#[test]
+fn a_span_that_portkeys_exporter_sends_says_its_model_and_tokens() {
+    let record = one(
+        r#"{"metadata":{"traceId":"5bd66ef5","spanId":8123456789012345678,"_logType":"opentelemetry","startTime":1795255200500000000},
+            "request":{"method":"POST","headers":{},"body":{"name":"chat","attributes":{"gen_ai.system":"openai",
+            "gen_ai.request.model":"gpt-4o","gen_ai.usage.prompt_tokens":9,"gen_ai.usage.output_tokens":9}}},
+            "response":{"status":200,"headers":{},"body":{},"response_time":12.5}}"#,
+    );
+    assert_eq!((record.ai_org, record.ai_model, record.request_url), (some("openai"), some("gpt-4o"), None));
+    assert_eq!((record.req_units, record.res_units, record.total_units), (Some(9), Some(9), Some(18)));
+    assert_eq!((record.cost, record.response_time), (Some(0.01125), Some(13)));
+    assert_eq!((record.span_id, record.is_success), (some("8123456789012345678"), Some(1)));
 }

@@ -1,0 +1,165 @@
+//! Portkey's analytics: what a request asks, the query that answers it, and the JSON that its rows become.
+//!
+//! A graph or group is one file of `sql/analytics`, with a header in the grammar of [`crate::reports`]. It reads
+//! `calls`, the records of the time frame that pass every filter (`calls.sql`), and where it is about feedback
+//! `ratings` or `feedback`. The statement is put together from those files, from clauses that are constants of this
+//! module, and from column names that are checked against a header; every value of the request is a typed parameter. So
+//! no text of a request is ever SQL.
+//!
+//! One statement gives the summary and the points of a graph in one pass over the columns that it needs: the row with
+//! `whole = 1` is over the whole frame. Only what a fallback rescued takes a second look, for the failures beside it.
+//! Times are UTC, money is US cents, rates are of 100. A mean of nothing is null,
+//! a count of nothing 0. The files are no reports: their parameters are Portkey's, and several names are those of
+//! reports. This module runs no query.
+
+mod filters;
+mod frame;
+mod graphs;
+mod groups;
+mod shape;
+
+#[cfg(test)]
+mod tests;
+
+use arrow::array::RecordBatch;
+use datafusion::common::{ParamValues, ScalarValue};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::reports::{self, Report};
+
+pub use filters::Asked;
+use graphs::Graph;
+use groups::Listing;
+
+/// A file of `sql/analytics`.
+macro_rules! file {
+    ($name:literal) => {
+        (concat!("analytics/", $name), include_str!(concat!("../../sql/analytics/", $name, ".sql")))
+    };
+}
+use file;
+
+const CALLS: (&str, &str) = file!("calls");
+const RATINGS: (&str, &str) = file!("ratings");
+const CACHE_SUMMARY: (&str, &str) = file!("summary_cache");
+
+/// What stands for the table of feedback where none is kept, so that the same files work.
+const NO_FEEDBACK: &str = "select cast(null as varchar) as organisation_id, cast(null as varchar) as trace_id, \
+                           cast(null as double) as value, cast(null as double) as weight where false";
+
+/// One question, ready to be run.
+#[derive(Debug)]
+pub struct Query {
+    file: (&'static str, &'static str),
+    answer: AnswerShape,
+    feedback: bool,
+    asked: Asked,
+}
+
+#[derive(Debug)]
+enum AnswerShape {
+    Graph(&'static Graph),
+    Group(Listing),
+    Summary,
+}
+
+impl Query {
+    /// The graph of a path below `/v1/analytics/graphs/`, in either SDK's spelling.
+    pub fn graph(path: &str, asked: Asked) -> Result<Self> {
+        let graph = graphs::find(path)?;
+        Ok(Self { file: graph.file, answer: AnswerShape::Graph(graph), feedback: graph.feedback, asked })
+    }
+
+    /// The groups of a path below `/v1/analytics/groups/` or `/v1/logs/groups/`; `metadata/KEY` groups by that key.
+    pub fn group(path: &str, asked: Asked) -> Result<Self> {
+        let group = groups::find(path)?;
+        let listing = Listing::new(group, path, &header(group.file)?, &asked)?;
+        Ok(Self { file: group.file, answer: AnswerShape::Group(listing), feedback: group.feedback, asked })
+    }
+
+    /// The summary of the cache.
+    pub fn cache_summary(asked: Asked) -> Self {
+        Self { file: CACHE_SUMMARY, answer: AnswerShape::Summary, feedback: false, asked }
+    }
+
+    /// The first page of the same groups; none for anything else and for the first page itself.
+    pub fn first_page(&self) -> Option<Self> {
+        let AnswerShape::Group(listing) = &self.answer else { return None };
+        let listing = listing.first_page()?;
+        Some(Self {
+            file: self.file,
+            answer: AnswerShape::Group(listing),
+            feedback: self.feedback,
+            asked: self.asked.clone(),
+        })
+    }
+
+    /// The statement. `feedback`: whether the session has a table of that name.
+    pub fn sql(&self, feedback: bool) -> String {
+        let mut tables = Vec::new();
+        let rated = self.feedback || self.asked.rated();
+        if rated && !feedback {
+            tables.push(format!("feedback as (\n{NO_FEEDBACK}\n)"));
+        }
+        if rated {
+            tables.push(format!("ratings as (\n{}\n)", RATINGS.1));
+        }
+        let filters: String = self.asked.clauses().iter().map(|clause| format!("  and {clause}\n")).collect();
+        let calls = format!("{}{filters}", CALLS.1);
+        tables.push(match &self.answer {
+            AnswerShape::Group(listing) => {
+                format!("calls as (\nselect *, {} as group_key from (\n{calls})\n)", listing.group.key)
+            }
+            AnswerShape::Graph(_) | AnswerShape::Summary => format!("calls as (\n{calls})"),
+        });
+        let query = match &self.answer {
+            AnswerShape::Group(listing) => listing.page_of(self.file.1),
+            AnswerShape::Graph(_) | AnswerShape::Summary => format!("(\n{}\n)", self.file.1),
+        };
+        format!("with\n{}\n{query}", tables.join(",\n"))
+    }
+
+    /// The values of the statement's placeholders.
+    pub fn params(&self) -> ParamValues {
+        let mut params: Vec<(String, ScalarValue)> = self.asked.params();
+        if let AnswerShape::Group(listing) = &self.answer {
+            params.extend(listing.params());
+        }
+        ParamValues::from(params)
+    }
+
+    /// The answer in Portkey's shape.
+    pub fn json(&self, batches: &[RecordBatch]) -> Result<Value> {
+        let rows = shape::rows(batches)?;
+        let mut answer = match &self.answer {
+            AnswerShape::Graph(graph) => shape::graph(graph, &self.asked.frame, &rows),
+            AnswerShape::Group(listing) => listing.json(rows),
+            AnswerShape::Summary => shape::summary(rows),
+        };
+        if let (Value::Object(answer), false) = (&mut answer, self.asked.ignored.is_empty()) {
+            answer.insert("ignored_parameters".to_owned(), self.asked.ignored.clone().into());
+        }
+        Ok(answer)
+    }
+
+    /// How many groups there are in all; none if no row says it.
+    pub fn groups(batches: &[RecordBatch]) -> Result<Option<u64>> {
+        Ok(shape::rows(batches)?.first().and_then(|row| row.get(groups::TOTAL)).and_then(Value::as_u64))
+    }
+}
+
+/// The header of a file of the folder.
+fn header((name, sql): (&'static str, &'static str)) -> Result<Report> {
+    reports::parse(name, sql)
+}
+
+/// `a, b, c`.
+fn join<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// A parameter that is not what it should be.
+fn wrong(name: &str, value: &str, expected: &str) -> Error {
+    Error::invalid(format!("parameter `{name}` is `{value}`; expected {expected}"))
+}

@@ -1,0 +1,153 @@
+//! Saved filters: what a list of logs was narrowed to, under a name that everybody of the organisation can use.
+//!
+//! A filter is kept as its query string; whether it can be understood is checked before it gets here. Whoever saved it,
+//! and admins, change and delete it.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::access::{Access, Scope};
+use super::document::{Document, check_label};
+use crate::error::{Error, Result};
+
+/// Saved filters of an organisation: they are part of a document that is rewritten as a whole.
+const MOST_SAVED: usize = 500;
+/// Longest query string, in bytes.
+const MOST_QUERY: usize = 8 << 10;
+
+/// A saved filter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedFilter {
+    /// The fields of the filter, as a query string.
+    pub query: String,
+    /// Id of the key that saved it.
+    pub created_by: String,
+    /// When it was saved.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A saved filter as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShownFilter {
+    /// Always `saved-filter`.
+    pub object: &'static str,
+    /// Its name.
+    pub name: String,
+    /// The organisation that it belongs to.
+    pub organisation: String,
+    /// The fields of the filter, as a query string.
+    pub query: String,
+    /// Id of the key that saved it.
+    pub created_by: String,
+    /// RFC 3339.
+    pub created_at: String,
+}
+
+impl Document {
+    /// Saves a filter under a name, in the place of one that `by` may change.
+    pub fn save_filter(
+        &mut self,
+        organisation: &str,
+        name: &str,
+        query: &str,
+        by: &Access,
+        now: DateTime<Utc>,
+    ) -> Result<ShownFilter> {
+        check_label(name)?;
+        if query.len() > MOST_QUERY {
+            return Err(Error::limit(format!("the filter has {} bytes; at most {MOST_QUERY} are kept", query.len())));
+        }
+        let saved = self.saved_filters.entry(organisation.to_owned()).or_default();
+        match saved.get(name) {
+            Some(before) if !may_change(before, by) => {
+                return Err(Error::denied(format!("filter `{name}` is another key's; choose another name")));
+            }
+            None if saved.len() >= MOST_SAVED => {
+                return Err(Error::limit(format!("{MOST_SAVED} filters are saved; delete some first")));
+            }
+            _ => {}
+        }
+        let filter = SavedFilter { query: query.to_owned(), created_by: by.key_id.clone(), created_at: now };
+        let shown = filter.shown(organisation, name);
+        saved.insert(name.to_owned(), filter);
+        Ok(shown)
+    }
+
+    /// A saved filter of an organisation.
+    pub fn saved_filter(&self, organisation: &str, name: &str) -> Result<&SavedFilter> {
+        let found = self.saved_filters.get(organisation).and_then(|saved| saved.get(name));
+        found.ok_or_else(|| Error::not_found(format!("filter `{name}` does not exist")))
+    }
+
+    /// Deletes a saved filter that `by` may change.
+    pub fn delete_filter(&mut self, organisation: &str, name: &str, by: &Access) -> Result<ShownFilter> {
+        let before = self.saved_filter(organisation, name)?;
+        if !may_change(before, by) {
+            return Err(Error::denied(format!("filter `{name}` is another key's; ask its maker or an admin")));
+        }
+        let shown = before.shown(organisation, name);
+        if let Some(saved) = self.saved_filters.get_mut(organisation) {
+            saved.remove(name);
+        }
+        self.saved_filters.retain(|_, saved| !saved.is_empty());
+        Ok(shown)
+    }
+
+    /// The saved filters that a key reaches, by organisation and name.
+    pub fn shown_filters(&self, access: &Access) -> Vec<ShownFilter> {
+        let reached = self.saved_filters.iter().filter(|(organisation, _)| access.reaches(organisation));
+        let shown = |(organisation, saved): (&String, &BTreeMap<String, SavedFilter>)| -> Vec<ShownFilter> {
+            saved.iter().map(|(name, filter)| filter.shown(organisation, name)).collect()
+        };
+        reached.flat_map(shown).collect()
+    }
+}
+
+impl SavedFilter {
+    fn shown(&self, organisation: &str, name: &str) -> ShownFilter {
+        ShownFilter {
+            object: "saved-filter",
+            name: name.to_owned(),
+            organisation: organisation.to_owned(),
+            query: self.query.clone(),
+            created_by: self.created_by.clone(),
+            created_at: self.created_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+        }
+    }
+}
+
+fn may_change(filter: &SavedFilter, by: &Access) -> bool {
+    filter.created_by == by.key_id || (by.may(Scope::Admin) && by.workspace.is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_its_makers_and_the_admins_to_change() {
+        let key = |id: &str, scope| Access {
+            key_id: id.to_owned(),
+            organisation: Some("acme".to_owned()),
+            workspace: None,
+            scopes: [scope].into(),
+        };
+        let (maker, other, admin) = (key("m", Scope::View), key("o", Scope::View), key("a", Scope::Admin));
+        let now = DateTime::UNIX_EPOCH;
+        let mut document = Document::default();
+        document.save_filter("acme", "mine", "a=1", &maker, now).unwrap();
+        assert!(document.save_filter("acme", "mine", "a=2", &other, now).is_err());
+        assert!(document.delete_filter("acme", "mine", &other).is_err());
+        document.save_filter("acme", "mine", "a=3", &maker, now).unwrap();
+        assert_eq!(document.saved_filter("acme", "mine").unwrap().query, "a=3");
+        assert!(document.saved_filter("zen", "mine").is_err());
+        assert_eq!(document.shown_filters(&other).len(), 1);
+        document.delete_filter("acme", "mine", &admin).unwrap();
+        assert_eq!(document, Document::default());
+        assert!(document.save_filter("acme", "", "a=1", &maker, now).is_err());
+        assert!(document.save_filter("acme", "long", &"x".repeat(MOST_QUERY + 1), &maker, now).is_err());
+    }
+}

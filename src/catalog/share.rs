@@ -1,0 +1,322 @@
+//! Share links: one log for teammates without a key, until a link expires or is revoked.
+//!
+//! A link's token is its id and a signature: HMAC-SHA256, with a secret of this catalog, over everything that the link
+//! opens. What it opens stands in the catalog, so that links can be listed and revoked, and none outlives its entry. A
+//! token that is forged, expired, revoked or unknown opens nothing, and nobody learns which it was.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::access::{Access, Scope, hash};
+use super::document::Document;
+use crate::error::{Error, Result};
+
+/// How long a link opens where nothing is said, in seconds.
+pub const DEFAULT_SECONDS: i64 = 7 * 86_400;
+/// The longest that a link may open, in seconds.
+pub const MOST_SECONDS: i64 = 30 * 86_400;
+/// Links of an organisation that may be open at once: they are part of a document that is rewritten as a whole.
+const MOST_LINKS: usize = 500;
+/// Bytes of a block of SHA-256.
+const BLOCK: usize = 64;
+
+/// The secret that links are signed with, hexadecimal. It never shows itself.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShareSecret(String);
+
+impl std::fmt::Debug for ShareSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(set)")
+    }
+}
+
+/// A link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// Names the link; opens nothing by itself.
+    pub id: String,
+    /// The organisation that the log belongs to.
+    pub organisation: String,
+    /// The workspace that the key of its maker is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+    /// The log.
+    pub log_id: String,
+    /// Whether bodies are shown, which its maker must have been able to read.
+    pub bodies: bool,
+    /// Id of the key that made it.
+    pub created_by: String,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// From when on it opens nothing.
+    pub expires_at: DateTime<Utc>,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+/// A link as it is told, without what opens it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShownShare {
+    /// Always `share`.
+    pub object: &'static str,
+    /// Names the link.
+    pub id: String,
+    /// The organisation that the log belongs to.
+    pub organisation: String,
+    /// The log.
+    pub log_id: String,
+    /// Whether bodies are shown.
+    pub bodies: bool,
+    /// Id of the key that made it.
+    pub created_by: String,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub expires_at: String,
+    /// RFC 3339.
+    pub revoked_at: Option<String>,
+}
+
+impl Share {
+    /// What is told about it.
+    pub fn shown(&self) -> ShownShare {
+        let text = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        ShownShare {
+            object: "share",
+            id: self.id.clone(),
+            organisation: self.organisation.clone(),
+            log_id: self.log_id.clone(),
+            bodies: self.bodies,
+            created_by: self.created_by.clone(),
+            created_at: text(self.created_at),
+            expires_at: text(self.expires_at),
+            revoked_at: self.revoked_at.map(text),
+        }
+    }
+
+    /// What whoever opens it may see.
+    pub fn access(&self) -> Access {
+        let mut scopes = std::collections::BTreeSet::from([Scope::View]);
+        if self.bodies {
+            scopes.insert(Scope::Read);
+        }
+        Access {
+            key_id: format!("share {}", self.id),
+            organisation: Some(self.organisation.clone()),
+            workspace: self.workspace.clone(),
+            scopes,
+        }
+    }
+
+    fn signature(&self, secret: &ShareSecret) -> String {
+        let ends = self.expires_at.timestamp_micros().to_string();
+        let workspace = self.workspace.as_deref().unwrap_or_default();
+        let bodies = if self.bodies { "bodies" } else { "" };
+        let parts = ["gatelog share 1", &self.id, &self.organisation, workspace, &self.log_id, bodies, &ends];
+        // Each part with its length, so that no two links have the same message.
+        let message: String = parts.iter().map(|part| format!("{}:{part}", part.len())).collect();
+        hex::encode(hmac_sha256(secret.0.as_bytes(), message.as_bytes()))
+    }
+
+    fn is_open(&self, now: DateTime<Utc>) -> bool {
+        self.revoked_at.is_none() && self.expires_at > now
+    }
+}
+
+impl Document {
+    /// Adds a link; answers its token, which is kept nowhere. `random` becomes the secret where there is none yet.
+    /// Links that have expired are forgotten.
+    pub fn add_share(&mut self, share: Share, random: [u8; 32]) -> Result<String> {
+        let seconds = (share.expires_at - share.created_at).num_seconds();
+        if !(1..=MOST_SECONDS).contains(&seconds) {
+            return Err(Error::invalid(format!(
+                "`expires_in_seconds` is {seconds}; expected 1 to {MOST_SECONDS} (30 days)"
+            )));
+        }
+        let now = share.created_at;
+        self.shares.retain(|share| share.expires_at > now);
+        let open = self.shares.iter().filter(|other| other.organisation == share.organisation).count();
+        if open >= MOST_LINKS {
+            return Err(Error::limit(format!(
+                "organisation `{}` has {MOST_LINKS} share links; wait until some expire",
+                share.organisation
+            )));
+        }
+        let secret = self.share_secret.get_or_insert_with(|| ShareSecret(hex::encode(random)));
+        let token = format!("{}.{}", share.id, share.signature(secret));
+        self.shares.push(share);
+        Ok(token)
+    }
+
+    /// The link that a token opens.
+    pub fn open_share(&self, token: &str, now: DateTime<Utc>) -> Option<&Share> {
+        let (id, signature) = token.split_once('.')?;
+        let share = self.shares.iter().find(|share| share.id == id)?;
+        let secret = self.share_secret.as_ref()?;
+        // Hashes are compared, so the time it takes tells nothing about the signature.
+        let signed = hash(&share.signature(secret)) == hash(signature);
+        let deleted = self.organisations.get(&share.organisation).is_some_and(|of| of.deleted_at.is_some());
+        (signed && share.is_open(now) && !deleted).then_some(share)
+    }
+
+    /// Revokes a link: that of the same key, or, for an admin, any that it reaches. Revoking it again changes nothing.
+    pub fn revoke_share(&mut self, id: &str, by: &Access, now: DateTime<Utc>) -> Result<&Share> {
+        let found = self.shares.iter_mut().find(|share| {
+            share.id == id && reaches(by, share) && (share.created_by == by.key_id || by.may(Scope::Admin))
+        });
+        let share = found.ok_or_else(|| Error::not_found(format!("share link `{id}` does not exist")))?;
+        share.revoked_at.get_or_insert(now);
+        Ok(share)
+    }
+
+    /// The links to a log that a key reaches and that have not expired, oldest first.
+    pub fn shown_shares(&self, log_id: &str, access: &Access, now: DateTime<Utc>) -> Vec<ShownShare> {
+        let of = |share: &&Share| share.log_id == log_id && reaches(access, share) && share.expires_at > now;
+        self.shares.iter().filter(of).map(Share::shown).collect()
+    }
+}
+
+fn reaches(access: &Access, share: &Share) -> bool {
+    access.reaches(&share.organisation)
+        && access.workspace.as_ref().is_none_or(|own| share.workspace.as_ref() == Some(own))
+}
+
+/// When a link of so many seconds expires.
+pub fn expiry(now: DateTime<Utc>, seconds: Option<i64>) -> Result<DateTime<Utc>> {
+    let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
+    TimeDelta::try_seconds(seconds).and_then(|long| now.checked_add_signed(long)).ok_or_else(|| {
+        Error::invalid(format!("`expires_in_seconds` is {seconds}; expected 1 to {MOST_SECONDS} (30 days)"))
+    })
+}
+
+/// RFC 2104 over SHA-256.
+fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
+    let mut block = [0_u8; BLOCK];
+    match key.len() > BLOCK {
+        true => block[..32].copy_from_slice(&Sha256::digest(key)),
+        false => block[..key.len()].copy_from_slice(key),
+    }
+    let inner = Sha256::new().chain_update(block.map(|byte| byte ^ 0x36)).chain_update(message).finalize();
+    Sha256::new().chain_update(block.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+    }
+
+    fn share(id: &str) -> Share {
+        Share {
+            id: id.to_owned(),
+            organisation: "acme".to_owned(),
+            workspace: None,
+            log_id: "log".to_owned(),
+            bodies: false,
+            created_by: "maker".to_owned(),
+            created_at: now(),
+            expires_at: now() + TimeDelta::hours(1),
+            revoked_at: None,
+        }
+    }
+
+    fn key(id: &str, organisation: &str, scope: Scope) -> Access {
+        let organisation = Some(organisation.to_owned());
+        Access { key_id: id.to_owned(), organisation, workspace: None, scopes: [scope].into() }
+    }
+
+    #[test]
+    fn the_signature_is_the_standards() {
+        // RFC 4231, cases 2 and 6.
+        let short = hmac_sha256(b"Jefe", b"what do ya want for nothing?");
+        assert_eq!(hex::encode(short), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+        let long = hmac_sha256(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First");
+        assert_eq!(hex::encode(long), "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+    }
+
+    #[test]
+    fn a_link_opens_until_it_expires_or_is_revoked() {
+        let mut document = Document::default();
+        let token = document.add_share(share("1"), [7; 32]).unwrap();
+        assert_eq!(document.open_share(&token, now()).map(|share| share.log_id.as_str()), Some("log"));
+        assert!(document.open_share(&token, now() + TimeDelta::hours(1)).is_none());
+        document.revoke_share("1", &key("maker", "acme", Scope::View), now()).unwrap();
+        assert!(document.open_share(&token, now()).is_none());
+    }
+
+    #[test]
+    fn a_token_that_was_changed_opens_nothing() {
+        let mut document = Document::default();
+        let token = document.add_share(share("1"), [7; 32]).unwrap();
+        document.add_share(share("2"), [9; 32]).unwrap();
+        let signature = token.split_once('.').unwrap().1;
+        for forged in ["", "1", "1.", &format!("2.{signature}"), &format!("{token}0"), &token.to_uppercase()] {
+            assert!(document.open_share(forged, now()).is_none(), "{forged}");
+        }
+        // What is signed is all that the link opens, and for how long.
+        for change in [
+            (|share: &mut Share| share.log_id = "other".to_owned()) as fn(&mut Share),
+            |share| share.organisation = "zen".to_owned(),
+            |share| share.bodies = true,
+            |share| share.workspace = Some("w".to_owned()),
+            |share| share.expires_at += TimeDelta::hours(1),
+        ] {
+            let mut changed = document.clone();
+            change(&mut changed.shares[0]);
+            assert!(changed.open_share(&token, now()).is_none());
+        }
+        let mut other = Document::default();
+        other.add_share(share("1"), [8; 32]).unwrap();
+        assert!(other.open_share(&token, now()).is_none(), "another catalog has another secret");
+    }
+
+    #[test]
+    fn only_its_maker_and_admins_who_reach_it_revoke_a_link() {
+        let mut document = Document::default();
+        document.add_share(share("1"), [7; 32]).unwrap();
+        for stranger in
+            [key("other", "acme", Scope::View), key("maker", "zen", Scope::View), key("a", "zen", Scope::Admin)]
+        {
+            assert!(document.revoke_share("1", &stranger, now()).is_err(), "{stranger:?}");
+        }
+        let narrow = Access { workspace: Some("w".to_owned()), ..key("a", "acme", Scope::Admin) };
+        assert!(document.revoke_share("1", &narrow, now()).is_err());
+        assert!(document.revoke_share("1", &key("a", "acme", Scope::Admin), now()).is_ok());
+    }
+
+    #[test]
+    fn links_are_bounded_in_time_and_number_and_forgotten() {
+        let mut document = Document::default();
+        let lasting = |seconds| Share { expires_at: now() + TimeDelta::seconds(seconds), ..share("x") };
+        for seconds in [-1, 0, MOST_SECONDS + 1] {
+            assert!(document.add_share(lasting(seconds), [7; 32]).is_err(), "{seconds}");
+        }
+        for number in 0..MOST_LINKS {
+            document.add_share(share(&number.to_string()), [7; 32]).unwrap();
+        }
+        assert!(document.add_share(share("one more"), [7; 32]).is_err());
+        let later = now() + TimeDelta::hours(2);
+        let next = Share { created_at: later, expires_at: later + TimeDelta::hours(1), ..share("later") };
+        document.add_share(next, [7; 32]).unwrap();
+        assert_eq!(document.shares.len(), 1);
+        assert!(!format!("{document:?}").contains(&hex::encode([7; 32])));
+        assert!(expiry(now(), Some(i64::MAX)).is_err());
+    }
+
+    #[test]
+    fn a_secret_and_links_survive_in_the_document() {
+        let mut document = Document::default();
+        let token = document.add_share(share("1"), [7; 32]).unwrap();
+        let text = serde_json::to_string(&document).unwrap();
+        let again: Document = serde_json::from_str(&text).unwrap();
+        assert!(again.open_share(&token, now()).is_some());
+        let empty = serde_json::to_string(&Document::default()).unwrap();
+        assert!(!empty.contains("share"), "a catalog without links is as it was: {empty}");
+    }
+}

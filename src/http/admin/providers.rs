@@ -1,0 +1,92 @@
+//! `/v1/admin/archived-providers`: the providers (slugs of virtual keys) that an organisation archived. Logs of one of
+//! them cannot be replayed.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::App;
+use super::super::error::Failure;
+use super::{Answer, Id, answer, asked, id, read, within};
+use crate::catalog::{Access, Document};
+use crate::error::{Error, Result};
+
+const FIELDS: &str = "provider, organisation";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct New {
+    provider: String,
+    organisation: Option<String>,
+}
+
+/// `GET /v1/admin/archived-providers?organisation=…`.
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    RawQuery(query): RawQuery,
+) -> Result<Answer<Value>, Failure> {
+    let access = asked(access, query.as_deref())?;
+    Ok(answer(StatusCode::OK, told(&app.engine.catalog().state().document, &access)))
+}
+
+/// `POST /v1/admin/archived-providers`: archives a provider. Archiving it again changes nothing.
+pub(crate) async fn archive(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    body: Body,
+) -> Result<Answer<Value>, Failure> {
+    let New { provider, organisation } = read(body, FIELDS).await?;
+    let access = whose(access, organisation)?;
+    Ok(change(&app, &access, &provider, true).await?)
+}
+
+/// `DELETE /v1/admin/archived-providers/{provider}?organisation=…`: takes a provider back.
+pub(crate) async fn take_back(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Id,
+    RawQuery(query): RawQuery,
+) -> Result<Answer<Value>, Failure> {
+    let provider = id(path)?;
+    let access = whose(asked(access, query.as_deref())?, None)?;
+    Ok(change(&app, &access, &provider, false).await?)
+}
+
+/// The caller, with the one organisation that a change is about.
+fn whose(access: Access, named: Option<String>) -> Result<Access> {
+    if let Some(own) = &access.workspace {
+        return Err(Error::denied(format!(
+            "the API key is bound to workspace `{own}`; providers belong to the whole organisation and need its scope `admin`"
+        )));
+    }
+    let organisation = within(&access, named)?;
+    if organisation.is_none() {
+        return Err(Error::invalid("`organisation` is missing; name the one whose provider it is"));
+    }
+    Ok(Access { organisation, ..access })
+}
+
+async fn change(app: &App, access: &Access, provider: &str, archived: bool) -> Result<Answer<Value>> {
+    let organisation = access.organisation.as_deref().unwrap_or_default();
+    let change = |document: &mut Document| {
+        document.archive_provider(organisation, provider, archived)?;
+        Ok(told(document, access))
+    };
+    Ok(answer(StatusCode::OK, app.engine.catalog().change(change).await?))
+}
+
+fn told(document: &Document, access: &Access) -> Value {
+    let reached = document.archived_providers.iter().filter(|(organisation, _)| access.reaches(organisation));
+    let data: Vec<Value> = reached
+        .flat_map(|(organisation, slugs)| {
+            slugs.iter().map(move |slug| json!({ "organisation": organisation, "provider": slug }))
+        })
+        .collect();
+    json!({ "object": "list", "total": data.len(), "data": data })
+}

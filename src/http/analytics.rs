@@ -1,0 +1,66 @@
+//! `GET /v1/analytics/…`: Portkey's graphs, groups and summary, in its shapes.
+//!
+//! [`crate::analytics`] understands the parameters and makes the answer. Here is decided only whose workspace is asked
+//! about: a key that is bound to one asks about that one, whatever it says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::HeaderValue;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+
+use super::App;
+use super::error::Failure;
+use super::input::Fields;
+use crate::analytics::{Asked, Query};
+use crate::catalog::Access;
+
+/// `GET /v1/analytics/graphs/{graph}`, where the graph's path may have two parts.
+pub(crate) async fn graph(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let Path(path) = path.map_err(|_| Failure::invalid("the graph's name is not UTF-8 text"))?;
+    answer(&app, &access, &Query::graph(&path, asked(&access, query.as_deref())?)?).await
+}
+
+/// `GET /v1/analytics/groups/{group}`, and `…/groups/metadata/{key}`.
+pub(crate) async fn group(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let Path(path) = path.map_err(|_| Failure::invalid("the group's name is not UTF-8 text"))?;
+    answer(&app, &access, &Query::group(&path, asked(&access, query.as_deref())?)?).await
+}
+
+/// `GET /v1/analytics/summary/cache`.
+pub(crate) async fn cache(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    answer(&app, &access, &Query::cache_summary(asked(&access, query.as_deref())?)).await
+}
+
+fn asked(access: &Access, query: Option<&str>) -> Result<Asked, Failure> {
+    let mut fields: BTreeMap<String, String> = Fields::decode(query)?.into_map();
+    if access.workspace.is_some() {
+        fields.remove("workspace_slug");
+    }
+    Ok(Asked::parse(fields)?)
+}
+
+async fn answer(app: &App, access: &Access, query: &Query) -> Result<Response, Failure> {
+    let answer = app.engine.reader_as(access).analytics(query).await?;
+    let mut response = Json(answer).into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}

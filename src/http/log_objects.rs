@@ -1,0 +1,259 @@
+//! `GET /v1/logs` lists records, newest first; `GET /v1/logs/{id}` and the log's own URL `/logs/{id}` show one of them
+//! whole.
+//!
+//! A key without `logs.read` is shown everything but bodies, which are null. A log that the key does not reach is the
+//! same 404 as one that does not exist. The list is ours, and a filter that it does not know is an error, since passing
+//! it over would list more than was asked for; the single log is Portkey's, and takes whatever its clients send along.
+//! Asked for `text/html`, the own URL answers a plain page.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::HeaderMap;
+use axum::http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::App;
+use super::error::Failure;
+use super::input::Fields;
+use super::saved;
+use super::sql::header;
+use crate::catalog::Access;
+use crate::error::Error;
+use crate::logs::{self, Ask, FILTER_NAMES, Filter, MOST_PAGE_SIZE};
+use crate::record::Record;
+
+/// The id in a path.
+pub(super) type Id = Result<Path<String>, PathRejection>;
+
+/// `GET /v1/logs?FILTER=…&page_size=…&cursor=…&include_total=true`.
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let ask = asked(&app, &access, query.as_deref())?;
+    let page = app.engine.reader_as(&access).logs(&ask).await?;
+    let answer = json!({
+        "object": "list",
+        "data": page.records,
+        "has_more": page.next.is_some(),
+        "next": page.next.map(|next| next.to_string()),
+        "total": page.total,
+    });
+    Ok(private((CONTENT_TYPE, "application/json"), answer.to_string()))
+}
+
+/// `GET /v1/logs/{id}`.
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Id,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let record = find(&app, &access, path, query.as_deref()).await?;
+    json_of(&app, &record)
+}
+
+/// `GET /logs/{id}`, the log's own URL.
+pub(crate) async fn own_url(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Id,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let record = find(&app, &access, path, query.as_deref()).await?;
+    shown(&app, &record, &headers)
+}
+
+/// The record that a path names, if the key reaches it. Where several organisations have the id, `organisation_id` in
+/// the query string says whose is meant.
+pub(super) async fn find(app: &App, access: &Access, path: Id, query: Option<&str>) -> Result<Record, Failure> {
+    // What cannot be an id names nothing.
+    let Ok(Path(id)) = path else { return Err(Error::not_found("no log has that id").into()) };
+    let organisation = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .find(|(name, _)| name == "organisation_id")
+        .map(|(_, value)| value.into_owned());
+    Ok(app.engine.reader_as(access).log(&id, organisation.as_deref()).await?)
+}
+
+/// A log, as JSON or as a page.
+pub(super) fn shown(app: &App, record: &Record, headers: &HeaderMap) -> Result<Response, Failure> {
+    let asked = header(headers, &ACCEPT).unwrap_or_default().to_ascii_lowercase();
+    if !asked.contains("text/html") {
+        return json_of(app, record);
+    }
+    let _room = room(app, record)?;
+    let mut response = private((CONTENT_TYPE, "text/html; charset=utf-8"), page(record));
+    let headers = response.headers_mut();
+    let policy =
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    headers.insert(CONTENT_SECURITY_POLICY, axum::http::HeaderValue::from_static(policy));
+    Ok(response)
+}
+
+fn json_of(app: &App, record: &Record) -> Result<Response, Failure> {
+    let _room = room(app, record)?;
+    let state = app.engine.catalog().state();
+    let organisation = record.organisation_id.as_deref().and_then(|id| state.document.organisations.get(id));
+    let text = logs::object(record, organisation.and_then(|organisation| organisation.name.as_deref()))?;
+    Ok(private((CONTENT_TYPE, "application/json"), text))
+}
+
+/// Room for a record, for its text and for the answer made of it: bodies are as big as records are taken.
+fn room(app: &App, record: &Record) -> Result<super::body::Room, Failure> {
+    let mut room = app.bodies.room();
+    room.grow(3 * record.text_bytes() as u64)?;
+    Ok(room)
+}
+
+/// An answer that no proxy keeps, and that is nothing but what it says.
+pub(super) fn private(content_type: (axum::http::HeaderName, &'static str), text: String) -> Response {
+    let headers = [
+        content_type,
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // The URL of a shared log opens it.
+        (REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, text).into_response()
+}
+
+/// What a list is asked for. Fields that stand beside the name of a saved filter win over its own.
+fn asked(app: &App, access: &Access, query: Option<&str>) -> Result<Ask, Failure> {
+    let mut fields = Fields::decode(query)?;
+    let saved = match fields.take("saved").filter(|name| !name.is_empty()) {
+        None => None,
+        Some(name) => {
+            let organisation = saved::whose(access, fields.get("organisation_id").map(str::to_owned))?;
+            let state = app.engine.catalog().state();
+            Some(Fields::decode(Some(&state.document.saved_filter(&organisation, &name)?.query))?)
+        }
+    };
+    understood(fields, saved)
+}
+
+/// The filter that a query string says, and nothing else.
+pub(super) fn filter_of(query: &str) -> Result<Filter, Failure> {
+    let mut fields = Fields::decode(Some(query))?;
+    let filter = Filter::read(|name| fields.take(name))?;
+    fields.finish(FILTER_NAMES)?;
+    Ok(filter)
+}
+
+fn understood(mut fields: Fields, saved: Option<Fields>) -> Result<Ask, Failure> {
+    let page_size = fields.take_number("page_size")?.unwrap_or(logs::PAGE_SIZE);
+    if !(1..=MOST_PAGE_SIZE).contains(&page_size) {
+        return Err(Failure::invalid(format!("field `page_size` is {page_size}; expected 1 to {MOST_PAGE_SIZE}")));
+    }
+    let after = fields.take("cursor").filter(|text| !text.is_empty()).map(|text| text.parse()).transpose()?;
+    let total = match fields.take("include_total").as_deref() {
+        None | Some("") => false,
+        Some(text) if text.eq_ignore_ascii_case("true") => true,
+        Some(text) if text.eq_ignore_ascii_case("false") => false,
+        Some(text) => {
+            return Err(Failure::invalid(format!("field `include_total` is `{text}`; expected true or false")));
+        }
+    };
+    let mut saved = saved.unwrap_or_default();
+    let filter = Filter::read(|name| {
+        let kept = saved.take(name);
+        fields.take(name).or(kept)
+    })?;
+    fields.finish(&format!("page_size, cursor, include_total, saved, {FILTER_NAMES}"))?;
+    Ok(Ask { filter, page_size, after, total })
+}
+
+/// A log as a page without scripts, forms or anything from elsewhere.
+fn page(record: &Record) -> String {
+    let status = logs::Status::of(record);
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let number = |value: Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let rows = [
+        ("Time (UTC)", record.created_at.map(|at| at.format("%Y-%m-%d %H:%M:%S%.3f").to_string()).unwrap_or_default()),
+        ("Status", [status.cache, &status.retry, status.fallback, status.loadbalance].join(", ")),
+        ("Provider", text(&record.ai_org)),
+        ("Model", text(&record.ai_model)),
+        ("HTTP status", number(record.response_status_code.map(i64::from))),
+        ("Response time (ms)", number(record.response_time)),
+        ("Tokens", number(record.total_units)),
+        ("Cost (cents)", record.cost.map(|cost| cost.to_string()).unwrap_or_default()),
+        ("URL", text(&record.request_url)),
+        ("Virtual key", text(&record.virtual_key)),
+        ("Config", text(&record.config)),
+        ("Prompt", text(&record.prompt_slug)),
+        ("Trace", text(&record.trace_id)),
+        ("Workspace", text(&record.workspace_slug)),
+    ];
+    let id = escape(record.id.as_deref().unwrap_or_default());
+    let mut page = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>Log {id}</title><style>body{{font:15px/1.5 system-ui;margin:2em auto;max-width:60em;padding:0 1em}}\
+         th{{text-align:left;padding-right:2em}}pre{{white-space:pre-wrap;overflow-wrap:anywhere}}</style>\
+         <h1>Log {id}</h1><table>"
+    );
+    for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
+        page.push_str(&format!("<tr><th scope=\"row\">{name}</th><td>{}</td></tr>", escape(value)));
+    }
+    page.push_str("</table>");
+    for (name, body) in [("Request", &record.request.body), ("Response", &record.response.body)] {
+        let body = body.as_deref().map_or_else(|| "not shown, or not kept".to_owned(), escape);
+        page.push_str(&format!("<h2>{name}</h2><pre>{body}</pre>"));
+    }
+    page.push_str("</html>");
+    page
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            letter => out.push(letter),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Message;
+
+    #[test]
+    fn a_page_holds_no_markup_of_a_record() {
+        let evil = "<script>alert(\"1\")</script>&'";
+        let body = Message { body: Some(format!("\"{evil}\"")), headers: None };
+        let record = Record {
+            id: Some(evil.to_owned()),
+            ai_model: Some(evil.to_owned()),
+            request: body.clone(),
+            response: body,
+            ..Record::default()
+        };
+        let page = page(&record);
+        assert!(!page.contains("<script") && page.contains("&lt;script&gt;alert(&quot;1&quot;)"), "{page}");
+    }
+
+    #[test]
+    fn a_list_takes_its_own_fields_and_no_others() {
+        let of = |query: &str| understood(Fields::decode(Some(query)).unwrap(), None);
+        let ask = of("page_size=2&include_total=True&ai_model=a,b&cursor=").unwrap();
+        assert_eq!((ask.page_size, ask.total, ask.after.is_none()), (2, true, true));
+        for wrong in
+            ["page_size=0", "page_size=1001", "include_total=yes", "cursor=xyz", "ai_models=a", "status_code=x"]
+        {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
+}

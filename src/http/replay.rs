@@ -1,0 +1,333 @@
+//! `GET /v1/logs/{id}/replay` shows a stored request ready to edit, or why it is inactive; `POST` sends the edited one.
+//!
+//! It goes to the gateway of the configuration and nowhere else: the base URL is `gateway_url`, the path one of three,
+//! redirects are not followed, and time, bytes and calls at once are bounded. What of the caller's headers goes along
+//! is decided in [`crate::replay`]. The answer is told and becomes a record of the organisation of the log, also where
+//! the caller has gone meanwhile: the call has cost money by then.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use chrono::SecondsFormat;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
+
+use super::App;
+use super::body::{self, Room};
+use super::error::Failure;
+use super::intake::Intake;
+use super::log_objects::{Id, find, private};
+use crate::catalog::{Access, Scope};
+use crate::config::Config;
+use crate::error::Error;
+use crate::ingest::Shape;
+use crate::logs::own_url;
+use crate::record::Record;
+use crate::replay::{self, Answered, ENDPOINTS, GATEWAY_KEY, Outgoing, PASSED, Ready};
+
+/// Replays that run at once.
+const AT_ONCE: usize = 16;
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+const KEY_HEADER: &str = "x-portkey-api-key";
+const DEBUG_HEADER: HeaderName = HeaderName::from_static("x-portkey-debug");
+
+/// The way to the gateway.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    /// None if no gateway is configured, or its client cannot be made.
+    client: Option<reqwest::Client>,
+    places: Arc<Semaphore>,
+}
+
+/// What is shown of a stored request.
+#[derive(Serialize)]
+struct Shown<'a> {
+    object: &'static str,
+    log_id: &'a str,
+    active: bool,
+    reason: Option<Value>,
+    request: Option<Ready<'a>>,
+    endpoints: [&'static str; 3],
+    /// Whether there is a gateway to send it to.
+    gateway: bool,
+    /// Headers of the caller that are passed on.
+    headers: Vec<&'static str>,
+}
+
+/// What is told of a replay.
+#[derive(Serialize)]
+struct Told<'a> {
+    object: &'static str,
+    replay_of: &'a str,
+    log_id: Option<&'a str>,
+    url: Option<String>,
+    trace_id: Option<&'a str>,
+    message: Option<String>,
+    response: ToldResponse<'a>,
+}
+
+#[derive(Serialize)]
+struct ToldResponse<'a> {
+    status: u16,
+    headers: Value,
+    body: Option<&'a RawValue>,
+    response_time: u64,
+}
+
+impl Gateway {
+    pub(crate) fn new(config: &Config) -> Self {
+        let client = match config.gateway_url.as_str() {
+            "" => None,
+            _ => client(config).inspect_err(|cause| tracing::error!(%cause, "replays cannot be sent")).ok(),
+        };
+        Self { client, places: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+}
+
+fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_TIME)
+        .timeout(Duration::from_secs(config.replay_timeout_seconds))
+        // A gateway on this machine or in this network needs no roots of trust, and there may be none.
+        .tls_built_in_root_certs(config.gateway_url.starts_with("https"))
+        .build()
+}
+
+/// `GET /v1/logs/{id}/replay`.
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Id,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let record = find(&app, &access, path, query.as_deref()).await?;
+    let mut room = app.bodies.room();
+    room.grow(3 * record.text_bytes() as u64)?;
+    let found = replay::ready(&record, &archived(&app, &record));
+    let reason = found.as_ref().err().map(|why| json!({ "code": why.code(), "message": why.to_string() }));
+    let shown = Shown {
+        object: "replay",
+        log_id: record.id.as_deref().unwrap_or_default(),
+        active: found.is_ok(),
+        reason,
+        request: found.ok(),
+        endpoints: ENDPOINTS,
+        gateway: !app.engine.config().gateway_url.is_empty(),
+        headers: PASSED.into_iter().chain([GATEWAY_KEY]).collect(),
+    };
+    encoded(&shown)
+}
+
+/// `POST /v1/logs/{id}/replay`.
+pub(crate) async fn send(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Id,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    if !access.may(Scope::Read) {
+        let message = "a replay needs scopes `logs.read` and `logs.write`, and the API key lacks `logs.read`";
+        return Err(Failure::new(StatusCode::FORBIDDEN, message));
+    }
+    let mut room = app.bodies.room();
+    let limit = most_bytes(app.engine.config());
+    let text = body::read(body, limit, |size| room.grow(4 * size as u64)).await?;
+    let text = String::from_utf8(text).map_err(|_| Failure::invalid("the body is not UTF-8 text"))?;
+    let record = find(&app, &access, path, query.as_deref()).await?;
+    room.grow(4 * (text.len() + record.text_bytes()) as u64)?;
+    let ready = replay::ready(&record, &archived(&app, &record)).map_err(|why| {
+        Failure::new(StatusCode::CONFLICT, format!("this log cannot be replayed: {why}"))
+            .with_fields(json!({ "reason": why.code() }))
+    })?;
+    let id = app.engine.new_id();
+    let given = headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    // Where our key did not come by its own header, it came as `authorization`.
+    let ours = !headers.contains_key(KEY_HEADER);
+    let sent = replay::outgoing(&record, ready, &replay::edited(&text)?, given, ours, &id)?;
+    let debug = headers.get(DEBUG_HEADER).cloned();
+    let call = Call { app: Arc::clone(&app), access, record, sent, id, debug, room };
+    let running = tokio::spawn(call.run());
+    running.await.map_err(|cause| Error::internal("a replay broke off").with_source(cause))?
+}
+
+/// The providers that the log's organisation archived.
+fn archived(app: &App, record: &Record) -> BTreeSet<String> {
+    let state = app.engine.catalog().state();
+    state.document.archived_providers(record.organisation_id.as_deref().unwrap_or_default())
+}
+
+/// Most bytes of an edited request, and of an answer: both have to fit into one record.
+fn most_bytes(config: &Config) -> usize {
+    usize::try_from(config.max_record_bytes / 2).unwrap_or(usize::MAX)
+}
+
+/// One replay on its way.
+struct Call {
+    app: Arc<App>,
+    access: Access,
+    record: Record,
+    sent: Outgoing,
+    id: String,
+    debug: Option<HeaderValue>,
+    room: Room,
+}
+
+impl Call {
+    async fn run(mut self) -> Result<Response, Failure> {
+        let gateway = &self.app.gateway;
+        let Some(client) = gateway.client.clone() else {
+            let message = "no gateway to send replays to; the operator sets `gateway_url`";
+            return Err(Failure::new(StatusCode::CONFLICT, message));
+        };
+        let Ok(_place) = Arc::clone(&gateway.places).try_acquire_owned() else {
+            return Err(Error::busy("too many replays run at once; send this one again in a moment").into());
+        };
+        let started = self.app.engine.now();
+        let url = format!("{}{}", self.app.engine.config().gateway_url.trim_end_matches('/'), self.sent.endpoint);
+        let answered = self.ask(&client, &url).await?;
+        let stored = match self.app.engine.config().gateway_logs {
+            true => Err("the gateway logs it by itself, in the same trace".to_owned()),
+            false => {
+                let started = started.to_rfc3339_opts(SecondsFormat::Micros, true);
+                let text = replay::entry(&self.record, &self.sent, &answered, &self.id, &url, &started)?;
+                self.store(text, &answered).await?
+            }
+        };
+        self.told(&answered, stored)
+    }
+
+    async fn ask(&mut self, client: &reqwest::Client, url: &str) -> Result<Answered, Failure> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.sent.headers {
+            // Ids of a trace are any text, and one that cannot be a header is left out.
+            if let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                value.set_sensitive(true);
+                headers.insert(name, value);
+            }
+        }
+        let begun = Instant::now();
+        let request = client.post(url).headers(headers).body(self.sent.body.clone());
+        let mut response = request.send().await.map_err(|cause| unanswered(cause, self.app.engine.config()))?;
+        let limit = most_bytes(self.app.engine.config());
+        let status = response.status().as_u16();
+        let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+        let headers: Vec<(String, String)> = response
+            .headers()
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)))
+            .collect();
+        let mut bytes = Vec::new();
+        let held = 4 * (self.sent.body.len() + self.record.text_bytes()) as u64;
+        while let Some(piece) = response.chunk().await.map_err(|cause| unanswered(cause, self.app.engine.config()))? {
+            if bytes.len() + piece.len() > limit {
+                let message =
+                    format!("the gateway's answer is larger than {limit} bytes, so it was neither read nor logged");
+                return Err(Failure::new(StatusCode::BAD_GATEWAY, message));
+            }
+            bytes.extend_from_slice(&piece);
+            if self.room.grow(held + 4 * bytes.len() as u64).is_err() {
+                let message =
+                    "the gateway answered, but requests fill the memory set aside for them, so it was not logged";
+                return Err(Failure::new(StatusCode::BAD_GATEWAY, message));
+            }
+        }
+        let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(Answered { status, headers, body: as_json(&bytes), elapsed_ms })
+    }
+
+    /// Logs the call; says why it was not stored, if it was not.
+    async fn store(&self, text: String, answered: &Answered) -> Result<Result<(), String>, Failure> {
+        let owner = Access {
+            organisation: self.record.organisation_id.clone(),
+            workspace: self.record.workspace_slug.clone(),
+            ..self.access.clone()
+        };
+        let headers: HeaderMap = self.debug.iter().map(|value| (DEBUG_HEADER, value.clone())).collect();
+        let intake = Intake::new(&self.app, owner, Shape::Portkey, &headers);
+        let reading = tokio::task::spawn_blocking(move || intake.read(text.as_bytes()));
+        let (mut records, rejections) =
+            reading.await.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
+        if let Some(rejection) = rejections.first() {
+            return Ok(Err(rejection.to_string()));
+        }
+        for record in &mut records {
+            replay::complete(record, &self.sent, answered, &self.access.key_id);
+        }
+        // The call was made, so its answer is told whatever became of its log.
+        let receipt = match self.app.engine.append_parsed(records).await {
+            Ok(receipt) => receipt,
+            Err(refused) => return Ok(Err(refused.error.message().to_owned())),
+        };
+        Ok(match receipt.over_quota {
+            0 => Ok(()),
+            _ => Err("the organisation's plan stores no more records this month".to_owned()),
+        })
+    }
+
+    fn told(&self, answered: &Answered, stored: Result<(), String>) -> Result<Response, Failure> {
+        let is_stored = stored.is_ok();
+        let headers: Map<String, Value> =
+            replay::kept(&answered.headers).map(|(name, value)| (name.to_owned(), value.into())).collect();
+        encoded(&Told {
+            object: "replay",
+            replay_of: self.record.id.as_deref().unwrap_or_default(),
+            log_id: is_stored.then_some(self.id.as_str()),
+            url: is_stored.then(|| own_url(&self.id)),
+            trace_id: replay::header(&self.sent.headers, "x-portkey-trace-id"),
+            message: stored.err().map(|why| format!("no log was written: {why}")),
+            response: ToldResponse {
+                status: answered.status,
+                headers: Value::Object(headers),
+                body: serde_json::from_str(&answered.body).ok(),
+                response_time: answered.elapsed_ms,
+            },
+        })
+    }
+}
+
+/// A body as it is if it is JSON, its text as a JSON string if not, nothing if it is empty.
+fn as_json(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return String::new();
+    }
+    match serde_json::from_slice::<&RawValue>(bytes) {
+        Ok(whole) => whole.get().to_owned(),
+        Err(_) => Value::String(String::from_utf8_lossy(bytes).into_owned()).to_string(),
+    }
+}
+
+/// The gateway did not answer, or not to the end. The cause goes to our own log, without the URL; it holds no header.
+fn unanswered(cause: reqwest::Error, config: &Config) -> Failure {
+    let timed_out = cause.is_timeout();
+    tracing::warn!(cause = %cause.without_url(), "a replay was not answered");
+    match timed_out {
+        true => {
+            let seconds = config.replay_timeout_seconds;
+            let message = format!("the gateway did not answer within {seconds} s (setting `replay_timeout_seconds`)");
+            Failure::new(StatusCode::GATEWAY_TIMEOUT, message)
+        }
+        false => {
+            let message = "the gateway of `gateway_url` cannot be reached, or broke off; nothing was logged";
+            Failure::new(StatusCode::BAD_GATEWAY, message)
+        }
+    }
+}
+
+fn encoded(answer: &impl Serialize) -> Result<Response, Failure> {
+    let text =
+        serde_json::to_string(answer).map_err(|cause| Error::internal("cannot encode a replay").with_source(cause))?;
+    Ok(private((CONTENT_TYPE, "application/json"), text))
+}

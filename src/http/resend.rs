@@ -1,0 +1,173 @@
+//! Portkey's SDKs send a log again, once, when the answer to it got lost; what they send carries no id.
+//!
+//! The second is told from another log with the same words by all of this: an SDK sent it (it says its version), it has the same key,
+//! the same headers that matter and the same bytes, it comes within [`WINDOW_SECONDS`], and on another connection after the first
+//! one's was gone. A client that got its answer keeps its connection, so that two equal logs of one client are two; so are those
+//! of clients without a retry of their own (curl, load tests, Portkey's `Logger`), and the third of three. The second then gets
+//! the ids that the first was given, and the engine keeps one of each id, whether the first was stored or not.
+//!
+//! What this cannot tell: behind a proxy that keeps its own connections open, a log that is sent again is stored twice, and two equal
+//! logs of two processes, one of which ended within the window, are taken for one. A client that sends an `id` is free of both.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Weak};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::ingest::Headers;
+
+/// The SDKs send again at once; a connection that hangs is given up within seconds.
+const WINDOW_SECONDS: i64 = 10;
+/// Requests that are remembered.
+const MOST: usize = 10_000;
+
+/// One connection of a client; all its requests carry a clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Connection(Arc<()>);
+
+/// Requests of SDKs of the last seconds.
+#[derive(Debug, Default)]
+pub(crate) struct Resends {
+    hashers: (RandomState, RandomState),
+    known: Mutex<HashMap<u128, First>>,
+}
+
+#[derive(Debug)]
+struct First {
+    ids: Ids,
+    at: DateTime<Utc>,
+    connection: Weak<()>,
+}
+
+/// The ids of a request's records, made from one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ids(u128);
+
+impl Ids {
+    /// The number-th id of the request.
+    pub(crate) fn id(self, number: u64) -> String {
+        // The last bits of a UUIDv7 are random, those before them are the time.
+        const LAST: u128 = (1 << 62) - 1;
+        let last = (self.0 & LAST).wrapping_add(u128::from(number)) & LAST;
+        Uuid::from_u128(self.0 & !LAST | last).to_string()
+    }
+}
+
+impl Resends {
+    /// The ids for a request: fresh ones, or, if it is one sent again, those of the first. None if it is not an SDK's.
+    pub(crate) fn ids(
+        &self,
+        key: &str,
+        headers: &Headers,
+        body: &[u8],
+        connection: Option<&Connection>,
+        now: DateTime<Utc>,
+        fresh: &str,
+    ) -> Option<Ids> {
+        headers.sdk_version.as_deref()?;
+        let connection = connection?;
+        let fresh = Ids(Uuid::try_parse(fresh).ok()?.as_u128());
+        let request = (key, headers, body);
+        let (high, low) = (self.hashers.0.hash_one(request), self.hashers.1.hash_one(request));
+        let name = u128::from(high) << 64 | u128::from(low);
+        let mut known = self.known.lock();
+        let fits = |first: &First| {
+            let age = now - first.at;
+            age >= TimeDelta::zero()
+                && age <= TimeDelta::seconds(WINDOW_SECONDS)
+                && first.connection.strong_count() == 0
+        };
+        if let Some(first) = known.remove(&name).filter(fits) {
+            return Some(first.ids);
+        }
+        if known.len() >= MOST {
+            known.retain(|_, first| now - first.at <= TimeDelta::seconds(WINDOW_SECONDS));
+            if known.len() >= MOST {
+                known.clear();
+            }
+        }
+        known.insert(name, First { ids: fresh, at: now, connection: Arc::downgrade(&connection.0) });
+        Some(fresh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRESH: [&str; 3] = [
+        "019a0000-0000-7000-8000-000000000001",
+        "019a0000-0000-7000-8000-000000000002",
+        "019a0000-0000-7000-bfff-ffffffffffff",
+    ];
+
+    fn headers(version: Option<&str>) -> Headers {
+        Headers { sdk_version: version.map(str::to_owned), ..Headers::default() }
+    }
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_795_278_418 + seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_log_sent_again_after_its_connection_broke_gets_the_first_ones_ids_once() {
+        let resends = Resends::default();
+        let sdk = headers(Some("portkey-2.3.4"));
+        let ask = |body: &str, connection: &Connection, seconds: i64, fresh: &str| {
+            resends.ids("key", &sdk, body.as_bytes(), Some(connection), at(seconds), fresh).unwrap()
+        };
+        let (first, second) = (Connection::default(), Connection::default());
+        let ids = ask("a", &first, 0, FRESH[0]);
+        drop(first);
+        assert_eq!(ask("a", &second, 2, FRESH[1]), ids);
+        assert_ne!(ask("a", &second, 3, FRESH[1]), ids, "the third is another log");
+    }
+
+    #[test]
+    fn logs_that_are_equal_for_another_reason_stay_apart() {
+        let resends = Resends::default();
+        let sdk = headers(Some("portkey-2.3.4"));
+        let ask = |key: &str, headers: &Headers, body: &[u8], connection: Connection, seconds: i64| {
+            resends.ids(key, headers, body, Some(&connection), at(seconds), FRESH[(seconds % 2) as usize])
+        };
+        let live = Connection::default();
+        assert!(ask("k", &sdk, b"live", live.clone(), 0) != ask("k", &sdk, b"live", live.clone(), 1), "one connection");
+        let other = Connection::default();
+        ask("k", &sdk, b"both", live.clone(), 0);
+        assert_ne!(ask("k", &sdk, b"both", other, 1).unwrap().id(0), FRESH[0], "the first one's connection lives");
+        let gone = Connection::default;
+        let traced = Headers { trace_id: Some("t".to_owned()), ..sdk.clone() };
+        for (key, headers, body, seconds) in
+            [("other", &sdk, "x", 1), ("k", &traced, "x", 1), ("k", &sdk, "y", 1), ("k", &sdk, "x", 11)]
+        {
+            ask("k", &sdk, b"x", gone(), 0);
+            assert_eq!(ask(key, headers, body.as_bytes(), gone(), seconds).unwrap().id(0), FRESH[1]);
+        }
+        assert_eq!(ask("k", &headers(None), b"z", gone(), 0), None);
+        assert_eq!(resends.ids("k", &sdk, b"z", None, at(0), FRESH[0]), None);
+    }
+
+    #[test]
+    fn ids_are_version_7_and_apart() {
+        let ids = Ids(Uuid::parse_str(FRESH[2]).unwrap().as_u128());
+        let made: std::collections::HashSet<String> = (0..1_000).map(|number| ids.id(number)).collect();
+        assert_eq!(made.len(), 1_000);
+        for id in made {
+            let id = Uuid::parse_str(&id).unwrap();
+            assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let resends = Resends::default();
+        let sdk = headers(Some("portkey-2.3.4"));
+        for number in 0..3 * MOST {
+            let _ = resends.ids("k", &sdk, &number.to_le_bytes(), Some(&Connection::default()), at(0), FRESH[0]);
+        }
+        assert!(resends.known.lock().len() <= MOST);
+    }
+}

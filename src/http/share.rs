@@ -1,0 +1,129 @@
+//! Share links: `POST|GET /v1/logs/{id}/share`, `DELETE /v1/shares/{id}`, and `GET /shared/{token}`, which asks for no
+//! key.
+//!
+//! Off unless `share_links` is set: then none is made, and none that was made opens. A link shows what its maker could
+//! read, as of when it is opened: retention, erasures and the maker's workspace hold for it too.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::App;
+use super::body::read_small;
+use super::error::Failure;
+use super::log_objects::{Id, find, shown};
+use crate::catalog::{Access, Document, Scope, Share, ShownShare, share_expiry};
+use crate::error::Error;
+
+type Answer<T> = (StatusCode, [(HeaderName, &'static str); 1], Json<T>);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    expires_in_seconds: Option<i64>,
+    bodies: Option<bool>,
+}
+
+/// A link that was just made: the only place that its URL is told.
+#[derive(Debug, Serialize)]
+pub(crate) struct Fresh {
+    url: String,
+    #[serde(flatten)]
+    shown: ShownShare,
+}
+
+/// `POST /v1/logs/{id}/share`: `expires_in_seconds`, and `bodies` to keep them back.
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Id,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Answer<Fresh>, Failure> {
+    if !app.engine.config().share_links {
+        return Err(
+            Error::denied("share links are off; the operator turns them on with the setting `share_links`").into()
+        );
+    }
+    let text = read_small(body).await?;
+    let wanted: Wanted = match text.trim() {
+        "" => Wanted::default(),
+        text => serde_json::from_str(text).map_err(|cause| {
+            Failure::invalid(format!("the body is not a JSON object with expires_in_seconds, bodies: {cause}"))
+        })?,
+    };
+    let record = find(&app, &access, path, query.as_deref()).await?;
+    let now = app.engine.now();
+    let share = Share {
+        id: app.engine.new_id(),
+        organisation: record.organisation_id.unwrap_or_default(),
+        workspace: access.workspace.clone(),
+        log_id: record.id.unwrap_or_default(),
+        bodies: access.may(Scope::Read) && wanted.bodies.unwrap_or(true),
+        created_by: access.key_id.clone(),
+        created_at: now,
+        expires_at: share_expiry(now, wanted.expires_in_seconds)?,
+        revoked_at: None,
+    };
+    let random = app.engine.random();
+    let add = |document: &mut Document| document.add_share(share.clone(), random);
+    let token = app.engine.catalog().change(add).await?;
+    Ok(answer(StatusCode::CREATED, Fresh { url: format!("/shared/{token}"), shown: share.shown() }))
+}
+
+/// `GET /v1/logs/{id}/share`: the links to a log.
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Id,
+    RawQuery(query): RawQuery,
+) -> Result<Answer<Value>, Failure> {
+    let record = find(&app, &access, path, query.as_deref()).await?;
+    let (state, id) = (app.engine.catalog().state(), record.id.unwrap_or_default());
+    let organisation = record.organisation_id;
+    let access = Access { organisation, ..access };
+    let shares = state.document.shown_shares(&id, &access, app.engine.now());
+    Ok(answer(StatusCode::OK, json!({ "object": "list", "total": shares.len(), "data": shares })))
+}
+
+/// `DELETE /v1/shares/{id}`: revokes a link, also where links are off.
+pub(crate) async fn revoke(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    path: Id,
+) -> Result<Answer<ShownShare>, Failure> {
+    let Path(id) = path.map_err(|_| Failure::invalid("the id in the path is not UTF-8 text"))?;
+    let now = app.engine.now();
+    let revoke = |document: &mut Document| Ok(document.revoke_share(&id, &access, now)?.shown());
+    Ok(answer(StatusCode::OK, app.engine.catalog().change(revoke).await?))
+}
+
+/// `GET /shared/{token}`: the log that a link opens. Whatever is wrong with the link, the answer is the same.
+pub(crate) async fn open(State(app): State<Arc<App>>, path: Id, headers: HeaderMap) -> Result<Response, Failure> {
+    let closed =
+        || Failure::from(Error::not_found("this link opens nothing: it has expired, was revoked, or never was one"));
+    let Ok(Path(token)) = path else { return Err(closed()) };
+    if !app.engine.config().share_links {
+        return Err(closed());
+    }
+    let state = app.engine.catalog().state();
+    let share = state.document.open_share(&token, app.engine.now()).ok_or_else(closed)?;
+    let record = app.engine.reader_as(&share.access()).log(&share.log_id, None).await;
+    let record = record.map_err(|error| match error.kind() {
+        crate::error::ErrorKind::NotFound => closed(),
+        _ => error.into(),
+    })?;
+    shown(&app, &record, &headers)
+}
+
+fn answer<T>(status: StatusCode, value: T) -> Answer<T> {
+    (status, [(CACHE_CONTROL, "no-store")], Json(value))
+}

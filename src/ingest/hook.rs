@@ -1,0 +1,176 @@
+//! What the npm gateway's `default.log` and `default.webhook` post after a call: request, response and the request's headers.
+//!
+//! The hook fires for answered calls only, and says neither when nor how long; so the time is the arrival and the latency is not
+//! known. The headers hold the keys of providers, and ours, in clear: they are masked before anything else is done with them.
+
+use super::fields::{open, tags, text};
+use super::usage::{Members, Usage, get};
+use super::{Context, Headers, is_off, mask};
+use crate::record::json::{
+    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, keep_last, members, too_large, unquote,
+};
+use crate::record::{Message, Record};
+
+const SOURCE: &str = "gateway-hook";
+const SPAN_NAME: &str = "llm";
+
+/// Where providers are, unless the caller names a host of its own.
+const HOSTS: [(&str, &str); 14] = [
+    ("anthropic", "https://api.anthropic.com/v1"),
+    ("cerebras", "https://api.cerebras.ai/v1"),
+    ("cohere", "https://api.cohere.ai/v2"),
+    ("deepinfra", "https://api.deepinfra.com/v1/openai"),
+    ("deepseek", "https://api.deepseek.com"),
+    ("fireworks-ai", "https://api.fireworks.ai/inference/v1"),
+    ("groq", "https://api.groq.com/openai/v1"),
+    ("mistral-ai", "https://api.mistral.ai/v1"),
+    ("moonshot", "https://api.moonshot.cn/v1"),
+    ("openai", "https://api.openai.com/v1"),
+    ("openrouter", "https://openrouter.ai/api/v1"),
+    ("perplexity-ai", "https://api.perplexity.ai"),
+    ("together-ai", "https://api.together.xyz/v1"),
+    ("x-ai", "https://api.x.ai/v1"),
+];
+
+/// Reads one record.
+pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> String) -> Result<Record, FieldError> {
+    let raw = raw.trim();
+    if raw.len() > MAX_RECORD_BYTES {
+        return Err(too_large(MAX_RECORD_BYTES));
+    }
+    let item = members(raw).ok_or_else(|| FieldError::silent("json", "one JSON object"))?;
+    if text(&item, &["eventType"]).is_some_and(|event| event.starts_with("before")) {
+        return Err(FieldError::silent(
+            "eventType",
+            "`afterRequestHook`; a call is recorded when it has been answered",
+        ));
+    }
+    let object = |name: &str| get(&item, &[name]).and_then(members);
+    let (Some(request), Some(response)) = (object("request"), object("response")) else {
+        return Err(FieldError::silent("request", "an object with `json`, beside an object `response`"));
+    };
+    let checks = Checks::of(raw);
+    let sent = get(&request, &["headers"]).map(open);
+    let headers = sent.as_deref().and_then(members).unwrap_or_default();
+    let headers = Headers::read(|name| {
+        let (_, raw) = headers.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        text(&[("".into(), raw)], &[""])
+    });
+
+    let mut record = plain(&item, &request, &headers, context, new_id);
+    let sides = [("request", &request), ("response", &response)];
+    let [asked_text, reply_text] = sides.map(|(name, side)| {
+        let Some(raw) = get(side, &["json"]) else { return Ok(None) };
+        let expected = format!("at most {MAX_DEPTH} levels of nesting");
+        checks.payload(raw).map(Some).ok_or_else(|| FieldError::silent(&format!("{name}.json"), expected))
+    });
+    let (asked_text, reply_text) = (asked_text?, reply_text?);
+    let asked = asked_text.as_deref().and_then(members).unwrap_or_default();
+    let reply = reply_text.as_deref().and_then(members).unwrap_or_default();
+    record.ai_model = text(&asked, &["model"]).or_else(|| text(&reply, &["model", "modelVersion"]));
+    let usage = Usage::of(&reply);
+    (record.req_units, record.res_units, record.total_units) = (usage.request, usage.response, usage.total);
+    record.response_status_code =
+        super::usage::count(&response, &["statusCode"]).and_then(|status| i32::try_from(status).ok()).or(Some(200));
+    record.metadata = get(&item, &["metadata"]).map(|raw| tags(&open(raw))).unwrap_or_default();
+    record.metadata.extend(headers.metadata.as_deref().map(tags).unwrap_or_default());
+    keep_last(&mut record.metadata);
+    if !record.metadata.iter().any(|(key, _)| key == "_user")
+        && let Some(user) = text(&asked, &["user"])
+    {
+        record.metadata.push(("_user".to_owned(), super::fields::cut(&user)));
+    }
+    derive(&mut record);
+    context.policy.price(&mut record, &usage.parts);
+    record.request = Message { body: asked_text, headers: sent.as_deref().and_then(mask::headers) };
+    record.response = Message { body: reply_text, headers: None };
+    Ok(record)
+}
+
+/// What the item and the headers of the request say outside of the bodies.
+fn plain(
+    item: &Members<'_>,
+    request: &Members<'_>,
+    headers: &Headers,
+    context: &Context,
+    new_id: &mut dyn FnMut() -> String,
+) -> Record {
+    let provider = text(item, &["provider"]).or_else(|| headers.provider.clone());
+    let config = headers.config.as_deref().map(Config::read).unwrap_or_default();
+    let id = new_id();
+    let trace = headers.trace_id.clone().or_else(|| context.headers.trace_id.clone());
+    let host = text_header(request, "x-portkey-custom-host").or(config.host);
+    let untracked = headers.debug.as_deref().is_some_and(is_off);
+    Record {
+        request_url: url(host.as_deref(), provider.as_deref(), text(item, &["requestType"]).as_deref()),
+        ai_org: provider,
+        request_method: Some("POST".to_owned()),
+        cache_status: Some("DISABLED".to_owned()),
+        stream_mode: super::fields::flag(request, &["isStreamingRequest"]),
+        retry_success_count: Some(0),
+        mode: Some(config.mode),
+        config: config.slug,
+        virtual_key: headers.virtual_key.clone(),
+        runtime: headers.runtime.clone(),
+        runtime_version: headers.runtime_version.clone(),
+        sdk_version: headers.sdk_version.clone(),
+        trace_id: trace,
+        span_id: headers.span_id.clone().or_else(|| Some(id.clone())),
+        parent_span_id: headers.parent_span_id.clone(),
+        span_name: headers.span_name.clone().or_else(|| Some(SPAN_NAME.to_owned())),
+        source: Some(SOURCE.to_owned()),
+        do_not_track: untracked.then_some(true),
+        id: Some(id),
+        ..Record::default()
+    }
+}
+
+fn text_header(request: &Members<'_>, name: &str) -> Option<String> {
+    let headers = get(request, &["headers"]).and_then(members)?;
+    let (_, raw) = headers.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name))?;
+    raw.starts_with('"').then(|| unquote(raw).into_owned()).filter(|text| !text.is_empty())
+}
+
+/// What a gateway config says about the way of a call.
+struct Config {
+    mode: String,
+    /// The name of a stored config.
+    slug: Option<String>,
+    /// The host of all its calls, if it names one.
+    host: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { mode: "SINGLE".to_owned(), slug: None, host: None }
+    }
+}
+
+impl Config {
+    fn read(raw: &str) -> Self {
+        if !raw.trim_start().starts_with(['{', '[']) {
+            return Self { slug: Some(raw.to_owned()), ..Self::default() };
+        }
+        let config = members(raw).unwrap_or_default();
+        let strategy = get(&config, &["strategy"]).and_then(members).unwrap_or_default();
+        let mode = text(&strategy, &["mode"]).map_or_else(|| "SINGLE".to_owned(), |mode| mode.to_ascii_uppercase());
+        Self { mode, slug: None, host: text(&config, &["custom_host", "customHost"]) }
+    }
+}
+
+/// The URL that the gateway called, as far as it follows from what the hook is told.
+fn url(host: Option<&str>, provider: Option<&str>, kind: Option<&str>) -> Option<String> {
+    let provider = provider.unwrap_or_default();
+    let known = || HOSTS.iter().find(|(name, _)| *name == provider).map(|(_, host)| *host);
+    let host = host.or_else(known)?.trim_end_matches('/');
+    let path = match (kind?, provider) {
+        ("chatComplete", "cohere") => "/chat",
+        ("chatComplete", "anthropic") | ("messages", _) => "/messages",
+        ("chatComplete", _) => "/chat/completions",
+        ("complete", "anthropic") => "/complete",
+        ("complete", _) => "/completions",
+        ("embed", _) => "/embeddings",
+        _ => return None,
+    };
+    Some(format!("{host}{path}"))
+}

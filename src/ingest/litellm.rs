@@ -1,0 +1,243 @@
+//! LiteLLM's generic API callback: its `StandardLoggingPayload`, one object a call, however they are batched; and the older payload
+//! (`generic_api_use_v1`), in which every value is a text.
+//!
+//! Dollars become cents by moving the decimal point in their text, seconds become milliseconds. Like Portkey's, this shape is
+//! lenient: a side value that makes no sense is null, and unknown keys are passed over. The id is LiteLLM's own, so that a
+//! batch sent again is stored once.
+
+use std::borrow::Cow;
+
+use super::fields::{cut, flag, id, number, open, tags, text, time};
+use super::mask;
+use super::usage::{Members, Usage, count, get};
+use super::{Context, is_off};
+use crate::record::json::{
+    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, embeddable, keep_last, members, too_large, write_string,
+};
+use crate::record::{Message, Record};
+
+const SOURCE: &str = "litellm";
+/// The status of a failure that carries none.
+const FAILED: i32 = 500;
+/// Keys of which one is in every payload, old or new.
+const MARKS: [&str; 6] = ["call_type", "messages", "response", "model", "startTime", "status"];
+
+/// Reads one record.
+pub(super) fn read(raw: &str, context: &Context) -> Result<Record, FieldError> {
+    let raw = raw.trim();
+    if raw.len() > MAX_RECORD_BYTES {
+        return Err(too_large(MAX_RECORD_BYTES));
+    }
+    let item = members(raw).ok_or_else(|| FieldError::silent("json", "one JSON object"))?;
+    if get(&item, &MARKS).is_none() {
+        return Err(FieldError::silent(
+            "call_type",
+            "a call as LiteLLM logs it, with `model`, `messages` and `response`",
+        ));
+    }
+    let checks = Checks::of(raw);
+    let inner = |name: &str| get(&item, &[name]).map(open);
+    let (meta_text, hidden_text) = (inner("metadata"), inner("hidden_params"));
+    let meta = meta_text.as_deref().and_then(members).unwrap_or_default();
+    let hidden = hidden_text.as_deref().and_then(members).unwrap_or_default();
+
+    let mut record = plain(&item, &meta, context);
+    times(&mut record, &item);
+    outcome(&mut record, &item);
+    let reply_text = inner("response");
+    let reply = reply_text.as_deref().and_then(members).unwrap_or_default();
+    let usage = usage(&item, &meta, &hidden, &reply);
+    record.req_units = usage.request;
+    record.res_units = usage.response;
+    record.total_units = usage.total;
+    // Where LiteLLM could not tell the cost it says 0, and why.
+    let told = get(&item, &["response_cost_failure_debug_info", "response_cost_failure_debug_information"]).is_none();
+    record.cost = get(&item, &["response_cost", "cost"]).filter(|_| told).and_then(cents);
+    if record.cost.is_some() {
+        record.cost_currency = Some("USD".to_owned());
+    }
+    record.metadata = labels(&item, &meta, checks);
+    derive(&mut record);
+    if asks_not_to_track(&meta) {
+        record.do_not_track = Some(true);
+    }
+    record.request = Message { body: request(&item, checks)?, headers: None };
+    record.response = Message { body: response(&item, checks)?, headers: None };
+    context.policy.price(&mut record, &usage.parts);
+    Ok(record)
+}
+
+/// What is copied as it is.
+fn plain(item: &Members<'_>, meta: &Members<'_>, context: &Context) -> Record {
+    let prompt = get(meta, &["prompt_management_metadata"]).and_then(members).unwrap_or_default();
+    let hit = flag(item, &["cache_hit"]);
+    let cache_status = match hit {
+        Some(true) => "HIT",
+        Some(false) => "MISS",
+        None => "DISABLED",
+    };
+    Record {
+        id: id(item, &["id"]),
+        ai_org: text(item, &["custom_llm_provider"]),
+        ai_model: text(item, &["model"]),
+        request_url: text(item, &["api_base"]),
+        request_method: Some("POST".to_owned()),
+        cache_status: Some(cache_status.to_owned()),
+        stream_mode: flag(item, &["stream"]),
+        retry_success_count: Some(0),
+        mode: Some("SINGLE".to_owned()),
+        virtual_key: text(meta, &["user_api_key_alias"]).or_else(|| text(meta, &["user_api_key_hash"])),
+        config: text(item, &["model_group"]),
+        prompt_slug: text(&prompt, &["prompt_id"]),
+        runtime: Some("litellm".to_owned()),
+        sdk_version: context.headers.sdk_version.clone(),
+        trace_id: id(item, &["trace_id"]),
+        source: Some(SOURCE.to_owned()),
+        ..Record::default()
+    }
+}
+
+/// Seconds to milliseconds. Of a stream `response_time` is the time to the first token.
+fn times(record: &mut Record, item: &Members<'_>) {
+    let start = time(item, &["startTime"]);
+    let between = |name: &str| {
+        let micros = (time(item, &[name])? - start?).num_microseconds()?;
+        // Half a millisecond counts as one, as for times that come in seconds.
+        (micros >= 0).then_some((micros + 500) / 1_000)
+    };
+    record.created_at = start;
+    let stated = number(item, &["response_time"]).filter(|seconds| (0.0..1e9).contains(seconds));
+    let stated = stated.map(|seconds| (seconds * 1e3).round() as i64);
+    if record.stream_mode == Some(true) {
+        record.response_time = stated.or_else(|| between("completionStartTime"));
+        record.time_to_last_token = between("endTime");
+    } else {
+        record.response_time = stated.or_else(|| between("endTime"));
+    }
+}
+
+fn outcome(record: &mut Record, item: &Members<'_>) {
+    let error = get(item, &["error_information"]).and_then(members).unwrap_or_default();
+    let failed = match text(item, &["status"]).as_deref() {
+        Some(status) => !status.eq_ignore_ascii_case("success"),
+        // The older payload has none, and is sent for successes.
+        None => false,
+    };
+    let code = count(&error, &["error_code"]).and_then(|code| i32::try_from(code).ok());
+    let code = code.filter(|code| (100..600).contains(code));
+    record.response_status_code = Some(if failed { code.unwrap_or(FAILED) } else { 200 });
+    record.is_success = Some(i32::from(!failed));
+}
+
+/// Tokens as LiteLLM counted them; which of them were cached, as the provider said.
+fn usage(item: &Members<'_>, meta: &Members<'_>, hidden: &Members<'_>, reply: &Members<'_>) -> Usage {
+    let object = |of: &Members<'_>| Some(Usage::plain(&get(of, &["usage_object"]).and_then(members)?));
+    let details = object(meta).or_else(|| object(hidden)).unwrap_or_else(|| Usage::of(reply));
+    let old = get(item, &["usage"]).map(open);
+    let old = |name: &str| repr_number(old.as_deref()?, name);
+    Usage {
+        request: count(item, &["prompt_tokens"]).or_else(|| old("prompt_tokens")),
+        response: count(item, &["completion_tokens"]).or_else(|| old("completion_tokens")),
+        total: count(item, &["total_tokens"]).or_else(|| old("total_tokens")),
+        parts: details.parts,
+    }
+}
+
+/// The number that follows a name in the text of a Python object: `Usage(prompt_tokens=9, …)` or `{'prompt_tokens': 9}`.
+fn repr_number(text: &str, name: &str) -> Option<i64> {
+    text.match_indices(name).find_map(|(at, _)| {
+        let rest = text[at + name.len()..].trim_start_matches(['\'', '"']);
+        let rest = rest.strip_prefix(['=', ':'])?.trim_start();
+        let end = rest.find(|next: char| !next.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    })
+}
+
+/// Dollars to cents, exact to the last digit: the exponent grows by two.
+fn cents(raw: &str) -> Option<f64> {
+    let text = open(raw);
+    let text = text.trim_matches('"').trim();
+    let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+'));
+    let exponent = exponent.parse::<i32>().ok()?.checked_add(2)?;
+    format!("{digits}e{exponent}").parse::<f64>().ok().filter(|cents| plain && cents.is_finite())
+}
+
+/// The caller's own labels: those of the request, those for the spend log, the tags, and who the user is.
+fn labels(item: &Members<'_>, meta: &Members<'_>, checks: Checks) -> Vec<(String, String)> {
+    let object = |name: &str| get(meta, &[name]).map(|raw| tags(&open(raw))).unwrap_or_default();
+    let mut labels = object("spend_logs_metadata");
+    labels.extend(object("requester_metadata"));
+    keep_last(&mut labels);
+    let known = |labels: &[(String, String)], name: &str| labels.iter().any(|(key, _)| key == name);
+    if let Some(list) = get(item, &["request_tags"]).filter(|raw| raw.starts_with('[') && *raw != "[]")
+        && !known(&labels, "request_tags")
+    {
+        labels.push(("request_tags".to_owned(), cut(&checks.payload(list).unwrap_or_default())));
+    }
+    let user = text(item, &["end_user", "user"]).or_else(|| text(meta, &["user_api_key_end_user_id"]));
+    if let Some(user) = user.filter(|user| user != "None" && !known(&labels, "_user")) {
+        labels.push(("_user".to_owned(), cut(&user)));
+    }
+    labels
+}
+
+/// LiteLLM hands on the caller's headers.
+fn asks_not_to_track(meta: &Members<'_>) -> bool {
+    ["requester_custom_headers", "requester_metadata"].iter().any(|place| {
+        let headers = get(meta, &[place]).and_then(members).unwrap_or_default();
+        headers.iter().any(|(name, raw)| name.eq_ignore_ascii_case("x-portkey-debug") && is_off(raw.trim_matches('"')))
+    })
+}
+
+/// The request as the provider's API has it: model, messages under the name that the call gives them, parameters.
+fn request(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldError> {
+    let call = text(item, &["call_type"]).unwrap_or_default();
+    let name = match &*call {
+        call if call.contains("embedding") || call.contains("responses") || call.contains("moderation") => "input",
+        call if call.contains("text_completion") => "prompt",
+        _ => "messages",
+    };
+    let model = get(item, &["model"]);
+    let messages = get(item, &["messages"]);
+    let parameters = get(item, &["model_parameters", "modelParameters"]).map(open);
+    let parameters = parameters.as_deref().map(mask::parameters);
+    let further = parameters.as_deref().and_then(members).unwrap_or_default();
+    if messages.is_none() && further.is_empty() {
+        return Ok(None);
+    }
+    let mut out = Vec::new();
+    let own = [("model", model), (name, messages)];
+    let own = own.into_iter().filter_map(|(name, raw)| Some((Cow::Borrowed(name), raw?)));
+    for (name, raw) in own.chain(further.into_iter().filter(|(key, _)| key != "model" && key != name)) {
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        write_string(&mut out, &name);
+        out.push(b':');
+        // The object around it is a level of its own.
+        let raw = checks.payload(raw).ok_or_else(|| too_deep("messages"))?;
+        out.extend_from_slice(raw.as_bytes());
+    }
+    out.push(b'}');
+    let body = String::from_utf8(out).map_err(|_| too_deep("messages"))?;
+    match Checks::of(&body).payload(&body) {
+        Some(body) => Ok(Some(body)),
+        None => Err(too_deep("messages")),
+    }
+}
+
+/// The response; of a failure what LiteLLM says about it.
+fn response(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldError> {
+    let failed = text(item, &["status"]).is_some_and(|status| !status.eq_ignore_ascii_case("success"));
+    let error = || get(item, &["error_information"]).or_else(|| get(item, &["error_str"]));
+    let reply = || get(item, &["response"]).filter(|raw| !matches!(*raw, "{}" | "\"\""));
+    let raw = if failed { error().or_else(reply) } else { reply() };
+    let Some(raw) = raw else { return Ok(None) };
+    match open(raw) {
+        Cow::Borrowed(raw) => checks.payload(raw).map(Some).ok_or_else(|| too_deep("response")),
+        Cow::Owned(text) => Ok(Some(embeddable(&text).into_owned())),
+    }
+}
+
+fn too_deep(field: &str) -> FieldError {
+    FieldError::silent(field, format!("at most {MAX_DEPTH} levels of nesting"))
+}

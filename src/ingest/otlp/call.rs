@@ -1,0 +1,399 @@
+//! A span to a record, if it is a call to a model.
+//!
+//! Only calls become records: a span of an agent, a chain or a tool counts the tokens of the calls within it again.
+//! Names of attributes are OpenTelemetry's for generative AI, new and deprecated, those of OpenLLMetry (`llm.*`,
+//! `traceloop.*`), and those of OpenInference. What is no column and no content is metadata, cut as Portkey cuts it.
+
+use chrono::DateTime;
+
+use super::any::{Any, Attributes, find};
+use super::content::{self, Content, Object};
+use super::export::{Origin, Span};
+use crate::ingest::fields::cut;
+use crate::ingest::price::Parts;
+use crate::ingest::{Context, mask};
+use crate::record::json::{Checks, FieldError, MAX_DEPTH, derive, keep_last, members, unquote};
+use crate::record::{Message, Record};
+
+/// What Portkey calls the source of spans.
+const SOURCE: &str = "proxy-log";
+const LOG_TYPE: (&str, &str) = ("_logType", "opentelemetry");
+
+const OPERATION: &str = "gen_ai.operation.name";
+const CALLS: [&str; 7] =
+    ["chat", "text_completion", "generate_content", "embeddings", "completion", "embedding", "rerank"];
+const NOT_CALLS: [&str; 6] = ["create_agent", "invoke_agent", "execute_tool", "invoke_workflow", "retrieval", "plan"];
+const EMBEDDINGS: [&str; 2] = ["embeddings", "embedding"];
+const OPENINFERENCE_KIND: &str = "openinference.span.kind";
+const TRACELOOP_KIND: &str = "traceloop.span.kind";
+
+const ANSWERED: [&str; 2] = ["gen_ai.response.model", "llm.response.model"];
+const ASKED: [&str; 4] = ["gen_ai.request.model", "llm.request.model", "llm.model_name", "embedding.model_name"];
+const PROVIDER: [&str; 4] = ["gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system"];
+const REQUEST_TOKENS: [&str; 4] =
+    ["gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt"];
+const RESPONSE_TOKENS: [&str; 4] = [
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.completion_tokens",
+    "llm.usage.completion_tokens",
+    "llm.token_count.completion",
+];
+const TOTAL_TOKENS: [&str; 3] = ["gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total"];
+/// In dollars.
+const CACHE_READ_TOKENS: [&str; 2] = ["gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens"];
+const CACHE_WRITE_TOKENS: [&str; 2] =
+    ["gen_ai.usage.cache_creation.input_tokens", "gen_ai.usage.cache_creation_input_tokens"];
+const REASONING_TOKENS: [&str; 1] = ["gen_ai.usage.reasoning.output_tokens"];
+const COST: [&str; 2] = ["gen_ai.usage.cost", "llm.cost.total"];
+const STREAM: [&str; 3] = ["gen_ai.request.stream", "gen_ai.request.is_stream", "llm.is_streaming"];
+/// In seconds.
+const FIRST_CHUNK: [&str; 2] = ["gen_ai.response.time_to_first_chunk", "gen_ai.server.time_to_first_token"];
+const STATUS: [&str; 2] = ["http.response.status_code", "http.status_code"];
+const URL: [&str; 3] = ["url.full", "http.url", "gen_ai.openai.api_base"];
+const METHOD: [&str; 2] = ["http.request.method", "http.method"];
+const USER: [&str; 5] = ["user.id", "enduser.id", "llm.user", "gen_ai.request.user", "portkey.user.id"];
+const PROMPT_SLUG: [&str; 2] = ["gen_ai.prompt.name", "traceloop.prompt.key"];
+const REQUEST_HEADER: &str = "http.request.header.";
+const RESPONSE_HEADER: &str = "http.response.header.";
+/// Of the resource; command lines hold keys.
+const NOT_KEPT: [&str; 3] = ["process.command", "process.command_args", "process.command_line"];
+const RUNTIME: [&str; 4] =
+    ["telemetry.sdk.language", "process.runtime.version", "telemetry.sdk.name", "telemetry.sdk.version"];
+
+/// Parameters of a request: the attribute, and its name in the body.
+const PARAMETERS: [(&str, &str); 14] = [
+    ("gen_ai.request.max_tokens", "max_tokens"),
+    ("gen_ai.request.temperature", "temperature"),
+    ("gen_ai.request.top_p", "top_p"),
+    ("gen_ai.request.top_k", "top_k"),
+    ("gen_ai.request.stop_sequences", "stop"),
+    ("gen_ai.request.frequency_penalty", "frequency_penalty"),
+    ("gen_ai.request.presence_penalty", "presence_penalty"),
+    ("gen_ai.request.seed", "seed"),
+    ("gen_ai.request.choice.count", "n"),
+    ("gen_ai.request.encoding_formats", "encoding_format"),
+    ("gen_ai.tool.definitions", "tools"),
+    ("llm.request.functions", "tools"),
+    ("llm.temperature", "temperature"),
+    ("llm.top_p", "top_p"),
+];
+const INVOCATION: &str = "llm.invocation_parameters";
+const RESPONSE_ID: &str = "gen_ai.response.id";
+const FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
+
+/// Whether the span is a call to a model.
+pub(super) fn is_call(span: &Span) -> bool {
+    let attributes = &span.attributes;
+    let named = |name| find(attributes, &[name]).and_then(Any::text);
+    let operation = named(OPERATION).or_else(|| named("llm.request.type"));
+    match operation.as_deref() {
+        Some(operation) if NOT_CALLS.contains(&operation) => return false,
+        Some(operation) if CALLS.contains(&operation) => return true,
+        _ => {}
+    }
+    if let Some(kind) = named(OPENINFERENCE_KIND) {
+        return ["LLM", "EMBEDDING", "RERANKER"].contains(&kind.to_ascii_uppercase().as_str());
+    }
+    let names = |names: &[&str]| find(attributes, names).is_some();
+    named(TRACELOOP_KIND).is_none()
+        && (names(&ANSWERED) || names(&ASKED))
+        && (names(&PROVIDER) || names(&REQUEST_TOKENS))
+}
+
+/// The record of a call; `told` gives what events outside of the span said of it.
+pub(super) fn record(
+    span: Span,
+    origin: &Origin,
+    context: &Context,
+    told: &mut dyn FnMut(&str, &str) -> Option<Content>,
+) -> Result<Record, FieldError> {
+    for (name, id, digits) in [("traceId", &span.trace_id, 32), ("spanId", &span.span_id, 16)] {
+        if id.is_empty() {
+            return Err(FieldError::silent(name, format!("{digits} hexadecimal digits that are not all 0")));
+        }
+    }
+    let mut content = Content::of_span(&span.attributes, &span.events);
+    if !content.is_whole()
+        && let Some(told) = told(&span.trace_id, &span.span_id)
+    {
+        content.fill(told);
+    }
+    let of = &span.attributes;
+    let headers = &context.headers;
+    let mut record = Record {
+        id: Some(format!("{}-{}", span.trace_id, span.span_id)),
+        created_at: i64::try_from(span.start_nanos).ok().filter(|nanos| *nanos > 0).map(DateTime::from_timestamp_nanos),
+        ai_org: text(of, &PROVIDER).or_else(|| headers.provider.clone()),
+        ai_model: text(of, &ANSWERED).or_else(|| text(of, &ASKED)),
+        req_units: count(of, &REQUEST_TOKENS),
+        res_units: count(of, &RESPONSE_TOKENS),
+        total_units: count(of, &TOTAL_TOKENS),
+        request_url: url(of),
+        request_method: text(of, &METHOD).map(|method| method.to_ascii_uppercase()).or_else(|| Some("POST".to_owned())),
+        cache_status: Some("DISABLED".to_owned()),
+        retry_success_count: Some(0),
+        mode: Some("SINGLE".to_owned()),
+        virtual_key: headers.virtual_key.clone(),
+        config: headers.config.clone().filter(|config| !config.trim_start().starts_with(['{', '['])),
+        prompt_slug: text(of, &PROMPT_SLUG),
+        runtime: text(&origin.resource, &RUNTIME[..1]).or_else(|| headers.runtime.clone()),
+        runtime_version: text(&origin.resource, &RUNTIME[1..2]).or_else(|| headers.runtime_version.clone()),
+        sdk_version: sdk(&origin.resource).or_else(|| headers.sdk_version.clone()),
+        source: Some(SOURCE.to_owned()),
+        request: Message { body: None, headers: headers_of(of, REQUEST_HEADER) },
+        response: Message { body: None, headers: headers_of(of, RESPONSE_HEADER) },
+        ..Record::default()
+    };
+    let is_embedding = text(of, &[OPERATION, "llm.request.type"]).is_some_and(|of| EMBEDDINGS.contains(&of.as_str()));
+    if is_embedding && record.res_units.is_none() {
+        record.total_units = record.total_units.or(record.req_units);
+    }
+    if let Some(dollars) = find(of, &COST).and_then(Any::float) {
+        record.cost = Some(dollars * 100.0);
+        record.cost_currency = Some("USD".to_owned());
+    }
+    times(&mut record, &span);
+    outcome(&mut record, &span);
+    metadata(&mut record, &span, origin, context);
+    derive(&mut record);
+    record.request.body = Some(payload("request.body", &content.request(!is_embedding, parameters(of)))?);
+    let reply = content.response(reply(&span, &record));
+    record.response.body = (reply != "{}").then(|| payload("response.body", &reply)).transpose()?;
+    record.trace_id = Some(span.trace_id);
+    record.span_id = Some(span.span_id);
+    record.parent_span_id = Some(span.parent_span_id).filter(|id| !id.is_empty());
+    record.span_name = Some(span.name).filter(|name| !name.is_empty());
+    let tokens = |names: &[&str]| count(of, names).unwrap_or(0);
+    let parts = Parts {
+        cache_read: tokens(&CACHE_READ_TOKENS),
+        cache_write: tokens(&CACHE_WRITE_TOKENS),
+        reasoning: tokens(&REASONING_TOKENS),
+    };
+    context.policy.price(&mut record, &parts);
+    Ok(record)
+}
+
+fn text(attributes: &Attributes, names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| find(attributes, &[name])?.text())
+}
+
+fn count(attributes: &Attributes, names: &[&str]) -> Option<i64> {
+    names.iter().find_map(|name| find(attributes, &[name])?.count())
+}
+
+/// The time to the answer; of a stream to its first chunk, if that is known, and to its end.
+fn times(record: &mut Record, span: &Span) {
+    let of = &span.attributes;
+    let took = span.end_nanos.checked_sub(span.start_nanos).filter(|_| span.start_nanos > 0);
+    let took = took.and_then(|nanos| i64::try_from(nanos.saturating_add(500_000) / 1_000_000).ok());
+    let first = find(of, &FIRST_CHUNK).and_then(Any::float).map(|seconds| (seconds * 1000.0).round() as i64);
+    record.stream_mode = find(of, &STREAM).and_then(Any::flag).or(first.map(|_| true));
+    record.response_time = first.or(took);
+    record.time_to_last_token = took.filter(|_| record.stream_mode == Some(true));
+}
+
+/// The status: the provider's if it is stated, else what the class of the error stands for, else 200 or 500.
+fn outcome(record: &mut Record, span: &Span) {
+    let error = text(&span.attributes, &["error.type"]);
+    let stated = count(&span.attributes, &STATUS).and_then(|status| i32::try_from(status).ok());
+    let failed = span.failed || error.is_some();
+    let status = stated.or_else(|| error.as_deref().and_then(status_of));
+    record.response_status_code = status.or(Some(if failed { 500 } else { 200 }));
+    if failed {
+        record.is_success = Some(0);
+    }
+}
+
+/// The status that an error is named after: a number, or a class of OpenAI's, Anthropic's and Portkey's SDKs.
+fn status_of(error: &str) -> Option<i32> {
+    let class = error.rsplit(['.', ':']).next().unwrap_or(error);
+    let status = match class {
+        "BadRequestError" => 400,
+        "AuthenticationError" => 401,
+        "PermissionDeniedError" => 403,
+        "NotFoundError" => 404,
+        "ConflictError" => 409,
+        "UnprocessableEntityError" => 422,
+        "RateLimitError" => 429,
+        _ => error.parse().ok().filter(|status| (100..600).contains(status))?,
+    };
+    Some(status)
+}
+
+/// The URL, or the server's address with its port.
+fn url(of: &Attributes) -> Option<String> {
+    if let Some(url) = text(of, &URL) {
+        return Some(url);
+    }
+    let address = text(of, &["server.address"])?;
+    if address.contains("://") {
+        return Some(address);
+    }
+    Some(match (text(of, &["url.scheme"]), count(of, &["server.port"])) {
+        (Some(scheme), None) => format!("{scheme}://{address}"),
+        (Some(scheme), Some(port)) => format!("{scheme}://{address}:{port}"),
+        (None, None) => address,
+        (None, Some(443)) => format!("https://{address}"),
+        (None, Some(80)) => format!("http://{address}"),
+        (None, Some(port)) => format!("{address}:{port}"),
+    })
+}
+
+fn sdk(resource: &Attributes) -> Option<String> {
+    let name = text(resource, &["telemetry.sdk.name"])?;
+    Some(text(resource, &["telemetry.sdk.version"]).map_or(name.clone(), |version| format!("{name}-{version}")))
+}
+
+/// Captured headers as JSON, with their secrets masked.
+fn headers_of(of: &Attributes, prefix: &str) -> Option<String> {
+    let mut headers = Object::new();
+    for (key, value) in of {
+        if let Some(name) = key.strip_prefix(prefix) {
+            // A header that came once is a list of one.
+            let one = match value {
+                Any::List(values) if values.len() == 1 => &values[0],
+                other => other,
+            };
+            let mut raw = Vec::new();
+            one.write(&mut raw);
+            headers.add_raw(name, &String::from_utf8_lossy(&raw));
+        }
+    }
+    if headers.is_empty() { None } else { mask::headers(&headers.end()) }
+}
+
+/// What the span states of the request beside its messages.
+fn parameters(of: &Attributes) -> Object {
+    let mut body = Object::new();
+    if let Some(model) = text(of, &ASKED).or_else(|| text(of, &ANSWERED)) {
+        body.add_text("model", &model);
+    }
+    let mut named = Vec::new();
+    for (attribute, name) in PARAMETERS {
+        if let Some(value) = find(of, &[attribute])
+            && !named.contains(&name)
+        {
+            named.push(name);
+            body.add_raw(name, &value.json());
+        }
+    }
+    if let Some(flag) = find(of, &STREAM).and_then(Any::flag) {
+        body.add_raw("stream", if flag { "true" } else { "false" });
+    }
+    let invocation = find(of, &[INVOCATION]).map(Any::json).unwrap_or_default();
+    for (name, raw) in members(&invocation).unwrap_or_default() {
+        if name != "model" && name != "messages" && !named.contains(&&*name) {
+            body.add_raw(&name, raw);
+        }
+    }
+    body
+}
+
+/// What the span states of the response beside its choices; of a failed one the error.
+fn reply(span: &Span, record: &Record) -> Object {
+    let of = &span.attributes;
+    let mut body = Object::new();
+    if let Some(id) = text(of, &[RESPONSE_ID]) {
+        body.add_text("id", &id);
+    }
+    if let Some(model) = text(of, &ANSWERED) {
+        body.add_text("model", &model);
+    }
+    let usage = [
+        ("prompt_tokens", record.req_units),
+        ("completion_tokens", record.res_units),
+        ("total_tokens", record.total_units),
+    ];
+    let mut stated = Object::new();
+    for (name, tokens) in usage {
+        if let Some(tokens) = tokens {
+            stated.add_raw(name, &tokens.to_string());
+        }
+    }
+    if !stated.is_empty() {
+        body.add_raw("usage", &stated.end());
+    }
+    let exception = span.events.iter().rfind(|event| event.name == "exception").map(|event| &event.attributes);
+    let thrown = |name| exception.and_then(|exception| text(exception, &[name]));
+    if record.is_success == Some(0) {
+        let mut error = Object::new();
+        let message = Some(span.message.clone()).filter(|message| !message.is_empty());
+        if let Some(message) = message.or_else(|| thrown("exception.message")) {
+            error.add_text("message", &message);
+        }
+        if let Some(class) = text(of, &["error.type"]).or_else(|| thrown("exception.type")) {
+            error.add_text("type", &class);
+        }
+        if !error.is_empty() {
+            body.add_raw("error", &error.end());
+        }
+    }
+    body
+}
+
+/// A body as it is stored: on one line, not nested too deeply.
+fn payload(field: &'static str, text: &str) -> Result<String, FieldError> {
+    let payload = Checks::of(text).payload(text);
+    payload.ok_or_else(|| FieldError::silent(field, format!("at most {MAX_DEPTH} levels of nesting")))
+}
+
+/// What was read into columns and bodies.
+fn is_read(key: &str) -> bool {
+    let lists: [&[&str]; 15] = [
+        &ANSWERED,
+        &ASKED,
+        &PROVIDER,
+        &REQUEST_TOKENS,
+        &RESPONSE_TOKENS,
+        &TOTAL_TOKENS,
+        &COST,
+        &STREAM,
+        &FIRST_CHUNK,
+        &STATUS,
+        &URL,
+        &METHOD,
+        &USER,
+        &PROMPT_SLUG,
+        &content::NAMES,
+    ];
+    let prefixes = content::PREFIXES.iter().chain(&[REQUEST_HEADER, RESPONSE_HEADER]);
+    lists.iter().any(|list| list.contains(&key))
+        || PARAMETERS.iter().any(|(name, _)| *name == key)
+        || [INVOCATION, RESPONSE_ID, FINISH_REASONS, "server.address", "server.port", "url.scheme"].contains(&key)
+        || (!content::NOT_MESSAGES.contains(&key) && { prefixes }.any(|prefix| key.starts_with(prefix)))
+}
+
+/// The resource, the span's other attributes and the caller's headers, of which the later win; and who the user is.
+fn metadata(record: &mut Record, span: &Span, origin: &Origin, context: &Context) {
+    let mut tags = vec![(LOG_TYPE.0.to_owned(), LOG_TYPE.1.to_owned())];
+    if !origin.scope.is_empty() {
+        tags.push(("otel.scope.name".to_owned(), cut(&origin.scope)));
+    }
+    let resource = origin.resource.iter().filter(|(key, _)| !RUNTIME.contains(&key.as_str()));
+    let resource = resource.filter(|(key, _)| !NOT_KEPT.contains(&key.as_str()));
+    let attributes = span.attributes.iter().filter(|(key, _)| !is_read(key));
+    tags.extend(resource.chain(attributes).filter_map(|(key, value)| tag(key, value)));
+    let user = text(&span.attributes, &USER).or_else(|| text(&origin.resource, &USER));
+    if let Some(user) = user {
+        tags.push(("_user".to_owned(), cut(&user)));
+    }
+    let overlay = context.headers.metadata.as_deref().map(crate::ingest::fields::tags).unwrap_or_default();
+    tags.extend(overlay);
+    keep_last(&mut tags);
+    record.metadata = tags;
+}
+
+/// An attribute as metadata: lists as JSON; a text under a name that secrets have is masked as a header is.
+fn tag(key: &str, value: &Any) -> Option<(String, String)> {
+    let text = match value {
+        Any::Null => return None,
+        Any::Text(text) => {
+            let masked = mask::headers(&Object::new().text(key, text).end());
+            let masked =
+                masked.as_deref().and_then(members).and_then(|members| Some(unquote(members.first()?.1).into_owned()));
+            masked.unwrap_or_default()
+        }
+        other => other.text().unwrap_or_else(|| other.json()),
+    };
+    (!key.is_empty()).then(|| (cut(key), cut(&text)))
+}

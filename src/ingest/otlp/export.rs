@@ -1,0 +1,410 @@
+//! An export request to its spans or log records, one after the other, out of either encoding; and the answer to one.
+//!
+//! First the whole request is checked to be one, so that a broken one is refused before any of it is taken. Then no
+//! more than one span is held at a time.
+
+use std::borrow::Cow;
+
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::any::{self, Any, Attributes, Budget};
+use super::wire::{self, Value};
+use super::{Encoding, Signal};
+use crate::ingest::usage::get;
+use crate::record::json::{FieldError, Read, members, unquote, write_string};
+
+/// What spans and log records come from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origin {
+    pub(super) resource: Attributes,
+    /// The name of the instrumentation library.
+    pub(super) scope: String,
+}
+
+/// A span or log record as it stands in the request.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Leaf<'a> {
+    Wire(&'a [u8]),
+    Json(&'a str),
+}
+
+type Found<'f> = dyn FnMut(&Origin, Leaf<'_>) + 'f;
+
+/// Gives every span, log record or metric of a request, which is none if its outer levels are not as OTLP has them.
+pub(super) fn walk(
+    encoding: Encoding,
+    signal: Signal,
+    bytes: &[u8],
+    found: &mut dyn FnMut(&Origin, Leaf<'_>),
+) -> Result<(), FieldError> {
+    match encoding {
+        Encoding::Protobuf => {
+            walk_wire(bytes, &mut |_, _| {})?;
+            walk_wire(bytes, found)
+        }
+        Encoding::Json => {
+            let text = str::from_utf8(bytes).map_err(|_| FieldError::silent("json", "UTF-8 text"))?;
+            if text.trim().is_empty() {
+                return Ok(());
+            }
+            walk_json(text, signal, &mut |_, _| {})?;
+            walk_json(text, signal, found)
+        }
+    }
+}
+
+fn walk_wire(bytes: &[u8], found: &mut Found<'_>) -> Result<(), FieldError> {
+    for group in wire::messages(bytes, 1) {
+        let group = group?;
+        let mut origin = Origin::default();
+        for resource in wire::messages(group, 1) {
+            origin.resource.extend(attributes_of_wire(resource?, 1)?);
+        }
+        for scoped in wire::messages(group, 2) {
+            let scoped = scoped?;
+            origin.scope.clear();
+            for scope in wire::messages(scoped, 1) {
+                for name in wire::messages(scope?, 1) {
+                    origin.scope = String::from_utf8_lossy(name?).into_owned();
+                }
+            }
+            for leaf in wire::messages(scoped, 2) {
+                found(&origin, Leaf::Wire(leaf?));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn attributes_of_wire(message: &[u8], field: u64) -> Result<Attributes, FieldError> {
+    let mut budget = Budget::new();
+    let mut attributes = Attributes::new();
+    for pair in wire::messages(message, field) {
+        any::pair_of_wire(pair?, &mut attributes, &mut budget)?;
+    }
+    Ok(attributes)
+}
+
+fn walk_json(text: &str, signal: Signal, found: &mut Found<'_>) -> Result<(), FieldError> {
+    let [groups, scoped, leaves] = signal.json_names();
+    let request = members(text.trim()).ok_or_else(|| {
+        FieldError::silent("json", format!("one JSON object with `{groups}`, an export request of OTLP"))
+    })?;
+    each(get(&request, &[groups]), groups, &mut |group| {
+        let resource = get(&group, &["resource"]).and_then(members).unwrap_or_default();
+        let resource = any::pairs_of_json(get(&resource, &["attributes"]), &mut Budget::new())?;
+        let mut origin = Origin { resource, scope: String::new() };
+        each(get(&group, &[scoped]), scoped, &mut |group| {
+            let scope = get(&group, &["scope"]).and_then(members).unwrap_or_default();
+            origin.scope = text_of(get(&scope, &["name"])).unwrap_or_default();
+            each_raw(get(&group, &[leaves]), leaves, &mut |leaf| {
+                found(&origin, Leaf::Json(leaf));
+                Ok(())
+            })
+        })
+    })
+}
+
+type Object<'a> = Vec<(Cow<'a, str>, &'a str)>;
+
+/// Gives every object of an array.
+fn each(
+    raw: Option<&str>,
+    name: &'static str,
+    found: &mut dyn FnMut(Object<'_>) -> Result<(), FieldError>,
+) -> Result<(), FieldError> {
+    each_raw(raw, name, &mut |raw| found(members(raw).ok_or_else(|| FieldError::silent(name, "an array of objects"))?))
+}
+
+/// Gives every element of an array without holding a list of them.
+fn each_raw(
+    raw: Option<&str>,
+    name: &'static str,
+    found: &mut dyn FnMut(&str) -> Result<(), FieldError>,
+) -> Result<(), FieldError> {
+    struct Elements<'f> {
+        found: &'f mut dyn FnMut(&str) -> Result<(), FieldError>,
+        refused: Result<(), FieldError>,
+    }
+    impl<'de> Visitor<'de> for &mut Elements<'_> {
+        type Value = ();
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an array")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+            while let Some(element) = seq.next_element::<&RawValue>()? {
+                if self.refused.is_ok() {
+                    self.refused = (self.found)(element.get());
+                }
+            }
+            Ok(())
+        }
+    }
+    let Some(raw) = raw else { return Ok(()) };
+    let mut elements = Elements { found, refused: Ok(()) };
+    let read = serde_json::Deserializer::from_str(raw).deserialize_seq(&mut elements);
+    elements.refused.and(read.map_err(|_| FieldError::silent(name, "an array")))
+}
+
+fn text_of(raw: Option<&str>) -> Option<String> {
+    raw.filter(|raw| raw.starts_with('"')).map(|raw| unquote(raw).into_owned())
+}
+
+/// A span, as far as it says something about a call.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Span {
+    /// Lower-case hex, as the other ids; empty where the id is not of the right length.
+    pub(super) trace_id: String,
+    pub(super) span_id: String,
+    pub(super) parent_span_id: String,
+    pub(super) name: String,
+    /// Since 1970, as the end; 0 = not stated.
+    pub(super) start_nanos: u64,
+    pub(super) end_nanos: u64,
+    /// Whether the status is an error.
+    pub(super) failed: bool,
+    /// What the status says.
+    pub(super) message: String,
+    pub(super) attributes: Attributes,
+    pub(super) events: Vec<Event>,
+}
+
+/// An event of a span, or a log record that is an event.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Event {
+    pub(super) name: String,
+    pub(super) attributes: Attributes,
+    /// Null in a span's event.
+    pub(super) body: Any,
+}
+
+/// A log record with the span that it belongs to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LogRecord {
+    pub(super) trace_id: String,
+    pub(super) span_id: String,
+    pub(super) event: Event,
+}
+
+const TRACE_ID_BYTES: usize = 16;
+const SPAN_ID_BYTES: usize = 8;
+
+fn id(bytes: &[u8], length: usize) -> String {
+    if bytes.len() == length && bytes.iter().any(|byte| *byte != 0) { hex::encode(bytes) } else { String::new() }
+}
+
+fn id_of_json(raw: Option<&str>, length: usize) -> String {
+    hex::decode(text_of(raw).unwrap_or_default()).map(|bytes| id(&bytes, length)).unwrap_or_default()
+}
+
+fn nanos(raw: Option<&str>) -> u64 {
+    let mut number: Option<i64> = None;
+    let read = raw.map(|raw| number.read("", raw));
+    read.and_then(|read| read.ok()).and(number).and_then(|number| u64::try_from(number).ok()).unwrap_or_default()
+}
+
+impl Span {
+    pub(super) fn read(leaf: Leaf<'_>) -> Result<Self, FieldError> {
+        match leaf {
+            Leaf::Wire(bytes) => Self::of_wire(bytes),
+            Leaf::Json(raw) => Self::of_json(raw),
+        }
+    }
+
+    fn of_wire(bytes: &[u8]) -> Result<Self, FieldError> {
+        let mut span = Self::default();
+        let mut budget = Budget::new();
+        for field in wire::fields(bytes) {
+            match field? {
+                (1, Value::Bytes(bytes)) => span.trace_id = id(bytes, TRACE_ID_BYTES),
+                (2, Value::Bytes(bytes)) => span.span_id = id(bytes, SPAN_ID_BYTES),
+                (4, Value::Bytes(bytes)) => span.parent_span_id = id(bytes, SPAN_ID_BYTES),
+                (5, name) => span.name = name.text().unwrap_or_default(),
+                (7, nanos) => span.start_nanos = nanos.number().unwrap_or_default(),
+                (8, nanos) => span.end_nanos = nanos.number().unwrap_or_default(),
+                (9, Value::Bytes(pair)) => any::pair_of_wire(pair, &mut span.attributes, &mut budget)?,
+                (11, Value::Bytes(event)) => span.events.push(Event::of_wire(event, [2, 3], &mut budget)?),
+                (15, Value::Bytes(status)) => {
+                    for field in wire::fields(status) {
+                        match field? {
+                            (2, text) => span.message = text.text().unwrap_or_default(),
+                            (3, code) => span.failed = code.number() == Some(STATUS_ERROR),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(span)
+    }
+
+    fn of_json(raw: &str) -> Result<Self, FieldError> {
+        let span = members(raw).ok_or_else(|| FieldError::silent("span", "an object"))?;
+        let status = get(&span, &["status"]).and_then(members).unwrap_or_default();
+        let mut budget = Budget::new();
+        let mut events = Vec::new();
+        each(get(&span, &["events"]), "events", &mut |event| {
+            let attributes = any::pairs_of_json(get(&event, &["attributes"]), &mut budget)?;
+            let name = text_of(get(&event, &["name"])).unwrap_or_default();
+            budget.spend()?;
+            events.push(Event { name, attributes, body: Any::Null });
+            Ok(())
+        })?;
+        let code = get(&status, &["code"]).map(unquoted).unwrap_or_default();
+        Ok(Self {
+            trace_id: id_of_json(get(&span, &["traceId"]), TRACE_ID_BYTES),
+            span_id: id_of_json(get(&span, &["spanId"]), SPAN_ID_BYTES),
+            parent_span_id: id_of_json(get(&span, &["parentSpanId"]), SPAN_ID_BYTES),
+            name: text_of(get(&span, &["name"])).unwrap_or_default(),
+            start_nanos: nanos(get(&span, &["startTimeUnixNano"])),
+            end_nanos: nanos(get(&span, &["endTimeUnixNano"])),
+            failed: code == STATUS_ERROR.to_string() || code == "STATUS_CODE_ERROR",
+            message: text_of(get(&status, &["message"])).unwrap_or_default(),
+            attributes: any::pairs_of_json(get(&span, &["attributes"]), &mut budget)?,
+            events,
+        })
+    }
+}
+
+/// `STATUS_CODE_ERROR`.
+const STATUS_ERROR: u64 = 2;
+
+fn unquoted(raw: &str) -> Cow<'_, str> {
+    if raw.starts_with('"') { unquote(raw) } else { Cow::Borrowed(raw) }
+}
+
+impl Event {
+    /// Reads the message of an event, whose name and attributes are the given fields.
+    fn of_wire(bytes: &[u8], [name, attributes]: [u64; 2], budget: &mut Budget) -> Result<Self, FieldError> {
+        let mut event = Self::default();
+        budget.spend()?;
+        for field in wire::fields(bytes) {
+            match field? {
+                (field, value) if field == name => event.name = value.text().unwrap_or_default(),
+                (field, Value::Bytes(pair)) if field == attributes => {
+                    any::pair_of_wire(pair, &mut event.attributes, budget)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(event)
+    }
+}
+
+impl LogRecord {
+    pub(super) fn read(leaf: Leaf<'_>) -> Result<Self, FieldError> {
+        let mut record = match leaf {
+            Leaf::Wire(bytes) => Self::of_wire(bytes)?,
+            Leaf::Json(raw) => Self::of_json(raw)?,
+        };
+        if record.event.name.is_empty() {
+            // Before OTLP 1.6 the name was an attribute.
+            let name = any::find(&record.event.attributes, &["event.name"]).and_then(Any::text);
+            record.event.name = name.unwrap_or_default();
+        }
+        Ok(record)
+    }
+
+    fn of_wire(bytes: &[u8]) -> Result<Self, FieldError> {
+        let mut budget = Budget::new();
+        let mut record = Self { event: Event::of_wire(bytes, [12, 6], &mut budget)?, ..Self::default() };
+        for field in wire::fields(bytes) {
+            match field? {
+                (5, Value::Bytes(body)) => record.event.body = any::of_wire(body, &mut budget)?,
+                (9, Value::Bytes(bytes)) => record.trace_id = id(bytes, TRACE_ID_BYTES),
+                (10, Value::Bytes(bytes)) => record.span_id = id(bytes, SPAN_ID_BYTES),
+                _ => {}
+            }
+        }
+        Ok(record)
+    }
+
+    fn of_json(raw: &str) -> Result<Self, FieldError> {
+        let record = members(raw).ok_or_else(|| FieldError::silent("logRecord", "an object"))?;
+        let mut budget = Budget::new();
+        let event = Event {
+            name: text_of(get(&record, &["eventName"])).unwrap_or_default(),
+            attributes: any::pairs_of_json(get(&record, &["attributes"]), &mut budget)?,
+            body: get(&record, &["body"]).map_or(Ok(Any::Null), |body| any::of_json(body, &mut budget))?,
+        };
+        let trace_id = id_of_json(get(&record, &["traceId"]), TRACE_ID_BYTES);
+        Ok(Self { trace_id, span_id: id_of_json(get(&record, &["spanId"]), SPAN_ID_BYTES), event })
+    }
+}
+
+/// How many data points a metric has.
+pub(super) fn data_points(leaf: Leaf<'_>) -> u64 {
+    match leaf {
+        Leaf::Wire(bytes) => {
+            let kinds = wire::fields(bytes).filter_map(Result::ok);
+            let kinds = kinds.filter(|(field, _)| matches!(field, 5 | 7 | 9 | 10 | 11));
+            let points = kinds.filter_map(|(_, kind)| kind.bytes()).flat_map(|kind| wire::messages(kind, 1));
+            points.filter(Result::is_ok).count() as u64
+        }
+        Leaf::Json(raw) => {
+            let mut points = 0;
+            for (_, kind) in members(raw).unwrap_or_default() {
+                let kind = members(kind).unwrap_or_default();
+                // What is no array holds no points.
+                let _ = each_raw(get(&kind, &["dataPoints"]), "dataPoints", &mut |_| {
+                    points += 1;
+                    Ok(())
+                });
+            }
+            points
+        }
+    }
+}
+
+/// Whether the request holds log records: their first leaf tells, for the levels above are the same in protobuf.
+pub(super) fn holds_logs(encoding: Encoding, bytes: &[u8]) -> bool {
+    if encoding == Encoding::Json {
+        let request = str::from_utf8(bytes).ok().and_then(|text| members(text.trim()));
+        return request.is_some_and(|request| get(&request, &["resourceLogs"]).is_some());
+    }
+    let mut logs = None;
+    // A broken request is refused as what it is taken for.
+    let _ = walk_wire(bytes, &mut |_, leaf| {
+        if let (None, Leaf::Wire(bytes)) = (logs, leaf) {
+            // A log record's time is where a span has its trace id.
+            let time = |field: (u64, Value<'_>)| matches!(field, (1 | 11, Value::Fixed64(_)));
+            logs = Some(wire::fields(bytes).filter_map(Result::ok).any(time));
+        }
+    });
+    logs.unwrap_or(false)
+}
+
+/// The body of an `Export…ServiceResponse`: what was rejected, and why, or a warning; empty if all is well.
+pub(super) fn response(encoding: Encoding, signal: Signal, rejected: u64, message: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let partial = rejected > 0 || !message.is_empty();
+    match encoding {
+        Encoding::Protobuf if partial => {
+            let mut inner = Vec::new();
+            wire::write_number(&mut inner, 1, rejected);
+            wire::write_bytes(&mut inner, 2, message.as_bytes());
+            wire::write_bytes(&mut out, 1, &inner);
+        }
+        Encoding::Protobuf => {}
+        Encoding::Json if partial => {
+            let name = signal.rejected_name();
+            out.extend_from_slice(
+                format!("{{\"partialSuccess\":{{\"{name}\":\"{rejected}\",\"errorMessage\":").as_bytes(),
+            );
+            write_string(&mut out, message);
+            out.extend_from_slice(b"}}");
+        }
+        Encoding::Json => out.extend_from_slice(b"{}"),
+    }
+    out
+}
+
+/// The protobuf body of a refusal: `google.rpc.Status`.
+pub(super) fn status(code: u8, message: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    wire::write_number(&mut out, 1, u64::from(code));
+    wire::write_bytes(&mut out, 2, message.as_bytes());
+    out
+}

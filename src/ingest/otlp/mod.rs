@@ -1,0 +1,172 @@
+//! OTLP: spans of calls to models as records, and what log events say of them.
+//!
+//! A record's id is made of the trace's and the span's, so that an exporter which sends a batch again does not log
+//! twice. A request that is no export request is refused as a whole, before any of it is taken; in one that is, a bad
+//! span does not cost the good ones. Spans that are no calls are passed over: they are taken as far as their sender is
+//! concerned.
+
+mod any;
+mod call;
+mod content;
+mod export;
+mod told;
+mod wire;
+
+use crate::ingest::{Context, Rejection};
+use crate::record::Record;
+use crate::record::json::FieldError;
+
+pub use content::Content;
+pub use told::Told;
+
+use self::export::{LogRecord, Span};
+
+/// How a request is written, and so its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// `application/json`.
+    Json,
+    /// `application/x-protobuf`.
+    Protobuf,
+}
+
+/// What a request brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Spans.
+    Traces,
+    /// Log records.
+    Logs,
+    /// Metrics, which nothing is made of.
+    Metrics,
+}
+
+impl Encoding {
+    /// The encoding that a content type names; of any other, and of none, what the bytes look like.
+    pub fn of(content_type: &str, bytes: &[u8]) -> Self {
+        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match media_type.as_str() {
+            "application/json" => Self::Json,
+            "application/x-protobuf" | "application/protobuf" => Self::Protobuf,
+            // A protobuf request begins with the tag of its first field, a line feed; then comes a length.
+            _ => {
+                let text = bytes.trim_ascii();
+                let is_object = text.first() == Some(&b'{') && text.last() == Some(&b'}');
+                if is_object || text.is_empty() { Self::Json } else { Self::Protobuf }
+            }
+        }
+    }
+
+    /// Its content type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Protobuf => "application/x-protobuf",
+        }
+    }
+}
+
+impl Signal {
+    /// The signal of a request whose path does not say.
+    pub fn of(encoding: Encoding, bytes: &[u8]) -> Self {
+        if export::holds_logs(encoding, bytes) { Self::Logs } else { Self::Traces }
+    }
+
+    /// The names of the three levels in JSON.
+    fn json_names(self) -> [&'static str; 3] {
+        match self {
+            Self::Traces => ["resourceSpans", "scopeSpans", "spans"],
+            Self::Logs => ["resourceLogs", "scopeLogs", "logRecords"],
+            Self::Metrics => ["resourceMetrics", "scopeMetrics", "metrics"],
+        }
+    }
+
+    /// The name of the count of what was rejected.
+    fn rejected_name(self) -> &'static str {
+        match self {
+            Self::Traces => "rejectedSpans",
+            Self::Logs => "rejectedLogRecords",
+            Self::Metrics => "rejectedDataPoints",
+        }
+    }
+}
+
+/// Reads the calls of a request: their records, not yet completed, or why there is none; returns how many spans were
+/// passed over. `told` gives what events outside of a span (trace id, span id) said of it.
+pub fn traces(
+    encoding: Encoding,
+    bytes: &[u8],
+    context: &Context,
+    told: &mut dyn FnMut(&str, &str) -> Option<Content>,
+    take: &mut dyn FnMut(Result<Record, FieldError>),
+) -> Result<u64, FieldError> {
+    let mut passed_over = 0;
+    export::walk(encoding, Signal::Traces, bytes, &mut |origin, leaf| match Span::read(leaf) {
+        Ok(span) if call::is_call(&span) => take(call::record(span, origin, context, told)),
+        Ok(_) => passed_over += 1,
+        Err(error) => take(Err(error)),
+    })?;
+    Ok(passed_over)
+}
+
+/// Reads the log records of a request that say something of a call: trace id, span id and what; or why there is
+/// nothing.
+pub fn logs(
+    encoding: Encoding,
+    bytes: &[u8],
+    take: &mut dyn FnMut(Result<(String, String, Content), FieldError>),
+) -> Result<(), FieldError> {
+    export::walk(encoding, Signal::Logs, bytes, &mut |_, leaf| match LogRecord::read(leaf) {
+        Ok(LogRecord { trace_id, span_id, event }) => {
+            let mut content = Content::default();
+            content.add(&event);
+            if !content.is_empty() && !trace_id.is_empty() && !span_id.is_empty() {
+                take(Ok((trace_id, span_id, content)));
+            }
+        }
+        Err(error) => take(Err(error)),
+    })
+}
+
+/// Counts the data points of a request.
+pub fn data_points(encoding: Encoding, bytes: &[u8]) -> Result<u64, FieldError> {
+    let mut points = 0;
+    export::walk(encoding, Signal::Metrics, bytes, &mut |_, leaf| points += export::data_points(leaf))?;
+    Ok(points)
+}
+
+/// Whether a JSON request to a path that others use too is an export of logs.
+pub fn is_logs_json(text: &[u8]) -> bool {
+    // No JSON object of another client begins with this key, and none of them is searched further.
+    let start = text.trim_ascii_start().strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
+    start.is_some_and(|start| start.starts_with(b"\"resourceLogs\""))
+}
+
+/// The body of the answer to an export: what was rejected and why, or a warning, or nothing.
+pub fn response(encoding: Encoding, signal: Signal, rejected: u64, message: &str) -> Vec<u8> {
+    export::response(encoding, signal, rejected, message)
+}
+
+/// The body of a refusal in protobuf, `google.rpc.Status`, with one of gRPC's codes.
+pub fn status(code: u8, message: &str) -> Vec<u8> {
+    export::status(code, message)
+}
+
+/// Reads a line of a file that OpenTelemetry's collector wrote: an export request in JSON. Logs and metrics are passed
+/// over.
+pub(super) fn read(
+    text: &str,
+    context: &Context,
+    new_id: &mut dyn FnMut() -> String,
+    take: &mut super::portkey::Take<'_>,
+) {
+    let read = traces(Encoding::Json, text.as_bytes(), context, &mut |_, _| None, &mut |record| take(record, new_id));
+    if let Err(error) = read {
+        take(Err(error), new_id);
+    }
+}
+
+/// The rejection of the `number`th span or log record.
+pub fn rejection(number: u64, error: FieldError) -> Rejection {
+    Rejection::new(number, error)
+}

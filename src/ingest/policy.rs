@@ -1,0 +1,109 @@
+//! What is done to every record on its way in, whatever its shape: content that must not be kept is dropped, secrets are masked,
+//! texts are redacted, and a cost is computed where the source gave none. All of it before anything is written.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use super::mask;
+use super::price::{Cost, Parts, Prices};
+use super::redact::Redact;
+use super::usage::Usage;
+use crate::config::{Config, Failures};
+use crate::error::{Error, Result};
+use crate::record::json::members;
+use crate::record::{Message, Record};
+
+/// The rules of one engine, and how often one of them found nothing.
+#[derive(Debug)]
+pub struct Policy {
+    prices: Arc<Prices>,
+    redact: Redact,
+    failures: Failures,
+    without_price: AtomicU64,
+}
+
+impl Default for Policy {
+    /// Built-in prices, no redaction, no content of any call that is not tracked.
+    fn default() -> Self {
+        Self {
+            prices: Prices::built_in(),
+            redact: Redact::default(),
+            failures: Failures::Strict,
+            without_price: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Policy {
+    /// The policy of a configuration. Reads the file of prices, if one is named.
+    pub fn open(config: &Config) -> Result<Arc<Self>> {
+        let mut prices = Prices::built_in();
+        if !config.prices_file.is_empty() {
+            let file = &config.prices_file;
+            let text = std::fs::read_to_string(file).map_err(|cause| {
+                Error::invalid(format!("setting `prices_file`: cannot read `{file}`")).with_source(cause)
+            })?;
+            prices = Arc::new(Prices::clone(&prices).with(file, &text)?);
+        }
+        let (redact, failures) = (Redact::new(&config.redact)?, config.do_not_track_failures);
+        Ok(Arc::new(Self { prices, redact, failures, without_price: AtomicU64::new(0) }))
+    }
+
+    /// The policy of a call that names none.
+    pub(super) fn shared() -> Arc<Self> {
+        static SHARED: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
+        Arc::clone(&SHARED)
+    }
+
+    /// Computes the cost of a record that states none; `parts` are tokens of it that have prices of their own.
+    ///
+    /// Without tokens there is nothing to compute; a model without a price stays without a cost, and is counted.
+    pub fn price(&self, record: &mut Record, parts: &Parts) {
+        if record.cost.is_some() {
+            return;
+        }
+        match self.prices.cost(record, parts) {
+            Cost::Cents(cents) => {
+                record.cost = Some(cents);
+                record.cost_currency = Some("USD".to_owned());
+            }
+            Cost::NoPrice => drop(self.without_price.fetch_add(1, Ordering::Relaxed)),
+            Cost::NoTokens => {}
+        }
+    }
+
+    /// [`Policy::price`] for a record whose response says what was cached and thought.
+    pub fn price_by_response(&self, record: &mut Record) {
+        // Most records state a cost, and the response need not be read.
+        if record.cost.is_some() || record.req_units.is_none() {
+            return;
+        }
+        let reply = record.response.body.as_deref().and_then(members).unwrap_or_default();
+        let parts = Usage::of(&reply).parts;
+        self.price(record, &parts);
+    }
+
+    /// Takes out what must not be kept: all content of a call that is not tracked, secrets, and what the rules of redaction say.
+    pub fn protect(&self, record: &mut Record) {
+        if record.do_not_track == Some(true) {
+            let failed = match record.response_status_code {
+                Some(status) => !(200..300).contains(&status),
+                None => record.is_success == Some(0),
+            };
+            record.request = Message::default();
+            if !(failed && self.failures == Failures::Portkey) {
+                record.response = Message::default();
+            }
+        }
+        for message in [&mut record.request, &mut record.response] {
+            message.headers.iter_mut().for_each(mask::any_headers);
+        }
+        record.request_url.iter_mut().for_each(mask::url);
+        self.redact.apply(record);
+    }
+
+    /// Records since the start whose tokens are known and whose model has no price.
+    pub fn without_price(&self) -> u64 {
+        self.without_price.load(Ordering::Relaxed)
+    }
+}

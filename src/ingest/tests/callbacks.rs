@@ -1,0 +1,325 @@
+//! What gateways report by themselves: LiteLLM's callback, and the hooks of the npm gateway.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn litellm(value: &Value) -> Record {
+    let (mut records, rejections) = read_with(Shape::LiteLlm, value.to_string().as_bytes(), Headers::default());
+    assert_eq!((records.len(), rejections.len()), (1, 0), "{rejections:?}");
+    records.remove(0)
+}
+
+fn hook(value: &Value) -> Record {
+    let (mut records, rejections) = read_with(Shape::GatewayHook, value.to_string().as_bytes(), Headers::default());
+    assert_eq!((records.len(), rejections.len()), (1, 0), "{rejections:?}");
+    records.remove(0)
+}
+
+/// `value` with `changes` over it, level by level.
+fn with(mut value: Value, changes: Value) -> Value {
+    match changes {
+        Value::Object(fields) if value.is_object() => {
+            for (name, change) in fields {
+                let old = value[&name].take();
+                value[&name] = with(old, change);
+            }
+            value
+        }
+        other => other,
+    }
+}
+
+fn payload() -> Value {
+    json!({
+        "id": "chatcmpl-1", "trace_id": "t-1", "call_type": "acompletion", "stream": false, "response_cost": 0.0001125,
+        "response_cost_failure_debug_info": null, "status": "success", "custom_llm_provider": "openai",
+        "total_tokens": 18, "prompt_tokens": 9, "completion_tokens": 9, "startTime": 1795278418.25,
+        "endTime": 1795278419.0, "completionStartTime": 1795278418.5, "response_time": 0.75, "model": "gpt-4o",
+        "model_group": "fast", "api_base": "https://api.openai.com/v1/?key=0123456789abcdef", "cache_hit": null,
+        "metadata": {
+            "user_api_key_hash": "hash", "user_api_key_alias": "team-key", "spend_logs_metadata": { "job": "nightly", "team": "a" },
+            "requester_metadata": { "team": "b" }, "prompt_management_metadata": { "prompt_id": "greet" },
+        },
+        "request_tags": ["x", "y"], "end_user": "ann", "messages": [{ "role": "user", "content": "hi" }],
+        "response": { "model": "gpt-4o", "choices": [] }, "error_information": null, "error_str": null,
+        "model_parameters": { "temperature": 0.5, "max_tokens": 7, "extra_headers": { "api-key": "0123456789abcdef" } },
+        "hidden_params": { "response_cost": "0.0001125" },
+    })
+}
+
+#[test]
+fn every_field_of_a_litellm_payload_has_its_column() {
+    let record = litellm(&payload());
+    let text = |text: &str| Some(text.to_owned());
+    let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let body = r#"{"model":"gpt-4o","messages":[{"content":"hi","role":"user"}],"extra_headers":{"api-key":"01********def"},"max_tokens":7,"temperature":0.5}"#;
+    let expected = Record {
+        id: text("chatcmpl-1"),
+        organisation_id: text(DEFAULT_ORGANISATION),
+        created_at: Some("2026-11-21T16:26:58.250Z".parse().unwrap()),
+        is_success: Some(1),
+        ai_org: text("openai"),
+        ai_model: text("gpt-4o"),
+        req_units: Some(9),
+        res_units: Some(9),
+        total_units: Some(18),
+        cost: Some(0.01125),
+        cost_currency: text("USD"),
+        request_url: text("https://api.openai.com/v1/?key=01********def"),
+        request_method: text("POST"),
+        response_status_code: Some(200),
+        response_time: Some(750),
+        cache_status: text("DISABLED"),
+        stream_mode: Some(false),
+        retry_success_count: Some(0),
+        mode: text("SINGLE"),
+        virtual_key: text("team-key"),
+        config: text("fast"),
+        prompt_slug: text("greet"),
+        runtime: text("litellm"),
+        trace_id: text("t-1"),
+        user_id: text("ann"),
+        source: text("litellm"),
+        metadata: vec![
+            tag("job", "nightly"),
+            tag("team", "b"),
+            tag("request_tags", r#"["x","y"]"#),
+            tag("_user", "ann"),
+        ],
+        request: Message { body: text(body), headers: None },
+        response: Message { body: text(r#"{"choices":[],"model":"gpt-4o"}"#), headers: None },
+        ..Record::default()
+    };
+    assert_eq!(record, expected);
+}
+
+#[test]
+fn litellms_cases_are_told_apart() {
+    let of = |changes: Value| litellm(&with(payload(), changes));
+    for (hit, status) in
+        [(json!(true), "HIT"), (json!(false), "MISS"), (json!("True"), "HIT"), (json!(null), "DISABLED")]
+    {
+        assert_eq!(of(json!({ "cache_hit": hit })).cache_status.as_deref(), Some(status));
+    }
+    let stream = of(json!({ "stream": true, "response_time": 0.25 }));
+    assert_eq!(
+        (stream.stream_mode, stream.response_time, stream.time_to_last_token),
+        (Some(true), Some(250), Some(750))
+    );
+    let untimed = of(json!({ "stream": true, "response_time": null }));
+    assert_eq!((untimed.response_time, untimed.time_to_last_token), (Some(250), Some(750)));
+    assert_eq!(of(json!({ "response_time": null })).response_time, Some(750));
+
+    let error = json!({ "error_code": "429", "error_class": "RateLimitError", "error_message": "slow down" });
+    let failed = of(json!({ "status": "failure", "error_information": error, "response": {}, "response_cost": 0 }));
+    assert_eq!((failed.response_status_code, failed.is_success, failed.cost), (Some(429), Some(0), Some(0.0)));
+    assert_eq!(serde_json::from_str::<Value>(&failed.response.body.unwrap()).unwrap(), error);
+    let unknown = of(json!({ "status": "failure", "error_information": { "error_code": "" } }));
+    assert_eq!((unknown.response_status_code, unknown.is_success), (Some(500), Some(0)));
+
+    let keyless = of(json!({ "metadata": { "user_api_key_alias": null } }));
+    assert_eq!(keyless.virtual_key.as_deref(), Some("hash"));
+    let untracked = of(json!({ "metadata": { "requester_custom_headers": { "X-Portkey-Debug": "false" } } }));
+    assert_eq!(
+        (untracked.do_not_track, untracked.request, untracked.response),
+        (Some(true), Message::default(), Message::default())
+    );
+    assert_eq!((untracked.cost, untracked.req_units), (Some(0.01125), Some(9)));
+
+    for (call, name) in
+        [("aembedding", "input"), ("text_completion", "prompt"), ("aresponses", "input"), ("completion", "messages")]
+    {
+        let body = of(json!({ "call_type": call, "messages": "text" })).request.body.unwrap();
+        assert!(body.starts_with(&format!(r#"{{"model":"gpt-4o","{name}":"text","#)), "{body}");
+    }
+}
+
+#[test]
+fn litellms_dollars_become_cents_to_the_last_digit() {
+    let cost = |dollars: Value| litellm(&with(payload(), json!({ "response_cost": dollars }))).cost;
+    for (dollars, cents) in [
+        (json!(0.0001125), 0.01125),
+        (json!(1.1e-6), 0.00011),
+        (json!("2.5e-07"), 0.000025),
+        (json!(0.07), 7.0),
+        (json!(1.15), 115.0),
+        (json!(0.29), 29.0),
+        (json!(0), 0.0),
+    ] {
+        assert_eq!(cost(dollars), Some(cents));
+    }
+    // Where there is none, or LiteLLM failed to tell it, it is computed.
+    assert_eq!(cost(json!(null)), Some(0.01125));
+    assert_eq!(cost(json!("free")), Some(0.01125));
+    let failed = with(
+        payload(),
+        json!({ "response_cost": 0, "response_cost_failure_debug_info": { "error": "no such model" } }),
+    );
+    assert_eq!(litellm(&failed).cost, Some(0.01125));
+    let cached = json!({ "metadata": { "usage_object": { "prompt_tokens": 9, "prompt_tokens_details": { "cached_tokens": 4 } } } });
+    // 5 at 2.5, 4 at 1.25, 9 at 10 dollars for a million.
+    assert_eq!(litellm(&with(payload(), with(cached, json!({ "response_cost": null })))).cost, Some(0.01075));
+}
+
+#[test]
+fn litellm_batches_come_in_every_container() {
+    let (a, b) =
+        (payload(), with(payload(), json!({ "id": "chatcmpl-2", "messages": [{ "content": "zwei\nZeilen é" }] })));
+    for text in [
+        json!([a, b]).to_string(),
+        format!("{a}\n{b}\n"),
+        format!("{a}\r\n\r\n{b}"),
+        format!("{a}{b}"),
+        serde_json::to_string_pretty(&json!([a, b])).unwrap(),
+    ] {
+        let (records, rejections) = read_with(Shape::LiteLlm, text.as_bytes(), Headers::default());
+        let ids: Vec<_> = records.iter().filter_map(|record| record.id.as_deref()).collect();
+        assert_eq!((ids, rejections), (vec!["chatcmpl-1", "chatcmpl-2"], vec![]), "{text}");
+        assert!(records[1].request.body.as_ref().unwrap().contains("zwei\\nZeilen"));
+    }
+    let single = serde_json::to_string_pretty(&a).unwrap();
+    assert_eq!(read_with(Shape::LiteLlm, single.as_bytes(), Headers::default()).0, [litellm(&a)]);
+    let (records, rejections) = read_with(Shape::LiteLlm, b"[{\"x\":1},7,{\"model\":\"m\"}]", Headers::default());
+    assert_eq!((records.len(), rejections.iter().map(|one| one.record).collect::<Vec<_>>()), (1, vec![0, 1]));
+}
+
+#[test]
+fn litellms_older_payload_of_texts_is_read() {
+    let record = litellm(&json!({
+        "id": "chatcmpl-9", "call_type": "completion", "cache_hit": "None", "startTime": "2026-11-21 16:26:58.250000",
+        "endTime": "2026-11-21 16:26:59", "model": "gpt-4o", "user": "ann", "modelParameters": "{'temperature': 0.5}",
+        "messages": "[{'role': 'user', 'content': 'hi'}]", "response": "ModelResponse(id='chatcmpl-9')",
+        "usage": "Usage(completion_tokens=9, prompt_tokens=9, total_tokens=18, completion_tokens_details=None)",
+        "metadata": "{}", "cost": "0.0001125",
+    }));
+    assert_eq!((record.id.as_deref(), record.response_time), (Some("chatcmpl-9"), Some(750)));
+    assert_eq!((record.req_units, record.res_units, record.total_units), (Some(9), Some(9), Some(18)));
+    assert_eq!((record.cost, record.response_status_code, record.is_success), (Some(0.01125), Some(200), Some(1)));
+    assert_eq!(record.user_id.as_deref(), Some("ann"));
+    assert_eq!(
+        record.request.body.as_deref(),
+        Some(r#"{"model":"gpt-4o","messages":"[{'role': 'user', 'content': 'hi'}]"}"#)
+    );
+    assert_eq!(record.response.body.as_deref(), Some(r#""ModelResponse(id='chatcmpl-9')""#));
+}
+
+fn event(config: &Value) -> Value {
+    json!({
+        "request": {
+            "json": { "model": "gpt-4o", "messages": [{ "role": "user", "content": "hi" }], "user": "body-user" }, "text": "hi",
+            "isStreamingRequest": false, "isTransformed": false,
+            "headers": {
+                "content-type": "application/json", "x-portkey-config": config.to_string(), "x-portkey-trace-id": "t-1",
+                "x-portkey-metadata": "{\"_user\":\"ann\",\"n\":1}", "x-portkey-span-id": "s-1",
+                "X-Portkey-Virtual-Key": "vk-1", "authorization": "Bearer sk-plain-secret-1",
+                "x-portkey-package-version": "portkey-3.1.0",
+            },
+        },
+        "response": {
+            "json": { "model": "gpt-4o-0125", "choices": [], "usage": { "prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18 } },
+            "text": "Hello!", "statusCode": 200, "isTransformed": false,
+        },
+        "provider": "openai", "requestType": "chatComplete", "metadata": { "team": "search", "n": "0" },
+    })
+}
+
+fn config() -> Value {
+    json!({ "strategy": { "mode": "fallback" }, "targets": [{ "provider": "openai", "api_key": "sk-plain-secret-2" }] })
+}
+
+#[test]
+fn a_hook_says_what_it_can_and_its_keys_are_gone() {
+    let record = hook(&event(&config()));
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(record.created_at, Some(now()));
+    assert_eq!(
+        (record.response_time, record.upstream_response_time),
+        (None, None),
+        "a latency that is not known is not 0"
+    );
+    assert_eq!((record.ai_org, record.ai_model), (text("openai"), text("gpt-4o")));
+    assert_eq!((record.req_units, record.res_units, record.total_units), (Some(9), Some(9), Some(18)));
+    assert_eq!((record.cost, record.cost_currency), (Some(0.01125), text("USD")));
+    assert_eq!(record.request_url, text("https://api.openai.com/v1/chat/completions"));
+    assert_eq!(
+        (record.request_method, record.response_status_code, record.is_success),
+        (text("POST"), Some(200), Some(1))
+    );
+    assert_eq!((record.cache_status, record.cache_type, record.stream_mode), (text("DISABLED"), None, Some(false)));
+    assert_eq!((record.retry_success_count, record.mode, record.config), (Some(0), text("FALLBACK"), None));
+    assert_eq!((record.trace_id, record.span_id), (text("t-1"), text("s-1")));
+    assert_eq!((record.virtual_key, record.sdk_version), (text("vk-1"), text("portkey-3.1.0")));
+    assert_eq!((record.user_id, record.source), (text("ann"), text("gateway-hook")));
+    let tags: Vec<(&str, &str)> = record.metadata.iter().map(|(key, value)| (&**key, &**value)).collect();
+    assert_eq!(tags, [("n", "1"), ("team", "search"), ("_user", "ann")]);
+    let headers = record.request.headers.unwrap();
+    assert!(headers.contains("sk********t-1") && headers.contains("sk********t-2"), "{headers}");
+    assert!(!headers.contains("secret"), "{headers}");
+    assert!(record.request.body.unwrap().contains(r#""content":"hi""#));
+    assert!(record.response.body.unwrap().contains("gpt-4o-0125"));
+}
+
+#[test]
+fn hooks_differ_by_request_provider_and_config() {
+    let of = |changes: Value| hook(&with(event(&config()), changes));
+    let stream = of(json!({ "request": { "isStreamingRequest": true }, "response": { "json": null } }));
+    assert_eq!((stream.stream_mode, stream.req_units, stream.cost), (Some(true), None, None));
+    assert_eq!((stream.response.body, stream.response_status_code), (None, Some(200)));
+    let of_config = |config: &str| of(json!({ "request": { "headers": { "x-portkey-config": config } } }));
+    let slug = of_config("pc-fast-1");
+    assert_eq!((slug.config.as_deref(), slug.mode.as_deref()), (Some("pc-fast-1"), Some("SINGLE")));
+    let host = of_config(r#"{"provider":"openai","custom_host":"http://127.0.0.1:9001/v1/"}"#);
+    assert_eq!(host.request_url.as_deref(), Some("http://127.0.0.1:9001/v1/chat/completions"));
+    for (provider, kind, url) in [
+        ("openai", "complete", Some("https://api.openai.com/v1/completions")),
+        ("anthropic", "messages", Some("https://api.anthropic.com/v1/messages")),
+        ("anthropic", "chatComplete", Some("https://api.anthropic.com/v1/messages")),
+        ("somebody", "chatComplete", None),
+        ("openai", "imagine", None),
+    ] {
+        let record = of(json!({ "provider": provider, "requestType": kind }));
+        assert_eq!(record.request_url.as_deref(), url, "{provider} {kind}");
+    }
+    let untracked = of(json!({ "request": { "headers": { "x-portkey-debug": "False" } } }));
+    assert_eq!(
+        (untracked.do_not_track, untracked.request, untracked.response),
+        (Some(true), Message::default(), Message::default())
+    );
+    assert_eq!((untracked.total_units, untracked.cost), (Some(18), Some(0.01125)));
+    let mut bare = event(&config());
+    bare["request"].as_object_mut().unwrap().remove("headers");
+    bare["metadata"] = json!({});
+    bare["eventType"] = json!("afterRequestHook");
+    let bare = hook(&bare);
+    assert_eq!((bare.user_id.as_deref(), bare.trace_id, bare.span_id), (Some("body-user"), None, bare.id));
+}
+
+#[test]
+fn what_is_no_answered_call_is_no_record() {
+    let before = with(event(&config()), json!({ "eventType": "beforeRequestHook" }));
+    for (value, field) in
+        [(before, "eventType"), (json!({ "request": {} }), "request"), (json!([]), ""), (json!("x"), "json")]
+    {
+        let (records, rejections) = read_with(Shape::GatewayHook, value.to_string().as_bytes(), Headers::default());
+        assert_eq!(records, []);
+        assert_eq!(rejections.first().map_or("", |one| &*one.field), field);
+        assert!(rejections.iter().all(|one| one.value.is_empty()));
+    }
+}
+
+/// The bodies that a real gateway of version 1.15 posted.
+#[test]
+fn recorded_hook_bodies_are_read() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/captures/gateway_1.15_log_hook_bodies.jsonl");
+    let Ok(text) = std::fs::read(file) else { return eprintln!("skipped: there is no `{file}`") };
+    let (records, rejections) = read_with(Shape::GatewayHook, &text, Headers::default());
+    assert_eq!((records.len(), rejections.len()), (4, 0));
+    for record in &records {
+        assert_eq!(record.request_url.as_deref(), Some("http://127.0.0.1:9001/v1/chat/completions"));
+        assert_eq!((record.ai_model.as_deref(), record.mode.as_deref()), (Some("gpt-4o-c"), Some("SINGLE")));
+        assert!(record.request.headers.as_ref().unwrap().contains(r#"\"api_key\":\"********\""#));
+    }
+    let tokens: Vec<_> = records.iter().map(|record| (record.stream_mode, record.total_units)).collect();
+    assert_eq!(tokens, [(Some(false), Some(18)), (Some(false), Some(18)), (Some(false), Some(18)), (Some(true), None)]);
+}

@@ -1,0 +1,324 @@
+//! Which records are asked for: every filter of Portkey's Logs page and exports, with Portkey's names, and the Status
+//! labels.
+//!
+//! A filter is read from texts ([`Filter::read`], for query strings) or from a JSON object ([`Filter::of_object`]),
+//! checked once, and becomes one condition of SQL over `logs` with bound values ([`Filter::condition`]); no value is
+//! part of the SQL text. Filters of different names narrow each other; of several values of one name one must match. A
+//! record that does not say what a filter asks for does not match it. Money is cents.
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use datafusion::common::ScalarValue;
+use serde_json::{Map, Value};
+
+use super::status::{Kind, Label};
+use crate::error::{Error, Result};
+
+/// The filters that there are, as names of fields.
+pub const NAMES: &str = "time_of_generation_min, time_of_generation_max, total_units_min, total_units_max, cost_min, \
+                         cost_max, prompt_token_min, prompt_token_max, completion_token_min, completion_token_max, \
+                         weighted_feedback_min, weighted_feedback_max, status_code, ai_model, ai_org_model, virtual_keys, \
+                         configs, prompt_slug, trace_id, span_id, api_key_ids, workspace_slug, cache_status, metadata, \
+                         status, organisation_id";
+/// Most values of one filter.
+const MOST_VALUES: usize = 1_000;
+const CACHE_STATUSES: [&str; 6] = ["HIT", "SEMANTIC HIT", "MISS", "SEMANTIC MISS", "REFRESH", "DISABLED"];
+/// Filters that take a list of texts, with the column that each is about.
+const LISTS: [(&str, &str); 9] = [
+    ("ai_model", "ai_model"),
+    ("virtual_keys", "virtual_key"),
+    ("configs", "config"),
+    ("prompt_slug", "prompt_slug"),
+    ("trace_id", "trace_id"),
+    ("span_id", "span_id"),
+    ("api_key_ids", "api_key_id"),
+    ("workspace_slug", "workspace_slug"),
+    ("organisation_id", "organisation_id"),
+];
+/// Filters with a least and a most, with the column that each is about; whole numbers, then others.
+const COUNTS: [(&str, &str); 3] =
+    [("total_units", "total_units"), ("prompt_token", "req_units"), ("completion_token", "res_units")];
+
+/// A least and a most, both included.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds<T> {
+    /// No less than this.
+    pub min: Option<T>,
+    /// No more than this.
+    pub max: Option<T>,
+}
+
+impl<T> Default for Bounds<T> {
+    fn default() -> Self {
+        Self { min: None, max: None }
+    }
+}
+
+/// Which records. Whatever is empty does not narrow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    /// When the call was made.
+    pub time: Bounds<DateTime<Utc>>,
+    /// Whole numbers, by column.
+    pub counts: Vec<(&'static str, Bounds<i64>)>,
+    /// Cents.
+    pub cost: Bounds<f64>,
+    /// Weighted mean of the feedback on the record's trace, -10 to 10.
+    pub weighted_feedback: Bounds<f64>,
+    /// HTTP statuses.
+    pub status_codes: Vec<i32>,
+    /// Texts of which one must be there, by column.
+    pub texts: Vec<(&'static str, Vec<String>)>,
+    /// Providers with one of their models.
+    pub ai_org_models: Vec<(String, String)>,
+    /// `HIT` and so on.
+    pub cache_statuses: Vec<String>,
+    /// Keys of the metadata with their values; all of them must be there.
+    pub metadata: Vec<(String, String)>,
+    /// Status labels; of each kind one must be there.
+    pub labels: Vec<Label>,
+}
+
+/// A condition of SQL over `logs`.
+#[derive(Clone, Debug, Default)]
+pub struct Condition {
+    /// Conditions that all must hold; none = every record.
+    pub parts: Vec<String>,
+    /// The values of its placeholders, by name without the `$`.
+    pub params: Vec<(String, ScalarValue)>,
+}
+
+impl Filter {
+    /// Reads a filter from texts; `take` gives the text of a name, if it was given. An empty text is none.
+    pub fn read(mut take: impl FnMut(&str) -> Option<String>) -> Result<Self> {
+        let mut take = |name: &str| take(name).filter(|text| !text.trim().is_empty());
+        let mut filter = Self { time: bounds("time_of_generation", &mut take, moment)?, ..Self::default() };
+        for (name, column) in COUNTS {
+            let bounds = bounds(name, &mut take, count)?;
+            filter.counts.push((column, bounds));
+        }
+        filter.counts.retain(|(_, bounds)| bounds.min.is_some() || bounds.max.is_some());
+        filter.cost = bounds("cost", &mut take, amount)?;
+        filter.weighted_feedback = bounds("weighted_feedback", &mut take, score)?;
+        for (name, column) in LISTS {
+            if let Some(text) = take(name) {
+                filter.texts.push((column, values(name, &text)?));
+            }
+        }
+        if let Some(text) = take("status_code") {
+            filter.status_codes =
+                values("status_code", &text)?.iter().map(|code| status_code(code)).collect::<Result<_>>()?;
+        }
+        if let Some(text) = take("ai_org_model") {
+            filter.ai_org_models =
+                values("ai_org_model", &text)?.iter().map(|pair| org_model(pair)).collect::<Result<_>>()?;
+        }
+        if let Some(text) = take("cache_status") {
+            let statuses = values("cache_status", &text)?;
+            filter.cache_statuses = statuses.iter().map(|status| cache_status(status)).collect::<Result<_>>()?;
+        }
+        if let Some(text) = take("metadata") {
+            filter.metadata = metadata(&text)?;
+        }
+        if let Some(text) = take("status") {
+            filter.labels = values("status", &text)?.iter().map(|label| Label::parse(label)).collect::<Result<_>>()?;
+        }
+        Ok(filter)
+    }
+
+    /// Reads a filter from an object, such as `filters` of an export: numbers may come as numbers, lists as arrays,
+    /// metadata as an object. Fields that are no filter are left to the caller.
+    pub fn of_object(fields: &Map<String, Value>) -> Result<Self> {
+        Self::read(|name| match fields.get(name)? {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            Value::Array(items) => {
+                let text = |item: &Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+                Some(items.iter().map(text).collect::<Vec<_>>().join(","))
+            }
+            other => Some(other.to_string()),
+        })
+    }
+
+    /// The condition that the records meet.
+    pub fn condition(&self) -> Condition {
+        let mut all = Condition::default();
+        let micros =
+            |at: DateTime<Utc>| ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into()));
+        all.within("created_at", self.time, micros);
+        for (column, bounds) in &self.counts {
+            all.within(column, *bounds, |count| ScalarValue::Int64(Some(count)));
+        }
+        all.within("cost", self.cost, |cents| ScalarValue::Float64(Some(cents)));
+        for (column, values) in &self.texts {
+            all.one_of(column, values.iter().map(text));
+        }
+        if !self.status_codes.is_empty() {
+            all.one_of("response_status_code", self.status_codes.iter().map(|code| ScalarValue::Int32(Some(*code))));
+        }
+        if !self.ai_org_models.is_empty() {
+            let pairs = self.ai_org_models.iter().map(|(org, model)| {
+                format!("(ai_org = {} and ai_model = {})", all.bind(text(org)), all.bind(text(model)))
+            });
+            let pairs = pairs.collect::<Vec<_>>().join(" or ");
+            all.parts.push(format!("({pairs})"));
+        }
+        if !self.cache_statuses.is_empty() {
+            all.one_of("coalesce(nullif(upper(cache_status), ''), 'DISABLED')", self.cache_statuses.iter().map(text));
+        }
+        for (key, value) in &self.metadata {
+            let [key, value] = [key, value].map(|text| all.bind(ScalarValue::Utf8(Some(text.clone()))));
+            all.parts.push(format!("metadata[{key}] = {value}"));
+        }
+        for kind in [Kind::Cache, Kind::Retry, Kind::Fallback, Kind::Loadbalance] {
+            let labels = self.labels.iter().filter(|label| label.kind() == kind);
+            let labels: Vec<String> = labels.map(|label| format!("({})", label.condition())).collect();
+            if !labels.is_empty() {
+                all.parts.push(format!("({})", labels.join(" or ")));
+            }
+        }
+        self.feedback(&mut all);
+        all
+    }
+
+    /// Feedback is given on traces; all records of a trace have it.
+    fn feedback(&self, all: &mut Condition) {
+        let mut mean = Condition { params: std::mem::take(&mut all.params), ..Condition::default() };
+        mean.within("fed.mean", self.weighted_feedback, |score| ScalarValue::Float64(Some(score)));
+        all.params = mean.params;
+        if !mean.parts.is_empty() {
+            all.parts.push(format!(
+                "exists (select 1 from (select organisation_id as owner, trace_id as trace, \
+                 sum(value * weight) / nullif(sum(weight), 0) as mean from feedback group by 1, 2) as fed \
+                 where fed.owner = logs.organisation_id and fed.trace = logs.trace_id and {})",
+                mean.parts.join(" and ")
+            ));
+        }
+    }
+}
+
+impl Condition {
+    /// A placeholder for a value.
+    pub fn bind(&mut self, value: ScalarValue) -> String {
+        let name = format!("f{}", self.params.len());
+        let placeholder = format!("${name}");
+        self.params.push((name, value));
+        placeholder
+    }
+
+    /// `where …`, or nothing.
+    pub fn clause(&self) -> String {
+        if self.parts.is_empty() { String::new() } else { format!("where {}", self.parts.join(" and ")) }
+    }
+
+    fn within<T: Copy>(&mut self, column: &str, bounds: Bounds<T>, scalar: impl Fn(T) -> ScalarValue) {
+        for (operator, bound) in [(">=", bounds.min), ("<=", bounds.max)] {
+            if let Some(bound) = bound {
+                let bound = self.bind(scalar(bound));
+                self.parts.push(format!("{column} {operator} {bound}"));
+            }
+        }
+    }
+
+    fn one_of(&mut self, column: &str, values: impl Iterator<Item = ScalarValue>) {
+        let places: Vec<String> = values.map(|value| self.bind(value)).collect();
+        self.parts.push(format!("{column} in ({})", places.join(", ")));
+    }
+}
+
+fn text(value: impl AsRef<str>) -> ScalarValue {
+    ScalarValue::Utf8View(Some(value.as_ref().to_owned()))
+}
+
+/// `NAME_min` and `NAME_max`.
+fn bounds<T: Copy + PartialOrd>(
+    name: &str,
+    take: &mut impl FnMut(&str) -> Option<String>,
+    parse: impl Fn(&str, &str) -> Result<T>,
+) -> Result<Bounds<T>> {
+    let mut bound = |end: &str| {
+        let name = format!("{name}_{end}");
+        take(&name).map(|text| parse(&name, text.trim())).transpose()
+    };
+    let bounds = Bounds { min: bound("min")?, max: bound("max")? };
+    match (bounds.min, bounds.max) {
+        (Some(min), Some(max)) if min > max => {
+            Err(Error::invalid(format!("`{name}_min` is more than `{name}_max`; nothing could match")))
+        }
+        _ => Ok(bounds),
+    }
+}
+
+fn count(name: &str, text: &str) -> Result<i64> {
+    let wrong = || Error::invalid(format!("`{name}` is `{text}`; expected a whole number, 0 or more"));
+    text.parse().ok().filter(|count| *count >= 0).ok_or_else(wrong)
+}
+
+fn amount(name: &str, text: &str) -> Result<f64> {
+    let wrong = || Error::invalid(format!("`{name}` is `{text}`; expected cents, 0 or more, such as 0.25"));
+    text.parse().ok().filter(|cents: &f64| cents.is_finite() && *cents >= 0.0).ok_or_else(wrong)
+}
+
+fn score(name: &str, text: &str) -> Result<f64> {
+    let wrong = || Error::invalid(format!("`{name}` is `{text}`; expected a number from -10 to 10"));
+    text.parse().ok().filter(|score| (-10.0..=10.0).contains(score)).ok_or_else(wrong)
+}
+
+/// A bare date is its first moment; a time without a zone is UTC; a `+` that a query string made a blank is one again.
+fn moment(name: &str, text: &str) -> Result<DateTime<Utc>> {
+    let day = |text: &str| text.parse::<NaiveDate>().ok().map(|day| day.and_time(NaiveTime::MIN).and_utc());
+    let zoned = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc());
+    let bare = |text: &str| text.replacen(' ', "T", 1).parse::<NaiveDateTime>().ok().map(|at| at.and_utc());
+    let plus = || text.rsplit_once(' ').and_then(|(time, zone)| zoned(&format!("{time}+{zone}")));
+    let found = day(text).or_else(|| zoned(text)).or_else(plus).or_else(|| bare(text));
+    found.ok_or_else(|| {
+        Error::invalid(format!(
+            "`{name}` is `{text}`; expected a date such as 2026-11-21 or a moment such as 2026-11-21T17:30:00Z"
+        ))
+    })
+}
+
+/// The values of a list; blanks around a comma do not matter.
+fn values(name: &str, text: &str) -> Result<Vec<String>> {
+    let values = text.split(',').map(str::trim).filter(|value| !value.is_empty());
+    let values: Vec<String> = values.map(str::to_owned).collect();
+    match values.len() {
+        0 => Err(Error::invalid(format!("`{name}` names nothing; name values with commas between, or leave it out"))),
+        1..=MOST_VALUES => Ok(values),
+        many => Err(Error::invalid(format!("`{name}` has {many} values; at most {MOST_VALUES} are taken"))),
+    }
+}
+
+fn status_code(text: &str) -> Result<i32> {
+    text.parse()
+        .map_err(|_| Error::invalid(format!("`status_code` has `{text}`; expected HTTP statuses such as 401,403")))
+}
+
+fn org_model(text: &str) -> Result<(String, String)> {
+    let (org, model) =
+        text.split_once("__").filter(|(org, model)| !org.is_empty() && !model.is_empty()).ok_or_else(|| {
+            Error::invalid(format!("`ai_org_model` has `{text}`; expected PROVIDER__MODEL such as openai__gpt-4o"))
+        })?;
+    Ok((org.to_owned(), model.to_owned()))
+}
+
+fn cache_status(text: &str) -> Result<String> {
+    let even = text.to_uppercase().replace(['_', '-'], " ");
+    let known = CACHE_STATUSES.contains(&even.as_str());
+    known
+        .then_some(even)
+        .ok_or_else(|| Error::invalid(format!("`cache_status` has `{text}`; expected {}", CACHE_STATUSES.join(", "))))
+}
+
+fn metadata(text: &str) -> Result<Vec<(String, String)>> {
+    let wrong = || Error::invalid("`metadata` is not a JSON object of texts such as {\"team\":\"search\"}".to_owned());
+    let fields: Map<String, Value> = serde_json::from_str(text).map_err(|_| wrong())?;
+    if fields.len() > MOST_VALUES {
+        return Err(Error::invalid(format!("`metadata` has {} keys; at most {MOST_VALUES} are taken", fields.len())));
+    }
+    let pair = |(key, value): (String, Value)| match value {
+        Value::String(value) => Ok((key, value)),
+        Value::Number(_) | Value::Bool(_) => Ok((key, value.to_string())),
+        _ => Err(wrong()),
+    };
+    fields.into_iter().map(pair).collect()
+}

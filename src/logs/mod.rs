@@ -1,0 +1,213 @@
+//! Single records and lists of them: one by its id, and pages of the newest that a [`Filter`] names.
+//!
+//! Lists read no bodies: their columns are named, and the two messages are not among them. A page goes on where the one
+//! before ended, at the record that its cursor names by time, id and organisation, so that records which arrive
+//! meanwhile neither repeat nor hide one. What a reader may see is decided below SQL; a record that is somebody else's
+//! is not found, in the same words as one that is nobody's.
+
+mod filter;
+mod object;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use datafusion::common::{ParamValues, ScalarValue};
+use futures::TryStreamExt;
+use serde_json::Value;
+
+pub use filter::{Bounds, Condition, Filter, NAMES as FILTER_NAMES};
+pub use object::{object, own_url};
+pub use status::{Kind, Label, Status};
+
+use crate::error::{Error, Result};
+use crate::query::{Queries, Scene};
+use crate::record::json::{self, Encoder};
+use crate::record::{COLUMNS, Kind as ColumnKind, Record};
+
+/// Records of a page where nothing is said.
+pub const PAGE_SIZE: u64 = 50;
+/// Most records of a page.
+pub const MOST_PAGE_SIZE: u64 = 1_000;
+
+/// A page of a list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ask {
+    /// Which records.
+    pub filter: Filter,
+    /// Most records of the page; 0 = [`PAGE_SIZE`].
+    pub page_size: u64,
+    /// Where the page before ended.
+    pub after: Option<Cursor>,
+    /// Whether all that the filter names are counted too.
+    pub total: bool,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// The records in their native form without bodies, each with `status` and `url`, newest first.
+    pub records: Vec<Value>,
+    /// Where the next page goes on; none = this was the last one.
+    pub next: Option<Cursor>,
+    /// How many records the filter names on all pages.
+    pub total: Option<u64>,
+}
+
+/// A record's place in the order of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    created_at: i64,
+    id: String,
+    organisation: String,
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(serde_json::json!([self.created_at, self.id, self.organisation]).to_string()))
+    }
+}
+
+impl std::str::FromStr for Cursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = hex::decode(text.trim()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let (created_at, id, organisation) =
+            parts.ok_or_else(|| Error::invalid("`cursor` is none of ours; send the `next` of the page before"))?;
+        Ok(Self { created_at, id, organisation })
+    }
+}
+
+/// The newest records that the filter names, a page of them.
+pub async fn list(queries: &Queries, scene: Scene, ask: &Ask) -> Result<Page> {
+    let size = if ask.page_size == 0 { PAGE_SIZE } else { ask.page_size.min(MOST_PAGE_SIZE) };
+    let total = match ask.total {
+        true => Some(count(queries, scene.clone(), &ask.filter).await?),
+        false => None,
+    };
+    let mut condition = ask.filter.condition();
+    if let Some(after) = &ask.after {
+        let time = ScalarValue::TimestampMicrosecond(Some(after.created_at), Some("UTC".into()));
+        let time = condition.bind(time);
+        let id = condition.bind(ScalarValue::Utf8View(Some(after.id.clone())));
+        let organisation = condition.bind(ScalarValue::Utf8View(Some(after.organisation.clone())));
+        // The first part prunes files, the second one decides.
+        condition.parts.push(format!("created_at <= {time}"));
+        condition
+            .parts
+            .push(format!("(created_at < {time} or id < {id} or (id = {id} and organisation_id < {organisation}))"));
+    }
+    let names: Vec<String> = listed().map(str::to_owned).collect();
+    let text = format!(
+        "select {} from logs {} order by created_at desc, id desc, organisation_id desc limit {}",
+        quoted(&names),
+        condition.clause(),
+        size + 1
+    );
+    let batches = run(queries, scene, &text, condition.params).await?;
+    let encoder = Encoder::new(Some(&names))?;
+    let mut records = Vec::new();
+    let mut last = None;
+    let mut more = false;
+    for line in lines(&encoder, &batches)? {
+        if records.len() as u64 == size {
+            more = true;
+            break;
+        }
+        let record = read(&line)?;
+        records.push(item(&line, &record)?);
+        last = Some(record);
+    }
+    let next = last.filter(|_| more).map(|record| Cursor {
+        created_at: record.created_at.map_or(0, |at| at.timestamp_micros()),
+        id: record.id.unwrap_or_default(),
+        organisation: record.organisation_id.unwrap_or_default(),
+    });
+    Ok(Page { records, next, total })
+}
+
+/// How many records a filter names.
+pub async fn count(queries: &Queries, scene: Scene, filter: &Filter) -> Result<u64> {
+    let condition = filter.condition();
+    let text = format!("select count(*) from logs {}", condition.clause());
+    let batches = run(queries, scene, &text, condition.params).await?;
+    let counts = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().iter().flatten());
+    Ok(counts.sum::<i64>().unsigned_abs())
+}
+
+/// The record of that id, whole. Where several have it (organisations choose ids of their own, and one that is sent
+/// again after days is stored again) it is the newest; `organisation` says whose is meant.
+pub async fn get(queries: &Queries, scene: Scene, id: &str, organisation: Option<&str>) -> Result<Record> {
+    let mut condition = Condition::default();
+    let wanted = condition.bind(ScalarValue::Utf8View(Some(id.to_owned())));
+    condition.parts.push(format!("id = {wanted}"));
+    if let Some(organisation) = organisation {
+        let wanted = condition.bind(ScalarValue::Utf8View(Some(organisation.to_owned())));
+        condition.parts.push(format!("organisation_id = {wanted}"));
+    }
+    let names: Vec<String> = COLUMNS.iter().map(|column| column.name.to_owned()).collect();
+    let order = "order by created_at desc, organisation_id desc limit 1";
+    let text = format!("select {} from logs {} {order}", quoted(&names), condition.clause());
+    let batches = run(queries, scene, &text, condition.params).await?;
+    match lines(&Encoder::new(None)?, &batches)?.first() {
+        Some(line) => read(line),
+        None => Err(Error::not_found("no log has that id")),
+    }
+}
+
+async fn run(
+    queries: &Queries,
+    scene: Scene,
+    text: &str,
+    params: Vec<(String, ScalarValue)>,
+) -> Result<Vec<RecordBatch>> {
+    let params = params.into_iter().map(|(name, value)| (name, value.into())).collect();
+    let answer = queries.run(scene, text, ParamValues::Map(params), queries.limits()).await?;
+    answer.batches.try_collect().await
+}
+
+/// The columns of a list: all but the messages.
+fn listed() -> impl Iterator<Item = &'static str> {
+    COLUMNS.iter().filter(|column| column.kind != ColumnKind::Message).map(|column| column.name)
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// The rows as JSON lines.
+fn lines(encoder: &Encoder, batches: &[RecordBatch]) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            let mut line = Vec::new();
+            encoder.encode(&batch.slice(row, 1), &mut line)?;
+            let line = String::from_utf8(line).map_err(|cause| unreadable().with_source(cause))?;
+            lines.push(line.trim_end().to_owned());
+        }
+    }
+    Ok(lines)
+}
+
+fn read(line: &str) -> Result<Record> {
+    // Why it is unreadable may name a value, which is nobody's to log.
+    json::parse(line).map_err(|_| unreadable())
+}
+
+fn item(line: &str, record: &Record) -> Result<Value> {
+    let mut item: Value = serde_json::from_str(line).map_err(|_| unreadable())?;
+    if let Value::Object(fields) = &mut item {
+        fields.insert("object".to_owned(), Value::from("log"));
+        fields.insert("url".to_owned(), Value::from(own_url(record.id.as_deref().unwrap_or_default())));
+        let status = serde_json::to_value(Status::of(record));
+        fields.insert("status".to_owned(), status.map_err(|cause| unreadable().with_source(cause))?);
+    }
+    Ok(item)
+}
+
+fn unreadable() -> Error {
+    Error::internal("a record that was stored cannot be read as one")
+}

@@ -1,0 +1,271 @@
+//! A record as Portkey's LogObject, the answer of `GET /v1/logs/{id}`.
+//!
+//! Names, and the forms of times and numbers that differ between its two halves, are Portkey's: `created_at` is the
+//! text of a JavaScript date, `metrics.created_at` a time with a blank in it, `retry_success_count` a text, `mode` and
+//! `cache_type` lower case. What a record does not say is null. Bodies and headers are embedded as they were stored.
+//! Beside Portkey's fields stand `status`, the four labels, and `links`, which lead to the record's own URL and to the
+//! records of the same config, prompt and trace.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::status::Status;
+use crate::error::{Error, Result};
+use crate::record::Record;
+use crate::record::json::{members, write_string};
+
+/// Headers that were meant for the gateway begin so.
+const GATEWAY_HEADERS: &str = "x-portkey-";
+
+#[derive(Serialize)]
+struct LogObject<'a> {
+    #[serde(rename = "_id")]
+    id: Option<&'a str>,
+    request: Request<'a>,
+    response: Response<'a>,
+    organisation_id: Option<&'a str>,
+    created_at: Option<String>,
+    metrics: Metrics<'a>,
+    object: &'static str,
+    status: Status,
+    links: Links,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Request<'a> {
+    url: Option<&'a str>,
+    method: Option<&'a str>,
+    headers: Option<&'a RawValue>,
+    body: Option<&'a RawValue>,
+    portkey_headers: Box<RawValue>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    status: Option<i32>,
+    headers: Option<&'a RawValue>,
+    body: Option<&'a RawValue>,
+    response_time: Option<i64>,
+    last_used_option_json_path: Option<&'a str>,
+}
+
+/// Where to go from here.
+#[derive(Serialize)]
+struct Links {
+    own: String,
+    replay: String,
+    config: Option<String>,
+    prompt: Option<String>,
+    trace: Option<String>,
+}
+
+/// Portkey's AnalyticsMetrics.
+#[derive(Serialize)]
+struct Metrics<'a> {
+    id: Option<&'a str>,
+    organisation_id: Option<&'a str>,
+    organisation_name: Option<&'a str>,
+    prompt_id: Option<&'a str>,
+    prompt_version_id: Option<&'a str>,
+    config_id: Option<&'a str>,
+    created_at: Option<String>,
+    is_success: Option<bool>,
+    ai_org: Option<&'a str>,
+    ai_model: Option<&'a str>,
+    req_units: Option<i64>,
+    res_units: Option<i64>,
+    total_units: Option<i64>,
+    cost: Option<f64>,
+    cost_currency: Option<&'a str>,
+    request_url: Option<&'a str>,
+    request_method: Option<&'a str>,
+    response_status_code: Option<i32>,
+    response_time: Option<i64>,
+    is_proxy_call: Option<bool>,
+    cache_status: Option<&'a str>,
+    cache_type: Option<String>,
+    stream_mode: Option<u8>,
+    retry_success_count: Option<String>,
+    trace_id: Option<&'a str>,
+    span_id: Option<&'a str>,
+    span_name: Option<&'a str>,
+    parent_span_id: Option<&'a str>,
+    mode: Option<String>,
+    virtual_key: Option<&'a str>,
+    source: Option<&'a str>,
+    runtime: Option<&'a str>,
+    runtime_version: Option<&'a str>,
+    sdk_version: Option<&'a str>,
+    config: Option<&'a str>,
+    internal_trace_id: Option<&'a str>,
+    last_used_option_index: Option<i32>,
+    config_version_id: Option<&'a str>,
+    prompt_slug: Option<&'a str>,
+    workspace_slug: Option<&'a str>,
+    log_store_file_path_format: Option<&'a str>,
+    #[serde(rename = "metadata.key")]
+    metadata_key: Vec<&'a str>,
+    #[serde(rename = "metadata.value")]
+    metadata_value: Vec<&'a str>,
+    api_key_id: Option<&'a str>,
+    request_parsing_time: Option<i64>,
+    pre_processing_time: Option<i64>,
+    cache_processing_time: Option<i64>,
+    response_parsing_time: Option<i64>,
+    gateway_processing_time: Option<i64>,
+    upstream_response_time: Option<i64>,
+    user_id: Option<&'a str>,
+    #[serde(rename = "_user")]
+    user: Option<&'a str>,
+    ttlt: Option<i64>,
+    extra_key: &'static str,
+    extra_value: &'static str,
+}
+
+/// The LogObject of a record, as JSON.
+pub fn object(record: &Record, organisation_name: Option<&str>) -> Result<String> {
+    let headers = record.request.headers.as_deref();
+    let object = LogObject {
+        id: record.id.as_deref(),
+        request: Request {
+            url: record.request_url.as_deref(),
+            method: record.request_method.as_deref(),
+            headers: raw(headers)?,
+            body: raw(record.request.body.as_deref())?,
+            portkey_headers: gateway_headers(headers)?,
+        },
+        response: Response {
+            status: record.response_status_code,
+            headers: raw(record.response.headers.as_deref())?,
+            body: raw(record.response.body.as_deref())?,
+            response_time: record.response_time,
+            last_used_option_json_path: record.last_used_option.as_deref(),
+        },
+        organisation_id: record.organisation_id.as_deref(),
+        created_at: record.created_at.map(javascript_date),
+        metrics: metrics(record, organisation_name),
+        object: "log",
+        status: Status::of(record),
+        links: links(record),
+    };
+    serde_json::to_string(&object).map_err(|cause| Error::internal("cannot encode a log").with_source(cause))
+}
+
+fn metrics<'a>(record: &'a Record, organisation_name: Option<&'a str>) -> Metrics<'a> {
+    let lower = |text: &Option<String>| text.as_deref().map(str::to_lowercase);
+    Metrics {
+        id: record.id.as_deref(),
+        organisation_id: record.organisation_id.as_deref(),
+        organisation_name,
+        prompt_id: None,
+        prompt_version_id: record.prompt_version_id.as_deref(),
+        config_id: None,
+        created_at: record.created_at.map(|at| at.format("%Y-%m-%d %H:%M:%S%.3f").to_string()),
+        is_success: record.is_success.map(|success| success == 1),
+        ai_org: record.ai_org.as_deref(),
+        ai_model: record.ai_model.as_deref(),
+        req_units: record.req_units,
+        res_units: record.res_units,
+        total_units: record.total_units,
+        cost: record.cost,
+        cost_currency: record.cost_currency.as_deref(),
+        request_url: record.request_url.as_deref(),
+        request_method: record.request_method.as_deref(),
+        response_status_code: record.response_status_code,
+        response_time: record.response_time,
+        is_proxy_call: None,
+        cache_status: record.cache_status.as_deref(),
+        cache_type: lower(&record.cache_type),
+        stream_mode: record.stream_mode.map(u8::from),
+        retry_success_count: record.retry_success_count.map(|count| count.to_string()),
+        trace_id: record.trace_id.as_deref(),
+        span_id: record.span_id.as_deref(),
+        span_name: record.span_name.as_deref(),
+        parent_span_id: record.parent_span_id.as_deref(),
+        mode: lower(&record.mode),
+        virtual_key: record.virtual_key.as_deref(),
+        source: record.source.as_deref(),
+        runtime: record.runtime.as_deref(),
+        runtime_version: record.runtime_version.as_deref(),
+        sdk_version: record.sdk_version.as_deref(),
+        config: record.config.as_deref(),
+        internal_trace_id: record.internal_trace_id.as_deref(),
+        // A path is no number, and Portkey then says -1.
+        last_used_option_index: record.last_used_option.as_ref().map(|_| -1),
+        config_version_id: None,
+        prompt_slug: record.prompt_slug.as_deref(),
+        workspace_slug: record.workspace_slug.as_deref(),
+        log_store_file_path_format: None,
+        metadata_key: record.metadata.iter().map(|(key, _)| key.as_str()).collect(),
+        metadata_value: record.metadata.iter().map(|(_, value)| value.as_str()).collect(),
+        api_key_id: record.api_key_id.as_deref(),
+        request_parsing_time: None,
+        pre_processing_time: None,
+        cache_processing_time: None,
+        response_parsing_time: None,
+        gateway_processing_time: None,
+        upstream_response_time: record.upstream_response_time,
+        user_id: record.user_id.as_deref(),
+        user: record.metadata.iter().find(|(key, _)| key == "_user").map(|(_, value)| value.as_str()),
+        ttlt: record.time_to_last_token,
+        extra_key: "is_raw_logging_enabled",
+        extra_value: if record.do_not_track == Some(true) { "false" } else { "true" },
+    }
+}
+
+fn links(record: &Record) -> Links {
+    let id = record.id.as_deref().unwrap_or_default();
+    let same = |name: &str, value: &Option<String>| {
+        // A value with a comma in it would be read as several.
+        let value = value.as_deref().filter(|value| !value.is_empty() && !value.contains(','))?;
+        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish();
+        Some(format!("/v1/logs?{query}"))
+    };
+    Links {
+        own: own_url(id),
+        replay: format!("/v1{}/replay", own_url(id)),
+        config: same("configs", &record.config),
+        prompt: same("prompt_slug", &record.prompt_slug),
+        trace: same("trace_id", &record.trace_id),
+    }
+}
+
+/// The path of a record's own URL.
+pub fn own_url(id: &str) -> String {
+    let Ok(mut url) = Url::parse("http://localhost/logs") else { return String::new() };
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.push(id);
+    }
+    url.path().to_owned()
+}
+
+fn raw(text: Option<&str>) -> Result<Option<&RawValue>> {
+    let wrong = |_| Error::internal("a stored body or headers are not JSON");
+    text.map(|text| serde_json::from_str(text).map_err(wrong)).transpose()
+}
+
+/// Those of the headers that were meant for the gateway.
+fn gateway_headers(headers: Option<&str>) -> Result<Box<RawValue>> {
+    let all = headers.and_then(members).unwrap_or_default();
+    let mut out = String::from("{");
+    for (name, value) in all.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with(GATEWAY_HEADERS)) {
+        let mut key = Vec::new();
+        write_string(&mut key, name);
+        if out.len() > 1 {
+            out.push(',');
+        }
+        out.push_str(&String::from_utf8_lossy(&key));
+        out.push(':');
+        out.push_str(value);
+    }
+    out.push('}');
+    RawValue::from_string(out).map_err(|_| Error::internal("stored headers are not JSON"))
+}
+
+fn javascript_date(at: DateTime<Utc>) -> String {
+    at.format("%a %b %d %Y %H:%M:%S GMT+0000 (Coordinated Universal Time)").to_string()
+}

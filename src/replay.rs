@@ -1,0 +1,653 @@
+//! Replay: a stored request again, in a form that can be edited first. Pure; `http` sends it.
+//!
+//! What Portkey's page does with a button: [`ready`] gives the request of a record, or why it is inactive; [`outgoing`]
+//! says what is sent to the gateway for an edited one, and [`entry`] what is logged of it. The call is charged to the
+//! caller: provider credentials come with the caller's own request, by the headers of [`PASSED`] and no others, and are
+//! part of no log. The new record stands in the trace of the old one, as a child of its span, and names it in its
+//! metadata as [`REPLAY_OF`].
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::record::Record;
+use crate::record::json::{members, write_string};
+
+/// The key of the metadata that names the record which was replayed.
+pub const REPLAY_OF: &str = "_replay_of";
+/// Name of the span of a replay, and its source.
+const REPLAY: &str = "replay";
+/// Endpoints of the gateway that a request is sent to again, the longer before the one that it ends with.
+pub const ENDPOINTS: [&str; 3] = ["/chat/completions", "/completions", "/embeddings"];
+/// The caller's headers that are passed on: who calls which provider. None of them names a host.
+pub const PASSED: [&str; 21] = [
+    "authorization",
+    "api-key",
+    "x-api-key",
+    "anthropic-version",
+    "openai-organization",
+    "openai-project",
+    "x-portkey-provider",
+    "x-portkey-virtual-key",
+    "x-portkey-config",
+    "x-portkey-debug",
+    "x-portkey-aws-access-key-id",
+    "x-portkey-aws-secret-access-key",
+    "x-portkey-aws-session-token",
+    "x-portkey-aws-region",
+    "x-portkey-azure-resource-name",
+    "x-portkey-azure-deployment-id",
+    "x-portkey-azure-api-version",
+    "x-portkey-azure-model-name",
+    "x-portkey-vertex-project-id",
+    "x-portkey-vertex-region",
+    "x-portkey-vertex-service-account-json",
+];
+/// A key of the gateway itself comes by this header, since the caller's `x-portkey-api-key` is one of ours.
+pub const GATEWAY_KEY: &str = "x-gatelog-gateway-key";
+/// Headers that gateways make a host name or a path of.
+const IN_URLS: [&str; 8] = [
+    "x-portkey-aws-region",
+    "x-portkey-azure-resource-name",
+    "x-portkey-azure-deployment-id",
+    "x-portkey-azure-api-version",
+    "x-portkey-azure-model-name",
+    "x-portkey-vertex-project-id",
+    "x-portkey-vertex-region",
+    "x-portkey-provider",
+];
+/// Fields that a config in full may have. Several others name a host, and gateways get more of them with each provider.
+const CONFIG_FIELDS: [&str; 16] = [
+    "strategy",
+    "mode",
+    "targets",
+    "name",
+    "weight",
+    "provider",
+    "api_key",
+    "virtual_key",
+    "retry",
+    "attempts",
+    "on_status_codes",
+    "use_retry_after_header",
+    "cache",
+    "max_age",
+    "request_timeout",
+    "override_params",
+];
+/// What is kept of the answer's headers.
+const KEPT: [&str; 6] = [
+    "content-type",
+    "x-portkey-cache-status",
+    "x-portkey-last-used-option-index",
+    "x-portkey-provider",
+    "x-portkey-retry-attempt-count",
+    "x-portkey-trace-id",
+];
+
+/// Why a record cannot be replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inactive {
+    /// Its endpoint is another one.
+    Endpoint,
+    /// Its provider was archived; the slug.
+    ProviderArchived(String),
+    /// It came from a prompt template that a config's target called.
+    PromptInTarget,
+    /// Its body was not kept.
+    BodyNotKept,
+}
+
+/// A stored request, ready to be edited.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Ready<'a> {
+    /// Always `POST`.
+    pub method: &'static str,
+    /// One of [`ENDPOINTS`].
+    pub endpoint: &'static str,
+    /// What was sent.
+    pub body: &'a RawValue,
+}
+
+/// An edited request, as it comes back. Its fields are those of [`Ready`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edited<'a> {
+    /// Always `POST`.
+    pub method: Option<String>,
+    /// One of [`ENDPOINTS`]; none = that of the record.
+    pub endpoint: Option<String>,
+    /// What to send; none = what was sent.
+    #[serde(borrow)]
+    pub body: Option<&'a RawValue>,
+}
+
+/// What is sent to the gateway.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// One of [`ENDPOINTS`].
+    pub endpoint: &'static str,
+    /// A JSON object.
+    pub body: String,
+    /// Names in lower case, and values. May hold credentials.
+    pub headers: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outgoing").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// What the gateway answered.
+#[derive(Clone)]
+pub struct Answered {
+    /// The HTTP status.
+    pub status: u16,
+    /// Headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body: the gateway's JSON, or its text as a JSON string; empty = null.
+    pub body: String,
+    /// From sending to the last byte, ms.
+    pub elapsed_ms: u64,
+}
+
+impl std::fmt::Debug for Answered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answered").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl Inactive {
+    /// Its name in answers.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::ProviderArchived(_) => "provider_archived",
+            Self::PromptInTarget => "prompt_in_config_target",
+            Self::BodyNotKept => "body_not_kept",
+        }
+    }
+}
+
+impl std::fmt::Display for Inactive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Endpoint => write!(f, "only requests to {} can be replayed", ENDPOINTS.join(", ")),
+            Self::ProviderArchived(slug) => write!(f, "the provider `{slug}` of this log is archived"),
+            Self::PromptInTarget => {
+                f.write_str("the request came from a prompt template that was called from inside a config target")
+            }
+            Self::BodyNotKept => f.write_str("the body of the request was not kept"),
+        }
+    }
+}
+
+/// The request of a record, or why it is inactive. `archived` are the slugs of its organisation's archived providers.
+pub fn ready<'a>(record: &'a Record, archived: &BTreeSet<String>) -> Result<Ready<'a>, Inactive> {
+    let endpoint = record.request_url.as_deref().and_then(endpoint).ok_or(Inactive::Endpoint)?;
+    // Portkey calls a virtual key a provider; where there is none, the provider has no other name.
+    let provider = record.virtual_key.as_ref().filter(|key| !key.is_empty()).or(record.ai_org.as_ref());
+    if let Some(provider) = provider.filter(|provider| archived.contains(*provider)) {
+        return Err(Inactive::ProviderArchived(provider.clone()));
+    }
+    if called_by_a_target(record) {
+        return Err(Inactive::PromptInTarget);
+    }
+    let body = record.request.body.as_deref().and_then(|body| serde_json::from_str::<&RawValue>(body).ok());
+    let body = body.filter(|body| body.get().starts_with('{')).ok_or(Inactive::BodyNotKept)?;
+    Ok(Ready { method: "POST", endpoint, body })
+}
+
+/// The endpoint that a URL ends with. A prompt's own `…/prompts/{id}/completions` is none of them.
+fn endpoint(url: &str) -> Option<&'static str> {
+    let path = url.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+    let found = ENDPOINTS.into_iter().find(|endpoint| path.ends_with(endpoint))?;
+    (!path.contains("/prompts/")).then_some(found)
+}
+
+/// Whether a target of the config called the prompt template: the config says so where the log has it; where it has
+/// only the config's name, a template and a target are taken for it.
+fn called_by_a_target(record: &Record) -> bool {
+    let named = record.prompt_slug.as_deref().is_some_and(|slug| !slug.is_empty());
+    let Some(path) = record.last_used_option.as_deref().filter(|path| named && path.contains("targets[")) else {
+        return false;
+    };
+    let headers = record.request.headers.as_deref().and_then(members).unwrap_or_default();
+    let config = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-portkey-config"));
+    let config = config.and_then(|(_, raw)| match serde_json::from_str(raw).ok()? {
+        Value::String(text) => serde_json::from_str(&text).ok(),
+        whole => Some(whole),
+    });
+    match config {
+        Some(config @ Value::Object(_)) => winner(&config, path).is_none_or(|target| target.get("prompt_id").is_some()),
+        _ => true,
+    }
+}
+
+/// What a path such as `config.targets[1].targets[0]` leads to.
+fn winner<'a>(config: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split("targets[").skip(1).try_fold(config, |at, step| {
+        let place: usize = step.split(']').next()?.parse().ok()?;
+        at.get("targets")?.get(place)
+    })
+}
+
+/// Reads an edited request; an empty text leaves the stored one as it is.
+pub fn edited(text: &str) -> Result<Edited<'_>> {
+    if text.trim().is_empty() {
+        return Ok(Edited::default());
+    }
+    let edited: Edited<'_> = serde_json::from_str(text).map_err(|cause| {
+        Error::invalid(format!("the body is not a JSON object with endpoint and body, line {}", cause.line()))
+    })?;
+    if edited.method.as_deref().is_some_and(|method| !method.eq_ignore_ascii_case("POST")) {
+        return Err(Error::invalid("`method` is not POST, which is the only one"));
+    }
+    Ok(edited)
+}
+
+/// What is sent for a record: the edited request, the caller's headers of [`PASSED`], and how it is linked to the
+/// record. `id` is that of the new record; `ours` says that the caller's `authorization` is a key of ours.
+pub fn outgoing<'h>(
+    record: &Record,
+    ready: Ready<'_>,
+    edited: &Edited<'_>,
+    headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+    ours: bool,
+    id: &str,
+) -> Result<Outgoing> {
+    let endpoint = match edited.endpoint.as_deref() {
+        None => ready.endpoint,
+        Some(named) => ENDPOINTS
+            .into_iter()
+            .find(|endpoint| *endpoint == named)
+            .ok_or_else(|| Error::invalid(format!("`endpoint` is none of {}", ENDPOINTS.join(", "))))?,
+    };
+    let body = edited.body.unwrap_or(ready.body).get();
+    let fields = members(body).ok_or_else(|| Error::invalid("`body` is not a JSON object"))?;
+    let mut passed = Vec::new();
+    for (name, value) in headers {
+        let name = name.to_ascii_lowercase();
+        if name == GATEWAY_KEY {
+            passed.push(("x-portkey-api-key".to_owned(), value.to_owned()));
+        } else if PASSED.contains(&name.as_str()) && !(ours && name == "authorization") {
+            stays_home(&name, value)?;
+            passed.push((name, value.to_owned()));
+        }
+    }
+    passed.extend(route(record, &passed));
+    passed.extend(links(record, id));
+    passed.push(("content-type".to_owned(), "application/json".to_owned()));
+    Ok(Outgoing { endpoint, body: whole_answer(&fields), headers: passed })
+}
+
+/// Neither a config in full nor part of a URL may send the call to another host.
+fn stays_home(name: &str, value: &str) -> Result<()> {
+    fn stays(value: &Value) -> bool {
+        match value {
+            Value::Array(items) => items.iter().all(stays),
+            Value::Object(fields) => fields.iter().all(|(name, value)| {
+                CONFIG_FIELDS.contains(&name.as_str()) && (name == "override_params" || stays(value))
+            }),
+            _ => true,
+        }
+    }
+    let fine = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    if IN_URLS.contains(&name) && !value.chars().all(fine) {
+        return Err(Error::invalid(format!("header `{name}` has more than letters, digits and any of - _ .")));
+    }
+    if name != "x-portkey-config" || !value.trim_start().starts_with(['{', '[', '"']) {
+        return Ok(());
+    }
+    match serde_json::from_str::<Value>(value) {
+        Ok(config @ Value::Object(_)) if stays(&config) => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "header `x-portkey-config` is neither a slug nor a JSON object of {} alone; other fields could send a replay to \
+             other hosts",
+            CONFIG_FIELDS.join(", ")
+        ))),
+    }
+}
+
+/// Which provider, where the caller does not say: with credentials of the caller the record's provider, else its
+/// virtual key.
+fn route(record: &Record, passed: &[(String, String)]) -> Option<(String, String)> {
+    let has = |names: &[&str]| passed.iter().any(|(name, _)| names.contains(&name.as_str()));
+    if has(&["x-portkey-provider", "x-portkey-virtual-key", "x-portkey-config"]) {
+        return None;
+    }
+    let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let virtual_key = filled(&record.virtual_key).map(|key| ("x-portkey-virtual-key".to_owned(), key));
+    let provider = filled(&record.ai_org).map(|provider| ("x-portkey-provider".to_owned(), provider));
+    if has(&["authorization", "api-key", "x-api-key"]) { provider.or(virtual_key) } else { virtual_key.or(provider) }
+}
+
+/// What links a replay to its record, for a gateway that logs by itself.
+fn links(record: &Record, id: &str) -> Vec<(String, String)> {
+    let Link { trace, parent, metadata } = link(record);
+    let pairs = [
+        ("x-portkey-trace-id", trace),
+        ("x-portkey-span-id", id.to_owned()),
+        ("x-portkey-parent-span-id", parent),
+        ("x-portkey-span-name", REPLAY.to_owned()),
+        ("x-portkey-metadata", metadata.to_string()),
+    ];
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+struct Link {
+    trace: String,
+    parent: String,
+    metadata: Value,
+}
+
+fn link(record: &Record) -> Link {
+    let id = record.id.clone().unwrap_or_default();
+    let own = |text: &Option<String>| text.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| id.clone());
+    Link { trace: own(&record.trace_id), parent: own(&record.span_id), metadata: json!({ REPLAY_OF: id }) }
+}
+
+/// The body without what would make the answer a stream: it is waited for, and logged as a whole.
+fn whole_answer(fields: &[(std::borrow::Cow<'_, str>, &str)]) -> String {
+    let mut out = Vec::new();
+    for (name, raw) in fields.iter().filter(|(name, _)| name != "stream" && name != "stream_options") {
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        write_string(&mut out, name);
+        out.push(b':');
+        out.extend_from_slice(raw.as_bytes());
+    }
+    out.extend_from_slice(if out.is_empty() { b"{}" } else { b"}" });
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The new log, in the shape of Portkey's insert. The headers of the request are not in it.
+pub fn entry(
+    record: &Record,
+    sent: &Outgoing,
+    answered: &Answered,
+    id: &str,
+    url: &str,
+    created_at: &str,
+) -> Result<String> {
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        id: &'a str,
+        created_at: &'a str,
+        trace_id: String,
+        span_id: &'a str,
+        parent_span_id: String,
+        span_name: &'static str,
+        metadata: Value,
+        request: Request<'a>,
+        response: Response<'a>,
+    }
+    #[derive(Serialize)]
+    struct Request<'a> {
+        url: &'a str,
+        method: &'static str,
+        provider: Option<&'a str>,
+        body: &'a RawValue,
+    }
+    #[derive(Serialize)]
+    struct Response<'a> {
+        status: u16,
+        headers: Value,
+        body: Option<&'a RawValue>,
+        response_time: u64,
+    }
+    let wrong = |cause| Error::internal("a replay cannot be logged").with_source(cause);
+    let body = match answered.body.as_str() {
+        "" => None,
+        body => Some(serde_json::from_str(body).map_err(wrong)?),
+    };
+    let Link { trace, parent, metadata } = link(record);
+    let provider =
+        header(&answered.headers, "x-portkey-provider").or_else(|| header(&sent.headers, "x-portkey-provider"));
+    let entry = Entry {
+        id,
+        created_at,
+        trace_id: trace,
+        span_id: id,
+        parent_span_id: parent,
+        span_name: REPLAY,
+        metadata,
+        request: Request {
+            url,
+            method: "POST",
+            provider: provider.or(record.ai_org.as_deref()),
+            body: serde_json::from_str(&sent.body).map_err(wrong)?,
+        },
+        response: Response {
+            status: answered.status,
+            headers: Value::Object(
+                kept(&answered.headers).map(|(name, value)| (name.to_owned(), value.into())).collect(),
+            ),
+            body,
+            response_time: answered.elapsed_ms,
+        },
+    };
+    serde_json::to_string(&entry).map_err(wrong)
+}
+
+/// The headers of the answer that are kept, and told to the caller.
+pub fn kept(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    headers
+        .iter()
+        .filter(|(name, _)| KEPT.contains(&name.as_str()))
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
+/// What the gateway said of the call in headers, on the record that was read from [`entry`].
+pub fn complete(record: &mut Record, sent: &Outgoing, answered: &Answered, key_id: &str) {
+    let said = |name: &str| header(&answered.headers, name).filter(|value| !value.is_empty());
+    record.source = Some(REPLAY.to_owned());
+    record.api_key_id = Some(key_id.to_owned());
+    record.cache_status = said("x-portkey-cache-status").map(str::to_uppercase);
+    record.retry_success_count = said("x-portkey-retry-attempt-count").and_then(|count| count.parse().ok());
+    record.last_used_option = said("x-portkey-last-used-option-index").map(str::to_owned);
+    // How the gateway came to a target of several is not in its answer.
+    if record.last_used_option.as_deref().is_some_and(|path| path.contains("targets[")) {
+        record.mode = None;
+    }
+    record.virtual_key = header(&sent.headers, "x-portkey-virtual-key").map(str::to_owned);
+    let config = header(&sent.headers, "x-portkey-config");
+    record.config = config.filter(|config| !config.trim_start().starts_with(['{', '['])).map(str::to_owned);
+}
+
+/// The value of a header.
+pub fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Message;
+
+    fn record() -> Record {
+        Record {
+            id: Some("old".to_owned()),
+            request_url: Some("https://api.openai.com/v1/chat/completions?api-version=1".to_owned()),
+            ai_org: Some("openai".to_owned()),
+            virtual_key: Some("main".to_owned()),
+            trace_id: Some("trace".to_owned()),
+            span_id: Some("span".to_owned()),
+            request: Message { body: Some(r#"{"model":"m","stream":true,"n":1.0}"#.to_owned()), headers: None },
+            ..Record::default()
+        }
+    }
+
+    fn why(record: &Record, archived: &[&str]) -> Option<&'static str> {
+        ready(record, &archived.iter().map(|slug| (*slug).to_owned()).collect()).err().map(|why| why.code())
+    }
+
+    #[test]
+    fn a_request_is_ready_as_it_was_sent() {
+        let record = record();
+        let ready = ready(&record, &BTreeSet::new()).unwrap();
+        assert_eq!((ready.endpoint, ready.body.get()), ("/chat/completions", record.request.body.as_deref().unwrap()));
+    }
+
+    #[test]
+    fn only_three_endpoints_are_replayed() {
+        let of = |url: &str| why(&Record { request_url: Some(url.to_owned()), ..record() }, &[]);
+        for url in ["http://h/v1/completions", "http://h/v1/embeddings/", "/v1/chat/completions#x"] {
+            assert_eq!(of(url), None, "{url}");
+        }
+        for url in
+            ["http://h/v1/images/generations", "http://h/v1/prompts/pp-1/completions", "http://h/?x=/embeddings", ""]
+        {
+            assert_eq!(of(url), Some("endpoint"), "{url}");
+        }
+        assert_eq!(why(&Record { request_url: None, ..record() }, &[]), Some("endpoint"));
+    }
+
+    #[test]
+    fn an_archived_provider_is_the_virtual_key_or_what_there_is_instead() {
+        assert_eq!(why(&record(), &["main"]), Some("provider_archived"));
+        assert_eq!(why(&record(), &["openai"]), None);
+        assert_eq!(why(&Record { virtual_key: None, ..record() }, &["openai"]), Some("provider_archived"));
+    }
+
+    #[test]
+    fn a_prompt_called_by_a_target_is_told_by_the_config_or_by_its_traces() {
+        let called = |prompt: Option<&str>, path: &str, config: Option<Value>| {
+            let headers = config.map(|config| json!({ "X-Portkey-Config": config }).to_string());
+            let request = Message { headers, ..record().request };
+            let (prompt_slug, last_used_option) = (prompt.map(str::to_owned), Some(path.to_owned()));
+            why(&Record { prompt_slug, last_used_option, request, ..record() }, &[]).is_some()
+        };
+        let config = json!({ "targets": [{ "prompt_id": "pp-1" }, { "targets": [{ "provider": "openai" }] }] });
+        let text = Some(Value::String(config.to_string()));
+        assert!(called(Some("pp"), "config.targets[0]", text.clone()));
+        assert!(called(Some("pp"), "config.targets[0]", Some(config)));
+        assert!(!called(Some("pp"), "config.targets[1].targets[0]", text.clone()));
+        assert!(called(Some("pp"), "config.targets[7]", text), "a config that does not fit tells nothing");
+        assert!(called(Some("pp"), "config.targets[0]", None), "only the config's name is known");
+        assert!(called(Some("pp"), "config.targets[0]", Some(json!("pc-1"))));
+        assert!(!called(Some("pp"), "config", None));
+        assert!(!called(None, "config.targets[0]", None));
+    }
+
+    #[test]
+    fn a_body_that_was_not_kept_cannot_be_sent() {
+        assert_eq!(why(&Record { request: Message::default(), ..record() }, &[]), Some("body_not_kept"));
+        let text = Message { body: Some("\"text\"".to_owned()), headers: None };
+        assert_eq!(why(&Record { request: text, ..record() }, &[]), Some("body_not_kept"));
+    }
+
+    fn sent(headers: &[(&str, &str)], text: &str, ours: bool) -> Result<Outgoing> {
+        let record = record();
+        let ready = ready(&record, &BTreeSet::new()).unwrap();
+        outgoing(&record, ready, &edited(text)?, headers.iter().copied(), ours, "new")
+    }
+
+    #[test]
+    fn only_named_headers_are_passed_on() {
+        let headers = [
+            ("Authorization", "Bearer sk-1"),
+            ("x-portkey-api-key", "ours"),
+            ("x-gatelog-gateway-key", "theirs"),
+            ("x-portkey-custom-host", "http://inside"),
+            ("x-portkey-forward-headers", "cookie"),
+            ("cookie", "a=b"),
+            ("host", "gatelog"),
+            ("x-portkey-metadata", "{}"),
+        ];
+        let out = sent(&headers, "", false).unwrap();
+        assert_eq!(header(&out.headers, "authorization"), Some("Bearer sk-1"));
+        assert_eq!(header(&out.headers, "x-portkey-api-key"), Some("theirs"));
+        for name in ["x-portkey-custom-host", "x-portkey-forward-headers", "cookie", "host", GATEWAY_KEY] {
+            assert_eq!(header(&out.headers, name), None, "{name}");
+        }
+        assert_eq!(header(&out.headers, "x-portkey-metadata"), Some(r#"{"_replay_of":"old"}"#));
+        let ours = sent(&headers, "", true).unwrap();
+        assert_eq!(header(&ours.headers, "authorization"), None, "a key of ours stays here");
+        assert!(!format!("{out:?}").contains("sk-1"));
+    }
+
+    #[test]
+    fn the_provider_is_the_callers_or_the_records() {
+        let route = |headers: &[(&str, &str)]| {
+            let out = sent(headers, "", false).unwrap();
+            ["x-portkey-provider", "x-portkey-virtual-key"].map(|name| header(&out.headers, name).map(str::to_owned))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(route(&[]), [None, some("main")]);
+        assert_eq!(route(&[("authorization", "Bearer sk-1")]), [some("openai"), None]);
+        assert_eq!(route(&[("x-portkey-provider", "groq")]), [some("groq"), None]);
+        assert_eq!(route(&[("x-portkey-config", "pc-1")]), [None, None]);
+    }
+
+    #[test]
+    fn a_config_that_leads_elsewhere_is_refused() {
+        for config in [
+            r#"{"targets":[{"provider":"openai","custom_host":"http://inside"}]}"#,
+            r#"{"customHost":"http://inside"}"#,
+            r#"{"Custom-Host":"http://inside"}"#,
+            r#"{"forward_headers":["authorization"]}"#,
+            r#"{"azure_foundry_url":"http://inside"}"#,
+            r#""{\"custom_host\":\"x\"}""#,
+            "{oops",
+        ] {
+            assert!(sent(&[("x-portkey-config", config)], "", false).is_err(), "{config}");
+        }
+        let fine = r#"{"strategy":{"mode":"fallback"},"targets":[{"provider":"openai","api_key":"sk-1","override_params":{"x":1}}]}"#;
+        for config in ["pc-1", fine] {
+            assert!(sent(&[("x-portkey-config", config)], "", false).is_ok(), "{config}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_becomes_part_of_a_url_is_a_plain_name() {
+        for value in ["inside:80/#", "a@b", "a b", "../x"] {
+            assert!(sent(&[("x-portkey-azure-resource-name", value)], "", false).is_err(), "{value}");
+        }
+        assert!(sent(&[("x-portkey-azure-resource-name", "my-resource")], "", false).is_ok());
+    }
+
+    #[test]
+    fn what_is_sent_is_the_edited_body_and_no_stream() {
+        assert_eq!(sent(&[], "", false).unwrap().body, r#"{"model":"m","n":1.0}"#);
+        let out =
+            sent(&[], r#"{"endpoint":"/embeddings","body":{"b":1,"a":[1e2],"stream_options":{}}}"#, false).unwrap();
+        assert_eq!((out.endpoint, out.body.as_str()), ("/embeddings", r#"{"b":1,"a":[1e2]}"#));
+        for text in [
+            r#"{"endpoint":"/models"}"#,
+            r#"{"endpoint":"/../admin"}"#,
+            r#"{"body":[1]}"#,
+            r#"{"method":"GET"}"#,
+            r#"{"url":"http://inside"}"#,
+            "{",
+        ] {
+            assert!(sent(&[], text, false).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_new_log_is_linked_and_has_no_credentials() {
+        let out = sent(&[("authorization", "Bearer sk-planted"), ("x-portkey-config", "pc-1")], "", false).unwrap();
+        let headers = [("x-portkey-cache-status", "hit"), ("x-portkey-retry-attempt-count", "2"), ("set-cookie", "c")];
+        let answered = Answered {
+            status: 200,
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            body: r#"{"usage":{}}"#.to_owned(),
+            elapsed_ms: 12,
+        };
+        let text =
+            entry(&record(), &out, &answered, "new", "http://gateway/v1/chat/completions", "2026-11-21T10:00:00Z")
+                .unwrap();
+        assert!(!text.contains("planted") && !text.contains("set-cookie"), "{text}");
+        let entry: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&entry["trace_id"], &entry["parent_span_id"]), (&json!("trace"), &json!("span")));
+        assert_eq!((&entry["span_id"], &entry["metadata"]), (&json!("new"), &json!({ "_replay_of": "old" })));
+        let mut record = Record::default();
+        complete(&mut record, &out, &answered, "key");
+        assert_eq!((record.cache_status.as_deref(), record.retry_success_count), (Some("HIT"), Some(2)));
+        assert_eq!((record.config.as_deref(), record.api_key_id.as_deref()), (Some("pc-1"), Some("key")));
+    }
+}
