@@ -1,7 +1,7 @@
 //! Copying all that a gatelog keeps from one place to another: folder to bucket, bucket to folder, or alike.
 //!
-//! [`plan`] reads catalog and counts, then takes one version of the table and lists what belongs to it: its data files, and last
-//! the table's log, newest entry first, so that a copy which was broken off is no table yet. In that order: what the catalog says
+//! [`plan`] reads catalog and counts, then takes one version of each table and lists what belongs to it: its data files, and last
+//! the tables' logs, newest entry first, so that a copy which was broken off is no table yet. In that order: what the catalog says
 //! of files must hold of older files too, and counts that are behind the table are made up for, never those ahead. [`run`] reads every
 //! object back from the target and compares SHA-256, leaves out what is there and the same, and refuses a target that holds
 //! something else; so the same command again goes on where it was broken off. Write-ahead log, locks, caches and the lease of
@@ -17,7 +17,8 @@ use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 
 use crate::error::{Error, Result};
-use crate::store::{LOGS, Store};
+use crate::record::Rows;
+use crate::store::Store;
 use crate::table::Table;
 
 /// Objects that are on their way at once.
@@ -42,7 +43,7 @@ pub struct Plan {
     data: Vec<Item>,
     /// Objects that are copied after them, one by one.
     log: Vec<Item>,
-    /// Version of the table; none if there is no table.
+    /// Version of the table of records; none if there is no table.
     pub version: Option<u64>,
     /// Rows in it.
     pub rows: u64,
@@ -66,7 +67,7 @@ impl Plan {
     }
 }
 
-/// Lists what belongs to the newest version of the table, and what stands beside it.
+/// Lists what belongs to the newest versions of the tables, and what stands beside it.
 pub async fn plan(from: &Store) -> Result<Plan> {
     let mut plan = Plan::default();
     let catalog = match from.object_store().head(&from.catalog_path()).await {
@@ -81,14 +82,17 @@ pub async fn plan(from: &Store) -> Result<Plan> {
             from.object_store().get(&object.location).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
         plan.data.push(Item { bytes: content.len() as u64, path, content: Some(content), replaces: true });
     }
-    if let Some(table) = Table::open(from, LOGS).await? {
+    for rows in Rows::ALL {
+        let Some(table) = Table::open(from, rows).await? else { continue };
         let index = table.index();
-        (plan.version, plan.rows) = (Some(index.version), index.rows());
+        if rows == Rows::Logs {
+            (plan.version, plan.rows) = (Some(index.version), index.rows());
+        }
         for file in index.iter() {
             let path = relative(from, &table.object_store_path(file))?;
             plan.data.push(Item { path, bytes: file.bytes, content: None, replaces: false });
         }
-        let log = from.table_path(LOGS).join("_delta_log");
+        let log = from.table_path(rows.folder()).join("_delta_log");
         let mut entries = list(from, &log).await?;
         entries.sort_by(|a, b| b.location.cmp(&a.location));
         for entry in entries {
@@ -204,11 +208,13 @@ fn unwritten(item: &Item, cause: impl Into<Box<dyn std::error::Error + Send + Sy
 
 /// An entry of a table's log at the target that the plan does not have: that of another table.
 async fn foreign_entry(to: &Store, plan: &Plan) -> Result<Option<String>> {
-    let log = to.table_path(LOGS).join("_delta_log");
-    for entry in list(to, &log).await? {
-        let path = relative(to, &entry.location)?;
-        if version_of(&entry.location).is_some() && plan.log.iter().all(|item| item.path != path) {
-            return Ok(Some(path));
+    for rows in Rows::ALL {
+        let log = to.table_path(rows.folder()).join("_delta_log");
+        for entry in list(to, &log).await? {
+            let path = relative(to, &entry.location)?;
+            if version_of(&entry.location).is_some() && plan.log.iter().all(|item| item.path != path) {
+                return Ok(Some(path));
+            }
         }
     }
     Ok(None)

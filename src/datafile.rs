@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, StringViewArray};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -17,7 +17,7 @@ use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::record::{SORT_KEY, SORT_OPTIONS, file_schema};
+use crate::record::{Rows, SORT_KEY, SORT_OPTIONS};
 use crate::store::data_path;
 use crate::table::{DataFile, Table};
 
@@ -41,6 +41,7 @@ pub struct Partition {
 pub struct DataFileWriter {
     writer: AsyncArrowWriter<BufWriter>,
     file: DataFile,
+    schema: SchemaRef,
 }
 
 impl std::fmt::Debug for DataFileWriter {
@@ -79,9 +80,10 @@ impl DataFileWriter {
         };
         let object = BufWriter::new(Arc::clone(table.object_store()), table.object_store_path(&file))
             .with_max_concurrency(PARTS_IN_FLIGHT);
-        let writer = AsyncArrowWriter::try_new(object, file_schema(), Some(properties(zstd_level)?))
-            .map_err(|cause| Error::storage(format!("cannot start file `{}`", file.path)).with_source(cause))?;
-        Ok(Self { writer, file })
+        let writer =
+            AsyncArrowWriter::try_new(object, table.rows().file_schema(), Some(properties(table.rows(), zstd_level)?))
+                .map_err(|cause| Error::storage(format!("cannot start file `{}`", file.path)).with_source(cause))?;
+        Ok(Self { writer, file, schema: table.rows().file_schema() })
     }
 
     /// Appends rows: a batch that has the columns of the file first, in order; columns after them are left out.
@@ -89,8 +91,8 @@ impl DataFileWriter {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let columns = batch.columns()[..file_schema().fields().len()].to_vec();
-        let batch = RecordBatch::try_new(file_schema(), columns)
+        let columns = batch.columns()[..self.schema.fields().len()].to_vec();
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)
             .map_err(|cause| Error::internal("a batch does not fit the table").with_source(cause))?;
         self.file.cover(&batch);
         self.writer.write(&batch).await.map_err(|cause| self.failed(cause))
@@ -152,7 +154,7 @@ fn widen(min: &mut Option<String>, max: &mut Option<String>, values: &StringView
 }
 
 /// The physical form of a file.
-fn properties(zstd_level: i32) -> Result<WriterProperties> {
+fn properties(rows: Rows, zstd_level: i32) -> Result<WriterProperties> {
     let level = ZstdLevel::try_new(zstd_level)
         .map_err(|cause| Error::invalid(format!("zstd level {zstd_level} does not exist")).with_source(cause))?;
     let path = |name: &str| ColumnPath::from(name.split('.').map(str::to_owned).collect::<Vec<_>>());
@@ -160,7 +162,7 @@ fn properties(zstd_level: i32) -> Result<WriterProperties> {
         .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-        .set_sorting_columns(Some(sorting_columns()))
+        .set_sorting_columns(Some(sorting_columns(rows)))
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_column_dictionary_enabled(path("created_at"), false)
         .set_column_encoding(path("created_at"), Encoding::DELTA_BINARY_PACKED);
@@ -180,8 +182,8 @@ fn properties(zstd_level: i32) -> Result<WriterProperties> {
     Ok(properties.build())
 }
 
-fn sorting_columns() -> Vec<SortingColumn> {
-    let place = |name: &&str| file_schema().index_of(name).ok().and_then(|place| i32::try_from(place).ok());
+fn sorting_columns(rows: Rows) -> Vec<SortingColumn> {
+    let place = |name: &&str| rows.file_schema().index_of(name).ok().and_then(|place| i32::try_from(place).ok());
     let columns = SORT_KEY.iter().filter_map(place);
     columns
         .map(|column_idx| SortingColumn {

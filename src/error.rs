@@ -19,6 +19,8 @@ pub enum ErrorKind {
     NotFound,
     /// The key is missing, unknown or may not do this.
     Denied,
+    /// The thing named is in a state that does not allow this: look at it, and ask for what its state allows.
+    Conflict,
     /// A budget or the queue is full: wait a moment and send again. Nothing of the request was kept.
     Busy,
     /// The work passed its limit of time, rows or memory: ask for less, or raise the limit.
@@ -56,7 +58,7 @@ impl Error {
     }
 
     constructors! {
-        invalid => Invalid, not_found => NotFound, denied => Denied, busy => Busy, limit => Limit,
+        invalid => Invalid, not_found => NotFound, denied => Denied, conflict => Conflict, busy => Busy, limit => Limit,
         damaged => Damaged, storage => Storage, closed => Closed, internal => Internal,
     }
 

@@ -6,6 +6,8 @@
 //!
 //! The next day is opened while one is written, and lines are encoded beside the reading; both are bounded by a few batches.
 
+mod selection;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -16,7 +18,10 @@ use datafusion::common::{ParamValues, ScalarValue};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
+pub use selection::Selection;
+
 use crate::error::{Error, Result};
+use crate::logs::Condition;
 use crate::query::{Queries, Scene};
 use crate::record::json::Encoder;
 use crate::record::{DATE, SORT_KEY};
@@ -55,6 +60,7 @@ struct Plan {
     days: Vec<i32>,
     cursor: Option<Cursor>,
     batch_rows: usize,
+    condition: Condition,
 }
 
 /// A half-open time frame, µs since 1970-01-01.
@@ -78,8 +84,18 @@ pub async fn export(
     scene: impl Into<Scene>,
     request: &Request,
 ) -> Result<BoxStream<'static, Result<Bytes>>> {
-    let scene: Scene = scene.into();
-    let plan = Arc::new(Plan::make(&queries, &scene, request).await?);
+    selected(queries, scene.into(), request, Condition::default(), 0).await
+}
+
+/// The same of the records that a condition names, without the first `skip` of them.
+pub async fn selected(
+    queries: Arc<Queries>,
+    scene: Scene,
+    request: &Request,
+    condition: Condition,
+    skip: u64,
+) -> Result<BoxStream<'static, Result<Bytes>>> {
+    let plan = Arc::new(Plan::make(&queries, &scene, request, condition).await?);
     let batches = futures::stream::iter(plan.days.clone())
         .map({
             let plan = Arc::clone(&plan);
@@ -91,7 +107,7 @@ pub async fn export(
         .buffered(DAYS_AHEAD)
         .try_flatten();
     let encoder = Arc::clone(&plan.encoder);
-    let lines = limited(batches.boxed(), request.limit)
+    let lines = limited(skipped(batches.boxed(), skip), request.limit)
         .map(move |batch| {
             let encoder = Arc::clone(&encoder);
             async move {
@@ -128,7 +144,7 @@ pub fn first_moment(request: &Request) -> Result<Option<i64>> {
 }
 
 impl Plan {
-    async fn make(queries: &Queries, scene: &Scene, request: &Request) -> Result<Self> {
+    async fn make(queries: &Queries, scene: &Scene, request: &Request, condition: Condition) -> Result<Self> {
         let encoder = Arc::new(Encoder::new(request.columns.as_deref())?);
         if scene.sight.as_ref().is_some_and(|sight| !sight.bodies) {
             refuse_bodies(request)?;
@@ -142,7 +158,7 @@ impl Plan {
             frame.from.max(cursor.as_ref().map_or(i64::MIN, |cursor| cursor.created_at)).div_euclid(MICROS_A_DAY);
         let last = frame.to.saturating_sub(1).div_euclid(MICROS_A_DAY);
         let days = days_of(scene).into_iter().filter(|day| (first..=last).contains(&i64::from(*day))).collect();
-        Ok(Self { encoder, frame, days, cursor, batch_rows: batch_rows(&scene.view) })
+        Ok(Self { encoder, frame, days, cursor, batch_rows: batch_rows(&scene.view), condition })
     }
 
     /// The batches of one day, in order.
@@ -163,8 +179,11 @@ impl Plan {
             params.push(("t", micros(cursor.created_at)));
             params.push(("i", ScalarValue::Utf8View(Some(cursor.id.clone()))));
         }
+        conditions.extend(self.condition.parts.iter().cloned());
+        params.extend(self.condition.params.iter().map(|(name, value)| (name.as_str(), value.clone())));
         let text = format!(
-            "select {} from logs where {} order by {organisation}, {time}, {id}",
+            "{}select {} from logs where {} order by {organisation}, {time}, {id}",
+            self.condition.with(),
             select_list(&self.encoder),
             conditions.join(" and ")
         );
@@ -297,6 +316,21 @@ fn batch_rows(view: &View) -> usize {
     let rows = (view.files.rows() + memory_rows).max(1);
     let row_bytes = (view.files.bytes() * EXPANSION + memory_bytes) / rows;
     usize::try_from(BATCH_BYTES / row_bytes.max(1)).unwrap_or(8192).clamp(1, 8192)
+}
+
+/// A stream of batches without its first so many rows.
+fn skipped(batches: BoxStream<'static, Result<RecordBatch>>, skip: u64) -> BoxStream<'static, Result<RecordBatch>> {
+    if skip == 0 {
+        return batches;
+    }
+    let rest = batches.scan(skip, |left, batch| {
+        let rows = batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
+        let passed = rows.min(*left);
+        *left -= passed;
+        let from = usize::try_from(passed).unwrap_or(usize::MAX);
+        futures::future::ready(Some(batch.map(|batch| batch.slice(from, batch.num_rows() - from))))
+    });
+    rest.boxed()
 }
 
 /// Ends a stream of batches after so many rows.

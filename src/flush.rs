@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::datafile::{DataFileWriter, Partition};
 use crate::error::{Error, Result};
 use crate::plan::Rules;
-use crate::record::{DATE, RETENTION_DAYS, SORT_KEY, SORT_OPTIONS, schema};
+use crate::record::{DATE, RETENTION_DAYS, Rows, SORT_KEY, SORT_OPTIONS};
 use crate::table::{Commit, DataFile, FileIndex, Table};
 
 /// Flushed files are rewritten by compaction soon, so speed goes before size.
@@ -44,7 +44,8 @@ pub async fn write_files(
     mut new_id: impl FnMut() -> Uuid,
 ) -> Result<Vec<DataFile>> {
     let chunks = chunks.to_vec();
-    let sorted = tokio::task::spawn_blocking(move || sorted_partitions(&chunks, &rules)).await;
+    let kind = table.rows();
+    let sorted = tokio::task::spawn_blocking(move || sorted_partitions(kind, &chunks, &rules)).await;
     let parts = sorted.map_err(|cause| Error::internal("sorting panicked").with_source(cause))??;
     let jobs = parts.into_iter().map(|part| (part, new_id())).collect::<Vec<_>>();
     futures::stream::iter(jobs)
@@ -91,8 +92,8 @@ async fn write_file(table: &Table, part: Part, id: Uuid, now_ms: i64) -> Result<
 }
 
 /// Sorts all rows once, by partition and sort key, and cuts the order where the partition changes.
-fn sorted_partitions(chunks: &[RecordBatch], rules: &Rules) -> Result<Vec<Part>> {
-    let rows = classified(&concat_batches(&schema(), chunks).map_err(sort_failed)?, rules)?;
+fn sorted_partitions(kind: Rows, chunks: &[RecordBatch], rules: &Rules) -> Result<Vec<Part>> {
+    let rows = classified(&concat_batches(&kind.schema(), chunks).map_err(sort_failed)?, rules)?;
     let column = |name: &str| {
         rows.column_by_name(name).ok_or_else(|| Error::internal(format!("column `{name}` is missing in memory")))
     };

@@ -10,6 +10,9 @@
 //! SQL, reports and exports read one View = table files + rows that are not in them yet, swapped in one step
 //! ```
 //!
+//! Feedback on records goes the same way, through the same log, into a table of its own. A record that comes in parts waits
+//! for the rest between log and memtable ([`engine::Half`]), and is seen meanwhile.
+//!
 //! # What holds at all times
 //!
 //! 1. **An acked record is never lost.** [`Engine::append`] returns after the log frame that holds the record is fsynced.
@@ -84,6 +87,7 @@ mod usage;
 mod catalog;
 mod plan;
 pub mod ingest;
+mod halves;
 pub mod record;
 pub mod store;
 pub mod config;

@@ -30,7 +30,6 @@ pub struct Live {
     chunks: Vec<RecordBatch>,
     rows: u64,
     bytes: u64,
-    last_sequence: u64,
     oldest_micros: Option<i64>,
     permits: Option<OwnedSemaphorePermit>,
 }
@@ -40,7 +39,7 @@ pub struct Live {
 pub struct Frozen {
     /// The rows, in chunks.
     pub chunks: Vec<RecordBatch>,
-    /// Sequence of the last log frame that the rows came from.
+    /// Sequence of the last frame of the log when the rows were frozen: all frames up to it are in these rows or before them.
     pub last_sequence: u64,
     /// Number of rows.
     pub rows: u64,
@@ -52,11 +51,10 @@ pub struct Frozen {
 }
 
 impl Live {
-    /// Adds a batch that the log holds durably as frame `sequence`.
-    pub fn insert(&mut self, batch: RecordBatch, sequence: u64, now_micros: i64, permit: Option<OwnedSemaphorePermit>) {
+    /// Adds a batch that the log holds durably.
+    pub fn insert(&mut self, batch: RecordBatch, now_micros: i64, permit: Option<OwnedSemaphorePermit>) {
         self.rows += batch.num_rows() as u64;
         self.bytes += batch_bytes(&batch);
-        self.last_sequence = sequence;
         self.oldest_micros.get_or_insert(now_micros);
         match (&mut self.permits, permit) {
             (Some(held), Some(more)) => held.merge(more),
@@ -103,15 +101,16 @@ impl Live {
         self.oldest_micros
     }
 
-    /// Ends this memtable and starts an empty one; `None` if it holds nothing. `counts` are those of the log up to here.
-    pub fn freeze(&mut self, counts: Arc<Counts>) -> Option<Frozen> {
+    /// Ends this memtable and starts an empty one; `None` if it holds nothing. `counts` are those of the log up to here, which is
+    /// frame `last_sequence`.
+    pub fn freeze(&mut self, counts: Arc<Counts>, last_sequence: u64) -> Option<Frozen> {
         if self.rows == 0 {
             return None;
         }
         let full = std::mem::take(self);
         Some(Frozen {
             chunks: full.chunks,
-            last_sequence: full.last_sequence,
+            last_sequence,
             rows: full.rows,
             bytes: full.bytes,
             counts,

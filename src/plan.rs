@@ -57,12 +57,14 @@ pub struct Terms {
     pub stops_at: Option<u64>,
     /// Days that its exports reach back; 0 = no exports, none = any time frame.
     pub export_days: Option<i32>,
+    /// Records that one export job writes at most; none = all.
+    pub export_rows: Option<u64>,
 }
 
 impl Terms {
     /// The terms of an organisation without a plan: everything is stored, and kept so many days.
     pub fn without_plan(retention_days: i32) -> Self {
-        Self { plan: None, retention_days, stops_at: None, export_days: None }
+        Self { plan: None, retention_days, stops_at: None, export_days: None, export_rows: None }
     }
 
     /// The terms of a plan, with the retention that was agreed where the plan leaves it open.
@@ -72,6 +74,7 @@ impl Terms {
             retention_days: if plan.retention_days == 0 { agreed_days.unwrap_or(0) } else { plan.retention_days },
             stops_at: plan.included.filter(|_| plan.over == Over::Stop),
             export_days: plan.export_days,
+            export_rows: plan.export_rows,
         }
     }
 

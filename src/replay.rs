@@ -449,12 +449,15 @@ pub fn complete(record: &mut Record, sent: &Outgoing, answered: &Answered, key_i
     record.cache_status = said("x-portkey-cache-status").map(str::to_uppercase);
     record.retry_success_count = said("x-portkey-retry-attempt-count").and_then(|count| count.parse().ok());
     record.last_used_option = said("x-portkey-last-used-option-index").map(str::to_owned);
-    // How the gateway came to a target of several is not in its answer.
-    if record.last_used_option.as_deref().is_some_and(|path| path.contains("targets[")) {
+    let config = header(&sent.headers, "x-portkey-config");
+    // How the gateway came to a target of several is not in its answer, but in a config that was sent in full.
+    let full = config.and_then(|config| serde_json::from_str::<Value>(config).ok());
+    if let Some(mode) = full.as_ref().and_then(|config| config["strategy"]["mode"].as_str()) {
+        record.mode = Some(mode.to_uppercase());
+    } else if record.last_used_option.as_deref().is_some_and(|path| path.contains("targets[")) {
         record.mode = None;
     }
     record.virtual_key = header(&sent.headers, "x-portkey-virtual-key").map(str::to_owned);
-    let config = header(&sent.headers, "x-portkey-config");
     record.config = config.filter(|config| !config.trim_start().starts_with(['{', '['])).map(str::to_owned);
 }
 
@@ -645,9 +648,26 @@ mod tests {
         let entry: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&entry["trace_id"], &entry["parent_span_id"]), (&json!("trace"), &json!("span")));
         assert_eq!((&entry["span_id"], &entry["metadata"]), (&json!("new"), &json!({ "_replay_of": "old" })));
-        let mut record = Record::default();
+        let mut record = Record { mode: Some("SINGLE".to_owned()), ..Record::default() };
         complete(&mut record, &out, &answered, "key");
+        assert_eq!(record.mode.as_deref(), Some("SINGLE"));
         assert_eq!((record.cache_status.as_deref(), record.retry_success_count), (Some("HIT"), Some(2)));
         assert_eq!((record.config.as_deref(), record.api_key_id.as_deref()), (Some("pc-1"), Some("key")));
+    }
+    #[test]
+    fn a_config_in_full_tells_how_a_target_was_chosen() {
+        let mode = |config: &str, path: &str| {
+            let out = sent(&[("x-portkey-config", config)], "", false).unwrap();
+            let headers = vec![("x-portkey-last-used-option-index".to_owned(), path.to_owned())];
+            let answered = Answered { status: 200, headers, body: String::new(), elapsed_ms: 1 };
+            let mut record = Record { mode: Some("SINGLE".to_owned()), ..Record::default() };
+            complete(&mut record, &out, &answered, "key");
+            record.mode
+        };
+        let fallback = r#"{"strategy":{"mode":"fallback"},"targets":[{"provider":"openai"}]}"#;
+        assert_eq!(mode(fallback, "config.targets[0]").as_deref(), Some("FALLBACK"));
+        assert_eq!(mode(r#"{"provider":"openai"}"#, "config").as_deref(), Some("SINGLE"));
+        assert_eq!(mode("pc-1", "config").as_deref(), Some("SINGLE"));
+        assert_eq!(mode("pc-1", "config.targets[0]"), None);
     }
 }

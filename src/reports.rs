@@ -99,7 +99,8 @@ macro_rules! files {
     };
 }
 
-/// Name and text of each file, in the order in which they are listed: Status, then money, then speed and failures, then plans.
+/// Name and text of each file, in the order in which they are listed: Status, then money, then speed and failures, then
+/// feedback, then plans.
 const FILES: &[(&str, &str)] = files![
     "status",
     "status_counts",
@@ -110,6 +111,7 @@ const FILES: &[(&str, &str)] = files![
     "spend_by_model",
     "latency",
     "errors",
+    "feedback_by_model",
     "quota",
     "retention",
 ];

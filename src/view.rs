@@ -1,30 +1,41 @@
 //! The View: one consistent set of table files and rows that are not yet in them, and the cell that holds the current one.
 //!
 //! Every change of what a query may see (an append, a freeze, a flush or a compaction that committed) is one step under one
-//! lock, so a query that takes a View misses no acked row and sees none twice, whatever goes on meanwhile.
+//! lock, so a query that takes a View misses no acked row and sees none twice, whatever goes on meanwhile. Each table has a cell
+//! of its own. That of `logs` shows halves of records too, as the records that they are so far.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow::array::RecordBatch;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::memtable::{Frozen, Live};
+use crate::record::{BatchBuilder, Record, Rows};
 use crate::table::FileIndex;
 use crate::usage::Counts;
 
 /// What one query reads.
 #[derive(Clone, Debug)]
 pub struct View {
+    /// What the rows are.
+    pub rows: Rows,
     /// The table's files.
     pub files: Arc<FileIndex>,
     /// Rows that are in none of them.
     pub memory: Vec<RecordBatch>,
 }
 
+impl View {
+    /// A View of files alone.
+    pub fn of_files(rows: Rows, files: FileIndex) -> Self {
+        Self { rows, files: Arc::new(files), memory: Vec::new() }
+    }
+}
+
 /// The current View, and what it is made of.
 #[derive(Debug)]
-pub struct Shelf(Mutex<Contents>);
+pub struct Shelf(Mutex<Contents>, Rows);
 
 #[derive(Debug)]
 struct Contents {
@@ -33,9 +44,20 @@ struct Contents {
     former: Vec<Weak<FileIndex>>,
     frozen: VecDeque<Arc<Frozen>>,
     live: Live,
+    /// Halves, by the key of the record that they are of.
+    waiting: HashMap<u128, Arc<Record>>,
+    /// All of them in one batch, from the first View that asks until one comes or goes.
+    waiting_joined: Option<RecordBatch>,
+    /// How often one came or went.
+    waiting_changes: u64,
 }
 
 impl Contents {
+    fn waiting_changed(&mut self) {
+        self.waiting_joined = None;
+        self.waiting_changes += 1;
+    }
+
     fn replace(&mut self, files: Arc<FileIndex>) {
         let before = std::mem::replace(&mut self.files, files);
         self.former.retain(|former| former.strong_count() > 0);
@@ -45,8 +67,17 @@ impl Contents {
 
 impl Shelf {
     /// A shelf with the table's files and no rows in memory.
-    pub fn new(files: Arc<FileIndex>) -> Self {
-        Self(Mutex::new(Contents { files, former: Vec::new(), frozen: VecDeque::new(), live: Live::default() }))
+    pub fn new(rows: Rows, files: Arc<FileIndex>) -> Self {
+        let contents = Contents {
+            files,
+            former: Vec::new(),
+            frozen: VecDeque::new(),
+            live: Live::default(),
+            waiting: HashMap::new(),
+            waiting_joined: None,
+            waiting_changes: 0,
+        };
+        Self(Mutex::new(contents), rows)
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
@@ -58,29 +89,67 @@ impl Shelf {
     pub fn view(&self) -> View {
         let contents = self.lock();
         let frozen = contents.frozen.iter().flat_map(|frozen| frozen.chunks.iter());
-        let memory = frozen.chain(contents.live.chunks()).cloned().collect();
-        View { files: Arc::clone(&contents.files), memory }
+        let mut memory: Vec<_> =
+            frozen.chain(contents.live.chunks()).chain(&contents.waiting_joined).cloned().collect();
+        let files = Arc::clone(&contents.files);
+        if contents.waiting_joined.is_none() && !contents.waiting.is_empty() {
+            let (halves, changes): (Vec<_>, _) =
+                (contents.waiting.values().cloned().collect(), contents.waiting_changes);
+            // There may be thousands, and appends wait for the lock.
+            drop(contents);
+            let mut builder = BatchBuilder::new();
+            halves.iter().for_each(|so_far| builder.append(Record::clone(so_far)));
+            let joined = builder.finish();
+            memory.push(joined.clone());
+            let mut contents = self.lock();
+            if contents.waiting_changes == changes {
+                contents.waiting_joined = Some(joined);
+            }
+        }
+        View { rows: self.1, files, memory }
     }
 
     /// Shows a batch that the log holds durably; answers the bytes of live rows.
-    pub fn insert(
+    pub fn insert(&self, batch: RecordBatch, now_micros: i64, permit: Option<OwnedSemaphorePermit>) -> u64 {
+        let mut contents = self.lock();
+        contents.live.insert(batch, now_micros, permit);
+        contents.live.bytes()
+    }
+
+    /// Shows a half that the log holds durably, as the record that it is so far.
+    pub fn show_half(&self, key: u128, so_far: Record) {
+        let mut contents = self.lock();
+        contents.waiting.insert(key, Arc::new(so_far));
+        contents.waiting_changed();
+    }
+
+    /// Puts records in the place of halves of them; none if they are not kept. Answers the bytes of live rows.
+    pub fn replace_halves(
         &self,
-        batch: RecordBatch,
-        sequence: u64,
+        keys: &[u128],
+        records: Option<RecordBatch>,
         now_micros: i64,
         permit: Option<OwnedSemaphorePermit>,
     ) -> u64 {
         let mut contents = self.lock();
-        contents.live.insert(batch, sequence, now_micros, permit);
+        for key in keys {
+            contents.waiting.remove(key);
+            contents.waiting_changed();
+        }
+        if let Some(records) = records {
+            contents.live.insert(records, now_micros, permit);
+        }
         contents.live.bytes()
     }
 
-    /// Ends the live memtable, if it holds rows. `counts` are those of the log up to here.
-    pub fn freeze(&self, counts: Arc<Counts>) {
+    /// Ends the live memtable; false if it holds no rows. `counts` are those of the log up to here, which is frame
+    /// `last_sequence`.
+    pub fn freeze(&self, counts: Arc<Counts>, last_sequence: u64) -> bool {
         let mut contents = self.lock();
-        if let Some(frozen) = contents.live.freeze(counts) {
-            contents.frozen.push_back(Arc::new(frozen));
-        }
+        let frozen = contents.live.freeze(counts, last_sequence).map(Arc::new);
+        let any = frozen.is_some();
+        contents.frozen.extend(frozen);
+        any
     }
 
     /// The oldest memtable that waits for a flush.
@@ -100,6 +169,11 @@ impl Shelf {
         self.lock().replace(files);
     }
 
+    /// The table's files as they are now.
+    pub fn files(&self) -> Arc<FileIndex> {
+        Arc::clone(&self.lock().files)
+    }
+
     /// Every index that a query may read from now, the current one among them.
     pub fn held(&self) -> Vec<Arc<FileIndex>> {
         let contents = self.lock();
@@ -109,7 +183,9 @@ impl Shelf {
     /// Rows and bytes in memory, and when the oldest live row came.
     pub fn memory(&self) -> (u64, u64, Option<i64>) {
         let contents = self.lock();
-        let rows = contents.live.rows() + contents.frozen.iter().map(|frozen| frozen.rows).sum::<u64>();
+        let rows = contents.waiting.len() as u64
+            + contents.live.rows()
+            + contents.frozen.iter().map(|frozen| frozen.rows).sum::<u64>();
         let bytes = contents.live.bytes() + contents.frozen.iter().map(|frozen| frozen.bytes).sum::<u64>();
         (rows, bytes, contents.live.oldest_micros())
     }

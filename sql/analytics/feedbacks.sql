@@ -1,21 +1,19 @@
--- purpose: feedback over time, in the bucket of the first call of its trace
+-- purpose: feedback over time, in the bucket of the first of the calls that it is about
 -- column whole: integer; 1 = the whole time frame, 0 = one time bucket
 -- column bucket: timestamp; start of the time bucket, UTC
--- column total: integer; feedback on the traces of the calls
+-- column total: integer; feedback on the traces of the calls, and on single calls
 
 with
--- A trace of many calls is counted once.
-traces as (
-    select organisation_id, trace_id, min(bucket) as bucket
-    from calls
-    where trace_id is not null
-    group by organisation_id, trace_id
+-- Feedback on a trace of many calls is counted once.
+once as (
+    select organisation_id, about_trace, about_log, value, min(bucket) as bucket, max(feedbacks) as feedbacks
+    from rated
+    group by organisation_id, about_trace, about_log, value
 )
 select
-    cast(grouping(traces.bucket) as int) as whole,
-    traces.bucket as bucket,
-    coalesce(sum(ratings.feedbacks), 0) as total
-from traces join ratings
-    on traces.organisation_id = ratings.organisation_id and traces.trace_id = ratings.trace_id
-group by grouping sets ((traces.bucket), ())
+    cast(grouping(bucket) as int) as whole,
+    bucket,
+    coalesce(sum(feedbacks), 0) as total
+from once
+group by grouping sets ((bucket), ())
 order by whole, bucket

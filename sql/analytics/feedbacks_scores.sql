@@ -4,14 +4,16 @@
 -- column total: integer; feedback with that value
 
 with
-traces as (
-    select distinct organisation_id, trace_id from calls where trace_id is not null
+-- Feedback on a trace of many calls is counted once.
+once as (
+    select organisation_id, about_trace, about_log, value, max(feedbacks) as feedbacks
+    from rated
+    group by organisation_id, about_trace, about_log, value
 )
 select
-    cast(grouping(feedback.value) as int) as whole,
-    cast(feedback.value as double) as score,
-    count(*) as total
-from traces join feedback
-    on traces.organisation_id = feedback.organisation_id and traces.trace_id = feedback.trace_id
-group by grouping sets ((feedback.value), ())
+    cast(grouping(value) as int) as whole,
+    value as score,
+    coalesce(sum(feedbacks), 0) as total
+from once
+group by grouping sets ((value), ())
 order by whole, score

@@ -4,7 +4,7 @@
 //! chart no more than a few hundred points. Buckets are those of the clock in UTC, weeks begin on Monday, and the first
 //! and last may reach beyond the frame, though only calls within it are counted.
 
-use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime, SecondsFormat, TimeDelta, Utc};
 
 /// How wide a time bucket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,20 +94,4 @@ impl Width {
 /// A moment as answers write it.
 pub(super) fn text(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
-/// A moment: RFC 3339, the same without an offset, which is UTC, or a bare date, which is its first moment in UTC.
-///
-/// A `+` that was not percent-encoded arrives as a blank: `2026-11-21T10:00:00 05:30` is read with the plus.
-pub(super) fn moment(text: &str) -> Option<DateTime<Utc>> {
-    let text = text.trim();
-    if let Ok(day) = text.parse::<NaiveDate>() {
-        return Some(day.and_time(NaiveTime::MIN).and_utc());
-    }
-    let text = match text.split_once(' ') {
-        Some((time, offset)) if time.contains('T') => format!("{time}+{offset}"),
-        _ => text.replacen(' ', "T", 1),
-    };
-    let zoned = DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc());
-    zoned.or_else(|_| text.parse::<NaiveDateTime>().map(|at| at.and_utc())).ok()
 }

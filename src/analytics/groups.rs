@@ -14,9 +14,9 @@ use crate::reports::Report;
 /// The column that says how many groups there are in all.
 pub(super) const TOTAL: &str = "groups";
 /// Groups of a page where the request does not say.
-const PAGE: u64 = 100;
+pub const PAGE: u64 = 100;
 /// The most groups of a page.
-const MOST: u64 = 10_000;
+pub const MOST: u64 = 10_000;
 const METADATA: &str = "metadata/";
 
 /// A way to group calls.
@@ -29,11 +29,11 @@ pub(super) struct Group {
     /// What calls are grouped by, in SQL over a call.
     pub(super) key: &'static str,
     /// The name of that in answers.
-    name: &'static str,
+    pub(super) name: &'static str,
     /// The columns of an item beside that, where the request names none.
     columns: &'static [&'static str],
     /// Whether the figures are texts, as Portkey has them here.
-    texts: bool,
+    pub(super) texts: bool,
     /// Whether it reads the feedback.
     pub(super) feedback: bool,
 }

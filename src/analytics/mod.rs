@@ -2,7 +2,7 @@
 //!
 //! A graph or group is one file of `sql/analytics`, with a header in the grammar of [`crate::reports`]. It reads
 //! `calls`, the records of the time frame that pass every filter (`calls.sql`), and where it is about feedback
-//! `ratings` or `feedback`. The statement is put together from those files, from clauses that are constants of this
+//! `ratings` or, with the calls that it is about, `rated`. The statement is put together from those files, from clauses that are constants of this
 //! module, and from column names that are checked against a header; every value of the request is a typed parameter. So
 //! no text of a request is ever SQL.
 //!
@@ -12,6 +12,7 @@
 //! a count of nothing 0. The files are no reports: their parameters are Portkey's, and several names are those of
 //! reports. This module runs no query.
 
+mod described;
 mod filters;
 mod frame;
 mod graphs;
@@ -28,9 +29,11 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::reports::{self, Report};
 
+pub use described::{Figure, GraphFacts, GroupFacts, cache_facts, graphs as graph_facts, groups as group_facts};
 pub use filters::Asked;
 use graphs::Graph;
 use groups::Listing;
+pub use groups::{MOST as MOST_GROUPS, PAGE as PAGE_GROUPS};
 
 /// A file of `sql/analytics`.
 macro_rules! file {
@@ -42,11 +45,8 @@ use file;
 
 const CALLS: (&str, &str) = file!("calls");
 const RATINGS: (&str, &str) = file!("ratings");
+const RATED: (&str, &str) = file!("rated");
 const CACHE_SUMMARY: (&str, &str) = file!("summary_cache");
-
-/// What stands for the table of feedback where none is kept, so that the same files work.
-const NO_FEEDBACK: &str = "select cast(null as varchar) as organisation_id, cast(null as varchar) as trace_id, \
-                           cast(null as double) as value, cast(null as double) as weight where false";
 
 /// One question, ready to be run.
 #[derive(Debug)]
@@ -95,14 +95,13 @@ impl Query {
         })
     }
 
-    /// The statement. `feedback`: whether the session has a table of that name.
-    pub fn sql(&self, feedback: bool) -> String {
+    /// The statement.
+    pub fn sql(&self) -> String {
         let mut tables = Vec::new();
-        let rated = self.feedback || self.asked.rated();
-        if rated && !feedback {
-            tables.push(format!("feedback as (\n{NO_FEEDBACK}\n)"));
+        if let Some(logs) = self.asked.logs() {
+            tables.push(format!("logs as (\n{logs}\n)"));
         }
-        if rated {
+        if self.feedback {
             tables.push(format!("ratings as (\n{}\n)", RATINGS.1));
         }
         let filters: String = self.asked.clauses().iter().map(|clause| format!("  and {clause}\n")).collect();
@@ -113,6 +112,9 @@ impl Query {
             }
             AnswerShape::Graph(_) | AnswerShape::Summary => format!("calls as (\n{calls})"),
         });
+        if self.feedback {
+            tables.push(format!("rated as (\n{}\n)", RATED.1));
+        }
         let query = match &self.answer {
             AnswerShape::Group(listing) => listing.page_of(self.file.1),
             AnswerShape::Graph(_) | AnswerShape::Summary => format!("(\n{}\n)", self.file.1),

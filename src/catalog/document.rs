@@ -9,6 +9,8 @@ use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Scope, hash};
+use super::denied::DeniedFields;
+use super::exports::ExportJob;
 use super::saved::SavedFilter;
 use super::share::{Share, ShareSecret};
 use crate::config::{MOST_DAYS, Plan, Plans};
@@ -60,6 +62,15 @@ pub struct Document {
     /// What they are signed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_secret: Option<ShareSecret>,
+    /// Export jobs, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub export_jobs: Vec<ExportJob>,
+    /// Files of theirs that are to be deleted.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub export_leftovers: BTreeSet<String>,
+    /// What may not be exported, by organisation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub denied_fields: BTreeMap<String, DeniedFields>,
 }
 
 /// How records of organisations that the catalog does not know are kept.
@@ -87,6 +98,9 @@ impl Default for Document {
             saved_filters: BTreeMap::new(),
             shares: Vec::new(),
             share_secret: None,
+            export_jobs: Vec::new(),
+            export_leftovers: BTreeSet::new(),
+            denied_fields: BTreeMap::new(),
         }
     }
 }
@@ -399,6 +413,7 @@ impl Document {
         for key in self.keys.iter_mut().filter(|key| key.organisation.as_deref() == Some(id)) {
             key.revoked_at.get_or_insert(now);
         }
+        self.drop_exports(id);
         self.erase(erasure_id, id, Which::All, by, now)?;
         Ok(())
     }

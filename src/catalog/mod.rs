@@ -1,14 +1,17 @@
-//! The catalog: one small JSON document beside the tables, with organisations, plans, keys and erasures.
+//! The catalog: one small JSON document beside the tables, with organisations, plans, keys, erasures and export jobs.
 //!
 //! A change reads the newest document, changes it and puts it in the place of exactly that one: on S3 by a conditional put, on
 //! a disk under a lock file, so that two nodes, or a command beside a running server, never lose each other's change. What
 //! others changed is seen after [`Catalog::refresh`]. Everything that a request asks of it is answered from memory.
 
 mod access;
+mod denied;
 mod document;
+mod exports;
 mod saved;
 mod share;
 mod shown;
+mod sign;
 
 #[cfg(test)]
 mod tests;
@@ -22,10 +25,14 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 pub use access::{Access, Scope, hash, key_text};
+pub use denied::{Denied, holds_bodies};
 pub use document::{Document, ErasureEntry, Key, Move, NewKey, Organisation, Which, no_organisation};
+pub use exports::{
+    Ended, ExportChange, ExportEnd, ExportFile, ExportJob, ExportStatus, LINK_SECONDS, StaleExport, export_workspace,
+};
 pub use saved::ShownFilter;
 pub use share::{Share, ShownShare, expiry as share_expiry};
-pub use shown::{FreshKey, ShownErasure, ShownKey, ShownOrganisation, ShownPlan};
+pub use shown::{FreshKey, ShownErasure, ShownExport, ShownKey, ShownOrganisation, ShownPlan};
 
 use crate::error::{Error, Result};
 use crate::plan::Rules;

@@ -1,13 +1,15 @@
 //! What is told about the things in the catalog, over HTTP and on the command line: never a hash, and with what follows from
 //! them, such as the days that an organisation's records are kept and whether a key still opens anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::access::{Access, Scope};
 use super::document::{Document, ErasureEntry, Key, Organisation};
+use super::exports::{ExportJob, ExportStatus, expires_at};
 use crate::config::Plan;
 use crate::error::Result;
 
@@ -24,6 +26,10 @@ pub struct ShownOrganisation {
     pub retention_days: i32,
     /// Its workspaces.
     pub workspaces: BTreeSet<String>,
+    /// Fields that its keys may not export.
+    pub denied_fields: BTreeSet<String>,
+    /// Fields that may not be exported beside them, by workspace.
+    pub workspace_denied_fields: BTreeMap<String, BTreeSet<String>>,
     /// When it was created, RFC 3339.
     pub created_at: String,
     /// When it was deleted; its records are being erased.
@@ -102,6 +108,51 @@ pub struct ShownErasure {
     pub last_run_at: Option<String>,
 }
 
+/// A job as it is told: Portkey's fields, and then ours.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ShownExport {
+    /// Names it.
+    pub id: String,
+    /// The organisation whose records it reads; null = all.
+    pub organisation_id: Option<String>,
+    /// Which records, as it was asked.
+    pub filters: Map<String, Value>,
+    /// Keys of each line.
+    pub requested_data: Vec<String>,
+    /// `draft`, `in_progress`, `success`, `failed` or `stopped`.
+    pub status: ExportStatus,
+    /// What it is for.
+    pub description: Option<String>,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub last_updated_at: String,
+    /// Id of the key that made it.
+    pub created_by: String,
+    /// The workspace whose records it reads; null = all of the organisation.
+    pub workspace_id: Option<String>,
+    /// Always `export`.
+    pub object: &'static str,
+    /// Records that match.
+    pub total_records: u64,
+    /// Why it failed; null if it did not.
+    pub error: Option<String>,
+    /// Lines written so far, or in the file; null where that is not known here.
+    pub records_written: Option<u64>,
+    /// Bytes written so far, or in the file.
+    pub bytes_written: Option<u64>,
+    /// Most lines that the plan lets a job write; null = all.
+    pub max_records: Option<u64>,
+    /// RFC 3339.
+    pub started_at: Option<String>,
+    /// RFC 3339.
+    pub ended_at: Option<String>,
+    /// From when on the file cannot be downloaded; null = never, or there is no file.
+    pub file_expires_at: Option<String>,
+    /// Why there is no file any more.
+    pub file_gone: Option<String>,
+}
+
 impl Document {
     /// The organisations that a key reaches, also deleted ones, by id.
     pub fn shown_organisations(&self, access: &Access) -> Vec<ShownOrganisation> {
@@ -115,12 +166,15 @@ impl Document {
     }
 
     fn shown(&self, id: &str, organisation: &Organisation) -> ShownOrganisation {
+        let denied = self.denied_fields.get(id).cloned().unwrap_or_default();
         ShownOrganisation {
             id: id.to_owned(),
             name: organisation.name.clone(),
             plan: organisation.plan.clone(),
             retention_days: self.days(organisation).unwrap_or(0),
             workspaces: organisation.workspaces.clone(),
+            denied_fields: denied.all,
+            workspace_denied_fields: denied.workspaces,
             created_at: text(organisation.created_at),
             deleted_at: organisation.deleted_at.map(text),
         }
@@ -140,6 +194,34 @@ impl Document {
     pub fn shown_erasures(&self, access: &Access) -> Vec<ShownErasure> {
         let reached = self.erasures.iter().filter(|erasure| access.reaches(&erasure.organisation));
         reached.map(ErasureEntry::shown).collect()
+    }
+
+    /// What is told of a job; `progress` are records and bytes that are written so far.
+    pub fn shown_export(&self, job: &ExportJob, progress: Option<(u64, u64)>, keep_days: u64) -> ShownExport {
+        let written = job.file.as_ref().map(|file| (file.records, file.bytes)).or(progress);
+        let denied = self.denied(job.organisation.as_deref(), job.workspace.as_deref());
+        ShownExport {
+            id: job.id.clone(),
+            organisation_id: job.organisation.clone(),
+            filters: job.filters.clone(),
+            requested_data: job.columns.clone().unwrap_or_else(|| denied.allowed(job.bodies)),
+            status: job.status,
+            description: job.description.clone(),
+            created_at: text(job.created_at),
+            last_updated_at: text(job.updated_at),
+            created_by: job.created_by.clone(),
+            workspace_id: job.workspace.clone(),
+            object: "export",
+            total_records: job.total,
+            error: job.error.clone(),
+            records_written: written.map(|(records, _)| records),
+            bytes_written: written.map(|(_, bytes)| bytes),
+            max_records: self.most_exported(job.organisation.as_deref()),
+            started_at: job.started_at.map(text),
+            ended_at: job.ended_at.map(text),
+            file_expires_at: job.file.as_ref().and_then(|file| expires_at(file, keep_days)).map(text),
+            file_gone: job.file_gone.clone(),
+        }
     }
 }
 

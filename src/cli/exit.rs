@@ -56,7 +56,7 @@ pub(super) fn usage(code: i32) -> ExitCode {
 
 fn code(kind: ErrorKind) -> u8 {
     match kind {
-        ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Limit => 2,
+        ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Conflict | ErrorKind::Limit => 2,
         ErrorKind::NotFound => 3,
         ErrorKind::Busy => 4,
         ErrorKind::Damaged | ErrorKind::Storage | ErrorKind::Closed | ErrorKind::Internal => 5,

@@ -1,5 +1,7 @@
 //! `gatelog org`: organisations and their plans, also beside a running server.
 
+use std::collections::BTreeSet;
+
 use chrono::Utc;
 use clap::Subcommand;
 use uuid::Uuid;
@@ -18,6 +20,7 @@ Examples:
   gatelog org create harbor --plan enterprise --retention-days 365
   gatelog org list --format json
   gatelog org set-plan acme enterprise --retention-days 90
+  gatelog org set-denied-fields acme request response --workspace search
   gatelog org delete acme --yes
 
 Plans: developer (10,000 records a month, kept 3 days, no exports), production (100,000 a month, then $9 for each \
@@ -38,6 +41,8 @@ enum Verb {
     SetPlan(SetPlanArgs),
     /// Adds workspaces, which keys can be bound to
     AddWorkspace(AddWorkspaceArgs),
+    /// Says which fields its keys may not export; with no field, all may be
+    SetDeniedFields(SetDeniedFieldsArgs),
     /// Deletes an organisation: revokes its keys and erases its records
     Delete(DeleteArgs),
 }
@@ -87,6 +92,20 @@ struct AddWorkspaceArgs {
 }
 
 #[derive(Debug, clap::Args)]
+struct SetDeniedFieldsArgs {
+    /// The organisation
+    id: String,
+    /// The fields, as exports name them; they replace those that were denied before
+    #[arg(value_name = "FIELD")]
+    fields: Vec<String>,
+    /// Denies them to this workspace alone, beside what is denied to its organisation
+    #[arg(long, value_name = "NAME")]
+    workspace: Option<String>,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+#[derive(Debug, clap::Args)]
 struct DeleteArgs {
     /// The organisation
     id: String,
@@ -103,6 +122,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         Verb::List(args) => list(&context, args.format).await?,
         Verb::SetPlan(args) => set_plan(&context, args).await?,
         Verb::AddWorkspace(args) => add_workspace(&context, args).await?,
+        Verb::SetDeniedFields(args) => set_denied_fields(&context, args).await?,
         Verb::Delete(args) => delete(&context, args).await?,
     }
     Ok(Done::Fine)
@@ -169,6 +189,22 @@ async fn add_workspace(context: &Context, args: AddWorkspaceArgs) -> Result<()> 
     };
     let shown = open(context, false).await?.change(change).await?;
     let words = format!("organisation `{id}` has workspaces {}", joined(&shown.workspaces));
+    tell(context, form.format, &shown, &words)
+}
+
+async fn set_denied_fields(context: &Context, args: SetDeniedFieldsArgs) -> Result<()> {
+    let SetDeniedFieldsArgs { id, fields, workspace, form } = args;
+    let fields: BTreeSet<String> = fields.into_iter().collect();
+    let change = |document: &mut Document| {
+        document.set_denied_fields(&id, workspace.as_deref(), &fields)?;
+        document.shown_organisation(&id)
+    };
+    let shown = open(context, false).await?.change(change).await?;
+    let whose = workspace.map_or_else(String::new, |workspace| format!("workspace `{workspace}` of "));
+    let words = match fields.is_empty() {
+        true => format!("{whose}organisation `{id}` is denied no fields of its own"),
+        false => format!("{whose}organisation `{id}` may not export {}", joined(&fields)),
+    };
     tell(context, form.format, &shown, &words)
 }
 

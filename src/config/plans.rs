@@ -10,6 +10,7 @@
 //! block_records = 100000     # overage is billed in started blocks of so many records,
 //! block_cents = 900          # at so many US cents each
 //! export_days = 90           # exports reach so far back; 0 = no exports; without it any time frame
+//! export_rows = 50000        # records that one export job writes at most; without it all
 //! ```
 
 use std::collections::BTreeMap;
@@ -44,6 +45,9 @@ pub struct Plan {
     /// Days that an export may reach back; 0 = no exports, none = any time frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export_days: Option<i32>,
+    /// Records that one export job writes at most; none = all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export_rows: Option<u64>,
 }
 
 /// What happens to records beyond those that a plan includes.
@@ -76,6 +80,7 @@ impl Plan {
         }
         match self.export_days {
             Some(days) if !(0..=MOST_DAYS).contains(&days) => wrong("export_days", &days, "0 (no exports) to 36500"),
+            _ if self.export_rows == Some(0) => wrong("export_rows", &0, "at least 1; `export_days = 0` is no exports"),
             _ if self.block_records == 0 => wrong("block_records", &0, "at least 1"),
             _ => Ok(()),
         }
@@ -97,6 +102,7 @@ impl Plans {
             block_records: block_records(),
             block_cents: block_cents(),
             export_days,
+            export_rows: None,
         };
         let plans = [
             ("developer", plan(3, Some(10_000), Over::Stop, Some(0))),
@@ -174,6 +180,7 @@ mod tests {
         for (text, words) in [
             ("[team]\nretention_days = -1", "plan `team`: `retention_days` is -1"),
             ("[team]\nblock_records = 0", "plan `team`: `block_records` is 0"),
+            ("[team]\nexport_rows = 0", "plan `team`: `export_rows` is 0"),
             ("[team]\nover = 'shrug'", "unknown variant `shrug`"),
             ("[team]\nkept = 3", "unknown field `kept`"),
         ] {

@@ -3,24 +3,24 @@
 //! It reports all that it finds rather than stopping at the first fault, and says for each what can be done.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use datafusion::common::ParamValues;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
-use super::{TABLE, Threads, reader};
+use super::{Threads, reader};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::plan::Month;
 use crate::query::{Limits, Queries};
+use crate::record::Rows;
 use crate::store::Store;
 use crate::table::{DataFile, FileIndex, Table};
 use crate::usage;
 use crate::view::View;
-use crate::wal;
+use crate::wal::{self, Covered};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -63,45 +63,49 @@ impl Finding {
 pub async fn doctor(config: &Config, progress: &(dyn Fn(&str, u64, u64) + Send + Sync)) -> Result<Vec<Finding>> {
     let store = Store::open(config, false)?;
     let mut findings = Vec::new();
-    let table = match Table::open(&store, TABLE).await {
-        Ok(table) => table,
-        Err(error) => {
-            let remedy = "restore `logs/_delta_log` from a copy; the Parquet files beside it are not harmed by this";
-            findings.push(Finding::error(format!("the table's log cannot be read: {}", error.chain()), remedy));
-            None
-        }
-    };
-    check_wal(&store, table.as_ref(), &mut findings).await?;
-    match &table {
-        Some(table) => {
-            let threads = Threads::start(config)?;
-            let path = store.table_path(TABLE);
-            let queries = Queries::new(config, &store, path, Vec::new(), threads.handle()?)?;
-            check_files(&store, table, &queries, progress, &mut findings).await?;
-        }
-        None if findings.iter().all(|finding| finding.severity != Severity::Error) => {
-            findings.push(Finding::ok("there is no table yet: nothing was flushed".to_owned()));
-        }
-        None => {}
+    let logs = open_table(&store, Rows::Logs, &mut findings).await;
+    let feedback = open_table(&store, Rows::Feedback, &mut findings).await;
+    check_wal(&store, [logs.as_ref(), feedback.as_ref()], &mut findings).await?;
+    let threads = Threads::start(config)?;
+    let queries = Queries::new(config, &store, Vec::new(), threads.handle()?)?;
+    for table in [&logs, &feedback].into_iter().flatten() {
+        check_files(&store, table, &queries, progress, &mut findings).await?;
+    }
+    if logs.is_none() && findings.iter().all(|finding| finding.severity != Severity::Error) {
+        findings.push(Finding::ok("there is no table yet: nothing was flushed".to_owned()));
     }
     check_catalog(&store, &mut findings).await;
-    check_counts(&store, table.as_ref(), &mut findings).await?;
+    check_counts(&store, logs.as_ref(), &mut findings).await?;
     Ok(findings)
 }
 
-async fn check_wal(store: &Store, table: Option<&Table>, findings: &mut Vec<Finding>) -> Result<()> {
+async fn open_table(store: &Store, rows: Rows, findings: &mut Vec<Finding>) -> Option<Table> {
+    match Table::open(store, rows).await {
+        Ok(table) => table,
+        Err(error) => {
+            let name = rows.folder();
+            let what = format!("the log of table `{name}` cannot be read: {}", error.chain());
+            let remedy =
+                "restore `_delta_log` in its folder from a copy; the Parquet files beside it are not harmed by this";
+            findings.push(Finding::error(what, remedy));
+            None
+        }
+    }
+}
+
+async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Vec<Finding>) -> Result<()> {
     let Some(folder) = store.wal_folder() else { return Ok(()) };
     let covered = match wal::read_identity(&folder) {
-        Ok(Some(id)) => reader::covered(table, id).await?,
-        Ok(None) => 0,
+        Ok(Some(id)) => reader::covered(tables[0], tables[1], id).await?,
+        Ok(None) => Covered::default(),
         Err(error) => {
             findings
                 .push(Finding::error(error.chain(), "write the log's id (see the first bytes of a segment) into it"));
-            0
+            Covered::default()
         }
     };
     let (mut frames, mut rows) = (0_u64, 0_u64);
-    let found = wal::replay(&folder, covered, true, &mut |_, batch| {
+    let found = wal::replay(&folder, covered, true, &mut |_, _, batch| {
         frames += 1;
         rows += batch.num_rows() as u64;
         Ok(())
@@ -119,9 +123,10 @@ async fn check_wal(store: &Store, table: Option<&Table>, findings: &mut Vec<Find
             )));
             // A flush may have moved the table on since; only what it covers now may be missing.
             let covered = match wal::read_identity(&folder) {
-                Ok(Some(id)) => reader::covered(Table::open(store, TABLE).await?.as_ref(), id).await.unwrap_or(covered),
+                Ok(Some(id)) => reader::covered_now(store, id).await.map_or(covered, |(_, _, covered)| covered),
                 _ => covered,
             };
+            let covered = covered.most();
             if let Some(first) = found.segments.first().filter(|first| first.first_sequence > covered + 1) {
                 let (begins, path) = (first.first_sequence, first.path.display());
                 let what = format!("`{path}` begins at sequence {begins}, but the table ends at {covered}");
@@ -163,7 +168,8 @@ async fn check_files(
     }
     progress("files", files.len() as u64, files.len() as u64);
     let whole = files.len() - wrong;
-    findings.push(Finding::ok(format!("table version {}: {whole} files whole, {rows} rows", index.version)));
+    let (name, version) = (table.rows().folder(), index.version);
+    findings.push(Finding::ok(format!("table `{name}` version {version}: {whole} files whole, {rows} rows")));
     count_strays(store, table, findings).await
 }
 
@@ -179,11 +185,11 @@ async fn check_file(
     if found.size != file.bytes {
         return Err(format!("has {} bytes, the table says {}", found.size, file.bytes));
     }
-    let view = View { files: Arc::new(FileIndex::of([file.clone()])), memory: Vec::new() };
+    let view = View::of_files(table.rows(), FileIndex::of([file.clone()]));
     let limits = Limits { timeout: None, max_rows: None, batch_rows: Some(512), ..queries.limits() };
-    let none = ParamValues::Map(HashMap::new());
+    let (none, text) = (ParamValues::Map(HashMap::new()), format!("select * from {}", table.rows().table()));
     let unreadable = |error: Error| format!("cannot be read: {}", error.chain());
-    let mut batches = queries.run(view, "select * from logs", none, limits).await.map_err(unreadable)?.batches;
+    let mut batches = queries.run(view, &text, none, limits).await.map_err(unreadable)?.batches;
     let mut rows = 0;
     while let Some(batch) = batches.try_next().await.map_err(unreadable)? {
         rows += batch.num_rows() as u64;
@@ -198,7 +204,7 @@ async fn check_file(
 async fn count_strays(store: &Store, table: &Table, findings: &mut Vec<Finding>) -> Result<()> {
     let index = table.index();
     let named: HashSet<_> = index.iter().map(|file| table.object_store_path(file)).collect();
-    let mut listing = store.object_store().list(Some(&store.table_path(TABLE)));
+    let mut listing = store.object_store().list(Some(&store.table_path(table.rows().folder())));
     let (mut strays, mut bytes) = (0, 0);
     loop {
         match listing.try_next().await {
@@ -238,7 +244,7 @@ async fn check_counts(store: &Store, table: Option<&Table>, findings: &mut Vec<F
     else {
         return Ok(());
     };
-    let covered = reader::covered(table, wal_id).await?;
+    let covered = reader::covered(table, None, wal_id).await?.logs;
     let known = logs.get(&wal_id).and_then(|snapshots| usage::as_of(snapshots, covered));
     findings.push(match known {
         Some(snapshot) if snapshot.sequence == covered => Finding::ok(format!("counts: of {} logs", logs.len())),

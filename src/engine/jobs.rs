@@ -8,11 +8,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::lane::Lane;
 use super::tasks::{COMMIT_WITHIN_MS, may_pass};
 use super::{Inner, Job, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::maintain::{self, Merge, Policy, Tools};
 use crate::plan::Rules;
+use crate::record::Rows;
 use crate::table::{DataFile, FileIndex};
 
 /// Clocks of nodes may differ by so much: files this young are gone through again.
@@ -37,23 +39,29 @@ impl Inner {
     /// Does one upkeep job now, or says what it would do.
     pub(super) async fn maintain(&self, job: Job, dry_run: bool, policy: Policy) -> Result<Outcome> {
         self.refuse_if_failed()?;
-        let before = self.table.index();
+        let before = self.lanes().map(|lane| lane.table.index());
         let lines = match job {
-            Job::Expire => self.expire(dry_run, policy).await?,
+            Job::Expire => {
+                // Neither must wait for the other to succeed.
+                let (exports, records) = (self.expire_exports(dry_run).await, self.expire(dry_run, policy).await);
+                [exports?, records?].concat()
+            }
             Job::Compact => self.compact(dry_run, policy).await?,
             Job::Vacuum => self.vacuum(dry_run).await?,
             Job::Checkpoint => self.checkpoint(dry_run).await?,
             Job::CleanLog => self.clean_log(dry_run).await?,
         };
-        let after = self.table.index();
+        let after = self.lanes().map(|lane| lane.table.index());
+        let files = |of: &[Arc<FileIndex>; 2]| of.iter().map(|index| index.len() as u64).sum();
+        let bytes = |of: &[Arc<FileIndex>; 2]| of.iter().map(|index| index.bytes()).sum();
         Ok(Outcome {
             job: job.name(),
             dry_run,
             lines,
-            files_before: before.len() as u64,
-            files_after: after.len() as u64,
-            bytes_before: before.bytes(),
-            bytes_after: after.bytes(),
+            files_before: files(&before),
+            files_after: files(&after),
+            bytes_before: bytes(&before),
+            bytes_after: bytes(&after),
         })
     }
 
@@ -69,42 +77,50 @@ impl Inner {
             self.flush_all().await?;
         }
         let _one_at_a_time = self.compacting.lock().await;
-        let expiry = maintain::plan_expiry((self.now)(), &self.table.index(), &rules);
-        let mut lines = Vec::new();
-        let mut whole = true;
-        if !expiry.drop.is_empty() {
-            lines.push(dropped_line(&expiry.drop));
-            if !dry_run {
-                self.unchanged(&rules).await?;
-                whole = self
-                    .commit_shown(started_ms, async || maintain::commit_dropped(&self.table, &expiry.drop).await)
-                    .await?;
-            }
-        }
-        if dry_run {
-            lines.extend(expiry.rewrite.iter().map(|file| format!("go through `{}`", file.path)));
-            return Ok(lines);
-        }
-        let (mut erased, mut failed) = (Vec::new(), None);
-        for file in &expiry.rewrite {
-            match self.rewrite(file, &rules, policy, &mut erased).await {
-                Ok(Some(line)) => lines.push(line),
-                Ok(None) => {}
-                // One bad file must not keep the others.
-                Err(error) if error.kind() == ErrorKind::Damaged => failed = failed.or(Some(error)),
-                Err(error) if error.kind() == ErrorKind::NotFound => whole = false,
-                Err(error) => return Err(error),
-            }
+        let mut run = Expired { rules, policy, started_ms, lines: Vec::new(), erased: Vec::new(), whole: true };
+        let mut failed = None;
+        for lane in self.lanes() {
+            failed = failed.or(self.expire_lane(lane, &mut run, dry_run).await?);
         }
         if let Some(error) = failed {
             return Err(error);
         }
         // Where another node took a file away meanwhile, its rows are in a file that was not gone through.
-        match whole {
-            true => self.note_cleaned(&rules, &erased, started_ms).await?,
+        match run.whole {
+            _ if dry_run => {}
+            true => self.note_cleaned(&run.rules, &run.erased, started_ms).await?,
             false => self.upkeep_wanted.notify_one(),
         }
-        Ok(lines)
+        Ok(run.lines)
+    }
+
+    /// The same for one table. Answers an error that must not keep the other files from being gone through.
+    async fn expire_lane(&self, lane: &Lane, run: &mut Expired, dry_run: bool) -> Result<Option<Error>> {
+        let expiry = maintain::plan_expiry((self.now)(), &lane.table.index(), &run.rules);
+        if !expiry.drop.is_empty() {
+            run.lines.push(dropped_line(lane, &expiry.drop));
+            if !dry_run {
+                self.unchanged(&run.rules).await?;
+                let drop = async || maintain::commit_dropped(&lane.table, &expiry.drop).await;
+                run.whole &= self.commit_shown(lane, run.started_ms, drop).await?;
+            }
+        }
+        if dry_run {
+            run.lines.extend(expiry.rewrite.iter().map(|file| format!("go through `{}`", file.path)));
+            return Ok(None);
+        }
+        let mut failed = None;
+        for file in &expiry.rewrite {
+            match self.rewrite(lane, file, run).await {
+                Ok(Some(line)) => run.lines.push(line),
+                Ok(None) => {}
+                // One bad file must not keep the others.
+                Err(error) if error.kind() == ErrorKind::Damaged => failed = failed.or(Some(error)),
+                Err(error) if error.kind() == ErrorKind::NotFound => run.whole = false,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(failed)
     }
 
     /// Refuses to go on by rules that were changed since: a plan may keep now what it did not keep before.
@@ -118,14 +134,9 @@ impl Inner {
     }
 
     /// Goes through one file; answers what was done, if anything was.
-    async fn rewrite(
-        &self,
-        file: &Arc<DataFile>,
-        rules: &Arc<Rules>,
-        policy: Policy,
-        erased: &mut Vec<(String, u64)>,
-    ) -> Result<Option<String>> {
-        let tools = Tools { table: &self.table, queries: &self.queries, policy };
+    async fn rewrite(&self, lane: &Lane, file: &Arc<DataFile>, run: &mut Expired) -> Result<Option<String>> {
+        let rules = &run.rules;
+        let tools = Tools { table: &lane.table, queries: &self.queries, policy: run.policy };
         let mut rewrite = maintain::rewrite(tools, file, rules, (self.now)(), self.new_uuid).await?;
         if rewrite.untouched {
             return Ok(None);
@@ -141,11 +152,11 @@ impl Inner {
             rewrite.erased.iter().filter_map(|(place, rows)| Some((rules.erasures().get(*place)?.id.clone(), *rows)));
         let named: Vec<_> = named.collect();
         let file = std::slice::from_ref(file);
-        let commit = async || maintain::commit_rewritten(&self.table, file, vec![rewrite]).await;
-        if !self.commit_shown(written_ms, commit).await? {
+        let commit = async || maintain::commit_rewritten(&lane.table, file, vec![rewrite]).await;
+        if !self.commit_shown(lane, written_ms, commit).await? {
             return Err(Error::not_found("another node took the file away meanwhile"));
         }
-        erased.extend(named);
+        run.erased.extend(named);
         Ok(Some(line))
     }
 
@@ -167,32 +178,45 @@ impl Inner {
 
     async fn compact(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
         let _one_at_a_time = self.compacting.lock().await;
-        let tools = Tools { table: &self.table, queries: &self.queries, policy };
-        let (mut lines, mut failed) = (Vec::new(), None);
-        for merge in maintain::plan((self.now)(), &self.table.index(), &self.catalog.rules(), policy) {
-            lines.push(merge_line(&merge));
+        let mut lines = Vec::new();
+        let mut failed = None;
+        for lane in self.lanes() {
+            failed = failed.or(self.compact_lane(lane, &mut lines, dry_run, policy).await?);
+        }
+        failed.map_or(Ok(lines), Err)
+    }
+
+    /// The same for one table. Answers an error that must not keep the other days from being merged.
+    async fn compact_lane(
+        &self,
+        lane: &Lane,
+        lines: &mut Vec<String>,
+        dry_run: bool,
+        policy: Policy,
+    ) -> Result<Option<Error>> {
+        let tools = Tools { table: &lane.table, queries: &self.queries, policy };
+        let mut failed = None;
+        for merge in maintain::plan((self.now)(), &lane.table.index(), &self.catalog.rules(), policy) {
+            lines.push(merge_line(lane, &merge));
             if dry_run {
                 continue;
             }
             let (written_ms, joined) = match maintain::write_merged(tools, &merge, (self.now)(), self.new_uuid).await {
                 Ok(mut joined) => (self.stamp(&mut joined), joined),
                 Err(error) => {
-                    // One bad file must not keep the other days from being merged.
                     failed = failed.or(Some(error));
                     continue;
                 }
             };
-            if self.store.is_shared() {
+            if self.store.is_shared() && lane.table.rows() == Rows::Logs {
                 self.commits.lock().await.note_own(&joined);
             }
-            if self
-                .commit_shown(written_ms, async || maintain::commit_merged(&self.table, &merge, joined).await)
-                .await?
-            {
+            let commit = async || maintain::commit_merged(&lane.table, &merge, joined).await;
+            if self.commit_shown(lane, written_ms, commit).await? {
                 self.counters.compactions.fetch_add(1, Ordering::Relaxed);
             }
         }
-        failed.map_or(Ok(lines), Err)
+        Ok(failed)
     }
 
     /// Gives files the time of their end: what was erased, or moved, while they were written is looked for in them.
@@ -207,13 +231,14 @@ impl Inner {
     /// another node may have taken them.
     async fn commit_shown(
         &self,
+        lane: &Lane,
         written_ms: i64,
         commit: impl AsyncFnOnce() -> Result<Arc<FileIndex>>,
     ) -> Result<bool> {
         let commits = self.commits.lock().await;
         // A flush that failed meanwhile may have committed rows that are still in memory.
         self.refuse_if_failed()?;
-        if commits.unresolved.is_some() {
+        if !commits.unresolved.is_empty() {
             return Err(Error::storage("a flush has yet to learn whether its commit was taken; upkeep waits for it"));
         }
         if (self.now)().timestamp_millis() - written_ms >= COMMIT_WITHIN_MS {
@@ -221,7 +246,7 @@ impl Inner {
         }
         match commit().await {
             Ok(index) => {
-                self.shelf.rewritten(index);
+                lane.shelf.rewritten(index);
                 Ok(true)
             }
             // The next plan sees what is there.
@@ -241,18 +266,21 @@ impl Inner {
         let _no_merge = self.compacting.lock().await;
         let commits = self.commits.lock().await;
         self.refuse_if_failed()?;
-        if commits.unresolved.is_some() {
+        if !commits.unresolved.is_empty() {
             return Err(Error::storage("a flush has yet to learn whether its commit was taken; upkeep waits for it"));
         }
-        let orphans = self.table.orphans((self.now)().timestamp_millis().saturating_sub(self.grace_ms())).await?;
-        // A long export may still read what was replaced more than the grace time ago.
-        let held = self.shelf.held();
-        let orphans: Vec<_> =
-            orphans.into_iter().filter(|orphan| !held.iter().any(|index| index.contains(&orphan.path))).collect();
-        let lines = orphans.iter().map(|orphan| format!("delete `{}`, {} bytes", orphan.path, orphan.bytes)).collect();
-        if !dry_run {
-            let paths: Vec<String> = orphans.into_iter().map(|orphan| orphan.path).collect();
-            self.table.remove_objects(&paths).await?;
+        let mut lines = Vec::new();
+        for lane in self.lanes() {
+            let orphans = lane.table.orphans((self.now)().timestamp_millis().saturating_sub(self.grace_ms())).await?;
+            // A long export may still read what was replaced more than the grace time ago.
+            let held = lane.shelf.held();
+            let orphans: Vec<_> =
+                orphans.into_iter().filter(|orphan| !held.iter().any(|index| index.contains(&orphan.path))).collect();
+            lines.extend(orphans.iter().map(|orphan| format!("delete `{}`, {} bytes", orphan.path, orphan.bytes)));
+            if !dry_run {
+                let paths: Vec<String> = orphans.into_iter().map(|orphan| orphan.path).collect();
+                lane.table.remove_objects(&paths).await?;
+            }
         }
         Ok(lines)
     }
@@ -262,34 +290,57 @@ impl Inner {
     }
 
     async fn checkpoint(&self, dry_run: bool) -> Result<Vec<String>> {
-        let commits = self.table.commits_since_checkpoint();
-        if commits == 0 {
-            return Ok(Vec::new());
+        let mut lines = Vec::new();
+        for lane in self.lanes() {
+            let (name, commits) = (lane.table.rows().folder(), lane.table.commits_since_checkpoint());
+            match (commits, dry_run) {
+                (0, _) => {}
+                (_, true) => {
+                    lines.push(format!("write a checkpoint of `{name}`; {commits} commits since the last one"))
+                }
+                (_, false) => {
+                    let version = lane.table.checkpoint().await?;
+                    lines.push(format!("checkpoint of `{name}`, version {version}"));
+                }
+            }
         }
-        if dry_run {
-            return Ok(vec![format!("write a checkpoint; {commits} commits since the last one")]);
-        }
-        let version = self.table.checkpoint().await?;
-        Ok(vec![format!("checkpoint of version {version}")])
+        Ok(lines)
     }
 
     async fn clean_log(&self, dry_run: bool) -> Result<Vec<String>> {
         let keep_ms = i64::try_from(self.config.clean_log_seconds).unwrap_or(i64::MAX / 1000).saturating_mul(1000);
         // Vacuum learns from the log which files were replaced within its grace time.
         let older_than_ms = (self.now)().timestamp_millis().saturating_sub(keep_ms.max(self.grace_ms()));
-        let cleaned = self.table.clean_log(older_than_ms, dry_run).await?;
-        Ok(cleaned.iter().map(|entry| format!("delete `{}`, {} bytes", entry.path, entry.bytes)).collect())
+        let mut lines = Vec::new();
+        for lane in self.lanes() {
+            let cleaned = lane.table.clean_log(older_than_ms, dry_run).await?;
+            lines.extend(cleaned.iter().map(|entry| format!("delete `{}`, {} bytes", entry.path, entry.bytes)));
+        }
+        Ok(lines)
     }
 }
 
-fn merge_line(merge: &Merge) -> String {
-    let day = crate::store::date_text(merge.date);
-    let what = if merge.seal { "seal" } else { "join" };
-    format!("{what} {} files, {} bytes, of day {day}", merge.files.len(), merge.bytes())
+/// What a run of expiry goes by, and what it did.
+struct Expired {
+    rules: Arc<Rules>,
+    policy: Policy,
+    started_ms: i64,
+    lines: Vec<String>,
+    /// Rows that each erasure took.
+    erased: Vec<(String, u64)>,
+    /// Whether every file that was to be gone through was there.
+    whole: bool,
 }
 
-fn dropped_line(files: &[Arc<DataFile>]) -> String {
+fn merge_line(lane: &Lane, merge: &Merge) -> String {
+    let (day, name) = (crate::store::date_text(merge.date), lane.table.rows().folder());
+    let what = if merge.seal { "seal" } else { "join" };
+    format!("{what} {} files, {} bytes, of `{name}` of day {day}", merge.files.len(), merge.bytes())
+}
+
+fn dropped_line(lane: &Lane, files: &[Arc<DataFile>]) -> String {
     let (rows, bytes) = files.iter().fold((0, 0), |(rows, bytes), file| (rows + file.rows, bytes + file.bytes));
     let days: std::collections::BTreeSet<_> = files.iter().map(|file| file.partition()).collect();
-    format!("drop {} files of {} days, {rows} records, {bytes} bytes, past their retention", files.len(), days.len())
+    let what = if lane.table.rows() == Rows::Logs { "records" } else { "states of feedback" };
+    format!("drop {} files of {} days, {rows} {what}, {bytes} bytes, past their retention", files.len(), days.len())
 }

@@ -6,8 +6,12 @@
 //! loses nothing either: the next open replays the log.
 
 mod doctor;
+mod exports;
 mod jobs;
+mod joining;
+mod lane;
 mod open;
+mod parts;
 mod reader;
 mod side;
 mod tasks;
@@ -36,26 +40,27 @@ use crate::memtable::Budget;
 use crate::plan::Rules;
 use crate::query::Queries;
 use crate::record::json::{check_json, embeddable};
-use crate::record::{BatchBuilder, Defaults, Record, normalize};
+use crate::record::{BatchBuilder, Defaults, Record, Rows, normalize};
 use crate::store::Store;
-use crate::table::Table;
 use crate::usage::Usage;
 use crate::view::Shelf;
 use crate::wal::Payload;
 
 pub use crate::catalog::{
-    Access, Catalog, Document, ErasureEntry, FreshKey, Key, Move, NewKey, Organisation, Scope, Share, ShownErasure,
-    ShownKey, ShownOrganisation, ShownPlan, ShownShare, State as CatalogState, Which, key_text,
+    Access, Catalog, Document, ErasureEntry, ExportChange, ExportFile, ExportJob, ExportStatus, FreshKey, Key, Move,
+    NewKey, Organisation, Scope, Share, ShownErasure, ShownExport, ShownKey, ShownOrganisation, ShownPlan, ShownShare,
+    State as CatalogState, Which, key_text,
 };
 pub use crate::export::Request as ExportRequest;
+pub use crate::halves::Half;
 pub use crate::query::{Answer, Params};
 pub use doctor::{Finding, Severity, doctor};
+pub use exports::NewExport;
+use lane::Lane;
 pub use open::{FolderLock, Parts, lock};
 pub use reader::Reader;
 use writer::{Append, Command, Counters};
 
-/// Name of the table of records.
-pub(crate) const TABLE: &str = "logs";
 /// Batches below this are built where the caller is; bigger ones on threads that may take their time.
 const SMALL_BYTES: usize = 64 << 10;
 /// Planning walks a statement's tree by recursion, about 1 KiB of stack for the smallest step; the text of a statement is bounded
@@ -78,8 +83,8 @@ struct Inner {
     now: fn() -> DateTime<Utc>,
     new_uuid: fn() -> Uuid,
     wal_id: Uuid,
-    table: Table,
-    shelf: Arc<Shelf>,
+    logs: Lane,
+    feedback: Lane,
     queries: Arc<Queries>,
     budget: Budget,
     keys: Keys,
@@ -87,6 +92,7 @@ struct Inner {
     catalog: Catalog,
     usage: Usage,
     keeper: upkeep::Keeper,
+    exports: exports::Exports,
     policy: Arc<Policy>,
     random: fn() -> [u8; 32],
     commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
@@ -222,6 +228,8 @@ pub struct Status {
     pub partitions: u64,
     /// Rows in memory.
     pub memory_rows: u64,
+    /// Halves of records among them, which wait for the other half.
+    pub waiting_halves: u64,
     /// Bytes that they take.
     pub memory_bytes: u64,
     /// Most bytes that they may take.
@@ -242,6 +250,8 @@ pub struct Status {
     pub flushes_total: u64,
     /// Merges of files since the start.
     pub compactions_total: u64,
+    /// Rows of feedback in files: one a state of it.
+    pub feedback_rows: u64,
     /// Commits since the last checkpoint.
     pub commits_since_checkpoint: u64,
     /// Queries that run now.
@@ -253,9 +263,9 @@ pub struct Status {
 }
 
 impl Status {
-    fn of_view(shelf: &Shelf, queries_running: u64) -> Self {
-        let files = shelf.view().files;
-        let (memory_rows, memory_bytes, _) = shelf.memory();
+    fn of_lanes(logs: &Shelf, feedback: &Shelf, queries_running: u64) -> Self {
+        let files = logs.files();
+        let (memory_rows, memory_bytes, _) = logs.memory();
         let text = |micros: Option<i64>| {
             let at = DateTime::<Utc>::from_timestamp_micros(micros?)?;
             Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
@@ -267,7 +277,8 @@ impl Status {
             file_bytes: files.bytes(),
             partitions: files.partitions().count() as u64,
             memory_rows,
-            memory_bytes,
+            memory_bytes: memory_bytes + feedback.memory().1,
+            feedback_rows: feedback.files().rows(),
             queries_running,
             oldest: text(files.iter().map(|file| file.min_created_at).min()),
             newest: text(files.iter().map(|file| file.max_created_at).max()),
@@ -476,8 +487,9 @@ impl Engine {
             refused_total: read(&counters.refused),
             flushes_total: read(&counters.flushes),
             compactions_total: read(&counters.compactions),
-            commits_since_checkpoint: inner.table.commits_since_checkpoint(),
-            ..Status::of_view(&inner.shelf, inner.queries.running())
+            waiting_halves: read(&counters.waiting),
+            commits_since_checkpoint: inner.logs.table.commits_since_checkpoint(),
+            ..Status::of_lanes(&inner.logs.shelf, &inner.feedback.shelf, inner.queries.running())
         }
     }
 
@@ -538,6 +550,7 @@ impl Engine {
             return Ok(());
         }
         inner.budget.close();
+        inner.stop_exports().await;
         let flushed = match inner.refuse_if_failed() {
             Ok(()) => self.flush().await,
             // What the log holds is replayed at the next open; the failure was told when it happened.
@@ -563,15 +576,25 @@ impl Engine {
     }
 }
 
+/// Whose a key's records are.
+fn owner(access: &Access) -> Owner {
+    Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() }
+}
+
 /// Makes records the key's; refuses them if one says that it is somebody else's.
 fn owned(access: &Access, records: &mut [Record]) -> Result<()> {
-    let owner = Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() };
+    let owner = owner(access);
     records.iter_mut().try_for_each(|record| owner.take(record)).map_err(|refused| {
         Error::denied(format!("field `{}` of a record: expected {}", refused.field, refused.expected))
     })
 }
 
 impl Inner {
+    /// Both tables.
+    fn lanes(&self) -> [&Lane; 2] {
+        [&self.logs, &self.feedback]
+    }
+
     /// Fills in what a record does not say and the engine decides.
     fn complete(&self, record: &mut Record, now: DateTime<Utc>, rules: &Rules) {
         if record.id.as_deref().is_none_or(str::is_empty) {
@@ -594,7 +617,8 @@ impl Inner {
         permit: tokio::sync::OwnedSemaphorePermit,
     ) -> Result<Receipt> {
         let (reply, done) = oneshot::channel();
-        self.send(Command::Append(Box::new(Append { batch, payload, keys, permit, reply })))?;
+        let append = Append { rows: Rows::Logs, batch, payload, keys, permit, reply };
+        self.send(Command::Append(Box::new(append)))?;
         done.await.map_err(|_| Error::closed("the engine is closed"))?
     }
 

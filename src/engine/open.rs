@@ -3,7 +3,7 @@
 //! The order matters. Nothing is read before the lock is held; the log is replayed after the table has said which frames it
 //! holds; ids are remembered before the first append is taken.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -16,26 +16,32 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use uuid::Uuid;
 
+use super::joining::row_of;
+use super::lane::{Lane, ids_of_files};
 use super::tasks::{self, Commits};
 use super::writer::{Command, Counters, OnFailure, Writer};
-use super::{Background, Engine, Inner, TABLE, Threads, reader, upkeep};
+use super::{Background, Engine, Inner, Threads, reader, upkeep};
 use crate::catalog::{Catalog, Document};
 use crate::config::Config;
 use crate::dedupe::{Keys, Recent};
 use crate::error::{Error, Result};
+use crate::halves::Waiting;
 use crate::ingest::Policy;
 use crate::memtable::{Budget, batch_bytes};
 use crate::plan::{Month, Row, Rules};
-use crate::query::{Limits, Queries};
-use crate::record;
+use crate::query::Queries;
+use crate::record::json::records;
+use crate::record::{self, Rows};
 use crate::store::Store;
-use crate::table::{DataFile, FileIndex, Table};
+use crate::table::{DataFile, Table};
 use crate::usage::{self, Counts, Meter, Snapshot};
-use crate::view::{Shelf, View};
-use crate::wal::{self, CreateFile, Wal};
+use crate::wal::{self, CreateFile, Kind, Wal};
+
+/// Halves that wait take at most this part of the memory for rows that are not in files.
+const WAITING_SHARE: u64 = 4;
 
 /// What an engine takes from outside besides its settings, so that tests can hand in their own.
 pub struct Parts {
@@ -90,42 +96,41 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let store = open_store(parts.store, &config).await?;
     let lock = Arc::new(lock(&store)?);
     store.clean_staging()?;
-    let table = Table::create_or_open(&store, TABLE, &record::file_schema()).await?;
+    let logs = Lane::open(&store, Rows::Logs).await?;
+    let feedback = Lane::open(&store, Rows::Feedback).await?;
     let threads = Threads::start(&config)?;
     let compute = threads.handle()?;
-    let views = reader::named_views();
-    let queries = Arc::new(Queries::new(&config, &store, store.table_path(TABLE), views, compute.clone())?);
-
+    let queries = Arc::new(Queries::new(&config, &store, reader::named_views(), compute.clone())?);
     let catalog = open_catalog(&store, &config, parts.sets_terms, parts.now).await?;
     let now = (parts.now)();
-    let recent = remember_files(&table, &queries, &config, now).await?;
+    let recent = remember_files(&logs.table, &queries, &config, now).await?;
     let keys = recent.keys().clone();
-    let shelf = Arc::new(Shelf::new(table.index()));
-    let flush_wanted = Arc::new(Notify::new());
-    let budget =
-        Budget::new(config.memtable_bytes, Duration::from_millis(config.append_wait_ms), Arc::clone(&flush_wanted));
-    let folder = parts
-        .log_folder
-        .or_else(|| store.wal_folder())
-        .ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
-    bind_log(&folder, &table, &catalog).await?;
+    let (flush_wanted, wait) = (Arc::new(Notify::new()), Duration::from_millis(config.append_wait_ms));
+    let budget = Budget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
+    let folder = parts.log_folder.or_else(|| store.wal_folder());
+    let folder = folder.ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
+    bind_log(&folder, &logs.table, &catalog).await?;
     let erased = Arc::new(catalog.state().document.ever_erased());
-    let (shelf_of, budget_of) = (Arc::clone(&shelf), budget.clone());
-    let replayed = Replayed { recent, shelf: shelf_of, budget: budget_of, counts: Counts::default(), erased, now };
-    let (wal, replayed) = replay(&table, folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
-    let (counted, meter) = open_counts(&store, &table, wal.id(), &replayed.counts, now).await?;
-    let (recent, usage) = (replayed.recent, meter.usage());
-    let keeper = upkeep::Keeper::open(&store).await?;
-    let counters = Arc::new(Counters::default());
-    let failure = Arc::new(Mutex::new(None));
+    let until_micros = now.timestamp_micros().saturating_add(join_micros(&config));
+    let (lanes, counts, waiting) = ([logs.clone(), feedback.clone()], Counts::default(), Waiting::default());
+    let replayed = Replayed { recent, lanes, waiting, until_micros, budget: budget.clone(), counts, erased, now };
+    let (wal, replayed) = replay(folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
+    let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
+    let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);
+    let (counters, failure) = (Arc::new(Counters::default()), Arc::new(Mutex::new(None)));
     let (commands, orders) = mpsc::unbounded_channel();
-    let wal_id = wal.id();
+    let (wal_id, join_bytes) = (wal.id(), config.memtable_bytes / WAITING_SHARE);
     let writer = Writer {
         wal,
-        recent,
+        recent: replayed.recent,
         meter,
         catalog: catalog.clone(),
-        shelf: Arc::clone(&shelf),
+        logs: Arc::clone(&logs.shelf),
+        feedback: Arc::clone(&feedback.shelf),
+        waiting: replayed.waiting,
+        join_micros: join_micros(&config),
+        join_bytes,
+        policy: Arc::clone(&policy),
         counters: Arc::clone(&counters),
         flush_wanted: Arc::clone(&flush_wanted),
         flush_bytes: config.flush_bytes,
@@ -134,13 +139,13 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         _lock: Arc::clone(&lock),
     };
     let thread = start_writer(writer, orders, Arc::clone(&failure))?;
-    let commits = Commits { counted, unresolved: None, remembered: table.index(), own: HashSet::new() };
+    let commits = Commits { counted, unresolved: BTreeMap::new(), remembered: logs.table.index(), own: HashSet::new() };
     let inner = Arc::new(Inner {
         now: parts.now,
         new_uuid: parts.new_uuid,
         wal_id,
-        table,
-        shelf,
+        logs,
+        feedback,
         queries,
         budget,
         keys,
@@ -148,6 +153,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         catalog,
         usage,
         keeper,
+        exports: super::exports::Exports::default(),
         policy,
         random: parts.random,
         commands: Mutex::new(Some(commands)),
@@ -161,9 +167,13 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         lock,
         config,
     });
-    let tasks = Mutex::new(start_tasks(&compute, &inner));
-    let background = Background { _compute: threads, tasks, writer: Mutex::new(Some(thread)) };
-    Ok(Engine { inner, background: Arc::new(background) })
+    let (tasks, writer) = (Mutex::new(start_tasks(&compute, &inner)), Mutex::new(Some(thread)));
+    Ok(Engine { inner, background: Arc::new(Background { _compute: threads, tasks, writer }) })
+}
+
+/// How long halves wait, µs.
+fn join_micros(config: &Config) -> i64 {
+    i64::try_from(config.join_seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
 }
 
 /// The store that was handed in, or the one that the configuration names, once it answers.
@@ -184,6 +194,7 @@ fn start_tasks(compute: &tokio::runtime::Handle, inner: &Arc<Inner>) -> Vec<toki
         compute.spawn(tasks::watched("flushing", handle(), handle().flush_when_due())),
         compute.spawn(tasks::watched("refreshing", handle(), handle().refresh_often())),
         compute.spawn(tasks::watched("upkeep", handle(), handle().keep_up())),
+        compute.spawn(tasks::watched("exporting", handle(), handle().run_exports())),
     ]
 }
 
@@ -193,6 +204,7 @@ fn start_writer(
     orders: mpsc::UnboundedReceiver<Command>,
     failure: Arc<Mutex<Option<String>>>,
 ) -> Result<std::thread::JoinHandle<()>> {
+    writer.measure();
     let run = move || {
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run(orders)));
         if ended.is_err() {
@@ -210,7 +222,11 @@ fn on_failure(failure: Arc<Mutex<Option<String>>>) -> OnFailure {
 /// What a replay fills.
 struct Replayed {
     recent: Recent,
-    shelf: Arc<Shelf>,
+    /// Of records, and of feedback.
+    lanes: [Lane; 2],
+    waiting: Waiting<OwnedSemaphorePermit>,
+    /// How long halves that come back wait.
+    until_micros: i64,
     budget: Budget,
     counts: Counts,
     /// Everything that was ever erased: a log that slept may bring it back.
@@ -219,34 +235,63 @@ struct Replayed {
 }
 
 /// Opens the log and brings back the rows that the table does not have.
-async fn replay(
-    table: &Table,
-    folder: PathBuf,
-    log_files: CreateFile,
-    new_id: Uuid,
-    mut into: Replayed,
-) -> Result<(Wal, Replayed)> {
-    let table = table.clone();
+async fn replay(folder: PathBuf, log_files: CreateFile, new_id: Uuid, mut into: Replayed) -> Result<(Wal, Replayed)> {
     let here = tokio::runtime::Handle::current();
     let work = move || {
-        let covered = |wal_id| here.block_on(reader::covered(Some(&table), wal_id));
-        let now_micros = into.now.timestamp_micros();
-        let keys = into.recent.keys().clone();
-        let mut take = |sequence, batch: RecordBatch| {
-            for key in keys.of_batch(&batch) {
-                into.recent.insert(key, now_micros);
-            }
-            into.counts.count(&batch, now_micros);
-            let batch = without_erased(batch, &into.erased)?;
-            let permit = into.budget.take_what_is_left(batch_bytes(&batch));
-            into.shelf.insert(batch, sequence, now_micros, permit);
-            Ok(())
-        };
+        let [logs, feedback] = into.lanes.clone();
+        let covered = |wal_id| here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id));
+        let mut take = |_, kind, batch: RecordBatch| into.take(kind, batch);
         let wal = Wal::open(&folder, &record::schema(), log_files, new_id, &covered, &mut take)?;
         Ok((wal, into))
     };
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|cause| Error::internal("replaying the log panicked").with_source(cause))?
+}
+
+impl Replayed {
+    fn take(&mut self, kind: Kind, batch: RecordBatch) -> Result<()> {
+        let now_micros = self.now.timestamp_micros();
+        match kind {
+            Kind::Logs => self.take_records(batch),
+            Kind::Feedback => {
+                let batch = without_erased(batch, &self.erased)?;
+                let permit = self.budget.take_what_is_left(batch_bytes(&batch));
+                self.lanes[1].shelf.insert(batch, now_micros, permit);
+                Ok(())
+            }
+            Kind::Half(half) => {
+                let keys = self.recent.keys().clone();
+                let batch = without_erased(batch, &self.erased)?;
+                for (key, record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
+                    if self.recent.contains(key) {
+                        continue;
+                    }
+                    let permit = self.budget.take_what_is_left(record.text_bytes() as u64);
+                    if let Some(whole) = self.waiting.add(key, half, record, self.until_micros, permit) {
+                        self.lanes[0].shelf.replace_halves(&[key], None, now_micros, None);
+                        self.take_records(row_of(whole.record))?;
+                    } else if let Some(so_far) = self.waiting.get(key) {
+                        self.lanes[0].shelf.show_half(key, so_far.clone());
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn take_records(&mut self, batch: RecordBatch) -> Result<()> {
+        let now_micros = self.now.timestamp_micros();
+        let mut keys = self.recent.keys().of_batch(&batch);
+        keys.retain(|key| {
+            self.recent.insert(*key, now_micros);
+            self.waiting.forget(*key)
+        });
+        self.counts.count(&batch, now_micros);
+        let batch = without_erased(batch, &self.erased)?;
+        let permit = self.budget.take_what_is_left(batch_bytes(&batch));
+        self.lanes[0].shelf.replace_halves(&keys, Some(batch), now_micros, permit);
+        Ok(())
+    }
 }
 
 /// Remembers the ids of files that were written within the window, newest first, up to the number allowed.
@@ -269,14 +314,10 @@ async fn remember_files(table: &Table, queries: &Queries, config: &Config, now: 
     if files.is_empty() || config.dedupe_hours == 0 {
         return Ok(recent);
     }
-    let files = FileIndex::of(files.into_iter().map(|file| DataFile::clone(file)));
-    let view = View { files: Arc::new(files), memory: Vec::new() };
-    let limits = Limits { timeout: None, max_rows: None, ..queries.limits() };
-    let none = datafusion::common::ParamValues::Map(std::collections::HashMap::new());
-    let mut ids = queries.run(view, "select organisation_id, id from logs", none, limits).await?.batches;
-    let keys = recent.keys().clone();
-    while let Some(batch) = ids.try_next().await? {
-        for key in keys.of_batch(&batch) {
+    let files = files.into_iter().map(|file| DataFile::clone(file)).collect();
+    let mut ids = ids_of_files(queries, recent.keys(), files).await?;
+    while let Some(keys) = ids.try_next().await? {
+        for key in keys {
             recent.insert(key, now.timestamp_micros());
         }
     }
@@ -377,7 +418,7 @@ async fn open_counts(
     now: DateTime<Utc>,
 ) -> Result<(Snapshot, Meter)> {
     let mut logs = usage::read(store, Month::of_micros(now.timestamp_micros())).await?;
-    let covered = reader::covered(Some(table), wal_id).await?;
+    let covered = reader::covered(Some(table), None, wal_id).await?.logs;
     let own = logs.remove(&wal_id).unwrap_or_default();
     let counted = match usage::as_of(&own, covered) {
         Some(snapshot) if snapshot.sequence == covered => snapshot.clone(),

@@ -4,40 +4,46 @@
 //! table, then every frame that the table's transaction covers is dropped. A flush that commits in between moves rows from
 //! the first to the second, and they are counted once; the other order could miss them.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use futures::TryStreamExt;
+use datafusion::common::ParamValues;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 
+use super::joining::row_of;
 use super::side::Side;
-use super::{Inner, Status, TABLE, Threads};
+use super::{Inner, Status, Threads};
 use crate::analytics;
 use crate::catalog::{Access, Catalog, Scope};
 use crate::config::Config;
+use crate::dedupe::Keys;
 use crate::error::{Error, Result};
 use crate::export;
+use crate::halves::Waiting;
 use crate::logs;
 use crate::plan::Month;
 use crate::query::{Answer, NamedView, Params, Queries, Scene, Sight};
-use crate::record::Record;
+use crate::record::json::records;
+use crate::record::{Feedback, Record, Rows};
 use crate::reports;
 use crate::store::Store;
 use crate::table::Table;
 use crate::usage::{self, Counts, Usage};
 use crate::view::Shelf;
-use crate::wal;
+use crate::wal::{self, Covered, Kind};
 
-/// Whether sessions have a table `feedback`. Without one, analytics read an empty one: none was ever taken.
-const FEEDBACK: bool = false;
-
+/// The state that holds of each feedback.
+const FEEDBACK_VIEW: &str = include_str!("../../sql/views/feedback.sql");
 /// Answers questions about the records. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub(super) queries: Arc<Queries>,
-    pub(super) shelf: Arc<Shelf>,
+    pub(super) logs: Arc<Shelf>,
+    feedback: Arc<Shelf>,
     catalog: Catalog,
     usage: Usage,
     access: Access,
@@ -52,7 +58,8 @@ impl Reader {
     pub(super) fn over(inner: &Inner, access: Access) -> Self {
         Self {
             queries: Arc::clone(&inner.queries),
-            shelf: Arc::clone(&inner.shelf),
+            logs: Arc::clone(&inner.logs.shelf),
+            feedback: Arc::clone(&inner.feedback.shelf),
             catalog: inner.catalog.clone(),
             usage: inner.usage.clone(),
             access,
@@ -66,19 +73,28 @@ impl Reader {
     /// before, as of this moment; open again to see more. [`crate::error::ErrorKind::NotFound`] if there is no such folder.
     pub async fn open(config: &Config) -> Result<Self> {
         let store = Store::open(config, false)?;
-        let (table, memory) = read_beside(&store).await?;
+        let Beside { logs: table, feedback: second, rows } = read_beside(&store).await?;
+        let files = |table: &Option<Table>| table.as_ref().map(Table::index).unwrap_or_default();
+        let (logs, feedback) = (Shelf::new(Rows::Logs, files(&table)), Shelf::new(Rows::Feedback, files(&second)));
+        let mut memory = Vec::new();
+        for (kind, batch) in rows {
+            match kind {
+                Kind::Logs => memory.push(batch),
+                Kind::Feedback => drop(feedback.insert(batch, 0, None)),
+                Kind::Half(_) => {}
+            }
+        }
         let usage = read_usage(&store, table.as_ref(), &memory).await?;
-        let files = table.as_ref().map(Table::index).unwrap_or_default();
-        let shelf = Shelf::new(files);
-        for (sequence, batch) in memory {
-            shelf.insert(batch, sequence, 0, None);
+        for batch in memory {
+            logs.insert(batch, 0, None);
         }
         let threads = Threads::start(config)?;
-        let queries = Queries::new(config, &store, store.table_path(TABLE), named_views(), threads.handle()?)?;
+        let queries = Queries::new(config, &store, named_views(), threads.handle()?)?;
         let catalog = Catalog::open(&store, unknown_days(config), Utc::now).await?;
         Ok(Self {
             queries: Arc::new(queries),
-            shelf: Arc::new(shelf),
+            logs: Arc::new(logs),
+            feedback: Arc::new(feedback),
             catalog,
             usage,
             access: Access::operator("cli"),
@@ -90,7 +106,7 @@ impl Reader {
 
     /// What a query that starts now reads, and what of it may be seen.
     fn scene(&self) -> Scene {
-        let (view, state, now) = (self.shelf.view(), self.catalog.state(), (self.now)());
+        let (view, state, now) = (self.logs.view(), self.catalog.state(), (self.now)());
         let sight = Sight {
             organisation: self.access.organisation.clone(),
             workspace: self.access.workspace.clone(),
@@ -99,7 +115,7 @@ impl Reader {
             now_micros: now.timestamp_micros(),
         };
         let side = Side::new(state, self.usage.clone(), Arc::clone(&view.files), self.access.clone());
-        Scene { view, sight: Some(sight), side: Some(Arc::new(side)) }
+        Scene { view, feedback: Some(self.feedback.view()), sight: Some(sight), side: Some(Arc::new(side)) }
     }
 
     /// Runs one read-only statement: a query, EXPLAIN, SHOW or DESCRIBE.
@@ -129,7 +145,7 @@ impl Reader {
 
     /// The rows that [`Reader::analytics`] makes its answer of.
     pub async fn analytics_rows(&self, query: &analytics::Query) -> Result<Answer> {
-        self.queries.run(self.scene(), &query.sql(FEEDBACK), query.params(), self.queries.limits()).await
+        self.queries.run(self.scene(), &query.sql(), query.params(), self.queries.limits()).await
     }
 
     /// The newest records that a filter names, a page of them, without bodies.
@@ -148,21 +164,82 @@ impl Reader {
         logs::get(&self.queries, self.scene(), id, organisation).await
     }
 
+    /// The feedback of that id, if the key reaches it; of several the newest, or that of the organisation named.
+    pub async fn feedback(&self, id: &str, organisation: Option<&str>) -> Result<Feedback> {
+        logs::get_feedback(&self.queries, self.scene(), id, organisation).await
+    }
+
+    /// A page of feedback, newest first, and where the next one goes on.
+    pub async fn list_feedback(&self, ask: &logs::FeedbackAsk) -> Result<(Vec<Feedback>, Option<logs::Cursor>)> {
+        logs::list_feedback(&self.queries, self.scene(), ask).await
+    }
+
+    /// What was said of a record.
+    pub async fn said_of(&self, record: &Record) -> Result<logs::Said> {
+        logs::said_of_log(&self.queries, self.scene(), record).await
+    }
+
+    /// Where logs are that feedback may speak of, by id, the newest last; what the key does not reach is left out.
+    pub async fn places(&self, ids: &[String]) -> Result<HashMap<String, Vec<logs::LogPlace>>> {
+        logs::places(&self.queries, self.scene(), ids).await
+    }
+
     /// Exports records as JSON lines, in chunks that end on a line.
     pub async fn export(&self, request: &export::Request) -> Result<BoxStream<'static, Result<Bytes>>> {
         export::export(Arc::clone(&self.queries), self.scene(), &self.within_plan(request)?).await
     }
 
-    /// The request, no further back than the plan of the caller's organisation lets exports reach.
+    /// Exports what a job selects as these columns, no further back than the plan lets exports reach by now.
+    pub(super) async fn export_selected(
+        &self,
+        selection: &export::Selection,
+        columns: Vec<String>,
+        limit: Option<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let (time, micros) = (selection.filter.time, |at: DateTime<Utc>| at.timestamp_micros());
+        let from = time.min.map(micros).max(self.exported_from(None)?);
+        let to = time.max.map(|at| micros(at).saturating_add(1));
+        if from.zip(to).is_some_and(|(from, to)| from >= to) {
+            return Ok(futures::stream::empty().boxed());
+        }
+        let (from, to) = (from.and_then(micros_text), to.and_then(micros_text));
+        let request = export::Request { from, to, columns: Some(columns), after: None, limit };
+        let condition = selection.filter.condition();
+        export::selected(Arc::clone(&self.queries), self.scene(), &request, condition, selection.skip).await
+    }
+
+    /// Refuses where the plan has no exports.
+    pub(super) fn may_export(&self) -> Result<()> {
+        self.exported_from(None).map(|_| ())
+    }
+
+    /// How many records match what a job selects; [`crate::error::ErrorKind::Denied`] if the plan lets no export reach so far back.
+    pub(super) async fn count_selected(&self, selection: &export::Selection) -> Result<u64> {
+        let mut filter = selection.filter.clone();
+        let from = self.exported_from(filter.time.min.map(|at| at.timestamp_micros())).map_err(|refused| {
+            Error::new(refused.kind(), refused.message().replace("`from`", "`time_of_generation_min`"))
+        })?;
+        filter.time.min = from.and_then(DateTime::from_timestamp_micros);
+        self.count_logs(&filter).await
+    }
+
+    /// The request, no further back than the plan of the caller's organisation lets exports reach, and without what it may not
+    /// export.
     fn within_plan(&self, request: &export::Request) -> Result<export::Request> {
-        let Some(organisation) = &self.access.organisation else { return Ok(request.clone()) };
-        let terms = self.catalog.rules().terms(organisation).clone();
-        let from = terms.export_from(export::first_moment(request)?, (self.now)())?;
-        let text = |micros| {
-            let at = DateTime::<Utc>::from_timestamp_micros(micros)?;
-            Some(at.to_rfc3339_opts(SecondsFormat::Micros, true))
+        let Access { organisation, workspace, .. } = &self.access;
+        let from = match organisation {
+            Some(_) => self.exported_from(export::first_moment(request)?)?.and_then(micros_text),
+            None => request.from.clone(),
         };
-        Ok(export::Request { from: from.and_then(text), ..request.clone() })
+        let denied = self.catalog.state().document.denied(organisation.as_deref(), workspace.as_deref());
+        let columns = denied.columns(request.columns.clone(), self.access.may(Scope::Read))?;
+        Ok(export::Request { from, columns, ..request.clone() })
+    }
+
+    /// The first moment of an export that begins at `from`, µs since 1970-01-01; none = the first record.
+    fn exported_from(&self, from: Option<i64>) -> Result<Option<i64>> {
+        let Some(organisation) = &self.access.organisation else { return Ok(from) };
+        self.catalog.rules().terms(organisation).export_from(from, (self.now)())
     }
 
     /// How many records an export has at most; quick, for a progress bar.
@@ -173,8 +250,13 @@ impl Reader {
     /// What is stored, as far as a reader can tell.
     pub fn status(&self) -> Status {
         let (wal_bytes, wal_segments) = self.wal.as_deref().map_or((0, 0), wal::size_on_disk);
-        Status { wal_bytes, wal_segments, ..Status::of_view(&self.shelf, self.queries.running()) }
+        Status { wal_bytes, wal_segments, ..Status::of_lanes(&self.logs, &self.feedback, self.queries.running()) }
     }
+}
+
+fn micros_text(micros: i64) -> Option<String> {
+    let at = DateTime::<Utc>::from_timestamp_micros(micros)?;
+    Some(at.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
 /// Days that records of an organisation that the catalog does not know are kept; 0 = for ever.
@@ -183,66 +265,129 @@ pub(super) fn unknown_days(config: &Config) -> i32 {
 }
 
 /// What all nodes counted as of their last flush, and with the rows of this log that came after.
-async fn read_usage(store: &Store, table: Option<&Table>, memory: &[(u64, RecordBatch)]) -> Result<Usage> {
+async fn read_usage(store: &Store, table: Option<&Table>, memory: &[RecordBatch]) -> Result<Usage> {
     let now_micros = Utc::now().timestamp_micros();
     let mut logs = usage::read(store, Month::of_micros(now_micros)).await?;
     let mut own = Counts::default();
     if let Some(wal_id) = store.wal_folder().map(|folder| wal::read_identity(&folder)).transpose()?.flatten() {
         let snapshots = logs.remove(&wal_id).unwrap_or_default();
-        let flushed = usage::as_of(&snapshots, covered(table, wal_id).await?);
+        let flushed = usage::as_of(&snapshots, covered(table, None, wal_id).await?.logs);
         own = flushed.map(|snapshot| Counts::clone(&snapshot.counts)).unwrap_or_default();
     }
-    memory.iter().for_each(|(_, batch)| own.count(batch, now_micros));
+    memory.iter().for_each(|batch| own.count(batch, now_micros));
     Ok(Usage::fixed(usage::sum([&own, &usage::newest(&logs)])))
 }
 
-/// The reports, as views for SQL.
+/// The reports and the feedback that holds, as views for SQL.
 pub(super) fn named_views() -> Vec<NamedView> {
     let view = |report: &reports::Report| NamedView {
         name: report.name,
         sql: report.view_sql(),
         params: reports::view_params(report),
     };
-    reports::list().iter().map(view).collect()
+    let feedback = NamedView { name: "feedback", sql: FEEDBACK_VIEW, params: ParamValues::Map(HashMap::new()) };
+    reports::list().iter().map(view).chain([feedback]).collect()
 }
 
-/// The table and the rows of the log that are not in it, read so that no acked row is missing and none is there twice.
-async fn read_beside(store: &Store) -> Result<(Option<Table>, Vec<(u64, RecordBatch)>)> {
-    let Some(folder) = store.wal_folder() else {
-        return Ok((Table::open(store, TABLE).await?, Vec::new()));
+/// The tables, and the rows of the log that are not in them, records of which both halves are there among them.
+#[derive(Default)]
+struct Beside {
+    logs: Option<Table>,
+    feedback: Option<Table>,
+    rows: Vec<(Kind, RecordBatch)>,
+}
+
+/// Reads the tables and the log so that no acked row is missing and none is there twice.
+async fn read_beside(store: &Store) -> Result<Beside> {
+    let identity =
+        store.wal_folder().map(|folder| Ok::<_, Error>((wal::read_identity(&folder)?, folder))).transpose()?;
+    let Some((Some(wal_id), folder)) = identity else {
+        let (logs, feedback) = (Table::open(store, Rows::Logs).await?, Table::open(store, Rows::Feedback).await?);
+        return Ok(Beside { logs, feedback, rows: Vec::new() });
     };
-    let Some(wal_id) = wal::read_identity(&folder)? else {
-        return Ok((Table::open(store, TABLE).await?, Vec::new()));
-    };
-    // What the table covers now need not be decoded; what it covers later is dropped below.
-    let before = covered(Table::open(store, TABLE).await?.as_ref(), wal_id).await?;
-    let (mut frames, first) = tokio::task::spawn_blocking(move || -> Result<_> {
+    loop {
+        // What the tables cover now need not be decoded; what they cover later is dropped below.
+        let before = covered_now(store, wal_id).await?.2;
+        let (mut frames, first) = frames_after(folder.clone(), before).await?;
+        let (logs, feedback, now) = covered_now(store, wal_id).await?;
+        if let Some(first) = first.filter(|first| *first > now.most() + 1) {
+            return Err(Error::damaged(format!(
+                "the write-ahead log begins at sequence {first}, but the table ends at {}: a segment is missing; \
+                 restore it from a copy",
+                now.most()
+            )));
+        }
+        let is_new = |sequence: u64, kind: Kind| sequence > now.of(kind);
+        // A half that was flushed meanwhile may be in the table or further on in the log.
+        if frames.iter().any(|(sequence, kind, _)| matches!(kind, Kind::Half(_)) && !is_new(*sequence, *kind)) {
+            continue;
+        }
+        frames.retain(|(sequence, kind, _)| is_new(*sequence, *kind));
+        let frames = frames.into_iter().map(|(_, kind, batch)| (kind, batch)).collect();
+        return Ok(Beside { logs, feedback, rows: joined(frames)? });
+    }
+}
+
+type Frames = Vec<(u64, Kind, RecordBatch)>;
+
+/// Frames of the log that are not covered, and the first sequence of the log.
+async fn frames_after(folder: std::path::PathBuf, covered: Covered) -> Result<(Frames, Option<u64>)> {
+    let read = move || -> Result<_> {
         let mut frames = Vec::new();
-        let found = wal::replay(&folder, before, true, &mut |sequence, batch| {
-            frames.push((sequence, batch));
+        let found = wal::replay(&folder, covered, true, &mut |sequence, kind, batch| {
+            frames.push((sequence, kind, batch));
             Ok(())
         })?;
         Ok((frames, found.segments.first().map(|segment| segment.first_sequence)))
-    })
-    .await
-    .map_err(|cause| Error::internal("reading the log panicked").with_source(cause))??;
-    let table = Table::open(store, TABLE).await?;
-    let covered = covered(table.as_ref(), wal_id).await?;
-    if let Some(first) = first.filter(|first| *first > covered + 1) {
-        return Err(Error::damaged(format!(
-            "the write-ahead log begins at sequence {first}, but the table ends at {covered}: a segment is missing; \
-             restore it from a copy"
-        )));
-    }
-    frames.retain(|(sequence, _)| *sequence > covered);
-    Ok((table, frames))
+    };
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(|cause| Error::internal("reading the log panicked").with_source(cause))?
 }
 
-/// The last sequence of the log that the table holds.
-pub(super) async fn covered(table: Option<&Table>, wal_id: uuid::Uuid) -> Result<u64> {
-    let version = match table {
-        Some(table) => table.app_version(&wal_id.to_string()).await?,
-        None => None,
-    };
-    Ok(version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0))
+/// Puts halves together, and shows those that are alone as the records that they are so far.
+fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> {
+    let keys = Keys::random();
+    let (mut rows, mut waiting, mut known) = (Vec::new(), Waiting::<()>::default(), HashSet::new());
+    for (kind, batch) in frames {
+        let Kind::Half(half) = kind else {
+            if kind == Kind::Logs {
+                // Parts of a record that came whole add nothing to it.
+                let ids = keys.of_batch(&batch);
+                for key in &ids {
+                    waiting.forget(*key);
+                }
+                known.extend(ids);
+            }
+            rows.push((kind, batch));
+            continue;
+        };
+        for (key, record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
+            if !known.contains(&key)
+                && let Some(whole) = waiting.add(key, half, record, 0, None)
+            {
+                known.insert(key);
+                rows.push((Kind::Logs, row_of(whole.record)));
+            }
+        }
+    }
+    rows.extend(waiting.iter().map(|(_, _, record)| (Kind::Logs, row_of(record.clone()))));
+    Ok(rows)
+}
+
+/// The tables as they are now, and what they hold of the log.
+pub(super) async fn covered_now(store: &Store, wal_id: uuid::Uuid) -> Result<(Option<Table>, Option<Table>, Covered)> {
+    let (logs, feedback) = (Table::open(store, Rows::Logs).await?, Table::open(store, Rows::Feedback).await?);
+    let covered = covered(logs.as_ref(), feedback.as_ref(), wal_id).await?;
+    Ok((logs, feedback, covered))
+}
+
+/// The last sequence of the log that each table holds.
+pub(super) async fn covered(logs: Option<&Table>, feedback: Option<&Table>, wal_id: uuid::Uuid) -> Result<Covered> {
+    let mut covered = [0; 2];
+    for (place, table) in [logs, feedback].into_iter().enumerate() {
+        let Some(table) = table else { continue };
+        let version = table.app_version(&wal_id.to_string()).await?;
+        covered[place] = version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
+    }
+    Ok(Covered { logs: covered[0], feedback: covered[1] })
 }

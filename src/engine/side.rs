@@ -77,6 +77,7 @@ impl Side {
             ("block_records", numbers(rows.iter().map(|(_, plan)| Some(plan.block_records)))),
             ("block_cents", numbers(rows.iter().map(|(_, plan)| Some(plan.block_cents)))),
             ("export_days", days(rows.iter().map(|(_, plan)| plan.export_days))),
+            ("export_rows", numbers(rows.iter().map(|(_, plan)| plan.export_rows))),
         ])
     }
 

@@ -6,7 +6,7 @@
 //! stay in memory, and a newer version of the table might hold them too. Only a write that the disk did not keep, or damage,
 //! closes the engine to writes, because then it is not known what the table holds.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,15 +16,15 @@ use futures::{FutureExt, TryStreamExt};
 use tokio::sync::oneshot;
 
 use super::Inner;
+use super::lane::{Lane, ids_of_files};
 use super::writer::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
 use crate::plan::Month;
-use crate::query::Limits;
+use crate::record::Rows;
 use crate::store::durable::is_sync_failure;
 use crate::table::{DataFile, FileIndex};
 use crate::usage::{self, Snapshot};
-use crate::view::View;
 
 /// How often the age of rows is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -41,8 +41,8 @@ const COUNTS_EVERY: Duration = Duration::from_secs(15);
 pub(super) struct Commits {
     /// What this node's log had come to at the last flush that committed.
     pub(super) counted: Snapshot,
-    /// Files of the oldest frozen rows, from a flush that was not seen to commit.
-    pub(super) unresolved: Option<Unresolved>,
+    /// Files of the oldest frozen rows of a table, from a flush that was not seen to commit.
+    pub(super) unresolved: BTreeMap<Rows, Unresolved>,
     /// The version whose files' ids are remembered.
     pub(super) remembered: Arc<FileIndex>,
     /// Files that this node wrote since: their ids are known anyway.
@@ -99,10 +99,16 @@ impl Inner {
     }
 
     fn flush_due(&self) -> bool {
-        let (_, _, oldest) = self.shelf.memory();
-        let age = oldest.map(|micros| (self.now)().timestamp_micros() - micros);
+        let now_micros = (self.now)().timestamp_micros();
         let due = i64::try_from(self.config.flush_seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-        age.is_some_and(|age| age >= due) || (oldest.is_none() && self.shelf.oldest_frozen().is_some())
+        let lane_due = |lane: &Lane| {
+            let (_, _, oldest) = lane.shelf.memory();
+            let age = oldest.map(|micros| now_micros - micros);
+            age.is_some_and(|age| age >= due) || (oldest.is_none() && lane.shelf.oldest_frozen().is_some())
+        };
+        // Freezing is when halves that waited long enough become records.
+        let waited = self.counters.waiting_until.load(Ordering::Relaxed) <= now_micros;
+        waited || self.lanes().into_iter().any(lane_due)
     }
 
     /// Moves every row that is in memory now into the table.
@@ -112,27 +118,41 @@ impl Inner {
         let (done, frozen) = oneshot::channel();
         self.send(Command::Freeze(done))?;
         frozen.await.map_err(|_| Error::closed("the engine is closed"))?;
-        while let Some(frozen) = self.shelf.oldest_frozen() {
+        let mut flushed_to = None;
+        for lane in self.lanes() {
+            flushed_to = flushed_to.max(self.flush_lane(lane, &mut commits).await?);
+        }
+        // Only now, since the frames of both tables stand in the same segments.
+        flushed_to.map_or(Ok(()), |sequence| self.send(Command::Trim(sequence)))
+    }
+
+    /// Moves the frozen rows of a table into it; answers the last frame of the log that it covers now, if it is another.
+    async fn flush_lane(&self, lane: &Lane, commits: &mut Commits) -> Result<Option<u64>> {
+        let rows = lane.table.rows();
+        let mut flushed_to = None;
+        while let Some(frozen) = lane.shelf.oldest_frozen() {
             let now_ms = (self.now)().timestamp_millis();
-            let known = commits.unresolved.as_ref().filter(|known| known.last_sequence == frozen.last_sequence);
+            let known = commits.unresolved.get(&rows).filter(|known| known.last_sequence == frozen.last_sequence);
             let (files, written_ms) = match known.filter(|known| now_ms - known.written_ms < COMMIT_WITHIN_MS) {
                 Some(known) => (known.files.clone(), known.written_ms),
                 None => {
                     let rules = self.catalog.rules();
-                    let files = flush::write_files(&self.table, &frozen.chunks, rules, now_ms, self.new_uuid).await?;
+                    let files = flush::write_files(&lane.table, &frozen.chunks, rules, now_ms, self.new_uuid).await?;
                     (files, now_ms)
                 }
             };
             let next = Snapshot { sequence: frozen.last_sequence, counts: Arc::clone(&frozen.counts) };
-            let month = Month::of_micros((self.now)().timestamp_micros());
-            usage::write(&self.store, self.wal_id, &commits.counted, &next, month).await?;
-            commits.unresolved =
-                Some(Unresolved { last_sequence: frozen.last_sequence, written_ms, files: files.clone() });
-            if self.store.is_shared() {
+            if rows == Rows::Logs {
+                let month = Month::of_micros((self.now)().timestamp_micros());
+                usage::write(&self.store, self.wal_id, &commits.counted, &next, month).await?;
+            }
+            let unresolved = Unresolved { last_sequence: frozen.last_sequence, written_ms, files: files.clone() };
+            commits.unresolved.insert(rows, unresolved);
+            if self.store.is_shared() && rows == Rows::Logs {
                 commits.note_own(&files);
             }
             let source = flush::Source { wal_id: self.wal_id, last_sequence: frozen.last_sequence };
-            let index = match flush::commit(&self.table, files, source).await {
+            let index = match flush::commit(&lane.table, files, source).await {
                 Ok(index) => index,
                 Err(error) if may_pass(&error) => return Err(error),
                 Err(error) => {
@@ -140,12 +160,15 @@ impl Inner {
                     return Err(error);
                 }
             };
-            (commits.unresolved, commits.counted) = (None, next);
-            self.shelf.flushed(index);
+            commits.unresolved.remove(&rows);
+            if rows == Rows::Logs {
+                commits.counted = next;
+            }
+            lane.shelf.flushed(index);
             self.counters.flushes.fetch_add(1, Ordering::Relaxed);
-            self.send(Command::Trim(frozen.last_sequence))?;
+            flushed_to = Some(frozen.last_sequence);
         }
-        Ok(())
+        Ok(flushed_to)
     }
 
     /// Takes over what other nodes, and commands beside this process, changed, for as long as the engine lives.
@@ -186,14 +209,18 @@ impl Inner {
             return Ok(());
         }
         let mut commits = self.commits.lock().await;
-        if commits.unresolved.is_some() || self.refuse_if_failed().is_err() {
+        if !commits.unresolved.is_empty() || self.refuse_if_failed().is_err() {
             return Ok(());
         }
-        let index = self.table.refresh().await?;
+        let feedback = self.feedback.table.refresh().await?;
+        if feedback.version != self.feedback.shelf.files().version {
+            self.feedback.shelf.rewritten(feedback);
+        }
+        let index = self.logs.table.refresh().await?;
         if index.version == commits.remembered.version {
             return Ok(());
         }
-        self.shelf.rewritten(Arc::clone(&index));
+        self.logs.shelf.rewritten(Arc::clone(&index));
         let before = std::mem::replace(&mut commits.remembered, Arc::clone(&index));
         let own = std::mem::take(&mut commits.own);
         drop(commits);
@@ -213,13 +240,9 @@ impl Inner {
         if new.is_empty() || self.config.dedupe_hours == 0 {
             return Ok(());
         }
-        let view = View { files: Arc::new(FileIndex::of(new)), memory: Vec::new() };
-        let limits = Limits { timeout: None, max_rows: None, ..self.queries.limits() };
-        let none = datafusion::common::ParamValues::Map(std::collections::HashMap::new());
-        let text = "select organisation_id, id from logs";
-        let mut ids = self.queries.run(view, text, none, limits).await?.batches;
-        while let Some(batch) = ids.try_next().await? {
-            self.send(Command::Remember(self.keys.of_batch(&batch)))?;
+        let mut ids = ids_of_files(&self.queries, &self.keys, new).await?;
+        while let Some(keys) = ids.try_next().await? {
+            self.send(Command::Remember(keys))?;
         }
         Ok(())
     }
@@ -236,7 +259,7 @@ impl Inner {
     pub(super) async fn write_last_counts(&self) -> Result<()> {
         let commits = self.commits.lock().await;
         let next = Snapshot { sequence: commits.counted.sequence, counts: Arc::new(self.usage.own()) };
-        if next == commits.counted || self.shelf.memory().0 > 0 {
+        if next == commits.counted || self.logs.shelf.memory().0 > 0 {
             return Ok(());
         }
         let month = Month::of_micros((self.now)().timestamp_micros());

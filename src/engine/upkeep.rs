@@ -230,7 +230,8 @@ impl Inner {
 
     async fn run_job(&self, job: Job, written: &mut DateTime<Utc>) {
         let started = (self.now)();
-        let enough = self.table.commits_since_checkpoint() >= self.config.checkpoint_commits;
+        let enough = self.lanes().iter().map(|lane| lane.table.commits_since_checkpoint()).max()
+            >= Some(self.config.checkpoint_commits);
         let work = async {
             if job == Job::Checkpoint && !enough {
                 return Ok(Outcome::nothing(job));
@@ -273,7 +274,7 @@ impl Inner {
     }
 
     /// Whether this node may do upkeep; takes or renews the lease if it can.
-    async fn holds_lease(&self) -> bool {
+    pub(super) async fn holds_lease(&self) -> bool {
         if !self.store.is_shared() {
             return true;
         }

@@ -2,10 +2,11 @@
 //!
 //! While one group is on its way to the disk the next one gathers, so many small appends share one fsync. An id that was
 //! seen already is dropped here, where appends have an order, and so is a row beyond its organisation's quota. The sender of a
-//! second copy is acked with the group, when the first one of the two is durable. After a failed write everything is refused with the reason until the engine is opened anew.
+//! second copy is acked with the group, when the first one of the two is durable. After a failed write everything is refused
+//! with the reason until the engine is opened anew. What it does with halves of records is in [`super::joining`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -14,11 +15,14 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Receipt;
+use super::joining::Halves;
 use super::open::FolderLock;
 use crate::catalog::Catalog;
 use crate::dedupe::Recent;
 use crate::error::{Error, Result};
-use crate::record::tighten;
+use crate::halves::Waiting;
+use crate::ingest::Policy;
+use crate::record::{Rows, tighten};
 use crate::usage::{Meter, counted_at};
 use crate::view::Shelf;
 use crate::wal::{Payload, Wal};
@@ -31,7 +35,9 @@ const GROUP_BYTES: usize = 16 << 20;
 pub(super) enum Command {
     /// Make a batch durable and show it.
     Append(Box<Append>),
-    /// End the live memtable and the segment it came from.
+    /// Make halves of records durable, show them, and join those whose other half is there.
+    Halves(Box<Halves>),
+    /// End the live memtables and the segment they came from.
     Freeze(oneshot::Sender<()>),
     /// Forget segments that the table covers.
     Trim(u64),
@@ -42,15 +48,17 @@ pub(super) enum Command {
 /// One append.
 #[derive(Debug)]
 pub(super) struct Append {
+    pub(super) rows: Rows,
     pub(super) batch: RecordBatch,
     pub(super) payload: Payload,
+    /// Of records: what each is known by.
     pub(super) keys: Vec<u128>,
     pub(super) permit: OwnedSemaphorePermit,
     pub(super) reply: oneshot::Sender<Result<Receipt>>,
 }
 
 /// Figures that the writer keeps for others to read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counters {
     pub(super) accepted: AtomicU64,
     pub(super) duplicate: AtomicU64,
@@ -60,6 +68,27 @@ pub(super) struct Counters {
     pub(super) compactions: AtomicU64,
     pub(super) wal_bytes: AtomicU64,
     pub(super) wal_segments: AtomicU64,
+    /// Halves that wait.
+    pub(super) waiting: AtomicU64,
+    /// Until when the first of them waits, µs since 1970-01-01; `i64::MAX` if none does.
+    pub(super) waiting_until: AtomicI64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            accepted: AtomicU64::new(0),
+            duplicate: AtomicU64::new(0),
+            over_quota: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+            compactions: AtomicU64::new(0),
+            wal_bytes: AtomicU64::new(0),
+            wal_segments: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            waiting_until: AtomicI64::new(i64::MAX),
+        }
+    }
 }
 
 /// What the writer owns and what it shares.
@@ -69,7 +98,13 @@ pub(super) struct Writer {
     pub(super) recent: Recent,
     pub(super) meter: Meter,
     pub(super) catalog: Catalog,
-    pub(super) shelf: Arc<Shelf>,
+    pub(super) logs: Arc<Shelf>,
+    pub(super) feedback: Arc<Shelf>,
+    pub(super) waiting: Waiting<OwnedSemaphorePermit>,
+    /// How long halves wait, µs, and how many bytes of them at most.
+    pub(super) join_micros: i64,
+    pub(super) join_bytes: u64,
+    pub(super) policy: Arc<Policy>,
     pub(super) counters: Arc<Counters>,
     pub(super) flush_wanted: Arc<Notify>,
     pub(super) flush_bytes: u64,
@@ -91,17 +126,20 @@ impl std::fmt::Debug for OnFailure {
 impl Writer {
     /// Works until every sender is gone.
     pub(super) fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
-        self.measure();
         while let Some(command) = commands.blocking_recv() {
             let mut next = Some(command);
             while let Some(command) = next.take() {
                 next = match command {
                     Command::Append(first) => self.append_group(*first, &mut commands),
+                    Command::Halves(halves) => {
+                        self.take_halves(*halves);
+                        None
+                    }
                     Command::Freeze(done) => {
-                        self.shelf.freeze(Arc::new(self.meter.own()));
-                        self.wal.rotate();
-                        // The flush that asked may have been called off; the rows stay frozen for the next one.
-                        let _ = done.send(());
+                        if self.freeze() {
+                            // The flush that asked may have been called off; the rows stay frozen for the next one.
+                            let _ = done.send(());
+                        }
                         None
                     }
                     Command::Trim(covered) => {
@@ -152,10 +190,17 @@ impl Writer {
         let mut fresh = Vec::with_capacity(group.len());
         let mut replies = Vec::with_capacity(group.len());
         for append in group {
-            let Append { batch, payload, keys, permit, reply } = append;
-            match self.admit(batch, payload, &keys, now_micros) {
+            let Append { rows, batch, payload, keys, permit, reply } = append;
+            let admitted = match rows {
+                Rows::Logs => self.admit(batch, payload, &keys, now_micros),
+                Rows::Feedback => {
+                    let accepted = batch.num_rows() as u64;
+                    Ok((Some((batch, payload)), Receipt { accepted, ..Receipt::default() }))
+                }
+            };
+            match admitted {
                 Ok((kept, receipt)) => {
-                    fresh.extend(kept.map(|(batch, payload)| (batch, payload, permit)));
+                    fresh.extend(kept.map(|(batch, payload)| (rows, batch, payload, permit, keys)));
                     replies.push((reply, receipt));
                 }
                 Err(error) => {
@@ -165,25 +210,50 @@ impl Writer {
                 }
             }
         }
-        let payloads: Vec<&Payload> = fresh.iter().map(|(_, payload, _)| payload).collect();
+        let payloads: Vec<&Payload> = fresh.iter().map(|(_, _, payload, ..)| payload).collect();
         // A duplicate is acked only if its first copy can be durable, so a failed log acks nothing.
         let written = match payloads.is_empty() {
             true => self.wal.refuse_if_failed().map(|()| 0),
             false => self.wal.append(&payloads),
         };
         match written {
-            Ok(first) => {
-                let sequences = first..;
-                let mut live_bytes = 0;
-                for (sequence, (batch, _, permit)) in sequences.zip(fresh) {
-                    live_bytes = self.shelf.insert(batch, sequence, now_micros, Some(permit));
+            Ok(_) => {
+                for (rows, batch, _, permit, mut keys) in fresh {
+                    // Parts of a record that came whole now add nothing to it.
+                    keys.retain(|key| self.recent.contains(*key) && self.waiting.forget(*key));
+                    let shelf = if rows == Rows::Logs { &self.logs } else { &self.feedback };
+                    let live_bytes = shelf.replace_halves(&keys, Some(batch), now_micros, Some(permit));
+                    self.flush_if_full(live_bytes);
                 }
                 self.ack(replies);
-                if live_bytes >= self.flush_bytes {
-                    self.flush_wanted.notify_one();
-                }
             }
             Err(error) => self.refuse(replies, &error),
+        }
+    }
+
+    pub(super) fn flush_if_full(&self, live_bytes: u64) {
+        if live_bytes >= self.flush_bytes {
+            self.flush_wanted.notify_one();
+        }
+    }
+
+    /// Ends the live memtables, whose rows a flush then moves. Halves that waited long enough are among them; the others are
+    /// written to the log once more, after what is frozen, since the log up to there is trimmed when it is flushed. False if
+    /// they could not be: then the engine is closed to writes.
+    fn freeze(&mut self) -> bool {
+        self.settle_waiting();
+        let last_sequence = self.wal.rotate();
+        let counts = Arc::new(self.meter.own());
+        let frozen = [&self.logs, &self.feedback].map(|shelf| shelf.freeze(Arc::clone(&counts), last_sequence));
+        if !frozen.contains(&true) {
+            return true;
+        }
+        match self.carry_waiting() {
+            Ok(()) => true,
+            Err(error) => {
+                (self.on_failure.0)(&error);
+                false
+            }
         }
     }
 
@@ -208,7 +278,7 @@ impl Writer {
     /// Takes out rows whose id was seen, and those beyond a quota; the payload is encoded anew only if there are any.
     ///
     /// An id is remembered only if its row is stored, so that a row which came too much can come again later.
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         batch: RecordBatch,
         payload: Payload,
@@ -261,9 +331,11 @@ impl Writer {
         Ok((Some((kept, payload)), receipt))
     }
 
-    fn measure(&self) {
+    pub(super) fn measure(&self) {
         let (bytes, segments) = self.wal.size();
         self.counters.wal_bytes.store(bytes, Ordering::Relaxed);
         self.counters.wal_segments.store(segments, Ordering::Relaxed);
+        self.counters.waiting.store(self.waiting.len() as u64, Ordering::Relaxed);
+        self.counters.waiting_until.store(self.waiting.first_until().unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 }

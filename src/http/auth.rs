@@ -1,8 +1,10 @@
 //! Who may call what: the key says who asks, the route says what the key must allow.
 //!
-//! The key comes as `x-portkey-api-key`, or, where that is absent, as `Authorization: Bearer`. A missing or unknown key is
-//! 401 whatever the path, so that nobody without one learns which routes there are; one that was revoked or has expired is as
-//! good as unknown. A key that does not allow what the route needs is 403. A key is never logged nor echoed.
+//! The key comes as `x-portkey-api-key`, or, where that is absent, as `Authorization`, with or without the scheme `Bearer`, for
+//! gateways send theirs bare. To the routes that a gateway reports to ([`control_plane::REPORTS`]) it may send its caller's key
+//! along: there its own, `Authorization`, comes first. A missing or unknown key is 401 whatever the path, so that nobody without
+//! one learns which routes there are; one that was revoked or has expired is as good as unknown. A key that does not allow what
+//! the route needs is 403. A key is never logged nor echoed.
 
 use std::sync::Arc;
 
@@ -11,10 +13,11 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::MethodRouter;
 
 use super::App;
+use super::control_plane;
 use super::error::Failure;
+use super::table::Methods;
 use crate::catalog::{Access, Scope};
 
 const KEY_HEADER: &str = "x-portkey-api-key";
@@ -24,14 +27,16 @@ const UNKNOWN: &str = "the API key opens nothing: it is unknown, revoked or expi
 
 /// What a route asks of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Needs {
+pub(crate) enum Needs {
+    /// That scope.
     Scope(Scope),
+    /// Scope `admin`, bound to no organisation.
     Operator,
 }
 
 /// Middleware: finds out who asks, and tells the handlers by an [`Access`] in the request.
 pub(crate) async fn known(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let access = match key(request.headers()) {
+    let access = match key(request.headers(), control_plane::REPORTS.contains(&request.uri().path())) {
         Some(key) => app.engine.access(key),
         None => return refusal(MISSING),
     };
@@ -41,24 +46,25 @@ pub(crate) async fn known(State(app): State<Arc<App>>, mut request: Request, nex
 }
 
 /// The same methods, for keys with that scope.
-pub(crate) fn needs(scope: Scope, methods: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
+pub(crate) fn needs(scope: Scope, methods: Methods) -> Methods {
     guarded(Needs::Scope(scope), methods)
 }
 
 /// The same methods, for keys with scope `admin` that are bound to no organisation.
-pub(crate) fn operator(methods: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
+pub(crate) fn operator(methods: Methods) -> Methods {
     guarded(Needs::Operator, methods)
 }
 
-fn guarded(needs: Needs, methods: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
-    methods.route_layer(from_fn(move |request: Request, next: Next| async move {
+fn guarded(needs: Needs, methods: Methods) -> Methods {
+    let guard = from_fn(move |request: Request, next: Next| async move {
         match request.extensions().get::<Access>().map(|access| check(needs, access)) {
             Some(Ok(())) => next.run(request).await,
             Some(Err(failure)) => failure.into_response(),
             // A route that is not behind `known` would be open to everybody.
             None => refusal(MISSING),
         }
-    }))
+    });
+    methods.guarded(needs, |methods| methods.route_layer(guard))
 }
 
 fn check(needs: Needs, access: &Access) -> Result<(), Failure> {
@@ -77,18 +83,25 @@ fn refusal(message: &str) -> Response {
     response
 }
 
-fn key(headers: &HeaderMap) -> Option<&str> {
+/// The key that a request brings; `reports` says that a gateway's own comes before its caller's.
+fn key(headers: &HeaderMap, reports: bool) -> Option<&str> {
+    let authorization = || bearer(headers.get(AUTHORIZATION)?.to_str().ok()?);
     let given = match headers.get(KEY_HEADER) {
-        Some(value) => value.to_str().ok()?.trim(),
-        None => bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)?,
+        Some(value) => match authorization() {
+            Some(own) if reports => own,
+            _ => value.to_str().ok()?.trim(),
+        },
+        None => authorization()?,
     };
     (!given.is_empty()).then_some(given)
 }
 
-/// The credentials after the scheme, whose case does not matter.
+/// The credentials after the scheme, whose case does not matter, or without any.
 fn bearer(value: &str) -> Option<&str> {
-    let (scheme, credentials) = value.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| credentials.trim())
+    match value.trim().split_once(' ') {
+        None => Some(value.trim()),
+        Some((scheme, credentials)) => scheme.eq_ignore_ascii_case("bearer").then(|| credentials.trim()),
+    }
 }
 
 #[cfg(test)]
@@ -101,11 +114,29 @@ mod tests {
 
     #[test]
     fn portkeys_header_wins_over_bearer() {
-        assert_eq!(key(&headers(&[("x-portkey-api-key", "a"), ("authorization", "Bearer b")])), Some("a"));
-        assert_eq!(key(&headers(&[("authorization", "bearer  b ")])), Some("b"));
-        assert_eq!(key(&headers(&[("authorization", "Basic b")])), None);
-        assert_eq!(key(&headers(&[("x-portkey-api-key", " ")])), None);
-        assert_eq!(key(&headers(&[])), None);
+        let both = headers(&[("x-portkey-api-key", "a"), ("authorization", "Bearer b")]);
+        assert_eq!(key(&both, false), Some("a"));
+        for reports in [false, true] {
+            for (pairs, expected) in [
+                (&[("authorization", "bearer  b ")][..], Some("b")),
+                (&[("authorization", " b ")], Some("b")),
+                (&[("authorization", "Basic b")], None),
+                (&[("authorization", " ")], None),
+                (&[("x-portkey-api-key", "a")], Some("a")),
+                (&[("x-portkey-api-key", "a"), ("authorization", "Basic b")], Some("a")),
+                (&[("x-portkey-api-key", " ")], None),
+                (&[], None),
+            ] {
+                assert_eq!(key(&headers(pairs), reports), expected, "{pairs:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gateways_own_key_wins_where_it_reports() {
+        for own in ["b", "Bearer b"] {
+            assert_eq!(key(&headers(&[("x-portkey-api-key", "a"), ("authorization", own)]), true), Some("b"));
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(crate) struct Failure(Box<Parts>);
 struct Parts {
     status: StatusCode,
     message: String,
+    code: Option<&'static str>,
     extra: Map<String, Value>,
     cause: Option<String>,
 }
@@ -34,7 +35,7 @@ pub(crate) struct Cause(pub(crate) String);
 impl Failure {
     /// A failure with a status of its own.
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self(Box::new(Parts { status, message: message.into(), extra: Map::new(), cause: None }))
+        Self(Box::new(Parts { status, message: message.into(), code: None, extra: Map::new(), cause: None }))
     }
 
     /// The request is wrong: 400.
@@ -47,6 +48,12 @@ impl Failure {
         if let Ok(Value::Object(fields)) = serde_json::to_value(fields) {
             self.0.extra.extend(fields);
         }
+        self
+    }
+
+    /// The same failure with a number of Portkey's for what is wrong, in the place of that of the status.
+    pub(crate) fn coded(mut self, code: &'static str) -> Self {
+        self.0.code = Some(code);
         self
     }
 
@@ -68,6 +75,7 @@ impl Failure {
 
     fn body(&mut self) -> Value {
         let (code, error_code) = codes(self.0.status);
+        let code = self.0.code.unwrap_or(code);
         let message = std::mem::take(&mut self.0.message);
         let mut body = std::mem::take(&mut self.0.extra);
         body.insert("status".to_owned(), json!("failure"));
@@ -114,6 +122,7 @@ fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::Invalid => StatusCode::BAD_REQUEST,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Denied => StatusCode::FORBIDDEN,
+        ErrorKind::Conflict => StatusCode::CONFLICT,
         ErrorKind::Busy => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Limit => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::Storage | ErrorKind::Closed => StatusCode::SERVICE_UNAVAILABLE,
@@ -128,6 +137,7 @@ fn codes(status: StatusCode) -> (&'static str, &'static str) {
         StatusCode::FORBIDDEN => ("03", "AB03"),
         StatusCode::NOT_FOUND => ("not_found", "AB02"),
         StatusCode::METHOD_NOT_ALLOWED => ("01", "AB01"),
+        StatusCode::CONFLICT => ("conflict", "AB07"),
         StatusCode::TOO_MANY_REQUESTS => ("05", "AB06"),
         StatusCode::UNPROCESSABLE_ENTITY => ("limit", "AB01"),
         StatusCode::PAYLOAD_TOO_LARGE => ("too_large", "AB01"),

@@ -58,6 +58,11 @@ impl Format {
         FORMATS.map(|(_, name, ..)| name).join(", ")
     }
 
+    /// Every format with its name and the media type that it is sent as.
+    pub fn each() -> [(Self, &'static str, &'static str); FORMATS.len()] {
+        FORMATS.map(|(format, name, media, _)| (format, name, media))
+    }
+
     /// The format of that name.
     pub fn named(name: &str) -> Result<Self> {
         let found = FORMATS.iter().find(|(_, known, ..)| known.eq_ignore_ascii_case(name.trim()));

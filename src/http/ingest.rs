@@ -14,6 +14,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_ENCODING;
 use axum::{Extension, Json};
+use serde::Serialize;
 
 use super::App;
 use super::body::{check_coding, discard};
@@ -58,8 +59,17 @@ pub(crate) async fn gateway_hook(
     Extension(access): Extension<Access>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Receipt>, Failure> {
-    callback(&app, access, Shape::GatewayHook, &headers, body).await
+) -> Result<Json<Verdict>, Failure> {
+    let Json(receipt) = callback(&app, access, Shape::GatewayHook, &headers, body).await?;
+    Ok(Json(Verdict { verdict: true, receipt }))
+}
+
+/// What a guardrail of the gateway answers. Without a verdict `default.webhook` fails, and the gateway's client gets 246.
+#[derive(Serialize)]
+pub(crate) struct Verdict {
+    verdict: bool,
+    #[serde(flatten)]
+    receipt: Receipt,
 }
 
 /// Takes what a gateway reports. Its content type says nothing: lines come as `application/json` too.

@@ -6,15 +6,17 @@
 //! it over would list more than was asked for; the single log is Portkey's, and takes whatever its clients send along.
 //! Asked for `text/html`, the own URL answers a plain page.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{FromRequestParts, Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -30,6 +32,37 @@ use crate::record::Record;
 
 /// The id in a path.
 pub(super) type Id = Result<Path<String>, PathRejection>;
+
+/// The log, or feedback, that a request's path names. Where several organisations have the id, `organisation_id` in the query string
+/// says whose is meant.
+pub(crate) struct Named {
+    path: Id,
+    organisation: Option<String>,
+}
+
+impl FromRequestParts<Arc<App>> for Named {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
+        let organisation = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+            .find(|(name, _)| name == "organisation_id")
+            .map(|(_, value)| value.into_owned());
+        Ok(Self { path: Path::from_request_parts(parts, app).await, organisation })
+    }
+}
+
+impl Named {
+    /// The id, and the organisation that is said to be meant; none for what cannot be an id.
+    pub(super) fn parts(self) -> Option<(String, Option<String>)> {
+        Some((self.path.ok()?.0, self.organisation))
+    }
+
+    /// Its record, if the key reaches it.
+    pub(super) async fn record(self, app: &App, access: &Access) -> Result<Record, Failure> {
+        let (id, organisation) = self.parts().ok_or_else(|| Error::not_found("no log has that id"))?;
+        Ok(app.engine.reader_as(access).log(&id, organisation.as_deref()).await?)
+    }
+}
 
 /// `GET /v1/logs?FILTER=…&page_size=…&cursor=…&include_total=true`.
 pub(crate) async fn list(
@@ -53,44 +86,37 @@ pub(crate) async fn list(
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
-    path: Id,
-    RawQuery(query): RawQuery,
+    named: Named,
 ) -> Result<Response, Failure> {
-    let record = find(&app, &access, path, query.as_deref()).await?;
-    json_of(&app, &record)
+    let record = named.record(&app, &access).await?;
+    json_of(&app, &access, &record).await
 }
 
 /// `GET /logs/{id}`, the log's own URL.
 pub(crate) async fn own_url(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
-    path: Id,
-    RawQuery(query): RawQuery,
+    named: Named,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let record = find(&app, &access, path, query.as_deref()).await?;
-    shown(&app, &record, &headers)
-}
-
-/// The record that a path names, if the key reaches it. Where several organisations have the id, `organisation_id` in
-/// the query string says whose is meant.
-pub(super) async fn find(app: &App, access: &Access, path: Id, query: Option<&str>) -> Result<Record, Failure> {
-    // What cannot be an id names nothing.
-    let Ok(Path(id)) = path else { return Err(Error::not_found("no log has that id").into()) };
-    let organisation = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .find(|(name, _)| name == "organisation_id")
-        .map(|(_, value)| value.into_owned());
-    Ok(app.engine.reader_as(access).log(&id, organisation.as_deref()).await?)
+    let record = named.record(&app, &access).await?;
+    shown(&app, &access, &record, &headers).await
 }
 
 /// A log, as JSON or as a page.
-pub(super) fn shown(app: &App, record: &Record, headers: &HeaderMap) -> Result<Response, Failure> {
+pub(super) async fn shown(
+    app: &App,
+    access: &Access,
+    record: &Record,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
     let asked = header(headers, &ACCEPT).unwrap_or_default().to_ascii_lowercase();
     if !asked.contains("text/html") {
-        return json_of(app, record);
+        return json_of(app, access, record).await;
     }
     let _room = room(app, record)?;
-    let mut response = private((CONTENT_TYPE, "text/html; charset=utf-8"), page(record));
+    let said = app.engine.reader_as(access).said_of(record).await?;
+    let mut response = private((CONTENT_TYPE, "text/html; charset=utf-8"), page(record, said.weighted));
     let headers = response.headers_mut();
     let policy =
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -98,11 +124,12 @@ pub(super) fn shown(app: &App, record: &Record, headers: &HeaderMap) -> Result<R
     Ok(response)
 }
 
-fn json_of(app: &App, record: &Record) -> Result<Response, Failure> {
+async fn json_of(app: &App, access: &Access, record: &Record) -> Result<Response, Failure> {
     let _room = room(app, record)?;
+    let said = app.engine.reader_as(access).said_of(record).await?;
     let state = app.engine.catalog().state();
     let organisation = record.organisation_id.as_deref().and_then(|id| state.document.organisations.get(id));
-    let text = logs::object(record, organisation.and_then(|organisation| organisation.name.as_deref()))?;
+    let text = logs::object(record, organisation.and_then(|organisation| organisation.name.as_deref()), &said)?;
     Ok(private((CONTENT_TYPE, "application/json"), text))
 }
 
@@ -171,7 +198,7 @@ fn understood(mut fields: Fields, saved: Option<Fields>) -> Result<Ask, Failure>
 }
 
 /// A log as a page without scripts, forms or anything from elsewhere.
-fn page(record: &Record) -> String {
+fn page(record: &Record, weighted_feedback: Option<f64>) -> String {
     let status = logs::Status::of(record);
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let number = |value: Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
@@ -184,6 +211,7 @@ fn page(record: &Record) -> String {
         ("Response time (ms)", number(record.response_time)),
         ("Tokens", number(record.total_units)),
         ("Cost (cents)", record.cost.map(|cost| cost.to_string()).unwrap_or_default()),
+        ("Weighted feedback", weighted_feedback.map(|mean| mean.to_string()).unwrap_or_default()),
         ("URL", text(&record.request_url)),
         ("Virtual key", text(&record.virtual_key)),
         ("Config", text(&record.config)),
@@ -241,8 +269,9 @@ mod tests {
             response: body,
             ..Record::default()
         };
-        let page = page(&record);
+        let page = page(&record, Some(2.5));
         assert!(!page.contains("<script") && page.contains("&lt;script&gt;alert(&quot;1&quot;)"), "{page}");
+        assert!(page.contains("<th scope=\"row\">Weighted feedback</th><td>2.5</td>"), "{page}");
     }
 
     #[test]

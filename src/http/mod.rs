@@ -10,9 +10,12 @@ mod analytics;
 mod answer;
 mod auth;
 mod body;
+mod control_plane;
 mod error;
 mod export;
+mod exports;
 mod feed;
+mod feedback;
 pub mod format;
 mod health;
 mod ingest;
@@ -22,6 +25,7 @@ mod log_objects;
 mod logs;
 mod metrics;
 mod observe;
+mod openapi;
 mod otlp;
 mod replay;
 mod reports;
@@ -32,6 +36,7 @@ mod shape;
 mod share;
 mod sql;
 mod stall;
+mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -39,7 +44,6 @@ use std::sync::atomic::AtomicBool;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{delete, get, patch, post, put};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -48,6 +52,7 @@ use self::auth::{needs, operator};
 use self::body::Budget;
 use self::error::Failure;
 use self::metrics::Metrics;
+use self::table::{Routes, delete, get, patch, post, put};
 use crate::catalog::Scope::{Admin, Analytics, Export, Read, View, Write};
 use crate::engine::Engine;
 
@@ -59,13 +64,16 @@ const BODY_BUDGET_BYTES: u64 = 256 << 20;
 /// Bodies that are streamed in at once: each has a thread, which waits for its client.
 const STREAMS: usize = 64;
 
+/// Files of exports that are downloaded at once: each holds some pieces.
+const DOWNLOADS: usize = 64;
+
 /// What every handler is given.
 pub(crate) struct App {
     engine: Engine,
     metrics: Arc<Metrics>,
     bodies: Budget,
     streams: Semaphore,
-    told: otlp::Waiting,
+    downloads: Arc<Semaphore>,
     resends: resend::Resends,
     gateway: replay::Gateway,
     closing: AtomicBool,
@@ -83,7 +91,7 @@ impl App {
             metrics,
             bodies,
             streams,
-            told: otlp::Waiting::default(),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             resends: resend::Resends::default(),
             closing,
         })
@@ -95,18 +103,29 @@ pub fn router(engine: Engine) -> Router {
     routes(App::new(engine))
 }
 
-fn routes(app: Arc<App>) -> Router {
-    let with_key = Router::new()
+/// The routes that ask for a key, then those that ask for none.
+fn table() -> (Routes, Routes) {
+    let with_key = Routes::default()
         .route("/v1/logs", needs(Write, post(logs::insert)))
         .route("/v1/logs", needs(View, get(log_objects::list)))
         .route("/v1/logs/{id}", needs(View, get(log_objects::show)))
         .route("/v1/logs/filters", needs(View, get(saved::list)))
         .route("/v1/logs/filters/{name}", needs(View, put(saved::save).delete(saved::delete)))
+        .route("/v1/logs/exports", needs(Export, get(exports::list).post(exports::create)))
+        .route("/v1/logs/exports/field-restrictions", needs(Export, get(exports::restrictions)))
+        .route("/v1/logs/exports/{id}", needs(Export, get(exports::show).put(exports::update)))
+        .route("/v1/logs/exports/{id}/start", needs(Export, post(exports::start)))
+        .route("/v1/logs/exports/{id}/cancel", needs(Export, post(exports::cancel)))
+        .route("/v1/logs/exports/{id}/download", needs(Export, get(exports::download)))
         .route("/v1/logs/groups/{*group}", needs(Analytics, get(analytics::group)))
         .route("/v1/logs/{id}/replay", needs(Read, get(replay::show)))
         .route("/v1/logs/{id}/replay", needs(Write, post(replay::send)))
         .route("/v1/logs/{id}/share", needs(View, get(share::list).post(share::create)))
         .route("/v1/shares/{id}", needs(View, delete(share::revoke)))
+        .route("/v1/feedback", needs(Write, post(feedback::create)))
+        .route("/v1/feedback", needs(View, get(feedback::list)))
+        .route("/v1/feedback/{id}", needs(Write, put(feedback::update).post(feedback::update)))
+        .route("/v1/feedback/{id}", needs(View, get(feedback::show)))
         .route("/logs/{id}", needs(View, get(log_objects::own_url)))
         .route("/v1/traces", needs(Write, post(otlp::traces)))
         .route("/v1/metrics", needs(Write, post(otlp::metrics)))
@@ -120,6 +139,10 @@ fn routes(app: Arc<App>) -> Router {
         .route("/v1/ingest", needs(Write, post(ingest::ingest)))
         .route("/v1/ingest/litellm", needs(Write, post(ingest::litellm)))
         .route("/v1/ingest/gateway-hook", needs(Write, post(ingest::gateway_hook)))
+        .route("/v2/api-keys/self/details", needs(Write, get(control_plane::details)))
+        .route("/v1/logs/enterprise/logs", needs(Write, post(control_plane::log)))
+        .route("/v1/analytics/enterprise/analytics", needs(Write, post(control_plane::rows)))
+        .route("/dp/metrics", needs(Write, post(control_plane::rows)))
         .route("/v1/sql", needs(View, get(sql::get).post(sql::post)))
         .route("/v1/reports", needs(Analytics, get(reports::list)))
         .route("/v1/reports/{name}", needs(Analytics, get(reports::run)))
@@ -139,15 +162,23 @@ fn routes(app: Arc<App>) -> Router {
         .route("/v1/admin/plans", needs(Admin, get(plans::list)))
         .route("/v1/admin/maintain", operator(get(maintain::show)))
         .route("/v1/admin/maintain/{job}", operator(post(maintain::run)))
-        .route("/metrics", operator(get(metrics::show)))
+        .route("/metrics", operator(get(metrics::show)));
+    let without_key = Routes::default()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/openapi.json", get(openapi::show))
+        .route("/exports/{token}", get(exports::file::open))
+        .route("/shared/{token}", get(share::open));
+    (with_key, without_key)
+}
+
+fn routes(app: Arc<App>) -> Router {
+    let (with_key, without_key) = table();
+    let with_key = (with_key.into_parts().0)
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), auth::known));
-    let without_key = Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/shared/{token}", get(share::open))
-        .method_not_allowed_fallback(wrong_method);
+    let without_key = without_key.into_parts().0.method_not_allowed_fallback(wrong_method);
     with_key
         .merge(without_key)
         .layer(CatchPanicLayer::custom(observe::panicked))
@@ -157,10 +188,11 @@ fn routes(app: Arc<App>) -> Router {
 
 async fn unknown_route(uri: Uri) -> Failure {
     let routes = "/v1/logs, /v1/traces, /v1/metrics, /v1/otel/v1/traces, /v1/otel/v1/logs, /v1/otel/v1/metrics, /v1/logs/otel, \
-                  /v1/ingest, /v1/ingest/litellm, /v1/ingest/gateway-hook, /v1/sql, /v1/reports, /v1/analytics/graphs, \
-                  /v1/analytics/groups, /v1/analytics/summary/cache, /v1/export, /v1/admin/organisations, /v1/admin/keys, \
+                  /v1/ingest, /v1/ingest/litellm, /v1/ingest/gateway-hook, /v2/api-keys/self/details, /v1/logs/enterprise/logs, \
+                  /v1/analytics/enterprise/analytics, /dp/metrics, /v1/sql, /v1/reports, /v1/analytics/graphs, \
+                  /v1/analytics/groups, /v1/analytics/summary/cache, /v1/export, /v1/logs/exports, /v1/admin/organisations, /v1/admin/keys, \
                   /v1/admin/erasures, /v1/admin/plans, /v1/admin/maintain, /v1/admin/archived-providers, \
-                  /v1/shares, /logs, /healthz, /readyz, /metrics";
+                  /v1/shares, /v1/feedback, /logs, /openapi.json, /healthz, /readyz, /metrics";
     Failure::new(StatusCode::NOT_FOUND, format!("route `{}` does not exist; the routes are {routes}", uri.path()))
 }
 

@@ -3,11 +3,11 @@
 //! Answers are OpenTelemetry's: 200 with an `Export…ServiceResponse` in the request's encoding, whose partial success
 //! counts what was rejected and says why; 400 for what is no export request; 429 and 503 with `Retry-After`, which
 //! exporters obey, and 413 and other statuses, at which they give up. A request that was taken in part before a 429 may
-//! be sent again: spans are known by their ids.
+//! be sent again: spans are known by their ids, and log events by what they say of a span.
 //!
-//! Log events that say what was asked and answered in a call wait for its span ([`Told`]). Other log records, and spans
-//! that are no calls to models, are passed over without a word, for every exporter sends some. Metrics are rejected, in
-//! words.
+//! A span that says what was asked and answered is a record. Any other, and the log events that say it, are pieces of one
+//! ([`Half::Piece`]), whichever comes first, and each is durable when it is acked. Other log records, and spans that are no
+//! calls to models, are passed over without a word, for every exporter sends some. Metrics are rejected, in words.
 
 use std::sync::Arc;
 
@@ -17,7 +17,6 @@ use axum::extract::State;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::App;
@@ -27,14 +26,13 @@ use super::intake::Receipt;
 use super::logs::packed;
 use super::sql::header;
 use crate::catalog::Access;
+use crate::engine::Half;
 use crate::error::Error;
-use crate::ingest::otlp::{self, Encoding, Signal, Told};
+use crate::ingest::otlp::{self, Call, Encoding, Signal};
 use crate::ingest::{self, Context, Headers, Owner, Rejection};
 use crate::record::Record;
 use crate::record::json::FieldError;
 
-/// Text of the log events that wait for their spans.
-const TOLD_BYTES: usize = 64 << 20;
 /// Records that are appended at once, and the bytes of their bodies, at most a part of the memory for acked rows.
 const CHUNK_RECORDS: usize = 1024;
 const CHUNK_BYTES: usize = 2 << 20;
@@ -43,15 +41,6 @@ const CHUNKS_IN_MEMTABLE: u64 = 8;
 const DESCRIBED: usize = 3;
 const PASSED_OVER: HeaderName = HeaderName::from_static("x-gatelog-passed-over");
 const NO_METRICS: &str = "gatelog keeps no metrics; set OTEL_METRICS_EXPORTER=none";
-
-/// The events that wait, of all keys.
-pub(crate) struct Waiting(Mutex<Told>);
-
-impl Default for Waiting {
-    fn default() -> Self {
-        Self(Mutex::new(Told::new(TOLD_BYTES)))
-    }
-}
 
 /// What came of a request.
 #[derive(Debug, Default)]
@@ -66,6 +55,7 @@ struct Request {
     encoding: Encoding,
     signal: Signal,
     bytes: Vec<u8>,
+    access: Access,
     context: Context,
 }
 
@@ -118,7 +108,8 @@ pub(crate) fn is_logs(headers: &HeaderMap, text: &[u8]) -> bool {
 /// Answers an export of logs whose body was read already.
 pub(crate) async fn take_logs(app: &Arc<App>, access: Access, headers: &HeaderMap, bytes: Vec<u8>) -> Response {
     let encoding = Encoding::of(content_type(headers), &bytes);
-    let request = Request { encoding, signal: Signal::Logs, bytes, context: context(app, access, headers) };
+    let context = context(app, &access, headers);
+    let request = Request { encoding, signal: Signal::Logs, bytes, access, context };
     answer(encoding, Signal::Logs, run(app, request).await)
 }
 
@@ -138,7 +129,8 @@ async fn export(app: &Arc<App>, access: Access, headers: &HeaderMap, body: Body,
     };
     let encoding = Encoding::of(named, &bytes);
     let signal = signal.unwrap_or_else(|| Signal::of(encoding, &bytes));
-    let request = Request { encoding, signal, bytes, context: context(app, access, headers) };
+    let context = context(app, &access, headers);
+    let request = Request { encoding, signal, bytes, access, context };
     answer(encoding, signal, run(app, request).await)
 }
 
@@ -146,22 +138,22 @@ fn content_type(headers: &HeaderMap) -> &str {
     header(headers, &CONTENT_TYPE).unwrap_or_default()
 }
 
-fn context(app: &App, access: Access, headers: &HeaderMap) -> Context {
+fn context(app: &App, access: &Access, headers: &HeaderMap) -> Context {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
-    let owner = Owner { organisation: access.organisation, workspace: access.workspace };
+    let owner = Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() };
     let policy = Arc::clone(app.engine.policy());
     Context { headers: Headers::read(text), owner, policy, ..Context::new(app.engine.now()) }
 }
 
 /// Parses on a thread of its own, and appends a chunk of records at a time.
 async fn run(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
-    let (chunks, mut coming) = mpsc::channel(1);
-    let parser = Arc::clone(app);
+    let (chunks, mut coming) = mpsc::channel::<Records>(1);
+    let (parser, access) = (Arc::clone(app), request.access.clone());
     let parsing = tokio::task::spawn_blocking(move || parse(&parser, &request, &chunks));
     let mut receipt = Receipt::default();
     let mut appended = Ok(());
     while let Some(records) = coming.recv().await {
-        appended = receipt.append(app, records).await;
+        appended = records.append(app, &access, &mut receipt).await;
         if appended.is_err() {
             // The thread ends as soon as it has nobody to give records to.
             coming.close();
@@ -178,48 +170,39 @@ async fn run(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     Ok(done)
 }
 
-fn parse(app: &App, request: &Request, chunks: &mpsc::Sender<Vec<Record>>) -> Result<Done, FieldError> {
-    let Request { encoding, signal, bytes, context } = request;
+fn parse(app: &App, request: &Request, chunks: &mpsc::Sender<Records>) -> Result<Done, FieldError> {
+    let Request { encoding, signal, bytes, context, .. } = request;
+    let part = usize::try_from(app.engine.config().memtable_bytes / CHUNKS_IN_MEMTABLE).unwrap_or(CHUNK_BYTES);
+    let mut chunk = Chunk { records: Records::default(), bytes: 0, most: CHUNK_BYTES.min(part), chunks };
     let mut done = Done::default();
     match signal {
         Signal::Traces => {
-            let part = usize::try_from(app.engine.config().memtable_bytes / CHUNKS_IN_MEMTABLE).unwrap_or(CHUNK_BYTES);
-            let mut chunk = Chunk { records: Vec::new(), bytes: 0, most: CHUNK_BYTES.min(part), chunks };
-            let mut told = |trace: &str, span: &str| app.told.0.lock().get(&context.owner, trace, span);
             let mut number = 0;
-            let passed_over = otlp::traces(*encoding, bytes, context, &mut told, &mut |read| {
-                let owned = read.and_then(|mut record| context.owner.take(&mut record).map(|()| record));
+            done.passed_over = otlp::traces(*encoding, bytes, context, &mut |read| {
+                let owned = read.and_then(|mut call| context.owner.take(&mut call.record).map(|()| call));
                 match owned {
-                    Ok(mut record) => {
+                    Ok(Call { mut record, is_whole: true }) => {
                         ingest::complete(&mut record, context, &mut || app.engine.new_id());
-                        chunk.push(record);
+                        chunk.push(record, true);
                     }
-                    Err(error) => done.reject(&otlp::rejection(number, error)),
-                }
-                number += 1;
-            })?;
-            chunk.send();
-            done.passed_over = passed_over;
-        }
-        Signal::Logs => {
-            let mut number = 0;
-            otlp::logs(*encoding, bytes, &mut |read| {
-                match read {
-                    // Content that must not be kept does not wait either.
-                    Ok(_) if context.is_untracked() => {}
-                    Ok((trace, span, content)) => {
-                        app.told.0.lock().put(&context.owner, &trace, &span, content, context.now);
-                    }
+                    Ok(Call { record, .. }) => chunk.push(record, false),
                     Err(error) => done.reject(&otlp::rejection(number, error)),
                 }
                 number += 1;
             })?;
         }
+        Signal::Logs => otlp::logs(*encoding, bytes, &mut |read| match read {
+            // Content that must not be kept does not wait either.
+            Ok(_) if context.is_untracked() => {}
+            Ok(piece) => chunk.push(piece, false),
+            Err(rejection) => done.reject(&rejection),
+        })?,
         Signal::Metrics => {
             done.rejected = otlp::data_points(*encoding, bytes)?;
             done.tell(NO_METRICS);
         }
     }
+    chunk.send();
     Ok(done)
 }
 
@@ -239,20 +222,38 @@ impl Done {
     }
 }
 
+/// What a request brings: whole records, complete, and pieces of records, which the engine completes.
+#[derive(Debug, Default)]
+struct Records {
+    whole: Vec<Record>,
+    pieces: Vec<(Half, Record)>,
+}
+
+impl Records {
+    async fn append(self, app: &App, access: &Access, receipt: &mut Receipt) -> Result<(), Failure> {
+        receipt.append(app, self.whole).await?;
+        app.engine.append_halves_as(access, self.pieces).await.map_err(|refused| refused.error)?;
+        Ok(())
+    }
+}
+
 /// Records on their way to be appended.
 struct Chunk<'c> {
-    records: Vec<Record>,
+    records: Records,
     bytes: usize,
     most: usize,
-    chunks: &'c mpsc::Sender<Vec<Record>>,
+    chunks: &'c mpsc::Sender<Records>,
 }
 
 impl Chunk<'_> {
-    fn push(&mut self, record: Record) {
+    fn push(&mut self, record: Record, is_whole: bool) {
         let bodies = [&record.request.body, &record.response.body];
         self.bytes += bodies.into_iter().flatten().map(String::len).sum::<usize>();
-        self.records.push(record);
-        if self.records.len() >= CHUNK_RECORDS || self.bytes >= self.most {
+        match is_whole {
+            true => self.records.whole.push(record),
+            false => self.records.pieces.push((Half::Piece, record)),
+        }
+        if self.records.whole.len() + self.records.pieces.len() >= CHUNK_RECORDS || self.bytes >= self.most {
             self.send();
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -25,7 +25,7 @@ use super::App;
 use super::body::{self, Room};
 use super::error::Failure;
 use super::intake::Intake;
-use super::log_objects::{Id, find, private};
+use super::log_objects::{Named, private};
 use crate::catalog::{Access, Scope};
 use crate::config::Config;
 use crate::error::Error;
@@ -108,10 +108,9 @@ fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error> {
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
-    path: Id,
-    RawQuery(query): RawQuery,
+    named: Named,
 ) -> Result<Response, Failure> {
-    let record = find(&app, &access, path, query.as_deref()).await?;
+    let record = named.record(&app, &access).await?;
     let mut room = app.bodies.room();
     room.grow(3 * record.text_bytes() as u64)?;
     let found = replay::ready(&record, &archived(&app, &record));
@@ -133,8 +132,7 @@ pub(crate) async fn show(
 pub(crate) async fn send(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
-    path: Id,
-    RawQuery(query): RawQuery,
+    named: Named,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
@@ -146,7 +144,7 @@ pub(crate) async fn send(
     let limit = most_bytes(app.engine.config());
     let text = body::read(body, limit, |size| room.grow(4 * size as u64)).await?;
     let text = String::from_utf8(text).map_err(|_| Failure::invalid("the body is not UTF-8 text"))?;
-    let record = find(&app, &access, path, query.as_deref()).await?;
+    let record = named.record(&app, &access).await?;
     room.grow(4 * (text.len() + record.text_bytes()) as u64)?;
     let ready = replay::ready(&record, &archived(&app, &record)).map_err(|why| {
         Failure::new(StatusCode::CONFLICT, format!("this log cannot be replayed: {why}"))

@@ -47,6 +47,12 @@ struct First {
 pub(crate) struct Ids(u128);
 
 impl Ids {
+    /// When they were made, to the millisecond.
+    pub(crate) fn made_at(self) -> Option<DateTime<Utc>> {
+        let (seconds, nanos) = Uuid::from_u128(self.0).get_timestamp()?.to_unix();
+        DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
+    }
+
     /// The number-th id of the request.
     pub(crate) fn id(self, number: u64) -> String {
         // The last bits of a UUIDv7 are random, those before them are the time.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::Response;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::App;
 use super::body::read_small;
 use super::error::Failure;
-use super::log_objects::{Id, find, shown};
+use super::log_objects::{Id, Named, shown};
 use crate::catalog::{Access, Document, Scope, Share, ShownShare, share_expiry};
 use crate::error::Error;
 
@@ -44,8 +44,7 @@ pub(crate) struct Fresh {
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
-    path: Id,
-    RawQuery(query): RawQuery,
+    named: Named,
     body: Body,
 ) -> Result<Answer<Fresh>, Failure> {
     if !app.engine.config().share_links {
@@ -60,7 +59,7 @@ pub(crate) async fn create(
             Failure::invalid(format!("the body is not a JSON object with expires_in_seconds, bodies: {cause}"))
         })?,
     };
-    let record = find(&app, &access, path, query.as_deref()).await?;
+    let record = named.record(&app, &access).await?;
     let now = app.engine.now();
     let share = Share {
         id: app.engine.new_id(),
@@ -83,10 +82,9 @@ pub(crate) async fn create(
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
-    path: Id,
-    RawQuery(query): RawQuery,
+    named: Named,
 ) -> Result<Answer<Value>, Failure> {
-    let record = find(&app, &access, path, query.as_deref()).await?;
+    let record = named.record(&app, &access).await?;
     let (state, id) = (app.engine.catalog().state(), record.id.unwrap_or_default());
     let organisation = record.organisation_id;
     let access = Access { organisation, ..access };
@@ -116,12 +114,13 @@ pub(crate) async fn open(State(app): State<Arc<App>>, path: Id, headers: HeaderM
     }
     let state = app.engine.catalog().state();
     let share = state.document.open_share(&token, app.engine.now()).ok_or_else(closed)?;
-    let record = app.engine.reader_as(&share.access()).log(&share.log_id, None).await;
+    let access = share.access();
+    let record = app.engine.reader_as(&access).log(&share.log_id, None).await;
     let record = record.map_err(|error| match error.kind() {
         crate::error::ErrorKind::NotFound => closed(),
         _ => error.into(),
     })?;
-    shown(&app, &record, &headers)
+    shown(&app, &access, &record, &headers).await
 }
 
 fn answer<T>(status: StatusCode, value: T) -> Answer<T> {

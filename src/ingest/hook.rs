@@ -1,10 +1,12 @@
 //! What the npm gateway's `default.log` and `default.webhook` post after a call: request, response and the request's headers.
 //!
 //! The hook fires for answered calls only, and says neither when nor how long; so the time is the arrival and the latency is not
-//! known. The headers hold the keys of providers, and ours, in clear: they are masked before anything else is done with them.
+//! known. Nor does it say how often the gateway tried, which is known to be once where no retry was asked for. The headers hold
+//! the keys of providers, and ours, in clear: they are masked before anything else is done with them.
 
 use super::fields::{open, tags, text};
-use super::usage::{Members, Usage, get};
+use super::targets::{Answerer, Config};
+use super::usage::{Members, Usage, count, get};
 use super::{Context, Headers, is_off, mask};
 use crate::record::json::{
     Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, keep_last, members, too_large, unquote,
@@ -57,7 +59,6 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
         text(&[("".into(), raw)], &[""])
     });
 
-    let mut record = plain(&item, &request, &headers, context, new_id);
     let sides = [("request", &request), ("response", &response)];
     let [asked_text, reply_text] = sides.map(|(name, side)| {
         let Some(raw) = get(side, &["json"]) else { return Ok(None) };
@@ -67,11 +68,26 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     let (asked_text, reply_text) = (asked_text?, reply_text?);
     let asked = asked_text.as_deref().and_then(members).unwrap_or_default();
     let reply = reply_text.as_deref().and_then(members).unwrap_or_default();
-    record.ai_model = text(&asked, &["model"]).or_else(|| text(&reply, &["model", "modelVersion"]));
+    let status = count(&response, &["statusCode"]).and_then(|status| i32::try_from(status).ok());
+    if status.is_none() && reply.is_empty() {
+        // `default.log` as a hook before the request, which may yet fail.
+        let expected = "a status; a call is recorded when it has been answered";
+        return Err(FieldError::silent("response.statusCode", expected));
+    }
+    let config = Config::read(headers.config.as_deref(), sent.is_some());
+    let provider = text(&item, &["provider"]).or_else(|| headers.provider.clone());
+    // A target's own model stands in the request already.
+    let model = text(&asked, &["model"]);
+    let answerer = config.answerer(provider.as_deref(), model.as_deref());
+    let own_host = text_header(&request, "x-portkey-custom-host").or_else(|| answerer.host.clone());
+    let mut record = plain(&request, &headers, context, new_id);
+    record.request_url = url(own_host.as_deref(), provider.as_deref(), text(&item, &["requestType"]).as_deref());
+    record.ai_org = provider;
+    record.ai_model = model.or_else(|| text(&reply, &["model", "modelVersion"]));
+    routed(&mut record, config, answerer);
     let usage = Usage::of(&reply);
     (record.req_units, record.res_units, record.total_units) = (usage.request, usage.response, usage.total);
-    record.response_status_code =
-        super::usage::count(&response, &["statusCode"]).and_then(|status| i32::try_from(status).ok()).or(Some(200));
+    record.response_status_code = status.or(Some(200));
     record.metadata = get(&item, &["metadata"]).map(|raw| tags(&open(raw))).unwrap_or_default();
     record.metadata.extend(headers.metadata.as_deref().map(tags).unwrap_or_default());
     keep_last(&mut record.metadata);
@@ -87,34 +103,27 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     Ok(record)
 }
 
-/// What the item and the headers of the request say outside of the bodies.
-fn plain(
-    item: &Members<'_>,
-    request: &Members<'_>,
-    headers: &Headers,
-    context: &Context,
-    new_id: &mut dyn FnMut() -> String,
-) -> Record {
-    let provider = text(item, &["provider"]).or_else(|| headers.provider.clone());
-    let config = headers.config.as_deref().map(Config::read).unwrap_or_default();
+/// The way of the call through the gateway, as far as it is known.
+fn routed(record: &mut Record, config: Config, answerer: Answerer) {
+    record.mode = config.mode;
+    record.config = config.slug;
+    record.last_used_option = answerer.path;
+    record.retry_success_count = (answerer.retries == Some(false)).then_some(0);
+}
+
+/// What the headers of the request say.
+fn plain(request: &Members<'_>, headers: &Headers, context: &Context, new_id: &mut dyn FnMut() -> String) -> Record {
     let id = new_id();
-    let trace = headers.trace_id.clone().or_else(|| context.headers.trace_id.clone());
-    let host = text_header(request, "x-portkey-custom-host").or(config.host);
     let untracked = headers.debug.as_deref().is_some_and(is_off);
     Record {
-        request_url: url(host.as_deref(), provider.as_deref(), text(item, &["requestType"]).as_deref()),
-        ai_org: provider,
         request_method: Some("POST".to_owned()),
         cache_status: Some("DISABLED".to_owned()),
         stream_mode: super::fields::flag(request, &["isStreamingRequest"]),
-        retry_success_count: Some(0),
-        mode: Some(config.mode),
-        config: config.slug,
         virtual_key: headers.virtual_key.clone(),
         runtime: headers.runtime.clone(),
         runtime_version: headers.runtime_version.clone(),
         sdk_version: headers.sdk_version.clone(),
-        trace_id: trace,
+        trace_id: headers.trace_id.clone().or_else(|| context.headers.trace_id.clone()),
         span_id: headers.span_id.clone().or_else(|| Some(id.clone())),
         parent_span_id: headers.parent_span_id.clone(),
         span_name: headers.span_name.clone().or_else(|| Some(SPAN_NAME.to_owned())),
@@ -129,33 +138,6 @@ fn text_header(request: &Members<'_>, name: &str) -> Option<String> {
     let headers = get(request, &["headers"]).and_then(members)?;
     let (_, raw) = headers.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name))?;
     raw.starts_with('"').then(|| unquote(raw).into_owned()).filter(|text| !text.is_empty())
-}
-
-/// What a gateway config says about the way of a call.
-struct Config {
-    mode: String,
-    /// The name of a stored config.
-    slug: Option<String>,
-    /// The host of all its calls, if it names one.
-    host: Option<String>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { mode: "SINGLE".to_owned(), slug: None, host: None }
-    }
-}
-
-impl Config {
-    fn read(raw: &str) -> Self {
-        if !raw.trim_start().starts_with(['{', '[']) {
-            return Self { slug: Some(raw.to_owned()), ..Self::default() };
-        }
-        let config = members(raw).unwrap_or_default();
-        let strategy = get(&config, &["strategy"]).and_then(members).unwrap_or_default();
-        let mode = text(&strategy, &["mode"]).map_or_else(|| "SINGLE".to_owned(), |mode| mode.to_ascii_uppercase());
-        Self { mode, slug: None, host: text(&config, &["custom_host", "customHost"]) }
-    }
 }
 
 /// The URL that the gateway called, as far as it follows from what the hook is told.

@@ -76,8 +76,13 @@ fn plain(item: &Members<'_>, meta: &Members<'_>, context: &Context) -> Record {
         Some(false) => "MISS",
         None => "DISABLED",
     };
+    let own_id = id(item, &["id"]).map(|id| match (hit, text(item, &["startTime"])) {
+        // The older payload gives a hit the id of the call that filled the cache; the newer one has this behind it.
+        (Some(true), Some(start)) if !id.contains("_cache_hit") => format!("{id}_cache_hit{start}"),
+        _ => id,
+    });
     Record {
-        id: id(item, &["id"]),
+        id: own_id,
         ai_org: text(item, &["custom_llm_provider"]),
         ai_model: text(item, &["model"]),
         request_url: text(item, &["api_base"]),
@@ -175,7 +180,10 @@ fn labels(item: &Members<'_>, meta: &Members<'_>, checks: Checks) -> Vec<(String
     {
         labels.push(("request_tags".to_owned(), cut(&checks.payload(list).unwrap_or_default())));
     }
-    let user = text(item, &["end_user", "user"]).or_else(|| text(meta, &["user_api_key_end_user_id"]));
+    let parameters = get(item, &["model_parameters"]).and_then(members).unwrap_or_default();
+    let user = text(item, &["end_user", "user"])
+        .or_else(|| text(meta, &["user_api_key_end_user_id"]))
+        .or_else(|| text(&parameters, &["user"]));
     if let Some(user) = user.filter(|user| user != "None" && !known(&labels, "_user")) {
         labels.push(("_user".to_owned(), cut(&user)));
     }

@@ -5,6 +5,8 @@
 //! before anything is written ([`Policy`]): content of calls that are not tracked, keys, what rules of redaction name.
 
 pub(crate) mod arrow;
+pub mod control_plane;
+pub mod feedback;
 mod fields;
 mod hook;
 mod litellm;
@@ -16,6 +18,7 @@ mod portkey;
 pub mod price;
 mod redact;
 mod split;
+mod targets;
 mod usage;
 
 #[cfg(test)]
@@ -145,8 +148,17 @@ pub struct Owner {
 impl Owner {
     /// Makes a record the owner's, unless it says that it is somebody else's.
     pub fn take(&self, record: &mut Record) -> Result<(), FieldError> {
-        own("organisation_id", &mut record.organisation_id, self.organisation.as_deref())?;
-        own("workspace_slug", &mut record.workspace_slug, self.workspace.as_deref())
+        self.take_fields(&mut record.organisation_id, &mut record.workspace_slug)
+    }
+
+    /// [`Owner::take`] for the two fields that say whose something is.
+    pub fn take_fields(
+        &self,
+        organisation: &mut Option<String>,
+        workspace: &mut Option<String>,
+    ) -> Result<(), FieldError> {
+        own("organisation_id", organisation, self.organisation.as_deref())?;
+        own("workspace_slug", workspace, self.workspace.as_deref())
     }
 }
 

@@ -11,7 +11,7 @@ use super::usage::Usage;
 use crate::config::{Config, Failures};
 use crate::error::{Error, Result};
 use crate::record::json::members;
-use crate::record::{Message, Record};
+use crate::record::{Feedback, Message, Record};
 
 /// The rules of one engine, and how often one of them found nothing.
 #[derive(Debug)]
@@ -85,6 +85,16 @@ impl Policy {
 
     /// Takes out what must not be kept: all content of a call that is not tracked, secrets, and what the rules of redaction say.
     pub fn protect(&self, record: &mut Record) {
+        self.untrack(record);
+        for message in [&mut record.request, &mut record.response] {
+            message.headers.iter_mut().for_each(mask::any_headers);
+        }
+        record.request_url.iter_mut().for_each(mask::url);
+        self.redact.apply(record);
+    }
+
+    /// Takes out all content of a call that is not tracked.
+    pub fn untrack(&self, record: &mut Record) {
         if record.do_not_track == Some(true) {
             let failed = match record.response_status_code {
                 Some(status) => !(200..300).contains(&status),
@@ -95,11 +105,14 @@ impl Policy {
                 record.response = Message::default();
             }
         }
-        for message in [&mut record.request, &mut record.response] {
-            message.headers.iter_mut().for_each(mask::any_headers);
-        }
-        record.request_url.iter_mut().for_each(mask::url);
-        self.redact.apply(record);
+    }
+
+    /// Takes out of feedback what the rules of redaction say of the metadata and the user of a record.
+    pub fn protect_feedback(&self, feedback: &mut Feedback) {
+        let (user_id, metadata) = (feedback.user_id.take(), std::mem::take(&mut feedback.metadata));
+        let mut record = Record { user_id, metadata, ..Record::default() };
+        self.redact.apply(&mut record);
+        (feedback.user_id, feedback.metadata) = (record.user_id, record.metadata);
     }
 
     /// Records since the start whose tokens are known and whose model has no price.

@@ -6,6 +6,8 @@
 //! part of the SQL text. Filters of different names narrow each other; of several values of one name one must match. A
 //! record that does not say what a filter asks for does not match it. Money is cents.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use datafusion::common::ScalarValue;
 use serde_json::{Map, Value};
@@ -18,12 +20,14 @@ pub const NAMES: &str = "time_of_generation_min, time_of_generation_max, total_u
                          cost_max, prompt_token_min, prompt_token_max, completion_token_min, completion_token_max, \
                          weighted_feedback_min, weighted_feedback_max, status_code, ai_model, ai_org_model, virtual_keys, \
                          configs, prompt_slug, trace_id, span_id, api_key_ids, workspace_slug, cache_status, metadata, \
-                         status, organisation_id";
+                         status, organisation_id, user_id";
 /// Most values of one filter.
-const MOST_VALUES: usize = 1_000;
+pub const MOST_VALUES: usize = 1_000;
+/// The same where each value is a condition of its own, for which planning takes the square of the time.
+pub const MOST_CONDITIONS: usize = 100;
 const CACHE_STATUSES: [&str; 6] = ["HIT", "SEMANTIC HIT", "MISS", "SEMANTIC MISS", "REFRESH", "DISABLED"];
 /// Filters that take a list of texts, with the column that each is about.
-const LISTS: [(&str, &str); 9] = [
+const LISTS: [(&str, &str); 10] = [
     ("ai_model", "ai_model"),
     ("virtual_keys", "virtual_key"),
     ("configs", "config"),
@@ -33,10 +37,14 @@ const LISTS: [(&str, &str); 9] = [
     ("api_key_ids", "api_key_id"),
     ("workspace_slug", "workspace_slug"),
     ("organisation_id", "organisation_id"),
+    ("user_id", "user_id"),
 ];
 /// Filters with a least and a most, with the column that each is about; whole numbers, then others.
 const COUNTS: [(&str, &str); 3] =
     [("total_units", "total_units"), ("prompt_token", "req_units"), ("completion_token", "res_units")];
+
+/// The logs whose weighted feedback lies within two parameters.
+const RATED: &str = include_str!("../../sql/logs/rated.sql");
 
 /// A least and a most, both included.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,7 +70,7 @@ pub struct Filter {
     pub counts: Vec<(&'static str, Bounds<i64>)>,
     /// Cents.
     pub cost: Bounds<f64>,
-    /// Weighted mean of the feedback on the record's trace, -10 to 10.
+    /// Weighted mean of the feedback on the record's trace and on the record alone, -10 to 10.
     pub weighted_feedback: Bounds<f64>,
     /// HTTP statuses.
     pub status_codes: Vec<i32>,
@@ -79,8 +87,12 @@ pub struct Filter {
 }
 
 /// A condition of SQL over `logs`.
+///
+/// A statement with it begins with [`Condition::with`] and has its [`Condition::clause`] behind `from logs`.
 #[derive(Clone, Debug, Default)]
 pub struct Condition {
+    /// A query that stands for `logs`, where not all of them are asked for: joins are no condition.
+    pub logs: Option<&'static str>,
     /// Conditions that all must hold; none = every record.
     pub parts: Vec<String>,
     /// The values of its placeholders, by name without the `$`.
@@ -109,8 +121,10 @@ impl Filter {
                 values("status_code", &text)?.iter().map(|code| status_code(code)).collect::<Result<_>>()?;
         }
         if let Some(text) = take("ai_org_model") {
-            filter.ai_org_models =
-                values("ai_org_model", &text)?.iter().map(|pair| org_model(pair)).collect::<Result<_>>()?;
+            filter.ai_org_models = distinct("ai_org_model", &text, MOST_CONDITIONS)?
+                .iter()
+                .map(|pair| org_model(pair))
+                .collect::<Result<_>>()?;
         }
         if let Some(text) = take("cache_status") {
             let statuses = values("cache_status", &text)?;
@@ -120,7 +134,10 @@ impl Filter {
             filter.metadata = metadata(&text)?;
         }
         if let Some(text) = take("status") {
-            filter.labels = values("status", &text)?.iter().map(|label| Label::parse(label)).collect::<Result<_>>()?;
+            filter.labels = distinct("status", &text, MOST_CONDITIONS)?
+                .iter()
+                .map(|label| Label::parse(label))
+                .collect::<Result<_>>()?;
         }
         Ok(filter)
     }
@@ -137,6 +154,11 @@ impl Filter {
             }
             other => Some(other.to_string()),
         })
+    }
+
+    /// Whether it reads the feedback.
+    pub fn is_rated(&self) -> bool {
+        self.weighted_feedback != Bounds::default()
     }
 
     /// The condition that the records meet.
@@ -176,23 +198,14 @@ impl Filter {
                 all.parts.push(format!("({})", labels.join(" or ")));
             }
         }
-        self.feedback(&mut all);
-        all
-    }
-
-    /// Feedback is given on traces; all records of a trace have it.
-    fn feedback(&self, all: &mut Condition) {
-        let mut mean = Condition { params: std::mem::take(&mut all.params), ..Condition::default() };
-        mean.within("fed.mean", self.weighted_feedback, |score| ScalarValue::Float64(Some(score)));
-        all.params = mean.params;
-        if !mean.parts.is_empty() {
-            all.parts.push(format!(
-                "exists (select 1 from (select organisation_id as owner, trace_id as trace, \
-                 sum(value * weight) / nullif(sum(weight), 0) as mean from feedback group by 1, 2) as fed \
-                 where fed.owner = logs.organisation_id and fed.trace = logs.trace_id and {})",
-                mean.parts.join(" and ")
-            ));
+        if self.is_rated() {
+            all.logs = Some(RATED);
+            let bounds = [("min", self.weighted_feedback.min, f64::MIN), ("max", self.weighted_feedback.max, f64::MAX)];
+            all.params.extend(bounds.map(|(end, bound, open)| {
+                (format!("weighted_feedback_{end}"), ScalarValue::Float64(Some(bound.unwrap_or(open))))
+            }));
         }
+        all
     }
 }
 
@@ -203,6 +216,11 @@ impl Condition {
         let placeholder = format!("${name}");
         self.params.push((name, value));
         placeholder
+    }
+
+    /// `with logs as (…) `, or nothing. Within it, `logs` are all of them.
+    pub fn with(&self) -> String {
+        self.logs.map(|logs| format!("with logs as (\n{logs}\n)\n")).unwrap_or_default()
     }
 
     /// `where …`, or nothing.
@@ -219,13 +237,19 @@ impl Condition {
         }
     }
 
-    fn one_of(&mut self, column: &str, values: impl Iterator<Item = ScalarValue>) {
+    /// A column has that text.
+    pub(super) fn is(&mut self, column: &str, value: &str) {
+        let value = self.bind(text(value));
+        self.parts.push(format!("{column} = {value}"));
+    }
+
+    pub(super) fn one_of(&mut self, column: &str, values: impl Iterator<Item = ScalarValue>) {
         let places: Vec<String> = values.map(|value| self.bind(value)).collect();
         self.parts.push(format!("{column} in ({})", places.join(", ")));
     }
 }
 
-fn text(value: impl AsRef<str>) -> ScalarValue {
+pub(super) fn text(value: impl AsRef<str>) -> ScalarValue {
     ScalarValue::Utf8View(Some(value.as_ref().to_owned()))
 }
 
@@ -264,7 +288,7 @@ fn score(name: &str, text: &str) -> Result<f64> {
 }
 
 /// A bare date is its first moment; a time without a zone is UTC; a `+` that a query string made a blank is one again.
-fn moment(name: &str, text: &str) -> Result<DateTime<Utc>> {
+pub(super) fn moment(name: &str, text: &str) -> Result<DateTime<Utc>> {
     let day = |text: &str| text.parse::<NaiveDate>().ok().map(|day| day.and_time(NaiveTime::MIN).and_utc());
     let zoned = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc());
     let bare = |text: &str| text.replacen(' ', "T", 1).parse::<NaiveDateTime>().ok().map(|at| at.and_utc());
@@ -277,14 +301,19 @@ fn moment(name: &str, text: &str) -> Result<DateTime<Utc>> {
     })
 }
 
-/// The values of a list; blanks around a comma do not matter.
-fn values(name: &str, text: &str) -> Result<Vec<String>> {
-    let values = text.split(',').map(str::trim).filter(|value| !value.is_empty());
+/// The values of a list, each once; blanks around a comma do not matter.
+pub(super) fn values(name: &str, text: &str) -> Result<Vec<String>> {
+    distinct(name, text, MOST_VALUES)
+}
+
+fn distinct(name: &str, text: &str, most: usize) -> Result<Vec<String>> {
+    let mut known = HashSet::new();
+    let values = text.split(',').map(str::trim).filter(|value| !value.is_empty() && known.insert(*value));
     let values: Vec<String> = values.map(str::to_owned).collect();
     match values.len() {
         0 => Err(Error::invalid(format!("`{name}` names nothing; name values with commas between, or leave it out"))),
-        1..=MOST_VALUES => Ok(values),
-        many => Err(Error::invalid(format!("`{name}` has {many} values; at most {MOST_VALUES} are taken"))),
+        many if many > most => Err(Error::invalid(format!("`{name}` has {many} values; at most {most} are taken"))),
+        _ => Ok(values),
     }
 }
 
@@ -312,13 +341,16 @@ fn cache_status(text: &str) -> Result<String> {
 fn metadata(text: &str) -> Result<Vec<(String, String)>> {
     let wrong = || Error::invalid("`metadata` is not a JSON object of texts such as {\"team\":\"search\"}".to_owned());
     let fields: Map<String, Value> = serde_json::from_str(text).map_err(|_| wrong())?;
-    if fields.len() > MOST_VALUES {
-        return Err(Error::invalid(format!("`metadata` has {} keys; at most {MOST_VALUES} are taken", fields.len())));
+    if fields.len() > MOST_CONDITIONS {
+        let keys = fields.len();
+        return Err(Error::invalid(format!("`metadata` has {keys} keys; at most {MOST_CONDITIONS} are taken")));
     }
     let pair = |(key, value): (String, Value)| match value {
         Value::String(value) => Ok((key, value)),
         Value::Number(_) | Value::Bool(_) => Ok((key, value.to_string())),
-        _ => Err(wrong()),
+        value => {
+            Err(Error::invalid(format!("`metadata.{key}` is `{value}`; expected a text, a number, true or false")))
+        }
     };
     fields.into_iter().map(pair).collect()
 }

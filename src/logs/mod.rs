@@ -5,6 +5,7 @@
 //! meanwhile neither repeat nor hide one. What a reader may see is decided below SQL; a record that is somebody else's
 //! is not found, in the same words as one that is nobody's.
 
+mod feedback;
 mod filter;
 mod object;
 mod status;
@@ -18,7 +19,11 @@ use datafusion::common::{ParamValues, ScalarValue};
 use futures::TryStreamExt;
 use serde_json::Value;
 
-pub use filter::{Bounds, Condition, Filter, NAMES as FILTER_NAMES};
+pub use feedback::{
+    FeedbackAsk, LogPlace, Said, get as get_feedback, list as list_feedback, of_log as said_of_log, places,
+    shown as shown_feedback,
+};
+pub use filter::{Bounds, Condition, Filter, MOST_CONDITIONS, MOST_VALUES, NAMES as FILTER_NAMES};
 pub use object::{object, own_url};
 pub use status::{Kind, Label, Status};
 
@@ -48,7 +53,7 @@ pub struct Ask {
 /// What was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
-    /// The records in their native form without bodies, each with `status` and `url`, newest first.
+    /// The records in their native form without bodies, each with `status`, `url` and `weighted_feedback`, newest first.
     pub records: Vec<Value>,
     /// Where the next page goes on; none = this was the last one.
     pub next: Option<Cursor>,
@@ -62,6 +67,20 @@ pub struct Cursor {
     created_at: i64,
     id: String,
     organisation: String,
+}
+
+impl Cursor {
+    /// Leaves what comes after it in the order of a list.
+    fn narrow(&self, condition: &mut Condition) {
+        let time = condition.bind(ScalarValue::TimestampMicrosecond(Some(self.created_at), Some("UTC".into())));
+        let id = condition.bind(ScalarValue::Utf8View(Some(self.id.clone())));
+        let organisation = condition.bind(ScalarValue::Utf8View(Some(self.organisation.clone())));
+        // The first part prunes files, the second one decides.
+        condition.parts.push(format!("created_at <= {time}"));
+        condition
+            .parts
+            .push(format!("(created_at < {time} or id < {id} or (id = {id} and organisation_id < {organisation}))"));
+    }
 }
 
 impl std::fmt::Display for Cursor {
@@ -90,49 +109,36 @@ pub async fn list(queries: &Queries, scene: Scene, ask: &Ask) -> Result<Page> {
     };
     let mut condition = ask.filter.condition();
     if let Some(after) = &ask.after {
-        let time = ScalarValue::TimestampMicrosecond(Some(after.created_at), Some("UTC".into()));
-        let time = condition.bind(time);
-        let id = condition.bind(ScalarValue::Utf8View(Some(after.id.clone())));
-        let organisation = condition.bind(ScalarValue::Utf8View(Some(after.organisation.clone())));
-        // The first part prunes files, the second one decides.
-        condition.parts.push(format!("created_at <= {time}"));
-        condition
-            .parts
-            .push(format!("(created_at < {time} or id < {id} or (id = {id} and organisation_id < {organisation}))"));
+        after.narrow(&mut condition);
     }
     let names: Vec<String> = listed().map(str::to_owned).collect();
     let text = format!(
-        "select {} from logs {} order by created_at desc, id desc, organisation_id desc limit {}",
+        "{}select {} from logs {} order by created_at desc, id desc, organisation_id desc limit {}",
+        condition.with(),
         quoted(&names),
         condition.clause(),
         size + 1
     );
-    let batches = run(queries, scene, &text, condition.params).await?;
-    let encoder = Encoder::new(Some(&names))?;
-    let mut records = Vec::new();
-    let mut last = None;
-    let mut more = false;
-    for line in lines(&encoder, &batches)? {
-        if records.len() as u64 == size {
-            more = true;
-            break;
-        }
-        let record = read(&line)?;
-        records.push(item(&line, &record)?);
-        last = Some(record);
-    }
-    let next = last.filter(|_| more).map(|record| Cursor {
+    let batches = run(queries, scene.clone(), &text, condition.params).await?;
+    let mut lines = lines(&Encoder::new(Some(&names))?, &batches)?;
+    let more = lines.len() as u64 > size;
+    lines.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+    let mut records = lines.iter().map(|line| read(line)).collect::<Result<Vec<_>>>()?;
+    let means = feedback::means(queries, scene, &records).await?;
+    let items = lines.iter().zip(&records).zip(means).map(|((line, record), mean)| item(line, record, mean));
+    let items = items.collect::<Result<Vec<_>>>()?;
+    let next = records.pop().filter(|_| more).map(|record| Cursor {
         created_at: record.created_at.map_or(0, |at| at.timestamp_micros()),
         id: record.id.unwrap_or_default(),
         organisation: record.organisation_id.unwrap_or_default(),
     });
-    Ok(Page { records, next, total })
+    Ok(Page { records: items, next, total })
 }
 
 /// How many records a filter names.
 pub async fn count(queries: &Queries, scene: Scene, filter: &Filter) -> Result<u64> {
     let condition = filter.condition();
-    let text = format!("select count(*) from logs {}", condition.clause());
+    let text = format!("{}select count(*) from logs {}", condition.with(), condition.clause());
     let batches = run(queries, scene, &text, condition.params).await?;
     let counts = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().iter().flatten());
     Ok(counts.sum::<i64>().unsigned_abs())
@@ -197,12 +203,13 @@ fn read(line: &str) -> Result<Record> {
     json::parse(line).map_err(|_| unreadable())
 }
 
-fn item(line: &str, record: &Record) -> Result<Value> {
+fn item(line: &str, record: &Record, weighted_feedback: Option<f64>) -> Result<Value> {
     let mut item: Value = serde_json::from_str(line).map_err(|_| unreadable())?;
     if let Value::Object(fields) = &mut item {
         fields.insert("object".to_owned(), Value::from("log"));
         fields.insert("url".to_owned(), Value::from(own_url(record.id.as_deref().unwrap_or_default())));
         let status = serde_json::to_value(Status::of(record));
+        fields.insert("weighted_feedback".to_owned(), feedback::number(weighted_feedback));
         fields.insert("status".to_owned(), status.map_err(|cause| unreadable().with_source(cause))?);
     }
     Ok(item)

@@ -3,14 +3,16 @@
 //! Names, and the forms of times and numbers that differ between its two halves, are Portkey's: `created_at` is the
 //! text of a JavaScript date, `metrics.created_at` a time with a blank in it, `retry_success_count` a text, `mode` and
 //! `cache_type` lower case. What a record does not say is null. Bodies and headers are embedded as they were stored.
-//! Beside Portkey's fields stand `status`, the four labels, and `links`, which lead to the record's own URL and to the
-//! records of the same config, prompt and trace.
+//! Beside Portkey's fields stand `status`, the four labels, `feedback`, what was said of the record, with its weighted
+//! mean, and `links`, which lead to the record's own URL and to the records of the same config, prompt and trace.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use url::Url;
 
+use super::feedback::{self, Said};
 use super::status::Status;
 use crate::error::{Error, Result};
 use crate::record::Record;
@@ -30,6 +32,8 @@ struct LogObject<'a> {
     metrics: Metrics<'a>,
     object: &'static str,
     status: Status,
+    feedback: Vec<Value>,
+    weighted_feedback: Value,
     links: Links,
 }
 
@@ -127,7 +131,7 @@ struct Metrics<'a> {
 }
 
 /// The LogObject of a record, as JSON.
-pub fn object(record: &Record, organisation_name: Option<&str>) -> Result<String> {
+pub fn object(record: &Record, organisation_name: Option<&str>, said: &Said) -> Result<String> {
     let headers = record.request.headers.as_deref();
     let object = LogObject {
         id: record.id.as_deref(),
@@ -150,6 +154,8 @@ pub fn object(record: &Record, organisation_name: Option<&str>) -> Result<String
         metrics: metrics(record, organisation_name),
         object: "log",
         status: Status::of(record),
+        feedback: said.feedback.iter().map(feedback::shown).collect(),
+        weighted_feedback: feedback::number(said.weighted),
         links: links(record),
     };
     serde_json::to_string(&object).map_err(|cause| Error::internal("cannot encode a log").with_source(cause))

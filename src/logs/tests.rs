@@ -1,8 +1,10 @@
 //! Filters and labels against the records themselves, one at a time; pages; and the LogObject to the letter.
 
+mod feedback;
+
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringViewArray};
+use arrow::array::AsArray;
 use object_store::memory::InMemory;
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -10,9 +12,9 @@ use url::Url;
 
 use super::*;
 use crate::config::Config;
-use crate::query::SideTables;
-use crate::record::BatchBuilder;
-use crate::store::{LOGS, Store};
+use crate::query::NamedView;
+use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Rows};
+use crate::store::Store;
 use crate::view::View;
 
 /// The records that the reports are tested with, and a few that differ in what those do not have.
@@ -38,14 +40,23 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::with(Vec::new())
+    }
+
+    fn with(feedback: Vec<Feedback>) -> Self {
         let store = Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
         let here = Handle::current();
-        let queries = Queries::new(&Config::default(), &store, store.table_path(LOGS), Vec::new(), here).unwrap();
+        let latest = include_str!("../../sql/views/feedback.sql");
+        let latest = NamedView { name: "feedback", sql: latest, params: ParamValues::Map(Default::default()) };
+        let queries = Queries::new(&Config::default(), &store, vec![latest], here).unwrap();
         let records = records();
         let mut builder = BatchBuilder::new();
         records.iter().cloned().for_each(|record| builder.append(record));
-        let view = View { files: Arc::default(), memory: vec![builder.finish()] };
-        Self { queries, scene: Scene::from(view), records }
+        let view = View { rows: Rows::Logs, files: Arc::default(), memory: vec![builder.finish()] };
+        let mut builder = FeedbackBuilder::new();
+        feedback.into_iter().for_each(|one| builder.append(one));
+        let feedback = View { rows: Rows::Feedback, files: Arc::default(), memory: vec![builder.finish()] };
+        Self { queries, scene: Scene { feedback: Some(feedback), ..Scene::from(view) }, records }
     }
 
     async fn page(&self, ask: &Ask) -> Page {
@@ -66,40 +77,6 @@ impl Rig {
         assert_eq!(page.total, Some(found.len() as u64));
         assert!(!found.is_empty() && found.len() < self.records.len(), "{fields:?} tells nothing apart");
     }
-}
-
-/// Feedback on traces, two of which have the same name.
-#[derive(Debug)]
-struct Fed;
-
-impl SideTables for Fed {
-    fn names(&self) -> &'static [&'static str] {
-        &["feedback"]
-    }
-
-    fn rows(&self, _: &str) -> Result<RecordBatch> {
-        let texts = |texts: [&str; 4]| Arc::new(StringViewArray::from_iter_values(texts)) as ArrayRef;
-        let numbers = |numbers: [f64; 4]| Arc::new(Float64Array::from_iter_values(numbers)) as ArrayRef;
-        let columns = [
-            ("organisation_id", texts(["acme", "acme", "zen", "acme"])),
-            ("trace_id", texts(["t-1", "t-1", "t-2", "t-faq"])),
-            ("value", numbers([5.0, -5.0, 10.0, 10.0])),
-            ("weight", numbers([1.0, 0.5, 1.0, 0.0])),
-        ];
-        Ok(RecordBatch::try_from_iter(columns).unwrap())
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn logs_are_found_by_the_feedback_on_their_trace() {
-    let mut rig = Rig::new();
-    rig.scene.side = Some(Arc::new(Fed));
-    // (5 - 2.5) / 1.5; another organisation's trace is not this one's, and weights of nothing have no mean.
-    let on = |record: &Record| is(&record.organisation_id, "acme") && is(&record.trace_id, "t-1");
-    rig.finds(&[("weighted_feedback_min", "1.6"), ("weighted_feedback_max", "1.7"), ("cost_min", "0")], on).await;
-    rig.finds(&[("weighted_feedback_min", "-10")], on).await;
-    let none = Ask { filter: filter(&[("weighted_feedback_min", "1.7")]).unwrap(), ..Ask::default() };
-    assert!(rig.page(&none).await.records.is_empty());
 }
 
 fn filter(fields: &[(&str, &str)]) -> Result<Filter> {
@@ -146,6 +123,7 @@ async fn every_filter_finds_what_it_names() {
     rig.finds(&[("api_key_ids", "k-2")], |record| is(&record.api_key_id, "k-2")).await;
     rig.finds(&[("workspace_slug", "w")], |record| is(&record.workspace_slug, "w")).await;
     rig.finds(&[("organisation_id", "zen")], |record| is(&record.organisation_id, "zen")).await;
+    rig.finds(&[("user_id", "ana")], |record| is(&record.user_id, "ana")).await;
     rig.finds(&[("metadata", r#"{"it's":"so","n":1}"#)], |record| {
         record.metadata.contains(&("n".to_owned(), "1".to_owned()))
     })
@@ -163,6 +141,24 @@ async fn every_filter_finds_what_it_names() {
         is(&record.config, "pc-fallback") && code(record, &[429])
     })
     .await;
+}
+
+#[test]
+fn moments_come_in_every_usual_form() {
+    let moment = |text| Ok::<_, Error>(filter(&[("time_of_generation_min", text)])?.time.min.unwrap().to_rfc3339());
+    for text in [
+        "2026-11-21T23:00:00+05:30",
+        "2026-11-21T23:00:00 05:30",
+        "2026-11-21T17:30:00.000",
+        "2026-11-21 17:30:00",
+        " 2026-11-21T17:30:00z ",
+    ] {
+        assert_eq!(moment(text).unwrap(), "2026-11-21T17:30:00+00:00", "{text}");
+    }
+    assert_eq!(moment("2026-11-21").unwrap(), "2026-11-21T00:00:00+00:00");
+    for text in ["today", "2026-13-01", "2026-11-21T25:00:00Z", "1795219200"] {
+        assert!(moment(text).is_err(), "{text}");
+    }
 }
 
 /// The labels of `sql/status.sql`, by record.
@@ -236,6 +232,24 @@ async fn labels_are_those_of_the_report_and_can_be_asked_for() {
 }
 
 #[test]
+fn lists_are_of_different_values_and_bounded() {
+    let read = |name: &str, of: usize, value: fn(usize) -> String| {
+        filter(&[(name, &(0..of).map(value).collect::<Vec<_>>().join(","))])
+    };
+    assert_eq!(read("trace_id", 5_000, |_| "t".to_owned()).unwrap().texts, [("trace_id", vec!["t".to_owned()])]);
+    assert!(read("trace_id", 1_000, |number| number.to_string()).is_ok());
+    assert!(read("trace_id", 1_001, |number| number.to_string()).is_err());
+    let pair = |number| format!("openai__{number}");
+    assert!(read("ai_org_model", 100, pair).is_ok() && read("ai_org_model", 101, pair).is_err());
+    let label = |number| format!("Retry Success on {} Tries", number + 1);
+    assert!(read("status", 100, label).is_ok() && read("status", 101, label).is_err());
+    let object =
+        |keys: usize| json!((0..keys).map(|key| (key.to_string(), "v")).collect::<std::collections::BTreeMap<_, _>>());
+    assert!(filter(&[("metadata", &object(100).to_string())]).is_ok());
+    assert!(filter(&[("metadata", &object(101).to_string())]).is_err());
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused_by_name() {
     for (name, text) in [
         ("time_of_generation_min", "yesterday"),
@@ -255,7 +269,7 @@ fn what_cannot_be_meant_is_refused_by_name() {
         assert!(error.message().contains(name), "{error}");
     }
     assert!(filter(&[("cost_min", "2"), ("cost_max", "1")]).is_err());
-    let many = vec!["x"; 1_001].join(",");
+    let many = (0..1_001).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
     assert!(filter(&[("trace_id", &many)]).unwrap_err().message().contains("at most 1000"));
     // An empty value is none, as clients send it.
     assert_eq!(filter(&[("trace_id", " "), ("cost_min", "")]).unwrap(), Filter::default());
@@ -347,7 +361,7 @@ fn a_log_object_is_portkeys_to_the_letter() {
         r#","request":{"body":{"z":1.0,"a":2,"a":3},"headers":{"accept":"*/*","X-Portkey-Trace-Id":"t"}},"response":{"body":[1]}}"#,
     );
     let record = json::parse(&text).unwrap();
-    let text = object(&record, Some("Acme")).unwrap();
+    let text = object(&record, Some("Acme"), &Said::default()).unwrap();
     assert!(text.contains(r#""body":{"z":1.0,"a":2,"a":3}"#), "bodies are as they came: {text}");
     let object: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&object["_id"], &object["organisation_id"]), (&json!("a b"), &json!("acme")));
@@ -389,11 +403,12 @@ fn a_log_object_is_portkeys_to_the_letter() {
         "own": "/logs/a%20b", "replay": "/v1/logs/a%20b/replay", "config": "/v1/logs?configs=pc+1", "prompt": null, "trace": null,
     });
     assert_eq!(object["links"], links);
+    assert_eq!((&object["feedback"], &object["weighted_feedback"]), (&json!([]), &Value::Null));
 }
 
 #[test]
 fn a_log_object_has_every_field_of_the_specification() {
-    let object: Value = serde_json::from_str(&object(&Record::default(), None).unwrap()).unwrap();
+    let object: Value = serde_json::from_str(&object(&Record::default(), None, &Said::default()).unwrap()).unwrap();
     let metrics = "id, organisation_id, organisation_name, prompt_id, prompt_version_id, config_id, created_at, is_success, \
                    ai_org, ai_model, req_units, res_units, total_units, cost, cost_currency, request_url, request_method, \
                    response_status_code, response_time, is_proxy_call, cache_status, cache_type, stream_mode, \

@@ -103,11 +103,14 @@ pub(super) fn first_run(sizes: &[u64]) -> Option<usize> {
     Some(sizes.len())
 }
 
-/// Bytes of each of the files that so many bytes become: as few files as the target allows, and none much smaller than
-/// the rest.
+/// Bytes at which each of the files ends that so many bytes become: as few files as the target allows, and none much
+/// smaller than the rest.
 fn share(bytes: u64, target: u64) -> u64 {
-    let files = bytes.div_ceil(target.max(1)).max(1);
-    bytes.div_ceil(files)
+    match bytes.div_ceil(target.max(1)) {
+        // What is not packed yet counts as it is, so even bytes that fit one file would be more than they are.
+        0 | 1 => u64::MAX,
+        files => bytes.div_ceil(files),
+    }
 }
 
 /// Merges files that can be read at once into files of so many bytes.
@@ -117,7 +120,7 @@ async fn join(
     most_bytes: u64,
     mut start: impl FnMut() -> Result<DataFileWriter> + Send,
 ) -> Result<Vec<DataFile>> {
-    let text = format!("select * from logs order by {}", SORT_KEY.join(", "));
+    let text = format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
     let mut sorted = tools.read(files, &text, MERGE_ROWS).await?;
     let (mut done, mut open) = (Vec::new(), None::<DataFileWriter>);
     let mut last: Option<RecordBatch> = None;
@@ -212,10 +215,10 @@ mod tests {
 
     #[test]
     fn parts_of_a_day_are_of_one_size() {
-        assert_eq!(share(100, 512), 100);
-        assert_eq!(share(512, 512), 512);
+        assert_eq!(share(100, 512), u64::MAX);
+        assert_eq!(share(512, 512), u64::MAX);
         assert_eq!(share(520, 512), 260);
         assert_eq!(share(5_000, 512), 500);
-        assert_eq!(share(0, 512), 0);
+        assert_eq!(share(0, 512), u64::MAX);
     }
 }

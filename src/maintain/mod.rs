@@ -30,7 +30,6 @@ mod rewrite;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::common::ParamValues;
@@ -107,7 +106,7 @@ impl Tools<'_> {
         text: &str,
         batch_rows: usize,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let view = View { files: Arc::new(FileIndex::of(files)), memory: Vec::new() };
+        let view = View::of_files(self.table.rows(), FileIndex::of(files));
         self.queries.merge(view, text, ParamValues::Map(HashMap::new()), batch_rows).await
     }
 }

@@ -80,7 +80,7 @@ pub async fn rewrite(
     if !is_touched(tools, file, rules, now_micros).await? {
         return Ok(Rewrite { untouched: true, ..Rewrite::default() });
     }
-    let text = format!("select * from logs order by {}", SORT_KEY.join(", "));
+    let text = format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
     let mut rows = tools.read([file.clone()], &text, WRITE_ROWS).await?;
     let mut sorted = Sorted { tools, file, now_ms: now.timestamp_millis(), open: BTreeMap::new() };
     let mut outcome = Rewrite::default();
@@ -133,8 +133,8 @@ fn end_of(row: Row<'_>, rules: &Rules, now_micros: i64) -> End {
 
 /// Whether any row must leave the file.
 async fn is_touched(tools: Tools<'_>, file: &DataFile, rules: &Rules, now_micros: i64) -> Result<bool> {
-    let text = "select organisation_id, created_at, user_id, id from logs";
-    let mut rows = tools.read([file.clone()], text, LOOK_ROWS).await?;
+    let text = format!("select organisation_id, created_at, user_id, id from {}", tools.table.rows().table());
+    let mut rows = tools.read([file.clone()], &text, LOOK_ROWS).await?;
     while let Some(batch) = rows.try_next().await? {
         if Keys::of(&batch)?.rows().any(|row| end_of(row, rules, now_micros) != End::Class(file.retention_days)) {
             return Ok(true);

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 use arrow::array::AsArray;
 use arrow::compute::concat_batches;
@@ -31,8 +31,8 @@ use super::rewrite::Rewrite;
 use super::*;
 use crate::flush;
 use crate::plan::{Erased, Erasure, Moving, Rules, Terms};
-use crate::record::{BatchBuilder, Message, Record, SORT_KEY, file_schema};
-use crate::store::{LOGS, Store};
+use crate::record::{BatchBuilder, Message, Record, Rows, SORT_KEY};
+use crate::store::Store;
 use crate::table::Commit;
 
 const DAY: i32 = 20_778;
@@ -56,9 +56,9 @@ impl Rig {
     }
 
     async fn on(store: &Store) -> Self {
-        let table = Table::create_or_open(store, LOGS, &file_schema()).await.unwrap();
+        let table = Table::create_or_open(store, Rows::Logs).await.unwrap();
         let here = tokio::runtime::Handle::current();
-        let queries = Queries::new(&Config::default(), store, store.table_path(LOGS), Vec::new(), here).unwrap();
+        let queries = Queries::new(&Config::default(), store, Vec::new(), here).unwrap();
         Self { table, queries, ids: AtomicU64::new(1) }
     }
 
@@ -476,92 +476,39 @@ async fn more_inputs_than_fit_are_joined_in_passes_and_leave_nothing_behind() {
     assert_eq!(orphans.len(), MOST_FILES + 6, "the replaced files, and no run");
 }
 
-/// A day of flushes, compacted every minute and sealed at the end.
-async fn a_day(rig: &Rig, flushes: u64, rows: u64) {
-    let rules = forever();
-    let span_ms = MS_A_DAY / flushes as i64;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_of_flushes_ends_as_one_sorted_file() {
+    const FLUSHES: u64 = 120;
+    const ROWS: u64 = 4;
+    let (rig, rules) = (Rig::in_memory().await, forever());
+    let span_ms = MS_A_DAY / FLUSHES as i64;
     let (mut flushed, mut joined, mut most_files, mut sums) = (0, 0, 0, Sums::default());
-    let start = Instant::now();
-    let mut merging = std::time::Duration::ZERO;
-    for number in 0..flushes {
+    for number in 0..FLUSHES {
         let from = at(DAY, number as i64 * span_ms);
         let now = at(DAY, (number as i64 + 1) * span_ms);
-        let records = traffic(number, rows, from, span_ms);
+        let records = traffic(number, ROWS, from, span_ms);
         records.iter().for_each(|record| sums.add(record));
         let files = rig.flush(records, &rules, now).await;
         flushed += files.iter().map(|file| file.bytes).sum::<u64>();
         if number % 2 == 1 {
-            let start = Instant::now();
             joined += rig.compact(now, &rules, POLICY).await;
-            merging += start.elapsed();
         }
         most_files = most_files.max(rig.table.index().len());
-        if number % 500 == 499 {
+        if number % 50 == 49 {
             rig.table.checkpoint().await.unwrap();
         }
     }
-    let files = rig.table.index().len();
-    let day_memory = peak_memory();
-    // All rows of a big day would be most of the memory that is measured below.
-    let before = if flushes * rows < 100_000 { Some(rig.rows().await) } else { None };
-    let seal = Instant::now();
+    let before = rig.rows().await;
     let sealed = rig.compact(at(DAY + 1, QUIET_MS), &rules, POLICY).await;
-    let seal = seal.elapsed();
     let index = rig.table.index();
-    println!(
-        "{flushes} flushes, {} rows, {flushed} bytes flushed; merges of the day wrote {joined} ({:.2}), the sealing {sealed} \
-         ({:.2}): amplification {:.2}; at most {most_files} files, {files} before the sealing, {} after; merges took \
-         {merging:?}, the sealing {seal:?}, all {:?}; peak memory {day_memory} before the sealing, {} with it",
-        index.rows(),
-        joined as f64 / flushed as f64,
-        sealed as f64 / flushed as f64,
-        (joined + sealed) as f64 / flushed as f64,
-        index.len(),
-        start.elapsed(),
-        peak_memory(),
-    );
-    assert_eq!((index.rows(), index.len()), (flushes * rows, 1));
+    assert_eq!((index.rows(), index.len()), (FLUSHES * ROWS, 1));
     let file = index.iter().next().unwrap();
     assert!(file.is_sealed());
-    check_file(rig, file).await;
+    check_file(&rig, file).await;
     assert_eq!(rig.sums().await, sums);
-    if let Some(before) = before {
-        assert_eq!(rig.rows().await, before);
-    }
+    assert_eq!(rig.rows().await, before);
     assert!(joined + sealed < 5 * flushed, "amplification");
     assert!(most_files < 60, "{most_files} files");
-}
-
-/// As in the server, so that the memory which the test of a day prints is what a server takes.
-#[cfg(unix)]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// The most memory that this process has used so far, and how much of what it uses now are pages of the program itself;
-/// empty where the system says nothing.
-fn peak_memory() -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let wanted = |line: &&str| line.starts_with("VmHWM:") || line.starts_with("RssFile:");
-    status.lines().filter(wanted).map(|line| line.replace([' ', '\t'], "")).collect::<Vec<_>>().join(" ")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_short_day_ends_as_one_sorted_file() {
-    a_day(&Rig::in_memory().await, 120, 4).await;
-}
-
-/// A day of a flush each 30 seconds, a million rows. Run it alone, with optimisation, and read what it prints:
-///
-/// ```text
-/// cargo test --release --lib maintain::tests::a_whole_day -- --ignored --nocapture
-/// ```
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes; see above"]
-async fn a_whole_day_ends_as_one_sorted_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().display().to_string();
-    let store = Store::open(&Config { data, ..Config::default() }, true).unwrap();
-    a_day(&Rig::on(&store).await, 2_880, 350).await;
 }
 
 /// A store in memory that, once told so, gives no byte of a Parquet file of data.

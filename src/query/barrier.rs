@@ -32,7 +32,7 @@ use futures::StreamExt;
 
 use super::guard::{Guard, message};
 use super::harmless::harmless;
-use crate::record::Kind;
+use crate::record::{Kind, own_text};
 
 /// What a column of the barrier is made of, by the place of a column below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,7 +339,7 @@ impl BarrierExec {
             Output::As(place) => Ok(take(*place)?),
             Output::Headers(place) => message(&take(*place)?),
         });
-        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let columns = columns.map(|column| column.map(|column| own_text(&column))).collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(seen));
         Ok(Some(RecordBatch::try_new_with_options(self.schema(), columns, &options)?))
     }

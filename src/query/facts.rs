@@ -39,9 +39,9 @@ pub(super) fn statistics(files: &[Arc<DataFile>], schema: &SchemaRef) -> Statist
 }
 
 /// What the index knows of each file, in the form that DataFusion's pruning asks for.
-pub(super) struct FileFacts<'a>(pub(super) &'a [Arc<DataFile>]);
+pub(super) struct FileStatistics<'a>(pub(super) &'a [Arc<DataFile>]);
 
-impl FileFacts<'_> {
+impl FileStatistics<'_> {
     fn texts<'a>(&'a self, value: impl Fn(&'a DataFile) -> Option<&'a str>) -> ArrayRef {
         Arc::new(self.0.iter().map(|file| value(file)).collect::<StringArray>())
     }
@@ -63,7 +63,7 @@ impl FileFacts<'_> {
     }
 }
 
-impl PruningStatistics for FileFacts<'_> {
+impl PruningStatistics for FileStatistics<'_> {
     fn min_values(&self, column: &Column) -> Option<ArrayRef> {
         match column.name.as_str() {
             "created_at" => Some(self.times(|file| file.min_created_at)),

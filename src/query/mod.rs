@@ -39,10 +39,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::Rows;
 use crate::store::Store;
+use crate::view::View;
 
-use provider::LogTable;
 pub use provider::Ordering as FileOrdering;
+use provider::StoredTable;
 pub use scene::{Scene, SideTables, Sight};
 use session::Surroundings;
 
@@ -97,7 +99,7 @@ pub struct Limits {
 /// Runs queries for one engine.
 pub struct Queries {
     base: SessionState,
-    table_path: object_store::path::Path,
+    paths: [object_store::path::Path; 2],
     views: Vec<NamedView>,
     compute: Handle,
     permits: Arc<Semaphore>,
@@ -112,18 +114,12 @@ impl std::fmt::Debug for Queries {
 }
 
 impl Queries {
-    /// Prepares sessions over the table at `table_path` of the store. Work runs on `compute`.
-    pub fn new(
-        config: &Config,
-        store: &Store,
-        table_path: object_store::path::Path,
-        views: Vec<NamedView>,
-        compute: Handle,
-    ) -> Result<Self> {
+    /// Prepares sessions over the tables of the store. Work runs on `compute`.
+    pub fn new(config: &Config, store: &Store, views: Vec<NamedView>, compute: Handle) -> Result<Self> {
         let permits = usize::try_from(config.query_concurrency).unwrap_or(usize::MAX >> 4);
         Ok(Self {
             base: session::base_session(config, store)?,
-            table_path,
+            paths: Rows::ALL.map(|rows| store.table_path(rows.folder())),
             views,
             compute,
             permits: Arc::new(Semaphore::new(permits)),
@@ -170,8 +166,12 @@ impl Queries {
             return Err(Error::limit(format!("the statement has {} bytes; at most {MOST_TEXT} are taken", text.len())));
         }
         let around = Surroundings { bound: scene.is_bound(), views: self.views.clone(), side: scene.side };
-        let logs = LogTable::new(scene.view, scene.sight, self.table_path.clone(), limits.ordering);
-        let session = session::session(&self.base, logs, limits.batch_rows);
+        let kept = |view: View| {
+            let path = self.paths[view.rows as usize].clone();
+            StoredTable::new(view, scene.sight.clone(), path, limits.ordering)
+        };
+        let tables = [Some(scene.view), scene.feedback].into_iter().flatten().map(kept).collect();
+        let session = session::session(&self.base, tables, limits.batch_rows);
         let text = text.to_owned();
         let running = Running::start(&self.running);
         let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);

@@ -1,4 +1,4 @@
-//! The table `logs` of one View: which files a filter leaves, how they are read, and the rows in memory beside them.
+//! The table of one View: which files a filter leaves, how they are read, and the rows in memory beside them.
 //!
 //! Files are pruned from the index in memory by partition, time, organisation and id, so a query opens no footer that it
 //! need not. What a file cannot prove about itself counts as "may hold rows".
@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -35,11 +36,11 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 
 use super::barrier::{BarrierExec, Output};
-use super::facts::{FileFacts, statistics};
+use super::facts::{FileStatistics, statistics};
 use super::guard::{Guard, Reach, is_message};
 use super::harmless::harmless;
 use super::scene::Sight;
-use crate::record::{SORT_KEY, SORT_OPTIONS, file_schema, partition_fields, schema};
+use crate::record::{Rows, SORT_KEY, SORT_OPTIONS, partition_fields};
 use crate::table::DataFile;
 use crate::view::View;
 
@@ -60,9 +61,9 @@ pub enum Ordering {
     Always,
 }
 
-/// The table `logs` over one View.
+/// The rows of one View as a table.
 #[derive(Debug)]
-pub(super) struct LogTable {
+pub(super) struct StoredTable {
     view: View,
     guard: Option<Arc<Guard>>,
     table_path: Path,
@@ -78,6 +79,7 @@ struct Wanted<'a> {
 
 /// What is read below a barrier: the columns asked for, and those that decide.
 struct Reading {
+    schema: SchemaRef,
     /// Places in the schema.
     columns: Vec<usize>,
     /// How many of them were asked for; the others come after.
@@ -87,23 +89,23 @@ struct Reading {
 }
 
 impl Reading {
-    fn of(guard: &Guard, projection: Option<&Vec<usize>>) -> Result<Self> {
-        let mut columns = projection.cloned().unwrap_or_else(|| (0..schema().fields().len()).collect());
+    fn of(guard: &Guard, schema: SchemaRef, projection: Option<&Vec<usize>>) -> Result<Self> {
+        let mut columns = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
         let (asked, mut deciding) = (columns.len(), Vec::new());
         for name in guard.needs() {
-            let column = schema().index_of(name)?;
+            let column = schema.index_of(name)?;
             let known = columns.iter().position(|place| *place == column);
             deciding.push(known.unwrap_or(columns.len()));
             if known.is_none() {
                 columns.push(column);
             }
         }
-        Ok(Self { columns, asked, deciding })
+        Ok(Self { schema, columns, asked, deciding })
     }
 
     /// The barrier above an input of these columns.
     fn barrier(self, session: &dyn Session, guard: &Arc<Guard>, input: Arc<dyn ExecutionPlan>) -> Result<BarrierExec> {
-        let asked = Arc::new(schema().project(&self.columns[..self.asked])?);
+        let asked = Arc::new(self.schema.project(&self.columns[..self.asked])?);
         let hidden = |place: usize| !guard.sight().bodies && is_message(asked.field(place).data_type());
         let output = |place| if hidden(place) { Output::Headers(place) } else { Output::As(place) };
         let outputs: Vec<Output> = (0..self.asked).map(output).collect();
@@ -115,10 +117,15 @@ impl Reading {
     }
 }
 
-impl LogTable {
+impl StoredTable {
     pub(super) fn new(view: View, sight: Option<Sight>, table_path: Path, ordering: Ordering) -> Self {
         let guard = sight.map(|sight| Arc::new(Guard::new(sight)));
         Self { view, guard, table_path, ordering }
+    }
+
+    /// What its rows are.
+    pub(super) fn rows(&self) -> Rows {
+        self.view.rows
     }
 
     /// Files all of whose rows are seen, and files with rows that may be; of both those that may hold rows which pass the
@@ -147,12 +154,12 @@ impl LogTable {
         if files.is_empty() || filters.is_empty() {
             return Ok(files);
         }
-        let df_schema = DFSchema::try_from(schema())?;
+        let df_schema = DFSchema::try_from(self.view.rows.schema())?;
         let mut exprs = Vec::new();
         for filter in filters {
             let expr = session.create_physical_expr(filter.clone(), &df_schema)?;
             // The bounds of files are values of others too, and a filter that fails would name them.
-            if !self.is_bound() || harmless(&expr, &schema(), times_fit(&files)) {
+            if !self.is_bound() || harmless(&expr, &self.view.rows.schema(), times_fit(&files)) {
                 exprs.push(expr);
             }
         }
@@ -160,13 +167,13 @@ impl LogTable {
             return Ok(files);
         }
         let predicate = PruningPredicateBuilder::new()
-            .with_file_schema(schema())
+            .with_file_schema(self.view.rows.schema())
             .try_build(datafusion::physical_expr::utils::conjunction(exprs))?;
         if predicate.always_true() {
             return Ok(files);
         }
         // A filter that cannot be judged by bounds (it may fail on one, though on no row) leaves every file.
-        let Ok(kept) = predicate.prune(&FileFacts(&files)) else { return Ok(files) };
+        let Ok(kept) = predicate.prune(&FileStatistics(&files)) else { return Ok(files) };
         Ok(files.into_iter().zip(kept).filter_map(|(file, keep)| keep.then_some(file)).collect())
     }
 
@@ -175,8 +182,8 @@ impl LogTable {
     }
 
     fn scan_files(&self, wanted: &Wanted<'_>, limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
-        let source = parquet_source(wanted.session)?;
-        let known = statistics(wanted.files, &schema());
+        let source = parquet_source(wanted.session, self.view.rows)?;
+        let known = statistics(wanted.files, &self.view.rows.schema());
         let config = self.file_scan(wanted, source, known)?.with_limit(limit);
         Ok(DataSourceExec::from_data_source(config.build()))
     }
@@ -194,7 +201,7 @@ impl LogTable {
             .with_projection_indices(wanted.projection.cloned())?;
         if ordered {
             let groups = files.iter().map(|file| FileGroup::new(vec![self.partitioned_file(file)])).collect();
-            Ok(config.with_file_groups(groups).with_output_ordering(vec![sort_order()?]))
+            Ok(config.with_file_groups(groups).with_output_ordering(vec![sort_order(self.view.rows)?]))
         } else {
             let partitions = wanted.session.config().target_partitions();
             Ok(config.with_file_groups(self.newest_first(files, partitions)))
@@ -203,13 +210,13 @@ impl LogTable {
 
     /// Reads files through a barrier. Whose rows are wanted is said to the files too, so that they skip what others have.
     fn scan_guarded(&self, guard: &Arc<Guard>, wanted: &Wanted<'_>) -> Result<Arc<dyn ExecutionPlan>> {
-        let reading = Reading::of(guard, wanted.projection)?;
-        let mut source = parquet_source(wanted.session)?.with_pushdown_filters(true);
-        if let Some(own) = own_rows(guard)? {
+        let reading = Reading::of(guard, self.view.rows.schema(), wanted.projection)?;
+        let mut source = parquet_source(wanted.session, self.view.rows)?.with_pushdown_filters(true);
+        if let Some(own) = own_rows(guard, self.view.rows)? {
             source = source.with_predicate(own);
         }
         let below = Wanted { projection: Some(&reading.columns), ..*wanted };
-        let config = self.file_scan(&below, source, Statistics::new_unknown(&schema()))?;
+        let config = self.file_scan(&below, source, Statistics::new_unknown(&self.view.rows.schema()))?;
         let input = DataSourceExec::from_data_source(config.build());
         let rows = wanted.files.iter().map(|file| file.rows).sum::<u64>();
         let rows = usize::try_from(rows).ok().filter(|_| !guard.is_bound());
@@ -220,11 +227,14 @@ impl LogTable {
     /// The rows in memory that are seen: batches of which all rows are as they are, others through a barrier.
     fn memory(&self, session: &dyn Session, projection: Option<&Vec<usize>>) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
         let (mut open, mut guarded) = (Vec::new(), Vec::new());
+        // What is read in smaller batches is cut into slices, each of which would count as all of its batch where it is sorted; the
+        // barrier gives them text of their own.
+        let sliced = |batch: &RecordBatch| batch.num_rows() > session.config().batch_size();
         for batch in &self.view.memory {
             match &self.guard {
                 None => open.push(batch.clone()),
                 Some(guard) => match guard.reach_in(batch)? {
-                    Reach::All if !self.hides(projection) => open.push(batch.clone()),
+                    Reach::All if !self.hides(projection) && !sliced(batch) => open.push(batch.clone()),
                     Reach::All | Reach::Some => guarded.push(batch.clone()),
                     Reach::None => {}
                 },
@@ -232,12 +242,12 @@ impl LogTable {
         }
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
         if !open.is_empty() {
-            inputs.push(MemorySourceConfig::try_new_exec(&[open], schema(), projection.cloned())?);
+            inputs.push(MemorySourceConfig::try_new_exec(&[open], self.view.rows.schema(), projection.cloned())?);
         }
         if let (Some(guard), false) = (&self.guard, guarded.is_empty()) {
-            let reading = Reading::of(guard, projection)?;
+            let reading = Reading::of(guard, self.view.rows.schema(), projection)?;
             let columns = Some(reading.columns.clone());
-            let input = MemorySourceConfig::try_new_exec(&[guarded], schema(), columns)?;
+            let input = MemorySourceConfig::try_new_exec(&[guarded], self.view.rows.schema(), columns)?;
             inputs.push(Arc::new(reading.barrier(session, guard, input)?));
         }
         Ok(inputs)
@@ -246,7 +256,10 @@ impl LogTable {
     /// Whether bodies that are asked for must be kept back.
     fn hides(&self, projection: Option<&Vec<usize>>) -> bool {
         let is_asked = |place: &usize| projection.is_none_or(|columns| columns.contains(place));
-        let messages = schema()
+        let messages = self
+            .view
+            .rows
+            .schema()
             .fields()
             .iter()
             .enumerate()
@@ -263,7 +276,7 @@ impl LogTable {
         for (place, file) in newest.into_iter().enumerate() {
             let mut partitioned = self.partitioned_file(file);
             if place < FILES_WITH_FACTS {
-                let facts = statistics(std::slice::from_ref(file), &file_schema());
+                let facts = statistics(std::slice::from_ref(file), &self.view.rows.file_schema());
                 partitioned = partitioned.with_statistics(Arc::new(facts));
             }
             groups[place % dealt].push(partitioned);
@@ -285,9 +298,9 @@ impl LogTable {
 }
 
 #[async_trait]
-impl TableProvider for LogTable {
+impl TableProvider for StoredTable {
     fn schema(&self) -> SchemaRef {
-        schema()
+        self.view.rows.schema()
     }
 
     fn table_type(&self) -> TableType {
@@ -318,8 +331,8 @@ impl TableProvider for LogTable {
         match inputs.len() {
             0 => {
                 let projected = match projection {
-                    Some(columns) => Arc::new(schema().project(columns)?),
-                    None => schema(),
+                    Some(columns) => Arc::new(self.view.rows.schema().project(columns)?),
+                    None => self.view.rows.schema(),
                 };
                 Ok(Arc::new(EmptyExec::new(projected)))
             }
@@ -334,8 +347,8 @@ fn store_url() -> Result<ObjectStoreUrl> {
 }
 
 /// How files of the table are read.
-fn parquet_source(session: &dyn Session) -> Result<ParquetSource> {
-    let table_schema = TableSchema::builder(file_schema())
+fn parquet_source(session: &dyn Session, rows: Rows) -> Result<ParquetSource> {
+    let table_schema = TableSchema::builder(rows.file_schema())
         .with_table_partition_cols(partition_fields().into_iter().map(Arc::new).collect::<Vec<_>>())
         .build();
     let store = session.runtime_env().object_store(&store_url()?)?;
@@ -347,8 +360,8 @@ fn parquet_source(session: &dyn Session) -> Result<ParquetSource> {
 }
 
 /// What is certain of every row that the guard keeps, over the columns of the table; none if nothing is.
-fn own_rows(guard: &Guard) -> Result<Option<Arc<dyn PhysicalExpr>>> {
-    let (sight, whole) = (guard.sight(), schema());
+fn own_rows(guard: &Guard, rows: Rows) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+    let (sight, whole) = (guard.sight(), rows.schema());
     let is = |name: &str, operator: Operator, value: ScalarValue| {
         let column = col(name, &whole)?;
         Ok::<_, DataFusionError>(Arc::new(BinaryExpr::new(column, operator, lit(value))) as Arc<dyn PhysicalExpr>)
@@ -394,10 +407,10 @@ fn headers_only(session: &dyn Session, input: &Arc<dyn ExecutionPlan>) -> Result
 }
 
 /// The order of rows in every file.
-fn sort_order() -> Result<LexOrdering> {
+fn sort_order(rows: Rows) -> Result<LexOrdering> {
     let keys = SORT_KEY
         .iter()
-        .map(|name| Ok(PhysicalSortExpr::new(col(name, &schema())?, SORT_OPTIONS)))
+        .map(|name| Ok(PhysicalSortExpr::new(col(name, &rows.schema())?, SORT_OPTIONS)))
         .collect::<Result<Vec<_>>>()?;
     LexOrdering::new(keys).ok_or_else(|| datafusion::error::DataFusionError::Internal("no sort key".to_owned()))
 }

@@ -37,8 +37,10 @@ pub trait SideTables: std::fmt::Debug + Send + Sync {
 /// What a query is run over.
 #[derive(Clone, Debug)]
 pub struct Scene {
-    /// Files and rows in memory.
+    /// Files and rows in memory: of the records, but in upkeep, which may read feedback alone.
     pub view: View,
+    /// Those of the feedback beside them; none = there is no such table.
+    pub feedback: Option<View>,
     /// What is seen of them; none = everything as stored.
     pub sight: Option<Sight>,
     /// The tables beside `logs`; none = there are none.
@@ -47,7 +49,7 @@ pub struct Scene {
 
 impl From<View> for Scene {
     fn from(view: View) -> Self {
-        Self { view, sight: None, side: None }
+        Self { view, feedback: None, sight: None, side: None }
     }
 }
 

@@ -17,17 +17,16 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 
-use super::provider::LogTable;
+use super::provider::StoredTable;
 use super::{NamedView, STORE_URL, query_failed, threads, yielding};
 use super::{barrier, scene};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// Name of the catalog and of the table in it.
+/// Name of the catalog and of the schema in it.
 const CATALOG: &str = "gatelog";
 const SCHEMA: &str = "public";
-const TABLE: &str = "logs";
 /// Functions that make big values out of small ones, outside of the memory that a query may use.
 const UNBOUNDED: [&str; 7] = ["array_repeat", "array_resize", "list_repeat", "list_resize", "lpad", "repeat", "rpad"];
 
@@ -40,11 +39,13 @@ pub(super) struct Surroundings {
     pub(super) bound: bool,
 }
 
-/// A session that sees one table `logs`.
-pub(super) fn session(base: &SessionState, logs: LogTable, batch_rows: Option<usize>) -> SessionContext {
+/// A session that sees just these tables.
+pub(super) fn session(base: &SessionState, tables: Vec<StoredTable>, batch_rows: Option<usize>) -> SessionContext {
     let schema = Arc::new(MemorySchemaProvider::new());
-    // Neither registration can fail: the names are free in a provider that was just made.
-    let _ = schema.register_table(TABLE.to_owned(), Arc::new(logs));
+    // No registration can fail: the names are free in a provider that was just made.
+    for table in tables {
+        let _ = schema.register_table(table.rows().table().to_owned(), Arc::new(table));
+    }
     let catalog = Arc::new(MemoryCatalogProvider::new());
     let _ = catalog.register_schema(SCHEMA, schema);
     let mut config = base.config().clone();

@@ -24,8 +24,7 @@ use super::barrier::BarrierExec;
 use super::*;
 use crate::flush;
 use crate::plan::{Erased, Erasure, Moving, Row, Rules, Terms};
-use crate::record::{BatchBuilder, Message, Record, file_schema};
-use crate::store::LOGS;
+use crate::record::{BatchBuilder, Message, Record, Rows};
 use crate::table::{Commit, Table};
 use crate::view::View;
 
@@ -42,9 +41,9 @@ struct Rig {
 impl Rig {
     async fn new() -> Self {
         let store = Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
-        let table = Table::create_or_open(&store, LOGS, &file_schema()).await.unwrap();
+        let table = Table::create_or_open(&store, Rows::Logs).await.unwrap();
         let here = Handle::current();
-        let queries = Queries::new(&Config::default(), &store, store.table_path(LOGS), Vec::new(), here).unwrap();
+        let queries = Queries::new(&Config::default(), &store, Vec::new(), here).unwrap();
         Self { table, queries, ids: AtomicU64::new(1), memory: Vec::new() }
     }
 
@@ -67,8 +66,8 @@ impl Rig {
     }
 
     fn scene(&self, sight: Sight) -> Scene {
-        let view = View { files: self.table.index(), memory: self.memory.clone() };
-        Scene { view, sight: Some(sight), side: None }
+        let view = View { rows: Rows::Logs, files: self.table.index(), memory: self.memory.clone() };
+        Scene { view, feedback: None, sight: Some(sight), side: None }
     }
 
     async fn ask(&self, sight: &Sight, text: &str) -> Result<Vec<RecordBatch>> {
@@ -89,8 +88,8 @@ impl Rig {
     /// The plan of a statement, as it is run.
     async fn plan(&self, sight: &Sight, text: &str) -> Arc<dyn ExecutionPlan> {
         let scene = self.scene(sight.clone());
-        let logs = LogTable::new(scene.view, scene.sight, self.queries.table_path.clone(), FileOrdering::WhenCheap);
-        let session = session::session(&self.queries.base, logs, None);
+        let logs = StoredTable::new(scene.view, scene.sight, self.queries.paths[0].clone(), FileOrdering::WhenCheap);
+        let session = session::session(&self.queries.base, vec![logs], None);
         session.sql(text).await.unwrap().create_physical_plan().await.unwrap()
     }
 }

@@ -13,11 +13,13 @@ use arrow::datatypes::{DataType, Field, Fields, TimestampMicrosecondType};
 use arrow::util::display::FormatOptions;
 
 use super::json::{check_json, embeddable};
-use super::{Kind, Message, schema};
+use super::{Kind, Message, Rows, schema};
 use crate::error::{Error, Result};
 
 /// A batch with less text than this gives back what its builders reserved beyond it.
 pub(super) const TIGHT_BELOW_BYTES: usize = 256 << 10;
+/// Shared text below this is not worth copying.
+const SHARED_BYTES: usize = 64 << 10;
 /// A value that does not fit is an error, never a silent null.
 const STRICT: CastOptions<'_> = CastOptions { safe: false, format_options: FormatOptions::new() };
 const MICROS_A_DAY: i64 = 86_400_000_000;
@@ -164,24 +166,24 @@ macro_rules! builder_type {
 pub(super) use builder_type;
 
 macro_rules! builder {
-    ($($name:ident: $kind:ident;)*) => {
-        /// Collects records into one batch of [`schema`].
+    ($row:ident, $builder:ident, $rows:expr; $($name:ident: $kind:ident;)*) => {
+        /// Collects rows into one batch of their schema.
         #[derive(Debug)]
-        pub struct BatchBuilder {
+        pub struct $builder {
             $($name: batch::builder_type!($kind),)*
             retention_days: arrow::array::Int32Builder,
             rows: usize,
             text_bytes: usize,
         }
 
-        impl Record {
-            /// Bytes of the text that the record holds.
+        impl $row {
+            /// Bytes of the text that it holds.
             pub fn text_bytes(&self) -> usize {
                 0 $(+ batch::TextBytes::text_bytes(&self.$name))*
             }
         }
 
-        impl BatchBuilder {
+        impl $builder {
             /// An empty builder.
             pub fn new() -> Self {
                 Self {
@@ -192,10 +194,10 @@ macro_rules! builder {
                 }
             }
 
-            /// Appends one record.
-            pub fn append(&mut self, record: Record) {
-                $(self.text_bytes += batch::ColumnBuilder::append(&mut self.$name, record.$name);)*
-                self.retention_days.append_value(record.retention_days);
+            /// Appends one row.
+            pub fn append(&mut self, row: $row) {
+                $(self.text_bytes += batch::ColumnBuilder::append(&mut self.$name, row.$name);)*
+                self.retention_days.append_value(row.retention_days);
                 self.rows += 1;
             }
 
@@ -218,12 +220,12 @@ macro_rules! builder {
                     $(batch::ColumnBuilder::finish(&mut self.$name),)*
                     std::sync::Arc::new(self.retention_days.finish()),
                 ];
-                let finished = batch::with_date(columns);
+                let finished = batch::with_date($rows, columns);
                 if roomy { batch::tighten(&finished) } else { finished }
             }
         }
 
-        impl Default for BatchBuilder {
+        impl Default for $builder {
             fn default() -> Self {
                 Self::new()
             }
@@ -254,9 +256,30 @@ fn tighten_column(column: &ArrayRef) -> ArrayRef {
     }
 }
 
+/// The same text in buffers of its own, where it is a small part of those that it shares: a slice of a big batch would count, and
+/// keep, all of them.
+pub fn own_text(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Utf8View => {
+            let texts = column.as_string_view();
+            let held: usize = texts.data_buffers().iter().map(|buffer| buffer.len()).sum();
+            match held > texts.total_buffer_bytes_used().saturating_mul(2).max(SHARED_BYTES) {
+                true => Arc::new(texts.gc()),
+                false => Arc::clone(column),
+            }
+        }
+        DataType::Struct(fields) => {
+            let structs = column.as_struct();
+            let children = structs.columns().iter().map(own_text).collect();
+            Arc::new(StructArray::new(fields.clone(), children, structs.nulls().cloned()))
+        }
+        _ => Arc::clone(column),
+    }
+}
+
 /// Closes a list of columns with the `date` of each row's `created_at`.
-pub(super) fn with_date(mut columns: Vec<ArrayRef>) -> RecordBatch {
-    let schema = schema();
+pub(super) fn with_date(rows: Rows, mut columns: Vec<ArrayRef>) -> RecordBatch {
+    let schema = rows.schema();
     #[expect(clippy::expect_used, reason = "the columns come from the table of columns, in its order")]
     {
         let at = schema.index_of("created_at").expect("created_at is a column");
@@ -322,7 +345,7 @@ pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<Rec
     let retention: Int32Array =
         organisation.iter().map(|name| Some((defaults.retention_days)(name.unwrap_or("default")))).collect();
     columns.push(Arc::new(retention));
-    Ok(with_date(columns))
+    Ok(with_date(Rows::Logs, columns))
 }
 
 /// Casts a column to our type; struct and map children are taken by name and place.

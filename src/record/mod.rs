@@ -6,17 +6,78 @@
 //!
 //! A batch that travels through the engine has [`schema`]: the columns of the table, then the two partition columns
 //! `retention_days` and `date`, which become folders of the Delta table rather than columns of its files ([`file_schema`]).
+//!
+//! What people say of calls is the second kind of row, with a table of columns of its own ([`Feedback`]); [`Rows`] tells the
+//! two apart wherever the same machinery keeps both.
 
 mod batch;
+mod feedback;
 pub mod json;
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
-use chrono::{DateTime, Utc};
 
-pub use batch::{Defaults, normalize, tighten};
+pub use batch::{Defaults, normalize, own_text, tighten};
+pub use feedback::{Feedback, FeedbackBuilder, HIGHEST_VALUE, LOWEST_VALUE};
+
+/// The kinds of rows that are kept, each in a Delta table of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rows {
+    /// [`Record`]s: table `logs`.
+    Logs,
+    /// [`Feedback`]: each row is one state of it, and the one with the latest `updated_at` of an id holds.
+    Feedback,
+}
+
+impl Rows {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Logs, Self::Feedback];
+
+    /// Name of the Delta table and of its folder.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Logs => "logs",
+            Self::Feedback => "feedback",
+        }
+    }
+
+    /// Name of the rows as stored, in SQL. `feedback` is a view that shows the state that holds.
+    pub fn table(self) -> &'static str {
+        match self {
+            Self::Logs => "logs",
+            Self::Feedback => "feedback_history",
+        }
+    }
+
+    /// The columns without the partition columns.
+    pub fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Logs => COLUMNS,
+            Self::Feedback => feedback::COLUMNS,
+        }
+    }
+
+    /// The schema of a batch within the engine: the columns, then the partition columns.
+    pub fn schema(self) -> SchemaRef {
+        static SCHEMAS: LazyLock<[SchemaRef; 2]> = LazyLock::new(|| {
+            Rows::ALL.map(|rows| {
+                let fields = rows.columns().iter().map(field).chain(partition_fields());
+                Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+            })
+        });
+        Arc::clone(&SCHEMAS[self as usize])
+    }
+
+    /// The schema of a Parquet file: the columns without the partition columns.
+    pub fn file_schema(self) -> SchemaRef {
+        static SCHEMAS: LazyLock<[SchemaRef; 2]> = LazyLock::new(|| {
+            Rows::ALL.map(|rows| Arc::new(Schema::new(rows.columns().iter().map(field).collect::<Vec<_>>())))
+        });
+        Arc::clone(&SCHEMAS[self as usize])
+    }
+}
 
 /// What a column holds, and so its Arrow type, its Rust type and its JSON form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +126,12 @@ macro_rules! rust_type {
     (Short) => { Option<i32> };
     (Float) => { Option<f64> };
     (Bool) => { Option<bool> };
-    (Time) => { Option<DateTime<Utc>> };
+    (Time) => { Option<chrono::DateTime<chrono::Utc>> };
     (Tags) => { Vec<(String, String)> };
     (Message) => { Message };
 }
+
+pub(crate) use rust_type;
 
 macro_rules! columns {
     ($($name:ident: $kind:ident, $doc:literal;)*) => {
@@ -83,7 +146,7 @@ macro_rules! columns {
             pub retention_days: i32,
         }
 
-        batch::builder!($($name: $kind;)*);
+        batch::builder!(Record, BatchBuilder, Rows::Logs; $($name: $kind;)*);
         json::fields!($($name: $kind;)*);
     };
 }
@@ -144,21 +207,9 @@ pub const SORT_KEY: [&str; 3] = ["organisation_id", "created_at", "id"];
 /// How: SQL's own default, so that `order by` of these columns finds the files sorted already.
 pub const SORT_OPTIONS: SortOptions = SortOptions { descending: false, nulls_first: false };
 
-/// The schema of a batch within the engine: the table's columns and the partition columns.
+/// [`Rows::schema`] of records.
 pub fn schema() -> SchemaRef {
-    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-        let mut fields: Vec<Field> = COLUMNS.iter().map(field).collect();
-        fields.extend(partition_fields());
-        Arc::new(Schema::new(fields))
-    });
-    Arc::clone(&SCHEMA)
-}
-
-/// The schema of a Parquet file: the table's columns without the partition columns.
-pub fn file_schema() -> SchemaRef {
-    static SCHEMA: LazyLock<SchemaRef> =
-        LazyLock::new(|| Arc::new(Schema::new(COLUMNS.iter().map(field).collect::<Vec<_>>())));
-    Arc::clone(&SCHEMA)
+    Rows::Logs.schema()
 }
 
 /// The partition columns, in the order of the folders.

@@ -36,10 +36,6 @@ use durable::Durable;
 
 pub use cache::CacheStats;
 
-/// Name of the table of gateway calls.
-pub const LOGS: &str = "logs";
-/// Name of the table of feedback on them.
-pub const FEEDBACK: &str = "feedback";
 /// Folder of the log beside a bucket, in the working directory, where the setting says nothing else.
 const BUCKET_WAL: &str = "gatelog-wal";
 
@@ -306,6 +302,16 @@ fn bucket_url(location: &str) -> Result<Url> {
     Ok(url)
 }
 
+/// Name of a file that an export job writes.
+pub fn export_name(uuid: Uuid) -> String {
+    format!("{uuid}.jsonl")
+}
+
+/// Whether a file is one that an export job wrote.
+pub fn is_export_name(name: &str) -> bool {
+    name.strip_suffix(".jsonl").is_some_and(|uuid| uuid.parse::<Uuid>().is_ok())
+}
+
 /// What the name of a data file begins with, and that of one which was packed for good.
 const PART: &str = "part-";
 const SEALED: &str = "sealed-";
@@ -406,8 +412,8 @@ mod tests {
         assert!(!wal.exists() && reading.cache_stats().is_none(), "who only reads writes nothing");
         let store = Store::open(&config, true).unwrap();
         assert_eq!(store.root().as_str(), "s3://my_bucket/a%20b/c/");
-        assert_eq!(store.table_url(LOGS).unwrap().as_str(), "s3://my_bucket/a%20b/c/logs/");
-        assert_eq!(store.table_path(LOGS).as_ref(), "a b/c/logs");
+        assert_eq!(store.table_url("logs").unwrap().as_str(), "s3://my_bucket/a%20b/c/logs/");
+        assert_eq!(store.table_path("logs").as_ref(), "a b/c/logs");
         assert_eq!(store.wal_folder().unwrap(), wal);
         assert_eq!(store.lock_file().unwrap(), wal.join("gatelog.lock"));
         assert!(store.is_shared() && wal.is_dir() && store.folder().is_none());
@@ -415,7 +421,7 @@ mod tests {
         let uncached = Store::open(&Config { disk_cache_bytes: 0, ..config.clone() }, true).unwrap();
         assert_eq!(uncached.cache_stats(), None);
         store.clean_staging().unwrap();
-        store.create_table_folder(LOGS).unwrap();
+        store.create_table_folder("logs").unwrap();
         assert!(!format!("{store:?}").contains("hidden"));
         let whole = Config { data: "s3://bucket".to_owned(), ..config };
         assert_eq!(Store::open(&whole, false).unwrap().catalog_path().as_ref(), "catalog.json");

@@ -82,7 +82,7 @@ impl Inner {
             true => Ok(()),
             false => Err(Error::damaged(format!(
                 "table `{}` read from its last checkpoint is not what its commits made; nothing was deleted",
-                self.name
+                self.rows.folder()
             ))),
         }
     }

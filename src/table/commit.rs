@@ -65,7 +65,7 @@ impl Inner {
                     conflicts += 1;
                     last = Some(Error::storage(format!(
                         "cannot commit to table `{}`: other writers took {conflicts} versions in a row",
-                        self.name
+                        self.rows.folder()
                     )));
                 }
                 Attempt::Unclear(e) => {
@@ -108,14 +108,14 @@ impl Inner {
     fn check(&self, commit: &Commit) -> Result<Vec<Arc<DataFile>>> {
         let index = self.index();
         if let Some(file) = commit.add.iter().find(|file| index.contains(&file.path)) {
-            return Err(Error::invalid(format!("file `{}` is in table `{}` already", file.path, self.name)));
+            return Err(Error::invalid(format!("file `{}` is in table `{}` already", file.path, self.rows.folder())));
         }
         let find = |path: &String| {
             index.get(path).cloned().ok_or_else(|| {
                 let version = index.version;
                 Error::new(
                     ErrorKind::NotFound,
-                    format!("file `{path}` is not in version {version} of table `{}`", self.name),
+                    format!("file `{path}` is not in version {version} of table `{}`", self.rows.folder()),
                 )
             })
         };

@@ -39,6 +39,7 @@ pub use index::{DataFile, FileIndex, Partition};
 pub use vacuum::Orphan;
 
 use crate::error::{Error, Result};
+use crate::record::Rows;
 use crate::store::Store;
 
 /// A Delta table. Clones are handles on the same one.
@@ -49,7 +50,7 @@ pub struct Table {
 
 #[derive(Debug)]
 struct Inner {
-    name: String,
+    rows: Rows,
     url: Url,
     path: Path,
     object_store: Arc<dyn ObjectStore>,
@@ -68,31 +69,35 @@ struct Writer {
 }
 
 impl Table {
-    /// Opens the table of that name, or makes it with these columns and the partitions `retention_days` and `date`.
-    pub async fn create_or_open(store: &Store, name: &str, columns: &Schema) -> Result<Self> {
-        if !exists(store, name).await? {
-            create(store, name, columns).await?;
+    /// Opens the table of such rows, or makes it with their columns and the partitions `retention_days` and `date`.
+    pub async fn create_or_open(store: &Store, rows: Rows) -> Result<Self> {
+        Self::with_columns(store, rows, &rows.file_schema()).await
+    }
+
+    async fn with_columns(store: &Store, rows: Rows, columns: &Schema) -> Result<Self> {
+        if !exists(store, rows.folder()).await? {
+            create(store, rows.folder(), columns).await?;
         }
-        let table = Self::load(store, name).await?;
+        let table = Self::load(store, rows).await?;
         let wanted = columns.clone();
         table.locked(move |_, writer| kernel::check_columns(&writer.snapshot, &wanted)).await?;
         Ok(table)
     }
 
-    /// Opens the table of that name to read it; none if there is no such table yet.
-    pub async fn open(store: &Store, name: &str) -> Result<Option<Self>> {
-        if !exists(store, name).await? {
+    /// Opens the table of such rows to read it; none if there is no such table yet.
+    pub async fn open(store: &Store, rows: Rows) -> Result<Option<Self>> {
+        if !exists(store, rows.folder()).await? {
             return Ok(None);
         }
-        Self::load(store, name).await.map(Some)
+        Self::load(store, rows).await.map(Some)
     }
 
-    async fn load(store: &Store, name: &str) -> Result<Self> {
+    async fn load(store: &Store, rows: Rows) -> Result<Self> {
+        let name = rows.folder();
         let (url, path) = (store.table_url(name)?, store.table_path(name));
         let object_store = Arc::clone(store.object_store());
         let checkpoint = last_checkpoint(&object_store, &path).await?;
         refuse_empty_commits(&object_store, &path).await?;
-        let name = name.to_owned();
         blocking(move || {
             let engine = kernel::engine(Arc::clone(&object_store))?;
             let snapshot = kernel::snapshot(&engine, &url)
@@ -101,14 +106,19 @@ impl Table {
             let index = FileIndex::default().apply(snapshot.version(), files, []);
             let writer = Arc::new(tokio::sync::Mutex::new(Writer { snapshot, apps: HashMap::new() }));
             let (index, checkpoint) = (RwLock::new(Arc::new(index)), AtomicU64::new(checkpoint));
-            Ok(Self { inner: Arc::new(Inner { name, url, path, object_store, engine, index, checkpoint, writer }) })
+            Ok(Self { inner: Arc::new(Inner { rows, url, path, object_store, engine, index, checkpoint, writer }) })
         })
         .await
     }
 
     /// Name of the table.
-    pub fn name(&self) -> &str {
-        &self.inner.name
+    pub fn name(&self) -> &'static str {
+        self.inner.rows.folder()
+    }
+
+    /// What its rows are.
+    pub fn rows(&self) -> Rows {
+        self.inner.rows
     }
 
     /// What tells it from every other table, also from one of the same name and place.
@@ -209,7 +219,7 @@ impl Inner {
     }
 
     fn failed(&self, what: &str, source: delta_kernel::KernelError) -> Error {
-        kernel::error(&format!("cannot {what} table `{}`", self.name), source)
+        kernel::error(&format!("cannot {what} table `{}`", self.rows.folder()), source)
     }
 
     fn app_version(&self, writer: &mut Writer, app_id: &str) -> Result<Option<i64>> {

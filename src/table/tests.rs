@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::record;
-use crate::store::{LOGS, data_path, durable};
+use crate::record::Rows;
+use crate::store::{data_path, durable};
 
 const DAY: i32 = 20_778;
 
@@ -36,11 +36,11 @@ fn over(object_store: Arc<dyn ObjectStore>) -> Store {
 }
 
 async fn make(store: &Store) -> Table {
-    Table::create_or_open(store, LOGS, &record::file_schema()).await.unwrap()
+    Table::create_or_open(store, Rows::Logs).await.unwrap()
 }
 
 async fn reopen(store: &Store) -> Table {
-    Table::open(store, LOGS).await.unwrap().unwrap()
+    Table::open(store, Rows::Logs).await.unwrap().unwrap()
 }
 
 fn file(retention_days: i32, date: i32, number: u128) -> DataFile {
@@ -78,13 +78,13 @@ fn paths(index: &FileIndex) -> Vec<String> {
 #[tokio::test]
 async fn a_table_is_made_once_and_found_again() {
     let store = memory();
-    assert!(Table::open(&store, LOGS).await.unwrap().is_none());
+    assert!(Table::open(&store, Rows::Logs).await.unwrap().is_none());
     let table = make(&store).await;
     assert_eq!((table.index().version, table.index().len()), (0, 0));
     assert_eq!(make(&store).await.index(), table.index());
     assert_eq!(table.url().as_str(), "memory:///state/logs/");
     let other = Schema::new(vec![arrow::datatypes::Field::new("cost", arrow::datatypes::DataType::Utf8, true)]);
-    let error = Table::create_or_open(&store, LOGS, &other).await.unwrap_err();
+    let error = Table::with_columns(&store, Rows::Logs, &other).await.unwrap_err();
     assert_eq!((error.kind(), error.message().contains("`cost`")), (ErrorKind::Damaged, true), "{error}");
 }
 

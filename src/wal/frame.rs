@@ -4,8 +4,10 @@
 //! header   magic "GLWAL001" | wal id 16 | first sequence u64 | schema length u32 | schema (Arrow IPC) | crc32 u32
 //! frame    magic "GLFR" | payload length u32 | sequence u64 | durable u64 | crc32 u32 | payload
 //! ```
-//! Integers are little-endian. A checksum covers everything of its header or frame but itself. The payload is one Arrow IPC
-//! record batch message; the schema message that it needs stands once, in the header.
+//! Integers are little-endian. A checksum covers everything of its header or frame but itself. The payload of a frame of
+//! records is one Arrow IPC record batch message, which begins with a byte 0xff; the schema message that it needs stands once, in
+//! the header. Other payloads begin with a byte that says what they hold ([`Kind`]): halves of records are then as records are,
+//! and feedback brings its schema message along.
 //!
 //! `durable` is the last sequence that was fsynced before the group of this frame was written. It tells a torn write from
 //! damage: a bad frame whose sequence a later good frame calls durable was acked, so its loss must stop the open; if no later
@@ -22,6 +24,7 @@ use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::halves::Half;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"GLWAL001";
 const FRAME_MAGIC: &[u8; 4] = b"GLFR";
@@ -31,6 +34,40 @@ const HEADER_PREFIX: usize = 8 + 16 + 8 + 4;
 pub(super) const FRAME_PREFIX: usize = 4 + 4 + 8 + 8 + 4;
 /// Below this a payload is not worth compressing.
 const COMPRESS_FROM_BYTES: usize = 32 << 10;
+
+/// What the rows of a frame are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Records.
+    Logs,
+    /// Feedback.
+    Feedback,
+    /// Halves of records, which wait for the other half.
+    Half(Half),
+}
+
+impl Kind {
+    /// The byte that such a payload begins with; records have none of their own.
+    fn tag(self) -> Option<u8> {
+        match self {
+            Self::Logs => None,
+            Self::Feedback => Some(1),
+            Self::Half(Half::Figures) => Some(2),
+            Self::Half(Half::Content) => Some(3),
+            Self::Half(Half::Piece) => Some(4),
+        }
+    }
+
+    /// What a payload holds, and where its IPC messages begin.
+    fn of(payload: &[u8]) -> Option<(Self, usize)> {
+        let mut kinds = Half::ALL.map(Self::Half).into_iter().chain([Self::Feedback]);
+        match payload.first()? {
+            // The mark that every IPC message begins with.
+            0xff => Some((Self::Logs, 0)),
+            tag => kinds.find(|kind| kind.tag() == Some(*tag)).map(|kind| (kind, 1)),
+        }
+    }
+}
 
 /// What the header of a segment says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,9 +123,9 @@ impl Header {
 /// A batch encoded for the log, not yet numbered. Made by the caller's thread, so that the one writer only copies.
 #[derive(Clone)]
 pub struct Payload {
-    /// An IPC stream: the schema message, then the batch.
+    /// A byte of room, then an IPC stream: the schema message, then the batch.
     stream: Vec<u8>,
-    /// Where the batch message begins.
+    /// Where the payload begins.
     start: usize,
 }
 
@@ -99,20 +136,36 @@ impl std::fmt::Debug for Payload {
 }
 
 impl Payload {
-    /// Encodes a batch; big ones are compressed.
+    /// Encodes a batch of records; big ones are compressed.
     pub fn encode(batch: &RecordBatch) -> Result<Self> {
+        Self::of(Kind::Logs, batch)
+    }
+
+    /// Encodes a batch of that kind.
+    pub fn of(kind: Kind, batch: &RecordBatch) -> Result<Self> {
         let size = batch.get_array_memory_size();
         let compression = (size >= COMPRESS_FROM_BYTES).then_some(CompressionType::LZ4_FRAME);
         let failed = |cause| Error::internal("cannot encode a batch for the log").with_source(cause);
         let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
-        let buffer = Vec::with_capacity(size / 2 + 8192);
+        let mut buffer = Vec::with_capacity(size / 2 + 8192);
+        buffer.push(0);
         let mut writer = StreamWriter::try_new_with_options(buffer, &batch.schema(), options).map_err(failed)?;
         let start = writer.get_ref().len();
         writer.write(batch).map_err(failed)?;
-        Ok(Self { stream: std::mem::take(writer.get_mut()), start })
+        let mut stream = std::mem::take(writer.get_mut());
+        let start = match (kind, kind.tag()) {
+            (Kind::Feedback, _) => 0,
+            // The byte before the batch is the last one of the schema message, which is left out.
+            (_, Some(_)) => start - 1,
+            (_, None) => start,
+        };
+        if let Some(tag) = kind.tag() {
+            stream[start] = tag;
+        }
+        Ok(Self { stream, start })
     }
 
-    /// The batch message alone.
+    /// The payload of a frame.
     pub fn bytes(&self) -> &[u8] {
         &self.stream[self.start..]
     }
@@ -181,9 +234,16 @@ pub(super) fn later_frame_vouches(bytes: &[u8], sequence: u64) -> bool {
         .any(|at| read(&bytes[at..]).is_ok_and(|frame| frame.durable >= sequence && frame.sequence > sequence))
 }
 
+/// What a payload holds; none if this version does not know it.
+pub(super) fn kind(payload: &[u8]) -> Option<Kind> {
+    Kind::of(payload).map(|(kind, _)| kind)
+}
+
 /// The batch of a payload.
 pub(super) fn decode(schema: &[u8], payload: &[u8]) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let mut reader = StreamReader::try_new(schema.chain(payload), None)?;
+    let (kind, start) = Kind::of(payload).unwrap_or((Kind::Logs, 0));
+    let schema = if kind == Kind::Feedback { &[] } else { schema };
+    let mut reader = StreamReader::try_new(schema.chain(&payload[start..]), None)?;
     match reader.next() {
         Some(batch) => batch,
         None => Err(arrow::error::ArrowError::IpcError("the payload holds no batch".into())),

@@ -16,14 +16,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
-pub use frame::Payload;
-pub use replay::{Replay, replay};
+pub use frame::{Kind, Payload};
+pub use replay::{Covered, Replay, Take, replay};
 
 /// A file that the log writes to. Tests put one in between that fails.
 pub trait LogFile: Send {
@@ -82,20 +81,21 @@ impl std::fmt::Debug for Wal {
 
 impl Wal {
     /// Opens the log in `folder`, creating it if need be, and hands every frame that `covered` (given the log's id: the last
-    /// sequence that the table has) does not cover to `take`. A torn tail is cut.
+    /// sequence that each table has) does not cover to `take`. A torn tail is cut.
     pub fn open(
         folder: &Path,
         schema: &Schema,
         create: CreateFile,
         new_id: Uuid,
-        covered: &dyn Fn(Uuid) -> Result<u64>,
-        take: &mut dyn FnMut(u64, RecordBatch) -> Result<()>,
+        covered: &dyn Fn(Uuid) -> Result<Covered>,
+        take: &mut Take<'_>,
     ) -> Result<Self> {
         fs::create_dir_all(folder)
             .map_err(|cause| Error::storage(format!("cannot create `{}`", folder.display())).with_source(cause))?;
         let id = identity(folder, new_id)?;
         let covered = covered(id)?;
         let found = replay(folder, covered, false, take)?;
+        let covered = covered.most();
         if let Some(other) = found.wal_id.filter(|other| *other != id) {
             return Err(Error::damaged(format!(
                 "the segments in `{}` belong to log {other}, but its file `id` says {id}; put the right file back",
@@ -270,7 +270,7 @@ fn identity(folder: &Path, new_id: Uuid) -> Result<Uuid> {
     if let Some(id) = read_identity(folder)? {
         return Ok(id);
     }
-    let id = replay(folder, u64::MAX, false, &mut |_, _| Ok(()))?.wal_id.unwrap_or(new_id);
+    let id = replay(folder, Covered::all(u64::MAX), false, &mut |_, _, _| Ok(()))?.wal_id.unwrap_or(new_id);
     let (path, fresh) = (folder.join("id"), folder.join("id.new"));
     let failed = |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
     let mut file = File::create(&fresh).map_err(failed)?;

@@ -8,8 +8,40 @@ use std::path::{Path, PathBuf};
 use arrow::array::RecordBatch;
 use uuid::Uuid;
 
-use super::frame::{self, Header};
+use super::frame::{self, Header, Kind};
 use crate::error::{Error, Result};
+
+/// The last sequence of a log that each table holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Covered {
+    /// Table `logs`. Halves of records count as records.
+    pub logs: u64,
+    /// Table `feedback`.
+    pub feedback: u64,
+}
+
+impl Covered {
+    /// The same for both.
+    pub fn all(sequence: u64) -> Self {
+        Self { logs: sequence, feedback: sequence }
+    }
+
+    /// What the table that frames of a kind go to holds.
+    pub fn of(self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Feedback => self.feedback,
+            Kind::Logs | Kind::Half(_) => self.logs,
+        }
+    }
+
+    /// Up to here nothing of the log is needed: a flush writes what is frozen to both tables before the log is trimmed.
+    pub fn most(self) -> u64 {
+        self.logs.max(self.feedback)
+    }
+}
+
+/// Hears the frames of a log: sequence, what the rows are, the rows.
+pub type Take<'a> = dyn FnMut(u64, Kind, RecordBatch) -> Result<()> + 'a;
 
 /// One segment as it was found.
 #[derive(Clone, Debug)]
@@ -44,16 +76,11 @@ impl Replay {
     }
 }
 
-/// Reads the log in `folder` and hands every frame after sequence `after` to `take`, in order.
+/// Reads the log in `folder` and hands every frame that its table does not hold to `take`, in order.
 ///
-/// Frames up to `after` are checked but not decoded. A folder that does not exist is an empty log. A segment that vanishes
+/// Frames that are `covered` are checked but not decoded. A folder that does not exist is an empty log. A segment that vanishes
 /// while it is read was trimmed by the writer: its rows are in the table by then, so it is passed over if `beside_writer`.
-pub fn replay(
-    folder: &Path,
-    after: u64,
-    beside_writer: bool,
-    take: &mut dyn FnMut(u64, RecordBatch) -> Result<()>,
-) -> Result<Replay> {
+pub fn replay(folder: &Path, covered: Covered, beside_writer: bool, take: &mut Take<'_>) -> Result<Replay> {
     let mut found = Replay::default();
     let paths = segment_paths(folder)?;
     for (place, path) in paths.iter().enumerate() {
@@ -75,8 +102,8 @@ pub fn replay(
             }
             Err(what) => return Err(damaged(path, 0, what)),
         };
-        found.admit(path, &header, after)?;
-        let segment = read_segment(path, &bytes, &header, start, last, after, take)?;
+        found.admit(path, &header, covered.most())?;
+        let segment = read_segment(path, &bytes, &header, start, last, covered, take)?;
         found.segments.push(segment);
     }
     Ok(found)
@@ -106,8 +133,8 @@ fn read_segment(
     header: &Header,
     start: usize,
     last: bool,
-    after: u64,
-    take: &mut dyn FnMut(u64, RecordBatch) -> Result<()>,
+    covered: Covered,
+    take: &mut Take<'_>,
 ) -> Result<Segment> {
     let (mut offset, mut sequence) = (start, header.first_sequence);
     while offset < bytes.len() {
@@ -123,10 +150,13 @@ fn read_segment(
             }
             Err(_) => break,
         };
-        if sequence > after {
+        let Some(kind) = frame::kind(frame.payload) else {
+            return Err(damaged(path, offset, "a frame holds what this version of gatelog does not know"));
+        };
+        if sequence > covered.of(kind) {
             let batch = frame::decode(&header.schema, frame.payload)
                 .map_err(|cause| damaged(path, offset, "a frame's rows cannot be decoded").with_source(cause))?;
-            take(sequence, batch)?;
+            take(sequence, kind, batch)?;
         }
         offset += frame.len();
         sequence += 1;

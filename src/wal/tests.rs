@@ -28,12 +28,12 @@ fn scratch() -> TempDir {
 
 fn open(folder: &Path, create: CreateFile, covered: u64) -> Result<(Wal, Vec<(u64, String)>)> {
     let seen = RefCell::new(Vec::new());
-    let mut take = |sequence, batch: RecordBatch| {
+    let mut take = |sequence, _, batch: RecordBatch| {
         let id = batch.column_by_name("id").unwrap().as_string_view().value(0).to_owned();
         seen.borrow_mut().push((sequence, id));
         Ok(())
     };
-    let wal = Wal::open(folder, &schema(), create, Uuid::from_u128(7), &|_| Ok(covered), &mut take)?;
+    let wal = Wal::open(folder, &schema(), create, Uuid::from_u128(7), &|_| Ok(Covered::all(covered)), &mut take)?;
     Ok((wal, seen.into_inner()))
 }
 
@@ -192,4 +192,34 @@ fn after_a_failed_sync_nothing_is_taken_until_it_is_opened_anew() {
     let (_, seen) = open(folder.path(), disk(), 0).unwrap();
     assert_eq!(seen[0], (1, "1".to_owned()));
     assert!(seen.len() <= 2, "the unacked frame is there at most once");
+}
+
+#[test]
+fn each_kind_of_rows_comes_back_as_what_it_is_and_after_what_its_own_table_holds() {
+    use crate::halves::Half;
+
+    let folder = scratch();
+    let (mut wal, _) = open(folder.path(), disk(), 0).unwrap();
+    let other = Arc::new(Schema::new(vec![Field::new("value", DataType::Float64, true)]));
+    let value = RecordBatch::try_new(other, vec![Arc::new(arrow::array::Float64Array::from(vec![2.5]))]).unwrap();
+    let kinds = [Kind::Logs, Kind::Feedback, Kind::Half(Half::Figures), Kind::Half(Half::Content), Kind::Feedback];
+    for (place, kind) in kinds.into_iter().enumerate() {
+        let rows = if kind == Kind::Feedback { value.clone() } else { batch(&place.to_string()) };
+        wal.append(&[&Payload::of(kind, &rows).unwrap()]).unwrap();
+    }
+    drop(wal);
+    let mut seen = Vec::new();
+    let covered = Covered { logs: 1, feedback: 2 };
+    let mut take = |sequence: u64, kind, batch: RecordBatch| {
+        let whole = match kind {
+            Kind::Feedback => batch == value,
+            _ => batch.column_by_name("id").unwrap().as_string_view().value(0) == (sequence - 1).to_string(),
+        };
+        seen.push((sequence, kind, whole));
+        Ok(())
+    };
+    replay(folder.path(), covered, false, &mut take).unwrap();
+    let expected =
+        [(3, Kind::Half(Half::Figures), true), (4, Kind::Half(Half::Content), true), (5, Kind::Feedback, true)];
+    assert_eq!(seen, expected);
 }

@@ -10,7 +10,7 @@ function methods(resource) {
 }
 
 async function main() {
-  const told = { graphs: {}, grouped: {}, methods: methods(analytics.groups) };
+  const told = { graphs: {}, grouped: {}, methods: methods(analytics.groups), summaries: methods(analytics.summary) };
   for (const name of methods(analytics.graphs)) {
     told.graphs[name] = await analytics.graphs[name](frame);
   }

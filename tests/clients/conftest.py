@@ -17,13 +17,15 @@ KEY = "clients-test-key"
 
 
 class Server:
-    def __init__(self, folder):
+    def __init__(self, folder, **settings):
         self.data = folder / "data"
         address = folder / "address"
+        address.unlink(missing_ok=True)
         environment = {**os.environ, "GATELOG_ADMIN_KEY": KEY}
         environment.pop("GATELOG_BIN", None)
         self.process = subprocess.Popen(
-            [BINARY.resolve(), "--quiet", "--data", self.data, "serve", "--listen", "127.0.0.1:0", "--address-file", address],
+            [BINARY.resolve(), "--quiet", "--data", self.data, "serve", "--listen", "127.0.0.1:0", "--address-file", address]
+            + [f"--set={name}={value}" for name, value in settings.items()],
             env=environment, cwd=folder)
         deadline = time.monotonic() + 60
         while not (address.exists() and address.read_text().strip()):
@@ -38,6 +40,15 @@ class Server:
             self.url + path, data=body, method=method, headers={"x-portkey-api-key": KEY, **(headers or {})})
         with urllib.request.urlopen(request) as answer:
             return answer.read()
+
+    def key_of(self, organisation, **terms):
+        """Creates an organisation, and gives a key of it that may do everything."""
+        self.admin("organisations", {"id": organisation, "plan": "enterprise", **terms})
+        return self.admin("keys", {"organisation": organisation, "scopes": ["admin"], "name": "clients"})["key"]
+
+    def admin(self, what, body):
+        headers = {"content-type": "application/json"}
+        return json.loads(self.request("POST", f"/v1/admin/{what}", json.dumps(body).encode(), headers))
 
     def sql(self, query):
         path = "/v1/sql?" + urllib.parse.urlencode({"query": query, "format": "json"})

@@ -139,5 +139,6 @@ def test_node_sdk(known):
     assert len(told["graphs"]) == 17
     check_graphs({paths.get(name, name): graph for name, graph in told["graphs"].items()})
     assert set(told["methods"]) == {"users", "aiModels", "workspaces", "metadata", "groupedData"}
+    assert told["summaries"] == ["cache"]
     check_groups(told["users"], told["models"], told["workspaces"], told["metadata"], told["grouped"])
     assert told["cache"]["summary"]["hits"] == 3

@@ -12,6 +12,7 @@
 )]
 
 mod nodes;
+mod parts;
 mod quota;
 #[path = "../it/weed.rs"]
 mod weed;

@@ -138,6 +138,10 @@ impl Bed {
     }
 }
 
+const CONTROL_PLANE_LOG: &str = r#"{"logObject":{"_id":"cp","created_at":"2026-11-21 10:00:00.000",
+    "request":{"url":"u"},"response":{"status":200},"metrics":{}}}"#;
+const CONTROL_PLANE_ROWS: &str = r#"{"table":"generations","data":[{"id":"cp"}]}"#;
+
 /// What a route needs: a scope, or an operator's key.
 #[derive(Clone, Copy)]
 enum Needs {
@@ -201,8 +205,17 @@ fn table() -> Vec<Line> {
             [403, 200, 200, 404, 200],
         ),
         (delete.clone(), "/v1/admin/archived-providers/p?organisation=acme", "", admin, [403, 200, 200, 404, 200]),
+        (post.clone(), "/v1/feedback", r#"{"trace_id":"t","value":1}"#, write, all),
+        (get.clone(), "/v1/feedback", "", view, all),
+        (Method::PUT, "/v1/feedback/none", r#"{"value":1}"#, write, [403, 404, 404, 404, 404]),
+        (post.clone(), "/v1/feedback/none", r#"{"value":1}"#, write, [403, 404, 404, 404, 404]),
+        (get.clone(), "/v1/feedback/none", "", view, [403, 404, 404, 404, 404]),
         (post.clone(), "/v1/ingest/litellm", r#"{"model":"m"}"#, write, all),
         (post.clone(), "/v1/ingest/gateway-hook", "", write, all),
+        (get.clone(), "/v2/api-keys/self/details", "", write, all),
+        (post.clone(), "/v1/logs/enterprise/logs", CONTROL_PLANE_LOG, write, all),
+        (post.clone(), "/v1/analytics/enterprise/analytics", CONTROL_PLANE_ROWS, write, all),
+        (post.clone(), "/dp/metrics", CONTROL_PLANE_ROWS, write, all),
         (get.clone(), "/v1/sql?query=select+1", "", view, all),
         (post.clone(), "/v1/sql", "select 1", view, all),
         (get.clone(), "/v1/reports", "", analytics, all),
@@ -230,6 +243,14 @@ fn table() -> Vec<Line> {
         ),
         (get.clone(), "/v1/export", "", export, all),
         (post.clone(), "/v1/export", "{}", export, all),
+        (get.clone(), "/v1/logs/exports", "", export, all),
+        (post.clone(), "/v1/logs/exports", "", export, all),
+        (get.clone(), "/v1/logs/exports/field-restrictions", "", export, all),
+        (get.clone(), "/v1/logs/exports/none", "", export, [403, 404, 404, 404, 404]),
+        (Method::PUT, "/v1/logs/exports/none", "", export, [403, 404, 404, 404, 404]),
+        (post.clone(), "/v1/logs/exports/none/start", "", export, [403, 404, 404, 404, 404]),
+        (post.clone(), "/v1/logs/exports/none/cancel", "", export, [403, 404, 404, 404, 404]),
+        (get.clone(), "/v1/logs/exports/none/download", "", export, [403, 404, 404, 404, 404]),
         (get.clone(), "/metrics", "", Operator, [403, 403, 403, 403, 200]),
         (get.clone(), "/v1/admin/organisations", "", admin, all),
         (
@@ -356,6 +377,8 @@ async fn what_is_foreign_looks_like_what_does_not_exist() {
         (Method::POST, "/v1/logs/late-record/replay".to_owned(), String::new()),
         (Method::POST, "/v1/logs/late-record/share".to_owned(), String::new()),
         (Method::GET, "/v1/logs?organisation_id=late&include_total=true".to_owned(), String::new()),
+        (Method::GET, "/v1/feedback?trace_id=late-trace".to_owned(), String::new()),
+        (Method::POST, "/v1/feedback".to_owned(), json!({"log_id": "late-record", "value": 1}).to_string()),
         (Method::POST, "/v1/sql".to_owned(), "select * from logs where id = 'late-record'".to_owned()),
         (Method::POST, "/v1/sql".to_owned(), "select count(*) from logs where organisation_id = 'late'".to_owned()),
     ];
@@ -775,6 +798,13 @@ fn the_commands_refuse_what_is_wrong_and_ask_before_harm() {
     assert_eq!(home.json(&["key", "list"]), json!([]));
     let shown = home.json(&["org", "add-workspace", "acme", "search", "ads"]);
     assert_eq!(shown["workspaces"], json!(["ads", "search"]));
+    let shown = home.json(&["org", "set-denied-fields", "acme", "cost", "request"]);
+    assert_eq!(shown["denied_fields"], json!(["cost", "request"]));
+    let shown = home.json(&["org", "set-denied-fields", "acme", "metadata", "--workspace", "ads"]);
+    assert_eq!(shown["workspace_denied_fields"], json!({ "ads": ["metadata"] }));
+    assert!(home.run(2, &["org", "set-denied-fields", "acme", "price"]).1.contains("column `price` is unknown"));
+    let shown = home.json(&["org", "set-denied-fields", "acme"]);
+    assert_eq!((&shown["denied_fields"], &shown["workspace_denied_fields"]["ads"]), (&json!([]), &json!(["metadata"])));
     let words = home.run(0, &["delete", "--organisation", "acme", "--id", "1", "--id", "2", "--yes"]).1;
     assert!(words.contains("0 records erased: those of 2 ids of organisation `acme`"), "{words}");
     assert!(words.contains("gatelog maintain expire") && words.contains("are the names right?"), "{words}");

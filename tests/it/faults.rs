@@ -8,14 +8,17 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use arrow::array::{AsArray, RecordBatch};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use gatelog::config::Schedule;
-use gatelog::engine::Parts;
+use gatelog::engine::{Access, Half, Parts};
+use gatelog::record::Feedback;
 use gatelog::store::Store;
 use gatelog::wal::LogFile;
-use gatelog::{Config, Engine, ErrorKind, Job};
+use gatelog::{Config, Engine, ErrorKind, Job, Params};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -106,16 +109,37 @@ fn quiet() -> Config {
     }
 }
 
-/// Appends, flushes and merges until something fails; answers the ids that were acked.
-async fn workload(parts: Parts) -> Vec<String> {
-    let mut acked = Vec::new();
+/// What was acked: ids of records, whole and in halves, and of feedback.
+#[derive(Debug, Default, PartialEq)]
+struct Acked {
+    records: Vec<String>,
+    feedback: Vec<String>,
+}
+
+/// Appends, flushes and merges until something fails; answers what was acked.
+async fn workload(parts: Parts) -> Acked {
+    let mut acked = Acked::default();
     let Ok(engine) = Engine::open_with(quiet(), parts).await else { return acked };
-    for round in 0..3 {
+    let operator = Access::operator("test");
+    for round in 1..4 {
         for n in 0..2 {
             let id = format!("{round}{n}");
             if engine.append(vec![record(&id)]).await.is_ok() {
-                acked.push(id);
+                acked.records.push(id);
             }
+        }
+        // Half of a record in each round, whose other half comes a flush later.
+        let (figures, content) = (format!("{round}h"), format!("{}h", round - 1));
+        if acked.records.contains(&content) {
+            // Whether it is taken or not, the record is one.
+            let _ = engine.append_halves_as(&operator, vec![(Half::Content, record(&content))]).await;
+        }
+        if engine.append_halves_as(&operator, vec![(Half::Figures, record(&figures))]).await.is_ok() {
+            acked.records.push(figures);
+        }
+        let given = Feedback { id: Some(format!("f{round}")), ..Feedback::default() };
+        if let Ok(ids) = engine.append_feedback_as(&operator, vec![given]).await {
+            acked.feedback.extend(ids);
         }
         // A failed flush leaves the rows in the log, which is what this is about.
         let _ = engine.flush().await;
@@ -131,7 +155,8 @@ async fn a_store_that_fails_once_at_any_write_loses_and_doubles_nothing() {
     let clean = Faulty::over(&Arc::new(InMemory::new()), 0, true);
     clean.countdown.store(-1, Ordering::SeqCst);
     let log = tempfile::tempdir().unwrap();
-    assert_eq!(workload(parts(Arc::clone(&clean) as Arc<dyn ObjectStore>, log.path())).await.len(), 6);
+    let acked = workload(parts(Arc::clone(&clean) as Arc<dyn ObjectStore>, log.path())).await;
+    assert_eq!((acked.records.len(), acked.feedback.len()), (9, 3));
     let writes = clean.writes();
     assert!(writes > 8, "{writes} writes");
     for happens in [false, true] {
@@ -139,11 +164,19 @@ async fn a_store_that_fails_once_at_any_write_loses_and_doubles_nothing() {
             let (store, log) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
             let acked = workload(parts(Faulty::over(&store, place, happens), log.path())).await;
             let engine = Engine::open_with(quiet(), parts(store, log.path())).await.unwrap();
-            assert_eq!(ids(&engine.reader()).await, acked, "write {place} failed, happened: {happens}");
+            let found = Acked { records: ids(&engine.reader()).await, feedback: feedback(&engine).await };
+            assert_eq!(found, acked, "write {place} failed, happened: {happens}");
             engine.append(vec![record("z")]).await.unwrap();
             engine.close().await.unwrap();
         }
     }
+}
+
+async fn feedback(engine: &Engine) -> Vec<String> {
+    let answer = engine.sql("select id from feedback_history order by id", &Params::new()).await.unwrap();
+    let batches: Vec<RecordBatch> = answer.batches.try_collect().await.unwrap();
+    let ids = batches.iter().flat_map(|batch| batch.column(0).as_string_view().iter().flatten());
+    ids.map(str::to_owned).collect()
 }
 
 /// A log file that fails to sync when the countdown is over.

@@ -3,8 +3,12 @@
 mod analytics;
 mod answers;
 mod clients;
+mod exports;
+mod feedback;
+mod control_plane;
 mod otlp;
 mod log_objects;
+mod openapi;
 mod records;
 mod replay;
 

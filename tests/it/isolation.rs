@@ -4,6 +4,8 @@
 //! expired and records that were erased, and one that holds only what the organisation may see. Answers, errors and plans must
 //! be the same, and none may hold a text that others planted in every column.
 
+mod feedback;
+
 use std::collections::BTreeSet;
 
 use arrow::array::RecordBatch;
@@ -12,7 +14,7 @@ use chrono::{DateTime, Duration, Utc};
 use futures::TryStreamExt;
 use gatelog::config::Schedule;
 use gatelog::engine::{Access, Organisation, Parts, Scope, Which};
-use gatelog::record::Message;
+use gatelog::record::{Feedback, Message};
 use gatelog::{Config, Engine, ErrorKind, ExportRequest, Job, Params, Reader, Record};
 use tempfile::TempDir;
 
@@ -123,18 +125,24 @@ async fn open(folder: &TempDir) -> Engine {
     engine
 }
 
-async fn fill(engine: &Engine, records: Vec<Record>, mode: Mode) {
+/// Cuts rows into those for two files and those for memory.
+fn parts<T: Clone>(mut files: Vec<T>, mode: Mode) -> ([Vec<T>; 2], Vec<T>) {
     let half = match mode {
         Mode::Memory => 0,
-        Mode::Flushed => records.len(),
-        Mode::Mixed => records.len() / 2,
+        Mode::Flushed => files.len(),
+        Mode::Mixed => files.len() / 2,
     };
-    let mut files = records;
     let memory = files.split_off(half);
-    for part in [0, 1] {
-        let part: Vec<Record> = files.iter().skip(part).step_by(2).cloned().collect();
+    ([0, 1].map(|part| files.iter().skip(part).step_by(2).cloned().collect()), memory)
+}
+
+async fn fill(engine: &Engine, records: Vec<Record>, said: Vec<Feedback>, mode: Mode) {
+    let operator = Access::operator("test");
+    let ((files, memory), (said_files, said_memory)) = (parts(records, mode), parts(said, mode));
+    for (part, said) in files.into_iter().zip(said_files) {
         if !part.is_empty() {
             engine.append(part).await.unwrap();
+            engine.append_feedback_as(&operator, said).await.unwrap();
             engine.flush().await.unwrap();
         }
     }
@@ -143,6 +151,7 @@ async fn fill(engine: &Engine, records: Vec<Record>, mode: Mode) {
     }
     if !memory.is_empty() {
         engine.append(memory).await.unwrap();
+        engine.append_feedback_as(&operator, said_memory).await.unwrap();
     }
 }
 
@@ -167,8 +176,8 @@ impl Pair {
         for (place, record) in all.into_iter().enumerate() {
             dealt.insert((place * 7) % dealt.len(), record);
         }
-        fill(&crowded, dealt, mode).await;
-        fill(&alone, seen, mode).await;
+        fill(&crowded, dealt, feedback::of_everybody(workspace), mode).await;
+        fill(&alone, seen, feedback::seen(), mode).await;
         for id in [1, 3, 5, 7] {
             let which = Which::Ids(vec![format!("erased-{SECRET}-{id}")]);
             crowded.erase("acme", which, "test").await.unwrap();
@@ -264,6 +273,7 @@ const STATEMENTS: &[&str] = &[
     "select * from status_counts order by 1, 2, 3, 4",
     "select * from errors order by records",
     "select * from spend_by_model order by 1, 2, 3",
+    "select * from feedback_by_model order by 1, 2, 3",
     "select * from latency order by 1, 2, 3",
     "select * from retries order by 1",
     "select retention_days, records, files, bytes, oldest, next_to_expire from retention order by 1",
@@ -363,13 +373,13 @@ fn same_error(said: &str) -> String {
     said.chars().filter(|letter| !letter.is_ascii_digit()).collect()
 }
 
-async fn compare(mode: Mode, workspace: Option<&str>) {
+async fn compare(mode: Mode, workspace: Option<&str>, statements: &[&str]) {
     let pair = Pair::open(mode, workspace.is_some()).await;
     let everything = access(workspace, &[Scope::View, Scope::Read, Scope::Export, Scope::Analytics]);
     let (crowded, alone) = (pair.crowded.reader_as(&everything), pair.alone.reader_as(&everything));
     let none = Params::new();
     let mut differing = Vec::new();
-    for statement in STATEMENTS {
+    for statement in statements {
         let (crowded, alone) = (said(&crowded, statement, &none).await, said(&alone, statement, &none).await);
         assert_nothing_crossed(statement, &crowded, mode);
         // How many files there are may differ, and with it how they are dealt out.
@@ -408,14 +418,14 @@ async fn compare(mode: Mode, workspace: Option<&str>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organisation_is_answered_as_if_it_were_alone() {
     for mode in MODES {
-        compare(mode, None).await;
+        compare(mode, None, STATEMENTS).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workspace_is_answered_as_if_it_were_alone() {
     for mode in MODES {
-        compare(mode, Some("one")).await;
+        compare(mode, Some("one"), STATEMENTS).await;
     }
 }
 
@@ -537,4 +547,29 @@ async fn an_organisation_finds_its_own_terms_and_counts_beside_its_records() {
     // The operator sees everything that is not expired or erased: 40 + 3 * 12.
     assert!(said(&operator, "select count(*) from logs", &none).await.contains("| 76 "));
     pair.close().await;
+}
+
+#[tokio::test]
+async fn rows_in_memory_that_stand_among_those_of_others_take_no_more_room_than_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { query_memory_bytes: 128 << 20, ..crate::engine::config(&folder) };
+    let engine = Engine::open(config).await.unwrap();
+    let record = |number: usize, organisation: &str| Record {
+        id: Some(format!("{number:05}")),
+        organisation_id: Some(organisation.to_owned()),
+        request: Message { body: Some(format!("\"{}\"", "x".repeat(8_000))), headers: None },
+        ..Record::default()
+    };
+    let mut records: Vec<Record> = (0..3_000).map(|number| record(number, "ours")).collect();
+    records.push(record(9_999, "theirs"));
+    for some in records.chunks(500) {
+        engine.append(some.to_vec()).await.unwrap();
+    }
+    let ours = Access { organisation: Some("ours".to_owned()), ..Access::operator("test") };
+    for (access, rows) in [(ours, 3_000), (Access::operator("test"), 3_001)] {
+        let lines = engine.reader_as(&access).export(&ExportRequest::default()).await.unwrap();
+        let lines: Vec<_> = lines.try_collect().await.unwrap();
+        assert_eq!(lines.concat().iter().filter(|byte| **byte == b'\n').count(), rows);
+    }
+    engine.close().await.unwrap();
 }

@@ -8,9 +8,9 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use futures::{StreamExt, TryStreamExt};
 use gatelog::config::Secret;
-use gatelog::engine::{Document, Parts};
-use gatelog::record::{Message, file_schema};
-use gatelog::store::{LOGS, Store, data_path};
+use gatelog::engine::{Access, Document, NewExport, Parts};
+use gatelog::record::{Message, Rows};
+use gatelog::store::{Store, data_path};
 use gatelog::table::{Commit, DataFile, Table};
 use gatelog::{Config, Engine, Error, ErrorKind, ExportRequest, Job, Params, Reader, Record};
 use object_store::buffered::BufWriter;
@@ -23,6 +23,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::engine::{ids, record};
+use crate::exports::big;
 use crate::weed::{self, Weed};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -251,10 +252,8 @@ async fn two_handles_commit_to_one_table_and_lose_nothing() {
     for place in places().await {
         let kind = place.kind;
         let (one, two) = (place.store(), place.store());
-        assert!(Table::open(&one, LOGS).await.unwrap().is_none(), "{kind:?}");
-        let schema = file_schema();
-        let opened =
-            tokio::join!(Table::create_or_open(&one, LOGS, &schema), Table::create_or_open(&two, LOGS, &schema));
+        assert!(Table::open(&one, Rows::Logs).await.unwrap().is_none(), "{kind:?}");
+        let opened = tokio::join!(Table::create_or_open(&one, Rows::Logs), Table::create_or_open(&two, Rows::Logs));
         let tables = [opened.0.unwrap(), opened.1.unwrap()];
         let writers = tables.iter().enumerate().map(|(n, table)| async move {
             for version in 0..10 {
@@ -284,7 +283,7 @@ async fn two_handles_commit_to_one_table_and_lose_nothing() {
         let failed: Vec<Error> = [merged.0, merged.1].into_iter().filter_map(Result::err).collect();
         assert_eq!(failed.iter().map(Error::kind).collect::<Vec<_>>(), [ErrorKind::NotFound], "{kind:?}");
         tables[0].checkpoint().await.unwrap();
-        let again = Table::open(&place.store(), LOGS).await.unwrap().unwrap();
+        let again = Table::open(&place.store(), Rows::Logs).await.unwrap().unwrap();
         assert_eq!(again.index(), tables[1].refresh().await.unwrap(), "{kind:?}");
         assert_eq!((again.index().len(), again.commits_since_checkpoint()), (19, 0), "{kind:?}");
     }
@@ -531,4 +530,46 @@ async fn a_server_that_goes_away_under_load_costs_time_and_no_record() {
     assert_eq!(ids(&engine.reader()).await, acked, "each acked record once, after a restart too");
     assert_eq!(number(&engine.reader(), query).await, i64::try_from(acked.len() - 1).unwrap());
     engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_job_writes_one_file_in_parts_and_hands_out_ranges_of_it() {
+    for place in places().await {
+        let (engine, kind) = (place.engine("a").await, place.kind);
+        engine.append(big(0..24)).await.unwrap();
+        let operator = Access::operator("test");
+        let columns = Some(vec!["id".to_owned(), "request.body".to_owned()]);
+        let new = NewExport { id: engine.new_id(), columns, ..NewExport::default() };
+        let id = engine.create_export(&operator, new).await.unwrap().id;
+        engine.start_export(&operator, &id).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while engine.export_job(&operator, &id).unwrap().status.name() == "in_progress" {
+            assert!(Instant::now() < deadline, "{kind:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let job = engine.export_job(&operator, &id).unwrap();
+        assert_eq!((job.status.name(), job.records_written), ("success", Some(24)), "{kind:?}: {:?}", job.error);
+        let (token, _) = engine.export_token(&operator, &id).await.unwrap();
+        let (_, file) = engine.open_export(&token).unwrap();
+        assert!(file.bytes > 24 << 20, "{kind:?}");
+        let read = async |range: std::ops::Range<u64>| {
+            engine.read_export(&file, range).try_collect::<Vec<_>>().await.unwrap().concat()
+        };
+        let whole = read(0..file.bytes).await;
+        let lines: Vec<Vec<u8>> = engine
+            .export(&ExportRequest {
+                columns: Some(vec!["id".to_owned(), "request.body".to_owned()]),
+                ..ExportRequest::default()
+            })
+            .await
+            .unwrap()
+            .map_ok(|chunk| chunk.to_vec())
+            .try_collect()
+            .await
+            .unwrap();
+        assert!(whole == lines.concat(), "{kind:?}");
+        let middle = file.bytes / 2;
+        assert!(read(middle..file.bytes).await == whole[middle as usize..], "{kind:?}");
+        engine.close().await.unwrap();
+    }
 }

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use gatelog::config::{Config, Plans, Schedule};
-use gatelog::engine::{Engine, Job, Organisation, Parts};
-use gatelog::record::{Record, json};
+use gatelog::engine::{Access, Engine, Job, Organisation, Parts};
+use gatelog::record::{Feedback, Record, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -95,26 +95,30 @@ async fn agree(engine: &Engine) -> Result<(), String> {
 async fn fill(engine: &Engine, mode: Mode) -> Result<(), String> {
     let records = fixture();
     let all = records.len() as u64;
+    let said = said();
     match mode {
-        Mode::Memory => append(engine, records).await?,
+        Mode::Memory => {
+            append(engine, records).await?;
+            say(engine, said).await?;
+        }
         Mode::Flushed => {
             append(engine, records).await?;
+            say(engine, said).await?;
             flush(engine).await?;
         }
         Mode::Mixed => {
             // Dealt out like cards, so that every day has rows in both files that are joined, and in memory.
-            let mut hands: [Vec<Record>; 3] = Default::default();
-            for (place, record) in records.into_iter().enumerate() {
-                hands[[0, 2, 1, 2][place % 4]].push(record);
-            }
-            let [first, second, rest] = hands;
+            let ([first, second, rest], [said_first, said_second, said_rest]) = (dealt(records), dealt(said));
             append(engine, first).await?;
+            say(engine, said_first).await?;
             flush(engine).await?;
             append(engine, second).await?;
+            say(engine, said_second).await?;
             flush(engine).await?;
             let outcome = engine.maintain(Job::Compact, false).await.map_err(|error| error.chain())?;
             expect("files compacted away", outcome.files_before > outcome.files_after)?;
             append(engine, rest).await?;
+            say(engine, said_rest).await?;
         }
     }
     let status = engine.status();
@@ -125,6 +129,47 @@ async fn fill(engine: &Engine, mode: Mode) -> Result<(), String> {
     };
     expect("rows in memory as the mode says", status.memory_rows == in_memory)?;
     expect("the other rows in files", status.file_rows == all - in_memory)
+}
+
+/// Two hands for files and one for memory.
+fn dealt<T>(rows: Vec<T>) -> [Vec<T>; 3] {
+    let mut hands = [const { Vec::new() }; 3];
+    for (place, row) in rows.into_iter().enumerate() {
+        hands[[0, 2, 1, 2][place % 4]].push(row);
+    }
+    hands
+}
+
+/// The feedback of the fixture: states of it, as they came.
+fn said() -> Vec<Feedback> {
+    let read = |line: &str| {
+        let row: serde_json::Value = serde_json::from_str(line).expect("feedback of the fixture");
+        let text = |name: &str| row[name].as_str().map(str::to_owned);
+        let time = |name: &str| Some(row[name].as_str()?.parse::<DateTime<Utc>>().expect("a time"));
+        let metadata = row["metadata"].as_object().expect("metadata").iter();
+        let metadata: Vec<(String, String)> =
+            metadata.map(|(key, value)| (key.clone(), value.as_str().expect("a text").to_owned())).collect();
+        Feedback {
+            id: text("id"),
+            organisation_id: text("organisation_id"),
+            created_at: time("created_at"),
+            updated_at: time("updated_at"),
+            trace_id: text("trace_id"),
+            log_id: text("log_id"),
+            value: row["value"].as_f64(),
+            weight: row["weight"].as_f64(),
+            user_id: metadata.iter().find(|(key, _)| key == "_user").map(|(_, user)| user.clone()),
+            metadata,
+            ..Feedback::default()
+        }
+    };
+    include_str!("fixture_feedback.jsonl").lines().map(read).collect()
+}
+
+async fn say(engine: &Engine, said: Vec<Feedback>) -> Result<(), String> {
+    let sent = said.len();
+    let ids = engine.append_feedback_as(&Access::operator("test"), said).await.map_err(|error| error.chain())?;
+    expect("all feedback taken", ids.len() == sent)
 }
 
 fn fixture() -> Vec<Record> {

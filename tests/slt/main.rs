@@ -1,7 +1,8 @@
 //! Every `tests/slt/*.slt` over a real engine, three times: rows in memory, flushed, half and half after a compaction.
 //!
 //! The answers must be the same each time, so a row that a flush or a compaction loses, doubles or changes shows up
-//! here. The rows are `fixture.jsonl`. Beside SQL a file may say `report NAME PARAM=VALUE …`, which runs a named
+//! here. The rows are `fixture.jsonl` and
+//! `fixture_feedback.jsonl`. Beside SQL a file may say `report NAME PARAM=VALUE …`, which runs a named
 //! report, or `analytics PATH PARAM=VALUE …`, which runs a graph, group or summary and shows its rows. In an answer
 //! columns stand between ` | `, no value is `NULL`, no text is `(empty)`, and floats are rounded to six places.
 //!

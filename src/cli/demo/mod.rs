@@ -7,6 +7,7 @@ mod bodies;
 mod catalogue;
 mod gateway;
 mod generator;
+mod opinions;
 mod words;
 
 use std::io::Write;
@@ -17,13 +18,14 @@ use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use serde_json::json;
 
 use self::generator::{Generator, Plan};
+use self::opinions::Opinions;
 use super::exit::Done;
 use super::import::append_patiently;
 use super::output::{Sink, say};
 use super::progress::{Progress, Unit, thousands};
 use super::serve;
 use super::settings::Context;
-use crate::engine::Engine;
+use crate::engine::{Access, Engine};
 use crate::error::Result;
 use crate::record::BatchBuilder;
 use crate::record::json::Encoder;
@@ -43,7 +45,7 @@ Examples:
   gatelog demo --records 1000 --jsonl samples.jsonl
 
 The records are invented: conversations, failures, retries, cache hits, fallbacks, load balancing, embeddings, \
-calls that are not tracked. A folder that already has records is served as it is. \
+calls that are not tracked, feedback on some of the answers. A folder that already has records is served as it is. \
 Same seed, end, days and records: same samples.")]
 pub(super) struct Args {
     /// Days that the records spread over
@@ -109,10 +111,13 @@ async fn fill(context: &Context, engine: &Engine, plan: Plan) -> Result<()> {
     }
     let mut progress = Progress::start("demo", Unit::Records, Some(plan.records), context.quiet);
     let mut records = Generator::new(plan).peekable();
+    let mut opinions = Opinions::new(plan.seed);
     let mut done = 0;
     while records.peek().is_some() {
         let some: Vec<_> = records.by_ref().take(RECORDS_AT_ONCE).collect();
         done += some.len() as u64;
+        let feedback = some.iter().filter_map(|record| opinions.of(record)).collect();
+        engine.append_feedback_as(&Access::operator("demo"), feedback).await?;
         append_patiently(engine, some).await?;
         progress.set(done, String::new);
     }

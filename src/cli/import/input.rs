@@ -64,7 +64,8 @@ impl Input {
     }
 }
 
-fn decoded(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+/// Unpacks what is gzip or zstd by its first bytes.
+pub(super) fn decoded(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut first = Vec::with_capacity(ZSTD.len());
     raw.by_ref().take(ZSTD.len() as u64).read_to_end(&mut first)?;
     let (gzip, zstd) = (first.starts_with(GZIP), first.starts_with(ZSTD));

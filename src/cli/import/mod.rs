@@ -3,11 +3,13 @@
 //! Reading, parsing and appending overlap ([`pipeline`]); every stage has a bounded queue, so that memory stays flat
 //! however large the input. Several appends are on their way at once, so that an fsync costs no parsing time. A record
 //! is lost in no case: a full engine is waited for, a refused record is told, and what was acknowledged before Ctrl-C
-//! or an error is kept.
+//! or an error is kept. Another gateway's log store, which is one file a record, comes another way ([`bucket`]).
 
+mod bucket;
 mod input;
 mod pipeline;
 
+use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -38,7 +40,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// First and longest pause before an append that found no room is tried again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// Imports records from JSON files: lines, arrays or single objects, plain, gzip or zstd
+/// Imports records from JSON files, plain, gzip or zstd, or a Portkey log store
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,31 +48,69 @@ Examples:
   zcat logs.gz | gatelog import -
   gatelog import --source portkey captured-requests.jsonl
   gatelog import big.jsonl --rejects bad.jsonl       mend those lines, then import bad.jsonl
+  gatelog import --source portkey-bucket s3://logs   move a Portkey log store in; or a folder
 
 Compression is told by content, not by name. Rejections name the record, counted from 0. A record that is sent again \
 with the same id within the last 24 hours is a duplicate, so an import that was stopped can be run again. \
 Exit code 1: some records were rejected.
 
+A log store holds one file a log, below any prefix. What is stored already, however long ago, is left out, so that \
+import can be run again at any time. Files that cannot be read are listed at the end, with the reason; they stop \
+nothing. What a plan no longer keeps goes with the next upkeep. A bucket is reached by the settings s3_* or the AWS_* \
+variables, as --data is.
+
 The folder must not be held by a running server; send the file to that server instead:
   curl -H \"x-portkey-api-key: $GATELOG_KEY\" --data-binary @FILE http://ADDRESS/v1/ingest")]
 pub(super) struct Args {
-    /// Files to read, `-` for stdin
+    /// Files to read, `-` for stdin; of portkey-bucket folders, or s3://bucket/prefix
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// How the records are written: native is gatelog's own form (and that of its exports), portkey that of POST
-    /// /v1/logs
-    #[arg(long, value_name = "SHAPE", default_value_t = Shape::Native, value_parser = shape)]
-    source: Shape,
-    /// File that the text of rejected records is written to, one a line
+    /// /v1/logs, portkey-bucket the log store of a Portkey gateway
+    #[arg(long, value_name = "SHAPE", default_value_t = Source::Shape(Shape::Native), value_parser = source)]
+    source: Source,
+    /// File that the text of rejected records is written to, one a line; of portkey-bucket the paths of files that
+    /// were not read, with the reason
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
 }
 
-fn shape(name: &str) -> Result<Shape, String> {
-    name.parse().map_err(|_| format!("expected one of {}", Shape::ALL.map(Shape::name).join(", ")))
+/// Where records come from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// Files of records.
+    Shape(Shape),
+    /// The log store of a Portkey gateway.
+    PortkeyBucket,
+}
+
+const PORTKEY_BUCKET: &str = "portkey-bucket";
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shape(shape) => shape.fmt(f),
+            Self::PortkeyBucket => f.write_str(PORTKEY_BUCKET),
+        }
+    }
+}
+
+fn source(name: &str) -> Result<Source, String> {
+    if name.eq_ignore_ascii_case(PORTKEY_BUCKET) {
+        return Ok(Source::PortkeyBucket);
+    }
+    let known = || format!("expected one of {}, {PORTKEY_BUCKET}", Shape::ALL.map(Shape::name).join(", "));
+    name.parse().map(Source::Shape).map_err(|_| known())
 }
 
 pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
+    match args.source {
+        Source::Shape(shape) => files(context, args, shape).await,
+        Source::PortkeyBucket => bucket::run(context, &args.files, args.rejects.as_deref()).await,
+    }
+}
+
+async fn files(context: Context, args: Args, shape: Shape) -> Result<Done> {
     let inputs = args.files.iter().map(|path| Input::find(path)).collect::<Result<Vec<_>>>()?;
     let total = inputs.iter().map(|input| input.bytes).sum();
     let rejects = args.rejects.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
@@ -80,7 +120,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let names = inputs.iter().map(|input| input.name.clone()).collect();
     let progress = Progress::start("import", Unit::Bytes, total, context.quiet);
     let mut account = Account::new(names, rejects, progress);
-    let pipeline = Pipeline::start(inputs, args.source, &engine);
+    let pipeline = Pipeline::start(inputs, shape, &engine);
     let outcome = pump(&engine, pipeline, &mut account).await;
     account.progress.finish();
     // What is in is in, however the import ended: it is flushed and told before an error is.

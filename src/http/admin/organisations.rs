@@ -1,6 +1,6 @@
 //! `/v1/admin/organisations`: the operator creates, changes and deletes them; an organisation's admin sees its own.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use axum::Extension;
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::plan::Month;
 
 const NEW_FIELDS: &str = "id, plan, name, retention_days, workspaces";
-const CHANGE_FIELDS: &str = "plan, retention_days, name, add_workspaces";
+const CHANGE_FIELDS: &str = "plan, retention_days, name, add_workspaces, denied_fields, workspace_denied_fields";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +39,9 @@ struct Change {
     name: Option<String>,
     #[serde(default)]
     add_workspaces: BTreeSet<String>,
+    denied_fields: Option<BTreeSet<String>>,
+    #[serde(default)]
+    workspace_denied_fields: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// An organisation with what it had stored this month.
@@ -104,6 +107,12 @@ pub(crate) async fn change(State(app): State<Arc<App>>, path: Id, body: Body) ->
             document.rename(&id, name.clone())?;
         }
         document.add_workspaces(&id, wanted.add_workspaces.clone())?;
+        if let Some(fields) = &wanted.denied_fields {
+            document.set_denied_fields(&id, None, fields)?;
+        }
+        for (workspace, fields) in &wanted.workspace_denied_fields {
+            document.set_denied_fields(&id, Some(workspace), fields)?;
+        }
         document.shown_organisation(&id)
     };
     changed(&app, StatusCode::OK, app.engine.catalog().change(change).await)

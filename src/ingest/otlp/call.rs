@@ -3,9 +3,12 @@
 //! Only calls become records: a span of an agent, a chain or a tool counts the tokens of the calls within it again.
 //! Names of attributes are OpenTelemetry's for generative AI, new and deprecated, those of OpenLLMetry (`llm.*`,
 //! `traceloop.*`), and those of OpenInference. What is no column and no content is metadata, cut as Portkey cuts it.
+//!
+//! A span that does not say what was asked and answered is a piece of a record: log events may say it ([`super::pieces`]).
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 
+use super::Call;
 use super::any::{Any, Attributes, find};
 use super::content::{self, Content, Object};
 use super::export::{Origin, Span};
@@ -16,7 +19,7 @@ use crate::record::json::{Checks, FieldError, MAX_DEPTH, derive, keep_last, memb
 use crate::record::{Message, Record};
 
 /// What Portkey calls the source of spans.
-const SOURCE: &str = "proxy-log";
+pub(super) const SOURCE: &str = "proxy-log";
 const LOG_TYPE: (&str, &str) = ("_logType", "opentelemetry");
 
 const OPERATION: &str = "gen_ai.operation.name";
@@ -100,29 +103,35 @@ pub(super) fn is_call(span: &Span) -> bool {
         && (names(&PROVIDER) || names(&REQUEST_TOKENS))
 }
 
-/// The record of a call; `told` gives what events outside of the span said of it.
-pub(super) fn record(
-    span: Span,
-    origin: &Origin,
-    context: &Context,
-    told: &mut dyn FnMut(&str, &str) -> Option<Content>,
-) -> Result<Record, FieldError> {
+/// What the record of a span is known by, and so what makes its pieces one.
+pub(super) fn id(trace_id: &str, span_id: &str) -> String {
+    format!("{trace_id}-{span_id}")
+}
+
+/// A stated time; 0 = not stated.
+pub(super) fn time(nanos: u64) -> Option<DateTime<Utc>> {
+    i64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(DateTime::from_timestamp_nanos)
+}
+
+/// Whether attributes are those of a call for an embedding.
+pub(super) fn is_embedding(attributes: &Attributes) -> bool {
+    text(attributes, &[OPERATION, "llm.request.type"]).is_some_and(|of| EMBEDDINGS.contains(&of.as_str()))
+}
+
+/// The record of a call, or as much of it as the span says.
+pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<Call, FieldError> {
     for (name, id, digits) in [("traceId", &span.trace_id, 32), ("spanId", &span.span_id, 16)] {
         if id.is_empty() {
             return Err(FieldError::silent(name, format!("{digits} hexadecimal digits that are not all 0")));
         }
     }
-    let mut content = Content::of_span(&span.attributes, &span.events);
-    if !content.is_whole()
-        && let Some(told) = told(&span.trace_id, &span.span_id)
-    {
-        content.fill(told);
-    }
+    let content = Content::of_span(&span.attributes, &span.events);
     let of = &span.attributes;
+    let is_embedding = is_embedding(of);
     let headers = &context.headers;
     let mut record = Record {
-        id: Some(format!("{}-{}", span.trace_id, span.span_id)),
-        created_at: i64::try_from(span.start_nanos).ok().filter(|nanos| *nanos > 0).map(DateTime::from_timestamp_nanos),
+        id: Some(id(&span.trace_id, &span.span_id)),
+        created_at: time(span.start_nanos),
         ai_org: text(of, &PROVIDER).or_else(|| headers.provider.clone()),
         ai_model: text(of, &ANSWERED).or_else(|| text(of, &ASKED)),
         req_units: count(of, &REQUEST_TOKENS),
@@ -144,7 +153,6 @@ pub(super) fn record(
         response: Message { body: None, headers: headers_of(of, RESPONSE_HEADER) },
         ..Record::default()
     };
-    let is_embedding = text(of, &[OPERATION, "llm.request.type"]).is_some_and(|of| EMBEDDINGS.contains(&of.as_str()));
     if is_embedding && record.res_units.is_none() {
         record.total_units = record.total_units.or(record.req_units);
     }
@@ -156,6 +164,10 @@ pub(super) fn record(
     outcome(&mut record, &span);
     metadata(&mut record, &span, origin, context);
     derive(&mut record);
+    // No event says more of a call that failed, or whose answer is a vector, than what was asked.
+    let is_answered = content.is_answered() || is_embedding || record.is_success == Some(0);
+    // What must not be kept is not waited for either.
+    let is_whole = (content.is_asked() && is_answered) || context.is_untracked();
     record.request.body = Some(payload("request.body", &content.request(!is_embedding, parameters(of)))?);
     let reply = content.response(reply(&span, &record));
     record.response.body = (reply != "{}").then(|| payload("response.body", &reply)).transpose()?;
@@ -170,7 +182,7 @@ pub(super) fn record(
         reasoning: tokens(&REASONING_TOKENS),
     };
     context.policy.price(&mut record, &parts);
-    Ok(record)
+    Ok(Call { record, is_whole })
 }
 
 fn text(attributes: &Attributes, names: &[&str]) -> Option<String> {
@@ -332,7 +344,7 @@ fn reply(span: &Span, record: &Record) -> Object {
 }
 
 /// A body as it is stored: on one line, not nested too deeply.
-fn payload(field: &'static str, text: &str) -> Result<String, FieldError> {
+pub(super) fn payload(field: &'static str, text: &str) -> Result<String, FieldError> {
     let payload = Checks::of(text).payload(text);
     payload.ok_or_else(|| FieldError::silent(field, format!("at most {MAX_DEPTH} levels of nesting")))
 }

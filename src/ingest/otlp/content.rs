@@ -15,7 +15,7 @@ use crate::record::json::{list, members, unquote, write_string};
 
 /// What was said in a call. Every text is JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Content {
+pub(super) struct Content {
     /// Messages of the request.
     messages: Vec<String>,
     /// A prompt, or the input of an embedding, that is no list of messages.
@@ -170,17 +170,17 @@ impl Content {
     }
 
     /// Takes from another what this one does not say.
-    pub fn fill(&mut self, other: Self) {
-        if self.messages.is_empty() && self.input.is_none() && self.asked.is_none() {
+    fn fill(&mut self, other: Self) {
+        if !self.is_asked() {
             (self.messages, self.input, self.asked) = (other.messages, other.input, other.asked);
         }
-        if self.choices.is_empty() && self.reply.is_none() {
+        if !self.is_answered() {
             (self.choices, self.reply) = (other.choices, other.reply);
         }
     }
 
     /// Adds what a later event of the same span says.
-    pub fn extend(&mut self, later: Self) {
+    pub(super) fn extend(&mut self, later: Self) {
         self.messages.extend(later.messages);
         self.choices.extend(later.choices);
         self.input = self.input.take().or(later.input);
@@ -188,21 +188,19 @@ impl Content {
         self.reply = self.reply.take().or(later.reply);
     }
 
-    /// Whether both sides of the call are known.
-    pub fn is_whole(&self) -> bool {
-        let asked = !self.messages.is_empty() || self.input.is_some() || self.asked.is_some();
-        asked && (!self.choices.is_empty() || self.reply.is_some())
+    /// Whether it says what was asked.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.messages.is_empty() || self.input.is_some() || self.asked.is_some()
+    }
+
+    /// Whether it says what was answered.
+    pub(super) fn is_answered(&self) -> bool {
+        !self.choices.is_empty() || self.reply.is_some()
     }
 
     /// Whether nothing is said.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Bytes of the texts.
-    pub fn bytes(&self) -> usize {
-        let single = [&self.input, &self.asked, &self.reply].into_iter().flatten();
-        self.messages.iter().chain(&self.choices).chain(single).map(String::len).sum()
+    pub(super) fn is_empty(&self) -> bool {
+        !self.is_asked() && !self.is_answered()
     }
 
     /// The body of the request, with the parameters that the span states.

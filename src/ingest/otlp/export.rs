@@ -184,6 +184,8 @@ pub(super) struct Event {
 pub(super) struct LogRecord {
     pub(super) trace_id: String,
     pub(super) span_id: String,
+    /// When it was, or else when it was seen, since 1970; 0 = not stated.
+    pub(super) at_nanos: u64,
     pub(super) event: Event,
 }
 
@@ -310,13 +312,19 @@ impl LogRecord {
     fn of_wire(bytes: &[u8]) -> Result<Self, FieldError> {
         let mut budget = Budget::new();
         let mut record = Self { event: Event::of_wire(bytes, [12, 6], &mut budget)?, ..Self::default() };
+        let mut seen_nanos = 0;
         for field in wire::fields(bytes) {
             match field? {
+                (1, nanos) => record.at_nanos = nanos.number().unwrap_or_default(),
                 (5, Value::Bytes(body)) => record.event.body = any::of_wire(body, &mut budget)?,
                 (9, Value::Bytes(bytes)) => record.trace_id = id(bytes, TRACE_ID_BYTES),
                 (10, Value::Bytes(bytes)) => record.span_id = id(bytes, SPAN_ID_BYTES),
+                (11, nanos) => seen_nanos = nanos.number().unwrap_or_default(),
                 _ => {}
             }
+        }
+        if record.at_nanos == 0 {
+            record.at_nanos = seen_nanos;
         }
         Ok(record)
     }
@@ -330,7 +338,10 @@ impl LogRecord {
             body: get(&record, &["body"]).map_or(Ok(Any::Null), |body| any::of_json(body, &mut budget))?,
         };
         let trace_id = id_of_json(get(&record, &["traceId"]), TRACE_ID_BYTES);
-        Ok(Self { trace_id, span_id: id_of_json(get(&record, &["spanId"]), SPAN_ID_BYTES), event })
+        let span_id = id_of_json(get(&record, &["spanId"]), SPAN_ID_BYTES);
+        let times = ["timeUnixNano", "observedTimeUnixNano"].map(|name| nanos(get(&record, &[name])));
+        let at_nanos = times.into_iter().find(|nanos| *nanos > 0).unwrap_or_default();
+        Ok(Self { trace_id, span_id, at_nanos, event })
     }
 }
 

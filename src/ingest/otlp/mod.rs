@@ -1,4 +1,4 @@
-//! OTLP: spans of calls to models as records, and what log events say of them.
+//! OTLP: spans of calls to models as records, and what log events say of them as pieces of those records.
 //!
 //! A record's id is made of the trace's and the span's, so that an exporter which sends a batch again does not log
 //! twice. A request that is no export request is refused as a whole, before any of it is taken; in one that is, a bad
@@ -9,17 +9,15 @@ mod any;
 mod call;
 mod content;
 mod export;
-mod told;
+mod pieces;
 mod wire;
 
 use crate::ingest::{Context, Rejection};
 use crate::record::Record;
 use crate::record::json::FieldError;
 
-pub use content::Content;
-pub use told::Told;
-
 use self::export::{LogRecord, Span};
+use self::pieces::Pieces;
 
 /// How a request is written, and so its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,41 +89,51 @@ impl Signal {
     }
 }
 
-/// Reads the calls of a request: their records, not yet completed, or why there is none; returns how many spans were
-/// passed over. `told` gives what events outside of a span (trace id, span id) said of it.
+/// What a span says of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// Its record, not yet completed.
+    pub record: Record,
+    /// Whether log events add nothing to it: it says what was asked and answered, or nobody may know. Else it is a piece
+    /// of one ([`crate::halves::Half::Piece`]).
+    pub is_whole: bool,
+}
+
+/// Reads the calls of a request, or why there is none; returns how many spans were passed over.
 pub fn traces(
     encoding: Encoding,
     bytes: &[u8],
     context: &Context,
-    told: &mut dyn FnMut(&str, &str) -> Option<Content>,
-    take: &mut dyn FnMut(Result<Record, FieldError>),
+    take: &mut dyn FnMut(Result<Call, FieldError>),
 ) -> Result<u64, FieldError> {
     let mut passed_over = 0;
     export::walk(encoding, Signal::Traces, bytes, &mut |origin, leaf| match Span::read(leaf) {
-        Ok(span) if call::is_call(&span) => take(call::record(span, origin, context, told)),
+        Ok(span) if call::is_call(&span) => take(call::record(span, origin, context)),
         Ok(_) => passed_over += 1,
         Err(error) => take(Err(error)),
     })?;
     Ok(passed_over)
 }
 
-/// Reads the log records of a request that say something of a call: trace id, span id and what; or why there is
-/// nothing.
+/// Reads the log records of a request: one piece of a record for each span of which they say something, not yet completed, or
+/// why a log record is none.
 pub fn logs(
     encoding: Encoding,
     bytes: &[u8],
-    take: &mut dyn FnMut(Result<(String, String, Content), FieldError>),
+    take: &mut dyn FnMut(Result<Record, Rejection>),
 ) -> Result<(), FieldError> {
-    export::walk(encoding, Signal::Logs, bytes, &mut |_, leaf| match LogRecord::read(leaf) {
-        Ok(LogRecord { trace_id, span_id, event }) => {
-            let mut content = Content::default();
-            content.add(&event);
-            if !content.is_empty() && !trace_id.is_empty() && !span_id.is_empty() {
-                take(Ok((trace_id, span_id, content)));
-            }
+    let (mut pieces, mut number) = (Pieces::default(), 0);
+    export::walk(encoding, Signal::Logs, bytes, &mut |_, leaf| {
+        if let Err(error) = LogRecord::read(leaf).and_then(|log| pieces.add(log)) {
+            take(Err(Rejection::new(number, error)));
         }
-        Err(error) => take(Err(error)),
-    })
+        number += 1;
+        if pieces.is_full() {
+            pieces.take().for_each(|piece| take(Ok(piece)));
+        }
+    })?;
+    pieces.take().for_each(|piece| take(Ok(piece)));
+    Ok(())
 }
 
 /// Counts the data points of a request.
@@ -160,13 +168,14 @@ pub(super) fn read(
     new_id: &mut dyn FnMut() -> String,
     take: &mut super::portkey::Take<'_>,
 ) {
-    let read = traces(Encoding::Json, text.as_bytes(), context, &mut |_, _| None, &mut |record| take(record, new_id));
+    let mut whole = |read: Result<Call, FieldError>| take(read.map(|call| call.record), new_id);
+    let read = traces(Encoding::Json, text.as_bytes(), context, &mut whole);
     if let Err(error) = read {
         take(Err(error), new_id);
     }
 }
 
-/// The rejection of the `number`th span or log record.
+/// The rejection of the `number`th span.
 pub fn rejection(number: u64, error: FieldError) -> Rejection {
     Rejection::new(number, error)
 }

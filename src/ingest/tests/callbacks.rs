@@ -204,6 +204,26 @@ fn litellms_older_payload_of_texts_is_read() {
     assert_eq!(record.response.body.as_deref(), Some(r#""ModelResponse(id='chatcmpl-9')""#));
 }
 
+#[test]
+fn a_hit_of_litellms_cache_is_a_record_beside_the_call_that_filled_it() {
+    let older =
+        json!({ "id": "chatcmpl-9", "cache_hit": "True", "startTime": "2026-11-21 16:27:00.5", "model": "gpt-4o" });
+    let hit = litellm(&older);
+    assert_eq!(hit.id.as_deref(), Some("chatcmpl-9_cache_hit2026-11-21 16:27:00.5"));
+    assert_eq!((hit.cache_status.as_deref(), hit.id), (Some("HIT"), litellm(&older).id), "sent again it is the same");
+    let newer = with(payload(), json!({ "id": "chatcmpl-1_cache_hit1795278418.25", "cache_hit": true }));
+    assert_eq!(litellm(&newer).id.as_deref(), Some("chatcmpl-1_cache_hit1795278418.25"));
+}
+
+#[test]
+fn litellms_user_is_also_a_parameter() {
+    let user = |changes: Value| {
+        litellm(&with(payload(), with(changes, json!({ "model_parameters": { "user": "eve" } })))).user_id
+    };
+    assert_eq!(user(json!({ "end_user": "" })).as_deref(), Some("eve"));
+    assert_eq!(user(json!({})).as_deref(), Some("ann"));
+}
+
 fn event(config: &Value) -> Value {
     json!({
         "request": {
@@ -293,14 +313,50 @@ fn hooks_differ_by_request_provider_and_config() {
     bare["eventType"] = json!("afterRequestHook");
     let bare = hook(&bare);
     assert_eq!((bare.user_id.as_deref(), bare.trace_id, bare.span_id), (Some("body-user"), None, bare.id));
+    assert_eq!(
+        (bare.mode, bare.retry_success_count, bare.last_used_option),
+        (None, None, None),
+        "no header, no config"
+    );
+    assert_eq!(bare.ai_model.as_deref(), Some("gpt-4o"));
+}
+
+#[test]
+fn a_hooks_config_tells_which_target_answered() {
+    let config = json!({
+        "strategy": { "mode": "fallback" }, "retry": { "attempts": 3 },
+        "targets": [
+            { "provider": "openai", "override_params": { "model": "gpt-4o-mini" } },
+            { "provider": "anthropic", "custom_host": "http://127.0.0.1/a", "override_params": { "model": "claude-sonnet-4-5" } },
+        ],
+    });
+    let of = |provider: &str, model: &str| {
+        let asked = json!({ "json": { "model": model } });
+        hook(&with(event(&config), json!({ "provider": provider, "request": asked })))
+    };
+    let first = of("openai", "gpt-4o-mini");
+    assert_eq!(first.ai_model.as_deref(), Some("gpt-4o-mini"));
+    assert_eq!(first.request_url.as_deref(), Some("https://api.openai.com/v1/chat/completions"));
+    assert_eq!(first.last_used_option.as_deref(), Some("config.targets[0]"));
+    assert_eq!(first.retry_success_count, None, "it may have been tried again");
+    let second = of("anthropic", "claude-sonnet-4-5");
+    assert_eq!(second.request_url.as_deref(), Some("http://127.0.0.1/a/messages"));
+    assert_eq!(second.last_used_option.as_deref(), Some("config.targets[1]"));
 }
 
 #[test]
 fn what_is_no_answered_call_is_no_record() {
     let before = with(event(&config()), json!({ "eventType": "beforeRequestHook" }));
-    for (value, field) in
-        [(before, "eventType"), (json!({ "request": {} }), "request"), (json!([]), ""), (json!("x"), "json")]
-    {
+    // `default.log` before a request has no `eventType`.
+    let mut unanswered = event(&config());
+    unanswered["response"] = json!({ "json": {}, "text": "", "statusCode": null });
+    for (value, field) in [
+        (before, "eventType"),
+        (unanswered, "response.statusCode"),
+        (json!({ "request": {} }), "request"),
+        (json!([]), ""),
+        (json!("x"), "json"),
+    ] {
         let (records, rejections) = read_with(Shape::GatewayHook, value.to_string().as_bytes(), Headers::default());
         assert_eq!(records, []);
         assert_eq!(rejections.first().map_or("", |one| &*one.field), field);

@@ -1,6 +1,7 @@
 //! What holds for every shape, the splitter over every way to cut a stream, and what must not be kept.
 
 mod callbacks;
+mod control_plane;
 mod otlp;
 mod portkey;
 

@@ -1,4 +1,4 @@
-//! OTLP: every case in both encodings, and what hostile bytes cost.
+//! OTLP: what a span becomes, every case in both encodings.
 
 #![allow(
     clippy::needless_pass_by_value,
@@ -6,10 +6,13 @@
     reason = "spans are written where they are used, and told field by field"
 )]
 
+mod requests;
+
 use serde_json::{Value, json};
 
 use super::*;
-use crate::ingest::otlp::{self, Content, Encoding, Signal, Told};
+use crate::halves::{says_outcome, unite};
+use crate::ingest::otlp::{self, Call, Encoding, Signal};
 
 const TRACE: &str = "5b8efff798038103d269b633813fc60c";
 const SPAN: &str = "eee19b7ec3c1b174";
@@ -98,11 +101,12 @@ fn span_bytes(span: &Value) -> Vec<u8> {
 
 fn log_bytes(record: &Value) -> Vec<u8> {
     [
+        nanos_bytes(1, &record["timeUnixNano"]),
         bytes_field(5, &any_bytes(&record["body"])),
         pairs_bytes(6, &record["attributes"]),
         id_bytes(9, &record["traceId"]),
         id_bytes(10, &record["spanId"]),
-        fixed_field(11, 7),
+        nanos_bytes(11, &record["observedTimeUnixNano"]),
         text_bytes(12, &record["eventName"]),
     ]
     .concat()
@@ -162,26 +166,26 @@ fn request(spans: &[Value]) -> Value {
 }
 
 struct Found {
-    records: Vec<Record>,
+    calls: Vec<Call>,
     refused: Vec<String>,
     passed_over: u64,
 }
 
-fn read(encoding: Encoding, bytes: &[u8], context: &Context, told: Option<&Content>) -> Found {
-    let (mut records, mut refused) = (Vec::new(), Vec::new());
-    let passed_over = otlp::traces(encoding, bytes, context, &mut |_, _| told.cloned(), &mut |read| match read {
-        Ok(record) => records.push(record),
+fn read(encoding: Encoding, bytes: &[u8], context: &Context) -> Found {
+    let (mut calls, mut refused) = (Vec::new(), Vec::new());
+    let passed_over = otlp::traces(encoding, bytes, context, &mut |read| match read {
+        Ok(call) => calls.push(call),
         Err(error) => refused.push(error.to_string()),
     });
-    Found { records, refused, passed_over: passed_over.unwrap() }
+    Found { calls, refused, passed_over: passed_over.unwrap() }
 }
 
 /// Reads a request in both encodings, which must come to the same.
 #[track_caller]
-fn both(request: &Value, context: &Context, told: Option<&Content>) -> Found {
-    let json = read(Encoding::Json, request.to_string().as_bytes(), context, told);
-    let wire = read(Encoding::Protobuf, &protobuf(request), context, told);
-    assert_eq!(json.records, wire.records);
+fn both(request: &Value, context: &Context) -> Found {
+    let json = read(Encoding::Json, request.to_string().as_bytes(), context);
+    let wire = read(Encoding::Protobuf, &protobuf(request), context);
+    assert_eq!(json.calls, wire.calls);
     assert_eq!((&json.refused, json.passed_over), (&wire.refused, wire.passed_over));
     json
 }
@@ -194,9 +198,14 @@ fn one(attributes: Value) -> Record {
 
 #[track_caller]
 fn one_of(span: Value) -> Record {
-    let mut read = both(&request(&[span]), &Context::new(now()), None);
-    assert_eq!((read.records.len(), &read.refused[..]), (1, &[][..]));
-    read.records.remove(0)
+    one_call(span).record
+}
+
+#[track_caller]
+fn one_call(span: Value) -> Call {
+    let mut read = both(&request(&[span]), &Context::new(now()));
+    assert_eq!((read.calls.len(), &read.refused[..]), (1, &[][..]));
+    read.calls.remove(0)
 }
 
 fn body(message: &Message) -> Value {
@@ -392,8 +401,8 @@ fn only_calls_become_records() {
     let mut spans: Vec<Value> = not_calls.into_iter().chain(calls).map(span).collect();
     // The ids of what is passed over do not matter.
     spans[0]["spanId"] = json!("00");
-    let read = both(&request(&spans), &Context::new(now()), None);
-    assert_eq!((read.records.len(), read.passed_over, read.refused.len()), (3, 6, 0));
+    let read = both(&request(&spans), &Context::new(now()));
+    assert_eq!((read.calls.len(), read.passed_over, read.refused.len()), (3, 6, 0));
 }
 
 #[test]
@@ -484,263 +493,7 @@ fn headers_of_the_request_hold_for_its_records() {
     };
     let context = Context { headers, ..Context::new(now()) };
     let span = span(json!({ "gen_ai.operation.name": "chat", "team": "search", "user.id": "ann" }));
-    let record = both(&request(&[span]), &context, None).records.remove(0);
+    let record = both(&request(&[span]), &context).calls.remove(0).record;
     assert_eq!((tag(&record, "team"), record.user_id.as_deref()), (Some("ads"), Some("bob")));
     assert_eq!((record.virtual_key.as_deref(), record.ai_org.as_deref()), (Some("vk"), Some("groq")));
-}
-
-fn logs_request(records: &[Value]) -> Value {
-    json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": records }] }] })
-}
-
-fn log(name: &str, body: &Value, attributes: &Value) -> Value {
-    json!({ "traceId": TRACE, "spanId": SPAN, "eventName": name, "body": any(body), "attributes": pairs(attributes) })
-}
-
-/// What the log records say, one after the other.
-#[track_caller]
-fn said(records: &[Value]) -> Content {
-    let request = logs_request(records);
-    let read = |encoding, bytes: &[u8]| {
-        let mut all = Content::default();
-        otlp::logs(encoding, bytes, &mut |read| {
-            let (trace, span, content) = read.unwrap();
-            assert_eq!((trace.as_str(), span.as_str()), (TRACE, SPAN));
-            all.extend(content);
-        })
-        .unwrap();
-        all
-    };
-    let json = read(Encoding::Json, request.to_string().as_bytes());
-    assert_eq!(json, read(Encoding::Protobuf, &protobuf(&request)));
-    json
-}
-
-#[test]
-fn log_events_say_what_a_span_does_not() {
-    let call = json!([{ "id": "t", "type": "function", "function": { "name": "f", "arguments": "{\"a\":1}" } }]);
-    let content = said(&[
-        log("gen_ai.system.message", &json!({ "content": "be" }), &json!({ "gen_ai.system": "openai" })),
-        log("gen_ai.user.message", &json!({ "content": "{\"Hi\":1}" }), &json!({})),
-        log("gen_ai.tool.message", &json!({ "id": "t0", "content": "42" }), &json!({})),
-        log(
-            "gen_ai.choice",
-            &json!({ "index": 0, "finish_reason": "stop", "message": { "role": "assistant", "tool_calls": call } }),
-            &json!({}),
-        ),
-        log("app.started", &json!("hello"), &json!({ "role": "user", "content": "no" })),
-    ]);
-    let request = request(&[span(json!({ "gen_ai.operation.name": "chat", "gen_ai.request.model": "m" }))]);
-    let record = both(&request, &Context::new(now()), Some(&content)).records.remove(0);
-    assert_eq!(
-        body(&record.request)["messages"],
-        json!([
-            { "role": "system", "content": "be" },
-            { "role": "user", "content": "{\"Hi\":1}" },
-            { "role": "tool", "tool_call_id": "t0", "content": "42" },
-        ])
-    );
-    assert_eq!(body(&record.response)["choices"][0]["message"]["tool_calls"], call);
-
-    let details = json!({
-        "gen_ai.input.messages": [{ "role": "user", "parts": [{ "type": "text", "content": "Hi" }] }],
-        "gen_ai.output.messages": [{ "role": "assistant", "parts": [{ "type": "text", "content": "Hello" }], "finish_reason": "stop" }],
-    });
-    let content = said(&[log("gen_ai.client.inference.operation.details", &Value::Null, &details)]);
-    let record = both(&request, &Context::new(now()), Some(&content)).records.remove(0);
-    assert_eq!(body(&record.request)["messages"], json!([{ "role": "user", "content": "Hi" }]));
-    assert_eq!(body(&record.response)["choices"][0]["message"]["content"], "Hello");
-}
-
-#[test]
-fn events_of_the_span_are_read_and_its_attributes_win() {
-    let mut told = span(json!({ "gen_ai.operation.name": "chat" }));
-    told["events"] = json!([
-        { "name": "gen_ai.user.message", "attributes": pairs(&json!({ "gen_ai.event.content": "{\"content\":\"Hi\"}" })) },
-        { "name": "gen_ai.choice", "attributes": pairs(&json!({ "content": "Hello", "finish_reason": "stop" })) },
-    ]);
-    let record = one_of(told.clone());
-    assert_eq!(body(&record.request)["messages"], json!([{ "role": "user", "content": "Hi" }]));
-    let choice = &body(&record.response)["choices"][0];
-    assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!("Hello"), &json!("stop")));
-
-    told["attributes"] = pairs(&json!({ "gen_ai.operation.name": "chat", "gen_ai.prompt": "Other" }));
-    let record = one_of(told.clone());
-    assert_eq!(body(&record.request)["messages"][0]["content"], "Other");
-    assert_eq!(body(&record.response)["choices"][0]["message"]["content"], "Hello");
-
-    told["attributes"] = pairs(&json!({ "gen_ai.operation.name": "chat" }));
-    told["events"] = json!([
-        { "name": "gen_ai.content.prompt", "attributes": pairs(&json!({ "gen_ai.prompt": "Old" })) },
-        { "name": "gen_ai.content.completion", "attributes": pairs(&json!({ "gen_ai.completion": "News" })) },
-    ]);
-    let record = one_of(told);
-    assert_eq!(body(&record.request)["messages"][0]["content"], "Old");
-    assert_eq!(body(&record.response)["choices"][0]["message"]["content"], "News");
-}
-
-#[test]
-fn what_was_told_waits_for_its_owner_for_a_while_and_in_little_room() {
-    let content = said(&[log("gen_ai.user.message", &json!({ "content": "Hi" }), &json!({}))]);
-    let owner = |name: &str| Owner { organisation: some(name), workspace: None };
-    let mut told = Told::new(100_000);
-    told.put(&owner("acme"), TRACE, SPAN, content.clone(), now());
-    assert_eq!(told.get(&owner("acme"), TRACE, SPAN), Some(content.clone()));
-    assert_eq!(told.get(&owner("zen"), TRACE, SPAN), None);
-    told.put(&owner("acme"), TRACE, SPAN, content.clone(), now());
-    assert_eq!(told.get(&owner("acme"), TRACE, SPAN).unwrap().bytes(), 2 * content.bytes());
-
-    for number in 0..1000 {
-        told.put(&owner("acme"), TRACE, &number.to_string(), content.clone(), now());
-    }
-    assert_eq!(told.get(&owner("acme"), TRACE, SPAN), None, "the oldest went first");
-    assert!(told.get(&owner("acme"), TRACE, "999").is_some());
-    told.put(&owner("acme"), TRACE, "late", content, now() + chrono::TimeDelta::minutes(5));
-    assert_eq!(told.get(&owner("acme"), TRACE, "999"), None);
-}
-
-#[test]
-fn a_bad_span_does_not_cost_the_others_and_a_broken_request_is_none() {
-    let good = span(json!({ "gen_ai.operation.name": "chat" }));
-    let (mut no_trace, mut zero) = (good.clone(), good.clone());
-    no_trace["traceId"] = json!("abcd");
-    zero["spanId"] = json!("0000000000000000");
-    let read = both(&request(&[no_trace, good.clone(), zero]), &Context::new(now()), None);
-    assert_eq!(read.records.len(), 1);
-    assert_eq!(
-        read.refused,
-        [
-            "field `traceId`: expected 32 hexadecimal digits that are not all 0",
-            "field `spanId`: expected 16 hexadecimal digits that are not all 0",
-        ]
-    );
-    let mut odd = good.clone();
-    odd["attributes"] = json!([{ "key": "a", "value": { "intValue": "x" } }]);
-    let text = request(&[odd, good.clone()]).to_string();
-    let read = self::read(Encoding::Json, text.as_bytes(), &Context::new(now()), None);
-    assert_eq!((read.records.len(), read.refused.len()), (1, 1));
-
-    let context = Context::new(now());
-    let whole = protobuf(&request(&[good]));
-    let broken: [(Encoding, &[u8]); 6] = [
-        (Encoding::Protobuf, &whole[..whole.len() - 5]),
-        (Encoding::Protobuf, b"{\"resourceSpans\":[]}"),
-        (Encoding::Json, b"[]"),
-        (Encoding::Json, b"{\"resourceSpans\":{}}"),
-        (Encoding::Json, b"{\"resourceSpans\":[{\"scopeSpans\":[7]}]}"),
-        (Encoding::Json, b"\xff"),
-    ];
-    for (encoding, bytes) in broken {
-        let mut taken = 0;
-        let read = otlp::traces(encoding, bytes, &context, &mut |_, _| None, &mut |_| taken += 1);
-        assert!(read.is_err() && taken == 0, "{encoding:?} {}", String::from_utf8_lossy(bytes));
-    }
-    for (encoding, bytes) in [(Encoding::Json, "{}"), (Encoding::Json, ""), (Encoding::Protobuf, "")] {
-        assert_eq!(read_count(encoding, bytes.as_bytes()), 0);
-    }
-}
-
-fn read_count(encoding: Encoding, bytes: &[u8]) -> usize {
-    read(encoding, bytes, &Context::new(now()), None).records.len()
-}
-
-#[test]
-fn hostile_values_are_refused_not_built() {
-    let deep = |levels: usize| {
-        let mut value = json!("x");
-        for _ in 0..levels {
-            value = json!([value]);
-        }
-        span(json!({ "gen_ai.operation.name": "chat", "deep": value }))
-    };
-    let read = both(&request(&[deep(20), deep(40)]), &Context::new(now()), None);
-    assert_eq!(read.records.len(), 1);
-    assert!(read.refused[0].contains("32 levels"), "{:?}", read.refused);
-
-    // Empty attributes take two bytes each.
-    let flood = [0x4a, 0].repeat(1 << 20);
-    let request = bytes_field(1, &bytes_field(2, &bytes_field(2, &flood)));
-    let read = self::read(Encoding::Protobuf, &request, &Context::new(now()), None);
-    assert!(read.refused[0].contains("131072 values"), "{:?}", read.refused);
-
-    let nested = format!(r#"{{"a":{}1{}}}"#, "[".repeat(130), "]".repeat(130));
-    let input = json!({ "gen_ai.operation.name": "chat", "input.value": nested });
-    let read = both(&self::request(&[span(input)]), &Context::new(now()), None);
-    assert!(read.refused.first().is_some_and(|refused| refused.contains("`request.body`")), "{:?}", read.refused);
-}
-
-#[test]
-fn encodings_and_signals_are_told_apart() {
-    let traces = request(&[span(json!({ "gen_ai.operation.name": "chat" }))]);
-    let logs = logs_request(&[log("gen_ai.user.message", &json!({ "content": "x" }), &json!({}))]);
-    for (value, signal) in [(&traces, Signal::Traces), (&logs, Signal::Logs)] {
-        let (text, wire) = (value.to_string().into_bytes(), protobuf(value));
-        assert_eq!(Encoding::of("", &text), Encoding::Json);
-        assert_eq!(Encoding::of("", &wire), Encoding::Protobuf);
-        assert_eq!(Encoding::of("application/json; charset=utf-8", &wire), Encoding::Json);
-        assert_eq!(Encoding::of("Application/X-Protobuf", &text), Encoding::Protobuf);
-        assert_eq!(Signal::of(Encoding::Json, &text), signal);
-        assert_eq!(Signal::of(Encoding::Protobuf, &wire), signal);
-    }
-    assert!(otlp::is_logs_json(b" {\n \"resourceLogs\" : []}"));
-    assert!(!otlp::is_logs_json(br#"{"request":{"body":"resourceLogs"},"response":{}}"#));
-}
-
-#[test]
-fn answers_are_opentelemetrys() {
-    assert_eq!(otlp::response(Encoding::Protobuf, Signal::Traces, 0, ""), b"");
-    assert_eq!(otlp::response(Encoding::Json, Signal::Logs, 0, ""), b"{}");
-    assert_eq!(otlp::response(Encoding::Protobuf, Signal::Traces, 3, "why"), b"\x0a\x07\x08\x03\x12\x03why");
-    for (signal, name) in [
-        (Signal::Traces, "rejectedSpans"),
-        (Signal::Logs, "rejectedLogRecords"),
-        (Signal::Metrics, "rejectedDataPoints"),
-    ] {
-        let answer: Value = serde_json::from_slice(&otlp::response(Encoding::Json, signal, 3, "w\"y")).unwrap();
-        assert_eq!(answer, json!({ "partialSuccess": { name: "3", "errorMessage": "w\"y" } }));
-    }
-    assert_eq!(otlp::status(3, "no"), b"\x08\x03\x12\x02no");
-}
-
-#[test]
-fn data_points_are_counted() {
-    let text = br#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"a","sum":{"dataPoints":[{},{}]}},{"gauge":{"dataPoints":[{}]}}]}]}]}"#;
-    assert_eq!(otlp::data_points(Encoding::Json, text).unwrap(), 3);
-    let points = [bytes_field(1, b""), bytes_field(1, b"")].concat();
-    let metrics = [bytes_field(2, &bytes_field(7, &points)), bytes_field(2, &bytes_field(5, &points[..2]))].concat();
-    let wire = bytes_field(1, &bytes_field(2, &metrics));
-    assert_eq!(otlp::data_points(Encoding::Protobuf, &wire).unwrap(), 3);
-}
-
-#[test]
-fn lines_of_the_collectors_files_are_read() {
-    let spans = request(&[span(json!({ "gen_ai.operation.name": "chat" })), span(json!({}))]);
-    let logs = logs_request(&[log("x", &json!("y"), &json!({}))]);
-    let text = format!("{spans}\n{logs}\n{{\"resourceSpans\":7}}\n");
-    let (records, rejections) = read_with(Shape::Otlp, text.as_bytes(), Headers::default());
-    assert_eq!((records.len(), rejections.len()), (1, 1));
-    assert_eq!(records[0].organisation_id.as_deref(), Some(DEFAULT_ORGANISATION));
-    assert_eq!(rejections[0].to_string(), "record 2: field `resourceSpans`: expected an array");
-}
-
-proptest! {
-    #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any_byte(), 0..200), cut in 0usize..400) {
-        let whole = protobuf(&request(&[span(json!({ "gen_ai.operation.name": "chat", "a": [1, { "b": 2.5 }] }))]));
-        let mut mixed = whole[..cut.min(whole.len())].to_vec();
-        mixed.extend(&bytes);
-        let context = Context::new(now());
-        for encoding in [Encoding::Protobuf, Encoding::Json] {
-            for bytes in [&bytes, &mixed] {
-                let _ = otlp::traces(encoding, bytes, &context, &mut |_, _| None, &mut |_| {});
-                let _ = otlp::logs(encoding, bytes, &mut |_| {});
-                let _ = otlp::data_points(encoding, bytes);
-                let _ = Signal::of(encoding, bytes);
-            }
-        }
-    }
-}
-
-fn any_byte() -> impl Strategy<Value = u8> {
-    prop_oneof![proptest::num::u8::ANY, Just(0x0au8), Just(0x12), Just(0x4a), Just(1), Just(0)]
 }

@@ -5,13 +5,15 @@
 
 use std::fmt;
 
+use arrow::array::RecordBatch;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::text::Checks;
 use super::value::{self, Expected};
-use super::{FieldError, MAX_DEPTH, MAX_RECORD_BYTES};
+use super::{Encoder, FieldError, MAX_DEPTH, MAX_RECORD_BYTES};
+use crate::error::Error;
 use crate::record::{COLUMNS, DATE, Kind, Message, READERS, RETENTION_DAYS, Record};
 
 /// How a column is read.
@@ -40,6 +42,20 @@ pub fn parse(text: &str) -> Result<Record, FieldError> {
     }
     read.map_err(|error| syntax(&error))?;
     decoder.finish()
+}
+
+/// The records of a batch, which has any of their columns.
+pub fn records(batch: &RecordBatch) -> Result<Vec<Record>, Error> {
+    let encoder = Encoder::new(None)?;
+    let mut line = Vec::new();
+    let read = (0..batch.num_rows()).map(|row| {
+        line.clear();
+        encoder.encode(&batch.slice(row, 1), &mut line)?;
+        // Why one cannot be read may name a value, which is nobody's to log.
+        let text = std::str::from_utf8(&line).ok().and_then(|text| parse(text).ok());
+        text.ok_or_else(|| Error::internal("a record that was stored cannot be read as one"))
+    });
+    read.collect()
 }
 
 /// The refusal of a record of more than so many bytes.

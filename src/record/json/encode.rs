@@ -32,6 +32,7 @@ pub struct Encoder {
 struct Item {
     /// `,"name":`
     key: Vec<u8>,
+    /// The column.
     name: String,
     source: Source,
 }
@@ -67,9 +68,22 @@ const FURTHER: [&str; 8] = [
     DATE,
 ];
 
+/// Names that Portkey's own guide uses for columns, with the column that each means.
+const ALIASES: [(&str, &str); 4] = [
+    ("ai_provider", "ai_org"),
+    ("request_tokens", "req_units"),
+    ("response_tokens", "res_units"),
+    ("status_code", "response_status_code"),
+];
+
+/// The column that a name means.
+pub fn column_of(name: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, column)| column)
+}
+
 impl Encoder {
-    /// An encoder of the columns named, each always present and in that order; without names, of the native form: every
-    /// column in the order of the table, without those that are null.
+    /// An encoder of the columns named, each always present, under the name given and in that order; without names, of the
+    /// native form: every column in the order of the table, without those that are null.
     pub fn new(columns: Option<&[String]>) -> Result<Self> {
         let Some(columns) = columns else {
             let items = COLUMNS.iter().map(|column| Item::new(column.name)).collect::<Result<_>>()?;
@@ -145,9 +159,10 @@ fn known() -> String {
 
 impl Item {
     fn new(name: &str) -> Result<Self> {
-        let source = Source::named(name)
+        let column = column_of(name);
+        let source = Source::named(column)
             .ok_or_else(|| Error::invalid(format!("column `{name}` is unknown; the columns are {}", known())))?;
-        Ok(Self { key: format!(",\"{name}\":").into_bytes(), name: name.to_owned(), source })
+        Ok(Self { key: format!(",\"{name}\":").into_bytes(), name: column.to_owned(), source })
     }
 
     /// The arrays of the batch that the value is made of, in the types that [`cell`](Self::cell) expects.

@@ -19,8 +19,8 @@ mod tests;
 
 use std::fmt;
 
-pub use decode::parse;
-pub use encode::Encoder;
+pub use decode::{parse, records};
+pub use encode::{Encoder, column_of};
 pub use text::{check_json, embeddable};
 
 pub(crate) use decode::{Reader, derive, too_large};

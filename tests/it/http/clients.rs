@@ -67,7 +67,12 @@ async fn a_hooks_keys_are_nowhere_and_its_cost_is_computed() {
     let server = Server::start().await;
     let sent = server.post("/v1/ingest/gateway-hook", hook().to_string()).send().await.unwrap();
     assert_eq!((sent.status(), header(&sent, "content-type")), (StatusCode::OK, "application/json"));
-    assert_eq!(sent.json::<Value>().await.unwrap()["accepted"], 1);
+    let answer: Value = sent.json().await.unwrap();
+    assert_eq!(
+        (&answer["accepted"], &answer["verdict"]),
+        (&json!(1), &json!(true)),
+        "no verdict is a failed guardrail"
+    );
     let rows = server.sql("select cost, cost_currency, mode, request.headers as headers from logs").await;
     assert_eq!((&rows[0]["cost"], &rows[0]["cost_currency"]), (&json!(0.01125), &json!("USD")));
     assert!(rows[0]["headers"].as_str().unwrap().contains("sk********789"), "{rows:?}");

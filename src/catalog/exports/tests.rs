@@ -1,0 +1,310 @@
+//! The rules of export jobs.
+
+use super::*;
+use crate::catalog::{Organisation, Which};
+use crate::error::ErrorKind;
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+fn key(organisation: Option<&str>, workspace: Option<&str>, scopes: &[Scope]) -> Access {
+    Access {
+        key_id: "key".to_owned(),
+        organisation: organisation.map(str::to_owned),
+        workspace: workspace.map(str::to_owned),
+        scopes: scopes.iter().copied().collect(),
+    }
+}
+
+fn acme() -> Access {
+    key(Some("acme"), None, &[Scope::Export, Scope::Read])
+}
+
+fn job(id: &str) -> ExportJob {
+    ExportJob {
+        id: id.to_owned(),
+        organisation: Some("acme".to_owned()),
+        workspace: None,
+        bodies: true,
+        filters: Map::new(),
+        columns: Some(vec!["id".to_owned(), "request".to_owned()]),
+        description: None,
+        status: ExportStatus::Draft,
+        total: 3,
+        run: 0,
+        error: None,
+        created_by: "key".to_owned(),
+        created_at: now(),
+        updated_at: now(),
+        started_at: None,
+        ended_at: None,
+        file: None,
+        file_gone: None,
+    }
+}
+
+fn file(name: &str) -> ExportFile {
+    ExportFile {
+        name: name.to_owned(),
+        bytes: 10,
+        records: 2,
+        columns: vec!["id".to_owned(), "request".to_owned()],
+        erasures: 0,
+        written_at: now(),
+    }
+}
+
+/// A catalog with a job of `acme` that has succeeded with a file `a`.
+fn with_file() -> Document {
+    let mut document = Document::default();
+    document.create_organisation("acme", Organisation::new("enterprise", now()), 0).unwrap();
+    document.add_export(job("1")).unwrap();
+    document.start_export("1", &acme(), now()).unwrap();
+    assert_eq!(document.end_export("1", 1, &ExportEnd::Written(file("a"), Some(2)), now()), Ended::Taken);
+    document.ensure_secret([7; 32]);
+    document
+}
+
+fn status(document: &Document) -> ExportStatus {
+    document.export("1", &acme()).unwrap().status
+}
+
+#[test]
+fn every_state_allows_what_the_table_says_and_nothing_else() {
+    use ExportStatus::{Draft, Failed, InProgress, Stopped, Success};
+    for (from, started, cancelled, changed, downloaded) in [
+        (Draft, true, false, true, false),
+        (InProgress, false, true, false, false),
+        (Success, true, false, true, true),
+        (Failed, true, false, true, false),
+        (Stopped, true, false, true, false),
+    ] {
+        let mut document = with_file();
+        document.export_jobs[0].status = from;
+        let told = |result: Result<ExportStatus>, fine: bool, to: ExportStatus| match result {
+            Ok(status) => assert!(fine && status == to, "{from:?} became {status:?}"),
+            Err(error) => {
+                assert!(!fine && error.kind() == ErrorKind::Conflict, "{from:?}: {error}");
+                assert!(error.message().contains(&format!("export `1` is `{}`", from.name())), "{error}");
+            }
+        };
+        told(document.clone().start_export("1", &acme(), now()).map(|job| job.status), started, InProgress);
+        told(document.clone().cancel_export("1", &acme(), now()).map(|job| job.status), cancelled, Stopped);
+        let change = ExportChange::default();
+        told(document.clone().update_export("1", &acme(), &change, 9, now()).map(|job| job.status), changed, Draft);
+        told(document.export_file("1", &acme(), now(), 7).map(|_| Success), downloaded, Success);
+        let text = serde_json::to_value(from).unwrap();
+        assert_eq!(text, from.name(), "its name in answers and in the catalog");
+    }
+}
+
+#[test]
+fn a_new_start_and_a_change_leave_the_old_file_to_be_deleted() {
+    for act in [
+        (|document: &mut Document| document.start_export("1", &acme(), now()).map(|_| ())) as fn(&mut Document) -> _,
+        |document| document.update_export("1", &acme(), &ExportChange::default(), 9, now()).map(|_| ()),
+    ] {
+        let mut document = with_file();
+        let token = document.export_token(&file("a"), now() + TimeDelta::hours(1)).unwrap();
+        assert!(document.open_export(&token, now(), 7).is_some());
+        act(&mut document).unwrap();
+        assert!(document.open_export(&token, now(), 7).is_none());
+        let stale = document.stale_exports(now(), 7);
+        assert_eq!(stale, [StaleExport { name: "a".to_owned(), of: None }]);
+        assert!(document.known_export_files().contains("a"), "it is deleted by name, not as an orphan");
+        document.forget_exports(&stale);
+        assert_eq!((document.stale_exports(now(), 7).len(), document.known_export_files().len()), (0, 0));
+    }
+}
+
+#[test]
+fn a_run_that_was_overtaken_ends_without_a_trace() {
+    let mut document = with_file();
+    document.start_export("1", &acme(), now()).unwrap();
+    let (written, failed) = (ExportEnd::Written(file("b"), None), ExportEnd::Failed("why".to_owned()));
+    assert_eq!(document.end_export("1", 1, &written, now()), Ended::Overtaken, "the run before");
+    document.cancel_export("1", &acme(), now()).unwrap();
+    assert_eq!(document.end_export("1", 2, &written, now()), Ended::Overtaken, "it was stopped");
+    assert_eq!(document.end_export("1", 2, &failed, now()), Ended::Overtaken);
+    assert_eq!(document.end_export("2", 1, &written, now()), Ended::Overtaken, "there is none");
+    assert_eq!(status(&document), ExportStatus::Stopped);
+    document.start_export("1", &acme(), now()).unwrap();
+    assert!(document.wants_export("1", 3) && !document.wants_export("1", 2));
+    assert_eq!(document.end_export("1", 3, &failed, now()), Ended::Taken);
+    let failed = document.shown_export(document.export("1", &acme()).unwrap(), None, 7);
+    assert_eq!((failed.status, failed.error.as_deref()), (ExportStatus::Failed, Some("why")));
+    // Told twice, because the first answer was lost: the file is the job's, and must not be taken back.
+    document.start_export("1", &acme(), now()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(document.end_export("1", 4, &written, now()), Ended::Taken);
+    }
+}
+
+#[test]
+fn what_is_erased_lives_on_in_no_file() {
+    let mut document = with_file();
+    document.erase("e", "zen", Which::All, "k", now()).unwrap();
+    assert!(document.export_file("1", &acme(), now(), 7).is_ok(), "another organisation's");
+    document.erase("f", "acme", Which::User("ada".to_owned()), "k", now()).unwrap();
+    let gone = document.export_file("1", &acme(), now(), 7).unwrap_err();
+    assert!(gone.kind() == ErrorKind::NotFound && gone.message().contains("records were erased"), "{gone}");
+    let stale = document.stale_exports(now(), 7);
+    assert_eq!(stale[0].name, "a");
+    document.forget_exports(&stale);
+    let shown = document.shown_export(document.export("1", &acme()).unwrap(), None, 7);
+    assert_eq!((shown.status, shown.bytes_written), (ExportStatus::Success, None));
+    assert!(shown.file_gone.unwrap().contains("records were erased"));
+    // A run that began before an erasure does not count; one that began after it does.
+    document.start_export("1", &acme(), now()).unwrap();
+    let written = |erasures| ExportEnd::Written(ExportFile { erasures, ..file("b") }, None);
+    assert_eq!(document.end_export("1", 2, &written(0), now()), Ended::Again);
+    assert_eq!(status(&document), ExportStatus::InProgress);
+    assert_eq!(document.end_export("1", 2, &written(1), now()), Ended::Taken);
+    // The operator's exports hold records of all.
+    assert_eq!((document.erasures_of(None), document.erasures_of(Some("acme"))), (2, 1));
+}
+
+#[test]
+fn a_file_goes_after_its_days_and_with_its_organisation() {
+    let mut document = with_file();
+    let later = now() + TimeDelta::days(7);
+    assert!(document.stale_exports(later - TimeDelta::seconds(1), 7).is_empty());
+    assert_eq!(document.stale_exports(later, 7).len(), 1);
+    assert!(document.export_file("1", &acme(), later, 7).unwrap_err().message().contains("kept 7 days"));
+    assert!(document.export_file("1", &acme(), later + TimeDelta::days(999), 0).is_ok(), "0 = for ever");
+    let shown = document.shown_export(document.export("1", &acme()).unwrap(), None, 7);
+    assert_eq!(shown.file_expires_at.as_deref(), Some("2027-01-22T08:00:00.000Z"));
+    let token = document.export_token(&file("a"), later).unwrap();
+    document.delete_organisation("acme", "k", "e", now()).unwrap();
+    assert!(document.open_export(&token, now(), 7).is_none());
+    assert!(document.export("1", &acme()).is_err() && document.export_jobs.is_empty());
+    assert_eq!(document.stale_exports(now(), 7), [StaleExport { name: "a".to_owned(), of: None }]);
+}
+
+#[test]
+fn keys_see_the_jobs_of_what_they_are_bound_to() {
+    let mut document = Document::default();
+    let of = |id: &str, organisation: Option<&str>, workspace: Option<&str>| ExportJob {
+        organisation: organisation.map(str::to_owned),
+        workspace: workspace.map(str::to_owned),
+        ..job(id)
+    };
+    for job in [
+        of("all", None, None),
+        of("acme", Some("acme"), None),
+        of("search", Some("acme"), Some("search")),
+        of("zen", Some("zen"), Some("search")),
+    ] {
+        document.add_export(job).unwrap();
+    }
+    let seen = |access: &Access, workspace: Option<&str>| -> Vec<String> {
+        document.exports(access, workspace).iter().map(|job| job.id.clone()).collect()
+    };
+    assert_eq!(seen(&Access::operator("o"), None), ["zen", "search", "acme", "all"]);
+    assert_eq!(seen(&acme(), None), ["search", "acme"]);
+    assert_eq!(seen(&acme(), Some("search")), ["search"]);
+    let search = key(Some("acme"), Some("search"), &[Scope::Export]);
+    assert_eq!(seen(&search, None), ["search"]);
+    assert!(seen(&search, Some("ads")).is_empty());
+    for foreign in ["all", "acme", "zen", "none"] {
+        let refused = document.clone().start_export(foreign, &search, now()).unwrap_err();
+        assert_eq!(refused.message(), format!("export `{foreign}` does not exist"));
+    }
+    assert_eq!(export_workspace(&search, None).unwrap().as_deref(), Some("search"));
+    assert_eq!(export_workspace(&acme(), Some("ads".to_owned())).unwrap().as_deref(), Some("ads"));
+    assert_eq!(export_workspace(&search, Some("ads".to_owned())).unwrap_err().kind(), ErrorKind::Denied);
+    let change = ExportChange { workspace: Some("ads".to_owned()), ..ExportChange::default() };
+    assert!(document.update_export("search", &search, &change, 0, now()).is_err());
+    assert_eq!(document.export_jobs[2].access().workspace.as_deref(), Some("search"));
+}
+
+#[test]
+fn bodies_and_denied_fields_are_kept_from_who_may_not_have_them() {
+    let mut document = with_file();
+    let blind = key(Some("acme"), None, &[Scope::Export]);
+    let refused = document.export_file("1", &blind, now(), 7).unwrap_err();
+    assert!(refused.kind() == ErrorKind::Denied && refused.message().contains("`logs.read`"), "{refused}");
+    // Whoever changes a job answers for what it reads.
+    document.update_export("1", &blind, &ExportChange::default(), 0, now()).unwrap();
+    assert!(!document.export_jobs[0].bodies && !document.export_jobs[0].access().may(Scope::Read));
+
+    let mut document = with_file();
+    let token = document.export_token(&file("a"), now() + TimeDelta::hours(1)).unwrap();
+    document.set_denied_fields("acme", None, &["request.body".to_owned()].into()).unwrap();
+    assert_eq!(document.export_file("1", &acme(), now(), 7).unwrap_err().kind(), ErrorKind::Denied);
+    assert!(document.open_export(&token, now(), 7).is_none());
+    let refused = document.start_export("1", &acme(), now()).unwrap_err();
+    assert!(refused.message().contains("`request` may not be exported"), "{refused}");
+    document.export_jobs[0].columns = None;
+    document.start_export("1", &acme(), now()).unwrap();
+    let shown = document.shown_export(&document.export_jobs[0], Some((1, 2)), 7);
+    assert!(shown.requested_data.contains(&"response".to_owned()));
+    assert!(!shown.requested_data.contains(&"request".to_owned()));
+    assert_eq!((shown.records_written, shown.bytes_written), (Some(1), Some(2)));
+}
+
+#[test]
+fn a_token_opens_its_own_file_until_its_time() {
+    let document = with_file();
+    let ends = now() + TimeDelta::seconds(LINK_SECONDS);
+    let token = document.export_token(&file("a"), ends).unwrap();
+    let (job, opened) = document.open_export(&token, now(), 7).unwrap();
+    assert_eq!((job.id.as_str(), opened.name.as_str()), ("1", "a"));
+    assert!(document.open_export(&token, ends - TimeDelta::seconds(1), 7).is_some());
+    assert!(document.open_export(&token, ends, 7).is_none());
+    let (rest, mac) = token.rsplit_once('.').unwrap();
+    let (name, until) = rest.split_once('.').unwrap();
+    let longer = until.parse::<i64>().unwrap() + 1;
+    for forged in ["", "a", "a..", &format!("b.{until}.{mac}"), &format!("{name}.{longer}.{mac}"), &format!("{rest}.")]
+    {
+        assert!(document.open_export(forged, now(), 7).is_none(), "{forged}");
+    }
+    let mut other = with_file();
+    other.share_secret = None;
+    assert!(other.open_export(&token, now(), 7).is_none());
+    other.ensure_secret([8; 32]);
+    assert!(other.open_export(&token, now(), 7).is_none(), "another catalog has another secret");
+}
+
+#[test]
+fn jobs_are_bounded_in_number_and_size() {
+    let mut document = Document::default();
+    let at = |number: usize| now() + TimeDelta::seconds(number as i64);
+    for number in 0..MOST_JOBS {
+        document.add_export(ExportJob { updated_at: at(number), ..job(&number.to_string()) }).unwrap();
+    }
+    document.export_jobs[1].file = Some(file("a"));
+    document.start_export("0", &acme(), now()).unwrap();
+    document.add_export(ExportJob { organisation: Some("zen".to_owned()), ..job("zen") }).unwrap();
+    document.add_export(ExportJob { updated_at: at(MOST_JOBS), ..job("new") }).unwrap();
+    assert!(document.export("0", &acme()).is_ok(), "one in progress is not forgotten");
+    assert!(document.export("1", &acme()).is_err() && document.export_leftovers.contains("a"));
+    let before = document.clone();
+    document.add_export(ExportJob { description: Some("again".to_owned()), ..job("new") }).unwrap();
+    assert_eq!(document, before, "a request that came twice makes one job");
+    for job in &mut document.export_jobs {
+        job.status = ExportStatus::InProgress;
+    }
+    assert_eq!(document.add_export(job("one more")).unwrap_err().kind(), ErrorKind::Limit);
+    let wordy = ExportJob { description: Some("x".repeat(MOST_DESCRIPTION + 1)), ..job("x") };
+    let long = Map::from_iter([("trace_id".to_owned(), Value::from("x".repeat(MOST_FILTERS)))]);
+    for big in [wordy, ExportJob { filters: long, ..job("x") }] {
+        assert_eq!(Document::default().add_export(big).unwrap_err().kind(), ErrorKind::Limit);
+    }
+}
+
+#[test]
+fn jobs_wait_in_the_order_of_their_starts_and_survive_in_the_document() {
+    let mut document = Document::default();
+    for (id, seconds) in [("a", 2), ("b", 1), ("c", 3)] {
+        document.add_export(job(id)).unwrap();
+        document.start_export(id, &acme(), now() + TimeDelta::seconds(seconds)).unwrap();
+    }
+    let order: Vec<_> = document.started_exports().iter().map(|job| job.id.as_str()).collect();
+    assert_eq!(order, ["b", "a", "c"]);
+    let text = serde_json::to_string(&document).unwrap();
+    assert_eq!(serde_json::from_str::<Document>(&text).unwrap(), document);
+    let empty = serde_json::to_string(&Document::default()).unwrap();
+    assert!(!empty.contains("export") && !empty.contains("denied"), "a catalog without jobs is as it was: {empty}");
+}

@@ -1,0 +1,171 @@
+//! What the writer does with halves of records: it makes each durable as it comes, shows it, and stores the record when both are
+//! there, or when one has waited long enough.
+//!
+//! A half that waits is in memory and in the log. Before the log is trimmed it is written there again ([`Writer::carry_waiting`]),
+//! so a restart finds it whatever was flushed meanwhile. A record counts, for its quota and as known id, when it is stored.
+
+use std::sync::atomic::Ordering;
+
+use arrow::array::RecordBatch;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::Receipt;
+use super::writer::Writer;
+use crate::error::Result;
+use crate::halves::{Half, Whole, says_outcome};
+use crate::plan::Row;
+use crate::record::{BatchBuilder, Record};
+use crate::wal::{Kind, Payload};
+
+/// Halves that are carried on go to the log in frames of about this many bytes.
+const CARRIED_BYTES: usize = 4 << 20;
+
+/// Pieces wait so long for more of them once one says how the call went, µs: longer than exporters wait between two batches.
+/// Before that the call may still run, and they wait as halves do.
+pub(super) const PIECES_MICROS: i64 = 20_000_000;
+
+/// Halves of one request, all of one kind.
+#[derive(Debug)]
+pub(super) struct Halves {
+    pub(super) half: Half,
+    /// What each is known by, and the half itself.
+    pub(super) records: Vec<(u128, Record)>,
+    /// All of them, for the log.
+    pub(super) payload: Payload,
+    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) reply: oneshot::Sender<Result<Receipt>>,
+}
+
+impl Writer {
+    pub(super) fn take_halves(&mut self, halves: Halves) {
+        let now_micros = (self.now)().timestamp_micros();
+        let Halves { half, records, payload, permit, reply } = halves;
+        let all = records.len() as u64;
+        let known =
+            |(key, record): &(u128, Record)| self.recent.contains(*key) || self.waiting.knows(*key, half, record);
+        let fresh: Vec<_> = records.into_iter().filter(|record| !known(record)).collect();
+        // What came already stands in the frame too, which harms nothing: a replay finds it known as well.
+        let written = match fresh.is_empty() {
+            true => self.wal.refuse_if_failed(),
+            false => self.wal.append(&[&payload]).map(|_| ()),
+        };
+        let accepted = fresh.len() as u64;
+        let taken = written.and_then(|()| self.show_halves(half, fresh, permit, now_micros));
+        match taken {
+            Ok(()) => {
+                self.counters.duplicate.fetch_add(all - accepted, Ordering::Relaxed);
+                // A caller that stopped waiting has its halves kept all the same.
+                let _ = reply.send(Ok(Receipt { accepted, duplicate: all - accepted, over_quota: 0 }));
+            }
+            Err(error) => {
+                (self.on_failure.0)(&error);
+                self.counters.refused.fetch_add(all, Ordering::Relaxed);
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    /// Shows halves that are in the log, and stores the records that are whole now.
+    fn show_halves(
+        &mut self,
+        half: Half,
+        records: Vec<(u128, Record)>,
+        mut permit: OwnedSemaphorePermit,
+        now_micros: i64,
+    ) -> Result<()> {
+        let mut left = records.len();
+        for (key, record) in records {
+            // Each takes its share of the request's room along.
+            let room = permit.split(permit.num_permits() / left);
+            left -= 1;
+            let is_last = half == Half::Piece && says_outcome(&record);
+            let wait = if is_last { self.join_micros.min(PIECES_MICROS) } else { self.join_micros };
+            let until_micros = now_micros.saturating_add(wait);
+            if let Some(whole) = self.waiting.add(key, half, record, until_micros, room) {
+                self.store(whole, now_micros)?;
+            } else if let Some(so_far) = self.waiting.get(key) {
+                self.logs.show_half(key, so_far.clone());
+            }
+        }
+        while let Some(alone) = self.waiting.next_alone(i64::MIN, self.join_bytes) {
+            self.store(alone, now_micros)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a record in the place of what was shown of it.
+    fn store(&mut self, whole: Whole<OwnedSemaphorePermit>, now_micros: i64) -> Result<()> {
+        let Whole { key, mut record, room } = whole;
+        // The half with the content may not have known.
+        self.policy.untrack(&mut record);
+        let batch = row_of(record);
+        let payload = Payload::encode(&batch)?;
+        let (kept, receipt) = self.admit(batch, payload, &[key], now_micros)?;
+        self.counters.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
+        self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
+        self.counters.over_quota.fetch_add(receipt.over_quota, Ordering::Relaxed);
+        let room = room.into_iter().reduce(|mut all, more| {
+            all.merge(more);
+            all
+        });
+        let live_bytes = self.logs.replace_halves(&[key], kept.map(|(batch, _)| batch), now_micros, room);
+        self.flush_if_full(live_bytes);
+        Ok(())
+    }
+
+    /// Stores alone the halves that have waited long enough, and forgets those that were erased.
+    pub(super) fn settle_waiting(&mut self) {
+        let now_micros = (self.now)().timestamp_micros();
+        while let Some(alone) = self.waiting.next_alone(now_micros, u64::MAX) {
+            if let Err(error) = self.store(alone, now_micros) {
+                (self.on_failure.0)(&error);
+                return;
+            }
+        }
+        let rules = self.catalog.rules();
+        if rules.erasures().is_empty() {
+            return;
+        }
+        let is_erased = |record: &Record| {
+            let row = Row {
+                organisation: record.organisation_id.as_deref().unwrap_or_default(),
+                id: record.id.as_deref().unwrap_or_default(),
+                user: record.user_id.as_deref(),
+                created_at: record.created_at.map_or(i64::MIN, |at| at.timestamp_micros()),
+            };
+            rules.erases(row)
+        };
+        let erased: Vec<u128> =
+            self.waiting.iter().filter(|(_, _, record)| is_erased(record)).map(|(key, ..)| key).collect();
+        for key in erased {
+            self.waiting.forget(key);
+            // Its other half must not come to be stored alone.
+            self.recent.insert(key, now_micros);
+            self.logs.replace_halves(&[key], None, now_micros, None);
+        }
+    }
+
+    /// Writes the halves that wait to the log again.
+    pub(super) fn carry_waiting(&mut self) -> Result<()> {
+        for half in Half::ALL {
+            let mut builder = BatchBuilder::new();
+            for (_, _, record) in self.waiting.iter().filter(|(_, of, _)| *of == half) {
+                builder.append(record.clone());
+                if builder.text_bytes() >= CARRIED_BYTES {
+                    self.wal.append(&[&Payload::of(Kind::Half(half), &builder.finish())?])?;
+                }
+            }
+            if builder.rows() > 0 {
+                self.wal.append(&[&Payload::of(Kind::Half(half), &builder.finish())?])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A batch of one record.
+pub(super) fn row_of(record: Record) -> RecordBatch {
+    let mut builder = BatchBuilder::new();
+    builder.append(record);
+    builder.finish()
+}

@@ -1,0 +1,47 @@
+//! One of the two tables and what queries see of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::ParamValues;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+
+use crate::dedupe::Keys;
+use crate::error::Result;
+use crate::query::{Limits, Queries};
+use crate::record::Rows;
+use crate::store::Store;
+use crate::table::{DataFile, FileIndex, Table};
+use crate::view::{Shelf, View};
+
+/// A table with its shelf. What commits to the table shows it on the shelf in the same step, under the lock of all commits.
+#[derive(Clone, Debug)]
+pub(super) struct Lane {
+    pub(super) table: Table,
+    pub(super) shelf: Arc<Shelf>,
+}
+
+impl Lane {
+    /// Opens the table of such rows, creating it if need be.
+    pub(super) async fn open(store: &Store, rows: Rows) -> Result<Self> {
+        let table = Table::create_or_open(store, rows).await?;
+        let shelf = Arc::new(Shelf::new(rows, table.index()));
+        Ok(Self { table, shelf })
+    }
+}
+
+/// The keys of all ids in files of records, batch by batch.
+pub(super) async fn ids_of_files(
+    queries: &Queries,
+    keys: &Keys,
+    files: Vec<DataFile>,
+) -> Result<BoxStream<'static, Result<Vec<u128>>>> {
+    let view = View::of_files(Rows::Logs, FileIndex::of(files));
+    let limits = Limits { timeout: None, max_rows: None, ..queries.limits() };
+    let none = ParamValues::Map(HashMap::new());
+    let ids = queries.run(view, "select organisation_id, id from logs", none, limits).await?.batches;
+    let keys = keys.clone();
+    Ok(ids.map(move |batch| batch.map(|batch: RecordBatch| keys.of_batch(&batch))).boxed())
+}

@@ -1,0 +1,113 @@
+//! Appends of what is not a whole record: halves that join later, and feedback.
+
+use tokio::sync::oneshot;
+
+use super::joining::Halves;
+use super::writer::{Append, Command};
+use super::{Access, AppendError, Engine, ROW_OVERHEAD, Receipt, here_or_aside, owned, owner};
+use crate::error::{Error, Result};
+use crate::halves::Half;
+use crate::ingest::DEFAULT_ORGANISATION;
+use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Record, Rows};
+use crate::wal::{Kind, Payload};
+
+impl Engine {
+    /// Makes halves of records durable. The two halves of one `id` of an organisation become one record, whichever comes first,
+    /// also across a restart; a half alone is seen in answers as the record it is so far, and stands alone for good after
+    /// `join_seconds`. Pieces gather for twenty seconds from the first that says how the call went. What came already is acked and
+    /// dropped. Each must name its `id`.
+    pub async fn append_halves_as(&self, access: &Access, halves: Vec<(Half, Record)>) -> Result<Receipt, AppendError> {
+        let nameless = |(_, record): &(Half, Record)| record.id.as_deref().is_none_or(str::is_empty);
+        if halves.iter().any(nameless) {
+            let error = Error::invalid("half of a record without `id`: without it the other half cannot be found");
+            return Err(AppendError { error, records: halves.into_iter().map(|(_, record)| record).collect() });
+        }
+        let mut receipt = Receipt::default();
+        let mut left = halves;
+        for half in Half::ALL {
+            let (these, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|(of, _)| *of == half);
+            left = others;
+            let records: Vec<Record> = these.into_iter().map(|(_, record)| record).collect();
+            if !records.is_empty() {
+                let one = self.append_half(access, half, records).await?;
+                receipt.accepted += one.accepted;
+                receipt.duplicate += one.duplicate;
+            }
+        }
+        Ok(receipt)
+    }
+
+    async fn append_half(&self, access: &Access, half: Half, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
+        let inner = &self.inner;
+        if let Err(error) = owned(access, &mut records).and_then(|()| inner.refuse_if_closed()) {
+            return Err(AppendError { error, records });
+        }
+        let bytes: usize = records.iter().map(|record| record.text_bytes() + ROW_OVERHEAD).sum();
+        let permit = match inner.budget.take(bytes as u64).await {
+            Ok(permit) => permit,
+            Err(error) => return Err(AppendError { error, records }),
+        };
+        let (now, rules) = ((inner.now)(), inner.catalog.rules());
+        for record in &mut records {
+            inner.policy.protect(record);
+            inner.complete(record, now, &rules);
+        }
+        let keys = inner.keys.clone();
+        let build = move || {
+            let mut builder = BatchBuilder::new();
+            records.iter().for_each(|record| builder.append(record.clone()));
+            let payload = Payload::of(Kind::Half(half), &builder.finish())?;
+            let keyed = records.into_iter().map(|record| {
+                let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
+                (keys.key(organisation, record.id.as_deref().unwrap_or_default()), record)
+            });
+            Ok((keyed.collect(), payload))
+        };
+        let done = async {
+            let (records, payload) = here_or_aside(bytes, build).await?;
+            let (reply, done) = oneshot::channel();
+            inner.send(Command::Halves(Box::new(Halves { half, records, payload, permit, reply })))?;
+            done.await.map_err(|_| Error::closed("the engine is closed"))?
+        };
+        done.await.map_err(|error| AppendError { error, records: Vec::new() })
+    }
+
+    /// Makes feedback durable and visible; answers the ids. Rows that name no organisation or workspace get the key's; if one
+    /// names another, nothing is taken ([`crate::error::ErrorKind::Denied`]). `id`, `created_at` and `updated_at` are filled in where
+    /// they are missing.
+    pub async fn append_feedback_as(&self, access: &Access, mut feedback: Vec<Feedback>) -> Result<Vec<String>> {
+        if feedback.is_empty() {
+            return Ok(Vec::new());
+        }
+        let inner = &self.inner;
+        inner.refuse_if_closed()?;
+        let (owner, now, rules) = (owner(access), (inner.now)(), inner.catalog.rules());
+        let mut ids = Vec::with_capacity(feedback.len());
+        for row in &mut feedback {
+            owner.take_fields(&mut row.organisation_id, &mut row.workspace_slug).map_err(|refused| {
+                Error::denied(format!("field `{}` of feedback: expected {}", refused.field, refused.expected))
+            })?;
+            let organisation = row.organisation_id.get_or_insert_with(|| DEFAULT_ORGANISATION.to_owned());
+            row.retention_days = rules.retention_days(organisation);
+            ids.push(row.id.get_or_insert_with(|| (inner.new_uuid)().to_string()).clone());
+            inner.policy.protect_feedback(row);
+            row.created_at.get_or_insert(now);
+            row.updated_at.get_or_insert(now);
+        }
+        let bytes: usize = feedback.iter().map(|row| row.text_bytes() + ROW_OVERHEAD).sum();
+        let permit = inner.budget.take(bytes as u64).await?;
+        let build = move || {
+            let mut builder = FeedbackBuilder::new();
+            feedback.into_iter().for_each(|row| builder.append(row));
+            let batch = builder.finish();
+            let payload = Payload::of(Kind::Feedback, &batch)?;
+            Ok((batch, payload))
+        };
+        let (batch, payload) = here_or_aside(bytes, build).await?;
+        let (reply, done) = oneshot::channel();
+        let append = Append { rows: Rows::Feedback, batch, payload, keys: Vec::new(), permit, reply };
+        inner.send(Command::Append(Box::new(append)))?;
+        done.await.map_err(|_| Error::closed("the engine is closed"))??;
+        Ok(ids)
+    }
+}

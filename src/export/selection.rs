@@ -1,0 +1,150 @@
+//! Which records an export job writes, from the `filters` that Portkey's clients send.
+//!
+//! Beside the filters of lists ([`Filter`]) these are a page (`page_size`, `current_page`) and the form of the time frame that
+//! Portkey's guide shows, `created_at: {gte, lte}`. A name that is none of these is an error: passed over, it would export more
+//! than was asked for. Without a page there is no limit.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::logs::{Bounds, FILTER_NAMES, Filter};
+
+/// Records of a page where only its number is said.
+const PAGE_SIZE: u64 = 50_000;
+const FURTHER: [&str; 3] = ["page_size", "current_page", "created_at"];
+
+/// Which records a job writes, in the order of exports.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    /// What they match.
+    pub filter: Filter,
+    /// So many of them are passed over first.
+    pub skip: u64,
+    /// So many are written at most; none = all.
+    pub limit: Option<u64>,
+}
+
+impl Selection {
+    /// Reads it from `filters`. Numbers may come as text; what is null or empty does not narrow.
+    pub fn read(fields: &Map<String, Value>) -> Result<Self> {
+        let known = |name: &str| FURTHER.contains(&name) || FILTER_NAMES.split(", ").any(|known| known == name);
+        let given = |value: &Value| !value.is_null() && value != "";
+        if let Some((name, _)) = fields.iter().find(|(name, value)| given(value) && !known(name)) {
+            return Err(Error::invalid(format!(
+                "filter `{name}` is unknown; the filters are {FILTER_NAMES}, {}",
+                FURTHER.join(", ")
+            )));
+        }
+        let mut filter = Filter::of_object(fields)?;
+        if let Some(frame) = fields.get("created_at").filter(|frame| given(frame)) {
+            let frame = created_at(frame)?;
+            let time = &mut filter.time;
+            (time.min, time.max) = (time.min.max(frame.min), earlier(time.max, frame.max));
+        }
+        let size = number(fields, "page_size")?;
+        if size == Some(0) {
+            return Err(Error::invalid("`page_size` is 0; expected 1 or more, or leave it out for all records"));
+        }
+        let page = number(fields, "current_page")?.unwrap_or(0);
+        let limit = size.or((page > 0).then_some(PAGE_SIZE));
+        Ok(Self { filter, skip: limit.unwrap_or(0).saturating_mul(page), limit })
+    }
+}
+
+fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>> {
+    let found = match fields.get(name) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        Some(value) => value.as_u64(),
+    };
+    found.map(Some).ok_or_else(|| Error::invalid(format!("`{name}` is no whole number, 0 or more")))
+}
+
+/// The time frame that an object of comparisons names.
+fn created_at(frame: &Value) -> Result<Bounds<DateTime<Utc>>> {
+    let wrong = || Error::invalid("`created_at` is no object of `gte`, `gt`, `lte`, `lt` with a date or a moment each");
+    let fields = frame.as_object().ok_or_else(wrong)?;
+    let mut bounds = Bounds::default();
+    for (operator, value) in fields {
+        let text = Map::from_iter([("time_of_generation_min".to_owned(), value.clone())]);
+        let at = Filter::of_object(&text).ok().and_then(|filter| filter.time.min).ok_or_else(wrong)?;
+        let beside = |micros| at.checked_add_signed(TimeDelta::microseconds(micros));
+        match operator.as_str() {
+            "gte" => bounds.min = bounds.min.max(Some(at)),
+            "gt" => bounds.min = bounds.min.max(beside(1)),
+            "lte" => bounds.max = earlier(bounds.max, Some(at)),
+            "lt" => bounds.max = earlier(bounds.max, beside(-1)),
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(bounds)
+}
+
+/// The earlier of two ends; none is no end.
+fn earlier(a: Option<DateTime<Utc>>, b: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(filters: Value) -> Result<Selection> {
+        let Value::Object(fields) = filters else { panic!("{filters} is no object") };
+        Selection::read(&fields)
+    }
+
+    fn at(text: &str) -> Option<DateTime<Utc>> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn the_guides_time_frame_is_the_contracts() {
+        let portkeys =
+            json!({ "time_of_generation_min": "2026-11-01", "time_of_generation_max": "2026-11-02T10:00:00Z" });
+        let guides = json!({ "created_at": { "gte": "2026-11-01", "lte": "2026-11-02T10:00:00Z" } });
+        assert_eq!(read(guides).unwrap(), read(portkeys).unwrap());
+        let open = read(json!({ "created_at": { "gt": "2026-11-01", "lt": "2026-11-02" } })).unwrap().filter.time;
+        assert_eq!((open.min, open.max), (at("2026-11-01T00:00:00.000001Z"), at("2026-11-01T23:59:59.999999Z")));
+        let both =
+            read(json!({ "created_at": { "gte": "2026-11-01" }, "time_of_generation_min": "2026-11-03" })).unwrap();
+        assert_eq!(both.filter.time.min, at("2026-11-03T00:00:00Z"));
+        for wrong in [json!("2026-11-01"), json!({ "from": "2026-11-01" }), json!({ "gte": "soon" }), json!([1])] {
+            assert!(read(json!({ "created_at": wrong })).unwrap_err().message().contains("`created_at`"));
+        }
+    }
+
+    #[test]
+    fn a_page_limits_only_where_one_is_named() {
+        let page = |filters| read(filters).map(|selection| (selection.skip, selection.limit));
+        assert_eq!(page(json!({})).unwrap(), (0, None));
+        assert_eq!(page(json!({ "current_page": 0 })).unwrap(), (0, None));
+        assert_eq!(page(json!({ "page_size": 10 })).unwrap(), (0, Some(10)));
+        assert_eq!(page(json!({ "page_size": "10", "current_page": 2 })).unwrap(), (20, Some(10)));
+        assert_eq!(page(json!({ "current_page": 1, "page_size": null })).unwrap(), (50_000, Some(50_000)));
+        assert!(page(json!({ "page_size": 0 })).is_err());
+        assert!(page(json!({ "page_size": -1 })).is_err());
+    }
+
+    #[test]
+    fn a_misspelt_filter_is_refused_by_name() {
+        let refused = read(json!({ "ai_models": "gpt-4o" })).unwrap_err();
+        assert!(refused.message().contains("`ai_models` is unknown") && refused.message().contains("ai_org_model"));
+        assert!(read(json!({ "ai_models": null, "nothing": "" })).is_ok());
+        let all = json!({
+            "time_of_generation_min": "2024-10-20", "total_units_min": 1, "cost_max": 0.5, "ai_model": "gpt-4o",
+            "prompt_token_min": 1, "completion_token_max": "9", "status_code": "200, 429", "metadata": { "team": "search" },
+            "ai_org_model": "openai__gpt-3.5-turbo, anthropic__claude-2.1", "weighted_feedback_min": -1, "virtual_keys": "a, b",
+            "trace_id": "t", "configs": "pc-1", "workspace_slug": "w", "prompt_slug": "p", "page_size": 50000,
+            "current_page": 0, "span_id": "s", "api_key_ids": "k", "cache_status": "HIT",
+        });
+        assert_eq!(read(all).unwrap().limit, Some(50_000));
+    }
+}

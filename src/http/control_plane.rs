@@ -1,0 +1,162 @@
+//! What a Portkey gateway 2.0 asks of its control plane and reports to it, with gatelog in that place.
+//!
+//! `GET /v2/api-keys/self/details` tells the gateway whom the key of its caller is of. `POST /v1/logs/enterprise/logs` takes what
+//! was said in one call, `POST /v1/analytics/enterprise/analytics` (or `/dp/metrics`, the same from a gateway that is not
+//! private) the figures of many; the engine makes one record of both. The gateway tries a few times within a second and then
+//! drops what it could not send. So its bodies wait for room instead of being refused, and what it sends twice is taken once.
+//!
+//! The organisation of a record stands in the record: the gateway's own key must reach all that it serves, else nothing of
+//! the request is taken (403). What else a control plane has, such as configs, prompts and virtual keys, is a 404, which the
+//! gateway takes for what does not exist.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use super::App;
+use super::body::{self, Room};
+use super::error::Failure;
+use super::intake::{Outcome, Receipt};
+use super::sql::header;
+use crate::catalog::{Access, Scope};
+use crate::error::Error;
+use crate::halves::Half;
+use crate::ingest::control_plane::{Batch, Logged, log as read_log, rows as read_rows};
+use crate::ingest::{Context, DEFAULT_ORGANISATION};
+
+/// The routes that a gateway reports to under its own key.
+pub(crate) const REPORTS: [&str; 3] = ["/v1/logs/enterprise/logs", "/v1/analytics/enterprise/analytics", "/dp/metrics"];
+/// A log object holds bodies up to so many times: as the client sent them, and as the provider saw them.
+const COPIES: u64 = 2;
+/// Bodies up to this size are parsed at once: going through another thread would take longer.
+const SMALL_BYTES: usize = 256 << 10;
+const NOT_KEPT: &str = "texts that guardrails found are not kept: they may quote a call that must not be tracked";
+
+/// `GET /v2/api-keys/self/details`, of the key that asks, without the key itself.
+pub(crate) async fn details(State(app): State<Arc<App>>, Extension(access): Extension<Access>) -> Json<Value> {
+    let state = app.engine.catalog().state();
+    let document = &state.document;
+    let organisation = access.organisation.as_deref().unwrap_or(DEFAULT_ORGANISATION);
+    let known = document.organisations.get(organisation);
+    let key = document.keys.iter().find(|key| key.id == access.key_id);
+    let workspace = access.workspace.as_deref();
+    Json(json!({
+        "success": true,
+        "data": {
+            "organisation_details": {
+                "organisation_id": organisation,
+                "name": known.and_then(|known| known.name.as_deref()).unwrap_or(organisation),
+                "settings": {},
+                "enterprise_settings": {},
+                "defaults": {},
+                // Else the gateway reports each call of it once more.
+                "is_first_generation_done": true,
+            },
+            // The gateway reads its id without asking whether there is one.
+            "workspace_details": {
+                "id": workspace.unwrap_or(DEFAULT_ORGANISATION),
+                "slug": workspace.unwrap_or_default(),
+                "name": workspace,
+                "usage_limits": [],
+                "rate_limits": [],
+            },
+            "api_key_details": {
+                "id": access.key_id,
+                "name": key.and_then(|key| key.name.as_deref()),
+                "scopes": scopes(&access),
+                "status": "active",
+                "expires_at": key.and_then(|key| key.expires_at),
+                "usage_limits": [],
+                "rate_limits": [],
+                "defaults": {},
+            },
+        },
+    }))
+}
+
+/// What a key may do, in Portkey's words. To send logs is to make calls through the gateway, which logs them.
+fn scopes(access: &Access) -> Vec<&'static str> {
+    let words = |scope| match scope {
+        Scope::Write => &["logs.write", "completions.write", "prompts.render"][..],
+        Scope::View => &["logs.view", "logs.list"],
+        Scope::Read => &["logs.read"],
+        Scope::Export => &["logs.export"],
+        Scope::Analytics => &["analytics.view"],
+        Scope::Admin => &[],
+    };
+    Scope::ALL.into_iter().filter(|scope| access.may(*scope)).flat_map(words).copied().collect()
+}
+
+/// `POST /v1/logs/enterprise/logs`.
+pub(crate) async fn log(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Receipt>, Failure> {
+    let (logged, _room) = parsed(&app, &headers, body, read_log).await?;
+    match logged {
+        Ok(Logged::Call(record)) => {
+            let halves = vec![(Half::Content, *record)];
+            take(&app, &access, Batch { halves, ..Batch::default() }).await
+        }
+        Ok(Logged::Guardrail) => {
+            app.metrics.rejected(1);
+            Ok(Json(Receipt { message: Some(NOT_KEPT.to_owned()), ..Receipt::default() }))
+        }
+        Err(rejection) => take(&app, &access, Batch { rejections: vec![rejection], ..Batch::default() }).await,
+    }
+}
+
+/// `POST /v1/analytics/enterprise/analytics` and `POST /dp/metrics`.
+pub(crate) async fn rows(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Receipt>, Failure> {
+    let (read, _room) = parsed(&app, &headers, body, read_rows).await?;
+    let batch = read.map_err(|refused| Failure::invalid(format!("the rows cannot be read: {refused}")))?;
+    take(&app, &access, batch).await
+}
+
+/// Reads a whole body and what is in it, with room for both.
+async fn parsed<T: Send + 'static>(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    read: impl FnOnce(&[u8], &Context) -> T + Send + 'static,
+) -> Result<(T, Room), Failure> {
+    let limit = usize::try_from(app.engine.config().max_record_bytes.saturating_mul(COPIES)).unwrap_or(usize::MAX);
+    let announced = header(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut room = app.bodies.wait(2 * announced.min(limit as u64)).await;
+    let bytes = body::read(body, limit, |size| room.grow(2 * size as u64)).await?;
+    let context = Context { policy: Arc::clone(app.engine.policy()), ..Context::new(app.engine.now()) };
+    if bytes.len() <= SMALL_BYTES {
+        return Ok((read(&bytes, &context), room));
+    }
+    let reading = tokio::task::spawn_blocking(move || read(&bytes, &context));
+    let read = reading.await.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
+    Ok((read, room))
+}
+
+/// Appends what was read, and says what became of it.
+async fn take(app: &App, access: &Access, batch: Batch) -> Result<Json<Receipt>, Failure> {
+    let Batch { halves, feedback, rejections } = batch;
+    let mut receipt = Receipt { rejected: rejections.len() as u64, rejections, ..Receipt::default() };
+    app.metrics.rejected(receipt.rejected);
+    if !halves.is_empty() {
+        let appended = app.engine.append_halves_as(access, halves).await.map_err(|refused| refused.error)?;
+        (receipt.accepted, receipt.duplicate) = (appended.accepted, appended.duplicate);
+        receipt.over_quota = appended.over_quota;
+    }
+    if !feedback.is_empty() {
+        receipt.accepted += app.engine.append_feedback_as(access, feedback).await?.len() as u64;
+    }
+    Outcome { receipt, failure: None }.result().map(Json)
+}

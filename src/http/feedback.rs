@@ -1,0 +1,155 @@
+//! `/v1/feedback`: Portkey's calls to give feedback and to change it, and ours to read it.
+//!
+//! Answers and refusals of the first two are Portkey's to the word. Feedback is about a trace, which need not be there yet;
+//! with `log_id`, which is ours, it is about that one log alone, which must be there, and its trace is the log's.
+//!
+//! Portkey's SDKs send a call again whose answer got lost: what [`super::resend`] knows again gets the same ids and the
+//! same time, and rows of one id and time are one feedback. A change states the value and whatever else it names, and keeps
+//! the rest of the state that it found; of two changes at once the later one holds, as it was sent.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use super::App;
+use super::error::Failure;
+use super::input::Fields;
+use super::log_objects::Named;
+use super::logs::packed;
+use super::resend::Connection;
+use crate::catalog::Access;
+use crate::error::{Error, ErrorKind};
+use crate::ingest::Headers;
+use crate::ingest::feedback::{self, Refusal};
+use crate::logs::{self, FeedbackAsk, LogPlace, MOST_PAGE_SIZE, PAGE_SIZE};
+use crate::record::Feedback;
+
+const SAVED: &str = "Feedback successfully saved";
+const UPDATED: &str = "Feedback successfully updated";
+const NOTHING_TO_UPDATE: &str = "Invalid Feedback Id passed. Nothing to update";
+
+type Answer = ([(HeaderName, &'static str); 1], Json<Value>);
+
+/// `POST /v1/feedback`.
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    connection: Option<Extension<Connection>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Answer, Failure> {
+    let Some((text, _room)) = packed(&app, body).await? else { return Err(refused(Refusal::Body)) };
+    let mut given = feedback::drafts(&text).map_err(refused)?;
+    bind(&app, &access, &mut given).await?;
+    let headers = Headers::read(|name| headers.get(name)?.to_str().ok().map(str::to_owned));
+    let (now, fresh) = (app.engine.now(), app.engine.new_id());
+    let connection = connection.as_ref().map(|Extension(connection)| connection);
+    if let Some(ids) = app.resends.ids(&access.key_id, &headers, &text, connection, now, &fresh) {
+        for (number, one) in (0..).zip(&mut given) {
+            one.id = Some(ids.id(number));
+            one.created_at = Some(ids.made_at().unwrap_or(now));
+            one.updated_at = one.created_at;
+        }
+    }
+    let ids = app.engine.append_feedback_as(&access, given).await?;
+    Ok(done(SAVED, &ids))
+}
+
+/// `PUT /v1/feedback/{id}`, and `POST`, which Portkey's reference shows by mistake.
+pub(crate) async fn update(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    named: Named,
+    body: Body,
+) -> Result<Answer, Failure> {
+    let Some((text, _room)) = packed(&app, body).await? else { return Err(refused(Refusal::Body)) };
+    let change = feedback::change(&text).map_err(refused)?;
+    let nothing = || Failure::new(StatusCode::NOT_FOUND, NOTHING_TO_UPDATE);
+    let old = find(&app, &access, named).await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => nothing(),
+        _ => error.into(),
+    })?;
+    let ids = app.engine.append_feedback_as(&access, vec![change.of(old, app.engine.now())]).await?;
+    Ok(done(UPDATED, &ids))
+}
+
+/// `GET /v1/feedback?trace_id=…&log_id=…&from=…&to=…&page_size=…&cursor=…`, newest first.
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    RawQuery(query): RawQuery,
+) -> Result<Answer, Failure> {
+    let ask = asked(Fields::decode(query.as_deref())?)?;
+    let (found, next) = app.engine.reader_as(&access).list_feedback(&ask).await?;
+    Ok(answer(json!({
+        "object": "list",
+        "data": found.iter().map(logs::shown_feedback).collect::<Vec<_>>(),
+        "has_more": next.is_some(),
+        "next": next.map(|next| next.to_string()),
+    })))
+}
+
+/// `GET /v1/feedback/{id}`.
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    named: Named,
+) -> Result<Answer, Failure> {
+    Ok(answer(logs::shown_feedback(&find(&app, &access, named).await?)))
+}
+
+/// The state of the feedback that a path names, if the key reaches it.
+async fn find(app: &App, access: &Access, named: Named) -> Result<Feedback, Error> {
+    let unknown = || Error::not_found("no feedback has that id");
+    let (id, organisation) = named.parts().ok_or_else(unknown)?;
+    app.engine.reader_as(access).feedback(&id, organisation.as_deref()).await
+}
+
+/// Gives feedback on single logs the place of its log, which must be one that the key reaches. Of several organisations'
+/// logs with one id the newest is meant, or that of the organisation that the feedback names.
+async fn bind(app: &App, access: &Access, given: &mut [Feedback]) -> Result<(), Failure> {
+    let ids: Vec<String> = given.iter().filter_map(|one| one.log_id.clone()).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let places = app.engine.reader_as(access).places(&ids).await?;
+    for one in given {
+        let Some(id) = &one.log_id else { continue };
+        let meant = |place: &&LogPlace| one.organisation_id.is_none() || one.organisation_id == place.organisation;
+        let place = places.get(id).and_then(|places| places.iter().rfind(meant)).ok_or_else(|| {
+            Error::not_found("no log has the id of `log_id`; send a log before feedback on it, or name its trace")
+        })?;
+        one.organisation_id.clone_from(&place.organisation);
+        one.workspace_slug.clone_from(&place.workspace);
+        one.trace_id.clone_from(&place.trace);
+    }
+    Ok(())
+}
+
+fn asked(mut fields: Fields) -> Result<FeedbackAsk, Failure> {
+    let page_size = fields.take_number("page_size")?.unwrap_or(PAGE_SIZE);
+    if !(1..=MOST_PAGE_SIZE).contains(&page_size) {
+        return Err(Failure::invalid(format!("field `page_size` is {page_size}; expected 1 to {MOST_PAGE_SIZE}")));
+    }
+    let after = fields.take("cursor").filter(|text| !text.is_empty()).map(|text| text.parse()).transpose()?;
+    let ask = FeedbackAsk::read(|name| fields.take(name))?;
+    fields.finish("trace_id, log_id, from, to, page_size, cursor")?;
+    Ok(FeedbackAsk { page_size, after, ..ask })
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    Failure::invalid(refusal.to_string()).coded(refusal.code())
+}
+
+fn done(message: &str, ids: &[String]) -> Answer {
+    answer(json!({ "status": "success", "message": message, "feedback_ids": ids }))
+}
+
+fn answer(value: Value) -> Answer {
+    ([(CACHE_CONTROL, "no-store")], Json(value))
+}

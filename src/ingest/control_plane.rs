@@ -1,0 +1,369 @@
+//! What Portkey's gateway 2.0 tells its control plane, and the files of its log store: an object is one file.
+//!
+//! Of each call it sends two halves under one id, seconds apart and in any order: a *log object* with the bodies, which holds
+//! the figures too, and later a row of the figures alone. Rows come in batches that say which table they are of. Where
+//! a figure is not known the gateway writes an empty text, or 0 for a time; both are null here. A cost of 0 is kept, since
+//! it may be meant. Columns that gatelog does not have are passed over: names and ids of what has a slug, hashes of keys, how
+//! long the gateway took for its own work.
+//!
+//! What guardrails found comes as rows of a third table. They hold no content, and become feedback without a value on the
+//! log that they speak of: so they are found there, all of their columns in the metadata, and count neither as calls
+//! nor in averages. The texts that the checks found come apart from them; those may quote a call that must not be tracked
+//! and do not say which call it was, so they are not kept.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+
+use super::fields::{cut, flag, id, number, open, tags, text, time};
+use super::usage::{Members, Usage, count, get};
+use super::{Context, Headers, Rejection, is_off, mask};
+use crate::halves::{Half, join};
+use crate::record::json::{
+    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, keep_last, list, members, too_large, unquote,
+};
+use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE, Message, Record};
+
+/// The source of calls that a client reported itself: the gateway measured nothing.
+const REPORTED: &str = "proxy-log";
+/// The source of feedback that is what guardrails found.
+const GUARDRAIL: &str = "guardrail";
+/// What a log may say once more outside of its metadata.
+const TAG_COLUMNS: [&str; 4] = ["_user", "_environment", "_organisation", "_prompt"];
+
+/// What a log object is of.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Logged {
+    /// A call.
+    Call(Box<Record>),
+    /// Texts that a guardrail found, which are not kept.
+    Guardrail,
+}
+
+/// The rows of one batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Figures of calls.
+    pub halves: Vec<(Half, Record)>,
+    /// What was said of calls, by people and by guardrails.
+    pub feedback: Vec<Feedback>,
+    /// Rows that were not taken, counted from 0.
+    pub rejections: Vec<Rejection>,
+}
+
+/// The tables that the gateway has.
+#[derive(Clone, Copy)]
+enum Table {
+    Generations,
+    Feedbacks,
+    Hooks,
+}
+
+/// Reads what is posted of one call: `{"logObject":…,"logOptions":…}`.
+pub fn log(raw: &[u8], context: &Context) -> Result<Logged, Rejection> {
+    let logged = utf8(raw).and_then(|raw| {
+        let sent = members(raw).ok_or_else(no_object)?;
+        let object = get(&sent, &["logObject"])
+            .ok_or_else(|| FieldError::silent("logObject", "a log object, with `_id`, `request` and `response`"))?;
+        read(object, Checks::of(raw), context)
+    });
+    logged.map_err(|error| Rejection::new(0, error))
+}
+
+/// Reads one file of a log store.
+pub fn file(raw: &[u8], context: &Context) -> Result<Logged, FieldError> {
+    let raw = utf8(raw)?.trim_start_matches('\u{feff}').trim();
+    read(raw, Checks::of(raw), context)
+}
+
+/// Reads a batch of rows: `{"table":…,"data":[…]}`.
+pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
+    let raw = utf8(raw)?;
+    let sent = members(raw).ok_or_else(no_object)?;
+    let name = text(&sent, &["table"]).unwrap_or_default();
+    let table = match name.as_str() {
+        "generations" => Table::Generations,
+        "feedbacks" => Table::Feedbacks,
+        "generation_hooks" => Table::Hooks,
+        _ => return Err(FieldError::new("table", &name, "generations, feedbacks or generation_hooks")),
+    };
+    let data = get(&sent, &["data"]).and_then(list).ok_or_else(|| FieldError::silent("data", "an array of rows"))?;
+    let mut batch = Batch::default();
+    for (number, row) in (0..).zip(data) {
+        let taken = members(row).ok_or_else(no_object).and_then(|row| match table {
+            Table::Generations => {
+                let figures = kept(figures(&row), context)?;
+                batch.halves.push((Half::Figures, figures));
+                Ok(())
+            }
+            Table::Feedbacks => feedback(&row).map(|feedback| batch.feedback.push(feedback)),
+            Table::Hooks => guardrail(&row).map(|feedback| batch.feedback.push(feedback)),
+        });
+        if let Err(error) = taken {
+            batch.rejections.push(Rejection::new(number, error));
+        }
+    }
+    Ok(batch)
+}
+
+fn utf8(raw: &[u8]) -> Result<&str, FieldError> {
+    str::from_utf8(raw)
+        .map_err(|error| FieldError::silent("json", format!("UTF-8 text (byte {} is not)", error.valid_up_to())))
+}
+
+fn no_object() -> FieldError {
+    FieldError::silent("json", "one JSON object")
+}
+
+/// Reads a log object: the figures in its `metrics`, and what was said.
+fn read(raw: &str, checks: Checks, context: &Context) -> Result<Logged, FieldError> {
+    let object = members(raw).ok_or_else(no_object)?;
+    let metrics = get(&object, &["metrics"]).and_then(members).unwrap_or_default();
+    if get(&object, &["request"]).is_none() {
+        return match get(&object, &["hook_id"]) {
+            Some(_) => Ok(Logged::Guardrail),
+            None => Err(FieldError::silent("request", "an object, beside an object `response`")),
+        };
+    }
+    let said = said(&object, checks, metrics.is_empty().then_some(context))?;
+    let figures = figures(&metrics);
+    if figures.id.is_some() && said.id.is_some() && figures.id != said.id {
+        return Err(FieldError::silent("metrics.id", "the same as `_id`"));
+    }
+    let whole = join(figures, said);
+    if whole.created_at.is_none() {
+        return Err(FieldError::silent("created_at", "a time"));
+    }
+    kept(whole, context).map(|record| Logged::Call(Box::new(record)))
+}
+
+/// The record as it may be stored. Whose it is that names no organisation, the engine says.
+fn kept(mut record: Record, context: &Context) -> Result<Record, FieldError> {
+    if record.id.is_none() {
+        return Err(FieldError::silent("id", "the id of the log"));
+    }
+    let texts = [&record.request, &record.response].map(|side| [&side.body, &side.headers]);
+    if texts.into_iter().flatten().flatten().map(String::len).sum::<usize>() > MAX_RECORD_BYTES {
+        return Err(too_large(MAX_RECORD_BYTES));
+    }
+    context.policy.protect(&mut record);
+    Ok(record)
+}
+
+/// A row of `generations`, or the `metrics` of a log object, which are the same.
+fn figures(row: &Members<'_>) -> Record {
+    let name = |name: &str| text(row, &[name]);
+    let upper = |name: &str| text(row, &[name]).map(|text| text.to_ascii_uppercase());
+    let short = |name: &str| count(row, &[name]).and_then(|count| i32::try_from(count).ok());
+    let measured = |name: &str| count(row, &[name]).filter(|ms| *ms > 0);
+    let source = name("source");
+    let response_time = count(row, &["response_time"]).filter(|ms| *ms > 0 || source.as_deref() != Some(REPORTED));
+    let mut record = Record {
+        id: id(row, &["id"]),
+        organisation_id: name("organisation_id"),
+        workspace_slug: name("workspace_slug"),
+        created_at: time(row, &["created_at"]),
+        is_success: flag(row, &["is_success"]).map(i32::from),
+        ai_org: name("ai_org"),
+        ai_model: name("ai_model"),
+        req_units: count(row, &["req_units"]),
+        res_units: count(row, &["res_units"]),
+        total_units: count(row, &["total_units"]),
+        cost: number(row, &["cost"]),
+        cost_currency: upper("cost_currency"),
+        request_url: name("request_url"),
+        request_method: upper("request_method"),
+        response_status_code: short("response_status_code"),
+        response_time,
+        time_to_last_token: measured("ttlt"),
+        upstream_response_time: measured("upstream_response_time"),
+        cache_status: upper("cache_status"),
+        cache_type: upper("cache_type"),
+        stream_mode: flag(row, &["stream_mode"]),
+        retry_success_count: short("retry_success_count"),
+        mode: upper("mode"),
+        virtual_key: name("virtual_key"),
+        config: name("config"),
+        prompt_slug: name("prompt_slug"),
+        prompt_version_id: name("prompt_version_id"),
+        runtime: name("runtime"),
+        runtime_version: name("runtime_version"),
+        sdk_version: name("sdk_version"),
+        trace_id: name("trace_id"),
+        span_id: name("span_id"),
+        parent_span_id: name("parent_span_id"),
+        span_name: name("span_name"),
+        internal_trace_id: name("internal_trace_id"),
+        api_key_id: name("api_key_id"),
+        source,
+        do_not_track: untracked(row),
+        metadata: pairs(row, "metadata.key", "metadata.value"),
+        ..Record::default()
+    };
+    for column in TAG_COLUMNS {
+        if let Some(value) = name(column).filter(|_| !record.metadata.iter().any(|(key, _)| key == column)) {
+            record.metadata.push((column.to_owned(), cut(&value)));
+        }
+    }
+    derive(&mut record);
+    // The user whom the API key is of, where the caller names none.
+    record.user_id = record.user_id.or_else(|| name("user_id"));
+    record
+}
+
+/// Whether the gateway kept content, and so whether the call is not to be tracked; nothing if the row does not say.
+fn untracked(row: &Members<'_>) -> Option<bool> {
+    let says = text(row, &["extra_key"])? == "is_raw_logging_enabled";
+    let enabled = text(row, &["extra_value"]).filter(|_| says)?;
+    Some(is_off(&enabled))
+}
+
+/// What a log object says outside of its `metrics`. Where it has none, what can be read off headers and bodies besides, under
+/// the policy of `alone`.
+fn said(object: &Members<'_>, checks: Checks, alone: Option<&Context>) -> Result<Record, FieldError> {
+    let side = |name: &str| get(object, &[name]).and_then(members).unwrap_or_default();
+    let (request, response) = (side("request"), side("response"));
+    let gateway = get(&request, &["portkeyHeaders"]).map(open).unwrap_or(Cow::Borrowed("{}"));
+    let gateway = members(&gateway).unwrap_or_default();
+    // What the provider was sent, and what it answered, stand in where the client's own side was not kept.
+    let asked = [&request, &side("finalUntransformedRequest"), &side("transformedRequest")];
+    let asked = asked.into_iter().find_map(|side| get(side, &["body"]));
+    let answered = get(&response, &["body"]).or_else(|| get(&side("originalResponse"), &["body"]));
+    let status = count(&response, &["status"]).and_then(|status| i32::try_from(status).ok());
+    let mut record = Record {
+        id: id(object, &["_id"]),
+        organisation_id: text(object, &["organisation_id"]),
+        created_at: time(object, &["created_at"]),
+        request_url: text(&request, &["url"]),
+        request_method: text(&request, &["method"]).map(|method| method.to_ascii_uppercase()),
+        response_status_code: status,
+        response_time: count(&response, &["responseTime"]),
+        last_used_option: text(&response, &["lastUsedOptionJsonPath"]),
+        request: Message {
+            body: payload("request.body", asked, checks)?,
+            headers: headers(get(&request, &["headers"]), &gateway),
+        },
+        response: Message {
+            body: payload("response.body", answered, checks)?,
+            headers: headers(get(&response, &["headers"]), &[]),
+        },
+        ..Record::default()
+    };
+    if let Some(context) = alone {
+        by_itself(&mut record, &gateway, context);
+    }
+    Ok(record)
+}
+
+/// What a log without figures says of the call in its bodies and in the headers that were meant for the gateway.
+fn by_itself(record: &mut Record, gateway: &Members<'_>, context: &Context) {
+    let headers = Headers::read(|name| text(gateway, &[name]));
+    let asked = record.request.body.as_deref().and_then(members).unwrap_or_default();
+    let reply = record.response.body.as_deref().and_then(members).unwrap_or_default();
+    let usage = Usage::of(&reply);
+    record.ai_model = text(&asked, &["model"]).or_else(|| text(&reply, &["model", "modelVersion"]));
+    record.stream_mode = flag(&asked, &["stream"]);
+    (record.req_units, record.res_units, record.total_units) = (usage.request, usage.response, usage.total);
+    record.ai_org = headers.provider;
+    record.virtual_key = headers.virtual_key;
+    record.config = headers.config.filter(|config| !config.trim_start().starts_with(['{', '[']));
+    (record.runtime, record.runtime_version) = (headers.runtime, headers.runtime_version);
+    record.sdk_version = headers.sdk_version;
+    (record.trace_id, record.span_id) = (headers.trace_id, headers.span_id);
+    (record.parent_span_id, record.span_name) = (headers.parent_span_id, headers.span_name);
+    record.metadata = headers.metadata.as_deref().map(tags).unwrap_or_default();
+    record.do_not_track = headers.debug.as_deref().map(is_off);
+    derive(record);
+    context.policy.price(record, &usage.parts);
+}
+
+/// A body as it is stored.
+fn payload(field: &str, raw: Option<&str>, checks: Checks) -> Result<Option<String>, FieldError> {
+    let Some(raw) = raw else { return Ok(None) };
+    let too_deep = || FieldError::silent(field, format!("at most {MAX_DEPTH} levels of nesting"));
+    checks.payload(raw).map(Some).ok_or_else(too_deep)
+}
+
+/// The headers that went to the provider, with those that were meant for the gateway after them, secrets masked.
+fn headers(raw: Option<&str>, gateway: &Members<'_>) -> Option<String> {
+    let own = raw.map(open);
+    let own = own.as_deref().and_then(members);
+    let said = || gateway.iter().filter(|(_, raw)| *raw != "null");
+    if own.is_none() && said().next().is_none() {
+        return None;
+    }
+    let mut all = Vec::new();
+    for (name, value) in own.iter().flatten().chain(said()) {
+        all.push(if all.is_empty() { b'{' } else { b',' });
+        crate::record::json::write_string(&mut all, name);
+        all.push(b':');
+        all.extend_from_slice(value.as_bytes());
+    }
+    all.extend_from_slice(if all.is_empty() { b"{}" } else { b"}" });
+    mask::headers(&String::from_utf8(all).ok()?)
+}
+
+/// A row of `feedbacks`. One that was changed comes again, with the time of the change.
+fn feedback(row: &Members<'_>) -> Result<Feedback, FieldError> {
+    let trace_id =
+        id(row, &["trace_id"]).ok_or_else(|| FieldError::silent("trace_id", "the trace that it speaks of"))?;
+    let within = |field: &str, lowest: f64, highest: f64| match number(row, &[field]) {
+        Some(number) if (lowest..=highest).contains(&number) => Ok(number),
+        other => {
+            let value = other.map(|number| number.to_string()).unwrap_or_default();
+            Err(FieldError::new(field, &value, format!("a number from {lowest} to {highest}")))
+        }
+    };
+    let metadata = pairs(row, "meta.key", "meta.value");
+    let said_at = time(row, &["created_at"]);
+    Ok(Feedback {
+        value: Some(within("value", LOWEST_VALUE, HIGHEST_VALUE)?),
+        weight: Some(if get(row, &["weight"]).is_some() { within("weight", 0.0, 1.0)? } else { 1.0 }),
+        user_id: metadata.iter().find(|(key, _)| key == "_user").map(|(_, user)| user.clone()),
+        metadata,
+        source: text(row, &["source"]),
+        ..bound(row, said_at, trace_id)
+    })
+}
+
+/// A row of `generation_hooks`, with every column that has no place of its own in the metadata.
+fn guardrail(row: &Members<'_>) -> Result<Feedback, FieldError> {
+    const PLACED: [&str; 6] = ["id", "organisation_id", "workspace_slug", "created_at", "trace_id", "generation_id"];
+    let log_id = id(row, &["generation_id"])
+        .ok_or_else(|| FieldError::silent("generation_id", "the id of the log that it speaks of"))?;
+    let trace_id = id(row, &["trace_id"]).unwrap_or_else(|| log_id.clone());
+    let rest = row.iter().filter(|(name, raw)| *raw != "null" && !PLACED.contains(&&**name));
+    Ok(Feedback {
+        log_id: Some(log_id),
+        source: Some(GUARDRAIL.to_owned()),
+        metadata: rest.map(|(name, raw)| (name.clone().into_owned(), plain(raw))).collect(),
+        ..bound(row, time(row, &["created_at"]), trace_id)
+    })
+}
+
+/// What every kind of feedback has.
+fn bound(row: &Members<'_>, said_at: Option<DateTime<Utc>>, trace_id: String) -> Feedback {
+    Feedback {
+        id: id(row, &["id"]),
+        organisation_id: text(row, &["organisation_id"]),
+        workspace_slug: text(row, &["workspace_slug"]),
+        created_at: said_at,
+        updated_at: said_at,
+        trace_id: Some(trace_id),
+        ..Feedback::default()
+    }
+}
+
+/// Metadata out of parallel arrays; what has no value is left out.
+fn pairs(row: &Members<'_>, keys: &str, values: &str) -> Vec<(String, String)> {
+    let column = |name: &str| get(row, &[name]).and_then(list).unwrap_or_default();
+    let pairs = column(keys).into_iter().zip(column(values)).filter(|(_, value)| *value != "null");
+    let mut pairs = pairs.map(|(key, value)| (cut(&plain(key)), cut(&plain(value)))).collect();
+    keep_last(&mut pairs);
+    pairs
+}
+
+/// The text of a value; of what is not text its JSON.
+fn plain(raw: &str) -> String {
+    if raw.starts_with('"') { unquote(raw).into_owned() } else { raw.to_owned() }
+}

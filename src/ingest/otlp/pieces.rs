@@ -1,0 +1,101 @@
+//! Log events to pieces of records: what the events of one request say of each span.
+//!
+//! A piece has the id of its span's record and says nothing but what was said: all else is the span's, which comes before
+//! it or after. The events of a span stand in it in the order of the request, so the same request again makes the same
+//! pieces.
+
+use std::collections::HashMap;
+
+use super::call::{self, SOURCE};
+use super::content::{Content, Object};
+use super::export::LogRecord;
+use crate::record::json::{Checks, FieldError};
+use crate::record::{Message, Record};
+
+/// Spans whose events are gathered at the same time: what small events of many spans take in memory is bounded by it.
+const MOST_SPANS: usize = 1024;
+/// What a body is that says nothing.
+const NOTHING: &str = "{}";
+
+/// The events that were gathered.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    /// The place of each trace's span in the list.
+    places: HashMap<(String, String), usize>,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Debug)]
+struct Piece {
+    trace_id: String,
+    span_id: String,
+    /// When the first event was, since 1970; 0 = not stated.
+    at_nanos: u64,
+    is_embedding: bool,
+    content: Content,
+}
+
+impl Pieces {
+    /// Adds a log record, if it says something of a call.
+    pub(super) fn add(&mut self, log: LogRecord) -> Result<(), FieldError> {
+        let LogRecord { trace_id, span_id, at_nanos, event } = log;
+        let mut content = Content::default();
+        content.add(&event);
+        if content.is_empty() || trace_id.is_empty() || span_id.is_empty() {
+            return Ok(());
+        }
+        let is_embedding = call::is_embedding(&event.attributes);
+        let added = Piece { trace_id, span_id, at_nanos, is_embedding, content };
+        // Alone, so that an event which cannot be stored does not cost the others.
+        for (field, body) in [("request.body", added.request()), ("response.body", added.response())] {
+            call::payload(field, &body)?;
+        }
+        match self.places.get(&(added.trace_id.clone(), added.span_id.clone())) {
+            Some(place) => self.pieces[*place].content.extend(added.content),
+            None => {
+                self.places.insert((added.trace_id.clone(), added.span_id.clone()), self.pieces.len());
+                self.pieces.push(added);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether they should be taken before more are added.
+    pub(super) fn is_full(&self) -> bool {
+        self.pieces.len() >= MOST_SPANS
+    }
+
+    /// Takes the pieces, in the order of their first events.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Record> {
+        self.places.clear();
+        std::mem::take(&mut self.pieces).into_iter().map(Piece::record)
+    }
+}
+
+impl Piece {
+    fn request(&self) -> String {
+        self.content.request(!self.is_embedding, Object::new())
+    }
+
+    fn response(&self) -> String {
+        self.content.response(Object::new())
+    }
+
+    fn record(self) -> Record {
+        let message = |text: String| {
+            // Each event fits, and together they are nested no deeper.
+            let body = if text == NOTHING { None } else { Checks::of(&text).payload(&text) };
+            Message { body, headers: None }
+        };
+        Record {
+            id: Some(call::id(&self.trace_id, &self.span_id)),
+            created_at: call::time(self.at_nanos),
+            source: Some(SOURCE.to_owned()),
+            request: message(self.request()),
+            response: message(self.response()),
+            trace_id: Some(self.trace_id),
+            span_id: Some(self.span_id),
+            ..Record::default()
+        }
+    }
+}

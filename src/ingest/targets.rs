@@ -1,0 +1,188 @@
+//! A gateway's config: the way of a call through its targets, and which of them answered.
+//!
+//! The hooks do not say which target answered, but its provider and what it was asked, in which the target's own parameters
+//! stand already. That leaves one target in most configs; where it leaves several, only what these have in common is told.
+
+use super::fields::text;
+use super::usage::{Members, count, get};
+use crate::record::json::{list, members};
+
+/// Strategies within strategies that are followed; the gateway's own path names each.
+const MAX_LEVELS: usize = 8;
+/// Targets that are looked at.
+const MAX_TARGETS: usize = 256;
+
+/// What a config says about the way of a call.
+pub(super) struct Config {
+    /// How the outermost targets are chosen; none if the config is not known.
+    pub(super) mode: Option<String>,
+    /// The name of a stored config.
+    pub(super) slug: Option<String>,
+    targets: Vec<Target>,
+}
+
+/// A target that calls a provider, with what it inherits.
+#[derive(Clone, Default)]
+struct Target {
+    /// As the gateway's response header names it: `config`, `config.targets[1]`.
+    path: String,
+    provider: Option<String>,
+    host: Option<String>,
+    /// The model that it asks for, whatever the caller named.
+    model: Option<String>,
+    retries: bool,
+}
+
+/// What is known of the target that answered.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Answerer {
+    pub(super) path: Option<String>,
+    /// The host of its own that it called.
+    pub(super) host: Option<String>,
+    /// Whether it may have tried more than once; none if that is not known.
+    pub(super) retries: Option<bool>,
+}
+
+impl Config {
+    /// Reads the header `x-portkey-config`. `headers` says whether the call's headers are known at all.
+    pub(super) fn read(raw: Option<&str>, headers: bool) -> Self {
+        let single = || headers.then(|| "SINGLE".to_owned());
+        let Some(raw) = raw else {
+            let alone = Target { path: "config".to_owned(), ..Target::default() };
+            return Self { mode: single(), slug: None, targets: if headers { vec![alone] } else { Vec::new() } };
+        };
+        if !raw.trim_start().starts_with(['{', '[']) {
+            return Self { mode: single(), slug: Some(raw.to_owned()), targets: Vec::new() };
+        }
+        let config = members(raw).unwrap_or_default();
+        let mut targets = Vec::new();
+        collect(&config, &Target { path: "config".to_owned(), ..Target::default() }, 0, &mut targets);
+        Self { mode: mode(&config).or_else(single), slug: None, targets }
+    }
+
+    /// The target that called `provider` for `model`.
+    pub(super) fn answerer(&self, provider: Option<&str>, model: Option<&str>) -> Answerer {
+        let fits =
+            |own: &Option<String>, found: Option<&str>| own.is_none() || found.is_none() || own.as_deref() == found;
+        let left: Vec<&Target> = (self.targets.iter())
+            .filter(|target| fits(&target.provider, provider) && fits(&target.model, model))
+            .collect();
+        Answerer {
+            path: common(&left, |target| Some(target.path.clone())),
+            host: common(&left, |target| target.host.clone()),
+            retries: (!left.is_empty()).then(|| left.iter().any(|target| target.retries)),
+        }
+    }
+}
+
+fn mode(config: &Members<'_>) -> Option<String> {
+    let strategy = get(config, &["strategy"]).and_then(members)?;
+    text(&strategy, &["mode"]).map(|mode| mode.to_ascii_uppercase())
+}
+
+/// Adds the targets below a config, or the config itself if it has none. `above` is what it inherits.
+fn collect(config: &Members<'_>, above: &Target, level: usize, targets: &mut Vec<Target>) {
+    if targets.len() == MAX_TARGETS {
+        return;
+    }
+    let inner = |names: &[&str]| get(config, names).and_then(members);
+    let params = inner(&["override_params", "overrideParams"]).unwrap_or_default();
+    let own = Target {
+        path: above.path.clone(),
+        provider: text(config, &["provider"]),
+        host: text(config, &["custom_host", "customHost"]).or_else(|| above.host.clone()),
+        model: text(&params, &["model"]).or_else(|| above.model.clone()),
+        retries: inner(&["retry"]).map_or(above.retries, |retry| count(&retry, &["attempts"]).unwrap_or(0) > 0),
+    };
+    let below = get(config, &["targets"]).and_then(list).filter(|below| !below.is_empty() && level < MAX_LEVELS);
+    let Some(below) = below else { return targets.push(own) };
+    for (place, target) in below.into_iter().enumerate() {
+        let inherited = Target { path: format!("{}.targets[{place}]", own.path), ..own.clone() };
+        collect(&members(target).unwrap_or_default(), &inherited, level + 1, targets);
+    }
+}
+
+/// What all of them have, if they agree.
+fn common(targets: &[&Target], of: impl Fn(&Target) -> Option<String>) -> Option<String> {
+    let mut values = targets.iter().map(|target| of(target));
+    let first = values.next()??;
+    values.all(|value| value.as_ref() == Some(&first)).then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn answerer(config: &Value, provider: &str, model: &str) -> Answerer {
+        Config::read(Some(&config.to_string()), true).answerer(Some(provider), Some(model))
+    }
+
+    #[test]
+    fn provider_and_model_tell_the_target() {
+        let config = json!({
+            "strategy": { "mode": "fallback" }, "custom_host": "http://all", "retry": { "attempts": 2 },
+            "targets": [
+                { "provider": "anthropic", "override_params": { "model": "claude-a" } },
+                { "strategy": { "mode": "loadbalance" }, "retry": { "attempts": 0 }, "targets": [
+                    { "provider": "openai", "override_params": { "model": "gpt-4o" } },
+                    { "provider": "openai", "custom_host": "http://own", "overrideParams": { "model": "gpt-4o-mini" } },
+                ] },
+                { "provider": "groq" },
+            ],
+        });
+        let told = |path: &str, host: &str, retries| Answerer {
+            path: Some(path.to_owned()),
+            host: Some(host.to_owned()),
+            retries: Some(retries),
+        };
+        assert_eq!(answerer(&config, "anthropic", "claude-a"), told("config.targets[0]", "http://all", true));
+        assert_eq!(answerer(&config, "openai", "gpt-4o"), told("config.targets[1].targets[0]", "http://all", false));
+        assert_eq!(
+            answerer(&config, "openai", "gpt-4o-mini"),
+            told("config.targets[1].targets[1]", "http://own", false)
+        );
+        assert_eq!(answerer(&config, "groq", "any"), told("config.targets[2]", "http://all", true));
+        assert_eq!(answerer(&config, "openai", "other"), Answerer::default());
+        assert_eq!(Config::read(Some(&config.to_string()), true).mode.as_deref(), Some("FALLBACK"));
+    }
+
+    #[test]
+    fn targets_that_both_fit_tell_what_they_have_in_common() {
+        let target = json!({ "provider": "openai", "custom_host": "http://own", "override_params": { "model": "m" } });
+        let either = json!({ "provider": "openai", "custom_host": "http://own", "retry": { "attempts": 1 } });
+        let config = json!({ "strategy": { "mode": "loadbalance" }, "targets": [target, either] });
+        let host = Some("http://own".to_owned());
+        let found = Answerer { path: None, host: host.clone(), retries: Some(true) };
+        assert_eq!(answerer(&config, "openai", "m"), found, "the second one may have been asked for `m`");
+        let path = Some("config.targets[1]".to_owned());
+        assert_eq!(answerer(&config, "openai", "n"), Answerer { path, host, retries: Some(true) });
+    }
+
+    #[test]
+    fn without_a_config_in_full_little_is_known() {
+        let of = |raw: Option<&str>, headers| {
+            let config = Config::read(raw, headers);
+            let found = config.answerer(Some("openai"), Some("m"));
+            (config.mode, config.slug, found.path, found.retries)
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(of(None, true), (text("SINGLE"), None, text("config"), Some(false)));
+        assert_eq!(of(None, false), (None, None, None, None));
+        assert_eq!(of(Some("pc-1"), true), (text("SINGLE"), text("pc-1"), None, None));
+        assert_eq!(of(Some("{oops"), true), (text("SINGLE"), None, text("config"), Some(false)));
+    }
+
+    #[test]
+    fn depth_and_number_are_bounded() {
+        let mut deep = json!({ "provider": "openai" });
+        for _ in 0..40 {
+            deep = json!({ "targets": [deep] });
+        }
+        let path = answerer(&deep, "openai", "x").path.unwrap();
+        assert_eq!(path.matches("targets").count(), MAX_LEVELS);
+        let wide = json!({ "targets": vec![json!({ "provider": "openai" }); 2 * MAX_TARGETS] });
+        assert_eq!(Config::read(Some(&wide.to_string()), true).targets.len(), MAX_TARGETS);
+    }
+}

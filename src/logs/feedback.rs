@@ -1,0 +1,330 @@
+//! What was said of logs: single feedback, lists of it, and the weighted mean of a log.
+//!
+//! Feedback is about a trace, and so about each log of it, or about one log. The weighted feedback of a log is the sum of
+//! value times weight over the sum of the weights, over what was said of its trace within its organisation and of itself;
+//! where nothing was said, or nothing that has weight, it is none.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
+use chrono::{DateTime, SecondsFormat, Utc};
+use datafusion::common::ScalarValue;
+use serde_json::{Map, Value, json};
+
+use super::filter::{moment, text, values};
+use super::{Bounds, Condition, Cursor, quoted, run};
+use crate::error::{Error, Result};
+use crate::query::{Queries, Scene};
+use crate::record::{Feedback, Record, Rows};
+
+/// Most feedback that is shown with a log.
+const MOST_SHOWN: u64 = 1_000;
+/// Logs that one statement looks up.
+const LOOKED_UP: usize = 1_000;
+/// Digits behind the point that a mean is told with: it is a quotient of sums, whose last digits mean nothing.
+const MEAN_DIGITS: i32 = 9;
+
+/// A page of feedback, newest first. Whatever is empty does not narrow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FeedbackAsk {
+    /// Traces that it is about, or whose logs it is about.
+    pub traces: Vec<String>,
+    /// Logs that it is about alone.
+    pub logs: Vec<String>,
+    /// When it was first given; the end is not included.
+    pub time: Bounds<DateTime<Utc>>,
+    /// Most of the page.
+    pub page_size: u64,
+    /// Where the page before ended.
+    pub after: Option<Cursor>,
+}
+
+/// What was said of one log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Said {
+    /// Newest first, at most a thousand.
+    pub feedback: Vec<Feedback>,
+    /// The weighted mean of all of it.
+    pub weighted: Option<f64>,
+}
+
+/// What feedback on a log needs to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPlace {
+    /// Its organisation.
+    pub organisation: Option<String>,
+    /// Its workspace.
+    pub workspace: Option<String>,
+    /// Its trace.
+    pub trace: Option<String>,
+}
+
+impl FeedbackAsk {
+    /// Reads which feedback is meant from texts; `take` gives the text of a name, if it was given. An empty text is none.
+    pub fn read(mut take: impl FnMut(&str) -> Option<String>) -> Result<Self> {
+        let mut take = |name: &str| take(name).filter(|text| !text.trim().is_empty());
+        let mut names = |name| take(name).map(|text| values(name, &text)).transpose();
+        let (traces, logs) = (names("trace_id")?.unwrap_or_default(), names("log_id")?.unwrap_or_default());
+        let mut time = |name| take(name).map(|text| moment(name, text.trim())).transpose();
+        let time = Bounds { min: time("from")?, max: time("to")? };
+        Ok(Self { traces, logs, time, ..Self::default() })
+    }
+}
+
+/// The feedback of that id; of several organisations' the newest, or that of the one named.
+pub async fn get(queries: &Queries, scene: Scene, id: &str, organisation: Option<&str>) -> Result<Feedback> {
+    let mut condition = Condition::default();
+    condition.is("id", id);
+    if let Some(organisation) = organisation {
+        condition.is("organisation_id", organisation);
+    }
+    let found = select(queries, scene, condition, 1).await?;
+    found.into_iter().next().ok_or_else(|| Error::not_found("no feedback has that id"))
+}
+
+/// A page of feedback, and where the next one goes on.
+pub async fn list(queries: &Queries, scene: Scene, ask: &FeedbackAsk) -> Result<(Vec<Feedback>, Option<Cursor>)> {
+    let mut condition = Condition::default();
+    for (column, values) in [("trace_id", &ask.traces), ("log_id", &ask.logs)] {
+        if !values.is_empty() {
+            condition.one_of(column, values.iter().map(text));
+        }
+    }
+    for (operator, at) in [(">=", ask.time.min), ("<", ask.time.max)] {
+        if let Some(at) = at {
+            let at = ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into()));
+            let at = condition.bind(at);
+            condition.parts.push(format!("created_at {operator} {at}"));
+        }
+    }
+    if let Some(after) = &ask.after {
+        after.narrow(&mut condition);
+    }
+    let mut found = select(queries, scene, condition, ask.page_size + 1).await?;
+    let size = usize::try_from(ask.page_size).unwrap_or(usize::MAX);
+    let more = found.len() > size;
+    found.truncate(size);
+    let next = found.last().filter(|_| more).map(|last| Cursor {
+        created_at: last.created_at.map_or(0, |at| at.timestamp_micros()),
+        id: last.id.clone().unwrap_or_default(),
+        organisation: last.organisation_id.clone().unwrap_or_default(),
+    });
+    Ok((found, next))
+}
+
+/// What was said of a record.
+pub async fn of_log(queries: &Queries, scene: Scene, record: &Record) -> Result<Said> {
+    let weighted = means(queries, scene.clone(), std::slice::from_ref(record)).await?.pop().flatten();
+    let mut condition = Condition::default();
+    condition.is("organisation_id", record.organisation_id.as_deref().unwrap_or_default());
+    let own = condition.bind(text(record.id.as_deref().unwrap_or_default()));
+    let own = format!("log_id = {own}");
+    let about = match &record.trace_id {
+        None => own,
+        Some(trace) => {
+            let trace = condition.bind(text(trace));
+            format!("({own} or (log_id is null and trace_id = {trace}))")
+        }
+    };
+    condition.parts.push(about);
+    Ok(Said { feedback: select(queries, scene, condition, MOST_SHOWN).await?, weighted })
+}
+
+/// The weighted feedback of each of the records, in one query for all of them.
+pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Result<Vec<Option<f64>>> {
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut condition = Condition::default();
+    let mut either = Vec::new();
+    let traces = records.iter().filter_map(|record| record.trace_id.as_deref()).collect::<Vec<_>>();
+    let ids = records.iter().filter_map(|record| record.id.as_deref()).collect::<Vec<_>>();
+    for (test, values) in [("log_id is null and trace_id", traces), ("log_id", ids)] {
+        if !values.is_empty() {
+            let places: Vec<String> = values.into_iter().map(|value| condition.bind(text(value))).collect();
+            either.push(format!("({test} in ({}))", places.join(", ")));
+        }
+    }
+    condition.parts.push(format!("({})", either.join(" or ")));
+    let statement = format!(
+        "select organisation_id, trace_id, log_id, sum(value * weight) as weighted, sum(weight) as weight \
+         from feedback {} group by organisation_id, trace_id, log_id",
+        condition.clause()
+    );
+    let batches = run(queries, scene, &statement, condition.params).await?;
+    let sums = Sums::read(&batches)?;
+    Ok(records.iter().map(|record| sums.mean(record)).collect())
+}
+
+/// Where the logs of these ids are, by id, the newest last; what the reader does not reach is left out.
+pub async fn places(queries: &Queries, scene: Scene, ids: &[String]) -> Result<HashMap<String, Vec<LogPlace>>> {
+    let mut places: HashMap<String, Vec<LogPlace>> = HashMap::new();
+    for ids in ids.chunks(LOOKED_UP) {
+        let mut condition = Condition::default();
+        condition.one_of("id", ids.iter().map(text));
+        let statement = format!(
+            "select id, organisation_id, workspace_slug, trace_id from logs {} order by created_at, organisation_id",
+            condition.clause()
+        );
+        for batch in run(queries, scene.clone(), &statement, condition.params).await? {
+            let column = texts(&batch);
+            for row in 0..batch.num_rows() {
+                let place = LogPlace {
+                    organisation: column("organisation_id", row)?,
+                    workspace: column("workspace_slug", row)?,
+                    trace: column("trace_id", row)?,
+                };
+                places.entry(column("id", row)?.unwrap_or_default()).or_default().push(place);
+            }
+        }
+    }
+    Ok(places)
+}
+
+/// Feedback as answers show it.
+pub fn shown(feedback: &Feedback) -> Value {
+    let metadata: Map<String, Value> =
+        feedback.metadata.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect();
+    json!({
+        "id": feedback.id,
+        "object": "feedback",
+        "organisation_id": feedback.organisation_id,
+        "workspace_slug": feedback.workspace_slug,
+        "trace_id": feedback.trace_id,
+        "log_id": feedback.log_id,
+        "value": number(feedback.value),
+        "weight": number(feedback.weight),
+        "user_id": feedback.user_id,
+        "source": feedback.source,
+        "metadata": metadata,
+        "created_at": feedback.created_at.map(time_text),
+        "updated_at": feedback.updated_at.map(time_text),
+    })
+}
+
+/// Sums of value times weight, and of weights: of what was said of whole traces, and of single logs.
+#[derive(Default)]
+struct Sums {
+    traces: HashMap<(String, String), (f64, f64)>,
+    logs: HashMap<(String, String), (f64, f64)>,
+}
+
+impl Sums {
+    fn read(batches: &[RecordBatch]) -> Result<Self> {
+        let mut sums = Self::default();
+        for batch in batches {
+            let (text, number) = (texts(batch), numbers(batch));
+            for row in 0..batch.num_rows() {
+                let owner = text("organisation_id", row)?.unwrap_or_default();
+                let (of, name) = match text("log_id", row)? {
+                    Some(log) => (&mut sums.logs, log),
+                    None => (&mut sums.traces, text("trace_id", row)?.unwrap_or_default()),
+                };
+                let sum = of.entry((owner, name)).or_insert((0.0, 0.0));
+                sum.0 += number("weighted", row)?.unwrap_or(0.0);
+                sum.1 += number("weight", row)?.unwrap_or(0.0);
+            }
+        }
+        Ok(sums)
+    }
+
+    fn mean(&self, record: &Record) -> Option<f64> {
+        let owner = record.organisation_id.clone().unwrap_or_default();
+        let of = |sums: &HashMap<_, (f64, f64)>, name: &Option<String>| {
+            name.as_ref().and_then(|name| sums.get(&(owner.clone(), name.clone())).copied()).unwrap_or((0.0, 0.0))
+        };
+        let (own, all) = (of(&self.logs, &record.id), of(&self.traces, &record.trace_id));
+        let weight = own.1 + all.1;
+        let scale = 10_f64.powi(MEAN_DIGITS);
+        (weight > 0.0).then(|| ((own.0 + all.0) / weight * scale).round() / scale)
+    }
+}
+
+/// The newest that a condition names.
+async fn select(queries: &Queries, scene: Scene, condition: Condition, most: u64) -> Result<Vec<Feedback>> {
+    let names: Vec<String> = Rows::Feedback.columns().iter().map(|column| column.name.to_owned()).collect();
+    let statement = format!(
+        "select {} from feedback {} order by created_at desc, id desc, organisation_id desc limit {most}",
+        quoted(&names),
+        condition.clause()
+    );
+    let mut found = Vec::new();
+    for batch in run(queries, scene, &statement, condition.params).await? {
+        found.append(&mut read(&batch)?);
+    }
+    Ok(found)
+}
+
+fn read(batch: &RecordBatch) -> Result<Vec<Feedback>> {
+    let (text, number) = (texts(batch), numbers(batch));
+    let time = |name: &str, row: usize| -> Result<Option<DateTime<Utc>>> {
+        let column =
+            batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+        let column = column.ok_or_else(unreadable)?;
+        Ok(column.is_valid(row).then(|| DateTime::from_timestamp_micros(column.value(row))).flatten())
+    };
+    let row = |row: usize| {
+        Ok(Feedback {
+            id: text("id", row)?,
+            organisation_id: text("organisation_id", row)?,
+            workspace_slug: text("workspace_slug", row)?,
+            created_at: time("created_at", row)?,
+            updated_at: time("updated_at", row)?,
+            trace_id: text("trace_id", row)?,
+            log_id: text("log_id", row)?,
+            value: number("value", row)?,
+            weight: number("weight", row)?,
+            user_id: text("user_id", row)?,
+            source: text("source", row)?,
+            metadata: tags(batch, row)?,
+            retention_days: 0,
+        })
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+fn texts(batch: &RecordBatch) -> impl Fn(&str, usize) -> Result<Option<String>> {
+    |name, row| {
+        let column =
+            batch.column_by_name(name).and_then(|column| column.as_string_view_opt()).ok_or_else(unreadable)?;
+        Ok(column.is_valid(row).then(|| column.value(row).to_owned()))
+    }
+}
+
+fn numbers(batch: &RecordBatch) -> impl Fn(&str, usize) -> Result<Option<f64>> {
+    |name, row| {
+        let column = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Float64Type>());
+        let column = column.ok_or_else(unreadable)?;
+        Ok(column.is_valid(row).then(|| column.value(row)))
+    }
+}
+
+fn tags(batch: &RecordBatch, row: usize) -> Result<Vec<(String, String)>> {
+    let column = batch.column_by_name("metadata").and_then(|column| column.as_map_opt()).ok_or_else(unreadable)?;
+    if column.is_null(row) {
+        return Ok(Vec::new());
+    }
+    let entries = column.value(row);
+    let [keys, values] = [0, 1].map(|place| entries.column(place).as_string_opt::<i32>());
+    let (keys, values) = keys.zip(values).ok_or_else(unreadable)?;
+    let pair = |(key, value): (Option<&str>, Option<&str>)| Some((key?.to_owned(), value?.to_owned()));
+    Ok(keys.iter().zip(values).filter_map(pair).collect())
+}
+
+/// Whole numbers without a point, as Portkey's examples have them.
+pub(super) fn number(value: Option<f64>) -> Value {
+    match value {
+        Some(whole) if whole.fract() == 0.0 && whole.abs() < 1e15 => Value::from(whole as i64),
+        other => json!(other),
+    }
+}
+
+fn time_text(at: DateTime<Utc>) -> String {
+    let exact = at.timestamp_subsec_micros().is_multiple_of(1_000);
+    at.to_rfc3339_opts(if exact { SecondsFormat::Millis } else { SecondsFormat::Micros }, true)
+}
+
+fn unreadable() -> Error {
+    Error::internal("feedback that was stored cannot be read as such")
+}

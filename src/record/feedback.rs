@@ -1,0 +1,44 @@
+//! What somebody said of a call: a value and a weight, bound to a trace, or to one log of it.
+//!
+//! A row is one state. A change of feedback is a row more with the same `id` and `created_at` and a later `updated_at`; the
+//! latest holds. So a table of feedback is only ever added to, as one of records is.
+
+use super::{Column, Kind, Rows, batch, rust_type};
+
+/// The lowest value that feedback can give.
+pub const LOWEST_VALUE: f64 = -10.0;
+/// The highest value that feedback can give.
+pub const HIGHEST_VALUE: f64 = 10.0;
+
+macro_rules! columns {
+    ($($name:ident: $kind:ident, $doc:literal;)*) => {
+        /// The table of columns of feedback, without the partition columns.
+        pub(super) const COLUMNS: &[Column] =
+            &[$(Column { name: stringify!($name), kind: Kind::$kind, doc: $doc },)*];
+
+        /// What somebody said of a call.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Feedback {
+            $(#[doc = $doc] pub $name: rust_type!($kind),)*
+            /// Days to keep it, 0 = for ever. The engine fills it in from the plan.
+            pub retention_days: i32,
+        }
+
+        batch::builder!(Feedback, FeedbackBuilder, Rows::Feedback; $($name: $kind;)*);
+    };
+}
+
+columns! {
+    id: Text, "unique id of the feedback, a UUIDv7";
+    organisation_id: Text, "organisation that it belongs to";
+    workspace_slug: Text, "workspace within the organisation";
+    created_at: Time, "when it was first given, UTC, microseconds";
+    updated_at: Time, "when this state was given, UTC, microseconds";
+    trace_id: Text, "trace that it speaks of: it is shown on every log of the trace";
+    log_id: Text, "the one log of the trace that it speaks of; null = all of them";
+    value: Float, "from -10 to 10";
+    weight: Float, "from 0 to 1: how much it counts in averages";
+    user_id: Text, "who gave it: the `_user` of the metadata";
+    source: Text, "what sent it, such as `API`";
+    metadata: Tags, "the caller's own keys and values";
+}
