@@ -24,7 +24,9 @@ told as (
         -- A log without a trace can have feedback of its own; all of it meets in one column, and the next line decides.
         and coalesce(feedback.trace_id, feedback.log_id) = coalesce(logs.trace_id, logs.id)
         and case when feedback.log_id is null then feedback.trace_id = logs.trace_id else feedback.log_id = logs.id end
-    where ($from is null or logs.created_at >= $from)
+    -- What guardrails found stands in the feedback too, and has no value.
+    where feedback.value is not null
+      and ($from is null or logs.created_at >= $from)
       and ($to is null or logs.created_at < $to)
       and ($organisation_id is null or logs.organisation_id = $organisation_id)
       and ($ai_model is null or logs.ai_model = $ai_model)

@@ -348,7 +348,12 @@ struct Link {
 fn link(record: &Record) -> Link {
     let id = record.id.clone().unwrap_or_default();
     let own = |text: &Option<String>| text.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| id.clone());
-    Link { trace: own(&record.trace_id), parent: own(&record.span_id), metadata: json!({ REPLAY_OF: id }) }
+    let mut metadata = json!({ REPLAY_OF: id });
+    if let Some(user) = &record.user_id {
+        // Who asks for a user's records to be erased means what was replayed of them too.
+        metadata["_user"] = user.as_str().into();
+    }
+    Link { trace: own(&record.trace_id), parent: own(&record.span_id), metadata }
 }
 
 /// The body without what would make the answer a stream: it is waited for, and logged as a whole.

@@ -180,12 +180,10 @@ impl Shelf {
         contents.former.iter().filter_map(Weak::upgrade).chain([Arc::clone(&contents.files)]).collect()
     }
 
-    /// Rows and bytes in memory, and when the oldest live row came.
+    /// Rows and bytes that wait for a flush, and when the oldest live row came.
     pub fn memory(&self) -> (u64, u64, Option<i64>) {
         let contents = self.lock();
-        let rows = contents.waiting.len() as u64
-            + contents.live.rows()
-            + contents.frozen.iter().map(|frozen| frozen.rows).sum::<u64>();
+        let rows = contents.live.rows() + contents.frozen.iter().map(|frozen| frozen.rows).sum::<u64>();
         let bytes = contents.live.bytes() + contents.frozen.iter().map(|frozen| frozen.bytes).sum::<u64>();
         (rows, bytes, contents.live.oldest_micros())
     }

@@ -12,6 +12,8 @@ said as (
         sum(value * weight) as weighted,
         sum(weight) as weight
     from feedback
+    -- What guardrails found stands in the feedback too, and has no value: its log has no sums of its own by that.
+    where value is not null
     group by organisation_id, trace_id, log_id
 ),
 traces as (

@@ -14,12 +14,10 @@
 -- column retention_days: integer; days that it is kept, 0 = for ever
 -- column date: date; UTC day of `created_at`
 
--- What stands in `partition by` never changes between the states of one id, so that filters on it are tried on rows
--- before they are ranked. `value` and `weight` decide where two changes came in the same microsecond.
-select
-    id, organisation_id, workspace_slug, created_at, updated_at, trace_id, log_id, value, weight, user_id, source,
-    metadata, retention_days, date
-from (
+-- Few are ever changed, so only states of those are ranked; ranking all takes ten times as long. What stands in `partition by`
+-- never changes between the states of one id, so that filters on it are tried on rows before they are ranked. `value` and
+-- `weight` decide where two changes came in the same microsecond.
+with changed as (
     select
         *,
         row_number() over (
@@ -27,5 +25,19 @@ from (
             order by updated_at desc, value desc, weight desc
         ) as place
     from feedback_history
+    where updated_at > created_at
 )
+select
+    id, organisation_id, workspace_slug, created_at, updated_at, trace_id, log_id, value, weight, user_id, source,
+    metadata, retention_days, date
+from feedback_history as given
+where updated_at <= created_at
+  and not exists (
+    select 1 from changed where changed.organisation_id = given.organisation_id and changed.id = given.id
+  )
+union all
+select
+    id, organisation_id, workspace_slug, created_at, updated_at, trace_id, log_id, value, weight, user_id, source,
+    metadata, retention_days, date
+from changed
 where place = 1

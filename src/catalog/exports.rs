@@ -1,33 +1,33 @@
-//! Export jobs as data: their states, who reaches them, and which of their files may still be read. Pure.
+//! Export jobs as data: their states, who reaches them, and how many there may be. Pure.
 //!
 //! A job is a draft until it is started, then in progress until it succeeded, failed or was stopped; whatever ended can be started
 //! again or be made another draft. What it reads is bound by the key that made it, and those bounds stand in the job: the key
 //! itself may be gone. Each start is a run of its own with a file of its own, so that a run which was overtaken (by a stop, by
 //! another start, by a node that took over) ends without a trace.
 //!
-//! A file may be read while its job succeeded with it, its days have not passed, and no record of the organisation was erased since
-//! it was begun: what was erased must not live on in it. Files that may no longer be read are named by
-//! [`Document::stale_exports`] until they are gone.
+//! Jobs are bounded in number, by workspace and by organisation: whoever makes many loses their own, never a file of another
+//! workspace. What a job wrote is the matter of [`files`].
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::access::{Access, Scope};
-use super::denied::holds_bodies;
 use super::document::Document;
-use super::share::ShareSecret;
-use super::sign::{sign, verify};
 use crate::error::{Error, Result};
 
-/// How long a link to a file opens, seconds.
-pub const LINK_SECONDS: i64 = 3_600;
-/// Jobs of an organisation: they are part of a document that is rewritten as a whole.
-const MOST_JOBS: usize = 200;
-/// Longest filters and description, in bytes.
-const MOST_FILTERS: usize = 32 << 10;
+pub(super) use files::expires_at;
+pub use files::{LINK_SECONDS, StaleExport};
+
+mod files;
+
+/// Jobs of a workspace, and of an organisation: they are part of a document that is rewritten as a whole.
+const MOST_JOBS: usize = 100;
+const MOST_OF_ORGANISATION: usize = 500;
+/// Longest filters (as JSON) and description, in bytes.
+const MOST_FILTERS: usize = 4 << 10;
 const MOST_DESCRIPTION: usize = 1 << 10;
 
 /// Where a job stands. No others.
@@ -163,15 +163,6 @@ pub enum Ended {
     Overtaken,
 }
 
-/// A file that must go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaleExport {
-    /// Its name in the store.
-    pub name: String,
-    /// The job that it belongs to, if there is one, and why it must go.
-    pub of: Option<(String, String)>,
-}
-
 impl ExportJob {
     /// What the job may read.
     pub fn access(&self) -> Access {
@@ -208,7 +199,9 @@ impl ExportJob {
     fn check(&self) -> Result<()> {
         let bytes = serde_json::to_string(&self.filters).map_or(usize::MAX, |text| text.len());
         if bytes > MOST_FILTERS {
-            return Err(Error::limit(format!("`filters` has {bytes} bytes; at most {MOST_FILTERS} are kept")));
+            return Err(Error::invalid(format!(
+                "`filters` has {bytes} bytes of JSON; at most {MOST_FILTERS} are kept: name fewer values"
+            )));
         }
         match self.description.as_ref().map_or(0, String::len) {
             0..=MOST_DESCRIPTION => Ok(()),
@@ -220,25 +213,44 @@ impl ExportJob {
 const ENDED: [ExportStatus; 3] = [ExportStatus::Failed, ExportStatus::Stopped, ExportStatus::Success];
 
 impl Document {
-    /// Adds a job. One that is there already, because its request came twice, stays as it is; of too many the one that was
-    /// touched last longest ago is forgotten.
+    /// Adds a job. One that is there already, because its request came twice, stays as it is. Of too many in its workspace the
+    /// one that was touched last longest ago is forgotten; of too many in the organisation, where the workspace has none that
+    /// could be, one that has no file.
     pub fn add_export(&mut self, job: ExportJob) -> Result<()> {
         job.check()?;
         if self.export_jobs.iter().any(|other| other.id == job.id) {
             return Ok(());
         }
-        let idle = |other: &ExportJob| other.status != ExportStatus::InProgress;
-        while self.export_jobs.iter().filter(|other| other.organisation == job.organisation).count() >= MOST_JOBS {
-            let ours = self.export_jobs.iter().enumerate().filter(|(_, other)| other.organisation == job.organisation);
-            let oldest = ours.filter(|(_, other)| idle(other)).min_by_key(|(_, other)| other.updated_at);
-            let Some((place, _)) = oldest else {
-                return Err(Error::limit(format!("{MOST_JOBS} exports are in progress; wait until some have ended")));
-            };
-            let forgotten = self.export_jobs.remove(place);
+        while let Some(full) = self.full_of_exports(&job) {
+            let forgotten = self.export_jobs.remove(full?);
             self.export_leftovers.extend(forgotten.file.map(|file| file.name));
         }
         self.export_jobs.push(job);
         Ok(())
+    }
+
+    /// The place of the job that must go before another is added; none if there is room.
+    fn full_of_exports(&self, job: &ExportJob) -> Option<Result<usize>> {
+        let near = |other: &ExportJob| other.organisation == job.organisation;
+        let beside = |other: &ExportJob| near(other) && other.workspace == job.workspace;
+        let count = |of: &dyn Fn(&ExportJob) -> bool| self.export_jobs.iter().filter(|other| of(other)).count();
+        let crowded = count(&beside) >= MOST_JOBS;
+        if !crowded && count(&near) < MOST_OF_ORGANISATION {
+            return None;
+        }
+        let oldest = |of: &dyn Fn(&ExportJob) -> bool| {
+            let idle = |other: &ExportJob| other.status != ExportStatus::InProgress && of(other);
+            let places = self.export_jobs.iter().enumerate().filter(|(_, other)| idle(other));
+            places.min_by_key(|(_, other)| other.updated_at).map(|(place, _)| place)
+        };
+        let fileless = || oldest(&|other| near(other) && other.file.is_none()).filter(|_| !crowded);
+        Some(oldest(&beside).or_else(fileless).ok_or_else(|| {
+            Error::limit(if crowded {
+                format!("{MOST_JOBS} exports of the workspace are in progress; wait until one has ended")
+            } else {
+                format!("the organisation has {MOST_OF_ORGANISATION} exports; wait until the file of one has expired")
+            })
+        }))
     }
 
     /// The jobs that a key reaches, newest first; of one workspace, or of all.
@@ -359,90 +371,6 @@ impl Document {
         let gone = self.export_jobs.extract_if(.., |job| job.organisation.as_deref() == Some(organisation));
         self.export_leftovers.extend(gone.filter_map(|job| Some(job.file?.name)));
     }
-
-    /// Files that must go. They can be read no longer, and are deleted as soon as somebody gets to it.
-    pub fn stale_exports(&self, now: DateTime<Utc>, keep_days: u64) -> Vec<StaleExport> {
-        let leftovers = self.export_leftovers.iter().map(|name| StaleExport { name: name.clone(), of: None });
-        let stale = self.export_jobs.iter().filter_map(|job| {
-            let why = self.why_stale(job, job.file.as_ref()?, now, keep_days)?;
-            Some(StaleExport { name: job.file.as_ref()?.name.clone(), of: Some((job.id.clone(), why)) })
-        });
-        leftovers.chain(stale).collect()
-    }
-
-    fn why_stale(&self, job: &ExportJob, file: &ExportFile, now: DateTime<Utc>, keep_days: u64) -> Option<String> {
-        if self.erasures_of(job.organisation.as_deref()) > file.erasures {
-            return Some("records were erased after it was written; start the export again".to_owned());
-        }
-        let expires = expires_at(file, keep_days)?;
-        (expires <= now).then(|| format!("a file is kept {keep_days} days; start the export again"))
-    }
-
-    /// Forgets files that were deleted.
-    pub fn forget_exports(&mut self, gone: &[StaleExport]) {
-        let names: HashSet<&str> = gone.iter().map(|stale| stale.name.as_str()).collect();
-        self.export_leftovers.retain(|name| !names.contains(name.as_str()));
-        for (id, why) in gone.iter().filter_map(|stale| stale.of.as_ref()) {
-            let ours = |job: &&mut ExportJob| {
-                job.id == *id && job.file.as_ref().is_some_and(|file| names.contains(file.name.as_str()))
-            };
-            if let Some(job) = self.export_jobs.iter_mut().find(ours) {
-                (job.file, job.file_gone) = (None, Some(why.clone()));
-            }
-        }
-    }
-
-    /// Names of files that belong to a job, or are known to go.
-    pub fn known_export_files(&self) -> HashSet<&str> {
-        let files = self.export_jobs.iter().filter_map(|job| job.file.as_ref());
-        files.map(|file| file.name.as_str()).chain(self.export_leftovers.iter().map(String::as_str)).collect()
-    }
-
-    /// The file of a job, if a key may read it.
-    pub fn export_file(&self, id: &str, access: &Access, now: DateTime<Utc>, keep_days: u64) -> Result<&ExportFile> {
-        let job = self.export(id, access)?;
-        job.must_be(&[ExportStatus::Success], "downloaded")?;
-        let gone = |why: &str| Error::not_found(format!("the file of export `{id}` was deleted: {why}"));
-        let Some(file) = &job.file else { return Err(gone(job.file_gone.as_deref().unwrap_or("start it again"))) };
-        if let Some(why) = self.why_stale(job, file, now, keep_days) {
-            return Err(gone(&why));
-        }
-        self.denied(job.organisation.as_deref(), job.workspace.as_deref()).check(&file.columns)?;
-        if !access.may(Scope::Read) && file.columns.iter().any(|name| holds_bodies(name)) {
-            return Err(Error::denied(format!(
-                "the file of export `{id}` holds bodies, and the key lacks the scope `logs.read`"
-            )));
-        }
-        Ok(file)
-    }
-
-    /// A token that opens the file of a job until `expires_at`, for whoever has it.
-    pub fn export_token(&self, file: &ExportFile, expires_at: DateTime<Utc>) -> Option<String> {
-        let secret = self.share_secret.as_ref()?;
-        let (name, ends) = (&file.name, expires_at.timestamp());
-        Some(format!("{name}.{ends}.{}", sign(secret.bytes(), &message(name, ends))))
-    }
-
-    /// Makes the secret that links are signed with, if there is none.
-    pub fn ensure_secret(&mut self, random: [u8; 32]) {
-        self.share_secret.get_or_insert_with(|| ShareSecret::new(random));
-    }
-
-    /// The job and the file that a token opens. Whatever is wrong with it, it is none.
-    pub fn open_export(&self, token: &str, now: DateTime<Utc>, keep_days: u64) -> Option<(&ExportJob, &ExportFile)> {
-        let (rest, signature) = token.rsplit_once('.')?;
-        let (name, ends) = rest.rsplit_once('.')?;
-        let ends: i64 = ends.parse().ok()?;
-        let signed = verify(self.share_secret.as_ref()?.bytes(), &message(name, ends), signature);
-        if !signed || ends <= now.timestamp() {
-            return None;
-        }
-        let ours = |job: &&ExportJob| job.file.as_ref().is_some_and(|file| file.name == name);
-        let job = self.export_jobs.iter().find(ours)?;
-        // Whoever was given the token could read what is in the file.
-        let file = self.export_file(&job.id, &Access::operator("link"), now, keep_days).ok()?;
-        Some((job, file))
-    }
 }
 
 impl ExportJob {
@@ -479,18 +407,6 @@ pub fn export_workspace(access: &Access, named: Option<String>) -> Result<Option
 
 fn no_export(id: &str) -> Error {
     Error::not_found(format!("export `{id}` does not exist"))
-}
-
-/// From when on a file may not be read; none = never.
-pub(super) fn expires_at(file: &ExportFile, keep_days: u64) -> Option<DateTime<Utc>> {
-    let days = TimeDelta::try_days(i64::try_from(keep_days).ok()?).filter(|days| !days.is_zero())?;
-    file.written_at.checked_add_signed(days)
-}
-
-/// What a token signs: each part with its length, so that no two have the same.
-fn message(name: &str, ends: i64) -> String {
-    let ends = ends.to_string();
-    ["gatelog export 1", name, &ends].iter().map(|part| format!("{}:{part}", part.len())).collect()
 }
 
 #[cfg(test)]

@@ -1,56 +1,34 @@
-//! Export jobs at work: made, counted, written in the background, handed out, and cleared away.
+//! Export jobs as the engine offers them: made, counted, shown, their files handed out, and cleared away.
 //!
-//! One node does it, the one that holds the lease of upkeep; [`AT_ONCE`] jobs are written at a time, of an organisation one, and
-//! the others wait in the order of their starts. What the catalog says is what holds: a job that is in progress there and not
-//! here is begun anew, after a restart and after another node's end alike, and one that is no longer wanted there is broken off,
-//! whoever said so. A node that overslept its lease writes for nothing and takes its file back ([`Document::end_export`]).
-//!
-//! A file gets its name in the store when it is whole. Memory for one is a few batches and [`PART_BYTES`] a few times over.
-//! How far a job is stands in the memory of the node that writes it; the catalog hears of the end.
+//! What a key asks of a job is decided by the catalog's document; here it is counted, told to the catalog, and left to
+//! [`work`], which writes in the background. A file is deleted when its job lost it, or when no job knows of it, none is in
+//! progress anywhere that could come to know of it, and the grace time has passed.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt, StreamExt, TryStreamExt};
-use object_store::ObjectStoreExt;
-use object_store::buffered::BufWriter;
-use parking_lot::Mutex;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectMeta, ObjectStoreExt};
 use serde_json::{Map, Value};
-use tokio::io::AsyncWriteExt;
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::{Engine, Inner, Reader};
 use crate::catalog::{
-    Access, Denied, Document, Ended, ExportChange, ExportEnd, ExportFile, ExportJob, ExportStatus, LINK_SECONDS, Scope,
-    ShownExport, StaleExport, export_workspace, holds_bodies,
+    Access, Denied, Document, ExportChange, ExportFile, ExportJob, ExportStatus, LINK_SECONDS, Scope, ShownExport,
+    StaleExport, export_workspace, holds_bodies,
 };
 use crate::error::{Error, Result};
 use crate::export::Selection;
 use crate::record::json::Encoder;
-use crate::store::{export_name, is_export_name};
+use crate::store::is_export_name;
 
-/// Jobs that are written at a time.
-const AT_ONCE: usize = 2;
-/// How often it is looked what is to be done.
-const TICK: Duration = Duration::from_secs(1);
-/// Bytes of a part of an upload: an S3 object has at most 10,000 of them.
-const PART_BYTES: usize = 16 << 20;
-/// Parts that are on their way beside the one that is being filled.
-const PARTS_AHEAD: usize = 2;
-/// How long the end of an engine waits for uploads to be taken back.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// How often the end of a job is told to a catalog that does not answer, before the job is begun anew.
-const TELLS: u32 = 5;
+pub(super) use work::Exports;
+
+mod work;
+
 /// A file is handed out in pieces of so many bytes, of which so many are fetched ahead.
 const PIECE_BYTES: usize = 1 << 20;
 const PIECES_AHEAD: usize = 4;
@@ -68,24 +46,6 @@ pub struct NewExport {
     pub columns: Option<Vec<String>>,
     /// What it is for.
     pub description: Option<String>,
-}
-
-/// What is being written on this node.
-#[derive(Debug, Default)]
-pub(super) struct Exports {
-    running: Mutex<HashMap<String, Running>>,
-    /// Names of files that are being written.
-    names: Mutex<HashSet<String>>,
-    wanted: Notify,
-}
-
-#[derive(Clone, Debug)]
-struct Running {
-    run: u64,
-    organisation: Option<String>,
-    /// Records and bytes so far.
-    written: Arc<[AtomicU64; 2]>,
-    cancel: CancellationToken,
 }
 
 impl Engine {
@@ -203,158 +163,6 @@ impl Engine {
 }
 
 impl Inner {
-    /// Writes what is started, for as long as the engine lives.
-    pub(super) async fn run_exports(self: Arc<Self>) {
-        let lease = Duration::from_secs(self.config.lease_seconds);
-        let (mut tasks, mut held) = (JoinSet::new(), Instant::now());
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(TICK) => {}
-                () = self.exports.wanted.notified() => {}
-                Some(_) = tasks.join_next() => {}
-            }
-            self.stop_unwanted();
-            let idle = self.exports.running.lock().is_empty();
-            if idle && self.catalog.state().document.started_exports().is_empty() {
-                continue;
-            }
-            if !self.holds_lease().await {
-                // Another node begins anew what this one was writing.
-                if held.elapsed() >= lease {
-                    self.exports.cancel_all();
-                }
-                continue;
-            }
-            held = Instant::now();
-            while let Some((job, running)) = self.next_export() {
-                tasks.spawn(Arc::clone(&self).run_export(job, running));
-            }
-        }
-    }
-
-    /// Breaks off what is written here and no longer wanted.
-    fn stop_unwanted(&self) {
-        let state = self.catalog.state();
-        for (id, running) in self.exports.running.lock().iter() {
-            if !state.document.wants_export(id, running.run) {
-                running.cancel.cancel();
-            }
-        }
-    }
-
-    /// The job whose turn it is, if there is room for one.
-    fn next_export(&self) -> Option<(ExportJob, Running)> {
-        let state = self.catalog.state();
-        let mut running = self.exports.running.lock();
-        // Looked at under the lock: whoever closes the engine takes it after saying so.
-        if running.len() >= AT_ONCE || self.refuse_if_closed().is_err() {
-            return None;
-        }
-        let has_one = |job: &ExportJob| {
-            running.contains_key(&job.id) || running.values().any(|other| other.organisation == job.organisation)
-        };
-        let job = state.document.started_exports().into_iter().find(|job| !has_one(job))?.clone();
-        let started = Running {
-            run: job.run,
-            organisation: job.organisation.clone(),
-            written: Arc::default(),
-            cancel: CancellationToken::new(),
-        };
-        running.insert(job.id.clone(), started.clone());
-        Some((job, started))
-    }
-
-    /// Writes a job until it is over, one way or another.
-    async fn run_export(self: Arc<Self>, job: ExportJob, running: Running) {
-        loop {
-            self.flush_first().await;
-            let name = export_name((self.new_uuid)());
-            self.exports.names.lock().insert(name.clone());
-            let ended = self.attempt(&job, &name, &running).await;
-            self.exports.names.lock().remove(&name);
-            if !matches!(ended, Some(Ended::Again)) {
-                break;
-            }
-            running.written.iter().for_each(|count| count.store(0, Ordering::Relaxed));
-        }
-        self.exports.running.lock().remove(&job.id);
-        self.exports.wanted.notify_one();
-    }
-
-    /// Moves rows into files: those are merged in order, while rows in memory must be sorted, all of a day at once. Where that
-    /// fails they are read from memory.
-    async fn flush_first(self: &Arc<Self>) {
-        let inner = Arc::clone(self);
-        // A task of its own: a job that is called off must not leave a commit half taken over.
-        if let Ok(Err(error)) = tokio::spawn(async move { inner.flush_all().await }).await {
-            tracing::debug!(error = error.chain(), "an export reads rows from memory");
-        }
-    }
-
-    /// Writes a file and tells the catalog; none if that is not known, or the job was broken off.
-    async fn attempt(&self, job: &ExportJob, name: &str, running: &Running) -> Option<Ended> {
-        let written = AssertUnwindSafe(self.write_export(job, name, running)).catch_unwind().await;
-        let written = written.unwrap_or_else(|_| Err(Error::internal("writing the export panicked")));
-        let end = match written {
-            _ if running.cancel.is_cancelled() => None,
-            Ok(end) => Some(end),
-            Err(error) => {
-                tracing::warn!(job = job.id, error = error.chain(), "an export failed");
-                Some(ExportEnd::Failed(error.message().to_owned()))
-            }
-        };
-        let ended = match &end {
-            Some(end) => self.tell_end(job, end, running).await,
-            None => Some(Ended::Overtaken),
-        };
-        // Where the catalog did not answer it may name the file; if not, upkeep finds it.
-        if ended.is_some() && !matches!((&end, ended), (Some(ExportEnd::Written(..)), Some(Ended::Taken))) {
-            let _ = self.delete_export(name).await;
-        }
-        ended
-    }
-
-    async fn tell_end(&self, job: &ExportJob, end: &ExportEnd, running: &Running) -> Option<Ended> {
-        let mut wait = TICK;
-        for _ in 0..TELLS {
-            let now = (self.now)();
-            let told = self.catalog.change(|document| Ok(document.end_export(&job.id, job.run, end, now))).await;
-            match told {
-                Ok(ended) => return Some(ended),
-                Err(error) => tracing::warn!(job = job.id, error = error.chain(), "the end of an export was not noted"),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => wait *= 2,
-                () = running.cancel.cancelled() => return None,
-            }
-        }
-        None
-    }
-
-    /// Writes the file of a job, as far as it is not called off.
-    async fn write_export(&self, job: &ExportJob, name: &str, running: &Running) -> Result<ExportEnd> {
-        let state = self.catalog.state();
-        // Counted before anything is read: what is erased later is told by a greater number.
-        let erasures = state.document.erasures_of(job.organisation.as_deref());
-        let columns = self.export_columns(&state.document, job)?;
-        let selection = Selection::read(&job.filters)?;
-        let most = state.document.most_exported(job.organisation.as_deref());
-        let limit = selection.limit.into_iter().chain(most).min();
-        let reader = Reader::over(self, job.access());
-        let writing = async {
-            let lines = reader.export_selected(&selection, columns.clone(), limit).await?;
-            let path = self.store.export_path(name);
-            let writer = BufWriter::with_capacity(Arc::clone(self.store.object_store()), path, PART_BYTES);
-            write(lines, writer.with_max_concurrency(PARTS_AHEAD), running).await
-        };
-        writing.await?;
-        let [records, bytes] = [0, 1].map(|place| running.written[place].load(Ordering::Relaxed));
-        let whole = selection.limit.is_none() && limit.is_none_or(|limit| records < limit);
-        let (name, written_at) = (name.to_owned(), (self.now)());
-        let file = ExportFile { name, bytes, records, columns, erasures, written_at };
-        Ok(ExportEnd::Written(file, whole.then_some(records)))
-    }
-
     /// The keys of a job's lines, if they may be exported.
     fn export_columns(&self, document: &Document, job: &ExportJob) -> Result<Vec<String>> {
         let denied = document.denied(job.organisation.as_deref(), job.workspace.as_deref());
@@ -379,24 +187,21 @@ impl Inner {
         document.shown_export(job, progress, self.config.export_keep_days)
     }
 
-    /// Calls off what is written here; the next open, or another node, begins it anew.
-    pub(super) async fn stop_exports(&self) {
-        self.exports.cancel_all();
-        let ended = async {
-            while !self.exports.running.lock().is_empty() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        // What is not over by then leaves parts of an upload, which have no name.
-        let _ = tokio::time::timeout(STOP_WITHIN, ended).await;
-    }
-
     /// Deletes the files that may no longer be read, and those that no job knows of and that are older than the grace time.
     pub(super) async fn expire_exports(&self, dry_run: bool) -> Result<Vec<String>> {
+        // In this order: what is listed and no longer being written was told to the catalog before it is read.
+        let (now, listed) = ((self.now)(), self.listed_exports().await?);
+        let writing = self.exports.writing();
         self.catalog.refresh().await?;
-        let (state, now) = (self.catalog.state(), (self.now)());
+        let state = self.catalog.state();
         let mut stale = state.document.stale_exports(now, self.config.export_keep_days);
-        stale.extend(self.orphans(&state.document, now).await?);
+        // Another node may be about to tell of what it wrote.
+        if state.document.started_exports().is_empty() {
+            let known = state.document.known_export_files();
+            let kept = |name: &str| known.contains(name) || writing.contains(name);
+            let orphans = self.old_exports(listed, now).filter(|name| !kept(name));
+            stale.extend(orphans.map(|name| StaleExport { name, of: None }));
+        }
         let lines = stale.iter().map(|stale| format!("delete export file `{}`", stale.name)).collect();
         if dry_run || stale.is_empty() {
             return Ok(lines);
@@ -413,20 +218,18 @@ impl Inner {
         Ok(lines)
     }
 
-    async fn orphans(&self, document: &Document, now: DateTime<Utc>) -> Result<Vec<StaleExport>> {
-        let known = document.known_export_files();
+    async fn listed_exports(&self) -> Result<Vec<ObjectMeta>> {
+        let listed = self.store.object_store().list(Some(&self.store.exports_path())).try_collect().await;
+        listed.map_err(|cause| Error::storage("the files of exports cannot be listed").with_source(cause))
+    }
+
+    /// Names of files that were whole before the grace time began.
+    fn old_exports(&self, listed: Vec<ObjectMeta>, now: DateTime<Utc>) -> impl Iterator<Item = String> {
         let grace = i64::try_from(self.config.vacuum_grace_seconds).ok().and_then(TimeDelta::try_seconds);
-        let unlisted = |cause| Error::storage("the files of exports cannot be listed").with_source(cause);
-        let exports = self.store.exports_path();
-        let objects: Vec<_> = self.store.object_store().list(Some(&exports)).try_collect().await.map_err(unlisted)?;
-        let writing = self.exports.names.lock();
-        let orphan = |object: object_store::ObjectMeta| {
-            let name = object.location.filename().filter(|name| is_export_name(name))?;
-            let old = grace.is_some_and(|grace| now - object.last_modified >= grace);
-            (old && !known.contains(name) && !writing.contains(name))
-                .then(|| StaleExport { name: name.to_owned(), of: None })
-        };
-        Ok(objects.into_iter().filter_map(orphan).collect())
+        let old = move |object: &ObjectMeta| grace.is_some_and(|grace| now - object.last_modified >= grace);
+        let name =
+            |object: ObjectMeta| object.location.filename().filter(|name| is_export_name(name)).map(str::to_owned);
+        listed.into_iter().filter(old).filter_map(name)
     }
 
     async fn delete_export(&self, name: &str) -> Result<()> {
@@ -435,39 +238,6 @@ impl Inner {
             Err(cause) => Err(Error::storage("the file of an export cannot be deleted").with_source(cause)),
         }
     }
-}
-
-impl Exports {
-    fn cancel_all(&self) {
-        self.running.lock().values().for_each(|running| running.cancel.cancel());
-    }
-}
-
-/// Writes lines to an object that has its name when this is over. Called off or failed, it never gets one, or, where that came
-/// too late, the caller deletes it.
-async fn write(mut lines: BoxStream<'static, Result<Bytes>>, mut writer: BufWriter, running: &Running) -> Result<()> {
-    let unwritten =
-        |cause: std::io::Error| Error::storage("the file of the export cannot be written").with_source(cause);
-    let mut all_sent = false;
-    let sending = async {
-        while let Some(chunk) = lines.try_next().await? {
-            writer.write_all(&chunk).await.map_err(unwritten)?;
-            let records = memchr::memchr_iter(b'\n', &chunk).count() as u64;
-            running.written[0].fetch_add(records, Ordering::Relaxed);
-            running.written[1].fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        }
-        all_sent = true;
-        writer.shutdown().await.map_err(unwritten)
-    };
-    let sent = tokio::select! {
-        sent = sending => sent,
-        () = running.cancel.cancelled() => Err(Error::closed("the export was called off")),
-    };
-    if sent.is_err() && !all_sent {
-        // What was begun has no name; if it cannot be taken back, the store drops it in its own time.
-        let _ = writer.abort().await;
-    }
-    sent
 }
 
 /// The keys of a job's lines; refused where the key that made the job may not export one of them.

@@ -44,7 +44,7 @@ impl Inner {
             Job::Expire => {
                 // Neither must wait for the other to succeed.
                 let (exports, records) = (self.expire_exports(dry_run).await, self.expire(dry_run, policy).await);
-                [exports?, records?].concat()
+                joined(exports, records)?
             }
             Job::Compact => self.compact(dry_run, policy).await?,
             Job::Vacuum => self.vacuum(dry_run).await?,
@@ -330,6 +330,21 @@ struct Expired {
     erased: Vec<(String, u64)>,
     /// Whether every file that was to be gone through was there.
     whole: bool,
+}
+
+/// What both steps of expiry did. One error is answered; what it would hide is logged.
+fn joined(exports: Result<Vec<String>>, records: Result<Vec<String>>) -> Result<Vec<String>> {
+    match (exports, records) {
+        (Ok(exports), Ok(records)) => Ok([exports, records].concat()),
+        (Ok(lines), Err(error)) | (Err(error), Ok(lines)) => {
+            lines.iter().for_each(|line| tracing::info!(step = line, "upkeep did this before it failed"));
+            Err(error)
+        }
+        (Err(exports), Err(records)) => {
+            tracing::warn!(error = exports.chain(), "files of exports were not cleared away");
+            Err(records)
+        }
+    }
 }
 
 fn merge_line(lane: &Lane, merge: &Merge) -> String {

@@ -7,11 +7,11 @@
 use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Receipt;
-use super::writer::Writer;
-use crate::error::Result;
+use super::writer::{Command, GROUP_BYTES, Writer};
+use crate::error::{Error, Result};
 use crate::halves::{Half, Whole, says_outcome};
 use crate::plan::Row;
 use crate::record::{BatchBuilder, Record};
@@ -37,47 +37,100 @@ pub(super) struct Halves {
 }
 
 impl Writer {
-    pub(super) fn take_halves(&mut self, halves: Halves) {
-        let now_micros = (self.now)().timestamp_micros();
-        let Halves { half, records, payload, permit, reply } = halves;
-        let all = records.len() as u64;
-        let known =
-            |(key, record): &(u128, Record)| self.recent.contains(*key) || self.waiting.knows(*key, half, record);
-        let fresh: Vec<_> = records.into_iter().filter(|record| !known(record)).collect();
-        // What came already stands in the frame too, which harms nothing: a replay finds it known as well.
-        let written = match fresh.is_empty() {
-            true => self.wal.refuse_if_failed(),
-            false => self.wal.append(&[&payload]).map(|_| ()),
-        };
-        let accepted = fresh.len() as u64;
-        let taken = written.and_then(|()| self.show_halves(half, fresh, permit, now_micros));
-        match taken {
-            Ok(()) => {
-                self.counters.duplicate.fetch_add(all - accepted, Ordering::Relaxed);
-                // A caller that stopped waiting has its halves kept all the same.
-                let _ = reply.send(Ok(Receipt { accepted, duplicate: all - accepted, over_quota: 0 }));
+    /// Gathers what waits behind the first halves, up to a bound, and writes it as one group; answers the command that ended
+    /// the gathering.
+    pub(super) fn halves_group(
+        &mut self,
+        first: Halves,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> Option<Command> {
+        let mut bytes = first.payload.bytes().len();
+        let mut group = vec![first];
+        let mut next = None;
+        while bytes < GROUP_BYTES {
+            match commands.try_recv() {
+                Ok(Command::Halves(more)) => {
+                    bytes += more.payload.bytes().len();
+                    group.push(*more);
+                }
+                Ok(other) => {
+                    next = Some(other);
+                    break;
+                }
+                Err(_) => break,
             }
-            Err(error) => {
-                (self.on_failure.0)(&error);
-                self.counters.refused.fetch_add(all, Ordering::Relaxed);
-                let _ = reply.send(Err(error));
+        }
+        self.write_halves(group);
+        next
+    }
+
+    fn write_halves(&mut self, group: Vec<Halves>) {
+        let mut fresh = Vec::with_capacity(group.len());
+        for mut halves in group {
+            let all = halves.records.len();
+            halves.records.retain(|(key, record)| !self.knows(*key, halves.half, record));
+            let known = (all - halves.records.len()) as u64;
+            // What is known must not stand in the log again: a reader beside this process would take it for new.
+            let encoded = match (known, halves.records.is_empty()) {
+                (0, _) | (_, true) => Ok(()),
+                _ => halves.encode_anew(),
+            };
+            match encoded {
+                Ok(()) => fresh.push((halves, known)),
+                Err(error) => drop(halves.reply.send(Err(error))),
+            }
+        }
+        let payloads: Vec<&Payload> =
+            fresh.iter().filter(|(halves, _)| !halves.records.is_empty()).map(|(halves, _)| &halves.payload).collect();
+        let mut written = match payloads.is_empty() {
+            true => self.wal.refuse_if_failed(),
+            false => self.wal.append(&payloads).map(|_| ()),
+        };
+        for (halves, known) in fresh {
+            let Halves { half, records, permit, reply, .. } = halves;
+            let all = records.len() as u64 + known;
+            let taken = match &written {
+                Ok(()) => self.show_halves(half, records, permit),
+                Err(error) => Err(Error::new(error.kind(), error.chain())),
+            };
+            match taken {
+                Ok(accepted) => {
+                    self.counters.duplicate.fetch_add(all - accepted, Ordering::Relaxed);
+                    // A caller that stopped waiting has its halves kept all the same.
+                    let _ = reply.send(Ok(Receipt { accepted, duplicate: all - accepted, over_quota: 0 }));
+                }
+                Err(error) => {
+                    (self.on_failure.0)(&error);
+                    self.counters.refused.fetch_add(all, Ordering::Relaxed);
+                    written = written.and(Err(Error::new(error.kind(), error.chain())));
+                    let _ = reply.send(Err(error));
+                }
             }
         }
     }
 
-    /// Shows halves that are in the log, and stores the records that are whole now.
+    fn knows(&self, key: u128, half: Half, record: &Record) -> bool {
+        self.recent.contains(key) || self.waiting.knows(key, half, record)
+    }
+
+    /// Shows halves that are in the log, and stores the records that are whole now; answers how many of them were new.
     fn show_halves(
         &mut self,
         half: Half,
         records: Vec<(u128, Record)>,
         mut permit: OwnedSemaphorePermit,
-        now_micros: i64,
-    ) -> Result<()> {
-        let mut left = records.len();
+    ) -> Result<u64> {
+        let now_micros = (self.now)().timestamp_micros();
+        let (mut left, mut accepted) = (records.len(), 0);
         for (key, record) in records {
             // Each takes its share of the request's room along.
             let room = permit.split(permit.num_permits() / left);
             left -= 1;
+            // Another of the same group may have brought it.
+            if self.knows(key, half, &record) {
+                continue;
+            }
+            accepted += 1;
             let is_last = half == Half::Piece && says_outcome(&record);
             let wait = if is_last { self.join_micros.min(PIECES_MICROS) } else { self.join_micros };
             let until_micros = now_micros.saturating_add(wait);
@@ -90,7 +143,7 @@ impl Writer {
         while let Some(alone) = self.waiting.next_alone(i64::MIN, self.join_bytes) {
             self.store(alone, now_micros)?;
         }
-        Ok(())
+        Ok(accepted)
     }
 
     /// Puts a record in the place of what was shown of it.
@@ -99,8 +152,7 @@ impl Writer {
         // The half with the content may not have known.
         self.policy.untrack(&mut record);
         let batch = row_of(record);
-        let payload = Payload::encode(&batch)?;
-        let (kept, receipt) = self.admit(batch, payload, &[key], now_micros)?;
+        let (kept, receipt) = self.decide(&batch, &[key], now_micros)?;
         self.counters.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
         self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
         self.counters.over_quota.fetch_add(receipt.over_quota, Ordering::Relaxed);
@@ -108,7 +160,7 @@ impl Writer {
             all.merge(more);
             all
         });
-        let live_bytes = self.logs.replace_halves(&[key], kept.map(|(batch, _)| batch), now_micros, room);
+        let live_bytes = self.logs.replace_halves(&[key], kept[0].then_some(batch), now_micros, room);
         self.flush_if_full(live_bytes);
         Ok(())
     }
@@ -145,20 +197,34 @@ impl Writer {
         }
     }
 
-    /// Writes the halves that wait to the log again.
+    /// Writes the halves that wait to the log again, all of them by one write.
     pub(super) fn carry_waiting(&mut self) -> Result<()> {
+        let mut payloads = Vec::new();
         for half in Half::ALL {
             let mut builder = BatchBuilder::new();
             for (_, _, record) in self.waiting.iter().filter(|(_, of, _)| *of == half) {
                 builder.append(record.clone());
                 if builder.text_bytes() >= CARRIED_BYTES {
-                    self.wal.append(&[&Payload::of(Kind::Half(half), &builder.finish())?])?;
+                    payloads.push(Payload::of(Kind::Half(half), &builder.finish())?);
                 }
             }
             if builder.rows() > 0 {
-                self.wal.append(&[&Payload::of(Kind::Half(half), &builder.finish())?])?;
+                payloads.push(Payload::of(Kind::Half(half), &builder.finish())?);
             }
         }
+        match payloads.is_empty() {
+            true => Ok(()),
+            false => self.wal.append(&payloads.iter().collect::<Vec<_>>()).map(|_| ()),
+        }
+    }
+}
+
+impl Halves {
+    /// Encodes those of the records that are left.
+    fn encode_anew(&mut self) -> Result<()> {
+        let mut builder = BatchBuilder::new();
+        self.records.iter().for_each(|(_, record)| builder.append(record.clone()));
+        self.payload = Payload::of(Kind::Half(self.half), &builder.finish())?;
         Ok(())
     }
 }

@@ -216,7 +216,7 @@ pub struct Status {
     pub writable: bool,
     /// Why not, after a failed write or commit.
     pub failure: Option<String>,
-    /// Version of the Delta table.
+    /// Version of the Delta table `logs`, as the next figures are of it.
     pub table_version: u64,
     /// Live files.
     pub files: u64,
@@ -226,12 +226,12 @@ pub struct Status {
     pub file_bytes: u64,
     /// Folders of one day and retention.
     pub partitions: u64,
-    /// Rows in memory.
+    /// Records in memory that wait for a flush.
     pub memory_rows: u64,
-    /// Halves of records among them, which wait for the other half.
-    pub waiting_halves: u64,
-    /// Bytes that they take.
+    /// Bytes that they, and feedback that waits for a flush, take.
     pub memory_bytes: u64,
+    /// Parts of records that wait for the rest.
+    pub waiting_halves: u64,
     /// Most bytes that they may take.
     pub memtable_budget_bytes: u64,
     /// Bytes of the write-ahead log.
@@ -252,7 +252,7 @@ pub struct Status {
     pub compactions_total: u64,
     /// Rows of feedback in files: one a state of it.
     pub feedback_rows: u64,
-    /// Commits since the last checkpoint.
+    /// Commits to `logs` since its last checkpoint.
     pub commits_since_checkpoint: u64,
     /// Queries that run now.
     pub queries_running: u64,

@@ -5,11 +5,20 @@ use tokio::sync::oneshot;
 use super::joining::Halves;
 use super::writer::{Append, Command};
 use super::{Access, AppendError, Engine, ROW_OVERHEAD, Receipt, here_or_aside, owned, owner};
+use crate::dedupe::Keys;
 use crate::error::{Error, Result};
 use crate::halves::Half;
 use crate::ingest::DEFAULT_ORGANISATION;
 use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Record, Rows};
 use crate::wal::{Kind, Payload};
+
+/// What a state of feedback is known by: the same one sent again is kept once.
+fn state_key(keys: &Keys, row: &Feedback) -> u128 {
+    let organisation = row.organisation_id.as_deref().unwrap_or_default();
+    let updated_at = row.updated_at.map_or(0, |at| at.timestamp_micros());
+    // No id of a record begins like this by chance, and the two share one memory.
+    keys.key(organisation, &format!("feedback/{updated_at}/{}", row.id.as_deref().unwrap_or_default()))
+}
 
 impl Engine {
     /// Makes halves of records durable. The two halves of one `id` of an organisation become one record, whichever comes first,
@@ -91,21 +100,23 @@ impl Engine {
             row.retention_days = rules.retention_days(organisation);
             ids.push(row.id.get_or_insert_with(|| (inner.new_uuid)().to_string()).clone());
             inner.policy.protect_feedback(row);
-            row.created_at.get_or_insert(now);
-            row.updated_at.get_or_insert(now);
+            let created_at = *row.created_at.get_or_insert(now);
+            row.updated_at.get_or_insert(created_at);
         }
         let bytes: usize = feedback.iter().map(|row| row.text_bytes() + ROW_OVERHEAD).sum();
         let permit = inner.budget.take(bytes as u64).await?;
+        let keys = inner.keys.clone();
         let build = move || {
             let mut builder = FeedbackBuilder::new();
+            let keys = feedback.iter().map(|row| state_key(&keys, row)).collect();
             feedback.into_iter().for_each(|row| builder.append(row));
             let batch = builder.finish();
             let payload = Payload::of(Kind::Feedback, &batch)?;
-            Ok((batch, payload))
+            Ok((batch, payload, keys))
         };
-        let (batch, payload) = here_or_aside(bytes, build).await?;
+        let (batch, payload, keys) = here_or_aside(bytes, build).await?;
         let (reply, done) = oneshot::channel();
-        let append = Append { rows: Rows::Feedback, batch, payload, keys: Vec::new(), permit, reply };
+        let append = Append { rows: Rows::Feedback, batch, payload, keys, permit, reply };
         inner.send(Command::Append(Box::new(append)))?;
         done.await.map_err(|_| Error::closed("the engine is closed"))??;
         Ok(ids)

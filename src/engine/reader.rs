@@ -36,6 +36,8 @@ use crate::usage::{self, Counts, Usage};
 use crate::view::Shelf;
 use crate::wal::{self, Covered, Kind};
 
+/// How often log and tables are read before it is given up, each time because a flush came between.
+const MOST_LOOKS: usize = 10;
 /// The state that holds of each feedback.
 const FEEDBACK_VIEW: &str = include_str!("../../sql/views/feedback.sql");
 /// Answers questions about the records. Cheap to clone.
@@ -305,7 +307,7 @@ async fn read_beside(store: &Store) -> Result<Beside> {
         let (logs, feedback) = (Table::open(store, Rows::Logs).await?, Table::open(store, Rows::Feedback).await?);
         return Ok(Beside { logs, feedback, rows: Vec::new() });
     };
-    loop {
+    for _ in 0..MOST_LOOKS {
         // What the tables cover now need not be decoded; what they cover later is dropped below.
         let before = covered_now(store, wal_id).await?.2;
         let (mut frames, first) = frames_after(folder.clone(), before).await?;
@@ -326,6 +328,7 @@ async fn read_beside(store: &Store) -> Result<Beside> {
         let frames = frames.into_iter().map(|(_, kind, batch)| (kind, batch)).collect();
         return Ok(Beside { logs, feedback, rows: joined(frames)? });
     }
+    Err(Error::busy("the server flushes faster than its log can be read beside it; ask it over HTTP, or again later"))
 }
 
 type Frames = Vec<(u64, Kind, RecordBatch)>;

@@ -79,6 +79,7 @@ impl Inner {
             tokio::select! {
                 () = self.flush_wanted.notified() => {}
                 () = tokio::time::sleep(TICK) => {
+                    self.settle_when_due();
                     if !self.flush_due() {
                         continue;
                     }
@@ -98,6 +99,15 @@ impl Inner {
         }
     }
 
+    /// Halves that have waited long enough become records. That is no reason for a flush: where halves come all the time, some
+    /// are due all the time.
+    fn settle_when_due(&self) {
+        if self.counters.waiting_until.load(Ordering::Relaxed) <= (self.now)().timestamp_micros() {
+            // The writer is gone only when the engine closes; then they wait in the log.
+            let _ = self.send(Command::Settle);
+        }
+    }
+
     fn flush_due(&self) -> bool {
         let now_micros = (self.now)().timestamp_micros();
         let due = i64::try_from(self.config.flush_seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
@@ -106,9 +116,7 @@ impl Inner {
             let age = oldest.map(|micros| now_micros - micros);
             age.is_some_and(|age| age >= due) || (oldest.is_none() && lane.shelf.oldest_frozen().is_some())
         };
-        // Freezing is when halves that waited long enough become records.
-        let waited = self.counters.waiting_until.load(Ordering::Relaxed) <= now_micros;
-        waited || self.lanes().into_iter().any(lane_due)
+        self.lanes().into_iter().any(lane_due)
     }
 
     /// Moves every row that is in memory now into the table.

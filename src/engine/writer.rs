@@ -25,10 +25,10 @@ use crate::ingest::Policy;
 use crate::record::{Rows, tighten};
 use crate::usage::{Meter, counted_at};
 use crate::view::Shelf;
-use crate::wal::{Payload, Wal};
+use crate::wal::{Kind, Payload, Wal};
 
 /// A group ends at this many bytes of rows, so that the first of many waiting writers is not kept long.
-const GROUP_BYTES: usize = 16 << 20;
+pub(super) const GROUP_BYTES: usize = 16 << 20;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(super) enum Command {
     Append(Box<Append>),
     /// Make halves of records durable, show them, and join those whose other half is there.
     Halves(Box<Halves>),
+    /// Store the halves that have waited long enough.
+    Settle,
     /// End the live memtables and the segment they came from.
     Freeze(oneshot::Sender<()>),
     /// Forget segments that the table covers.
@@ -51,11 +53,14 @@ pub(super) struct Append {
     pub(super) rows: Rows,
     pub(super) batch: RecordBatch,
     pub(super) payload: Payload,
-    /// Of records: what each is known by.
+    /// What each row is known by.
     pub(super) keys: Vec<u128>,
     pub(super) permit: OwnedSemaphorePermit,
     pub(super) reply: oneshot::Sender<Result<Receipt>>,
 }
+
+/// Who is answered what, and of which rows.
+type Reply = (oneshot::Sender<Result<Receipt>>, Receipt, Rows);
 
 /// Figures that the writer keeps for others to read.
 #[derive(Debug)]
@@ -131,8 +136,9 @@ impl Writer {
             while let Some(command) = next.take() {
                 next = match command {
                     Command::Append(first) => self.append_group(*first, &mut commands),
-                    Command::Halves(halves) => {
-                        self.take_halves(*halves);
+                    Command::Halves(first) => self.halves_group(*first, &mut commands),
+                    Command::Settle => {
+                        self.settle_waiting();
                         None
                     }
                     Command::Freeze(done) => {
@@ -193,15 +199,12 @@ impl Writer {
             let Append { rows, batch, payload, keys, permit, reply } = append;
             let admitted = match rows {
                 Rows::Logs => self.admit(batch, payload, &keys, now_micros),
-                Rows::Feedback => {
-                    let accepted = batch.num_rows() as u64;
-                    Ok((Some((batch, payload)), Receipt { accepted, ..Receipt::default() }))
-                }
+                Rows::Feedback => self.admit_feedback(batch, payload, &keys, now_micros),
             };
             match admitted {
                 Ok((kept, receipt)) => {
                     fresh.extend(kept.map(|(batch, payload)| (rows, batch, payload, permit, keys)));
-                    replies.push((reply, receipt));
+                    replies.push((reply, receipt, rows));
                 }
                 Err(error) => {
                     // Its ids count as known now, so a second send would be acked and dropped: stop here instead.
@@ -219,8 +222,10 @@ impl Writer {
         match written {
             Ok(_) => {
                 for (rows, batch, _, permit, mut keys) in fresh {
-                    // Parts of a record that came whole now add nothing to it.
-                    keys.retain(|key| self.recent.contains(*key) && self.waiting.forget(*key));
+                    // Parts of a record that came whole now, and is stored, add nothing to it.
+                    keys.retain(|key| {
+                        self.waiting.has(*key) && self.recent.contains(*key) && self.waiting.forget(*key)
+                    });
                     let shelf = if rows == Rows::Logs { &self.logs } else { &self.feedback };
                     let live_bytes = shelf.replace_halves(&keys, Some(batch), now_micros, Some(permit));
                     self.flush_if_full(live_bytes);
@@ -257,34 +262,48 @@ impl Writer {
         }
     }
 
-    fn ack(&self, replies: Vec<(oneshot::Sender<Result<Receipt>>, Receipt)>) {
-        for (reply, receipt) in replies {
-            self.counters.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
-            self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
-            self.counters.over_quota.fetch_add(receipt.over_quota, Ordering::Relaxed);
+    fn ack(&self, replies: Vec<Reply>) {
+        for (reply, receipt, rows) in replies {
+            // These figures are of records.
+            if rows == Rows::Logs {
+                self.counters.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
+                self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
+                self.counters.over_quota.fetch_add(receipt.over_quota, Ordering::Relaxed);
+            }
             // A caller that stopped waiting has its rows kept all the same.
             let _ = reply.send(Ok(receipt));
         }
     }
 
-    fn refuse(&self, replies: Vec<(oneshot::Sender<Result<Receipt>>, Receipt)>, error: &Error) {
+    fn refuse(&self, replies: Vec<Reply>, error: &Error) {
         (self.on_failure.0)(error);
-        for (reply, receipt) in replies {
+        for (reply, receipt, _) in replies {
             self.counters.refused.fetch_add(receipt.accepted + receipt.duplicate, Ordering::Relaxed);
             let _ = reply.send(Err(Error::new(error.kind(), error.chain())));
         }
     }
 
     /// Takes out rows whose id was seen, and those beyond a quota; the payload is encoded anew only if there are any.
-    ///
-    /// An id is remembered only if its row is stored, so that a row which came too much can come again later.
-    pub(super) fn admit(
+    fn admit(
         &mut self,
         batch: RecordBatch,
         payload: Payload,
         keys: &[u128],
         now_micros: i64,
     ) -> Result<(Option<(RecordBatch, Payload)>, Receipt)> {
+        let (kept, receipt) = self.decide(&batch, keys, now_micros)?;
+        Ok((only(Kind::Logs, batch, payload, kept)?, receipt))
+    }
+
+    /// Which rows are kept: those whose id was not seen, within quotas.
+    ///
+    /// An id is remembered only if its row is stored, so that a row which came too much can come again later.
+    pub(super) fn decide(
+        &mut self,
+        batch: &RecordBatch,
+        keys: &[u128],
+        now_micros: i64,
+    ) -> Result<(Vec<bool>, Receipt)> {
         let missing = |name: &str| Error::internal(format!("column `{name}` is missing in a batch"));
         let organisations = batch.column_by_name("organisation_id").ok_or_else(|| missing("organisation_id"))?;
         let times = batch.column_by_name("created_at").ok_or_else(|| missing("created_at"))?;
@@ -318,17 +337,21 @@ impl Writer {
             kept.push(!known && !full);
         }
         drop(tally);
-        if receipt.accepted == keys.len() as u64 {
-            return Ok((Some((batch, payload)), receipt));
-        }
-        if receipt.accepted == 0 {
-            return Ok((None, receipt));
-        }
-        let kept = filter_record_batch(&batch, &BooleanArray::from(kept))
-            .map_err(|cause| Error::internal("cannot take rows out of a batch").with_source(cause))?;
-        let kept = tighten(&kept);
-        let payload = Payload::encode(&kept)?;
-        Ok((Some((kept, payload)), receipt))
+        Ok((kept, receipt))
+    }
+
+    /// Takes out states of feedback that came already.
+    fn admit_feedback(
+        &mut self,
+        batch: RecordBatch,
+        payload: Payload,
+        keys: &[u128],
+        now_micros: i64,
+    ) -> Result<(Option<(RecordBatch, Payload)>, Receipt)> {
+        let kept: Vec<bool> = keys.iter().map(|key| self.recent.insert(*key, now_micros)).collect();
+        let accepted = kept.iter().filter(|kept| **kept).count() as u64;
+        let receipt = Receipt { accepted, duplicate: kept.len() as u64 - accepted, over_quota: 0 };
+        Ok((only(Kind::Feedback, batch, payload, kept)?, receipt))
     }
 
     pub(super) fn measure(&self) {
@@ -338,4 +361,19 @@ impl Writer {
         self.counters.waiting.store(self.waiting.len() as u64, Ordering::Relaxed);
         self.counters.waiting_until.store(self.waiting.first_until().unwrap_or(i64::MAX), Ordering::Relaxed);
     }
+}
+
+/// The rows that are kept, with their bytes for the log; those that came if all are, none if none is.
+fn only(kind: Kind, batch: RecordBatch, payload: Payload, kept: Vec<bool>) -> Result<Option<(RecordBatch, Payload)>> {
+    if kept.iter().all(|kept| *kept) {
+        return Ok(Some((batch, payload)));
+    }
+    if !kept.contains(&true) {
+        return Ok(None);
+    }
+    let kept = filter_record_batch(&batch, &BooleanArray::from(kept))
+        .map_err(|cause| Error::internal("cannot take rows out of a batch").with_source(cause))?;
+    let kept = tighten(&kept);
+    let payload = Payload::of(kind, &kept)?;
+    Ok(Some((kept, payload)))
 }

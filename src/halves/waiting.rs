@@ -1,12 +1,31 @@
 //! Halves that wait for the other one: what comes together, what came already, and what has waited long enough.
 //!
 //! Pure: time comes in, and `R` is whatever room in memory the caller set aside for a half. A half that waits is given
-//! back once, either with its other half or alone.
+//! back once, either with its other half or alone. Parts that say that they are of different workspaces never meet: like a
+//! record whose id its organisation used already, the later one counts as known.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::{Half, join, unite};
 use crate::record::Record;
+
+/// What a record takes beside its text, bytes.
+const RECORD_BYTES: u64 = 900;
+/// A record of so many pieces, or of so many bytes of text, waits for no more of them: each costs the one writer time.
+const MOST_PIECES: u32 = 256;
+const MOST_BYTES: usize = 16 << 20;
+
+fn held(record: &Record) -> u64 {
+    record.text_bytes() as u64 + RECORD_BYTES
+}
+
+/// Whether two parts may be of one record as far as their workspaces say.
+fn same_workspace(first: &Record, second: &Record) -> bool {
+    match (&first.workspace_slug, &second.workspace_slug) {
+        (Some(first), Some(second)) => first == second,
+        _ => true,
+    }
+}
 
 /// Halves, by the key of the record that they are of.
 #[derive(Debug)]
@@ -22,6 +41,7 @@ struct Waits<R> {
     half: Half,
     record: Record,
     until_micros: i64,
+    pieces: u32,
     room: Vec<R>,
 }
 
@@ -43,14 +63,22 @@ impl<R> Default for Waiting<R> {
 }
 
 impl<R> Waiting<R> {
-    /// Whether this half of the record waits already, or the piece is known.
+    /// Whether this half of the record waits already, the piece is known, or the id is another workspace's.
     pub fn knows(&self, key: u128, half: Half, record: &Record) -> bool {
-        let Some(waits) = self.halves.get(&key).filter(|waits| waits.half == half) else { return false };
-        half != Half::Piece || unite(waits.record.clone(), record.clone()) == waits.record
+        let Some(waits) = self.halves.get(&key) else { return false };
+        if !same_workspace(&waits.record, record) {
+            return true;
+        }
+        waits.half == half && (half != Half::Piece || unite(waits.record.clone(), record.clone()) == waits.record)
+    }
+
+    /// Whether a part of a record waits.
+    pub fn has(&self, key: u128) -> bool {
+        self.halves.contains_key(&key)
     }
 
     /// Takes a half; answers the record if the other half was there. The same half again takes the place of the first. A piece is
-    /// added to what is there, which goes on waiting until the earlier of their times.
+    /// added to what is there, which goes on waiting until the earlier of their times, unless it is big enough.
     pub fn add(
         &mut self,
         key: u128,
@@ -62,10 +90,18 @@ impl<R> Waiting<R> {
         let first = self.remove(key);
         let mut room: Vec<R> = room.into_iter().collect();
         match first {
+            Some(first) if !same_workspace(&first.record, &record) => {
+                self.insert(key, first);
+                None
+            }
             Some(first) if Half::Piece == half || Half::Piece == first.half => {
                 room.extend(first.room);
+                let (record, pieces) = (unite(first.record, record), first.pieces + 1);
+                if pieces >= MOST_PIECES || record.text_bytes() >= MOST_BYTES {
+                    return Some(Whole { key, record, room });
+                }
                 let until_micros = until_micros.min(first.until_micros);
-                self.insert(key, Waits { record: unite(first.record, record), until_micros, room, ..first });
+                self.insert(key, Waits { half: first.half, record, until_micros, pieces, room });
                 None
             }
             Some(first) if first.half != half => {
@@ -76,9 +112,8 @@ impl<R> Waiting<R> {
                 };
                 Some(Whole { key, record, room })
             }
-            first => {
-                room.extend(first.into_iter().flat_map(|first| first.room));
-                self.insert(key, Waits { half, record, until_micros, room });
+            _ => {
+                self.insert(key, Waits { half, record, until_micros, pieces: 1, room });
                 None
             }
         }
@@ -99,7 +134,7 @@ impl<R> Waiting<R> {
     }
 
     fn insert(&mut self, key: u128, waits: Waits<R>) {
-        self.bytes += waits.record.text_bytes() as u64;
+        self.bytes += held(&waits.record);
         self.order.insert((waits.until_micros, key));
         self.halves.insert(key, waits);
     }
@@ -107,7 +142,7 @@ impl<R> Waiting<R> {
     fn remove(&mut self, key: u128) -> Option<Waits<R>> {
         let waits = self.halves.remove(&key)?;
         self.order.remove(&(waits.until_micros, key));
-        self.bytes = self.bytes.saturating_sub(waits.record.text_bytes() as u64);
+        self.bytes = self.bytes.saturating_sub(held(&waits.record));
         Some(waits)
     }
 
@@ -165,7 +200,39 @@ mod tests {
         waiting.add(1, Half::Content, content(), 10, Some(()));
         assert!(waiting.add(1, Half::Content, content(), 20, Some(())).is_none());
         assert_eq!((waiting.len(), waiting.first_until()), (1, Some(20)));
-        assert_eq!(waiting.bytes, content().text_bytes() as u64);
+        assert_eq!(waiting.bytes, held(&content()));
+    }
+
+    #[test]
+    fn parts_of_two_workspaces_never_meet() {
+        let of = |slug: &str, record| Record { workspace_slug: Some(slug.to_owned()), ..record };
+        for (first, second) in
+            [(Half::Content, Half::Figures), (Half::Piece, Half::Piece), (Half::Figures, Half::Piece)]
+        {
+            let mut waiting: Waiting<()> = Waiting::default();
+            waiting.add(1, first, of("ours", content()), 10, None);
+            let theirs = of("theirs", figures());
+            assert!(waiting.knows(1, second, &theirs), "the id is used");
+            assert!(waiting.add(1, second, theirs, 10, None).is_none());
+            assert_eq!(waiting.get(1), Some(&of("ours", content())));
+            let says_none = waiting.knows(1, second, &figures());
+            assert_eq!(says_none, second == first, "a half that says no workspace may be of any, a piece may not");
+        }
+    }
+
+    #[test]
+    fn a_record_of_many_pieces_waits_no_more() {
+        let mut waiting: Waiting<()> = Waiting::default();
+        let piece = |number: u32| Record { span_name: Some(number.to_string()), ..content() };
+        for number in 1..MOST_PIECES {
+            assert!(waiting.add(1, Half::Piece, piece(number), 10, None).is_none());
+        }
+        assert!(waiting.add(1, Half::Piece, piece(0), 10, None).is_some());
+        let mut huge = content();
+        huge.request.body = Some("x".repeat(MOST_BYTES));
+        waiting.add(2, Half::Piece, figures(), 10, None);
+        assert!(waiting.add(2, Half::Piece, huge, 10, None).is_some());
+        assert_eq!((waiting.len(), waiting.bytes), (0, 0));
     }
 
     #[test]
@@ -193,7 +260,7 @@ mod tests {
         assert!(waiting.next_alone(9, u64::MAX).is_none());
         assert_eq!(waiting.next_alone(10, u64::MAX).map(|whole| whole.key), Some(2));
         assert!(waiting.next_alone(10, u64::MAX).is_none());
-        assert_eq!(waiting.next_alone(10, 1).map(|whole| whole.key), Some(3));
-        assert!(waiting.next_alone(10, 1).is_none(), "one of one byte fits");
+        assert_eq!(waiting.next_alone(10, 1_000).map(|whole| whole.key), Some(3));
+        assert!(waiting.next_alone(10, 1_000).is_none(), "one fits");
     }
 }

@@ -6,7 +6,8 @@
 //! drops what it could not send. So its bodies wait for room instead of being refused, and what it sends twice is taken once.
 //!
 //! The organisation of a record stands in the record: the gateway's own key must reach all that it serves, else nothing of
-//! the request is taken (403). What else a control plane has, such as configs, prompts and virtual keys, is a 404, which the
+//! the request is taken (403). Feedback that was changed comes again as if it were new; what is there of it is looked up first,
+//! one batch after the other, so that it is stored as a change. What else a control plane has, such as configs, prompts and virtual keys, is a 404, which the
 //! gateway takes for what does not exist.
 
 use std::sync::Arc;
@@ -27,12 +28,17 @@ use crate::catalog::{Access, Scope};
 use crate::error::Error;
 use crate::halves::Half;
 use crate::ingest::control_plane::{Batch, Logged, log as read_log, rows as read_rows};
+use crate::ingest::feedback::states;
 use crate::ingest::{Context, DEFAULT_ORGANISATION};
+use crate::logs::FeedbackAsk;
+use crate::record::Feedback;
 
 /// The routes that a gateway reports to under its own key.
 pub(crate) const REPORTS: [&str; 3] = ["/v1/logs/enterprise/logs", "/v1/analytics/enterprise/analytics", "/dp/metrics"];
 /// A log object holds bodies up to so many times: as the client sent them, and as the provider saw them.
 const COPIES: u64 = 2;
+/// Feedback that one query looks up.
+const LOOKED_UP: usize = 1_000;
 /// Bodies up to this size are parsed at once: going through another thread would take longer.
 const SMALL_BYTES: usize = 256 << 10;
 const NOT_KEPT: &str = "texts that guardrails found are not kept: they may quote a call that must not be tracked";
@@ -156,7 +162,37 @@ async fn take(app: &App, access: &Access, batch: Batch) -> Result<Json<Receipt>,
         receipt.over_quota = appended.over_quota;
     }
     if !feedback.is_empty() {
-        receipt.accepted += app.engine.append_feedback_as(access, feedback).await?.len() as u64;
+        let came = feedback.len() as u64;
+        let _turn = app.feedback_turn.lock().await;
+        let fresh = unknown(app, access, feedback).await?;
+        let taken = app.engine.append_feedback_as(access, fresh).await?.len() as u64;
+        receipt.accepted += taken;
+        receipt.duplicate += came - taken;
     }
     Outcome { receipt, failure: None }.result().map(Json)
+}
+
+/// The states of feedback that are not stored yet, as changes of what is.
+async fn unknown(app: &App, access: &Access, mut came: Vec<Feedback>) -> Result<Vec<Feedback>, Error> {
+    let (organisation, now) = (access.organisation.as_deref().unwrap_or(DEFAULT_ORGANISATION), app.engine.now());
+    for one in &mut came {
+        one.organisation_id.get_or_insert_with(|| organisation.to_owned());
+        let at = *one.created_at.get_or_insert(now);
+        one.updated_at.get_or_insert(at);
+    }
+    // What guardrails found has no value and never changes.
+    let ids: Vec<String> = came.iter().filter(|one| one.value.is_some()).filter_map(|one| one.id.clone()).collect();
+    let (reader, mut known) = (app.engine.reader_as(access), Vec::new());
+    for ids in ids.chunks(LOOKED_UP) {
+        let mut ask = FeedbackAsk { ids: ids.to_vec(), page_size: LOOKED_UP as u64, ..FeedbackAsk::default() };
+        loop {
+            let (found, next) = reader.list_feedback(&ask).await?;
+            known.extend(found);
+            if next.is_none() {
+                break;
+            }
+            ask.after = next;
+        }
+    }
+    Ok(states(came, known))
 }

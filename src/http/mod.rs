@@ -44,7 +44,7 @@ use std::sync::atomic::AtomicBool;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::admin::{erasures, keys, maintain, organisations, plans, providers};
@@ -75,6 +75,8 @@ pub(crate) struct App {
     streams: Semaphore,
     downloads: Arc<Semaphore>,
     resends: resend::Resends,
+    /// Whoever reads what feedback there is to decide what to store of it.
+    feedback_turn: Mutex<()>,
     gateway: replay::Gateway,
     closing: AtomicBool,
 }
@@ -93,6 +95,7 @@ impl App {
             streams,
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             resends: resend::Resends::default(),
+            feedback_turn: Mutex::new(()),
             closing,
         })
     }

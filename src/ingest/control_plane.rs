@@ -7,8 +7,8 @@
 //! long the gateway took for its own work.
 //!
 //! What guardrails found comes as rows of a third table. They hold no content, and become feedback without a value on the
-//! log that they speak of: so they are found there, all of their columns in the metadata, and count neither as calls
-//! nor in averages. The texts that the checks found come apart from them; those may quote a call that must not be tracked
+//! log that they speak of: so they are found there, their columns in the metadata, which is cut as all metadata is, and count
+//! neither as calls nor in averages. The texts that the checks found come apart from them; those may quote a call that must not be tracked
 //! and do not say which call it was, so they are not kept.
 
 use std::borrow::Cow;
@@ -28,6 +28,8 @@ use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE, Message, Record};
 const REPORTED: &str = "proxy-log";
 /// The source of feedback that is what guardrails found.
 const GUARDRAIL: &str = "guardrail";
+/// Most keys of the metadata that guardrails' columns become.
+const MOST_KEYS: usize = 100;
 /// What a log may say once more outside of its metadata.
 const TAG_COLUMNS: [&str; 4] = ["_user", "_environment", "_organisation", "_prompt"];
 
@@ -303,7 +305,7 @@ fn headers(raw: Option<&str>, gateway: &Members<'_>) -> Option<String> {
     mask::headers(&String::from_utf8(all).ok()?)
 }
 
-/// A row of `feedbacks`. One that was changed comes again, with the time of the change.
+/// A row of `feedbacks`. One that was changed comes again, with the time of the change: [`super::feedback::states`].
 fn feedback(row: &Members<'_>) -> Result<Feedback, FieldError> {
     let trace_id =
         id(row, &["trace_id"]).ok_or_else(|| FieldError::silent("trace_id", "the trace that it speaks of"))?;
@@ -326,17 +328,20 @@ fn feedback(row: &Members<'_>) -> Result<Feedback, FieldError> {
     })
 }
 
-/// A row of `generation_hooks`, with every column that has no place of its own in the metadata.
+/// A row of `generation_hooks`, with the columns that have no place of their own in the metadata.
 fn guardrail(row: &Members<'_>) -> Result<Feedback, FieldError> {
     const PLACED: [&str; 6] = ["id", "organisation_id", "workspace_slug", "created_at", "trace_id", "generation_id"];
     let log_id = id(row, &["generation_id"])
         .ok_or_else(|| FieldError::silent("generation_id", "the id of the log that it speaks of"))?;
     let trace_id = id(row, &["trace_id"]).unwrap_or_else(|| log_id.clone());
     let rest = row.iter().filter(|(name, raw)| *raw != "null" && !PLACED.contains(&&**name));
+    let mut metadata = rest.map(|(name, raw)| (cut(name), cut(&plain(raw)))).collect();
+    keep_last(&mut metadata);
+    metadata.truncate(MOST_KEYS);
     Ok(Feedback {
         log_id: Some(log_id),
         source: Some(GUARDRAIL.to_owned()),
-        metadata: rest.map(|(name, raw)| (name.clone().into_owned(), plain(raw))).collect(),
+        metadata,
         ..bound(row, time(row, &["created_at"]), trace_id)
     })
 }

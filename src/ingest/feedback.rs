@@ -6,6 +6,8 @@
 //! keys that mean nothing here are passed over.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -107,6 +109,35 @@ impl Change {
     }
 }
 
+/// What is to be stored of feedback that came as whole states, a change of it with the id of the first and a later time; `known` is
+/// what is there of these ids. The first state says when it was given and of what, and later ones are changes of it. What is
+/// no newer than the newest came already or was overtaken, and is left out; of states of one time in `given` the last
+/// holds. Ids count within an organisation, so each must be named.
+pub fn states(mut given: Vec<Feedback>, known: Vec<Feedback>) -> Vec<Feedback> {
+    let key = |one: &Feedback| (one.organisation_id.clone(), one.id.clone());
+    let mut newest: HashMap<_, Feedback> = known.into_iter().map(|one| (key(&one), one)).collect();
+    given.reverse();
+    given.sort_by_key(|one| one.created_at);
+    let state = |one: Feedback| {
+        // What guardrails found never changes.
+        if one.id.is_none() || one.value.is_none() {
+            return Some(one);
+        }
+        match newest.entry(key(&one)) {
+            Entry::Vacant(place) => Some(place.insert(one).clone()),
+            Entry::Occupied(mut newest) if one.created_at > newest.get().updated_at => {
+                let newest = newest.get_mut();
+                newest.updated_at = one.created_at;
+                (newest.value, newest.weight, newest.user_id) = (one.value, one.weight, one.user_id);
+                (newest.source, newest.metadata) = (one.source, one.metadata);
+                Some(newest.clone())
+            }
+            Entry::Occupied(_) => None,
+        }
+    };
+    given.into_iter().filter_map(state).collect()
+}
+
 /// A body that is an object or an array.
 enum Body<'a> {
     One(Vec<(Cow<'a, str>, &'a str)>),
@@ -194,6 +225,40 @@ mod tests {
 
     fn refused(body: &str) -> String {
         drafts(body.as_bytes()).unwrap_err().to_string()
+    }
+
+    fn came(id: &str, second: i64, value: f64) -> Feedback {
+        let at = DateTime::from_timestamp(second, 0);
+        let [id, organisation_id, trace_id] = [id, "acme", "t"].map(|text| Some(text.to_owned()));
+        let value = Some(value);
+        Feedback { id, organisation_id, trace_id, value, created_at: at, updated_at: at, ..Feedback::default() }
+    }
+
+    fn seconds(states: &[Feedback]) -> Vec<(i64, i64, f64)> {
+        let second = |at: Option<DateTime<Utc>>| at.unwrap().timestamp();
+        states.iter().map(|one| (second(one.created_at), second(one.updated_at), one.value.unwrap())).collect()
+    }
+
+    #[test]
+    fn states_that_came_are_changes_of_the_first() {
+        // Within one batch, in whatever order; the later of two in one second holds, whether it is the first or a change.
+        let batch = vec![came("f", 3, 3.0), came("f", 1, 0.5), came("f", 1, 1.0), came("f", 3, 4.0), came("g", 2, 9.0)];
+        let first = states(batch.clone(), Vec::new());
+        assert_eq!(seconds(&first), [(1, 1, 1.0), (2, 2, 9.0), (1, 3, 4.0)]);
+        // Of what is there the time and the place stay, and what is no newer than it came already.
+        let known = || {
+            vec![Feedback { log_id: Some("l".to_owned()), workspace_slug: Some("w".to_owned()), ..came("f", 2, 0.0) }]
+        };
+        let found = states(vec![came("f", 1, 1.0), came("f", 2, 2.0), came("f", 5, 5.0)], known());
+        assert_eq!(seconds(&found), [(2, 5, 5.0)]);
+        assert_eq!((found[0].log_id.as_deref(), found[0].workspace_slug.as_deref()), (Some("l"), Some("w")));
+        // Another organisation's id, one that has none yet, and what guardrails found are not touched.
+        let zen = Feedback { organisation_id: Some("zen".to_owned()), ..came("f", 1, 1.0) };
+        let bare = Feedback { id: None, ..came("f", 1, 1.0) };
+        let guardrail = Feedback { value: None, ..came("f", 1, 1.0) };
+        for other in [zen, bare, guardrail] {
+            assert_eq!(states(vec![other.clone()], known()), [other]);
+        }
     }
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

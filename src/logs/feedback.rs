@@ -28,6 +28,8 @@ const MEAN_DIGITS: i32 = 9;
 /// A page of feedback, newest first. Whatever is empty does not narrow.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FeedbackAsk {
+    /// Ids of the feedback itself.
+    pub ids: Vec<String>,
     /// Traces that it is about, or whose logs it is about.
     pub traces: Vec<String>,
     /// Logs that it is about alone.
@@ -86,7 +88,7 @@ pub async fn get(queries: &Queries, scene: Scene, id: &str, organisation: Option
 /// A page of feedback, and where the next one goes on.
 pub async fn list(queries: &Queries, scene: Scene, ask: &FeedbackAsk) -> Result<(Vec<Feedback>, Option<Cursor>)> {
     let mut condition = Condition::default();
-    for (column, values) in [("trace_id", &ask.traces), ("log_id", &ask.logs)] {
+    for (column, values) in [("id", &ask.ids), ("trace_id", &ask.traces), ("log_id", &ask.logs)] {
         if !values.is_empty() {
             condition.one_of(column, values.iter().map(text));
         }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
-use futures::{FutureExt, TryStreamExt};
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use gatelog::config::Schedule;
 use gatelog::engine::{Access, NewExport, Parts, ShownExport, Which};
 use gatelog::record::Message;
@@ -36,12 +36,21 @@ struct Gate {
     open: watch::Sender<bool>,
     waiting: AtomicUsize,
     aborted: AtomicUsize,
+    /// The same for lists of export files.
+    lists: watch::Sender<bool>,
+    listing: AtomicUsize,
 }
 
 impl Gate {
     fn new() -> Arc<Self> {
-        let (left, open) = (AtomicI64::new(-1), watch::Sender::new(true));
-        Arc::new(Self { left, open, waiting: AtomicUsize::new(0), aborted: AtomicUsize::new(0) })
+        Arc::new(Self {
+            left: AtomicI64::new(-1),
+            open: watch::Sender::new(true),
+            waiting: AtomicUsize::new(0),
+            aborted: AtomicUsize::new(0),
+            lists: watch::Sender::new(true),
+            listing: AtomicUsize::new(0),
+        })
     }
 
     async fn pass(self: Arc<Self>) -> Result<()> {
@@ -97,7 +106,15 @@ impl ObjectStore for Gated {
         self.inner.delete_stream(paths)
     }
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        let (inner, gate, prefix) = (Arc::clone(&self.inner), Arc::clone(&self.gate), prefix.cloned());
+        if !prefix.as_ref().is_some_and(|prefix| prefix.as_ref().ends_with("/exports")) {
+            return inner.list(prefix.as_ref());
+        }
+        let passed = async move {
+            gate.listing.fetch_add(1, Ordering::SeqCst);
+            let _ = gate.lists.subscribe().wait_for(|open| *open).await;
+        };
+        stream::once(passed).flat_map(move |()| inner.list(prefix.as_ref())).boxed()
     }
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         self.inner.list_with_delimiter(prefix).await
@@ -146,7 +163,12 @@ impl Place {
     }
 
     async fn node(&self, name: &str) -> Engine {
+        self.node_with_grace(name, Config::default().vacuum_grace_seconds).await
+    }
+
+    async fn node_with_grace(&self, name: &str, vacuum_grace_seconds: u64) -> Engine {
         let config = Config {
+            vacuum_grace_seconds,
             flush_seconds: 3600,
             refresh_seconds: 1,
             lease_seconds: 5,
@@ -236,6 +258,7 @@ async fn a_store_that_fails_fails_the_job_with_the_reason_and_leaves_no_half_fil
     let place = Place::new();
     let engine = place.node("a").await;
     engine.append(big(0..40)).await.unwrap();
+    let mut aborted = 0;
     // A small file is one write; of a big one the first part fails, the last, and then its completion.
     for (columns, left) in [(&["id"][..], 0), (&["id", "request"], 0), (&["id", "request"], 2), (&["id", "request"], 3)]
     {
@@ -245,6 +268,8 @@ async fn a_store_that_fails_fails_the_job_with_the_reason_and_leaves_no_half_fil
         assert_eq!(failed.status.name(), "failed", "{columns:?}, after {left}: {failed:?}");
         assert_eq!(failed.error.as_deref(), Some("the file of the export cannot be written"));
         assert_eq!((failed.bytes_written, place.files().await.len()), (None, 0), "{columns:?}, after {left}");
+        aborted += usize::from(columns.len() > 1);
+        assert_eq!(place.gate.aborted.load(Ordering::SeqCst), aborted, "taken back: {columns:?}, after {left}");
         place.gate.left.store(-1, Ordering::SeqCst);
         engine.start_export(&operator(), &id).await.unwrap();
         let done = ended(&engine, &id).await;
@@ -368,5 +393,42 @@ async fn files_that_no_job_knows_of_are_deleted_after_the_grace_time() {
     assert_eq!(dry.lines, ["delete export file `01990000-0000-7000-8000-000000000000.jsonl`"]);
     engine.maintain(Job::Expire, false).await.unwrap();
     assert_eq!(place.files().await.len(), 2, "that of the job, and what is none of ours");
+    engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_named_while_files_are_cleared_away_is_kept() {
+    let place = Place::new();
+    let engine = Arc::new(place.node_with_grace("a", 0).await);
+    engine.append(vec![record("a")]).await.unwrap();
+    let clear = || {
+        let engine = Arc::clone(&engine);
+        tokio::spawn(async move { engine.maintain(Job::Expire, false).await.unwrap().lines })
+    };
+    place.shut();
+    let id = started(&engine, &["id"]).await;
+    place.somebody_waits().await;
+    // The job succeeds between the begin of the clearing and its list.
+    place.gate.lists.send_replace(false);
+    let cleared = clear();
+    until("files are listed", || place.gate.listing.load(Ordering::SeqCst) == 1).await;
+    place.open();
+    assert_eq!(ended(&engine, &id).await.status.name(), "success");
+    place.gate.lists.send_replace(true);
+    assert!(cleared.await.unwrap().is_empty());
+    assert_eq!(place.text().await, "{\"id\":\"a\"}\n");
+
+    // What nobody knows of may be what another node is about to tell of, as long as a job is in progress.
+    let orphan = engine.store().export_path("01990000-0000-7000-8000-000000000000.jsonl");
+    place.memory.put_opts(&orphan, "x".into(), PutOptions::default()).await.unwrap();
+    place.shut();
+    let other = started(&engine, &["id"]).await;
+    place.somebody_waits().await;
+    assert!(clear().await.unwrap().is_empty());
+    place.open();
+    assert_eq!(ended(&engine, &other).await.status.name(), "success");
+    assert_eq!(clear().await.unwrap().len(), 1);
+    let left = place.files().await;
+    assert!(left.len() == 2 && !left.contains(&orphan), "{left:?}");
     engine.close().await.unwrap();
 }

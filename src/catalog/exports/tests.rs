@@ -1,5 +1,7 @@
 //! The rules of export jobs.
 
+use chrono::TimeDelta;
+
 use super::*;
 use crate::catalog::{Organisation, Which};
 use crate::error::ErrorKind;
@@ -288,10 +290,48 @@ fn jobs_are_bounded_in_number_and_size() {
     }
     assert_eq!(document.add_export(job("one more")).unwrap_err().kind(), ErrorKind::Limit);
     let wordy = ExportJob { description: Some("x".repeat(MOST_DESCRIPTION + 1)), ..job("x") };
-    let long = Map::from_iter([("trace_id".to_owned(), Value::from("x".repeat(MOST_FILTERS)))]);
-    for big in [wordy, ExportJob { filters: long, ..job("x") }] {
-        assert_eq!(Document::default().add_export(big).unwrap_err().kind(), ErrorKind::Limit);
+    assert_eq!(Document::default().add_export(wordy).unwrap_err().kind(), ErrorKind::Limit);
+    // As JSON `{"trace_id":"…"}`, the rest of which has 15 bytes.
+    let filtered = |bytes: usize| ExportJob {
+        filters: Map::from_iter([("trace_id".to_owned(), Value::from("x".repeat(bytes - 15)))]),
+        ..job("x")
+    };
+    Document::default().add_export(filtered(MOST_FILTERS)).unwrap();
+    let refused = Document::default().add_export(filtered(MOST_FILTERS + 1)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(refused.message().contains("at most 4096"), "{}", refused.message());
+}
+
+#[test]
+fn a_workspace_that_makes_many_jobs_loses_its_own_and_no_file_of_another() {
+    let of = |workspace: &str, number: usize| ExportJob {
+        workspace: Some(workspace.to_owned()),
+        updated_at: now() + TimeDelta::seconds(number as i64),
+        ..job(&format!("{workspace}{number}"))
+    };
+    let has = |document: &Document, id: &str| document.export(id, &acme()).is_ok();
+    let done = |name: &str, job| ExportJob { status: ExportStatus::Success, file: Some(file(name)), ..job };
+    let mut document = Document::default();
+    document.add_export(done("old", of("quiet", 0))).unwrap();
+    for number in 1..=MOST_JOBS * 2 {
+        document.add_export(of("busy", number)).unwrap();
     }
+    assert!(has(&document, "quiet0") && !has(&document, "busy1") && has(&document, "busy200"));
+    assert_eq!(document.export_jobs.len(), MOST_JOBS + 1);
+    // An organisation that is full makes room in the workspace, then of what has no file.
+    for number in 0..MOST_OF_ORGANISATION - MOST_JOBS - 1 {
+        document.add_export(done(&format!("f{number}"), of(&format!("w{}-", number / 50), number))).unwrap();
+    }
+    document.add_export(of("quiet", 900)).unwrap();
+    assert!(!has(&document, "quiet0") && document.export_leftovers.contains("old"));
+    document.add_export(of("late", 901)).unwrap();
+    assert!(!has(&document, "busy101") && has(&document, "w0-0"));
+    assert_eq!(document.export_jobs.len(), MOST_OF_ORGANISATION);
+    for job in &mut document.export_jobs {
+        job.file.get_or_insert_with(|| file("kept"));
+    }
+    let refused = document.add_export(of("later", 902)).unwrap_err();
+    assert_eq!((refused.kind(), document.export_leftovers.len()), (ErrorKind::Limit, 1), "{}", refused.message());
 }
 
 #[test]

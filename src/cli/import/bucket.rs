@@ -103,45 +103,50 @@ pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&P
     Ok(if done == Done::Fine && account.unread > 0 { Done::Problems } else { done })
 }
 
-/// Moves the records of the stores into the engine until all are there or Ctrl-C.
+/// Moves the records of the stores into the engine until all are there or Ctrl-C. However it ends, what was read is appended, and
+/// every append is waited for and counted.
 async fn pump(engine: &Engine, stores: &[Store], account: &mut Account) -> Result<Done> {
+    let (mut appends, mut batch) = (JoinSet::new(), Batch::default());
+    let mut ended = fill(engine, stores, account, &mut appends, &mut batch).await;
+    appends.spawn(append(engine.clone(), batch.records));
+    while let Some(receipt) = appends.join_next().await {
+        match joined(receipt) {
+            Ok(receipt) => account.add(receipt),
+            Err(error) => ended = ended.and(Err(error)),
+        }
+    }
+    ended
+}
+
+/// Reads the files and starts an append of each full batch.
+async fn fill(
+    engine: &Engine,
+    stores: &[Store],
+    account: &mut Account,
+    appends: &mut JoinSet<Result<Receipt>>,
+    batch: &mut Batch,
+) -> Result<Done> {
     let mut interrupt = pin!(tokio::signal::ctrl_c());
     let mut files = files(engine, stores);
-    let mut appends: JoinSet<Result<Receipt>> = JoinSet::new();
-    let mut batch = Batch::default();
-    let mut ended = Ok(Done::Fine);
     loop {
         let file = tokio::select! {
             _ = &mut interrupt => {
                 account.progress.say("stopping: what is on its way is still written");
-                ended = Ok(Done::Interrupted);
-                break;
+                return Ok(Done::Interrupted);
             }
             file = files.next() => file,
         };
-        match file {
-            None => break,
-            // What was listed before is kept.
-            Some(Err(error)) => {
-                ended = Err(error);
-                break;
-            }
-            Some(Ok(file)) => batch.extend(account.take(file)?),
-        }
+        let Some(file) = file else { return Ok(Done::Fine) };
+        batch.extend(account.take(file?)?);
         if batch.is_full() {
             while appends.len() >= APPENDS_AT_ONCE
                 && let Some(receipt) = appends.join_next().await
             {
                 account.add(joined(receipt)?);
             }
-            appends.spawn(append(engine.clone(), std::mem::take(&mut batch).records));
+            appends.spawn(append(engine.clone(), std::mem::take(batch).records));
         }
     }
-    appends.spawn(append(engine.clone(), batch.records));
-    while let Some(receipt) = appends.join_next().await {
-        account.add(joined(receipt)?);
-    }
-    ended
 }
 
 #[derive(Default)]
@@ -194,7 +199,9 @@ async fn fetch(engine: &Engine, store: &Store, object: ObjectMeta, room: &Semaph
     if object.size > limit {
         return file(Holds::Unread(format!("it has {} bytes; at most {limit} are taken", object.size)));
     }
-    let kib = u32::try_from(object.size / 1_024 + 1).unwrap_or(FETCHED_KIB);
+    // How much comes out of a packed file is not known before.
+    let unpacked = if object.location.as_ref().ends_with(".gz") { limit } else { 0 };
+    let kib = u32::try_from((object.size + unpacked) / 1_024 + 1).unwrap_or(FETCHED_KIB);
     let Ok(_permit) = room.acquire_many(kib.min(FETCHED_KIB)).await else {
         return file(Holds::Unread("the import ended".to_owned()));
     };

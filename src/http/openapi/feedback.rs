@@ -84,5 +84,6 @@ pub(super) fn operations() -> Vec<Operation> {
 }
 
 fn value() -> Value {
-    json!({ "type": "number", "minimum": -10, "maximum": 10, "description": "from -10 to 10" })
+    let doc = "from -10 to 10; texts, true and false count as JavaScript has them";
+    json!({ "type": ["number", "string", "boolean"], "minimum": -10, "maximum": 10, "description": doc })
 }

@@ -180,14 +180,10 @@ fn otlp(route: &'static str, id: &str, signal: Option<Signal>) -> Operation {
         ),
         None => ("Takes OpenTelemetry's spans or log records", "resourceSpans", "rejectedSpans"),
     };
-    let request =
-        open(object("An export request of OTLP.", [(field, list(open(object("a resource", [])), "resources"))]));
-    let request = match signal {
-        None => {
-            json!({ "anyOf": [request, open(object("An export request of OTLP.", [("resourceLogs", list(any("a resource"), "resources"))]))] })
-        }
-        Some(_) => request,
-    };
+    let fields = if signal.is_some() { vec![field] } else { vec![field, "resourceLogs"] };
+    let fields: Vec<String> = fields.into_iter().map(|field| format!("{field}?")).collect();
+    let resources = || or_null(list(open(object("a resource", [])), "resources"));
+    let request = open(object("An export request of OTLP.", fields.iter().map(|name| (name.as_str(), resources()))));
     let partial = |rejected: &'static str| {
         let name = format!("{rejected}?");
         let fields = [(name.as_str(), text("how many were rejected")), ("errorMessage?", text("why, or a warning"))];

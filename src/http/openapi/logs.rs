@@ -44,8 +44,10 @@ pub(super) fn filters() -> Vec<Value> {
     let metadata = json!({
         "name": "metadata", "in": "query", "required": false,
         "description": "keys of the metadata with their values, as a JSON object; all of them must be there",
-        "content": { JSON: { "schema": with(map(text("a value"), "keys with their values"), "maxProperties", MOST_CONDITIONS) } },
-        "example": { "_user": "ana" },
+        "content": { JSON: {
+            "schema": with(map(text("a value"), "keys with their values"), "maxProperties", MOST_CONDITIONS),
+            "example": { "_user": "ana" },
+        } },
     });
     vec![
         least("total_units_min", "tokens of request and response", 100),

@@ -169,6 +169,7 @@ fn why(status: u16) -> &'static str {
 }
 
 /// A parameter of the query string that may be missing.
+#[expect(clippy::needless_pass_by_value, reason = "it is made where it is handed in")]
 pub(super) fn query(name: &str, schema: Value, example: impl Into<Value>) -> Value {
     let description = schema["description"].clone();
     json!({

@@ -70,11 +70,13 @@ pub(super) fn any(doc: &str) -> Value {
 }
 
 /// A list.
+#[expect(clippy::needless_pass_by_value, reason = "it is made where it is handed in")]
 pub(super) fn list(items: Value, doc: &str) -> Value {
     json!({ "type": "array", "items": items, "description": doc })
 }
 
 /// An object whose names are free.
+#[expect(clippy::needless_pass_by_value, reason = "it is made where it is handed in")]
 pub(super) fn map(values: Value, doc: &str) -> Value {
     json!({ "type": "object", "additionalProperties": values, "description": doc })
 }

@@ -11,6 +11,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::record::Message;
 
+/// A recording of a real gateway, out of the folder that `GATELOG_TEST_CAPTURES` names, if it names one.
+fn captured(name: &str) -> Option<String> {
+    let folder = std::env::var_os("GATELOG_TEST_CAPTURES")?;
+    Some(std::fs::read_to_string(std::path::Path::new(&folder).join(name)).unwrap())
+}
+
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_795_278_418, 0).unwrap()
 }

@@ -1,0 +1,282 @@
+//! Export jobs at work: taken in turn, written in the background, and their ends told to the catalog.
+//!
+//! One node does it, the one that holds the lease of upkeep; [`AT_ONCE`] jobs are written at a time, of an organisation one, and
+//! the others wait in the order of their starts. What the catalog says is what holds: a job that is in progress there and not
+//! here is begun anew, after a restart and after another node's end alike, and one that is no longer wanted there is broken off,
+//! whoever said so. A node that overslept its lease writes for nothing and takes its file back ([`Document::end_export`]).
+//!
+//! A file gets its name in the store when it is whole. How far a job is stands in the memory of the node that writes it; the
+//! catalog hears of the end. However the task of a job ends, its place is free afterwards.
+//!
+//! [`Document::end_export`]: crate::catalog::Document::end_export
+
+use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{FutureExt, TryStreamExt};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::upload::Upload;
+use super::{Inner, Reader};
+use crate::catalog::{Ended, ExportEnd, ExportFile, ExportJob};
+use crate::error::{Error, Result};
+use crate::export::Selection;
+use crate::store::export_name;
+
+mod upload;
+
+/// Jobs that are written at a time.
+const AT_ONCE: usize = 2;
+/// How often it is looked what is to be done.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the end of an engine waits for uploads to be taken back.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How often the end of a job is told to a catalog that does not answer, before the job is begun anew.
+const TELLS: u32 = 5;
+
+/// What is being written on this node.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Exports {
+    pub(super) running: Mutex<HashMap<String, Running>>,
+    pub(super) wanted: Notify,
+    /// Somebody's turn is over.
+    ended: Notify,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Running {
+    pub(super) run: u64,
+    organisation: Option<String>,
+    /// Name of the file that is being written, until the catalog was told.
+    file: String,
+    /// Records and bytes so far.
+    pub(super) written: Arc<[AtomicU64; 2]>,
+    cancel: CancellationToken,
+}
+
+/// A job's place among those that are written here, given back when this is dropped, whatever happened.
+struct Turn {
+    inner: Arc<Inner>,
+    job: ExportJob,
+    running: Running,
+}
+
+impl Turn {
+    /// Writes the job until it is over, one way or another.
+    async fn take(self) {
+        let Self { inner, job, running } = &self;
+        loop {
+            inner.flush_first().await;
+            let name = export_name((inner.new_uuid)());
+            if let Some(entry) = inner.exports.running.lock().get_mut(&job.id) {
+                entry.file.clone_from(&name);
+            }
+            if !matches!(inner.attempt(job, &name, running).await, Some(Ended::Again)) {
+                break;
+            }
+            running.written.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let exports = &self.inner.exports;
+        exports.running.lock().remove(&self.job.id);
+        exports.wanted.notify_one();
+        exports.ended.notify_one();
+    }
+}
+
+impl Exports {
+    /// Names of files that are being written.
+    pub(super) fn writing(&self) -> HashSet<String> {
+        self.running.lock().values().map(|running| running.file.clone()).collect()
+    }
+
+    fn cancel_all(&self) {
+        self.running.lock().values().for_each(|running| running.cancel.cancel());
+    }
+}
+
+impl Inner {
+    /// Writes what is started, for as long as the engine lives.
+    pub(in crate::engine) async fn run_exports(self: Arc<Self>) {
+        let lease = Duration::from_secs(self.config.lease_seconds);
+        let (mut tasks, mut held) = (JoinSet::new(), Instant::now());
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                () = self.exports.wanted.notified() => {}
+                Some(Err(error)) = tasks.join_next() => {
+                    tracing::error!(error = %error, "the task of an export broke; it begins anew");
+                    tokio::time::sleep(TICK).await;
+                }
+            }
+            self.stop_unwanted();
+            let idle = self.exports.running.lock().is_empty();
+            if idle && self.catalog.state().document.started_exports().is_empty() {
+                continue;
+            }
+            if !self.holds_lease().await {
+                // Another node begins anew what this one was writing.
+                if held.elapsed() >= lease {
+                    self.exports.cancel_all();
+                }
+                continue;
+            }
+            held = Instant::now();
+            while let Some(turn) = self.next_export() {
+                tasks.spawn(turn.take());
+            }
+        }
+    }
+
+    /// Breaks off what is written here and no longer wanted.
+    fn stop_unwanted(&self) {
+        let state = self.catalog.state();
+        for (id, running) in self.exports.running.lock().iter() {
+            if !state.document.wants_export(id, running.run) {
+                running.cancel.cancel();
+            }
+        }
+    }
+
+    /// The job whose turn it is, if there is room for one.
+    fn next_export(self: &Arc<Self>) -> Option<Turn> {
+        let state = self.catalog.state();
+        let mut running = self.exports.running.lock();
+        // Looked at under the lock: whoever closes the engine takes it after saying so.
+        if running.len() >= AT_ONCE || self.refuse_if_closed().is_err() {
+            return None;
+        }
+        let has_one = |job: &ExportJob| {
+            running.contains_key(&job.id) || running.values().any(|other| other.organisation == job.organisation)
+        };
+        let job = state.document.started_exports().into_iter().find(|job| !has_one(job))?.clone();
+        let started = Running {
+            run: job.run,
+            organisation: job.organisation.clone(),
+            file: String::new(),
+            written: Arc::default(),
+            cancel: CancellationToken::new(),
+        };
+        running.insert(job.id.clone(), started.clone());
+        Some(Turn { inner: Arc::clone(self), job, running: started })
+    }
+
+    /// Moves rows into files: those are merged in order, while rows in memory must be sorted, all of a day at once. Where that
+    /// fails they are read from memory.
+    async fn flush_first(self: &Arc<Self>) {
+        let inner = Arc::clone(self);
+        // A task of its own: a job that is called off must not leave a commit half taken over.
+        if let Ok(Err(error)) = tokio::spawn(async move { inner.flush_all().await }).await {
+            tracing::debug!(error = error.chain(), "an export reads rows from memory");
+        }
+    }
+
+    /// Writes a file and tells the catalog; none if that is not known, or the job was broken off.
+    async fn attempt(&self, job: &ExportJob, name: &str, running: &Running) -> Option<Ended> {
+        let written = AssertUnwindSafe(self.write_export(job, name, running)).catch_unwind().await;
+        let written = written.unwrap_or_else(|_| Err(Error::internal("writing the export panicked")));
+        let end = match written {
+            _ if running.cancel.is_cancelled() => None,
+            Ok(end) => Some(end),
+            Err(error) => {
+                tracing::warn!(job = job.id, error = error.chain(), "an export failed");
+                Some(ExportEnd::Failed(error.message().to_owned()))
+            }
+        };
+        let ended = match &end {
+            Some(end) => self.tell_end(job, end, running).await,
+            None => Some(Ended::Overtaken),
+        };
+        // Where the catalog did not answer it may name the file; if not, upkeep finds it.
+        if ended.is_some() && !matches!((&end, ended), (Some(ExportEnd::Written(..)), Some(Ended::Taken))) {
+            let _ = self.delete_export(name).await;
+        }
+        ended
+    }
+
+    async fn tell_end(&self, job: &ExportJob, end: &ExportEnd, running: &Running) -> Option<Ended> {
+        let mut wait = TICK;
+        for _ in 0..TELLS {
+            let now = (self.now)();
+            let told = self.catalog.change(|document| Ok(document.end_export(&job.id, job.run, end, now))).await;
+            match told {
+                Ok(ended) => return Some(ended),
+                Err(error) => tracing::warn!(job = job.id, error = error.chain(), "the end of an export was not noted"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => wait *= 2,
+                () = running.cancel.cancelled() => return None,
+            }
+        }
+        None
+    }
+
+    /// Writes the file of a job, as far as it is not called off.
+    async fn write_export(&self, job: &ExportJob, name: &str, running: &Running) -> Result<ExportEnd> {
+        let state = self.catalog.state();
+        // Counted before anything is read: what is erased later is told by a greater number.
+        let erasures = state.document.erasures_of(job.organisation.as_deref());
+        let columns = self.export_columns(&state.document, job)?;
+        let selection = Selection::read(&job.filters)?;
+        let most = state.document.most_exported(job.organisation.as_deref());
+        let limit = selection.limit.into_iter().chain(most).min();
+        let reader = Reader::over(self, job.access());
+        let lines = reader.export_selected(&selection, columns.clone(), limit).await?;
+        let upload = Upload::new(Arc::clone(self.store.object_store()), self.store.export_path(name));
+        write(lines, upload, running).await?;
+        let [records, bytes] = [0, 1].map(|place| running.written[place].load(Ordering::Relaxed));
+        let whole = selection.limit.is_none() && limit.is_none_or(|limit| records < limit);
+        let (name, written_at) = (name.to_owned(), (self.now)());
+        let file = ExportFile { name, bytes, records, columns, erasures, written_at };
+        Ok(ExportEnd::Written(file, whole.then_some(records)))
+    }
+
+    /// Calls off what is written here; the next open, or another node, begins it anew.
+    pub(in crate::engine) async fn stop_exports(&self) {
+        self.exports.cancel_all();
+        let ended = async {
+            while !self.exports.running.lock().is_empty() {
+                self.exports.ended.notified().await;
+            }
+        };
+        // What is not over by then leaves parts of an upload, which have no name.
+        let _ = tokio::time::timeout(STOP_WITHIN, ended).await;
+    }
+}
+
+/// Writes lines to an object that has its name when this is over. Called off or failed, it never gets one, or, where that came
+/// too late, the caller deletes it.
+async fn write(mut lines: BoxStream<'static, Result<Bytes>>, mut upload: Upload, running: &Running) -> Result<()> {
+    let unwritten =
+        |cause: object_store::Error| Error::storage("the file of the export cannot be written").with_source(cause);
+    let sending = async {
+        while let Some(chunk) = lines.try_next().await? {
+            upload.put(&chunk).await.map_err(unwritten)?;
+            let records = memchr::memchr_iter(b'\n', &chunk).count() as u64;
+            running.written[0].fetch_add(records, Ordering::Relaxed);
+            running.written[1].fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        }
+        upload.finish().await.map_err(unwritten)
+    };
+    let sent = tokio::select! {
+        sent = sending => sent,
+        () = running.cancel.cancelled() => Err(Error::closed("the export was called off")),
+    };
+    if sent.is_err() {
+        upload.abort().await;
+    }
+    sent
+}
