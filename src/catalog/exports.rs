@@ -203,6 +203,12 @@ impl ExportJob {
                 "`filters` has {bytes} bytes of JSON; at most {MOST_FILTERS} are kept: name fewer values"
             )));
         }
+        let workspace = self.workspace.as_ref().map_or(0, String::len);
+        if workspace > MOST_WORKSPACE {
+            return Err(Error::invalid(format!(
+                "`workspace_id` has {workspace} bytes; at most {MOST_WORKSPACE} are kept"
+            )));
+        }
         match self.description.as_ref().map_or(0, String::len) {
             0..=MOST_DESCRIPTION => Ok(()),
             bytes => Err(Error::limit(format!("`description` has {bytes} bytes; at most {MOST_DESCRIPTION} are kept"))),
@@ -210,6 +216,8 @@ impl ExportJob {
     }
 }
 
+/// Most bytes of the name of a workspace.
+const MOST_WORKSPACE: usize = 128;
 const ENDED: [ExportStatus; 3] = [ExportStatus::Failed, ExportStatus::Stopped, ExportStatus::Success];
 
 impl Document {

@@ -95,6 +95,8 @@ async fn flushed(config: Config) -> Result<Engine> {
         vacuum_schedule: never(),
         checkpoint_schedule: never(),
         clean_log_schedule: never(),
+        // The log is not copied, so parts of records wait no longer for the rest.
+        join_seconds: 0,
         ..config
     };
     let parts = Parts { sets_terms: false, ..Parts::default() };

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Receipt;
-use super::writer::{Command, GROUP_BYTES, Writer};
+use super::writer::{Command, GROUP_BYTES, Writer, kept_rows};
 use crate::error::{Error, Result};
 use crate::halves::{Half, Whole, says_outcome};
 use crate::plan::Row;
@@ -19,6 +19,9 @@ use crate::wal::{Kind, Payload};
 
 /// Halves that are carried on go to the log in frames of about this many bytes.
 const CARRIED_BYTES: usize = 4 << 20;
+
+/// So many halves that waited long enough are stored in one go; the next follow half a second later.
+const SETTLED_AT_ONCE: usize = 4_096;
 
 /// Pieces wait so long for more of them once one says how the call went, µs: longer than exporters wait between two batches.
 /// Before that the call may still run, and they wait as halves do.
@@ -70,10 +73,19 @@ impl Writer {
             let all = halves.records.len();
             halves.records.retain(|(key, record)| !self.knows(*key, halves.half, record));
             let known = (all - halves.records.len()) as u64;
+            let mut changed = known > 0;
+            for (key, record) in &mut halves.records {
+                // The other half says that nothing of it may be kept: then it must not get to the log either.
+                if self.waiting.get(*key).is_some_and(|other| other.do_not_track == Some(true)) {
+                    record.do_not_track = Some(true);
+                    self.policy.untrack(record);
+                    changed = true;
+                }
+            }
             // What is known must not stand in the log again: a reader beside this process would take it for new.
-            let encoded = match (known, halves.records.is_empty()) {
-                (0, _) | (_, true) => Ok(()),
-                _ => halves.encode_anew(),
+            let encoded = match changed && !halves.records.is_empty() {
+                true => halves.encode_anew(),
+                false => Ok(()),
             };
             match encoded {
                 Ok(()) => fresh.push((halves, known)),
@@ -135,24 +147,32 @@ impl Writer {
             let wait = if is_last { self.join_micros.min(PIECES_MICROS) } else { self.join_micros };
             let until_micros = now_micros.saturating_add(wait);
             if let Some(whole) = self.waiting.add(key, half, record, until_micros, room) {
-                self.store(whole, now_micros)?;
+                self.store(vec![whole], now_micros)?;
             } else if let Some(so_far) = self.waiting.get(key) {
                 self.logs.show_half(key, so_far.clone());
             }
         }
         while let Some(alone) = self.waiting.next_alone(i64::MIN, self.join_bytes) {
-            self.store(alone, now_micros)?;
+            self.store(vec![alone], now_micros)?;
         }
         Ok(accepted)
     }
 
-    /// Puts a record in the place of what was shown of it.
-    fn store(&mut self, whole: Whole<OwnedSemaphorePermit>, now_micros: i64) -> Result<()> {
-        let Whole { key, mut record, room } = whole;
-        // The half with the content may not have known.
-        self.policy.untrack(&mut record);
-        let batch = row_of(record);
-        let (kept, receipt) = self.decide(&batch, &[key], now_micros)?;
+    /// Puts records in the place of what was shown of them.
+    fn store(&mut self, whole: Vec<Whole<OwnedSemaphorePermit>>, now_micros: i64) -> Result<()> {
+        if whole.is_empty() {
+            return Ok(());
+        }
+        let (mut builder, mut keys, mut room) = (BatchBuilder::new(), Vec::with_capacity(whole.len()), Vec::new());
+        for Whole { key, mut record, room: held } in whole {
+            // The half with the content may not have known.
+            self.policy.untrack(&mut record);
+            builder.append(record);
+            keys.push(key);
+            room.extend(held);
+        }
+        let batch = builder.finish();
+        let (kept, receipt) = self.decide(&batch, &keys, now_micros)?;
         self.counters.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
         self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
         self.counters.over_quota.fetch_add(receipt.over_quota, Ordering::Relaxed);
@@ -160,33 +180,30 @@ impl Writer {
             all.merge(more);
             all
         });
-        let live_bytes = self.logs.replace_halves(&[key], kept[0].then_some(batch), now_micros, room);
+        let batch = kept_rows(batch, kept)?;
+        let live_bytes = self.logs.replace_halves(&keys, batch, now_micros, room);
         self.flush_if_full(live_bytes);
         Ok(())
     }
 
-    /// Stores alone the halves that have waited long enough, and forgets those that were erased.
+    /// Stores alone halves that have waited long enough, as many as take little time, and forgets those that were erased.
     pub(super) fn settle_waiting(&mut self) {
         let now_micros = (self.now)().timestamp_micros();
-        while let Some(alone) = self.waiting.next_alone(now_micros, u64::MAX) {
-            if let Err(error) = self.store(alone, now_micros) {
-                (self.on_failure.0)(&error);
-                return;
-            }
+        let mut due = Vec::new();
+        while due.len() < SETTLED_AT_ONCE
+            && let Some(alone) = self.waiting.next_alone(now_micros, u64::MAX)
+        {
+            due.push(alone);
+        }
+        if let Err(error) = self.store(due, now_micros) {
+            (self.on_failure.0)(&error);
+            return;
         }
         let rules = self.catalog.rules();
         if rules.erasures().is_empty() {
             return;
         }
-        let is_erased = |record: &Record| {
-            let row = Row {
-                organisation: record.organisation_id.as_deref().unwrap_or_default(),
-                id: record.id.as_deref().unwrap_or_default(),
-                user: record.user_id.as_deref(),
-                created_at: record.created_at.map_or(i64::MIN, |at| at.timestamp_micros()),
-            };
-            rules.erases(row)
-        };
+        let is_erased = |record: &Record| rules.erases(row(record));
         let erased: Vec<u128> =
             self.waiting.iter().filter(|(_, _, record)| is_erased(record)).map(|(key, ..)| key).collect();
         for key in erased {
@@ -226,6 +243,16 @@ impl Halves {
         self.records.iter().for_each(|(_, record)| builder.append(record.clone()));
         self.payload = Payload::of(Kind::Half(self.half), &builder.finish())?;
         Ok(())
+    }
+}
+
+/// What rules ask of a record.
+pub(super) fn row(record: &Record) -> Row<'_> {
+    Row {
+        organisation: record.organisation_id.as_deref().unwrap_or_default(),
+        id: record.id.as_deref().unwrap_or_default(),
+        user: record.user_id.as_deref(),
+        created_at: record.created_at.map_or(i64::MIN, |at| at.timestamp_micros()),
     }
 }
 

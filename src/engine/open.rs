@@ -19,7 +19,7 @@ use futures::TryStreamExt;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use uuid::Uuid;
 
-use super::joining::row_of;
+use super::joining::{row, row_of};
 use super::lane::{Lane, ids_of_files};
 use super::tasks::{self, Commits};
 use super::writer::{Command, Counters, OnFailure, Writer};
@@ -34,7 +34,7 @@ use crate::memtable::{Budget, batch_bytes};
 use crate::plan::{Month, Row, Rules};
 use crate::query::Queries;
 use crate::record::json::records;
-use crate::record::{self, Rows};
+use crate::record::{self, Record, Rows};
 use crate::store::Store;
 use crate::table::{DataFile, Table};
 use crate::usage::{self, Counts, Meter, Snapshot};
@@ -242,6 +242,7 @@ async fn replay(folder: PathBuf, log_files: CreateFile, new_id: Uuid, mut into: 
         let covered = |wal_id| here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id));
         let mut take = |_, kind, batch: RecordBatch| into.take(kind, batch);
         let wal = Wal::open(&folder, &record::schema(), log_files, new_id, &covered, &mut take)?;
+        into.forget_erased();
         Ok((wal, into))
     };
     let done = tokio::task::spawn_blocking(work).await;
@@ -259,9 +260,9 @@ impl Replayed {
                 self.lanes[1].shelf.insert(batch, now_micros, permit);
                 Ok(())
             }
+            // What is erased is seen when the parts are together: one of them may not say whose it is.
             Kind::Half(half) => {
                 let keys = self.recent.keys().clone();
-                let batch = without_erased(batch, &self.erased)?;
                 for (key, record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
                     if self.recent.contains(key) {
                         continue;
@@ -277,6 +278,19 @@ impl Replayed {
                 Ok(())
             }
         }
+    }
+
+    /// Forgets parts of records that were erased, now that all parts are together.
+    fn forget_erased(&mut self) {
+        let now_micros = self.now.timestamp_micros();
+        let is_erased = |record: &Record| self.erased.erases(row(record));
+        let erased: Vec<u128> =
+            self.waiting.iter().filter(|(_, _, record)| is_erased(record)).map(|(key, ..)| key).collect();
+        for key in &erased {
+            self.waiting.forget(*key);
+            self.recent.insert(*key, now_micros);
+        }
+        self.lanes[0].shelf.replace_halves(&erased, None, now_micros, None);
     }
 
     fn take_records(&mut self, batch: RecordBatch) -> Result<()> {

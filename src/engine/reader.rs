@@ -14,7 +14,6 @@ use datafusion::common::ParamValues;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
-use super::joining::row_of;
 use super::side::Side;
 use super::{Inner, Status, Threads};
 use crate::analytics;
@@ -28,7 +27,7 @@ use crate::logs;
 use crate::plan::Month;
 use crate::query::{Answer, NamedView, Params, Queries, Scene, Sight};
 use crate::record::json::records;
-use crate::record::{Feedback, Record, Rows};
+use crate::record::{BatchBuilder, Feedback, Record, Rows};
 use crate::reports;
 use crate::store::Store;
 use crate::table::Table;
@@ -310,8 +309,13 @@ async fn read_beside(store: &Store) -> Result<Beside> {
     for _ in 0..MOST_LOOKS {
         // What the tables cover now need not be decoded; what they cover later is dropped below.
         let before = covered_now(store, wal_id).await?.2;
-        let (mut frames, first) = frames_after(folder.clone(), before).await?;
+        let (mut frames, found) = frames_after(folder.clone(), before).await?;
         let (logs, feedback, now) = covered_now(store, wal_id).await?;
+        if found.vanished {
+            // Halves that it held were written to a segment that was not there when the log was listed.
+            continue;
+        }
+        let first = found.segments.first().map(|segment| segment.first_sequence);
         if let Some(first) = first.filter(|first| *first > now.most() + 1) {
             return Err(Error::damaged(format!(
                 "the write-ahead log begins at sequence {first}, but the table ends at {}: a segment is missing; \
@@ -333,15 +337,15 @@ async fn read_beside(store: &Store) -> Result<Beside> {
 
 type Frames = Vec<(u64, Kind, RecordBatch)>;
 
-/// Frames of the log that are not covered, and the first sequence of the log.
-async fn frames_after(folder: std::path::PathBuf, covered: Covered) -> Result<(Frames, Option<u64>)> {
+/// Frames of the log that are not covered, and what was found of it.
+async fn frames_after(folder: std::path::PathBuf, covered: Covered) -> Result<(Frames, wal::Replay)> {
     let read = move || -> Result<_> {
         let mut frames = Vec::new();
         let found = wal::replay(&folder, covered, true, &mut |sequence, kind, batch| {
             frames.push((sequence, kind, batch));
             Ok(())
         })?;
-        Ok((frames, found.segments.first().map(|segment| segment.first_sequence)))
+        Ok((frames, found))
     };
     let read = tokio::task::spawn_blocking(read).await;
     read.map_err(|cause| Error::internal("reading the log panicked").with_source(cause))?
@@ -351,6 +355,7 @@ async fn frames_after(folder: std::path::PathBuf, covered: Covered) -> Result<(F
 fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> {
     let keys = Keys::random();
     let (mut rows, mut waiting, mut known) = (Vec::new(), Waiting::<()>::default(), HashSet::new());
+    let mut builder = BatchBuilder::new();
     for (kind, batch) in frames {
         let Kind::Half(half) = kind else {
             if kind == Kind::Logs {
@@ -369,11 +374,14 @@ fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> 
                 && let Some(whole) = waiting.add(key, half, record, 0, None)
             {
                 known.insert(key);
-                rows.push((Kind::Logs, row_of(whole.record)));
+                builder.append(whole.record);
             }
         }
     }
-    rows.extend(waiting.iter().map(|(_, _, record)| (Kind::Logs, row_of(record.clone()))));
+    waiting.iter().for_each(|(_, _, record)| builder.append(record.clone()));
+    if builder.rows() > 0 {
+        rows.push((Kind::Logs, builder.finish()));
+    }
     Ok(rows)
 }
 

@@ -368,12 +368,20 @@ fn only(kind: Kind, batch: RecordBatch, payload: Payload, kept: Vec<bool>) -> Re
     if kept.iter().all(|kept| *kept) {
         return Ok(Some((batch, payload)));
     }
+    let Some(kept) = kept_rows(batch, kept)? else { return Ok(None) };
+    let payload = Payload::of(kind, &kept)?;
+    Ok(Some((kept, payload)))
+}
+
+/// The rows that are kept; none if none is.
+pub(super) fn kept_rows(batch: RecordBatch, kept: Vec<bool>) -> Result<Option<RecordBatch>> {
+    if kept.iter().all(|kept| *kept) {
+        return Ok(Some(batch));
+    }
     if !kept.contains(&true) {
         return Ok(None);
     }
     let kept = filter_record_batch(&batch, &BooleanArray::from(kept))
         .map_err(|cause| Error::internal("cannot take rows out of a batch").with_source(cause))?;
-    let kept = tighten(&kept);
-    let payload = Payload::of(kind, &kept)?;
-    Ok(Some((kept, payload)))
+    Ok(Some(tighten(&kept)))
 }

@@ -115,7 +115,9 @@ pub(crate) async fn log(
             app.metrics.rejected(1);
             Ok(Json(Receipt { message: Some(NOT_KEPT.to_owned()), ..Receipt::default() }))
         }
-        Err(rejection) => take(&app, &access, Batch { rejections: vec![rejection], ..Batch::default() }).await,
+        Err(rejection) => {
+            take(&app, &access, Batch { rejected: 1, rejections: vec![rejection], ..Batch::default() }).await
+        }
     }
 }
 
@@ -153,8 +155,8 @@ async fn parsed<T: Send + 'static>(
 
 /// Appends what was read, and says what became of it.
 async fn take(app: &App, access: &Access, batch: Batch) -> Result<Json<Receipt>, Failure> {
-    let Batch { halves, feedback, rejections } = batch;
-    let mut receipt = Receipt { rejected: rejections.len() as u64, rejections, ..Receipt::default() };
+    let Batch { halves, feedback, rejected, rejections } = batch;
+    let mut receipt = Receipt { rejected, rejections, ..Receipt::default() };
     app.metrics.rejected(receipt.rejected);
     if !halves.is_empty() {
         let appended = app.engine.append_halves_as(access, halves).await.map_err(|refused| refused.error)?;

@@ -38,8 +38,9 @@ mod sql;
 mod stall;
 mod table;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
@@ -189,14 +190,18 @@ fn routes(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// The paths of all routes up to their first placeholder, each once.
+static PATHS: LazyLock<String> = LazyLock::new(|| {
+    let (with_key, without_key) = table();
+    let routes = with_key.into_parts().1.into_iter().chain(without_key.into_parts().1);
+    let paths: BTreeSet<&str> = routes.filter_map(|route| route.path.split("/{").next()).collect();
+    paths.into_iter().collect::<Vec<_>>().join(", ")
+});
+
 async fn unknown_route(uri: Uri) -> Failure {
-    let routes = "/v1/logs, /v1/traces, /v1/metrics, /v1/otel/v1/traces, /v1/otel/v1/logs, /v1/otel/v1/metrics, /v1/logs/otel, \
-                  /v1/ingest, /v1/ingest/litellm, /v1/ingest/gateway-hook, /v2/api-keys/self/details, /v1/logs/enterprise/logs, \
-                  /v1/analytics/enterprise/analytics, /dp/metrics, /v1/sql, /v1/reports, /v1/analytics/graphs, \
-                  /v1/analytics/groups, /v1/analytics/summary/cache, /v1/export, /v1/logs/exports, /v1/admin/organisations, /v1/admin/keys, \
-                  /v1/admin/erasures, /v1/admin/plans, /v1/admin/maintain, /v1/admin/archived-providers, \
-                  /v1/shares, /v1/feedback, /logs, /openapi.json, /healthz, /readyz, /metrics";
-    Failure::new(StatusCode::NOT_FOUND, format!("route `{}` does not exist; the routes are {routes}", uri.path()))
+    let path = uri.path();
+    let routes = format!("the routes are {}", *PATHS);
+    Failure::new(StatusCode::NOT_FOUND, format!("route `{path}` does not exist; see `/openapi.json`; {routes}"))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Failure {

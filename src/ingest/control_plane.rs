@@ -49,9 +49,16 @@ pub struct Batch {
     pub halves: Vec<(Half, Record)>,
     /// What was said of calls, by people and by guardrails.
     pub feedback: Vec<Feedback>,
-    /// Rows that were not taken, counted from 0.
+    /// How many rows were not taken.
+    pub rejected: u64,
+    /// The first of them, counted from 0.
     pub rejections: Vec<Rejection>,
 }
+
+/// Rejections that are told one by one.
+const DESCRIBED: usize = 100;
+/// The gateway sends 6,000 rows at once at most.
+const MOST_ROWS: usize = 100_000;
 
 /// The tables that the gateway has.
 #[derive(Clone, Copy)]
@@ -90,6 +97,9 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
         _ => return Err(FieldError::new("table", &name, "generations, feedbacks or generation_hooks")),
     };
     let data = get(&sent, &["data"]).and_then(list).ok_or_else(|| FieldError::silent("data", "an array of rows"))?;
+    if data.len() > MOST_ROWS {
+        return Err(FieldError::silent("data", format!("at most {MOST_ROWS} rows, not {}", data.len())));
+    }
     let mut batch = Batch::default();
     for (number, row) in (0..).zip(data) {
         let taken = members(row).ok_or_else(no_object).and_then(|row| match table {
@@ -102,7 +112,10 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
             Table::Hooks => guardrail(&row).map(|feedback| batch.feedback.push(feedback)),
         });
         if let Err(error) = taken {
-            batch.rejections.push(Rejection::new(number, error));
+            batch.rejected += 1;
+            if batch.rejections.len() < DESCRIBED {
+                batch.rejections.push(Rejection::new(number, error));
+            }
         }
     }
     Ok(batch)

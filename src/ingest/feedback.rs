@@ -40,13 +40,15 @@ pub enum Refusal {
     Value,
     /// A batch of more than [`MOST_FEEDBACK`].
     TooMany,
+    /// More keys of metadata, or a longer id, than are kept.
+    TooBig,
 }
 
 impl Refusal {
     /// Portkey's number for it.
     pub fn code(self) -> &'static str {
         match self {
-            Self::Body | Self::TooMany => "03",
+            Self::Body | Self::TooMany | Self::TooBig => "03",
             Self::Several => "031",
             Self::Missing => "032",
             Self::Value => "033",
@@ -60,10 +62,15 @@ impl fmt::Display for Refusal {
             Self::Body | Self::Missing | Self::Value => "",
             Self::Several => " Multi Update is not supported.",
             Self::TooMany => " At most 10000 items are taken at once.",
+            Self::TooBig => " At most 100 keys of metadata and 1024 bytes of an id are taken.",
         };
         write!(f, "Portkey Error: Invalid Request Body.{why} Error code: {}", self.code())
     }
 }
+
+/// Most keys of metadata, and bytes of the id of a trace or log: a log shows all that was said of it.
+const MOST_KEYS: usize = 100;
+const MOST_ID_BYTES: usize = 1_024;
 
 /// What a change says; what it leaves out stays.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +95,7 @@ pub fn drafts(body: &[u8]) -> Result<Vec<Feedback>, Refusal> {
 pub fn change(body: &[u8]) -> Result<Change, Refusal> {
     match Body::of(body)? {
         Body::Many(_) => Err(Refusal::Several),
-        Body::One(item) => Ok(Change { value: value(&item)?, weight: weight(&item), metadata: metadata(&item) }),
+        Body::One(item) => Ok(Change { value: value(&item)?, weight: weight(&item), metadata: metadata(&item)? }),
     }
 }
 
@@ -164,7 +171,11 @@ fn draft(item: &Members<'_>) -> Result<Feedback, Refusal> {
     if trace_id.is_none() && log_id.is_none() {
         return Err(Refusal::Missing);
     }
-    let metadata = metadata(item).unwrap_or_default();
+    let is_long = |id: &Option<String>| id.as_ref().is_some_and(|id| id.len() > MOST_ID_BYTES);
+    if is_long(&trace_id) || is_long(&log_id) {
+        return Err(Refusal::TooBig);
+    }
+    let metadata = metadata(item)?.unwrap_or_default();
     Ok(Feedback {
         organisation_id: text(item, &["organisation_id"]),
         workspace_slug: text(item, &["workspace_slug"]),
@@ -204,9 +215,12 @@ fn number(raw: &str) -> f64 {
 }
 
 /// Keys and values, cut as Portkey does; none if they are not said.
-fn metadata(item: &Members<'_>) -> Option<Vec<(String, String)>> {
-    let raw = open(get(item, &["metadata"])?);
-    raw.starts_with('{').then(|| tags(&raw))
+fn metadata(item: &Members<'_>) -> Result<Option<Vec<(String, String)>>, Refusal> {
+    let raw = get(item, &["metadata"]).map(open).filter(|raw| raw.starts_with('{'));
+    match raw.map(|raw| tags(&raw)) {
+        Some(pairs) if pairs.len() > MOST_KEYS => Err(Refusal::TooBig),
+        pairs => Ok(pairs),
+    }
 }
 
 fn user(metadata: &[(String, String)]) -> Option<String> {

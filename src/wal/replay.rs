@@ -65,6 +65,8 @@ pub struct Replay {
     pub wal_id: Option<Uuid>,
     /// The segments, in order.
     pub segments: Vec<Segment>,
+    /// Whether a segment was trimmed while the log was read, beside its writer: what it held is in the tables or further on.
+    pub vanished: bool,
     /// Files without a whole header at the end of the log: a segment whose creation was interrupted.
     pub stillborn: Vec<PathBuf>,
 }
@@ -89,6 +91,7 @@ pub fn replay(folder: &Path, covered: Covered, beside_writer: bool, take: &mut T
             Err(error) if beside_writer && error.kind() == std::io::ErrorKind::NotFound => {
                 // Segments go oldest first, so the table has everything up to here.
                 found.segments.clear();
+                found.vanished = true;
                 continue;
             }
             Err(error) => return Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(error)),

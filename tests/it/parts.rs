@@ -276,6 +276,37 @@ async fn an_erased_half_does_not_come_back_with_the_other() {
     engine.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_part_that_does_not_say_whose_it_is_is_erased_with_the_others_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    let piece = |(_, record): (Half, Record)| (Half::Piece, record);
+    half(&engine, piece(content("a"))).await;
+    half(&engine, piece(figures("a"))).await;
+    engine.erase("default", Which::User("ann".to_owned()), "test").await.unwrap();
+    assert_eq!(ids(&engine.reader()).await, [""; 0]);
+    engine.close().await.unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    assert_eq!((ids(&engine.reader()).await.len(), engine.status().waiting_halves), (0, 0));
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn content_of_a_call_that_is_known_not_to_be_tracked_never_reaches_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    let (kind, untracked) = figures("a");
+    half(&engine, (kind, Record { do_not_track: Some(true), ..untracked })).await;
+    let (kind, mut planted) = content("a");
+    planted.request.body = Some("\"planted-text\"".to_owned());
+    half(&engine, (kind, planted)).await;
+    for file in walk(folder.path()) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(12).any(|window| window == b"planted-text"), "{file}");
+    }
+    engine.close().await.unwrap();
+}
+
 fn feedback(id: &str, trace: &str, value: f64, updated: &str) -> Feedback {
     Feedback {
         id: Some(id.to_owned()),

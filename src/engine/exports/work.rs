@@ -156,7 +156,7 @@ impl Inner {
         let state = self.catalog.state();
         let mut running = self.exports.running.lock();
         // Looked at under the lock: whoever closes the engine takes it after saying so.
-        if running.len() >= AT_ONCE || self.refuse_if_closed().is_err() {
+        if running.len() >= AT_ONCE || self.closing.load(Ordering::Acquire) {
             return None;
         }
         let has_one = |job: &ExportJob| {

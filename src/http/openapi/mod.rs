@@ -141,7 +141,7 @@ fn share(
             if places.get(&part.to_string()).is_none_or(|count| *count < 2) {
                 continue;
             }
-            let names = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name}{number}")));
+            let names = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name}_{number}")));
             let mut free = names.filter(|name| shared.get(name).is_none_or(|other| other == part));
             let name = free.next().unwrap_or(name);
             let reference = json!({ "$ref": format!("#/components/{component}/{name}") });
@@ -246,7 +246,8 @@ mod tests {
                         parameter["description"].as_str().is_some_and(|text| !text.is_empty()),
                         "{at}: {parameter}"
                     );
-                    assert!(!parameter["example"].is_null(), "{at}: {parameter}");
+                    let example = [&parameter["example"], &parameter["content"]["application/json"]["example"]];
+                    assert!(example.iter().any(|example| !example.is_null()), "{at}: {parameter}");
                 }
                 let keyed = operation["responses"].get("401").is_some();
                 assert_eq!(keyed, operation["security"] != json!([]), "{at}");

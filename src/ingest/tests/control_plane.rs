@@ -79,7 +79,7 @@ fn batch(table: &str, rows: &Value) -> Batch {
 }
 
 fn figures(row: &Value) -> Record {
-    let Batch { mut halves, feedback, rejections } = batch("generations", &json!([row]));
+    let Batch { mut halves, feedback, rejections, .. } = batch("generations", &json!([row]));
     assert_eq!((halves.len(), feedback.len(), rejections.len()), (1, 0, 0), "{rejections:?}");
     let (half, record) = halves.remove(0);
     assert_eq!(half, Half::Figures);
@@ -300,7 +300,7 @@ fn what_guardrails_found_stands_on_their_log_and_loses_nothing() {
         "execution_time": 3, "created_at": "2026-11-21 16:26:58.800", "verdict": false, "deny": true,
         "checks.check_id": ["default.contains"], "checks.verdict": [false], "guardrail_version_id": "",
     });
-    let Batch { halves, mut feedback, rejections } = batch("generation_hooks", &json!([found]));
+    let Batch { halves, mut feedback, rejections, .. } = batch("generation_hooks", &json!([found]));
     assert_eq!((halves.len(), feedback.len(), rejections.len()), (0, 1, 0));
     let found_too = feedback.remove(0);
     assert_eq!((found_too.log_id, found_too.trace_id, found_too.id), (some("call-1"), some("t"), some("h-1")));

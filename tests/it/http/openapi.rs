@@ -51,7 +51,10 @@ impl Place {
     fn query(&self, all: bool) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         for parameter in self.parameters("query").filter(|parameter| all || parameter["required"] == true) {
-            let (name, example) = (parameter["name"].as_str().unwrap(), &parameter["example"]);
+            let (name, mut example) = (parameter["name"].as_str().unwrap(), &parameter["example"]);
+            if example.is_null() {
+                example = &parameter["content"]["application/json"]["example"];
+            }
             match example {
                 Value::String(text) => query.append_pair(name, text),
                 Value::Array(items) => {
