@@ -14,17 +14,18 @@
 -- column retention_days: integer; days that it is kept, 0 = for ever
 -- column date: date; UTC day of `created_at`
 
--- Few are ever changed, so only those are looked up; ranking all states takes ten times as long. The small side of the join stands
--- first, so that feedback streams by. No two states of one id have the same time: the engine keeps the first of such.
-with changed as (
-    select organisation_id, id, max(updated_at) as last
+-- A state holds unless there is a later one. Few are ever changed, so those are the small side of the join, which stands first:
+-- feedback streams by, ten times as fast as if all states were ranked. No two states of one id have the same time: the engine
+-- keeps the first of such. `feedback_history` has no alias here, for queries of a key of `metadata` fail to plan over one.
+select
+    id, organisation_id, workspace_slug, created_at, updated_at, trace_id, log_id, value, weight, user_id, source,
+    metadata, retention_days, date
+from (
+    select organisation_id as later_organisation, id as later_id, updated_at as later
     from feedback_history
     where updated_at > created_at
-    group by organisation_id, id
 )
-select
-    state.id, state.organisation_id, state.workspace_slug, state.created_at, state.updated_at, state.trace_id, state.log_id,
-    state.value, state.weight, state.user_id, state.source, state.metadata, state.retention_days, state.date
-from changed right join feedback_history as state
-    on changed.organisation_id = state.organisation_id and changed.id = state.id
-where changed.id is null or changed.last = state.updated_at
+right anti join feedback_history
+    on later_organisation = feedback_history.organisation_id
+   and later_id = feedback_history.id
+   and later > feedback_history.updated_at

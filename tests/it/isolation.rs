@@ -552,8 +552,7 @@ async fn an_organisation_finds_its_own_terms_and_counts_beside_its_records() {
 #[tokio::test]
 async fn rows_in_memory_that_stand_among_those_of_others_take_no_more_room_than_their_own() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { query_memory_bytes: 256 << 20, ..crate::engine::config(&folder) };
-    let engine = Engine::open(config).await.unwrap();
+    let engine = Engine::open(crate::engine::config(&folder)).await.unwrap();
     let record = |number: usize, organisation: &str| Record {
         id: Some(format!("{number:05}")),
         organisation_id: Some(organisation.to_owned()),

@@ -165,7 +165,10 @@ async fn a_filter_by_feedback_streams_the_logs_by() {
     let text = format!("explain {}select * from logs {}", condition.with(), condition.clause());
     let plan = run(&rig.queries, rig.scene.clone(), &text, condition.params).await.unwrap();
     let plan = arrow::util::pretty::pretty_format_batches(&plan).unwrap().to_string();
-    assert!(!plan.contains("LeftSemi") && !plan.contains("LeftAnti") && plan.contains("RightSemi"), "{plan}");
+    // The view of feedback joins its own states as it likes.
+    let holds_logs =
+        |line: &str| line.contains("LeftSemi") || (line.contains("LeftAnti") && !line.contains("later_id"));
+    assert!(!plan.lines().any(holds_logs) && plan.contains("RightSemi"), "{plan}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
