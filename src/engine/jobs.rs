@@ -20,21 +20,6 @@ use crate::table::{DataFile, FileIndex};
 /// Clocks of nodes may differ by so much: files this young are gone through again.
 const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
 
-impl Outcome {
-    /// A run that found nothing to do.
-    pub(super) fn nothing(job: Job) -> Self {
-        Self {
-            job: job.name(),
-            dry_run: false,
-            lines: Vec::new(),
-            files_before: 0,
-            files_after: 0,
-            bytes_before: 0,
-            bytes_after: 0,
-        }
-    }
-}
-
 impl Inner {
     /// Does one upkeep job now, or says what it would do.
     pub(super) async fn maintain(&self, job: Job, dry_run: bool, policy: Policy) -> Result<Outcome> {

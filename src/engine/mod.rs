@@ -14,6 +14,7 @@ mod open;
 mod parts;
 mod reader;
 mod side;
+mod status;
 mod tasks;
 pub mod upkeep;
 mod writer;
@@ -23,11 +24,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
-use serde::Serialize;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -43,7 +43,6 @@ use crate::record::json::{check_json, embeddable};
 use crate::record::{BatchBuilder, Defaults, Record, Rows, normalize};
 use crate::store::Store;
 use crate::usage::Usage;
-use crate::view::Shelf;
 use crate::wal::Payload;
 
 pub use crate::catalog::{
@@ -59,6 +58,7 @@ pub use exports::NewExport;
 use lane::Lane;
 pub use open::{FolderLock, Parts, lock};
 pub use reader::Reader;
+pub use status::{AppendError, Job, Outcome, Receipt, Status};
 use writer::{Append, Command, Counters};
 
 /// Batches below this are built where the caller is; bigger ones on threads that may take their time.
@@ -124,169 +124,6 @@ impl Drop for Background {
     }
 }
 
-/// What became of an append. All of it is durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Receipt {
-    /// Records that were taken.
-    pub accepted: u64,
-    /// Records whose id was known already; they are stored once.
-    pub duplicate: u64,
-    /// Records that were not stored, because the organisation's plan stops at its quota. They are counted.
-    pub over_quota: u64,
-}
-
-/// A refused append.
-#[derive(Debug)]
-pub struct AppendError {
-    /// Why.
-    pub error: Error,
-    /// The records, if none of them was written, so that they can be sent again. Empty if their fate is not known.
-    pub records: Vec<Record>,
-}
-
-impl std::fmt::Display for AppendError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Display::fmt(&self.error, f)
-    }
-}
-
-impl std::error::Error for AppendError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
-    }
-}
-
-impl From<AppendError> for Error {
-    fn from(refused: AppendError) -> Self {
-        refused.error
-    }
-}
-
-/// Upkeep that can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Job {
-    /// Take out what is past its retention or was erased, and move what a change of plan put into another class.
-    Expire,
-    /// Join small files, and pack past days for good.
-    Compact,
-    /// Delete files that no version names and that are older than the grace time.
-    Vacuum,
-    /// Write a checkpoint of the Delta log.
-    Checkpoint,
-    /// Delete entries of the Delta log before the last checkpoint.
-    CleanLog,
-}
-
-impl Job {
-    /// Its name on the command line and in logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Expire => "expire",
-            Self::Compact => "compact",
-            Self::Vacuum => "vacuum",
-            Self::Checkpoint => "checkpoint",
-            Self::CleanLog => "clean_log",
-        }
-    }
-}
-
-/// What an upkeep job did, or, on a dry run, would do.
-#[derive(Clone, Debug, Serialize)]
-pub struct Outcome {
-    /// The job.
-    pub job: &'static str,
-    /// Whether nothing was changed.
-    pub dry_run: bool,
-    /// One line for each step.
-    pub lines: Vec<String>,
-    /// Live files before.
-    pub files_before: u64,
-    /// Live files after.
-    pub files_after: u64,
-    /// Bytes of live files before.
-    pub bytes_before: u64,
-    /// Bytes of live files after.
-    pub bytes_after: u64,
-}
-
-/// Figures of an engine or a reader, for people and for metrics.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Status {
-    /// Whether appends are taken.
-    pub writable: bool,
-    /// Why not, after a failed write or commit.
-    pub failure: Option<String>,
-    /// Version of the Delta table `logs`, as the next figures are of it.
-    pub table_version: u64,
-    /// Live files.
-    pub files: u64,
-    /// Rows in them.
-    pub file_rows: u64,
-    /// Their bytes.
-    pub file_bytes: u64,
-    /// Folders of one day and retention.
-    pub partitions: u64,
-    /// Records in memory that wait for a flush.
-    pub memory_rows: u64,
-    /// Bytes that they, and feedback that waits for a flush, take.
-    pub memory_bytes: u64,
-    /// Parts of records that wait for the rest.
-    pub waiting_halves: u64,
-    /// Most bytes that they may take.
-    pub memtable_budget_bytes: u64,
-    /// Bytes of the write-ahead log.
-    pub wal_bytes: u64,
-    /// Its segments.
-    pub wal_segments: u64,
-    /// Records taken since the start.
-    pub accepted_total: u64,
-    /// Records dropped because their id was known, since the start.
-    pub duplicate_total: u64,
-    /// Records not stored because of a quota, since the start.
-    pub over_quota_total: u64,
-    /// Records refused because the log could not be written, since the start.
-    pub refused_total: u64,
-    /// Flushes since the start.
-    pub flushes_total: u64,
-    /// Merges of files since the start.
-    pub compactions_total: u64,
-    /// Rows of feedback in files: one a state of it.
-    pub feedback_rows: u64,
-    /// Commits to `logs` since its last checkpoint.
-    pub commits_since_checkpoint: u64,
-    /// Queries that run now.
-    pub queries_running: u64,
-    /// Earliest `created_at` in the files, RFC 3339.
-    pub oldest: Option<String>,
-    /// Latest `created_at` in the files, RFC 3339.
-    pub newest: Option<String>,
-}
-
-impl Status {
-    fn of_lanes(logs: &Shelf, feedback: &Shelf, queries_running: u64) -> Self {
-        let files = logs.files();
-        let (memory_rows, memory_bytes, _) = logs.memory();
-        let text = |micros: Option<i64>| {
-            let at = DateTime::<Utc>::from_timestamp_micros(micros?)?;
-            Some(at.to_rfc3339_opts(SecondsFormat::Millis, true))
-        };
-        Self {
-            table_version: files.version,
-            files: files.len() as u64,
-            file_rows: files.rows(),
-            file_bytes: files.bytes(),
-            partitions: files.partitions().count() as u64,
-            memory_rows,
-            memory_bytes: memory_bytes + feedback.memory().1,
-            feedback_rows: feedback.files().rows(),
-            queries_running,
-            oldest: text(files.iter().map(|file| file.min_created_at).min()),
-            newest: text(files.iter().map(|file| file.max_created_at).max()),
-            ..Self::default()
-        }
-    }
-}
-
 impl Engine {
     /// Opens the folder of a configuration for writing, creating it if need be, and replays what the log holds.
     ///
@@ -336,12 +173,8 @@ impl Engine {
             return Ok(Receipt::default());
         }
         let inner = &self.inner;
-        if let Err(error) = inner.refuse_if_closed() {
-            return Err(AppendError { error, records });
-        }
-        let bytes: usize = records.iter().map(|record| record.text_bytes() + ROW_OVERHEAD).sum();
-        let permit = match inner.budget.take(bytes as u64).await {
-            Ok(permit) => permit,
+        let (bytes, permit) = match inner.room_for(&records).await {
+            Ok(room) => room,
             Err(error) => return Err(AppendError { error, records }),
         };
         let (now, rules) = ((inner.now)(), inner.catalog.rules());
@@ -608,13 +441,20 @@ impl Inner {
         record.retention_days = rules.retention_days(organisation);
     }
 
+    /// Room in memory for records, and how many bytes that is; waits for it up to `append_wait_ms`.
+    async fn room_for(&self, records: &[Record]) -> Result<(usize, OwnedSemaphorePermit)> {
+        self.refuse_if_closed()?;
+        let bytes: usize = records.iter().map(|record| record.text_bytes() + ROW_OVERHEAD).sum();
+        Ok((bytes, self.budget.take(bytes as u64).await?))
+    }
+
     /// Hands a batch to the writer and waits until it is durable.
     async fn submit(
         &self,
         batch: RecordBatch,
         payload: Payload,
         keys: Vec<u128>,
-        permit: tokio::sync::OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Result<Receipt> {
         let (reply, done) = oneshot::channel();
         let append = Append { rows: Rows::Logs, batch, payload, keys, permit, reply };

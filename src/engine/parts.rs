@@ -48,12 +48,11 @@ impl Engine {
 
     async fn append_half(&self, access: &Access, half: Half, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
         let inner = &self.inner;
-        if let Err(error) = owned(access, &mut records).and_then(|()| inner.refuse_if_closed()) {
+        if let Err(error) = owned(access, &mut records) {
             return Err(AppendError { error, records });
         }
-        let bytes: usize = records.iter().map(|record| record.text_bytes() + ROW_OVERHEAD).sum();
-        let permit = match inner.budget.take(bytes as u64).await {
-            Ok(permit) => permit,
+        let (bytes, permit) = match inner.room_for(&records).await {
+            Ok(room) => room,
             Err(error) => return Err(AppendError { error, records }),
         };
         let (now, rules) = ((inner.now)(), inner.catalog.rules());
