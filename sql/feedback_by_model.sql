@@ -21,9 +21,14 @@ told as (
         min(logs.date) as day
     from feedback join logs
         on feedback.organisation_id = logs.organisation_id
-        -- A log without a trace can have feedback of its own; all of it meets in one column, and the next line decides.
+        -- A log without a trace can have feedback of its own; all of it meets in one column, and the rest decides.
         and coalesce(feedback.trace_id, feedback.log_id) = coalesce(logs.trace_id, logs.id)
-        and case when feedback.log_id is null then feedback.trace_id = logs.trace_id else feedback.log_id = logs.id end
+        and (feedback.workspace_slug is null or feedback.workspace_slug = logs.workspace_slug)
+        and case
+            when feedback.log_id is not null then feedback.log_id = logs.id
+            -- What is said of a trace is said of the calls that were replayed, not of the replays.
+            else feedback.trace_id = logs.trace_id and logs.span_name is distinct from 'gatelog-replay'
+        end
     -- What guardrails found stands in the feedback too, and has no value.
     where feedback.value is not null
       and ($from is null or logs.created_at >= $from)

@@ -39,6 +39,7 @@ kept as (
 stored as (
     select retention_days, cast(sum(files) as bigint) as files, cast(sum(bytes) as bigint) as bytes
     from partitions
+    where table_name = 'logs'
     group by retention_days
 )
 select

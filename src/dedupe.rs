@@ -4,9 +4,11 @@
 //! make two ids collide, because the keys are random and never leave the process. Ids live in a few generations by age; a
 //! generation is forgotten whole when all of it is older than the window, so an id is remembered for at least the window and
 //! a quarter longer at most while records come in. Past the most ids allowed the oldest generation goes first, window or not.
+//! Two bits of each key say what is known of its record ([`Known`]), so that costs no memory.
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::fmt::{self, Write};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher, RandomState};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 
@@ -30,7 +32,47 @@ pub struct Keys(RandomState, RandomState);
 struct Generation {
     started_micros: i64,
     last_micros: i64,
-    ids: HashSet<u128, BuildHasherDefault<Hashed>>,
+    ids: HashSet<Id, BuildHasherDefault<Hashed>>,
+}
+
+/// What is remembered of an id whose record is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Whether parts of the record may still come: it was stored before all of them were there.
+    pub is_open: bool,
+    /// Whether nothing may be kept of what was said in its call.
+    pub is_untracked: bool,
+}
+
+/// The bits of a key that are taken for [`Known`].
+const KNOWN_BITS: u128 = 0b11;
+
+/// A key, with what is known of its record in the last bits. Two are equal if their keys are.
+#[derive(Clone, Copy, Debug)]
+struct Id(u128);
+
+impl Id {
+    fn new(key: u128, known: Known) -> Self {
+        Self((key & !KNOWN_BITS) | (u128::from(known.is_untracked) << 1) | u128::from(known.is_open))
+    }
+
+    fn known(self) -> Known {
+        Known { is_open: self.0 & 0b01 != 0, is_untracked: self.0 & 0b10 != 0 }
+    }
+}
+
+impl PartialEq for Id {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 & !KNOWN_BITS == other.0 & !KNOWN_BITS
+    }
+}
+
+impl Eq for Id {}
+
+impl Hash for Id {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(self.0 & !KNOWN_BITS);
+    }
 }
 
 /// A hasher for keys that are hashes already.
@@ -51,6 +93,17 @@ impl Hasher for Hashed {
     }
 }
 
+/// Hashes text as it is written.
+struct Hashing(DefaultHasher, DefaultHasher);
+
+impl fmt::Write for Hashing {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        self.1.write(text.as_bytes());
+        Ok(())
+    }
+}
+
 impl Keys {
     /// Fresh random keys.
     pub fn random() -> Self {
@@ -61,6 +114,14 @@ impl Keys {
     pub fn key(&self, organisation: &str, id: &str) -> u128 {
         let pair = (organisation, id);
         (u128::from(self.0.hash_one(pair)) << 64) | u128::from(self.1.hash_one(pair))
+    }
+
+    /// The key of what a value says, all of it, by its `Debug` form.
+    pub fn key_of_all(&self, value: &impl fmt::Debug) -> u128 {
+        let mut text = Hashing(self.0.build_hasher(), self.1.build_hasher());
+        // Neither hashing nor the derived form fails.
+        let _ = write!(text, "{value:?}");
+        (u128::from(text.0.finish()) << 64) | u128::from(text.1.finish())
     }
 
     /// The keys of a batch's rows, which has the columns `organisation_id` and `id`.
@@ -87,28 +148,43 @@ impl Recent {
         &self.keys
     }
 
-    /// Remembers a key; false if it was known already.
-    pub fn insert(&mut self, key: u128, now_micros: i64) -> bool {
+    /// Remembers a key; false if it was known already, and then what was known of it stays.
+    pub fn insert(&mut self, key: u128, known: Known, now_micros: i64) -> bool {
         if self.contains(key) {
             return false;
         }
-        self.remember(key, now_micros);
+        self.remember(key, known, now_micros);
         true
     }
 
     /// Whether a key is known.
     pub fn contains(&self, key: u128) -> bool {
-        self.generations.iter().any(|generation| generation.ids.contains(&key))
+        self.known(key).is_some()
+    }
+
+    /// What is known of a key; none if it is not known.
+    pub fn known(&self, key: u128) -> Option<Known> {
+        let key = Id(key);
+        self.generations.iter().find_map(|generation| generation.ids.get(&key)).map(|id| id.known())
+    }
+
+    /// Remembers of a known key that nothing may be kept of what was said in its call.
+    pub fn mark_untracked(&mut self, key: u128) {
+        let Some(known) = self.known(key) else { return };
+        let marked = Id::new(key, Known { is_untracked: true, ..known });
+        if let Some(generation) = self.generations.iter_mut().find(|generation| generation.ids.contains(&marked)) {
+            generation.ids.replace(marked);
+        }
     }
 
     /// Remembers a key that is not known.
-    pub fn remember(&mut self, key: u128, now_micros: i64) {
+    pub fn remember(&mut self, key: u128, known: Known, now_micros: i64) {
         if self.window_micros == 0 {
             return;
         }
         self.turn(now_micros);
         if let Some(newest) = self.generations.back_mut() {
-            newest.ids.insert(key);
+            newest.ids.insert(Id::new(key, known));
             newest.last_micros = now_micros;
         }
     }
@@ -151,34 +227,51 @@ mod tests {
     use super::*;
 
     const HOUR: i64 = 3_600_000_000;
+    const WHOLE: Known = Known { is_open: false, is_untracked: false };
 
     #[test]
     fn an_id_is_known_for_the_whole_window_and_forgotten_after() {
         let mut recent = Recent::new(Keys::random(), 24, 1_000_000);
         let key = recent.keys().key("default", "a");
-        assert!(recent.insert(key, 0));
-        assert!(!recent.insert(key, HOUR));
-        assert!(!recent.insert(key, 24 * HOUR - 1));
+        assert!(recent.insert(key, WHOLE, 0));
+        assert!(!recent.insert(key, WHOLE, HOUR));
+        assert!(!recent.insert(key, WHOLE, 24 * HOUR - 1));
         for hour in 25..31 {
-            recent.insert(recent.keys().key("default", &hour.to_string()), hour * HOUR);
+            recent.insert(recent.keys().key("default", &hour.to_string()), WHOLE, hour * HOUR);
         }
-        assert!(recent.insert(key, 31 * HOUR));
+        assert!(recent.insert(key, WHOLE, 31 * HOUR));
     }
 
     #[test]
     fn organisations_do_not_share_ids() {
         let mut recent = Recent::new(Keys::random(), 24, 1_000_000);
-        assert!(recent.insert(recent.keys().key("a", "bc"), 0));
-        assert!(recent.insert(recent.keys().key("ab", "c"), 0));
-        assert!(recent.insert(recent.keys().key("b", "bc"), 0));
+        assert!(recent.insert(recent.keys().key("a", "bc"), WHOLE, 0));
+        assert!(recent.insert(recent.keys().key("ab", "c"), WHOLE, 0));
+        assert!(recent.insert(recent.keys().key("b", "bc"), WHOLE, 0));
     }
 
     #[test]
     fn number_of_ids_is_bounded() {
         let mut recent = Recent::new(Keys::random(), 24, 1_000);
         for id in 0..10_000_u32 {
-            recent.insert(recent.keys().key("default", &id.to_string()), i64::from(id));
+            recent.insert(recent.keys().key("default", &id.to_string()), WHOLE, i64::from(id));
         }
         assert!(recent.len() <= 1_200, "{} ids", recent.len());
+    }
+
+    #[test]
+    fn what_is_known_of_an_id_is_kept_with_it() {
+        let mut recent = Recent::new(Keys::random(), 24, 1_000);
+        for (place, (is_open, is_untracked)) in
+            [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate()
+        {
+            let (key, known) = ((place as u128) << 64 | 0b11, Known { is_open, is_untracked });
+            assert!(recent.insert(key, known, 0));
+            assert!(!recent.insert(key, WHOLE, 0), "the first holds");
+            assert_eq!(recent.known(key), Some(known));
+        }
+        assert_eq!(recent.known(9 << 64), None);
+        recent.mark_untracked(2 << 64);
+        assert_eq!(recent.known(2 << 64), Some(Known { is_open: true, is_untracked: true }));
     }
 }

@@ -53,6 +53,15 @@ pub struct Request {
     pub limit: Option<u64>,
 }
 
+impl Request {
+    /// The columns that it looks for values of.
+    pub fn reads(&self) -> impl Iterator<Item = &'static str> {
+        let after = self.after.is_some();
+        let timed = self.from.is_some() || self.to.is_some() || after;
+        timed.then_some("created_at").into_iter().chain(after.then_some("id"))
+    }
+}
+
 /// A request that was understood.
 struct Plan {
     encoder: Arc<Encoder>,

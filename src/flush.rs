@@ -1,8 +1,8 @@
-//! From memory to the table: sorted files, one commit, then the log may forget.
+//! From memory to a table: sorted files, then one commit. Once both tables have theirs, the log may forget.
 //!
 //! A flush writes one file for each partition that its rows fall into, then commits all of them at once together with the
-//! Delta application transaction (this log's id, the last sequence the rows came from). Whoever opens the table next replays
-//! the log after that sequence, so a crash before the commit loses nothing and one after it doubles nothing. Files of a
+//! Delta application transaction (this log's id, the last sequence the rows came from). Whoever opens the table next takes
+//! its rows from the log after that sequence, so a crash before the commit loses nothing and one after it doubles nothing. Files of a
 //! flush that did not commit are orphans; vacuum takes them.
 
 use std::sync::Arc;

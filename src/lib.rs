@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! HTTP or CLI -> ingest (any client's shape -> Record) -> wal (fsync; the ack) -> memtable (visible to SQL at once)
-//!   -> flush (one sorted Parquet file a partition, one Delta commit) -> table
+//!   -> flush (one sorted Parquet file a partition, one Delta commit) -> table `logs`
 //!   -> maintain: expire, compact, vacuum, checkpoint
 //! SQL, reports and exports read one View = table files + rows that are not in them yet, swapped in one step
 //! ```
@@ -16,8 +16,9 @@
 //! # What holds at all times
 //!
 //! 1. **An acked record is never lost.** [`Engine::append`] returns after the log frame that holds the record is fsynced.
-//! 2. **Once.** A record is in the table once, through crash, replay and a client that sends its `id` again within a day: the
-//!    flush commits the log's last sequence together with the files, and replay starts after it.
+//! 2. **Once.** A record is in its table once, through crash, replay and a client that sends its `id` again within a day: the
+//!    flush of a table commits the log's last sequence together with the files, and replay starts after it for its rows.
+//!    Feedback that is sent again is a further state of the same feedback; the latest holds.
 //! 3. **Seen at once, seen once.** A query reads one View, which misses no acked record and holds none twice.
 //! 4. **Damage is an error, never a gap.** A write that was cut off before its ack is dropped at the next open; damage before
 //!    that stops the open and names file and offset. After a failed fsync, writes are refused until a restart; a commit whose

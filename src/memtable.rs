@@ -101,10 +101,10 @@ impl Live {
         self.oldest_micros
     }
 
-    /// Ends this memtable and starts an empty one; `None` if it holds nothing. `counts` are those of the log up to here, which is
-    /// frame `last_sequence`.
-    pub fn freeze(&mut self, counts: Arc<Counts>, last_sequence: u64) -> Option<Frozen> {
-        if self.rows == 0 {
+    /// Ends this memtable and starts an empty one; `None` if it holds nothing, unless `even_empty`. `counts` are those of the log up
+    /// to here, which is frame `last_sequence`.
+    pub fn freeze(&mut self, counts: Arc<Counts>, last_sequence: u64, even_empty: bool) -> Option<Frozen> {
+        if self.rows == 0 && !even_empty {
             return None;
         }
         let full = std::mem::take(self);

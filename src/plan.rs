@@ -10,6 +10,8 @@ use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};
 
 use crate::config::{MOST_DAYS, Over, Plan};
 use crate::error::{Error, Result};
+use crate::ingest::DEFAULT_ORGANISATION;
+use crate::record::Record;
 
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
@@ -108,8 +110,10 @@ pub struct Erasure {
     pub id: String,
     /// The organisation that they belong to.
     pub organisation: String,
-    /// Which of its records.
+    /// Which of its records, and feedback that itself is of that user or has one of those ids.
     pub what: Erased,
+    /// Ids of the feedback that goes with them, in all its states.
+    pub feedback: HashSet<String>,
     /// Files written before this moment, ms since 1970-01-01, hold none of them any more.
     pub clean_before_ms: i64,
 }
@@ -133,9 +137,11 @@ pub enum Erased {
     Ids(HashSet<String>),
 }
 
-/// What the rules ask of a record.
+/// What the rules ask of a record, or of a state of feedback.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
+    /// Whether it is a state of feedback.
+    pub feedback: bool,
     /// Its organisation.
     pub organisation: &'a str,
     /// Its id.
@@ -144,6 +150,19 @@ pub struct Row<'a> {
     pub user: Option<&'a str>,
     /// When the call was made, µs since 1970-01-01.
     pub created_at: i64,
+}
+
+impl<'a> Row<'a> {
+    /// What the rules ask of a call.
+    pub fn of(record: &'a Record) -> Self {
+        Self {
+            feedback: false,
+            organisation: record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION),
+            id: record.id.as_deref().unwrap_or_default(),
+            user: record.user_id.as_deref(),
+            created_at: record.created_at.map_or(i64::MIN, |at| at.timestamp_micros()),
+        }
+    }
 }
 
 /// What the rules ask of a file. A bound that is not known is the widest there is.
@@ -293,20 +312,20 @@ impl Rules {
 }
 
 impl Erasure {
-    /// Whether it names the record.
+    /// Whether it names the row.
     pub fn names(&self, row: Row<'_>) -> bool {
-        self.organisation == row.organisation
-            && match &self.what {
-                Erased::All { until } => row.created_at <= *until,
-                Erased::User { user, until } => row.user == Some(user) && row.created_at <= *until,
-                Erased::Ids(ids) => ids.contains(row.id),
-            }
+        let is_named = match &self.what {
+            Erased::All { until } => row.created_at <= *until,
+            Erased::User { user, until } => row.user == Some(user) && row.created_at <= *until,
+            Erased::Ids(ids) => ids.contains(row.id),
+        };
+        self.organisation == row.organisation && (is_named || (row.feedback && self.feedback.contains(row.id)))
     }
 
     fn may_be_in(&self, file: FileFacts<'_>) -> bool {
         let until = match &self.what {
-            Erased::All { until } | Erased::User { until, .. } => *until,
-            Erased::Ids(_) => i64::MAX,
+            Erased::All { until } | Erased::User { until, .. } if self.feedback.is_empty() => *until,
+            _ => i64::MAX,
         };
         file.modified_ms >= self.clean_before_ms && file.min_created_at <= until && file.may_hold(&self.organisation)
     }
@@ -364,7 +383,7 @@ mod tests {
     }
 
     fn row<'a>(organisation: &'a str, id: &'a str, created_at: i64) -> Row<'a> {
-        Row { organisation, id, user: Some("ada"), created_at }
+        Row { feedback: false, organisation, id, user: Some("ada"), created_at }
     }
 
     fn file(retention_days: i32, min: i64, max: i64) -> FileFacts<'static> {
@@ -412,7 +431,10 @@ mod tests {
     #[test]
     fn erasures_name_records_of_one_organisation_only() {
         let mut rules = rules();
-        let erasure = |what| Erasure { id: "e".to_owned(), organisation: "pro".to_owned(), what, clean_before_ms: 0 };
+        let erasure = |what| {
+            let [id, organisation] = ["e", "pro"].map(str::to_owned);
+            Erasure { id, organisation, what, feedback: HashSet::new(), clean_before_ms: 0 }
+        };
         rules.erasures = vec![erasure(Erased::User { user: "ada".to_owned(), until: NOW })];
         assert!(rules.erases(row("pro", "1", NOW)));
         assert!(!rules.erases(row("pro", "1", NOW + 1)));
@@ -421,6 +443,23 @@ mod tests {
         assert_eq!(rules.outlook(file(30, NOW + 1, NOW + 2), NOW), Outlook::Seen);
         rules.erasures = vec![erasure(Erased::Ids(HashSet::from(["7".to_owned()])))];
         assert!(rules.erases(row("pro", "7", NOW + 9)) && !rules.erases(row("pro", "8", NOW)));
+    }
+
+    #[test]
+    fn feedback_that_goes_with_records_takes_no_record_of_its_id() {
+        let mut rules = rules();
+        let [id, organisation, user] = ["e", "pro", "ada"].map(str::to_owned);
+        let feedback = HashSet::from(["7".to_owned()]);
+        let what = Erased::User { user, until: NOW };
+        rules.erasures = vec![Erasure { id, organisation, what, feedback, clean_before_ms: 0 }];
+        let record = Row { user: None, ..row("pro", "7", NOW + 9) };
+        let said = Row { feedback: true, ..record };
+        assert!(rules.erases(said) && !rules.erases(record) && !rules.erases(Row { organisation: "ent", ..said }));
+        assert!(
+            !rules.erases(Row { id: "8", ..said }) && rules.erases(Row { user: Some("ada"), ..row("pro", "8", NOW) })
+        );
+        // Its times are what its sender said.
+        assert_eq!(rules.outlook(file(30, NOW + 1, NOW + 2), NOW), Outlook::Mixed);
     }
 
     #[test]

@@ -18,8 +18,10 @@ use crate::record::json::{members, write_string};
 
 /// The key of the metadata that names the record which was replayed.
 pub const REPLAY_OF: &str = "_replay_of";
-/// Name of the span of a replay, and its source.
-const REPLAY: &str = "replay";
+/// Name of the span of a replay. What is said of a trace is not said of its replays; reports know them by this name.
+pub const SPAN: &str = "gatelog-replay";
+/// The source of a replay.
+const SOURCE: &str = "replay";
 /// Endpoints of the gateway that a request is sent to again, the longer before the one that it ends with.
 pub const ENDPOINTS: [&str; 3] = ["/chat/completions", "/completions", "/embeddings"];
 /// The caller's headers that are passed on: who calls which provider. None of them names a host.
@@ -93,6 +95,8 @@ const KEPT: [&str; 6] = [
 pub enum Inactive {
     /// Its endpoint is another one.
     Endpoint,
+    /// It has no URL, so its endpoint is not known.
+    NoUrl,
     /// Its provider was archived; the slug.
     ProviderArchived(String),
     /// It came from a prompt template that a config's target called.
@@ -166,6 +170,7 @@ impl Inactive {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Endpoint => "endpoint",
+            Self::NoUrl => "no_url",
             Self::ProviderArchived(_) => "provider_archived",
             Self::PromptInTarget => "prompt_in_config_target",
             Self::BodyNotKept => "body_not_kept",
@@ -177,6 +182,9 @@ impl std::fmt::Display for Inactive {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Endpoint => write!(f, "only requests to {} can be replayed", ENDPOINTS.join(", ")),
+            Self::NoUrl => f.write_str(
+                "the log has no `request_url`, which says where it went; logs that are sent with one can be replayed",
+            ),
             Self::ProviderArchived(slug) => write!(f, "the provider `{slug}` of this log is archived"),
             Self::PromptInTarget => {
                 f.write_str("the request came from a prompt template that was called from inside a config target")
@@ -188,7 +196,7 @@ impl std::fmt::Display for Inactive {
 
 /// The request of a record, or why it is inactive. `archived` are the slugs of its organisation's archived providers.
 pub fn ready<'a>(record: &'a Record, archived: &BTreeSet<String>) -> Result<Ready<'a>, Inactive> {
-    let endpoint = record.request_url.as_deref().and_then(endpoint).ok_or(Inactive::Endpoint)?;
+    let endpoint = endpoint(record.request_url.as_deref().ok_or(Inactive::NoUrl)?).ok_or(Inactive::Endpoint)?;
     // Portkey calls a virtual key a provider; where there is none, the provider has no other name.
     let provider = record.virtual_key.as_ref().filter(|key| !key.is_empty()).or(record.ai_org.as_ref());
     if let Some(provider) = provider.filter(|provider| archived.contains(*provider)) {
@@ -242,7 +250,9 @@ pub fn edited(text: &str) -> Result<Edited<'_>> {
         return Ok(Edited::default());
     }
     let edited: Edited<'_> = serde_json::from_str(text).map_err(|cause| {
-        Error::invalid(format!("the body is not a JSON object with endpoint and body, line {}", cause.line()))
+        Error::invalid(format!(
+            "the body is no edited request: {cause}; its fields are `method`, `endpoint` and `body`"
+        ))
     })?;
     if edited.method.as_deref().is_some_and(|method| !method.eq_ignore_ascii_case("POST")) {
         return Err(Error::invalid("`method` is not POST, which is the only one"));
@@ -333,7 +343,7 @@ fn links(record: &Record, id: &str) -> Vec<(String, String)> {
         ("x-portkey-trace-id", trace),
         ("x-portkey-span-id", id.to_owned()),
         ("x-portkey-parent-span-id", parent),
-        ("x-portkey-span-name", REPLAY.to_owned()),
+        ("x-portkey-span-name", SPAN.to_owned()),
         ("x-portkey-metadata", metadata.to_string()),
     ];
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -418,7 +428,7 @@ pub fn entry(
         trace_id: trace,
         span_id: id,
         parent_span_id: parent,
-        span_name: REPLAY,
+        span_name: SPAN,
         metadata,
         request: Request {
             url,
@@ -449,7 +459,7 @@ pub fn kept(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> 
 /// What the gateway said of the call in headers, on the record that was read from [`entry`].
 pub fn complete(record: &mut Record, sent: &Outgoing, answered: &Answered, key_id: &str) {
     let said = |name: &str| header(&answered.headers, name).filter(|value| !value.is_empty());
-    record.source = Some(REPLAY.to_owned());
+    record.source = Some(SOURCE.to_owned());
     record.api_key_id = Some(key_id.to_owned());
     record.cache_status = said("x-portkey-cache-status").map(str::to_uppercase);
     record.retry_success_count = said("x-portkey-retry-attempt-count").and_then(|count| count.parse().ok());
@@ -511,7 +521,7 @@ mod tests {
         {
             assert_eq!(of(url), Some("endpoint"), "{url}");
         }
-        assert_eq!(why(&Record { request_url: None, ..record() }, &[]), Some("endpoint"));
+        assert_eq!(why(&Record { request_url: None, ..record() }, &[]), Some("no_url"));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! How many records each organisation had stored in each month: what quotas are checked against and bills are made from.
 //!
 //! The writer counts each row that it keeps, so a check costs one look into a map and is exact whoever writes at the same
-//! time. Rows leave the table when they expire, so the counts are kept beside it: with every flush the node writes what its
-//! log had come to by then, under the log's id, *before* the flush commits. Whoever opens the log next takes the counts of the
-//! sequence that the table names and adds the rows that it replays, so the counts are exact through crashes too. Counts of other
-//! nodes are as of their last flush.
+//! time; feedback is not counted. Rows leave table `logs` when they expire, so the counts are kept beside it: with every
+//! flush the node writes what its log had come to by then, under the log's id, *before* that table's commit. Whoever opens
+//! the log next takes the counts of the sequence that the table names and adds the rows that it replays, so the counts are
+//! exact through crashes too. Counts of other nodes are as of their last flush.
 //!
-//! A row counts for the month (UTC) of its `created_at`, but no later than tomorrow's. Rows that were not stored because of a quota are counted apart; of
-//! those, a crash forgets what came after the last flush or a clean end.
+//! A row counts for the month (UTC) of its `created_at`, but no later than tomorrow's. Rows that were not stored because of
+//! a quota are counted apart; of those, a crash forgets what came after the last flush or a clean end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -4,16 +4,19 @@
 //! lock, so a query that takes a View misses no acked row and sees none twice, whatever goes on meanwhile. Each table has a cell
 //! of its own. That of `logs` shows halves of records too, as the records that they are so far.
 
-use std::collections::{HashMap, VecDeque};
+mod waiting;
+
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow::array::RecordBatch;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::memtable::{Frozen, Live};
-use crate::record::{BatchBuilder, Record, Rows};
+use crate::record::{Record, Rows};
 use crate::table::FileIndex;
 use crate::usage::Counts;
+use waiting::Unfinished;
 
 /// What one query reads.
 #[derive(Clone, Debug)]
@@ -44,20 +47,11 @@ struct Contents {
     former: Vec<Weak<FileIndex>>,
     frozen: VecDeque<Arc<Frozen>>,
     live: Live,
-    /// Halves, by the key of the record that they are of.
-    waiting: HashMap<u128, Arc<Record>>,
-    /// All of them in one batch, from the first View that asks until one comes or goes.
-    waiting_joined: Option<RecordBatch>,
-    /// How often one came or went.
-    waiting_changes: u64,
+    /// Halves, as the records that they are so far.
+    waiting: Unfinished,
 }
 
 impl Contents {
-    fn waiting_changed(&mut self) {
-        self.waiting_joined = None;
-        self.waiting_changes += 1;
-    }
-
     fn replace(&mut self, files: Arc<FileIndex>) {
         let before = std::mem::replace(&mut self.files, files);
         self.former.retain(|former| former.strong_count() > 0);
@@ -73,9 +67,7 @@ impl Shelf {
             former: Vec::new(),
             frozen: VecDeque::new(),
             live: Live::default(),
-            waiting: HashMap::new(),
-            waiting_joined: None,
-            waiting_changes: 0,
+            waiting: Unfinished::default(),
         };
         Self(Mutex::new(contents), rows)
     }
@@ -89,22 +81,16 @@ impl Shelf {
     pub fn view(&self) -> View {
         let contents = self.lock();
         let frozen = contents.frozen.iter().flat_map(|frozen| frozen.chunks.iter());
-        let mut memory: Vec<_> =
-            frozen.chain(contents.live.chunks()).chain(&contents.waiting_joined).cloned().collect();
+        let mut memory: Vec<_> = frozen.chain(contents.live.chunks()).cloned().collect();
         let files = Arc::clone(&contents.files);
-        if contents.waiting_joined.is_none() && !contents.waiting.is_empty() {
-            let (halves, changes): (Vec<_>, _) =
-                (contents.waiting.values().cloned().collect(), contents.waiting_changes);
-            // There may be thousands, and appends wait for the lock.
-            drop(contents);
-            let mut builder = BatchBuilder::new();
-            halves.iter().for_each(|so_far| builder.append(Record::clone(so_far)));
-            let joined = builder.finish();
-            memory.push(joined.clone());
-            let mut contents = self.lock();
-            if contents.waiting_changes == changes {
-                contents.waiting_joined = Some(joined);
-            }
+        let (built, unbuilt) = contents.waiting.batches();
+        // There may be thousands of rows to build, and appends wait for the lock.
+        drop(contents);
+        memory.extend(built);
+        for rows in unbuilt {
+            let batch = rows.build();
+            memory.push(batch.clone());
+            self.lock().waiting.keep(&rows, batch);
         }
         View { rows: self.1, files, memory }
     }
@@ -117,10 +103,8 @@ impl Shelf {
     }
 
     /// Shows a half that the log holds durably, as the record that it is so far.
-    pub fn show_half(&self, key: u128, so_far: Record) {
-        let mut contents = self.lock();
-        contents.waiting.insert(key, Arc::new(so_far));
-        contents.waiting_changed();
+    pub fn show_half(&self, key: u128, so_far: Arc<Record>) {
+        self.lock().waiting.insert(key, so_far);
     }
 
     /// Puts records in the place of halves of them; none if they are not kept. Answers the bytes of live rows.
@@ -133,8 +117,7 @@ impl Shelf {
     ) -> u64 {
         let mut contents = self.lock();
         for key in keys {
-            contents.waiting.remove(key);
-            contents.waiting_changed();
+            contents.waiting.remove(*key);
         }
         if let Some(records) = records {
             contents.live.insert(records, now_micros, permit);
@@ -142,11 +125,11 @@ impl Shelf {
         contents.live.bytes()
     }
 
-    /// Ends the live memtable; false if it holds no rows. `counts` are those of the log up to here, which is frame
-    /// `last_sequence`.
-    pub fn freeze(&self, counts: Arc<Counts>, last_sequence: u64) -> bool {
+    /// Ends the live memtable; false if it holds no rows, unless it shall be ended all the same, so that the table comes to name
+    /// this frame. `counts` are those of the log up to here, which is frame `last_sequence`.
+    pub fn freeze(&self, counts: Arc<Counts>, last_sequence: u64, even_empty: bool) -> bool {
         let mut contents = self.lock();
-        let frozen = contents.live.freeze(counts, last_sequence).map(Arc::new);
+        let frozen = contents.live.freeze(counts, last_sequence, even_empty).map(Arc::new);
         let any = frozen.is_some();
         contents.frozen.extend(frozen);
         any

@@ -8,13 +8,13 @@ with
 -- Feedback on a trace of many calls of one model is counted once.
 once as (
     select
-        organisation_id, about_trace, about_log, value, ai_model,
+        organisation_id, about_workspace, about_trace, about_log, value, ai_model,
         max(feedbacks) as feedbacks,
         max(weighted) as weighted,
         max(weight) as weight
     from rated
     where ai_model is not null
-    group by organisation_id, about_trace, about_log, value, ai_model
+    group by organisation_id, about_workspace, about_trace, about_log, value, ai_model
 )
 select
     0 as whole,

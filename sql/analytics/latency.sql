@@ -1,6 +1,4 @@
 -- purpose: how long answers took over time
--- column whole: integer; 1 = the whole time frame, 0 = one time bucket
--- column bucket: timestamp; start of the time bucket, UTC
 -- column avg: float; mean response time, ms; for a stream the time to its first token
 -- column p50: float; half of the requests answered within, ms
 -- column p90: float; 90 of 100 requests answered within, ms
@@ -8,12 +6,8 @@
 
 -- Percentiles are approximate (t-digest): sorting every response time would take memory without end.
 select
-    cast(grouping(bucket) as int) as whole,
-    bucket,
     avg(response_time) as avg,
     approx_percentile_cont(0.5) within group (order by cast(response_time as double)) as p50,
     approx_percentile_cont(0.9) within group (order by cast(response_time as double)) as p90,
     approx_percentile_cont(0.99) within group (order by cast(response_time as double)) as p99
 from calls
-group by grouping sets ((bucket), ())
-order by whole, bucket

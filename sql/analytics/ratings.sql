@@ -1,5 +1,6 @@
 -- purpose: the feedback by value and by what it is about, a trace or one log: what other files read as `ratings`
 -- column organisation_id: text; organisation that the feedback belongs to
+-- column workspace_slug: text; workspace whose calls it is about; null = any
 -- column trace_id: text; trace that it is about
 -- column log_id: text; the one log that it is about; null = every log of the trace
 -- column value: float; value of the feedback, -10 to 10
@@ -9,6 +10,7 @@
 
 select
     organisation_id,
+    workspace_slug,
     trace_id,
     log_id,
     value,
@@ -18,4 +20,4 @@ select
 from feedback
 -- What guardrails found stands in the feedback too, and has no value.
 where value is not null
-group by organisation_id, trace_id, log_id, value
+group by organisation_id, workspace_slug, trace_id, log_id, value

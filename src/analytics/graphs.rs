@@ -52,6 +52,20 @@ pub(super) enum Empty {
     Carried,
 }
 
+impl Graph {
+    /// Its query. A file that says nothing of `whole` has figures alone, which it is for each bucket and for all of them.
+    pub(super) fn sql(&self) -> String {
+        let (_, sql) = self.file;
+        match sql.split_once("\nselect\n") {
+            Some((head, figures)) if !sql.contains("column whole") => format!(
+                "{head}\nselect\n    cast(grouping(bucket) as int) as whole,\n    bucket,\n{figures}\
+                 group by grouping sets ((bucket), ())\norder by whole, bucket\n"
+            ),
+            _ => sql.to_owned(),
+        }
+    }
+}
+
 const fn count(name: &'static str) -> Field {
     Field { name, column: name, empty: Empty::Zero }
 }

@@ -2,12 +2,13 @@
 //!
 //! A graph or group is one file of `sql/analytics`, with a header in the grammar of [`crate::reports`]. It reads
 //! `calls`, the records of the time frame that pass every filter (`calls.sql`), and where it is about feedback
-//! `ratings` or, with the calls that it is about, `rated`. The statement is put together from those files, from clauses that are constants of this
-//! module, and from column names that are checked against a header; every value of the request is a typed parameter. So
-//! no text of a request is ever SQL.
+//! `ratings` or, with the calls that it is about, `rated` and `rated_once`. The statement is put together from those
+//! files, from clauses that are constants of this module, and from column names that are checked against a header;
+//! every value of the request is a typed parameter. So no text of a request is ever SQL.
 //!
 //! One statement gives the summary and the points of a graph in one pass over the columns that it needs: the row with
-//! `whole = 1` is over the whole frame. Only what a fallback rescued takes a second look, for the failures beside it.
+//! `whole = 1` is over the whole frame. A file that gives figures alone is made to give them so ([`graphs`]). Only what
+//! a fallback rescued takes a second look, for the failures beside it, and so do the groups by metadata, for feedback.
 //! Times are UTC, money is US cents, rates are of 100. A mean of nothing is null,
 //! a count of nothing 0. The files are no reports: their parameters are Portkey's, and several names are those of
 //! reports. This module runs no query.
@@ -46,6 +47,7 @@ use file;
 const CALLS: (&str, &str) = file!("calls");
 const RATINGS: (&str, &str) = file!("ratings");
 const RATED: (&str, &str) = file!("rated");
+const RATED_ONCE: (&str, &str) = file!("rated_once");
 const CACHE_SUMMARY: (&str, &str) = file!("summary_cache");
 
 /// One question, ready to be run.
@@ -114,10 +116,12 @@ impl Query {
         });
         if self.feedback {
             tables.push(format!("rated as (\n{}\n)", RATED.1));
+            tables.push(format!("rated_once as (\n{}\n)", RATED_ONCE.1));
         }
         let query = match &self.answer {
             AnswerShape::Group(listing) => listing.page_of(self.file.1),
-            AnswerShape::Graph(_) | AnswerShape::Summary => format!("(\n{}\n)", self.file.1),
+            AnswerShape::Graph(graph) => format!("(\n{}\n)", graph.sql()),
+            AnswerShape::Summary => format!("(\n{}\n)", self.file.1),
         };
         format!("with\n{}\n{query}", tables.join(",\n"))
     }

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::document::Document;
+use super::exports::ExportJob;
 use crate::error::{Error, Result};
 use crate::record::COLUMNS;
 use crate::record::json::{Encoder, column_of};
 
-/// Columns that hold nothing but a part of another.
-const DERIVED: [(&str, &str); 2] = [("user_id", "metadata"), ("date", "created_at")];
+/// Columns that are a part of another one, with the place that they have in it.
+const PARTS: [(&str, &str); 2] = [("user_id", "metadata.value._user"), ("date", "created_at.date")];
 /// Columns with content of calls, which only keys with `logs.read` may export.
 const BODIES: [&str; 4] = ["request", "response", "request.body", "response.body"];
 
@@ -51,6 +52,13 @@ impl Document {
         for field in fields {
             Encoder::new(Some(std::slice::from_ref(field)))?;
         }
+        if !fields.is_subset(self.denied(Some(organisation), workspace).fields()) {
+            let here = |job: &ExportJob| {
+                let within = workspace.is_none() || job.workspace.as_deref() == workspace;
+                job.organisation.as_deref() == Some(organisation) && within
+            };
+            self.withdraw_exports("fields were denied since it was written", here);
+        }
         let denied = self.denied_fields.entry(organisation.to_owned()).or_default();
         match workspace {
             None => denied.all.clone_from(fields),
@@ -79,16 +87,15 @@ impl Denied {
 
     /// Whether a column tells a denied field.
     pub fn covers(&self, column: &str) -> bool {
-        let column = column_of(column);
-        let source = DERIVED.iter().find(|(derived, _)| *derived == column).map(|(_, source)| *source);
-        let told = |field: &str| {
-            let part_of = |whole: &str, part: &str| part.strip_prefix(whole).is_some_and(|rest| rest.starts_with('.'));
-            [Some(column), source]
-                .into_iter()
-                .flatten()
-                .any(|column| column == field || part_of(column, field) || part_of(field, column))
-        };
-        self.0.iter().any(|field| told(column_of(field)))
+        self.told(column).next().is_some()
+    }
+
+    /// The denied fields that a column tells: those that it is, is a part of, or has as a part.
+    fn told(&self, column: &str) -> impl Iterator<Item = &str> {
+        let column = place_of(column);
+        let part_of = |whole: &str, part: &str| part.strip_prefix(whole).is_some_and(|rest| rest.starts_with('.'));
+        let tells = move |field: &str| column == field || part_of(column, field) || part_of(field, column);
+        self.0.iter().map(String::as_str).filter(move |field| tells(place_of(field)))
     }
 
     /// Every column that may be exported; those with bodies only where `bodies` says so.
@@ -109,6 +116,21 @@ impl Denied {
         )))
     }
 
+    /// Refuses filters over denied fields: how many records are found tells their values. A key of the metadata is the column
+    /// `metadata.value.KEY`.
+    pub fn check_filter<'a>(&self, columns: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let denied: BTreeSet<&str> = columns.into_iter().flat_map(|column| self.told(column)).collect();
+        if denied.is_empty() {
+            return Ok(());
+        }
+        let denied: Vec<&str> = denied.into_iter().collect();
+        Err(Error::denied(format!(
+            "`{}` may not be exported by this organisation or workspace, nor may a filter ask for it; leave the filter out, or \
+             ask the operator",
+            denied.join("`, `")
+        )))
+    }
+
     /// The columns of an export: those that were asked for, or else, where something is denied, all that are not.
     pub fn columns(&self, asked: Option<Vec<String>>, bodies: bool) -> Result<Option<Vec<String>>> {
         match asked {
@@ -117,6 +139,12 @@ impl Denied {
             None => Ok(Some(self.allowed(bodies))),
         }
     }
+}
+
+/// The place of a column within others.
+fn place_of(column: &str) -> &str {
+    let column = column_of(column);
+    PARTS.iter().find(|(part, _)| *part == column).map_or(column, |(_, place)| place)
 }
 
 /// Whether a column has content of calls in it.
@@ -146,7 +174,10 @@ mod tests {
             ("request", &["request", "request.body", "request.headers"][..], &["response", "request_url"][..]),
             ("request.body", &["request", "request.body"], &["request.headers", "response.body"]),
             ("metadata", &["metadata", "metadata.key", "metadata.value", "user_id"], &["id"]),
-            ("metadata.value", &["metadata", "metadata.value"], &["metadata.key"]),
+            ("metadata.value", &["metadata", "metadata.value", "user_id", "metadata.value.team"], &["metadata.key"]),
+            ("user_id", &["user_id", "metadata", "metadata.value"], &["metadata.key", "metadata.value.team"]),
+            ("user_id", &["metadata.value._user"], &["metadata.value._users"]),
+            ("date", &["date", "created_at"], &["response_time"]),
             ("ai_org", &["ai_org", "ai_provider"], &["ai_model"]),
             ("status_code", &["status_code", "response_status_code"], &["is_success"]),
             ("created_at", &["created_at", "date"], &["response_time"]),
@@ -169,6 +200,9 @@ mod tests {
         assert_eq!(refused.kind(), ErrorKind::Denied);
         assert!(refused.message().starts_with("`metadata.key`, `cost` may not be exported"), "{refused}");
         assert!(named(&["id", "cost_currency"]).is_ok());
+        let refused = denied.check_filter(["ai_model", "cost", "metadata.value.team"]).unwrap_err();
+        assert!(refused.message().starts_with("`cost`, `metadata` may not be exported"), "{refused}");
+        assert!(denied.check_filter(["ai_model"]).is_ok());
         let left = denied.columns(None, true).unwrap().unwrap();
         assert_eq!(left.len(), COLUMNS.len() - 3, "cost, metadata and user_id");
         assert!(left.contains(&"request".to_owned()));

@@ -201,6 +201,9 @@ pub struct ErasureEntry {
     /// The records that are erased; empty = not by id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
+    /// Ids of the feedback that goes with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub feedback: Vec<String>,
     /// Records created up to this moment are erased; those named by id whenever they were created.
     pub requested_at: DateTime<Utc>,
     /// Id of the key that asked, or `cli`.
@@ -285,15 +288,15 @@ impl Document {
 
     /// Writes down how records of organisations that are not here are kept; true if that changed something.
     pub fn set_unknown_days(&mut self, days: i32, now: DateTime<Utc>) -> bool {
-        match &mut self.unknown {
-            None => self.unknown = Some(Unknown { retention_days: days, moving: Vec::new() }),
-            Some(unknown) if unknown.retention_days == days => return false,
-            Some(unknown) => {
-                let before = std::mem::replace(&mut unknown.retention_days, days);
-                unknown.moving.retain(|moving| moving.from_days != before && moving.from_days != days);
-                unknown.moving.push(Move { from_days: before, since: now, clean_before_ms: 0 });
-            }
+        let is_new = self.unknown.is_none();
+        // Nobody writes down that records are kept for ever.
+        let unknown = self.unknown.get_or_insert(Unknown { retention_days: 0, moving: Vec::new() });
+        if unknown.retention_days == days {
+            return is_new;
         }
+        let before = std::mem::replace(&mut unknown.retention_days, days);
+        unknown.moving.retain(|moving| moving.from_days != before && moving.from_days != days);
+        unknown.moving.push(Move { from_days: before, since: now, clean_before_ms: 0 });
         true
     }
 
@@ -422,7 +425,7 @@ impl Document {
     pub fn add_key(&mut self, text: &str, key: NewKey, now: DateTime<Utc>) -> Result<&Key> {
         if key.scopes.is_empty() {
             let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.name()).collect();
-            return Err(Error::invalid(format!("a key needs at least one scope of {}", all.join(", "))));
+            return Err(Error::invalid(format!("`scopes` is empty; name at least one of {}", all.join(", "))));
         }
         match (&key.organisation, &key.workspace) {
             (Some(organisation), workspace) => {
@@ -434,13 +437,15 @@ impl Document {
                 }
             }
             (None, Some(_)) => {
-                return Err(Error::invalid("a key of a workspace needs the organisation that it belongs to"));
+                return Err(Error::invalid(
+                    "`organisation` is missing; name the one that the key's workspace belongs to",
+                ));
             }
             (None, None) => {}
         }
         key.name.as_deref().map_or(Ok(()), check_label)?;
         if let Some(expires_at) = key.expires_at.filter(|expires_at| *expires_at <= now) {
-            return Err(Error::invalid(format!("`expires_at` is {expires_at}, which is past")));
+            return Err(Error::invalid(format!("`expires_at` is {expires_at}, which is past; name a moment to come")));
         }
         let sha256 = hash(text);
         let NewKey { name, organisation, workspace, scopes, expires_at } = key;
@@ -487,7 +492,8 @@ impl Document {
         self.archived_providers.get(organisation).cloned().unwrap_or_default()
     }
 
-    /// Asks for records to be erased. The organisation need not be in the catalog, since records may come before it.
+    /// Asks for records to be erased. The organisation need not be in the catalog, since records may come before it. Which
+    /// feedback goes with them the caller says in the entry.
     pub fn erase(
         &mut self,
         id: &str,
@@ -495,28 +501,30 @@ impl Document {
         which: Which,
         by: &str,
         now: DateTime<Utc>,
-    ) -> Result<&ErasureEntry> {
+    ) -> Result<&mut ErasureEntry> {
         let (user, ids) = match which {
             Which::All => (None, Vec::new()),
             Which::User(user) if user.is_empty() => return Err(Error::invalid("`user` is empty; name an end user")),
             Which::User(user) => (Some(user), Vec::new()),
             Which::Ids(ids) if ids.is_empty() || ids.iter().any(String::is_empty) => {
-                return Err(Error::invalid("`ids` names no record"));
+                return Err(Error::invalid("`ids` names no record; give the ids of those to erase"));
             }
             Which::Ids(ids) => (None, ids),
         };
+        self.erase_exports(organisation, user.as_deref());
         self.erasures.push(ErasureEntry {
             id: id.to_owned(),
             organisation: organisation.to_owned(),
             user,
             ids,
+            feedback: Vec::new(),
             requested_at: now,
             requested_by: by.to_owned(),
             erased: 0,
             last_run_at: None,
             clean_before_ms: 0,
         });
-        self.erasures.last().ok_or_else(|| Error::internal("an erasure vanished"))
+        self.erasures.last_mut().ok_or_else(|| Error::internal("an erasure vanished"))
     }
 
     /// Writes down that files were gone through: files written before `clean_before_ms` hold nothing any more of what the
@@ -641,6 +649,7 @@ impl ErasureEntry {
             id: self.id.clone(),
             organisation: self.organisation.clone(),
             what,
+            feedback: self.feedback.iter().cloned().collect(),
             clean_before_ms: self.clean_before_ms,
         }
     }
@@ -657,7 +666,7 @@ fn check_name(what: &str, name: &str) -> Result<()> {
     let has_letter = name.chars().any(|letter| letter.is_ascii_alphanumeric());
     if !has_letter || name.len() > MOST_NAME || !name.chars().all(fine) {
         return Err(Error::invalid(format!(
-            "`{name}` is no name for {what}: expected 1 to {MOST_NAME} letters, digits and any of - _ . : @"
+            "`{name}` is no name for {what}; expected 1 to {MOST_NAME} letters, digits and any of - _ . : @"
         )));
     }
     Ok(())

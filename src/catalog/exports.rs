@@ -3,7 +3,7 @@
 //! A job is a draft until it is started, then in progress until it succeeded, failed or was stopped; whatever ended can be started
 //! again or be made another draft. What it reads is bound by the key that made it, and those bounds stand in the job: the key
 //! itself may be gone. Each start is a run of its own with a file of its own, so that a run which was overtaken (by a stop, by
-//! another start, by a node that took over) ends without a trace.
+//! another start, by a node that took over, by what [`files`] takes back) ends without a trace.
 //!
 //! Jobs are bounded in number, by workspace and by organisation: whoever makes many loses their own, never a file of another
 //! workspace. What a job wrote is the matter of [`files`].
@@ -17,9 +17,10 @@ use serde_json::{Map, Value};
 use super::access::{Access, Scope};
 use super::document::Document;
 use crate::error::{Error, Result};
+use crate::plan::Terms;
 
+pub use files::LINK_SECONDS;
 pub(super) use files::expires_at;
-pub use files::{LINK_SECONDS, StaleExport};
 
 mod files;
 
@@ -85,7 +86,7 @@ pub struct ExportJob {
     pub status: ExportStatus,
     /// Records that match, as of when that was counted last.
     pub total: u64,
-    /// Counts its starts.
+    /// Counts its starts, and how often it was told to begin anew.
     #[serde(default)]
     pub run: u64,
     /// Why it failed.
@@ -111,9 +112,8 @@ pub struct ExportJob {
     pub file_gone: Option<String>,
 }
 
-/// What a run wrote.
+/// What a run wrote. Fields of other versions of gatelog are passed over: a file can be made again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ExportFile {
     /// Names it in the store, and nothing else ever.
     pub name: String,
@@ -123,9 +123,6 @@ pub struct ExportFile {
     pub records: u64,
     /// Keys of each line.
     pub columns: Vec<String>,
-    /// Erasures of the organisation that it honours.
-    #[serde(default)]
-    pub erasures: u64,
     /// When it was whole.
     pub written_at: DateTime<Utc>,
 }
@@ -157,9 +154,7 @@ pub enum ExportEnd {
 pub enum Ended {
     /// The job has it.
     Taken,
-    /// Records were erased while it was written: it must be written again.
-    Again,
-    /// The job was stopped, started again or deleted meanwhile.
+    /// The job was stopped, started again, deleted, or told to begin anew meanwhile.
     Overtaken,
 }
 
@@ -218,7 +213,8 @@ impl ExportJob {
 
 /// Most bytes of the name of a workspace.
 const MOST_WORKSPACE: usize = 128;
-const ENDED: [ExportStatus; 3] = [ExportStatus::Failed, ExportStatus::Stopped, ExportStatus::Success];
+const IDLE: [ExportStatus; 4] =
+    [ExportStatus::Draft, ExportStatus::Failed, ExportStatus::Stopped, ExportStatus::Success];
 
 impl Document {
     /// Adds a job. One that is there already, because its request came twice, stays as it is. Of too many in its workspace the
@@ -287,7 +283,7 @@ impl Document {
         total: u64,
         now: DateTime<Utc>,
     ) -> Result<&ExportJob> {
-        let mut changed = self.export(id, access)?.updated(access, change)?;
+        let mut changed = self.updated_export(id, access, change)?;
         let name = changed.file.take().map(|file| file.name);
         (changed.total, changed.updated_at, changed.status) = (total, now, ExportStatus::Draft);
         (changed.error, changed.file_gone, changed.started_at, changed.ended_at) = (None, None, None, None);
@@ -300,10 +296,7 @@ impl Document {
     /// Starts a job; its turn comes.
     pub fn start_export(&mut self, id: &str, access: &Access, now: DateTime<Utc>) -> Result<&ExportJob> {
         let job = self.export(id, access)?;
-        job.must_be(&[ExportStatus::Draft, ENDED[0], ENDED[1], ENDED[2]], "started")?;
-        if let Some(columns) = &job.columns {
-            self.denied(job.organisation.as_deref(), job.workspace.as_deref()).check(columns)?;
-        }
+        job.must_be(&IDLE, "started")?;
         let name = job.file.as_ref().map(|file| file.name.clone());
         self.export_leftovers.extend(name);
         let job = self.export_mut(id, access)?;
@@ -347,11 +340,8 @@ impl Document {
             _ if !self.wants_export(id, run) => return Ended::Overtaken,
             _ => {}
         }
-        let organisation = self.export_jobs.iter().find(|job| job.id == id).and_then(|job| job.organisation.clone());
-        let erasures = self.erasures_of(organisation.as_deref());
         let Some(job) = self.export_jobs.iter_mut().find(|job| job.id == id) else { return Ended::Overtaken };
         match end {
-            ExportEnd::Written(file, _) if file.erasures != erasures => return Ended::Again,
             ExportEnd::Written(file, total) => {
                 (job.status, job.file) = (ExportStatus::Success, Some(file.clone()));
                 job.total = total.unwrap_or(job.total);
@@ -362,54 +352,61 @@ impl Document {
         Ended::Taken
     }
 
-    /// How many erasures of an organisation, or of all, were ever asked for.
-    pub fn erasures_of(&self, organisation: Option<&str>) -> u64 {
-        let of = |of: &str| organisation.is_none_or(|organisation| organisation == of);
-        self.erasures.iter().filter(|erasure| of(&erasure.organisation)).count() as u64
+    /// The job as a change makes it, if the key may change it so.
+    pub fn updated_export(&self, id: &str, access: &Access, change: &ExportChange) -> Result<ExportJob> {
+        let job = self.export(id, access)?;
+        job.must_be(&IDLE, "changed")?;
+        let ExportChange { workspace, filters, columns, description } = change.clone();
+        let workspace = match workspace {
+            Some(named) => self.export_workspace(access, Some(named))?,
+            None => job.workspace.clone(),
+        };
+        let changed = ExportJob {
+            workspace,
+            bodies: access.may(Scope::Read),
+            filters: filters.unwrap_or_else(|| job.filters.clone()),
+            columns: columns.or_else(|| job.columns.clone()),
+            description: description.or_else(|| job.description.clone()),
+            ..job.clone()
+        };
+        changed.check()?;
+        Ok(changed)
     }
 
-    /// Records that one job of an organisation writes at most; none = all.
+    /// The workspace of a job that a key makes: the one that it names, if it reaches that, or else its own. Of an organisation
+    /// that has workspaces in the catalog it must be one of those.
+    pub fn export_workspace(&self, access: &Access, named: Option<String>) -> Result<Option<String>> {
+        let Some(named) = named else { return Ok(access.workspace.clone()) };
+        if let Some(own) = access.workspace.as_ref().filter(|own| **own != named) {
+            return Err(Error::denied(format!("`workspace_id` is `{named}`; this key is bound to workspace `{own}`")));
+        }
+        let known = access.organisation.as_ref().and_then(|id| self.organisations.get(id)).map(|of| &of.workspaces);
+        match known.filter(|known| !known.is_empty() && !known.contains(&named)) {
+            Some(known) => {
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                Err(Error::invalid(format!(
+                    "`workspace_id` is `{named}`; the workspaces of the organisation are {}",
+                    known.join(", ")
+                )))
+            }
+            None => Ok(Some(named)),
+        }
+    }
+
+    fn terms(&self, organisation: &str) -> Option<Terms> {
+        let of = self.organisations.get(organisation)?;
+        Some(Terms::of(&of.plan, &self.plan(&of.plan).ok()?, of.retention_days))
+    }
+
+    /// Records that one export of an organisation writes at most; none = all.
     pub fn most_exported(&self, organisation: Option<&str>) -> Option<u64> {
-        let plan = &self.organisations.get(organisation?)?.plan;
-        self.plan(plan).ok()?.export_rows
+        self.terms(organisation?)?.export_rows
     }
 
     /// Takes the jobs of an organisation out, with what they wrote.
     pub(super) fn drop_exports(&mut self, organisation: &str) {
         let gone = self.export_jobs.extract_if(.., |job| job.organisation.as_deref() == Some(organisation));
         self.export_leftovers.extend(gone.filter_map(|job| Some(job.file?.name)));
-    }
-}
-
-impl ExportJob {
-    /// The job as a change makes it, if the key may change it so.
-    pub fn updated(&self, access: &Access, change: &ExportChange) -> Result<Self> {
-        self.must_be(&[ExportStatus::Draft, ENDED[0], ENDED[1], ENDED[2]], "changed")?;
-        let ExportChange { workspace, filters, columns, description } = change.clone();
-        let workspace = match workspace {
-            Some(named) => export_workspace(access, Some(named))?,
-            None => self.workspace.clone(),
-        };
-        let changed = Self {
-            workspace,
-            bodies: access.may(Scope::Read),
-            filters: filters.unwrap_or_else(|| self.filters.clone()),
-            columns: columns.or_else(|| self.columns.clone()),
-            description: description.or_else(|| self.description.clone()),
-            ..self.clone()
-        };
-        changed.check()?;
-        Ok(changed)
-    }
-}
-
-/// The workspace of a job that a key makes: the one that it names, if it reaches that, or else its own.
-pub fn export_workspace(access: &Access, named: Option<String>) -> Result<Option<String>> {
-    match (named, &access.workspace) {
-        (Some(named), Some(own)) if named != *own => {
-            Err(Error::denied(format!("`workspace_id` is `{named}`; this key is bound to workspace `{own}`")))
-        }
-        (named, own) => Ok(named.or_else(|| own.clone())),
     }
 }
 

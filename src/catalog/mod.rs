@@ -25,11 +25,9 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 pub use access::{Access, Scope, hash, key_text};
-pub use denied::{Denied, holds_bodies};
+pub use denied::holds_bodies;
 pub use document::{Document, ErasureEntry, Key, Move, NewKey, Organisation, Which, no_organisation};
-pub use exports::{
-    Ended, ExportChange, ExportEnd, ExportFile, ExportJob, ExportStatus, LINK_SECONDS, StaleExport, export_workspace,
-};
+pub use exports::{Ended, ExportChange, ExportEnd, ExportFile, ExportJob, ExportStatus, LINK_SECONDS};
 pub use saved::ShownFilter;
 pub use share::{Share, ShownShare, expiry as share_expiry};
 pub use shown::{FreshKey, ShownErasure, ShownExport, ShownKey, ShownOrganisation, ShownPlan};
@@ -126,6 +124,7 @@ impl Catalog {
             }
             let mut document = state.document.clone();
             let answer = change(&mut document)?;
+            document.withdraw_narrowed(&state.document);
             if document == state.document && state.version.is_some() {
                 return Ok(answer);
             }

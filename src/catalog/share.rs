@@ -174,24 +174,30 @@ impl Document {
 
     /// Revokes a link: that of the same key, or, for an admin, any that it reaches. Revoking it again changes nothing.
     pub fn revoke_share(&mut self, id: &str, by: &Access, now: DateTime<Utc>) -> Result<&Share> {
-        let found = self.shares.iter_mut().find(|share| {
-            share.id == id && reaches(by, share) && (share.created_by == by.key_id || by.may(Scope::Admin))
-        });
+        let found = self.shares.iter_mut().find(|share| share.id == id && may_revoke(by, share));
         let share = found.ok_or_else(|| Error::not_found(format!("share link `{id}` does not exist")))?;
         share.revoked_at.get_or_insert(now);
         Ok(share)
     }
 
-    /// The links to a log that a key reaches and that have not expired, oldest first.
-    pub fn shown_shares(&self, log_id: &str, access: &Access, now: DateTime<Utc>) -> Vec<ShownShare> {
-        let of = |share: &&Share| share.log_id == log_id && reaches(access, share) && share.expires_at > now;
-        self.shares.iter().filter(of).map(Share::shown).collect()
+    /// The links that have not expired, oldest first: those to a log that a key reaches, or, of all logs, those that it may
+    /// revoke.
+    pub fn shown_shares(&self, log_id: Option<&str>, access: &Access, now: DateTime<Utc>) -> Vec<ShownShare> {
+        let shows = |share: &&Share| match log_id {
+            Some(log_id) => share.log_id == log_id && reaches(access, share),
+            None => may_revoke(access, share),
+        };
+        self.shares.iter().filter(|share| share.expires_at > now).filter(shows).map(Share::shown).collect()
     }
 }
 
 fn reaches(access: &Access, share: &Share) -> bool {
     access.reaches(&share.organisation)
         && access.workspace.as_ref().is_none_or(|own| share.workspace.as_ref() == Some(own))
+}
+
+fn may_revoke(access: &Access, share: &Share) -> bool {
+    reaches(access, share) && (share.created_by == access.key_id || access.may(Scope::Admin))
 }
 
 /// When a link of so many seconds expires.
@@ -266,13 +272,20 @@ mod tests {
     }
 
     #[test]
-    fn only_its_maker_and_admins_who_reach_it_revoke_a_link() {
+    fn only_its_maker_and_admins_who_reach_it_list_and_revoke_a_link() {
         let mut document = Document::default();
         document.add_share(share("1"), [7; 32]).unwrap();
         for stranger in
             [key("other", "acme", Scope::View), key("maker", "zen", Scope::View), key("a", "zen", Scope::Admin)]
         {
             assert!(document.revoke_share("1", &stranger, now()).is_err(), "{stranger:?}");
+            assert!(document.shown_shares(None, &stranger, now()).is_empty(), "{stranger:?}");
+        }
+        // Who reaches the log sees that there is a link to it.
+        assert_eq!(document.shown_shares(Some("log"), &key("other", "acme", Scope::View), now()).len(), 1);
+        for own in [key("maker", "acme", Scope::View), key("a", "acme", Scope::Admin), Access::operator("o")] {
+            assert_eq!(document.shown_shares(None, &own, now()).len(), 1, "{own:?}");
+            assert!(document.shown_shares(None, &own, now() + TimeDelta::hours(1)).is_empty(), "expired");
         }
         let narrow = Access { workspace: Some("w".to_owned()), ..key("a", "acme", Scope::Admin) };
         assert!(document.revoke_share("1", &narrow, now()).is_err());

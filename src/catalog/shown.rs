@@ -98,6 +98,8 @@ pub struct ShownErasure {
     pub user: Option<String>,
     /// The records that are erased.
     pub ids: Vec<String>,
+    /// How much feedback on them is erased along; that of a whole organisation is not counted.
+    pub feedback: u64,
     /// When it was asked for, RFC 3339: since then they are in no answer.
     pub requested_at: String,
     /// Id of the key that asked, or `cli`.
@@ -261,6 +263,7 @@ impl ErasureEntry {
             what,
             user: self.user.clone(),
             ids: self.ids.clone(),
+            feedback: self.feedback.len() as u64,
             requested_at: text(self.requested_at),
             requested_by: self.requested_by.clone(),
             erased: self.erased,

@@ -222,10 +222,10 @@ fn a_key_is_made_only_of_what_there_is() {
     };
     assert!(document.add_key("1", workspace(Some("acme"), "search"), noon()).is_ok());
     for (wanted, words) in [
-        (key(Some("acme"), &[]), "at least one scope"),
+        (key(Some("acme"), &[]), "`scopes` is empty"),
         (key(Some("nobody"), &[Scope::Write]), "`nobody` does not exist"),
         (workspace(Some("acme"), "ads"), "no workspace `ads`"),
-        (workspace(None, "search"), "needs the organisation"),
+        (workspace(None, "search"), "`organisation` is missing"),
         (NewKey { expires_at: Some(noon()), ..key(None, &[Scope::Write]) }, "which is past"),
         (NewKey { name: Some("a\nb".to_owned()), ..key(None, &[Scope::Write]) }, "`name`"),
     ] {
@@ -348,7 +348,7 @@ fn the_rules_let_nothing_go_that_a_new_plan_keeps() {
         max_organisation: None,
         modified_ms: modified.timestamp_millis(),
     };
-    let row = |days: i64| Row { organisation: "acme", id: "1", user: None, created_at: day(days) };
+    let row = |days: i64| Row { feedback: false, organisation: "acme", id: "1", user: None, created_at: day(days) };
     let now = noon().timestamp_micros();
     let rules = document.rules(0, noon());
     assert_eq!(rules.outlook(file(40, noon()), now), Outlook::Hidden);
@@ -408,7 +408,7 @@ fn a_deleted_organisation_is_gone_with_its_keys_and_its_id_is_free_when_its_reco
     let state = State::new(document.clone(), None, 0, noon());
     assert!(state.access("gl-a", noon()).is_none() && state.access("gl-o", noon()).is_some());
     assert!(state.rules.is_gone("acme"));
-    let ahead = Row { organisation: "acme", id: "1", user: None, created_at: i64::MAX - 1 };
+    let ahead = Row { feedback: false, organisation: "acme", id: "1", user: None, created_at: i64::MAX - 1 };
     assert!(state.rules.erases(ahead), "whatever time its records claim");
     assert!(message(document.organisation("acme")).contains("does not exist"));
     assert!(message(document.delete_organisation("acme", "k", "e2", noon())).contains("does not exist"));
@@ -455,6 +455,7 @@ fn an_erasure_names_something_and_holds_until_its_files_are_clean() {
     document.erase("e1", "acme", Which::User("ada".to_owned()), "k", noon()).unwrap();
     document.erase("e2", "ghost", Which::Ids(vec!["7".to_owned()]), "cli", noon()).unwrap();
     let row = |organisation, user, seconds: i64| Row {
+        feedback: false,
         organisation,
         id: "7",
         user: Some(user),
@@ -480,7 +481,13 @@ fn another_retention_of_the_configuration_is_a_move_of_all_without_a_plan() {
     let at = |day: i64| DateTime::from_timestamp(day * 86_400, 0).unwrap();
     let mut document = Document::default();
     assert!(document.set_unknown_days(30, at(1)) && !document.set_unknown_days(30, at(2)));
-    assert!(document.rules(7, at(2)).moving().is_empty());
+    let moves = |rules: &Rules| -> Vec<(String, i32)> {
+        rules.moving().iter().map(|of| (of.organisation.clone(), of.from_days)).collect()
+    };
+    let of = |moves: &[(&str, i32)]| -> Vec<(String, i32)> {
+        moves.iter().map(|(organisation, days)| ((*organisation).to_owned(), *days)).collect()
+    };
+    assert_eq!(moves(&document.rules(7, at(2))), of(&[("", 0)]), "where nothing is written they were kept for ever");
     assert_eq!(
         document.rules(7, at(2)).retention_days("anyone"),
         30,
@@ -489,8 +496,7 @@ fn another_retention_of_the_configuration_is_a_move_of_all_without_a_plan() {
     assert!(document.set_unknown_days(90, at(3)));
     document.create_organisation("acme", Organisation::new("developer", at(4)), 7).unwrap();
     let rules = document.rules(7, at(4));
-    let moves: Vec<_> = rules.moving().iter().map(|of| (of.organisation.as_str(), of.from_days)).collect();
-    assert_eq!(moves, [("acme", 30), ("acme", 90), ("", 30)]);
+    assert_eq!(moves(&rules), of(&[("acme", 0), ("acme", 30), ("acme", 90), ("", 0), ("", 30)]));
     document.cleaned(&rules, &[], at(10).timestamp_millis(), at(10));
     assert!(document.rules(7, at(10)).moving().iter().all(|of| of.clean_before_ms == at(10).timestamp_millis()));
     assert!(document.settle(at(10)) && document.rules(7, at(10)).moving().is_empty());

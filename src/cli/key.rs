@@ -42,7 +42,7 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
     /// The organisation that it is bound to [default: none, for the operator]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, visible_alias = "organisation", value_name = "ID")]
     org: Option<String>,
     /// The workspace that it is bound to [default: all of the organisation]
     #[arg(long, value_name = "NAME", requires = "org")]
@@ -63,7 +63,7 @@ struct CreateArgs {
 #[derive(Debug, clap::Args)]
 struct ListArgs {
     /// Only keys of this organisation
-    #[arg(long, value_name = "ID")]
+    #[arg(long, visible_alias = "organisation", value_name = "ID")]
     org: Option<String>,
     #[command(flatten)]
     form: FormArgs,

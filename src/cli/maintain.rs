@@ -84,7 +84,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
 
 async fn job(context: &Context, job: Job, args: &JobArgs) -> Result<Done> {
     let (name, when) = (job.name(), job.schedule(context.config()));
-    let instead = format!("a server does this by itself (`{name}_schedule` = {when}); stop it to do it by hand");
+    let instead = format!("a server does this by itself (`{name}_schedule` = {when})");
     // Opening for writing makes a folder that is not there; a job on nothing is a mistyped name.
     Reader::open(context.config()).await?;
     let engine = context.open_writer(&instead, false).await?;

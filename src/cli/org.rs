@@ -21,6 +21,7 @@ Examples:
   gatelog org list --format json
   gatelog org set-plan acme enterprise --retention-days 90
   gatelog org set-denied-fields acme request response --workspace search
+  gatelog org set-denied-fields acme --none
   gatelog org delete acme --yes
 
 Plans: developer (10,000 records a month, kept 3 days, no exports), production (100,000 a month, then $9 for each \
@@ -41,7 +42,7 @@ enum Verb {
     SetPlan(SetPlanArgs),
     /// Adds workspaces, which keys can be bound to
     AddWorkspace(AddWorkspaceArgs),
-    /// Says which fields its keys may not export; with no field, all may be
+    /// Says which fields its keys may not export
     SetDeniedFields(SetDeniedFieldsArgs),
     /// Deletes an organisation: revokes its keys and erases its records
     Delete(DeleteArgs),
@@ -51,7 +52,7 @@ enum Verb {
 struct CreateArgs {
     /// Its id, as `organisation_id` of its records: letters, digits and any of - _ . : @
     id: String,
-    /// Its plan
+    /// Its plan: developer, production, enterprise, or one of gatelog.toml
     #[arg(long)]
     plan: String,
     /// What people call it
@@ -71,7 +72,7 @@ struct CreateArgs {
 struct SetPlanArgs {
     /// The organisation
     id: String,
-    /// Its new plan
+    /// Its new plan: developer, production, enterprise, or one of gatelog.toml
     plan: String,
     /// Days to keep its records, 0 = for ever; for plans that leave it open
     #[arg(long, value_name = "DAYS")]
@@ -92,12 +93,16 @@ struct AddWorkspaceArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("denied").required(true).args(["fields", "none"])))]
 struct SetDeniedFieldsArgs {
     /// The organisation
     id: String,
     /// The fields, as exports name them; they replace those that were denied before
     #[arg(value_name = "FIELD")]
     fields: Vec<String>,
+    /// Denies no fields any more
+    #[arg(long)]
+    none: bool,
     /// Denies them to this workspace alone, beside what is denied to its organisation
     #[arg(long, value_name = "NAME")]
     workspace: Option<String>,
@@ -154,7 +159,7 @@ async fn create(context: &Context, args: CreateArgs) -> Result<()> {
 
 async fn list(context: &Context, form: Form) -> Result<()> {
     let shown = open(context, false).await?.state().document.shown_organisations(&operator());
-    let head = ["id", "plan", "kept", "workspaces", "created", "name", "state"];
+    let head = ["id", "plan", "kept", "workspaces", "denied fields", "created", "name", "state"];
     print_all(form, head, &shown, |organisation| {
         let deleted = organisation.deleted_at.as_deref().map(|at| format!("deleted {}", short(at)));
         [
@@ -162,6 +167,7 @@ async fn list(context: &Context, form: Form) -> Result<()> {
             organisation.plan.clone(),
             kept(organisation),
             joined(&organisation.workspaces),
+            denied(organisation),
             short(&organisation.created_at),
             or_dash(organisation.name.as_deref()),
             deleted.unwrap_or_else(|| "active".to_owned()),
@@ -193,7 +199,7 @@ async fn add_workspace(context: &Context, args: AddWorkspaceArgs) -> Result<()> 
 }
 
 async fn set_denied_fields(context: &Context, args: SetDeniedFieldsArgs) -> Result<()> {
-    let SetDeniedFieldsArgs { id, fields, workspace, form } = args;
+    let SetDeniedFieldsArgs { id, fields, none: _, workspace, form } = args;
     let fields: BTreeSet<String> = fields.into_iter().collect();
     let change = |document: &mut Document| {
         document.set_denied_fields(&id, workspace.as_deref(), &fields)?;
@@ -227,6 +233,14 @@ async fn delete(context: &Context, args: DeleteArgs) -> Result<()> {
 
 fn terms(shown: &ShownOrganisation) -> String {
     format!("plan `{}`, records kept {}", shown.plan, kept(shown))
+}
+
+/// What its keys may not export, and what those of a workspace may not.
+fn denied(shown: &ShownOrganisation) -> String {
+    let of_workspaces = shown.workspace_denied_fields.iter();
+    let of_workspaces =
+        of_workspaces.flat_map(|(workspace, fields)| fields.iter().map(move |field| format!("{workspace}:{field}")));
+    joined(shown.denied_fields.iter().cloned().chain(of_workspaces))
 }
 
 fn kept(shown: &ShownOrganisation) -> String {

@@ -40,11 +40,11 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
     }
     // Bound before the engine opens: a taken port is told at once, not after minutes of replay.
     let listener = bind(&context.config().listen).await?;
-    let engine = context.open_writer("stop that server first, or use it", true).await?;
+    let engine = context.open_writer("name another folder with `--data`", true).await?;
     let greet = |_, key: Option<&str>| {
         // Even with `--quiet`: it is shown this once.
         if let Some(key) = key {
-            say!("admin key, shown only now: {key}");
+            say!("admin key, shown only now:\n  export GATELOG_KEY={key}");
         }
     };
     serve(&context, engine, listener, args.address_file.as_deref(), greet).await
@@ -56,8 +56,10 @@ pub(super) async fn bind(listen: &str) -> Result<TcpListener> {
         let message = format!("cannot listen on `{listen}`");
         match cause.kind() {
             std::io::ErrorKind::AddrInUse => Error::busy(format!("{message}; name another address with `--listen`")),
-            std::io::ErrorKind::PermissionDenied => Error::denied(message),
-            _ => Error::invalid(message),
+            std::io::ErrorKind::PermissionDenied => {
+                Error::denied(format!("{message}; ports below 1024 need a privilege"))
+            }
+            _ => Error::invalid(format!("{message}; expected ADDRESS:PORT such as 127.0.0.1:8080")),
         }
         .with_source(cause)
     })

@@ -67,8 +67,10 @@ impl Global {
         };
         let filter = match std::env::var("GATELOG_LOG") {
             Ok(text) if !text.trim().is_empty() => EnvFilter::try_new(&text).map_err(|cause| {
-                Error::invalid(format!("environment variable `GATELOG_LOG` is `{text}`; expected a level or a filter"))
-                    .with_source(cause)
+                Error::invalid(format!(
+                    "environment variable `GATELOG_LOG` is `{text}`; expected a level such as `debug`"
+                ))
+                .with_source(cause)
             })?,
             _ => EnvFilter::new(usual),
         };

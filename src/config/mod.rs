@@ -225,7 +225,7 @@ impl Layers {
             }
         }
         for (name, value) in &self.flags {
-            effective.put(name, value, Origin::Flag, || "a flag".to_owned())?;
+            effective.put(name, value, Origin::Flag, || "--set".to_owned())?;
         }
         effective.config.validate()?;
         Ok(effective)

@@ -10,7 +10,7 @@
 //! block_records = 100000     # overage is billed in started blocks of so many records,
 //! block_cents = 900          # at so many US cents each
 //! export_days = 90           # exports reach so far back; 0 = no exports; without it any time frame
-//! export_rows = 50000        # records that one export job writes at most; without it all
+//! export_rows = 50000        # records that one export writes at most; without it all
 //! ```
 
 use std::collections::BTreeMap;

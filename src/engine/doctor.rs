@@ -1,4 +1,5 @@
-//! A check of everything that is stored, read-only: the log's frames, the table's log, every file that it names.
+//! A check of everything that is stored, read-only: the log's frames, the logs of both tables, every file that they name,
+//! catalog and counts.
 //!
 //! It reports all that it finds rather than stopping at the first fault, and says for each what can be done.
 
@@ -247,7 +248,9 @@ async fn check_counts(store: &Store, table: Option<&Table>, findings: &mut Vec<F
     let covered = reader::covered(table, None, wal_id).await?.logs;
     let known = logs.get(&wal_id).and_then(|snapshots| usage::as_of(snapshots, covered));
     findings.push(match known {
-        Some(snapshot) if snapshot.sequence == covered => Finding::ok(format!("counts: of {} logs", logs.len())),
+        Some(snapshot) if snapshot.sequence == covered => {
+            Finding::ok(format!("counts of records: whole, from {} write-ahead logs", logs.len()))
+        }
         None if covered == 0 => Finding::ok("counts: none yet".to_owned()),
         _ => Finding::warning(
             format!("counts of log {wal_id} do not reach sequence {covered}, where the table is"),
@@ -268,7 +271,7 @@ async fn check_catalog(store: &Store, findings: &mut Vec<Finding>) {
             let what = "`catalog.json`, with organisations, keys and what was erased, is gone".to_owned();
             findings.push(Finding::error(what, "restore it from a copy"));
         }
-        Ok(_) => findings.push(Finding::ok("catalog: none; the admin key comes from the configuration".to_owned())),
+        Ok(_) => findings.push(Finding::ok("catalog: none yet; the first organisation or key makes it".to_owned())),
         Err(error) => findings.push(Finding::error(error.chain(), "restore `catalog.json` from a copy")),
     }
 }

@@ -1,9 +1,10 @@
 //! Export jobs as the engine offers them: made, counted, shown, their files handed out, and cleared away.
 //!
 //! What a key asks of a job is decided by the catalog's document; here it is counted, told to the catalog, and left to
-//! [`work`], which writes in the background. A file is deleted when its job lost it, or when no job knows of it, none is in
-//! progress anywhere that could come to know of it, and the grace time has passed.
+//! [`work`], which writes in the background and deletes files that jobs lost. A file that no job knows of is deleted by upkeep
+//! when none is in progress anywhere that could come to know of it, and the grace time has passed.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,8 +18,7 @@ use serde_json::{Map, Value};
 
 use super::{Engine, Inner, Reader};
 use crate::catalog::{
-    Access, Denied, Document, ExportChange, ExportFile, ExportJob, ExportStatus, LINK_SECONDS, Scope, ShownExport,
-    StaleExport, export_workspace, holds_bodies,
+    Access, Document, ExportChange, ExportFile, ExportJob, ExportStatus, LINK_SECONDS, Scope, ShownExport, holds_bodies,
 };
 use crate::error::{Error, Result};
 use crate::export::Selection;
@@ -55,7 +55,7 @@ impl Engine {
         let mut job = ExportJob {
             id: new.id,
             organisation: access.organisation.clone(),
-            workspace: export_workspace(access, new.workspace)?,
+            workspace: self.inner.catalog.state().document.export_workspace(access, new.workspace)?,
             bodies: access.may(Scope::Read),
             filters: new.filters,
             columns: new.columns,
@@ -82,16 +82,17 @@ impl Engine {
 
     /// Changes a job that is not in progress; it is a draft then.
     pub async fn update_export(&self, access: &Access, id: &str, change: &ExportChange) -> Result<ExportJob> {
-        let job = self.inner.catalog.state().document.export(id, access)?.updated(access, change)?;
+        let job = self.inner.catalog.state().document.updated_export(id, access, change)?;
         let (total, now) = (self.inner.count_export(&job).await?, self.now());
         let update = |document: &mut Document| document.update_export(id, access, change, total, now).cloned();
         self.inner.catalog.change(update).await
     }
 
-    /// Starts a job; it is written in the background.
+    /// Starts a job; it is written in the background. Its former file is gone with this.
     pub async fn start_export(&self, access: &Access, id: &str) -> Result<()> {
-        let now = self.now();
-        let job = self.inner.catalog.state().document.export(id, access)?.clone();
+        let (now, state) = (self.now(), self.inner.catalog.state());
+        let job = state.document.export(id, access)?;
+        checked(&state.document, job)?;
         Reader::over(&self.inner, job.access()).may_export()?;
         let start = |document: &mut Document| document.start_export(id, access, now).map(|_| ());
         self.inner.catalog.change(start).await?;
@@ -140,11 +141,11 @@ impl Engine {
         Ok((made.ok_or_else(|| Error::internal("a secret vanished"))?, expires_at))
     }
 
-    /// The file that a token opens, with the id of its job.
-    pub fn open_export(&self, token: &str) -> Option<(String, ExportFile)> {
+    /// The file that a token opens, with its job.
+    pub fn open_export(&self, token: &str) -> Option<(ExportJob, ExportFile)> {
         let state = self.inner.catalog.state();
         let opened = state.document.open_export(token, self.now(), self.inner.config.export_keep_days);
-        opened.map(|(job, file)| (job.id.clone(), file.clone()))
+        opened.map(|(job, file)| (job.clone(), file.clone()))
     }
 
     /// Bytes of a file, in pieces that are fetched a few ahead of the reader.
@@ -163,16 +164,9 @@ impl Engine {
 }
 
 impl Inner {
-    /// The keys of a job's lines, if they may be exported.
-    fn export_columns(&self, document: &Document, job: &ExportJob) -> Result<Vec<String>> {
-        let denied = document.denied(job.organisation.as_deref(), job.workspace.as_deref());
-        checked_columns(&denied, job)
-    }
-
     /// How many records match a job that is to be made, if it can be.
     async fn count_export(&self, job: &ExportJob) -> Result<u64> {
-        self.export_columns(&self.catalog.state().document, job)?;
-        let selection = Selection::read(&job.filters)?;
+        let (_, selection) = checked(&self.catalog.state().document, job)?;
         Reader::over(self, job.access()).count_selected(&selection).await
     }
 
@@ -193,29 +187,37 @@ impl Inner {
         let (now, listed) = ((self.now)(), self.listed_exports().await?);
         let writing = self.exports.writing();
         self.catalog.refresh().await?;
-        let state = self.catalog.state();
-        let mut stale = state.document.stale_exports(now, self.config.export_keep_days);
+        let mut document = self.catalog.state().document.clone();
+        document.expire_exports(now, self.config.export_keep_days);
+        let mut gone = document.export_leftovers.clone();
         // Another node may be about to tell of what it wrote.
-        if state.document.started_exports().is_empty() {
-            let known = state.document.known_export_files();
+        if document.started_exports().is_empty() {
+            let known = document.known_export_files();
             let kept = |name: &str| known.contains(name) || writing.contains(name);
-            let orphans = self.old_exports(listed, now).filter(|name| !kept(name));
-            stale.extend(orphans.map(|name| StaleExport { name, of: None }));
+            gone.extend(self.old_exports(listed, now).filter(|name| !kept(name)));
         }
-        let lines = stale.iter().map(|stale| format!("delete export file `{}`", stale.name)).collect();
-        if dry_run || stale.is_empty() {
-            return Ok(lines);
-        }
-        for stale in &stale {
-            self.delete_export(&stale.name).await?;
-        }
-        self.catalog
-            .change(|document| {
-                document.forget_exports(&stale);
+        let lines = gone.iter().map(|name| format!("delete export file `{name}`")).collect();
+        if !dry_run && !gone.is_empty() {
+            let expire = |document: &mut Document| {
+                document.expire_exports(now, self.config.export_keep_days);
                 Ok(())
-            })
-            .await?;
+            };
+            self.catalog.change(expire).await?;
+            self.delete_exports(&gone).await?;
+        }
         Ok(lines)
+    }
+
+    /// Deletes files that no job has, and tells the catalog.
+    async fn delete_exports(&self, gone: &BTreeSet<String>) -> Result<()> {
+        for name in gone {
+            self.delete_export(name).await?;
+        }
+        let forget = |document: &mut Document| {
+            document.forget_exports(gone);
+            Ok(())
+        };
+        self.catalog.change(forget).await
     }
 
     async fn listed_exports(&self) -> Result<Vec<ObjectMeta>> {
@@ -240,15 +242,23 @@ impl Inner {
     }
 }
 
-/// The keys of a job's lines; refused where the key that made the job may not export one of them.
-fn checked_columns(denied: &Denied, job: &ExportJob) -> Result<Vec<String>> {
-    let Some(columns) = &job.columns else { return Ok(denied.allowed(job.bodies)) };
-    Encoder::new(Some(columns))?;
-    denied.check(columns)?;
-    match columns.iter().find(|name| !job.bodies && holds_bodies(name)) {
-        Some(name) => Err(Error::denied(format!(
-            "column `{name}` holds bodies, and the key lacks the scope `logs.read`; leave the column out"
-        ))),
-        None => Ok(columns.clone()),
-    }
+/// The keys of a job's lines, and what it selects; refused where whoever made it may not be told one of them.
+fn checked(document: &Document, job: &ExportJob) -> Result<(Vec<String>, Selection)> {
+    let denied = document.denied(job.organisation.as_deref(), job.workspace.as_deref());
+    let columns = match &job.columns {
+        None => denied.allowed(job.bodies),
+        Some(columns) => {
+            Encoder::new(Some(columns))?;
+            denied.check(columns)?;
+            if let Some(name) = columns.iter().find(|name| !job.bodies && holds_bodies(name)) {
+                return Err(Error::denied(format!(
+                    "column `{name}` holds bodies, and the key lacks the scope `logs.read`; leave the column out"
+                )));
+            }
+            columns.clone()
+        }
+    };
+    let selection = Selection::read(&job.filters)?;
+    denied.check_filter(selection.filter.columns().iter().map(String::as_str))?;
+    Ok((columns, selection))
 }

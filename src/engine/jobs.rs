@@ -1,6 +1,6 @@
-//! The upkeep jobs, one after the other: expire, compact, vacuum, checkpoint, clean the log.
+//! The upkeep jobs, one after the other: expire, compact, vacuum, checkpoint, clean the log. Each does both tables.
 //!
-//! A job plans from a version of the table, writes files aside, and then commits and shows the new version in one step with
+//! A job plans from a version of a table, writes files aside, and then commits and shows the new version in one step with
 //! respect to flushes. Merges and rewrites exclude each other and vacuum; vacuum excludes flushes too, since a flush's files
 //! are nobody's until they are committed. Another writer that took a file away makes a commit void, never wrong: the next run
 //! plans again.
@@ -109,7 +109,7 @@ impl Inner {
     }
 
     /// Refuses to go on by rules that were changed since: a plan may keep now what it did not keep before.
-    async fn unchanged(&self, rules: &Arc<Rules>) -> Result<()> {
+    pub(super) async fn unchanged(&self, rules: &Arc<Rules>) -> Result<()> {
         self.catalog.refresh().await?;
         if *self.catalog.rules() == **rules {
             return Ok(());
@@ -162,7 +162,6 @@ impl Inner {
     }
 
     async fn compact(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
-        let _one_at_a_time = self.compacting.lock().await;
         let mut lines = Vec::new();
         let mut failed = None;
         for lane in self.lanes() {
@@ -186,6 +185,8 @@ impl Inner {
             if dry_run {
                 continue;
             }
+            // For each merge anew: late parts wait for their turn too. A merge whose files went meanwhile comes to nothing.
+            let _one_at_a_time = self.compacting.lock().await;
             let (written_ms, joined) = match maintain::write_merged(tools, &merge, (self.now)(), self.new_uuid).await {
                 Ok(mut joined) => (self.stamp(&mut joined), joined),
                 Err(error) => {
@@ -205,7 +206,7 @@ impl Inner {
     }
 
     /// Gives files the time of their end: what was erased, or moved, while they were written is looked for in them.
-    fn stamp(&self, files: &mut [DataFile]) -> i64 {
+    pub(super) fn stamp(&self, files: &mut [DataFile]) -> i64 {
         let now_ms = (self.now)().timestamp_millis();
         files.iter_mut().for_each(|file| file.modified_ms = now_ms);
         now_ms
@@ -214,7 +215,7 @@ impl Inner {
     /// Commits and shows the new version to queries, in one step with respect to flushes, which also do both. False if another
     /// writer took one of the files away, so that nothing was done. Files that were written long ago are not committed: vacuum on
     /// another node may have taken them.
-    async fn commit_shown(
+    pub(super) async fn commit_shown(
         &self,
         lane: &Lane,
         written_ms: i64,
@@ -237,7 +238,7 @@ impl Inner {
             // The next plan sees what is there.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => {
-                // Whether it was taken is seen at the next look at the table; the rows are the same or were to go.
+                // Whether it was taken is seen at the next look at the table; the rows are the same, or were to go, or are taken once more.
                 if !may_pass(&error) {
                     self.fail(&error);
                 }

@@ -2,17 +2,18 @@
 //! there, or when one has waited long enough.
 //!
 //! A half that waits is in memory and in the log. Before the log is trimmed it is written there again ([`Writer::carry_waiting`]),
-//! so a restart finds it whatever was flushed meanwhile. A record counts, for its quota and as known id, when it is stored.
+//! so a restart finds it whatever was flushed meanwhile. A record counts, for its quota and as known id, when it is stored. A half
+//! whose record was stored without it is late: it waits, as durable, until [`super::amend`] has added it to the record.
 
 use std::sync::atomic::Ordering;
 
-use arrow::array::RecordBatch;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::Receipt;
-use super::writer::{Command, GROUP_BYTES, Writer, kept_rows};
+use super::writer::{Command, Writer, gather, kept_rows};
+use super::{Receipt, replay};
+use crate::dedupe::Known;
 use crate::error::{Error, Result};
-use crate::halves::{Half, Whole, says_outcome};
+use crate::halves::{Fit, Half, Whole, says_outcome};
 use crate::plan::Row;
 use crate::record::{BatchBuilder, Record};
 use crate::wal::{Kind, Payload};
@@ -25,14 +26,55 @@ const SETTLED_AT_ONCE: usize = 4_096;
 
 /// Pieces wait so long for more of them once one says how the call went, µs: longer than exporters wait between two batches.
 /// Before that the call may still run, and they wait as halves do.
-pub(super) const PIECES_MICROS: i64 = 20_000_000;
+const PIECES_MICROS: i64 = 20_000_000;
+
+/// What was said in a call that is not to be tracked leaves the log within this, µs, where it came before anybody said so.
+const UNTRACKED_MICROS: i64 = 5_000_000;
+
+/// Until when a half waits that came now, µs.
+pub(super) fn waits_until(half: Half, record: &Record, now_micros: i64, join_micros: i64) -> i64 {
+    let is_last = half == Half::Piece && says_outcome(record);
+    now_micros.saturating_add(if is_last { join_micros.min(PIECES_MICROS) } else { join_micros })
+}
+
+/// What becomes of a half.
+enum Fate {
+    /// It waits for the other.
+    Waits,
+    /// It is added to its record, which is stored.
+    Late,
+    /// It came already.
+    Known,
+    /// Its record is another workspace's.
+    Foreign,
+}
+
+/// Halves of one request as the writer takes them.
+struct Sorted {
+    half: Half,
+    /// Those that wait, and those that are late.
+    waits: Vec<Part>,
+    late: Vec<Part>,
+    payloads: Vec<Payload>,
+    permit: OwnedSemaphorePermit,
+    receipt: Receipt,
+}
+
+/// A half on its way.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// What its record is known by.
+    pub(super) key: u128,
+    /// What it is known by itself, so that it is not taken twice however late it comes again.
+    pub(super) print: u128,
+    pub(super) record: Record,
+}
 
 /// Halves of one request, all of one kind.
 #[derive(Debug)]
 pub(super) struct Halves {
     pub(super) half: Half,
-    /// What each is known by, and the half itself.
-    pub(super) records: Vec<(u128, Record)>,
+    pub(super) parts: Vec<Part>,
     /// All of them, for the log.
     pub(super) payload: Payload,
     pub(super) permit: OwnedSemaphorePermit,
@@ -40,76 +82,46 @@ pub(super) struct Halves {
 }
 
 impl Writer {
-    /// Gathers what waits behind the first halves, up to a bound, and writes it as one group; answers the command that ended
-    /// the gathering.
+    /// Writes the first halves and what waits behind them as one group; answers the command that ended the gathering.
     pub(super) fn halves_group(
         &mut self,
         first: Halves,
         commands: &mut mpsc::UnboundedReceiver<Command>,
     ) -> Option<Command> {
-        let mut bytes = first.payload.bytes().len();
-        let mut group = vec![first];
-        let mut next = None;
-        while bytes < GROUP_BYTES {
-            match commands.try_recv() {
-                Ok(Command::Halves(more)) => {
-                    bytes += more.payload.bytes().len();
-                    group.push(*more);
-                }
-                Ok(other) => {
-                    next = Some(other);
-                    break;
-                }
-                Err(_) => break,
-            }
-        }
+        let more = |command| match command {
+            Command::Halves(halves) => Ok(*halves),
+            other => Err(other),
+        };
+        let (group, next) = gather(first, commands, more, |halves| halves.payload.bytes().len());
         self.write_halves(group);
         next
     }
 
     fn write_halves(&mut self, group: Vec<Halves>) {
-        let mut fresh = Vec::with_capacity(group.len());
-        for mut halves in group {
-            let all = halves.records.len();
-            halves.records.retain(|(key, record)| !self.knows(*key, halves.half, record));
-            let known = (all - halves.records.len()) as u64;
-            let mut changed = known > 0;
-            for (key, record) in &mut halves.records {
-                // The other half says that nothing of it may be kept: then it must not get to the log either.
-                if self.waiting.get(*key).is_some_and(|other| other.do_not_track == Some(true)) {
-                    record.do_not_track = Some(true);
-                    self.policy.untrack(record);
-                    changed = true;
-                }
-            }
-            // What is known must not stand in the log again: a reader beside this process would take it for new.
-            let encoded = match changed && !halves.records.is_empty() {
-                true => halves.encode_anew(),
-                false => Ok(()),
-            };
-            match encoded {
-                Ok(()) => fresh.push((halves, known)),
-                Err(error) => drop(halves.reply.send(Err(error))),
+        let mut sorted = Vec::with_capacity(group.len());
+        for Halves { half, parts, payload, permit, reply } in group {
+            match self.sort_out(half, parts, payload, permit) {
+                Ok(halves) => sorted.push((halves, reply)),
+                // A caller that stopped waiting does not hear it.
+                Err(error) => drop(reply.send(Err(error))),
             }
         }
-        let payloads: Vec<&Payload> =
-            fresh.iter().filter(|(halves, _)| !halves.records.is_empty()).map(|(halves, _)| &halves.payload).collect();
+        let payloads: Vec<&Payload> = sorted.iter().flat_map(|(halves, _)| &halves.payloads).collect();
         let mut written = match payloads.is_empty() {
             true => self.wal.refuse_if_failed(),
             false => self.wal.append(&payloads).map(|_| ()),
         };
-        for (halves, known) in fresh {
-            let Halves { half, records, permit, reply, .. } = halves;
-            let all = records.len() as u64 + known;
+        for (halves, reply) in sorted {
+            let all = (halves.waits.len() + halves.late.len()) as u64;
             let taken = match &written {
-                Ok(()) => self.show_halves(half, records, permit),
+                Ok(()) => self.show_halves(halves),
                 Err(error) => Err(Error::new(error.kind(), error.chain())),
             };
             match taken {
-                Ok(accepted) => {
-                    self.counters.duplicate.fetch_add(all - accepted, Ordering::Relaxed);
+                Ok(receipt) => {
+                    self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
                     // A caller that stopped waiting has its halves kept all the same.
-                    let _ = reply.send(Ok(Receipt { accepted, duplicate: all - accepted, over_quota: 0 }));
+                    let _ = reply.send(Ok(receipt));
                 }
                 Err(error) => {
                     (self.on_failure.0)(&error);
@@ -121,41 +133,150 @@ impl Writer {
         }
     }
 
-    fn knows(&self, key: u128, half: Half, record: &Record) -> bool {
-        self.recent.contains(key) || self.waiting.knows(key, half, record)
+    /// What is taken of a request, and its bytes for the log. What is known must not stand there again, nor may what was said in a
+    /// call of which another part says that nothing may be kept.
+    fn sort_out(&self, half: Half, parts: Vec<Part>, payload: Payload, permit: OwnedSemaphorePermit) -> Result<Sorted> {
+        let all = parts.len();
+        let (mut waits, mut late, mut receipt) = (Vec::with_capacity(all), Vec::new(), Receipt::default());
+        let (mut is_changed, mut late_bytes) = (false, 0);
+        for mut part in parts {
+            let fate = self.fate(half, &part);
+            if part.record.do_not_track != Some(true) && self.is_untracked(&part) {
+                part.record.do_not_track = Some(true);
+                self.policy.untrack(&mut part.record);
+                is_changed = true;
+            }
+            match fate {
+                Fate::Waits => waits.push(part),
+                Fate::Late => {
+                    let here = late.iter().filter(|other: &&Part| other.key == part.key).count();
+                    late_bytes += part.record.held_bytes() as u64;
+                    if self.late.bytes() + late_bytes > self.join_bytes
+                        || self.late.is_full(&part.record, part.key, here)
+                    {
+                        return Err(Error::busy(format!(
+                            "parts of records that are stored already, such as `{}`, come faster than they are added; send again \
+                             later",
+                            part.record.id.unwrap_or_default()
+                        )));
+                    }
+                    late.push(part);
+                }
+                Fate::Known => receipt.duplicate += 1,
+                Fate::Foreign => receipt.foreign += 1,
+            }
+        }
+        let payloads = match waits.len() == all && !is_changed {
+            true => vec![payload],
+            false => {
+                let kinds = [(Kind::Half(half), &waits), (Kind::Late(half), &late)];
+                let taken = kinds.into_iter().filter(|(_, parts)| !parts.is_empty());
+                let encoded = taken.map(|(kind, parts)| encode(kind, parts.iter().map(|part| &part.record)));
+                encoded.collect::<Result<_>>()?
+            }
+        };
+        Ok(Sorted { half, waits, late, payloads, permit, receipt })
     }
 
-    /// Shows halves that are in the log, and stores the records that are whole now; answers how many of them were new.
-    fn show_halves(
-        &mut self,
-        half: Half,
-        records: Vec<(u128, Record)>,
-        mut permit: OwnedSemaphorePermit,
-    ) -> Result<u64> {
+    fn fate(&self, half: Half, Part { key, print, record }: &Part) -> Fate {
+        if self.recent_parts.contains(*print) {
+            return Fate::Known;
+        }
+        match (self.recent.known(*key), self.waiting.fit(*key, half, record)) {
+            (Some(Known { is_open: false, .. }), _) | (None, Fit::Known) => Fate::Known,
+            (Some(_), _) => Fate::Late,
+            (None, Fit::New) => Fate::Waits,
+            (None, Fit::Foreign) => Fate::Foreign,
+        }
+    }
+
+    /// Whether a part that is here says that nothing may be kept of what was said in the call.
+    fn is_untracked(&self, Part { key, record, .. }: &Part) -> bool {
+        self.waiting.get(*key).is_some_and(|other| other.do_not_track == Some(true))
+            || self.late.is_untracked(record, *key)
+            || self.recent.known(*key).is_some_and(|known| known.is_untracked)
+    }
+
+    /// Shows halves that are in the log, and stores the records that are whole now; answers what became of the request.
+    fn show_halves(&mut self, sorted: Sorted) -> Result<Receipt> {
+        let Sorted { half, waits, late, mut permit, mut receipt, .. } = sorted;
         let now_micros = (self.now)().timestamp_micros();
-        let (mut left, mut accepted) = (records.len(), 0);
-        for (key, record) in records {
+        let mut left = waits.len() + late.len();
+        for part in waits.into_iter().chain(late) {
             // Each takes its share of the request's room along.
             let room = permit.split(permit.num_permits() / left);
             left -= 1;
             // Another of the same group may have brought it.
-            if self.knows(key, half, &record) {
-                continue;
+            let fate = self.fate(half, &part);
+            let Part { key, print, record } = part;
+            match fate {
+                Fate::Waits => {}
+                Fate::Late => {
+                    self.recent_parts.remember(print, Known::default(), now_micros);
+                    self.take_late(key, half, record, room);
+                    receipt.accepted += 1;
+                    continue;
+                }
+                Fate::Known => {
+                    receipt.duplicate += 1;
+                    continue;
+                }
+                Fate::Foreign => {
+                    receipt.foreign += 1;
+                    continue;
+                }
             }
-            accepted += 1;
-            let is_last = half == Half::Piece && says_outcome(&record);
-            let wait = if is_last { self.join_micros.min(PIECES_MICROS) } else { self.join_micros };
-            let until_micros = now_micros.saturating_add(wait);
+            receipt.accepted += 1;
+            self.recent_parts.remember(print, Known::default(), now_micros);
+            // Of one group either may have come first.
+            let is_untracked = |part: &Record| part.do_not_track == Some(true);
+            let must_go = |other: &Record| {
+                (is_untracked(&record) && says_something(other)) || (is_untracked(other) && says_something(&record))
+            };
+            if self.waiting.get(key).is_some_and(|other| must_go(other)) {
+                self.clear_log_within(UNTRACKED_MICROS);
+            }
+            let until_micros = waits_until(half, &record, now_micros, self.join_micros);
             if let Some(whole) = self.waiting.add(key, half, record, until_micros, room) {
                 self.store(vec![whole], now_micros)?;
             } else if let Some(so_far) = self.waiting.get(key) {
-                self.logs.show_half(key, so_far.clone());
+                self.logs.show_half(key, std::sync::Arc::clone(so_far));
             }
         }
         while let Some(alone) = self.waiting.next_alone(i64::MIN, self.join_bytes) {
             self.store(vec![alone], now_micros)?;
         }
-        Ok(accepted)
+        Ok(receipt)
+    }
+
+    /// Remembers an id that another node stored. A part of that record which waits here is late.
+    pub(super) fn remember(&mut self, key: u128, known: Known) {
+        let now_micros = (self.now)().timestamp_micros();
+        if self.recent.insert(key, known, now_micros)
+            && let Some((half, record, room)) = self.waiting.take(key)
+        {
+            self.logs.replace_halves(&[key], None, now_micros, None);
+            self.take_late(key, half, record, merged(room));
+        }
+    }
+
+    /// Takes over what a replay found: now it is known what the quotas leave.
+    pub(super) fn take_replayed(&mut self, found: replay::Halves, now_micros: i64) -> Result<()> {
+        self.waiting = found.waiting;
+        found.late.into_iter().for_each(|(key, half, record, room)| self.take_late(key, half, record, room));
+        if found.has_erased {
+            self.clear_log_within(0);
+        }
+        self.store(found.whole.into_values().collect(), now_micros)
+    }
+
+    /// Keeps a part, which the log holds, for its record.
+    fn take_late(&mut self, key: u128, half: Half, record: Record, room: Option<OwnedSemaphorePermit>) {
+        self.clear_log_within(match record.do_not_track {
+            Some(true) => UNTRACKED_MICROS.min(self.flush_micros),
+            _ => self.flush_micros,
+        });
+        self.late.add(key, half, record, room);
     }
 
     /// Puts records in the place of what was shown of them.
@@ -163,25 +284,27 @@ impl Writer {
         if whole.is_empty() {
             return Ok(());
         }
-        let (mut builder, mut keys, mut room) = (BatchBuilder::new(), Vec::with_capacity(whole.len()), Vec::new());
-        for Whole { key, mut record, room: held } in whole {
+        let (mut builder, mut room) = (BatchBuilder::new(), Vec::new());
+        let (mut keys, mut known) = (Vec::with_capacity(whole.len()), Vec::with_capacity(whole.len()));
+        for Whole { key, mut record, is_complete, room: held } in whole {
             // The half with the content may not have known.
             self.policy.untrack(&mut record);
-            builder.append(record);
+            builder.append(&record);
             keys.push(key);
+            known.push(Known { is_open: !is_complete, is_untracked: record.do_not_track == Some(true) });
             room.extend(held);
         }
         let batch = builder.finish();
-        let (kept, receipt) = self.decide(&batch, &keys, now_micros)?;
+        let (kept, receipt) = self.decide(&batch, &keys, &known, now_micros)?;
         self.counters.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
         self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
         self.counters.over_quota.fetch_add(receipt.over_quota, Ordering::Relaxed);
-        let room = room.into_iter().reduce(|mut all, more| {
-            all.merge(more);
-            all
-        });
-        let batch = kept_rows(batch, kept)?;
-        let live_bytes = self.logs.replace_halves(&keys, batch, now_micros, room);
+        if receipt.over_quota > 0 {
+            // Its halves are in the log, and whoever reads that beside this process knows of no quota.
+            self.clear_log_within(self.flush_micros);
+        }
+        let batch = kept_rows(batch, &kept)?;
+        let live_bytes = self.logs.replace_halves(&keys, batch, now_micros, merged(room));
         self.flush_if_full(live_bytes);
         Ok(())
     }
@@ -203,31 +326,29 @@ impl Writer {
         if rules.erasures().is_empty() {
             return;
         }
-        let is_erased = |record: &Record| rules.erases(row(record));
+        let is_erased = |record: &Record| rules.erases(Row::of(record));
         let erased: Vec<u128> =
             self.waiting.iter().filter(|(_, _, record)| is_erased(record)).map(|(key, ..)| key).collect();
+        if !erased.is_empty() {
+            // The log holds them, and no row may be there that would be flushed.
+            self.clear_log_within(0);
+        }
         for key in erased {
             self.waiting.forget(key);
             // Its other half must not come to be stored alone.
-            self.recent.insert(key, now_micros);
+            self.recent.insert(key, Known::default(), now_micros);
             self.logs.replace_halves(&[key], None, now_micros, None);
         }
     }
 
-    /// Writes the halves that wait to the log again, all of them by one write.
+    /// Writes the halves that wait, and the late ones, to the log again, all of them by one write.
     pub(super) fn carry_waiting(&mut self) -> Result<()> {
         let mut payloads = Vec::new();
         for half in Half::ALL {
-            let mut builder = BatchBuilder::new();
-            for (_, _, record) in self.waiting.iter().filter(|(_, of, _)| *of == half) {
-                builder.append(record.clone());
-                if builder.text_bytes() >= CARRIED_BYTES {
-                    payloads.push(Payload::of(Kind::Half(half), &builder.finish())?);
-                }
-            }
-            if builder.rows() > 0 {
-                payloads.push(Payload::of(Kind::Half(half), &builder.finish())?);
-            }
+            let waiting = self.waiting.iter().filter(|(_, of, _)| *of == half).map(|(_, _, record)| record);
+            payloads.extend(in_frames(Kind::Half(half), waiting)?);
+            let late = self.late.iter().filter(|part| part.half == half).map(|part| &*part.record);
+            payloads.extend(in_frames(Kind::Late(half), late)?);
         }
         match payloads.is_empty() {
             true => Ok(()),
@@ -236,29 +357,36 @@ impl Writer {
     }
 }
 
-impl Halves {
-    /// Encodes those of the records that are left.
-    fn encode_anew(&mut self) -> Result<()> {
-        let mut builder = BatchBuilder::new();
-        self.records.iter().for_each(|(_, record)| builder.append(record.clone()));
-        self.payload = Payload::of(Kind::Half(self.half), &builder.finish())?;
-        Ok(())
-    }
+/// The room of several parts as one.
+fn merged(room: Vec<OwnedSemaphorePermit>) -> Option<OwnedSemaphorePermit> {
+    room.into_iter().reduce(|mut all, more| {
+        all.merge(more);
+        all
+    })
 }
 
-/// What rules ask of a record.
-pub(super) fn row(record: &Record) -> Row<'_> {
-    Row {
-        organisation: record.organisation_id.as_deref().unwrap_or_default(),
-        id: record.id.as_deref().unwrap_or_default(),
-        user: record.user_id.as_deref(),
-        created_at: record.created_at.map_or(i64::MIN, |at| at.timestamp_micros()),
-    }
-}
-
-/// A batch of one record.
-pub(super) fn row_of(record: Record) -> RecordBatch {
+fn encode<'a>(kind: Kind, records: impl IntoIterator<Item = &'a Record>) -> Result<Payload> {
     let mut builder = BatchBuilder::new();
-    builder.append(record);
-    builder.finish()
+    records.into_iter().for_each(|record| builder.append(record));
+    Payload::of(kind, &builder.finish())
+}
+
+/// Records in payloads of a bounded size.
+fn in_frames<'a>(kind: Kind, records: impl Iterator<Item = &'a Record>) -> Result<Vec<Payload>> {
+    let (mut payloads, mut builder) = (Vec::new(), BatchBuilder::new());
+    for record in records {
+        builder.append(record);
+        if builder.text_bytes() >= CARRIED_BYTES {
+            payloads.push(Payload::of(kind, &builder.finish())?);
+        }
+    }
+    if builder.rows() > 0 {
+        payloads.push(Payload::of(kind, &builder.finish())?);
+    }
+    Ok(payloads)
+}
+
+/// Whether anything that was said in the call is in a part.
+fn says_something(part: &Record) -> bool {
+    [&part.request, &part.response].into_iter().any(|message| message.body.is_some() || message.headers.is_some())
 }

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::common::ParamValues;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-use crate::dedupe::Keys;
+use crate::dedupe::{Keys, Known};
 use crate::error::Result;
 use crate::query::{Limits, Queries};
 use crate::record::Rows;
@@ -32,16 +32,22 @@ impl Lane {
     }
 }
 
-/// The keys of all ids in files of records, batch by batch.
+/// The keys of all ids in files of records, batch by batch. Whether a record is whole is not written in it.
 pub(super) async fn ids_of_files(
     queries: &Queries,
     keys: &Keys,
     files: Vec<DataFile>,
-) -> Result<BoxStream<'static, Result<Vec<u128>>>> {
+) -> Result<BoxStream<'static, Result<Vec<(u128, Known)>>>> {
     let view = View::of_files(Rows::Logs, FileIndex::of(files));
     let limits = Limits { timeout: None, max_rows: None, ..queries.limits() };
     let none = ParamValues::Map(HashMap::new());
-    let ids = queries.run(view, "select organisation_id, id from logs", none, limits).await?.batches;
+    let ids = queries.run(view, "select organisation_id, id, do_not_track from logs", none, limits).await?.batches;
     let keys = keys.clone();
-    Ok(ids.map(move |batch| batch.map(|batch: RecordBatch| keys.of_batch(&batch))).boxed())
+    let known = move |batch: RecordBatch| {
+        let untracked = batch.column_by_name("do_not_track").and_then(|column| column.as_boolean_opt().cloned());
+        let is_untracked = |row| untracked.as_ref().is_some_and(|said| said.is_valid(row) && said.value(row));
+        let keys = keys.of_batch(&batch).into_iter().enumerate();
+        keys.map(|(row, key)| (key, Known { is_open: true, is_untracked: is_untracked(row) })).collect()
+    };
+    Ok(ids.map(move |batch| batch.map(&known)).boxed())
 }

@@ -5,6 +5,7 @@
 //! refuse appends, ack what waits, flush, stop the background, let the folder go. Dropping the last handle without closing
 //! loses nothing either: the next open replays the log.
 
+mod amend;
 mod doctor;
 mod exports;
 mod jobs;
@@ -13,6 +14,7 @@ mod lane;
 mod open;
 mod parts;
 mod reader;
+mod replay;
 mod side;
 mod status;
 mod tasks;
@@ -35,12 +37,13 @@ use crate::catalog::hash;
 use crate::config::Config;
 use crate::dedupe::Keys;
 use crate::error::{Error, Result};
+use crate::halves::LatePart;
 use crate::ingest::{self, DEFAULT_ORGANISATION, Owner, Policy};
 use crate::memtable::Budget;
 use crate::plan::Rules;
 use crate::query::Queries;
 use crate::record::json::{check_json, embeddable};
-use crate::record::{BatchBuilder, Defaults, Record, Rows, normalize};
+use crate::record::{BatchBuilder, Defaults, ROW_OVERHEAD, Record, Rows, normalize};
 use crate::store::Store;
 use crate::usage::Usage;
 use crate::wal::Payload;
@@ -66,8 +69,6 @@ const SMALL_BYTES: usize = 64 << 10;
 /// Planning walks a statement's tree by recursion, about 1 KiB of stack for the smallest step; the text of a statement is bounded
 /// so that this is enough for any. Only the part that is used takes memory.
 const STACK_BYTES: usize = 256 << 20;
-/// What a row takes in memory beside its text, in bytes.
-const ROW_OVERHEAD: usize = 900;
 
 /// An open engine. Cheap to clone; one per folder.
 #[derive(Clone, Debug)]
@@ -98,6 +99,9 @@ struct Inner {
     commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
     counters: Arc<Counters>,
     flush_wanted: Arc<Notify>,
+    /// Late parts whose records are in the table.
+    late: Mutex<Vec<LatePart>>,
+    amend_wanted: Notify,
     upkeep_wanted: Notify,
     /// Held while the table and what queries see of it are changed.
     commits: tokio::sync::Mutex<tasks::Commits>,
@@ -184,7 +188,7 @@ impl Engine {
         let keys = inner.keys.clone();
         let build = move || {
             let mut builder = BatchBuilder::new();
-            records.into_iter().for_each(|record| builder.append(record));
+            records.into_iter().for_each(|record| builder.append(&record));
             prepared(builder.finish(), &keys)
         };
         let done = async {
@@ -261,12 +265,20 @@ impl Engine {
         done.await.map_err(|cause| Error::internal("upkeep broke off").with_source(cause))?
     }
 
-    /// Hides records from every answer at once, on this node, and has them taken out of the files by the next upkeep. What was
-    /// deleted, when and by whom (`by`: the id of a key) is written down.
+    /// Hides records, and the feedback on them, from every answer at once, on this node, and has them taken out of the files by
+    /// the next upkeep. What was deleted, when and by whom (`by`: the id of a key) is written down.
     pub async fn erase(&self, organisation: &str, which: Which, by: &str) -> Result<ErasureEntry> {
         let inner = &self.inner;
         let (id, now) = (self.new_id(), (inner.now)());
-        let erase = |document: &mut Document| document.erase(&id, organisation, which.clone(), by, now).cloned();
+        let tied = match &which {
+            Which::All => Vec::new(),
+            some => self.reader().erasing(organisation, some).await?.tied,
+        };
+        let erase = |document: &mut Document| {
+            let entry = document.erase(&id, organisation, which.clone(), by, now)?;
+            entry.feedback.clone_from(&tied);
+            Ok(entry.clone())
+        };
         let entry = inner.catalog.change(erase).await?;
         self.catalog_changed();
         Ok(entry)
@@ -389,9 +401,10 @@ impl Engine {
             // What the log holds is replayed at the next open; the failure was told when it happened.
             Err(_) => Ok(()),
         };
-        if flushed.is_ok() {
-            inner.write_last_counts().await?;
-        }
+        let flushed = match flushed {
+            Ok(()) => inner.write_last_counts().await,
+            failed => failed,
+        };
         drop(locked(&inner.commands).take());
         let writer = locked(&self.background.writer).take();
         if let Some(writer) = writer {
@@ -444,7 +457,7 @@ impl Inner {
     /// Room in memory for records, and how many bytes that is; waits for it up to `append_wait_ms`.
     async fn room_for(&self, records: &[Record]) -> Result<(usize, OwnedSemaphorePermit)> {
         self.refuse_if_closed()?;
-        let bytes: usize = records.iter().map(|record| record.text_bytes() + ROW_OVERHEAD).sum();
+        let bytes: usize = records.iter().map(|record| record.held_bytes()).sum();
         Ok((bytes, self.budget.take(bytes as u64).await?))
     }
 

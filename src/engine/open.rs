@@ -1,7 +1,7 @@
-//! Opening: lock the folder, open the table, replay the log, remember recent ids, start the threads.
+//! Opening: lock the folder, open both tables, replay the log, remember recent ids, start the threads.
 //!
-//! The order matters. Nothing is read before the lock is held; the log is replayed after the table has said which frames it
-//! holds; ids are remembered before the first append is taken.
+//! The order matters. Nothing is read before the lock is held; the log is replayed after each table has said which of its
+//! frames it holds; ids are remembered before the first append is taken.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -11,16 +11,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-use super::joining::{row, row_of};
 use super::lane::{Lane, ids_of_files};
+use super::replay::{Replayed, replay};
 use super::tasks::{self, Commits};
 use super::writer::{Command, Counters, OnFailure, Writer};
 use super::{Background, Engine, Inner, Threads, reader, upkeep};
@@ -28,20 +25,23 @@ use crate::catalog::{Catalog, Document};
 use crate::config::Config;
 use crate::dedupe::{Keys, Recent};
 use crate::error::{Error, Result};
-use crate::halves::Waiting;
+use crate::halves::{Late, Waiting};
 use crate::ingest::Policy;
-use crate::memtable::{Budget, batch_bytes};
-use crate::plan::{Month, Row, Rules};
+use crate::memtable::Budget;
+use crate::plan::Month;
 use crate::query::Queries;
-use crate::record::json::records;
-use crate::record::{self, Record, Rows};
+use crate::record::Rows;
 use crate::store::Store;
 use crate::table::{DataFile, Table};
 use crate::usage::{self, Counts, Meter, Snapshot};
-use crate::wal::{self, CreateFile, Kind, Wal};
+use crate::wal::{self, CreateFile};
 
 /// Halves that wait take at most this part of the memory for rows that are not in files.
-const WAITING_SHARE: u64 = 4;
+const WAITING_SHARE: u64 = 2;
+
+/// Parts of records that come again are known for so long, and so many of them.
+const PARTS_HOURS: u64 = 1;
+const MOST_PARTS: u64 = 1_000_000;
 
 /// What an engine takes from outside besides its settings, so that tests can hand in their own.
 pub struct Parts {
@@ -94,51 +94,48 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     config.validate()?;
     let policy = Policy::open(&config)?;
     let store = open_store(parts.store, &config).await?;
-    let lock = Arc::new(lock(&store)?);
-    store.clean_staging()?;
-    let logs = Lane::open(&store, Rows::Logs).await?;
-    let feedback = Lane::open(&store, Rows::Feedback).await?;
+    let lock = take_over(&store)?;
+    let (logs, feedback) = (Lane::open(&store, Rows::Logs).await?, Lane::open(&store, Rows::Feedback).await?);
     let threads = Threads::start(&config)?;
     let compute = threads.handle()?;
     let queries = Arc::new(Queries::new(&config, &store, reader::named_views(), compute.clone())?);
     let catalog = open_catalog(&store, &config, parts.sets_terms, parts.now).await?;
     let now = (parts.now)();
     let recent = remember_files(&logs.table, &queries, &config, now).await?;
-    let keys = recent.keys().clone();
     let (flush_wanted, wait) = (Arc::new(Notify::new()), Duration::from_millis(config.append_wait_ms));
     let budget = Budget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
-    let folder = parts.log_folder.or_else(|| store.wal_folder());
-    let folder = folder.ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
-    bind_log(&folder, &logs.table, &catalog).await?;
-    let erased = Arc::new(catalog.state().document.ever_erased());
-    let until_micros = now.timestamp_micros().saturating_add(join_micros(&config));
-    let (lanes, counts, waiting) = ([logs.clone(), feedback.clone()], Counts::default(), Waiting::default());
-    let replayed = Replayed { recent, lanes, waiting, until_micros, budget: budget.clone(), counts, erased, now };
+    let folder = log_folder(parts.log_folder, &store, &logs.table, &catalog).await?;
+    let (lanes, erased) = ([logs.clone(), feedback.clone()], catalog.state().document.ever_erased());
+    let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
     let (wal, replayed) = replay(folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
     let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
     let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);
-    let (counters, failure) = (Arc::new(Counters::default()), Arc::new(Mutex::new(None)));
-    let (commands, orders) = mpsc::unbounded_channel();
-    let (wal_id, join_bytes) = (wal.id(), config.memtable_bytes / WAITING_SHARE);
-    let writer = Writer {
+    let Replayed { recent, halves, .. } = replayed;
+    let (keys, counters, failure) = (recent.keys().clone(), Arc::<Counters>::default(), Arc::<Mutex<_>>::default());
+    let ((commands, orders), wal_id) = (mpsc::unbounded_channel(), wal.id());
+    let mut writer = Writer {
         wal,
-        recent: replayed.recent,
+        recent_parts: recent_parts(&keys, &config),
+        recent,
         meter,
         catalog: catalog.clone(),
         logs: Arc::clone(&logs.shelf),
         feedback: Arc::clone(&feedback.shelf),
-        waiting: replayed.waiting,
-        join_micros: join_micros(&config),
-        join_bytes,
+        waiting: Waiting::default(),
+        late: Late::default(),
+        clear_log_at: i64::MAX,
+        join_micros: micros(config.join_seconds),
+        join_bytes: config.memtable_bytes / WAITING_SHARE,
         policy: Arc::clone(&policy),
         counters: Arc::clone(&counters),
         flush_wanted: Arc::clone(&flush_wanted),
         flush_bytes: config.flush_bytes,
+        flush_micros: micros(config.flush_seconds),
         now: parts.now,
         on_failure: on_failure(Arc::clone(&failure)),
         _lock: Arc::clone(&lock),
     };
-    let thread = start_writer(writer, orders, Arc::clone(&failure))?;
+    writer.take_replayed(halves, now.timestamp_micros())?;
     let commits = Commits { counted, unresolved: BTreeMap::new(), remembered: logs.table.index(), own: HashSet::new() };
     let inner = Arc::new(Inner {
         now: parts.now,
@@ -159,6 +156,8 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         commands: Mutex::new(Some(commands)),
         counters,
         flush_wanted,
+        late: Mutex::default(),
+        amend_wanted: Notify::new(),
         upkeep_wanted: Notify::new(),
         commits: tokio::sync::Mutex::new(commits),
         compacting: tokio::sync::Mutex::new(()),
@@ -167,13 +166,25 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         lock,
         config,
     });
-    let (tasks, writer) = (Mutex::new(start_tasks(&compute, &inner)), Mutex::new(Some(thread)));
+    let writer = Mutex::new(Some(start_writer(writer, orders, Arc::clone(&inner.failure))?));
+    let tasks = Mutex::new(start_tasks(&compute, &inner));
     Ok(Engine { inner, background: Arc::new(Background { _compute: threads, tasks, writer }) })
 }
 
-/// How long halves wait, µs.
-fn join_micros(config: &Config) -> i64 {
-    i64::try_from(config.join_seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
+/// Keeps other processes out, and clears away what one that was killed left half written.
+fn take_over(store: &Store) -> Result<Arc<FolderLock>> {
+    let lock = Arc::new(lock(store)?);
+    store.clean_staging()?;
+    Ok(lock)
+}
+
+fn micros(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
+}
+
+/// Which parts of records came lately.
+fn recent_parts(keys: &Keys, config: &Config) -> Recent {
+    Recent::new(keys.clone(), config.dedupe_hours.min(PARTS_HOURS), config.dedupe_ids.min(MOST_PARTS))
 }
 
 /// The store that was handed in, or the one that the configuration names, once it answers.
@@ -192,6 +203,7 @@ fn start_tasks(compute: &tokio::runtime::Handle, inner: &Arc<Inner>) -> Vec<toki
     let handle = || Arc::clone(inner);
     vec![
         compute.spawn(tasks::watched("flushing", handle(), handle().flush_when_due())),
+        compute.spawn(tasks::watched("amending", handle(), handle().amend_after_flushes())),
         compute.spawn(tasks::watched("refreshing", handle(), handle().refresh_often())),
         compute.spawn(tasks::watched("upkeep", handle(), handle().keep_up())),
         compute.spawn(tasks::watched("exporting", handle(), handle().run_exports())),
@@ -219,95 +231,6 @@ fn on_failure(failure: Arc<Mutex<Option<String>>>) -> OnFailure {
     OnFailure(Box::new(move |error| super::fail(&failure, error)))
 }
 
-/// What a replay fills.
-struct Replayed {
-    recent: Recent,
-    /// Of records, and of feedback.
-    lanes: [Lane; 2],
-    waiting: Waiting<OwnedSemaphorePermit>,
-    /// How long halves that come back wait.
-    until_micros: i64,
-    budget: Budget,
-    counts: Counts,
-    /// Everything that was ever erased: a log that slept may bring it back.
-    erased: Arc<Rules>,
-    now: DateTime<Utc>,
-}
-
-/// Opens the log and brings back the rows that the table does not have.
-async fn replay(folder: PathBuf, log_files: CreateFile, new_id: Uuid, mut into: Replayed) -> Result<(Wal, Replayed)> {
-    let here = tokio::runtime::Handle::current();
-    let work = move || {
-        let [logs, feedback] = into.lanes.clone();
-        let covered = |wal_id| here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id));
-        let mut take = |_, kind, batch: RecordBatch| into.take(kind, batch);
-        let wal = Wal::open(&folder, &record::schema(), log_files, new_id, &covered, &mut take)?;
-        into.forget_erased();
-        Ok((wal, into))
-    };
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|cause| Error::internal("replaying the log panicked").with_source(cause))?
-}
-
-impl Replayed {
-    fn take(&mut self, kind: Kind, batch: RecordBatch) -> Result<()> {
-        let now_micros = self.now.timestamp_micros();
-        match kind {
-            Kind::Logs => self.take_records(batch),
-            Kind::Feedback => {
-                let batch = without_erased(batch, &self.erased)?;
-                let permit = self.budget.take_what_is_left(batch_bytes(&batch));
-                self.lanes[1].shelf.insert(batch, now_micros, permit);
-                Ok(())
-            }
-            // What is erased is seen when the parts are together: one of them may not say whose it is.
-            Kind::Half(half) => {
-                let keys = self.recent.keys().clone();
-                for (key, record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
-                    if self.recent.contains(key) {
-                        continue;
-                    }
-                    let permit = self.budget.take_what_is_left(record.text_bytes() as u64);
-                    if let Some(whole) = self.waiting.add(key, half, record, self.until_micros, permit) {
-                        self.lanes[0].shelf.replace_halves(&[key], None, now_micros, None);
-                        self.take_records(row_of(whole.record))?;
-                    } else if let Some(so_far) = self.waiting.get(key) {
-                        self.lanes[0].shelf.show_half(key, so_far.clone());
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Forgets parts of records that were erased, now that all parts are together.
-    fn forget_erased(&mut self) {
-        let now_micros = self.now.timestamp_micros();
-        let is_erased = |record: &Record| self.erased.erases(row(record));
-        let erased: Vec<u128> =
-            self.waiting.iter().filter(|(_, _, record)| is_erased(record)).map(|(key, ..)| key).collect();
-        for key in &erased {
-            self.waiting.forget(*key);
-            self.recent.insert(*key, now_micros);
-        }
-        self.lanes[0].shelf.replace_halves(&erased, None, now_micros, None);
-    }
-
-    fn take_records(&mut self, batch: RecordBatch) -> Result<()> {
-        let now_micros = self.now.timestamp_micros();
-        let mut keys = self.recent.keys().of_batch(&batch);
-        keys.retain(|key| {
-            self.recent.insert(*key, now_micros);
-            self.waiting.forget(*key)
-        });
-        self.counts.count(&batch, now_micros);
-        let batch = without_erased(batch, &self.erased)?;
-        let permit = self.budget.take_what_is_left(batch_bytes(&batch));
-        self.lanes[0].shelf.replace_halves(&keys, Some(batch), now_micros, permit);
-        Ok(())
-    }
-}
-
 /// Remembers the ids of files that were written within the window, newest first, up to the number allowed.
 ///
 /// Compaction writes files anew, so this may remember ids for longer than asked: a second send is then dropped later than it
@@ -331,42 +254,21 @@ async fn remember_files(table: &Table, queries: &Queries, config: &Config, now: 
     let files = files.into_iter().map(|file| DataFile::clone(file)).collect();
     let mut ids = ids_of_files(queries, recent.keys(), files).await?;
     while let Some(keys) = ids.try_next().await? {
-        for key in keys {
-            recent.insert(key, now.timestamp_micros());
+        for (key, known) in keys {
+            recent.insert(key, known, now.timestamp_micros());
         }
     }
     Ok(recent)
 }
 
-/// Takes out the rows that were erased. Most logs hold none, and then nothing is looked at.
-fn without_erased(batch: RecordBatch, erased: &Rules) -> Result<RecordBatch> {
-    if erased.erasures().is_empty() {
-        return Ok(batch);
-    }
-    let text = |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_view_opt());
-    let times =
-        batch.column_by_name("created_at").and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-    let (Some(organisations), Some(ids), Some(users), Some(times)) =
-        (text("organisation_id"), text("id"), text("user_id"), times)
-    else {
-        return Err(Error::internal("a frame of the log lacks columns"));
-    };
-    let kept: BooleanArray = (0..batch.num_rows())
-        .map(|row| {
-            let user = users.is_valid(row).then(|| users.value(row));
-            let (organisation, id) = (organisations.value(row), ids.value(row));
-            Some(!erased.erases(Row { organisation, id, user, created_at: times.value(row) }))
-        })
-        .collect();
-    filter_record_batch(&batch, &kept)
-        .map_err(|cause| Error::internal("cannot take out erased rows").with_source(cause))
-}
-
-/// Binds a log's folder to the table that it is for, at its first use; later a log of other data is refused, for its frames
+/// The log's folder, bound to the table that it is for at its first use; later a log of other data is refused, for its frames
 /// would be taken for this table's.
-async fn bind_log(folder: &Path, table: &Table, catalog: &Catalog) -> Result<()> {
-    bind_to_table(folder, table).await?;
-    miss_no_catalog(folder, catalog)
+async fn log_folder(given: Option<PathBuf>, store: &Store, table: &Table, catalog: &Catalog) -> Result<PathBuf> {
+    let folder = given.or_else(|| store.wal_folder());
+    let folder = folder.ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
+    bind_to_table(&folder, table).await?;
+    miss_no_catalog(&folder, catalog)?;
+    Ok(folder)
 }
 
 async fn bind_to_table(folder: &Path, table: &Table) -> Result<()> {

@@ -2,9 +2,9 @@
 
 use tokio::sync::oneshot;
 
-use super::joining::Halves;
+use super::joining::{Halves, Part};
 use super::writer::{Append, Command};
-use super::{Access, AppendError, Engine, ROW_OVERHEAD, Receipt, here_or_aside, owned, owner};
+use super::{Access, AppendError, Engine, Receipt, here_or_aside, owned, owner};
 use crate::dedupe::Keys;
 use crate::error::{Error, Result};
 use crate::halves::Half;
@@ -22,9 +22,10 @@ fn state_key(keys: &Keys, row: &Feedback) -> u128 {
 
 impl Engine {
     /// Makes halves of records durable. The two halves of one `id` of an organisation become one record, whichever comes first,
-    /// also across a restart; a half alone is seen in answers as the record it is so far, and stands alone for good after
-    /// `join_seconds`. Pieces gather for twenty seconds from the first that says how the call went. What came already is acked and
-    /// dropped. Each must name its `id`.
+    /// also across a restart; a half alone is seen in answers as the record it is so far, and is stored alone after `join_seconds`.
+    /// Pieces gather for twenty seconds from the first that says how the call went. What comes later than that, while the id is
+    /// remembered (`dedupe_hours`), fills in what the stored record lacks, after the next flush. What came already is acked and
+    /// dropped. Each must name its `id`. A part whose record another workspace began is not taken.
     pub async fn append_halves_as(&self, access: &Access, halves: Vec<(Half, Record)>) -> Result<Receipt, AppendError> {
         let nameless = |(_, record): &(Half, Record)| record.id.as_deref().is_none_or(str::is_empty);
         if halves.iter().any(nameless) {
@@ -41,6 +42,7 @@ impl Engine {
                 let one = self.append_half(access, half, records).await?;
                 receipt.accepted += one.accepted;
                 receipt.duplicate += one.duplicate;
+                receipt.foreign += one.foreign;
             }
         }
         Ok(receipt)
@@ -56,25 +58,27 @@ impl Engine {
             Err(error) => return Err(AppendError { error, records }),
         };
         let (now, rules) = ((inner.now)(), inner.catalog.rules());
+        let (keys, mut prints) = (inner.keys.clone(), Vec::with_capacity(records.len()));
         for record in &mut records {
             inner.policy.protect(record);
+            // Before the time of arrival is filled in, which is another when it comes again.
+            prints.push(keys.key_of_all(&(half, &*record)));
             inner.complete(record, now, &rules);
         }
-        let keys = inner.keys.clone();
         let build = move || {
             let mut builder = BatchBuilder::new();
-            records.iter().for_each(|record| builder.append(record.clone()));
+            records.iter().for_each(|record| builder.append(record));
             let payload = Payload::of(Kind::Half(half), &builder.finish())?;
-            let keyed = records.into_iter().map(|record| {
+            let parts = records.into_iter().zip(prints).map(|(record, print)| {
                 let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
-                (keys.key(organisation, record.id.as_deref().unwrap_or_default()), record)
+                Part { key: keys.key(organisation, record.id.as_deref().unwrap_or_default()), print, record }
             });
-            Ok((keyed.collect(), payload))
+            Ok((parts.collect(), payload))
         };
         let done = async {
-            let (records, payload) = here_or_aside(bytes, build).await?;
+            let (parts, payload) = here_or_aside(bytes, build).await?;
             let (reply, done) = oneshot::channel();
-            inner.send(Command::Halves(Box::new(Halves { half, records, payload, permit, reply })))?;
+            inner.send(Command::Halves(Box::new(Halves { half, parts, payload, permit, reply })))?;
             done.await.map_err(|_| Error::closed("the engine is closed"))?
         };
         done.await.map_err(|error| AppendError { error, records: Vec::new() })
@@ -102,13 +106,13 @@ impl Engine {
             let created_at = *row.created_at.get_or_insert(now);
             row.updated_at.get_or_insert(created_at);
         }
-        let bytes: usize = feedback.iter().map(|row| row.text_bytes() + ROW_OVERHEAD).sum();
+        let bytes: usize = feedback.iter().map(|row| row.held_bytes()).sum();
         let permit = inner.budget.take(bytes as u64).await?;
         let keys = inner.keys.clone();
         let build = move || {
             let mut builder = FeedbackBuilder::new();
             let keys = feedback.iter().map(|row| state_key(&keys, row)).collect();
-            feedback.into_iter().for_each(|row| builder.append(row));
+            feedback.iter().for_each(|row| builder.append(row));
             let batch = builder.finish();
             let payload = Payload::of(Kind::Feedback, &batch)?;
             Ok((batch, payload, keys))

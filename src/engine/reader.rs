@@ -1,8 +1,8 @@
 //! Reading: SQL, reports and exports over an open engine, or beside one without touching anything.
 //!
-//! Beside a running engine ([`Reader::open`]) the order of reading is what makes the View whole: first the log, then the
-//! table, then every frame that the table's transaction covers is dropped. A flush that commits in between moves rows from
-//! the first to the second, and they are counted once; the other order could miss them.
+//! Beside a running engine ([`Reader::open`]) the order of reading is what makes the Views whole: first the log, then the
+//! tables, then of each table's rows every frame that its transaction covers is dropped. A flush that commits in between
+//! moves rows from the first to the second, and they are counted once; the other order could miss them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::side::Side;
 use super::{Inner, Status, Threads};
 use crate::analytics;
-use crate::catalog::{Access, Catalog, Scope};
+use crate::catalog::{Access, Catalog, Scope, Which};
 use crate::config::Config;
 use crate::dedupe::Keys;
 use crate::error::{Error, Result};
@@ -82,7 +82,7 @@ impl Reader {
             match kind {
                 Kind::Logs => memory.push(batch),
                 Kind::Feedback => drop(feedback.insert(batch, 0, None)),
-                Kind::Half(_) => {}
+                Kind::Half(_) | Kind::Late(_) => {}
             }
         }
         let usage = read_usage(&store, table.as_ref(), &memory).await?;
@@ -107,7 +107,8 @@ impl Reader {
 
     /// What a query that starts now reads, and what of it may be seen.
     fn scene(&self) -> Scene {
-        let (view, state, now) = (self.logs.view(), self.catalog.state(), (self.now)());
+        let (view, feedback) = (self.logs.view(), self.feedback.view());
+        let (state, now) = (self.catalog.state(), (self.now)());
         let sight = Sight {
             organisation: self.access.organisation.clone(),
             workspace: self.access.workspace.clone(),
@@ -115,8 +116,9 @@ impl Reader {
             rules: Arc::clone(&state.rules),
             now_micros: now.timestamp_micros(),
         };
-        let side = Side::new(state, self.usage.clone(), Arc::clone(&view.files), self.access.clone());
-        Scene { view, feedback: Some(self.feedback.view()), sight: Some(sight), side: Some(Arc::new(side)) }
+        let files = [(Rows::Logs, Arc::clone(&view.files)), (Rows::Feedback, Arc::clone(&feedback.files))];
+        let side = Side::new(state, self.usage.clone(), files, self.access.clone());
+        Scene { view, feedback: Some(feedback), sight: Some(sight), side: Some(Arc::new(side)) }
     }
 
     /// Runs one read-only statement: a query, EXPLAIN, SHOW or DESCRIBE.
@@ -175,6 +177,11 @@ impl Reader {
         logs::list_feedback(&self.queries, self.scene(), ask).await
     }
 
+    /// What goes if these records of an organisation are erased.
+    pub async fn erasing(&self, organisation: &str, which: &Which) -> Result<logs::Erasing> {
+        logs::erasing(&self.queries, self.scene(), organisation, which).await
+    }
+
     /// What was said of a record.
     pub async fn said_of(&self, record: &Record) -> Result<logs::Said> {
         logs::said_of_log(&self.queries, self.scene(), record).await
@@ -224,17 +231,20 @@ impl Reader {
         self.count_logs(&filter).await
     }
 
-    /// The request, no further back than the plan of the caller's organisation lets exports reach, and without what it may not
-    /// export.
+    /// The request, no further back and of no more records than the plan of the caller's organisation lets exports be, and
+    /// without what it may not export.
     fn within_plan(&self, request: &export::Request) -> Result<export::Request> {
         let Access { organisation, workspace, .. } = &self.access;
         let from = match organisation {
             Some(_) => self.exported_from(export::first_moment(request)?)?.and_then(micros_text),
             None => request.from.clone(),
         };
-        let denied = self.catalog.state().document.denied(organisation.as_deref(), workspace.as_deref());
+        let state = self.catalog.state();
+        let denied = state.document.denied(organisation.as_deref(), workspace.as_deref());
+        denied.check_filter(request.reads())?;
         let columns = denied.columns(request.columns.clone(), self.access.may(Scope::Read))?;
-        Ok(export::Request { from, columns, ..request.clone() })
+        let limit = request.limit.into_iter().chain(state.document.most_exported(organisation.as_deref())).min();
+        Ok(export::Request { from, columns, limit, ..request.clone() })
     }
 
     /// The first moment of an export that begins at `from`, µs since 1970-01-01; none = the first record.
@@ -325,7 +335,10 @@ async fn read_beside(store: &Store) -> Result<Beside> {
         }
         let is_new = |sequence: u64, kind: Kind| sequence > now.of(kind);
         // A half that was flushed meanwhile may be in the table or further on in the log.
-        if frames.iter().any(|(sequence, kind, _)| matches!(kind, Kind::Half(_)) && !is_new(*sequence, *kind)) {
+        if frames
+            .iter()
+            .any(|(sequence, kind, _)| matches!(kind, Kind::Half(_) | Kind::Late(_)) && !is_new(*sequence, *kind))
+        {
             continue;
         }
         frames.retain(|(sequence, kind, _)| is_new(*sequence, *kind));
@@ -357,7 +370,7 @@ fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> 
     let (mut rows, mut waiting, mut known) = (Vec::new(), Waiting::<()>::default(), HashSet::new());
     let mut builder = BatchBuilder::new();
     for (kind, batch) in frames {
-        let Kind::Half(half) = kind else {
+        let (Kind::Half(half) | Kind::Late(half)) = kind else {
             if kind == Kind::Logs {
                 // Parts of a record that came whole add nothing to it.
                 let ids = keys.of_batch(&batch);
@@ -370,15 +383,18 @@ fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> 
             continue;
         };
         for (key, record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
+            // A late part whose record is in the table is added to it there.
+            let is_late = matches!(kind, Kind::Late(_)) && waiting.get(key).is_none();
             if !known.contains(&key)
+                && !is_late
                 && let Some(whole) = waiting.add(key, half, record, 0, None)
             {
                 known.insert(key);
-                builder.append(whole.record);
+                builder.append(&whole.record);
             }
         }
     }
-    waiting.iter().for_each(|(_, _, record)| builder.append(record.clone()));
+    waiting.iter().for_each(|(_, _, record)| builder.append(record));
     if builder.rows() > 0 {
         rows.push((Kind::Logs, builder.finish()));
     }

@@ -1,7 +1,7 @@
 //! The small tables that SQL finds beside `logs`: `organisations`, `plans`, `usage` and `partitions`.
 //!
 //! They are made from memory when a statement names them. A key that is bound to an organisation finds its own rows in them:
-//! its organisation, its plan, its counts, and no partitions, since files are shared.
+//! its organisation, its plan, its counts, and no partitions, since files are shared. `partitions` has those of both tables.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use crate::catalog::{Access, Organisation, State};
 use crate::config::{Over, Plan};
 use crate::error::{Error, Result};
 use crate::query::SideTables;
-use crate::table::FileIndex;
+use crate::record::Rows;
+use crate::table::{DataFile, FileIndex};
 use crate::usage::Usage;
 
 const NAMES: [&str; 4] = ["organisations", "plans", "usage", "partitions"];
@@ -25,12 +26,12 @@ const NAMES: [&str; 4] = ["organisations", "plans", "usage", "partitions"];
 pub(super) struct Side {
     state: Arc<State>,
     usage: Usage,
-    files: Arc<FileIndex>,
+    files: [(Rows, Arc<FileIndex>); 2],
     access: Access,
 }
 
 impl Side {
-    pub(super) fn new(state: Arc<State>, usage: Usage, files: Arc<FileIndex>, access: Access) -> Self {
+    pub(super) fn new(state: Arc<State>, usage: Usage, files: [(Rows, Arc<FileIndex>); 2], access: Access) -> Self {
         Self { state, usage, files, access }
     }
 
@@ -94,16 +95,16 @@ impl Side {
     }
 
     fn partitions(&self) -> Result<RecordBatch> {
-        let rows: Vec<_> = match self.bound_to() {
-            Some(_) => Vec::new(),
-            None => self.files.partitions().collect(),
-        };
-        let sum = |of: fn(&crate::table::DataFile) -> u64| {
-            numbers(rows.iter().map(|(_, files)| Some(files.iter().map(|file| of(file)).sum())))
+        let tables = self.files.iter().filter(|_| self.bound_to().is_none());
+        let rows = tables.flat_map(|(rows, files)| files.partitions().map(|(of, files)| (*rows, of, files)));
+        let rows: Vec<_> = rows.collect();
+        let sum = |of: fn(&DataFile) -> u64| {
+            numbers(rows.iter().map(|(_, _, files)| Some(files.iter().map(|file| of(file)).sum())))
         };
         batch(vec![
-            ("retention_days", days(rows.iter().map(|((_, days), _)| Some(*days)))),
-            ("date", Arc::new(rows.iter().map(|((date, _), _)| Some(*date)).collect::<Date32Array>())),
+            ("table_name", texts(rows.iter().map(|(rows, ..)| Some(rows.folder())))),
+            ("retention_days", days(rows.iter().map(|(_, (_, days), _)| Some(*days)))),
+            ("date", Arc::new(rows.iter().map(|(_, (date, _), _)| Some(*date)).collect::<Date32Array>())),
             ("files", sum(|_| 1)),
             ("rows", sum(|file| file.rows)),
             ("bytes", sum(|file| file.bytes)),

@@ -16,6 +16,9 @@ pub struct Receipt {
     pub duplicate: u64,
     /// Records that were not stored, because the organisation's plan stops at its quota. They are counted.
     pub over_quota: u64,
+    /// Parts that were not taken, because their record was begun by another workspace.
+    #[serde(skip)]
+    pub foreign: u64,
 }
 
 /// A refused append.
@@ -128,9 +131,9 @@ pub struct Status {
     pub memory_rows: u64,
     /// Bytes that they, and feedback that waits for a flush, take.
     pub memory_bytes: u64,
-    /// Parts of records that wait for the rest.
+    /// Parts of records that wait for the rest, or to be added to a stored record.
     pub waiting_halves: u64,
-    /// Most bytes that they may take.
+    /// Most bytes that rows and parts in memory may take.
     pub memtable_budget_bytes: u64,
     /// Bytes of the write-ahead log.
     pub wal_bytes: u64,

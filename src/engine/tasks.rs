@@ -1,10 +1,11 @@
 //! What goes on in the background besides upkeep: flushes when rows are many or old, and looking for what others changed.
 //!
 //! One task flushes, so flushes commit in the order of the log. What cannot be written is tried again, slower each time, while
-//! writers go on until the memtable is full. A commit whose answer was lost is tried again with the same files and the same
-//! transaction, which the table takes once, and until its fate is known nothing else may change what queries see: the rows
-//! stay in memory, and a newer version of the table might hold them too. Only a write that the disk did not keep, or damage,
-//! closes the engine to writes, because then it is not known what the table holds.
+//! writers go on until memory for rows is full. A flush takes `logs`, then `feedback`, each with a commit of its own; the log
+//! is trimmed once both have what it froze. A commit whose answer was lost is tried again with the same files and the same
+//! transaction, which its table takes once, and until its fate is known nothing else may change what queries see of that
+//! table: the rows stay in memory, and a newer version might hold them too. Only a write that the disk did not keep, or
+//! damage, closes the engine to writes, because then it is not known what the tables hold.
 
 use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -15,9 +16,9 @@ use std::time::Duration;
 use futures::{FutureExt, TryStreamExt};
 use tokio::sync::oneshot;
 
-use super::Inner;
 use super::lane::{Lane, ids_of_files};
 use super::writer::Command;
+use super::{Inner, locked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
 use crate::plan::Month;
@@ -116,7 +117,7 @@ impl Inner {
             let age = oldest.map(|micros| now_micros - micros);
             age.is_some_and(|age| age >= due) || (oldest.is_none() && lane.shelf.oldest_frozen().is_some())
         };
-        self.lanes().into_iter().any(lane_due)
+        self.counters.clear_log_at.load(Ordering::Relaxed) <= now_micros || self.lanes().into_iter().any(lane_due)
     }
 
     /// Moves every row that is in memory now into the table.
@@ -125,10 +126,14 @@ impl Inner {
         self.refuse_if_failed()?;
         let (done, frozen) = oneshot::channel();
         self.send(Command::Freeze(done))?;
-        frozen.await.map_err(|_| Error::closed("the engine is closed"))?;
+        let late = frozen.await.map_err(|_| Error::closed("the engine is closed"))?;
         let mut flushed_to = None;
         for lane in self.lanes() {
             flushed_to = flushed_to.max(self.flush_lane(lane, &mut commits).await?);
+        }
+        if !late.is_empty() {
+            *locked(&self.late) = late;
+            self.amend_wanted.notify_one();
         }
         // Only now, since the frames of both tables stand in the same segments.
         flushed_to.map_or(Ok(()), |sequence| self.send(Command::Trim(sequence)))

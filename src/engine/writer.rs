@@ -18,9 +18,9 @@ use super::Receipt;
 use super::joining::Halves;
 use super::open::FolderLock;
 use crate::catalog::Catalog;
-use crate::dedupe::Recent;
+use crate::dedupe::{Known, Recent};
 use crate::error::{Error, Result};
-use crate::halves::Waiting;
+use crate::halves::{Late, LatePart, Waiting};
 use crate::ingest::Policy;
 use crate::record::{Rows, tighten};
 use crate::usage::{Meter, counted_at};
@@ -28,7 +28,7 @@ use crate::view::Shelf;
 use crate::wal::{Kind, Payload, Wal};
 
 /// A group ends at this many bytes of rows, so that the first of many waiting writers is not kept long.
-pub(super) const GROUP_BYTES: usize = 16 << 20;
+const GROUP_BYTES: usize = 16 << 20;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -39,12 +39,14 @@ pub(super) enum Command {
     Halves(Box<Halves>),
     /// Store the halves that have waited long enough.
     Settle,
-    /// End the live memtables and the segment they came from.
-    Freeze(oneshot::Sender<()>),
-    /// Forget segments that the table covers.
+    /// End the live memtables and the segment they came from; answers the parts whose records are in the table when what is frozen is.
+    Freeze(oneshot::Sender<Vec<LatePart>>),
+    /// Forget late parts that their records have now, or that nothing can take; of some records nothing may be kept of what was said.
+    Amended { parts: Vec<LatePart>, untracked: Vec<u128> },
+    /// Forget segments up to that sequence, which both tables cover.
     Trim(u64),
     /// Remember ids that other nodes stored.
-    Remember(Vec<u128>),
+    Remember(Vec<(u128, Known)>),
 }
 
 /// One append.
@@ -77,6 +79,8 @@ pub(super) struct Counters {
     pub(super) waiting: AtomicU64,
     /// Until when the first of them waits, µs since 1970-01-01; `i64::MAX` if none does.
     pub(super) waiting_until: AtomicI64,
+    /// When a flush is due for what the log holds, though no row may be; as above.
+    pub(super) clear_log_at: AtomicI64,
 }
 
 impl Default for Counters {
@@ -92,6 +96,7 @@ impl Default for Counters {
             wal_segments: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             waiting_until: AtomicI64::new(i64::MAX),
+            clear_log_at: AtomicI64::new(i64::MAX),
         }
     }
 }
@@ -101,11 +106,16 @@ impl Default for Counters {
 pub(super) struct Writer {
     pub(super) wal: Wal,
     pub(super) recent: Recent,
+    /// Parts of records that came lately.
+    pub(super) recent_parts: Recent,
     pub(super) meter: Meter,
     pub(super) catalog: Catalog,
     pub(super) logs: Arc<Shelf>,
     pub(super) feedback: Arc<Shelf>,
     pub(super) waiting: Waiting<OwnedSemaphorePermit>,
+    pub(super) late: Late<OwnedSemaphorePermit>,
+    /// When the log is to be cleared of what it need not, or must not, hold any longer, µs.
+    pub(super) clear_log_at: i64,
     /// How long halves wait, µs, and how many bytes of them at most.
     pub(super) join_micros: i64,
     pub(super) join_bytes: u64,
@@ -113,6 +123,7 @@ pub(super) struct Writer {
     pub(super) counters: Arc<Counters>,
     pub(super) flush_wanted: Arc<Notify>,
     pub(super) flush_bytes: u64,
+    pub(super) flush_micros: i64,
     pub(super) now: fn() -> DateTime<Utc>,
     pub(super) on_failure: OnFailure,
     /// Held until the last frame is written, however the engine goes.
@@ -142,10 +153,17 @@ impl Writer {
                         None
                     }
                     Command::Freeze(done) => {
-                        if self.freeze() {
+                        if let Some(late) = self.freeze() {
                             // The flush that asked may have been called off; the rows stay frozen for the next one.
-                            let _ = done.send(());
+                            let _ = done.send(late);
                         }
+                        None
+                    }
+                    Command::Amended { parts, untracked } => {
+                        self.late.forget(&parts);
+                        untracked.into_iter().for_each(|key| self.recent.mark_untracked(key));
+                        // They are in the log still.
+                        self.clear_log_within(self.flush_micros);
                         None
                     }
                     Command::Trim(covered) => {
@@ -156,10 +174,7 @@ impl Writer {
                         None
                     }
                     Command::Remember(keys) => {
-                        let now_micros = (self.now)().timestamp_micros();
-                        for key in keys {
-                            self.recent.insert(key, now_micros);
-                        }
+                        keys.into_iter().for_each(|(key, known)| self.remember(key, known));
                         None
                     }
                 };
@@ -168,25 +183,13 @@ impl Writer {
         }
     }
 
-    /// Gathers what waits behind the first append, up to a bound, and writes it as one group; answers the command that
-    /// ended the gathering.
+    /// Writes the first append and what waits behind it as one group; answers the command that ended the gathering.
     fn append_group(&mut self, first: Append, commands: &mut mpsc::UnboundedReceiver<Command>) -> Option<Command> {
-        let mut bytes = first.payload.bytes().len();
-        let mut group = vec![first];
-        let mut next = None;
-        while bytes < GROUP_BYTES {
-            match commands.try_recv() {
-                Ok(Command::Append(more)) => {
-                    bytes += more.payload.bytes().len();
-                    group.push(*more);
-                }
-                Ok(other) => {
-                    next = Some(other);
-                    break;
-                }
-                Err(_) => break,
-            }
-        }
+        let more = |command| match command {
+            Command::Append(append) => Ok(*append),
+            other => Err(other),
+        };
+        let (group, next) = gather(first, commands, more, |append| append.payload.bytes().len());
         self.write_group(group);
         next
     }
@@ -202,8 +205,11 @@ impl Writer {
                 Rows::Feedback => self.admit_feedback(batch, payload, &keys, now_micros),
             };
             match admitted {
-                Ok((kept, receipt)) => {
-                    fresh.extend(kept.map(|(batch, payload)| (rows, batch, payload, permit, keys)));
+                Ok(admitted) => {
+                    let Admitted { fresh: new, kept, receipt } = admitted;
+                    let stored: Vec<u128> =
+                        keys.iter().zip(kept).filter(|(_, kept)| *kept).map(|(key, _)| *key).collect();
+                    fresh.extend(new.map(|(batch, payload)| (rows, batch, payload, permit, stored)));
                     replies.push((reply, receipt, rows));
                 }
                 Err(error) => {
@@ -222,10 +228,8 @@ impl Writer {
         match written {
             Ok(_) => {
                 for (rows, batch, _, permit, mut keys) in fresh {
-                    // Parts of a record that came whole now, and is stored, add nothing to it.
-                    keys.retain(|key| {
-                        self.waiting.has(*key) && self.recent.contains(*key) && self.waiting.forget(*key)
-                    });
+                    // Parts of a record that came whole now add nothing to it.
+                    keys.retain(|key| self.waiting.forget(*key));
                     let shelf = if rows == Rows::Logs { &self.logs } else { &self.feedback };
                     let live_bytes = shelf.replace_halves(&keys, Some(batch), now_micros, Some(permit));
                     self.flush_if_full(live_bytes);
@@ -242,24 +246,37 @@ impl Writer {
         }
     }
 
-    /// Ends the live memtables, whose rows a flush then moves. Halves that waited long enough are among them; the others are
-    /// written to the log once more, after what is frozen, since the log up to there is trimmed when it is flushed. False if
-    /// they could not be: then the engine is closed to writes.
-    fn freeze(&mut self) -> bool {
+    /// Ends the live memtables, whose rows a flush then moves. Halves that waited long enough are among them; the others, and late
+    /// parts, are written to the log once more, after what is frozen, since the log up to there is trimmed when it is flushed.
+    /// Answers the late parts; none if the log could not be written: then the engine is closed to writes.
+    fn freeze(&mut self) -> Option<Vec<LatePart>> {
         self.settle_waiting();
-        let last_sequence = self.wal.rotate();
-        let counts = Arc::new(self.meter.own());
-        let frozen = [&self.logs, &self.feedback].map(|shelf| shelf.freeze(Arc::clone(&counts), last_sequence));
-        if !frozen.contains(&true) {
-            return true;
-        }
-        match self.carry_waiting() {
-            Ok(()) => true,
-            Err(error) => {
+        let is_due = self.clear_log_at < i64::MAX || self.log_is_long();
+        let (last_sequence, counts) = (self.wal.rotate(), Arc::new(self.meter.own()));
+        let feedback = self.feedback.freeze(Arc::clone(&counts), last_sequence, false);
+        let logs = self.logs.freeze(counts, last_sequence, is_due && !feedback);
+        if feedback || logs {
+            self.clear_log_at = i64::MAX;
+            if !self.late.is_empty() {
+                self.clear_log_within(self.flush_micros);
+            }
+            if let Err(error) = self.carry_waiting() {
                 (self.on_failure.0)(&error);
-                false
+                return None;
             }
         }
+        Some(self.late.iter().cloned().collect())
+    }
+
+    /// Has a flush clear the log within so many µs.
+    pub(super) fn clear_log_within(&mut self, micros: i64) {
+        self.clear_log_at = self.clear_log_at.min((self.now)().timestamp_micros().saturating_add(micros));
+    }
+
+    /// Whether the log holds much that came to nothing, though no rows may wait for a flush.
+    fn log_is_long(&self) -> bool {
+        let needed = self.flush_bytes.saturating_add(self.waiting.bytes()).saturating_add(self.late.bytes());
+        self.wal.size().0 > needed.saturating_mul(2)
     }
 
     fn ack(&self, replies: Vec<Reply>) {
@@ -284,24 +301,20 @@ impl Writer {
     }
 
     /// Takes out rows whose id was seen, and those beyond a quota; the payload is encoded anew only if there are any.
-    fn admit(
-        &mut self,
-        batch: RecordBatch,
-        payload: Payload,
-        keys: &[u128],
-        now_micros: i64,
-    ) -> Result<(Option<(RecordBatch, Payload)>, Receipt)> {
-        let (kept, receipt) = self.decide(&batch, keys, now_micros)?;
-        Ok((only(Kind::Logs, batch, payload, kept)?, receipt))
+    fn admit(&mut self, batch: RecordBatch, payload: Payload, keys: &[u128], now_micros: i64) -> Result<Admitted> {
+        let (kept, receipt) = self.decide(&batch, keys, &[], now_micros)?;
+        Ok(Admitted { fresh: only(Kind::Logs, batch, payload, &kept)?, kept, receipt })
     }
 
     /// Which rows are kept: those whose id was not seen, within quotas.
     ///
-    /// An id is remembered only if its row is stored, so that a row which came too much can come again later.
+    /// An id is remembered only if its row is stored, so that a row which came too much can come again later. `known` says what is
+    /// then known of each; of those for which it says nothing, that they are whole.
     pub(super) fn decide(
         &mut self,
         batch: &RecordBatch,
         keys: &[u128],
+        known: &[Known],
         now_micros: i64,
     ) -> Result<(Vec<bool>, Receipt)> {
         let missing = |name: &str| Error::internal(format!("column `{name}` is missing in a batch"));
@@ -313,28 +326,28 @@ impl Writer {
         let mut receipt = Receipt::default();
         let mut kept = Vec::with_capacity(keys.len());
         let mut last: Option<(&str, Option<u64>)> = None;
-        for ((organisation, micros), key) in rows.zip(keys) {
+        for (row, ((organisation, micros), key)) in rows.zip(keys).enumerate() {
             let (organisation, micros) = (organisation.unwrap_or_default(), counted_at(*micros, now_micros));
             let stops_at = match last {
                 Some((same, stops_at)) if same == organisation => stops_at,
                 _ => rules.stops_at(organisation),
             };
             last = Some((organisation, stops_at));
-            let known = self.recent.contains(*key);
-            let full = !known && stops_at.is_some_and(|stops_at| tally.records(organisation, micros) >= stops_at);
-            match (known, full) {
+            let is_known = self.recent.contains(*key);
+            let full = !is_known && stops_at.is_some_and(|stops_at| tally.records(organisation, micros) >= stops_at);
+            match (is_known, full) {
                 (true, _) => receipt.duplicate += 1,
                 (false, true) => {
                     tally.refuse(organisation, micros);
                     receipt.over_quota += 1;
                 }
                 (false, false) => {
-                    self.recent.remember(*key, now_micros);
+                    self.recent.remember(*key, known.get(row).copied().unwrap_or_default(), now_micros);
                     tally.store(organisation, micros);
                     receipt.accepted += 1;
                 }
             }
-            kept.push(!known && !full);
+            kept.push(!is_known && !full);
         }
         drop(tally);
         Ok((kept, receipt))
@@ -347,24 +360,58 @@ impl Writer {
         payload: Payload,
         keys: &[u128],
         now_micros: i64,
-    ) -> Result<(Option<(RecordBatch, Payload)>, Receipt)> {
-        let kept: Vec<bool> = keys.iter().map(|key| self.recent.insert(*key, now_micros)).collect();
+    ) -> Result<Admitted> {
+        let whole = Known::default();
+        let kept: Vec<bool> = keys.iter().map(|key| self.recent.insert(*key, whole, now_micros)).collect();
         let accepted = kept.iter().filter(|kept| **kept).count() as u64;
-        let receipt = Receipt { accepted, duplicate: kept.len() as u64 - accepted, over_quota: 0 };
-        Ok((only(Kind::Feedback, batch, payload, kept)?, receipt))
+        let receipt = Receipt { accepted, duplicate: kept.len() as u64 - accepted, ..Receipt::default() };
+        Ok(Admitted { fresh: only(Kind::Feedback, batch, payload, &kept)?, kept, receipt })
     }
 
     pub(super) fn measure(&self) {
         let (bytes, segments) = self.wal.size();
         self.counters.wal_bytes.store(bytes, Ordering::Relaxed);
         self.counters.wal_segments.store(segments, Ordering::Relaxed);
-        self.counters.waiting.store(self.waiting.len() as u64, Ordering::Relaxed);
+        self.counters.waiting.store((self.waiting.len() + self.late.len()) as u64, Ordering::Relaxed);
         self.counters.waiting_until.store(self.waiting.first_until().unwrap_or(i64::MAX), Ordering::Relaxed);
+        let clear_log_at = if self.log_is_long() { i64::MIN } else { self.clear_log_at };
+        self.counters.clear_log_at.store(clear_log_at, Ordering::Relaxed);
     }
 }
 
+/// What of an append is taken.
+struct Admitted {
+    /// The rows, with their bytes for the log; none if none is.
+    fresh: Option<(RecordBatch, Payload)>,
+    /// Which rows of those that came.
+    kept: Vec<bool>,
+    receipt: Receipt,
+}
+
+/// Gathers what waits behind a first command of its kind, up to a bound; answers the command that ended the gathering too.
+pub(super) fn gather<T>(
+    first: T,
+    commands: &mut mpsc::UnboundedReceiver<Command>,
+    more: impl Fn(Command) -> Result<T, Command>,
+    bytes_of: impl Fn(&T) -> usize,
+) -> (Vec<T>, Option<Command>) {
+    let mut bytes = bytes_of(&first);
+    let mut group = vec![first];
+    while bytes < GROUP_BYTES {
+        let Ok(command) = commands.try_recv() else { break };
+        match more(command) {
+            Ok(one) => {
+                bytes += bytes_of(&one);
+                group.push(one);
+            }
+            Err(other) => return (group, Some(other)),
+        }
+    }
+    (group, None)
+}
+
 /// The rows that are kept, with their bytes for the log; those that came if all are, none if none is.
-fn only(kind: Kind, batch: RecordBatch, payload: Payload, kept: Vec<bool>) -> Result<Option<(RecordBatch, Payload)>> {
+fn only(kind: Kind, batch: RecordBatch, payload: Payload, kept: &[bool]) -> Result<Option<(RecordBatch, Payload)>> {
     if kept.iter().all(|kept| *kept) {
         return Ok(Some((batch, payload)));
     }
@@ -374,14 +421,14 @@ fn only(kind: Kind, batch: RecordBatch, payload: Payload, kept: Vec<bool>) -> Re
 }
 
 /// The rows that are kept; none if none is.
-pub(super) fn kept_rows(batch: RecordBatch, kept: Vec<bool>) -> Result<Option<RecordBatch>> {
+pub(super) fn kept_rows(batch: RecordBatch, kept: &[bool]) -> Result<Option<RecordBatch>> {
     if kept.iter().all(|kept| *kept) {
         return Ok(Some(batch));
     }
     if !kept.contains(&true) {
         return Ok(None);
     }
-    let kept = filter_record_batch(&batch, &BooleanArray::from(kept))
+    let kept = filter_record_batch(&batch, &BooleanArray::from(kept.to_vec()))
         .map_err(|cause| Error::internal("cannot take rows out of a batch").with_source(cause))?;
     Ok(Some(tighten(&kept)))
 }

@@ -53,18 +53,23 @@ impl Selection {
 }
 
 fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>> {
-    let found = match fields.get(name) {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
-        Some(Value::String(text)) => text.trim().parse().ok(),
-        Some(value) => value.as_u64(),
+    let Some(value) = fields.get(name) else { return Ok(None) };
+    let found = match value {
+        Value::Null => return Ok(None),
+        Value::String(text) if text.trim().is_empty() => return Ok(None),
+        Value::String(text) => text.trim().parse().ok(),
+        value => value.as_u64(),
     };
-    found.map(Some).ok_or_else(|| Error::invalid(format!("`{name}` is no whole number, 0 or more")))
+    found.map(Some).ok_or_else(|| Error::invalid(format!("`{name}` is `{value}`; expected a whole number, 0 or more")))
 }
 
 /// The time frame that an object of comparisons names.
 fn created_at(frame: &Value) -> Result<Bounds<DateTime<Utc>>> {
-    let wrong = || Error::invalid("`created_at` is no object of `gte`, `gt`, `lte`, `lt` with a date or a moment each");
+    let wrong = || {
+        Error::invalid(format!(
+            "`created_at` is `{frame}`; expected an object of `gte`, `gt`, `lte`, `lt` with a date or a moment each"
+        ))
+    };
     let fields = frame.as_object().ok_or_else(wrong)?;
     let mut bounds = Bounds::default();
     for (operator, value) in fields {

@@ -1,8 +1,10 @@
 //! Records that arrive in parts: which part one is, and what parts make together.
 
+mod late;
 mod waiting;
 
-pub use waiting::{Waiting, Whole};
+pub use late::{Late, LatePart};
+pub use waiting::{Fit, Waiting, Whole};
 
 use std::borrow::Cow;
 
@@ -24,6 +26,18 @@ pub enum Half {
 impl Half {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Figures, Self::Content, Self::Piece];
+}
+
+/// So many pieces of one record are put together; what is more waits until the record is in the table, or is refused.
+const MOST_PIECES: usize = 256;
+
+/// Whether two parts may be of one record as far as their workspaces say. A half that says none may be of any; a piece, whose id
+/// others learn as a call goes on to them, is its workspace's alone.
+fn may_meet(first: &Record, second: &Record, are_pieces: bool) -> bool {
+    match (&first.workspace_slug, &second.workspace_slug) {
+        (Some(first), Some(second)) => first == second,
+        (first, second) => !are_pieces || first == second,
+    }
 }
 
 /// The record that two halves of one call make: figures win where they say something, content fills in what is missing.
@@ -77,7 +91,7 @@ pub fn says_outcome(piece: &Record) -> bool {
 /// in them with the later one's elements behind. The time is that of the piece that says how the call went. A piece that came
 /// already adds nothing, nor does one of another workspace, which must not see into this one.
 pub fn unite(first: Record, more: Record) -> Record {
-    if first.workspace_slug != more.workspace_slug {
+    if !may_meet(&first, &more, true) {
         return first;
     }
     let created_at = match says_outcome(&more) && !says_outcome(&first) {
@@ -94,6 +108,25 @@ pub fn unite(first: Record, more: Record) -> Record {
     [record.request.body, record.response.body] = bodies;
     if record.do_not_track == Some(true) {
         (record.request, record.response) = (Message::default(), Message::default());
+    }
+    record
+}
+
+/// The record that a stored one and a part of it that came after make together. What is stored stays as it is, unless the part says
+/// that nothing of the call may be kept; so a part that came already adds nothing.
+pub fn amend(stored: &Record, half: Half, late: Record) -> Record {
+    if !may_meet(stored, &late, half == Half::Piece) {
+        return stored.clone();
+    }
+    if half == Half::Piece {
+        return unite(stored.clone(), late);
+    }
+    let mut record = join(stored.clone(), late);
+    if record.do_not_track != Some(true) {
+        for (message, stored) in [(&mut record.request, &stored.request), (&mut record.response, &stored.response)] {
+            message.body = stored.body.clone().or(message.body.take());
+            message.headers = stored.headers.clone().or(message.headers.take());
+        }
     }
     record
 }

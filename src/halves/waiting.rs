@@ -1,30 +1,26 @@
 //! Halves that wait for the other one: what comes together, what came already, and what has waited long enough.
 //!
 //! Pure: time comes in, and `R` is whatever room in memory the caller set aside for a half. A half that waits is given
-//! back once, either with its other half or alone. Parts that say that they are of different workspaces never meet: like a
-//! record whose id its organisation used already, the later one counts as known.
+//! back once, either with its other half or alone. Parts of different workspaces never meet: the later one is not taken.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-use super::{Half, join, unite};
+use super::{Half, MOST_PIECES, join, may_meet, unite};
 use crate::record::Record;
 
-/// What a record takes beside its text, bytes.
-const RECORD_BYTES: u64 = 900;
-/// A record of so many pieces, or of so many bytes of text, waits for no more of them: each costs the one writer time.
-const MOST_PIECES: u32 = 256;
+/// A record of so many bytes of text waits for no more pieces: each costs the one writer time.
 const MOST_BYTES: usize = 16 << 20;
 
-fn held(record: &Record) -> u64 {
-    record.text_bytes() as u64 + RECORD_BYTES
-}
-
-/// Whether two parts may be of one record as far as their workspaces say.
-fn same_workspace(first: &Record, second: &Record) -> bool {
-    match (&first.workspace_slug, &second.workspace_slug) {
-        (Some(first), Some(second)) => first == second,
-        _ => true,
-    }
+/// What a part is to those that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It says something new, or is the first of its record.
+    New,
+    /// It came already.
+    Known,
+    /// The record was begun by another workspace, which must not see into this one's, nor this one into that.
+    Foreign,
 }
 
 /// Halves, by the key of the record that they are of.
@@ -39,9 +35,9 @@ pub struct Waiting<R> {
 #[derive(Debug)]
 struct Waits<R> {
     half: Half,
-    record: Record,
+    record: Arc<Record>,
     until_micros: i64,
-    pieces: u32,
+    pieces: usize,
     room: Vec<R>,
 }
 
@@ -52,6 +48,8 @@ pub struct Whole<R> {
     pub key: u128,
     /// The record.
     pub record: Record,
+    /// Whether both halves are there, so that nothing more of it comes.
+    pub is_complete: bool,
     /// The room of its halves.
     pub room: Vec<R>,
 }
@@ -63,18 +61,17 @@ impl<R> Default for Waiting<R> {
 }
 
 impl<R> Waiting<R> {
-    /// Whether this half of the record waits already, the piece is known, or the id is another workspace's.
-    pub fn knows(&self, key: u128, half: Half, record: &Record) -> bool {
-        let Some(waits) = self.halves.get(&key) else { return false };
-        if !same_workspace(&waits.record, record) {
-            return true;
+    /// What a part is to those that wait.
+    pub fn fit(&self, key: u128, half: Half, record: &Record) -> Fit {
+        let Some(waits) = self.halves.get(&key) else { return Fit::New };
+        if !may_meet(&waits.record, record, half == Half::Piece || waits.half == Half::Piece) {
+            return Fit::Foreign;
         }
-        waits.half == half && (half != Half::Piece || unite(waits.record.clone(), record.clone()) == waits.record)
-    }
-
-    /// Whether a part of a record waits.
-    pub fn has(&self, key: u128) -> bool {
-        self.halves.contains_key(&key)
+        let adds_nothing = || unite(Record::clone(&waits.record), record.clone()) == *waits.record;
+        match waits.half == half && (half != Half::Piece || adds_nothing()) {
+            true => Fit::Known,
+            false => Fit::New,
+        }
     }
 
     /// Takes a half; answers the record if the other half was there. The same half again takes the place of the first. A piece is
@@ -87,36 +84,30 @@ impl<R> Waiting<R> {
         until_micros: i64,
         room: Option<R>,
     ) -> Option<Whole<R>> {
-        let first = self.remove(key);
-        let mut room: Vec<R> = room.into_iter().collect();
-        match first {
-            Some(first) if !same_workspace(&first.record, &record) => {
-                self.insert(key, first);
-                None
-            }
-            Some(first) if Half::Piece == half || Half::Piece == first.half => {
-                room.extend(first.room);
-                let (record, pieces) = (unite(first.record, record), first.pieces + 1);
-                if pieces >= MOST_PIECES || record.text_bytes() >= MOST_BYTES {
-                    return Some(Whole { key, record, room });
-                }
-                let until_micros = until_micros.min(first.until_micros);
-                self.insert(key, Waits { half: first.half, record, until_micros, pieces, room });
-                None
-            }
-            Some(first) if first.half != half => {
-                room.extend(first.room);
-                let record = match half {
-                    Half::Figures => join(record, first.record),
-                    _ => join(first.record, record),
-                };
-                Some(Whole { key, record, room })
-            }
-            _ => {
-                self.insert(key, Waits { half, record, until_micros, pieces: 1, room });
-                None
-            }
+        if self.fit(key, half, &record) == Fit::Foreign {
+            return None;
         }
+        let mut room: Vec<R> = room.into_iter().collect();
+        let waits = match self.remove(key) {
+            Some(first) if first.half != half && half != Half::Piece && first.half != Half::Piece => {
+                room.extend(first.room);
+                let first = Arc::unwrap_or_clone(first.record);
+                let record = if half == Half::Figures { join(record, first) } else { join(first, record) };
+                return Some(Whole { key, record, is_complete: true, room });
+            }
+            Some(first) if half == Half::Piece || first.half == Half::Piece => {
+                room.extend(first.room);
+                let (record, pieces) = (unite(Arc::unwrap_or_clone(first.record), record), first.pieces + 1);
+                if pieces >= MOST_PIECES || record.text_bytes() >= MOST_BYTES {
+                    return Some(Whole { key, record, is_complete: false, room });
+                }
+                let (record, until_micros) = (Arc::new(record), until_micros.min(first.until_micros));
+                Waits { half: first.half, record, until_micros, pieces, room }
+            }
+            _ => Waits { half, record: Arc::new(record), until_micros, pieces: 1, room },
+        };
+        self.insert(key, waits);
+        None
     }
 
     /// Gives up on a half: those that have waited until now, and the first of the others while all take more than so many bytes.
@@ -125,7 +116,8 @@ impl<R> Waiting<R> {
         if until > now_micros && self.bytes <= most_bytes {
             return None;
         }
-        self.remove(key).map(|waits| Whole { key, record: waits.record, room: waits.room })
+        let waits = self.remove(key)?;
+        Some(Whole { key, record: Arc::unwrap_or_clone(waits.record), is_complete: false, room: waits.room })
     }
 
     /// Forgets a half; false if there is none.
@@ -133,8 +125,14 @@ impl<R> Waiting<R> {
         self.remove(key).is_some()
     }
 
+    /// Takes a part out, with what it is.
+    pub fn take(&mut self, key: u128) -> Option<(Half, Record, Vec<R>)> {
+        let waits = self.remove(key)?;
+        Some((waits.half, Arc::unwrap_or_clone(waits.record), waits.room))
+    }
+
     fn insert(&mut self, key: u128, waits: Waits<R>) {
-        self.bytes += held(&waits.record);
+        self.bytes += waits.record.held_bytes() as u64;
         self.order.insert((waits.until_micros, key));
         self.halves.insert(key, waits);
     }
@@ -142,18 +140,23 @@ impl<R> Waiting<R> {
     fn remove(&mut self, key: u128) -> Option<Waits<R>> {
         let waits = self.halves.remove(&key)?;
         self.order.remove(&(waits.until_micros, key));
-        self.bytes = self.bytes.saturating_sub(held(&waits.record));
+        self.bytes = self.bytes.saturating_sub(waits.record.held_bytes() as u64);
         Some(waits)
     }
 
     /// The part of a record that is here.
-    pub fn get(&self, key: u128) -> Option<&Record> {
+    pub fn get(&self, key: u128) -> Option<&Arc<Record>> {
         self.halves.get(&key).map(|waits| &waits.record)
     }
 
     /// All that wait, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (u128, Half, &Record)> {
-        self.halves.iter().map(|(key, waits)| (*key, waits.half, &waits.record))
+        self.halves.iter().map(|(key, waits)| (*key, waits.half, &*waits.record))
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// How many wait.
@@ -186,7 +189,8 @@ mod tests {
             let of = |half| if half == Half::Figures { figures() } else { content() };
             let mut waiting = Waiting::default();
             assert!(waiting.add(1, first, of(first), 10, Some("one")).is_none());
-            assert!(waiting.knows(1, first, &of(first)) && !waiting.knows(1, second, &of(second)));
+            assert_eq!(waiting.fit(1, first, &of(first)), Fit::Known);
+            assert_eq!(waiting.fit(1, second, &of(second)), Fit::New);
             let whole = waiting.add(1, second, of(second), 10, Some("two")).unwrap();
             assert_eq!((whole.record.total_units, whole.record.request.body.as_deref()), (Some(7), Some("{}")));
             assert_eq!(whole.room.len(), 2, "the room of both goes on with the record");
@@ -200,7 +204,7 @@ mod tests {
         waiting.add(1, Half::Content, content(), 10, Some(()));
         assert!(waiting.add(1, Half::Content, content(), 20, Some(())).is_none());
         assert_eq!((waiting.len(), waiting.first_until()), (1, Some(20)));
-        assert_eq!(waiting.bytes, held(&content()));
+        assert_eq!(waiting.bytes, content().held_bytes() as u64);
     }
 
     #[test]
@@ -212,18 +216,18 @@ mod tests {
             let mut waiting: Waiting<()> = Waiting::default();
             waiting.add(1, first, of("ours", content()), 10, None);
             let theirs = of("theirs", figures());
-            assert!(waiting.knows(1, second, &theirs), "the id is used");
+            assert_eq!(waiting.fit(1, second, &theirs), Fit::Foreign);
             assert!(waiting.add(1, second, theirs, 10, None).is_none());
-            assert_eq!(waiting.get(1), Some(&of("ours", content())));
-            let says_none = waiting.knows(1, second, &figures());
-            assert_eq!(says_none, second == first, "a half that says no workspace may be of any, a piece may not");
+            assert_eq!(waiting.get(1).map(|record| &**record), Some(&of("ours", content())));
+            let fit = if second == Half::Piece { Fit::Foreign } else { Fit::New };
+            assert_eq!(waiting.fit(1, second, &figures()), fit, "a half that says no workspace may be of any");
         }
     }
 
     #[test]
     fn a_record_of_many_pieces_waits_no_more() {
         let mut waiting: Waiting<()> = Waiting::default();
-        let piece = |number: u32| Record { span_name: Some(number.to_string()), ..content() };
+        let piece = |number: usize| Record { span_name: Some(number.to_string()), ..content() };
         for number in 1..MOST_PIECES {
             assert!(waiting.add(1, Half::Piece, piece(number), 10, None).is_none());
         }
@@ -239,9 +243,10 @@ mod tests {
     fn pieces_wait_for_more_of_them_until_the_earlier_of_their_times() {
         let mut waiting = Waiting::default();
         assert!(waiting.add(1, Half::Piece, figures(), 10, Some(1)).is_none());
-        assert!(!waiting.knows(1, Half::Piece, &content()) && waiting.knows(1, Half::Piece, &figures()));
+        assert_eq!(waiting.fit(1, Half::Piece, &content()), Fit::New);
+        assert_eq!(waiting.fit(1, Half::Piece, &figures()), Fit::Known);
         assert!(waiting.add(1, Half::Piece, content(), 20, Some(2)).is_none());
-        assert!(waiting.knows(1, Half::Piece, &content()));
+        assert_eq!(waiting.fit(1, Half::Piece, &content()), Fit::Known);
         assert_eq!((waiting.len(), waiting.first_until()), (1, Some(10)));
         assert!(waiting.add(1, Half::Piece, content(), 5, None).is_none());
         assert_eq!(waiting.first_until(), Some(5));

@@ -4,16 +4,16 @@
 //! about: a key that is bound to one asks about that one, whatever it says.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::Json;
+use axum::extract::RawQuery;
 use axum::http::HeaderValue;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 
 use super::App;
+use super::admin::{Id, id};
+use super::auth::Caller;
 use super::error::Failure;
 use super::input::Fields;
 use crate::analytics::{Asked, Query};
@@ -21,32 +21,24 @@ use crate::catalog::Access;
 
 /// `GET /v1/analytics/graphs/{graph}`, where the graph's path may have two parts.
 pub(crate) async fn graph(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    path: Result<Path<String>, PathRejection>,
+    Caller { app, access }: Caller,
+    path: Id,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
-    let Path(path) = path.map_err(|_| Failure::invalid("the graph's name is not UTF-8 text"))?;
-    answer(&app, &access, &Query::graph(&path, asked(&access, query.as_deref())?)?).await
+    answer(&app, &access, &Query::graph(&id(path)?, asked(&access, query.as_deref())?)?).await
 }
 
 /// `GET /v1/analytics/groups/{group}`, and `…/groups/metadata/{key}`.
 pub(crate) async fn group(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    path: Result<Path<String>, PathRejection>,
+    Caller { app, access }: Caller,
+    path: Id,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
-    let Path(path) = path.map_err(|_| Failure::invalid("the group's name is not UTF-8 text"))?;
-    answer(&app, &access, &Query::group(&path, asked(&access, query.as_deref())?)?).await
+    answer(&app, &access, &Query::group(&id(path)?, asked(&access, query.as_deref())?)?).await
 }
 
 /// `GET /v1/analytics/summary/cache`.
-pub(crate) async fn cache(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
+pub(crate) async fn cache(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Response, Failure> {
     answer(&app, &access, &Query::cache_summary(asked(&access, query.as_deref())?)).await
 }
 

@@ -8,8 +8,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
@@ -19,11 +20,28 @@ use super::control_plane;
 use super::error::Failure;
 use super::table::Methods;
 use crate::catalog::{Access, Scope};
+use crate::error::Error;
 
 const KEY_HEADER: &str = "x-portkey-api-key";
 const MISSING: &str = "the API key is missing; send it as `x-portkey-api-key` or as `Authorization: Bearer <key>`";
 const UNKNOWN: &str = "the API key opens nothing: it is unknown, revoked or expired; ask an admin for another, or send the \
                        admin key that the first start printed, or `GATELOG_ADMIN_KEY`";
+
+/// Who asks, and of whom.
+pub(crate) struct Caller {
+    pub(crate) app: Arc<App>,
+    pub(crate) access: Access,
+}
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Failure> {
+        let keyless = || Error::internal("a route that asks for no key has a handler that needs one");
+        let access = parts.extensions.get::<Access>().cloned().ok_or_else(keyless)?;
+        Ok(Self { app: Arc::clone(app), access })
+    }
+}
 
 /// What a route asks of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +89,12 @@ fn check(needs: Needs, access: &Access) -> Result<(), Failure> {
     let lacking = match needs {
         Needs::Scope(scope) if access.may(scope) => return Ok(()),
         Needs::Operator if access.is_operator() => return Ok(()),
-        Needs::Scope(scope) => format!("this needs scope `{scope}`, which the API key does not have"),
-        Needs::Operator => "this needs scope `admin` in an API key that is bound to no organisation".to_owned(),
+        Needs::Scope(scope) => {
+            format!("this needs scope `{scope}`, which the API key does not have; ask an admin for a key that has it")
+        }
+        Needs::Operator => {
+            "this needs scope `admin` in an API key that is bound to no organisation: the operator's".to_owned()
+        }
     };
     Err(Failure::new(StatusCode::FORBIDDEN, lacking))
 }
@@ -88,7 +110,7 @@ fn key(headers: &HeaderMap, reports: bool) -> Option<&str> {
     let authorization = || bearer(headers.get(AUTHORIZATION)?.to_str().ok()?);
     let given = match headers.get(KEY_HEADER) {
         Some(value) => match authorization() {
-            Some(own) if reports => own,
+            Some(own) if reports && !own.is_empty() => own,
             _ => value.to_str().ok()?.trim(),
         },
         None => authorization()?,

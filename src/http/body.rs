@@ -14,6 +14,7 @@ use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use futures::StreamExt;
 use hyper::body::Body as _;
+use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Failure;
@@ -93,7 +94,14 @@ fn units(bytes: u64) -> u32 {
 /// Reads the text of a small body.
 pub(crate) async fn read_small(body: Body) -> Result<String, Failure> {
     let bytes = read(body, SMALL_BYTES, |_| Ok(())).await?;
-    String::from_utf8(bytes).map_err(|_| Failure::invalid("the body is not UTF-8 text"))
+    String::from_utf8(bytes).map_err(|_| Failure::invalid("the body is not UTF-8 text; send it in that encoding"))
+}
+
+/// The JSON object in the text of a body. A field that is not one of `fields` is an error that names it: passed over, it would
+/// seem to be done.
+pub(crate) fn object<T: DeserializeOwned>(text: &str, fields: &str) -> Result<T, Failure> {
+    serde_json::from_str(text)
+        .map_err(|cause| Failure::invalid(format!("the body is not a JSON object with {fields}: {cause}")))
 }
 
 /// Reads a body of at most `limit` bytes; `grown` hears of each new size and may refuse it.

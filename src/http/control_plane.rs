@@ -3,7 +3,8 @@
 //! `GET /v2/api-keys/self/details` tells the gateway whom the key of its caller is of. `POST /v1/logs/enterprise/logs` takes what
 //! was said in one call, `POST /v1/analytics/enterprise/analytics` (or `/dp/metrics`, the same from a gateway that is not
 //! private) the figures of many; the engine makes one record of both. The gateway tries a few times within a second and then
-//! drops what it could not send. So its bodies wait for room instead of being refused, and what it sends twice is taken once.
+//! drops what it could not send. So its bodies wait for room instead of being refused, but for what packed ones, which it does not send,
+//! unpack to; and what it sends twice is taken once.
 //!
 //! The organisation of a record stands in the record: the gateway's own key must reach all that it serves, else nothing of
 //! the request is taken (403). Feedback that was changed comes again as if it were new; what is there of it is looked up first,
@@ -12,17 +13,18 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
-use axum::{Extension, Json};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use serde_json::{Value, json};
 
 use super::App;
-use super::body::{self, Room};
+use super::auth::Caller;
+use super::body::{self, Room, check_coding, discard, unpackable};
 use super::error::Failure;
 use super::intake::{Outcome, Receipt};
+use super::logs::unpacked;
 use super::sql::header;
 use crate::catalog::{Access, Scope};
 use crate::error::Error;
@@ -44,7 +46,7 @@ const SMALL_BYTES: usize = 256 << 10;
 const NOT_KEPT: &str = "texts that guardrails found are not kept: they may quote a call that must not be tracked";
 
 /// `GET /v2/api-keys/self/details`, of the key that asks, without the key itself.
-pub(crate) async fn details(State(app): State<Arc<App>>, Extension(access): Extension<Access>) -> Json<Value> {
+pub(crate) async fn details(Caller { app, access }: Caller) -> Json<Value> {
     let state = app.engine.catalog().state();
     let document = &state.document;
     let organisation = access.organisation.as_deref().unwrap_or(DEFAULT_ORGANISATION);
@@ -100,8 +102,7 @@ fn scopes(access: &Access) -> Vec<&'static str> {
 
 /// `POST /v1/logs/enterprise/logs`.
 pub(crate) async fn log(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
@@ -123,8 +124,7 @@ pub(crate) async fn log(
 
 /// `POST /v1/analytics/enterprise/analytics` and `POST /dp/metrics`.
 pub(crate) async fn rows(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
@@ -140,10 +140,15 @@ async fn parsed<T: Send + 'static>(
     body: Body,
     read: impl FnOnce(&[u8], &Context) -> T + Send + 'static,
 ) -> Result<(T, Room), Failure> {
+    if let Err(failure) = check_coding(header(headers, &CONTENT_ENCODING)) {
+        discard(&mut body.into_data_stream()).await;
+        return Err(failure);
+    }
     let limit = usize::try_from(app.engine.config().max_record_bytes.saturating_mul(COPIES)).unwrap_or(usize::MAX);
     let announced = header(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut room = app.bodies.wait(2 * announced.min(limit as u64)).await;
     let bytes = body::read(body, limit, |size| room.grow(2 * size as u64)).await?;
+    let (bytes, room) = unpacked(bytes, limit, room).await?.map_err(|cause| unpackable(&cause))?;
     let context = Context { policy: Arc::clone(app.engine.policy()), ..Context::new(app.engine.now()) };
     if bytes.len() <= SMALL_BYTES {
         return Ok((read(&bytes, &context), room));
@@ -158,11 +163,7 @@ async fn take(app: &App, access: &Access, batch: Batch) -> Result<Json<Receipt>,
     let Batch { halves, feedback, rejected, rejections } = batch;
     let mut receipt = Receipt { rejected, rejections, ..Receipt::default() };
     app.metrics.rejected(receipt.rejected);
-    if !halves.is_empty() {
-        let appended = app.engine.append_halves_as(access, halves).await.map_err(|refused| refused.error)?;
-        (receipt.accepted, receipt.duplicate) = (appended.accepted, appended.duplicate);
-        receipt.over_quota = appended.over_quota;
-    }
+    receipt.append_halves(app, access, halves).await?;
     if !feedback.is_empty() {
         let came = feedback.len() as u64;
         let _turn = app.feedback_turn.lock().await;

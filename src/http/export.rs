@@ -1,29 +1,28 @@
 //! `GET|POST /v1/export`: the records of a time frame, with the columns named, as JSON lines. No other format.
 //!
 //! The stream comes straight from the engine, however long it is. It ends well only if every line was sent: a failure on the way
-//! cuts the connection. The cursor `after` of the last line received goes on where a download stopped.
+//! cuts the connection. The cursor `after` of the last line received goes on where a download stopped. Where the plan sets
+//! `export_rows`, an export has so many lines at most, and says so in `x-gatelog-max-records`.
 
-use std::sync::Arc;
-
-use axum::Extension;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::http::header::{ACCEPT, CONTENT_DISPOSITION};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::App;
 use super::answer;
+use super::auth::Caller;
 use super::body::read_small;
 use super::error::Failure;
 use super::format::Format;
 use super::input::Fields;
 use super::sql::header;
-use crate::catalog::Access;
 use crate::engine::ExportRequest;
 
 const FIELDS: &str = "from, to, columns, after, limit, format";
+/// Tells that the plan ends every export after so many records.
+const MOST_HEADER: HeaderName = HeaderName::from_static("x-gatelog-max-records");
 
 /// The JSON form of a request.
 #[derive(Debug, Default, Deserialize)]
@@ -39,30 +38,26 @@ struct Document {
 
 /// `GET /v1/export?from=…&to=…&columns=a,b&after=…&limit=…`.
 pub(crate) async fn get(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    caller: Caller,
     version: Version,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    run(&app, &access, version, &headers, of_query(query.as_deref())?).await
+    run(&caller, version, &headers, of_query(query.as_deref())?).await
 }
 
 /// `POST /v1/export`: the same fields as a JSON object, the columns as an array.
 pub(crate) async fn post(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    caller: Caller,
     version: Version,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let document = of_body(&read_small(body).await?)?;
-    run(&app, &access, version, &headers, document).await
+    run(&caller, version, &headers, of_body(&read_small(body).await?)?).await
 }
 
 async fn run(
-    app: &App,
-    access: &Access,
+    Caller { app, access }: &Caller,
     version: Version,
     headers: &HeaderMap,
     document: Document,
@@ -74,6 +69,9 @@ async fn run(
     let mut response = answer::stream(lines, Format::Jsonl.media_type()).await?;
     let file = HeaderValue::from_static("attachment; filename=\"gatelog-export.jsonl\"");
     response.headers_mut().insert(CONTENT_DISPOSITION, file);
+    if let Some(most) = app.engine.catalog().state().document.most_exported(access.organisation.as_deref()) {
+        response.headers_mut().insert(MOST_HEADER, most.into());
+    }
     Ok(response)
 }
 

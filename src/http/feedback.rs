@@ -1,6 +1,6 @@
 //! `/v1/feedback`: Portkey's calls to give feedback and to change it, and ours to read it.
 //!
-//! Answers and refusals of the first two are Portkey's to the word. Feedback is about a trace, which need not be there yet;
+//! Answers of the first two are Portkey's to the word; refusals begin with its words, and say then what is wrong. Feedback is about a trace, which need not be there yet;
 //! with `log_id`, which is ours, it is about that one log alone, which must be there, and its trace is the log's.
 //!
 //! Portkey's SDKs send a call again whose answer got lost: what [`super::resend`] knows again gets the same ids and the
@@ -43,8 +43,8 @@ pub(crate) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Answer, Failure> {
-    let Some((text, _room)) = packed(&app, body).await? else { return Err(refused(Refusal::Body)) };
-    let mut given = feedback::drafts(&text).map_err(refused)?;
+    let (text, _room) = readable(packed(&app, body).await?)?;
+    let mut given = feedback::drafts(&text).map_err(|why| refused(&why))?;
     bind(&app, &access, &mut given).await?;
     let headers = Headers::read(|name| headers.get(name)?.to_str().ok().map(str::to_owned));
     let (now, fresh) = (app.engine.now(), app.engine.new_id());
@@ -67,8 +67,8 @@ pub(crate) async fn update(
     named: Named,
     body: Body,
 ) -> Result<Answer, Failure> {
-    let Some((text, _room)) = packed(&app, body).await? else { return Err(refused(Refusal::Body)) };
-    let change = feedback::change(&text).map_err(refused)?;
+    let (text, _room) = readable(packed(&app, body).await?)?;
+    let change = feedback::change(&text).map_err(|why| refused(&why))?;
     let nothing = || Failure::new(StatusCode::NOT_FOUND, NOTHING_TO_UPDATE);
     let old = find(&app, &access, named).await.map_err(|error| match error.kind() {
         ErrorKind::NotFound => nothing(),
@@ -122,7 +122,9 @@ async fn bind(app: &App, access: &Access, given: &mut [Feedback]) -> Result<(), 
         let Some(id) = &one.log_id else { continue };
         let meant = |place: &&LogPlace| one.organisation_id.is_none() || one.organisation_id == place.organisation;
         let place = places.get(id).and_then(|places| places.iter().rfind(meant)).ok_or_else(|| {
-            Error::not_found("no log has the id of `log_id`; send a log before feedback on it, or name its trace")
+            Error::not_found(format!(
+                "`log_id` is `{id}`, which no log has; send a log before feedback on it, or name its trace"
+            ))
         })?;
         one.organisation_id.clone_from(&place.organisation);
         one.workspace_slug.clone_from(&place.workspace);
@@ -142,7 +144,11 @@ fn asked(mut fields: Fields) -> Result<FeedbackAsk, Failure> {
     Ok(FeedbackAsk { page_size, after, ..ask })
 }
 
-fn refused(refusal: Refusal) -> Failure {
+fn readable<T>(unpacked: std::io::Result<T>) -> Result<T, Failure> {
+    unpacked.map_err(|cause| refused(&Refusal::unreadable(format!("does not unpack: {cause}"))))
+}
+
+fn refused(refusal: &Refusal) -> Failure {
     Failure::invalid(refusal.to_string()).coded(refusal.code())
 }
 

@@ -9,14 +9,15 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_ENCODING;
-use axum::{Extension, Json};
 use serde::Serialize;
 
 use super::App;
+use super::auth::Caller;
 use super::body::{check_coding, discard};
 use super::error::Failure;
 use super::input::Fields;
@@ -27,8 +28,7 @@ use crate::ingest::Shape;
 
 /// `POST /v1/ingest?source=native|portkey|litellm|gateway-hook|otlp`.
 pub(crate) async fn ingest(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -45,8 +45,7 @@ pub(crate) async fn ingest(
 
 /// `POST /v1/ingest/litellm`.
 pub(crate) async fn litellm(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
@@ -55,8 +54,7 @@ pub(crate) async fn litellm(
 
 /// `POST /v1/ingest/gateway-hook`.
 pub(crate) async fn gateway_hook(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Verdict>, Failure> {

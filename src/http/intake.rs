@@ -20,6 +20,7 @@ use super::feed::{Cut, Portion, feed, feed_plain};
 use super::resend::{Connection, Ids};
 use crate::catalog::Access;
 use crate::error::{Error, Result};
+use crate::halves::Half;
 use crate::ingest::{self, Context, Headers, Owner, Rejection, Shape};
 use crate::plan::{Rules, Terms};
 use crate::record::Record;
@@ -36,6 +37,9 @@ const TRACE: u64 = 0;
 const RECORD_BITS: u32 = 24;
 /// Rejections that a receipt describes.
 const DESCRIBED: usize = 100;
+
+const FOREIGN: &str = "parts of a record were not taken, because another workspace sent the first of it: send all parts of a call \
+                       (a span and its events) with keys of one workspace";
 
 /// What became of a body's records.
 #[derive(Debug, Default, Serialize)]
@@ -203,6 +207,24 @@ impl Receipt {
         self.over_quota += appended.over_quota;
         if appended.over_quota > 0 && self.message.is_none() {
             self.message = Some(over_quota(limited.as_deref(), &rules));
+        }
+        Ok(())
+    }
+
+    /// Appends parts of records.
+    pub(super) async fn append_halves(
+        &mut self,
+        app: &App,
+        access: &Access,
+        halves: Vec<(Half, Record)>,
+    ) -> Result<(), Failure> {
+        let taken = app.engine.append_halves_as(access, halves).await.map_err(|refused| refused.error)?;
+        self.accepted += taken.accepted;
+        self.duplicate += taken.duplicate;
+        if taken.foreign > 0 {
+            app.metrics.rejected(taken.foreign);
+            self.rejected += taken.foreign;
+            self.message.get_or_insert_with(|| FOREIGN.to_owned());
         }
         Ok(())
     }

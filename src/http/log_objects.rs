@@ -9,9 +9,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path, RawQuery, State};
+use axum::extract::{FromRequestParts, Path, RawQuery};
 use axum::http::HeaderMap;
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -21,17 +19,15 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::App;
+use super::admin::{self, Id};
+use super::auth::Caller;
 use super::error::Failure;
 use super::input::Fields;
-use super::saved;
 use super::sql::header;
 use crate::catalog::Access;
 use crate::error::Error;
 use crate::logs::{self, Ask, FILTER_NAMES, Filter, MOST_PAGE_SIZE};
 use crate::record::Record;
-
-/// The id in a path.
-pub(super) type Id = Result<Path<String>, PathRejection>;
 
 /// The log, or feedback, that a request's path names. Where several organisations have the id, `organisation_id` in the query string
 /// says whose is meant.
@@ -65,11 +61,7 @@ impl Named {
 }
 
 /// `GET /v1/logs?FILTER=…&page_size=…&cursor=…&include_total=true`.
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Failure> {
+pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Response, Failure> {
     let ask = asked(&app, &access, query.as_deref())?;
     let page = app.engine.reader_as(&access).logs(&ask).await?;
     let answer = json!({
@@ -83,19 +75,14 @@ pub(crate) async fn list(
 }
 
 /// `GET /v1/logs/{id}`.
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    named: Named,
-) -> Result<Response, Failure> {
+pub(crate) async fn show(Caller { app, access }: Caller, named: Named) -> Result<Response, Failure> {
     let record = named.record(&app, &access).await?;
     json_of(&app, &access, &record).await
 }
 
 /// `GET /logs/{id}`, the log's own URL.
 pub(crate) async fn own_url(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     named: Named,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
@@ -158,7 +145,11 @@ fn asked(app: &App, access: &Access, query: Option<&str>) -> Result<Ask, Failure
     let saved = match fields.take("saved").filter(|name| !name.is_empty()) {
         None => None,
         Some(name) => {
-            let organisation = saved::whose(access, fields.get("organisation_id").map(str::to_owned))?;
+            let organisation = admin::one(
+                access,
+                fields.get("organisation_id").filter(|named| !named.is_empty()).map(str::to_owned),
+                "organisation_id",
+            )?;
             let state = app.engine.catalog().state();
             Some(Fields::decode(Some(&state.document.saved_filter(&organisation, &name)?.query))?)
         }

@@ -7,23 +7,21 @@
 //! Such records carry no id of their own. Portkey's SDKs send one again by themselves when its answer got lost (a failure of ours
 //! carries `x-portkey-request-id`, after which they do not); [`super::resend`] keeps that from being stored twice.
 
-use std::io::Read;
-use std::sync::Arc;
+use std::io::{self, Read};
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 
 use super::App;
+use super::auth::Caller;
 use super::body::{self, Room, is_packed, too_large, unpack};
 use super::error::Failure;
 use super::intake::{Intake, Outcome, Receipt, Source};
 use super::otlp;
 use super::resend::Connection;
-use crate::catalog::Access;
 use crate::error::{Error, Result};
 use crate::ingest::Shape;
 
@@ -37,13 +35,12 @@ const OVER_QUOTA: HeaderName = HeaderName::from_static("x-gatelog-over-quota");
 
 /// `POST /v1/logs`.
 pub(crate) async fn insert(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     connection: Option<Extension<Connection>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let Some((text, _room)) = packed(&app, body).await? else {
+    let Ok((text, _room)) = packed(&app, body).await? else {
         app.metrics.rejected(1);
         return Ok(ok(&Receipt { rejected: 1, ..Receipt::default() }));
     };
@@ -60,13 +57,13 @@ pub(crate) async fn insert(
     }
 }
 
-/// The plain bytes of a whole body, with room for what is made of them; `None` if they do not unpack.
-pub(crate) async fn packed(app: &App, body: Body) -> Result<Option<(Vec<u8>, Room)>, Failure> {
+/// The plain bytes of a whole body, with room for what is made of them; or why they do not unpack.
+pub(crate) async fn packed(app: &App, body: Body) -> Result<io::Result<(Vec<u8>, Room)>, Failure> {
     let limit =
         usize::try_from(app.engine.config().max_record_bytes.saturating_add(ENVELOPE_BYTES)).unwrap_or(usize::MAX);
     let mut room = app.bodies.room();
     let bytes = body::read(body, limit, |size| grow(&mut room, size)).await?;
-    plain(bytes, limit, room).await
+    unpacked(bytes, limit, room).await
 }
 
 /// Room for a body, for the piece of it that is being split, and for what is parsed of it.
@@ -74,10 +71,14 @@ fn grow(room: &mut Room, size: usize) -> Result<(), Failure> {
     room.grow(3 * size as u64)
 }
 
-/// The bytes themselves or what they unpack to; `None` if they do not unpack.
-async fn plain(bytes: Vec<u8>, limit: usize, mut room: Room) -> Result<Option<(Vec<u8>, Room)>, Failure> {
+/// The bytes themselves or what they unpack to, with room for that too; or why they do not unpack.
+pub(super) async fn unpacked(
+    bytes: Vec<u8>,
+    limit: usize,
+    mut room: Room,
+) -> Result<io::Result<(Vec<u8>, Room)>, Failure> {
     if !is_packed(&bytes) {
-        return Ok(Some((bytes, room)));
+        return Ok(Ok((bytes, room)));
     }
     let unpacking = tokio::task::spawn_blocking(move || {
         let text = unpack_within(&bytes, limit, &mut room)?;
@@ -86,15 +87,18 @@ async fn plain(bytes: Vec<u8>, limit: usize, mut room: Room) -> Result<Option<(V
     unpacking.await.map_err(|cause| Error::internal("unpacking broke off").with_source(cause))?
 }
 
-fn unpack_within(packed: &[u8], limit: usize, room: &mut Room) -> Result<Option<Vec<u8>>, Failure> {
-    let Ok(mut plain) = unpack(packed) else { return Ok(None) };
+fn unpack_within(packed: &[u8], limit: usize, room: &mut Room) -> Result<io::Result<Vec<u8>>, Failure> {
+    let mut plain = match unpack(packed) {
+        Ok(plain) => plain,
+        Err(cause) => return Ok(Err(cause)),
+    };
     let mut text = Vec::new();
     loop {
         match plain.by_ref().take(SMALL_BYTES as u64).read_to_end(&mut text) {
-            Ok(0) => return Ok(Some(text)),
+            Ok(0) => return Ok(Ok(text)),
             Ok(_) if text.len() > limit => return Err(too_large(limit)),
             Ok(_) => grow(room, packed.len() + text.len())?,
-            Err(_) => return Ok(None),
+            Err(cause) => return Ok(Err(cause)),
         }
     }
 }

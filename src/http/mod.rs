@@ -65,16 +65,13 @@ const BODY_BUDGET_BYTES: u64 = 256 << 20;
 /// Bodies that are streamed in at once: each has a thread, which waits for its client.
 const STREAMS: usize = 64;
 
-/// Files of exports that are downloaded at once: each holds some pieces.
-const DOWNLOADS: usize = 64;
-
 /// What every handler is given.
 pub(crate) struct App {
     engine: Engine,
     metrics: Arc<Metrics>,
     bodies: Budget,
     streams: Semaphore,
-    downloads: Arc<Semaphore>,
+    downloads: Arc<exports::file::Downloads>,
     resends: resend::Resends,
     /// Whoever reads what feedback there is to decide what to store of it.
     feedback_turn: Mutex<()>,
@@ -94,7 +91,7 @@ impl App {
             metrics,
             bodies,
             streams,
-            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            downloads: Arc::default(),
             resends: resend::Resends::default(),
             feedback_turn: Mutex::new(()),
             closing,
@@ -125,6 +122,7 @@ fn table() -> (Routes, Routes) {
         .route("/v1/logs/{id}/replay", needs(Read, get(replay::show)))
         .route("/v1/logs/{id}/replay", needs(Write, post(replay::send)))
         .route("/v1/logs/{id}/share", needs(View, get(share::list).post(share::create)))
+        .route("/v1/shares", needs(View, get(share::own)))
         .route("/v1/shares/{id}", needs(View, delete(share::revoke)))
         .route("/v1/feedback", needs(Write, post(feedback::create)))
         .route("/v1/feedback", needs(View, get(feedback::list)))

@@ -11,16 +11,15 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::mpsc;
 
 use super::App;
-use super::body::{check_coding, discard};
+use super::auth::Caller;
+use super::body::{check_coding, discard, unpackable};
 use super::error::Failure;
 use super::intake::Receipt;
 use super::logs::packed;
@@ -60,42 +59,22 @@ struct Request {
 }
 
 /// `POST /v1/otel/v1/traces` and its like.
-pub(crate) async fn traces(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub(crate) async fn traces(Caller { app, access }: Caller, headers: HeaderMap, body: Body) -> Response {
     export(&app, access, &headers, body, Some(Signal::Traces)).await
 }
 
 /// `POST /v1/otel/v1/logs` and its like.
-pub(crate) async fn logs(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub(crate) async fn logs(Caller { app, access }: Caller, headers: HeaderMap, body: Body) -> Response {
     export(&app, access, &headers, body, Some(Signal::Logs)).await
 }
 
 /// `POST /v1/otel/v1/metrics` and its like.
-pub(crate) async fn metrics(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub(crate) async fn metrics(Caller { app, access }: Caller, headers: HeaderMap, body: Body) -> Response {
     export(&app, access, &headers, body, Some(Signal::Metrics)).await
 }
 
 /// `POST /v1/logs/otel`: spans or log records.
-pub(crate) async fn either(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub(crate) async fn either(Caller { app, access }: Caller, headers: HeaderMap, body: Body) -> Response {
     export(&app, access, &headers, body, None).await
 }
 
@@ -120,11 +99,8 @@ async fn export(app: &Arc<App>, access: Access, headers: &HeaderMap, body: Body,
         return refusal(Encoding::of(named, b"{}"), failure);
     }
     let (bytes, _room) = match packed(app, body).await {
-        Ok(Some(read)) => read,
-        Ok(None) => {
-            let failure = Failure::invalid("the body cannot be unpacked; send whole gzip, or whole zstd");
-            return refusal(Encoding::of(named, b"{}"), failure);
-        }
+        Ok(Ok(read)) => read,
+        Ok(Err(cause)) => return refusal(Encoding::of(named, b"{}"), unpackable(&cause)),
         Err(failure) => return refusal(Encoding::of(named, b"{}"), failure),
     };
     let encoding = Encoding::of(named, &bytes);
@@ -163,7 +139,7 @@ async fn run(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     appended?;
     let mut done = parsed.map_err(|error| Failure::invalid(error.to_string()))?;
     app.metrics.rejected(done.rejected);
-    done.rejected += receipt.over_quota;
+    done.rejected += receipt.over_quota + receipt.rejected;
     if let Some(message) = receipt.message {
         done.tell(&message);
     }
@@ -232,8 +208,7 @@ struct Records {
 impl Records {
     async fn append(self, app: &App, access: &Access, receipt: &mut Receipt) -> Result<(), Failure> {
         receipt.append(app, self.whole).await?;
-        app.engine.append_halves_as(access, self.pieces).await.map_err(|refused| refused.error)?;
-        Ok(())
+        receipt.append_halves(app, access, self.pieces).await
     }
 }
 

@@ -9,9 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Extension;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -22,6 +20,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
 use super::App;
+use super::auth::Caller;
 use super::body::{self, Room};
 use super::error::Failure;
 use super::intake::Intake;
@@ -105,11 +104,7 @@ fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error> {
 }
 
 /// `GET /v1/logs/{id}/replay`.
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    named: Named,
-) -> Result<Response, Failure> {
+pub(crate) async fn show(Caller { app, access }: Caller, named: Named) -> Result<Response, Failure> {
     let record = named.record(&app, &access).await?;
     let mut room = app.bodies.room();
     room.grow(3 * record.text_bytes() as u64)?;
@@ -130,8 +125,7 @@ pub(crate) async fn show(
 
 /// `POST /v1/logs/{id}/replay`.
 pub(crate) async fn send(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     named: Named,
     headers: HeaderMap,
     body: Body,

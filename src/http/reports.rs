@@ -1,22 +1,19 @@
 //! `GET /v1/reports` lists the named reports; `GET /v1/reports/{name}` runs one, its parameters in the query string.
 
-use std::sync::Arc;
-
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::Json;
+use axum::extract::RawQuery;
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, Version};
 use axum::response::Response;
-use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use super::App;
+use super::admin::{Id, id};
 use super::answer;
+use super::auth::Caller;
 use super::error::Failure;
 use super::format::Format;
 use super::input::Fields;
 use super::sql::header;
-use crate::catalog::Access;
 use crate::reports::{self, Report};
 
 /// `GET /v1/reports`.
@@ -27,15 +24,14 @@ pub(crate) async fn list() -> Json<Value> {
 
 /// `GET /v1/reports/{name}?PARAM=…&format=…`. The report itself says which parameters it takes and refuses others.
 pub(crate) async fn run(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    name: Result<Path<String>, PathRejection>,
+    Caller { app, access }: Caller,
+    name: Id,
     version: Version,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     answer::needs_chunks(version)?;
-    let Path(name) = name.map_err(|_| Failure::invalid("the report's name is not UTF-8 text"))?;
+    let name = id(name)?;
     let mut fields = Fields::decode(query.as_deref())?;
     let format = Format::asked(fields.take("format").as_deref(), header(&headers, &ACCEPT))?;
     answer::respond(app.engine.reader_as(&access).report(&name, &fields.into_texts()).await?, format).await

@@ -1,29 +1,27 @@
-//! Share links: `POST|GET /v1/logs/{id}/share`, `DELETE /v1/shares/{id}`, and `GET /shared/{token}`, which asks for no
-//! key.
+//! Share links: `POST|GET /v1/logs/{id}/share`, `GET /v1/shares`, `DELETE /v1/shares/{id}`, and `GET /shared/{token}`, which
+//! asks for no key.
 //!
 //! Off unless `share_links` is set: then none is made, and none that was made opens. A link shows what its maker could
 //! read, as of when it is opened: retention, erasures and the maker's workspace hold for it too.
 
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::App;
-use super::body::read_small;
+use super::admin::{Answer, Id, answer, id, list as listed};
+use super::auth::Caller;
+use super::body::{object, read_small};
 use super::error::Failure;
-use super::log_objects::{Id, Named, shown};
+use super::exports::base;
+use super::log_objects::{Named, shown};
 use crate::catalog::{Access, Document, Scope, Share, ShownShare, share_expiry};
-use crate::error::Error;
-
-type Answer<T> = (StatusCode, [(HeaderName, &'static str); 1], Json<T>);
+use crate::error::{Error, ErrorKind};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,11 +38,12 @@ pub(crate) struct Fresh {
     shown: ShownShare,
 }
 
-/// `POST /v1/logs/{id}/share`: `expires_in_seconds`, and `bodies` to keep them back.
+/// `POST /v1/logs/{id}/share`: a body is needed only to say how long (`expires_in_seconds`), or `"bodies": false`.
 pub(crate) async fn create(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     named: Named,
+    uri: Uri,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Answer<Fresh>, Failure> {
     if !app.engine.config().share_links {
@@ -55,9 +54,7 @@ pub(crate) async fn create(
     let text = read_small(body).await?;
     let wanted: Wanted = match text.trim() {
         "" => Wanted::default(),
-        text => serde_json::from_str(text).map_err(|cause| {
-            Failure::invalid(format!("the body is not a JSON object with expires_in_seconds, bodies: {cause}"))
-        })?,
+        text => object(text, "expires_in_seconds, bodies")?,
     };
     let record = named.record(&app, &access).await?;
     let now = app.engine.now();
@@ -75,39 +72,38 @@ pub(crate) async fn create(
     let random = app.engine.random();
     let add = |document: &mut Document| document.add_share(share.clone(), random);
     let token = app.engine.catalog().change(add).await?;
-    Ok(answer(StatusCode::CREATED, Fresh { url: format!("/shared/{token}"), shown: share.shown() }))
+    let url = format!("{}/shared/{token}", base(&uri, &headers, &app.engine.config().listen));
+    Ok(answer(StatusCode::CREATED, Fresh { url, shown: share.shown() }))
 }
 
 /// `GET /v1/logs/{id}/share`: the links to a log.
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    named: Named,
-) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn list(Caller { app, access }: Caller, named: Named) -> Result<Answer<Value>, Failure> {
     let record = named.record(&app, &access).await?;
     let (state, id) = (app.engine.catalog().state(), record.id.unwrap_or_default());
     let organisation = record.organisation_id;
     let access = Access { organisation, ..access };
-    let shares = state.document.shown_shares(&id, &access, app.engine.now());
-    Ok(answer(StatusCode::OK, json!({ "object": "list", "total": shares.len(), "data": shares })))
+    Ok(listed(&state.document.shown_shares(Some(&id), &access, app.engine.now())))
+}
+
+/// `GET /v1/shares`: the links that the key may revoke.
+pub(crate) async fn own(Caller { app, access }: Caller) -> Answer<Value> {
+    listed(&app.engine.catalog().state().document.shown_shares(None, &access, app.engine.now()))
 }
 
 /// `DELETE /v1/shares/{id}`: revokes a link, also where links are off.
-pub(crate) async fn revoke(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    path: Id,
-) -> Result<Answer<ShownShare>, Failure> {
-    let Path(id) = path.map_err(|_| Failure::invalid("the id in the path is not UTF-8 text"))?;
-    let now = app.engine.now();
+pub(crate) async fn revoke(Caller { app, access }: Caller, path: Id) -> Result<Answer<ShownShare>, Failure> {
+    let (id, now) = (id(path)?, app.engine.now());
     let revoke = |document: &mut Document| Ok(document.revoke_share(&id, &access, now)?.shown());
     Ok(answer(StatusCode::OK, app.engine.catalog().change(revoke).await?))
 }
 
 /// `GET /shared/{token}`: the log that a link opens. Whatever is wrong with the link, the answer is the same.
 pub(crate) async fn open(State(app): State<Arc<App>>, path: Id, headers: HeaderMap) -> Result<Response, Failure> {
-    let closed =
-        || Failure::from(Error::not_found("this link opens nothing: it has expired, was revoked, or never was one"));
+    let closed = || {
+        Failure::from(Error::not_found(
+            "this link opens nothing: it has expired, was revoked, or never was one; ask for a new one",
+        ))
+    };
     let Ok(Path(token)) = path else { return Err(closed()) };
     if !app.engine.config().share_links {
         return Err(closed());
@@ -117,12 +113,8 @@ pub(crate) async fn open(State(app): State<Arc<App>>, path: Id, headers: HeaderM
     let access = share.access();
     let record = app.engine.reader_as(&access).log(&share.log_id, None).await;
     let record = record.map_err(|error| match error.kind() {
-        crate::error::ErrorKind::NotFound => closed(),
+        ErrorKind::NotFound => closed(),
         _ => error.into(),
     })?;
     shown(&app, &access, &record, &headers).await
-}
-
-fn answer<T>(status: StatusCode, value: T) -> Answer<T> {
-    (status, [(CACHE_CONTROL, "no-store")], Json(value))
 }

@@ -3,11 +3,8 @@
 //! The statement comes as `query`, or as the body itself when that is not JSON, so that `curl -d 'select 1'` works. Parameters
 //! are bound, never pasted: `param.NAME=…` in the query string, `params` (an object, or an array for `$1`, `$2`, …) in JSON.
 
-use std::sync::Arc;
-
-use axum::Extension;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode, Version};
 use axum::response::Response;
@@ -16,7 +13,8 @@ use serde_json::Value;
 
 use super::App;
 use super::answer;
-use super::body::read_small;
+use super::auth::Caller;
+use super::body::{object, read_small};
 use super::error::Failure;
 use super::format::Format;
 use super::input::Fields;
@@ -45,8 +43,7 @@ struct Document {
 
 /// `GET /v1/sql?query=…`.
 pub(crate) async fn get(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     version: Version,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -56,8 +53,7 @@ pub(crate) async fn get(
 
 /// `POST /v1/sql`: fields of the body win over those of the query string.
 pub(crate) async fn post(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     version: Version,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -118,16 +114,18 @@ impl Ask {
     }
 
     fn of_document(text: &str) -> Result<Self, Failure> {
-        let document: Document = serde_json::from_str(text).map_err(|cause| {
-            Failure::invalid(format!("the body is not a JSON object with query, params, format: {cause}"))
-        })?;
+        let document: Document = object(text, "query, params, format")?;
         let params = match document.params {
             Value::Null => Params::new(),
             Value::Object(named) => named.into_iter().collect(),
             Value::Array(placed) => {
                 placed.into_iter().zip(1..).map(|(value, place)| (place.to_string(), value)).collect()
             }
-            _ => return Err(Failure::invalid("field `params` is neither an object nor an array")),
+            _ => {
+                return Err(Failure::invalid(
+                    r#"field `params` is neither such as {"m": "gpt-4o"} for $m nor [7] for $1"#,
+                ));
+            }
         };
         Ok(Self { query: document.query, format: document.format, params })
     }

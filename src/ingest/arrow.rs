@@ -23,7 +23,7 @@ pub(crate) fn protect(policy: &Policy, batch: RecordBatch) -> Result<RecordBatch
         let mut protected = record.clone();
         policy.protect(&mut protected);
         changes |= protected != record;
-        builder.append(protected);
+        builder.append(&protected);
     }
     if !changes {
         return Ok(batch);
@@ -101,7 +101,7 @@ mod tests {
 
     fn batch(records: &[Record]) -> RecordBatch {
         let mut builder = BatchBuilder::new();
-        records.iter().for_each(|record| builder.append(record.clone()));
+        records.iter().for_each(|record| builder.append(record));
         builder.finish()
     }
 

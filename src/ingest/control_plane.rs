@@ -15,7 +15,7 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 
-use super::fields::{cut, flag, id, number, open, tags, text, time};
+use super::fields::{check, cut, flag, id, number, open, short, tags, text, time};
 use super::usage::{Members, Usage, count, get};
 use super::{Context, Headers, Rejection, is_off, mask};
 use crate::halves::{Half, join};
@@ -104,6 +104,7 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
     for (number, row) in (0..).zip(data) {
         let taken = members(row).ok_or_else(no_object).and_then(|row| match table {
             Table::Generations => {
+                time(&row, &["created_at"])?;
                 let figures = kept(figures(&row), context)?;
                 batch.halves.push((Half::Figures, figures));
                 Ok(())
@@ -147,6 +148,7 @@ fn read(raw: &str, checks: Checks, context: &Context) -> Result<Logged, FieldErr
     }
     let whole = join(figures, said);
     if whole.created_at.is_none() {
+        time(&metrics, &["created_at"]).and(time(&object, &["created_at"]))?;
         return Err(FieldError::silent("created_at", "a time"));
     }
     kept(whole, context).map(|record| Logged::Call(Box::new(record)))
@@ -161,6 +163,7 @@ fn kept(mut record: Record, context: &Context) -> Result<Record, FieldError> {
     if texts.into_iter().flatten().flatten().map(String::len).sum::<usize>() > MAX_RECORD_BYTES {
         return Err(too_large(MAX_RECORD_BYTES));
     }
+    check(&record)?;
     context.policy.protect(&mut record);
     Ok(record)
 }
@@ -169,7 +172,6 @@ fn kept(mut record: Record, context: &Context) -> Result<Record, FieldError> {
 fn figures(row: &Members<'_>) -> Record {
     let name = |name: &str| text(row, &[name]);
     let upper = |name: &str| text(row, &[name]).map(|text| text.to_ascii_uppercase());
-    let short = |name: &str| count(row, &[name]).and_then(|count| i32::try_from(count).ok());
     let measured = |name: &str| count(row, &[name]).filter(|ms| *ms > 0);
     let source = name("source");
     let response_time = count(row, &["response_time"]).filter(|ms| *ms > 0 || source.as_deref() != Some(REPORTED));
@@ -177,25 +179,25 @@ fn figures(row: &Members<'_>) -> Record {
         id: id(row, &["id"]),
         organisation_id: name("organisation_id"),
         workspace_slug: name("workspace_slug"),
-        created_at: time(row, &["created_at"]),
+        created_at: time(row, &["created_at"]).unwrap_or_default(),
         is_success: flag(row, &["is_success"]).map(i32::from),
         ai_org: name("ai_org"),
         ai_model: name("ai_model"),
         req_units: count(row, &["req_units"]),
         res_units: count(row, &["res_units"]),
         total_units: count(row, &["total_units"]),
-        cost: number(row, &["cost"]),
+        cost: number(row, &["cost"]).filter(|cents| *cents >= 0.0),
         cost_currency: upper("cost_currency"),
         request_url: name("request_url"),
         request_method: upper("request_method"),
-        response_status_code: short("response_status_code"),
+        response_status_code: short(row, &["response_status_code"]),
         response_time,
         time_to_last_token: measured("ttlt"),
         upstream_response_time: measured("upstream_response_time"),
         cache_status: upper("cache_status"),
         cache_type: upper("cache_type"),
         stream_mode: flag(row, &["stream_mode"]),
-        retry_success_count: short("retry_success_count"),
+        retry_success_count: short(row, &["retry_success_count"]),
         mode: upper("mode"),
         virtual_key: name("virtual_key"),
         config: name("config"),
@@ -244,14 +246,13 @@ fn said(object: &Members<'_>, checks: Checks, alone: Option<&Context>) -> Result
     let asked = [&request, &side("finalUntransformedRequest"), &side("transformedRequest")];
     let asked = asked.into_iter().find_map(|side| get(side, &["body"]));
     let answered = get(&response, &["body"]).or_else(|| get(&side("originalResponse"), &["body"]));
-    let status = count(&response, &["status"]).and_then(|status| i32::try_from(status).ok());
     let mut record = Record {
         id: id(object, &["_id"]),
         organisation_id: text(object, &["organisation_id"]),
-        created_at: time(object, &["created_at"]),
+        created_at: time(object, &["created_at"]).unwrap_or_default(),
         request_url: text(&request, &["url"]),
         request_method: text(&request, &["method"]).map(|method| method.to_ascii_uppercase()),
-        response_status_code: status,
+        response_status_code: short(&response, &["status"]),
         response_time: count(&response, &["responseTime"]),
         last_used_option: text(&response, &["lastUsedOptionJsonPath"]),
         request: Message {
@@ -330,7 +331,7 @@ fn feedback(row: &Members<'_>) -> Result<Feedback, FieldError> {
         }
     };
     let metadata = pairs(row, "meta.key", "meta.value");
-    let said_at = time(row, &["created_at"]);
+    let said_at = time(row, &["created_at"])?;
     Ok(Feedback {
         value: Some(within("value", LOWEST_VALUE, HIGHEST_VALUE)?),
         weight: Some(if get(row, &["weight"]).is_some() { within("weight", 0.0, 1.0)? } else { 1.0 }),
@@ -355,7 +356,7 @@ fn guardrail(row: &Members<'_>) -> Result<Feedback, FieldError> {
         log_id: Some(log_id),
         source: Some(GUARDRAIL.to_owned()),
         metadata,
-        ..bound(row, time(row, &["created_at"]), trace_id)
+        ..bound(row, time(row, &["created_at"])?, trace_id)
     })
 }
 

@@ -14,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::fields::{open, tags, text};
 use super::usage::{Members, get};
-use crate::record::json::{list, members, unquote};
+use crate::record::json::{FieldError, list, members, unquote};
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE};
 
 /// Most items of one batch.
@@ -27,50 +27,51 @@ const LOG_NAMES: [&str; 2] = ["log_id", "logId"];
 /// What a weight is that is not said, or makes no sense.
 const FULL_WEIGHT: f64 = 1.0;
 
-/// Why a body was refused, as Portkey says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Neither an object nor an array.
-    Body,
-    /// A change of several.
-    Several,
-    /// A key that there must be is missing.
-    Missing,
-    /// A value that is no number from -10 to 10.
-    Value,
-    /// A batch of more than [`MOST_FEEDBACK`].
-    TooMany,
-    /// More keys of metadata, or a longer id, than are kept.
-    TooBig,
+/// Most keys of metadata, and bytes of an id or of another name: a log shows all that was said of it.
+const MOST_KEYS: usize = 100;
+const MOST_NAME_BYTES: usize = 1_024;
+
+/// Portkey's numbers: for a body that is no object or list of them, or too much; for a change of several; for a key that there
+/// must be; and for a value that is no number from -10 to 10.
+const BODY: &str = "03";
+const SEVERAL: &str = "031";
+const MISSING: &str = "032";
+const VALUE: &str = "033";
+
+/// Why a body was refused: Portkey's words and number for it, to the letter, then ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    code: &'static str,
+    why: String,
 }
 
 impl Refusal {
+    /// A body that cannot be read.
+    pub fn unreadable(why: impl fmt::Display) -> Self {
+        Self { code: BODY, why: format!("The body {why}; send a JSON object, or a list of them") }
+    }
+
+    fn of(code: &'static str, error: &FieldError) -> Self {
+        let why = error.to_string();
+        Self { code, why: why.replacen("field", "Field", 1) }
+    }
+
+    fn in_item(self, number: usize) -> Self {
+        Self { why: format!("Item {number}: {}", self.why), ..self }
+    }
+
     /// Portkey's number for it.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Body | Self::TooMany | Self::TooBig => "03",
-            Self::Several => "031",
-            Self::Missing => "032",
-            Self::Value => "033",
-        }
+    pub fn code(&self) -> &'static str {
+        self.code
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match self {
-            Self::Body | Self::Missing | Self::Value => "",
-            Self::Several => " Multi Update is not supported.",
-            Self::TooMany => " At most 10000 items are taken at once.",
-            Self::TooBig => " At most 100 keys of metadata and 1024 bytes of an id are taken.",
-        };
-        write!(f, "Portkey Error: Invalid Request Body.{why} Error code: {}", self.code())
+        let several = if self.code == SEVERAL { " Multi Update is not supported." } else { "" };
+        write!(f, "Portkey Error: Invalid Request Body.{several} Error code: {}. {}", self.code, self.why)
     }
 }
-
-/// Most keys of metadata, and bytes of the id of a trace or log: a log shows all that was said of it.
-const MOST_KEYS: usize = 100;
-const MOST_ID_BYTES: usize = 1_024;
 
 /// What a change says; what it leaves out stays.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,10 +84,16 @@ pub struct Change {
 /// Reads the body of `POST /v1/feedback`. Each item names its trace or its log, or both; ids and times are the engine's.
 pub fn drafts(body: &[u8]) -> Result<Vec<Feedback>, Refusal> {
     match Body::of(body)? {
-        Body::Many(items) if items.len() > MOST_FEEDBACK => Err(Refusal::TooMany),
+        Body::Many(items) if items.len() > MOST_FEEDBACK => {
+            let why = format!("The list has {} items; send at most {MOST_FEEDBACK} at once", items.len());
+            Err(Refusal { code: BODY, why })
+        }
         // Portkey takes an empty batch for an item without keys.
-        Body::Many(items) if items.is_empty() => Err(Refusal::Missing),
-        Body::Many(items) => items.into_iter().map(|item| draft(&members(item).ok_or(Refusal::Missing)?)).collect(),
+        Body::Many(items) if items.is_empty() => Err(about_nothing()),
+        Body::Many(items) => {
+            let item = |item| draft(&members(item).ok_or_else(about_nothing)?);
+            (1..).zip(items).map(|(number, raw)| item(raw).map_err(|why| why.in_item(number))).collect()
+        }
         Body::One(item) => Ok(vec![draft(&item)?]),
     }
 }
@@ -94,7 +101,7 @@ pub fn drafts(body: &[u8]) -> Result<Vec<Feedback>, Refusal> {
 /// Reads the body of `PUT /v1/feedback/{id}`.
 pub fn change(body: &[u8]) -> Result<Change, Refusal> {
     match Body::of(body)? {
-        Body::Many(_) => Err(Refusal::Several),
+        Body::Many(_) => Err(Refusal { code: SEVERAL, why: "Send one object with `value`".to_owned() }),
         Body::One(item) => Ok(Change { value: value(&item)?, weight: weight(&item), metadata: metadata(&item)? }),
     }
 }
@@ -153,11 +160,11 @@ enum Body<'a> {
 
 impl<'a> Body<'a> {
     fn of(body: &'a [u8]) -> Result<Self, Refusal> {
-        let text = str::from_utf8(body).map_err(|_| Refusal::Body)?.trim();
+        let text = str::from_utf8(body).map_err(|_| Refusal::unreadable("is not UTF-8"))?.trim();
         if let Some(items) = list(text) {
             return Ok(Self::Many(items));
         }
-        let item = members(text).ok_or(Refusal::Body)?;
+        let item = members(text).ok_or_else(|| Refusal::unreadable("is neither a JSON object nor a list"))?;
         let is_number = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit());
         match !item.is_empty() && item.iter().all(|(key, _)| is_number(key)) {
             true => Ok(Self::Many(item.into_iter().map(|(_, item)| item).collect())),
@@ -166,19 +173,26 @@ impl<'a> Body<'a> {
     }
 }
 
+/// Feedback that does not say what it is about.
+fn about_nothing() -> Refusal {
+    let error = FieldError::silent("trace_id", "the trace, or in `log_id` the log, that the feedback is about");
+    Refusal::of(MISSING, &error)
+}
+
 fn draft(item: &Members<'_>) -> Result<Feedback, Refusal> {
-    let (trace_id, log_id) = (text(item, &TRACE_NAMES), text(item, &LOG_NAMES));
+    let name = |names: &[&str]| {
+        let name = text(item, names);
+        let Some(long) = name.as_ref().filter(|name| name.len() > MOST_NAME_BYTES) else { return Ok(name) };
+        Err(Refusal::of(BODY, &FieldError::new(names[0], long, format!("at most {MOST_NAME_BYTES} bytes"))))
+    };
+    let (trace_id, log_id) = (name(&TRACE_NAMES)?, name(&LOG_NAMES)?);
     if trace_id.is_none() && log_id.is_none() {
-        return Err(Refusal::Missing);
-    }
-    let is_long = |id: &Option<String>| id.as_ref().is_some_and(|id| id.len() > MOST_ID_BYTES);
-    if is_long(&trace_id) || is_long(&log_id) {
-        return Err(Refusal::TooBig);
+        return Err(about_nothing());
     }
     let metadata = metadata(item)?.unwrap_or_default();
     Ok(Feedback {
-        organisation_id: text(item, &["organisation_id"]),
-        workspace_slug: text(item, &["workspace_slug"]),
+        organisation_id: name(&["organisation_id"])?,
+        workspace_slug: name(&["workspace_slug"])?,
         trace_id,
         log_id,
         value: Some(value(item)?),
@@ -191,10 +205,12 @@ fn draft(item: &Members<'_>) -> Result<Feedback, Refusal> {
 }
 
 fn value(item: &Members<'_>) -> Result<f64, Refusal> {
-    let value = number(get(item, &["value"]).ok_or(Refusal::Missing)?);
+    let expected = || format!("a number from {LOWEST_VALUE} to {HIGHEST_VALUE}");
+    let raw = get(item, &["value"]).ok_or_else(|| Refusal::of(MISSING, &FieldError::silent("value", expected())))?;
+    let value = number(raw);
     match (LOWEST_VALUE..=HIGHEST_VALUE).contains(&value) {
         true => Ok(value),
-        false => Err(Refusal::Value),
+        false => Err(Refusal::of(VALUE, &FieldError::new("value", raw, expected()))),
     }
 }
 
@@ -218,7 +234,10 @@ fn number(raw: &str) -> f64 {
 fn metadata(item: &Members<'_>) -> Result<Option<Vec<(String, String)>>, Refusal> {
     let raw = get(item, &["metadata"]).map(open).filter(|raw| raw.starts_with('{'));
     match raw.map(|raw| tags(&raw)) {
-        Some(pairs) if pairs.len() > MOST_KEYS => Err(Refusal::TooBig),
+        Some(pairs) if pairs.len() > MOST_KEYS => {
+            let found = format!("an object of {} keys", pairs.len());
+            Err(Refusal::of(BODY, &FieldError::new("metadata", &found, format!("at most {MOST_KEYS} keys"))))
+        }
         pairs => Ok(pairs),
     }
 }
@@ -229,6 +248,8 @@ fn user(metadata: &[(String, String)]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn one(body: &str) -> Feedback {
@@ -282,36 +303,58 @@ mod tests {
     #[test]
     fn refusals_are_portkeys_words_and_codes() {
         for not_a_body in ["", "{", "[{\"trace_id\":\"t\",\"value\":1}", "null", "5", "\"text\"", "true", "\u{1}"] {
-            assert_eq!(refused(not_a_body), "Portkey Error: Invalid Request Body. Error code: 03", "{not_a_body}");
-            assert_eq!(change(not_a_body.as_bytes()), Err(Refusal::Body), "{not_a_body}");
+            let words = "Portkey Error: Invalid Request Body. Error code: 03. The body is neither a JSON object nor a list; \
+                         send a JSON object, or a list of them";
+            assert_eq!(refused(not_a_body), words, "{not_a_body}");
+            assert_eq!(change(not_a_body.as_bytes()).unwrap_err().to_string(), words, "{not_a_body}");
         }
-        assert_eq!(drafts(b"{\"trace_id\":\"\xff\",\"value\":1}"), Err(Refusal::Body));
-        for missing in [
-            "{}",
-            "[]",
-            "[5]",
-            r#"{"value":1}"#,
-            r#"{"trace_id":"","value":1}"#,
-            r#"{"trace_id":null,"value":1}"#,
-            r#"{"trace_id":"t"}"#,
-            r#"{"trace_id":"t","value":null}"#,
-            r#"[{"trace_id":"t","value":1},{"trace_id":"t"}]"#,
+        let odd = drafts(b"{\"trace_id\":\"\xff\",\"value\":1}").unwrap_err();
+        assert!(odd.code() == "03" && odd.to_string().contains("The body is not UTF-8; send"), "{odd}");
+        let about = "Field `trace_id`: expected the trace, or in `log_id` the log, that the feedback is about";
+        let worth = "Field `value`: expected a number from -10 to 10";
+        for (missing, why) in [
+            ("{}", about.to_owned()),
+            ("[]", about.to_owned()),
+            ("[5]", format!("Item 1: {about}")),
+            (r#"{"value":1}"#, about.to_owned()),
+            (r#"{"trace_id":"","value":1}"#, about.to_owned()),
+            (r#"{"trace_id":null,"value":1}"#, about.to_owned()),
+            (r#"{"trace_id":"t"}"#, worth.to_owned()),
+            (r#"{"trace_id":"t","value":null}"#, worth.to_owned()),
+            (r#"[{"trace_id":"t","value":1},{"trace_id":"t"}]"#, format!("Item 2: {worth}")),
         ] {
-            assert_eq!(refused(missing), "Portkey Error: Invalid Request Body. Error code: 032", "{missing}");
+            let words = format!("Portkey Error: Invalid Request Body. Error code: 032. {why}");
+            assert_eq!(refused(missing), words, "{missing}");
         }
         for value in ["10.01", "-11", "1e9", "\"abc\"", "\"\"", "\"NaN\"", "\"Infinity\"", "{}", "[1]"] {
             let body = format!(r#"{{"trace_id":"t","value":{value}}}"#);
-            assert_eq!(refused(&body), "Portkey Error: Invalid Request Body. Error code: 033", "{body}");
-            assert_eq!(change(body.as_bytes()), Err(Refusal::Value), "{body}");
+            let words = format!(
+                "Portkey Error: Invalid Request Body. Error code: 033. Field `value` is `{value}`; expected a number from \
+                 -10 to 10"
+            );
+            assert_eq!(refused(&body), words, "{body}");
+            assert_eq!(change(body.as_bytes()).unwrap_err().to_string(), words, "{body}");
         }
         for several in [r#"[{"value":1}]"#, "[]", r#"{"0":{"value":1}}"#] {
             let refusal = change(several.as_bytes()).unwrap_err();
-            assert_eq!((refusal, refusal.code()), (Refusal::Several, "031"));
-            assert!(refusal.to_string().ends_with("Error code: 031"), "{refusal}");
+            assert_eq!(refusal.code(), "031");
+            let words = "Portkey Error: Invalid Request Body. Multi Update is not supported. Error code: 031. Send one object \
+                         with `value`";
+            assert_eq!(refusal.to_string(), words);
         }
-        assert_eq!(change(br#"{"weight":1}"#), Err(Refusal::Missing));
+        assert_eq!(change(br#"{"weight":1}"#).unwrap_err().code(), "032");
         let many = format!("[{}]", vec![r#"{"trace_id":"t","value":1}"#; MOST_FEEDBACK + 1].join(","));
-        assert!(refused(&many).contains(&format!(" {MOST_FEEDBACK} ")), "the limit is told");
+        assert!(refused(&many).ends_with("The list has 10001 items; send at most 10000 at once"), "{}", refused(&many));
+        let long = "x".repeat(MOST_NAME_BYTES + 1);
+        for name in ["trace_id", "log_id", "organisation_id", "workspace_slug"] {
+            let body = json!({ "trace_id": "t", "value": 1, name: long }).to_string();
+            let words = refused(&body);
+            assert!(words.contains(&format!("Error code: 03. Field `{name}` is `xxx")), "{words}");
+            assert!(words.ends_with("expected at most 1024 bytes") && words.len() < 300, "{words}");
+        }
+        let keys: serde_json::Map<_, _> = (0..=MOST_KEYS).map(|number| (number.to_string(), json!(1))).collect();
+        let words = refused(&json!({ "trace_id": "t", "value": 1, "metadata": keys }).to_string());
+        assert!(words.ends_with("Field `metadata` is `an object of 101 keys`; expected at most 100 keys"), "{words}");
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! known. Nor does it say how often the gateway tried, which is known to be once where no retry was asked for. The headers hold
 //! the keys of providers, and ours, in clear: they are masked before anything else is done with them.
 
-use super::fields::{open, tags, text};
+use super::fields::{open, short, tags, text};
 use super::targets::{Answerer, Config};
-use super::usage::{Members, Usage, count, get};
+use super::usage::{Members, Usage, get};
 use super::{Context, Headers, is_off, mask};
 use crate::record::json::{
     Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, keep_last, members, too_large, unquote,
@@ -68,7 +68,7 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     let (asked_text, reply_text) = (asked_text?, reply_text?);
     let asked = asked_text.as_deref().and_then(members).unwrap_or_default();
     let reply = reply_text.as_deref().and_then(members).unwrap_or_default();
-    let status = count(&response, &["statusCode"]).and_then(|status| i32::try_from(status).ok());
+    let status = short(&response, &["statusCode"]);
     if status.is_none() && reply.is_empty() {
         // `default.log` as a hook before the request, which may yet fail.
         let expected = "a status; a call is recorded when it has been answered";

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::fields::{cut, flag, id, number, open, tags, text, time};
+use super::fields::{cut, flag, id, number, open, short, tags, text, time};
 use super::mask;
 use super::usage::{Members, Usage, count, get};
 use super::{Context, is_off};
@@ -42,7 +42,7 @@ pub(super) fn read(raw: &str, context: &Context) -> Result<Record, FieldError> {
     let hidden = hidden_text.as_deref().and_then(members).unwrap_or_default();
 
     let mut record = plain(&item, &meta, context);
-    times(&mut record, &item);
+    times(&mut record, &item)?;
     outcome(&mut record, &item);
     let reply_text = inner("response");
     let reply = reply_text.as_deref().and_then(members).unwrap_or_default();
@@ -103,10 +103,10 @@ fn plain(item: &Members<'_>, meta: &Members<'_>, context: &Context) -> Record {
 }
 
 /// Seconds to milliseconds. Of a stream `response_time` is the time to the first token.
-fn times(record: &mut Record, item: &Members<'_>) {
-    let start = time(item, &["startTime"]);
+fn times(record: &mut Record, item: &Members<'_>) -> Result<(), FieldError> {
+    let start = time(item, &["startTime"])?;
     let between = |name: &str| {
-        let micros = (time(item, &[name])? - start?).num_microseconds()?;
+        let micros = (time(item, &[name]).ok()?? - start?).num_microseconds()?;
         // Half a millisecond counts as one, as for times that come in seconds.
         (micros >= 0).then_some((micros + 500) / 1_000)
     };
@@ -119,6 +119,7 @@ fn times(record: &mut Record, item: &Members<'_>) {
     } else {
         record.response_time = stated.or_else(|| between("endTime"));
     }
+    Ok(())
 }
 
 fn outcome(record: &mut Record, item: &Members<'_>) {
@@ -128,8 +129,7 @@ fn outcome(record: &mut Record, item: &Members<'_>) {
         // The older payload has none, and is sent for successes.
         None => false,
     };
-    let code = count(&error, &["error_code"]).and_then(|code| i32::try_from(code).ok());
-    let code = code.filter(|code| (100..600).contains(code));
+    let code = short(&error, &["error_code"]).filter(|code| (100..600).contains(code));
     record.response_status_code = Some(if failed { code.unwrap_or(FAILED) } else { 200 });
     record.is_success = Some(i32::from(!failed));
 }
@@ -165,7 +165,7 @@ fn cents(raw: &str) -> Option<f64> {
     let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+'));
     let exponent = exponent.parse::<i32>().ok()?.checked_add(2)?;
-    format!("{digits}e{exponent}").parse::<f64>().ok().filter(|cents| plain && cents.is_finite())
+    format!("{digits}e{exponent}").parse::<f64>().ok().filter(|cents| plain && cents.is_finite() && *cents >= 0.0)
 }
 
 /// The caller's own labels: those of the request, those for the spend log, the tags, and who the user is.

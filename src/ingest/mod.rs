@@ -241,7 +241,7 @@ pub fn read(
         let mut number = *first;
         let mut take = |read: Result<Record, FieldError>, new_id: &mut dyn FnMut() -> String| {
             match read {
-                Ok(mut record) => match context.owner.take(&mut record) {
+                Ok(mut record) => match context.owner.take(&mut record).and_then(|()| fields::check(&record)) {
                     Ok(()) => {
                         complete(&mut record, context, new_id);
                         sink(record);

@@ -2,12 +2,14 @@
 //! are numbers.
 //!
 //! Clients of this shape never see a rejection, for Portkey answers `ok` to everything. So whatever can be understood is
-//! kept: a side value that makes no sense becomes null, and only what is no call at all (no request and no response), or
-//! cannot be stored, is refused. Unlike our own form, unknown keys are passed over. Secrets in headers are masked.
+//! kept: a side value that makes no sense becomes null, and only what is no call at all (no request and no response), whose
+//! stated time is none, or what cannot be stored, is refused. Unlike our own form, unknown keys are passed over. Secrets in headers are masked.
 
 use std::borrow::Cow;
 
-use super::fields::{cut, flag, id, number, open, tags, text, time};
+use chrono::{DateTime, Utc};
+
+use super::fields::{cut, flag, id, number, open, short, tags, text, time};
 use super::price::Parts;
 use super::usage::{Members, Usage, count, get};
 use super::{Context, is_off, mask};
@@ -85,7 +87,7 @@ impl<'c> Reader<'c> {
         let received = response.message("response")?;
         let asked = sent.body.as_deref().and_then(members).unwrap_or_default();
         let reply = received.body.as_deref().and_then(members).unwrap_or_default();
-        times(&mut record, [&item, &response.members, &raw_tags]);
+        record.created_at = created_at([&item, &response.members, &raw_tags])?;
         sides(&mut record, &request, &response);
         let parts = usage(&mut record, &item, &asked, &reply);
         span(&mut record, &asked, &raw_tags);
@@ -159,12 +161,18 @@ impl<'c> Reader<'c> {
     }
 }
 
-/// When the call was made: stated as such, or as the start of a span. Else the arrival, by [`super::complete`].
-fn times(record: &mut Record, [item, response, tags]: [&Members<'_>; 3]) {
+/// When the call was made: stated as such, or as the start of a span. Else the arrival, by [`super::complete`], unless what is
+/// stated is no time.
+fn created_at([item, response, tags]: [&Members<'_>; 3]) -> Result<Option<DateTime<Utc>>, FieldError> {
     let stated = ["createdAt", "created_at"];
     let start = ["start_time", "startTime"];
-    let places = [(item, stated), (response, stated), (item, start), (tags, start)];
-    record.created_at = places.into_iter().find_map(|(members, names)| time(members, &names));
+    let times = [(item, stated), (response, stated), (item, start)].map(|(members, names)| time(members, &names));
+    // The metadata is the caller's own, and may mean something else by it.
+    let found = times.iter().chain(&[time(tags, &start)]).find_map(|time| *time.as_ref().ok()?);
+    match found {
+        None => times.into_iter().find(Result::is_err).unwrap_or(Ok(None)),
+        found => Ok(found),
+    }
 }
 
 /// Model, tokens and cost, from the bodies and from `output`, in which the caller states them. Gives the tokens that have
@@ -183,7 +191,7 @@ fn usage(record: &mut Record, item: &Members<'_>, asked: &Members<'_>, reply: &M
         record.total_units = usage.total;
     }
     let cost = get(&output, &["cost"]).and_then(members).unwrap_or_default();
-    record.cost = number(&cost, &["cost"]);
+    record.cost = number(&cost, &["cost"]).filter(|cents| *cents >= 0.0);
     if record.cost.is_some() {
         record.cost_currency = text(&cost, &["currency"]).or_else(|| Some("USD".to_owned()));
     }
@@ -226,7 +234,7 @@ fn sides(record: &mut Record, request: &Half<'_>, response: &Half<'_>) {
     let names = ["status", "statusCode"];
     record.response_status_code = match get(&response.members, &names) {
         None => Some(DEFAULT_STATUS),
-        Some(_) => count(&response.members, &names).and_then(|status| i32::try_from(status).ok()),
+        Some(_) => short(&response.members, &names),
     };
     record.response_time = count(&response.members, &["response_time", "responseTime", "time"]);
     record.stream_mode = flag(&response.members, &["streamingMode", "streaming_mode", "stream_mode"]);

@@ -28,10 +28,10 @@ impl Usage {
 
     /// Reads the members of a `usage` object.
     pub(super) fn plain(usage: &Members<'_>) -> Self {
-        let beside = |names: &[&str]| count(usage, names).filter(|tokens| *tokens > 0).unwrap_or(0);
+        let beside = |names: &[&str]| count(usage, names).unwrap_or(0);
         let within = |objects: &[&str], names: &[&str]| {
             let details = get(usage, objects).and_then(members).unwrap_or_default();
-            count(&details, names).filter(|tokens| *tokens > 0).unwrap_or(0)
+            count(&details, names).unwrap_or(0)
         };
         let read = beside(&["cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount"]);
         let write = beside(&["cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount"]);
@@ -82,14 +82,14 @@ pub(super) fn get<'a>(members: &Members<'a>, names: &[&str]) -> Option<&'a str> 
     names.iter().find_map(|name| members.iter().rfind(|(key, raw)| key == name && *raw != "null").map(|(_, raw)| *raw))
 }
 
-/// A whole number, rounded from a fraction, also out of a text such as `"0123"`; none of anything else.
+/// A whole number that is not below 0, rounded from a fraction, also out of a text such as `"0123"`; none of anything else.
 pub(super) fn count(members: &Members<'_>, names: &[&str]) -> Option<i64> {
     let raw = get(members, names)?;
     let mut whole: Option<i64> = None;
     if whole.read("", raw).is_ok() {
-        return whole;
+        return whole.filter(|whole| *whole >= 0);
     }
     let mut number: Option<f64> = None;
     number.read("", raw).ok()?;
-    number.map(f64::round).filter(|number| number.abs() < 9e15).map(|number| number as i64)
+    number.map(f64::round).filter(|number| (0.0..9e15).contains(number)).map(|number| number as i64)
 }

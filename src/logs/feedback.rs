@@ -1,15 +1,17 @@
 //! What was said of logs: single feedback, lists of it, and the weighted mean of a log.
 //!
-//! Feedback is about a trace, and so about each log of it, or about one log. The weighted feedback of a log is the sum of
-//! value times weight over the sum of the weights, over what was said of its trace within its organisation and of itself;
-//! where nothing was said, or nothing that has weight, it is none.
+//! Feedback is about one log, or about a trace, and so about each log of it but replays: which of them was meant cannot be told,
+//! and the one that was replayed is. Feedback of a workspace is about its own logs alone, feedback of none about those of all.
+//! The weighted feedback of a log is the sum of value times weight over the sum of the weights, over what is about it; where
+//! nothing was said, or nothing that has weight, it is none.
 
 use std::collections::HashMap;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
 use chrono::{DateTime, SecondsFormat, Utc};
-use datafusion::common::ScalarValue;
+use datafusion::common::{ParamValues, ScalarValue};
+use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
 
 use super::filter::{moment, text, values};
@@ -17,9 +19,12 @@ use super::{Bounds, Condition, Cursor, quoted, run};
 use crate::error::{Error, Result};
 use crate::query::{Queries, Scene};
 use crate::record::{Feedback, Record, Rows};
+use crate::replay::SPAN;
 
 /// Most feedback that is shown with a log.
 const MOST_SHOWN: u64 = 1_000;
+/// A page, or what is shown with a log, ends before its text is more than this.
+const MOST_BYTES: usize = 4 << 20;
 /// Logs that one statement looks up.
 const LOOKED_UP: usize = 1_000;
 /// Digits behind the point that a mean is told with: it is a quotient of sums, whose last digits mean nothing.
@@ -36,7 +41,7 @@ pub struct FeedbackAsk {
     pub logs: Vec<String>,
     /// When it was first given; the end is not included.
     pub time: Bounds<DateTime<Utc>>,
-    /// Most of the page.
+    /// Most of the page; one with more than 4 MiB of text ends before.
     pub page_size: u64,
     /// Where the page before ended.
     pub after: Option<Cursor>,
@@ -45,7 +50,7 @@ pub struct FeedbackAsk {
 /// What was said of one log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Said {
-    /// Newest first, at most a thousand.
+    /// Newest first, at most a thousand, and 4 MiB of text.
     pub feedback: Vec<Feedback>,
     /// The weighted mean of all of it.
     pub weighted: Option<f64>,
@@ -81,7 +86,7 @@ pub async fn get(queries: &Queries, scene: Scene, id: &str, organisation: Option
     if let Some(organisation) = organisation {
         condition.is("organisation_id", organisation);
     }
-    let found = select(queries, scene, condition, 1).await?;
+    let (found, _) = select(queries, scene, condition, 1).await?;
     found.into_iter().next().ok_or_else(|| Error::not_found("no feedback has that id"))
 }
 
@@ -103,10 +108,7 @@ pub async fn list(queries: &Queries, scene: Scene, ask: &FeedbackAsk) -> Result<
     if let Some(after) = &ask.after {
         after.narrow(&mut condition);
     }
-    let mut found = select(queries, scene, condition, ask.page_size + 1).await?;
-    let size = usize::try_from(ask.page_size).unwrap_or(usize::MAX);
-    let more = found.len() > size;
-    found.truncate(size);
+    let (found, more) = select(queries, scene, condition, ask.page_size).await?;
     let next = found.last().filter(|_| more).map(|last| Cursor {
         created_at: last.created_at.map_or(0, |at| at.timestamp_micros()),
         id: last.id.clone().unwrap_or_default(),
@@ -120,9 +122,11 @@ pub async fn of_log(queries: &Queries, scene: Scene, record: &Record) -> Result<
     let weighted = means(queries, scene.clone(), std::slice::from_ref(record)).await?.pop().flatten();
     let mut condition = Condition::default();
     condition.is("organisation_id", record.organisation_id.as_deref().unwrap_or_default());
+    let workspace = condition.bind(text(record.workspace_slug.as_deref().unwrap_or_default()));
+    condition.parts.push(format!("(workspace_slug is null or workspace_slug = {workspace})"));
     let own = condition.bind(text(record.id.as_deref().unwrap_or_default()));
     let own = format!("log_id = {own}");
-    let about = match &record.trace_id {
+    let about = match trace(record) {
         None => own,
         Some(trace) => {
             let trace = condition.bind(text(trace));
@@ -130,7 +134,8 @@ pub async fn of_log(queries: &Queries, scene: Scene, record: &Record) -> Result<
         }
     };
     condition.parts.push(about);
-    Ok(Said { feedback: select(queries, scene, condition, MOST_SHOWN).await?, weighted })
+    let (feedback, _) = select(queries, scene, condition, MOST_SHOWN).await?;
+    Ok(Said { feedback, weighted })
 }
 
 /// The weighted feedback of each of the records, in one query for all of them.
@@ -140,7 +145,7 @@ pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Resul
     }
     let mut condition = Condition::default();
     let mut either = Vec::new();
-    let traces = records.iter().filter_map(|record| record.trace_id.as_deref()).collect::<Vec<_>>();
+    let traces = records.iter().filter_map(trace).collect::<Vec<_>>();
     let ids = records.iter().filter_map(|record| record.id.as_deref()).collect::<Vec<_>>();
     for (test, values) in [("log_id is null and trace_id", traces), ("log_id", ids)] {
         if !values.is_empty() {
@@ -150,8 +155,8 @@ pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Resul
     }
     condition.parts.push(format!("({})", either.join(" or ")));
     let statement = format!(
-        "select organisation_id, trace_id, log_id, sum(value * weight) as weighted, sum(weight) as weight \
-         from feedback {} group by organisation_id, trace_id, log_id",
+        "select organisation_id, workspace_slug, trace_id, log_id, sum(value * weight) as weighted, sum(weight) as weight \
+         from feedback {} group by organisation_id, workspace_slug, trace_id, log_id",
         condition.clause()
     );
     let batches = run(queries, scene, &statement, condition.params).await?;
@@ -205,11 +210,17 @@ pub fn shown(feedback: &Feedback) -> Value {
     })
 }
 
-/// Sums of value times weight, and of weights: of what was said of whole traces, and of single logs.
+/// The trace of whose feedback a record has its share.
+fn trace(record: &Record) -> Option<&str> {
+    record.trace_id.as_deref().filter(|_| record.span_name.as_deref() != Some(SPAN))
+}
+
+/// Sums of value times weight, and of weights, by organisation, workspace and name: of what was said of whole traces, and of
+/// single logs.
 #[derive(Default)]
 struct Sums {
-    traces: HashMap<(String, String), (f64, f64)>,
-    logs: HashMap<(String, String), (f64, f64)>,
+    traces: HashMap<(String, Option<String>, String), (f64, f64)>,
+    logs: HashMap<(String, Option<String>, String), (f64, f64)>,
 }
 
 impl Sums {
@@ -218,12 +229,13 @@ impl Sums {
         for batch in batches {
             let (text, number) = (texts(batch), numbers(batch));
             for row in 0..batch.num_rows() {
-                let owner = text("organisation_id", row)?.unwrap_or_default();
+                let (owner, workspace) =
+                    (text("organisation_id", row)?.unwrap_or_default(), text("workspace_slug", row)?);
                 let (of, name) = match text("log_id", row)? {
                     Some(log) => (&mut sums.logs, log),
                     None => (&mut sums.traces, text("trace_id", row)?.unwrap_or_default()),
                 };
-                let sum = of.entry((owner, name)).or_insert((0.0, 0.0));
+                let sum = of.entry((owner, workspace, name)).or_insert((0.0, 0.0));
                 sum.0 += number("weighted", row)?.unwrap_or(0.0);
                 sum.1 += number("weight", row)?.unwrap_or(0.0);
             }
@@ -232,30 +244,43 @@ impl Sums {
     }
 
     fn mean(&self, record: &Record) -> Option<f64> {
-        let owner = record.organisation_id.clone().unwrap_or_default();
-        let of = |sums: &HashMap<_, (f64, f64)>, name: &Option<String>| {
-            name.as_ref().and_then(|name| sums.get(&(owner.clone(), name.clone())).copied()).unwrap_or((0.0, 0.0))
-        };
-        let (own, all) = (of(&self.logs, &record.id), of(&self.traces, &record.trace_id));
-        let weight = own.1 + all.1;
+        let owner = record.organisation_id.as_deref().unwrap_or_default();
+        let (mut weighted, mut weight) = (0.0, 0.0);
+        for workspace in [None].into_iter().chain(record.workspace_slug.clone().map(Some)) {
+            for (sums, name) in [(&self.logs, record.id.as_deref()), (&self.traces, trace(record))] {
+                let key = name.map(|name| (owner.to_owned(), workspace.clone(), name.to_owned()));
+                let sum = key.and_then(|key| sums.get(&key).copied()).unwrap_or_default();
+                weighted += sum.0;
+                weight += sum.1;
+            }
+        }
         let scale = 10_f64.powi(MEAN_DIGITS);
-        (weight > 0.0).then(|| ((own.0 + all.0) / weight * scale).round() / scale)
+        (weight > 0.0).then(|| (weighted / weight * scale).round() / scale)
     }
 }
 
-/// The newest that a condition names.
-async fn select(queries: &Queries, scene: Scene, condition: Condition, most: u64) -> Result<Vec<Feedback>> {
+/// The newest that a condition names, and whether there is more.
+async fn select(queries: &Queries, scene: Scene, condition: Condition, most: u64) -> Result<(Vec<Feedback>, bool)> {
     let names: Vec<String> = Rows::Feedback.columns().iter().map(|column| column.name.to_owned()).collect();
     let statement = format!(
-        "select {} from feedback {} order by created_at desc, id desc, organisation_id desc limit {most}",
+        "select {} from feedback {} order by created_at desc, id desc, organisation_id desc limit {}",
         quoted(&names),
-        condition.clause()
+        condition.clause(),
+        most + 1
     );
-    let mut found = Vec::new();
-    for batch in run(queries, scene, &statement, condition.params).await? {
-        found.append(&mut read(&batch)?);
+    let params = ParamValues::from(condition.params);
+    let mut batches = queries.run(scene, &statement, params, queries.limits()).await?.batches;
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while let Some(batch) = batches.try_next().await? {
+        for feedback in read(&batch)? {
+            bytes += feedback.text_bytes();
+            if found.len() as u64 == most || (bytes > MOST_BYTES && !found.is_empty()) {
+                return Ok((found, true));
+            }
+            found.push(feedback);
+        }
     }
-    Ok(found)
+    Ok((found, false))
 }
 
 fn read(batch: &RecordBatch) -> Result<Vec<Feedback>> {

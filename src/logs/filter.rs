@@ -6,7 +6,8 @@
 //! part of the SQL text. Filters of different names narrow each other; of several values of one name one must match. A
 //! record that does not say what a filter asks for does not match it. Money is cents.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use datafusion::common::ScalarValue;
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::status::{Kind, Label};
 use crate::error::{Error, Result};
+use crate::record::COLUMNS;
 
 /// The filters that there are, as names of fields.
 pub const NAMES: &str = "time_of_generation_min, time_of_generation_max, total_units_min, total_units_max, cost_min, \
@@ -142,18 +144,26 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Reads a filter from an object, such as `filters` of an export: numbers may come as numbers, lists as arrays,
-    /// metadata as an object. Fields that are no filter are left to the caller.
+    /// Reads a filter from an object, such as `filters` of an export: numbers may come as numbers or texts, so may ids; lists
+    /// as arrays or texts, metadata as an object or its text. Fields that are no filter are left to the caller.
     pub fn of_object(fields: &Map<String, Value>) -> Result<Self> {
-        Self::read(|name| match fields.get(name)? {
-            Value::Null => None,
-            Value::String(text) => Some(text.clone()),
-            Value::Array(items) => {
-                let text = |item: &Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
-                Some(items.iter().map(text).collect::<Vec<_>>().join(","))
+        let mut texts = HashMap::new();
+        for name in NAMES.split(", ") {
+            if let Some(value) = fields.get(name).filter(|value| !value.is_null()) {
+                texts.insert(name, text_of(name, value)?);
             }
-            other => Some(other.to_string()),
-        })
+        }
+        Self::read(|name| texts.remove(name))
+    }
+
+    /// The columns that it reads; of the metadata the keys, and the value of each that it names as `metadata.value.KEY`.
+    pub fn columns(&self) -> Vec<String> {
+        let parts = self.condition().parts.join(" ");
+        let words = parts.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let is_column = |word: &&str| *word != "metadata" && COLUMNS.iter().any(|column| column.name == *word);
+        let keys =
+            self.metadata.iter().flat_map(|(key, _)| ["metadata.key".to_owned(), format!("metadata.value.{key}")]);
+        words.filter(is_column).map(str::to_owned).chain(keys).collect()
     }
 
     /// Whether it reads the feedback.
@@ -253,8 +263,26 @@ pub(super) fn text(value: impl AsRef<str>) -> ScalarValue {
     ScalarValue::Utf8View(Some(value.as_ref().to_owned()))
 }
 
+/// The text of a value that is not null.
+fn text_of(name: &str, value: &Value) -> Result<String> {
+    let one = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let is_list = name != "metadata" && !name.ends_with("_min") && !name.ends_with("_max");
+    let text = match value {
+        // Whoever reads the text refuses what is no number, moment or object.
+        value if !is_list => return Ok(one(value).unwrap_or_else(|| value.to_string())),
+        Value::Array(items) => items.iter().map(one).collect::<Option<Vec<_>>>().map(|texts| texts.join(",")),
+        value => one(value),
+    };
+    let expected = "expected texts with commas between, or an array of texts";
+    text.ok_or_else(|| Error::invalid(format!("`{name}` is `{value}`; {expected}")))
+}
+
 /// `NAME_min` and `NAME_max`.
-fn bounds<T: Copy + PartialOrd>(
+fn bounds<T: Copy + PartialOrd + Display>(
     name: &str,
     take: &mut impl FnMut(&str) -> Option<String>,
     parse: impl Fn(&str, &str) -> Result<T>,
@@ -265,9 +293,9 @@ fn bounds<T: Copy + PartialOrd>(
     };
     let bounds = Bounds { min: bound("min")?, max: bound("max")? };
     match (bounds.min, bounds.max) {
-        (Some(min), Some(max)) if min > max => {
-            Err(Error::invalid(format!("`{name}_min` is more than `{name}_max`; nothing could match")))
-        }
+        (Some(min), Some(max)) if min > max => Err(Error::invalid(format!(
+            "`{name}_min` is {min}, which is more than `{name}_max`, {max}; nothing could match"
+        ))),
         _ => Ok(bounds),
     }
 }
@@ -311,7 +339,9 @@ fn distinct(name: &str, text: &str, most: usize) -> Result<Vec<String>> {
     let values = text.split(',').map(str::trim).filter(|value| !value.is_empty() && known.insert(*value));
     let values: Vec<String> = values.map(str::to_owned).collect();
     match values.len() {
-        0 => Err(Error::invalid(format!("`{name}` names nothing; name values with commas between, or leave it out"))),
+        0 => Err(Error::invalid(format!(
+            "`{name}` is `{text}`, which names nothing; name values with commas between, or leave it out"
+        ))),
         many if many > most => Err(Error::invalid(format!("`{name}` has {many} values; at most {most} are taken"))),
         _ => Ok(values),
     }
@@ -339,7 +369,11 @@ fn cache_status(text: &str) -> Result<String> {
 }
 
 fn metadata(text: &str) -> Result<Vec<(String, String)>> {
-    let wrong = || Error::invalid("`metadata` is not a JSON object of texts such as {\"team\":\"search\"}".to_owned());
+    let wrong = || {
+        Error::invalid(format!(
+            "`metadata` is `{text}`; expected a JSON object of texts such as {{\"team\":\"search\"}}"
+        ))
+    };
     let fields: Map<String, Value> = serde_json::from_str(text).map_err(|_| wrong())?;
     if fields.len() > MOST_CONDITIONS {
         let keys = fields.len();

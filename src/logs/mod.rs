@@ -5,6 +5,7 @@
 //! meanwhile neither repeat nor hide one. What a reader may see is decided below SQL; a record that is somebody else's
 //! is not found, in the same words as one that is nobody's.
 
+mod erasing;
 mod feedback;
 mod filter;
 mod object;
@@ -19,6 +20,7 @@ use datafusion::common::{ParamValues, ScalarValue};
 use futures::TryStreamExt;
 use serde_json::Value;
 
+pub use erasing::{Erasing, erasing};
 pub use feedback::{
     FeedbackAsk, LogPlace, Said, get as get_feedback, list as list_feedback, of_log as said_of_log, places,
     shown as shown_feedback,
@@ -140,8 +142,13 @@ pub async fn count(queries: &Queries, scene: Scene, filter: &Filter) -> Result<u
     let condition = filter.condition();
     let text = format!("{}select count(*) from logs {}", condition.with(), condition.clause());
     let batches = run(queries, scene, &text, condition.params).await?;
+    Ok(counted(&batches))
+}
+
+/// The count that a statement answered with.
+fn counted(batches: &[RecordBatch]) -> u64 {
     let counts = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().iter().flatten());
-    Ok(counts.sum::<i64>().unsigned_abs())
+    counts.sum::<i64>().unsigned_abs()
 }
 
 /// The record of that id, whole. Where several have it (organisations choose ids of their own, and one that is sent
@@ -170,8 +177,7 @@ async fn run(
     text: &str,
     params: Vec<(String, ScalarValue)>,
 ) -> Result<Vec<RecordBatch>> {
-    let params = params.into_iter().map(|(name, value)| (name, value.into())).collect();
-    let answer = queries.run(scene, text, ParamValues::Map(params), queries.limits()).await?;
+    let answer = queries.run(scene, text, ParamValues::from(params), queries.limits()).await?;
     answer.batches.try_collect().await
 }
 

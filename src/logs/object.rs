@@ -67,67 +67,80 @@ struct Links {
     trace: Option<String>,
 }
 
-/// Portkey's AnalyticsMetrics.
-#[derive(Serialize)]
-struct Metrics<'a> {
-    id: Option<&'a str>,
-    organisation_id: Option<&'a str>,
-    organisation_name: Option<&'a str>,
-    prompt_id: Option<&'a str>,
-    prompt_version_id: Option<&'a str>,
-    config_id: Option<&'a str>,
-    created_at: Option<String>,
-    is_success: Option<bool>,
-    ai_org: Option<&'a str>,
-    ai_model: Option<&'a str>,
-    req_units: Option<i64>,
-    res_units: Option<i64>,
-    total_units: Option<i64>,
-    cost: Option<f64>,
-    cost_currency: Option<&'a str>,
-    request_url: Option<&'a str>,
-    request_method: Option<&'a str>,
-    response_status_code: Option<i32>,
-    response_time: Option<i64>,
-    is_proxy_call: Option<bool>,
-    cache_status: Option<&'a str>,
-    cache_type: Option<String>,
-    stream_mode: Option<u8>,
-    retry_success_count: Option<String>,
-    trace_id: Option<&'a str>,
-    span_id: Option<&'a str>,
-    span_name: Option<&'a str>,
-    parent_span_id: Option<&'a str>,
-    mode: Option<String>,
-    virtual_key: Option<&'a str>,
-    source: Option<&'a str>,
-    runtime: Option<&'a str>,
-    runtime_version: Option<&'a str>,
-    sdk_version: Option<&'a str>,
-    config: Option<&'a str>,
-    internal_trace_id: Option<&'a str>,
-    last_used_option_index: Option<i32>,
-    config_version_id: Option<&'a str>,
-    prompt_slug: Option<&'a str>,
-    workspace_slug: Option<&'a str>,
-    log_store_file_path_format: Option<&'a str>,
+/// Makes a struct and how it is filled from a record, from one list.
+macro_rules! metrics {
+    ($record:ident, $organisation_name:ident; $($(#[$form:meta])* $field:ident: $type:ty = $value:expr,)*) => {
+        /// Portkey's AnalyticsMetrics.
+        #[derive(Serialize)]
+        struct Metrics<'a> { $($(#[$form])* $field: $type,)* }
+
+        fn metrics<'a>($record: &'a Record, $organisation_name: Option<&'a str>) -> Metrics<'a> {
+            Metrics { $($field: $value,)* }
+        }
+    };
+}
+
+metrics! {
+    record, organisation_name;
+    id: Option<&'a str> = record.id.as_deref(),
+    organisation_id: Option<&'a str> = record.organisation_id.as_deref(),
+    organisation_name: Option<&'a str> = organisation_name,
+    prompt_id: Option<&'a str> = None,
+    prompt_version_id: Option<&'a str> = record.prompt_version_id.as_deref(),
+    config_id: Option<&'a str> = None,
+    created_at: Option<String> = record.created_at.map(|at| at.format("%Y-%m-%d %H:%M:%S%.3f").to_string()),
+    is_success: Option<bool> = record.is_success.map(|success| success == 1),
+    ai_org: Option<&'a str> = record.ai_org.as_deref(),
+    ai_model: Option<&'a str> = record.ai_model.as_deref(),
+    req_units: Option<i64> = record.req_units,
+    res_units: Option<i64> = record.res_units,
+    total_units: Option<i64> = record.total_units,
+    cost: Option<f64> = record.cost,
+    cost_currency: Option<&'a str> = record.cost_currency.as_deref(),
+    request_url: Option<&'a str> = record.request_url.as_deref(),
+    request_method: Option<&'a str> = record.request_method.as_deref(),
+    response_status_code: Option<i32> = record.response_status_code,
+    response_time: Option<i64> = record.response_time,
+    is_proxy_call: Option<bool> = None,
+    cache_status: Option<&'a str> = record.cache_status.as_deref(),
+    cache_type: Option<String> = lower(&record.cache_type),
+    stream_mode: Option<u8> = record.stream_mode.map(u8::from),
+    retry_success_count: Option<String> = record.retry_success_count.map(|count| count.to_string()),
+    trace_id: Option<&'a str> = record.trace_id.as_deref(),
+    span_id: Option<&'a str> = record.span_id.as_deref(),
+    span_name: Option<&'a str> = record.span_name.as_deref(),
+    parent_span_id: Option<&'a str> = record.parent_span_id.as_deref(),
+    mode: Option<String> = lower(&record.mode),
+    virtual_key: Option<&'a str> = record.virtual_key.as_deref(),
+    source: Option<&'a str> = record.source.as_deref(),
+    runtime: Option<&'a str> = record.runtime.as_deref(),
+    runtime_version: Option<&'a str> = record.runtime_version.as_deref(),
+    sdk_version: Option<&'a str> = record.sdk_version.as_deref(),
+    config: Option<&'a str> = record.config.as_deref(),
+    internal_trace_id: Option<&'a str> = record.internal_trace_id.as_deref(),
+    // A path is no number, and Portkey then says -1.
+    last_used_option_index: Option<i32> = record.last_used_option.as_ref().map(|_| -1),
+    config_version_id: Option<&'a str> = None,
+    prompt_slug: Option<&'a str> = record.prompt_slug.as_deref(),
+    workspace_slug: Option<&'a str> = record.workspace_slug.as_deref(),
+    log_store_file_path_format: Option<&'a str> = None,
     #[serde(rename = "metadata.key")]
-    metadata_key: Vec<&'a str>,
+    metadata_key: Vec<&'a str> = record.metadata.iter().map(|(key, _)| key.as_str()).collect(),
     #[serde(rename = "metadata.value")]
-    metadata_value: Vec<&'a str>,
-    api_key_id: Option<&'a str>,
-    request_parsing_time: Option<i64>,
-    pre_processing_time: Option<i64>,
-    cache_processing_time: Option<i64>,
-    response_parsing_time: Option<i64>,
-    gateway_processing_time: Option<i64>,
-    upstream_response_time: Option<i64>,
-    user_id: Option<&'a str>,
+    metadata_value: Vec<&'a str> = record.metadata.iter().map(|(_, value)| value.as_str()).collect(),
+    api_key_id: Option<&'a str> = record.api_key_id.as_deref(),
+    request_parsing_time: Option<i64> = None,
+    pre_processing_time: Option<i64> = None,
+    cache_processing_time: Option<i64> = None,
+    response_parsing_time: Option<i64> = None,
+    gateway_processing_time: Option<i64> = None,
+    upstream_response_time: Option<i64> = record.upstream_response_time,
+    user_id: Option<&'a str> = record.user_id.as_deref(),
     #[serde(rename = "_user")]
-    user: Option<&'a str>,
-    ttlt: Option<i64>,
-    extra_key: &'static str,
-    extra_value: &'static str,
+    user: Option<&'a str> = record.metadata.iter().find(|(key, _)| key == "_user").map(|(_, value)| value.as_str()),
+    ttlt: Option<i64> = record.time_to_last_token,
+    extra_key: &'static str = "is_raw_logging_enabled",
+    extra_value: &'static str = if record.do_not_track == Some(true) { "false" } else { "true" },
 }
 
 /// The LogObject of a record, as JSON.
@@ -161,66 +174,8 @@ pub fn object(record: &Record, organisation_name: Option<&str>, said: &Said) -> 
     serde_json::to_string(&object).map_err(|cause| Error::internal("cannot encode a log").with_source(cause))
 }
 
-fn metrics<'a>(record: &'a Record, organisation_name: Option<&'a str>) -> Metrics<'a> {
-    let lower = |text: &Option<String>| text.as_deref().map(str::to_lowercase);
-    Metrics {
-        id: record.id.as_deref(),
-        organisation_id: record.organisation_id.as_deref(),
-        organisation_name,
-        prompt_id: None,
-        prompt_version_id: record.prompt_version_id.as_deref(),
-        config_id: None,
-        created_at: record.created_at.map(|at| at.format("%Y-%m-%d %H:%M:%S%.3f").to_string()),
-        is_success: record.is_success.map(|success| success == 1),
-        ai_org: record.ai_org.as_deref(),
-        ai_model: record.ai_model.as_deref(),
-        req_units: record.req_units,
-        res_units: record.res_units,
-        total_units: record.total_units,
-        cost: record.cost,
-        cost_currency: record.cost_currency.as_deref(),
-        request_url: record.request_url.as_deref(),
-        request_method: record.request_method.as_deref(),
-        response_status_code: record.response_status_code,
-        response_time: record.response_time,
-        is_proxy_call: None,
-        cache_status: record.cache_status.as_deref(),
-        cache_type: lower(&record.cache_type),
-        stream_mode: record.stream_mode.map(u8::from),
-        retry_success_count: record.retry_success_count.map(|count| count.to_string()),
-        trace_id: record.trace_id.as_deref(),
-        span_id: record.span_id.as_deref(),
-        span_name: record.span_name.as_deref(),
-        parent_span_id: record.parent_span_id.as_deref(),
-        mode: lower(&record.mode),
-        virtual_key: record.virtual_key.as_deref(),
-        source: record.source.as_deref(),
-        runtime: record.runtime.as_deref(),
-        runtime_version: record.runtime_version.as_deref(),
-        sdk_version: record.sdk_version.as_deref(),
-        config: record.config.as_deref(),
-        internal_trace_id: record.internal_trace_id.as_deref(),
-        // A path is no number, and Portkey then says -1.
-        last_used_option_index: record.last_used_option.as_ref().map(|_| -1),
-        config_version_id: None,
-        prompt_slug: record.prompt_slug.as_deref(),
-        workspace_slug: record.workspace_slug.as_deref(),
-        log_store_file_path_format: None,
-        metadata_key: record.metadata.iter().map(|(key, _)| key.as_str()).collect(),
-        metadata_value: record.metadata.iter().map(|(_, value)| value.as_str()).collect(),
-        api_key_id: record.api_key_id.as_deref(),
-        request_parsing_time: None,
-        pre_processing_time: None,
-        cache_processing_time: None,
-        response_parsing_time: None,
-        gateway_processing_time: None,
-        upstream_response_time: record.upstream_response_time,
-        user_id: record.user_id.as_deref(),
-        user: record.metadata.iter().find(|(key, _)| key == "_user").map(|(_, value)| value.as_str()),
-        ttlt: record.time_to_last_token,
-        extra_key: "is_raw_logging_enabled",
-        extra_value: if record.do_not_track == Some(true) { "false" } else { "true" },
-    }
+fn lower(text: &Option<String>) -> Option<String> {
+    text.as_deref().map(str::to_lowercase)
 }
 
 fn links(record: &Record) -> Links {

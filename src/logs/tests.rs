@@ -51,10 +51,10 @@ impl Rig {
         let queries = Queries::new(&Config::default(), &store, vec![latest], here).unwrap();
         let records = records();
         let mut builder = BatchBuilder::new();
-        records.iter().cloned().for_each(|record| builder.append(record));
+        records.iter().for_each(|record| builder.append(record));
         let view = View { rows: Rows::Logs, files: Arc::default(), memory: vec![builder.finish()] };
         let mut builder = FeedbackBuilder::new();
-        feedback.into_iter().for_each(|one| builder.append(one));
+        feedback.into_iter().for_each(|one| builder.append(&one));
         let feedback = View { rows: Rows::Feedback, files: Arc::default(), memory: vec![builder.finish()] };
         Self { queries, scene: Scene { feedback: Some(feedback), ..Scene::from(view) }, records }
     }
@@ -284,6 +284,69 @@ fn a_filter_is_read_from_an_object_too() {
     let ours =
         filter(&[("cost_min", "0.5"), ("total_units_max", "7"), ("trace_id", "a,b"), ("metadata", r#"{"k":"v"}"#)]);
     assert_eq!(Filter::of_object(object.as_object().unwrap()).unwrap(), ours.unwrap());
+    let of = |name: &str, value: Value| Filter::of_object(&[(name.to_owned(), value)].into_iter().collect());
+    // Numbers as texts and ids as numbers, as clients send them; what is null or empty does not narrow.
+    for (name, value, text) in [
+        ("cost_min", json!("0.5"), "0.5"),
+        ("total_units_min", json!("7"), "7"),
+        ("status_code", json!(200), "200"),
+        ("status_code", json!([200, "429"]), "200,429"),
+        ("trace_id", json!(7), "7"),
+        ("metadata", json!("{\"k\":1}"), "{\"k\":1}"),
+        ("virtual_keys", json!([]), ""),
+        ("metadata", json!({}), ""),
+        ("cost_max", json!(""), ""),
+    ] {
+        assert_eq!(of(name, value.clone()).unwrap(), filter(&[(name, text)]).unwrap(), "{name}: {value}");
+    }
+    for (name, value, expected) in [
+        ("status", json!({}), "an array of texts"),
+        ("ai_model", json!(true), "an array of texts"),
+        ("trace_id", json!({ "a": 1 }), "an array of texts"),
+        ("trace_id", json!([["a"]]), "an array of texts"),
+        ("user_id", json!([null]), "an array of texts"),
+        ("status", json!(5), "labels of"),
+        ("status_code", json!([4.5]), "HTTP statuses"),
+        ("time_of_generation_min", json!(true), "a date"),
+        ("time_of_generation_max", json!(["2026-11-21"]), "a date"),
+        ("total_units_min", json!([7]), "a whole number"),
+        ("cost_min", json!({}), "cents"),
+        ("weighted_feedback_max", json!(false), "from -10 to 10"),
+        ("metadata", json!([]), "a JSON object"),
+        ("metadata", json!(5), "a JSON object"),
+        ("metadata", json!({ "k": [1] }), "a text, a number"),
+    ] {
+        let refused = of(name, value.clone()).unwrap_err();
+        let said = refused.message();
+        let shown = value.get(0).or(value.get("k")).filter(|_| name.contains("code") || name == "metadata");
+        let shown = shown.unwrap_or(&value).to_string();
+        assert!(said.contains(name) && said.contains(&format!("`{shown}`")) && said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn a_filter_tells_the_columns_that_it_reads() {
+    for (name, text, columns) in [
+        ("time_of_generation_min", "2026-11-21", &["created_at"][..]),
+        ("total_units_max", "1", &["total_units"]),
+        ("prompt_token_min", "1", &["req_units"]),
+        ("completion_token_min", "1", &["res_units"]),
+        ("cost_min", "1", &["cost"]),
+        ("status_code", "200", &["response_status_code"]),
+        ("ai_org_model", "a__b", &["ai_org", "ai_model"]),
+        ("virtual_keys", "a", &["virtual_key"]),
+        ("user_id", "a", &["user_id"]),
+        ("cache_status", "HIT", &["cache_status"]),
+        ("metadata", r#"{"_user":"a","cost":"b"}"#, &["metadata.key", "metadata.value._user", "metadata.value.cost"]),
+        ("status", "Cache Hit", &["cache_status"]),
+        ("status", "Retry Failed", &["retry_success_count", "is_success", "response_status_code"]),
+        ("status", "Fallback Active", &["mode"]),
+        ("weighted_feedback_min", "1", &[]),
+    ] {
+        let found = filter(&[(name, text)]).unwrap().columns();
+        let found: std::collections::BTreeSet<&str> = found.iter().map(String::as_str).collect();
+        assert_eq!(found, columns.iter().copied().collect(), "{name}");
+    }
 }
 
 #[test]

@@ -276,7 +276,8 @@ mod tests {
         let moving = Moving { organisation: "acme".to_owned(), from_days: 30, clean_before_ms: 0 };
         assert_eq!(days(&rules(vec![], vec![moving])), [(110, 0)]);
         let what = Erased::User { user: "ada".to_owned(), until: i64::MAX };
-        let erasure = Erasure { id: "1".to_owned(), organisation: "acme".to_owned(), what, clean_before_ms: 0 };
+        let [id, organisation] = ["1", "acme"].map(str::to_owned);
+        let erasure = Erasure { id, organisation, what, feedback: HashSet::new(), clean_before_ms: 0 };
         assert_eq!(days(&rules(vec![erasure], vec![])), []);
     }
 }

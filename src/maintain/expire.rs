@@ -1,4 +1,4 @@
-//! What leaves the table: decided from what the index knows of each file, and dropped without reading one.
+//! What leaves a table: decided from what the index knows of each file, and dropped without reading one.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Upkeep of the table: what leaves it, which files to join, and the doing of it.
+//! Upkeep of a table, `logs` or `feedback`: what leaves it, which files to join, and the doing of it.
 //!
 //! [`plan_expiry`] and [`plan`] decide from numbers alone; what leaves comes first, so a file that expires is not
 //! joined before.
@@ -38,7 +38,7 @@ use futures::stream::BoxStream;
 pub use compact::{Merge, plan};
 pub use expire::{commit_dropped, plan_expiry};
 pub use merge::{commit_merged, write_merged};
-pub use rewrite::{commit_rewritten, rewrite};
+pub use rewrite::{commit_replaced, commit_rewritten, rewrite, rewrite_without};
 
 use crate::config::Config;
 use crate::error::Result;
@@ -100,7 +100,7 @@ pub struct Tools<'a> {
 
 impl Tools<'_> {
     /// The rows that a statement gives over just these files, all of their rows as they are stored.
-    async fn read(
+    pub async fn read(
         self,
         files: impl IntoIterator<Item = DataFile>,
         text: &str,

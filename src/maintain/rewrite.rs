@@ -1,5 +1,5 @@
 //! A file without the rows that must leave it: those that are erased or past their organisation's retention are gone,
-//! those of another class are in a file of that class, the rest stay in order.
+//! those of another class are in a file of that class, those in whose place others come go with them, the rest stay in order.
 //!
 //! A first pass reads four small columns, so a file that has no such row, which is what most turn out to be, costs
 //! little.
@@ -19,7 +19,7 @@ use super::{MOST_OPEN_BYTES, Tools};
 use crate::datafile::{DataFileWriter, Partition};
 use crate::error::{Error, Result};
 use crate::plan::{Row, Rules};
-use crate::record::SORT_KEY;
+use crate::record::{Rows, SORT_KEY};
 use crate::table::{Commit, DataFile, FileIndex, Table};
 
 /// Rows of the first pass that are looked at in one go.
@@ -38,6 +38,8 @@ pub struct Rewrite {
     pub erased: Vec<(usize, u64)>,
     /// Rows that were past their organisation's retention.
     pub expired: u64,
+    /// Rows in whose place others are committed with this file.
+    pub replaced: u64,
     /// Whether the file holds no row that must leave it, and stays as it is.
     pub untouched: bool,
 }
@@ -45,7 +47,7 @@ pub struct Rewrite {
 impl Rewrite {
     /// Rows that left the table.
     pub fn gone(&self) -> u64 {
-        self.expired + self.erased.iter().map(|(_, rows)| rows).sum::<u64>()
+        self.expired + self.replaced + self.erased.iter().map(|(_, rows)| rows).sum::<u64>()
     }
 }
 
@@ -67,6 +69,22 @@ pub async fn commit_rewritten(
     table.commit(Commit { add, remove, app: None, data_change, operation }).await
 }
 
+/// Makes the files that came of some, and files with the rows that were replaced, take their place in one commit; answers the new
+/// index.
+pub async fn commit_replaced(
+    table: &Table,
+    files: &[Arc<DataFile>],
+    rewrites: Vec<Rewrite>,
+    replacing: Vec<DataFile>,
+) -> Result<Arc<FileIndex>> {
+    if rewrites.iter().any(|rewrite| rewrite.untouched) {
+        return Err(Error::internal("a file of which nothing is replaced must stay"));
+    }
+    let remove = files.iter().map(|file| file.path.clone()).collect();
+    let add = rewrites.into_iter().flat_map(|rewrite| rewrite.add).chain(replacing).collect();
+    table.commit(Commit { add, remove, app: None, data_change: true, operation: "WRITE" }).await
+}
+
 /// Writes what stays of a file, without making it part of the table; [`Rewrite::untouched`] if all of it stays where it
 /// is.
 pub async fn rewrite(
@@ -74,10 +92,32 @@ pub async fn rewrite(
     file: &DataFile,
     rules: &Rules,
     now: DateTime<Utc>,
-    mut new_id: impl FnMut() -> Uuid + Send,
+    new_id: impl FnMut() -> Uuid + Send,
 ) -> Result<Rewrite> {
     let now_micros = now.timestamp_micros();
-    if !is_touched(tools, file, rules, now_micros).await? {
+    rewrite_by(tools, file, |row| end_of(row, rules, now_micros), now, new_id).await
+}
+
+/// Writes what stays of a file when other rows take the place of some, as above.
+pub async fn rewrite_without(
+    tools: Tools<'_>,
+    file: &DataFile,
+    is_replaced: impl Fn(Row<'_>) -> bool + Send + Sync,
+    now: DateTime<Utc>,
+    new_id: impl FnMut() -> Uuid + Send,
+) -> Result<Rewrite> {
+    let stays = End::Class(file.retention_days);
+    rewrite_by(tools, file, |row| if is_replaced(row) { End::Replaced } else { stays }, now, new_id).await
+}
+
+async fn rewrite_by(
+    tools: Tools<'_>,
+    file: &DataFile,
+    end_of: impl Fn(Row<'_>) -> End + Send + Sync,
+    now: DateTime<Utc>,
+    mut new_id: impl FnMut() -> Uuid + Send,
+) -> Result<Rewrite> {
+    if !is_touched(tools, file, &end_of).await? {
         return Ok(Rewrite { untouched: true, ..Rewrite::default() });
     }
     let text = format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
@@ -86,12 +126,13 @@ pub async fn rewrite(
     let mut outcome = Rewrite::default();
     let mut erased: BTreeMap<usize, u64> = BTreeMap::new();
     while let Some(batch) = rows.try_next().await? {
-        let ends: Vec<End> = Keys::of(&batch)?.rows().map(|row| end_of(row, rules, now_micros)).collect();
+        let ends: Vec<End> = Keys::of(&batch, tools)?.rows().map(&end_of).collect();
         for end in &ends {
             match end {
                 End::Class(days) => outcome.moved += u64::from(*days != file.retention_days),
                 End::Erased(place) => *erased.entry(*place).or_default() += 1,
                 End::Expired => outcome.expired += 1,
+                End::Replaced => outcome.replaced += 1,
             }
         }
         sorted.write(&batch, &ends, &mut new_id).await?;
@@ -119,6 +160,8 @@ enum End {
     Erased(usize),
     /// Nowhere: its time is over.
     Expired,
+    /// Nowhere: another row takes its place.
+    Replaced,
 }
 
 fn end_of(row: Row<'_>, rules: &Rules, now_micros: i64) -> End {
@@ -132,11 +175,11 @@ fn end_of(row: Row<'_>, rules: &Rules, now_micros: i64) -> End {
 }
 
 /// Whether any row must leave the file.
-async fn is_touched(tools: Tools<'_>, file: &DataFile, rules: &Rules, now_micros: i64) -> Result<bool> {
+async fn is_touched(tools: Tools<'_>, file: &DataFile, end_of: impl Fn(Row<'_>) -> End) -> Result<bool> {
     let text = format!("select organisation_id, created_at, user_id, id from {}", tools.table.rows().table());
     let mut rows = tools.read([file.clone()], &text, LOOK_ROWS).await?;
     while let Some(batch) = rows.try_next().await? {
-        if Keys::of(&batch)?.rows().any(|row| end_of(row, rules, now_micros) != End::Class(file.retention_days)) {
+        if Keys::of(&batch, tools)?.rows().any(|row| end_of(row) != End::Class(file.retention_days)) {
             return Ok(true);
         }
     }
@@ -145,6 +188,7 @@ async fn is_touched(tools: Tools<'_>, file: &DataFile, rules: &Rules, now_micros
 
 /// The columns that the rules ask for.
 struct Keys<'a> {
+    feedback: bool,
     organisations: &'a StringViewArray,
     times: &'a PrimitiveArray<TimestampMicrosecondType>,
     users: &'a StringViewArray,
@@ -152,13 +196,14 @@ struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    fn of(batch: &'a RecordBatch) -> Result<Self> {
+    fn of(batch: &'a RecordBatch, tools: Tools<'_>) -> Result<Self> {
         let missing = |name: &str| Error::internal(format!("column `{name}` is missing in a rewrite"));
         let text = |name: &'static str| {
             batch.column_by_name(name).and_then(|column| column.as_string_view_opt()).ok_or_else(|| missing(name))
         };
         let times = batch.column_by_name("created_at").and_then(|column| column.as_primitive_opt());
         Ok(Self {
+            feedback: tools.table.rows() == Rows::Feedback,
             organisations: text("organisation_id")?,
             times: times.ok_or_else(|| missing("created_at"))?,
             users: text("user_id")?,
@@ -167,8 +212,9 @@ impl<'a> Keys<'a> {
     }
 
     fn rows(&self) -> impl Iterator<Item = Row<'a>> {
-        let (organisations, times, users, ids) = (self.organisations, self.times, self.users, self.ids);
+        let Self { feedback, organisations, times, users, ids } = *self;
         (0..organisations.len()).map(move |row| Row {
+            feedback,
             organisation: text(organisations, row).unwrap_or_default(),
             id: text(ids, row).unwrap_or_default(),
             user: text(users, row),

@@ -30,7 +30,7 @@ use super::expire::Expiry;
 use super::rewrite::Rewrite;
 use super::*;
 use crate::flush;
-use crate::plan::{Erased, Erasure, Moving, Rules, Terms};
+use crate::plan::{Erased, Erasure, Moving, Row, Rules, Terms};
 use crate::record::{BatchBuilder, Message, Record, Rows, SORT_KEY};
 use crate::store::Store;
 use crate::table::Commit;
@@ -73,7 +73,7 @@ impl Rig {
     /// Writes records to the table, one file a partition, and gives the files.
     async fn flush(&self, records: Vec<Record>, rules: &Rules, now: DateTime<Utc>) -> Vec<DataFile> {
         let mut batch = BatchBuilder::new();
-        records.into_iter().for_each(|record| batch.append(record));
+        records.into_iter().for_each(|record| batch.append(&record));
         let now_ms = now.timestamp_millis();
         let files =
             flush::write_files(&self.table, &[batch.finish()], Arc::new(rules.clone()), now_ms, || self.new_id()).await;
@@ -184,7 +184,8 @@ fn rules(days: &[(&str, i32)], unknown: i32, erasures: Vec<Erasure>, moving: &[(
 }
 
 fn erasure(organisation: &str, what: Erased) -> Erasure {
-    Erasure { id: organisation.to_owned(), organisation: organisation.to_owned(), what, clean_before_ms: 0 }
+    let [id, organisation] = [organisation.to_owned(), organisation.to_owned()];
+    Erasure { id, organisation, what, feedback: HashSet::new(), clean_before_ms: 0 }
 }
 
 /// About the bytes of the runs that a merge wrote and deleted.
@@ -358,7 +359,7 @@ proptest! {
             let before = rig.rows().await;
             let users = before.column_by_name("user_id").unwrap().as_string_view().clone();
             for (key, user) in keys(&before).into_iter().zip(users.iter()) {
-                let row = crate::plan::Row { organisation: &key.0, id: &key.2, user, created_at: key.1 };
+                let row = Row { feedback: false, organisation: &key.0, id: &key.2, user, created_at: key.1 };
                 if rules.sees(row, now.timestamp_micros()) {
                     expected.entry(rules.retention_days(&key.0)).or_insert_with(Vec::new).push(key);
                 }

@@ -16,7 +16,7 @@ use datafusion::common::{DataFusionError, Result};
 
 use super::scene::Sight;
 use crate::plan::{Erased, Erasure, FileFacts, Outlook, Row, Rules};
-use crate::record::Kind;
+use crate::record::{Kind, Rows};
 use crate::table::DataFile;
 
 const ORGANISATION: &str = "organisation_id";
@@ -29,6 +29,7 @@ const ID: &str = "id";
 #[derive(Debug)]
 pub(super) struct Guard {
     sight: Sight,
+    rows: Rows,
     /// What is erased of each organisation that anything is erased of.
     erasing: HashMap<String, Rules>,
     /// Whether anything is erased by the end user, and by id.
@@ -57,21 +58,21 @@ pub(super) enum Reach {
 }
 
 impl Guard {
-    pub(super) fn new(sight: Sight) -> Self {
+    pub(super) fn new(sight: Sight, rows: Rows) -> Self {
         let ours = |organisation: &String| sight.organisation.as_ref().is_none_or(|ours| ours == organisation);
         let mut erasures: HashMap<String, Vec<Erasure>> = HashMap::new();
         for erasure in sight.rules.erasures().iter().filter(|erasure| ours(&erasure.organisation)) {
             erasures.entry(erasure.organisation.clone()).or_default().push(erasure.clone());
         }
-        let names =
-            |kind: fn(&Erased) -> bool| erasures.values().flatten().any(|erasure: &Erasure| kind(&erasure.what));
-        let by_user = names(|what| matches!(what, Erased::User { .. }));
-        let by_id = names(|what| matches!(what, Erased::Ids(_)));
+        let names = |kind: fn(&Erasure) -> bool| erasures.values().flatten().any(kind);
+        let by_user = names(|erasure| matches!(erasure.what, Erased::User { .. }));
+        let by_id = names(|erasure| matches!(erasure.what, Erased::Ids(_)))
+            || (rows == Rows::Feedback && names(|erasure| !erasure.feedback.is_empty()));
         let erasing = erasures.into_iter().map(|(organisation, erasures)| {
             let terms = sight.rules.terms(&organisation).clone();
             (organisation, Rules::new(terms, HashMap::new(), HashSet::new(), erasures, Vec::new()))
         });
-        Self { erasing: erasing.collect(), by_user, by_id, sight }
+        Self { erasing: erasing.collect(), by_user, by_id, sight, rows }
     }
 
     pub(super) fn sight(&self) -> &Sight {
@@ -178,12 +179,14 @@ impl Guard {
         // A record without a time, which gatelog never stores, counts as older than any.
         let time = |row| columns.times.filter(|times| times.is_valid(row)).map_or(i64::MIN, |times| times.value(row));
         let since = self.sight.rules.seen_since(organisation, self.sight.now_micros);
+        let feedback = self.rows == Rows::Feedback;
         match self.erasing.get(organisation) {
             Some(erasing) => run.for_each(|row| {
                 let id = columns.ids.and_then(|ids| value(ids, row)).unwrap_or("");
                 let user = columns.users.and_then(|users| value(users, row));
                 let created_at = time(row);
-                seen.append(created_at >= since && !erasing.erases(Row { organisation, id, user, created_at }));
+                let row = Row { feedback, organisation, id, user, created_at };
+                seen.append(created_at >= since && !erasing.erases(row));
             }),
             None if since == i64::MIN => seen.append_n(run.len(), true),
             None => run.for_each(|row| seen.append(time(row) >= since)),

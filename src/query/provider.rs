@@ -119,7 +119,7 @@ impl Reading {
 
 impl StoredTable {
     pub(super) fn new(view: View, sight: Option<Sight>, table_path: Path, ordering: Ordering) -> Self {
-        let guard = sight.map(|sight| Arc::new(Guard::new(sight)));
+        let guard = sight.map(|sight| Arc::new(Guard::new(sight, view.rows)));
         Self { view, guard, table_path, ordering }
     }
 

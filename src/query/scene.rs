@@ -61,7 +61,7 @@ impl Scene {
 
     /// The files that may hold rows that are seen.
     pub fn files(&self) -> Vec<&Arc<DataFile>> {
-        let guard = self.sight.clone().map(Guard::new);
+        let guard = self.sight.clone().map(|sight| Guard::new(sight, self.view.rows));
         let seen = |file: &&Arc<DataFile>| guard.as_ref().is_none_or(|guard| guard.reach(file) != Reach::None);
         self.view.files.iter().filter(seen).collect()
     }

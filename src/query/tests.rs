@@ -96,7 +96,7 @@ impl Rig {
 
 fn batch(records: &[Record]) -> RecordBatch {
     let mut builder = BatchBuilder::new();
-    records.iter().for_each(|record| builder.append(record.clone()));
+    records.iter().for_each(|record| builder.append(record));
     builder.finish()
 }
 
@@ -131,7 +131,13 @@ fn rules(days: &[(&str, i32)], erasures: Vec<Erasure>, moving: &[(&str, i32)]) -
 }
 
 fn erasure(organisation: &str, what: Erased) -> Erasure {
-    Erasure { id: "e".to_owned(), organisation: organisation.to_owned(), what, clean_before_ms: 0 }
+    Erasure {
+        id: "e".to_owned(),
+        organisation: organisation.to_owned(),
+        what,
+        feedback: HashSet::new(),
+        clean_before_ms: 0,
+    }
 }
 
 fn operator(rules: Rules) -> Sight {
@@ -425,6 +431,7 @@ impl Case {
                 let organisation = record.organisation_id.as_deref().unwrap();
                 let created_at = record.created_at.unwrap().timestamp_micros();
                 let row = Row {
+                    feedback: false,
                     organisation,
                     id: record.id.as_deref().unwrap(),
                     user: record.user_id.as_deref(),

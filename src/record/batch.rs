@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 
 /// A batch with less text than this gives back what its builders reserved beyond it.
 pub(super) const TIGHT_BELOW_BYTES: usize = 256 << 10;
+/// What a row takes in memory beside its text, bytes.
+pub const ROW_OVERHEAD: usize = 900;
 /// Shared text below this is not worth copying.
 const SHARED_BYTES: usize = 64 << 10;
 /// A value that does not fit is an error, never a silent null.
@@ -28,7 +30,7 @@ const MICROS_A_DAY: i64 = 86_400_000_000;
 pub(super) trait ColumnBuilder<V> {
     fn start() -> Self;
     /// Appends and says how many bytes of text the value brought.
-    fn append(&mut self, value: V) -> usize;
+    fn append(&mut self, value: &V) -> usize;
     fn finish(&mut self) -> ArrayRef;
 }
 
@@ -66,8 +68,8 @@ macro_rules! primitive_builder {
             fn start() -> Self {
                 Self::new()
             }
-            fn append(&mut self, value: Option<$value>) -> usize {
-                self.append_option(value);
+            fn append(&mut self, value: &Option<$value>) -> usize {
+                self.append_option(*value);
                 0
             }
             fn finish(&mut self) -> ArrayRef {
@@ -85,10 +87,9 @@ impl ColumnBuilder<Option<String>> for StringViewBuilder {
     fn start() -> Self {
         Self::new()
     }
-    fn append(&mut self, value: Option<String>) -> usize {
-        let bytes = value.as_ref().map_or(0, String::len);
-        self.append_option(value);
-        bytes
+    fn append(&mut self, value: &Option<String>) -> usize {
+        self.append_option(value.as_deref());
+        value.text_bytes()
     }
     fn finish(&mut self) -> ArrayRef {
         Arc::new(Self::finish(self))
@@ -99,7 +100,7 @@ impl ColumnBuilder<Option<chrono::DateTime<chrono::Utc>>> for TimestampMicroseco
     fn start() -> Self {
         Self::new().with_timezone("UTC")
     }
-    fn append(&mut self, value: Option<chrono::DateTime<chrono::Utc>>) -> usize {
+    fn append(&mut self, value: &Option<chrono::DateTime<chrono::Utc>>) -> usize {
         self.append_option(value.map(|at| at.timestamp_micros()));
         0
     }
@@ -115,17 +116,15 @@ impl ColumnBuilder<Vec<(String, String)>> for MapBuilder<StringBuilder, StringBu
             .with_keys_field(Field::new("key", DataType::Utf8, false))
             .with_values_field(Field::new("value", DataType::Utf8, true))
     }
-    fn append(&mut self, value: Vec<(String, String)>) -> usize {
-        let mut bytes = 0;
-        for (key, value) in &value {
-            bytes += key.len() + value.len();
+    fn append(&mut self, value: &Vec<(String, String)>) -> usize {
+        for (key, value) in value {
             self.keys().append_value(key);
             self.values().append_value(value);
         }
         let present = !value.is_empty();
         #[expect(clippy::expect_used, reason = "keys and values are appended in pairs just above")]
         MapBuilder::append(self, present).expect("as many keys as values");
-        bytes
+        value.text_bytes()
     }
     fn finish(&mut self) -> ArrayRef {
         Arc::new(Self::finish(self))
@@ -143,8 +142,8 @@ impl ColumnBuilder<Message> for MessageBuilder {
     fn start() -> Self {
         Self { body: ColumnBuilder::start(), headers: ColumnBuilder::start() }
     }
-    fn append(&mut self, value: Message) -> usize {
-        ColumnBuilder::append(&mut self.body, value.body) + ColumnBuilder::append(&mut self.headers, value.headers)
+    fn append(&mut self, value: &Message) -> usize {
+        ColumnBuilder::append(&mut self.body, &value.body) + ColumnBuilder::append(&mut self.headers, &value.headers)
     }
     fn finish(&mut self) -> ArrayRef {
         let columns = vec![ColumnBuilder::finish(&mut self.body), ColumnBuilder::finish(&mut self.headers)];
@@ -181,6 +180,11 @@ macro_rules! builder {
             pub fn text_bytes(&self) -> usize {
                 0 $(+ batch::TextBytes::text_bytes(&self.$name))*
             }
+
+            /// Bytes that it takes in memory, about.
+            pub fn held_bytes(&self) -> usize {
+                self.text_bytes() + batch::ROW_OVERHEAD
+            }
         }
 
         impl $builder {
@@ -195,8 +199,8 @@ macro_rules! builder {
             }
 
             /// Appends one row.
-            pub fn append(&mut self, row: $row) {
-                $(self.text_bytes += batch::ColumnBuilder::append(&mut self.$name, row.$name);)*
+            pub fn append(&mut self, row: &$row) {
+                $(self.text_bytes += batch::ColumnBuilder::append(&mut self.$name, &row.$name);)*
                 self.retention_days.append_value(row.retention_days);
                 self.rows += 1;
             }

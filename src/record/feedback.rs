@@ -31,10 +31,10 @@ macro_rules! columns {
 columns! {
     id: Text, "unique id of the feedback, a UUIDv7";
     organisation_id: Text, "organisation that it belongs to";
-    workspace_slug: Text, "workspace within the organisation";
+    workspace_slug: Text, "workspace whose logs it speaks of; null = those of every workspace";
     created_at: Time, "when it was first given, UTC, microseconds";
     updated_at: Time, "when this state was given, UTC, microseconds";
-    trace_id: Text, "trace that it speaks of: it is shown on every log of the trace";
+    trace_id: Text, "trace that it speaks of: it is shown on every log of the trace but replays";
     log_id: Text, "the one log of the trace that it speaks of; null = all of them";
     value: Float, "from -10 to 10";
     weight: Float, "from 0 to 1: how much it counts in averages";

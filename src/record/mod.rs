@@ -1,14 +1,14 @@
-//! The canonical record: one gateway call, and the one table of its columns.
+//! The canonical rows, records of gateway calls and feedback on them, and the one table of columns of each.
 //!
-//! The table below is the only place that names columns. From it come the [`Record`] struct, the Arrow schema, the builder
-//! of batches and (in [`json`]) the JSON form. Names and units are Portkey's, so SQL reads as its documents do. What a
-//! source does not carry is null, never a made-up 0.
+//! The table below is the only place that names columns of records. From it come the [`Record`] struct, the Arrow schema,
+//! the builder of batches and (in [`json`]) the JSON form. Names and units are Portkey's, so SQL reads as its documents do.
+//! What a source does not carry is null, never a made-up 0.
 //!
 //! A batch that travels through the engine has [`schema`]: the columns of the table, then the two partition columns
-//! `retention_days` and `date`, which become folders of the Delta table rather than columns of its files ([`file_schema`]).
+//! `retention_days` and `date`, which become folders of its Delta table rather than columns of its files ([`file_schema`]).
 //!
-//! What people say of calls is the second kind of row, with a table of columns of its own ([`Feedback`]); [`Rows`] tells the
-//! two apart wherever the same machinery keeps both.
+//! [`Feedback`], what people say of calls, has a table of columns of its own; [`Rows`] tells the two apart wherever the same
+//! machinery keeps both.
 
 mod batch;
 mod feedback;
@@ -19,7 +19,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
-pub use batch::{Defaults, normalize, own_text, tighten};
+pub use batch::{Defaults, ROW_OVERHEAD, normalize, own_text, tighten};
 pub use feedback::{Feedback, FeedbackBuilder, HIGHEST_VALUE, LOWEST_VALUE};
 
 /// The kinds of rows that are kept, each in a Delta table of its own.

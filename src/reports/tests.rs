@@ -54,8 +54,8 @@ async fn session() -> SessionContext {
         "plans (plan text, retention_days int, included bigint, over text, block_records bigint, block_cents bigint, \
          export_days int, export_rows bigint)",
         "usage (organisation_id text, month date, records bigint, not_stored bigint)",
-        "partitions (retention_days int, date date, files bigint, rows bigint, bytes bigint)",
-        "feedback (id text, organisation_id text, trace_id text, log_id text, value double, weight double)",
+        "partitions (table_name text, retention_days int, date date, files bigint, rows bigint, bytes bigint)",
+        "feedback (id text, organisation_id text, workspace_slug text, trace_id text, log_id text, value double, weight double)",
     ] {
         context.sql(&format!("create table {table}")).await.unwrap().collect().await.unwrap();
     }
@@ -281,7 +281,7 @@ async fn the_reports_of_plans_read_next_to_nothing_of_the_records() {
     let (predicates, columns) = scans(&plan);
     assert!(predicates.contains(&"logs.organisation_id = Utf8View(\"acme\")".to_owned()), "{predicates:?}");
     let of_logs = ["organisation_id", "created_at", "retention_days"];
-    let of_others = ["files", "bytes"];
+    let of_others = ["table_name", "files", "bytes"];
     assert!(columns.iter().all(|column| of_logs.contains(&&**column) || of_others.contains(&&**column)), "{columns:?}");
 }
 

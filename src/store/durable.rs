@@ -279,7 +279,8 @@ fn parent(path: &FilePath) -> &FilePath {
 }
 
 fn failed(path: &FilePath, source: &io::Error) -> object_store::Error {
-    generic(format!("cannot write `{}`: {source}", path.display()))
+    // With its kind: whether the disk is full is told to whoever asked for the file.
+    generic(io::Error::new(source.kind(), format!("cannot write `{}`: {source}", path.display())))
 }
 
 fn unsynced(path: &FilePath, source: io::Error) -> object_store::Error {

@@ -77,7 +77,9 @@ impl Store {
             make_folder(named)?;
         }
         let folder = named.canonicalize().map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::not_found(format!("no folder `{}`", named.display())),
+            std::io::ErrorKind::NotFound => {
+                Error::not_found(format!("no folder `{}`; name the one that has the data (`--data`)", named.display()))
+            }
             _ => Error::storage(format!("cannot open folder `{}`", named.display())).with_source(e),
         })?;
         if !folder.is_dir() {

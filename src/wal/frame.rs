@@ -44,6 +44,8 @@ pub enum Kind {
     Feedback,
     /// Halves of records, which wait for the other half.
     Half(Half),
+    /// The same that came when their records were stored already.
+    Late(Half),
 }
 
 impl Kind {
@@ -55,12 +57,16 @@ impl Kind {
             Self::Half(Half::Figures) => Some(2),
             Self::Half(Half::Content) => Some(3),
             Self::Half(Half::Piece) => Some(4),
+            Self::Late(Half::Figures) => Some(5),
+            Self::Late(Half::Content) => Some(6),
+            Self::Late(Half::Piece) => Some(7),
         }
     }
 
     /// What a payload holds, and where its IPC messages begin.
     fn of(payload: &[u8]) -> Option<(Self, usize)> {
-        let mut kinds = Half::ALL.map(Self::Half).into_iter().chain([Self::Feedback]);
+        let halves = Half::ALL.into_iter().flat_map(|half| [Self::Half(half), Self::Late(half)]);
+        let mut kinds = halves.chain([Self::Feedback]);
         match payload.first()? {
             // The mark that every IPC message begins with.
             0xff => Some((Self::Logs, 0)),

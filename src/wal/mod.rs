@@ -1,8 +1,9 @@
 //! The write-ahead log: what makes an ack mean that the record is on the disk.
 //!
 //! One writer ([`Wal`]) owns the folder. It writes a group of frames and fsyncs them at once; the caller acks after that
-//! ([`Wal::append`]). Frames are numbered without gaps from 1. [`Wal::rotate`] closes a segment so that a flush can name a
-//! whole number of segments, and [`Wal::trim`] deletes segments whose last frame the table covers. After a failed write or
+//! ([`Wal::append`]). Frames are numbered without gaps from 1; those of both tables stand in the order in which they came.
+//! [`Wal::rotate`] closes a segment so that a flush can name a whole number of segments, and [`Wal::trim`] deletes segments
+//! whose last frame both tables cover. After a failed write or
 //! fsync the log takes nothing more: what the disk holds then is unknown until the next open reads it.
 //!
 //! The bytes are decided in [`frame`]; reading them back and telling a torn tail from damage in [`replay`].

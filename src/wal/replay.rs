@@ -30,7 +30,7 @@ impl Covered {
     pub fn of(self, kind: Kind) -> u64 {
         match kind {
             Kind::Feedback => self.feedback,
-            Kind::Logs | Kind::Half(_) => self.logs,
+            Kind::Logs | Kind::Half(_) | Kind::Late(_) => self.logs,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Who may do what: every route with every kind of key, foreign things that must look like unknown ones, and the commands
 //! that make organisations and keys.
 
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::time::{Duration as Time, Instant};
 
 use axum::Router;
@@ -12,6 +12,8 @@ use gatelog::config::{Config, Plans};
 use gatelog::engine::{Document, Engine, NewKey, Organisation, Scope};
 use serde_json::{Value, json};
 use tower::ServiceExt;
+
+use super::cli::Home;
 
 /// An engine with organisations `acme` and `zen` and keys of every kind, behind the router.
 struct Bed {
@@ -159,6 +161,7 @@ fn table() -> Vec<Line> {
         [Scope::Write, Scope::View, Scope::Read, Scope::Export, Scope::Analytics, Scope::Admin].map(Needs::Scope);
     let (get, post, patch, delete) = (Method::GET, Method::POST, Method::PATCH, Method::DELETE);
     let all = [403, 200, 200, 200, 200];
+    let (none, own, operators) = ([403, 404, 404, 404, 404], [403, 200, 200, 404, 200], [403, 403, 403, 403, 200]);
     vec![
         (post.clone(), "/v1/logs", r#"{"request":{},"response":{}}"#, write, all),
         (post.clone(), "/v1/traces", "", write, all),
@@ -172,8 +175,8 @@ fn table() -> Vec<Line> {
         (post.clone(), "/v1/logs/otel/v1/metrics", "", write, all),
         (post.clone(), "/v1/ingest", r#"{"ai_model":"m"}"#, write, all),
         (get.clone(), "/v1/logs", "", view, all),
-        (get.clone(), "/v1/logs/none", "", view, [403, 404, 404, 404, 404]),
-        (get.clone(), "/logs/none", "", view, [403, 404, 404, 404, 404]),
+        (get.clone(), "/v1/logs/none", "", view, none),
+        (get.clone(), "/logs/none", "", view, none),
         (
             get.clone(),
             "/v1/logs/groups/model?time_of_generation_min=2026-11-01&time_of_generation_max=2026-11-02",
@@ -182,34 +185,23 @@ fn table() -> Vec<Line> {
             all,
         ),
         (get.clone(), "/v1/logs/filters", "", view, all),
-        (
-            Method::PUT,
-            "/v1/logs/filters/mine?organisation_id=acme",
-            r#"{"query":"ai_model=m"}"#,
-            view,
-            [403, 200, 200, 404, 200],
-        ),
-        (delete.clone(), "/v1/logs/filters/none?organisation_id=acme", "", view, [403, 404, 404, 404, 404]),
-        (get.clone(), "/v1/logs/none/replay", "", read, [403, 404, 404, 404, 404]),
+        (Method::PUT, "/v1/logs/filters/mine?organisation_id=acme", r#"{"query":"ai_model=m"}"#, view, own),
+        (delete.clone(), "/v1/logs/filters/none?organisation_id=acme", "", view, none),
+        (get.clone(), "/v1/logs/none/replay", "", read, none),
         // `logs.read` is needed beside it.
         (post.clone(), "/v1/logs/none/replay", "", write, [403, 403, 404, 404, 404]),
-        (get.clone(), "/v1/logs/none/share", "", view, [403, 404, 404, 404, 404]),
-        (post.clone(), "/v1/logs/none/share", "", view, [403, 404, 404, 404, 404]),
-        (delete.clone(), "/v1/shares/none", "", view, [403, 404, 404, 404, 404]),
+        (get.clone(), "/v1/logs/none/share", "", view, none),
+        (post.clone(), "/v1/logs/none/share", "", view, none),
+        (get.clone(), "/v1/shares", "", view, all),
+        (delete.clone(), "/v1/shares/none", "", view, none),
         (get.clone(), "/v1/admin/archived-providers", "", admin, all),
-        (
-            post.clone(),
-            "/v1/admin/archived-providers",
-            r#"{"organisation":"acme","provider":"p"}"#,
-            admin,
-            [403, 200, 200, 404, 200],
-        ),
-        (delete.clone(), "/v1/admin/archived-providers/p?organisation=acme", "", admin, [403, 200, 200, 404, 200]),
+        (post.clone(), "/v1/admin/archived-providers", r#"{"organisation":"acme","provider":"p"}"#, admin, own),
+        (delete.clone(), "/v1/admin/archived-providers/p?organisation=acme", "", admin, own),
         (post.clone(), "/v1/feedback", r#"{"trace_id":"t","value":1}"#, write, all),
         (get.clone(), "/v1/feedback", "", view, all),
-        (Method::PUT, "/v1/feedback/none", r#"{"value":1}"#, write, [403, 404, 404, 404, 404]),
-        (post.clone(), "/v1/feedback/none", r#"{"value":1}"#, write, [403, 404, 404, 404, 404]),
-        (get.clone(), "/v1/feedback/none", "", view, [403, 404, 404, 404, 404]),
+        (Method::PUT, "/v1/feedback/none", r#"{"value":1}"#, write, none),
+        (post.clone(), "/v1/feedback/none", r#"{"value":1}"#, write, none),
+        (get.clone(), "/v1/feedback/none", "", view, none),
         (post.clone(), "/v1/ingest/litellm", r#"{"model":"m"}"#, write, all),
         (post.clone(), "/v1/ingest/gateway-hook", "", write, all),
         (get.clone(), "/v2/api-keys/self/details", "", write, all),
@@ -246,12 +238,12 @@ fn table() -> Vec<Line> {
         (get.clone(), "/v1/logs/exports", "", export, all),
         (post.clone(), "/v1/logs/exports", "", export, all),
         (get.clone(), "/v1/logs/exports/field-restrictions", "", export, all),
-        (get.clone(), "/v1/logs/exports/none", "", export, [403, 404, 404, 404, 404]),
-        (Method::PUT, "/v1/logs/exports/none", "", export, [403, 404, 404, 404, 404]),
-        (post.clone(), "/v1/logs/exports/none/start", "", export, [403, 404, 404, 404, 404]),
-        (post.clone(), "/v1/logs/exports/none/cancel", "", export, [403, 404, 404, 404, 404]),
-        (get.clone(), "/v1/logs/exports/none/download", "", export, [403, 404, 404, 404, 404]),
-        (get.clone(), "/metrics", "", Operator, [403, 403, 403, 403, 200]),
+        (get.clone(), "/v1/logs/exports/none", "", export, none),
+        (Method::PUT, "/v1/logs/exports/none", "", export, none),
+        (post.clone(), "/v1/logs/exports/none/start", "", export, none),
+        (post.clone(), "/v1/logs/exports/none/cancel", "", export, none),
+        (get.clone(), "/v1/logs/exports/none/download", "", export, none),
+        (get.clone(), "/metrics", "", Operator, operators),
         (get.clone(), "/v1/admin/organisations", "", admin, all),
         (
             post.clone(),
@@ -260,14 +252,14 @@ fn table() -> Vec<Line> {
             Operator,
             [403, 403, 403, 403, 201],
         ),
-        (get.clone(), "/v1/admin/organisations/acme", "", admin, [403, 200, 200, 404, 200]),
-        (get.clone(), "/v1/admin/organisations/ghost", "", admin, [403, 404, 404, 404, 404]),
-        (patch.clone(), "/v1/admin/organisations/acme", r#"{"name":"A"}"#, Operator, [403, 403, 403, 403, 200]),
+        (get.clone(), "/v1/admin/organisations/acme", "", admin, own),
+        (get.clone(), "/v1/admin/organisations/ghost", "", admin, none),
+        (patch.clone(), "/v1/admin/organisations/acme", r#"{"name":"A"}"#, Operator, operators),
         (patch, "/v1/admin/organisations/ghost", r#"{"name":"A"}"#, Operator, [403, 403, 403, 403, 404]),
         (delete.clone(), "/v1/admin/organisations/doomed", "", Operator, [403, 403, 403, 403, 202]),
         (delete.clone(), "/v1/admin/organisations/ghost", "", Operator, [403, 403, 403, 403, 404]),
         (get.clone(), "/v1/admin/keys", "", admin, all),
-        (get.clone(), "/v1/admin/keys?organisation=acme", "", admin, [403, 200, 200, 404, 200]),
+        (get.clone(), "/v1/admin/keys?organisation=acme", "", admin, own),
         (
             post.clone(),
             "/v1/admin/keys",
@@ -276,10 +268,10 @@ fn table() -> Vec<Line> {
             [403, 201, 201, 404, 201],
         ),
         // The id of `acme logs.read`; revoking it again is as good as once.
-        (delete.clone(), "/v1/admin/keys/KEY", "", admin, [403, 200, 200, 404, 200]),
-        (delete, "/v1/admin/keys/000000000000", "", admin, [403, 404, 404, 404, 404]),
+        (delete.clone(), "/v1/admin/keys/KEY", "", admin, own),
+        (delete, "/v1/admin/keys/000000000000", "", admin, none),
         (get.clone(), "/v1/admin/erasures", "", admin, all),
-        (get.clone(), "/v1/admin/erasures?organisation=acme", "", admin, [403, 200, 200, 404, 200]),
+        (get.clone(), "/v1/admin/erasures?organisation=acme", "", admin, own),
         (
             post.clone(),
             "/v1/admin/erasures",
@@ -288,8 +280,8 @@ fn table() -> Vec<Line> {
             [403, 202, 202, 404, 202],
         ),
         (get.clone(), "/v1/admin/plans", "", admin, all),
-        (get, "/v1/admin/maintain", "", Operator, [403, 403, 403, 403, 200]),
-        (post.clone(), "/v1/admin/maintain/vacuum?dry_run=true", "", Operator, [403, 403, 403, 403, 200]),
+        (get, "/v1/admin/maintain", "", Operator, operators),
+        (post.clone(), "/v1/admin/maintain/vacuum?dry_run=true", "", Operator, operators),
         (post.clone(), "/v1/admin/maintain/sweep", "", Operator, [403, 403, 403, 403, 404]),
     ]
 }
@@ -630,34 +622,14 @@ async fn an_erasure_hides_at_once_and_is_written_down() {
     bed.engine.close().await.unwrap();
 }
 
-/// A folder of its own to run the binary in.
-struct Home(tempfile::TempDir);
-
+/// What the command line says, to people and to programs.
 impl Home {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatelog"));
-        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATELOG_")) {
-            command.env_remove(name);
-        }
-        command
-    }
-
     #[track_caller]
-    fn run(&self, code: i32, args: &[&str]) -> (String, String) {
+    fn told(&self, code: i32, args: &[&str]) -> (String, String) {
         let Output { status, stdout, stderr } = self.command(args).output().unwrap();
         let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
         assert_eq!(status.code(), Some(code), "{args:?}: {stdout}{stderr}");
         (stdout, stderr)
-    }
-
-    #[track_caller]
-    fn ok(&self, args: &[&str]) -> String {
-        self.run(0, args).0
     }
 
     #[track_caller]
@@ -725,32 +697,36 @@ async fn the_commands_work_on_a_fresh_folder_and_beside_a_server() {
 
     let serving = Serving::start(&home);
     let said = std::fs::read_to_string(home.0.path().join("serve.txt")).unwrap();
-    let admin = said.split("shown only now: ").nth(1).unwrap_or_else(|| panic!("no admin key in: {said}"));
+    let admin = said.split("export GATELOG_KEY=").nth(1).unwrap_or_else(|| panic!("no admin key in: {said}"));
     let admin = admin.lines().next().unwrap().trim();
     let records = r#"[{"id":"1","metadata":{"_user":"ada"}},{"id":"2","metadata":{"_user":"bob"}}]"#;
     assert_eq!(serving.post(key, "/v1/ingest", records).await.0, 200);
     let count = "select count(*) as n from logs";
     assert_eq!(serving.post(admin, "/v1/sql", count).await.1.trim(), r#"{"n":2}"#);
 
-    let (operator, words) = home.run(0, &["key", "create", "--scope", "admin", "--name", "script"]);
+    let (operator, words) = home.told(0, &["key", "create", "--scope", "admin", "--name", "script"]);
     assert!(words.contains("of the operator with scopes admin, does not expire; shown only now"), "{words}");
-    let quiet = home.run(0, &["-q", "key", "create", "--scope", "admin"]);
+    let quiet = home.told(0, &["-q", "key", "create", "--scope", "admin"]);
     assert!(quiet.0.starts_with("gl-") && quiet.0.lines().count() == 1 && quiet.1.is_empty(), "{quiet:?}");
     serving.eventually(operator.trim(), "/v1/sql", count, |status, _| status == 200).await;
 
-    let done = home.json(&["delete", "--organisation", "acme", "--user", "ada", "--yes"]);
+    assert_eq!(serving.post(key, "/v1/feedback", r#"{"log_id":"1","value":5}"#).await.0, 200);
+    let done = home.json(&["delete", "--org", "acme", "--user", "ada", "--yes"]);
     assert_eq!((&done["found"], &done["what"], &done["requested_by"]), (&json!(1), &json!("user"), &json!("cli")));
+    assert_eq!((&done["found_feedback"], &done["feedback"]), (&json!(1), &json!(1)));
     serving.eventually(key, "/v1/sql", count, |_, text| text.trim() == r#"{"n":1}"#).await;
 
     let changed = home.json(&["org", "set-plan", "acme", "enterprise", "--retention-days", "90"]);
     assert_eq!((&changed["plan"], &changed["retention_days"]), (&json!("enterprise"), &json!(90)));
     let id = fresh["id"].as_str().unwrap();
-    assert!(home.run(0, &["key", "revoke", id]).1.contains("revoked"));
+    assert!(home.told(0, &["key", "revoke", id]).1.contains("revoked"));
     serving.eventually(key, "/v1/sql", count, |status, _| status == 401).await;
     let keys = home.json(&["key", "list"]);
     assert_eq!(keys.as_array().unwrap().len(), 4, "the server's own, one of acme, two of the operator: {keys}");
     assert!(!keys.to_string().contains(key) && !keys.to_string().contains("sha256"), "{keys}");
-    assert_eq!(home.json(&["key", "list", "--org", "acme"])[0]["state"], "revoked");
+    for name in ["--org", "--organisation"] {
+        assert_eq!(home.json(&["key", "list", name, "acme"])[0]["state"], "revoked");
+    }
 
     assert!(home.json(&["org", "delete", "acme", "--yes"])["deleted_at"].is_string());
     serving.eventually(admin, "/v1/sql", count, |_, text| text.trim() == r#"{"n":0}"#).await;
@@ -769,10 +745,10 @@ fn the_commands_refuse_what_is_wrong_and_ask_before_harm() {
         &["key", "revoke", "0"],
         &["delete", "--organisation", "acme", "--yes"],
     ] {
-        home.run(3, args);
+        home.told(3, args);
     }
     assert!(!home.0.path().join("gatelog-data").exists(), "a mistyped folder was made");
-    let (stdout, words) = home.run(0, &["org", "create", "acme", "--plan", "enterprise", "--retention-days", "90"]);
+    let (stdout, words) = home.told(0, &["org", "create", "acme", "--plan", "enterprise", "--retention-days", "90"]);
     assert!(stdout.is_empty() && words.contains("plan `enterprise`, records kept 90 days"), "{words}");
     for (code, args, words) in [
         (2, &["org", "create", "acme", "--plan", "developer"][..], "exists already"),
@@ -793,7 +769,7 @@ fn the_commands_refuse_what_is_wrong_and_ask_before_harm() {
         (3, &["key", "list", "--org", "zen"], "`zen` does not exist"),
         (3, &["key", "revoke", "nothing"], "`nothing` does not exist"),
     ] {
-        let stderr = home.run(code, args).1;
+        let stderr = home.told(code, args).1;
         assert!(stderr.contains(words), "{args:?}: {stderr}");
     }
     assert_eq!(home.json(&["org", "list"]).as_array().unwrap().len(), 1);
@@ -804,10 +780,14 @@ fn the_commands_refuse_what_is_wrong_and_ask_before_harm() {
     assert_eq!(shown["denied_fields"], json!(["cost", "request"]));
     let shown = home.json(&["org", "set-denied-fields", "acme", "metadata", "--workspace", "ads"]);
     assert_eq!(shown["workspace_denied_fields"], json!({ "ads": ["metadata"] }));
-    assert!(home.run(2, &["org", "set-denied-fields", "acme", "price"]).1.contains("column `price` is unknown"));
-    let shown = home.json(&["org", "set-denied-fields", "acme"]);
+    assert!(home.told(2, &["org", "set-denied-fields", "acme", "price"]).1.contains("column `price` is unknown"));
+    let table = home.ok(&["org", "list"]);
+    assert!(table.contains("enterprise  90 days  ads,search  cost,request,ads:metadata "), "{table}");
+    assert!(home.told(2, &["org", "set-denied-fields", "acme"]).1.contains("--none"));
+    assert!(home.told(2, &["org", "set-denied-fields", "acme", "cost", "--none"]).1.contains("--none"));
+    let shown = home.json(&["org", "set-denied-fields", "acme", "--none"]);
     assert_eq!((&shown["denied_fields"], &shown["workspace_denied_fields"]["ads"]), (&json!([]), &json!(["metadata"])));
-    let words = home.run(0, &["delete", "--organisation", "acme", "--id", "1", "--id", "2", "--yes"]).1;
-    assert!(words.contains("0 records erased: those of 2 ids of organisation `acme`"), "{words}");
+    let words = home.told(0, &["delete", "--organisation", "acme", "--id", "1", "--id", "2", "--yes"]).1;
+    assert!(words.contains("0 records and 0 feedback erased: those of 2 ids of organisation `acme`"), "{words}");
     assert!(words.contains("gatelog maintain expire") && words.contains("are the names right?"), "{words}");
 }

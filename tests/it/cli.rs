@@ -12,7 +12,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 
 /// A folder of its own to run in.
-struct Home(tempfile::TempDir);
+pub(crate) struct Home(pub(crate) tempfile::TempDir);
 
 /// What a run came to.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ struct Ran {
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
@@ -40,7 +40,7 @@ impl Home {
     }
 
     /// The binary in this folder, without any setting of the machine that runs the tests.
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatelog"));
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATELOG_")) {
@@ -55,7 +55,7 @@ impl Home {
 
     /// Runs what must succeed, and gives its stdout.
     #[track_caller]
-    fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         let ran = self.run(args);
         assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
         ran.text()
@@ -209,6 +209,15 @@ fn every_exit_code_means_what_help_says() {
         assert!(stderr.starts_with("error: "), "{args:?}: {stderr}");
     }
     assert!(!home.path("gatelog-data").exists(), "a command that reads has made the folder");
+    // What is wrong, and what to type instead.
+    for (code, args, words) in [
+        (3, &["sql", "select 1"][..], "gatelog-data`; name the one that has the data (`--data`)"),
+        (2, &["config", "--set", "flush_secs=1"], "--set: setting `flush_secs` is unknown; the settings are "),
+        (2, &["serve", "--listen", "here"], "`here`; expected ADDRESS:PORT such as 127.0.0.1:8080"),
+    ] {
+        let stderr = home.fails(code, args);
+        assert!(stderr.contains(words), "{args:?}: {stderr}");
+    }
 
     home.write("a.jsonl", records("a", 3));
     home.ok(&["import", "a.jsonl"]);

@@ -31,7 +31,7 @@ pub(crate) async fn ids(reader: &Reader) -> Vec<String> {
     ids.map(|id| id.unwrap().to_owned()).collect()
 }
 
-async fn number(reader: &Reader, query: &str) -> i64 {
+pub(crate) async fn number(reader: &Reader, query: &str) -> i64 {
     let batches: Vec<RecordBatch> =
         reader.sql(query, &Params::new()).await.unwrap().batches.try_collect().await.unwrap();
     batches[0].column(0).as_primitive::<Int64Type>().value(0)

@@ -1,10 +1,11 @@
 //! Export jobs where things go wrong: stores that fail while a file is written, restarts, other nodes, erasures meanwhile.
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use gatelog::config::Schedule;
-use gatelog::engine::{Access, NewExport, Parts, ShownExport, Which};
+use gatelog::engine::{Access, Document, NewExport, Parts, ShownExport, Which};
 use gatelog::record::Message;
 use gatelog::store::Store;
 use gatelog::{Config, Engine, Job, Record};
@@ -32,6 +33,8 @@ use super::engine::record;
 struct Gate {
     /// So many more writes and parts succeed, and the one after them fails; below 0 = all succeed.
     left: AtomicI64,
+    /// Whether it fails because the disk is full.
+    full: AtomicBool,
     /// Whether they go on, or wait until they may.
     open: watch::Sender<bool>,
     waiting: AtomicUsize,
@@ -45,6 +48,7 @@ impl Gate {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             left: AtomicI64::new(-1),
+            full: AtomicBool::new(false),
             open: watch::Sender::new(true),
             waiting: AtomicUsize::new(0),
             aborted: AtomicUsize::new(0),
@@ -58,7 +62,13 @@ impl Gate {
         let _ = self.open.subscribe().wait_for(|open| *open).await;
         let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some((left - 1).max(-1)));
         match left {
-            Ok(0) => Err(object_store::Error::Generic { store: "Gated", source: "the store says no".into() }),
+            Ok(0) => Err(object_store::Error::Generic {
+                store: "Gated",
+                source: match self.full.load(Ordering::SeqCst) {
+                    true => io::Error::from(io::ErrorKind::StorageFull).into(),
+                    false => "the store says no".into(),
+                },
+            }),
             _ => Ok(()),
         }
     }
@@ -195,6 +205,16 @@ impl Place {
         self.gate.open.send_replace(true);
     }
 
+    /// A node with records `a` and `b` whose export of ids is being written, as long as the gate is shut.
+    async fn writing(&self) -> (Engine, String) {
+        let engine = self.node("a").await;
+        engine.append(vec![record("a"), record("b")]).await.unwrap();
+        self.shut();
+        let id = started(&engine, &["id"]).await;
+        self.somebody_waits().await;
+        (engine, id)
+    }
+
     async fn somebody_waits(&self) {
         until("a file is being written", || self.gate.waiting.load(Ordering::SeqCst) > 0).await;
     }
@@ -307,11 +327,7 @@ async fn a_cancel_breaks_off_at_once_and_takes_the_upload_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_in_progress_begins_anew_after_a_restart() {
     let place = Place::new();
-    let engine = place.node("a").await;
-    engine.append(vec![record("a"), record("b")]).await.unwrap();
-    place.shut();
-    let id = started(&engine, &["id"]).await;
-    place.somebody_waits().await;
+    let (engine, id) = place.writing().await;
     engine.close().await.unwrap();
     place.open();
     assert!(place.files().await.is_empty());
@@ -359,15 +375,51 @@ async fn one_of_two_nodes_writes_another_stops_it_and_takes_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_erased_while_a_file_is_written_is_not_in_it() {
     let place = Place::new();
-    let engine = place.node("a").await;
-    engine.append(vec![record("a"), record("b")]).await.unwrap();
-    place.shut();
-    let id = started(&engine, &["id"]).await;
-    place.somebody_waits().await;
+    let (engine, id) = place.writing().await;
     engine.erase("default", Which::Ids(vec!["a".to_owned()]), "test").await.unwrap();
     place.open();
     assert_eq!(ended(&engine, &id).await.records_written, Some(1));
     assert_eq!(place.text().await, "{\"id\":\"b\"}\n");
+    engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_retention_stops_what_is_being_written_too() {
+    let place = Place::new();
+    let (engine, id) = place.writing().await;
+    // As another node does that is started with another `retention_days`; the records are older than a day.
+    let shorten = |document: &mut Document| Ok(document.set_unknown_days(1, chrono::Utc::now()));
+    engine.catalog().change(shorten).await.unwrap();
+    place.open();
+    assert_eq!(ended(&engine, &id).await.records_written, Some(0));
+    assert_eq!(place.text().await, "");
+    engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_named_and_a_file_that_was_replaced_goes_at_once() {
+    let place = Place::new();
+    let engine = place.node("a").await;
+    engine.append(big(0..40)).await.unwrap();
+    let id = started(&engine, &["id", "request"]).await;
+    ended(&engine, &id).await;
+    let first = place.files().await;
+    place.gate.left.store(2, Ordering::SeqCst);
+    place.gate.full.store(true, Ordering::SeqCst);
+    engine.start_export(&operator(), &id).await.unwrap();
+    let failed = ended(&engine, &id).await.error.unwrap();
+    let written = failed.strip_prefix("no space left on the device, ").unwrap_or_else(|| panic!("{failed}"));
+    let (bytes, remedy) = written.split_once(' ').unwrap();
+    assert_eq!(remedy, "bytes written; free space, then start the export again");
+    assert!([16 << 20, 32 << 20].contains(&bytes.parse::<u64>().unwrap()), "whole parts: {failed}");
+    engine.start_export(&operator(), &id).await.unwrap();
+    assert_eq!(ended(&engine, &id).await.status.name(), "success");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while place.files().await.len() > 1 {
+        assert!(Instant::now() < deadline, "never: the former file is deleted, without upkeep");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_ne!(place.files().await, first);
     engine.close().await.unwrap();
 }
 

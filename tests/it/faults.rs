@@ -172,6 +172,59 @@ async fn a_store_that_fails_once_at_any_write_loses_and_doubles_nothing() {
     }
 }
 
+/// Flushes until no part waits for its record any more, or so often that something must be wrong.
+async fn settle(engine: &Engine) {
+    for _ in 0..20 {
+        let _ = engine.flush().await;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        if engine.status().waiting_halves == 0 {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_half_is_in_its_record_though_adding_it_fails_once_at_any_write() {
+    let hasty = || Config { join_seconds: 0, ..quiet() };
+    let operator = Access::operator("test");
+    let mut writes = 1;
+    for happens in [false, true] {
+        let mut place = -1;
+        while place < writes {
+            let (store, log) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
+            let engine = Engine::open_with(hasty(), parts(Arc::clone(&store) as Arc<_>, log.path())).await.unwrap();
+            engine.append_halves_as(&operator, vec![(Half::Figures, record("a"))]).await.unwrap();
+            engine.append(vec![record("b")]).await.unwrap();
+            engine.close().await.unwrap();
+            // The first run counts the writes, and fails at none of them.
+            let faulty = Faulty::over(&store, place, happens);
+            let request = gatelog::record::Message { body: Some("[1]".to_owned()), headers: None };
+            let late = gatelog::Record { request, ..record("a") };
+            let mut acked = false;
+            if let Ok(engine) = Engine::open_with(hasty(), parts(Arc::clone(&faulty) as Arc<_>, log.path())).await {
+                acked = engine.append_halves_as(&operator, vec![(Half::Content, late)]).await.is_ok();
+                settle(&engine).await;
+                let _ = engine.close().await;
+            }
+            if place < 0 {
+                writes = faulty.writes();
+                assert!(acked && writes > 3, "{writes} writes");
+            }
+            let engine = Engine::open_with(hasty(), parts(store, log.path())).await.unwrap();
+            settle(&engine).await;
+            assert_eq!(engine.status().waiting_halves, 0, "write {place} failed, happened: {happens}");
+            assert_eq!(ids(&engine.reader()).await, ["a", "b"], "write {place} failed, happened: {happens}");
+            let answer =
+                engine.sql("select id from logs where request.body is not null", &Params::new()).await.unwrap();
+            let batches: Vec<RecordBatch> = answer.batches.try_collect().await.unwrap();
+            let whole = batches.iter().map(RecordBatch::num_rows).sum::<usize>() == 1;
+            assert!(whole || !acked, "write {place} failed, happened: {happens}");
+            engine.close().await.unwrap();
+            place += 1;
+        }
+    }
+}
+
 async fn feedback(engine: &Engine) -> Vec<String> {
     let answer = engine.sql("select id from feedback_history order by id", &Params::new()).await.unwrap();
     let batches: Vec<RecordBatch> = answer.batches.try_collect().await.unwrap();

@@ -13,6 +13,7 @@ mod records;
 mod replay;
 
 use std::future::Future;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +26,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 const KEY: &str = "test-admin-key";
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
 
 /// A server on a free port over an engine in a folder of its own.
 struct Server {

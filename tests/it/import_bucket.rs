@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -166,6 +168,134 @@ fn an_import_that_is_run_again_imports_nothing_twice_however_old_the_first_is() 
     );
 }
 
+/// A log store in which everything is wrong that can be, and one good log whose name is not UTF-8.
+fn nasty(home: &Path, store: &Path) {
+    let raw = |bytes: &[u8]| std::ffi::OsStr::from_bytes(bytes).to_owned();
+    let put = |path: &Path, text: &str| fs::write(path, text).unwrap();
+    write(store, files(3));
+    put(&store.join(raw(b"good-\xff.json")), &log(10).to_string());
+    put(&store.join(raw(b"bad-\xff.json")), "no");
+    fs::create_dir(store.join("two\nlines")).unwrap();
+    put(&store.join("two\nlines/\u{7}.json"), "no");
+    put(&home.join("outside.json"), &log(11).to_string());
+    symlink(home, store.join("out")).unwrap();
+    symlink(home.join("outside.json"), store.join("out.json")).unwrap();
+    symlink(".", store.join("30/round")).unwrap();
+    symlink("itself", store.join("itself")).unwrap();
+    symlink("../outside.txt", store.join("dangles")).unwrap();
+    put(&store.join("notes.txt"), "");
+    symlink("notes.txt", store.join("also-notes.txt")).unwrap();
+    assert!(Command::new("mkfifo").arg(store.join("pipe.json")).status().unwrap().success());
+    // Deeper than any path can name: nobody can read that folder, whoever runs this.
+    let deep = |at: &Path| at.join(vec!["d".repeat(200); 11].join("/"));
+    fs::create_dir_all(deep(store)).unwrap();
+    fs::create_dir_all(deep(&home.join("more"))).unwrap();
+    fs::rename(home.join("more"), deep(store).join("more")).unwrap();
+    for (number, at) in ["0001-01-01 00:00:00", "9999-12-31 23:59:59", "2026-13-45"].into_iter().enumerate() {
+        let mut odd = log(20 + number);
+        for place in ["/created_at", "/metrics/created_at"] {
+            *odd.pointer_mut(place).unwrap() = json!(at);
+        }
+        put(&store.join(format!("odd-{number}.json")), &odd.to_string());
+    }
+}
+
+#[test]
+fn whatever_lies_in_a_folder_is_told_and_stops_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let store = home.join("store");
+    nasty(home, &store);
+    let given = store.to_str().unwrap();
+    let (code, _, said) = gatelog(home, &[], &["import", "--source", "portkey-bucket", given, "--rejects", "unread"]);
+    assert_eq!(code, 1, "{said}");
+    let unread = fs::read_to_string(home.join("unread")).unwrap();
+    for (name, reason) in [
+        ("bad-\\xFF.json", "json"),
+        ("two\\nlines/\\u{7}.json", "json"),
+        ("out", "symbolic link"),
+        ("out.json", "symbolic link"),
+        ("30/round", "symbolic link"),
+        ("itself", "symbolic link"),
+        ("dangles", "symbolic link"),
+        ("pipe.json", "no file"),
+        ("odd-0.json", "`\"0001-01-01 00:00:00\"`"),
+        ("odd-1.json", "1970 to 2261"),
+        ("odd-2.json", "`\"2026-13-45\"`"),
+    ] {
+        let path = format!("{given}/{name}");
+        let line = unread.lines().find_map(|line| line.strip_prefix(&path)?.strip_prefix('\t'));
+        assert!(line.is_some_and(|line| line.contains(reason)), "{name}: {unread}");
+        assert!(said.contains(&format!("not read: {path}: ")), "{name}: {said}");
+    }
+    assert_eq!(unread.lines().filter(|line| line.contains("this folder cannot be read")).count(), 1, "{unread}");
+    assert!(unread.lines().all(|line| line.starts_with(given)) && unread.lines().count() == 12, "{unread}");
+    assert!(said.contains("4 records imported, 0 duplicates, 12 not read"), "{said}");
+    assert_eq!(rows(home, "select id from logs where id like '%10'"), [json!({ "id": "call-0010" })]);
+}
+
+#[test]
+fn a_packed_file_is_bounded_by_what_comes_out_of_it_whatever_its_name() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let bomb = gzip(&" ".repeat(64 << 10));
+    let names = ["a.json", "b.json.gz", "c.json"];
+    write(&home.join("store"), names.map(|name| (name.to_owned(), bomb.clone())));
+    write(&home.join("store"), files(3));
+    let small = [("GATELOG_MAX_RECORD_BYTES", "16384".to_owned())];
+    let said = import(home, &small, 1, "store");
+    assert!(said.contains("3 records imported, 0 duplicates, 3 not read"), "{said}");
+    assert_eq!(said.matches("more than 49152 bytes").count(), 3, "{said}");
+}
+
+#[test]
+fn what_was_erased_stays_out_of_every_import_and_a_moved_time_makes_no_second_record() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    write(&home.join("store"), files(6));
+    let forgetful = [("GATELOG_DEDUPE_HOURS", "0".to_owned())];
+    assert!(import(home, &forgetful, 0, "store").contains("6 records imported"));
+    let (_, exported, _) = gatelog(home, &[], &["export", "--out", "-"]);
+    fs::write(home.join("all.jsonl"), exported).unwrap();
+    let erase = ["delete", "--org", ORGANISATION, "--id", "call-0001", "--id", "call-0002", "--yes"];
+    assert_eq!(gatelog(home, &[], &erase).0, 0);
+    // Another gateway wrote its file with another clock.
+    let mut moved = log(3);
+    for place in ["/created_at", "/metrics/created_at"] {
+        *moved.pointer_mut(place).unwrap() = json!("2026-11-05 02:00:00.000");
+    }
+    write(&home.join("store"), [(path(3), moved.to_string().into_bytes())]);
+    let said = import(home, &forgetful, 0, "store");
+    assert!(said.contains("2 records were not stored: they were erased on request"), "{said}");
+    assert!(said.contains("0 records imported, 4 duplicates"), "{said}");
+    let (code, _, said) = gatelog(home, &[], &["import", "all.jsonl"]);
+    assert!(code == 0 && said.contains("2 records were not stored: they were erased on request"), "{said}");
+    assert!(said.contains("0 records imported, 4 duplicates, 0 rejected"), "{said}");
+    assert_eq!(rows(home, "select count(*) as n from logs"), [json!({ "n": 4 })]);
+}
+
+#[test]
+fn the_sources_are_named_where_one_is_asked_for() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let sources = ["native", "portkey", "litellm", "gateway-hook", "otlp", "portkey-bucket"];
+    let (_, help, _) = gatelog(home, &[], &["import", "--help"]);
+    let (code, _, unknown) = gatelog(home, &[], &["import", "--source", "langfuse", "x"]);
+    assert_eq!(code, 2);
+    fs::write(home.join("litellm.jsonl"), r#"{"call_type":"acompletion","model":"m"}"#).unwrap();
+    let (code, _, other) = gatelog(home, &[], &["import", "litellm.jsonl"]);
+    assert_eq!(code, 1);
+    for source in sources {
+        assert!(source == "native" || help.contains(&format!("--source {source} ")), "{source}: {help}");
+        assert!(unknown.contains(source) && other.contains(source), "{source}: {unknown} {other}");
+    }
+    fs::write(home.join("x.parquet"), b"PAR1....").unwrap();
+    let (code, _, parquet) = gatelog(home, &[], &["import", "x.parquet"]);
+    assert!(code == 2 && parquet.contains("it is Parquet; import takes JSON"), "{parquet}");
+    let (code, _, file) = gatelog(home, &[], &["import", "--source", "portkey-bucket", "x.parquet"]);
+    assert!(code == 2 && file.contains("not a folder"), "{file}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_is_imported() {
     let home = tempfile::tempdir().unwrap();
@@ -190,7 +320,7 @@ async fn a_bucket_is_imported() {
     tokio::task::block_in_place(|| {
         let said = import(home, &settings, 1, &format!("s3://{name}/a/b"));
         assert!(said.contains("60 records imported, 0 duplicates, 3 not read; 65 files"), "{said}");
-        assert!(said.contains("not read: a/b/30/org-1/cut.json: "), "{said}");
+        assert!(said.contains(&format!("not read: s3://{name}/a/b/30/org-1/cut.json: ")), "{said}");
         let said = import(home, &settings, 1, &format!("s3://{name}/a"));
         assert!(said.contains("0 records imported, 60 duplicates"), "{said}");
         assert_eq!(rows(home, "select count(*) as n from logs"), [json!({ "n": 60 })]);

@@ -1,5 +1,7 @@
 //! What is not a whole record: halves that join, and feedback, through restarts, flushes and upkeep.
 
+mod late;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -172,7 +174,7 @@ async fn half_that_waited_long_enough_stands_alone_and_counts_once() {
     CLOCK.store(600, Ordering::SeqCst);
     engine.flush().await.unwrap();
     assert_eq!((engine.status().waiting_halves, engine.status().file_rows), (0, 1));
-    assert_eq!(half(&engine, content("a")).await, 0, "too late: the record is stored, and stored once");
+    assert_eq!(half(&engine, content("a")).await, 1, "late; the record is stored once");
     assert_eq!(ids(&engine.reader()).await, ["a"]);
     engine.close().await.unwrap();
     let engine = open().await;
@@ -225,7 +227,7 @@ async fn halves_keep_to_memory_and_to_their_own_organisation() {
         record.request.body = Some(format!("\"{}\"", "x".repeat(100_000)));
         engine.append_halves_as(&operator(), vec![(half, record)]).await.unwrap();
     }
-    assert!(engine.status().waiting_halves < 15, "{}", engine.status().waiting_halves);
+    assert!(engine.status().waiting_halves <= 20, "{} take more than half of it", engine.status().waiting_halves);
     assert_eq!(ids(&engine.reader()).await.len(), 30);
 
     let of = |organisation: &str, (half, record): (Half, Record)| {
@@ -332,6 +334,7 @@ async fn feedback_is_kept_as_records_are_and_its_last_state_holds() {
     give(&engine, feedback("f1", "t1", 5.0, "2026-11-01T10:00:00Z")).await;
     assert_eq!(rows(&engine.reader(), FEEDBACK).await, ["f1 t1 5.0"]);
     engine.flush().await.unwrap();
+    assert_eq!(rows(&engine.reader(), "select table_name, rows from partitions").await, ["feedback 1"]);
     give(&engine, feedback("f1", "t1", -2.5, "2026-11-01T10:00:01Z")).await;
     give(&engine, feedback("f2", "t1", 1.0, "2026-11-01T10:00:01Z")).await;
     let expected = ["f1 t1 -2.5", "f2 t1 1.0"];

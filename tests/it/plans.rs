@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
 use chrono::{DateTime, Duration, Utc};
 use futures::TryStreamExt;
 use gatelog::config::Schedule;
 use gatelog::engine::{Access, Organisation, Parts, Scope, Which};
-use gatelog::{Config, Engine, ErrorKind, ExportRequest, Job, Params, Record};
+use gatelog::{Config, Engine, ErrorKind, ExportRequest, Job, Record};
 use tempfile::TempDir;
+
+use super::engine::{ids, number};
 
 /// The clock of these tests, seconds after [`start`]; each test that moves it has one of its own.
 macro_rules! clock {
@@ -68,19 +68,6 @@ fn admin_of(organisation: &str) -> Access {
     }
 }
 
-async fn ids(engine: &Engine) -> Vec<String> {
-    let answer = engine.sql("select id from logs order by id", &Params::new()).await.unwrap();
-    let batches: Vec<RecordBatch> = answer.batches.try_collect().await.unwrap();
-    let ids = batches.iter().flat_map(|batch| batch.column(0).as_string_view().iter());
-    ids.map(|id| id.unwrap().to_owned()).collect()
-}
-
-async fn number(engine: &Engine, query: &str) -> i64 {
-    let batches: Vec<RecordBatch> =
-        engine.sql(query, &Params::new()).await.unwrap().batches.try_collect().await.unwrap();
-    batches[0].column(0).as_primitive::<Int64Type>().value(0)
-}
-
 #[tokio::test]
 async fn a_record_past_its_retention_is_in_no_answer_and_goes_with_the_next_upkeep() {
     clock!(CLOCK, now);
@@ -94,27 +81,27 @@ async fn a_record_past_its_retention_is_in_no_answer_and_goes_with_the_next_upke
         .unwrap();
     engine.flush().await.unwrap();
     engine.append(vec![record("dev", "d", now() + Duration::seconds(1))]).await.unwrap();
-    assert_eq!(ids(&engine).await, ["a", "b", "c", "d"]);
+    assert_eq!(ids(&engine.reader()).await, ["a", "b", "c", "d"]);
 
     CLOCK.store(3 * DAY, Ordering::SeqCst);
-    assert_eq!(ids(&engine).await, ["a", "b", "c", "d"]);
+    assert_eq!(ids(&engine.reader()).await, ["a", "b", "c", "d"]);
     CLOCK.store(3 * DAY + 1, Ordering::SeqCst);
-    assert_eq!(ids(&engine).await, ["b", "c", "d"], "to the second");
+    assert_eq!(ids(&engine.reader()).await, ["b", "c", "d"], "to the second");
     CLOCK.store(3 * DAY + 2, Ordering::SeqCst);
-    assert_eq!(ids(&engine).await, ["b", "c"], "also a row in memory");
-    assert_eq!(number(&engine, "select count(*) from logs").await, 2);
+    assert_eq!(ids(&engine.reader()).await, ["b", "c"], "also a row in memory");
+    assert_eq!(number(&engine.reader(), "select count(*) from logs").await, 2);
 
     engine.flush().await.unwrap();
     CLOCK.store(4 * DAY, Ordering::SeqCst);
     let outcome = engine.maintain(Job::Expire, false).await.unwrap();
     assert_eq!((outcome.files_before, outcome.files_after), (4, 2), "{:?}", outcome.lines);
-    assert_eq!(ids(&engine).await, ["b", "c"]);
+    assert_eq!(ids(&engine.reader()).await, ["b", "c"]);
     CLOCK.store(31 * DAY, Ordering::SeqCst);
     engine.maintain(Job::Expire, false).await.unwrap();
-    assert_eq!(ids(&engine).await, ["c"]);
+    assert_eq!(ids(&engine.reader()).await, ["c"]);
     let vacuum = engine.maintain(Job::Vacuum, false).await.unwrap();
     assert_eq!(vacuum.lines.len(), 3, "{:?}", vacuum.lines);
-    assert_eq!(ids(&engine).await, ["c"]);
+    assert_eq!(ids(&engine.reader()).await, ["c"]);
     engine.close().await.unwrap();
 }
 
@@ -136,13 +123,13 @@ async fn a_change_of_plan_takes_effect_at_once_and_nothing_that_the_new_plan_kee
     change("down", "developer").await.unwrap();
 
     CLOCK.store(2 * DAY, Ordering::SeqCst);
-    assert_eq!(ids(&engine).await, ["a"], "`up` keeps 30 days now, `down` 3");
+    assert_eq!(ids(&engine.reader()).await, ["a"], "`up` keeps 30 days now, `down` 3");
     engine.append(vec![record("up", "d", now())]).await.unwrap();
     let outcome = engine.maintain(Job::Expire, false).await.unwrap();
     assert!(!outcome.lines.is_empty());
-    assert_eq!(ids(&engine).await, ["a", "d"]);
+    assert_eq!(ids(&engine.reader()).await, ["a", "d"]);
     let classes = "select count(*) from logs where retention_days = 30";
-    assert_eq!(number(&engine, classes).await, 2, "old rows moved to the new class");
+    assert_eq!(number(&engine.reader(), classes).await, 2, "old rows moved to the new class");
 
     // What is in the files is what is in answers: nothing of the others is left.
     let status = engine.status();
@@ -151,7 +138,7 @@ async fn a_change_of_plan_takes_effect_at_once_and_nothing_that_the_new_plan_kee
     assert!(again.lines.is_empty(), "{:?}", again.lines);
     engine.close().await.unwrap();
     let engine = open(&folder, now).await;
-    assert_eq!(ids(&engine).await, ["a", "d"]);
+    assert_eq!(ids(&engine.reader()).await, ["a", "d"]);
     engine.close().await.unwrap();
 }
 
@@ -186,7 +173,7 @@ async fn a_quota_stops_exactly_whoever_writes_and_counts_over_restarts_and_expir
         }
         assert_eq!(stored, (3_200 * (round + 1)).min(10_000));
         let used = "select sum(records) from usage where organisation_id = 'dev'";
-        assert_eq!(number(&engine, used).await, i64::try_from(stored).unwrap());
+        assert_eq!(number(&engine.reader(), used).await, i64::try_from(stored).unwrap());
         engine.close().await.unwrap();
     }
     // Expired records were used all the same; a new month begins anew.
@@ -195,7 +182,10 @@ async fn a_quota_stops_exactly_whoever_writes_and_counts_over_restarts_and_expir
     engine.maintain(Job::Expire, false).await.unwrap();
     assert_eq!(engine.status().file_rows, 0);
     assert_eq!(engine.append(vec![record("dev", "x", now())]).await.unwrap().over_quota, 1);
-    assert_eq!(number(&engine, "select sum(not_stored) from usage where organisation_id = 'dev'").await, 2_801);
+    assert_eq!(
+        number(&engine.reader(), "select sum(not_stored) from usage where organisation_id = 'dev'").await,
+        2_801
+    );
     CLOCK.store(25 * DAY, Ordering::SeqCst);
     assert_eq!(
         engine.append(vec![record("dev", "x", now())]).await.unwrap().accepted,
@@ -220,16 +210,20 @@ async fn erased_records_leave_answers_at_once_and_files_with_upkeep_and_it_is_wr
     CLOCK.store(10, Ordering::SeqCst);
 
     let entry = engine.erase("pro", Which::User("user-a".to_owned()), "key-1").await.unwrap();
-    assert_eq!(ids(&engine).await, ["a1x", "b1", "b2", "c1"], "in memory and in files, of that organisation only");
+    assert_eq!(
+        ids(&engine.reader()).await,
+        ["a1x", "b1", "b2", "c1"],
+        "in memory and in files, of that organisation only"
+    );
     engine.erase("pro", Which::Ids(vec!["b2".to_owned()]), "key-1").await.unwrap();
-    assert_eq!(ids(&engine).await, ["a1x", "b1", "c1"]);
+    assert_eq!(ids(&engine.reader()).await, ["a1x", "b1", "c1"]);
     assert_eq!(engine.status().file_rows + engine.status().memory_rows, 7, "still stored");
     CLOCK.store(20, Ordering::SeqCst);
     engine.append(vec![record("pro", "a4", now())]).await.unwrap();
-    assert_eq!(ids(&engine).await, ["a1x", "a4", "b1", "c1"], "what comes later stays");
+    assert_eq!(ids(&engine.reader()).await, ["a1x", "a4", "b1", "c1"], "what comes later stays");
 
     engine.maintain(Job::Expire, false).await.unwrap();
-    assert_eq!((engine.status().file_rows, ids(&engine).await.len()), (4, 4));
+    assert_eq!((engine.status().file_rows, ids(&engine.reader()).await.len()), (4, 4));
     let written = engine.catalog().state().document.erasures.clone();
     assert_eq!((written[0].id.clone(), written[0].erased, written[0].requested_by.as_str()), (entry.id, 3, "key-1"));
     assert_eq!(written[1].erased, 1);
@@ -237,10 +231,10 @@ async fn erased_records_leave_answers_at_once_and_files_with_upkeep_and_it_is_wr
     engine.close().await.unwrap();
 
     let engine = open(&folder, now).await;
-    assert_eq!(ids(&engine).await, ["a1x", "a4", "b1", "c1"]);
+    assert_eq!(ids(&engine.reader()).await, ["a1x", "a4", "b1", "c1"]);
     let delete = |id: &'static str| engine.catalog().change(move |d| d.delete_organisation(id, "key-1", "e3", now()));
     delete("pro").await.unwrap();
-    assert_eq!(ids(&engine).await, ["a1x"]);
+    assert_eq!(ids(&engine.reader()).await, ["a1x"]);
     assert_eq!(engine.append(vec![record("pro", "z", now())]).await.unwrap().over_quota, 1, "no more of it is stored");
     engine.maintain(Job::Expire, false).await.unwrap();
     assert_eq!(engine.status().file_rows, 1);
@@ -298,8 +292,8 @@ async fn a_month_to_come_has_no_quota_of_its_own_and_what_was_not_stored_is_coun
     assert_eq!(engine.append(dated(400, 0..10)).await.unwrap().over_quota, 10);
     engine.close().await.unwrap();
     let engine = open(&folder, now).await;
-    assert_eq!(number(&engine, "select sum(records) from usage").await, 10_000);
-    assert_eq!(number(&engine, "select sum(not_stored) from usage").await, 2_010);
+    assert_eq!(number(&engine.reader(), "select sum(records) from usage").await, 10_000);
+    assert_eq!(number(&engine.reader(), "select sum(not_stored) from usage").await, 2_010);
     engine.close().await.unwrap();
 }
 
@@ -324,7 +318,7 @@ async fn a_log_that_slept_does_not_bring_back_what_was_erased_meanwhile() {
     std::fs::write(&path, catalog.to_string()).unwrap();
     CLOCK.store(10 * DAY, Ordering::SeqCst);
     let engine = open(&later, now).await;
-    assert_eq!(ids(&engine).await, ["b"]);
+    assert_eq!(ids(&engine.reader()).await, ["b"]);
     engine.flush().await.unwrap();
     assert_eq!(engine.status().file_rows, 1);
     engine.close().await.unwrap();

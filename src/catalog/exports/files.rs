@@ -1,12 +1,14 @@
 //! Files of export jobs as data: which of them may still be read, by whom, by which link, and which must go. Pure.
 //!
-//! A file may be read while its job succeeded with it, its days have not passed, and no record of the organisation was erased since
-//! it was begun: what was erased must not live on in it. Files that may no longer be read are named by
-//! [`Document::stale_exports`] until they are gone.
+//! A file may be read while its job has it and its days have not passed. A job loses it as soon as it shows more than may be seen:
+//! when records are erased, when a plan keeps them shorter or lets exports reach less far back, when fields are denied. What is
+//! being written then begins anew. Files that no job has any more are named by [`Document::export_leftovers`] until they are
+//! gone. A job whose filters name an end user who is erased goes as a whole: without the filter it would be another export.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
 
 use super::{ExportFile, ExportJob, ExportStatus};
 use crate::catalog::access::{Access, Scope};
@@ -18,47 +20,76 @@ use crate::error::{Error, Result};
 
 /// How long a link to a file opens, seconds.
 pub const LINK_SECONDS: i64 = 3_600;
+const KEPT_SHORTER: &str = "records are kept shorter since it was written";
 
-/// A file that must go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaleExport {
-    /// Its name in the store.
-    pub name: String,
-    /// The job that it belongs to, if there is one, and why it must go.
-    pub of: Option<(String, String)>,
-}
+/// Filters that hold numbers and moments, beside those that end with `_min` or `_max`: they name nobody.
+const MEASURES: [&str; 4] = ["status_code", "page_size", "current_page", "created_at"];
 
 impl Document {
-    /// Files that must go. They can be read no longer, and are deleted as soon as somebody gets to it.
-    pub fn stale_exports(&self, now: DateTime<Utc>, keep_days: u64) -> Vec<StaleExport> {
-        let leftovers = self.export_leftovers.iter().map(|name| StaleExport { name: name.clone(), of: None });
-        let stale = self.export_jobs.iter().filter_map(|job| {
-            let why = self.why_stale(job, job.file.as_ref()?, now, keep_days)?;
-            Some(StaleExport { name: job.file.as_ref()?.name.clone(), of: Some((job.id.clone(), why)) })
-        });
-        leftovers.chain(stale).collect()
+    /// Takes back what jobs wrote and are writing.
+    pub(in crate::catalog) fn withdraw_exports(&mut self, why: &str, which: impl Fn(&ExportJob) -> bool) {
+        for job in self.export_jobs.iter_mut().filter(|job| which(job)) {
+            if job.status == ExportStatus::InProgress {
+                job.run += 1;
+            }
+            if let Some(file) = job.file.take() {
+                self.export_leftovers.insert(file.name);
+                job.file_gone = Some(format!("{why}; start the export again"));
+            }
+        }
     }
 
-    fn why_stale(&self, job: &ExportJob, file: &ExportFile, now: DateTime<Utc>, keep_days: u64) -> Option<String> {
-        if self.erasures_of(job.organisation.as_deref()) > file.erasures {
-            return Some("records were erased after it was written; start the export again".to_owned());
+    /// Takes back what shows records that are erased now, with every trace of an erased end user.
+    pub(in crate::catalog) fn erase_exports(&mut self, organisation: &str, user: Option<&str>) {
+        self.withdraw_exports("records were erased after it was written", |job| job.may_hold(organisation));
+        let Some(user) = user else { return };
+        let naming = |job: &mut ExportJob| job.may_hold(organisation) && job.selects(user);
+        let gone = self.export_jobs.extract_if(.., naming);
+        self.export_leftovers.extend(gone.filter_map(|job| Some(job.file?.name)));
+        let told = |job: &&mut ExportJob| job.description.as_ref().is_some_and(|text| holds_word(text, user));
+        self.export_jobs.iter_mut().filter(|job| job.may_hold(organisation)).filter(told).for_each(|job| {
+            job.description = None;
+        });
+    }
+
+    /// Takes back what shows more than plans and the retention of other organisations let be seen since they were those of `before`.
+    pub(in crate::catalog) fn withdraw_narrowed(&mut self, before: &Self) {
+        if self.export_jobs.is_empty() {
+            return;
         }
-        let expires = expires_at(file, keep_days)?;
-        (expires <= now).then(|| format!("a file is kept {keep_days} days; start the export again"))
+        for id in before.organisations.keys() {
+            let Some((was, is)) = before.terms(id).zip(self.terms(id)) else { continue };
+            if days_or_ever(is.retention_days) < days_or_ever(was.retention_days) {
+                self.withdraw_exports(KEPT_SHORTER, |job| job.may_hold(id));
+            }
+            if is.export_days.unwrap_or(i32::MAX) < was.export_days.unwrap_or(i32::MAX) {
+                let why = "the plan lets exports reach less far back since it was written";
+                self.withdraw_exports(why, |job| job.organisation.as_ref() == Some(id));
+            }
+        }
+        let was = before.unknown.as_ref().map_or(i32::MAX, |of| days_or_ever(of.retention_days));
+        let new = self.organisations.keys().filter(|id| !before.organisations.contains_key(*id));
+        let shorter = new.filter(|id| self.terms(id).is_some_and(|is| days_or_ever(is.retention_days) < was));
+        for id in shorter.cloned().collect::<Vec<_>>() {
+            self.withdraw_exports(KEPT_SHORTER, |job| job.may_hold(&id));
+        }
+        // Where no node has said it, records are kept for ever.
+        let kept = |document: &Self| document.unknown.as_ref().map_or(i32::MAX, |of| days_or_ever(of.retention_days));
+        if kept(self) < kept(before) {
+            let known = |id: &String| before.organisations.contains_key(id);
+            self.withdraw_exports(KEPT_SHORTER, |job| !job.organisation.as_ref().is_some_and(known));
+        }
+    }
+
+    /// Takes back files whose days have passed.
+    pub fn expire_exports(&mut self, now: DateTime<Utc>, keep_days: u64) {
+        let why = format!("a file is kept {keep_days} days");
+        self.withdraw_exports(&why, |job| job.file.as_ref().is_some_and(|file| is_expired(file, now, keep_days)));
     }
 
     /// Forgets files that were deleted.
-    pub fn forget_exports(&mut self, gone: &[StaleExport]) {
-        let names: HashSet<&str> = gone.iter().map(|stale| stale.name.as_str()).collect();
-        self.export_leftovers.retain(|name| !names.contains(name.as_str()));
-        for (id, why) in gone.iter().filter_map(|stale| stale.of.as_ref()) {
-            let ours = |job: &&mut ExportJob| {
-                job.id == *id && job.file.as_ref().is_some_and(|file| names.contains(file.name.as_str()))
-            };
-            if let Some(job) = self.export_jobs.iter_mut().find(ours) {
-                (job.file, job.file_gone) = (None, Some(why.clone()));
-            }
-        }
+    pub fn forget_exports(&mut self, gone: &BTreeSet<String>) {
+        self.export_leftovers.retain(|name| !gone.contains(name));
     }
 
     /// Names of files that belong to a job, or are known to go.
@@ -73,10 +104,9 @@ impl Document {
         job.must_be(&[ExportStatus::Success], "downloaded")?;
         let gone = |why: &str| Error::not_found(format!("the file of export `{id}` was deleted: {why}"));
         let Some(file) = &job.file else { return Err(gone(job.file_gone.as_deref().unwrap_or("start it again"))) };
-        if let Some(why) = self.why_stale(job, file, now, keep_days) {
-            return Err(gone(&why));
+        if is_expired(file, now, keep_days) {
+            return Err(gone(&format!("a file is kept {keep_days} days; start the export again")));
         }
-        self.denied(job.organisation.as_deref(), job.workspace.as_deref()).check(&file.columns)?;
         if !access.may(Scope::Read) && file.columns.iter().any(|name| holds_bodies(name)) {
             return Err(Error::denied(format!(
                 "the file of export `{id}` holds bodies, and the key lacks the scope `logs.read`"
@@ -112,6 +142,50 @@ impl Document {
         let file = self.export_file(&job.id, &Access::operator("link"), now, keep_days).ok()?;
         Some((job, file))
     }
+}
+
+impl ExportJob {
+    /// Whether what it writes may hold records of an organisation: the operator's holds those of all.
+    fn may_hold(&self, organisation: &str) -> bool {
+        self.organisation.as_deref().is_none_or(|own| own == organisation)
+    }
+
+    /// Whether its filters name an end user.
+    fn selects(&self, user: &str) -> bool {
+        let measure = |name: &str| name.ends_with("_min") || name.ends_with("_max") || MEASURES.contains(&name);
+        self.filters.iter().any(|(name, value)| !measure(name) && names(value, user))
+    }
+}
+
+/// Whether a value of a filter is that text, or has it in a list or an object.
+fn names(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(value) => {
+            let inner = serde_json::from_str(value).ok().filter(Value::is_object);
+            value.split(',').chain([value.as_str()]).any(|value| value.trim() == text)
+                || inner.is_some_and(|inner| names(&inner, text))
+        }
+        Value::Number(value) => value.to_string() == text,
+        Value::Array(items) => items.iter().any(|item| names(item, text)),
+        Value::Object(fields) => fields.iter().any(|(key, value)| key == text || names(value, text)),
+        Value::Null | Value::Bool(_) => false,
+    }
+}
+
+/// Whether a text has another in it that is no part of a longer word.
+fn holds_word(text: &str, word: &str) -> bool {
+    let ends = |letter: Option<char>| letter.is_none_or(|letter| !letter.is_alphanumeric());
+    text.match_indices(word)
+        .any(|(at, _)| ends(text[..at].chars().next_back()) && ends(text[at + word.len()..].chars().next()))
+}
+
+/// Days of a retention, of which 0 is for ever.
+fn days_or_ever(days: i32) -> i32 {
+    if days == 0 { i32::MAX } else { days }
+}
+
+fn is_expired(file: &ExportFile, now: DateTime<Utc>, keep_days: u64) -> bool {
+    expires_at(file, keep_days).is_some_and(|at| at <= now)
 }
 
 /// From when on a file may not be read; none = never.

@@ -1,9 +1,11 @@
 //! The rules of export jobs.
 
 use chrono::TimeDelta;
+use serde_json::json;
 
 use super::*;
 use crate::catalog::{Organisation, Which};
+use crate::config::Plans;
 use crate::error::ErrorKind;
 
 fn now() -> DateTime<Utc> {
@@ -52,7 +54,6 @@ fn file(name: &str) -> ExportFile {
         bytes: 10,
         records: 2,
         columns: vec!["id".to_owned(), "request".to_owned()],
-        erasures: 0,
         written_at: now(),
     }
 }
@@ -112,11 +113,11 @@ fn a_new_start_and_a_change_leave_the_old_file_to_be_deleted() {
         assert!(document.open_export(&token, now(), 7).is_some());
         act(&mut document).unwrap();
         assert!(document.open_export(&token, now(), 7).is_none());
-        let stale = document.stale_exports(now(), 7);
-        assert_eq!(stale, [StaleExport { name: "a".to_owned(), of: None }]);
+        let left = document.export_leftovers.clone();
+        assert_eq!(left, ["a".to_owned()].into());
         assert!(document.known_export_files().contains("a"), "it is deleted by name, not as an orphan");
-        document.forget_exports(&stale);
-        assert_eq!((document.stale_exports(now(), 7).len(), document.known_export_files().len()), (0, 0));
+        document.forget_exports(&left);
+        assert!(document.export_leftovers.is_empty() && document.known_export_files().is_empty());
     }
 }
 
@@ -151,28 +152,132 @@ fn what_is_erased_lives_on_in_no_file() {
     document.erase("f", "acme", Which::User("ada".to_owned()), "k", now()).unwrap();
     let gone = document.export_file("1", &acme(), now(), 7).unwrap_err();
     assert!(gone.kind() == ErrorKind::NotFound && gone.message().contains("records were erased"), "{gone}");
-    let stale = document.stale_exports(now(), 7);
-    assert_eq!(stale[0].name, "a");
-    document.forget_exports(&stale);
-    let shown = document.shown_export(document.export("1", &acme()).unwrap(), None, 7);
-    assert_eq!((shown.status, shown.bytes_written), (ExportStatus::Success, None));
-    assert!(shown.file_gone.unwrap().contains("records were erased"));
+    assert_eq!(gone_because(&document), "records were erased after it was written; start the export again");
     // A run that began before an erasure does not count; one that began after it does.
     document.start_export("1", &acme(), now()).unwrap();
-    let written = |erasures| ExportEnd::Written(ExportFile { erasures, ..file("b") }, None);
-    assert_eq!(document.end_export("1", 2, &written(0), now()), Ended::Again);
-    assert_eq!(status(&document), ExportStatus::InProgress);
-    assert_eq!(document.end_export("1", 2, &written(1), now()), Ended::Taken);
+    document.erase("g", "acme", Which::All, "k", now()).unwrap();
+    let written = ExportEnd::Written(file("b"), None);
+    assert_eq!(document.end_export("1", 2, &written, now()), Ended::Overtaken);
+    assert!(status(&document) == ExportStatus::InProgress && document.wants_export("1", 3));
+    assert_eq!(document.end_export("1", 3, &written, now()), Ended::Taken);
     // The operator's exports hold records of all.
-    assert_eq!((document.erasures_of(None), document.erasures_of(Some("acme"))), (2, 1));
+    document.export_jobs[0].organisation = None;
+    document.erase("h", "zen", Which::All, "k", now()).unwrap();
+    assert!(document.export_leftovers.contains("b"));
+}
+
+/// Why the job's file is gone; the job succeeded all the same.
+fn gone_because(document: &Document) -> String {
+    let shown = document.shown_export(&document.export_jobs[0], None, 7);
+    assert_eq!((shown.status, shown.bytes_written, shown.file_expires_at), (ExportStatus::Success, None, None));
+    let why = shown.file_gone.unwrap();
+    let refused = document.export_file("1", &acme(), now(), 7).unwrap_err();
+    assert_eq!(refused.message(), format!("the file of export `1` was deleted: {why}"));
+    assert!(document.export_leftovers.contains("a"));
+    why
+}
+
+#[test]
+fn an_erased_user_is_named_by_no_job() {
+    let of = |filters: Value, description: &str| ExportJob {
+        filters: filters.as_object().unwrap().clone(),
+        description: Some(description.to_owned()),
+        file: Some(file("b")),
+        ..job("2")
+    };
+    for (filters, stays) in [
+        (json!({ "user_id": "ada" }), false),
+        (json!({ "user_id": "bob, ada" }), false),
+        (json!({ "user_id": ["bob", "ada"] }), false),
+        (json!({ "metadata": { "_user": "ada" } }), false),
+        (json!({ "metadata": "{\"_user\": \"ada\"}" }), false),
+        (json!({ "trace_id": "ada" }), false),
+        (json!({ "user_id": "adam", "cost_min": 1 }), true),
+    ] {
+        for organisation in [Some("acme"), Some("zen"), None] {
+            let mut document = with_file();
+            let organisation = organisation.map(str::to_owned);
+            let ours = organisation.as_deref() != Some("zen");
+            document.add_export(ExportJob { organisation, ..of(filters.clone(), "what ada said") }).unwrap();
+            document.erase("e", "acme", Which::User("ada".to_owned()), "k", now()).unwrap();
+            let left = document.export_jobs.iter().find(|job| job.id == "2");
+            assert_eq!(left.is_some(), stays || !ours, "without its filter it would be another export: {filters}");
+            let names = left.is_some_and(|job| job.description.is_some());
+            assert_eq!((names, document.export_leftovers.contains("b")), (!ours, ours), "{filters}");
+        }
+    }
+    let mut document = with_file();
+    let filters = json!({ "user_id": 200, "status_code": "200", "page_size": 200 });
+    document.add_export(of(filters, "x")).unwrap();
+    document.erase("e", "acme", Which::User("200".to_owned()), "k", now()).unwrap();
+    assert_eq!(document.export_jobs.len(), 1, "ids may be numbers");
+    document.add_export(of(json!({ "status_code": "404", "page_size": 404 }), "x")).unwrap();
+    document.erase("f", "acme", Which::User("404".to_owned()), "k", now()).unwrap();
+    assert_eq!(document.export_jobs.len(), 2, "but not all numbers are ids");
+}
+
+#[test]
+fn what_a_plan_no_longer_shows_lives_on_in_no_file() {
+    let kept = "records are kept shorter since it was written";
+    let reach = "the plan lets exports reach less far back since it was written";
+    let plans = |text: &str| Plans::parse(text).unwrap();
+    let changed = |change: &dyn Fn(&mut Document)| {
+        let mut before = with_file();
+        before.set_plans(&plans("[own]\nretention_days = 30\nexport_days = 30\n[near]\nexport_days = 3"), now());
+        before.set_unknown_days(0, now());
+        before.create_organisation("zen", Organisation::new("own", now()), 0).unwrap();
+        let mut document = before.clone();
+        change(&mut document);
+        document.withdraw_narrowed(&before);
+        document
+    };
+    let acme_to = |plan: &'static str, days| {
+        changed(&move |document: &mut Document| document.set_plan("acme", plan, days, now()).unwrap())
+    };
+    for (document, why) in
+        [(acme_to("enterprise", Some(90)), kept), (acme_to("developer", None), kept), (acme_to("near", None), reach)]
+    {
+        assert_eq!(gone_because(&document), format!("{why}; start the export again"));
+    }
+    let wider = |document: &mut Document| {
+        document.set_plan("zen", "enterprise", None, now()).unwrap();
+        document.create_organisation("late", Organisation::new("developer", now()), 0).unwrap();
+    };
+    assert!(changed(&wider).export_leftovers.is_empty(), "no other organisation's, and none where more is kept");
+    // The operator's has records of all, whatever exports of theirs reach; a plan changes for all who are on it.
+    let operators = |document: &mut Document| document.export_jobs[0].organisation = None;
+    for (text, days, goes) in [
+        ("[own]\nretention_days = 3\nexport_days = 30", 0, true),
+        ("[own]\nretention_days = 30\nexport_days = 3", 0, false),
+        ("[own]\nretention_days = 60\nexport_days = 30", 0, false),
+        ("[own]\nretention_days = 30\nexport_days = 30", 90, true),
+    ] {
+        let change = |document: &mut Document| {
+            operators(document);
+            document.set_plans(&plans(text), now());
+            document.set_unknown_days(days, now());
+        };
+        assert_eq!(changed(&change).export_leftovers.contains("a"), goes, "{text} {days}");
+    }
+    let mut document = with_file();
+    document.start_export("1", &acme(), now()).unwrap();
+    let before = document.clone();
+    document.set_plan("acme", "production", None, now()).unwrap();
+    document.withdraw_narrowed(&before);
+    assert!(!document.wants_export("1", 2) && status(&document) == ExportStatus::InProgress, "it begins anew");
 }
 
 #[test]
 fn a_file_goes_after_its_days_and_with_its_organisation() {
     let mut document = with_file();
     let later = now() + TimeDelta::days(7);
-    assert!(document.stale_exports(later - TimeDelta::seconds(1), 7).is_empty());
-    assert_eq!(document.stale_exports(later, 7).len(), 1);
+    let expired = |at| {
+        let mut document = document.clone();
+        document.expire_exports(at, 7);
+        document
+    };
+    assert_eq!(expired(later - TimeDelta::seconds(1)), document);
+    assert_eq!(gone_because(&expired(later)), "a file is kept 7 days; start the export again");
     assert!(document.export_file("1", &acme(), later, 7).unwrap_err().message().contains("kept 7 days"));
     assert!(document.export_file("1", &acme(), later + TimeDelta::days(999), 0).is_ok(), "0 = for ever");
     let shown = document.shown_export(document.export("1", &acme()).unwrap(), None, 7);
@@ -181,7 +286,7 @@ fn a_file_goes_after_its_days_and_with_its_organisation() {
     document.delete_organisation("acme", "k", "e", now()).unwrap();
     assert!(document.open_export(&token, now(), 7).is_none());
     assert!(document.export("1", &acme()).is_err() && document.export_jobs.is_empty());
-    assert_eq!(document.stale_exports(now(), 7), [StaleExport { name: "a".to_owned(), of: None }]);
+    assert!(document.export_leftovers.contains("a"));
 }
 
 #[test]
@@ -213,9 +318,17 @@ fn keys_see_the_jobs_of_what_they_are_bound_to() {
         let refused = document.clone().start_export(foreign, &search, now()).unwrap_err();
         assert_eq!(refused.message(), format!("export `{foreign}` does not exist"));
     }
-    assert_eq!(export_workspace(&search, None).unwrap().as_deref(), Some("search"));
-    assert_eq!(export_workspace(&acme(), Some("ads".to_owned())).unwrap().as_deref(), Some("ads"));
-    assert_eq!(export_workspace(&search, Some("ads".to_owned())).unwrap_err().kind(), ErrorKind::Denied);
+    let workspace =
+        |document: &Document, key: &Access, named: &str| document.export_workspace(key, Some(named.to_owned()));
+    assert_eq!(document.export_workspace(&search, None).unwrap().as_deref(), Some("search"));
+    assert_eq!(workspace(&document, &acme(), "ads").unwrap().as_deref(), Some("ads"));
+    assert_eq!(workspace(&document, &search, "ads").unwrap_err().kind(), ErrorKind::Denied);
+    let mut known = with_file();
+    assert!(workspace(&known, &acme(), "asd").is_ok(), "the catalog knows of none");
+    known.add_workspaces("acme", ["ads".to_owned(), "search".to_owned()]).unwrap();
+    let refused = workspace(&known, &acme(), "asd").unwrap_err();
+    assert_eq!(refused.message(), "`workspace_id` is `asd`; the workspaces of the organisation are ads, search");
+    assert!(workspace(&known, &acme(), "ads").is_ok() && workspace(&known, &Access::operator("o"), "asd").is_ok());
     let change = ExportChange { workspace: Some("ads".to_owned()), ..ExportChange::default() };
     assert!(document.update_export("search", &search, &change, 0, now()).is_err());
     assert_eq!(document.export_jobs[2].access().workspace.as_deref(), Some("search"));
@@ -233,11 +346,21 @@ fn bodies_and_denied_fields_are_kept_from_who_may_not_have_them() {
 
     let mut document = with_file();
     let token = document.export_token(&file("a"), now() + TimeDelta::hours(1)).unwrap();
-    document.set_denied_fields("acme", None, &["request.body".to_owned()].into()).unwrap();
-    assert_eq!(document.export_file("1", &acme(), now(), 7).unwrap_err().kind(), ErrorKind::Denied);
+    let set = |document: &mut Document, workspace: Option<&str>, names: &[&str]| {
+        document.set_denied_fields("acme", workspace, &names.iter().map(|name| (*name).to_owned()).collect()).unwrap();
+    };
+    document.add_workspaces("acme", ["search".to_owned()]).unwrap();
+    set(&mut document, Some("search"), &["cost"]);
+    assert!(document.open_export(&token, now(), 7).is_some(), "a job of another workspace");
+    set(&mut document, None, &["request.body"]);
+    assert_eq!(gone_because(&document), "fields were denied since it was written; start the export again");
     assert!(document.open_export(&token, now(), 7).is_none());
-    let refused = document.start_export("1", &acme(), now()).unwrap_err();
-    assert!(refused.message().contains("`request` may not be exported"), "{refused}");
+    document.start_export("1", &acme(), now()).unwrap();
+    set(&mut document, None, &["request.body", "cost"]);
+    assert!(document.wants_export("1", 3), "what is being written begins anew");
+    set(&mut document, None, &["request.body"]);
+    assert!(document.wants_export("1", 3), "nothing more is denied");
+    document.cancel_export("1", &acme(), now()).unwrap();
     document.export_jobs[0].columns = None;
     document.start_export("1", &acme(), now()).unwrap();
     let shown = document.shown_export(&document.export_jobs[0], Some((1, 2)), 7);

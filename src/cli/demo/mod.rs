@@ -20,7 +20,7 @@ use serde_json::json;
 use self::generator::{Generator, Plan};
 use self::opinions::Opinions;
 use super::exit::Done;
-use super::import::append_patiently;
+use super::import::sieve::append_patiently;
 use super::output::{Sink, say};
 use super::progress::{Progress, Unit, thousands};
 use super::serve;
@@ -139,7 +139,7 @@ fn write_samples(plan: Plan, path: &Path) -> Result<()> {
     let mut lines = Vec::new();
     let mut records = Generator::new(plan).peekable();
     while records.peek().is_some() {
-        records.by_ref().take(RECORDS_AT_ONCE).for_each(|record| batch.append(record));
+        records.by_ref().take(RECORDS_AT_ONCE).for_each(|record| batch.append(&record));
         lines.clear();
         encoder.encode(&batch.finish(), &mut lines)?;
         sink.write_all(&lines).map_err(|cause| watch.error(cause))?;

@@ -13,7 +13,7 @@ fn plan(records: u64, seed: u64) -> Plan {
 
 fn lines(plan: Plan) -> String {
     let mut batch = BatchBuilder::new();
-    Generator::new(plan).for_each(|record| batch.append(record));
+    Generator::new(plan).for_each(|record| batch.append(&record));
     let mut lines = Vec::new();
     Encoder::new(None).unwrap().encode(&batch.finish(), &mut lines).unwrap();
     String::from_utf8(lines).unwrap()

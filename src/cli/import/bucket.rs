@@ -1,12 +1,15 @@
 //! The log store of a Portkey gateway, a folder or a bucket with one JSON file a log, into the engine.
 //!
-//! Every `.json` below the place is read, packed or not, and its content says what it is: so both of Portkey's path formats
-//! are understood, and any prefix before them. Files are fetched side by side within a budget of memory. What cannot be
-//! read is told at the end with its path and the reason, and stops nothing.
+//! Every `.json` and `.json.gz` below a [`Place`] is read, packed or not, and its content says what it is: so both of Portkey's path formats
+//! are understood, and any prefix before them. Files are fetched side by side within a budget of memory, and unpacked one after
+//! the other, since how much comes out is not known before. What cannot be read is told at the end with its path and the
+//! reason, and stops nothing.
 //!
 //! The engine knows the ids of a day; a log store is older. So each batch first asks the table which of its records are stored,
-//! and leaves those out: an import that was stopped, and one of a store that went on growing, is simply run again.
+//! and leaves those out: an import that was stopped, and one of a store that went on growing, is simply run again. As in the
+//! engine, an id that comes with a time within a day of the stored one is the same record.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,32 +18,31 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures::TryStreamExt;
 use futures::stream::{self, BoxStream, StreamExt};
-use object_store::{ObjectMeta, ObjectStoreExt};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::input::decoded;
-use super::{APPENDS_AT_ONCE, append_patiently, joined};
+use super::input::{decoded, is_packed};
+use super::places::{Found, Place};
+use super::sieve::{Appended, Sieve};
+use super::{APPENDS_AT_ONCE, joined};
 use crate::cli::exit::Done;
 use crate::cli::export::rate;
 use crate::cli::output::{Sink, say};
 use crate::cli::progress::{Progress, Unit, bytes, thousands};
 use crate::cli::settings::Context;
-use crate::config::Config;
-use crate::engine::{Engine, Params, Receipt};
+use crate::engine::{Engine, Params};
 use crate::error::{Error, Result};
 use crate::ingest;
 use crate::ingest::control_plane::{self, Logged};
 use crate::record::Record;
-use crate::store::Store;
 
 /// Files that are fetched at once.
 const FETCHES: usize = 32;
-/// Memory for files that are being fetched and parsed.
+/// Memory for files that are being fetched and parsed, packed as they lie there.
 const FETCHED_KIB: u32 = 256 << 10;
 /// A file holds bodies up to so many times: as the client sent them, and as the provider saw them.
 const COPIES: u64 = 3;
@@ -48,12 +50,14 @@ const COPIES: u64 = 3;
 const BATCH: (usize, usize) = (1_000, 8 << 20);
 /// Ids that one query asks for.
 const IDS: usize = 500;
+/// Two times of one id that are no further apart are those of one record.
+const SAME: TimeDelta = TimeDelta::days(1);
 /// Files that were not read and are listed; `--rejects` has all of them.
 const LISTED: usize = 200;
 
 /// One file of the store.
 struct File {
-    path: String,
+    name: String,
     bytes: u64,
     holds: Holds,
 }
@@ -70,7 +74,7 @@ enum Holds {
 struct Account {
     files: u64,
     bytes: u64,
-    done: Receipt,
+    done: Appended,
     guardrails: u64,
     unread: u64,
     listed: Vec<String>,
@@ -81,16 +85,13 @@ struct Account {
 pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&Path>) -> Result<Done> {
     let mut stores = Vec::with_capacity(places.len());
     for place in places {
-        let data = place.display().to_string();
-        let store = Store::open(&Config { data, ..context.config().clone() }, false)?;
-        store.check().await?;
-        stores.push(store);
+        stores.push(Place::open(place, context.config()).await?);
     }
     let rejects = rejects.map(|path| Sink::open(Some(path))).transpose()?;
     let instead = "stop that server for the time of the import";
     let engine = context.open_writer(instead, false).await?;
     let progress = Progress::start("import", Unit::Steps, None, context.quiet);
-    let (done, listed) = (Receipt::default(), Vec::new());
+    let (done, listed) = (Appended::default(), Vec::new());
     let mut account = Account { files: 0, bytes: 0, done, guardrails: 0, unread: 0, listed, rejects, progress };
     let outcome = pump(&engine, &stores, &mut account).await;
     account.progress.finish();
@@ -105,13 +106,14 @@ pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&P
 
 /// Moves the records of the stores into the engine until all are there or Ctrl-C. However it ends, what was read is appended, and
 /// every append is waited for and counted.
-async fn pump(engine: &Engine, stores: &[Store], account: &mut Account) -> Result<Done> {
+async fn pump(engine: &Engine, stores: &[Place], account: &mut Account) -> Result<Done> {
     let (mut appends, mut batch) = (JoinSet::new(), Batch::default());
-    let mut ended = fill(engine, stores, account, &mut appends, &mut batch).await;
-    appends.spawn(append(engine.clone(), batch.records));
+    let sieve = Sieve::new(engine);
+    let mut ended = fill(&sieve, stores, account, &mut appends, &mut batch).await;
+    appends.spawn(append(sieve, batch.records));
     while let Some(receipt) = appends.join_next().await {
         match joined(receipt) {
-            Ok(receipt) => account.add(receipt),
+            Ok(appended) => account.done.add(appended),
             Err(error) => ended = ended.and(Err(error)),
         }
     }
@@ -120,14 +122,14 @@ async fn pump(engine: &Engine, stores: &[Store], account: &mut Account) -> Resul
 
 /// Reads the files and starts an append of each full batch.
 async fn fill(
-    engine: &Engine,
-    stores: &[Store],
+    sieve: &Sieve,
+    stores: &[Place],
     account: &mut Account,
-    appends: &mut JoinSet<Result<Receipt>>,
+    appends: &mut JoinSet<Result<Appended>>,
     batch: &mut Batch,
 ) -> Result<Done> {
     let mut interrupt = pin!(tokio::signal::ctrl_c());
-    let mut files = files(engine, stores);
+    let mut files = files(&sieve.engine, stores);
     loop {
         let file = tokio::select! {
             _ = &mut interrupt => {
@@ -142,9 +144,9 @@ async fn fill(
             while appends.len() >= APPENDS_AT_ONCE
                 && let Some(receipt) = appends.join_next().await
             {
-                account.add(joined(receipt)?);
+                account.done.add(joined(receipt)?);
             }
-            appends.spawn(append(engine.clone(), std::mem::take(batch).records));
+            appends.spawn(append(sieve.clone(), std::mem::take(batch).records));
         }
     }
 }
@@ -168,76 +170,66 @@ impl Batch {
 }
 
 /// The files of the stores, read and parsed, in no certain order.
-fn files<'a>(engine: &'a Engine, stores: &'a [Store]) -> BoxStream<'a, Result<File>> {
-    let room = Arc::new(Semaphore::new(FETCHED_KIB as usize));
-    let listed = stream::iter(stores).flat_map(|store| {
-        let listing = store.object_store().list(Some(store.prefix()));
-        listing.map(move |found| {
-            let failed = |cause| Error::storage(format!("cannot list `{}`", store.root())).with_source(cause);
-            found.map(|object| (store, object)).map_err(failed)
-        })
-    });
-    let logs = listed.try_filter(|(_, object)| {
-        let name = object.location.filename().unwrap_or_default();
-        std::future::ready(name.ends_with(".json") || name.ends_with(".json.gz"))
-    });
-    logs.map(move |found| {
-        let room = Arc::clone(&room);
+fn files<'a>(engine: &'a Engine, stores: &'a [Place]) -> BoxStream<'a, Result<File>> {
+    let rooms = Arc::new([Semaphore::new(FETCHED_KIB as usize), Semaphore::new(1)]);
+    let fetched = stream::iter(stores).flat_map(Place::files).map(move |found| {
+        let rooms = Arc::clone(&rooms);
         async move {
-            let (store, object) = found?;
-            Ok(fetch(engine, store, object, &room).await)
+            let found = found?;
+            let (name, bytes) = (found.name.clone(), found.bytes);
+            let holds = fetch(engine, found, &rooms).await.unwrap_or_else(Holds::Unread);
+            Ok(File { name, bytes, holds })
         }
-    })
-    .buffer_unordered(FETCHES)
-    .boxed()
+    });
+    fetched.buffer_unordered(FETCHES).boxed()
 }
 
-async fn fetch(engine: &Engine, store: &Store, object: ObjectMeta, room: &Semaphore) -> File {
+/// What a file holds, or why it cannot be read. `rooms` are memory for files as they lie there, and for one that is unpacked.
+async fn fetch(engine: &Engine, found: Found, [fetched, unpacked]: &[Semaphore; 2]) -> Result<Holds, String> {
+    let at = found.at?;
     let limit = engine.config().max_record_bytes.saturating_mul(COPIES);
-    let path = object.location.to_string();
-    let file = |holds| File { path, bytes: object.size, holds };
-    if object.size > limit {
-        return file(Holds::Unread(format!("it has {} bytes; at most {limit} are taken", object.size)));
+    if found.bytes > limit {
+        return Err(format!("it has {} bytes; at most {limit} are taken", found.bytes));
     }
-    // How much comes out of a packed file is not known before.
-    let unpacked = if object.location.as_ref().ends_with(".gz") { limit } else { 0 };
-    let kib = u32::try_from((object.size + unpacked) / 1_024 + 1).unwrap_or(FETCHED_KIB);
-    let Ok(_permit) = room.acquire_many(kib.min(FETCHED_KIB)).await else {
-        return file(Holds::Unread("the import ended".to_owned()));
-    };
-    let fetched = async { store.object_store().get(&object.location).await?.bytes().await };
-    let raw = match fetched.await {
-        Ok(raw) => raw,
-        Err(cause) => return file(Holds::Unread(cause.to_string())),
-    };
+    let ended = |_| "the import ended".to_owned();
+    let kib = u32::try_from(found.bytes / 1_024 + 1).unwrap_or(FETCHED_KIB);
+    let _fetched = fetched.acquire_many(kib.min(FETCHED_KIB)).await.map_err(ended)?;
+    let raw = at.read(limit).await?;
+    let _unpacked = if is_packed(&raw) { Some(unpacked.acquire().await.map_err(ended)?) } else { None };
     let policy = Arc::clone(engine.policy());
     let context = ingest::Context { policy, ..ingest::Context::new(engine.now()) };
-    let parsing = tokio::task::spawn_blocking(move || parse(raw, limit, &context));
-    file(parsing.await.unwrap_or_else(|_| Holds::Unread("parsing it broke off".to_owned())))
+    let parsing = tokio::task::spawn_blocking(move || parse(&raw, limit, &context));
+    parsing.await.unwrap_or_else(|_| Err("parsing it broke off".to_owned()))
 }
 
-fn parse(raw: Bytes, limit: u64, context: &ingest::Context) -> Holds {
-    let mut text = Vec::new();
-    match decoded(Cursor::new(raw)).and_then(|plain| plain.take(limit + 1).read_to_end(&mut text)) {
-        Ok(read) if read as u64 > limit => return Holds::Unread(format!("it unpacks to more than {limit} bytes")),
-        Ok(_) => {}
-        Err(cause) => return Holds::Unread(format!("it cannot be unpacked: {cause}")),
+fn parse(raw: &Bytes, limit: u64, context: &ingest::Context) -> Result<Holds, String> {
+    let mut text = Cow::Borrowed(&raw[..]);
+    if is_packed(raw) {
+        let mut unpacked = Vec::new();
+        let plain = decoded(Cursor::new(raw.clone()));
+        let read = plain.and_then(|plain| plain.take(limit + 1).read_to_end(&mut unpacked));
+        read.map_err(|cause| format!("it cannot be unpacked: {cause}"))?;
+        text = Cow::Owned(unpacked);
+    }
+    if text.len() as u64 > limit {
+        return Err(format!("it unpacks to more than {limit} bytes"));
     }
     match control_plane::file(&text, context) {
-        Ok(Logged::Call(record)) => Holds::Record(record),
-        Ok(Logged::Guardrail) => Holds::Guardrail,
-        Err(refused) => Holds::Unread(refused.to_string()),
+        Ok(Logged::Call(record)) => Ok(Holds::Record(record)),
+        Ok(Logged::Guardrail) => Ok(Holds::Guardrail),
+        Err(refused) => Err(refused.to_string()),
     }
 }
 
 /// Appends those of the records that are not stored yet.
-async fn append(engine: Engine, mut records: Vec<Record>) -> Result<Receipt> {
+async fn append(sieve: Sieve, mut records: Vec<Record>) -> Result<Appended> {
     let all = records.len();
-    let known = stored(&engine, &records).await?;
+    let known = stored(&sieve.engine, &records).await?;
     records.retain(|record| !known.contains(&key(record)));
     let duplicate = (all - records.len()) as u64;
-    let receipt = append_patiently(&engine, records).await?;
-    Ok(Receipt { duplicate: receipt.duplicate + duplicate, ..receipt })
+    let mut appended = sieve.append(records).await?;
+    appended.receipt.duplicate += duplicate;
+    Ok(appended)
 }
 
 fn key(record: &Record) -> (String, String) {
@@ -255,8 +247,8 @@ async fn stored(engine: &Engine, records: &[Record]) -> Result<HashSet<(String, 
         let places: Vec<String> = (1..=some.len()).map(|number| format!("${number}")).collect();
         let query = format!(
             "select organisation_id, id from logs where created_at between '{}' and '{}' and id in ({})",
-            at(first),
-            at(last),
+            at(first - SAME),
+            at(last + SAME),
             places.join(", ")
         );
         let ids = some.iter().map(|record| Value::from(record.id.clone()));
@@ -279,30 +271,22 @@ impl Account {
         self.files += 1;
         self.bytes += file.bytes;
         let (files, bytes, seconds, done) = (self.files, self.bytes, self.progress.seconds(), self.done);
-        self.progress.set(files, || {
-            format!("files, {}, {} records", rate(bytes, seconds), thousands(done.accepted + done.duplicate))
-        });
+        self.progress.set(files, || format!("files, {}, {} records", rate(bytes, seconds), thousands(done.known())));
         match file.holds {
             Holds::Record(record) => return Ok(Some(*record)),
             Holds::Guardrail => self.guardrails += 1,
             Holds::Unread(reason) => {
                 self.unread += 1;
                 if self.listed.len() < LISTED {
-                    self.listed.push(format!("not read: {}: {reason}", file.path));
+                    self.listed.push(format!("not read: {}: {reason}", file.name));
                 }
                 if let Some(rejects) = &mut self.rejects {
                     let watch = rejects.watch();
-                    writeln!(rejects, "{}\t{reason}", file.path).map_err(|cause| watch.error(cause))?;
+                    writeln!(rejects, "{}\t{reason}", file.name).map_err(|cause| watch.error(cause))?;
                 }
             }
         }
         Ok(None)
-    }
-
-    fn add(&mut self, receipt: Receipt) {
-        self.done.accepted += receipt.accepted;
-        self.done.duplicate += receipt.duplicate;
-        self.done.over_quota += receipt.over_quota;
     }
 
     /// What was not read is told in any case.
@@ -321,17 +305,12 @@ impl Account {
                 thousands(self.guardrails)
             );
         }
-        if self.done.over_quota > 0 {
-            say!(
-                "{} records were not stored: their organisation's plan stores no more",
-                thousands(self.done.over_quota)
-            );
-        }
+        self.done.tell_left_out();
         let seconds = self.progress.seconds();
         say!(
             "{} records imported, {} duplicates, {} not read; {} files, {} in {seconds:.1} s, {}",
-            thousands(self.done.accepted),
-            thousands(self.done.duplicate),
+            thousands(self.done.receipt.accepted),
+            thousands(self.done.receipt.duplicate),
             thousands(self.unread),
             thousands(self.files),
             bytes(self.bytes),

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// How files begin that hold records for other programs.
+const OTHERS: [(&[u8], &str); 2] = [(b"PAR1", "Parquet"), (b"ARRO", "Arrow")];
 /// Compressed bytes that are read at once.
 const BLOCK_BYTES: usize = 256 << 10;
 
@@ -34,7 +36,8 @@ impl Input {
         }
         let about = std::fs::metadata(path).map_err(|cause| file_error("read", path, cause))?;
         if about.is_dir() {
-            return Err(Error::invalid(format!("`{}` is a folder; name its files", path.display())));
+            let message = format!("`{}` is a folder; name its files, or a log store's --source", path.display());
+            return Err(Error::invalid(message));
         }
         let bytes = about.is_file().then_some(about.len());
         Ok(Self { name: path.display().to_string(), bytes, path: Some(path.to_owned()) })
@@ -64,10 +67,19 @@ impl Input {
     }
 }
 
+/// Whether it is gzip or zstd by its first bytes.
+pub(super) fn is_packed(bytes: &[u8]) -> bool {
+    bytes.starts_with(GZIP) || bytes.starts_with(ZSTD)
+}
+
 /// Unpacks what is gzip or zstd by its first bytes.
 pub(super) fn decoded(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut first = Vec::with_capacity(ZSTD.len());
     raw.by_ref().take(ZSTD.len() as u64).read_to_end(&mut first)?;
+    if let Some((_, name)) = OTHERS.iter().find(|(begin, _)| first == *begin) {
+        let expected = format!("it is {name}; import takes JSON, plain, gzip or zstd, so write it as JSON lines first");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, expected));
+    }
     let (gzip, zstd) = (first.starts_with(GZIP), first.starts_with(ZSTD));
     let whole = Cursor::new(first).chain(raw);
     Ok(match (gzip, zstd) {
@@ -115,6 +127,14 @@ mod tests {
         assert_eq!(text_of([gzip("one\n"), gzip("two\n")].concat()).unwrap(), "one\ntwo\n");
         let frames = [zstd::encode_all(&b"one\n"[..], 1).unwrap(), zstd::encode_all(&b"two\n"[..], 1).unwrap()];
         assert_eq!(text_of(frames.concat()).unwrap(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn what_another_program_keeps_is_named() {
+        for (bytes, name) in [(&b"PAR1\x15\x04"[..], "Parquet"), (b"ARROW1\0\0", "Arrow")] {
+            let said = text_of(bytes.to_vec()).unwrap_err().to_string();
+            assert!(said.contains(name) && said.contains("JSON lines"), "{said}");
+        }
     }
 
     #[test]

@@ -3,11 +3,14 @@
 //! Reading, parsing and appending overlap ([`pipeline`]); every stage has a bounded queue, so that memory stays flat
 //! however large the input. Several appends are on their way at once, so that an fsync costs no parsing time. A record
 //! is lost in no case: a full engine is waited for, a refused record is told, and what was acknowledged before Ctrl-C
-//! or an error is kept. Another gateway's log store, which is one file a record, comes another way ([`bucket`]).
+//! or an error is kept. What was erased on request stays out, however long ago that was. Another gateway's log store, which is
+//! one file a record, comes another way ([`bucket`]).
 
 mod bucket;
 mod input;
 mod pipeline;
+mod places;
+pub(super) mod sieve;
 
 use std::fmt;
 use std::io::Write;
@@ -21,15 +24,15 @@ use tokio::time::MissedTickBehavior;
 
 use self::input::Input;
 use self::pipeline::{Counts, Parsed, Pipeline};
+use self::sieve::{Appended, Sieve};
 use super::exit::Done;
 use super::export::rate;
 use super::output::{Sink, Watch, say};
 use super::progress::{Progress, Unit, bytes, thousands};
 use super::settings::Context;
-use crate::engine::{Engine, Receipt};
-use crate::error::{Error, ErrorKind, Result};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
 use crate::ingest::{Rejection, Shape};
-use crate::record::Record;
 
 /// Appends on their way at once.
 const APPENDS_AT_ONCE: usize = 4;
@@ -37,8 +40,6 @@ const APPENDS_AT_ONCE: usize = 4;
 const REJECTIONS_TOLD: u64 = 20;
 /// How often the progress moves.
 const TICK: Duration = Duration::from_millis(200);
-/// First and longest pause before an append that found no room is tried again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Imports records from JSON files, plain, gzip or zstd, or a Portkey log store
 #[derive(Debug, clap::Args)]
@@ -47,17 +48,20 @@ Examples:
   gatelog import november.jsonl december.jsonl.gz archive/*.zst
   zcat logs.gz | gatelog import -
   gatelog import --source portkey captured-requests.jsonl
-  gatelog import big.jsonl --rejects bad.jsonl       mend those lines, then import bad.jsonl
-  gatelog import --source portkey-bucket s3://logs   move a Portkey log store in; or a folder
+  gatelog import --source litellm callbacks.ndjson
+  gatelog import --source gateway-hook hooks.jsonl
+  gatelog import --source otlp traces.json
+  gatelog import --source portkey-bucket s3://logs/prefix   or a folder
+  gatelog import big.jsonl --rejects bad.jsonl              mend those lines, then import bad.jsonl
 
 Compression is told by content, not by name. Rejections name the record, counted from 0. A record that is sent again \
-with the same id within the last 24 hours is a duplicate, so an import that was stopped can be run again. \
-Exit code 1: some records were rejected.
+with the same id within the last 24 hours is a duplicate, so an import that was stopped can be run again. What was \
+erased on request stays out. Exit code 1: some records were rejected.
 
 A log store holds one file a log, below any prefix. What is stored already, however long ago, is left out, so that \
-import can be run again at any time. Files that cannot be read are listed at the end, with the reason; they stop \
-nothing. What a plan no longer keeps goes with the next upkeep. A bucket is reached by the settings s3_* or the AWS_* \
-variables, as --data is.
+import can be run again at any time. Files and folders that cannot be read are listed at the end, with the reason; they \
+stop nothing. Symbolic links in a folder are listed too and not followed. What a plan no longer keeps goes with the next \
+upkeep. A bucket is reached by the settings s3_* or the AWS_* variables, as --data is.
 
 The folder must not be held by a running server; send the file to that server instead:
   curl -H \"x-portkey-api-key: $GATELOG_KEY\" --data-binary @FILE http://ADDRESS/v1/ingest")]
@@ -66,7 +70,9 @@ pub(super) struct Args {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// How the records are written: native is gatelog's own form (and that of its exports), portkey that of POST
-    /// /v1/logs, portkey-bucket the log store of a Portkey gateway
+    /// /v1/logs, litellm what LiteLLM's generic_api callback posts, gateway-hook what default.log and default.webhook of
+    /// Portkey's open gateway post, otlp the traces that an OpenTelemetry collector writes to a file, portkey-bucket the
+    /// log store of a Portkey gateway
     #[arg(long, value_name = "SHAPE", default_value_t = Source::Shape(Shape::Native), value_parser = source)]
     source: Source,
     /// File that the text of rejected records is written to, one a line; of portkey-bucket the paths of files that
@@ -99,8 +105,11 @@ fn source(name: &str) -> Result<Source, String> {
     if name.eq_ignore_ascii_case(PORTKEY_BUCKET) {
         return Ok(Source::PortkeyBucket);
     }
-    let known = || format!("expected one of {}, {PORTKEY_BUCKET}", Shape::ALL.map(Shape::name).join(", "));
-    name.parse().map(Source::Shape).map_err(|_| known())
+    name.parse().map(Source::Shape).map_err(|_| format!("expected one of {}", sources()))
+}
+
+fn sources() -> String {
+    format!("{}, {PORTKEY_BUCKET}", Shape::ALL.map(Shape::name).join(", "))
 }
 
 pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
@@ -119,7 +128,7 @@ async fn files(context: Context, args: Args, shape: Shape) -> Result<Done> {
     let engine = context.open_writer(instead, false).await?;
     let names = inputs.iter().map(|input| input.name.clone()).collect();
     let progress = Progress::start("import", Unit::Bytes, total, context.quiet);
-    let mut account = Account::new(names, rejects, progress);
+    let mut account = Account::new(names, shape, rejects, progress);
     let pipeline = Pipeline::start(inputs, shape, &engine);
     let outcome = pump(&engine, pipeline, &mut account).await;
     account.progress.finish();
@@ -140,7 +149,8 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
     let mut interrupt = pin!(tokio::signal::ctrl_c());
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut appends: JoinSet<Result<Receipt>> = JoinSet::new();
+    let mut appends: JoinSet<Result<Appended>> = JoinSet::new();
+    let sieve = Sieve::new(engine);
     let mut open = true;
     while open || !appends.is_empty() {
         tokio::select! {
@@ -151,16 +161,16 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
                         account.reject(file, rejection, text)?;
                     }
                     if !records.is_empty() {
-                        let engine = engine.clone();
-                        appends.spawn(async move { append_patiently(&engine, records).await });
+                        let sieve = sieve.clone();
+                        appends.spawn(async move { sieve.append(records).await });
                     }
                 }
             },
-            Some(receipt) = appends.join_next() => account.add(joined(receipt)?),
+            Some(appended) = appends.join_next() => account.done.add(joined(appended)?),
             _ = &mut interrupt, if open => {
                 account.progress.say("stopping: what is on its way is still written");
-                while let Some(receipt) = appends.join_next().await {
-                    account.add(joined(receipt)?);
+                while let Some(appended) = appends.join_next().await {
+                    account.done.add(joined(appended)?);
                 }
                 account.take(&counts);
                 return Ok(Done::Interrupted);
@@ -173,32 +183,15 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
     Ok(Done::Fine)
 }
 
-fn joined(receipt: Result<Result<Receipt>, JoinError>) -> Result<Receipt> {
-    receipt.map_err(|cause| Error::internal("an append ended early").with_source(cause))?
-}
-
-/// Appends, and waits for as long as the engine has no room.
-pub(super) async fn append_patiently(engine: &Engine, mut records: Vec<Record>) -> Result<Receipt> {
-    let (mut pause, longest) = PAUSES;
-    loop {
-        match engine.append_parsed(records).await {
-            Ok(receipt) => return Ok(receipt),
-            // Records whose fate is not known do not come back, and to go on without them would be to lose them.
-            Err(refused) if refused.error.kind() == ErrorKind::Busy && !refused.records.is_empty() => {
-                records = refused.records;
-            }
-            Err(refused) => return Err(refused.error),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
-    }
+fn joined(appended: Result<Result<Appended>, JoinError>) -> Result<Appended> {
+    appended.map_err(|cause| Error::internal("an append ended early").with_source(cause))?
 }
 
 /// What became of the records so far.
 struct Account {
     names: Vec<String>,
-    accepted: u64,
-    duplicate: u64,
+    shape: Shape,
+    done: Appended,
     rejected: u64,
     text_bytes: u64,
     rejects: Option<(Sink, Watch)>,
@@ -206,17 +199,12 @@ struct Account {
 }
 
 impl Account {
-    fn new(names: Vec<String>, rejects: Option<Sink>, progress: Progress) -> Self {
+    fn new(names: Vec<String>, shape: Shape, rejects: Option<Sink>, progress: Progress) -> Self {
         let rejects = rejects.map(|sink| {
             let watch = sink.watch();
             (sink, watch)
         });
-        Self { names, accepted: 0, duplicate: 0, rejected: 0, text_bytes: 0, rejects, progress }
-    }
-
-    fn add(&mut self, receipt: Receipt) {
-        self.accepted += receipt.accepted;
-        self.duplicate += receipt.duplicate;
+        Self { names, shape, done: Appended::default(), rejected: 0, text_bytes: 0, rejects, progress }
     }
 
     /// Tells a rejection, and keeps the record's text for mending.
@@ -243,17 +231,21 @@ impl Account {
     fn take(&mut self, counts: &Counts) {
         let (read, text) = counts.get();
         self.text_bytes = text;
-        let (seconds, records) = (self.progress.seconds(), self.accepted + self.duplicate);
+        let (seconds, records) = (self.progress.seconds(), self.done.known());
         self.progress.set(read, || format!("{} of JSON, {} records", rate(text, seconds), thousands(records)));
     }
 
     fn tell(&self) {
-        let Self { accepted, duplicate, rejected, text_bytes, .. } = self;
+        let Self { shape, done, rejected, text_bytes, .. } = self;
         let seconds = self.progress.seconds();
+        done.tell_left_out();
+        if done.known() == 0 && *rejected > 0 {
+            say!("no record was read as `{shape}`; --source says how they are written: {}", sources());
+        }
         say!(
             "{} records imported, {} duplicates, {} rejected; {} of JSON in {seconds:.1} s, {}",
-            thousands(*accepted),
-            thousands(*duplicate),
+            thousands(done.receipt.accepted),
+            thousands(done.receipt.duplicate),
             thousands(*rejected),
             bytes(*text_bytes),
             rate(*text_bytes, seconds),

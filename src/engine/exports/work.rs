@@ -10,7 +10,8 @@
 //!
 //! [`Document::end_export`]: crate::catalog::Document::end_export
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,10 +27,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::upload::Upload;
-use super::{Inner, Reader};
+use super::{Inner, Reader, checked};
 use crate::catalog::{Ended, ExportEnd, ExportFile, ExportJob};
 use crate::error::{Error, Result};
-use crate::export::Selection;
 use crate::store::export_name;
 
 mod upload;
@@ -74,17 +74,12 @@ impl Turn {
     /// Writes the job until it is over, one way or another.
     async fn take(self) {
         let Self { inner, job, running } = &self;
-        loop {
-            inner.flush_first().await;
-            let name = export_name((inner.new_uuid)());
-            if let Some(entry) = inner.exports.running.lock().get_mut(&job.id) {
-                entry.file.clone_from(&name);
-            }
-            if !matches!(inner.attempt(job, &name, running).await, Some(Ended::Again)) {
-                break;
-            }
-            running.written.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        inner.flush_first().await;
+        let name = export_name((inner.new_uuid)());
+        if let Some(entry) = inner.exports.running.lock().get_mut(&job.id) {
+            entry.file.clone_from(&name);
         }
+        inner.attempt(job, &name, running).await;
     }
 }
 
@@ -112,7 +107,7 @@ impl Inner {
     /// Writes what is started, for as long as the engine lives.
     pub(in crate::engine) async fn run_exports(self: Arc<Self>) {
         let lease = Duration::from_secs(self.config.lease_seconds);
-        let (mut tasks, mut held) = (JoinSet::new(), Instant::now());
+        let (mut tasks, mut held, mut cleared) = (JoinSet::new(), Instant::now(), BTreeSet::new());
         loop {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
@@ -123,8 +118,9 @@ impl Inner {
                 }
             }
             self.stop_unwanted();
-            let idle = self.exports.running.lock().is_empty();
-            if idle && self.catalog.state().document.started_exports().is_empty() {
+            let (idle, state) = (self.exports.running.lock().is_empty(), self.catalog.state());
+            let left = &state.document.export_leftovers;
+            if idle && state.document.started_exports().is_empty() && *left == cleared {
                 continue;
             }
             if !self.holds_lease().await {
@@ -135,6 +131,13 @@ impl Inner {
                 continue;
             }
             held = Instant::now();
+            // Once; what a store does not let go of is left to upkeep.
+            if *left != cleared {
+                cleared.clone_from(left);
+                if let Err(error) = self.delete_exports(left).await {
+                    tracing::warn!(error = error.chain(), "upkeep deletes files of exports later");
+                }
+            }
             while let Some(turn) = self.next_export() {
                 tasks.spawn(turn.take());
             }
@@ -184,8 +187,8 @@ impl Inner {
         }
     }
 
-    /// Writes a file and tells the catalog; none if that is not known, or the job was broken off.
-    async fn attempt(&self, job: &ExportJob, name: &str, running: &Running) -> Option<Ended> {
+    /// Writes a file and tells the catalog.
+    async fn attempt(&self, job: &ExportJob, name: &str, running: &Running) {
         let written = AssertUnwindSafe(self.write_export(job, name, running)).catch_unwind().await;
         let written = written.unwrap_or_else(|_| Err(Error::internal("writing the export panicked")));
         let end = match written {
@@ -204,7 +207,6 @@ impl Inner {
         if ended.is_some() && !matches!((&end, ended), (Some(ExportEnd::Written(..)), Some(Ended::Taken))) {
             let _ = self.delete_export(name).await;
         }
-        ended
     }
 
     async fn tell_end(&self, job: &ExportJob, end: &ExportEnd, running: &Running) -> Option<Ended> {
@@ -227,10 +229,7 @@ impl Inner {
     /// Writes the file of a job, as far as it is not called off.
     async fn write_export(&self, job: &ExportJob, name: &str, running: &Running) -> Result<ExportEnd> {
         let state = self.catalog.state();
-        // Counted before anything is read: what is erased later is told by a greater number.
-        let erasures = state.document.erasures_of(job.organisation.as_deref());
-        let columns = self.export_columns(&state.document, job)?;
-        let selection = Selection::read(&job.filters)?;
+        let (columns, selection) = checked(&state.document, job)?;
         let most = state.document.most_exported(job.organisation.as_deref());
         let limit = selection.limit.into_iter().chain(most).min();
         let reader = Reader::over(self, job.access());
@@ -240,7 +239,7 @@ impl Inner {
         let [records, bytes] = [0, 1].map(|place| running.written[place].load(Ordering::Relaxed));
         let whole = selection.limit.is_none() && limit.is_none_or(|limit| records < limit);
         let (name, written_at) = (name.to_owned(), (self.now)());
-        let file = ExportFile { name, bytes, records, columns, erasures, written_at };
+        let file = ExportFile { name, bytes, records, columns, written_at };
         Ok(ExportEnd::Written(file, whole.then_some(records)))
     }
 
@@ -260,16 +259,14 @@ impl Inner {
 /// Writes lines to an object that has its name when this is over. Called off or failed, it never gets one, or, where that came
 /// too late, the caller deletes it.
 async fn write(mut lines: BoxStream<'static, Result<Bytes>>, mut upload: Upload, running: &Running) -> Result<()> {
-    let unwritten =
-        |cause: object_store::Error| Error::storage("the file of the export cannot be written").with_source(cause);
     let sending = async {
         while let Some(chunk) = lines.try_next().await? {
-            upload.put(&chunk).await.map_err(unwritten)?;
+            upload.put(&chunk).await.map_err(|cause| unwritten(cause, upload.stored))?;
             let records = memchr::memchr_iter(b'\n', &chunk).count() as u64;
             running.written[0].fetch_add(records, Ordering::Relaxed);
             running.written[1].fetch_add(chunk.len() as u64, Ordering::Relaxed);
         }
-        upload.finish().await.map_err(unwritten)
+        upload.finish().await.map_err(|cause| unwritten(cause, upload.stored))
     };
     let sent = tokio::select! {
         sent = sending => sent,
@@ -279,4 +276,19 @@ async fn write(mut lines: BoxStream<'static, Result<Bytes>>, mut upload: Upload,
         upload.abort().await;
     }
     sent
+}
+
+fn unwritten(cause: object_store::Error, stored: u64) -> Error {
+    let why = match is_full(&cause) {
+        true => format!("no space left on the device, {stored} bytes written; free space, then start the export again"),
+        false => "the file of the export cannot be written".to_owned(),
+    };
+    Error::storage(why).with_source(cause)
+}
+
+/// Whether a failure comes of a disk, or a quota of one, that is full.
+fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    let io_error = cause.downcast_ref::<io::Error>();
+    io_error.is_some_and(|cause| full.contains(&cause.kind())) || cause.source().is_some_and(is_full)
 }

@@ -1,16 +1,13 @@
-//! `/v1/admin/erasures`: privacy requests, and the record of them. The records that one names are in no answer once it is
+//! `/v1/admin/erasures`: privacy requests, and the record of them. The records that one names, and the feedback on them, are in no answer once it is
 //! acknowledged; they leave the files with the next upkeep, and the disk with the vacuum after that.
 
-use std::sync::Arc;
-
-use axum::Extension;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::App;
+use super::super::auth::Caller;
 use super::super::error::Failure;
 use super::{Answer, answer, asked, list as listed, read, within};
 use crate::catalog::{Access, ShownErasure, Which};
@@ -28,22 +25,14 @@ struct New {
 }
 
 /// `GET /v1/admin/erasures?organisation=…`.
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    RawQuery(query): RawQuery,
-) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Answer<Value>, Failure> {
     whole_organisation(&access)?;
     let access = asked(access, query.as_deref())?;
     Ok(listed(&app.engine.catalog().state().document.shown_erasures(&access)))
 }
 
 /// `POST /v1/admin/erasures`.
-pub(crate) async fn create(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    body: Body,
-) -> Result<Answer<ShownErasure>, Failure> {
+pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result<Answer<ShownErasure>, Failure> {
     whole_organisation(&access)?;
     let New { organisation, user, ids, all } = read(body, FIELDS).await?;
     let organisation = within(&access, organisation)?;

@@ -4,17 +4,15 @@
 //! an organisation only as the operator.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::App;
+use super::super::auth::Caller;
 use super::super::error::Failure;
 use super::{Answer, Id, answer, asked, id, list as listed, read, within};
 use crate::catalog::{Access, Document, FreshKey, NewKey, Scope, ShownKey, key_text};
@@ -36,21 +34,13 @@ struct New {
 }
 
 /// `GET /v1/admin/keys?organisation=…`.
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    RawQuery(query): RawQuery,
-) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Answer<Value>, Failure> {
     let access = asked(access, query.as_deref())?;
     Ok(listed(&app.engine.catalog().state().document.shown_keys(&access, app.engine.now())))
 }
 
 /// `POST /v1/admin/keys`.
-pub(crate) async fn create(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    body: Body,
-) -> Result<Answer<FreshKey>, Failure> {
+pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result<Answer<FreshKey>, Failure> {
     let now = app.engine.now();
     let wanted = wanted(&access, read(body, FIELDS).await?, now)?;
     let key = key_text(app.engine.random());
@@ -61,11 +51,7 @@ pub(crate) async fn create(
 }
 
 /// `DELETE /v1/admin/keys/{id}`: revokes it.
-pub(crate) async fn revoke(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    path: Id,
-) -> Result<Answer<ShownKey>, Failure> {
+pub(crate) async fn revoke(Caller { app, access }: Caller, path: Id) -> Result<Answer<ShownKey>, Failure> {
     let (id, now) = (id(path)?, app.engine.now());
     let revoke = |document: &mut Document| Ok(document.revoke_key(&id, &access, now)?.shown(now));
     let shown = app.engine.catalog().change(revoke).await?;

@@ -20,11 +20,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::body::read_small;
+use super::body::{object, read_small};
 use super::error::Failure;
 use super::input::Fields;
 use crate::catalog::{Access, no_organisation};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// An answer that no proxy keeps.
 pub(crate) type Answer<T> = (StatusCode, [(HeaderName, &'static str); 1], Json<T>);
@@ -32,23 +32,22 @@ pub(crate) type Answer<T> = (StatusCode, [(HeaderName, &'static str); 1], Json<T
 /// The id at the end of a path.
 pub(crate) type Id = Result<Path<String>, PathRejection>;
 
-fn answer<T>(status: StatusCode, value: T) -> Answer<T> {
+pub(super) fn answer<T>(status: StatusCode, value: T) -> Answer<T> {
     (status, [(CACHE_CONTROL, "no-store")], Json(value))
 }
 
-fn list<T: Serialize>(data: &[T]) -> Answer<Value> {
+pub(super) fn list<T: Serialize>(data: &[T]) -> Answer<Value> {
     answer(StatusCode::OK, json!({ "object": "list", "total": data.len(), "data": data }))
 }
 
-fn id(path: Id) -> Result<String, Failure> {
-    path.map(|Path(id)| id).map_err(|_| Failure::invalid("the id in the path is not UTF-8 text"))
+pub(super) fn id(path: Id) -> Result<String, Failure> {
+    path.map(|Path(id)| id)
+        .map_err(|_| Failure::invalid("the end of the path is not UTF-8 text; escape its bytes as %XX"))
 }
 
-/// Reads a body of these fields. One that is not known is an error that names it: passed over, it would seem to be done.
-async fn read<T: DeserializeOwned>(body: Body, fields: &str) -> Result<T, Failure> {
-    let text = read_small(body).await?;
-    serde_json::from_str(&text)
-        .map_err(|cause| Failure::invalid(format!("the body is not a JSON object with {fields}: {cause}")))
+/// Reads a body of these fields.
+pub(super) async fn read<T: DeserializeOwned>(body: Body, fields: &str) -> Result<T, Failure> {
+    object(&read_small(body).await?, fields)
 }
 
 /// What a list is asked for: all that the key reaches, or one organisation's.
@@ -67,4 +66,10 @@ fn within(access: &Access, named: Option<String>) -> Result<Option<String>> {
         Some(named) => Ok(Some(named)),
         None => Ok(access.organisation.clone()),
     }
+}
+
+/// The same where it can be about one only, which `field` names.
+pub(super) fn one(access: &Access, named: Option<String>, field: &str) -> Result<String> {
+    within(access, named)?
+        .ok_or_else(|| Error::invalid(format!("`{field}` is missing; name the organisation that is meant")))
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::super::App;
+use super::super::auth::Caller;
 use super::super::error::Failure;
 use super::{Answer, Id, answer, id, list as listed, read};
-use crate::catalog::{Access, Document, Organisation, ShownOrganisation, no_organisation};
+use crate::catalog::{Document, Organisation, ShownOrganisation, no_organisation};
 use crate::error::{Error, Result};
 use crate::plan::Month;
 
@@ -55,7 +55,7 @@ pub(crate) struct Told {
 }
 
 /// `GET /v1/admin/organisations`.
-pub(crate) async fn list(State(app): State<Arc<App>>, Extension(access): Extension<Access>) -> Answer<Value> {
+pub(crate) async fn list(Caller { app, access }: Caller) -> Answer<Value> {
     let used = used(&app, access.organisation.as_deref());
     let shown = app.engine.catalog().state().document.shown_organisations(&access);
     listed(&shown.into_iter().map(|shown| told(shown, &used)).collect::<Vec<_>>())
@@ -78,11 +78,7 @@ pub(crate) async fn create(State(app): State<Arc<App>>, body: Body) -> Result<An
 }
 
 /// `GET /v1/admin/organisations/{id}`.
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    path: Id,
-) -> Result<Answer<Told>, Failure> {
+pub(crate) async fn show(Caller { app, access }: Caller, path: Id) -> Result<Answer<Told>, Failure> {
     let id = id(path)?;
     if !access.reaches(&id) {
         return Err(no_organisation(&id).into());
@@ -119,11 +115,7 @@ pub(crate) async fn change(State(app): State<Arc<App>>, path: Id, body: Body) ->
 }
 
 /// `DELETE /v1/admin/organisations/{id}`: its keys and records are gone with the answer, its files later.
-pub(crate) async fn delete(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    path: Id,
-) -> Result<Answer<Told>, Failure> {
+pub(crate) async fn delete(Caller { app, access }: Caller, path: Id) -> Result<Answer<Told>, Failure> {
     let id = id(path)?;
     let (erasure_id, now) = (app.engine.new_id(), app.engine.now());
     let delete = |document: &mut Document| {

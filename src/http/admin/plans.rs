@@ -1,17 +1,12 @@
 //! `GET /v1/admin/plans`: every plan with its terms; to an organisation's key its own, since others may be made for others.
 
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::extract::State;
 use serde_json::Value;
 
-use super::super::App;
+use super::super::auth::Caller;
 use super::{Answer, list as listed};
-use crate::catalog::Access;
 
 /// `GET /v1/admin/plans`.
-pub(crate) async fn list(State(app): State<Arc<App>>, Extension(access): Extension<Access>) -> Answer<Value> {
+pub(crate) async fn list(Caller { app, access }: Caller) -> Answer<Value> {
     let state = app.engine.catalog().state();
     let mut plans = state.document.shown_plans();
     if let Some(organisation) = &access.organisation {

@@ -1,18 +1,16 @@
 //! `/v1/admin/archived-providers`: the providers (slugs of virtual keys) that an organisation archived. Logs of one of
 //! them cannot be replayed.
 
-use std::sync::Arc;
-
-use axum::Extension;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::App;
+use super::super::auth::Caller;
 use super::super::error::Failure;
-use super::{Answer, Id, answer, asked, id, read, within};
+use super::{Answer, Id, answer, asked, id, one, read};
 use crate::catalog::{Access, Document};
 use crate::error::{Error, Result};
 
@@ -26,21 +24,13 @@ struct New {
 }
 
 /// `GET /v1/admin/archived-providers?organisation=…`.
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    RawQuery(query): RawQuery,
-) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Answer<Value>, Failure> {
     let access = asked(access, query.as_deref())?;
     Ok(answer(StatusCode::OK, told(&app.engine.catalog().state().document, &access)))
 }
 
 /// `POST /v1/admin/archived-providers`: archives a provider. Archiving it again changes nothing.
-pub(crate) async fn archive(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    body: Body,
-) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn archive(Caller { app, access }: Caller, body: Body) -> Result<Answer<Value>, Failure> {
     let New { provider, organisation } = read(body, FIELDS).await?;
     let access = whose(access, organisation)?;
     Ok(change(&app, &access, &provider, true).await?)
@@ -48,8 +38,7 @@ pub(crate) async fn archive(
 
 /// `DELETE /v1/admin/archived-providers/{provider}?organisation=…`: takes a provider back.
 pub(crate) async fn take_back(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     path: Id,
     RawQuery(query): RawQuery,
 ) -> Result<Answer<Value>, Failure> {
@@ -65,10 +54,7 @@ fn whose(access: Access, named: Option<String>) -> Result<Access> {
             "the API key is bound to workspace `{own}`; providers belong to the whole organisation and need its scope `admin`"
         )));
     }
-    let organisation = within(&access, named)?;
-    if organisation.is_none() {
-        return Err(Error::invalid("`organisation` is missing; name the one whose provider it is"));
-    }
+    let organisation = Some(one(&access, named, "organisation")?);
     Ok(Access { organisation, ..access })
 }
 

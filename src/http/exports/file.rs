@@ -2,8 +2,10 @@
 //!
 //! A download that broke off goes on with `Range`: a file never changes under its `ETag`, and `If-Range` with another one gets the
 //! whole. Several ranges at once are answered with the whole file, as the standard allows. The file is read from the store in
-//! pieces, a few ahead of the client; a failure on the way, or the end of the file, cuts the connection.
+//! pieces, a few ahead of the client; a failure on the way, or the end of the file, cuts the connection, and so does a client
+//! that stops reading ([`super::super::stall`]). Downloads are bounded, of all and of each organisation.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
+use parking_lot::Mutex;
 
 use super::super::App;
 use super::super::admin::Id;
@@ -24,6 +27,49 @@ use super::super::error::Failure;
 use super::super::format::Format;
 use super::super::sql::header;
 use crate::error::Error;
+
+/// Files that are downloaded at once: each holds some pieces.
+const AT_ONCE: usize = 64;
+/// The same of one organisation, so that its slow clients leave room for others.
+const OF_ONE: usize = 8;
+
+/// How many files each organisation's clients download; the operator's count as one more.
+#[derive(Debug, Default)]
+pub(crate) struct Downloads(Mutex<HashMap<Option<String>, usize>>);
+
+/// One of them, until it is dropped.
+struct Download {
+    all: Arc<Downloads>,
+    organisation: Option<String>,
+}
+
+impl Downloads {
+    /// Begins one, if there is room.
+    fn begin(self: &Arc<Self>, organisation: Option<String>) -> Result<Download, Error> {
+        let mut running = self.0.lock();
+        if running.values().sum::<usize>() >= AT_ONCE {
+            return Err(Error::busy(format!("{AT_ONCE} downloads run; try again in a moment")));
+        }
+        let own = running.entry(organisation.clone()).or_default();
+        if *own >= OF_ONE {
+            return Err(Error::busy(format!(
+                "{OF_ONE} downloads of the organisation's exports run; try again when one of them has ended"
+            )));
+        }
+        *own += 1;
+        Ok(Download { all: Arc::clone(self), organisation })
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let mut running = self.all.0.lock();
+        if let Some(own) = running.get_mut(&self.organisation) {
+            *own -= 1;
+        }
+        running.retain(|_, own| *own > 0);
+    }
+}
 
 /// What is sent of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +92,7 @@ pub(crate) async fn open(
         Failure::from(Error::not_found(format!("this link opens nothing: {why}")))
     };
     let Ok(axum::extract::Path(token)) = path else { return Err(closed()) };
-    let (id, file) = app.engine.open_export(&token).ok_or_else(closed)?;
+    let (job, file) = app.engine.open_export(&token).ok_or_else(closed)?;
     let (etag, modified) = (format!("\"{}\"", file.name.trim_end_matches(".jsonl")), http_date(file.written_at));
     let mut response = Response::new(Body::empty());
     let mut set = |name: HeaderName, value: &str| {
@@ -65,7 +111,7 @@ pub(crate) async fn open(
         return Ok(response);
     }
     set(CONTENT_TYPE, Format::Jsonl.media_type());
-    set(CONTENT_DISPOSITION, &format!("attachment; filename=\"gatelog-export-{}.jsonl\"", plain(&id)));
+    set(CONTENT_DISPOSITION, &format!("attachment; filename=\"gatelog-export-{}.jsonl\"", plain(&job.id)));
     let same = header(&headers, &IF_RANGE).is_none_or(|known| known == etag || known == modified);
     let range = header(&headers, &RANGE).filter(|_| same && method == Method::GET);
     let (status, range) = match part(range, file.bytes) {
@@ -82,11 +128,10 @@ pub(crate) async fn open(
     set(CONTENT_LENGTH, &(range.end - range.start).to_string());
     *response.status_mut() = status;
     if method == Method::GET && !range.is_empty() {
-        // A slow client holds pieces, so there is room for so many clients; it is given back when the body goes.
-        let room = Arc::clone(&app.downloads).try_acquire_owned();
-        let room = room.map_err(|_| Failure::from(Error::busy("too many downloads run; try again in a moment")))?;
+        // It is over when the body goes: sent, dropped by its client, or cut because nobody reads it.
+        let download = app.downloads.begin(job.organisation)?;
         let pieces = app.engine.read_export(&file, range).inspect(move |piece| {
-            let _held = &room;
+            let _held = &download;
             if let Err(error) = piece {
                 tracing::warn!(cause = error.chain(), "a download broke off");
             }

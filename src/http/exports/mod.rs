@@ -7,111 +7,109 @@
 
 pub(crate) mod file;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{FromRequestParts, RawQuery};
 use axum::http::header::CACHE_CONTROL;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Uri};
-use axum::{Extension, Json};
 use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use super::App;
 use super::admin::Id;
+use super::auth::Caller;
 use super::body::read_small;
 use super::error::Failure;
 use super::resend::Connection;
-use crate::catalog::{Access, ExportChange, ExportJob, ExportStatus, Scope, ShownExport};
+use crate::catalog::{ExportChange, ExportJob, ExportStatus, Scope, ShownExport};
 use crate::engine::NewExport;
 use crate::error::{Error, ErrorKind};
 use crate::ingest::Headers;
 
 type Answer<T> = ([(HeaderName, &'static str); 1], Json<T>);
-type Connected = Option<Extension<Connection>>;
+
+/// What tells whether a call was sent before.
+pub(crate) struct Sending {
+    connection: Option<Connection>,
+    headers: Headers,
+}
+
+impl FromRequestParts<Arc<App>> for Sending {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Infallible> {
+        let connection = parts.extensions.get::<Connection>().cloned();
+        let text = |name: &str| parts.headers.get(name)?.to_str().ok().map(str::to_owned);
+        Ok(Self { connection, headers: Headers::read(text) })
+    }
+}
+
+impl Sending {
+    /// The id for what a call makes, and whether it is one that was sent again.
+    fn recognised(&self, caller: &Caller, call: &str) -> (String, bool) {
+        let Caller { app, access } = caller;
+        let (fresh, now, connection) = (app.engine.new_id(), app.engine.now(), self.connection.as_ref());
+        let ids = app.resends.ids(&access.key_id, &self.headers, call.as_bytes(), connection, now, &fresh);
+        let id = ids.map_or_else(|| fresh.clone(), |ids| ids.id(0));
+        let again = id != fresh;
+        (id, again)
+    }
+}
 
 /// `POST /v1/logs/exports`.
-pub(crate) async fn create(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    connection: Connected,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn create(caller: Caller, sending: Sending, body: Body) -> Result<Answer<Value>, Failure> {
     let text = read_small(body).await?;
     let change = asked(&text)?;
-    let (id, _) = recognise(&app, &access, connection, &headers, &text);
+    let (id, _) = sending.recognised(&caller, &text);
     let ExportChange { workspace, filters, columns, description } = change;
     let new = NewExport { id, workspace, filters: filters.unwrap_or_default(), columns, description };
-    Ok(made(&app.engine.create_export(&access, new).await?))
+    Ok(made(&caller.app.engine.create_export(&caller.access, new).await?))
 }
 
 /// `PUT /v1/logs/exports/{id}`: what is not said stays as it is.
-pub(crate) async fn update(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    path: Id,
-    body: Body,
-) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn update(caller: Caller, path: Id, body: Body) -> Result<Answer<Value>, Failure> {
     let (id, text) = (named(path)?, read_small(body).await?);
-    Ok(made(&app.engine.update_export(&access, &id, &asked(&text)?).await?))
+    Ok(made(&caller.app.engine.update_export(&caller.access, &id, &asked(&text)?).await?))
 }
 
 /// `GET /v1/logs/exports?workspace_id=…`.
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    RawQuery(query): RawQuery,
-) -> Answer<Value> {
-    let jobs = app.engine.exports(&access, workspace_of(query.as_deref()).as_deref());
+pub(crate) async fn list(caller: Caller, RawQuery(query): RawQuery) -> Answer<Value> {
+    let jobs = caller.app.engine.exports(&caller.access, workspace_of(query.as_deref()).as_deref());
     answer(json!({ "object": "list", "total": jobs.len(), "data": jobs }))
 }
 
 /// `GET /v1/logs/exports/{id}`.
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    path: Id,
-) -> Result<Answer<ShownExport>, Failure> {
-    Ok(answer(app.engine.export_job(&access, &named(path)?)?))
+pub(crate) async fn show(caller: Caller, path: Id) -> Result<Answer<ShownExport>, Failure> {
+    Ok(answer(caller.app.engine.export_job(&caller.access, &named(path)?)?))
 }
 
 /// `POST /v1/logs/exports/{id}/start`.
-pub(crate) async fn start(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    connection: Connected,
-    headers: HeaderMap,
-    path: Id,
-) -> Result<Answer<Value>, Failure> {
-    let id = named(path)?;
-    let (_, again) = recognise(&app, &access, connection, &headers, &format!("start {id}"));
-    if !(again && app.engine.export_job(&access, &id)?.status != ExportStatus::Draft) {
-        app.engine.start_export(&access, &id).await?;
+pub(crate) async fn start(caller: Caller, sending: Sending, path: Id) -> Result<Answer<Value>, Failure> {
+    let (Caller { app, access }, id) = (&caller, named(path)?);
+    let (_, again) = sending.recognised(&caller, &format!("start {id}"));
+    if !again || app.engine.export_job(access, &id)?.status == ExportStatus::Draft {
+        app.engine.start_export(access, &id).await?;
     }
     Ok(said("Export started; its status is `success` when the file is there"))
 }
 
 /// `POST /v1/logs/exports/{id}/cancel`.
-pub(crate) async fn cancel(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    connection: Connected,
-    headers: HeaderMap,
-    path: Id,
-) -> Result<Answer<Value>, Failure> {
-    let id = named(path)?;
-    let (_, again) = recognise(&app, &access, connection, &headers, &format!("cancel {id}"));
-    if !(again && app.engine.export_job(&access, &id)?.status == ExportStatus::Stopped) {
-        app.engine.cancel_export(&access, &id).await?;
+pub(crate) async fn cancel(caller: Caller, sending: Sending, path: Id) -> Result<Answer<Value>, Failure> {
+    let (Caller { app, access }, id) = (&caller, named(path)?);
+    let (_, again) = sending.recognised(&caller, &format!("cancel {id}"));
+    if !again || app.engine.export_job(access, &id)?.status != ExportStatus::Stopped {
+        app.engine.cancel_export(access, &id).await?;
     }
     Ok(said("Export cancelled"))
 }
 
 /// `GET /v1/logs/exports/{id}/download`: a URL that opens the file for an hour, for whoever has it.
 pub(crate) async fn download(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
+    Caller { app, access }: Caller,
     uri: Uri,
     headers: HeaderMap,
     path: Id,
@@ -123,11 +121,7 @@ pub(crate) async fn download(
 }
 
 /// `GET /v1/logs/exports/field-restrictions?workspace_id=…`: what the key may not export, and what it may.
-pub(crate) async fn restrictions(
-    State(app): State<Arc<App>>,
-    Extension(access): Extension<Access>,
-    RawQuery(query): RawQuery,
-) -> Answer<Value> {
+pub(crate) async fn restrictions(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Answer<Value> {
     let workspace = access.workspace.clone().or_else(|| workspace_of(query.as_deref()));
     let state = app.engine.catalog().state();
     let denied = state.document.denied(access.organisation.as_deref(), workspace.as_deref());
@@ -143,7 +137,9 @@ pub(crate) async fn restrictions(
 
 /// What a body asks for.
 fn asked(text: &str) -> Result<ExportChange, Failure> {
-    let wrong = |field: &str, expected: &str| Failure::invalid(format!("field `{field}` is no {expected}"));
+    let wrong = |field: &str, value: &Value, expected: &str| {
+        Failure::invalid(format!("field `{field}` is `{value}`; expected {expected}"))
+    };
     let mut fields: Map<String, Value> = match text.trim() {
         "" => Map::new(),
         text => serde_json::from_str(text).map_err(|cause| {
@@ -156,36 +152,27 @@ fn asked(text: &str) -> Result<ExportChange, Failure> {
     let filters = match take("filters") {
         None => None,
         Some(Value::Object(filters)) => Some(filters),
-        Some(_) => return Err(wrong("filters", "JSON object such as {\"time_of_generation_min\": \"2026-11-01\"}")),
+        Some(value) => {
+            let expected = "a JSON object such as {\"time_of_generation_min\": \"2026-11-01\"}";
+            return Err(wrong("filters", &value, expected));
+        }
     };
-    let text = |value: Value| match value {
+    let text = |name: &str, value: Value, expected: &str| match value {
         Value::String(text) => Ok(text),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err(()),
+        value => Err(wrong(name, &value, expected)),
     };
+    let names = "an array of names of columns";
     let columns = match take("requested_data") {
         None => None,
-        Some(Value::Array(names)) if names.is_empty() => None,
-        Some(Value::Array(names)) => {
-            let names = names.into_iter().map(text).collect::<Result<Vec<_>, ()>>();
-            Some(names.map_err(|()| wrong("requested_data", "array of names of columns"))?)
+        Some(Value::Array(items)) if items.is_empty() => None,
+        Some(Value::Array(items)) => {
+            Some(items.into_iter().map(|item| text("requested_data", item, names)).collect::<Result<Vec<_>, _>>()?)
         }
-        Some(_) => return Err(wrong("requested_data", "array of names of columns")),
+        Some(value) => return Err(wrong("requested_data", &value, names)),
     };
-    let mut one = |name: &str| take(name).map(text).transpose().map_err(|()| wrong(name, "text"));
+    let mut one = |name: &str| take(name).map(|value| text(name, value, "a text")).transpose();
     Ok(ExportChange { workspace: one("workspace_id")?, description: one("description")?, filters, columns })
-}
-
-/// The id for what a request makes, and whether it is one that was sent again.
-fn recognise(app: &App, access: &Access, connection: Connected, headers: &HeaderMap, body: &str) -> (String, bool) {
-    let headers = Headers::read(|name| headers.get(name)?.to_str().ok().map(str::to_owned));
-    let (fresh, now) = (app.engine.new_id(), app.engine.now());
-    let connection = connection.map(|Extension(connection)| connection);
-    let ids = app.resends.ids(&access.key_id, &headers, body.as_bytes(), connection.as_ref(), now, &fresh);
-    match ids.map(|ids| ids.id(0)) {
-        Some(id) => (id.clone(), id != fresh),
-        None => (fresh, false),
-    }
 }
 
 fn workspace_of(query: Option<&str>) -> Option<String> {
@@ -195,7 +182,7 @@ fn workspace_of(query: Option<&str>) -> Option<String> {
 }
 
 /// Where the client reaches this server, as far as its request tells.
-fn base(uri: &Uri, headers: &HeaderMap, listen: &str) -> String {
+pub(super) fn base(uri: &Uri, headers: &HeaderMap, listen: &str) -> String {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let scheme = text("x-forwarded-proto").and_then(|list| list.split(',').next()).map(str::trim);
     let scheme = scheme.filter(|scheme| ["http", "https"].contains(scheme)).unwrap_or("http");

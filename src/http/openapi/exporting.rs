@@ -2,234 +2,170 @@
 
 use serde_json::{Value, json};
 
-use super::logs::{filters, frame};
-use super::operation::{JSON, Operation, header, part, query};
-use super::schema::{
-    any, between, constant, count, day_or_moment, list, listing, moment, object, open, or_null, refer, text,
-    text_or_number, with,
-};
+use super::logs;
+use super::operation::{LINES, Operation};
+use super::schema::{kind, object, with};
 
-const LINES: &str = "application/x-ndjson";
+pub(super) const SCHEMAS: &str = "\
+Export  An export job.
+  id                text            names it
+  organisation_id   text?           the organisation whose records it reads; null = all
+  filters           {any}           which records, as it was asked
+  requested_data    [text]          keys of each line
+  status            draft|in_progress|success|failed|stopped   where it stands
+  description       text?           what it is for
+  created_at        moment          when it was made
+  last_updated_at   moment          when it was changed last
+  created_by        text            id of the key that made it
+  workspace_id      text?           the workspace whose records it reads; null = all of the organisation
+  object            =export
+  total_records     count           records that match
+  error             text?           why it failed
+  records_written   count?          lines written so far, or in the file
+  bytes_written     count?          bytes written so far, or in the file
+  max_records       count?          most lines that the plan lets a job write; null = all
+  started_at        moment?         when it was started last
+  ended_at          moment?         when it ended
+  file_expires_at   moment?         from when on the file cannot be downloaded; null = never, or no file
+  file_gone         text?           why there is no file any more
+
+NewExport+  An export. Further fields are passed over.
+  workspace_id?    loose_text?      the workspace whose records it reads; that of the key where it is bound to one
+  filters?         ExportFilters?
+  requested_data?  [loose_text]?    keys of each line; all that may be exported where none is named
+  description?     loose_text?      what it is for
+
+MadeExport  An export that was made or changed.
+  id      text      its id
+  total   count     records that match
+  object  =export
+
+ExportSaid  What was done.
+  message  text      a sentence
+  object   =export
+
+ExportLink  A link.
+  signed_url  text      opens the file, without any header
+  url         text      the same
+  expires_at  moment    from when on it opens nothing
+  object      =export
+
+ExportRestrictions  What may be exported.
+  object           =export-field-restrictions
+  organisation_id  text?           the organisation of the key
+  workspace_id     text?           the workspace that is meant
+  denied_fields    [text]          what may not be exported
+  allowed_fields   [text]          what may be
+  export_settings  ExportSettings
+
+ExportSettings  What may be exported, in Portkey's words.
+  deniedFields  [text]   what may not be
+
+DirectExport  What to export.
+  from?     day?      first moment, UTC; without it from the first record
+  to?       day?      first moment that is no longer in, UTC; without it to the last record
+  columns?  [text]?   keys of each line, in order: columns, `request.body`, `metadata.key` and the like
+  after?    text?     goes on after this line of an earlier export: its `created_at`, a comma, its `id`
+  limit?    0..18446744073709551615?   most lines
+  format?   =jsonl?";
+
+const WORKSPACE: &str = "workspace_id  text  search  one workspace; all that the key reaches where none is named";
+
+const DIRECT: &str = "
+    from     day     2026-11-01                    first moment, UTC; without it from the first record
+    to       day     2026-11-22                    first moment that is no longer in, UTC; without it to the last record
+    columns  text    created_at,ai_model,cost      keys of each line with commas between; all where none is named
+    after    text    2026-11-21T16:26:58.758Z,a-1  the last line of an earlier export: its `created_at`, a comma, its `id`
+    limit    0..18446744073709551615  100          most lines
+    format   =jsonl  jsonl                         there is no other format";
+
+const RANGE: &str = "
+    header:range          text  bytes=1048576-  a range of bytes; others are passed over
+    header:if-range       text  \"0198a6c1\"    `etag` or `last-modified` of what there is already
+    header:if-none-match  text  \"0198a6c1\"    `etag` of what there is already";
+
+/// The filters of a job: those of the list of logs.
+pub(super) fn filters() -> Value {
+    let all: Vec<Value> = logs::frame().chain(logs::filters()).collect();
+    let fields = all.iter().filter_map(|filter| {
+        let (name, doc) = (filter["name"].as_str()?, filter["description"].as_str()?);
+        Some((name, kind("any", &format!("{doc}; lists as texts with commas between, or as arrays"))))
+    });
+    // Each of them may be missing.
+    with(object("Which records; all where none is named.", fields), "required", Vec::<Value>::new())
+}
 
 pub(super) fn operations() -> Vec<Operation> {
-    let mut all = jobs();
-    all.push(file());
-    all.extend(direct());
-    all
-}
-
-/// What a job writes.
-fn wanted() -> Value {
-    let filters: Vec<Value> = frame().into_iter().chain(filters()).collect();
-    let filters = filters.iter().filter_map(|filter| {
-        let doc = filter["description"].as_str()?;
-        Some((
-            format!("{}?", filter["name"].as_str()?),
-            any(&format!("{doc}; lists as texts with commas between, or as arrays")),
-        ))
-    });
-    let filters: Vec<(String, Value)> = filters.collect();
-    let filters = object(
-        "which records; all where none is named",
-        filters.iter().map(|(name, schema)| (name.as_str(), schema.clone())),
-    );
-    open(object(
-        "An export. Further fields are passed over.",
-        [
-            (
-                "workspace_id?",
-                or_null(text_or_number(
-                    "the workspace whose records it reads; that of the key where it is bound to one",
-                )),
-            ),
-            ("filters?", or_null(filters)),
-            (
-                "requested_data?",
-                or_null(list(
-                    text_or_number("a column"),
-                    "keys of each line; all that may be exported where none is named",
-                )),
-            ),
-            ("description?", or_null(text_or_number("what it is for"))),
-        ],
-    ))
-}
-
-#[expect(clippy::too_many_lines, reason = "a list of eight operations")]
-fn jobs() -> Vec<Operation> {
     const ALL: &str = "/v1/logs/exports";
     const ONE: &str = "/v1/logs/exports/{id}";
-    let id = || part("id", text("id of the export"), "0198a6c1-7b1e-7cc2-a3f0-5b3c2f9e1d00");
-    let workspace =
-        || query("workspace_id", text("one workspace; all that the key reaches where none is named"), "search");
-    let made = || {
-        let fields = [("id", text("its id")), ("total", count("records that match")), ("object", constant("export"))];
-        object("An export.", fields)
-    };
-    let said = || object("Done.", [("message", text("a sentence")), ("object", constant("export"))]);
-    let example = json!({
+    let (get, post) = (Operation::get, Operation::post);
+    let wanted = json!({
         "filters": { "time_of_generation_min": "2026-11-01", "ai_model": "gpt-4o" },
         "requested_data": ["created_at", "ai_model", "cost"], "description": "costs of November",
     });
-    let link = object(
-        "A link.",
-        [
-            ("signed_url", text("opens the file, without any header")),
-            ("url", text("the same")),
-            ("expires_at", moment("from when on it opens nothing")),
-            ("object", constant("export")),
-        ],
-    );
-    let fields = |doc: &str| list(text("a field"), doc);
-    let restrictions = object(
-        "What may be exported.",
-        [
-            ("object", constant("export-field-restrictions")),
-            ("organisation_id", or_null(text("the organisation of the key"))),
-            ("workspace_id", or_null(text("the workspace that is meant"))),
-            ("denied_fields", fields("what may not be exported")),
-            ("allowed_fields", fields("what may be")),
-            (
-                "export_settings",
-                object("the same in Portkey's words", [("deniedFields", fields("what may not be exported"))]),
-            ),
-        ],
-    );
     vec![
-        Operation::get(ALL, "listExports", "Lists export jobs").takes([workspace()]).answers_json(
-            200,
-            "The jobs",
-            listing(refer("Export"), "Export jobs."),
-        ),
-        Operation::post(ALL, "createExport", "Makes an export job, as a draft")
-            .body(false, &[JSON], &wanted(), &example)
-            .answers_json(200, "The job", made())
-            .leads_to(
-                200,
-                &["getExport", "changeExport", "startExport", "cancelExport", "downloadExport"]
-                    .map(|one| (one, "id", "$response.body#/id")),
-            )
-            .fails(&[404, 422, 429]),
-        Operation::get(
-            "/v1/logs/exports/field-restrictions",
-            "exportRestrictions",
-            "Tells which fields may be exported",
-        )
-        .takes([workspace()])
-        .answers_json(200, "The fields", restrictions),
-        Operation::get(ONE, "getExport", "Shows an export job")
-            .takes([id()])
-            .answers_json(200, "The job", refer("Export"))
+        get(ALL, "listExports", "Lists export jobs").takes(WORKSPACE).gives(200, "list:Export"),
+        post(ALL, "createExport", "Makes an export job, as a draft")
+            .perhaps_body("NewExport", &wanted)
+            .gives(200, "MadeExport")
             .fails(&[404]),
-        Operation::put(ONE, "changeExport", "Changes an export job that does not run; what is not said stays")
-            .takes([id()])
-            .body(false, &[JSON], &wanted(), &example)
-            .answers_json(200, "The job, a draft again", made())
-            .fails(&[404, 409, 422, 429]),
-        Operation::post("/v1/logs/exports/{id}/start", "startExport", "Starts an export job")
-            .takes([id()])
-            .answers_json(200, "Started", said())
-            .fails(&[404, 409, 422, 429]),
-        Operation::post("/v1/logs/exports/{id}/cancel", "cancelExport", "Stops an export job")
-            .takes([id()])
-            .answers_json(200, "Stopped", said())
-            .fails(&[404, 409, 422, 429]),
-        Operation::get(
-            "/v1/logs/exports/{id}/download",
-            "downloadExport",
-            "Gives a link to the file, which opens for an hour",
-        )
-        .takes([id()])
-        .answers_json(200, "The link", link)
-        .fails(&[404, 409, 422, 429]),
+        get("/v1/logs/exports/field-restrictions", "exportRestrictions", "Tells which fields may be exported")
+            .takes(WORKSPACE)
+            .gives(200, "ExportRestrictions"),
+        get(ONE, "getExport", "Shows an export job").gives(200, "Export"),
+        Operation::new("PUT", ONE, "changeExport", "Changes an export job that does not run; what is not said stays")
+            .perhaps_body("NewExport", &wanted)
+            .gives(200, "MadeExport")
+            .fails(&[409]),
+        post("/v1/logs/exports/{id}/start", "startExport", "Starts an export job")
+            .gives(200, "ExportSaid")
+            .fails(&[409]),
+        post("/v1/logs/exports/{id}/cancel", "cancelExport", "Stops an export job")
+            .gives(200, "ExportSaid")
+            .fails(&[409]),
+        get("/v1/logs/exports/{id}/download", "downloadExport", "Gives a link to the file, which opens for an hour")
+            .gives(200, "ExportLink")
+            .fails(&[409]),
+        file(),
+        direct(get("/v1/export", "export", "Streams records as JSON lines").takes(DIRECT)),
+        direct(post("/v1/export", "exportPost", "Streams records as JSON lines").perhaps_body(
+            "DirectExport",
+            &json!({ "from": "2026-11-01", "columns": ["created_at", "ai_model", "cost"] }),
+        )),
     ]
 }
 
 fn file() -> Operation {
-    let headers = || {
-        [
-            ("etag", text("names the file, which never changes")),
-            ("last-modified", text("when it was written")),
-            ("accept-ranges", text("`bytes`")),
-        ]
-    };
-    Operation::get("/exports/{token}", "exportFile", "Hands out the file of an export job, to whoever has its link")
-        .says("`Range` goes on with a download that broke off; `If-Range` makes sure that it is the same file.")
-        .takes([
-            part("token", text("what the link was told with"), "0198a6c1.1795282018.5b41"),
-            header("range", text("a range of bytes; others are passed over"), "bytes=1048576-"),
-            header("if-range", text("`etag` or `last-modified` of what there is already"), "\"0198a6c1\""),
-            header("if-none-match", text("`etag` of what there is already"), "\"0198a6c1\""),
-        ])
-        .answers(200, "The file", &[(LINES, text("a record a line"))])
-        .with_headers(200, &headers())
-        .answers(206, "A part of it", &[(LINES, text("lines, perhaps not whole"))])
-        .with_headers(206, &headers())
-        .with_headers(206, &[("content-range", text("which part"))])
-        .answers(304, "What there is already is the file", &[])
-        .answers(416, "The range begins behind the end", &[(LINES, text("nothing"))])
-        .with_headers(416, &[("content-range", text("how long the file is"))])
-        .fails(&[404, 429, 500, 503])
+    let lines = || [(LINES, kind("text", "lines, perhaps not whole"))];
+    let mut operation = Operation::get(
+        "/exports/{token}",
+        "exportFile",
+        "Hands out the file of an export job, to whoever has its link",
+    )
+    .says("`Range` goes on with a download that broke off; `If-Range` makes sure that it is the same file.")
+    .takes(RANGE)
+    .answers(200, &lines())
+    .answers(206, &lines())
+    .with_header(206, "content-range", "which part")
+    .answers(304, &[])
+    .answers(416, &lines())
+    .with_header(416, "content-range", "how long the file is");
+    for status in [200, 206] {
+        operation = operation
+            .with_header(status, "etag", "names the file, which never changes")
+            .with_header(status, "last-modified", "when it was written")
+            .with_header(status, "accept-ranges", "`bytes`");
+    }
+    operation
 }
 
-fn direct() -> Vec<Operation> {
-    let columns =
-        "keys of each line, in order: columns, `request.body`, `metadata.key` and the like; all where none is named";
-    let body = object(
-        "What to export.",
-        [
-            ("from?", or_null(first())),
-            ("to?", or_null(end())),
-            ("columns?", or_null(list(text("a key"), columns))),
-            ("after?", or_null(after())),
-            ("limit?", or_null(most())),
-            ("format?", or_null(constant("jsonl"))),
-        ],
-    );
-    let example = json!({ "from": "2026-11-01", "columns": ["created_at", "ai_model", "cost"] });
-    let fields = || {
-        [
-            query("from", first(), "2026-11-01"),
-            query("to", end(), "2026-11-22"),
-            query("columns", text(&format!("{columns}; with commas between")), "created_at,ai_model,cost"),
-            query("after", after(), "2026-11-21T16:26:58.758Z,a-1"),
-            query("limit", most(), 100),
-            query("format", with(constant("jsonl"), "description", "there is no other format"), "jsonl"),
-        ]
-    };
-    let says = "A record a line, day by day, within a day by organisation and time. The connection is cut where the export \
-                fails on its way; `after` goes on from the last line received.";
-    [
-        Operation::get("/v1/export", "export", "Streams records as JSON lines").takes(fields()),
-        Operation::post("/v1/export", "exportPost", "Streams records as JSON lines").body(
-            false,
-            &[JSON],
-            &body,
-            &example,
-        ),
-    ]
-    .map(|operation| {
-        operation
-            .says(says)
-            .answers(200, "The records", &[(LINES, text("a record a line"))])
-            .with_headers(200, &[("content-disposition", text("a name for the file"))])
-            .fails(&[400, 404, 406, 422, 429, 505])
-    })
-    .into()
-}
-
-fn first() -> Value {
-    day_or_moment("first moment, UTC; without it from the first record")
-}
-
-fn end() -> Value {
-    day_or_moment("first moment that is no longer in, UTC; without it to the last record")
-}
-
-fn after() -> Value {
-    text("goes on after this line of an earlier export: its `created_at`, a comma, its `id`")
-}
-
-fn most() -> Value {
-    between(0, u64::MAX, "most lines")
+fn direct(operation: Operation) -> Operation {
+    operation
+        .says(
+            "A record a line, day by day, within a day by organisation and time. The connection is cut where the export \
+             fails on its way; `after` goes on from the last line received.",
+        )
+        .answers(200, &[(LINES, kind("text", "a record a line"))])
+        .with_header(200, "content-disposition", "a name for the file")
+        .fails(&[404, 406, 505])
 }

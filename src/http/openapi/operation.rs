@@ -1,10 +1,26 @@
 //! One operation of the document: a method of a path, what it takes, and every answer that it can give.
+//!
+//! Failures follow from what it takes and from what its route asks of a key, and only further ones are named: see
+//! [`Operation::finished`].
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::schema::refer;
+use super::super::auth::Needs;
+use super::schema::{kind, parameters};
 
 pub(super) const JSON: &str = "application/json";
+pub(super) const LINES: &str = "application/x-ndjson";
+pub(super) const PROTOBUF: &str = "application/x-protobuf";
+
+/// What stands for the parts of paths, by their names.
+const PARTS: &str = "
+    path:id       text          0198a6c1-7b1e-7cc2-a3f0-5b3c2f9e1d00   its id
+    path:name     filter_name   failures                               its name
+    path:job      job           compact                                the job
+    path:provider  text          openai-main                            its slug
+    path:token    text          0198a6c1.1795282018.5b41               what the link was told with
+    path:group    group         model                                  what calls are grouped by
+    path:key      metadata_key  team                                   key of the metadata";
 
 /// An operation.
 pub(super) struct Operation {
@@ -22,7 +38,7 @@ impl Operation {
     /// `id` names it for generated clients.
     pub(super) fn new(method: &'static str, route: &'static str, id: &str, summary: &str) -> Self {
         let value = json!({ "operationId": id, "summary": summary, "parameters": [], "responses": {} });
-        Self { method, route, path: route.to_owned(), value }
+        Self { method, route, path: String::new(), value }.at(route.to_owned())
     }
 
     pub(super) fn get(route: &'static str, id: &str, summary: &str) -> Self {
@@ -33,16 +49,14 @@ impl Operation {
         Self::new("POST", route, id, summary)
     }
 
-    pub(super) fn put(route: &'static str, id: &str, summary: &str) -> Self {
-        Self::new("PUT", route, id, summary)
-    }
-
-    pub(super) fn delete(route: &'static str, id: &str, summary: &str) -> Self {
-        Self::new("DELETE", route, id, summary)
-    }
-
     /// Its path, where the route stands for several.
-    pub(super) fn at(self, path: String) -> Self {
+    pub(super) fn at(mut self, path: String) -> Self {
+        let named = |part: &Value| part["name"].as_str().is_some_and(|name| path.contains(&format!("{{{name}}}")));
+        let mut parts: Vec<Value> = parameters(PARTS).filter(named).collect();
+        if path.starts_with("/v1/admin/organisations/") {
+            parts.iter_mut().for_each(|part| part["example"] = "acme".into());
+        }
+        self.value["parameters"] = parts.into();
         Self { path, ..self }
     }
 
@@ -52,102 +66,138 @@ impl Operation {
         self
     }
 
-    /// Its parameters.
-    pub(super) fn takes(mut self, parameters: impl IntoIterator<Item = Value>) -> Self {
+    /// Parameters in the notation.
+    pub(super) fn takes(self, lines: &str) -> Self {
+        self.takes_all(parameters(lines))
+    }
+
+    pub(super) fn takes_all(mut self, parameters: impl IntoIterator<Item = Value>) -> Self {
         if let Value::Array(all) = &mut self.value["parameters"] {
             all.extend(parameters);
         }
         self
     }
 
-    /// Its body, in one or several media types, with an example.
-    pub(super) fn body(mut self, required: bool, media: &[&str], schema: &Value, example: &Value) -> Self {
-        let content: serde_json::Map<String, Value> =
-            media.iter().map(|media| ((*media).to_owned(), json!({ "schema": schema, "example": example }))).collect();
-        self.value["requestBody"] = json!({ "required": required, "content": content });
-        self.fails(&[400, 408, 413])
+    /// Its body as JSON, with an example.
+    pub(super) fn body(mut self, of: &str, example: &Value) -> Self {
+        self.value["requestBody"] =
+            json!({ "required": true, "content": { JSON: { "schema": kind(of, ""), "example": example } } });
+        self
+    }
+
+    /// The same, where no body is as good as an empty one.
+    pub(super) fn perhaps_body(self, of: &str, example: &Value) -> Self {
+        let mut operation = self.body(of, example);
+        operation.value["requestBody"]["required"] = false.into();
+        operation
     }
 
     /// The same in a form that is no JSON.
-    pub(super) fn or_body(mut self, media: &str, schema: &Value, example: &str) -> Self {
-        self.value["requestBody"]["content"][media] = json!({ "schema": schema, "example": example });
+    pub(super) fn or_body(mut self, media: &str, of: &str, example: &str) -> Self {
+        self.value["requestBody"]["content"][media] = json!({ "schema": kind(of, ""), "example": example });
         self
     }
 
     /// An answer without failure.
-    pub(super) fn answers(mut self, status: u16, doc: &str, content: &[(&str, Value)]) -> Self {
-        let content: serde_json::Map<String, Value> =
-            content.iter().map(|(media, schema)| ((*media).to_owned(), json!({ "schema": schema }))).collect();
-        self.value["responses"][status.to_string()] = answer(doc, &Value::Object(content));
+    pub(super) fn answers(mut self, status: u16, content: &[(&str, Value)]) -> Self {
+        self.value["responses"][status.to_string()] = answer(status, content);
         self
     }
 
     /// The same as JSON.
-    pub(super) fn answers_json(self, status: u16, doc: &str, schema: Value) -> Self {
-        self.answers(status, doc, &[(JSON, schema)])
+    pub(super) fn gives(self, status: u16, of: &str) -> Self {
+        self.answers(status, &[(JSON, kind(of, ""))])
     }
 
-    /// Headers of the answer with that status.
-    pub(super) fn with_headers(mut self, status: u16, headers: &[(&str, Value)]) -> Self {
-        for (name, schema) in headers {
-            self.value["responses"][status.to_string()]["headers"][*name] =
-                json!({ "description": schema["description"], "schema": schema });
-        }
+    /// A header of the answer with that status, a text.
+    pub(super) fn with_header(mut self, status: u16, name: &str, doc: &str) -> Self {
+        self.value["responses"][status.to_string()]["headers"][name] = header("string", doc);
         self
     }
 
-    /// Operations that take up what the answer with that status names: each with a parameter, and where its value stands.
-    pub(super) fn leads_to(mut self, status: u16, to: &[(&str, &str, &str)]) -> Self {
-        for (id, parameter, place) in to {
-            self.value["responses"][status.to_string()]["links"][*id] =
-                json!({ "operationId": id, "parameters": { *parameter: place } });
-        }
-        self
-    }
-
-    /// Failures, each in the one envelope.
-    pub(super) fn fails(self, statuses: &[u16]) -> Self {
-        self.fails_in(&[JSON], statuses)
-    }
-
-    /// The same in other media types too.
-    pub(super) fn fails_in(mut self, media: &[&str], statuses: &[u16]) -> Self {
+    /// Failures that do not follow from what it takes, each in the one envelope.
+    pub(super) fn fails(mut self, statuses: &[u16]) -> Self {
+        let protobuf = if self.value["requestBody"]["content"][PROTOBUF].is_object() { "Protobuf" } else { "" };
         for status in statuses {
-            let content: serde_json::Map<String, Value> = media
-                .iter()
-                .map(|media| {
-                    let schema = if *media == JSON { refer("Failure") } else { json!({}) };
-                    ((*media).to_owned(), json!({ "schema": schema }))
-                })
-                .collect();
-            let mut failure = answer(why(*status), &Value::Object(content));
-            if matches!(status, 429 | 503) {
-                failure["headers"]["retry-after"] = json!({
-                    "description": "after how long to try again, s", "schema": { "type": "integer" },
-                });
-            }
-            if *status == 401 {
-                failure["headers"]["www-authenticate"] =
-                    json!({ "description": "the scheme that is expected", "schema": { "type": "string" } });
-            }
-            self.value["responses"][status.to_string()] = failure;
+            let reference = format!("#/components/responses/Failure{status}{protobuf}");
+            self.value["responses"][status.to_string()] = json!({ "$ref": reference });
         }
         self
+    }
+
+    /// The operation object with its tag, what its route asks of a key, and the failures that follow.
+    pub(super) fn finished(self, tag: &str, needs: Option<Needs>) -> Value {
+        let has = |place: &str| {
+            self.value["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] == place))
+        };
+        let (asks, body) = (has("query"), self.value["requestBody"].is_object());
+        let takes = asks || body || has("path");
+        let follow: [(bool, &[u16]); 5] = [
+            (asks, &[414]),
+            (body, &[408, 413]),
+            (has("path"), &[404]),
+            (takes, &[400, 422, 429, 500, 503]),
+            (needs.is_some(), &[401, 403, 500, 503]),
+        ];
+        let failures: Vec<u16> =
+            follow.into_iter().filter(|(does, _)| *does).flat_map(|(_, all)| all.to_vec()).collect();
+        let mut value = self.fails(&failures).value;
+        value["tags"] = json!([tag]);
+        value["security"] = json!([]);
+        let (role, words) = match needs {
+            None => return value,
+            Some(Needs::Scope(scope)) => (scope.name(), format!("Needs scope `{scope}`.")),
+            Some(Needs::Operator) => {
+                ("admin", "Needs scope `admin` in a key that is bound to no organisation.".to_owned())
+            }
+        };
+        value["security"] = json!([{ "key": [role] }, { "bearer": [role] }]);
+        let told = value["description"].as_str().map(|text| format!("{text}\n\n{words}"));
+        value["description"] = told.unwrap_or(words).into();
+        value
     }
 }
 
-fn answer(doc: &str, content: &Value) -> Value {
+/// Every failure as a part that operations refer to; with `Protobuf` as the failure of what takes protobuf.
+pub(super) fn failures() -> impl Iterator<Item = (String, Value)> {
+    FAILURES.into_iter().flat_map(|status| {
+        let json = (JSON, kind("Failure", ""));
+        // What serves HTTP refuses a long URL by itself, without a word.
+        let plain = if status == 414 { answer(status, &[]) } else { answer(status, std::slice::from_ref(&json)) };
+        let packed = answer(status, &[json, (PROTOBUF, kind("any", ""))]);
+        [(format!("Failure{status}"), plain), (format!("Failure{status}Protobuf"), packed)]
+    })
+}
+
+fn answer(status: u16, content: &[(&str, Value)]) -> Value {
     let id = json!({ "$ref": "#/components/headers/RequestId" });
-    let mut answer = json!({ "description": doc, "headers": { "x-portkey-request-id": id } });
-    if content.as_object().is_some_and(|content| !content.is_empty()) {
-        answer["content"] = content.clone();
+    let mut answer = json!({ "description": meaning(status), "headers": { "x-portkey-request-id": id } });
+    match status {
+        401 => answer["headers"]["www-authenticate"] = header("string", "the scheme that is expected"),
+        429 | 503 => answer["headers"]["retry-after"] = header("integer", "after how long to try again, s"),
+        _ => {}
+    }
+    if !content.is_empty() {
+        let content = content.iter().map(|(media, schema)| ((*media).to_owned(), json!({ "schema": schema })));
+        answer["content"] = Value::Object(content.collect::<Map<String, Value>>());
     }
     answer
 }
 
+fn header(of: &str, doc: &str) -> Value {
+    json!({ "description": doc, "schema": { "type": of } })
+}
+
+const FAILURES: [u16; 17] = [400, 401, 403, 404, 406, 408, 409, 413, 414, 415, 422, 429, 500, 502, 503, 504, 505];
+
 /// What a status means here.
-fn why(status: u16) -> &'static str {
+fn meaning(status: u16) -> &'static str {
     match status {
+        200 => "What was asked for.",
+        201 => "It was made.",
+        202 => "It is so from now on; the files follow.",
+        206 => "A part of it.",
+        304 => "What there is already is the file.",
         400 => "The request is wrong; the message names the field, its value and what was expected.",
         401 => "The API key is missing, unknown, revoked or expired.",
         403 => "The API key does not allow this.",
@@ -156,6 +206,7 @@ fn why(status: u16) -> &'static str {
         408 => "The body stopped coming.",
         409 => "The state of things does not allow this; the message says what does.",
         413 => "The body is too large.",
+        414 => "The URL has more than 64 KiB.",
         415 => "The body is packed in a way that is not taken.",
         416 => "The range begins behind the end.",
         422 => "The request was understood, and is more work than its limits allow.",
@@ -166,43 +217,4 @@ fn why(status: u16) -> &'static str {
         505 => "HTTP/1.0 cannot show that a streamed answer broke off; ask with HTTP/1.1.",
         _ => "A defect of gatelog; its log says more under the request's id.",
     }
-}
-
-/// A parameter of the query string that may be missing.
-#[expect(clippy::needless_pass_by_value, reason = "it is made where it is handed in")]
-pub(super) fn query(name: &str, schema: Value, example: impl Into<Value>) -> Value {
-    let description = schema["description"].clone();
-    json!({
-        "name": name, "in": "query", "required": false, "description": description, "schema": schema,
-        "example": example.into(),
-    })
-}
-
-/// The same, which may not.
-pub(super) fn required(mut parameter: Value) -> Value {
-    parameter["required"] = true.into();
-    parameter
-}
-
-/// Several values with commas between.
-pub(super) fn commas(name: &str, items: &Value, most: usize, doc: &str, example: Value) -> Value {
-    let schema = json!({ "type": "array", "items": items, "minItems": 1, "maxItems": most, "description": doc });
-    let mut parameter = query(name, schema, example);
-    parameter["style"] = "form".into();
-    parameter["explode"] = false.into();
-    parameter
-}
-
-/// A part of the path.
-pub(super) fn part(name: &str, schema: Value, example: impl Into<Value>) -> Value {
-    let mut parameter = query(name, schema, example);
-    parameter["in"] = "path".into();
-    required(parameter)
-}
-
-/// A header.
-pub(super) fn header(name: &str, schema: Value, example: impl Into<Value>) -> Value {
-    let mut parameter = query(name, schema, example);
-    parameter["in"] = "header".into();
-    parameter
 }

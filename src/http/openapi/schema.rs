@@ -1,89 +1,119 @@
-//! The words that the document's schemas are written in: JSON Schema 2020-12, which OpenAPI 3.1 takes as it is.
+//! The notation that schemas and parameters stand in, and its reading into JSON Schema 2020-12, which OpenAPI 3.1 takes as
+//! it is.
+//!
+//! A line is a field: its name, its type, what it means, two spaces or more apart; a parameter has an example between the
+//! last two. `?` after a name
+//! says that the field may be missing, after a type that it may be null. Types are the words of [`word`], `=X` for always
+//! X, `a|b` for one of these, `1..9` for a whole number from 1 to 9, `[T]` for a list, `{T}` for an object whose names are
+//! free, `T*` for one or a list of them, `list:T` for Portkey's form of a list, all of it, and names of schemas.
 
 use serde_json::{Map, Value, json};
 
-/// Text.
-pub(super) fn text(doc: &str) -> Value {
-    json!({ "type": "string", "description": doc })
+use crate::analytics::{MOST_GROUPS, PAGE_GROUPS, group_facts};
+use crate::catalog::Scope;
+use crate::config::MOST_DAYS;
+use crate::engine::Job;
+use crate::http::format::Format;
+use crate::ingest::Shape;
+use crate::logs::{MOST_CONDITIONS, MOST_PAGE_SIZE, MOST_VALUES, PAGE_SIZE};
+use crate::replay::ENDPOINTS;
+
+const CACHE: &str = "HIT|SEMANTIC HIT|MISS|SEMANTIC MISS|REFRESH|DISABLED";
+const LABELS: &str = "Cache Disabled|Cache Miss|Cache Refreshed|Cache Hit|Cache Semantic Hit|Retry Not Triggered|\
+                      Retry Success|Retry Failed|Fallback Disabled|Fallback Active|Loadbalancer Disabled|\
+                      Loadbalancer Active";
+
+/// The schema of a type.
+pub(super) fn kind(of: &str, doc: &str) -> Value {
+    let schema = bare(of);
+    if doc.is_empty() || schema.get("$ref").is_some() { schema } else { with(schema, "description", doc) }
+}
+
+fn bare(of: &str) -> Value {
+    let inside = |open, close| of.strip_prefix(open)?.strip_suffix(close);
+    if let Some(of) = of.strip_suffix('?') {
+        or_null(bare(of))
+    } else if let Some(of) = of.strip_suffix('*') {
+        json!({ "anyOf": [bare(of), { "type": "array", "items": bare(of) }] })
+    } else if let Some(value) = of.strip_prefix('=') {
+        let text = |_| json!({ "type": "string", "const": value });
+        value.parse::<bool>().map_or_else(text, |flag| json!({ "const": flag }))
+    } else if let Some(of) = inside('[', ']') {
+        json!({ "type": "array", "items": bare(of) })
+    } else if let Some(of) = inside('{', '}') {
+        json!({ "type": "object", "additionalProperties": bare(of) })
+    } else if let Some(of) = of.strip_prefix("list:") {
+        let data = ("data", kind(&format!("[{of}]"), "them"));
+        object("All of them.", fields("object  =list\ntotal  count  how many there are").chain([data]))
+    } else if let Some((least, most)) = of.split_once("..") {
+        let end = |number: &str| number.parse::<u64>().unwrap_or_default();
+        json!({ "type": "integer", "format": "int64", "minimum": end(least), "maximum": end(most) })
+    } else if of.contains('|') {
+        one_of(of.split('|'))
+    } else {
+        word(of)
+    }
+}
+
+fn word(of: &str) -> Value {
+    match of {
+        "any" => json!({}),
+        "text" => json!({ "type": "string" }),
+        "flag" => json!({ "type": "boolean" }),
+        "whole" => json!({ "type": "integer", "format": "int64" }),
+        "short" => json!({ "type": "integer", "format": "int32" }),
+        "count" => json!({ "type": "integer", "format": "int64", "minimum": 0 }),
+        "number" => json!({ "type": "number" }),
+        "cents" => json!({ "type": "number", "minimum": 0 }),
+        "score" => json!({ "type": "number", "minimum": -10, "maximum": 10 }),
+        // As JavaScript counts texts, true and false.
+        "loose_score" => json!({ "type": ["number", "string", "boolean"], "minimum": -10, "maximum": 10 }),
+        "loose_text" => json!({ "type": ["string", "number"] }),
+        "moment" => json!({ "type": "string", "format": "date-time" }),
+        "date" => json!({ "type": "string", "format": "date" }),
+        // As requests may say it.
+        "day" => json!({ "type": "string", "anyOf": [{ "format": "date-time" }, { "format": "date" }] }),
+        // In a query string no text is as good as nothing.
+        "day_or_nothing" => {
+            json!({ "type": "string", "anyOf": [{ "format": "date-time" }, { "format": "date" }, { "maxLength": 0 }] })
+        }
+        "days" => json!({ "type": "integer", "format": "int32", "minimum": 0, "maximum": MOST_DAYS }),
+        "days_to_live" => json!({ "type": "integer", "format": "int64", "minimum": 1, "maximum": MOST_DAYS }),
+        "cursor" => json!({ "type": "string", "pattern": "^([0-9a-f]{2})*$" }),
+        "filter_name" => json!({ "type": "string", "pattern": "^[A-Za-z0-9 _-]*[A-Za-z0-9][A-Za-z0-9 _-]*$" }),
+        "page_size" => with(bare(&format!("1..{MOST_PAGE_SIZE}")), "default", PAGE_SIZE),
+        "page_of_groups" => with(bare(&format!("1..{MOST_GROUPS}")), "default", PAGE_GROUPS),
+        "metadata_key" => json!({ "type": "string", "minLength": 1 }),
+        "sql_params" => {
+            json!({ "anyOf": [{ "type": "object" }, { "type": "array" }, { "type": "null" }] })
+        }
+        "job" => one_of(Job::ALL.map(Job::name)),
+        "scope" => one_of(Scope::ALL.map(Scope::name)),
+        "shape" => one_of(Shape::ALL.map(Shape::name)),
+        "format" => one_of(Format::each().map(|(_, name, _)| name)),
+        "group" => one_of(
+            group_facts().unwrap_or_default().iter().map(|group| group.path).filter(|path| !path.contains("KEY")),
+        ),
+        "endpoint" => one_of(ENDPOINTS),
+        // Several, in a query string with commas between.
+        "words" => several(&json!({ "type": "string", "pattern": "^[^,]*[^,\\s][^,]*$" }), MOST_VALUES),
+        "provider_models" => {
+            several(&json!({ "type": "string", "pattern": "^[^,\\s_]+__[^,\\s_]+$" }), MOST_CONDITIONS)
+        }
+        "http_statuses" => several(&with(bare("100..599"), "format", "int32"), MOST_VALUES),
+        "cache_statuses" => several(&bare(CACHE), MOST_VALUES),
+        "labels" => several(&bare(LABELS), MOST_CONDITIONS),
+        name => json!({ "$ref": format!("#/components/schemas/{name}") }),
+    }
 }
 
 /// Text that is one of these.
-pub(super) fn one_of(choices: impl IntoIterator<Item = impl Into<Value>>, doc: &str) -> Value {
-    let choices: Vec<Value> = choices.into_iter().map(Into::into).collect();
-    json!({ "type": "string", "enum": choices, "description": doc })
+fn one_of<'a>(choices: impl IntoIterator<Item = &'a str>) -> Value {
+    json!({ "type": "string", "enum": choices.into_iter().collect::<Vec<_>>() })
 }
 
-/// Always the same text.
-pub(super) fn constant(value: &str) -> Value {
-    json!({ "type": "string", "const": value })
-}
-
-/// RFC 3339.
-pub(super) fn moment(doc: &str) -> Value {
-    json!({ "type": "string", "format": "date-time", "description": doc })
-}
-
-/// A day or RFC 3339, as requests may say it.
-pub(super) fn day_or_moment(doc: &str) -> Value {
-    json!({ "type": "string", "anyOf": [{ "format": "date-time" }, { "format": "date" }], "description": doc })
-}
-
-/// The same in a query string where no text is as good as nothing.
-pub(super) fn day_moment_or_nothing(doc: &str) -> Value {
-    let forms = [json!({ "format": "date-time" }), json!({ "format": "date" }), json!({ "maxLength": 0 })];
-    with(day_or_moment(doc), "anyOf", forms.to_vec())
-}
-
-/// A whole number.
-pub(super) fn whole(doc: &str) -> Value {
-    json!({ "type": "integer", "format": "int64", "description": doc })
-}
-
-/// A whole number, 0 or more.
-pub(super) fn count(doc: &str) -> Value {
-    json!({ "type": "integer", "format": "int64", "minimum": 0, "description": doc })
-}
-
-/// A whole number between two others, both included.
-pub(super) fn between(least: u64, most: u64, doc: &str) -> Value {
-    json!({ "type": "integer", "format": "int64", "minimum": least, "maximum": most, "description": doc })
-}
-
-/// A number.
-pub(super) fn number(doc: &str) -> Value {
-    json!({ "type": "number", "description": doc })
-}
-
-/// Text, which may come as a number too.
-pub(super) fn text_or_number(doc: &str) -> Value {
-    json!({ "type": ["string", "number"], "description": doc })
-}
-
-/// True or false.
-pub(super) fn flag(doc: &str) -> Value {
-    json!({ "type": "boolean", "description": doc })
-}
-
-/// Any JSON.
-pub(super) fn any(doc: &str) -> Value {
-    json!({ "description": doc })
-}
-
-/// A list.
-#[expect(clippy::needless_pass_by_value, reason = "it is made where it is handed in")]
-pub(super) fn list(items: Value, doc: &str) -> Value {
-    json!({ "type": "array", "items": items, "description": doc })
-}
-
-/// An object whose names are free.
-#[expect(clippy::needless_pass_by_value, reason = "it is made where it is handed in")]
-pub(super) fn map(values: Value, doc: &str) -> Value {
-    json!({ "type": "object", "additionalProperties": values, "description": doc })
-}
-
-/// The schema of that name.
-pub(super) fn refer(name: &str) -> Value {
-    json!({ "$ref": format!("#/components/schemas/{name}") })
+fn several(items: &Value, most: usize) -> Value {
+    json!({ "type": "array", "items": items, "minItems": 1, "maxItems": most })
 }
 
 /// The same, or null.
@@ -92,13 +122,15 @@ pub(super) fn or_null(mut schema: Value) -> Value {
         choices.push(Value::Null);
     }
     match schema.get("type").cloned() {
+        _ if schema.get("$ref").is_some() || schema.get("const").is_some() => {
+            json!({ "anyOf": [schema, { "type": "null" }] })
+        }
         Some(Value::String(kind)) => with(schema, "type", vec![kind, "null".to_owned()]),
         Some(Value::Array(mut kinds)) => {
-            kinds.push("null".into());
+            kinds.push(Value::Null.to_string().into());
             with(schema, "type", kinds)
         }
-        // What has no type of its own takes null already, but for a reference.
-        _ if schema.get("$ref").is_some() => json!({ "anyOf": [schema, { "type": "null" }] }),
+        // What has no type of its own takes null already.
         _ => schema,
     }
 }
@@ -109,7 +141,7 @@ pub(super) fn with(mut schema: Value, keyword: &str, value: impl Into<Value>) ->
     schema
 }
 
-/// An object of just these fields. A name that ends in `?` may be missing.
+/// An object of just these fields.
 pub(super) fn object<'a>(doc: &str, fields: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
     let (mut properties, mut required) = (Map::new(), Vec::new());
     for (name, schema) in fields {
@@ -118,36 +150,108 @@ pub(super) fn object<'a>(doc: &str, fields: impl IntoIterator<Item = (&'a str, V
         }
         properties.insert(name.trim_end_matches('?').to_owned(), schema);
     }
-    let mut schema =
-        json!({ "type": "object", "description": doc, "properties": properties, "additionalProperties": false });
-    if !required.is_empty() {
-        schema["required"] = Value::Array(required);
-    }
-    schema
+    json!({
+        "type": "object", "description": doc, "properties": properties, "required": required,
+        "additionalProperties": false,
+    })
 }
 
-/// The same object, which may have further fields.
-pub(super) fn open(schema: Value) -> Value {
-    with(schema, "additionalProperties", true)
+/// The fields of lines in the notation.
+pub(super) fn fields(lines: &str) -> impl Iterator<Item = (&str, Value)> {
+    lines.lines().map(|line| {
+        let (name, line) = cut(line);
+        let (of, doc) = cut(line);
+        (name, kind(of, doc))
+    })
 }
 
-/// The same object, with those of another one too.
-pub(super) fn beside(mut schema: Value, other: &Value) -> Value {
-    for keyword in ["properties", "required"] {
-        match (&mut schema[keyword], &other[keyword]) {
-            (Value::Object(fields), Value::Object(more)) => fields.extend(more.clone()),
-            (Value::Array(names), Value::Array(more)) => names.extend(more.iter().cloned()),
-            (place @ Value::Null, more) if !more.is_null() => *place = more.clone(),
-            _ => {}
+/// Schemas by name: each a line with its name, `+` if it may have further fields, and what it is; then a line a field, or
+/// `..Name` for those of an earlier one; then an empty line.
+pub(super) fn schemas(text: &str) -> Map<String, Value> {
+    let mut all = Map::new();
+    for block in text.split("\n\n") {
+        let (head, lines) = block.trim().split_once('\n').unwrap_or((block.trim(), ""));
+        let (name, doc) = cut(head);
+        let (own, other) = lines.split_once("\n  ..").unwrap_or((lines, ""));
+        let mut schema = object(doc, fields(own));
+        let other = all.get(other).unwrap_or(&Value::Null);
+        if let (Some(fields), Some(more)) = (schema["properties"].as_object_mut(), other["properties"].as_object()) {
+            fields.extend(more.clone());
         }
+        if let (Some(names), Some(more)) = (schema["required"].as_array_mut(), other["required"].as_array()) {
+            names.extend(more.iter().cloned());
+        }
+        let name = name.strip_suffix('+').inspect(|_| schema["additionalProperties"] = true.into()).unwrap_or(name);
+        all.insert(name.to_owned(), schema);
     }
-    if schema["required"].is_null() {
-        schema.as_object_mut().map(|schema| schema.remove("required"));
-    }
-    schema
+    all
 }
 
-/// Portkey's form of a list, all of it.
-pub(super) fn listing(items: Value, doc: &str) -> Value {
-    object(doc, [("object", constant("list")), ("total", count("how many there are")), ("data", list(items, "them"))])
+/// Parameters in the notation, of the query string unless their name says `header:` or `path:`. `!` after it says that there
+/// is no doing without.
+pub(super) fn parameters(lines: &str) -> impl Iterator<Item = Value> {
+    lines.lines().filter(|line| !line.trim().is_empty()).map(|line| {
+        let (name, line) = cut(line);
+        let (of, line) = cut(line);
+        let (example, doc) = cut(line);
+        let (place, name) = name.split_once(':').unwrap_or(("query", name));
+        let schema = kind(of, "");
+        let parsed = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+        let example = match schema["type"].as_str() {
+            Some("array") => example.split(',').map(parsed).collect(),
+            Some("string") => example.into(),
+            _ => parsed(example),
+        };
+        let mut parameter = json!({
+            "name": name.trim_end_matches('!'), "in": place, "required": name.ends_with('!') || place == "path",
+            "description": doc, "example": example,
+        });
+        if schema["type"] == "array" {
+            parameter["style"] = "form".into();
+            parameter["explode"] = false.into();
+        }
+        with(parameter, "schema", schema)
+    })
+}
+
+/// The first column of a line, and what follows.
+fn cut(line: &str) -> (&str, &str) {
+    let line = line.trim();
+    line.split_once("  ").map_or((line, ""), |(column, rest)| (column, rest.trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_notation_says_what_its_page_says() {
+        let read =
+            schemas("Key  A key.\n  id    text   its id\n  of?   a|b?\n\nFresh+  A new one.\n  key  =x\n  ..Key");
+        let key = json!({
+            "type": "object", "description": "A key.", "additionalProperties": false, "required": ["id"],
+            "properties": {
+                "id": { "type": "string", "description": "its id" },
+                "of": { "type": ["string", "null"], "enum": ["a", "b", null] },
+            },
+        });
+        assert_eq!(read["Key"], key);
+        assert_eq!(
+            (&read["Fresh"]["additionalProperties"], &read["Fresh"]["required"]),
+            (&json!(true), &json!(["key", "id"]))
+        );
+        assert_eq!(kind("[1..9]?", "")["items"]["maximum"], 9);
+        assert_eq!(kind("=x?", ""), json!({ "anyOf": [{ "type": "string", "const": "x" }, { "type": "null" }] }));
+        assert_eq!(kind("Key*", "")["anyOf"][1]["items"]["$ref"], "#/components/schemas/Key");
+        assert_eq!(kind("{number}", "")["additionalProperties"]["type"], "number");
+        let told: Vec<Value> = parameters("a!  words  x,y  these\nheader:b  count  7  that").collect();
+        assert_eq!(
+            (&told[0]["required"], &told[0]["example"], &told[0]["explode"]),
+            (&json!(true), &json!(["x", "y"]), &json!(false))
+        );
+        assert_eq!(
+            (&told[1]["in"], &told[1]["example"], &told[1]["required"]),
+            (&json!("header"), &json!(7), &json!(false))
+        );
+    }
 }

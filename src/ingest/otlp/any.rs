@@ -177,12 +177,14 @@ impl Any {
         .filter(|number: &f64| number.is_finite())
     }
 
-    /// The whole number, rounded from a fraction, also out of a text.
+    /// A whole number that is not below 0, rounded from a fraction, also out of a text.
     pub(super) fn count(&self) -> Option<i64> {
-        if let Self::Int(number) = self {
-            return Some(*number);
+        match self {
+            Self::Int(number) => Some(*number).filter(|number| *number >= 0),
+            other => {
+                other.float().map(f64::round).filter(|number| (0.0..9e15).contains(number)).map(|number| number as i64)
+            }
         }
-        self.float().map(f64::round).filter(|number| number.abs() < 9e15).map(|number| number as i64)
     }
 
     /// The flag, also out of a text.

@@ -6,20 +6,17 @@
 //!
 //! A span that does not say what was asked and answered is a piece of a record: log events may say it ([`super::pieces`]).
 
-use chrono::{DateTime, Utc};
-
 use super::Call;
 use super::any::{Any, Attributes, find};
 use super::content::{self, Content, Object};
 use super::export::{Origin, Span};
-use crate::ingest::fields::cut;
+use crate::ingest::fields::{cut, time_of_nanos};
 use crate::ingest::price::Parts;
 use crate::ingest::{Context, mask};
 use crate::record::json::{Checks, FieldError, MAX_DEPTH, derive, keep_last, members, unquote};
 use crate::record::{Message, Record};
 
-/// What Portkey calls the source of spans.
-pub(super) const SOURCE: &str = "proxy-log";
+pub(super) const SOURCE: &str = "otlp";
 const LOG_TYPE: (&str, &str) = ("_logType", "opentelemetry");
 
 const OPERATION: &str = "gen_ai.operation.name";
@@ -108,11 +105,6 @@ pub(super) fn id(trace_id: &str, span_id: &str) -> String {
     format!("{trace_id}-{span_id}")
 }
 
-/// A stated time; 0 = not stated.
-pub(super) fn time(nanos: u64) -> Option<DateTime<Utc>> {
-    i64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(DateTime::from_timestamp_nanos)
-}
-
 /// Whether attributes are those of a call for an embedding.
 pub(super) fn is_embedding(attributes: &Attributes) -> bool {
     text(attributes, &[OPERATION, "llm.request.type"]).is_some_and(|of| EMBEDDINGS.contains(&of.as_str()))
@@ -131,7 +123,7 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
     let headers = &context.headers;
     let mut record = Record {
         id: Some(id(&span.trace_id, &span.span_id)),
-        created_at: time(span.start_nanos),
+        created_at: time_of_nanos("startTimeUnixNano", span.start_nanos)?,
         ai_org: text(of, &PROVIDER).or_else(|| headers.provider.clone()),
         ai_model: text(of, &ANSWERED).or_else(|| text(of, &ASKED)),
         req_units: count(of, &REQUEST_TOKENS),
@@ -156,7 +148,7 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
     if is_embedding && record.res_units.is_none() {
         record.total_units = record.total_units.or(record.req_units);
     }
-    if let Some(dollars) = find(of, &COST).and_then(Any::float) {
+    if let Some(dollars) = find(of, &COST).and_then(Any::float).filter(|dollars| *dollars >= 0.0) {
         record.cost = Some(dollars * 100.0);
         record.cost_currency = Some("USD".to_owned());
     }
@@ -198,7 +190,8 @@ fn times(record: &mut Record, span: &Span) {
     let of = &span.attributes;
     let took = span.end_nanos.checked_sub(span.start_nanos).filter(|_| span.start_nanos > 0);
     let took = took.and_then(|nanos| i64::try_from(nanos.saturating_add(500_000) / 1_000_000).ok());
-    let first = find(of, &FIRST_CHUNK).and_then(Any::float).map(|seconds| (seconds * 1000.0).round() as i64);
+    let first = find(of, &FIRST_CHUNK).and_then(Any::float).filter(|seconds| (0.0..1e9).contains(seconds));
+    let first = first.map(|seconds| (seconds * 1000.0).round() as i64);
     record.stream_mode = find(of, &STREAM).and_then(Any::flag).or(first.map(|_| true));
     record.response_time = first.or(took);
     record.time_to_last_token = took.filter(|_| record.stream_mode == Some(true));

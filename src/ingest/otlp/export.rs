@@ -200,10 +200,12 @@ fn id_of_json(raw: Option<&str>, length: usize) -> String {
     hex::decode(text_of(raw).unwrap_or_default()).map(|bytes| id(&bytes, length)).unwrap_or_default()
 }
 
-fn nanos(raw: Option<&str>) -> u64 {
+/// Nanoseconds since 1970; 0 = not stated.
+fn nanos(of: &Object<'_>, name: &'static str) -> Result<u64, FieldError> {
     let mut number: Option<i64> = None;
-    let read = raw.map(|raw| number.read("", raw));
-    read.and_then(|read| read.ok()).and(number).and_then(|number| u64::try_from(number).ok()).unwrap_or_default()
+    let read = get(of, &[name]).map_or(Ok(()), |raw| number.read("", raw));
+    let nanos = read.ok().and_then(|()| u64::try_from(number.unwrap_or_default()).ok());
+    nanos.ok_or_else(|| FieldError::silent(name, "nanoseconds since 1970"))
 }
 
 impl Span {
@@ -260,8 +262,8 @@ impl Span {
             span_id: id_of_json(get(&span, &["spanId"]), SPAN_ID_BYTES),
             parent_span_id: id_of_json(get(&span, &["parentSpanId"]), SPAN_ID_BYTES),
             name: text_of(get(&span, &["name"])).unwrap_or_default(),
-            start_nanos: nanos(get(&span, &["startTimeUnixNano"])),
-            end_nanos: nanos(get(&span, &["endTimeUnixNano"])),
+            start_nanos: nanos(&span, "startTimeUnixNano")?,
+            end_nanos: nanos(&span, "endTimeUnixNano")?,
             failed: code == STATUS_ERROR.to_string() || code == "STATUS_CODE_ERROR",
             message: text_of(get(&status, &["message"])).unwrap_or_default(),
             attributes: any::pairs_of_json(get(&span, &["attributes"]), &mut budget)?,
@@ -339,8 +341,10 @@ impl LogRecord {
         };
         let trace_id = id_of_json(get(&record, &["traceId"]), TRACE_ID_BYTES);
         let span_id = id_of_json(get(&record, &["spanId"]), SPAN_ID_BYTES);
-        let times = ["timeUnixNano", "observedTimeUnixNano"].map(|name| nanos(get(&record, &[name])));
-        let at_nanos = times.into_iter().find(|nanos| *nanos > 0).unwrap_or_default();
+        let mut at_nanos = nanos(&record, "timeUnixNano")?;
+        if at_nanos == 0 {
+            at_nanos = nanos(&record, "observedTimeUnixNano")?;
+        }
         Ok(Self { trace_id, span_id, at_nanos, event })
     }
 }

@@ -6,9 +6,12 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
+
 use super::call::{self, SOURCE};
 use super::content::{Content, Object};
 use super::export::LogRecord;
+use crate::ingest::fields::time_of_nanos;
 use crate::record::json::{Checks, FieldError};
 use crate::record::{Message, Record};
 
@@ -29,8 +32,8 @@ pub(super) struct Pieces {
 struct Piece {
     trace_id: String,
     span_id: String,
-    /// When the first event was, since 1970; 0 = not stated.
-    at_nanos: u64,
+    /// When the first event was.
+    created_at: Option<DateTime<Utc>>,
     is_embedding: bool,
     content: Content,
 }
@@ -45,7 +48,8 @@ impl Pieces {
             return Ok(());
         }
         let is_embedding = call::is_embedding(&event.attributes);
-        let added = Piece { trace_id, span_id, at_nanos, is_embedding, content };
+        let created_at = time_of_nanos("timeUnixNano", at_nanos)?;
+        let added = Piece { trace_id, span_id, created_at, is_embedding, content };
         // Alone, so that an event which cannot be stored does not cost the others.
         for (field, body) in [("request.body", added.request()), ("response.body", added.response())] {
             call::payload(field, &body)?;
@@ -89,7 +93,7 @@ impl Piece {
         };
         Record {
             id: Some(call::id(&self.trace_id, &self.span_id)),
-            created_at: call::time(self.at_nanos),
+            created_at: self.created_at,
             source: Some(SOURCE.to_owned()),
             request: message(self.request()),
             response: message(self.response()),

@@ -232,6 +232,7 @@ fn what_cannot_be_taken_is_refused_by_name_and_without_its_content() {
         (with(object(), json!({ "_id": null, "metrics": null })), "id"),
         (with(object(), json!({ "_id": "other" })), "metrics.id"),
         (with(object(), json!({ "created_at": "secret", "metrics": null })), "created_at"),
+        (with(object(), json!({ "created_at": null, "metrics": null })), "created_at"),
         (too_deep, "response.body"),
     ] {
         let rejection = logged(&object).unwrap_err();
@@ -250,12 +251,22 @@ fn what_cannot_be_taken_is_refused_by_name_and_without_its_content() {
         assert_eq!(refused.field, field);
     }
     // One bad row takes no other with it.
-    let rows = json!([1, row(), with(row(), json!({ "id": "" })), with(row(), json!({ "id": "call-2" }))]);
+    let late = with(row(), json!({ "created_at": "9999-12-31 00:00:00" }));
+    let rows = json!([1, row(), with(row(), json!({ "id": "" })), with(row(), json!({ "id": "call-2" })), late]);
     let Batch { halves, rejections, .. } = batch("generations", &rows);
     let ids: Vec<_> = halves.iter().map(|(_, record)| record.id.as_deref().unwrap()).collect();
     assert_eq!(ids, ["call-1", "call-2"]);
     let refused: Vec<_> = rejections.iter().map(|one| (one.record, &*one.field)).collect();
-    assert_eq!(refused, [(0, "json"), (2, "id")]);
+    assert_eq!(refused, [(0, "json"), (2, "id"), (4, "created_at")]);
+    // Of a file the other time holds; where none does, that of the figures is told.
+    let file = |object: &Value| control_plane::file(object.to_string().as_bytes(), &context());
+    assert!(file(&with(object(), json!({ "metrics": late }))).is_ok());
+    let refused = file(&with(object(), json!({ "created_at": "0001-01-01", "metrics": late }))).unwrap_err();
+    assert_eq!((&*refused.field, &*refused.value), ("created_at", "\"9999-12-31 00:00:00\""));
+    for table in ["feedbacks", "generation_hooks"] {
+        let row = json!({ "id": "f", "trace_id": "t", "generation_id": "g", "value": 1, "created_at": "2026-13-45" });
+        assert_eq!(batch(table, &json!([row])).rejections[0].field, "created_at", "{table}");
+    }
 }
 
 #[test]

@@ -135,6 +135,53 @@ fn a_bad_record_takes_no_other_with_it() {
     );
 }
 
+#[test]
+fn a_time_that_no_call_can_have_refuses_its_record_alone_in_every_shape() {
+    let shapes = [
+        (Shape::Native, "created_at", r#"{"id":"ID","created_at":TIME}"#),
+        (Shape::Portkey, "createdAt", r#"{"id":"ID","request":{"body":{}},"createdAt":TIME}"#),
+        (Shape::Portkey, "start_time", r#"{"id":"ID","request":{"body":{}},"start_time":TIME}"#),
+        (Shape::LiteLlm, "startTime", r#"{"id":"ID","model":"m","startTime":TIME}"#),
+    ];
+    for (shape, field, form) in shapes {
+        let bad = [r#""0001-01-01T00:00:00Z""#, r#""9999-12-31 00:00:00""#, r#""2026-13-45""#, "12", "[1]"];
+        let good = ["1795278418", r#""1970-01-01""#, r#""2261-12-31T23:59:59.999999Z""#, "null", "\"\""];
+        let line = |(number, time): (usize, &&str)| form.replace("ID", &number.to_string()).replace("TIME", time);
+        let lines: Vec<String> = bad.iter().chain(&good).enumerate().map(line).collect();
+        let (records, rejections) = read_with(shape, lines.join("\n").as_bytes(), Headers::default());
+        assert_eq!((records.len(), rejections.len()), (good.len(), bad.len()), "{shape}: {rejections:?}");
+        assert!(rejections.iter().all(|refused| refused.field == field), "{shape}: {rejections:?}");
+        for (refused, year) in rejections.iter().zip(["0001", "9999"]) {
+            assert!(refused.value.contains(year) && refused.expected.contains("1970 to 2261"), "{shape}: {refused}");
+        }
+    }
+    // What is no time may be anything, and metadata is the caller's own; clients write these where there is none.
+    let (_, refused) = portkey_with(r#"{"request":{},"createdAt":"my secret"}"#, Headers::default());
+    assert_eq!((refused.len(), &*refused[0].value), (1, ""));
+    let own = r#"{"request":{},"createdAt":0,"start_time":"None","metadata":{"startTime":"dawn"}}"#;
+    assert_eq!(portkey::one(own).created_at, Some(now()));
+}
+
+#[test]
+fn what_is_below_0_is_refused_in_our_form_and_not_known_in_others() {
+    for field in ["req_units", "total_units", "response_time", "time_to_last_token", "cost"] {
+        let lines = ["-1", "0", "1e400"].map(|number| format!("{{\"{field}\":{number}}}")).join("\n");
+        let (records, rejections) = native(&lines);
+        assert_eq!((records.len(), rejections.len()), (1, 2), "{field}");
+        assert_eq!((&*rejections[0].field, &*rejections[0].value), (field, "-1"));
+    }
+    assert_eq!(native(r#"{"retry_success_count":-1}"#).0[0].retry_success_count, Some(-1), "all of them failed");
+    let portkey = portkey::one(
+        r#"{"request":{},"response":{"response_time":-5,"body":{"usage":{"prompt_tokens":-9,"completion_tokens":8}}},
+            "output":{"cost":{"cost":-1}}}"#,
+    );
+    assert_eq!((portkey.req_units, portkey.res_units, portkey.total_units), (None, Some(8), None));
+    assert_eq!((portkey.response_time, portkey.cost), (None, None));
+    let litellm = r#"{"model":"m","prompt_tokens":-9,"completion_tokens":8,"response_cost":-0.5,"response_time":-1}"#;
+    let (records, _) = read_with(Shape::LiteLlm, litellm.as_bytes(), Headers::default());
+    assert_eq!((records[0].req_units, records[0].res_units, records[0].cost), (None, Some(8), None));
+}
+
 fn split(pushes: &[&[u8]], limit: usize) -> (Vec<(u64, String)>, Vec<Rejection>) {
     let mut splitter = Splitter::with_limit(limit);
     let mut chunks: Vec<Chunk> = pushes.iter().map(|bytes| splitter.push(bytes)).collect();

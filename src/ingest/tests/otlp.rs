@@ -260,7 +260,7 @@ fn a_span_of_the_current_conventions_becomes_a_record() {
         parent_span_id: some("0102030405060708"),
         span_name: some("chat gpt-4o"),
         user_id: some("ann"),
-        source: some("proxy-log"),
+        source: some("otlp"),
         ..Record::default()
     };
     let (request, response) = (body(&record.request), body(&record.response));

@@ -2,8 +2,10 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::super::erasing;
 use super::super::feedback::{get as one, list as page, means, of_log, places, shown};
 use super::*;
+use crate::catalog::Which;
 
 fn at(minutes: i64) -> DateTime<Utc> {
     "2025-11-02T12:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::minutes(minutes)
@@ -194,6 +196,68 @@ async fn a_log_shows_what_was_said_of_its_trace_and_of_itself() {
             "created_at": "2025-11-02T12:07:00.000Z", "updated_at": "2025-11-02T12:07:00.000Z",
         })
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_big_feedback_ends_before_its_bytes_are_too_many() {
+    let big = |number: usize| Feedback {
+        metadata: vec![("k".to_owned(), "x".repeat(200 << 10))],
+        ..said(&format!("f{number:02}"), "acme", "t-1", 1.0, 1.0, number as i64)
+    };
+    let rig = Rig::with((0..50).map(big).collect());
+    let mut ask = FeedbackAsk { page_size: 40, ..FeedbackAsk::default() };
+    let mut sizes = Vec::new();
+    loop {
+        let (found, next) = page(&rig.queries, rig.scene.clone(), &ask).await.unwrap();
+        sizes.push(found.len());
+        let Some(next) = next else { break };
+        ask.after = Some(next);
+    }
+    assert_eq!(sizes, [20, 20, 10], "each but the last has nearly 4 MiB");
+    let record = rig.records.iter().find(|record| on(record, "acme", "t-1")).unwrap();
+    let said = of_log(&rig.queries, rig.scene.clone(), record).await.unwrap();
+    assert_eq!((said.feedback.len(), said.weighted), (20, Some(1.0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feedback_goes_with_the_records_that_it_is_about() {
+    let rig = Rig::with(vec![
+        // Of a trace with records of two users and of none, of one that is not there, and of records of a user's.
+        said("of-trace", "acme", "t-faq", 1.0, 1.0, 1),
+        said("of-nothing", "acme", "elsewhere", 1.0, 1.0, 2),
+        said("on-r01", "acme", "t-faq/r01", 1.0, 1.0, 3),
+        said("on-r02", "acme", "t-faq/r02", 1.0, 1.0, 4),
+        said("on-r04", "acme", "/r04", 1.0, 1.0, 5),
+        said("of-zen", "zen", "t-faq/r01", 1.0, 1.0, 6),
+        said("named", "acme", "elsewhere", 1.0, 1.0, 7),
+        Feedback {
+            user_id: Some("ana".to_owned()),
+            ..changed(&said("named", "acme", "elsewhere", 1.0, 1.0, 7), 2.0, 9)
+        },
+    ]);
+    let find = async |which: &Which| {
+        let mut found = erasing(&rig.queries, rig.scene.clone(), "acme", which).await.unwrap();
+        found.tied.sort();
+        (found.records, found.feedback, found.tied.join(" "))
+    };
+    let user = |user: &str| Which::User(user.to_owned());
+    assert_eq!(find(&user("ana")).await, (2, 3, "named on-r01 on-r04".to_owned()));
+    assert_eq!(find(&user("ben")).await, (2, 1, "on-r02".to_owned()));
+    assert_eq!(find(&user("nobody")).await, (0, 0, String::new()));
+    let ids = |ids: &[&str]| Which::Ids(ids.iter().map(|id| (*id).to_owned()).collect());
+    assert_eq!(find(&ids(&["r04", "on-r02", "of-zen"])).await, (1, 2, "on-r02 on-r04".to_owned()));
+    let of_trace: Vec<&str> = rig
+        .records
+        .iter()
+        .filter(|record| on(record, "acme", "t-faq"))
+        .filter_map(|record| record.id.as_deref())
+        .collect();
+    assert_eq!(of_trace, ["r01", "r02"]);
+    let (records, _, tied) = find(&ids(&of_trace)).await;
+    assert_eq!((records, tied.as_str()), (of_trace.len() as u64, "of-trace on-r01 on-r02"));
+    assert_eq!(find(&ids(&of_trace[1..])).await.2, "on-r02");
+    let all = rig.records.iter().filter(|record| is(&record.organisation_id, "acme")).count() as u64;
+    assert_eq!(find(&Which::All).await, (all, 6, String::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

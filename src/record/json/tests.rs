@@ -14,7 +14,7 @@ use crate::record::{BatchBuilder, COLUMNS, Kind, Message, Record};
 
 fn batch(records: &[Record]) -> RecordBatch {
     let mut builder = BatchBuilder::new();
-    records.iter().cloned().for_each(|record| builder.append(record));
+    records.iter().for_each(|record| builder.append(record));
     builder.finish()
 }
 

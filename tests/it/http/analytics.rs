@@ -86,7 +86,7 @@ async fn what_is_asked_wrongly_is_said() {
     assert!(message.contains("`time_of_generation_min` is missing"), "{message}");
     for (path, status, words) in [
         ("graphs/latency?cost_min=cheap", StatusCode::BAD_REQUEST, "`cost_min` is `cheap`; expected cents"),
-        ("graphs/latency?metadata=%7B", StatusCode::BAD_REQUEST, "`metadata` is not a JSON object"),
+        ("graphs/latency?metadata=%7B", StatusCode::BAD_REQUEST, "`metadata` is `{`; expected a JSON object"),
         ("groups/users?page_size=0", StatusCode::BAD_REQUEST, "parameter `page_size` is `0`"),
         ("groups/model?order_by=cost,1", StatusCode::BAD_REQUEST, "parameter `order_by` is `cost,1`"),
         ("graphs/speed", StatusCode::NOT_FOUND, "graph `speed` does not exist; the graphs are requests, cost"),

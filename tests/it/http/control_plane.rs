@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Server, failure};
+use super::{Server, failure, gzip};
 
 /// The organisation of the recorded calls.
 const ORGANISATION: &str = "11111111-1111-4111-8111-111111111111";
@@ -74,7 +74,11 @@ fn fill(document: &mut Document) -> gatelog::error::Result<()> {
 }
 
 async fn bed() -> Server {
-    let server = Server::start().await;
+    bed_with(|_| {}).await
+}
+
+async fn bed_with(change: impl FnOnce(&mut Config)) -> Server {
+    let server = Server::start_with(change).await;
     server.engine.catalog().change(fill).await.unwrap();
     server.engine.catalog_changed();
     server
@@ -449,6 +453,34 @@ async fn a_report_is_of_organisations_that_the_gateways_key_reaches() {
         found,
         [json!({ "id": "d", "organisation_id": "zen" }), json!({ "id": "e", "organisation_id": ORGANISATION })]
     );
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_may_come_packed() {
+    let server = bed_with(|config| config.max_record_bytes = 1 << 20).await;
+    let post = |path: &str, body: Vec<u8>, coding: &str| {
+        as_gateway(&server, Method::POST, path, "").header("content-encoding", coding).body(body)
+    };
+    let rows =
+        |id: &str| json!({ "table": "generations", "data": [{ "id": id, "organisation_id": "zen" }] }).to_string();
+    // One is parsed where it is, the other on a thread.
+    let big = rows("b").replace('[', &format!("[{}", " ".repeat(300 << 10)));
+    for (path, text) in [(LOGS, call("a", "zen").to_string()), (ROWS, big)] {
+        let sent = post(path, gzip(text.as_bytes()), "gzip").send().await.unwrap();
+        assert_eq!(sent.status(), StatusCode::OK, "{path}");
+    }
+    let zstd = zstd::encode_all(rows("c").as_bytes(), 3).unwrap();
+    assert_eq!(post("/dp/metrics", zstd, "zstd").send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(server.count().await, 3);
+    let cut = gzip(rows("d").as_bytes())[..40].to_vec();
+    let (message, _) = failure(post(ROWS, cut, "gzip"), StatusCode::BAD_REQUEST).await;
+    assert!(message.contains("cannot be unpacked"), "{message}");
+    let (message, _) = failure(post(ROWS, Vec::new(), "br"), StatusCode::UNSUPPORTED_MEDIA_TYPE).await;
+    assert!(message.contains("`br`"), "{message}");
+    // What unpacks to more than a body may have is no way around its limit.
+    let bomb = gzip(&vec![b' '; 3 << 20]);
+    failure(post(LOGS, bomb, "gzip"), StatusCode::PAYLOAD_TOO_LARGE).await;
     server.end().await;
 }
 

@@ -7,6 +7,7 @@ use gatelog::config::{Config, Plans};
 use gatelog::engine::{Document, Job, NewKey, Organisation, Scope};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use super::log_objects::{get, with};
 use super::{Server, eventually, failure, header, lines};
@@ -112,12 +113,19 @@ async fn fetch(url: &str, headers: &[(&str, &str)]) -> Response {
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap()
 }
 
-/// The lines of the file that a new job writes.
-async fn written(server: &Server, key: &str, body: Value) -> Vec<Value> {
+/// Makes a job and lets it be written.
+async fn done(server: &Server, key: &str, body: Value) -> String {
     let id = create(server, key, body).await;
     start(server, key, &id).await;
     let job = ended(server, key, &id).await;
     assert_eq!(job["status"], "success", "{job}");
+    id
+}
+
+/// The lines of the file that a new job writes.
+async fn written(server: &Server, key: &str, body: Value) -> Vec<Value> {
+    let id = done(server, key, body).await;
+    let job = get(server, key, &format!("{EXPORTS}/{id}")).await;
     let found = lines(&fetch(&url(server, key, &id).await, &[]).await.text().await.unwrap());
     assert_eq!(job["records_written"], found.len(), "{job}");
     found
@@ -201,6 +209,7 @@ async fn a_job_goes_from_draft_to_a_file_that_anybody_with_its_url_can_fetch() {
     let again = ended(&server, "acme exporter", &id).await;
     assert_eq!((&again["records_written"], &again["total_records"]), (&json!(5), &json!(5)));
     failure(reqwest::Client::new().get(&url), StatusCode::NOT_FOUND).await;
+    eventually("the file before is deleted, without upkeep", || async { files(&server).len() == 1 }).await;
     // Changed it is a draft; what is not named stays.
     let changed =
         fine(&server, "acme exporter", Method::PUT, &path, json!({ "filters": { "ai_model": "none" } })).await;
@@ -331,7 +340,21 @@ async fn what_portkeys_clients_and_guide_send_is_taken() {
         (json!({ "filters": { "ai_models": "x" } }), "filter `ai_models` is unknown"),
         (json!({ "filters": { "cost_min": "much" } }), "`cost_min`"),
         (json!({ "filters": {}, "requested_data": ["price"] }), "column `price` is unknown"),
-        (json!({ "filters": [] }), "field `filters`"),
+        (json!({ "filters": [] }), "field `filters` is `[]`; expected a JSON object"),
+        (json!({ "filters": { "status": {} } }), "`status` is `{}`; expected texts"),
+        (
+            json!({ "filters": { "time_of_generation_min": true } }),
+            "`time_of_generation_min` is `true`; expected a date",
+        ),
+        (json!({ "filters": { "created_at": { "gte": 5 } } }), "`created_at` is `{\"gte\":5}`; expected"),
+        (json!({ "filters": { "page_size": [5] } }), "`page_size` is `[5]`; expected a whole number"),
+        (json!({ "filters": { "cost_min": 2, "cost_max": 1 } }), "`cost_min` is 2, which is more than `cost_max`, 1"),
+        (json!({ "requested_data": [{}] }), "field `requested_data` is `{}`; expected an array of names"),
+        (json!({ "description": [1] }), "field `description` is `[1]`; expected a text"),
+        (
+            json!({ "workspace_id": "asd" }),
+            "`workspace_id` is `asd`; the workspaces of the organisation are ads, search",
+        ),
         (json!([]), "is not a JSON object"),
     ] {
         let (message, _) = failure(failing(&server, key, Method::POST, EXPORTS, &body), StatusCode::BAD_REQUEST).await;
@@ -490,6 +513,7 @@ async fn denied_fields_are_exported_by_nobody() {
     start(&server, key, &job).await;
     ended(&server, key, &job).await;
     let old = url(&server, key, &job).await;
+    let dear = create(&server, key, json!({ "filters": { "cost_min": 0.1 }, "requested_data": ["id"] })).await;
 
     let admin = "/v1/admin/organisations/acme";
     let deny =
@@ -525,13 +549,19 @@ async fn denied_fields_are_exported_by_nobody() {
         ),
         (key, Method::POST, EXPORTS, &json!({ "workspace_id": "search", "requested_data": ["request"] }), "`request`"),
         (key, Method::POST, "/v1/export", &json!({ "columns": ["id", "cost"] }), "`cost` may not be exported"),
-        // Jobs and files of the time before.
+        // How many records match would tell the values.
+        (key, Method::POST, EXPORTS, &json!({ "filters": { "cost_max": "0.3" } }), "`cost` may not be exported"),
+        (key, Method::PUT, path.as_str(), &json!({ "filters": { "cost_min": 0.1 } }), "nor may a filter ask for it"),
+        ("acme search", Method::POST, EXPORTS, &json!({ "filters": { "ai_org_model": "a__b" } }), "`ai_provider`"),
+        // Jobs of the time before.
         (key, Method::POST, &format!("{EXPORTS}/{job}/start"), &Value::Null, "`cost` may not be exported"),
-        (key, Method::GET, &format!("{EXPORTS}/{job}/download"), &Value::Null, "`cost` may not be exported"),
+        (key, Method::POST, &format!("{EXPORTS}/{dear}/start"), &Value::Null, "`cost` may not be exported"),
     ] {
         let (message, _) = failure(failing(&server, key, method, path, body), StatusCode::FORBIDDEN).await;
         assert!(message.contains(words), "{message}");
     }
+    let gone = failing(&server, key, Method::GET, &format!("{EXPORTS}/{job}/download"), &Value::Null);
+    assert!(failure(gone, StatusCode::NOT_FOUND).await.0.contains("fields were denied since it was written"));
     failure(reqwest::Client::new().get(&old), StatusCode::NOT_FOUND).await;
     start(&server, key, &open).await;
     ended(&server, key, &open).await;
@@ -545,6 +575,76 @@ async fn denied_fields_are_exported_by_nobody() {
     assert_eq!(lifted["denied_fields"], json!([]));
     start(&server, key, &job).await;
     assert_eq!(ended(&server, key, &job).await["status"], "success");
+
+    // A column that is a part of another one tells it, and the other way round.
+    let parts = json!({ "denied_fields": ["user_id", "date"] });
+    fine(&server, super::KEY, Method::PATCH, admin, parts).await;
+    for (path, body, words) in [
+        (EXPORTS, json!({ "requested_data": ["metadata"] }), "`metadata` may not"),
+        (EXPORTS, json!({ "requested_data": ["created_at"] }), "`created_at` may not"),
+        (EXPORTS, json!({ "filters": { "metadata": { "_user": "ada" } } }), "`user_id` may not"),
+        (EXPORTS, json!({ "filters": { "created_at": { "gte": "2026-11-01" } } }), "`date` may not"),
+        ("/v1/export", json!({ "columns": ["metadata.value"] }), "`metadata.value` may not"),
+        ("/v1/export", json!({ "from": "2026-11-01" }), "`date` may not"),
+        ("/v1/export", json!({ "to": "2026-11-01" }), "`date` may not"),
+        ("/v1/export", json!({ "after": "2026-11-01T10:00:00Z,acme-0" }), "`date` may not"),
+    ] {
+        let (message, _) = failure(failing(&server, key, Method::POST, path, &body), StatusCode::FORBIDDEN).await;
+        assert!(message.contains(words), "{message}");
+    }
+    let team = json!({ "filters": { "metadata": { "team": "a" } }, "requested_data": ["id", "metadata.key"] });
+    assert_eq!(written(&server, key, team).await.len(), 2);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_shows_less_takes_files_along() {
+    let plans = Plans::parse("[capped]\nexport_rows = 2\n[near]\nexport_days = 3").unwrap();
+    let server = bed(|config| config.plans = plans).await;
+    for (organisation, plan, why) in [
+        ("acme", json!({ "retention_days": 30 }), "records are kept shorter"),
+        ("zen", json!({ "plan": "near" }), "exports reach less far back"),
+    ] {
+        let key = &format!("{organisation} exporter");
+        let id = done(&server, key, json!({ "requested_data": ["id"] })).await;
+        let url = url(&server, key, &id).await;
+        assert_eq!(fetch(&url, &[]).await.status(), StatusCode::OK);
+        fine(&server, super::KEY, Method::PATCH, &format!("/v1/admin/organisations/{organisation}"), plan).await;
+        failure(reqwest::Client::new().get(&url), StatusCode::NOT_FOUND).await;
+        let job = get(&server, key, &format!("{EXPORTS}/{id}")).await;
+        assert!(job["file_gone"].as_str().unwrap().contains(why), "{job}");
+        eventually("the file is deleted", || async { files(&server).is_empty() }).await;
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slow_downloads_of_one_organisation_leave_room_for_others() {
+    let server = bed(|_| {}).await;
+    let mut urls = Vec::new();
+    for organisation in ["acme", "zen"] {
+        fill(&server, organisation, 0..1).await;
+        let key = &format!("{organisation} exporter");
+        let id = done(&server, key, json!({ "requested_data": ["id"] })).await;
+        urls.push(url(&server, key, &id).await.strip_prefix(&server.base).unwrap().to_owned());
+    }
+    // Nobody reads a body that is held here.
+    let router = gatelog::http::router(server.engine.clone());
+    let open = async |url: &str| {
+        let request = axum::http::Request::get(url).body(axum::body::Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap()
+    };
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(open(&urls[0]).await);
+        assert_eq!(held[held.len() - 1].status(), StatusCode::OK);
+    }
+    let refused = open(&urls[0]).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(open(&urls[1]).await.status(), StatusCode::OK, "another organisation's");
+    held.pop();
+    assert_eq!(open(&urls[0]).await.status(), StatusCode::OK, "one has ended");
     server.end().await;
 }
 
@@ -575,6 +675,18 @@ async fn plans_say_who_exports_how_far_back_and_how_much() {
     let capped = ended(&server, "capped exporter", &id).await;
     let figures = ["total_records", "records_written", "max_records"].map(|name| capped[name].clone());
     assert_eq!(figures, [json!(3), json!(2), json!(2)], "what matches, what is in the file, and why it is less");
+    // The direct export ends there too, and says so; it can be gone on with.
+    for (query, wanted) in [
+        ("", &["capped-old", "capped-recent"][..]),
+        ("?limit=9", &["capped-old", "capped-recent"]),
+        ("?limit=1", &["capped-old"]),
+    ] {
+        let direct = with(&server, "capped exporter", Method::GET, &format!("/v1/export{query}")).send().await.unwrap();
+        assert_eq!(header(&direct, "x-gatelog-max-records"), "2");
+        assert_eq!(ids(&lines(&direct.text().await.unwrap())), wanted);
+    }
+    let free = with(&server, "thirty exporter", Method::GET, "/v1/export").send().await.unwrap();
+    assert_eq!(header(&free, "x-gatelog-max-records"), "");
     server.end().await;
 }
 
@@ -586,9 +698,7 @@ async fn an_erasure_and_the_end_of_an_organisation_take_its_files_along() {
     let mut urls = Vec::new();
     let mut jobs = Vec::new();
     for key in ["acme exporter", "zen exporter"] {
-        let id = create(&server, key, json!({ "requested_data": ["id"] })).await;
-        start(&server, key, &id).await;
-        ended(&server, key, &id).await;
+        let id = done(&server, key, json!({ "requested_data": ["id"] })).await;
         urls.push(url(&server, key, &id).await);
         jobs.push(id);
     }
@@ -618,6 +728,16 @@ async fn an_erasure_and_the_end_of_an_organisation_take_its_files_along() {
     eventually("upkeep deletes the file", || async { files(&server).len() == 1 }).await;
     let left = get(&server, super::KEY, EXPORTS).await;
     assert_eq!((&left["total"], &left["data"][0]["id"]), (&json!(1), &json!(jobs[0])));
+
+    // An end user who is erased is named by no job either.
+    let of = json!({ "filters": { "metadata": { "_user": "ada" } }, "description": "what ada said" });
+    let named = create(&server, "acme exporter", of).await;
+    let told = create(&server, "acme exporter", json!({ "description": "what ada said" })).await;
+    let erase = json!({ "organisation": "acme", "user": "ada" }).to_string();
+    assert_eq!(server.post("/v1/admin/erasures", erase).send().await.unwrap().status(), StatusCode::ACCEPTED);
+    let gone = failing(&server, "acme exporter", Method::GET, &format!("{EXPORTS}/{named}"), &Value::Null);
+    failure(gone, StatusCode::NOT_FOUND).await;
+    assert_eq!(get(&server, "acme exporter", &format!("{EXPORTS}/{told}")).await["description"], Value::Null);
     server.end().await;
 }
 

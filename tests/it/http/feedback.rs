@@ -20,6 +20,16 @@ fn log(id: &str, trace: Option<&str>) -> Value {
     })
 }
 
+/// A key of acme for one scope.
+async fn add_key(server: &Server, text: &str, scope: Scope) {
+    let add = |document: &mut Document| {
+        let organisation = Some("acme".to_owned());
+        let key = NewKey { organisation, scopes: [scope].into(), ..NewKey::default() };
+        document.add_key(text, key, chrono::Utc::now()).map(|_| ())
+    };
+    server.engine.catalog().change(add).await.unwrap();
+}
+
 async fn give(server: &Server, key: &str, body: &Value) -> Vec<String> {
     told(server, key, Method::POST, "/v1/feedback", body, "Feedback successfully saved").await
 }
@@ -43,33 +53,38 @@ async fn one(server: &Server, key: &str, body: Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_have_portkeys_words_and_codes() {
+async fn refusals_have_portkeys_words_and_codes_and_say_what_is_wrong() {
     let server = Server::start().await;
     let refuse = async |method: Method, path: &str, body: &str, status: StatusCode, message: &str, code: &str| {
         let (found, answer) = failure(with(&server, KEY, method, path).body(body.to_owned()), status).await;
         assert_eq!((found.as_str(), &answer["error"]["code"]), (message, &json!(code)), "{path} {body}");
     };
-    let word = |code: &str| format!("Portkey Error: Invalid Request Body. Error code: {code}");
+    let word = |code: &str, why: &str| format!("Portkey Error: Invalid Request Body. Error code: {code}. {why}");
     let bad = StatusCode::BAD_REQUEST;
-    for (body, code) in [
-        ("", "03"),
-        ("{oops", "03"),
-        ("7", "03"),
-        ("{}", "032"),
-        (r#"{"value":1}"#, "032"),
-        (r#"{"trace_id":"t"}"#, "032"),
-        (r#"[{"trace_id":"t","value":1},{"trace_id":"t"}]"#, "032"),
-        (r#"{"trace_id":"t","value":11}"#, "033"),
-        (r#"{"trace_id":"t","value":"abc"}"#, "033"),
+    let unreadable = "The body is neither a JSON object nor a list; send a JSON object, or a list of them";
+    let about = "Field `trace_id`: expected the trace, or in `log_id` the log, that the feedback is about";
+    let no_value = "Field `value`: expected a number from -10 to 10";
+    let wrong = |value: &str| format!("Field `value` is `{value}`; expected a number from -10 to 10");
+    for (body, code, why) in [
+        ("", "03", unreadable),
+        ("{oops", "03", unreadable),
+        ("7", "03", unreadable),
+        ("{}", "032", about),
+        (r#"{"value":1}"#, "032", about),
+        (r#"{"trace_id":"t"}"#, "032", no_value),
+        (r#"[{"trace_id":"t","value":1},{"trace_id":"t"}]"#, "032", &format!("Item 2: {no_value}")),
+        (r#"{"trace_id":"t","value":11}"#, "033", &wrong("11")),
+        (r#"{"trace_id":"t","value":"abc"}"#, "033", &wrong("\"abc\"")),
     ] {
-        refuse(Method::POST, "/v1/feedback", body, bad, &word(code), code).await;
+        refuse(Method::POST, "/v1/feedback", body, bad, &word(code, why), code).await;
     }
-    let several = "Portkey Error: Invalid Request Body. Multi Update is not supported. Error code: 031";
+    let several = "Portkey Error: Invalid Request Body. Multi Update is not supported. Error code: 031. Send one object with \
+                   `value`";
     let nothing = "Invalid Feedback Id passed. Nothing to update";
     for method in [Method::PUT, Method::POST] {
         refuse(method.clone(), "/v1/feedback/F", r#"[{"value":1}]"#, bad, several, "031").await;
-        refuse(method.clone(), "/v1/feedback/F", r#"{"weight":1}"#, bad, &word("032"), "032").await;
-        refuse(method.clone(), "/v1/feedback/F", r#"{"value":-10.5}"#, bad, &word("033"), "033").await;
+        refuse(method.clone(), "/v1/feedback/F", r#"{"weight":1}"#, bad, &word("032", no_value), "032").await;
+        refuse(method.clone(), "/v1/feedback/F", r#"{"value":-10.5}"#, bad, &word("033", &wrong("-10.5")), "033").await;
         let unknown = StatusCode::NOT_FOUND;
         let body = r#"{"feedback_id":"F2","value":2}"#;
         refuse(method.clone(), "/v1/feedback/undefined", body, unknown, nothing, "not_found").await;
@@ -82,7 +97,8 @@ async fn refusals_have_portkeys_words_and_codes() {
         assert_eq!(answer["error"]["code"], "01");
     }
     let packed = with(&server, KEY, Method::POST, "/v1/feedback").body(vec![0x1f, 0x8b, 0]);
-    failure(packed, bad).await;
+    let (message, _) = failure(packed, bad).await;
+    assert!(message.starts_with(&word("03", "The body does not unpack: ")), "{message}");
     assert_eq!(get(&server, KEY, "/v1/feedback").await["data"], json!([]), "a batch with a bad item leaves nothing");
     server.end().await;
 }
@@ -179,7 +195,7 @@ async fn feedback_on_one_log_takes_its_place_from_the_log() {
     for (key, body) in [("acme user", unknown.as_str()), ("zen user", r#"{"log_id":"traced","value":1}"#)] {
         let request = with(&server, key, Method::POST, "/v1/feedback").body(body.to_owned());
         let (message, _) = failure(request, StatusCode::NOT_FOUND).await;
-        assert!(message.contains("`log_id`"), "{message}");
+        assert!(message.contains("`log_id` is `") && message.contains("which no log has; send a log"), "{message}");
     }
     assert_eq!(get(&server, KEY, "/v1/feedback").await["data"], json!([]));
     // The operator's key reaches all organisations, and the feedback is that of the log.
@@ -268,12 +284,7 @@ async fn logs_show_the_feedback_on_them_and_are_found_by_it() {
     assert_ne!((&rest["data"][0]["id"], &rest["has_more"]), (&page["data"][0]["id"], &json!(true)));
 
     // A job exports what the list shows.
-    let exporter = |document: &mut Document| {
-        let organisation = Some("acme".to_owned());
-        let key = NewKey { organisation, scopes: [Scope::Export].into(), ..NewKey::default() };
-        document.add_key("acme exporter", key, chrono::Utc::now()).map(|_| ())
-    };
-    server.engine.catalog().change(exporter).await.unwrap();
+    add_key(&server, "acme exporter", Scope::Export).await;
     let ask = async |method: Method, path: &str, body: Value| -> Value {
         let request = with(&server, "acme exporter", method, path).body(body.to_string());
         request.send().await.unwrap().json().await.unwrap()
@@ -294,7 +305,7 @@ async fn logs_show_the_feedback_on_them_and_are_found_by_it() {
     let link = with(&server, "acme user", Method::POST, "/v1/logs/a/share").send().await.unwrap();
     let link: Value = link.json().await.unwrap();
     told(&server, "acme user", Method::PUT, &format!("/v1/feedback/{first}"), &json!({ "value": -1 }), UPDATED).await;
-    let open = server.bare(Method::GET, link["url"].as_str().unwrap()).send().await.unwrap();
+    let open = server.client.get(link["url"].as_str().unwrap()).send().await.unwrap();
     let shared: Value = open.json().await.unwrap();
     assert_eq!(shared["weighted_feedback"], json!(0));
     server.end().await;
@@ -305,12 +316,7 @@ const UPDATED: &str = "Feedback successfully updated";
 #[tokio::test(flavor = "multi_thread")]
 async fn graphs_and_groups_count_what_was_said_once() {
     let server = bed(|_| {}).await;
-    let analyst = |document: &mut Document| {
-        let organisation = Some("acme".to_owned());
-        let key = NewKey { organisation, scopes: [Scope::Analytics].into(), ..NewKey::default() };
-        document.add_key("acme analyst", key, chrono::Utc::now()).map(|_| ())
-    };
-    server.engine.catalog().change(analyst).await.unwrap();
+    add_key(&server, "acme analyst", Scope::Analytics).await;
     let mut later = log("b", Some("t"));
     later["created_at"] = json!("2026-11-21T10:00:00Z");
     later["ai_model"] = json!("mistral");
@@ -376,6 +382,151 @@ async fn graphs_and_groups_count_what_was_said_once() {
         assert_eq!(narrowed["summary"]["total"], 3);
     }
     server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feedback_counts_for_the_logs_that_it_is_about() {
+    let server = bed(|_| {}).await;
+    add_key(&server, "acme analyst", Scope::Analytics).await;
+    // Two workspaces share a trace, and one of its logs was replayed with another model.
+    let (mut other, mut replay) = (log("b", Some("t")), log("r", Some("t")));
+    (other["workspace_slug"], other["ai_model"]) = (json!("other"), json!("claude"));
+    (replay["span_name"], replay["ai_model"]) = (json!("gatelog-replay"), json!("mistral"));
+    server.ingest(format!("{}\n{other}\n{replay}\n", log("a", Some("t")))).await;
+    for feedback in [
+        json!({ "trace_id": "t", "value": 8 }),
+        json!({ "trace_id": "t", "value": -10, "workspace_slug": "other" }),
+        json!({ "trace_id": "t", "value": 5, "workspace_slug": "elsewhere" }),
+        json!({ "log_id": "r", "value": 2 }),
+    ] {
+        one(&server, "acme user", feedback).await;
+    }
+    let frame = "time_of_generation_min=2026-11-20&time_of_generation_max=2026-11-30";
+    for flushed in [false, true] {
+        if flushed {
+            server.engine.flush().await.unwrap();
+        }
+        let means = [("a", json!(8), 1), ("b", json!(-1), 2), ("r", json!(2), 1)];
+        let list = get(&server, "acme user", "/v1/logs").await;
+        for (id, mean, count) in &means {
+            let shown = get(&server, "acme user", &format!("/v1/logs/{id}")).await;
+            assert_eq!(
+                (&shown["weighted_feedback"], shown["feedback"].as_array().unwrap().len()),
+                (mean, *count),
+                "{id}"
+            );
+            let item = list["data"].as_array().unwrap().iter().find(|item| item["id"] == **id).unwrap();
+            assert_eq!(&item["weighted_feedback"], mean, "{id}");
+            let near = format!("weighted_feedback_min={mean}&weighted_feedback_max={mean}");
+            let found = get(&server, "acme user", &format!("/v1/logs?{near}")).await;
+            assert_eq!((found["data"].as_array().unwrap().len(), &found["data"][0]["id"]), (1, &json!(id)), "{near}");
+        }
+        let ask = async |path: &str| get(&server, "acme analyst", &format!("/v1/analytics/{path}?{frame}")).await;
+        assert_eq!(ask("graphs/feedbacks").await["summary"], json!({ "total": 3 }));
+        assert_eq!(ask("graphs/feedbacks/scores").await["summary"], json!({ "total": 3 }));
+        assert_eq!(ask("graphs/feedbacks/weighted").await["summary"], json!({ "avg": 0.0 }));
+        let model = |name: &str, total: u32, avg: f64| json!({ "ai_model": name, "total": total, "avg_weighted_feedback": avg });
+        let models = [model("claude", 2, -1.0), model("gpt-4o", 1, 8.0), model("mistral", 1, 2.0)];
+        assert_eq!(ask("graphs/feedbacks/ai-models").await["data_points"], json!(models));
+        let teams = ask("groups/metadata/team").await;
+        let mean_of = |id: &str| {
+            let team = teams["data"].as_array().unwrap().iter().find(|team| team["metadata_value"] == id).unwrap();
+            (team["avg_weighted_feedback"].as_f64(), team["requests_with_feedback"].as_u64())
+        };
+        assert_eq!([mean_of("a"), mean_of("b"), mean_of("r")], [8.0, -1.0, 2.0].map(|mean| (Some(mean), Some(1))));
+        let report = server.sql("select ai_model, feedbacks, weighted_feedback as mean from feedback_by_model").await;
+        let mut report: Vec<_> = report.iter().map(|row| (row["ai_model"].as_str(), row["mean"].as_f64())).collect();
+        report.sort_by_key(|(model, _)| *model);
+        let expected = [("claude", -1.0), ("gpt-4o", 8.0), ("mistral", 2.0)];
+        assert_eq!(report, expected.map(|(model, mean)| (Some(model), Some(mean))));
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn erased_records_take_the_feedback_on_them_along() {
+    for flushed in [false, true] {
+        let server = bed(|_| {}).await;
+        let replay = {
+            let mut replay = log("r", Some("u"));
+            replay["span_name"] = json!("gatelog-replay");
+            replay
+        };
+        let mut of_ann = log("ann-1", Some("v"));
+        of_ann["metadata"]["_user"] = json!("ann");
+        let mut elsewhere = log("w-1", Some("w"));
+        elsewhere["workspace_slug"] = json!("other");
+        let logs = [log("a", Some("t")), log("b", Some("t")), log("c", Some("u")), replay, of_ann];
+        let more = [log("w-2", Some("w")), elsewhere, log("lone", None)];
+        server.ingest(logs.into_iter().chain(more).map(|log| format!("{log}\n")).collect::<String>()).await;
+        let give = async |body: Value| one(&server, "acme user", body).await;
+        let on = async |log: &str| give(json!({ "log_id": log, "value": 1 })).await;
+        let of = async |trace: &str| give(json!({ "trace_id": trace, "value": 1 })).await;
+        let (on_a, on_lone, on_r, on_ann) = (on("a").await, on("lone").await, on("r").await, on("ann-1").await);
+        let (of_t, of_u, of_v, of_w, of_nothing) =
+            (of("t").await, of("u").await, of("v").await, of("w").await, of("nothing").await);
+        let w_of_search = give(json!({ "trace_id": "w", "value": 1, "workspace_slug": "search" })).await;
+        // Only the latest state names the user; the older one must not show again.
+        let named = of("nothing").await;
+        let change = json!({ "value": 2, "metadata": { "_user": "ann" } });
+        told(&server, "acme user", Method::PUT, &format!("/v1/feedback/{named}"), &change, UPDATED).await;
+        let zen = one(&server, "zen user", json!({ "trace_id": "t", "value": 1 })).await;
+        // A record that has the id of feedback that goes.
+        server.ingest(format!("{}\n", log(&on_a, Some("other")))).await;
+        if flushed {
+            server.engine.flush().await.unwrap();
+        }
+
+        let all = [&on_a, &on_lone, &on_r, &on_ann, &of_t, &of_u, &of_v, &of_w, &of_nothing, &w_of_search, &named];
+        let gone = async || {
+            let mut gone = Vec::new();
+            for id in all {
+                let path = format!("/v1/feedback/{id}");
+                if with(&server, "acme user", Method::GET, &path).send().await.unwrap().status()
+                    == StatusCode::NOT_FOUND
+                {
+                    gone.push(id);
+                    failure(
+                        with(&server, "acme user", Method::PUT, &path).body("{\"value\":1}"),
+                        StatusCode::NOT_FOUND,
+                    )
+                    .await;
+                }
+            }
+            let listed = get(&server, "acme user", "/v1/feedback").await["data"].as_array().unwrap().len();
+            let states = format!(
+                "select count(*) as n from feedback_history where id in ('{}')",
+                gone.iter().map(|id| id.as_str()).collect::<Vec<_>>().join("','")
+            );
+            assert_eq!((listed, &server.sql(&states).await[0]["n"]), (all.len() - gone.len(), &json!(0)));
+            gone
+        };
+        assert_eq!(gone().await, Vec::<&String>::new());
+        let erase = async |body: Value| -> Value {
+            let request = with(&server, "acme admin", Method::POST, "/v1/admin/erasures").body(body.to_string());
+            request.send().await.unwrap().json().await.unwrap()
+        };
+        // Of the trace another record is left.
+        assert_eq!(erase(json!({ "ids": ["a"] })).await["feedback"], 1);
+        assert_eq!(gone().await, [&on_a]);
+        // Now none is; of `u` only a replay, and of `w` none of the workspace that one of the two speaks of.
+        assert_eq!(erase(json!({ "ids": ["b", "c", "w-2", "lone"] })).await["feedback"], 4);
+        assert_eq!(gone().await, [&on_a, &on_lone, &of_t, &of_u, &w_of_search]);
+        assert_eq!(erase(json!({ "user": "ann" })).await["feedback"], 3);
+        assert_eq!(gone().await, [&on_a, &on_lone, &on_ann, &of_t, &of_u, &of_v, &w_of_search, &named]);
+        // Feedback is erased by its own id too.
+        assert_eq!(erase(json!({ "ids": [on_r] })).await["feedback"], 1);
+        assert_eq!(gone().await, [&on_a, &on_lone, &on_r, &on_ann, &of_t, &of_u, &of_v, &w_of_search, &named]);
+        get(&server, "acme user", &format!("/v1/logs/{on_a}")).await;
+        get(&server, "zen user", &format!("/v1/feedback/{zen}")).await;
+
+        // It comes back with nothing, and leaves the files.
+        server.engine.flush().await.unwrap();
+        server.engine.maintain(gatelog::Job::Expire, false).await.unwrap();
+        assert_eq!(server.engine.status().feedback_rows, 3, "of_w, of_nothing, and zen's");
+        assert_eq!(server.count().await, 3, "r, w-1, and the one with the id of feedback: {flushed}");
+        server.end().await;
+    }
 }
 
 /// Sends feedback on a connection of its own and hangs up; an SDK then sends it again.

@@ -169,6 +169,10 @@ async fn a_saved_filter_is_used_by_its_name() {
     let saved = save("acme viewer", "trace_id=trace-one&status=Cache+Hit").send().await.unwrap();
     assert_eq!(saved.status(), StatusCode::OK);
     failure(save("acme reader", "trace_id=x"), StatusCode::FORBIDDEN).await;
+    // A misspelt organisation would be another's filter.
+    let misspelt = with(&server, "acme viewer", Method::DELETE, "/v1/logs/filters/my%20logs?organisation=zen");
+    let (message, _) = failure(misspelt, StatusCode::BAD_REQUEST).await;
+    assert!(message.contains("`organisation`") && message.contains("organisation_id"), "{message}");
     // Everybody of the organisation has it, and nobody else.
     assert_eq!(get(&server, "acme reader", "/v1/logs/filters").await["data"][0]["name"], "my logs");
     assert_eq!(get(&server, "zen admin", "/v1/logs/filters").await["data"], json!([]));
@@ -224,7 +228,7 @@ async fn a_link_opens_one_log_without_a_key_until_it_is_revoked() {
     let read = share(&server, "acme reader", "one", "").await;
     let viewed = share(&server, "acme viewer", "one", r#"{"expires_in_seconds":60}"#).await;
     let bare = share(&server, "acme reader", "one", r#"{"bodies":false}"#).await;
-    let open = |link: &Value| server.bare(Method::GET, link["url"].as_str().unwrap());
+    let open = |link: &Value| server.client.get(link["url"].as_str().unwrap());
     let whole: Value = open(&read).send().await.unwrap().json().await.unwrap();
     assert_eq!(whole["request"]["body"]["messages"][0]["content"], "secret of one");
     for link in [&viewed, &bare] {
@@ -238,6 +242,10 @@ async fn a_link_opens_one_log_without_a_key_until_it_is_revoked() {
 
     let listed = get(&server, "acme viewer", "/v1/logs/one/share").await;
     assert_eq!(listed["total"], 3);
+    // Everybody's own links of all logs, and an admin's are all of the organisation.
+    for (key, own) in [("acme reader", 2), ("acme viewer", 1), ("acme admin", 3), ("zen admin", 0)] {
+        assert_eq!(get(&server, key, "/v1/shares").await["total"], own, "{key}");
+    }
     let token = read["url"].as_str().unwrap().rsplit('/').next().unwrap();
     let signature = token.split_once('.').unwrap().1;
     assert!(!listed.to_string().contains(signature), "a link's URL is told once");

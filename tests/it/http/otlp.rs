@@ -1,6 +1,5 @@
 //! OTLP over HTTP: every path, both encodings, answers and refusals.
 
-use std::io::Write;
 use std::path::Path;
 
 use gatelog::engine::{Document, NewKey, Organisation, Reader, Scope};
@@ -8,7 +7,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::control_plane::{holds, restarted};
-use super::{Server, eventually, failure, header};
+use super::{Server, eventually, failure, gzip, header};
 
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/x-protobuf";
@@ -96,12 +95,6 @@ fn wire(number: u64) -> Vec<u8> {
         pair("gen_ai.request.model", "m"),
     ];
     field(1, &field(2, &field(2, &span.concat())))
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
 }
 
 impl Server {
@@ -247,7 +240,7 @@ async fn events_before_and_after_their_span_make_one_record_and_come_again_witho
     // 1000 tokens at 2.5 and 100 at 10 dollars a million, in cents.
     assert_eq!((&rows[0]["cost"], &rows[0]["ai_model"]), (&json!(0.35), &json!("gpt-4o")));
     assert_eq!(rows[0]["at"], rows[2]["at"], "the start of the span");
-    assert_eq!(rows[0]["source"], "proxy-log");
+    assert_eq!(rows[0]["source"], "otlp");
     server.end().await;
 }
 
@@ -330,18 +323,27 @@ async fn the_same_ids_of_two_tenants_never_meet() {
     let export = async |key: &str, body: String| {
         let sent = server.bare(Method::POST, "/v1/logs/otel").header("x-portkey-api-key", key).body(body);
         let response = sent.send().await.unwrap();
-        assert_eq!((response.status(), response.json::<Value>().await.unwrap()), (StatusCode::OK, json!({})));
+        assert_eq!(response.status(), StatusCode::OK);
+        let partial = response.json::<Value>().await.unwrap()["partialSuccess"].take();
+        let told = partial["errorMessage"].as_str().unwrap_or_default().contains("another workspace");
+        let rejected = partial["rejectedLogRecords"].as_str().map_or(0, |count| count.parse::<u64>().unwrap());
+        assert_eq!(told, rejected > 0, "{partial}");
+        rejected
     };
-    export("acme", logs(1, "of acme")).await;
-    export("zen", traces(&[silent(1)])).await;
-    export("zen", choice(1, "of zen")).await;
-    // Nor do those of two workspaces: the first one's stands.
-    export("acme ads", traces(&[silent(2)])).await;
-    export("acme search", logs(2, "of search")).await;
-    export("acme", logs(2, "of all")).await;
-    export("acme search", events(&[event(2, "gen_ai.choice", "of search"), event(3, "gen_ai.user.message", "own")]))
-        .await;
-    export("acme ads", logs(2, "of ads")).await;
+    let both = events(&[event(2, "gen_ai.choice", "of search"), event(3, "gen_ai.user.message", "own")]);
+    for (key, body, rejected) in [
+        ("acme", logs(1, "of acme"), 0),
+        ("zen", traces(&[silent(1)]), 0),
+        ("zen", choice(1, "of zen"), 0),
+        // Nor do those of two workspaces: the first one's stands, and the others are told.
+        ("acme ads", traces(&[silent(2)]), 0),
+        ("acme search", logs(2, "of search"), 1),
+        ("acme", logs(2, "of all"), 1),
+        ("acme search", both, 1),
+        ("acme ads", logs(2, "of ads"), 0),
+    ] {
+        assert_eq!(export(key, body).await, rejected, "{key}");
+    }
     let rows = async |server: &Server| {
         let rows = server.sql("select organisation_id as o, workspace_slug as w, span_id as s, total_units as t, request.body as a, response.body as b from logs order by o, s").await;
         let line = |row: &Value| {

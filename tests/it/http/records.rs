@@ -1,6 +1,5 @@
 //! Records on their way in: `/v1/logs` and `/v1/ingest`.
 
-use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,13 +7,7 @@ use futures::StreamExt;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Server, failure, header, ndjson, record};
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
+use super::{Server, failure, gzip, header, ndjson, record};
 
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     ::zstd::encode_all(bytes, 3).unwrap()

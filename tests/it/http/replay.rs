@@ -114,7 +114,7 @@ async fn an_edited_request_is_sent_answered_and_logged_beside_the_old_one() {
     for (name, value) in [
         ("trace_id", "trace-1"),
         ("parent_span_id", "span-1"),
-        ("span_name", "replay"),
+        ("span_name", "gatelog-replay"),
         ("source", "replay"),
         ("cache_status", "MISS"),
         ("retry_success_count", "1"),
@@ -169,11 +169,13 @@ async fn a_replay_is_inactive_for_the_reason_that_is_shown() {
     let (server, seen) = server(|_| {}).await;
     let cases = [
         ("image", "endpoint"),
+        ("nowhere", "no_url"),
         ("archived", "provider_archived"),
         ("prompt", "prompt_in_config_target"),
         ("untracked", "body_not_kept"),
     ];
     server.ingest(log("image", |log| log["request_url"] = json!("https://h/v1/images/generations"))).await;
+    server.ingest(log("nowhere", |log| log["request_url"] = Value::Null)).await;
     server.ingest(log("archived", |log| log["virtual_key"] = json!("retired"))).await;
     server
         .ingest(log("prompt", |log| {

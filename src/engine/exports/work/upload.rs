@@ -22,12 +22,14 @@ pub(super) struct Upload {
     part: Vec<u8>,
     /// None while it may yet be a single write.
     begun: Option<Box<dyn MultipartUpload>>,
-    sending: JoinSet<Result<()>>,
+    sending: JoinSet<Result<u64>>,
+    /// Bytes of the parts that the store has.
+    pub(super) stored: u64,
 }
 
 impl Upload {
     pub(super) fn new(store: Arc<dyn ObjectStore>, path: Path) -> Self {
-        Self { store, path, part: Vec::new(), begun: None, sending: JoinSet::new() }
+        Self { store, path, part: Vec::new(), begun: None, sending: JoinSet::new(), stored: 0 }
     }
 
     pub(super) async fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
@@ -71,14 +73,15 @@ impl Upload {
             Some(begun) => begun,
             None => self.begun.insert(self.store.put_multipart(&self.path).await?),
         };
-        self.sending.spawn(begun.put_part(mem::take(&mut self.part).into()));
+        let (bytes, part) = (self.part.len() as u64, begun.put_part(mem::take(&mut self.part).into()));
+        self.sending.spawn(async move { part.await.map(|()| bytes) });
         Ok(())
     }
 
     async fn wait_until_below(&mut self, parts: usize) -> Result<()> {
         while self.sending.len() >= parts {
             match self.sending.join_next().await {
-                Some(Ok(sent)) => sent?,
+                Some(Ok(sent)) => self.stored += sent?,
                 Some(Err(cause)) => return Err(cause.into()),
                 None => break,
             }

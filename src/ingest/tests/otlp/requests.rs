@@ -49,6 +49,28 @@ fn together(span: Value, piece: &Record) -> Record {
 }
 
 #[test]
+fn a_time_that_no_call_can_have_refuses_its_span_or_event_alone() {
+    for (nanos, fine) in [("0", true), ("1795278400000000000", true), ("9214646400000000000", false)] {
+        let mut odd = span(json!({ "gen_ai.operation.name": "chat" }));
+        odd["startTimeUnixNano"] = json!(nanos);
+        let good = span(json!({ "gen_ai.operation.name": "chat" }));
+        let read = both(&request(&[odd, good]), &Context::new(now()));
+        assert_eq!((read.calls.len(), read.refused.len()), (1 + usize::from(fine), usize::from(!fine)), "{nanos}");
+        let mut event = log("gen_ai.user.message", &json!({ "content": "hi" }), &json!({}));
+        event["timeUnixNano"] = json!(nanos);
+        let (pieces, refused) = pieces(&[event]);
+        assert_eq!((pieces.len(), refused.len()), (usize::from(fine), usize::from(!fine)), "{nanos}");
+        assert!(read.refused.iter().chain(&refused).all(|refused| refused.contains(nanos)), "{refused:?}");
+    }
+    for (nanos, field) in [(json!("soon"), "startTimeUnixNano"), (json!(-5), "startTimeUnixNano")] {
+        let mut odd = span(json!({ "gen_ai.operation.name": "chat" }));
+        odd[field] = nanos;
+        let read = read(Encoding::Json, request(&[odd]).to_string().as_bytes(), &Context::new(now()));
+        assert!(read.calls.is_empty() && read.refused[0].contains(field), "{:?}", read.refused);
+    }
+}
+
+#[test]
 fn log_events_say_what_a_span_does_not() {
     let call = json!([{ "id": "t", "type": "function", "function": { "name": "f", "arguments": "{\"a\":1}" } }]);
     let mut choice = log(
@@ -111,7 +133,7 @@ fn a_piece_is_what_was_said_and_no_more() {
         id: Some(format!("{TRACE}-{SPAN}")),
         trace_id: some(TRACE),
         span_id: some(SPAN),
-        source: some("proxy-log"),
+        source: some("otlp"),
         created_at: found[0].created_at,
         request: found[0].request.clone(),
         ..Record::default()

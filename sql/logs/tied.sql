@@ -1,0 +1,45 @@
+-- purpose: the feedback that is erased with records, and that of their user and ids itself
+-- param organisation_id: text; organisation that all of it belongs to
+-- param user: text = null; end user whose records are erased; null = records of the ids in the table `named` are erased
+-- column id: text; id of the feedback, each once
+
+with
+said as (
+    -- Any state counts: an older one must not show again when a later one goes.
+    select id, workspace_slug, trace_id, log_id, user_id
+    from feedback_history
+    where organisation_id = $organisation_id
+),
+calls as (
+    select
+        logs.id, logs.workspace_slug, logs.trace_id, logs.span_name,
+        coalesce(logs.user_id = $user, false) or named.of is not null as is_erased
+    from named right join logs on named.of = logs.id
+    where logs.organisation_id = $organisation_id
+),
+gone as (
+    select id from calls where is_erased
+),
+-- Traces of which no record is left that feedback on them counts for.
+silent as (
+    select traces.workspace_slug, traces.trace_id
+    from (select distinct workspace_slug, trace_id from said where log_id is null) as traces
+    join calls
+        on traces.trace_id = calls.trace_id
+        and (traces.workspace_slug is null or traces.workspace_slug = calls.workspace_slug)
+    where calls.span_name is distinct from 'gatelog-replay'
+    group by traces.workspace_slug, traces.trace_id
+    having bool_and(calls.is_erased)
+)
+select said.id from said left semi join named on said.id = named.of
+union
+select id from said where user_id = $user
+union
+select said.id from said left semi join gone on said.log_id = gone.id
+union
+select said.id
+from said left semi join silent
+    on said.trace_id = silent.trace_id
+    and coalesce(said.workspace_slug, '') = coalesce(silent.workspace_slug, '')
+where said.log_id is null
+limit $most

@@ -1,0 +1,172 @@
+//! Where a log store lies, a folder or a bucket, and the files in it that may hold logs.
+//!
+//! A folder is gone through here and not by an object store, whose listing ends at the first name that is not UTF-8, at a loop of
+//! links and at a folder that may not be read. Here each of them is one file that is not read. Links are not followed, so that
+//! nothing outside of the folder is read, and nothing twice.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirEntry};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::cli::output::file_error;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// Files that are found ahead of those that are read.
+const AHEAD: usize = 1_024;
+const LINK: &str = "it is a symbolic link, which is not followed; name what it points to as a folder of its own";
+
+/// A log store.
+#[derive(Debug)]
+pub(super) enum Place {
+    Folder(PathBuf),
+    Bucket(Store),
+}
+
+/// A file that may hold a log.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// What it is called in messages, on one line.
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    /// Where it is, or why it cannot be read.
+    pub(super) at: Result<At, String>,
+}
+
+#[derive(Debug)]
+pub(super) enum At {
+    Disk(PathBuf),
+    Bucket(Arc<dyn ObjectStore>, object_store::path::Path),
+}
+
+impl Place {
+    /// Makes sure that it is there.
+    pub(super) async fn open(named: &Path, config: &Config) -> Result<Self> {
+        if let Some(url) = named.to_str().filter(|named| named.contains("://")) {
+            let store = Store::open(&Config { data: url.to_owned(), ..config.clone() }, false)?;
+            store.check().await?;
+            return Ok(store.folder().map(Path::to_owned).map_or_else(|| Self::Bucket(store), Self::Folder));
+        }
+        let about = fs::metadata(named).map_err(|cause| file_error("open", named, cause))?;
+        if !about.is_dir() {
+            let message =
+                format!("`{}` is not a folder; a log store is a folder or s3://bucket/prefix", named.display());
+            return Err(Error::invalid(message));
+        }
+        Ok(Self::Folder(named.to_owned()))
+    }
+
+    /// Its files, in no certain order. An error is that of a bucket, and ends them.
+    pub(super) fn files(&self) -> BoxStream<'_, Result<Found>> {
+        match self {
+            Self::Folder(folder) => {
+                let (found, files) = mpsc::channel(AHEAD);
+                let folder = folder.clone();
+                tokio::task::spawn_blocking(move || walk(folder, &found));
+                ReceiverStream::new(files).map(Ok).boxed()
+            }
+            Self::Bucket(store) => {
+                let root = store.root().as_str().trim_end_matches(store.root().path()).to_owned();
+                let listing = store.object_store().list(Some(store.prefix()));
+                let logs = listing.try_filter(|object| {
+                    std::future::ready(object.location.filename().is_some_and(|name| is_log(name.as_ref())))
+                });
+                logs.map_ok(move |object| Found {
+                    name: shown(format!("{root}/{}", object.location)),
+                    bytes: object.size,
+                    at: Ok(At::Bucket(Arc::clone(store.object_store()), object.location)),
+                })
+                .map_err(|cause| Error::storage(format!("cannot list `{}`", store.root())).with_source(cause))
+                .boxed()
+            }
+        }
+    }
+}
+
+impl At {
+    /// What it holds, of more than so many bytes one more.
+    pub(super) async fn read(self, limit: u64) -> Result<Bytes, String> {
+        match self {
+            Self::Bucket(store, path) => {
+                let read = async { store.get(&path).await?.bytes().await };
+                read.await.map_err(|cause| cause.to_string())
+            }
+            Self::Disk(path) => {
+                let read = move || {
+                    let mut bytes = Vec::new();
+                    fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+                    Ok(Bytes::from(bytes))
+                };
+                let read = tokio::task::spawn_blocking(read).await.unwrap_or_else(|cause| Err(io::Error::other(cause)));
+                read.map_err(|cause| cause.to_string())
+            }
+        }
+    }
+}
+
+impl Found {
+    fn unread(path: &Path, reason: impl Into<String>) -> Self {
+        Self { name: shown(path), bytes: 0, at: Err(reason.into()) }
+    }
+}
+
+/// Finds the files below a folder until there are no more, or nobody wants them.
+fn walk(folder: PathBuf, found: &mpsc::Sender<Found>) {
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
+        let unread = |cause: io::Error| Found::unread(&folder, format!("this folder cannot be read: {cause}"));
+        let entries = fs::read_dir(&folder).map_err(unread);
+        let (entries, failed) = entries.map_or_else(|failed| (None, Some(failed)), |entries| (Some(entries), None));
+        let files = entries.into_iter().flatten().filter_map(|entry| match entry {
+            Ok(entry) => file(&entry, &mut folders),
+            Err(cause) => Some(unread(cause)),
+        });
+        for file in failed.into_iter().chain(files) {
+            if found.blocking_send(file).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What an entry of a folder is, if it may hold a log; a folder is kept for later.
+fn file(entry: &DirEntry, folders: &mut Vec<PathBuf>) -> Option<Found> {
+    let path = entry.path();
+    let about = match entry.metadata() {
+        Ok(about) => about,
+        Err(cause) => return Some(Found::unread(&path, cause.to_string())),
+    };
+    if about.is_dir() {
+        folders.push(path);
+        return None;
+    }
+    let is_log = is_log(&entry.file_name());
+    if about.is_symlink() {
+        // One to a folder hides logs, and one to nowhere may.
+        return (is_log || !path.is_file()).then(|| Found::unread(&path, LINK));
+    }
+    is_log.then(|| match about.is_file() {
+        true => Found { name: shown(&path), bytes: about.len(), at: Ok(At::Disk(path)) },
+        false => Found::unread(&path, "it is no file"),
+    })
+}
+
+fn is_log(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.ends_with(b".json") || name.ends_with(b".json.gz")
+}
+
+/// A path on one line: line breaks, other control characters and what is not UTF-8 are escaped as in Rust.
+fn shown(path: impl AsRef<OsStr>) -> String {
+    let quoted = format!("{:?}", path.as_ref());
+    quoted[1..quoted.len() - 1].to_owned()
+}

@@ -1,0 +1,87 @@
+//! The way of an import's records into the engine: what was erased on request stays out, however long ago that was, and a full
+//! engine is waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::output::say;
+use crate::cli::progress::thousands;
+use crate::engine::{Engine, Receipt};
+use crate::error::{ErrorKind, Result};
+use crate::plan::{Row, Rules};
+use crate::record::Record;
+
+/// First and longest pause before an append that found no room is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Appends all but what was erased on request.
+#[derive(Clone)]
+pub(super) struct Sieve {
+    pub(super) engine: Engine,
+    erased: Arc<Rules>,
+}
+
+/// What became of records that were appended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Appended {
+    pub(super) receipt: Receipt,
+    /// Left out because they were erased on request.
+    pub(super) erased: u64,
+}
+
+impl Sieve {
+    pub(super) fn new(engine: &Engine) -> Self {
+        let erased = Arc::new(engine.catalog().state().document.ever_erased());
+        Self { engine: engine.clone(), erased }
+    }
+
+    /// Waits for as long as the engine has no room.
+    pub(super) async fn append(&self, mut records: Vec<Record>) -> Result<Appended> {
+        let all = records.len();
+        records.retain(|record| !self.erased.erases(Row::of(record)));
+        let erased = (all - records.len()) as u64;
+        Ok(Appended { receipt: append_patiently(&self.engine, records).await?, erased })
+    }
+}
+
+impl Appended {
+    pub(super) fn add(&mut self, other: Self) {
+        self.receipt.accepted += other.receipt.accepted;
+        self.receipt.duplicate += other.receipt.duplicate;
+        self.receipt.over_quota += other.receipt.over_quota;
+        self.erased += other.erased;
+    }
+
+    /// Those that are stored now.
+    pub(super) fn known(&self) -> u64 {
+        self.receipt.accepted + self.receipt.duplicate
+    }
+
+    /// Tells what is not stored, and why.
+    pub(super) fn tell_left_out(&self) {
+        let (over_quota, erased) = (self.receipt.over_quota, self.erased);
+        if over_quota > 0 {
+            say!("{} records were not stored: their organisation's plan stores no more", thousands(over_quota));
+        }
+        if erased > 0 {
+            say!("{} records were not stored: they were erased on request", thousands(erased));
+        }
+    }
+}
+
+/// Appends, and waits for as long as the engine has no room.
+pub(in crate::cli) async fn append_patiently(engine: &Engine, mut records: Vec<Record>) -> Result<Receipt> {
+    let (mut pause, longest) = PAUSES;
+    loop {
+        match engine.append_parsed(records).await {
+            Ok(receipt) => return Ok(receipt),
+            // Records whose fate is not known do not come back, and to go on without them would be to lose them.
+            Err(refused) if refused.error.kind() == ErrorKind::Busy && !refused.records.is_empty() => {
+                records = refused.records;
+            }
+            Err(refused) => return Err(refused.error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}

@@ -1,0 +1,192 @@
+//! What the log brings back at an open: rows that no table has, halves that wait, records whose halves are both there, and late parts.
+//!
+//! Quotas were asked when a record was stored and not written down for halves, so those that are whole are handed on to the writer,
+//! which asks again. What was erased meanwhile is left out, for good.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampMicrosecondType;
+use chrono::{DateTime, Utc};
+use tokio::sync::OwnedSemaphorePermit;
+use uuid::Uuid;
+
+use super::joining::waits_until;
+use super::lane::Lane;
+use super::reader;
+use crate::dedupe::{Known, Recent};
+use crate::error::{Error, Result};
+use crate::halves::{Fit, Half, Waiting, Whole};
+use crate::memtable::{Budget, batch_bytes};
+use crate::plan::{Row, Rules};
+use crate::record::json::records;
+use crate::record::{self, Record};
+use crate::usage::Counts;
+use crate::wal::{CreateFile, Kind, Wal};
+
+/// What a replay finds of halves.
+#[derive(Default)]
+pub(super) struct Halves {
+    pub(super) waiting: Waiting<OwnedSemaphorePermit>,
+    /// Records of which both halves are there: whether their quota leaves room for them was never written down.
+    pub(super) whole: HashMap<u128, Whole<OwnedSemaphorePermit>>,
+    /// Parts of records that are stored.
+    pub(super) late: Vec<(u128, Half, Record, Option<OwnedSemaphorePermit>)>,
+    /// Whether the log holds halves that were erased.
+    pub(super) has_erased: bool,
+}
+
+/// What a replay fills.
+pub(super) struct Replayed {
+    pub(super) recent: Recent,
+    /// Of records, and of feedback.
+    lanes: [Lane; 2],
+    pub(super) halves: Halves,
+    /// How long halves that come back wait, µs.
+    join_micros: i64,
+    budget: Budget,
+    pub(super) counts: Counts,
+    /// Everything that was ever erased: a log that slept may bring it back.
+    erased: Rules,
+    now: DateTime<Utc>,
+}
+
+impl Replayed {
+    /// Nothing yet.
+    pub(super) fn new(
+        lanes: [Lane; 2],
+        recent: Recent,
+        budget: Budget,
+        erased: Rules,
+        join_micros: i64,
+        now: DateTime<Utc>,
+    ) -> Self {
+        Self { recent, lanes, halves: Halves::default(), join_micros, budget, counts: Counts::default(), erased, now }
+    }
+}
+
+/// Opens the log and brings back the rows that the table does not have.
+pub(super) async fn replay(
+    folder: PathBuf,
+    log_files: CreateFile,
+    new_id: Uuid,
+    mut into: Replayed,
+) -> Result<(Wal, Replayed)> {
+    let here = tokio::runtime::Handle::current();
+    let work = move || {
+        let [logs, feedback] = into.lanes.clone();
+        let covered = |wal_id| here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id));
+        let mut take = |_, kind, batch: RecordBatch| into.take(kind, batch);
+        let wal = Wal::open(&folder, &record::schema(), log_files, new_id, &covered, &mut take)?;
+        into.forget_erased();
+        Ok((wal, into))
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|cause| Error::internal("replaying the log panicked").with_source(cause))?
+}
+
+impl Replayed {
+    fn take(&mut self, kind: Kind, batch: RecordBatch) -> Result<()> {
+        let now_micros = self.now.timestamp_micros();
+        match kind {
+            Kind::Logs => self.take_records(batch),
+            Kind::Feedback => {
+                let batch = without_erased(batch, kind, &self.erased)?;
+                let permit = self.budget.take_what_is_left(batch_bytes(&batch));
+                self.lanes[1].shelf.insert(batch, now_micros, permit);
+                Ok(())
+            }
+            // What is erased is seen when the parts are together: one of them may not say whose it is.
+            Kind::Half(half) | Kind::Late(half) => {
+                let is_late = matches!(kind, Kind::Late(_));
+                let keys = self.recent.keys().clone();
+                for (key, record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
+                    self.take_half(key, half, record, is_late);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn take_half(&mut self, key: u128, half: Half, record: Record, is_late: bool) {
+        let room = self.budget.take_what_is_left(record.held_bytes() as u64);
+        let stored = self.recent.known(key).map(|known| known.is_open);
+        let is_open = stored.or_else(|| self.halves.whole.get(&key).map(|whole| !whole.is_complete));
+        let fit = self.halves.waiting.fit(key, half, &record);
+        match is_open {
+            Some(false) if !is_late => return,
+            Some(_) => return self.halves.late.push((key, half, record, room)),
+            // Its record may be in this log too, as a half that was stored alone and not flushed.
+            None if is_late && (self.halves.waiting.get(key).is_none() || fit != Fit::New) => {
+                return self.halves.late.push((key, half, record, room));
+            }
+            None if fit != Fit::New => return,
+            None => {}
+        }
+        let until_micros = waits_until(half, &record, self.now.timestamp_micros(), self.join_micros);
+        if let Some(whole) = self.halves.waiting.add(key, half, record, until_micros, room) {
+            self.lanes[0].shelf.replace_halves(&[key], None, 0, None);
+            self.halves.whole.insert(key, whole);
+        } else if let Some(so_far) = self.halves.waiting.get(key) {
+            self.lanes[0].shelf.show_half(key, Arc::clone(so_far));
+        }
+    }
+
+    /// Forgets parts of records that were erased, now that all parts are together.
+    fn forget_erased(&mut self) {
+        let now_micros = self.now.timestamp_micros();
+        let is_erased = |record: &Record| self.erased.erases(Row::of(record));
+        let erased: Vec<u128> =
+            self.halves.waiting.iter().filter(|(_, _, record)| is_erased(record)).map(|(key, ..)| key).collect();
+        let whole =
+            self.halves.whole.extract_if(|_, whole| self.erased.erases(Row::of(&whole.record))).map(|(key, _)| key);
+        for key in erased.iter().copied().chain(whole) {
+            self.halves.waiting.forget(key);
+            self.recent.insert(key, Known::default(), now_micros);
+            self.halves.has_erased = true;
+        }
+        self.lanes[0].shelf.replace_halves(&erased, None, now_micros, None);
+    }
+
+    fn take_records(&mut self, batch: RecordBatch) -> Result<()> {
+        let now_micros = self.now.timestamp_micros();
+        let mut keys = self.recent.keys().of_batch(&batch);
+        keys.retain(|key| {
+            self.recent.insert(*key, Known::default(), now_micros);
+            self.halves.waiting.forget(*key)
+        });
+        self.counts.count(&batch, now_micros);
+        let batch = without_erased(batch, Kind::Logs, &self.erased)?;
+        let permit = self.budget.take_what_is_left(batch_bytes(&batch));
+        self.lanes[0].shelf.replace_halves(&keys, Some(batch), now_micros, permit);
+        Ok(())
+    }
+}
+
+/// Takes out the rows that were erased. Most logs hold none, and then nothing is looked at.
+fn without_erased(batch: RecordBatch, kind: Kind, erased: &Rules) -> Result<RecordBatch> {
+    if erased.erasures().is_empty() {
+        return Ok(batch);
+    }
+    let text = |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_view_opt());
+    let times =
+        batch.column_by_name("created_at").and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    let (Some(organisations), Some(ids), Some(users), Some(times)) =
+        (text("organisation_id"), text("id"), text("user_id"), times)
+    else {
+        return Err(Error::internal("a frame of the log lacks columns"));
+    };
+    let kept: BooleanArray = (0..batch.num_rows())
+        .map(|row| {
+            let user = users.is_valid(row).then(|| users.value(row));
+            let (organisation, id) = (organisations.value(row), ids.value(row));
+            let feedback = kind == Kind::Feedback;
+            Some(!erased.erases(Row { feedback, organisation, id, user, created_at: times.value(row) }))
+        })
+        .collect();
+    filter_record_batch(&batch, &kept)
+        .map_err(|cause| Error::internal("cannot take out erased rows").with_source(cause))
+}

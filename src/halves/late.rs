@@ -1,0 +1,123 @@
+//! Parts that came when their record was stored already. They are acked and in the log as others are, wait until the record is in
+//! the table, and are added to it there ([`super::amend`]).
+//!
+//! Pure; `R` is whatever room in memory the caller set aside for a part.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Half, MOST_PIECES, may_meet};
+use crate::record::Record;
+
+/// A part that is late.
+#[derive(Clone, Debug)]
+pub struct LatePart {
+    /// What its record is known by.
+    pub key: u128,
+    /// Which part it is.
+    pub half: Half,
+    /// What it says.
+    pub record: Arc<Record>,
+}
+
+/// Parts that are late, by the key of the record that they are of.
+#[derive(Debug)]
+pub struct Late<R> {
+    parts: HashMap<u128, Vec<(LatePart, Option<R>)>>,
+    bytes: u64,
+}
+
+impl<R> Default for Late<R> {
+    fn default() -> Self {
+        Self { parts: HashMap::new(), bytes: 0 }
+    }
+}
+
+impl<R> Late<R> {
+    /// Whether a record has, with `further` ones, as many late parts as are put together in one go.
+    pub fn is_full(&self, part: &Record, key: u128, further: usize) -> bool {
+        self.like(part, key).count() + further >= MOST_PIECES
+    }
+
+    /// Whether another part of the record says that nothing of the call may be kept.
+    pub fn is_untracked(&self, part: &Record, key: u128) -> bool {
+        self.like(part, key).any(|other| other.record.do_not_track == Some(true))
+    }
+
+    /// The parts of a record that one may meet: those of other workspaces have no say in what becomes of it.
+    fn like(&self, part: &Record, key: u128) -> impl Iterator<Item = &LatePart> {
+        let parts = self.parts.get(&key).into_iter().flatten().map(|(other, _)| other);
+        parts.filter(|other| may_meet(&other.record, part, other.half == Half::Piece))
+    }
+
+    /// Takes a part.
+    pub fn add(&mut self, key: u128, half: Half, record: Record, room: Option<R>) {
+        self.bytes += record.held_bytes() as u64;
+        let part = LatePart { key, half, record: Arc::new(record) };
+        self.parts.entry(key).or_default().push((part, room));
+    }
+
+    /// All of them, those of one record in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = &LatePart> {
+        self.parts.values().flatten().map(|(part, _)| part)
+    }
+
+    /// Forgets parts that their records have now; what came since stays.
+    pub fn forget(&mut self, done: &[LatePart]) {
+        for part in done {
+            let Some(parts) = self.parts.get_mut(&part.key) else { continue };
+            let before = parts.len();
+            parts.retain(|(held, _)| !Arc::ptr_eq(&held.record, &part.record));
+            if parts.len() < before {
+                self.bytes = self.bytes.saturating_sub(part.record.held_bytes() as u64);
+            }
+            if parts.is_empty() {
+                self.parts.remove(&part.key);
+            }
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.parts.values().map(Vec::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_stay_until_their_record_has_them_and_what_came_since_stays_longer() {
+        let of = |status| Record { response_status_code: Some(status), ..Record::default() };
+        let mut late = Late::default();
+        late.add(1, Half::Figures, of(200), Some("room"));
+        let taken: Vec<LatePart> = late.iter().cloned().collect();
+        late.add(1, Half::Content, of(201), None);
+        assert_eq!((late.len(), late.bytes()), (2, of(200).held_bytes() as u64 * 2));
+        late.forget(&taken);
+        late.forget(&taken);
+        assert_eq!((late.len(), late.bytes()), (1, of(201).held_bytes() as u64));
+        let untracked = Record { do_not_track: Some(true), ..of(200) };
+        assert!(!late.is_untracked(&of(200), 1));
+        late.add(1, Half::Figures, Record { workspace_slug: Some("b".to_owned()), ..untracked.clone() }, None);
+        let of_a = Record { workspace_slug: Some("a".to_owned()), ..of(200) };
+        assert!(!late.is_untracked(&of_a, 1), "another workspace has no say");
+        late.add(1, Half::Figures, untracked, None);
+        assert!(late.is_untracked(&of_a, 1) && !late.is_untracked(&of_a, 2));
+        for status in 0..300 {
+            late.add(2, Half::Piece, of(status), None);
+        }
+        assert!(late.is_full(&of(1), 2, 0) && !late.is_full(&of(1), 1, 0) && late.is_full(&of(1), 1, MOST_PIECES));
+    }
+}

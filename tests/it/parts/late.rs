@@ -1,0 +1,301 @@
+//! Halves that come when their record is stored already, and what the log holds of halves that came to nothing.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use chrono::{DateTime, Duration, Utc};
+use gatelog::engine::{Access, Document, Half, Organisation, Parts, Which};
+use gatelog::record::Message;
+use gatelog::{Config, Engine, Job, Reader, Record};
+
+use super::{at, content, figures, half, operator, rows, walk};
+use crate::engine::{config, ids};
+
+const BOTH: &str = "select id, total_units, request.body from logs order by id";
+
+/// Waits until no late part is left, flushing as the engine itself would, only sooner.
+async fn amended(engine: &Engine) {
+    for _ in 0..200 {
+        engine.flush().await.unwrap();
+        if engine.status().waiting_halves == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("late parts were not added: {:?}", engine.status());
+}
+
+/// An engine whose halves wait for nothing.
+async fn hasty(folder: &tempfile::TempDir) -> Engine {
+    Engine::open(Config { join_seconds: 0, ..config(folder) }).await.unwrap()
+}
+
+fn holds(folder: &Path, text: &[u8]) -> Vec<String> {
+    let mut files = walk(folder);
+    files.retain(|file| std::fs::read(file).unwrap().windows(text.len()).any(|window| window == text));
+    files
+}
+
+#[tokio::test]
+async fn late_half_completes_the_stored_record_whichever_is_late_also_across_a_restart() {
+    for late_is_content in [false, true] {
+        for restart in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let engine = hasty(&folder).await;
+            let (first, second) =
+                if late_is_content { (figures("a"), content("a")) } else { (content("a"), figures("a")) };
+            for one in [first.clone(), (first.0, Record { id: Some("b".to_owned()), ..first.1.clone() })] {
+                half(&engine, one).await;
+            }
+            engine.flush().await.unwrap();
+            assert_eq!((engine.status().file_rows, engine.status().waiting_halves), (2, 0), "stored alone");
+            assert_eq!(half(&engine, second.clone()).await, 1, "late, and taken");
+            assert_eq!(half(&engine, second.clone()).await, 0, "once");
+            let beside = Reader::open(&config(&folder)).await.unwrap();
+            assert_eq!(ids(&beside).await, ["a", "b"], "a late part is no record of its own beside the engine");
+            let engine = match restart {
+                true => {
+                    drop(engine);
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    hasty(&folder).await
+                }
+                false => engine,
+            };
+            assert_eq!(engine.status().waiting_halves, 1);
+            amended(&engine).await;
+            let whole = r#"a 18 {"model":"gpt-4o"}"#;
+            let alone = if late_is_content { "b 18 " } else { r#"b  {"model":"gpt-4o"}"# };
+            assert_eq!(rows(&engine.reader(), BOTH).await, [whole, alone], "{late_is_content} {restart}");
+            assert_eq!(engine.usage().list(None)[0].records, 2, "it counts once");
+            // Whatever comes again changes nothing.
+            for again in [first, second] {
+                half(&engine, again).await;
+            }
+            amended(&engine).await;
+            engine.close().await.unwrap();
+            let engine = hasty(&folder).await;
+            assert_eq!(rows(&engine.reader(), BOTH).await, [whole, alone]);
+            engine.close().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn late_events_join_their_span_and_stay_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = hasty(&folder).await;
+    let piece = |body: &str| {
+        let request = Message { body: Some(body.to_owned()), headers: None };
+        (Half::Piece, Record { request, ..figures("a").1 })
+    };
+    half(&engine, piece(r#"{"messages":[1]}"#)).await;
+    engine.flush().await.unwrap();
+    half(&engine, piece(r#"{"messages":[2]}"#)).await;
+    half(&engine, piece(r#"{"messages":[3]}"#)).await;
+    amended(&engine).await;
+    assert_eq!(rows(&engine.reader(), BOTH).await, [r#"a 18 {"messages":[1,2,3]}"#]);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn late_figures_that_say_not_tracked_take_the_content_out_of_the_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(Config { join_seconds: 0, vacuum_grace_seconds: 0, ..config(&folder) }).await.unwrap();
+    let (kind, mut said) = content("a");
+    said.request.body = Some("\"planted-text\"".to_owned());
+    half(&engine, (kind, said.clone())).await;
+    engine.flush().await.unwrap();
+    let (figured, untracked) = figures("a");
+    half(&engine, (figured, Record { do_not_track: Some(true), ..untracked })).await;
+    amended(&engine).await;
+    let query = "select total_units, do_not_track, request.body is null from logs";
+    assert_eq!(rows(&engine.reader(), query).await, ["18 true true"]);
+    // Once that is known, what was said does not come back: not to the record, and not to the log.
+    said.request.body = Some("\"planted-again\"".to_owned());
+    half(&engine, (kind, said)).await;
+    assert_eq!(holds(folder.path(), b"planted-again"), [""; 0]);
+    amended(&engine).await;
+    assert_eq!(rows(&engine.reader(), query).await, ["18 true true"]);
+    engine.close().await.unwrap();
+}
+
+static CLOCK: AtomicI64 = AtomicI64::new(0);
+
+fn now() -> DateTime<Utc> {
+    at("2026-11-10T12:00:00Z").unwrap() + Duration::seconds(CLOCK.load(Ordering::SeqCst))
+}
+
+#[tokio::test]
+async fn content_that_came_before_its_call_was_said_not_to_be_tracked_leaves_the_log_within_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = Parts { now, ..Parts::default() };
+    let engine = Engine::open_with(Config { flush_seconds: 86_400, ..config(&folder) }, parts).await.unwrap();
+    let (kind, mut said) = content("a");
+    said.request.body = Some("\"planted-text\"".to_owned());
+    half(&engine, (kind, said)).await;
+    assert_eq!(holds(folder.path(), b"planted-text").len(), 1, "it must be durable before it is known");
+    let (kind, untracked) = figures("a");
+    half(&engine, (kind, Record { do_not_track: Some(true), ..untracked })).await;
+    CLOCK.store(5, Ordering::SeqCst);
+    for _ in 0..500 {
+        if holds(folder.path(), b"planted-text").is_empty() {
+            assert_eq!(rows(&engine.reader(), "select id, do_not_track from logs").await, ["a true"]);
+            engine.close().await.unwrap();
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("in the log for ever: {:?}", holds(folder.path(), b"planted-text"));
+}
+
+/// Plan `developer` stores 10,000 records a month.
+const LEFT_IN_PLAN: u64 = 3;
+
+async fn planned(folder: &tempfile::TempDir) -> Engine {
+    let engine = Engine::open(Config { flush_bytes: 1 << 20, ..config(folder) }).await.unwrap();
+    if engine.status().file_rows == 0 {
+        let new = Organisation::new("developer", engine.now());
+        let create = |document: &mut Document| document.create_organisation("acme", new.clone(), 0).map(|_| ());
+        engine.catalog().change(create).await.unwrap();
+        let records = (LEFT_IN_PLAN..10_000).map(|number| of_acme(figures(&format!("whole-{number}"))).1);
+        engine.append(records.collect()).await.unwrap();
+        engine.flush().await.unwrap();
+    }
+    engine
+}
+
+async fn of_halves(reader: &Reader) -> u64 {
+    rows(reader, "select count(*) from logs where request.body is not null").await[0].parse().unwrap()
+}
+
+fn of_acme((half, record): (Half, Record)) -> (Half, Record) {
+    (half, Record { organisation_id: Some("acme".to_owned()), created_at: None, ..record })
+}
+
+#[tokio::test]
+async fn halves_over_a_quota_are_not_stored_by_a_replay_and_do_not_fill_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = planned(&folder).await;
+    for number in 0..5 {
+        let id = number.to_string();
+        half(&engine, of_acme(figures(&id))).await;
+        half(&engine, of_acme(content(&id))).await;
+    }
+    assert_eq!((of_halves(&engine.reader()).await, engine.status().over_quota_total), (LEFT_IN_PLAN, 2));
+    // As a kill leaves it.
+    drop(engine);
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let engine = planned(&folder).await;
+    assert_eq!((of_halves(&engine.reader()).await, engine.status().over_quota_total), (LEFT_IN_PLAN, 2));
+    engine.flush().await.unwrap();
+    let body = serde_json::to_string(&"x".repeat(200_000)).unwrap();
+    for number in 10..60 {
+        let id = number.to_string();
+        let (kind, mut said) = of_acme(content(&id));
+        said.request.body = Some(format!("[{body},{number}]"));
+        half(&engine, (kind, said)).await;
+        half(&engine, of_acme(figures(&id))).await;
+    }
+    for _ in 0..200 {
+        if engine.status().wal_bytes < 3 << 20 {
+            assert_eq!(of_halves(&engine.reader()).await, LEFT_IN_PLAN);
+            engine.close().await.unwrap();
+            assert_eq!(of_halves(&Reader::open(&config(&folder)).await.unwrap()).await, LEFT_IN_PLAN);
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("{} bytes of a log that stores nothing", engine.status().wal_bytes);
+}
+
+#[tokio::test]
+async fn whole_record_takes_the_place_of_its_waiting_part_also_where_no_ids_are_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(Config { dedupe_hours: 0, ..config(&folder) }).await.unwrap();
+    half(&engine, content("a")).await;
+    engine.append(vec![figures("a").1]).await.unwrap();
+    assert_eq!(ids(&engine.reader()).await, ["a"]);
+    assert_eq!(engine.status().waiting_halves, 0);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn parts_of_a_record_that_another_workspace_began_are_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    let of = |workspace: Option<&str>, (_, record): (Half, Record)| {
+        (Half::Piece, Record { workspace_slug: workspace.map(str::to_owned), ..record })
+    };
+    half(&engine, of(Some("one"), figures("a"))).await;
+    for other in [Some("two"), None] {
+        let taken = engine.append_halves_as(&operator(), vec![of(other, content("a"))]).await.unwrap();
+        assert_eq!((taken.accepted, taken.duplicate, taken.foreign), (0, 0, 1), "{other:?}");
+    }
+    let bound = Access { workspace: Some("two".to_owned()), organisation: Some("default".to_owned()), ..operator() };
+    assert_eq!(ids(&engine.reader_as(&bound)).await, [""; 0]);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn pieces_beyond_those_that_are_put_together_are_late_and_survive_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    let piece = |number: usize| {
+        let request = Message { body: Some(format!(r#"{{"messages":[{number}]}}"#)), headers: None };
+        (Half::Piece, Record { request, ..figures("a").1 })
+    };
+    for number in 0..258 {
+        assert_eq!(half(&engine, piece(number)).await, 1, "{number}");
+    }
+    drop(engine);
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    assert_eq!(engine.status().waiting_halves, 2);
+    amended(&engine).await;
+    let all = (0..258).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
+    assert_eq!(rows(&engine.reader(), BOTH).await, [format!(r#"a 18 {{"messages":[{all}]}}"#)]);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn another_workspace_says_nothing_of_a_stored_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = hasty(&folder).await;
+    let of = |workspace: &str, (half, record): (Half, Record)| {
+        (half, Record { workspace_slug: Some(workspace.to_owned()), ..record })
+    };
+    half(&engine, of("one", figures("a"))).await;
+    engine.flush().await.unwrap();
+    let (kind, hostile) = of("two", content("a"));
+    half(&engine, (kind, Record { do_not_track: Some(true), ..hostile })).await;
+    amended(&engine).await;
+    assert_eq!(half(&engine, of("one", content("a"))).await, 1);
+    amended(&engine).await;
+    assert_eq!(rows(&engine.reader(), BOTH).await, [r#"a 18 {"model":"gpt-4o"}"#]);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn erased_half_leaves_the_log_too() {
+    for restart in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(config(&folder)).await.unwrap();
+        let (kind, mut said) = content("a");
+        said.request.body = Some("\"planted-text\"".to_owned());
+        half(&engine, (kind, said)).await;
+        engine.erase("default", Which::Ids(vec!["a".to_owned()]), "test").await.unwrap();
+        let engine = match restart {
+            true => {
+                drop(engine);
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                Engine::open(config(&folder)).await.unwrap()
+            }
+            false => engine,
+        };
+        engine.maintain(Job::Expire, false).await.unwrap();
+        engine.flush().await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert_eq!(holds(folder.path(), b"planted-text"), [""; 0], "{restart}");
+        engine.close().await.unwrap();
+    }
+}
