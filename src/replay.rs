@@ -250,9 +250,11 @@ pub fn edited(text: &str) -> Result<Edited<'_>> {
         return Ok(Edited::default());
     }
     let edited: Edited<'_> = serde_json::from_str(text).map_err(|cause| {
-        Error::invalid(format!(
-            "the body is no edited request: {cause}; its fields are `method`, `endpoint` and `body`"
-        ))
+        let cause = cause.to_string();
+        // Of a field that it does not know the reader itself says which there are.
+        let fields =
+            if cause.starts_with("unknown field") { "" } else { "; its fields are `method`, `endpoint` and `body`" };
+        Error::invalid(format!("the body is no edited request: {cause}{fields}"))
     })?;
     if edited.method.as_deref().is_some_and(|method| !method.eq_ignore_ascii_case("POST")) {
         return Err(Error::invalid("`method` is not POST, which is the only one"));

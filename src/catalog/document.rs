@@ -407,7 +407,7 @@ impl Document {
         Ok(())
     }
 
-    /// Deletes an organisation: its keys are revoked, its records erased.
+    /// Deletes an organisation: its keys are revoked, its records erased, and what it set up goes.
     pub fn delete_organisation(&mut self, id: &str, by: &str, erasure_id: &str, now: DateTime<Utc>) -> Result<()> {
         self.organisation(id)?;
         if let Some(organisation) = self.organisations.get_mut(id) {
@@ -416,9 +416,18 @@ impl Document {
         for key in self.keys.iter_mut().filter(|key| key.organisation.as_deref() == Some(id)) {
             key.revoked_at.get_or_insert(now);
         }
-        self.drop_exports(id);
+        self.drop_belongings(id);
         self.erase(erasure_id, id, Which::All, by, now)?;
         Ok(())
+    }
+
+    /// Takes out what stands here under the id of an organisation, so that a later one of that id inherits none of it.
+    fn drop_belongings(&mut self, id: &str) {
+        self.drop_exports(id);
+        self.saved_filters.remove(id);
+        self.denied_fields.remove(id);
+        self.archived_providers.remove(id);
+        self.shares.retain(|share| share.organisation != id);
     }
 
     /// Adds a key of that text, which is kept nowhere.
@@ -511,6 +520,15 @@ impl Document {
             }
             Which::Ids(ids) => (None, ids),
         };
+        match &user {
+            Some(user) => self.forget_filters(organisation, user),
+            None if ids.is_empty() => {
+                // They may name anybody.
+                self.drop_exports(organisation);
+                self.saved_filters.remove(organisation);
+            }
+            None => {}
+        }
         self.erase_exports(organisation, user.as_deref());
         self.erasures.push(ErasureEntry {
             id: id.to_owned(),
@@ -569,8 +587,13 @@ impl Document {
             .filter(|erasure| !over(erasure.requested_at, erasure.clean_before_ms))
             .map(|erasure| &erasure.organisation)
             .collect();
-        let done = |id: &String, of: &Organisation| of.deleted_at.is_some() && !busy.contains(id);
-        self.organisations.retain(|id, of| !done(id, of));
+        let done = |(id, of): &(&String, &Organisation)| of.deleted_at.is_some() && !busy.contains(id);
+        let gone: Vec<String> = self.organisations.iter().filter(done).map(|(id, _)| id.clone()).collect();
+        for id in &gone {
+            self.organisations.remove(id);
+            // A request that was under way when it was deleted may have left something.
+            self.drop_belongings(id);
+        }
         *self != before
     }
 

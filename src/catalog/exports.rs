@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use super::access::{Access, Scope};
 use super::document::Document;
+use super::naming::is_nothing;
 use crate::error::{Error, Result};
 use crate::plan::Terms;
 
@@ -217,10 +218,11 @@ const IDLE: [ExportStatus; 4] =
     [ExportStatus::Draft, ExportStatus::Failed, ExportStatus::Stopped, ExportStatus::Success];
 
 impl Document {
-    /// Adds a job. One that is there already, because its request came twice, stays as it is. Of too many in its workspace the
+    /// Adds a job, without filters that have no value. One that is there already, because its request came twice, stays as it is. Of too many in its workspace the
     /// one that was touched last longest ago is forgotten; of too many in the organisation, where the workspace has none that
     /// could be, one that has no file.
-    pub fn add_export(&mut self, job: ExportJob) -> Result<()> {
+    pub fn add_export(&mut self, mut job: ExportJob) -> Result<()> {
+        job.filters.retain(|_, value| !is_nothing(value));
         job.check()?;
         if self.export_jobs.iter().any(|other| other.id == job.id) {
             return Ok(());
@@ -361,7 +363,7 @@ impl Document {
             Some(named) => self.export_workspace(access, Some(named))?,
             None => job.workspace.clone(),
         };
-        let changed = ExportJob {
+        let mut changed = ExportJob {
             workspace,
             bodies: access.may(Scope::Read),
             filters: filters.unwrap_or_else(|| job.filters.clone()),
@@ -369,6 +371,7 @@ impl Document {
             description: description.or_else(|| job.description.clone()),
             ..job.clone()
         };
+        changed.filters.retain(|_, value| !is_nothing(value));
         changed.check()?;
         Ok(changed)
     }

@@ -8,6 +8,7 @@ mod access;
 mod denied;
 mod document;
 mod exports;
+mod naming;
 mod saved;
 mod share;
 mod shown;

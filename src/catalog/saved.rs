@@ -1,15 +1,17 @@
 //! Saved filters: what a list of logs was narrowed to, under a name that everybody of the organisation can use.
 //!
 //! A filter is kept as its query string; whether it can be understood is checked before it gets here. Whoever saved it,
-//! and admins, change and delete it.
+//! and admins, change and delete it. One that names an end user who is erased goes.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::access::{Access, Scope};
 use super::document::{Document, check_label};
+use super::naming::{filter_names, holds_word};
 use crate::error::{Error, Result};
 
 /// Saved filters of an organisation: they are part of a document that is rewritten as a whole.
@@ -96,6 +98,14 @@ impl Document {
         Ok(shown)
     }
 
+    /// Deletes the saved filters of an organisation that name an end user, in their own name or in what they ask for.
+    pub(super) fn forget_filters(&mut self, organisation: &str, user: &str) {
+        if let Some(saved) = self.saved_filters.get_mut(organisation) {
+            saved.retain(|name, filter| !holds_word(name, user) && !filter.asks_for(user));
+        }
+        self.saved_filters.retain(|_, saved| !saved.is_empty());
+    }
+
     /// The saved filters that a key reaches, by organisation and name.
     pub fn shown_filters(&self, access: &Access) -> Vec<ShownFilter> {
         let reached = self.saved_filters.iter().filter(|(organisation, _)| access.reaches(organisation));
@@ -107,6 +117,11 @@ impl Document {
 }
 
 impl SavedFilter {
+    fn asks_for(&self, user: &str) -> bool {
+        let mut fields = url::form_urlencoded::parse(self.query.as_bytes());
+        fields.any(|(name, value)| filter_names(&name, &Value::from(value.into_owned()), user))
+    }
+
     fn shown(&self, organisation: &str, name: &str) -> ShownFilter {
         ShownFilter {
             object: "saved-filter",
@@ -126,6 +141,7 @@ fn may_change(filter: &SavedFilter, by: &Access) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Which;
 
     #[test]
     fn a_filter_is_its_makers_and_the_admins_to_change() {
@@ -149,5 +165,34 @@ mod tests {
         assert_eq!(document, Document::default());
         assert!(document.save_filter("acme", "", "a=1", &maker, now).is_err());
         assert!(document.save_filter("acme", "long", &"x".repeat(MOST_QUERY + 1), &maker, now).is_err());
+    }
+
+    #[test]
+    fn a_filter_that_names_an_erased_user_goes() {
+        let (mut document, by, now) = (Document::default(), Access::operator("o"), DateTime::UNIX_EPOCH);
+        let goes = [
+            ("Ana Lima", "cost_min=1"),
+            ("calls of ana lima", "cost_min=1"),
+            ("plus", "user_id=ana+lima"),
+            ("list", "user_id=bob,ana%20lima"),
+            ("json", "metadata=%7B%22_user%22%3A%22ana%20lima%22%7D"),
+            ("pair", "ai_org_model=ana+lima__gpt"),
+        ];
+        let stays = [("banana limas", "user_id=ana"), ("number", "cost_min=1&status_code=200")];
+        for (name, query) in goes.into_iter().chain(stays) {
+            document.save_filter("acme", name, query, &by, now).unwrap();
+        }
+        document.save_filter("zen", "other", "user_id=ana+lima", &by, now).unwrap();
+        let names = |document: &Document| -> Vec<String> {
+            document.shown_filters(&Access::operator("o")).into_iter().map(|shown| shown.name).collect()
+        };
+        document.erase("e", "acme", Which::Ids(vec!["ana lima".to_owned()]), "k", now).unwrap();
+        assert_eq!(names(&document).len(), goes.len() + stays.len() + 1, "no user is erased");
+        document.erase("f", "acme", Which::User("ana lima".to_owned()), "k", now).unwrap();
+        assert_eq!(names(&document), ["banana limas", "number", "other"]);
+        document.erase("g", "acme", Which::User("200".to_owned()), "k", now).unwrap();
+        document.erase("h", "zen", Which::User("ana lima".to_owned()), "k", now).unwrap();
+        assert_eq!(names(&document), ["banana limas", "number"]);
+        assert!(!document.saved_filters.contains_key("zen"));
     }
 }

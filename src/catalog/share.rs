@@ -139,7 +139,7 @@ impl Share {
 
 impl Document {
     /// Adds a link; answers its token, which is kept nowhere. `random` becomes the secret where there is none yet.
-    /// Links that have expired are forgotten.
+    /// Links that open nothing any more are forgotten.
     pub fn add_share(&mut self, share: Share, random: [u8; 32]) -> Result<String> {
         let seconds = (share.expires_at - share.created_at).num_seconds();
         if !(1..=MOST_SECONDS).contains(&seconds) {
@@ -148,11 +148,11 @@ impl Document {
             )));
         }
         let now = share.created_at;
-        self.shares.retain(|share| share.expires_at > now);
+        self.shares.retain(|share| share.is_open(now));
         let open = self.shares.iter().filter(|other| other.organisation == share.organisation).count();
         if open >= MOST_LINKS {
             return Err(Error::limit(format!(
-                "organisation `{}` has {MOST_LINKS} share links; wait until some expire",
+                "organisation `{}` has {MOST_LINKS} share links; revoke some, or wait until some expire",
                 share.organisation
             )));
         }
@@ -303,6 +303,9 @@ mod tests {
             document.add_share(share(&number.to_string()), [7; 32]).unwrap();
         }
         assert!(document.add_share(share("one more"), [7; 32]).is_err());
+        document.revoke_share("0", &Access::operator("o"), now()).unwrap();
+        document.add_share(share("one more"), [7; 32]).unwrap();
+        assert_eq!(document.shares.len(), MOST_LINKS, "one that was revoked takes no place");
         let later = now() + TimeDelta::hours(2);
         let next = Share { created_at: later, expires_at: later + TimeDelta::hours(1), ..share("later") };
         document.add_share(next, [7; 32]).unwrap();

@@ -399,12 +399,40 @@ fn own_plans_are_those_of_the_configuration_and_those_in_use() {
     assert_eq!(document.plan("production").unwrap().retention_days, 30, "and lets it be again when it goes");
 }
 
+fn share_of_acme() -> Share {
+    Share {
+        id: "1".to_owned(),
+        organisation: "acme".to_owned(),
+        workspace: None,
+        log_id: "log".to_owned(),
+        bodies: false,
+        created_by: "k".to_owned(),
+        created_at: noon(),
+        expires_at: noon() + Duration::days(7),
+        revoked_at: None,
+    }
+}
+
 #[test]
 fn a_deleted_organisation_is_gone_with_its_keys_and_its_id_is_free_when_its_records_are() {
     let mut document = acme();
     document.add_key("gl-a", key(Some("acme"), &[Scope::View]), noon()).unwrap();
     document.add_key("gl-o", key(None, &[Scope::Admin]), noon()).unwrap();
+    let set_up = |document: &mut Document| {
+        let operator = Access::operator("o");
+        document.archive_provider("acme", "openai", true).unwrap();
+        document.save_filter("acme", "mine", "cost_min=1", &operator, noon()).unwrap();
+        document.shares.push(share_of_acme());
+    };
+    let empty = |document: &Document| {
+        let none = document.saved_filters.is_empty() && document.archived_providers.is_empty();
+        none && document.denied_fields.is_empty() && document.shares.is_empty()
+    };
+    set_up(&mut document);
+    document.set_denied_fields("acme", None, &["cost".to_owned()].into()).unwrap();
     document.delete_organisation("acme", "k", "e1", noon()).unwrap();
+    assert!(empty(&document), "{document:?}");
+    set_up(&mut document);
     let state = State::new(document.clone(), None, 0, noon());
     assert!(state.access("gl-a", noon()).is_none() && state.access("gl-o", noon()).is_some());
     assert!(state.rules.is_gone("acme"));
@@ -422,6 +450,7 @@ fn a_deleted_organisation_is_gone_with_its_keys_and_its_id_is_free_when_its_reco
     document.erasures[0].clean_before_ms = (noon() + Duration::hours(24)).timestamp_millis();
     assert!(!document.settle(noon() + Duration::hours(23)));
     assert!(document.settle(later) && !document.settle(later));
+    assert!(empty(&document), "a new organisation of the id inherits nothing: {document:?}");
     document.create_organisation("acme", organisation("developer", None, later), 0).unwrap();
     let rules = document.rules(0, later);
     let fresh = Row { created_at: later.timestamp_micros(), ..ahead };

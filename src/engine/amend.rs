@@ -58,6 +58,8 @@ struct Round {
 /// The records of one name in a file, with their parts.
 struct Found {
     parts: Vec<LatePart>,
+    /// How many there are, and what comes in their place.
+    rows: usize,
     records: Vec<Record>,
     is_changed: bool,
 }
@@ -69,12 +71,12 @@ impl Round {
 
     /// Takes over what was found in a file.
     fn take(&mut self, file: &Arc<DataFile>, found: BTreeMap<Name, Found>) {
-        for (name, Found { parts, records, is_changed }) in found {
+        for (name, Found { parts, rows, records, is_changed }) in found {
             if is_changed {
                 records.iter().for_each(|record| self.amended.append(record));
                 let empty = || (Arc::clone(file), HashMap::new());
                 let (_, names) = self.files.entry(file.path.clone()).or_insert_with(empty);
-                names.insert(name, records.len());
+                names.insert(name, rows);
             }
             self.parts.extend(parts);
         }
@@ -186,7 +188,7 @@ impl Inner {
         if !found.contains_key(&name) {
             // Those that are left wait for the next round, with their parts.
             let Some(parts) = (!round.is_full()).then(|| wanted.remove(&name)).flatten() else { return };
-            found.insert(name.clone(), Found { parts, records: Vec::new(), is_changed: false });
+            found.insert(name.clone(), Found { parts, rows: 0, records: Vec::new(), is_changed: false });
         }
         let Some(found) = found.get_mut(&name) else { return };
         let together = |record: Record, part: &LatePart| amend(&record, part.half, Record::clone(&part.record));
@@ -195,10 +197,13 @@ impl Inner {
         if record.do_not_track == Some(true) {
             round.untracked.extend(found.parts.first().map(|part| part.key));
         }
-        // What was erased goes with the next expiry.
-        found.is_changed |= record != *stored && !rules.erases(Row::of(&record));
-        round.bytes += record.text_bytes();
-        found.records.push(record);
+        found.rows += 1;
+        found.is_changed |= record != *stored;
+        // A part may say whose the record is: then it was erased with that user, though nobody could tell.
+        if !rules.erases(Row::of(&record)) {
+            round.bytes += record.text_bytes();
+            found.records.push(record);
+        }
     }
 
     fn tools(&self) -> Tools<'_> {

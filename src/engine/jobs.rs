@@ -133,9 +133,10 @@ impl Inner {
             "rewrote `{}`: {gone} records erased, {} expired, {} moved to another class",
             file.path, rewrite.expired, rewrite.moved
         );
-        let named =
-            rewrite.erased.iter().filter_map(|(place, rows)| Some((rules.erasures().get(*place)?.id.clone(), *rows)));
-        let named: Vec<_> = named.collect();
+        // What an erasure says it took are records; how much feedback goes along was told when it was asked for.
+        let records = rewrite.erased.iter().filter(|_| lane.table.rows() == Rows::Logs);
+        let named: Vec<_> =
+            records.filter_map(|(place, rows)| Some((rules.erasures().get(*place)?.id.clone(), *rows))).collect();
         let file = std::slice::from_ref(file);
         let commit = async || maintain::commit_rewritten(&lane.table, file, vec![rewrite]).await;
         if !self.commit_shown(lane, written_ms, commit).await? {
@@ -312,7 +313,7 @@ struct Expired {
     policy: Policy,
     started_ms: i64,
     lines: Vec<String>,
-    /// Rows that each erasure took.
+    /// Records that each erasure took.
     erased: Vec<(String, u64)>,
     /// Whether every file that was to be gone through was there.
     whole: bool,

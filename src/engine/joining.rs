@@ -70,6 +70,13 @@ pub(super) struct Part {
     pub(super) record: Record,
 }
 
+/// What a part that waits takes with it: its room, and what it is known by when its record is stored.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) room: Option<OwnedSemaphorePermit>,
+    pub(super) print: Option<u128>,
+}
+
 /// Halves of one request, all of one kind.
 #[derive(Debug)]
 pub(super) struct Halves {
@@ -227,7 +234,6 @@ impl Writer {
                 }
             }
             receipt.accepted += 1;
-            self.recent_parts.remember(print, Known::default(), now_micros);
             // Of one group either may have come first.
             let is_untracked = |part: &Record| part.do_not_track == Some(true);
             let must_go = |other: &Record| {
@@ -237,7 +243,8 @@ impl Writer {
                 self.clear_log_within(UNTRACKED_MICROS);
             }
             let until_micros = waits_until(half, &record, now_micros, self.join_micros);
-            if let Some(whole) = self.waiting.add(key, half, record, until_micros, room) {
+            let held = Held { room, print: Some(print) };
+            if let Some(whole) = self.waiting.add(key, half, record, until_micros, Some(held)) {
                 self.store(vec![whole], now_micros)?;
             } else if let Some(so_far) = self.waiting.get(key) {
                 self.logs.show_half(key, std::sync::Arc::clone(so_far));
@@ -272,30 +279,35 @@ impl Writer {
 
     /// Keeps a part, which the log holds, for its record.
     fn take_late(&mut self, key: u128, half: Half, record: Record, room: Option<OwnedSemaphorePermit>) {
-        self.clear_log_within(match record.do_not_track {
-            Some(true) => UNTRACKED_MICROS.min(self.flush_micros),
-            _ => self.flush_micros,
-        });
+        let is_untracked = record.do_not_track == Some(true);
+        if is_untracked {
+            self.late.untrack(&record, key, |record| self.policy.untrack(record));
+        }
+        self.clear_log_within(if is_untracked { UNTRACKED_MICROS.min(self.flush_micros) } else { self.flush_micros });
         self.late.add(key, half, record, room);
     }
 
     /// Puts records in the place of what was shown of them.
-    fn store(&mut self, whole: Vec<Whole<OwnedSemaphorePermit>>, now_micros: i64) -> Result<()> {
+    fn store(&mut self, whole: Vec<Whole<Held>>, now_micros: i64) -> Result<()> {
         if whole.is_empty() {
             return Ok(());
         }
-        let (mut builder, mut room) = (BatchBuilder::new(), Vec::new());
+        let (mut builder, mut held) = (BatchBuilder::new(), Vec::with_capacity(whole.len()));
         let (mut keys, mut known) = (Vec::with_capacity(whole.len()), Vec::with_capacity(whole.len()));
-        for Whole { key, mut record, is_complete, room: held } in whole {
+        for Whole { key, mut record, is_complete, room } in whole {
             // The half with the content may not have known.
             self.policy.untrack(&mut record);
             builder.append(&record);
             keys.push(key);
             known.push(Known { is_open: !is_complete, is_untracked: record.do_not_track == Some(true) });
-            room.extend(held);
+            held.push(room);
         }
         let batch = builder.finish();
         let (kept, receipt) = self.decide(&batch, &keys, &known, now_micros)?;
+        // Parts of a record that came too much may come again.
+        for print in held.iter().zip(&kept).filter(|(_, kept)| **kept).flat_map(|(held, _)| held) {
+            print.print.into_iter().for_each(|print| self.recent_parts.remember(print, Known::default(), now_micros));
+        }
         self.counters.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
         self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
         self.counters.over_quota.fetch_add(receipt.over_quota, Ordering::Relaxed);
@@ -304,7 +316,7 @@ impl Writer {
             self.clear_log_within(self.flush_micros);
         }
         let batch = kept_rows(batch, &kept)?;
-        let live_bytes = self.logs.replace_halves(&keys, batch, now_micros, merged(room));
+        let live_bytes = self.logs.replace_halves(&keys, batch, now_micros, merged(held.into_iter().flatten()));
         self.flush_if_full(live_bytes);
         Ok(())
     }
@@ -358,8 +370,8 @@ impl Writer {
 }
 
 /// The room of several parts as one.
-fn merged(room: Vec<OwnedSemaphorePermit>) -> Option<OwnedSemaphorePermit> {
-    room.into_iter().reduce(|mut all, more| {
+fn merged(held: impl IntoIterator<Item = Held>) -> Option<OwnedSemaphorePermit> {
+    held.into_iter().filter_map(|held| held.room).reduce(|mut all, more| {
         all.merge(more);
         all
     })

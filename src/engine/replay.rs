@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
-use super::joining::waits_until;
+use super::joining::{Held, waits_until};
 use super::lane::Lane;
 use super::reader;
 use crate::dedupe::{Known, Recent};
@@ -30,9 +30,9 @@ use crate::wal::{CreateFile, Kind, Wal};
 /// What a replay finds of halves.
 #[derive(Default)]
 pub(super) struct Halves {
-    pub(super) waiting: Waiting<OwnedSemaphorePermit>,
+    pub(super) waiting: Waiting<Held>,
     /// Records of which both halves are there: whether their quota leaves room for them was never written down.
-    pub(super) whole: HashMap<u128, Whole<OwnedSemaphorePermit>>,
+    pub(super) whole: HashMap<u128, Whole<Held>>,
     /// Parts of records that are stored.
     pub(super) late: Vec<(u128, Half, Record, Option<OwnedSemaphorePermit>)>,
     /// Whether the log holds halves that were erased.
@@ -127,7 +127,8 @@ impl Replayed {
             None => {}
         }
         let until_micros = waits_until(half, &record, self.now.timestamp_micros(), self.join_micros);
-        if let Some(whole) = self.halves.waiting.add(key, half, record, until_micros, room) {
+        if let Some(whole) = self.halves.waiting.add(key, half, record, until_micros, Some(Held { room, print: None }))
+        {
             self.lanes[0].shelf.replace_halves(&[key], None, 0, None);
             self.halves.whole.insert(key, whole);
         } else if let Some(so_far) = self.halves.waiting.get(key) {

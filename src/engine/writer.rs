@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Receipt;
-use super::joining::Halves;
+use super::joining::{Halves, Held};
 use super::open::FolderLock;
 use crate::catalog::Catalog;
 use crate::dedupe::{Known, Recent};
@@ -106,13 +106,13 @@ impl Default for Counters {
 pub(super) struct Writer {
     pub(super) wal: Wal,
     pub(super) recent: Recent,
-    /// Parts of records that came lately.
+    /// Parts of records that were stored or taken as late ones lately.
     pub(super) recent_parts: Recent,
     pub(super) meter: Meter,
     pub(super) catalog: Catalog,
     pub(super) logs: Arc<Shelf>,
     pub(super) feedback: Arc<Shelf>,
-    pub(super) waiting: Waiting<OwnedSemaphorePermit>,
+    pub(super) waiting: Waiting<Held>,
     pub(super) late: Late<OwnedSemaphorePermit>,
     /// When the log is to be cleared of what it need not, or must not, hold any longer, µs.
     pub(super) clear_log_at: i64,

@@ -44,6 +44,19 @@ impl<R> Late<R> {
         self.like(part, key).any(|other| other.record.do_not_track == Some(true))
     }
 
+    /// Takes out of the other parts of a record what was said, now that one says that nothing of it may be kept.
+    pub fn untrack(&mut self, part: &Record, key: u128, untrack: impl Fn(&mut Record)) {
+        for (other, _) in self.parts.get_mut(&key).into_iter().flatten() {
+            if may_meet(&other.record, part, other.half == Half::Piece) {
+                let mut record = Record::clone(&other.record);
+                record.do_not_track = Some(true);
+                untrack(&mut record);
+                self.bytes = (self.bytes + record.held_bytes() as u64).saturating_sub(other.record.held_bytes() as u64);
+                other.record = Arc::new(record);
+            }
+        }
+    }
+
     /// The parts of a record that one may meet: those of other workspaces have no say in what becomes of it.
     fn like(&self, part: &Record, key: u128) -> impl Iterator<Item = &LatePart> {
         let parts = self.parts.get(&key).into_iter().flatten().map(|(other, _)| other);
@@ -115,6 +128,11 @@ mod tests {
         assert!(!late.is_untracked(&of_a, 1), "another workspace has no say");
         late.add(1, Half::Figures, untracked, None);
         assert!(late.is_untracked(&of_a, 1) && !late.is_untracked(&of_a, 2));
+        let body = crate::record::Message { body: Some("[1]".to_owned()), headers: None };
+        late.add(3, Half::Content, Record { request: body, ..of(200) }, None);
+        late.untrack(&of_a, 3, |record| record.request = crate::record::Message::default());
+        let left: Vec<_> = late.iter().filter(|part| part.key == 3).map(|part| &part.record).collect();
+        assert_eq!((left[0].do_not_track, left[0].request.body.as_deref()), (Some(true), None));
         for status in 0..300 {
             late.add(2, Half::Piece, of(status), None);
         }

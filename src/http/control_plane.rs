@@ -39,6 +39,8 @@ use crate::record::Feedback;
 pub(crate) const REPORTS: [&str; 3] = ["/v1/logs/enterprise/logs", "/v1/analytics/enterprise/analytics", "/dp/metrics"];
 /// A log object holds bodies up to so many times: as the client sent them, and as the provider saw them.
 const COPIES: u64 = 2;
+/// A body and what is parsed of it take so many times its size.
+const TIMES: usize = 2;
 /// Feedback that one query looks up.
 const LOOKED_UP: usize = 1_000;
 /// Bodies up to this size are parsed at once: going through another thread would take longer.
@@ -146,9 +148,9 @@ async fn parsed<T: Send + 'static>(
     }
     let limit = usize::try_from(app.engine.config().max_record_bytes.saturating_mul(COPIES)).unwrap_or(usize::MAX);
     let announced = header(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0);
-    let mut room = app.bodies.wait(2 * announced.min(limit as u64)).await;
-    let bytes = body::read(body, limit, |size| room.grow(2 * size as u64)).await?;
-    let (bytes, room) = unpacked(bytes, limit, room).await?.map_err(|cause| unpackable(&cause))?;
+    let mut room = app.bodies.wait(TIMES as u64 * announced.min(limit as u64)).await;
+    let bytes = body::read(body, limit, |size| room.grow((TIMES * size) as u64)).await?;
+    let (bytes, room) = unpacked(bytes, limit, TIMES, room).await?.map_err(|cause| unpackable(&cause))?;
     let context = Context { policy: Arc::clone(app.engine.policy()), ..Context::new(app.engine.now()) };
     if bytes.len() <= SMALL_BYTES {
         return Ok((read(&bytes, &context), room));

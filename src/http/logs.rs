@@ -29,6 +29,8 @@ use crate::ingest::Shape;
 const SMALL_BYTES: usize = 256 << 10;
 /// A body may be so much larger than the largest record.
 const ENVELOPE_BYTES: u64 = 1 << 20;
+/// A body, the piece of it that is being split, and what is parsed of it take so many times its size.
+const TIMES: usize = 3;
 const ACCEPTED: HeaderName = HeaderName::from_static("x-gatelog-accepted");
 const REJECTED: HeaderName = HeaderName::from_static("x-gatelog-rejected");
 const OVER_QUOTA: HeaderName = HeaderName::from_static("x-gatelog-over-quota");
@@ -62,32 +64,28 @@ pub(crate) async fn packed(app: &App, body: Body) -> Result<io::Result<(Vec<u8>,
     let limit =
         usize::try_from(app.engine.config().max_record_bytes.saturating_add(ENVELOPE_BYTES)).unwrap_or(usize::MAX);
     let mut room = app.bodies.room();
-    let bytes = body::read(body, limit, |size| grow(&mut room, size)).await?;
-    unpacked(bytes, limit, room).await
+    let bytes = body::read(body, limit, |size| room.grow((TIMES * size) as u64)).await?;
+    unpacked(bytes, limit, TIMES, room).await
 }
 
-/// Room for a body, for the piece of it that is being split, and for what is parsed of it.
-fn grow(room: &mut Room, size: usize) -> Result<(), Failure> {
-    room.grow(3 * size as u64)
-}
-
-/// The bytes themselves or what they unpack to, with room for that too; or why they do not unpack.
+/// The bytes themselves or what they unpack to, with room for `times` that; or why they do not unpack.
 pub(super) async fn unpacked(
     bytes: Vec<u8>,
     limit: usize,
+    times: usize,
     mut room: Room,
 ) -> Result<io::Result<(Vec<u8>, Room)>, Failure> {
     if !is_packed(&bytes) {
         return Ok(Ok((bytes, room)));
     }
     let unpacking = tokio::task::spawn_blocking(move || {
-        let text = unpack_within(&bytes, limit, &mut room)?;
+        let text = unpack_within(&bytes, limit, times, &mut room)?;
         Ok(text.map(|text| (text, room)))
     });
     unpacking.await.map_err(|cause| Error::internal("unpacking broke off").with_source(cause))?
 }
 
-fn unpack_within(packed: &[u8], limit: usize, room: &mut Room) -> Result<io::Result<Vec<u8>>, Failure> {
+fn unpack_within(packed: &[u8], limit: usize, times: usize, room: &mut Room) -> Result<io::Result<Vec<u8>>, Failure> {
     let mut plain = match unpack(packed) {
         Ok(plain) => plain,
         Err(cause) => return Ok(Err(cause)),
@@ -97,7 +95,8 @@ fn unpack_within(packed: &[u8], limit: usize, room: &mut Room) -> Result<io::Res
         match plain.by_ref().take(SMALL_BYTES as u64).read_to_end(&mut text) {
             Ok(0) => return Ok(Ok(text)),
             Ok(_) if text.len() > limit => return Err(too_large(limit)),
-            Ok(_) => grow(room, packed.len() + text.len())?,
+            // The packed bytes are gone before the text is parsed: no text within the limit needs more than a plain one.
+            Ok(_) => room.grow((packed.len() + text.len()).max(times * text.len()) as u64)?,
             Err(cause) => return Ok(Err(cause)),
         }
     }
@@ -110,4 +109,35 @@ fn ok(receipt: &Receipt) -> Response {
         (OVER_QUOTA, receipt.over_quota.to_string()),
     ];
     ([(CONTENT_TYPE, "text/plain; charset=UTF-8")], headers, "ok").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::body::Budget;
+    use super::*;
+
+    fn gzip(size: usize, level: u32) -> Vec<u8> {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+        packed.write_all(&vec![b' '; size]).unwrap();
+        packed.finish().unwrap()
+    }
+
+    #[test]
+    fn a_packed_body_is_judged_as_the_plain_one() {
+        // As tight as on the routes of the control plane: all of the budget is room for one plain body.
+        let (limit, times) = (1 << 20, 2);
+        let budget = Budget::new((times * limit) as u64);
+        let unpack = |packed: &[u8]| unpack_within(packed, limit, times, &mut budget.room()).map(Result::unwrap);
+        for (size, level) in [(limit, 9), (limit - (4 << 10), 0), (0, 9)] {
+            assert_eq!(unpack(&gzip(size, level)).unwrap().len(), size, "{size} bytes at level {level}");
+        }
+        let refused = |packed: &[u8]| unpack(packed).unwrap_err().status().as_u16();
+        assert_eq!(refused(&gzip(limit + 1, 9)), 413);
+        assert_eq!(refused(&gzip(64 * limit, 9)), 413, "a bomb");
+        let mut other = budget.room();
+        other.grow(limit as u64).unwrap();
+        assert_eq!(refused(&gzip(limit, 9)), 429, "there will be room for it");
+    }
 }

@@ -14,6 +14,7 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
+use serde::de::IgnoredAny;
 
 use super::fields::{check, cut, flag, id, number, open, short, tags, text, time};
 use super::usage::{Members, Usage, count, get};
@@ -71,7 +72,7 @@ enum Table {
 /// Reads what is posted of one call: `{"logObject":…,"logOptions":…}`.
 pub fn log(raw: &[u8], context: &Context) -> Result<Logged, Rejection> {
     let logged = utf8(raw).and_then(|raw| {
-        let sent = members(raw).ok_or_else(no_object)?;
+        let sent = members(raw).ok_or_else(|| no_object(raw))?;
         let object = get(&sent, &["logObject"])
             .ok_or_else(|| FieldError::silent("logObject", "a log object, with `_id`, `request` and `response`"))?;
         read(object, Checks::of(raw), context)
@@ -88,7 +89,7 @@ pub fn file(raw: &[u8], context: &Context) -> Result<Logged, FieldError> {
 /// Reads a batch of rows: `{"table":…,"data":[…]}`.
 pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
     let raw = utf8(raw)?;
-    let sent = members(raw).ok_or_else(no_object)?;
+    let sent = members(raw).ok_or_else(|| no_object(raw))?;
     let name = text(&sent, &["table"]).unwrap_or_default();
     let table = match name.as_str() {
         "generations" => Table::Generations,
@@ -102,7 +103,7 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
     }
     let mut batch = Batch::default();
     for (number, row) in (0..).zip(data) {
-        let taken = members(row).ok_or_else(no_object).and_then(|row| match table {
+        let taken = members(row).ok_or_else(|| no_object(row)).and_then(|row| match table {
             Table::Generations => {
                 time(&row, &["created_at"])?;
                 let figures = kept(figures(&row), context)?;
@@ -127,13 +128,17 @@ fn utf8(raw: &[u8]) -> Result<&str, FieldError> {
         .map_err(|error| FieldError::silent("json", format!("UTF-8 text (byte {} is not)", error.valid_up_to())))
 }
 
-fn no_object() -> FieldError {
-    FieldError::silent("json", "one JSON object")
+/// The refusal of a text that is not a JSON object, in words that do not quote it.
+fn no_object(raw: &str) -> FieldError {
+    match serde_json::from_str::<IgnoredAny>(raw) {
+        Ok(_) => FieldError::silent("json", "one JSON object"),
+        Err(error) => FieldError::silent("json", format!("one JSON object; this is not valid JSON ({error})")),
+    }
 }
 
 /// Reads a log object: the figures in its `metrics`, and what was said.
 fn read(raw: &str, checks: Checks, context: &Context) -> Result<Logged, FieldError> {
-    let object = members(raw).ok_or_else(no_object)?;
+    let object = members(raw).ok_or_else(|| no_object(raw))?;
     let metrics = get(&object, &["metrics"]).and_then(members).unwrap_or_default();
     if get(&object, &["request"]).is_none() {
         return match get(&object, &["hook_id"]) {

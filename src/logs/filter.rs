@@ -48,6 +48,9 @@ const COUNTS: [(&str, &str); 3] =
 /// The logs whose weighted feedback lies within two parameters.
 const RATED: &str = include_str!("../../sql/logs/rated.sql");
 
+/// The columns of `logs` that it reads.
+const RATED_COLUMNS: [&str; 4] = ["id", "trace_id", "workspace_slug", "span_name"];
+
 /// A least and a most, both included.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds<T> {
@@ -163,7 +166,8 @@ impl Filter {
         let is_column = |word: &&str| *word != "metadata" && COLUMNS.iter().any(|column| column.name == *word);
         let keys =
             self.metadata.iter().flat_map(|(key, _)| ["metadata.key".to_owned(), format!("metadata.value.{key}")]);
-        words.filter(is_column).map(str::to_owned).chain(keys).collect()
+        let rated = RATED_COLUMNS.into_iter().filter(|_| self.is_rated());
+        words.filter(is_column).chain(rated).map(str::to_owned).chain(keys).collect()
     }
 
     /// Whether it reads the feedback.

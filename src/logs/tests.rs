@@ -341,7 +341,8 @@ fn a_filter_tells_the_columns_that_it_reads() {
         ("status", "Cache Hit", &["cache_status"]),
         ("status", "Retry Failed", &["retry_success_count", "is_success", "response_status_code"]),
         ("status", "Fallback Active", &["mode"]),
-        ("weighted_feedback_min", "1", &[]),
+        ("weighted_feedback_min", "1", &["id", "trace_id", "workspace_slug", "span_name"]),
+        ("weighted_feedback_max", "1", &["id", "trace_id", "workspace_slug", "span_name"]),
     ] {
         let found = filter(&[(name, text)]).unwrap().columns();
         let found: std::collections::BTreeSet<&str> = found.iter().map(String::as_str).collect();

@@ -158,7 +158,7 @@ columns! {
     created_at: Time, "when the call was made, UTC, microseconds; arrival time where the client does not say";
     is_success: Short, "1 if the response status is 200 to 299, else 0";
     ai_org: Text, "provider, such as `openai`";
-    ai_model: Text, "model that answered";
+    ai_model: Text, "model that answered, or that was asked for where the source says only that";
     req_units: Int, "tokens of the request";
     res_units: Int, "tokens of the response";
     total_units: Int, "tokens of both";

@@ -3,17 +3,18 @@
 //! A file may be read while its job has it and its days have not passed. A job loses it as soon as it shows more than may be seen:
 //! when records are erased, when a plan keeps them shorter or lets exports reach less far back, when fields are denied. What is
 //! being written then begins anew. Files that no job has any more are named by [`Document::export_leftovers`] until they are
-//! gone. A job whose filters name an end user who is erased goes as a whole: without the filter it would be another export.
+//! gone. A job whose filters name an end user who is erased goes as a whole: without the filter it would be another export. Where all
+//! of an organisation is erased its own jobs go, for they may name anybody.
 
 use std::collections::{BTreeSet, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::Value;
 
 use super::{ExportFile, ExportJob, ExportStatus};
 use crate::catalog::access::{Access, Scope};
 use crate::catalog::denied::holds_bodies;
 use crate::catalog::document::Document;
+use crate::catalog::naming::{filter_names, holds_word};
 use crate::catalog::share::ShareSecret;
 use crate::catalog::sign::{sign, verify};
 use crate::error::{Error, Result};
@@ -21,9 +22,6 @@ use crate::error::{Error, Result};
 /// How long a link to a file opens, seconds.
 pub const LINK_SECONDS: i64 = 3_600;
 const KEPT_SHORTER: &str = "records are kept shorter since it was written";
-
-/// Filters that hold numbers and moments, beside those that end with `_min` or `_max`: they name nobody.
-const MEASURES: [&str; 4] = ["status_code", "page_size", "current_page", "created_at"];
 
 impl Document {
     /// Takes back what jobs wrote and are writing.
@@ -152,31 +150,8 @@ impl ExportJob {
 
     /// Whether its filters name an end user.
     fn selects(&self, user: &str) -> bool {
-        let measure = |name: &str| name.ends_with("_min") || name.ends_with("_max") || MEASURES.contains(&name);
-        self.filters.iter().any(|(name, value)| !measure(name) && names(value, user))
+        self.filters.iter().any(|(name, value)| filter_names(name, value, user))
     }
-}
-
-/// Whether a value of a filter is that text, or has it in a list or an object.
-fn names(value: &Value, text: &str) -> bool {
-    match value {
-        Value::String(value) => {
-            let inner = serde_json::from_str(value).ok().filter(Value::is_object);
-            value.split(',').chain([value.as_str()]).any(|value| value.trim() == text)
-                || inner.is_some_and(|inner| names(&inner, text))
-        }
-        Value::Number(value) => value.to_string() == text,
-        Value::Array(items) => items.iter().any(|item| names(item, text)),
-        Value::Object(fields) => fields.iter().any(|(key, value)| key == text || names(value, text)),
-        Value::Null | Value::Bool(_) => false,
-    }
-}
-
-/// Whether a text has another in it that is no part of a longer word.
-fn holds_word(text: &str, word: &str) -> bool {
-    let ends = |letter: Option<char>| letter.is_none_or(|letter| !letter.is_alphanumeric());
-    text.match_indices(word)
-        .any(|(at, _)| ends(text[..at].chars().next_back()) && ends(text[at + word.len()..].chars().next()))
 }
 
 /// Days of a retention, of which 0 is for ever.

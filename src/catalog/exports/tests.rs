@@ -155,7 +155,7 @@ fn what_is_erased_lives_on_in_no_file() {
     assert_eq!(gone_because(&document), "records were erased after it was written; start the export again");
     // A run that began before an erasure does not count; one that began after it does.
     document.start_export("1", &acme(), now()).unwrap();
-    document.erase("g", "acme", Which::All, "k", now()).unwrap();
+    document.erase("g", "acme", Which::Ids(vec!["r".to_owned()]), "k", now()).unwrap();
     let written = ExportEnd::Written(file("b"), None);
     assert_eq!(document.end_export("1", 2, &written, now()), Ended::Overtaken);
     assert!(status(&document) == ExportStatus::InProgress && document.wants_export("1", 3));
@@ -163,7 +163,36 @@ fn what_is_erased_lives_on_in_no_file() {
     // The operator's exports hold records of all.
     document.export_jobs[0].organisation = None;
     document.erase("h", "zen", Which::All, "k", now()).unwrap();
-    assert!(document.export_leftovers.contains("b"));
+    assert!(document.export_leftovers.contains("b") && document.export_jobs.len() == 1);
+}
+
+#[test]
+fn where_all_is_erased_jobs_go_for_they_may_name_anybody() {
+    let mut document = with_file();
+    document.add_export(ExportJob { organisation: Some("zen".to_owned()), ..job("zen") }).unwrap();
+    document.add_export(ExportJob { organisation: None, ..job("operator") }).unwrap();
+    document.start_export("operator", &Access::operator("o"), now()).unwrap();
+    document.erase("e", "acme", Which::All, "k", now()).unwrap();
+    let left: Vec<&str> = document.export_jobs.iter().map(|job| job.id.as_str()).collect();
+    assert_eq!(left, ["zen", "operator"]);
+    assert!(document.export_leftovers.contains("a"));
+    assert!(document.wants_export("operator", 2), "what the operator's job is writing begins anew");
+}
+
+#[test]
+fn filters_without_a_value_are_not_kept() {
+    let filters = json!({ "ada": null, "bob": "", "user_id": "eve" }).as_object().unwrap().clone();
+    let kept = json!({ "user_id": "eve" }).as_object().unwrap().clone();
+    let mut document = Document::default();
+    document.add_export(ExportJob { filters: filters.clone(), ..job("1") }).unwrap();
+    assert_eq!(document.export_jobs[0].filters, kept);
+    let change = ExportChange { filters: Some(filters.clone()), ..ExportChange::default() };
+    document.update_export("1", &acme(), &change, 0, now()).unwrap();
+    assert_eq!(document.export_jobs[0].filters, kept);
+    // Jobs of former versions have them.
+    document.export_jobs[0].filters = filters;
+    document.erase("e", "acme", Which::User("ada".to_owned()), "k", now()).unwrap();
+    assert!(document.export_jobs.is_empty());
 }
 
 /// Why the job's file is gone; the job succeeded all the same.
@@ -198,7 +227,7 @@ fn an_erased_user_is_named_by_no_job() {
             let mut document = with_file();
             let organisation = organisation.map(str::to_owned);
             let ours = organisation.as_deref() != Some("zen");
-            document.add_export(ExportJob { organisation, ..of(filters.clone(), "what ada said") }).unwrap();
+            document.add_export(ExportJob { organisation, ..of(filters.clone(), "what Ada said") }).unwrap();
             document.erase("e", "acme", Which::User("ada".to_owned()), "k", now()).unwrap();
             let left = document.export_jobs.iter().find(|job| job.id == "2");
             assert_eq!(left.is_some(), stays || !ours, "without its filter it would be another export: {filters}");

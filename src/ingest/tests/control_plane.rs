@@ -238,6 +238,12 @@ fn what_cannot_be_taken_is_refused_by_name_and_without_its_content() {
         let rejection = logged(&object).unwrap_err();
         assert_eq!((&*rejection.field, &*rejection.value), (field, ""), "{rejection}");
     }
+    // Words say where a text stops to be JSON, and quote nothing of it.
+    let broken = control_plane::file(b"{\"_id\":\n{secret", &context()).unwrap_err().to_string();
+    assert_eq!(
+        broken,
+        "field `json`: expected one JSON object; this is not valid JSON (key must be a string at line 2 column 2)"
+    );
     for (sent, field) in [(&b"{}"[..], "logObject"), (b"secret", "json"), (b"\xff", "json"), (b"", "json")] {
         assert_eq!(control_plane::log(sent, &context()).unwrap_err().field, field);
     }

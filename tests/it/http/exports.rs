@@ -577,13 +577,15 @@ async fn denied_fields_are_exported_by_nobody() {
     assert_eq!(ended(&server, key, &job).await["status"], "success");
 
     // A column that is a part of another one tells it, and the other way round.
-    let parts = json!({ "denied_fields": ["user_id", "date"] });
+    let parts = json!({ "denied_fields": ["user_id", "date", "trace_id"] });
     fine(&server, super::KEY, Method::PATCH, admin, parts).await;
     for (path, body, words) in [
         (EXPORTS, json!({ "requested_data": ["metadata"] }), "`metadata` may not"),
         (EXPORTS, json!({ "requested_data": ["created_at"] }), "`created_at` may not"),
         (EXPORTS, json!({ "filters": { "metadata": { "_user": "ada" } } }), "`user_id` may not"),
         (EXPORTS, json!({ "filters": { "created_at": { "gte": "2026-11-01" } } }), "`date` may not"),
+        // Whoever says something of a trace would find its records by what was said.
+        (EXPORTS, json!({ "filters": { "weighted_feedback_min": 1 } }), "`trace_id` may not"),
         ("/v1/export", json!({ "columns": ["metadata.value"] }), "`metadata.value` may not"),
         ("/v1/export", json!({ "from": "2026-11-01" }), "`date` may not"),
         ("/v1/export", json!({ "to": "2026-11-01" }), "`date` may not"),

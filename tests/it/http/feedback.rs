@@ -525,6 +525,10 @@ async fn erased_records_take_the_feedback_on_them_along() {
         server.engine.maintain(gatelog::Job::Expire, false).await.unwrap();
         assert_eq!(server.engine.status().feedback_rows, 3, "of_w, of_nothing, and zen's");
         assert_eq!(server.count().await, 3, "r, w-1, and the one with the id of feedback: {flushed}");
+        let erasures = get(&server, "acme admin", "/v1/admin/erasures").await;
+        let records: Vec<u64> =
+            erasures["data"].as_array().unwrap().iter().map(|one| one["erased"].as_u64().unwrap()).collect();
+        assert_eq!(records.iter().sum::<u64>(), 6, "a, b, c, w-2, lone, ann-1, and no feedback: {erasures}");
         server.end().await;
     }
 }

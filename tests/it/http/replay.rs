@@ -223,6 +223,12 @@ async fn a_replay_reaches_the_gateways_endpoints_and_nothing_else() {
     ] {
         assert_eq!(replay(&server, &body).await.0, StatusCode::BAD_REQUEST, "{body}");
     }
+    // Words name the fields that there are, once.
+    for body in ["{\"url\":1}", "{"] {
+        let request = with(&server, "acme user", Method::POST, "/v1/logs/old/replay").body(body);
+        let (message, _) = failure(request, StatusCode::BAD_REQUEST).await;
+        assert_eq!(message.matches("`endpoint`").count(), 1, "{message}");
+    }
     let config = r#"{"provider":"openai","custom_host":"http://inside"}"#;
     let led = with(&server, "acme user", Method::POST, "/v1/logs/old/replay").header("x-portkey-config", config);
     failure(led, StatusCode::BAD_REQUEST).await;

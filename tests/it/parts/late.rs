@@ -299,3 +299,90 @@ async fn erased_half_leaves_the_log_too() {
         engine.close().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn late_half_that_says_whose_the_record_is_takes_it_along_when_that_user_is_erased() {
+    for late_first in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = hasty(&folder).await;
+        for id in ["a", "b"] {
+            half(&engine, content(id)).await;
+        }
+        engine.flush().await.unwrap();
+        let erase = async || drop(engine.erase("default", Which::User("ann".to_owned()), "test").await.unwrap());
+        if !late_first {
+            erase().await;
+        }
+        half(&engine, figures("a")).await;
+        if late_first {
+            erase().await;
+        }
+        amended(&engine).await;
+        assert_eq!(ids(&engine.reader()).await, ["b"], "{late_first}");
+        assert_eq!(engine.status().file_rows, 1, "not hidden, but gone");
+        engine.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn late_content_leaves_the_log_when_a_later_part_says_not_tracked() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = hasty(&folder).await;
+    half(&engine, figures("a")).await;
+    engine.flush().await.unwrap();
+    let (kind, mut said) = content("a");
+    said.request.body = Some("\"planted-text\"".to_owned());
+    half(&engine, (kind, said)).await;
+    let (kind, untracked) = figures("a");
+    half(&engine, (kind, Record { do_not_track: Some(true), ..untracked })).await;
+    engine.flush().await.unwrap();
+    let log = folder.path().join("data/wal");
+    for _ in 0..100 {
+        if holds(&log, b"planted-text").is_empty() {
+            amended(&engine).await;
+            assert_eq!(rows(&engine.reader(), "select do_not_track, request.body from logs").await, ["true "]);
+            engine.close().await.unwrap();
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{:?}", holds(&log, b"planted-text"));
+}
+
+#[tokio::test]
+async fn two_records_of_one_id_in_one_file_both_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Config { join_seconds: 0, dedupe_ids: 4, ..config(&folder) };
+    let engine = Engine::open(settings).await.unwrap();
+    engine.append(vec![Record { ai_model: Some("first".to_owned()), ..figures("a").1 }]).await.unwrap();
+    for number in 0..50 {
+        engine.append(vec![figures(&format!("other-{number}")).1]).await.unwrap();
+    }
+    half(&engine, content("a")).await;
+    engine.flush().await.unwrap();
+    half(&engine, figures("a")).await;
+    amended(&engine).await;
+    let query = "select ai_model, total_units, request.body is null from logs where id = 'a' order by 1";
+    assert_eq!(rows(&engine.reader(), query).await, ["first 18 true", " 18 false"]);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn halves_that_came_too_much_can_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = planned(&folder).await;
+    let both = |id: &str| [of_acme(figures(id)), of_acme(content(id))];
+    for id in ["0", "1", "2", "3"] {
+        for one in both(id) {
+            half(&engine, one).await;
+        }
+    }
+    assert_eq!((of_halves(&engine.reader()).await, engine.status().over_quota_total), (LEFT_IN_PLAN, 1));
+    let enlarge = |document: &mut Document| document.set_plan("acme", "production", None, engine.now());
+    engine.catalog().change(enlarge).await.unwrap();
+    for one in both("3") {
+        assert_eq!(half(&engine, one).await, 1);
+    }
+    assert_eq!(of_halves(&engine.reader()).await, LEFT_IN_PLAN + 1);
+    engine.close().await.unwrap();
+}
