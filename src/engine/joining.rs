@@ -5,6 +5,7 @@
 //! so a restart finds it whatever was flushed meanwhile. A record counts, for its quota and as known id, when it is stored. A half
 //! whose record was stored without it is late: it waits, as durable, until [`super::amend`] has added it to the record.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -247,10 +248,11 @@ impl Writer {
             if let Some(whole) = self.waiting.add(key, half, record, until_micros, Some(held)) {
                 self.store(vec![whole], now_micros)?;
             } else if let Some(so_far) = self.waiting.get(key) {
-                self.logs.show_half(key, std::sync::Arc::clone(so_far));
+                self.logs.show_half(key, Arc::clone(so_far));
             }
         }
-        while let Some(alone) = self.waiting.next_alone(i64::MIN, self.join_bytes) {
+        // Late ones take of the same share of memory, so that whole records always have theirs.
+        while let Some(alone) = self.waiting.next_alone(i64::MIN, self.join_bytes.saturating_sub(self.late.bytes())) {
             self.store(vec![alone], now_micros)?;
         }
         Ok(receipt)
