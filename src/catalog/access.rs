@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 
-use super::document::Key;
+use super::keys::Key;
 use crate::error::{Error, Result};
 
 /// One thing that a key may do.

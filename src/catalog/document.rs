@@ -1,26 +1,28 @@
-//! The catalog as data: organisations, plans, API keys, erasures, and what may be done to them. Pure.
+//! The catalog as data: the document, its organisations and plans, and what may be done to them. Pure. Keys and erasures have
+//! files of their own beside this one, as export jobs, share links and saved filters have.
 //!
 //! Every change is a method that checks first and then changes, so that a document is changed whole or not at all. Time and
 //! randomness come in as arguments. Names are checked once, here: they become parts of SQL answers, URLs and log lines.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::access::{Access, Scope, hash};
 use super::denied::DeniedFields;
+use super::erasures::{ErasureEntry, Which};
 use super::exports::ExportJob;
+use super::keys::Key;
 use super::saved::SavedFilter;
 use super::share::{Share, ShareSecret};
 use crate::config::{MOST_DAYS, Plan, Plans};
 use crate::error::{Error, Result};
-use crate::plan::{self, Erased, Erasure, Moving, Rules, Terms};
+use crate::plan::{self, Moving, Rules, Terms};
 
 /// Version of the document's form. Format 1 knew keys only.
 pub const FORMAT: u32 = 2;
 /// How long an erasure or a move stays in force after it was asked for, so that what other nodes still hold is met by it.
-const IN_FORCE: Duration = Duration::hours(24);
+pub(super) const IN_FORCE: Duration = Duration::hours(24);
 /// Archived providers of an organisation: they are part of a document that is rewritten as a whole.
 const MOST_ARCHIVED: usize = 1_000;
 /// Longest name of an organisation, a workspace or a plan, in bytes.
@@ -141,93 +143,6 @@ pub struct Move {
     /// Files written before this moment hold none of them any more, ms since 1970-01-01.
     #[serde(default)]
     pub clean_before_ms: i64,
-}
-
-/// One API key, without the key.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Key {
-    /// Names the key; says nothing about its text.
-    pub id: String,
-    /// What it is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// SHA-256 of its text, hexadecimal.
-    pub sha256: String,
-    /// The organisation that it is bound to; none = the operator's, for all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organisation: Option<String>,
-    /// The workspace that it is bound to; none = all of the organisation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace: Option<String>,
-    /// What it may do.
-    pub scopes: BTreeSet<Scope>,
-    /// When it was made.
-    pub created_at: DateTime<Utc>,
-    /// From when on it opens nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<DateTime<Utc>>,
-    /// When it was revoked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_at: Option<DateTime<Utc>>,
-}
-
-/// What a key to be made shall be.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NewKey {
-    /// What it is for.
-    pub name: Option<String>,
-    /// The organisation that it is bound to.
-    pub organisation: Option<String>,
-    /// The workspace that it is bound to.
-    pub workspace: Option<String>,
-    /// What it may do.
-    pub scopes: BTreeSet<Scope>,
-    /// From when on it opens nothing.
-    pub expires_at: Option<DateTime<Utc>>,
-}
-
-/// One erasure: what was asked for, by whom, and what became of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ErasureEntry {
-    /// Names the erasure.
-    pub id: String,
-    /// The organisation whose records are erased.
-    pub organisation: String,
-    /// The end user whose records are erased; none = not by user.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The records that are erased; empty = not by id.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ids: Vec<String>,
-    /// Ids of the feedback that goes with them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub feedback: Vec<String>,
-    /// Records created up to this moment are erased; those named by id whenever they were created.
-    pub requested_at: DateTime<Utc>,
-    /// Id of the key that asked, or `cli`.
-    pub requested_by: String,
-    /// Records that were taken out of files so far.
-    #[serde(default)]
-    pub erased: u64,
-    /// When the files had been gone through for the last time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_run_at: Option<DateTime<Utc>>,
-    /// Files written before this moment hold none of them any more, ms since 1970-01-01.
-    #[serde(default)]
-    pub clean_before_ms: i64,
-}
-
-/// Which records of an organisation to erase.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Which {
-    /// All that there are now.
-    All,
-    /// Those of an end user that there are now.
-    User(String),
-    /// Those of these ids.
-    Ids(Vec<String>),
 }
 
 impl Document {
@@ -430,57 +345,6 @@ impl Document {
         self.shares.retain(|share| share.organisation != id);
     }
 
-    /// Adds a key of that text, which is kept nowhere.
-    pub fn add_key(&mut self, text: &str, key: NewKey, now: DateTime<Utc>) -> Result<&Key> {
-        if key.scopes.is_empty() {
-            let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.name()).collect();
-            return Err(Error::invalid(format!("`scopes` is empty; name at least one of {}", all.join(", "))));
-        }
-        match (&key.organisation, &key.workspace) {
-            (Some(organisation), workspace) => {
-                let known = &self.organisation(organisation)?.workspaces;
-                if let Some(workspace) = workspace.as_ref().filter(|workspace| !known.contains(*workspace)) {
-                    return Err(Error::invalid(format!(
-                        "organisation `{organisation}` has no workspace `{workspace}`; add it first, with `gatelog org add-workspace`"
-                    )));
-                }
-            }
-            (None, Some(_)) => {
-                return Err(Error::invalid(
-                    "`organisation` is missing; name the one that the key's workspace belongs to",
-                ));
-            }
-            (None, None) => {}
-        }
-        key.name.as_deref().map_or(Ok(()), check_label)?;
-        if let Some(expires_at) = key.expires_at.filter(|expires_at| *expires_at <= now) {
-            return Err(Error::invalid(format!("`expires_at` is {expires_at}, which is past; name a moment to come")));
-        }
-        let sha256 = hash(text);
-        let NewKey { name, organisation, workspace, scopes, expires_at } = key;
-        let id = sha256[..12].to_owned();
-        self.keys.push(Key {
-            id,
-            name,
-            sha256,
-            organisation,
-            workspace,
-            scopes,
-            created_at: now,
-            expires_at,
-            revoked_at: None,
-        });
-        self.keys.last().ok_or_else(|| Error::internal("a key vanished"))
-    }
-
-    /// Revokes a key that `by` may manage. Revoking it again changes nothing.
-    pub fn revoke_key(&mut self, id: &str, by: &Access, now: DateTime<Utc>) -> Result<&Key> {
-        let key = self.keys.iter_mut().find(|key| key.id == id && by.reaches_key(key));
-        let key = key.ok_or_else(|| Error::not_found(format!("key `{id}` does not exist")))?;
-        key.revoked_at.get_or_insert(now);
-        Ok(key)
-    }
-
     /// Archives a provider of an organisation, or takes it back. The organisation need not be in the catalog.
     pub fn archive_provider(&mut self, organisation: &str, provider: &str, archived: bool) -> Result<()> {
         check_label(provider)?;
@@ -499,50 +363,6 @@ impl Document {
     /// The archived providers of an organisation.
     pub fn archived_providers(&self, organisation: &str) -> BTreeSet<String> {
         self.archived_providers.get(organisation).cloned().unwrap_or_default()
-    }
-
-    /// Asks for records to be erased. The organisation need not be in the catalog, since records may come before it. Which
-    /// feedback goes with them the caller says in the entry.
-    pub fn erase(
-        &mut self,
-        id: &str,
-        organisation: &str,
-        which: Which,
-        by: &str,
-        now: DateTime<Utc>,
-    ) -> Result<&mut ErasureEntry> {
-        let (user, ids) = match which {
-            Which::All => (None, Vec::new()),
-            Which::User(user) if user.is_empty() => return Err(Error::invalid("`user` is empty; name an end user")),
-            Which::User(user) => (Some(user), Vec::new()),
-            Which::Ids(ids) if ids.is_empty() || ids.iter().any(String::is_empty) => {
-                return Err(Error::invalid("`ids` names no record; give the ids of those to erase"));
-            }
-            Which::Ids(ids) => (None, ids),
-        };
-        match &user {
-            Some(user) => self.forget_filters(organisation, user),
-            None if ids.is_empty() => {
-                // They may name anybody.
-                self.drop_exports(organisation);
-                self.saved_filters.remove(organisation);
-            }
-            None => {}
-        }
-        self.erase_exports(organisation, user.as_deref());
-        self.erasures.push(ErasureEntry {
-            id: id.to_owned(),
-            organisation: organisation.to_owned(),
-            user,
-            ids,
-            feedback: Vec::new(),
-            requested_at: now,
-            requested_by: by.to_owned(),
-            erased: 0,
-            last_run_at: None,
-            clean_before_ms: 0,
-        });
-        self.erasures.last_mut().ok_or_else(|| Error::internal("an erasure vanished"))
     }
 
     /// Writes down that files were gone through: files written before `clean_before_ms` hold nothing any more of what the
@@ -597,12 +417,6 @@ impl Document {
         *self != before
     }
 
-    /// Everything that was ever erased, also what is out of force: a node that slept may bring it back.
-    pub fn ever_erased(&self) -> Rules {
-        let erasures = self.erasures.iter().map(|erasure| erasure.rule(&HashSet::new())).collect();
-        Rules::new(Terms::without_plan(0), HashMap::new(), HashSet::new(), erasures, Vec::new())
-    }
-
     /// The rules that follow, as of `now`. `unknown_days` is the retention of organisations that are not in the catalog, where
     /// no node has said it yet.
     pub fn rules(&self, unknown_days: i32, now: DateTime<Utc>) -> Rules {
@@ -639,41 +453,6 @@ impl Organisation {
             created_at,
             moving: Vec::new(),
             deleted_at: None,
-        }
-    }
-}
-
-impl Key {
-    /// Whether the key opens everything.
-    pub fn opens_everything(&self, now: DateTime<Utc>) -> bool {
-        let alive = self.revoked_at.is_none() && self.expires_at.is_none_or(|expires_at| expires_at > now);
-        alive && self.organisation.is_none() && self.scopes.contains(&Scope::Admin)
-    }
-}
-
-impl ErasureEntry {
-    /// Whether records may still have to be hidden because of it.
-    fn is_in_force(&self, now: DateTime<Utc>) -> bool {
-        now - self.requested_at < IN_FORCE || self.clean_before_ms < (self.requested_at + IN_FORCE).timestamp_millis()
-    }
-
-    fn rule(&self, gone: &HashSet<String>) -> Erasure {
-        // Of an organisation that was deleted nothing may stay, whatever time its records claim.
-        let until = match gone.contains(&self.organisation) {
-            true => i64::MAX,
-            false => self.requested_at.timestamp_micros(),
-        };
-        let what = match (&self.user, self.ids.is_empty()) {
-            (Some(user), _) => Erased::User { user: user.clone(), until },
-            (None, true) => Erased::All { until },
-            (None, false) => Erased::Ids(self.ids.iter().cloned().collect()),
-        };
-        Erasure {
-            id: self.id.clone(),
-            organisation: self.organisation.clone(),
-            what,
-            feedback: self.feedback.iter().cloned().collect(),
-            clean_before_ms: self.clean_before_ms,
         }
     }
 }

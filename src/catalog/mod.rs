@@ -7,7 +7,9 @@
 mod access;
 mod denied;
 mod document;
+mod erasures;
 mod exports;
+mod keys;
 mod naming;
 mod saved;
 mod share;
@@ -27,8 +29,10 @@ use uuid::Uuid;
 
 pub use access::{Access, Scope, hash, key_text};
 pub use denied::holds_bodies;
-pub use document::{Document, ErasureEntry, Key, Move, NewKey, Organisation, Which, no_organisation};
+pub use document::{Document, Move, Organisation, no_organisation};
+pub use erasures::{ErasureEntry, Which};
 pub use exports::{Ended, ExportChange, ExportEnd, ExportFile, ExportJob, ExportStatus, LINK_SECONDS};
+pub use keys::{Key, NewKey};
 pub use saved::ShownFilter;
 pub use share::{Share, ShownShare, expiry as share_expiry};
 pub use shown::{FreshKey, ShownErasure, ShownExport, ShownKey, ShownOrganisation, ShownPlan};

@@ -8,8 +8,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::access::{Access, Scope};
-use super::document::{Document, ErasureEntry, Key, Organisation};
+use super::document::{Document, Organisation};
+use super::erasures::ErasureEntry;
 use super::exports::{ExportJob, ExportStatus, expires_at};
+use super::keys::Key;
 use crate::config::Plan;
 use crate::error::Result;
 

@@ -277,3 +277,20 @@ async fn logs_are_placed_by_their_ids() {
     };
     assert_eq!(found["r01"], [place]);
 }
+
+/// Which logs a feedback is about stands in three statements, each of which joins something else: they must say the same.
+#[test]
+fn statements_agree_on_what_feedback_is_about() {
+    let about = |text: &str, feedback: &str, logs: &str| {
+        let (_, rest) = text.split_once(&format!("on {feedback}.organisation_id")).unwrap();
+        let (rule, _) = rest.split_once("\n        end").or_else(|| rest.split_once("\n    end")).unwrap();
+        let rule = rule.replace(&format!("{feedback}."), "feedback.").replace(&format!("{logs}."), "logs.");
+        rule.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let lists = about(include_str!("../../../sql/logs/rated.sql"), "said", "logs");
+    let graphs = about(include_str!("../../../sql/analytics/rated.sql"), "ratings", "calls");
+    let report = about(include_str!("../../../sql/feedback_by_model.sql"), "feedback", "logs");
+    assert_eq!((&lists, &lists), (&graphs, &report));
+    assert!(lists.contains(&format!("'{}'", crate::replay::SPAN)), "{lists}");
+    assert!(include_str!("../../../sql/logs/tied.sql").contains(&format!("'{}'", crate::replay::SPAN)));
+}
