@@ -5,6 +5,7 @@
 //! so a restart finds it whatever was flushed meanwhile. A record counts, for its quota and as known id, when it is stored. A half
 //! whose record was stored without it is late: it waits, as durable, until [`super::amend`] has added it to the record.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -146,7 +147,7 @@ impl Writer {
     fn sort_out(&self, half: Half, parts: Vec<Part>, payload: Payload, permit: OwnedSemaphorePermit) -> Result<Sorted> {
         let all = parts.len();
         let (mut waits, mut late, mut receipt) = (Vec::with_capacity(all), Vec::new(), Receipt::default());
-        let (mut is_changed, mut late_bytes) = (false, 0);
+        let (mut is_changed, mut late_bytes, mut late_of) = (false, 0, HashMap::<u128, usize>::new());
         for mut part in parts {
             let fate = self.fate(half, &part);
             if part.record.do_not_track != Some(true) && self.is_untracked(&part) {
@@ -157,10 +158,10 @@ impl Writer {
             match fate {
                 Fate::Waits => waits.push(part),
                 Fate::Late => {
-                    let here = late.iter().filter(|other: &&Part| other.key == part.key).count();
+                    let here = late_of.entry(part.key).or_default();
                     late_bytes += part.record.held_bytes() as u64;
                     if self.late.bytes() + late_bytes > self.join_bytes
-                        || self.late.is_full(&part.record, part.key, here)
+                        || self.late.is_full(&part.record, part.key, *here)
                     {
                         return Err(Error::busy(format!(
                             "parts of records that are stored already, such as `{}`, come faster than they are added; send again \
@@ -168,6 +169,7 @@ impl Writer {
                             part.record.id.unwrap_or_default()
                         )));
                     }
+                    *here += 1;
                     late.push(part);
                 }
                 Fate::Known => receipt.duplicate += 1,
