@@ -17,6 +17,7 @@
 
 pub mod bucket;
 pub mod cache;
+pub mod disk;
 pub mod durable;
 
 use std::path::PathBuf;
