@@ -21,7 +21,7 @@ use super::usage::{Members, Usage, count, get};
 use super::{Context, Headers, Rejection, is_off, mask};
 use crate::halves::{Half, join};
 use crate::record::json::{
-    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, keep_last, list, members, too_large, unquote,
+    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, finite, keep_last, list, members, too_large, unquote,
 };
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE, Message, Record};
 
@@ -71,25 +71,25 @@ enum Table {
 
 /// Reads what is posted of one call: `{"logObject":…,"logOptions":…}`.
 pub fn log(raw: &[u8], context: &Context) -> Result<Logged, Rejection> {
-    let logged = utf8(raw).and_then(|raw| {
-        let sent = members(raw).ok_or_else(|| no_object(raw))?;
+    let logged = utf8(raw).map(finite).and_then(|raw| {
+        let sent = members(&raw).ok_or_else(|| no_object(&raw))?;
         let object = get(&sent, &["logObject"])
             .ok_or_else(|| FieldError::silent("logObject", "a log object, with `_id`, `request` and `response`"))?;
-        read(object, Checks::of(raw), context)
+        read(object, Checks::of(&raw), context)
     });
     logged.map_err(|error| Rejection::new(0, error))
 }
 
 /// Reads one file of a log store.
 pub fn file(raw: &[u8], context: &Context) -> Result<Logged, FieldError> {
-    let raw = utf8(raw)?.trim_start_matches('\u{feff}').trim();
-    read(raw, Checks::of(raw), context)
+    let raw = finite(utf8(raw)?.trim_start_matches('\u{feff}').trim());
+    read(&raw, Checks::of(&raw), context)
 }
 
 /// Reads a batch of rows: `{"table":…,"data":[…]}`.
 pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
-    let raw = utf8(raw)?;
-    let sent = members(raw).ok_or_else(|| no_object(raw))?;
+    let raw = finite(utf8(raw)?);
+    let sent = members(&raw).ok_or_else(|| no_object(&raw))?;
     let name = text(&sent, &["table"]).unwrap_or_default();
     let table = match name.as_str() {
         "generations" => Table::Generations,

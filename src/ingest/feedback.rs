@@ -14,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::fields::{open, tags, text};
 use super::usage::{Members, get};
-use crate::record::json::{FieldError, list, members, unquote};
+use crate::record::json::{FieldError, finite, list, members, unquote};
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE};
 
 /// Most items of one batch.
@@ -83,7 +83,7 @@ pub struct Change {
 
 /// Reads the body of `POST /v1/feedback`. Each item names its trace or its log, or both; ids and times are the engine's.
 pub fn drafts(body: &[u8]) -> Result<Vec<Feedback>, Refusal> {
-    match Body::of(body)? {
+    match Body::of(&readable(body)?)? {
         Body::Many(items) if items.len() > MOST_FEEDBACK => {
             let why = format!("The list has {} items; send at most {MOST_FEEDBACK} at once", items.len());
             Err(Refusal { code: BODY, why })
@@ -100,7 +100,7 @@ pub fn drafts(body: &[u8]) -> Result<Vec<Feedback>, Refusal> {
 
 /// Reads the body of `PUT /v1/feedback/{id}`.
 pub fn change(body: &[u8]) -> Result<Change, Refusal> {
-    match Body::of(body)? {
+    match Body::of(&readable(body)?)? {
         Body::Many(_) => Err(Refusal { code: SEVERAL, why: "Send one object with `value`".to_owned() }),
         Body::One(item) => Ok(Change { value: value(&item)?, weight: weight(&item), metadata: metadata(&item)? }),
     }
@@ -152,6 +152,12 @@ pub fn states(mut given: Vec<Feedback>, known: Vec<Feedback>) -> Vec<Feedback> {
     given.into_iter().filter_map(state).collect()
 }
 
+/// The text of a body, without the numbers that JSON does not have.
+fn readable(body: &[u8]) -> Result<Cow<'_, str>, Refusal> {
+    let text = str::from_utf8(body).map_err(|_| Refusal::unreadable("is not UTF-8"))?;
+    Ok(finite(text.trim()))
+}
+
 /// A body that is an object or an array.
 enum Body<'a> {
     One(Vec<(Cow<'a, str>, &'a str)>),
@@ -159,8 +165,7 @@ enum Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    fn of(body: &'a [u8]) -> Result<Self, Refusal> {
-        let text = str::from_utf8(body).map_err(|_| Refusal::unreadable("is not UTF-8"))?.trim();
+    fn of(text: &'a str) -> Result<Self, Refusal> {
         if let Some(items) = list(text) {
             return Ok(Self::Many(items));
         }

@@ -8,7 +8,7 @@ use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 
 use super::usage::{Members, get};
 use crate::record::Record;
-use crate::record::json::{FieldError, Read, keep_last, members, unquote};
+use crate::record::json::{FieldError, Read, finite, keep_last, members, unquote};
 
 /// Years that a call can be of: those that count from 1970 and that readers of nanoseconds can hold.
 const YEARS: RangeInclusive<i32> = 1970..=2261;
@@ -24,8 +24,11 @@ const NOTHING: [&str; 3] = ["None", "null", "undefined"];
 pub(super) fn open(raw: &str) -> Cow<'_, str> {
     if raw.starts_with('"') {
         let inner = unquote(raw);
-        if inner.trim_start().starts_with('{') && members(&inner).is_some() {
-            return Cow::Owned(inner.trim().to_owned());
+        if inner.trim_start().starts_with('{') {
+            let inner = finite(inner.trim());
+            if members(&inner).is_some() {
+                return Cow::Owned(inner.into_owned());
+            }
         }
     }
     Cow::Borrowed(raw)
@@ -34,7 +37,7 @@ pub(super) fn open(raw: &str) -> Cow<'_, str> {
 /// The metadata of a JSON object: what is not text is kept as its JSON, null is dropped, and all is cut as Portkey does.
 pub(super) fn tags(text: &str) -> Vec<(String, String)> {
     let mut tags: Vec<(String, String)> = Vec::new();
-    if tags.read("metadata", text.trim()).is_err() {
+    if tags.read("metadata", &finite(text.trim())).is_err() {
         return Vec::new();
     }
     let mut tags = tags.into_iter().map(|(key, value)| (cut(&key), cut(&value))).collect();

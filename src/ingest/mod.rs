@@ -33,7 +33,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::record::Record;
-use crate::record::json::{FieldError, members};
+use crate::record::json::{FieldError, finite, members};
 
 pub use policy::Policy;
 pub use split::{Chunk, Splitter};
@@ -257,13 +257,16 @@ pub fn read(
                 let expected = format!("UTF-8 text (byte {} of the record is not)", error.valid_up_to());
                 take(Err(FieldError::silent("json", expected)), new_id);
             }
-            Ok(text) => match shape {
-                Shape::Native => take(native::read(text, context), new_id),
-                Shape::Portkey => portkey.read(text, new_id, &mut take),
-                Shape::LiteLlm => take(litellm::read(text, context), new_id),
-                Shape::GatewayHook => take(hook::read(text, context, new_id), new_id),
-                Shape::Otlp => otlp::read(text, context, new_id, &mut take),
-            },
+            Ok(text) => {
+                let text = &*finite(text);
+                match shape {
+                    Shape::Native => take(native::read(text, context), new_id),
+                    Shape::Portkey => portkey.read(text, new_id, &mut take),
+                    Shape::LiteLlm => take(litellm::read(text, context), new_id),
+                    Shape::GatewayHook => take(hook::read(text, context, new_id), new_id),
+                    Shape::Otlp => otlp::read(text, context, new_id, &mut take),
+                }
+            }
         }
     }
     rejections.sort_by_key(|rejection| rejection.record);

@@ -11,7 +11,7 @@ use regex::{Regex, RegexSet};
 use crate::config::{self, Path, Step};
 use crate::error::{Error, Result};
 use crate::record::Record;
-use crate::record::json::{next_special, unquote, write_string};
+use crate::record::json::{unquote, value_end, write_string};
 
 /// The rules of a configuration.
 #[derive(Clone, Debug, Default)]
@@ -109,19 +109,24 @@ impl Redact {
 
     /// Where paths stand one level down, at a member or an element.
     fn enter<'r>(&self, going: &[Going<'r>], name: Option<&str>, number: Option<usize>) -> Vec<Going<'r>> {
-        let mut next = Vec::new();
-        for path in going {
-            let on = |steps| Going { rule: path.rule, steps };
-            match path.steps.split_first() {
+        let mut next: Vec<Going<'r>> = Vec::new();
+        // Two ways to one place are one, or nested members of one name would multiply them.
+        let mut push = |steps: &'r [Step], rule: usize| {
+            if !next.iter().any(|known| known.rule == rule && std::ptr::eq(known.steps, steps)) {
+                next.push(Going { rule, steps });
+            }
+        };
+        for Going { rule, steps } in going.iter().copied() {
+            match steps.split_first() {
                 // What is below a place belongs to it.
-                None => next.push(*path),
-                Some((Step::Any, rest)) => next.push(on(rest)),
-                Some((Step::Member(wanted), rest)) if name == Some(wanted) => next.push(on(rest)),
-                Some((Step::Element(wanted), rest)) if number == Some(*wanted) => next.push(on(rest)),
+                None => push(steps, rule),
+                Some((Step::Any, rest)) => push(rest, rule),
+                Some((Step::Member(wanted), rest)) if name == Some(wanted) => push(rest, rule),
+                Some((Step::Element(wanted), rest)) if number == Some(*wanted) => push(rest, rule),
                 Some((Step::Deep(wanted), rest)) => {
-                    next.push(*path);
+                    push(steps, rule);
                     if name == Some(wanted) {
-                        next.push(on(rest));
+                        push(rest, rule);
                     }
                 }
                 _ => {}
@@ -250,49 +255,7 @@ impl<'a> Walk<'a> {
 
     /// Goes past one value.
     fn skip(&mut self) {
-        let bytes = self.raw.as_bytes();
-        let mut depth = 0usize;
-        while let Some(byte) = bytes.get(self.at) {
-            match byte {
-                b'"' => self.past_string(),
-                b'{' | b'[' => {
-                    depth += 1;
-                    self.at += 1;
-                    continue;
-                }
-                b'}' | b']' => {
-                    depth -= 1;
-                    self.at += 1;
-                }
-                b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' => {
-                    self.at += 1;
-                    continue;
-                }
-                _ => {
-                    let ends = |byte: &u8| matches!(byte, b',' | b':' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n');
-                    let rest = &bytes[self.at..];
-                    self.at += rest.iter().position(ends).unwrap_or(rest.len());
-                }
-            }
-            if depth == 0 {
-                return;
-            }
-        }
-    }
-
-    fn past_string(&mut self) {
-        let bytes = self.raw.as_bytes();
-        let mut at = self.at + 1;
-        loop {
-            at = next_special(bytes, at);
-            match bytes.get(at) {
-                Some(b'"') => break at += 1,
-                Some(b'\\') => at += 2,
-                Some(_) => at += 1,
-                None => break,
-            }
-        }
-        self.at = at.min(bytes.len());
+        self.at = value_end(self.raw.as_bytes(), self.at);
     }
 
     fn replace(&mut self, start: usize, text: &str) {

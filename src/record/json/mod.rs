@@ -10,6 +10,7 @@
 
 mod decode;
 mod encode;
+mod finite;
 mod text;
 mod time;
 mod value;
@@ -24,7 +25,8 @@ pub use encode::{Encoder, column_of};
 pub use text::{check_json, embeddable};
 
 pub(crate) use decode::{Reader, derive, too_large};
-pub(crate) use text::{Checks, next_special, unquote, write_string};
+pub(crate) use finite::finite;
+pub(crate) use text::{Checks, next_special, unquote, value_end, write_string};
 pub(crate) use value::{Read, keep_last, list, members};
 
 /// The largest record, in bytes of its JSON text.

@@ -159,8 +159,40 @@ fn depth(bytes: &[u8]) -> usize {
     deepest
 }
 
+/// The place behind the value that begins at or after `at` in a valid JSON text. Commas and colons before it are skipped too.
+pub(crate) fn value_end(bytes: &[u8], mut at: usize) -> usize {
+    let mut depth = 0usize;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = (string_end(bytes, at + 1) + 1).min(bytes.len()),
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+                continue;
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                at += 1;
+            }
+            b' ' | b'\t' | b'\r' | b'\n' | b',' | b':' => {
+                at += 1;
+                continue;
+            }
+            _ => {
+                let ends = |byte: &u8| matches!(byte, b',' | b':' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n');
+                let rest = &bytes[at..];
+                at += rest.iter().position(ends).unwrap_or(rest.len());
+            }
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    at
+}
+
 /// The place of the quote that closes the string which `from` is inside of; the length if none does.
-fn string_end(bytes: &[u8], mut from: usize) -> usize {
+pub(super) fn string_end(bytes: &[u8], mut from: usize) -> usize {
     while from < bytes.len() {
         let at = next_special(bytes, from);
         match bytes.get(at) {

@@ -109,18 +109,18 @@ pub(super) fn tag(raw: &str) -> Option<String> {
 }
 
 /// Of pairs with one key keeps the last value, at the place of the first, as JSON parsers do.
-pub(crate) fn keep_last(pairs: &mut Vec<(String, String)>) {
-    let doubled = |(at, pair): (usize, &(String, String))| pairs[..at].iter().any(|before| before.0 == pair.0);
+pub(crate) fn keep_last<V>(pairs: &mut Vec<(String, V)>) {
+    let doubled = |(at, pair): (usize, &(String, V))| pairs[..at].iter().any(|before| before.0 == pair.0);
     // The nested search is the fast way for the few keys that metadata has, and far too slow for thousands.
     if pairs.len() <= 32 && !pairs.iter().enumerate().any(doubled) {
         return;
     }
     let mut places = HashMap::with_capacity(pairs.len());
-    let mut kept: Vec<(String, String)> = Vec::with_capacity(pairs.len());
+    let mut kept: Vec<(String, V)> = Vec::with_capacity(pairs.len());
     for (key, value) in pairs.drain(..) {
         match places.get(&key) {
             Some(place) => {
-                let slot: &mut (String, String) = &mut kept[*place];
+                let slot: &mut (String, V) = &mut kept[*place];
                 slot.1 = value;
             }
             None => {
