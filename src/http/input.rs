@@ -1,14 +1,24 @@
-//! Query strings to named fields: each name once, each name known.
+//! Query strings to named fields: each name once, each name known; and headers to texts.
 //!
 //! A misspelt field must not be passed over: `colums=id` would export every column. So what is left over after a handler took
 //! what it knows is an error that lists what could have been meant.
 
 use std::collections::BTreeMap;
 
+use axum::http::HeaderMap;
 use serde_json::Value;
 
 use super::error::Failure;
 use crate::engine::Params;
+
+/// The text of a header: UTF-8, or Latin-1 where it is not that. HTTP says neither, and clients send both.
+pub(crate) fn text_header(headers: &HeaderMap, name: &str) -> Option<String> {
+    let bytes = headers.get(name)?.as_bytes();
+    Some(match str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().map(|byte| char::from(*byte)).collect(),
+    })
+}
 
 /// The fields of a query string, or of a form.
 #[derive(Debug, Default)]
@@ -84,9 +94,19 @@ fn param(text: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn headers_are_utf_8_or_latin_1() {
+        for (bytes, text) in [(&b"a"[..], "a"), ("ä€".as_bytes(), "ä€"), (b"caf\xe9", "café"), (b"", "")] {
+            let headers = HeaderMap::from_iter([("x-a".parse().unwrap(), HeaderValue::from_bytes(bytes).unwrap())]);
+            assert_eq!(text_header(&headers, "x-a").as_deref(), Some(text));
+            assert_eq!(text_header(&headers, "x-b"), None);
+        }
+    }
 
     #[test]
     fn fields_are_taken_once_and_leftovers_refused() {

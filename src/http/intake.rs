@@ -17,6 +17,7 @@ use super::App;
 use super::body::{Budget, Room, discard};
 use super::error::Failure;
 use super::feed::{Cut, Portion, feed, feed_plain};
+use super::input::text_header;
 use super::resend::{Connection, Ids};
 use crate::catalog::Access;
 use crate::error::{Error, Result};
@@ -89,7 +90,7 @@ struct Parsed {
 
 impl Intake {
     pub(crate) fn new(app: &Arc<App>, access: Access, shape: Shape, headers: &HeaderMap) -> Self {
-        let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
+        let text = |name: &str| text_header(headers, name);
         // One trace for all records of the request that name none, as Portkey does; a record of ours may have none.
         let trace = (shape == Shape::Portkey).then(|| app.engine.new_id());
         let key = access.key_id;

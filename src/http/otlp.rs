@@ -21,6 +21,7 @@ use super::App;
 use super::auth::Caller;
 use super::body::{check_coding, discard, unpackable};
 use super::error::Failure;
+use super::input::text_header;
 use super::intake::Receipt;
 use super::logs::packed;
 use super::sql::header;
@@ -115,7 +116,7 @@ fn content_type(headers: &HeaderMap) -> &str {
 }
 
 fn context(app: &App, access: &Access, headers: &HeaderMap) -> Context {
-    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
+    let text = |name: &str| text_header(headers, name);
     let owner = Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() };
     let policy = Arc::clone(app.engine.policy());
     Context { headers: Headers::read(text), owner, policy, ..Context::new(app.engine.now()) }

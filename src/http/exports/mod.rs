@@ -24,6 +24,7 @@ use super::admin::Id;
 use super::auth::Caller;
 use super::body::read_small;
 use super::error::Failure;
+use super::input::text_header;
 use super::resend::Connection;
 use crate::catalog::{ExportChange, ExportJob, ExportStatus, Scope, ShownExport};
 use crate::engine::NewExport;
@@ -43,8 +44,8 @@ impl FromRequestParts<Arc<App>> for Sending {
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Infallible> {
         let connection = parts.extensions.get::<Connection>().cloned();
-        let text = |name: &str| parts.headers.get(name)?.to_str().ok().map(str::to_owned);
-        Ok(Self { connection, headers: Headers::read(text) })
+        let headers = Headers::read(|name| text_header(&parts.headers, name));
+        Ok(Self { connection, headers })
     }
 }
 
