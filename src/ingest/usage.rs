@@ -77,9 +77,10 @@ impl Usage {
     }
 }
 
-/// The raw value of the first of the names that is there and not null.
+/// The raw value of the first of the names that is there and not null. Of a doubled key the last one counts, also if it is null.
 pub(super) fn get<'a>(members: &Members<'a>, names: &[&str]) -> Option<&'a str> {
-    names.iter().find_map(|name| members.iter().rfind(|(key, raw)| key == name && *raw != "null").map(|(_, raw)| *raw))
+    let last = |name: &&str| members.iter().rfind(|(key, _)| key == name).map(|(_, raw)| *raw);
+    names.iter().find_map(|name| last(name).filter(|raw| *raw != "null"))
 }
 
 /// A whole number that is not below 0, rounded from a fraction, also out of a text such as `"0123"`; none of anything else.

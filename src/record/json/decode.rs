@@ -33,8 +33,14 @@ pub fn parse(text: &str) -> Result<Record, FieldError> {
     if text.len() > MAX_RECORD_BYTES {
         return Err(too_large(MAX_RECORD_BYTES));
     }
-    let mut decoder =
-        Decoder { record: Record::default(), checks: Checks::of(text), keys: None, values: None, fault: None };
+    let mut decoder = Decoder {
+        record: Record::default(),
+        entered: Vec::new(),
+        checks: Checks::of(text),
+        keys: None,
+        values: None,
+        fault: None,
+    };
     let mut reader = serde_json::Deserializer::from_str(text);
     let read = reader.deserialize_map(&mut decoder).and_then(|()| reader.end());
     if let Some(fault) = decoder.fault {
@@ -91,6 +97,8 @@ pub(crate) fn derive(record: &mut Record) {
 
 struct Decoder {
     record: Record,
+    /// The message columns that came as an object.
+    entered: Vec<&'static str>,
     checks: Checks,
     /// The parallel arrays of the metadata, until both are known.
     keys: Option<Vec<String>>,
@@ -124,6 +132,12 @@ impl Decoder {
                 Reader::Message(side) => {
                     let message = side(&mut self.record);
                     let name = COLUMNS[place].name;
+                    if self.entered.contains(&name) {
+                        // Of a doubled key the last one counts, all of it.
+                        *message = Message::default();
+                    } else {
+                        self.entered.push(name);
+                    }
                     let mut entered = false;
                     let side =
                         Side { message, name, checks: self.checks, entered: &mut entered, fault: &mut self.fault };
