@@ -103,6 +103,7 @@ settings! {
     plans: Plans = Plans::default(), "table of plans", "own plans, beside developer, production and enterprise; see `[plans.NAME]` in the README";
     do_not_track_failures: Failures = Failures::Strict, "strict or portkey", "content of failed calls that are not tracked: none, or, as Portkey does, the response";
     redact: Redact = Redact::default(), "table of rules", "what is taken out of records before they are stored; see `[redact.NAME]` in the README";
+    span_labels: String = String::new(), "names separated by commas, * at an end = any", "attributes of OpenTelemetry's spans that are metadata, beside those that are known to hold no content";
     prices_file: String = String::new(), "path", "prices that go before the built-in ones, in the form of `data/prices.csv`";
     wal: String = String::new(), "path", "folder of the write-ahead log, on a disk of this node; default: `wal` in the data folder, `gatelog-wal` for a bucket";
     s3_endpoint: String = String::new(), "URL", "S3 endpoint; default: AWS_ENDPOINT_URL, else Amazon's";

@@ -19,6 +19,8 @@ pub struct Policy {
     prices: Arc<Prices>,
     redact: Redact,
     failures: Failures,
+    /// Names of span attributes that are metadata, beside those that are known to be; one that ends with `*` is a beginning.
+    labels: Vec<String>,
     without_price: AtomicU64,
 }
 
@@ -29,6 +31,7 @@ impl Default for Policy {
             prices: Prices::built_in(),
             redact: Redact::default(),
             failures: Failures::Strict,
+            labels: Vec::new(),
             without_price: AtomicU64::new(0),
         }
     }
@@ -46,7 +49,17 @@ impl Policy {
             prices = Arc::new(Prices::clone(&prices).with(file, &text)?);
         }
         let (redact, failures) = (Redact::new(&config.redact)?, config.do_not_track_failures);
-        Ok(Arc::new(Self { prices, redact, failures, without_price: AtomicU64::new(0) }))
+        let labels = config.span_labels.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let labels = labels.map(str::to_owned).collect();
+        Ok(Arc::new(Self { prices, redact, failures, labels, without_price: AtomicU64::new(0) }))
+    }
+
+    /// Whether the configuration says that a span attribute of that name is metadata.
+    pub fn is_label(&self, key: &str) -> bool {
+        self.labels.iter().any(|label| match label.strip_suffix('*') {
+            Some(beginning) => key.starts_with(beginning),
+            None => key == label,
+        })
     }
 
     /// The policy of a call that names none.
@@ -90,6 +103,7 @@ impl Policy {
             message.headers.iter_mut().for_each(mask::any_headers);
         }
         record.request_url.iter_mut().for_each(mask::url);
+        record.config.iter_mut().for_each(mask::config);
         self.redact.apply(record);
     }
 

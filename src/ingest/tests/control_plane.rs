@@ -141,7 +141,7 @@ fn a_row_of_figures_has_every_column_that_there_is() {
 #[test]
 fn a_log_object_has_the_figures_and_what_was_said_with_secrets_masked() {
     let body = r#"{"messages":[{"content":"hi","role":"user"}],"model":"gpt-4o"}"#;
-    let config = r#""{\"api_key\":\"01********fgh\",\"provider\":\"openai\"}""#;
+    let config = r#""{\"provider\":\"openai\",\"api_key\":\"01********fgh\"}""#;
     let headers = format!(
         r#"{{"accept":"*/*","authorization":"01********fgh","x-portkey-api-key":"01********fgh","x-portkey-config":{config}}}"#
     );
