@@ -1,10 +1,13 @@
 //! OTLP's values and attributes, out of either encoding, in bounded memory, and back to plain JSON.
 //!
-//! A value of type bytes is read as null: no convention for calls uses one.
+//! A value of type bytes is read as null: no convention for calls uses one. So is a value that is not as OTLP has it: one odd value
+//! costs no more than itself. Refused is only what has more values than a span may have.
+
+use std::borrow::Cow;
 
 use super::wire::{self, Value};
 use crate::ingest::usage::get;
-use crate::record::json::{FieldError, Read, list, members, unquote, write_string};
+use crate::record::json::{FieldError, Read, finite, keep_last, list, members, unquote, write_string};
 
 /// The most values that one span holds. A conversation of ten thousand messages has fewer.
 const MAX_VALUES: usize = 1 << 17;
@@ -40,59 +43,68 @@ impl Budget {
 
     /// Counts what is no value but takes room as one does.
     pub(super) fn spend(&mut self) -> Result<(), FieldError> {
-        self.one(|_| Ok(()))
+        let refused = || FieldError::silent("attributes", format!("at most {MAX_VALUES} values in a span"));
+        self.values = self.values.checked_sub(1).ok_or_else(refused)?;
+        Ok(())
     }
 
-    /// Reads one value with what is left.
-    fn one<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, FieldError>) -> Result<T, FieldError> {
-        let refused = |expected: String| Err(FieldError::silent("attributes", expected));
-        let Some(values) = self.values.checked_sub(1) else {
-            return refused(format!("at most {MAX_VALUES} values in a span"));
-        };
-        let Some(levels) = self.levels.checked_sub(1) else {
-            return refused(format!("values of at most {MAX_LEVELS} levels"));
-        };
-        (self.values, self.levels) = (values, levels);
+    /// Reads one value with what is left. A value that is nested too deeply is null.
+    fn one(&mut self, read: impl FnOnce(&mut Self) -> Result<Any, FieldError>) -> Result<Any, FieldError> {
+        self.spend()?;
+        let Some(levels) = self.levels.checked_sub(1) else { return Ok(Any::Null) };
+        self.levels = levels;
         let read = read(self);
         self.levels += 1;
         read
     }
 }
 
+/// Whether an attribute is the vector of an embedding, which is not kept: it is long, and says nothing to a reader.
+fn is_vector(key: &str) -> bool {
+    key.starts_with("embedding.embeddings.") && key.ends_with(".embedding.vector")
+        || ["ai.embedding", "ai.embeddings"].contains(&key)
+}
+
 /// Reads a `KeyValue` message into the attributes.
 pub(super) fn pair_of_wire(pair: &[u8], into: &mut Attributes, budget: &mut Budget) -> Result<(), FieldError> {
     let mut key = String::new();
-    let mut value = Any::Null;
+    let mut value = None;
     for field in wire::fields(pair) {
-        match field? {
-            (1, field) => key = field.text().unwrap_or_default(),
-            (2, Value::Bytes(bytes)) => value = of_wire(bytes, budget)?,
-            _ => {}
+        match field {
+            Ok((1, field)) => key = field.text().unwrap_or_default(),
+            Ok((2, Value::Bytes(bytes))) => value = Some(bytes),
+            Ok(_) => {}
+            // What does not decode costs no more than itself.
+            Err(_) => value = None,
         }
     }
     budget.spend()?;
+    let value = value.filter(|_| !is_vector(&key)).map_or(Ok(Any::Null), |bytes| of_wire(bytes, budget))?;
     into.push((key, value));
     Ok(())
 }
 
-/// Reads an `AnyValue` message.
+/// Reads an `AnyValue` message; one that does not decode is null.
 pub(super) fn of_wire(bytes: &[u8], budget: &mut Budget) -> Result<Any, FieldError> {
     budget.one(|budget| {
         let mut any = Any::Null;
         for field in wire::fields(bytes) {
-            any = match field? {
+            let Ok(field) = field else { return Ok(Any::Null) };
+            any = match field {
                 (1, text) => text.text().map_or(Any::Null, Any::Text),
                 (2, Value::Varint(flag)) => Any::Bool(flag != 0),
                 (3, Value::Varint(number)) => Any::Int(number.cast_signed()),
                 (4, Value::Fixed64(bits)) => Any::Float(f64::from_bits(bits)),
                 (5, Value::Bytes(list)) => {
-                    Any::List(wire::messages(list, 1).map(|value| of_wire(value?, budget)).collect::<Result<_, _>>()?)
+                    let values = wire::messages(list, 1).filter_map(Result::ok);
+                    Any::List(values.map(|value| of_wire(value, budget)).collect::<Result<_, _>>()?)
                 }
                 (6, Value::Bytes(map)) => {
                     let mut pairs = Attributes::new();
-                    for pair in wire::messages(map, 1) {
-                        pair_of_wire(pair?, &mut pairs, budget)?;
+                    for pair in wire::messages(map, 1).filter_map(Result::ok) {
+                        pair_of_wire(pair, &mut pairs, budget)?;
                     }
+                    keep_last(&mut pairs);
                     Any::Map(pairs)
                 }
                 _ => any,
@@ -102,46 +114,84 @@ pub(super) fn of_wire(bytes: &[u8], budget: &mut Budget) -> Result<Any, FieldErr
     })
 }
 
-/// Reads a JSON array of `KeyValue`s.
-pub(super) fn pairs_of_json(raw: Option<&str>, budget: &mut Budget) -> Result<Attributes, FieldError> {
-    let Some(raw) = raw else { return Ok(Attributes::new()) };
-    let expected = || FieldError::silent("attributes", "an array of objects with `key` and `value`");
-    let mut pairs = Attributes::new();
-    for raw in list(raw).ok_or_else(expected)? {
-        let pair = members(raw).ok_or_else(expected)?;
-        let key = get(&pair, &["key"]).map(|key| unquote(key).into_owned()).unwrap_or_default();
+/// Reads a JSON array of `KeyValue`s into the attributes; also a plain object, which some write in its place. What is neither is
+/// passed over. Of a doubled key the last value counts.
+pub(super) fn pairs_of_json(raw: Option<&str>, into: &mut Attributes, budget: &mut Budget) -> Result<(), FieldError> {
+    let raw = raw.unwrap_or("null");
+    let pairs = list(raw).unwrap_or_default().into_iter().filter_map(members);
+    let pairs = pairs.map(|pair| {
+        let key = get(&pair, &["key"]).filter(|raw| raw.starts_with('"')).map(|raw| unquote(raw).into_owned());
+        (key.unwrap_or_default(), get(&pair, &["value"]))
+    });
+    let plain = members(raw).unwrap_or_default().into_iter().map(|(key, raw)| (key.into_owned(), Some(raw)));
+    for (key, value) in pairs.chain(plain) {
         budget.spend()?;
-        pairs.push((key, get(&pair, &["value"]).map_or(Ok(Any::Null), |value| of_json(value, budget))?));
+        let value = value.filter(|_| !is_vector(&key));
+        let value = value.map_or(Ok(Any::Null), |value| of_json(value, budget))?;
+        into.push((key, value));
     }
-    Ok(pairs)
+    keep_last(into);
+    Ok(())
 }
 
-/// Reads a JSON `AnyValue`: an object whose one key says the type.
+/// Reads a JSON `AnyValue`: an object whose one key says the type. A plain value is taken as what it is, and one that is not of its
+/// type as near to it as can be, or as null.
 pub(super) fn of_json(raw: &str, budget: &mut Budget) -> Result<Any, FieldError> {
-    let expected = || FieldError::silent("attributes", "values such as {\"stringValue\":\"…\"}");
     budget.one(|budget| {
-        let members = members(raw).ok_or_else(expected)?;
+        let Some(members) = members(raw) else { return Ok(plain(raw)) };
         let Some((kind, raw)) = members.iter().rfind(|(_, raw)| *raw != "null") else { return Ok(Any::Null) };
-        let values = || get_values(raw).ok_or_else(expected);
         Ok(match &**kind {
-            "stringValue" if raw.starts_with('"') => Any::Text(unquote(raw).into_owned()),
-            "boolValue" => Any::Bool(read::<bool>(raw).ok_or_else(expected)?),
-            "intValue" => Any::Int(read::<i64>(raw).ok_or_else(expected)?),
+            "stringValue" | "string_value" => match plain(raw) {
+                Any::Null => Any::Null,
+                Any::Text(text) => Any::Text(text),
+                _ => Any::Text((*raw).to_owned()),
+            },
+            "boolValue" | "bool_value" => read::<bool>(raw).map_or(Any::Null, Any::Bool),
+            "intValue" | "int_value" => whole(raw),
             // `"NaN"` and `"Infinity"` are no numbers in JSON.
-            "doubleValue" => read::<f64>(raw).map_or(Any::Null, Any::Float),
-            "arrayValue" => {
-                let values = values()?.map(list).unwrap_or(Some(Vec::new())).ok_or_else(expected)?;
+            "doubleValue" | "double_value" => read::<f64>(raw).map_or(Any::Null, Any::Float),
+            "arrayValue" | "array_value" => {
+                let values = values(raw).and_then(list).unwrap_or_default();
                 Any::List(values.into_iter().map(|raw| of_json(raw, budget)).collect::<Result<_, _>>()?)
             }
-            "kvlistValue" => Any::Map(pairs_of_json(values()?, budget)?),
+            "kvlistValue" | "kvlist_value" => {
+                let mut pairs = Attributes::new();
+                pairs_of_json(values(raw), &mut pairs, budget)?;
+                Any::Map(pairs)
+            }
             _ => Any::Null,
         })
     })
 }
 
+/// A value that does not say its type.
+fn plain(raw: &str) -> Any {
+    match raw.as_bytes() {
+        [b'"', ..] => Any::Text(unquote(raw).into_owned()),
+        b"true" => Any::Bool(true),
+        b"false" => Any::Bool(false),
+        [b'-' | b'0'..=b'9', ..] => match raw.parse() {
+            Ok(number) => Any::Int(number),
+            Err(_) => read::<f64>(raw).map_or(Any::Null, Any::Float),
+        },
+        _ => Any::Null,
+    }
+}
+
+/// A whole number; one that is too big for 64 bits as its digits.
+fn whole(raw: &str) -> Any {
+    if let Some(number) = read::<i64>(raw) {
+        return Any::Int(number);
+    }
+    let text = if raw.starts_with('"') { unquote(raw) } else { Cow::Borrowed(raw) };
+    let digits = text.strip_prefix('-').unwrap_or(&text);
+    let is_whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_whole { Any::Text(text.into_owned()) } else { Any::Null }
+}
+
 /// The `values` of an `ArrayValue` or a `KeyValueList`.
-fn get_values(raw: &str) -> Option<Option<&str>> {
-    Some(get(&members(raw)?, &["values"]))
+fn values(raw: &str) -> Option<&str> {
+    get(&members(raw)?, &["values"])
 }
 
 fn read<T>(raw: &str) -> Option<T>
@@ -233,9 +283,9 @@ impl Any {
     /// into an attribute.
     pub(super) fn json(&self) -> String {
         if let Self::Text(text) = self
-            && (list(text.trim()).is_some() || members(text.trim()).is_some())
+            && let Some(held) = held_json(text)
         {
-            return text.trim().to_owned();
+            return held;
         }
         let mut out = Vec::new();
         self.write(&mut out);
@@ -243,8 +293,21 @@ impl Any {
     }
 }
 
-/// The first of the names that is there and not null.
+/// The JSON array or object that a text holds, also one that was made a JSON text twice.
+pub(super) fn held_json(text: &str) -> Option<String> {
+    let is_held =
+        |text: &str| text.starts_with('[') && list(text).is_some() || text.starts_with('{') && members(text).is_some();
+    let text = finite(text.trim());
+    if is_held(&text) {
+        return Some(text.into_owned());
+    }
+    let inner = text.starts_with('"').then(|| serde_json::from_str::<String>(&text).ok()).flatten()?;
+    let inner = finite(inner.trim());
+    is_held(&inner).then(|| inner.into_owned())
+}
+
+/// The first of the names that is there and not null. Of a doubled name the last value counts.
 pub(super) fn find<'a>(attributes: &'a Attributes, names: &[&str]) -> Option<&'a Any> {
-    let found = |name: &&str| attributes.iter().rfind(|(key, value)| key == name && *value != Any::Null);
-    names.iter().find_map(found).map(|(_, value)| value)
+    let last = |name: &&str| attributes.iter().rfind(|(key, _)| key == name).map(|(_, value)| value);
+    names.iter().find_map(|name| last(name).filter(|value| **value != Any::Null))
 }

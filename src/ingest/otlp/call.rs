@@ -2,18 +2,22 @@
 //!
 //! Only calls become records: a span of an agent, a chain or a tool counts the tokens of the calls within it again.
 //! Names of attributes are OpenTelemetry's for generative AI, new and deprecated, those of OpenLLMetry (`llm.*`,
-//! `traceloop.*`), and those of OpenInference. What is no column and no content is metadata, cut as Portkey cuts it.
+//! `traceloop.*`), of OpenInference and of the AI SDK (`ai.*`). What is no column and no content is metadata if it is a figure
+//! ([`super::figures`]), cut as Portkey cuts it; anything else may be content and stands in the response's body.
 //!
 //! A span that does not say what was asked and answered is a piece of a record: log events may say it ([`super::pieces`]).
 
+use std::borrow::Cow;
+
 use super::Call;
-use super::any::{Any, Attributes, find};
+use super::any::{Any, Attributes, find, held_json};
 use super::content::{self, Content, Object};
 use super::export::{Origin, Span};
+use super::{figures, others};
 use crate::ingest::fields::{cut, time_of_nanos};
 use crate::ingest::price::Parts;
 use crate::ingest::{Context, mask};
-use crate::record::json::{Checks, FieldError, MAX_DEPTH, derive, keep_last, members, unquote};
+use crate::record::json::{Checks, FieldError, MAX_DEPTH, derive, keep_last, list, members, unquote};
 use crate::record::{Message, Record};
 
 pub(super) const SOURCE: &str = "otlp";
@@ -26,10 +30,15 @@ const NOT_CALLS: [&str; 6] = ["create_agent", "invoke_agent", "execute_tool", "i
 const EMBEDDINGS: [&str; 2] = ["embeddings", "embedding"];
 const OPENINFERENCE_KIND: &str = "openinference.span.kind";
 const TRACELOOP_KIND: &str = "traceloop.span.kind";
+/// The AI SDK's name of what it does; only these are calls to a model, the spans around them count their tokens again.
+const AI_SDK_OPERATION: &str = "ai.operationId";
+const AI_SDK_CALLS: [&str; 3] = [".doGenerate", ".doStream", ".doEmbed"];
 
 const ANSWERED: [&str; 2] = ["gen_ai.response.model", "llm.response.model"];
-const ASKED: [&str; 4] = ["gen_ai.request.model", "llm.request.model", "llm.model_name", "embedding.model_name"];
-const PROVIDER: [&str; 4] = ["gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system"];
+const ASKED: [&str; 5] =
+    ["gen_ai.request.model", "llm.request.model", "llm.model_name", "embedding.model_name", "ai.model.id"];
+const PROVIDER: [&str; 5] =
+    ["gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "ai.model.provider"];
 const REQUEST_TOKENS: [&str; 4] =
     ["gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt"];
 const RESPONSE_TOKENS: [&str; 4] = [
@@ -61,7 +70,7 @@ const RUNTIME: [&str; 4] =
     ["telemetry.sdk.language", "process.runtime.version", "telemetry.sdk.name", "telemetry.sdk.version"];
 
 /// Parameters of a request: the attribute, and its name in the body.
-const PARAMETERS: [(&str, &str); 14] = [
+const PARAMETERS: [(&str, &str); 16] = [
     ("gen_ai.request.max_tokens", "max_tokens"),
     ("gen_ai.request.temperature", "temperature"),
     ("gen_ai.request.top_p", "top_p"),
@@ -74,6 +83,8 @@ const PARAMETERS: [(&str, &str); 14] = [
     ("gen_ai.request.encoding_formats", "encoding_format"),
     ("gen_ai.tool.definitions", "tools"),
     ("llm.request.functions", "tools"),
+    ("ai.prompt.tools", "tools"),
+    ("ai.prompt.toolChoice", "tool_choice"),
     ("llm.temperature", "temperature"),
     ("llm.top_p", "top_p"),
 ];
@@ -90,6 +101,9 @@ pub(super) fn is_call(span: &Span) -> bool {
         Some(operation) if NOT_CALLS.contains(&operation) => return false,
         Some(operation) if CALLS.contains(&operation) => return true,
         _ => {}
+    }
+    if let Some(operation) = named(AI_SDK_OPERATION) {
+        return AI_SDK_CALLS.iter().any(|call| operation.ends_with(call));
     }
     if let Some(kind) = named(OPENINFERENCE_KIND) {
         return ["LLM", "EMBEDDING", "RERANKER"].contains(&kind.to_ascii_uppercase().as_str());
@@ -108,6 +122,8 @@ pub(super) fn id(trace_id: &str, span_id: &str) -> String {
 /// Whether attributes are those of a call for an embedding.
 pub(super) fn is_embedding(attributes: &Attributes) -> bool {
     text(attributes, &[OPERATION, "llm.request.type"]).is_some_and(|of| EMBEDDINGS.contains(&of.as_str()))
+        || text(attributes, &[OPENINFERENCE_KIND]).is_some_and(|kind| kind.eq_ignore_ascii_case("EMBEDDING"))
+        || text(attributes, &[AI_SDK_OPERATION]).is_some_and(|operation| operation.ends_with(".doEmbed"))
 }
 
 /// The record of a call, or as much of it as the span says.
@@ -117,7 +133,7 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
             return Err(FieldError::silent(name, format!("{digits} hexadecimal digits that are not all 0")));
         }
     }
-    let content = Content::of_span(&span.attributes, &span.events);
+    let (content, used) = Content::of_span(&span.attributes, &span.events);
     let of = &span.attributes;
     let is_embedding = is_embedding(of);
     let headers = &context.headers;
@@ -160,8 +176,10 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
     let is_answered = content.is_answered() || is_embedding || record.is_success == Some(0);
     // What must not be kept is not waited for either.
     let is_whole = (content.is_asked() && is_answered) || context.is_untracked();
-    record.request.body = Some(payload("request.body", &content.request(!is_embedding, parameters(of)))?);
-    let reply = content.response(reply(&span, &record));
+    let asked = content.request(!is_embedding, parameters(of));
+    record.request.body = Some(payload("request.body", &mask::parameters(&asked))?);
+    let further = further(of, &used, context);
+    let reply = content.response(reply(&span, &record), further.as_deref());
     record.response.body = (reply != "{}").then(|| payload("response.body", &reply)).transpose()?;
     record.trace_id = Some(span.trace_id);
     record.span_id = Some(span.span_id);
@@ -279,7 +297,7 @@ fn parameters(of: &Attributes) -> Object {
             && !named.contains(&name)
         {
             named.push(name);
-            body.add_raw(name, &value.json());
+            body.add_raw(name, &opened(&value.json()));
         }
     }
     if let Some(flag) = find(of, &STREAM).and_then(Any::flag) {
@@ -292,6 +310,46 @@ fn parameters(of: &Attributes) -> Object {
         }
     }
     body
+}
+
+/// A list in which tools are JSON in texts, with the tools themselves; other JSON as it is.
+fn opened(json: &str) -> Cow<'_, str> {
+    let Some(elements) = list(json) else { return Cow::Borrowed(json) };
+    let held = |raw: &str| raw.starts_with('"').then(|| held_json(&unquote(raw))).flatten();
+    let elements: Vec<(&str, Option<String>)> = elements.into_iter().map(|raw| (raw, held(raw))).collect();
+    if elements.iter().all(|(_, held)| held.is_none()) {
+        return Cow::Borrowed(json);
+    }
+    let elements: Vec<&str> = elements.iter().map(|(raw, held)| held.as_deref().unwrap_or(raw)).collect();
+    Cow::Owned(format!("[{}]", elements.join(",")))
+}
+
+/// The span's attributes that may be content and were not read as such, as a JSON object; nothing if there are none, or if they must
+/// not be kept.
+fn further(of: &Attributes, used: &[&'static str], context: &Context) -> Option<String> {
+    if context.is_untracked() {
+        return None;
+    }
+    let mut object = Object::new();
+    for (key, value) in of {
+        if *value == Any::Null || is_read(key) || is_label(key, value, context) || others::is_used(key, used) {
+            continue;
+        }
+        match value {
+            Any::Text(text) => object.add_text(key, &mask::attribute(key, text)),
+            other => {
+                let mut raw = Vec::new();
+                other.write(&mut raw);
+                object.add_raw(key, &String::from_utf8_lossy(&raw));
+            }
+        }
+    }
+    (!object.is_empty()).then(|| mask::parameters(&object.end()).into_owned())
+}
+
+/// Whether an attribute of a span is metadata.
+fn is_label(key: &str, value: &Any, context: &Context) -> bool {
+    figures::is_figure(key, value) || context.policy.is_label(key)
 }
 
 /// What the span states of the response beside its choices; of a failed one the error.
@@ -368,7 +426,8 @@ fn is_read(key: &str) -> bool {
         || (!content::NOT_MESSAGES.contains(&key) && { prefixes }.any(|prefix| key.starts_with(prefix)))
 }
 
-/// The resource, the span's other attributes and the caller's headers, of which the later win; and who the user is.
+/// The resource, the span's figures and the caller's headers, of which the later win; and who the user is. The resource is that of a
+/// process and says nothing of one call.
 fn metadata(record: &mut Record, span: &Span, origin: &Origin, context: &Context) {
     let mut tags = vec![(LOG_TYPE.0.to_owned(), LOG_TYPE.1.to_owned())];
     if !origin.scope.is_empty() {
@@ -376,7 +435,7 @@ fn metadata(record: &mut Record, span: &Span, origin: &Origin, context: &Context
     }
     let resource = origin.resource.iter().filter(|(key, _)| !RUNTIME.contains(&key.as_str()));
     let resource = resource.filter(|(key, _)| !NOT_KEPT.contains(&key.as_str()));
-    let attributes = span.attributes.iter().filter(|(key, _)| !is_read(key));
+    let attributes = span.attributes.iter().filter(|(key, value)| !is_read(key) && is_label(key, value, context));
     tags.extend(resource.chain(attributes).filter_map(|(key, value)| tag(key, value)));
     let user = text(&span.attributes, &USER).or_else(|| text(&origin.resource, &USER));
     if let Some(user) = user {
@@ -392,13 +451,8 @@ fn metadata(record: &mut Record, span: &Span, origin: &Origin, context: &Context
 fn tag(key: &str, value: &Any) -> Option<(String, String)> {
     let text = match value {
         Any::Null => return None,
-        Any::Text(text) => {
-            let masked = mask::headers(&Object::new().text(key, text).end());
-            let masked =
-                masked.as_deref().and_then(members).and_then(|members| Some(unquote(members.first()?.1).into_owned()));
-            masked.unwrap_or_default()
-        }
-        other => other.text().unwrap_or_else(|| other.json()),
+        Any::Text(text) => mask::attribute(key, text).into_owned(),
+        other => other.text().unwrap_or_else(|| mask::parameters(&other.json()).into_owned()),
     };
     (!key.is_empty()).then(|| (cut(key), cut(&text)))
 }

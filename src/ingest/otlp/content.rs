@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use super::any::{Any, Attributes, find};
 use super::export::Event;
+use super::messages::{push_choices, push_messages, tool_call};
+use super::others;
 use crate::ingest::usage::get;
 use crate::record::json::{list, members, unquote, write_string};
 
@@ -40,6 +42,8 @@ pub(super) const NAMES: [&str; 9] = [
     "input.mime_type",
     "output.mime_type",
 ];
+/// The member of a response's body that holds a span's attributes which have no place elsewhere.
+pub(super) const ATTRIBUTES: &str = "span_attributes";
 /// Messages whose number is a part of the attribute's name.
 pub(super) const PREFIXES: [&str; 6] = [
     "gen_ai.prompt.",
@@ -53,34 +57,57 @@ pub(super) const PREFIXES: [&str; 6] = [
 pub(super) const NOT_MESSAGES: [&str; 2] = ["gen_ai.prompt.name", "gen_ai.prompt.version"];
 
 impl Content {
-    /// What a span says, in its attributes or else in its events.
-    pub(super) fn of_span(attributes: &Attributes, events: &[Event]) -> Self {
-        let mut said = Self::of_attributes(attributes);
+    /// What a span says, in its attributes or else in its events; and which attributes of [`others`] say it.
+    pub(super) fn of_span(attributes: &Attributes, events: &[Event]) -> (Self, Vec<&'static str>) {
+        let mut used = Vec::new();
+        let mut said = Self::of_attributes(attributes, &mut used);
         let mut told = Self::default();
         events.iter().for_each(|event| told.add(event));
         said.fill(told);
-        said
+        (said, used)
     }
 
-    fn of_attributes(attributes: &Attributes) -> Self {
+    fn of_attributes(attributes: &Attributes, used: &mut Vec<&'static str>) -> Self {
         let mut content = Self::default();
+        content.asked_in(attributes, used);
+        content.answered_in(attributes, used);
+        content
+    }
+
+    fn asked_in(&mut self, attributes: &Attributes, used: &mut Vec<&'static str>) {
         if let Some(system) = find(attributes, &["gen_ai.system_instructions"]) {
             let parts = system.json();
-            push_messages(&format!("[{{\"role\":\"system\",\"parts\":{parts}}}]"), &mut content.messages);
+            push_messages(&format!("[{{\"role\":\"system\",\"parts\":{parts}}}]"), "user", &mut self.messages);
         }
         if let Some(messages) = find(attributes, &["gen_ai.input.messages"]) {
-            push_messages(&messages.json(), &mut content.messages);
-        } else if !content.number(attributes, &PREFIXES[..1]) {
+            self.prompt(messages.json());
+        } else if !self.number(attributes, &PREFIXES[..1]) {
             match find(attributes, &["gen_ai.prompt"]).map(Any::json) {
-                Some(prompt) if list(&prompt).is_some() => push_messages(&prompt, &mut content.messages),
-                Some(prompt) => content.input = Some(prompt),
-                None if content.number(attributes, &["llm.prompts.", "llm.input_messages."]) => {}
-                None => content.whole(attributes),
+                Some(prompt) => self.prompt(prompt),
+                None if self.number(attributes, &["llm.prompts.", "llm.input_messages."]) => {}
+                None if others::asked(self, attributes, used) => {}
+                None => self.whole(attributes),
             }
         }
+    }
+
+    /// Takes a list of messages, or else an input.
+    pub(super) fn prompt(&mut self, prompt: String) {
+        match list(&prompt) {
+            Some(_) => push_messages(&prompt, "user", &mut self.messages),
+            None => self.input = Some(prompt),
+        }
+    }
+
+    fn answered_in(&mut self, attributes: &Attributes, used: &mut Vec<&'static str>) {
+        let content = self;
         if let Some(messages) = find(attributes, &["gen_ai.output.messages"]) {
-            push_choices(&messages.json(), &mut content.choices);
-            return content;
+            let messages = messages.json();
+            match list(&messages) {
+                Some(_) => push_choices(&messages, &mut content.choices),
+                None => content.say(&messages),
+            }
+            return;
         }
         for prefix in ["gen_ai.completion.", "llm.completions.", "llm.output_messages."] {
             if content.choices.is_empty() {
@@ -92,13 +119,16 @@ impl Content {
         if content.choices.is_empty() {
             match find(attributes, &["gen_ai.completion"]).map(Any::json) {
                 Some(completion) if list(&completion).is_some() => push_choices(&completion, &mut content.choices),
-                Some(text) => {
-                    content.choice(&Object::new().text("role", "assistant").raw("content", &text).end(), None)
-                }
+                Some(text) => content.say(&text),
+                None if others::answered(content, attributes, used) => {}
                 None => content.reply = find(attributes, &["output.value"]).map(Any::json),
             }
         }
-        content
+    }
+
+    /// Adds a choice of one text, or of other JSON.
+    fn say(&mut self, content: &str) {
+        self.choice(&Object::new().text("role", "assistant").raw("content", content).end(), None);
     }
 
     /// Takes messages with numbered names; says whether there were any.
@@ -115,10 +145,27 @@ impl Content {
 
     /// `input.value` is the whole request where it is an object, else what was asked.
     fn whole(&mut self, attributes: &Attributes) {
-        match find(attributes, &["input.value"]).map(Any::json) {
-            Some(input) if members(&input).is_some() => self.asked = Some(input),
-            input => self.input = input,
+        if let Some(input) = find(attributes, &["input.value"]).map(Any::json) {
+            self.whole_request(input);
         }
+    }
+
+    /// Takes the whole request, or what was asked if it is no object.
+    pub(super) fn whole_request(&mut self, input: String) {
+        match members(&input) {
+            Some(_) => self.asked = Some(input),
+            None => self.input = Some(input),
+        }
+    }
+
+    /// Takes the whole response, or the text of it.
+    pub(super) fn whole_response(&mut self, output: String) {
+        self.reply = Some(output);
+    }
+
+    /// Takes what is no list of messages, such as the texts that vectors are asked for.
+    pub(super) fn take_input(&mut self, input: String) {
+        self.input = Some(input);
     }
 
     /// Adds what an event says, if it is one that says something.
@@ -130,7 +177,7 @@ impl Content {
                 if let Any::Map(body) = &event.body {
                     all.extend(body.iter().cloned());
                 }
-                self.fill(Self::of_attributes(&all));
+                self.fill(Self::of_attributes(&all, &mut Vec::new()));
             }
             "gen_ai.choice" => {
                 let body = payload(event);
@@ -160,7 +207,7 @@ impl Content {
         }
     }
 
-    fn choice(&mut self, message: &str, finish_reason: Option<&str>) {
+    pub(super) fn choice(&mut self, message: &str, finish_reason: Option<&str>) {
         let index = self.choices.len().to_string();
         let mut choice = Object::new().raw("index", &index).raw("message", message);
         if let Some(reason) = finish_reason {
@@ -222,18 +269,22 @@ impl Content {
         body.end()
     }
 
-    /// The body of the response: the choices after what the span states of it.
-    pub(super) fn response(&self, stated: Object) -> String {
-        match &self.reply {
-            Some(reply) if members(reply).is_some() => reply.clone(),
+    /// The body of the response: the choices after what the span states of it, then the attributes that have no place elsewhere.
+    pub(super) fn response(&self, stated: Object, attributes: Option<&str>) -> String {
+        let mut body = match &self.reply {
+            Some(reply) if members(reply).is_some() => Object::of(reply),
             Some(text) => {
                 let message = Object::new().text("role", "assistant").raw("content", text).end();
                 let choice = Object::new().raw("index", "0").raw("message", &message).end();
-                stated.raw("choices", &format!("[{choice}]")).end()
+                stated.raw("choices", &format!("[{choice}]"))
             }
-            None if self.choices.is_empty() => stated.end(),
-            None => stated.raw("choices", &format!("[{}]", self.choices.join(","))).end(),
+            None if self.choices.is_empty() => stated,
+            None => stated.raw("choices", &format!("[{}]", self.choices.join(","))),
+        };
+        if let Some(attributes) = attributes {
+            body.add_raw(ATTRIBUTES, attributes);
         }
+        body.end()
     }
 }
 
@@ -311,102 +362,7 @@ fn one_numbered(fields: &[(&str, &Any)]) -> (String, Option<String>) {
     (message.end(), finish)
 }
 
-fn push_messages(array: &str, messages: &mut Vec<String>) {
-    for message in list(array).unwrap_or_default() {
-        message_of_parts(message, messages);
-    }
-}
-
-fn push_choices(array: &str, choices: &mut Vec<String>) {
-    for message in list(array).unwrap_or_default() {
-        let mut flat = Vec::new();
-        message_of_parts(message, &mut flat);
-        let reason = members(message).and_then(|members| get(&members, &["finish_reason"]));
-        for message in flat {
-            let index = choices.len().to_string();
-            let mut choice = Object::new().raw("index", &index).raw("message", &message);
-            if let Some(reason) = reason {
-                choice.add_raw("finish_reason", reason);
-            }
-            choices.push(choice.end());
-        }
-    }
-}
-
-/// A message of parts as one of `content` and `tool_calls`, and one message for each result of a tool in it.
-fn message_of_parts(raw: &str, messages: &mut Vec<String>) {
-    let message = members(raw).unwrap_or_default();
-    let Some(parts) = get(&message, &["parts"]).and_then(list) else {
-        messages.push(raw.to_owned());
-        return;
-    };
-    let role = get(&message, &["role"]).unwrap_or("\"user\"");
-    let (mut contents, mut calls) = (Vec::new(), Vec::new());
-    let (mut texts, mut results) = (0, 0);
-    let mut reasoning = None;
-    for part in parts {
-        let of = members(part).unwrap_or_default();
-        let kind = get(&of, &["type"]).map(unquote).unwrap_or_default();
-        let content = get(&of, &["content"]).filter(|raw| raw.starts_with('"'));
-        match (&*kind, content) {
-            ("text", Some(text)) => {
-                texts += 1;
-                contents.push(text.to_owned());
-            }
-            ("reasoning", Some(text)) => reasoning = Some(text),
-            ("tool_call", _) => {
-                let arguments = get(&of, &["arguments"]).unwrap_or("{}");
-                let arguments = if arguments.starts_with('"') { arguments.to_owned() } else { quoted(arguments) };
-                let [id, name] = ["id", "name"].map(|name| get(&of, &[name]).unwrap_or("\"\""));
-                calls.push(tool_call(id, name, &arguments));
-            }
-            ("tool_call_response", _) => {
-                results += 1;
-                let mut result = Object::new().text("role", "tool");
-                if let Some(id) = get(&of, &["id"]) {
-                    result.add_raw("tool_call_id", id);
-                }
-                result.add_raw("content", get(&of, &["response", "result"]).unwrap_or("null"));
-                messages.push(result.end());
-            }
-            _ => contents.push(part.to_owned()),
-        }
-    }
-    if results > 0 && contents.is_empty() && calls.is_empty() {
-        return;
-    }
-    let mut out = Object::new().raw("role", role);
-    out.add_raw("content", &content_of(contents, texts));
-    if let Some(reasoning) = reasoning {
-        out.add_raw("reasoning_content", reasoning);
-    }
-    if !calls.is_empty() {
-        out.add_raw("tool_calls", &format!("[{}]", calls.join(",")));
-    }
-    messages.push(out.end());
-}
-
-/// One text is the content itself; several, or others beside it, are a list.
-fn content_of(mut contents: Vec<String>, texts: usize) -> String {
-    match contents.len() {
-        0 => "null".to_owned(),
-        1 if texts == 1 => contents.remove(0),
-        _ => {
-            let part = |raw: &String| match raw.starts_with('"') {
-                true => Object::new().text("type", "text").raw("text", raw).end(),
-                false => raw.clone(),
-            };
-            format!("[{}]", contents.iter().map(part).collect::<Vec<_>>().join(","))
-        }
-    }
-}
-
-fn tool_call(id: &str, name: &str, arguments: &str) -> String {
-    let function = Object::new().raw("name", name).raw("arguments", arguments).end();
-    Object::new().raw("id", id).text("type", "function").raw("function", &function).end()
-}
-
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = Vec::new();
     write_string(&mut out, text);
     String::from_utf8_lossy(&out).into_owned()
@@ -419,6 +375,12 @@ pub(super) struct Object(String);
 impl Object {
     pub(super) fn new() -> Self {
         Self("{".to_owned())
+    }
+
+    /// A JSON object to which members can be added.
+    fn of(object: &str) -> Self {
+        let inner = object.trim().strip_suffix('}').map_or("{", str::trim_end);
+        Self(inner.to_owned())
     }
 
     pub(super) fn add_raw(&mut self, key: &str, raw: &str) {

@@ -12,7 +12,7 @@ use super::any::{self, Any, Attributes, Budget};
 use super::wire::{self, Value};
 use super::{Encoding, Signal};
 use crate::ingest::usage::get;
-use crate::record::json::{FieldError, Read, members, unquote, write_string};
+use crate::record::json::{FieldError, Read, finite, keep_last, list, members, unquote, write_string};
 
 /// What spans and log records come from.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +45,7 @@ pub(super) fn walk(
         }
         Encoding::Json => {
             let text = str::from_utf8(bytes).map_err(|_| FieldError::silent("json", "UTF-8 text"))?;
+            let text = &*finite(text);
             if text.trim().is_empty() {
                 return Ok(());
             }
@@ -81,29 +82,60 @@ fn attributes_of_wire(message: &[u8], field: u64) -> Result<Attributes, FieldErr
     let mut budget = Budget::new();
     let mut attributes = Attributes::new();
     for pair in wire::messages(message, field) {
-        any::pair_of_wire(pair?, &mut attributes, &mut budget)?;
+        // Those that are too many are passed over.
+        if any::pair_of_wire(pair?, &mut attributes, &mut budget).is_err() {
+            break;
+        }
     }
+    keep_last(&mut attributes);
     Ok(attributes)
 }
 
 fn walk_json(text: &str, signal: Signal, found: &mut Found<'_>) -> Result<(), FieldError> {
     let [groups, scoped, leaves] = signal.json_names();
-    let request = members(text.trim()).ok_or_else(|| {
-        FieldError::silent("json", format!("one JSON object with `{groups}`, an export request of OTLP"))
-    })?;
-    each(get(&request, &[groups]), groups, &mut |group| {
+    let request = members(text.trim()).filter(|request| is_export(request, groups));
+    let request = request.ok_or_else(|| refused(text, groups[0]))?;
+    each(get(&request, &groups), groups[0], &mut |group| {
         let resource = get(&group, &["resource"]).and_then(members).unwrap_or_default();
-        let resource = any::pairs_of_json(get(&resource, &["attributes"]), &mut Budget::new())?;
-        let mut origin = Origin { resource, scope: String::new() };
-        each(get(&group, &[scoped]), scoped, &mut |group| {
+        let mut origin = Origin::default();
+        // Attributes that are too many are passed over.
+        let _ = any::pairs_of_json(get(&resource, &["attributes"]), &mut origin.resource, &mut Budget::new());
+        each(get(&group, &scoped), scoped[0], &mut |group| {
             let scope = get(&group, &["scope"]).and_then(members).unwrap_or_default();
             origin.scope = text_of(get(&scope, &["name"])).unwrap_or_default();
-            each_raw(get(&group, &[leaves]), leaves, &mut |leaf| {
+            each_raw(get(&group, &leaves), leaves[0], &mut |leaf| {
                 found(&origin, Leaf::Json(leaf));
                 Ok(())
             })
         })
     })
+}
+
+/// Whether an object is an export request with that list, or an empty one.
+fn is_export(request: &Object<'_>, groups: [&str; 2]) -> bool {
+    request.is_empty() || request.iter().any(|(key, _)| groups.contains(&&**key))
+}
+
+/// The refusal of JSON that is no export request with that list: nothing of it would be kept.
+fn refused(text: &str, groups: &str) -> FieldError {
+    let expected = format!("one JSON object with `{groups}`, an export request of OTLP");
+    FieldError::silent(
+        "json",
+        match signal_of_json(text) {
+            Some(signal) => {
+                let name = signal.json_names()[0][0];
+                format!("{expected}; one with `{name}` belongs to a path that ends with {}", signal.path())
+            }
+            None => expected,
+        },
+    )
+}
+
+/// The signal of an export request in JSON, if the text is one.
+pub(super) fn signal_of_json(text: &str) -> Option<Signal> {
+    let request = members(text.trim())?;
+    let holds = |signal: &Signal| get(&request, &signal.json_names()[0]).is_some();
+    [Signal::Traces, Signal::Logs, Signal::Metrics].into_iter().find(holds)
 }
 
 type Object<'a> = Vec<(Cow<'a, str>, &'a str)>;
@@ -196,14 +228,38 @@ fn id(bytes: &[u8], length: usize) -> String {
     if bytes.len() == length && bytes.iter().any(|byte| *byte != 0) { hex::encode(bytes) } else { String::new() }
 }
 
+/// An id in hex, as OTLP has it, or in base64, as other writers of protobuf's JSON do.
 fn id_of_json(raw: Option<&str>, length: usize) -> String {
-    hex::decode(text_of(raw).unwrap_or_default()).map(|bytes| id(&bytes, length)).unwrap_or_default()
+    let text = text_of(raw).unwrap_or_default();
+    let hex = hex::decode(&text).ok().filter(|bytes| bytes.len() == length);
+    hex.or_else(|| base64(&text)).map(|bytes| id(&bytes, length)).unwrap_or_default()
+}
+
+/// The bytes of a short text in base64, of either alphabet.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_end_matches('=').bytes().map(|byte| {
+        Some(match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        })
+    });
+    let digits: Vec<u8> = digits.collect::<Option<_>>()?;
+    let group = |group: &[u8]| {
+        let bits = (0..4).fold(0u32, |bits, at| bits << 6 | u32::from(group.get(at).copied().unwrap_or(0)));
+        bits.to_be_bytes()[1..group.len()].to_vec()
+    };
+    Some(digits.chunks(4).flat_map(group).collect())
 }
 
 /// Nanoseconds since 1970; 0 = not stated.
-fn nanos(of: &Object<'_>, name: &'static str) -> Result<u64, FieldError> {
+fn nanos(of: &Object<'_>, names: [&'static str; 2]) -> Result<u64, FieldError> {
+    let name = names[0];
     let mut number: Option<i64> = None;
-    let read = get(of, &[name]).map_or(Ok(()), |raw| number.read("", raw));
+    let read = get(of, &names).map_or(Ok(()), |raw| number.read("", raw));
     let nanos = read.ok().and_then(|()| u64::try_from(number.unwrap_or_default()).ok());
     nanos.ok_or_else(|| FieldError::silent(name, "nanoseconds since 1970"))
 }
@@ -241,6 +297,7 @@ impl Span {
                 _ => {}
             }
         }
+        keep_last(&mut span.attributes);
         Ok(span)
     }
 
@@ -249,24 +306,27 @@ impl Span {
         let status = get(&span, &["status"]).and_then(members).unwrap_or_default();
         let mut budget = Budget::new();
         let mut events = Vec::new();
-        each(get(&span, &["events"]), "events", &mut |event| {
-            let attributes = any::pairs_of_json(get(&event, &["attributes"]), &mut budget)?;
-            let name = text_of(get(&event, &["name"])).unwrap_or_default();
+        for event in get(&span, &["events"]).and_then(list).unwrap_or_default().into_iter().filter_map(members) {
             budget.spend()?;
+            let mut attributes = Attributes::new();
+            any::pairs_of_json(get(&event, &["attributes"]), &mut attributes, &mut budget)?;
+            let name = text_of(get(&event, &["name"])).unwrap_or_default();
             events.push(Event { name, attributes, body: Any::Null });
-            Ok(())
-        })?;
+        }
+        let mut attributes = Attributes::new();
+        any::pairs_of_json(get(&span, &["attributes"]), &mut attributes, &mut budget)?;
         let code = get(&status, &["code"]).map(unquoted).unwrap_or_default();
         Ok(Self {
-            trace_id: id_of_json(get(&span, &["traceId"]), TRACE_ID_BYTES),
-            span_id: id_of_json(get(&span, &["spanId"]), SPAN_ID_BYTES),
-            parent_span_id: id_of_json(get(&span, &["parentSpanId"]), SPAN_ID_BYTES),
+            trace_id: id_of_json(get(&span, &["traceId", "trace_id"]), TRACE_ID_BYTES),
+            span_id: id_of_json(get(&span, &["spanId", "span_id"]), SPAN_ID_BYTES),
+            parent_span_id: id_of_json(get(&span, &["parentSpanId", "parent_span_id"]), SPAN_ID_BYTES),
             name: text_of(get(&span, &["name"])).unwrap_or_default(),
-            start_nanos: nanos(&span, "startTimeUnixNano")?,
-            end_nanos: nanos(&span, "endTimeUnixNano")?,
+            start_nanos: nanos(&span, ["startTimeUnixNano", "start_time_unix_nano"])?,
+            // Without its end a call is one whose time is not known.
+            end_nanos: nanos(&span, ["endTimeUnixNano", "end_time_unix_nano"]).unwrap_or_default(),
             failed: code == STATUS_ERROR.to_string() || code == "STATUS_CODE_ERROR",
             message: text_of(get(&status, &["message"])).unwrap_or_default(),
-            attributes: any::pairs_of_json(get(&span, &["attributes"]), &mut budget)?,
+            attributes,
             events,
         })
     }
@@ -293,6 +353,7 @@ impl Event {
                 _ => {}
             }
         }
+        keep_last(&mut event.attributes);
         Ok(event)
     }
 }
@@ -334,16 +395,18 @@ impl LogRecord {
     fn of_json(raw: &str) -> Result<Self, FieldError> {
         let record = members(raw).ok_or_else(|| FieldError::silent("logRecord", "an object"))?;
         let mut budget = Budget::new();
+        let mut attributes = Attributes::new();
+        any::pairs_of_json(get(&record, &["attributes"]), &mut attributes, &mut budget)?;
         let event = Event {
-            name: text_of(get(&record, &["eventName"])).unwrap_or_default(),
-            attributes: any::pairs_of_json(get(&record, &["attributes"]), &mut budget)?,
+            name: text_of(get(&record, &["eventName", "event_name"])).unwrap_or_default(),
+            attributes,
             body: get(&record, &["body"]).map_or(Ok(Any::Null), |body| any::of_json(body, &mut budget))?,
         };
-        let trace_id = id_of_json(get(&record, &["traceId"]), TRACE_ID_BYTES);
-        let span_id = id_of_json(get(&record, &["spanId"]), SPAN_ID_BYTES);
-        let mut at_nanos = nanos(&record, "timeUnixNano")?;
+        let trace_id = id_of_json(get(&record, &["traceId", "trace_id"]), TRACE_ID_BYTES);
+        let span_id = id_of_json(get(&record, &["spanId", "span_id"]), SPAN_ID_BYTES);
+        let mut at_nanos = nanos(&record, ["timeUnixNano", "time_unix_nano"])?;
         if at_nanos == 0 {
-            at_nanos = nanos(&record, "observedTimeUnixNano")?;
+            at_nanos = nanos(&record, ["observedTimeUnixNano", "observed_time_unix_nano"])?;
         }
         Ok(Self { trace_id, span_id, at_nanos, event })
     }
@@ -363,7 +426,7 @@ pub(super) fn data_points(leaf: Leaf<'_>) -> u64 {
             for (_, kind) in members(raw).unwrap_or_default() {
                 let kind = members(kind).unwrap_or_default();
                 // What is no array holds no points.
-                let _ = each_raw(get(&kind, &["dataPoints"]), "dataPoints", &mut |_| {
+                let _ = each_raw(get(&kind, &["dataPoints", "data_points"]), "dataPoints", &mut |_| {
                     points += 1;
                     Ok(())
                 });
@@ -376,8 +439,8 @@ pub(super) fn data_points(leaf: Leaf<'_>) -> u64 {
 /// Whether the request holds log records: their first leaf tells, for the levels above are the same in protobuf.
 pub(super) fn holds_logs(encoding: Encoding, bytes: &[u8]) -> bool {
     if encoding == Encoding::Json {
-        let request = str::from_utf8(bytes).ok().and_then(|text| members(text.trim()));
-        return request.is_some_and(|request| get(&request, &["resourceLogs"]).is_some());
+        let text = str::from_utf8(bytes).map(finite).unwrap_or_default();
+        return signal_of_json(&text) == Some(Signal::Logs);
     }
     let mut logs = None;
     // A broken request is refused as what it is taken for.

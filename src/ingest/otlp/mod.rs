@@ -9,6 +9,9 @@ mod any;
 mod call;
 mod content;
 mod export;
+mod figures;
+mod messages;
+mod others;
 mod pieces;
 mod wire;
 
@@ -70,12 +73,25 @@ impl Signal {
         if export::holds_logs(encoding, bytes) { Self::Logs } else { Self::Traces }
     }
 
-    /// The names of the three levels in JSON.
-    fn json_names(self) -> [&'static str; 3] {
+    /// The names of the three levels in JSON: as OTLP has them, and as the protobuf files have them, which some writers keep.
+    fn json_names(self) -> [[&'static str; 2]; 3] {
         match self {
-            Self::Traces => ["resourceSpans", "scopeSpans", "spans"],
-            Self::Logs => ["resourceLogs", "scopeLogs", "logRecords"],
-            Self::Metrics => ["resourceMetrics", "scopeMetrics", "metrics"],
+            Self::Traces => [["resourceSpans", "resource_spans"], ["scopeSpans", "scope_spans"], ["spans"; 2]],
+            Self::Logs => {
+                [["resourceLogs", "resource_logs"], ["scopeLogs", "scope_logs"], ["logRecords", "log_records"]]
+            }
+            Self::Metrics => {
+                [["resourceMetrics", "resource_metrics"], ["scopeMetrics", "scope_metrics"], ["metrics"; 2]]
+            }
+        }
+    }
+
+    /// What the path of its requests ends with.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Traces => "/v1/traces",
+            Self::Logs => "/v1/logs",
+            Self::Metrics => "/v1/metrics",
         }
     }
 
@@ -147,7 +163,7 @@ pub fn data_points(encoding: Encoding, bytes: &[u8]) -> Result<u64, FieldError> 
 pub fn is_logs_json(text: &[u8]) -> bool {
     // No JSON object of another client begins with this key, and none of them is searched further.
     let start = text.trim_ascii_start().strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
-    start.is_some_and(|start| start.starts_with(b"\"resourceLogs\""))
+    start.is_some_and(|start| [&b"\"resourceLogs\""[..], b"\"resource_logs\""].iter().any(|key| start.starts_with(key)))
 }
 
 /// The body of the answer to an export: what was rejected and why, or a warning, or nothing.
@@ -168,6 +184,9 @@ pub(super) fn read(
     new_id: &mut dyn FnMut() -> String,
     take: &mut super::portkey::Take<'_>,
 ) {
+    if export::signal_of_json(text).is_some_and(|signal| signal != Signal::Traces) {
+        return;
+    }
     let mut whole = |read: Result<Call, FieldError>| take(read.map(|call| call.record), new_id);
     let read = traces(Encoding::Json, text.as_bytes(), context, &mut whole);
     if let Err(error) = read {

@@ -1,8 +1,8 @@
 //! Log events to pieces of records: what the events of one request say of each span.
 //!
 //! A piece has the id of its span's record and says nothing but what was said: all else is the span's, which comes before
-//! it or after. The events of a span stand in it in the order of the request, so the same request again makes the same
-//! pieces.
+//! it or after. The events of a span stand in it in the order of their times, those of one time and those without one in the order
+//! of the request, so the same request again makes the same pieces.
 
 use std::collections::HashMap;
 
@@ -32,10 +32,9 @@ pub(super) struct Pieces {
 struct Piece {
     trace_id: String,
     span_id: String,
-    /// When the first event was.
-    created_at: Option<DateTime<Utc>>,
     is_embedding: bool,
-    content: Content,
+    /// What each event says, and when it was.
+    said: Vec<(Option<DateTime<Utc>>, Content)>,
 }
 
 impl Pieces {
@@ -49,16 +48,17 @@ impl Pieces {
         }
         let is_embedding = call::is_embedding(&event.attributes);
         let created_at = time_of_nanos("timeUnixNano", at_nanos)?;
-        let added = Piece { trace_id, span_id, created_at, is_embedding, content };
         // Alone, so that an event which cannot be stored does not cost the others.
-        for (field, body) in [("request.body", added.request()), ("response.body", added.response())] {
+        for (field, body) in [("request.body", request(&content, is_embedding)), ("response.body", response(&content))]
+        {
             call::payload(field, &body)?;
         }
-        match self.places.get(&(added.trace_id.clone(), added.span_id.clone())) {
-            Some(place) => self.pieces[*place].content.extend(added.content),
+        let said = (created_at, content);
+        match self.places.get(&(trace_id.clone(), span_id.clone())) {
+            Some(place) => self.pieces[*place].said.push(said),
             None => {
-                self.places.insert((added.trace_id.clone(), added.span_id.clone()), self.pieces.len());
-                self.pieces.push(added);
+                self.places.insert((trace_id.clone(), span_id.clone()), self.pieces.len());
+                self.pieces.push(Piece { trace_id, span_id, is_embedding, said: vec![said] });
             }
         }
         Ok(())
@@ -76,16 +76,21 @@ impl Pieces {
     }
 }
 
+fn request(content: &Content, is_embedding: bool) -> String {
+    content.request(!is_embedding, Object::new())
+}
+
+fn response(content: &Content) -> String {
+    content.response(Object::new(), None)
+}
+
 impl Piece {
-    fn request(&self) -> String {
-        self.content.request(!self.is_embedding, Object::new())
-    }
-
-    fn response(&self) -> String {
-        self.content.response(Object::new())
-    }
-
-    fn record(self) -> Record {
+    fn record(mut self) -> Record {
+        // Those without a time are the last.
+        self.said.sort_by_key(|(at, _)| (at.is_none(), *at));
+        let created_at = self.said.first().and_then(|(at, _)| *at);
+        let mut content = Content::default();
+        self.said.into_iter().for_each(|(_, said)| content.extend(said));
         let message = |text: String| {
             // Each event fits, and together they are nested no deeper.
             let body = if text == NOTHING { None } else { Checks::of(&text).payload(&text) };
@@ -93,10 +98,10 @@ impl Piece {
         };
         Record {
             id: Some(call::id(&self.trace_id, &self.span_id)),
-            created_at: self.created_at,
+            created_at,
             source: Some(SOURCE.to_owned()),
-            request: message(self.request()),
-            response: message(self.response()),
+            request: message(request(&content, self.is_embedding)),
+            response: message(response(&content)),
             trace_id: Some(self.trace_id),
             span_id: Some(self.span_id),
             ..Record::default()

@@ -1,0 +1,148 @@
+//! Attributes of a span that are figures: how a call was made and what it took, but nothing of what was said in it.
+//!
+//! Figures are metadata, which every key that sees logs may read, and which stays of a call that is not to be tracked. Anybody can name
+//! an attribute anything, so a list of names of content would miss some. This is a list of names of figures: an attribute
+//! that is not on it and holds a text is taken for content.
+
+use super::any::Any;
+
+/// Names of texts.
+const NAMES: [&str; 102] = [
+    "ai.model.id",
+    "ai.model.provider",
+    "ai.operationId",
+    "ai.prompt.format",
+    "ai.response.finishReason",
+    "ai.response.id",
+    "ai.response.model",
+    "ai.response.timestamp",
+    "ai.telemetry.functionId",
+    "aws.bedrock.guardrail.id",
+    "aws.bedrock.knowledge_base.id",
+    "az.namespace",
+    "azure.resource_provider.namespace",
+    "client.address",
+    "code.function",
+    "code.function.name",
+    "db.system",
+    "embedding.model_name",
+    "enduser.id",
+    "error.type",
+    "gen_ai.agent.id",
+    "gen_ai.agent.name",
+    "gen_ai.agent.version",
+    "gen_ai.application_name",
+    "gen_ai.conversation.id",
+    "gen_ai.data_source.id",
+    "gen_ai.environment",
+    "gen_ai.evaluation.name",
+    "gen_ai.evaluation.score.label",
+    "gen_ai.openai.request.service_tier",
+    "gen_ai.openai.response.service_tier",
+    "gen_ai.openai.response.system_fingerprint",
+    "gen_ai.operation.name",
+    "gen_ai.output.type",
+    "gen_ai.prompt.name",
+    "gen_ai.prompt.version",
+    "gen_ai.request.encoding_formats",
+    "gen_ai.request.reasoning_effort",
+    "gen_ai.request.service_tier",
+    "gen_ai.request.type",
+    "gen_ai.response.finish_reasons",
+    "gen_ai.response.id",
+    "gen_ai.response.model",
+    "gen_ai.response.service_tier",
+    "gen_ai.response.status",
+    "gen_ai.response.system_fingerprint",
+    "gen_ai.token.type",
+    "gen_ai.tool.call.id",
+    "gen_ai.tool.name",
+    "gen_ai.tool.type",
+    "gen_ai.workflow.name",
+    "http.flavor",
+    "http.method",
+    "http.request.method",
+    "http.route",
+    "http.scheme",
+    "langfuse.environment",
+    "langfuse.observation.level",
+    "langfuse.observation.type",
+    "langfuse.prompt.name",
+    "langfuse.release",
+    "langfuse.session.id",
+    "langfuse.trace.name",
+    "langfuse.user.id",
+    "langfuse.version",
+    "llm.provider",
+    "llm.request.type",
+    "llm.system",
+    "logfire.span_type",
+    "metadata",
+    "mlflow.spanType",
+    "mlflow.traceRequestId",
+    "openai.api.type",
+    "openai.request.service_tier",
+    "openai.response.service_tier",
+    "openai.response.system_fingerprint",
+    "openinference.span.kind",
+    "operation.name",
+    "otel.library.name",
+    "otel.status_code",
+    "peer.service",
+    "process.runtime.name",
+    "process.runtime.version",
+    "resource.name",
+    "rpc.method",
+    "rpc.service",
+    "server.address",
+    "service.instance.id",
+    "service.name",
+    "service.namespace",
+    "service.version",
+    "session.id",
+    "span.kind",
+    "tag.tags",
+    "thread.name",
+    "traceloop.entity.name",
+    "traceloop.entity.path",
+    "traceloop.span.kind",
+    "traceloop.workflow.name",
+    "url.domain",
+    "url.scheme",
+    "user.id",
+];
+/// Beginnings of names: what OpenTelemetry says of the place that a span comes from, and labels that the caller sets as such, which
+/// are metadata as that of Portkey's header is.
+const PREFIXES: [&str; 16] = [
+    "ai.telemetry.metadata.",
+    "aws.ecs.",
+    "aws.lambda.",
+    "cloud.",
+    "container.",
+    "deployment.",
+    "faas.",
+    "host.",
+    "k8s.",
+    "langfuse.observation.metadata.",
+    "langfuse.trace.metadata.",
+    "metadata.",
+    "network.",
+    "os.",
+    "telemetry.",
+    "traceloop.association.properties.",
+];
+/// A longer text is no number.
+const NUMBER_BYTES: usize = 40;
+
+/// Whether an attribute is a figure. Numbers and flags are, under any name: words are not made of them.
+pub(super) fn is_figure(key: &str, value: &Any) -> bool {
+    match value {
+        Any::Int(_) | Any::Float(_) | Any::Bool(_) => return true,
+        Any::Null => return false,
+        Any::Text(text) if text.len() <= NUMBER_BYTES && text.trim().parse::<f64>().is_ok_and(f64::is_finite) => {
+            return true;
+        }
+        Any::Text(_) | Any::List(_) | Any::Map(_) => {}
+    }
+    NAMES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
