@@ -22,6 +22,8 @@ pub const REPLAY_OF: &str = "_replay_of";
 pub const SPAN: &str = "gatelog-replay";
 /// The source of a replay.
 const SOURCE: &str = "replay";
+/// The source of records that LiteLLM sent, whose span's name is its call type.
+const LITELLM: &str = "litellm";
 /// Endpoints of the gateway that a request is sent to again, the longer before the one that it ends with.
 pub const ENDPOINTS: [&str; 3] = ["/chat/completions", "/completions", "/embeddings"];
 /// The caller's headers that are passed on: who calls which provider. None of them names a host.
@@ -196,7 +198,7 @@ impl std::fmt::Display for Inactive {
 
 /// The request of a record, or why it is inactive. `archived` are the slugs of its organisation's archived providers.
 pub fn ready<'a>(record: &'a Record, archived: &BTreeSet<String>) -> Result<Ready<'a>, Inactive> {
-    let endpoint = endpoint(record.request_url.as_deref().ok_or(Inactive::NoUrl)?).ok_or(Inactive::Endpoint)?;
+    let endpoint = endpoint_of(record)?;
     // Portkey calls a virtual key a provider; where there is none, the provider has no other name.
     let provider = record.virtual_key.as_ref().filter(|key| !key.is_empty()).or(record.ai_org.as_ref());
     if let Some(provider) = provider.filter(|provider| archived.contains(*provider)) {
@@ -208,6 +210,28 @@ pub fn ready<'a>(record: &'a Record, archived: &BTreeSet<String>) -> Result<Read
     let body = record.request.body.as_deref().and_then(|body| serde_json::from_str::<&RawValue>(body).ok());
     let body = body.filter(|body| body.get().starts_with('{')).ok_or(Inactive::BodyNotKept)?;
     Ok(Ready { method: "POST", endpoint, body })
+}
+
+/// The endpoint that a record's request went to: its URL ends with it, or LiteLLM says which kind of call it was.
+fn endpoint_of(record: &Record) -> Result<&'static str, Inactive> {
+    let by_url = record.request_url.as_deref().map(endpoint);
+    let by_call = || record.span_name.as_deref().filter(|_| record.source.as_deref() == Some(LITELLM));
+    match by_url.flatten().or_else(|| endpoint_of_call(by_call()?)) {
+        Some(endpoint) => Ok(endpoint),
+        None if by_url.is_none() => Err(Inactive::NoUrl),
+        None => Err(Inactive::Endpoint),
+    }
+}
+
+/// The endpoint of a call type of LiteLLM, whose URLs are those of the provider and often have no path. The body of such a record
+/// is what the caller sent, in OpenAI's form, whatever the provider.
+fn endpoint_of_call(call: &str) -> Option<&'static str> {
+    match call {
+        "completion" | "acompletion" => Some("/chat/completions"),
+        "text_completion" | "atext_completion" => Some("/completions"),
+        "embedding" | "aembedding" => Some("/embeddings"),
+        _ => None,
+    }
 }
 
 /// The endpoint that a URL ends with. A prompt's own `…/prompts/{id}/completions` is none of them.
@@ -524,6 +548,29 @@ mod tests {
             assert_eq!(of(url), Some("endpoint"), "{url}");
         }
         assert_eq!(why(&Record { request_url: None, ..record() }, &[]), Some("no_url"));
+    }
+
+    #[test]
+    fn litellms_calls_are_replayed_by_their_type() {
+        let of = |url: Option<&str>, source: &str, call: &str| {
+            let [source, call] = [source, call].map(|text| Some(text.to_owned()));
+            let record = Record { request_url: url.map(str::to_owned), source, span_name: call, ..record() };
+            ready(&record, &BTreeSet::new()).map(|ready| ready.endpoint).map_err(|why| why.code())
+        };
+        let base = Some("https://api.openai.com");
+        for (call, endpoint) in [
+            ("acompletion", "/chat/completions"),
+            ("completion", "/chat/completions"),
+            ("atext_completion", "/completions"),
+            ("aembedding", "/embeddings"),
+        ] {
+            assert_eq!(of(base, "litellm", call), Ok(endpoint));
+            assert_eq!(of(None, "litellm", call), Ok(endpoint));
+        }
+        assert_eq!(of(Some("http://h/v1/completions"), "litellm", "acompletion"), Ok("/completions"));
+        assert_eq!(of(base, "litellm", "aresponses"), Err("endpoint"));
+        assert_eq!(of(None, "litellm", "aimage_generation"), Err("no_url"));
+        assert_eq!(of(base, "otlp", "acompletion"), Err("endpoint"));
     }
 
     #[test]

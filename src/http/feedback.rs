@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::error::Failure;
-use super::input::Fields;
+use super::input::{Fields, text_header};
 use super::log_objects::Named;
 use super::logs::packed;
 use super::resend::Connection;
@@ -46,7 +46,7 @@ pub(crate) async fn create(
     let (text, _room) = readable(packed(&app, body).await?)?;
     let mut given = feedback::drafts(&text).map_err(|why| refused(&why))?;
     bind(&app, &access, &mut given).await?;
-    let headers = Headers::read(|name| headers.get(name)?.to_str().ok().map(str::to_owned));
+    let headers = Headers::read(|name| text_header(&headers, name));
     let (now, fresh) = (app.engine.now(), app.engine.new_id());
     let connection = connection.as_ref().map(|Extension(connection)| connection);
     if let Some(ids) = app.resends.ids(&access.key_id, &headers, &text, connection, now, &fresh) {
@@ -126,6 +126,7 @@ async fn bind(app: &App, access: &Access, given: &mut [Feedback]) -> Result<(), 
                 "`log_id` is `{id}`, which no log has; send a log before feedback on it, or name its trace"
             ))
         })?;
+        one.log_id = Some(place.id.clone());
         one.organisation_id.clone_from(&place.organisation);
         one.workspace_slug.clone_from(&place.workspace);
         one.trace_id.clone_from(&place.trace);

@@ -2,10 +2,15 @@
 //! (`generic_api_use_v1`), in which every value is a text.
 //!
 //! Dollars become cents by moving the decimal point in their text, seconds become milliseconds. Like Portkey's, this shape is
-//! lenient: a side value that makes no sense is null, and unknown keys are passed over. The id is LiteLLM's own, so that a
-//! batch sent again is stored once.
+//! lenient: a side value that makes no sense is null, and unknown keys are passed over.
+//!
+//! LiteLLM logs every attempt of a call under the call's id: retries, fallbacks, and each look at a batch that still runs. So the id
+//! of a record is the call's with a hash of what tells attempts apart behind it ([`attempt_id`]): an attempt that is sent again
+//! is stored once, and no attempt hides another. The call's own id is `internal_trace_id`, which the attempts share.
 
 use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
 
 use super::fields::{cut, flag, id, number, open, short, tags, text, time};
 use super::mask;
@@ -17,6 +22,8 @@ use crate::record::json::{
 use crate::record::{Message, Record};
 
 const SOURCE: &str = "litellm";
+/// Bytes of the hash in an attempt's id.
+const ATTEMPT_BYTES: usize = 8;
 /// The status of a failure that carries none.
 const FAILED: i32 = 500;
 /// Keys of which one is in every payload, old or new.
@@ -76,13 +83,10 @@ fn plain(item: &Members<'_>, meta: &Members<'_>, context: &Context) -> Record {
         Some(false) => "MISS",
         None => "DISABLED",
     };
-    let own_id = id(item, &["id"]).map(|id| match (hit, text(item, &["startTime"])) {
-        // The older payload gives a hit the id of the call that filled the cache; the newer one has this behind it.
-        (Some(true), Some(start)) if !id.contains("_cache_hit") => format!("{id}_cache_hit{start}"),
-        _ => id,
-    });
+    let call_id = id(item, &["id"]);
     Record {
-        id: own_id,
+        id: call_id.as_deref().map(|call_id| attempt_id(call_id, item)),
+        internal_trace_id: call_id,
         ai_org: text(item, &["custom_llm_provider"]),
         ai_model: text(item, &["model"]),
         request_url: text(item, &["api_base"]),
@@ -97,9 +101,26 @@ fn plain(item: &Members<'_>, meta: &Members<'_>, context: &Context) -> Record {
         runtime: Some("litellm".to_owned()),
         sdk_version: context.headers.sdk_version.clone(),
         trace_id: id(item, &["trace_id"]),
+        span_name: text(item, &["call_type"]),
         source: Some(SOURCE.to_owned()),
         ..Record::default()
     }
+}
+
+/// The id of one attempt: the call's id, and a hash of what tells its attempts apart. It depends on the payload alone, so that an
+/// attempt sent again has the same one. Not in the hash is what differs where LiteLLM logs one attempt twice, such as its end.
+fn attempt_id(call_id: &str, item: &Members<'_>) -> String {
+    let start = match time(item, &["startTime"]) {
+        Ok(Some(start)) => Some(start.timestamp_micros().to_string()),
+        _ => text(item, &["startTime"]),
+    };
+    let mut hash = Sha256::new();
+    let told = ["call_type", "status", "custom_llm_provider", "model", "model_id", "api_base"];
+    for part in [start].into_iter().chain(told.map(|name| text(item, &[name]))) {
+        hash.update(part.unwrap_or_default());
+        hash.update([0]);
+    }
+    format!("{call_id}-{}", hex::encode(&hash.finalize()[..ATTEMPT_BYTES]))
 }
 
 /// Seconds to milliseconds. Of a stream `response_time` is the time to the first token.
@@ -204,6 +225,8 @@ fn request(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldEr
     let name = match &*call {
         call if call.contains("embedding") || call.contains("responses") || call.contains("moderation") => "input",
         call if call.contains("text_completion") => "prompt",
+        // What a client says in a realtime session are events, not messages of a chat.
+        call if call.contains("realtime") => "events",
         _ => "messages",
     };
     let model = get(item, &["model"]);

@@ -59,6 +59,8 @@ pub struct Said {
 /// What feedback on a log needs to know of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPlace {
+    /// Its id.
+    pub id: String,
     /// Its organisation.
     pub organisation: Option<String>,
     /// Its workspace.
@@ -164,29 +166,47 @@ pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Resul
     Ok(records.iter().map(|record| sums.mean(record)).collect())
 }
 
-/// Where the logs of these ids are, by id, the newest last; what the reader does not reach is left out.
+/// Where the logs of these ids are, by id, the newest last; what the reader does not reach is left out. LiteLLM's id of a call
+/// stands for the attempts of the call, of which one that succeeded is the last.
 pub async fn places(queries: &Queries, scene: Scene, ids: &[String]) -> Result<HashMap<String, Vec<LogPlace>>> {
-    let mut places: HashMap<String, Vec<LogPlace>> = HashMap::new();
+    let mut places = HashMap::new();
+    add_places(queries, &scene, ids, ("id", "created_at"), &mut places).await?;
+    let unknown: Vec<String> = ids.iter().filter(|id| !places.contains_key(*id)).cloned().collect();
+    let attempts = (super::ATTEMPTS_OF, "is_success nulls first, created_at");
+    add_places(queries, &scene, &unknown, attempts, &mut places).await?;
+    Ok(places)
+}
+
+/// Adds the places of the logs for which an expression is one of these ids, in an order.
+async fn add_places(
+    queries: &Queries,
+    scene: &Scene,
+    ids: &[String],
+    (expression, order): (&str, &str),
+    places: &mut HashMap<String, Vec<LogPlace>>,
+) -> Result<()> {
     for ids in ids.chunks(LOOKED_UP) {
         let mut condition = Condition::default();
-        condition.one_of("id", ids.iter().map(text));
+        condition.one_of(expression, ids.iter().map(text));
         let statement = format!(
-            "select id, organisation_id, workspace_slug, trace_id from logs {} order by created_at, organisation_id",
+            "select {expression} as wanted, id, organisation_id, workspace_slug, trace_id from logs {} \
+             order by {order}, organisation_id",
             condition.clause()
         );
         for batch in run(queries, scene.clone(), &statement, condition.params).await? {
             let column = texts(&batch);
             for row in 0..batch.num_rows() {
                 let place = LogPlace {
+                    id: column("id", row)?.unwrap_or_default(),
                     organisation: column("organisation_id", row)?,
                     workspace: column("workspace_slug", row)?,
                     trace: column("trace_id", row)?,
                 };
-                places.entry(column("id", row)?.unwrap_or_default()).or_default().push(place);
+                places.entry(column("wanted", row)?.unwrap_or_default()).or_default().push(place);
             }
         }
     }
-    Ok(places)
+    Ok(())
 }
 
 /// Feedback as answers show it.

@@ -153,22 +153,39 @@ fn counted(batches: &[RecordBatch]) -> u64 {
 
 /// The record of that id, whole. Where several have it (organisations choose ids of their own, and one that is sent
 /// again after days is stored again) it is the newest; `organisation` says whose is meant.
+/// LiteLLM's id of a call finds the attempt of the call that succeeded, or else the last one.
 pub async fn get(queries: &Queries, scene: Scene, id: &str, organisation: Option<&str>) -> Result<Record> {
+    const NEWEST: &str = "created_at desc, organisation_id desc";
+    if let Some(record) = first(queries, scene.clone(), ("id", id), organisation, NEWEST).await? {
+        return Ok(record);
+    }
+    let order = format!("is_success desc nulls last, {NEWEST}");
+    let attempt = first(queries, scene, (ATTEMPTS_OF, id), organisation, &order).await?;
+    attempt.ok_or_else(|| Error::not_found("no log has that id"))
+}
+
+/// The id of the call that LiteLLM's attempts are of.
+const ATTEMPTS_OF: &str = "case when source = 'litellm' then internal_trace_id end";
+
+/// The first record in an order for which an expression is a text.
+async fn first(
+    queries: &Queries,
+    scene: Scene,
+    (expression, wanted): (&str, &str),
+    organisation: Option<&str>,
+    order: &str,
+) -> Result<Option<Record>> {
     let mut condition = Condition::default();
-    let wanted = condition.bind(ScalarValue::Utf8View(Some(id.to_owned())));
-    condition.parts.push(format!("id = {wanted}"));
+    let wanted = condition.bind(ScalarValue::Utf8View(Some(wanted.to_owned())));
+    condition.parts.push(format!("{expression} = {wanted}"));
     if let Some(organisation) = organisation {
         let wanted = condition.bind(ScalarValue::Utf8View(Some(organisation.to_owned())));
         condition.parts.push(format!("organisation_id = {wanted}"));
     }
     let names: Vec<String> = COLUMNS.iter().map(|column| column.name.to_owned()).collect();
-    let order = "order by created_at desc, organisation_id desc limit 1";
-    let text = format!("select {} from logs {} {order}", quoted(&names), condition.clause());
+    let text = format!("select {} from logs {} order by {order} limit 1", quoted(&names), condition.clause());
     let batches = run(queries, scene, &text, condition.params).await?;
-    match lines(&Encoder::new(None)?, &batches)?.first() {
-        Some(line) => read(line),
-        None => Err(Error::not_found("no log has that id")),
-    }
+    lines(&Encoder::new(None)?, &batches)?.first().map(|line| read(line)).transpose()
 }
 
 async fn run(

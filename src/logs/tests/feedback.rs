@@ -271,6 +271,7 @@ async fn logs_are_placed_by_their_ids() {
     assert_eq!(tied, ["acme", "zen"], "the last is the one that the other answers give");
     let first = rig.records.iter().find(|record| is(&record.id, "r01")).unwrap();
     let place = LogPlace {
+        id: "r01".to_owned(),
         organisation: first.organisation_id.clone(),
         workspace: first.workspace_slug.clone(),
         trace: first.trace_id.clone(),
