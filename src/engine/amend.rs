@@ -187,7 +187,9 @@ impl Inner {
         let name = (stored.organisation_id.clone().unwrap_or_default(), stored.id.clone().unwrap_or_default());
         if !found.contains_key(&name) {
             // Those that are left wait for the next round, with their parts.
-            let Some(parts) = (!round.is_full()).then(|| wanted.remove(&name)).flatten() else { return };
+            let Some(mut parts) = (!round.is_full()).then(|| wanted.remove(&name)).flatten() else { return };
+            // In the order of what they say, where it has times.
+            parts.sort_by_key(|part| (part.record.created_at.is_none(), part.record.created_at));
             found.insert(name.clone(), Found { parts, rows: 0, records: Vec::new(), is_changed: false });
         }
         let Some(found) = found.get_mut(&name) else { return };

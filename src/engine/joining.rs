@@ -361,7 +361,8 @@ impl Writer {
     pub(super) fn carry_waiting(&mut self) -> Result<()> {
         let mut payloads = Vec::new();
         for half in Half::ALL {
-            let waiting = self.waiting.iter().filter(|(_, of, _)| *of == half).map(|(_, _, record)| record);
+            // Each piece by itself, so that one which comes after a restart finds its place among them.
+            let waiting = self.waiting.parts().filter(|(of, _)| *of == half).map(|(_, record)| record);
             payloads.extend(in_frames(Kind::Half(half), waiting)?);
             let late = self.late.iter().filter(|part| part.half == half).map(|part| &*part.record);
             payloads.extend(in_frames(Kind::Late(half), late)?);

@@ -7,6 +7,8 @@ pub use late::{Late, LatePart};
 pub use waiting::{Fit, Waiting, Whole};
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::record::json::{list, members, write_string};
 use crate::record::{Message, Record};
@@ -99,7 +101,7 @@ pub fn unite(first: Record, more: Record) -> Record {
         false => first.created_at.or(more.created_at),
     };
     let body = |first: &Message, more: &Message| match (&first.body, &more.body) {
-        (Some(first), Some(more)) => Some(united(first, more)),
+        (Some(first), Some(more)) => Some(united(&[first, more])),
         (first, more) => first.as_ref().or(more.as_ref()).cloned(),
     };
     let bodies = [body(&first.request, &more.request), body(&first.response, &more.response)];
@@ -110,6 +112,27 @@ pub fn unite(first: Record, more: Record) -> Record {
         (record.request, record.response) = (Message::default(), Message::default());
     }
     record
+}
+
+/// What pieces of a record make together, as [`unite`] puts one after the other; each body is gone through once, however many
+/// there are.
+fn unite_all(pieces: &[Arc<Record>]) -> Record {
+    let (mut together, mut requests, mut responses) = (Record::default(), Vec::new(), Vec::new());
+    for (number, piece) in pieces.iter().enumerate() {
+        if number > 0 && !may_meet(&together, piece, true) {
+            continue;
+        }
+        requests.extend(piece.request.body.as_deref());
+        responses.extend(piece.response.body.as_deref());
+        let mut rest = Record::clone(piece);
+        (rest.request.body, rest.response.body) = (None, None);
+        together = if number == 0 { rest } else { unite(together, rest) };
+    }
+    if together.do_not_track != Some(true) {
+        let body = |texts: &[&str]| (!texts.is_empty()).then(|| united(texts));
+        (together.request.body, together.response.body) = (body(&requests), body(&responses));
+    }
+    together
 }
 
 /// The record that a stored one and a part of it that came after make together. What is stored stays as it is, unless the part says
@@ -131,31 +154,57 @@ pub fn amend(stored: &Record, half: Half, late: Record) -> Record {
     record
 }
 
-/// The members of two objects; of anything else, the first.
-fn united(first: &str, more: &str) -> String {
-    let (Some(first_members), Some(more_members)) = (members(first), members(more)) else { return first.to_owned() };
-    let mut all: Vec<(Cow<'_, str>, Cow<'_, str>)> =
-        first_members.into_iter().map(|(key, raw)| (key, Cow::Borrowed(raw))).collect();
-    for (key, raw) in more_members {
-        match all.iter_mut().find(|(known, _)| *known == key) {
-            None => all.push((key, Cow::Borrowed(raw))),
-            Some((_, known)) => {
-                if let (Some(head), Some(tail)) = (list(known), list(raw))
-                    && !tail.is_empty()
-                    && !head.windows(tail.len()).any(|run| run == tail)
-                {
-                    let elements: Vec<&str> = head.into_iter().chain(tail).collect();
-                    *known = Cow::Owned(format!("[{}]", elements.join(",")));
-                }
+/// The value of a member that several objects have.
+enum Member<'t> {
+    /// What is no list, or one to which no later one added anything: the first.
+    First(&'t str),
+    /// A list, with the elements of the later ones behind.
+    List(Vec<&'t str>),
+}
+
+/// Whether elements stand in a list one behind the other.
+fn holds_run(list: &[&str], run: &[&str]) -> bool {
+    list.windows(run.len()).any(|window| window == run)
+}
+
+/// The members of objects, those of the first one first; if the first text is none, that text.
+fn united(texts: &[&str]) -> String {
+    let first = texts.first().copied().unwrap_or("null");
+    if members(first).is_none() {
+        return first.to_owned();
+    }
+    let (mut all, mut places) = (Vec::<(Cow<'_, str>, Member<'_>)>::new(), HashMap::new());
+    for (key, raw) in texts.iter().filter_map(|text| members(text)).flatten() {
+        let Some(place) = places.get(&key) else {
+            places.insert(key.clone(), all.len());
+            all.push((key, Member::First(raw)));
+            continue;
+        };
+        let Some(tail) = list(raw).filter(|tail| !tail.is_empty()) else { continue };
+        let known: &mut Member<'_> = &mut all[*place].1;
+        let first = match known {
+            Member::First(raw) => Some(*raw),
+            Member::List(_) => None,
+        };
+        if let Some(head) = first.and_then(list) {
+            if !holds_run(&head, &tail) {
+                *known = Member::List(head.into_iter().chain(tail).collect());
             }
+        } else if let Member::List(head) = known
+            && !holds_run(head, &tail)
+        {
+            head.extend(tail);
         }
     }
     let mut text = Vec::new();
-    for (key, raw) in &all {
+    for (key, member) in &all {
         text.push(if text.is_empty() { b'{' } else { b',' });
         write_string(&mut text, key);
         text.push(b':');
-        text.extend_from_slice(raw.as_bytes());
+        match member {
+            Member::First(raw) => text.extend_from_slice(raw.as_bytes()),
+            Member::List(elements) => text.extend_from_slice(format!("[{}]", elements.join(",")).as_bytes()),
+        }
     }
     if text.is_empty() {
         text.push(b'{');

@@ -2,11 +2,15 @@
 //!
 //! Pure: time comes in, and `R` is whatever room in memory the caller set aside for a half. A half that waits is given
 //! back once, either with its other half or alone. Parts of different workspaces never meet: the later one is not taken.
+//!
+//! Pieces are put together in the order of their times, not of their arrival, so each is kept for as long as more may come.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{Half, MOST_PIECES, join, may_meet, unite};
+use chrono::{DateTime, Utc};
+
+use super::{Half, MOST_PIECES, join, may_meet, says_outcome, unite, unite_all};
 use crate::record::Record;
 
 /// A record of so many bytes of text waits for no more pieces: each costs the one writer time.
@@ -35,10 +39,36 @@ pub struct Waiting<R> {
 #[derive(Debug)]
 struct Waits<R> {
     half: Half,
+    /// What all parts say together.
     record: Arc<Record>,
     until_micros: i64,
-    pieces: usize,
+    /// The parts, in order.
+    parts: Vec<Arc<Record>>,
     room: Vec<R>,
+}
+
+impl<R> Waits<R> {
+    /// Bytes of the parts, and of what they make together.
+    fn bytes(&self) -> u64 {
+        let parts = self.parts.iter().filter(|part| !Arc::ptr_eq(part, &self.record)).map(|part| part.held_bytes());
+        (self.record.held_bytes() + parts.sum::<usize>()) as u64
+    }
+}
+
+/// The place of a piece among others: what says how the call went is the first, then by time, and what has none is the last.
+fn place(piece: &Record) -> (bool, bool, Option<DateTime<Utc>>) {
+    (!says_outcome(piece), piece.created_at.is_none(), piece.created_at)
+}
+
+/// Adds a piece to others in order; answers what they make together, `united` being what they made without it.
+fn insert_piece(parts: &mut Vec<Arc<Record>>, united: Arc<Record>, piece: Record) -> Arc<Record> {
+    let at = parts.partition_point(|part| place(part) <= place(&piece));
+    let is_last = at == parts.len();
+    parts.insert(at, Arc::new(piece));
+    Arc::new(match is_last {
+        true => unite(Arc::unwrap_or_clone(united), Record::clone(&parts[at])),
+        false => unite_all(parts),
+    })
 }
 
 /// A record that waits no longer.
@@ -97,14 +127,18 @@ impl<R> Waiting<R> {
             }
             Some(first) if half == Half::Piece || first.half == Half::Piece => {
                 room.extend(first.room);
-                let (record, pieces) = (unite(Arc::unwrap_or_clone(first.record), record), first.pieces + 1);
-                if pieces >= MOST_PIECES || record.text_bytes() >= MOST_BYTES {
+                let Waits { half, record: united, mut parts, .. } = first;
+                let united = insert_piece(&mut parts, united, record);
+                if parts.len() >= MOST_PIECES || united.text_bytes() >= MOST_BYTES {
+                    let record = Arc::unwrap_or_clone(united);
                     return Some(Whole { key, record, is_complete: false, room });
                 }
-                let (record, until_micros) = (Arc::new(record), until_micros.min(first.until_micros));
-                Waits { half: first.half, record, until_micros, pieces, room }
+                Waits { half, record: united, until_micros: until_micros.min(first.until_micros), parts, room }
             }
-            _ => Waits { half, record: Arc::new(record), until_micros, pieces: 1, room },
+            _ => {
+                let record = Arc::new(record);
+                Waits { half, parts: vec![Arc::clone(&record)], record, until_micros, room }
+            }
         };
         self.insert(key, waits);
         None
@@ -132,7 +166,7 @@ impl<R> Waiting<R> {
     }
 
     fn insert(&mut self, key: u128, waits: Waits<R>) {
-        self.bytes += waits.record.held_bytes() as u64;
+        self.bytes += waits.bytes();
         self.order.insert((waits.until_micros, key));
         self.halves.insert(key, waits);
     }
@@ -140,7 +174,7 @@ impl<R> Waiting<R> {
     fn remove(&mut self, key: u128) -> Option<Waits<R>> {
         let waits = self.halves.remove(&key)?;
         self.order.remove(&(waits.until_micros, key));
-        self.bytes = self.bytes.saturating_sub(waits.record.held_bytes() as u64);
+        self.bytes = self.bytes.saturating_sub(waits.bytes());
         Some(waits)
     }
 
@@ -149,7 +183,12 @@ impl<R> Waiting<R> {
         self.halves.get(&key).map(|waits| &waits.record)
     }
 
-    /// All that wait, in no order.
+    /// All parts that wait, each as it came, those of one record in their order.
+    pub fn parts(&self) -> impl Iterator<Item = (Half, &Record)> {
+        self.halves.values().flat_map(|waits| waits.parts.iter().map(|part| (waits.half, &**part)))
+    }
+
+    /// All that wait, put together, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (u128, Half, &Record)> {
         self.halves.iter().map(|(key, waits)| (*key, waits.half, &*waits.record))
     }
@@ -221,6 +260,39 @@ mod tests {
             assert_eq!(waiting.get(1).map(|record| &**record), Some(&of("ours", content())));
             let fit = if second == Half::Piece { Fit::Foreign } else { Fit::New };
             assert_eq!(waiting.fit(1, second, &figures()), fit, "a half that says no workspace may be of any");
+        }
+    }
+
+    #[test]
+    fn pieces_are_put_together_in_the_order_of_their_times() {
+        let said = |seconds: i64, word: &str| Record {
+            created_at: DateTime::from_timestamp(seconds, 0),
+            request: crate::record::Message { body: Some(format!(r#"{{"messages":["{word}"]}}"#)), headers: None },
+            ..Record::default()
+        };
+        let span = Record { is_success: Some(1), ..said(9, "span") };
+        let untimed = Record { created_at: None, ..said(0, "untimed") };
+        let pieces = [said(3, "c"), untimed, said(1, "a"), said(4, "d"), span, said(2, "b"), said(2, "b2")];
+        let orders: [[usize; 7]; 3] = [[0, 1, 2, 3, 4, 5, 6], [4, 2, 5, 6, 0, 3, 1], [1, 3, 0, 5, 6, 2, 4]];
+        for order in orders {
+            let mut waiting: Waiting<()> = Waiting::default();
+            for at in order {
+                assert_eq!(waiting.fit(1, Half::Piece, &pieces[at]), Fit::New, "{order:?}");
+                waiting.add(1, Half::Piece, pieces[at].clone(), 10, None);
+            }
+            for piece in &pieces {
+                assert_eq!(waiting.fit(1, Half::Piece, piece), Fit::Known, "{order:?}");
+            }
+            let body = waiting.get(1).and_then(|record| record.request.body.clone());
+            assert_eq!(body.as_deref(), Some(r#"{"messages":["span","a","b","b2","c","d","untimed"]}"#), "{order:?}");
+            // What the log holds of them, read again, makes the same.
+            let mut again: Waiting<()> = Waiting::default();
+            for (half, part) in waiting.parts() {
+                again.add(1, half, part.clone(), 10, None);
+            }
+            assert_eq!(again.get(1), waiting.get(1));
+            assert_eq!(again.bytes(), waiting.bytes());
+            assert!(waiting.forget(1) && waiting.bytes() == 0);
         }
     }
 
