@@ -13,6 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use super::control_plane::restarted;
 use super::{KEY, Server, header};
 
 fn litellm(id: &str) -> Value {
@@ -56,9 +57,160 @@ async fn litellm_is_answered_with_2xx_and_stored_once() {
         let found = ["accepted", "duplicate", "rejected"].map(|name| receipt[name].as_u64().unwrap());
         assert_eq!(found, [counts.0, counts.1, counts.2], "{body}");
     }
-    let rows = server.sql("select id, cost, response_time, source from logs order by id").await;
+    let query = "select internal_trace_id as id, cost, response_time, source from logs order by id";
+    let rows = server.sql(query).await;
     assert_eq!(rows.len(), 4);
     assert_eq!(rows[0], json!({ "id": "call-a", "cost": 0.01125, "response_time": 750, "source": "litellm" }));
+    server.end().await;
+}
+
+/// An attempt of a call to LiteLLM that succeeded, or failed.
+fn attempt(start: f64, model: &str, status: &str, cost: f64) -> Value {
+    let mut attempt = litellm("call-1");
+    attempt["trace_id"] = json!("tr");
+    attempt["startTime"] = json!(start);
+    attempt["endTime"] = json!(start + 0.5);
+    attempt["model"] = json!(model);
+    attempt["status"] = json!(status);
+    attempt["response_cost"] = json!(cost);
+    attempt["api_base"] = json!("https://api.openai.com");
+    if status == "failure" {
+        (attempt["total_tokens"], attempt["prompt_tokens"], attempt["completion_tokens"]) =
+            (json!(0), json!(0), json!(0));
+        attempt["error_information"] = json!({ "error_code": "429" });
+    }
+    attempt
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_of_one_call_to_litellm_are_records_of_their_own() {
+    let server = Server::start().await;
+    let failed =
+        json!([attempt(1795278418.75, "gpt-4o", "failure", 0.0), attempt(1795278419.75, "gpt-4o", "failure", 0.0)]);
+    let succeeded = json!([attempt(1795278420.75, "gpt-4o-mini", "success", 0.0002)]);
+    // Sent again, also after a restart.
+    for (body, counts) in [(&failed, [2, 0]), (&succeeded, [1, 0]), (&failed, [0, 2]), (&succeeded, [0, 1])] {
+        let sent = server.post("/v1/ingest/litellm", body.to_string()).send().await.unwrap();
+        let receipt: Value = sent.json().await.unwrap();
+        assert_eq!(["accepted", "duplicate"].map(|name| receipt[name].as_u64().unwrap()), counts);
+    }
+    let server = restarted(server).await;
+    server.post("/v1/ingest/litellm", failed.to_string()).send().await.unwrap();
+    let rows = server.sql("select count(*) as n, sum(total_units) as t, sum(cost) as c from logs").await;
+    assert_eq!(rows, [json!({ "n": 3, "t": 18, "c": 0.02 })]);
+    let rows = server
+        .sql("select id, is_success from logs where internal_trace_id = 'call-1' and trace_id = 'tr' order by created_at")
+        .await;
+    assert_eq!(rows.iter().map(|row| row["is_success"].as_i64()).collect::<Vec<_>>(), [Some(0), Some(0), Some(1)]);
+    // The call's id finds the attempt that succeeded, by itself and for feedback; an attempt's own id finds that one.
+    let answer: Value = server.get("/v1/logs/call-1").send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["_id"], rows[2]["id"], "{answer}");
+    let first = rows[0]["id"].as_str().unwrap();
+    let answer: Value = server.get(&format!("/v1/logs/{first}")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["_id"], first);
+    let given =
+        server.post("/v1/feedback", json!({ "log_id": "call-1", "value": 1 }).to_string()).send().await.unwrap();
+    assert_eq!(given.status(), StatusCode::OK);
+    assert_eq!(server.sql("select log_id from feedback").await, [json!({ "log_id": rows[2]["id"] })]);
+    let unknown = server.get("/v1/logs/call-2").send().await.unwrap();
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+    // The provider's URL has no path, and the call can be replayed all the same.
+    let ready: Value = server.get("/v1/logs/call-1/replay").send().await.unwrap().json().await.unwrap();
+    assert_eq!(ready["request"]["endpoint"], "/chat/completions", "{ready}");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_only_python_has_cost_no_call_on_any_route() {
+    let server = Server::start().await;
+    let lite = |id: &str| litellm(id).to_string().replace(r#""response":{"#, r#""response":{"lp":-Infinity,"#);
+    let span = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174",
+        "startTimeUnixNano":"1795278418000000000","attributes":[{"key":"gen_ai.operation.name","value":{"stringValue":"chat"}},
+        {"key":"x","value":{"doubleValue":NaN}}]}]}]}]}"#;
+    let call =
+        r#"{"request":{"url":"https://h/v1","body":{"t":NaN}},"response":{"status":200,"body":{"lp":[-Infinity]}}}"#;
+    for (path, body) in [
+        ("/v1/ingest/litellm", format!("[{},{},{}]", litellm("a"), lite("b"), litellm("c"))),
+        ("/v1/ingest", r#"{"id":"n","response":{"body":{"x":NaN}}}"#.to_owned()),
+        ("/v1/logs", call.to_owned()),
+        ("/v1/ingest/gateway-hook", hook().to_string().replace(r#""usage":"#, r#""lp":Infinity,"usage":"#)),
+        ("/v1/otel/v1/traces", span.to_owned()),
+        ("/v1/feedback", r#"{"trace_id":"t","value":1,"metadata":{"a":NaN}}"#.to_owned()),
+    ] {
+        let sent = server.post(path, body).header("content-type", "application/json").send().await.unwrap();
+        assert_eq!(sent.status(), StatusCode::OK, "{path}");
+    }
+    assert_eq!(server.count().await, 7);
+    let rows = server.sql("select response.body as b from logs where internal_trace_id = 'b'").await;
+    assert_eq!(rows, [json!({ "b": "{\"lp\":null,\"choices\":[]}" })]);
+    assert_eq!(server.sql("select count(*) as n from feedback").await, [json!({ "n": 1 })]);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_are_not_ascii_are_read() {
+    let server = Server::start().await;
+    for (id, metadata) in [("h0", "{\"team\":\"Zürich\"}".as_bytes()), ("h1", &b"{\"team\":\"Z\xfcrich\"}"[..])] {
+        let body = json!({ "id": id, "request": { "url": "https://h" }, "response": {} }).to_string();
+        let metadata = reqwest::header::HeaderValue::from_bytes(metadata).unwrap();
+        server.post("/v1/logs", body).header("x-portkey-metadata", metadata).send().await.unwrap();
+    }
+    let rows = server.sql("select metadata['team'] as team from logs order by id").await;
+    assert_eq!(rows, [json!({ "team": "Zürich" }), json!({ "team": "Zürich" })]);
+    server.end().await;
+}
+
+/// Every place in which clients hand keys over, in every shape: none is on the disk, nor in an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_nowhere_in_any_shape() {
+    const KEY_TEXT: &str = "sk-fig7planted0123";
+    let server = Server::start().await;
+    let config = json!({
+        "targets": [{ "provider": "openai", "api_key": KEY_TEXT, "custom_host": format!("https://u:{KEY_TEXT}@h/v1?api-key={KEY_TEXT}") }],
+        "override_params": { "tools": [{ "function": { "parameters": { "properties": { "api_key": {} } } } }], "stop_token_ids": [5] },
+    })
+    .to_string();
+    let url = format!("https://u:{KEY_TEXT}@h/v1?key={KEY_TEXT}#access_token={KEY_TEXT}");
+    let headers =
+        json!({ "x-portkey-config": config, "authorization": [format!("Bearer {KEY_TEXT}")], "referer": url });
+    let mut lite = litellm("lite");
+    lite["api_base"] = json!(url);
+    lite["model_parameters"] = json!({ "base_url": url, "api_key": KEY_TEXT, "extra_body": { "headers": headers } });
+    let attributes: Vec<Value> = [
+        ("gen_ai.operation.name", json!("chat")),
+        ("llm.invocation_parameters", json!(json!({ "api_key": KEY_TEXT, "extra_headers": headers }).to_string())),
+        ("url.query", json!(format!("key={KEY_TEXT}"))),
+        ("http.target", json!(format!("/v1?key={KEY_TEXT}"))),
+        ("url.full", json!(url)),
+        ("gen_ai.headers", json!(headers.to_string())),
+    ]
+    .iter()
+    .map(|(key, value)| json!({ "key": key, "value": { "stringValue": value } }))
+    .collect();
+    let span = json!({
+        "traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174",
+        "startTimeUnixNano": "1795278418000000000", "attributes": attributes,
+    });
+    let mut hooked = hook();
+    hooked["request"]["headers"] = headers.clone();
+    for (path, body) in [
+        ("/v1/ingest", json!({ "config": config, "request_url": url, "request": { "headers": headers } })),
+        ("/v1/logs", json!({ "request": { "url": url, "headers": headers }, "response": { "headers": headers } })),
+        ("/v1/ingest/litellm", lite),
+        ("/v1/ingest/gateway-hook", hooked),
+        ("/v1/otel/v1/traces", json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] })),
+    ] {
+        let sent = server.post(path, body.to_string()).header("content-type", "application/json").send().await.unwrap();
+        assert_eq!(sent.status(), StatusCode::OK, "{path}");
+    }
+    let rows = server.sql("select * from logs").await;
+    assert_eq!(rows.len(), 5);
+    let shown = json!(rows).to_string();
+    assert!(!shown.contains("planted") && shown.contains("stop_token_ids"), "{shown}");
+    server.engine.flush().await.unwrap();
+    let data = PathBuf::from(&server.config.data);
+    assert!(!files_of(&data).iter().any(|(_, bytes)| holds(bytes, b"fig7planted")));
+    assert!(!parquet_of(&data).contains("fig7planted"));
     server.end().await;
 }
 
@@ -377,6 +529,12 @@ fn untracked() -> Vec<Sent> {
             { "key": "gen_ai.request.model", "value": { "stringValue": "gpt-4o" } },
             { "key": "gen_ai.input.messages", "value": { "stringValue": PLANTED } },
             { "key": "gen_ai.output.messages", "value": { "stringValue": PLANTED } },
+            { "key": "ai.prompt.messages", "value": { "stringValue": PLANTED } },
+            { "key": "ai.response.text", "value": { "stringValue": PLANTED } },
+            { "key": "traceloop.entity.input", "value": { "stringValue": PLANTED } },
+            { "key": "embedding.embeddings.0.embedding.text", "value": { "stringValue": PLANTED } },
+            { "key": "gen_ai.tool.call.arguments", "value": { "stringValue": PLANTED } },
+            { "key": "a name that nobody knows", "value": { "arrayValue": { "values": [{ "stringValue": PLANTED }] } } },
         ],
     });
     let spans = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] });

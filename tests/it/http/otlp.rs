@@ -245,6 +245,51 @@ async fn events_before_and_after_their_span_make_one_record_and_come_again_witho
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn events_that_come_one_a_request_stand_in_the_order_of_their_times() {
+    let server = Server::start().await;
+    let said = |nanos: u64, content: &str| {
+        let mut said = event(1, "gen_ai.user.message", content);
+        said["timeUnixNano"] = json!(nanos.to_string());
+        events(&[said])
+    };
+    let at = 1_795_278_400_000_000_000;
+    server.export(said(at + 30_000, "c")).await;
+    server.export(said(at + 10_000, "a")).await;
+    assert_eq!(server.calls().await, ["null [a c] []"], "as soon as they come");
+    server.export(traces(&[silent(1)])).await;
+    server.export(said(at + 20_000, "b")).await;
+    assert_eq!(server.calls().await, ["1100 [a b c] []"]);
+    // The log is written anew at a flush, and one that comes after a restart finds its place.
+    server.engine.flush().await.unwrap();
+    let server = restarted(server).await;
+    server.export(said(at + 15_000, "ab")).await;
+    server.export(said(at + 30_000, "c")).await;
+    assert_eq!(server.calls().await, ["1100 [a ab b c] []"]);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_of_which_nothing_would_be_kept_is_told_so() {
+    let server = Server::start().await;
+    for (path, body, told) in [
+        ("/v1/otel/v1/traces", r#"{"hello":"world"}"#, "`resourceSpans`"),
+        ("/v1/otel/v1/traces", r#"{"spans":[{"traceId":"1"}]}"#, "`resourceSpans`"),
+        ("/v1/otel/v1/traces", &*logs(1, "x"), "/v1/logs"),
+        ("/v1/otel/v1/logs", r#"{"logs":[]}"#, "`resourceLogs`"),
+        ("/v1/logs/otel", r#"{"hello":"world"}"#, "`resourceSpans`"),
+    ] {
+        let sent = server.post(path, body.to_owned()).header("content-type", JSON);
+        let (message, _) = failure(sent, StatusCode::BAD_REQUEST).await;
+        assert!(message.contains(told), "{message}");
+    }
+    let snake = traces(&[call(1)]).replace("resourceSpans", "resource_spans").replace("scopeSpans", "scope_spans");
+    let snake = snake.replace("stringValue", "string_value").replace("startTimeUnixNano", "start_time_unix_nano");
+    assert_eq!(server.otlp_json("/v1/otel/v1/traces", snake).await, json!({}));
+    assert_eq!(server.calls().await, ["null [Hi] []"]);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_and_spans_meet_across_restarts() {
     let server = Server::start().await;
     server.export(logs(1, "Hi")).await;
