@@ -131,18 +131,14 @@ const PREFIXES: [&str; 16] = [
     "telemetry.",
     "traceloop.association.properties.",
 ];
-/// A longer text is no number.
-const NUMBER_BYTES: usize = 40;
 
 /// Whether an attribute is a figure. Numbers and flags are, under any name: words are not made of them.
 pub(super) fn is_figure(key: &str, value: &Any) -> bool {
     match value {
-        Any::Int(_) | Any::Float(_) | Any::Bool(_) => return true,
-        Any::Null => return false,
-        Any::Text(text) if text.len() <= NUMBER_BYTES && text.trim().parse::<f64>().is_ok_and(f64::is_finite) => {
-            return true;
+        Any::Int(_) | Any::Float(_) | Any::Bool(_) => true,
+        Any::Null => false,
+        Any::Text(_) | Any::List(_) | Any::Map(_) => {
+            NAMES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
         }
-        Any::Text(_) | Any::List(_) | Any::Map(_) => {}
     }
-    NAMES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }

@@ -5,16 +5,18 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem;
+
 use super::text::string_end;
 
 const WORDS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
 /// Replaces bare `NaN`, `Infinity` and `-Infinity` by `null`. A text without them, nearly every one, is only searched.
 pub(crate) fn finite(text: &str) -> Cow<'_, str> {
-    if !text.contains("NaN") && !text.contains("Infinity") {
+    let bytes = text.as_bytes();
+    if memmem::find(bytes, b"NaN").is_none() && memmem::find(bytes, b"Infinity").is_none() {
         return Cow::Borrowed(text);
     }
-    let bytes = text.as_bytes();
     let (mut out, mut copied, mut at) = (String::new(), 0, 0);
     while let Some(byte) = bytes.get(at) {
         match byte {

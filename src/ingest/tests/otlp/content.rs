@@ -60,7 +60,7 @@ fn texts_of_attributes_that_nobody_knows_are_content() {
 fn figures_and_labels_are_metadata() {
     let figures = json!({
         "ai.telemetry.metadata.team": "search", "traceloop.association.properties.job": "nightly", "session.id": "s-1",
-        "tries": 2, "ratio": 0.5, "flag": true, "digits": "25", "gen_ai.conversation.id": "c-1", "metadata": "{\"a\":1}",
+        "tries": 2, "ratio": 0.5, "flag": true, "gen_ai.conversation.id": "c-1", "metadata": "{\"a\":1}",
         "deployment.environment": "test",
     });
     let record = one(chat(figures.clone()));
