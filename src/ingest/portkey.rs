@@ -267,8 +267,8 @@ impl<'a> Half<'a> {
         Ok(Message { body, headers: get(&self.members, &["headers"]).and_then(|raw| mask::headers(&open(raw))) })
     }
 
-    /// The payload: `body`, or where there is none all of it but the headers, which may hold secrets. Fails if it is nested
-    /// too deeply.
+    /// The payload: `body`, or where there is none all of it but the headers, with the secrets in it masked: the URL is among it.
+    /// Fails if it is nested too deeply.
     fn body(&self) -> Result<Option<String>, ()> {
         let Some(whole) = self.raw else { return Ok(None) };
         if let Some((_, raw)) = self.members.iter().rfind(|(key, _)| key == "body") {
@@ -279,7 +279,7 @@ impl<'a> Half<'a> {
             };
         }
         if !self.members.iter().any(|(key, _)| key == "headers") {
-            return self.checks.payload(whole).map(Some).ok_or(());
+            return self.checks.payload(whole).map(|whole| Some(mask::parameters(&whole).into_owned())).ok_or(());
         }
         let mut rest = Vec::with_capacity(whole.len());
         for (key, raw) in self.members.iter().filter(|(key, _)| key != "headers") {
@@ -289,7 +289,7 @@ impl<'a> Half<'a> {
             rest.extend_from_slice(self.checks.payload(raw).ok_or(())?.as_bytes());
         }
         rest.extend_from_slice(if rest.is_empty() { b"{}" } else { b"}" });
-        Ok(String::from_utf8(rest).ok())
+        Ok(String::from_utf8(rest).ok().map(|rest| mask::parameters(&rest).into_owned()))
     }
 
     fn asks_not_to_track(&self) -> bool {
