@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use super::excerpt::Excerpts;
 use super::mask;
 use super::price::{Cost, Parts, Prices};
 use super::redact::Redact;
@@ -18,6 +19,7 @@ use crate::record::{Feedback, Message, Record};
 pub struct Policy {
     prices: Arc<Prices>,
     redact: Redact,
+    excerpts: Excerpts,
     failures: Failures,
     without_price: AtomicU64,
 }
@@ -28,6 +30,7 @@ impl Default for Policy {
         Self {
             prices: Prices::built_in(),
             redact: Redact::default(),
+            excerpts: Excerpts::default(),
             failures: Failures::Strict,
             without_price: AtomicU64::new(0),
         }
@@ -46,7 +49,8 @@ impl Policy {
             prices = Arc::new(Prices::clone(&prices).with(file, &text)?);
         }
         let (redact, failures) = (Redact::new(&config.redact)?, config.do_not_track_failures);
-        Ok(Arc::new(Self { prices, redact, failures, without_price: AtomicU64::new(0) }))
+        let excerpts = Excerpts::new(&config.redact)?;
+        Ok(Arc::new(Self { prices, redact, excerpts, failures, without_price: AtomicU64::new(0) }))
     }
 
     /// The policy of a call that names none.
@@ -113,6 +117,16 @@ impl Policy {
         let mut record = Record { user_id, metadata, ..Record::default() };
         self.redact.apply(&mut record);
         (feedback.user_id, feedback.metadata) = (record.user_id, record.metadata);
+    }
+
+    /// How excerpts of refused records are made.
+    pub(super) fn excerpts(&self) -> &Excerpts {
+        &self.excerpts
+    }
+
+    /// A text of a refusal without what the patterns of redaction match.
+    pub fn redacted(&self, text: &str) -> String {
+        self.excerpts.text(text)
     }
 
     /// Records since the start whose tokens are known and whose model has no price.
