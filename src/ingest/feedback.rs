@@ -25,6 +25,8 @@ const SOURCE: &str = "API";
 const USER: &str = "_user";
 const TRACE_NAMES: [&str; 3] = ["trace_id", "traceID", "traceId"];
 const LOG_NAMES: [&str; 2] = ["log_id", "logId"];
+/// Longer texts of refused feedback are not looked into.
+const MOST_TEXT_BYTES: usize = 64 << 10;
 /// What a weight is that is not said, or makes no sense.
 const FULL_WEIGHT: f64 = 1.0;
 
@@ -67,11 +69,14 @@ impl Refusal {
     }
 
     fn in_item(self, number: u64, text: &str) -> Self {
-        Self { why: format!("Item {}: {}", number + 1, self.why), item: number, text: text.to_owned(), ..self }
+        let why = format!("Item {}: {}", number + 1, self.why);
+        Self { why, item: number, ..self }.in_text(text.as_bytes())
     }
 
+    /// The same with its text, if that is short enough for an excerpt.
     fn in_text(self, text: &[u8]) -> Self {
-        Self { text: String::from_utf8_lossy(text).into_owned(), ..self }
+        let text = str::from_utf8(text).ok().filter(|text| text.len() <= MOST_TEXT_BYTES).unwrap_or_default();
+        Self { text: text.to_owned(), ..self }
     }
 
     /// The item, the field and the reason, with what is known of the item.

@@ -291,28 +291,18 @@ impl Refusals {
     /// The one way of all refusals: counts, logs and lists them.
     fn note(&self, sender: &Sender, refused: Vec<Refused>, records: u64) {
         let now = (self.now)();
-        let mut inner = self.inner.lock();
-        inner.records += records;
-        let mut shared: BTreeMap<(String, Option<String>, Reason), Refusal> = BTreeMap::new();
-        for (place, one) in refused.into_iter().filter(|one| one.count > 0).enumerate() {
-            let (reason, count) = (one.reason, one.count);
-            *inner.counts.entry((sender.source, reason)).or_default() += count;
-            inner.told.count(sender.source, reason, count);
-            let entry = self.entry(sender, one, now);
-            if place < SINGLE_ENTRIES {
-                inner.book.add(entry);
-                continue;
+        let entries = refused.into_iter().filter(|one| one.count > 0).map(|one| self.entry(sender, one, now));
+        let entries: Vec<Refusal> = entries.collect();
+        let due = {
+            let mut inner = self.inner.lock();
+            inner.records += records;
+            for entry in &entries {
+                *inner.counts.entry((entry.source, entry.reason)).or_default() += entry.count;
+                inner.told.count(entry.source, entry.reason, entry.count);
             }
-            let key = (entry.organisation.clone(), entry.workspace.clone(), reason);
-            let entry = Refusal { record: None, excerpt: None, ..entry };
-            match shared.entry(key) {
-                Entry::Vacant(place) => drop(place.insert(entry)),
-                Entry::Occupied(mut all) => all.get_mut().join(entry),
-            }
-        }
-        shared.into_values().for_each(|entry| inner.book.add(entry));
-        let due = inner.told.due(now);
-        drop(inner);
+            few(entries).into_iter().for_each(|entry| inner.book.add(entry));
+            inner.told.due(now)
+        };
         due.iter().for_each(told::Line::write);
     }
 
@@ -359,6 +349,21 @@ impl Refusals {
             excerpt: seen.excerpt.as_deref().map(plain),
         }
     }
+}
+
+/// The entries of one call: the first of them as they are, the others joined by organisation, workspace and reason.
+fn few(mut entries: Vec<Refusal>) -> Vec<Refusal> {
+    let others = entries.split_off(entries.len().min(SINGLE_ENTRIES));
+    let mut joined: BTreeMap<(String, Option<String>, Reason), Refusal> = BTreeMap::new();
+    for entry in others {
+        let entry = Refusal { record: None, excerpt: None, ..entry };
+        match joined.entry((entry.organisation.clone(), entry.workspace.clone(), entry.reason)) {
+            Entry::Vacant(place) => drop(place.insert(entry)),
+            Entry::Occupied(mut all) => all.get_mut().join(entry),
+        }
+    }
+    entries.extend(joined.into_values());
+    entries
 }
 
 /// A text that is not too long, and that no terminal takes for an order.

@@ -106,6 +106,8 @@ pub fn shown(entries: Vec<Refusal>, ask: &Ask, access: &Access, state: &State, n
     // What may not be exported may stand in an excerpt, whichever field that is of.
     let reads = access.may(Scope::Read) && denied.fields().is_empty();
     let mut entries = entries;
+    // Of one moment the later one first.
+    entries.reverse();
     entries.retain_mut(|entry| is_seen(entry, access) && ask.names(entry) && kept.keep(entry));
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.at));
     entries.into_iter().map(|entry| Shown::of(entry, reads)).collect()
