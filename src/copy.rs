@@ -4,8 +4,8 @@
 //! the tables' logs, newest entry first, so that a copy which was broken off is no table yet. In that order: what the catalog says
 //! of files must hold of older files too, and counts that are behind the table are made up for, never those ahead. [`run`] reads every
 //! object back from the target and compares SHA-256, leaves out what is there and the same, and refuses a target that holds
-//! something else; so the same command again goes on where it was broken off. Write-ahead log, locks, caches and the lease of
-//! upkeep stay: they belong to a node, not to the data.
+//! something else; so the same command again goes on where it was broken off. Write-ahead log, locks, caches, lists of refusals
+//! and the lease of upkeep stay: they belong to a node, not to the data.
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};

@@ -84,6 +84,7 @@ pub mod table;
 mod dedupe;
 mod memtable;
 pub mod wal;
+pub mod refusals;
 mod usage;
 mod catalog;
 mod plan;

@@ -19,6 +19,7 @@ mod maintain;
 mod org;
 mod output;
 mod progress;
+mod refusals;
 mod repl;
 mod report;
 mod serve;
@@ -63,6 +64,7 @@ enum Verb {
     Sql(sql::Args),
     Report(report::Args),
     Export(export::Args),
+    Refusals(refusals::Args),
     Copy(copy::Args),
     Org(org::Args),
     Key(key::Args),
@@ -97,6 +99,7 @@ pub async fn run(command: Command) -> Result<Done> {
         Verb::Sql(args) => sql::run(context, args).await,
         Verb::Report(args) => report::run(context, args).await,
         Verb::Export(args) => export::run(context, args).await,
+        Verb::Refusals(args) => refusals::run(context, args).await,
         Verb::Copy(args) => copy::run(context, args).await,
         Verb::Org(args) => org::run(context, args).await,
         Verb::Key(args) => key::run(context, args).await,

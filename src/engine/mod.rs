@@ -14,6 +14,7 @@ mod lane;
 mod open;
 mod parts;
 mod reader;
+mod refusals;
 mod replay;
 mod side;
 mod status;
@@ -44,6 +45,7 @@ use crate::plan::Rules;
 use crate::query::Queries;
 use crate::record::json::{check_json, embeddable};
 use crate::record::{BatchBuilder, Defaults, ROW_OVERHEAD, Record, Rows, normalize};
+use crate::refusals::Refusals;
 use crate::store::Store;
 use crate::usage::Usage;
 use crate::wal::Payload;
@@ -94,6 +96,7 @@ struct Inner {
     usage: Usage,
     keeper: upkeep::Keeper,
     exports: exports::Exports,
+    refusals: Refusals,
     policy: Arc<Policy>,
     random: fn() -> [u8; 32],
     commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
@@ -294,8 +297,9 @@ impl Engine {
         &self.inner.catalog
     }
 
-    /// Tells upkeep that the catalog was changed here.
+    /// Takes over that the catalog was changed here: refusals are forgotten with it, and upkeep is told.
     pub fn catalog_changed(&self) {
+        self.inner.forget_refusals();
         self.inner.upkeep_wanted.notify_one();
     }
 
@@ -415,6 +419,9 @@ impl Engine {
         }
         for task in locked(&self.background.tasks).drain(..) {
             task.abort();
+        }
+        if let Err(error) = inner.write_refusals().await {
+            tracing::warn!(error = error.chain(), "the list of refusals was not written");
         }
         inner.let_go_of_upkeep().await;
         inner.lock.release();

@@ -31,6 +31,7 @@ use crate::memtable::Budget;
 use crate::plan::Month;
 use crate::query::Queries;
 use crate::record::Rows;
+use crate::refusals::Refusals;
 use crate::store::Store;
 use crate::table::{DataFile, Table};
 use crate::usage::{self, Counts, Meter, Snapshot};
@@ -110,6 +111,8 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let (wal, replayed) = replay(folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
     let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
     let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);
+    let refusals = Refusals::new(parts.now, Arc::clone(&policy));
+    refusals.load(&store, wal.id(), &catalog.state()).await;
     let Replayed { recent, halves, .. } = replayed;
     let (keys, counters, failure) = (recent.keys().clone(), Arc::<Counters>::default(), Arc::<Mutex<_>>::default());
     let ((commands, orders), wal_id) = (mpsc::unbounded_channel(), wal.id());
@@ -151,6 +154,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         usage,
         keeper,
         exports: super::exports::Exports::default(),
+        refusals,
         policy,
         random: parts.random,
         commands: Mutex::new(Some(commands)),
@@ -207,6 +211,8 @@ fn start_tasks(compute: &tokio::runtime::Handle, inner: &Arc<Inner>) -> Vec<toki
         compute.spawn(tasks::watched("refreshing", handle(), handle().refresh_often())),
         compute.spawn(tasks::watched("upkeep", handle(), handle().keep_up())),
         compute.spawn(tasks::watched("exporting", handle(), handle().run_exports())),
+        // Records do not wait for it, so the engine works on without it.
+        compute.spawn(handle().keep_refusals()),
     ]
 }
 

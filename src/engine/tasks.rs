@@ -211,6 +211,7 @@ impl Inner {
     /// Takes over changes of the catalog and, where others write too, of the table.
     pub(super) async fn refresh(&self) -> Result<()> {
         if self.catalog.refresh().await? {
+            self.forget_refusals();
             self.upkeep_wanted.notify_one();
         }
         self.refresh_table().await

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Failure;
+use crate::record::json::Reason;
 
 /// How long a client may pause within a body.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -146,7 +147,10 @@ pub(crate) async fn next_frame(frames: &mut BodyDataStream) -> Result<Option<Byt
     match tokio::time::timeout(PAUSE, frames.next()).await {
         Ok(None) => Ok(None),
         Ok(Some(Ok(frame))) => Ok(Some(frame)),
-        Ok(Some(Err(_))) => Err(Failure::invalid("the body broke off before its end; send it again")),
+        Ok(Some(Err(_))) => {
+            let message = "the body broke off before its end; send it again";
+            Err(Failure::invalid(message).because(Reason::BrokenOff))
+        }
         Err(_) => {
             let message = format!("the body stopped coming for {} s; send it without long pauses", PAUSE.as_secs());
             Err(Failure::new(StatusCode::REQUEST_TIMEOUT, message))
@@ -196,7 +200,7 @@ pub(crate) fn is_packed(bytes: &[u8]) -> bool {
 /// Bytes that do not unpack: 400.
 pub(crate) fn unpackable(cause: &std::io::Error) -> Failure {
     let remedy = "send whole gzip, or whole zstd with a window of at most 8 MiB (its levels 1 to 19)";
-    Failure::invalid(format!("the body cannot be unpacked ({cause}); {remedy}"))
+    Failure::invalid(format!("the body cannot be unpacked ({cause}); {remedy}")).because(Reason::NotReadable)
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use super::App;
@@ -34,6 +34,8 @@ use crate::ingest::feedback::states;
 use crate::ingest::{Context, DEFAULT_ORGANISATION};
 use crate::logs::FeedbackAsk;
 use crate::record::Feedback;
+use crate::record::json::{Reason, Seen};
+use crate::refusals::{Refused, Sender};
 
 /// The routes that a gateway reports to under its own key.
 pub(crate) const REPORTS: [&str; 3] = ["/v1/logs/enterprise/logs", "/v1/analytics/enterprise/analytics", "/dp/metrics"];
@@ -45,6 +47,7 @@ const TIMES: usize = 2;
 const LOOKED_UP: usize = 1_000;
 /// Bodies up to this size are parsed at once: going through another thread would take longer.
 const SMALL_BYTES: usize = 256 << 10;
+const MORE_ROWS: &str = "more rows of the same request were refused";
 const NOT_KEPT: &str = "texts that guardrails found are not kept: they may quote a call that must not be tracked";
 
 /// `GET /v2/api-keys/self/details`, of the key that asks, without the key itself.
@@ -105,6 +108,7 @@ fn scopes(access: &Access) -> Vec<&'static str> {
 /// `POST /v1/logs/enterprise/logs`.
 pub(crate) async fn log(
     Caller { app, access }: Caller,
+    Extension(sender): Extension<Sender>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
@@ -112,27 +116,27 @@ pub(crate) async fn log(
     match logged {
         Ok(Logged::Call(record)) => {
             let halves = vec![(Half::Content, *record)];
-            take(&app, &access, Batch { halves, ..Batch::default() }).await
+            take(&app, &access, &sender, Batch { halves, ..Batch::default() }).await
         }
         Ok(Logged::Guardrail) => {
-            app.metrics.rejected(1);
-            Ok(Json(Receipt { message: Some(NOT_KEPT.to_owned()), ..Receipt::default() }))
+            app.engine.refusals().records(&sender, [Refused::many(Reason::NotKept, NOT_KEPT, 1)]);
+            Ok(Json(Receipt::saying(NOT_KEPT)))
         }
-        Err(rejection) => {
-            take(&app, &access, Batch { rejected: 1, rejections: vec![rejection], ..Batch::default() }).await
-        }
+        Err(rejection) => take(&app, &access, &sender, Batch { rejections: vec![rejection], ..Batch::default() }).await,
     }
 }
 
 /// `POST /v1/analytics/enterprise/analytics` and `POST /dp/metrics`.
 pub(crate) async fn rows(
     Caller { app, access }: Caller,
+    Extension(sender): Extension<Sender>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
     let (read, _room) = parsed(&app, &headers, body, read_rows).await?;
-    let batch = read.map_err(|refused| Failure::invalid(format!("the rows cannot be read: {refused}")))?;
-    take(&app, &access, batch).await
+    let batch =
+        read.map_err(|refused| Failure::invalid(format!("the rows cannot be read: {refused}")).refusing(refused))?;
+    take(&app, &access, &sender, batch).await
 }
 
 /// Reads a whole body and what is in it, with room for both.
@@ -161,11 +165,15 @@ async fn parsed<T: Send + 'static>(
 }
 
 /// Appends what was read, and says what became of it.
-async fn take(app: &App, access: &Access, batch: Batch) -> Result<Json<Receipt>, Failure> {
-    let Batch { halves, feedback, rejected, rejections } = batch;
-    let mut receipt = Receipt { rejected, rejections, ..Receipt::default() };
-    app.metrics.rejected(receipt.rejected);
-    receipt.append_halves(app, access, halves).await?;
+async fn take(app: &App, access: &Access, sender: &Sender, batch: Batch) -> Result<Json<Receipt>, Failure> {
+    let Batch { halves, feedback, rejections, further } = batch;
+    let mut receipt = Receipt::default();
+    receipt.refuse(app, sender, rejections);
+    for ((organisation, reason), count) in further {
+        let seen = Seen { organisation, ..Seen::default() };
+        receipt.refuse_many(app, sender, Refused { seen, ..Refused::many(reason, MORE_ROWS, count) });
+    }
+    receipt.append_halves(app, access, sender, halves).await?;
     if !feedback.is_empty() {
         let came = feedback.len() as u64;
         let _turn = app.feedback_turn.lock().await;

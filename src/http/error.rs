@@ -10,7 +10,10 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use super::refusals;
 use crate::error::{Error, ErrorKind};
+use crate::record::json::Reason;
+use crate::refusals::Refused;
 
 /// Seconds after which a refused client should come again: room appears as soon as the next flush ends.
 const RETRY_AFTER_SECONDS: u16 = 1;
@@ -26,16 +29,28 @@ struct Parts {
     code: Option<&'static str>,
     extra: Map<String, Value>,
     cause: Option<String>,
+    reason: Option<Reason>,
+    refusing: Option<Refusing>,
 }
 
 /// Rides on a failed response to the middleware, which logs it beside the request's id. Never sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Cause(pub(crate) String);
 
+/// Rides on a failed response to the middleware that notes refusals ([`refusals::watch`]). Never sent.
+#[derive(Clone, Debug)]
+pub(crate) enum Refusing {
+    /// What was refused is noted already.
+    Noted,
+    /// The request as a whole was refused.
+    As(Refused),
+}
+
 impl Failure {
     /// A failure with a status of its own.
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self(Box::new(Parts { status, message: message.into(), code: None, extra: Map::new(), cause: None }))
+        let (message, extra) = (message.into(), Map::new());
+        Self(Box::new(Parts { status, message, code: None, extra, cause: None, reason: None, refusing: None }))
     }
 
     /// The request is wrong: 400.
@@ -61,6 +76,32 @@ impl Failure {
     pub(crate) fn and(mut self, words: &str) -> Self {
         self.0.message.push_str(words);
         self
+    }
+
+    /// The same failure, counted among refusals for that reason instead of that of its status.
+    pub(crate) fn because(mut self, reason: Reason) -> Self {
+        self.0.reason = Some(reason);
+        self
+    }
+
+    /// The same failure, told among refusals in these words.
+    pub(crate) fn refusing(mut self, refused: impl Into<Refused>) -> Self {
+        self.0.refusing = Some(Refusing::As(refused.into()));
+        self
+    }
+
+    /// The same failure, whose refusals were noted where they came up.
+    pub(crate) fn noted(mut self) -> Self {
+        self.0.refusing = Some(Refusing::Noted);
+        self
+    }
+
+    /// What is noted of it.
+    pub(crate) fn refused(&self) -> Refusing {
+        self.0.refusing.clone().unwrap_or_else(|| {
+            let reason = self.0.reason.unwrap_or_else(|| refusals::reason(self.0.status));
+            Refusing::As(Refused::many(reason, &*self.0.message, 1))
+        })
     }
 
     /// Its status.
@@ -98,13 +139,14 @@ impl From<Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(mut self) -> Response {
-        let status = self.0.status;
+        let (status, refused) = (self.0.status, self.refused());
         let mut response = (status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
+        response.extensions_mut().insert(refused);
         if let Some(cause) = self.0.cause.take() {
             response.extensions_mut().insert(Cause(cause));
         }

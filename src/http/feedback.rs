@@ -24,10 +24,11 @@ use super::logs::packed;
 use super::resend::Connection;
 use crate::catalog::Access;
 use crate::error::{Error, ErrorKind};
-use crate::ingest::Headers;
 use crate::ingest::feedback::{self, Refusal};
+use crate::ingest::{Context, Headers};
 use crate::logs::{self, FeedbackAsk, LogPlace, MOST_PAGE_SIZE, PAGE_SIZE};
 use crate::record::Feedback;
+use crate::record::json::Reason;
 
 const SAVED: &str = "Feedback successfully saved";
 const UPDATED: &str = "Feedback successfully updated";
@@ -44,9 +45,9 @@ pub(crate) async fn create(
     body: Body,
 ) -> Result<Answer, Failure> {
     let (text, _room) = readable(packed(&app, body).await?)?;
-    let mut given = feedback::drafts(&text).map_err(|why| refused(&why))?;
-    bind(&app, &access, &mut given).await?;
     let headers = Headers::read(|name| text_header(&headers, name));
+    let mut given = feedback::drafts(&text).map_err(|why| refused(&app, &headers, &why))?;
+    bind(&app, &access, &mut given).await?;
     let (now, fresh) = (app.engine.now(), app.engine.new_id());
     let connection = connection.as_ref().map(|Extension(connection)| connection);
     if let Some(ids) = app.resends.ids(&access.key_id, &headers, &text, connection, now, &fresh) {
@@ -65,10 +66,12 @@ pub(crate) async fn update(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
     named: Named,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Answer, Failure> {
     let (text, _room) = readable(packed(&app, body).await?)?;
-    let change = feedback::change(&text).map_err(|why| refused(&why))?;
+    let headers = Headers::read(|name| headers.get(name)?.to_str().ok().map(str::to_owned));
+    let change = feedback::change(&text).map_err(|why| refused(&app, &headers, &why))?;
     let nothing = || Failure::new(StatusCode::NOT_FOUND, NOTHING_TO_UPDATE);
     let old = find(&app, &access, named).await.map_err(|error| match error.kind() {
         ErrorKind::NotFound => nothing(),
@@ -146,11 +149,16 @@ fn asked(mut fields: Fields) -> Result<FeedbackAsk, Failure> {
 }
 
 fn readable<T>(unpacked: std::io::Result<T>) -> Result<T, Failure> {
-    unpacked.map_err(|cause| refused(&Refusal::unreadable(format!("does not unpack: {cause}"))))
+    unpacked.map_err(|cause| {
+        let refusal = Refusal::unreadable(format!("does not unpack: {cause}"));
+        Failure::invalid(refusal.to_string()).coded(refusal.code()).because(Reason::NotReadable)
+    })
 }
 
-fn refused(refusal: &Refusal) -> Failure {
-    Failure::invalid(refusal.to_string()).coded(refusal.code())
+fn refused(app: &App, headers: &Headers, refusal: &Refusal) -> Failure {
+    let (policy, headers) = (Arc::clone(app.engine.policy()), headers.clone());
+    let context = Context { policy, headers, ..Context::new(app.engine.now()) };
+    Failure::invalid(refusal.to_string()).coded(refusal.code()).refusing(refusal.rejection(&context))
 }
 
 fn done(message: &str, ids: &[String]) -> Answer {

@@ -7,35 +7,36 @@
 //! (`over_quota` counts those, `message` says why); 400 with the receipt if every record was bad or the body broke off;
 //! 429 with the receipt so far if there was no room in time.
 
-use std::sync::Arc;
-
-use axum::Json;
 use axum::body::Body;
 use axum::extract::RawQuery;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_ENCODING;
+use axum::{Extension, Json};
 use serde::Serialize;
 
-use super::App;
 use super::auth::Caller;
 use super::body::{check_coding, discard};
 use super::error::Failure;
 use super::input::Fields;
 use super::intake::{Intake, Receipt, Source};
 use super::sql::header;
-use crate::catalog::Access;
 use crate::ingest::Shape;
+use crate::refusals::Sender;
 
 /// `POST /v1/ingest?source=native|portkey|litellm|gateway-hook|otlp`.
 pub(crate) async fn ingest(
     Caller { app, access }: Caller,
+    Extension(sender): Extension<Sender>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
     let mut frames = body.into_data_stream();
     match shape(query.as_deref(), &headers) {
-        Ok(shape) => Intake::new(&app, access, shape, &headers).take(Source::Stream(frames)).await.result().map(Json),
+        Ok(shape) => {
+            let intake = Intake::new(&app, access, shape, &headers, &sender);
+            intake.take(Source::Stream(frames)).await.result().map(Json)
+        }
         Err(failure) => {
             discard(&mut frames).await;
             Err(failure)
@@ -46,19 +47,23 @@ pub(crate) async fn ingest(
 /// `POST /v1/ingest/litellm`.
 pub(crate) async fn litellm(
     Caller { app, access }: Caller,
+    Extension(sender): Extension<Sender>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
-    callback(&app, access, Shape::LiteLlm, &headers, body).await
+    let intake = Intake::new(&app, access, Shape::LiteLlm, &headers, &sender);
+    callback(intake, &headers, body).await
 }
 
 /// `POST /v1/ingest/gateway-hook`.
 pub(crate) async fn gateway_hook(
     Caller { app, access }: Caller,
+    Extension(sender): Extension<Sender>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Verdict>, Failure> {
-    let Json(receipt) = callback(&app, access, Shape::GatewayHook, &headers, body).await?;
+    let intake = Intake::new(&app, access, Shape::GatewayHook, &headers, &sender);
+    let Json(receipt) = callback(intake, &headers, body).await?;
     Ok(Json(Verdict { verdict: true, receipt }))
 }
 
@@ -71,19 +76,13 @@ pub(crate) struct Verdict {
 }
 
 /// Takes what a gateway reports. Its content type says nothing: lines come as `application/json` too.
-async fn callback(
-    app: &Arc<App>,
-    access: Access,
-    shape: Shape,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Json<Receipt>, Failure> {
+async fn callback(intake: Intake, headers: &HeaderMap, body: Body) -> Result<Json<Receipt>, Failure> {
     let mut frames = body.into_data_stream();
     if let Err(failure) = check_coding(header(headers, &CONTENT_ENCODING)) {
         discard(&mut frames).await;
         return Err(failure);
     }
-    let outcome = Intake::new(app, access, shape, headers).take(Source::Stream(frames)).await;
+    let outcome = intake.take(Source::Stream(frames)).await;
     if outcome.failure.is_none() { Ok(Json(outcome.receipt)) } else { outcome.result().map(Json) }
 }
 

@@ -25,6 +25,8 @@ use crate::halves::Half;
 use crate::ingest::{self, Context, Headers, Owner, Rejection, Shape};
 use crate::plan::{Rules, Terms};
 use crate::record::Record;
+use crate::record::json::{Reason, Seen};
+use crate::refusals::{Refused, Sender};
 
 /// Text of a chunk: parsing it takes long enough to be worth a thread, and appending it one fsync.
 const CHUNK_BYTES: usize = 2 << 20;
@@ -52,8 +54,9 @@ pub(crate) struct Receipt {
     /// What that means and what can be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
-    pub(crate) rejected: u64,
-    pub(crate) rejections: Vec<Rejection>,
+    /// Set by [`Receipt::refuse`] alone, which notes what was refused.
+    rejected: u64,
+    rejections: Vec<Rejection>,
 }
 
 /// A receipt, and why the body was not read to its end.
@@ -76,6 +79,7 @@ pub(crate) struct Intake {
     app: Arc<App>,
     shape: Shape,
     context: Context,
+    sender: Sender,
     /// Id of the key that asked.
     key: String,
     /// The ids of records that bring none, where they are not simply new ones.
@@ -89,7 +93,7 @@ struct Parsed {
 }
 
 impl Intake {
-    pub(crate) fn new(app: &Arc<App>, access: Access, shape: Shape, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(app: &Arc<App>, access: Access, shape: Shape, headers: &HeaderMap, sender: &Sender) -> Self {
         let text = |name: &str| text_header(headers, name);
         // One trace for all records of the request that name none, as Portkey does; a record of ours may have none.
         let trace = (shape == Shape::Portkey).then(|| app.engine.new_id());
@@ -97,13 +101,16 @@ impl Intake {
         let owner = Owner { organisation: access.organisation, workspace: access.workspace };
         let policy = Arc::clone(app.engine.policy());
         let context = Context { now: app.engine.now(), trace, headers: Headers::read(text), owner, policy };
-        Self { app: Arc::clone(app), shape, context, key, ids: None }
+        Self { app: Arc::clone(app), shape, context, sender: sender.with(shape), key, ids: None }
     }
 
-    /// The records of a small body, as they would be appended.
-    pub(crate) fn read(&self, text: &[u8]) -> (Vec<Record>, Vec<Rejection>) {
+    /// The records of a small body, as they would be appended, and why the first of the others is none.
+    pub(crate) fn read(&self, text: &[u8]) -> (Vec<Record>, Option<String>) {
         let engine = &self.app.engine;
-        ingest::lines(self.shape, text, &self.context, &mut || engine.new_id())
+        let (records, rejections) = ingest::lines(self.shape, text, &self.context, &mut || engine.new_id());
+        let first = rejections.first().map(ToString::to_string);
+        engine.refusals().records(&self.sender, rejections);
+        (records, first)
     }
 
     /// Gives the records of a body that is sent again the ids that they got the first time.
@@ -121,8 +128,8 @@ impl Intake {
     pub(crate) async fn take_small(self, text: &[u8]) -> Outcome {
         let mut receipt = Receipt::default();
         let (records, rejections) = ingest::lines(self.shape, text, &self.context, &mut self.new_ids(0));
-        receipt.reject(&self.app, rejections);
-        let failure = receipt.append(&self.app, records).await.err();
+        receipt.refuse(&self.app, &self.sender, rejections);
+        let failure = receipt.append(&self.app, &self.sender, records).await.err();
         Outcome { receipt, failure }
     }
 
@@ -169,8 +176,8 @@ impl Intake {
         let mut parsed = ReceiverStream::new(coming).map(parse).buffered(PARSERS);
         while let Some(parsed) = parsed.next().await {
             let parsed = parsed.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
-            receipt.reject(&intake.app, parsed.rejections);
-            receipt.append(&intake.app, parsed.records).await?;
+            receipt.refuse(&intake.app, &intake.sender, parsed.rejections);
+            receipt.append(&intake.app, &intake.sender, parsed.records).await?;
         }
         Ok(())
     }
@@ -196,7 +203,17 @@ impl Intake {
 }
 
 impl Receipt {
-    pub(super) async fn append(&mut self, app: &App, records: Vec<Record>) -> Result<(), Failure> {
+    /// A receipt for nothing, with a message.
+    pub(super) fn saying(message: &str) -> Self {
+        Self { message: Some(message.to_owned()), ..Self::default() }
+    }
+
+    /// The number of records that were refused.
+    pub(super) fn rejected(&self) -> u64 {
+        self.rejected
+    }
+
+    pub(super) async fn append(&mut self, app: &App, sender: &Sender, records: Vec<Record>) -> Result<(), Failure> {
         if records.is_empty() {
             return Ok(());
         }
@@ -206,8 +223,12 @@ impl Receipt {
         self.accepted += appended.accepted;
         self.duplicate += appended.duplicate;
         self.over_quota += appended.over_quota;
-        if appended.over_quota > 0 && self.message.is_none() {
-            self.message = Some(over_quota(limited.as_deref(), &rules));
+        if appended.over_quota > 0 {
+            let told = over_quota(limited.as_deref(), &rules);
+            let seen = Seen { organisation: limited, ..Seen::default() };
+            let refused = Refused { seen, ..Refused::many(Reason::OverQuota, &*told, appended.over_quota) };
+            app.engine.refusals().request(sender, refused);
+            self.message.get_or_insert(told);
         }
         Ok(())
     }
@@ -217,25 +238,34 @@ impl Receipt {
         &mut self,
         app: &App,
         access: &Access,
+        sender: &Sender,
         halves: Vec<(Half, Record)>,
     ) -> Result<(), Failure> {
         let taken = app.engine.append_halves_as(access, halves).await.map_err(|refused| refused.error)?;
         self.accepted += taken.accepted;
         self.duplicate += taken.duplicate;
         if taken.foreign > 0 {
-            app.metrics.rejected(taken.foreign);
-            self.rejected += taken.foreign;
+            self.refuse_many(app, sender, Refused::many(Reason::NotAllowed, FOREIGN, taken.foreign));
             self.message.get_or_insert_with(|| FOREIGN.to_owned());
         }
         Ok(())
     }
 
-    fn reject(&mut self, app: &App, rejections: Vec<Rejection>) {
-        let rejected = rejections.len() as u64;
-        app.metrics.rejected(rejected);
-        self.rejected += rejected;
+    /// Counts records that were refused, describes the first of them, and notes all.
+    pub(super) fn refuse(&mut self, app: &App, sender: &Sender, rejections: Vec<Rejection>) {
+        if rejections.is_empty() {
+            return;
+        }
+        self.rejected += rejections.len() as u64;
         let described = DESCRIBED.saturating_sub(self.rejections.len());
-        self.rejections.extend(rejections.into_iter().take(described));
+        self.rejections.extend(rejections.iter().take(described).cloned());
+        app.engine.refusals().records(sender, rejections);
+    }
+
+    /// Counts and notes records that were refused for one reason.
+    pub(super) fn refuse_many(&mut self, app: &App, sender: &Sender, refused: Refused) {
+        self.rejected += refused.count;
+        app.engine.refusals().records(sender, [refused]);
     }
 }
 
@@ -277,7 +307,7 @@ impl Outcome {
         match failure {
             None if kept + receipt.over_quota == 0 && receipt.rejected > 0 => {
                 let first = receipt.rejections.first().map(ToString::to_string).unwrap_or_default();
-                Err(Failure::invalid(format!("no record was taken; {first}")).with_fields(receipt))
+                Err(Failure::invalid(format!("no record was taken; {first}")).with_fields(receipt).noted())
             }
             None => Ok(receipt),
             Some(failure) => {

@@ -1,7 +1,7 @@
 //! `POST /v1/logs`: Portkey's insert, for its SDKs as they are. OpenTelemetry's logs come by the same path ([`otlp`]).
 //!
 //! Logging must never break the caller: whatever the content type, whatever the body, the answer is 200 `ok`, and what was no
-//! record, or more than the plan stores, is counted in a header and in `/metrics`. Only a missing key, a body over the limit, a full engine and a broken one are
+//! record, or more than the plan stores, is counted in a header and in `/metrics`, and listed by `GET /v1/refusals`. Only a missing key, a body over the limit, a full engine and a broken one are
 //! told. A body of up to [`SMALL_BYTES`] is taken whole or not at all.
 //!
 //! Such records carry no id of their own. Portkey's SDKs send one again by themselves when its answer got lost (a failure of ours
@@ -17,13 +17,15 @@ use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::auth::Caller;
-use super::body::{self, Room, is_packed, too_large, unpack};
+use super::body::{self, Room, is_packed, too_large, unpack, unpackable};
 use super::error::Failure;
 use super::intake::{Intake, Outcome, Receipt, Source};
 use super::otlp;
 use super::resend::Connection;
 use crate::error::{Error, Result};
 use crate::ingest::Shape;
+use crate::record::json::Reason;
+use crate::refusals::{Refused, Sender};
 
 /// Bodies up to this size are parsed at once: going through other threads would take longer.
 const SMALL_BYTES: usize = 256 << 10;
@@ -38,18 +40,24 @@ const OVER_QUOTA: HeaderName = HeaderName::from_static("x-gatelog-over-quota");
 /// `POST /v1/logs`.
 pub(crate) async fn insert(
     Caller { app, access }: Caller,
+    Extension(sender): Extension<Sender>,
     connection: Option<Extension<Connection>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let Ok((text, _room)) = packed(&app, body).await? else {
-        app.metrics.rejected(1);
-        return Ok(ok(&Receipt { rejected: 1, ..Receipt::default() }));
+    let (text, _room) = match packed(&app, body).await? {
+        Ok(plain) => plain,
+        Err(cause) => {
+            let mut receipt = Receipt::default();
+            let message = unpackable(&cause).message().to_owned();
+            receipt.refuse_many(&app, &sender, Refused::many(Reason::NotReadable, message, 1));
+            return Ok(ok(&receipt));
+        }
     };
     if otlp::is_logs(&headers, &text) {
-        return Ok(otlp::take_logs(&app, access, &headers, text).await);
+        return Ok(otlp::take_logs(&app, access, &headers, &sender, text).await);
     }
-    let intake = Intake::new(&app, access, Shape::Portkey, &headers);
+    let intake = Intake::new(&app, access, Shape::Portkey, &headers, &sender);
     let intake = intake.recognise(&text, connection.as_ref().map(|Extension(connection)| connection));
     let Outcome { receipt, failure } =
         if text.len() <= SMALL_BYTES { intake.take_small(&text).await } else { intake.take(Source::Bytes(text)).await };
@@ -105,7 +113,7 @@ fn unpack_within(packed: &[u8], limit: usize, times: usize, room: &mut Room) -> 
 fn ok(receipt: &Receipt) -> Response {
     let headers = [
         (ACCEPTED, (receipt.accepted + receipt.duplicate).to_string()),
-        (REJECTED, receipt.rejected.to_string()),
+        (REJECTED, receipt.rejected().to_string()),
         (OVER_QUOTA, receipt.over_quota.to_string()),
     ];
     ([(CONTENT_TYPE, "text/plain; charset=UTF-8")], headers, "ok").into_response()

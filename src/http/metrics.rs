@@ -41,7 +41,6 @@ pub(crate) struct Metrics {
     requests: Family<Labels, Counter>,
     seconds: Family<Labels, Histogram>,
     running: Gauge,
-    rejected: Counter,
 }
 
 impl Metrics {
@@ -50,26 +49,20 @@ impl Metrics {
         let mut registry = Registry::with_prefix("gatelog");
         let requests = Family::default();
         let seconds = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
-        let (running, rejected) = (Gauge::default(), Counter::default());
+        let running = Gauge::default();
         registry.register("http_requests", "Requests by route and class of status", requests.clone());
         registry.register("http_request_seconds", "Time to the last byte of the answer, by route", seconds.clone());
         registry.register("http_requests_running", "Requests not yet answered to the last byte", running.clone());
-        registry.register("records_rejected", "Records that were not records", rejected.clone());
         registry.register_collector(Box::new(EngineGauges(engine)));
         let requests: Family<Labels, Counter> = requests;
         let seconds: Family<Labels, Histogram> = seconds;
-        Self { registry, requests, seconds, running, rejected }
+        Self { registry, requests, seconds, running }
     }
 
     /// Counts a request from now until the returned guard is dropped.
     pub(crate) fn start(self: &Arc<Self>, route: String) -> Running {
         self.running.inc();
         Running { metrics: Arc::clone(self), route, class: "gone", started: Instant::now() }
-    }
-
-    /// Counts records that were refused as not being records.
-    pub(crate) fn rejected(&self, records: u64) {
-        self.rejected.inc_by(records);
     }
 }
 
@@ -141,8 +134,37 @@ impl Collector for EngineGauges {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, EncodeMetric::metric_type(&counter))?)?;
         }
+        encode_refusals(&self.0, &mut encoder)?;
         encode_jobs(&self.0, &mut encoder)
     }
+}
+
+/// What was refused, by what the client used and why.
+fn encode_refusals(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let figures = engine.refusals().figures();
+    let records = ConstCounter::new(figures.records);
+    let help = "Records that were refused for what they are";
+    records.encode(encoder.encode_descriptor(
+        "records_rejected",
+        help,
+        None,
+        EncodeMetric::metric_type(&records),
+    )?)?;
+    let refusals = Family::<Labels, Counter>::default();
+    for ((source, reason), count) in figures.counts {
+        let labels = vec![("source", source.to_string()), ("reason", reason.to_string())];
+        refusals.get_or_create(&labels).inc_by(count);
+    }
+    let help = "Records, feedback and requests that were refused, by source and reason";
+    refusals.encode(encoder.encode_descriptor("refusals", help, None, EncodeMetric::metric_type(&refusals))?)?;
+    for (name, help, value) in [
+        ("refusals_listed", "Entries of the list of refusals", figures.entries),
+        ("refusals_listed_bytes", "Memory of the list of refusals", figures.bytes),
+    ] {
+        let gauge = ConstGauge::new(value.cast_signed());
+        gauge.encode(encoder.encode_descriptor(name, help, None, EncodeMetric::metric_type(&gauge))?)?;
+    }
+    Ok(())
 }
 
 /// The upkeep jobs, each under its name.

@@ -1,7 +1,8 @@
 //! The HTTP server: every route on this screen, one file a resource.
 //!
 //! Handlers decode, call the engine and encode; no rule of the product lives here. Around all of them, outermost first: an id
-//! and a count ([`observe`]), an answer for a panic, who asks, and whether the key allows it ([`auth`]). Every failure, a wrong route and a wrong method
+//! and a count ([`observe`]), an answer for a panic, who asks ([`auth`]), a note of what is refused ([`refusals`]), and whether
+//! the key allows it. Every failure, a wrong route and a wrong method
 //! included, has the one envelope ([`error`]). [`router`] is apart from [`serve`], so that
 //! tests and programs that embed the server drive it without a socket.
 
@@ -27,6 +28,7 @@ mod metrics;
 mod observe;
 mod openapi;
 mod otlp;
+mod refusals;
 mod replay;
 mod reports;
 mod resend;
@@ -112,6 +114,7 @@ fn table() -> (Routes, Routes) {
         .route("/v1/logs/{id}", needs(View, get(log_objects::show)))
         .route("/v1/logs/filters", needs(View, get(saved::list)))
         .route("/v1/logs/filters/{name}", needs(View, put(saved::save).delete(saved::delete)))
+        .route("/v1/refusals", needs(View, get(refusals::list)))
         .route("/v1/logs/exports", needs(Export, get(exports::list).post(exports::create)))
         .route("/v1/logs/exports/field-restrictions", needs(Export, get(exports::restrictions)))
         .route("/v1/logs/exports/{id}", needs(Export, get(exports::show).put(exports::update)))
@@ -179,6 +182,7 @@ fn routes(app: Arc<App>) -> Router {
     let with_key = (with_key.into_parts().0)
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(&app), refusals::watch))
         .layer(from_fn_with_state(Arc::clone(&app), auth::known));
     let without_key = without_key.into_parts().0.method_not_allowed_fallback(wrong_method);
     with_key

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -20,7 +21,7 @@ use tokio::sync::mpsc;
 use super::App;
 use super::auth::Caller;
 use super::body::{check_coding, discard, unpackable};
-use super::error::Failure;
+use super::error::{Failure, Refusing};
 use super::input::text_header;
 use super::intake::Receipt;
 use super::logs::packed;
@@ -31,7 +32,8 @@ use crate::error::Error;
 use crate::ingest::otlp::{self, Call, Encoding, Signal};
 use crate::ingest::{self, Context, Headers, Owner, Rejection};
 use crate::record::Record;
-use crate::record::json::FieldError;
+use crate::record::json::{FieldError, Reason};
+use crate::refusals::{Refused, Sender, Source};
 
 /// Records that are appended at once, and the bytes of their bodies, at most a part of the memory for acked rows.
 const CHUNK_RECORDS: usize = 1024;
@@ -46,6 +48,8 @@ const NO_METRICS: &str = "gatelog keeps no metrics; set OTEL_METRICS_EXPORTER=no
 #[derive(Debug, Default)]
 struct Done {
     rejected: u64,
+    /// Those of them that are not noted yet.
+    rejections: Vec<Rejection>,
     message: String,
     passed_over: u64,
 }
@@ -56,27 +60,28 @@ struct Request {
     signal: Signal,
     bytes: Vec<u8>,
     access: Access,
+    sender: Sender,
     context: Context,
 }
 
 /// `POST /v1/otel/v1/traces` and its like.
-pub(crate) async fn traces(Caller { app, access }: Caller, headers: HeaderMap, body: Body) -> Response {
-    export(&app, access, &headers, body, Some(Signal::Traces)).await
+pub(crate) async fn traces(caller: Caller, sender: Extension<Sender>, headers: HeaderMap, body: Body) -> Response {
+    export(caller, &sender, &headers, body, Some(Signal::Traces)).await
 }
 
 /// `POST /v1/otel/v1/logs` and its like.
-pub(crate) async fn logs(Caller { app, access }: Caller, headers: HeaderMap, body: Body) -> Response {
-    export(&app, access, &headers, body, Some(Signal::Logs)).await
+pub(crate) async fn logs(caller: Caller, sender: Extension<Sender>, headers: HeaderMap, body: Body) -> Response {
+    export(caller, &sender, &headers, body, Some(Signal::Logs)).await
 }
 
 /// `POST /v1/otel/v1/metrics` and its like.
-pub(crate) async fn metrics(Caller { app, access }: Caller, headers: HeaderMap, body: Body) -> Response {
-    export(&app, access, &headers, body, Some(Signal::Metrics)).await
+pub(crate) async fn metrics(caller: Caller, sender: Extension<Sender>, headers: HeaderMap, body: Body) -> Response {
+    export(caller, &sender, &headers, body, Some(Signal::Metrics)).await
 }
 
 /// `POST /v1/logs/otel`: spans or log records.
-pub(crate) async fn either(Caller { app, access }: Caller, headers: HeaderMap, body: Body) -> Response {
-    export(&app, access, &headers, body, None).await
+pub(crate) async fn either(caller: Caller, sender: Extension<Sender>, headers: HeaderMap, body: Body) -> Response {
+    export(caller, &sender, &headers, body, None).await
 }
 
 /// Whether a request to `POST /v1/logs`, which is Portkey's, is an export of OpenTelemetry's logs.
@@ -86,29 +91,50 @@ pub(crate) fn is_logs(headers: &HeaderMap, text: &[u8]) -> bool {
 }
 
 /// Answers an export of logs whose body was read already.
-pub(crate) async fn take_logs(app: &Arc<App>, access: Access, headers: &HeaderMap, bytes: Vec<u8>) -> Response {
+pub(crate) async fn take_logs(
+    app: &Arc<App>,
+    access: Access,
+    headers: &HeaderMap,
+    sender: &Sender,
+    bytes: Vec<u8>,
+) -> Response {
     let encoding = Encoding::of(content_type(headers), &bytes);
-    let context = context(app, &access, headers);
-    let request = Request { encoding, signal: Signal::Logs, bytes, access, context };
+    let (context, sender) = (context(app, &access, headers), sender.with(source(Signal::Logs)));
+    let request = Request { encoding, signal: Signal::Logs, bytes, access, sender, context };
     answer(encoding, Signal::Logs, run(app, request).await)
 }
 
-async fn export(app: &Arc<App>, access: Access, headers: &HeaderMap, body: Body, signal: Option<Signal>) -> Response {
+async fn export(
+    Caller { app, access }: Caller,
+    sender: &Sender,
+    headers: &HeaderMap,
+    body: Body,
+    signal: Option<Signal>,
+) -> Response {
     let named = content_type(headers);
     if let Err(failure) = check_coding(header(headers, &CONTENT_ENCODING)) {
         discard(&mut body.into_data_stream()).await;
         return refusal(Encoding::of(named, b"{}"), failure);
     }
-    let (bytes, _room) = match packed(app, body).await {
+    let (bytes, _room) = match packed(&app, body).await {
         Ok(Ok(read)) => read,
         Ok(Err(cause)) => return refusal(Encoding::of(named, b"{}"), unpackable(&cause)),
         Err(failure) => return refusal(Encoding::of(named, b"{}"), failure),
     };
     let encoding = Encoding::of(named, &bytes);
     let signal = signal.unwrap_or_else(|| Signal::of(encoding, &bytes));
-    let context = context(app, &access, headers);
-    let request = Request { encoding, signal, bytes, access, context };
-    answer(encoding, signal, run(app, request).await)
+    let (context, sender) = (context(&app, &access, headers), sender.with(source(signal)));
+    let request = Request { encoding, signal, bytes, access, sender, context };
+    answer(encoding, signal, run(&app, request).await)
+}
+
+/// What a signal is called among refusals.
+fn source(signal: Signal) -> Source {
+    match signal {
+        Signal::Traces => Source::OtlpTraces,
+        Signal::Logs => Source::OtlpLogs,
+        Signal::Metrics => Source::OtlpMetrics,
+    }
 }
 
 fn content_type(headers: &HeaderMap) -> &str {
@@ -122,15 +148,26 @@ fn context(app: &App, access: &Access, headers: &HeaderMap) -> Context {
     Context { headers: Headers::read(text), owner, policy, ..Context::new(app.engine.now()) }
 }
 
-/// Parses on a thread of its own, and appends a chunk of records at a time.
+/// Takes a request. A failure is noted here, since the route alone does not tell what was sent.
 async fn run(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
+    let sender = request.sender.clone();
+    take(app, request).await.map_err(|failure| {
+        if let Refusing::As(refused) = failure.refused() {
+            app.engine.refusals().request(&sender, refused);
+        }
+        failure.noted()
+    })
+}
+
+/// Parses on a thread of its own, and appends a chunk of records at a time.
+async fn take(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     let (chunks, mut coming) = mpsc::channel::<Records>(1);
-    let (parser, access) = (Arc::clone(app), request.access.clone());
+    let (parser, access, sender) = (Arc::clone(app), request.access.clone(), request.sender.clone());
     let parsing = tokio::task::spawn_blocking(move || parse(&parser, &request, &chunks));
     let mut receipt = Receipt::default();
     let mut appended = Ok(());
     while let Some(records) = coming.recv().await {
-        appended = records.append(app, &access, &mut receipt).await;
+        appended = records.append(app, &access, &sender, &mut receipt).await;
         if appended.is_err() {
             // The thread ends as soon as it has nobody to give records to.
             coming.close();
@@ -138,9 +175,8 @@ async fn run(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     }
     let parsed = parsing.await.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
     appended?;
-    let mut done = parsed.map_err(|error| Failure::invalid(error.to_string()))?;
-    app.metrics.rejected(done.rejected);
-    done.rejected += receipt.over_quota + receipt.rejected;
+    let mut done = parsed.map_err(|error| Failure::invalid(error.to_string()).refusing(error))?;
+    done.rejected += receipt.over_quota + receipt.rejected();
     if let Some(message) = receipt.message {
         done.tell(&message);
     }
@@ -148,7 +184,7 @@ async fn run(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
 }
 
 fn parse(app: &App, request: &Request, chunks: &mpsc::Sender<Records>) -> Result<Done, FieldError> {
-    let Request { encoding, signal, bytes, context, .. } = request;
+    let Request { encoding, signal, bytes, sender, context, .. } = request;
     let part = usize::try_from(app.engine.config().memtable_bytes / CHUNKS_IN_MEMTABLE).unwrap_or(CHUNK_BYTES);
     let mut chunk = Chunk { records: Records::default(), bytes: 0, most: CHUNK_BYTES.min(part), chunks };
     let mut done = Done::default();
@@ -163,23 +199,25 @@ fn parse(app: &App, request: &Request, chunks: &mpsc::Sender<Records>) -> Result
                         chunk.push(record, true);
                     }
                     Ok(Call { record, .. }) => chunk.push(record, false),
-                    Err(error) => done.reject(&otlp::rejection(number, error)),
+                    Err(error) => done.reject(app, sender, otlp::rejection(number, error)),
                 }
                 number += 1;
             })?;
         }
-        Signal::Logs => otlp::logs(*encoding, bytes, &mut |read| match read {
+        Signal::Logs => otlp::logs(*encoding, bytes, context, &mut |read| match read {
             // Content that must not be kept does not wait either.
             Ok(_) if context.is_untracked() => {}
             Ok(piece) => chunk.push(piece, false),
-            Err(rejection) => done.reject(&rejection),
+            Err(rejection) => done.reject(app, sender, rejection),
         })?,
         Signal::Metrics => {
             done.rejected = otlp::data_points(*encoding, bytes)?;
+            app.engine.refusals().records(sender, [Refused::many(Reason::NotKept, NO_METRICS, done.rejected)]);
             done.tell(NO_METRICS);
         }
     }
     chunk.send();
+    done.note(app, sender);
     Ok(done)
 }
 
@@ -191,11 +229,19 @@ impl Done {
         self.message.push_str(words);
     }
 
-    fn reject(&mut self, rejection: &Rejection) {
+    fn reject(&mut self, app: &App, sender: &Sender, rejection: Rejection) {
         self.rejected += 1;
         if self.rejected <= DESCRIBED as u64 {
             self.tell(&rejection.to_string());
         }
+        self.rejections.push(rejection);
+        if self.rejections.len() >= CHUNK_RECORDS {
+            self.note(app, sender);
+        }
+    }
+
+    fn note(&mut self, app: &App, sender: &Sender) {
+        app.engine.refusals().records(sender, std::mem::take(&mut self.rejections));
     }
 }
 
@@ -207,9 +253,9 @@ struct Records {
 }
 
 impl Records {
-    async fn append(self, app: &App, access: &Access, receipt: &mut Receipt) -> Result<(), Failure> {
-        receipt.append(app, self.whole).await?;
-        receipt.append_halves(app, access, self.pieces).await
+    async fn append(self, app: &App, access: &Access, sender: &Sender, receipt: &mut Receipt) -> Result<(), Failure> {
+        receipt.append(app, sender, self.whole).await?;
+        receipt.append_halves(app, access, sender, self.pieces).await
     }
 }
 
@@ -243,7 +289,7 @@ impl Chunk<'_> {
 }
 
 fn answer(encoding: Encoding, signal: Signal, done: Result<Done, Failure>) -> Response {
-    let Done { rejected, message, passed_over } = match done {
+    let Done { rejected, message, passed_over, .. } = match done {
         Ok(done) => done,
         Err(failure) => return refusal(encoding, failure),
     };

@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::ingest::Shape;
 use crate::logs::own_url;
 use crate::record::Record;
+use crate::refusals::{Sender, Source};
 use crate::replay::{self, Answered, ENDPOINTS, GATEWAY_KEY, Outgoing, PASSED, Ready};
 
 /// Replays that run at once.
@@ -248,12 +249,18 @@ impl Call {
             ..self.access.clone()
         };
         let headers: HeaderMap = self.debug.iter().map(|value| (DEBUG_HEADER, value.clone())).collect();
-        let intake = Intake::new(&self.app, owner, Shape::Portkey, &headers);
+        let sender = Sender {
+            organisation: owner.organisation.clone(),
+            workspace: owner.workspace.clone(),
+            source: Source::Portkey,
+            route: "POST /v1/logs/{id}/replay".into(),
+        };
+        let intake = Intake::new(&self.app, owner, Shape::Portkey, &headers, &sender);
         let reading = tokio::task::spawn_blocking(move || intake.read(text.as_bytes()));
-        let (mut records, rejections) =
+        let (mut records, refused) =
             reading.await.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
-        if let Some(rejection) = rejections.first() {
-            return Ok(Err(rejection.to_string()));
+        if let Some(why) = refused {
+            return Ok(Err(why));
         }
         for record in &mut records {
             replay::complete(record, &self.sent, answered, &self.access.key_id);

@@ -12,16 +12,17 @@
 //! and do not say which call it was, so they are not kept.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::de::IgnoredAny;
 
 use super::fields::{check, cut, flag, id, number, open, short, tags, text, time};
 use super::usage::{Members, Usage, count, get};
-use super::{Context, Headers, Rejection, is_off, mask};
+use super::{Context, Headers, Rejection, is_off, mask, seen, seen_briefly};
 use crate::halves::{Half, join};
 use crate::record::json::{
-    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, finite, keep_last, list, members, too_large, unquote,
+    Checks, FieldError, MAX_RECORD_BYTES, Reason, derive, finite, keep_last, list, members, too_large, unquote,
 };
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE, Message, Record};
 
@@ -50,10 +51,10 @@ pub struct Batch {
     pub halves: Vec<(Half, Record)>,
     /// What was said of calls, by people and by guardrails.
     pub feedback: Vec<Feedback>,
-    /// How many rows were not taken.
-    pub rejected: u64,
-    /// The first of them, counted from 0.
+    /// The first of the rows that were not taken, counted from 0.
     pub rejections: Vec<Rejection>,
+    /// How many more there were, by the organisation that they name and the reason.
+    pub further: BTreeMap<(Option<String>, Reason), u64>,
 }
 
 /// Rejections that are told one by one.
@@ -74,10 +75,10 @@ pub fn log(raw: &[u8], context: &Context) -> Result<Logged, Rejection> {
     let logged = utf8(raw).map(finite).and_then(|raw| {
         let sent = members(&raw).ok_or_else(|| no_object(&raw))?;
         let object = get(&sent, &["logObject"])
-            .ok_or_else(|| FieldError::silent("logObject", "a log object, with `_id`, `request` and `response`"))?;
+            .ok_or_else(|| FieldError::missing("logObject", "a log object, with `_id`, `request` and `response`"))?;
         read(object, Checks::of(&raw), context)
     });
-    logged.map_err(|error| Rejection::new(0, error))
+    logged.map_err(|error| rejection(0, error, str::from_utf8(raw).unwrap_or_default(), context))
 }
 
 /// Reads one file of a log store.
@@ -97,9 +98,10 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
         "generation_hooks" => Table::Hooks,
         _ => return Err(FieldError::new("table", &name, "generations, feedbacks or generation_hooks")),
     };
-    let data = get(&sent, &["data"]).and_then(list).ok_or_else(|| FieldError::silent("data", "an array of rows"))?;
+    let data = get(&sent, &["data"]).and_then(list).ok_or_else(|| FieldError::missing("data", "an array of rows"))?;
     if data.len() > MOST_ROWS {
-        return Err(FieldError::silent("data", format!("at most {MOST_ROWS} rows, not {}", data.len())));
+        return Err(FieldError::silent("data", format!("at most {MOST_ROWS} rows, not {}", data.len()))
+            .because(Reason::TooLarge));
     }
     let mut batch = Batch::default();
     for (number, row) in (0..).zip(data) {
@@ -114,13 +116,19 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
             Table::Hooks => guardrail(&row).map(|feedback| batch.feedback.push(feedback)),
         });
         if let Err(error) = taken {
-            batch.rejected += 1;
-            if batch.rejections.len() < DESCRIBED {
-                batch.rejections.push(Rejection::new(number, error));
+            match batch.rejections.len() {
+                0..DESCRIBED => batch.rejections.push(rejection(number, error, row, context)),
+                _ => *batch.further.entry((seen_briefly(row).organisation, error.reason)).or_default() += 1,
             }
         }
     }
     Ok(batch)
+}
+
+/// A rejection with what is known of the row or log object in the text.
+fn rejection(number: u64, error: FieldError, text: &str, context: &Context) -> Rejection {
+    let seen = seen(text, &error.field, context);
+    Rejection::new(number, error.seen(seen))
 }
 
 fn utf8(raw: &[u8]) -> Result<&str, FieldError> {
@@ -143,7 +151,7 @@ fn read(raw: &str, checks: Checks, context: &Context) -> Result<Logged, FieldErr
     if get(&object, &["request"]).is_none() {
         return match get(&object, &["hook_id"]) {
             Some(_) => Ok(Logged::Guardrail),
-            None => Err(FieldError::silent("request", "an object, beside an object `response`")),
+            None => Err(FieldError::missing("request", "an object, beside an object `response`")),
         };
     }
     let said = said(&object, checks, metrics.is_empty().then_some(context))?;
@@ -154,7 +162,7 @@ fn read(raw: &str, checks: Checks, context: &Context) -> Result<Logged, FieldErr
     let whole = join(figures, said);
     if whole.created_at.is_none() {
         time(&metrics, &["created_at"]).and(time(&object, &["created_at"]))?;
-        return Err(FieldError::silent("created_at", "a time"));
+        return Err(FieldError::missing("created_at", "a time"));
     }
     kept(whole, context).map(|record| Logged::Call(Box::new(record)))
 }
@@ -162,7 +170,7 @@ fn read(raw: &str, checks: Checks, context: &Context) -> Result<Logged, FieldErr
 /// The record as it may be stored. Whose it is that names no organisation, the engine says.
 fn kept(mut record: Record, context: &Context) -> Result<Record, FieldError> {
     if record.id.is_none() {
-        return Err(FieldError::silent("id", "the id of the log"));
+        return Err(FieldError::missing("id", "the id of the log"));
     }
     let texts = [&record.request, &record.response].map(|side| [&side.body, &side.headers]);
     if texts.into_iter().flatten().flatten().map(String::len).sum::<usize>() > MAX_RECORD_BYTES {
@@ -301,7 +309,7 @@ fn by_itself(record: &mut Record, gateway: &Members<'_>, context: &Context) {
 /// A body as it is stored.
 fn payload(field: &str, raw: Option<&str>, checks: Checks) -> Result<Option<String>, FieldError> {
     let Some(raw) = raw else { return Ok(None) };
-    let too_deep = || FieldError::silent(field, format!("at most {MAX_DEPTH} levels of nesting"));
+    let too_deep = || FieldError::too_deep(field);
     checks.payload(raw).map(Some).ok_or_else(too_deep)
 }
 
@@ -327,7 +335,7 @@ fn headers(raw: Option<&str>, gateway: &Members<'_>) -> Option<String> {
 /// A row of `feedbacks`. One that was changed comes again, with the time of the change: [`super::feedback::states`].
 fn feedback(row: &Members<'_>) -> Result<Feedback, FieldError> {
     let trace_id =
-        id(row, &["trace_id"]).ok_or_else(|| FieldError::silent("trace_id", "the trace that it speaks of"))?;
+        id(row, &["trace_id"]).ok_or_else(|| FieldError::missing("trace_id", "the trace that it speaks of"))?;
     let within = |field: &str, lowest: f64, highest: f64| match number(row, &[field]) {
         Some(number) if (lowest..=highest).contains(&number) => Ok(number),
         other => {
@@ -351,7 +359,7 @@ fn feedback(row: &Members<'_>) -> Result<Feedback, FieldError> {
 fn guardrail(row: &Members<'_>) -> Result<Feedback, FieldError> {
     const PLACED: [&str; 6] = ["id", "organisation_id", "workspace_slug", "created_at", "trace_id", "generation_id"];
     let log_id = id(row, &["generation_id"])
-        .ok_or_else(|| FieldError::silent("generation_id", "the id of the log that it speaks of"))?;
+        .ok_or_else(|| FieldError::missing("generation_id", "the id of the log that it speaks of"))?;
     let trace_id = id(row, &["trace_id"]).unwrap_or_else(|| log_id.clone());
     let rest = row.iter().filter(|(name, raw)| *raw != "null" && !PLACED.contains(&&**name));
     let mut metadata = rest.map(|(name, raw)| (cut(name), cut(&plain(raw)))).collect();

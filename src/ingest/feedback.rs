@@ -14,7 +14,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::fields::{open, tags, text};
 use super::usage::{Members, get};
-use crate::record::json::{FieldError, finite, list, members, unquote};
+use super::{Context, Rejection, seen};
+use crate::record::json::{FieldError, Reason, finite, list, members, unquote};
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE};
 
 /// Most items of one batch.
@@ -24,6 +25,8 @@ const SOURCE: &str = "API";
 const USER: &str = "_user";
 const TRACE_NAMES: [&str; 3] = ["trace_id", "traceID", "traceId"];
 const LOG_NAMES: [&str; 2] = ["log_id", "logId"];
+/// Longer texts of refused feedback are not looked into.
+const MOST_TEXT_BYTES: usize = 64 << 10;
 /// What a weight is that is not said, or makes no sense.
 const FULL_WEIGHT: f64 = 1.0;
 
@@ -43,21 +46,43 @@ const VALUE: &str = "033";
 pub struct Refusal {
     code: &'static str,
     why: String,
+    /// Which item of a list, from 0, and its text.
+    item: u64,
+    text: String,
+    fault: Box<FieldError>,
 }
 
 impl Refusal {
     /// A body that cannot be read.
     pub fn unreadable(why: impl fmt::Display) -> Self {
-        Self { code: BODY, why: format!("The body {why}; send a JSON object, or a list of them") }
+        let why = format!("The body {why}; send a JSON object, or a list of them");
+        Self::whole(BODY, why, FieldError::silent("json", "a JSON object, or a list of them"))
     }
 
-    fn of(code: &'static str, error: &FieldError) -> Self {
-        let why = error.to_string();
-        Self { code, why: why.replacen("field", "Field", 1) }
+    fn whole(code: &'static str, why: String, fault: FieldError) -> Self {
+        Self { code, why, item: 0, text: String::new(), fault: Box::new(fault) }
     }
 
-    fn in_item(self, number: usize) -> Self {
-        Self { why: format!("Item {number}: {}", self.why), ..self }
+    fn of(code: &'static str, fault: FieldError) -> Self {
+        let why = fault.to_string().replacen("field", "Field", 1);
+        Self::whole(code, why, fault)
+    }
+
+    fn in_item(self, number: u64, text: &str) -> Self {
+        let why = format!("Item {}: {}", number + 1, self.why);
+        Self { why, item: number, ..self }.in_text(text.as_bytes())
+    }
+
+    /// The same with its text, if that is short enough for an excerpt.
+    fn in_text(self, text: &[u8]) -> Self {
+        let text = str::from_utf8(text).ok().filter(|text| text.len() <= MOST_TEXT_BYTES).unwrap_or_default();
+        Self { text: text.to_owned(), ..self }
+    }
+
+    /// The item, the field and the reason, with what is known of the item.
+    pub fn rejection(&self, context: &Context) -> Rejection {
+        let seen = seen(&self.text, &self.fault.field, context);
+        Rejection::new(self.item, (*self.fault).clone().seen(seen))
     }
 
     /// Portkey's number for it.
@@ -86,23 +111,30 @@ pub fn drafts(body: &[u8]) -> Result<Vec<Feedback>, Refusal> {
     match Body::of(&readable(body)?)? {
         Body::Many(items) if items.len() > MOST_FEEDBACK => {
             let why = format!("The list has {} items; send at most {MOST_FEEDBACK} at once", items.len());
-            Err(Refusal { code: BODY, why })
+            let fault = FieldError::silent("json", format!("at most {MOST_FEEDBACK} items at once"));
+            Err(Refusal::whole(BODY, why, fault.because(Reason::TooLarge)))
         }
         // Portkey takes an empty batch for an item without keys.
         Body::Many(items) if items.is_empty() => Err(about_nothing()),
         Body::Many(items) => {
             let item = |item| draft(&members(item).ok_or_else(about_nothing)?);
-            (1..).zip(items).map(|(number, raw)| item(raw).map_err(|why| why.in_item(number))).collect()
+            (0..).zip(items).map(|(number, raw)| item(raw).map_err(|why| why.in_item(number, raw))).collect()
         }
-        Body::One(item) => Ok(vec![draft(&item)?]),
+        Body::One(item) => Ok(vec![draft(&item).map_err(|why| why.in_text(body))?]),
     }
 }
 
 /// Reads the body of `PUT /v1/feedback/{id}`.
 pub fn change(body: &[u8]) -> Result<Change, Refusal> {
     match Body::of(&readable(body)?)? {
-        Body::Many(_) => Err(Refusal { code: SEVERAL, why: "Send one object with `value`".to_owned() }),
-        Body::One(item) => Ok(Change { value: value(&item)?, weight: weight(&item), metadata: metadata(&item)? }),
+        Body::Many(_) => {
+            let fault = FieldError::silent("json", "one object with `value`").because(Reason::Invalid);
+            Err(Refusal::whole(SEVERAL, "Send one object with `value`".to_owned(), fault))
+        }
+        Body::One(item) => {
+            let change = || Ok(Change { value: value(&item)?, weight: weight(&item), metadata: metadata(&item)? });
+            change().map_err(|why: Refusal| why.in_text(body))
+        }
     }
 }
 
@@ -180,15 +212,16 @@ impl<'a> Body<'a> {
 
 /// Feedback that does not say what it is about.
 fn about_nothing() -> Refusal {
-    let error = FieldError::silent("trace_id", "the trace, or in `log_id` the log, that the feedback is about");
-    Refusal::of(MISSING, &error)
+    let expected = "the trace, or in `log_id` the log, that the feedback is about";
+    Refusal::of(MISSING, FieldError::missing("trace_id", expected))
 }
 
 fn draft(item: &Members<'_>) -> Result<Feedback, Refusal> {
     let name = |names: &[&str]| {
         let name = text(item, names);
         let Some(long) = name.as_ref().filter(|name| name.len() > MOST_NAME_BYTES) else { return Ok(name) };
-        Err(Refusal::of(BODY, &FieldError::new(names[0], long, format!("at most {MOST_NAME_BYTES} bytes"))))
+        let fault = FieldError::new(names[0], long, format!("at most {MOST_NAME_BYTES} bytes"));
+        Err(Refusal::of(BODY, fault.because(Reason::TooLarge)))
     };
     let (trace_id, log_id) = (name(&TRACE_NAMES)?, name(&LOG_NAMES)?);
     if trace_id.is_none() && log_id.is_none() {
@@ -211,11 +244,11 @@ fn draft(item: &Members<'_>) -> Result<Feedback, Refusal> {
 
 fn value(item: &Members<'_>) -> Result<f64, Refusal> {
     let expected = || format!("a number from {LOWEST_VALUE} to {HIGHEST_VALUE}");
-    let raw = get(item, &["value"]).ok_or_else(|| Refusal::of(MISSING, &FieldError::silent("value", expected())))?;
+    let raw = get(item, &["value"]).ok_or_else(|| Refusal::of(MISSING, FieldError::missing("value", expected())))?;
     let value = number(raw);
     match (LOWEST_VALUE..=HIGHEST_VALUE).contains(&value) {
         true => Ok(value),
-        false => Err(Refusal::of(VALUE, &FieldError::new("value", raw, expected()))),
+        false => Err(Refusal::of(VALUE, FieldError::new("value", raw, expected()))),
     }
 }
 
@@ -241,7 +274,8 @@ fn metadata(item: &Members<'_>) -> Result<Option<Vec<(String, String)>>, Refusal
     match raw.map(|raw| tags(&raw)) {
         Some(pairs) if pairs.len() > MOST_KEYS => {
             let found = format!("an object of {} keys", pairs.len());
-            Err(Refusal::of(BODY, &FieldError::new("metadata", &found, format!("at most {MOST_KEYS} keys"))))
+            let fault = FieldError::new("metadata", &found, format!("at most {MOST_KEYS} keys"));
+            Err(Refusal::of(BODY, fault.because(Reason::TooLarge)))
         }
         pairs => Ok(pairs),
     }

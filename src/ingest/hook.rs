@@ -9,7 +9,7 @@ use super::targets::{Answerer, Config};
 use super::usage::{Members, Usage, get};
 use super::{Context, Headers, is_off, mask};
 use crate::record::json::{
-    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, keep_last, members, too_large, unquote,
+    Checks, FieldError, MAX_RECORD_BYTES, Reason, derive, keep_last, members, too_large, unquote,
 };
 use crate::record::{Message, Record};
 
@@ -45,11 +45,12 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
         return Err(FieldError::silent(
             "eventType",
             "`afterRequestHook`; a call is recorded when it has been answered",
-        ));
+        )
+        .because(Reason::NotKept));
     }
     let object = |name: &str| get(&item, &[name]).and_then(members);
     let (Some(request), Some(response)) = (object("request"), object("response")) else {
-        return Err(FieldError::silent("request", "an object with `json`, beside an object `response`"));
+        return Err(FieldError::missing("request", "an object with `json`, beside an object `response`"));
     };
     let checks = Checks::of(raw);
     let sent = get(&request, &["headers"]).map(open);
@@ -62,8 +63,7 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     let sides = [("request", &request), ("response", &response)];
     let [asked_text, reply_text] = sides.map(|(name, side)| {
         let Some(raw) = get(side, &["json"]) else { return Ok(None) };
-        let expected = format!("at most {MAX_DEPTH} levels of nesting");
-        checks.payload(raw).map(Some).ok_or_else(|| FieldError::silent(&format!("{name}.json"), expected))
+        checks.payload(raw).map(Some).ok_or_else(|| FieldError::too_deep(&format!("{name}.json")))
     });
     let (asked_text, reply_text) = (asked_text?, reply_text?);
     let asked = asked_text.as_deref().and_then(members).unwrap_or_default();
@@ -72,7 +72,7 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     if status.is_none() && reply.is_empty() {
         // `default.log` as a hook before the request, which may yet fail.
         let expected = "a status; a call is recorded when it has been answered";
-        return Err(FieldError::silent("response.statusCode", expected));
+        return Err(FieldError::silent("response.statusCode", expected).because(Reason::NotKept));
     }
     let config = Config::read(headers.config.as_deref(), sent.is_some());
     let provider = text(&item, &["provider"]).or_else(|| headers.provider.clone());

@@ -17,7 +17,7 @@ use super::mask;
 use super::usage::{Members, Usage, count, get};
 use super::{Context, is_off};
 use crate::record::json::{
-    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, embeddable, keep_last, members, too_large, write_string,
+    Checks, FieldError, MAX_RECORD_BYTES, derive, embeddable, keep_last, members, too_large, write_string,
 };
 use crate::record::{Message, Record};
 
@@ -37,7 +37,7 @@ pub(super) fn read(raw: &str, context: &Context) -> Result<Record, FieldError> {
     }
     let item = members(raw).ok_or_else(|| FieldError::silent("json", "one JSON object"))?;
     if get(&item, &MARKS).is_none() {
-        return Err(FieldError::silent(
+        return Err(FieldError::missing(
             "call_type",
             "a call as LiteLLM logs it, with `model`, `messages` and `response`",
         ));
@@ -270,5 +270,5 @@ fn response(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldE
 }
 
 fn too_deep(field: &str) -> FieldError {
-    FieldError::silent(field, format!("at most {MAX_DEPTH} levels of nesting"))
+    FieldError::too_deep(field)
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod arrow;
 pub mod control_plane;
+mod excerpt;
 pub mod feedback;
 mod fields;
 mod hook;
@@ -33,10 +34,14 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::record::Record;
-use crate::record::json::{FieldError, finite, members};
+use crate::record::json::{FieldError, Reason, Seen, finite, members};
 
+pub use excerpt::{seen, seen_briefly};
 pub use policy::Policy;
 pub use split::{Chunk, Splitter};
+
+/// Rejections of one chunk that get an excerpt.
+pub(crate) const EXCERPTS_AT_ONCE: usize = 20;
 
 /// The organisation of a record that names none.
 pub const DEFAULT_ORGANISATION: &str = "default";
@@ -52,17 +57,24 @@ pub struct Rejection {
     pub value: String,
     /// What was expected.
     pub expected: String,
+    /// The reason, by which refusals are counted.
+    #[serde(skip)]
+    pub reason: Reason,
+    /// What is known of the record beside that.
+    #[serde(skip)]
+    pub seen: Seen,
 }
 
 impl Rejection {
     fn new(record: u64, error: FieldError) -> Self {
-        Self { record, field: error.field, value: error.value, expected: error.expected }
+        let FieldError { field, value, expected, reason, seen } = error;
+        Self { record, field, value, expected, reason, seen: seen.map(|seen| *seen).unwrap_or_default() }
     }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { record, field, value, expected } = self;
+        let Self { record, field, value, expected, .. } = self;
         if value.is_empty() {
             write!(f, "record {record}: field `{field}`: expected {expected}")
         } else {
@@ -166,7 +178,8 @@ fn own(field: &'static str, value: &mut Option<String>, owner: Option<&str>) -> 
     let Some(owner) = owner else { return Ok(()) };
     match value.as_deref().filter(|value| !value.is_empty()) {
         Some(named) if named != owner => {
-            Err(FieldError::silent(field, format!("`{owner}`, which the API key is bound to, or none")))
+            let expected = format!("`{owner}`, which the API key is bound to, or none");
+            Err(FieldError::silent(field, expected).because(Reason::NotAllowed))
         }
         _ => {
             *value = Some(owner.to_owned());
@@ -239,20 +252,22 @@ pub fn read(
     let mut portkey = portkey::Reader::new(context);
     for (first, range) in &chunk.records {
         let mut number = *first;
+        let read = str::from_utf8(&chunk.text[range.clone()]);
+        let text = read.unwrap_or_default();
         let mut take = |read: Result<Record, FieldError>, new_id: &mut dyn FnMut() -> String| {
-            match read {
-                Ok(mut record) => match context.owner.take(&mut record).and_then(|()| fields::check(&record)) {
-                    Ok(()) => {
-                        complete(&mut record, context, new_id);
-                        sink(record);
-                    }
-                    Err(error) => rejections.push(Rejection::new(number, error)),
-                },
-                Err(error) => rejections.push(Rejection::new(number, error)),
+            let owned = read.and_then(|mut record| {
+                context.owner.take(&mut record).and_then(|()| fields::check(&record)).map(|()| record)
+            });
+            match owned {
+                Ok(mut record) => {
+                    complete(&mut record, context, new_id);
+                    sink(record);
+                }
+                Err(error) => rejections.push(looked_at(number, error, text, context, rejections.len())),
             }
             number += 1;
         };
-        match str::from_utf8(&chunk.text[range.clone()]) {
+        match read {
             Err(error) => {
                 let expected = format!("UTF-8 text (byte {} of the record is not)", error.valid_up_to());
                 take(Err(FieldError::silent("json", expected)), new_id);
@@ -271,6 +286,20 @@ pub fn read(
     }
     rejections.sort_by_key(|rejection| rejection.record);
     rejections
+}
+
+/// A rejection with what is known of the record in the text. Of many at once only the first get an excerpt, since it
+/// takes as long as reading the record.
+fn looked_at(number: u64, error: FieldError, text: &str, context: &Context, before: usize) -> Rejection {
+    if error.seen.is_some() {
+        return Rejection::new(number, error);
+    }
+    let seen = match before < EXCERPTS_AT_ONCE {
+        true => seen(text, &error.field, context),
+        false if context.owner.organisation.is_some() => Seen::default(),
+        false => seen_briefly(text),
+    };
+    Rejection::new(number, error.seen(seen))
 }
 
 /// Reads a whole request: lines, a JSON array, one object, or objects one after the other.
@@ -320,9 +349,10 @@ fn discreet(error: FieldError, text: &str, context: &Context) -> FieldError {
         || members(text).map_or_else(|| text.contains("do_not_track"), |fields| fields.iter().any(told));
     match (untracked, crate::record::column(&error.field)) {
         (false, _) => error,
-        (true, Some(column)) => FieldError::silent(column.name, error.expected),
+        (true, Some(column)) => FieldError::silent(column.name, error.expected).because(error.reason),
         (true, None) => {
-            FieldError::silent("json", "a record of a call that is not tracked; what is wrong with it is not shown")
+            let expected = "a record of a call that is not tracked; what is wrong with it is not shown";
+            FieldError::silent("json", expected).because(error.reason)
         }
     }
 }

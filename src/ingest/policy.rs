@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use super::excerpt::Excerpts;
 use super::mask;
 use super::price::{Cost, Parts, Prices};
 use super::redact::Redact;
@@ -18,6 +19,7 @@ use crate::record::{Feedback, Message, Record};
 pub struct Policy {
     prices: Arc<Prices>,
     redact: Redact,
+    excerpts: Excerpts,
     failures: Failures,
     /// Names of span attributes that are metadata, beside those that are known to be; one that ends with `*` is a beginning.
     labels: Vec<String>,
@@ -30,6 +32,7 @@ impl Default for Policy {
         Self {
             prices: Prices::built_in(),
             redact: Redact::default(),
+            excerpts: Excerpts::default(),
             failures: Failures::Strict,
             labels: Vec::new(),
             without_price: AtomicU64::new(0),
@@ -49,12 +52,13 @@ impl Policy {
             prices = Arc::new(Prices::clone(&prices).with(file, &text)?);
         }
         let (redact, failures) = (Redact::new(&config.redact)?, config.do_not_track_failures);
+        let excerpts = Excerpts::new(&config.redact)?;
         let labels = config.span_labels.split(',').map(str::trim).filter(|name| !name.is_empty());
         let labels = labels.map(str::to_owned).collect();
-        Ok(Arc::new(Self { prices, redact, failures, labels, without_price: AtomicU64::new(0) }))
+        Ok(Arc::new(Self { prices, redact, excerpts, failures, labels, without_price: AtomicU64::new(0) }))
     }
 
-    /// Whether the configuration says that a span attribute of that name is metadata.
+    /// Returns whether the configuration says that a span attribute of that name is metadata.
     pub fn is_label(&self, key: &str) -> bool {
         self.labels.iter().any(|label| match label.strip_suffix('*') {
             Some(beginning) => key.starts_with(beginning),
@@ -127,6 +131,16 @@ impl Policy {
         let mut record = Record { user_id, metadata, ..Record::default() };
         self.redact.apply(&mut record);
         (feedback.user_id, feedback.metadata) = (record.user_id, record.metadata);
+    }
+
+    /// How excerpts of refused records are made.
+    pub(super) fn excerpts(&self) -> &Excerpts {
+        &self.excerpts
+    }
+
+    /// A text of a refusal without what the patterns of redaction match.
+    pub fn redacted(&self, text: &str) -> String {
+        self.excerpts.text(text)
     }
 
     /// Records since the start whose tokens are known and whose model has no price.

@@ -14,7 +14,7 @@ use super::price::Parts;
 use super::usage::{Members, Usage, count, get};
 use super::{Context, is_off, mask};
 use crate::record::json::{
-    Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, list, members, too_large, unquote, write_string,
+    Checks, FieldError, MAX_RECORD_BYTES, derive, list, members, too_large, unquote, write_string,
 };
 use crate::record::{Message, Record};
 
@@ -75,7 +75,7 @@ impl<'c> Reader<'c> {
         let request_text = get(&item, &["request"]).map(open);
         let response_text = get(&item, &["response"]).map(open);
         if request_text.is_none() && response_text.is_none() {
-            return Err(FieldError::silent("request", "an object with `url` and `body`, beside an object `response`"));
+            return Err(FieldError::missing("request", "an object with `url` and `body`, beside an object `response`"));
         }
         let request = Half::of(request_text.as_ref(), checks);
         let response = Half::of(response_text.as_ref(), checks);
@@ -261,9 +261,7 @@ impl<'a> Half<'a> {
     }
 
     fn message(&self, name: &str) -> Result<Message, FieldError> {
-        let body = self.body().map_err(|()| {
-            FieldError::silent(&format!("{name}.body"), format!("at most {MAX_DEPTH} levels of nesting"))
-        })?;
+        let body = self.body().map_err(|()| FieldError::too_deep(&format!("{name}.body")))?;
         Ok(Message { body, headers: get(&self.members, &["headers"]).and_then(|raw| mask::headers(&open(raw))) })
     }
 

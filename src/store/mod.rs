@@ -5,6 +5,7 @@
 //! <root>/catalog.json                 organisations, plans, keys, export jobs
 //! <root>/exports/                     what export jobs wrote
 //! <root>/usage/, <root>/upkeep.json   what each node counted; the upkeep jobs and who does them
+//! <root>/refusals/                    what each node refused lately
 //! <root>/wal/, <root>/gatelog.lock    of a folder: the write-ahead log, and the lock of the one who writes
 //! <root>/.staging/                    of a folder: files being written, before they get their name
 //! gatelog-wal/                        of a bucket, on the node's own disk: the log, its lock, cache/
@@ -230,6 +231,16 @@ impl Store {
     /// Path below which every node writes what it counted.
     pub fn usage_folder(&self) -> Path {
         self.path("usage")
+    }
+
+    /// Path of the list of what one log's node refused.
+    pub fn refusals_path(&self, wal_id: Uuid) -> Path {
+        self.refusals_folder().join(format!("{wal_id}.json"))
+    }
+
+    /// Path below which every node writes what it refused.
+    pub fn refusals_folder(&self) -> Path {
+        self.path("refusals")
     }
 
     /// Path of what is known of the upkeep jobs, and of who does them.

@@ -184,6 +184,7 @@ fn table() -> Vec<Line> {
             analytics,
             all,
         ),
+        (get.clone(), "/v1/refusals", "", view, all),
         (get.clone(), "/v1/logs/filters", "", view, all),
         (Method::PUT, "/v1/logs/filters/mine?organisation_id=acme", r#"{"query":"ai_model=m"}"#, view, own),
         (delete.clone(), "/v1/logs/filters/none?organisation_id=acme", "", view, none),

@@ -84,7 +84,7 @@ impl Home {
     }
 
     /// A server over `gatelog-data`, on a free port.
-    fn serve(&self) -> Server {
+    pub(crate) fn serve(&self) -> Server {
         let _ = fs::remove_file(self.path("address"));
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0", "--address-file", "address"]);
         let child = command.env("GATELOG_ADMIN_KEY", "k").stderr(Stdio::piped()).spawn().unwrap();
@@ -115,13 +115,13 @@ impl Ran {
 }
 
 /// A running server; ended when it is dropped.
-struct Server {
-    child: Child,
-    address: String,
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) address: String,
 }
 
 impl Server {
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
@@ -164,7 +164,7 @@ fn help_teaches_every_command() {
     let home = Home::new();
     let help = home.ok(&["help"]);
     assert!(help.contains("Exit codes:"), "{help}");
-    let verbs = "demo serve import sql report export org key delete maintain doctor config";
+    let verbs = "demo serve import sql report export refusals org key delete maintain doctor config";
     for verb in verbs.split(' ') {
         assert!(help.contains(verb), "`gatelog help` does not say {verb}");
         let help = home.ok(&[verb, "--help"]);

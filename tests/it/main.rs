@@ -20,6 +20,7 @@ mod isolation;
 mod layers;
 mod parts;
 mod plans;
+mod refusals;
 mod requests;
 mod s3;
 mod weed;

@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use super::input::{decoded, is_packed};
 use super::places::{Found, Place};
 use super::sieve::{Appended, Sieve};
-use super::{APPENDS_AT_ONCE, joined};
+use super::{APPENDS_AT_ONCE, joined, sender};
 use crate::cli::exit::Done;
 use crate::cli::export::rate;
 use crate::cli::output::{Sink, say};
@@ -39,6 +39,10 @@ use crate::error::{Error, Result};
 use crate::ingest;
 use crate::ingest::control_plane::{self, Logged};
 use crate::record::Record;
+use crate::record::json::Reason;
+use crate::refusals::{Refused, Source};
+
+const NOT_KEPT: &str = "texts that guardrails found are not kept: those may quote calls that must not be tracked";
 
 /// Files that are fetched at once.
 const FETCHES: usize = 32;
@@ -66,8 +70,8 @@ enum Holds {
     Record(Box<Record>),
     /// Texts that a guardrail found.
     Guardrail,
-    /// Nothing that can be read, for that reason.
-    Unread(String),
+    /// Nothing that can be read: why, and what is noted of it.
+    Unread(String, Box<Refused>),
 }
 
 /// What became of the files so far.
@@ -95,6 +99,7 @@ pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&P
     let mut account = Account { files: 0, bytes: 0, done, guardrails: 0, unread: 0, listed, rejects, progress };
     let outcome = pump(&engine, &stores, &mut account).await;
     account.progress.finish();
+    account.done.note_left_out(&engine, &sender(Source::PortkeyBucket));
     // What is in is in, however the import ended: it is flushed and told before an error is.
     let closed = engine.close().await;
     account.tell(context.quiet);
@@ -139,7 +144,7 @@ async fn fill(
             file = files.next() => file,
         };
         let Some(file) = file else { return Ok(Done::Fine) };
-        batch.extend(account.take(file?)?);
+        batch.extend(account.take(&sieve.engine, file?)?);
         if batch.is_full() {
             while appends.len() >= APPENDS_AT_ONCE
                 && let Some(receipt) = appends.join_next().await
@@ -177,7 +182,7 @@ fn files<'a>(engine: &'a Engine, stores: &'a [Place]) -> BoxStream<'a, Result<Fi
         async move {
             let found = found?;
             let (name, bytes) = (found.name.clone(), found.bytes);
-            let holds = fetch(engine, found, &rooms).await.unwrap_or_else(Holds::Unread);
+            let holds = fetch(engine, found, &rooms).await.unwrap_or_else(unread);
             Ok(File { name, bytes, holds })
         }
     });
@@ -217,8 +222,18 @@ fn parse(raw: &Bytes, limit: u64, context: &ingest::Context) -> Result<Holds, St
     match control_plane::file(&text, context) {
         Ok(Logged::Call(record)) => Ok(Holds::Record(record)),
         Ok(Logged::Guardrail) => Ok(Holds::Guardrail),
-        Err(refused) => Err(refused.to_string()),
+        Err(error) => {
+            let seen = ingest::seen(str::from_utf8(&text).unwrap_or_default(), &error.field, context);
+            let told = error.to_string();
+            Ok(Holds::Unread(told, Box::new(Refused { seen, ..error.into() })))
+        }
     }
+}
+
+/// A file that cannot be read at all.
+fn unread(why: String) -> Holds {
+    let refused = Refused::many(Reason::NotReadable, &*why, 1);
+    Holds::Unread(why, Box::new(refused))
 }
 
 /// Appends those of the records that are not stored yet.
@@ -267,15 +282,20 @@ async fn stored(engine: &Engine, records: &[Record]) -> Result<HashSet<(String, 
 
 impl Account {
     /// Counts a file, and gives the record in it.
-    fn take(&mut self, file: File) -> Result<Option<Record>> {
+    fn take(&mut self, engine: &Engine, file: File) -> Result<Option<Record>> {
         self.files += 1;
         self.bytes += file.bytes;
         let (files, bytes, seconds, done) = (self.files, self.bytes, self.progress.seconds(), self.done);
         self.progress.set(files, || format!("files, {}, {} records", rate(bytes, seconds), thousands(done.known())));
         match file.holds {
             Holds::Record(record) => return Ok(Some(*record)),
-            Holds::Guardrail => self.guardrails += 1,
-            Holds::Unread(reason) => {
+            Holds::Guardrail => {
+                let refused = Refused::many(Reason::NotKept, NOT_KEPT, 1);
+                engine.refusals().records(&sender(Source::PortkeyBucket), [refused]);
+                self.guardrails += 1;
+            }
+            Holds::Unread(reason, refused) => {
+                engine.refusals().records(&sender(Source::PortkeyBucket), [*refused]);
                 self.unread += 1;
                 if self.listed.len() < LISTED {
                     self.listed.push(format!("not read: {}: {reason}", file.name));
@@ -300,10 +320,7 @@ impl Account {
             return;
         }
         if self.guardrails > 0 {
-            say!(
-                "{} files with texts that guardrails found are not kept: those may quote calls that must not be tracked",
-                thousands(self.guardrails)
-            );
+            say!("{} files with {NOT_KEPT}", thousands(self.guardrails));
         }
         self.done.tell_left_out();
         let seconds = self.progress.seconds();

@@ -33,6 +33,7 @@ use super::settings::Context;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ingest::{Rejection, Shape};
+use crate::refusals::{self, Sender};
 
 /// Appends on their way at once.
 const APPENDS_AT_ONCE: usize = 4;
@@ -132,6 +133,7 @@ async fn files(context: Context, args: Args, shape: Shape) -> Result<Done> {
     let pipeline = Pipeline::start(inputs, shape, &engine);
     let outcome = pump(&engine, pipeline, &mut account).await;
     account.progress.finish();
+    account.done.note_left_out(&engine, &sender(shape));
     // What is in is in, however the import ended: it is flushed and told before an error is.
     let closed = engine.close().await;
     if !context.quiet {
@@ -160,6 +162,8 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
                     for (rejection, text) in &rejected {
                         account.reject(file, rejection, text)?;
                     }
+                    let rejections = rejected.into_iter().map(|(rejection, _)| rejection);
+                    engine.refusals().records(&sender(account.shape), rejections);
                     if !records.is_empty() {
                         let sieve = sieve.clone();
                         appends.spawn(async move { sieve.append(records).await });
@@ -181,6 +185,11 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
     account.take(&counts);
     pipeline.finish()?;
     Ok(Done::Fine)
+}
+
+/// Who imports, among refusals.
+fn sender(source: impl Into<refusals::Source>) -> Sender {
+    Sender { organisation: None, workspace: None, source: source.into(), route: "gatelog import".into() }
 }
 
 fn joined(appended: Result<Result<Appended>, JoinError>) -> Result<Appended> {

@@ -10,9 +10,13 @@ use crate::engine::{Engine, Receipt};
 use crate::error::{ErrorKind, Result};
 use crate::plan::{Row, Rules};
 use crate::record::Record;
+use crate::record::json::Reason;
+use crate::refusals::{Refused, Sender};
 
 /// First and longest pause before an append that found no room is tried again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+const OVER_QUOTA: &str = "their organisation's plan stores no more";
 
 /// Appends all but what was erased on request.
 #[derive(Clone)]
@@ -57,11 +61,19 @@ impl Appended {
         self.receipt.accepted + self.receipt.duplicate
     }
 
+    /// Notes among refusals what the plans of organisations do not store.
+    pub(super) fn note_left_out(&self, engine: &Engine, sender: &Sender) {
+        if self.receipt.over_quota > 0 {
+            let refused = Refused::many(Reason::OverQuota, OVER_QUOTA, self.receipt.over_quota);
+            engine.refusals().request(sender, refused);
+        }
+    }
+
     /// Tells what is not stored, and why.
     pub(super) fn tell_left_out(&self) {
         let (over_quota, erased) = (self.receipt.over_quota, self.erased);
         if over_quota > 0 {
-            say!("{} records were not stored: their organisation's plan stores no more", thousands(over_quota));
+            say!("{} records were not stored: {OVER_QUOTA}", thousands(over_quota));
         }
         if erased > 0 {
             say!("{} records were not stored: they were erased on request", thousands(erased));

@@ -58,6 +58,25 @@ KeyItself+  The key.
   status      =active
   expires_at  moment?   from when on it opens nothing
 
+RefusalPage  What was refused.
+  object    =list
+  total     count       how many entries there are
+  has_more  flag        whether there are more than are shown
+  data      [Refusal]   the entries, newest first
+
+Refusal  Something that was refused.
+  created_at       moment   when
+  organisation_id  text     the organisation of the key, or else the one that the record names
+  workspace_slug   text?    the workspace, where it is known
+  source           source   what the client used
+  route            text     method and route, or `gatelog import`
+  reason           reason   why
+  field            text?    the field; null where it is about the whole
+  message          text     what was expected
+  record           count?   which record of the request, from 0
+  count            count    how many refusals the entry stands for
+  excerpt          text?    a piece of the record around the field, masked and redacted; null without `logs.read`
+
 OtlpResource+  A resource.
 
 OtlpTraces+  An export of spans.
@@ -72,6 +91,13 @@ OtlpMetrics+  An export of metrics.
 OtlpEither+  An export of spans or of log records.
   resourceSpans?  [OtlpResource]?   resources
   resourceLogs?   [OtlpResource]?   resources";
+
+const REFUSALS: &str = "
+    organisation_id  text           acme     only of this organisation
+    workspace_slug   text           search   only of this workspace
+    source           source         portkey  only of what clients sent that way
+    reason           reason         missing  only for this reason
+    page_size        refusals_size  20       how many entries";
 
 pub(super) fn operations() -> Vec<Operation> {
     let post = Operation::post;
@@ -114,6 +140,16 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::get("/v2/api-keys/self/details", "keyDetails", "Tells a gateway 2.0 whom the key is of")
             .gives(200, "KeyDetails"),
     ];
+    all.push(
+        Operation::get("/v1/refusals", "listRefusals", "Lists what clients sent that was not taken, newest first")
+            .says(
+                "Also what was answered with `ok`. Each organisation has at most 1,000 entries, of the last 7 days. There is no \
+                 excerpt of a record that is not to be tracked, or that could not be read.",
+            )
+            .takes(REFUSALS)
+            .gives(200, "RefusalPage")
+            .fails(&[404]),
+    );
     all.extend(reports());
     for (route, id, what) in [
         ("/v1/traces", "exportTraces", "Traces"),

@@ -16,6 +16,8 @@ use crate::engine::Job;
 use crate::http::format::Format;
 use crate::ingest::Shape;
 use crate::logs::{MOST_CONDITIONS, MOST_PAGE_SIZE, MOST_VALUES, PAGE_SIZE};
+use crate::record::json::Reason;
+use crate::refusals::{MOST_SHOWN, Source};
 use crate::replay::ENDPOINTS;
 
 const CACHE: &str = "HIT|SEMANTIC HIT|MISS|SEMANTIC MISS|REFRESH|DISABLED";
@@ -90,6 +92,9 @@ fn word(of: &str) -> Value {
         "job" => one_of(Job::ALL.map(Job::name)),
         "scope" => one_of(Scope::ALL.map(Scope::name)),
         "shape" => one_of(Shape::ALL.map(Shape::name)),
+        "source" => one_of(Source::ALL.map(Source::name)),
+        "reason" => one_of(Reason::ALL.map(Reason::name)),
+        "refusals_size" => bare(&format!("1..{MOST_SHOWN}")),
         "format" => one_of(Format::each().map(|(_, name, _)| name)),
         "group" => one_of(
             group_facts().unwrap_or_default().iter().map(|group| group.path).filter(|path| !path.contains("KEY")),

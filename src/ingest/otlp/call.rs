@@ -17,7 +17,7 @@ use super::{figures, others};
 use crate::ingest::fields::{cut, time_of_nanos};
 use crate::ingest::price::Parts;
 use crate::ingest::{Context, mask};
-use crate::record::json::{Checks, FieldError, MAX_DEPTH, derive, keep_last, list, members, unquote};
+use crate::record::json::{Checks, FieldError, derive, keep_last, list, members, unquote};
 use crate::record::{Message, Record};
 
 pub(super) const SOURCE: &str = "otlp";
@@ -130,7 +130,7 @@ pub(super) fn is_embedding(attributes: &Attributes) -> bool {
 pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<Call, FieldError> {
     for (name, id, digits) in [("traceId", &span.trace_id, 32), ("spanId", &span.span_id, 16)] {
         if id.is_empty() {
-            return Err(FieldError::silent(name, format!("{digits} hexadecimal digits that are not all 0")));
+            return Err(FieldError::missing(name, format!("{digits} hexadecimal digits that are not all 0")));
         }
     }
     let (content, used) = Content::of_span(&span.attributes, &span.events);
@@ -397,7 +397,7 @@ fn reply(span: &Span, record: &Record) -> Object {
 /// A body as it is stored: on one line, not nested too deeply.
 pub(super) fn payload(field: &'static str, text: &str) -> Result<String, FieldError> {
     let payload = Checks::of(text).payload(text);
-    payload.ok_or_else(|| FieldError::silent(field, format!("at most {MAX_DEPTH} levels of nesting")))
+    payload.ok_or_else(|| FieldError::too_deep(field))
 }
 
 /// What was read into columns and bodies.

@@ -15,11 +15,11 @@ mod others;
 mod pieces;
 mod wire;
 
-use crate::ingest::{Context, Rejection};
+use crate::ingest::{Context, EXCERPTS_AT_ONCE, Rejection, seen};
 use crate::record::Record;
 use crate::record::json::FieldError;
 
-use self::export::{LogRecord, Span};
+use self::export::{Leaf, LogRecord, Span};
 use self::pieces::Pieces;
 
 /// How a request is written, and so its answer.
@@ -122,11 +122,14 @@ pub fn traces(
     context: &Context,
     take: &mut dyn FnMut(Result<Call, FieldError>),
 ) -> Result<u64, FieldError> {
-    let mut passed_over = 0;
-    export::walk(encoding, Signal::Traces, bytes, &mut |origin, leaf| match Span::read(leaf) {
-        Ok(span) if call::is_call(&span) => take(call::record(span, origin, context)),
-        Ok(_) => passed_over += 1,
-        Err(error) => take(Err(error)),
+    let (mut passed_over, mut refused) = (0, 0);
+    export::walk(encoding, Signal::Traces, bytes, &mut |origin, leaf| {
+        let call = match Span::read(leaf) {
+            Ok(span) if call::is_call(&span) => call::record(span, origin, context),
+            Ok(_) => return passed_over += 1,
+            Err(error) => Err(error),
+        };
+        take(call.map_err(|error| looked_at(error, leaf, context, &mut refused)));
     })?;
     Ok(passed_over)
 }
@@ -136,12 +139,13 @@ pub fn traces(
 pub fn logs(
     encoding: Encoding,
     bytes: &[u8],
+    context: &Context,
     take: &mut dyn FnMut(Result<Record, Rejection>),
 ) -> Result<(), FieldError> {
-    let (mut pieces, mut number) = (Pieces::default(), 0);
+    let (mut pieces, mut number, mut refused) = (Pieces::default(), 0, 0);
     export::walk(encoding, Signal::Logs, bytes, &mut |_, leaf| {
         if let Err(error) = LogRecord::read(leaf).and_then(|log| pieces.add(log)) {
-            take(Err(Rejection::new(number, error)));
+            take(Err(Rejection::new(number, looked_at(error, leaf, context, &mut refused))));
         }
         number += 1;
         if pieces.is_full() {
@@ -150,6 +154,18 @@ pub fn logs(
     })?;
     pieces.take().for_each(|piece| take(Ok(piece)));
     Ok(())
+}
+
+/// A refusal with what is known of the span or log record, for the first few of a request. Protobuf is not looked into.
+fn looked_at(error: FieldError, leaf: Leaf<'_>, context: &Context, refused: &mut usize) -> FieldError {
+    *refused += 1;
+    match leaf {
+        Leaf::Json(raw) if *refused <= EXCERPTS_AT_ONCE => {
+            let seen = seen(raw, &error.field, context);
+            error.seen(seen)
+        }
+        _ => error,
+    }
 }
 
 /// Counts the data points of a request.

@@ -63,7 +63,7 @@ fn numbers_that_only_python_has_are_null_and_the_call_is_kept() {
     let rows =
         br#"{"table":"generations","data":[{"id":"x","created_at":"2026-11-21 16:26:58","cost":NaN,"req_units":3}]}"#;
     let batch = control_plane::rows(rows, &context).unwrap();
-    assert_eq!((batch.rejected, batch.halves[0].1.req_units, batch.halves[0].1.cost), (0, Some(3), None));
+    assert_eq!((batch.rejections.len(), batch.halves[0].1.req_units, batch.halves[0].1.cost), (0, Some(3), None));
 }
 
 /// As in JavaScript and Python, the last of two members with one key counts, in every shape.

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::text::Checks;
 use super::value::{self, Expected};
-use super::{Encoder, FieldError, MAX_DEPTH, MAX_RECORD_BYTES};
+use super::{Encoder, FieldError, MAX_RECORD_BYTES, Reason};
 use crate::error::Error;
 use crate::record::{COLUMNS, DATE, Kind, Message, READERS, RETENTION_DAYS, Record};
 
@@ -27,7 +27,7 @@ pub(crate) enum Reader {
 /// Reads one record in its JSON form.
 ///
 /// Refused with the field, its value and what was expected: text that is not one JSON object, unknown keys, values that
-/// cannot become their column's without loss, bodies nested deeper than [`MAX_DEPTH`], and more than [`MAX_RECORD_BYTES`].
+/// cannot become their column's without loss, bodies nested deeper than [`MAX_DEPTH`](super::MAX_DEPTH), and more than [`MAX_RECORD_BYTES`].
 /// `user_id`, `total_units` and `is_success` are derived where they are absent and the record says enough.
 pub fn parse(text: &str) -> Result<Record, FieldError> {
     if text.len() > MAX_RECORD_BYTES {
@@ -67,7 +67,7 @@ pub fn records(batch: &RecordBatch) -> Result<Vec<Record>, Error> {
 /// The refusal of a record of more than so many bytes.
 pub(crate) fn too_large(limit: usize) -> FieldError {
     let limit = if limit.is_multiple_of(1 << 20) { format!("{} MiB", limit >> 20) } else { format!("{limit} bytes") };
-    FieldError::silent("json", format!("a record of at most {limit}"))
+    FieldError::silent("json", format!("a record of at most {limit}")).because(Reason::TooLarge)
 }
 
 /// The refusal of a text that is not a JSON object, in words that do not quote it.
@@ -239,7 +239,9 @@ impl<'de> Visitor<'de> for Side<'_> {
             let raw = map.next_value::<&RawValue>()?.get();
             let read = match part {
                 Ok(part) => part.read(self.message, self.name, raw, self.checks),
-                Err(key) => Err(FieldError::silent(&format!("{}.{key}", self.name), MEMBERS)),
+                Err(key) => {
+                    Err(FieldError::silent(&format!("{}.{key}", self.name), MEMBERS).because(Reason::UnknownField))
+                }
             };
             read.map_err(|fault| stop(self.fault, fault))?;
         }
@@ -285,7 +287,7 @@ impl Part {
                 return refuse("an object of texts".to_owned());
             }
             _ => match checks.payload(raw) {
-                None => return refuse(format!("at most {MAX_DEPTH} levels of nesting")),
+                None => return Err(FieldError::too_deep(&format!("{column}.{}", self.name()))),
                 payload => payload,
             },
         };
@@ -415,6 +417,7 @@ fn unknown(name: &str) -> FieldError {
         name,
         format!("a column, of which {} are nearest; put your own keys into `metadata`", names.join(", ")),
     )
+    .because(Reason::UnknownField)
 }
 
 /// Edit distance over the first bytes of two names.

@@ -11,6 +11,7 @@
 mod decode;
 mod encode;
 mod finite;
+mod reason;
 mod text;
 mod time;
 mod value;
@@ -22,6 +23,7 @@ use std::fmt;
 
 pub use decode::{parse, records};
 pub use encode::{Encoder, column_of};
+pub use reason::{Reason, Seen};
 pub use text::{check_json, embeddable};
 
 pub(crate) use decode::{Reader, derive, too_large};
@@ -44,6 +46,10 @@ pub struct FieldError {
     pub value: String,
     /// What was expected.
     pub expected: String,
+    /// The reason, by which refusals are counted.
+    pub reason: Reason,
+    /// What is known of the record beside that, where it was looked at.
+    pub seen: Option<Box<Seen>>,
 }
 
 /// Longest excerpt of a refused value, in characters.
@@ -52,7 +58,8 @@ const EXCERPT_CHARS: usize = 60;
 impl FieldError {
     /// A refusal that shows the beginning of the value.
     pub(crate) fn new(field: &str, value: &str, expected: impl Into<String>) -> Self {
-        Self { field: excerpt(field), value: excerpt(value), expected: expected.into() }
+        let reason = Reason::of_field(field);
+        Self { field: excerpt(field), value: excerpt(value), expected: expected.into(), reason, seen: None }
     }
 
     /// A refusal of a value that may be private.

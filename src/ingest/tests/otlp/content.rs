@@ -223,7 +223,7 @@ fn events_of_one_request_stand_in_the_order_of_their_times() {
     let events = [said("1795278400000000300", "c"), said("1795278400000000100", "a"), said("1795278400000000200", "b")];
     let mut taken = Vec::new();
     let logs = requests::logs_request(&events).to_string();
-    otlp::logs(Encoding::Json, logs.as_bytes(), &mut |read| taken.push(read.unwrap())).unwrap();
+    otlp::logs(Encoding::Json, logs.as_bytes(), &Context::new(now()), &mut |read| taken.push(read.unwrap())).unwrap();
     let words: Vec<Value> =
         body(&taken[0].request)["messages"].as_array().unwrap().iter().map(|said| said["content"].clone()).collect();
     assert_eq!(words, ["a", "b", "c"]);

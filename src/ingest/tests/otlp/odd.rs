@@ -83,7 +83,8 @@ fn one_odd_value_costs_no_more_than_itself() {
         said["attributes"] = json!([{ "key": "a", "value": value }, value]);
         let mut taken = Vec::new();
         let logs = requests::logs_request(&[said]).to_string();
-        otlp::logs(Encoding::Json, logs.as_bytes(), &mut |read| taken.push(read.unwrap())).unwrap();
+        otlp::logs(Encoding::Json, logs.as_bytes(), &Context::new(now()), &mut |read| taken.push(read.unwrap()))
+            .unwrap();
         assert_eq!(taken.len(), 1, "{value}");
     }
     let big = one_json(with_value(&json!({ "intValue": "9223372036854775808" })));
@@ -171,7 +172,7 @@ fn the_names_of_the_protobuf_files_are_read_too() {
     let text = logs.to_string();
     assert!(otlp::is_logs_json(text.as_bytes()) && Signal::of(Encoding::Json, text.as_bytes()) == Signal::Logs);
     let mut taken = Vec::new();
-    otlp::logs(Encoding::Json, text.as_bytes(), &mut |read| taken.push(read.unwrap())).unwrap();
+    otlp::logs(Encoding::Json, text.as_bytes(), &Context::new(now()), &mut |read| taken.push(read.unwrap())).unwrap();
     assert_eq!(body(&taken[0].request)["messages"], json!([{ "role": "user", "content": "Hi" }]));
 }
 
@@ -191,7 +192,7 @@ fn json_of_which_nothing_would_be_kept_is_refused() {
     for text in ["{}", "", r#"{"resourceSpans":[]}"#, r#"{"resourceSpans":null,"more":1}"#] {
         assert_eq!(refused(text), None, "{text}");
     }
-    let logs = |text: &str| otlp::logs(Encoding::Json, text.as_bytes(), &mut |_| panic!());
+    let logs = |text: &str| otlp::logs(Encoding::Json, text.as_bytes(), &Context::new(now()), &mut |_| panic!());
     assert!(logs(r#"{"resourceSpans":[]}"#).unwrap_err().to_string().contains("/v1/traces"));
     assert!(otlp::data_points(Encoding::Json, br#"{"hello":1}"#).is_err());
 }

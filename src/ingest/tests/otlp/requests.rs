@@ -13,10 +13,10 @@ pub(super) fn log(name: &str, body: &Value, attributes: &Value) -> Value {
 /// The pieces that a request's log records make, the same in both encodings, and what is refused of them.
 #[track_caller]
 fn pieces(records: &[Value]) -> (Vec<Record>, Vec<String>) {
-    let request = logs_request(records);
+    let (request, context) = (logs_request(records), Context::new(now()));
     let read = |encoding, bytes: &[u8]| {
         let (mut pieces, mut refused) = (Vec::new(), Vec::new());
-        otlp::logs(encoding, bytes, &mut |read| match read {
+        otlp::logs(encoding, bytes, &context, &mut |read| match read {
             Ok(piece) => pieces.push(piece),
             Err(rejection) => refused.push(rejection.to_string()),
         })
@@ -370,7 +370,7 @@ proptest! {
         for encoding in [Encoding::Protobuf, Encoding::Json] {
             for bytes in [&bytes, &mixed] {
                 let _ = otlp::traces(encoding, bytes, &context, &mut |_| {});
-                let _ = otlp::logs(encoding, bytes, &mut |_| {});
+                let _ = otlp::logs(encoding, bytes, &context, &mut |_| {});
                 let _ = otlp::data_points(encoding, bytes);
                 let _ = Signal::of(encoding, bytes);
             }

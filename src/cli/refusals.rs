@@ -1,0 +1,81 @@
+//! `gatelog refusals`: what clients sent that was not taken, also beside a running server, which writes its list every few
+//! seconds.
+
+use chrono::Utc;
+
+use super::catalog::{FormArgs, open, operator, or_dash, print_all, short};
+use super::exit::Done;
+use super::output::say;
+use super::progress::thousands;
+use super::settings::Context;
+use crate::error::Result;
+use crate::record::json::Reason;
+use crate::refusals::{Ask, Source, read_all, shown};
+use crate::store::Store;
+
+/// Lists what was refused lately: records, feedback and requests of clients, with the reason
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gatelog refusals
+  gatelog refusals --org acme --reason missing
+  gatelog refusals --source portkey --limit 5 --format json
+
+A running server writes its list every 5 s, to a bucket every 30 s. Each organisation has at most 1,000 entries, of the \
+last 7 days. An entry may stand for several refusals of one request. There is no excerpt of a record that is not to be \
+tracked, or that could not be read. Over HTTP: GET /v1/refusals.")]
+pub(super) struct Args {
+    /// Only of this organisation
+    #[arg(long, visible_alias = "organisation", value_name = "ID")]
+    org: Option<String>,
+    /// Only of this workspace
+    #[arg(long, value_name = "NAME")]
+    workspace: Option<String>,
+    /// Only of what clients sent that way, such as portkey, litellm, otlp-traces or feedback
+    #[arg(long, value_name = "SOURCE", value_parser = source)]
+    source: Option<Source>,
+    /// Only for this reason, such as missing, invalid, not_readable or over_quota
+    #[arg(long, value_name = "REASON", value_parser = reason)]
+    reason: Option<Reason>,
+    /// How many entries, the newest first
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    #[command(flatten)]
+    form: FormArgs,
+}
+
+fn source(name: &str) -> Result<Source, String> {
+    name.parse().map_err(|_| format!("expected one of {}", Source::ALL.map(Source::name).join(", ")))
+}
+
+fn reason(name: &str) -> Result<Reason, String> {
+    name.parse().map_err(|_| format!("expected one of {}", Reason::ALL.map(Reason::name).join(", ")))
+}
+
+pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
+    let Args { org: organisation, workspace, source, reason, limit, form } = args;
+    let state = open(&context, false).await?.state();
+    let entries = read_all(&Store::open(context.config(), false)?, None).await?;
+    let ask = Ask { organisation, workspace, source, reason };
+    let mut found = shown(entries, &ask, &operator(), &state, Utc::now());
+    let all = found.len();
+    found.truncate(limit);
+    let head = ["time", "organisation", "workspace", "source", "reason", "count", "field", "message", "excerpt"];
+    print_all(form.format, head, &found, |entry| {
+        [
+            short(&entry.created_at),
+            entry.organisation_id.clone(),
+            or_dash(entry.workspace_slug.as_deref()),
+            entry.source.to_string(),
+            entry.reason.to_string(),
+            entry.count.to_string(),
+            or_dash(entry.field.as_deref()),
+            entry.message.clone(),
+            or_dash(entry.excerpt.as_deref()),
+        ]
+    })?;
+    if all > found.len() && !context.quiet {
+        say!("{} of {}; `--limit` shows more", thousands(found.len() as u64), thousands(all as u64));
+    }
+    Ok(Done::Fine)
+}

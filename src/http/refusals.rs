@@ -1,0 +1,168 @@
+//! `GET /v1/refusals`: what clients sent that was not taken; and the middleware that notes requests which failed as a whole.
+//!
+//! Records are noted where they are refused ([`super::intake`], [`super::otlp`]). A request on a route that takes something is
+//! noted here if its answer is a failure, so that no handler can forget it: [`SOURCES`] names these routes, and a test
+//! compares it with the table of routes.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{MatchedPath, RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::App;
+use super::auth::Caller;
+use super::error::{Failure, Refusing};
+use super::input::Fields;
+use crate::catalog::{Access, no_organisation};
+use crate::ingest::Shape;
+use crate::record::json::Reason;
+use crate::refusals::{Ask, MOST_SHOWN, Refused, Sender, Source};
+
+/// Entries of an answer where nothing else is asked for.
+const SHOWN: u64 = 100;
+
+/// The routes that take records or feedback, with what their clients use.
+pub(crate) const SOURCES: [(&str, &str, Source); 19] = [
+    ("POST", "/v1/logs", Source::Portkey),
+    ("POST", "/v1/feedback", Source::Feedback),
+    ("PUT", "/v1/feedback/{id}", Source::Feedback),
+    ("POST", "/v1/feedback/{id}", Source::Feedback),
+    ("POST", "/v1/traces", Source::OtlpTraces),
+    ("POST", "/v1/metrics", Source::OtlpMetrics),
+    ("POST", "/v1/otel/v1/traces", Source::OtlpTraces),
+    ("POST", "/v1/otel/v1/logs", Source::OtlpLogs),
+    ("POST", "/v1/otel/v1/metrics", Source::OtlpMetrics),
+    ("POST", "/v1/logs/otel", Source::OtlpTraces),
+    ("POST", "/v1/logs/otel/v1/traces", Source::OtlpTraces),
+    ("POST", "/v1/logs/otel/v1/logs", Source::OtlpLogs),
+    ("POST", "/v1/logs/otel/v1/metrics", Source::OtlpMetrics),
+    ("POST", "/v1/ingest", Source::Native),
+    ("POST", "/v1/ingest/litellm", Source::Litellm),
+    ("POST", "/v1/ingest/gateway-hook", Source::GatewayHook),
+    ("POST", "/v1/logs/enterprise/logs", Source::ControlPlaneLogs),
+    ("POST", "/v1/analytics/enterprise/analytics", Source::ControlPlaneRows),
+    ("POST", "/dp/metrics", Source::ControlPlaneRows),
+];
+
+/// Middleware: tells handlers who sends what, and notes the request if it fails as a whole.
+pub(crate) async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let Some(sender) = sender(&request) else { return next.run(request).await };
+    request.extensions_mut().insert(sender.clone());
+    let response = next.run(request).await;
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        match response.extensions().get::<Refusing>() {
+            Some(Refusing::Noted) => {}
+            Some(Refusing::As(refused)) => app.engine.refusals().request(&sender, refused.clone()),
+            None => app.engine.refusals().request(&sender, Refused::many(reason(status), status.as_str(), 1)),
+        }
+    }
+    response
+}
+
+/// Who sends a request, if it is one that brings something.
+fn sender(request: &Request) -> Option<Sender> {
+    let method = request.method().as_str();
+    let path = request.extensions().get::<MatchedPath>()?.as_str();
+    let source = source(method, path)?;
+    let access = request.extensions().get::<Access>()?;
+    let named = |source| if source == Source::Native { shape(request.uri().query()) } else { None };
+    Some(Sender {
+        organisation: access.organisation.clone(),
+        workspace: access.workspace.clone(),
+        source: named(source).map_or(source, Source::from),
+        route: format!("{method} {path}").into(),
+    })
+}
+
+fn source(method: &str, path: &str) -> Option<Source> {
+    SOURCES.into_iter().find(|(known, route, _)| (*known, *route) == (method, path)).map(|(_, _, source)| source)
+}
+
+/// The shape that a query string names.
+fn shape(query: Option<&str>) -> Option<Shape> {
+    Fields::decode(query).ok()?.take("source")?.parse().ok()
+}
+
+/// The reason of a failure that says no more than its status.
+pub(super) fn reason(status: StatusCode) -> Reason {
+    match status {
+        StatusCode::FORBIDDEN => Reason::NotAllowed,
+        StatusCode::NOT_FOUND => Reason::NotFound,
+        StatusCode::REQUEST_TIMEOUT => Reason::BrokenOff,
+        StatusCode::PAYLOAD_TOO_LARGE => Reason::TooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Reason::Encoding,
+        StatusCode::TOO_MANY_REQUESTS => Reason::Busy,
+        status if status.is_server_error() => Reason::Unavailable,
+        _ => Reason::Invalid,
+    }
+}
+
+/// `GET /v1/refusals?organisation_id=…&workspace_slug=…&source=…&reason=…&page_size=…`.
+pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+    let (ask, most) = asked(&access, query.as_deref())?;
+    let mut found = app.engine.list_refusals(&access, &ask).await?;
+    let total = found.len();
+    found.truncate(most);
+    let answer = json!({ "object": "list", "total": total, "has_more": total > found.len(), "data": found });
+    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}
+
+fn asked(access: &Access, query: Option<&str>) -> Result<(Ask, usize), Failure> {
+    let mut fields = Fields::decode(query)?;
+    let most = fields.take_number("page_size")?.unwrap_or(SHOWN);
+    if !(1..=MOST_SHOWN).contains(&most) {
+        return Err(Failure::invalid(format!("field `page_size` is {most}; expected 1 to {MOST_SHOWN}")));
+    }
+    let mut text = |name: &str| fields.take(name).filter(|text| !text.is_empty());
+    let ask = Ask {
+        organisation: text("organisation_id"),
+        workspace: text("workspace_slug"),
+        source: text("source").map(|name| name.parse()).transpose()?,
+        reason: text("reason").map(|name| name.parse()).transpose()?,
+    };
+    fields.finish("organisation_id, workspace_slug, source, reason, page_size")?;
+    if let Some(named) = ask.organisation.as_ref().filter(|named| !access.reaches(named)) {
+        return Err(no_organisation(named).into());
+    }
+    Ok((ask, usize::try_from(most).unwrap_or(usize::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::auth::Needs;
+    use super::*;
+    use crate::catalog::Scope;
+
+    /// Routes for keys that may write which store nothing of what their clients send.
+    const TAKE_NOTHING: [(&str, &str); 1] = [("POST", "/v1/logs/{id}/replay")];
+
+    #[test]
+    fn every_route_that_takes_something_is_watched() {
+        let (with_key, _) = super::super::table();
+        let writes = with_key
+            .into_parts()
+            .1
+            .into_iter()
+            .filter(|route| route.needs == Some(Needs::Scope(Scope::Write)) && route.method != "GET");
+        let writes: BTreeSet<_> = writes.map(|route| (route.method, route.path)).collect();
+        let watched: BTreeSet<_> =
+            SOURCES.into_iter().map(|(method, path, _)| (method, path)).chain(TAKE_NOTHING).collect();
+        assert_eq!(writes, watched);
+    }
+
+    #[test]
+    fn the_shape_of_a_request_is_its_source() {
+        assert_eq!(source("POST", "/dp/metrics"), Some(Source::ControlPlaneRows));
+        assert_eq!(source("GET", "/v1/logs"), None);
+        assert_eq!(shape(Some("source=LiteLLM")), Some(Shape::LiteLlm));
+        assert_eq!(shape(Some("source=other")), None);
+    }
+}

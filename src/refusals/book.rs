@@ -1,0 +1,129 @@
+//! The list of refusals: bounded for each organisation and over all, the oldest of the organisation that has most going first.
+//! So an organisation that is refused a million times pushes out its own entries, not those of others.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use super::Refusal;
+
+/// Most entries, and bytes of them, of one organisation.
+const MOST_ENTRIES: usize = 1_000;
+const MOST_BYTES: usize = 256 << 10;
+/// Bytes of the entries of all organisations.
+const MOST_BYTES_OF_ALL: usize = 4 << 20;
+/// What an organisation takes beside its entries.
+const LIST_BYTES: usize = 256;
+
+/// Entries by organisation.
+#[derive(Debug)]
+pub(super) struct Book {
+    lists: HashMap<String, List>,
+    /// Every organisation by the bytes that it takes.
+    sizes: BTreeSet<(usize, String)>,
+    bytes: usize,
+    most_bytes: usize,
+    /// Counts changes.
+    changes: u64,
+}
+
+/// Entries of an organisation, oldest first.
+#[derive(Debug, Default)]
+struct List {
+    entries: VecDeque<Refusal>,
+    bytes: usize,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Self::of(MOST_BYTES_OF_ALL)
+    }
+}
+
+impl Book {
+    /// An empty book of so many bytes.
+    pub(super) fn of(most_bytes: usize) -> Self {
+        Self { lists: HashMap::new(), sizes: BTreeSet::new(), bytes: 0, most_bytes, changes: 0 }
+    }
+
+    /// Adds an entry and drops what is over the bounds.
+    pub(super) fn add(&mut self, entry: Refusal) {
+        self.changes += 1;
+        let organisation = entry.organisation.clone();
+        self.change(&organisation, |list| {
+            list.push(entry);
+            while list.entries.len() > MOST_ENTRIES || list.bytes > MOST_BYTES {
+                list.pop();
+            }
+        });
+        while self.bytes > self.most_bytes {
+            let Some((_, biggest)) = self.sizes.last().cloned() else { return };
+            self.change(&biggest, List::pop);
+        }
+    }
+
+    /// Keeps the entries that are to be kept, which may be changed meanwhile.
+    pub(super) fn retain(&mut self, keep: impl Fn(&mut Refusal) -> bool) {
+        let organisations: Vec<String> = self.lists.keys().cloned().collect();
+        let mut changed = false;
+        for organisation in &organisations {
+            self.change(organisation, |list| {
+                let (entries, bytes) = (list.entries.len(), list.bytes);
+                list.entries.retain_mut(|entry| keep(entry));
+                list.bytes = list.entries.iter().map(bytes_of).sum();
+                changed |= (entries, bytes) != (list.entries.len(), list.bytes);
+            });
+        }
+        self.changes += u64::from(changed);
+    }
+
+    /// Changes the list of an organisation and its place among the others.
+    fn change(&mut self, organisation: &str, change: impl FnOnce(&mut List)) {
+        let mut list = self.lists.remove(organisation).unwrap_or_default();
+        self.sizes.remove(&(list.size(), organisation.to_owned()));
+        self.bytes -= list.size();
+        change(&mut list);
+        if list.entries.is_empty() {
+            return;
+        }
+        self.bytes += list.size();
+        self.sizes.insert((list.size(), organisation.to_owned()));
+        self.lists.insert(organisation.to_owned(), list);
+    }
+
+    /// How many entries there are, and the memory that they take.
+    pub(super) fn size(&self) -> (u64, u64) {
+        (self.lists.values().map(|list| list.entries.len() as u64).sum(), self.bytes as u64)
+    }
+
+    /// The entries, by organisation, oldest first.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Refusal> {
+        self.lists.values().flat_map(|list| &list.entries)
+    }
+
+    /// How often it was changed.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+}
+
+impl List {
+    fn push(&mut self, entry: Refusal) {
+        self.bytes += bytes_of(&entry);
+        self.entries.push_back(entry);
+    }
+
+    fn pop(&mut self) {
+        self.bytes -= self.entries.pop_front().as_ref().map_or(0, bytes_of);
+    }
+
+    /// Memory that it takes; an empty one is not kept.
+    fn size(&self) -> usize {
+        if self.entries.is_empty() { 0 } else { self.bytes + LIST_BYTES }
+    }
+}
+
+/// Memory that an entry takes.
+fn bytes_of(entry: &Refusal) -> usize {
+    let texts = [Some(&entry.organisation), entry.workspace.as_ref(), Some(&entry.field), Some(&entry.message)];
+    let texts = texts.into_iter().chain([entry.excerpt.as_ref()]).flatten();
+    size_of::<Refusal>() + texts.map(String::len).sum::<usize>()
+}

@@ -1,0 +1,377 @@
+//! Refusals: what clients sent that was not taken, so that they can find out although some routes answer `ok` to all.
+//!
+//! Every refusal goes through [`Refusals::note`], which counts it by source and reason, logs it at a bounded rate and adds it
+//! to a bounded list ([`book`]) with time, source, field, reason and a redacted excerpt. Each node keeps its list in
+//! memory and writes it now and then to a file of its own in the store ([`file`]), where commands and other nodes read it. The
+//! file is written behind the answers: a crash loses the refusals of the last seconds, never a record. The list of an
+//! organisation ends with the organisation; an erasure of some of its records takes the excerpts, since nobody can tell whom
+//! they quote.
+
+mod book;
+mod file;
+mod shown;
+mod told;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use self::book::Book;
+use self::told::Told;
+use crate::catalog::State;
+use crate::error::Error;
+use crate::ingest::{DEFAULT_ORGANISATION, Policy, Rejection, Shape};
+use crate::record::json::{FieldError, Reason, Seen};
+
+pub use file::{WRITE_SECONDS, read_all};
+pub use shown::{Ask, MOST_SHOWN, Shown, shown};
+
+/// Refusals of one call that get an entry each; the others of the same reason share one.
+const SINGLE_ENTRIES: usize = 20;
+const SEVERAL: &str = "several that were refused for this reason";
+/// Longest text of an entry, in characters.
+const TEXT_CHARS: usize = 300;
+
+/// What a client used to send something: the shape of its records, or the kind of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// Our own form.
+    Native,
+    /// Portkey's insert.
+    Portkey,
+    /// LiteLLM's callback.
+    Litellm,
+    /// Hooks of Portkey's gateway.
+    GatewayHook,
+    /// Files of OpenTelemetry's collector.
+    Otlp,
+    /// Spans of OpenTelemetry.
+    OtlpTraces,
+    /// Log records of OpenTelemetry.
+    OtlpLogs,
+    /// Metrics of OpenTelemetry.
+    OtlpMetrics,
+    /// Log objects of a Portkey gateway.
+    ControlPlaneLogs,
+    /// Rows of figures of a Portkey gateway.
+    ControlPlaneRows,
+    /// Feedback.
+    Feedback,
+    /// The log store of a Portkey gateway.
+    PortkeyBucket,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: [Self; 12] = [
+        Self::Native,
+        Self::Portkey,
+        Self::Litellm,
+        Self::GatewayHook,
+        Self::Otlp,
+        Self::OtlpTraces,
+        Self::OtlpLogs,
+        Self::OtlpMetrics,
+        Self::ControlPlaneLogs,
+        Self::ControlPlaneRows,
+        Self::Feedback,
+        Self::PortkeyBucket,
+    ];
+
+    /// Its name in metrics and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Portkey => "portkey",
+            Self::Litellm => "litellm",
+            Self::GatewayHook => "gateway-hook",
+            Self::Otlp => "otlp",
+            Self::OtlpTraces => "otlp-traces",
+            Self::OtlpLogs => "otlp-logs",
+            Self::OtlpMetrics => "otlp-metrics",
+            Self::ControlPlaneLogs => "control-plane-logs",
+            Self::ControlPlaneRows => "control-plane-rows",
+            Self::Feedback => "feedback",
+            Self::PortkeyBucket => "portkey-bucket",
+        }
+    }
+}
+
+impl From<Shape> for Source {
+    fn from(shape: Shape) -> Self {
+        match shape {
+            Shape::Native => Self::Native,
+            Shape::Portkey => Self::Portkey,
+            Shape::LiteLlm => Self::Litellm,
+            Shape::GatewayHook => Self::GatewayHook,
+            Shape::Otlp => Self::Otlp,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Source {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|source| source.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::invalid(format!("`source` is `{name}`; expected one of {known}"))
+        })
+    }
+}
+
+/// Who sent something, and by which way.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// The organisation that the sender's key is bound to.
+    pub organisation: Option<String>,
+    /// The workspace that it is bound to.
+    pub workspace: Option<String>,
+    /// What it used.
+    pub source: Source,
+    /// Method and route, or the command.
+    pub route: Arc<str>,
+}
+
+impl Sender {
+    /// The same sender with another source.
+    pub fn with(&self, source: impl Into<Source>) -> Self {
+        Self { source: source.into(), ..self.clone() }
+    }
+}
+
+/// Something that was refused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Refused {
+    /// Why.
+    pub reason: Reason,
+    /// The field; empty where it is about the whole.
+    pub field: String,
+    /// What was expected, as the answer says it.
+    pub message: String,
+    /// Which record of the request, from 0.
+    pub record: Option<u64>,
+    /// How many such records there were.
+    pub count: u64,
+    /// What is known of the record.
+    pub seen: Seen,
+}
+
+impl Refused {
+    /// The refusal of so many records for one reason, of which nothing more is known.
+    pub fn many(reason: Reason, message: impl Into<String>, count: u64) -> Self {
+        Self { reason, message: message.into(), count, ..Self::default() }
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        let Rejection { record, field, expected, reason, seen, .. } = rejection;
+        Self { reason, message: format!("expected {expected}"), field, record: Some(record), count: 1, seen }
+    }
+}
+
+impl From<FieldError> for Refused {
+    fn from(error: FieldError) -> Self {
+        let FieldError { field, expected, reason, seen, .. } = error;
+        let seen = seen.map(|seen| *seen).unwrap_or_default();
+        Self { reason, message: format!("expected {expected}"), field, record: None, count: 1, seen }
+    }
+}
+
+/// An entry of the list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// The organisation of the sender's key, or else the one that the record names.
+    pub organisation: String,
+    /// The workspace, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+    /// What the client used to send it.
+    pub source: Source,
+    /// Method and route, or the command.
+    pub route: Arc<str>,
+    /// Why it was refused.
+    pub reason: Reason,
+    /// The field; empty where it is about the whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub field: String,
+    /// What was expected.
+    pub message: String,
+    /// Which record of the request, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<u64>,
+    /// How many refusals it stands for.
+    pub count: u64,
+    /// A piece of the record around the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excerpt: Option<String>,
+}
+
+/// The refusals of a node.
+#[derive(Debug)]
+pub struct Refusals {
+    now: fn() -> DateTime<Utc>,
+    policy: Arc<Policy>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    book: Book,
+    told: Told,
+    counts: BTreeMap<(Source, Reason), u64>,
+    /// Records among them that were no records, or of another's.
+    records: u64,
+    saved: file::Saved,
+}
+
+/// Figures for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Refusals since the start.
+    pub counts: BTreeMap<(Source, Reason), u64>,
+    /// Those of them that refused a record for what it is.
+    pub records: u64,
+    /// Entries of the list.
+    pub entries: u64,
+    /// Memory that they take.
+    pub bytes: u64,
+}
+
+impl Refusal {
+    /// Makes one entry of two for the same reason.
+    fn join(&mut self, other: Self) {
+        self.count += other.count;
+        if self.field != other.field {
+            self.field.clear();
+        }
+        if self.message != other.message {
+            self.message = SEVERAL.to_owned();
+        }
+    }
+}
+
+impl Refusals {
+    /// An empty list. Texts of entries are redacted by the policy.
+    pub fn new(now: fn() -> DateTime<Utc>, policy: Arc<Policy>) -> Self {
+        Self { now, policy, inner: Mutex::default() }
+    }
+
+    /// Notes that records, or parts of them, were refused for what they are.
+    pub fn records(&self, sender: &Sender, refused: impl IntoIterator<Item = impl Into<Refused>>) {
+        let refused: Vec<Refused> = refused.into_iter().map(Into::into).collect();
+        let records = refused.iter().map(|refused| refused.count).sum();
+        self.note(sender, refused, records);
+    }
+
+    /// Notes that something else was refused: a whole request, or records for which there is no place.
+    pub fn request(&self, sender: &Sender, refused: Refused) {
+        self.note(sender, vec![refused], 0);
+    }
+
+    /// The one way of all refusals: counts, logs and lists them.
+    fn note(&self, sender: &Sender, refused: Vec<Refused>, records: u64) {
+        let now = (self.now)();
+        let entries = refused.into_iter().filter(|one| one.count > 0).map(|one| self.entry(sender, one, now));
+        let entries: Vec<Refusal> = entries.collect();
+        let due = {
+            let mut inner = self.inner.lock();
+            inner.records += records;
+            for entry in &entries {
+                *inner.counts.entry((entry.source, entry.reason)).or_default() += entry.count;
+                inner.told.count(entry.source, entry.reason, entry.count);
+            }
+            few(entries).into_iter().for_each(|entry| inner.book.add(entry));
+            inner.told.due(now)
+        };
+        due.iter().for_each(told::Line::write);
+    }
+
+    /// Logs what was not logged at once, if it is time.
+    pub fn tell(&self) {
+        let due = self.inner.lock().told.due((self.now)());
+        due.iter().for_each(told::Line::write);
+    }
+
+    /// Figures of this moment.
+    pub fn figures(&self) -> Figures {
+        let inner = self.inner.lock();
+        let (entries, bytes) = inner.book.size();
+        Figures { counts: inner.counts.clone(), records: inner.records, entries, bytes }
+    }
+
+    /// The entries, in no certain order.
+    pub fn entries(&self) -> Vec<Refusal> {
+        self.inner.lock().book.entries().cloned().collect()
+    }
+
+    /// Drops what is too old, or no longer to be kept after a change of the catalog.
+    pub fn forget(&self, state: &State) {
+        let (now, mut inner) = ((self.now)(), self.inner.lock());
+        let kept = shown::Kept::of(state, now);
+        inner.book.retain(|entry| kept.keep(entry));
+    }
+
+    fn entry(&self, sender: &Sender, refused: Refused, now: DateTime<Utc>) -> Refusal {
+        let Refused { reason, field, message, record, count, seen } = refused;
+        let organisation = sender.organisation.clone().or(seen.organisation);
+        let text = |text: &str| plain(&self.policy.redacted(text));
+        Refusal {
+            at: now,
+            organisation: organisation.unwrap_or_else(|| DEFAULT_ORGANISATION.to_owned()),
+            workspace: sender.workspace.clone().or(seen.workspace),
+            source: sender.source,
+            route: Arc::clone(&sender.route),
+            reason,
+            field: text(&field),
+            message: text(&message),
+            record,
+            count,
+            excerpt: seen.excerpt.as_deref().map(plain),
+        }
+    }
+}
+
+/// The entries of one call: the first of them as they are, the others joined by organisation, workspace and reason.
+fn few(mut entries: Vec<Refusal>) -> Vec<Refusal> {
+    let others = entries.split_off(entries.len().min(SINGLE_ENTRIES));
+    let mut joined: BTreeMap<(String, Option<String>, Reason), Refusal> = BTreeMap::new();
+    for entry in others {
+        let entry = Refusal { record: None, excerpt: None, ..entry };
+        match joined.entry((entry.organisation.clone(), entry.workspace.clone(), entry.reason)) {
+            Entry::Vacant(place) => drop(place.insert(entry)),
+            Entry::Occupied(mut all) => all.get_mut().join(entry),
+        }
+    }
+    entries.extend(joined.into_values());
+    entries
+}
+
+/// A text that is not too long, and that no terminal takes for an order.
+fn plain(text: &str) -> String {
+    let mut shown: String =
+        text.chars().take(TEXT_CHARS).map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    if text.chars().nth(TEXT_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}

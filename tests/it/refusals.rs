@@ -1,0 +1,534 @@
+//! What clients sent that was not taken: every route and parser against every kind of bad input, in the metrics and in the list;
+//! who sees the list; what an erasure takes; and the command beside a running server.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use chrono::Utc;
+use gatelog::config::{Config, Plans, Redact};
+use gatelog::engine::{Document, Engine, NewKey, Organisation, Scope, Which};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::cli::Home;
+
+/// A server without a socket, with organisations `acme`, `zen` and `full`, whose plan stores nothing.
+struct Bed {
+    engine: Engine,
+    router: Router,
+    config: Config,
+    _folder: tempfile::TempDir,
+}
+
+fn fill(document: &mut Document) -> gatelog::error::Result<()> {
+    let now = Utc::now();
+    for (id, plan) in [("acme", "production"), ("zen", "production"), ("full", "full")] {
+        let workspaces = ["search".to_owned(), "chat".to_owned()].into();
+        let organisation = Organisation { workspaces, ..Organisation::new(plan, now) };
+        document.create_organisation(id, organisation, 0)?;
+        let key = |scopes: &[Scope], workspace: Option<&str>| NewKey {
+            organisation: Some(id.to_owned()),
+            workspace: workspace.map(str::to_owned),
+            scopes: scopes.iter().copied().collect(),
+            ..NewKey::default()
+        };
+        document.add_key(&format!("{id} write"), key(&[Scope::Write], None), now)?;
+        document.add_key(&format!("{id} view"), key(&[Scope::View], None), now)?;
+        document.add_key(&format!("{id} read"), key(&[Scope::View, Scope::Read], None), now)?;
+        document.add_key(&format!("{id} search"), key(&[Scope::Admin], Some("search")), now)?;
+        document.add_key(&format!("{id} chat"), key(&[Scope::Admin], Some("chat")), now)?;
+    }
+    let operator = NewKey { scopes: [Scope::Admin].into(), ..NewKey::default() };
+    document.add_key("operator", operator, now).map(|_| ())
+}
+
+impl Bed {
+    async fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data").display().to_string();
+        let plans = Plans::parse("[full]\nincluded = 0\nover = 'stop'").unwrap();
+        let mut config = Config { data, plans, max_record_bytes: 64 << 10, ..Config::default() };
+        change(&mut config);
+        let engine = Engine::open(config.clone()).await.unwrap();
+        engine.catalog().change(fill).await.unwrap();
+        let router = gatelog::http::router(engine.clone());
+        Self { engine, router, config, _folder: folder }
+    }
+
+    async fn send(&self, key: &str, request: &Sent) -> (StatusCode, String) {
+        let Sent { method, path, headers, body } = request;
+        let mut built = Request::builder().method(method.clone()).uri(path).header("x-portkey-api-key", key);
+        for (name, value) in headers {
+            built = built.header(*name, *value);
+        }
+        let response = self.router.clone().oneshot(built.body(Body::from(body.clone())).unwrap()).await.unwrap();
+        let status = response.status();
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 24).await.unwrap();
+        (status, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    async fn get(&self, key: &str, path: &str) -> Value {
+        let (status, text) = self.send(key, &Sent::new(Method::GET, path, "")).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The list that a key sees, newest first.
+    async fn refusals(&self, key: &str) -> Vec<Value> {
+        let page = self.get(key, "/v1/refusals?page_size=1000").await;
+        assert_eq!((&page["object"], &page["has_more"]), (&json!("list"), &json!(false)));
+        page["data"].as_array().unwrap().clone()
+    }
+
+    /// The counters of refusals, and the one without labels.
+    async fn counted(&self) -> (BTreeMap<String, u64>, u64) {
+        let (_, text) = self.send("operator", &Sent::new(Method::GET, "/metrics", "")).await;
+        let number = |line: &str| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+        let labelled = text.lines().filter_map(|line| {
+            let labels = line.strip_prefix("gatelog_refusals_total{")?.split('}').next()?;
+            Some((labels.replace('"', ""), number(line)))
+        });
+        let all = text.lines().find(|line| line.starts_with("gatelog_records_rejected_total ")).map_or(0, number);
+        (labelled.collect(), all)
+    }
+}
+
+/// A request.
+#[derive(Clone)]
+struct Sent {
+    method: Method,
+    path: String,
+    headers: Vec<(&'static str, &'static str)>,
+    body: Vec<u8>,
+}
+
+impl Sent {
+    fn new(method: Method, path: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self { method, path: path.to_owned(), headers: Vec::new(), body: body.into() }
+    }
+
+    fn with(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+fn post(path: &str, body: impl Into<Vec<u8>>) -> Sent {
+    Sent::new(Method::POST, path, body)
+}
+
+/// What is noted of a request: source, reason, field, how often, how many records among it.
+struct Noted(&'static str, &'static str, Option<&'static str>, u64, u64);
+
+fn spans(span: &Value) -> String {
+    json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] }).to_string()
+}
+
+fn events(log: &Value) -> String {
+    json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [log] }] }] }).to_string()
+}
+
+fn metrics() -> String {
+    let gauge = json!({ "name": "m", "gauge": { "dataPoints": [{ "asInt": "1" }, { "asInt": "2" }] } });
+    json!({ "resourceMetrics": [{ "scopeMetrics": [{ "metrics": [gauge] }] }] }).to_string()
+}
+
+fn deep() -> String {
+    "[".repeat(125) + &"]".repeat(125)
+}
+
+const CALL: &str = r#"{"request":{"body":{"model":"m"}},"response":{"body":{}}}"#;
+const LITELLM: &str = "/v1/ingest/litellm";
+const HOOK: &str = "/v1/ingest/gateway-hook";
+const LOG_OBJECT: &str = "/v1/logs/enterprise/logs";
+const ROWS: &str = "/v1/analytics/enterprise/analytics";
+
+/// Every route and parser with inputs that it refuses, and what must be noted of each.
+fn table() -> Vec<(Sent, u16, Noted)> {
+    let call = json!({ "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "", "name": "chat",
+        "attributes": [{ "key": "gen_ai.operation.name", "value": { "stringValue": "chat" } }] });
+    let packed = &[0x1f, 0x8b, 0, 0][..];
+    let big = format!(r#"{{"ai_model":"{}"}}"#, "x".repeat(70 << 10));
+    let mut table = vec![
+        // Portkey's insert, which answers `ok`.
+        (post("/v1/logs", "{not json"), 200, Noted("portkey", "not_readable", Some("json"), 1, 1)),
+        (post("/v1/logs", b"\xff\xfe".to_vec()), 200, Noted("portkey", "not_readable", Some("json"), 1, 1)),
+        (post("/v1/logs", packed), 200, Noted("portkey", "not_readable", None, 1, 1)),
+        (post("/v1/logs", r#"{"metadata":{}}"#), 200, Noted("portkey", "missing", Some("request"), 1, 1)),
+        (
+            post("/v1/logs", r#"[{"request":{},"createdAt":"soon"}]"#),
+            200,
+            Noted("portkey", "invalid", Some("createdAt"), 1, 1),
+        ),
+        (
+            post("/v1/logs", format!(r#"{{"request":{{"body":{}}}}}"#, deep())),
+            200,
+            Noted("portkey", "too_deep", Some("request.body"), 1, 1),
+        ),
+        (post("/v1/logs", vec![b' '; 2 << 20]), 413, Noted("portkey", "too_large", None, 1, 0)),
+        (post("/v1/logs", events(&json!(7))), 200, Noted("otlp-logs", "invalid", Some("logRecord"), 1, 1)),
+        // Our own form.
+        (post("/v1/ingest", "{not json"), 400, Noted("native", "not_readable", Some("json"), 1, 1)),
+        (post("/v1/ingest", r#"{"model":"m"}"#), 400, Noted("native", "unknown_field", Some("model"), 1, 1)),
+        (post("/v1/ingest", r#"{"cost":"much"}"#), 400, Noted("native", "invalid", Some("cost"), 1, 1)),
+        (post("/v1/ingest", r#"{"req_units":-1}"#), 400, Noted("native", "invalid", Some("req_units"), 1, 1)),
+        (
+            post("/v1/ingest", r#"{"organisation_id":"zen"}"#),
+            400,
+            Noted("native", "not_allowed", Some("organisation_id"), 1, 1),
+        ),
+        (post("/v1/ingest", big), 400, Noted("native", "too_large", Some("json"), 1, 1)),
+        (post("/v1/ingest", "[{}"), 200, Noted("native", "not_readable", Some("json"), 1, 1)),
+        (post("/v1/ingest", packed), 400, Noted("native", "not_readable", None, 1, 0)),
+        (post("/v1/ingest", "{}").with("content-encoding", "br"), 415, Noted("native", "encoding", None, 1, 0)),
+        (post("/v1/ingest?source=mail", "{}"), 400, Noted("native", "invalid", None, 1, 0)),
+        // Every shape by its name.
+        (post("/v1/ingest?source=portkey", "{}\n{}"), 400, Noted("portkey", "missing", Some("request"), 2, 2)),
+        (post("/v1/ingest?source=litellm", "{}"), 400, Noted("litellm", "missing", Some("call_type"), 1, 1)),
+        (post("/v1/ingest?source=gateway-hook", "{}"), 400, Noted("gateway-hook", "missing", Some("request"), 1, 1)),
+        (
+            post("/v1/ingest?source=otlp", r#"{"resourceSpans":7}"#),
+            400,
+            Noted("otlp", "invalid", Some("resourceSpans"), 1, 1),
+        ),
+        // Callbacks, whose senders look at the status alone.
+        (post(LITELLM, "[1]"), 200, Noted("litellm", "not_readable", Some("json"), 1, 1)),
+        (
+            post(LITELLM, r#"{"model":"m","startTime":"soon"}"#),
+            200,
+            Noted("litellm", "invalid", Some("startTime"), 1, 1),
+        ),
+        (post(LITELLM, "{}").with("content-encoding", "br"), 415, Noted("litellm", "encoding", None, 1, 0)),
+        (
+            post(HOOK, r#"{"eventType":"beforeRequestHook"}"#),
+            200,
+            Noted("gateway-hook", "not_kept", Some("eventType"), 1, 1),
+        ),
+        (post(HOOK, "7"), 200, Noted("gateway-hook", "not_readable", Some("json"), 1, 1)),
+        (post(HOOK, packed), 400, Noted("gateway-hook", "not_readable", None, 1, 0)),
+        // Reports of a gateway.
+        (post(LOG_OBJECT, "{}"), 400, Noted("control-plane-logs", "missing", Some("logObject"), 1, 1)),
+        (
+            post(LOG_OBJECT, r#"{"logObject":{"hook_id":"h"}}"#),
+            200,
+            Noted("control-plane-logs", "not_kept", None, 1, 1),
+        ),
+        (post(LOG_OBJECT, packed), 400, Noted("control-plane-logs", "not_readable", None, 1, 0)),
+        (post(ROWS, "{"), 400, Noted("control-plane-rows", "not_readable", Some("json"), 1, 0)),
+        (post(ROWS, r#"{"table":"t","data":[]}"#), 400, Noted("control-plane-rows", "invalid", Some("table"), 1, 0)),
+        (
+            post(ROWS, r#"{"table":"generations","data":[{}]}"#),
+            400,
+            Noted("control-plane-rows", "missing", Some("id"), 1, 1),
+        ),
+        (
+            post("/dp/metrics", r#"{"table":"feedbacks","data":[{"trace_id":"t","value":99}]}"#),
+            400,
+            Noted("control-plane-rows", "invalid", Some("value"), 1, 1),
+        ),
+        (
+            post(ROWS, r#"{"table":"generation_hooks","data":[{"id":"h"}]}"#),
+            400,
+            Noted("control-plane-rows", "missing", Some("generation_id"), 1, 1),
+        ),
+        (
+            post(ROWS, r#"{"table":"generations","data":[{"id":"g","organisation_id":"zen"}]}"#),
+            403,
+            Noted("control-plane-rows", "not_allowed", None, 1, 0),
+        ),
+        // Feedback.
+        (post("/v1/feedback", "{"), 400, Noted("feedback", "not_readable", Some("json"), 1, 0)),
+        (post("/v1/feedback", "{}"), 400, Noted("feedback", "missing", Some("trace_id"), 1, 0)),
+        (
+            post("/v1/feedback", r#"[{"trace_id":"t","value":1},{"trace_id":"t","value":11}]"#),
+            400,
+            Noted("feedback", "invalid", Some("value"), 1, 0),
+        ),
+        (post("/v1/feedback", r#"{"log_id":"none","value":1}"#), 404, Noted("feedback", "not_found", None, 1, 0)),
+        (
+            post("/v1/feedback", r#"{"trace_id":"t","value":1,"organisation_id":"zen"}"#),
+            403,
+            Noted("feedback", "not_allowed", None, 1, 0),
+        ),
+        (post("/v1/feedback", packed), 400, Noted("feedback", "not_readable", None, 1, 0)),
+    ];
+    for method in [Method::PUT, Method::POST] {
+        let change = |body: &str| Sent::new(method.clone(), "/v1/feedback/none", body);
+        table.push((change(r#"{"value":1}"#), 404, Noted("feedback", "not_found", None, 1, 0)));
+        table.push((change("{}"), 400, Noted("feedback", "missing", Some("value"), 1, 0)));
+    }
+    let protobuf = b"\x0a\x7f\x01".to_vec();
+    for path in ["/v1/traces", "/v1/otel/v1/traces", "/v1/logs/otel", "/v1/logs/otel/v1/traces"] {
+        let json = |body: &str| post(path, body).with("content-type", "application/json");
+        table.push((json(&spans(&call)), 200, Noted("otlp-traces", "missing", Some("spanId"), 1, 1)));
+        table.push((json(&spans(&json!(7))), 200, Noted("otlp-traces", "invalid", Some("span"), 1, 1)));
+        table.push((json("{"), 400, Noted("otlp-traces", "not_readable", Some("json"), 1, 0)));
+        table.push((
+            post(path, protobuf.clone()).with("content-type", "application/x-protobuf"),
+            400,
+            Noted("otlp-traces", "not_readable", Some("protobuf"), 1, 0),
+        ));
+    }
+    for path in ["/v1/otel/v1/logs", "/v1/logs/otel", "/v1/logs/otel/v1/logs"] {
+        let json = |body: &str| post(path, body).with("content-type", "application/json");
+        table.push((json(&events(&json!(7))), 200, Noted("otlp-logs", "invalid", Some("logRecord"), 1, 1)));
+    }
+    for path in ["/v1/metrics", "/v1/otel/v1/metrics", "/v1/logs/otel/v1/metrics"] {
+        let json = |body: &str| post(path, body).with("content-type", "application/json");
+        table.push((json(&metrics()), 200, Noted("otlp-metrics", "not_kept", None, 2, 2)));
+        table.push((json("[]"), 400, Noted("otlp-metrics", "not_readable", Some("json"), 1, 0)));
+    }
+    table
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_and_parser_counts_and_lists_what_it_refuses() {
+    let bed = Bed::new(|_| {}).await;
+    let (mut counted, mut records) = bed.counted().await;
+    let mut listed = 0;
+    for (sent, status, Noted(source, reason, field, count, of_records)) in table() {
+        let at =
+            format!("{} {} {}", sent.method, sent.path, String::from_utf8_lossy(&sent.body[..sent.body.len().min(80)]));
+        let (found, text) = bed.send("acme write", &sent).await;
+        assert_eq!(found.as_u16(), status, "{at}: {text}");
+        *counted.entry(format!("source={source},reason={reason}")).or_default() += count;
+        records += of_records;
+        assert_eq!(bed.counted().await, (counted.clone(), records), "{at}");
+        let entries = bed.refusals("acme read").await;
+        listed += if count == 2 && source == "portkey" { 2 } else { 1 };
+        assert_eq!(entries.len(), listed, "{at}: {:?}", entries.first());
+        let entry = &entries[0];
+        assert_eq!((&entry["source"], &entry["reason"]), (&json!(source), &json!(reason)), "{at}");
+        assert_eq!(entry["field"], field.map_or(Value::Null, Value::from), "{at}: {entry}");
+        assert_eq!(entry["organisation_id"], "acme");
+        let message = entry["message"].as_str().unwrap();
+        assert!(message.len() > 5, "{at}: {entry}");
+        // The answer, where there is one in words, says the same.
+        let told = text.replace('\\', "");
+        let words = message.trim_start_matches("expected ").chars().take(40).collect::<String>();
+        if !found.is_success() || text.contains("rejections\":[{") || text.contains("errorMessage") {
+            let plain = words.replace('\\', "");
+            assert!(told.contains(&plain) || text.contains(&words) || !text.starts_with('{'), "{at}: {text}: {entry}");
+        }
+    }
+    // Nothing was refused of what is good.
+    let good = post("/v1/logs", CALL);
+    assert_eq!(bed.send("acme write", &good).await.0, StatusCode::OK);
+    assert_eq!(bed.counted().await, (counted, records));
+    bed.engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lacking_scope_a_quota_and_foreign_parts_are_refusals_too() {
+    let bed = Bed::new(|_| {}).await;
+    assert_eq!(bed.send("acme view", &post("/v1/logs", CALL)).await.0, StatusCode::FORBIDDEN);
+    let entry = bed.refusals("acme view").await.remove(0);
+    assert_eq!((&entry["reason"], &entry["route"]), (&json!("not_allowed"), &json!("POST /v1/logs")));
+    assert!(entry["message"].as_str().unwrap().contains("logs.write"), "{entry}");
+
+    assert_eq!(bed.send("full write", &post("/v1/logs", CALL)).await.1, "ok");
+    let entry = bed.refusals("full view").await.remove(0);
+    assert_eq!((&entry["reason"], &entry["count"]), (&json!("over_quota"), &json!(1)));
+
+    // The first part of a span's call is of one workspace, the second comes from another.
+    let span = json!({ "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331", "name": "chat",
+        "attributes": [{ "key": "gen_ai.operation.name", "value": { "stringValue": "chat" } }] });
+    let log = json!({ "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331",
+        "eventName": "gen_ai.user.message", "body": { "kvlistValue": { "values": [
+            { "key": "content", "value": { "stringValue": "words" } }] } } });
+    let sent = |path: &str, body: String| post(path, body).with("content-type", "application/json");
+    assert_eq!(bed.send("acme search", &sent("/v1/traces", spans(&span))).await.0, StatusCode::OK);
+    let (_, text) = bed.send("acme chat", &sent("/v1/otel/v1/logs", events(&log))).await;
+    assert!(text.contains("another workspace"), "{text}");
+    let entry = bed.refusals("acme chat").await.remove(0);
+    assert_eq!((&entry["source"], &entry["reason"]), (&json!("otlp-logs"), &json!("not_allowed")));
+    assert_eq!(bed.counted().await.1, 1, "of these only foreign parts count as records");
+    bed.engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_sees_the_refusals_that_it_reaches_and_excerpts_only_with_logs_read() {
+    let bed = Bed::new(|_| {}).await;
+    let bad = |what: &str| post("/v1/ingest", format!(r#"{{"cost":"{what}","ai_model":"m"}}"#));
+    for key in ["acme write", "acme search", "acme chat", "zen write"] {
+        bed.send(key, &bad(key)).await;
+    }
+    // A key of nobody's in particular: the record says whose it is.
+    let named = json!({ "organisation_id": "zen", "workspace_slug": "chat", "cost": "named" }).to_string();
+    bed.send("operator", &post("/v1/ingest", named)).await;
+    bed.send("operator", &post("/v1/ingest", "{")).await;
+    let list = async |key: &str| {
+        let entries = bed.refusals(key).await;
+        let excerpts = entries.iter().map(|entry| entry["excerpt"].as_str().unwrap_or("-").to_owned());
+        let excerpts: Vec<String> = excerpts.collect();
+        excerpts
+    };
+    let of = |what: &str| format!(r#"{{"ai_model":"m","cost":"{what}"}}"#);
+    assert_eq!(list("acme read").await, [of("acme chat"), of("acme search"), of("acme write")]);
+    assert_eq!(list("acme view").await, ["-", "-", "-"]);
+    assert_eq!(list("acme search").await, [of("acme search")]);
+    assert_eq!(list("zen chat").await, [r#"{"cost":"named","organisation_id":"zen","workspace_slug":"chat"}"#]);
+    assert_eq!(list("zen read").await.len(), 2);
+    assert_eq!(list("operator").await.len(), 6);
+    assert_eq!(list("operator").await[0], "-", "what cannot be read has no excerpt");
+    let of_default = bed.get("operator", "/v1/refusals?organisation_id=default").await;
+    assert_eq!(of_default["total"], 1);
+    let page = bed.get("operator", "/v1/refusals?page_size=2&reason=invalid&source=native").await;
+    assert_eq!((&page["total"], &page["has_more"]), (&json!(5), &json!(true)));
+    assert_eq!(page["data"].as_array().unwrap().len(), 2);
+    for (key, path, status) in [
+        ("acme write", "/v1/refusals", 403),
+        ("acme view", "/v1/refusals?organisation_id=zen", 404),
+        ("acme view", "/v1/refusals?reason=because", 400),
+        ("acme view", "/v1/refusals?source=mail", 400),
+        ("acme view", "/v1/refusals?page_size=0", 400),
+        ("acme view", "/v1/refusals?colour=red", 400),
+    ] {
+        let (found, text) = bed.send(key, &Sent::new(Method::GET, path, "")).await;
+        assert_eq!(found.as_u16(), status, "{path}: {text}");
+    }
+    bed.engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn excerpts_are_masked_and_redacted_and_there_is_none_of_what_is_not_tracked() {
+    let rules = "[mail]\npattern = '\\w+@\\w+\\.org'\n[patient]\npaths = ['request.body.patient']";
+    let bed = Bed::new(|config| config.redact = Redact::parse(rules).unwrap()).await;
+    let key = "sk-0123456789abcdefgh";
+    let record = json!({ "createdAt": "soon", "request": {
+        "headers": { "authorization": format!("Bearer {key}"), "x-portkey-config": json!({ "api_key": key }).to_string() },
+        "body": { "patient": "Ann Smith", "messages": ["write to ann@example.org"] } } });
+    bed.send("acme write", &post("/v1/logs", record.to_string())).await;
+    let untracked = post("/v1/logs", record.to_string()).with("x-portkey-debug", "false");
+    bed.send("acme write", &untracked).await;
+    let native = json!({ "do_not_track": true, "cost": "private", "request": { "body": "private" } });
+    bed.send("acme write", &post("/v1/ingest", native.to_string())).await;
+    let litellm = json!({ "model": "m", "startTime": "soon", "messages": "private",
+        "metadata": { "requester_custom_headers": { "x-portkey-debug": "false" } } });
+    bed.send("acme write", &post("/v1/ingest/litellm", litellm.to_string())).await;
+    let hook = json!({ "eventType": "beforeRequestHook",
+        "request": { "json": "private", "headers": { "X-Portkey-Debug": "false" } } });
+    bed.send("acme write", &post("/v1/ingest/gateway-hook", hook.to_string())).await;
+    let row = json!({ "extra_key": "is_raw_logging_enabled", "extra_value": "false", "config": "private" });
+    let rows = json!({ "table": "generations", "data": [row] });
+    bed.send("acme write", &post("/v1/analytics/enterprise/analytics", rows.to_string())).await;
+
+    let entries = bed.refusals("acme read").await;
+    assert_eq!(entries.len(), 6);
+    let (shown, hidden): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry["excerpt"].is_string());
+    assert_eq!((shown.len(), hidden.len()), (1, 5));
+    let all = json!(entries).to_string();
+    for secret in ["private", "3456789", "Ann", "ann@"] {
+        assert!(!all.contains(secret), "{all}");
+    }
+    assert!(shown[0]["excerpt"].as_str().unwrap().starts_with("{\"createdAt\":\"soon\""), "{shown:?}");
+    bed.engine.close().await.unwrap();
+    let file = fs::read_dir(format!("{}/refusals", bed.config.data)).unwrap().next().unwrap().unwrap();
+    let text = fs::read_to_string(file.path()).unwrap();
+    for secret in ["private", "3456789", "Ann", "ann@"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn erasures_take_excerpts_and_the_end_of_an_organisation_takes_its_list() {
+    let bed = Bed::new(|_| {}).await;
+    let words = || post("/v1/ingest", r#"{"cost":"words of ann"}"#);
+    for key in ["acme write", "zen write"] {
+        bed.send(key, &words()).await;
+    }
+    bed.engine.erase("acme", Which::User("ann".to_owned()), "test").await.unwrap();
+    let acme = bed.refusals("acme read").await;
+    assert_eq!((acme.len(), &acme[0]["excerpt"]), (1, &Value::Null));
+    assert!(bed.refusals("zen read").await[0]["excerpt"].is_string());
+    bed.engine.erase("acme", Which::All, "test").await.unwrap();
+    assert_eq!(bed.refusals("acme read").await.len(), 0);
+    let delete = Sent::new(Method::DELETE, "/v1/admin/organisations/zen", "");
+    assert_eq!(bed.send("operator", &delete).await.0, StatusCode::ACCEPTED);
+    assert_eq!(bed.refusals("operator").await.len(), 0);
+    bed.engine.close().await.unwrap();
+    for file in fs::read_dir(format!("{}/refusals", bed.config.data)).into_iter().flatten() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        assert!(!text.contains("words"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_outlives_a_restart() {
+    let bed = Bed::new(|_| {}).await;
+    bed.send("acme write", &post("/v1/logs", "{}")).await;
+    let before = bed.refusals("acme read").await;
+    bed.engine.close().await.unwrap();
+    let engine = Engine::open(bed.config.clone()).await.unwrap();
+    let after = Bed { router: gatelog::http::router(engine.clone()), engine, config: bed.config, _folder: bed._folder };
+    assert_eq!(after.refusals("acme read").await, before);
+    assert_eq!(after.counted().await.1, 0, "metrics count since the start");
+    after.engine.close().await.unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn the_command_lists_what_a_running_server_and_an_import_refused() {
+    let home = Home::new();
+    fs::write(home.0.path().join("bad.jsonl"), "{\"organisation_id\":\"acme\",\"cost\":\"much\"}\nnot json\n").unwrap();
+    assert_eq!(home.command(&["import", "bad.jsonl"]).output().unwrap().status.code(), Some(1));
+    let bucket = home.0.path().join("store");
+    fs::create_dir(&bucket).unwrap();
+    fs::write(bucket.join("a.json"), "{}").unwrap();
+    fs::write(bucket.join("b.json"), r#"{"hook_id":"h"}"#).unwrap();
+    let import = ["import", "--source", "portkey-bucket", "store"];
+    assert_eq!(home.command(&import).output().unwrap().status.code(), Some(1));
+    let list = |more: &[&str]| -> Vec<Value> {
+        let args = [&["refusals", "--format", "json"], more].concat();
+        serde_json::from_str(&home.ok(&args)).unwrap()
+    };
+    let kinds = |entries: &[Value]| {
+        let mut kinds: Vec<_> = entries
+            .iter()
+            .map(|entry| format!("{} {} {}", entry["source"], entry["reason"], entry["route"]).replace('"', ""))
+            .collect();
+        kinds.sort();
+        kinds
+    };
+    let imported = [
+        "native invalid gatelog import",
+        "native not_readable gatelog import",
+        "portkey-bucket missing gatelog import",
+        "portkey-bucket not_kept gatelog import",
+    ];
+    assert_eq!(kinds(&list(&[])), imported);
+    let acme = list(&["--org", "acme"]);
+    assert_eq!((acme.len(), &acme[0]["field"]), (1, &json!("cost")));
+    assert_eq!(acme[0]["excerpt"], r#"{"cost":"much","organisation_id":"acme"}"#);
+
+    let mut server = home.serve();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let url = format!("http://{}/v1/logs", server.address);
+    let client = reqwest::Client::new();
+    for _ in 0..50 {
+        let sent = client.post(&url).header("x-portkey-api-key", "k").body("{\"hush\":\"sk-secret\"}").send();
+        assert!(runtime.block_on(sent).unwrap().status().is_success());
+    }
+    // The server writes its list every few seconds.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while list(&["--source", "portkey"]).is_empty() {
+        assert!(std::time::Instant::now() < end, "the list is never written");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(list(&["--limit", "1"])[0]["route"], "POST /v1/logs");
+    assert!(!list(&["--reason", "missing", "--source", "portkey"]).is_empty());
+    let table = home.ok(&["refusals"]);
+    assert!(table.starts_with("time ") && table.contains("portkey"), "{table}");
+
+    // The log has one line for many refusals, and nothing of what was sent.
+    server.signal("TERM");
+    let mut log = String::new();
+    server.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("source=portkey reason=missing refused=")).collect();
+    assert!((1..20).contains(&told.len()), "{log}");
+    assert!(!log.contains("hush") && !log.contains("sk-secret"), "{log}");
+}
