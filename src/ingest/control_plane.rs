@@ -17,6 +17,7 @@ use chrono::{DateTime, Utc};
 use serde::de::IgnoredAny;
 
 use super::fields::{check, cut, flag, id, number, open, short, tags, text, time};
+use super::policy::name_provider;
 use super::usage::{Members, Usage, count, get};
 use super::{Context, Headers, Rejection, is_off, mask};
 use crate::halves::{Half, join};
@@ -169,6 +170,7 @@ fn kept(mut record: Record, context: &Context) -> Result<Record, FieldError> {
         return Err(too_large(MAX_RECORD_BYTES));
     }
     check(&record)?;
+    name_provider(&mut record);
     context.policy.protect(&mut record);
     Ok(record)
 }

@@ -130,7 +130,7 @@ impl Policy {
 }
 
 /// The provider that the URL of the call tells, where the source does not say it.
-fn name_provider(record: &mut Record) {
+pub(super) fn name_provider(record: &mut Record) {
     if record.ai_org.as_deref().is_none_or(str::is_empty)
         && let Some(provider) = record.request_url.as_deref().and_then(names::provider_of_url)
     {

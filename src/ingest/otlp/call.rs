@@ -11,7 +11,7 @@ use super::any::{Any, Attributes, find};
 use super::content::{self, Content, Object};
 use super::export::{Origin, Span};
 use crate::ingest::fields::{cut, time_of_nanos};
-use crate::ingest::usage::attributes as tokens;
+use crate::ingest::usage::{attributes as tokens, cents};
 use crate::ingest::{Context, mask};
 use crate::record::json::{Checks, FieldError, MAX_DEPTH, derive, keep_last, members, unquote};
 use crate::record::{Message, Record};
@@ -136,8 +136,8 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
     if is_embedding && record.res_units.is_none() {
         record.total_units = record.total_units.or(record.req_units);
     }
-    if let Some(dollars) = find(of, &COST).and_then(Any::float).filter(|dollars| *dollars >= 0.0) {
-        record.cost = Some(dollars * 100.0);
+    if let Some(cents) = find(of, &COST).and_then(Any::float).and_then(|dollars| cents(&dollars.to_string())) {
+        record.cost = Some(cents);
         record.cost_currency = Some("USD".to_owned());
     }
     times(&mut record, &span);

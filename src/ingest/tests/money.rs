@@ -247,6 +247,15 @@ fn spans_of_every_convention_are_paid_by_kind() {
 }
 
 #[test]
+fn dollars_of_a_span_become_cents_to_the_last_digit() {
+    let record = |dollars: &str| span_with(&json!({ "gen_ai.usage.cost": dollars }));
+    // 0.07 times 100 is 7.000000000000001 in floats.
+    for (dollars, cents) in [("0.07", Some(7.0)), ("0.0003", Some(0.03)), ("-1", None)] {
+        assert_eq!(record(dollars).cost, cents, "{dollars}");
+    }
+}
+
+#[test]
 fn a_known_url_tells_the_provider_where_the_source_does_not() {
     let bare = |url: &str| {
         let usage = json!({ "usage": { "prompt_tokens": 9, "completion_tokens": 9 } });
@@ -263,6 +272,11 @@ fn a_known_url_tells_the_provider_where_the_source_does_not() {
         "server.port": 443, "gen_ai.usage.input_tokens": 9, "gen_ai.usage.output_tokens": 9,
     }));
     assert_eq!((span.ai_org.as_deref(), span.cost), (Some("openai"), Some(0.01125)));
+    let row = json!({ "id": "a", "created_at": "2026-11-21T16:26:58Z", "ai_org": "",
+        "request_url": "https://api.x.ai/v1/chat/completions" });
+    let batch = json!({ "table": "generations", "data": [row] }).to_string();
+    let batch = crate::ingest::control_plane::rows(batch.as_bytes(), &Context::new(now())).unwrap();
+    assert_eq!(batch.halves[0].1.ai_org.as_deref(), Some("x-ai"));
     let said = native(r#"{"ai_org":"mine","request_url":"https://api.openai.com/v1","cost":1}"#).0.remove(0);
     assert_eq!(said.ai_org.as_deref(), Some("mine"));
     let unsaid = native(r#"{"request_url":"https://api.groq.com/openai/v1","cost":1}"#).0.remove(0);

@@ -4,7 +4,8 @@
 //! By every convention the input holds what was cached and the output what was thought. Instrumentations that leave them
 //! out are told by the total, or by a part that is more than its whole.
 
-use super::{Billed, Parts, Tier, Usage, cached_parts, is_ambiguous};
+use super::shapes::{cached_parts, is_ambiguous};
+use super::{Billed, Parts, Tier, Usage};
 
 /// Tokens of the request.
 pub const REQUEST: [&str; 4] =
