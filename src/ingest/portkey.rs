@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 
 use super::fields::{cut, flag, id, number, open, short, tags, text, time};
-use super::usage::{Billed, Members, Usage, count, get};
+use super::usage::{Billed, Members, Usage, attributes, count, get};
 use super::{Context, is_off, mask};
 use crate::record::json::{
     Checks, FieldError, MAX_DEPTH, MAX_RECORD_BYTES, derive, list, members, too_large, unquote, write_string,
@@ -90,7 +90,7 @@ impl<'c> Reader<'c> {
         sides(&mut record, &request, &response);
         let told = Usage::of(&asked, received.body.as_deref());
         let billed = usage(&mut record, &item, [&asked, &reply], told);
-        span(&mut record, &asked, &raw_tags);
+        let billed = span(&mut record, &asked, &raw_tags).unwrap_or(billed);
         record.metadata = tag_text.as_deref().map(tags).unwrap_or_default();
         self.user(&mut record, &asked, &raw_tags);
         self.trace(&mut record, &item, &raw_tags, new_id);
@@ -204,20 +204,24 @@ fn usage(record: &mut Record, item: &Members<'_>, [asked, reply]: [&Members<'_>;
     billed
 }
 
-/// What Portkey's span exporter, whose request is a span of OpenTelemetry, says of the call in the span's attributes.
-fn span(record: &mut Record, asked: &Members<'_>, tags: &Members<'_>) {
+/// What Portkey's span exporter, whose request is a span of OpenTelemetry, says of the call in the span's attributes. Gives what
+/// the price depends on beside them, if the tokens are the span's.
+fn span(record: &mut Record, asked: &Members<'_>, tags: &Members<'_>) -> Option<Billed> {
     if text(tags, &["_logType"]).as_deref() != Some("opentelemetry") {
-        return;
+        return None;
     }
     let of = get(asked, &["attributes"]).and_then(members).unwrap_or_default();
     let model = || text(&of, &["gen_ai.response.model", "gen_ai.request.model", "llm.model_name"]);
     record.ai_model = record.ai_model.take().or_else(model);
     record.ai_org = record.ai_org.take().or_else(|| text(&of, &["gen_ai.provider.name", "gen_ai.system"]));
-    let tokens = |names: &[&str]| names.iter().find_map(|name| count(&of, &[name]));
-    record.req_units =
-        record.req_units.or_else(|| tokens(&["gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"]));
-    record.res_units =
-        record.res_units.or_else(|| tokens(&["gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"]));
+    let usage = attributes::read(|name| count(&of, &[name]), |name| text(&of, &[name]));
+    let is_untold = record.req_units.is_none() && record.res_units.is_none();
+    record.req_units = record.req_units.or(usage.request);
+    record.res_units = record.res_units.or(usage.response);
+    if is_untold {
+        record.total_units = record.total_units.or(usage.total);
+    }
+    is_untold.then_some(usage.billed)
 }
 
 /// What the request and the response say outside of their bodies.

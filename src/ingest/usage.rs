@@ -79,6 +79,20 @@ impl Parts {
         self.cache_read.saturating_add(self.cache_write).saturating_add(self.cache_write_1h)
     }
 
+    fn plus(self, other: Self) -> Self {
+        Self {
+            cache_read: self.cache_read.saturating_add(other.cache_read),
+            cache_write: self.cache_write.saturating_add(other.cache_write),
+            cache_write_1h: self.cache_write_1h.saturating_add(other.cache_write_1h),
+            audio_input: self.audio_input.saturating_add(other.audio_input),
+            audio_cache_read: self.audio_cache_read.saturating_add(other.audio_cache_read),
+            tool_use: self.tool_use.saturating_add(other.tool_use),
+            reasoning: self.reasoning.saturating_add(other.reasoning),
+            audio_output: self.audio_output.saturating_add(other.audio_output),
+            image_output: self.image_output.saturating_add(other.image_output),
+        }
+    }
+
     /// Tokens of the response that have prices of their own.
     pub fn of_response(&self) -> i64 {
         self.reasoning.saturating_add(self.audio_output).saturating_add(self.image_output)
@@ -122,17 +136,47 @@ impl Usage {
         if let Some(reply) = members(text) {
             found.add(&reply, LEVELS);
         } else if let Some(chunks) = list(text) {
-            chunks.into_iter().filter_map(members).for_each(|chunk| found.add(&chunk, LEVELS));
+            let chunks: Vec<_> = chunks.into_iter().filter_map(members).collect();
+            let answers = || chunks.iter().filter(|chunk| is_answer(chunk));
+            if answers().nth(1).is_some() {
+                return Self::of_session(asked, answers().map(Vec::as_slice));
+            }
+            chunks.iter().for_each(|chunk| found.add(chunk, LEVELS));
         } else {
             let events = inner.lines().map(|line| line.strip_prefix("data:").unwrap_or(line).trim());
             let telling = |line: &&str| TELLING.iter().any(|word| line.contains(word));
             events.filter(telling).filter_map(members).for_each(|event| found.add(&event, LEVELS));
         }
-        let mut usage = found.read();
-        if !found.tier_is_known && usage != Self::default() {
-            usage.billed.tier = Tier::of(&string(asked, &["service_tier", "serviceTier"]).unwrap_or_default());
+        found.read(asked)
+    }
+
+    /// Adds up the answers of a realtime session, each of which has a usage of its own.
+    fn of_session<'a>(asked: &Members<'_>, answers: impl Iterator<Item = &'a Members<'a>>) -> Self {
+        let usages = answers.map(|answer| {
+            let mut found = Found::default();
+            found.add(answer, LEVELS);
+            found.read(asked)
+        });
+        usages.reduce(Self::plus).unwrap_or_default()
+    }
+
+    fn plus(self, other: Self) -> Self {
+        let sum = |one: Option<i64>, other: Option<i64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        let (one, two) = (self.billed, other.billed);
+        Self {
+            request: sum(self.request, other.request),
+            response: sum(self.response, other.response),
+            total: sum(self.total, other.total),
+            billed: Billed {
+                parts: one.parts.plus(two.parts),
+                tier: two.tier,
+                is_partial: one.is_partial || two.is_partial || one.tier != two.tier,
+                stated_cents: None,
+            },
         }
-        usage
     }
 
     /// Reads the members of a `usage` object.
@@ -189,6 +233,11 @@ const WRAPPERS: [&str; 5] = ["response", "message", "delta", "result", "x_groq"]
 /// Words of which each event that carries usage has one.
 const TELLING: [&str; 4] = ["sage", "oken", "illed_units", "eval_count"];
 const METRICS: &str = "amazon-bedrock-invocationMetrics";
+
+/// Whether an event of a realtime session ends an answer.
+fn is_answer(event: &Members<'_>) -> bool {
+    string(event, &["type"]).as_deref() == Some("response.done")
+}
 
 /// The shape of the counts.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -253,7 +302,8 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn read(&self) -> Usage {
+    /// Reads the counts. `asked` is the request's body.
+    fn read(&self, asked: &Members<'_>) -> Usage {
         if self.counts.is_empty() {
             return Usage::default();
         }
@@ -263,7 +313,8 @@ impl<'a> Found<'a> {
             Shape::Cohere => cohere(&self.counts),
             Shape::Bare => bare(&self.counts),
         };
-        usage.billed.tier = self.tier;
+        let tier = || Tier::of(&string(asked, &["service_tier", "serviceTier"]).unwrap_or_default());
+        usage.billed.tier = if self.tier_is_known { self.tier } else { tier() };
         if self.is_list && usage.request.is_none() && usage.response.is_none() {
             usage.request = usage.total;
         }

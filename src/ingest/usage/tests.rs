@@ -227,6 +227,9 @@ fn audio_has_kinds_of_its_own() {
         "audio_tokens":91}}}}"#;
     let parts = Parts { cache_read: 64, audio_input: 3, audio_cache_read: 10, audio_output: 91, ..NONE };
     check(realtime, 132, 121, parts);
+    // Each answer of a session has a usage of its own.
+    let twice = format!(r#"[{{"type":"session.created"}},{realtime},{realtime}]"#);
+    check(&twice, 264, 242, parts.plus(parts));
     let unclear = r#"{"usage":{"prompt_tokens":10,"completion_tokens":1,
         "prompt_tokens_details":{"audio_tokens":5,"cached_tokens":5}}}"#;
     assert!(of(unclear).billed.is_partial, "how much of the audio was cached is not known");
