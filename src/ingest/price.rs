@@ -2,7 +2,7 @@
 //!
 //! The table is `data/prices.csv`, built in; the file of setting `prices_file` has the same form, and its rows come first. A row
 //! is a provider (`*` = any), a model, `above` = for requests of more than so many tokens, and prices in US dollars for a
-//! million tokens ([`COLUMNS`]). Columns at the end may be left out, lines that begin with `#` are passed over.
+//! million tokens: the columns of the table. Columns at the end may be left out, lines that begin with `#` are passed over.
 //!
 //! `?` stands for a price that there is but that is not known: a call with such tokens has no cost. A value that is left out
 //! is the price of the kind around it: cached and written tokens cost what the input does, reasoning what the output does. Audio
