@@ -2,10 +2,11 @@
 -- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
 -- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
 -- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model; null = all
+-- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
 -- param bucket: text in hour|day|week|month|year = day; width of a time bucket, UTC; weeks begin on Monday
 -- column bucket: timestamp; start of the time bucket, UTC
--- column ai_model: text; model that answered
+-- column model: text; canonical name of the model that answered, one for all spellings
+-- column ai_model: text; names of it that were said, with commas between
 -- column records: integer; records, also those without a cache
 -- column simple_hits: integer; answers from the simple cache
 -- column semantic_hits: integer; answers from the semantic cache
@@ -21,6 +22,7 @@ with
 calls as (
     select
         date_trunc($bucket, created_at) as bucket,
+        canonical_model(ai_org, ai_model) as model,
         ai_model,
         upper(cache_status) as cache,
         coalesce(upper(cache_status) in ('HIT', 'SEMANTIC HIT'), false) as hit,
@@ -31,11 +33,12 @@ calls as (
     where ($from is null or created_at >= $from)
       and ($to is null or created_at < $to)
       and ($organisation_id is null or organisation_id = $organisation_id)
-      and ($ai_model is null or ai_model = $ai_model)
+      and ($ai_model is null or ai_model = $ai_model or canonical_model(ai_org, ai_model) = $ai_model)
 )
 select
     bucket,
-    ai_model,
+    model,
+    cast(string_agg(distinct ai_model, ', ' order by ai_model) as text) as ai_model,
     count(*) as records,
     count(*) filter (where cache = 'HIT') as simple_hits,
     count(*) filter (where cache = 'SEMANTIC HIT') as semantic_hits,
@@ -46,5 +49,5 @@ select
     avg(response_time) filter (where hit) as avg_hit_ms,
     avg(response_time) filter (where not hit) as avg_other_ms
 from calls
-group by bucket, ai_model
-order by bucket, ai_model
+group by bucket, model
+order by bucket, model

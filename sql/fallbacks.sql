@@ -2,7 +2,7 @@
 -- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
 -- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
 -- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model; null = all
+-- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
 -- param config: text = null; one gateway config; null = all
 -- param limit: integer = null; most rows to return; null = all
 -- column config: text; slug of the gateway config; null = a config written into the request
@@ -27,7 +27,7 @@ calls as (
       and ($from is null or created_at >= $from)
       and ($to is null or created_at < $to)
       and ($organisation_id is null or organisation_id = $organisation_id)
-      and ($ai_model is null or ai_model = $ai_model)
+      and ($ai_model is null or ai_model = $ai_model or canonical_model(ai_org, ai_model) = $ai_model)
       and ($config is null or config = $config)
 ),
 -- Calls that had a failed target, of whatever model or config. The gateway writes one record a target, all of them with

@@ -2,22 +2,24 @@
 -- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
 -- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
 -- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model; null = all
+-- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
 -- param limit: integer = null; most rows to return; null = all
 -- column day: date; day of the first of the calls of the model that the feedback is about, UTC
 -- column ai_org: text; provider
--- column ai_model: text; model that answered; feedback on a trace counts for each of its models
+-- column model: text; canonical name of the model that answered; feedback on a trace counts for each of its models
+-- column ai_model: text; one of the names of it that were said
 -- column feedbacks: integer; feedback on traces of the model, and on single calls of it
 -- column positive: integer; of that, with a value above 0
 -- column negative: integer; of that, with a value below 0
 -- column weighted_feedback: float; sum of value times weight over sum of weights, -10 to 10
 
 with
--- Each feedback once a model, however many calls of it the trace has.
+-- Each feedback once a model, however many calls of it the trace has and however they spell it.
 told as (
     select
         feedback.organisation_id, feedback.trace_id, feedback.log_id, feedback.id, feedback.value, feedback.weight,
-        logs.ai_org, logs.ai_model,
+        logs.ai_org, canonical_model(logs.ai_org, logs.ai_model) as model,
+        min(logs.ai_model) as ai_model,
         min(logs.date) as day
     from feedback join logs
         on feedback.organisation_id = logs.organisation_id
@@ -34,20 +36,22 @@ told as (
       and ($from is null or logs.created_at >= $from)
       and ($to is null or logs.created_at < $to)
       and ($organisation_id is null or logs.organisation_id = $organisation_id)
-      and ($ai_model is null or logs.ai_model = $ai_model)
+      and ($ai_model is null or logs.ai_model = $ai_model
+          or canonical_model(logs.ai_org, logs.ai_model) = $ai_model)
     group by
         feedback.organisation_id, feedback.trace_id, feedback.log_id, feedback.id, feedback.value, feedback.weight,
-        logs.ai_org, logs.ai_model
+        logs.ai_org, canonical_model(logs.ai_org, logs.ai_model)
 )
 select
     day,
     ai_org,
-    ai_model,
+    model,
+    min(ai_model) as ai_model,
     count(*) as feedbacks,
     count(*) filter (where value > 0) as positive,
     count(*) filter (where value < 0) as negative,
     sum(value * weight) / nullif(sum(weight), 0) as weighted_feedback
 from told
-group by day, ai_org, ai_model
-order by day, feedbacks desc, ai_org, ai_model
+group by day, ai_org, model
+order by day, feedbacks desc, ai_org, model
 limit $limit

@@ -2,7 +2,7 @@
 -- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
 -- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
 -- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model; null = all
+-- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
 -- column retry_success_count: integer; the retry that ended the call; 0 = none, -1 = all failed, null = not said
 -- column records: integer; records with that count
 -- column retries: integer; retries that these records took together; null where the number is not known
@@ -22,7 +22,7 @@ calls as (
     where ($from is null or created_at >= $from)
       and ($to is null or created_at < $to)
       and ($organisation_id is null or organisation_id = $organisation_id)
-      and ($ai_model is null or ai_model = $ai_model)
+      and ($ai_model is null or ai_model = $ai_model or canonical_model(ai_org, ai_model) = $ai_model)
 )
 select
     retry_success_count,

@@ -2,10 +2,11 @@
 -- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
 -- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
 -- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model; null = all
+-- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
 -- param limit: integer = null; most rows to return; null = all
 -- column ai_org: text; provider
--- column ai_model: text; model that answered
+-- column model: text; canonical name of the model that answered, one for all spellings
+-- column ai_model: text; names of it that were said, with commas between
 -- column records: integer; records, cache hits with them
 -- column paid_units: integer; tokens of request and response that were paid for, so without cache hits
 -- column cost_cents: float; money spent, US cents; without cache hits, which cost nothing
@@ -18,20 +19,21 @@ with
 -- Records of the frame. A hit keeps the cost that it saved; a cost in another currency is left out, not converted.
 calls as (
     select
-        ai_org, ai_model, total_units,
+        ai_org, canonical_model(ai_org, ai_model) as model, ai_model, total_units,
         coalesce(upper(cache_status) in ('HIT', 'SEMANTIC HIT'), false) as hit,
         case when coalesce(upper(cost_currency), 'USD') = 'USD' then cost end as cents
     from logs
     where ($from is null or created_at >= $from)
       and ($to is null or created_at < $to)
       and ($organisation_id is null or organisation_id = $organisation_id)
-      and ($ai_model is null or ai_model = $ai_model)
+      and ($ai_model is null or ai_model = $ai_model or canonical_model(ai_org, ai_model) = $ai_model)
 ),
 -- One row a model. The price counts only records that have both figures, so that a missing one does not bend it.
 models as (
     select
         ai_org,
-        ai_model,
+        model,
+        cast(string_agg(distinct ai_model, ', ' order by ai_model) as text) as ai_model,
         count(*) as records,
         sum(total_units) filter (where not hit) as paid_units,
         sum(cents) filter (where not hit) as cost_cents,
@@ -39,10 +41,11 @@ models as (
         sum(total_units) filter (where not hit and cents is not null) as priced_units,
         sum(cents) filter (where hit) as saved_cents
     from calls
-    group by ai_org, ai_model
+    group by ai_org, model
 )
 select
     ai_org,
+    model,
     ai_model,
     records,
     paid_units,
@@ -52,5 +55,5 @@ select
     cost_cents / nullif(sum(cost_cents) over (), 0) as share,
     saved_cents
 from models
-order by cost_cents desc nulls last, ai_org, ai_model
+order by cost_cents desc nulls last, ai_org, model
 limit $limit

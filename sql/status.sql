@@ -2,13 +2,14 @@
 -- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
 -- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
 -- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model; null = all
+-- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
 -- param trace_id: text = null; one trace; null = all
 -- param limit: integer = null; most rows to return; null = all
 -- column id: text; id of the record
 -- column created_at: timestamp; when the call was made, UTC
 -- column organisation_id: text; organisation that the record belongs to
--- column ai_model: text; model that answered
+-- column model: text; canonical name of the model that answered, one for all spellings
+-- column ai_model: text; model that answered, as it was said
 -- column trace_id: text; trace that the call belongs to
 -- column cache_label: text; Cache Disabled, Cache Miss, Cache Refreshed, Cache Hit or Cache Semantic Hit
 -- column retry_label: text; Retry Not Triggered, Retry Success on {n} Tries or Retry Failed
@@ -21,6 +22,7 @@ with
 calls as (
     select
         id, created_at, organisation_id, ai_model, trace_id, retry_success_count,
+        canonical_model(ai_org, ai_model) as model,
         upper(cache_status) as cache,
         upper(mode) as mode,
         coalesce(is_success = 1, response_status_code between 200 and 299) as succeeded
@@ -28,11 +30,11 @@ calls as (
     where ($from is null or created_at >= $from)
       and ($to is null or created_at < $to)
       and ($organisation_id is null or organisation_id = $organisation_id)
-      and ($ai_model is null or ai_model = $ai_model)
+      and ($ai_model is null or ai_model = $ai_model or canonical_model(ai_org, ai_model) = $ai_model)
       and ($trace_id is null or trace_id = $trace_id)
 )
 select
-    id, created_at, organisation_id, ai_model, trace_id,
+    id, created_at, organisation_id, model, ai_model, trace_id,
     case cache
         when 'HIT' then 'Cache Hit'
         when 'SEMANTIC HIT' then 'Cache Semantic Hit'

@@ -2,10 +2,11 @@
 -- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
 -- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
 -- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model; null = all
+-- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
 -- param bucket: text in hour|day|week|month|year = day; width of a time bucket, UTC; weeks begin on Monday
 -- column bucket: timestamp; start of the time bucket, UTC
--- column ai_model: text; model that answered
+-- column model: text; canonical name of the model that answered, one for all spellings
+-- column ai_model: text; names of it that were said, with commas between
 -- column kind: text; what the label tells of: cache, retry, fallback or loadbalance
 -- column label: text; the label, as the report `status` gives it
 -- column records: integer; records with that label; each record counts once in each kind
@@ -15,14 +16,14 @@ with
 labelled as (
     select
         date_trunc($bucket, created_at) as bucket,
-        ai_model, cache_label, retry_label, fallback_label, loadbalance_label,
+        model, ai_model, cache_label, retry_label, fallback_label, loadbalance_label,
         count(*) as records
     from status
     where ($from is null or created_at >= $from)
       and ($to is null or created_at < $to)
       and ($organisation_id is null or organisation_id = $organisation_id)
-      and ($ai_model is null or ai_model = $ai_model)
-    group by 1, ai_model, cache_label, retry_label, fallback_label, loadbalance_label
+      and ($ai_model is null or ai_model = $ai_model or model = $ai_model)
+    group by 1, model, ai_model, cache_label, retry_label, fallback_label, loadbalance_label
 ),
 -- The kinds of label, in the order of the Status column.
 kinds as (
@@ -31,7 +32,7 @@ kinds as (
 -- One row a label: each group of `labelled` appears once for each kind.
 turned as (
     select
-        bucket, ai_model, place, kind,
+        bucket, model, ai_model, place, kind,
         case kind
             when 'cache' then cache_label
             when 'retry' then retry_label
@@ -41,7 +42,13 @@ turned as (
         records
     from labelled cross join kinds
 )
-select bucket, ai_model, kind, label, sum(records) as records
+select
+    bucket,
+    model,
+    cast(string_agg(distinct ai_model, ', ' order by ai_model) as text) as ai_model,
+    kind,
+    label,
+    sum(records) as records
 from turned
-group by bucket, ai_model, place, kind, label
-order by bucket, ai_model, place, label
+group by bucket, model, place, kind, label
+order by bucket, model, place, label

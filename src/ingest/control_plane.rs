@@ -18,6 +18,7 @@ use chrono::{DateTime, Utc};
 use serde::de::IgnoredAny;
 
 use super::fields::{check, cut, flag, id, number, open, short, tags, text, time};
+use super::policy::name_provider;
 use super::usage::{Members, Usage, count, get};
 use super::{Context, Headers, Rejection, is_off, mask, seen, seen_briefly};
 use crate::halves::{Half, join};
@@ -177,6 +178,7 @@ fn kept(mut record: Record, context: &Context) -> Result<Record, FieldError> {
         return Err(too_large(MAX_RECORD_BYTES));
     }
     check(&record)?;
+    name_provider(&mut record);
     context.policy.protect(&mut record);
     Ok(record)
 }
@@ -289,7 +291,7 @@ fn by_itself(record: &mut Record, gateway: &Members<'_>, context: &Context) {
     let headers = Headers::read(|name| text(gateway, &[name]));
     let asked = record.request.body.as_deref().and_then(members).unwrap_or_default();
     let reply = record.response.body.as_deref().and_then(members).unwrap_or_default();
-    let usage = Usage::of(&reply);
+    let usage = Usage::of(&asked, record.response.body.as_deref());
     record.ai_model = text(&asked, &["model"]).or_else(|| text(&reply, &["model", "modelVersion"]));
     record.stream_mode = flag(&asked, &["stream"]);
     (record.req_units, record.res_units, record.total_units) = (usage.request, usage.response, usage.total);
@@ -303,7 +305,7 @@ fn by_itself(record: &mut Record, gateway: &Members<'_>, context: &Context) {
     record.metadata = headers.metadata.as_deref().map(tags).unwrap_or_default();
     record.do_not_track = headers.debug.as_deref().map(is_off);
     derive(record);
-    context.policy.price(record, &usage.parts);
+    context.policy.price(record, &usage.billed);
 }
 
 /// A body as it is stored.

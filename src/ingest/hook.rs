@@ -85,7 +85,7 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     record.ai_org = provider;
     record.ai_model = model.or_else(|| text(&reply, &["model", "modelVersion"]));
     routed(&mut record, config, answerer);
-    let usage = Usage::of(&reply);
+    let usage = Usage::of(&asked, reply_text.as_deref());
     (record.req_units, record.res_units, record.total_units) = (usage.request, usage.response, usage.total);
     record.response_status_code = status.or(Some(200));
     record.metadata = get(&item, &["metadata"]).map(|raw| tags(&open(raw))).unwrap_or_default();
@@ -97,7 +97,7 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
         record.metadata.push(("_user".to_owned(), super::fields::cut(&user)));
     }
     derive(&mut record);
-    context.policy.price(&mut record, &usage.parts);
+    context.policy.price(&mut record, &usage.billed);
     record.request = Message { body: asked_text, headers: sent.as_deref().and_then(mask::headers) };
     record.response = Message { body: reply_text, headers: None };
     Ok(record)

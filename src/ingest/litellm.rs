@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::fields::{cut, flag, id, number, open, short, tags, text, time};
 use super::mask;
-use super::usage::{Members, Usage, count, get};
+use super::usage::{Members, Tier, Usage, cents, count, get};
 use super::{Context, is_off};
 use crate::record::json::{
     Checks, FieldError, MAX_RECORD_BYTES, derive, embeddable, keep_last, members, too_large, write_string,
@@ -52,14 +52,13 @@ pub(super) fn read(raw: &str, context: &Context) -> Result<Record, FieldError> {
     times(&mut record, &item)?;
     outcome(&mut record, &item);
     let reply_text = inner("response");
-    let reply = reply_text.as_deref().and_then(members).unwrap_or_default();
-    let usage = usage(&item, &meta, &hidden, &reply);
+    let usage = usage(&item, &meta, &hidden, reply_text.as_deref());
     record.req_units = usage.request;
     record.res_units = usage.response;
     record.total_units = usage.total;
     // Where LiteLLM could not tell the cost it says 0, and why.
     let told = get(&item, &["response_cost_failure_debug_info", "response_cost_failure_debug_information"]).is_none();
-    record.cost = get(&item, &["response_cost", "cost"]).filter(|_| told).and_then(cents);
+    record.cost = get(&item, &["response_cost", "cost"]).filter(|_| told).and_then(|raw| cents(&open(raw)));
     if record.cost.is_some() {
         record.cost_currency = Some("USD".to_owned());
     }
@@ -70,7 +69,7 @@ pub(super) fn read(raw: &str, context: &Context) -> Result<Record, FieldError> {
     }
     record.request = Message { body: request(&item, checks)?, headers: None };
     record.response = Message { body: response(&item, checks)?, headers: None };
-    context.policy.price(&mut record, &usage.parts);
+    context.policy.price(&mut record, &usage.billed);
     Ok(record)
 }
 
@@ -155,18 +154,25 @@ fn outcome(record: &mut Record, item: &Members<'_>) {
     record.is_success = Some(i32::from(!failed));
 }
 
-/// Tokens as LiteLLM counted them; which of them were cached, as the provider said.
-fn usage(item: &Members<'_>, meta: &Members<'_>, hidden: &Members<'_>, reply: &Members<'_>) -> Usage {
-    let object = |of: &Members<'_>| Some(Usage::plain(&get(of, &["usage_object"]).and_then(members)?));
-    let details = object(meta).or_else(|| object(hidden)).unwrap_or_else(|| Usage::of(reply));
+/// Tokens as LiteLLM counted them; of which kinds they are, as the provider said.
+fn usage(item: &Members<'_>, meta: &Members<'_>, hidden: &Members<'_>, reply: Option<&str>) -> Usage {
+    let parameters = get(item, &["model_parameters", "modelParameters"]).map(open);
+    let asked = parameters.as_deref().and_then(members).unwrap_or_default();
+    // The reply tells the tier too, which the usage does not always.
+    let mut usage = Usage::of(&asked, reply);
+    let counted = [meta, hidden].iter().find_map(|of| get(of, &["usage_object"]).and_then(members));
+    if let Some(counted) = counted.map(|counted| Usage::of_object(&counted)) {
+        let tier = if counted.billed.tier == Tier::Standard { usage.billed.tier } else { counted.billed.tier };
+        usage = counted;
+        usage.billed.tier = tier;
+    }
     let old = get(item, &["usage"]).map(open);
     let old = |name: &str| repr_number(old.as_deref()?, name);
-    Usage {
-        request: count(item, &["prompt_tokens"]).or_else(|| old("prompt_tokens")),
-        response: count(item, &["completion_tokens"]).or_else(|| old("completion_tokens")),
-        total: count(item, &["total_tokens"]).or_else(|| old("total_tokens")),
-        parts: details.parts,
-    }
+    usage.with_counts(
+        count(item, &["prompt_tokens"]).or_else(|| old("prompt_tokens")),
+        count(item, &["completion_tokens"]).or_else(|| old("completion_tokens")),
+        count(item, &["total_tokens"]).or_else(|| old("total_tokens")),
+    )
 }
 
 /// The number that follows a name in the text of a Python object: `Usage(prompt_tokens=9, …)` or `{'prompt_tokens': 9}`.
@@ -177,16 +183,6 @@ fn repr_number(text: &str, name: &str) -> Option<i64> {
         let end = rest.find(|next: char| !next.is_ascii_digit()).unwrap_or(rest.len());
         rest[..end].parse().ok()
     })
-}
-
-/// Dollars to cents, exact to the last digit: the exponent grows by two.
-fn cents(raw: &str) -> Option<f64> {
-    let text = open(raw);
-    let text = text.trim_matches('"').trim();
-    let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+'));
-    let exponent = exponent.parse::<i32>().ok()?.checked_add(2)?;
-    format!("{digits}e{exponent}").parse::<f64>().ok().filter(|cents| plain && cents.is_finite() && *cents >= 0.0)
 }
 
 /// The caller's own labels: those of the request, those for the spend log, the tags, and who the user is.

@@ -12,6 +12,7 @@ mod fields;
 mod hook;
 mod litellm;
 mod mask;
+pub mod names;
 mod native;
 pub mod otlp;
 mod policy;

@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 
 use super::excerpt::Excerpts;
 use super::mask;
-use super::price::{Cost, Parts, Prices};
+use super::names;
+use super::price::{Billed, Cost, Prices};
 use super::redact::Redact;
 use super::usage::Usage;
 use crate::config::{Config, Failures};
@@ -72,14 +73,21 @@ impl Policy {
         Arc::clone(&SHARED)
     }
 
-    /// Computes the cost of a record that states none; `parts` are tokens of it that have prices of their own.
+    /// Names the provider of a record whose source says only which URL was called, and computes the cost of one that
+    /// states none; `billed` is what the price depends on beside model and tokens.
     ///
     /// Without tokens there is nothing to compute; a model without a price stays without a cost, and is counted.
-    pub fn price(&self, record: &mut Record, parts: &Parts) {
+    pub fn price(&self, record: &mut Record, billed: &Billed) {
+        name_provider(record);
         if record.cost.is_some() {
             return;
         }
-        match self.prices.cost(record, parts) {
+        if let Some(cents) = billed.stated_cents.filter(|_| states_cost(record)) {
+            record.cost = Some(cents);
+            record.cost_currency = Some("USD".to_owned());
+            return;
+        }
+        match self.prices.cost(record, billed) {
             Cost::Cents(cents) => {
                 record.cost = Some(cents);
                 record.cost_currency = Some("USD".to_owned());
@@ -93,11 +101,11 @@ impl Policy {
     pub fn price_by_response(&self, record: &mut Record) {
         // Most records state a cost, and the response need not be read.
         if record.cost.is_some() || record.req_units.is_none() {
-            return;
+            return name_provider(record);
         }
-        let reply = record.response.body.as_deref().and_then(members).unwrap_or_default();
-        let parts = Usage::of(&reply).parts;
-        self.price(record, &parts);
+        let asked = record.request.body.as_deref().and_then(members).unwrap_or_default();
+        let billed = Usage::of(&asked, record.response.body.as_deref()).billed;
+        self.price(record, &billed);
     }
 
     /// Takes out what must not be kept: all content of a call that is not tracked, secrets, and what the rules of redaction say.
@@ -147,4 +155,19 @@ impl Policy {
     pub fn without_price(&self) -> u64 {
         self.without_price.load(Ordering::Relaxed)
     }
+}
+
+/// The provider that the URL of the call tells, where the source does not say it.
+pub(super) fn name_provider(record: &mut Record) {
+    if record.ai_org.as_deref().is_none_or(str::is_empty)
+        && let Some(provider) = record.request_url.as_deref().and_then(names::provider_of_url)
+    {
+        record.ai_org = Some(provider.to_owned());
+    }
+}
+
+/// Whether the provider is one whose replies state what the call cost in US dollars.
+fn states_cost(record: &Record) -> bool {
+    let provider = record.ai_org.as_deref().map(names::provider);
+    provider.is_some_and(|provider| ["openrouter", "perplexity-ai"].contains(&&*provider))
 }

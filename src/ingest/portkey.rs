@@ -10,8 +10,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 
 use super::fields::{cut, flag, id, number, open, short, tags, text, time};
-use super::price::Parts;
-use super::usage::{Members, Usage, count, get};
+use super::usage::{Billed, Members, Usage, attributes, count, get};
 use super::{Context, is_off, mask};
 use crate::record::json::{
     Checks, FieldError, MAX_RECORD_BYTES, derive, list, members, too_large, unquote, write_string,
@@ -89,13 +88,14 @@ impl<'c> Reader<'c> {
         let reply = received.body.as_deref().and_then(members).unwrap_or_default();
         record.created_at = created_at([&item, &response.members, &raw_tags])?;
         sides(&mut record, &request, &response);
-        let parts = usage(&mut record, &item, &asked, &reply);
-        span(&mut record, &asked, &raw_tags);
+        let told = Usage::of(&asked, received.body.as_deref());
+        let billed = usage(&mut record, &item, [&asked, &reply], told);
+        let billed = span(&mut record, &asked, &raw_tags).unwrap_or(billed);
         record.metadata = tag_text.as_deref().map(tags).unwrap_or_default();
         self.user(&mut record, &asked, &raw_tags);
         self.trace(&mut record, &item, &raw_tags, new_id);
         derive(&mut record);
-        self.context.policy.price(&mut record, &parts);
+        self.context.policy.price(&mut record, &billed);
         (record.request, record.response) = (sent, received);
         Ok(record)
     }
@@ -175,15 +175,15 @@ fn created_at([item, response, tags]: [&Members<'_>; 3]) -> Result<Option<DateTi
     }
 }
 
-/// Model, tokens and cost, from the bodies and from `output`, in which the caller states them. Gives the tokens that have
-/// prices of their own.
-fn usage(record: &mut Record, item: &Members<'_>, asked: &Members<'_>, reply: &Members<'_>) -> Parts {
+/// Model, tokens and cost, from the bodies and from `output`, in which the caller states them. Gives what the price depends
+/// on beside them.
+fn usage(record: &mut Record, item: &Members<'_>, [asked, reply]: [&Members<'_>; 2], told: Usage) -> Billed {
     record.ai_model = text(asked, &["model"]).or_else(|| text(reply, &["model", "modelVersion"]));
     if record.stream_mode.is_none() {
         record.stream_mode = flag(asked, &["stream"]);
     }
     let output = get(item, &["output"]).and_then(members).unwrap_or_default();
-    let usage = if flag(&output, &["ignoreUsage"]) == Some(true) { Usage::default() } else { Usage::of(reply) };
+    let usage = if flag(&output, &["ignoreUsage"]) == Some(true) { Usage::default() } else { told };
     let tokens = get(&output, &["tokens"]).and_then(members).unwrap_or_default();
     record.req_units = count(&tokens, &["requestUnits", "request_units"]).or(usage.request);
     record.res_units = count(&tokens, &["responseUnits", "response_units"]).or(usage.response);
@@ -196,27 +196,32 @@ fn usage(record: &mut Record, item: &Members<'_>, asked: &Members<'_>, reply: &M
         record.cost_currency = text(&cost, &["currency"]).or_else(|| Some("USD".to_owned()));
     }
     let cache = get(&tokens, &["cache"]).and_then(members).unwrap_or_default();
-    Parts {
-        cache_read: count(&cache, &["cacheReadInputUnits"]).unwrap_or(usage.parts.cache_read),
-        cache_write: count(&cache, &["cacheWriteInputUnits"]).unwrap_or(usage.parts.cache_write),
-        ..usage.parts
-    }
+    let mut billed = usage.billed;
+    let parts = &mut billed.parts;
+    parts.cache_read = count(&cache, &["cacheReadInputUnits"]).unwrap_or(parts.cache_read);
+    parts.cache_write = count(&cache, &["cacheWriteInputUnits"]).unwrap_or(parts.cache_write);
+    parts.audio_cache_read = count(&cache, &["cacheReadAudioInputUnits"]).unwrap_or(parts.audio_cache_read);
+    billed
 }
 
-/// What Portkey's span exporter, whose request is a span of OpenTelemetry, says of the call in the span's attributes.
-fn span(record: &mut Record, asked: &Members<'_>, tags: &Members<'_>) {
+/// What Portkey's span exporter, whose request is a span of OpenTelemetry, says of the call in the span's attributes. Gives what
+/// the price depends on beside them, if the tokens are the span's.
+fn span(record: &mut Record, asked: &Members<'_>, tags: &Members<'_>) -> Option<Billed> {
     if text(tags, &["_logType"]).as_deref() != Some("opentelemetry") {
-        return;
+        return None;
     }
     let of = get(asked, &["attributes"]).and_then(members).unwrap_or_default();
     let model = || text(&of, &["gen_ai.response.model", "gen_ai.request.model", "llm.model_name"]);
     record.ai_model = record.ai_model.take().or_else(model);
     record.ai_org = record.ai_org.take().or_else(|| text(&of, &["gen_ai.provider.name", "gen_ai.system"]));
-    let tokens = |names: &[&str]| names.iter().find_map(|name| count(&of, &[name]));
-    record.req_units =
-        record.req_units.or_else(|| tokens(&["gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"]));
-    record.res_units =
-        record.res_units.or_else(|| tokens(&["gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"]));
+    let usage = attributes::read(|name| count(&of, &[name]), |name| text(&of, &[name]));
+    let is_untold = record.req_units.is_none() && record.res_units.is_none();
+    record.req_units = record.req_units.or(usage.request);
+    record.res_units = record.res_units.or(usage.response);
+    if is_untold {
+        record.total_units = record.total_units.or(usage.total);
+    }
+    is_untold.then_some(usage.billed)
 }
 
 /// What the request and the response say outside of their bodies.

@@ -1,80 +1,349 @@
-//! Tokens out of a provider's reply, in each provider's words.
+//! Tokens out of a provider's reply, in each provider's words, counted by kind.
+//!
+//! Providers disagree on what their totals hold: some leave cached tokens out of the input, some leave reasoning out of
+//! the output, some count what tools put into the prompt apart. Whatever the shape, [`Usage`] has one meaning: every token
+//! that was put in is in `request`, every token that came out is in `response`, `total` is their sum, and the kinds in
+//! [`Parts`] are disjoint parts of the two. Where a total shows that a kind was left out, it is added; where tokens remain
+//! that no kind explains, the counts stay as they were said and the call gets no cost.
+//!
+//! Every source reads usage here, so all of them count alike; [`super::price`] prices what was counted.
+
+pub(super) mod attributes;
+mod shapes;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 
-use super::price::Parts;
-use crate::record::json::{Read, members};
+use self::shapes::{BARE, bare, cohere, google, plain};
+use crate::record::json::{Read, list, members, unquote};
 
 /// The members of a JSON object.
 pub(super) type Members<'a> = [(Cow<'a, str>, &'a str)];
 
 /// Tokens of a call; `None` where the reply does not say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Usage {
     pub(super) request: Option<i64>,
     pub(super) response: Option<i64>,
     pub(super) total: Option<i64>,
-    /// Those that have prices of their own.
-    pub(super) parts: Parts,
+    /// What the price depends on beside the two.
+    pub(super) billed: Billed,
+}
+
+/// What the price of a call depends on beside its model and the number of its tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Billed {
+    /// Tokens that have prices of their own.
+    pub parts: Parts,
+    /// How the call was served.
+    pub tier: Tier,
+    /// Whether something is billed that the counts do not tell: tokens of an unknown kind, searches, a dearer place.
+    pub is_partial: bool,
+    /// The cost that the reply states, US cents.
+    pub stated_cents: Option<f64>,
+}
+
+/// Tokens that have prices of their own. The kinds are disjoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Of the request: read from the provider's cache, without audio.
+    pub cache_read: i64,
+    /// Of the request: written to the cache for minutes.
+    pub cache_write: i64,
+    /// Of the request: written to the cache for an hour.
+    pub cache_write_1h: i64,
+    /// Of the request: audio, without what was read from the cache.
+    pub audio_input: i64,
+    /// Of the request: audio that was read from the cache.
+    pub audio_cache_read: i64,
+    /// Of the request: what tools of the provider put into the prompt.
+    pub tool_use: i64,
+    /// Of the response: what the model thought.
+    pub reasoning: i64,
+    /// Of the response: audio.
+    pub audio_output: i64,
+    /// Of the response: images.
+    pub image_output: i64,
+}
+
+impl Parts {
+    /// Tokens of the request that have prices of their own.
+    pub fn of_request(&self) -> i64 {
+        let audio = self.audio_input.saturating_add(self.audio_cache_read);
+        self.cached().saturating_add(audio).saturating_add(self.tool_use)
+    }
+
+    /// Tokens of the request that were read from or written to the cache, without audio.
+    pub(super) fn cached(&self) -> i64 {
+        self.cache_read.saturating_add(self.cache_write).saturating_add(self.cache_write_1h)
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            cache_read: self.cache_read.saturating_add(other.cache_read),
+            cache_write: self.cache_write.saturating_add(other.cache_write),
+            cache_write_1h: self.cache_write_1h.saturating_add(other.cache_write_1h),
+            audio_input: self.audio_input.saturating_add(other.audio_input),
+            audio_cache_read: self.audio_cache_read.saturating_add(other.audio_cache_read),
+            tool_use: self.tool_use.saturating_add(other.tool_use),
+            reasoning: self.reasoning.saturating_add(other.reasoning),
+            audio_output: self.audio_output.saturating_add(other.audio_output),
+            image_output: self.image_output.saturating_add(other.image_output),
+        }
+    }
+
+    /// Tokens of the response that have prices of their own.
+    pub fn of_response(&self) -> i64 {
+        self.reasoning.saturating_add(self.audio_output).saturating_add(self.image_output)
+    }
+}
+
+/// The service tier of a call, which list prices are multiplied by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tier {
+    /// The one that list prices are for.
+    #[default]
+    Standard,
+    /// Slower for less.
+    Flex,
+    /// Answered within hours.
+    Batch,
+    /// Priority, reserved throughput and others, whose prices have no rule.
+    Other,
+}
+
+impl Tier {
+    fn of(name: &str) -> Self {
+        match name.trim().to_ascii_lowercase().replace('-', "_").as_str() {
+            "" | "default" | "standard" | "auto" | "standard_only" | "on_demand" | "traffic_type_unspecified" => {
+                Self::Standard
+            }
+            "flex" => Self::Flex,
+            "batch" => Self::Batch,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl Usage {
-    /// Reads the usage of a reply's top level: OpenAI and whoever follows it, Anthropic, Bedrock, Google.
-    pub(super) fn of(reply: &Members<'_>) -> Self {
-        let inner = |name| get(reply, &[name]).and_then(members).unwrap_or_default();
-        let usage = inner("usage");
-        if !usage.is_empty() { Self::plain(&usage) } else { Self::google(&inner("usageMetadata")) }
+    /// Reads what a reply says of its tokens: one JSON value, a list of the chunks of a stream, or a text that holds the
+    /// events of one. `asked` is the request's body, which may have asked for a service tier.
+    pub(super) fn of(asked: &Members<'_>, reply: Option<&str>) -> Self {
+        let text = reply.unwrap_or_default();
+        let inner = if text.starts_with('"') { unquote(text) } else { Cow::Borrowed("") };
+        let mut found = Found::default();
+        if let Some(reply) = members(text) {
+            found.add(&reply, LEVELS);
+        } else if let Some(chunks) = list(text) {
+            let chunks: Vec<_> = chunks.into_iter().filter_map(members).collect();
+            let answers = || chunks.iter().filter(|chunk| is_answer(chunk));
+            if answers().nth(1).is_some() {
+                return Self::of_session(asked, answers().map(Vec::as_slice));
+            }
+            chunks.iter().for_each(|chunk| found.add(chunk, LEVELS));
+        } else {
+            let events = inner.lines().map(|line| line.strip_prefix("data:").unwrap_or(line).trim());
+            let telling = |line: &&str| TELLING.iter().any(|word| line.contains(word));
+            events.filter(telling).filter_map(members).for_each(|event| found.add(&event, LEVELS));
+        }
+        found.read(asked)
     }
 
-    /// Reads the members of a `usage` object.
-    pub(super) fn plain(usage: &Members<'_>) -> Self {
-        let beside = |names: &[&str]| count(usage, names).unwrap_or(0);
-        let within = |objects: &[&str], names: &[&str]| {
-            let details = get(usage, objects).and_then(members).unwrap_or_default();
-            count(&details, names).unwrap_or(0)
-        };
-        let read = beside(&["cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount"]);
-        let write = beside(&["cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount"]);
-        let request_details = ["prompt_tokens_details", "input_tokens_details"];
-        let response_details = ["completion_tokens_details", "output_tokens_details"];
-        let parts = Parts {
-            cache_read: read
-                .max(within(&request_details, &["cached_tokens"]))
-                .max(beside(&["prompt_cache_hit_tokens"])),
-            cache_write: write.max(within(&request_details, &["cache_creation_tokens", "cache_write_tokens"])),
-            reasoning: within(&response_details, &["reasoning_tokens"]),
-        };
-        let cached = read.saturating_add(write);
-        let openai = count(usage, &["prompt_tokens"]);
-        let response = count(usage, &["completion_tokens", "output_tokens", "outputTokens"]);
-        let total = count(usage, &["total_tokens", "totalTokens"]);
-        // Anthropic and Bedrock leave cached tokens out of `input_tokens`; OpenAI counts them in. Gateways that translate one into the
-        // other do either, which the total tells.
-        let left_out = |request: i64| {
-            cached > 0 && total == Some(request.saturating_add(response.unwrap_or(0)).saturating_add(cached))
-        };
-        let openai = openai.map(|request| if left_out(request) { request.saturating_add(cached) } else { request });
-        let input = count(usage, &["input_tokens", "inputTokens"]).map(|input| input.saturating_add(cached));
-        Self { request: openai.or(input), response, total, parts }
+    /// Adds up the answers of a realtime session, each of which has a usage of its own.
+    fn of_session<'a>(asked: &Members<'_>, answers: impl Iterator<Item = &'a Members<'a>>) -> Self {
+        let usages = answers.map(|answer| {
+            let mut found = Found::default();
+            found.add(answer, LEVELS);
+            found.read(asked)
+        });
+        usages.reduce(Self::plus).unwrap_or_default()
     }
 
-    fn google(usage: &Members<'_>) -> Self {
-        let answer = count(usage, &["candidatesTokenCount"]);
-        let thoughts = count(usage, &["thoughtsTokenCount"]);
+    fn plus(self, other: Self) -> Self {
+        let sum = |one: Option<i64>, other: Option<i64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        let (one, two) = (self.billed, other.billed);
         Self {
-            request: count(usage, &["promptTokenCount"]),
-            response: match (answer, thoughts) {
-                (Some(answer), Some(thoughts)) => answer.checked_add(thoughts),
-                (answer, thoughts) => answer.or(thoughts),
-            },
-            total: count(usage, &["totalTokenCount"]),
-            parts: Parts {
-                cache_read: count(usage, &["cachedContentTokenCount"]).unwrap_or(0),
-                cache_write: 0,
-                reasoning: thoughts.unwrap_or(0),
+            request: sum(self.request, other.request),
+            response: sum(self.response, other.response),
+            total: sum(self.total, other.total),
+            billed: Billed {
+                parts: one.parts.plus(two.parts),
+                tier: two.tier,
+                is_partial: one.is_partial || two.is_partial || one.tier != two.tier,
+                stated_cents: None,
             },
         }
     }
+
+    /// Reads the members of a `usage` object.
+    pub(super) fn of_object(usage: &Members<'_>) -> Self {
+        if is_object(usage, "billed_units") { cohere(usage) } else { plain(usage) }
+    }
+
+    /// The usage with the counts of a source that counted by itself, where the two do not speak of the same total.
+    pub(super) fn with_counts(self, request: Option<i64>, response: Option<i64>, total: Option<i64>) -> Self {
+        if total.is_some() && total == self.total && self.request.is_some() && self.response.is_some() {
+            return self;
+        }
+        let (request, response) = (request.or(self.request), response.or(self.response));
+        let total = total.or(self.total);
+        let mut usage = Self { request, response, total, billed: self.billed };
+        usage.settle(self.billed.parts.cached(), self.billed.parts.reasoning);
+        usage
+    }
+
+    /// Makes request, response and total agree. `cached` and `reasoning` are tokens that the source may have left out of
+    /// its counts: the total tells, and without one a part that is more than its whole.
+    fn settle(&mut self, cached: i64, reasoning: i64) {
+        match (self.request, self.response, self.total) {
+            (Some(request), Some(response), Some(total)) => {
+                let sum = request.saturating_add(response);
+                let left_out = [(0, 0), (0, reasoning), (cached, 0), (cached, reasoning)];
+                let fits =
+                    |(cached, reasoning): &(i64, i64)| sum.saturating_add(*cached).saturating_add(*reasoning) == total;
+                match left_out.into_iter().find(fits) {
+                    Some((cached, reasoning)) => {
+                        self.request = Some(request.saturating_add(cached));
+                        self.response = Some(response.saturating_add(reasoning));
+                    }
+                    None if total > sum => self.billed.is_partial = true,
+                    None => self.total = Some(sum),
+                }
+            }
+            (Some(request), Some(response), None) => {
+                let request = if cached > request { request.saturating_add(cached) } else { request };
+                let response = if reasoning > response { response.saturating_add(reasoning) } else { response };
+                (self.request, self.response) = (Some(request), Some(response));
+                self.total = request.checked_add(response);
+            }
+            (None, Some(response), Some(total)) => self.request = total.checked_sub(response).filter(|rest| *rest >= 0),
+            _ => {}
+        }
+    }
+}
+
+/// Objects within objects that are searched for usage.
+const LEVELS: usize = 3;
+/// Objects that hold the reply, or the event of a stream that carries the usage.
+const WRAPPERS: [&str; 5] = ["response", "message", "delta", "result", "x_groq"];
+/// Words of which each event that carries usage has one.
+const TELLING: [&str; 4] = ["sage", "oken", "illed_units", "eval_count"];
+const METRICS: &str = "amazon-bedrock-invocationMetrics";
+
+/// Whether an event of a realtime session ends an answer.
+fn is_answer(event: &Members<'_>) -> bool {
+    string(event, &["type"]).as_deref() == Some("response.done")
+}
+
+/// The shape of the counts.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Shape {
+    #[default]
+    Plain,
+    Google,
+    Cohere,
+    /// Counts that stand in the reply itself.
+    Bare,
+}
+
+/// The counts of a reply, or of all chunks of a stream, of which a later one wins.
+#[derive(Default)]
+struct Found<'a> {
+    shape: Shape,
+    counts: Vec<(Cow<'a, str>, &'a str)>,
+    tier: Tier,
+    tier_is_known: bool,
+    /// Whether the reply is a list of vectors or ranks, which has no tokens of its own.
+    is_list: bool,
+}
+
+impl<'a> Found<'a> {
+    /// Takes the counts of one object, or else of the objects within it.
+    fn add(&mut self, reply: &[(Cow<'a, str>, &'a str)], levels: usize) {
+        let own = |names: &[&str]| get(reply, names).and_then(members).filter(|of| !of.is_empty());
+        let counts = if let Some(usage) = own(&["usage"]) {
+            let shape = if is_object(&usage, "billed_units") { Shape::Cohere } else { Shape::Plain };
+            Some((shape, usage))
+        } else if let Some(usage) = own(&["usageMetadata", "usage_metadata"]) {
+            Some((Shape::Google, usage))
+        } else if let Some(meta) = own(&["meta"]).filter(|meta| is_object(meta, "billed_units")) {
+            Some((Shape::Cohere, meta))
+        } else if let Some(metrics) = own(&[METRICS]) {
+            Some((Shape::Plain, metrics))
+        } else if get(reply, &BARE).is_some() {
+            Some((Shape::Bare, reply.to_vec()))
+        } else {
+            None
+        };
+        let Some((shape, counts)) = counts else {
+            let wrapped = WRAPPERS.iter().filter(|_| levels > 0).filter_map(|name| own(&[name]));
+            return wrapped.for_each(|inner| self.add(&inner, levels - 1));
+        };
+        self.tell_tier(reply, &counts);
+        self.is_list |=
+            ["data", "embeddings", "results"].iter().any(|name| get(reply, &[name]).and_then(list).is_some());
+        if self.shape != shape {
+            self.counts.clear();
+        }
+        self.shape = shape;
+        self.counts.extend(counts);
+    }
+
+    fn tell_tier(&mut self, reply: &Members<'_>, counts: &Members<'_>) {
+        let names = ["service_tier", "serviceTier", "trafficType", "traffic_type"];
+        let kind = |of: &Members<'_>| string(&get(of, &["serviceTier"]).and_then(members)?, &["type"]);
+        let told = string(counts, &names).or_else(|| string(reply, &names[..2]));
+        if let Some(name) = told.or_else(|| kind(reply)).or_else(|| kind(counts)) {
+            (self.tier, self.tier_is_known) = (Tier::of(&name), true);
+        }
+    }
+
+    /// Reads the counts. `asked` is the request's body.
+    fn read(&self, asked: &Members<'_>) -> Usage {
+        if self.counts.is_empty() {
+            return Usage::default();
+        }
+        let mut usage = match self.shape {
+            Shape::Plain => plain(&self.counts),
+            Shape::Google => google(&self.counts),
+            Shape::Cohere => cohere(&self.counts),
+            Shape::Bare => bare(&self.counts),
+        };
+        let tier = || Tier::of(&string(asked, &["service_tier", "serviceTier"]).unwrap_or_default());
+        usage.billed.tier = if self.tier_is_known { self.tier } else { tier() };
+        if self.is_list && usage.request.is_none() && usage.response.is_none() {
+            usage.request = usage.total;
+        }
+        usage
+    }
+}
+
+/// Dollars to cents, exact to the last digit: the exponent grows by two.
+pub(super) fn cents(raw: &str) -> Option<f64> {
+    let text = raw.trim_matches('"').trim();
+    let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+'));
+    let exponent = exponent.parse::<i32>().ok()?.checked_add(2)?;
+    format!("{digits}e{exponent}").parse::<f64>().ok().filter(|cents| plain && cents.is_finite() && *cents >= 0.0)
+}
+
+fn inner<'a>(of: &Members<'a>, names: &[&str]) -> Vec<(Cow<'a, str>, &'a str)> {
+    get(of, names).and_then(members).unwrap_or_default()
+}
+
+fn is_object(of: &Members<'_>, name: &str) -> bool {
+    get(of, &[name]).and_then(members).is_some()
+}
+
+fn string(of: &Members<'_>, names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| {
+        let raw = get(of, &[name]).filter(|raw| raw.starts_with('"'))?;
+        Some(unquote(raw).into_owned()).filter(|text| !text.is_empty())
+    })
 }
 
 /// The raw value of the first of the names that is there and not null. Of a doubled key the last one counts, also if it is null.

@@ -22,7 +22,7 @@ pub const NAMES: &str = "time_of_generation_min, time_of_generation_max, total_u
                          cost_max, prompt_token_min, prompt_token_max, completion_token_min, completion_token_max, \
                          weighted_feedback_min, weighted_feedback_max, status_code, ai_model, ai_org_model, virtual_keys, \
                          configs, prompt_slug, trace_id, span_id, api_key_ids, workspace_slug, cache_status, metadata, \
-                         status, organisation_id, user_id";
+                         status, organisation_id, user_id, is_success";
 /// Most values of one filter.
 pub const MOST_VALUES: usize = 1_000;
 /// The same where each value is a condition of its own, for which planning takes the square of the time.
@@ -89,6 +89,8 @@ pub struct Filter {
     pub metadata: Vec<(String, String)>,
     /// Status labels; of each kind one must be there.
     pub labels: Vec<Label>,
+    /// Whether the call succeeded.
+    pub is_success: Option<bool>,
 }
 
 /// A condition of SQL over `logs`.
@@ -144,6 +146,7 @@ impl Filter {
                 .map(|label| Label::parse(label))
                 .collect::<Result<_>>()?;
         }
+        filter.is_success = take("is_success").map(|text| truth(&text)).transpose()?;
         Ok(filter)
     }
 
@@ -200,6 +203,9 @@ impl Filter {
         }
         if !self.cache_statuses.is_empty() {
             all.one_of("coalesce(nullif(upper(cache_status), ''), 'DISABLED')", self.cache_statuses.iter().map(text));
+        }
+        if let Some(success) = self.is_success {
+            all.one_of("is_success", [ScalarValue::Int32(Some(i32::from(success)))].into_iter());
         }
         for (key, value) in &self.metadata {
             let [key, value] = [key, value].map(|text| all.bind(ScalarValue::Utf8(Some(text.clone()))));
@@ -272,6 +278,7 @@ fn text_of(name: &str, value: &Value) -> Result<String> {
     let one = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) if name == "is_success" => Some(flag.to_string()),
         _ => None,
     };
     let is_list = name != "metadata" && !name.ends_with("_min") && !name.ends_with("_max");
@@ -312,6 +319,14 @@ fn count(name: &str, text: &str) -> Result<i64> {
 fn amount(name: &str, text: &str) -> Result<f64> {
     let wrong = || Error::invalid(format!("`{name}` is `{text}`; expected cents, 0 or more, such as 0.25"));
     text.parse().ok().filter(|cents: &f64| cents.is_finite() && *cents >= 0.0).ok_or_else(wrong)
+}
+
+fn truth(text: &str) -> Result<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Error::invalid(format!("`is_success` is `{text}`; expected true, false, 1 or 0"))),
+    }
 }
 
 fn score(name: &str, text: &str) -> Result<f64> {

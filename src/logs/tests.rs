@@ -106,6 +106,9 @@ async fn every_filter_finds_what_it_names() {
     rig.finds(&[("cost_min", "0.5"), ("cost_max", "0.5")], |record| record.cost == Some(0.5)).await;
     let code = |record: &Record, codes: &[i32]| record.response_status_code.is_some_and(|code| codes.contains(&code));
     rig.finds(&[("status_code", "429, 500")], |record| code(record, &[429, 500])).await;
+    for (text, success) in [("true", 1), ("1", 1), ("False", 0), ("0", 0)] {
+        rig.finds(&[("is_success", text)], |record| record.is_success == Some(success)).await;
+    }
     rig.finds(&[("ai_model", "mistral-small,c__d")], |record| {
         is(&record.ai_model, "mistral-small") || is(&record.ai_model, "c__d")
     })
@@ -296,6 +299,8 @@ fn a_filter_is_read_from_an_object_too() {
         ("virtual_keys", json!([]), ""),
         ("metadata", json!({}), ""),
         ("cost_max", json!(""), ""),
+        ("is_success", json!(true), "true"),
+        ("is_success", json!(0), "false"),
     ] {
         assert_eq!(of(name, value.clone()).unwrap(), filter(&[(name, text)]).unwrap(), "{name}: {value}");
     }
@@ -315,6 +320,7 @@ fn a_filter_is_read_from_an_object_too() {
         ("metadata", json!([]), "a JSON object"),
         ("metadata", json!(5), "a JSON object"),
         ("metadata", json!({ "k": [1] }), "a text, a number"),
+        ("is_success", json!(2), "true, false, 1 or 0"),
     ] {
         let refused = of(name, value.clone()).unwrap_err();
         let said = refused.message();
@@ -341,6 +347,7 @@ fn a_filter_tells_the_columns_that_it_reads() {
         ("status", "Cache Hit", &["cache_status"]),
         ("status", "Retry Failed", &["retry_success_count", "is_success", "response_status_code"]),
         ("status", "Fallback Active", &["mode"]),
+        ("is_success", "true", &["is_success"]),
         ("weighted_feedback_min", "1", &["id", "trace_id", "workspace_slug", "span_name"]),
         ("weighted_feedback_max", "1", &["id", "trace_id", "workspace_slug", "span_name"]),
     ] {

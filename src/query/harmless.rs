@@ -54,9 +54,9 @@ fn compares(operator: Operator) -> bool {
 
 /// Whether every value of one type has one of the other.
 fn cannot_fail(from: &DataType, to: &DataType, times_fit: bool) -> bool {
-    use DataType::{Float64, Int32, Int64, Timestamp, Utf8, Utf8View};
+    use DataType::{Boolean, Float64, Int32, Int64, Timestamp, Utf8, Utf8View};
     match (from, to) {
-        (Int32, Int64 | Float64) | (Int64, Float64) | (Utf8, Utf8View) => true,
+        (Int32, Int64 | Float64 | Boolean) | (Int64, Float64) | (Utf8, Utf8View) => true,
         (Timestamp(TimeUnit::Microsecond, from), Timestamp(unit, to)) => match unit {
             TimeUnit::Microsecond => from.is_some() == to.is_some(),
             TimeUnit::Nanosecond => times_fit && from.is_some() == to.is_some(),

@@ -12,9 +12,11 @@ mod barrier;
 mod facts;
 mod guard;
 mod harmless;
+mod model;
 mod provider;
 mod scene;
 mod session;
+mod success;
 mod yielding;
 
 #[cfg(test)]
@@ -43,6 +45,8 @@ use crate::record::Rows;
 use crate::store::Store;
 use crate::view::View;
 
+#[cfg(test)]
+pub use model::function as canonical_model;
 pub use provider::Ordering as FileOrdering;
 use provider::StoredTable;
 pub use scene::{Scene, SideTables, Sight};

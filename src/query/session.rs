@@ -19,7 +19,7 @@ use datafusion::sql::parser::Statement;
 
 use super::provider::StoredTable;
 use super::{NamedView, STORE_URL, query_failed, threads, yielding};
-use super::{barrier, scene};
+use super::{barrier, model, scene, success};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -70,7 +70,8 @@ pub(super) async fn start(
 ) -> Result<SendableRecordBatchStream> {
     let state = session.state();
     let dialect = state.config().options().sql_parser.dialect;
-    let statement = state.sql_to_statement(text, &dialect).map_err(query_failed)?;
+    let mut statement = state.sql_to_statement(text, &dialect).map_err(query_failed)?;
+    success::cast(&mut statement, &params);
     around.register(session, &statement).await?;
     let plan = session.state().statement_to_plan(statement).await.map_err(query_failed)?;
     allowed(&plan, around.bound)?;
@@ -199,6 +200,7 @@ pub(super) fn base_session(config: &Config, store: &Store) -> Result<SessionStat
         .with_physical_optimizer_rule(Arc::new(yielding::YieldAboveJoins))
         .build();
     datafusion_functions_json::register_all(&mut state).map_err(query_failed)?;
+    state.register_udf(model::function()).map_err(query_failed)?;
     for name in UNBOUNDED {
         state.deregister_udf(name).map_err(query_failed)?;
     }

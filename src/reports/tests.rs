@@ -9,7 +9,7 @@ use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result as DfResult, project_schema};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -48,6 +48,7 @@ impl TableProvider for EmptyTable {
 async fn session() -> SessionContext {
     let mut context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(4));
     datafusion_functions_json::register_all(&mut context).unwrap();
+    context.register_udf(ScalarUDF::clone(&crate::query::canonical_model()));
     context.register_table("logs", Arc::new(EmptyTable)).unwrap();
     for table in [
         "organisations (organisation_id text, name text, plan text, retention_days int, created_at timestamptz)",

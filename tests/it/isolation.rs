@@ -270,7 +270,7 @@ const STATEMENTS: &[&str] = &[
     "select count(*) from logs where metadata['_user'] like 's3%'",
     // Views and reports.
     "select * from status order by id",
-    "select * from status_counts order by 1, 2, 3, 4",
+    "select * from status_counts order by 1, 2, 3, 4, 5",
     "select * from errors order by records",
     "select * from spend_by_model order by 1, 2, 3",
     "select * from feedback_by_model order by 1, 2, 3",

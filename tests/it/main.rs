@@ -18,6 +18,7 @@ mod http;
 mod import_bucket;
 mod isolation;
 mod layers;
+mod models;
 mod parts;
 mod plans;
 mod refusals;

@@ -164,7 +164,8 @@ const FILTERS: &str = "
     organisation_id        words            acme            organisations, one of which the log belongs to
     user_id                words            ana             end users, one of whom made the call
     cache_status           cache_statuses   HIT             what the cache did, any of these
-    status                 labels           Fallback Active  Status labels, one of each kind that is named";
+    status                 labels           Fallback Active  Status labels, one of each kind that is named
+    is_success             flag             true            whether the call succeeded";
 
 /// The time frame, both ends in it.
 const FRAME: &str = "

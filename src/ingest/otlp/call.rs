@@ -15,7 +15,7 @@ use super::content::{self, Content, Object};
 use super::export::{Origin, Span};
 use super::{figures, others};
 use crate::ingest::fields::{cut, time_of_nanos};
-use crate::ingest::price::Parts;
+use crate::ingest::usage::{attributes as tokens, cents};
 use crate::ingest::{Context, mask};
 use crate::record::json::{Checks, FieldError, derive, keep_last, list, members, unquote};
 use crate::record::{Message, Record};
@@ -39,20 +39,7 @@ const ASKED: [&str; 5] =
     ["gen_ai.request.model", "llm.request.model", "llm.model_name", "embedding.model_name", "ai.model.id"];
 const PROVIDER: [&str; 5] =
     ["gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "ai.model.provider"];
-const REQUEST_TOKENS: [&str; 4] =
-    ["gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt"];
-const RESPONSE_TOKENS: [&str; 4] = [
-    "gen_ai.usage.output_tokens",
-    "gen_ai.usage.completion_tokens",
-    "llm.usage.completion_tokens",
-    "llm.token_count.completion",
-];
-const TOTAL_TOKENS: [&str; 3] = ["gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total"];
 /// In dollars.
-const CACHE_READ_TOKENS: [&str; 2] = ["gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens"];
-const CACHE_WRITE_TOKENS: [&str; 2] =
-    ["gen_ai.usage.cache_creation.input_tokens", "gen_ai.usage.cache_creation_input_tokens"];
-const REASONING_TOKENS: [&str; 1] = ["gen_ai.usage.reasoning.output_tokens"];
 const COST: [&str; 2] = ["gen_ai.usage.cost", "llm.cost.total"];
 const STREAM: [&str; 3] = ["gen_ai.request.stream", "gen_ai.request.is_stream", "llm.is_streaming"];
 /// In seconds.
@@ -111,7 +98,7 @@ pub(super) fn is_call(span: &Span) -> bool {
     let names = |names: &[&str]| find(attributes, names).is_some();
     named(TRACELOOP_KIND).is_none()
         && (names(&ANSWERED) || names(&ASKED))
-        && (names(&PROVIDER) || names(&REQUEST_TOKENS))
+        && (names(&PROVIDER) || names(&tokens::REQUEST))
 }
 
 /// What the record of a span is known by, and so what makes its pieces one.
@@ -136,15 +123,16 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
     let (content, used) = Content::of_span(&span.attributes, &span.events);
     let of = &span.attributes;
     let is_embedding = is_embedding(of);
+    let usage = tokens::read(|name| count(of, &[name]), |name| text(of, &[name]));
     let headers = &context.headers;
     let mut record = Record {
         id: Some(id(&span.trace_id, &span.span_id)),
         created_at: time_of_nanos("startTimeUnixNano", span.start_nanos)?,
         ai_org: text(of, &PROVIDER).or_else(|| headers.provider.clone()),
         ai_model: text(of, &ANSWERED).or_else(|| text(of, &ASKED)),
-        req_units: count(of, &REQUEST_TOKENS),
-        res_units: count(of, &RESPONSE_TOKENS),
-        total_units: count(of, &TOTAL_TOKENS),
+        req_units: usage.request,
+        res_units: usage.response,
+        total_units: usage.total,
         request_url: url(of),
         request_method: text(of, &METHOD).map(|method| method.to_ascii_uppercase()).or_else(|| Some("POST".to_owned())),
         cache_status: Some("DISABLED".to_owned()),
@@ -164,8 +152,8 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
     if is_embedding && record.res_units.is_none() {
         record.total_units = record.total_units.or(record.req_units);
     }
-    if let Some(dollars) = find(of, &COST).and_then(Any::float).filter(|dollars| *dollars >= 0.0) {
-        record.cost = Some(dollars * 100.0);
+    if let Some(cents) = find(of, &COST).and_then(Any::float).and_then(|dollars| cents(&dollars.to_string())) {
+        record.cost = Some(cents);
         record.cost_currency = Some("USD".to_owned());
     }
     times(&mut record, &span);
@@ -185,13 +173,7 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
     record.span_id = Some(span.span_id);
     record.parent_span_id = Some(span.parent_span_id).filter(|id| !id.is_empty());
     record.span_name = Some(span.name).filter(|name| !name.is_empty());
-    let tokens = |names: &[&str]| count(of, names).unwrap_or(0);
-    let parts = Parts {
-        cache_read: tokens(&CACHE_READ_TOKENS),
-        cache_write: tokens(&CACHE_WRITE_TOKENS),
-        reasoning: tokens(&REASONING_TOKENS),
-    };
-    context.policy.price(&mut record, &parts);
+    context.policy.price(&mut record, &usage.billed);
     Ok(Call { record, is_whole })
 }
 
@@ -406,9 +388,9 @@ fn is_read(key: &str) -> bool {
         &ANSWERED,
         &ASKED,
         &PROVIDER,
-        &REQUEST_TOKENS,
-        &RESPONSE_TOKENS,
-        &TOTAL_TOKENS,
+        &tokens::REQUEST,
+        &tokens::RESPONSE,
+        &tokens::TOTAL,
         &COST,
         &STREAM,
         &FIRST_CHUNK,

@@ -2,6 +2,7 @@
 
 mod callbacks;
 mod control_plane;
+mod money;
 mod odd;
 mod otlp;
 mod portkey;
