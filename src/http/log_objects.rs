@@ -20,19 +20,23 @@ use serde_json::json;
 
 use super::App;
 use super::admin::{self, Id};
+use super::answer;
 use super::auth::Caller;
 use super::error::Failure;
 use super::input::Fields;
 use super::sql::header;
 use crate::catalog::Access;
 use crate::error::Error;
-use crate::logs::{self, Ask, FILTER_NAMES, Filter, MOST_PAGE_SIZE};
+use crate::logs::{self, Ask, FILTER_NAMES, Filter, ID_IN_QUERY, MOST_PAGE_SIZE};
 use crate::record::Record;
 
 /// The log, or feedback, that a request's path names. Where several organisations have the id, `organisation_id` in the query string
-/// says whose is meant.
+/// says whose is meant. An id that a path cannot hold, `..` or a word that is a route of its own, comes as `id` in the query string,
+/// behind the path `-`: `/v1/logs/-?id=exports`.
 pub(crate) struct Named {
     path: Id,
+    /// The `id` of the query string.
+    id: Option<String>,
     organisation: Option<String>,
 }
 
@@ -40,17 +44,22 @@ impl FromRequestParts<Arc<App>> for Named {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
-        let organisation = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
-            .find(|(name, _)| name == "organisation_id")
-            .map(|(_, value)| value.into_owned());
-        Ok(Self { path: Path::from_request_parts(parts, app).await, organisation })
+        let field = |wanted: &str| {
+            url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+                .find(|(name, _)| name == wanted)
+                .map(|(_, value)| value.into_owned())
+        };
+        let (id, organisation) = (field("id"), field("organisation_id"));
+        Ok(Self { path: Path::from_request_parts(parts, app).await, id, organisation })
     }
 }
 
 impl Named {
     /// The id, and the organisation that is said to be meant; none for what cannot be an id.
     pub(super) fn parts(self) -> Option<(String, Option<String>)> {
-        Some((self.path.ok()?.0, self.organisation))
+        let Path(in_path) = self.path.ok()?;
+        let in_query = self.id.filter(|_| in_path == ID_IN_QUERY);
+        Some((in_query.unwrap_or(in_path), self.organisation))
     }
 
     /// Its record, if the key reaches it.
@@ -108,6 +117,7 @@ pub(super) async fn shown(
     let policy =
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     headers.insert(CONTENT_SECURITY_POLICY, axum::http::HeaderValue::from_static(policy));
+    answer::tell_withheld(&mut response, &app.engine.reader_as(access).withheld_from_log());
     Ok(response)
 }
 
@@ -116,8 +126,11 @@ async fn json_of(app: &App, access: &Access, record: &Record) -> Result<Response
     let said = app.engine.reader_as(access).said_of(record).await?;
     let state = app.engine.catalog().state();
     let organisation = record.organisation_id.as_deref().and_then(|id| state.document.organisations.get(id));
-    let text = logs::object(record, organisation.and_then(|organisation| organisation.name.as_deref()), &said)?;
-    Ok(private((CONTENT_TYPE, "application/json"), text))
+    let name = organisation.and_then(|organisation| organisation.name.as_deref());
+    let withheld = app.engine.reader_as(access).withheld_from_log();
+    let mut response = private((CONTENT_TYPE, "application/json"), logs::object(record, name, &said, &withheld)?);
+    answer::tell_withheld(&mut response, &withheld);
+    Ok(response)
 }
 
 /// Room for a record, for its text and for the answer made of it: bodies are as big as records are taken.

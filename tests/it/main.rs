@@ -10,6 +10,7 @@
 mod access;
 mod catalog;
 mod cli;
+mod conflict;
 mod copy;
 mod engine;
 mod exports;
@@ -25,3 +26,4 @@ mod refusals;
 mod requests;
 mod s3;
 mod weed;
+mod withheld;

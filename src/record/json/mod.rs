@@ -29,6 +29,7 @@ pub use text::{check_json, embeddable};
 pub(crate) use decode::{Reader, derive, too_large};
 pub(crate) use finite::finite;
 pub(crate) use text::{Checks, next_special, unquote, value_end, write_string};
+pub(crate) use time::parse as moment;
 pub(crate) use value::{Read, keep_last, list, members};
 
 /// The largest record, in bytes of its JSON text.
