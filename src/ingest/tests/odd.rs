@@ -106,6 +106,7 @@ fn of_doubled_keys_the_last_one_counts() {
         r#"{"request":{"body":{"model":"a","model":null}},"response":{},"metadata":{"trace_id":"x","trace_id":null}}"#;
     let record = portkey::one(sent);
     assert_eq!((record.ai_model, record.trace_id), (None, record.internal_trace_id));
+    assert!(record.metadata.is_empty(), "{:?}", record.metadata);
     let lite = r#"{"model":"a","model":"b","status":"failure","status":"success","messages":[1],"messages":[2]}"#;
     let record = read_with(Shape::LiteLlm, lite.as_bytes(), Headers::default()).0.remove(0);
     assert_eq!((record.ai_model.as_deref(), record.is_success), (Some("b"), Some(1)));

@@ -172,7 +172,9 @@ impl Decoder {
                     let expected = format!("as many elements as `metadata.key`, {}", keys.len());
                     return Err(FieldError::new("metadata.value", &format!("{} elements", values.len()), expected));
                 }
-                let pairs = keys.into_iter().zip(values);
+                let mut pairs: Vec<_> = keys.into_iter().zip(values).collect();
+                value::keep_last(&mut pairs);
+                let pairs = pairs.into_iter();
                 record.metadata.extend(pairs.filter_map(|(key, value)| Some((key, value?))));
                 value::keep_last(&mut record.metadata);
             }

@@ -93,8 +93,10 @@ impl Read for Vec<(String, String)> {
             _ => return Err("an object of texts"),
         }
         let pairs = members(raw).ok_or("an object of texts")?;
-        self.extend(pairs.into_iter().filter_map(|(key, raw)| Some((key.into_owned(), tag(raw)?))));
-        keep_last(self);
+        let mut pairs: Vec<_> = pairs.into_iter().map(|(key, raw)| (key.into_owned(), tag(raw))).collect();
+        // A null that is the last of a doubled key counts too.
+        keep_last(&mut pairs);
+        self.extend(pairs.into_iter().filter_map(|(key, value)| Some((key, value?))));
         Ok(())
     }
 }
