@@ -111,8 +111,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let (wal, replayed) = replay(folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
     let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
     let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);
-    let refusals = Refusals::new(parts.now, Arc::clone(&policy));
-    refusals.load(&store, wal.id(), &catalog.state()).await;
+    let refusals = open_refusals(parts.now, &policy, &store, &catalog, wal.id()).await;
     let Replayed { recent, halves, .. } = replayed;
     let (keys, counters, failure) = (recent.keys().clone(), Arc::<Counters>::default(), Arc::<Mutex<_>>::default());
     let ((commands, orders), wal_id) = (mpsc::unbounded_channel(), wal.id());
@@ -170,9 +169,32 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         lock,
         config,
     });
+    start(inner, threads, writer, orders)
+}
+
+/// Starts the threads and tasks of an engine.
+fn start(
+    inner: Arc<Inner>,
+    threads: Threads,
+    writer: Writer,
+    orders: mpsc::UnboundedReceiver<Command>,
+) -> Result<Engine> {
     let writer = Mutex::new(Some(start_writer(writer, orders, Arc::clone(&inner.failure))?));
-    let tasks = Mutex::new(start_tasks(&compute, &inner));
+    let tasks = Mutex::new(start_tasks(&threads.handle()?, &inner));
     Ok(Engine { inner, background: Arc::new(Background { _compute: threads, tasks, writer }) })
+}
+
+/// The list of what this node refused, as it was before a restart.
+async fn open_refusals(
+    now: fn() -> DateTime<Utc>,
+    policy: &Arc<Policy>,
+    store: &Store,
+    catalog: &Catalog,
+    wal_id: Uuid,
+) -> Refusals {
+    let refusals = Refusals::new(now, Arc::clone(policy));
+    refusals.load(store, wal_id, &catalog.state()).await;
+    refusals
 }
 
 /// Keeps other processes out, and clears away what one that was killed left half written.

@@ -63,13 +63,13 @@ pub struct Rejection {
     pub reason: Reason,
     /// What is known of the record beside that.
     #[serde(skip)]
-    pub seen: Seen,
+    pub seen: Option<Box<Seen>>,
 }
 
 impl Rejection {
     fn new(record: u64, error: FieldError) -> Self {
         let FieldError { field, value, expected, reason, seen } = error;
-        Self { record, field, value, expected, reason, seen: seen.map(|seen| *seen).unwrap_or_default() }
+        Self { record, field, value, expected, reason, seen }
     }
 }
 

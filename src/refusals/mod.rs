@@ -183,6 +183,7 @@ impl Refused {
 impl From<Rejection> for Refused {
     fn from(rejection: Rejection) -> Self {
         let Rejection { record, field, expected, reason, seen, .. } = rejection;
+        let seen = seen.map(|seen| *seen).unwrap_or_default();
         Self { reason, message: format!("expected {expected}"), field, record: Some(record), count: 1, seen }
     }
 }
@@ -259,7 +260,7 @@ pub struct Figures {
 
 impl Refusal {
     /// Makes one entry of two for the same reason.
-    fn join(&mut self, other: Self) {
+    fn join(&mut self, other: &Self) {
         self.count += other.count;
         if self.field != other.field {
             self.field.clear();
@@ -359,7 +360,7 @@ fn few(mut entries: Vec<Refusal>) -> Vec<Refusal> {
         let entry = Refusal { record: None, excerpt: None, ..entry };
         match joined.entry((entry.organisation.clone(), entry.workspace.clone(), entry.reason)) {
             Entry::Vacant(place) => drop(place.insert(entry)),
-            Entry::Occupied(mut all) => all.get_mut().join(entry),
+            Entry::Occupied(mut all) => all.get_mut().join(&entry),
         }
     }
     entries.extend(joined.into_values());
