@@ -32,9 +32,10 @@ use crate::plan::Month;
 use crate::query::Queries;
 use crate::record::Rows;
 use crate::store::Store;
+use crate::store::disk::Disk;
+use crate::store::folders::Folders;
 use crate::table::{DataFile, Table};
 use crate::usage::{self, Counts, Meter, Snapshot};
-use crate::wal::{self, CreateFile};
 
 /// Halves that wait take at most this part of the memory for rows that are not in files.
 const WAITING_SHARE: u64 = 2;
@@ -51,8 +52,8 @@ pub struct Parts {
     pub new_uuid: fn() -> Uuid,
     /// Random bytes for keys.
     pub random: fn() -> [u8; 32],
-    /// Files of the log.
-    pub log_files: CreateFile,
+    /// The disk of the log, instead of the one that the store is on, or of the operating system's.
+    pub log_disk: Option<Arc<dyn Disk>>,
     /// The store, instead of the one that `data` names.
     pub store: Option<Store>,
     /// The folder of the log, instead of the one in the store's own folder.
@@ -68,7 +69,7 @@ impl Default for Parts {
             now: Utc::now,
             new_uuid: Uuid::now_v7,
             random,
-            log_files: wal::disk(),
+            log_disk: None,
             store: None,
             log_folder: None,
             sets_terms: true,
@@ -104,10 +105,11 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let recent = remember_files(&logs.table, &queries, &config, now).await?;
     let (flush_wanted, wait) = (Arc::new(Notify::new()), Duration::from_millis(config.append_wait_ms));
     let budget = Budget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
-    let folder = log_folder(parts.log_folder, &store, &logs.table, &catalog).await?;
+    let disk = parts.log_disk.unwrap_or_else(|| Arc::clone(store.disk()));
+    let folder = log_folder(parts.log_folder, &store, &disk, &logs.table, &catalog).await?;
     let (lanes, erased) = ([logs.clone(), feedback.clone()], catalog.state().document.ever_erased());
     let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
-    let (wal, replayed) = replay(folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
+    let (wal, replayed) = replay(folder, disk, (parts.new_uuid)(), replayed).await?;
     let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
     let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);
     let Replayed { recent, halves, .. } = replayed;
@@ -263,26 +265,32 @@ async fn remember_files(table: &Table, queries: &Queries, config: &Config, now: 
 
 /// The log's folder, bound to the table that it is for at its first use; later a log of other data is refused, for its frames
 /// would be taken for this table's.
-async fn log_folder(given: Option<PathBuf>, store: &Store, table: &Table, catalog: &Catalog) -> Result<PathBuf> {
+async fn log_folder(
+    given: Option<PathBuf>,
+    store: &Store,
+    disk: &Arc<dyn Disk>,
+    table: &Table,
+    catalog: &Catalog,
+) -> Result<PathBuf> {
     let folder = given.or_else(|| store.wal_folder());
     let folder = folder.ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
-    bind_to_table(&folder, table).await?;
-    miss_no_catalog(&folder, catalog)?;
+    let folders = Folders::new(Arc::clone(disk));
+    bind_to_table(&folders, &folder, table).await?;
+    miss_no_catalog(&folders, &folder, catalog)?;
     Ok(folder)
 }
 
-async fn bind_to_table(folder: &Path, table: &Table) -> Result<()> {
+async fn bind_to_table(folders: &Folders, folder: &Path, table: &Table) -> Result<()> {
     let (path, id) = (folder.join("table"), table.id().await?);
     let failed = |cause| Error::storage(format!("cannot use `{}`", folder.join("table").display())).with_source(cause);
-    match std::fs::read_to_string(&path) {
-        Ok(bound) if bound.trim() == id => Ok(()),
+    match folders.disk().read(&path) {
+        Ok(bound) if bound.trim_ascii() == id.as_bytes() => Ok(()),
         Ok(_) => Err(Error::invalid(format!(
             "the write-ahead log `{}` is of other data; name another folder with the setting `wal`",
             folder.display()
         ))),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            crate::store::durable::create_folder(folder).map_err(failed)?;
-            crate::store::durable::write_file(&path, id.as_bytes()).map_err(failed)
+            folders.write_file(&path, id.as_bytes()).map_err(failed)
         }
         Err(cause) => Err(failed(cause)),
     }
@@ -290,13 +298,14 @@ async fn bind_to_table(folder: &Path, table: &Table) -> Result<()> {
 
 /// Notes beside the log that there is a catalog, and refuses to open where it is gone: without it, what was erased would be back
 /// and every plan forgotten.
-fn miss_no_catalog(folder: &Path, catalog: &Catalog) -> Result<()> {
+fn miss_no_catalog(folders: &Folders, folder: &Path, catalog: &Catalog) -> Result<()> {
     let mark = folder.join("catalog");
+    let is_marked = folders.disk().exists(&mark);
     if catalog.is_stored() {
         let failed = |cause| Error::storage(format!("cannot write `{}`", mark.display())).with_source(cause);
-        return if mark.exists() { Ok(()) } else { crate::store::durable::write_file(&mark, b"").map_err(failed) };
+        return if is_marked { Ok(()) } else { folders.write_file(&mark, b"").map_err(failed) };
     }
-    match mark.exists() {
+    match is_marked {
         true => Err(Error::damaged(format!(
             "`catalog.json`, with organisations, keys and what was erased, is gone; restore it from a copy (to begin without it, \
              delete `{}`)",

@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
 use crate::plan::Month;
 use crate::record::Rows;
-use crate::store::durable::is_sync_failure;
+use crate::store::folders::is_sync_failure;
 use crate::table::{DataFile, FileIndex};
 use crate::usage::{self, Snapshot};
 

@@ -29,7 +29,7 @@ use super::index::DataFile;
 use super::{Commit, FileIndex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record;
-use crate::store::durable;
+use crate::store::folders;
 
 pub type Engine = DefaultEngine<TokioMultiThreadExecutor>;
 
@@ -206,8 +206,8 @@ pub fn is_sync_failure(error: &KernelError) -> bool {
     // The kernel's errors do not name the store's error as their source.
     match error {
         KernelError::Backtraced { source, .. } => is_sync_failure(source),
-        KernelError::ObjectStore(e) => durable::is_sync_failure(e),
-        KernelError::IOError(e) => durable::is_sync_failure(e),
+        KernelError::ObjectStore(e) => folders::is_sync_failure(e),
+        KernelError::IOError(e) => folders::is_sync_failure(e),
         _ => false,
     }
 }

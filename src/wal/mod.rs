@@ -13,52 +13,25 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::store::disk::{Disk, DiskFile};
+use crate::store::folders::Folders;
 
 pub use frame::{Kind, Payload};
 pub use replay::{Covered, Replay, Take, replay};
-
-/// A file that the log writes to. Tests put one in between that fails.
-pub trait LogFile: Send {
-    /// Writes all bytes at the end of the file.
-    fn append(&mut self, bytes: &[u8]) -> std::io::Result<()>;
-    /// Returns when everything appended is on the disk.
-    fn sync(&mut self) -> std::io::Result<()>;
-}
-
-impl LogFile for File {
-    fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.write_all(bytes)
-    }
-    fn sync(&mut self) -> std::io::Result<()> {
-        self.sync_data()
-    }
-}
-
-/// Creates the files of a log.
-pub type CreateFile = Box<dyn Fn(&Path) -> std::io::Result<Box<dyn LogFile>> + Send>;
-
-/// The ordinary files of the operating system.
-pub fn disk() -> CreateFile {
-    Box::new(|path| {
-        let file = OpenOptions::new().create_new(true).append(true).open(path)?;
-        Ok(Box::new(file))
-    })
-}
 
 /// The log, open for writing.
 pub struct Wal {
     folder: PathBuf,
     id: Uuid,
     schema_message: Vec<u8>,
-    create: CreateFile,
+    disk: Arc<dyn Disk>,
     /// The segment that is written to; none until the first append after an open or a rotation.
     current: Option<Open>,
     /// Closed segments that are not trimmed: path, last sequence, bytes.
@@ -69,7 +42,7 @@ pub struct Wal {
 }
 
 struct Open {
-    file: Box<dyn LogFile>,
+    file: Box<dyn DiskFile>,
     path: PathBuf,
     bytes: u64,
 }
@@ -86,16 +59,18 @@ impl Wal {
     pub fn open(
         folder: &Path,
         schema: &Schema,
-        create: CreateFile,
+        disk: Arc<dyn Disk>,
         new_id: Uuid,
         covered: &dyn Fn(Uuid) -> Result<Covered>,
         take: &mut Take<'_>,
     ) -> Result<Self> {
-        fs::create_dir_all(folder)
+        let folders = Folders::new(Arc::clone(&disk));
+        folders
+            .create(folder)
             .map_err(|cause| Error::storage(format!("cannot create `{}`", folder.display())).with_source(cause))?;
-        let id = identity(folder, new_id)?;
+        let id = identity(&folders, folder, new_id)?;
         let covered = covered(id)?;
-        let found = replay(folder, covered, false, take)?;
+        let found = replay(&*disk, folder, covered, false, take)?;
         let covered = covered.most();
         if let Some(other) = found.wal_id.filter(|other| *other != id) {
             return Err(Error::damaged(format!(
@@ -117,7 +92,7 @@ impl Wal {
             folder: folder.to_owned(),
             id,
             schema_message: frame::schema_message(schema)?,
-            create,
+            disk,
             current: None,
             closed: Vec::new(),
             next_sequence: found.next_sequence().max(covered + 1),
@@ -131,12 +106,12 @@ impl Wal {
     /// Cuts what was never acked and takes the whole segments over as closed ones.
     fn settle(&mut self, found: &Replay) -> Result<()> {
         for path in &found.stillborn {
-            remove(path)?;
+            self.remove(path)?;
         }
         for segment in &found.segments {
             if segment.next_sequence == segment.first_sequence {
                 // Its name is that of the next segment to be made.
-                remove(&segment.path)?;
+                self.remove(&segment.path)?;
                 continue;
             }
             if segment.torn_bytes > 0 {
@@ -146,11 +121,11 @@ impl Wal {
                     torn_bytes = segment.torn_bytes,
                     "cut what is no whole frame at the end of the log: usually a write that was interrupted before its ack"
                 );
-                cut(&segment.path, segment.good_bytes)?;
+                self.cut(&segment.path, segment.good_bytes)?;
             }
             self.closed.push((segment.path.clone(), segment.next_sequence.saturating_sub(1), segment.good_bytes));
         }
-        sync_folder(&self.folder)
+        self.sync_folder()
     }
 
     /// Identity of the log, the application id of its transactions.
@@ -211,10 +186,10 @@ impl Wal {
         let header =
             frame::Header { wal_id: self.id, first_sequence: self.next_sequence, schema: self.schema_message.clone() };
         let bytes = header.encode();
-        let mut file = (self.create)(&path).map_err(failed)?;
+        let mut file = self.disk.create(&path).map_err(failed)?;
         file.append(&bytes).map_err(failed)?;
         file.sync().map_err(failed)?;
-        sync_folder(&self.folder)?;
+        self.sync_folder()?;
         Ok(Open { file, path, bytes: bytes.len() as u64 })
     }
 
@@ -232,10 +207,10 @@ impl Wal {
         let covered = self.closed.iter().take_while(|(_, last, _)| *last <= covered).count();
         // In order, and only what is gone is forgotten, so that what stays on the disk has no gap.
         for _ in 0..covered {
-            remove(&self.closed[0].0)?;
+            self.remove(&self.closed[0].0)?;
             self.closed.remove(0);
         }
-        if covered > 0 { sync_folder(&self.folder) } else { Ok(()) }
+        if covered > 0 { self.sync_folder() } else { Ok(()) }
     }
 
     /// An error once a write or fsync has failed.
@@ -245,20 +220,42 @@ impl Wal {
             Some(why) => Err(Error::storage(format!("writes are refused until a restart, because: {why}"))),
         }
     }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        match self.disk.remove(path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::storage(format!("cannot delete `{}`", path.display())).with_source(cause))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn cut(&self, path: &Path, bytes: u64) -> Result<()> {
+        let failed = |cause| Error::storage(format!("cannot cut `{}`", path.display())).with_source(cause);
+        let mut file = self.disk.open(path).map_err(failed)?;
+        file.truncate(bytes).map_err(failed)?;
+        file.sync().map_err(failed)
+    }
+
+    fn sync_folder(&self) -> Result<()> {
+        self.disk.sync_folder(&self.folder).map_err(|cause| {
+            Error::storage(format!("cannot sync folder `{}`", self.folder.display())).with_source(cause)
+        })
+    }
 }
 
 /// Bytes and number of the segments in `folder`, as far as they can be read.
-pub fn size_on_disk(folder: &Path) -> (u64, u64) {
-    let paths = replay::segment_paths(folder).unwrap_or_default();
-    let bytes = paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum();
+pub fn size_on_disk(disk: &dyn Disk, folder: &Path) -> (u64, u64) {
+    let paths = replay::segment_paths(disk, folder).unwrap_or_default();
+    let bytes = paths.iter().filter_map(|path| disk.length(path).ok()).sum();
     (bytes, paths.len() as u64)
 }
 
 /// The id of the log in `folder`, without creating one.
-pub fn read_identity(folder: &Path) -> Result<Option<Uuid>> {
+pub fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Uuid>> {
     let path = folder.join("id");
-    match fs::read_to_string(&path) {
-        Ok(text) => Uuid::parse_str(text.trim())
+    match disk.read(&path) {
+        Ok(bytes) => Uuid::try_parse_ascii(bytes.trim_ascii())
             .map(Some)
             .map_err(|cause| Error::damaged(format!("`{}` holds no id", path.display())).with_source(cause)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -267,36 +264,15 @@ pub fn read_identity(folder: &Path) -> Result<Option<Uuid>> {
 }
 
 /// The id of the log: from its file, else from its segments, else `new_id`, written before anything else is.
-fn identity(folder: &Path, new_id: Uuid) -> Result<Uuid> {
-    if let Some(id) = read_identity(folder)? {
+fn identity(folders: &Folders, folder: &Path, new_id: Uuid) -> Result<Uuid> {
+    let disk = &**folders.disk();
+    if let Some(id) = read_identity(disk, folder)? {
         return Ok(id);
     }
-    let id = replay(folder, Covered::all(u64::MAX), false, &mut |_, _, _| Ok(()))?.wal_id.unwrap_or(new_id);
-    let (path, fresh) = (folder.join("id"), folder.join("id.new"));
+    let nothing = &mut |_, _, _| Ok(());
+    let id = replay(disk, folder, Covered::all(u64::MAX), false, nothing)?.wal_id.unwrap_or(new_id);
+    let path = folder.join("id");
     let failed = |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
-    let mut file = File::create(&fresh).map_err(failed)?;
-    file.write_all(format!("{id}\n").as_bytes()).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    fs::rename(&fresh, &path).map_err(failed)?;
-    sync_folder(folder)?;
+    folders.write_file(&path, format!("{id}\n").as_bytes()).map_err(failed)?;
     Ok(id)
-}
-
-fn remove(path: &Path) -> Result<()> {
-    fs::remove_file(path)
-        .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
-        .map_err(|cause| Error::storage(format!("cannot delete `{}`", path.display())).with_source(cause))
-}
-
-fn cut(path: &Path, bytes: u64) -> Result<()> {
-    let failed = |cause| Error::storage(format!("cannot cut `{}`", path.display())).with_source(cause);
-    let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
-    file.set_len(bytes).map_err(failed)?;
-    file.sync_all().map_err(failed)
-}
-
-fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder)
-        .and_then(|file| file.sync_all())
-        .map_err(|cause| Error::storage(format!("cannot sync folder `{}`", folder.display())).with_source(cause))
 }

@@ -14,6 +14,7 @@ mod copy;
 mod engine;
 mod exports;
 mod faults;
+mod forgetful;
 mod http;
 mod import_bucket;
 mod isolation;
