@@ -105,11 +105,11 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let recent = remember_files(&logs.table, &queries, &config, now).await?;
     let (flush_wanted, wait) = (Arc::new(Notify::new()), Duration::from_millis(config.append_wait_ms));
     let budget = Budget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
-    let disk = parts.log_disk.unwrap_or_else(|| Arc::clone(store.disk()));
-    let folder = log_folder(parts.log_folder, &store, &disk, &logs.table, &catalog).await?;
+    let folders = log_folders(parts.log_disk, &store);
+    let folder = log_folder(parts.log_folder, &store, &folders, &logs.table, &catalog).await?;
     let (lanes, erased) = ([logs.clone(), feedback.clone()], catalog.state().document.ever_erased());
     let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
-    let (wal, replayed) = replay(folder, disk, (parts.new_uuid)(), replayed).await?;
+    let (wal, replayed) = replay(folder, &folders, (parts.new_uuid)(), replayed).await?;
     let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
     let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);
     let Replayed { recent, halves, .. } = replayed;
@@ -126,6 +126,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         waiting: Waiting::default(),
         late: Late::default(),
         clear_log_at: i64::MAX,
+        carry_due: false,
         join_micros: micros(config.join_seconds),
         join_bytes: config.memtable_bytes / WAITING_SHARE,
         policy: Arc::clone(&policy),
@@ -263,20 +264,24 @@ async fn remember_files(table: &Table, queries: &Queries, config: &Config, now: 
     Ok(recent)
 }
 
+/// Folders of the disk that the log is on.
+fn log_folders(given: Option<Arc<dyn Disk>>, store: &Store) -> Arc<Folders> {
+    given.map_or_else(|| Arc::clone(store.folders()), |disk| Arc::new(Folders::new(disk)))
+}
+
 /// The log's folder, bound to the table that it is for at its first use; later a log of other data is refused, for its frames
 /// would be taken for this table's.
 async fn log_folder(
     given: Option<PathBuf>,
     store: &Store,
-    disk: &Arc<dyn Disk>,
+    folders: &Folders,
     table: &Table,
     catalog: &Catalog,
 ) -> Result<PathBuf> {
     let folder = given.or_else(|| store.wal_folder());
     let folder = folder.ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
-    let folders = Folders::new(Arc::clone(disk));
-    bind_to_table(&folders, &folder, table).await?;
-    miss_no_catalog(&folders, &folder, catalog)?;
+    bind_to_table(folders, &folder, table).await?;
+    miss_no_catalog(folders, &folder, catalog)?;
     Ok(folder)
 }
 
@@ -319,6 +324,7 @@ fn miss_no_catalog(folders: &Folders, folder: &Path, catalog: &Catalog) -> Resul
 async fn open_catalog(store: &Store, config: &Config, sets_terms: bool, now: fn() -> DateTime<Utc>) -> Result<Catalog> {
     let days = reader::unknown_days(config);
     let catalog = Catalog::open(store, days, now).await?;
+    catalog.settle().await?;
     let set = |document: &mut Document| {
         if !sets_terms && document.unknown.is_some() {
             return false;

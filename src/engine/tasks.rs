@@ -126,7 +126,7 @@ impl Inner {
         self.refuse_if_failed()?;
         let (done, frozen) = oneshot::channel();
         self.send(Command::Freeze(done))?;
-        let late = frozen.await.map_err(|_| Error::closed("the engine is closed"))?;
+        let late = frozen.await.map_err(|_| Error::closed("the engine is closed"))??;
         let mut flushed_to = None;
         for lane in self.lanes() {
             flushed_to = flushed_to.max(self.flush_lane(lane, &mut commits).await?);
@@ -213,6 +213,7 @@ impl Inner {
         if self.catalog.refresh().await? {
             self.upkeep_wanted.notify_one();
         }
+        self.catalog.settle().await?;
         self.refresh_table().await
     }
 

@@ -22,7 +22,7 @@ use std::{fmt, result};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -56,7 +56,7 @@ impl Durable {
     /// A store that stages below `root`, which must be on the same file system as what is written. `reads` reads and
     /// lists the files of the disk that `folders` are on, by their paths from the root of the file system.
     pub fn new(folders: Arc<Folders>, reads: Arc<dyn ObjectStore>, root: &FilePath) -> Self {
-        Self { reads, files: Arc::new(Files { folders, staging: root.join(STAGING) }) }
+        Self { reads, files: Arc::new(Files::new(folders, root)) }
     }
 
     async fn e_tag(&self, location: &Path) -> Option<String> {
@@ -134,7 +134,17 @@ impl ObjectStore for Durable {
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.reads.list_with_offset(prefix, offset)
+        // In the order of names: so the Delta kernel takes the listings of all stores but those of `file:`.
+        let found = self.reads.list_with_offset(prefix, offset);
+        let sorted = async move {
+            let mut found: Vec<Result<ObjectMeta>> = found.collect().await;
+            found.sort_by(|a, b| match (a, b) {
+                (Ok(a), Ok(b)) => a.location.cmp(&b.location),
+                (a, b) => a.is_ok().cmp(&b.is_ok()),
+            });
+            stream::iter(found)
+        };
+        stream::once(sorted).flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -158,6 +168,19 @@ impl ObjectStore for Durable {
 }
 
 impl Files {
+    pub(super) fn new(folders: Arc<Folders>, root: &FilePath) -> Self {
+        Self { folders, staging: root.join(STAGING) }
+    }
+
+    /// Writes a file anew in its own place; nothing to do if it is not there.
+    pub(super) fn renew(&self, target: &FilePath) -> Result<()> {
+        match self.disk().read(target) {
+            Ok(bytes) => self.put(target, &PutPayload::from(bytes), false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(generic(io::Error::new(e.kind(), format!("cannot read `{}`: {e}", target.display())))),
+        }
+    }
+
     fn disk(&self) -> &dyn Disk {
         &**self.folders.disk()
     }

@@ -78,10 +78,11 @@ impl Folders {
         self.disk.sync_folder(folder).map_err(|e| unsynced(folder, e))
     }
 
-    /// A folder that this process may not open or change was not made by one like it, so its names need no sync.
+    /// A folder that this process may not open, or that cannot be changed, holds no name that one like it made.
     fn sync_above(&self, folder: &Path) -> io::Result<()> {
+        use ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
         match self.disk.sync_folder(folder) {
-            Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => Ok(()),
+            Err(e) if matches!(e.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported) => Ok(()),
             done => done.map_err(|e| unsynced(folder, e)),
         }
     }

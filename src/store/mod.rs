@@ -20,6 +20,7 @@ pub mod cache;
 pub mod disk;
 pub mod durable;
 pub mod folders;
+mod settle;
 mod upload;
 
 use std::path::PathBuf;
@@ -251,7 +252,7 @@ impl Store {
             return Ok(CatalogLock(None));
         };
         let failed = |path: &std::path::Path, cause| {
-            Error::storage(format!("cannot lock `{}`", path.display())).with_source(cause)
+            Error::storage(format!("cannot lock `{}`: {cause}", path.display())).with_source(cause)
         };
         let lock = move || {
             let options = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);

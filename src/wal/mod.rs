@@ -3,13 +3,19 @@
 //! One writer ([`Wal`]) owns the folder. It writes a group of frames and fsyncs them at once; the caller acks after that
 //! ([`Wal::append`]). Frames are numbered without gaps from 1; those of both tables stand in the order in which they came.
 //! [`Wal::rotate`] closes a segment so that a flush can name a whole number of segments, and [`Wal::trim`] deletes segments
-//! whose last frame both tables cover. After a failed write or
-//! fsync the log takes nothing more: what the disk holds then is unknown until the next open reads it.
+//! whose last frame both tables cover. A write that fails before its fsync, as on a full disk, is cut off again, and the next
+//! one may go well. After a failed fsync the log takes nothing more: what the disk holds then is unknown.
+//!
+//! What an open finds may not be durable: an earlier process may have died between a write and its fsync, and after a failed
+//! fsync the kernel takes the bytes for written. So nothing that was replayed is built on before this process made it durable
+//! ([`settle`]).
 //!
 //! The bytes are decided in [`frame`]; reading them back and telling a torn tail from damage in [`replay`].
 
 mod frame;
 mod replay;
+mod segment;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -20,11 +26,13 @@ use arrow::datatypes::Schema;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::store::disk::{Disk, DiskFile};
-use crate::store::folders::Folders;
+use crate::store::disk::Disk;
+use crate::store::folders::{Folders, is_disk_full};
 
 pub use frame::{Kind, Payload};
 pub use replay::{Covered, Replay, Take, replay};
+use segment::{Failed, Segment};
+use settle::Tail;
 
 /// The log, open for writing.
 pub struct Wal {
@@ -33,18 +41,14 @@ pub struct Wal {
     schema_message: Vec<u8>,
     disk: Arc<dyn Disk>,
     /// The segment that is written to; none until the first append after an open or a rotation.
-    current: Option<Open>,
+    current: Option<Segment>,
     /// Closed segments that are not trimmed: path, last sequence, bytes.
     closed: Vec<(PathBuf, u64, u64)>,
     next_sequence: u64,
     buffer: Vec<u8>,
+    /// What was found and is to be written anew before anything is taken; none once it is.
+    tail: Option<Tail>,
     failed: Option<String>,
-}
-
-struct Open {
-    file: Box<dyn DiskFile>,
-    path: PathBuf,
-    bytes: u64,
 }
 
 impl std::fmt::Debug for Wal {
@@ -55,16 +59,17 @@ impl std::fmt::Debug for Wal {
 
 impl Wal {
     /// Opens the log in `folder`, creating it if need be, and hands every frame that `covered` (given the log's id: the last
-    /// sequence that each table has) does not cover to `take`. A torn tail is cut.
+    /// sequence that each table has) does not cover to `take`. A torn tail is cut, and what was found is durable when this
+    /// returns; only if the disk is full it becomes so with the first append.
     pub fn open(
         folder: &Path,
         schema: &Schema,
-        disk: Arc<dyn Disk>,
+        folders: Arc<Folders>,
         new_id: Uuid,
         covered: &dyn Fn(Uuid) -> Result<Covered>,
         take: &mut Take<'_>,
     ) -> Result<Self> {
-        let folders = Folders::new(Arc::clone(&disk));
+        let disk = Arc::clone(folders.disk());
         folders
             .create(folder)
             .map_err(|cause| Error::storage(format!("cannot create `{}`", folder.display())).with_source(cause))?;
@@ -97,35 +102,11 @@ impl Wal {
             closed: Vec::new(),
             next_sequence: found.next_sequence().max(covered + 1),
             buffer: Vec::new(),
+            tail: None,
             failed: None,
         };
-        wal.settle(&found)?;
+        wal.settle(found)?;
         Ok(wal)
-    }
-
-    /// Cuts what was never acked and takes the whole segments over as closed ones.
-    fn settle(&mut self, found: &Replay) -> Result<()> {
-        for path in &found.stillborn {
-            self.remove(path)?;
-        }
-        for segment in &found.segments {
-            if segment.next_sequence == segment.first_sequence {
-                // Its name is that of the next segment to be made.
-                self.remove(&segment.path)?;
-                continue;
-            }
-            if segment.torn_bytes > 0 {
-                tracing::warn!(
-                    file = %segment.path.display(),
-                    offset = segment.good_bytes,
-                    torn_bytes = segment.torn_bytes,
-                    "cut what is no whole frame at the end of the log: usually a write that was interrupted before its ack"
-                );
-                self.cut(&segment.path, segment.good_bytes)?;
-            }
-            self.closed.push((segment.path.clone(), segment.next_sequence.saturating_sub(1), segment.good_bytes));
-        }
-        self.sync_folder()
     }
 
     /// Identity of the log, the application id of its transactions.
@@ -145,23 +126,23 @@ impl Wal {
         (closed + current, self.closed.len() as u64 + u64::from(self.current.is_some()))
     }
 
-    /// Writes the payloads as one group and returns when they are on the disk; answers the sequence of the first.
+    /// Writes the payloads as one group and returns when they are on the disk; answers the sequence of the first. After an
+    /// error nothing of them is kept, or the log takes nothing more ([`Wal::has_failed`]).
     pub fn append(&mut self, payloads: &[&Payload]) -> Result<u64> {
-        self.refuse_if_failed()?;
+        self.ready()?;
+        let first = self.next_sequence;
         match self.append_group(payloads) {
-            Ok(first) => Ok(first),
-            Err(error) => {
-                self.failed = Some(error.chain());
+            Ok(()) => Ok(first),
+            Err(Failed { error, is_final }) => {
+                if is_final {
+                    self.failed = Some(error.chain());
+                }
                 Err(error)
             }
         }
     }
 
-    fn append_group(&mut self, payloads: &[&Payload]) -> Result<u64> {
-        if self.current.is_none() {
-            self.current = Some(self.start_segment()?);
-        }
-        let Some(open) = self.current.as_mut() else { return Err(Error::internal("the log has no open segment")) };
+    fn append_group(&mut self, payloads: &[&Payload]) -> Result<(), Failed> {
         let first = self.next_sequence;
         self.buffer.clear();
         // One huge group must not hold its memory for good.
@@ -169,35 +150,25 @@ impl Wal {
         for (place, payload) in payloads.iter().enumerate() {
             frame::write(&mut self.buffer, first + place as u64, first - 1, payload.bytes());
         }
-        let failed = |what: &str, cause: std::io::Error| {
-            Error::storage(format!("cannot {what} `{}`; nothing more is taken until a restart", open.path.display()))
-                .with_source(cause)
+        let segment = match &mut self.current {
+            Some(segment) => segment,
+            none => none.insert(Segment::create(
+                &*self.disk,
+                &self.folder,
+                &frame::Header { wal_id: self.id, first_sequence: first, schema: self.schema_message.clone() },
+            )?),
         };
-        open.file.append(&self.buffer).map_err(|cause| failed("write to", cause))?;
-        open.file.sync().map_err(|cause| failed("sync", cause))?;
-        open.bytes += self.buffer.len() as u64;
+        segment.append(&self.buffer)?;
         self.next_sequence += payloads.len() as u64;
-        Ok(first)
-    }
-
-    fn start_segment(&self) -> Result<Open> {
-        let path = self.folder.join(format!("{:020}.wal", self.next_sequence));
-        let failed = |cause| Error::storage(format!("cannot create segment `{}`", path.display())).with_source(cause);
-        let header =
-            frame::Header { wal_id: self.id, first_sequence: self.next_sequence, schema: self.schema_message.clone() };
-        let bytes = header.encode();
-        let mut file = self.disk.create(&path).map_err(failed)?;
-        file.append(&bytes).map_err(failed)?;
-        file.sync().map_err(failed)?;
-        self.sync_folder()?;
-        Ok(Open { file, path, bytes: bytes.len() as u64 })
+        Ok(())
     }
 
     /// Closes the current segment; answers the last sequence in it. The next append starts a new one.
     pub fn rotate(&mut self) -> u64 {
         let last = self.last_sequence();
-        if let Some(open) = self.current.take() {
-            self.closed.push((open.path, last, open.bytes));
+        // One without frames has the name of the next one.
+        if let Some(segment) = self.current.take_if(|segment| segment.first_sequence <= last) {
+            self.closed.push((segment.path, last, segment.bytes));
         }
         last
     }
@@ -208,15 +179,26 @@ impl Wal {
         // In order, and only what is gone is forgotten, so that what stays on the disk has no gap.
         for _ in 0..covered {
             self.remove(&self.closed[0].0)?;
-            self.closed.remove(0);
+            let (path, ..) = self.closed.remove(0);
+            // The tables have all of it.
+            self.tail.take_if(|tail| tail.path == path);
         }
         if covered > 0 { self.sync_folder() } else { Ok(()) }
     }
 
-    /// An error once a write or fsync has failed.
-    pub fn refuse_if_failed(&self) -> Result<()> {
+    /// Whether an fsync failed, or a write that could not be cut off again: then nothing more is taken.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// Returns once everything that was taken or found is durable; an error if it cannot be.
+    pub fn ready(&mut self) -> Result<()> {
         match &self.failed {
-            None => Ok(()),
+            None => self.settle_tail().inspect_err(|error| {
+                if !is_disk_full(error) {
+                    self.failed = Some(error.chain());
+                }
+            }),
             Some(why) => Err(Error::storage(format!("writes are refused until a restart, because: {why}"))),
         }
     }
@@ -228,13 +210,6 @@ impl Wal {
             }
             _ => Ok(()),
         }
-    }
-
-    fn cut(&self, path: &Path, bytes: u64) -> Result<()> {
-        let failed = |cause| Error::storage(format!("cannot cut `{}`", path.display())).with_source(cause);
-        let mut file = self.disk.open(path).map_err(failed)?;
-        file.truncate(bytes).map_err(failed)?;
-        file.sync().map_err(failed)
     }
 
     fn sync_folder(&self) -> Result<()> {

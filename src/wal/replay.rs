@@ -69,6 +69,8 @@ pub struct Replay {
     pub vanished: bool,
     /// Files without a whole header at the end of the log: a segment whose creation was interrupted.
     pub stillborn: Vec<PathBuf>,
+    /// The bytes of the last segment that has frames, up to the end of the last whole one.
+    pub(super) tail: Vec<u8>,
 }
 
 impl Replay {
@@ -92,7 +94,7 @@ pub fn replay(
     let mut found = Replay::default();
     let paths = segment_paths(disk, folder)?;
     for (place, path) in paths.iter().enumerate() {
-        let bytes = match disk.read(path) {
+        let mut bytes = match disk.read(path) {
             Ok(bytes) => bytes,
             Err(error) if beside_writer && error.kind() == std::io::ErrorKind::NotFound => {
                 // Segments go oldest first, so the table has everything up to here.
@@ -113,6 +115,10 @@ pub fn replay(
         };
         found.admit(path, &header, covered.most())?;
         let segment = read_segment(path, &bytes, &header, start, last, covered, take)?;
+        if !beside_writer && segment.next_sequence > segment.first_sequence {
+            bytes.truncate(usize::try_from(segment.good_bytes).unwrap_or(usize::MAX));
+            found.tail = bytes;
+        }
         found.segments.push(segment);
     }
     Ok(found)

@@ -34,7 +34,14 @@ fn open(folder: &Path, disk: Arc<dyn Disk>, covered: u64) -> Result<(Wal, Vec<(u
         seen.borrow_mut().push((sequence, id));
         Ok(())
     };
-    let wal = Wal::open(folder, &schema(), disk, Uuid::from_u128(7), &|_| Ok(Covered::all(covered)), &mut take)?;
+    let wal = Wal::open(
+        folder,
+        &schema(),
+        Arc::new(Folders::new(disk)),
+        Uuid::from_u128(7),
+        &|_| Ok(Covered::all(covered)),
+        &mut take,
+    )?;
     Ok((wal, seen.into_inner()))
 }
 
@@ -205,4 +212,60 @@ fn each_kind_of_rows_comes_back_as_what_it_is_and_after_what_its_own_table_holds
     let expected =
         [(3, Kind::Half(Half::Figures), true), (4, Kind::Half(Half::Content), true), (5, Kind::Feedback, true)];
     assert_eq!(seen, expected);
+}
+
+#[test]
+fn what_does_not_fit_on_the_disk_is_cut_off_and_the_next_write_goes_well() {
+    let bytes = {
+        let folder = scratch();
+        let (mut wal, _) = open(folder.path(), disk(), 0).unwrap();
+        append(&mut wal, &["2", "3"]).unwrap();
+        wal.size().0 as usize
+    };
+    for is_begun in [false, true] {
+        let mut refused = 0;
+        for room in 0..=bytes {
+            let (folder, full) = (scratch(), Arc::new(Failing::default()));
+            let (mut wal, _) = open(folder.path(), Arc::clone(&full) as Arc<dyn Disk>, 0).unwrap();
+            if is_begun {
+                append(&mut wal, &["1"]).unwrap();
+            }
+            full.leave_room(Some(room));
+            let taken = append(&mut wal, &["2", "3"]).inspect_err(|error| {
+                assert!(error.message().contains("the disk is full"), "{error}");
+            });
+            refused += usize::from(taken.is_err());
+            assert!(!wal.has_failed());
+            wal.rotate();
+            full.leave_room(None);
+            append(&mut wal, &["4"]).unwrap();
+            drop(wal);
+            let (_, seen) = open(folder.path(), disk(), 0).unwrap();
+            let ids: Vec<&str> = seen.iter().map(|(_, id)| id.as_str()).collect();
+            let all = [("1", is_begun), ("2", taken.is_ok()), ("3", taken.is_ok()), ("4", true)];
+            let expected: Vec<&str> = all.iter().filter(|(_, is_there)| *is_there).map(|(id, _)| *id).collect();
+            assert_eq!(ids, expected, "room for {room} bytes");
+        }
+        assert!(refused > 100, "{refused} refused");
+    }
+}
+
+#[test]
+fn an_open_writes_the_last_segment_anew_and_cleans_up_after_one_that_was_interrupted() {
+    let folder = scratch();
+    sample(folder.path());
+    let last = replay::segment_paths(&LocalDisk, folder.path()).unwrap().pop().unwrap();
+    let before = fs::read(&last).unwrap();
+    fs::write(&last, [&before[..], b"torn"].concat()).unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&last).unwrap());
+    for name in ["00000000000000000005.new", "00000000000000000001.new"] {
+        fs::write(folder.path().join(name), b"half").unwrap();
+    }
+    let (_, seen) = open(folder.path(), disk(), 0).unwrap();
+    assert_eq!(seen, expected(7));
+    assert_eq!(fs::read(&last).unwrap(), before);
+    assert_ne!(std::os::unix::fs::MetadataExt::ino(&fs::metadata(&last).unwrap()), inode);
+    assert!(
+        fs::read_dir(folder.path()).unwrap().all(|entry| entry.unwrap().path().extension() != Some("new".as_ref()))
+    );
 }

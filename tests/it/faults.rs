@@ -235,7 +235,7 @@ async fn after_a_failed_fsync_writes_are_refused_and_reads_go_on() {
     let (store, log) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
     let disk = Arc::new(Forgetful::new(log.path()));
     // The header of the first segment, and the first group.
-    disk.fail(Fault::sync(".wal").after(2).for_ever());
+    disk.fail(Fault::sync(".wal$").after(2).for_ever());
     let files = Parts { log_disk: Some(disk), ..parts(Arc::clone(&store) as Arc<dyn ObjectStore>, log.path()) };
     let engine = Engine::open_with(quiet(), files).await.unwrap();
     engine.append(vec![record("a")]).await.unwrap();

@@ -16,6 +16,7 @@ use gatelog::store::disk::{Disk, DiskFile, LocalDisk};
 /// A call that a fault concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
+    Any,
     Create,
     Append,
     Rename,
@@ -38,41 +39,47 @@ enum Happens {
 #[derive(Clone, Debug)]
 pub struct Fault {
     call: Call,
-    /// The end of the path.
-    end: String,
+    /// What the path holds; with `$` at its end, what it ends in.
+    text: String,
     happens: Happens,
     good: usize,
     times: usize,
+    forgets_names: bool,
 }
 
 impl Fault {
-    fn new(call: Call, end: &str, happens: Happens) -> Self {
-        Self { call, end: end.to_owned(), happens, good: 0, times: 1 }
+    fn new(call: Call, text: &str, happens: Happens) -> Self {
+        Self { call, text: text.to_owned(), happens, good: 0, times: 1, forgets_names: false }
     }
 
-    /// The sync fails of what has a path that ends so.
-    pub fn sync(end: &str) -> Self {
-        Self::new(Call::Sync, end, Happens::Fails(io::ErrorKind::Other))
+    /// The sync of a file or folder fails.
+    pub fn sync(text: &str) -> Self {
+        Self::new(Call::Sync, text, Happens::Fails(io::ErrorKind::Other))
     }
 
-    /// The disk is full when a file is written to whose path ends so.
-    pub fn full(end: &str) -> Self {
-        Self::new(Call::Append, end, Happens::Fails(io::ErrorKind::StorageFull))
+    /// The disk is full when a file is written to.
+    pub fn full(text: &str) -> Self {
+        Self::new(Call::Append, text, Happens::Fails(io::ErrorKind::StorageFull))
     }
 
     /// The process is gone before the call.
-    pub fn dies_before(call: Call, end: &str) -> Self {
-        Self::new(call, end, Happens::DiesBefore)
+    pub fn dies_before(call: Call, text: &str) -> Self {
+        Self::new(call, text, Happens::DiesBefore)
     }
 
     /// The process is gone after the call.
-    pub fn dies_after(call: Call, end: &str) -> Self {
-        Self::new(call, end, Happens::DiesAfter)
+    pub fn dies_after(call: Call, text: &str) -> Self {
+        Self::new(call, text, Happens::DiesAfter)
     }
 
     /// Only after so many calls that go well.
     pub fn after(self, good: usize) -> Self {
         Self { good, ..self }
+    }
+
+    /// The names in the folder whose sync failed count as written from then on, and only changed anew do they get there.
+    pub fn and_forgets_names(self) -> Self {
+        Self { forgets_names: true, ..self }
     }
 
     /// Again and again.
@@ -89,6 +96,8 @@ struct State {
     clean: HashMap<u64, usize>,
     /// The names on the disk: the inode of a file, none for a folder.
     names: BTreeMap<PathBuf, Option<u64>>,
+    /// Names that count as written though a failed sync did not write them.
+    clean_names: Vec<(PathBuf, Option<u64>)>,
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +126,11 @@ impl Forgetful {
         disk
     }
 
+    /// The path of something on it.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.root.join(below)
+    }
+
     fn sync_all(&self, folder: &Path) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -132,6 +146,11 @@ impl Forgetful {
     /// Lets something go wrong.
     pub fn fail(&self, fault: Fault) {
         self.process.lock().unwrap().fault = Some(fault);
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn heal(&self) {
+        self.process.lock().unwrap().fault = None;
     }
 
     /// Whether what was to go wrong went wrong, and is over.
@@ -167,15 +186,6 @@ impl Forgetful {
         Self::new(to)
     }
 
-    /// What a power cut would leave of a file; none if it would not be there.
-    pub fn durable(&self, path: &Path) -> Option<Vec<u8>> {
-        let state = self.state.lock().unwrap();
-        let folders = path.ancestors().skip(1).take_while(|folder| *folder != self.root);
-        let is_there = folders.into_iter().all(|folder| state.names.contains_key(folder));
-        let inode = state.names.get(path).copied().flatten().filter(|_| is_there)?;
-        state.bytes.get(&inode).cloned()
-    }
-
     fn keep_bytes(&self, path: &Path) -> io::Result<()> {
         let (inode, seen) = (inode(path)?, fs::read(path)?);
         let mut state = self.state.lock().unwrap();
@@ -189,13 +199,33 @@ impl Forgetful {
         Ok(())
     }
 
-    fn keep_names(&self, folder: &Path) -> io::Result<()> {
-        let mut found = Vec::new();
-        for path in LocalDisk.list(folder)? {
+    fn names_in(folder: &Path) -> io::Result<Vec<(PathBuf, Option<u64>)>> {
+        let name = |path: PathBuf| {
             let about = fs::metadata(&path)?;
-            found.push((path, (!about.is_dir()).then(|| about.ino())));
-        }
+            Ok((path, (!about.is_dir()).then(|| about.ino())))
+        };
+        LocalDisk.list(folder)?.into_iter().map(name).collect()
+    }
+
+    /// Has the names that are new in a folder count as written.
+    fn forget_names(&self, folder: &Path) -> io::Result<()> {
+        let found = Self::names_in(folder)?;
         let mut state = self.state.lock().unwrap();
+        let new: Vec<_> = found.into_iter().filter(|(name, inode)| state.names.get(name) != Some(inode)).collect();
+        state.clean_names.extend(new);
+        Ok(())
+    }
+
+    fn keep_names(&self, folder: &Path) -> io::Result<()> {
+        let mut found = Self::names_in(folder)?;
+        let mut state = self.state.lock().unwrap();
+        let kept = state.clean_names.clone();
+        let before = state.names.clone();
+        found.retain(|name| !kept.contains(name));
+        // Of a name that counts as written the disk has what it had.
+        let old = kept.iter().filter(|(name, _)| name.parent() == Some(folder) && name.exists());
+        found
+            .extend(old.filter_map(|(name, _)| before.get_key_value(name)).map(|(name, inode)| (name.clone(), *inode)));
         state.names.retain(|name, _| name.parent() != Some(folder));
         state.names.extend(found);
         Ok(())
@@ -204,12 +234,12 @@ impl Forgetful {
     /// Does a call, or lets it go wrong.
     fn call<T>(&self, call: Call, path: &Path, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let gone = || io::Error::other("this process is gone");
-        let happens = {
+        let (happens, forgets_names) = {
             let mut process = self.process.lock().unwrap();
             if process.is_dead {
                 return Err(gone());
             }
-            process.hits(call, path)
+            process.hits(call, path).map_or((None, false), |(happens, forgets)| (Some(happens), forgets))
         };
         match happens {
             None => work(),
@@ -217,6 +247,9 @@ impl Forgetful {
                 if call == Call::Sync && path.is_file() {
                     let (inode, length) = (inode(path)?, fs::metadata(path)?.len() as usize);
                     self.state.lock().unwrap().clean.insert(inode, length);
+                }
+                if call == Call::Sync && path.is_dir() && forgets_names {
+                    self.forget_names(path)?;
                 }
                 Err(kind.into())
             }
@@ -234,9 +267,14 @@ impl Forgetful {
 }
 
 impl Process {
-    fn hits(&mut self, call: Call, path: &Path) -> Option<Happens> {
+    fn hits(&mut self, call: Call, path: &Path) -> Option<(Happens, bool)> {
         let fault = self.fault.as_mut()?;
-        if fault.call != call || !path.to_string_lossy().ends_with(&fault.end) {
+        let path = path.to_string_lossy();
+        let is_path = match fault.text.strip_suffix('$') {
+            Some(end) => path.ends_with(end),
+            None => path.contains(&fault.text),
+        };
+        if !is_path || !(fault.call == call || fault.call == Call::Any) {
             return None;
         }
         if fault.good > 0 {
@@ -244,7 +282,7 @@ impl Process {
             return None;
         }
         fault.times -= 1;
-        let happens = fault.happens;
+        let happens = (fault.happens, fault.forgets_names);
         if fault.times == 0 {
             self.fault = None;
         }

@@ -11,6 +11,7 @@ mod access;
 mod catalog;
 mod cli;
 mod copy;
+mod durable;
 mod engine;
 mod exports;
 mod faults;
