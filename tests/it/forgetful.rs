@@ -223,9 +223,11 @@ impl Forgetful {
         let before = state.names.clone();
         found.retain(|name| !kept.contains(name));
         // Of a name that counts as written the disk has what it had.
-        let old = kept.iter().filter(|(name, _)| name.parent() == Some(folder) && name.exists());
-        found
-            .extend(old.filter_map(|(name, _)| before.get_key_value(name)).map(|(name, inode)| (name.clone(), *inode)));
+        for (name, _) in kept.iter().filter(|(name, _)| name.parent() == Some(folder) && name.exists()) {
+            if found.iter().all(|(found, _)| found != name) {
+                found.extend(before.get(name).map(|inode| (name.clone(), *inode)));
+            }
+        }
         state.names.retain(|name, _| name.parent() != Some(folder));
         state.names.extend(found);
         Ok(())
