@@ -156,6 +156,10 @@ async fn copy(from: &Store, to: &Store, item: &Item) -> Result<bool> {
             (None, true) => Some(digest(from, &source, item, None).await?),
         };
         if wanted == Some(digest(to, &target, item, None).await?) {
+            // An earlier copy that was killed may not have synced it.
+            let (to, target) = (to.clone(), target.clone());
+            let synced = tokio::task::spawn_blocking(move || to.make_durable(&[target])).await;
+            synced.map_err(|cause| Error::internal("syncing a copy broke off").with_source(cause))??;
             return Ok(false);
         }
         if !item.replaces {

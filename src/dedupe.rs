@@ -189,6 +189,13 @@ impl Recent {
         }
     }
 
+    /// Forgets a key: its record was not stored after all.
+    pub fn forget(&mut self, key: u128) {
+        for generation in &mut self.generations {
+            generation.ids.remove(&Id(key));
+        }
+    }
+
     /// Ids remembered.
     fn len(&self) -> usize {
         self.generations.iter().map(|generation| generation.ids.len()).sum()

@@ -200,6 +200,14 @@ impl Tally<'_> {
         let month = self.months.of(micros);
         self.known.own.entry(organisation, month).not_stored += 1;
     }
+
+    /// Takes back what was counted of a record that is to be sent again.
+    pub fn take_back(&mut self, organisation: &str, micros: i64, was_stored: bool) {
+        let month = self.months.of(micros);
+        let count = self.known.own.entry(organisation, month);
+        let counted = if was_stored { &mut count.records } else { &mut count.not_stored };
+        *counted = counted.saturating_sub(1);
+    }
 }
 
 #[derive(Debug, Default)]

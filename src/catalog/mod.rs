@@ -3,6 +3,10 @@
 //! A change reads the newest document, changes it and puts it in the place of exactly that one: on S3 by a conditional put, on
 //! a disk under a lock file, so that two nodes, or a command beside a running server, never lose each other's change. What
 //! others changed is seen after [`Catalog::refresh`]. Everything that a request asks of it is answered from memory.
+//!
+//! On a disk a document that can be read need not be durable: whoever wrote it may have died, or failed, before the folder was
+//! synced. So one that this process did not write is synced before anything else rests on it ([`Catalog::settle`]), and written
+//! anew before a change that it already holds is acked.
 
 mod access;
 mod denied;
@@ -40,6 +44,7 @@ pub use shown::{FreshKey, ShownErasure, ShownExport, ShownKey, ShownOrganisation
 use crate::error::{Error, Result};
 use crate::plan::Rules;
 use crate::store::Store;
+use crate::store::folders::{is_disk_full, is_sync_failure};
 
 /// Changes of others that may come between before one of ours gives up.
 const RACES: u32 = 50;
@@ -67,8 +72,24 @@ struct Inner {
     unknown_days: i32,
     now: fn() -> DateTime<Utc>,
     state: RwLock<Arc<State>>,
-    /// One change of this process at a time.
-    changing: tokio::sync::Mutex<()>,
+    /// One change of this process at a time; whoever has it may write to the document.
+    changing: tokio::sync::Mutex<Durable>,
+}
+
+/// The documents that are known to be durable, by the tags of their files.
+#[derive(Debug, Default)]
+struct Durable {
+    /// The last that this process wrote.
+    written: Option<String>,
+    /// The last that it synced.
+    synced: Option<String>,
+}
+
+impl Durable {
+    fn note_written(&mut self, version: &UpdateVersion) {
+        self.written.clone_from(&version.e_tag);
+        self.synced.clone_from(&version.e_tag);
+    }
 }
 
 impl Catalog {
@@ -78,7 +99,7 @@ impl Catalog {
         let (document, version) =
             read(store).await?.map_or_else(Default::default, |(document, version)| (document, Some(version)));
         let state = RwLock::new(Arc::new(State::new(document, version, unknown_days, now())));
-        let inner = Inner { store: store.clone(), unknown_days, now, state, changing: tokio::sync::Mutex::new(()) };
+        let inner = Inner { store: store.clone(), unknown_days, now, state, changing: tokio::sync::Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -114,10 +135,28 @@ impl Catalog {
         Ok(true)
     }
 
+    /// Syncs the newest document that is known here, if another process wrote it to a disk: what is stored, expired or erased
+    /// by its rules must not outlast it.
+    pub async fn settle(&self) -> Result<()> {
+        let mut durable = self.inner.changing.lock().await;
+        let Some(e_tag) = self.state().version.as_ref().and_then(|version| version.e_tag.clone()) else {
+            return Ok(());
+        };
+        if self.inner.store.is_shared() || durable.synced.as_ref() == Some(&e_tag) {
+            return Ok(());
+        }
+        let store = self.inner.store.clone();
+        let sync = move || store.make_durable(&[store.catalog_path()]);
+        let synced = tokio::task::spawn_blocking(sync).await;
+        synced.map_err(|cause| Error::internal("syncing the catalog broke off").with_source(cause))??;
+        durable.synced = Some(e_tag);
+        Ok(())
+    }
+
     /// Changes the document. `change` may be called again, on a newer document, where another change came between; what it
     /// answers the last time is answered here. An error of it changes nothing.
     pub async fn change<T>(&self, mut change: impl FnMut(&mut Document) -> Result<T>) -> Result<T> {
-        let _one_at_a_time = self.inner.changing.lock().await;
+        let mut durable = self.inner.changing.lock().await;
         let _no_other_process = self.inner.store.lock_catalog().await?;
         let mut attempted = None;
         for _ in 0..RACES {
@@ -130,11 +169,18 @@ impl Catalog {
             let mut document = state.document.clone();
             let answer = change(&mut document)?;
             document.withdraw_narrowed(&state.document);
-            if document == state.document && state.version.is_some() {
-                return Ok(answer);
+            if document == state.document
+                && let Some(version) = &state.version
+            {
+                // Nothing is to be changed, and the answer says that it lasts.
+                if self.inner.store.is_shared() || (version.e_tag.is_some() && version.e_tag == durable.written) {
+                    return Ok(answer);
+                }
+            } else {
+                document.change = Uuid::new_v4().to_string();
             }
-            document.change = Uuid::new_v4().to_string();
             if let Some(version) = write(&self.inner.store, &document, state.version.clone()).await? {
+                durable.note_written(&version);
                 self.take(document, Some(version));
                 return Ok(answer);
             }
@@ -212,6 +258,18 @@ async fn read(store: &Store) -> Result<Option<(Document, UpdateVersion)>> {
     Ok(Some((document, version)))
 }
 
+/// Why a document was not written, in words that also a client reads who does not see the cause.
+fn unwritten(cause: object_store::Error) -> Error {
+    let why = if is_sync_failure(&cause) {
+        ": the disk failed to sync it, so the change may last or not; look at the disk and make the change again"
+    } else if is_disk_full(&cause) {
+        ": the disk is full; nothing was changed: make room and try again"
+    } else {
+        ""
+    };
+    Error::storage(format!("cannot write `catalog.json`{why}")).with_source(cause)
+}
+
 /// Puts the document in the place of the one that had `before`; none if that one is there no longer.
 async fn write(store: &Store, document: &Document, before: Option<UpdateVersion>) -> Result<Option<UpdateVersion>> {
     let bytes = serde_json::to_vec_pretty(document)
@@ -226,6 +284,6 @@ async fn write(store: &Store, document: &Document, before: Option<UpdateVersion>
     match store.object_store().put_opts(&store.catalog_path(), PutPayload::from(bytes), options).await {
         Ok(put) => Ok(Some(UpdateVersion { e_tag: put.e_tag, version: put.version })),
         Err(object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. }) => Ok(None),
-        Err(cause) => Err(Error::storage("cannot write `catalog.json`").with_source(cause)),
+        Err(cause) => Err(unwritten(cause)),
     }
 }

@@ -96,7 +96,7 @@ async fn open_table(store: &Store, rows: Rows, findings: &mut Vec<Finding>) -> O
 
 async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Vec<Finding>) -> Result<()> {
     let Some(folder) = store.wal_folder() else { return Ok(()) };
-    let covered = match wal::read_identity(&folder) {
+    let covered = match reader::wal_id_of(store) {
         Ok(Some(id)) => reader::covered(tables[0], tables[1], id).await?,
         Ok(None) => Covered::default(),
         Err(error) => {
@@ -106,7 +106,7 @@ async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Ve
         }
     };
     let (mut frames, mut rows) = (0_u64, 0_u64);
-    let found = wal::replay(&folder, covered, true, &mut |_, _, batch| {
+    let found = wal::replay(&**store.disk(), &folder, covered, true, &mut |_, _, batch| {
         frames += 1;
         rows += batch.num_rows() as u64;
         Ok(())
@@ -123,7 +123,7 @@ async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Ve
                 found.segments.len()
             )));
             // A flush may have moved the table on since; only what it covers now may be missing.
-            let covered = match wal::read_identity(&folder) {
+            let covered = match reader::wal_id_of(store) {
                 Ok(Some(id)) => reader::covered_now(store, id).await.map_or(covered, |(_, _, covered)| covered),
                 _ => covered,
             };
@@ -241,11 +241,7 @@ async fn check_counts(store: &Store, table: Option<&Table>, findings: &mut Vec<F
             return Ok(());
         }
     };
-    let Some(wal_id) =
-        store.wal_folder().map(|folder| wal::read_identity(&folder)).transpose().ok().flatten().flatten()
-    else {
-        return Ok(());
-    };
+    let Some(wal_id) = reader::wal_id_of(store).ok().flatten() else { return Ok(()) };
     let covered = reader::covered(table, None, wal_id).await?.logs;
     let known = logs.get(&wal_id).and_then(|snapshots| usage::as_of(snapshots, covered));
     findings.push(match known {
@@ -268,7 +264,7 @@ async fn check_catalog(store: &Store, findings: &mut Vec<Finding>) {
             let (organisations, keys) = (document.organisations.len(), document.keys.len());
             findings.push(Finding::ok(format!("catalog: {organisations} organisations, {keys} keys")));
         }
-        Ok(_) if store.wal_folder().is_some_and(|folder| folder.join("catalog").exists()) => {
+        Ok(_) if store.wal_folder().is_some_and(|folder| store.disk().exists(&folder.join("catalog"))) => {
             let what = "`catalog.json`, with organisations, keys and what was erased, is gone".to_owned();
             findings.push(Finding::error(what, "restore it from a copy"));
         }

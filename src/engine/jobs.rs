@@ -53,6 +53,7 @@ impl Inner {
     /// Drops what is past its time, and rewrites files for changes of plan and for erasures.
     async fn expire(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
         self.catalog.refresh().await?;
+        self.catalog.settle().await?;
         let rules = self.catalog.rules();
         // What others committed must be among the files that are gone through.
         self.refresh_table().await?;
@@ -111,6 +112,7 @@ impl Inner {
     /// Refuses to go on by rules that were changed since: a plan may keep now what it did not keep before.
     pub(super) async fn unchanged(&self, rules: &Arc<Rules>) -> Result<()> {
         self.catalog.refresh().await?;
+        self.catalog.settle().await?;
         if *self.catalog.rules() == **rules {
             return Ok(());
         }

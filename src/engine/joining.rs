@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::writer::{Command, Writer, gather, kept_rows};
+use super::writer::{Command, Decided, Writer, gather, kept_rows};
 use super::{Receipt, replay};
 use crate::dedupe::Known;
 use crate::error::{Error, Result};
@@ -117,13 +117,18 @@ impl Writer {
         }
         let payloads: Vec<&Payload> = sorted.iter().flat_map(|(halves, _)| &halves.payloads).collect();
         let mut written = match payloads.is_empty() {
-            true => self.wal.refuse_if_failed(),
+            true => self.wal.ready(),
             false => self.wal.append(&payloads).map(|_| ()),
         };
+        if let Err(error) = &written
+            && self.wal.has_failed()
+        {
+            (self.on_failure.0)(error);
+        }
         for (halves, reply) in sorted {
             let all = (halves.waits.len() + halves.late.len()) as u64;
             let taken = match &written {
-                Ok(()) => self.show_halves(halves),
+                Ok(()) => self.show_halves(halves).inspect_err(|error| (self.on_failure.0)(error)),
                 Err(error) => Err(Error::new(error.kind(), error.chain())),
             };
             match taken {
@@ -133,7 +138,6 @@ impl Writer {
                     let _ = reply.send(Ok(receipt));
                 }
                 Err(error) => {
-                    (self.on_failure.0)(&error);
                     self.counters.refused.fetch_add(all, Ordering::Relaxed);
                     written = written.and(Err(Error::new(error.kind(), error.chain())));
                     let _ = reply.send(Err(error));
@@ -307,7 +311,7 @@ impl Writer {
             held.push(room);
         }
         let batch = builder.finish();
-        let (kept, receipt) = self.decide(&batch, &keys, &known, now_micros)?;
+        let Decided { kept, receipt, .. } = self.decide(&batch, &keys, &known, now_micros)?;
         // Parts of a record that came too much may come again.
         for print in held.iter().zip(&kept).filter(|(_, kept)| **kept).flat_map(|(held, _)| held) {
             print.print.into_iter().for_each(|print| self.recent_parts.remember(print, Known::default(), now_micros));

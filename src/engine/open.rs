@@ -33,9 +33,10 @@ use crate::query::Queries;
 use crate::record::Rows;
 use crate::refusals::Refusals;
 use crate::store::Store;
+use crate::store::disk::Disk;
+use crate::store::folders::Folders;
 use crate::table::{DataFile, Table};
 use crate::usage::{self, Counts, Meter, Snapshot};
-use crate::wal::{self, CreateFile};
 
 /// Halves that wait take at most this part of the memory for rows that are not in files.
 const WAITING_SHARE: u64 = 2;
@@ -52,8 +53,8 @@ pub struct Parts {
     pub new_uuid: fn() -> Uuid,
     /// Random bytes for keys.
     pub random: fn() -> [u8; 32],
-    /// Files of the log.
-    pub log_files: CreateFile,
+    /// The disk of the log, instead of the one that the store is on, or of the operating system's.
+    pub log_disk: Option<Arc<dyn Disk>>,
     /// The store, instead of the one that `data` names.
     pub store: Option<Store>,
     /// The folder of the log, instead of the one in the store's own folder.
@@ -69,7 +70,7 @@ impl Default for Parts {
             now: Utc::now,
             new_uuid: Uuid::now_v7,
             random,
-            log_files: wal::disk(),
+            log_disk: None,
             store: None,
             log_folder: None,
             sets_terms: true,
@@ -105,10 +106,11 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let recent = remember_files(&logs.table, &queries, &config, now).await?;
     let (flush_wanted, wait) = (Arc::new(Notify::new()), Duration::from_millis(config.append_wait_ms));
     let budget = Budget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
-    let folder = log_folder(parts.log_folder, &store, &logs.table, &catalog).await?;
+    let folders = log_folders(parts.log_disk, &store);
+    let folder = log_folder(parts.log_folder, &store, &folders, &logs.table, &catalog).await?;
     let (lanes, erased) = ([logs.clone(), feedback.clone()], catalog.state().document.ever_erased());
     let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
-    let (wal, replayed) = replay(folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
+    let (wal, replayed) = replay(folder, &folders, (parts.new_uuid)(), replayed).await?;
     let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
     let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);
     let refusals = open_refusals(parts.now, &policy, &store, &catalog, wal.id()).await;
@@ -126,6 +128,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         waiting: Waiting::default(),
         late: Late::default(),
         clear_log_at: i64::MAX,
+        carry_due: false,
         join_micros: micros(config.join_seconds),
         join_bytes: config.memtable_bytes / WAITING_SHARE,
         policy: Arc::clone(&policy),
@@ -289,28 +292,38 @@ async fn remember_files(table: &Table, queries: &Queries, config: &Config, now: 
     Ok(recent)
 }
 
+/// Folders of the disk that the log is on.
+fn log_folders(given: Option<Arc<dyn Disk>>, store: &Store) -> Arc<Folders> {
+    given.map_or_else(|| Arc::clone(store.folders()), |disk| Arc::new(Folders::new(disk)))
+}
+
 /// The log's folder, bound to the table that it is for at its first use; later a log of other data is refused, for its frames
 /// would be taken for this table's.
-async fn log_folder(given: Option<PathBuf>, store: &Store, table: &Table, catalog: &Catalog) -> Result<PathBuf> {
+async fn log_folder(
+    given: Option<PathBuf>,
+    store: &Store,
+    folders: &Folders,
+    table: &Table,
+    catalog: &Catalog,
+) -> Result<PathBuf> {
     let folder = given.or_else(|| store.wal_folder());
     let folder = folder.ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
-    bind_to_table(&folder, table).await?;
-    miss_no_catalog(&folder, catalog)?;
+    bind_to_table(folders, &folder, table).await?;
+    miss_no_catalog(folders, &folder, catalog)?;
     Ok(folder)
 }
 
-async fn bind_to_table(folder: &Path, table: &Table) -> Result<()> {
+async fn bind_to_table(folders: &Folders, folder: &Path, table: &Table) -> Result<()> {
     let (path, id) = (folder.join("table"), table.id().await?);
     let failed = |cause| Error::storage(format!("cannot use `{}`", folder.join("table").display())).with_source(cause);
-    match std::fs::read_to_string(&path) {
-        Ok(bound) if bound.trim() == id => Ok(()),
+    match folders.disk().read(&path) {
+        Ok(bound) if bound.trim_ascii() == id.as_bytes() => Ok(()),
         Ok(_) => Err(Error::invalid(format!(
             "the write-ahead log `{}` is of other data; name another folder with the setting `wal`",
             folder.display()
         ))),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            crate::store::durable::create_folder(folder).map_err(failed)?;
-            crate::store::durable::write_file(&path, id.as_bytes()).map_err(failed)
+            folders.write_file(&path, id.as_bytes()).map_err(failed)
         }
         Err(cause) => Err(failed(cause)),
     }
@@ -318,13 +331,14 @@ async fn bind_to_table(folder: &Path, table: &Table) -> Result<()> {
 
 /// Notes beside the log that there is a catalog, and refuses to open where it is gone: without it, what was erased would be back
 /// and every plan forgotten.
-fn miss_no_catalog(folder: &Path, catalog: &Catalog) -> Result<()> {
+fn miss_no_catalog(folders: &Folders, folder: &Path, catalog: &Catalog) -> Result<()> {
     let mark = folder.join("catalog");
+    let is_marked = folders.disk().exists(&mark);
     if catalog.is_stored() {
         let failed = |cause| Error::storage(format!("cannot write `{}`", mark.display())).with_source(cause);
-        return if mark.exists() { Ok(()) } else { crate::store::durable::write_file(&mark, b"").map_err(failed) };
+        return if is_marked { Ok(()) } else { folders.write_file(&mark, b"").map_err(failed) };
     }
-    match mark.exists() {
+    match is_marked {
         true => Err(Error::damaged(format!(
             "`catalog.json`, with organisations, keys and what was erased, is gone; restore it from a copy (to begin without it, \
              delete `{}`)",
@@ -338,6 +352,7 @@ fn miss_no_catalog(folder: &Path, catalog: &Catalog) -> Result<()> {
 async fn open_catalog(store: &Store, config: &Config, sets_terms: bool, now: fn() -> DateTime<Utc>) -> Result<Catalog> {
     let days = reader::unknown_days(config);
     let catalog = Catalog::open(store, days, now).await?;
+    catalog.settle().await?;
     let set = |document: &mut Document| {
         if !sets_terms && document.unknown.is_some() {
             return false;

@@ -5,6 +5,7 @@
 //! moves rows from the first to the second, and they are counted once; the other order could miss them.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -30,6 +31,7 @@ use crate::record::json::records;
 use crate::record::{BatchBuilder, Feedback, Record, Rows};
 use crate::reports;
 use crate::store::Store;
+use crate::store::disk::Disk;
 use crate::table::Table;
 use crate::usage::{self, Counts, Usage};
 use crate::view::Shelf;
@@ -50,7 +52,7 @@ pub struct Reader {
     access: Access,
     now: fn() -> DateTime<Utc>,
     /// The log's folder, for a reader that stands alone.
-    wal: Option<std::path::PathBuf>,
+    wal: Option<(Arc<dyn Disk>, PathBuf)>,
     /// Threads of a reader that stands alone; an engine's reader uses the engine's.
     _own: Option<Arc<Threads>>,
 }
@@ -100,7 +102,7 @@ impl Reader {
             usage,
             access: Access::operator("cli"),
             now: Utc::now,
-            wal: store.wal_folder(),
+            wal: store.wal_folder().map(|folder| (Arc::clone(store.disk()), folder)),
             _own: Some(Arc::new(threads)),
         })
     }
@@ -279,7 +281,8 @@ impl Reader {
 
     /// What is stored, as far as a reader can tell.
     pub fn status(&self) -> Status {
-        let (wal_bytes, wal_segments) = self.wal.as_deref().map_or((0, 0), wal::size_on_disk);
+        let (wal_bytes, wal_segments) =
+            self.wal.as_ref().map_or((0, 0), |(disk, folder)| wal::size_on_disk(&**disk, folder));
         Status { wal_bytes, wal_segments, ..Status::of_lanes(&self.logs, &self.feedback, self.queries.running()) }
     }
 }
@@ -304,7 +307,7 @@ async fn read_usage(store: &Store, table: Option<&Table>, memory: &[RecordBatch]
     let now_micros = Utc::now().timestamp_micros();
     let mut logs = usage::read(store, Month::of_micros(now_micros)).await?;
     let mut own = Counts::default();
-    if let Some(wal_id) = store.wal_folder().map(|folder| wal::read_identity(&folder)).transpose()?.flatten() {
+    if let Some(wal_id) = wal_id_of(store)? {
         let snapshots = logs.remove(&wal_id).unwrap_or_default();
         let flushed = usage::as_of(&snapshots, covered(table, None, wal_id).await?.logs);
         own = flushed.map(|snapshot| Counts::clone(&snapshot.counts)).unwrap_or_default();
@@ -334,16 +337,14 @@ struct Beside {
 
 /// Reads the tables and the log so that no acked row is missing and none is there twice.
 async fn read_beside(store: &Store) -> Result<Beside> {
-    let identity =
-        store.wal_folder().map(|folder| Ok::<_, Error>((wal::read_identity(&folder)?, folder))).transpose()?;
-    let Some((Some(wal_id), folder)) = identity else {
+    let Some((wal_id, folder)) = wal_id_of(store)?.zip(store.wal_folder()) else {
         let (logs, feedback) = (Table::open(store, Rows::Logs).await?, Table::open(store, Rows::Feedback).await?);
         return Ok(Beside { logs, feedback, rows: Vec::new() });
     };
     for _ in 0..MOST_LOOKS {
         // What the tables cover now need not be decoded; what they cover later is dropped below.
         let before = covered_now(store, wal_id).await?.2;
-        let (mut frames, found) = frames_after(folder.clone(), before).await?;
+        let (mut frames, found) = frames_after(Arc::clone(store.disk()), folder.clone(), before).await?;
         let (logs, feedback, now) = covered_now(store, wal_id).await?;
         if found.vanished {
             // Halves that it held were written to a segment that was not there when the log was listed.
@@ -372,13 +373,18 @@ async fn read_beside(store: &Store) -> Result<Beside> {
     Err(Error::busy("the server flushes faster than its log can be read beside it; ask it over HTTP, or again later"))
 }
 
+/// The id of the log that belongs to a store; none if it has none yet.
+pub(super) fn wal_id_of(store: &Store) -> Result<Option<uuid::Uuid>> {
+    store.wal_folder().map_or(Ok(None), |folder| wal::read_identity(&**store.disk(), &folder))
+}
+
 type Frames = Vec<(u64, Kind, RecordBatch)>;
 
 /// Frames of the log that are not covered, and what was found of it.
-async fn frames_after(folder: std::path::PathBuf, covered: Covered) -> Result<(Frames, wal::Replay)> {
+async fn frames_after(disk: Arc<dyn Disk>, folder: PathBuf, covered: Covered) -> Result<(Frames, wal::Replay)> {
     let read = move || -> Result<_> {
         let mut frames = Vec::new();
-        let found = wal::replay(&folder, covered, true, &mut |sequence, kind, batch| {
+        let found = wal::replay(&*disk, &folder, covered, true, &mut |sequence, kind, batch| {
             frames.push((sequence, kind, batch));
             Ok(())
         })?;

@@ -24,8 +24,9 @@ use crate::memtable::{Budget, batch_bytes};
 use crate::plan::{Row, Rules};
 use crate::record::json::records;
 use crate::record::{self, Record};
+use crate::store::folders::Folders;
 use crate::usage::Counts;
-use crate::wal::{CreateFile, Kind, Wal};
+use crate::wal::{Kind, Wal};
 
 /// What a replay finds of halves.
 #[derive(Default)]
@@ -71,16 +72,17 @@ impl Replayed {
 /// Opens the log and brings back the rows that the table does not have.
 pub(super) async fn replay(
     folder: PathBuf,
-    log_files: CreateFile,
+    folders: &Arc<Folders>,
     new_id: Uuid,
     mut into: Replayed,
 ) -> Result<(Wal, Replayed)> {
+    let folders = Arc::clone(folders);
     let here = tokio::runtime::Handle::current();
     let work = move || {
         let [logs, feedback] = into.lanes.clone();
         let covered = |wal_id| here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id));
         let mut take = |_, kind, batch: RecordBatch| into.take(kind, batch);
-        let wal = Wal::open(&folder, &record::schema(), log_files, new_id, &covered, &mut take)?;
+        let wal = Wal::open(&folder, &record::schema(), folders, new_id, &covered, &mut take)?;
         into.forget_erased();
         Ok((wal, into))
     };

@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
 use crate::plan::Month;
 use crate::record::Rows;
-use crate::store::durable::is_sync_failure;
+use crate::store::folders::is_sync_failure;
 use crate::table::{DataFile, FileIndex};
 use crate::usage::{self, Snapshot};
 
@@ -126,7 +126,7 @@ impl Inner {
         self.refuse_if_failed()?;
         let (done, frozen) = oneshot::channel();
         self.send(Command::Freeze(done))?;
-        let late = frozen.await.map_err(|_| Error::closed("the engine is closed"))?;
+        let late = frozen.await.map_err(|_| Error::closed("the engine is closed"))??;
         let mut flushed_to = None;
         for lane in self.lanes() {
             flushed_to = flushed_to.max(self.flush_lane(lane, &mut commits).await?);
@@ -214,6 +214,7 @@ impl Inner {
             self.forget_refusals();
             self.upkeep_wanted.notify_one();
         }
+        self.catalog.settle().await?;
         self.refresh_table().await
     }
 

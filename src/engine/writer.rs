@@ -2,7 +2,8 @@
 //!
 //! While one group is on its way to the disk the next one gathers, so many small appends share one fsync. An id that was
 //! seen already is dropped here, where appends have an order, and so is a row beyond its organisation's quota. The sender of a
-//! second copy is acked with the group, when the first one of the two is durable. After a failed write everything is refused
+//! second copy is acked with the group, when the first one of the two is durable. A group that the log could not take, as on a
+//! full disk, is refused and forgotten, so that it can be sent again. After a failed fsync everything is refused
 //! with the reason until the engine is opened anew. What it does with halves of records is in [`super::joining`].
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::joining::{Halves, Held};
 use super::open::FolderLock;
 use crate::catalog::Catalog;
 use crate::dedupe::{Known, Recent};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::halves::{Late, LatePart, Waiting};
 use crate::ingest::Policy;
 use crate::record::{Rows, tighten};
@@ -40,7 +41,7 @@ pub(super) enum Command {
     /// Store the halves that have waited long enough.
     Settle,
     /// End the live memtables and the segment they came from; answers the parts whose records are in the table when what is frozen is.
-    Freeze(oneshot::Sender<Vec<LatePart>>),
+    Freeze(oneshot::Sender<Result<Vec<LatePart>>>),
     /// Forget late parts that their records have now, or that nothing can take; of some records nothing may be kept of what was said.
     Amended { parts: Vec<LatePart>, untracked: Vec<u128> },
     /// Forget segments up to that sequence, which both tables cover.
@@ -116,6 +117,8 @@ pub(super) struct Writer {
     pub(super) late: Late<OwnedSemaphorePermit>,
     /// When the log is to be cleared of what it need not, or must not, hold any longer, µs.
     pub(super) clear_log_at: i64,
+    /// Whether something was frozen since the halves that wait were last written to the log.
+    pub(super) carry_due: bool,
     /// How long halves wait, µs, and how many bytes of them at most.
     pub(super) join_micros: i64,
     pub(super) join_bytes: u64,
@@ -153,10 +156,8 @@ impl Writer {
                         None
                     }
                     Command::Freeze(done) => {
-                        if let Some(late) = self.freeze() {
-                            // The flush that asked may have been called off; the rows stay frozen for the next one.
-                            let _ = done.send(late);
-                        }
+                        // The flush that asked may have been called off; the rows stay frozen for the next one.
+                        let _ = done.send(self.freeze());
                         None
                     }
                     Command::Amended { parts, untracked } => {
@@ -198,19 +199,21 @@ impl Writer {
         let now_micros = (self.now)().timestamp_micros();
         let mut fresh = Vec::with_capacity(group.len());
         let mut replies = Vec::with_capacity(group.len());
+        let mut counted = Vec::with_capacity(group.len());
         for append in group {
             let Append { rows, batch, payload, keys, permit, reply } = append;
             let admitted = match rows {
-                Rows::Logs => self.admit(batch, payload, &keys, now_micros),
-                Rows::Feedback => self.admit_feedback(batch, payload, &keys, now_micros),
+                Rows::Logs => self.admit(batch.clone(), payload, &keys, now_micros),
+                Rows::Feedback => self.admit_feedback(batch.clone(), payload, &keys, now_micros),
             };
             match admitted {
                 Ok(admitted) => {
-                    let Admitted { fresh: new, kept, receipt } = admitted;
+                    let Admitted { fresh: new, decided } = admitted;
                     let stored: Vec<u128> =
-                        keys.iter().zip(kept).filter(|(_, kept)| *kept).map(|(key, _)| *key).collect();
+                        keys.iter().zip(&decided.kept).filter(|(_, kept)| **kept).map(|(key, _)| *key).collect();
                     fresh.extend(new.map(|(batch, payload)| (rows, batch, payload, permit, stored)));
-                    replies.push((reply, receipt, rows));
+                    replies.push((reply, decided.receipt, rows));
+                    counted.push((rows, batch, keys, decided));
                 }
                 Err(error) => {
                     // Its ids count as known now, so a second send would be acked and dropped: stop here instead.
@@ -222,7 +225,7 @@ impl Writer {
         let payloads: Vec<&Payload> = fresh.iter().map(|(_, _, payload, ..)| payload).collect();
         // A duplicate is acked only if its first copy can be durable, so a failed log acks nothing.
         let written = match payloads.is_empty() {
-            true => self.wal.refuse_if_failed().map(|()| 0),
+            true => self.wal.ready().map(|()| 0),
             false => self.wal.append(&payloads),
         };
         match written {
@@ -236,7 +239,29 @@ impl Writer {
                 }
                 self.ack(replies);
             }
-            Err(error) => self.refuse(replies, &error),
+            Err(error) => {
+                if !self.wal.has_failed() {
+                    for (rows, batch, keys, decided) in counted {
+                        self.take_back(rows, &batch, &keys, &decided, now_micros);
+                    }
+                }
+                self.refuse(replies, &error);
+            }
+        }
+    }
+
+    /// Forgets rows that the log could not take, so that they can be sent again, and what was counted of them.
+    fn take_back(&mut self, rows: Rows, batch: &RecordBatch, keys: &[u128], decided: &Decided, now_micros: i64) {
+        let stored = keys.iter().zip(&decided.kept).filter(|(_, kept)| **kept);
+        stored.for_each(|(key, _)| self.recent.forget(*key));
+        let columns = (batch.column_by_name("organisation_id"), batch.column_by_name("created_at"));
+        let (Rows::Logs, (Some(organisations), Some(times))) = (rows, columns) else { return };
+        let rows = organisations.as_string_view().iter().zip(times.as_primitive::<TimestampMicrosecondType>().values());
+        let mut tally = self.meter.tally();
+        for ((organisation, micros), (kept, over)) in rows.zip(decided.kept.iter().zip(&decided.over)) {
+            if *kept || *over {
+                tally.take_back(organisation.unwrap_or_default(), counted_at(*micros, now_micros), *kept);
+            }
         }
     }
 
@@ -248,8 +273,8 @@ impl Writer {
 
     /// Ends the live memtables, whose rows a flush then moves. Halves that waited long enough are among them; the others, and late
     /// parts, are written to the log once more, after what is frozen, since the log up to there is trimmed when it is flushed.
-    /// Answers the late parts; none if the log could not be written: then the engine is closed to writes.
-    fn freeze(&mut self) -> Option<Vec<LatePart>> {
+    /// Answers the late parts; an error if the log could not be written: then what is frozen must wait.
+    fn freeze(&mut self) -> Result<Vec<LatePart>> {
         self.settle_waiting();
         let is_due = self.clear_log_at < i64::MAX || self.log_is_long();
         let (last_sequence, counts) = (self.wal.rotate(), Arc::new(self.meter.own()));
@@ -260,12 +285,17 @@ impl Writer {
             if !self.late.is_empty() {
                 self.clear_log_within(self.flush_micros);
             }
-            if let Err(error) = self.carry_waiting() {
-                (self.on_failure.0)(&error);
-                return None;
-            }
+            self.carry_due = true;
         }
-        Some(self.late.iter().cloned().collect())
+        if self.carry_due {
+            self.carry_waiting().inspect_err(|error| {
+                if self.wal.has_failed() || error.kind() != ErrorKind::Storage {
+                    (self.on_failure.0)(error);
+                }
+            })?;
+            self.carry_due = false;
+        }
+        Ok(self.late.iter().cloned().collect())
     }
 
     /// Has a flush clear the log within so many µs.
@@ -293,7 +323,9 @@ impl Writer {
     }
 
     fn refuse(&self, replies: Vec<Reply>, error: &Error) {
-        (self.on_failure.0)(error);
+        if self.wal.has_failed() {
+            (self.on_failure.0)(error);
+        }
         for (reply, receipt, _) in replies {
             self.counters.refused.fetch_add(receipt.accepted + receipt.duplicate, Ordering::Relaxed);
             let _ = reply.send(Err(Error::new(error.kind(), error.chain())));
@@ -302,8 +334,8 @@ impl Writer {
 
     /// Takes out rows whose id was seen, and those beyond a quota; the payload is encoded anew only if there are any.
     fn admit(&mut self, batch: RecordBatch, payload: Payload, keys: &[u128], now_micros: i64) -> Result<Admitted> {
-        let (kept, receipt) = self.decide(&batch, keys, &[], now_micros)?;
-        Ok(Admitted { fresh: only(Kind::Logs, batch, payload, &kept)?, kept, receipt })
+        let decided = self.decide(&batch, keys, &[], now_micros)?;
+        Ok(Admitted { fresh: only(Kind::Logs, batch, payload, &decided.kept)?, decided })
     }
 
     /// Which rows are kept: those whose id was not seen, within quotas.
@@ -316,7 +348,7 @@ impl Writer {
         keys: &[u128],
         known: &[Known],
         now_micros: i64,
-    ) -> Result<(Vec<bool>, Receipt)> {
+    ) -> Result<Decided> {
         let missing = |name: &str| Error::internal(format!("column `{name}` is missing in a batch"));
         let organisations = batch.column_by_name("organisation_id").ok_or_else(|| missing("organisation_id"))?;
         let times = batch.column_by_name("created_at").ok_or_else(|| missing("created_at"))?;
@@ -324,7 +356,7 @@ impl Writer {
         let rules = self.catalog.rules();
         let mut tally = self.meter.tally();
         let mut receipt = Receipt::default();
-        let mut kept = Vec::with_capacity(keys.len());
+        let (mut kept, mut over) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         let mut last: Option<(&str, Option<u64>)> = None;
         for (row, ((organisation, micros), key)) in rows.zip(keys).enumerate() {
             let (organisation, micros) = (organisation.unwrap_or_default(), counted_at(*micros, now_micros));
@@ -348,9 +380,10 @@ impl Writer {
                 }
             }
             kept.push(!is_known && !full);
+            over.push(full);
         }
         drop(tally);
-        Ok((kept, receipt))
+        Ok(Decided { kept, over, receipt })
     }
 
     /// Takes out states of feedback that came already.
@@ -365,7 +398,8 @@ impl Writer {
         let kept: Vec<bool> = keys.iter().map(|key| self.recent.insert(*key, whole, now_micros)).collect();
         let accepted = kept.iter().filter(|kept| **kept).count() as u64;
         let receipt = Receipt { accepted, duplicate: kept.len() as u64 - accepted, ..Receipt::default() };
-        Ok(Admitted { fresh: only(Kind::Feedback, batch, payload, &kept)?, kept, receipt })
+        let fresh = only(Kind::Feedback, batch, payload, &kept)?;
+        Ok(Admitted { fresh, decided: Decided { kept, over: Vec::new(), receipt } })
     }
 
     pub(super) fn measure(&self) {
@@ -383,9 +417,17 @@ impl Writer {
 struct Admitted {
     /// The rows, with their bytes for the log; none if none is.
     fresh: Option<(RecordBatch, Payload)>,
-    /// Which rows of those that came.
-    kept: Vec<bool>,
-    receipt: Receipt,
+    decided: Decided,
+}
+
+/// What becomes of the rows of an append.
+#[derive(Debug)]
+pub(super) struct Decided {
+    /// Which are kept.
+    pub(super) kept: Vec<bool>,
+    /// Which are not, because of a quota.
+    over: Vec<bool>,
+    pub(super) receipt: Receipt,
 }
 
 /// Gathers what waits behind a first command of its kind, up to a bound; answers the command that ended the gathering too.

@@ -10,6 +10,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A file system. Paths are absolute.
@@ -20,10 +21,16 @@ pub trait Disk: Debug + Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Returns the length of a file.
+    fn length(&self, path: &Path) -> io::Result<u64>;
     /// Lists the paths of files and folders in a folder, in no particular order.
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
     /// Returns whether a file or folder of this name exists.
     fn exists(&self, path: &Path) -> bool;
+    /// Returns whether a file system begins at this folder, so that its own name need not be synced.
+    fn is_mount(&self, folder: &Path) -> bool {
+        folder.parent().is_none()
+    }
     /// Renames a file, replacing what has the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name; fails with `AlreadyExists` if the name is taken.
@@ -34,6 +41,8 @@ pub trait Disk: Debug + Send + Sync {
     fn create_folder(&self, folder: &Path) -> io::Result<()>;
     /// Removes a folder and everything in it.
     fn remove_folder(&self, folder: &Path) -> io::Result<()>;
+    /// Returns once the bytes and the length of a file, written by whomever, are durable.
+    fn sync_file(&self, path: &Path) -> io::Result<()>;
     /// Returns once the names in a folder are durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 }
@@ -69,8 +78,17 @@ impl Disk for LocalDisk {
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
     }
 
+    fn length(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
+    }
+
     fn exists(&self, path: &Path) -> bool {
         path.exists()
+    }
+
+    fn is_mount(&self, folder: &Path) -> bool {
+        let device = |folder: &Path| fs::metadata(folder).ok().map(|about| about.dev());
+        folder.parent().is_none_or(|parent| device(folder) != device(parent))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -93,6 +111,10 @@ impl Disk for LocalDisk {
         fs::remove_dir_all(folder)
     }
 
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()
     }
@@ -110,5 +132,130 @@ impl DiskFile for File {
     fn sync(&mut self) -> io::Result<()> {
         // The length is part of the data that `fdatasync` keeps.
         self.sync_data()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    //! The disk of the operating system with calls that fail.
+
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Where calls fail, and how.
+    #[derive(Debug, Default)]
+    struct Fault {
+        /// Text in the path of a file whose sync fails, and how many syncs of such files go well before.
+        sync: Option<(String, usize)>,
+        /// Bytes that still fit on the disk.
+        room: Option<usize>,
+    }
+
+    /// A disk that fails as it is told.
+    #[derive(Debug, Default)]
+    pub(crate) struct Failing(Arc<Mutex<Fault>>);
+
+    impl Failing {
+        /// Lets every sync fail of files and folders with that text in their path, after so many that go well.
+        pub(crate) fn fail_sync_after(&self, text: &str, good: usize) {
+            self.0.lock().sync = Some((text.to_owned(), good));
+        }
+
+        /// Lets so many more bytes fit on the disk; none = any number.
+        pub(crate) fn leave_room(&self, bytes: Option<usize>) {
+            self.0.lock().room = bytes;
+        }
+    }
+
+    impl Fault {
+        fn sync(&mut self, path: &Path) -> io::Result<()> {
+            match &mut self.sync {
+                Some((text, left)) if path.to_string_lossy().contains(text.as_str()) => match left.checked_sub(1) {
+                    Some(fewer) => *left = fewer,
+                    None => return Err(io::Error::other("the disk says no")),
+                },
+                _ => {}
+            }
+            Ok(())
+        }
+    }
+
+    struct FailingFile {
+        inner: Box<dyn DiskFile>,
+        path: PathBuf,
+        fault: Arc<Mutex<Fault>>,
+    }
+
+    impl DiskFile for FailingFile {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            let fits = self.fault.lock().room.unwrap_or(usize::MAX).min(bytes.len());
+            self.inner.append(&bytes[..fits])?;
+            let mut fault = self.fault.lock();
+            fault.room = fault.room.map(|room| room - fits);
+            if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+        fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+            self.inner.truncate(bytes)
+        }
+        fn sync(&mut self) -> io::Result<()> {
+            self.fault.lock().sync(&self.path)?;
+            self.inner.sync()
+        }
+    }
+
+    impl Failing {
+        fn file(&self, path: &Path, inner: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+            Box::new(FailingFile { inner, path: path.to_owned(), fault: Arc::clone(&self.0) })
+        }
+    }
+
+    impl Disk for Failing {
+        fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            Ok(self.file(path, LocalDisk.create(path)?))
+        }
+        fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            Ok(self.file(path, LocalDisk.open(path)?))
+        }
+        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+            LocalDisk.read(path)
+        }
+        fn length(&self, path: &Path) -> io::Result<u64> {
+            LocalDisk.length(path)
+        }
+        fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+            LocalDisk.list(folder)
+        }
+        fn exists(&self, path: &Path) -> bool {
+            LocalDisk.exists(path)
+        }
+        fn is_mount(&self, folder: &Path) -> bool {
+            LocalDisk.is_mount(folder)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            LocalDisk.rename(from, to)
+        }
+        fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+            LocalDisk.hard_link(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            LocalDisk.remove(path)
+        }
+        fn create_folder(&self, folder: &Path) -> io::Result<()> {
+            LocalDisk.create_folder(folder)
+        }
+        fn remove_folder(&self, folder: &Path) -> io::Result<()> {
+            LocalDisk.remove_folder(folder)
+        }
+        fn sync_file(&self, path: &Path) -> io::Result<()> {
+            self.0.lock().sync(path)?;
+            LocalDisk.sync_file(path)
+        }
+        fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+            self.0.lock().sync(folder)?;
+            LocalDisk.sync_folder(folder)
+        }
     }
 }

@@ -20,12 +20,16 @@ pub mod bucket;
 pub mod cache;
 pub mod disk;
 pub mod durable;
+pub mod folders;
+mod settle;
+mod upload;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::{DateTime, Days, NaiveDate};
 use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use url::Url;
 use uuid::Uuid;
@@ -34,7 +38,9 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use bucket::Bucket;
 use cache::{Blocks, DiskCache};
+use disk::{Disk, LocalDisk};
 use durable::Durable;
+use folders::Folders;
 
 pub use cache::CacheStats;
 
@@ -49,6 +55,9 @@ pub struct Store {
     prefix: Path,
     local: Option<PathBuf>,
     wal: Option<PathBuf>,
+    folders: Arc<Folders>,
+    /// Whether files lock it: not if it is on a disk that was handed in, which nobody else has.
+    locks: bool,
     bucket: Option<Arc<Bucket>>,
     cache: Option<Arc<Blocks>>,
 }
@@ -75,8 +84,9 @@ impl Store {
     }
 
     fn open_folder(config: &Config, named: &std::path::Path, create: bool) -> Result<Self> {
+        let folders = Arc::new(Folders::new(Arc::new(LocalDisk)));
         if create {
-            make_folder(named)?;
+            make_folder(&folders, named)?;
         }
         let folder = named.canonicalize().map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => {
@@ -87,11 +97,30 @@ impl Store {
         if !folder.is_dir() {
             return Err(Error::invalid(format!("`{}` is not a folder", named.display())));
         }
-        let root = Url::from_directory_path(&folder)
-            .map_err(|()| Error::invalid(format!("folder `{}` has no URL", folder.display())))?;
-        let mut store = Self::with(Arc::new(Durable::new(&folder)), root)?;
-        let own = (!config.wal.is_empty()).then(|| PathBuf::from(&config.wal));
-        store.wal = Some(own.unwrap_or_else(|| folder.join("wal")));
+        let root = folder_url(&folder)?;
+        let mut store = Self::in_folder(folders, Arc::new(LocalFileSystem::new()), folder, root)?;
+        if !config.wal.is_empty() {
+            store.wal = Some(PathBuf::from(&config.wal));
+        }
+        Ok(store)
+    }
+
+    /// Keeps everything in a folder of a disk that is handed in, the log too. `reads` reads and lists the files of that
+    /// disk, by their paths from the root of its file system. Nothing else may use the folder meanwhile: there are no
+    /// locks.
+    pub fn on_disk(disk: Arc<dyn Disk>, reads: Arc<dyn ObjectStore>, folder: &std::path::Path) -> Result<Self> {
+        let folders = Arc::new(Folders::new(disk));
+        make_folder(&folders, folder)?;
+        // The kernel looks for folders of `file:` on the disk of the operating system.
+        let root = format!("memory://{}", folder_url(folder)?.path());
+        let root = Url::parse(&root).map_err(|e| Error::invalid(format!("`{root}` is no URL")).with_source(e))?;
+        Ok(Self { locks: false, ..Self::in_folder(folders, reads, folder.to_owned(), root)? })
+    }
+
+    fn in_folder(folders: Arc<Folders>, reads: Arc<dyn ObjectStore>, folder: PathBuf, root: Url) -> Result<Self> {
+        let mut store = Self::with(Arc::new(Durable::new(Arc::clone(&folders), reads, &folder)), root)?;
+        store.folders = folders;
+        store.wal = Some(folder.join("wal"));
         store.local = Some(folder);
         Ok(store)
     }
@@ -101,10 +130,10 @@ impl Store {
         let named = if config.wal.is_empty() { BUCKET_WAL } else { &config.wal };
         let wal = std::path::absolute(named)
             .map_err(|e| Error::invalid(format!("setting `wal` is `{named}`, which is no path")).with_source(e))?;
-        if create {
-            make_folder(&wal)?;
-        }
         let mut store = Self::with(Arc::clone(&bucket) as Arc<dyn ObjectStore>, root)?;
+        if create {
+            make_folder(&store.folders, &wal)?;
+        }
         // Two processes would each take the whole cache for their own, so only the holder of the log's lock has one.
         if create && config.disk_cache_bytes > 0 {
             let place = format!("{bucket}");
@@ -134,7 +163,9 @@ impl Store {
         }
         let prefix = Path::from_url_path(root.path())
             .map_err(|e| Error::invalid(format!("`{root}` is no place in an object store")).with_source(e))?;
-        Ok(Self { object_store, root, prefix, local: None, wal: None, bucket: None, cache: None })
+        let folders = Arc::new(Folders::new(Arc::new(LocalDisk)));
+        let (local, wal, bucket, cache) = (None, None, None, None);
+        Ok(Self { object_store, root, prefix, local, wal, folders, locks: true, bucket, cache })
     }
 
     /// The object store; its paths are absolute.
@@ -155,6 +186,16 @@ impl Store {
     /// The folder on this node's disk, if the store is one.
     pub fn folder(&self) -> Option<&std::path::Path> {
         self.local.as_deref()
+    }
+
+    /// Folders of the disk that the store, or its log, is on.
+    pub fn folders(&self) -> &Arc<Folders> {
+        &self.folders
+    }
+
+    /// The disk that the store, or its log, is on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        self.folders.disk()
     }
 
     /// Whether other nodes may write here too: true of everything but a folder, whose lock lets one in.
@@ -181,7 +222,7 @@ impl Store {
 
     /// Makes the folder of a table if the store is a disk: the kernel takes no URL of a folder that is not there.
     pub fn create_table_folder(&self, table: &str) -> Result<()> {
-        self.local.as_ref().map_or(Ok(()), |folder| make_folder(&folder.join(table)))
+        self.local.as_ref().map_or(Ok(()), |folder| make_folder(&self.folders, &folder.join(table)))
     }
 
     /// Path of the catalog.
@@ -207,11 +248,12 @@ impl Store {
     /// Waits until nobody else on this disk changes the catalog, and keeps others from it; nothing to wait for in a
     /// bucket, where a conditional put decides.
     pub async fn lock_catalog(&self) -> Result<CatalogLock> {
-        let Some(path) = self.local.as_ref().map(|folder| folder.join("catalog.lock")) else {
+        let locked = self.local.as_ref().filter(|_| self.locks);
+        let Some(path) = locked.map(|folder| folder.join("catalog.lock")) else {
             return Ok(CatalogLock(None));
         };
         let failed = |path: &std::path::Path, cause| {
-            Error::storage(format!("cannot lock `{}`", path.display())).with_source(cause)
+            Error::storage(format!("cannot lock `{}`: {cause}", path.display())).with_source(cause)
         };
         let lock = move || {
             let options = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
@@ -251,13 +293,14 @@ impl Store {
     /// The file whose lock says who may write: in a folder that is the data's, beside a bucket the log's, since others
     /// may write to the bucket but not to this log. None if the store was handed in.
     pub fn lock_file(&self) -> Option<PathBuf> {
-        self.local.as_ref().or(self.wal.as_ref()).map(|folder| folder.join("gatelog.lock"))
+        let folder = self.local.as_ref().or(self.wal.as_ref()).filter(|_| self.locks);
+        folder.map(|folder| folder.join("gatelog.lock"))
     }
 
     /// Removes what a crash left half written. Only the holder of the lock may call it, before it writes.
     pub fn clean_staging(&self) -> Result<()> {
         let Some(folder) = &self.local else { return Ok(()) };
-        durable::clean_staging(folder).map_err(|e| {
+        durable::clean_staging(&**self.disk(), folder).map_err(|e| {
             Error::storage(format!("cannot clean `{}`", folder.join(durable::STAGING).display())).with_source(e)
         })
     }
@@ -267,9 +310,13 @@ impl Store {
     }
 }
 
-fn make_folder(folder: &std::path::Path) -> Result<()> {
-    durable::create_folder(folder)
-        .map_err(|e| Error::storage(format!("cannot create folder `{}`", folder.display())).with_source(e))
+fn make_folder(folders: &Folders, folder: &std::path::Path) -> Result<()> {
+    let failed = |e| Error::storage(format!("cannot create folder `{}`", folder.display())).with_source(e);
+    folders.create(folder).map_err(failed)
+}
+
+fn folder_url(folder: &std::path::Path) -> Result<Url> {
+    Url::from_directory_path(folder).map_err(|()| Error::invalid(format!("folder `{}` has no URL", folder.display())))
 }
 
 fn place_of(location: &str) -> Result<Place> {

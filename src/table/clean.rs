@@ -51,7 +51,11 @@ impl Table {
         entries.retain(|entry| entry.version < cut);
         entries.sort_by(|a, b| (a.version, &a.object.location).cmp(&(b.version, &b.object.location)));
         if !dry_run && !entries.is_empty() {
-            self.locked(Inner::check_log).await?;
+            let check = move |inner: &Inner, writer: &mut Writer| {
+                inner.check_log(writer)?;
+                inner.renew_checkpoint(cut)
+            };
+            self.locked(check).await?;
             for entry in &entries {
                 match self.object_store().delete(&entry.object.location).await {
                     Ok(()) | Err(object_store::Error::NotFound { .. }) => {}

@@ -17,6 +17,7 @@ use super::index::{DataFile, FileIndex};
 use super::kernel::{self, Attempt};
 use super::{Inner, Writer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::folders::is_sync_failure;
 
 /// Races that may be lost in a row. Each means that another writer got on, so losing many means a crowd, not a fault.
 const CONFLICTS: u32 = 50;
@@ -70,16 +71,15 @@ impl Inner {
                 }
                 Attempt::Unclear(e) => {
                     unclear += self.weigh(&e);
-                    let unsynced = kernel::is_sync_failure(&e);
                     let error = self.failed("commit to", e);
-                    if unsynced {
+                    if is_sync_failure(&error) {
                         // The entry can be read now and be gone after a power cut: the table must not vouch for it.
                         return Err(error);
                     }
                     last = Some(error);
                 }
             }
-            self.refresh(writer).map_err(|e| last.take().unwrap_or(e))?;
+            self.refresh(writer).map_err(|e| if is_sync_failure(&e) { e } else { last.take().unwrap_or(e) })?;
         }
     }
 

@@ -29,7 +29,6 @@ use super::index::DataFile;
 use super::{Commit, FileIndex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record;
-use crate::store::durable;
 
 pub type Engine = DefaultEngine<TokioMultiThreadExecutor>;
 
@@ -138,6 +137,18 @@ pub fn advance(engine: &Engine, index: &FileIndex, snapshot: &SnapshotRef) -> Re
     Ok(index.apply(version, added, summary.removes.iter().map(|key| key.path())))
 }
 
+/// The paths of files that came with the versions after one and are still in the table; none if the entries between are gone.
+pub fn added_since(engine: &Engine, snapshot: &SnapshotRef, version: u64) -> Result<Option<Vec<String>>> {
+    let failed = |e| error("cannot read the new versions of the table", e);
+    let builder = Arc::clone(snapshot).incremental_scan_builder(version);
+    let Some(mut stream) = builder.build(engine).map_err(failed)? else { return Ok(None) };
+    let mut added = Vec::new();
+    for batch in stream.by_ref() {
+        added.extend(actions::logged(&selected(batch.map_err(failed)?)?)?.into_iter().map(|file| file.path));
+    }
+    Ok(Some(added))
+}
+
 fn selected(rows: FilteredEngineData) -> Result<RecordBatch> {
     rows.apply_selection_vector().try_into_record_batch().map_err(|e| error("cannot read log entries", e))
 }
@@ -201,17 +212,6 @@ fn operation(name: &str) -> UpdateTableOperation {
         .unwrap_or_else(|| Custom(name.to_owned()))
 }
 
-/// Whether the write did not last although it may be readable.
-pub fn is_sync_failure(error: &KernelError) -> bool {
-    // The kernel's errors do not name the store's error as their source.
-    match error {
-        KernelError::Backtraced { source, .. } => is_sync_failure(source),
-        KernelError::ObjectStore(e) => durable::is_sync_failure(e),
-        KernelError::IOError(e) => durable::is_sync_failure(e),
-        _ => false,
-    }
-}
-
 /// An error of the kernel as one of ours: the store failed, the log is damaged, or a defect of gatelog.
 pub fn error(what: &str, source: KernelError) -> Error {
     let source = bare(source);
@@ -234,7 +234,14 @@ pub fn error(what: &str, source: KernelError) -> Error {
         | KernelError::Unsupported(_) => ErrorKind::Damaged,
         _ => ErrorKind::Internal,
     };
-    Error::new(kind, what).with_source(source)
+    let error = Error::new(kind, what);
+    // The kernel's errors do not name the store's error as their source, which says whether a sync failed.
+    match source {
+        KernelError::ObjectStore(cause) => error.with_source(cause),
+        KernelError::IOError(cause) => error.with_source(cause),
+        KernelError::GenericError { source } => error.with_source(source),
+        other => error.with_source(other),
+    }
 }
 
 /// The error without the backtrace that the kernel puts into its text.

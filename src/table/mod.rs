@@ -17,6 +17,7 @@ mod clean;
 mod commit;
 mod index;
 mod kernel;
+mod settle;
 mod vacuum;
 
 #[cfg(test)]
@@ -41,6 +42,10 @@ pub use vacuum::Orphan;
 use crate::error::{Error, Result};
 use crate::record::Rows;
 use crate::store::Store;
+use crate::store::folders::is_sync_failure;
+
+/// Name of the file in the log that says which checkpoint is the last.
+const HINT: &str = "_last_checkpoint";
 
 /// A Delta table. Clones are handles on the same one.
 #[derive(Clone, Debug)]
@@ -53,7 +58,7 @@ struct Inner {
     rows: Rows,
     url: Url,
     path: Path,
-    object_store: Arc<dyn ObjectStore>,
+    store: Store,
     engine: kernel::Engine,
     index: RwLock<Arc<FileIndex>>,
     checkpoint: AtomicU64,
@@ -69,7 +74,8 @@ struct Writer {
 }
 
 impl Table {
-    /// Opens the table of such rows, or makes it with their columns and the partitions `retention_days` and `date`.
+    /// Opens the table of such rows to write to it, or makes it with their columns and the partitions `retention_days` and
+    /// `date`. What earlier processes left of it is durable when this returns.
     pub async fn create_or_open(store: &Store, rows: Rows) -> Result<Self> {
         Self::with_columns(store, rows, &rows.file_schema()).await
     }
@@ -80,7 +86,12 @@ impl Table {
         }
         let table = Self::load(store, rows).await?;
         let wanted = columns.clone();
-        table.locked(move |_, writer| kernel::check_columns(&writer.snapshot, &wanted)).await?;
+        table
+            .locked(move |inner, writer| {
+                kernel::check_columns(&writer.snapshot, &wanted)?;
+                inner.settle_found(writer)
+            })
+            .await?;
         Ok(table)
     }
 
@@ -95,18 +106,18 @@ impl Table {
     async fn load(store: &Store, rows: Rows) -> Result<Self> {
         let name = rows.folder();
         let (url, path) = (store.table_url(name)?, store.table_path(name));
-        let object_store = Arc::clone(store.object_store());
-        let checkpoint = last_checkpoint(&object_store, &path).await?;
-        refuse_empty_commits(&object_store, &path).await?;
+        let store = store.clone();
+        let checkpoint = last_checkpoint(store.object_store(), &path).await?;
+        refuse_empty_commits(store.object_store(), &path).await?;
         blocking(move || {
-            let engine = kernel::engine(Arc::clone(&object_store))?;
+            let engine = kernel::engine(Arc::clone(store.object_store()))?;
             let snapshot = kernel::snapshot(&engine, &url)
                 .map_err(|e| kernel::error(&format!("cannot open table `{name}`"), e))?;
             let files = kernel::files(&engine, &snapshot)?;
             let index = FileIndex::default().apply(snapshot.version(), files, []);
             let writer = Arc::new(tokio::sync::Mutex::new(Writer { snapshot, apps: HashMap::new() }));
             let (index, checkpoint) = (RwLock::new(Arc::new(index)), AtomicU64::new(checkpoint));
-            Ok(Self { inner: Arc::new(Inner { rows, url, path, object_store, engine, index, checkpoint, writer }) })
+            Ok(Self { inner: Arc::new(Inner { rows, url, path, store, engine, index, checkpoint, writer }) })
         })
         .await
     }
@@ -133,7 +144,7 @@ impl Table {
 
     /// The object store that the table lies in.
     pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
-        &self.inner.object_store
+        self.inner.store.object_store()
     }
 
     /// Path of a file of the table in the object store.
@@ -233,8 +244,15 @@ impl Inner {
     }
 
     fn refresh(&self, writer: &mut Writer) -> Result<()> {
-        let newest = kernel::newer(&self.engine, &writer.snapshot).map_err(|e| self.failed("refresh", e))?;
-        self.advance(writer, newest)
+        let (index, snapshot) = (self.index(), Arc::clone(&writer.snapshot));
+        let newest = kernel::newer(&self.engine, &snapshot).map_err(|e| self.failed("refresh", e))?;
+        self.advance(writer, newest)?;
+        self.settle_new(&index).inspect_err(|_| {
+            // The newer version may be gone after a power cut.
+            writer.apps.clear();
+            writer.snapshot = snapshot;
+            *self.index.write() = index;
+        })
     }
 
     /// Makes `snapshot`, which is not older than what the writer has, the newest known version.
@@ -266,13 +284,13 @@ async fn create(store: &Store, name: &str, columns: &Schema) -> Result<()> {
     let failed = blocking(move || {
         Ok(match kernel::create(&kernel::engine(object_store)?, &url, &columns) {
             Ok(_) => None,
-            Err(e) => Some((kernel::is_sync_failure(&e), kernel::error(&what, e))),
+            Err(e) => Some(kernel::error(&what, e)),
         })
     })
     .await?;
     match failed {
         // The answer may have been lost: what counts is whether the table is there.
-        Some((unsynced, error)) if unsynced || !exists(store, name).await? => Err(error),
+        Some(error) if is_sync_failure(&error) || !exists(store, name).await? => Err(error),
         _ => Ok(()),
     }
 }
@@ -295,7 +313,7 @@ async fn refuse_empty_commits(store: &Arc<dyn ObjectStore>, table: &Path) -> Res
 
 /// Version of the last checkpoint, 0 if there is none: a table without one is read from version 0.
 async fn last_checkpoint(object_store: &Arc<dyn ObjectStore>, table: &Path) -> Result<u64> {
-    let path = table.clone().join("_delta_log").join("_last_checkpoint");
+    let path = table.clone().join("_delta_log").join(HINT);
     let bytes = match object_store.get(&path).await {
         Ok(found) => found.bytes().await,
         Err(e) => Err(e),

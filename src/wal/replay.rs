@@ -2,7 +2,6 @@
 //!
 //! Reading changes nothing on disk. It reports where a torn tail begins; only the writer cuts it ([`super::Wal::open`]).
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
@@ -10,6 +9,7 @@ use uuid::Uuid;
 
 use super::frame::{self, Header, Kind};
 use crate::error::{Error, Result};
+use crate::store::disk::Disk;
 
 /// The last sequence of a log that each table holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub struct Replay {
     pub vanished: bool,
     /// Files without a whole header at the end of the log: a segment whose creation was interrupted.
     pub stillborn: Vec<PathBuf>,
+    /// The bytes of the last segment that has frames, up to the end of the last whole one.
+    pub(super) tail: Vec<u8>,
 }
 
 impl Replay {
@@ -82,11 +84,17 @@ impl Replay {
 ///
 /// Frames that are `covered` are checked but not decoded. A folder that does not exist is an empty log. A segment that vanishes
 /// while it is read was trimmed by the writer: its rows are in the table by then, so it is passed over if `beside_writer`.
-pub fn replay(folder: &Path, covered: Covered, beside_writer: bool, take: &mut Take<'_>) -> Result<Replay> {
+pub fn replay(
+    disk: &dyn Disk,
+    folder: &Path,
+    covered: Covered,
+    beside_writer: bool,
+    take: &mut Take<'_>,
+) -> Result<Replay> {
     let mut found = Replay::default();
-    let paths = segment_paths(folder)?;
+    let paths = segment_paths(disk, folder)?;
     for (place, path) in paths.iter().enumerate() {
-        let bytes = match fs::read(path) {
+        let mut bytes = match disk.read(path) {
             Ok(bytes) => bytes,
             Err(error) if beside_writer && error.kind() == std::io::ErrorKind::NotFound => {
                 // Segments go oldest first, so the table has everything up to here.
@@ -107,6 +115,10 @@ pub fn replay(folder: &Path, covered: Covered, beside_writer: bool, take: &mut T
         };
         found.admit(path, &header, covered.most())?;
         let segment = read_segment(path, &bytes, &header, start, last, covered, take)?;
+        if !beside_writer && segment.next_sequence > segment.first_sequence {
+            bytes.truncate(usize::try_from(segment.good_bytes).unwrap_or(usize::MAX));
+            found.tail = bytes;
+        }
         found.segments.push(segment);
     }
     Ok(found)
@@ -174,19 +186,13 @@ fn read_segment(
 }
 
 /// The segment files of a log, oldest first.
-pub(super) fn segment_paths(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
+pub(super) fn segment_paths(disk: &dyn Disk, folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = match disk.list(folder) {
+        Ok(paths) => paths,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::storage(format!("cannot list `{}`", folder.display())).with_source(error)),
     };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "wal") {
-            paths.push(path);
-        }
-    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "wal"));
     // Names are zero-padded sequences, so the order of names is the order of the log.
     paths.sort();
     Ok(paths)

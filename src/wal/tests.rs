@@ -1,9 +1,8 @@
 //! The log against cuts, flips and failing disks.
 
 use std::cell::RefCell;
-use std::io;
+use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -11,6 +10,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::store::disk::LocalDisk;
+use crate::store::disk::tests::Failing;
 
 /// One column keeps the log so small that every byte of it can be harmed.
 fn schema() -> SchemaRef {
@@ -26,14 +27,21 @@ fn scratch() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-fn open(folder: &Path, create: CreateFile, covered: u64) -> Result<(Wal, Vec<(u64, String)>)> {
+fn open(folder: &Path, disk: Arc<dyn Disk>, covered: u64) -> Result<(Wal, Vec<(u64, String)>)> {
     let seen = RefCell::new(Vec::new());
     let mut take = |sequence, _, batch: RecordBatch| {
         let id = batch.column_by_name("id").unwrap().as_string_view().value(0).to_owned();
         seen.borrow_mut().push((sequence, id));
         Ok(())
     };
-    let wal = Wal::open(folder, &schema(), create, Uuid::from_u128(7), &|_| Ok(Covered::all(covered)), &mut take)?;
+    let wal = Wal::open(
+        folder,
+        &schema(),
+        Arc::new(Folders::new(disk)),
+        Uuid::from_u128(7),
+        &|_| Ok(Covered::all(covered)),
+        &mut take,
+    )?;
     Ok((wal, seen.into_inner()))
 }
 
@@ -51,6 +59,10 @@ fn sample(folder: &Path) {
     wal.rotate();
     append(&mut wal, &["5"]).unwrap();
     append(&mut wal, &["6", "7"]).unwrap();
+}
+
+fn disk() -> Arc<dyn Disk> {
+    Arc::new(LocalDisk)
 }
 
 fn expected(count: usize) -> Vec<(u64, String)> {
@@ -100,7 +112,7 @@ fn trimming_deletes_only_segments_that_are_covered_whole() {
 fn cut_at_every_byte_gives_a_prefix_of_whole_frames() {
     let original = scratch();
     sample(original.path());
-    let last = replay::segment_paths(original.path()).unwrap().pop().unwrap();
+    let last = replay::segment_paths(&LocalDisk, original.path()).unwrap().pop().unwrap();
     let bytes = fs::read(&last).unwrap();
     for length in 0..bytes.len() {
         let folder = scratch();
@@ -120,7 +132,7 @@ fn cut_at_every_byte_gives_a_prefix_of_whole_frames() {
 fn flipped_at_every_byte_gives_a_prefix_or_names_file_and_offset() {
     let original = scratch();
     sample(original.path());
-    for path in replay::segment_paths(original.path()).unwrap() {
+    for path in replay::segment_paths(&LocalDisk, original.path()).unwrap() {
         let bytes = fs::read(&path).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
         let is_last = name.contains("5.wal");
@@ -149,40 +161,18 @@ fn flipped_at_every_byte_gives_a_prefix_or_names_file_and_offset() {
 fn a_missing_segment_is_noticed() {
     let folder = scratch();
     sample(folder.path());
-    let first = replay::segment_paths(folder.path()).unwrap().remove(0);
+    let first = replay::segment_paths(&LocalDisk, folder.path()).unwrap().remove(0);
     fs::remove_file(first).unwrap();
     assert_eq!(open(folder.path(), disk(), 0).unwrap_err().kind(), ErrorKind::Damaged);
-}
-
-/// A log file whose nth sync fails; appends before it reach the file.
-struct FailingSync {
-    file: File,
-    syncs_left: Arc<AtomicUsize>,
-}
-
-impl LogFile for FailingSync {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)
-    }
-    fn sync(&mut self) -> io::Result<()> {
-        let left = self.syncs_left.load(Ordering::Relaxed);
-        if left == 0 {
-            return Err(io::Error::other("the disk says no"));
-        }
-        self.syncs_left.store(left - 1, Ordering::Relaxed);
-        self.file.sync_data()
-    }
 }
 
 #[test]
 fn after_a_failed_sync_nothing_is_taken_until_it_is_opened_anew() {
     let folder = scratch();
-    let syncs_left = Arc::new(AtomicUsize::new(2));
-    let create: CreateFile = Box::new(move |path| {
-        let file = OpenOptions::new().create_new(true).append(true).open(path)?;
-        Ok(Box::new(FailingSync { file, syncs_left: Arc::clone(&syncs_left) }))
-    });
-    let (mut wal, _) = open(folder.path(), create, 0).unwrap();
+    // The header of the first segment, and the first group.
+    let failing = Arc::new(Failing::default());
+    failing.fail_sync_after(".wal", 2);
+    let (mut wal, _) = open(folder.path(), failing, 0).unwrap();
     append(&mut wal, &["1"]).unwrap();
     let error = append(&mut wal, &["2"]).unwrap_err();
     assert!(error.chain().contains("the disk says no"), "{}", error.chain());
@@ -218,8 +208,64 @@ fn each_kind_of_rows_comes_back_as_what_it_is_and_after_what_its_own_table_holds
         seen.push((sequence, kind, whole));
         Ok(())
     };
-    replay(folder.path(), covered, false, &mut take).unwrap();
+    replay(&LocalDisk, folder.path(), covered, false, &mut take).unwrap();
     let expected =
         [(3, Kind::Half(Half::Figures), true), (4, Kind::Half(Half::Content), true), (5, Kind::Feedback, true)];
     assert_eq!(seen, expected);
+}
+
+#[test]
+fn what_does_not_fit_on_the_disk_is_cut_off_and_the_next_write_goes_well() {
+    let bytes = {
+        let folder = scratch();
+        let (mut wal, _) = open(folder.path(), disk(), 0).unwrap();
+        append(&mut wal, &["2", "3"]).unwrap();
+        wal.size().0 as usize
+    };
+    for is_begun in [false, true] {
+        let mut refused = 0;
+        for room in 0..=bytes {
+            let (folder, full) = (scratch(), Arc::new(Failing::default()));
+            let (mut wal, _) = open(folder.path(), Arc::clone(&full) as Arc<dyn Disk>, 0).unwrap();
+            if is_begun {
+                append(&mut wal, &["1"]).unwrap();
+            }
+            full.leave_room(Some(room));
+            let taken = append(&mut wal, &["2", "3"]).inspect_err(|error| {
+                assert!(error.message().contains("the disk is full"), "{error}");
+            });
+            refused += usize::from(taken.is_err());
+            assert!(!wal.has_failed());
+            wal.rotate();
+            full.leave_room(None);
+            append(&mut wal, &["4"]).unwrap();
+            drop(wal);
+            let (_, seen) = open(folder.path(), disk(), 0).unwrap();
+            let ids: Vec<&str> = seen.iter().map(|(_, id)| id.as_str()).collect();
+            let all = [("1", is_begun), ("2", taken.is_ok()), ("3", taken.is_ok()), ("4", true)];
+            let expected: Vec<&str> = all.iter().filter(|(_, is_there)| *is_there).map(|(id, _)| *id).collect();
+            assert_eq!(ids, expected, "room for {room} bytes");
+        }
+        assert!(refused > 100, "{refused} refused");
+    }
+}
+
+#[test]
+fn an_open_writes_the_last_segment_anew_and_cleans_up_after_one_that_was_interrupted() {
+    let folder = scratch();
+    sample(folder.path());
+    let last = replay::segment_paths(&LocalDisk, folder.path()).unwrap().pop().unwrap();
+    let before = fs::read(&last).unwrap();
+    fs::write(&last, [&before[..], b"torn"].concat()).unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&last).unwrap());
+    for name in ["00000000000000000005.new", "00000000000000000001.new"] {
+        fs::write(folder.path().join(name), b"half").unwrap();
+    }
+    let (_, seen) = open(folder.path(), disk(), 0).unwrap();
+    assert_eq!(seen, expected(7));
+    assert_eq!(fs::read(&last).unwrap(), before);
+    assert_ne!(std::os::unix::fs::MetadataExt::ino(&fs::metadata(&last).unwrap()), inode);
+    assert!(
+        fs::read_dir(folder.path()).unwrap().all(|entry| entry.unwrap().path().extension() != Some("new".as_ref()))
+    );
 }

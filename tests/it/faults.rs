@@ -1,8 +1,6 @@
 //! Failing disks and stores: one fault at every place in turn, then a restart, then a count of what was acked.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::Arc;
@@ -17,7 +15,6 @@ use gatelog::config::Schedule;
 use gatelog::engine::{Access, Half, Parts};
 use gatelog::record::Feedback;
 use gatelog::store::Store;
-use gatelog::wal::LogFile;
 use gatelog::{Config, Engine, ErrorKind, Job, Params};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -28,6 +25,7 @@ use object_store::{
 use url::Url;
 
 use super::engine::{ids, record};
+use super::forgetful::{Fault, Forgetful};
 
 /// A store that fails one write, the one that `countdown` reaches, before it happens or after it did; or one that takes no
 /// Parquet file at all.
@@ -232,32 +230,13 @@ async fn feedback(engine: &Engine) -> Vec<String> {
     ids.map(str::to_owned).collect()
 }
 
-/// A log file that fails to sync when the countdown is over.
-struct FailingSync(File, Arc<AtomicI64>);
-
-impl LogFile for FailingSync {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
-    }
-    fn sync(&mut self) -> io::Result<()> {
-        match self.1.fetch_sub(1, Ordering::SeqCst) {
-            0 => Err(io::Error::other("the disk says no")),
-            _ => self.0.sync_data(),
-        }
-    }
-}
-
 #[tokio::test]
 async fn after_a_failed_fsync_writes_are_refused_and_reads_go_on() {
     let (store, log) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
-    let left = Arc::new(AtomicI64::new(2));
-    let files = Parts {
-        log_files: Box::new(move |path| {
-            let file = OpenOptions::new().create_new(true).append(true).open(path)?;
-            Ok(Box::new(FailingSync(file, Arc::clone(&left))))
-        }),
-        ..parts(Arc::clone(&store) as Arc<dyn ObjectStore>, log.path())
-    };
+    let disk = Arc::new(Forgetful::new(log.path()));
+    // The header of the first segment, and the first group.
+    disk.fail(Fault::sync(".wal$").after(2).for_ever());
+    let files = Parts { log_disk: Some(disk), ..parts(Arc::clone(&store) as Arc<dyn ObjectStore>, log.path()) };
     let engine = Engine::open_with(quiet(), files).await.unwrap();
     engine.append(vec![record("a")]).await.unwrap();
     let refused = engine.append(vec![record("b")]).await.unwrap_err();

@@ -1,0 +1,82 @@
+//! The segment that the log writes to.
+//!
+//! A write that fails before its fsync is cut off again: the file then ends where the last good one did, and that is synced.
+//! Only if that fails too, or an fsync does, it is not known what the disk holds.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::frame::Header;
+use crate::error::Error;
+use crate::store::disk::{Disk, DiskFile};
+use crate::store::folders::is_disk_full;
+
+/// A segment that is open for writing.
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    pub(super) first_sequence: u64,
+    /// Bytes that are durable.
+    pub(super) bytes: u64,
+    file: Box<dyn DiskFile>,
+}
+
+/// Why a write failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: Error,
+    /// Whether it is unknown what the disk holds now. Else nothing of the write is there, and the next one may go well.
+    pub(super) is_final: bool,
+}
+
+impl Failed {
+    /// Nothing of the write is on the disk.
+    fn before_sync(what: &str, path: &Path, cause: io::Error) -> Self {
+        let remedy = match is_disk_full(&cause) {
+            true => "the disk is full; nothing of this is kept, and writes go on when there is room",
+            false => "nothing of this is kept; send it again",
+        };
+        let message = format!("cannot {what} `{}`: {remedy}", path.display());
+        Self { error: Error::storage(message).with_source(cause), is_final: false }
+    }
+
+    fn for_good(what: &str, path: &Path, cause: io::Error) -> Self {
+        let message = format!("cannot {what} `{}`; nothing more is taken until a restart", path.display());
+        Self { error: Error::storage(message).with_source(cause), is_final: true }
+    }
+}
+
+impl Segment {
+    /// Creates the segment that a header begins; its name is durable.
+    pub(super) fn create(disk: &dyn Disk, folder: &Path, header: &Header) -> Result<Self, Failed> {
+        let path = folder.join(format!("{:020}.wal", header.first_sequence));
+        let bytes = header.encode();
+        let mut file = disk.create(&path).map_err(|cause| Failed::before_sync("create segment", &path, cause))?;
+        if let Err(cause) = file.append(&bytes) {
+            return Err(match disk.remove(&path) {
+                Ok(()) => Failed::before_sync("create segment", &path, cause),
+                Err(_) => Failed::for_good("create segment", &path, cause),
+            });
+        }
+        file.sync().map_err(|cause| Failed::for_good("sync segment", &path, cause))?;
+        disk.sync_folder(folder).map_err(|cause| Failed::for_good("sync folder", folder, cause))?;
+        Ok(Self { path, first_sequence: header.first_sequence, bytes: bytes.len() as u64, file })
+    }
+
+    /// Appends whole frames and returns once they are durable.
+    pub(super) fn append(&mut self, frames: &[u8]) -> Result<(), Failed> {
+        if let Err(cause) = self.file.append(frames) {
+            return Err(match self.cut_back() {
+                Ok(()) => Failed::before_sync("write to", &self.path, cause),
+                Err(_) => Failed::for_good("write to", &self.path, cause),
+            });
+        }
+        self.file.sync().map_err(|cause| Failed::for_good("sync", &self.path, cause))?;
+        self.bytes += frames.len() as u64;
+        Ok(())
+    }
+
+    fn cut_back(&mut self) -> io::Result<()> {
+        self.file.truncate(self.bytes)?;
+        self.file.sync()
+    }
+}
