@@ -9,19 +9,26 @@
 //! rows are bounded per query; passing a bound is an error, never a shortened answer.
 
 mod barrier;
+mod dialect;
 mod facts;
+mod fence;
 mod guard;
 mod harmless;
+mod like;
+mod membership;
 mod model;
 mod provider;
 mod scene;
 mod session;
+mod statement;
 mod success;
 mod withhold;
 mod yielding;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upstream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -14,12 +14,14 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::Optimizer;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 
 use super::provider::StoredTable;
 use super::{NamedView, STORE_URL, query_failed, threads, withhold, yielding};
-use super::{barrier, model, scene, success};
+use super::{barrier, fence, like, model, scene, statement, success};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -70,6 +72,11 @@ pub(super) fn session(base: &SessionState, tables: Vec<StoredTable>, batch_rows:
     session
 }
 
+/// Parses a statement; every statement and view goes through here.
+pub(super) fn parse(state: &SessionState, text: &str) -> datafusion::error::Result<Statement> {
+    statement::parse(text, state.config().options().sql_parser.recursion_limit.get())
+}
+
 /// Plans a statement and starts it.
 pub(super) async fn start(
     session: &SessionContext,
@@ -77,9 +84,7 @@ pub(super) async fn start(
     text: &str,
     params: ParamValues,
 ) -> Result<Started> {
-    let state = session.state();
-    let dialect = state.config().options().sql_parser.dialect;
-    let mut statement = state.sql_to_statement(text, &dialect).map_err(query_failed)?;
+    let mut statement = parse(&session.state(), text).map_err(query_failed)?;
     success::cast(&mut statement, &params);
     around.register(session, &statement).await?;
     let plan = session.state().statement_to_plan(statement).await.map_err(query_failed)?;
@@ -167,8 +172,7 @@ impl Surroundings {
         }
         let wrong = |cause| Error::internal(format!("view `{}` cannot be planned", view.name)).with_source(cause);
         let state = session.state();
-        let statement =
-            state.sql_to_statement(view.sql, &state.config().options().sql_parser.dialect).map_err(wrong)?;
+        let statement = parse(&state, view.sql).map_err(wrong)?;
         let names = state.resolve_table_references(&statement).map_err(wrong)?;
         Box::pin(self.register_named(session, &names)).await?;
         if !names.iter().all(|name| session.table_exist(name.clone()).unwrap_or(false)) {
@@ -203,15 +207,29 @@ pub(super) fn base_session(config: &Config, store: &Store) -> Result<SessionStat
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
     options.execution.time_zone = Some("UTC".to_owned());
+    // Its bound is lost when one of several partitions has seen nulls only, and then rows are left out that hold the minimum.
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    // It refuses `select distinct a is not distinct from b`, since two stages disagree on whether that may be null.
+    options.execution.skip_physical_aggregate_schema_check = true;
+    // It gives two columns one name where a statement that joins reads parts of columns, and refuses the statement.
+    options.optimizer.enable_leaf_expression_pushdown = false;
+    let mut steps = PhysicalOptimizer::new().rules;
+    fence::insert(&mut steps);
+    // Where it finds one side of an outer join empty, another rule then gives two columns one name.
+    let mut rules = Optimizer::new().rules;
+    rules.retain(|rule| rule.name() != "propagate_empty_relation");
     let mut state = SessionStateBuilder::new()
         .with_config(settings)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_optimizer_rules(rules)
+        .with_physical_optimizer_rules(steps)
         .with_physical_optimizer_rule(Arc::new(barrier::Seal))
         .with_physical_optimizer_rule(Arc::new(yielding::YieldAboveJoins))
         .build();
     datafusion_functions_json::register_all(&mut state).map_err(query_failed)?;
     state.register_udf(model::function()).map_err(query_failed)?;
+    state.register_udf(like::like_pattern()).map_err(query_failed)?;
     for name in UNBOUNDED {
         state.deregister_udf(name).map_err(query_failed)?;
     }

@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod answers;
 mod catalog;
 mod cli;
 mod conflict;

@@ -1,0 +1,72 @@
+//! Keeps an OFFSET where the statement has it: what is sorted below stays sorted, and what is sorted above is sorted above.
+//!
+//! DataFusion's rule that adds sorts also moves and removes them, and looks at the limit's number of rows alone:
+//!
+//! - `select * from (… limit 4 offset 3) order by x` sorts below the limit, cuts off four rows there and skips three of them.
+//! - `select a from … order by b offset 3` does not sort before it skips, since `b` is not among the columns that are left.
+
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::error::Result;
+use datafusion::physical_expr::{Distribution, LexRequirement, OrderingRequirements};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::output_requirements::OutputRequirementExec;
+use datafusion::physical_plan::expressions::lit;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::limit::GlobalLimitExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
+
+/// The name of the rule that adds, moves and removes sorts.
+const MOVES_SORTS: &str = "EnsureRequirements";
+
+/// The rule; it must come before the one that moves sorts.
+#[derive(Debug)]
+struct FenceOffsets;
+
+/// Puts the rule before the one that moves sorts.
+pub(super) fn insert(rules: &mut Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>) {
+    let place = rules.iter().position(|rule| rule.name() == MOVES_SORTS).unwrap_or(0);
+    rules.insert(place, Arc::new(FenceOffsets));
+}
+
+impl PhysicalOptimizerRule for FenceOffsets {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        plan.transform_up(|node| {
+            let Some(limit) = node.downcast_ref::<GlobalLimitExec>() else { return Ok(Transformed::no(node)) };
+            if limit.skip() == 0 {
+                return Ok(Transformed::no(node));
+            }
+            let sorted = keep_sorted(Arc::clone(limit.input()))?;
+            let limit = Arc::new(GlobalLimitExec::new(sorted, limit.skip(), limit.fetch()));
+            // A filter keeps the order of rows, and no sort is moved below it.
+            let fence = FilterExec::try_new(lit(true), limit)?;
+            Ok(Transformed::yes(Arc::new(fence) as Arc<dyn ExecutionPlan>))
+        })
+        .data()
+    }
+
+    fn name(&self) -> &'static str {
+        "fence_offsets"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// Puts a step that needs the order of the sort above it. DataFusion takes such steps out once sorts are settled.
+fn keep_sorted(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+        let input = keep_sorted(Arc::clone(projection.input()))?;
+        let anew = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        return Arc::clone(&plan).replace_children(vec![input], anew);
+    }
+    let Some(sort) = plan.downcast_ref::<SortExec>() else { return Ok(plan) };
+    let order = OrderingRequirements::new(LexRequirement::from(sort.expr().clone()));
+    let fetch = sort.fetch();
+    Ok(Arc::new(OutputRequirementExec::new(plan, Some(order), Distribution::SinglePartition, fetch)))
+}

@@ -1,0 +1,214 @@
+//! `IN (SELECT …)` and `NOT IN (SELECT …)` with three values: true, false and null.
+//!
+//! DataFusion takes a null for false, which only a condition of a filter may do. So `(a in (select b …)) is null` is false for
+//! every row, and `1 not in (select b …)` is true although one `b` is null. Outside of the places where it makes no
+//! difference, `a in (select b from t)` is written anew, `not in` with true and false exchanged:
+//!
+//! ```sql
+//! case when a in (select b from t) then true
+//!      when a is null and exists (select b from t) or exists (select b from t where b is null) then null
+//!      else false end
+//! ```
+
+use std::ops::ControlFlow;
+
+use datafusion::common::{plan_datafusion_err, plan_err};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CaseWhen, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, TableFactor, Value, Visit,
+    VisitMut, Visitor, VisitorMut,
+};
+use datafusion::sql::sqlparser::parser::Parser;
+
+use super::dialect::PostgresPrecedence;
+
+/// Most of them that one statement may have written anew: each comes to three subqueries.
+const MOST: usize = 32;
+/// The rows of a subquery that are null, where they cannot be asked for within it.
+const NULLS: &str = "select 1 from (select 1) as __in_query (__in_value) where __in_value is null";
+
+/// Writes memberships anew, for one statement.
+#[derive(Debug, Default)]
+pub(super) struct Memberships {
+    rewritten: usize,
+}
+
+impl Memberships {
+    /// Looks through the conditions of one SELECT, but not of those within it.
+    pub(super) fn rewrite(&mut self, select: &mut Select) -> Result<()> {
+        for condition in [&mut select.selection, &mut select.having].into_iter().flatten() {
+            self.condition(condition, true)?;
+        }
+        Ok(())
+    }
+
+    /// A part of a condition that a row has to fulfil; `top` says that each row has to.
+    fn condition(&mut self, expr: &mut Expr, top: bool) -> Result<()> {
+        match expr {
+            Expr::Nested(inner) => self.condition(inner, top),
+            Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+                self.condition(left, top)?;
+                self.condition(right, top)
+            }
+            Expr::BinaryOp { left, op: BinaryOperator::Or, right } => {
+                self.condition(left, false)?;
+                self.condition(right, false)
+            }
+            Expr::InSubquery { expr: subject, negated, .. } if !*negated || top && has_column(subject) => {
+                self.everywhere(subject)
+            }
+            other => self.everywhere(other),
+        }
+    }
+
+    /// Writes every membership of an expression anew.
+    fn everywhere(&mut self, expr: &mut Expr) -> Result<()> {
+        match expr.visit(&mut Everywhere { memberships: self, depth: 0 }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(error) => Err(error),
+        }
+    }
+
+    fn write_anew(&mut self, expr: &mut Expr) -> Result<()> {
+        let Expr::InSubquery { expr: subject, subquery, negated } = expr else { return Ok(()) };
+        if matches!(subject.as_ref(), Expr::Tuple(_)) {
+            return Ok(());
+        }
+        self.rewritten += 1;
+        if self.rewritten > MOST {
+            return plan_err!("a statement takes at most {MOST} `IN (SELECT …)` outside of plain conditions");
+        }
+        let exists = |subquery| Expr::Exists { subquery: Box::new(subquery), negated: false };
+        let unknown = or(
+            and(Expr::IsNull(Box::new(nested(subject.as_ref().clone()))), exists(subquery.as_ref().clone())),
+            exists(nulls_of(subquery)?),
+        );
+        let negated = std::mem::take(negated);
+        let value = |value| Expr::value(value);
+        let member = std::mem::replace(expr, value(Value::Null));
+        *expr = Expr::Case {
+            case_token: AttachedToken::empty(),
+            end_token: AttachedToken::empty(),
+            operand: None,
+            conditions: vec![
+                CaseWhen { condition: member, result: value(Value::Boolean(!negated)) },
+                CaseWhen { condition: unknown, result: value(Value::Null) },
+            ],
+            else_result: Some(Box::new(value(Value::Boolean(negated)))),
+        };
+        Ok(())
+    }
+}
+
+/// Writes the memberships of one expression anew, but not those of its subqueries.
+struct Everywhere<'a> {
+    memberships: &'a mut Memberships,
+    depth: usize,
+}
+
+impl VisitorMut for Everywhere<'_> {
+    type Break = DataFusionError;
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<DataFusionError> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<DataFusionError> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<DataFusionError> {
+        if self.depth > 0 {
+            return ControlFlow::Continue(());
+        }
+        match self.memberships.write_anew(expr) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+/// Whether an expression names a column: DataFusion minds nulls on the other side only then.
+fn has_column(expr: &Expr) -> bool {
+    struct Finds;
+    impl Visitor for Finds {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Finds).is_break()
+}
+
+/// A query for the rows of a subquery whose value is null.
+fn nulls_of(subquery: &Query) -> Result<Query> {
+    if let Some(plain) = plain_nulls_of(subquery) {
+        return Ok(plain);
+    }
+    let template = || plan_datafusion_err!("`IN (SELECT …)` cannot be written anew");
+    let mut query = Parser::new(&PostgresPrecedence).try_with_sql(NULLS)?.parse_query()?;
+    let SetExpr::Select(select) = query.body.as_mut() else { return Err(template()) };
+    let relation = select.from.first_mut().map(|table| &mut table.relation);
+    let Some(TableFactor::Derived { subquery: inner, .. }) = relation else { return Err(template()) };
+    **inner = subquery.clone();
+    Ok(*query)
+}
+
+/// The same where the value can be asked for in the subquery's own condition, as it must be if that names outer columns.
+fn plain_nulls_of(subquery: &Query) -> Option<Query> {
+    let mut query = subquery.clone();
+    if query.limit_clause.is_some() || query.fetch.is_some() || query.with.is_some() {
+        return None;
+    }
+    let SetExpr::Select(select) = query.body.as_mut() else { return None };
+    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    if grouped || select.having.is_some() || select.qualify.is_some() || select.distinct.is_some() {
+        return None;
+    }
+    let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] = select.projection.as_slice()
+    else {
+        return None;
+    };
+    // A function may be an aggregate.
+    if calls_function(value) {
+        return None;
+    }
+    let is_null = Expr::IsNull(Box::new(nested(value.clone())));
+    select.selection = Some(match select.selection.take() {
+        Some(condition) => and(nested(condition), is_null),
+        None => is_null,
+    });
+    Some(query)
+}
+
+fn calls_function(expr: &Expr) -> bool {
+    struct Finds;
+    impl Visitor for Finds {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(_) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Finds).is_break()
+}
+
+fn nested(expr: Expr) -> Expr {
+    Expr::Nested(Box::new(expr))
+}
+
+fn and(left: Expr, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::And, right: Box::new(right) }
+}
+
+fn or(left: Expr, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::Or, right: Box::new(right) }
+}

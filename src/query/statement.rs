@@ -1,0 +1,101 @@
+//! Parses a statement and rewrites in its tree what DataFusion does not run as PostgreSQL does.
+
+use std::ops::ControlFlow;
+
+use datafusion::common::{not_impl_datafusion_err, plan_datafusion_err};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{
+    CastKind, DataType, Expr, Query, Select, SetExpr, SetOperator, SetQuantifier, Value, VisitMut, VisitorMut,
+};
+
+use super::dialect::PostgresPrecedence;
+use super::like;
+use super::membership::Memberships;
+
+/// Parses one statement.
+pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<Statement> {
+    let mut statements = DFParserBuilder::new(text)
+        .with_dialect(&PostgresPrecedence)
+        .with_recursion_limit(recursion_limit)
+        .build()?
+        .parse_statements()?;
+    let mut statement = statements.pop_front().ok_or_else(|| plan_datafusion_err!("the statement is empty"))?;
+    if !statements.is_empty() {
+        return Err(plan_datafusion_err!("one statement at a time is taken, and {} were sent", statements.len() + 1));
+    }
+    if let Statement::Statement(tree) = innermost(&mut statement)
+        && let ControlFlow::Break(error) = tree.visit(&mut Rewriter::default())
+    {
+        return Err(error);
+    }
+    Ok(statement)
+}
+
+/// The statement that is explained, or the statement itself.
+fn innermost(statement: &mut Statement) -> &mut Statement {
+    match statement {
+        Statement::Explain(explain) => innermost(&mut explain.statement),
+        statement => statement,
+    }
+}
+
+#[derive(Default)]
+struct Rewriter {
+    memberships: Memberships,
+}
+
+impl VisitorMut for Rewriter {
+    type Break = DataFusionError;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<DataFusionError> {
+        refuse_counted_sets(&query.body)
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<DataFusionError> {
+        flow(self.memberships.rewrite(select))
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<DataFusionError> {
+        signed_rank(expr);
+        flow(like::rewrite_escape(expr))
+    }
+}
+
+fn flow(result: Result<()>) -> ControlFlow<DataFusionError> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(error),
+    }
+}
+
+/// Makes ranks and row numbers signed: DataFusion's are not, so that their differences wrap around.
+fn signed_rank(expr: &mut Expr) {
+    let Expr::Function(call) = &expr else { return };
+    let name = call.name.to_string().to_ascii_lowercase();
+    if call.over.is_none() || !["row_number", "rank", "dense_rank", "ntile"].contains(&name.as_str()) {
+        return;
+    }
+    let unsigned = std::mem::replace(expr, Expr::value(Value::Null));
+    *expr = Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(unsigned),
+        data_type: DataType::BigInt(None),
+        array: false,
+        format: None,
+    };
+}
+
+/// Refuses EXCEPT ALL and INTERSECT ALL, where DataFusion does not count how often a row is on either side.
+fn refuse_counted_sets(body: &SetExpr) -> ControlFlow<DataFusionError> {
+    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return ControlFlow::Continue(()) };
+    if matches!(op, SetOperator::Except | SetOperator::Intersect | SetOperator::Minus)
+        && matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName)
+    {
+        return ControlFlow::Break(not_impl_datafusion_err!(
+            "{op} ALL does not count rows here; use {op}, or group and count both sides and join them"
+        ));
+    }
+    refuse_counted_sets(left)?;
+    refuse_counted_sets(right)
+}

@@ -1,0 +1,133 @@
+//! What DataFusion and its parser get wrong, beside what is answered here.
+//!
+//! Each case is answered rightly here and wrongly by DataFusion alone. When a case fails because DataFusion alone is right, too,
+//! what works around it here is needless; each says what that is.
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, StructArray};
+use arrow::datatypes::{DataType, Field};
+use arrow::util::display::array_value_to_string;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::SessionContext;
+use object_store::memory::InMemory;
+use url::Url;
+
+use super::*;
+
+struct Case {
+    /// What can go when DataFusion is right.
+    workaround: &'static str,
+    statement: &'static str,
+    /// The rows, their columns between `|`, rows between `;`; none = refused.
+    right: Option<&'static str>,
+}
+
+const fn case(workaround: &'static str, statement: &'static str, right: &'static str) -> Case {
+    Case { workaround, statement, right: Some(right) }
+}
+
+const CASES: &[Case] = &[
+    case("PostgresPrecedence::prec_value", "select count(*) from t where j['body'] ->> 'x' = 'a'", "2"),
+    case("PostgresPrecedence::prec_value", "select count(*) from t where j['body'] ->> 'x' is not null", "3"),
+    case("PostgresPrecedence::prec_value", "select count(*) from t where j['body'] ->> 'x' like 'a%'", "2"),
+    case("PostgresPrecedence::prec_value", "select count(*) from t where not j['body'] ->> 'x' in ('b', 'c')", "2"),
+    case("PostgresPrecedence::get_next_precedence", "select 'a' || 1 + 2", "a3"),
+    case("PostgresPrecedence::get_next_precedence", "select true = c ~ 'a' from t where a = 0", "true"),
+    case("PostgresPrecedence::parse_infix", "select count(*) from t where a > 4 is distinct from b > 2 and b = 1", "0"),
+    case("PostgresPrecedence::parse_infix", "select count(*) from t where a is not distinct from b or a = 7", "3"),
+    case("like::rewrite_escape", "select c from t where c like 'a!%' escape '!'", "a%"),
+    case("like::rewrite_escape", r"select c from t where c like '_\_' escape ''", r"a\b"),
+    case("like::rewrite_escape", "select count(*) from t where c like j['headers'] || '!%' escape '!'", "1"),
+    case("fence", "select 1 from (select a from t limit 4 offset 3) as u order by a", "1;1;1;1"),
+    case("fence", "select sum(b) from (select b from t order by a offset 6) as u", "9"),
+    case("membership", "select count(*) from t where 7 not in (select b from t)", "0"),
+    case("membership", "select count(*) from t where (a in (select b from t)) is null", "5"),
+    case("membership", "select count(*) from t where a > 100 or a not in (select b from t)", "0"),
+    case(
+        "enable_leaf_expression_pushdown",
+        "select count(*) from (select s.j['body'] ->> 'x' from t s join t u on s.a = u.b group by s.j['body'] ->> 'x') as v",
+        "3",
+    ),
+    case(
+        "propagate_empty_relation",
+        "select count(*) from (select s.a from t s left join (select a, b, c from t where null) u on s.a = u.a \
+         order by s.a, u.a, u.b, u.c) as v",
+        "10",
+    ),
+    case("statement::signed_rank", "select -rank() over (order by a) from t order by a limit 1", "-1"),
+    case(
+        "statement::signed_rank",
+        "select rank() over (order by b) - row_number() over (order by a) from t where a in (1, 2) order by a desc limit 1",
+        "0",
+    ),
+    case(
+        "skip_physical_aggregate_schema_check",
+        "select count(*) from (select distinct a is not distinct from b from t) as u",
+        "2",
+    ),
+    Case {
+        workaround: "statement::refuse_counted_sets",
+        statement: "select a from t union all select a from t except all select a from t",
+        right: None,
+    },
+];
+
+/// Ten rows, the last first, in two partitions.
+fn table() -> MemTable {
+    let rows = |from: i64, to: i64| {
+        let places: Vec<i64> = (from..to).rev().collect();
+        let a: ArrayRef = Arc::new(Int64Array::from(places.clone()));
+        let b: ArrayRef = Arc::new(places.iter().map(|a| (*a % 3 != 0).then_some(*a / 2 + 1)).collect::<Int64Array>());
+        let texts = |texts: &[&str]| -> ArrayRef {
+            let text = |place: &i64| usize::try_from(*place).ok().and_then(|place| texts.get(place).copied());
+            Arc::new(places.iter().map(text).collect::<StringArray>())
+        };
+        let c = texts(&["a", "a%", r"a\b", "ab", "b_"]);
+        let bodies = texts(&[r#"{"x":"a"}"#, r#"{"x":"b"}"#, r#"{"x":"a"}"#, r#"{"x":null}"#, "{}"]);
+        let headers = texts(&["x", "a", "y", "z"]);
+        let member = |name: &str| Arc::new(Field::new(name, DataType::Utf8, true));
+        let j: ArrayRef = Arc::new(StructArray::from(vec![(member("body"), bodies), (member("headers"), headers)]));
+        RecordBatch::try_from_iter_with_nullable([("a", a, true), ("b", b, true), ("c", c, true), ("j", j, true)])
+            .unwrap()
+    };
+    let partitions = vec![vec![rows(0, 5)], vec![rows(5, 10)]];
+    MemTable::try_new(partitions[0][0].schema(), partitions).unwrap()
+}
+
+/// The rows that a session answers with, as the cases write them.
+async fn rows(session: &SessionContext, plan: datafusion::logical_expr::LogicalPlan) -> Option<String> {
+    let batches = session.execute_logical_plan(plan).await.ok()?.collect().await.ok()?;
+    let rows = batches.iter().flat_map(|batch| {
+        (0..batch.num_rows()).map(|row| {
+            let cells = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
+            cells.collect::<Vec<_>>().join("|")
+        })
+    });
+    Some(rows.collect::<Vec<_>>().join(";"))
+}
+
+#[tokio::test]
+async fn what_datafusion_gets_wrong_is_right_here_and_still_wrong_there() {
+    let store = Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
+    let config = Config { threads: 2, ..Config::default() };
+    let ours = session::session(&session::base_session(&config, &store).unwrap(), Vec::new(), None);
+    ours.register_table("t", Arc::new(table())).unwrap();
+    let mut theirs = SessionContext::new();
+    datafusion_functions_json::register_all(&mut theirs).unwrap();
+    theirs.register_table("t", Arc::new(table())).unwrap();
+    for Case { workaround, statement, right } in CASES {
+        let plan = match session::parse(&ours.state(), statement) {
+            Ok(parsed) => ours.state().statement_to_plan(parsed).await.ok(),
+            Err(_) => None,
+        };
+        let answer = match plan {
+            Some(plan) => rows(&ours, plan).await,
+            None => None,
+        };
+        assert_eq!(answer.as_deref(), *right, "{statement}");
+        let alone = match theirs.state().create_logical_plan(statement).await {
+            Ok(plan) => rows(&theirs, plan).await,
+            Err(_) => None,
+        };
+        assert_ne!(alone.as_deref(), *right, "DataFusion alone is right about: {statement}; `{workaround}` may go");
+    }
+}
