@@ -82,6 +82,8 @@ fn filters() -> Vec<Spelled> {
             vec![json!({ "status_code": [429, "500"] })],
             "response_status_code in (429, 500)",
         ),
+        (&[("is_success", "true")], vec![json!({ "is_success": true }), json!({ "is_success": 1 })], "is_success"),
+        (&[("is_success", "0")], vec![json!({ "is_success": false })], "is_success = false"),
         (&[("status_code", "204")], vec![json!({ "status_code": 204 })], "response_status_code = 204"),
         (
             &[("ai_model", "a,b")],
