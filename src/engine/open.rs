@@ -94,19 +94,17 @@ fn random() -> [u8; 32] {
 
 pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     config.validate()?;
-    let policy = Policy::open(&config)?;
-    let store = open_store(parts.store, &config).await?;
+    let (policy, store) = (Policy::open(&config)?, open_store(parts.store, &config).await?);
     let lock = take_over(&store)?;
     let (logs, feedback) = (Lane::open(&store, Rows::Logs).await?, Lane::open(&store, Rows::Feedback).await?);
     let threads = Threads::start(&config)?;
     let compute = threads.handle()?;
     let queries = Arc::new(Queries::new(&config, &store, reader::named_views(), compute.clone())?);
-    let catalog = open_catalog(&store, &config, parts.sets_terms, parts.now).await?;
-    let now = (parts.now)();
+    let (catalog, now) = (open_catalog(&store, &config, parts.sets_terms, parts.now).await?, (parts.now)());
     let recent = remember_files(&logs.table, &queries, &config, now).await?;
     let (flush_wanted, wait) = (Arc::new(Notify::new()), Duration::from_millis(config.append_wait_ms));
     let budget = Budget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
-    let folders = log_folders(parts.log_disk, &store);
+    let folders = parts.log_disk.map_or_else(|| Arc::clone(store.folders()), |disk| Arc::new(Folders::new(disk)));
     let folder = log_folder(parts.log_folder, &store, &folders, &logs.table, &catalog).await?;
     let (lanes, erased) = ([logs.clone(), feedback.clone()], catalog.state().document.ever_erased());
     let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
@@ -184,7 +182,7 @@ fn start(
 ) -> Result<Engine> {
     let writer = Mutex::new(Some(start_writer(writer, orders, Arc::clone(&inner.failure))?));
     let tasks = Mutex::new(start_tasks(&threads.handle()?, &inner));
-    Ok(Engine { inner, background: Arc::new(Background { _compute: threads, tasks, writer }) })
+    Ok(Engine { inner, background: Arc::new(Background { tasks, _compute: threads, writer }) })
 }
 
 /// The list of what this node refused, as it was before a restart.
@@ -290,11 +288,6 @@ async fn remember_files(table: &Table, queries: &Queries, config: &Config, now: 
         }
     }
     Ok(recent)
-}
-
-/// Folders of the disk that the log is on.
-fn log_folders(given: Option<Arc<dyn Disk>>, store: &Store) -> Arc<Folders> {
-    given.map_or_else(|| Arc::clone(store.folders()), |disk| Arc::new(Folders::new(disk)))
 }
 
 /// The log's folder, bound to the table that it is for at its first use; later a log of other data is refused, for its frames

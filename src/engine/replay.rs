@@ -82,7 +82,7 @@ pub(super) async fn replay(
         let [logs, feedback] = into.lanes.clone();
         let covered = |wal_id| here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id));
         let mut take = |_, kind, batch: RecordBatch| into.take(kind, batch);
-        let wal = Wal::open(&folder, &record::schema(), folders, new_id, &covered, &mut take)?;
+        let wal = Wal::open(&folder, &record::schema(), &folders, new_id, &covered, &mut take)?;
         into.forget_erased();
         Ok((wal, into))
     };

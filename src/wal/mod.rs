@@ -64,7 +64,7 @@ impl Wal {
     pub fn open(
         folder: &Path,
         schema: &Schema,
-        folders: Arc<Folders>,
+        folders: &Folders,
         new_id: Uuid,
         covered: &dyn Fn(Uuid) -> Result<Covered>,
         take: &mut Take<'_>,
@@ -73,7 +73,7 @@ impl Wal {
         folders
             .create(folder)
             .map_err(|cause| Error::storage(format!("cannot create `{}`", folder.display())).with_source(cause))?;
-        let id = identity(&folders, folder, new_id)?;
+        let id = identity(folders, folder, new_id)?;
         let covered = covered(id)?;
         let found = replay(&*disk, folder, covered, false, take)?;
         let covered = covered.most();

@@ -37,7 +37,7 @@ fn open(folder: &Path, disk: Arc<dyn Disk>, covered: u64) -> Result<(Wal, Vec<(u
     let wal = Wal::open(
         folder,
         &schema(),
-        Arc::new(Folders::new(disk)),
+        &Folders::new(disk),
         Uuid::from_u128(7),
         &|_| Ok(Covered::all(covered)),
         &mut take,
