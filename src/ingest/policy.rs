@@ -19,7 +19,8 @@ pub struct Policy {
     prices: Arc<Prices>,
     redact: Redact,
     failures: Failures,
-    /// Names of span attributes that are metadata, beside those that are known to be; one that ends with `*` is a beginning.
+    /// Names of span attributes that are metadata, beside those that are known to be; one that ends
+    /// with `*` is a beginning.
     labels: Vec<String>,
     without_price: AtomicU64,
 }
