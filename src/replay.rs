@@ -212,7 +212,8 @@ pub fn ready<'a>(record: &'a Record, archived: &BTreeSet<String>) -> Result<Read
     Ok(Ready { method: "POST", endpoint, body })
 }
 
-/// The endpoint that a record's request went to: its URL ends with it, or LiteLLM says which kind of call it was.
+/// The endpoint that a record's request went to: its URL ends with it, or LiteLLM says which kind
+/// of call it was.
 fn endpoint_of(record: &Record) -> Result<&'static str, Inactive> {
     let by_url = record.request_url.as_deref().map(endpoint);
     let by_call = || record.span_name.as_deref().filter(|_| record.source.as_deref() == Some(LITELLM));
@@ -223,8 +224,9 @@ fn endpoint_of(record: &Record) -> Result<&'static str, Inactive> {
     }
 }
 
-/// The endpoint of a call type of LiteLLM, whose URLs are those of the provider and often have no path. The body of such a record
-/// is what the caller sent, in OpenAI's form, whatever the provider.
+/// The endpoint of a call type of LiteLLM, whose URLs are those of the provider and often have no
+/// path. The body of such a record is what the caller sent, in OpenAI's form, whatever the
+/// provider.
 fn endpoint_of_call(call: &str) -> Option<&'static str> {
     match call {
         "completion" | "acompletion" => Some("/chat/completions"),

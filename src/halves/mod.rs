@@ -114,8 +114,8 @@ pub fn unite(first: Record, more: Record) -> Record {
     record
 }
 
-/// What pieces of a record make together, as [`unite`] puts one after the other; each body is gone through once, however many
-/// there are.
+/// What pieces of a record make together, as [`unite`] puts one after the other; each body is gone
+/// through once, however many there are.
 fn unite_all(pieces: &[Arc<Record>]) -> Record {
     let (mut together, mut requests, mut responses) = (Record::default(), Vec::new(), Vec::new());
     for (number, piece) in pieces.iter().enumerate() {

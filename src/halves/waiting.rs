@@ -3,7 +3,8 @@
 //! Pure: time comes in, and `R` is whatever room in memory the caller set aside for a half. A half that waits is given
 //! back once, either with its other half or alone. Parts of different workspaces never meet: the later one is not taken.
 //!
-//! Pieces are put together in the order of their times, not of their arrival, so each is kept for as long as more may come.
+//! Pieces are put together in the order of their times, not of their arrival, so each is kept for
+//! as long as more may come.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -55,12 +56,14 @@ impl<R> Waits<R> {
     }
 }
 
-/// The place of a piece among others: what says how the call went is the first, then by time, and what has none is the last.
+/// The place of a piece among others: what says how the call went is the first, then by time, and
+/// what has none is the last.
 fn place(piece: &Record) -> (bool, bool, Option<DateTime<Utc>>) {
     (!says_outcome(piece), piece.created_at.is_none(), piece.created_at)
 }
 
-/// Adds a piece to others in order; answers what they make together, `united` being what they made without it.
+/// Adds a piece to others in order; answers what they make together, `united` being what they made
+/// without it.
 fn insert_piece(parts: &mut Vec<Arc<Record>>, united: Arc<Record>, piece: Record) -> Arc<Record> {
     let at = parts.partition_point(|part| place(part) <= place(&piece));
     let is_last = at == parts.len();

@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::error::Failure;
 use crate::engine::Params;
 
-/// The text of a header: UTF-8, or Latin-1 where it is not that. HTTP says neither, and clients send both.
+/// The text of a header: UTF-8, or Latin-1 where it is not that. HTTP says neither, and clients
+/// send both.
 pub(crate) fn text_header(headers: &HeaderMap, name: &str) -> Option<String> {
     let bytes = headers.get(name)?.as_bytes();
     Some(match str::from_utf8(bytes) {

@@ -4,9 +4,10 @@
 //! Dollars become cents by moving the decimal point in their text, seconds become milliseconds. Like Portkey's, this shape is
 //! lenient: a side value that makes no sense is null, and unknown keys are passed over.
 //!
-//! LiteLLM logs every attempt of a call under the call's id: retries, fallbacks, and each look at a batch that still runs. So the id
-//! of a record is the call's with a hash of what tells attempts apart behind it ([`attempt_id`]): an attempt that is sent again
-//! is stored once, and no attempt hides another. The call's own id is `internal_trace_id`, which the attempts share.
+//! LiteLLM logs every attempt of a call under the call's id: retries, fallbacks, and each look at a
+//! batch that still runs. So the id of a record is the call's with a hash of what tells attempts
+//! apart behind it ([`attempt_id`]): an attempt that is sent again is stored once, and no attempt
+//! hides another. The call's own id is `internal_trace_id`, which the attempts share.
 
 use std::borrow::Cow;
 
@@ -106,8 +107,9 @@ fn plain(item: &Members<'_>, meta: &Members<'_>, context: &Context) -> Record {
     }
 }
 
-/// The id of one attempt: the call's id, and a hash of what tells its attempts apart. It depends on the payload alone, so that an
-/// attempt sent again has the same one. Not in the hash is what differs where LiteLLM logs one attempt twice, such as its end.
+/// The id of one attempt: the call's id, and a hash of what tells its attempts apart. It depends on
+/// the payload alone, so that an attempt sent again has the same one. Not in the hash is what
+/// differs where LiteLLM logs one attempt twice, such as its end.
 fn attempt_id(call_id: &str, item: &Members<'_>) -> String {
     let start = match time(item, &["startTime"]) {
         Ok(Some(start)) => Some(start.timestamp_micros().to_string()),

@@ -22,7 +22,8 @@ pub struct Policy {
     redact: Redact,
     excerpts: Excerpts,
     failures: Failures,
-    /// Names of span attributes that are metadata, beside those that are known to be; one that ends with `*` is a beginning.
+    /// Names of span attributes that are metadata, beside those that are known to be; one that ends
+    /// with `*` is a beginning.
     labels: Vec<String>,
     without_price: AtomicU64,
 }

@@ -270,8 +270,8 @@ impl<'a> Half<'a> {
         Ok(Message { body, headers: get(&self.members, &["headers"]).and_then(|raw| mask::headers(&open(raw))) })
     }
 
-    /// The payload: `body`, or where there is none all of it but the headers, with the secrets in it masked: the URL is among it.
-    /// Fails if it is nested too deeply.
+    /// The payload: `body`, or where there is none all of it but the headers, with the secrets in
+    /// it masked: the URL is among it. Fails if it is nested too deeply.
     fn body(&self) -> Result<Option<String>, ()> {
         let Some(whole) = self.raw else { return Ok(None) };
         if let Some((_, raw)) = self.members.iter().rfind(|(key, _)| key == "body") {

@@ -346,7 +346,8 @@ fn string(of: &Members<'_>, names: &[&str]) -> Option<String> {
     })
 }
 
-/// The raw value of the first of the names that is there and not null. Of a doubled key the last one counts, also if it is null.
+/// The raw value of the first of the names that is there and not null. Of a doubled key the last
+/// one counts, also if it is null.
 pub(super) fn get<'a>(members: &Members<'a>, names: &[&str]) -> Option<&'a str> {
     let last = |name: &&str| members.iter().rfind(|(key, _)| key == name).map(|(_, raw)| *raw);
     names.iter().find_map(|name| last(name).filter(|raw| *raw != "null"))

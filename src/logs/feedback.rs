@@ -166,8 +166,9 @@ pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Resul
     Ok(records.iter().map(|record| sums.mean(record)).collect())
 }
 
-/// Where the logs of these ids are, by id, the newest last; what the reader does not reach is left out. LiteLLM's id of a call
-/// stands for the attempts of the call, of which one that succeeded is the last.
+/// Where the logs of these ids are, by id, the newest last; what the reader does not reach is left
+/// out. LiteLLM's id of a call stands for the attempts of the call, of which one that succeeded is
+/// the last.
 pub async fn places(queries: &Queries, scene: Scene, ids: &[String]) -> Result<HashMap<String, Vec<LogPlace>>> {
     let mut places = HashMap::new();
     add_places(queries, &scene, ids, ("id", "created_at"), &mut places).await?;

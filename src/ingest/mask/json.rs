@@ -1,7 +1,8 @@
 //! A way through JSON that replaces the secrets in it and nothing else.
 //!
-//! It goes through the text once, without building a tree and without recursion, except into strings that hold JSON themselves, a few
-//! levels deep. Schemas and what was said are passed over: a property that a tool calls `password` is no password.
+//! It goes through the text once, without building a tree and without recursion, except into
+//! strings that hold JSON themselves, a few levels deep. Schemas and what was said are passed over:
+//! a property that a tool calls `password` is no password.
 
 use serde::de::IgnoredAny;
 
@@ -21,7 +22,8 @@ pub(super) enum Place {
     Headers,
     /// The value of one header.
     Header,
-    /// A list of tools or functions, or one of them: its schema is passed over, its headers are not.
+    /// A list of tools or functions, or one of them: its schema is passed over, its headers are
+    /// not.
     Tools,
 }
 

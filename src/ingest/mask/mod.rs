@@ -1,7 +1,8 @@
-//! Secrets in headers, configs, parameters and URLs: what is left of them is enough to recognise a key, not to use it.
+//! Secrets in headers, configs, parameters and URLs: what is left of them is enough to recognise a
+//! key, not to use it.
 //!
-//! What is no secret keeps its bytes: key order, digits of numbers, white space. Masking twice changes nothing, so that what was
-//! exported can be imported. The work is linear in the text.
+//! What is no secret keeps its bytes: key order, digits of numbers, white space. Masking twice
+//! changes nothing, so that what was exported can be imported. The work is linear in the text.
 
 mod json;
 mod names;
@@ -24,7 +25,8 @@ const SCHEMES: [&str; 2] = ["bearer ", "basic "];
 /// Attributes with the query of a URL alone.
 const QUERIES: [&str; 3] = ["url.query", "http.query", "http.query_string"];
 
-/// An object of headers as JSON text, with its secrets masked; nothing if the text is not a JSON object.
+/// An object of headers as JSON text, with its secrets masked; nothing if the text is not a JSON
+/// object.
 pub(super) fn headers(raw: &str) -> Option<String> {
     let members = members(raw)?;
     let further = sensitive(&members);
@@ -43,7 +45,8 @@ pub(super) fn headers(raw: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// Masks headers that came in our own form, in which they may be any JSON. What needs no masking keeps its bytes.
+/// Masks headers that came in our own form, in which they may be any JSON. What needs no masking
+/// keeps its bytes.
 pub(super) fn any_headers(raw: &mut String) {
     let Some(members) = members(raw) else {
         // Pairs or plain text: there is no telling what is a secret.
@@ -78,7 +81,8 @@ fn header(lower: &str, value: &str, further: &[String]) -> Option<String> {
     (changed != text).then(|| quoted(&changed))
 }
 
-/// What is to stand for the text of a header whose name is not that of a secret, if it must not stand there itself.
+/// What is to stand for the text of a header whose name is not that of a secret, if it must not
+/// stand there itself.
 fn header_text(text: &str) -> Option<String> {
     if text.trim_start().starts_with(['{', '[']) {
         // What cannot be read is masked whole.
@@ -103,8 +107,8 @@ fn scheme(text: &str) -> Option<&str> {
     SCHEMES.iter().find(|scheme| begins(scheme)).map(|scheme| text[scheme.len()..].trim())
 }
 
-/// Whether a text outside of headers is credentials with their scheme, and no sentence that begins with such a word: one word that no
-/// language has.
+/// Whether a text outside of headers is credentials with their scheme, and no sentence that begins
+/// with such a word: one word that no language has.
 fn is_credentials(text: &str) -> bool {
     scheme(text).is_some_and(|word| {
         let bytes = word.as_bytes();
@@ -114,7 +118,8 @@ fn is_credentials(text: &str) -> bool {
     })
 }
 
-/// The first two and the last three characters of a secret, of which a scheme such as `Bearer` is no part.
+/// The first two and the last three characters of a secret, of which a scheme such as `Bearer` is
+/// no part.
 fn secret(text: &str) -> String {
     let text = text.rsplit_once(' ').map_or(text, |(_, secret)| secret);
     let chars: Vec<char> = text.chars().collect();
@@ -139,7 +144,8 @@ pub(super) fn config(text: &mut String) {
     }
 }
 
-/// Parameters of a call, valid JSON, in which clients hand keys over; unchanged where there are none.
+/// Parameters of a call, valid JSON, in which clients hand keys over; unchanged where there are
+/// none.
 pub(super) fn parameters(raw: &str) -> Cow<'_, str> {
     masked(raw, Place::Parameters).ok().flatten().map_or(Cow::Borrowed(raw), Cow::Owned)
 }
@@ -163,7 +169,8 @@ pub(super) fn attribute<'t>(name: &str, text: &'t str) -> Cow<'t, str> {
     changed.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// A text that is a URL or the path of one, all of it, without what is secret in it; nothing if it stays as it is.
+/// A text that is a URL or the path of one, all of it, without what is secret in it; nothing if it
+/// stays as it is.
 fn masked_url_text(text: &str) -> Option<String> {
     let is_url = text.contains("://") || (text.starts_with('/') && text.contains(['?', '#']));
     (is_url && !text.contains(char::is_whitespace)).then(|| masked_url(text)).flatten()
@@ -195,7 +202,8 @@ fn masked_url(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// Scheme, host and path without user and password; nothing if there are none. `host:port` may stand without a scheme.
+/// Scheme, host and path without user and password; nothing if there are none. `host:port` may
+/// stand without a scheme.
 fn without_user(place: &str) -> Option<String> {
     let start = place.find("://").map(|at| at + 3).or_else(|| place.starts_with("//").then_some(2));
     let from = start.unwrap_or(0);

@@ -1,7 +1,9 @@
-//! Names that say that a value is a secret: of headers, of parameters in JSON, and of parameters in a URL.
+//! Names that say that a value is a secret: of headers, of parameters in JSON, and of parameters in
+//! a URL.
 //!
-//! Headers that carry a secret have many names and few of them carry anything else, so parts of a name are enough there. In
-//! parameters the same words have other meanings (`eos_token_id`, `prompt_cache_key`), so there whole words count.
+//! Headers that carry a secret have many names and few of them carry anything else, so parts of a
+//! name are enough there. In parameters the same words have other meanings (`eos_token_id`,
+//! `prompt_cache_key`), so there whole words count.
 
 /// Names of headers with one of these hold a secret.
 const PARTS: [&str; 14] = [

@@ -1,7 +1,8 @@
 //! OTLP's values and attributes, out of either encoding, in bounded memory, and back to plain JSON.
 //!
-//! A value of type bytes is read as null: no convention for calls uses one. So is a value that is not as OTLP has it: one odd value
-//! costs no more than itself. Refused is only what has more values than a span may have.
+//! A value of type bytes is read as null: no convention for calls uses one. So is a value that is
+//! not as OTLP has it: one odd value costs no more than itself. Refused is only what has more
+//! values than a span may have.
 
 use std::borrow::Cow;
 
@@ -59,7 +60,8 @@ impl Budget {
     }
 }
 
-/// Whether an attribute is the vector of an embedding, which is not kept: it is long, and says nothing to a reader.
+/// Whether an attribute is the vector of an embedding, which is not kept: it is long, and says
+/// nothing to a reader.
 fn is_vector(key: &str) -> bool {
     key.starts_with("embedding.embeddings.") && key.ends_with(".embedding.vector")
         || ["ai.embedding", "ai.embeddings"].contains(&key)
@@ -114,8 +116,8 @@ pub(super) fn of_wire(bytes: &[u8], budget: &mut Budget) -> Result<Any, FieldErr
     })
 }
 
-/// Reads a JSON array of `KeyValue`s into the attributes; also a plain object, which some write in its place. What is neither is
-/// passed over. Of a doubled key the last value counts.
+/// Reads a JSON array of `KeyValue`s into the attributes; also a plain object, which some write in
+/// its place. What is neither is passed over. Of a doubled key the last value counts.
 pub(super) fn pairs_of_json(raw: Option<&str>, into: &mut Attributes, budget: &mut Budget) -> Result<(), FieldError> {
     let raw = raw.unwrap_or("null");
     let pairs = list(raw).unwrap_or_default().into_iter().filter_map(members);
@@ -134,8 +136,8 @@ pub(super) fn pairs_of_json(raw: Option<&str>, into: &mut Attributes, budget: &m
     Ok(())
 }
 
-/// Reads a JSON `AnyValue`: an object whose one key says the type. A plain value is taken as what it is, and one that is not of its
-/// type as near to it as can be, or as null.
+/// Reads a JSON `AnyValue`: an object whose one key says the type. A plain value is taken as what
+/// it is, and one that is not of its type as near to it as can be, or as null.
 pub(super) fn of_json(raw: &str, budget: &mut Budget) -> Result<Any, FieldError> {
     budget.one(|budget| {
         let Some(members) = members(raw) else { return Ok(plain(raw)) };

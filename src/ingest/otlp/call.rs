@@ -1,9 +1,10 @@
 //! A span to a record, if it is a call to a model.
 //!
-//! Only calls become records: a span of an agent, a chain or a tool counts the tokens of the calls within it again.
-//! Names of attributes are OpenTelemetry's for generative AI, new and deprecated, those of OpenLLMetry (`llm.*`,
-//! `traceloop.*`), of OpenInference and of the AI SDK (`ai.*`). What is no column and no content is metadata if it is a figure
-//! ([`super::figures`]), cut as Portkey cuts it; anything else may be content and stands in the response's body.
+//! Only calls become records: a span of an agent, a chain or a tool counts the tokens of the calls
+//! within it again. Names of attributes are OpenTelemetry's for generative AI, new and deprecated,
+//! those of OpenLLMetry (`llm.*`, `traceloop.*`), of OpenInference and of the AI SDK (`ai.*`). What
+//! is no column and no content is metadata if it is a figure ([`super::figures`]), cut as Portkey
+//! cuts it; anything else may be content and stands in the response's body.
 //!
 //! A span that does not say what was asked and answered is a piece of a record: log events may say it ([`super::pieces`]).
 
@@ -30,7 +31,8 @@ const NOT_CALLS: [&str; 6] = ["create_agent", "invoke_agent", "execute_tool", "i
 const EMBEDDINGS: [&str; 2] = ["embeddings", "embedding"];
 const OPENINFERENCE_KIND: &str = "openinference.span.kind";
 const TRACELOOP_KIND: &str = "traceloop.span.kind";
-/// The AI SDK's name of what it does; only these are calls to a model, the spans around them count their tokens again.
+/// The AI SDK's name of what it does; only these are calls to a model, the spans around them count
+/// their tokens again.
 const AI_SDK_OPERATION: &str = "ai.operationId";
 const AI_SDK_CALLS: [&str; 3] = [".doGenerate", ".doStream", ".doEmbed"];
 
@@ -306,8 +308,8 @@ fn opened(json: &str) -> Cow<'_, str> {
     Cow::Owned(format!("[{}]", elements.join(",")))
 }
 
-/// The span's attributes that may be content and were not read as such, as a JSON object; nothing if there are none, or if they must
-/// not be kept.
+/// The span's attributes that may be content and were not read as such, as a JSON object; nothing
+/// if there are none, or if they must not be kept.
 fn further(of: &Attributes, used: &[&'static str], context: &Context) -> Option<String> {
     if context.is_untracked() {
         return None;
@@ -408,8 +410,8 @@ fn is_read(key: &str) -> bool {
         || (!content::NOT_MESSAGES.contains(&key) && { prefixes }.any(|prefix| key.starts_with(prefix)))
 }
 
-/// The resource, the span's figures and the caller's headers, of which the later win; and who the user is. The resource is that of a
-/// process and says nothing of one call.
+/// The resource, the span's figures and the caller's headers, of which the later win; and who the
+/// user is. The resource is that of a process and says nothing of one call.
 fn metadata(record: &mut Record, span: &Span, origin: &Origin, context: &Context) {
     let mut tags = vec![(LOG_TYPE.0.to_owned(), LOG_TYPE.1.to_owned())];
     if !origin.scope.is_empty() {

@@ -57,7 +57,8 @@ pub(super) const PREFIXES: [&str; 6] = [
 pub(super) const NOT_MESSAGES: [&str; 2] = ["gen_ai.prompt.name", "gen_ai.prompt.version"];
 
 impl Content {
-    /// What a span says, in its attributes or else in its events; and which attributes of [`others`] say it.
+    /// What a span says, in its attributes or else in its events; and which attributes of
+    /// [`others`] say it.
     pub(super) fn of_span(attributes: &Attributes, events: &[Event]) -> (Self, Vec<&'static str>) {
         let mut used = Vec::new();
         let mut said = Self::of_attributes(attributes, &mut used);
@@ -269,7 +270,8 @@ impl Content {
         body.end()
     }
 
-    /// The body of the response: the choices after what the span states of it, then the attributes that have no place elsewhere.
+    /// The body of the response: the choices after what the span states of it, then the attributes
+    /// that have no place elsewhere.
     pub(super) fn response(&self, stated: Object, attributes: Option<&str>) -> String {
         let mut body = match &self.reply {
             Some(reply) if members(reply).is_some() => Object::of(reply),

@@ -1,8 +1,10 @@
-//! Attributes of a span that are figures: how a call was made and what it took, but nothing of what was said in it.
+//! Attributes of a span that are figures: how a call was made and what it took, but nothing of what
+//! was said in it.
 //!
-//! Figures are metadata, which every key that sees logs may read, and which stays of a call that is not to be tracked. Anybody can name
-//! an attribute anything, so a list of names of content would miss some. This is a list of names of figures: an attribute
-//! that is not on it and holds a text is taken for content.
+//! Figures are metadata, which every key that sees logs may read, and which stays of a call that is
+//! not to be tracked. Anybody can name an attribute anything, so a list of names of content would
+//! miss some. This is a list of names of figures: an attribute that is not on it and holds a text
+//! is taken for content.
 
 use super::any::Any;
 
@@ -111,8 +113,8 @@ const NAMES: [&str; 102] = [
     "url.scheme",
     "user.id",
 ];
-/// Beginnings of names: what OpenTelemetry says of the place that a span comes from, and labels that the caller sets as such, which
-/// are metadata as that of Portkey's header is.
+/// Beginnings of names: what OpenTelemetry says of the place that a span comes from, and labels
+/// that the caller sets as such, which are metadata as that of Portkey's header is.
 const PREFIXES: [&str; 16] = [
     "ai.telemetry.metadata.",
     "aws.ecs.",
@@ -132,7 +134,8 @@ const PREFIXES: [&str; 16] = [
     "traceloop.association.properties.",
 ];
 
-/// Whether an attribute is a figure. Numbers and flags are, under any name: words are not made of them.
+/// Whether an attribute is a figure. Numbers and flags are, under any name: words are not made of
+/// them.
 pub(super) fn is_figure(key: &str, value: &Any) -> bool {
     match value {
         Any::Int(_) | Any::Float(_) | Any::Bool(_) => true,

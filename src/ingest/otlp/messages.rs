@@ -14,7 +14,8 @@ pub(super) fn push_messages(array: &str, role: &str, messages: &mut Vec<String>)
     }
 }
 
-/// A message as an object: one that is JSON in a text is opened, and any other text is what the role said.
+/// A message as an object: one that is JSON in a text is opened, and any other text is what the
+/// role said.
 fn as_message<'a>(raw: &'a str, role: &str) -> Cow<'a, str> {
     if !raw.starts_with('"') {
         return Cow::Borrowed(raw);
@@ -46,7 +47,8 @@ fn held(raw: &str) -> Option<String> {
     raw.starts_with('"').then(|| held_json(&unquote(raw))).flatten()
 }
 
-/// A message of parts as one of `content` and `tool_calls`, and one message for each result of a tool in it.
+/// A message of parts as one of `content` and `tool_calls`, and one message for each result of a
+/// tool in it.
 fn message_of_parts(raw: &str, messages: &mut Vec<String>) {
     let message = members(raw).unwrap_or_default();
     let role = get(&message, &["role"]).unwrap_or("\"user\"");

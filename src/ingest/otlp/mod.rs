@@ -73,7 +73,8 @@ impl Signal {
         if export::holds_logs(encoding, bytes) { Self::Logs } else { Self::Traces }
     }
 
-    /// The names of the three levels in JSON: as OTLP has them, and as the protobuf files have them, which some writers keep.
+    /// The names of the three levels in JSON: as OTLP has them, and as the protobuf files have
+    /// them, which some writers keep.
     fn json_names(self) -> [[&'static str; 2]; 3] {
         match self {
             Self::Traces => [["resourceSpans", "resource_spans"], ["scopeSpans", "scope_spans"], ["spans"; 2]],

@@ -1,6 +1,8 @@
-//! What spans of the AI SDK, of embeddings in OpenInference, of Langfuse and of MLflow say, where they say it in no other way.
+//! What spans of the AI SDK, of embeddings in OpenInference, of Langfuse and of MLflow say, where
+//! they say it in no other way.
 //!
-//! Which attributes were taken is noted in `used`; the others stand in the response's body as they came.
+//! Which attributes were taken is noted in `used`; the others stand in the response's body as they
+//! came.
 
 use std::collections::BTreeMap;
 

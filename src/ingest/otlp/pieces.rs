@@ -1,8 +1,9 @@
 //! Log events to pieces of records: what the events of one request say of each span.
 //!
-//! A piece has the id of its span's record and says nothing but what was said: all else is the span's, which comes before
-//! it or after. The events of a span stand in it in the order of their times, those of one time and those without one in the order
-//! of the request, so the same request again makes the same pieces.
+//! A piece has the id of its span's record and says nothing but what was said: all else is the
+//! span's, which comes before it or after. The events of a span stand in it in the order of their
+//! times, those of one time and those without one in the order of the request, so the same request
+//! again makes the same pieces.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,8 @@
-//! Numbers that JSON does not have, as Python's `json` writes them: `NaN`, `Infinity` and `-Infinity`.
+//! Numbers that JSON does not have, as Python's `json` writes them: `NaN`, `Infinity` and
+//! `-Infinity`.
 //!
-//! A strict parser refuses the whole text for one of them. Here each becomes `null`, so that one odd number costs no more than
-//! itself. Texts inside of JSON strings stay as they are.
+//! A strict parser refuses the whole text for one of them. Here each becomes `null`, so that one
+//! odd number costs no more than itself. Texts inside of JSON strings stay as they are.
 
 use std::borrow::Cow;
 
@@ -11,7 +12,8 @@ use super::text::string_end;
 
 const WORDS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
-/// Replaces bare `NaN`, `Infinity` and `-Infinity` by `null`. A text without them, nearly every one, is only searched.
+/// Replaces bare `NaN`, `Infinity` and `-Infinity` by `null`. A text without them, nearly every
+/// one, is only searched.
 pub(crate) fn finite(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     if memmem::find(bytes, b"NaN").is_none() && memmem::find(bytes, b"Infinity").is_none() {

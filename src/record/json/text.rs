@@ -159,7 +159,8 @@ fn depth(bytes: &[u8]) -> usize {
     deepest
 }
 
-/// The place behind the value that begins at or after `at` in a valid JSON text. Commas and colons before it are skipped too.
+/// The place behind the value that begins at or after `at` in a valid JSON text. Commas and colons
+/// before it are skipped too.
 pub(crate) fn value_end(bytes: &[u8], mut at: usize) -> usize {
     let mut depth = 0usize;
     while let Some(byte) = bytes.get(at) {
