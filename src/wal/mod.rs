@@ -13,6 +13,7 @@
 //! The bytes are decided in [`frame`]; reading them back and telling a torn tail from damage in [`replay`].
 
 mod frame;
+mod home;
 mod replay;
 mod segment;
 mod settle;
@@ -30,6 +31,7 @@ use crate::store::disk::Disk;
 use crate::store::folders::{Folders, is_disk_full};
 
 pub use frame::{Kind, Payload};
+pub use home::{Home, before_first, read_home, write_home};
 pub use replay::{Covered, Replay, Take, replay};
 use segment::{Failed, Segment};
 use settle::Tail;

@@ -29,7 +29,7 @@ const LINK: &str = "it is a symbolic link, which is not followed; name what it p
 #[derive(Debug)]
 pub(super) enum Place {
     Folder(PathBuf),
-    Bucket(Store),
+    Bucket(Box<Store>),
 }
 
 /// A file that may hold a log.
@@ -54,7 +54,7 @@ impl Place {
         if let Some(url) = named.to_str().filter(|named| named.contains("://")) {
             let store = Store::open(&Config { data: url.to_owned(), ..config.clone() }, false)?;
             store.check().await?;
-            return Ok(store.folder().map(Path::to_owned).map_or_else(|| Self::Bucket(store), Self::Folder));
+            return Ok(store.folder().map(Path::to_owned).map_or_else(|| Self::Bucket(Box::new(store)), Self::Folder));
         }
         let about = fs::metadata(named).map_err(|cause| file_error("open", named, cause))?;
         if !about.is_dir() {
@@ -75,13 +75,13 @@ impl Place {
                 ReceiverStream::new(files).map(Ok).boxed()
             }
             Self::Bucket(store) => {
-                let root = store.root().as_str().trim_end_matches(store.root().path()).to_owned();
+                let root = store.root().clone();
                 let listing = store.object_store().list(Some(store.prefix()));
                 let logs = listing.try_filter(|object| {
                     std::future::ready(object.location.filename().is_some_and(|name| is_log(name.as_ref())))
                 });
                 logs.map_ok(move |object| Found {
-                    name: shown(format!("{root}/{}", object.location)),
+                    name: shown(format!("{root}{}", object.location)),
                     bytes: object.size,
                     at: Ok(At::Bucket(Arc::clone(store.object_store()), object.location)),
                 })
