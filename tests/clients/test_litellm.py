@@ -103,11 +103,11 @@ def test_every_call_is_one_log(server, provider, form):
     rows = server.sql(
         "select l.*, request.body as asked, response.body as answered, cache_label, retry_label, metadata as tags "
         "from logs l join status s on l.id = s.id order by l.created_at")
-    assert sorted(row["id"] for row in rows) == sorted(call["id"] for call in known)
+    assert sorted(row["internal_trace_id"] for row in rows) == sorted(call["id"] for call in known)
     assert len(rows) == 7
     of = {call["id"]: call for call in known}
     for row in rows:
-        call = of[row["id"]]
+        call = of[row["internal_trace_id"]]
         failed = call["status"] == "failure"
         assert row["trace_id"] == call["trace_id"] and row["source"] == "litellm", row
         assert (row["ai_org"], row["ai_model"], row["request_url"]) == ("openai", call["model"], call["api_base"]), row
@@ -126,7 +126,7 @@ def test_every_call_is_one_log(server, provider, form):
             assert (row["cost"], row["cost_currency"]) == (cents, "USD"), row
 
     def find(text):
-        return next(row for row in rows if text in json.dumps(of[row["id"]]["messages"], ensure_ascii=False))
+        return next(row for row in rows if text in json.dumps(of[row["internal_trace_id"]]["messages"], ensure_ascii=False))
 
     first = find("café")
     asked = json.loads(first["asked"])
@@ -151,12 +151,12 @@ def test_every_call_is_one_log(server, provider, form):
 def test_the_older_payload(server, provider):
     known = {call["trace_id"]: call for call in drive(server, provider, "v1")}
     rows = server.sql(
-        "select id, ai_model, total_units, cost, cache_status, user_id, is_success from logs order by created_at")
+        "select id, internal_trace_id, ai_model, total_units, cost, cache_status, user_id, is_success from logs order by created_at")
     # Of failures LiteLLM cannot make this payload.
     assert len(rows) == 6 and all(row["is_success"] == 1 for row in rows)
     first, hit = rows[0], rows[-1]
     assert (first["ai_model"], first["total_units"], first["user_id"]) == ("gpt-4o", 17, "ann")
     assert first["cost"] == float(Decimal(repr(known["t-1"]["response_cost"])).scaleb(2))
     assert (hit["cache_status"], rows[-2]["cache_status"]) == ("HIT", "DISABLED")
-    assert hit["id"].startswith(rows[-2]["id"])
+    assert hit["internal_trace_id"].startswith(rows[-2]["internal_trace_id"]) and hit["id"] != rows[-2]["id"]
     assert_nothing_planted(server)
