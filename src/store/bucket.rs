@@ -5,7 +5,8 @@
 //!   patient one for big bodies, which a slow line may take minutes for. Each has a limit of its own, so big bodies
 //!   never hold up a commit, and together they send at most 64 requests at a time. A wide read is split into parts that
 //!   fit the time.
-//! - Commits and the catalog rely on conditional puts (`If-None-Match`, `If-Match`), which S3 and its kin have.
+//! - Commits and the catalog rely on conditional puts (`If-None-Match`, `If-Match`), which S3 and its kin have. An answer of
+//!   409 says that another request was at work and nothing was written: such a put is sent again.
 //! - An error says which bucket, at which endpoint, and what to look at. It never holds a key: what a server says about
 //!   a key that it refused is cut down to its code.
 
@@ -25,9 +26,9 @@ use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{
     BackoffConfig, ClientOptions, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
-    MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, RenameOptions, Result, RetryConfig, StaticCredentialProvider, UploadPart,
-    coalesce_ranges,
+    MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, RetryConfig,
+    StaticCredentialProvider, UploadPart, coalesce_ranges,
 };
 use url::Url;
 
@@ -43,6 +44,8 @@ const PATIENT: Duration = Duration::from_secs(120);
 /// How long after the first try a request is sent again.
 const RETRY_FOR: Duration = Duration::from_secs(15);
 const RETRIES: usize = 8;
+/// Pauses before a put that was answered with 409 is sent again.
+const CONFLICT_PAUSES_MS: [u64; 5] = [100, 200, 400, 800, 1_600];
 /// Little requests at a time.
 const QUICK_REQUESTS: usize = 48;
 /// Big ones.
@@ -276,7 +279,18 @@ fn brief(error: &object_store::Error) -> String {
 impl ObjectStore for Bucket {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let client = self.client(Some(payload.content_length() as u64));
-        self.named(client.put_opts(location, payload, opts).await)
+        let mut pauses = CONFLICT_PAUSES_MS.into_iter();
+        loop {
+            let put = client.put_opts(location, payload.clone(), opts.clone()).await;
+            let conflict = match put {
+                Err(error) if is_conflict(&error) && !matches!(opts.mode, PutMode::Update(_)) => error,
+                put => return self.named(put),
+            };
+            let Some(pause) = pauses.next() else {
+                return self.still_conflicting(location, &opts.mode, conflict).await;
+            };
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
@@ -329,7 +343,35 @@ impl ObjectStore for Bucket {
     }
 }
 
+/// Whether a put was answered with 409: another request was at work on the same key, and nothing was written. The client
+/// tells it as "exists", as it tells a condition that failed (412), and only the latter has a cause that says so. It sends
+/// changes on condition again by itself.
+fn is_conflict(error: &object_store::Error) -> bool {
+    use object_store::Error as E;
+    let E::AlreadyExists { source, .. } = error else { return false };
+    !matches!(source.downcast_ref::<E>(), Some(E::Precondition { .. } | E::NotModified { .. }))
+}
+
 impl Bucket {
+    /// What a put came to that was answered with 409 each time. Some servers say so of an object that exists.
+    async fn still_conflicting(
+        &self,
+        location: &Path,
+        mode: &PutMode,
+        error: object_store::Error,
+    ) -> Result<PutResult> {
+        let exists = matches!(mode, PutMode::Create) && self.head(location).await.is_ok();
+        match error {
+            object_store::Error::AlreadyExists { source, .. } if !exists => {
+                let place = &self.place;
+                let message =
+                    format!("{place} answers that other requests write `{location}` (409); nothing was written");
+                Err(object_store::Error::Generic { store: "S3", source: Told { message, source: Some(source) }.into() })
+            }
+            error => self.named(Err(error)),
+        }
+    }
+
     /// Reads a range, in parts that a slow line brings in time.
     async fn read(&self, location: &Path, range: Range<u64>) -> Result<Bytes> {
         if range.end.saturating_sub(range.start) <= LITTLE {

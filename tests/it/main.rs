@@ -10,6 +10,7 @@
 mod access;
 mod catalog;
 mod cli;
+mod conflict;
 mod copy;
 mod engine;
 mod exports;
