@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use bytes::Bytes;
-use chrono::{DateTime, NaiveDate, NaiveTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use datafusion::common::{ParamValues, ScalarValue};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -23,7 +23,7 @@ pub use selection::Selection;
 use crate::error::{Error, Result};
 use crate::logs::Condition;
 use crate::query::{Queries, Scene};
-use crate::record::json::Encoder;
+use crate::record::json::{self, Encoder};
 use crate::record::{DATE, SORT_KEY};
 use crate::view::View;
 
@@ -276,14 +276,9 @@ impl Cursor {
     }
 }
 
-/// RFC 3339, or a bare date, as µs since 1970-01-01.
+/// A moment or a bare date, as µs since 1970-01-01.
 fn moment(text: &str) -> Option<i64> {
-    if let Ok(date) = text.parse::<NaiveDate>() {
-        return Some(date.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
-    }
-    // A space instead of the T, and a missing zone, are common and clear.
-    let at = DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_rfc3339(&format!("{text}Z")));
-    at.ok().map(|at| at.timestamp_micros())
+    json::moment(text).map(|at| at.timestamp_micros())
 }
 
 /// The columns that the encoder needs, as SQL; a part of a message is read alone, under its dotted name.

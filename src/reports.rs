@@ -18,11 +18,12 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Utc};
 use datafusion::common::{ParamValues, ScalarValue};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::record::json;
 
 /// One report, as its header describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub struct Param {
 pub enum ParamKind {
     /// UTF-8 text.
     Text,
-    /// A moment: RFC 3339, or a bare date, which is its first moment in UTC.
+    /// A moment, in any spelling that records take; a bare date is its first moment in UTC.
     Timestamp,
     /// A whole number, 0 or more.
     Integer,
@@ -175,7 +176,8 @@ impl Param {
     fn value(&self, given: &Value) -> Result<ScalarValue> {
         let typed = match (self.kind, given) {
             (ParamKind::Text, Value::String(text)) => self.allows(text).then(|| ScalarValue::Utf8(Some(text.clone()))),
-            (ParamKind::Timestamp, Value::String(text)) => moment(text).map(timestamp),
+            (ParamKind::Timestamp, Value::String(text)) => json::moment(text).map(timestamp),
+            (ParamKind::Timestamp, Value::Number(number)) => json::moment(&number.to_string()).map(timestamp),
             (ParamKind::Integer, Value::String(text)) => text.trim().parse().ok().and_then(count),
             (ParamKind::Integer, Value::Number(number)) => number.as_i64().and_then(count),
             _ => None,
@@ -231,14 +233,6 @@ impl ColumnKind {
             Self::Timestamp => "timestamp",
             Self::Date => "date",
         }
-    }
-}
-
-fn moment(text: &str) -> Option<DateTime<Utc>> {
-    let text = text.trim();
-    match text.parse::<NaiveDate>() {
-        Ok(day) => Some(day.and_time(NaiveTime::MIN).and_utc()),
-        Err(_) => Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc()),
     }
 }
 

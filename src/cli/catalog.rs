@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use super::output::{print, say};
 use super::settings::Context;
 use crate::catalog::{Access, Catalog};
 use crate::error::{Error, Result};
+use crate::record;
 use crate::store::Store;
 
 /// Who asks, in what is written down.
@@ -98,9 +99,7 @@ pub(super) fn confirm(yes: bool, what: &str, word: &str) -> Result<()> {
 /// The moment that `--expires` names: a time from now such as `90d`, a date, or a moment.
 pub(super) fn moment(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
     let span = || TimeDelta::from_std(humantime::parse_duration(text).ok()?).ok();
-    let day = || Some(text.parse::<NaiveDate>().ok()?.and_time(NaiveTime::MIN).and_utc());
-    let at = || Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc());
-    let found = span().and_then(|span| now.checked_add_signed(span)).or_else(day).or_else(at);
+    let found = span().and_then(|span| now.checked_add_signed(span)).or_else(|| record::json::moment(text));
     found.ok_or_else(|| {
         Error::invalid(format!("--expires is `{text}`; expected such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z"))
     })

@@ -14,7 +14,9 @@ use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use futures::StreamExt;
 use hyper::body::Body as _;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Failure;
@@ -102,6 +104,16 @@ pub(crate) async fn read_small(body: Body) -> Result<String, Failure> {
 pub(crate) fn object<T: DeserializeOwned>(text: &str, fields: &str) -> Result<T, Failure> {
     serde_json::from_str(text)
         .map_err(|cause| Failure::invalid(format!("the body is not a JSON object with {fields}: {cause}")))
+}
+
+/// Reads a field that is a text, a number (which stands for its text) or null.
+pub(crate) fn text_or_number<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    match Value::deserialize(value)? {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        Value::Number(number) => Ok(Some(number.to_string())),
+        other => Err(D::Error::custom(format!("`{other}` is neither a text nor a number"))),
+    }
 }
 
 /// Reads a body of at most `limit` bytes; `grown` hears of each new size and may refuse it.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::answer;
 use super::auth::Caller;
-use super::body::read_small;
+use super::body::{read_small, text_or_number};
 use super::error::Failure;
 use super::format::Format;
 use super::input::Fields;
@@ -28,7 +28,9 @@ const MOST_HEADER: HeaderName = HeaderName::from_static("x-gatelog-max-records")
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
+    #[serde(default, deserialize_with = "text_or_number")]
     from: Option<String>,
+    #[serde(default, deserialize_with = "text_or_number")]
     to: Option<String>,
     columns: Option<Vec<String>>,
     after: Option<String>,

@@ -9,13 +9,13 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, Utc};
 use datafusion::common::ScalarValue;
 use serde_json::{Map, Value};
 
 use super::status::{Kind, Label};
 use crate::error::{Error, Result};
-use crate::record::COLUMNS;
+use crate::record::{COLUMNS, json};
 
 /// The filters that there are, as names of fields.
 pub const NAMES: &str = "time_of_generation_min, time_of_generation_max, total_units_min, total_units_max, cost_min, \
@@ -319,14 +319,9 @@ fn score(name: &str, text: &str) -> Result<f64> {
     text.parse().ok().filter(|score| (-10.0..=10.0).contains(score)).ok_or_else(wrong)
 }
 
-/// A bare date is its first moment; a time without a zone is UTC; a `+` that a query string made a blank is one again.
+/// A moment; a bare date is its first one.
 pub(super) fn moment(name: &str, text: &str) -> Result<DateTime<Utc>> {
-    let day = |text: &str| text.parse::<NaiveDate>().ok().map(|day| day.and_time(NaiveTime::MIN).and_utc());
-    let zoned = |text: &str| DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc());
-    let bare = |text: &str| text.replacen(' ', "T", 1).parse::<NaiveDateTime>().ok().map(|at| at.and_utc());
-    let plus = || text.rsplit_once(' ').and_then(|(time, zone)| zoned(&format!("{time}+{zone}")));
-    let found = day(text).or_else(|| zoned(text)).or_else(plus).or_else(|| bare(text));
-    found.ok_or_else(|| {
+    json::moment(text).ok_or_else(|| {
         Error::invalid(format!(
             "`{name}` is `{text}`; expected a date such as 2026-11-21 or a moment such as 2026-11-21T17:30:00Z"
         ))

@@ -28,7 +28,7 @@ use super::settings::Context;
 use crate::engine::{Access, Engine};
 use crate::error::Result;
 use crate::record::BatchBuilder;
-use crate::record::json::Encoder;
+use crate::record::json::{self, Encoder};
 
 /// The folder that the demo keeps to itself when none is named.
 const FOLDER: &str = "gatelog-demo";
@@ -58,7 +58,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NUMBER", default_value_t = 7)]
     seed: u64,
     /// Moment before which all were made [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     end: Option<DateTime<Utc>>,
     /// Address and port of the server; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -69,6 +69,10 @@ pub(super) struct Args {
     /// Only writes the records to this file as JSON lines, `-` for stdout
     #[arg(long, value_name = "FILE", conflicts_with_all = ["no_serve", "listen"])]
     jsonl: Option<PathBuf>,
+}
+
+fn moment(text: &str) -> std::result::Result<DateTime<Utc>, &'static str> {
+    json::moment(text).ok_or("expected a date such as 2026-11-21 or a moment such as 2026-11-21T17:30:00Z")
 }
 
 pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {

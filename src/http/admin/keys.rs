@@ -13,11 +13,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::auth::Caller;
+use super::super::body::text_or_number;
 use super::super::error::Failure;
 use super::{Answer, Id, answer, asked, id, list as listed, read, within};
 use crate::catalog::{Access, Document, FreshKey, NewKey, Scope, ShownKey, key_text};
 use crate::config::MOST_DAYS;
 use crate::error::{Error, Result};
+use crate::record::json;
 
 const FIELDS: &str = "organisation, workspace, scopes, name, expires_at, expires_in_days";
 
@@ -29,6 +31,7 @@ struct New {
     #[serde(default)]
     scopes: Vec<String>,
     name: Option<String>,
+    #[serde(default, deserialize_with = "text_or_number")]
     expires_at: Option<String>,
     expires_in_days: Option<i64>,
 }
@@ -79,9 +82,9 @@ fn expiry(at: Option<&str>, days: Option<i64>, now: DateTime<Utc>) -> Result<Opt
     match (at, days) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(Error::invalid("`expires_at` and `expires_in_days` are both given; give one")),
-        (Some(text), None) => match DateTime::parse_from_rfc3339(text.trim()) {
-            Ok(at) => Ok(Some(at.to_utc())),
-            Err(_) => {
+        (Some(text), None) => match json::moment(text) {
+            Some(at) => Ok(Some(at)),
+            None => {
                 Err(Error::invalid(format!("`expires_at` is `{text}`; expected a moment such as 2027-01-31T00:00:00Z")))
             }
         },

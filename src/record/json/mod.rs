@@ -25,6 +25,7 @@ pub use text::{check_json, embeddable};
 
 pub(crate) use decode::{Reader, derive, too_large};
 pub(crate) use text::{Checks, next_special, unquote, write_string};
+pub(crate) use time::parse as moment;
 pub(crate) use value::{Read, keep_last, list, members};
 
 /// The largest record, in bytes of its JSON text.

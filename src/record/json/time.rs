@@ -1,67 +1,118 @@
 //! Moments: the spellings that clients send, and the one spelling that we write.
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 
 const MICROS_A_SECOND: i64 = 1_000_000;
 const MICROS_A_DAY: i64 = 86_400 * MICROS_A_SECOND;
 
-/// Text forms other than RFC 3339 that name an offset.
-const WITH_OFFSET: [&str; 2] = ["%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f %z"];
-/// Text forms without an offset, which is then UTC.
-const WITHOUT_OFFSET: [&str; 4] = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"];
+/// The largest exponent of a number: no moment needs more digits.
+const MOST_EXPONENT: i32 = 30;
 /// How JavaScript prints a `Date`, up to the name of the zone in brackets.
 const JAVASCRIPT: &str = "%a %b %d %Y %H:%M:%S GMT%z";
 
 /// The moment that a text names: RFC 3339 or near it, a bare date, or seconds, ms, µs or ns since 1970, told apart by size.
 ///
-/// Cut to the microsecond. Years past 9999 or before 0 are not moments, because RFC 3339 cannot write them.
+/// Every place that takes a moment reads it with this function: records, filters, parameters, flags. Beside RFC 3339 it
+/// takes a blank for the `T` and before the offset, a comma before the fraction, an offset without colon or minutes, the
+/// words `UTC` and `GMT`, no offset (which is UTC), no seconds, and a blank that was the `+` of a query string. Cut to the
+/// microsecond. Years past 9999 or before 0 are not moments, because RFC 3339 cannot write them.
 pub(crate) fn parse(text: &str) -> Option<DateTime<Utc>> {
     let text = text.trim();
     let micros = match DateTime::parse_from_rfc3339(text) {
         Ok(at) => at.timestamp_micros(),
-        Err(_) if text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E')) => {
-            match NaiveDate::parse_from_str(text, "%Y-%m-%d") {
-                Ok(day) if text.len() == 10 => day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros(),
-                _ => epoch(text)?,
-            }
-        }
-        Err(_) => spelled(text)?,
+        Err(_) => near_rfc_3339(text).or_else(|| epoch(text)).or_else(|| printed(text))?,
     };
     DateTime::from_timestamp_micros(micros).filter(|at| (0..=9999).contains(&chrono::Datelike::year(at)))
 }
 
-fn spelled(text: &str) -> Option<i64> {
-    let with_offset = WITH_OFFSET.iter().find_map(|form| DateTime::parse_from_str(text, form).ok());
-    let javascript = || {
-        let plain = text.split_once(" (").map_or(text, |(plain, _)| plain);
-        DateTime::parse_from_str(plain, JAVASCRIPT).ok()
-    };
-    if let Some(at) = with_offset.or_else(javascript) {
-        return Some(at.timestamp_micros());
+/// A bare date, or a date and a time in the spellings that are near RFC 3339.
+fn near_rfc_3339(text: &str) -> Option<i64> {
+    let (day, rest) = text.split_at_checked(10)?;
+    let is_day = day.bytes().enumerate().all(|(place, byte)| match place {
+        4 | 7 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    });
+    let day = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok().filter(|_| is_day)?;
+    if rest.is_empty() {
+        return Some(day.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
     }
-    let zone_cut = text.strip_suffix("UTC").unwrap_or(text).trim_end();
-    WITHOUT_OFFSET
-        .iter()
-        .find_map(|form| NaiveDateTime::parse_from_str(zone_cut, form).ok())
-        .map(|at| at.and_utc().timestamp_micros())
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let (time, zone) = time_of_day(rest)?;
+    let offset_seconds = offset(zone)?;
+    let micros = day.and_time(time).and_utc().timestamp_micros();
+    Some(micros - offset_seconds * MICROS_A_SECOND)
+}
+
+/// `HH:MM`, `HH:MM:SS` or with a fraction, and what follows. A leap second is the first moment of the next minute.
+fn time_of_day(text: &str) -> Option<(NaiveTime, &str)> {
+    let (hour, rest) = two_digits(text)?;
+    let (minute, rest) = two_digits(rest.strip_prefix(':')?)?;
+    let Some(rest) = rest.strip_prefix(':') else { return Some((NaiveTime::from_hms_opt(hour, minute, 0)?, rest)) };
+    let (second, rest) = two_digits(rest)?;
+    let (micros, rest) = match rest.strip_prefix(['.', ',']) {
+        None => (0, rest),
+        Some(rest) => {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (fraction, rest) = rest.split_at(digits);
+            let micros = (!fraction.is_empty()).then(|| format!("{fraction:0<6.6}"))?;
+            (micros.parse::<u32>().ok()?, rest)
+        }
+    };
+    let time = match second {
+        60 => NaiveTime::from_hms_micro_opt(hour, minute, 59, 1_000_000 + micros)?,
+        second => NaiveTime::from_hms_micro_opt(hour, minute, second, micros)?,
+    };
+    Some((time, rest))
+}
+
+fn two_digits(text: &str) -> Option<(u32, &str)> {
+    let (digits, rest) = text.split_at_checked(2)?;
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?;
+    Some((number?, rest))
+}
+
+/// Seconds east of UTC: nothing, `Z`, `UTC`, `GMT`, or an offset with or without colon and minutes. The name of the zone
+/// may follow an offset, as Go prints it.
+fn offset(text: &str) -> Option<i64> {
+    let zone = text.trim_start();
+    if ["", "Z", "UTC", "GMT"].iter().any(|name| name.eq_ignore_ascii_case(zone)) {
+        return Some(0);
+    }
+    let (sign, digits) = match zone.strip_prefix(['+', '-']) {
+        Some(digits) => (if zone.starts_with('-') { -1 } else { 1 }, digits),
+        // In a query string a `+` is a blank.
+        None if text.starts_with(' ') => (1, zone),
+        None => return None,
+    };
+    let (hours, rest) = two_digits(digits)?;
+    let (minutes, name) = match rest.strip_prefix(':') {
+        Some(minutes) => two_digits(minutes)?,
+        None => two_digits(rest).unwrap_or((0, rest)),
+    };
+    let is_name = name.is_empty()
+        || name
+            .strip_prefix(' ')
+            .is_some_and(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic()));
+    let within_a_day = hours < 24 && minutes < 60;
+    (is_name && within_a_day).then(|| sign * i64::from(hours * 3600 + minutes * 60))
+}
+
+/// What JavaScript and mail print: `Sat Nov 21 2026 16:26:58 GMT+0000 (Coordinated Universal Time)`, and
+/// `Sat, 21 Nov 2026 16:26:58 GMT`.
+fn printed(text: &str) -> Option<i64> {
+    let plain = text.split_once(" (").map_or(text, |(plain, _)| plain);
+    let at = DateTime::parse_from_str(plain, JAVASCRIPT).or_else(|_| DateTime::parse_from_rfc2822(text));
+    at.ok().map(|at| at.timestamp_micros())
 }
 
 /// Microseconds from a number since 1970. Fewer than 9 digits are no moment that anyone logs, but likely a year or a day.
 fn epoch(text: &str) -> Option<i64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if text.contains(['e', 'E']) || whole.len() > 20 {
-        let number: f64 = text.parse().ok()?;
-        return number
-            .is_finite()
-            .then(|| format!("{number:.0}"))
-            .filter(|whole| whole.len() <= 20)
-            .and_then(|t| epoch(&t));
-    }
-    if whole.trim_start_matches(['-', '+']).len() < 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+    let (negative, whole, fraction) = decimal(text)?;
+    if !(9..=20).contains(&whole.len()) {
         return None;
     }
     let number: i128 = whole.parse().ok()?;
-    let (unit_micros, parts) = match number.unsigned_abs() {
+    let (unit_micros, parts) = match number {
         0..100_000_000_000 => (1_000_000, 1),
         100_000_000_000..100_000_000_000_000 => (1_000, 1),
         100_000_000_000_000..100_000_000_000_000_000 => (1, 1),
@@ -69,9 +120,39 @@ fn epoch(text: &str) -> Option<i64> {
     };
     // The digits past the point as billionths of the unit, cut to a whole microsecond.
     let billionths: i128 = format!("{fraction:0<9.9}").parse().ok()?;
-    let part = billionths * unit_micros / 1_000_000_000;
-    let signed = if whole.starts_with('-') { -part } else { part };
-    i64::try_from((number * unit_micros + signed).div_euclid(parts)).ok()
+    let micros = number * unit_micros + billionths * unit_micros / 1_000_000_000;
+    let signed = if negative { -micros } else { micros };
+    i64::try_from(signed.div_euclid(parts)).ok()
+}
+
+/// Whether a number is negative, and its digits before and after the point, with its exponent applied digit by digit: a
+/// float would round them.
+fn decimal(text: &str) -> Option<(bool, String, String)> {
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        None => (text, 0),
+        // In a query string the `+` of an exponent is a blank.
+        Some((mantissa, exponent)) => (mantissa, exponent.replace(' ', "+").parse::<i32>().ok()?),
+    };
+    let digits = mantissa.strip_prefix(['-', '+']).unwrap_or(mantissa);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all_digits = whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !all_digits || exponent.abs() > MOST_EXPONENT {
+        return None;
+    }
+    let shift = usize::try_from(exponent.unsigned_abs()).ok()?;
+    let (whole, fraction) = match exponent >= 0 {
+        true => {
+            let moved = format!("{fraction:0<shift$}");
+            let (moved, rest) = moved.split_at(shift);
+            (format!("{whole}{moved}"), rest.to_owned())
+        }
+        false => {
+            let moved = format!("{whole:0>shift$}");
+            let (rest, moved) = moved.split_at(moved.len() - shift);
+            (rest.to_owned(), format!("{moved}{fraction}"))
+        }
+    };
+    Some((mantissa.starts_with('-'), whole.trim_start_matches('0').to_owned(), fraction))
 }
 
 /// Appends the moment as a JSON string: RFC 3339, UTC, 3 digits of the second where that is exact, else 6.
@@ -148,29 +229,67 @@ mod tests {
         for text in [
             "2026-11-21T16:26:58.758Z",
             "2026-11-21T16:26:58.758000999Z",
+            "2026-11-21T16:26:58.758000000Z",
             "2026-11-21t16:26:58.758z",
+            "2026-11-21T16:26:58,758Z",
+            "2026-11-21T16:26:58.758",
             "2026-11-21 16:26:58.758",
+            "2026-11-21 16:26:58,758",
+            "2026-11-21 16:26:58.758Z",
+            "2026-11-21 16:26:58.758 Z",
             "2026-11-21 16:26:58.758 UTC",
+            "2026-11-21 16:26:58.758 utc",
+            "2026-11-21T16:26:58.758GMT",
+            "2026-11-21 16:26:58.758 +0000 UTC",
+            "2026-11-21 17:26:58.758 +0100 CET",
+            "2026-11-21T16:26:58.758+00",
+            "2026-11-21T16:26:58.758+0000",
+            "2026-11-21T16:26:58.758-00:00",
+            "2026-11-21T18:26:58.758+02",
             "2026-11-21 18:26:58.758+02:00",
             "2026-11-21T18:26:58.758+0200",
+            "2026-11-21T18:26:58,758 +0200",
+            "2026-11-21T18:26:58.758 +02:00",
+            "2026-11-21T21:56:58.758+05:30",
+            "2026-11-21T11:26:58.758-05",
             "2026-11-21 11:26:58.758 -0500",
+            // A query string that made blanks of `+`.
+            "2026-11-21T18:26:58.758 02:00",
+            "2026-11-21 18:26:58.758 0200",
+            "2026-11-21T18:26:58.758 02",
+            "2026-11-21 18:26:58.758  02:00",
             "1795278418.758",
             "1795278418758",
             "1795278418758000",
             "1795278418758000999",
             "1.795278418758e12",
+            "1.795278418758e9",
+            "1.795278418758E+9",
+            "1.795278418758e 9",
+            "1.795278418758000999e18",
+            "17952784187580e-1",
+            "+1795278418758",
             " 1795278418758.0 ",
         ] {
             assert_eq!(parse(text).map(|at| at.timestamp_micros()), Some(1_795_278_418_758_000), "{text}");
         }
         let whole = 1_795_278_418_000_000;
-        for text in
-            ["Sat Nov 21 2026 16:26:58 GMT+0000 (Coordinated Universal Time)", "1795278418", "2026-11-21T16:26:58"]
-        {
+        for text in [
+            "Sat Nov 21 2026 16:26:58 GMT+0000 (Coordinated Universal Time)",
+            "Sat Nov 21 2026 17:26:58 GMT+0100 (Central European Standard Time)",
+            "Sat, 21 Nov 2026 16:26:58 GMT",
+            "Sat, 21 Nov 2026 17:26:58 +0100",
+            "1795278418",
+            "2026-11-21T16:26:58",
+            "2026-11-21T17:26:58+01",
+        ] {
             assert_eq!(parse(text).map(|at| at.timestamp_micros()), Some(whole), "{text}");
         }
         assert_eq!(parse("2026-11-21"), parse("2026-11-21T00:00"));
+        assert_eq!(parse("2026-11-21"), parse("2026-11-21 01:00 +01"));
+        assert_eq!(parse("2016-12-31T23:59:60Z"), parse("2017-01-01T00:00:00Z"));
         assert_eq!(parse("-1000000000.5").map(|at| at.timestamp_micros()), Some(-1_000_000_000_500_000));
+        assert_eq!(parse("1e9"), parse("2001-09-09T01:46:40Z"));
     }
 
     #[test]
@@ -185,9 +304,26 @@ mod tests {
             "20261121",
             "2026-13-01",
             "2026-11-31",
+            "2026-1-021",
+            "2026-11-21Z",
+            "2026-11-21T",
+            "2026-11-21T16",
+            "2026-11-21T16:2",
+            "2026-11-21T16:26:58.Z",
+            "2026-11-21T16:26:58+",
+            "2026-11-21T16:26:58+1",
+            "2026-11-21T16:26:58+0160",
+            "2026-11-21T16:26:58+2400",
+            "2026-11-21T16:26:58+01000",
+            "2026-11-21T16:26:58 CET",
+            "2026-11-21T16:26:58 Europe/Berlin",
+            "2026-11-21T24:00:00Z",
+            "21-11-2026 16:26",
             "tomorrow",
             "1e400",
             "1e-400",
+            "1e",
+            "1.795278418758e1.2",
             "NaN",
             "123456789.x",
             "99999999999999999999999",
@@ -196,6 +332,7 @@ mod tests {
             "--123456789",
             "1-2-3-4-5-6-7",
             "123456789012345678901234567890e1",
+            "２０２６-１１-２１",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
