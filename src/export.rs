@@ -47,7 +47,8 @@ pub struct Request {
     /// Keys of each line, in order; `None` = the whole record in its native form.
     pub columns: Option<Vec<String>>,
     /// Go on after this line of an earlier export: its `created_at`, a comma, its `id`; where two organisations have a record
-    /// of that time and id, also a comma and the `organisation_id`.
+    /// of that time and id, also a comma and the `organisation_id`. Or these as a JSON array, in which no comma and no blank of an
+    /// id can be misread.
     pub after: Option<String>,
     /// Most lines; `None` = all.
     pub limit: Option<u64>,
@@ -232,15 +233,23 @@ impl Cursor {
                 "`after` is `{after}`; expected the `created_at` and the `id` of the last line received, with a comma between"
             ))
         };
-        let (time, id) = after.split_once(',').ok_or_else(wrong)?;
-        let created_at = moment(time.trim()).ok_or_else(wrong)?;
-        let id = id.trim();
-        let mut organisations = Self::organisations(queries, scene, created_at, id).await?;
-        if let ([], Some((id, organisation))) = (organisations.as_slice(), id.rsplit_once(',')) {
-            // The third part, unless the comma belongs to the id.
-            let named = Self::organisations(queries, scene, created_at, id).await?;
-            if named.iter().any(|name| name == organisation) {
-                return Ok(Self { organisation: organisation.to_owned(), created_at, id: id.to_owned() });
+        let readings = readings(after).ok_or_else(wrong)?;
+        let (time, id, _) = readings.first().cloned().ok_or_else(wrong)?;
+        let created_at = moment(&time).ok_or_else(wrong)?;
+        let mut organisations = Vec::new();
+        for (_, id, organisation) in readings {
+            organisations = Self::organisations(queries, scene, created_at, &id).await?;
+            match organisation {
+                Some(organisation) if organisations.contains(&organisation) => {
+                    return Ok(Self { organisation, created_at, id });
+                }
+                // The comma belongs to the id.
+                Some(_) => organisations.clear(),
+                None if organisations.len() == 1 => {
+                    return Ok(Self { organisation: organisations.remove(0), created_at, id });
+                }
+                None if organisations.is_empty() => {}
+                None => break,
             }
         }
         let time = DateTime::<Utc>::from_timestamp_micros(created_at).unwrap_or_default();
@@ -249,7 +258,6 @@ impl Cursor {
             0 => {
                 Err(Error::not_found(format!("no record was created at {time} with id `{id}`; `after` must name one")))
             }
-            1 => Ok(Self { organisation: organisations.remove(0), created_at, id: id.to_owned() }),
             _ => Err(Error::invalid(format!(
                 "{} organisations have a record of {time} with id `{id}`; name the one meant as a third part of `after`: \
                  {time},{id},ORGANISATION (an export with the column `organisation_id` is resumed by itself)",
@@ -274,6 +282,38 @@ impl Cursor {
     fn day(&self) -> i64 {
         self.created_at.div_euclid(MICROS_A_DAY)
     }
+}
+
+/// What the text of a cursor can mean: a time, an id, and perhaps an organisation, the likeliest first.
+fn readings(after: &str) -> Option<Vec<(String, String, Option<String>)>> {
+    if let Ok(parts) = serde_json::from_str::<Vec<String>>(after) {
+        return match <[String; 3]>::try_from(parts) {
+            Ok([time, id, organisation]) => Some(vec![(time, id, Some(organisation))]),
+            Err(parts) => {
+                let [time, id] = <[String; 2]>::try_from(parts).ok()?;
+                Some(vec![(time, id, None)])
+            }
+        };
+    }
+    let (time, rest) = split_time(after)?;
+    // An id is taken as it is; then without the blanks that somebody may have typed behind the comma.
+    let mut readings = Vec::new();
+    let trimmed = Some(rest.trim()).filter(|trimmed| *trimmed != rest);
+    for rest in [Some(rest), trimmed].into_iter().flatten() {
+        readings.push((time.to_owned(), rest.to_owned(), None));
+        if let Some((id, organisation)) = rest.rsplit_once(',') {
+            readings.push((time.to_owned(), id.to_owned(), Some(organisation.to_owned())));
+        }
+    }
+    Some(readings)
+}
+
+/// The moment that a text begins with, up to a comma, and what comes behind that. A moment may have a comma of its own.
+fn split_time(text: &str) -> Option<(&str, &str)> {
+    let commas = text.match_indices(',').map(|(place, _)| place).take(2).collect::<Vec<_>>();
+    let split = |place: &usize| (&text[..*place], &text[place + 1..]);
+    let readable = |parts: &(&str, &str)| moment(parts.0).is_some();
+    commas.iter().rev().map(split).find(readable).or_else(|| commas.first().map(split))
 }
 
 /// A moment or a bare date, as µs since 1970-01-01.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::exit::Done;
 use super::output::{PartialFile, Sink, file_error, say};
@@ -171,9 +172,9 @@ fn cursor(path: &Path, line: &[u8]) -> Result<String> {
     match serde_json::from_slice(line) {
         // The native form leaves out nothing but nulls, so a line with a time and an id and without an organisation chose so.
         Ok(Cursor { created_at: Some(at), id: Some(id), organisation_id: Some(organisation) }) => {
-            Ok(format!("{at},{id},{organisation}"))
+            Ok(json!([at, id, organisation]).to_string())
         }
-        Ok(Cursor { created_at: Some(at), id: Some(id), organisation_id: None }) => Ok(format!("{at},{id}")),
+        Ok(Cursor { created_at: Some(at), id: Some(id), organisation_id: None }) => Ok(json!([at, id]).to_string()),
         Ok(_) => Err(Error::invalid(format!(
             "the last line of `{}` has no `created_at` and `id`; an export without them cannot be resumed",
             path.display()
@@ -234,7 +235,9 @@ mod tests {
     fn a_line_without_time_and_id_cannot_be_gone_on_from() {
         let path = Path::new("a.jsonl");
         let after = cursor(path, br#"{"id":"7","cost":1,"created_at":"2026-11-20T00:00:00.000Z"}"#).unwrap();
-        assert_eq!(after, "2026-11-20T00:00:00.000Z,7");
+        assert_eq!(after, r#"["2026-11-20T00:00:00.000Z","7"]"#);
+        let blanks = cursor(path, br#"{"id":" a, b ","created_at":"2026-11-20T00:00:00.000Z","organisation_id":"o"}"#);
+        assert_eq!(blanks.unwrap(), r#"["2026-11-20T00:00:00.000Z"," a, b ","o"]"#);
         assert!(cursor(path, br#"{"cost":1}"#).unwrap_err().message().contains("cannot be resumed"));
         assert!(cursor(path, b"created_at,id").is_err());
     }

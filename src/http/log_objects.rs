@@ -26,13 +26,16 @@ use super::input::Fields;
 use super::sql::header;
 use crate::catalog::Access;
 use crate::error::Error;
-use crate::logs::{self, Ask, FILTER_NAMES, Filter, MOST_PAGE_SIZE};
+use crate::logs::{self, Ask, FILTER_NAMES, Filter, ID_IN_QUERY, MOST_PAGE_SIZE};
 use crate::record::Record;
 
 /// The log, or feedback, that a request's path names. Where several organisations have the id, `organisation_id` in the query string
-/// says whose is meant.
+/// says whose is meant. An id that a path cannot hold, `..` or a word that is a route of its own, comes as `id` in the query string,
+/// behind the path `-`: `/v1/logs/-?id=exports`.
 pub(crate) struct Named {
     path: Id,
+    /// The `id` of the query string.
+    id: Option<String>,
     organisation: Option<String>,
 }
 
@@ -40,17 +43,22 @@ impl FromRequestParts<Arc<App>> for Named {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
-        let organisation = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
-            .find(|(name, _)| name == "organisation_id")
-            .map(|(_, value)| value.into_owned());
-        Ok(Self { path: Path::from_request_parts(parts, app).await, organisation })
+        let field = |wanted: &str| {
+            url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+                .find(|(name, _)| name == wanted)
+                .map(|(_, value)| value.into_owned())
+        };
+        let (id, organisation) = (field("id"), field("organisation_id"));
+        Ok(Self { path: Path::from_request_parts(parts, app).await, id, organisation })
     }
 }
 
 impl Named {
     /// The id, and the organisation that is said to be meant; none for what cannot be an id.
     pub(super) fn parts(self) -> Option<(String, Option<String>)> {
-        Some((self.path.ok()?.0, self.organisation))
+        let Path(in_path) = self.path.ok()?;
+        let in_query = self.id.filter(|_| in_path == ID_IN_QUERY);
+        Some((in_query.unwrap_or(in_path), self.organisation))
     }
 
     /// Its record, if the key reaches it.

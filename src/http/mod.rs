@@ -206,3 +206,16 @@ async fn wrong_method(method: Method, uri: Uri) -> Failure {
     let message = format!("method {method} is not taken by `{}`; header `allow` names those that are", uri.path());
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_stand_where_a_logs_id_does_are_known() {
+        let routes = table().0.into_parts().1;
+        let behind = routes.iter().filter_map(|route| route.path.strip_prefix("/v1/logs/")?.split('/').next());
+        let words: BTreeSet<&str> = behind.filter(|word| !word.starts_with('{')).collect();
+        assert_eq!(words, crate::logs::ROUTE_WORDS.into());
+    }
+}

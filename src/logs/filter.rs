@@ -126,10 +126,15 @@ impl Filter {
                 values("status_code", &text)?.iter().map(|code| status_code(code)).collect::<Result<_>>()?;
         }
         if let Some(text) = take("ai_org_model") {
-            filter.ai_org_models = distinct("ai_org_model", &text, MOST_CONDITIONS)?
-                .iter()
-                .map(|pair| org_model(pair))
-                .collect::<Result<_>>()?;
+            for pair in distinct("ai_org_model", &text, MOST_CONDITIONS)? {
+                filter.ai_org_models.extend(org_models(&pair)?);
+            }
+            let pairs = filter.ai_org_models.len();
+            if pairs > MOST_CONDITIONS {
+                return Err(Error::invalid(format!(
+                    "`ai_org_model` has {pairs} readings as PROVIDER__MODEL; at most {MOST_CONDITIONS} are taken"
+                )));
+            }
         }
         if let Some(text) = take("cache_status") {
             let statuses = values("cache_status", &text)?;
@@ -269,17 +274,16 @@ pub(super) fn text(value: impl AsRef<str>) -> ScalarValue {
 
 /// The text of a value that is not null.
 fn text_of(name: &str, value: &Value) -> Result<String> {
-    let one = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    };
     let is_list = name != "metadata" && !name.ends_with("_min") && !name.ends_with("_max");
     let text = match value {
         // Whoever reads the text refuses what is no number, moment or object.
-        value if !is_list => return Ok(one(value).unwrap_or_else(|| value.to_string())),
-        Value::Array(items) => items.iter().map(one).collect::<Option<Vec<_>>>().map(|texts| texts.join(",")),
-        value => one(value),
+        value if !is_list => return Ok(item(value).unwrap_or_else(|| value.to_string())),
+        // As an array, so that the commas of an item stay its own.
+        Value::Array(items) => items.iter().map(item).collect::<Option<Vec<_>>>().map(|mut texts| {
+            texts.retain(|text| !text.is_empty());
+            if texts.is_empty() { String::new() } else { Value::from(texts).to_string() }
+        }),
+        value => item(value),
     };
     let expected = "expected texts with commas between, or an array of texts";
     text.ok_or_else(|| Error::invalid(format!("`{name}` is `{value}`; {expected}")))
@@ -306,7 +310,7 @@ fn bounds<T: Copy + PartialOrd + Display>(
 
 fn count(name: &str, text: &str) -> Result<i64> {
     let wrong = || Error::invalid(format!("`{name}` is `{text}`; expected a whole number, 0 or more"));
-    text.parse().ok().filter(|count| *count >= 0).ok_or_else(wrong)
+    whole(text).filter(|count| *count >= 0).ok_or_else(wrong)
 }
 
 fn amount(name: &str, text: &str) -> Result<f64> {
@@ -328,15 +332,17 @@ pub(super) fn moment(name: &str, text: &str) -> Result<DateTime<Utc>> {
     })
 }
 
-/// The values of a list, each once; blanks around a comma do not matter.
+/// The values of a list, each once: texts with commas between, where blanks around a comma do not matter, or a JSON array,
+/// whose items are taken as they are.
 pub(super) fn values(name: &str, text: &str) -> Result<Vec<String>> {
     distinct(name, text, MOST_VALUES)
 }
 
 fn distinct(name: &str, text: &str, most: usize) -> Result<Vec<String>> {
     let mut known = HashSet::new();
-    let values = text.split(',').map(str::trim).filter(|value| !value.is_empty() && known.insert(*value));
-    let values: Vec<String> = values.map(str::to_owned).collect();
+    let values = array(text).unwrap_or_else(|| text.split(',').map(|value| value.trim().to_owned()).collect());
+    let values: Vec<String> =
+        values.into_iter().filter(|value| !value.is_empty() && known.insert(value.clone())).collect();
     match values.len() {
         0 => Err(Error::invalid(format!(
             "`{name}` is `{text}`, which names nothing; name values with commas between, or leave it out"
@@ -346,17 +352,51 @@ fn distinct(name: &str, text: &str, most: usize) -> Result<Vec<String>> {
     }
 }
 
-fn status_code(text: &str) -> Result<i32> {
-    text.parse()
-        .map_err(|_| Error::invalid(format!("`status_code` has `{text}`; expected HTTP statuses such as 401,403")))
+/// The items of a JSON array of texts and numbers; none if the text is no such array.
+fn array(text: &str) -> Option<Vec<String>> {
+    let items: Vec<Value> = serde_json::from_str(text).ok()?;
+    items.iter().map(item).collect()
 }
 
-fn org_model(text: &str) -> Result<(String, String)> {
-    let (org, model) =
-        text.split_once("__").filter(|(org, model)| !org.is_empty() && !model.is_empty()).ok_or_else(|| {
-            Error::invalid(format!("`ai_org_model` has `{text}`; expected PROVIDER__MODEL such as openai__gpt-4o"))
-        })?;
-    Ok((org.to_owned(), model.to_owned()))
+/// A text or a number, as text.
+fn item(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A list of one value, as a filter reads it: the value itself unless that would be read as something else.
+pub(super) fn list_of_one(value: &str) -> String {
+    let plain = !value.contains(',') && value.trim() == value && array(value).is_none();
+    if plain { value.to_owned() } else { Value::from(vec![value]).to_string() }
+}
+
+/// A whole number, however it is spelled: `5`, `5.0`, `5e0`.
+fn whole(text: &str) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let exact = |number: &f64| number.fract() == 0.0 && number.abs() <= EXACT;
+    text.parse().ok().or_else(|| text.parse().ok().filter(exact).map(|number: f64| number as i64))
+}
+
+fn status_code(text: &str) -> Result<i32> {
+    whole(text)
+        .and_then(|code| i32::try_from(code).ok())
+        .ok_or_else(|| Error::invalid(format!("`status_code` has `{text}`; expected HTTP statuses such as 401,403")))
+}
+
+/// The provider and the model of `PROVIDER__MODEL`: either may have `__` in it, so every place of it is tried.
+fn org_models(text: &str) -> Result<Vec<(String, String)>> {
+    let places = (1..text.len()).filter(|place| text.is_char_boundary(*place) && text[*place..].starts_with("__"));
+    let pairs = places.map(|place| (&text[..place], &text[place + 2..])).filter(|(_, model)| !model.is_empty());
+    let pairs: Vec<_> = pairs.map(|(org, model)| (org.to_owned(), model.to_owned())).collect();
+    match pairs.is_empty() {
+        false => Ok(pairs),
+        true => {
+            Err(Error::invalid(format!("`ai_org_model` has `{text}`; expected PROVIDER__MODEL such as openai__gpt-4o")))
+        }
+    }
 }
 
 fn cache_status(text: &str) -> Result<String> {

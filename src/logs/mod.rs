@@ -26,7 +26,7 @@ pub use feedback::{
     shown as shown_feedback,
 };
 pub use filter::{Bounds, Condition, Filter, MOST_CONDITIONS, MOST_VALUES, NAMES as FILTER_NAMES};
-pub use object::{object, own_url};
+pub use object::{ID_IN_QUERY, ROUTE_WORDS, object, own_url};
 pub use status::{Kind, Label, Status};
 
 use crate::error::{Error, Result};

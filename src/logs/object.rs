@@ -10,7 +10,6 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use url::Url;
 
 use super::feedback::{self, Said};
 use super::status::Status;
@@ -181,27 +180,60 @@ fn lower(text: &Option<String>) -> Option<String> {
 fn links(record: &Record) -> Links {
     let id = record.id.as_deref().unwrap_or_default();
     let same = |name: &str, value: &Option<String>| {
-        // A value with a comma in it would be read as several.
-        let value = value.as_deref().filter(|value| !value.is_empty() && !value.contains(','))?;
-        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish();
+        let value = value.as_deref().filter(|value| !value.is_empty())?;
+        let value = super::filter::list_of_one(value);
+        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair(name, &value).finish();
         Some(format!("/v1/logs?{query}"))
     };
     Links {
         own: own_url(id),
-        replay: format!("/v1{}/replay", own_url(id)),
+        replay: api_url(id, "/replay"),
         config: same("configs", &record.config),
         prompt: same("prompt_slug", &record.prompt_slug),
         trace: same("trace_id", &record.trace_id),
     }
 }
 
-/// The path of a record's own URL.
+/// Words that stand for something else where an id stands in `/v1/logs/{id}`, or in a path that begins so.
+pub const ROUTE_WORDS: [&str; 5] = ["enterprise", "exports", "filters", "groups", "otel"];
+/// What stands for an id in a path that cannot hold it; the id is the query's `id` then.
+pub const ID_IN_QUERY: &str = "-";
+
+/// The path of a record's own URL, with the query that it may need.
 pub fn own_url(id: &str) -> String {
-    let Ok(mut url) = Url::parse("http://localhost/logs") else { return String::new() };
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.push(id);
+    url_of("/logs/", id, "", is_dots(id))
+}
+
+/// The URL of a log in the API, `/v1/logs/{id}`, with what comes behind the id.
+pub fn api_url(id: &str, behind: &str) -> String {
+    url_of("/v1/logs/", id, behind, is_dots(id) || ROUTE_WORDS.contains(&id))
+}
+
+fn url_of(before: &str, id: &str, behind: &str, in_query: bool) -> String {
+    let escaped = escaped(id);
+    match in_query {
+        true => format!("{before}{ID_IN_QUERY}{behind}?id={escaped}"),
+        false => format!("{before}{escaped}{behind}"),
     }
-    url.path().to_owned()
+}
+
+/// A part of a path, or a value of a query, with everything escaped but what RFC 3986 calls unreserved. The `url` crate
+/// escapes less, and takes tabs and line breaks out.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Clients take these parts out of a path, escaped or not, and an empty one is no part.
+fn is_dots(id: &str) -> bool {
+    matches!(id, "" | "." | "..")
 }
 
 fn raw(text: Option<&str>) -> Result<Option<&RawValue>> {

@@ -2,6 +2,7 @@
 
 mod feedback;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
@@ -468,10 +469,44 @@ fn a_log_object_is_portkeys_to_the_letter() {
     });
     assert_eq!(object["status"], status);
     let links = json!({
-        "own": "/logs/a%20b", "replay": "/v1/logs/a%20b/replay", "config": "/v1/logs?configs=pc+1", "prompt": null, "trace": null,
+        "own": "/logs/a%20b", "replay": "/v1/logs/a%20b/replay", "config": "/v1/logs?configs=pc+1",
+        "prompt": "/v1/logs?prompt_slug=%5B%22a%2Cb%22%5D", "trace": null,
     });
     assert_eq!(object["links"], links);
     assert_eq!((&object["feedback"], &object["weighted_feedback"]), (&json!([]), &Value::Null));
+}
+
+#[test]
+fn any_id_has_a_url_and_any_value_a_link() {
+    for (id, own, replay) in [
+        ("a/b", "/logs/a%2Fb", "/v1/logs/a%2Fb/replay"),
+        ("a\tb\n", "/logs/a%09b%0A", "/v1/logs/a%09b%0A/replay"),
+        ("%2F", "/logs/%252F", "/v1/logs/%252F/replay"),
+        ("..", "/logs/-?id=..", "/v1/logs/-/replay?id=.."),
+        (".", "/logs/-?id=.", "/v1/logs/-/replay?id=."),
+        ("-", "/logs/-", "/v1/logs/-/replay"),
+        ("exports", "/logs/exports", "/v1/logs/-/replay?id=exports"),
+        ("otel", "/logs/otel", "/v1/logs/-/replay?id=otel"),
+        ("é+", "/logs/%C3%A9%2B", "/v1/logs/%C3%A9%2B/replay"),
+    ] {
+        let record = Record { id: Some(id.to_owned()), ..Record::default() };
+        let object: Value = serde_json::from_str(&object(&record, None, &Said::default()).unwrap()).unwrap();
+        assert_eq!((&object["links"]["own"], &object["links"]["replay"]), (&json!(own), &json!(replay)), "{id:?}");
+    }
+    for (trace, link) in [
+        ("a,b", "/v1/logs?trace_id=%5B%22a%2Cb%22%5D"),
+        (" a", "/v1/logs?trace_id=%5B%22+a%22%5D"),
+        ("[1]", "/v1/logs?trace_id=%5B%22%5B1%5D%22%5D"),
+        ("a b", "/v1/logs?trace_id=a+b"),
+    ] {
+        let record = Record { trace_id: Some(trace.to_owned()), ..Record::default() };
+        let object: Value = serde_json::from_str(&object(&record, None, &Said::default()).unwrap()).unwrap();
+        assert_eq!(object["links"]["trace"], link, "{trace:?}");
+        let query = link.split_once('?').unwrap().1;
+        let mut fields: HashMap<String, String> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let filter = Filter::read(|name| fields.remove(name)).unwrap();
+        assert_eq!(filter.texts, [("trace_id", vec![trace.to_owned()])], "{trace:?}");
+    }
 }
 
 #[test]

@@ -428,6 +428,40 @@ fn an_export_can_be_imported_and_exported_again() {
 }
 
 #[test]
+fn an_export_goes_on_behind_any_id_and_takes_moments_in_any_spelling() {
+    let home = Home::new();
+    let ids = [" x ", "x", "a, b ", "\tq\n", "x,acme", ","];
+    let record = |id: &&str| json!({ "id": id, "created_at": "2026-11-21T16:26:58.758Z", "organisation_id": "acme" });
+    let records: String = ids.iter().map(|id| format!("{}\n", record(id))).collect();
+    home.write("a.jsonl", records);
+    home.ok(&["import", "a.jsonl"]);
+    for columns in ["id,created_at,organisation_id", "id,created_at"] {
+        let export = ["export", "--columns", columns, "--out"];
+        home.ok(&[&export[..], &["whole.jsonl"]].concat());
+        let whole = home.read("whole.jsonl");
+        assert_eq!(whole.lines().count(), ids.len());
+        for (end, _) in whole.match_indices('\n') {
+            home.write("part.jsonl.partial", &whole[..=end]);
+            home.ok(&[&export[..], &["part.jsonl", "--resume"]].concat());
+            assert_eq!(home.read("part.jsonl"), whole, "behind {:?}", whole[..end].lines().last());
+        }
+    }
+    for (from, rows) in [
+        ("2026-11-21T17:26:58.758+0100", 6),
+        ("2026-11-21 17:26:58,758 +01", 6),
+        ("1.795278418758e9", 6),
+        ("1795278418759", 0),
+    ] {
+        let lines = home.ok(&["export", "--from", from, "--columns", "id"]);
+        assert_eq!(lines.lines().count(), rows, "{from}");
+    }
+    let stderr = home.fails(2, &["export", "--from", "2026-11-21T17:26:58+1"]);
+    assert!(stderr.contains("`from` is `2026-11-21T17:26:58+1`"), "{stderr}");
+    home.ok(&["demo", "--records", "10", "--end", "2026-11-20 01:00 +01", "--no-serve", "--data", "one"]);
+    home.fails(2, &["demo", "--records", "10", "--end", "2026", "--no-serve", "--data", "two"]);
+}
+
+#[test]
 fn a_stopped_export_goes_on_behind_its_last_whole_line() {
     let home = Home::new();
     home.write("a.jsonl", records("a", 300));

@@ -5,6 +5,7 @@ mod answers;
 mod clients;
 mod exports;
 mod feedback;
+mod filters;
 mod control_plane;
 mod otlp;
 mod log_objects;

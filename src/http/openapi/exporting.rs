@@ -65,7 +65,7 @@ DirectExport  What to export.
   from?     day?      first moment, UTC; without it from the first record
   to?       day?      first moment that is no longer in, UTC; without it to the last record
   columns?  [text]?   keys of each line, in order: columns, `request.body`, `metadata.key` and the like
-  after?    text?     goes on after this line of an earlier export: its `created_at`, a comma, its `id`
+  after?    text?     goes on after this line of an earlier export: its `created_at`, a comma, its `id`; or a JSON array of both
   limit?    0..18446744073709551615?   most lines
   format?   =jsonl?";
 

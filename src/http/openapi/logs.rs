@@ -177,7 +177,9 @@ const PAGE: &str = "
     include_total  flag       true                          whether to count all that the filter finds
     saved          text       failures                      name of a saved filter; fields beside it win over its own";
 
-const OWNER: &str = "organisation_id  text  acme  whose log is meant, where several organisations have that id";
+const OWNER: &str = "
+    organisation_id  text  acme     whose log is meant, where several organisations have that id
+    id               text  exports  the id, where the path is `-`: for ids that a path cannot hold, and words of routes";
 const WHOSE: &str = "organisation_id  text  acme  whose filter it is; the key's own where it is bound to one";
 
 /// The time frame of a filter.

@@ -83,7 +83,7 @@ fn failing(server: &Server, key: &str, method: Method, path: &str, body: &Value)
     with(server, key, method, path).body(body.to_string())
 }
 
-async fn create(server: &Server, key: &str, body: Value) -> String {
+pub(super) async fn create(server: &Server, key: &str, body: Value) -> String {
     let made = fine(server, key, Method::POST, EXPORTS, body).await;
     assert_eq!(made["object"], "export");
     made["id"].as_str().unwrap().to_owned()
@@ -101,20 +101,20 @@ async fn ended(server: &Server, key: &str, id: &str) -> Value {
     get(server, key, &path).await
 }
 
-async fn url(server: &Server, key: &str, id: &str) -> String {
+pub(super) async fn url(server: &Server, key: &str, id: &str) -> String {
     let told = get(server, key, &format!("{EXPORTS}/{id}/download")).await;
     assert_eq!(told["url"], told["signed_url"]);
     told["signed_url"].as_str().unwrap().to_owned()
 }
 
 /// Fetches a URL as anybody would.
-async fn fetch(url: &str, headers: &[(&str, &str)]) -> Response {
+pub(super) async fn fetch(url: &str, headers: &[(&str, &str)]) -> Response {
     let request = reqwest::Client::new().get(url);
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap()
 }
 
 /// Makes a job and lets it be written.
-async fn done(server: &Server, key: &str, body: Value) -> String {
+pub(super) async fn done(server: &Server, key: &str, body: Value) -> String {
     let id = create(server, key, body).await;
     start(server, key, &id).await;
     let job = ended(server, key, &id).await;
