@@ -156,7 +156,7 @@ pub fn first_moment(request: &Request) -> Result<Option<i64>> {
 impl Plan {
     async fn make(queries: &Queries, scene: &Scene, request: &Request, condition: Condition) -> Result<Self> {
         let encoder = Arc::new(Encoder::new(request.columns.as_deref())?);
-        if scene.sight.as_ref().is_some_and(|sight| !sight.bodies) {
+        if scene.withholds_bodies() {
             refuse_bodies(request)?;
         }
         let frame = Frame::parse(request)?;

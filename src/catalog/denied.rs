@@ -2,7 +2,8 @@
 //!
 //! A denial of an organisation holds for all its keys, that of a workspace for what is bound to it: its keys, and export jobs
 //! of it. A field is denied under every name and in every form that tells it: who may not export `request` gets no
-//! `request.body` either, and the other way round. Exports of all columns leave denied ones out; one that is named is an error.
+//! `request.body` either, and the other way round. Exports of all columns leave denied ones out and say so; one that is
+//! named, in a filter too, is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -102,6 +103,12 @@ impl Denied {
     pub fn allowed(&self, bodies: bool) -> Vec<String> {
         let names = COLUMNS.iter().map(|column| column.name);
         names.filter(|name| !self.covers(name) && (bodies || !holds_bodies(name))).map(str::to_owned).collect()
+    }
+
+    /// Every column that may not be exported: those that [`Denied::allowed`] leaves out.
+    pub fn withheld(&self, bodies: bool) -> Vec<String> {
+        let names = COLUMNS.iter().map(|column| column.name);
+        names.filter(|name| self.covers(name) || (!bodies && holds_bodies(name))).map(str::to_owned).collect()
     }
 
     /// Refuses columns that are denied, naming all of them.

@@ -155,6 +155,9 @@ pub struct ShownExport {
     pub file_expires_at: Option<String>,
     /// Why there is no file any more.
     pub file_gone: Option<String>,
+    /// Columns that its lines lack because they are denied, or because its maker may not read bodies.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<String>,
 }
 
 impl Document {
@@ -225,6 +228,7 @@ impl Document {
             ended_at: job.ended_at.map(text),
             file_expires_at: job.file.as_ref().and_then(|file| expires_at(file, keep_days)).map(text),
             file_gone: job.file_gone.clone(),
+            withheld: job.columns.as_ref().map_or_else(|| denied.withheld(job.bodies), |_| Vec::new()),
         }
     }
 }

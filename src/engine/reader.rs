@@ -247,6 +247,25 @@ impl Reader {
         Ok(export::Request { from, columns, limit, ..request.clone() })
     }
 
+    /// The columns that an export lacks because they are withheld; named columns are refused instead.
+    pub fn withheld_from_export(&self, request: &export::Request) -> Vec<String> {
+        let Access { organisation, workspace, .. } = &self.access;
+        let denied = self.catalog.state().document.denied(organisation.as_deref(), workspace.as_deref());
+        let bodies = self.access.may(Scope::Read);
+        match request.columns {
+            Some(_) => Vec::new(),
+            // Records in their native form have messages without bodies.
+            None if denied.fields().is_empty() && !bodies => withheld_bodies(),
+            None if denied.fields().is_empty() => Vec::new(),
+            None => denied.withheld(bodies),
+        }
+    }
+
+    /// The columns of a single record that are withheld.
+    pub fn withheld_from_log(&self) -> Vec<String> {
+        if self.access.may(Scope::Read) { Vec::new() } else { withheld_bodies() }
+    }
+
     /// The first moment of an export that begins at `from`, µs since 1970-01-01; none = the first record.
     fn exported_from(&self, from: Option<i64>) -> Result<Option<i64>> {
         let Some(organisation) = &self.access.organisation else { return Ok(from) };
@@ -263,6 +282,11 @@ impl Reader {
         let (wal_bytes, wal_segments) = self.wal.as_deref().map_or((0, 0), wal::size_on_disk);
         Status { wal_bytes, wal_segments, ..Status::of_lanes(&self.logs, &self.feedback, self.queries.running()) }
     }
+}
+
+/// What a key without `logs.read` may not read of a record.
+fn withheld_bodies() -> Vec<String> {
+    ["request.body", "response.body"].map(str::to_owned).into()
 }
 
 fn micros_text(micros: i64) -> Option<String> {

@@ -7,7 +7,7 @@
 use arrow::array::RecordBatch;
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode, Version};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Version};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
@@ -22,6 +22,16 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Rows of the first piece, before anything is known of their size.
 const FIRST_PIECE_ROWS: usize = 512;
 
+/// Names the columns that are withheld from the key: null in the answer, or left out of it.
+const WITHHELD: HeaderName = HeaderName::from_static("x-gatelog-withheld");
+
+/// Says in a header which columns are withheld from the key; nothing where none is.
+pub(crate) fn tell_withheld(response: &mut Response, columns: &[String]) {
+    if let (false, Ok(names)) = (columns.is_empty(), HeaderValue::from_str(&columns.join(","))) {
+        response.headers_mut().insert(WITHHELD, names);
+    }
+}
+
 /// The response that streams an answer in a format.
 pub(crate) async fn respond(answer: Answer, format: Format) -> Result<Response, Failure> {
     let writer = Writer::new(format, &answer.schema)?;
@@ -30,7 +40,9 @@ pub(crate) async fn respond(answer: Answer, format: Format) -> Result<Response, 
     let pieces = futures::stream::try_unfold(encoding, |mut encoding| async {
         Ok(encoding.next().await?.map(|piece| (piece, encoding)))
     });
-    stream(pieces.boxed(), format.media_type()).await
+    let mut response = stream(pieces.boxed(), format.media_type()).await?;
+    tell_withheld(&mut response, &answer.withheld);
+    Ok(response)
 }
 
 /// The response that streams pieces of a body; it is not begun before the first of them is there.

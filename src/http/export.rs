@@ -2,7 +2,8 @@
 //!
 //! The stream comes straight from the engine, however long it is. It ends well only if every line was sent: a failure on the way
 //! cuts the connection. The cursor `after` of the last line received goes on where a download stopped. Where the plan sets
-//! `export_rows`, an export has so many lines at most, and says so in `x-gatelog-max-records`.
+//! `export_rows`, an export has so many lines at most, and says so in `x-gatelog-max-records`. What an export of all columns
+//! lacks, because the key may not read it or the operator denies it, stands in `x-gatelog-withheld`.
 
 use axum::body::Body;
 use axum::extract::RawQuery;
@@ -67,8 +68,9 @@ async fn run(
     answer::needs_chunks(version)?;
     only_json_lines(document.format.as_deref(), header(headers, &ACCEPT))?;
     let Document { from, to, columns, after, limit, format: _ } = document;
-    let lines = app.engine.reader_as(access).export(&ExportRequest { from, to, columns, after, limit }).await?;
-    let mut response = answer::stream(lines, Format::Jsonl.media_type()).await?;
+    let (reader, request) = (app.engine.reader_as(access), ExportRequest { from, to, columns, after, limit });
+    let mut response = answer::stream(reader.export(&request).await?, Format::Jsonl.media_type()).await?;
+    answer::tell_withheld(&mut response, &reader.withheld_from_export(&request));
     let file = HeaderValue::from_static("attachment; filename=\"gatelog-export.jsonl\"");
     response.headers_mut().insert(CONTENT_DISPOSITION, file);
     if let Some(most) = app.engine.catalog().state().document.most_exported(access.organisation.as_deref()) {

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::App;
 use super::admin::{self, Id};
+use super::answer;
 use super::auth::Caller;
 use super::error::Failure;
 use super::input::Fields;
@@ -116,6 +117,7 @@ pub(super) async fn shown(
     let policy =
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     headers.insert(CONTENT_SECURITY_POLICY, axum::http::HeaderValue::from_static(policy));
+    answer::tell_withheld(&mut response, &app.engine.reader_as(access).withheld_from_log());
     Ok(response)
 }
 
@@ -124,8 +126,11 @@ async fn json_of(app: &App, access: &Access, record: &Record) -> Result<Response
     let said = app.engine.reader_as(access).said_of(record).await?;
     let state = app.engine.catalog().state();
     let organisation = record.organisation_id.as_deref().and_then(|id| state.document.organisations.get(id));
-    let text = logs::object(record, organisation.and_then(|organisation| organisation.name.as_deref()), &said)?;
-    Ok(private((CONTENT_TYPE, "application/json"), text))
+    let name = organisation.and_then(|organisation| organisation.name.as_deref());
+    let withheld = app.engine.reader_as(access).withheld_from_log();
+    let mut response = private((CONTENT_TYPE, "application/json"), logs::object(record, name, &said, &withheld)?);
+    answer::tell_withheld(&mut response, &withheld);
+    Ok(response)
 }
 
 /// Room for a record, for its text and for the answer made of it: bodies are as big as records are taken.

@@ -4,7 +4,8 @@
 //! text of a JavaScript date, `metrics.created_at` a time with a blank in it, `retry_success_count` a text, `mode` and
 //! `cache_type` lower case. What a record does not say is null. Bodies and headers are embedded as they were stored.
 //! Beside Portkey's fields stand `status`, the four labels, `feedback`, what was said of the record, with its weighted
-//! mean, and `links`, which lead to the record's own URL and to the records of the same config, prompt and trace.
+//! mean, and `links`, which lead to the record's own URL and to the records of the same config, prompt and trace; and
+//! `withheld`, the columns that are null because the key may not read them, where there are such.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -34,6 +35,8 @@ struct LogObject<'a> {
     feedback: Vec<Value>,
     weighted_feedback: Value,
     links: Links,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    withheld: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -143,7 +146,9 @@ metrics! {
 }
 
 /// The LogObject of a record, as JSON.
-pub fn object(record: &Record, organisation_name: Option<&str>, said: &Said) -> Result<String> {
+///
+/// `withheld` names what the reader may not see of it.
+pub fn object(record: &Record, organisation_name: Option<&str>, said: &Said, withheld: &[String]) -> Result<String> {
     let headers = record.request.headers.as_deref();
     let object = LogObject {
         id: record.id.as_deref(),
@@ -169,6 +174,7 @@ pub fn object(record: &Record, organisation_name: Option<&str>, said: &Said) -> 
         feedback: said.feedback.iter().map(feedback::shown).collect(),
         weighted_feedback: feedback::number(said.weighted),
         links: links(record),
+        withheld,
     };
     serde_json::to_string(&object).map_err(|cause| Error::internal("cannot encode a log").with_source(cause))
 }

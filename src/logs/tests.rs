@@ -430,7 +430,7 @@ fn a_log_object_is_portkeys_to_the_letter() {
         r#","request":{"body":{"z":1.0,"a":2,"a":3},"headers":{"accept":"*/*","X-Portkey-Trace-Id":"t"}},"response":{"body":[1]}}"#,
     );
     let record = json::parse(&text).unwrap();
-    let text = object(&record, Some("Acme"), &Said::default()).unwrap();
+    let text = object(&record, Some("Acme"), &Said::default(), &[]).unwrap();
     assert!(text.contains(r#""body":{"z":1.0,"a":2,"a":3}"#), "bodies are as they came: {text}");
     let object: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&object["_id"], &object["organisation_id"]), (&json!("a b"), &json!("acme")));
@@ -490,7 +490,7 @@ fn any_id_has_a_url_and_any_value_a_link() {
         ("é+", "/logs/%C3%A9%2B", "/v1/logs/%C3%A9%2B/replay"),
     ] {
         let record = Record { id: Some(id.to_owned()), ..Record::default() };
-        let object: Value = serde_json::from_str(&object(&record, None, &Said::default()).unwrap()).unwrap();
+        let object: Value = serde_json::from_str(&object(&record, None, &Said::default(), &[]).unwrap()).unwrap();
         assert_eq!((&object["links"]["own"], &object["links"]["replay"]), (&json!(own), &json!(replay)), "{id:?}");
     }
     for (trace, link) in [
@@ -500,7 +500,7 @@ fn any_id_has_a_url_and_any_value_a_link() {
         ("a b", "/v1/logs?trace_id=a+b"),
     ] {
         let record = Record { trace_id: Some(trace.to_owned()), ..Record::default() };
-        let object: Value = serde_json::from_str(&object(&record, None, &Said::default()).unwrap()).unwrap();
+        let object: Value = serde_json::from_str(&object(&record, None, &Said::default(), &[]).unwrap()).unwrap();
         assert_eq!(object["links"]["trace"], link, "{trace:?}");
         let query = link.split_once('?').unwrap().1;
         let mut fields: HashMap<String, String> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
@@ -511,7 +511,8 @@ fn any_id_has_a_url_and_any_value_a_link() {
 
 #[test]
 fn a_log_object_has_every_field_of_the_specification() {
-    let object: Value = serde_json::from_str(&object(&Record::default(), None, &Said::default()).unwrap()).unwrap();
+    let object: Value =
+        serde_json::from_str(&object(&Record::default(), None, &Said::default(), &[]).unwrap()).unwrap();
     let metrics = "id, organisation_id, organisation_name, prompt_id, prompt_version_id, config_id, created_at, is_success, \
                    ai_org, ai_model, req_units, res_units, total_units, cost, cost_currency, request_url, request_method, \
                    response_status_code, response_time, is_proxy_call, cache_status, cache_type, stream_mode, \

@@ -15,6 +15,7 @@ mod harmless;
 mod provider;
 mod scene;
 mod session;
+mod withhold;
 mod yielding;
 
 #[cfg(test)]
@@ -46,7 +47,7 @@ use crate::view::View;
 pub use provider::Ordering as FileOrdering;
 use provider::StoredTable;
 pub use scene::{Scene, SideTables, Sight};
-use session::Surroundings;
+use session::{Started, Surroundings};
 
 /// Bound parameters by name, without the `$`; positional ones are named `1`, `2` and so on.
 pub type Params = BTreeMap<String, serde_json::Value>;
@@ -62,6 +63,8 @@ const QUEUED_BATCHES: usize = 2;
 pub struct Answer {
     /// The columns.
     pub schema: SchemaRef,
+    /// Columns that are withheld from the reader and null in the rows, such as `request.body`.
+    pub withheld: Vec<String>,
     /// The rows, in order if the query orders them.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
@@ -165,7 +168,12 @@ impl Queries {
         if text.len() > MOST_TEXT {
             return Err(Error::limit(format!("the statement has {} bytes; at most {MOST_TEXT} are taken", text.len())));
         }
-        let around = Surroundings { bound: scene.is_bound(), views: self.views.clone(), side: scene.side };
+        let around = Surroundings {
+            bound: scene.is_bound(),
+            withholds: scene.withholds_bodies(),
+            views: self.views.clone(),
+            side: scene.side,
+        };
         let kept = |view: View| {
             let path = self.paths[view.rows as usize].clone();
             StoredTable::new(view, scene.sight.clone(), path, limits.ordering)
@@ -185,10 +193,10 @@ impl Queries {
                 let planned = tokio::task::spawn_blocking(move || {
                     here.block_on(session::start(&session, &around, &text, params))
                 });
-                let mut stream =
+                let Started { rows: mut stream, withheld } =
                     planned.await.map_err(|cause| Error::internal("planning panicked").with_source(cause))??;
                 // A reader that is gone needs no schema, and the queue says so next.
-                let _ = schema_out.send(stream.schema());
+                let _ = schema_out.send((stream.schema(), withheld));
                 let mut rows = 0;
                 while let Some(batch) = stream.next().await {
                     let batch = batch.map_err(query_failed)?;
@@ -251,11 +259,11 @@ impl Queries {
 
 /// Turns the two channels of a running query into its answer: the schema first, or the error that came instead.
 async fn answer(
-    schema: tokio::sync::oneshot::Receiver<SchemaRef>,
+    schema: tokio::sync::oneshot::Receiver<(SchemaRef, Vec<String>)>,
     mut batches: mpsc::Receiver<Result<RecordBatch>>,
     task: AbortOnDropHandle<()>,
 ) -> Result<Answer> {
-    let Ok(schema) = schema.await else {
+    let Ok((schema, withheld)) = schema.await else {
         let died = || Error::internal("the query ended without an answer; its thread panicked");
         return Err(batches.recv().await.and_then(Result::err).unwrap_or_else(died));
     };
@@ -268,7 +276,7 @@ async fn answer(
         let error = ended.err().map(|cause| Error::internal("the query panicked").with_source(cause))?;
         Some((Err(error), (batches, None)))
     });
-    Ok(Answer { schema, batches: stream.fuse().boxed() })
+    Ok(Answer { schema, withheld, batches: stream.fuse().boxed() })
 }
 
 /// Counts a query while it runs, however it ends.

@@ -177,6 +177,11 @@ impl StoredTable {
         Ok(files.into_iter().zip(kept).filter_map(|(file, keep)| keep.then_some(file)).collect())
     }
 
+    /// Whether bodies are null to the reader.
+    pub(super) fn withholds_bodies(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| !guard.sight().bodies)
+    }
+
     fn is_bound(&self) -> bool {
         self.guard.as_ref().is_some_and(|guard| guard.is_bound())
     }
@@ -264,7 +269,7 @@ impl StoredTable {
             .iter()
             .enumerate()
             .any(|(place, field)| is_message(field.data_type()) && is_asked(&place));
-        messages && self.guard.as_ref().is_some_and(|guard| !guard.sight().bodies)
+        messages && self.withholds_bodies()
     }
 
     /// Deals the files out, the newest first to each, so that a query for the newest rows finds them at once.

@@ -59,6 +59,11 @@ impl Scene {
         self.sight.as_ref().is_some_and(|sight| sight.organisation.is_some() || sight.workspace.is_some())
     }
 
+    /// Whether bodies are withheld from who looks on.
+    pub fn withholds_bodies(&self) -> bool {
+        self.sight.as_ref().is_some_and(|sight| !sight.bodies)
+    }
+
     /// The files that may hold rows that are seen.
     pub fn files(&self) -> Vec<&Arc<DataFile>> {
         let guard = self.sight.clone().map(|sight| Guard::new(sight, self.view.rows));

@@ -18,7 +18,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 
 use super::provider::StoredTable;
-use super::{NamedView, STORE_URL, query_failed, threads, yielding};
+use super::{NamedView, STORE_URL, query_failed, threads, withhold, yielding};
 use super::{barrier, scene};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -37,6 +37,15 @@ pub(super) struct Surroundings {
     pub(super) side: Option<Arc<dyn scene::SideTables>>,
     /// Whether the session is bound to an organisation. How others' files are read is then not for it to see.
     pub(super) bound: bool,
+    /// Whether bodies are withheld from the session.
+    pub(super) withholds: bool,
+}
+
+/// A statement that runs.
+pub(super) struct Started {
+    pub(super) rows: SendableRecordBatchStream,
+    /// The withheld columns of its answer, which are null.
+    pub(super) withheld: Vec<String>,
 }
 
 /// A session that sees just these tables.
@@ -67,7 +76,7 @@ pub(super) async fn start(
     around: &Surroundings,
     text: &str,
     params: ParamValues,
-) -> Result<SendableRecordBatchStream> {
+) -> Result<Started> {
     let state = session.state();
     let dialect = state.config().options().sql_parser.dialect;
     let statement = state.sql_to_statement(text, &dialect).map_err(query_failed)?;
@@ -75,8 +84,10 @@ pub(super) async fn start(
     let plan = session.state().statement_to_plan(statement).await.map_err(query_failed)?;
     allowed(&plan, around.bound)?;
     let plan = plan.with_param_values(params).map_err(query_failed)?;
+    let withheld = if around.withholds { withhold::check(&plan)? } else { Vec::new() };
     let frame = session.execute_logical_plan(plan).await.map_err(query_failed)?;
-    frame.execute_stream().await.map_err(query_failed)
+    let rows = frame.execute_stream().await.map_err(query_failed)?;
+    Ok(Started { rows, withheld })
 }
 
 /// Refuses everything but a query, EXPLAIN, SHOW and DESCRIBE; of EXPLAIN, a session that is bound to an organisation gets the

@@ -302,7 +302,10 @@ async fn bodies_that_are_not_for_the_reader_are_not_read() {
             "select count(*) from logs where request['body'] like '%request of%'",
             "select count(*) from logs where request = (select request from logs where request['body'] is not null limit 1)",
         ] {
-            assert_eq!(rig.number(&sight, text).await, 0, "{text}");
+            let refused = rig.ask(&sight, text).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Denied, "{text}: {refused}");
+            assert!(refused.message().contains("`request.body`"), "{refused}");
+            assert!(refused.message().contains("`logs.read`"), "{refused}");
         }
         let headers =
             "select count(*) from logs where request['headers'] like '%acme%' and response['headers'] is not null";

@@ -24,3 +24,4 @@ mod plans;
 mod requests;
 mod s3;
 mod weed;
+mod withheld;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::logs;
-use super::operation::{LINES, Operation};
+use super::operation::{LINES, Operation, told_withheld};
 use super::schema::{kind, object, with};
 
 pub(super) const SCHEMAS: &str = "\
@@ -28,6 +28,7 @@ Export  An export job.
   ended_at          moment?         when it ended
   file_expires_at   moment?         from when on the file cannot be downloaded; null = never, or no file
   file_gone         text?           why there is no file any more
+  withheld?         [text]          columns that lines lack, since they are denied or their reader may not read bodies
 
 NewExport+  An export. Further fields are passed over.
   workspace_id?    loose_text?      the workspace whose records it reads; that of the key where it is bound to one
@@ -160,12 +161,12 @@ fn file() -> Operation {
 }
 
 fn direct(operation: Operation) -> Operation {
-    operation
+    let operation = operation
         .says(
             "A record a line, day by day, within a day by organisation and time. The connection is cut where the export \
              fails on its way; `after` goes on from the last line received.",
         )
         .answers(200, &[(LINES, kind("text", "a record a line"))])
-        .with_header(200, "content-disposition", "a name for the file")
-        .fails(&[404, 406, 505])
+        .with_header(200, "content-disposition", "a name for the file");
+    told_withheld(operation).fails(&[404, 406, 505])
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::operation::{JSON, Operation, PROTOBUF};
+use super::operation::{JSON, Operation, PROTOBUF, told_withheld};
 use super::schema::{kind, parameters, with};
 use crate::logs::MOST_CONDITIONS;
 
@@ -32,6 +32,7 @@ LogObject  A log, in Portkey's form.
   feedback           [Feedback]   what was said of it, newest first
   weighted_feedback  number?      weighted mean of that
   links              LogLinks
+  withheld?          [text]       columns that are null because the key may not read them
 
 LogRequest  What was sent.
   url             text?   URL of the provider
@@ -221,8 +222,10 @@ pub(super) fn operations() -> Vec<Operation> {
             .takes(PAGE)
             .gives(200, "LogPage")
             .fails(&[404]),
-        get("/v1/logs/{id}", "getLog", "Shows one log whole").takes(OWNER).gives(200, "LogObject"),
-        get("/logs/{id}", "openLog", "Shows one log: its own URL").says(page).takes(OWNER).answers(200, &shown()),
+        told_withheld(get("/v1/logs/{id}", "getLog", "Shows one log whole").takes(OWNER).gives(200, "LogObject")),
+        told_withheld(
+            get("/logs/{id}", "openLog", "Shows one log: its own URL").says(page).takes(OWNER).answers(200, &shown()),
+        ),
         get("/v1/logs/filters", "listSavedFilters", "Lists saved filters").gives(200, "list:SavedFilter"),
         filter("PUT", "saveFilter", "Saves a filter of logs under a name")
             .body("NewFilter", &json!({ "query": "status_code=429&ai_model=gpt-4o" })),
@@ -256,9 +259,11 @@ pub(super) fn operations() -> Vec<Operation> {
             .says("Those that it made; an admin's key is told of all that it reaches.")
             .gives(200, "list:Share"),
         Operation::new("DELETE", "/v1/shares/{id}", "revokeShare", "Revokes a share link").gives(200, "Share"),
-        get("/shared/{token}", "openShared", "Shows the log that a share link opens, without a key")
-            .says(page)
-            .answers(200, &shown()),
+        told_withheld(
+            get("/shared/{token}", "openShared", "Shows the log that a share link opens, without a key")
+                .says(page)
+                .answers(200, &shown()),
+        ),
     ]
 }
 

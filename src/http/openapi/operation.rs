@@ -22,6 +22,12 @@ const PARTS: &str = "
     path:group    group         model                                  what calls are grouped by
     path:key      metadata_key  team                                   key of the metadata";
 
+/// An operation whose answer says which columns are withheld from the key.
+pub(super) fn told_withheld(operation: Operation) -> Operation {
+    let doc = "columns that the key may not read, with commas between: they are null or left out; missing where there are none";
+    operation.with_header(200, "x-gatelog-withheld", doc)
+}
+
 /// An operation.
 pub(super) struct Operation {
     /// Upper case.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::logs;
-use super::operation::{JSON, Operation};
+use super::operation::{JSON, Operation, told_withheld};
 use super::schema::{fields, kind, object, or_null, with};
 use crate::analytics::{self, Figure, GraphFacts, GroupFacts};
 use crate::http::format::Format;
@@ -115,7 +115,7 @@ fn rows(operation: Operation, row: &Value) -> Operation {
         };
         (media, schema)
     });
-    operation.answers(200, &content).fails(&[406, 505])
+    told_withheld(operation.answers(200, &content)).fails(&[406, 505])
 }
 
 fn report(report: &Report) -> Operation {

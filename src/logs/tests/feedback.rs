@@ -181,7 +181,7 @@ async fn a_log_shows_what_was_said_of_its_trace_and_of_itself() {
         let said = of_log(&rig.queries, rig.scene.clone(), &of_trace[number]).await.unwrap();
         let found: Vec<_> = said.feedback.iter().map(|one| one.id.as_deref().unwrap()).collect();
         assert_eq!((found, said.weighted), (ids.to_vec(), Some(weighted)));
-        let object: Value = serde_json::from_str(&object(&of_trace[number], None, &said).unwrap()).unwrap();
+        let object: Value = serde_json::from_str(&object(&of_trace[number], None, &said, &[]).unwrap()).unwrap();
         assert_eq!((object["feedback"].as_array().unwrap().len(), &object["weighted_feedback"]), (3, &json!(weighted)));
         assert_eq!(object["feedback"][2], shown(&said.feedback[2]));
     }
