@@ -1,7 +1,7 @@
 //! What clients sent that was not taken: every route and parser against every kind of bad input, in the metrics and in the list;
 //! who sees the list; what an erasure takes; and the command beside a running server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 
@@ -11,6 +11,7 @@ use axum::http::{Method, Request, StatusCode};
 use chrono::Utc;
 use gatelog::config::{Config, Plans, Redact};
 use gatelog::engine::{Document, Engine, NewKey, Organisation, Scope, Which};
+use gatelog::refusals::Source;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -82,6 +83,20 @@ impl Bed {
         let page = self.get(key, "/v1/refusals?page_size=1000").await;
         assert_eq!((&page["object"], &page["has_more"]), (&json!("list"), &json!(false)));
         page["data"].as_array().unwrap().clone()
+    }
+
+    /// Method and path of every route that takes something, by the document of the API. A replay sends, and takes nothing.
+    async fn taking_routes(&self) -> BTreeSet<String> {
+        let document = self.get("operator", "/openapi.json").await;
+        let paths = document["paths"].as_object().unwrap().iter().filter(|(path, _)| !path.ends_with("/replay"));
+        let routes = paths.flat_map(|(path, methods)| {
+            let writes =
+                methods.as_object().unwrap().iter().filter(|(method, operation)| {
+                    *method != "get" && operation["security"][0]["key"][0] == "logs.write"
+                });
+            writes.map(move |(method, _)| format!("{} {path}", method.to_uppercase()))
+        });
+        routes.collect()
     }
 
     /// The counters of refusals, and the one without labels.
@@ -315,6 +330,14 @@ async fn every_route_and_parser_counts_and_lists_what_it_refuses() {
             assert!(told.contains(&plain) || text.contains(&words) || !text.starts_with('{'), "{at}: {text}: {entry}");
         }
     }
+    let of_all = |field: &str, entries: &[Value]| -> BTreeSet<String> {
+        entries.iter().map(|entry| entry[field].as_str().unwrap().to_owned()).collect()
+    };
+    let entries = bed.refusals("acme read").await;
+    assert_eq!(of_all("route", &entries), bed.taking_routes().await, "every route that takes something is walked");
+    let of_requests = Source::ALL.into_iter().filter(|source| *source != Source::PortkeyBucket);
+    let of_requests: BTreeSet<String> = of_requests.map(|source| source.to_string()).collect();
+    assert_eq!(of_all("source", &entries), of_requests, "every parser is walked");
     // Nothing was refused of what is good.
     let good = post("/v1/logs", CALL);
     assert_eq!(bed.send("acme write", &good).await.0, StatusCode::OK);
