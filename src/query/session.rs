@@ -14,7 +14,6 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::optimizer::Optimizer;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
@@ -209,20 +208,16 @@ pub(super) fn base_session(config: &Config, store: &Store) -> Result<SessionStat
     options.execution.time_zone = Some("UTC".to_owned());
     // Its bound is lost when one of several partitions has seen nulls only, and then rows are left out that hold the minimum.
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
-    // It refuses `select distinct a is not distinct from b`, since two stages disagree on whether that may be null.
+    // It refuses `select distinct a in (…) is not true`, since two stages disagree on whether that may be null.
     options.execution.skip_physical_aggregate_schema_check = true;
     // It gives two columns one name where a statement that joins reads parts of columns, and refuses the statement.
     options.optimizer.enable_leaf_expression_pushdown = false;
     let mut steps = PhysicalOptimizer::new().rules;
     fence::insert(&mut steps);
-    // Where it finds one side of an outer join empty, another rule then gives two columns one name.
-    let mut rules = Optimizer::new().rules;
-    rules.retain(|rule| rule.name() != "propagate_empty_relation");
     let mut state = SessionStateBuilder::new()
         .with_config(settings)
         .with_runtime_env(runtime)
         .with_default_features()
-        .with_optimizer_rules(rules)
         .with_physical_optimizer_rules(steps)
         .with_physical_optimizer_rule(Arc::new(barrier::Seal))
         .with_physical_optimizer_rule(Arc::new(yielding::YieldAboveJoins))

@@ -37,7 +37,7 @@ const CASES: &[Case] = &[
     case("like::rewrite_escape", "select c from t where c like 'a!%' escape '!'", "a%"),
     case("like::rewrite_escape", r"select c from t where c like '_\_' escape ''", r"a\b"),
     case("like::rewrite_escape", "select count(*) from t where c like j['headers'] || '!%' escape '!'", "1"),
-    case("fence", "select 1 from (select a from t limit 4 offset 3) as u order by a", "1;1;1;1"),
+    case("fence", "select k from (select k from t limit 4 offset 3) as u order by k", "5;5;5;5"),
     case("fence", "select sum(b) from (select b from t order by a offset 6) as u", "9"),
     case("membership", "select count(*) from t where 7 not in (select b from t)", "0"),
     case("membership", "select count(*) from t where (a in (select b from t)) is null", "5"),
@@ -47,22 +47,16 @@ const CASES: &[Case] = &[
         "select count(*) from (select s.j['body'] ->> 'x' from t s join t u on s.a = u.b group by s.j['body'] ->> 'x') as v",
         "3",
     ),
-    case(
-        "propagate_empty_relation",
-        "select count(*) from (select s.a from t s left join (select a, b, c from t where null) u on s.a = u.a \
-         order by s.a, u.a, u.b, u.c) as v",
-        "10",
-    ),
     case("statement::signed_rank", "select -rank() over (order by a) from t order by a limit 1", "-1"),
     case(
         "statement::signed_rank",
-        "select rank() over (order by b) - row_number() over (order by a) from t where a in (1, 2) order by a desc limit 1",
-        "0",
+        "select rank() over (order by a) - row_number() over (order by a desc) from t where a in (1, 2) order by a limit 1",
+        "-1",
     ),
     case(
         "skip_physical_aggregate_schema_check",
-        "select count(*) from (select distinct a is not distinct from b from t) as u",
-        "2",
+        "select distinct a in (0, 1, 2, 2) is not true as x from t order by x",
+        "false;true",
     ),
     Case {
         workaround: "statement::refuse_counted_sets",
@@ -86,8 +80,9 @@ fn table() -> MemTable {
         let headers = texts(&["x", "a", "y", "z"]);
         let member = |name: &str| Arc::new(Field::new(name, DataType::Utf8, true));
         let j: ArrayRef = Arc::new(StructArray::from(vec![(member("body"), bodies), (member("headers"), headers)]));
-        RecordBatch::try_from_iter_with_nullable([("a", a, true), ("b", b, true), ("c", c, true), ("j", j, true)])
-            .unwrap()
+        let k: ArrayRef = Arc::new(Int64Array::from(vec![5; places.len()]));
+        let columns = [("a", a), ("b", b), ("c", c), ("j", j), ("k", k)];
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
     };
     let partitions = vec![vec![rows(0, 5)], vec![rows(5, 10)]];
     MemTable::try_new(partitions[0][0].schema(), partitions).unwrap()
@@ -114,20 +109,26 @@ async fn what_datafusion_gets_wrong_is_right_here_and_still_wrong_there() {
     let mut theirs = SessionContext::new();
     datafusion_functions_json::register_all(&mut theirs).unwrap();
     theirs.register_table("t", Arc::new(table())).unwrap();
+    let mut changed = Vec::new();
     for Case { workaround, statement, right } in CASES {
         let plan = match session::parse(&ours.state(), statement) {
             Ok(parsed) => ours.state().statement_to_plan(parsed).await.ok(),
             Err(_) => None,
         };
-        let answer = match plan {
+        let here = match plan {
             Some(plan) => rows(&ours, plan).await,
             None => None,
         };
-        assert_eq!(answer.as_deref(), *right, "{statement}");
-        let alone = match theirs.state().create_logical_plan(statement).await {
+        let there = match theirs.state().create_logical_plan(statement).await {
             Ok(plan) => rows(&theirs, plan).await,
             Err(_) => None,
         };
-        assert_ne!(alone.as_deref(), *right, "DataFusion alone is right about: {statement}; `{workaround}` may go");
+        if here.as_deref() != *right {
+            changed.push(format!("{statement} is {here:?}, not {right:?}"));
+        }
+        if there.as_deref() == *right {
+            changed.push(format!("DataFusion alone is right, so `{workaround}` may go: {statement}"));
+        }
     }
+    assert!(changed.is_empty(), "{}", changed.join("\n"));
 }

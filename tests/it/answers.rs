@@ -136,7 +136,7 @@ async fn least_and_greatest_are_right_over_files_of_nulls() {
     }
     let query = "select count(*) from (select min(cost) as least, max(cost) as most from logs) as l \
                  where least = 0.5 and most = 900.0";
-    for _ in 0..200 {
+    for _ in 0..60 {
         assert_eq!(number(&engine.reader(), query).await, 1);
     }
     engine.close().await.unwrap();

@@ -55,7 +55,7 @@ def log(rng, place, start, bare):
     metadata = {name: rng.choice(TEXTS) for name in ["k", "_user", "odd key"] if rng.random() < 0.5}
     record = {
         "id": f"l-{place:04}", "organisation_id": rng.choice(["acme", "globex"]),
-        "created_at": start + place * 1_234_567 % 90_000_000_000,
+        "created_at": start + place * 1_234_567 % 80_000_000_000,
         "workspace_slug": some(rng, ["search", "chat", "Ops"]), "ai_model": some(rng, TEXTS),
         "virtual_key": some(rng, TEXTS), "trace_id": some(rng, KEYS), "req_units": some(rng, INTEGERS),
         "total_units": some(rng, INTEGERS), "response_time": some(rng, INTEGERS),
@@ -73,8 +73,10 @@ def logs(seed=7):
     rng = random.Random(seed)
     start = int(datetime.datetime(2026, 11, 20, tzinfo=datetime.UTC).timestamp() * 1_000_000)
     files = [
-        (60, []), (40, ["cost", "response_time"]), (3, []), (50, ["ai_model", "request.body", "stream_mode"]),
-        (30, ["req_units", "total_units", "trace_id", "metadata"]), (25, ["cost", "virtual_key", "response.body"]), (45, []),
+        (50, []),
+        (40, ["cost", "response_time", "ai_model", "request.body", "stream_mode"]),
+        (25, ["req_units", "total_units", "trace_id", "virtual_key", "response.body", "metadata"]),
+        (35, []),
     ]
     place, parts = 0, []
     for rows, bare in files:
