@@ -95,6 +95,12 @@ impl Bucket {
         })
     }
 
+    /// The server, without the bucket in its name.
+    pub fn endpoint(&self) -> String {
+        let Place { bucket, endpoint } = self.place.as_ref();
+        endpoint.trim_end_matches('/').replacen(&format!("://{bucket}."), "://", 1)
+    }
+
     /// Asks the bucket for one name, to learn early that the endpoint, the bucket and the key are right.
     pub async fn check(&self, prefix: &Path) -> crate::error::Result<()> {
         let options = PaginatedListOptions { max_keys: Some(1), ..PaginatedListOptions::default() };

@@ -5,20 +5,22 @@
 //! <root>/catalog.json                 organisations, plans, keys, export jobs
 //! <root>/exports/                     what export jobs wrote
 //! <root>/usage/, <root>/upkeep.json   what each node counted; the upkeep jobs and who does them
+//! <root>/nodes/                       of a bucket: which node has which log open
 //! <root>/wal/, <root>/gatelog.lock    of a folder: the write-ahead log, and the lock of the one who writes
 //! <root>/.staging/                    of a folder: files being written, before they get their name
 //! gatelog-wal/                        of a bucket, on the node's own disk: the log, its lock, cache/
 //! ```
 //!
-//! Everything above takes `Arc<dyn ObjectStore>`, and a path inside it is absolute (for a disk: from the file system's
-//! root, for a bucket: from its own), because that is how the Delta kernel turns a table's URL into paths. On a disk
-//! the object store is [`durable::Durable`]: what it reports as written survives a power cut. Of a bucket it is a
-//! [`bucket::Bucket`] and, for the node that writes, a [`cache::DiskCache`] over it.
+//! Everything above takes `Arc<dyn ObjectStore>`, whose paths begin at the root of the layout ([`rooted::Rooted`]), so that
+//! odd characters in the path of a data folder never meet the URLs of the Delta kernel. On a disk the object store is
+//! [`durable::Durable`]: what it reports as written survives a power cut. Of a bucket it is a [`bucket::Bucket`] and, for
+//! the node that writes, a [`cache::DiskCache`] over it.
 
 pub mod bucket;
 pub mod cache;
 pub mod disk;
 pub mod durable;
+mod rooted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,17 +36,24 @@ use crate::error::{Error, Result};
 use bucket::Bucket;
 use cache::{Blocks, DiskCache};
 use durable::Durable;
+use rooted::Rooted;
 
 pub use cache::CacheStats;
 
 /// Folder of the log beside a bucket, in the working directory, where the setting says nothing else.
 const BUCKET_WAL: &str = "gatelog-wal";
+/// What the Delta kernel is told of a data folder. It never sees the folder itself: it decodes odd characters in paths twice.
+const FOLDER_URL: &str = "folder:///";
 
 /// An object store and the place in it where the state of one gatelog is kept.
 #[derive(Clone, Debug)]
 pub struct Store {
     object_store: Arc<dyn ObjectStore>,
+    /// The place, for people.
     root: Url,
+    /// Where the layout begins, for the Delta kernel.
+    base: Url,
+    /// The same, as a path in the object store.
     prefix: Path,
     local: Option<PathBuf>,
     wal: Option<PathBuf>,
@@ -88,7 +97,11 @@ impl Store {
         }
         let root = Url::from_directory_path(&folder)
             .map_err(|()| Error::invalid(format!("folder `{}` has no URL", folder.display())))?;
-        let mut store = Self::with(Arc::new(Durable::new(&folder)), root)?;
+        let base = Url::parse(FOLDER_URL).map_err(|cause| Error::internal("no URL of a folder").with_source(cause))?;
+        let files = Arc::new(Durable::new(&folder)) as Arc<dyn ObjectStore>;
+        // A disk lists names in no order, and the kernel takes no URL but a `file:` one for such a disk.
+        let rooted = Rooted::new(files, key_of(&root)?).sorted();
+        let mut store = Self { root, ..Self::with(Arc::new(rooted), base)? };
         let own = (!config.wal.is_empty()).then(|| PathBuf::from(&config.wal));
         store.wal = Some(own.unwrap_or_else(|| folder.join("wal")));
         store.local = Some(folder);
@@ -103,15 +116,19 @@ impl Store {
         if create {
             make_folder(&wal)?;
         }
-        let mut store = Self::with(Arc::clone(&bucket) as Arc<dyn ObjectStore>, root)?;
+        let mut objects = Arc::clone(&bucket) as Arc<dyn ObjectStore>;
+        let mut cache = None;
         // Two processes would each take the whole cache for their own, so only the holder of the log's lock has one.
         if create && config.disk_cache_bytes > 0 {
             let place = format!("{bucket}");
-            let cached =
-                DiskCache::new(Arc::clone(&store.object_store), wal.join("cache"), &place, config.disk_cache_bytes);
-            store.cache = Some(Arc::clone(cached.blocks()));
-            store.object_store = Arc::new(cached);
+            let cached = DiskCache::new(objects, wal.join("cache"), &place, config.disk_cache_bytes);
+            cache = Some(Arc::clone(cached.blocks()));
+            objects = Arc::new(cached);
         }
+        let mut base = root.clone();
+        base.set_path("/");
+        let rooted = Rooted::new(objects, key_of(&root)?);
+        let mut store = Self { root, cache, ..Self::with(Arc::new(rooted), base)? };
         store.bucket = Some(bucket);
         store.wal = Some(wal);
         Ok(store)
@@ -121,7 +138,7 @@ impl Store {
     /// name. Nothing to ask of a folder.
     pub async fn check(&self) -> Result<()> {
         match &self.bucket {
-            Some(bucket) => bucket.check(&self.prefix).await,
+            Some(bucket) => bucket.check(&key_of(&self.root)?).await,
             None => Ok(()),
         }
     }
@@ -131,17 +148,25 @@ impl Store {
         if !root.path().ends_with('/') {
             root.set_path(&format!("{}/", root.path()));
         }
-        let prefix = Path::from_url_path(root.path())
-            .map_err(|e| Error::invalid(format!("`{root}` is no place in an object store")).with_source(e))?;
-        Ok(Self { object_store, root, prefix, local: None, wal: None, bucket: None, cache: None })
+        let (base, prefix) = (root.clone(), key_of(&root)?);
+        Ok(Self { object_store, root, base, prefix, local: None, wal: None, bucket: None, cache: None })
     }
 
-    /// The object store; its paths are absolute.
+    /// The object store; the layout begins at [`Store::prefix`] in it.
     pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
         &self.object_store
     }
 
-    /// Where the layout begins; ends with `/`.
+    /// Names the place in messages, and tells it from other places: a folder by its path, a bucket with its endpoint.
+    pub fn place(&self) -> String {
+        match (&self.local, &self.bucket) {
+            (Some(folder), _) => folder.display().to_string(),
+            (None, Some(bucket)) => format!("{} at {}", self.root, bucket.endpoint()),
+            (None, None) => self.root.to_string(),
+        }
+    }
+
+    /// The URL of the place; ends with `/`.
     pub fn root(&self) -> &Url {
         &self.root
     }
@@ -168,7 +193,7 @@ impl Store {
 
     /// URL of a table; ends with `/`.
     pub fn table_url(&self, table: &str) -> Result<Url> {
-        self.root
+        self.base
             .join(&format!("{table}/"))
             .map_err(|e| Error::invalid(format!("`{table}` is no name for a table")).with_source(e))
     }
@@ -227,6 +252,11 @@ impl Store {
         self.usage_folder().join(format!("{wal_id}.json"))
     }
 
+    /// Path of the note that a node has this log open.
+    pub fn node_path(&self, wal_id: Uuid) -> Path {
+        self.path("nodes").join(format!("{wal_id}.json"))
+    }
+
     /// Path below which every node writes what it counted.
     pub fn usage_folder(&self) -> Path {
         self.path("usage")
@@ -254,6 +284,12 @@ impl Store {
     fn path(&self, name: &str) -> Path {
         self.prefix.clone().join(name)
     }
+}
+
+/// The path that a URL names in its object store.
+fn key_of(url: &Url) -> Result<Path> {
+    Path::from_url_path(url.path())
+        .map_err(|cause| Error::invalid(format!("`{url}` is no place in an object store")).with_source(cause))
 }
 
 fn make_folder(folder: &std::path::Path) -> Result<()> {
@@ -387,7 +423,8 @@ mod tests {
         let store = open(text, true).unwrap();
         assert_eq!(store.folder().unwrap(), wanted.canonicalize().unwrap());
         assert!(store.root().as_str().ends_with("/a%20b/c/"), "{}", store.root());
-        assert!(store.catalog_path().as_ref().ends_with("a b/c/catalog.json"));
+        assert_eq!(store.catalog_path().as_ref(), "catalog.json", "paths begin at the folder");
+        assert_eq!(store.place(), wanted.canonicalize().unwrap().display().to_string());
         assert_eq!(open(store.root().as_str(), false).unwrap().root(), store.root());
         assert!(store.wal_folder().unwrap().ends_with("a b/c/wal"));
         assert!(store.lock_file().unwrap().ends_with("a b/c/gatelog.lock"));
@@ -415,8 +452,9 @@ mod tests {
         assert!(!wal.exists() && reading.cache_stats().is_none(), "who only reads writes nothing");
         let store = Store::open(&config, true).unwrap();
         assert_eq!(store.root().as_str(), "s3://my_bucket/a%20b/c/");
-        assert_eq!(store.table_url("logs").unwrap().as_str(), "s3://my_bucket/a%20b/c/logs/");
-        assert_eq!(store.table_path("logs").as_ref(), "a b/c/logs");
+        assert_eq!(store.place(), "s3://my_bucket/a%20b/c/ at http://127.0.0.1:1");
+        assert_eq!(store.table_url("logs").unwrap().as_str(), "s3://my_bucket/logs/");
+        assert_eq!(store.table_path("logs").as_ref(), "logs");
         assert_eq!(store.wal_folder().unwrap(), wal);
         assert_eq!(store.lock_file().unwrap(), wal.join("gatelog.lock"));
         assert!(store.is_shared() && wal.is_dir() && store.folder().is_none());

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::weed;
 
 /// Runs the binary; gives the exit code, stdout and stderr.
-fn gatelog(folder: &Path, settings: &[(String, String)], args: &[&str]) -> (i32, String, String) {
+pub(crate) fn gatelog(folder: &Path, settings: &[(String, String)], args: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatelog"));
     command.args(args).current_dir(folder);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATELOG_")) {
@@ -18,7 +18,7 @@ fn gatelog(folder: &Path, settings: &[(String, String)], args: &[&str]) -> (i32,
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-fn ok(folder: &Path, settings: &[(String, String)], args: &[&str]) -> String {
+pub(crate) fn ok(folder: &Path, settings: &[(String, String)], args: &[&str]) -> String {
     let (code, stdout, stderr) = gatelog(folder, settings, args);
     assert_eq!(code, 0, "{args:?}: {stderr}");
     stdout

@@ -18,6 +18,7 @@ mod http;
 mod import_bucket;
 mod isolation;
 mod layers;
+mod odd_names;
 mod parts;
 mod plans;
 mod requests;

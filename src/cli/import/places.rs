@@ -75,13 +75,13 @@ impl Place {
                 ReceiverStream::new(files).map(Ok).boxed()
             }
             Self::Bucket(store) => {
-                let root = store.root().as_str().trim_end_matches(store.root().path()).to_owned();
+                let root = store.root().clone();
                 let listing = store.object_store().list(Some(store.prefix()));
                 let logs = listing.try_filter(|object| {
                     std::future::ready(object.location.filename().is_some_and(|name| is_log(name.as_ref())))
                 });
                 logs.map_ok(move |object| Found {
-                    name: shown(format!("{root}/{}", object.location)),
+                    name: shown(format!("{root}{}", object.location)),
                     bytes: object.size,
                     at: Ok(At::Bucket(Arc::clone(store.object_store()), object.location)),
                 })
