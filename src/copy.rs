@@ -16,10 +16,12 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 
+use crate::catalog::{self, Document, Identity};
 use crate::error::{Error, Result};
 use crate::record::Rows;
 use crate::store::Store;
 use crate::table::Table;
+use crate::wal;
 
 /// Objects that are on their way at once.
 const PARALLEL: usize = 4;
@@ -37,12 +39,16 @@ struct Item {
 }
 
 /// What a copy comes to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Objects that may be copied side by side.
     data: Vec<Item>,
     /// Objects that are copied after them, one by one.
     log: Vec<Item>,
+    /// The catalog.
+    document: Document,
+    /// Delta's id of the table of records.
+    table: Option<String>,
     /// Version of the table of records; none if there is no table.
     pub version: Option<u64>,
     /// Rows in it.
@@ -69,13 +75,9 @@ impl Plan {
 
 /// Lists what belongs to the newest versions of the tables, and what stands beside it.
 pub async fn plan(from: &Store) -> Result<Plan> {
-    let mut plan = Plan::default();
-    let catalog = match from.object_store().head(&from.catalog_path()).await {
-        Ok(meta) => Some(meta),
-        Err(object_store::Error::NotFound { .. }) => None,
-        Err(cause) => return Err(Error::storage("cannot read `catalog.json`").with_source(cause)),
-    };
-    for object in catalog.into_iter().chain(list(from, &from.usage_folder()).await?) {
+    let document = catalog::read_document(from).await?.unwrap_or_default();
+    let mut plan = Plan { document, ..Plan::default() };
+    for object in list(from, &from.usage_folder()).await? {
         let path = relative(from, &object.location)?;
         let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
         let content =
@@ -87,6 +89,7 @@ pub async fn plan(from: &Store) -> Result<Plan> {
         let index = table.index();
         if rows == Rows::Logs {
             (plan.version, plan.rows) = (Some(index.version), index.rows());
+            plan.table = Some(table.id().await?);
         }
         for file in index.iter() {
             let path = relative(from, &table.object_store_path(file))?;
@@ -109,13 +112,20 @@ pub async fn plan(from: &Store) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Copies what is planned. `progress` hears how many bytes are done.
-pub async fn run(from: &Store, to: &Store, plan: &Plan, progress: &(dyn Fn(u64) + Send + Sync)) -> Result<Copied> {
+/// Copies what is planned. `progress` hears how many bytes are done. `new_id` becomes the UUID of a new copy.
+pub async fn run(
+    from: &Store,
+    to: &Store,
+    plan: &Plan,
+    new_id: String,
+    progress: &(dyn Fn(u64) + Send + Sync),
+) -> Result<Copied> {
     if let Some(foreign) = foreign_entry(to, plan).await? {
         return Err(Error::invalid(format!(
             "`{foreign}` at the target is not of the table that is copied; give an empty folder or prefix"
         )));
     }
+    let catalog = begin(to, plan, new_id).await?;
     let mut copied = Copied::default();
     let mut done = 0;
     let mut take = |item: &Item, written: bool| {
@@ -136,7 +146,60 @@ pub async fn run(from: &Store, to: &Store, plan: &Plan, progress: &(dyn Fn(u64) 
         let written = copy(from, to, item).await?;
         take(item, written);
     }
+    let written = copy(from, to, &catalog).await?;
+    take(&catalog, written);
     Ok(copied)
+}
+
+/// Decides which store the target is, and has it say that it is not finished, unless it is an older copy, which stays good until
+/// the last of the new one is there. Answers the catalog as it is to be in the end.
+async fn begin(to: &Store, plan: &Plan, new_id: String) -> Result<Item> {
+    let there = catalog::read_document(to).await?;
+    let source = plan.document.store.as_ref();
+    let target = match there.as_ref().and_then(|document| document.store.clone()) {
+        Some(identity) => Some(identity),
+        None => known_by_log(to, source)?,
+    };
+    let identity = match (Identity::of_copy(source, target.as_ref(), new_id), target) {
+        (Some(identity), _) => identity,
+        // One of the two is of before there were UUIDs: that they are the same data is seen by the table.
+        (None, Some(target)) if is_same_table(to, plan).await => Identity { unfinished: false, ..target },
+        (None, _) => {
+            return Err(Error::invalid(format!(
+                "`{}` at the target is a store of its own, neither copied from this one nor what this one was copied from; give \
+                 an empty folder or prefix",
+                to.place()
+            )));
+        }
+    };
+    let is_begun = there.is_none_or(|document| document.store.is_some_and(|identity| identity.unfinished));
+    if is_begun || !Table::exists(to, Rows::Logs).await? {
+        let begun = Identity { unfinished: true, ..identity.clone() };
+        let begun = catalog::encode(&Document { store: Some(begun), ..plan.document.clone() })?;
+        let unwritten = |cause| Error::storage("cannot write `catalog.json` at the target").with_source(cause);
+        to.object_store().put(&to.catalog_path(), begun.into()).await.map_err(unwritten)?;
+    }
+    let content = Bytes::from(catalog::encode(&Document { store: Some(identity), ..plan.document.clone() })?);
+    let path = relative(to, &to.catalog_path())?;
+    Ok(Item { bytes: content.len() as u64, path, content: Some(content), replaces: true })
+}
+
+/// Whether the table at the target is the one that is copied. One that cannot be read tells nothing.
+async fn is_same_table(to: &Store, plan: &Plan) -> bool {
+    let Ok(Some(table)) = Table::open(to, Rows::Logs).await else { return false };
+    table.id().await.ok() == plan.table
+}
+
+/// The store that a target without a catalog was: an original that is restored is known by its log, which then stays its own.
+fn known_by_log(to: &Store, source: Option<&Identity>) -> Result<Option<Identity>> {
+    let inside = to.folder().map(|folder| folder.join("wal"));
+    if let Some(home) = inside.map(|folder| wal::read_home(&folder)).transpose()?.flatten() {
+        return Ok(Some(Identity::new(home.store)));
+    }
+    // The log of the setting may be any store's.
+    let home = to.wal_folder().map(|folder| wal::read_home(&folder)).transpose()?.flatten();
+    let known = home.filter(|home| home.place == to.place()).map(|home| Identity::new(home.store));
+    Ok(known.filter(|known| Identity::of_copy(source, Some(known), String::new()).is_some()))
 }
 
 /// Copies one object and reads it back; false if it was there already.

@@ -29,6 +29,8 @@
 //!    then a refusal of kind [`ErrorKind::Busy`], never growth.
 //! 7. **Time, ids and randomness come in as arguments** ([`engine::Parts`]).
 //! 8. **Nothing private is logged**: no bodies, keys or header values in our own logs and errors.
+//! 9. **A log is one store's and one live node's.** A log meets no copy of its store (`engine::identity`), and no second node has it
+//!    open (`engine::claim`).
 //!
 //! # Reading order
 //!

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::denied::DeniedFields;
 use super::erasures::{ErasureEntry, Which};
 use super::exports::ExportJob;
+use super::identity::Identity;
 use super::keys::Key;
 use super::saved::SavedFilter;
 use super::share::{Share, ShareSecret};
@@ -37,6 +38,9 @@ pub struct Document {
     /// Names the change that made it, so that its author knows it again when the answer to the change was lost.
     #[serde(default)]
     pub change: String,
+    /// Which store it is; none until an engine of this version opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<Identity>,
     /// Organisations by id.
     #[serde(default)]
     pub organisations: BTreeMap<String, Organisation>,
@@ -91,6 +95,7 @@ impl Default for Document {
         Self {
             format: FORMAT,
             change: String::new(),
+            store: None,
             organisations: BTreeMap::new(),
             plans: BTreeMap::new(),
             keys: Vec::new(),

@@ -9,6 +9,7 @@ mod denied;
 mod document;
 mod erasures;
 mod exports;
+mod identity;
 mod keys;
 mod naming;
 mod saved;
@@ -32,6 +33,7 @@ pub use denied::holds_bodies;
 pub use document::{Document, Move, Organisation, no_organisation};
 pub use erasures::{ErasureEntry, Which};
 pub use exports::{Ended, ExportChange, ExportEnd, ExportFile, ExportJob, ExportStatus, LINK_SECONDS};
+pub use identity::Identity;
 pub use keys::{Key, NewKey};
 pub use saved::ShownFilter;
 pub use share::{Share, ShownShare, expiry as share_expiry};
@@ -189,6 +191,16 @@ async fn head(store: &Store) -> Result<Option<UpdateVersion>> {
     }
 }
 
+/// The document of a store; none if there is none yet.
+pub async fn read_document(store: &Store) -> Result<Option<Document>> {
+    Ok(read(store).await?.map(|(document, _)| document))
+}
+
+/// The bytes that a document is stored as.
+pub fn encode(document: &Document) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(document).map_err(|cause| Error::internal("cannot encode the catalog").with_source(cause))
+}
+
 async fn read(store: &Store) -> Result<Option<(Document, UpdateVersion)>> {
     let unreadable = |cause| Error::storage("cannot read `catalog.json`").with_source(cause);
     let found = match store.object_store().get(&store.catalog_path()).await {
@@ -214,8 +226,7 @@ async fn read(store: &Store) -> Result<Option<(Document, UpdateVersion)>> {
 
 /// Puts the document in the place of the one that had `before`; none if that one is there no longer.
 async fn write(store: &Store, document: &Document, before: Option<UpdateVersion>) -> Result<Option<UpdateVersion>> {
-    let bytes = serde_json::to_vec_pretty(document)
-        .map_err(|cause| Error::internal("cannot encode the catalog").with_source(cause))?;
+    let bytes = encode(document)?;
     let mode = match before {
         None => PutMode::Create,
         // On a disk the lock is held, and nothing else writes the file.

@@ -15,6 +15,7 @@ use super::maintain::json;
 use super::output::{print, say};
 use super::settings::Context;
 use crate::catalog::{Access, Catalog};
+use crate::engine;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -43,12 +44,17 @@ pub(super) fn operator() -> Access {
     Access::operator(CLI)
 }
 
-/// Opens the catalog. A folder that is not there is made only with `create`: for other commands it is a mistyped name.
+/// Opens the catalog. A place that is no store yet is made one only with `create`: for other commands it is a mistyped name.
 pub(super) async fn open(context: &Context, create: bool) -> Result<Catalog> {
     let config = context.config();
     let store = Store::open(config, create)?;
     store.check().await?;
-    Catalog::open(&store, i32::try_from(config.retention_days).unwrap_or(0), Utc::now).await
+    let catalog = Catalog::open(&store, i32::try_from(config.retention_days).unwrap_or(0), Utc::now).await?;
+    if !create {
+        engine::require_store(&store, &catalog).await?;
+    }
+    engine::refuse_unfinished(&store, &catalog)?;
+    Ok(catalog)
 }
 
 /// Prints things: as JSON, or as lines with a head.

@@ -25,6 +25,7 @@ mod serve;
 mod settings;
 mod sql;
 mod statements;
+mod wal;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,7 @@ enum Verb {
     Key(key::Args),
     Delete(delete::Args),
     Maintain(maintain::Args),
+    Wal(wal::Args),
     Doctor(doctor::Args),
     Config(config::Args),
 }
@@ -102,6 +104,7 @@ pub async fn run(command: Command) -> Result<Done> {
         Verb::Key(args) => key::run(context, args).await,
         Verb::Delete(args) => delete::run(context, args).await,
         Verb::Maintain(args) => maintain::run(context, args).await,
+        Verb::Wal(args) => wal::run(context, args).await,
         Verb::Doctor(args) => doctor::run(context, args).await,
         Verb::Config(args) => config::run(&context, &args),
     }

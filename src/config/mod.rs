@@ -113,7 +113,7 @@ settings! {
     s3_path_style: bool = true, "true or false", "whether the bucket is named in the path (most S3 servers) or in the host name";
     disk_cache_bytes: u64 = 1024 * MIB, "bytes, 0 = none", "disk space for parts of files read from a bucket";
     refresh_seconds: u64 = 2, "seconds", "how often changes that other nodes, or the command line, made are looked for";
-    lease_seconds: u64 = 60, "seconds", "upkeep of a bucket passes to another node when the one that does it was silent so long";
+    lease_seconds: u64 = 60, "seconds", "of a bucket: upkeep, or a log that is opened elsewhere, passes to another node when its node was silent so long";
     memtable_bytes: u64 = 192 * MIB, "bytes", "acked rows not yet in a table file; when full, writers wait, then are refused";
     append_wait_ms: u64 = 5_000, "ms", "how long a writer waits for room before it is refused with 429";
     flush_bytes: u64 = 32 * MIB, "bytes", "rows in memory that start a flush";

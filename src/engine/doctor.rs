@@ -10,10 +10,10 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
-use super::{Threads, reader};
+use super::{Threads, identity, reader};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Month;
 use crate::query::{Limits, Queries};
 use crate::record::Rows;
@@ -64,6 +64,7 @@ impl Finding {
 pub async fn doctor(config: &Config, progress: &(dyn Fn(&str, u64, u64) + Send + Sync)) -> Result<Vec<Finding>> {
     let store = Store::open(config, false)?;
     let mut findings = Vec::new();
+    check_identity(&store, &mut findings).await?;
     let logs = open_table(&store, Rows::Logs, &mut findings).await;
     let feedback = open_table(&store, Rows::Feedback, &mut findings).await;
     check_wal(&store, [logs.as_ref(), feedback.as_ref()], &mut findings).await?;
@@ -78,6 +79,26 @@ pub async fn doctor(config: &Config, progress: &(dyn Fn(&str, u64, u64) + Send +
     check_catalog(&store, &mut findings).await;
     check_counts(&store, logs.as_ref(), &mut findings).await?;
     Ok(findings)
+}
+
+/// Whether this is a whole store and the log is its own. [`crate::error::ErrorKind::NotFound`] if it never was a store.
+async fn check_identity(store: &Store, findings: &mut Vec<Finding>) -> Result<()> {
+    // A catalog that cannot be read is told below.
+    let Ok(catalog) = Catalog::open(store, 0, chrono::Utc::now).await else { return Ok(()) };
+    identity::require_store(store, &catalog).await?;
+    let remedy = "see above; until then the rows of that log are counted below as if they were this store's";
+    match identity::check(store, &catalog).await {
+        Ok(()) => {}
+        // The catalog that is gone is told below.
+        Err(error) if error.kind() == ErrorKind::Damaged => {}
+        Err(error) => findings.push(Finding::error(error.chain(), remedy)),
+    }
+    if let Some(identity) = &catalog.state().document.store {
+        let of =
+            if identity.copy_of.is_empty() { String::new() } else { format!(", a copy of {}", identity.copy_of[0]) };
+        findings.push(Finding::ok(format!("store {} at `{}`{of}", identity.id, store.place())));
+    }
+    Ok(())
 }
 
 async fn open_table(store: &Store, rows: Rows, findings: &mut Vec<Finding>) -> Option<Table> {

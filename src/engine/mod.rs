@@ -6,8 +6,10 @@
 //! loses nothing either: the next open replays the log.
 
 mod amend;
+mod claim;
 mod doctor;
 mod exports;
+mod identity;
 mod jobs;
 mod joining;
 mod lane;
@@ -58,6 +60,7 @@ pub use crate::halves::Half;
 pub use crate::query::{Answer, Params};
 pub use doctor::{Finding, Severity, doctor};
 pub use exports::NewExport;
+pub use identity::{owns_log, rebind, refuse_unfinished, require_store};
 use lane::Lane;
 pub use open::{FolderLock, Parts, lock};
 pub use reader::Reader;
@@ -84,6 +87,8 @@ struct Inner {
     now: fn() -> DateTime<Utc>,
     new_uuid: fn() -> Uuid,
     wal_id: Uuid,
+    /// That no other node has the log open; none in a folder.
+    claim: Option<claim::Claim>,
     logs: Lane,
     feedback: Lane,
     queries: Arc<Queries>,
@@ -417,6 +422,7 @@ impl Engine {
             task.abort();
         }
         inner.let_go_of_upkeep().await;
+        inner.release_claim().await;
         inner.lock.release();
         flushed
     }

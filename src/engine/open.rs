@@ -1,7 +1,8 @@
 //! Opening: lock the folder, open both tables, replay the log, remember recent ids, start the threads.
 //!
-//! The order matters. Nothing is read before the lock is held; the log is replayed after each table has said which of its
-//! frames it holds; ids are remembered before the first append is taken.
+//! The order matters. Nothing is read before the lock is held; nothing is written before log and store are seen to belong
+//! together ([`super::identity`]); the log is replayed after each table has said which of its frames it holds, and after no other
+//! node has it open ([`super::claim`]); ids are remembered before the first append is taken.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -16,6 +17,8 @@ use futures::TryStreamExt;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
+use super::claim::Claim;
+use super::identity;
 use super::lane::{Lane, ids_of_files};
 use super::replay::{Replayed, replay};
 use super::tasks::{self, Commits};
@@ -57,6 +60,8 @@ pub struct Parts {
     pub store: Option<Store>,
     /// The folder of the log, instead of the one in the store's own folder.
     pub log_folder: Option<PathBuf>,
+    /// Whether the log may begin behind the end of the table: what is missing was flushed into a table that is lost.
+    pub after_loss: bool,
     /// Whether the configuration's `plans` and `retention_days` are written into the catalog, as a server does. Otherwise what
     /// is written there holds.
     pub sets_terms: bool,
@@ -71,6 +76,7 @@ impl Default for Parts {
             log_files: wal::disk(),
             store: None,
             log_folder: None,
+            after_loss: false,
             sets_terms: true,
         }
     }
@@ -91,23 +97,22 @@ fn random() -> [u8; 32] {
 }
 
 pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
-    config.validate()?;
-    let policy = Policy::open(&config)?;
-    let store = open_store(parts.store, &config).await?;
-    let lock = take_over(&store)?;
+    let policy = check(&config)?;
+    let (store, folder, lock) = open_store(parts.store, parts.log_folder, &config).await?;
+    let catalog = open_catalog(&store, &folder, &config, (parts.random)(), parts.now, parts.sets_terms).await?;
     let (logs, feedback) = (Lane::open(&store, Rows::Logs).await?, Lane::open(&store, Rows::Feedback).await?);
     let threads = Threads::start(&config)?;
     let compute = threads.handle()?;
     let queries = Arc::new(Queries::new(&config, &store, reader::named_views(), compute.clone())?);
-    let catalog = open_catalog(&store, &config, parts.sets_terms, parts.now).await?;
     let now = (parts.now)();
     let recent = remember_files(&logs.table, &queries, &config, now).await?;
     let (flush_wanted, wait) = (Arc::new(Notify::new()), Duration::from_millis(config.append_wait_ms));
     let budget = Budget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
-    let folder = log_folder(parts.log_folder, &store, &logs.table, &catalog).await?;
+    let early = bind_and_claim(&logs.table, &store, &folder, &config, parts.now).await?;
     let (lanes, erased) = ([logs.clone(), feedback.clone()], catalog.state().document.ever_erased());
     let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
-    let (wal, replayed) = replay(folder, parts.log_files, (parts.new_uuid)(), replayed).await?;
+    let (wal, replayed) = replay(&folder, parts.after_loss, parts.log_files, (parts.new_uuid)(), replayed).await?;
+    let claim = claim_if_new(early, &store, wal.id(), &folder, &config, parts.now).await?;
     let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
     let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);
     let Replayed { recent, halves, .. } = replayed;
@@ -141,6 +146,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         now: parts.now,
         new_uuid: parts.new_uuid,
         wal_id,
+        claim,
         logs,
         feedback,
         queries,
@@ -187,15 +193,72 @@ fn recent_parts(keys: &Keys, config: &Config) -> Recent {
     Recent::new(keys.clone(), config.dedupe_hours.min(PARTS_HOURS), config.dedupe_ids.min(MOST_PARTS))
 }
 
-/// The store that was handed in, or the one that the configuration names, once it answers.
-async fn open_store(given: Option<Store>, config: &Config) -> Result<Store> {
-    match given {
-        Some(store) => Ok(store),
+/// Refuses settings that are wrong; answers what is done to every record.
+fn check(config: &Config) -> Result<Arc<Policy>> {
+    config.validate()?;
+    Policy::open(config)
+}
+
+/// The store that was handed in, or the one that the configuration names, once it answers; the folder of the log; and the lock.
+async fn open_store(
+    given: Option<Store>,
+    log_folder: Option<PathBuf>,
+    config: &Config,
+) -> Result<(Store, PathBuf, Arc<FolderLock>)> {
+    let store = match given {
+        Some(store) => store,
         None => {
             let store = Store::open(config, true)?;
             store.check().await?;
-            Ok(store)
+            store
         }
+    };
+    let folder = log_folder.or_else(|| store.wal_folder());
+    let folder = folder.ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
+    let lock = take_over(&store)?;
+    Ok((store, folder, lock))
+}
+
+/// The catalog, once the store and the log are seen to belong together, with what the configuration says of plans and of
+/// organisations without one.
+async fn open_catalog(
+    store: &Store,
+    folder: &Path,
+    config: &Config,
+    random: [u8; 32],
+    now: fn() -> DateTime<Utc>,
+    sets_terms: bool,
+) -> Result<Catalog> {
+    let catalog = Catalog::open(store, reader::unknown_days(config), now).await?;
+    identity::settle(store, folder, &catalog, random).await?;
+    set_terms(&catalog, config, sets_terms, now).await?;
+    Ok(catalog)
+}
+
+/// Binds the log to its table, and claims it for this node if it has an id.
+async fn bind_and_claim(
+    table: &Table,
+    store: &Store,
+    folder: &Path,
+    config: &Config,
+    now: fn() -> DateTime<Utc>,
+) -> Result<Option<Claim>> {
+    identity::bind_to_table(folder, table).await?;
+    Claim::take(store, wal::read_identity(folder)?, folder, config, now).await
+}
+
+/// Claims a log that had no id before it was opened.
+async fn claim_if_new(
+    early: Option<Claim>,
+    store: &Store,
+    id: Uuid,
+    folder: &Path,
+    config: &Config,
+    now: fn() -> DateTime<Utc>,
+) -> Result<Option<Claim>> {
+    match early {
+        None => Claim::take(store, Some(id), folder, config, now).await,
+        early => Ok(early),
     }
 }
 
@@ -206,6 +269,7 @@ fn start_tasks(compute: &tokio::runtime::Handle, inner: &Arc<Inner>) -> Vec<toki
         compute.spawn(tasks::watched("amending", handle(), handle().amend_after_flushes())),
         compute.spawn(tasks::watched("refreshing", handle(), handle().refresh_often())),
         compute.spawn(tasks::watched("upkeep", handle(), handle().keep_up())),
+        compute.spawn(tasks::watched("claiming", handle(), handle().keep_claim())),
         compute.spawn(tasks::watched("exporting", handle(), handle().run_exports())),
     ]
 }
@@ -261,55 +325,9 @@ async fn remember_files(table: &Table, queries: &Queries, config: &Config, now: 
     Ok(recent)
 }
 
-/// The log's folder, bound to the table that it is for at its first use; later a log of other data is refused, for its frames
-/// would be taken for this table's.
-async fn log_folder(given: Option<PathBuf>, store: &Store, table: &Table, catalog: &Catalog) -> Result<PathBuf> {
-    let folder = given.or_else(|| store.wal_folder());
-    let folder = folder.ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
-    bind_to_table(&folder, table).await?;
-    miss_no_catalog(&folder, catalog)?;
-    Ok(folder)
-}
-
-async fn bind_to_table(folder: &Path, table: &Table) -> Result<()> {
-    let (path, id) = (folder.join("table"), table.id().await?);
-    let failed = |cause| Error::storage(format!("cannot use `{}`", folder.join("table").display())).with_source(cause);
-    match std::fs::read_to_string(&path) {
-        Ok(bound) if bound.trim() == id => Ok(()),
-        Ok(_) => Err(Error::invalid(format!(
-            "the write-ahead log `{}` is of other data; name another folder with the setting `wal`",
-            folder.display()
-        ))),
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            crate::store::durable::create_folder(folder).map_err(failed)?;
-            crate::store::durable::write_file(&path, id.as_bytes()).map_err(failed)
-        }
-        Err(cause) => Err(failed(cause)),
-    }
-}
-
-/// Notes beside the log that there is a catalog, and refuses to open where it is gone: without it, what was erased would be back
-/// and every plan forgotten.
-fn miss_no_catalog(folder: &Path, catalog: &Catalog) -> Result<()> {
-    let mark = folder.join("catalog");
-    if catalog.is_stored() {
-        let failed = |cause| Error::storage(format!("cannot write `{}`", mark.display())).with_source(cause);
-        return if mark.exists() { Ok(()) } else { crate::store::durable::write_file(&mark, b"").map_err(failed) };
-    }
-    match mark.exists() {
-        true => Err(Error::damaged(format!(
-            "`catalog.json`, with organisations, keys and what was erased, is gone; restore it from a copy (to begin without it, \
-             delete `{}`)",
-            mark.display()
-        ))),
-        false => Ok(()),
-    }
-}
-
-/// The catalog, with what the configuration says of plans and of organisations without one.
-async fn open_catalog(store: &Store, config: &Config, sets_terms: bool, now: fn() -> DateTime<Utc>) -> Result<Catalog> {
+/// Writes into the catalog what the configuration says of plans and of organisations without one.
+async fn set_terms(catalog: &Catalog, config: &Config, sets_terms: bool, now: fn() -> DateTime<Utc>) -> Result<()> {
     let days = reader::unknown_days(config);
-    let catalog = Catalog::open(store, days, now).await?;
     let set = |document: &mut Document| {
         if !sets_terms && document.unknown.is_some() {
             return false;
@@ -322,7 +340,7 @@ async fn open_catalog(store: &Store, config: &Config, sets_terms: bool, now: fn(
     if set(&mut catalog.state().document.clone()) {
         catalog.change(|document| Ok(set(document))).await?;
     }
-    Ok(catalog)
+    Ok(())
 }
 
 /// What this log had come to at its last commit, and a meter that goes on from there and from what was replayed.

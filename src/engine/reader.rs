@@ -14,6 +14,7 @@ use datafusion::common::ParamValues;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
+use super::identity;
 use super::side::Side;
 use super::{Inner, Status, Threads};
 use crate::analytics;
@@ -71,9 +72,13 @@ impl Reader {
     }
 
     /// Opens the data folder of a configuration read-only, also beside a running server. It sees every record that was acked
-    /// before, as of this moment; open again to see more. [`crate::error::ErrorKind::NotFound`] if there is no such folder.
+    /// before, as of this moment; open again to see more. [`crate::error::ErrorKind::NotFound`] if there is no such folder, or if
+    /// it never was a store.
     pub async fn open(config: &Config) -> Result<Self> {
         let store = Store::open(config, false)?;
+        // Before the tables: what it says of files holds of newer ones too.
+        let catalog = Catalog::open(&store, unknown_days(config), Utc::now).await?;
+        identity::check(&store, &catalog).await?;
         let Beside { logs: table, feedback: second, rows } = read_beside(&store).await?;
         let files = |table: &Option<Table>| table.as_ref().map(Table::index).unwrap_or_default();
         let (logs, feedback) = (Shelf::new(Rows::Logs, files(&table)), Shelf::new(Rows::Feedback, files(&second)));
@@ -91,7 +96,6 @@ impl Reader {
         }
         let threads = Threads::start(config)?;
         let queries = Queries::new(config, &store, named_views(), threads.handle()?)?;
-        let catalog = Catalog::open(&store, unknown_days(config), Utc::now).await?;
         Ok(Self {
             queries: Arc::new(queries),
             logs: Arc::new(logs),

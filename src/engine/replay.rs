@@ -4,7 +4,7 @@
 //! which asks again. What was erased meanwhile is left out, for good.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
@@ -25,7 +25,7 @@ use crate::plan::{Row, Rules};
 use crate::record::json::records;
 use crate::record::{self, Record};
 use crate::usage::Counts;
-use crate::wal::{CreateFile, Kind, Wal};
+use crate::wal::{self, Covered, CreateFile, Kind, Wal};
 
 /// What a replay finds of halves.
 #[derive(Default)]
@@ -68,17 +68,22 @@ impl Replayed {
     }
 }
 
-/// Opens the log and brings back the rows that the table does not have.
+/// Opens the log and brings back the rows that the table does not have. With `after_loss` the log may begin behind the end of the table.
 pub(super) async fn replay(
-    folder: PathBuf,
+    folder: &Path,
+    after_loss: bool,
     log_files: CreateFile,
     new_id: Uuid,
     mut into: Replayed,
 ) -> Result<(Wal, Replayed)> {
-    let here = tokio::runtime::Handle::current();
+    let (here, folder) = (tokio::runtime::Handle::current(), folder.to_owned());
     let work = move || {
         let [logs, feedback] = into.lanes.clone();
-        let covered = |wal_id| here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id));
+        let lost = if after_loss { wal::before_first(&folder)? } else { 0 };
+        let covered = |wal_id| {
+            let covered = here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id))?;
+            Ok(Covered { logs: covered.logs.max(lost), feedback: covered.feedback.max(lost) })
+        };
         let mut take = |_, kind, batch: RecordBatch| into.take(kind, batch);
         let wal = Wal::open(&folder, &record::schema(), log_files, new_id, &covered, &mut take)?;
         into.forget_erased();

@@ -155,6 +155,7 @@ impl Inner {
                 }
             };
             let next = Snapshot { sequence: frozen.last_sequence, counts: Arc::clone(&frozen.counts) };
+            self.ensure_claim().await?;
             if rows == Rows::Logs {
                 let month = Month::of_micros((self.now)().timestamp_micros());
                 usage::write(&self.store, self.wal_id, &commits.counted, &next, month).await?;
@@ -273,6 +274,10 @@ impl Inner {
         let commits = self.commits.lock().await;
         let next = Snapshot { sequence: commits.counted.sequence, counts: Arc::new(self.usage.own()) };
         if next == commits.counted || self.logs.shelf.memory().0 > 0 {
+            return Ok(());
+        }
+        if self.claim.is_some() && self.refuse_if_failed().is_err() {
+            // The log may be another node's by now, and its counts too.
             return Ok(());
         }
         let month = Month::of_micros((self.now)().timestamp_micros());

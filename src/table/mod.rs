@@ -92,6 +92,11 @@ impl Table {
         Self::load(store, rows).await.map(Some)
     }
 
+    /// Returns whether there is a table of such rows.
+    pub async fn exists(store: &Store, rows: Rows) -> Result<bool> {
+        exists(store, rows.folder()).await
+    }
+
     async fn load(store: &Store, rows: Rows) -> Result<Self> {
         let name = rows.folder();
         let (url, path) = (store.table_url(name)?, store.table_path(name));

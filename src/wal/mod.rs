@@ -9,6 +9,7 @@
 //! The bytes are decided in [`frame`]; reading them back and telling a torn tail from damage in [`replay`].
 
 mod frame;
+mod home;
 mod replay;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 
 pub use frame::{Kind, Payload};
+pub use home::{Home, before_first, read_home, write_home};
 pub use replay::{Covered, Replay, Take, replay};
 
 /// A file that the log writes to. Tests put one in between that fails.

@@ -164,7 +164,7 @@ fn help_teaches_every_command() {
     let home = Home::new();
     let help = home.ok(&["help"]);
     assert!(help.contains("Exit codes:"), "{help}");
-    let verbs = "demo serve import sql report export org key delete maintain doctor config";
+    let verbs = "demo serve import sql report export copy org key delete maintain wal doctor config";
     for verb in verbs.split(' ') {
         assert!(help.contains(verb), "`gatelog help` does not say {verb}");
         let help = home.ok(&[verb, "--help"]);

@@ -335,9 +335,12 @@ async fn a_catalog_that_is_gone_and_a_log_of_other_data_are_refused() {
     let refused = Engine::open(config(&folder)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Damaged);
     assert!(refused.message().contains("is gone; restore it from a copy"), "{refused}");
+    let refused = gatelog::Reader::open(&config(&folder)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Damaged, "what was erased would be back: {refused}");
 
     let wal = folder.path().join("data/wal").display().to_string();
     let other = tempfile::tempdir().unwrap();
     let refused = Engine::open(Config { wal, ..config(&other) }).await.unwrap_err();
-    assert!(refused.message().contains("is of other data; name another folder"), "{refused}");
+    assert!(refused.message().contains("is of other data: it was last used for"), "{refused}");
+    assert!(refused.message().contains("name another folder with the setting `wal`"), "{refused}");
 }

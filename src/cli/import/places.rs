@@ -29,7 +29,7 @@ const LINK: &str = "it is a symbolic link, which is not followed; name what it p
 #[derive(Debug)]
 pub(super) enum Place {
     Folder(PathBuf),
-    Bucket(Store),
+    Bucket(Box<Store>),
 }
 
 /// A file that may hold a log.
@@ -54,7 +54,7 @@ impl Place {
         if let Some(url) = named.to_str().filter(|named| named.contains("://")) {
             let store = Store::open(&Config { data: url.to_owned(), ..config.clone() }, false)?;
             store.check().await?;
-            return Ok(store.folder().map(Path::to_owned).map_or_else(|| Self::Bucket(store), Self::Folder));
+            return Ok(store.folder().map(Path::to_owned).map_or_else(|| Self::Bucket(Box::new(store)), Self::Folder));
         }
         let about = fs::metadata(named).map_err(|cause| file_error("open", named, cause))?;
         if !about.is_dir() {

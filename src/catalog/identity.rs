@@ -1,0 +1,101 @@
+//! The identity of a store: a UUID in its catalog that tells it from every other one, also from its copies. Pure.
+//!
+//! It is not the id of a Delta table: data files and Delta logs of a copy are byte for byte those of its source. A log that
+//! belongs to a store notes the same UUID (`wal::Home`), so that it is never taken for the log of a copy.
+
+use serde::{Deserialize, Serialize};
+
+/// Stands for a source that had no UUID yet when it was copied.
+const UNKNOWN: &str = "unknown";
+/// Sources that are noted, the nearest first.
+const MOST_SOURCES: usize = 16;
+
+/// The identity of a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The UUID.
+    pub id: String,
+    /// The stores that it was copied from, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copy_of: Vec<String>,
+    /// True while `gatelog copy` fills it: some of it is still missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfinished: bool,
+}
+
+impl Identity {
+    /// The identity of a store that is no copy.
+    pub fn new(id: String) -> Self {
+        Self { id, copy_of: Vec::new(), unfinished: false }
+    }
+
+    /// The identity of a copy's target, once it is finished: its own, or `new_id` where it has none. None if the target is
+    /// neither an earlier copy of the same source nor a store that the source was copied from.
+    pub fn of_copy(source: Option<&Self>, target: Option<&Self>, new_id: String) -> Option<Self> {
+        let nearest = source.map_or(UNKNOWN, |source| source.id.as_str());
+        let sources = source.into_iter().flat_map(|source| source.copy_of.iter().cloned());
+        let copy_of: Vec<String> = [nearest.to_owned()].into_iter().chain(sources).take(MOST_SOURCES).collect();
+        match target {
+            None => Some(Self { id: new_id, copy_of, unfinished: false }),
+            Some(target) if target.copy_of.first().is_some_and(|first| first == nearest || first == UNKNOWN) => {
+                Some(Self { id: target.id.clone(), copy_of, unfinished: false })
+            }
+            // A restore over the original, also of a plain copy of it: its log stays its own.
+            Some(target) if source.is_some_and(|source| source.id == target.id || source.descends_from(&target.id)) => {
+                Some(Self { unfinished: false, ..target.clone() })
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// Returns whether it is a copy of that store, or a copy of a copy.
+    fn descends_from(&self, id: &str) -> bool {
+        self.copy_of.iter().any(|source| source == id || source == UNKNOWN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copied(source: Option<&Identity>, target: Option<&Identity>, new_id: &str) -> Option<Identity> {
+        Identity::of_copy(source, target, new_id.to_owned())
+    }
+
+    #[test]
+    fn a_copy_has_an_id_of_its_own_and_keeps_it_when_it_is_repeated() {
+        let original = Identity::new("a".to_owned());
+        let backup = copied(Some(&original), None, "b").unwrap();
+        assert_eq!((backup.id.as_str(), backup.copy_of.as_slice()), ("b", &["a".to_owned()][..]));
+        assert_eq!(copied(Some(&original), Some(&backup), "x"), Some(backup.clone()));
+        let half = Identity { unfinished: true, ..backup.clone() };
+        assert_eq!(copied(Some(&original), Some(&half), "x"), Some(backup.clone()));
+        let of_backup = copied(Some(&backup), None, "c").unwrap();
+        assert_eq!(of_backup.copy_of, ["b", "a"]);
+        assert_eq!(copied(Some(&original), Some(&of_backup), "x"), None, "it is a copy of another store");
+    }
+
+    #[test]
+    fn a_copy_that_comes_back_leaves_the_original_what_it_is() {
+        let original = Identity::new("a".to_owned());
+        let backup = copied(Some(&original), None, "b").unwrap();
+        let second = copied(Some(&backup), None, "c").unwrap();
+        for source in [&backup, &second, &original] {
+            assert_eq!(copied(Some(source), Some(&original), "x"), Some(original.clone()));
+        }
+        let stranger = Identity::new("s".to_owned());
+        assert_eq!(copied(Some(&backup), Some(&stranger), "x"), None);
+        assert_eq!(copied(Some(&original), Some(&stranger), "x"), None);
+    }
+
+    #[test]
+    fn a_source_without_an_id_is_noted_too() {
+        let backup = copied(None, None, "b").unwrap();
+        assert_eq!(backup.copy_of, [UNKNOWN]);
+        assert_eq!(copied(None, Some(&backup), "x"), Some(backup.clone()));
+        let later = Identity::new("a".to_owned());
+        assert_eq!(copied(Some(&later), Some(&backup), "x").unwrap().copy_of, ["a"]);
+        assert_eq!(copied(Some(&backup), Some(&later), "x"), Some(later));
+    }
+}

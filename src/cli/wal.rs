@@ -1,0 +1,161 @@
+//! `gatelog wal`: what is done by hand with a write-ahead log: confirming that its data was moved, and taking over the log of a
+//! node that never comes back.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::catalog::open;
+use super::copy::without_upkeep;
+use super::exit::Done;
+use super::maintain::{Format, json};
+use super::output::{print, say};
+use super::progress::thousands;
+use super::settings::Context;
+use crate::config::Config;
+use crate::engine::{self, Engine, Parts};
+use crate::error::{Error, Result};
+use crate::store::Store;
+use crate::wal;
+
+/// Flushes until late parts are in their records, and the wait between two.
+const MOST_FLUSHES: u32 = 100;
+const BETWEEN_FLUSHES: Duration = Duration::from_millis(200);
+
+/// Confirms that data was moved, or takes over the write-ahead log of a node that is gone
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gatelog wal rebind --data /new/mount/gatelog --set wal=/var/lib/gatelog/wal
+  gatelog wal adopt /mnt/dead-node/wal --data s3://bucket/prefix
+  gatelog wal adopt gatelog-data/wal --after-loss    after an older backup was restored over gatelog-data
+
+A write-ahead log notes which store it is for and where that store was last used. A log of another store is always refused; \
+the same store at another place is refused until `rebind` confirms that it was moved there and that it is no copy. A log inside \
+its own data folder needs none of this.
+
+`adopt` writes what the log in FOLDER holds, and the table does not have yet, into the table of `--data`, once; beside running \
+nodes of a bucket too. Stop the node that wrote it first: one that still runs is refused.")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Confirms that the data of the log was moved to where `--data` is now
+    Rebind(FormatArgs),
+    /// Writes the rows in the log of a node that never comes back into the table
+    Adopt(AdoptArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct FormatArgs {
+    /// Form of the answer
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+struct AdoptArgs {
+    /// The folder of that node's log
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+    /// Goes on where frames are missing between the table and the log: they were flushed into a table that is lost
+    #[arg(long)]
+    after_loss: bool,
+    #[command(flatten)]
+    form: FormatArgs,
+}
+
+/// What `rebind` did.
+#[derive(Serialize)]
+struct Rebound {
+    log: String,
+    place: String,
+    /// The place before; none if it is the same.
+    before: Option<String>,
+}
+
+/// What `adopt` did.
+#[derive(Serialize)]
+struct Adopted {
+    log: String,
+    place: String,
+    /// Records that were not in the table.
+    rows: u64,
+}
+
+pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
+    match args.verb {
+        Verb::Rebind(args) => rebind(&context, args.format).await,
+        Verb::Adopt(args) => adopt(&context, &args).await,
+    }
+}
+
+async fn rebind(context: &Context, format: Format) -> Result<Done> {
+    let catalog = open(context, false).await?;
+    let store = Store::open(context.config(), false)?;
+    let folder = store.wal_folder().ok_or_else(|| Error::internal("a store without a log"))?;
+    refuse_no_log(&folder)?;
+    let _nobody_writes = engine::lock(&store)?;
+    let before = engine::rebind(&store, &folder, &catalog, (Parts::default().random)()).await?;
+    let done = Rebound { log: folder.display().to_string(), place: store.place(), before };
+    let words = match &done.before {
+        Some(before) => format!("log `{}` is now for `{}`; it was for `{before}`", done.log, done.place),
+        None => format!("log `{}` is for `{}`, as before", done.log, done.place),
+    };
+    tell(context, format, &done, &words)
+}
+
+async fn adopt(context: &Context, args: &AdoptArgs) -> Result<Done> {
+    let folder = args.folder.as_path();
+    refuse_no_log(folder)?;
+    open(context, false).await?;
+    // The cache of a dead node is of no use here.
+    let config = Config { wal: folder.display().to_string(), disk_cache_bytes: 0, ..context.config().clone() };
+    let parts = Parts { sets_terms: false, after_loss: args.after_loss, ..Parts::default() };
+    let engine = Engine::open_with(without_upkeep(config), parts).await?;
+    let rows = engine.status().memory_rows;
+    let done = Adopted { log: folder.display().to_string(), place: engine.store().place(), rows };
+    let flushed = flush_all(&engine).await;
+    let closed = engine.close().await;
+    flushed?;
+    closed?;
+    let words = match done.rows {
+        0 => format!("log `{}` holds nothing that `{}` does not have", done.log, done.place),
+        rows => format!("{} records of log `{}` are now in `{}`", thousands(rows), done.log, done.place),
+    };
+    tell(context, args.form.format, &done, &words)
+}
+
+/// Flushes until nothing is left in the log, also no part that comes late to a record in a file.
+async fn flush_all(engine: &Engine) -> Result<()> {
+    for _ in 0..MOST_FLUSHES {
+        engine.flush().await?;
+        if engine.status().waiting_halves == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(BETWEEN_FLUSHES).await;
+    }
+    Err(Error::storage("some parts of records could not be added to their records; keep the folder and run this again"))
+}
+
+/// A folder without a log is a mistyped name.
+fn refuse_no_log(folder: &Path) -> Result<()> {
+    if wal::read_identity(folder)?.is_some() || wal::size_on_disk(folder).1 > 0 {
+        return Ok(());
+    }
+    Err(Error::not_found(format!("there is no write-ahead log in `{}`; name its folder", folder.display())))
+}
+
+fn tell(context: &Context, format: Format, done: &impl Serialize, words: &str) -> Result<Done> {
+    match format {
+        Format::Json => print(&json(done)?)?,
+        Format::Text if !context.quiet => say!("{words}"),
+        Format::Text => {}
+    }
+    Ok(Done::Fine)
+}

@@ -1,0 +1,362 @@
+//! One live node a log: in a bucket, `nodes/<log id>.json` says which node has the log open.
+//!
+//! Two nodes with one log, such as a cloned machine, would number different records alike, and the table would take the second
+//! for a repetition of the first: acked records would be lost. So the node that opens a log claims it by a conditional put, and
+//! renews the claim three times a lease. Another node that finds the claim renewed is refused; one that finds it silent for a
+//! lease takes it over. The same log folder on the same running machine needs no wait, since its lock says that the former
+//! process is gone. A node whose claim was taken over commits nothing more and refuses writes.
+//!
+//! A folder needs none of this: its lock lets one process in.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Inner;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// How often a claim of another node is looked at while it may still be renewed.
+const LOOK: Duration = Duration::from_millis(500);
+/// Changes of others that may come between before ours gives up.
+const RACES: u32 = 20;
+
+/// The document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    /// The log folder on the running machine.
+    site: String,
+    /// The node, for people.
+    node: String,
+    /// Until when no other node may have the log; none = it was let go.
+    #[serde(default)]
+    until: Option<DateTime<Utc>>,
+    /// Names the put that made it, so that its author knows it again when the answer was lost.
+    change: String,
+}
+
+impl Note {
+    /// Whether the node at `site` may take the log at once. Clocks of two machines may differ by a lease.
+    fn is_free_for(&self, site: &str, now: DateTime<Utc>, lease: chrono::Duration) -> bool {
+        self.site == site || self.until.is_none_or(|until| until + lease <= now)
+    }
+}
+
+/// The claim of this node.
+#[derive(Debug)]
+pub(super) struct Claim {
+    store: Store,
+    wal_id: Uuid,
+    lease: chrono::Duration,
+    held: tokio::sync::Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    note: Note,
+    version: Option<UpdateVersion>,
+}
+
+/// What came of an attempt to put a note.
+enum Put {
+    /// It is there.
+    Done(UpdateVersion),
+    /// Another one came between.
+    Lost,
+}
+
+impl Claim {
+    /// Claims the log in `folder`; none for a folder, which others cannot open anyway, and none for a log that has no id yet and
+    /// so was never copied. Waits for a claim of another node to be
+    /// renewed ([`crate::error::ErrorKind::Busy`]) or to run out.
+    pub(super) async fn take(
+        store: &Store,
+        wal_id: Option<Uuid>,
+        folder: &Path,
+        config: &Config,
+        now: fn() -> DateTime<Utc>,
+    ) -> Result<Option<Self>> {
+        let Some(wal_id) = wal_id.filter(|_| store.is_shared()) else { return Ok(None) };
+        let lease = chrono::Duration::seconds(i64::try_from(config.lease_seconds).unwrap_or(60));
+        let (site, node) = (site(folder), node(folder));
+        let note = Note { site, node, until: None, change: String::new() };
+        let held = tokio::sync::Mutex::new(Held { note, version: None });
+        let claim = Self { store: store.clone(), wal_id, lease, held };
+        let patience = Duration::from_secs(config.lease_seconds);
+        claim.wait_and_take(patience, now).await?;
+        Ok(Some(claim))
+    }
+
+    async fn wait_and_take(&self, patience: Duration, now: fn() -> DateTime<Utc>) -> Result<()> {
+        let mut held = self.held.lock().await;
+        let mut seen: Option<(String, tokio::time::Instant)> = None;
+        let mut races = 0;
+        while races < RACES {
+            let found = self.read().await?;
+            let other = found
+                .as_ref()
+                .map(|(note, _)| note)
+                .filter(|note| !note.is_free_for(&held.note.site, now(), self.lease));
+            if let Some(other) = other {
+                let (change, since) = seen.get_or_insert_with(|| {
+                    tracing::warn!(node = other.node, "another node had this log open; waiting whether it lives");
+                    (other.change.clone(), tokio::time::Instant::now())
+                });
+                if *change != other.change {
+                    return Err(self.refused(other));
+                }
+                if since.elapsed() < patience {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+            }
+            let next = self.next(&held.note, now());
+            match self.put(&next, found.map(|(_, version)| version)).await? {
+                Put::Done(version) => {
+                    *held = Held { note: next, version: Some(version) };
+                    return Ok(());
+                }
+                Put::Lost => races += 1,
+            }
+        }
+        Err(Error::busy(format!(
+            "the claim of log {} was changed by others {RACES} times in a row; try again",
+            self.wal_id
+        )))
+    }
+
+    /// Renews the claim. [`crate::error::ErrorKind::Conflict`] if another node has taken it over.
+    pub(super) async fn renew(&self, now: DateTime<Utc>) -> Result<()> {
+        let mut held = self.held.lock().await;
+        let next = self.next(&held.note, now);
+        let version = held.version.clone();
+        if let Put::Done(version) = self.put(&next, version).await? {
+            *held = Held { note: next, version: Some(version) };
+            return Ok(());
+        }
+        match self.read().await? {
+            // The answer to an earlier put was lost.
+            Some((note, version)) if note.change == held.note.change => {
+                held.version = Some(version);
+                Ok(())
+            }
+            found => Err(self.taken_over(found.map(|(note, _)| note).as_ref())),
+        }
+    }
+
+    /// Makes sure that the claim holds before something is committed under the log's id.
+    pub(super) async fn ensure(&self, now: DateTime<Utc>) -> Result<()> {
+        let is_fresh = self.held.lock().await.note.until.is_some_and(|until| until > now);
+        if is_fresh { Ok(()) } else { self.renew(now).await }
+    }
+
+    /// Lets the log go, so that another machine need not wait for it.
+    pub(super) async fn release(&self) {
+        let held = self.held.lock().await;
+        let next = Note { until: None, change: Uuid::new_v4().to_string(), ..held.note.clone() };
+        // If it fails, the claim runs out by itself.
+        let _ = self.put(&next, held.version.clone()).await;
+    }
+
+    fn next(&self, before: &Note, now: DateTime<Utc>) -> Note {
+        Note { until: Some(now + self.lease), change: Uuid::new_v4().to_string(), ..before.clone() }
+    }
+
+    async fn read(&self) -> Result<Option<(Note, UpdateVersion)>> {
+        let path = self.store.node_path(self.wal_id);
+        let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
+        let found = match self.store.object_store().get(&path).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(cause) => return Err(unreadable(cause)),
+        };
+        let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+        let bytes = found.bytes().await.map_err(unreadable)?;
+        let note = serde_json::from_slice(&bytes).map_err(|cause| {
+            Error::damaged(format!("`{path}` does not say which node has the log open; delete it")).with_source(cause)
+        })?;
+        Ok(Some((note, version)))
+    }
+
+    /// Puts the note in the place of the one that had `before`, or where there is none.
+    async fn put(&self, note: &Note, before: Option<UpdateVersion>) -> Result<Put> {
+        let path = self.store.node_path(self.wal_id);
+        let bytes = serde_json::to_vec_pretty(note)
+            .map_err(|cause| Error::internal("cannot encode the claim of a log").with_source(cause))?;
+        let mode = before.map_or(PutMode::Create, PutMode::Update);
+        let options = PutOptions { mode, ..PutOptions::default() };
+        match self.store.object_store().put_opts(&path, PutPayload::from(bytes), options).await {
+            Ok(put) => Ok(Put::Done(UpdateVersion { e_tag: put.e_tag, version: put.version })),
+            Err(object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. }) => {
+                // A store may take a put, lose the answer, and refuse the second try of its own.
+                match self.read().await? {
+                    Some((found, version)) if found.change == note.change => Ok(Put::Done(version)),
+                    _ => Ok(Put::Lost),
+                }
+            }
+            Err(cause) => Err(Error::storage(format!("cannot write `{path}`")).with_source(cause)),
+        }
+    }
+
+    fn refused(&self, other: &Note) -> Error {
+        Error::busy(format!(
+            "write-ahead log {} is in use by another live node ({}): this one has a copy of its log folder, as a cloned machine \
+             has; stop one of them, and give a clone a new folder with the setting `wal`",
+            self.wal_id, other.node
+        ))
+    }
+
+    fn taken_over(&self, other: Option<&Note>) -> Error {
+        let by = other.map_or_else(|| "nobody knows whom".to_owned(), |note| note.node.clone());
+        Error::conflict(format!(
+            "write-ahead log {} was taken over by another node ({by}), which has a copy of its log folder; stop one of them",
+            self.wal_id
+        ))
+    }
+}
+
+/// Tells the log folder on this running machine from every other, also from its copies on others.
+fn site(folder: &Path) -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    format!("{} {}", boot.trim(), folder_id(folder))
+}
+
+#[cfg(unix)]
+fn folder_id(folder: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(folder).map_or_else(|_| String::new(), |about| format!("{:x}:{:x}", about.dev(), about.ino()))
+}
+
+#[cfg(not(unix))]
+fn folder_id(folder: &Path) -> String {
+    folder.display().to_string()
+}
+
+/// What messages call this node.
+fn node(folder: &Path) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "this host" } else { host.trim() };
+    format!("process {} on {host}, log `{}`", std::process::id(), folder.display())
+}
+
+impl Inner {
+    /// Renews the claim for as long as the engine lives; one that was taken over closes the engine to writes.
+    pub(super) async fn keep_claim(self: Arc<Self>) {
+        let Some(claim) = &self.claim else { return };
+        let every = Duration::from_millis(self.config.lease_seconds.saturating_mul(1000) / 3);
+        let mut is_failing = false;
+        loop {
+            tokio::time::sleep(every).await;
+            match claim.renew((self.now)()).await {
+                Ok(()) => is_failing = false,
+                Err(error) if error.kind() == crate::error::ErrorKind::Conflict => return self.fail(&error),
+                // Told once: while a bucket is away this comes again and again.
+                Err(error) if !is_failing => {
+                    tracing::warn!(error = error.chain(), "cannot renew the claim of the log; trying again");
+                    is_failing = true;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Makes sure that no other node has taken the log over, before a commit under its id.
+    pub(super) async fn ensure_claim(&self) -> Result<()> {
+        let Some(claim) = &self.claim else { return Ok(()) };
+        let held = claim.ensure((self.now)()).await;
+        if let Err(error) = held.as_ref()
+            && error.kind() == crate::error::ErrorKind::Conflict
+        {
+            self.fail(error);
+        }
+        held
+    }
+
+    /// Lets the log go at the end.
+    pub(super) async fn release_claim(&self) {
+        if let Some(claim) = &self.claim
+            && self.refuse_if_failed().is_ok()
+        {
+            claim.release().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use url::Url;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn start() -> DateTime<Utc> {
+        at(0)
+    }
+
+    fn store() -> Store {
+        Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap()
+    }
+
+    async fn take(store: &Store, folder: &Path) -> Result<Claim> {
+        let config = Config { lease_seconds: 1, ..Config::default() };
+        Ok(Claim::take(store, Some(Uuid::from_u128(7)), folder, &config, start).await?.unwrap())
+    }
+
+    #[test]
+    fn a_claim_is_free_for_its_own_site_and_for_others_once_it_ran_out() {
+        let note = Note { site: "a".to_owned(), node: String::new(), until: Some(at(60)), change: String::new() };
+        let is_free = |note: &Note, site: &str, now| note.is_free_for(site, at(now), chrono::Duration::seconds(10));
+        assert!(is_free(&note, "a", 0) && !is_free(&note, "b", 69) && is_free(&note, "b", 70));
+        assert!(is_free(&Note { until: None, ..note }, "b", 0));
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_the_log_is_refused_while_the_node_lives_and_let_in_when_it_is_silent() {
+        let (store, [one, copy]) = (store(), [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()]);
+        let first = take(&store, one.path()).await.unwrap();
+        let renewing = async {
+            loop {
+                first.renew(at(1)).await.unwrap();
+                tokio::time::sleep(LOOK / 10).await;
+            }
+        };
+        let refused = tokio::select! {
+            refused = take(&store, copy.path()) => refused.unwrap_err(),
+            () = renewing => unreachable!("it renews for ever"),
+        };
+        assert_eq!(refused.kind(), ErrorKind::Busy);
+        assert!(refused.message().contains(&one.path().display().to_string()), "{refused}");
+        // Nobody renews it: it is taken over after a lease, and the former node is told.
+        let second = take(&store, copy.path()).await.unwrap();
+        first.ensure(at(1)).await.unwrap();
+        for late in [first.ensure(at(99)).await, first.renew(at(1)).await] {
+            assert_eq!(late.unwrap_err().kind(), ErrorKind::Conflict);
+        }
+        second.release().await;
+        assert_eq!(second.read().await.unwrap().unwrap().0.until, None);
+        take(&store, one.path()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_same_folder_is_let_in_at_once_and_others_once_its_time_is_over() {
+        let (store, folder, copy) = (store(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let killed = take(&store, folder.path()).await.unwrap();
+        take(&store, folder.path()).await.unwrap();
+        assert_eq!(killed.renew(at(1)).await.unwrap_err().kind(), ErrorKind::Conflict);
+        let mut note = killed.read().await.unwrap().unwrap();
+        note.0.until = Some(at(-1));
+        assert!(matches!(killed.put(&note.0, Some(note.1)).await.unwrap(), Put::Done(_)));
+        take(&store, copy.path()).await.unwrap();
+    }
+}

@@ -1,0 +1,371 @@
+//! Whether a log and a store belong together, decided before either is written to.
+//!
+//! Both carry the store's UUID ([`Identity`], [`Home`]), and the log notes the place where the store was last used. A log of
+//! another store is always refused. The same store at another place may be a copy made by other tools than `gatelog copy`, so it
+//! is refused until `gatelog wal rebind` confirms that it was moved; a log inside its own data folder moves with it freely.
+//! Stores and logs of before there were UUIDs get one at their first open.
+//!
+//! [`meet`] decides from what was read ([`Meeting`]); [`settle`] writes, [`check`] is for those who only read.
+
+use std::path::Path;
+
+use uuid::Uuid;
+
+use crate::catalog::{Catalog, Document, Identity};
+use crate::error::{Error, Result};
+use crate::record::Rows;
+use crate::store::{Store, durable};
+use crate::table::Table;
+use crate::wal::{self, Home};
+
+/// The file beside a log that names the Delta table that it is for.
+const TABLE_MARK: &str = "table";
+/// The file beside a log that says that there is a catalog.
+const CATALOG_MARK: &str = "catalog";
+
+/// A log that was never noted to belong to a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unnoted {
+    /// It was never used.
+    New,
+    /// A version without notes used it, with this store as far as can be told.
+    Used,
+    /// A version without notes used it with a bucket, or with another table.
+    Foreign,
+}
+
+/// What is known when a log meets a store.
+#[derive(Clone, Copy, Debug)]
+struct Meeting<'a> {
+    /// Of the store.
+    identity: Option<&'a Identity>,
+    /// Where the store is.
+    place: &'a str,
+    /// The log's note, or what can be told without one.
+    home: std::result::Result<&'a Home, Unnoted>,
+    /// Whether the log lies inside the data folder.
+    is_inside: bool,
+    /// Whether the log was used with the table that is there; asked only where the store has no UUID.
+    is_same_table: bool,
+}
+
+/// What follows.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// They belong together, and both say so.
+    Bound,
+    /// They belong together, and are to say so: the UUID of the store, a fresh one if there is none.
+    Bind(Option<String>),
+    /// The log is of another store.
+    Other,
+    /// The log is of this store, but was last used for it at another place.
+    Moved,
+}
+
+fn meet(meeting: Meeting<'_>) -> Verdict {
+    let Meeting { identity, place, home, is_inside, is_same_table } = meeting;
+    let known = identity.map(|identity| identity.id.clone());
+    match home {
+        Err(Unnoted::Foreign) => Verdict::Other,
+        // What wrote it knew no copies, so it is the log of the source.
+        Err(Unnoted::Used) if !is_inside && identity.is_some_and(|of| !of.copy_of.is_empty()) => Verdict::Other,
+        Err(_) => Verdict::Bind(known),
+        Ok(home) if known.as_ref().is_some_and(|known| *known != home.store) => Verdict::Other,
+        Ok(home) if home.place == place && known.is_some() => Verdict::Bound,
+        Ok(home) if home.place == place || is_inside => Verdict::Bind(Some(home.store.clone())),
+        Ok(_) if known.is_none() && !is_same_table => Verdict::Other,
+        Ok(_) => Verdict::Moved,
+    }
+}
+
+/// What was read of a log and a store.
+struct Found {
+    identity: Option<Identity>,
+    place: String,
+    home: std::result::Result<Home, Unnoted>,
+    is_inside: bool,
+    is_same_table: bool,
+}
+
+impl Found {
+    async fn read(store: &Store, folder: &Path, catalog: &Catalog) -> Result<Self> {
+        let home = match wal::read_home(folder)? {
+            Some(home) => Ok(home),
+            None => Err(unnoted(store, folder).await?),
+        };
+        let identity = catalog.state().document.store.clone();
+        let is_same_table = identity.is_some() || bound_table(folder)? == table_id(store).await?;
+        Ok(Self { identity, place: store.place(), home, is_inside: is_inside(store, folder), is_same_table })
+    }
+
+    fn verdict(&self) -> Verdict {
+        let home = self.home.as_ref().map_err(|unnoted| *unnoted);
+        meet(Meeting {
+            identity: self.identity.as_ref(),
+            place: &self.place,
+            home,
+            is_inside: self.is_inside,
+            is_same_table: self.is_same_table,
+        })
+    }
+
+    /// The error of a log that does not belong here.
+    fn other(&self, folder: &Path) -> Error {
+        let (folder, place) = (folder.display(), &self.place);
+        let whose = match &self.home {
+            Ok(home) => format!("it was last used for `{}` (store {}), and ", home.place, home.store),
+            Err(_) => String::new(),
+        };
+        let this = self.identity.as_ref().map_or_else(String::new, |identity| format!(" (store {})", identity.id));
+        Error::invalid(format!(
+            "the write-ahead log `{folder}` is of other data: {whose}this is `{place}`{this}; name another folder with the \
+             setting `wal`"
+        ))
+    }
+
+    /// The error of a store that may have moved.
+    fn moved(&self, folder: &Path) -> Error {
+        let (folder, place) = (folder.display(), &self.place);
+        let before = self.home.as_ref().map_or("", |home| home.place.as_str());
+        Error::invalid(format!(
+            "the write-ahead log `{folder}` was last used for the same store at `{before}`, and this is `{place}`: if the data \
+             was moved, confirm it with `gatelog wal rebind`; if this is a copy, name another folder with the setting `wal`"
+        ))
+    }
+}
+
+/// What can be told of a log without a note.
+async fn unnoted(store: &Store, folder: &Path) -> Result<Unnoted> {
+    let Some(bound) = bound_table(folder)? else {
+        let is_used = wal::read_identity(folder)?.is_some();
+        return Ok(if is_used { Unnoted::Used } else { Unnoted::New });
+    };
+    // Beside a bucket the lock lies with the log, else with the data.
+    let of_bucket = store.folder().is_some() && !is_inside(store, folder) && folder.join("gatelog.lock").exists();
+    let is_foreign = of_bucket || table_id(store).await? != Some(bound);
+    Ok(if is_foreign { Unnoted::Foreign } else { Unnoted::Used })
+}
+
+/// Id of the Delta table that the log is bound to (see [`bind_to_table`]).
+fn bound_table(folder: &Path) -> Result<Option<String>> {
+    let path = folder.join(TABLE_MARK);
+    match std::fs::read_to_string(&path) {
+        Ok(bound) => Ok(Some(bound.trim().to_owned())),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(cause)),
+    }
+}
+
+async fn table_id(store: &Store) -> Result<Option<String>> {
+    match Table::open(store, Rows::Logs).await? {
+        Some(table) => table.id().await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Binds the log to the Delta table as well, at its first use: the log's sequences mean nothing to another table.
+pub(super) async fn bind_to_table(folder: &Path, table: &Table) -> Result<()> {
+    let id = table.id().await?;
+    match bound_table(folder)? {
+        Some(bound) if bound == id => Ok(()),
+        Some(_) => Err(Error::invalid(format!(
+            "the write-ahead log `{}` is of other data: of another table `logs`; name another folder with the setting `wal`",
+            folder.display()
+        ))),
+        None => {
+            let path = folder.join(TABLE_MARK);
+            let failed = |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
+            durable::create_folder(folder).map_err(failed)?;
+            durable::write_file(&path, id.as_bytes()).map_err(failed)
+        }
+    }
+}
+
+/// Whether the log lies inside the data folder, so that whoever copies or moves one takes both.
+fn is_inside(store: &Store, folder: &Path) -> bool {
+    let Some(data) = store.folder() else { return false };
+    // A log that is not there yet lies where its nearest folder does.
+    let there = folder.ancestors().find_map(|folder| folder.canonicalize().ok());
+    there.is_some_and(|there| there.starts_with(data))
+}
+
+/// Checks that the log in `folder` and the store belong together, and has both say so. Nothing else is written before.
+pub(super) async fn settle(store: &Store, folder: &Path, catalog: &Catalog, random: [u8; 32]) -> Result<()> {
+    refuse_unfinished(store, catalog)?;
+    let found = Found::read(store, folder, catalog).await?;
+    match found.verdict() {
+        Verdict::Other => Err(found.other(folder)),
+        Verdict::Moved => Err(found.moved(folder)),
+        Verdict::Bound => note_catalog(folder),
+        Verdict::Bind(id) => {
+            refuse_lost_catalog(folder, catalog)?;
+            bind(store, folder, catalog, id, random).await
+        }
+    }
+}
+
+/// Confirms that a store was moved: its log is bound to the place where it is now. Answers the place before, if it is another.
+pub async fn rebind(store: &Store, folder: &Path, catalog: &Catalog, random: [u8; 32]) -> Result<Option<String>> {
+    refuse_unfinished(store, catalog)?;
+    let found = Found::read(store, folder, catalog).await?;
+    let id = match found.verdict() {
+        Verdict::Other => return Err(found.other(folder)),
+        Verdict::Bound => return Ok(None),
+        Verdict::Bind(id) => id,
+        Verdict::Moved => found.home.as_ref().ok().map(|home| home.store.clone()),
+    };
+    refuse_lost_catalog(folder, catalog)?;
+    bind(store, folder, catalog, id, random).await?;
+    Ok(found.home.ok().map(|home| home.place).filter(|before| *before != found.place))
+}
+
+/// Returns whether a log was used with this store before.
+pub async fn owns_log(store: &Store, folder: &Path, catalog: &Catalog) -> Result<bool> {
+    let found = Found::read(store, folder, catalog).await?;
+    match found.verdict() {
+        Verdict::Other => Ok(false),
+        // Of an older backup nothing says that it is the store that the log is for.
+        Verdict::Moved if found.identity.is_none() => Ok(false),
+        Verdict::Moved => Err(found.moved(folder)),
+        Verdict::Bound | Verdict::Bind(_) => Ok(found.home != Err(Unnoted::New)),
+    }
+}
+
+/// Refuses to read a store together with a log that is not its own. Writes nothing.
+pub(super) async fn check(store: &Store, catalog: &Catalog) -> Result<()> {
+    refuse_unfinished(store, catalog)?;
+    require_store(store, catalog).await?;
+    let Some(folder) = store.wal_folder().filter(|folder| folder.exists()) else { return Ok(()) };
+    let found = Found::read(store, &folder, catalog).await?;
+    match found.verdict() {
+        Verdict::Other => Err(found.other(&folder)),
+        Verdict::Moved => Err(found.moved(&folder)),
+        Verdict::Bound | Verdict::Bind(_) => refuse_lost_catalog(&folder, catalog),
+    }
+}
+
+/// Refuses a place that never was a store, which would answer as if it were empty.
+pub async fn require_store(store: &Store, catalog: &Catalog) -> Result<()> {
+    if catalog.is_stored() {
+        return Ok(());
+    }
+    for rows in Rows::ALL {
+        if Table::exists(store, rows).await? {
+            return Ok(());
+        }
+    }
+    Err(Error::not_found(format!(
+        "`{}` is no gatelog store: there is neither `catalog.json` nor a table in it; name the place that has the data (`--data`), \
+         or start a server there to make a store of it",
+        store.place()
+    )))
+}
+
+/// Refuses a store that `gatelog copy` did not finish: it lacks records, and does not look so.
+pub fn refuse_unfinished(store: &Store, catalog: &Catalog) -> Result<()> {
+    if !catalog.state().document.store.as_ref().is_some_and(|identity| identity.unfinished) {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "the copy in `{}` was broken off and is not whole; run the same `gatelog copy` again",
+        store.place()
+    )))
+}
+
+/// Writes the UUID into the catalog, where there is none, and beside the log.
+async fn bind(store: &Store, folder: &Path, catalog: &Catalog, id: Option<String>, random: [u8; 32]) -> Result<()> {
+    let fresh = id.clone().unwrap_or_else(|| uuid(random).to_string());
+    let named = catalog.state().document.store.as_ref().map(|identity| identity.id.clone());
+    let stored = match named {
+        Some(named) => named,
+        // Another node that opens the store for the first time may come first.
+        None => {
+            let name = |document: &mut Document| {
+                Ok(document.store.get_or_insert_with(|| Identity::new(fresh.clone())).id.clone())
+            };
+            catalog.change(name).await?
+        }
+    };
+    let home = Home { store: stored, place: store.place() };
+    if id.is_some_and(|id| id != home.store) {
+        return Err(Error::busy("`catalog.json` was changed while it was opened; try again"));
+    }
+    if wal::read_home(folder)?.as_ref() != Some(&home) {
+        wal::write_home(folder, &home)?;
+    }
+    note_catalog(folder)
+}
+
+/// A random UUID.
+fn uuid(random: [u8; 32]) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&random[..16]);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+fn note_catalog(folder: &Path) -> Result<()> {
+    let mark = folder.join(CATALOG_MARK);
+    let failed = |cause| Error::storage(format!("cannot write `{}`", mark.display())).with_source(cause);
+    if mark.exists() { Ok(()) } else { durable::write_file(&mark, b"").map_err(failed) }
+}
+
+/// Refuses to go on where the catalog is gone: without it, what was erased would be back and every plan forgotten.
+fn refuse_lost_catalog(folder: &Path, catalog: &Catalog) -> Result<()> {
+    let mark = folder.join(CATALOG_MARK);
+    if catalog.is_stored() || !mark.exists() {
+        return Ok(());
+    }
+    Err(Error::damaged(format!(
+        "`catalog.json`, with organisations, keys and what was erased, is gone; restore it from a copy (to begin without it, \
+         delete `{}`)",
+        mark.display()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(
+        identity: Option<&Identity>,
+        home: std::result::Result<(&str, &str), Unnoted>,
+        is_inside: bool,
+    ) -> Verdict {
+        let home = home.map(|(store, place)| Home { store: store.to_owned(), place: place.to_owned() });
+        let home = home.as_ref().map_err(|unnoted| *unnoted);
+        meet(Meeting { identity, place: "/here", home, is_inside, is_same_table: true })
+    }
+
+    #[test]
+    fn a_log_is_used_for_its_own_store_at_its_own_place() {
+        let a = Identity::new("a".to_owned());
+        for inside in [false, true] {
+            assert_eq!(verdict(Some(&a), Ok(("a", "/here")), inside), Verdict::Bound);
+            assert_eq!(verdict(Some(&a), Ok(("b", "/here")), inside), Verdict::Other, "inside: {inside}");
+            assert_eq!(verdict(Some(&a), Ok(("b", "/there")), inside), Verdict::Other);
+        }
+        assert_eq!(verdict(Some(&a), Ok(("a", "/there")), false), Verdict::Moved);
+        assert_eq!(verdict(Some(&a), Ok(("a", "/there")), true), Verdict::Bind(Some("a".to_owned())));
+        // A catalog of before: at the same place it is the log that knows.
+        assert_eq!(verdict(None, Ok(("a", "/here")), false), Verdict::Bind(Some("a".to_owned())));
+        assert_eq!(verdict(None, Ok(("a", "/there")), false), Verdict::Moved);
+        let home = Home { store: "a".to_owned(), place: "/there".to_owned() };
+        let empty = Meeting { identity: None, place: "/here", home: Ok(&home), is_inside: false, is_same_table: false };
+        assert_eq!(meet(empty), Verdict::Other, "nothing says that it is the same store");
+    }
+
+    #[test]
+    fn a_log_without_a_note_is_bound_unless_it_is_seen_to_be_another_s() {
+        let a = Identity::new("a".to_owned());
+        let copy = Identity { copy_of: vec!["a".to_owned()], ..Identity::new("b".to_owned()) };
+        for inside in [false, true] {
+            assert_eq!(verdict(None, Err(Unnoted::New), inside), Verdict::Bind(None));
+            assert_eq!(verdict(None, Err(Unnoted::Used), inside), Verdict::Bind(None));
+            assert_eq!(verdict(Some(&a), Err(Unnoted::Used), inside), Verdict::Bind(Some("a".to_owned())));
+            assert_eq!(verdict(Some(&a), Err(Unnoted::Foreign), inside), Verdict::Other);
+            assert_eq!(verdict(Some(&copy), Err(Unnoted::New), inside), Verdict::Bind(Some("b".to_owned())));
+        }
+        assert_eq!(verdict(Some(&copy), Err(Unnoted::Used), false), Verdict::Other);
+        assert_eq!(verdict(Some(&copy), Err(Unnoted::Used), true), Verdict::Bind(Some("b".to_owned())));
+    }
+}
