@@ -56,7 +56,7 @@ pub use crate::catalog::{
 pub use crate::export::Request as ExportRequest;
 pub use crate::halves::Half;
 pub use crate::query::{Answer, Params};
-pub use doctor::{Finding, Severity, doctor};
+pub use doctor::{Finding, Severity, doctor, doctor_of};
 pub use exports::NewExport;
 use lane::Lane;
 pub use open::{FolderLock, Parts, lock};
