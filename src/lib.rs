@@ -73,7 +73,8 @@
 pub mod cli;
 pub mod http;
 pub mod engine;
-mod copy;
+#[doc(hidden)]
+pub mod copy;
 mod maintain;
 pub mod analytics;
 pub mod reports;

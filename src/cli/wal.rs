@@ -102,7 +102,8 @@ async fn rebind(context: &Context, format: Format) -> Result<Done> {
     let folder = store.wal_folder().ok_or_else(|| Error::internal("a store without a log"))?;
     refuse_no_log(&folder)?;
     let _nobody_writes = engine::lock(&store)?;
-    let before = engine::rebind(&store, (store.folders(), folder.as_path()), &catalog, (Parts::default().random)()).await?;
+    let before =
+        engine::rebind(&store, (store.folders(), folder.as_path()), &catalog, (Parts::default().random)()).await?;
     let done = Rebound { log: folder.display().to_string(), place: store.place(), before };
     let words = match &done.before {
         Some(before) => format!("log `{}` is now for `{}`; it was for `{before}`", done.log, done.place),

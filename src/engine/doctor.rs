@@ -62,22 +62,30 @@ impl Finding {
 
 /// Checks the data folder of a configuration. `progress` hears what is being checked, how much of it is done, and of how much.
 pub async fn doctor(config: &Config, progress: &(dyn Fn(&str, u64, u64) + Send + Sync)) -> Result<Vec<Finding>> {
-    let store = Store::open(config, false)?;
+    doctor_of(&Store::open(config, false)?, config, progress).await
+}
+
+/// Checks a store that was handed in.
+pub async fn doctor_of(
+    store: &Store,
+    config: &Config,
+    progress: &(dyn Fn(&str, u64, u64) + Send + Sync),
+) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    check_identity(&store, &mut findings).await?;
-    let logs = open_table(&store, Rows::Logs, &mut findings).await;
-    let feedback = open_table(&store, Rows::Feedback, &mut findings).await;
-    check_wal(&store, [logs.as_ref(), feedback.as_ref()], &mut findings).await?;
+    check_identity(store, &mut findings).await?;
+    let logs = open_table(store, Rows::Logs, &mut findings).await;
+    let feedback = open_table(store, Rows::Feedback, &mut findings).await;
+    check_wal(store, [logs.as_ref(), feedback.as_ref()], &mut findings).await?;
     let threads = Threads::start(config)?;
-    let queries = Queries::new(config, &store, Vec::new(), threads.handle()?)?;
+    let queries = Queries::new(config, store, Vec::new(), threads.handle()?)?;
     for table in [&logs, &feedback].into_iter().flatten() {
-        check_files(&store, table, &queries, progress, &mut findings).await?;
+        check_files(store, table, &queries, progress, &mut findings).await?;
     }
     if logs.is_none() && findings.iter().all(|finding| finding.severity != Severity::Error) {
         findings.push(Finding::ok("there is no table yet: nothing was flushed".to_owned()));
     }
-    check_catalog(&store, &mut findings).await;
-    check_counts(&store, logs.as_ref(), &mut findings).await?;
+    check_catalog(store, &mut findings).await;
+    check_counts(store, logs.as_ref(), &mut findings).await?;
     Ok(findings)
 }
 

@@ -25,17 +25,18 @@ impl Inner {
     pub(super) async fn maintain(&self, job: Job, dry_run: bool, policy: Policy) -> Result<Outcome> {
         self.refuse_if_failed()?;
         let before = self.lanes().map(|lane| lane.table.index());
-        let lines = match job {
+        let done = match job {
             Job::Expire => {
                 // Neither must wait for the other to succeed.
                 let (exports, records) = (self.expire_exports(dry_run).await, self.expire(dry_run, policy).await);
-                joined(exports, records)?
+                joined(exports, records)
             }
-            Job::Compact => self.compact(dry_run, policy).await?,
-            Job::Vacuum => self.vacuum(dry_run).await?,
-            Job::Checkpoint => self.checkpoint(dry_run).await?,
-            Job::CleanLog => self.clean_log(dry_run).await?,
+            Job::Compact => self.compact(dry_run, policy).await,
+            Job::Vacuum => self.vacuum(dry_run).await,
+            Job::Checkpoint => self.checkpoint(dry_run).await,
+            Job::CleanLog => self.clean_log(dry_run).await,
         };
+        let lines = self.closed_by_failed_sync(done)?;
         let after = self.lanes().map(|lane| lane.table.index());
         let files = |of: &[Arc<FileIndex>; 2]| of.iter().map(|index| index.len() as u64).sum();
         let bytes = |of: &[Arc<FileIndex>; 2]| of.iter().map(|index| index.bytes()).sum();

@@ -60,7 +60,7 @@ pub use crate::catalog::{
 pub use crate::export::Request as ExportRequest;
 pub use crate::halves::Half;
 pub use crate::query::{Answer, Params};
-pub use doctor::{Finding, Severity, doctor};
+pub use doctor::{Finding, Severity, doctor, doctor_of};
 pub use exports::NewExport;
 pub use identity::{owns_log, rebind, refuse_unfinished, require_store};
 use lane::Lane;

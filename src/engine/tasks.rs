@@ -122,6 +122,21 @@ impl Inner {
 
     /// Moves every row that is in memory now into the table.
     pub(super) async fn flush_all(&self) -> Result<()> {
+        let flushed = self.flush_lanes().await;
+        self.closed_by_failed_sync(flushed)
+    }
+
+    /// Closes the engine to writes after a failed sync, of a data file or a new folder as of a commit: the next try would find
+    /// there what may not last.
+    pub(super) fn closed_by_failed_sync<T>(&self, done: Result<T>) -> Result<T> {
+        done.inspect_err(|error| {
+            if is_sync_failure(error) {
+                self.fail(error);
+            }
+        })
+    }
+
+    async fn flush_lanes(&self) -> Result<()> {
         let mut commits = self.commits.lock().await;
         self.refuse_if_failed()?;
         let (done, frozen) = oneshot::channel();
