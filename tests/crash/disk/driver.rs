@@ -260,7 +260,12 @@ impl Driver {
     pub async fn flush(&mut self) -> bool {
         let Some(engine) = self.noted(self.engine()) else { return false };
         let flushed = engine.flush().await;
-        self.noted(flushed).is_some()
+        // The writer trims the log after the flush; it takes the second one up only when that is done.
+        let trimmed = match flushed {
+            Ok(()) => engine.flush().await,
+            failed => failed,
+        };
+        self.noted(trimmed).is_some()
     }
 
     pub async fn maintain(&mut self, job: Job) -> Option<Outcome> {
