@@ -107,6 +107,13 @@ impl Writer {
     }
 
     fn write_halves(&mut self, group: Vec<Halves>) {
+        if let Err(error) = self.carry_if_due() {
+            for Halves { parts, reply, .. } in group {
+                self.counters.refused.fetch_add(parts.len() as u64, Ordering::Relaxed);
+                let _ = reply.send(Err(Error::new(error.kind(), error.chain())));
+            }
+            return;
+        }
         let mut sorted = Vec::with_capacity(group.len());
         for Halves { half, parts, payload, permit, reply } in group {
             match self.sort_out(half, parts, payload, permit) {

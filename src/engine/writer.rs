@@ -152,7 +152,10 @@ impl Writer {
                     Command::Append(first) => self.append_group(*first, &mut commands),
                     Command::Halves(first) => self.halves_group(*first, &mut commands),
                     Command::Settle => {
-                        self.settle_waiting();
+                        // Where the disk is full, parts go on waiting.
+                        if self.carry_if_due().is_ok() {
+                            self.settle_waiting();
+                        }
                         None
                     }
                     Command::Freeze(done) => {
@@ -275,6 +278,7 @@ impl Writer {
     /// parts, are written to the log once more, after what is frozen, since the log up to there is trimmed when it is flushed.
     /// Answers the late parts; an error if the log could not be written: then what is frozen must wait.
     fn freeze(&mut self) -> Result<Vec<LatePart>> {
+        self.carry_if_due()?;
         self.settle_waiting();
         let is_due = self.clear_log_at < i64::MAX || self.log_is_long();
         let (last_sequence, counts) = (self.wal.rotate(), Arc::new(self.meter.own()));
@@ -287,15 +291,23 @@ impl Writer {
             }
             self.carry_due = true;
         }
-        if self.carry_due {
-            self.carry_waiting().inspect_err(|error| {
-                if self.wal.has_failed() || error.kind() != ErrorKind::Storage {
-                    (self.on_failure.0)(error);
-                }
-            })?;
-            self.carry_due = false;
-        }
+        self.carry_if_due()?;
         Ok(self.late.iter().cloned().collect())
+    }
+
+    /// Writes waiting parts to the log again if the last freeze could not. Until then no part may be joined or stored: its
+    /// frame stands before the end of the rows that the next flush covers, and is trimmed with them.
+    pub(super) fn carry_if_due(&mut self) -> Result<()> {
+        if !self.carry_due {
+            return Ok(());
+        }
+        self.carry_waiting().inspect_err(|error| {
+            if self.wal.has_failed() || error.kind() != ErrorKind::Storage {
+                (self.on_failure.0)(error);
+            }
+        })?;
+        self.carry_due = false;
+        Ok(())
     }
 
     /// Has a flush clear the log within so many µs.

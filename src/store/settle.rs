@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::path::Path;
 
 use super::durable::{self, Files};
-use super::{Store, folders};
+use super::{Store, folders, key_of};
 use crate::error::{Error, Result};
 
 impl Store {
@@ -23,8 +24,7 @@ impl Store {
         };
         let mut folders = BTreeMap::new();
         for file in files {
-            let path = durable::file_of(file)
-                .map_err(|cause| Error::internal(format!("`{file}` is no path of a file")).with_source(cause))?;
+            let path = self.file_of(file)?;
             match self.disk().sync_file(&path) {
                 // Whoever removed it meanwhile made that durable.
                 Err(cause) if cause.kind() == ErrorKind::NotFound => continue,
@@ -41,8 +41,10 @@ impl Store {
         let Some(root) = &self.local else { return Ok(()) };
         let writer = Files::new(Arc::clone(&self.folders), root);
         let renew = |file: &Path| {
-            let renewed = durable::file_of(file).and_then(|path| writer.renew(&path));
-            renewed.map_err(|cause| Error::storage(format!("cannot write `{file}` anew")).with_source(cause))
+            let path = self.file_of(file)?;
+            writer
+                .renew(&path)
+                .map_err(|cause| Error::storage(format!("cannot write `{file}` anew")).with_source(cause))
         };
         files.iter().try_for_each(renew)
     }
@@ -50,7 +52,7 @@ impl Store {
     /// Lists the files in a folder of the store, if it is a disk; none if there is no such folder. Blocks.
     pub fn files_in(&self, folder: &Path) -> Result<Vec<Path>> {
         let failed = || Error::storage(format!("cannot list `{folder}`"));
-        let path = durable::file_of(folder).map_err(|cause| failed().with_source(cause))?;
+        let path = self.file_of(folder)?;
         let names = match self.disk().list(&path) {
             Ok(paths) => paths,
             Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -58,5 +60,12 @@ impl Store {
         };
         let names = names.iter().filter_map(|path| path.file_name()?.to_str());
         Ok(names.map(|name| folder.clone().join(name)).collect())
+    }
+
+    /// Returns the file of an object: paths of objects begin at the folder of the store.
+    fn file_of(&self, location: &Path) -> Result<PathBuf> {
+        let whole: Path = key_of(&self.root)?.parts().chain(location.parts()).collect();
+        durable::file_of(&whole)
+            .map_err(|cause| Error::internal(format!("`{location}` is no path of a file")).with_source(cause))
     }
 }

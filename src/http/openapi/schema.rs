@@ -101,7 +101,7 @@ fn word(of: &str) -> Value {
         ),
         "endpoint" => one_of(ENDPOINTS),
         // Several, in a query string with commas between.
-        "words" => several(&json!({ "type": "string", "pattern": "^[^,]*[^,\\s][^,]*$" }), MOST_VALUES),
+        "words" => words(),
         "provider_models" => {
             several(&json!({ "type": "string", "pattern": "^[^,\\s_]+__[^,\\s_]+$" }), MOST_CONDITIONS)
         }
@@ -115,6 +115,13 @@ fn word(of: &str) -> Value {
 /// Text that is one of these.
 fn one_of<'a>(choices: impl IntoIterator<Item = &'a str>) -> Value {
     json!({ "type": "string", "enum": choices.into_iter().collect::<Vec<_>>() })
+}
+
+/// Texts that filter a list; a single empty one is as none.
+fn words() -> Value {
+    let mut words = several(&json!({ "type": "string", "pattern": "^([^,]*[^,\\s][^,]*)?$" }), MOST_VALUES);
+    words["anyOf"] = json!([{ "contains": { "pattern": "\\S" } }, { "maxItems": 1 }]);
+    words
 }
 
 fn several(items: &Value, most: usize) -> Value {
