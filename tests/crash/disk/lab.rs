@@ -211,8 +211,8 @@ impl Lab {
         let fault = recording.steps.iter().position(|step| step.op.has_failed()).unwrap_or(0);
         let names_lost = recording.steps.get(fault).is_some_and(|step| matches!(step.op, Op::SyncFolder { .. }))
             && outcome == Outcome::Dropped;
-        // The copy that follows is a process that comes after: see below.
-        if names_lost && run.scenario == Scenario::Copy {
+        // The copy or the restart that follows is a process that comes after: see below.
+        if names_lost && matches!(run.scenario, Scenario::Copy | Scenario::Reopen) {
             return;
         }
         let mut done = 0;
