@@ -63,6 +63,8 @@ impl Inner {
         };
         files.retain(|file| file.filename().is_some_and(is_new));
         files.extend(added.iter().map(|path| self.object_path(path)));
+        // In one order each time, so that a simulated crash can be repeated.
+        files.sort_unstable();
         self.store.make_durable(&files)
     }
 }

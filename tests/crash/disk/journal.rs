@@ -56,16 +56,6 @@ pub struct Step {
     pub path: String,
 }
 
-impl Step {
-    /// What was done, without how many bytes: those depend on times and ids.
-    pub fn operation(&self) -> String {
-        match &self.op {
-            Op::Append { .. } => format!("append to {}", self.path),
-            _ => self.to_string(),
-        }
-    }
-}
-
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = &self.path;
