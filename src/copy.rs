@@ -184,7 +184,7 @@ async fn begin(to: &Store, plan: &Plan, new_id: String) -> Result<Item> {
     Ok(Item { bytes: content.len() as u64, path, content: Some(content), replaces: true })
 }
 
-/// Whether the table at the target is the one that is copied. One that cannot be read tells nothing.
+/// Returns whether the table at the target is the one that is copied. One that cannot be read tells nothing.
 async fn is_same_table(to: &Store, plan: &Plan) -> bool {
     let Ok(Some(table)) = Table::open(to, Rows::Logs).await else { return false };
     table.id().await.ok() == plan.table

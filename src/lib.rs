@@ -24,7 +24,7 @@
 //!    that stops the open and names file and offset. After a failed fsync, writes are refused until a restart; a write that
 //!    fails before it, as on a full disk, is taken back. A commit whose answer was lost is tried again until its fate is known,
 //!    and nothing else changes what queries see meanwhile. What an earlier process left counts as durable only when this one
-//!    has synced it, or written it anew.
+//!    has synced it, or written it again.
 //! 5. **A tenant sees its own rows only**: what a session's key reaches, and what plans keep in answers, is decided below SQL
 //!    (`query::barrier`), and no expression of a statement meets a row of others. SQL sees no files, no URLs, and writes nothing.
 //! 6. **Memory has a ceiling.** Rows in memory, queries, exports and request bodies each have a budget; a full one means waiting,

@@ -38,7 +38,7 @@ pub struct Document {
     /// Names the change that made it, so that its author knows it again when the answer to the change was lost.
     #[serde(default)]
     pub change: String,
-    /// Which store it is; none until an engine of this version opened it.
+    /// Identity of the store; none until an engine of this version opened it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Identity>,
     /// Organisations by id.

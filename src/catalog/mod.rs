@@ -6,7 +6,7 @@
 //!
 //! On a disk a document that can be read need not be durable: whoever wrote it may have died, or failed, before the folder was
 //! synced. So one that this process did not write is synced before anything else rests on it ([`Catalog::settle`]), and written
-//! anew before a change that it already holds is acked.
+//! again before a change that it already holds is acked.
 
 mod access;
 mod denied;

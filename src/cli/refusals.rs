@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// Only for this reason, such as missing, invalid, not_readable or over_quota
     #[arg(long, value_name = "REASON", value_parser = reason)]
     reason: Option<Reason>,
-    /// How many entries, the newest first
+    /// Number of entries to list, newest first
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
     #[command(flatten)]

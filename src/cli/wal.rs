@@ -71,7 +71,7 @@ struct AdoptArgs {
     form: FormatArgs,
 }
 
-/// What `rebind` did.
+/// Result of `rebind`.
 #[derive(Serialize)]
 struct Rebound {
     log: String,
@@ -80,7 +80,7 @@ struct Rebound {
     before: Option<String>,
 }
 
-/// What `adopt` did.
+/// Result of `adopt`.
 #[derive(Serialize)]
 struct Adopted {
     log: String,

@@ -42,7 +42,7 @@ struct Note {
 }
 
 impl Note {
-    /// Whether the node at `site` may take the log at once. Clocks of two machines may differ by a lease.
+    /// Returns whether the node at `site` may take the log at once. Clocks of two machines may differ by a lease.
     fn is_free_for(&self, site: &str, now: DateTime<Utc>, lease: chrono::Duration) -> bool {
         self.site == site || self.until.is_none_or(|until| until + lease <= now)
     }
@@ -337,7 +337,7 @@ mod tests {
         };
         assert_eq!(refused.kind(), ErrorKind::Busy);
         assert!(refused.message().contains(&one.path().display().to_string()), "{refused}");
-        // Nobody renews it: it is taken over after a lease, and the former node is told.
+        // Nobody renews it: it is taken over after a lease, and the former node is notified.
         let second = take(&store, copy.path()).await.unwrap();
         first.ensure(at(1)).await.unwrap();
         for late in [first.ensure(at(99)).await, first.renew(at(1)).await] {

@@ -89,15 +89,15 @@ pub async fn doctor_of(
     Ok(findings)
 }
 
-/// Whether this is a whole store and the log is its own. [`crate::error::ErrorKind::NotFound`] if it never was a store.
+/// Returns whether this is a whole store and the log is its own. [`crate::error::ErrorKind::NotFound`] if it never was a store.
 async fn check_identity(store: &Store, findings: &mut Vec<Finding>) -> Result<()> {
-    // A catalog that cannot be read is told below.
+    // A catalog that cannot be read is reported below.
     let Ok(catalog) = Catalog::open(store, 0, chrono::Utc::now).await else { return Ok(()) };
     identity::require_store(store, &catalog).await?;
     let remedy = "see above; until then the rows of that log are counted below as if they were this store's";
     match identity::check(store, &catalog).await {
         Ok(()) => {}
-        // The catalog that is gone is told below.
+        // The catalog that is gone is reported below.
         Err(error) if error.kind() == ErrorKind::Damaged => {}
         Err(error) => findings.push(Finding::error(error.chain(), remedy)),
     }

@@ -1,4 +1,4 @@
-//! Whether a log and a store belong together, decided before either is written to.
+//! Decides if a log and a store belong together, before either is written to.
 //!
 //! Both carry the store's UUID ([`Identity`], [`Home`]), and the log notes the place where the store was last used. A log of
 //! another store is always refused. The same store at another place may be a copy made by other tools than `gatelog copy`, so it
@@ -47,9 +47,9 @@ struct Meeting<'a> {
     place: &'a str,
     /// The log's note, or what can be told without one.
     home: std::result::Result<&'a Home, Unnoted>,
-    /// Whether the log lies inside the data folder.
+    /// True if the log lies inside the data folder.
     is_inside: bool,
-    /// Whether the log was used with the table that is there; asked only where the store has no UUID.
+    /// True if the log was used with the table that is there; asked only where the store has no UUID.
     is_same_table: bool,
 }
 
@@ -188,7 +188,7 @@ pub(super) async fn bind_to_table(log: Log<'_>, table: &Table) -> Result<()> {
     }
 }
 
-/// Whether the log lies inside the data folder, so that whoever copies or moves one takes both.
+/// Returns whether the log lies inside the data folder, so that whoever copies or moves one takes both.
 fn is_inside(store: &Store, folder: &Path) -> bool {
     let Some(data) = store.folder() else { return false };
     // A log that is not there yet lies where its nearest folder does.

@@ -302,7 +302,7 @@ impl Engine {
         &self.inner.catalog
     }
 
-    /// Takes over that the catalog was changed here: refusals are forgotten with it, and upkeep is told.
+    /// Takes over that the catalog was changed here: refusals are forgotten with it, and upkeep is notified.
     pub fn catalog_changed(&self) {
         self.inner.forget_refusals();
         self.inner.upkeep_wanted.notify_one();

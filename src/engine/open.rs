@@ -62,7 +62,7 @@ pub struct Parts {
     pub store: Option<Store>,
     /// The folder of the log, instead of the one in the store's own folder.
     pub log_folder: Option<PathBuf>,
-    /// Whether the log may begin behind the end of the table: what is missing was flushed into a table that is lost.
+    /// True if the log may begin behind the end of the table: what is missing was flushed into a table that is lost.
     pub after_loss: bool,
     /// Whether the configuration's `plans` and `retention_days` are written into the catalog, as a server does. Otherwise what
     /// is written there holds.

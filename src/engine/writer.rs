@@ -117,7 +117,7 @@ pub(super) struct Writer {
     pub(super) late: Late<OwnedSemaphorePermit>,
     /// When the log is to be cleared of what it need not, or must not, hold any longer, µs.
     pub(super) clear_log_at: i64,
-    /// Whether something was frozen since the halves that wait were last written to the log.
+    /// True if something was frozen since the halves that wait were last written to the log.
     pub(super) carry_due: bool,
     /// How long halves wait, µs, and how many bytes of them at most.
     pub(super) join_micros: i64,

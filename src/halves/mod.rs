@@ -162,7 +162,7 @@ enum Member<'t> {
     List(Vec<&'t str>),
 }
 
-/// Whether elements stand in a list one behind the other.
+/// Returns whether elements stand in a list one behind the other.
 fn holds_run(list: &[&str], run: &[&str]) -> bool {
     list.windows(run.len()).any(|window| window == run)
 }

@@ -40,7 +40,7 @@ pub(super) struct Excerpts {
     patterns: Redact,
     /// Members that are replaced whole, in lower case.
     replaced: BTreeSet<String>,
-    /// Whether a rule replaces all bodies, headers or metadata.
+    /// True if a rule replaces all bodies, headers or metadata.
     none: bool,
 }
 
@@ -194,7 +194,7 @@ fn name_of(name: &str) -> Option<String> {
     (!name.is_empty() && name.len() <= MOST_NAME_BYTES).then(|| name.to_owned())
 }
 
-/// Whether nothing in a record asks that it be not tracked. A mark in a place where it cannot be understood counts as
+/// Returns whether nothing in a record asks that it be not tracked. A mark in a place where it cannot be understood counts as
 /// asking: what is not found among the members is looked for in the text.
 fn is_tracked(value: &Value, text: &str) -> bool {
     let mut marks = 0;
@@ -205,7 +205,7 @@ fn is_tracked(value: &Value, text: &str) -> bool {
     MARKS.iter().map(|mark| lower.matches(mark).count()).sum::<usize>() <= marks
 }
 
-/// Whether no mark in a value asks that it be not tracked; counts the marks.
+/// Returns whether no mark in a value asks that it be not tracked; counts the marks.
 fn every_mark_allows(value: &Value, marks: &mut usize, depth: usize) -> bool {
     match value {
         Value::Array(items) => items.iter().all(|item| every_mark_allows(item, marks, depth)),

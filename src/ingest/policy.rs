@@ -167,7 +167,7 @@ pub(super) fn name_provider(record: &mut Record) {
     }
 }
 
-/// Whether the provider is one whose replies state what the call cost in US dollars.
+/// Returns whether the provider is one whose replies state what the call cost in US dollars.
 fn states_cost(record: &Record) -> bool {
     let provider = record.ai_org.as_deref().map(names::provider);
     provider.is_some_and(|provider| ["openrouter", "perplexity-ai"].contains(&&*provider))

@@ -38,7 +38,7 @@ pub struct Billed {
     pub parts: Parts,
     /// How the call was served.
     pub tier: Tier,
-    /// Whether something is billed that the counts do not tell: tokens of an unknown kind, searches, a dearer place.
+    /// True if something is billed that the counts do not tell: tokens of an unknown kind, searches, a dearer place.
     pub is_partial: bool,
     /// The cost that the reply states, US cents.
     pub stated_cents: Option<f64>,
@@ -234,7 +234,7 @@ const WRAPPERS: [&str; 5] = ["response", "message", "delta", "result", "x_groq"]
 const TELLING: [&str; 4] = ["sage", "oken", "illed_units", "eval_count"];
 const METRICS: &str = "amazon-bedrock-invocationMetrics";
 
-/// Whether an event of a realtime session ends an answer.
+/// Returns whether an event of a realtime session ends an answer.
 fn is_answer(event: &Members<'_>) -> bool {
     string(event, &["type"]).as_deref() == Some("response.done")
 }
@@ -257,7 +257,7 @@ struct Found<'a> {
     counts: Vec<(Cow<'a, str>, &'a str)>,
     tier: Tier,
     tier_is_known: bool,
-    /// Whether the reply is a list of vectors or ranks, which has no tokens of its own.
+    /// True if the reply is a list of vectors or ranks, which has no tokens of its own.
     is_list: bool,
 }
 

@@ -89,7 +89,7 @@ pub struct Filter {
     pub metadata: Vec<(String, String)>,
     /// Status labels; of each kind one must be there.
     pub labels: Vec<Label>,
-    /// Whether the call succeeded.
+    /// True if the call succeeded.
     pub is_success: Option<bool>,
 }
 

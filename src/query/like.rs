@@ -1,7 +1,7 @@
 //! `LIKE … ESCAPE` as PostgreSQL has it.
 //!
 //! DataFusion runs LIKE with the escape character `\` alone. A pattern with another one, or with none (`escape ''`), is
-//! written anew with `\` before the statement is planned: a text at once, anything else by the function `like_pattern`.
+//! rewritten with `\` before the statement is planned: a text at once, anything else by the function `like_pattern`.
 
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ fn call(pattern: Expr, escape: String) -> Expr {
     })
 }
 
-/// A pattern written anew with `\` as its escape character.
+/// A pattern rewritten with `\` as its escape character.
 fn translate(pattern: &str, escape: Option<char>) -> Result<String> {
     let mut written = String::with_capacity(pattern.len());
     let mut chars = pattern.chars();
@@ -106,7 +106,7 @@ fn translate(pattern: &str, escape: Option<char>) -> Result<String> {
     Ok(written)
 }
 
-/// Writes a pattern of LIKE anew with `\` as its escape character.
+/// Writes a pattern of LIKE again with `\` as its escape character.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct LikePattern {
     signature: Signature,

@@ -2,7 +2,7 @@
 //!
 //! DataFusion takes a null for false, which only a condition of a filter may do. So `(a in (select b …)) is null` is false for
 //! every row, and `1 not in (select b …)` is true although one `b` is null. Outside of the places where it makes no
-//! difference, `a in (select b from t)` is written anew, `not in` with true and false exchanged:
+//! difference, `a in (select b from t)` is rewritten, `not in` with true and false exchanged:
 //!
 //! ```sql
 //! case when a in (select b from t) then true
@@ -23,12 +23,12 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use super::dialect::PostgresPrecedence;
 
-/// Most of them that one statement may have written anew: each comes to three subqueries.
+/// Most of them that one statement may have rewritten: each comes to three subqueries.
 const MOST: usize = 32;
 /// The rows of a subquery that are null, where they cannot be asked for within it.
 const NULLS: &str = "select 1 from (select 1) as __in_query (__in_value) where __in_value is null";
 
-/// Writes memberships anew, for one statement.
+/// Writes memberships again, for one statement.
 #[derive(Debug, Default)]
 pub(super) struct Memberships {
     rewritten: usize,
@@ -62,7 +62,7 @@ impl Memberships {
         }
     }
 
-    /// Writes every membership of an expression anew.
+    /// Writes every membership of an expression again.
     fn everywhere(&mut self, expr: &mut Expr) -> Result<()> {
         match expr.visit(&mut Everywhere { memberships: self, depth: 0 }) {
             ControlFlow::Continue(()) => Ok(()),
@@ -101,7 +101,7 @@ impl Memberships {
     }
 }
 
-/// Writes the memberships of one expression anew, but not those of its subqueries.
+/// Writes the memberships of one expression again, but not those of its subqueries.
 struct Everywhere<'a> {
     memberships: &'a mut Memberships,
     depth: usize,
@@ -131,7 +131,7 @@ impl VisitorMut for Everywhere<'_> {
     }
 }
 
-/// Whether an expression names a column: DataFusion minds nulls on the other side only then.
+/// Returns whether an expression names a column: DataFusion minds nulls on the other side only then.
 fn has_column(expr: &Expr) -> bool {
     struct Finds;
     impl Visitor for Finds {

@@ -177,7 +177,7 @@ impl StoredTable {
         Ok(files.into_iter().zip(kept).filter_map(|(file, keep)| keep.then_some(file)).collect())
     }
 
-    /// Whether bodies are null to the reader.
+    /// Returns whether bodies are null to the reader.
     pub(super) fn withholds_bodies(&self) -> bool {
         self.guard.as_ref().is_some_and(|guard| !guard.sight().bodies)
     }

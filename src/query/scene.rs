@@ -59,7 +59,7 @@ impl Scene {
         self.sight.as_ref().is_some_and(|sight| sight.organisation.is_some() || sight.workspace.is_some())
     }
 
-    /// Whether bodies are withheld from who looks on.
+    /// Returns whether bodies are withheld from who looks on.
     pub fn withholds_bodies(&self) -> bool {
         self.sight.as_ref().is_some_and(|sight| !sight.bodies)
     }

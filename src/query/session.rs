@@ -38,7 +38,7 @@ pub(super) struct Surroundings {
     pub(super) side: Option<Arc<dyn scene::SideTables>>,
     /// Whether the session is bound to an organisation. How others' files are read is then not for it to see.
     pub(super) bound: bool,
-    /// Whether bodies are withheld from the session.
+    /// True if bodies are withheld from the session.
     pub(super) withholds: bool,
 }
 

@@ -76,7 +76,7 @@ impl Caster<'_> {
         }
     }
 
-    /// Whether an expression is a boolean by its form.
+    /// Returns whether an expression is a boolean by its form.
     fn is_boolean(&self, expr: &Expr) -> bool {
         match expr {
             Expr::Nested(inner) => self.is_boolean(inner),

@@ -1,5 +1,5 @@
 //! The list of refusals in the store, a file for each node: JSON, written behind the answers and read by commands and other
-//! nodes. It is a notice board: one that cannot be read is begun anew, and entries of a later version are passed over.
+//! nodes. It is a notice board: one that cannot be read is begun again, and entries of a later version are passed over.
 
 use std::sync::Arc;
 

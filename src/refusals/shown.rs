@@ -1,4 +1,4 @@
-//! Which entries are kept and who is shown what of them. Pure.
+//! Decides which entries are kept, and what of them a key may see. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl Kept {
         Self { now, rules: Arc::clone(&state.rules), erased }
     }
 
-    /// Whether an entry is kept; takes out of it what is not.
+    /// Returns whether an entry is kept; takes out of it what is not.
     pub(super) fn keep(&self, entry: &mut Refusal) -> bool {
         let seen_since = self.rules.seen_since(&entry.organisation, self.now.timestamp_micros());
         let is_old = entry.at < self.now - KEPT || entry.at.timestamp_micros() < seen_since;
@@ -113,7 +113,7 @@ pub fn shown(entries: Vec<Refusal>, ask: &Ask, access: &Access, state: &State, n
     entries.into_iter().map(|entry| Shown::of(entry, reads)).collect()
 }
 
-/// Whether a key reaches an entry. One whose workspace is not known is its organisation's alone.
+/// Returns whether a key reaches an entry. One whose workspace is not known is its organisation's alone.
 fn is_seen(entry: &Refusal, access: &Access) -> bool {
     access.reaches(&entry.organisation)
         && access.workspace.as_ref().is_none_or(|own| entry.workspace.as_ref() == Some(own))

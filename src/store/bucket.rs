@@ -349,7 +349,7 @@ impl ObjectStore for Bucket {
     }
 }
 
-/// Whether a put was answered with 409: another request was at work on the same key, and nothing was written. The client
+/// Returns whether a put was answered with 409: another request was at work on the same key, and nothing was written. The client
 /// tells it as "exists", as it tells a condition that failed (412), and only the latter has a cause that says so. It sends
 /// changes on condition again by itself.
 fn is_conflict(error: &object_store::Error) -> bool {

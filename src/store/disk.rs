@@ -154,7 +154,7 @@ pub(crate) mod tests {
         room: Option<usize>,
     }
 
-    /// A disk that fails as it is told.
+    /// A disk that fails as it is asked to.
     #[derive(Debug, Default)]
     pub(crate) struct Failing(Arc<Mutex<Fault>>);
 

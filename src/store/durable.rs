@@ -172,7 +172,7 @@ impl Files {
         Self { folders, staging: root.join(STAGING) }
     }
 
-    /// Writes a file anew in its own place; nothing to do if it is not there.
+    /// Writes a file again in its own place; nothing to do if it is not there.
     pub(super) fn renew(&self, target: &FilePath) -> Result<()> {
         match self.disk().read(target) {
             Ok(bytes) => self.put(target, &PutPayload::from(bytes), false),

@@ -49,7 +49,7 @@ pub use cache::CacheStats;
 
 /// Folder of the log beside a bucket, in the working directory, where the setting says nothing else.
 const BUCKET_WAL: &str = "gatelog-wal";
-/// What the Delta kernel is told of a data folder. It never sees the folder itself: it decodes odd characters in paths twice.
+/// What the Delta kernel sees of a data folder. It never sees the folder itself: it decodes odd characters in paths twice.
 const FOLDER_URL: &str = "folder:///";
 
 /// An object store and the place in it where the state of one gatelog is kept.
@@ -65,7 +65,7 @@ pub struct Store {
     local: Option<PathBuf>,
     wal: Option<PathBuf>,
     folders: Arc<Folders>,
-    /// Whether files lock it: not if it is on a disk that was handed in, which nobody else has.
+    /// True if files lock it: not if it is on a disk that was handed in, which nobody else has.
     locks: bool,
     bucket: Option<Arc<Bucket>>,
     cache: Option<Arc<Blocks>>,

@@ -35,7 +35,7 @@ impl Store {
         folders.iter().try_for_each(|(folder, file)| self.folders.sync(folder).map_err(|cause| failed(file, cause)))
     }
 
-    /// Writes files anew, each in its own place, if the store is a disk: where the sync of a name failed, it may be that only
+    /// Writes files again, each in its own place, if the store is a disk: where the sync of a name failed, it may be that only
     /// another change of it ever reaches the disk. Blocks.
     pub fn renew(&self, files: &[Path]) -> Result<()> {
         let Some(root) = &self.local else { return Ok(()) };

@@ -27,7 +27,7 @@ pub(super) struct Upload {
 struct Parts {
     file: Box<dyn DiskFile>,
     unwritten: VecDeque<PutPayload>,
-    /// Whether a part could not be written: then the file never gets its name.
+    /// True if a part could not be written: then the file never gets its name.
     is_broken: bool,
 }
 

@@ -5,7 +5,7 @@
 //! all that is newer than the last checkpoint, with what it names; what is older was built on by a process that did so. What
 //! another program adds meanwhile is synced when it is seen.
 //!
-//! The newest entry is written anew: where the sync of its name failed, which closes writes, another sync need not do.
+//! The newest entry is rewritten: where the sync of its name failed, which closes writes, another sync need not do.
 
 use super::index::FileIndex;
 use super::{HINT, Inner, Writer, kernel};
@@ -30,7 +30,7 @@ impl Inner {
         }
     }
 
-    /// Writes a checkpoint that the log is to begin with anew, for the sync of its name may have failed.
+    /// Writes a checkpoint that the log is to begin with again, for the sync of its name may have failed.
     pub(super) fn renew_checkpoint(&self, version: u64) -> Result<()> {
         if self.store.is_shared() {
             return Ok(());

@@ -48,7 +48,7 @@ pub struct Wal {
     closed: Vec<(PathBuf, u64, u64)>,
     next_sequence: u64,
     buffer: Vec<u8>,
-    /// What was found and is to be written anew before anything is taken; none once it is.
+    /// What was found and is to be rewritten before anything is taken; none once it is.
     tail: Option<Tail>,
     failed: Option<String>,
 }
@@ -188,7 +188,7 @@ impl Wal {
         if covered > 0 { self.sync_folder() } else { Ok(()) }
     }
 
-    /// Whether an fsync failed, or a write that could not be cut off again: then nothing more is taken.
+    /// Returns whether an fsync failed, or a write that could not be cut off again: then nothing more is taken.
     pub fn has_failed(&self) -> bool {
         self.failed.is_some()
     }

@@ -24,7 +24,7 @@ pub(super) struct Segment {
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) error: Error,
-    /// Whether it is unknown what the disk holds now. Else nothing of the write is there, and the next one may go well.
+    /// True if it is unknown what the disk holds now. Else nothing of the write is there, and the next one may go well.
     pub(super) is_final: bool,
 }
 

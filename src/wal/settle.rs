@@ -5,7 +5,7 @@
 //! a segment could follow one whose end is not on the disk. So:
 //!
 //! - segments before the last one, which was begun only when they were synced, are synced;
-//! - the last one that has frames is written anew, beside its name, synced, and put in its place. To sync it would not do:
+//! - the last one that has frames is rewritten, beside its name, synced, and put in its place. To sync it would not do:
 //!   if its fsync failed before, the kernel takes its bytes for written and answers the next fsync with a lie. The bytes are
 //!   those that were replayed, without a torn end. Until the new file has the name the old one has it, so whatever was
 //!   durable stays so at every moment, and a process that dies meanwhile leaves a file that the next open removes;
@@ -71,7 +71,7 @@ impl Wal {
         }
     }
 
-    /// Writes the last segment that was found anew, if that was not done yet.
+    /// Writes the last segment that was found again, if that was not done yet.
     pub(super) fn settle_tail(&mut self) -> Result<()> {
         let Some(tail) = &self.tail else { return Ok(()) };
         let fresh = tail.path.with_extension("new");

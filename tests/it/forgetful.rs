@@ -77,7 +77,7 @@ impl Fault {
         Self { good, ..self }
     }
 
-    /// The names in the folder whose sync failed count as written from then on, and only changed anew do they get there.
+    /// The names in the folder whose sync failed count as written from then on, and only changed again do they get there.
     pub fn and_forgets_names(self) -> Self {
         Self { forgets_names: true, ..self }
     }
@@ -153,7 +153,7 @@ impl Forgetful {
         self.process.lock().unwrap().fault = None;
     }
 
-    /// Whether what was to go wrong went wrong, and is over.
+    /// Returns whether what was to go wrong went wrong, and is over.
     pub fn has_failed(&self) -> bool {
         self.process.lock().unwrap().fault.is_none()
     }

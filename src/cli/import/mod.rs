@@ -187,7 +187,7 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
     Ok(Done::Fine)
 }
 
-/// Who imports, among refusals.
+/// Sender of the refusals of an import.
 fn sender(source: impl Into<refusals::Source>) -> Sender {
     Sender { organisation: None, workspace: None, source: source.into(), route: "gatelog import".into() }
 }

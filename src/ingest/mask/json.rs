@@ -165,7 +165,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether the array that comes is one of pairs or objects.
+    /// Returns whether the array that comes is one of pairs or objects.
     fn holds_pairs(&self) -> bool {
         let inner = self.raw.as_bytes().get(self.at + 1..).unwrap_or_default().trim_ascii_start();
         matches!(inner.first(), Some(b'[' | b'{'))

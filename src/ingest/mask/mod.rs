@@ -107,7 +107,7 @@ fn scheme(text: &str) -> Option<&str> {
     SCHEMES.iter().find(|scheme| begins(scheme)).map(|scheme| text[scheme.len()..].trim())
 }
 
-/// Whether a text outside of headers is credentials with their scheme, and no sentence that begins
+/// Returns whether a text outside of headers is credentials with their scheme, and no sentence that begins
 /// with such a word: one word that no language has.
 fn is_credentials(text: &str) -> bool {
     scheme(text).is_some_and(|word| {

@@ -101,7 +101,7 @@ const ABOUT_TOKENS: [&str; 12] =
 /// Words of parameters for AWS that hold no secret.
 const PLAIN_AWS: [&str; 4] = ["endpoint", "name", "profile", "region"];
 
-/// Whether a header of that name, in lower case, holds a secret.
+/// Returns whether a header of that name, in lower case, holds a secret.
 pub(super) fn in_headers(lower: &str) -> bool {
     // What is left of a rate limit, and what a reply may be long, is counted in tokens.
     let counts = lower.contains("ratelimit") || lower.contains("tokens") || lower.contains("tokenizer");
@@ -110,12 +110,12 @@ pub(super) fn in_headers(lower: &str) -> bool {
     key && !open() || PARTS.iter().any(|part| lower.contains(part) && !(counts && *part == "token"))
 }
 
-/// Whether a parameter of a URL of that name, in lower case, holds a secret.
+/// Returns whether a parameter of a URL of that name, in lower case, holds a secret.
 pub(super) fn in_urls(lower: &str) -> bool {
     IN_URLS.contains(&lower) || in_headers(lower)
 }
 
-/// Whether a parameter, or an attribute, of that name holds a secret.
+/// Returns whether a parameter, or an attribute, of that name holds a secret.
 pub(super) fn in_parameters(name: &str) -> bool {
     let words = words(name);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -60,7 +60,7 @@ impl Budget {
     }
 }
 
-/// Whether an attribute is the vector of an embedding, which is not kept: it is long, and says
+/// Returns whether an attribute is the vector of an embedding, which is not kept: it is long, and says
 /// nothing to a reader.
 fn is_vector(key: &str) -> bool {
     key.starts_with("embedding.embeddings.") && key.ends_with(".embedding.vector")

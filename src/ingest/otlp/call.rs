@@ -331,7 +331,7 @@ fn further(of: &Attributes, used: &[&'static str], context: &Context) -> Option<
     (!object.is_empty()).then(|| mask::parameters(&object.end()).into_owned())
 }
 
-/// Whether an attribute of a span is metadata.
+/// Returns whether an attribute of a span is metadata.
 fn is_label(key: &str, value: &Any, context: &Context) -> bool {
     figures::is_figure(key, value) || context.policy.is_label(key)
 }

@@ -111,7 +111,7 @@ fn walk_json(text: &str, signal: Signal, found: &mut Found<'_>) -> Result<(), Fi
     })
 }
 
-/// Whether an object is an export request with that list, or an empty one.
+/// Returns whether an object is an export request with that list, or an empty one.
 fn is_export(request: &Object<'_>, groups: [&str; 2]) -> bool {
     request.is_empty() || request.iter().any(|(key, _)| groups.contains(&&**key))
 }

@@ -134,7 +134,7 @@ const PREFIXES: [&str; 16] = [
     "traceloop.association.properties.",
 ];
 
-/// Whether an attribute is a figure. Numbers and flags are, under any name: words are not made of
+/// Returns whether an attribute is a figure. Numbers and flags are, under any name: words are not made of
 /// them.
 pub(super) fn is_figure(key: &str, value: &Any) -> bool {
     match value {

@@ -79,7 +79,7 @@ pub(super) fn answered(content: &mut Content, attributes: &Attributes, used: &mu
     })
 }
 
-/// Whether an attribute was taken.
+/// Returns whether an attribute was taken.
 pub(super) fn is_used(key: &str, used: &[&'static str]) -> bool {
     used.contains(&key) || (used.contains(&EMBEDDED.0) && number_of_text(key).is_some())
 }

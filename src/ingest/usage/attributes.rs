@@ -2,7 +2,7 @@
 //! OpenLLMetry, OpenInference, pydantic-ai, Sentry and the AI SDK.
 //!
 //! By every convention the input holds what was cached and the output what was thought. Instrumentations that leave them
-//! out are told by the total, or by a part that is more than its whole.
+//! out are recognised by the total, or by a part that is more than its whole.
 
 use super::shapes::{cached_parts, is_ambiguous};
 use super::{Billed, Parts, Tier, Usage};

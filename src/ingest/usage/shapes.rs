@@ -168,12 +168,12 @@ pub(super) fn cached_parts(cached: i64, audio: i64, cached_audio: Option<i64>) -
     }
 }
 
-/// Whether it is not known how much of the audio was cached.
+/// Returns whether it is not known how much of the audio was cached.
 pub(super) fn is_ambiguous(cached: i64, audio: i64, cached_audio: Option<i64>) -> bool {
     cached > 0 && audio > 0 && cached_audio.is_none()
 }
 
-/// Whether a call costs more than its tokens: searches, sources that were read, speed or place for a surcharge.
+/// Returns whether a call costs more than its tokens: searches, sources that were read, speed or place for a surcharge.
 fn has_fees(usage: &Members<'_>) -> bool {
     let tools = inner(usage, &["server_tool_use"]);
     let searched = count(&tools, &["web_search_requests"]).unwrap_or(0) > 0

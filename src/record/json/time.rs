@@ -125,7 +125,7 @@ fn epoch(text: &str) -> Option<i64> {
     i64::try_from(signed.div_euclid(parts)).ok()
 }
 
-/// Whether a number is negative, and its digits before and after the point, with its exponent applied digit by digit: a
+/// Returns whether a number is negative, and its digits before and after the point, with its exponent applied digit by digit: a
 /// float would round them.
 fn decimal(text: &str) -> Option<(bool, String, String)> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {

@@ -87,7 +87,7 @@ pub struct Expected {
     plans: BTreeMap<String, Allowed<String>>,
     gone: BTreeMap<String, bool>,
     erasures: Vec<Vec<String>>,
-    /// Whether a copy was acked.
+    /// True if a copy was acked.
     pub has_copy: bool,
 }
 

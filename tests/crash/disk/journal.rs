@@ -34,7 +34,7 @@ impl Op {
         matches!(self, Self::SyncFile { .. } | Self::SyncFolder { .. })
     }
 
-    /// Whether it is a sync that failed.
+    /// Returns whether it is a sync that failed.
     pub fn has_failed(&self) -> bool {
         match self {
             Self::SyncFile { outcome, .. } | Self::SyncFolder { outcome, .. } => *outcome != Outcome::Done,

@@ -12,7 +12,7 @@ use super::medium::{Image, Medium, Model};
 use super::scenario::{Run, Scenario, since};
 use super::sim::{Fault, SimDisk};
 
-/// Failures that are told in full.
+/// Failures that are reported in full.
 const TOLD: usize = 8;
 
 /// One thing to try.
@@ -96,12 +96,12 @@ impl Lab {
         assert!(images >= least || self.only.is_some(), "{what}: {images} images, expected {least} at least");
     }
 
-    /// Whether more is tried than there is time for by default, or one failure again.
+    /// Returns whether more is tried than there is time for by default, or one failure again.
     pub fn is_thorough(&self) -> bool {
         self.rounds > 1 || self.only.is_some()
     }
 
-    /// Whether it is among what is tried.
+    /// Returns whether it is among what is tried.
     pub fn wants(&self, label: &str) -> bool {
         self.only.as_ref().is_none_or(|only| label.starts_with(only.as_str()) || only.starts_with(label))
     }

@@ -86,7 +86,7 @@ impl SimDisk {
         Recording { posix, ordered, steps: self.state().steps.clone() }
     }
 
-    /// Whether something has that path.
+    /// Returns whether something has that path.
     pub fn has(&self, path: &str) -> bool {
         self.state().find(Path::new(path)).is_ok()
     }

@@ -259,7 +259,7 @@ async fn events_that_come_one_a_request_stand_in_the_order_of_their_times() {
     server.export(traces(&[silent(1)])).await;
     server.export(said(at + 20_000, "b")).await;
     assert_eq!(server.calls().await, ["1100 [a b c] []"]);
-    // The log is written anew at a flush, and one that comes after a restart finds its place.
+    // The log is rewritten at a flush, and one that comes after a restart finds its place.
     server.engine.flush().await.unwrap();
     let server = restarted(server).await;
     server.export(said(at + 15_000, "ab")).await;
