@@ -34,7 +34,10 @@ struct Note {
     site: String,
     /// The node, for people.
     node: String,
-    /// Until when no other node may have the log; none = it was let go.
+    /// Random name of the claim, by which its author knows its own notes; empty in notes of former versions.
+    #[serde(default)]
+    owner: String,
+    /// No other node may have the log before; none once it was released.
     #[serde(default)]
     until: Option<DateTime<Utc>>,
     /// Names the put that made it, so that its author knows it again when the answer was lost.
@@ -85,7 +88,8 @@ impl Claim {
         let Some(wal_id) = wal_id.filter(|_| store.is_shared()) else { return Ok(None) };
         let lease = chrono::Duration::seconds(i64::try_from(config.lease_seconds).unwrap_or(60));
         let (site, node) = (site(folder), node(folder));
-        let note = Note { site, node, until: None, change: String::new() };
+        let owner = Uuid::new_v4().to_string();
+        let note = Note { site, node, owner, until: None, change: String::new() };
         let held = tokio::sync::Mutex::new(Held { note, version: None });
         let claim = Self { store: store.clone(), wal_id, lease, held };
         let patience = Duration::from_secs(config.lease_seconds);
@@ -125,29 +129,14 @@ impl Claim {
                 Put::Lost => races += 1,
             }
         }
-        Err(Error::busy(format!(
-            "the claim of log {} was changed by others {RACES} times in a row; try again",
-            self.wal_id
-        )))
+        Err(self.contended())
     }
 
     /// Renews the claim. [`crate::error::ErrorKind::Conflict`] if another node has taken it over.
     pub(super) async fn renew(&self, now: DateTime<Utc>) -> Result<()> {
         let mut held = self.held.lock().await;
         let next = self.next(&held.note, now);
-        let version = held.version.clone();
-        if let Put::Done(version) = self.put(&next, version).await? {
-            *held = Held { note: next, version: Some(version) };
-            return Ok(());
-        }
-        match self.read().await? {
-            // The answer to an earlier put was lost.
-            Some((note, version)) if note.change == held.note.change => {
-                held.version = Some(version);
-                Ok(())
-            }
-            found => Err(self.taken_over(found.map(|(note, _)| note).as_ref())),
-        }
+        self.replace(&mut held, next).await
     }
 
     /// Makes sure that the claim holds before something is committed under the log's id.
@@ -156,12 +145,32 @@ impl Claim {
         if is_fresh { Ok(()) } else { self.renew(now).await }
     }
 
-    /// Lets the log go, so that another machine need not wait for it.
+    /// Releases the log, so that another machine need not wait for it.
     pub(super) async fn release(&self) {
-        let held = self.held.lock().await;
+        let mut held = self.held.lock().await;
         let next = Note { until: None, change: Uuid::new_v4().to_string(), ..held.note.clone() };
         // If it fails, the claim runs out by itself.
-        let _ = self.put(&next, held.version.clone()).await;
+        let _ = self.replace(&mut held, next).await;
+    }
+
+    /// Puts `next` in the place of this node's own note.
+    async fn replace(&self, held: &mut Held, next: Note) -> Result<()> {
+        for _ in 0..RACES {
+            if let Put::Done(version) = self.put(&next, held.version.clone()).await? {
+                *held = Held { note: next, version: Some(version) };
+                return Ok(());
+            }
+            match self.read().await? {
+                // An earlier put landed, and its answer was lost.
+                Some((note, version)) if note.owner == held.note.owner => held.version = Some(version),
+                found => return Err(self.taken_over(found.map(|(note, _)| note).as_ref())),
+            }
+        }
+        Err(self.contended())
+    }
+
+    fn contended(&self) -> Error {
+        Error::busy(format!("the claim of log {} changed {RACES} times in a row; try again", self.wal_id))
     }
 
     fn next(&self, before: &Note, now: DateTime<Utc>) -> Note {
@@ -315,7 +324,13 @@ mod tests {
 
     #[test]
     fn a_claim_is_free_for_its_own_site_and_for_others_once_it_ran_out() {
-        let note = Note { site: "a".to_owned(), node: String::new(), until: Some(at(60)), change: String::new() };
+        let note = Note {
+            site: "a".to_owned(),
+            node: String::new(),
+            owner: String::new(),
+            until: Some(at(60)),
+            change: String::new(),
+        };
         let is_free = |note: &Note, site: &str, now| note.is_free_for(site, at(now), chrono::Duration::seconds(10));
         assert!(is_free(&note, "a", 0) && !is_free(&note, "b", 69) && is_free(&note, "b", 70));
         assert!(is_free(&Note { until: None, ..note }, "b", 0));
@@ -358,5 +373,21 @@ mod tests {
         note.0.until = Some(at(-1));
         assert!(matches!(killed.put(&note.0, Some(note.1)).await.unwrap(), Put::Done(_)));
         take(&store, copy.path()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_knows_its_own_note_though_the_answer_to_the_put_was_lost() {
+        let (store, folder) = (store(), tempfile::tempdir().unwrap());
+        let claim = take(&store, folder.path()).await.unwrap();
+        let lose_an_answer = async || {
+            let held = claim.held.lock().await;
+            let landed = claim.next(&held.note, at(2));
+            assert!(matches!(claim.put(&landed, held.version.clone()).await.unwrap(), Put::Done(_)));
+        };
+        lose_an_answer().await;
+        claim.renew(at(3)).await.unwrap();
+        lose_an_answer().await;
+        claim.release().await;
+        assert_eq!(claim.read().await.unwrap().unwrap().0.until, None);
     }
 }
