@@ -71,6 +71,8 @@ struct Writer {
     snapshot: SnapshotRef,
     /// Application transactions as of `snapshot`, as far as they were asked for.
     apps: HashMap<String, Option<i64>>,
+    /// The newest entry of the log as found at the open, while there was no room to rewrite it. A commit waits for that.
+    unrenewed: Option<Path>,
 }
 
 impl Table {
@@ -120,7 +122,7 @@ impl Table {
                 .map_err(|e| kernel::error(&format!("cannot open table `{name}`"), e))?;
             let files = kernel::files(&engine, &snapshot)?;
             let index = FileIndex::default().apply(snapshot.version(), files, []);
-            let writer = Arc::new(tokio::sync::Mutex::new(Writer { snapshot, apps: HashMap::new() }));
+            let writer = Arc::new(tokio::sync::Mutex::new(Writer { snapshot, apps: HashMap::new(), unrenewed: None }));
             let (index, checkpoint) = (RwLock::new(Arc::new(index)), AtomicU64::new(checkpoint));
             Ok(Self { inner: Arc::new(Inner { rows, url, path, store, engine, index, checkpoint, writer }) })
         })

@@ -14,7 +14,7 @@ use crate::store::folders::is_disk_full;
 
 impl Inner {
     /// Makes durable what was found at an open.
-    pub(super) fn settle_found(&self, writer: &Writer) -> Result<()> {
+    pub(super) fn settle_found(&self, writer: &mut Writer) -> Result<()> {
         let (index, since) = (self.index(), self.checkpoint.load(std::sync::atomic::Ordering::Relaxed));
         let added = match since < index.version {
             true => kernel::added_since(&self.engine, &writer.snapshot, since)?,
@@ -22,12 +22,22 @@ impl Inner {
         };
         let added = added.unwrap_or_else(|| index.iter().map(|file| file.path.clone()).collect());
         self.settle(since, &added)?;
-        let newest = self.path.clone().join("_delta_log").join(format!("{:020}.json", index.version));
-        match self.store.renew(&[newest]) {
+        let newest = format!("{:020}.json", index.version);
+        writer.unrenewed = Some(self.path.clone().join("_delta_log").join(newest));
+        match self.renew_entry(writer) {
             // Opening must not need room: it is how a full disk is looked into.
             Err(error) if is_disk_full(&error) => Ok(()),
             renewed => renewed,
         }
+    }
+
+    /// Rewrites the newest entry that was found at the open, if that was not done yet.
+    pub(super) fn renew_entry(&self, writer: &mut Writer) -> Result<()> {
+        if let Some(entry) = &writer.unrenewed {
+            self.store.renew(std::slice::from_ref(entry))?;
+        }
+        writer.unrenewed = None;
+        Ok(())
     }
 
     /// Writes a checkpoint that the log is to begin with again, for the sync of its name may have failed.
