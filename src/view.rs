@@ -135,6 +135,11 @@ impl Shelf {
         any
     }
 
+    /// Returns whether rows came since the last freeze.
+    pub fn has_live_rows(&self) -> bool {
+        self.lock().live.rows() > 0
+    }
+
     /// The oldest memtable that waits for a flush.
     pub fn oldest_frozen(&self) -> Option<Arc<Frozen>> {
         self.lock().frozen.front().map(Arc::clone)

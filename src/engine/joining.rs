@@ -107,13 +107,6 @@ impl Writer {
     }
 
     fn write_halves(&mut self, group: Vec<Halves>) {
-        if let Err(error) = self.carry_if_due() {
-            for Halves { parts, reply, .. } in group {
-                self.counters.refused.fetch_add(parts.len() as u64, Ordering::Relaxed);
-                let _ = reply.send(Err(Error::new(error.kind(), error.chain())));
-            }
-            return;
-        }
         let mut sorted = Vec::with_capacity(group.len());
         for Halves { half, parts, payload, permit, reply } in group {
             match self.sort_out(half, parts, payload, permit) {
@@ -366,6 +359,13 @@ impl Writer {
             self.recent.insert(key, Known::default(), now_micros);
             self.logs.replace_halves(&[key], None, now_micros, None);
         }
+    }
+
+    /// Stores all waiting parts alone. A part that comes after is a late one.
+    pub(super) fn store_all_waiting(&mut self) -> Result<()> {
+        let now_micros = (self.now)().timestamp_micros();
+        let alone = std::iter::from_fn(|| self.waiting.next_alone(i64::MAX, 0)).collect();
+        self.store(alone, now_micros).inspect_err(|error| (self.on_failure.0)(error))
     }
 
     /// Writes the halves that wait, and the late ones, to the log again, all of them by one write.

@@ -134,7 +134,6 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         waiting: Waiting::default(),
         late: Late::default(),
         clear_log_at: i64::MAX,
-        carry_due: false,
         join_micros: micros(config.join_seconds),
         join_bytes: config.memtable_bytes / WAITING_SHARE,
         policy: Arc::clone(&policy),

@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::halves::{Late, LatePart, Waiting};
 use crate::ingest::Policy;
 use crate::record::{Rows, tighten};
+use crate::store::folders::is_disk_full;
 use crate::usage::{Meter, counted_at};
 use crate::view::Shelf;
 use crate::wal::{Kind, Payload, Wal};
@@ -117,8 +118,6 @@ pub(super) struct Writer {
     pub(super) late: Late<OwnedSemaphorePermit>,
     /// When the log is to be cleared of what it need not, or must not, hold any longer, µs.
     pub(super) clear_log_at: i64,
-    /// True if something was frozen since the halves that wait were last written to the log.
-    pub(super) carry_due: bool,
     /// How long halves wait, µs, and how many bytes of them at most.
     pub(super) join_micros: i64,
     pub(super) join_bytes: u64,
@@ -152,10 +151,7 @@ impl Writer {
                     Command::Append(first) => self.append_group(*first, &mut commands),
                     Command::Halves(first) => self.halves_group(*first, &mut commands),
                     Command::Settle => {
-                        // Where the disk is full, parts go on waiting.
-                        if self.carry_if_due().is_ok() {
-                            self.settle_waiting();
-                        }
+                        self.settle_waiting();
                         None
                     }
                     Command::Freeze(done) => {
@@ -274,40 +270,40 @@ impl Writer {
         }
     }
 
-    /// Ends the live memtables, whose rows a flush then moves. Halves that waited long enough are among them; the others, and late
-    /// parts, are written to the log once more, after what is frozen, since the log up to there is trimmed when it is flushed.
-    /// Answers the late parts; an error if the log could not be written: then what is frozen must wait.
+    /// Ends the live memtables, whose rows a flush then moves, and returns the late parts. Parts that waited long enough are
+    /// among the rows. The others, and late parts, are written to the log again first, in frames after those that the flush
+    /// covers, since these are trimmed. On an error nothing is frozen.
     fn freeze(&mut self) -> Result<Vec<LatePart>> {
-        self.carry_if_due()?;
         self.settle_waiting();
         let is_due = self.clear_log_at < i64::MAX || self.log_is_long();
-        let (last_sequence, counts) = (self.wal.rotate(), Arc::new(self.meter.own()));
-        let feedback = self.feedback.freeze(Arc::clone(&counts), last_sequence, false);
-        let logs = self.logs.freeze(counts, last_sequence, is_due && !feedback);
-        if feedback || logs {
+        let has_rows = self.logs.has_live_rows() || self.feedback.has_live_rows();
+        if is_due || has_rows {
+            let last_sequence = self.wal.rotate();
+            self.carry_or_store()?;
             self.clear_log_at = i64::MAX;
             if !self.late.is_empty() {
                 self.clear_log_within(self.flush_micros);
             }
-            self.carry_due = true;
+            let counts = Arc::new(self.meter.own());
+            let feedback = self.feedback.freeze(Arc::clone(&counts), last_sequence, false);
+            self.logs.freeze(counts, last_sequence, is_due && !feedback);
         }
-        self.carry_if_due()?;
         Ok(self.late.iter().cloned().collect())
     }
 
-    /// Writes waiting parts to the log again if the last freeze could not. Until then no part may be joined or stored: its
-    /// frame stands before the end of the rows that the next flush covers, and is trimmed with them.
-    pub(super) fn carry_if_due(&mut self) -> Result<()> {
-        if !self.carry_due {
-            return Ok(());
+    /// Writes waiting and late parts to the log again. If the disk has no room for that, waiting parts become records now: a
+    /// flush of rows is what makes room in the log of a bucket.
+    fn carry_or_store(&mut self) -> Result<()> {
+        let mut carried = self.carry_waiting();
+        if carried.as_ref().is_err_and(|error| is_disk_full(error)) {
+            self.store_all_waiting()?;
+            carried = self.carry_waiting();
         }
-        self.carry_waiting().inspect_err(|error| {
+        carried.inspect_err(|error| {
             if self.wal.has_failed() || error.kind() != ErrorKind::Storage {
                 (self.on_failure.0)(error);
             }
-        })?;
-        self.carry_due = false;
-        Ok(())
+        })
     }
 
     /// Has a flush clear the log within so many µs.
