@@ -33,8 +33,10 @@ pub(crate) fn tell_withheld(response: &mut Response, columns: &[String]) {
 }
 
 /// The response that streams an answer in a format.
-pub(crate) async fn respond(answer: Answer, format: Format) -> Result<Response, Failure> {
-    let writer = Writer::new(format, &answer.schema)?;
+///
+/// `quoted` says that cells of CSV which begin a formula are quoted.
+pub(crate) async fn respond(answer: Answer, format: Format, quoted: bool) -> Result<Response, Failure> {
+    let writer = Writer::new(format, &answer.schema)?.quoting_formulas(quoted);
     let rows = if format == Format::Parquet { usize::MAX } else { FIRST_PIECE_ROWS };
     let encoding = Encoding { batches: answer.batches, writer: Some(writer), rest: None, rows };
     let pieces = futures::stream::try_unfold(encoding, |mut encoding| async {

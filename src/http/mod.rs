@@ -18,6 +18,7 @@ mod exports;
 mod feed;
 mod feedback;
 pub mod format;
+mod formulas;
 mod health;
 mod ingest;
 mod input;
