@@ -139,6 +139,7 @@ settings! {
     checkpoint_commits: u64 = 100, "commits", "commits to the Delta log between two checkpoints";
     clean_log_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "when entries of the Delta log before the last checkpoint are deleted";
     export_keep_days: u64 = 7, "days, 0 = for ever", "how long the file of an export job can be downloaded";
+    export_bytes: u64 = 16 * 1024 * MIB, "bytes, 0 = no limit", "space of all files of export jobs, packed; an organisation gets as much as it leaves free";
     gateway_url: String = String::new(), "URL", "base URL of the gateway that replays are sent to, such as http://127.0.0.1:8787/v1; without it nothing is sent";
     gateway_logs: bool = false, "true or false", "whether that gateway sends its own records here; a replay then writes none beside them";
     replay_timeout_seconds: u64 = 120, "seconds", "how long a replay may take until its last byte";

@@ -27,6 +27,7 @@ use super::super::error::Failure;
 use super::super::format::Format;
 use super::super::sql::header;
 use crate::error::Error;
+use crate::store::export_stem;
 
 /// Files that are downloaded at once: each holds some pieces.
 const AT_ONCE: usize = 64;
@@ -93,7 +94,7 @@ pub(crate) async fn open(
     };
     let Ok(axum::extract::Path(token)) = path else { return Err(closed()) };
     let (job, file) = app.engine.open_export(&token).ok_or_else(closed)?;
-    let (etag, modified) = (format!("\"{}\"", file.name.trim_end_matches(".jsonl")), http_date(file.written_at));
+    let (etag, modified) = (format!("\"{}\"", export_stem(&file.name)), http_date(file.written_at));
     let mut response = Response::new(Body::empty());
     let mut set = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
