@@ -122,7 +122,7 @@ settings! {
     max_record_bytes: u64 = 64 * MIB, "bytes", "largest record taken";
     dedupe_hours: u64 = 24, "hours", "how long an id is remembered, so that sending it again is harmless";
     join_seconds: u64 = 600, "seconds", "how long half of a record, from a source that sends it in two parts, waits for the other";
-    dedupe_ids: u64 = 8_000_000, "ids", "most ids remembered; the oldest are forgotten first (20 to 40 bytes each)";
+    dedupe_ids: u64 = 8_000_000, "ids", "most ids remembered; past them the organisation that has most forgets its oldest (30 to 50 bytes each)";
     query_memory_bytes: u64 = 512 * MIB, "bytes", "memory that all running queries share; beyond it sorts and joins spill to disk";
     query_timeout_seconds: u64 = 60, "seconds", "how long one query may run";
     query_max_rows: u64 = 1_000_000, "rows, 0 = no limit", "most rows that one query may return; exports have no limit";

@@ -62,7 +62,8 @@ impl Engine {
         for record in &mut records {
             inner.policy.protect(record);
             // Before the time of arrival is filled in, which is another when it comes again.
-            prints.push(keys.key_of_all(&(half, &*record)));
+            let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
+            prints.push(keys.key_of_all(organisation, &(half, &*record)));
             inner.complete(record, now, &rules);
         }
         let build = move || {
