@@ -171,7 +171,7 @@ impl Writer {
                 Fate::Late => {
                     let here = late_of.entry(part.key).or_default();
                     late_bytes += part.record.held_bytes() as u64;
-                    if self.late.bytes() + late_bytes > self.join_bytes
+                    if !self.late.has_room(part.key, late_bytes, self.join_bytes)
                         || self.late.is_full(&part.record, part.key, *here)
                     {
                         return Err(Error::busy(format!(
