@@ -97,6 +97,8 @@ pub mod ingest;
 mod halves;
 pub mod record;
 pub mod store;
+#[doc(hidden)]
+pub mod limits;
 pub mod config;
 pub mod error;
 

@@ -22,11 +22,13 @@ use super::App;
 use super::admin::{self, Id};
 use super::answer;
 use super::auth::Caller;
+use super::body::grow;
 use super::error::Failure;
 use super::input::Fields;
 use super::sql::header;
 use crate::catalog::Access;
 use crate::error::Error;
+use crate::limits::Room;
 use crate::logs::{self, Ask, FILTER_NAMES, Filter, ID_IN_QUERY, MOST_PAGE_SIZE};
 use crate::record::Record;
 
@@ -110,7 +112,7 @@ pub(super) async fn shown(
     if !asked.contains("text/html") {
         return json_of(app, access, record).await;
     }
-    let _room = room(app, record)?;
+    let _room = room(app, access, record)?;
     let said = app.engine.reader_as(access).said_of(record).await?;
     let mut response = private((CONTENT_TYPE, "text/html; charset=utf-8"), page(record, said.weighted));
     let headers = response.headers_mut();
@@ -122,7 +124,7 @@ pub(super) async fn shown(
 }
 
 async fn json_of(app: &App, access: &Access, record: &Record) -> Result<Response, Failure> {
-    let _room = room(app, record)?;
+    let _room = room(app, access, record)?;
     let said = app.engine.reader_as(access).said_of(record).await?;
     let state = app.engine.catalog().state();
     let organisation = record.organisation_id.as_deref().and_then(|id| state.document.organisations.get(id));
@@ -134,9 +136,9 @@ async fn json_of(app: &App, access: &Access, record: &Record) -> Result<Response
 }
 
 /// Room for a record, for its text and for the answer made of it: bodies are as big as records are taken.
-fn room(app: &App, record: &Record) -> Result<super::body::Room, Failure> {
-    let mut room = app.bodies.room();
-    room.grow(3 * record.text_bytes() as u64)?;
+fn room(app: &App, access: &Access, record: &Record) -> Result<Room, Failure> {
+    let mut room = app.room(access);
+    grow(&mut room, 3 * record.text_bytes() as u64)?;
     Ok(room)
 }
 
