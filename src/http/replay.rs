@@ -24,6 +24,7 @@ use super::body::{self, Growing, grow};
 use super::error::Failure;
 use super::intake::Intake;
 use super::log_objects::{Named, private};
+use super::places::held_by;
 use crate::catalog::{Access, Scope};
 use crate::config::Config;
 use crate::error::Error;
@@ -118,7 +119,7 @@ pub(crate) async fn show(Caller { app, access }: Caller, named: Named) -> Result
         gateway: !app.engine.config().gateway_url.is_empty(),
         headers: PASSED.into_iter().chain([GATEWAY_KEY]).collect(),
     };
-    encoded(&shown)
+    Ok(held_by(encoded(&shown)?, room))
 }
 
 /// `POST /v1/logs/{id}/replay`.
@@ -195,7 +196,7 @@ impl Call {
                 self.store(text, &answered).await?
             }
         };
-        self.told(&answered, stored)
+        Ok(held_by(self.told(&answered, stored)?, self.room))
     }
 
     async fn ask(&mut self, client: &reqwest::Client, url: &str) -> Result<Answered, Failure> {
