@@ -1,39 +1,59 @@
-//! Which ids arrived lately, so that a record sent twice is kept once.
+//! Remembers which ids arrived lately, so that a record sent twice is kept once.
 //!
-//! An id is remembered as a 128-bit keyed hash of organisation and id: short enough to keep millions, and no client can
-//! make two ids collide, because the keys are random and never leave the process. Ids live in a few generations by age; a
-//! generation is forgotten whole when all of it is older than the window, so an id is remembered for at least the window and
-//! a quarter longer at most while records come in. Past the most ids allowed the oldest generation goes first, window or not.
+//! An id is remembered as a 128-bit keyed hash: 32 bits of its organisation, 96 of organisation and id. That is short enough to
+//! keep millions, and no client can make two ids collide, because the keys are random and never leave the process. Each
+//! organisation has a memory of its own, in blocks in the order of arrival. A block is forgotten when all of it is older than the
+//! window, so an id is remembered for at least the window and a quarter longer at most while records of its organisation come in.
+//!
+//! Past the most ids allowed the organisation that has most of them forgets its oldest block, window or not. So one that sends
+//! ids without an end forgets its own, and an organisation with fewer than an equal part of the memory forgets none.
 //! Two bits of each key say what is known of its record ([`Known`]), so that costs no memory.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::{self, Write};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher, RandomState};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 
-/// Generations that make up a window.
-const GENERATIONS: i64 = 4;
+/// A block of ids is closed after this part of the window.
+const BLOCKS_IN_WINDOW: i64 = 4;
+/// Ids of a block at most: it is forgotten in one go, while writers wait.
+const BLOCK_IDS: usize = 4_096;
+/// A block is also at most this part of all ids.
+const BLOCKS_IN_ALL: usize = 8;
+/// Sets that the ids of one organisation are spread over, so that none of them takes long to grow.
+const SETS: usize = 16;
 
 /// The ids of a window of time.
 #[derive(Debug)]
 pub struct Recent {
     keys: Keys,
-    generations: VecDeque<Generation>,
+    organisations: HashMap<u32, Ids>,
+    /// Ids in all of them.
+    len: usize,
     window_micros: i64,
     most: usize,
+}
+
+/// The ids of one organisation.
+#[derive(Debug, Default)]
+struct Ids {
+    sets: [HashSet<Id, BuildHasherDefault<Hashed>>; SETS],
+    /// The same ids in the order of their arrival, the newest block last.
+    blocks: VecDeque<Block>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Block {
+    started_micros: i64,
+    last_micros: i64,
+    ids: Vec<Id>,
 }
 
 /// Makes keys of ids; cheap to clone, so that callers hash on their own threads.
 #[derive(Clone, Debug)]
 pub struct Keys(RandomState, RandomState);
-
-#[derive(Debug)]
-struct Generation {
-    started_micros: i64,
-    last_micros: i64,
-    ids: HashSet<Id, BuildHasherDefault<Hashed>>,
-}
 
 /// What is remembered of an id whose record is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,25 +65,39 @@ pub struct Known {
 }
 
 /// The bits of a key that are taken for [`Known`].
-const KNOWN_BITS: u128 = 0b11;
+const KNOWN_BITS: u32 = 0b11;
 
-/// A key, with what is known of its record in the last bits. Two are equal if their keys are.
+/// The part of a key that says which of its organisation's ids it is, with what is known of its record in the last bits. Two are
+/// equal if their ids are. In three words, for it is kept millions of times.
 #[derive(Clone, Copy, Debug)]
-struct Id(u128);
+struct Id([u32; 3]);
 
 impl Id {
     fn new(key: u128, known: Known) -> Self {
-        Self((key & !KNOWN_BITS) | (u128::from(known.is_untracked) << 1) | u128::from(known.is_open))
+        let known = (u32::from(known.is_untracked) << 1) | u32::from(known.is_open);
+        Self([(key >> 64) as u32, (key >> 32) as u32, (key as u32 & !KNOWN_BITS) | known])
     }
 
     fn known(self) -> Known {
-        Known { is_open: self.0 & 0b01 != 0, is_untracked: self.0 & 0b10 != 0 }
+        Known { is_open: self.0[2] & 0b01 != 0, is_untracked: self.0[2] & 0b10 != 0 }
+    }
+
+    /// The same without what is known.
+    fn words(self) -> [u32; 3] {
+        let [high, middle, low] = self.0;
+        [high, middle, low & !KNOWN_BITS]
+    }
+
+    /// The set that it is in.
+    fn set(self) -> usize {
+        // Not the bits that a set orders its ids by.
+        self.0[0] as usize % SETS
     }
 }
 
 impl PartialEq for Id {
     fn eq(&self, other: &Self) -> bool {
-        self.0 & !KNOWN_BITS == other.0 & !KNOWN_BITS
+        self.words() == other.words()
     }
 }
 
@@ -71,8 +105,15 @@ impl Eq for Id {}
 
 impl Hash for Id {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u128(self.0 & !KNOWN_BITS);
+        let [_, middle, low] = self.words();
+        // Sets choose a place by the last bits, and those of `low` are taken.
+        state.write_u64((u64::from(low) << 32) | u64::from(middle));
     }
+}
+
+/// The number of the organisation that a key is of: 32 bits of a keyed hash. Two organisations of one number share a memory.
+pub fn organisation_of(key: u128) -> u32 {
+    (key >> 96) as u32
 }
 
 /// A hasher for keys that are hashes already.
@@ -88,8 +129,8 @@ impl Hasher for Hashed {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
     }
-    fn write_u128(&mut self, key: u128) {
-        self.0 = key as u64;
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
     }
 }
 
@@ -113,15 +154,20 @@ impl Keys {
     /// The key of one id of one organisation.
     pub fn key(&self, organisation: &str, id: &str) -> u128 {
         let pair = (organisation, id);
-        (u128::from(self.0.hash_one(pair)) << 64) | u128::from(self.1.hash_one(pair))
+        self.joined(organisation, self.0.hash_one(pair), self.1.hash_one(pair))
     }
 
-    /// The key of what a value says, all of it, by its `Debug` form.
-    pub fn key_of_all(&self, value: &impl fmt::Debug) -> u128 {
+    /// The key of what a value of an organisation says, all of it, by its `Debug` form.
+    pub fn key_of_all(&self, organisation: &str, value: &impl fmt::Debug) -> u128 {
         let mut text = Hashing(self.0.build_hasher(), self.1.build_hasher());
         // Neither hashing nor the derived form fails.
         let _ = write!(text, "{value:?}");
-        (u128::from(text.0.finish()) << 64) | u128::from(text.1.finish())
+        self.joined(organisation, text.0.finish(), text.1.finish())
+    }
+
+    fn joined(&self, organisation: &str, high: u64, low: u64) -> u128 {
+        let organisation = self.0.hash_one(organisation) as u32;
+        (u128::from(organisation) << 96) | (u128::from(high as u32) << 64) | u128::from(low)
     }
 
     /// The keys of a batch's rows, which has the columns `organisation_id` and `id`.
@@ -140,7 +186,8 @@ impl Recent {
     pub fn new(keys: Keys, window_hours: u64, most: u64) -> Self {
         let window_micros =
             i64::try_from(window_hours).unwrap_or(i64::MAX / 3_600_000_000).saturating_mul(3_600_000_000);
-        Self { keys, generations: VecDeque::new(), window_micros, most: usize::try_from(most).unwrap_or(usize::MAX) }
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        Self { keys, organisations: HashMap::new(), len: 0, window_micros, most }
     }
 
     /// Makes the keys that this set is asked with.
@@ -164,16 +211,15 @@ impl Recent {
 
     /// What is known of a key; none if it is not known.
     pub fn known(&self, key: u128) -> Option<Known> {
-        let key = Id(key);
-        self.generations.iter().find_map(|generation| generation.ids.get(&key)).map(|id| id.known())
+        self.organisations.get(&organisation_of(key))?.get(Id::new(key, Known::default())).map(Id::known)
     }
 
     /// Remembers of a known key that nothing may be kept of what was said in its call.
     pub fn mark_untracked(&mut self, key: u128) {
         let Some(known) = self.known(key) else { return };
         let marked = Id::new(key, Known { is_untracked: true, ..known });
-        if let Some(generation) = self.generations.iter_mut().find(|generation| generation.ids.contains(&marked)) {
-            generation.ids.replace(marked);
+        if let Some(ids) = self.organisations.get_mut(&organisation_of(key)) {
+            ids.sets[marked.set()].replace(marked);
         }
     }
 
@@ -182,50 +228,81 @@ impl Recent {
         if self.window_micros == 0 {
             return;
         }
-        self.turn(now_micros);
-        if let Some(newest) = self.generations.back_mut() {
-            newest.ids.insert(Id::new(key, known));
-            newest.last_micros = now_micros;
+        let block_ids = BLOCK_IDS.min(self.most / BLOCKS_IN_ALL).max(1);
+        let block_micros = self.window_micros / BLOCKS_IN_WINDOW;
+        let ids = self.organisations.entry(organisation_of(key)).or_default();
+        let is_full =
+            |newest: &Block| newest.ids.len() >= block_ids || now_micros - newest.started_micros >= block_micros;
+        if ids.blocks.back().is_none_or(is_full) {
+            self.len -= ids.forget_past(now_micros, self.window_micros);
+            ids.blocks.push_back(Block { started_micros: now_micros, last_micros: now_micros, ids: Vec::new() });
         }
+        self.len += ids.insert(Id::new(key, known), now_micros);
+        while self.len > self.most && self.forget_block(now_micros) {}
     }
 
     /// Forgets a key: its record was not stored after all.
     pub fn forget(&mut self, key: u128) {
-        for generation in &mut self.generations {
-            generation.ids.remove(&Id(key));
+        if let Some(ids) = self.organisations.get_mut(&organisation_of(key)) {
+            // It stays in its block: if it comes again it is forgotten with that one, a moment before its time.
+            self.len -= ids.remove(Id::new(key, Known::default()));
         }
     }
 
-    /// Ids remembered.
-    fn len(&self) -> usize {
-        self.generations.iter().map(|generation| generation.ids.len()).sum()
+    /// Forgets the oldest block of the organisation whose window is over, or else of the one that has most ids. False if there is
+    /// none.
+    fn forget_block(&mut self, now_micros: i64) -> bool {
+        let window = self.window_micros;
+        let is_past = |ids: &Ids| ids.blocks.front().is_some_and(|oldest| now_micros - oldest.last_micros >= window);
+        let most = self.organisations.iter().max_by_key(|(_, ids)| (is_past(ids), ids.len)).map(|(number, _)| *number);
+        let Some((number, ids)) = most.and_then(|number| Some((number, self.organisations.get_mut(&number)?))) else {
+            return false;
+        };
+        let Some(oldest) = ids.blocks.pop_front() else { return false };
+        self.len -= oldest.ids.into_iter().map(|id| ids.remove(id)).sum::<usize>();
+        if ids.blocks.is_empty() {
+            // What is left has no block: it was forgotten once and came again.
+            self.len -= ids.len;
+            self.organisations.remove(&number);
+        }
+        true
+    }
+}
+
+impl Ids {
+    fn get(&self, id: Id) -> Option<Id> {
+        self.sets[id.set()].get(&id).copied()
     }
 
-    /// Starts and forgets generations as time and number ask for.
-    fn turn(&mut self, now_micros: i64) {
-        let step = self.window_micros / GENERATIONS;
-        let full = self.most / (GENERATIONS as usize + 1);
-        let fresh = self
-            .generations
-            .back()
-            .is_none_or(|newest| now_micros - newest.started_micros >= step || newest.ids.len() >= full.max(1));
-        if !fresh {
-            return;
-        }
-        self.generations.push_back(Generation {
-            started_micros: now_micros,
-            last_micros: now_micros,
-            ids: HashSet::default(),
-        });
-        while self.generations.len() > 1 {
-            let over = self.generations.len() > GENERATIONS as usize + 1 && self.len() >= self.most;
-            let past =
-                self.generations.front().is_some_and(|oldest| now_micros - oldest.last_micros >= self.window_micros);
-            if !past && !over {
+    /// Adds an id to the newest block; answers how many more there are.
+    fn insert(&mut self, id: Id, now_micros: i64) -> usize {
+        let Some(newest) = self.blocks.back_mut() else { return 0 };
+        newest.ids.push(id);
+        newest.last_micros = now_micros;
+        let added = usize::from(self.sets[id.set()].insert(id));
+        self.len += added;
+        added
+    }
+
+    /// Takes an id out; answers how many fewer there are.
+    fn remove(&mut self, id: Id) -> usize {
+        let removed = usize::from(self.sets[id.set()].remove(&id));
+        self.len -= removed;
+        removed
+    }
+
+    /// Forgets the oldest blocks if the window is over for them, a few in one go; answers how many ids fewer there are.
+    fn forget_past(&mut self, now_micros: i64, window_micros: i64) -> usize {
+        let mut removed = 0;
+        for _ in 0..BLOCKS_IN_WINDOW {
+            let is_past = |oldest: &Block| now_micros - oldest.last_micros >= window_micros;
+            if !self.blocks.front().is_some_and(is_past) {
                 break;
             }
-            self.generations.pop_front();
+            let oldest = self.blocks.pop_front();
+            removed += oldest.into_iter().flat_map(|oldest| oldest.ids).map(|id| self.remove(id)).sum::<usize>();
         }
+        removed
     }
 }
 
@@ -263,7 +340,45 @@ mod tests {
         for id in 0..10_000_u32 {
             recent.insert(recent.keys().key("default", &id.to_string()), WHOLE, i64::from(id));
         }
-        assert!(recent.len() <= 1_200, "{} ids", recent.len());
+        assert!((800..=1_000).contains(&recent.len), "{} ids", recent.len);
+    }
+
+    #[test]
+    fn an_organisation_that_sends_ids_without_an_end_forgets_its_own() {
+        let mut recent = Recent::new(Keys::random(), 24, 8_000);
+        let of = |recent: &Recent, name: &str, id: u32| recent.keys().key(name, &id.to_string());
+        for id in 0..3_000 {
+            recent.insert(of(&recent, "zen", id), WHOLE, i64::from(id));
+        }
+        for id in 0..100_000 {
+            recent.insert(of(&recent, "acme", id), WHOLE, 5_000 + i64::from(id));
+        }
+        assert!((0..3_000).all(|id| recent.contains(of(&recent, "zen", id))));
+        assert!(!recent.contains(of(&recent, "acme", 0)) && recent.contains(of(&recent, "acme", 99_999)));
+        assert!(recent.len <= 8_000, "{}", recent.len);
+        let sum: usize = recent.organisations.values().map(|ids| ids.len).sum();
+        assert_eq!(recent.len, sum);
+        for name in 0..10_000 {
+            recent.insert(of(&recent, &format!("one of many {name}"), 0), WHOLE, 200_000);
+        }
+        assert!(recent.len <= 8_000 && recent.organisations.len() <= 8_000, "{}", recent.len);
+    }
+
+    #[test]
+    fn what_was_forgotten_is_new_again_and_the_count_holds() {
+        let mut recent = Recent::new(Keys::random(), 24, 1_000);
+        let keys: Vec<u128> = (0..100).map(|id: u32| recent.keys().key("a", &id.to_string())).collect();
+        for _ in 0..3 {
+            keys.iter().for_each(|key| assert!(recent.insert(*key, WHOLE, 0)));
+            keys.iter().for_each(|key| recent.forget(*key));
+        }
+        assert_eq!(recent.len, 0);
+        for id in 0..5_000_u32 {
+            recent.insert(recent.keys().key("b", &id.to_string()), WHOLE, 25 * HOUR);
+            recent.insert(recent.keys().key("a", &id.to_string()), WHOLE, 25 * HOUR);
+        }
+        assert_eq!(recent.len, recent.organisations.values().map(|ids| ids.len).sum::<usize>());
+        assert!(recent.len <= 1_000);
     }
 
     #[test]

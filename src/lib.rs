@@ -27,8 +27,8 @@
 //!    has synced it, or written it again.
 //! 5. **A tenant sees its own rows only**: what a session's key reaches, and what plans keep in answers, is decided below SQL
 //!    (`query::barrier`), and no expression of a statement meets a row of others. SQL sees no files, no URLs, and writes nothing.
-//! 6. **Memory has a ceiling.** Rows in memory, queries, exports and request bodies each have a budget; a full one means waiting,
-//!    then a refusal of kind [`ErrorKind::Busy`], never growth.
+//! 6. **Memory has a ceiling.** Rows in memory, queries, exports and request bodies each have a budget, and one organisation has a
+//!    share of it (`limits`); a full one means waiting for a while, then a refusal of kind [`ErrorKind::Busy`], never growth.
 //! 7. **Time, ids and randomness come in as arguments** ([`engine::Parts`]).
 //! 8. **Nothing private is logged**: no bodies, keys or header values in our own logs and errors.
 //! 9. **A log is one store's and one live node's.** A log meets no copy of its store (`engine::identity`), and no second node has it
@@ -97,6 +97,8 @@ pub mod ingest;
 mod halves;
 pub mod record;
 pub mod store;
+#[doc(hidden)]
+pub mod limits;
 pub mod config;
 pub mod error;
 

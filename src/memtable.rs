@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::concat_batches;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
+use crate::limits::{Full, Holder, Pool, Room, Share};
 use crate::record::tighten;
 use crate::usage::Counts;
 
@@ -21,8 +22,6 @@ use crate::usage::Counts;
 const CHUNK_ROWS: usize = 8192;
 /// Nor beyond this many bytes: joining copies, while queries wait for their View.
 const CHUNK_BYTES: u64 = 4 << 20;
-/// One permit of the budget stands for this many bytes.
-const PERMIT_BYTES: u64 = 1024;
 
 /// Rows still being added to.
 #[derive(Debug, Default)]
@@ -31,7 +30,7 @@ pub struct Live {
     rows: u64,
     bytes: u64,
     oldest_micros: Option<i64>,
-    permits: Option<OwnedSemaphorePermit>,
+    permits: Option<Room>,
 }
 
 /// Rows that wait for, or are in, a flush.
@@ -47,12 +46,12 @@ pub struct Frozen {
     pub bytes: u64,
     /// What the log had come to with these rows.
     pub counts: Arc<Counts>,
-    _permits: Option<OwnedSemaphorePermit>,
+    _permits: Option<Room>,
 }
 
 impl Live {
     /// Adds a batch that the log holds durably.
-    pub fn insert(&mut self, batch: RecordBatch, now_micros: i64, permit: Option<OwnedSemaphorePermit>) {
+    pub fn insert(&mut self, batch: RecordBatch, now_micros: i64, permit: Option<Room>) {
         self.rows += batch.num_rows() as u64;
         self.bytes += batch_bytes(&batch);
         self.oldest_micros.get_or_insert(now_micros);
@@ -126,49 +125,50 @@ pub fn batch_bytes(batch: &RecordBatch) -> u64 {
     bytes.sum()
 }
 
-/// Room for rows between ack and flush.
+/// Room for rows between ack and flush, shared by organisations.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    room: Arc<Semaphore>,
-    permits: u32,
+    pool: Pool,
     wait: Duration,
     flush_wanted: Arc<Notify>,
 }
 
 impl Budget {
-    /// A budget of `bytes`; a writer waits up to `wait` for its share, and asks for a flush by `flush_wanted`.
+    /// A budget of `bytes`; a writer waits up to `wait` for its part, and asks for a flush by `flush_wanted`.
     pub fn new(bytes: u64, wait: Duration, flush_wanted: Arc<Notify>) -> Self {
-        let permits = u32::try_from(bytes / PERMIT_BYTES).unwrap_or(u32::MAX >> 3).max(1);
-        Self { room: Arc::new(Semaphore::new(permits as usize)), permits, wait, flush_wanted }
+        Self { pool: Pool::new(bytes, Share::ThreeQuarters), wait, flush_wanted }
     }
 
-    /// Takes room for `bytes`, waiting for a flush to free it if need be. More than the whole budget counts as all of it.
-    pub async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
-        let wanted = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.permits);
-        if let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(wanted) {
-            return Ok(permit);
+    /// Takes room for `bytes`, waiting for a flush to free it if need be. More than an organisation's share counts as all of it.
+    pub async fn take(&self, holder: &Holder, bytes: u64) -> Result<Room> {
+        let wanted = bytes.clamp(1, self.pool.most(holder));
+        if let Ok(room) = self.pool.try_take_in_turn(holder, wanted) {
+            return Ok(room);
         }
         // Room comes from flushes only, so whoever waits for it asks for one.
         self.flush_wanted.notify_one();
-        match tokio::time::timeout(self.wait, Arc::clone(&self.room).acquire_many_owned(wanted)).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Error::closed("the engine is closed")),
-            Err(_) => Err(Error::busy(format!(
-                "no room for {bytes} bytes within {} ms: rows arrive faster than they are flushed; send again later",
-                self.wait.as_millis()
-            ))),
-        }
+        self.pool.take(holder, wanted, self.wait).await.map_err(|full| {
+            let wait = self.wait.as_millis();
+            match full {
+                Full::Closed => Error::closed("the engine is closed"),
+                Full::Pool => Error::busy(format!(
+                    "no room for {bytes} bytes within {wait} ms: rows arrive faster than they are flushed; send again later"
+                )),
+                Full::Share => Error::busy(format!(
+                    "no room for {bytes} bytes within {wait} ms: the rows of this organisation that are not flushed yet hold \
+                     its share of memory; send again later"
+                )),
+            }
+        })
     }
 
     /// Takes room without waiting, as far as there is any: for rows that a replay brings back.
-    pub fn take_what_is_left(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let wanted = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.permits);
-        let left = u32::try_from(self.room.available_permits()).unwrap_or(u32::MAX);
-        Arc::clone(&self.room).try_acquire_many_owned(wanted.min(left)).ok()
+    pub fn take_what_is_left(&self, bytes: u64) -> Option<Room> {
+        Some(self.pool.take_what_is_left(&Holder::Operator, bytes.max(1))).filter(|room| room.units() > 0)
     }
 
     /// Wakes every waiting writer with [`Error::closed`].
     pub fn close(&self) {
-        self.room.close();
+        self.pool.close();
     }
 }

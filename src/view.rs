@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow::array::RecordBatch;
-use tokio::sync::OwnedSemaphorePermit;
 
+use crate::limits::Room;
 use crate::memtable::{Frozen, Live};
 use crate::record::{Record, Rows};
 use crate::table::FileIndex;
@@ -96,7 +96,7 @@ impl Shelf {
     }
 
     /// Shows a batch that the log holds durably; answers the bytes of live rows.
-    pub fn insert(&self, batch: RecordBatch, now_micros: i64, permit: Option<OwnedSemaphorePermit>) -> u64 {
+    pub fn insert(&self, batch: RecordBatch, now_micros: i64, permit: Option<Room>) -> u64 {
         let mut contents = self.lock();
         contents.live.insert(batch, now_micros, permit);
         contents.live.bytes()
@@ -113,7 +113,7 @@ impl Shelf {
         keys: &[u128],
         records: Option<RecordBatch>,
         now_micros: i64,
-        permit: Option<OwnedSemaphorePermit>,
+        permit: Option<Room>,
     ) -> u64 {
         let mut contents = self.lock();
         for key in keys {

@@ -118,8 +118,11 @@ pub struct ExportJob {
 pub struct ExportFile {
     /// Names it in the store, and nothing else ever.
     pub name: String,
-    /// Its size.
+    /// Its size as it is downloaded.
     pub bytes: u64,
+    /// Its size where it lies, packed; none = it is plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_bytes: Option<u64>,
     /// Its lines.
     pub records: u64,
     /// Keys of each line.
@@ -315,6 +318,15 @@ impl Document {
         job.must_be(&[ExportStatus::InProgress], "cancelled")?;
         (job.status, job.updated_at, job.ended_at) = (ExportStatus::Stopped, now, Some(now));
         Ok(job)
+    }
+
+    /// Bytes of the files of all jobs where they lie, and of those of one organisation.
+    pub fn export_bytes(&self, organisation: Option<&str>) -> [u64; 2] {
+        let files = self.export_jobs.iter().filter_map(|job| Some((job.organisation.as_deref(), job.file.as_ref()?)));
+        files.fold([0, 0], |[all, own], (of, file)| {
+            let bytes = file.stored_bytes.unwrap_or(file.bytes);
+            [all + bytes, own + if of == organisation { bytes } else { 0 }]
+        })
     }
 
     /// The jobs that are in progress, in the order of their starts.

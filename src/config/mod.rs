@@ -122,7 +122,7 @@ settings! {
     max_record_bytes: u64 = 64 * MIB, "bytes", "largest record taken";
     dedupe_hours: u64 = 24, "hours", "how long an id is remembered, so that sending it again is harmless";
     join_seconds: u64 = 600, "seconds", "how long half of a record, from a source that sends it in two parts, waits for the other";
-    dedupe_ids: u64 = 8_000_000, "ids", "most ids remembered; the oldest are forgotten first (20 to 40 bytes each)";
+    dedupe_ids: u64 = 8_000_000, "ids", "most ids remembered; past them the organisation that has most forgets its oldest (30 to 50 bytes each)";
     query_memory_bytes: u64 = 512 * MIB, "bytes", "memory that all running queries share; beyond it sorts and joins spill to disk";
     query_timeout_seconds: u64 = 60, "seconds", "how long one query may run";
     query_max_rows: u64 = 1_000_000, "rows, 0 = no limit", "most rows that one query may return; exports have no limit";
@@ -139,6 +139,7 @@ settings! {
     checkpoint_commits: u64 = 100, "commits", "commits to the Delta log between two checkpoints";
     clean_log_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "when entries of the Delta log before the last checkpoint are deleted";
     export_keep_days: u64 = 7, "days, 0 = for ever", "how long the file of an export job can be downloaded";
+    export_bytes: u64 = 16 * 1024 * MIB, "bytes, 0 = no limit", "space of all files of export jobs, packed; an organisation gets as much as it leaves free";
     gateway_url: String = String::new(), "URL", "base URL of the gateway that replays are sent to, such as http://127.0.0.1:8787/v1; without it nothing is sent";
     gateway_logs: bool = false, "true or false", "whether that gateway sends its own records here; a replay then writes none beside them";
     replay_timeout_seconds: u64 = 120, "seconds", "how long a replay may take until its last byte";

@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use serde_json::{Map, Value};
 
@@ -27,11 +27,9 @@ use crate::store::is_export_name;
 
 pub(super) use work::Exports;
 
+mod blocks;
+mod upload;
 mod work;
-
-/// A file is handed out in pieces of so many bytes, of which so many are fetched ahead.
-const PIECE_BYTES: usize = 1 << 20;
-const PIECES_AHEAD: usize = 4;
 
 /// A job to be made.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -151,15 +149,7 @@ impl Engine {
     /// Bytes of a file, in pieces that are fetched a few ahead of the reader.
     pub fn read_export(&self, file: &ExportFile, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
         let (store, path) = (Arc::clone(self.inner.store.object_store()), self.inner.store.export_path(&file.name));
-        let end = range.end;
-        let pieces = range.step_by(PIECE_BYTES).map(move |start| {
-            let (store, path) = (Arc::clone(&store), path.clone());
-            async move {
-                let bytes = store.get_range(&path, start..end.min(start + PIECE_BYTES as u64)).await;
-                bytes.map_err(|cause| Error::storage("the file of an export cannot be read").with_source(cause))
-            }
-        });
-        stream::iter(pieces).buffered(PIECES_AHEAD).boxed()
+        blocks::read(store, path, file, range)
     }
 }
 

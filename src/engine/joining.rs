@@ -9,13 +9,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::writer::{Command, Decided, Writer, gather, kept_rows};
 use super::{Receipt, replay};
 use crate::dedupe::Known;
 use crate::error::{Error, Result};
 use crate::halves::{Fit, Half, Whole, says_outcome};
+use crate::limits::Room;
 use crate::plan::Row;
 use crate::record::{BatchBuilder, Record};
 use crate::wal::{Kind, Payload};
@@ -58,7 +59,7 @@ struct Sorted {
     waits: Vec<Part>,
     late: Vec<Part>,
     payloads: Vec<Payload>,
-    permit: OwnedSemaphorePermit,
+    permit: Room,
     receipt: Receipt,
 }
 
@@ -75,7 +76,7 @@ pub(super) struct Part {
 /// What a part that waits takes with it: its room, and what it is known by when its record is stored.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) room: Option<OwnedSemaphorePermit>,
+    pub(super) room: Option<Room>,
     pub(super) print: Option<u128>,
 }
 
@@ -86,7 +87,7 @@ pub(super) struct Halves {
     pub(super) parts: Vec<Part>,
     /// All of them, for the log.
     pub(super) payload: Payload,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) permit: Room,
     pub(super) reply: oneshot::Sender<Result<Receipt>>,
 }
 
@@ -148,7 +149,7 @@ impl Writer {
 
     /// What is taken of a request, and its bytes for the log. What is known must not stand there again, nor may what was said in a
     /// call of which another part says that nothing may be kept.
-    fn sort_out(&self, half: Half, parts: Vec<Part>, payload: Payload, permit: OwnedSemaphorePermit) -> Result<Sorted> {
+    fn sort_out(&self, half: Half, parts: Vec<Part>, payload: Payload, permit: Room) -> Result<Sorted> {
         let all = parts.len();
         let (mut waits, mut late, mut receipt) = (Vec::with_capacity(all), Vec::new(), Receipt::default());
         let (mut is_changed, mut late_bytes, mut late_of) = (false, 0, HashMap::<u128, usize>::new());
@@ -164,7 +165,7 @@ impl Writer {
                 Fate::Late => {
                     let here = late_of.entry(part.key).or_default();
                     late_bytes += part.record.held_bytes() as u64;
-                    if self.late.bytes() + late_bytes > self.join_bytes
+                    if !self.late.has_room(part.key, late_bytes, self.join_bytes)
                         || self.late.is_full(&part.record, part.key, *here)
                     {
                         return Err(Error::busy(format!(
@@ -218,7 +219,7 @@ impl Writer {
         let mut left = waits.len() + late.len();
         for part in waits.into_iter().chain(late) {
             // Each takes its share of the request's room along.
-            let room = permit.split(permit.num_permits() / left);
+            let room = permit.split(permit.units() / left as u64);
             left -= 1;
             // Another of the same group may have brought it.
             let fate = self.fate(half, &part);
@@ -286,7 +287,7 @@ impl Writer {
     }
 
     /// Keeps a part, which the log holds, for its record.
-    fn take_late(&mut self, key: u128, half: Half, record: Record, room: Option<OwnedSemaphorePermit>) {
+    fn take_late(&mut self, key: u128, half: Half, record: Record, room: Option<Room>) {
         let is_untracked = record.do_not_track == Some(true);
         if is_untracked {
             self.late.untrack(&record, key, |record| self.policy.untrack(record));
@@ -386,7 +387,7 @@ impl Writer {
 }
 
 /// The room of several parts as one.
-fn merged(held: impl IntoIterator<Item = Held>) -> Option<OwnedSemaphorePermit> {
+fn merged(held: impl IntoIterator<Item = Held>) -> Option<Room> {
     held.into_iter().filter_map(|held| held.room).reduce(|mut all, more| {
         all.merge(more);
         all

@@ -27,12 +27,12 @@ mod writer;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -42,6 +42,7 @@ use crate::dedupe::Keys;
 use crate::error::{Error, Result};
 use crate::halves::LatePart;
 use crate::ingest::{self, DEFAULT_ORGANISATION, Owner, Policy};
+use crate::limits::{Days, Holder, Room};
 use crate::memtable::Budget;
 use crate::plan::Rules;
 use crate::query::Queries;
@@ -95,6 +96,7 @@ struct Inner {
     feedback: Lane,
     queries: Arc<Queries>,
     budget: Budget,
+    days: Days,
     keys: Keys,
     store: Store,
     catalog: Catalog,
@@ -217,7 +219,7 @@ impl Engine {
         }
         // What is missing in the batch is filled in, so each row counts as one that has every column.
         let bytes = batch.get_array_memory_size() + batch.num_rows() * ROW_OVERHEAD;
-        let permit = inner.budget.take(bytes as u64).await?;
+        let permit = inner.budget.take(&holder_of(&batch), bytes as u64).await?;
         let of = Arc::clone(&inner);
         let build = move || {
             let rules = of.catalog.rules();
@@ -468,20 +470,18 @@ impl Inner {
     }
 
     /// Room in memory for records, and how many bytes that is; waits for it up to `append_wait_ms`.
-    async fn room_for(&self, records: &[Record]) -> Result<(usize, OwnedSemaphorePermit)> {
+    async fn room_for(&self, records: &[Record]) -> Result<(usize, Room)> {
         self.refuse_if_closed()?;
+        let now = (self.now)();
+        let rows = records.iter().map(|record| (organisation_of(record), record.created_at.unwrap_or(now)));
+        self.days.take(rows.map(|(organisation, at)| (organisation, day_of(at)))).await?;
         let bytes: usize = records.iter().map(|record| record.held_bytes()).sum();
-        Ok((bytes, self.budget.take(bytes as u64).await?))
+        let holder = Holder::of_all(records.iter().map(organisation_of));
+        Ok((bytes, self.budget.take(&holder, bytes as u64).await?))
     }
 
     /// Hands a batch to the writer and waits until it is durable.
-    async fn submit(
-        &self,
-        batch: RecordBatch,
-        payload: Payload,
-        keys: Vec<u128>,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Receipt> {
+    async fn submit(&self, batch: RecordBatch, payload: Payload, keys: Vec<u128>, permit: Room) -> Result<Receipt> {
         let (reply, done) = oneshot::channel();
         let append = Append { rows: Rows::Logs, batch, payload, keys, permit, reply };
         self.send(Command::Append(Box::new(append)))?;
@@ -516,6 +516,25 @@ impl Inner {
 fn fail(failure: &Mutex<Option<String>>, error: &Error) {
     tracing::error!(error = error.chain(), "the engine takes no more writes until it is restarted");
     locked(failure).get_or_insert_with(|| error.chain());
+}
+
+/// The organisation that a record is of, or will be.
+fn organisation_of(record: &Record) -> &str {
+    record.organisation_id.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_ORGANISATION)
+}
+
+/// The day of a moment, as partitions count them.
+pub(crate) fn day_of(at: DateTime<Utc>) -> i64 {
+    at.timestamp().div_euclid(86_400)
+}
+
+/// Who the rows of a batch count for.
+fn holder_of(batch: &RecordBatch) -> Holder {
+    let named = batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
+    match named {
+        Some(named) => Holder::of_all(named.iter().map(|name| name.unwrap_or(DEFAULT_ORGANISATION))),
+        None => Holder::Operator,
+    }
 }
 
 /// A batch with its bytes for the log and the keys of its ids.

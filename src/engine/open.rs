@@ -30,6 +30,7 @@ use crate::dedupe::{Keys, Recent};
 use crate::error::{Error, Result};
 use crate::halves::{Late, Waiting};
 use crate::ingest::Policy;
+use crate::limits::Days;
 use crate::memtable::Budget;
 use crate::plan::Month;
 use crate::query::Queries;
@@ -112,6 +113,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let recent = remember_files(&logs.table, &queries, &config, now).await?;
     let (flush_wanted, wait) = (Arc::new(Notify::new()), Duration::from_millis(config.append_wait_ms));
     let budget = Budget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
+    let days = Days::new(wait, Arc::clone(&flush_wanted));
     let early = bind_and_claim(&logs.table, &store, log, &config, parts.now).await?;
     let (lanes, erased) = ([logs.clone(), feedback.clone()], catalog.state().document.ever_erased());
     let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
@@ -156,6 +158,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         feedback,
         queries,
         budget,
+        days,
         keys,
         store,
         catalog,

@@ -4,11 +4,12 @@ use tokio::sync::oneshot;
 
 use super::joining::{Halves, Part};
 use super::writer::{Append, Command};
-use super::{Access, AppendError, Engine, Receipt, here_or_aside, owned, owner};
+use super::{Access, AppendError, Engine, Receipt, day_of, here_or_aside, owned, owner};
 use crate::dedupe::Keys;
 use crate::error::{Error, Result};
 use crate::halves::Half;
 use crate::ingest::DEFAULT_ORGANISATION;
+use crate::limits::Holder;
 use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Record, Rows};
 use crate::wal::{Kind, Payload};
 
@@ -62,7 +63,8 @@ impl Engine {
         for record in &mut records {
             inner.policy.protect(record);
             // Before the time of arrival is filled in, which is another when it comes again.
-            prints.push(keys.key_of_all(&(half, &*record)));
+            let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
+            prints.push(keys.key_of_all(organisation, &(half, &*record)));
             inner.complete(record, now, &rules);
         }
         let build = move || {
@@ -107,7 +109,10 @@ impl Engine {
             row.updated_at.get_or_insert(created_at);
         }
         let bytes: usize = feedback.iter().map(|row| row.held_bytes()).sum();
-        let permit = inner.budget.take(bytes as u64).await?;
+        let days = feedback.iter().map(|row| (row.organisation_id.as_deref(), row.created_at.unwrap_or(now)));
+        inner.days.take(days.map(|(organisation, at)| (organisation.unwrap_or_default(), day_of(at)))).await?;
+        let organisations = feedback.iter().filter_map(|row| row.organisation_id.as_deref());
+        let permit = inner.budget.take(&Holder::of_all(organisations), bytes as u64).await?;
         let keys = inner.keys.clone();
         let build = move || {
             let mut builder = FeedbackBuilder::new();

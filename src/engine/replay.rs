@@ -11,7 +11,6 @@ use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
-use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::joining::{Held, waits_until};
@@ -20,6 +19,7 @@ use super::reader;
 use crate::dedupe::{Known, Recent};
 use crate::error::{Error, Result};
 use crate::halves::{Fit, Half, Waiting, Whole};
+use crate::limits::Room;
 use crate::memtable::{Budget, batch_bytes};
 use crate::plan::{Row, Rules};
 use crate::record::json::records;
@@ -35,7 +35,7 @@ pub(super) struct Halves {
     /// Records of which both halves are there: whether their quota leaves room for them was never written down.
     pub(super) whole: HashMap<u128, Whole<Held>>,
     /// Parts of records that are stored.
-    pub(super) late: Vec<(u128, Half, Record, Option<OwnedSemaphorePermit>)>,
+    pub(super) late: Vec<(u128, Half, Record, Option<Room>)>,
     /// Whether the log holds halves that were erased.
     pub(super) has_erased: bool,
 }

@@ -142,6 +142,7 @@ impl Inner {
         let (done, frozen) = oneshot::channel();
         self.send(Command::Freeze(done))?;
         let late = frozen.await.map_err(|_| Error::closed("the engine is closed"))??;
+        self.days.clear();
         let mut flushed_to = None;
         for lane in self.lanes() {
             flushed_to = flushed_to.max(self.flush_lane(lane, &mut commits).await?);

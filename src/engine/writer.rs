@@ -13,7 +13,7 @@ use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Receipt;
 use super::joining::{Halves, Held};
@@ -23,6 +23,7 @@ use crate::dedupe::{Known, Recent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::halves::{Late, LatePart, Waiting};
 use crate::ingest::Policy;
+use crate::limits::Room;
 use crate::record::{Rows, tighten};
 use crate::store::folders::is_disk_full;
 use crate::usage::{Meter, counted_at};
@@ -59,7 +60,7 @@ pub(super) struct Append {
     pub(super) payload: Payload,
     /// What each row is known by.
     pub(super) keys: Vec<u128>,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) permit: Room,
     pub(super) reply: oneshot::Sender<Result<Receipt>>,
 }
 
@@ -115,7 +116,7 @@ pub(super) struct Writer {
     pub(super) logs: Arc<Shelf>,
     pub(super) feedback: Arc<Shelf>,
     pub(super) waiting: Waiting<Held>,
-    pub(super) late: Late<OwnedSemaphorePermit>,
+    pub(super) late: Late<Room>,
     /// When the log is to be cleared of what it need not, or must not, hold any longer, µs.
     pub(super) clear_log_at: i64,
     /// How long halves wait, µs, and how many bytes of them at most.

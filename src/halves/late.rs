@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Half, MOST_PIECES, may_meet};
+use super::{Bytes, Half, MOST_PIECES, may_meet};
 use crate::record::Record;
 
 /// A part that is late.
@@ -24,12 +24,12 @@ pub struct LatePart {
 #[derive(Debug)]
 pub struct Late<R> {
     parts: HashMap<u128, Vec<(LatePart, Option<R>)>>,
-    bytes: u64,
+    bytes: Bytes,
 }
 
 impl<R> Default for Late<R> {
     fn default() -> Self {
-        Self { parts: HashMap::new(), bytes: 0 }
+        Self { parts: HashMap::new(), bytes: Bytes::default() }
     }
 }
 
@@ -37,6 +37,13 @@ impl<R> Late<R> {
     /// Whether a record has, with `further` ones, as many late parts as are put together in one go.
     pub fn is_full(&self, part: &Record, key: u128, further: usize) -> bool {
         self.like(part, key).count() + further >= MOST_PIECES
+    }
+
+    /// Whether there is room for so many bytes more of the record's organisation, of which all may take `most`: it may hold as much
+    /// as it leaves free, so that others have room whatever it sends.
+    pub fn has_room(&self, key: u128, more: u64, most: u64) -> bool {
+        let free = most.saturating_sub(self.bytes.all);
+        self.bytes.of(key).saturating_add(more) <= free.saturating_sub(more)
     }
 
     /// Whether another part of the record says that nothing of the call may be kept.
@@ -51,7 +58,8 @@ impl<R> Late<R> {
                 let mut record = Record::clone(&other.record);
                 record.do_not_track = Some(true);
                 untrack(&mut record);
-                self.bytes = (self.bytes + record.held_bytes() as u64).saturating_sub(other.record.held_bytes() as u64);
+                self.bytes.add(key, record.held_bytes() as u64);
+                self.bytes.take(key, other.record.held_bytes() as u64);
                 other.record = Arc::new(record);
             }
         }
@@ -65,7 +73,7 @@ impl<R> Late<R> {
 
     /// Takes a part.
     pub fn add(&mut self, key: u128, half: Half, record: Record, room: Option<R>) {
-        self.bytes += record.held_bytes() as u64;
+        self.bytes.add(key, record.held_bytes() as u64);
         let part = LatePart { key, half, record: Arc::new(record) };
         self.parts.entry(key).or_default().push((part, room));
     }
@@ -82,7 +90,7 @@ impl<R> Late<R> {
             let before = parts.len();
             parts.retain(|(held, _)| !Arc::ptr_eq(&held.record, &part.record));
             if parts.len() < before {
-                self.bytes = self.bytes.saturating_sub(part.record.held_bytes() as u64);
+                self.bytes.take(part.key, part.record.held_bytes() as u64);
             }
             if parts.is_empty() {
                 self.parts.remove(&part.key);
@@ -102,7 +110,7 @@ impl<R> Late<R> {
 
     /// Bytes that they take.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes.all
     }
 }
 
@@ -118,6 +126,9 @@ mod tests {
         let taken: Vec<LatePart> = late.iter().cloned().collect();
         late.add(1, Half::Content, of(201), None);
         assert_eq!((late.len(), late.bytes()), (2, of(200).held_bytes() as u64 * 2));
+        let (most, other) = (10 * late.bytes(), 1 << 96);
+        assert!(late.has_room(1, most / 2 - late.bytes() - 99, most) && !late.has_room(1, most / 2, most));
+        assert!(late.has_room(other, most * 2 / 5, most), "another organisation has room");
         late.forget(&taken);
         late.forget(&taken);
         assert_eq!((late.len(), late.bytes()), (1, of(201).held_bytes() as u64));

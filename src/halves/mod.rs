@@ -1,5 +1,6 @@
 //! Records that arrive in parts: which part one is, and what parts make together.
 
+mod bytes;
 mod late;
 mod waiting;
 
@@ -10,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use self::bytes::{Bytes, organisation_of};
 use crate::record::json::{list, members, write_string};
 use crate::record::{Message, Record};
 

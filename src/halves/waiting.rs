@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{Half, MOST_PIECES, join, may_meet, says_outcome, unite, unite_all};
+use super::{Bytes, Half, MOST_PIECES, join, may_meet, organisation_of, says_outcome, unite, unite_all};
 use crate::record::Record;
 
 /// A record of so many bytes of text waits for no more pieces: each costs the one writer time.
@@ -34,7 +34,9 @@ pub struct Waiting<R> {
     halves: HashMap<u128, Waits<R>>,
     /// Until when each waits, the first first.
     order: BTreeSet<(i64, u128)>,
-    bytes: u64,
+    /// The same of each organisation.
+    order_of: HashMap<u32, BTreeSet<(i64, u128)>>,
+    bytes: Bytes,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,7 @@ pub struct Whole<R> {
 
 impl<R> Default for Waiting<R> {
     fn default() -> Self {
-        Self { halves: HashMap::new(), order: BTreeSet::new(), bytes: 0 }
+        Self { halves: HashMap::new(), order: BTreeSet::new(), order_of: HashMap::new(), bytes: Bytes::default() }
     }
 }
 
@@ -147,11 +149,15 @@ impl<R> Waiting<R> {
         None
     }
 
-    /// Gives up on a half: those that have waited until now, and the first of the others while all take more than so many bytes.
+    /// Gives up on a half: those that have waited until now, and, while all take more than so many bytes, the first of the
+    /// organisation that takes most.
     pub fn next_alone(&mut self, now_micros: i64, most_bytes: u64) -> Option<Whole<R>> {
-        let (until, key) = *self.order.first()?;
-        if until > now_micros && self.bytes <= most_bytes {
-            return None;
+        let (until, mut key) = *self.order.first()?;
+        if until > now_micros {
+            if self.bytes.all <= most_bytes {
+                return None;
+            }
+            key = self.order_of.get(&self.bytes.most()?)?.first()?.1;
         }
         let waits = self.remove(key)?;
         Some(Whole { key, record: Arc::unwrap_or_clone(waits.record), is_complete: false, room: waits.room })
@@ -169,15 +175,22 @@ impl<R> Waiting<R> {
     }
 
     fn insert(&mut self, key: u128, waits: Waits<R>) {
-        self.bytes += waits.bytes();
+        self.bytes.add(key, waits.bytes());
         self.order.insert((waits.until_micros, key));
+        self.order_of.entry(organisation_of(key)).or_default().insert((waits.until_micros, key));
         self.halves.insert(key, waits);
     }
 
     fn remove(&mut self, key: u128) -> Option<Waits<R>> {
         let waits = self.halves.remove(&key)?;
         self.order.remove(&(waits.until_micros, key));
-        self.bytes = self.bytes.saturating_sub(waits.bytes());
+        if let Some(order) = self.order_of.get_mut(&organisation_of(key)) {
+            order.remove(&(waits.until_micros, key));
+            if order.is_empty() {
+                self.order_of.remove(&organisation_of(key));
+            }
+        }
+        self.bytes.take(key, waits.bytes());
         Some(waits)
     }
 
@@ -198,7 +211,7 @@ impl<R> Waiting<R> {
 
     /// Bytes that they take.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes.all
     }
 
     /// How many wait.
@@ -236,7 +249,7 @@ mod tests {
             let whole = waiting.add(1, second, of(second), 10, Some("two")).unwrap();
             assert_eq!((whole.record.total_units, whole.record.request.body.as_deref()), (Some(7), Some("{}")));
             assert_eq!(whole.room.len(), 2, "the room of both goes on with the record");
-            assert_eq!((waiting.len(), waiting.bytes, waiting.first_until()), (0, 0, None));
+            assert_eq!((waiting.len(), waiting.bytes(), waiting.first_until()), (0, 0, None));
         }
     }
 
@@ -246,7 +259,7 @@ mod tests {
         waiting.add(1, Half::Content, content(), 10, Some(()));
         assert!(waiting.add(1, Half::Content, content(), 20, Some(())).is_none());
         assert_eq!((waiting.len(), waiting.first_until()), (1, Some(20)));
-        assert_eq!(waiting.bytes, content().held_bytes() as u64);
+        assert_eq!(waiting.bytes(), content().held_bytes() as u64);
     }
 
     #[test]
@@ -311,7 +324,7 @@ mod tests {
         huge.request.body = Some("x".repeat(MOST_BYTES));
         waiting.add(2, Half::Piece, figures(), 10, None);
         assert!(waiting.add(2, Half::Piece, huge, 10, None).is_some());
-        assert_eq!((waiting.len(), waiting.bytes), (0, 0));
+        assert_eq!((waiting.len(), waiting.bytes()), (0, 0));
     }
 
     #[test]
@@ -327,7 +340,7 @@ mod tests {
         assert_eq!(waiting.first_until(), Some(5));
         let whole = waiting.next_alone(5, u64::MAX).unwrap();
         assert_eq!((whole.record.total_units, whole.record.request.body.as_deref()), (Some(7), Some("{}")));
-        assert_eq!((whole.room.len(), waiting.bytes), (2, 0));
+        assert_eq!((whole.room.len(), waiting.bytes()), (2, 0));
         assert!(!waiting.forget(1));
     }
 
@@ -342,5 +355,21 @@ mod tests {
         assert!(waiting.next_alone(10, u64::MAX).is_none());
         assert_eq!(waiting.next_alone(10, 1_000).map(|whole| whole.key), Some(3));
         assert!(waiting.next_alone(10, 1_000).is_none(), "one fits");
+    }
+
+    #[test]
+    fn one_organisation_that_sends_many_halves_takes_the_room_of_its_own() {
+        let mut waiting: Waiting<()> = Waiting::default();
+        let (acme, zen) = (1_u128 << 96, 2_u128 << 96);
+        waiting.add(zen, Half::Figures, figures(), 10, None);
+        let room = 10 * waiting.bytes();
+        for number in 0..1_000 {
+            waiting.add(acme + number, Half::Figures, figures(), 20, None);
+            while let Some(alone) = waiting.next_alone(0, room) {
+                assert_ne!(alone.key, zen);
+            }
+        }
+        assert!(waiting.get(zen).is_some() && waiting.bytes() <= room);
+        assert_eq!(waiting.next_alone(10, room).map(|whole| whole.key), Some(zen), "when its time is over");
     }
 }

@@ -22,6 +22,9 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Rows of the first piece, before anything is known of their size.
 const FIRST_PIECE_ROWS: usize = 512;
 
+/// Work on so many bytes takes less time than going to another thread does.
+const SMALL_BYTES: usize = 256 << 10;
+
 /// Names the columns that are withheld from the key: null in the answer, or left out of it.
 const WITHHELD: HeaderName = HeaderName::from_static("x-gatelog-withheld");
 
@@ -33,8 +36,10 @@ pub(crate) fn tell_withheld(response: &mut Response, columns: &[String]) {
 }
 
 /// The response that streams an answer in a format.
-pub(crate) async fn respond(answer: Answer, format: Format) -> Result<Response, Failure> {
-    let writer = Writer::new(format, &answer.schema)?;
+///
+/// `quoted` says that cells of CSV which begin a formula are quoted.
+pub(crate) async fn respond(answer: Answer, format: Format, quoted: bool) -> Result<Response, Failure> {
+    let writer = Writer::new(format, &answer.schema)?.quoting_formulas(quoted);
     let rows = if format == Format::Parquet { usize::MAX } else { FIRST_PIECE_ROWS };
     let encoding = Encoding { batches: answer.batches, writer: Some(writer), rest: None, rows };
     let pieces = futures::stream::try_unfold(encoding, |mut encoding| async {
@@ -71,6 +76,18 @@ pub(crate) fn needs_chunks(version: Version) -> Result<(), Failure> {
     let message =
         "HTTP/1.0 cannot show that a streamed answer broke off; ask with HTTP/1.1 (nginx: proxy_http_version 1.1)";
     Err(Failure::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, message))
+}
+
+/// Runs work at once if it is about few bytes, else on a thread where it holds nobody up.
+pub(crate) async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    if bytes <= SMALL_BYTES {
+        return Ok(work());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|cause| Error::internal("preparing an answer broke off").with_source(cause))?)
 }
 
 struct Encoding {

@@ -1,11 +1,11 @@
 //! Request bodies within a budget: how much memory all of them together may take, and how one is read and unpacked.
 //!
-//! Whoever holds a body, or the records parsed from it, holds a [`Room`] for it. A full budget is 429 for a request that just
-//! came, and back-pressure for a stream that already runs. gzip and zstd are told by their first bytes, for clients do compress
-//! without saying so; JSON begins with neither.
+//! Whoever holds a body, or the records parsed from it, holds a [`Room`] for it, of the share of its organisation. The room grows
+//! with the bytes that came. A full share is 429 for a request that is read as a whole, and for a stream back-pressure for a
+//! while, then 429; nobody who holds room waits for more without an end. gzip and zstd are told by their first bytes, for clients
+//! do compress without saying so; JSON begins with neither.
 
 use std::io::{BufRead, Cursor, Read};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
@@ -17,13 +17,12 @@ use hyper::body::Body as _;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Failure;
+use super::pace::too_slow;
+use crate::limits::{Full, Room};
 use crate::record::json::Reason;
 
-/// How long a client may pause within a body.
-const PAUSE: Duration = Duration::from_secs(30);
 /// How much, and for how long, is read of a body that was refused.
 const DISCARD_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
@@ -33,70 +32,59 @@ const SMALL_BYTES: usize = 1 << 20;
 const ZSTD_WINDOW_LOG: u32 = 23;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// The unit of the budget.
-const KIB: u64 = 1 << 10;
 
-/// The memory that request bodies and the records parsed from them may take, all requests together.
-#[derive(Clone, Debug)]
-pub(crate) struct Budget {
-    free: Arc<Semaphore>,
-    units: u32,
+/// Makes the room for a body at least so big, or refuses: 413 for more than its organisation ever gets, 429 for what is not free.
+pub(crate) fn grow(room: &mut Room, bytes: u64) -> Result<(), Failure> {
+    check_share(room, bytes)?;
+    room.grow(bytes).map_err(no_room)
 }
 
-/// A part of the budget, given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Room {
-    budget: Budget,
-    held: Option<OwnedSemaphorePermit>,
+/// The same, waiting until that is free.
+pub(crate) async fn grow_within(room: &mut Room, bytes: u64, wait: Duration) -> Result<(), Failure> {
+    check_share(room, bytes)?;
+    room.grow_within(bytes, wait).await.map_err(no_room)
 }
 
-impl Budget {
-    /// A budget of so many bytes.
-    pub(crate) fn new(bytes: u64) -> Self {
-        let units = units(bytes);
-        Self { free: Arc::new(Semaphore::new(units as usize)), units }
+fn check_share(room: &Room, bytes: u64) -> Result<(), Failure> {
+    let most = room.most();
+    if bytes <= most {
+        return Ok(());
     }
-
-    /// Room for nothing yet.
-    pub(crate) fn room(&self) -> Room {
-        Room { budget: self.clone(), held: None }
-    }
-
-    /// Room for so many bytes, at most for all there are, as soon as it is free. Whoever holds room while waiting for more
-    /// may wait for ever.
-    pub(crate) async fn wait(&self, bytes: u64) -> Room {
-        let held = Arc::clone(&self.free).acquire_many_owned(units(bytes).min(self.units)).await.ok();
-        Room { budget: self.clone(), held }
-    }
+    let message = format!(
+        "the body needs {bytes} bytes of memory; all bodies of an organisation get {most} at most; send less at a time"
+    );
+    Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message))
 }
 
-impl Room {
-    /// Makes the room at least so big, or refuses at once.
-    pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), Failure> {
-        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = units(bytes).saturating_sub(u32::try_from(held).unwrap_or(u32::MAX));
-        if more == 0 {
-            return Ok(());
-        }
-        let Ok(permit) = Arc::clone(&self.budget.free).try_acquire_many_owned(more) else {
-            let message = "the requests being read fill the memory set aside for them; send this one again in a moment";
-            return Err(Failure::new(StatusCode::TOO_MANY_REQUESTS, message));
-        };
-        match &mut self.held {
-            Some(held) => held.merge(permit),
-            None => self.held = Some(permit),
-        }
-        Ok(())
-    }
+/// A body for which there is no room: 429.
+pub(crate) fn no_room(full: Full) -> Failure {
+    let why = match full {
+        Full::Share => "the requests of this organisation that are being read hold its share of the memory for bodies",
+        Full::Pool => "the requests being read fill the memory set aside for them",
+        Full::Closed => "the server is closing",
+    };
+    Failure::new(StatusCode::TOO_MANY_REQUESTS, format!("{why}; send this one again in a moment"))
 }
 
-fn units(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX)
+/// The room that is taken for a body as it comes.
+pub(crate) struct Growing<'a> {
+    /// Where it is counted.
+    pub(crate) room: &'a mut Room,
+    /// A body and what is made of it take so many times its size.
+    pub(crate) times: usize,
+    /// How long it waits for room that is not free.
+    pub(crate) wait: Duration,
+}
+
+impl Growing<'_> {
+    async fn to(&mut self, size: usize) -> Result<(), Failure> {
+        grow_within(self.room, (self.times * size) as u64, self.wait).await
+    }
 }
 
 /// Reads the text of a small body.
 pub(crate) async fn read_small(body: Body) -> Result<String, Failure> {
-    let bytes = read(body, SMALL_BYTES, |_| Ok(())).await?;
+    let bytes = read(body, SMALL_BYTES, None).await?;
     String::from_utf8(bytes).map_err(|_| Failure::invalid("the body is not UTF-8 text; send it in that encoding"))
 }
 
@@ -117,12 +105,8 @@ pub(crate) fn text_or_number<'de, D: Deserializer<'de>>(value: D) -> Result<Opti
     }
 }
 
-/// Reads a body of at most `limit` bytes; `grown` hears of each new size and may refuse it.
-pub(crate) async fn read(
-    body: Body,
-    limit: usize,
-    mut grown: impl FnMut(usize) -> Result<(), Failure>,
-) -> Result<Vec<u8>, Failure> {
+/// Reads a body of at most `limit` bytes. Room is taken for what came, never for what was announced.
+pub(crate) async fn read(body: Body, limit: usize, mut growing: Option<Growing<'_>>) -> Result<Vec<u8>, Failure> {
     let announced = body.size_hint().lower();
     let mut frames = body.into_data_stream();
     let mut bytes = Vec::new();
@@ -130,10 +114,17 @@ pub(crate) async fn read(
     while fits.is_ok() {
         let Some(frame) = next_frame(&mut frames).await? else { return Ok(bytes) };
         let size = bytes.len() + frame.len();
-        fits = if size > limit { Err(too_large(limit)) } else { grown(size) };
+        fits = match &mut growing {
+            _ if size > limit => Err(too_large(limit)),
+            Some(growing) => growing.to(size).await,
+            None => Ok(()),
+        };
         bytes.extend_from_slice(&frame);
     }
     drop(bytes);
+    if let Some(growing) = growing {
+        growing.room.clear();
+    }
     discard(&mut frames).await;
     fits.map(|()| Vec::new())
 }
@@ -154,19 +145,18 @@ pub(crate) async fn discard(frames: &mut BodyDataStream) {
     let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
-/// The next bytes of a body: 408 if the client falls silent, 400 if the body breaks off.
+/// The next bytes of a body: 408 if the client is too slow ([`super::pace`]), 400 if the body breaks off.
 pub(crate) async fn next_frame(frames: &mut BodyDataStream) -> Result<Option<Bytes>, Failure> {
-    match tokio::time::timeout(PAUSE, frames.next()).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(frame))) => Ok(Some(frame)),
-        Ok(Some(Err(_))) => {
-            let message = "the body broke off before its end; send it again";
-            Err(Failure::invalid(message).because(Reason::BrokenOff))
-        }
-        Err(_) => {
-            let message = format!("the body stopped coming for {} s; send it without long pauses", PAUSE.as_secs());
-            Err(Failure::new(StatusCode::REQUEST_TIMEOUT, message))
-        }
+    match frames.next().await {
+        None => Ok(None),
+        Some(Ok(frame)) => Ok(Some(frame)),
+        Some(Err(cause)) => match too_slow(&cause) {
+            Some(slow) => Err(Failure::new(StatusCode::REQUEST_TIMEOUT, slow.to_string())),
+            None => {
+                let message = "the body broke off before its end; send it again";
+                Err(Failure::invalid(message).because(Reason::BrokenOff))
+            }
+        },
     }
 }
 
@@ -220,6 +210,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::limits::{Holder, Pool, Share};
 
     fn unpacked(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut plain = Vec::new();
@@ -249,20 +240,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_is_counted_and_given_back() {
-        let budget = Budget::new(10 * KIB);
-        let mut room = budget.room();
-        room.grow(4 * KIB).unwrap();
-        room.grow(3 * KIB).unwrap();
-        let other = budget.wait(6 * KIB).await;
-        assert!(room.grow(5 * KIB).is_err());
-        drop(other);
-        room.grow(10 * KIB).unwrap();
+    async fn room_is_taken_as_bytes_come_and_never_held_while_waiting_without_an_end() {
+        let pool = Pool::new(1_000, Share::ThreeQuarters);
+        let (acme, zen) = (Holder::of(Some("acme")), Holder::of(Some("zen")));
+        let body = |size: usize| Body::from(vec![b'x'; size]);
+        let mut rooms: Vec<Room> = (0..3).map(|_| pool.room(&acme)).collect();
+        let mut statuses = Vec::new();
+        for room in &mut rooms {
+            let growing = Growing { room, times: 3, wait: Duration::ZERO };
+            statuses
+                .push(read(body(100), 1_000, Some(growing)).await.map_err(|failure| failure.status().as_u16()).err());
+        }
+        assert_eq!(statuses, [None, None, Some(429)]);
+        let mut room = pool.room(&zen);
+        let growing = Growing { room: &mut room, times: 3, wait: Duration::ZERO };
+        assert!(read(body(50), 1_000, Some(growing)).await.is_ok(), "the other one has room");
+        let growing = Growing { room: &mut rooms[2], times: 3, wait: Duration::ZERO };
+        let never = read(body(300), 1_000, Some(growing)).await.unwrap_err();
+        assert_eq!(never.status(), StatusCode::PAYLOAD_TOO_LARGE, "there will never be room for it");
     }
 
     #[tokio::test]
     async fn a_body_over_its_limit_is_refused() {
-        assert_eq!(read(Body::from("12345"), 5, |_| Ok(())).await.unwrap(), b"12345");
-        assert!(read(Body::from("123456"), 5, |_| Ok(())).await.is_err());
+        assert_eq!(read(Body::from("12345"), 5, None).await.unwrap(), b"12345");
+        assert!(read(Body::from("123456"), 5, None).await.is_err());
     }
 }

@@ -3,8 +3,8 @@
 //! `GET /v2/api-keys/self/details` tells the gateway whom the key of its caller is of. `POST /v1/logs/enterprise/logs` takes what
 //! was said in one call, `POST /v1/analytics/enterprise/analytics` (or `/dp/metrics`, the same from a gateway that is not
 //! private) the figures of many; the engine makes one record of both. The gateway tries a few times within a second and then
-//! drops what it could not send. So its bodies wait for room instead of being refused, but for what packed ones, which it does not send,
-//! unpack to; and what it sends twice is taken once.
+//! drops what it could not send. So its bodies wait for room as they come, as long as writers do (`append_wait_ms`), before they are
+//! refused, but for what packed ones, which it does not send, unpack to; and what it sends twice is taken once.
 //!
 //! The organisation of a record stands in the record: the gateway's own key must reach all that it serves, else nothing of
 //! the request is taken (403). Feedback that was changed comes again as if it were new; what is there of it is looked up first,
@@ -12,16 +12,17 @@
 //! gateway takes for what does not exist.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::header::CONTENT_ENCODING;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use super::App;
 use super::auth::Caller;
-use super::body::{self, Room, check_coding, discard, unpackable};
+use super::body::{self, Growing, check_coding, discard, unpackable};
 use super::error::Failure;
 use super::intake::{Outcome, Receipt};
 use super::logs::unpacked;
@@ -32,6 +33,7 @@ use crate::halves::Half;
 use crate::ingest::control_plane::{Batch, Logged, log as read_log, rows as read_rows};
 use crate::ingest::feedback::states;
 use crate::ingest::{Context, DEFAULT_ORGANISATION};
+use crate::limits::Room;
 use crate::logs::FeedbackAsk;
 use crate::record::Feedback;
 use crate::record::json::{Reason, Seen};
@@ -112,7 +114,7 @@ pub(crate) async fn log(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
-    let (logged, _room) = parsed(&app, &headers, body, read_log).await?;
+    let (logged, _room) = parsed(&app, &access, &headers, body, read_log).await?;
     match logged {
         Ok(Logged::Call(record)) => {
             let halves = vec![(Half::Content, *record)];
@@ -133,7 +135,7 @@ pub(crate) async fn rows(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
-    let (read, _room) = parsed(&app, &headers, body, read_rows).await?;
+    let (read, _room) = parsed(&app, &access, &headers, body, read_rows).await?;
     let batch =
         read.map_err(|refused| Failure::invalid(format!("the rows cannot be read: {refused}")).refusing(refused))?;
     take(&app, &access, &sender, batch).await
@@ -142,6 +144,7 @@ pub(crate) async fn rows(
 /// Reads a whole body and what is in it, with room for both.
 async fn parsed<T: Send + 'static>(
     app: &App,
+    access: &Access,
     headers: &HeaderMap,
     body: Body,
     read: impl FnOnce(&[u8], &Context) -> T + Send + 'static,
@@ -151,9 +154,8 @@ async fn parsed<T: Send + 'static>(
         return Err(failure);
     }
     let limit = usize::try_from(app.engine.config().max_record_bytes.saturating_mul(COPIES)).unwrap_or(usize::MAX);
-    let announced = header(headers, &CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0);
-    let mut room = app.bodies.wait(TIMES as u64 * announced.min(limit as u64)).await;
-    let bytes = body::read(body, limit, |size| room.grow((TIMES * size) as u64)).await?;
+    let (mut room, wait) = (app.room(access), Duration::from_millis(app.engine.config().append_wait_ms));
+    let bytes = body::read(body, limit, Some(Growing { room: &mut room, times: TIMES, wait })).await?;
     let (bytes, room) = unpacked(bytes, limit, TIMES, room).await?.map_err(|cause| unpackable(&cause))?;
     let context = Context { policy: Arc::clone(app.engine.policy()), ..Context::new(app.engine.now()) };
     if bytes.len() <= SMALL_BYTES {

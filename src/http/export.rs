@@ -18,8 +18,10 @@ use super::body::{read_small, text_or_number};
 use super::error::Failure;
 use super::format::Format;
 use super::input::Fields;
+use super::places::held_by;
 use super::sql::header;
 use crate::engine::ExportRequest;
+use crate::limits::Holder;
 
 const FIELDS: &str = "from, to, columns, after, limit, format";
 /// Tells that the plan ends every export after so many records.
@@ -68,6 +70,7 @@ async fn run(
     answer::needs_chunks(version)?;
     only_json_lines(document.format.as_deref(), header(headers, &ACCEPT))?;
     let Document { from, to, columns, after, limit, format: _ } = document;
+    let place = app.places.exports.take(&Holder::of(access.organisation.as_deref()))?;
     let (reader, request) = (app.engine.reader_as(access), ExportRequest { from, to, columns, after, limit });
     let mut response = answer::stream(reader.export(&request).await?, Format::Jsonl.media_type()).await?;
     answer::tell_withheld(&mut response, &reader.withheld_from_export(&request));
@@ -76,7 +79,7 @@ async fn run(
     if let Some(most) = app.engine.catalog().state().document.most_exported(access.organisation.as_deref()) {
         response.headers_mut().insert(MOST_HEADER, most.into());
     }
-    Ok(response)
+    Ok(held_by(response, place))
 }
 
 /// Another format is refused whether it is named or asked for by `Accept`; clients that accept any JSON mean no other.

@@ -1,18 +1,21 @@
 //! A body to chunks of whole records, on a thread of its own, in bounded memory.
 //!
-//! Reading, unpacking and splitting are one pass that blocks on the body, and on the room for each chunk. So a client that
-//! sends faster than records are kept is slowed down, and a body of any size, or one that unpacks to any size, costs the same.
+//! Reading, unpacking and splitting are one pass that blocks on the body, and for a while on the room for each chunk. So a client
+//! that sends faster than records are kept is slowed down, and a body of any size, or one that unpacks to any size, costs the
+//! same.
 
 use std::io::{self, BufRead, Read};
+use std::time::Duration;
 
 use axum::body::BodyDataStream;
 use bytes::{Buf, Bytes};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::body::{Budget, Room, discard, next_frame, unpack, unpackable};
+use super::body::{discard, grow_within, next_frame, unpack, unpackable};
 use super::error::Failure;
 use crate::ingest::{Chunk, Splitter};
+use crate::limits::{Holder, Pool, Room};
 
 /// Most records of one chunk: parsed, a record takes over a kilobyte even if its text is `{}`.
 const CHUNK_RECORDS: usize = 4096;
@@ -26,7 +29,11 @@ pub(crate) type Portion = (Chunk, Room);
 #[derive(Clone, Debug)]
 pub(crate) struct Cut {
     /// The memory that all bodies share.
-    pub(crate) budget: Budget,
+    pub(crate) pool: Pool,
+    /// Who the body counts for.
+    pub(crate) holder: Holder,
+    /// How long it waits for room that is not free.
+    pub(crate) wait: Duration,
     /// The largest record.
     pub(crate) record_bytes: usize,
     /// The text of a chunk, unless one record is larger.
@@ -55,7 +62,7 @@ pub(crate) fn feed_plain(mut plain: impl Read, cut: &Cut, portions: &mpsc::Sende
     let mut splitter = Splitter::with_limit(cut.record_bytes);
     let mut piece = Vec::with_capacity(cut.chunk_bytes);
     // A record that is larger than a piece grows in the splitter, which must have room for it too.
-    let mut growing = cut.budget.room();
+    let mut growing = cut.pool.room(&cut.holder);
     let mut grown = 0;
     loop {
         piece.clear();
@@ -63,15 +70,18 @@ pub(crate) fn feed_plain(mut plain: impl Read, cut: &Cut, portions: &mpsc::Sende
         let last = piece.len() < cut.chunk_bytes;
         grown = cut.record_bytes.min(grown + piece.len());
         if grown > cut.chunk_bytes {
-            growing.grow(grown as u64)?;
+            Handle::current().block_on(grow_within(&mut growing, grown as u64, cut.wait))?;
         }
         let chunk = splitter.push(&piece);
         if !chunk.records.is_empty() {
-            (growing, grown) = (cut.budget.room(), 0);
+            grown = 0;
         }
         let rest = if last { splitter.finish() } else { Chunk::default() };
         for chunk in [chunk, rest].into_iter().flat_map(few_records) {
-            let room = Handle::current().block_on(cut.budget.wait(memory(&chunk)));
+            // The room in which a record grew goes on with it: holding it while waiting for another could wait for ever.
+            let mut room = std::mem::replace(&mut growing, cut.pool.room(&cut.holder));
+            let wanted = memory(&chunk).min(room.most());
+            Handle::current().block_on(grow_within(&mut room, wanted, cut.wait))?;
             if portions.blocking_send((chunk, room)).is_err() {
                 return Ok(());
             }
@@ -146,9 +156,17 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
+    use crate::limits::Share;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn cut(wait: Duration) -> Cut {
+        let pool = Pool::new(1 << 20, Share::ThreeQuarters);
+        Cut { pool, holder: Holder::Operator, wait, record_bytes: 1 << 20, chunk_bytes: 1 << 10 }
+    }
 
     async fn chunks(body: Vec<u8>, chunk_bytes: usize) -> (Vec<Chunk>, Result<(), Failure>) {
-        let cut = Cut { budget: Budget::new(1 << 20), record_bytes: 1 << 10, chunk_bytes };
+        let cut = Cut { record_bytes: 1 << 10, chunk_bytes, ..cut(LONG) };
         let (sender, mut receiver) = mpsc::channel(1);
         let frames = body.chunks(3).map(|piece| Ok::<_, io::Error>(Bytes::copy_from_slice(piece))).collect::<Vec<_>>();
         let frames = Body::from_stream(futures::stream::iter(frames)).into_data_stream();
@@ -189,11 +207,33 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_record_that_grows_needs_room() {
-        let cut = Cut { budget: Budget::new(1 << 20), record_bytes: 1 << 20, chunk_bytes: 1 << 10 };
+        let cut = cut(Duration::ZERO);
         let (sender, _receiver) = mpsc::channel(1);
-        let mut taken = cut.budget.room();
-        taken.grow(1 << 20).unwrap();
+        let _taken = cut.pool.try_take(&Holder::Operator, 1 << 20).unwrap();
         let fed = tokio::task::spawn_blocking(move || feed_plain(&vec![b'x'; 1 << 19][..], &cut, &sender));
         assert!(format!("{:?}", fed.await.unwrap().unwrap_err()).contains("429"));
+    }
+    #[tokio::test(flavor = "multi_thread")]
+    async fn bodies_that_hold_room_for_a_grown_record_do_not_wait_for_each_other_for_ever() {
+        let (cut, size) = (cut(Duration::from_millis(20)), 200 << 10);
+        let (sender, mut receiver) = mpsc::channel(1);
+        let feeding: Vec<_> = (0..3)
+            .map(|_| {
+                let (cut, sender) = (Cut { holder: Holder::of(Some("acme")), ..cut.clone() }, sender.clone());
+                let body = format!("{{\"a\":\"{}\"}}\n", "x".repeat(size)).into_bytes();
+                tokio::task::spawn_blocking(move || feed_plain(&body[..], &cut, &sender))
+            })
+            .collect();
+        drop(sender);
+        let zen = Holder::of(Some("zen"));
+        while let Some((_, room)) = receiver.recv().await {
+            assert!(cut.pool.try_take(&zen, 64 << 10).is_ok(), "the other organisation has room");
+            drop(room);
+        }
+        for fed in feeding {
+            let refused = fed.await.unwrap().err().map(|failure| failure.status().as_u16());
+            assert!(refused.is_none_or(|status| status == 429), "{refused:?}");
+        }
+        assert_eq!(cut.pool.free(), 1 << 20);
     }
 }

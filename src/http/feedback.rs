@@ -44,13 +44,14 @@ pub(crate) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Answer, Failure> {
-    let (text, _room) = readable(packed(&app, body).await?)?;
+    let (text, _room) = readable(packed(&app, &access, body).await?)?;
     let headers = Headers::read(|name| text_header(&headers, name));
     let mut given = feedback::drafts(&text).map_err(|why| refused(&app, &headers, &why))?;
     bind(&app, &access, &mut given).await?;
     let (now, fresh) = (app.engine.now(), app.engine.new_id());
     let connection = connection.as_ref().map(|Extension(connection)| connection);
-    if let Some(ids) = app.resends.ids(&access.key_id, &headers, &text, connection, now, &fresh) {
+    let key = (access.organisation.as_deref(), &*access.key_id);
+    if let Some(ids) = app.resends.ids(key, &headers, &text, connection, now, &fresh) {
         for (number, one) in (0..).zip(&mut given) {
             one.id = Some(ids.id(number));
             one.created_at = Some(ids.made_at().unwrap_or(now));
@@ -69,7 +70,7 @@ pub(crate) async fn update(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Answer, Failure> {
-    let (text, _room) = readable(packed(&app, body).await?)?;
+    let (text, _room) = readable(packed(&app, &access, body).await?)?;
     let headers = Headers::read(|name| headers.get(name)?.to_str().ok().map(str::to_owned));
     let change = feedback::change(&text).map_err(|why| refused(&app, &headers, &why))?;
     let nothing = || Failure::new(StatusCode::NOT_FOUND, NOTHING_TO_UPDATE);

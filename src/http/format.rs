@@ -17,6 +17,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use super::error::Failure;
+use super::formulas;
 use super::shape::{Shape, json_writer};
 use crate::error::{Error, Result};
 
@@ -122,7 +123,7 @@ pub struct Writer {
 enum Sink {
     Jsonl(JsonWriter<Vec<u8>, LineDelimited>),
     Json(JsonWriter<Vec<u8>, JsonArray>),
-    Csv { out: Vec<u8>, begun: bool },
+    Csv { out: Vec<u8>, begun: bool, quoted: bool },
     Arrow(StreamWriter<Vec<u8>>),
     Parquet(Box<ArrowWriter<Vec<u8>>>),
 }
@@ -140,11 +141,20 @@ impl Writer {
         let sink = match format {
             Format::Jsonl => Sink::Jsonl(json_writer().build(Vec::new())),
             Format::Json => Sink::Json(json_writer().build(Vec::new())),
-            Format::Csv => Sink::Csv { out: Vec::new(), begun: false },
+            Format::Csv => Sink::Csv { out: Vec::new(), begun: false, quoted: false },
             Format::Arrow => Sink::Arrow(StreamWriter::try_new(Vec::new(), shape.schema()).map_err(unwritable)?),
             Format::Parquet => Sink::Parquet(Box::new(parquet_writer(shape.schema())?)),
         };
         Ok(Self { shape, sink })
+    }
+
+    /// The same, with cells that begin a formula quoted where the format is CSV.
+    #[must_use]
+    pub fn quoting_formulas(mut self, quoting: bool) -> Self {
+        if let Sink::Csv { quoted, .. } = &mut self.sink {
+            *quoted = quoting;
+        }
+        self
     }
 
     /// Writes the rows of a batch and gives the bytes that are ready, which may be none.
@@ -153,8 +163,9 @@ impl Writer {
         match &mut self.sink {
             Sink::Jsonl(writer) => writer.write(&batch),
             Sink::Json(writer) => writer.write(&batch),
-            Sink::Csv { out, begun } => {
+            Sink::Csv { out, begun, quoted } => {
                 let header = !std::mem::replace(begun, true);
+                let batch = if *quoted { formulas::quote(&batch).map_err(unwritable)? } else { batch };
                 csv::WriterBuilder::new().with_header(header).build(out).write(&batch)
             }
             Sink::Arrow(writer) => writer.write(&batch),

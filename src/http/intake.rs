@@ -5,6 +5,7 @@
 
 use std::io::Cursor;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::BodyDataStream;
 use axum::http::HeaderMap;
@@ -14,15 +15,17 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::App;
-use super::body::{Budget, Room, discard};
+use super::body::discard;
 use super::error::Failure;
 use super::feed::{Cut, Portion, feed, feed_plain};
 use super::input::text_header;
 use super::resend::{Connection, Ids};
 use crate::catalog::Access;
+use crate::engine::day_of;
 use crate::error::{Error, Result};
 use crate::halves::Half;
 use crate::ingest::{self, Context, Headers, Owner, Rejection, Shape};
+use crate::limits::{self, Holder, Pool, Room, Share};
 use crate::plan::{Rules, Terms};
 use crate::record::Record;
 use crate::record::json::{Reason, Seen};
@@ -117,7 +120,8 @@ impl Intake {
     pub(crate) fn recognise(mut self, body: &[u8], connection: Option<&Connection>) -> Self {
         let (engine, context) = (&self.app.engine, &mut self.context);
         let fresh = engine.new_id();
-        self.ids = self.app.resends.ids(&self.key, &context.headers, body, connection, context.now, &fresh);
+        let key = (context.owner.organisation.as_deref(), &*self.key);
+        self.ids = self.app.resends.ids(key, &context.headers, body, connection, context.now, &fresh);
         if let Some(ids) = self.ids {
             context.trace = Some(ids.id(TRACE));
         }
@@ -142,21 +146,26 @@ impl Intake {
 
     async fn run(self, source: Source, receipt: &mut Receipt) -> Result<(), Failure> {
         let app = Arc::clone(&self.app);
-        let Ok(_stream) = app.streams.try_acquire() else {
-            if let Source::Stream(mut frames) = source {
-                discard(&mut frames).await;
+        let holder = Holder::of(self.context.owner.organisation.as_deref());
+        let _stream = match app.places.streams.take(&holder) {
+            Ok(place) => place,
+            Err(error) => {
+                if let Source::Stream(mut frames) = source {
+                    discard(&mut frames).await;
+                }
+                return Err(error.into());
             }
-            return Err(Error::busy("too many bodies are being read at once; send this one again in a moment").into());
         };
         let config = app.engine.config();
-        let budget = match source {
-            Source::Stream(_) => app.bodies.clone(),
-            // The caller holds room for all of it; waiting for more could wait for ever.
-            Source::Bytes(_) => Budget::new(u64::MAX),
+        let (pool, holder) = match source {
+            Source::Stream(_) => (app.bodies.clone(), holder),
+            // The caller holds room for all of it; waiting for more could wait for what it holds itself.
+            Source::Bytes(_) => (Pool::new(u64::MAX, Share::Half), Holder::Operator),
         };
         let record_bytes = usize::try_from(config.max_record_bytes).unwrap_or(usize::MAX);
         let part = usize::try_from(config.memtable_bytes / CHUNKS_IN_MEMTABLE).unwrap_or(CHUNK_BYTES);
-        let cut = Cut { budget, record_bytes, chunk_bytes: CHUNK_BYTES.min(part) };
+        let wait = Duration::from_millis(config.append_wait_ms);
+        let cut = Cut { pool, holder, wait, record_bytes, chunk_bytes: CHUNK_BYTES.min(part) };
         let (portions, coming) = mpsc::channel(1);
         let feeding = tokio::task::spawn_blocking(move || match source {
             Source::Stream(frames) => feed(frames, &cut, &portions),
@@ -214,6 +223,13 @@ impl Receipt {
     }
 
     pub(super) async fn append(&mut self, app: &App, sender: &Sender, records: Vec<Record>) -> Result<(), Failure> {
+        for part in limits::cut(records, |record| record.created_at.map(day_of)) {
+            self.append_part(app, sender, part).await?;
+        }
+        Ok(())
+    }
+
+    async fn append_part(&mut self, app: &App, sender: &Sender, records: Vec<Record>) -> Result<(), Failure> {
         if records.is_empty() {
             return Ok(());
         }

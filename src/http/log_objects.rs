@@ -22,11 +22,14 @@ use super::App;
 use super::admin::{self, Id};
 use super::answer;
 use super::auth::Caller;
+use super::body::grow;
 use super::error::Failure;
 use super::input::Fields;
+use super::places::held_by;
 use super::sql::header;
 use crate::catalog::Access;
 use crate::error::Error;
+use crate::limits::Room;
 use crate::logs::{self, Ask, FILTER_NAMES, Filter, ID_IN_QUERY, MOST_PAGE_SIZE};
 use crate::record::Record;
 
@@ -86,7 +89,7 @@ pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQue
 /// `GET /v1/logs/{id}`.
 pub(crate) async fn show(Caller { app, access }: Caller, named: Named) -> Result<Response, Failure> {
     let record = named.record(&app, &access).await?;
-    json_of(&app, &access, &record).await
+    json_of(&app, &access, record).await
 }
 
 /// `GET /logs/{id}`, the log's own URL.
@@ -96,47 +99,53 @@ pub(crate) async fn own_url(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let record = named.record(&app, &access).await?;
-    shown(&app, &access, &record, &headers).await
+    shown(&app, &access, record, &headers).await
 }
 
 /// A log, as JSON or as a page.
 pub(super) async fn shown(
     app: &App,
     access: &Access,
-    record: &Record,
+    record: Record,
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
     let asked = header(headers, &ACCEPT).unwrap_or_default().to_ascii_lowercase();
     if !asked.contains("text/html") {
         return json_of(app, access, record).await;
     }
-    let _room = room(app, record)?;
-    let said = app.engine.reader_as(access).said_of(record).await?;
-    let mut response = private((CONTENT_TYPE, "text/html; charset=utf-8"), page(record, said.weighted));
+    let room = room(app, access, &record)?;
+    let said = app.engine.reader_as(access).said_of(&record).await?;
+    let page = answer::aside(record.text_bytes(), move || page(&record, said.weighted)).await?;
+    let mut response = private((CONTENT_TYPE, "text/html; charset=utf-8"), page);
     let headers = response.headers_mut();
     let policy =
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     headers.insert(CONTENT_SECURITY_POLICY, axum::http::HeaderValue::from_static(policy));
     answer::tell_withheld(&mut response, &app.engine.reader_as(access).withheld_from_log());
-    Ok(response)
+    Ok(held_by(response, room))
 }
 
-async fn json_of(app: &App, access: &Access, record: &Record) -> Result<Response, Failure> {
-    let _room = room(app, record)?;
-    let said = app.engine.reader_as(access).said_of(record).await?;
+async fn json_of(app: &App, access: &Access, record: Record) -> Result<Response, Failure> {
+    let room = room(app, access, &record)?;
+    let said = app.engine.reader_as(access).said_of(&record).await?;
     let state = app.engine.catalog().state();
     let organisation = record.organisation_id.as_deref().and_then(|id| state.document.organisations.get(id));
-    let name = organisation.and_then(|organisation| organisation.name.as_deref());
+    let name = organisation.and_then(|organisation| organisation.name.clone());
     let withheld = app.engine.reader_as(access).withheld_from_log();
-    let mut response = private((CONTENT_TYPE, "application/json"), logs::object(record, name, &said, &withheld)?);
+    let hidden = withheld.clone();
+    let record_bytes = record.text_bytes();
+    let object = move || logs::object(&record, name.as_deref(), &said, &hidden);
+    let object = answer::aside(record_bytes, object).await??;
+    let mut response = private((CONTENT_TYPE, "application/json"), object);
     answer::tell_withheld(&mut response, &withheld);
-    Ok(response)
+    // A client that reads slowly holds all of it.
+    Ok(held_by(response, room))
 }
 
 /// Room for a record, for its text and for the answer made of it: bodies are as big as records are taken.
-fn room(app: &App, record: &Record) -> Result<super::body::Room, Failure> {
-    let mut room = app.bodies.room();
-    room.grow(3 * record.text_bytes() as u64)?;
+fn room(app: &App, access: &Access, record: &Record) -> Result<Room, Failure> {
+    let mut room = app.room(access);
+    grow(&mut room, 3 * record.text_bytes() as u64)?;
     Ok(room)
 }
 

@@ -8,6 +8,7 @@
 //! carries `x-portkey-request-id`, after which they do not); [`super::resend`] keeps that from being stored twice.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -17,20 +18,22 @@ use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::auth::Caller;
-use super::body::{self, Room, is_packed, too_large, unpack, unpackable};
+use super::body::{self, Growing, grow, is_packed, too_large, unpack, unpackable};
 use super::error::Failure;
 use super::intake::{Intake, Outcome, Receipt, Source};
 use super::otlp;
 use super::resend::Connection;
+use crate::catalog::Access;
 use crate::error::{Error, Result};
 use crate::ingest::Shape;
+use crate::limits::Room;
 use crate::record::json::Reason;
 use crate::refusals::{Refused, Sender};
 
 /// Bodies up to this size are parsed at once: going through other threads would take longer.
 const SMALL_BYTES: usize = 256 << 10;
 /// A body may be so much larger than the largest record.
-const ENVELOPE_BYTES: u64 = 1 << 20;
+pub(super) const ENVELOPE_BYTES: u64 = 1 << 20;
 /// A body, the piece of it that is being split, and what is parsed of it take so many times its size.
 const TIMES: usize = 3;
 const ACCEPTED: HeaderName = HeaderName::from_static("x-gatelog-accepted");
@@ -45,7 +48,7 @@ pub(crate) async fn insert(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let (text, _room) = match packed(&app, body).await? {
+    let (text, _room) = match packed(&app, &access, body).await? {
         Ok(plain) => plain,
         Err(cause) => {
             let mut receipt = Receipt::default();
@@ -58,7 +61,15 @@ pub(crate) async fn insert(
         return Ok(otlp::take_logs(&app, access, &headers, &sender, text).await);
     }
     let intake = Intake::new(&app, access, Shape::Portkey, &headers, &sender);
-    let intake = intake.recognise(&text, connection.as_ref().map(|Extension(connection)| connection));
+    let connection = connection.map(|Extension(connection)| connection);
+    let (intake, text) = match text.len() <= SMALL_BYTES {
+        true => (intake.recognise(&text, connection.as_ref()), text),
+        // A hash of all of it takes a while.
+        false => {
+            let hashing = tokio::task::spawn_blocking(move || (intake.recognise(&text, connection.as_ref()), text));
+            hashing.await.map_err(|cause| Error::internal("hashing a body broke off").with_source(cause))?
+        }
+    };
     let Outcome { receipt, failure } =
         if text.len() <= SMALL_BYTES { intake.take_small(&text).await } else { intake.take(Source::Bytes(text)).await };
     match failure {
@@ -68,11 +79,12 @@ pub(crate) async fn insert(
 }
 
 /// The plain bytes of a whole body, with room for what is made of them; or why they do not unpack.
-pub(crate) async fn packed(app: &App, body: Body) -> Result<io::Result<(Vec<u8>, Room)>, Failure> {
+pub(crate) async fn packed(app: &App, access: &Access, body: Body) -> Result<io::Result<(Vec<u8>, Room)>, Failure> {
     let limit =
         usize::try_from(app.engine.config().max_record_bytes.saturating_add(ENVELOPE_BYTES)).unwrap_or(usize::MAX);
-    let mut room = app.bodies.room();
-    let bytes = body::read(body, limit, |size| room.grow((TIMES * size) as u64)).await?;
+    let mut room = app.room(access);
+    let growing = Growing { room: &mut room, times: TIMES, wait: Duration::ZERO };
+    let bytes = body::read(body, limit, Some(growing)).await?;
     unpacked(bytes, limit, TIMES, room).await
 }
 
@@ -104,7 +116,7 @@ fn unpack_within(packed: &[u8], limit: usize, times: usize, room: &mut Room) -> 
             Ok(0) => return Ok(Ok(text)),
             Ok(_) if text.len() > limit => return Err(too_large(limit)),
             // The packed bytes are gone before the text is parsed: no text within the limit needs more than a plain one.
-            Ok(_) => room.grow((packed.len() + text.len()).max(times * text.len()) as u64)?,
+            Ok(_) => grow(room, (packed.len() + text.len()).max(times * text.len()) as u64)?,
             Err(cause) => return Ok(Err(cause)),
         }
     }
@@ -123,8 +135,8 @@ fn ok(receipt: &Receipt) -> Response {
 mod tests {
     use std::io::Write;
 
-    use super::super::body::Budget;
     use super::*;
+    use crate::limits::{Holder, Pool, Share};
 
     fn gzip(size: usize, level: u32) -> Vec<u8> {
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
@@ -136,16 +148,15 @@ mod tests {
     fn a_packed_body_is_judged_as_the_plain_one() {
         // As tight as on the routes of the control plane: all of the budget is room for one plain body.
         let (limit, times) = (1 << 20, 2);
-        let budget = Budget::new((times * limit) as u64);
-        let unpack = |packed: &[u8]| unpack_within(packed, limit, times, &mut budget.room()).map(Result::unwrap);
+        let (pool, holder) = (Pool::new((times * limit) as u64, Share::Half), Holder::Operator);
+        let unpack = |packed: &[u8]| unpack_within(packed, limit, times, &mut pool.room(&holder)).map(Result::unwrap);
         for (size, level) in [(limit, 9), (limit - (4 << 10), 0), (0, 9)] {
             assert_eq!(unpack(&gzip(size, level)).unwrap().len(), size, "{size} bytes at level {level}");
         }
         let refused = |packed: &[u8]| unpack(packed).unwrap_err().status().as_u16();
         assert_eq!(refused(&gzip(limit + 1, 9)), 413);
         assert_eq!(refused(&gzip(64 * limit, 9)), 413, "a bomb");
-        let mut other = budget.room();
-        other.grow(limit as u64).unwrap();
+        let _other = pool.try_take(&holder, limit as u64).unwrap();
         assert_eq!(refused(&gzip(limit, 9)), 429, "there will be room for it");
     }
 }

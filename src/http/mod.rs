@@ -11,6 +11,7 @@ mod analytics;
 mod answer;
 mod auth;
 mod body;
+mod connections;
 mod control_plane;
 mod error;
 mod export;
@@ -18,6 +19,7 @@ mod exports;
 mod feed;
 mod feedback;
 pub mod format;
+mod formulas;
 mod health;
 mod ingest;
 mod input;
@@ -28,6 +30,8 @@ mod metrics;
 mod observe;
 mod openapi;
 mod otlp;
+mod pace;
+mod places;
 mod refusals;
 mod replay;
 mod reports;
@@ -46,34 +50,35 @@ use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::from_fn_with_state;
-use tokio::sync::{Mutex, Semaphore};
+use axum::middleware::{from_fn, from_fn_with_state};
+use tokio::sync::Mutex;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::admin::{erasures, keys, maintain, organisations, plans, providers};
 use self::auth::{needs, operator};
-use self::body::Budget;
 use self::error::Failure;
 use self::metrics::Metrics;
+use self::places::AllPlaces;
 use self::table::{Routes, delete, get, patch, post, put};
+use crate::catalog::Access;
 use crate::catalog::Scope::{Admin, Analytics, Export, Read, View, Write};
 use crate::engine::Engine;
+use crate::limits::{Holder, Pool, Room, Share};
 
 pub use serve::serve;
 
-/// The least memory set aside for bodies of requests; four times the largest record where that is more.
+/// The least memory set aside for bodies of requests.
 const BODY_BUDGET_BYTES: u64 = 256 << 20;
-
-/// Bodies that are streamed in at once: each has a thread, which waits for its client.
-const STREAMS: usize = 64;
+/// So many of the largest bodies have room at least: a body takes three times its size, which is one organisation's share.
+const LARGEST_BODIES: u64 = 4;
 
 /// What every handler is given.
 pub(crate) struct App {
     engine: Engine,
     metrics: Arc<Metrics>,
-    bodies: Budget,
-    streams: Semaphore,
-    downloads: Arc<exports::file::Downloads>,
+    /// Memory for bodies of requests and for what is made of them, in bytes.
+    bodies: Pool,
+    places: AllPlaces,
     resends: resend::Resends,
     /// Whoever reads what feedback there is to decide what to store of it.
     feedback_turn: Mutex<()>,
@@ -84,20 +89,25 @@ pub(crate) struct App {
 impl App {
     fn new(engine: Engine) -> Arc<Self> {
         let metrics = Arc::new(Metrics::new(engine.clone()));
-        let bodies = Budget::new(BODY_BUDGET_BYTES.max(engine.config().max_record_bytes.saturating_mul(4)));
-        let (streams, closing) = (Semaphore::new(STREAMS), AtomicBool::new(false));
+        let largest = engine.config().max_record_bytes.saturating_add(logs::ENVELOPE_BYTES);
+        let bodies = BODY_BUDGET_BYTES.max(largest.saturating_mul(LARGEST_BODIES));
+        let (bodies, closing) = (Pool::new(bodies, Share::ThreeQuarters), AtomicBool::new(false));
         let gateway = replay::Gateway::new(engine.config());
         Arc::new(Self {
             engine,
             gateway,
             metrics,
             bodies,
-            streams,
-            downloads: Arc::default(),
+            places: AllPlaces::default(),
             resends: resend::Resends::default(),
             feedback_turn: Mutex::new(()),
             closing,
         })
+    }
+
+    /// Room for the body of a key's request, which holds nothing yet.
+    fn room(&self, access: &Access) -> Room {
+        self.bodies.room(&Holder::of(access.organisation.as_deref()))
     }
 }
 
@@ -182,11 +192,14 @@ fn routes(app: Arc<App>) -> Router {
     let with_key = (with_key.into_parts().0)
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(&app), places::admit))
         .layer(from_fn_with_state(Arc::clone(&app), refusals::watch))
         .layer(from_fn_with_state(Arc::clone(&app), auth::known));
     let without_key = without_key.into_parts().0.method_not_allowed_fallback(wrong_method);
+    let without_key = without_key.layer(from_fn_with_state(Arc::clone(&app), places::admit));
     with_key
         .merge(without_key)
+        .layer(from_fn(pace::watch))
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)

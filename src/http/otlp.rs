@@ -116,7 +116,7 @@ async fn export(
         discard(&mut body.into_data_stream()).await;
         return refusal(Encoding::of(named, b"{}"), failure);
     }
-    let (bytes, _room) = match packed(&app, body).await {
+    let (bytes, _room) = match packed(&app, &access, body).await {
         Ok(Ok(read)) => read,
         Ok(Err(cause)) => return refusal(Encoding::of(named, b"{}"), unpackable(&cause)),
         Err(failure) => return refusal(Encoding::of(named, b"{}"), failure),

@@ -17,25 +17,24 @@ use chrono::SecondsFormat;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
 
 use super::App;
 use super::auth::Caller;
-use super::body::{self, Room};
+use super::body::{self, Growing, grow};
 use super::error::Failure;
 use super::intake::Intake;
 use super::log_objects::{Named, private};
+use super::places::held_by;
 use crate::catalog::{Access, Scope};
 use crate::config::Config;
 use crate::error::Error;
 use crate::ingest::Shape;
+use crate::limits::{Holder, Room};
 use crate::logs::own_url;
 use crate::record::Record;
 use crate::refusals::{Sender, Source};
 use crate::replay::{self, Answered, ENDPOINTS, GATEWAY_KEY, Outgoing, PASSED, Ready};
 
-/// Replays that run at once.
-const AT_ONCE: usize = 16;
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 const KEY_HEADER: &str = "x-portkey-api-key";
 const DEBUG_HEADER: HeaderName = HeaderName::from_static("x-portkey-debug");
@@ -45,7 +44,6 @@ const DEBUG_HEADER: HeaderName = HeaderName::from_static("x-portkey-debug");
 pub(crate) struct Gateway {
     /// None if no gateway is configured, or its client cannot be made.
     client: Option<reqwest::Client>,
-    places: Arc<Semaphore>,
 }
 
 /// What is shown of a stored request.
@@ -89,7 +87,7 @@ impl Gateway {
             "" => None,
             _ => client(config).inspect_err(|cause| tracing::error!(%cause, "replays cannot be sent")).ok(),
         };
-        Self { client, places: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { client }
     }
 }
 
@@ -107,8 +105,8 @@ fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error> {
 /// `GET /v1/logs/{id}/replay`.
 pub(crate) async fn show(Caller { app, access }: Caller, named: Named) -> Result<Response, Failure> {
     let record = named.record(&app, &access).await?;
-    let mut room = app.bodies.room();
-    room.grow(3 * record.text_bytes() as u64)?;
+    let mut room = app.room(&access);
+    grow(&mut room, 3 * record.text_bytes() as u64)?;
     let found = replay::ready(&record, &archived(&app, &record));
     let reason = found.as_ref().err().map(|why| json!({ "code": why.code(), "message": why.to_string() }));
     let shown = Shown {
@@ -121,7 +119,7 @@ pub(crate) async fn show(Caller { app, access }: Caller, named: Named) -> Result
         gateway: !app.engine.config().gateway_url.is_empty(),
         headers: PASSED.into_iter().chain([GATEWAY_KEY]).collect(),
     };
-    encoded(&shown)
+    Ok(held_by(encoded(&shown)?, room))
 }
 
 /// `POST /v1/logs/{id}/replay`.
@@ -135,12 +133,13 @@ pub(crate) async fn send(
         let message = "a replay needs scopes `logs.read` and `logs.write`, and the API key lacks `logs.read`";
         return Err(Failure::new(StatusCode::FORBIDDEN, message));
     }
-    let mut room = app.bodies.room();
+    let mut room = app.room(&access);
     let limit = most_bytes(app.engine.config());
-    let text = body::read(body, limit, |size| room.grow(4 * size as u64)).await?;
+    let growing = Growing { room: &mut room, times: 4, wait: Duration::ZERO };
+    let text = body::read(body, limit, Some(growing)).await?;
     let text = String::from_utf8(text).map_err(|_| Failure::invalid("the body is not UTF-8 text"))?;
     let record = named.record(&app, &access).await?;
-    room.grow(4 * (text.len() + record.text_bytes()) as u64)?;
+    grow(&mut room, 4 * (text.len() + record.text_bytes()) as u64)?;
     let ready = replay::ready(&record, &archived(&app, &record)).map_err(|why| {
         Failure::new(StatusCode::CONFLICT, format!("this log cannot be replayed: {why}"))
             .with_fields(json!({ "reason": why.code() }))
@@ -185,9 +184,7 @@ impl Call {
             let message = "no gateway to send replays to; the operator sets `gateway_url`";
             return Err(Failure::new(StatusCode::CONFLICT, message));
         };
-        let Ok(_place) = Arc::clone(&gateway.places).try_acquire_owned() else {
-            return Err(Error::busy("too many replays run at once; send this one again in a moment").into());
-        };
+        let _place = self.app.places.replays.take(&Holder::of(self.access.organisation.as_deref()))?;
         let started = self.app.engine.now();
         let url = format!("{}{}", self.app.engine.config().gateway_url.trim_end_matches('/'), self.sent.endpoint);
         let answered = self.ask(&client, &url).await?;
@@ -199,7 +196,7 @@ impl Call {
                 self.store(text, &answered).await?
             }
         };
-        self.told(&answered, stored)
+        Ok(held_by(self.told(&answered, stored)?, self.room))
     }
 
     async fn ask(&mut self, client: &reqwest::Client, url: &str) -> Result<Answered, Failure> {

@@ -12,6 +12,7 @@ use super::answer;
 use super::auth::Caller;
 use super::error::Failure;
 use super::format::Format;
+use super::formulas;
 use super::input::Fields;
 use super::sql::header;
 use crate::reports::{self, Report};
@@ -34,7 +35,9 @@ pub(crate) async fn run(
     let name = id(name)?;
     let mut fields = Fields::decode(query.as_deref())?;
     let format = Format::asked(fields.take("format").as_deref(), header(&headers, &ACCEPT))?;
-    answer::respond(app.engine.reader_as(&access).report(&name, &fields.into_texts()).await?, format).await
+    let quoted = formulas::quoted(&mut fields, &headers)?;
+    let answer = app.engine.reader_as(&access).report(&name, &fields.into_texts()).await?;
+    answer::respond(answer, format, quoted).await
 }
 
 fn describe(report: &Report) -> Value {

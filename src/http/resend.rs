@@ -32,7 +32,46 @@ pub(crate) struct Connection(Arc<()>);
 #[derive(Debug, Default)]
 pub(crate) struct Resends {
     hashers: (RandomState, RandomState),
-    known: Mutex<HashMap<u128, First>>,
+    known: Mutex<Known>,
+}
+
+/// Requests by organisation, so that one that sends many forgets its own.
+#[derive(Debug, Default)]
+struct Known {
+    of: HashMap<Option<String>, HashMap<u128, First>>,
+    len: usize,
+}
+
+impl Known {
+    fn remove(&mut self, organisation: Option<&str>, name: u128) -> Option<First> {
+        let first = self.of.get_mut(&organisation.map(str::to_owned))?.remove(&name)?;
+        self.len -= 1;
+        Some(first)
+    }
+
+    fn insert(&mut self, organisation: Option<&str>, name: u128, first: First, now: DateTime<Utc>) {
+        if self.len >= MOST {
+            self.make_room(now);
+        }
+        let before = self.of.entry(organisation.map(str::to_owned)).or_default().insert(name, first);
+        self.len += usize::from(before.is_none());
+    }
+
+    /// Forgets what is older than the window, or else all of the organisation that has most.
+    fn make_room(&mut self, now: DateTime<Utc>) {
+        for requests in self.of.values_mut() {
+            requests.retain(|_, first| now - first.at <= TimeDelta::seconds(WINDOW_SECONDS));
+        }
+        self.of.retain(|_, requests| !requests.is_empty());
+        self.len = self.of.values().map(HashMap::len).sum();
+        let most =
+            self.of.iter().max_by_key(|(_, requests)| requests.len()).map(|(organisation, _)| organisation.clone());
+        if self.len >= MOST
+            && let Some(forgotten) = most.and_then(|organisation| self.of.remove(&organisation))
+        {
+            self.len -= forgotten.len();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -66,7 +105,7 @@ impl Resends {
     /// The ids for a request: fresh ones, or, if it is one sent again, those of the first. None if it is not an SDK's.
     pub(crate) fn ids(
         &self,
-        key: &str,
+        (organisation, key): (Option<&str>, &str),
         headers: &Headers,
         body: &[u8],
         connection: Option<&Connection>,
@@ -86,16 +125,11 @@ impl Resends {
                 && age <= TimeDelta::seconds(WINDOW_SECONDS)
                 && first.connection.strong_count() == 0
         };
-        if let Some(first) = known.remove(&name).filter(fits) {
+        if let Some(first) = known.remove(organisation, name).filter(fits) {
             return Some(first.ids);
         }
-        if known.len() >= MOST {
-            known.retain(|_, first| now - first.at <= TimeDelta::seconds(WINDOW_SECONDS));
-            if known.len() >= MOST {
-                known.clear();
-            }
-        }
-        known.insert(name, First { ids: fresh, at: now, connection: Arc::downgrade(&connection.0) });
+        let first = First { ids: fresh, at: now, connection: Arc::downgrade(&connection.0) };
+        known.insert(organisation, name, first, now);
         Some(fresh)
     }
 }
@@ -123,7 +157,7 @@ mod tests {
         let resends = Resends::default();
         let sdk = headers(Some("portkey-2.3.4"));
         let ask = |body: &str, connection: &Connection, seconds: i64, fresh: &str| {
-            resends.ids("key", &sdk, body.as_bytes(), Some(connection), at(seconds), fresh).unwrap()
+            resends.ids((None, "key"), &sdk, body.as_bytes(), Some(connection), at(seconds), fresh).unwrap()
         };
         let (first, second) = (Connection::default(), Connection::default());
         let ids = ask("a", &first, 0, FRESH[0]);
@@ -137,7 +171,7 @@ mod tests {
         let resends = Resends::default();
         let sdk = headers(Some("portkey-2.3.4"));
         let ask = |key: &str, headers: &Headers, body: &[u8], connection: Connection, seconds: i64| {
-            resends.ids(key, headers, body, Some(&connection), at(seconds), FRESH[(seconds % 2) as usize])
+            resends.ids((None, key), headers, body, Some(&connection), at(seconds), FRESH[(seconds % 2) as usize])
         };
         let live = Connection::default();
         assert!(ask("k", &sdk, b"live", live.clone(), 0) != ask("k", &sdk, b"live", live.clone(), 1), "one connection");
@@ -153,7 +187,7 @@ mod tests {
             assert_eq!(ask(key, headers, body.as_bytes(), gone(), seconds).unwrap().id(0), FRESH[1]);
         }
         assert_eq!(ask("k", &headers(None), b"z", gone(), 0), None);
-        assert_eq!(resends.ids("k", &sdk, b"z", None, at(0), FRESH[0]), None);
+        assert_eq!(resends.ids((None, "k"), &sdk, b"z", None, at(0), FRESH[0]), None);
     }
 
     #[test]
@@ -171,9 +205,15 @@ mod tests {
     fn memory_is_bounded() {
         let resends = Resends::default();
         let sdk = headers(Some("portkey-2.3.4"));
+        let ask = |organisation: &str, number: usize, fresh: &str| {
+            let (bytes, connection) = (number.to_le_bytes(), Connection::default());
+            resends.ids((Some(organisation), "k"), &sdk, &bytes, Some(&connection), at(0), fresh).unwrap()
+        };
+        let first = ask("zen", 0, FRESH[1]);
         for number in 0..3 * MOST {
-            let _ = resends.ids("k", &sdk, &number.to_le_bytes(), Some(&Connection::default()), at(0), FRESH[0]);
+            ask("acme", number, FRESH[0]);
         }
-        assert!(resends.known.lock().len() <= MOST);
+        assert!(resends.known.lock().len <= MOST);
+        assert_eq!(ask("zen", 0, FRESH[0]), first, "another organisation's are not forgotten");
     }
 }

@@ -1,6 +1,7 @@
 //! The server around the router: connections with limits, and an end in a named order.
 //!
-//! A connection is dropped when its client sends no whole header for a while, pauses within a body, or stops reading. The end:
+//! A connection is dropped when its client sends no whole header for a while, sends a body or reads an answer too slowly, or when
+//! it is idle and others need its place. The end:
 //! stop taking connections; answer what is held, for a while; break off what is left, visibly; flush and close the engine.
 
 use std::future::Future;
@@ -16,19 +17,21 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connections::{Connections, Place};
+use super::places::held_by;
 use super::resend::Connection;
 use super::stall::Stall;
 use super::{App, routes};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::limits::CONNECTIONS;
 
-/// Connections served at once; more wait in the kernel's queue. Below the usual limit of 1,024 open files.
-const MAX_CONNECTIONS: usize = 768;
-/// How long a client may take for its headers, and how long a connection may idle between requests.
+/// How long a new connection may take for the headers of its first request.
+const FIRST_HEADER_SECONDS: u64 = 20;
+/// How long a connection may idle between requests, and take for the headers of the next one.
 const HEADER_SECONDS: u64 = 75;
 /// How long a client may leave an answer unread.
 const UNREAD_SECONDS: u64 = 60;
@@ -66,7 +69,7 @@ struct Server {
     stop: CancellationToken,
     connections: TaskTracker,
     abort: CancellationToken,
-    free: Arc<Semaphore>,
+    open: Connections,
 }
 
 impl Server {
@@ -76,15 +79,20 @@ impl Server {
             stop: CancellationToken::new(),
             connections: TaskTracker::new(),
             abort: CancellationToken::new(),
-            free: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            open: Connections::new(CONNECTIONS),
         }
     }
 
     /// Takes connections for ever.
     async fn accept(&self, listener: &TcpListener) {
-        while let Ok(permit) = Arc::clone(&self.free).acquire_owned().await {
+        loop {
             match listener.accept().await {
-                Ok((stream, _)) => self.spawn(stream, permit),
+                Ok((stream, address)) => match self.open.admit(address.ip()) {
+                    Some(place) => self.spawn(stream, place),
+                    None => {
+                        tracing::debug!(connections = CONNECTIONS, "all connections are busy; a new one is dropped")
+                    }
+                },
                 Err(error) => {
                     tracing::warn!(%error, "cannot take a connection");
                     tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -93,14 +101,16 @@ impl Server {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, permit: tokio::sync::OwnedSemaphorePermit) {
+    fn spawn(&self, stream: TcpStream, place: Arc<Place>) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let (router, own) = (TowerToHyperService::new(self.router.clone()), Connection::default());
+        let here = Arc::clone(&place);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(own.clone());
-            router.call(request)
+            let (answering, answer) = (here.answering(), router.call(request));
+            async move { answer.await.map(|response| held_by(response, answering)) }
         });
         let io = TokioIo::new(Stall::new(stream, Duration::from_secs(UNREAD_SECONDS)));
         let connection = http1::Builder::new()
@@ -112,6 +122,8 @@ impl Server {
             let mut connection = pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
+                () = place.gone.cancelled() => Ok(()),
+                () = no_request(&place) => Ok(()),
                 () = stop.cancelled() => {
                     // An idle connection ends at once, another after the answer that it is giving.
                     connection.as_mut().graceful_shutdown();
@@ -124,7 +136,6 @@ impl Server {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
             }
-            drop(permit);
         });
     }
 
@@ -143,5 +154,48 @@ impl Server {
         if gone.is_err() {
             tracing::warn!(connections = self.connections.len(), "connections did not end");
         }
+    }
+}
+
+/// Ends when no request came on a new connection in time.
+async fn no_request(place: &Place) {
+    tokio::time::sleep(Duration::from_secs(FIRST_HEADER_SECONDS)).await;
+    if !place.is_fresh() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn half_headers_leave_room_for_a_new_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/healthz", get(|| async { "ok" }));
+        let server = Server { open: Connections::new(4), ..Server::new(router) };
+        let serving = tokio::spawn(async move { server.accept(&listener).await });
+        let mut halves = Vec::new();
+        for _ in 0..12 {
+            let mut half = TcpStream::connect(address).await.unwrap();
+            half.write_all(b"GET /healthz HTTP/1.1\r\nHost").await.unwrap();
+            halves.push(half);
+        }
+        for _ in 0..3 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
+        }
+        // The oldest were dropped.
+        let mut nothing = Vec::new();
+        let _ = halves[0].read_to_end(&mut nothing).await;
+        assert!(nothing.is_empty());
+        serving.abort();
     }
 }

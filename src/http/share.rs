@@ -116,5 +116,5 @@ pub(crate) async fn open(State(app): State<Arc<App>>, path: Id, headers: HeaderM
         ErrorKind::NotFound => closed(),
         _ => error.into(),
     })?;
-    shown(&app, &access, &record, &headers).await
+    shown(&app, &access, record, &headers).await
 }

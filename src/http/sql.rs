@@ -17,17 +17,20 @@ use super::auth::Caller;
 use super::body::{object, read_small};
 use super::error::Failure;
 use super::format::Format;
+use super::formulas;
 use super::input::Fields;
 use crate::catalog::Access;
 use crate::engine::Params;
 
-const FIELDS: &str = "query, format, param.NAME";
+const FIELDS: &str = "query, format, formulas, param.NAME";
 
 /// What is asked: a statement, its parameters, a format.
 #[derive(Debug, Default, PartialEq)]
 struct Ask {
     query: Option<String>,
     format: Option<String>,
+    /// Whether cells of CSV that begin a formula are quoted.
+    quoted: bool,
     params: Params,
 }
 
@@ -48,7 +51,7 @@ pub(crate) async fn get(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    run(&app, &access, version, Ask::of_query(query.as_deref())?, &headers).await
+    run(&app, &access, version, Ask::of_query(query.as_deref(), &headers)?, &headers).await
 }
 
 /// `POST /v1/sql`: fields of the body win over those of the query string.
@@ -59,7 +62,7 @@ pub(crate) async fn post(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let mut ask = Ask::of_query(query.as_deref())?;
+    let mut ask = Ask::of_query(query.as_deref(), &headers)?;
     let text = read_small(body).await?;
     ask.add_body(header(&headers, &CONTENT_TYPE).unwrap_or_default(), &text)?;
     run(&app, &access, version, ask, &headers).await
@@ -70,7 +73,7 @@ async fn run(app: &App, access: &Access, version: Version, ask: Ask, headers: &H
     let format = Format::asked(ask.format.as_deref(), header(headers, &ACCEPT))?;
     let query = ask.query.filter(|query| !query.trim().is_empty());
     let query = query.ok_or_else(|| Failure::invalid("the request has no SQL; send it as `query` or as the body"))?;
-    answer::respond(app.engine.reader_as(access).sql(&query, &ask.params).await?, format).await
+    answer::respond(app.engine.reader_as(access).sql(&query, &ask.params).await?, format, ask.quoted).await
 }
 
 /// A header as text.
@@ -79,14 +82,12 @@ pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) 
 }
 
 impl Ask {
-    fn of_query(query: Option<&str>) -> Result<Self, Failure> {
-        Self::of_fields(Fields::decode(query)?)
-    }
-
-    fn of_fields(mut fields: Fields) -> Result<Self, Failure> {
+    fn of_query(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Failure> {
+        let mut fields = Fields::decode(query)?;
+        let quoted = formulas::quoted(&mut fields, headers)?;
         let (query, format, params) = (fields.take("query"), fields.take("format"), fields.take_params("param."));
         fields.finish(FIELDS)?;
-        Ok(Self { query, format, params })
+        Ok(Self { query, format, quoted, params })
     }
 
     fn add_body(&mut self, content_type: &str, text: &str) -> Result<(), Failure> {
@@ -96,7 +97,9 @@ impl Ask {
             _ if text.trim_start().starts_with('{') => Self::of_document(text)?,
             "application/json" => Self::of_document(text)?,
             // `curl -d` says form for any body: it is one if it has the field.
-            "application/x-www-form-urlencoded" if text.starts_with("query=") => Self::of_query(Some(text))?,
+            "application/x-www-form-urlencoded" if text.starts_with("query=") => {
+                Self::of_query(Some(text), &HeaderMap::new())?
+            }
             "" | "text/plain" | "application/sql" | "application/x-www-form-urlencoded" => {
                 Self { query: (!text.trim().is_empty()).then(|| text.to_owned()), ..Self::default() }
             }
@@ -110,6 +113,7 @@ impl Ask {
         self.query = ask.query.or(self.query.take());
         self.format = ask.format.or(self.format.take());
         self.params.extend(ask.params);
+        self.quoted |= ask.quoted;
         Ok(())
     }
 
@@ -127,7 +131,7 @@ impl Ask {
                 ));
             }
         };
-        Ok(Self { query: document.query, format: document.format, params })
+        Ok(Self { query: document.query, format: document.format, params, ..Self::default() })
     }
 }
 
@@ -144,10 +148,11 @@ mod tests {
             ("application/json", r#"{"query": "select $1", "params": {"1": 7}}"#),
             ("application/x-www-form-urlencoded", "query=select+%241&param.1=7"),
         ] {
-            let mut ask = Ask::of_query(Some("format=csv")).unwrap();
+            let mut ask = Ask::of_query(Some("format=csv"), &HeaderMap::new()).unwrap();
             ask.add_body(content_type, body).unwrap();
             let params = Params::from([("1".to_owned(), json!(7))]);
-            assert_eq!(ask, Ask { query: Some("select $1".to_owned()), format: Some("csv".to_owned()), params });
+            let (query, format) = (Some("select $1".to_owned()), Some("csv".to_owned()));
+            assert_eq!(ask, Ask { query, format, params, quoted: false });
         }
         for content_type in ["", "text/plain", "application/sql", "application/x-www-form-urlencoded"] {
             let mut ask = Ask::default();
@@ -158,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_is_misspelt_is_refused() {
-        assert!(Ask::of_query(Some("sql=select+1")).is_err());
+        assert!(Ask::of_query(Some("sql=select+1"), &HeaderMap::new()).is_err());
         let mut ask = Ask::default();
         assert!(ask.add_body("application/json", r#"{"sql": "select 1"}"#).is_err());
         assert!(ask.add_body("application/json", r#"{"query": "select 1", "params": 3}"#).is_err());

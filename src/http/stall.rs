@@ -1,4 +1,4 @@
-//! A connection whose client must keep reading: a write that makes no progress for a while ends it.
+//! A connection whose client must keep reading: one that is too slow ([`super::pace`]) ends it.
 //!
 //! A download holds a View, a query and buffers; a client that stops reading would hold them for ever. Reading has limits of its
 //! own: hyper's for headers and idle connections, the router's for bodies.
@@ -9,33 +9,34 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
 
-/// A stream that fails a write which waited too long.
+use super::pace::{Patience, STREAM};
+
+/// A stream that fails a write when its client reads too slowly.
 #[derive(Debug)]
 pub(super) struct Stall<S> {
     stream: S,
-    limit: Duration,
-    deadline: Pin<Box<Sleep>>,
-    waiting: bool,
+    patience: Patience,
 }
 
 impl<S> Stall<S> {
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, deadline: Box::pin(sleep(limit)), waiting: false }
+    /// A client may leave an answer unread for `pause`; [`STREAM`] is the end of waiting for one answer.
+    pub(super) fn new(stream: S, pause: Duration) -> Self {
+        Self { stream, patience: Patience::new(pause, STREAM) }
     }
 
-    /// Passes a finished write on; starts the clock at the first wait and fails when it has run out.
-    fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.waiting = false;
+    /// Passes a finished write on; one that waits fails when the client was waited for long enough.
+    fn watch<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        if let Poll::Ready(done) = &written {
+            self.patience.came(done.as_ref().map_or(0, bytes));
             return written;
         }
-        if !self.waiting {
-            self.waiting = true;
-            self.deadline.as_mut().reset(Instant::now() + self.limit);
-        }
-        ready!(self.deadline.as_mut().poll(context));
+        ready!(self.patience.poll_over(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading")))
     }
 }
@@ -46,14 +47,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            // The client goes on to its next request.
+            self.patience.restart(STREAM);
+        }
+        read
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Stall<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch(context, written)
+        self.watch(context, written, |bytes| *bytes)
     }
 
     fn poll_write_vectored(
@@ -62,7 +69,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stall<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.watch(context, written)
+        self.watch(context, written, |bytes| *bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -71,7 +78,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stall<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.watch(context, flushed)
+        self.watch(context, flushed, |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

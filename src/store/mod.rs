@@ -400,13 +400,27 @@ fn bucket_url(location: &str) -> Result<Url> {
 
 /// Name of a file that an export job writes.
 pub fn export_name(uuid: Uuid) -> String {
-    format!("{uuid}.jsonl")
+    format!("{uuid}{PACKED_LINES}")
+}
+
+/// Whether the file of an export job is packed in blocks; those of earlier versions are plain.
+pub fn is_packed_export(name: &str) -> bool {
+    name.ends_with(PACKED_LINES)
+}
+
+/// The name of the file of an export job without what says how its lines are kept.
+pub fn export_stem(name: &str) -> &str {
+    name.strip_suffix(PACKED_LINES).or_else(|| name.strip_suffix(PLAIN_LINES)).unwrap_or(name)
 }
 
 /// Whether a file is one that an export job wrote.
 pub fn is_export_name(name: &str) -> bool {
-    name.strip_suffix(".jsonl").is_some_and(|uuid| uuid.parse::<Uuid>().is_ok())
+    export_stem(name) != name && export_stem(name).parse::<Uuid>().is_ok()
 }
+
+/// How the names of files of export jobs end.
+const PLAIN_LINES: &str = ".jsonl";
+const PACKED_LINES: &str = ".jsonl.zst";
 
 /// What the name of a data file begins with, and that of one which was packed for good.
 const PART: &str = "part-";

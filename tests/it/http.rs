@@ -6,6 +6,7 @@ mod clients;
 mod exports;
 mod feedback;
 mod filters;
+mod limits;
 mod control_plane;
 mod otlp;
 mod log_objects;

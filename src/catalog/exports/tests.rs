@@ -52,6 +52,7 @@ fn file(name: &str) -> ExportFile {
     ExportFile {
         name: name.to_owned(),
         bytes: 10,
+        stored_bytes: None,
         records: 2,
         columns: vec!["id".to_owned(), "request".to_owned()],
         written_at: now(),

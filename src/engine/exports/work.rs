@@ -26,13 +26,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::upload::Upload;
+use super::blocks::Packing;
+use super::upload::Upload;
 use super::{Inner, Reader, checked};
 use crate::catalog::{Ended, ExportEnd, ExportFile, ExportJob};
 use crate::error::{Error, Result};
 use crate::store::export_name;
-
-mod upload;
 
 /// Jobs that are written at a time.
 const AT_ONCE: usize = 2;
@@ -58,8 +57,8 @@ pub(super) struct Running {
     organisation: Option<String>,
     /// Name of the file that is being written, until the catalog was told.
     file: String,
-    /// Records and bytes so far.
-    pub(super) written: Arc<[AtomicU64; 2]>,
+    /// Records and bytes so far, and bytes where they lie.
+    pub(super) written: Arc<[AtomicU64; 3]>,
     cancel: CancellationToken,
 }
 
@@ -235,12 +234,32 @@ impl Inner {
         let reader = Reader::over(self, job.access());
         let lines = reader.export_selected(&selection, columns.clone(), limit).await?;
         let upload = Upload::new(Arc::clone(self.store.object_store()), self.store.export_path(name));
-        write(lines, upload, running).await?;
-        let [records, bytes] = [0, 1].map(|place| running.written[place].load(Ordering::Relaxed));
+        write(lines, Packing::new(upload), running, || self.check_room(job)).await?;
+        let [records, bytes, stored] = [0, 1, 2].map(|place| running.written[place].load(Ordering::Relaxed));
         let whole = selection.limit.is_none() && limit.is_none_or(|limit| records < limit);
         let (name, written_at) = (name.to_owned(), (self.now)());
-        let file = ExportFile { name, bytes, records, columns, written_at };
+        let file = ExportFile { name, bytes, stored_bytes: Some(stored), records, columns, written_at };
         Ok(ExportEnd::Written(file, whole.then_some(records)))
+    }
+
+    /// Refuses to write on where the files of all exports, or of the job's organisation, have come to their limit.
+    fn check_room(&self, job: &ExportJob) -> Result<()> {
+        let most = self.config.export_bytes;
+        let [mut all, mut own] = self.catalog.state().document.export_bytes(job.organisation.as_deref());
+        for other in self.exports.running.lock().values() {
+            let stored = other.written[2].load(Ordering::Relaxed);
+            all += stored;
+            own += if other.organisation == job.organisation { stored } else { 0 };
+        }
+        let left = most.saturating_sub(all);
+        if most == 0 || (all <= most && (own <= left || job.organisation.is_none())) {
+            return Ok(());
+        }
+        let whose = if all <= most { "this organisation's" } else { "the" };
+        Err(Error::limit(format!(
+            "{whose} files of exports fill their part of `export_bytes` ({most}); export fewer records or columns, start older \
+             jobs again with fewer, or wait until their files are gone"
+        )))
     }
 
     /// Calls off what is written here; the next open, or another node, begins it anew.
@@ -258,22 +277,31 @@ impl Inner {
 
 /// Writes lines to an object that has its name when this is over. Called off or failed, it never gets one, or, where that came
 /// too late, the caller deletes it.
-async fn write(mut lines: BoxStream<'static, Result<Bytes>>, mut upload: Upload, running: &Running) -> Result<()> {
+async fn write(
+    mut lines: BoxStream<'static, Result<Bytes>>,
+    mut packing: Packing,
+    running: &Running,
+    check_room: impl Fn() -> Result<()>,
+) -> Result<()> {
     let sending = async {
         while let Some(chunk) = lines.try_next().await? {
-            upload.put(&chunk).await.map_err(|cause| unwritten(cause, upload.stored))?;
+            packing.put(&chunk).await.map_err(|cause| unwritten(cause, packing.uploaded()))?;
+            running.written[2].store(packing.stored(), Ordering::Relaxed);
+            check_room()?;
             let records = memchr::memchr_iter(b'\n', &chunk).count() as u64;
             running.written[0].fetch_add(records, Ordering::Relaxed);
             running.written[1].fetch_add(chunk.len() as u64, Ordering::Relaxed);
         }
-        upload.finish().await.map_err(|cause| unwritten(cause, upload.stored))
+        packing.finish().await.map_err(|cause| unwritten(cause, packing.uploaded()))?;
+        running.written[2].store(packing.stored(), Ordering::Relaxed);
+        Ok(())
     };
     let sent = tokio::select! {
         sent = sending => sent,
         () = running.cancel.cancelled() => Err(Error::closed("the export was called off")),
     };
     if sent.is_err() {
-        upload.abort().await;
+        packing.abort().await;
     }
     sent
 }

@@ -5,7 +5,6 @@
 //! pieces, a few ahead of the client; a failure on the way, or the end of the file, cuts the connection, and so does a client
 //! that stops reading ([`super::super::stall`]). Downloads are bounded, of all and of each organisation.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,7 +18,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use parking_lot::Mutex;
 
 use super::super::App;
 use super::super::admin::Id;
@@ -27,49 +25,8 @@ use super::super::error::Failure;
 use super::super::format::Format;
 use super::super::sql::header;
 use crate::error::Error;
-
-/// Files that are downloaded at once: each holds some pieces.
-const AT_ONCE: usize = 64;
-/// The same of one organisation, so that its slow clients leave room for others.
-const OF_ONE: usize = 8;
-
-/// How many files each organisation's clients download; the operator's count as one more.
-#[derive(Debug, Default)]
-pub(crate) struct Downloads(Mutex<HashMap<Option<String>, usize>>);
-
-/// One of them, until it is dropped.
-struct Download {
-    all: Arc<Downloads>,
-    organisation: Option<String>,
-}
-
-impl Downloads {
-    /// Begins one, if there is room.
-    fn begin(self: &Arc<Self>, organisation: Option<String>) -> Result<Download, Error> {
-        let mut running = self.0.lock();
-        if running.values().sum::<usize>() >= AT_ONCE {
-            return Err(Error::busy(format!("{AT_ONCE} downloads run; try again in a moment")));
-        }
-        let own = running.entry(organisation.clone()).or_default();
-        if *own >= OF_ONE {
-            return Err(Error::busy(format!(
-                "{OF_ONE} downloads of the organisation's exports run; try again when one of them has ended"
-            )));
-        }
-        *own += 1;
-        Ok(Download { all: Arc::clone(self), organisation })
-    }
-}
-
-impl Drop for Download {
-    fn drop(&mut self) {
-        let mut running = self.all.0.lock();
-        if let Some(own) = running.get_mut(&self.organisation) {
-            *own -= 1;
-        }
-        running.retain(|_, own| *own > 0);
-    }
-}
+use crate::limits::Holder;
+use crate::store::export_stem;
 
 /// What is sent of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +50,7 @@ pub(crate) async fn open(
     };
     let Ok(axum::extract::Path(token)) = path else { return Err(closed()) };
     let (job, file) = app.engine.open_export(&token).ok_or_else(closed)?;
-    let (etag, modified) = (format!("\"{}\"", file.name.trim_end_matches(".jsonl")), http_date(file.written_at));
+    let (etag, modified) = (format!("\"{}\"", export_stem(&file.name)), http_date(file.written_at));
     let mut response = Response::new(Body::empty());
     let mut set = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -129,7 +86,7 @@ pub(crate) async fn open(
     *response.status_mut() = status;
     if method == Method::GET && !range.is_empty() {
         // It is over when the body goes: sent, dropped by its client, or cut because nobody reads it.
-        let download = app.downloads.begin(job.organisation)?;
+        let download = app.places.downloads.take(&Holder::of(job.organisation.as_deref()))?;
         let pieces = app.engine.read_export(&file, range).inspect(move |piece| {
             let _held = &download;
             if let Err(error) = piece {

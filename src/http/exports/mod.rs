@@ -54,7 +54,8 @@ impl Sending {
     fn recognised(&self, caller: &Caller, call: &str) -> (String, bool) {
         let Caller { app, access } = caller;
         let (fresh, now, connection) = (app.engine.new_id(), app.engine.now(), self.connection.as_ref());
-        let ids = app.resends.ids(&access.key_id, &self.headers, call.as_bytes(), connection, now, &fresh);
+        let key = (access.organisation.as_deref(), &*access.key_id);
+        let ids = app.resends.ids(key, &self.headers, call.as_bytes(), connection, now, &fresh);
         let id = ids.map_or_else(|| fresh.clone(), |ids| ids.id(0));
         let again = id != fresh;
         (id, again)

@@ -33,7 +33,9 @@ Statement  A statement.
   format?  format?  format of the answer; without it `accept` decides
   params?  sql_params  values of the placeholders: an object for `$NAME`, an array for `$1`, `$2`, …";
 
-const FORMAT: &str = "format  format  json  format of the answer; without it `accept` decides";
+const FORMAT: &str = "\
+format    format      json   format of the answer; without it `accept` decides
+formulas  quote|keep  quote  whether cells of CSV that begin a formula are quoted; browsers get them quoted without it";
 const STATEMENT: &str = "select ai_model, count(*) as calls from logs group by 1";
 
 const GROUP_PAGE: &str = "

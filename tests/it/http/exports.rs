@@ -16,7 +16,7 @@ const EXPORTS: &str = "/v1/logs/exports";
 
 /// A server with organisations `acme`, `zen` and, on plans with limits, `thirty`, `capped` and `dev`; keys are named after what
 /// they are for.
-async fn bed(change: impl FnOnce(&mut Config)) -> Server {
+pub(super) async fn bed(change: impl FnOnce(&mut Config)) -> Server {
     let server = Server::start_with(|config| {
         config.plans = Plans::parse("[capped]\nexport_rows = 2").unwrap();
         change(config);
@@ -61,7 +61,7 @@ fn log(id: &str, organisation: &str, number: u64) -> Value {
     })
 }
 
-async fn fill(server: &Server, organisation: &str, numbers: std::ops::Range<u64>) {
+pub(super) async fn fill(server: &Server, organisation: &str, numbers: std::ops::Range<u64>) {
     let records = numbers.map(|number| format!("{}\n", log(&format!("{organisation}-{number}"), organisation, number)));
     server.ingest(records.collect::<String>()).await;
 }
@@ -89,12 +89,12 @@ pub(super) async fn create(server: &Server, key: &str, body: Value) -> String {
     made["id"].as_str().unwrap().to_owned()
 }
 
-async fn start(server: &Server, key: &str, id: &str) {
+pub(super) async fn start(server: &Server, key: &str, id: &str) {
     fine(server, key, Method::POST, &format!("{EXPORTS}/{id}/start"), Value::Null).await;
 }
 
 /// Waits until a job is no longer in progress; answers it.
-async fn ended(server: &Server, key: &str, id: &str) -> Value {
+pub(super) async fn ended(server: &Server, key: &str, id: &str) -> Value {
     let path = format!("{EXPORTS}/{id}");
     let ended = || async { get(server, key, &path).await["status"] != "in_progress" };
     eventually("the export ends", ended).await;

@@ -1,0 +1,42 @@
+//! Bytes of parts, in all and of each organisation, so that one that sends many takes the room of its own.
+
+use std::collections::HashMap;
+
+/// The number of the organisation that a key is of; see [`crate::dedupe`], which makes keys.
+pub(super) fn organisation_of(key: u128) -> u32 {
+    (key >> 96) as u32
+}
+
+/// Bytes that are held.
+#[derive(Debug, Default)]
+pub(super) struct Bytes {
+    pub(super) all: u64,
+    of: HashMap<u32, u64>,
+}
+
+impl Bytes {
+    /// Those of the organisation that a key is of.
+    pub(super) fn of(&self, key: u128) -> u64 {
+        self.of.get(&organisation_of(key)).copied().unwrap_or_default()
+    }
+
+    /// The organisation that holds most.
+    pub(super) fn most(&self) -> Option<u32> {
+        self.of.iter().max_by_key(|(_, bytes)| **bytes).map(|(organisation, _)| *organisation)
+    }
+
+    pub(super) fn add(&mut self, key: u128, bytes: u64) {
+        self.all += bytes;
+        *self.of.entry(organisation_of(key)).or_default() += bytes;
+    }
+
+    pub(super) fn take(&mut self, key: u128, bytes: u64) {
+        self.all = self.all.saturating_sub(bytes);
+        let organisation = organisation_of(key);
+        let Some(held) = self.of.get_mut(&organisation) else { return };
+        *held = held.saturating_sub(bytes);
+        if *held == 0 {
+            self.of.remove(&organisation);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The connections of a server: how many there are, and which goes when another comes.
+//!
+//! There is always room for a new connection: at the limit the oldest one goes on which no request is being answered, of the
+//! address that has most of those. So connections that never finish their headers, from one address or from many, cost a fixed
+//! number of places, and a new client, such as whoever asks for `/healthz`, is served. Connections on which requests are being
+//! answered stay; there are fewer places for requests than for connections ([`super::places`]).
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    /// It has sent no whole header yet.
+    Fresh,
+    /// It waits between two requests.
+    Idle,
+    /// A request on it is being answered.
+    Busy,
+}
+
+#[derive(Debug)]
+struct Entry {
+    address: IpAddr,
+    state: State,
+    gone: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// By a number that is higher the later the state began.
+    open: BTreeMap<u64, Entry>,
+    next: u64,
+}
+
+/// All connections of a server. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct Connections {
+    most: usize,
+    table: Arc<Mutex<Table>>,
+}
+
+/// The place of a connection, free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    table: Arc<Mutex<Table>>,
+    number: Mutex<u64>,
+    /// Cancelled when the connection must go.
+    pub(super) gone: CancellationToken,
+}
+
+/// A request that is being answered, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Answering(Arc<Place>);
+
+impl Connections {
+    /// Room for so many.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, table: Arc::default() }
+    }
+
+    /// A place for a new connection; none if requests are being answered on all the others.
+    pub(super) fn admit(&self, address: IpAddr) -> Option<Arc<Place>> {
+        let mut table = self.table.lock();
+        if table.open.len() >= self.most {
+            let victim = table.victim()?;
+            if let Some(entry) = table.open.remove(&victim) {
+                entry.gone.cancel();
+            }
+        }
+        let gone = CancellationToken::new();
+        let number = table.insert(Entry { address, state: State::Fresh, gone: gone.clone() });
+        Some(Arc::new(Place { table: Arc::clone(&self.table), number: Mutex::new(number), gone }))
+    }
+}
+
+impl Table {
+    fn insert(&mut self, entry: Entry) -> u64 {
+        self.next += 1;
+        self.open.insert(self.next, entry);
+        self.next
+    }
+
+    /// The connection that can best be spared.
+    fn victim(&self) -> Option<u64> {
+        let spare = || self.open.iter().filter(|(_, entry)| entry.state != State::Busy);
+        let mut of_address = HashMap::<IpAddr, usize>::new();
+        for (_, entry) in spare() {
+            *of_address.entry(entry.address).or_default() += 1;
+        }
+        let most = of_address.values().copied().max()?;
+        let crowded = spare().filter(|(_, entry)| of_address.get(&entry.address) == Some(&most));
+        crowded.min_by_key(|(number, entry)| (entry.state, **number)).map(|(number, _)| *number)
+    }
+}
+
+impl Place {
+    fn change(&self, state: State) {
+        let (mut table, mut number) = (self.table.lock(), self.number.lock());
+        // One that must go has no entry any more.
+        if let Some(entry) = table.open.remove(&number) {
+            *number = table.insert(Entry { state, ..entry });
+        }
+    }
+
+    /// Whether no request came on it yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        let (table, number) = (self.table.lock(), self.number.lock());
+        table.open.get(&number).is_some_and(|entry| entry.state == State::Fresh)
+    }
+
+    /// Notes that a request came whose answer begins.
+    pub(super) fn answering(self: &Arc<Self>) -> Answering {
+        self.change(State::Busy);
+        Answering(Arc::clone(self))
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.change(State::Idle);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.table.lock().open.remove(&self.number.lock());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([127, 0, 0, last])
+    }
+
+    #[test]
+    fn a_new_connection_takes_the_place_of_the_oldest_spare_one_of_the_crowded_address() {
+        let connections = Connections::new(4);
+        let admit = |last| connections.admit(address(last)).unwrap();
+        let other = admit(2);
+        let crowd: Vec<_> = (0..3).map(|_| admit(1)).collect();
+        let busy = crowd[0].answering();
+        let new = admit(3);
+        let gone = |place: &Place| place.gone.is_cancelled();
+        assert!(gone(&crowd[1]) && !gone(&crowd[0]) && !gone(&crowd[2]) && !gone(&other));
+        drop(busy);
+        assert!(!crowd[0].is_fresh() && new.is_fresh());
+        let _newer = admit(3);
+        assert!(gone(&crowd[2]) && !gone(&crowd[0]), "one that never sent a request goes before an idle one");
+    }
+
+    #[test]
+    fn any_number_of_half_headers_leaves_room_and_answers_go_on() {
+        let connections = Connections::new(8);
+        let answered: Vec<_> = (0..7).map(|last| connections.admit(address(last)).unwrap()).collect();
+        let answering: Vec<_> = answered.iter().map(Place::answering).collect();
+        let halves: Vec<_> = (0..100).filter_map(|_| connections.admit(address(9))).collect();
+        assert_eq!(halves.len(), 100);
+        let last = connections.admit(address(7)).unwrap();
+        assert!(halves.iter().all(|half| half.gone.is_cancelled()));
+        assert!(answered.iter().all(|place| !place.gone.is_cancelled()));
+        let _busy = last.answering();
+        assert!(connections.admit(address(8)).is_none(), "all are busy");
+        drop(answering);
+        assert!(connections.admit(address(8)).is_some());
+    }
+}

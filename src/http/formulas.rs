@@ -1,0 +1,108 @@
+//! Cells of CSV that a spreadsheet would run as a formula: `=`, `+`, `-` or `@` at their start, or a tab or line break.
+//!
+//! A record's texts are its sender's, so a file that a person opens must not run them. With `formulas=quote` a `'` goes before
+//! such a text, which spreadsheets take for text then; browsers get that without asking, programs the texts as they are.
+//! Numbers stay numbers.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringBuilder};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+use axum::http::HeaderMap;
+use axum::http::header::USER_AGENT;
+
+use super::error::Failure;
+use super::input::Fields;
+use super::sql::header;
+
+/// Every browser sends it, to servers it trusts: those of `https`, and of its own machine.
+const FETCH_MODE: &str = "sec-fetch-mode";
+
+/// Reads the field `formulas`: whether cells that begin a formula are quoted.
+pub(super) fn quoted(fields: &mut Fields, headers: &HeaderMap) -> Result<bool, Failure> {
+    match fields.take("formulas").as_deref() {
+        None => Ok(is_browser(headers)),
+        Some("quote") => Ok(true),
+        Some("keep") => Ok(false),
+        Some(other) => Err(Failure::invalid(format!("field `formulas` is `{other}`; expected quote or keep"))),
+    }
+}
+
+fn is_browser(headers: &HeaderMap) -> bool {
+    let agent = header(headers, &USER_AGENT).unwrap_or_default();
+    headers.contains_key(FETCH_MODE) || agent.starts_with("Mozilla/")
+}
+
+/// The batch, with every text that begins a formula quoted.
+pub(super) fn quote(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().map(quote_column).collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(batch.schema(), columns)
+}
+
+fn quote_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let data_type = column.data_type();
+    let is_text = matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
+    if !is_text {
+        return Ok(Arc::clone(column));
+    }
+    let texts = cast(column, &DataType::Utf8)?;
+    let texts = texts.as_string::<i32>();
+    if !texts.iter().flatten().any(is_formula) {
+        return Ok(Arc::clone(column));
+    }
+    let mut quoted = StringBuilder::with_capacity(texts.len(), texts.value_data().len() + texts.len());
+    for text in texts {
+        match text {
+            Some(text) if is_formula(text) => quoted.append_value(format!("'{text}")),
+            other => quoted.append_option(other),
+        }
+    }
+    let quoted: ArrayRef = Arc::new(quoted.finish());
+    cast(&quoted, data_type)
+}
+
+fn is_formula(text: &str) -> bool {
+    text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) && text.parse::<f64>().is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray, StringViewArray};
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn texts_that_begin_a_formula_are_quoted_and_numbers_are_not() {
+        let texts =
+            [Some("=1+1"), Some("@a"), Some("-5"), Some("-5+a"), Some("+49 30"), Some("a=b"), Some("\t=1"), None];
+        let batch = RecordBatch::try_from_iter([
+            ("view", Arc::new(StringViewArray::from_iter(texts)) as ArrayRef),
+            ("plain", Arc::new(StringArray::from_iter(texts))),
+            ("number", Arc::new(Int64Array::from_iter_values(-8..0))),
+        ])
+        .unwrap();
+        let quoted = quote(&batch).unwrap();
+        let wanted =
+            [Some("'=1+1"), Some("'@a"), Some("-5"), Some("'-5+a"), Some("'+49 30"), Some("a=b"), Some("'\t=1"), None];
+        assert_eq!(quoted.column(0).as_string_view(), &StringViewArray::from_iter(wanted));
+        assert_eq!(quoted.column(1).as_string::<i32>(), &StringArray::from_iter(wanted));
+        assert_eq!(quoted.column(2), batch.column(2));
+    }
+
+    #[test]
+    fn browsers_get_them_quoted_without_asking() {
+        let asked = |query: &str, name: &'static str, value: &'static str| {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
+            quoted(&mut Fields::decode(Some(query)).unwrap(), &headers)
+        };
+        let mozilla = "Mozilla/5.0 (X11; Linux x86_64)";
+        assert!(asked("", "user-agent", mozilla).unwrap() && asked("", "sec-fetch-mode", "navigate").unwrap());
+        assert!(!asked("", "user-agent", "curl/8").unwrap());
+        assert!(!asked("formulas=keep", "user-agent", mozilla).unwrap());
+        assert!(asked("formulas=quote", "user-agent", "curl/8").unwrap());
+        assert!(asked("formulas=yes", "user-agent", "curl/8").is_err());
+    }
+}

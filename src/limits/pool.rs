@@ -1,0 +1,454 @@
+//! Shares a counted resource, bytes or places, among organisations.
+//!
+//! An organisation may hold at most so many times what it leaves free ([`Share`]). So one alone gets the most of a pool, several
+//! get equal parts, and a newcomer always finds room, however many others ask for all they can get. The operator's keys, which
+//! act for many organisations, may hold all of it.
+//!
+//! Nobody waits for ever: every wait has an end, so holding room while waiting for more delays a request and blocks none. Those of
+//! one holder that wait are served in turn.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Whoever a part of a pool is counted for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// Keys that are bound to no organisation, and what holds records of several.
+    Operator,
+    /// Requests that need no key.
+    Public,
+    /// An organisation.
+    Organisation(Arc<str>),
+}
+
+impl Holder {
+    /// The holder of what a key asks for: its organisation, or the operator.
+    pub fn of(organisation: Option<&str>) -> Self {
+        organisation.map_or(Self::Operator, |organisation| Self::Organisation(organisation.into()))
+    }
+
+    /// The holder of records: their organisation, or the operator where they are of several.
+    pub fn of_all<'a>(organisations: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut organisations = organisations.into_iter();
+        let Some(first) = organisations.next() else { return Self::Operator };
+        match organisations.all(|other| other == first) {
+            true => Self::Organisation(first.into()),
+            false => Self::Operator,
+        }
+    }
+}
+
+/// How much of a pool one organisation may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// As much as it leaves free: at most half.
+    Half,
+    /// Three times what it leaves free: at most three quarters.
+    ThreeQuarters,
+}
+
+impl Share {
+    fn times(self) -> u64 {
+        match self {
+            Self::Half => 1,
+            Self::ThreeQuarters => 3,
+        }
+    }
+}
+
+/// Why there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The organisation holds its share.
+    Share,
+    /// All of the pool is taken.
+    Pool,
+    /// The pool is closed.
+    Closed,
+}
+
+/// A resource of which so many units are there. Clones share it.
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner {
+    units: u64,
+    share: Share,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+struct State {
+    free: u64,
+    held: HashMap<Holder, u64>,
+    /// Those that wait, in turn.
+    queues: HashMap<Holder, VecDeque<u64>>,
+    next_ticket: u64,
+    closed: bool,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("units", &self.0.units).field("free", &self.free()).finish_non_exhaustive()
+    }
+}
+
+/// Units that are held, given back when this is dropped.
+#[derive(Debug)]
+pub struct Room {
+    pool: Pool,
+    holder: Holder,
+    held: u64,
+    /// What others hold here since [`Room::merge`].
+    merged: Vec<(Holder, u64)>,
+}
+
+impl Pool {
+    /// A pool of so many units, at least one.
+    pub fn new(units: u64, share: Share) -> Self {
+        let units = units.max(1);
+        let state = State { free: units, held: HashMap::new(), queues: HashMap::new(), next_ticket: 0, closed: false };
+        Self(Arc::new(Inner { units, share, state: Mutex::new(state), changed: Notify::new() }))
+    }
+
+    /// Most units that an holder ever gets.
+    pub fn most(&self, holder: &Holder) -> u64 {
+        let (units, times) = (self.0.units, self.0.share.times());
+        match holder {
+            Holder::Operator => units,
+            // In this order, since the product of a large pool would overflow.
+            _ => (units - units.div_ceil(times + 1)).max(1),
+        }
+    }
+
+    /// Units that nobody holds.
+    pub fn free(&self) -> u64 {
+        self.0.state.lock().free
+    }
+
+    /// Room that holds nothing yet.
+    pub fn room(&self, holder: &Holder) -> Room {
+        Room { pool: self.clone(), holder: holder.clone(), held: 0, merged: Vec::new() }
+    }
+
+    /// Takes units, or says at once why it cannot.
+    pub fn try_take(&self, holder: &Holder, units: u64) -> Result<Room, Full> {
+        let mut room = self.room(holder);
+        room.grow(units)?;
+        Ok(room)
+    }
+
+    /// The same, behind those of the holder that wait.
+    pub fn try_take_in_turn(&self, holder: &Holder, units: u64) -> Result<Room, Full> {
+        let must_wait = self.0.state.lock().queues.contains_key(holder);
+        if must_wait { Err(Full::Share) } else { self.try_take(holder, units) }
+    }
+
+    /// Takes units, waiting until they are free. More than the holder ever gets counts as all that it gets.
+    pub async fn take(&self, holder: &Holder, units: u64, wait: Duration) -> Result<Room, Full> {
+        let mut room = self.room(holder);
+        room.grow_within(units.min(self.most(holder)), wait).await?;
+        Ok(room)
+    }
+
+    /// Takes what is left of so many units, whatever the shares: for what was acked and must be held.
+    pub fn take_what_is_left(&self, holder: &Holder, units: u64) -> Room {
+        let mut room = self.room(holder);
+        let mut state = self.0.state.lock();
+        let taken = units.min(state.free);
+        state.take(holder, taken);
+        room.held = taken;
+        drop(state);
+        room
+    }
+
+    /// Refuses everybody who waits, or comes later.
+    pub fn close(&self) {
+        self.0.state.lock().closed = true;
+        self.0.changed.notify_waiters();
+    }
+
+    fn give_back(&self, holder: &Holder, units: u64) {
+        if units == 0 {
+            return;
+        }
+        let mut state = self.0.state.lock();
+        state.free += units;
+        if let Some(held) = state.held.get_mut(holder) {
+            *held = held.saturating_sub(units);
+            if *held == 0 {
+                state.held.remove(holder);
+            }
+        }
+        drop(state);
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl State {
+    fn take(&mut self, holder: &Holder, units: u64) {
+        self.free -= units;
+        if units > 0 {
+            *self.held.entry(holder.clone()).or_default() += units;
+        }
+    }
+}
+
+impl Room {
+    /// Makes the room at least so big, or says at once why it cannot; then it is as it was.
+    pub fn grow(&mut self, to: u64) -> Result<(), Full> {
+        self.grow_in_turn(to, None)
+    }
+
+    /// Makes the room at least so big, waiting until that is free.
+    pub async fn grow_within(&mut self, to: u64, wait: Duration) -> Result<(), Full> {
+        if wait.is_zero() {
+            return self.grow(to);
+        }
+        // Nobody passes those of the same holder that wait already.
+        let must_queue = self.pool.0.state.lock().queues.contains_key(&self.holder);
+        if !must_queue && self.grow(to).is_ok() {
+            return Ok(());
+        }
+        let place = Queued::join(&self.pool, &self.holder);
+        let mut over = pin!(tokio::time::sleep(wait));
+        loop {
+            let pool = self.pool.clone();
+            let mut changed = pin!(pool.0.changed.notified());
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            let full = match self.grow_in_turn(to, Some(place.ticket)) {
+                Ok(()) => return Ok(()),
+                Err(Full::Closed) => return Err(Full::Closed),
+                Err(full) => full,
+            };
+            tokio::select! {
+                () = changed => {}
+                () = &mut over => return Err(full),
+            }
+        }
+    }
+
+    fn grow_in_turn(&mut self, to: u64, ticket: Option<u64>) -> Result<(), Full> {
+        let more = to.saturating_sub(self.held);
+        if more == 0 {
+            return Ok(());
+        }
+        let mut state = self.pool.0.state.lock();
+        if state.closed {
+            return Err(Full::Closed);
+        }
+        let first = state.queues.get(&self.holder).and_then(|queue| queue.front());
+        if ticket.is_some() && first != ticket.as_ref() {
+            return Err(Full::Share);
+        }
+        let Some(left) = state.free.checked_sub(more) else { return Err(Full::Pool) };
+        let held = state.held.get(&self.holder).copied().unwrap_or_default();
+        let share = left.saturating_mul(self.pool.0.share.times());
+        // A pool of one or two units has no share to speak of.
+        let is_small = self.pool.0.units < 3 && held == 0;
+        if self.holder != Holder::Operator && held + more > share && !is_small {
+            return Err(Full::Share);
+        }
+        state.take(&self.holder, more);
+        self.held += more;
+        Ok(())
+    }
+
+    /// Gives back all that it holds.
+    pub fn clear(&mut self) {
+        self.pool.give_back(&self.holder, std::mem::take(&mut self.held));
+        for (holder, units) in std::mem::take(&mut self.merged) {
+            self.pool.give_back(&holder, units);
+        }
+    }
+
+    /// Most units that it can ever hold.
+    pub fn most(&self) -> u64 {
+        self.pool.most(&self.holder)
+    }
+
+    /// Units that it holds.
+    pub fn units(&self) -> u64 {
+        self.held + self.merged.iter().map(|(_, units)| units).sum::<u64>()
+    }
+
+    /// Hands over what another room of the pool holds.
+    pub fn merge(&mut self, mut other: Self) {
+        let own = (other.holder.clone(), std::mem::take(&mut other.held));
+        for (holder, units) in std::mem::take(&mut other.merged).into_iter().chain([own]) {
+            if holder == self.holder {
+                self.held += units;
+            } else if let Some((_, held)) = self.merged.iter_mut().find(|(known, _)| *known == holder) {
+                *held += units;
+            } else {
+                self.merged.push((holder, units));
+            }
+        }
+    }
+
+    /// Takes units out into a room of their own; none if it holds fewer.
+    pub fn split(&mut self, units: u64) -> Option<Self> {
+        self.held = self.held.checked_sub(units)?;
+        let mut part = self.pool.room(&self.holder);
+        part.held = units;
+        Some(part)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// A place in the queue of an holder, left when this is dropped.
+struct Queued {
+    pool: Pool,
+    holder: Holder,
+    ticket: u64,
+}
+
+impl Queued {
+    fn join(pool: &Pool, holder: &Holder) -> Self {
+        let mut state = pool.0.state.lock();
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.queues.entry(holder.clone()).or_default().push_back(ticket);
+        Self { pool: pool.clone(), holder: holder.clone(), ticket }
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        let mut state = self.pool.0.state.lock();
+        if let Some(queue) = state.queues.get_mut(&self.holder) {
+            queue.retain(|ticket| *ticket != self.ticket);
+            if queue.is_empty() {
+                state.queues.remove(&self.holder);
+            }
+        }
+        drop(state);
+        // The next in turn may find room.
+        self.pool.0.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn of(name: &str) -> Holder {
+        Holder::of(Some(name))
+    }
+
+    /// Takes units one by one, as long as it gets any.
+    fn all(pool: &Pool, holder: &Holder) -> Room {
+        let mut room = pool.room(holder);
+        while room.grow(room.units() + 1).is_ok() {}
+        room
+    }
+
+    #[test]
+    fn an_organisation_leaves_room_however_many_others_ask_for_all() {
+        for (share, alone) in [(Share::Half, 500), (Share::ThreeQuarters, 750)] {
+            let pool = Pool::new(1_000, share);
+            assert_eq!(pool.most(&of("0")), alone);
+            let rooms: Vec<Room> = (0..20).map(|number| all(&pool, &of(&number.to_string()))).collect();
+            assert_eq!(rooms[0].units(), alone);
+            assert!(rooms.windows(2).all(|pair| pair[0].units() >= pair[1].units()));
+            assert_eq!(pool.free() + rooms.iter().map(Room::units).sum::<u64>(), 1_000);
+        }
+        let pool = Pool::new(64, Share::Half);
+        let held: Vec<Room> = (0..3).map(|number| all(&pool, &of(&number.to_string()))).collect();
+        assert!(pool.try_take(&of("new"), 1).is_ok(), "{held:?}");
+        drop(held);
+        assert_eq!((pool.free(), all(&pool, &Holder::Operator).units()), (64, 64));
+    }
+
+    #[test]
+    fn rooms_are_counted_for_their_owners_through_merge_and_split() {
+        let pool = Pool::new(100, Share::Half);
+        let (mut a, b) = (pool.try_take(&of("a"), 30).unwrap(), pool.try_take(&of("b"), 20).unwrap());
+        a.merge(b);
+        assert_eq!((a.units(), pool.try_take(&of("b"), 20).unwrap_err()), (50, Full::Share));
+        let part = a.split(10).unwrap();
+        assert!(a.split(99).is_none());
+        drop(a);
+        assert_eq!((part.units(), pool.free()), (10, 90));
+        drop(part);
+        assert_eq!(pool.free(), 100);
+        assert_eq!(pool.take_what_is_left(&of("a"), 1_000).units(), 100);
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_with_room_in_turn_or_with_a_refusal() {
+        let pool = Pool::new(100, Share::Half);
+        let first = pool.try_take(&of("a"), 50).unwrap();
+        assert_eq!(pool.take(&of("a"), 1, Duration::ZERO).await.unwrap_err(), Full::Share);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let wait = |units: u64| {
+            let (pool, order) = (pool.clone(), Arc::clone(&order));
+            tokio::spawn(async move {
+                let room = pool.take(&of("a"), units, LONG).await;
+                order.lock().push(units);
+                room
+            })
+        };
+        let large = wait(50);
+        tokio::task::yield_now().await;
+        let small = wait(1);
+        tokio::task::yield_now().await;
+        assert!(pool.try_take(&of("b"), 20).is_ok(), "another holder passes");
+        drop(first);
+        drop(large.await.unwrap().unwrap());
+        small.await.unwrap().unwrap();
+        assert_eq!(*order.lock(), [50, 1], "the small one does not pass the large one for ever");
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_called_off_or_closed_blocks_nobody() {
+        let pool = Pool::new(100, Share::Half);
+        let held = pool.try_take(&of("a"), 50).unwrap();
+        let waiting = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.take(&of("a"), 50, LONG).await }
+        });
+        tokio::task::yield_now().await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        drop(held);
+        let held = pool.take(&of("a"), 50, LONG).await.unwrap();
+        let waiting = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.take(&of("a"), 50, LONG).await }
+        });
+        tokio::task::yield_now().await;
+        pool.close();
+        assert_eq!(waiting.await.unwrap().unwrap_err(), Full::Closed);
+        drop(held);
+        assert_eq!(pool.try_take(&of("b"), 1).unwrap_err(), Full::Closed);
+    }
+
+    #[tokio::test]
+    async fn more_than_an_owner_ever_gets_counts_as_all_that_it_gets() {
+        let pool = Pool::new(100, Share::ThreeQuarters);
+        assert_eq!(pool.take(&of("a"), 1_000, LONG).await.unwrap().units(), 75);
+        assert_eq!(Pool::new(1, Share::Half).take(&of("a"), 5, LONG).await.unwrap().units(), 1);
+    }
+
+    #[test]
+    fn records_of_several_organisations_are_the_operators() {
+        assert_eq!(Holder::of_all(["a", "a"]), of("a"));
+        assert_eq!(Holder::of_all(["a", "b"]), Holder::Operator);
+        assert_eq!(Holder::of_all([]), Holder::Operator);
+    }
+}

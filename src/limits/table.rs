@@ -1,0 +1,130 @@
+//! The table of limits: every resource that requests share, once.
+//!
+//! The README shows it, and `tests/it/limits.rs` does with each line what it says: one organisation asks for all it can get, and
+//! another goes through. A new resource that requests share gets a line here, which fails both until they know it.
+
+use std::fmt::Write;
+
+use super::{CONNECTIONS, DAYS, DOWNLOADS, EXPORTS, REPLAYS, REQUESTS, STREAMS};
+
+/// One resource.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    /// What is shared.
+    pub resource: &'static str,
+    /// How much of it there is.
+    pub limit: String,
+    /// How much of it one organisation gets.
+    pub share: &'static str,
+    /// The setting that changes it; empty if none does.
+    pub setting: &'static str,
+    /// What happens when it is full.
+    pub full: &'static str,
+}
+
+const HALF: &str = "as much as it leaves free: half";
+const MOST: &str = "three times what it leaves free: three quarters";
+
+/// Every line.
+pub fn limits() -> Vec<Limit> {
+    let line = |resource, limit: String, share, setting, full| Limit { resource, limit, share, setting, full };
+    vec![
+        line(
+            "connections",
+            CONNECTIONS.to_string(),
+            "the oldest idle one of the address that has most idle ones goes",
+            "",
+            "a new one is served",
+        ),
+        line(
+            "requests at once",
+            REQUESTS.to_string(),
+            HALF,
+            "",
+            "429; `/healthz`, `/readyz`, `/metrics` need no place",
+        ),
+        line(
+            "memory for bodies",
+            "256 MiB, or four of the largest bodies".to_owned(),
+            MOST,
+            "max_record_bytes",
+            "429; 413 for a body that is larger than the share; `/v1/ingest` waits `append_wait_ms` first",
+        ),
+        line("streamed bodies at once", STREAMS.to_string(), HALF, "", "429"),
+        line("exports at once", EXPORTS.to_string(), HALF, "", "429"),
+        line("downloads of export files at once", DOWNLOADS.to_string(), HALF, "", "429"),
+        line("replays at once", REPLAYS.to_string(), HALF, "", "429"),
+        line("export jobs that are written", "2".to_owned(), "one", "", "the next waits its turn"),
+        line("files of export jobs", "16 GiB, packed".to_owned(), HALF, "export_bytes", "the job fails and says so"),
+        line(
+            "rows in memory",
+            "192 MiB".to_owned(),
+            MOST,
+            "memtable_bytes",
+            "waits `append_wait_ms` for a flush, then 429",
+        ),
+        line(
+            "days of rows in memory",
+            format!("{DAYS} of an organisation"),
+            "all of these",
+            "",
+            "waits `append_wait_ms` for a flush, then 429",
+        ),
+        line(
+            "remembered ids",
+            "8,000,000".to_owned(),
+            "an equal part: the organisation that has most forgets its oldest",
+            "dedupe_ids",
+            "ids are forgotten before `dedupe_hours`",
+        ),
+        line(
+            "requests of SDKs that are known again",
+            "10,000".to_owned(),
+            "an equal part: the organisation that has most forgets its own",
+            "",
+            "requests are forgotten before 10 s",
+        ),
+        line(
+            "parts that wait for the rest of a record",
+            "half of the memory for rows".to_owned(),
+            "an equal part: the organisation that has most stores its oldest alone",
+            "memtable_bytes",
+            "records are stored before `join_seconds`, and completed later",
+        ),
+        line("late parts of stored records", "of the same half".to_owned(), HALF, "memtable_bytes", "429"),
+    ]
+}
+
+/// The table as the README shows it.
+pub fn markdown() -> String {
+    let mut text =
+        "| resource | limit | share of one organisation | setting | when it is full |\n|---|---|---|---|---|\n"
+            .to_owned();
+    for Limit { resource, limit, share, setting, full } in limits() {
+        let setting = if setting.is_empty() { String::new() } else { format!("`{setting}`") };
+        // Writing to a text does not fail.
+        let _ = writeln!(text, "| {resource} | {limit} | {share} | {setting} | {full} |");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_readme_shows_the_table() {
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&markdown()), "the README lacks this table:\n{}", markdown());
+    }
+
+    #[test]
+    fn settings_of_the_table_exist_with_the_defaults_that_it_shows() {
+        for Limit { resource, setting, .. } in limits() {
+            assert!(setting.is_empty() || Config::default().get(setting).is_some(), "{resource}: `{setting}`");
+        }
+        assert_eq!((Config::default().memtable_bytes, Config::default().dedupe_ids), (192 << 20, 8_000_000));
+        assert!((REQUESTS as usize) < CONNECTIONS, "a new connection finds one without a request");
+    }
+}
