@@ -97,6 +97,7 @@ pub mod ingest;
 mod halves;
 pub mod record;
 pub mod store;
+mod clock;
 pub mod config;
 pub mod error;
 

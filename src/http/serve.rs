@@ -4,6 +4,7 @@
 //! stop taking connections; answer what is held, for a while; break off what is left, visibly; flush and close the engine.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::guesses::Peer;
 use super::resend::Connection;
 use super::stall::Stall;
 use super::{App, routes};
@@ -54,6 +56,10 @@ pub async fn serve(engine: Engine, listener: TcpListener, shutdown: impl Future<
     drop(listener);
     tracing::info!("shutdown 1 of 4: taking no more connections");
     server.drain().await;
+    app.handlers.close();
+    if tokio::time::timeout(Duration::from_secs(ABORT_SECONDS), app.handlers.wait()).await.is_err() {
+        tracing::warn!(handlers = app.handlers.len(), "requests whose clients are gone were still being worked on");
+    }
     tracing::info!("shutdown 4 of 4: flushing and closing the engine");
     engine.close().await?;
     tracing::info!("closed");
@@ -84,7 +90,7 @@ impl Server {
     async fn accept(&self, listener: &TcpListener) {
         while let Ok(permit) = Arc::clone(&self.free).acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => self.spawn(stream, permit),
+                Ok((stream, peer)) => self.spawn(stream, peer.ip(), permit),
                 Err(error) => {
                     tracing::warn!(%error, "cannot take a connection");
                     tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -93,13 +99,14 @@ impl Server {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, permit: tokio::sync::OwnedSemaphorePermit) {
+    fn spawn(&self, stream: TcpStream, peer: IpAddr, permit: tokio::sync::OwnedSemaphorePermit) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let (router, own) = (TowerToHyperService::new(self.router.clone()), Connection::default());
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(own.clone());
+            request.extensions_mut().insert(Peer(peer));
             router.call(request)
         });
         let io = TokioIo::new(Stall::new(stream, Duration::from_secs(UNREAD_SECONDS)));
