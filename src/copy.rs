@@ -77,7 +77,8 @@ impl Plan {
 pub async fn plan(from: &Store) -> Result<Plan> {
     let document = catalog::read_document(from).await?.unwrap_or_default();
     let mut plan = Plan { document, ..Plan::default() };
-    for object in list(from, &from.usage_folder()).await? {
+    let (counts, erasures) = (list(from, &from.usage_folder()).await?, list(from, &from.erasures_path()).await?);
+    for object in counts.into_iter().chain(erasures) {
         let path = relative(from, &object.location)?;
         let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
         let content =

@@ -6,6 +6,7 @@
 //!
 //! The next day is opened while one is written, and lines are encoded beside the reading; both are bounded by a few batches.
 
+mod erased;
 mod selection;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,8 @@ use datafusion::common::{ParamValues, ScalarValue};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
+use erased::ErasedSince;
+pub use erased::LatestRules;
 pub use selection::Selection;
 
 use crate::error::{Error, Result};
@@ -71,6 +74,8 @@ struct Plan {
     cursor: Option<Cursor>,
     batch_rows: usize,
     condition: Condition,
+    /// What is erased while the export runs; none for those who see everything as stored.
+    erased: Option<ErasedSince>,
 }
 
 /// A half-open time frame, µs since 1970-01-01.
@@ -88,24 +93,28 @@ struct Cursor {
     id: String,
 }
 
-/// Starts an export over the Scene. Chunks end on a line. Dropping the stream calls the export off.
+/// Starts an export over the Scene. Chunks end on a line. Dropping the stream calls the export off. What is erased while it runs,
+/// as `latest` says, is not in the rest of it.
 pub async fn export(
     queries: Arc<Queries>,
     scene: impl Into<Scene>,
+    latest: LatestRules,
     request: &Request,
 ) -> Result<BoxStream<'static, Result<Bytes>>> {
-    selected(queries, scene.into(), request, Condition::default(), 0).await
+    selected(queries, scene.into(), latest, request, Condition::default(), 0).await
 }
 
 /// The same of the records that a condition names, without the first `skip` of them.
 pub async fn selected(
     queries: Arc<Queries>,
     scene: Scene,
+    latest: LatestRules,
     request: &Request,
     condition: Condition,
     skip: u64,
 ) -> Result<BoxStream<'static, Result<Bytes>>> {
-    let plan = Arc::new(Plan::make(&queries, &scene, request, condition).await?);
+    let erased = scene.sight.as_ref().map(|sight| ErasedSince::new(latest, Arc::clone(&sight.rules)));
+    let plan = Arc::new(Plan { erased, ..Plan::make(&queries, &scene, request, condition).await? });
     let batches = futures::stream::iter(plan.days.clone())
         .map({
             let plan = Arc::clone(&plan);
@@ -116,12 +125,14 @@ pub async fn selected(
         })
         .buffered(DAYS_AHEAD)
         .try_flatten();
-    let encoder = Arc::clone(&plan.encoder);
     let lines = limited(skipped(batches.boxed(), skip), request.limit)
         .map(move |batch| {
-            let encoder = Arc::clone(&encoder);
+            let (plan, encoder) = (Arc::clone(&plan), Arc::clone(&plan.encoder));
             async move {
-                let batch = batch?;
+                let batch = match &plan.erased {
+                    Some(erased) => erased.keep(batch?)?,
+                    None => batch?,
+                };
                 let task = tokio::task::spawn_blocking(move || {
                     let mut lines = Vec::with_capacity(BATCH_BYTES as usize);
                     encoder.encode(&batch, &mut lines).map(|()| Bytes::from(lines))
@@ -168,7 +179,16 @@ impl Plan {
             frame.from.max(cursor.as_ref().map_or(i64::MIN, |cursor| cursor.created_at)).div_euclid(MICROS_A_DAY);
         let last = frame.to.saturating_sub(1).div_euclid(MICROS_A_DAY);
         let days = days_of(scene).into_iter().filter(|day| (first..=last).contains(&i64::from(*day))).collect();
-        Ok(Self { encoder, frame, days, cursor, batch_rows: batch_rows(&scene.view), condition })
+        let batch_rows = batch_rows(&scene.view);
+        Ok(Self { encoder, frame, days, cursor, batch_rows, condition, erased: None })
+    }
+
+    /// What is read of each record: for its line, and to tell whether it was erased meanwhile.
+    fn select_list(&self) -> String {
+        match self.erased {
+            Some(_) => format!("{}, {}", select_list(&self.encoder), ErasedSince::select_list()),
+            None => select_list(&self.encoder),
+        }
     }
 
     /// The batches of one day, in order.
@@ -194,7 +214,7 @@ impl Plan {
         let text = format!(
             "{}select {} from logs where {} order by {organisation}, {time}, {id}",
             self.condition.with(),
-            select_list(&self.encoder),
+            self.select_list(),
             conditions.join(" and ")
         );
         let params = ParamValues::from(params);

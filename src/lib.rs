@@ -99,6 +99,7 @@ pub mod record;
 pub mod store;
 #[doc(hidden)]
 pub mod limits;
+mod clock;
 pub mod config;
 pub mod error;
 

@@ -4,6 +4,8 @@
 //! passed, whatever class its file is in, and while no erasure names it. Files are judged by what is known of them
 //! ([`Rules::outlook`]), so that most need not be looked into. Where the rules come from: mission L1, E5, E6.
 
+mod erasing;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};
@@ -13,6 +15,10 @@ use crate::error::{Error, Result};
 use crate::ingest::DEFAULT_ORGANISATION;
 use crate::record::Record;
 
+pub use erasing::{Erased, Erasure, Erasures, Named};
+
+/// How far the date of a record may lie ahead of its arrival, µs: clocks of clients differ.
+pub const MOST_AHEAD_MICROS: i64 = MICROS_A_DAY;
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
 /// A month of the UTC calendar, by which records are counted: months since year 0.
@@ -103,40 +109,6 @@ impl Terms {
     }
 }
 
-/// Records to be erased on request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Erasure {
-    /// Names the erasure.
-    pub id: String,
-    /// The organisation that they belong to.
-    pub organisation: String,
-    /// Which of its records, and feedback that itself is of that user or has one of those ids.
-    pub what: Erased,
-    /// Ids of the feedback that goes with them, in all its states.
-    pub feedback: HashSet<String>,
-    /// Files written before this moment, ms since 1970-01-01, hold none of them any more.
-    pub clean_before_ms: i64,
-}
-
-/// Which records of an organisation an erasure names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Erased {
-    /// All that were created up to a moment, µs since 1970-01-01.
-    All {
-        /// The moment.
-        until: i64,
-    },
-    /// Those of an end user that were created up to a moment.
-    User {
-        /// The user, as `user_id` names it.
-        user: String,
-        /// The moment, µs since 1970-01-01.
-        until: i64,
-    },
-    /// Those of these ids.
-    Ids(HashSet<String>),
-}
-
 /// What the rules ask of a record, or of a state of feedback.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
@@ -148,8 +120,10 @@ pub struct Row<'a> {
     pub id: &'a str,
     /// Its end user.
     pub user: Option<&'a str>,
-    /// When the call was made, µs since 1970-01-01.
+    /// When the call was made, as its client says, µs since 1970-01-01.
     pub created_at: i64,
+    /// When the file that holds it was written, ms since 1970-01-01: it had arrived by then. `i64::MAX` = not known.
+    pub written_ms: i64,
 }
 
 impl<'a> Row<'a> {
@@ -161,6 +135,7 @@ impl<'a> Row<'a> {
             id: record.id.as_deref().unwrap_or_default(),
             user: record.user_id.as_deref(),
             created_at: record.created_at.map_or(i64::MIN, |at| at.timestamp_micros()),
+            written_ms: i64::MAX,
         }
     }
 }
@@ -210,7 +185,7 @@ pub struct Rules {
     unknown: Terms,
     terms: HashMap<String, Terms>,
     gone: HashSet<String>,
-    erasures: Vec<Erasure>,
+    erasures: Erasures,
     moving: Vec<Moving>,
 }
 
@@ -228,7 +203,7 @@ impl Rules {
         erasures: Vec<Erasure>,
         moving: Vec<Moving>,
     ) -> Self {
-        Self { unknown, terms, gone, erasures, moving }
+        Self { unknown, terms, gone, erasures: Erasures::new(erasures), moving }
     }
 
     /// The terms of an organisation.
@@ -253,7 +228,19 @@ impl Rules {
 
     /// What is to be erased.
     pub fn erasures(&self) -> &[Erasure] {
+        self.erasures.list()
+    }
+
+    /// The same, to look rows and files up in.
+    pub fn erased(&self) -> &Erasures {
         &self.erasures
+    }
+
+    /// What is to be erased by these rules, but not by those before.
+    pub fn erased_since(&self, before: &Self) -> Erasures {
+        let known: HashSet<&str> = before.erasures().iter().map(|erasure| erasure.id.as_str()).collect();
+        let new = self.erasures().iter().filter(|erasure| !known.contains(erasure.id.as_str()));
+        Erasures::new(new.cloned().collect())
     }
 
     /// Organisations whose records must change their class.
@@ -273,16 +260,21 @@ impl Rules {
 
     /// Whether an erasure names the record.
     pub fn erases(&self, row: Row<'_>) -> bool {
-        self.erasures.iter().any(|erasure| erasure.names(row))
+        self.erasures.first(row).is_some()
     }
 
     /// What is certain of all rows of a file.
     pub fn outlook(&self, file: FileFacts<'_>, now_micros: i64) -> Outlook {
         let (shortest, longest) = self.days_of_class(file);
-        if file.max_created_at < kept_since(longest, now_micros) {
+        // Rows that are dated far ahead are as old as their file, where its time is known.
+        let latest = match file.modified_ms {
+            ..=0 => i64::MAX,
+            written_ms => written_ms.saturating_mul(1000).saturating_add(MOST_AHEAD_MICROS),
+        };
+        if file.max_created_at.min(latest) < kept_since(longest, now_micros) {
             return Outlook::Hidden;
         }
-        let touched = self.erasures.iter().any(|erasure| erasure.may_be_in(file));
+        let touched = self.erasures.may_be_in(file);
         match file.min_created_at >= kept_since(shortest, now_micros) && !touched {
             true => Outlook::Seen,
             false => Outlook::Mixed,
@@ -291,7 +283,7 @@ impl Rules {
 
     /// Whether rows of the file must be moved to another class, or leave it before the class as a whole expires.
     pub fn must_rewrite(&self, file: FileFacts<'_>) -> bool {
-        self.movers(file).next().is_some() || self.erasures.iter().any(|erasure| erasure.may_be_in(file))
+        self.movers(file).next().is_some() || self.erasures.may_be_in(file)
     }
 
     /// Days that rows of a file are kept: the shortest and the longest of the organisations that may be in it.
@@ -308,26 +300,6 @@ impl Rules {
                 && file.modified_ms >= moving.clean_before_ms
                 && (moving.organisation.is_empty() || file.may_hold(&moving.organisation))
         })
-    }
-}
-
-impl Erasure {
-    /// Whether it names the row.
-    pub fn names(&self, row: Row<'_>) -> bool {
-        let is_named = match &self.what {
-            Erased::All { until } => row.created_at <= *until,
-            Erased::User { user, until } => row.user == Some(user) && row.created_at <= *until,
-            Erased::Ids(ids) => ids.contains(row.id),
-        };
-        self.organisation == row.organisation && (is_named || (row.feedback && self.feedback.contains(row.id)))
-    }
-
-    fn may_be_in(&self, file: FileFacts<'_>) -> bool {
-        let until = match &self.what {
-            Erased::All { until } | Erased::User { until, .. } if self.feedback.is_empty() => *until,
-            _ => i64::MAX,
-        };
-        file.modified_ms >= self.clean_before_ms && file.min_created_at <= until && file.may_hold(&self.organisation)
     }
 }
 
@@ -383,7 +355,7 @@ mod tests {
     }
 
     fn row<'a>(organisation: &'a str, id: &'a str, created_at: i64) -> Row<'a> {
-        Row { feedback: false, organisation, id, user: Some("ada"), created_at }
+        Row { feedback: false, organisation, id, user: Some("ada"), created_at, written_ms: i64::MAX }
     }
 
     fn file(retention_days: i32, min: i64, max: i64) -> FileFacts<'static> {
@@ -393,7 +365,7 @@ mod tests {
             max_created_at: max,
             min_organisation: Some("a"),
             max_organisation: Some("z"),
-            modified_ms: 1_000,
+            modified_ms: NOW / 1000,
         }
     }
 
@@ -423,7 +395,7 @@ mod tests {
         rules.moving = vec![moving("dev")];
         assert_eq!(rules.outlook(file(30, NOW - 29 * MICROS_A_DAY, NOW), NOW), Outlook::Mixed);
         assert!(rules.must_rewrite(old));
-        rules.moving[0].clean_before_ms = 2_000;
+        rules.moving[0].clean_before_ms = NOW / 1000 + 1;
         assert!(!rules.must_rewrite(old));
         assert_eq!(rules.outlook(file(30, NOW - 29 * MICROS_A_DAY, NOW), NOW), Outlook::Seen);
     }
@@ -433,15 +405,16 @@ mod tests {
         let mut rules = rules();
         let erasure = |what| {
             let [id, organisation] = ["e", "pro"].map(str::to_owned);
-            Erasure { id, organisation, what, feedback: HashSet::new(), clean_before_ms: 0 }
+            Erasure { id, organisation, what, feedback: HashSet::new(), arrived_ms: 0, clean_before_ms: 0 }
         };
-        rules.erasures = vec![erasure(Erased::User { user: "ada".to_owned(), until: NOW })];
+        let user = "ada".to_owned();
+        rules.erasures = Erasures::new(vec![erasure(Erased::User { user, until: NOW })]);
         assert!(rules.erases(row("pro", "1", NOW)));
         assert!(!rules.erases(row("pro", "1", NOW + 1)));
         assert!(!rules.erases(row("ent", "1", NOW)));
         assert_eq!(rules.outlook(file(30, NOW, NOW), NOW), Outlook::Mixed);
         assert_eq!(rules.outlook(file(30, NOW + 1, NOW + 2), NOW), Outlook::Seen);
-        rules.erasures = vec![erasure(Erased::Ids(HashSet::from(["7".to_owned()])))];
+        rules.erasures = Erasures::new(vec![erasure(Erased::Ids(HashSet::from(["7".to_owned()])))]);
         assert!(rules.erases(row("pro", "7", NOW + 9)) && !rules.erases(row("pro", "8", NOW)));
     }
 
@@ -451,7 +424,8 @@ mod tests {
         let [id, organisation, user] = ["e", "pro", "ada"].map(str::to_owned);
         let feedback = HashSet::from(["7".to_owned()]);
         let what = Erased::User { user, until: NOW };
-        rules.erasures = vec![Erasure { id, organisation, what, feedback, clean_before_ms: 0 }];
+        let erasure = Erasure { id, organisation, what, feedback, arrived_ms: 0, clean_before_ms: 0 };
+        rules.erasures = Erasures::new(vec![erasure]);
         let record = Row { user: None, ..row("pro", "7", NOW + 9) };
         let said = Row { feedback: true, ..record };
         assert!(rules.erases(said) && !rules.erases(record) && !rules.erases(Row { organisation: "ent", ..said }));
@@ -460,6 +434,17 @@ mod tests {
         );
         // Its times are what its sender said.
         assert_eq!(rules.outlook(file(30, NOW + 1, NOW + 2), NOW), Outlook::Mixed);
+    }
+
+    #[test]
+    fn rows_that_are_dated_far_ahead_are_as_old_as_their_file() {
+        let rules = rules();
+        let century = NOW + 100 * 365 * MICROS_A_DAY;
+        let ahead =
+            |days: i64| FileFacts { modified_ms: (NOW - days * MICROS_A_DAY) / 1000, ..file(3, century, century) };
+        assert_eq!(rules.outlook(ahead(3), NOW), Outlook::Seen, "a day later than others");
+        assert_eq!(rules.outlook(ahead(5), NOW), Outlook::Hidden);
+        assert_eq!(rules.outlook(FileFacts { retention_days: 0, ..ahead(5) }, NOW), Outlook::Seen);
     }
 
     #[test]

@@ -14,14 +14,15 @@ use super::erasures::{ErasureEntry, Which};
 use super::exports::ExportJob;
 use super::identity::Identity;
 use super::keys::Key;
+use super::limits::MOST_WORKSPACES;
 use super::saved::SavedFilter;
 use super::share::{Share, ShareSecret};
 use crate::config::{MOST_DAYS, Plan, Plans};
 use crate::error::{Error, Result};
 use crate::plan::{self, Moving, Rules, Terms};
 
-/// Version of the document's form. Format 1 knew keys only.
-pub const FORMAT: u32 = 2;
+/// Version of the document's form. Format 1 knew keys only, format 2 no erasures that were set aside.
+pub const FORMAT: u32 = 3;
 /// How long an erasure or a move stays in force after it was asked for, so that what other nodes still hold is met by it.
 pub(super) const IN_FORCE: Duration = Duration::hours(24);
 /// Archived providers of an organisation: they are part of a document that is rewritten as a whole.
@@ -240,6 +241,7 @@ impl Document {
         check_name("organisation", id)?;
         organisation.name.as_deref().map_or(Ok(()), check_label)?;
         organisation.workspaces.iter().try_for_each(|workspace| check_name("workspace", workspace))?;
+        check_workspaces(id, organisation.workspaces.len())?;
         self.check_agreed(&organisation.plan, organisation.retention_days)?;
         match self.organisations.get(id) {
             Some(Organisation { deleted_at: Some(_), .. }) => {
@@ -321,6 +323,9 @@ impl Document {
         self.organisation(id)?;
         let workspaces: Vec<String> = workspaces.into_iter().collect();
         workspaces.iter().try_for_each(|workspace| check_name("workspace", workspace))?;
+        let known = &self.organisation(id)?.workspaces;
+        let all: BTreeSet<&String> = known.iter().chain(&workspaces).collect();
+        check_workspaces(id, all.len())?;
         if let Some(organisation) = self.organisations.get_mut(id) {
             organisation.workspaces.extend(workspaces);
         }
@@ -460,6 +465,17 @@ impl Organisation {
             deleted_at: None,
         }
     }
+}
+
+/// Refuses more workspaces than the document can hold.
+fn check_workspaces(organisation: &str, count: usize) -> Result<()> {
+    if count > MOST_WORKSPACES {
+        return Err(Error::limit(format!(
+            "organisation `{organisation}` would have {count} workspaces; at most {MOST_WORKSPACES} are kept: use another \
+             organisation for the rest"
+        )));
+    }
+    Ok(())
 }
 
 /// The error of an organisation that is not there, or that whoever asks must not know of: the same for both.

@@ -234,6 +234,10 @@ impl Document {
             let forgotten = self.export_jobs.remove(full?);
             self.export_leftovers.extend(forgotten.file.map(|file| file.name));
         }
+        if let Some(organisation) = &job.organisation {
+            let bytes = serde_json::to_string(&job.filters).map_or(0, |text| text.len());
+            self.check_room(organisation, bytes, "export jobs", "delete some saved filters, or name fewer values")?;
+        }
         self.export_jobs.push(job);
         Ok(())
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Scope, hash};
 use super::document::{Document, check_label};
+use super::limits::MOST_KEYS;
 use crate::error::{Error, Result};
 
 /// One API key, without the key.
@@ -54,10 +55,14 @@ pub struct NewKey {
 }
 
 impl Key {
+    /// Returns whether the key opens anything: it was not revoked and has not expired.
+    pub fn is_active(&self, now: DateTime<Utc>) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|expires_at| expires_at > now)
+    }
+
     /// Whether the key opens everything.
     pub fn opens_everything(&self, now: DateTime<Utc>) -> bool {
-        let alive = self.revoked_at.is_none() && self.expires_at.is_none_or(|expires_at| expires_at > now);
-        alive && self.organisation.is_none() && self.scopes.contains(&Scope::Admin)
+        self.is_active(now) && self.organisation.is_none() && self.scopes.contains(&Scope::Admin)
     }
 }
 
@@ -88,6 +93,7 @@ impl Document {
         if let Some(expires_at) = key.expires_at.filter(|expires_at| *expires_at <= now) {
             return Err(Error::invalid(format!("`expires_at` is {expires_at}, which is past; name a moment to come")));
         }
+        self.make_room_for_key(key.organisation.as_deref(), now)?;
         let sha256 = hash(text);
         let NewKey { name, organisation, workspace, scopes, expires_at } = key;
         let id = sha256[..12].to_owned();
@@ -103,6 +109,25 @@ impl Document {
             revoked_at: None,
         });
         self.keys.last().ok_or_else(|| Error::internal("a key vanished"))
+    }
+
+    /// Refuses a key beyond those that may be active at once. Of the others the oldest are forgotten: they open nothing.
+    fn make_room_for_key(&mut self, organisation: Option<&str>, now: DateTime<Utc>) -> Result<()> {
+        let is_near = |key: &Key| key.organisation.as_deref() == organisation;
+        let count = |active: bool| self.keys.iter().filter(|key| is_near(key) && key.is_active(now) == active).count();
+        if count(true) >= MOST_KEYS {
+            let whose = organisation.map_or("the operator".to_owned(), |id| format!("organisation `{id}`"));
+            return Err(Error::limit(format!(
+                "{whose} has {MOST_KEYS} active keys; revoke some, or let them expire (`expires_in_days`)"
+            )));
+        }
+        let mut surplus = count(false).saturating_sub(MOST_KEYS);
+        self.keys.retain(|key| {
+            let goes = surplus > 0 && is_near(key) && !key.is_active(now);
+            surplus -= usize::from(goes);
+            !goes
+        });
+        Ok(())
     }
 
     /// Revokes a key that `by` may manage. Revoking it again changes nothing.

@@ -62,6 +62,9 @@ impl Document {
         if query.len() > MOST_QUERY {
             return Err(Error::limit(format!("the filter has {} bytes; at most {MOST_QUERY} are kept", query.len())));
         }
+        let before = self.saved_filters.get(organisation).and_then(|saved| saved.get(name));
+        let more = query.len().saturating_sub(before.map_or(0, |before| before.query.len()));
+        self.check_room(organisation, more, "saved filters", "delete some filters, or export jobs")?;
         let saved = self.saved_filters.entry(organisation.to_owned()).or_default();
         match saved.get(name) {
             Some(before) if !may_change(before, by) => {

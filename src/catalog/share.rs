@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Scope};
 use super::document::Document;
+use super::rights::SHARE;
 use super::sign::{sign, verify};
 use crate::error::{Error, Result};
 
@@ -115,7 +116,7 @@ impl Share {
             scopes.insert(Scope::Read);
         }
         Access {
-            key_id: format!("share {}", self.id),
+            key_id: format!("{SHARE}{}", self.id),
             organisation: Some(self.organisation.clone()),
             workspace: self.workspace.clone(),
             scopes,
@@ -168,8 +169,13 @@ impl Document {
         let share = self.shares.iter().find(|share| share.id == id)?;
         let secret = self.share_secret.as_ref()?;
         let signed = verify(secret.bytes(), &share.message(), signature);
+        (signed && self.opens(share, now)).then_some(share)
+    }
+
+    /// Returns whether a link opens its log: it falls with the key that made it, and with its organisation.
+    pub(super) fn opens(&self, share: &Share, now: DateTime<Utc>) -> bool {
         let deleted = self.organisations.get(&share.organisation).is_some_and(|of| of.deleted_at.is_some());
-        (signed && share.is_open(now) && !deleted).then_some(share)
+        share.is_open(now) && !deleted && self.is_maker_active(&share.created_by, now)
     }
 
     /// Revokes a link: that of the same key, or, for an admin, any that it reaches. Revoking it again changes nothing.

@@ -258,18 +258,13 @@ impl Key {
 impl ErasureEntry {
     /// What is told about it.
     pub fn shown(&self) -> ShownErasure {
-        let what = match (&self.user, self.ids.is_empty()) {
-            (Some(_), _) => "user",
-            (None, true) => "all",
-            (None, false) => "ids",
-        };
         ShownErasure {
             id: self.id.clone(),
             organisation: self.organisation.clone(),
-            what,
+            what: self.what(),
             user: self.user.clone(),
             ids: self.ids.clone(),
-            feedback: self.feedback.len() as u64,
+            feedback: self.aside.map_or(0, |aside| aside.feedback).max(self.feedback.len() as u64),
             requested_at: text(self.requested_at),
             requested_by: self.requested_by.clone(),
             erased: self.erased,

@@ -166,7 +166,7 @@ async fn a_document_of_format_1_is_read_and_its_key_opens_everything() {
     catalog.change(created("acme")).await.unwrap();
     let bytes = store.object_store().get(&store.catalog_path()).await.unwrap().bytes().await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
-    assert!(text.contains("\"format\": 2") && text.contains("\"acme\""), "{text}");
+    assert!(text.contains("\"format\": 3") && text.contains("\"acme\""), "{text}");
     assert!(open(&store).await.state().access("gl-old", noon()).unwrap().is_operator());
 }
 
@@ -174,7 +174,7 @@ async fn a_document_of_format_1_is_read_and_its_key_opens_everything() {
 async fn what_is_no_catalog_is_damage_and_one_that_is_gone_too() {
     let store = bucket();
     for (text, words) in [
-        (r#"{"format": 3}"#, "format 3"),
+        (r#"{"format": 4}"#, "format 4"),
         (r#"{"format": 2, "surprise": 1}"#, "not a gatelog catalog"),
         ("{", "not a gatelog catalog"),
     ] {
@@ -348,7 +348,14 @@ fn the_rules_let_nothing_go_that_a_new_plan_keeps() {
         max_organisation: None,
         modified_ms: modified.timestamp_millis(),
     };
-    let row = |days: i64| Row { feedback: false, organisation: "acme", id: "1", user: None, created_at: day(days) };
+    let row = |days: i64| Row {
+        feedback: false,
+        organisation: "acme",
+        id: "1",
+        user: None,
+        created_at: day(days),
+        written_ms: i64::MAX,
+    };
     let now = noon().timestamp_micros();
     let rules = document.rules(0, noon());
     assert_eq!(rules.outlook(file(40, noon()), now), Outlook::Hidden);
@@ -436,7 +443,14 @@ fn a_deleted_organisation_is_gone_with_its_keys_and_its_id_is_free_when_its_reco
     let state = State::new(document.clone(), None, 0, noon());
     assert!(state.access("gl-a", noon()).is_none() && state.access("gl-o", noon()).is_some());
     assert!(state.rules.is_gone("acme"));
-    let ahead = Row { feedback: false, organisation: "acme", id: "1", user: None, created_at: i64::MAX - 1 };
+    let ahead = Row {
+        feedback: false,
+        organisation: "acme",
+        id: "1",
+        user: None,
+        created_at: i64::MAX - 1,
+        written_ms: i64::MAX,
+    };
     assert!(state.rules.erases(ahead), "whatever time its records claim");
     assert!(message(document.organisation("acme")).contains("does not exist"));
     assert!(message(document.delete_organisation("acme", "k", "e2", noon())).contains("does not exist"));
@@ -489,6 +503,7 @@ fn an_erasure_names_something_and_holds_until_its_files_are_clean() {
         id: "7",
         user: Some(user),
         created_at: (noon() + Duration::seconds(seconds)).timestamp_micros(),
+        written_ms: i64::MAX,
     };
     let rules = document.rules(0, noon());
     assert!(rules.erases(row("acme", "ada", 0)) && !rules.erases(row("acme", "ada", 1)));

@@ -11,7 +11,7 @@ use super::catalog::{CLI, FormArgs, confirm, open, tell};
 use super::exit::Done;
 use super::progress::thousands;
 use super::settings::Context;
-use crate::catalog::{Document, ShownErasure, Which};
+use crate::catalog::{Document, ShownErasure, Which, arrival};
 use crate::engine::Reader;
 use crate::error::Result;
 use crate::logs::Erasing;
@@ -72,6 +72,8 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let erase = |document: &mut Document| {
         let entry = document.erase(&id, &organisation, which.clone(), CLI, now)?;
         entry.feedback.clone_from(&tied);
+        // A running server has rows in memory until it learns of this.
+        entry.arrived_ms = arrival(now);
         Ok(entry.shown())
     };
     let entry = catalog.change(erase).await?;

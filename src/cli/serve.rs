@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::exit::Done;
 use super::output::{file_error, say};
 use super::settings::Context;
+use crate::config::Secret;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::http;
@@ -40,6 +41,7 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
     }
     // Bound before the engine opens: a taken port is told at once, not after minutes of replay.
     let listener = bind(&context.config().listen).await?;
+    check_admin_key(&context.config().admin_key, listener.local_addr()?)?;
     let engine = context.open_writer("name another folder with `--data`", true).await?;
     let greet = |_, key: Option<&str>| {
         // Even with `--quiet`: it is shown this once.
@@ -48,6 +50,21 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
         }
     };
     serve(&context, engine, listener, args.address_file.as_deref(), greet).await
+}
+
+/// Shortest admin key of a server that others can reach, in bytes.
+const LEAST_KEY: usize = 16;
+
+/// Refuses an admin key that can be guessed, but on an address that only this machine reaches.
+fn check_admin_key(key: &Secret, address: SocketAddr) -> Result<()> {
+    match key.0.len() {
+        1..LEAST_KEY if !address.ip().is_loopback() => Err(Error::invalid(format!(
+            "setting `admin_key` has {} bytes; expected at least {LEAST_KEY} on `{address}`, which others can reach: let `openssl \
+             rand -hex 24` make one, or leave it out, and the first start makes one",
+            key.0.len()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Binds the address of the settings.

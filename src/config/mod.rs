@@ -114,6 +114,7 @@ settings! {
     s3_path_style: bool = true, "true or false", "whether the bucket is named in the path (most S3 servers) or in the host name";
     disk_cache_bytes: u64 = 1024 * MIB, "bytes, 0 = none", "disk space for parts of files read from a bucket";
     refresh_seconds: u64 = 2, "seconds", "how often changes that other nodes, or the command line, made are looked for";
+    max_staleness_seconds: u64 = 60, "seconds", "how long a node that cannot read the catalog still answers reads and admin requests; after that it only takes records, from keys that it knows";
     lease_seconds: u64 = 60, "seconds", "of a bucket: upkeep, or a log that is opened elsewhere, passes to another node when its node was silent so long";
     memtable_bytes: u64 = 192 * MIB, "bytes", "acked rows not yet in a table file; when full, writers wait, then are refused";
     append_wait_ms: u64 = 5_000, "ms", "how long a writer waits for room before it is refused with 429";
@@ -143,6 +144,7 @@ settings! {
     gateway_url: String = String::new(), "URL", "base URL of the gateway that replays are sent to, such as http://127.0.0.1:8787/v1; without it nothing is sent";
     gateway_logs: bool = false, "true or false", "whether that gateway sends its own records here; a replay then writes none beside them";
     replay_timeout_seconds: u64 = 120, "seconds", "how long a replay may take until its last byte";
+    public_url: String = String::new(), "URL", "where clients reach this server, such as https://logs.example.com; signed URLs begin with it";
     share_links: bool = false, "true or false", "whether a log can be opened without a key, by a signed link that expires and can be revoked";
     clean_log_seconds: u64 = 86_400, "seconds", "how long such entries stay, for readers of older versions";
 }
@@ -298,8 +300,10 @@ impl Config {
         at_least("max_record_bytes", self.max_record_bytes, 1 << 10)?;
         at_least("refresh_seconds", self.refresh_seconds, 1)?;
         at_least("lease_seconds", self.lease_seconds, 5)?;
+        at_least("max_staleness_seconds", self.max_staleness_seconds, 3)?;
         at_least("replay_timeout_seconds", self.replay_timeout_seconds, 1)?;
-        check_gateway(&self.gateway_url)?;
+        check_url("gateway_url", &self.gateway_url, "http://127.0.0.1:8787/v1")?;
+        check_url("public_url", &self.public_url, "https://logs.example.com")?;
         if self.refresh_seconds > 60 {
             // Upkeep trusts that every node knows of a change after some minutes.
             return Err(Error::invalid(format!(
@@ -333,8 +337,8 @@ impl Config {
     }
 }
 
-/// Replays go to this URL and nowhere else, so it must say where that is, and carry no password into records and errors.
-fn check_gateway(text: &str) -> Result<()> {
+/// Refuses a URL that does not say where it leads, or that would carry a password into records, answers and errors.
+fn check_url(name: &str, text: &str, such_as: &str) -> Result<()> {
     if text.is_empty() {
         return Ok(());
     }
@@ -348,10 +352,9 @@ fn check_gateway(text: &str) -> Result<()> {
     };
     match url::Url::parse(text) {
         Ok(url) if plain(&url) => Ok(()),
-        _ => Err(Error::invalid(
-            "setting `gateway_url` is no http:// or https:// URL without user, password, query and fragment; \
-             expected such as http://127.0.0.1:8787/v1",
-        )),
+        _ => Err(Error::invalid(format!(
+            "setting `{name}` is no http:// or https:// URL without user, password, query and fragment; expected such as {such_as}"
+        ))),
     }
 }
 

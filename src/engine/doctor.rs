@@ -10,6 +10,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
+use super::upkeep::{self, Upkeep};
 use super::{Threads, identity, reader};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -86,7 +87,21 @@ pub async fn doctor_of(
     }
     check_catalog(store, &mut findings).await;
     check_counts(store, logs.as_ref(), &mut findings).await?;
+    check_clock(store, &mut findings).await;
     Ok(findings)
+}
+
+/// Tells of a leap of the clock that stopped expiry.
+async fn check_clock(store: &Store, findings: &mut Vec<Finding>) {
+    // It is a notice board: one that cannot be read says nothing.
+    if let Ok((Upkeep { clock: Some(leap), .. }, _)) = upkeep::read(store).await {
+        let what = format!(
+            "the clock of the node that does upkeep leapt from about {} to {}; nothing expires and no file is deleted",
+            leap.expected, leap.found
+        );
+        let remedy = "set the clock right, or confirm the time with `POST /v1/admin/clock` of a running server";
+        findings.push(Finding::warning(what, remedy));
+    }
 }
 
 /// Returns whether this is a whole store and the log is its own. [`crate::error::ErrorKind::NotFound`] if it never was a store.

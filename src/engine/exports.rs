@@ -75,7 +75,7 @@ impl Engine {
             document.add_export(job.clone())?;
             document.export(&job.id, access).cloned()
         };
-        self.inner.catalog.change(add).await
+        self.inner.catalog.change_as(access, add).await
     }
 
     /// Changes a job that is not in progress; it is a draft then.
@@ -83,7 +83,7 @@ impl Engine {
         let job = self.inner.catalog.state().document.updated_export(id, access, change)?;
         let (total, now) = (self.inner.count_export(&job).await?, self.now());
         let update = |document: &mut Document| document.update_export(id, access, change, total, now).cloned();
-        self.inner.catalog.change(update).await
+        self.inner.catalog.change_as(access, update).await
     }
 
     /// Starts a job; it is written in the background. Its former file is gone with this.
@@ -93,7 +93,7 @@ impl Engine {
         checked(&state.document, job)?;
         Reader::over(&self.inner, job.access()).may_export()?;
         let start = |document: &mut Document| document.start_export(id, access, now).map(|_| ());
-        self.inner.catalog.change(start).await?;
+        self.inner.catalog.change_as(access, start).await?;
         self.inner.exports.wanted.notify_one();
         Ok(())
     }
@@ -102,7 +102,7 @@ impl Engine {
     pub async fn cancel_export(&self, access: &Access, id: &str) -> Result<()> {
         let now = self.now();
         let cancel = |document: &mut Document| document.cancel_export(id, access, now).map(|_| ());
-        self.inner.catalog.change(cancel).await?;
+        self.inner.catalog.change_as(access, cancel).await?;
         self.inner.exports.wanted.notify_one();
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Engine {
             document.ensure_secret(random);
             token(document)
         };
-        let made = self.inner.catalog.change(make).await?;
+        let made = self.inner.catalog.change_as(access, make).await?;
         Ok((made.ok_or_else(|| Error::internal("a secret vanished"))?, expires_at))
     }
 
@@ -150,6 +150,29 @@ impl Engine {
     pub fn read_export(&self, file: &ExportFile, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
         let (store, path) = (Arc::clone(self.inner.store.object_store()), self.inner.store.export_path(&file.name));
         blocks::read(store, path, file, range)
+    }
+
+    /// The same for whoever has a token; they end with an error when it no longer opens the file.
+    pub fn download_export(
+        &self,
+        token: String,
+        file: &ExportFile,
+        range: Range<u64>,
+    ) -> BoxStream<'static, Result<Bytes>> {
+        let (inner, gate, name) = (Arc::clone(&self.inner), self.inner.gate(), file.name.clone());
+        let opens = move || {
+            let (state, keep_days) = (inner.catalog.state(), inner.config.export_keep_days);
+            let opened = state.document.open_export(&token, (inner.now)(), keep_days);
+            opened.is_some_and(|(_, file)| file.name == name)
+        };
+        let checked = self.read_export(file, range).then(move |piece| {
+            let (gate, opens) = (gate.clone(), opens());
+            async move {
+                gate.refuse_if_stale().await?;
+                if opens { piece } else { Err(Error::denied("the file of the export may no longer be read")) }
+            }
+        });
+        checked.boxed()
     }
 }
 

@@ -24,6 +24,10 @@ impl Inner {
     /// Does one upkeep job now, or says what it would do.
     pub(super) async fn maintain(&self, job: Job, dry_run: bool, policy: Policy) -> Result<Outcome> {
         self.refuse_if_failed()?;
+        if !dry_run && matches!(job, Job::Expire | Job::Vacuum | Job::CleanLog) {
+            self.note_clock().await;
+            self.refuse_if_in_doubt()?;
+        }
         let before = self.lanes().map(|lane| lane.table.index());
         let done = match job {
             Job::Expire => {
@@ -87,6 +91,7 @@ impl Inner {
         if !expiry.drop.is_empty() {
             run.lines.push(dropped_line(lane, &expiry.drop));
             if !dry_run {
+                self.refuse_if_in_doubt()?;
                 self.unchanged(&run.rules).await?;
                 let drop = async || maintain::commit_dropped(&lane.table, &expiry.drop).await;
                 run.whole &= self.commit_shown(lane, run.started_ms, drop).await?;
@@ -130,6 +135,7 @@ impl Inner {
             return Ok(None);
         }
         let written_ms = self.stamp(&mut rewrite.add);
+        self.refuse_if_in_doubt()?;
         self.unchanged(rules).await?;
         let gone: u64 = rewrite.erased.iter().map(|(_, rows)| rows).sum();
         let line = format!(
@@ -162,7 +168,8 @@ impl Inner {
                 document.settle(now);
                 Ok(())
             })
-            .await
+            .await?;
+        self.catalog.set_erasures_aside().await
     }
 
     async fn compact(&self, dry_run: bool, policy: Policy) -> Result<Vec<String>> {
@@ -198,6 +205,10 @@ impl Inner {
                     continue;
                 }
             };
+            if self.is_ahead_of_erasure(&merge.files) {
+                // In a file of this time they would seem to have come after the erasure; it goes through the files first.
+                continue;
+            }
             if self.store.is_shared() && lane.table.rows() == Rows::Logs {
                 self.commits.lock().await.note_own(&joined);
             }
@@ -207,6 +218,12 @@ impl Inner {
             }
         }
         Ok(failed)
+    }
+
+    /// Returns whether files may hold records that an erasure names only by the time of the file.
+    fn is_ahead_of_erasure(&self, files: &[Arc<DataFile>]) -> bool {
+        let rules = self.catalog.rules();
+        files.iter().any(|file| rules.erased().may_be_ahead_in(file.facts()))
     }
 
     /// Gives files the time of their end: what was erased, or moved, while they were written is looked for in them.

@@ -18,9 +18,12 @@ mod parts;
 mod reader;
 mod refusals;
 mod replay;
+mod rights;
 mod side;
 mod status;
 mod tasks;
+#[cfg(test)]
+mod time_tests;
 pub mod upkeep;
 mod writer;
 
@@ -29,14 +32,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::BoxStream;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::catalog::hash;
+use crate::clock::{Leap, Watch};
 use crate::config::Config;
 use crate::dedupe::Keys;
 use crate::error::{Error, Result};
@@ -44,7 +47,7 @@ use crate::halves::LatePart;
 use crate::ingest::{self, DEFAULT_ORGANISATION, Owner, Policy};
 use crate::limits::{Days, Holder, Room};
 use crate::memtable::Budget;
-use crate::plan::Rules;
+use crate::plan::{MOST_AHEAD_MICROS, Rules};
 use crate::query::Queries;
 use crate::record::json::{check_json, embeddable};
 use crate::record::{BatchBuilder, Defaults, ROW_OVERHEAD, Record, Rows, normalize};
@@ -53,11 +56,13 @@ use crate::store::Store;
 use crate::usage::Usage;
 use crate::wal::Payload;
 
+pub use crate::catalog::arrival;
 pub use crate::catalog::{
     Access, Catalog, Document, ErasureEntry, ExportChange, ExportFile, ExportJob, ExportStatus, FreshKey, Key, Move,
     NewKey, Organisation, Scope, Share, ShownErasure, ShownExport, ShownKey, ShownOrganisation, ShownPlan, ShownShare,
     State as CatalogState, Which, key_text,
 };
+pub use crate::clock::Leap as ClockLeap;
 pub use crate::export::Request as ExportRequest;
 pub use crate::halves::Half;
 pub use crate::query::{Answer, Params};
@@ -88,6 +93,8 @@ pub struct Engine {
 struct Inner {
     config: Config,
     now: fn() -> DateTime<Utc>,
+    /// Tells whether `now` can be gone by to destroy what is old.
+    clock: Watch,
     new_uuid: fn() -> Uuid,
     wal_id: Uuid,
     /// That no other node has the log open; none in a folder.
@@ -109,6 +116,8 @@ struct Inner {
     commands: Mutex<Option<mpsc::UnboundedSender<Command>>>,
     counters: Arc<Counters>,
     flush_wanted: Arc<Notify>,
+    /// Records whose keys could not be looked up when they came.
+    unconfirmed: rights::Unconfirmed,
     /// Late parts whose records are in the table.
     late: Mutex<Vec<LatePart>>,
     amend_wanted: Notify,
@@ -175,14 +184,26 @@ impl Engine {
     /// [`Engine::append`] for a key: records that name no organisation or workspace get the key's; if one names another,
     /// nothing is taken ([`crate::error::ErrorKind::Denied`]).
     pub async fn append_as(&self, access: &Access, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
-        if let Err(error) = owned(access, &mut records) {
+        if let Err(error) = self.check_access(access).and_then(|()| owned(access, &mut records)) {
             return Err(AppendError { error, records });
         }
         self.append(records).await
     }
 
+    /// [`Engine::append_parsed`] for a key, which must still open what it opened when the request came.
+    pub(crate) async fn append_parsed_as(&self, access: &Access, records: Vec<Record>) -> Result<Receipt, AppendError> {
+        if let Err(error) = self.check_access(access) {
+            return Err(AppendError { error, records });
+        }
+        self.append_of(Some(access), records).await
+    }
+
     /// [`Engine::append`] for records whose bodies `ingest` has found to be JSON.
-    pub(crate) async fn append_parsed(&self, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
+    pub(crate) async fn append_parsed(&self, records: Vec<Record>) -> Result<Receipt, AppendError> {
+        self.append_of(None, records).await
+    }
+
+    async fn append_of(&self, access: Option<&Access>, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
         if records.is_empty() {
             return Ok(Receipt::default());
         }
@@ -203,6 +224,7 @@ impl Engine {
         };
         let done = async {
             let (batch, payload, keys) = here_or_aside(bytes, build).await?;
+            inner.note_unconfirmed(access, &keys);
             inner.submit(batch, payload, keys, permit).await
         };
         done.await.map_err(|error| AppendError { error, records: Vec::new() })
@@ -223,12 +245,16 @@ impl Engine {
         let of = Arc::clone(&inner);
         let build = move || {
             let rules = of.catalog.rules();
+            let now_micros = (of.now)().timestamp_micros();
             let mut defaults = Defaults {
-                now_micros: (of.now)().timestamp_micros(),
+                now_micros,
+                latest_micros: now_micros.saturating_add(MOST_AHEAD_MICROS),
+                redated: 0,
                 new_id: &mut || (of.new_uuid)().to_string(),
                 retention_days: &|organisation| rules.retention_days(organisation),
             };
             let batch = normalize(&batch, &mut defaults)?;
+            of.note_redated(defaults.redated);
             prepared(ingest::arrow::protect(&of.policy, batch)?, &of.keys)
         };
         let (batch, payload, keys) = here_or_aside(bytes, build).await?;
@@ -278,20 +304,47 @@ impl Engine {
     /// Hides records, and the feedback on them, from every answer at once, on this node, and has them taken out of the files by
     /// the next upkeep. What was deleted, when and by whom (`by`: the id of a key) is written down.
     pub async fn erase(&self, organisation: &str, which: Which, by: &str) -> Result<ErasureEntry> {
+        self.erase_as(&Access::operator(by), organisation, which).await
+    }
+
+    /// [`Engine::erase`] for a key, whose rights are looked up when it is written down.
+    pub async fn erase_as(&self, access: &Access, organisation: &str, which: Which) -> Result<ErasureEntry> {
+        let (engine, access, organisation) = (self.clone(), access.clone(), organisation.to_owned());
+        // A task of its own: a caller that stops waiting must not leave upkeep without notice.
+        let erased = tokio::spawn(async move { engine.erase_now(&access, &organisation, which).await });
+        erased.await.map_err(|cause| Error::internal("an erasure broke off").with_source(cause))?
+    }
+
+    async fn erase_now(&self, access: &Access, organisation: &str, which: Which) -> Result<ErasureEntry> {
         let inner = &self.inner;
+        inner.flush_dated_ahead().await;
         let (id, now) = (self.new_id(), (inner.now)());
+        let arrived_ms = if inner.store.is_shared() { arrival(now) } else { 0 };
         let tied = match &which {
             Which::All => Vec::new(),
             some => self.reader().erasing(organisation, some).await?.tied,
         };
         let erase = |document: &mut Document| {
-            let entry = document.erase(&id, organisation, which.clone(), by, now)?;
+            let entry = document.erase(&id, organisation, which.clone(), &access.key_id, now)?;
             entry.feedback.clone_from(&tied);
+            entry.arrived_ms = arrived_ms;
             Ok(entry.clone())
         };
-        let entry = inner.catalog.change(erase).await?;
+        let entry = inner.catalog.change_as(access, erase).await?;
         self.catalog_changed();
         Ok(entry)
+    }
+
+    /// The leap of the wall clock that is in doubt; until it is confirmed nothing expires, and no file is deleted.
+    pub fn clock_in_doubt(&self) -> Option<Leap> {
+        self.inner.clock.look()
+    }
+
+    /// Takes the time of the wall clock for right, as an operator who has looked; answers what was in doubt.
+    pub async fn confirm_clock(&self) -> Option<Leap> {
+        let leap = self.inner.clock.confirm();
+        self.inner.note_clock().await;
+        leap
     }
 
     /// What upkeep did last and does next.
@@ -341,6 +394,9 @@ impl Engine {
             duplicate_total: read(&counters.duplicate),
             over_quota_total: read(&counters.over_quota),
             refused_total: read(&counters.refused),
+            redated_total: read(&counters.redated),
+            clock_in_doubt: inner.clock.look().is_some(),
+            catalog_age_seconds: inner.catalog.age().as_secs(),
             flushes_total: read(&counters.flushes),
             compactions_total: read(&counters.compactions),
             waiting_halves: read(&counters.waiting),
@@ -362,16 +418,6 @@ impl Engine {
     /// Its clock.
     pub fn now(&self) -> DateTime<Utc> {
         (self.inner.now)()
-    }
-
-    /// What a key may do; none if it is unknown, expired or revoked. The key of the configuration is the operator's.
-    pub fn access(&self, key: &str) -> Option<Access> {
-        let configured = &self.inner.config.admin_key.0;
-        // Hashes are compared, so the time it takes tells nothing about the key.
-        if !configured.is_empty() && hash(configured) == hash(key) {
-            return Some(Access::operator("configured"));
-        }
-        self.inner.catalog.state().access(key, self.now())
     }
 
     /// Makes an admin key where there is none, neither in the configuration nor in the catalog; its text is answered here and
@@ -430,6 +476,7 @@ impl Engine {
         if let Err(error) = inner.write_refusals().await {
             tracing::warn!(error = error.chain(), "the list of refusals was not written");
         }
+        inner.note_clock().await;
         inner.let_go_of_upkeep().await;
         inner.release_claim().await;
         inner.lock.release();
@@ -461,12 +508,45 @@ impl Inner {
         if record.id.as_deref().is_none_or(str::is_empty) {
             record.id = Some((self.new_uuid)().to_string());
         }
-        record.created_at.get_or_insert(now);
         if record.organisation_id.as_deref().is_none_or(str::is_empty) {
             record.organisation_id = Some(DEFAULT_ORGANISATION.to_owned());
         }
         let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
         record.retention_days = rules.retention_days(organisation);
+        if let Some(said) = record.created_at {
+            self.clock.hear(organisation, said);
+        }
+        record.created_at = Some(self.dated(record.created_at, now));
+    }
+
+    /// The time of a record that says this one: that of its arrival where it says none, or one that is more than a day ahead.
+    /// Refusing the record would lose it for a wrong clock; kept as it is, it would outlast every retention.
+    fn dated(&self, said: Option<DateTime<Utc>>, now: DateTime<Utc>) -> DateTime<Utc> {
+        let latest = now + TimeDelta::microseconds(MOST_AHEAD_MICROS);
+        match said {
+            Some(said) if said > latest => {
+                self.note_redated(1);
+                now
+            }
+            Some(said) => said,
+            None => now,
+        }
+    }
+
+    /// Counts records that were dated ahead, and says so in the log for the first of them and each thousandth.
+    fn note_redated(&self, records: u64) {
+        const SAY_EVERY: u64 = 1_000;
+        if records == 0 {
+            return;
+        }
+        let before = self.counters.redated.fetch_add(records, Ordering::Relaxed);
+        if before == 0 || before / SAY_EVERY != (before + records) / SAY_EVERY {
+            tracing::warn!(
+                records = before + records,
+                "records came whose `created_at` is more than a day ahead; they got the time of their arrival: set the clocks of \
+                 their senders"
+            );
+        }
     }
 
     /// Room in memory for records, and how many bytes that is; waits for it up to `append_wait_ms`.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
@@ -25,6 +26,7 @@ use super::tasks::{self, Commits};
 use super::writer::{Command, Counters, OnFailure, Writer};
 use super::{Background, Engine, Inner, Threads, reader, upkeep};
 use crate::catalog::{Catalog, Document};
+use crate::clock::{self, Watch};
 use crate::config::Config;
 use crate::dedupe::{Keys, Recent};
 use crate::error::{Error, Result};
@@ -53,6 +55,8 @@ const MOST_PARTS: u64 = 1_000_000;
 pub struct Parts {
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
+    /// Time of a clock that only goes forward, from any start.
+    pub elapsed: fn() -> Duration,
     /// Fresh ids of records and files.
     pub new_uuid: fn() -> Uuid,
     /// Random bytes for keys.
@@ -74,6 +78,7 @@ impl Default for Parts {
     fn default() -> Self {
         Self {
             now: Utc::now,
+            elapsed: clock::elapsed,
             new_uuid: Uuid::now_v7,
             random,
             log_disk: None,
@@ -104,7 +109,8 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let (store, folder, lock) = open_store(parts.store, parts.log_folder, &config).await?;
     let folders = parts.log_disk.map_or_else(|| Arc::clone(store.folders()), |disk| Arc::new(Folders::new(disk)));
     let log = (&*folders, folder.as_path());
-    let catalog = open_catalog(&store, log, &config, (parts.random)(), parts.now, parts.sets_terms).await?;
+    let clocks = (parts.now, parts.elapsed);
+    let catalog = open_catalog(&store, log, &config, (parts.random)(), clocks, parts.sets_terms).await?;
     let (logs, feedback) = (Lane::open(&store, Rows::Logs).await?, Lane::open(&store, Rows::Feedback).await?);
     let threads = Threads::start(&config)?;
     let compute = threads.handle()?;
@@ -115,7 +121,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let budget = Budget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
     let days = Days::new(wait, Arc::clone(&flush_wanted));
     let early = bind_and_claim(&logs.table, &store, log, &config, parts.now).await?;
-    let (lanes, erased) = ([logs.clone(), feedback.clone()], catalog.state().document.ever_erased());
+    let (lanes, erased) = ([logs.clone(), feedback.clone()], catalog.ever_erased().await?);
     let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
     let (wal, replayed) = replay(&folder, &folders, parts.after_loss, (parts.new_uuid)(), replayed).await?;
     let claim = claim_if_new(early, &store, wal.id(), &folder, &config, parts.now).await?;
@@ -149,8 +155,10 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     };
     writer.take_replayed(halves, now.timestamp_micros())?;
     let commits = Commits { counted, unresolved: BTreeMap::new(), remembered: logs.table.index(), own: HashSet::new() };
+    let clock = watch_clock(Watch::new(parts.now, parts.elapsed), &store, &keeper, wal_id).await;
     let inner = Arc::new(Inner {
         now: parts.now,
+        clock,
         new_uuid: parts.new_uuid,
         wal_id,
         claim,
@@ -171,6 +179,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         commands: Mutex::new(Some(commands)),
         counters,
         flush_wanted,
+        unconfirmed: super::rights::Unconfirmed::default(),
         late: Mutex::default(),
         amend_wanted: Notify::new(),
         upkeep_wanted: Notify::new(),
@@ -182,6 +191,20 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         config,
     });
     start(inner, threads, writer, orders)
+}
+
+/// Begins to watch the clock: with what was in doubt before, and, of a bucket, with the time at which it took this node's claim.
+async fn watch_clock(watch: Watch, store: &Store, keeper: &upkeep::Keeper, wal_id: Uuid) -> Watch {
+    if let Some(leap) = keeper.state().clock {
+        watch.resume(leap);
+    }
+    if store.is_shared() {
+        match store.object_store().head(&store.node_path(wal_id)).await {
+            Ok(claim) => watch.compare(claim.last_modified),
+            Err(cause) => tracing::warn!(%cause, "the clock cannot be compared with the bucket's"),
+        }
+    }
+    watch
 }
 
 /// Starts the threads and tasks of an engine.
@@ -258,10 +281,10 @@ async fn open_catalog(
     log: (&Folders, &Path),
     config: &Config,
     random: [u8; 32],
-    now: fn() -> DateTime<Utc>,
+    (now, elapsed): (fn() -> DateTime<Utc>, fn() -> Duration),
     sets_terms: bool,
 ) -> Result<Catalog> {
-    let catalog = Catalog::open(store, reader::unknown_days(config), now).await?;
+    let catalog = Catalog::open_with(store, reader::unknown_days(config), now, elapsed).await?;
     catalog.settle().await?;
     identity::settle(store, log, &catalog, random).await?;
     set_terms(&catalog, config, sets_terms, now).await?;
@@ -302,6 +325,7 @@ fn start_tasks(compute: &tokio::runtime::Handle, inner: &Arc<Inner>) -> Vec<toki
         compute.spawn(tasks::watched("flushing", handle(), handle().flush_when_due())),
         compute.spawn(tasks::watched("amending", handle(), handle().amend_after_flushes())),
         compute.spawn(tasks::watched("refreshing", handle(), handle().refresh_often())),
+        compute.spawn(tasks::watched("reading the catalog", handle(), handle().keep_catalog_fresh())),
         compute.spawn(tasks::watched("upkeep", handle(), handle().keep_up())),
         compute.spawn(tasks::watched("claiming", handle(), handle().keep_claim())),
         compute.spawn(tasks::watched("exporting", handle(), handle().run_exports())),

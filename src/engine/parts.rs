@@ -51,7 +51,7 @@ impl Engine {
 
     async fn append_half(&self, access: &Access, half: Half, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
         let inner = &self.inner;
-        if let Err(error) = owned(access, &mut records) {
+        if let Err(error) = self.check_access(access).and_then(|()| owned(access, &mut records)) {
             return Err(AppendError { error, records });
         }
         let (bytes, permit) = match inner.room_for(&records).await {
@@ -95,6 +95,7 @@ impl Engine {
         }
         let inner = &self.inner;
         inner.refuse_if_closed()?;
+        self.check_access(access)?;
         let (owner, now, rules) = (owner(access), (inner.now)(), inner.catalog.rules());
         let mut ids = Vec::with_capacity(feedback.len());
         for row in &mut feedback {
@@ -105,8 +106,9 @@ impl Engine {
             row.retention_days = rules.retention_days(organisation);
             ids.push(row.id.get_or_insert_with(|| (inner.new_uuid)().to_string()).clone());
             inner.policy.protect_feedback(row);
-            let created_at = *row.created_at.get_or_insert(now);
-            row.updated_at.get_or_insert(created_at);
+            let created_at = inner.dated(row.created_at, now);
+            row.created_at = Some(created_at);
+            row.updated_at = Some(row.updated_at.map_or(created_at, |at| inner.dated(Some(at), now)));
         }
         let bytes: usize = feedback.iter().map(|row| row.held_bytes()).sum();
         let days = feedback.iter().map(|row| (row.organisation_id.as_deref(), row.created_at.unwrap_or(now)));

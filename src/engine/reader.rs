@@ -16,6 +16,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use super::identity;
+use super::rights::Gate;
 use super::side::Side;
 use super::{Inner, Status, Threads};
 use crate::analytics;
@@ -49,6 +50,7 @@ pub struct Reader {
     pub(super) logs: Arc<Shelf>,
     feedback: Arc<Shelf>,
     catalog: Catalog,
+    gate: Gate,
     usage: Usage,
     access: Access,
     now: fn() -> DateTime<Utc>,
@@ -65,6 +67,7 @@ impl Reader {
             logs: Arc::clone(&inner.logs.shelf),
             feedback: Arc::clone(&inner.feedback.shelf),
             catalog: inner.catalog.clone(),
+            gate: inner.gate(),
             usage: inner.usage.clone(),
             access,
             now: inner.now,
@@ -102,6 +105,7 @@ impl Reader {
             queries: Arc::new(queries),
             logs: Arc::new(logs),
             feedback: Arc::new(feedback),
+            gate: Gate { catalog: catalog.clone(), now: Utc::now, max_age: None },
             catalog,
             usage,
             access: Access::operator("cli"),
@@ -111,8 +115,15 @@ impl Reader {
         })
     }
 
-    /// What a query that starts now reads, and what of it may be seen.
-    fn scene(&self) -> Scene {
+    /// What a query that starts now reads, and what of it may be seen; refused where that is not known, or where the key may not
+    /// read any more.
+    async fn scene(&self) -> Result<Scene> {
+        self.gate.refuse_if_stale().await?;
+        self.gate.check(&self.access)?;
+        Ok(self.scene_now())
+    }
+
+    fn scene_now(&self) -> Scene {
         let (view, feedback) = (self.logs.view(), self.feedback.view());
         let (state, now) = (self.catalog.state(), (self.now)());
         let sight = Sight {
@@ -127,16 +138,29 @@ impl Reader {
         Scene { view, feedback: Some(feedback), sight: Some(sight), side: Some(Arc::new(side)) }
     }
 
+    /// The same answer, which breaks off where the key may no longer read.
+    fn watched(&self, answer: Answer) -> Answer {
+        Answer { batches: self.gate.watch(&self.access, answer.batches), ..answer }
+    }
+
+    /// The rules of any later moment: what is erased while an export runs is not in the rest of it.
+    fn erased_since(&self) -> export::LatestRules {
+        let catalog = self.catalog.clone();
+        Arc::new(move || catalog.rules())
+    }
+
     /// Runs one read-only statement: a query, EXPLAIN, SHOW or DESCRIBE.
     pub async fn sql(&self, query: &str, params: &Params) -> Result<Answer> {
-        self.queries.sql(self.scene(), query, params).await
+        let answer = self.queries.sql(self.scene().await?, query, params).await?;
+        Ok(self.watched(answer))
     }
 
     /// Runs a named report.
     pub async fn report(&self, name: &str, params: &Params) -> Result<Answer> {
         let report = reports::find(name)?;
         let params = reports::bind(report, params)?;
-        self.queries.run(self.scene(), report.sql, params, self.queries.limits()).await
+        let answer = self.queries.run(self.scene().await?, report.sql, params, self.queries.limits()).await?;
+        Ok(self.watched(answer))
     }
 
     /// Answers a question of Portkey's analytics, in Portkey's shape.
@@ -154,53 +178,55 @@ impl Reader {
 
     /// The rows that [`Reader::analytics`] makes its answer of.
     pub async fn analytics_rows(&self, query: &analytics::Query) -> Result<Answer> {
-        self.queries.run(self.scene(), &query.sql(), query.params(), self.queries.limits()).await
+        self.queries.run(self.scene().await?, &query.sql(), query.params(), self.queries.limits()).await
     }
 
     /// The newest records that a filter names, a page of them, without bodies.
     pub async fn logs(&self, ask: &logs::Ask) -> Result<logs::Page> {
-        logs::list(&self.queries, self.scene(), ask).await
+        logs::list(&self.queries, self.scene().await?, ask).await
     }
 
     /// How many records a filter names.
     pub async fn count_logs(&self, filter: &logs::Filter) -> Result<u64> {
-        logs::count(&self.queries, self.scene(), filter).await
+        logs::count(&self.queries, self.scene().await?, filter).await
     }
 
     /// The record of that id, whole as far as the key may read it; of several the newest, or that of the organisation named.
     /// [`crate::error::ErrorKind::NotFound`] if there is none that the key reaches.
     pub async fn log(&self, id: &str, organisation: Option<&str>) -> Result<Record> {
-        logs::get(&self.queries, self.scene(), id, organisation).await
+        logs::get(&self.queries, self.scene().await?, id, organisation).await
     }
 
     /// The feedback of that id, if the key reaches it; of several the newest, or that of the organisation named.
     pub async fn feedback(&self, id: &str, organisation: Option<&str>) -> Result<Feedback> {
-        logs::get_feedback(&self.queries, self.scene(), id, organisation).await
+        logs::get_feedback(&self.queries, self.scene().await?, id, organisation).await
     }
 
     /// A page of feedback, newest first, and where the next one goes on.
     pub async fn list_feedback(&self, ask: &logs::FeedbackAsk) -> Result<(Vec<Feedback>, Option<logs::Cursor>)> {
-        logs::list_feedback(&self.queries, self.scene(), ask).await
+        logs::list_feedback(&self.queries, self.scene().await?, ask).await
     }
 
     /// What goes if these records of an organisation are erased.
     pub async fn erasing(&self, organisation: &str, which: &Which) -> Result<logs::Erasing> {
-        logs::erasing(&self.queries, self.scene(), organisation, which).await
+        logs::erasing(&self.queries, self.scene().await?, organisation, which).await
     }
 
     /// What was said of a record.
     pub async fn said_of(&self, record: &Record) -> Result<logs::Said> {
-        logs::said_of_log(&self.queries, self.scene(), record).await
+        logs::said_of_log(&self.queries, self.scene().await?, record).await
     }
 
     /// Where logs are that feedback may speak of, by id, the newest last; what the key does not reach is left out.
     pub async fn places(&self, ids: &[String]) -> Result<HashMap<String, Vec<logs::LogPlace>>> {
-        logs::places(&self.queries, self.scene(), ids).await
+        logs::places(&self.queries, self.scene().await?, ids).await
     }
 
     /// Exports records as JSON lines, in chunks that end on a line.
     pub async fn export(&self, request: &export::Request) -> Result<BoxStream<'static, Result<Bytes>>> {
-        export::export(Arc::clone(&self.queries), self.scene(), &self.within_plan(request)?).await
+        let (queries, request) = (Arc::clone(&self.queries), self.within_plan(request)?);
+        let lines = export::export(queries, self.scene().await?, self.erased_since(), &request).await?;
+        Ok(self.gate.watch(&self.access, lines))
     }
 
     /// Exports what a job selects as these columns, no further back than the plan lets exports reach by now.
@@ -219,7 +245,10 @@ impl Reader {
         let (from, to) = (from.and_then(micros_text), to.and_then(micros_text));
         let request = export::Request { from, to, columns: Some(columns), after: None, limit };
         let condition = selection.filter.condition();
-        export::selected(Arc::clone(&self.queries), self.scene(), &request, condition, selection.skip).await
+        let (queries, skip) = (Arc::clone(&self.queries), selection.skip);
+        let lines =
+            export::selected(queries, self.scene().await?, self.erased_since(), &request, condition, skip).await?;
+        Ok(self.gate.watch(&self.access, lines))
     }
 
     /// Refuses where the plan has no exports.
@@ -280,7 +309,7 @@ impl Reader {
 
     /// How many records an export has at most; quick, for a progress bar.
     pub fn export_estimate(&self, request: &export::Request) -> Result<u64> {
-        export::estimate(&self.scene(), &self.within_plan(request)?)
+        export::estimate(&self.scene_now(), &self.within_plan(request)?)
     }
 
     /// What is stored, as far as a reader can tell.

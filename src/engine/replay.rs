@@ -192,7 +192,8 @@ fn without_erased(batch: RecordBatch, kind: Kind, erased: &Rules) -> Result<Reco
             let user = users.is_valid(row).then(|| users.value(row));
             let (organisation, id) = (organisations.value(row), ids.value(row));
             let feedback = kind == Kind::Feedback;
-            Some(!erased.erases(Row { feedback, organisation, id, user, created_at: times.value(row) }))
+            let (created_at, written_ms) = (times.value(row), i64::MAX);
+            Some(!erased.erases(Row { feedback, organisation, id, user, created_at, written_ms }))
         })
         .collect();
     filter_record_batch(&batch, &kept)

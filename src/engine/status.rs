@@ -147,6 +147,12 @@ pub struct Status {
     pub over_quota_total: u64,
     /// Records refused because the log could not be written, since the start.
     pub refused_total: u64,
+    /// Records that were dated more than a day ahead and got the time of their arrival, since the start.
+    pub redated_total: u64,
+    /// Whether the clock leapt and nobody confirmed the time: nothing expires until then.
+    pub clock_in_doubt: bool,
+    /// How long ago the catalog was seen to be the newest.
+    pub catalog_age_seconds: u64,
     /// Flushes since the start.
     pub flushes_total: u64,
     /// Merges of files since the start.

@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
 use futures::{FutureExt, TryStreamExt};
 use tokio::sync::oneshot;
 
 use super::lane::{Lane, ids_of_files};
-use super::writer::Command;
+use super::writer::{Command, kept_rows};
 use super::{Inner, locked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
@@ -139,14 +141,18 @@ impl Inner {
     async fn flush_lanes(&self) -> Result<()> {
         let mut commits = self.commits.lock().await;
         self.refuse_if_failed()?;
+        // Records that were taken while the catalog could not be read go into files by what it says by now.
+        self.gate().refuse_if_stale().await?;
         let (done, frozen) = oneshot::channel();
+        let (noted, refused) = self.unconfirmed.judge(&self.catalog.state());
         self.send(Command::Freeze(done))?;
         let late = frozen.await.map_err(|_| Error::closed("the engine is closed"))??;
         self.days.clear();
         let mut flushed_to = None;
         for lane in self.lanes() {
-            flushed_to = flushed_to.max(self.flush_lane(lane, &mut commits).await?);
+            flushed_to = flushed_to.max(self.flush_lane(lane, &refused, &mut commits).await?);
         }
+        self.unconfirmed.forget(noted);
         if !late.is_empty() {
             *locked(&self.late) = late;
             self.amend_wanted.notify_one();
@@ -156,7 +162,7 @@ impl Inner {
     }
 
     /// Moves the frozen rows of a table into it; answers the last frame of the log that it covers now, if it is another.
-    async fn flush_lane(&self, lane: &Lane, commits: &mut Commits) -> Result<Option<u64>> {
+    async fn flush_lane(&self, lane: &Lane, refused: &HashSet<u128>, commits: &mut Commits) -> Result<Option<u64>> {
         let rows = lane.table.rows();
         let mut flushed_to = None;
         while let Some(frozen) = lane.shelf.oldest_frozen() {
@@ -166,7 +172,8 @@ impl Inner {
                 Some(known) => (known.files.clone(), known.written_ms),
                 None => {
                     let rules = self.catalog.rules();
-                    let files = flush::write_files(&lane.table, &frozen.chunks, rules, now_ms, self.new_uuid).await?;
+                    let chunks = self.without_refused(rows, &frozen.chunks, refused)?;
+                    let files = flush::write_files(&lane.table, &chunks, rules, now_ms, self.new_uuid).await?;
                     (files, now_ms)
                 }
             };
@@ -201,6 +208,24 @@ impl Inner {
         Ok(flushed_to)
     }
 
+    /// Rows without the records that came with revoked keys while the catalog could not be read.
+    fn without_refused(&self, rows: Rows, chunks: &[RecordBatch], refused: &HashSet<u128>) -> Result<Vec<RecordBatch>> {
+        if refused.is_empty() || rows != Rows::Logs {
+            return Ok(chunks.to_vec());
+        }
+        let mut kept = Vec::with_capacity(chunks.len());
+        let mut left_out = 0;
+        for chunk in chunks {
+            let mask: Vec<bool> = self.keys.of_batch(chunk).iter().map(|key| !refused.contains(key)).collect();
+            left_out += mask.iter().filter(|kept| !**kept).count();
+            kept.extend(kept_rows(chunk.clone(), &mask)?);
+        }
+        if left_out > 0 {
+            tracing::warn!(records = left_out, "records of keys that had been revoked were not stored");
+        }
+        Ok(kept)
+    }
+
     /// Takes over what other nodes, and commands beside this process, changed, for as long as the engine lives.
     pub(super) async fn refresh_often(self: Arc<Self>) {
         let every = Duration::from_secs(self.config.refresh_seconds);
@@ -227,12 +252,37 @@ impl Inner {
 
     /// Takes over changes of the catalog and, where others write too, of the table.
     pub(super) async fn refresh(&self) -> Result<()> {
+        let before = self.catalog.rules();
         if self.catalog.refresh().await? {
             self.forget_refusals();
             self.upkeep_wanted.notify_one();
+            let erased = !self.catalog.rules().erased_since(&before).list().is_empty();
+            if erased && self.is_any_dated_ahead() {
+                self.flush_wanted.notify_one();
+            }
         }
         self.catalog.settle().await?;
         self.refresh_table().await
+    }
+
+    /// Moves rows into files before records are erased, if any is dated ahead: of those an erasure only knows by the time of their
+    /// file that they had arrived.
+    pub(super) async fn flush_dated_ahead(&self) {
+        if self.is_any_dated_ahead()
+            && let Err(error) = self.flush_all().await
+        {
+            tracing::warn!(error = error.chain(), "records that are dated ahead may not be erased with the others");
+        }
+    }
+
+    fn is_any_dated_ahead(&self) -> bool {
+        let now_micros = (self.now)().timestamp_micros();
+        let latest = |batch: &RecordBatch| {
+            let times = batch.column_by_name("created_at")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+            arrow::compute::max(times)
+        };
+        let is_ahead = |batch: &RecordBatch| latest(batch).is_some_and(|latest| latest > now_micros);
+        self.lanes().iter().any(|lane| lane.shelf.view().memory.iter().any(is_ahead))
     }
 
     /// Takes over the newest version of the table, where others write too.

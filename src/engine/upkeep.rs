@@ -14,6 +14,7 @@ use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersio
 use serde::{Deserialize, Serialize};
 
 use super::{Inner, Job, Outcome};
+use crate::clock::Leap;
 use crate::config::{Config, Schedule};
 use crate::error::{Error, Result};
 use crate::maintain::Policy;
@@ -36,6 +37,9 @@ pub struct Upkeep {
     /// Until when no other node may.
     #[serde(default)]
     pub until: Option<DateTime<Utc>>,
+    /// A leap of the clock of the node that does it, until the time is confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Leap>,
     /// What became of each job.
     #[serde(default)]
     pub jobs: BTreeMap<String, Run>,
@@ -206,6 +210,7 @@ impl Inner {
             if self.refuse_if_failed().is_err() || !self.holds_lease().await {
                 continue;
             }
+            self.note_clock().await;
             for job in Job::ALL {
                 // Somebody changed a plan or asked for records to be erased: that does not wait for the schedule.
                 let at_once = wanted && job == Job::Expire && *job.schedule(&self.config) != Schedule::never();
@@ -214,6 +219,24 @@ impl Inner {
                     self.run_job(job, &mut written).await;
                 }
             }
+        }
+    }
+
+    /// Refuses to destroy anything by a clock that leapt.
+    pub(super) fn refuse_if_in_doubt(&self) -> Result<()> {
+        let Some(Leap { expected, found }) = self.clock.look() else { return Ok(()) };
+        Err(Error::conflict(format!(
+            "the clock of this machine leapt from about {expected} to {found}; nothing expires and no file is deleted until the \
+             time is confirmed: set the clock right, or confirm it with `POST /v1/admin/clock`"
+        )))
+    }
+
+    /// Writes down whether the clock is in doubt, for the next start and for `doctor`.
+    pub(super) async fn note_clock(&self) {
+        let leap = self.clock.look();
+        if self.keeper.upkeep.lock().clock != leap {
+            self.keeper.upkeep.lock().clock = leap;
+            self.write_upkeep().await;
         }
     }
 
@@ -266,7 +289,10 @@ impl Inner {
                 done = &mut work => return done,
                 () = tokio::time::sleep(Duration::from_secs(self.config.lease_seconds / 3)) => {
                     if !self.holds_lease().await {
-                        return Err(Error::busy("another node may do upkeep now; this one stopped"));
+                        // Called off here, the work would free its locks while a commit goes on. Let it end: a commit that meets
+                        // another node's is void.
+                        tracing::warn!("another node may do upkeep now; this one ends its job");
+                        return work.await;
                     }
                 }
             }

@@ -18,14 +18,18 @@ use axum::response::{IntoResponse, Response};
 use super::App;
 use super::control_plane;
 use super::error::Failure;
+use super::guesses::Peer;
 use super::table::Methods;
 use crate::catalog::{Access, Scope};
+use crate::clock::elapsed;
 use crate::error::Error;
 
 const KEY_HEADER: &str = "x-portkey-api-key";
 const MISSING: &str = "the API key is missing; send it as `x-portkey-api-key` or as `Authorization: Bearer <key>`";
 const UNKNOWN: &str = "the API key opens nothing: it is unknown, revoked or expired; ask an admin for another, or send the \
                        admin key that the first start printed, or `GATELOG_ADMIN_KEY`";
+
+const GUESSING: &str = "too many wrong API keys come from this address; wait a moment, and send the right one";
 
 /// Who asks, and of whom.
 pub(crate) struct Caller {
@@ -55,11 +59,15 @@ pub(crate) enum Needs {
 /// Middleware: finds out who asks, and tells the handlers by an [`Access`] in the request.
 pub(crate) async fn known(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let access = match key(request.headers(), control_plane::REPORTS.contains(&request.uri().path())) {
-        Some(key) => app.engine.access(key),
+        Some(key) => app.engine.access_anew(key).await,
         None => return refusal(MISSING),
     };
-    let Some(access) = access else { return refusal(UNKNOWN) };
+    let Some(access) = access else {
+        let peer = request.extensions().get::<Peer>().copied();
+        return unknown(&app, peer).await;
+    };
     request.extensions_mut().insert(access);
+    request.extensions_mut().insert(Arc::clone(&app));
     next.run(request).await
 }
 
@@ -75,7 +83,12 @@ pub(crate) fn operator(methods: Methods) -> Methods {
 
 fn guarded(needs: Needs, methods: Methods) -> Methods {
     let guard = from_fn(move |request: Request, next: Next| async move {
-        match request.extensions().get::<Access>().map(|access| check(needs, access)) {
+        let fresh = match (needs, request.extensions().get::<Arc<App>>()) {
+            // A writer needs only itself to be known; what it writes waits in the log until the catalog can be read.
+            (Needs::Scope(Scope::Write), _) | (_, None) => Ok(()),
+            (_, Some(app)) => app.engine.refuse_if_stale().await.map_err(Failure::from),
+        };
+        match request.extensions().get::<Access>().map(|access| check(needs, access).and(fresh)) {
             Some(Ok(())) => next.run(request).await,
             Some(Err(failure)) => failure.into_response(),
             // A route that is not behind `known` would be open to everybody.
@@ -97,6 +110,19 @@ fn check(needs: Needs, access: &Access) -> Result<(), Failure> {
         }
     };
     Err(Failure::new(StatusCode::FORBIDDEN, lacking))
+}
+
+/// Answers a wrong key, later for an address that sends many.
+async fn unknown(app: &App, peer: Option<Peer>) -> Response {
+    let Some(Peer(address)) = peer else { return refusal(UNKNOWN) };
+    match app.guesses.wrong(address, elapsed()) {
+        Some(waiting) => {
+            tokio::time::sleep(waiting.wait).await;
+            drop(waiting);
+        }
+        None => return Failure::new(StatusCode::TOO_MANY_REQUESTS, GUESSING).into_response(),
+    }
+    refusal(UNKNOWN)
 }
 
 fn refusal(message: &str) -> Response {

@@ -83,8 +83,8 @@ pub(crate) struct Intake {
     shape: Shape,
     context: Context,
     sender: Sender,
-    /// Id of the key that asked.
-    key: String,
+    /// Who asked.
+    access: Access,
     /// The ids of records that bring none, where they are not simply new ones.
     ids: Option<Ids>,
 }
@@ -100,11 +100,10 @@ impl Intake {
         let text = |name: &str| text_header(headers, name);
         // One trace for all records of the request that name none, as Portkey does; a record of ours may have none.
         let trace = (shape == Shape::Portkey).then(|| app.engine.new_id());
-        let key = access.key_id;
-        let owner = Owner { organisation: access.organisation, workspace: access.workspace };
+        let owner = Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() };
         let policy = Arc::clone(app.engine.policy());
         let context = Context { now: app.engine.now(), trace, headers: Headers::read(text), owner, policy };
-        Self { app: Arc::clone(app), shape, context, sender: sender.with(shape), key, ids: None }
+        Self { app: Arc::clone(app), shape, context, sender: sender.with(shape), access, ids: None }
     }
 
     /// The records of a small body, as they would be appended, and why the first of the others is none.
@@ -120,7 +119,7 @@ impl Intake {
     pub(crate) fn recognise(mut self, body: &[u8], connection: Option<&Connection>) -> Self {
         let (engine, context) = (&self.app.engine, &mut self.context);
         let fresh = engine.new_id();
-        let key = (context.owner.organisation.as_deref(), &*self.key);
+        let key = (context.owner.organisation.as_deref(), &*self.access.key_id);
         self.ids = self.app.resends.ids(key, &context.headers, body, connection, context.now, &fresh);
         if let Some(ids) = self.ids {
             context.trace = Some(ids.id(TRACE));
@@ -133,7 +132,7 @@ impl Intake {
         let mut receipt = Receipt::default();
         let (records, rejections) = ingest::lines(self.shape, text, &self.context, &mut self.new_ids(0));
         receipt.refuse(&self.app, &self.sender, rejections);
-        let failure = receipt.append(&self.app, &self.sender, records).await.err();
+        let failure = receipt.append(&self.app, &self.access, &self.sender, records).await.err();
         Outcome { receipt, failure }
     }
 
@@ -186,7 +185,7 @@ impl Intake {
         while let Some(parsed) = parsed.next().await {
             let parsed = parsed.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
             receipt.refuse(&intake.app, &intake.sender, parsed.rejections);
-            receipt.append(&intake.app, &intake.sender, parsed.records).await?;
+            receipt.append(&intake.app, &intake.access, &intake.sender, parsed.records).await?;
         }
         Ok(())
     }
@@ -222,20 +221,32 @@ impl Receipt {
         self.rejected
     }
 
-    pub(super) async fn append(&mut self, app: &App, sender: &Sender, records: Vec<Record>) -> Result<(), Failure> {
+    pub(super) async fn append(
+        &mut self,
+        app: &App,
+        access: &Access,
+        sender: &Sender,
+        records: Vec<Record>,
+    ) -> Result<(), Failure> {
         for part in limits::cut(records, |record| record.created_at.map(day_of)) {
-            self.append_part(app, sender, part).await?;
+            self.append_part(app, access, sender, part).await?;
         }
         Ok(())
     }
 
-    async fn append_part(&mut self, app: &App, sender: &Sender, records: Vec<Record>) -> Result<(), Failure> {
+    async fn append_part(
+        &mut self,
+        app: &App,
+        access: &Access,
+        sender: &Sender,
+        records: Vec<Record>,
+    ) -> Result<(), Failure> {
         if records.is_empty() {
             return Ok(());
         }
         let rules = app.engine.catalog().rules();
         let limited = limited(&records, &rules);
-        let appended = app.engine.append_parsed(records).await.map_err(|refused| refused.error)?;
+        let appended = app.engine.append_parsed_as(access, records).await.map_err(|refused| refused.error)?;
         self.accepted += appended.accepted;
         self.duplicate += appended.duplicate;
         self.over_quota += appended.over_quota;

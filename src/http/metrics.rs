@@ -199,9 +199,15 @@ fn encode_jobs(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> fmt::Res
 
 type Line = (&'static str, &'static str, u64);
 
-fn gauges(status: &Status, cache: &CacheStats) -> [Line; 15] {
+fn gauges(status: &Status, cache: &CacheStats) -> [Line; 17] {
     [
         ("writable", "1 if records are taken", u64::from(status.writable)),
+        (
+            "clock_in_doubt",
+            "1 if the clock leapt and nothing expires until the time is confirmed",
+            u64::from(status.clock_in_doubt),
+        ),
+        ("catalog_age_seconds", "Time since the catalog was seen to be the newest", status.catalog_age_seconds),
         ("table_version", "Version of the Delta table", status.table_version),
         ("table_files", "Files of the table", status.files),
         ("table_rows", "Rows in the table's files", status.file_rows),
@@ -219,12 +225,13 @@ fn gauges(status: &Status, cache: &CacheStats) -> [Line; 15] {
     ]
 }
 
-fn counters(status: &Status, cache: &CacheStats) -> [Line; 8] {
+fn counters(status: &Status, cache: &CacheStats) -> [Line; 9] {
     [
         ("records_accepted", "Records taken since the start", status.accepted_total),
         ("records_duplicate", "Records dropped because their id was known", status.duplicate_total),
         ("records_over_quota", "Records not stored because of their plan's quota", status.over_quota_total),
         ("records_refused", "Records refused because there was no room", status.refused_total),
+        ("records_redated", "Records dated more than a day ahead, which got the time of arrival", status.redated_total),
         ("flushes", "Flushes since the start", status.flushes_total),
         ("compactions", "Compactions since the start", status.compactions_total),
         ("disk_cache_hits", "Reads of a bucket that the disk cache answered", cache.hits),

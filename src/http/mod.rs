@@ -1,8 +1,8 @@
 //! The HTTP server: every route on this screen, one file a resource.
 //!
 //! Handlers decode, call the engine and encode; no rule of the product lives here. Around all of them, outermost first: an id
-//! and a count ([`observe`]), an answer for a panic, who asks ([`auth`]), a note of what is refused ([`refusals`]), and whether
-//! the key allows it. Every failure, a wrong route and a wrong method
+//! and a count ([`observe`]), an answer for a panic, who asks ([`auth`]), a note of what is refused ([`refusals`]), a task of its
+//! own for what changes something ([`finish`]), and whether the key allows it. Every failure, a wrong route and a wrong method
 //! included, has the one envelope ([`error`]). [`router`] is apart from [`serve`], so that
 //! tests and programs that embed the server drive it without a socket.
 
@@ -13,13 +13,17 @@ mod auth;
 mod body;
 mod connections;
 mod control_plane;
+#[cfg(test)]
+mod deeds;
 mod error;
 mod export;
 mod exports;
 mod feed;
 mod feedback;
+mod finish;
 pub mod format;
 mod formulas;
+mod guesses;
 mod health;
 mod ingest;
 mod input;
@@ -52,6 +56,7 @@ use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::admin::{erasures, keys, maintain, organisations, plans, providers};
@@ -80,9 +85,12 @@ pub(crate) struct App {
     bodies: Pool,
     places: AllPlaces,
     resends: resend::Resends,
+    guesses: guesses::Guesses,
     /// Whoever reads what feedback there is to decide what to store of it.
     feedback_turn: Mutex<()>,
     gateway: replay::Gateway,
+    /// Handlers that run to their end.
+    handlers: TaskTracker,
     closing: AtomicBool,
 }
 
@@ -100,7 +108,9 @@ impl App {
             bodies,
             places: AllPlaces::default(),
             resends: resend::Resends::default(),
+            guesses: guesses::Guesses::default(),
             feedback_turn: Mutex::new(()),
+            handlers: TaskTracker::new(),
             closing,
         })
     }
@@ -177,6 +187,7 @@ fn table() -> (Routes, Routes) {
         .route("/v1/admin/plans", needs(Admin, get(plans::list)))
         .route("/v1/admin/maintain", operator(get(maintain::show)))
         .route("/v1/admin/maintain/{job}", operator(post(maintain::run)))
+        .route("/v1/admin/clock", operator(get(maintain::clock).post(maintain::confirm_clock)))
         .route("/metrics", operator(get(metrics::show)));
     let without_key = Routes::default()
         .route("/healthz", get(health::healthz))
@@ -193,6 +204,7 @@ fn routes(app: Arc<App>) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), places::admit))
+        .layer(from_fn_with_state(Arc::clone(&app), finish::finish))
         .layer(from_fn_with_state(Arc::clone(&app), refusals::watch))
         .layer(from_fn_with_state(Arc::clone(&app), auth::known));
     let without_key = without_key.into_parts().0.method_not_allowed_fallback(wrong_method);

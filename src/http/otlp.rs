@@ -254,7 +254,7 @@ struct Records {
 
 impl Records {
     async fn append(self, app: &App, access: &Access, sender: &Sender, receipt: &mut Receipt) -> Result<(), Failure> {
-        receipt.append(app, sender, self.whole).await?;
+        receipt.append(app, access, sender, self.whole).await?;
         receipt.append_halves(app, access, sender, self.pieces).await
     }
 }

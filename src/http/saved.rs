@@ -36,7 +36,7 @@ pub(crate) async fn save(
     filter_of(&filter)?;
     let (name, organisation, now) = (id(path)?, whose(&access, query.as_deref())?, app.engine.now());
     let save = |document: &mut Document| document.save_filter(&organisation, &name, &filter, &access, now);
-    Ok(answer(StatusCode::OK, app.engine.catalog().change(save).await?))
+    Ok(answer(StatusCode::OK, app.engine.catalog().change_as(&access, save).await?))
 }
 
 /// `DELETE /v1/logs/filters/{name}`.
@@ -47,7 +47,7 @@ pub(crate) async fn delete(
 ) -> Result<Answer<ShownFilter>, Failure> {
     let (name, organisation) = (id(path)?, whose(&access, query.as_deref())?);
     let delete = |document: &mut Document| document.delete_filter(&organisation, &name, &access);
-    Ok(answer(StatusCode::OK, app.engine.catalog().change(delete).await?))
+    Ok(answer(StatusCode::OK, app.engine.catalog().change_as(&access, delete).await?))
 }
 
 /// The organisation whose filter is meant. A misspelt field must not be passed over: it would be another's.

@@ -5,6 +5,7 @@
 //! stop taking connections; answer what is held, for a while; break off what is left, visibly; flush and close the engine.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connections::{Connections, Place};
+use super::guesses::Peer;
 use super::places::held_by;
 use super::resend::Connection;
 use super::stall::Stall;
@@ -57,6 +59,10 @@ pub async fn serve(engine: Engine, listener: TcpListener, shutdown: impl Future<
     drop(listener);
     tracing::info!("shutdown 1 of 4: taking no more connections");
     server.drain().await;
+    app.handlers.close();
+    if tokio::time::timeout(Duration::from_secs(ABORT_SECONDS), app.handlers.wait()).await.is_err() {
+        tracing::warn!(handlers = app.handlers.len(), "requests whose clients are gone were still being worked on");
+    }
     tracing::info!("shutdown 4 of 4: flushing and closing the engine");
     engine.close().await?;
     tracing::info!("closed");
@@ -88,7 +94,7 @@ impl Server {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => match self.open.admit(address.ip()) {
-                    Some(place) => self.spawn(stream, place),
+                    Some(place) => self.spawn(stream, address.ip(), place),
                     None => {
                         tracing::debug!(connections = CONNECTIONS, "all connections are busy; a new one is dropped")
                     }
@@ -101,7 +107,7 @@ impl Server {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, place: Arc<Place>) {
+    fn spawn(&self, stream: TcpStream, peer: IpAddr, place: Arc<Place>) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
@@ -109,6 +115,7 @@ impl Server {
         let here = Arc::clone(&place);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(own.clone());
+            request.extensions_mut().insert(Peer(peer));
             let (answering, answer) = (here.answering(), router.call(request));
             async move { answer.await.map(|response| held_by(response, answering)) }
         });

@@ -71,8 +71,8 @@ pub(crate) async fn create(
     };
     let random = app.engine.random();
     let add = |document: &mut Document| document.add_share(share.clone(), random);
-    let token = app.engine.catalog().change(add).await?;
-    let url = format!("{}/shared/{token}", base(&uri, &headers, &app.engine.config().listen));
+    let token = app.engine.catalog().change_as(&access, add).await?;
+    let url = format!("{}/shared/{token}", base(app.engine.config(), &uri, &headers));
     Ok(answer(StatusCode::CREATED, Fresh { url, shown: share.shown() }))
 }
 
@@ -94,7 +94,7 @@ pub(crate) async fn own(Caller { app, access }: Caller) -> Answer<Value> {
 pub(crate) async fn revoke(Caller { app, access }: Caller, path: Id) -> Result<Answer<ShownShare>, Failure> {
     let (id, now) = (id(path)?, app.engine.now());
     let revoke = |document: &mut Document| Ok(document.revoke_share(&id, &access, now)?.shown());
-    Ok(answer(StatusCode::OK, app.engine.catalog().change(revoke).await?))
+    Ok(answer(StatusCode::OK, app.engine.catalog().change_as(&access, revoke).await?))
 }
 
 /// `GET /shared/{token}`: the log that a link opens. Whatever is wrong with the link, the answer is the same.
@@ -108,6 +108,7 @@ pub(crate) async fn open(State(app): State<Arc<App>>, path: Id, headers: HeaderM
     if !app.engine.config().share_links {
         return Err(closed());
     }
+    app.engine.refuse_if_stale().await?;
     let state = app.engine.catalog().state();
     let share = state.document.open_share(&token, app.engine.now()).ok_or_else(closed)?;
     let access = share.access();

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::query::{Limits, Queries, Scene, SideTables};
 
 /// Most feedback that one erasure takes along: its ids stand in the catalog.
-const MOST_TIED: usize = 100_000;
+const MOST_TIED: usize = 10_000;
 const TIED: &str = include_str!("../../sql/logs/tied.sql");
 /// The table of the ids that are named.
 const NAMED: &str = "named";

@@ -277,7 +277,8 @@ mod tests {
         assert_eq!(days(&rules(vec![], vec![moving])), [(110, 0)]);
         let what = Erased::User { user: "ada".to_owned(), until: i64::MAX };
         let [id, organisation] = ["1", "acme"].map(str::to_owned);
-        let erasure = Erasure { id, organisation, what, feedback: HashSet::new(), clean_before_ms: 0 };
+        let erasure =
+            Erasure { id, organisation, what, feedback: HashSet::new(), arrived_ms: i64::MIN, clean_before_ms: 0 };
         assert_eq!(days(&rules(vec![erasure], vec![])), []);
     }
 }

@@ -126,7 +126,7 @@ async fn rewrite_by(
     let mut outcome = Rewrite::default();
     let mut erased: BTreeMap<usize, u64> = BTreeMap::new();
     while let Some(batch) = rows.try_next().await? {
-        let ends: Vec<End> = Keys::of(&batch, tools)?.rows().map(&end_of).collect();
+        let ends: Vec<End> = Keys::of(&batch, tools, file)?.rows().map(&end_of).collect();
         for end in &ends {
             match end {
                 End::Class(days) => outcome.moved += u64::from(*days != file.retention_days),
@@ -165,7 +165,7 @@ enum End {
 }
 
 fn end_of(row: Row<'_>, rules: &Rules, now_micros: i64) -> End {
-    if let Some(place) = rules.erasures().iter().position(|erasure| erasure.names(row)) {
+    if let Some(place) = rules.erased().first(row) {
         return End::Erased(place);
     }
     match rules.sees(row, now_micros) {
@@ -179,7 +179,7 @@ async fn is_touched(tools: Tools<'_>, file: &DataFile, end_of: impl Fn(Row<'_>) 
     let text = format!("select organisation_id, created_at, user_id, id from {}", tools.table.rows().table());
     let mut rows = tools.read([file.clone()], &text, LOOK_ROWS).await?;
     while let Some(batch) = rows.try_next().await? {
-        if Keys::of(&batch, tools)?.rows().any(|row| end_of(row) != End::Class(file.retention_days)) {
+        if Keys::of(&batch, tools, file)?.rows().any(|row| end_of(row) != End::Class(file.retention_days)) {
             return Ok(true);
         }
     }
@@ -189,6 +189,7 @@ async fn is_touched(tools: Tools<'_>, file: &DataFile, end_of: impl Fn(Row<'_>) 
 /// The columns that the rules ask for.
 struct Keys<'a> {
     feedback: bool,
+    written_ms: i64,
     organisations: &'a StringViewArray,
     times: &'a PrimitiveArray<TimestampMicrosecondType>,
     users: &'a StringViewArray,
@@ -196,7 +197,7 @@ struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    fn of(batch: &'a RecordBatch, tools: Tools<'_>) -> Result<Self> {
+    fn of(batch: &'a RecordBatch, tools: Tools<'_>, file: &DataFile) -> Result<Self> {
         let missing = |name: &str| Error::internal(format!("column `{name}` is missing in a rewrite"));
         let text = |name: &'static str| {
             batch.column_by_name(name).and_then(|column| column.as_string_view_opt()).ok_or_else(|| missing(name))
@@ -204,6 +205,7 @@ impl<'a> Keys<'a> {
         let times = batch.column_by_name("created_at").and_then(|column| column.as_primitive_opt());
         Ok(Self {
             feedback: tools.table.rows() == Rows::Feedback,
+            written_ms: file.modified_ms,
             organisations: text("organisation_id")?,
             times: times.ok_or_else(|| missing("created_at"))?,
             users: text("user_id")?,
@@ -212,7 +214,7 @@ impl<'a> Keys<'a> {
     }
 
     fn rows(&self) -> impl Iterator<Item = Row<'a>> {
-        let Self { feedback, organisations, times, users, ids } = *self;
+        let Self { feedback, written_ms, organisations, times, users, ids } = *self;
         (0..organisations.len()).map(move |row| Row {
             feedback,
             organisation: text(organisations, row).unwrap_or_default(),
@@ -220,6 +222,7 @@ impl<'a> Keys<'a> {
             user: text(users, row),
             // Only another program can have written a row without a time; it counts as older than any, as in answers.
             created_at: if times.is_valid(row) { times.value(row) } else { i64::MIN },
+            written_ms,
         })
     }
 }

@@ -185,7 +185,7 @@ fn rules(days: &[(&str, i32)], unknown: i32, erasures: Vec<Erasure>, moving: &[(
 
 fn erasure(organisation: &str, what: Erased) -> Erasure {
     let [id, organisation] = [organisation.to_owned(), organisation.to_owned()];
-    Erasure { id, organisation, what, feedback: HashSet::new(), clean_before_ms: 0 }
+    Erasure { id, organisation, what, feedback: HashSet::new(), arrived_ms: i64::MIN, clean_before_ms: 0 }
 }
 
 /// About the bytes of the runs that a merge wrote and deleted.
@@ -359,7 +359,8 @@ proptest! {
             let before = rig.rows().await;
             let users = before.column_by_name("user_id").unwrap().as_string_view().clone();
             for (key, user) in keys(&before).into_iter().zip(users.iter()) {
-                let row = Row { feedback: false, organisation: &key.0, id: &key.2, user, created_at: key.1 };
+                let (organisation, id, created_at) = (key.0.as_str(), key.2.as_str(), key.1);
+                let row = Row { feedback: false, organisation, id, user, created_at, written_ms: i64::MAX };
                 if rules.sees(row, now.timestamp_micros()) {
                     expected.entry(rules.retention_days(&key.0)).or_insert_with(Vec::new).push(key);
                 }

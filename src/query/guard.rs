@@ -3,7 +3,6 @@
 //! Rows come sorted by organisation, so what follows from it (how long its records are kept, what of it is erased) is looked
 //! up once for each run of equal values, and each row costs a comparison of its time.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -15,7 +14,7 @@ use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use datafusion::common::{DataFusionError, Result};
 
 use super::scene::Sight;
-use crate::plan::{Erased, Erasure, FileFacts, Outlook, Row, Rules};
+use crate::plan::{Named, Outlook, Row};
 use crate::record::{Kind, Rows};
 use crate::table::DataFile;
 
@@ -30,8 +29,10 @@ const ID: &str = "id";
 pub(super) struct Guard {
     sight: Sight,
     rows: Rows,
-    /// What is erased of each organisation that anything is erased of.
-    erasing: HashMap<String, Rules>,
+    /// When the file was written whose rows are decided about, ms since 1970-01-01; `i64::MAX` = there are several.
+    written_ms: i64,
+    /// Whether anything is erased that the sight reaches.
+    by_erasure: bool,
     /// Whether anything is erased by the end user, and by id.
     by_user: bool,
     by_id: bool,
@@ -59,20 +60,25 @@ pub(super) enum Reach {
 
 impl Guard {
     pub(super) fn new(sight: Sight, rows: Rows) -> Self {
-        let ours = |organisation: &String| sight.organisation.as_ref().is_none_or(|ours| ours == organisation);
-        let mut erasures: HashMap<String, Vec<Erasure>> = HashMap::new();
-        for erasure in sight.rules.erasures().iter().filter(|erasure| ours(&erasure.organisation)) {
-            erasures.entry(erasure.organisation.clone()).or_default().push(erasure.clone());
-        }
-        let names = |kind: fn(&Erasure) -> bool| erasures.values().flatten().any(kind);
-        let by_user = names(|erasure| matches!(erasure.what, Erased::User { .. }));
-        let by_id = names(|erasure| matches!(erasure.what, Erased::Ids(_)))
-            || (rows == Rows::Feedback && names(|erasure| !erasure.feedback.is_empty()));
-        let erasing = erasures.into_iter().map(|(organisation, erasures)| {
-            let terms = sight.rules.terms(&organisation).clone();
-            (organisation, Rules::new(terms, HashMap::new(), HashSet::new(), erasures, Vec::new()))
-        });
-        Self { erasing: erasing.collect(), by_user, by_id, sight, rows }
+        let erased = sight.rules.erased();
+        let ours: Vec<&Named> = match &sight.organisation {
+            Some(ours) => erased.of(ours).into_iter().collect(),
+            None => erased.organisations().collect(),
+        };
+        let by_erasure = !ours.is_empty();
+        let by_user = ours.iter().any(|named| named.by_user());
+        let by_id = ours.iter().any(|named| named.by_id(rows == Rows::Feedback));
+        Self { by_erasure, by_user, by_id, sight, rows, written_ms: i64::MAX }
+    }
+
+    /// Decides about the rows of one file.
+    pub(super) fn of_file(&self, file: &DataFile) -> Self {
+        Self { written_ms: file.modified_ms, sight: self.sight.clone(), ..*self }
+    }
+
+    /// Returns whether the rows of a file can only be decided about by [`Guard::of_file`].
+    pub(super) fn is_apart(&self, file: &DataFile) -> bool {
+        self.sight.rules.erased().may_be_ahead_in(file.facts())
     }
 
     pub(super) fn sight(&self) -> &Sight {
@@ -86,14 +92,7 @@ impl Guard {
 
     /// What is certain of a file.
     pub(super) fn reach(&self, file: &DataFile) -> Reach {
-        let facts = FileFacts {
-            retention_days: file.retention_days,
-            min_created_at: file.min_created_at,
-            max_created_at: file.max_created_at,
-            min_organisation: file.min_organisation.as_deref(),
-            max_organisation: file.max_organisation.as_deref(),
-            modified_ms: file.modified_ms,
-        };
+        let facts = file.facts();
         if self.sight.organisation.as_ref().is_some_and(|ours| !facts.may_hold(ours)) {
             return Reach::None;
         }
@@ -112,7 +111,7 @@ impl Guard {
 
     /// Whether the time of a record may decide.
     fn by_time(&self) -> bool {
-        self.sight.organisation.is_none() || self.since() > i64::MIN || !self.erasing.is_empty()
+        self.sight.organisation.is_none() || self.since() > i64::MIN || self.by_erasure
     }
 
     /// The columns that decide, in the order in which [`Guard::mask`] takes them.
@@ -180,13 +179,14 @@ impl Guard {
         let time = |row| columns.times.filter(|times| times.is_valid(row)).map_or(i64::MIN, |times| times.value(row));
         let since = self.sight.rules.seen_since(organisation, self.sight.now_micros);
         let feedback = self.rows == Rows::Feedback;
-        match self.erasing.get(organisation) {
-            Some(erasing) => run.for_each(|row| {
+        let written_ms = self.written_ms;
+        match self.sight.rules.erased().of(organisation) {
+            Some(erased) => run.for_each(|row| {
                 let id = columns.ids.and_then(|ids| value(ids, row)).unwrap_or("");
                 let user = columns.users.and_then(|users| value(users, row));
                 let created_at = time(row);
-                let row = Row { feedback, organisation, id, user, created_at };
-                seen.append(created_at >= since && !erasing.erases(row));
+                let row = Row { feedback, organisation, id, user, created_at, written_ms };
+                seen.append(created_at >= since && erased.first(row).is_none());
             }),
             None if since == i64::MIN => seen.append_n(run.len(), true),
             None => run.for_each(|row| seen.append(time(row) >= since)),

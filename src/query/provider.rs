@@ -330,7 +330,14 @@ impl TableProvider for StoredTable {
             inputs.push(self.scan_files(&Wanted { session, files: &open, projection }, limit)?);
         }
         if let (Some(guard), false) = (&self.guard, guarded.is_empty()) {
-            inputs.push(self.scan_guarded(guard, &Wanted { session, files: &guarded, projection })?);
+            let (apart, together): (Vec<_>, Vec<_>) = guarded.into_iter().partition(|file| guard.is_apart(file));
+            if !together.is_empty() {
+                inputs.push(self.scan_guarded(guard, &Wanted { session, files: &together, projection })?);
+            }
+            for file in apart {
+                let (own, files) = (Arc::new(guard.of_file(&file)), [file]);
+                inputs.push(self.scan_guarded(&own, &Wanted { session, files: &files, projection })?);
+            }
         }
         inputs.extend(self.memory(session, projection)?);
         match inputs.len() {

@@ -136,6 +136,7 @@ fn erasure(organisation: &str, what: Erased) -> Erasure {
         organisation: organisation.to_owned(),
         what,
         feedback: HashSet::new(),
+        arrived_ms: i64::MIN,
         clean_before_ms: 0,
     }
 }
@@ -439,6 +440,7 @@ impl Case {
                     id: record.id.as_deref().unwrap(),
                     user: record.user_id.as_deref(),
                     created_at,
+                    written_ms: i64::MAX,
                 };
                 rules.sees(row, NOW)
                     && sight.organisation.as_deref().is_none_or(|ours| ours == organisation)

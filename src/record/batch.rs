@@ -297,8 +297,12 @@ pub(super) fn with_date(rows: Rows, mut columns: Vec<ArrayRef>) -> RecordBatch {
 
 /// What the engine fills in where a foreign batch does not say.
 pub struct Defaults<'a> {
-    /// Arrival time, µs since 1970, for rows without `created_at`.
+    /// Arrival time, µs since 1970, for rows without `created_at`, and for those of a later one than `latest_micros`.
     pub now_micros: i64,
+    /// The latest `created_at` that a row may say, µs since 1970.
+    pub latest_micros: i64,
+    /// Rows that said a later one.
+    pub redated: u64,
     /// A fresh id for each row that has none.
     pub new_id: &'a mut dyn FnMut() -> String,
     /// Days to keep, by organisation.
@@ -339,7 +343,7 @@ pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<Rec
         columns.push(match field.name().as_str() {
             "id" => fill_text(&column, || (defaults.new_id)()),
             "organisation_id" => fill_text(&column, || "default".to_owned()),
-            "created_at" => fill_time(&column, defaults.now_micros),
+            "created_at" => fill_time(&column, defaults),
             "mode" | "cache_status" | "cache_type" => map_text(&column, |text| Cow::Owned(text.to_uppercase())),
             "request" | "response" => embeddable_message(&column),
             _ => column,
@@ -396,11 +400,15 @@ fn embeddable_message(column: &ArrayRef) -> ArrayRef {
     Arc::new(StructArray::new(message.fields().clone(), parts, message.nulls().cloned()))
 }
 
-fn fill_time(column: &ArrayRef, now_micros: i64) -> ArrayRef {
-    if column.null_count() == 0 {
+fn fill_time(column: &ArrayRef, defaults: &mut Defaults<'_>) -> ArrayRef {
+    let given = column.as_primitive::<TimestampMicrosecondType>();
+    let is_ahead = |at: &i64| *at > defaults.latest_micros;
+    let ahead = given.iter().flatten().filter(is_ahead).count() as u64;
+    if column.null_count() == 0 && ahead == 0 {
         return Arc::clone(column);
     }
-    let filled: TimestampMicrosecondArray =
-        column.as_primitive::<TimestampMicrosecondType>().iter().map(|at| Some(at.unwrap_or(now_micros))).collect();
+    let time = |at: Option<i64>| at.filter(|at| !is_ahead(at)).unwrap_or(defaults.now_micros);
+    let filled: TimestampMicrosecondArray = given.iter().map(|at| Some(time(at))).collect();
+    defaults.redated += ahead;
     Arc::new(filled.with_timezone("UTC"))
 }

@@ -22,6 +22,8 @@ pub mod cache;
 pub mod disk;
 pub mod durable;
 pub mod folders;
+#[cfg(test)]
+pub(crate) mod gate;
 mod rooted;
 mod settle;
 mod upload;
@@ -297,6 +299,16 @@ impl Store {
     /// Path of the note that a node has this log open.
     pub fn node_path(&self, wal_id: Uuid) -> Path {
         self.path("nodes").join(format!("{wal_id}.json"))
+    }
+
+    /// Path of an erasure that was set aside.
+    pub fn erasure_path(&self, id: &str) -> Path {
+        self.erasures_path().join(format!("{id}.json"))
+    }
+
+    /// Path below which erasures lie that were set aside.
+    pub fn erasures_path(&self) -> Path {
+        self.path("erasures")
     }
 
     /// Path below which every node writes what it counted.

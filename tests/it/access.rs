@@ -281,7 +281,9 @@ fn table() -> Vec<Line> {
             [403, 202, 202, 404, 202],
         ),
         (get.clone(), "/v1/admin/plans", "", admin, all),
-        (get, "/v1/admin/maintain", "", Operator, operators),
+        (get.clone(), "/v1/admin/maintain", "", Operator, operators),
+        (get, "/v1/admin/clock", "", Operator, operators),
+        (post.clone(), "/v1/admin/clock", "", Operator, operators),
         (post.clone(), "/v1/admin/maintain/vacuum?dry_run=true", "", Operator, operators),
         (post.clone(), "/v1/admin/maintain/sweep", "", Operator, [403, 403, 403, 403, 404]),
     ]

@@ -19,6 +19,10 @@ macro_rules! clock {
         fn $now() -> DateTime<Utc> {
             start() + Duration::seconds($clock.load(Ordering::SeqCst))
         }
+        /// Time passes; it does not leap.
+        fn passed() -> std::time::Duration {
+            std::time::Duration::from_secs($clock.load(Ordering::SeqCst).unsigned_abs())
+        }
     };
 }
 
@@ -40,8 +44,8 @@ fn config(folder: &TempDir) -> Config {
     }
 }
 
-async fn open(folder: &TempDir, now: fn() -> DateTime<Utc>) -> Engine {
-    Engine::open_with(config(folder), Parts { now, ..Parts::default() }).await.unwrap()
+async fn open(folder: &TempDir, now: fn() -> DateTime<Utc>, elapsed: fn() -> std::time::Duration) -> Engine {
+    Engine::open_with(config(folder), Parts { now, elapsed, ..Parts::default() }).await.unwrap()
 }
 
 async fn organisation(engine: &Engine, id: &str, plan: &str) {
@@ -72,7 +76,7 @@ fn admin_of(organisation: &str) -> Access {
 async fn a_record_past_its_retention_is_in_no_answer_and_goes_with_the_next_upkeep() {
     clock!(CLOCK, now);
     let folder = tempfile::tempdir().unwrap();
-    let engine = open(&folder, now).await;
+    let engine = open(&folder, now, passed).await;
     organisation(&engine, "dev", "developer").await;
     organisation(&engine, "pro", "production").await;
     engine
@@ -109,7 +113,7 @@ async fn a_record_past_its_retention_is_in_no_answer_and_goes_with_the_next_upke
 async fn a_change_of_plan_takes_effect_at_once_and_nothing_that_the_new_plan_keeps_is_dropped() {
     clock!(CLOCK, now);
     let folder = tempfile::tempdir().unwrap();
-    let engine = open(&folder, now).await;
+    let engine = open(&folder, now, passed).await;
     organisation(&engine, "up", "developer").await;
     organisation(&engine, "down", "production").await;
     organisation(&engine, "stays", "developer").await;
@@ -137,7 +141,7 @@ async fn a_change_of_plan_takes_effect_at_once_and_nothing_that_the_new_plan_kee
     let again = engine.maintain(Job::Expire, false).await.unwrap();
     assert!(again.lines.is_empty(), "{:?}", again.lines);
     engine.close().await.unwrap();
-    let engine = open(&folder, now).await;
+    let engine = open(&folder, now, passed).await;
     assert_eq!(ids(&engine.reader()).await, ["a", "d"]);
     engine.close().await.unwrap();
 }
@@ -148,7 +152,7 @@ async fn a_quota_stops_exactly_whoever_writes_and_counts_over_restarts_and_expir
     let folder = tempfile::tempdir().unwrap();
     let mut stored = 0;
     for round in 0..4 {
-        let engine = open(&folder, now).await;
+        let engine = open(&folder, now, passed).await;
         if round == 0 {
             organisation(&engine, "dev", "developer").await;
         }
@@ -178,7 +182,7 @@ async fn a_quota_stops_exactly_whoever_writes_and_counts_over_restarts_and_expir
     }
     // Expired records were used all the same; a new month begins anew.
     CLOCK.store(10 * DAY, Ordering::SeqCst);
-    let engine = open(&folder, now).await;
+    let engine = open(&folder, now, passed).await;
     engine.maintain(Job::Expire, false).await.unwrap();
     assert_eq!(engine.status().file_rows, 0);
     assert_eq!(engine.append(vec![record("dev", "x", now())]).await.unwrap().over_quota, 1);
@@ -200,7 +204,7 @@ async fn a_quota_stops_exactly_whoever_writes_and_counts_over_restarts_and_expir
 async fn erased_records_leave_answers_at_once_and_files_with_upkeep_and_it_is_written_down() {
     clock!(CLOCK, now);
     let folder = tempfile::tempdir().unwrap();
-    let engine = open(&folder, now).await;
+    let engine = open(&folder, now, passed).await;
     organisation(&engine, "pro", "production").await;
     organisation(&engine, "other", "production").await;
     let rows = ["a1", "a2", "b1", "b2", "c1"].map(|id| record("pro", id, now()));
@@ -230,7 +234,7 @@ async fn erased_records_leave_answers_at_once_and_files_with_upkeep_and_it_is_wr
     // A second send of an erased record within the day is met by the erasure too.
     engine.close().await.unwrap();
 
-    let engine = open(&folder, now).await;
+    let engine = open(&folder, now, passed).await;
     assert_eq!(ids(&engine.reader()).await, ["a1x", "a4", "b1", "c1"]);
     let delete = |id: &'static str| engine.catalog().change(move |d| d.delete_organisation(id, "key-1", "e3", now()));
     delete("pro").await.unwrap();
@@ -248,7 +252,7 @@ async fn erased_records_leave_answers_at_once_and_files_with_upkeep_and_it_is_wr
 async fn exports_of_an_organisation_reach_as_far_back_as_its_plan() {
     clock!(CLOCK, now);
     let folder = tempfile::tempdir().unwrap();
-    let engine = open(&folder, now).await;
+    let engine = open(&folder, now, passed).await;
     CLOCK.store(1, Ordering::SeqCst);
     for plan in ["developer", "production", "enterprise"] {
         organisation(&engine, plan, plan).await;
@@ -280,7 +284,7 @@ async fn exports_of_an_organisation_reach_as_far_back_as_its_plan() {
 async fn a_month_to_come_has_no_quota_of_its_own_and_what_was_not_stored_is_counted_over_a_restart() {
     clock!(CLOCK, now);
     let folder = tempfile::tempdir().unwrap();
-    let engine = open(&folder, now).await;
+    let engine = open(&folder, now, passed).await;
     CLOCK.store(1, Ordering::SeqCst);
     organisation(&engine, "dev", "developer").await;
     let dated = |days: i64, ids: std::ops::Range<usize>| {
@@ -291,7 +295,7 @@ async fn a_month_to_come_has_no_quota_of_its_own_and_what_was_not_stored_is_coun
     engine.flush().await.unwrap();
     assert_eq!(engine.append(dated(400, 0..10)).await.unwrap().over_quota, 10);
     engine.close().await.unwrap();
-    let engine = open(&folder, now).await;
+    let engine = open(&folder, now, passed).await;
     assert_eq!(number(&engine.reader(), "select sum(records) from usage").await, 10_000);
     assert_eq!(number(&engine.reader(), "select sum(not_stored) from usage").await, 2_010);
     engine.close().await.unwrap();
@@ -301,7 +305,7 @@ async fn a_month_to_come_has_no_quota_of_its_own_and_what_was_not_stored_is_coun
 async fn a_log_that_slept_does_not_bring_back_what_was_erased_meanwhile() {
     clock!(CLOCK, now);
     let folder = tempfile::tempdir().unwrap();
-    let engine = open(&folder, now).await;
+    let engine = open(&folder, now, passed).await;
     organisation(&engine, "ent", "enterprise").await;
     engine.append(vec![record("ent", "a", now()), record("ent", "b", now())]).await.unwrap();
     // The folder as it is after a crash now, and days later: erased, carried out, and out of force.
@@ -317,7 +321,7 @@ async fn a_log_that_slept_does_not_bring_back_what_was_erased_meanwhile() {
     }]);
     std::fs::write(&path, catalog.to_string()).unwrap();
     CLOCK.store(10 * DAY, Ordering::SeqCst);
-    let engine = open(&later, now).await;
+    let engine = open(&later, now, passed).await;
     assert_eq!(ids(&engine.reader()).await, ["b"]);
     engine.flush().await.unwrap();
     assert_eq!(engine.status().file_rows, 1);
@@ -327,10 +331,10 @@ async fn a_log_that_slept_does_not_bring_back_what_was_erased_meanwhile() {
 #[tokio::test]
 async fn a_catalog_that_is_gone_and_a_log_of_other_data_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = open(&folder, Utc::now).await;
+    let engine = open(&folder, Utc::now, std::time::Duration::default).await;
     organisation(&engine, "dev", "developer").await;
     engine.close().await.unwrap();
-    open(&folder, Utc::now).await.close().await.unwrap();
+    open(&folder, Utc::now, std::time::Duration::default).await.close().await.unwrap();
     std::fs::remove_file(folder.path().join("data/catalog.json")).unwrap();
     let refused = Engine::open(config(&folder)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Damaged);

@@ -113,7 +113,7 @@ pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&P
 /// every append is waited for and counted.
 async fn pump(engine: &Engine, stores: &[Place], account: &mut Account) -> Result<Done> {
     let (mut appends, mut batch) = (JoinSet::new(), Batch::default());
-    let sieve = Sieve::new(engine);
+    let sieve = Sieve::new(engine).await?;
     let mut ended = fill(&sieve, stores, account, &mut appends, &mut batch).await;
     appends.spawn(append(sieve, batch.records));
     while let Some(receipt) = appends.join_next().await {

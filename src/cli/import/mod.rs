@@ -152,7 +152,7 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut appends: JoinSet<Result<Appended>> = JoinSet::new();
-    let sieve = Sieve::new(engine);
+    let sieve = Sieve::new(engine).await?;
     let mut open = true;
     while open || !appends.is_empty() {
         tokio::select! {

@@ -34,9 +34,9 @@ pub(super) struct Appended {
 }
 
 impl Sieve {
-    pub(super) fn new(engine: &Engine) -> Self {
-        let erased = Arc::new(engine.catalog().state().document.ever_erased());
-        Self { engine: engine.clone(), erased }
+    pub(super) async fn new(engine: &Engine) -> Result<Self> {
+        let erased = Arc::new(engine.catalog().ever_erased().await?);
+        Ok(Self { engine: engine.clone(), erased })
     }
 
     /// Waits for as long as the engine has no room.

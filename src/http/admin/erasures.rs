@@ -38,7 +38,7 @@ pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result
     let organisation = within(&access, organisation)?;
     let organisation =
         organisation.ok_or_else(|| Error::invalid("`organisation` is missing; name the one to erase from"))?;
-    let entry = app.engine.erase(&organisation, which(user, ids, all)?, &access.key_id).await?;
+    let entry = app.engine.erase_as(&access, &organisation, which(user, ids, all)?).await?;
     Ok(answer(StatusCode::ACCEPTED, entry.shown()))
 }
 

@@ -48,7 +48,7 @@ pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result
     let wanted = wanted(&access, read(body, FIELDS).await?, now)?;
     let key = key_text(app.engine.random());
     let create = |document: &mut Document| Ok(document.add_key(&key, wanted.clone(), now)?.shown(now));
-    let shown = app.engine.catalog().change(create).await?;
+    let shown = app.engine.catalog().change_as(&access, create).await?;
     app.engine.catalog_changed();
     Ok(answer(StatusCode::CREATED, FreshKey { key, shown }))
 }
@@ -57,7 +57,7 @@ pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result
 pub(crate) async fn revoke(Caller { app, access }: Caller, path: Id) -> Result<Answer<ShownKey>, Failure> {
     let (id, now) = (id(path)?, app.engine.now());
     let revoke = |document: &mut Document| Ok(document.revoke_key(&id, &access, now)?.shown(now));
-    let shown = app.engine.catalog().change(revoke).await?;
+    let shown = app.engine.catalog().change_as(&access, revoke).await?;
     app.engine.catalog_changed();
     Ok(answer(StatusCode::OK, shown))
 }

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::super::App;
+use super::super::auth::Caller;
 use super::super::error::Failure;
 use super::super::input::Fields;
 use super::{Answer, Id, answer, id};
@@ -44,9 +45,40 @@ pub(crate) async fn show(State(app): State<Arc<App>>) -> Answer<Shown> {
     answer(StatusCode::OK, Shown { holder: upkeep.holder, until: upkeep.until, jobs })
 }
 
+/// What the server makes of its clock.
+#[derive(Debug, Serialize)]
+pub(crate) struct ShownClock {
+    object: &'static str,
+    now: DateTime<Utc>,
+    /// Whether it leapt and nobody confirmed the time: nothing expires until then.
+    in_doubt: bool,
+    /// What the time would be without the leap, as of then.
+    expected: Option<DateTime<Utc>>,
+    /// What the clock said instead.
+    found: Option<DateTime<Utc>>,
+}
+
+fn shown_clock(app: &App) -> ShownClock {
+    let leap = app.engine.clock_in_doubt();
+    let (expected, found) = (leap.as_ref().map(|leap| leap.expected), leap.as_ref().map(|leap| leap.found));
+    ShownClock { object: "clock", now: app.engine.now(), in_doubt: leap.is_some(), expected, found }
+}
+
+/// `GET /v1/admin/clock`.
+pub(crate) async fn clock(State(app): State<Arc<App>>) -> Answer<ShownClock> {
+    answer(StatusCode::OK, shown_clock(&app))
+}
+
+/// `POST /v1/admin/clock`: confirms the time of the server's clock.
+pub(crate) async fn confirm_clock(Caller { app, access }: Caller) -> Result<Answer<ShownClock>, Failure> {
+    app.engine.check_access(&access)?;
+    app.engine.confirm_clock().await;
+    Ok(answer(StatusCode::OK, shown_clock(&app)))
+}
+
 /// `POST /v1/admin/maintain/{job}?dry_run=true`.
 pub(crate) async fn run(
-    State(app): State<Arc<App>>,
+    Caller { app, access }: Caller,
     path: Id,
     RawQuery(query): RawQuery,
 ) -> Result<Answer<Outcome>, Failure> {
@@ -65,5 +97,6 @@ pub(crate) async fn run(
             return Err(Failure::invalid(format!("field `dry_run` is `{other}`; expected true or false")));
         }
     };
+    app.engine.check_access(&access)?;
     Ok(answer(StatusCode::OK, app.engine.maintain(job, dry_run).await?))
 }

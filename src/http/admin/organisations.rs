@@ -1,10 +1,8 @@
 //! `/v1/admin/organisations`: the operator creates, changes and deletes them; an organisation's admin sees its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -62,7 +60,7 @@ pub(crate) async fn list(Caller { app, access }: Caller) -> Answer<Value> {
 }
 
 /// `POST /v1/admin/organisations`.
-pub(crate) async fn create(State(app): State<Arc<App>>, body: Body) -> Result<Answer<Told>, Failure> {
+pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result<Answer<Told>, Failure> {
     let New { id, plan, name, retention_days, workspaces } = read(body, NEW_FIELDS).await?;
     let unknown_days = app.engine.catalog().unknown_days();
     let created_at = app.engine.now();
@@ -74,7 +72,7 @@ pub(crate) async fn create(State(app): State<Arc<App>>, body: Body) -> Result<An
         document.create_organisation(&id, organisation, unknown_days)?;
         document.shown_organisation(&id)
     };
-    changed(&app, StatusCode::CREATED, app.engine.catalog().change(create).await)
+    changed(&app, StatusCode::CREATED, app.engine.catalog().change_as(&access, create).await)
 }
 
 /// `GET /v1/admin/organisations/{id}`.
@@ -88,7 +86,7 @@ pub(crate) async fn show(Caller { app, access }: Caller, path: Id) -> Result<Ans
 }
 
 /// `PATCH /v1/admin/organisations/{id}`.
-pub(crate) async fn change(State(app): State<Arc<App>>, path: Id, body: Body) -> Result<Answer<Told>, Failure> {
+pub(crate) async fn change(Caller { app, access }: Caller, path: Id, body: Body) -> Result<Answer<Told>, Failure> {
     let id = id(path)?;
     let wanted: Change = read(body, CHANGE_FIELDS).await?;
     if wanted == Change::default() {
@@ -111,7 +109,7 @@ pub(crate) async fn change(State(app): State<Arc<App>>, path: Id, body: Body) ->
         }
         document.shown_organisation(&id)
     };
-    changed(&app, StatusCode::OK, app.engine.catalog().change(change).await)
+    changed(&app, StatusCode::OK, app.engine.catalog().change_as(&access, change).await)
 }
 
 /// `DELETE /v1/admin/organisations/{id}`: its keys and records are gone with the answer, its files later.
@@ -123,7 +121,7 @@ pub(crate) async fn delete(Caller { app, access }: Caller, path: Id) -> Result<A
         let all = document.shown_organisations(&access);
         all.into_iter().find(|organisation| organisation.id == id).ok_or_else(|| no_organisation(&id))
     };
-    changed(&app, StatusCode::ACCEPTED, app.engine.catalog().change(delete).await)
+    changed(&app, StatusCode::ACCEPTED, app.engine.catalog().change_as(&access, delete).await)
 }
 
 fn changed(app: &App, status: StatusCode, done: Result<ShownOrganisation>) -> Result<Answer<Told>, Failure> {

@@ -64,7 +64,7 @@ async fn change(app: &App, access: &Access, provider: &str, archived: bool) -> R
         document.archive_provider(organisation, provider, archived)?;
         Ok(told(document, access))
     };
-    Ok(answer(StatusCode::OK, app.engine.catalog().change(change).await?))
+    Ok(answer(StatusCode::OK, app.engine.catalog().change_as(access, change).await?))
 }
 
 fn told(document: &Document, access: &Access) -> Value {

@@ -49,6 +49,7 @@ pub(crate) async fn open(
         Failure::from(Error::not_found(format!("this link opens nothing: {why}")))
     };
     let Ok(axum::extract::Path(token)) = path else { return Err(closed()) };
+    app.engine.refuse_if_stale().await?;
     let (job, file) = app.engine.open_export(&token).ok_or_else(closed)?;
     let (etag, modified) = (format!("\"{}\"", export_stem(&file.name)), http_date(file.written_at));
     let mut response = Response::new(Body::empty());
@@ -87,7 +88,7 @@ pub(crate) async fn open(
     if method == Method::GET && !range.is_empty() {
         // It is over when the body goes: sent, dropped by its client, or cut because nobody reads it.
         let download = app.places.downloads.take(&Holder::of(job.organisation.as_deref()))?;
-        let pieces = app.engine.read_export(&file, range).inspect(move |piece| {
+        let pieces = app.engine.download_export(token, &file, range).inspect(move |piece| {
             let _held = &download;
             if let Err(error) = piece {
                 tracing::warn!(cause = error.chain(), "a download broke off");

@@ -27,6 +27,7 @@ use super::error::Failure;
 use super::input::text_header;
 use super::resend::Connection;
 use crate::catalog::{ExportChange, ExportJob, ExportStatus, Scope, ShownExport};
+use crate::config::Config;
 use crate::engine::NewExport;
 use crate::error::{Error, ErrorKind};
 use crate::ingest::Headers;
@@ -117,7 +118,7 @@ pub(crate) async fn download(
     path: Id,
 ) -> Result<Answer<Value>, Failure> {
     let (token, expires_at) = app.engine.export_token(&access, &named(path)?).await?;
-    let url = format!("{}/exports/{token}", base(&uri, &headers, &app.engine.config().listen));
+    let url = format!("{}/exports/{token}", base(app.engine.config(), &uri, &headers));
     let expires_at = expires_at.to_rfc3339_opts(SecondsFormat::Secs, true);
     Ok(answer(json!({ "signed_url": url, "url": url, "expires_at": expires_at, "object": "export" })))
 }
@@ -183,14 +184,25 @@ fn workspace_of(query: Option<&str>) -> Option<String> {
     named.filter(|named| !named.is_empty())
 }
 
-/// Where the client reaches this server, as far as its request tells.
-pub(super) fn base(uri: &Uri, headers: &HeaderMap, listen: &str) -> String {
+/// Where clients reach this server: what the setting `public_url` says. Without it, the address that the request names, if it is
+/// one of this machine or a bare IP address: a host name in a request may be anybody's, and a signed URL would lead there.
+pub(super) fn base(config: &Config, uri: &Uri, headers: &HeaderMap) -> String {
+    if !config.public_url.is_empty() {
+        return config.public_url.trim_end_matches('/').to_owned();
+    }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let scheme = text("x-forwarded-proto").and_then(|list| list.split(',').next()).map(str::trim);
     let scheme = scheme.filter(|scheme| ["http", "https"].contains(scheme)).unwrap_or("http");
     let host = text("host").or_else(|| uri.authority().map(axum::http::uri::Authority::as_str));
-    let host = host.filter(|host| host.parse::<axum::http::uri::Authority>().is_ok() && !host.contains('@'));
-    format!("{scheme}://{}", host.unwrap_or(listen))
+    let host = host.filter(|host| is_plain(host));
+    format!("{scheme}://{}", host.unwrap_or(&config.listen))
+}
+
+/// Returns whether an authority names no host but by its IP address, or as `localhost`.
+fn is_plain(authority: &str) -> bool {
+    let Ok(parsed) = authority.parse::<axum::http::uri::Authority>() else { return false };
+    let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
+    !authority.contains('@') && (host == "localhost" || host.parse::<std::net::IpAddr>().is_ok())
 }
 
 fn named(path: Id) -> Result<String, Failure> {
@@ -231,16 +243,21 @@ mod tests {
     }
 
     #[test]
-    fn the_base_url_is_the_one_that_the_client_used() {
+    fn the_base_url_is_the_configured_one_or_a_bare_address() {
         let of = |pairs: &[(&'static str, &'static str)]| {
             let headers = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-            base(&Uri::from_static("/v1"), &headers, "127.0.0.1:8080")
+            base(&Config::default(), &Uri::from_static("/v1"), &headers)
         };
         assert_eq!(of(&[]), "http://127.0.0.1:8080");
-        assert_eq!(of(&[("host", "logs.example:81")]), "http://logs.example:81");
-        assert_eq!(of(&[("host", "a"), ("x-forwarded-proto", "https, http")]), "https://a");
-        assert_eq!(of(&[("host", "a"), ("x-forwarded-proto", "javascript")]), "http://a");
-        assert_eq!(of(&[("host", "a/b?")]), "http://127.0.0.1:8080");
-        assert_eq!(of(&[("host", "user@a")]), "http://127.0.0.1:8080");
+        assert_eq!(of(&[("host", "localhost:81")]), "http://localhost:81");
+        assert_eq!(of(&[("host", "[::1]:81")]), "http://[::1]:81");
+        assert_eq!(of(&[("host", "127.0.0.2"), ("x-forwarded-proto", "https, http")]), "https://127.0.0.2");
+        assert_eq!(of(&[("host", "127.0.0.2"), ("x-forwarded-proto", "javascript")]), "http://127.0.0.2");
+        for foreign in ["evil.example", "localhost.evil.example", "a/b?", "user@localhost", "127.0.0.1@evil.example"] {
+            assert_eq!(of(&[("host", foreign)]), "http://127.0.0.1:8080", "{foreign}");
+        }
+        let config = Config { public_url: "https://logs.example/g/".to_owned(), ..Config::default() };
+        let headers = HeaderMap::from_iter([(axum::http::header::HOST, "evil.example".parse().unwrap())]);
+        assert_eq!(base(&config, &Uri::from_static("/v1"), &headers), "https://logs.example/g");
     }
 }

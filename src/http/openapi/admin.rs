@@ -108,6 +108,13 @@ JobRun  The last run of an upkeep job, and the next one.
   runs         count          runs so far
   next_at?     moment         when it is due again; none = never by itself
 
+Clock  What the server makes of its clock.
+  object     clock    always `clock`
+  now        moment   what the clock says
+  in_doubt   flag     whether it leapt and nobody confirmed the time: nothing expires until then
+  expected   moment?  what the time would have been without the leap
+  found      moment?  what the clock said instead
+
 JobOutcome  What a job did, or would do.
   job           job     the job
   dry_run       flag    whether nothing was changed
@@ -176,5 +183,10 @@ pub(super) fn operations() -> Vec<Operation> {
         post("/v1/admin/maintain/{job}", "runJob", "Runs an upkeep job now")
             .takes("dry_run  flag  true  true says what would be done, and does nothing")
             .gives(200, "JobOutcome"),
+        get("/v1/admin/clock", "getClock", "Shows whether the time of the server's clock is in doubt")
+            .gives(200, "Clock"),
+        post("/v1/admin/clock", "confirmClock", "Confirms the time of the server's clock after a leap")
+            .says("Until then nothing expires and no file is deleted.")
+            .gives(200, "Clock"),
     ]
 }

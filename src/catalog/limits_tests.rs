@@ -1,0 +1,133 @@
+//! What one organisation may put into the catalog, and what is left of an erasure that is done.
+
+use chrono::{DateTime, Duration, Utc};
+
+use super::limits::{MOST_ERASURES, MOST_IDS, MOST_KEYS, MOST_TEXT_BYTES, MOST_WORKSPACES};
+use super::{Access, Catalog, Document, NewKey, Organisation, Scope, Which, encode};
+use crate::config::Config;
+use crate::error::{ErrorKind, Result};
+use crate::plan::Row;
+use crate::store::Store;
+
+fn noon() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+}
+
+fn acme() -> Document {
+    let mut document = Document::default();
+    document.create_organisation("acme", Organisation::new("enterprise", noon()), 0).unwrap();
+    document
+}
+
+fn key(organisation: Option<&str>) -> NewKey {
+    let organisation = organisation.map(str::to_owned);
+    NewKey { scopes: [Scope::View].into(), organisation, ..NewKey::default() }
+}
+
+#[track_caller]
+fn check<T: std::fmt::Debug>(refused: Result<T>, words: &str) {
+    let error = refused.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    assert!(error.message().contains(words), "{error}");
+}
+
+/// An organisation does its worst to each list of the document; the document stays small, and others still get in.
+#[test]
+fn no_organisation_makes_the_document_large() {
+    let mut document = acme();
+    document.create_organisation("zen", Organisation::new("enterprise", noon()), 0).unwrap();
+    for number in 0..MOST_KEYS {
+        document.add_key(&format!("k{number}"), key(Some("acme")), noon()).unwrap();
+    }
+    check(document.add_key("more", key(Some("acme")), noon()).map(|_| ()), "active keys");
+    document.add_workspaces("acme", (0..MOST_WORKSPACES).map(|number| format!("w{number}"))).unwrap();
+    check(document.add_workspaces("acme", ["more".to_owned()]), "workspaces");
+    document.add_workspaces("acme", ["w1".to_owned()]).unwrap();
+    let ids = |count: usize| Which::Ids((0..count).map(|number| format!("{number:0>36}")).collect());
+    check(document.erase("e", "acme", ids(MOST_IDS + 1), "k", noon()).map(|_| ()), "at most 10000 at once");
+    let long = Which::User("x".repeat(513));
+    assert_eq!(document.erase("e", "acme", long, "k", noon()).unwrap_err().kind(), ErrorKind::Invalid);
+    let mut taken = 0;
+    while document.erase(&format!("i{taken}"), "acme", ids(MOST_IDS), "k", noon()).is_ok() {
+        taken += 1;
+    }
+    check(document.erase("e", "acme", ids(MOST_IDS), "k", noon()).map(|_| ()), "bytes of the catalog");
+    assert!((1..10).contains(&taken), "{taken}");
+    let by = Access::operator("o");
+    let filter = "x=".to_owned() + &"y".repeat(8_000);
+    let saved =
+        (0..500).find_map(|number| document.save_filter("acme", &format!("f{number}"), &filter, &by, noon()).err());
+    assert!(saved.unwrap().message().contains("saved filters"));
+    document.erase("all", "acme", Which::All, "k", noon()).unwrap();
+    assert!(encode(&document).unwrap().len() < MOST_TEXT_BYTES * 2);
+    // Others are as if nothing were.
+    document.add_key("zen", key(Some("zen")), noon()).unwrap();
+    document.erase("z", "zen", ids(100), "k", noon()).unwrap();
+    document.save_filter("zen", "f", &filter, &by, noon()).unwrap();
+    document.add_key("operator", key(None), noon()).unwrap();
+}
+
+#[test]
+fn erasures_that_are_under_way_are_bounded_in_number() {
+    let mut document = acme();
+    for number in 0..MOST_ERASURES {
+        document.erase(&format!("{number}"), "acme", Which::User(format!("u{number}")), "k", noon()).unwrap();
+    }
+    check(document.erase("e", "acme", Which::User("u".to_owned()), "k", noon()).map(|_| ()), "under way");
+    document.erase("e", "acme", Which::All, "k", noon()).unwrap();
+    document.erase("e", "zen", Which::User("u".to_owned()), "k", noon()).unwrap();
+}
+
+#[test]
+fn keys_that_open_nothing_are_forgotten_the_oldest_first() {
+    let mut document = acme();
+    for number in 0..MOST_KEYS + 5 {
+        let id = document.add_key(&format!("k{number}"), key(Some("acme")), noon()).unwrap().id.clone();
+        document.revoke_key(&id, &Access::operator("o"), noon()).unwrap();
+    }
+    document.add_key("alive", key(Some("acme")), noon()).unwrap();
+    assert_eq!(document.keys.len(), MOST_KEYS + 1);
+    let first = super::hash("k0")[..12].to_owned();
+    let access = Access { key_id: first, ..Access::operator("o") };
+    assert!(document.check_access(&access, noon()).is_err(), "one that is forgotten opens nothing");
+}
+
+fn now() -> DateTime<Utc> {
+    noon() + Duration::days(3)
+}
+
+/// An erasure of many records that is done is one line in the document, and still known to whoever asks for all that ever was.
+#[tokio::test]
+async fn an_erasure_that_is_done_falls_to_one_line_and_is_not_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { data: folder.path().join("data").display().to_string(), ..Config::default() };
+    let store = Store::open(&config, true).unwrap();
+    let catalog = Catalog::open(&store, 0, now).await.unwrap();
+    let ids: Vec<String> = (0..5_000).map(|number| format!("id-{number}")).collect();
+    let erase = |document: &mut Document| {
+        document.create_organisation("acme", Organisation::new("enterprise", noon()), 0)?;
+        document.erase("long", "acme", Which::Ids(ids.clone()), "k", noon())?.feedback = vec!["said".to_owned()];
+        document.erase("open", "acme", Which::Ids(ids[..10].to_vec()), "k", now())?;
+        for erasure in &mut document.erasures {
+            erasure.clean_before_ms = now().timestamp_millis();
+        }
+        Ok(())
+    };
+    catalog.change(erase).await.unwrap();
+    let before = encode(&catalog.state().document).unwrap().len();
+    catalog.set_erasures_aside().await.unwrap();
+    let state = catalog.state();
+    assert!(encode(&state.document).unwrap().len() * 20 < before);
+    assert_eq!(state.document.erasures[1].ids.len(), 10, "that is not done yet");
+    let shown = state.document.erasures[0].shown();
+    assert_eq!((shown.what, shown.ids.len(), shown.feedback), ("ids", 0, 1));
+    let row = |id| Row { feedback: false, organisation: "acme", id, user: None, created_at: 0, written_ms: i64::MAX };
+    assert!(!state.document.rules(0, now()).erases(row("other")), "it must not come to mean all records");
+    // Also for a process that comes later, and once more.
+    let again = Catalog::open(&store, 0, now).await.unwrap();
+    again.set_erasures_aside().await.unwrap();
+    assert_eq!(again.state().document, state.document);
+    let ever = again.ever_erased().await.unwrap();
+    assert!(ever.erases(row("id-4999")) && !ever.erases(row("other")));
+    assert!(ever.erases(Row { feedback: true, ..row("said") }));
+}

@@ -1,0 +1,242 @@
+//! Time: the monotonic clock, and a watch over the wall clock.
+//!
+//! What destroys records by their age goes by the wall clock, which may leap: a dead battery, a wrong time server, an operator's
+//! slip. A leap is a step of more than a day against the monotonic clock. Until the time is confirmed, nothing is destroyed by it.
+//! It is confirmed when the clock steps back, when the records of most organisations that send some say the new time for a
+//! while, or by an operator. One organisation has one voice, so that none can confirm a wrong time for others alone.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+/// A step of more than this is a leap.
+const LEAP: TimeDelta = TimeDelta::days(1);
+/// How long records are listened to before they confirm a time.
+const LISTEN: Duration = Duration::from_secs(600);
+/// Organisations that are listened to.
+const MOST_VOICES: usize = 10_000;
+
+/// Time of the monotonic clock since this process first asked for it.
+pub fn elapsed() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
+}
+
+/// A leap of the wall clock that nobody has confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leap {
+    /// What the time would have been without it.
+    pub expected: DateTime<Utc>,
+    /// What the wall clock said instead.
+    pub found: DateTime<Utc>,
+}
+
+/// Watches a wall clock.
+#[derive(Debug)]
+pub struct Watch {
+    now: fn() -> DateTime<Utc>,
+    elapsed: fn() -> Duration,
+    in_doubt: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Both clocks when they were looked at last.
+    last: (DateTime<Utc>, Duration),
+    doubt: Option<Doubt>,
+}
+
+#[derive(Debug)]
+struct Doubt {
+    leap: Leap,
+    since: Duration,
+    /// Which organisations' records say the new time.
+    voices: HashMap<String, bool>,
+}
+
+impl Doubt {
+    fn new(leap: Leap, since: Duration) -> Self {
+        Self { leap, since, voices: HashMap::new() }
+    }
+
+    fn is_settled(&self, now: DateTime<Utc>, elapsed: Duration) -> bool {
+        let passed = elapsed.saturating_sub(self.since);
+        let expected = self.leap.expected + TimeDelta::from_std(passed).unwrap_or(TimeDelta::MAX);
+        let agree = self.voices.values().filter(|agrees| **agrees).count();
+        is_near(now, expected) || (passed >= LISTEN && agree * 2 > self.voices.len())
+    }
+}
+
+fn is_near(one: DateTime<Utc>, other: DateTime<Utc>) -> bool {
+    (one - other).abs() <= LEAP
+}
+
+impl Watch {
+    /// Begins to watch; what the wall clock says now is taken for the time.
+    pub fn new(now: fn() -> DateTime<Utc>, elapsed: fn() -> Duration) -> Self {
+        let state = Mutex::new(State { last: (now(), elapsed()), doubt: None });
+        Self { now, elapsed, in_doubt: AtomicBool::new(false), state }
+    }
+
+    /// Takes over a leap that was in doubt before a restart, unless the clock has been set right since.
+    pub fn resume(&self, leap: Leap) {
+        let now = (self.now)();
+        if (now - leap.found).abs() < (now - leap.expected).abs() {
+            self.doubt(leap);
+        }
+    }
+
+    /// Compares the wall clock with a time of elsewhere, such as that of a bucket.
+    pub fn compare(&self, expected: DateTime<Utc>) {
+        let found = (self.now)();
+        if !is_near(found, expected) {
+            self.doubt(Leap { expected, found });
+        }
+    }
+
+    fn doubt(&self, leap: Leap) {
+        tracing::error!(
+            expected = %leap.expected,
+            found = %leap.found,
+            "the clock of this machine leapt; nothing expires and no file is deleted until the time is confirmed: set the clock \
+             right, or confirm it with `POST /v1/admin/clock`"
+        );
+        self.state.lock().doubt = Some(Doubt::new(leap, (self.elapsed)()));
+        self.in_doubt.store(true, Ordering::Release);
+    }
+
+    /// Looks at the clocks; answers the leap that is in doubt.
+    pub fn look(&self) -> Option<Leap> {
+        let (now, elapsed) = ((self.now)(), (self.elapsed)());
+        let mut state = self.state.lock();
+        let passed = TimeDelta::from_std(elapsed.saturating_sub(state.last.1)).unwrap_or(TimeDelta::MAX);
+        let expected = state.last.0.checked_add_signed(passed).unwrap_or(now);
+        state.last = (now, elapsed);
+        if state.doubt.as_ref().is_some_and(|doubt| doubt.is_settled(now, elapsed)) {
+            state.doubt = None;
+            self.in_doubt.store(false, Ordering::Release);
+            tracing::warn!("the time is confirmed; records expire again");
+        } else if state.doubt.is_none() && !is_near(now, expected) {
+            drop(state);
+            self.doubt(Leap { expected, found: now });
+            state = self.state.lock();
+        }
+        state.doubt.as_ref().map(|doubt| doubt.leap.clone())
+    }
+
+    /// Hears when a record says that it was made; cheap while nothing is in doubt.
+    pub fn hear(&self, organisation: &str, created_at: DateTime<Utc>) {
+        if !self.in_doubt.load(Ordering::Acquire) {
+            return;
+        }
+        let agrees = is_near(created_at, (self.now)());
+        if let Some(doubt) = &mut self.state.lock().doubt {
+            let is_known = doubt.voices.contains_key(organisation);
+            if is_known || doubt.voices.len() < MOST_VOICES {
+                doubt.voices.insert(organisation.to_owned(), agrees);
+            }
+        }
+    }
+
+    /// Takes the time of the wall clock for right; answers what was in doubt.
+    pub fn confirm(&self) -> Option<Leap> {
+        let mut state = self.state.lock();
+        state.last = ((self.now)(), (self.elapsed)());
+        self.in_doubt.store(false, Ordering::Release);
+        state.doubt.take().map(|doubt| doubt.leap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI64;
+
+    use super::*;
+
+    /// Clocks of one test, in seconds.
+    macro_rules! clocks {
+        ($wall:ident, $passed:ident) => {
+            static $wall: AtomicI64 = AtomicI64::new(0);
+            static $passed: AtomicI64 = AtomicI64::new(0);
+        };
+    }
+
+    const DAY: i64 = 86_400;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn seconds(of: &AtomicI64) -> Duration {
+        Duration::from_secs(of.load(Ordering::SeqCst).unsigned_abs())
+    }
+
+    #[test]
+    fn time_that_passes_is_no_leap_and_a_step_is_until_the_clock_is_set_right() {
+        clocks!(WALL, PASSED);
+        let watch = Watch::new(|| at(WALL.load(Ordering::SeqCst)), || seconds(&PASSED));
+        for days in [0, 1, 40, 400] {
+            WALL.store(days * DAY, Ordering::SeqCst);
+            PASSED.store(days * DAY, Ordering::SeqCst);
+            assert_eq!(watch.look(), None, "a quiet server");
+        }
+        WALL.store(401 * DAY - 1, Ordering::SeqCst);
+        assert_eq!(watch.look(), None, "less than a day");
+        for step in [3650, -30] {
+            WALL.store((400 + step) * DAY, Ordering::SeqCst);
+            let leap = watch.look().expect("a leap");
+            assert_eq!(leap.found, at((400 + step) * DAY));
+            assert!(watch.look().is_some(), "it stays in doubt");
+            WALL.store(400 * DAY, Ordering::SeqCst);
+            assert_eq!(watch.look(), None, "set right");
+        }
+    }
+
+    #[test]
+    fn most_organisations_confirm_a_time_and_one_alone_does_not_for_others() {
+        clocks!(WALL, PASSED);
+        let watch = Watch::new(|| at(WALL.load(Ordering::SeqCst)), || seconds(&PASSED));
+        watch.hear("acme", at(0));
+        WALL.store(30 * DAY, Ordering::SeqCst);
+        assert!(watch.look().is_some());
+        for _ in 0..100 {
+            watch.hear("acme", at(30 * DAY));
+        }
+        assert!(watch.look().is_some(), "not at once");
+        WALL.store(30 * DAY + 600, Ordering::SeqCst);
+        PASSED.store(600, Ordering::SeqCst);
+        watch.hear("zen", at(600));
+        assert!(watch.look().is_some(), "two organisations say two times");
+        watch.hear("third", at(30 * DAY + 600));
+        assert_eq!(watch.look(), None);
+        WALL.store(90 * DAY, Ordering::SeqCst);
+        assert!(watch.look().is_some());
+        assert!(watch.confirm().is_some(), "an operator knows");
+        assert_eq!(watch.look(), None);
+    }
+
+    #[test]
+    fn a_doubt_outlasts_a_restart_unless_the_clock_was_set_right() {
+        clocks!(WALL, PASSED);
+        let watch = || Watch::new(|| at(WALL.load(Ordering::SeqCst)), || seconds(&PASSED));
+        let leap = Leap { expected: at(0), found: at(3650 * DAY) };
+        WALL.store(3651 * DAY, Ordering::SeqCst);
+        let wrong = watch();
+        wrong.resume(leap.clone());
+        assert_eq!(wrong.look(), Some(leap.clone()));
+        WALL.store(40 * DAY, Ordering::SeqCst);
+        let right = watch();
+        right.resume(leap);
+        assert_eq!(right.look(), None, "a pause");
+        right.compare(at(40 * DAY + 60));
+        assert_eq!(right.look(), None);
+        right.compare(at(10 * DAY));
+        assert!(right.look().is_some(), "the bucket says another time");
+    }
+}

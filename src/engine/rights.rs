@@ -1,0 +1,169 @@
+//! Rights and how old they are: what a key may still do, and whether the catalog that says so is fresh enough.
+//!
+//! A node that cannot read the catalog does not know of revoked keys and erased records. After `max_staleness_seconds` it answers
+//! no reads, exports and admin requests. Records are still taken from keys that it knows; they are flushed when it has read the
+//! catalog again.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use parking_lot::Mutex;
+
+use super::{Engine, Inner};
+use crate::catalog::{Access, Catalog, State, hash};
+use crate::error::{Error, Result};
+
+/// The catalog is read again for unknown keys at most this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Lets through who still may. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Gate {
+    pub(super) catalog: Catalog,
+    pub(super) now: fn() -> DateTime<Utc>,
+    /// The oldest that the catalog may be; none = it is read once, for a command.
+    pub(super) max_age: Option<Duration>,
+}
+
+impl Gate {
+    /// Refuses where the catalog cannot be read for too long.
+    pub(super) async fn refuse_if_stale(&self) -> Result<()> {
+        match self.max_age {
+            Some(most) if !self.catalog.is_fresh(most).await => Err(Error::storage(format!(
+                "not ready: this node could not read `catalog.json` for {} s, more than `max_staleness_seconds`, so it does not \
+                 know which keys and records still count; ask another node, or look at the store",
+                self.catalog.age().as_secs()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a key that was revoked or has expired since its request came.
+    pub(super) fn check(&self, access: &Access) -> Result<()> {
+        self.catalog.state().check_access(access, (self.now)())
+    }
+
+    /// The same stream, which breaks off where the key may no longer read: it is asked for each item.
+    pub(super) fn watch<T: Send + 'static>(
+        &self,
+        access: &Access,
+        items: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
+        let (gate, access) = (self.clone(), access.clone());
+        let checked = items.then(move |item| {
+            let (gate, access) = (gate.clone(), access.clone());
+            async move {
+                gate.refuse_if_stale().await?;
+                gate.check(&access)?;
+                item
+            }
+        });
+        let until_failure = checked.scan(false, |failed, item| {
+            let next = (!*failed).then_some(item);
+            *failed |= next.as_ref().is_some_and(Result::is_err);
+            futures::future::ready(next)
+        });
+        until_failure.boxed()
+    }
+}
+
+/// Records that were taken while the catalog could not be read, by the key that sent them: whether it still counted is seen before
+/// they are flushed. Kept in memory only.
+#[derive(Debug, Default)]
+pub(super) struct Unconfirmed(Mutex<Vec<Taken>>);
+
+#[derive(Debug)]
+struct Taken {
+    key_id: String,
+    at: DateTime<Utc>,
+    records: Vec<u128>,
+}
+
+impl Unconfirmed {
+    /// How many appends are noted now, and which of their records came with keys that had been revoked by then.
+    pub(super) fn judge(&self, state: &State) -> (usize, HashSet<u128>) {
+        let taken = self.0.lock();
+        let refused = taken.iter().filter(|taken| state.was_revoked(&taken.key_id, taken.at));
+        (taken.len(), refused.flat_map(|taken| taken.records.iter().copied()).collect())
+    }
+
+    /// Forgets the first appends, whose records are in files, or were left out.
+    pub(super) fn forget(&self, count: usize) {
+        self.0.lock().drain(..count);
+    }
+}
+
+impl Inner {
+    /// Notes records of a key that could not be looked up just now.
+    pub(super) fn note_unconfirmed(&self, access: Option<&Access>, records: &[u128]) {
+        let Some(access) = access.filter(|_| self.catalog.age() > self.max_age()) else { return };
+        let taken = Taken { key_id: access.key_id.clone(), at: (self.now)(), records: records.to_vec() };
+        self.unconfirmed.0.lock().push(taken);
+    }
+
+    fn max_age(&self) -> Duration {
+        Duration::from_secs(self.config.max_staleness_seconds)
+    }
+
+    pub(super) fn gate(&self) -> Gate {
+        Gate { catalog: self.catalog.clone(), now: self.now, max_age: Some(self.max_age()) }
+    }
+
+    /// Reads the catalog before it gets too old, whatever else is slow, for as long as the engine lives.
+    pub(super) async fn keep_catalog_fresh(self: std::sync::Arc<Self>) {
+        let third = self.max_age() / 3;
+        loop {
+            tokio::time::sleep(third).await;
+            if self.catalog.age() < third {
+                continue;
+            }
+            match self.catalog.refresh().await {
+                Ok(true) => {
+                    self.forget_refusals();
+                    self.upkeep_wanted.notify_one();
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(error = error.chain(), "the catalog cannot be read"),
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// What a key may do; none if it is unknown, expired or revoked. The key of the configuration is the operator's.
+    pub fn access(&self, key: &str) -> Option<Access> {
+        let configured = &self.inner.config.admin_key.0;
+        // Hashes are compared, so the time it takes tells nothing about the key.
+        if !configured.is_empty() && hash(configured) == hash(key) {
+            return Some(Access::operator("configured"));
+        }
+        self.inner.catalog.state().access(key, self.now())
+    }
+
+    /// What a key may do. An unknown one is looked up in the store again, at a bounded rate: it may have been made by another
+    /// node or a command just now.
+    pub async fn access_anew(&self, key: &str) -> Option<Access> {
+        if let Some(access) = self.access(key) {
+            return Some(access);
+        }
+        // Not more often, and never by what was read before the key came.
+        let catalog = &self.inner.catalog;
+        let came = catalog.elapsed();
+        tokio::time::sleep(LOOK_AGAIN.saturating_sub(catalog.age())).await;
+        catalog.look_since(came).await;
+        self.access(key)
+    }
+
+    /// Refuses a key that was revoked or has expired since its request came ([`crate::error::ErrorKind::Denied`]).
+    pub fn check_access(&self, access: &Access) -> Result<()> {
+        self.inner.gate().check(access)
+    }
+
+    /// Refuses where the catalog cannot be read for longer than `max_staleness_seconds` ([`crate::error::ErrorKind::Storage`]).
+    pub async fn refuse_if_stale(&self) -> Result<()> {
+        self.inner.gate().refuse_if_stale().await
+    }
+}

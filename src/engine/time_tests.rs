@@ -1,0 +1,236 @@
+//! Clocks: what records say of theirs, leaps of the server's own, and erasures under way.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration as Time;
+
+use bytes::Bytes;
+use chrono::{DateTime, Duration, Utc};
+use futures::{StreamExt, TryStreamExt};
+use tempfile::TempDir;
+
+use super::{Access, Document, Engine, Job, NewKey, Organisation, Parts, Scope, Which};
+use crate::config::{Config, Schedule};
+use crate::error::ErrorKind;
+use crate::export;
+use crate::query::Params;
+use crate::record::Record;
+
+const DAY: i64 = 86_400;
+
+/// The clocks of a test: seconds of the wall clock and of the monotonic one after the start.
+macro_rules! clocks {
+    ($wall:ident, $passed:ident, $parts:ident) => {
+        static $wall: AtomicI64 = AtomicI64::new(0);
+        static $passed: AtomicI64 = AtomicI64::new(0);
+        fn $parts() -> Parts {
+            Parts {
+                now: || start() + Duration::seconds($wall.load(Ordering::SeqCst)),
+                elapsed: || Time::from_secs($passed.load(Ordering::SeqCst).unsigned_abs()),
+                ..Parts::default()
+            }
+        }
+    };
+}
+
+fn start() -> DateTime<Utc> {
+    DateTime::parse_from_rfc3339("2026-11-10T12:00:00Z").unwrap().to_utc()
+}
+
+fn config(folder: &TempDir) -> Config {
+    let never = Schedule::never;
+    Config {
+        data: folder.path().join("data").display().to_string(),
+        flush_seconds: 86_400,
+        expire_schedule: never(),
+        compact_schedule: never(),
+        vacuum_schedule: never(),
+        ..Config::default()
+    }
+}
+
+async fn open(folder: &TempDir, parts: Parts) -> Engine {
+    let engine = Engine::open_with(config(folder), parts).await.unwrap();
+    let now = start();
+    let make = |document: &mut Document| {
+        if document.organisations.is_empty() {
+            document.create_organisation("dev", Organisation::new("developer", now), 0)?;
+            document.create_organisation("acme", Organisation::new("enterprise", now), 0)?;
+        }
+        Ok(())
+    };
+    engine.catalog().change(make).await.unwrap();
+    engine
+}
+
+fn record(organisation: &str, id: &str, created_at: DateTime<Utc>) -> Record {
+    Record {
+        id: Some(id.to_owned()),
+        organisation_id: Some(organisation.to_owned()),
+        user_id: Some("ada".to_owned()),
+        created_at: Some(created_at),
+        ..Record::default()
+    }
+}
+
+async fn ids(engine: &Engine) -> Vec<String> {
+    let answer = engine.sql("select id from logs order by id", &Params::new()).await.unwrap();
+    let batches: Vec<_> = answer.batches.try_collect().await.unwrap();
+    let texts = batches.iter().flat_map(|batch| {
+        let texts = arrow::array::AsArray::as_string_view(batch.column(0)).clone();
+        (0..texts.len()).map(move |row| texts.value(row).to_owned()).collect::<Vec<_>>()
+    });
+    texts.collect()
+}
+
+use arrow::array::Array;
+
+#[tokio::test]
+async fn a_record_from_a_far_tomorrow_gets_the_time_of_its_arrival() {
+    clocks!(WALL, PASSED, parts);
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, parts()).await;
+    let records = [
+        record("dev", "a-day", start() + Duration::days(1)),
+        record("dev", "far", start() + Duration::days(2)),
+        record("dev", "farther", start() + Duration::days(365 * 200)),
+        record("dev", "old", start() - Duration::days(2)),
+    ];
+    engine.append(records.to_vec()).await.unwrap();
+    assert_eq!(engine.status().redated_total, 2);
+    let query = "select count(*) from logs where created_at = '2026-11-10T12:00:00Z' having count(*) = 2";
+    assert_eq!(engine.sql(query, &Params::new()).await.unwrap().batches.count().await, 1);
+    // So the plan's three days take them.
+    for (clock, days) in [(&WALL, 3), (&PASSED, 3)] {
+        clock.store(days * DAY + 1, Ordering::SeqCst);
+    }
+    assert_eq!(ids(&engine).await, ["a-day"]);
+    engine.close().await.unwrap();
+}
+
+/// A client's clock is a little ahead: what it sent before the erasure goes, what it sends after stays.
+#[tokio::test]
+async fn an_erasure_takes_what_is_dated_ahead_and_had_arrived() {
+    clocks!(WALL, PASSED, parts);
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, parts()).await;
+    let ahead = || start() + Duration::minutes(5);
+    engine.append(vec![record("acme", "flushed", ahead()), record("acme", "now", start())]).await.unwrap();
+    engine.flush().await.unwrap();
+    engine.append(vec![record("acme", "in memory", ahead()), record("dev", "other", ahead())]).await.unwrap();
+    engine.erase("acme", Which::User("ada".to_owned()), "k").await.unwrap();
+    assert_eq!(ids(&engine).await, ["other"]);
+    WALL.store(1, Ordering::SeqCst);
+    PASSED.store(1, Ordering::SeqCst);
+    engine.append(vec![record("acme", "later", ahead())]).await.unwrap();
+    assert_eq!(ids(&engine).await, ["later", "other"], "it came after");
+    engine.flush().await.unwrap();
+    engine.maintain(Job::Expire, false).await.unwrap();
+    assert_eq!(ids(&engine).await, ["later", "other"]);
+    let erasures = engine.catalog().state().document.erasures.clone();
+    assert_eq!(erasures[0].erased, 3, "they are out of the files");
+    engine.erase("acme", Which::All, "k").await.unwrap();
+    assert_eq!(ids(&engine).await, ["other"]);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_leap_of_the_clock_destroys_nothing_until_the_time_is_confirmed() {
+    clocks!(WALL, PASSED, parts);
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, parts()).await;
+    engine.append(vec![record("dev", "1", start())]).await.unwrap();
+    engine.flush().await.unwrap();
+    WALL.store(3650 * DAY, Ordering::SeqCst);
+    for job in [Job::Expire, Job::Vacuum, Job::CleanLog] {
+        let refused = engine.maintain(job, false).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Conflict, "{job:?}");
+        assert!(refused.message().contains("/v1/admin/clock"), "{refused}");
+    }
+    engine.maintain(Job::Compact, false).await.unwrap();
+    assert!(engine.status().clock_in_doubt && engine.status().writable);
+    assert_eq!(engine.status().files, 1);
+    engine.close().await.unwrap();
+    // A restart confirms nothing.
+    let engine = open(&folder, parts()).await;
+    assert!(engine.maintain(Job::Expire, false).await.is_err());
+    // The clock is set right: all is as it was.
+    WALL.store(60, Ordering::SeqCst);
+    assert!(!engine.status().clock_in_doubt);
+    engine.maintain(Job::Expire, false).await.unwrap();
+    assert_eq!(ids(&engine).await, ["1"]);
+    // An operator confirms.
+    WALL.store(3650 * DAY, Ordering::SeqCst);
+    assert!(engine.maintain(Job::Expire, false).await.is_err());
+    assert!(engine.confirm_clock().await.is_some());
+    engine.maintain(Job::Expire, false).await.unwrap();
+    assert_eq!(engine.status().files, 0);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_quiet_or_starts_after_a_pause_expires() {
+    clocks!(WALL, PASSED, parts);
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, parts()).await;
+    engine.append(vec![record("dev", "1", start())]).await.unwrap();
+    engine.flush().await.unwrap();
+    WALL.store(4 * DAY, Ordering::SeqCst);
+    PASSED.store(4 * DAY, Ordering::SeqCst);
+    engine.maintain(Job::Expire, false).await.unwrap();
+    assert_eq!(engine.status().files, 0, "quiet");
+    engine.append(vec![record("dev", "2", start() + Duration::days(4))]).await.unwrap();
+    engine.close().await.unwrap();
+    WALL.store(40 * DAY, Ordering::SeqCst);
+    let engine = open(&folder, parts()).await;
+    engine.maintain(Job::Expire, false).await.unwrap();
+    assert_eq!(engine.status().files, 0, "a pause");
+    engine.close().await.unwrap();
+}
+
+async fn lines(chunks: impl futures::Stream<Item = crate::error::Result<Bytes>>) -> crate::error::Result<Vec<String>> {
+    let chunks: Vec<Bytes> = chunks.try_collect().await?;
+    let text = String::from_utf8(chunks.concat()).unwrap();
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// An export of many days that is read slowly: it reads ahead by a few days only.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_leaves_out_what_is_erased_and_ends_when_its_key_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, Parts::default()).await;
+    const DAYS: i64 = 30;
+    let days = (0..DAYS).map(|day| Record {
+        user_id: Some(if day % 2 == 0 { "ada" } else { "bob" }.to_owned()),
+        ..record("acme", &format!("{day:02}"), start() - Duration::days(DAYS - day))
+    });
+    engine.append(days.collect()).await.unwrap();
+    let (scopes, now) = ([Scope::Export, Scope::View].into(), Utc::now());
+    let key = NewKey { organisation: Some("acme".to_owned()), scopes, ..NewKey::default() };
+    let id = engine.catalog().change(|document| Ok(document.add_key("k", key.clone(), now)?.id.clone())).await.unwrap();
+    let access = engine.access("k").unwrap();
+    let columns = Some(vec!["id".to_owned()]);
+    let request = export::Request { columns, ..export::Request::default() };
+
+    let mut slow = engine.reader_as(&access).export(&request).await.unwrap();
+    let mut cut = engine.reader_as(&access).export(&request).await.unwrap();
+    let first = slow.next().await.unwrap().unwrap();
+    assert_eq!(first, "{\"id\":\"00\"}\n");
+    assert!(cut.next().await.unwrap().is_ok());
+    engine.erase("acme", Which::User("ada".to_owned()), "k").await.unwrap();
+    let rest = lines(slow).await.unwrap();
+    let ada = rest.iter().filter(|line| line.chars().nth(8).is_some_and(|last| "02468".contains(last))).count();
+    let bob = rest.len() - ada;
+    assert!(ada <= 4, "{ada} of the user who was erased: {rest:?}");
+    assert_eq!(bob, 15);
+
+    let mut sql = engine.reader_as(&access).sql("select id from logs", &Params::new()).await.unwrap().batches;
+    let operator = Access::operator("test");
+    engine.catalog().change(|document| document.revoke_key(&id, &operator, now).map(|_| ())).await.unwrap();
+    let refused = cut.next().await.unwrap().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Denied);
+    assert!(cut.next().await.is_none(), "nothing comes after");
+    assert_eq!(sql.next().await.unwrap().unwrap_err().kind(), ErrorKind::Denied);
+    let reader = engine.reader_as(&access);
+    assert_eq!(reader.export(&request).await.err().unwrap().kind(), ErrorKind::Denied);
+    engine.close().await.unwrap();
+}
