@@ -120,8 +120,9 @@ pub(crate) async fn log(
             let halves = vec![(Half::Content, *record)];
             take(&app, &access, &sender, Batch { halves, ..Batch::default() }).await
         }
-        Ok(Logged::Guardrail) => {
-            app.engine.refusals().records(&sender, [Refused::many(Reason::NotKept, NOT_KEPT, 1)]);
+        Ok(Logged::Guardrail(seen)) => {
+            let refused = Refused { seen, ..Refused::many(Reason::NotKept, NOT_KEPT, 1) };
+            app.engine.refusals().records(&sender, [refused]);
             Ok(Json(Receipt::saying(NOT_KEPT)))
         }
         Err(rejection) => take(&app, &access, &sender, Batch { rejections: vec![rejection], ..Batch::default() }).await,

@@ -28,7 +28,8 @@ use crate::ingest::feedback::{self, Refusal};
 use crate::ingest::{Context, Headers};
 use crate::logs::{self, FeedbackAsk, LogPlace, MOST_PAGE_SIZE, PAGE_SIZE};
 use crate::record::Feedback;
-use crate::record::json::Reason;
+use crate::record::json::{Reason, Seen};
+use crate::refusals::Refused;
 
 const SAVED: &str = "Feedback successfully saved";
 const UPDATED: &str = "Feedback successfully updated";
@@ -125,17 +126,24 @@ async fn bind(app: &App, access: &Access, given: &mut [Feedback]) -> Result<(), 
     for one in given {
         let Some(id) = &one.log_id else { continue };
         let meant = |place: &&LogPlace| one.organisation_id.is_none() || one.organisation_id == place.organisation;
-        let place = places.get(id).and_then(|places| places.iter().rfind(meant)).ok_or_else(|| {
-            Error::not_found(format!(
-                "`log_id` is `{id}`, which no log has; send a log before feedback on it, or name its trace"
-            ))
-        })?;
+        let place = places.get(id).and_then(|places| places.iter().rfind(meant));
+        let place = place.ok_or_else(|| no_log(one, id))?;
         one.log_id = Some(place.id.clone());
         one.organisation_id.clone_from(&place.organisation);
         one.workspace_slug.clone_from(&place.workspace);
         one.trace_id.clone_from(&place.trace);
     }
     Ok(())
+}
+
+/// The refusal of feedback on a log that is not there.
+fn no_log(feedback: &Feedback, id: &str) -> Failure {
+    let expected = "which no log has; send a log before feedback on it, or name its trace";
+    let told = format!("`log_id` is `{id}`, {expected}");
+    let (organisation, workspace) = (&feedback.organisation_id, &feedback.workspace_slug);
+    let seen = Seen { organisation: organisation.clone(), workspace: workspace.clone(), excerpt: None };
+    let refused = Refused { seen, ..Refused::many(Reason::NotFound, &*told, 1) };
+    Failure::from(Error::not_found(told)).refusing(refused)
 }
 
 fn asked(mut fields: Fields) -> Result<FeedbackAsk, Failure> {

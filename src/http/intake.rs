@@ -268,11 +268,14 @@ impl Receipt {
         sender: &Sender,
         halves: Vec<(Half, Record)>,
     ) -> Result<(), Failure> {
+        let organisation = sole_organisation(&halves);
         let taken = app.engine.append_halves_as(access, halves).await.map_err(|refused| refused.error)?;
         self.accepted += taken.accepted;
         self.duplicate += taken.duplicate;
         if taken.foreign > 0 {
-            self.refuse_many(app, sender, Refused::many(Reason::NotAllowed, FOREIGN, taken.foreign));
+            let seen = Seen { organisation, ..Seen::default() };
+            let refused = Refused { seen, ..Refused::many(Reason::NotAllowed, FOREIGN, taken.foreign) };
+            self.refuse_many(app, sender, refused);
             self.message.get_or_insert_with(|| FOREIGN.to_owned());
         }
         Ok(())
@@ -294,6 +297,13 @@ impl Receipt {
         self.rejected += refused.count;
         app.engine.refusals().records(sender, [refused]);
     }
+}
+
+/// The organisation that all parts of a request name, if there is one.
+fn sole_organisation(halves: &[(Half, Record)]) -> Option<String> {
+    let (_, first) = halves.first()?;
+    let is_same = |(_, record): &(Half, Record)| record.organisation_id == first.organisation_id;
+    halves.iter().all(is_same).then(|| first.organisation_id.clone())?
 }
 
 /// The organisation of records whose plan stops at a number of records, if there is one and only one.

@@ -20,10 +20,10 @@ use serde::de::IgnoredAny;
 use super::fields::{check, cut, flag, id, number, open, short, tags, text, time};
 use super::policy::name_provider;
 use super::usage::{Members, Usage, count, get};
-use super::{Context, Headers, Rejection, is_off, mask, seen, seen_briefly};
+use super::{Context, Headers, Rejection, is_off, mask, seen, whose};
 use crate::halves::{Half, join};
 use crate::record::json::{
-    Checks, FieldError, MAX_RECORD_BYTES, Reason, derive, finite, keep_last, list, members, too_large, unquote,
+    Checks, FieldError, MAX_RECORD_BYTES, Reason, Seen, derive, finite, keep_last, list, members, too_large, unquote,
 };
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE, Message, Record};
 
@@ -41,8 +41,8 @@ const TAG_COLUMNS: [&str; 4] = ["_user", "_environment", "_organisation", "_prom
 pub enum Logged {
     /// A call.
     Call(Box<Record>),
-    /// Texts that a guardrail found, which are not kept.
-    Guardrail,
+    /// Texts that a guardrail found, which are not kept, and whose they are.
+    Guardrail(Seen),
 }
 
 /// The rows of one batch.
@@ -73,13 +73,17 @@ enum Table {
 
 /// Reads what is posted of one call: `{"logObject":…,"logOptions":…}`.
 pub fn log(raw: &[u8], context: &Context) -> Result<Logged, Rejection> {
-    let logged = utf8(raw).map(finite).and_then(|raw| {
-        let sent = members(&raw).ok_or_else(|| no_object(&raw))?;
-        let object = get(&sent, &["logObject"])
-            .ok_or_else(|| FieldError::missing("logObject", "a log object, with `_id`, `request` and `response`"))?;
-        read(object, Checks::of(&raw), context)
+    let raw = match utf8(raw) {
+        Ok(raw) => finite(raw),
+        Err(error) => return Err(rejection(0, error, "", context)),
+    };
+    let logged = members(&raw).ok_or_else(|| no_object(&raw)).and_then(|sent| {
+        let expected = "a log object, with `_id`, `request` and `response`";
+        get(&sent, &["logObject"]).ok_or_else(|| FieldError::missing("logObject", expected))
     });
-    logged.map_err(|error| rejection(0, error, str::from_utf8(raw).unwrap_or_default(), context))
+    // Whose it is says the log object, not what is around it.
+    let object = logged.map_err(|error| rejection(0, error, &raw, context))?;
+    read(object, Checks::of(&raw), context).map_err(|error| rejection(0, error, object, context))
 }
 
 /// Reads one file of a log store.
@@ -119,7 +123,7 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
         if let Err(error) = taken {
             match batch.rejections.len() {
                 0..DESCRIBED => batch.rejections.push(rejection(number, error, row, context)),
-                _ => *batch.further.entry((seen_briefly(row).organisation, error.reason)).or_default() += 1,
+                _ => *batch.further.entry((whose(row).organisation, error.reason)).or_default() += 1,
             }
         }
     }
@@ -128,7 +132,7 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
 
 /// A rejection with what is known of the row or log object in the text.
 fn rejection(number: u64, error: FieldError, text: &str, context: &Context) -> Rejection {
-    let seen = seen(text, &error.field, context);
+    let seen = seen(text, &error, context);
     Rejection::new(number, error.seen(seen))
 }
 
@@ -151,7 +155,7 @@ fn read(raw: &str, checks: Checks, context: &Context) -> Result<Logged, FieldErr
     let metrics = get(&object, &["metrics"]).and_then(members).unwrap_or_default();
     if get(&object, &["request"]).is_none() {
         return match get(&object, &["hook_id"]) {
-            Some(_) => Ok(Logged::Guardrail),
+            Some(_) => Ok(Logged::Guardrail(whose(raw))),
             None => Err(FieldError::missing("request", "an object, beside an object `response`")),
         };
     }

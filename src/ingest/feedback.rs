@@ -81,7 +81,7 @@ impl Refusal {
 
     /// The item, the field and the reason, with what is known of the item.
     pub fn rejection(&self, context: &Context) -> Rejection {
-        let seen = seen(&self.text, &self.fault.field, context);
+        let seen = seen(&self.text, &self.fault, context);
         Rejection::new(self.item, (*self.fault).clone().seen(seen))
     }
 

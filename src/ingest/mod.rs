@@ -37,7 +37,7 @@ use crate::error::Error;
 use crate::record::Record;
 use crate::record::json::{FieldError, Reason, Seen, finite, members};
 
-pub use excerpt::{seen, seen_briefly};
+pub use excerpt::{seen, whose};
 pub use policy::Policy;
 pub use split::{Chunk, Splitter};
 
@@ -296,9 +296,9 @@ fn looked_at(number: u64, error: FieldError, text: &str, context: &Context, befo
         return Rejection::new(number, error);
     }
     let seen = match before < EXCERPTS_AT_ONCE {
-        true => seen(text, &error.field, context),
+        true => seen(text, &error, context),
         false if context.owner.organisation.is_some() => Seen::default(),
-        false => seen_briefly(text),
+        false => whose(text),
     };
     Rejection::new(number, error.seen(seen))
 }

@@ -4,7 +4,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use super::excerpt::Excerpts;
 use super::mask;
 use super::names;
 use super::price::{Billed, Cost, Prices};
@@ -20,7 +19,8 @@ use crate::record::{Feedback, Message, Record};
 pub struct Policy {
     prices: Arc<Prices>,
     redact: Redact,
-    excerpts: Excerpts,
+    /// The patterns alone, which hold everywhere: for texts that have no place in a record.
+    patterns: Redact,
     failures: Failures,
     /// Names of span attributes that are metadata, beside those that are known to be; one that ends
     /// with `*` is a beginning.
@@ -34,7 +34,7 @@ impl Default for Policy {
         Self {
             prices: Prices::built_in(),
             redact: Redact::default(),
-            excerpts: Excerpts::default(),
+            patterns: Redact::default(),
             failures: Failures::Strict,
             labels: Vec::new(),
             without_price: AtomicU64::new(0),
@@ -54,10 +54,10 @@ impl Policy {
             prices = Arc::new(Prices::clone(&prices).with(file, &text)?);
         }
         let (redact, failures) = (Redact::new(&config.redact)?, config.do_not_track_failures);
-        let excerpts = Excerpts::new(&config.redact)?;
+        let patterns = Redact::patterns(&config.redact)?;
         let labels = config.span_labels.split(',').map(str::trim).filter(|name| !name.is_empty());
         let labels = labels.map(str::to_owned).collect();
-        Ok(Arc::new(Self { prices, redact, excerpts, failures, labels, without_price: AtomicU64::new(0) }))
+        Ok(Arc::new(Self { prices, redact, patterns, failures, labels, without_price: AtomicU64::new(0) }))
     }
 
     /// Returns whether the configuration says that a span attribute of that name is metadata.
@@ -142,14 +142,14 @@ impl Policy {
         (feedback.user_id, feedback.metadata) = (record.user_id, record.metadata);
     }
 
-    /// How excerpts of refused records are made.
-    pub(super) fn excerpts(&self) -> &Excerpts {
-        &self.excerpts
+    /// Returns whether there are rules of redaction.
+    pub(super) fn redacts(&self) -> bool {
+        !self.redact.is_empty()
     }
 
-    /// A text of a refusal without what the patterns of redaction match.
+    /// Takes out of a text of a refusal what the patterns of redaction match.
     pub fn redacted(&self, text: &str) -> String {
-        self.excerpts.text(text)
+        self.patterns.plain(text)
     }
 
     /// Records since the start whose tokens are known and whose model has no price.

@@ -58,6 +58,20 @@ impl Redact {
         Ok(compiled)
     }
 
+    /// Compiles the patterns of rules for texts that have no place in a record: each pattern holds
+    /// everywhere, whatever places its rule names.
+    pub(super) fn patterns(rules: &config::Redact) -> Result<Self> {
+        let patterns = rules.0.iter().filter(|(_, rule)| rule.pattern.is_some());
+        let everywhere =
+            patterns.map(|(name, rule)| (name.clone(), config::Rule { paths: Vec::new(), ..rule.clone() }));
+        Self::new(&config::Redact(everywhere.collect()))
+    }
+
+    /// Takes out of a plain text what the patterns for everywhere match.
+    pub(super) fn plain(&self, text: &str) -> String {
+        self.text(text, &[]).unwrap_or_else(|| text.to_owned())
+    }
+
     /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()

@@ -14,6 +14,7 @@ mod shapes;
 mod tests;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use self::shapes::{BARE, bare, cohere, google, plain};
 use crate::record::json::{Read, list, members, unquote};
@@ -264,7 +265,7 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     /// Takes the counts of one object, or else of the objects within it.
     fn add(&mut self, reply: &[(Cow<'a, str>, &'a str)], levels: usize) {
-        let own = |names: &[&str]| get(reply, names).and_then(members).filter(|of| !of.is_empty());
+        let own = |names: &[&str]| get(reply, names).and_then(members).map(told).filter(|of| !of.is_empty());
         let counts = if let Some(usage) = own(&["usage"]) {
             let shape = if is_object(&usage, "billed_units") { Shape::Cohere } else { Shape::Plain };
             Some((shape, usage))
@@ -275,7 +276,7 @@ impl<'a> Found<'a> {
         } else if let Some(metrics) = own(&[METRICS]) {
             Some((Shape::Plain, metrics))
         } else if get(reply, &BARE).is_some() {
-            Some((Shape::Bare, reply.to_vec()))
+            Some((Shape::Bare, told(reply.to_vec())))
         } else {
             None
         };
@@ -320,6 +321,16 @@ impl<'a> Found<'a> {
         }
         usage
     }
+}
+
+/// The members of an event that say something, so that a null does not erase what an earlier event
+/// said. Of a doubled key the last one counts.
+fn told<'a>(mut event: Vec<(Cow<'a, str>, &'a str)>) -> Vec<(Cow<'a, str>, &'a str)> {
+    let is_null = |(_, raw): &(Cow<'_, str>, &str)| *raw == "null";
+    let says_nothing = |raw: &str| raw == "null" || members(raw).is_some_and(|of| of.iter().all(is_null));
+    let last: HashMap<Cow<'a, str>, bool> = event.iter().map(|(name, raw)| (name.clone(), says_nothing(raw))).collect();
+    event.retain(|(name, _)| !last[name]);
+    event
 }
 
 /// Dollars to cents, exact to the last digit: the exponent grows by two.

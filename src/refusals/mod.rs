@@ -1,7 +1,7 @@
 //! Refusals: what clients sent that was not taken, so that they can find out although some routes answer `ok` to all.
 //!
 //! Every refusal goes through [`Refusals::note`], which counts it by source and reason, logs it at a bounded rate and adds it
-//! to a bounded list ([`book`]) with time, source, field, reason and a redacted excerpt. Each node keeps its list in
+//! to a bounded list ([`book`]) with time, source, field, reason and an excerpt that quotes no content. Each node keeps its list in
 //! memory and writes it now and then to a file of its own in the store ([`file`]), where commands and other nodes read it. The
 //! file is written behind the answers: a crash loses the refusals of the last seconds, never a record. The list of an
 //! organisation ends with the organisation; an erasure of some of its records takes the excerpts, since nobody can tell whom
@@ -222,7 +222,7 @@ pub struct Refusal {
     pub record: Option<u64>,
     /// How many refusals it stands for.
     pub count: u64,
-    /// A piece of the record around the field.
+    /// The names of the record's fields, the refused one first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excerpt: Option<String>,
 }
@@ -335,6 +335,8 @@ impl Refusals {
     fn entry(&self, sender: &Sender, refused: Refused, now: DateTime<Utc>) -> Refusal {
         let Refused { reason, field, message, record, count, seen } = refused;
         let organisation = sender.organisation.clone().or(seen.organisation);
+        // Nobody may read an excerpt of which it is not known whose it is.
+        let excerpt = seen.excerpt.filter(|_| organisation.is_some());
         let text = |text: &str| plain(&self.policy.redacted(text));
         Refusal {
             at: now,
@@ -347,7 +349,7 @@ impl Refusals {
             message: text(&message),
             record,
             count,
-            excerpt: seen.excerpt.as_deref().map(plain),
+            excerpt: excerpt.as_deref().map(plain),
         }
     }
 }

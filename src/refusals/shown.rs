@@ -95,7 +95,7 @@ pub struct Shown {
     pub record: Option<u64>,
     /// How many refusals it stands for.
     pub count: u64,
-    /// A piece of the record around the field.
+    /// The names of the record's fields, the refused one first.
     pub excerpt: Option<String>,
 }
 

@@ -345,6 +345,74 @@ async fn every_route_and_parser_counts_and_lists_what_it_refuses() {
     bed.engine.close().await.unwrap();
 }
 
+/// The JSON text with an organisation and a workspace in every object.
+fn of_acme(text: &str) -> String {
+    let named = r#"{"organisation_id":"acme","workspace_slug":"search""#;
+    text.replace("{}", &format!("{named}}}"))
+        .replace("{\"", &format!("{named},\""))
+        .replace(&format!("{named},\"organisation_id\":\"acme\",\"workspace_slug\":\"search\""), named)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_key_of_no_organisation_sends_is_filed_under_the_organisation_that_the_record_names() {
+    let bed = Bed::new(|_| {}).await;
+    let (mut of_acme_by_source, mut listed) = (BTreeSet::new(), 0);
+    for (sent, _, Noted(source, ..)) in table() {
+        let Ok(text) = String::from_utf8(sent.body.clone()) else { continue };
+        let sent = Sent { body: of_acme(&text).into_bytes(), ..sent };
+        bed.send("operator", &sent).await;
+        let entries = bed.refusals("operator").await;
+        for entry in &entries[..entries.len() - listed] {
+            let at =
+                format!("{} {}: {entry}", sent.path, String::from_utf8_lossy(&sent.body[..sent.body.len().min(200)]));
+            let is_of_acme = entry["organisation_id"] == "acme";
+            // What is no JSON object names nobody, and neither does a request as a whole.
+            let is_read = serde_json::from_slice::<Value>(&sent.body).is_ok()
+                && !["not_readable", "too_large", "encoding"].contains(&entry["reason"].as_str().unwrap())
+                && (entry["record"].is_u64() || source == "feedback" || entry["reason"] == "not_kept");
+            let names_nobody = source == "otlp-metrics" || text.starts_with('[') || text.contains(":[7]");
+            assert_eq!(is_of_acme, is_read && !names_nobody, "{at}");
+            if is_of_acme {
+                assert_eq!(entry["workspace_slug"], "search", "{at}");
+                of_acme_by_source.insert(source.to_owned());
+            } else {
+                assert_eq!((&entry["organisation_id"], &entry["excerpt"]), (&json!("default"), &Value::Null), "{at}");
+            }
+        }
+        listed = entries.len();
+    }
+    let unnamed = ["otlp-metrics", "otlp-logs", "portkey-bucket"];
+    let named = Source::ALL.into_iter().map(|source| source.to_string());
+    let named: BTreeSet<String> = named.filter(|source| !unnamed.contains(&source.as_str())).collect();
+    assert_eq!(of_acme_by_source, named, "every parser reads whose a record is");
+    bed.engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_log_object_is_its_organisations_alone() {
+    let bed = Bed::new(|_| {}).await;
+    let said = |more: Value| {
+        let mut object = json!({ "_id": "x", "request": { "body": { "messages": ["words"] } }, "response": {} });
+        object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "logObject": object, "logOptions": { "organisation_id": "zen" } }).to_string()
+    };
+    let posts = [
+        said(json!({ "organisation_id": "acme" })),
+        said(json!({ "metrics": { "organisation_id": "acme", "id": "x" } })),
+        said(json!({ "organisation_id": "zen", "metrics": { "organisation_id": "acme", "created_at": "soon" } })),
+        said(json!({ "organisation_id": "acme", "hook_id": "h", "request": null })),
+    ];
+    for text in posts {
+        bed.send("operator", &post(LOG_OBJECT, text)).await;
+    }
+    let entries = bed.refusals("acme read").await;
+    assert_eq!((entries.len(), bed.refusals("zen read").await.len(), bed.refusals("operator").await.len()), (4, 0, 4));
+    assert!(!json!(entries).to_string().contains("words"), "{entries:?}");
+    bed.engine.erase("acme", Which::All, "test").await.unwrap();
+    assert_eq!(bed.refusals("operator").await.len(), 0);
+    bed.engine.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lacking_scope_a_quota_and_foreign_parts_are_refusals_too() {
     let bed = Bed::new(|_| {}).await;
@@ -390,11 +458,11 @@ async fn a_key_sees_the_refusals_that_it_reaches_and_excerpts_only_with_logs_rea
         let excerpts: Vec<String> = excerpts.collect();
         excerpts
     };
-    let of = |what: &str| format!(r#"{{"ai_model":"m","cost":"{what}"}}"#);
+    let of = |what: &str| format!(r#"{{"cost":"{what}","ai_model":…}}"#);
     assert_eq!(list("acme read").await, [of("acme chat"), of("acme search"), of("acme write")]);
     assert_eq!(list("acme view").await, ["-", "-", "-"]);
     assert_eq!(list("acme search").await, [of("acme search")]);
-    assert_eq!(list("zen chat").await, [r#"{"cost":"named","organisation_id":"zen","workspace_slug":"chat"}"#]);
+    assert_eq!(list("zen chat").await, [r#"{"cost":"named","organisation_id":…,"workspace_slug":…}"#]);
     assert_eq!(list("zen read").await.len(), 2);
     assert_eq!(list("operator").await.len(), 6);
     assert_eq!(list("operator").await[0], "-", "what cannot be read has no excerpt");
@@ -448,7 +516,7 @@ async fn excerpts_are_masked_and_redacted_and_there_is_none_of_what_is_not_track
     for secret in ["private", "3456789", "Ann", "ann@"] {
         assert!(!all.contains(secret), "{all}");
     }
-    assert!(shown[0]["excerpt"].as_str().unwrap().starts_with("{\"createdAt\":\"soon\""), "{shown:?}");
+    assert!(shown[0]["excerpt"].as_str().unwrap().starts_with("{\"createdAt\":…,\"request\":…"), "{shown:?}");
     bed.engine.close().await.unwrap();
     let file = fs::read_dir(format!("{}/refusals", bed.config.data)).unwrap().next().unwrap().unwrap();
     let text = fs::read_to_string(file.path()).unwrap();
@@ -526,7 +594,7 @@ fn the_command_lists_what_a_running_server_and_an_import_refused() {
     assert_eq!(kinds(&list(&[])), imported);
     let acme = list(&["--org", "acme"]);
     assert_eq!((acme.len(), &acme[0]["field"]), (1, &json!("cost")));
-    assert_eq!(acme[0]["excerpt"], r#"{"cost":"much","organisation_id":"acme"}"#);
+    assert_eq!(acme[0]["excerpt"], r#"{"cost":"much","organisation_id":…}"#);
 
     let mut server = home.serve();
     let runtime = tokio::runtime::Runtime::new().unwrap();

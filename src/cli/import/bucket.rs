@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::ingest;
 use crate::ingest::control_plane::{self, Logged};
 use crate::record::Record;
-use crate::record::json::Reason;
+use crate::record::json::{Reason, Seen};
 use crate::refusals::{Refused, Source};
 
 const NOT_KEPT: &str = "texts that guardrails found are not kept: those may quote calls that must not be tracked";
@@ -68,8 +68,8 @@ struct File {
 
 enum Holds {
     Record(Box<Record>),
-    /// Texts that a guardrail found.
-    Guardrail,
+    /// Texts that a guardrail found, and whose they are.
+    Guardrail(Seen),
     /// Nothing that can be read: why, and what is noted of it.
     Unread(String, Box<Refused>),
 }
@@ -221,9 +221,9 @@ fn parse(raw: &Bytes, limit: u64, context: &ingest::Context) -> Result<Holds, St
     }
     match control_plane::file(&text, context) {
         Ok(Logged::Call(record)) => Ok(Holds::Record(record)),
-        Ok(Logged::Guardrail) => Ok(Holds::Guardrail),
+        Ok(Logged::Guardrail(seen)) => Ok(Holds::Guardrail(seen)),
         Err(error) => {
-            let seen = ingest::seen(str::from_utf8(&text).unwrap_or_default(), &error.field, context);
+            let seen = ingest::seen(str::from_utf8(&text).unwrap_or_default(), &error, context);
             let told = error.to_string();
             Ok(Holds::Unread(told, Box::new(Refused { seen, ..error.into() })))
         }
@@ -289,8 +289,8 @@ impl Account {
         self.progress.set(files, || format!("files, {}, {} records", rate(bytes, seconds), thousands(done.known())));
         match file.holds {
             Holds::Record(record) => return Ok(Some(*record)),
-            Holds::Guardrail => {
-                let refused = Refused::many(Reason::NotKept, NOT_KEPT, 1);
+            Holds::Guardrail(seen) => {
+                let refused = Refused { seen, ..Refused::many(Reason::NotKept, NOT_KEPT, 1) };
                 engine.refusals().records(&sender(Source::PortkeyBucket), [refused]);
                 self.guardrails += 1;
             }

@@ -75,7 +75,7 @@ Refusal  Something that was refused.
   message          text     what was expected
   record           count?   which record of the request, from 0
   count            count    how many refusals the entry stands for
-  excerpt          text?    a piece of the record around the field, masked and redacted; null without `logs.read`
+  excerpt          text?    the names of the fields, the refused one first, with its value if that is a figure; null without `logs.read`
 
 OtlpResource+  A resource.
 

@@ -168,7 +168,7 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
     let is_whole = (content.is_asked() && is_answered) || context.is_untracked();
     let asked = content.request(!is_embedding, parameters(of));
     record.request.body = Some(payload("request.body", &mask::parameters(&asked))?);
-    let further = further(of, &used, context);
+    let further = further(of, origin, &used, context);
     let reply = content.response(reply(&span, &record), further.as_deref());
     record.response.body = (reply != "{}").then(|| payload("response.body", &reply)).transpose()?;
     record.trace_id = Some(span.trace_id);
@@ -308,13 +308,18 @@ fn opened(json: &str) -> Cow<'_, str> {
     Cow::Owned(format!("[{}]", elements.join(",")))
 }
 
-/// The span's attributes that may be content and were not read as such, as a JSON object; nothing
-/// if there are none, or if they must not be kept.
-fn further(of: &Attributes, used: &[&'static str], context: &Context) -> Option<String> {
+/// The attributes of the span and of its resource that may be content and were not read as such, as
+/// a JSON object; nothing if there are none, or if they must not be kept. The resource is the same
+/// for many spans, so its texts are cut as those of the metadata are.
+fn further(of: &Attributes, origin: &Origin, used: &[&'static str], context: &Context) -> Option<String> {
     if context.is_untracked() {
         return None;
     }
     let mut object = Object::new();
+    let resource = origin.resource.iter().filter(|(key, value)| !is_label(key, value, context));
+    for (key, text) in resource.filter_map(|(key, value)| resource_tag(key, value)) {
+        object.add_text(&key, &text);
+    }
     for (key, value) in of {
         if *value == Any::Null || is_read(key) || is_label(key, value, context) || others::is_used(key, used) {
             continue;
@@ -331,7 +336,7 @@ fn further(of: &Attributes, used: &[&'static str], context: &Context) -> Option<
     (!object.is_empty()).then(|| mask::parameters(&object.end()).into_owned())
 }
 
-/// Returns whether an attribute of a span is metadata.
+/// Returns whether an attribute of a span or of its resource is metadata.
 fn is_label(key: &str, value: &Any, context: &Context) -> bool {
     figures::is_figure(key, value) || context.policy.is_label(key)
 }
@@ -410,17 +415,17 @@ fn is_read(key: &str) -> bool {
         || (!content::NOT_MESSAGES.contains(&key) && { prefixes }.any(|prefix| key.starts_with(prefix)))
 }
 
-/// The resource, the span's figures and the caller's headers, of which the later win; and who the
-/// user is. The resource is that of a process and says nothing of one call.
+/// The figures of the resource and of the span, and the caller's headers, of which the later win;
+/// and who the user is. The resource is that of a process and says nothing of one call.
 fn metadata(record: &mut Record, span: &Span, origin: &Origin, context: &Context) {
     let mut tags = vec![(LOG_TYPE.0.to_owned(), LOG_TYPE.1.to_owned())];
     if !origin.scope.is_empty() {
         tags.push(("otel.scope.name".to_owned(), cut(&origin.scope)));
     }
-    let resource = origin.resource.iter().filter(|(key, _)| !RUNTIME.contains(&key.as_str()));
-    let resource = resource.filter(|(key, _)| !NOT_KEPT.contains(&key.as_str()));
+    let resource = origin.resource.iter().filter(|(key, value)| is_label(key, value, context));
+    tags.extend(resource.filter_map(|(key, value)| resource_tag(key, value)));
     let attributes = span.attributes.iter().filter(|(key, value)| !is_read(key) && is_label(key, value, context));
-    tags.extend(resource.chain(attributes).filter_map(|(key, value)| tag(key, value)));
+    tags.extend(attributes.filter_map(|(key, value)| tag(key, value)));
     let user = text(&span.attributes, &USER).or_else(|| text(&origin.resource, &USER));
     if let Some(user) = user {
         tags.push(("_user".to_owned(), cut(&user)));
@@ -429,6 +434,12 @@ fn metadata(record: &mut Record, span: &Span, origin: &Origin, context: &Context
     tags.extend(overlay);
     keep_last(&mut tags);
     record.metadata = tags;
+}
+
+/// An attribute of a resource as metadata, unless it is in a column or may hold keys.
+fn resource_tag(key: &str, value: &Any) -> Option<(String, String)> {
+    let is_elsewhere = RUNTIME.contains(&key) || NOT_KEPT.contains(&key);
+    if is_elsewhere { None } else { tag(key, value) }
 }
 
 /// An attribute as metadata: lists as JSON; a text under a name that secrets have is masked as a header is.

@@ -1,5 +1,5 @@
-//! Attributes of a span that are figures: how a call was made and what it took, but nothing of what
-//! was said in it.
+//! Attributes of a span or of its resource that are figures: how a call was made and what it took,
+//! but nothing of what was said in it.
 //!
 //! Figures are metadata, which every key that sees logs may read, and which stays of a call that is
 //! not to be tracked. Anybody can name an attribute anything, so a list of names of content would
@@ -9,7 +9,7 @@
 use super::any::Any;
 
 /// Names of texts.
-const NAMES: [&str; 102] = [
+const NAMES: [&str; 108] = [
     "ai.model.id",
     "ai.model.provider",
     "ai.operationId",
@@ -86,11 +86,15 @@ const NAMES: [&str; 102] = [
     "openai.request.service_tier",
     "openai.response.service_tier",
     "openai.response.system_fingerprint",
+    "openinference.project.name",
     "openinference.span.kind",
     "operation.name",
     "otel.library.name",
     "otel.status_code",
     "peer.service",
+    "process.executable.name",
+    "process.executable.path",
+    "process.runtime.description",
     "process.runtime.name",
     "process.runtime.version",
     "resource.name",
@@ -112,6 +116,8 @@ const NAMES: [&str; 102] = [
     "url.domain",
     "url.scheme",
     "user.id",
+    "webengine.name",
+    "webengine.version",
 ];
 /// Beginnings of names: what OpenTelemetry says of the place that a span comes from, and labels
 /// that the caller sets as such, which are metadata as that of Portkey's header is.

@@ -162,7 +162,7 @@ fn looked_at(error: FieldError, leaf: Leaf<'_>, context: &Context, refused: &mut
     *refused += 1;
     match leaf {
         Leaf::Json(raw) if *refused <= EXCERPTS_AT_ONCE => {
-            let seen = seen(raw, &error.field, context);
+            let seen = seen(raw, &error, context);
             error.seen(seen)
         }
         _ => error,

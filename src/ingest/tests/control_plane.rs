@@ -70,7 +70,7 @@ fn logged(object: &Value) -> Result<Logged, Rejection> {
 fn call(object: &Value) -> Record {
     match logged(object).unwrap() {
         Logged::Call(record) => *record,
-        Logged::Guardrail => panic!("not a call"),
+        Logged::Guardrail(_) => panic!("not a call"),
     }
 }
 
@@ -341,8 +341,9 @@ fn what_guardrails_found_stands_on_their_log_and_loses_nothing() {
     assert_eq!(longest, Some((128, 128)));
     // The texts that the checks found name no call, which may be one that is not tracked.
     let texts = json!({ "_id": "h-1", "hook_id": "pg-1", "organisation_id": "acme", "checks": [{ "data": "secret" }] });
-    assert_eq!(logged(&texts), Ok(Logged::Guardrail));
-    assert_eq!(control_plane::file(texts.to_string().as_bytes(), &context()), Ok(Logged::Guardrail));
+    let whose = crate::ingest::whose(r#"{"organisation_id":"acme"}"#);
+    assert_eq!(logged(&texts), Ok(Logged::Guardrail(whose.clone())));
+    assert_eq!(control_plane::file(texts.to_string().as_bytes(), &context()), Ok(Logged::Guardrail(whose)));
 }
 
 /// Joins each pair of halves of what a gateway sent, and gives the calls.
@@ -354,7 +355,7 @@ fn joined(sent: &str) -> Vec<Record> {
         if request["path"].as_str().unwrap().starts_with("/v1/logs/enterprise") {
             match control_plane::log(body.as_bytes(), &context()).unwrap() {
                 Logged::Call(record) => contents.push(*record),
-                Logged::Guardrail => panic!("{body}"),
+                Logged::Guardrail(_) => panic!("{body}"),
             }
         } else if request["path"] == "/v1/analytics/enterprise/analytics" {
             let Batch { halves, rejections, .. } = control_plane::rows(body.as_bytes(), &context()).unwrap();

@@ -83,6 +83,110 @@ fn anthropic_leaves_cached_tokens_out_of_the_input() {
 }
 
 #[test]
+fn a_null_in_a_later_event_of_a_stream_erases_nothing() {
+    // As Python SDKs dump chunks: every field that they know, null where the event does not say it.
+    let events = |events: &[&str]| {
+        let lines: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+        [format!("[{}]", events.join(",")), serde_json::to_string(&lines).unwrap()]
+    };
+    let cached = Parts { cache_read: 100, ..NONE };
+    let streams: [(&[&str], i64, i64, Parts); 8] = [
+        (
+            &[
+                r#"{"type":"message_start","message":{"usage":{"input_tokens":2095,"cache_read_input_tokens":100,
+                "cache_creation":{"ephemeral_1h_input_tokens":7},"output_tokens":1}}}"#,
+                r#"{"type":"message_delta","usage":{"input_tokens":null,"cache_read_input_tokens":null,
+                "cache_creation":null,"output_tokens":503}}"#,
+            ],
+            2202,
+            503,
+            Parts { cache_write_1h: 7, ..cached },
+        ),
+        (
+            &[
+                r#"{"choices":[],"usage":{"prompt_tokens":150,"completion_tokens":1,
+                "prompt_tokens_details":{"cached_tokens":100}}}"#,
+                r#"{"choices":[],"usage":{"prompt_tokens":null,"completion_tokens":5,
+                "prompt_tokens_details":{"cached_tokens":null,"audio_tokens":null}}}"#,
+                r#"{"choices":[],"usage":null}"#,
+                r#"{"choices":[],"usage":{"prompt_tokens":null,"completion_tokens":null}}"#,
+            ],
+            150,
+            5,
+            cached,
+        ),
+        (
+            &[
+                r#"{"type":"response.in_progress","response":{"usage":{"input_tokens":150,"output_tokens":null,
+                "input_tokens_details":{"cached_tokens":100}}}}"#,
+                r#"{"type":"response.completed","response":{"usage":{"input_tokens":null,"output_tokens":5,
+                "input_tokens_details":null}}}"#,
+            ],
+            150,
+            5,
+            cached,
+        ),
+        (
+            &[
+                r#"{"usageMetadata":{"promptTokenCount":150,"cachedContentTokenCount":100,
+                "candidatesTokenCount":null}}"#,
+                r#"{"usage_metadata":null,"usageMetadata":{"promptTokenCount":null,
+                "cachedContentTokenCount":null,"candidatesTokenCount":5,"totalTokenCount":155}}"#,
+            ],
+            150,
+            5,
+            cached,
+        ),
+        (
+            &[
+                r#"{"metadata":{},"usage":{"inputTokens":50,"cacheReadInputTokens":100,"outputTokens":null}}"#,
+                r#"{"usage":{"inputTokens":null,"cacheReadInputTokens":null,"outputTokens":5}}"#,
+            ],
+            150,
+            5,
+            cached,
+        ),
+        (
+            &[
+                r#"{"outputText":"x","amazon-bedrock-invocationMetrics":{"inputTokenCount":9,"outputTokenCount":5}}"#,
+                r#"{"amazon-bedrock-invocationMetrics":{"inputTokenCount":null,"outputTokenCount":null}}"#,
+            ],
+            9,
+            5,
+            NONE,
+        ),
+        (
+            &[
+                r#"{"type":"message-end","delta":{"usage":{"billed_units":{"input_tokens":9,"output_tokens":5}}}}"#,
+                r#"{"type":"end","delta":{"usage":{"billed_units":{"input_tokens":null,"output_tokens":null}}}}"#,
+            ],
+            9,
+            5,
+            NONE,
+        ),
+        (
+            &[
+                r#"{"done":false,"prompt_eval_count":9,"eval_count":null}"#,
+                r#"{"done":true,"prompt_eval_count":null,"eval_count":5}"#,
+            ],
+            9,
+            5,
+            NONE,
+        ),
+    ];
+    for (stream, request, response, parts) in streams {
+        let stream: Vec<String> = stream.iter().map(|event| event.replace("\n", "")).collect();
+        let stream: Vec<&str> = stream.iter().map(String::as_str).collect();
+        for reply in events(&stream) {
+            check(&reply, request, response, parts);
+        }
+    }
+    // Of a doubled key of one object the last one counts, also if it is null.
+    let doubled = of(r#"{"usage":{"prompt_tokens":9,"completion_tokens":5,"prompt_tokens":null}}"#);
+    assert_eq!((doubled.request, doubled.response), (None, Some(5)));
+}
+
+#[test]
 fn gateways_that_translate_anthropic_do_either() {
     let usage = |prompt: i64, total: i64| {
         format!(

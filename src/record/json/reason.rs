@@ -112,7 +112,7 @@ pub struct Seen {
     pub organisation: Option<String>,
     /// The workspace that it names.
     pub workspace: Option<String>,
-    /// A short piece of the record around the field, masked and redacted; none where it must not or cannot be shown.
+    /// The names of its fields, the refused one first; none where they must not or cannot be shown.
     pub excerpt: Option<String>,
 }
 

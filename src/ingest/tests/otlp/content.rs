@@ -57,6 +57,39 @@ fn texts_of_attributes_that_nobody_knows_are_content() {
 }
 
 #[test]
+fn attributes_of_a_resource_are_judged_as_those_of_a_span() {
+    let mut request = request(&[span(chat(json!({ "tries": 2 })))]);
+    let planted: Value = UNKNOWN.iter().map(|name| ((*name).to_owned(), json!(format!("planted {name}")))).collect();
+    let known = json!({ "app.system_prompt": "planted", "app.notes": ["planted"], "team": "planted",
+        "host.name": "h-1", "k8s.pod.name": "p-1", "process.pid": 7, "process.command_line": "run --key s3cret" });
+    for attributes in [&planted, &known] {
+        let of_resource = &mut request["resourceSpans"][0]["resource"]["attributes"];
+        of_resource.as_array_mut().unwrap().extend(pairs(attributes).as_array().unwrap().clone());
+    }
+    let record = both(&request, &Context::new(now())).calls.remove(0).record;
+    let labels = [("host.name", "h-1"), ("k8s.pod.name", "p-1"), ("process.pid", "7"), ("service.name", "shop")];
+    for (key, value) in labels {
+        assert_eq!(tag(&record, key), Some(value));
+    }
+    assert!(!format!("{:?}", record.metadata).contains("planted"), "{:?}", record.metadata);
+    let further = body(&record.response)["span_attributes"].clone();
+    assert_eq!((&further["app.system_prompt"], &further["app.notes"]), (&json!("planted"), &json!(r#"["planted"]"#)));
+    for name in UNKNOWN {
+        assert_eq!(further[name], format!("planted {name}"));
+    }
+    assert!(!format!("{record:?}").contains("s3cret"), "command lines hold keys");
+
+    let headers = Headers { debug: some("false"), ..Headers::default() };
+    let context = Context { headers, ..Context::new(now()) };
+    let mut untracked = both(&request, &context).calls.remove(0).record;
+    complete(&mut untracked, &context, &mut || unreachable!());
+    assert!(!format!("{untracked:?}").contains("planted"), "{untracked:?}");
+    for (key, value) in labels {
+        assert_eq!(tag(&untracked, key), Some(value));
+    }
+}
+
+#[test]
 fn figures_and_labels_are_metadata() {
     let figures = json!({
         "ai.telemetry.metadata.team": "search", "traceloop.association.properties.job": "nightly", "session.id": "s-1",
