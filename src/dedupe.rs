@@ -1,6 +1,7 @@
 //! Which ids arrived lately, so that a record sent twice is kept once.
 //!
-//! An id is remembered as a 128-bit keyed hash of organisation and id: short enough to keep millions, and no client can
+//! An id is remembered as a 128-bit keyed hash of organisation, workspace and id: ids are a workspace's own, and those of records
+//! of no workspace are apart from all. The hash is short enough to keep millions, and no client can
 //! make two ids collide, because the keys are random and never leave the process. Ids live in a few generations by age; a
 //! generation is forgotten whole when all of it is older than the window, so an id is remembered for at least the window and
 //! a quarter longer at most while records come in. Past the most ids allowed the oldest generation goes first, window or not.
@@ -11,6 +12,9 @@ use std::fmt::{self, Write};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher, RandomState};
 
 use arrow::array::{Array, AsArray, RecordBatch};
+
+use crate::ingest::DEFAULT_ORGANISATION;
+use crate::record::Record;
 
 /// Generations that make up a window.
 const GENERATIONS: i64 = 4;
@@ -110,10 +114,16 @@ impl Keys {
         Self(RandomState::new(), RandomState::new())
     }
 
-    /// The key of one id of one organisation.
-    pub fn key(&self, organisation: &str, id: &str) -> u128 {
-        let pair = (organisation, id);
-        (u128::from(self.0.hash_one(pair)) << 64) | u128::from(self.1.hash_one(pair))
+    /// The key of one id of one workspace of an organisation, or of none. An empty name is none.
+    pub fn key(&self, organisation: &str, workspace: Option<&str>, id: &str) -> u128 {
+        let identity = (organisation, workspace.filter(|workspace| !workspace.is_empty()), id);
+        (u128::from(self.0.hash_one(identity)) << 64) | u128::from(self.1.hash_one(identity))
+    }
+
+    /// The key of a record.
+    pub fn of(&self, record: &Record) -> u128 {
+        let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
+        self.key(organisation, record.workspace_slug.as_deref(), record.id.as_deref().unwrap_or_default())
     }
 
     /// The key of what a value says, all of it, by its `Debug` form.
@@ -124,14 +134,16 @@ impl Keys {
         (u128::from(text.0.finish()) << 64) | u128::from(text.1.finish())
     }
 
-    /// The keys of a batch's rows, which has the columns `organisation_id` and `id`.
+    /// The keys of a batch's rows, which has the columns `organisation_id`, `workspace_slug` and `id`.
     pub fn of_batch(&self, batch: &RecordBatch) -> Vec<u128> {
-        let (Some(organisations), Some(ids)) = (batch.column_by_name("organisation_id"), batch.column_by_name("id"))
+        let text = |name: &str| batch.column_by_name(name).map(|column| column.as_string_view());
+        let (Some(organisations), Some(workspaces), Some(ids)) =
+            (text("organisation_id"), text("workspace_slug"), text("id"))
         else {
             return Vec::new();
         };
-        let (organisations, ids) = (organisations.as_string_view(), ids.as_string_view());
-        (0..ids.len()).map(|row| self.key(organisations.value(row), ids.value(row))).collect()
+        let workspace = |row| workspaces.is_valid(row).then(|| workspaces.value(row));
+        (0..ids.len()).map(|row| self.key(organisations.value(row), workspace(row), ids.value(row))).collect()
     }
 }
 
@@ -239,29 +251,32 @@ mod tests {
     #[test]
     fn an_id_is_known_for_the_whole_window_and_forgotten_after() {
         let mut recent = Recent::new(Keys::random(), 24, 1_000_000);
-        let key = recent.keys().key("default", "a");
+        let key = recent.keys().key("default", None, "a");
         assert!(recent.insert(key, WHOLE, 0));
         assert!(!recent.insert(key, WHOLE, HOUR));
         assert!(!recent.insert(key, WHOLE, 24 * HOUR - 1));
         for hour in 25..31 {
-            recent.insert(recent.keys().key("default", &hour.to_string()), WHOLE, hour * HOUR);
+            recent.insert(recent.keys().key("default", None, &hour.to_string()), WHOLE, hour * HOUR);
         }
         assert!(recent.insert(key, WHOLE, 31 * HOUR));
     }
 
     #[test]
-    fn organisations_do_not_share_ids() {
+    fn organisations_and_workspaces_do_not_share_ids() {
         let mut recent = Recent::new(Keys::random(), 24, 1_000_000);
-        assert!(recent.insert(recent.keys().key("a", "bc"), WHOLE, 0));
-        assert!(recent.insert(recent.keys().key("ab", "c"), WHOLE, 0));
-        assert!(recent.insert(recent.keys().key("b", "bc"), WHOLE, 0));
+        let identities =
+            [("a", None, "bc"), ("ab", None, "c"), ("b", None, "bc"), ("a", Some("b"), "bc"), ("a", Some("c"), "bc")];
+        for (organisation, workspace, id) in identities {
+            assert!(recent.insert(recent.keys().key(organisation, workspace, id), WHOLE, 0), "{workspace:?}");
+        }
+        assert!(!recent.insert(recent.keys().key("a", Some(""), "bc"), WHOLE, 0), "an empty name is no workspace");
     }
 
     #[test]
     fn number_of_ids_is_bounded() {
         let mut recent = Recent::new(Keys::random(), 24, 1_000);
         for id in 0..10_000_u32 {
-            recent.insert(recent.keys().key("default", &id.to_string()), WHOLE, i64::from(id));
+            recent.insert(recent.keys().key("default", None, &id.to_string()), WHOLE, i64::from(id));
         }
         assert!(recent.len() <= 1_200, "{} ids", recent.len());
     }

@@ -173,7 +173,7 @@ async fn take(app: &App, access: &Access, sender: &Sender, batch: Batch) -> Resu
         let seen = Seen { organisation, ..Seen::default() };
         receipt.refuse_many(app, sender, Refused { seen, ..Refused::many(reason, MORE_ROWS, count) });
     }
-    receipt.append_halves(app, access, sender, halves).await?;
+    receipt.append_halves(app, access, halves).await?;
     if !feedback.is_empty() {
         let came = feedback.len() as u64;
         let _turn = app.feedback_turn.lock().await;

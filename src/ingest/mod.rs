@@ -44,6 +44,9 @@ pub use split::{Chunk, Splitter};
 /// Rejections of one chunk that get an excerpt.
 pub(crate) const EXCERPTS_AT_ONCE: usize = 20;
 
+/// Bytes of a header that are copied into records: one more than the longest text of a column.
+const MOST_HEADER_BYTES: usize = (8 << 10) + 1;
+
 /// The organisation of a record that names none.
 pub const DEFAULT_ORGANISATION: &str = "default";
 
@@ -196,6 +199,11 @@ impl Context {
         Self { now, trace: None, headers, owner, policy: Policy::shared() }
     }
 
+    /// The metadata of the headers, no more than a record may have: it is copied into each.
+    fn overlay(&self) -> Vec<(String, String)> {
+        self.headers.metadata.as_deref().map(fields::shared_tags).unwrap_or_default()
+    }
+
     /// Whether the client asked that no content be kept.
     pub fn is_untracked(&self) -> bool {
         self.headers.debug.as_deref().is_some_and(is_off)
@@ -214,6 +222,21 @@ macro_rules! headers {
             /// Reads every header that is there and not empty.
             pub fn read(mut value: impl FnMut(&str) -> Option<String>) -> Self {
                 Self { $($field: value($name).filter(|text| !text.is_empty()),)* }
+            }
+
+            /// Bytes that the headers add to a record at most.
+            pub fn bytes(&self) -> usize {
+                0 $(+ self.$field.as_ref().map_or(0, String::len))*
+            }
+
+            /// The headers of a request, which are copied into each of its records: of those but the metadata that are longer than
+            /// any column, only so much that the records are refused for them, or go without.
+            pub fn cut(mut self) -> Self {
+                let metadata = self.metadata.take();
+                $(if let Some(text) = &mut self.$field {
+                    text.truncate(text.floor_char_boundary(MOST_HEADER_BYTES));
+                })*
+                Self { metadata, ..self }
             }
         }
     };
@@ -257,7 +280,7 @@ pub fn read(
         let text = read.unwrap_or_default();
         let mut take = |read: Result<Record, FieldError>, new_id: &mut dyn FnMut() -> String| {
             let owned = read.and_then(|mut record| {
-                context.owner.take(&mut record).and_then(|()| fields::check(&record)).map(|()| record)
+                context.owner.take(&mut record).and_then(|()| context.policy.limit(&mut record)).map(|()| record)
             });
             match owned {
                 Ok(mut record) => {

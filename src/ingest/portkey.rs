@@ -13,7 +13,7 @@ use super::fields::{cut, flag, id, number, open, short, tags, text, time};
 use super::usage::{Billed, Members, Usage, attributes, count, get};
 use super::{Context, is_off, mask};
 use crate::record::json::{
-    Checks, FieldError, MAX_RECORD_BYTES, derive, list, members, too_large, unquote, write_string,
+    Checks, FieldError, MAX_RECORD_BYTES, derive, keep_last, list, members, too_large, unquote, write_string,
 };
 use crate::record::{Message, Record};
 
@@ -36,8 +36,7 @@ pub(super) struct Reader<'c> {
 
 impl<'c> Reader<'c> {
     pub(super) fn new(context: &'c Context) -> Self {
-        let overlay = context.headers.metadata.as_deref().map(tags).unwrap_or_default();
-        Self { context, overlay, trace: context.trace.clone() }
+        Self { context, overlay: context.overlay(), trace: context.trace.clone() }
     }
 
     /// Reads the records of one JSON value.
@@ -111,7 +110,7 @@ impl<'c> Reader<'c> {
             ai_org: headers.provider.clone(),
             virtual_key: headers.virtual_key.clone(),
             // A config in full holds keys; only a slug names one.
-            config: headers.config.clone().filter(|config| !config.trim_start().starts_with(['{', '['])),
+            config: headers.config.as_ref().filter(|config| !config.trim_start().starts_with(['{', '['])).cloned(),
             runtime: headers.runtime.clone(),
             runtime_version: headers.runtime_version.clone(),
             sdk_version: headers.sdk_version.clone(),
@@ -122,12 +121,8 @@ impl<'c> Reader<'c> {
     /// The metadata of the headers, and who the user is: `_user` of the metadata, else the `user` of the request's body, which
     /// becomes it, else the `user` of the metadata, as old clients named it.
     fn user(&self, record: &mut Record, asked: &Members<'_>, raw_tags: &Members<'_>) {
-        for (key, value) in &self.overlay {
-            match record.metadata.iter_mut().find(|(own, _)| own == key) {
-                Some((_, own)) => own.clone_from(value),
-                None => record.metadata.push((key.clone(), value.clone())),
-            }
-        }
+        record.metadata.extend(self.overlay.iter().cloned());
+        keep_last(&mut record.metadata);
         if record.metadata.iter().any(|(key, _)| key == "_user") {
             return;
         }

@@ -21,6 +21,9 @@ use crate::ingest::{Context, mask};
 use crate::record::json::{Checks, FieldError, derive, keep_last, list, members, unquote};
 use crate::record::{Message, Record};
 
+/// Metadata.
+type Tags = [(String, String)];
+
 pub(super) const SOURCE: &str = "otlp";
 const LOG_TYPE: (&str, &str) = ("_logType", "opentelemetry");
 
@@ -115,8 +118,8 @@ pub(super) fn is_embedding(attributes: &Attributes) -> bool {
         || text(attributes, &[AI_SDK_OPERATION]).is_some_and(|operation| operation.ends_with(".doEmbed"))
 }
 
-/// The record of a call, or as much of it as the span says.
-pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<Call, FieldError> {
+/// The record of a call, or as much of it as the span says. `overlay` is the metadata of the request's headers.
+pub(super) fn record(span: Span, origin: &Origin, overlay: &Tags, context: &Context) -> Result<Call, FieldError> {
     for (name, id, digits) in [("traceId", &span.trace_id, 32), ("spanId", &span.span_id, 16)] {
         if id.is_empty() {
             return Err(FieldError::missing(name, format!("{digits} hexadecimal digits that are not all 0")));
@@ -141,7 +144,7 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
         retry_success_count: Some(0),
         mode: Some("SINGLE".to_owned()),
         virtual_key: headers.virtual_key.clone(),
-        config: headers.config.clone().filter(|config| !config.trim_start().starts_with(['{', '['])),
+        config: headers.config.as_ref().filter(|config| !config.trim_start().starts_with(['{', '['])).cloned(),
         prompt_slug: text(of, &PROMPT_SLUG),
         runtime: text(&origin.resource, &RUNTIME[..1]).or_else(|| headers.runtime.clone()),
         runtime_version: text(&origin.resource, &RUNTIME[1..2]).or_else(|| headers.runtime_version.clone()),
@@ -160,7 +163,7 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
     }
     times(&mut record, &span);
     outcome(&mut record, &span);
-    metadata(&mut record, &span, origin, context);
+    metadata(&mut record, &span, origin, overlay, context);
     derive(&mut record);
     // No event says more of a call that failed, or whose answer is a vector, than what was asked.
     let is_answered = content.is_answered() || is_embedding || record.is_success == Some(0);
@@ -412,23 +415,27 @@ fn is_read(key: &str) -> bool {
 
 /// The resource, the span's figures and the caller's headers, of which the later win; and who the
 /// user is. The resource is that of a process and says nothing of one call.
-fn metadata(record: &mut Record, span: &Span, origin: &Origin, context: &Context) {
+fn metadata(record: &mut Record, span: &Span, origin: &Origin, overlay: &Tags, context: &Context) {
     let mut tags = vec![(LOG_TYPE.0.to_owned(), LOG_TYPE.1.to_owned())];
     if !origin.scope.is_empty() {
-        tags.push(("otel.scope.name".to_owned(), cut(&origin.scope)));
+        tags.push(("otel.scope.name".to_owned(), origin.scope.clone()));
     }
-    let resource = origin.resource.iter().filter(|(key, _)| !RUNTIME.contains(&key.as_str()));
-    let resource = resource.filter(|(key, _)| !NOT_KEPT.contains(&key.as_str()));
+    tags.extend(origin.tags.iter().cloned());
     let attributes = span.attributes.iter().filter(|(key, value)| !is_read(key) && is_label(key, value, context));
-    tags.extend(resource.chain(attributes).filter_map(|(key, value)| tag(key, value)));
+    tags.extend(attributes.filter_map(|(key, value)| tag(key, value)));
     let user = text(&span.attributes, &USER).or_else(|| text(&origin.resource, &USER));
     if let Some(user) = user {
         tags.push(("_user".to_owned(), cut(&user)));
     }
-    let overlay = context.headers.metadata.as_deref().map(crate::ingest::fields::tags).unwrap_or_default();
-    tags.extend(overlay);
+    tags.extend(overlay.iter().cloned());
     keep_last(&mut tags);
     record.metadata = tags;
+}
+
+/// The metadata that a resource is.
+pub(super) fn resource_tags(resource: &Attributes) -> Vec<(String, String)> {
+    let kept = resource.iter().filter(|(key, _)| ![&RUNTIME[..], &NOT_KEPT].concat().contains(&key.as_str()));
+    kept.filter_map(|(key, value)| tag(key, value)).collect()
 }
 
 /// An attribute as metadata: lists as JSON; a text under a name that secrets have is masked as a header is.

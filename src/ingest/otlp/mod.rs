@@ -123,10 +123,11 @@ pub fn traces(
     context: &Context,
     take: &mut dyn FnMut(Result<Call, FieldError>),
 ) -> Result<u64, FieldError> {
-    let (mut passed_over, mut refused) = (0, 0);
+    let (mut passed_over, mut refused, overlay) = (0, 0, context.overlay());
     export::walk(encoding, Signal::Traces, bytes, &mut |origin, leaf| {
         let call = match Span::read(leaf) {
-            Ok(span) if call::is_call(&span) => call::record(span, origin, context),
+            Ok(span) if call::is_call(&span) => call::record(span, origin, &overlay, context)
+                .and_then(|mut call| context.policy.limit(&mut call.record).map(|()| call)),
             Ok(_) => return passed_over += 1,
             Err(error) => Err(error),
         };
