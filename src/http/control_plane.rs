@@ -23,7 +23,7 @@ use super::App;
 use super::auth::Caller;
 use super::body::{self, Room, check_coding, discard, unpackable};
 use super::error::Failure;
-use super::intake::{Outcome, Receipt};
+use super::intake::{Outcome, Receipt, aside};
 use super::logs::unpacked;
 use super::sql::header;
 use crate::catalog::{Access, Scope};
@@ -45,8 +45,6 @@ const COPIES: u64 = 2;
 const TIMES: usize = 2;
 /// Feedback that one query looks up.
 const LOOKED_UP: usize = 1_000;
-/// Bodies up to this size are parsed at once: going through another thread would take longer.
-const SMALL_BYTES: usize = 256 << 10;
 const MORE_ROWS: &str = "more rows of the same request were refused";
 const NOT_KEPT: &str = "texts that guardrails found are not kept: they may quote a call that must not be tracked";
 
@@ -156,12 +154,7 @@ async fn parsed<T: Send + 'static>(
     let bytes = body::read(body, limit, |size| room.grow((TIMES * size) as u64)).await?;
     let (bytes, room) = unpacked(bytes, limit, TIMES, room).await?.map_err(|cause| unpackable(&cause))?;
     let context = Context { policy: Arc::clone(app.engine.policy()), ..Context::new(app.engine.now()) };
-    if bytes.len() <= SMALL_BYTES {
-        return Ok((read(&bytes, &context), room));
-    }
-    let reading = tokio::task::spawn_blocking(move || read(&bytes, &context));
-    let read = reading.await.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
-    Ok((read, room))
+    Ok((aside(bytes.len(), move || read(&bytes, &context)).await?, room))
 }
 
 /// Appends what was read, and says what became of it.

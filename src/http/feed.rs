@@ -4,20 +4,22 @@
 //! sends faster than records are kept is slowed down, and a body of any size, or one that unpacks to any size, costs the same.
 
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::BodyDataStream;
 use bytes::{Buf, Bytes};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::body::{Budget, Room, discard, next_frame, unpack, unpackable};
+use super::body::{Budget, Room, check_packing, discard, next_frame, unpack, unpackable};
 use super::error::Failure;
-use crate::ingest::{Chunk, Splitter};
+use crate::ingest::{Chunk, RECORD_BYTES, Splitter};
 
 /// Most records of one chunk: parsed, a record takes over a kilobyte even if its text is `{}`.
 const CHUNK_RECORDS: usize = 4096;
-/// What a parsed record takes beside its text.
-const RECORD_BYTES: usize = 1500;
+/// Memory that the records of a chunk take at most beside their text, unless there is only one.
+const CHUNK_MADE_BYTES: usize = 8 << 20;
 
 /// A chunk with the room for it and the records in it.
 pub(crate) type Portion = (Chunk, Room);
@@ -31,13 +33,17 @@ pub(crate) struct Cut {
     pub(crate) record_bytes: usize,
     /// The text of a chunk, unless one record is larger.
     pub(crate) chunk_bytes: usize,
+    /// What the headers of the request add to each record.
+    pub(crate) header_bytes: usize,
 }
 
 /// Sends the chunks of a body until it ends or nobody takes them. Blocks: belongs on a thread of its own, within a runtime.
 pub(crate) fn feed(frames: BodyDataStream, cut: &Cut, portions: &mpsc::Sender<Portion>) -> Result<(), Failure> {
-    let mut body = BodyReader { frames, runtime: Handle::current(), piece: Bytes::new(), failure: None };
+    let read = Arc::<AtomicU64>::default();
+    let mut body =
+        BodyReader { frames, runtime: Handle::current(), piece: Bytes::new(), failure: None, read: Arc::clone(&read) };
     let fed = match unpack(&mut body) {
-        Ok(plain) => feed_plain(plain, cut, portions),
+        Ok(plain) => feed_plain(Unpacked { plain, packed: read, bytes: 0 }, cut, portions),
         Err(cause) => Err(unpackable(&cause)),
     };
     if let Some(failure) = body.failure.take() {
@@ -70,8 +76,8 @@ pub(crate) fn feed_plain(mut plain: impl Read, cut: &Cut, portions: &mpsc::Sende
             (growing, grown) = (cut.budget.room(), 0);
         }
         let rest = if last { splitter.finish() } else { Chunk::default() };
-        for chunk in [chunk, rest].into_iter().flat_map(few_records) {
-            let room = Handle::current().block_on(cut.budget.wait(memory(&chunk)));
+        for chunk in [chunk, rest].into_iter().flat_map(|chunk| few_records(chunk, cut.records())) {
+            let room = Handle::current().block_on(cut.budget.wait(cut.memory(&chunk)));
             if portions.blocking_send((chunk, room)).is_err() {
                 return Ok(());
             }
@@ -82,9 +88,21 @@ pub(crate) fn feed_plain(mut plain: impl Read, cut: &Cut, portions: &mpsc::Sende
     }
 }
 
+impl Cut {
+    /// Most records of a chunk.
+    fn records(&self) -> usize {
+        (CHUNK_MADE_BYTES / (RECORD_BYTES + self.header_bytes)).clamp(1, CHUNK_RECORDS)
+    }
+
+    /// The text twice, for it is there unparsed and parsed, and what the records take beside it.
+    fn memory(&self, chunk: &Chunk) -> u64 {
+        (2 * chunk.text.len() + chunk.records.len() * (RECORD_BYTES + self.header_bytes)) as u64
+    }
+}
+
 /// The chunk itself, or several of fewer records. An empty one is none.
-fn few_records(mut chunk: Chunk) -> Vec<Chunk> {
-    if chunk.records.len() <= CHUNK_RECORDS {
+fn few_records(mut chunk: Chunk, most: usize) -> Vec<Chunk> {
+    if chunk.records.len() <= most {
         let empty = chunk.records.is_empty() && chunk.rejections.is_empty();
         return if empty { Vec::new() } else { vec![chunk] };
     }
@@ -96,12 +114,7 @@ fn few_records(mut chunk: Chunk) -> Vec<Chunk> {
         let rejections = std::mem::take(&mut rejections);
         Chunk { text: chunk.text[start..end].to_vec(), records: shifted.collect(), rejections }
     };
-    chunk.records.chunks(CHUNK_RECORDS).map(part).collect()
-}
-
-/// The text twice, for it is there unparsed and parsed, and what the records take beside it.
-fn memory(chunk: &Chunk) -> u64 {
-    (2 * chunk.text.len() + chunk.records.len() * RECORD_BYTES) as u64
+    chunk.records.chunks(most).map(part).collect()
 }
 
 /// A body as a blocking reader.
@@ -111,6 +124,24 @@ struct BodyReader {
     piece: Bytes,
     /// Why the body did not come to its end; what a reader gets is only that it did not.
     failure: Option<Failure>,
+    /// Bytes that were read.
+    read: Arc<AtomicU64>,
+}
+
+/// A reader of plain bytes that refuses those of a body which is packed too tightly.
+struct Unpacked<R> {
+    plain: R,
+    packed: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.plain.read(buffer)?;
+        self.bytes += read as u64;
+        check_packing(self.packed.load(Ordering::Relaxed), self.bytes)?;
+        Ok(read)
+    }
 }
 
 impl BufRead for BodyReader {
@@ -129,6 +160,7 @@ impl BufRead for BodyReader {
     }
 
     fn consume(&mut self, bytes: usize) {
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
         self.piece.advance(bytes);
     }
 }
@@ -148,7 +180,7 @@ mod tests {
     use super::*;
 
     async fn chunks(body: Vec<u8>, chunk_bytes: usize) -> (Vec<Chunk>, Result<(), Failure>) {
-        let cut = Cut { budget: Budget::new(1 << 20), record_bytes: 1 << 10, chunk_bytes };
+        let cut = Cut { budget: Budget::new(1 << 20), record_bytes: 1 << 10, chunk_bytes, header_bytes: 0 };
         let (sender, mut receiver) = mpsc::channel(1);
         let frames = body.chunks(3).map(|piece| Ok::<_, io::Error>(Bytes::copy_from_slice(piece))).collect::<Vec<_>>();
         let frames = Body::from_stream(futures::stream::iter(frames)).into_data_stream();
@@ -187,9 +219,18 @@ mod tests {
         assert_eq!(chunks.last().unwrap().records.last().unwrap().0, 9_999);
     }
 
+    #[test]
+    fn what_headers_add_to_records_counts_and_makes_chunks_smaller() {
+        let cut = |header_bytes| Cut { budget: Budget::new(1), record_bytes: 1, chunk_bytes: 1, header_bytes };
+        assert_eq!((cut(0).records(), cut(400_000).records(), cut(usize::MAX >> 8).records()), (CHUNK_RECORDS, 20, 1));
+        let chunk = Chunk { records: vec![(0, 0..2), (1, 3..5)], text: b"{}\n{}".to_vec(), ..Chunk::default() };
+        assert_eq!(cut(1_000).memory(&chunk) - cut(0).memory(&chunk), 2_000);
+        assert_eq!(few_records(chunk, 1).len(), 2);
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_record_that_grows_needs_room() {
-        let cut = Cut { budget: Budget::new(1 << 20), record_bytes: 1 << 20, chunk_bytes: 1 << 10 };
+        let cut = Cut { budget: Budget::new(1 << 20), record_bytes: 1 << 20, chunk_bytes: 1 << 10, header_bytes: 0 };
         let (sender, _receiver) = mpsc::channel(1);
         let mut taken = cut.budget.room();
         taken.grow(1 << 20).unwrap();

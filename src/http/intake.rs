@@ -7,7 +7,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use axum::body::BodyDataStream;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use futures::StreamExt;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -121,13 +121,26 @@ impl Intake {
         self
     }
 
-    /// Parses a small body where it is and appends it in one go: all of it is taken, or nothing.
-    pub(crate) async fn take_small(self, text: &[u8]) -> Outcome {
+    /// Memory that the records of a body take at most once they are built.
+    pub(crate) fn made_bytes(&self, text: &[u8]) -> usize {
+        ingest::made_bytes(text, &self.context.headers)
+    }
+
+    /// Parses a small body, of which so many bytes are made, and appends it in one go: all of it is taken, or nothing.
+    pub(crate) async fn take_small(self, text: Vec<u8>, made_bytes: usize) -> Outcome {
         let mut receipt = Receipt::default();
-        let (records, rejections) = ingest::lines(self.shape, text, &self.context, &mut self.new_ids(0));
-        receipt.refuse(&self.app, &self.sender, rejections);
-        let failure = receipt.append(&self.app, &self.sender, records).await.err();
+        let failure = self.append_small(text, made_bytes, &mut receipt).await.err();
         Outcome { receipt, failure }
+    }
+
+    async fn append_small(self, text: Vec<u8>, made_bytes: usize, receipt: &mut Receipt) -> Result<(), Failure> {
+        let parse = move || {
+            let read = ingest::lines(self.shape, &text, &self.context, &mut self.new_ids(0));
+            (read, self)
+        };
+        let ((records, rejections), intake) = aside(made_bytes, parse).await?;
+        receipt.refuse(&intake.app, &intake.sender, rejections);
+        receipt.append(&intake.app, &intake.sender, records).await
     }
 
     /// Takes everything that comes, a chunk at a time.
@@ -153,11 +166,15 @@ impl Intake {
         };
         let record_bytes = usize::try_from(config.max_record_bytes).unwrap_or(usize::MAX);
         let part = usize::try_from(config.memtable_bytes / CHUNKS_IN_MEMTABLE).unwrap_or(CHUNK_BYTES);
-        let cut = Cut { budget, record_bytes, chunk_bytes: CHUNK_BYTES.min(part) };
+        let header_bytes = self.context.headers.bytes();
+        let cut = Cut { budget, record_bytes, chunk_bytes: CHUNK_BYTES.min(part), header_bytes };
         let (portions, coming) = mpsc::channel(1);
         let feeding = tokio::task::spawn_blocking(move || match source {
             Source::Stream(frames) => feed(frames, &cut, &portions),
-            Source::Bytes(bytes) => feed_plain(Cursor::new(bytes), &cut, &portions),
+            Source::Bytes(bytes) => match counted(&bytes) {
+                records if records > ingest::MOST_RECORDS as u64 => Err(too_many(records)),
+                _ => feed_plain(Cursor::new(bytes), &cut, &portions),
+            },
         });
         let appended = self.append_all(coming, receipt).await;
         let fed = feeding.await.map_err(|cause| Error::internal("reading the body broke off").with_source(cause))?;
@@ -197,6 +214,37 @@ impl Intake {
             ingest::read(self.shape, &chunk, &self.context, &mut new_id, &mut |record| records.push(record));
         Parsed { records, rejections, _room: room }
     }
+}
+
+/// Work up to so many bytes is done where it is asked for: going through another thread would take longer.
+const HERE_BYTES: usize = 64 << 10;
+
+/// Does work over so many bytes on a thread where it holds up no others, unless it is small.
+pub(crate) async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    if bytes <= HERE_BYTES {
+        return Ok(work());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|cause| Error::internal("reading a body broke off").with_source(cause))?)
+}
+
+/// The number of records in a body that is read as a whole.
+fn counted(bytes: &[u8]) -> u64 {
+    let mut splitter = ingest::Splitter::new();
+    let chunks = bytes.chunks(CHUNK_BYTES).map(|piece| splitter.push(piece).records.len() as u64);
+    let records: u64 = chunks.sum();
+    records + splitter.finish().records.len() as u64
+}
+
+/// The refusal of a whole body for the number of its records: 413.
+fn too_many(records: u64) -> Failure {
+    let most = ingest::MOST_RECORDS;
+    let message =
+        format!("the body has {records} records; at most {most} are taken at once; `/v1/ingest` takes any number");
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message)
 }
 
 impl Receipt {

@@ -23,7 +23,7 @@ use super::auth::Caller;
 use super::body::{check_coding, discard, unpackable};
 use super::error::{Failure, Refusing};
 use super::input::text_header;
-use super::intake::Receipt;
+use super::intake::{Receipt, aside};
 use super::logs::packed;
 use super::sql::header;
 use crate::catalog::Access;
@@ -122,7 +122,11 @@ async fn export(
         Err(failure) => return refusal(Encoding::of(named, b"{}"), failure),
     };
     let encoding = Encoding::of(named, &bytes);
-    let signal = signal.unwrap_or_else(|| Signal::of(encoding, &bytes));
+    let told = aside(bytes.len(), move || (signal.unwrap_or_else(|| Signal::of(encoding, &bytes)), bytes)).await;
+    let (signal, bytes) = match told {
+        Ok(told) => told,
+        Err(failure) => return refusal(encoding, failure),
+    };
     let (context, sender) = (context(&app, &access, headers), sender.with(source(signal)));
     let request = Request { encoding, signal, bytes, access, sender, context };
     answer(encoding, signal, run(&app, request).await)

@@ -60,8 +60,8 @@ pub struct Batch {
 
 /// Rejections that are told one by one.
 const DESCRIBED: usize = 100;
-/// The gateway sends 6,000 rows at once at most.
-const MOST_ROWS: usize = 100_000;
+/// The gateway sends 6,000 rows at once at most. A row of a few bytes becomes a record of more than a thousand.
+const MOST_ROWS: usize = 20_000;
 
 /// The tables that the gateway has.
 #[derive(Clone, Copy)]

@@ -47,6 +47,26 @@ pub(crate) const EXCERPTS_AT_ONCE: usize = 20;
 /// Bytes of a header that are copied into records: one more than the longest text of a column.
 const MOST_HEADER_BYTES: usize = (8 << 10) + 1;
 
+/// Memory that a record takes beside its text.
+pub const RECORD_BYTES: usize = 1_500;
+/// Memory that the records of one value, such as an object of numbered records, take at most.
+pub const MOST_MADE_BYTES: usize = 64 << 20;
+/// Most records of a body that is read as a whole.
+pub const MOST_RECORDS: usize = 100_000;
+
+/// Memory that the records in a text take at most once they are built, each with what the headers of its request add to it. It is
+/// known before any is built: a record is an object.
+pub fn made_bytes(text: &[u8], headers: &Headers) -> usize {
+    let records = memchr::memchr_iter(b'{', text).count();
+    text.len().saturating_add(records.saturating_mul(RECORD_BYTES + headers.bytes()))
+}
+
+/// The refusal of too many records at once.
+fn too_many(records: usize) -> FieldError {
+    let expected = format!("at most {MOST_RECORDS} records at once, not {records}; `/v1/ingest` takes any number");
+    FieldError::silent("json", expected).because(Reason::TooLarge)
+}
+
 /// The organisation of a record that names none.
 pub const DEFAULT_ORGANISATION: &str = "default";
 
@@ -273,7 +293,8 @@ pub fn read(
     sink: &mut dyn FnMut(Record),
 ) -> Vec<Rejection> {
     let mut rejections = chunk.rejections.clone();
-    let mut portkey = portkey::Reader::new(context);
+    let overlay = context.overlay();
+    let mut portkey = portkey::Reader::new(context, &overlay);
     for (first, range) in &chunk.records {
         let mut number = *first;
         let read = str::from_utf8(&chunk.text[range.clone()]);
@@ -303,7 +324,7 @@ pub fn read(
                     Shape::Portkey => portkey.read(text, new_id, &mut take),
                     Shape::LiteLlm => take(litellm::read(text, context), new_id),
                     Shape::GatewayHook => take(hook::read(text, context, new_id), new_id),
-                    Shape::Otlp => otlp::read(text, context, new_id, &mut take),
+                    Shape::Otlp => otlp::read(text, &overlay, context, new_id, &mut take),
                 }
             }
         }

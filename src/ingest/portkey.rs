@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 
 use super::fields::{cut, flag, id, number, open, short, tags, text, time};
 use super::usage::{Billed, Members, Usage, attributes, count, get};
-use super::{Context, is_off, mask};
+use super::{Context, MOST_MADE_BYTES, MOST_RECORDS, RECORD_BYTES, is_off, mask, too_many};
 use crate::record::json::{
     Checks, FieldError, MAX_RECORD_BYTES, derive, keep_last, list, members, too_large, unquote, write_string,
 };
@@ -29,14 +29,14 @@ pub(super) type Take<'t> = dyn FnMut(Result<Record, FieldError>, &mut dyn FnMut(
 pub(super) struct Reader<'c> {
     context: &'c Context,
     /// The metadata of the headers, which wins over the body's.
-    overlay: Vec<(String, String)>,
+    overlay: &'c [(String, String)],
     /// Shared by all records of the request that do not name one.
     trace: Option<String>,
 }
 
 impl<'c> Reader<'c> {
-    pub(super) fn new(context: &'c Context) -> Self {
-        Self { context, overlay: context.overlay(), trace: context.trace.clone() }
+    pub(super) fn new(context: &'c Context, overlay: &'c [(String, String)]) -> Self {
+        Self { context, overlay, trace: context.trace.clone() }
     }
 
     /// Reads the records of one JSON value.
@@ -46,6 +46,9 @@ impl<'c> Reader<'c> {
             return take(Err(too_large(MAX_RECORD_BYTES)), new_id);
         }
         if let Some(items) = list(text) {
+            if let Err(refused) = self.fits(items.len()) {
+                return take(Err(refused), new_id);
+            }
             for item in items {
                 let record = self.item(item, new_id);
                 take(record, new_id);
@@ -55,6 +58,9 @@ impl<'c> Reader<'c> {
         match members(text) {
             // The Node SDK spreads an array into an object.
             Some(items) if !items.is_empty() && items.iter().all(|(key, _)| is_digits(key)) => {
+                if let Err(refused) = self.fits(items.len()) {
+                    return take(Err(refused), new_id);
+                }
                 for (_, item) in items {
                     let record = self.item(item, new_id);
                     take(record, new_id);
@@ -65,6 +71,16 @@ impl<'c> Reader<'c> {
                 take(record, new_id);
             }
         }
+    }
+
+    /// Refuses so many records of one value that they, each with the headers of the request, would take much more memory than
+    /// what was sent.
+    fn fits(&self, items: usize) -> Result<(), FieldError> {
+        let made = items.saturating_mul(RECORD_BYTES + self.context.headers.bytes());
+        if items > MOST_RECORDS || made > MOST_MADE_BYTES {
+            return Err(too_many(items));
+        }
+        Ok(())
     }
 
     fn item(&mut self, text: &str, new_id: &mut dyn FnMut() -> String) -> Result<Record, FieldError> {

@@ -11,10 +11,11 @@ use serde_json::value::RawValue;
 use super::any::{self, Any, Attributes, Budget};
 use super::wire::{self, Value};
 use super::{Encoding, Signal, call};
+use crate::ingest::MOST_RECORDS;
 use crate::ingest::fields::cut;
 use crate::ingest::usage::get;
 use crate::record::MOST_TAGS;
-use crate::record::json::{FieldError, Read, finite, keep_last, list, members, unquote, write_string};
+use crate::record::json::{FieldError, Read, Reason, finite, keep_last, list, members, unquote, write_string};
 
 /// What spans and log records come from. It is copied into each of its records, so it is read once and bounded.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +63,9 @@ pub(super) fn walk(
 ) -> Result<(), FieldError> {
     match encoding {
         Encoding::Protobuf => {
-            walk_wire(bytes, &mut |_, _| {})?;
+            let mut leaves = 0;
+            walk_wire(bytes, &mut |_, _| leaves += 1)?;
+            few(signal, leaves)?;
             walk_wire(bytes, found)
         }
         Encoding::Json => {
@@ -71,10 +74,21 @@ pub(super) fn walk(
             if text.trim().is_empty() {
                 return Ok(());
             }
-            walk_json(text, signal, &mut |_, _| {})?;
+            let mut leaves = 0;
+            walk_json(text, signal, &mut |_, _| leaves += 1)?;
+            few(signal, leaves)?;
             walk_json(text, signal, found)
         }
     }
+}
+
+/// Refuses a request of too many spans or log records. Of metrics nothing is made.
+fn few(signal: Signal, leaves: usize) -> Result<(), FieldError> {
+    if leaves <= MOST_RECORDS || signal == Signal::Metrics {
+        return Ok(());
+    }
+    let expected = format!("at most {MOST_RECORDS} in a request, not {leaves}; export fewer at once");
+    Err(FieldError::silent(signal.json_names()[2][0], expected).because(Reason::TooLarge))
 }
 
 fn walk_wire(bytes: &[u8], found: &mut Found<'_>) -> Result<(), FieldError> {

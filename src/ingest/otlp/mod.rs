@@ -123,10 +123,21 @@ pub fn traces(
     context: &Context,
     take: &mut dyn FnMut(Result<Call, FieldError>),
 ) -> Result<u64, FieldError> {
-    let (mut passed_over, mut refused, overlay) = (0, 0, context.overlay());
+    traces_under(&context.overlay(), encoding, bytes, context, take)
+}
+
+/// [`traces`] with the metadata of the headers, which is the same for all requests of a body.
+fn traces_under(
+    overlay: &[(String, String)],
+    encoding: Encoding,
+    bytes: &[u8],
+    context: &Context,
+    take: &mut dyn FnMut(Result<Call, FieldError>),
+) -> Result<u64, FieldError> {
+    let (mut passed_over, mut refused) = (0, 0);
     export::walk(encoding, Signal::Traces, bytes, &mut |origin, leaf| {
         let call = match Span::read(leaf) {
-            Ok(span) if call::is_call(&span) => call::record(span, origin, &overlay, context)
+            Ok(span) if call::is_call(&span) => call::record(span, origin, overlay, context)
                 .and_then(|mut call| context.policy.limit(&mut call.record).map(|()| call)),
             Ok(_) => return passed_over += 1,
             Err(error) => Err(error),
@@ -198,6 +209,7 @@ pub fn status(code: u8, message: &str) -> Vec<u8> {
 /// over.
 pub(super) fn read(
     text: &str,
+    overlay: &[(String, String)],
     context: &Context,
     new_id: &mut dyn FnMut() -> String,
     take: &mut super::portkey::Take<'_>,
@@ -206,7 +218,7 @@ pub(super) fn read(
         return;
     }
     let mut whole = |read: Result<Call, FieldError>| take(read.map(|call| call.record), new_id);
-    let read = traces(Encoding::Json, text.as_bytes(), context, &mut whole);
+    let read = traces_under(overlay, Encoding::Json, text.as_bytes(), context, &mut whole);
     if let Err(error) = read {
         take(Err(error), new_id);
     }
