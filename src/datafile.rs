@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::record::{Rows, SORT_KEY, SORT_OPTIONS};
 use crate::store::data_path;
-use crate::table::{DataFile, Table};
+use crate::table::{DataFile, Table, lower_bound, upper_bound};
 
 /// Rows of a row group: a third faster to scan than 32,768, and small enough to prune by.
 const ROW_GROUP_ROWS: usize = 131_072;
@@ -146,10 +146,10 @@ impl DataFile {
 fn widen(min: &mut Option<String>, max: &mut Option<String>, values: &StringViewArray) {
     let (lowest, highest) = (arrow::compute::min_string_view(values), arrow::compute::max_string_view(values));
     if let Some(lowest) = lowest.filter(|lowest| min.as_deref().is_none_or(|min| *lowest < min)) {
-        *min = Some(lowest.to_owned());
+        *min = Some(lower_bound(lowest.to_owned()));
     }
     if let Some(highest) = highest.filter(|highest| max.as_deref().is_none_or(|max| *highest > max)) {
-        *max = Some(highest.to_owned());
+        *max = Some(upper_bound(highest.to_owned()));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Remembers which ids arrived lately, so that a record sent twice is kept once.
 //!
-//! An id is remembered as a 128-bit keyed hash: 32 bits of its organisation, 96 of organisation and id. That is short enough to
+//! An id is remembered as a 128-bit keyed hash: 32 bits of its organisation, 96 of organisation, workspace and id: ids are a
+//! workspace's own, and those of records of no workspace are apart from all. That is short enough to
 //! keep millions, and no client can make two ids collide, because the keys are random and never leave the process. Each
 //! organisation has a memory of its own, in blocks in the order of arrival. A block is forgotten when all of it is older than the
 //! window, so an id is remembered for at least the window and a quarter longer at most while records of its organisation come in.
@@ -14,6 +15,9 @@ use std::fmt::{self, Write};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher, RandomState};
 
 use arrow::array::{Array, AsArray, RecordBatch};
+
+use crate::ingest::DEFAULT_ORGANISATION;
+use crate::record::Record;
 
 /// A block of ids is closed after this part of the window.
 const BLOCKS_IN_WINDOW: i64 = 4;
@@ -151,10 +155,16 @@ impl Keys {
         Self(RandomState::new(), RandomState::new())
     }
 
-    /// The key of one id of one organisation.
-    pub fn key(&self, organisation: &str, id: &str) -> u128 {
-        let pair = (organisation, id);
-        self.joined(organisation, self.0.hash_one(pair), self.1.hash_one(pair))
+    /// The key of one id of one workspace of an organisation, or of none. An empty name is none.
+    pub fn key(&self, organisation: &str, workspace: Option<&str>, id: &str) -> u128 {
+        let identity = (organisation, workspace.filter(|workspace| !workspace.is_empty()), id);
+        self.joined(organisation, self.0.hash_one(identity), self.1.hash_one(identity))
+    }
+
+    /// The key of a record.
+    pub fn of(&self, record: &Record) -> u128 {
+        let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
+        self.key(organisation, record.workspace_slug.as_deref(), record.id.as_deref().unwrap_or_default())
     }
 
     /// The key of what a value of an organisation says, all of it, by its `Debug` form.
@@ -170,14 +180,16 @@ impl Keys {
         (u128::from(organisation) << 96) | (u128::from(high as u32) << 64) | u128::from(low)
     }
 
-    /// The keys of a batch's rows, which has the columns `organisation_id` and `id`.
+    /// The keys of a batch's rows, which has the columns `organisation_id`, `workspace_slug` and `id`.
     pub fn of_batch(&self, batch: &RecordBatch) -> Vec<u128> {
-        let (Some(organisations), Some(ids)) = (batch.column_by_name("organisation_id"), batch.column_by_name("id"))
+        let text = |name: &str| batch.column_by_name(name).map(|column| column.as_string_view());
+        let (Some(organisations), Some(workspaces), Some(ids)) =
+            (text("organisation_id"), text("workspace_slug"), text("id"))
         else {
             return Vec::new();
         };
-        let (organisations, ids) = (organisations.as_string_view(), ids.as_string_view());
-        (0..ids.len()).map(|row| self.key(organisations.value(row), ids.value(row))).collect()
+        let workspace = |row| workspaces.is_valid(row).then(|| workspaces.value(row));
+        (0..ids.len()).map(|row| self.key(organisations.value(row), workspace(row), ids.value(row))).collect()
     }
 }
 
@@ -316,29 +328,32 @@ mod tests {
     #[test]
     fn an_id_is_known_for_the_whole_window_and_forgotten_after() {
         let mut recent = Recent::new(Keys::random(), 24, 1_000_000);
-        let key = recent.keys().key("default", "a");
+        let key = recent.keys().key("default", None, "a");
         assert!(recent.insert(key, WHOLE, 0));
         assert!(!recent.insert(key, WHOLE, HOUR));
         assert!(!recent.insert(key, WHOLE, 24 * HOUR - 1));
         for hour in 25..31 {
-            recent.insert(recent.keys().key("default", &hour.to_string()), WHOLE, hour * HOUR);
+            recent.insert(recent.keys().key("default", None, &hour.to_string()), WHOLE, hour * HOUR);
         }
         assert!(recent.insert(key, WHOLE, 31 * HOUR));
     }
 
     #[test]
-    fn organisations_do_not_share_ids() {
+    fn organisations_and_workspaces_do_not_share_ids() {
         let mut recent = Recent::new(Keys::random(), 24, 1_000_000);
-        assert!(recent.insert(recent.keys().key("a", "bc"), WHOLE, 0));
-        assert!(recent.insert(recent.keys().key("ab", "c"), WHOLE, 0));
-        assert!(recent.insert(recent.keys().key("b", "bc"), WHOLE, 0));
+        let identities =
+            [("a", None, "bc"), ("ab", None, "c"), ("b", None, "bc"), ("a", Some("b"), "bc"), ("a", Some("c"), "bc")];
+        for (organisation, workspace, id) in identities {
+            assert!(recent.insert(recent.keys().key(organisation, workspace, id), WHOLE, 0), "{workspace:?}");
+        }
+        assert!(!recent.insert(recent.keys().key("a", Some(""), "bc"), WHOLE, 0), "an empty name is no workspace");
     }
 
     #[test]
     fn number_of_ids_is_bounded() {
         let mut recent = Recent::new(Keys::random(), 24, 1_000);
         for id in 0..10_000_u32 {
-            recent.insert(recent.keys().key("default", &id.to_string()), WHOLE, i64::from(id));
+            recent.insert(recent.keys().key("default", None, &id.to_string()), WHOLE, i64::from(id));
         }
         assert!((800..=1_000).contains(&recent.len), "{} ids", recent.len);
     }
@@ -346,7 +361,7 @@ mod tests {
     #[test]
     fn an_organisation_that_sends_ids_without_an_end_forgets_its_own() {
         let mut recent = Recent::new(Keys::random(), 24, 8_000);
-        let of = |recent: &Recent, name: &str, id: u32| recent.keys().key(name, &id.to_string());
+        let of = |recent: &Recent, name: &str, id: u32| recent.keys().key(name, None, &id.to_string());
         for id in 0..3_000 {
             recent.insert(of(&recent, "zen", id), WHOLE, i64::from(id));
         }
@@ -367,15 +382,15 @@ mod tests {
     #[test]
     fn what_was_forgotten_is_new_again_and_the_count_holds() {
         let mut recent = Recent::new(Keys::random(), 24, 1_000);
-        let keys: Vec<u128> = (0..100).map(|id: u32| recent.keys().key("a", &id.to_string())).collect();
+        let keys: Vec<u128> = (0..100).map(|id: u32| recent.keys().key("a", None, &id.to_string())).collect();
         for _ in 0..3 {
             keys.iter().for_each(|key| assert!(recent.insert(*key, WHOLE, 0)));
             keys.iter().for_each(|key| recent.forget(*key));
         }
         assert_eq!(recent.len, 0);
         for id in 0..5_000_u32 {
-            recent.insert(recent.keys().key("b", &id.to_string()), WHOLE, 25 * HOUR);
-            recent.insert(recent.keys().key("a", &id.to_string()), WHOLE, 25 * HOUR);
+            recent.insert(recent.keys().key("b", None, &id.to_string()), WHOLE, 25 * HOUR);
+            recent.insert(recent.keys().key("a", None, &id.to_string()), WHOLE, 25 * HOUR);
         }
         assert_eq!(recent.len, recent.organisations.values().map(|ids| ids.len).sum::<usize>());
         assert!(recent.len <= 1_000);

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow::array::RecordBatch;
 
+use crate::halves::SoFar;
 use crate::limits::Room;
 use crate::memtable::{Frozen, Live};
-use crate::record::{Record, Rows};
+use crate::record::Rows;
 use crate::table::FileIndex;
 use crate::usage::Counts;
 use waiting::Unfinished;
@@ -103,8 +104,14 @@ impl Shelf {
     }
 
     /// Shows a half that the log holds durably, as the record that it is so far.
-    pub fn show_half(&self, key: u128, so_far: Arc<Record>) {
+    pub fn show_half(&self, key: u128, so_far: Arc<SoFar>) {
         self.lock().waiting.insert(key, so_far);
+    }
+
+    /// Joins the parts of records that wait no longer, which takes as long as they are large, so that who stores them need not.
+    pub fn join_due(&self, now_micros: i64) {
+        let due = self.lock().waiting.due(now_micros);
+        due.iter().for_each(|so_far| drop(Arc::clone(so_far.record())));
     }
 
     /// Puts records in the place of halves of them; none if they are not kept. Answers the bytes of live rows.

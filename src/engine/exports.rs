@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::TryStreamExt;
 use futures::StreamExt;
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use serde_json::{Map, Value};

@@ -4,6 +4,9 @@
 //! A half that waits is in memory and in the log. Before the log is trimmed it is written there again ([`Writer::carry_waiting`]),
 //! so a restart finds it whatever was flushed meanwhile. A record counts, for its quota and as known id, when it is stored. A half
 //! whose record was stored without it is late: it waits, as durable, until [`super::amend`] has added it to the record.
+//!
+//! All this costs what a part is long. What parts make together is joined elsewhere: for answers by who asks, and before
+//! a record is stored by the task that has it stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,9 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::writer::{Command, Decided, Writer, gather, kept_rows};
 use super::{Receipt, replay};
-use crate::dedupe::Known;
+use crate::dedupe::{Keys, Known};
 use crate::error::{Error, Result};
-use crate::halves::{Fit, Half, Whole, says_outcome};
+use crate::halves::{Fit, Half, SoFar, Whole, says_outcome, says_something};
+use crate::ingest::DEFAULT_ORGANISATION;
 use crate::limits::Room;
 use crate::plan::Row;
 use crate::record::{BatchBuilder, Record};
@@ -48,8 +52,6 @@ enum Fate {
     Late,
     /// It came already.
     Known,
-    /// Its record is another workspace's.
-    Foreign,
 }
 
 /// Halves of one request as the writer takes them.
@@ -61,6 +63,17 @@ struct Sorted {
     payloads: Vec<Payload>,
     permit: Room,
     receipt: Receipt,
+}
+
+/// Identifies a part, however late it comes again: by all that it says. The time counts for pieces alone, because a conversation
+/// may say the same twice; a half without a time got that of its arrival, which differs when it comes again.
+pub(super) fn print_of(keys: &Keys, half: Half, record: &mut Record) -> u128 {
+    let (at, days) = (record.created_at.take(), std::mem::take(&mut record.retention_days));
+    let said_at = at.filter(|_| half == Half::Piece);
+    let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
+    let print = keys.key_of_all(organisation, &(half, said_at, &*record));
+    (record.created_at, record.retention_days) = (at, days);
+    print
 }
 
 /// A half on its way.
@@ -165,8 +178,7 @@ impl Writer {
                 Fate::Late => {
                     let here = late_of.entry(part.key).or_default();
                     late_bytes += part.record.held_bytes() as u64;
-                    if !self.late.has_room(part.key, late_bytes, self.join_bytes)
-                        || self.late.is_full(&part.record, part.key, *here)
+                    if !self.late.has_room(part.key, late_bytes, self.join_bytes) || self.late.is_full(part.key, *here)
                     {
                         return Err(Error::busy(format!(
                             "parts of records that are stored already, such as `{}`, come faster than they are added; send again \
@@ -178,7 +190,6 @@ impl Writer {
                     late.push(part);
                 }
                 Fate::Known => receipt.duplicate += 1,
-                Fate::Foreign => receipt.foreign += 1,
             }
         }
         let payloads = match waits.len() == all && !is_changed {
@@ -193,22 +204,21 @@ impl Writer {
         Ok(Sorted { half, waits, late, payloads, permit, receipt })
     }
 
-    fn fate(&self, half: Half, Part { key, print, record }: &Part) -> Fate {
+    fn fate(&self, half: Half, Part { key, print, .. }: &Part) -> Fate {
         if self.recent_parts.contains(*print) {
             return Fate::Known;
         }
-        match (self.recent.known(*key), self.waiting.fit(*key, half, record)) {
+        match (self.recent.known(*key), self.waiting.fit(*key, half, *print)) {
             (Some(Known { is_open: false, .. }), _) | (None, Fit::Known) => Fate::Known,
             (Some(_), _) => Fate::Late,
             (None, Fit::New) => Fate::Waits,
-            (None, Fit::Foreign) => Fate::Foreign,
         }
     }
 
     /// Whether a part that is here says that nothing may be kept of what was said in the call.
-    fn is_untracked(&self, Part { key, record, .. }: &Part) -> bool {
-        self.waiting.get(*key).is_some_and(|other| other.do_not_track == Some(true))
-            || self.late.is_untracked(record, *key)
+    fn is_untracked(&self, Part { key, .. }: &Part) -> bool {
+        self.waiting.get(*key).is_some_and(|others| others.is_untracked())
+            || self.late.is_untracked(*key)
             || self.recent.known(*key).is_some_and(|known| known.is_untracked)
     }
 
@@ -236,23 +246,19 @@ impl Writer {
                     receipt.duplicate += 1;
                     continue;
                 }
-                Fate::Foreign => {
-                    receipt.foreign += 1;
-                    continue;
-                }
             }
             receipt.accepted += 1;
             // Of one group either may have come first.
-            let is_untracked = |part: &Record| part.do_not_track == Some(true);
-            let must_go = |other: &Record| {
-                (is_untracked(&record) && says_something(other)) || (is_untracked(other) && says_something(&record))
+            let must_go = |others: &SoFar| {
+                let is_untracked = record.do_not_track == Some(true);
+                (is_untracked && others.says_something()) || (others.is_untracked() && says_something(&record))
             };
-            if self.waiting.get(key).is_some_and(|other| must_go(other)) {
+            if self.waiting.get(key).is_some_and(|others| must_go(others)) {
                 self.clear_log_within(UNTRACKED_MICROS);
             }
             let until_micros = waits_until(half, &record, now_micros, self.join_micros);
             let held = Held { room, print: Some(print) };
-            if let Some(whole) = self.waiting.add(key, half, record, until_micros, Some(held)) {
+            if let Some(whole) = self.waiting.add(key, half, record, print, until_micros, Some(held)) {
                 self.store(vec![whole], now_micros)?;
             } else if let Some(so_far) = self.waiting.get(key) {
                 self.logs.show_half(key, Arc::clone(so_far));
@@ -290,7 +296,7 @@ impl Writer {
     fn take_late(&mut self, key: u128, half: Half, record: Record, room: Option<Room>) {
         let is_untracked = record.do_not_track == Some(true);
         if is_untracked {
-            self.late.untrack(&record, key, |record| self.policy.untrack(record));
+            self.late.untrack(key, |record| self.policy.untrack(record));
         }
         self.clear_log_within(if is_untracked { UNTRACKED_MICROS.min(self.flush_micros) } else { self.flush_micros });
         self.late.add(key, half, record, room);
@@ -347,9 +353,9 @@ impl Writer {
         if rules.erasures().is_empty() {
             return;
         }
-        let is_erased = |record: &Record| rules.erases(Row::of(record));
+        let is_erased = |so_far: &SoFar| rules.erases(Row::of(&so_far.figures()));
         let erased: Vec<u128> =
-            self.waiting.iter().filter(|(_, _, record)| is_erased(record)).map(|(key, ..)| key).collect();
+            self.waiting.iter().filter(|(_, so_far)| is_erased(so_far)).map(|(key, _)| key).collect();
         if !erased.is_empty() {
             // The log holds them, and no row may be there that would be flushed.
             self.clear_log_within(0);
@@ -413,9 +419,4 @@ fn in_frames<'a>(kind: Kind, records: impl Iterator<Item = &'a Record>) -> Resul
         payloads.push(Payload::of(kind, &builder.finish())?);
     }
     Ok(payloads)
-}
-
-/// Whether anything that was said in the call is in a part.
-fn says_something(part: &Record) -> bool {
-    [&part.request, &part.response].into_iter().any(|message| message.body.is_some() || message.headers.is_some())
 }

@@ -41,7 +41,10 @@ pub(super) async fn ids_of_files(
     let view = View::of_files(Rows::Logs, FileIndex::of(files));
     let limits = Limits { timeout: None, max_rows: None, ..queries.limits() };
     let none = ParamValues::Map(HashMap::new());
-    let ids = queries.run(view, "select organisation_id, id, do_not_track from logs", none, limits).await?.batches;
+    let ids = queries
+        .run(view, "select organisation_id, workspace_slug, id, do_not_track from logs", none, limits)
+        .await?
+        .batches;
     let keys = keys.clone();
     let known = move |batch: RecordBatch| {
         let untracked = batch.column_by_name("do_not_track").and_then(|column| column.as_boolean_opt().cloned());

@@ -27,6 +27,7 @@ mod time_tests;
 pub mod upkeep;
 mod writer;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -121,6 +122,8 @@ struct Inner {
     /// Late parts whose records are in the table.
     late: Mutex<Vec<LatePart>>,
     amend_wanted: Notify,
+    /// How often adding late parts failed for what they are, by their record.
+    amend_attempts: Mutex<HashMap<u128, u32>>,
     upkeep_wanted: Notify,
     /// Held while the table and what queries see of it are changed.
     commits: tokio::sync::Mutex<tasks::Commits>,
@@ -208,6 +211,9 @@ impl Engine {
             return Ok(Receipt::default());
         }
         let inner = &self.inner;
+        if let Err(error) = inner.limit(&mut records) {
+            return Err(AppendError { error, records });
+        }
         let (bytes, permit) = match inner.room_for(&records).await {
             Ok(room) => room,
             Err(error) => return Err(AppendError { error, records }),
@@ -501,6 +507,12 @@ impl Inner {
     /// Both tables.
     fn lanes(&self) -> [&Lane; 2] {
         [&self.logs, &self.feedback]
+    }
+
+    /// Keeps the limits of records' values; refuses all for one id that is too long.
+    fn limit(&self, records: &mut [Record]) -> Result<()> {
+        let limited = records.iter_mut().try_for_each(|record| self.policy.limit(record));
+        limited.map_err(|refused| Error::invalid(refused.to_string()))
     }
 
     /// Fills in what a record does not say and the engine decides.

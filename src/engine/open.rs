@@ -182,6 +182,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         unconfirmed: super::rights::Unconfirmed::default(),
         late: Mutex::default(),
         amend_wanted: Notify::new(),
+        amend_attempts: Mutex::default(),
         upkeep_wanted: Notify::new(),
         commits: tokio::sync::Mutex::new(commits),
         compacting: tokio::sync::Mutex::new(()),

@@ -1,8 +1,10 @@
 //! Appends of what is not a whole record: halves that join later, and feedback.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
-use super::joining::{Halves, Part};
+use super::joining::{Halves, Part, print_of};
 use super::writer::{Append, Command};
 use super::{Access, AppendError, Engine, Receipt, day_of, here_or_aside, owned, owner};
 use crate::dedupe::Keys;
@@ -18,15 +20,16 @@ fn state_key(keys: &Keys, row: &Feedback) -> u128 {
     let organisation = row.organisation_id.as_deref().unwrap_or_default();
     let updated_at = row.updated_at.map_or(0, |at| at.timestamp_micros());
     // No id of a record begins like this by chance, and the two share one memory.
-    keys.key(organisation, &format!("feedback/{updated_at}/{}", row.id.as_deref().unwrap_or_default()))
+    let id = format!("feedback/{updated_at}/{}", row.id.as_deref().unwrap_or_default());
+    keys.key(organisation, row.workspace_slug.as_deref(), &id)
 }
 
 impl Engine {
-    /// Makes halves of records durable. The two halves of one `id` of an organisation become one record, whichever comes first,
-    /// also across a restart; a half alone is seen in answers as the record it is so far, and is stored alone after `join_seconds`.
+    /// Makes halves of records durable. The two halves of one `id` of a workspace (or of none) become one record, whichever comes
+    /// first, also across a restart; a half alone is seen in answers as the record it is so far, and is stored alone after `join_seconds`.
     /// Pieces gather for twenty seconds from the first that says how the call went. What comes later than that, while the id is
     /// remembered (`dedupe_hours`), fills in what the stored record lacks, after the next flush. What came already is acked and
-    /// dropped. Each must name its `id`. A part whose record another workspace began is not taken.
+    /// dropped. Each must name its `id`. Parts that name different workspaces, or one of which names none, are of different records.
     pub async fn append_halves_as(&self, access: &Access, halves: Vec<(Half, Record)>) -> Result<Receipt, AppendError> {
         let nameless = |(_, record): &(Half, Record)| record.id.as_deref().is_none_or(str::is_empty);
         if halves.iter().any(nameless) {
@@ -43,7 +46,6 @@ impl Engine {
                 let one = self.append_half(access, half, records).await?;
                 receipt.accepted += one.accepted;
                 receipt.duplicate += one.duplicate;
-                receipt.foreign += one.foreign;
             }
         }
         Ok(receipt)
@@ -54,28 +56,24 @@ impl Engine {
         if let Err(error) = self.check_access(access).and_then(|()| owned(access, &mut records)) {
             return Err(AppendError { error, records });
         }
+        if let Err(error) = inner.limit(&mut records) {
+            return Err(AppendError { error, records });
+        }
         let (bytes, permit) = match inner.room_for(&records).await {
             Ok(room) => room,
             Err(error) => return Err(AppendError { error, records }),
         };
-        let (now, rules) = ((inner.now)(), inner.catalog.rules());
-        let (keys, mut prints) = (inner.keys.clone(), Vec::with_capacity(records.len()));
-        for record in &mut records {
-            inner.policy.protect(record);
-            // Before the time of arrival is filled in, which is another when it comes again.
-            let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
-            prints.push(keys.key_of_all(organisation, &(half, &*record)));
-            inner.complete(record, now, &rules);
-        }
+        let (now, rules, of) = ((inner.now)(), inner.catalog.rules(), Arc::clone(inner));
         let build = move || {
-            let mut builder = BatchBuilder::new();
-            records.iter().for_each(|record| builder.append(record));
-            let payload = Payload::of(Kind::Half(half), &builder.finish())?;
-            let parts = records.into_iter().zip(prints).map(|(record, print)| {
-                let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
-                Part { key: keys.key(organisation, record.id.as_deref().unwrap_or_default()), print, record }
-            });
-            Ok((parts.collect(), payload))
+            let (mut builder, mut parts) = (BatchBuilder::new(), Vec::with_capacity(records.len()));
+            for mut record in records {
+                of.policy.protect(&mut record);
+                of.complete(&mut record, now, &rules);
+                builder.append(&record);
+                let (key, print) = (of.keys.of(&record), print_of(&of.keys, half, &mut record));
+                parts.push(Part { key, print, record });
+            }
+            Ok((parts, Payload::of(Kind::Half(half), &builder.finish())?))
         };
         let done = async {
             let (parts, payload) = here_or_aside(bytes, build).await?;
@@ -102,10 +100,10 @@ impl Engine {
             owner.take_fields(&mut row.organisation_id, &mut row.workspace_slug).map_err(|refused| {
                 Error::denied(format!("field `{}` of feedback: expected {}", refused.field, refused.expected))
             })?;
+            row.keep_limits().map_err(|refused| Error::invalid(format!("feedback: {refused}")))?;
             let organisation = row.organisation_id.get_or_insert_with(|| DEFAULT_ORGANISATION.to_owned());
             row.retention_days = rules.retention_days(organisation);
             ids.push(row.id.get_or_insert_with(|| (inner.new_uuid)().to_string()).clone());
-            inner.policy.protect_feedback(row);
             let created_at = inner.dated(row.created_at, now);
             row.created_at = Some(created_at);
             row.updated_at = Some(row.updated_at.map_or(created_at, |at| inner.dated(Some(at), now)));
@@ -115,9 +113,10 @@ impl Engine {
         inner.days.take(days.map(|(organisation, at)| (organisation.unwrap_or_default(), day_of(at)))).await?;
         let organisations = feedback.iter().filter_map(|row| row.organisation_id.as_deref());
         let permit = inner.budget.take(&Holder::of_all(organisations), bytes as u64).await?;
-        let keys = inner.keys.clone();
+        let (keys, policy) = (inner.keys.clone(), Arc::clone(&inner.policy));
         let build = move || {
             let mut builder = FeedbackBuilder::new();
+            feedback.iter_mut().for_each(|row| policy.protect_feedback(row));
             let keys = feedback.iter().map(|row| state_key(&keys, row)).collect();
             feedback.iter().for_each(|row| builder.append(row));
             let batch = builder.finish();

@@ -16,6 +16,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use super::identity;
+use super::joining::print_of;
 use super::rights::Gate;
 use super::side::Side;
 use super::{Inner, Status, Threads};
@@ -445,19 +446,20 @@ fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> 
             rows.push((kind, batch));
             continue;
         };
-        for (key, record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
+        for (key, mut record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
+            let print = print_of(&keys, half, &mut record);
             // A late part whose record is in the table is added to it there.
             let is_late = matches!(kind, Kind::Late(_)) && waiting.get(key).is_none();
             if !known.contains(&key)
                 && !is_late
-                && let Some(whole) = waiting.add(key, half, record, 0, None)
+                && let Some(whole) = waiting.add(key, half, record, print, 0, None)
             {
                 known.insert(key);
                 builder.append(&whole.record);
             }
         }
     }
-    waiting.iter().for_each(|(_, _, record)| builder.append(record));
+    waiting.iter().for_each(|(_, so_far)| builder.append(so_far.record()));
     if builder.rows() > 0 {
         rows.push((Kind::Logs, builder.finish()));
     }

@@ -13,12 +13,12 @@ use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::joining::{Held, waits_until};
+use super::joining::{Held, print_of, waits_until};
 use super::lane::Lane;
 use super::reader;
 use crate::dedupe::{Known, Recent};
 use crate::error::{Error, Result};
-use crate::halves::{Fit, Half, Waiting, Whole};
+use crate::halves::{Fit, Half, SoFar, Waiting, Whole};
 use crate::limits::Room;
 use crate::memtable::{Budget, batch_bytes};
 use crate::plan::{Row, Rules};
@@ -118,11 +118,12 @@ impl Replayed {
         }
     }
 
-    fn take_half(&mut self, key: u128, half: Half, record: Record, is_late: bool) {
+    fn take_half(&mut self, key: u128, half: Half, mut record: Record, is_late: bool) {
         let room = self.budget.take_what_is_left(record.held_bytes() as u64);
         let stored = self.recent.known(key).map(|known| known.is_open);
         let is_open = stored.or_else(|| self.halves.whole.get(&key).map(|whole| !whole.is_complete));
-        let fit = self.halves.waiting.fit(key, half, &record);
+        let print = print_of(self.recent.keys(), half, &mut record);
+        let fit = self.halves.waiting.fit(key, half, print);
         match is_open {
             Some(false) if !is_late => return,
             Some(_) => return self.halves.late.push((key, half, record, room)),
@@ -134,8 +135,8 @@ impl Replayed {
             None => {}
         }
         let until_micros = waits_until(half, &record, self.now.timestamp_micros(), self.join_micros);
-        if let Some(whole) = self.halves.waiting.add(key, half, record, until_micros, Some(Held { room, print: None }))
-        {
+        let held = Held { room, print: Some(print) };
+        if let Some(whole) = self.halves.waiting.add(key, half, record, print, until_micros, Some(held)) {
             self.lanes[0].shelf.replace_halves(&[key], None, 0, None);
             self.halves.whole.insert(key, whole);
         } else if let Some(so_far) = self.halves.waiting.get(key) {
@@ -146,9 +147,9 @@ impl Replayed {
     /// Forgets parts of records that were erased, now that all parts are together.
     fn forget_erased(&mut self) {
         let now_micros = self.now.timestamp_micros();
-        let is_erased = |record: &Record| self.erased.erases(Row::of(record));
+        let is_erased = |so_far: &SoFar| self.erased.erases(Row::of(&so_far.figures()));
         let erased: Vec<u128> =
-            self.halves.waiting.iter().filter(|(_, _, record)| is_erased(record)).map(|(key, ..)| key).collect();
+            self.halves.waiting.iter().filter(|(_, so_far)| is_erased(so_far)).map(|(key, _)| key).collect();
         let whole =
             self.halves.whole.extract_if(|_, whole| self.erased.erases(Row::of(&whole.record))).map(|(key, _)| key);
         for key in erased.iter().copied().chain(whole) {

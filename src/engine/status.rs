@@ -16,9 +16,6 @@ pub struct Receipt {
     pub duplicate: u64,
     /// Records that were not stored, because the organisation's plan stops at its quota. They are counted.
     pub over_quota: u64,
-    /// Parts that were not taken, because their record was begun by another workspace.
-    #[serde(skip)]
-    pub foreign: u64,
 }
 
 /// A refused append.

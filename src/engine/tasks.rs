@@ -82,7 +82,7 @@ impl Inner {
             tokio::select! {
                 () = self.flush_wanted.notified() => {}
                 () = tokio::time::sleep(TICK) => {
-                    self.settle_when_due();
+                    self.settle_when_due().await;
                     if !self.flush_due() {
                         continue;
                     }
@@ -104,11 +104,22 @@ impl Inner {
 
     /// Halves that have waited long enough become records. That is no reason for a flush: where halves come all the time, some
     /// are due all the time.
-    fn settle_when_due(&self) {
-        if self.counters.waiting_until.load(Ordering::Relaxed) <= (self.now)().timestamp_micros() {
+    async fn settle_when_due(&self) {
+        if self.join_due().await {
             // The writer is gone only when the engine closes; then they wait in the log.
             let _ = self.send(Command::Settle);
         }
+    }
+
+    /// Joins parts that wait no longer, so that the one writer need not; says whether there may be any.
+    async fn join_due(&self) -> bool {
+        let (shelf, now_micros) = (Arc::clone(&self.logs.shelf), (self.now)().timestamp_micros());
+        if self.counters.waiting_until.load(Ordering::Relaxed) > now_micros {
+            return false;
+        }
+        // What is not joined, the writer joins.
+        let _ = tokio::task::spawn_blocking(move || shelf.join_due(now_micros)).await;
+        true
     }
 
     fn flush_due(&self) -> bool {
@@ -143,6 +154,7 @@ impl Inner {
         self.refuse_if_failed()?;
         // Records that were taken while the catalog could not be read go into files by what it says by now.
         self.gate().refuse_if_stale().await?;
+        self.join_due().await;
         let (done, frozen) = oneshot::channel();
         let (noted, refused) = self.unconfirmed.judge(&self.catalog.state());
         self.send(Command::Freeze(done))?;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Bytes, Half, MOST_PIECES, may_meet};
+use super::{Bytes, Half, MOST_PIECES};
 use crate::record::Record;
 
 /// A part that is late.
@@ -35,8 +35,8 @@ impl<R> Default for Late<R> {
 
 impl<R> Late<R> {
     /// Whether a record has, with `further` ones, as many late parts as are put together in one go.
-    pub fn is_full(&self, part: &Record, key: u128, further: usize) -> bool {
-        self.like(part, key).count() + further >= MOST_PIECES
+    pub fn is_full(&self, key: u128, further: usize) -> bool {
+        self.of(key).count() + further >= MOST_PIECES
     }
 
     /// Whether there is room for so many bytes more of the record's organisation, of which all may take `most`: it may hold as much
@@ -46,29 +46,26 @@ impl<R> Late<R> {
         self.bytes.of(key).saturating_add(more) <= free.saturating_sub(more)
     }
 
-    /// Whether another part of the record says that nothing of the call may be kept.
-    pub fn is_untracked(&self, part: &Record, key: u128) -> bool {
-        self.like(part, key).any(|other| other.record.do_not_track == Some(true))
+    /// Whether a part of the record says that nothing of the call may be kept.
+    pub fn is_untracked(&self, key: u128) -> bool {
+        self.of(key).any(|part| part.record.do_not_track == Some(true))
     }
 
-    /// Takes out of the other parts of a record what was said, now that one says that nothing of it may be kept.
-    pub fn untrack(&mut self, part: &Record, key: u128, untrack: impl Fn(&mut Record)) {
-        for (other, _) in self.parts.get_mut(&key).into_iter().flatten() {
-            if may_meet(&other.record, part, other.half == Half::Piece) {
-                let mut record = Record::clone(&other.record);
-                record.do_not_track = Some(true);
-                untrack(&mut record);
-                self.bytes.add(key, record.held_bytes() as u64);
-                self.bytes.take(key, other.record.held_bytes() as u64);
-                other.record = Arc::new(record);
-            }
+    /// Takes out of the parts of a record what was said, now that one says that nothing of it may be kept.
+    pub fn untrack(&mut self, key: u128, untrack: impl Fn(&mut Record)) {
+        let tracked = |part: &&mut (LatePart, Option<R>)| part.0.record.do_not_track != Some(true);
+        for (part, _) in self.parts.get_mut(&key).into_iter().flatten().filter(tracked) {
+            let mut record = Record::clone(&part.record);
+            record.do_not_track = Some(true);
+            untrack(&mut record);
+            self.bytes.add(key, record.held_bytes() as u64);
+            self.bytes.take(key, part.record.held_bytes() as u64);
+            part.record = Arc::new(record);
         }
     }
 
-    /// The parts of a record that one may meet: those of other workspaces have no say in what becomes of it.
-    fn like(&self, part: &Record, key: u128) -> impl Iterator<Item = &LatePart> {
-        let parts = self.parts.get(&key).into_iter().flatten().map(|(other, _)| other);
-        parts.filter(|other| may_meet(&other.record, part, other.half == Half::Piece))
+    fn of(&self, key: u128) -> impl Iterator<Item = &LatePart> {
+        self.parts.get(&key).into_iter().flatten().map(|(part, _)| part)
     }
 
     /// Takes a part.
@@ -133,20 +130,17 @@ mod tests {
         late.forget(&taken);
         assert_eq!((late.len(), late.bytes()), (1, of(201).held_bytes() as u64));
         let untracked = Record { do_not_track: Some(true), ..of(200) };
-        assert!(!late.is_untracked(&of(200), 1));
-        late.add(1, Half::Figures, Record { workspace_slug: Some("b".to_owned()), ..untracked.clone() }, None);
-        let of_a = Record { workspace_slug: Some("a".to_owned()), ..of(200) };
-        assert!(!late.is_untracked(&of_a, 1), "another workspace has no say");
+        assert!(!late.is_untracked(1));
         late.add(1, Half::Figures, untracked, None);
-        assert!(late.is_untracked(&of_a, 1) && !late.is_untracked(&of_a, 2));
+        assert!(late.is_untracked(1) && !late.is_untracked(2));
         let body = crate::record::Message { body: Some("[1]".to_owned()), headers: None };
         late.add(3, Half::Content, Record { request: body, ..of(200) }, None);
-        late.untrack(&of_a, 3, |record| record.request = crate::record::Message::default());
+        late.untrack(3, |record| record.request = crate::record::Message::default());
         let left: Vec<_> = late.iter().filter(|part| part.key == 3).map(|part| &part.record).collect();
         assert_eq!((left[0].do_not_track, left[0].request.body.as_deref()), (Some(true), None));
         for status in 0..300 {
             late.add(2, Half::Piece, of(status), None);
         }
-        assert!(late.is_full(&of(1), 2, 0) && !late.is_full(&of(1), 1, 0) && late.is_full(&of(1), 1, MOST_PIECES));
+        assert!(late.is_full(2, 0) && !late.is_full(1, 0) && late.is_full(1, MOST_PIECES));
     }
 }

@@ -5,11 +5,10 @@ mod late;
 mod waiting;
 
 pub use late::{Late, LatePart};
-pub use waiting::{Fit, Waiting, Whole};
+pub use waiting::{Fit, SoFar, Waiting, Whole, says_something};
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 
 use self::bytes::{Bytes, organisation_of};
 use crate::record::json::{list, members, write_string};
@@ -35,13 +34,20 @@ impl Half {
 /// So many pieces of one record are put together; what is more waits until the record is in the table, or is refused.
 const MOST_PIECES: usize = 256;
 
-/// Whether two parts may be of one record as far as their workspaces say. A half that says none may be of any; a piece, whose id
-/// others learn as a call goes on to them, is its workspace's alone.
-fn may_meet(first: &Record, second: &Record, are_pieces: bool) -> bool {
-    match (&first.workspace_slug, &second.workspace_slug) {
-        (Some(first), Some(second)) => first == second,
-        (first, second) => !are_pieces || first == second,
-    }
+/// Comparisons of list elements that putting bodies together takes at most, beside eight for each element.
+const MOST_COMPARED: usize = 1_000_000;
+
+/// Gives a macro the columns of which a part either says something or nothing: all but metadata, messages and marks.
+macro_rules! with_columns {
+    ($then:ident) => {
+        $then! {
+            id organisation_id workspace_slug created_at is_success ai_org ai_model req_units res_units total_units cost
+            cost_currency request_url request_method response_status_code response_time time_to_last_token
+            upstream_response_time cache_status cache_type stream_mode retry_success_count mode last_used_option
+            virtual_key config prompt_slug prompt_version_id runtime runtime_version sdk_version trace_id span_id
+            parent_span_id span_name internal_trace_id user_id api_key_id source
+        }
+    };
 }
 
 /// The record that two halves of one call make: figures win where they say something, content fills in what is missing.
@@ -57,9 +63,8 @@ pub fn join(mut figures: Record, mut content: Record) -> Record {
     }
     let do_not_track = if untracked { Some(true) } else { figures.do_not_track.or(content.do_not_track) };
     let mut metadata = figures.metadata;
-    let further = content.metadata.into_iter().filter(|(key, _)| !metadata.iter().any(|(known, _)| known == key));
-    let further: Vec<_> = further.collect();
-    metadata.extend(further);
+    metadata.append(&mut content.metadata);
+    keep_first(&mut metadata);
     let message = |said: Message, figured: Message| Message {
         body: said.body.or(figured.body),
         headers: said.headers.or(figured.headers),
@@ -77,13 +82,15 @@ pub fn join(mut figures: Record, mut content: Record) -> Record {
             }
         };
     }
-    record! {
-        id organisation_id workspace_slug created_at is_success ai_org ai_model req_units res_units total_units cost
-        cost_currency request_url request_method response_status_code response_time time_to_last_token
-        upstream_response_time cache_status cache_type stream_mode retry_success_count mode last_used_option virtual_key
-        config prompt_slug prompt_version_id runtime runtime_version sdk_version trace_id span_id parent_span_id span_name
-        internal_trace_id user_id api_key_id source
-    }
+    with_columns!(record)
+}
+
+/// Keeps the first of pairs with one key.
+fn keep_first(pairs: &mut Vec<(String, String)>) {
+    let mut known = HashSet::with_capacity(pairs.len());
+    let kept: Vec<bool> = pairs.iter().map(|(key, _)| known.insert(key.as_str())).collect();
+    let mut kept = kept.into_iter();
+    pairs.retain(|_| kept.next().unwrap_or(true));
 }
 
 /// Whether a piece says how the call went. Others only say what was said in it, and may come while it still runs.
@@ -91,69 +98,89 @@ pub fn says_outcome(piece: &Record) -> bool {
     piece.is_success.is_some()
 }
 
-/// What pieces of a record make together: the first wins where it says something, and bodies that are objects are united, lists
-/// in them with the later one's elements behind. The time is that of the piece that says how the call went. A piece that came
-/// already adds nothing, nor does one of another workspace, which must not see into this one.
-pub fn unite(first: Record, more: Record) -> Record {
-    if !may_meet(&first, &more, true) {
-        return first;
+/// Takes from a part the columns that are not known yet. The time is that of the part that says how the call went.
+fn fill(record: &mut Record, part: &Record) {
+    let created_at = match says_outcome(part) && !says_outcome(record) {
+        true => part.created_at.or(record.created_at),
+        false => record.created_at.or(part.created_at),
+    };
+    macro_rules! fill {
+        ($($column:ident)*) => {
+            $(if record.$column.is_none() {
+                record.$column.clone_from(&part.$column);
+            })*
+        };
     }
-    let created_at = match says_outcome(&more) && !says_outcome(&first) {
-        true => more.created_at.or(first.created_at),
-        false => first.created_at.or(more.created_at),
-    };
-    let body = |first: &Message, more: &Message| match (&first.body, &more.body) {
-        (Some(first), Some(more)) => Some(united(&[first, more])),
-        (first, more) => first.as_ref().or(more.as_ref()).cloned(),
-    };
-    let bodies = [body(&first.request, &more.request), body(&first.response, &more.response)];
-    let mut record = join(first, more);
+    with_columns!(fill);
     record.created_at = created_at;
-    [record.request.body, record.response.body] = bodies;
-    if record.do_not_track == Some(true) {
-        (record.request, record.response) = (Message::default(), Message::default());
+    record.do_not_track = match part.do_not_track {
+        Some(true) => Some(true),
+        said => record.do_not_track.or(said),
+    };
+}
+
+/// Joins the parts of a record: the first wins where it says something, and bodies of pieces that are objects are united, lists
+/// in them with the later one's elements behind. A half adds no body where one is there. A part that came already adds
+/// nothing. Each part is gone through once, however many there are.
+///
+/// If one part says that nothing of the call may be kept, what the others said is dropped.
+pub fn join_all<'p>(parts: impl IntoIterator<Item = (Half, &'p Record)>) -> Record {
+    let parts: Vec<(Half, &Record)> = parts.into_iter().collect();
+    let mut record = figures_of(parts.iter().map(|(_, part)| *part));
+    let is_untracked = record.do_not_track == Some(true);
+    if is_untracked && parts.iter().any(|(half, _)| *half == Half::Piece) {
+        return with_tags(record, &parts);
     }
+    let may_say = |part: &Record| !is_untracked || part.do_not_track == Some(true);
+    let said: Vec<(Half, &Record)> = parts.iter().copied().filter(|(_, part)| may_say(part)).collect();
+    record.request = message_of(said.iter().map(|(half, part)| (*half, &part.request)));
+    record.response = message_of(said.iter().map(|(half, part)| (*half, &part.response)));
+    with_tags(record, &parts)
+}
+
+/// Joins the columns of parts without their metadata and messages, which may be large.
+pub fn figures_of<'p>(parts: impl IntoIterator<Item = &'p Record>) -> Record {
+    let mut parts = parts.into_iter();
+    let mut record = Record::default();
+    let Some(first) = parts.next() else { return record };
+    record.retention_days = first.retention_days;
+    fill(&mut record, first);
+    parts.for_each(|part| fill(&mut record, part));
     record
 }
 
-/// What pieces of a record make together, as [`unite`] puts one after the other; each body is gone
-/// through once, however many there are.
-fn unite_all(pieces: &[Arc<Record>]) -> Record {
-    let (mut together, mut requests, mut responses) = (Record::default(), Vec::new(), Vec::new());
-    for (number, piece) in pieces.iter().enumerate() {
-        if number > 0 && !may_meet(&together, piece, true) {
-            continue;
-        }
-        requests.extend(piece.request.body.as_deref());
-        responses.extend(piece.response.body.as_deref());
-        let mut rest = Record::clone(piece);
-        (rest.request.body, rest.response.body) = (None, None);
-        together = if number == 0 { rest } else { unite(together, rest) };
-    }
-    if together.do_not_track != Some(true) {
-        let body = |texts: &[&str]| (!texts.is_empty()).then(|| united(texts));
-        (together.request.body, together.response.body) = (body(&requests), body(&responses));
-    }
-    together
+fn with_tags(mut record: Record, parts: &[(Half, &Record)]) -> Record {
+    record.metadata = parts.iter().flat_map(|(_, part)| part.metadata.iter().cloned()).collect();
+    keep_first(&mut record.metadata);
+    record
 }
 
-/// The record that a stored one and a part of it that came after make together. What is stored stays as it is, unless the part says
-/// that nothing of the call may be kept; so a part that came already adds nothing.
-pub fn amend(stored: &Record, half: Half, late: Record) -> Record {
-    if !may_meet(stored, &late, half == Half::Piece) {
-        return stored.clone();
-    }
-    if half == Half::Piece {
-        return unite(stored.clone(), late);
-    }
-    let mut record = join(stored.clone(), late);
-    if record.do_not_track != Some(true) {
-        for (message, stored) in [(&mut record.request, &stored.request), (&mut record.response, &stored.response)] {
-            message.body = stored.body.clone().or(message.body.take());
-            message.headers = stored.headers.clone().or(message.headers.take());
+fn message_of<'p>(messages: impl Iterator<Item = (Half, &'p Message)>) -> Message {
+    let (mut bodies, mut headers) = (Vec::new(), None);
+    for (half, message) in messages {
+        if half == Half::Piece || bodies.is_empty() {
+            bodies.extend(message.body.as_deref());
         }
+        headers = headers.or(message.headers.as_ref());
     }
-    record
+    let body = match bodies[..] {
+        [] => None,
+        [one] => Some(one.to_owned()),
+        _ => Some(united(&bodies)),
+    };
+    Message { body, headers: headers.cloned() }
+}
+
+/// The record that two pieces make together.
+#[cfg(test)]
+pub fn unite(first: Record, more: Record) -> Record {
+    join_all([(Half::Piece, &first), (Half::Piece, &more)])
+}
+
+/// Adds late parts to a stored record. What is stored stays as it is, unless a part says that nothing of the call may be kept; so a
+/// part that came already adds nothing.
+pub fn amend(stored: &Record, late: &[LatePart]) -> Record {
+    join_all([(Half::Figures, stored)].into_iter().chain(late.iter().map(|part| (part.half, &*part.record))))
 }
 
 /// The value of a member that several objects have.
@@ -164,9 +191,41 @@ enum Member<'t> {
     List(Vec<&'t str>),
 }
 
-/// Returns whether elements stand in a list one behind the other.
-fn holds_run(list: &[&str], run: &[&str]) -> bool {
-    list.windows(run.len()).any(|window| window == run)
+/// Searches lists for runs of elements, with a bounded number of comparisons.
+struct Search {
+    left: usize,
+}
+
+impl Search {
+    /// Returns whether elements stand in a list one behind the other (Knuth, Morris and Pratt). Once the comparisons are used up, the
+    /// answer is no: the elements are then there twice.
+    fn holds_run(&mut self, list: &[&str], run: &[&str]) -> bool {
+        if run.len() > list.len() {
+            return false;
+        }
+        let Some(left) = self.left.checked_sub(list.len() + run.len()) else { return false };
+        self.left = left;
+        // For each beginning of the run, the longest shorter beginning that it ends with.
+        let mut shorter = vec![0; run.len()];
+        let mut length = 0;
+        for at in 1..run.len() {
+            length = longer(run, &shorter, length, run[at]);
+            shorter[at] = length;
+        }
+        length = 0;
+        list.iter().any(|element| {
+            length = longer(run, &shorter, length, element);
+            length == run.len()
+        })
+    }
+}
+
+/// The length of the longest beginning of a run that ends with an element, given that of the elements before it.
+fn longer(run: &[&str], shorter: &[usize], mut length: usize, element: &str) -> usize {
+    while length > 0 && run[length] != element {
+        length = shorter[length - 1];
+    }
+    length + usize::from(run[length] == element)
 }
 
 /// The members of objects, those of the first one first; if the first text is none, that text.
@@ -175,6 +234,9 @@ fn united(texts: &[&str]) -> String {
     if members(first).is_none() {
         return first.to_owned();
     }
+    let bytes: usize = texts.iter().map(|text| text.len()).sum();
+    // An element takes two bytes at least, with its comma.
+    let mut search = Search { left: MOST_COMPARED + 8 * (bytes / 2) };
     let (mut all, mut places) = (Vec::<(Cow<'_, str>, Member<'_>)>::new(), HashMap::new());
     for (key, raw) in texts.iter().filter_map(|text| members(text)).flatten() {
         let Some(place) = places.get(&key) else {
@@ -184,21 +246,22 @@ fn united(texts: &[&str]) -> String {
         };
         let Some(tail) = list(raw).filter(|tail| !tail.is_empty()) else { continue };
         let known: &mut Member<'_> = &mut all[*place].1;
-        let first = match known {
-            Member::First(raw) => Some(*raw),
-            Member::List(_) => None,
-        };
-        if let Some(head) = first.and_then(list) {
-            if !holds_run(&head, &tail) {
-                *known = Member::List(head.into_iter().chain(tail).collect());
+        if let Member::First(raw) = known {
+            let Some(head) = list(raw) else { continue };
+            if search.holds_run(&head, &tail) {
+                continue;
             }
+            *known = Member::List(head);
         } else if let Member::List(head) = known
-            && !holds_run(head, &tail)
+            && search.holds_run(head, &tail)
         {
+            continue;
+        }
+        if let Member::List(head) = known {
             head.extend(tail);
         }
     }
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(bytes);
     for (key, member) in &all {
         text.push(if text.is_empty() { b'{' } else { b',' });
         write_string(&mut text, key);
@@ -217,6 +280,8 @@ fn united(texts: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -248,7 +313,43 @@ mod tests {
     }
 
     #[test]
-    fn pieces_have_the_time_of_the_call_and_keep_to_their_workspace() {
+    fn a_run_is_found_wherever_it_stands_and_no_other_is() {
+        let mut seed = 7u32;
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ["a", "b"][(seed >> 31) as usize]
+        };
+        for length in 0..40 {
+            let list: Vec<&str> = (0..length).map(|_| next()).collect();
+            let run: Vec<&str> = (0..1 + length % 5).map(|_| next()).collect();
+            let expected = list.windows(run.len()).any(|window| window == run);
+            assert_eq!(Search { left: usize::MAX }.holds_run(&list, &run), expected, "{list:?} {run:?}");
+        }
+        assert!(!Search { left: 3 }.holds_run(&["a", "b", "c"], &["b"]), "no more comparisons than are allowed");
+    }
+
+    #[test]
+    fn late_parts_add_to_what_is_stored_and_take_nothing_from_it() {
+        let part = |half, record: Record| LatePart { key: 1, half, record: Arc::new(record) };
+        let body = |body: &str| Record { request: message(body), ..Record::default() };
+        let stored = Record { ai_model: text("m"), metadata: vec![tag("k", "v")], ..body(r#"{"messages":[1]}"#) };
+        let late = [
+            part(Half::Content, Record { metadata: vec![tag("k", "w"), tag("l", "w")], ..body("{}") }),
+            part(Half::Piece, body(r#"{"messages":[2]}"#)),
+            part(Half::Piece, body(r#"{"messages":[1,2]}"#)),
+            part(Half::Figures, Record { ai_model: text("n"), total_units: Some(3), ..Record::default() }),
+        ];
+        let amended = amend(&stored, &late);
+        assert_eq!((amended.ai_model.clone(), amended.total_units), (text("m"), Some(3)));
+        assert_eq!(amended.metadata, [tag("k", "v"), tag("l", "w")]);
+        assert_eq!(amended.request, message(r#"{"messages":[1,2]}"#));
+        assert_eq!(amend(&amended, &late), amended);
+        let untracked = part(Half::Figures, Record { do_not_track: Some(true), ..Record::default() });
+        assert_eq!(amend(&stored, &[untracked]).request, Message::default());
+    }
+
+    #[test]
+    fn pieces_have_the_time_of_the_call() {
         let at = |seconds| chrono::DateTime::from_timestamp(seconds, 0);
         let said = |seconds| Record { created_at: at(seconds), ..Record::default() };
         let span = Record { is_success: Some(1), ..said(20) };
@@ -260,19 +361,8 @@ mod tests {
         }
         assert_eq!(unite(said(10), said(9)).created_at, at(10));
 
-        let of = |workspace: Option<&str>, body: &str| Record {
-            workspace_slug: workspace.map(str::to_owned),
-            request: message(body),
-            ..Record::default()
-        };
-        for (one, other) in [(Some("a"), Some("b")), (Some("a"), None), (None, Some("a"))] {
-            let first = of(one, r#"{"k":1}"#);
-            assert_eq!(unite(first.clone(), of(other, r#"{"l":2}"#)), first);
-        }
-        assert_eq!(
-            unite(of(Some("a"), r#"{"k":1}"#), of(Some("a"), r#"{"l":2}"#)).request,
-            message(r#"{"k":1,"l":2}"#)
-        );
+        // An event without a time says nothing of when the call was.
+        assert_eq!(unite(Record::default(), said(9)).created_at, at(9));
     }
 
     fn text(text: &str) -> Option<String> {

@@ -1,20 +1,21 @@
 //! Halves that wait for the other one: what comes together, what came already, and what has waited long enough.
 //!
 //! Pure: time comes in, and `R` is whatever room in memory the caller set aside for a half. A half that waits is given
-//! back once, either with its other half or alone. Parts of different workspaces never meet: the later one is not taken.
+//! back once, either with its other half or alone.
 //!
 //! Pieces are put together in the order of their times, not of their arrival, so each is kept for
-//! as long as more may come.
+//! as long as more may come. Adding one costs what it is long, not what the record is: the record so far is joined when
+//! somebody reads it ([`SoFar::record`]).
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, Utc};
 
-use super::{Bytes, Half, MOST_PIECES, join, may_meet, organisation_of, says_outcome, unite, unite_all};
+use super::{Bytes, Half, MOST_PIECES, figures_of, join, join_all, organisation_of, says_outcome};
 use crate::record::Record;
 
-/// A record of so many bytes of text waits for no more pieces: each costs the one writer time.
+/// A record of so many bytes of text waits for no more pieces.
 const MOST_BYTES: usize = 16 << 20;
 
 /// What a part is to those that wait.
@@ -24,8 +25,6 @@ pub enum Fit {
     New,
     /// It came already.
     Known,
-    /// The record was begun by another workspace, which must not see into this one's, nor this one into that.
-    Foreign,
 }
 
 /// Halves, by the key of the record that they are of.
@@ -39,22 +38,104 @@ pub struct Waiting<R> {
     bytes: Bytes,
 }
 
+/// The parts of a record that are here, and what they make together.
+#[derive(Debug)]
+pub struct SoFar {
+    /// In order.
+    parts: Vec<Arc<Record>>,
+    until_micros: i64,
+    joined: OnceLock<Arc<Record>>,
+}
+
+impl SoFar {
+    fn new(parts: Vec<Arc<Record>>, until_micros: i64) -> Self {
+        Self { parts, until_micros, joined: OnceLock::new() }
+    }
+
+    /// The record so far. The first call joins its parts, which takes as long as they are large.
+    pub fn record(&self) -> &Arc<Record> {
+        match &self.parts[..] {
+            [one] => one,
+            parts => self.joined.get_or_init(|| Arc::new(join_all(parts.iter().map(|part| (Half::Piece, &**part))))),
+        }
+    }
+
+    /// Its columns, without metadata and messages.
+    pub fn figures(&self) -> Record {
+        figures_of(self.parts.iter().map(|part| &**part))
+    }
+
+    /// Until when it waits for more parts, µs since 1970-01-01.
+    pub fn until_micros(&self) -> i64 {
+        self.until_micros
+    }
+
+    /// Returns whether a part says that nothing of the call may be kept.
+    pub fn is_untracked(&self) -> bool {
+        self.parts.iter().any(|part| part.do_not_track == Some(true))
+    }
+
+    /// Returns whether anything that was said in the call is in a part.
+    pub fn says_something(&self) -> bool {
+        self.parts.iter().any(|part| says_something(part))
+    }
+}
+
+/// Returns whether anything that was said in the call is in a part.
+pub fn says_something(part: &Record) -> bool {
+    [&part.request, &part.response].into_iter().any(|message| message.body.is_some() || message.headers.is_some())
+}
+
 #[derive(Debug)]
 struct Waits<R> {
     half: Half,
-    /// What all parts say together.
-    record: Arc<Record>,
-    until_micros: i64,
-    /// The parts, in order.
-    parts: Vec<Arc<Record>>,
+    so_far: Arc<SoFar>,
+    /// What each part is known by.
+    prints: Vec<u128>,
+    /// Bytes that all parts hold, and those of their text.
+    held_bytes: u64,
+    text_bytes: usize,
     room: Vec<R>,
 }
 
 impl<R> Waits<R> {
-    /// Bytes of the parts, and of what they make together.
+    fn new(half: Half, record: Record, print: u128, until_micros: i64, room: Vec<R>) -> Self {
+        let (held_bytes, text_bytes) = (record.held_bytes() as u64, record.text_bytes());
+        let so_far = Arc::new(SoFar::new(vec![Arc::new(record)], until_micros));
+        Self { half, so_far, prints: vec![print], held_bytes, text_bytes, room }
+    }
+
+    /// Adds a piece in order.
+    fn with_piece(self, piece: Record, print: u128, until_micros: i64) -> Self {
+        let (held_bytes, text_bytes) = (piece.held_bytes() as u64, piece.text_bytes());
+        let mut parts = self.so_far.parts.clone();
+        let at = parts.partition_point(|part| place(part) <= place(&piece));
+        parts.insert(at, Arc::new(piece));
+        let so_far = Arc::new(SoFar::new(parts, until_micros.min(self.so_far.until_micros)));
+        let mut prints = self.prints;
+        prints.push(print);
+        Self {
+            so_far,
+            prints,
+            held_bytes: self.held_bytes + held_bytes,
+            text_bytes: self.text_bytes + text_bytes,
+            ..self
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.so_far.parts.len() >= MOST_PIECES || self.text_bytes >= MOST_BYTES
+    }
+
+    /// Bytes of the parts, and of what they make together at most.
     fn bytes(&self) -> u64 {
-        let parts = self.parts.iter().filter(|part| !Arc::ptr_eq(part, &self.record)).map(|part| part.held_bytes());
-        (self.record.held_bytes() + parts.sum::<usize>()) as u64
+        if self.so_far.parts.len() > 1 { 2 * self.held_bytes } else { self.held_bytes }
+    }
+
+    fn into_record(self) -> Record {
+        let record = Arc::clone(self.so_far.record());
+        drop(self);
+        Arc::unwrap_or_clone(record)
     }
 }
 
@@ -62,18 +143,6 @@ impl<R> Waits<R> {
 /// what has none is the last.
 fn place(piece: &Record) -> (bool, bool, Option<DateTime<Utc>>) {
     (!says_outcome(piece), piece.created_at.is_none(), piece.created_at)
-}
-
-/// Adds a piece to others in order; answers what they make together, `united` being what they made
-/// without it.
-fn insert_piece(parts: &mut Vec<Arc<Record>>, united: Arc<Record>, piece: Record) -> Arc<Record> {
-    let at = parts.partition_point(|part| place(part) <= place(&piece));
-    let is_last = at == parts.len();
-    parts.insert(at, Arc::new(piece));
-    Arc::new(match is_last {
-        true => unite(Arc::unwrap_or_clone(united), Record::clone(&parts[at])),
-        false => unite_all(parts),
-    })
 }
 
 /// A record that waits no longer.
@@ -96,54 +165,48 @@ impl<R> Default for Waiting<R> {
 }
 
 impl<R> Waiting<R> {
-    /// What a part is to those that wait.
-    pub fn fit(&self, key: u128, half: Half, record: &Record) -> Fit {
+    /// What a part, known by its print, is to those that wait.
+    pub fn fit(&self, key: u128, half: Half, print: u128) -> Fit {
         let Some(waits) = self.halves.get(&key) else { return Fit::New };
-        if !may_meet(&waits.record, record, half == Half::Piece || waits.half == Half::Piece) {
-            return Fit::Foreign;
-        }
-        let adds_nothing = || unite(Record::clone(&waits.record), record.clone()) == *waits.record;
-        match waits.half == half && (half != Half::Piece || adds_nothing()) {
+        match waits.half == half && (half != Half::Piece || waits.prints.contains(&print)) {
             true => Fit::Known,
             false => Fit::New,
         }
     }
 
     /// Takes a half; answers the record if the other half was there. The same half again takes the place of the first. A piece is
-    /// added to what is there, which goes on waiting until the earlier of their times, unless it is big enough.
+    /// added to what is there, which goes on waiting until the earlier of their times, unless it is big enough. A piece that came
+    /// already is dropped.
     pub fn add(
         &mut self,
         key: u128,
         half: Half,
         record: Record,
+        print: u128,
         until_micros: i64,
         room: Option<R>,
     ) -> Option<Whole<R>> {
-        if self.fit(key, half, &record) == Fit::Foreign {
+        if half == Half::Piece && self.fit(key, half, print) == Fit::Known {
             return None;
         }
         let mut room: Vec<R> = room.into_iter().collect();
         let waits = match self.remove(key) {
-            Some(first) if first.half != half && half != Half::Piece && first.half != Half::Piece => {
-                room.extend(first.room);
-                let first = Arc::unwrap_or_clone(first.record);
+            Some(mut first) if half == Half::Piece || first.half == Half::Piece => {
+                first.room.append(&mut room);
+                let mut waits = first.with_piece(record, print, until_micros);
+                if waits.is_full() {
+                    let room = std::mem::take(&mut waits.room);
+                    return Some(Whole { key, record: waits.into_record(), is_complete: false, room });
+                }
+                waits
+            }
+            Some(mut first) if first.half != half => {
+                room.append(&mut first.room);
+                let first = first.into_record();
                 let record = if half == Half::Figures { join(record, first) } else { join(first, record) };
                 return Some(Whole { key, record, is_complete: true, room });
             }
-            Some(first) if half == Half::Piece || first.half == Half::Piece => {
-                room.extend(first.room);
-                let Waits { half, record: united, mut parts, .. } = first;
-                let united = insert_piece(&mut parts, united, record);
-                if parts.len() >= MOST_PIECES || united.text_bytes() >= MOST_BYTES {
-                    let record = Arc::unwrap_or_clone(united);
-                    return Some(Whole { key, record, is_complete: false, room });
-                }
-                Waits { half, record: united, until_micros: until_micros.min(first.until_micros), parts, room }
-            }
-            _ => {
-                let record = Arc::new(record);
-                Waits { half, parts: vec![Arc::clone(&record)], record, until_micros, room }
-            }
+            _ => Waits::new(half, record, print, until_micros, room),
         };
         self.insert(key, waits);
         None
@@ -159,8 +222,9 @@ impl<R> Waiting<R> {
             }
             key = self.order_of.get(&self.bytes.most()?)?.first()?.1;
         }
-        let waits = self.remove(key)?;
-        Some(Whole { key, record: Arc::unwrap_or_clone(waits.record), is_complete: false, room: waits.room })
+        let mut waits = self.remove(key)?;
+        let room = std::mem::take(&mut waits.room);
+        Some(Whole { key, record: waits.into_record(), is_complete: false, room })
     }
 
     /// Forgets a half; false if there is none.
@@ -170,22 +234,25 @@ impl<R> Waiting<R> {
 
     /// Takes a part out, with what it is.
     pub fn take(&mut self, key: u128) -> Option<(Half, Record, Vec<R>)> {
-        let waits = self.remove(key)?;
-        Some((waits.half, Arc::unwrap_or_clone(waits.record), waits.room))
+        let mut waits = self.remove(key)?;
+        let (half, room) = (waits.half, std::mem::take(&mut waits.room));
+        Some((half, waits.into_record(), room))
     }
 
     fn insert(&mut self, key: u128, waits: Waits<R>) {
         self.bytes.add(key, waits.bytes());
-        self.order.insert((waits.until_micros, key));
-        self.order_of.entry(organisation_of(key)).or_default().insert((waits.until_micros, key));
+        let until = (waits.so_far.until_micros, key);
+        self.order.insert(until);
+        self.order_of.entry(organisation_of(key)).or_default().insert(until);
         self.halves.insert(key, waits);
     }
 
     fn remove(&mut self, key: u128) -> Option<Waits<R>> {
         let waits = self.halves.remove(&key)?;
-        self.order.remove(&(waits.until_micros, key));
+        let until = (waits.so_far.until_micros, key);
+        self.order.remove(&until);
         if let Some(order) = self.order_of.get_mut(&organisation_of(key)) {
-            order.remove(&(waits.until_micros, key));
+            order.remove(&until);
             if order.is_empty() {
                 self.order_of.remove(&organisation_of(key));
             }
@@ -194,19 +261,19 @@ impl<R> Waiting<R> {
         Some(waits)
     }
 
-    /// The part of a record that is here.
-    pub fn get(&self, key: u128) -> Option<&Arc<Record>> {
-        self.halves.get(&key).map(|waits| &waits.record)
+    /// The parts of a record that are here.
+    pub fn get(&self, key: u128) -> Option<&Arc<SoFar>> {
+        self.halves.get(&key).map(|waits| &waits.so_far)
     }
 
     /// All parts that wait, each as it came, those of one record in their order.
     pub fn parts(&self) -> impl Iterator<Item = (Half, &Record)> {
-        self.halves.values().flat_map(|waits| waits.parts.iter().map(|part| (waits.half, &**part)))
+        self.halves.values().flat_map(|waits| waits.so_far.parts.iter().map(|part| (waits.half, &**part)))
     }
 
-    /// All that wait, put together, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (u128, Half, &Record)> {
-        self.halves.iter().map(|(key, waits)| (*key, waits.half, &*waits.record))
+    /// All that wait, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (u128, &Arc<SoFar>)> {
+        self.halves.iter().map(|(key, waits)| (*key, &waits.so_far))
     }
 
     /// Bytes that they take.
@@ -229,6 +296,26 @@ impl<R> Waiting<R> {
 mod tests {
     use super::*;
 
+    /// What a part is known by: two are one if they say the same.
+    fn print(record: &Record) -> u128 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        format!("{:?}", Record { created_at: None, ..record.clone() }).hash(&mut hasher);
+        u128::from(hasher.finish())
+    }
+
+    fn add<R>(
+        waiting: &mut Waiting<R>,
+        key: u128,
+        half: Half,
+        record: Record,
+        until_micros: i64,
+        room: Option<R>,
+    ) -> Option<Whole<R>> {
+        let print = print(&record);
+        waiting.add(key, half, record, print, until_micros, room)
+    }
+
     fn figures() -> Record {
         Record { id: Some("a".into()), total_units: Some(7), ..Record::default() }
     }
@@ -243,10 +330,10 @@ mod tests {
         for (first, second) in [(Half::Figures, Half::Content), (Half::Content, Half::Figures)] {
             let of = |half| if half == Half::Figures { figures() } else { content() };
             let mut waiting = Waiting::default();
-            assert!(waiting.add(1, first, of(first), 10, Some("one")).is_none());
-            assert_eq!(waiting.fit(1, first, &of(first)), Fit::Known);
-            assert_eq!(waiting.fit(1, second, &of(second)), Fit::New);
-            let whole = waiting.add(1, second, of(second), 10, Some("two")).unwrap();
+            assert!(add(&mut waiting, 1, first, of(first), 10, Some("one")).is_none());
+            assert_eq!(waiting.fit(1, first, print(&of(first))), Fit::Known);
+            assert_eq!(waiting.fit(1, second, print(&of(second))), Fit::New);
+            let whole = add(&mut waiting, 1, second, of(second), 10, Some("two")).unwrap();
             assert_eq!((whole.record.total_units, whole.record.request.body.as_deref()), (Some(7), Some("{}")));
             assert_eq!(whole.room.len(), 2, "the room of both goes on with the record");
             assert_eq!((waiting.len(), waiting.bytes(), waiting.first_until()), (0, 0, None));
@@ -256,27 +343,10 @@ mod tests {
     #[test]
     fn the_same_half_again_is_one_half() {
         let mut waiting = Waiting::default();
-        waiting.add(1, Half::Content, content(), 10, Some(()));
-        assert!(waiting.add(1, Half::Content, content(), 20, Some(())).is_none());
+        add(&mut waiting, 1, Half::Content, content(), 10, Some(()));
+        assert!(add(&mut waiting, 1, Half::Content, content(), 20, Some(())).is_none());
         assert_eq!((waiting.len(), waiting.first_until()), (1, Some(20)));
         assert_eq!(waiting.bytes(), content().held_bytes() as u64);
-    }
-
-    #[test]
-    fn parts_of_two_workspaces_never_meet() {
-        let of = |slug: &str, record| Record { workspace_slug: Some(slug.to_owned()), ..record };
-        for (first, second) in
-            [(Half::Content, Half::Figures), (Half::Piece, Half::Piece), (Half::Figures, Half::Piece)]
-        {
-            let mut waiting: Waiting<()> = Waiting::default();
-            waiting.add(1, first, of("ours", content()), 10, None);
-            let theirs = of("theirs", figures());
-            assert_eq!(waiting.fit(1, second, &theirs), Fit::Foreign);
-            assert!(waiting.add(1, second, theirs, 10, None).is_none());
-            assert_eq!(waiting.get(1).map(|record| &**record), Some(&of("ours", content())));
-            let fit = if second == Half::Piece { Fit::Foreign } else { Fit::New };
-            assert_eq!(waiting.fit(1, second, &figures()), fit, "a half that says no workspace may be of any");
-        }
     }
 
     #[test]
@@ -293,20 +363,21 @@ mod tests {
         for order in orders {
             let mut waiting: Waiting<()> = Waiting::default();
             for at in order {
-                assert_eq!(waiting.fit(1, Half::Piece, &pieces[at]), Fit::New, "{order:?}");
-                waiting.add(1, Half::Piece, pieces[at].clone(), 10, None);
+                assert_eq!(waiting.fit(1, Half::Piece, print(&pieces[at])), Fit::New, "{order:?}");
+                add(&mut waiting, 1, Half::Piece, pieces[at].clone(), 10, None);
             }
             for piece in &pieces {
-                assert_eq!(waiting.fit(1, Half::Piece, piece), Fit::Known, "{order:?}");
+                assert_eq!(waiting.fit(1, Half::Piece, print(piece)), Fit::Known, "{order:?}");
             }
-            let body = waiting.get(1).and_then(|record| record.request.body.clone());
+            let body = waiting.get(1).and_then(|so_far| so_far.record().request.body.clone());
             assert_eq!(body.as_deref(), Some(r#"{"messages":["span","a","b","b2","c","d","untimed"]}"#), "{order:?}");
             // What the log holds of them, read again, makes the same.
             let mut again: Waiting<()> = Waiting::default();
             for (half, part) in waiting.parts() {
-                again.add(1, half, part.clone(), 10, None);
+                add(&mut again, 1, half, part.clone(), 10, None);
             }
-            assert_eq!(again.get(1), waiting.get(1));
+            let joined = |waiting: &Waiting<()>| waiting.get(1).map(|so_far| Arc::clone(so_far.record()));
+            assert_eq!(joined(&again), joined(&waiting));
             assert_eq!(again.bytes(), waiting.bytes());
             assert!(waiting.forget(1) && waiting.bytes() == 0);
         }
@@ -317,26 +388,27 @@ mod tests {
         let mut waiting: Waiting<()> = Waiting::default();
         let piece = |number: usize| Record { span_name: Some(number.to_string()), ..content() };
         for number in 1..MOST_PIECES {
-            assert!(waiting.add(1, Half::Piece, piece(number), 10, None).is_none());
+            assert!(add(&mut waiting, 1, Half::Piece, piece(number), 10, None).is_none());
         }
-        assert!(waiting.add(1, Half::Piece, piece(0), 10, None).is_some());
+        assert!(add(&mut waiting, 1, Half::Piece, piece(0), 10, None).is_some());
         let mut huge = content();
         huge.request.body = Some("x".repeat(MOST_BYTES));
-        waiting.add(2, Half::Piece, figures(), 10, None);
-        assert!(waiting.add(2, Half::Piece, huge, 10, None).is_some());
+        add(&mut waiting, 2, Half::Piece, figures(), 10, None);
+        assert!(add(&mut waiting, 2, Half::Piece, huge, 10, None).is_some());
         assert_eq!((waiting.len(), waiting.bytes()), (0, 0));
     }
 
     #[test]
     fn pieces_wait_for_more_of_them_until_the_earlier_of_their_times() {
         let mut waiting = Waiting::default();
-        assert!(waiting.add(1, Half::Piece, figures(), 10, Some(1)).is_none());
-        assert_eq!(waiting.fit(1, Half::Piece, &content()), Fit::New);
-        assert_eq!(waiting.fit(1, Half::Piece, &figures()), Fit::Known);
-        assert!(waiting.add(1, Half::Piece, content(), 20, Some(2)).is_none());
-        assert_eq!(waiting.fit(1, Half::Piece, &content()), Fit::Known);
+        assert!(add(&mut waiting, 1, Half::Piece, figures(), 10, Some(1)).is_none());
+        assert_eq!(waiting.fit(1, Half::Piece, print(&content())), Fit::New);
+        assert_eq!(waiting.fit(1, Half::Piece, print(&figures())), Fit::Known);
+        assert!(add(&mut waiting, 1, Half::Piece, content(), 20, Some(2)).is_none());
+        assert_eq!(waiting.fit(1, Half::Piece, print(&content())), Fit::Known);
         assert_eq!((waiting.len(), waiting.first_until()), (1, Some(10)));
-        assert!(waiting.add(1, Half::Piece, content(), 5, None).is_none());
+        let more = Record { span_name: Some("chat".into()), ..content() };
+        assert!(add(&mut waiting, 1, Half::Piece, more, 5, None).is_none());
         assert_eq!(waiting.first_until(), Some(5));
         let whole = waiting.next_alone(5, u64::MAX).unwrap();
         assert_eq!((whole.record.total_units, whole.record.request.body.as_deref()), (Some(7), Some("{}")));
@@ -348,7 +420,7 @@ mod tests {
     fn who_waited_long_enough_goes_alone_and_the_first_of_the_others_when_there_is_no_room() {
         let mut waiting: Waiting<()> = Waiting::default();
         for (key, until) in [(1, 30), (2, 10), (3, 20)] {
-            waiting.add(key, Half::Figures, figures(), until, None);
+            add(&mut waiting, key, Half::Figures, figures(), until, None);
         }
         assert!(waiting.next_alone(9, u64::MAX).is_none());
         assert_eq!(waiting.next_alone(10, u64::MAX).map(|whole| whole.key), Some(2));

@@ -30,6 +30,9 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 const SMALL_BYTES: usize = 1 << 20;
 /// RFC 9659 allows no larger window over HTTP. zstd's levels up to 19 keep to it.
 const ZSTD_WINDOW_LOG: u32 = 23;
+/// A body that unpacks to more than so many times its size, and to more than a little, is refused.
+const MOST_TIMES: u64 = 1_000;
+const LITTLE_BYTES: u64 = 1 << 20;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
@@ -194,6 +197,16 @@ pub(crate) fn unpack<'a>(mut packed: impl BufRead + Send + 'a) -> std::io::Resul
     Ok(Box::new(whole))
 }
 
+/// Refuses a body that unpacks to more than a thousand times its size: no record that anybody sends does, and little is sent to
+/// make much. What unpacks to little may be packed as it will.
+pub(crate) fn check_packing(packed: u64, plain: u64) -> std::io::Result<()> {
+    if plain > LITTLE_BYTES && plain / MOST_TIMES > packed {
+        let message = format!("it unpacks to more than {MOST_TIMES} times its {packed} bytes");
+        return Err(std::io::Error::other(message));
+    }
+    Ok(())
+}
+
 /// Whether bytes are packed, by their start.
 pub(crate) fn is_packed(bytes: &[u8]) -> bool {
     bytes.starts_with(&GZIP_MAGIC) || bytes.starts_with(&ZSTD_MAGIC)
@@ -229,6 +242,14 @@ mod tests {
         assert_eq!(unpacked(b"{}").unwrap(), b"{}");
         assert_eq!(unpacked(b"").unwrap(), b"");
         assert!(unpacked(&gzip[..gzip.len() - 4]).is_err());
+    }
+
+    #[test]
+    fn what_is_packed_too_tightly_is_refused() {
+        assert!(check_packing(10, LITTLE_BYTES).is_ok());
+        assert!(check_packing(10_000, 10_000 * MOST_TIMES).is_ok());
+        assert!(check_packing(10_000, 10_001 * MOST_TIMES).is_err());
+        assert!(check_packing(0, LITTLE_BYTES + 1).is_err());
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::App;
 use super::auth::Caller;
 use super::body::{self, Growing, check_coding, discard, unpackable};
 use super::error::Failure;
-use super::intake::{Outcome, Receipt};
+use super::intake::{Outcome, Receipt, aside};
 use super::logs::unpacked;
 use super::sql::header;
 use crate::catalog::{Access, Scope};
@@ -47,8 +47,6 @@ const COPIES: u64 = 2;
 const TIMES: usize = 2;
 /// Feedback that one query looks up.
 const LOOKED_UP: usize = 1_000;
-/// Bodies up to this size are parsed at once: going through another thread would take longer.
-const SMALL_BYTES: usize = 256 << 10;
 const MORE_ROWS: &str = "more rows of the same request were refused";
 const NOT_KEPT: &str = "texts that guardrails found are not kept: they may quote a call that must not be tracked";
 
@@ -159,12 +157,7 @@ async fn parsed<T: Send + 'static>(
     let bytes = body::read(body, limit, Some(Growing { room: &mut room, times: TIMES, wait })).await?;
     let (bytes, room) = unpacked(bytes, limit, TIMES, room).await?.map_err(|cause| unpackable(&cause))?;
     let context = Context { policy: Arc::clone(app.engine.policy()), ..Context::new(app.engine.now()) };
-    if bytes.len() <= SMALL_BYTES {
-        return Ok((read(&bytes, &context), room));
-    }
-    let reading = tokio::task::spawn_blocking(move || read(&bytes, &context));
-    let read = reading.await.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
-    Ok((read, room))
+    Ok((aside(bytes.len(), move || read(&bytes, &context)).await?, room))
 }
 
 /// Appends what was read, and says what became of it.
@@ -176,7 +169,7 @@ async fn take(app: &App, access: &Access, sender: &Sender, batch: Batch) -> Resu
         let seen = Seen { organisation, ..Seen::default() };
         receipt.refuse_many(app, sender, Refused { seen, ..Refused::many(reason, MORE_ROWS, count) });
     }
-    receipt.append_halves(app, access, sender, halves).await?;
+    receipt.append_halves(app, access, halves).await?;
     if !feedback.is_empty() {
         let came = feedback.len() as u64;
         let _turn = app.feedback_turn.lock().await;

@@ -5,6 +5,8 @@
 //! same.
 
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::BodyDataStream;
@@ -12,15 +14,15 @@ use bytes::{Buf, Bytes};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::body::{discard, grow_within, next_frame, unpack, unpackable};
+use super::body::{check_packing, discard, grow_within, next_frame, unpack, unpackable};
 use super::error::Failure;
-use crate::ingest::{Chunk, Splitter};
+use crate::ingest::{Chunk, RECORD_BYTES, Splitter};
 use crate::limits::{Holder, Pool, Room};
 
 /// Most records of one chunk: parsed, a record takes over a kilobyte even if its text is `{}`.
 const CHUNK_RECORDS: usize = 4096;
-/// What a parsed record takes beside its text.
-const RECORD_BYTES: usize = 1500;
+/// Memory that the records of a chunk take at most beside their text, unless there is only one.
+const CHUNK_MADE_BYTES: usize = 8 << 20;
 
 /// A chunk with the room for it and the records in it.
 pub(crate) type Portion = (Chunk, Room);
@@ -38,13 +40,17 @@ pub(crate) struct Cut {
     pub(crate) record_bytes: usize,
     /// The text of a chunk, unless one record is larger.
     pub(crate) chunk_bytes: usize,
+    /// What the headers of the request add to each record.
+    pub(crate) header_bytes: usize,
 }
 
 /// Sends the chunks of a body until it ends or nobody takes them. Blocks: belongs on a thread of its own, within a runtime.
 pub(crate) fn feed(frames: BodyDataStream, cut: &Cut, portions: &mpsc::Sender<Portion>) -> Result<(), Failure> {
-    let mut body = BodyReader { frames, runtime: Handle::current(), piece: Bytes::new(), failure: None };
+    let read = Arc::<AtomicU64>::default();
+    let mut body =
+        BodyReader { frames, runtime: Handle::current(), piece: Bytes::new(), failure: None, read: Arc::clone(&read) };
     let fed = match unpack(&mut body) {
-        Ok(plain) => feed_plain(plain, cut, portions),
+        Ok(plain) => feed_plain(Unpacked { plain, packed: read, bytes: 0 }, cut, portions),
         Err(cause) => Err(unpackable(&cause)),
     };
     if let Some(failure) = body.failure.take() {
@@ -77,10 +83,10 @@ pub(crate) fn feed_plain(mut plain: impl Read, cut: &Cut, portions: &mpsc::Sende
             grown = 0;
         }
         let rest = if last { splitter.finish() } else { Chunk::default() };
-        for chunk in [chunk, rest].into_iter().flat_map(few_records) {
+        for chunk in [chunk, rest].into_iter().flat_map(|chunk| few_records(chunk, cut.records())) {
             // The room in which a record grew goes on with it: holding it while waiting for another could wait for ever.
             let mut room = std::mem::replace(&mut growing, cut.pool.room(&cut.holder));
-            let wanted = memory(&chunk).min(room.most());
+            let wanted = cut.memory(&chunk).min(room.most());
             Handle::current().block_on(grow_within(&mut room, wanted, cut.wait))?;
             if portions.blocking_send((chunk, room)).is_err() {
                 return Ok(());
@@ -92,9 +98,21 @@ pub(crate) fn feed_plain(mut plain: impl Read, cut: &Cut, portions: &mpsc::Sende
     }
 }
 
+impl Cut {
+    /// Most records of a chunk.
+    fn records(&self) -> usize {
+        (CHUNK_MADE_BYTES / (RECORD_BYTES + self.header_bytes)).clamp(1, CHUNK_RECORDS)
+    }
+
+    /// The text twice, for it is there unparsed and parsed, and what the records take beside it.
+    fn memory(&self, chunk: &Chunk) -> u64 {
+        (2 * chunk.text.len() + chunk.records.len() * (RECORD_BYTES + self.header_bytes)) as u64
+    }
+}
+
 /// The chunk itself, or several of fewer records. An empty one is none.
-fn few_records(mut chunk: Chunk) -> Vec<Chunk> {
-    if chunk.records.len() <= CHUNK_RECORDS {
+fn few_records(mut chunk: Chunk, most: usize) -> Vec<Chunk> {
+    if chunk.records.len() <= most {
         let empty = chunk.records.is_empty() && chunk.rejections.is_empty();
         return if empty { Vec::new() } else { vec![chunk] };
     }
@@ -106,12 +124,7 @@ fn few_records(mut chunk: Chunk) -> Vec<Chunk> {
         let rejections = std::mem::take(&mut rejections);
         Chunk { text: chunk.text[start..end].to_vec(), records: shifted.collect(), rejections }
     };
-    chunk.records.chunks(CHUNK_RECORDS).map(part).collect()
-}
-
-/// The text twice, for it is there unparsed and parsed, and what the records take beside it.
-fn memory(chunk: &Chunk) -> u64 {
-    (2 * chunk.text.len() + chunk.records.len() * RECORD_BYTES) as u64
+    chunk.records.chunks(most).map(part).collect()
 }
 
 /// A body as a blocking reader.
@@ -121,6 +134,24 @@ struct BodyReader {
     piece: Bytes,
     /// Why the body did not come to its end; what a reader gets is only that it did not.
     failure: Option<Failure>,
+    /// Bytes that were read.
+    read: Arc<AtomicU64>,
+}
+
+/// A reader of plain bytes that refuses those of a body which is packed too tightly.
+struct Unpacked<R> {
+    plain: R,
+    packed: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.plain.read(buffer)?;
+        self.bytes += read as u64;
+        check_packing(self.packed.load(Ordering::Relaxed), self.bytes)?;
+        Ok(read)
+    }
 }
 
 impl BufRead for BodyReader {
@@ -139,6 +170,7 @@ impl BufRead for BodyReader {
     }
 
     fn consume(&mut self, bytes: usize) {
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
         self.piece.advance(bytes);
     }
 }
@@ -162,7 +194,7 @@ mod tests {
 
     fn cut(wait: Duration) -> Cut {
         let pool = Pool::new(1 << 20, Share::ThreeQuarters);
-        Cut { pool, holder: Holder::Operator, wait, record_bytes: 1 << 20, chunk_bytes: 1 << 10 }
+        Cut { pool, holder: Holder::Operator, wait, record_bytes: 1 << 20, chunk_bytes: 1 << 10, header_bytes: 0 }
     }
 
     async fn chunks(body: Vec<u8>, chunk_bytes: usize) -> (Vec<Chunk>, Result<(), Failure>) {
@@ -203,6 +235,15 @@ mod tests {
         assert!(chunks.iter().all(|chunk| chunk.records.len() <= CHUNK_RECORDS));
         assert_eq!(texts(&chunks).len(), 10_000);
         assert_eq!(chunks.last().unwrap().records.last().unwrap().0, 9_999);
+    }
+
+    #[test]
+    fn what_headers_add_to_records_counts_and_makes_chunks_smaller() {
+        let cut = |header_bytes| Cut { header_bytes, ..cut(LONG) };
+        assert_eq!((cut(0).records(), cut(400_000).records(), cut(usize::MAX >> 8).records()), (CHUNK_RECORDS, 20, 1));
+        let chunk = Chunk { records: vec![(0, 0..2), (1, 3..5)], text: b"{}\n{}".to_vec(), ..Chunk::default() };
+        assert_eq!(cut(1_000).memory(&chunk) - cut(0).memory(&chunk), 2_000);
+        assert_eq!(few_records(chunk, 1).len(), 2);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::App;
 use super::error::Failure;
 use super::input::{Fields, text_header};
+use super::intake::aside;
 use super::log_objects::Named;
 use super::logs::packed;
 use super::resend::Connection;
@@ -47,7 +48,8 @@ pub(crate) async fn create(
 ) -> Result<Answer, Failure> {
     let (text, _room) = readable(packed(&app, &access, body).await?)?;
     let headers = Headers::read(|name| text_header(&headers, name));
-    let mut given = feedback::drafts(&text).map_err(|why| refused(&app, &headers, &why))?;
+    let (drafts, text) = aside(text.len(), move || (feedback::drafts(&text), text)).await?;
+    let mut given = drafts.map_err(|why| refused(&app, &headers, &why))?;
     bind(&app, &access, &mut given).await?;
     let (now, fresh) = (app.engine.now(), app.engine.new_id());
     let connection = connection.as_ref().map(|Extension(connection)| connection);
@@ -73,7 +75,8 @@ pub(crate) async fn update(
 ) -> Result<Answer, Failure> {
     let (text, _room) = readable(packed(&app, &access, body).await?)?;
     let headers = Headers::read(|name| headers.get(name)?.to_str().ok().map(str::to_owned));
-    let change = feedback::change(&text).map_err(|why| refused(&app, &headers, &why))?;
+    let change = aside(text.len(), move || feedback::change(&text)).await?;
+    let change = change.map_err(|why| refused(&app, &headers, &why))?;
     let nothing = || Failure::new(StatusCode::NOT_FOUND, NOTHING_TO_UPDATE);
     let old = find(&app, &access, named).await.map_err(|error| match error.kind() {
         ErrorKind::NotFound => nothing(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::BodyDataStream;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use futures::StreamExt;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -43,9 +43,6 @@ const TRACE: u64 = 0;
 const RECORD_BITS: u32 = 24;
 /// Rejections that a receipt describes.
 const DESCRIBED: usize = 100;
-
-const FOREIGN: &str = "parts of a record were not taken, because another workspace sent the first of it: send all parts of a call \
-                       (a span and its events) with keys of one workspace";
 
 /// What became of a body's records.
 #[derive(Debug, Default, Serialize)]
@@ -102,7 +99,7 @@ impl Intake {
         let trace = (shape == Shape::Portkey).then(|| app.engine.new_id());
         let owner = Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() };
         let policy = Arc::clone(app.engine.policy());
-        let context = Context { now: app.engine.now(), trace, headers: Headers::read(text), owner, policy };
+        let context = Context { now: app.engine.now(), trace, headers: Headers::read(text).cut(), owner, policy };
         Self { app: Arc::clone(app), shape, context, sender: sender.with(shape), access, ids: None }
     }
 
@@ -127,13 +124,26 @@ impl Intake {
         self
     }
 
-    /// Parses a small body where it is and appends it in one go: all of it is taken, or nothing.
-    pub(crate) async fn take_small(self, text: &[u8]) -> Outcome {
+    /// Memory that the records of a body take at most once they are built.
+    pub(crate) fn made_bytes(&self, text: &[u8]) -> usize {
+        ingest::made_bytes(text, &self.context.headers)
+    }
+
+    /// Parses a small body, of which so many bytes are made, and appends it in one go: all of it is taken, or nothing.
+    pub(crate) async fn take_small(self, text: Vec<u8>, made_bytes: usize) -> Outcome {
         let mut receipt = Receipt::default();
-        let (records, rejections) = ingest::lines(self.shape, text, &self.context, &mut self.new_ids(0));
-        receipt.refuse(&self.app, &self.sender, rejections);
-        let failure = receipt.append(&self.app, &self.access, &self.sender, records).await.err();
+        let failure = self.append_small(text, made_bytes, &mut receipt).await.err();
         Outcome { receipt, failure }
+    }
+
+    async fn append_small(self, text: Vec<u8>, made_bytes: usize, receipt: &mut Receipt) -> Result<(), Failure> {
+        let parse = move || {
+            let read = ingest::lines(self.shape, &text, &self.context, &mut self.new_ids(0));
+            (read, self)
+        };
+        let ((records, rejections), intake) = aside(made_bytes, parse).await?;
+        receipt.refuse(&intake.app, &intake.sender, rejections);
+        receipt.append(&intake.app, &intake.access, &intake.sender, records).await
     }
 
     /// Takes everything that comes, a chunk at a time.
@@ -164,11 +174,15 @@ impl Intake {
         let record_bytes = usize::try_from(config.max_record_bytes).unwrap_or(usize::MAX);
         let part = usize::try_from(config.memtable_bytes / CHUNKS_IN_MEMTABLE).unwrap_or(CHUNK_BYTES);
         let wait = Duration::from_millis(config.append_wait_ms);
-        let cut = Cut { pool, holder, wait, record_bytes, chunk_bytes: CHUNK_BYTES.min(part) };
+        let header_bytes = self.context.headers.bytes();
+        let cut = Cut { pool, holder, wait, record_bytes, chunk_bytes: CHUNK_BYTES.min(part), header_bytes };
         let (portions, coming) = mpsc::channel(1);
         let feeding = tokio::task::spawn_blocking(move || match source {
             Source::Stream(frames) => feed(frames, &cut, &portions),
-            Source::Bytes(bytes) => feed_plain(Cursor::new(bytes), &cut, &portions),
+            Source::Bytes(bytes) => match counted(&bytes) {
+                records if records > ingest::MOST_RECORDS as u64 => Err(too_many(records)),
+                _ => feed_plain(Cursor::new(bytes), &cut, &portions),
+            },
         });
         let appended = self.append_all(coming, receipt).await;
         let fed = feeding.await.map_err(|cause| Error::internal("reading the body broke off").with_source(cause))?;
@@ -208,6 +222,37 @@ impl Intake {
             ingest::read(self.shape, &chunk, &self.context, &mut new_id, &mut |record| records.push(record));
         Parsed { records, rejections, _room: room }
     }
+}
+
+/// Work up to so many bytes is done where it is asked for: going through another thread would take longer.
+const HERE_BYTES: usize = 64 << 10;
+
+/// Does work over so many bytes on a thread where it holds up no others, unless it is small.
+pub(crate) async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    if bytes <= HERE_BYTES {
+        return Ok(work());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|cause| Error::internal("reading a body broke off").with_source(cause))?)
+}
+
+/// The number of records in a body that is read as a whole.
+fn counted(bytes: &[u8]) -> u64 {
+    let mut splitter = ingest::Splitter::new();
+    let chunks = bytes.chunks(CHUNK_BYTES).map(|piece| splitter.push(piece).records.len() as u64);
+    let records: u64 = chunks.sum();
+    records + splitter.finish().records.len() as u64
+}
+
+/// The refusal of a whole body for the number of its records: 413.
+fn too_many(records: u64) -> Failure {
+    let most = ingest::MOST_RECORDS;
+    let message =
+        format!("the body has {records} records; at most {most} are taken at once; `/v1/ingest` takes any number");
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message)
 }
 
 impl Receipt {
@@ -265,19 +310,11 @@ impl Receipt {
         &mut self,
         app: &App,
         access: &Access,
-        sender: &Sender,
         halves: Vec<(Half, Record)>,
     ) -> Result<(), Failure> {
-        let organisation = sole_organisation(&halves);
         let taken = app.engine.append_halves_as(access, halves).await.map_err(|refused| refused.error)?;
         self.accepted += taken.accepted;
         self.duplicate += taken.duplicate;
-        if taken.foreign > 0 {
-            let seen = Seen { organisation, ..Seen::default() };
-            let refused = Refused { seen, ..Refused::many(Reason::NotAllowed, FOREIGN, taken.foreign) };
-            self.refuse_many(app, sender, refused);
-            self.message.get_or_insert_with(|| FOREIGN.to_owned());
-        }
         Ok(())
     }
 
@@ -297,13 +334,6 @@ impl Receipt {
         self.rejected += refused.count;
         app.engine.refusals().records(sender, [refused]);
     }
-}
-
-/// The organisation that all parts of a request name, if there is one.
-fn sole_organisation(halves: &[(Half, Record)]) -> Option<String> {
-    let (_, first) = halves.first()?;
-    let is_same = |(_, record): &(Half, Record)| record.organisation_id == first.organisation_id;
-    halves.iter().all(is_same).then(|| first.organisation_id.clone())?
 }
 
 /// The organisation of records whose plan stops at a number of records, if there is one and only one.

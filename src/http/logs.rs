@@ -18,9 +18,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::auth::Caller;
-use super::body::{self, Growing, grow, is_packed, too_large, unpack, unpackable};
+use super::body::{self, Growing, check_packing, grow, is_packed, too_large, unpack, unpackable};
 use super::error::Failure;
-use super::intake::{Intake, Outcome, Receipt, Source};
+use super::intake::{Intake, Outcome, Receipt, Source, aside};
 use super::otlp;
 use super::resend::Connection;
 use crate::catalog::Access;
@@ -30,8 +30,10 @@ use crate::limits::Room;
 use crate::record::json::Reason;
 use crate::refusals::{Refused, Sender};
 
-/// Bodies up to this size are parsed at once: going through other threads would take longer.
+/// Bodies up to this size are taken in one go.
 const SMALL_BYTES: usize = 256 << 10;
+/// What is made of such a body, with the headers, is no more than this.
+const MOST_MADE_BYTES: usize = 16 << 20;
 /// A body may be so much larger than the largest record.
 pub(super) const ENVELOPE_BYTES: u64 = 1 << 20;
 /// A body, the piece of it that is being split, and what is parsed of it take so many times its size.
@@ -48,7 +50,7 @@ pub(crate) async fn insert(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let (text, _room) = match packed(&app, &access, body).await? {
+    let (text, mut room) = match packed(&app, &access, body).await? {
         Ok(plain) => plain,
         Err(cause) => {
             let mut receipt = Receipt::default();
@@ -62,16 +64,16 @@ pub(crate) async fn insert(
     }
     let intake = Intake::new(&app, access, Shape::Portkey, &headers, &sender);
     let connection = connection.map(|Extension(connection)| connection);
-    let (intake, text) = match text.len() <= SMALL_BYTES {
-        true => (intake.recognise(&text, connection.as_ref()), text),
-        // A hash of all of it takes a while.
-        false => {
-            let hashing = tokio::task::spawn_blocking(move || (intake.recognise(&text, connection.as_ref()), text));
-            hashing.await.map_err(|cause| Error::internal("hashing a body broke off").with_source(cause))?
+    let (intake, text) = aside(text.len(), move || (intake.recognise(&text, connection.as_ref()), text)).await?;
+    // Memory for small records is taken before they are built, each with the headers of the request.
+    let made = if text.len() <= SMALL_BYTES { intake.made_bytes(&text) } else { usize::MAX };
+    let Outcome { receipt, failure } = match made <= MOST_MADE_BYTES {
+        true => {
+            grow(&mut room, made.max(TIMES * text.len()) as u64)?;
+            intake.take_small(text, made).await
         }
+        false => intake.take(Source::Bytes(text)).await,
     };
-    let Outcome { receipt, failure } =
-        if text.len() <= SMALL_BYTES { intake.take_small(&text).await } else { intake.take(Source::Bytes(text)).await };
     match failure {
         None => Ok(ok(&receipt)),
         Some(failure) => Err(failure.with_fields(receipt)),
@@ -115,6 +117,9 @@ fn unpack_within(packed: &[u8], limit: usize, times: usize, room: &mut Room) -> 
         match plain.by_ref().take(SMALL_BYTES as u64).read_to_end(&mut text) {
             Ok(0) => return Ok(Ok(text)),
             Ok(_) if text.len() > limit => return Err(too_large(limit)),
+            Ok(_) if check_packing(packed.len() as u64, text.len() as u64).is_err() => {
+                return Ok(check_packing(packed.len() as u64, text.len() as u64).map(|()| text));
+            }
             // The packed bytes are gone before the text is parsed: no text within the limit needs more than a plain one.
             Ok(_) => grow(room, (packed.len() + text.len()).max(times * text.len()) as u64)?,
             Err(cause) => return Ok(Err(cause)),

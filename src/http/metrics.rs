@@ -127,10 +127,20 @@ impl Collector for EngineGauges {
             let gauge = ConstGauge::new(value.cast_signed());
             gauge.encode(encoder.encode_descriptor(name, help, None, EncodeMetric::metric_type(&gauge))?)?;
         }
-        let without_price = self.0.policy().without_price();
-        let priceless =
-            ("records_without_price", "Records without a cost because no price of the model is known", without_price);
-        for (name, help, value) in counters(&status, &cache).into_iter().chain([priceless]) {
+        let policy = self.0.policy();
+        let of_policy = [
+            (
+                "records_without_price",
+                "Records without a cost because no price of the model is known",
+                policy.without_price(),
+            ),
+            (
+                "values_left_out",
+                "Names, figures and metadata left out because they were too long or too large",
+                policy.left_out(),
+            ),
+        ];
+        for (name, help, value) in counters(&status, &cache).into_iter().chain(of_policy) {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, EncodeMetric::metric_type(&counter))?)?;
         }

@@ -23,7 +23,7 @@ use super::auth::Caller;
 use super::body::{check_coding, discard, unpackable};
 use super::error::{Failure, Refusing};
 use super::input::text_header;
-use super::intake::Receipt;
+use super::intake::{Receipt, aside};
 use super::logs::packed;
 use super::sql::header;
 use crate::catalog::Access;
@@ -35,7 +35,7 @@ use crate::record::Record;
 use crate::record::json::{FieldError, Reason};
 use crate::refusals::{Refused, Sender, Source};
 
-/// Records that are appended at once, and the bytes of their bodies, at most a part of the memory for acked rows.
+/// Records that are appended at once, and the bytes of their texts, at most a part of the memory for acked rows.
 const CHUNK_RECORDS: usize = 1024;
 const CHUNK_BYTES: usize = 2 << 20;
 const CHUNKS_IN_MEMTABLE: u64 = 8;
@@ -122,7 +122,11 @@ async fn export(
         Err(failure) => return refusal(Encoding::of(named, b"{}"), failure),
     };
     let encoding = Encoding::of(named, &bytes);
-    let signal = signal.unwrap_or_else(|| Signal::of(encoding, &bytes));
+    let told = aside(bytes.len(), move || (signal.unwrap_or_else(|| Signal::of(encoding, &bytes)), bytes)).await;
+    let (signal, bytes) = match told {
+        Ok(told) => told,
+        Err(failure) => return refusal(encoding, failure),
+    };
     let (context, sender) = (context(&app, &access, headers), sender.with(source(signal)));
     let request = Request { encoding, signal, bytes, access, sender, context };
     answer(encoding, signal, run(&app, request).await)
@@ -145,7 +149,7 @@ fn context(app: &App, access: &Access, headers: &HeaderMap) -> Context {
     let text = |name: &str| text_header(headers, name);
     let owner = Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() };
     let policy = Arc::clone(app.engine.policy());
-    Context { headers: Headers::read(text), owner, policy, ..Context::new(app.engine.now()) }
+    Context { headers: Headers::read(text).cut(), owner, policy, ..Context::new(app.engine.now()) }
 }
 
 /// Takes a request. A failure is noted here, since the route alone does not tell what was sent.
@@ -255,7 +259,7 @@ struct Records {
 impl Records {
     async fn append(self, app: &App, access: &Access, sender: &Sender, receipt: &mut Receipt) -> Result<(), Failure> {
         receipt.append(app, access, sender, self.whole).await?;
-        receipt.append_halves(app, access, sender, self.pieces).await
+        receipt.append_halves(app, access, self.pieces).await
     }
 }
 
@@ -269,8 +273,7 @@ struct Chunk<'c> {
 
 impl Chunk<'_> {
     fn push(&mut self, record: Record, is_whole: bool) {
-        let bodies = [&record.request.body, &record.response.body];
-        self.bytes += bodies.into_iter().flatten().map(String::len).sum::<usize>();
+        self.bytes += record.text_bytes();
         match is_whole {
             true => self.records.whole.push(record),
             false => self.records.pieces.push((Half::Piece, record)),

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::de::IgnoredAny;
 
-use super::fields::{check, cut, flag, id, number, open, short, tags, text, time};
+use super::fields::{cut, flag, id, number, open, short, tags, text, time};
 use super::policy::name_provider;
 use super::usage::{Members, Usage, count, get};
 use super::{Context, Headers, Rejection, is_off, mask, seen, whose};
@@ -60,8 +60,8 @@ pub struct Batch {
 
 /// Rejections that are told one by one.
 const DESCRIBED: usize = 100;
-/// The gateway sends 6,000 rows at once at most.
-const MOST_ROWS: usize = 100_000;
+/// The gateway sends 6,000 rows at once at most. A row of a few bytes becomes a record of more than a thousand.
+const MOST_ROWS: usize = 20_000;
 
 /// The tables that the gateway has.
 #[derive(Clone, Copy)]
@@ -181,7 +181,7 @@ fn kept(mut record: Record, context: &Context) -> Result<Record, FieldError> {
     if texts.into_iter().flatten().flatten().map(String::len).sum::<usize>() > MAX_RECORD_BYTES {
         return Err(too_large(MAX_RECORD_BYTES));
     }
-    check(&record)?;
+    context.policy.limit(&mut record)?;
     name_provider(&mut record);
     context.policy.protect(&mut record);
     Ok(record)

@@ -44,6 +44,29 @@ pub use split::{Chunk, Splitter};
 /// Rejections of one chunk that get an excerpt.
 pub(crate) const EXCERPTS_AT_ONCE: usize = 20;
 
+/// Bytes of a header that are copied into records: one more than the longest text of a column.
+const MOST_HEADER_BYTES: usize = (8 << 10) + 1;
+
+/// Memory that a record takes beside its text.
+pub const RECORD_BYTES: usize = 1_500;
+/// Memory that the records of one value, such as an object of numbered records, take at most.
+pub const MOST_MADE_BYTES: usize = 64 << 20;
+/// Most records of a body that is read as a whole.
+pub const MOST_RECORDS: usize = 100_000;
+
+/// Memory that the records in a text take at most once they are built, each with what the headers of its request add to it. It is
+/// known before any is built: a record is an object.
+pub fn made_bytes(text: &[u8], headers: &Headers) -> usize {
+    let records = memchr::memchr_iter(b'{', text).count();
+    text.len().saturating_add(records.saturating_mul(RECORD_BYTES + headers.bytes()))
+}
+
+/// The refusal of too many records at once.
+fn too_many(records: usize) -> FieldError {
+    let expected = format!("at most {MOST_RECORDS} records at once, not {records}; `/v1/ingest` takes any number");
+    FieldError::silent("json", expected).because(Reason::TooLarge)
+}
+
 /// The organisation of a record that names none.
 pub const DEFAULT_ORGANISATION: &str = "default";
 
@@ -196,6 +219,11 @@ impl Context {
         Self { now, trace: None, headers, owner, policy: Policy::shared() }
     }
 
+    /// The metadata of the headers, no more than a record may have: it is copied into each.
+    fn overlay(&self) -> Vec<(String, String)> {
+        self.headers.metadata.as_deref().map(fields::shared_tags).unwrap_or_default()
+    }
+
     /// Whether the client asked that no content be kept.
     pub fn is_untracked(&self) -> bool {
         self.headers.debug.as_deref().is_some_and(is_off)
@@ -214,6 +242,21 @@ macro_rules! headers {
             /// Reads every header that is there and not empty.
             pub fn read(mut value: impl FnMut(&str) -> Option<String>) -> Self {
                 Self { $($field: value($name).filter(|text| !text.is_empty()),)* }
+            }
+
+            /// Bytes that the headers add to a record at most.
+            pub fn bytes(&self) -> usize {
+                0 $(+ self.$field.as_ref().map_or(0, String::len))*
+            }
+
+            /// The headers of a request, which are copied into each of its records: of those but the metadata that are longer than
+            /// any column, only so much that the records are refused for them, or go without.
+            pub fn cut(mut self) -> Self {
+                let metadata = self.metadata.take();
+                $(if let Some(text) = &mut self.$field {
+                    text.truncate(text.floor_char_boundary(MOST_HEADER_BYTES));
+                })*
+                Self { metadata, ..self }
             }
         }
     };
@@ -250,14 +293,15 @@ pub fn read(
     sink: &mut dyn FnMut(Record),
 ) -> Vec<Rejection> {
     let mut rejections = chunk.rejections.clone();
-    let mut portkey = portkey::Reader::new(context);
+    let overlay = context.overlay();
+    let mut portkey = portkey::Reader::new(context, &overlay);
     for (first, range) in &chunk.records {
         let mut number = *first;
         let read = str::from_utf8(&chunk.text[range.clone()]);
         let text = read.unwrap_or_default();
         let mut take = |read: Result<Record, FieldError>, new_id: &mut dyn FnMut() -> String| {
             let owned = read.and_then(|mut record| {
-                context.owner.take(&mut record).and_then(|()| fields::check(&record)).map(|()| record)
+                context.owner.take(&mut record).and_then(|()| context.policy.limit(&mut record)).map(|()| record)
             });
             match owned {
                 Ok(mut record) => {
@@ -280,7 +324,7 @@ pub fn read(
                     Shape::Portkey => portkey.read(text, new_id, &mut take),
                     Shape::LiteLlm => take(litellm::read(text, context), new_id),
                     Shape::GatewayHook => take(hook::read(text, context, new_id), new_id),
-                    Shape::Otlp => otlp::read(text, context, new_id, &mut take),
+                    Shape::Otlp => otlp::read(text, &overlay, context, new_id, &mut take),
                 }
             }
         }

@@ -10,8 +10,8 @@ use super::price::{Billed, Cost, Prices};
 use super::redact::Redact;
 use super::usage::Usage;
 use crate::config::{Config, Failures};
-use crate::error::{Error, Result};
-use crate::record::json::members;
+use crate::error::{self, Error};
+use crate::record::json::{FieldError, members};
 use crate::record::{Feedback, Message, Record};
 
 /// The rules of one engine, and how often one of them found nothing.
@@ -26,6 +26,7 @@ pub struct Policy {
     /// with `*` is a beginning.
     labels: Vec<String>,
     without_price: AtomicU64,
+    left_out: AtomicU64,
 }
 
 impl Default for Policy {
@@ -38,13 +39,14 @@ impl Default for Policy {
             failures: Failures::Strict,
             labels: Vec::new(),
             without_price: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
         }
     }
 }
 
 impl Policy {
     /// The policy of a configuration. Reads the file of prices, if one is named.
-    pub fn open(config: &Config) -> Result<Arc<Self>> {
+    pub fn open(config: &Config) -> error::Result<Arc<Self>> {
         let mut prices = Prices::built_in();
         if !config.prices_file.is_empty() {
             let file = &config.prices_file;
@@ -57,7 +59,8 @@ impl Policy {
         let patterns = Redact::patterns(&config.redact)?;
         let labels = config.span_labels.split(',').map(str::trim).filter(|name| !name.is_empty());
         let labels = labels.map(str::to_owned).collect();
-        Ok(Arc::new(Self { prices, redact, patterns, failures, labels, without_price: AtomicU64::new(0) }))
+        let own = Self { prices, redact, patterns, failures, labels, ..Self::default() };
+        Ok(Arc::new(own))
     }
 
     /// Returns whether the configuration says that a span attribute of that name is metadata.
@@ -150,6 +153,18 @@ impl Policy {
     /// Takes out of a text of a refusal what the patterns of redaction match.
     pub fn redacted(&self, text: &str) -> String {
         self.patterns.plain(text)
+    }
+
+    /// Keeps the limits of a record's values, or refuses it; what is left out is counted.
+    pub fn limit(&self, record: &mut Record) -> Result<(), FieldError> {
+        let left_out = record.keep_limits()?;
+        self.left_out.fetch_add(left_out, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Values since the start that were left out because they were beyond their limits.
+    pub fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
     }
 
     /// Records since the start whose tokens are known and whose model has no price.

@@ -11,9 +11,9 @@ use chrono::{DateTime, Utc};
 
 use super::fields::{cut, flag, id, number, open, short, tags, text, time};
 use super::usage::{Billed, Members, Usage, attributes, count, get};
-use super::{Context, is_off, mask};
+use super::{Context, MOST_MADE_BYTES, MOST_RECORDS, RECORD_BYTES, is_off, mask, too_many};
 use crate::record::json::{
-    Checks, FieldError, MAX_RECORD_BYTES, derive, list, members, too_large, unquote, write_string,
+    Checks, FieldError, MAX_RECORD_BYTES, derive, keep_last, list, members, too_large, unquote, write_string,
 };
 use crate::record::{Message, Record};
 
@@ -29,14 +29,13 @@ pub(super) type Take<'t> = dyn FnMut(Result<Record, FieldError>, &mut dyn FnMut(
 pub(super) struct Reader<'c> {
     context: &'c Context,
     /// The metadata of the headers, which wins over the body's.
-    overlay: Vec<(String, String)>,
+    overlay: &'c [(String, String)],
     /// Shared by all records of the request that do not name one.
     trace: Option<String>,
 }
 
 impl<'c> Reader<'c> {
-    pub(super) fn new(context: &'c Context) -> Self {
-        let overlay = context.headers.metadata.as_deref().map(tags).unwrap_or_default();
+    pub(super) fn new(context: &'c Context, overlay: &'c [(String, String)]) -> Self {
         Self { context, overlay, trace: context.trace.clone() }
     }
 
@@ -47,6 +46,9 @@ impl<'c> Reader<'c> {
             return take(Err(too_large(MAX_RECORD_BYTES)), new_id);
         }
         if let Some(items) = list(text) {
+            if let Err(refused) = self.fits(items.len()) {
+                return take(Err(refused), new_id);
+            }
             for item in items {
                 let record = self.item(item, new_id);
                 take(record, new_id);
@@ -56,6 +58,9 @@ impl<'c> Reader<'c> {
         match members(text) {
             // The Node SDK spreads an array into an object.
             Some(items) if !items.is_empty() && items.iter().all(|(key, _)| is_digits(key)) => {
+                if let Err(refused) = self.fits(items.len()) {
+                    return take(Err(refused), new_id);
+                }
                 for (_, item) in items {
                     let record = self.item(item, new_id);
                     take(record, new_id);
@@ -66,6 +71,16 @@ impl<'c> Reader<'c> {
                 take(record, new_id);
             }
         }
+    }
+
+    /// Refuses so many records of one value that they, each with the headers of the request, would take much more memory than
+    /// what was sent.
+    fn fits(&self, items: usize) -> Result<(), FieldError> {
+        let made = items.saturating_mul(RECORD_BYTES + self.context.headers.bytes());
+        if items > MOST_RECORDS || made > MOST_MADE_BYTES {
+            return Err(too_many(items));
+        }
+        Ok(())
     }
 
     fn item(&mut self, text: &str, new_id: &mut dyn FnMut() -> String) -> Result<Record, FieldError> {
@@ -111,7 +126,7 @@ impl<'c> Reader<'c> {
             ai_org: headers.provider.clone(),
             virtual_key: headers.virtual_key.clone(),
             // A config in full holds keys; only a slug names one.
-            config: headers.config.clone().filter(|config| !config.trim_start().starts_with(['{', '['])),
+            config: headers.config.as_ref().filter(|config| !config.trim_start().starts_with(['{', '['])).cloned(),
             runtime: headers.runtime.clone(),
             runtime_version: headers.runtime_version.clone(),
             sdk_version: headers.sdk_version.clone(),
@@ -122,12 +137,8 @@ impl<'c> Reader<'c> {
     /// The metadata of the headers, and who the user is: `_user` of the metadata, else the `user` of the request's body, which
     /// becomes it, else the `user` of the metadata, as old clients named it.
     fn user(&self, record: &mut Record, asked: &Members<'_>, raw_tags: &Members<'_>) {
-        for (key, value) in &self.overlay {
-            match record.metadata.iter_mut().find(|(own, _)| own == key) {
-                Some((_, own)) => own.clone_from(value),
-                None => record.metadata.push((key.clone(), value.clone())),
-            }
-        }
+        record.metadata.extend(self.overlay.iter().cloned());
+        keep_last(&mut record.metadata);
         if record.metadata.iter().any(|(key, _)| key == "_user") {
             return;
         }

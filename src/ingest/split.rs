@@ -42,6 +42,8 @@ pub struct Splitter {
     buffer: Vec<u8>,
     /// How much of the buffer has been searched.
     searched: usize,
+    /// The end of the first line and the innermost bracket that is open there, once they are known.
+    first_line: Option<(usize, u8)>,
     layout: Layout,
     /// The number of the next record.
     next: u64,
@@ -84,7 +86,8 @@ impl Splitter {
 
     /// A splitter of records of up to so many bytes.
     pub fn with_limit(limit: usize) -> Self {
-        Self { buffer: Vec::new(), searched: 0, layout: Layout::Open, next: 0, skipping: false, limit }
+        let buffer = Vec::new();
+        Self { buffer, searched: 0, first_line: None, layout: Layout::Open, next: 0, skipping: false, limit }
     }
 
     /// Takes the next bytes and gives the records that they complete.
@@ -106,13 +109,10 @@ impl Splitter {
 
     fn split(&mut self, last: bool) -> Chunk {
         if matches!(self.layout, Layout::Open) {
-            match layout(&self.buffer, self.searched, last) {
-                Ok(layout) => self.layout = layout,
-                Err(_) if self.buffer.len() > self.limit => self.layout = Layout::Lines,
-                Err(searched) => {
-                    self.searched = searched;
-                    return Chunk::default();
-                }
+            match self.find_layout(last) {
+                Some(layout) => self.layout = layout,
+                None if self.buffer.len() > self.limit => self.layout = Layout::Lines,
+                None => return Chunk::default(),
             }
             self.searched = 0;
             if self.buffer.starts_with(BYTE_ORDER_MARK) {
@@ -123,6 +123,49 @@ impl Splitter {
             Layout::Values(_) => self.values(last),
             _ => self.lines(last),
         }
+    }
+
+    /// What the stream is, as soon as its first bytes tell. No byte is looked at again when more come.
+    ///
+    /// An object whose first line is not complete is pretty-printed, unless what follows cannot continue it: then the first
+    /// line is just bad, and must not take the others with it.
+    fn find_layout(&mut self, last: bool) -> Option<Layout> {
+        let wait = |layout| last.then_some(layout);
+        let values = || Layout::Values(Values::default());
+        let mark = if self.buffer.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        let blank = |byte: &u8| byte.is_ascii_whitespace();
+        if self.first_line.is_none() && self.searched <= mark {
+            let blanks = self.buffer[mark..].iter().take_while(|byte| blank(byte)).count();
+            self.buffer.drain(mark..mark + blanks);
+        }
+        match self.buffer.get(mark) {
+            None => return wait(Layout::Lines),
+            Some(b'[') => return Some(values()),
+            Some(b'{') => {}
+            Some(_) if BYTE_ORDER_MARK.starts_with(&self.buffer) => return wait(Layout::Lines),
+            Some(_) => return Some(Layout::Lines),
+        }
+        let (line, open) = match self.first_line {
+            Some(found) => found,
+            None => {
+                let rest = &self.buffer[self.searched..];
+                let Some(line) = memchr::memchr(b'\n', rest).map(|at| self.searched + at) else {
+                    self.searched = self.buffer.len();
+                    return wait(values());
+                };
+                let Some(open) = open_bracket(&self.buffer[..line]) else { return Some(Layout::Lines) };
+                self.searched = line;
+                *self.first_line.insert((line, open))
+            }
+        };
+        self.searched += self.buffer[self.searched..].iter().take_while(|byte| blank(byte)).count();
+        let Some(next) = self.buffer.get(self.searched) else { return wait(values()) };
+        let before = self.buffer[..line].trim_ascii_end().last();
+        let continues = match next {
+            b'{' => before == Some(&b':') || open == b'[' && matches!(before, Some(b'[' | b',')),
+            _ => true,
+        };
+        Some(if continues { values() } else { Layout::Lines })
     }
 
     fn lines(&mut self, last: bool) -> Chunk {
@@ -265,40 +308,6 @@ impl Values {
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// What the stream is, as soon as its first bytes tell; until then, how many of them need not be searched for a line break
-/// again.
-///
-/// An object whose first line is not complete is pretty-printed, unless what follows cannot continue it: then the first
-/// line is just bad, and must not take the others with it.
-fn layout(buffer: &[u8], searched: usize, last: bool) -> Result<Layout, usize> {
-    let wait = |searched, layout| if last { Ok(layout) } else { Err(searched) };
-    let values = || Layout::Values(Values::default());
-    let mark = if buffer.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-    let Some(first) = buffer[mark..].iter().position(|byte| !byte.is_ascii_whitespace()).map(|at| mark + at) else {
-        return wait(0, Layout::Lines);
-    };
-    match buffer[first] {
-        b'[' => return Ok(values()),
-        b'{' => {}
-        _ if BYTE_ORDER_MARK.starts_with(buffer) => return wait(0, Layout::Lines),
-        _ => return Ok(Layout::Lines),
-    }
-    let skip = searched.max(first);
-    let Some(line) = buffer[skip..].iter().position(|byte| *byte == b'\n').map(|at| skip + at) else {
-        return wait(buffer.len(), values());
-    };
-    let Some(open) = open_bracket(&buffer[..line]) else { return Ok(Layout::Lines) };
-    let Some(next) = buffer[line..].iter().find(|byte| !byte.is_ascii_whitespace()) else {
-        return wait(line, values());
-    };
-    let before = buffer[..line].trim_ascii_end().last();
-    let continues = match next {
-        b'{' => before == Some(&b':') || open == b'[' && matches!(before, Some(b'[' | b',')),
-        _ => true,
-    };
-    Ok(if continues { values() } else { Layout::Lines })
-}
 
 /// The innermost bracket that is open at the end of a line; none if all are closed or a string is open, which no line break
 /// can be inside of.

@@ -96,7 +96,7 @@ fn collect(config: &Members<'_>, above: &Target, level: usize, targets: &mut Vec
     };
     let below = get(config, &["targets"]).and_then(list).filter(|below| !below.is_empty() && level < MAX_LEVELS);
     let Some(below) = below else { return targets.push(own) };
-    for (place, target) in below.into_iter().enumerate() {
+    for (place, target) in below.into_iter().take(MAX_TARGETS).enumerate() {
         let inherited = Target { path: format!("{}.targets[{place}]", own.path), ..own.clone() };
         collect(&members(target).unwrap_or_default(), &inherited, level + 1, targets);
     }

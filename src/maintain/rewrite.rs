@@ -1,7 +1,7 @@
 //! A file without the rows that must leave it: those that are erased or past their organisation's retention are gone,
 //! those of another class are in a file of that class, those in whose place others come go with them, the rest stay in order.
 //!
-//! A first pass reads four small columns, so a file that has no such row, which is what most turn out to be, costs
+//! A first pass reads five small columns, so a file that has no such row, which is what most turn out to be, costs
 //! little.
 
 use std::collections::btree_map::Entry;
@@ -26,6 +26,9 @@ use crate::table::{Commit, DataFile, FileIndex, Table};
 const LOOK_ROWS: usize = 8192;
 /// Rows that are sorted out in one go: few, since they come with their bodies.
 const WRITE_ROWS: usize = 512;
+
+/// A row of a file, as the rules see it, and its workspace.
+pub type Found<'a> = (Row<'a>, Option<&'a str>);
 
 /// What came of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,25 +98,25 @@ pub async fn rewrite(
     new_id: impl FnMut() -> Uuid + Send,
 ) -> Result<Rewrite> {
     let now_micros = now.timestamp_micros();
-    rewrite_by(tools, file, |row| end_of(row, rules, now_micros), now, new_id).await
+    rewrite_by(tools, file, |(row, _)| end_of(row, rules, now_micros), now, new_id).await
 }
 
 /// Writes what stays of a file when other rows take the place of some, as above.
 pub async fn rewrite_without(
     tools: Tools<'_>,
     file: &DataFile,
-    is_replaced: impl Fn(Row<'_>) -> bool + Send + Sync,
+    is_replaced: impl Fn(Found<'_>) -> bool + Send + Sync,
     now: DateTime<Utc>,
     new_id: impl FnMut() -> Uuid + Send,
 ) -> Result<Rewrite> {
     let stays = End::Class(file.retention_days);
-    rewrite_by(tools, file, |row| if is_replaced(row) { End::Replaced } else { stays }, now, new_id).await
+    rewrite_by(tools, file, |found| if is_replaced(found) { End::Replaced } else { stays }, now, new_id).await
 }
 
 async fn rewrite_by(
     tools: Tools<'_>,
     file: &DataFile,
-    end_of: impl Fn(Row<'_>) -> End + Send + Sync,
+    end_of: impl Fn(Found<'_>) -> End + Send + Sync,
     now: DateTime<Utc>,
     mut new_id: impl FnMut() -> Uuid + Send,
 ) -> Result<Rewrite> {
@@ -175,11 +178,12 @@ fn end_of(row: Row<'_>, rules: &Rules, now_micros: i64) -> End {
 }
 
 /// Whether any row must leave the file.
-async fn is_touched(tools: Tools<'_>, file: &DataFile, end_of: impl Fn(Row<'_>) -> End) -> Result<bool> {
-    let text = format!("select organisation_id, created_at, user_id, id from {}", tools.table.rows().table());
+async fn is_touched(tools: Tools<'_>, file: &DataFile, end_of: impl Fn(Found<'_>) -> End) -> Result<bool> {
+    let text =
+        format!("select organisation_id, workspace_slug, created_at, user_id, id from {}", tools.table.rows().table());
     let mut rows = tools.read([file.clone()], &text, LOOK_ROWS).await?;
     while let Some(batch) = rows.try_next().await? {
-        if Keys::of(&batch, tools, file)?.rows().any(|row| end_of(row) != End::Class(file.retention_days)) {
+        if Keys::of(&batch, tools, file)?.rows().any(|found| end_of(found) != End::Class(file.retention_days)) {
             return Ok(true);
         }
     }
@@ -191,6 +195,7 @@ struct Keys<'a> {
     feedback: bool,
     written_ms: i64,
     organisations: &'a StringViewArray,
+    workspaces: &'a StringViewArray,
     times: &'a PrimitiveArray<TimestampMicrosecondType>,
     users: &'a StringViewArray,
     ids: &'a StringViewArray,
@@ -207,15 +212,16 @@ impl<'a> Keys<'a> {
             feedback: tools.table.rows() == Rows::Feedback,
             written_ms: file.modified_ms,
             organisations: text("organisation_id")?,
+            workspaces: text("workspace_slug")?,
             times: times.ok_or_else(|| missing("created_at"))?,
             users: text("user_id")?,
             ids: text("id")?,
         })
     }
 
-    fn rows(&self) -> impl Iterator<Item = Row<'a>> {
-        let Self { feedback, written_ms, organisations, times, users, ids } = *self;
-        (0..organisations.len()).map(move |row| Row {
+    fn rows(&self) -> impl Iterator<Item = Found<'a>> {
+        let Self { feedback, written_ms, organisations, workspaces, times, users, ids } = *self;
+        let found = move |row| Row {
             feedback,
             organisation: text(organisations, row).unwrap_or_default(),
             id: text(ids, row).unwrap_or_default(),
@@ -223,7 +229,8 @@ impl<'a> Keys<'a> {
             // Only another program can have written a row without a time; it counts as older than any, as in answers.
             created_at: if times.is_valid(row) { times.value(row) } else { i64::MIN },
             written_ms,
-        })
+        };
+        (0..organisations.len()).map(move |row| (found(row), text(workspaces, row)))
     }
 }
 

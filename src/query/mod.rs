@@ -22,6 +22,7 @@ mod scene;
 mod session;
 mod statement;
 mod success;
+mod sum;
 mod withhold;
 mod yielding;
 

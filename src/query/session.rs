@@ -20,7 +20,7 @@ use datafusion::sql::parser::Statement;
 
 use super::provider::StoredTable;
 use super::{NamedView, STORE_URL, query_failed, threads, withhold, yielding};
-use super::{barrier, fence, like, model, scene, statement, success};
+use super::{barrier, fence, like, model, scene, statement, success, sum};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -224,6 +224,7 @@ pub(super) fn base_session(config: &Config, store: &Store) -> Result<SessionStat
         .build();
     datafusion_functions_json::register_all(&mut state).map_err(query_failed)?;
     state.register_udf(model::function()).map_err(query_failed)?;
+    state.register_udaf(sum::function()).map_err(query_failed)?;
     state.register_udf(like::like_pattern()).map_err(query_failed)?;
     for name in UNBOUNDED {
         state.deregister_udf(name).map_err(query_failed)?;

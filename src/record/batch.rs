@@ -4,16 +4,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanBuilder, Date32Array, Float64Builder, Int32Array, Int32Builder, Int64Builder,
-    MapBuilder, MapFieldNames, RecordBatch, StringBuilder, StringViewArray, StringViewBuilder, StructArray,
-    TimestampMicrosecondArray, TimestampMicrosecondBuilder, new_null_array,
+    Array, ArrayRef, AsArray, BooleanBuilder, Date32Array, Float64Array, Float64Builder, Int32Array, Int32Builder,
+    Int64Array, Int64Builder, MapBuilder, MapFieldNames, RecordBatch, StringBuilder, StringViewArray,
+    StringViewBuilder, StructArray, TimestampMicrosecondArray, TimestampMicrosecondBuilder, new_null_array,
 };
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Fields, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow::util::display::FormatOptions;
 
 use super::json::{check_json, embeddable};
-use super::{Kind, Message, Rows, schema};
+use super::{Column, Kind, Limit, Message, Rows, limits, schema};
 use crate::error::{Error, Result};
 
 /// A batch with less text than this gives back what its builders reserved beyond it.
@@ -348,12 +348,69 @@ pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<Rec
             "request" | "response" => embeddable_message(&column),
             _ => column,
         });
+        if let (Some(last), Some(known)) = (columns.last_mut(), super::column(field.name())) {
+            *last = within_limits(last, known)?;
+        }
     }
     let organisation = columns[own.index_of("organisation_id").unwrap_or(1)].as_string_view();
     let retention: Int32Array =
         organisation.iter().map(|name| Some((defaults.retention_days)(name.unwrap_or("default")))).collect();
     columns.push(Arc::new(retention));
     Ok(with_date(Rows::Logs, columns))
+}
+
+/// A column whose values keep its limit: names and figures beyond it are null; ids and times refuse the batch.
+fn within_limits(column: &ArrayRef, of: &Column) -> Result<ArrayRef> {
+    let refused = |error: super::json::FieldError| Error::invalid(error.to_string());
+    match of.kind {
+        Kind::Text => {
+            let most = of.limit.text_bytes();
+            let texts = column.as_string_view();
+            let Some(long) = texts.lengths().map(|bytes| bytes as usize).find(|bytes| *bytes > most) else {
+                return Ok(Arc::clone(column));
+            };
+            if of.limit == Limit::Id {
+                return Err(refused(limits::too_long(of.name, long, of.limit)));
+            }
+            let kept = texts.iter().map(|text| text.filter(|text| text.len() <= most));
+            Ok(Arc::new(kept.collect::<StringViewArray>()))
+        }
+        Kind::Int => {
+            let figures = column.as_primitive::<Int64Type>().iter();
+            let kept: Int64Array = figures.map(|figure| kept_value(figure, of)).collect::<Result<_>>()?;
+            Ok(Arc::new(kept))
+        }
+        Kind::Float => {
+            let numbers = column.as_primitive::<Float64Type>().iter();
+            let kept: Float64Array = numbers.map(|number| kept_value(number, of)).collect::<Result<_>>()?;
+            Ok(Arc::new(kept))
+        }
+        Kind::Time => {
+            let times = column.as_primitive::<TimestampMicrosecondType>();
+            for micros in times.iter().flatten() {
+                let time = chrono::DateTime::from_timestamp_micros(micros);
+                if !time.is_some_and(super::is_storable) {
+                    return Err(Error::invalid(format!(
+                        "column `{}` has {micros} µs; expected {}",
+                        of.name,
+                        super::TIME
+                    )));
+                }
+            }
+            Ok(Arc::clone(column))
+        }
+        // Metadata and messages go through the policy row by row.
+        Kind::Short | Kind::Bool | Kind::Tags | Kind::Message => Ok(Arc::clone(column)),
+    }
+}
+
+fn kept_value<T>(mut value: Option<T>, of: &Column) -> Result<Option<T>>
+where
+    Option<T>: limits::Limited,
+{
+    let kept = limits::Limited::keep(&mut value, of.name, of.limit, &mut 0);
+    kept.map_err(|error| Error::invalid(error.to_string()))?;
+    Ok(value)
 }
 
 /// Casts a column to our type; struct and map children are taken by name and place.

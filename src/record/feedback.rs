@@ -3,7 +3,7 @@
 //! A row is one state. A change of feedback is a row more with the same `id` and `created_at` and a later `updated_at`; the
 //! latest holds. So a table of feedback is only ever added to, as one of records is.
 
-use super::{Column, Kind, Rows, batch, rust_type};
+use super::{Column, Kind, Limit, Rows, batch, limits, rust_type};
 
 /// The lowest value that feedback can give.
 pub const LOWEST_VALUE: f64 = -10.0;
@@ -11,10 +11,10 @@ pub const LOWEST_VALUE: f64 = -10.0;
 pub const HIGHEST_VALUE: f64 = 10.0;
 
 macro_rules! columns {
-    ($($name:ident: $kind:ident, $doc:literal;)*) => {
+    ($($name:ident: $kind:ident, $limit:ident, $doc:literal;)*) => {
         /// The table of columns of feedback, without the partition columns.
         pub(super) const COLUMNS: &[Column] =
-            &[$(Column { name: stringify!($name), kind: Kind::$kind, doc: $doc },)*];
+            &[$(Column { name: stringify!($name), kind: Kind::$kind, limit: Limit::$limit, doc: $doc },)*];
 
         /// What somebody said of a call.
         #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,20 +25,21 @@ macro_rules! columns {
         }
 
         batch::builder!(Feedback, FeedbackBuilder, Rows::Feedback; $($name: $kind;)*);
+        limits::keep_limits!(Feedback; $($name: $limit;)*);
     };
 }
 
 columns! {
-    id: Text, "unique id of the feedback, a UUIDv7";
-    organisation_id: Text, "organisation that it belongs to";
-    workspace_slug: Text, "workspace whose logs it speaks of; null = those of every workspace";
-    created_at: Time, "when it was first given, UTC, microseconds";
-    updated_at: Time, "when this state was given, UTC, microseconds";
-    trace_id: Text, "trace that it speaks of: it is shown on every log of the trace but replays";
-    log_id: Text, "the one log of the trace that it speaks of; null = all of them";
-    value: Float, "from -10 to 10";
-    weight: Float, "from 0 to 1: how much it counts in averages";
-    user_id: Text, "who gave it: the `_user` of the metadata";
-    source: Text, "what sent it, such as `API`";
-    metadata: Tags, "the caller's own keys and values";
+    id: Text, Id, "unique id of the feedback, a UUIDv7";
+    organisation_id: Text, Id, "organisation that it belongs to";
+    workspace_slug: Text, Id, "workspace whose logs it speaks of; null = those of every workspace";
+    created_at: Time, Time, "when it was first given, UTC, microseconds";
+    updated_at: Time, Time, "when this state was given, UTC, microseconds";
+    trace_id: Text, Id, "trace that it speaks of: it is shown on every log of the trace but replays";
+    log_id: Text, Id, "the one log of the trace that it speaks of; null = all of them";
+    value: Float, Code, "from -10 to 10";
+    weight: Float, Code, "from 0 to 1: how much it counts in averages";
+    user_id: Text, Id, "who gave it: the `_user` of the metadata";
+    source: Text, Name, "what sent it, such as `API`";
+    metadata: Tags, Tags, "the caller's own keys and values";
 }

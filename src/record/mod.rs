@@ -1,7 +1,7 @@
 //! The canonical rows, records of gateway calls and feedback on them, and the one table of columns of each.
 //!
 //! The table below is the only place that names columns of records. From it come the [`Record`] struct, the Arrow schema,
-//! the builder of batches and (in [`json`]) the JSON form. Names and units are Portkey's, so SQL reads as its documents do.
+//! the builder of batches and (in [`json`]) the JSON form; each column states its [`Limit`] there. Names and units are Portkey's, so SQL reads as its documents do.
 //! What a source does not carry is null, never a made-up 0.
 //!
 //! A batch that travels through the engine has [`schema`]: the columns of the table, then the two partition columns
@@ -13,6 +13,7 @@
 mod batch;
 mod feedback;
 pub mod json;
+mod limits;
 
 use std::sync::{Arc, LazyLock};
 
@@ -21,6 +22,8 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
 pub use batch::{Defaults, ROW_OVERHEAD, normalize, own_text, tighten};
 pub use feedback::{Feedback, FeedbackBuilder, HIGHEST_VALUE, LOWEST_VALUE};
+pub use limits::{Limit, MOST_TAGS};
+pub(crate) use limits::{TIME, is_storable};
 
 /// The kinds of rows that are kept, each in a Delta table of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +110,8 @@ pub struct Column {
     pub name: &'static str,
     /// What it holds.
     pub kind: Kind,
+    /// The limit of its values.
+    pub limit: Limit,
     /// What it means, with its unit.
     pub doc: &'static str,
 }
@@ -134,9 +139,10 @@ macro_rules! rust_type {
 pub(crate) use rust_type;
 
 macro_rules! columns {
-    ($($name:ident: $kind:ident, $doc:literal;)*) => {
+    ($($name:ident: $kind:ident, $limit:ident, $doc:literal;)*) => {
         /// The table of columns, in the order of the schema, without the partition columns.
-        pub const COLUMNS: &[Column] = &[$(Column { name: stringify!($name), kind: Kind::$kind, doc: $doc },)*];
+        pub const COLUMNS: &[Column] =
+            &[$(Column { name: stringify!($name), kind: Kind::$kind, limit: Limit::$limit, doc: $doc },)*];
 
         /// One gateway call. `None` means that the source did not say.
         #[derive(Clone, Debug, Default, PartialEq)]
@@ -148,53 +154,54 @@ macro_rules! columns {
 
         batch::builder!(Record, BatchBuilder, Rows::Logs; $($name: $kind;)*);
         json::fields!($($name: $kind;)*);
+        limits::keep_limits!(Record; $($name: $limit;)*);
     };
 }
 
 columns! {
-    id: Text, "unique id of the record; a UUIDv7 where the client sends none";
-    organisation_id: Text, "organisation that the record belongs to; `default` where there is none";
-    workspace_slug: Text, "workspace within the organisation";
-    created_at: Time, "when the call was made, UTC, microseconds; arrival time where the client does not say";
-    is_success: Short, "1 if the response status is 200 to 299, else 0";
-    ai_org: Text, "provider, such as `openai`";
-    ai_model: Text, "model that answered, or that was asked for where the source says only that";
-    req_units: Int, "tokens of the request";
-    res_units: Int, "tokens of the response";
-    total_units: Int, "tokens of both";
-    cost: Float, "cost in cents of `cost_currency`";
-    cost_currency: Text, "currency of the cost, `USD`";
-    request_url: Text, "URL of the provider that was called";
-    request_method: Text, "HTTP method of the call";
-    response_status_code: Short, "HTTP status of the response";
-    response_time: Int, "time to the response, ms, retries included; to the first token of a stream";
-    time_to_last_token: Int, "time to the last token of a stream, ms";
-    upstream_response_time: Int, "time that the provider took, ms";
-    cache_status: Text, "HIT, SEMANTIC HIT, MISS, SEMANTIC MISS, REFRESH or DISABLED";
-    cache_type: Text, "SIMPLE or SEMANTIC";
-    stream_mode: Bool, "whether the response was streamed";
-    retry_success_count: Short, "the retry that succeeded; 0 = none was needed, -1 = all failed";
-    mode: Text, "SINGLE, FALLBACK, LOADBALANCE or CONDITIONAL";
-    last_used_option: Text, "JSON path of the target that answered, such as `config.targets[1]`";
-    virtual_key: Text, "slug of the provider key that was used";
-    config: Text, "slug of the gateway config";
-    prompt_slug: Text, "slug of the prompt template";
-    prompt_version_id: Text, "version of the prompt template";
-    runtime: Text, "runtime of the client, such as `node`";
-    runtime_version: Text, "version of the runtime";
-    sdk_version: Text, "client library with its version";
-    trace_id: Text, "trace that the call belongs to";
-    span_id: Text, "span of the call";
-    parent_span_id: Text, "span that caused it";
-    span_name: Text, "name of the span";
-    internal_trace_id: Text, "groups the attempts of one call to the gateway";
-    user_id: Text, "end user: the `_user` of the metadata";
-    api_key_id: Text, "id of the API key that made the call";
-    source: Text, "what sent the record";
-    do_not_track: Bool, "true if the client asked that no content be kept";
-    metadata: Tags, "the caller's own keys and values";
-    request: Message, "what was sent: `request.body` and `request.headers`, JSON";
-    response: Message, "what came back: `response.body` and `response.headers`, JSON";
+    id: Text, Id, "unique id of the record; a UUIDv7 where the client sends none";
+    organisation_id: Text, Id, "organisation that the record belongs to; `default` where there is none";
+    workspace_slug: Text, Id, "workspace within the organisation";
+    created_at: Time, Time, "when the call was made, UTC, microseconds; arrival time where the client does not say";
+    is_success: Short, Code, "1 if the response status is 200 to 299, else 0";
+    ai_org: Text, Name, "provider, such as `openai`";
+    ai_model: Text, Name, "model that answered, or that was asked for where the source says only that";
+    req_units: Int, Figure, "tokens of the request";
+    res_units: Int, Figure, "tokens of the response";
+    total_units: Int, Figure, "tokens of both";
+    cost: Float, Money, "cost in cents of `cost_currency`";
+    cost_currency: Text, Name, "currency of the cost, `USD`";
+    request_url: Text, Url, "URL of the provider that was called";
+    request_method: Text, Name, "HTTP method of the call";
+    response_status_code: Short, Code, "HTTP status of the response";
+    response_time: Int, Figure, "time to the response, ms, retries included; to the first token of a stream";
+    time_to_last_token: Int, Figure, "time to the last token of a stream, ms";
+    upstream_response_time: Int, Figure, "time that the provider took, ms";
+    cache_status: Text, Name, "HIT, SEMANTIC HIT, MISS, SEMANTIC MISS, REFRESH or DISABLED";
+    cache_type: Text, Name, "SIMPLE or SEMANTIC";
+    stream_mode: Bool, Code, "whether the response was streamed";
+    retry_success_count: Short, Code, "the retry that succeeded; 0 = none was needed, -1 = all failed";
+    mode: Text, Name, "SINGLE, FALLBACK, LOADBALANCE or CONDITIONAL";
+    last_used_option: Text, Name, "JSON path of the target that answered, such as `config.targets[1]`";
+    virtual_key: Text, Name, "slug of the provider key that was used";
+    config: Text, Url, "slug of the gateway config";
+    prompt_slug: Text, Name, "slug of the prompt template";
+    prompt_version_id: Text, Name, "version of the prompt template";
+    runtime: Text, Name, "runtime of the client, such as `node`";
+    runtime_version: Text, Name, "version of the runtime";
+    sdk_version: Text, Name, "client library with its version";
+    trace_id: Text, Id, "trace that the call belongs to";
+    span_id: Text, Id, "span of the call";
+    parent_span_id: Text, Id, "span that caused it";
+    span_name: Text, Name, "name of the span";
+    internal_trace_id: Text, Id, "groups the attempts of one call to the gateway";
+    user_id: Text, Id, "end user: the `_user` of the metadata";
+    api_key_id: Text, Name, "id of the API key that made the call";
+    source: Text, Name, "what sent the record";
+    do_not_track: Bool, Code, "true if the client asked that no content be kept";
+    metadata: Tags, Tags, "the caller's own keys and values";
+    request: Message, Message, "what was sent: `request.body` and `request.headers`, JSON";
+    response: Message, Message, "what came back: `response.body` and `response.headers`, JSON";
 }
 
 /// Partition column: days to keep, 0 = for ever.

@@ -16,7 +16,7 @@ use delta_kernel::scan::scan_row_schema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::index::DataFile;
+use super::index::{DataFile, lower_bound, upper_bound};
 use crate::error::{Error, Result};
 use crate::record::{DATE, RETENTION_DAYS};
 use crate::store;
@@ -173,10 +173,10 @@ impl<'a> Rows<'a> {
             modified_ms: integer(&self.modified, row, "modificationTime")?,
             min_created_at: min.created_at.as_deref().and_then(earliest).unwrap_or(i64::MIN),
             max_created_at: max.created_at.as_deref().and_then(latest).unwrap_or(i64::MAX),
-            min_organisation: min.organisation_id,
-            max_organisation: max.organisation_id,
-            min_id: min.id,
-            max_id: max.id,
+            min_organisation: min.organisation_id.map(lower_bound),
+            max_organisation: max.organisation_id.map(upper_bound),
+            min_id: min.id.map(lower_bound),
+            max_id: max.id.map(upper_bound),
             path,
         })
     }

@@ -65,6 +65,31 @@ impl DataFile {
     }
 }
 
+/// Longest text of a bound, in bytes: the log of the table and the index in memory must not grow with what tenants write.
+const BOUND_BYTES: usize = 128;
+
+/// A bound below a text and all greater ones: the text, or the beginning of a long one.
+pub fn lower_bound(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(BOUND_BYTES));
+    text
+}
+
+/// A bound above a text and all smaller ones: the text, or of a long one the first text after all that begin as it does, if there
+/// is one.
+pub fn upper_bound(text: String) -> String {
+    if text.len() <= BOUND_BYTES {
+        return text;
+    }
+    let mut bound = lower_bound(text.clone());
+    while let Some(last) = bound.pop() {
+        if let Some(next) = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32) {
+            bound.push(next);
+            return bound;
+        }
+    }
+    text
+}
+
 /// `(date, retention_days)`: all files of one folder.
 pub type Partition = (i32, i32);
 
@@ -203,4 +228,24 @@ impl FileIndex {
 
 fn find<'a>(files: &'a [Arc<DataFile>], path: &str) -> Option<&'a Arc<DataFile>> {
     files.binary_search_by(|file| file.path.as_str().cmp(path)).ok().map(|at| &files[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_of_long_texts_are_short_and_hold() {
+        let last = char::MAX.to_string();
+        let long = |text: &str| text.repeat(300);
+        for text in ["", "a", &long("a"), &long("é"), &long("\u{d7ff}"), &long(&last), &(long(&last[..]) + "a")] {
+            let (low, high) = (lower_bound(text.to_owned()), upper_bound(text.to_owned()));
+            assert!(*low <= *text && *high >= *text, "{text:.8}");
+            assert!(low.len() <= BOUND_BYTES, "{text:.8}");
+            assert!(high.len() <= BOUND_BYTES || text.starts_with(char::MAX), "{text:.8}");
+            if text.len() <= BOUND_BYTES {
+                assert_eq!((&*low, &*high), (text, text));
+            }
+        }
+    }
 }

@@ -36,7 +36,7 @@ use parking_lot::RwLock;
 use url::Url;
 
 pub use commit::Commit;
-pub use index::{DataFile, FileIndex, Partition};
+pub use index::{DataFile, FileIndex, Partition, lower_bound, upper_bound};
 pub use vacuum::Orphan;
 
 use crate::error::{Error, Result};

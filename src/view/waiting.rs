@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
-use crate::record::{BatchBuilder, Record};
+use crate::halves::SoFar;
+use crate::record::BatchBuilder;
 
 /// Rows of a batch.
 const CHUNK_ROWS: usize = 1024;
@@ -25,7 +26,7 @@ pub(super) struct Unfinished {
 
 #[derive(Debug, Default)]
 struct Chunk {
-    records: HashMap<u128, Arc<Record>>,
+    records: HashMap<u128, Arc<SoFar>>,
     /// How many it ever took.
     taken: usize,
     /// How often it changed.
@@ -45,20 +46,20 @@ impl Chunk {
 pub(super) struct Unbuilt {
     chunk: u64,
     changes: u64,
-    records: Vec<Arc<Record>>,
+    records: Vec<Arc<SoFar>>,
 }
 
 impl Unbuilt {
     pub(super) fn build(&self) -> RecordBatch {
         let mut builder = BatchBuilder::new();
-        self.records.iter().for_each(|record| builder.append(record));
+        self.records.iter().for_each(|so_far| builder.append(so_far.record()));
         builder.finish()
     }
 }
 
 impl Unfinished {
     /// Shows a record as it is so far.
-    pub(super) fn insert(&mut self, key: u128, record: Arc<Record>) {
+    pub(super) fn insert(&mut self, key: u128, record: Arc<SoFar>) {
         let place = self.places.get(&key).copied().unwrap_or_else(|| self.newest());
         self.places.insert(key, place);
         let chunk = self.chunks.entry(place).or_default();
@@ -91,6 +92,12 @@ impl Unfinished {
         }
     }
 
+    /// The records that wait no longer than until a moment.
+    pub(super) fn due(&self, now_micros: i64) -> Vec<Arc<SoFar>> {
+        let all = self.chunks.values().flat_map(|chunk| chunk.records.values());
+        all.filter(|so_far| so_far.until_micros() <= now_micros).cloned().collect()
+    }
+
     /// The batches that are built, and the rows of those that are not.
     pub(super) fn batches(&self) -> (Vec<RecordBatch>, Vec<Unbuilt>) {
         let (mut built, mut unbuilt) = (Vec::new(), Vec::new());
@@ -118,6 +125,8 @@ impl Unfinished {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::halves::{Half, Waiting};
+    use crate::record::Record;
 
     fn rows(unfinished: &mut Unfinished) -> (usize, usize) {
         let (built, unbuilt) = unfinished.batches();
@@ -133,7 +142,11 @@ mod tests {
     #[test]
     fn only_what_changed_is_built_anew_and_few_are_left_in_few_batches() {
         let mut unfinished = Unfinished::default();
-        let record = || Arc::new(Record::default());
+        let record = || {
+            let mut waiting: Waiting<()> = Waiting::default();
+            waiting.add(0, Half::Piece, Record::default(), 0, 0, None);
+            Arc::clone(waiting.get(0).unwrap())
+        };
         (0..10_000).for_each(|key| unfinished.insert(key, record()));
         assert_eq!(rows(&mut unfinished), (10_000, 10));
         assert_eq!(rows(&mut unfinished), (10_000, 0));

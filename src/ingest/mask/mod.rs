@@ -11,6 +11,7 @@ mod names;
 mod tests;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use self::json::{Place, masked};
 use self::names::{in_headers, in_parameters, in_urls};
@@ -65,8 +66,8 @@ pub(super) fn any_headers(raw: &mut String) {
 }
 
 /// The JSON that is to stand for the value of a header, if the value must not stand there itself.
-fn header(lower: &str, value: &str, further: &[String]) -> Option<String> {
-    let is_secret = in_headers(lower) || further.iter().any(|name| name == lower);
+fn header(lower: &str, value: &str, further: &HashSet<String>) -> Option<String> {
+    let is_secret = in_headers(lower) || further.contains(lower);
     if !value.starts_with('"') {
         if is_secret {
             return Some(quoted(STARS));
@@ -95,7 +96,7 @@ fn header_text(text: &str) -> Option<String> {
 }
 
 /// The names that the client itself calls sensitive.
-fn sensitive(members: &[(Cow<'_, str>, &str)]) -> Vec<String> {
+fn sensitive(members: &[(Cow<'_, str>, &str)]) -> HashSet<String> {
     let lists = members.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-portkey-sensitive-headers"));
     let names = lists.map(|(_, value)| unquote(value).to_ascii_lowercase()).collect::<Vec<_>>().join(",");
     names.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()

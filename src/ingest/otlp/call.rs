@@ -17,9 +17,12 @@ use super::export::{Origin, Span};
 use super::{figures, others};
 use crate::ingest::fields::{cut, time_of_nanos};
 use crate::ingest::usage::{attributes as tokens, cents};
-use crate::ingest::{Context, mask};
+use crate::ingest::{Context, Policy, mask};
 use crate::record::json::{Checks, FieldError, derive, keep_last, list, members, unquote};
 use crate::record::{Message, Record};
+
+/// Metadata.
+type Tags = [(String, String)];
 
 pub(super) const SOURCE: &str = "otlp";
 const LOG_TYPE: (&str, &str) = ("_logType", "opentelemetry");
@@ -115,8 +118,8 @@ pub(super) fn is_embedding(attributes: &Attributes) -> bool {
         || text(attributes, &[AI_SDK_OPERATION]).is_some_and(|operation| operation.ends_with(".doEmbed"))
 }
 
-/// The record of a call, or as much of it as the span says.
-pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<Call, FieldError> {
+/// The record of a call, or as much of it as the span says. `overlay` is the metadata of the request's headers.
+pub(super) fn record(span: Span, origin: &Origin, overlay: &Tags, context: &Context) -> Result<Call, FieldError> {
     for (name, id, digits) in [("traceId", &span.trace_id, 32), ("spanId", &span.span_id, 16)] {
         if id.is_empty() {
             return Err(FieldError::missing(name, format!("{digits} hexadecimal digits that are not all 0")));
@@ -141,7 +144,7 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
         retry_success_count: Some(0),
         mode: Some("SINGLE".to_owned()),
         virtual_key: headers.virtual_key.clone(),
-        config: headers.config.clone().filter(|config| !config.trim_start().starts_with(['{', '['])),
+        config: headers.config.as_ref().filter(|config| !config.trim_start().starts_with(['{', '['])).cloned(),
         prompt_slug: text(of, &PROMPT_SLUG),
         runtime: text(&origin.resource, &RUNTIME[..1]).or_else(|| headers.runtime.clone()),
         runtime_version: text(&origin.resource, &RUNTIME[1..2]).or_else(|| headers.runtime_version.clone()),
@@ -160,7 +163,7 @@ pub(super) fn record(span: Span, origin: &Origin, context: &Context) -> Result<C
     }
     times(&mut record, &span);
     outcome(&mut record, &span);
-    metadata(&mut record, &span, origin, context);
+    metadata(&mut record, &span, origin, overlay, context);
     derive(&mut record);
     // No event says more of a call that failed, or whose answer is a vector, than what was asked.
     let is_answered = content.is_answered() || is_embedding || record.is_success == Some(0);
@@ -316,12 +319,12 @@ fn further(of: &Attributes, origin: &Origin, used: &[&'static str], context: &Co
         return None;
     }
     let mut object = Object::new();
-    let resource = origin.resource.iter().filter(|(key, value)| !is_label(key, value, context));
+    let resource = origin.resource.iter().filter(|(key, value)| !is_label(key, value, &context.policy));
     for (key, text) in resource.filter_map(|(key, value)| resource_tag(key, value)) {
         object.add_text(&key, &text);
     }
     for (key, value) in of {
-        if *value == Any::Null || is_read(key) || is_label(key, value, context) || others::is_used(key, used) {
+        if *value == Any::Null || is_read(key) || is_label(key, value, &context.policy) || others::is_used(key, used) {
             continue;
         }
         match value {
@@ -337,8 +340,8 @@ fn further(of: &Attributes, origin: &Origin, used: &[&'static str], context: &Co
 }
 
 /// Returns whether an attribute of a span or of its resource is metadata.
-fn is_label(key: &str, value: &Any, context: &Context) -> bool {
-    figures::is_figure(key, value) || context.policy.is_label(key)
+fn is_label(key: &str, value: &Any, policy: &Policy) -> bool {
+    figures::is_figure(key, value) || policy.is_label(key)
 }
 
 /// What the span states of the response beside its choices; of a failed one the error.
@@ -417,29 +420,29 @@ fn is_read(key: &str) -> bool {
 
 /// The figures of the resource and of the span, and the caller's headers, of which the later win;
 /// and who the user is. The resource is that of a process and says nothing of one call.
-fn metadata(record: &mut Record, span: &Span, origin: &Origin, context: &Context) {
+fn metadata(record: &mut Record, span: &Span, origin: &Origin, overlay: &Tags, context: &Context) {
     let mut tags = vec![(LOG_TYPE.0.to_owned(), LOG_TYPE.1.to_owned())];
     if !origin.scope.is_empty() {
-        tags.push(("otel.scope.name".to_owned(), cut(&origin.scope)));
+        tags.push(("otel.scope.name".to_owned(), origin.scope.clone()));
     }
-    let resource = origin.resource.iter().filter(|(key, value)| is_label(key, value, context));
-    tags.extend(resource.filter_map(|(key, value)| resource_tag(key, value)));
-    let attributes = span.attributes.iter().filter(|(key, value)| !is_read(key) && is_label(key, value, context));
+    tags.extend(origin.tags.iter().cloned());
+    let attributes =
+        span.attributes.iter().filter(|(key, value)| !is_read(key) && is_label(key, value, &context.policy));
     tags.extend(attributes.filter_map(|(key, value)| tag(key, value)));
     let user = text(&span.attributes, &USER).or_else(|| text(&origin.resource, &USER));
     if let Some(user) = user {
         tags.push(("_user".to_owned(), cut(&user)));
     }
-    let overlay = context.headers.metadata.as_deref().map(crate::ingest::fields::tags).unwrap_or_default();
-    tags.extend(overlay);
+    tags.extend(overlay.iter().cloned());
     keep_last(&mut tags);
     record.metadata = tags;
 }
 
-/// An attribute of a resource as metadata, unless it is in a column or may hold keys.
-fn resource_tag(key: &str, value: &Any) -> Option<(String, String)> {
-    let is_elsewhere = RUNTIME.contains(&key) || NOT_KEPT.contains(&key);
-    if is_elsewhere { None } else { tag(key, value) }
+/// The metadata of a resource: its figures and labels that are in no column and may hold no keys.
+pub(super) fn resource_tags(resource: &Attributes, policy: &Policy) -> Vec<(String, String)> {
+    let is_elsewhere = |key: &str| RUNTIME.contains(&key) || NOT_KEPT.contains(&key);
+    let kept = resource.iter().filter(|(key, value)| !is_elsewhere(key) && is_label(key, value, policy));
+    kept.filter_map(|(key, value)| tag(key, value)).collect()
 }
 
 /// An attribute as metadata: lists as JSON; a text under a name that secrets have is masked as a header is.

@@ -10,16 +10,39 @@ use serde_json::value::RawValue;
 
 use super::any::{self, Any, Attributes, Budget};
 use super::wire::{self, Value};
-use super::{Encoding, Signal};
+use super::{Encoding, Signal, call};
+use crate::ingest::fields::cut;
 use crate::ingest::usage::get;
-use crate::record::json::{FieldError, Read, finite, keep_last, list, members, unquote, write_string};
+use crate::ingest::{MOST_RECORDS, Policy};
+use crate::record::MOST_TAGS;
+use crate::record::json::{FieldError, Read, Reason, finite, keep_last, list, members, unquote, write_string};
 
-/// What spans and log records come from.
+/// What spans and log records come from. It is copied into each of its records, so it is read once and bounded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Origin {
+    /// Its first attributes, with the beginnings of long texts.
     pub(super) resource: Attributes,
+    /// What of the resource is metadata.
+    pub(super) tags: Vec<(String, String)>,
     /// The name of the instrumentation library.
     pub(super) scope: String,
+}
+
+/// Bytes of a text of a resource that columns are made of.
+const MOST_TEXT_BYTES: usize = 8 << 10;
+
+impl Origin {
+    fn of(mut resource: Attributes, policy: Option<&Policy>) -> Self {
+        keep_last(&mut resource);
+        resource.truncate(MOST_TAGS);
+        let tags = policy.map(|policy| call::resource_tags(&resource, policy)).unwrap_or_default();
+        for (_, value) in &mut resource {
+            if let Any::Text(text) = value {
+                text.truncate(text.floor_char_boundary(MOST_TEXT_BYTES));
+            }
+        }
+        Self { resource, tags, scope: String::new() }
+    }
 }
 
 /// A span or log record as it stands in the request.
@@ -31,17 +54,21 @@ pub(super) enum Leaf<'a> {
 
 type Found<'f> = dyn FnMut(&Origin, Leaf<'_>) + 'f;
 
-/// Gives every span, log record or metric of a request, which is none if its outer levels are not as OTLP has them.
+/// Gives every span, log record or metric of a request, which is none if its outer levels are not as OTLP has them. The policy
+/// decides which attributes of a resource are metadata; without one none are.
 pub(super) fn walk(
     encoding: Encoding,
     signal: Signal,
     bytes: &[u8],
+    policy: Option<&Policy>,
     found: &mut dyn FnMut(&Origin, Leaf<'_>),
 ) -> Result<(), FieldError> {
     match encoding {
         Encoding::Protobuf => {
-            walk_wire(bytes, &mut |_, _| {})?;
-            walk_wire(bytes, found)
+            let mut leaves = 0;
+            walk_wire(bytes, policy, &mut |_, _| leaves += 1)?;
+            few(signal, leaves)?;
+            walk_wire(bytes, policy, found)
         }
         Encoding::Json => {
             let text = str::from_utf8(bytes).map_err(|_| FieldError::silent("json", "UTF-8 text"))?;
@@ -49,25 +76,37 @@ pub(super) fn walk(
             if text.trim().is_empty() {
                 return Ok(());
             }
-            walk_json(text, signal, &mut |_, _| {})?;
-            walk_json(text, signal, found)
+            let mut leaves = 0;
+            walk_json(text, signal, policy, &mut |_, _| leaves += 1)?;
+            few(signal, leaves)?;
+            walk_json(text, signal, policy, found)
         }
     }
 }
 
-fn walk_wire(bytes: &[u8], found: &mut Found<'_>) -> Result<(), FieldError> {
+/// Refuses a request of too many spans or log records. Of metrics nothing is made.
+fn few(signal: Signal, leaves: usize) -> Result<(), FieldError> {
+    if leaves <= MOST_RECORDS || signal == Signal::Metrics {
+        return Ok(());
+    }
+    let expected = format!("at most {MOST_RECORDS} in a request, not {leaves}; export fewer at once");
+    Err(FieldError::silent(signal.json_names()[2][0], expected).because(Reason::TooLarge))
+}
+
+fn walk_wire(bytes: &[u8], policy: Option<&Policy>, found: &mut Found<'_>) -> Result<(), FieldError> {
     for group in wire::messages(bytes, 1) {
         let group = group?;
-        let mut origin = Origin::default();
+        let mut attributes = Attributes::new();
         for resource in wire::messages(group, 1) {
-            origin.resource.extend(attributes_of_wire(resource?, 1)?);
+            attributes.extend(attributes_of_wire(resource?, 1)?);
         }
+        let mut origin = Origin::of(attributes, policy);
         for scoped in wire::messages(group, 2) {
             let scoped = scoped?;
             origin.scope.clear();
             for scope in wire::messages(scoped, 1) {
                 for name in wire::messages(scope?, 1) {
-                    origin.scope = String::from_utf8_lossy(name?).into_owned();
+                    origin.scope = cut(&String::from_utf8_lossy(name?));
                 }
             }
             for leaf in wire::messages(scoped, 2) {
@@ -91,18 +130,19 @@ fn attributes_of_wire(message: &[u8], field: u64) -> Result<Attributes, FieldErr
     Ok(attributes)
 }
 
-fn walk_json(text: &str, signal: Signal, found: &mut Found<'_>) -> Result<(), FieldError> {
+fn walk_json(text: &str, signal: Signal, policy: Option<&Policy>, found: &mut Found<'_>) -> Result<(), FieldError> {
     let [groups, scoped, leaves] = signal.json_names();
     let request = members(text.trim()).filter(|request| is_export(request, groups));
     let request = request.ok_or_else(|| refused(text, groups[0]))?;
     each(get(&request, &groups), groups[0], &mut |group| {
         let resource = get(&group, &["resource"]).and_then(members).unwrap_or_default();
-        let mut origin = Origin::default();
+        let mut attributes = Attributes::new();
         // Attributes that are too many are passed over.
-        let _ = any::pairs_of_json(get(&resource, &["attributes"]), &mut origin.resource, &mut Budget::new());
+        let _ = any::pairs_of_json(get(&resource, &["attributes"]), &mut attributes, &mut Budget::new());
+        let mut origin = Origin::of(attributes, policy);
         each(get(&group, &scoped), scoped[0], &mut |group| {
             let scope = get(&group, &["scope"]).and_then(members).unwrap_or_default();
-            origin.scope = text_of(get(&scope, &["name"])).unwrap_or_default();
+            origin.scope = cut(&text_of(get(&scope, &["name"])).unwrap_or_default());
             each_raw(get(&group, &leaves), leaves[0], &mut |leaf| {
                 found(&origin, Leaf::Json(leaf));
                 Ok(())

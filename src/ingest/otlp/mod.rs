@@ -123,10 +123,22 @@ pub fn traces(
     context: &Context,
     take: &mut dyn FnMut(Result<Call, FieldError>),
 ) -> Result<u64, FieldError> {
+    traces_under(&context.overlay(), encoding, bytes, context, take)
+}
+
+/// [`traces`] with the metadata of the headers, which is the same for all requests of a body.
+fn traces_under(
+    overlay: &[(String, String)],
+    encoding: Encoding,
+    bytes: &[u8],
+    context: &Context,
+    take: &mut dyn FnMut(Result<Call, FieldError>),
+) -> Result<u64, FieldError> {
     let (mut passed_over, mut refused) = (0, 0);
-    export::walk(encoding, Signal::Traces, bytes, &mut |origin, leaf| {
+    export::walk(encoding, Signal::Traces, bytes, Some(&context.policy), &mut |origin, leaf| {
         let call = match Span::read(leaf) {
-            Ok(span) if call::is_call(&span) => call::record(span, origin, context),
+            Ok(span) if call::is_call(&span) => call::record(span, origin, overlay, context)
+                .and_then(|mut call| context.policy.limit(&mut call.record).map(|()| call)),
             Ok(_) => return passed_over += 1,
             Err(error) => Err(error),
         };
@@ -144,7 +156,7 @@ pub fn logs(
     take: &mut dyn FnMut(Result<Record, Rejection>),
 ) -> Result<(), FieldError> {
     let (mut pieces, mut number, mut refused) = (Pieces::default(), 0, 0);
-    export::walk(encoding, Signal::Logs, bytes, &mut |_, leaf| {
+    export::walk(encoding, Signal::Logs, bytes, None, &mut |_, leaf| {
         if let Err(error) = LogRecord::read(leaf).and_then(|log| pieces.add(log)) {
             take(Err(Rejection::new(number, looked_at(error, leaf, context, &mut refused))));
         }
@@ -172,7 +184,7 @@ fn looked_at(error: FieldError, leaf: Leaf<'_>, context: &Context, refused: &mut
 /// Counts the data points of a request.
 pub fn data_points(encoding: Encoding, bytes: &[u8]) -> Result<u64, FieldError> {
     let mut points = 0;
-    export::walk(encoding, Signal::Metrics, bytes, &mut |_, leaf| points += export::data_points(leaf))?;
+    export::walk(encoding, Signal::Metrics, bytes, None, &mut |_, leaf| points += export::data_points(leaf))?;
     Ok(points)
 }
 
@@ -197,6 +209,7 @@ pub fn status(code: u8, message: &str) -> Vec<u8> {
 /// over.
 pub(super) fn read(
     text: &str,
+    overlay: &[(String, String)],
     context: &Context,
     new_id: &mut dyn FnMut() -> String,
     take: &mut super::portkey::Take<'_>,
@@ -205,7 +218,7 @@ pub(super) fn read(
         return;
     }
     let mut whole = |read: Result<Call, FieldError>| take(read.map(|call| call.record), new_id);
-    let read = traces(Encoding::Json, text.as_bytes(), context, &mut whole);
+    let read = traces_under(overlay, Encoding::Json, text.as_bytes(), context, &mut whole);
     if let Err(error) = read {
         take(Err(error), new_id);
     }

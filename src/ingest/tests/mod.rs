@@ -2,6 +2,7 @@
 
 mod callbacks;
 mod control_plane;
+mod linear;
 mod money;
 mod odd;
 mod otlp;

@@ -115,7 +115,7 @@ fn log_bytes(record: &Value) -> Vec<u8> {
 }
 
 /// The protobuf form of an export request in JSON.
-fn protobuf(request: &Value) -> Vec<u8> {
+pub(super) fn protobuf(request: &Value) -> Vec<u8> {
     let group = |group: &Value| {
         let scoped = |scoped: &Value| {
             let spans = scoped["spans"].as_array().into_iter().flatten().map(span_bytes);
