@@ -99,6 +99,7 @@ pub mod record;
 pub mod store;
 pub mod config;
 pub mod error;
+mod nearest;
 
 pub use config::Config;
 pub use engine::{Answer, AppendError, Engine, ExportRequest, Job, Params, Reader, Receipt};

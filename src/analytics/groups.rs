@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::filters::Asked;
 use super::shape::Row;
-use super::{file, join, wrong};
+use super::{file, wrong};
 use crate::error::{Error, Result};
+use crate::nearest::{clip, hint};
 use crate::reports::Report;
 
 /// The column that says how many groups there are in all.
@@ -94,8 +95,8 @@ pub(super) static GROUPS: [Group; 12] = [
 pub(super) fn find(path: &str) -> Result<&'static Group> {
     let name = if path.strip_prefix(METADATA).is_some_and(|key| !key.is_empty()) { "metadata/KEY" } else { path };
     GROUPS.iter().find(|group| group.path == name).ok_or_else(|| {
-        let paths = join(GROUPS.iter().map(|group| group.path));
-        Error::not_found(format!("group `{path}` does not exist; the groups are {paths}"))
+        let hint = hint(path, GROUPS.iter().map(|group| group.path), "groups", "`/openapi.json`");
+        Error::not_found(format!("group `{}` does not exist; {hint}", clip(path)))
     })
 }
 
@@ -121,8 +122,11 @@ impl Listing {
         let named = |param: &str, name: &str| {
             let name = if name == group.name { key } else { name };
             let found = names.iter().find(|known| **known == name).copied();
-            let known = || join(std::iter::once(group.name).chain(names[1..].iter().copied()));
-            found.ok_or_else(|| wrong(param, name, &format!("some of {}", known())))
+            let known = std::iter::once(group.name).chain(names[1..].iter().copied());
+            found.ok_or_else(|| {
+                let hint = hint(name, known, "columns", "`/openapi.json`");
+                Error::invalid(format!("parameter `{param}` has column `{}`, which is unknown; {hint}", clip(name)))
+            })
         };
         let mut columns = vec![key];
         match given("columns") {

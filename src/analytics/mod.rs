@@ -160,11 +160,6 @@ fn header((name, sql): (&'static str, &'static str)) -> Result<Report> {
     reports::parse(name, sql)
 }
 
-/// `a, b, c`.
-fn join<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    names.into_iter().collect::<Vec<_>>().join(", ")
-}
-
 /// A parameter that is not what it should be.
 fn wrong(name: &str, value: &str, expected: &str) -> Error {
     Error::invalid(format!("parameter `{name}` is `{value}`; expected {expected}"))

@@ -15,6 +15,7 @@ mod erasures;
 mod exports;
 mod identity;
 mod keys;
+mod known;
 mod naming;
 mod saved;
 mod share;

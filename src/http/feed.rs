@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::body::{Budget, Room, discard, next_frame, unpack, unpackable};
 use super::error::Failure;
-use crate::ingest::{Chunk, Splitter};
+use crate::ingest::{Chunk, Splitter, line_breaks};
 
 /// Most records of one chunk: parsed, a record takes over a kilobyte even if its text is `{}`.
 const CHUNK_RECORDS: usize = 4096;
@@ -89,12 +89,15 @@ fn few_records(mut chunk: Chunk) -> Vec<Chunk> {
         return if empty { Vec::new() } else { vec![chunk] };
     }
     let mut rejections = std::mem::take(&mut chunk.rejections);
+    let (mut line, mut counted) = (chunk.line, 0);
     let part = |records: &[(u64, std::ops::Range<usize>)]| {
         let start = records.first().map_or(0, |(_, range)| range.start);
         let end = records.last().map_or(0, |(_, range)| range.end);
         let shifted = records.iter().map(|(number, range)| (*number, range.start - start..range.end - start));
         let rejections = std::mem::take(&mut rejections);
-        Chunk { text: chunk.text[start..end].to_vec(), records: shifted.collect(), rejections }
+        line += line_breaks(&chunk.text[counted..start]);
+        counted = start;
+        Chunk { text: chunk.text[start..end].to_vec(), line, records: shifted.collect(), rejections }
     };
     chunk.records.chunks(CHUNK_RECORDS).map(part).collect()
 }
