@@ -6,14 +6,14 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What every fallible call of this crate returns.
+/// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the caller should do about an [`Error`]. Adding a kind is a design decision.
+/// The kinds of an [`Error`], each of which says what the caller should do. Adding a kind is a design decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The request is wrong: mend it; sending it again as it is fails again.
+    /// The request is wrong: correct it; the same request fails again.
     Invalid,
     /// The thing named does not exist.
     NotFound,
@@ -72,7 +72,7 @@ impl Error {
         self
     }
 
-    /// What the caller should do.
+    /// The kind, which says what the caller should do.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

@@ -68,7 +68,7 @@ fn even(name: &str) -> String {
     name.trim().to_lowercase().replace(['-', ' '], "_")
 }
 
-/// How far a name is from the one that was wanted, or none if it is too far. Typing errors come
+/// Tells how far a name is from the one that was wanted, or none if it is too far. Typing errors come
 /// first, then names that begin like it, then those that hold it, then those that hold a word near it.
 fn score(wanted: &[char], known: &str) -> Option<(u8, usize)> {
     let known: Vec<char> = even(known).chars().take(MOST_CHARS).collect();

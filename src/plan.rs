@@ -12,6 +12,7 @@ use crate::config::{MOST_DAYS, Over, Plan};
 use crate::error::{Error, Result};
 use crate::ingest::DEFAULT_ORGANISATION;
 use crate::record::Record;
+use crate::record::attempt::call_of;
 
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
@@ -133,7 +134,7 @@ pub enum Erased {
         /// The moment, µs since 1970-01-01.
         until: i64,
     },
-    /// Those of these ids.
+    /// Those of these ids, and the attempts of the calls of these ids.
     Ids(HashSet<String>),
 }
 
@@ -317,7 +318,7 @@ impl Erasure {
         let is_named = match &self.what {
             Erased::All { until } => row.created_at <= *until,
             Erased::User { user, until } => row.user == Some(user) && row.created_at <= *until,
-            Erased::Ids(ids) => ids.contains(row.id),
+            Erased::Ids(ids) => ids.contains(row.id) || (!row.feedback && names_call(ids, row.id)),
         };
         self.organisation == row.organisation && (is_named || (row.feedback && self.feedback.contains(row.id)))
     }
@@ -329,6 +330,11 @@ impl Erasure {
         };
         file.modified_ms >= self.clean_before_ms && file.min_created_at <= until && file.may_hold(&self.organisation)
     }
+}
+
+/// Returns whether the ids name the call that a record is an attempt of.
+fn names_call(ids: &HashSet<String>, id: &str) -> bool {
+    call_of(id).is_some_and(|call| ids.contains(call))
 }
 
 impl FileFacts<'_> {
@@ -443,6 +449,9 @@ mod tests {
         assert_eq!(rules.outlook(file(30, NOW + 1, NOW + 2), NOW), Outlook::Seen);
         rules.erasures = vec![erasure(Erased::Ids(HashSet::from(["7".to_owned()])))];
         assert!(rules.erases(row("pro", "7", NOW + 9)) && !rules.erases(row("pro", "8", NOW)));
+        let attempt = row("pro", "7-0123456789abcdef", NOW);
+        assert!(rules.erases(attempt), "the id of a call names its attempts");
+        assert!(!rules.erases(Row { feedback: true, ..attempt }) && !rules.erases(row("pro", "7-x", NOW)));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) struct Graph {
     pub(super) summary: &'static [Field],
     /// Its points.
     pub(super) points: Points,
-    /// Whether it reads the feedback.
+    /// True if it reads the feedback.
     pub(super) feedback: bool,
 }
 

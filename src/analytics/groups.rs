@@ -19,6 +19,8 @@ pub const PAGE: u64 = 100;
 /// The most groups of a page.
 pub const MOST: u64 = 10_000;
 const METADATA: &str = "metadata/";
+/// A model has one name in groups, as in reports, however its source spells it.
+const MODEL: &str = "canonical_model(ai_org, ai_model)";
 
 /// A way to group calls.
 #[derive(Debug)]
@@ -33,9 +35,9 @@ pub(super) struct Group {
     pub(super) name: &'static str,
     /// The columns of an item beside that, where the request names none.
     columns: &'static [&'static str],
-    /// Whether the figures are texts, as Portkey has them here.
+    /// True if the figures are texts, as Portkey has them here.
     pub(super) texts: bool,
-    /// Whether it reads the feedback.
+    /// True if it reads the feedback.
     pub(super) feedback: bool,
 }
 
@@ -57,7 +59,7 @@ pub(super) static GROUPS: [Group; 12] = [
     Group {
         path: "ai-models",
         file: file!("group_ai_models"),
-        key: "ai_model",
+        key: MODEL,
         name: "ai_model",
         columns: &["requests"],
         texts: true,
@@ -82,7 +84,7 @@ pub(super) static GROUPS: [Group; 12] = [
         feedback: true,
     },
     by("ai_service", "ai_org"),
-    by("model", "ai_model"),
+    by("model", MODEL),
     by("status_code", "response_status_code"),
     by("api_key", "api_key_id"),
     by("config", "config"),
@@ -125,7 +127,8 @@ impl Listing {
             let known = std::iter::once(group.name).chain(names[1..].iter().copied());
             found.ok_or_else(|| {
                 let hint = hint(name, known, "columns", "`/openapi.json`");
-                Error::invalid(format!("parameter `{param}` has column `{}`, which is unknown; {hint}", clip(name)))
+                let name = clip(name);
+                Error::invalid(format!("parameter `{param}` is `{name}`, which is no column here; {hint}"))
             })
         };
         let mut columns = vec![key];

@@ -149,7 +149,7 @@ impl Query {
         Ok(answer)
     }
 
-    /// How many groups there are in all; none if no row says it.
+    /// Tells how many groups there are in all; none if no row says it.
     pub fn groups(batches: &[RecordBatch]) -> Result<Option<u64>> {
         Ok(shape::rows(batches)?.first().and_then(|row| row.get(groups::TOTAL)).and_then(Value::as_u64))
     }

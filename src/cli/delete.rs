@@ -1,6 +1,6 @@
 //! `gatelog delete`: erases records and the feedback on them on request, also beside a running server, and writes down what was asked for.
 //!
-//! What is erased leaves answers with the server's next look at the catalog, files with the next upkeep, and the disk with the
+//! Erased records leave answers with the server's next look at the catalog, files with the next upkeep, and the disk with the
 //! vacuum after that.
 
 use chrono::Utc;
@@ -84,7 +84,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     Ok(Done::Fine)
 }
 
-/// What happens after the catalog was changed.
+/// Tells what happens after the catalog was changed.
 pub(super) fn what_follows(context: &Context) -> String {
     format!(
         "a running server hides the records within {} s and removes them with its next upkeep; without a server the next \
@@ -93,7 +93,7 @@ pub(super) fn what_follows(context: &Context) -> String {
     )
 }
 
-/// What to look at where an erasure found nothing. The organisation need not be in the catalog.
+/// Tells what to look at where an erasure found nothing. The organisation need not be in the catalog.
 fn nothing_matches(document: &Document, organisation: &str) -> String {
     let unknown = document.known_organisation(organisation, &operator()).err();
     let hint = unknown.map_or_else(String::new, |error| format!(" {error}"));

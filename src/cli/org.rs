@@ -239,7 +239,7 @@ fn terms(shown: &ShownOrganisation) -> String {
     format!("plan `{}`, records kept {}", shown.plan, kept(shown))
 }
 
-/// What its keys may not export, and what those of a workspace may not.
+/// Tells what its keys may not export, and what those of a workspace may not.
 fn denied(shown: &ShownOrganisation) -> String {
     let of_workspaces = shown.workspace_denied_fields.iter();
     let of_workspaces =

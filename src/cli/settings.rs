@@ -114,7 +114,7 @@ impl Context {
         self.effective.config.validate()
     }
 
-    /// Whether nobody set this setting.
+    /// Returns whether nobody set this setting.
     pub(super) fn is_default(&self, name: &str) -> bool {
         self.effective.origin(name) == Origin::Default
     }

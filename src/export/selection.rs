@@ -141,7 +141,10 @@ mod tests {
     #[test]
     fn a_misspelt_filter_is_refused_by_name() {
         let refused = read(json!({ "ai_models": "gpt-4o" })).unwrap_err();
-        assert!(refused.message().contains("`ai_models` is unknown") && refused.message().contains("ai_org_model"));
+        assert!(
+            refused.message().contains("`ai_models` is unknown")
+                && refused.message().contains("did you mean `ai_model`")
+        );
         assert!(read(json!({ "ai_models": null, "nothing": "" })).is_ok());
         let all = json!({
             "time_of_generation_min": "2024-10-20", "total_units_min": 1, "cost_max": 0.5, "ai_model": "gpt-4o",
