@@ -6,14 +6,14 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What every fallible call of this crate returns.
+/// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the caller should do about an [`Error`]. Adding a kind is a design decision.
+/// The kinds of an [`Error`], each of which says what the caller should do. Adding a kind is a design decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The request is wrong: mend it; sending it again as it is fails again.
+    /// The request is wrong: correct it; the same request fails again.
     Invalid,
     /// The thing named does not exist.
     NotFound,
@@ -42,6 +42,9 @@ pub struct Error {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
+/// Bytes of a text that is too short to be looked for in a cause.
+const SHORT: usize = 12;
+
 macro_rules! constructors {
     ($($name:ident => $kind:ident),* $(,)?) => {$(
         #[doc = concat!("An error of kind [`ErrorKind::", stringify!($kind), "`].")]
@@ -69,7 +72,7 @@ impl Error {
         self
     }
 
-    /// What the caller should do.
+    /// The kind, which says what the caller should do.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -79,19 +82,29 @@ impl Error {
         &self.message
     }
 
-    /// The message and every cause behind it, joined by `: `; a cause that the text already ends with is not repeated.
+    /// The message and every cause behind it, joined by `: `, each said once: many libraries repeat
+    /// in an error what its cause says, and the other way round.
     pub fn chain(&self) -> String {
-        let mut text = self.message.clone();
+        let mut said = vec![self.message.clone()];
         let mut cause = StdError::source(self);
         while let Some(next) = cause {
-            let said = next.to_string();
-            if !text.ends_with(&said) {
-                text.push_str(": ");
-                text.push_str(&said);
-            }
+            say_once(&mut said, next.to_string());
             cause = next.source();
         }
-        text
+        said.join(": ")
+    }
+}
+
+/// Adds what a cause says, unless it was said already; in the place of a piece that it says too.
+fn say_once(said: &mut Vec<String>, next: String) {
+    let words = next.trim();
+    if words.is_empty() || said.iter().any(|piece| piece.contains(words)) {
+        return;
+    }
+    // Short words, such as a name alone, may stand in a longer text by chance.
+    match said.iter().position(|piece| piece.len() > SHORT && words.contains(piece.as_str())) {
+        Some(at) => said[at] = words.to_owned(),
+        None => said.push(words.to_owned()),
     }
 }
 
@@ -129,5 +142,35 @@ mod tests {
         assert_eq!(error.chain(), "cannot sync `a.wal`: disk full");
         let outer = Error::closed("closed to writes: disk full").with_source(std::io::Error::other("disk full"));
         assert_eq!(outer.chain(), "closed to writes: disk full");
+    }
+
+    /// A cause that says what its own cause says, as many libraries do.
+    #[derive(Debug)]
+    struct Wrapper(&'static str, std::io::Error);
+
+    impl fmt::Display for Wrapper {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{}: {}", self.0, self.1)
+        }
+    }
+
+    impl StdError for Wrapper {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.1)
+        }
+    }
+
+    #[test]
+    fn a_chain_says_nothing_twice() {
+        let refused = || std::io::Error::other("connection refused by 127.0.0.1");
+        let wrapped = Error::storage("cannot read").with_source(Wrapper("request failed", refused()));
+        assert_eq!(wrapped.chain(), "cannot read: request failed: connection refused by 127.0.0.1");
+        let inside =
+            Error::storage("request failed: connection refused by 127.0.0.1; try again").with_source(refused());
+        assert_eq!(inside.chain(), "request failed: connection refused by 127.0.0.1; try again");
+        let repeated = Error::storage("request failed").with_source(Wrapper("request failed", refused()));
+        assert_eq!(repeated.chain(), "request failed: connection refused by 127.0.0.1");
+        let nested = Error::storage("cannot flush").with_source(Error::storage("cannot flush").with_source(refused()));
+        assert_eq!(nested.chain(), "cannot flush: connection refused by 127.0.0.1");
     }
 }

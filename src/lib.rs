@@ -102,6 +102,7 @@ pub mod limits;
 mod clock;
 pub mod config;
 pub mod error;
+mod nearest;
 
 pub use config::Config;
 pub use engine::{Answer, AppendError, Engine, ExportRequest, Job, Params, Reader, Receipt};

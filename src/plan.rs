@@ -416,6 +416,9 @@ mod tests {
         assert_eq!(rules.outlook(file(30, NOW + 1, NOW + 2), NOW), Outlook::Seen);
         rules.erasures = Erasures::new(vec![erasure(Erased::Ids(HashSet::from(["7".to_owned()])))]);
         assert!(rules.erases(row("pro", "7", NOW + 9)) && !rules.erases(row("pro", "8", NOW)));
+        let attempt = row("pro", "7-0123456789abcdef", NOW);
+        assert!(rules.erases(attempt), "the id of a call names its attempts");
+        assert!(!rules.erases(Row { feedback: true, ..attempt }) && !rules.erases(row("pro", "7-x", NOW)));
     }
 
     #[test]

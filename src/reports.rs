@@ -23,6 +23,7 @@ use datafusion::common::{ParamValues, ScalarValue};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::nearest::{clip, hint};
 use crate::record::json;
 
 /// One report, as its header describes it.
@@ -129,17 +130,18 @@ pub fn list() -> &'static [Report] {
 /// The report of that name.
 pub fn find(name: &str) -> Result<&'static Report> {
     list().iter().find(|report| report.name == name).ok_or_else(|| {
-        let names = join(list().iter().map(|report| report.name));
-        Error::not_found(format!("report `{name}` does not exist; the reports are {names}"))
+        let hint = hint(name, list().iter().map(|report| report.name), "reports", "`gatelog report`");
+        Error::not_found(format!("report `{}` does not exist; {hint}", clip(name)))
     })
 }
 
 /// The values of a report's placeholders: those given, and for the others the defaults. A given null is the default.
 pub fn bind(report: &Report, given: &BTreeMap<String, Value>) -> Result<ParamValues> {
     if let Some(name) = given.keys().find(|name| report.params.iter().all(|param| param.name != name.as_str())) {
-        let names = join(report.params.iter().map(|param| param.name));
-        let report = report.name;
-        return Err(Error::invalid(format!("report `{report}` has no parameter `{name}`; its parameters are {names}")));
+        let known = report.params.iter().map(|param| param.name);
+        let hint = hint(name, known, "parameters", "`gatelog report`");
+        let (report, name) = (report.name, clip(name));
+        return Err(Error::invalid(format!("report `{report}` has no parameter `{name}`; {hint}")));
     }
     let values = report.params.iter().map(|param| {
         let value = match given.get(param.name) {

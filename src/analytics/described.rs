@@ -14,7 +14,7 @@ pub struct Figure {
     pub name: &'static str,
     /// The column that it comes from.
     pub column: ReportColumn,
-    /// Whether it can be null.
+    /// True if it can be null.
     pub nullable: bool,
 }
 
@@ -31,7 +31,7 @@ pub struct GraphFacts {
     pub points: Vec<Figure>,
     /// A list within each point: its name and the figures of its items.
     pub list: Option<(&'static str, Vec<Figure>)>,
-    /// Whether there is a point for each bucket of time.
+    /// True if there is a point for each bucket of time.
     pub bucketed: bool,
 }
 
@@ -46,7 +46,7 @@ pub struct GroupFacts {
     pub key: &'static str,
     /// The columns that can be asked for, that of the key first.
     pub columns: Vec<ReportColumn>,
-    /// Whether figures are texts.
+    /// True if figures are texts.
     pub texts: bool,
 }
 

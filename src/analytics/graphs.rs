@@ -1,7 +1,8 @@
 //! The seventeen graphs: their paths in both SDKs, and what of their rows goes where.
 
-use super::{file, join};
+use super::file;
 use crate::error::{Error, Result};
+use crate::nearest::{clip, hint};
 
 /// A graph.
 #[derive(Debug)]
@@ -15,7 +16,7 @@ pub(super) struct Graph {
     pub(super) summary: &'static [Field],
     /// Its points.
     pub(super) points: Points,
-    /// Whether it reads the feedback.
+    /// True if it reads the feedback.
     pub(super) feedback: bool,
 }
 
@@ -175,7 +176,8 @@ pub(super) static GRAPHS: [Graph; 17] = [
 /// The graph of a path.
 pub(super) fn find(path: &str) -> Result<&'static Graph> {
     GRAPHS.iter().find(|graph| graph.paths.contains(&path)).ok_or_else(|| {
-        let paths = join(GRAPHS.iter().map(|graph| graph.paths[0]));
-        Error::not_found(format!("graph `{path}` does not exist; the graphs are {paths}"))
+        let known = GRAPHS.iter().flat_map(|graph| graph.paths).copied();
+        let hint = hint(path, known, "graphs", "`/openapi.json`");
+        Error::not_found(format!("graph `{}` does not exist; {hint}", clip(path)))
     })
 }

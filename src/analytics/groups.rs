@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::filters::Asked;
 use super::shape::Row;
-use super::{file, join, wrong};
+use super::{file, wrong};
 use crate::error::{Error, Result};
+use crate::nearest::{clip, hint};
 use crate::reports::Report;
 
 /// The column that says how many groups there are in all.
@@ -18,6 +19,8 @@ pub const PAGE: u64 = 100;
 /// The most groups of a page.
 pub const MOST: u64 = 10_000;
 const METADATA: &str = "metadata/";
+/// A model has one name in groups, as in reports, however its source spells it.
+const MODEL: &str = "canonical_model(ai_org, ai_model)";
 
 /// A way to group calls.
 #[derive(Debug)]
@@ -32,9 +35,9 @@ pub(super) struct Group {
     pub(super) name: &'static str,
     /// The columns of an item beside that, where the request names none.
     columns: &'static [&'static str],
-    /// Whether the figures are texts, as Portkey has them here.
+    /// True if the figures are texts, as Portkey has them here.
     pub(super) texts: bool,
-    /// Whether it reads the feedback.
+    /// True if it reads the feedback.
     pub(super) feedback: bool,
 }
 
@@ -56,7 +59,7 @@ pub(super) static GROUPS: [Group; 12] = [
     Group {
         path: "ai-models",
         file: file!("group_ai_models"),
-        key: "ai_model",
+        key: MODEL,
         name: "ai_model",
         columns: &["requests"],
         texts: true,
@@ -81,7 +84,7 @@ pub(super) static GROUPS: [Group; 12] = [
         feedback: true,
     },
     by("ai_service", "ai_org"),
-    by("model", "ai_model"),
+    by("model", MODEL),
     by("status_code", "response_status_code"),
     by("api_key", "api_key_id"),
     by("config", "config"),
@@ -94,8 +97,8 @@ pub(super) static GROUPS: [Group; 12] = [
 pub(super) fn find(path: &str) -> Result<&'static Group> {
     let name = if path.strip_prefix(METADATA).is_some_and(|key| !key.is_empty()) { "metadata/KEY" } else { path };
     GROUPS.iter().find(|group| group.path == name).ok_or_else(|| {
-        let paths = join(GROUPS.iter().map(|group| group.path));
-        Error::not_found(format!("group `{path}` does not exist; the groups are {paths}"))
+        let hint = hint(path, GROUPS.iter().map(|group| group.path), "groups", "`/openapi.json`");
+        Error::not_found(format!("group `{}` does not exist; {hint}", clip(path)))
     })
 }
 
@@ -121,8 +124,12 @@ impl Listing {
         let named = |param: &str, name: &str| {
             let name = if name == group.name { key } else { name };
             let found = names.iter().find(|known| **known == name).copied();
-            let known = || join(std::iter::once(group.name).chain(names[1..].iter().copied()));
-            found.ok_or_else(|| wrong(param, name, &format!("some of {}", known())))
+            let known = std::iter::once(group.name).chain(names[1..].iter().copied());
+            found.ok_or_else(|| {
+                let hint = hint(name, known, "columns", "`/openapi.json`");
+                let name = clip(name);
+                Error::invalid(format!("parameter `{param}` is `{name}`, which is no column here; {hint}"))
+            })
         };
         let mut columns = vec![key];
         match given("columns") {

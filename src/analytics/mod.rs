@@ -149,7 +149,7 @@ impl Query {
         Ok(answer)
     }
 
-    /// How many groups there are in all; none if no row says it.
+    /// Tells how many groups there are in all; none if no row says it.
     pub fn groups(batches: &[RecordBatch]) -> Result<Option<u64>> {
         Ok(shape::rows(batches)?.first().and_then(|row| row.get(groups::TOTAL)).and_then(Value::as_u64))
     }
@@ -158,11 +158,6 @@ impl Query {
 /// The header of a file of the folder.
 fn header((name, sql): (&'static str, &'static str)) -> Result<Report> {
     reports::parse(name, sql)
-}
-
-/// `a, b, c`.
-fn join<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// A parameter that is not what it should be.

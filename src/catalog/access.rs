@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use super::keys::Key;
 use crate::error::{Error, Result};
+use crate::nearest::{clip, hint};
 
 /// One thing that a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,8 +56,8 @@ impl std::str::FromStr for Scope {
 
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|scope| scope.name() == name).ok_or_else(|| {
-            let all: Vec<&str> = Self::ALL.iter().map(|scope| scope.name()).collect();
-            Error::invalid(format!("scope `{name}` does not exist; the scopes are {}", all.join(", ")))
+            let hint = hint(name, Self::ALL.map(Self::name), "scopes", "the README");
+            Error::invalid(format!("scope `{}` does not exist; {hint}", clip(name)))
         })
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::Document;
 use super::exports::ExportJob;
+use super::known::no_workspace;
 use crate::error::{Error, Result};
 use crate::record::COLUMNS;
 use crate::record::json::{Encoder, column_of};
@@ -46,9 +47,7 @@ impl Document {
     ) -> Result<()> {
         let known = &self.organisation(organisation)?.workspaces;
         if let Some(workspace) = workspace.filter(|workspace| !known.contains(*workspace)) {
-            return Err(Error::invalid(format!(
-                "organisation `{organisation}` has no workspace `{workspace}`; add it first, with `gatelog org add-workspace`"
-            )));
+            return Err(no_workspace(organisation, workspace, known));
         }
         for field in fields {
             Encoder::new(Some(std::slice::from_ref(field)))?;

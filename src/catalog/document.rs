@@ -19,6 +19,7 @@ use super::saved::SavedFilter;
 use super::share::{Share, ShareSecret};
 use crate::config::{MOST_DAYS, Plan, Plans};
 use crate::error::{Error, Result};
+use crate::nearest::{clip, hint};
 use crate::plan::{self, Moving, Rules, Terms};
 
 /// Version of the document's form. Format 1 knew keys only, format 2 no erasures that were set aside.
@@ -158,8 +159,9 @@ impl Document {
             return Ok(plan.clone());
         }
         Plans::built_in().remove(name).ok_or_else(|| {
-            let names: Vec<String> = self.all_plans().into_keys().collect();
-            Error::invalid(format!("plan `{name}` does not exist; the plans are {}", names.join(", ")))
+            let plans = self.all_plans();
+            let hint = hint(name, plans.keys().map(String::as_str), "plans", "`gatelog.toml`");
+            Error::invalid(format!("plan `{}` does not exist; {hint}", clip(name)))
         })
     }
 
@@ -480,7 +482,7 @@ fn check_workspaces(organisation: &str, count: usize) -> Result<()> {
 
 /// The error of an organisation that is not there, or that whoever asks must not know of: the same for both.
 pub fn no_organisation(id: &str) -> Error {
-    Error::not_found(format!("organisation `{id}` does not exist"))
+    Error::not_found(format!("organisation `{}` does not exist", clip(id)))
 }
 
 /// Names that can stand in URLs, SQL answers and log lines without quoting; `.` and `..` are places in a URL.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Scope, hash};
 use super::document::{Document, check_label};
+use super::known::no_workspace;
 use super::limits::MOST_KEYS;
 use crate::error::{Error, Result};
 
@@ -77,9 +78,7 @@ impl Document {
             (Some(organisation), workspace) => {
                 let known = &self.organisation(organisation)?.workspaces;
                 if let Some(workspace) = workspace.as_ref().filter(|workspace| !known.contains(*workspace)) {
-                    return Err(Error::invalid(format!(
-                        "organisation `{organisation}` has no workspace `{workspace}`; add it first, with `gatelog org add-workspace`"
-                    )));
+                    return Err(no_workspace(organisation, workspace, known));
                 }
             }
             (None, Some(_)) => {

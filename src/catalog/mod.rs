@@ -16,6 +16,7 @@ mod erasures;
 mod exports;
 mod identity;
 mod keys;
+mod known;
 mod limits;
 mod naming;
 mod rights;

@@ -40,7 +40,7 @@ pub(super) struct FormArgs {
     pub(super) format: Form,
 }
 
-/// Whoever has the folder may do everything.
+/// The access of a command: whoever has the folder may do everything.
 pub(super) fn operator() -> Access {
     Access::operator(CLI)
 }

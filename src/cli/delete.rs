@@ -1,13 +1,13 @@
 //! `gatelog delete`: erases records and the feedback on them on request, also beside a running server, and writes down what was asked for.
 //!
-//! What is erased leaves answers with the server's next look at the catalog, files with the next upkeep, and the disk with the
+//! Erased records leave answers with the server's next look at the catalog, files with the next upkeep, and the disk with the
 //! vacuum after that.
 
 use chrono::Utc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::catalog::{CLI, FormArgs, confirm, open, tell};
+use super::catalog::{CLI, FormArgs, confirm, open, operator, tell};
 use super::exit::Done;
 use super::progress::thousands;
 use super::settings::Context;
@@ -77,19 +77,29 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         Ok(entry.shown())
     };
     let entry = catalog.change(erase).await?;
-    let remark = if records + feedback == 0 { "; nothing matches now: are the names right?" } else { "" };
+    let remark = match records + feedback {
+        0 => format!("; {}", nothing_matches(&catalog.state().document, &organisation)),
+        _ => String::new(),
+    };
     let words = format!("{found} erased: {what}; {}{remark}", what_follows(&context));
     tell(&context, form.format, &Erased { found: records, found_feedback: feedback, entry }, &words)?;
     Ok(Done::Fine)
 }
 
-/// What happens after the catalog was changed.
+/// Tells what happens after the catalog was changed.
 pub(super) fn what_follows(context: &Context) -> String {
     format!(
         "a running server hides the records within {} s and removes them with its next upkeep; without a server the next \
          start or `gatelog maintain expire` does",
         context.config().refresh_seconds
     )
+}
+
+/// Tells what to look at where an erasure found nothing. The organisation need not be in the catalog.
+fn nothing_matches(document: &Document, organisation: &str) -> String {
+    let unknown = document.known_organisation(organisation, &operator()).err();
+    let hint = unknown.map_or_else(String::new, |error| format!(" {error}"));
+    format!("nothing matches now: are the names right?{hint}")
 }
 
 fn words(which: &Which) -> String {

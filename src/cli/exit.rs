@@ -80,7 +80,7 @@ pub(super) fn interrupted() -> Error {
     Error::closed("interrupted").with_source(Interrupted)
 }
 
-/// Whether Ctrl-C, and no failure, ended the work.
+/// Returns whether Ctrl-C, and no failure, ended the work.
 pub(super) fn is_interrupted(error: &Error) -> bool {
     has_cause::<Interrupted>(error)
 }

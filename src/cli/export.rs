@@ -140,7 +140,7 @@ struct Cursor {
 }
 
 impl Unfinished {
-    /// What stands under the name, unfinished or finished; none if neither is there.
+    /// Tells what stands under the name, unfinished or finished; none if neither is there.
     fn find(out: &Path) -> Result<Option<Self>> {
         for path in [PartialFile::partial_name(out), out.to_owned()] {
             match OpenOptions::new().read(true).write(true).open(&path) {

@@ -140,7 +140,7 @@ struct Table {
     rows: usize,
     max_rows: usize,
     cut: bool,
-    /// Whether there are rows that are not shown.
+    /// True if there are rows that are not shown.
     more: bool,
 }
 

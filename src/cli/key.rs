@@ -93,7 +93,12 @@ async fn create(context: &Context, args: CreateArgs) -> Result<()> {
     let scopes = scopes.iter().map(|name| name.trim().parse::<Scope>()).collect::<Result<_>>()?;
     let wanted = NewKey { name, organisation: org, workspace, scopes, expires_at };
     let key = key_text((Parts::default().random)());
-    let add = |document: &mut Document| Ok(document.add_key(&key, wanted.clone(), now)?.shown(now));
+    let add = |document: &mut Document| {
+        if let Some(organisation) = &wanted.organisation {
+            document.known_organisation(organisation, &operator())?;
+        }
+        Ok(document.add_key(&key, wanted.clone(), now)?.shown(now))
+    };
     let shown = open(context, true).await?.change(add).await?;
     if form.format == Form::Json {
         return print(&json(&FreshKey { key, shown })?);
@@ -107,7 +112,7 @@ async fn create(context: &Context, args: CreateArgs) -> Result<()> {
 async fn list(context: &Context, args: ListArgs) -> Result<()> {
     let state = open(context, false).await?.state();
     if let Some(organisation) = &args.org {
-        state.document.organisation(organisation)?;
+        state.document.known_organisation(organisation, &operator())?;
     }
     let access = crate::catalog::Access { organisation: args.org, ..operator() };
     let shown = state.document.shown_keys(&access, Utc::now());

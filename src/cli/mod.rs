@@ -76,7 +76,7 @@ enum Verb {
     Config(config::Args),
 }
 
-/// What was typed; help, the version and usage errors are printed here and come back as an exit code.
+/// Parses what was typed; help, the version and usage errors are printed here and come back as an exit code.
 pub fn parse() -> Result<Command, ExitCode> {
     Command::try_parse().map_err(|usage| {
         // Help goes to stdout and may meet a closed pipe, which is no failure.

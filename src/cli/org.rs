@@ -179,6 +179,7 @@ async fn set_plan(context: &Context, args: SetPlanArgs) -> Result<()> {
     let SetPlanArgs { id, plan, retention_days, form } = args;
     let (catalog, now) = (open(context, false).await?, Utc::now());
     let change = |document: &mut Document| {
+        document.known_organisation(&id, &operator())?;
         document.learn_plan(&plan, &context.config().plans);
         document.agree(&id, Some(&plan), retention_days, now)?;
         document.shown_organisation(&id)
@@ -190,6 +191,7 @@ async fn set_plan(context: &Context, args: SetPlanArgs) -> Result<()> {
 async fn add_workspace(context: &Context, args: AddWorkspaceArgs) -> Result<()> {
     let AddWorkspaceArgs { id, workspaces, form } = args;
     let change = |document: &mut Document| {
+        document.known_organisation(&id, &operator())?;
         document.add_workspaces(&id, workspaces.clone())?;
         document.shown_organisation(&id)
     };
@@ -202,6 +204,7 @@ async fn set_denied_fields(context: &Context, args: SetDeniedFieldsArgs) -> Resu
     let SetDeniedFieldsArgs { id, fields, none: _, workspace, form } = args;
     let fields: BTreeSet<String> = fields.into_iter().collect();
     let change = |document: &mut Document| {
+        document.known_organisation(&id, &operator())?;
         document.set_denied_fields(&id, workspace.as_deref(), &fields)?;
         document.shown_organisation(&id)
     };
@@ -218,10 +221,11 @@ async fn delete(context: &Context, args: DeleteArgs) -> Result<()> {
     let DeleteArgs { id, yes, form } = args;
     let catalog = open(context, false).await?;
     // Told before anything is typed.
-    catalog.state().document.organisation(&id)?;
+    catalog.state().document.known_organisation(&id, &operator())?;
     confirm(yes, &format!("Deleting organisation `{id}` with its keys and records"), &id)?;
     let (erasure_id, now) = (Uuid::now_v7().to_string(), Utc::now());
     let delete = |document: &mut Document| {
+        document.known_organisation(&id, &operator())?;
         document.delete_organisation(&id, CLI, &erasure_id, now)?;
         let all = document.shown_organisations(&operator());
         all.into_iter().find(|shown| shown.id == id).ok_or_else(|| Error::internal("an organisation vanished"))
@@ -235,7 +239,7 @@ fn terms(shown: &ShownOrganisation) -> String {
     format!("plan `{}`, records kept {}", shown.plan, kept(shown))
 }
 
-/// What its keys may not export, and what those of a workspace may not.
+/// Tells what its keys may not export, and what those of a workspace may not.
 fn denied(shown: &ShownOrganisation) -> String {
     let of_workspaces = shown.workspace_denied_fields.iter();
     let of_workspaces =

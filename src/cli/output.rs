@@ -51,7 +51,7 @@ pub(super) fn file_error(what: &str, path: &Path, cause: io::Error) -> Error {
     }
 }
 
-/// Whether stdout is a terminal that a person reads.
+/// Returns whether stdout is a terminal that a person reads.
 pub(super) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
@@ -184,7 +184,7 @@ impl PartialFile {
         Self { file, path: path.to_owned(), partial, keep: true, committed: false }
     }
 
-    /// What the unfinished file is called.
+    /// Tells what the unfinished file is called.
     pub(super) fn partial_name(path: &Path) -> PathBuf {
         let mut name = path.as_os_str().to_owned();
         name.push(".partial");

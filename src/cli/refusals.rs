@@ -1,4 +1,4 @@
-//! `gatelog refusals`: what clients sent that was not taken, also beside a running server, which writes its list every few
+//! `gatelog refusals`: lists what clients sent that was not taken, also beside a running server, which writes its list every few
 //! seconds.
 
 use chrono::Utc;
@@ -13,7 +13,7 @@ use crate::record::json::Reason;
 use crate::refusals::{Ask, Source, read_all, shown};
 use crate::store::Store;
 
-/// Lists what was refused lately: records, feedback and requests of clients, with the reason
+/// Lists records, feedback and requests that were refused lately, with the reason
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -56,6 +56,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let Args { org: organisation, workspace, source, reason, limit, form } = args;
     let state = open(&context, false).await?.state();
     let entries = read_all(&Store::open(context.config(), false)?, None).await?;
+    let unknown = organisation.as_deref().map(|id| state.document.known_organisation(id, &operator()));
     let ask = Ask { organisation, workspace, source, reason };
     let mut found = shown(entries, &ask, &operator(), &state, Utc::now());
     let all = found.len();
@@ -74,6 +75,13 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
             or_dash(entry.excerpt.as_deref()),
         ]
     })?;
+    // Refusals need no organisation in the catalog, so that an unknown one is no error.
+    if let Some(Err(unknown)) = unknown
+        && found.is_empty()
+        && !context.quiet
+    {
+        say!("{unknown}");
+    }
     if all > found.len() && !context.quiet {
         say!("{} of {}; `--limit` shows more", thousands(found.len() as u64), thousands(all as u64));
     }

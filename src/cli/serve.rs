@@ -103,7 +103,7 @@ pub(super) async fn serve(
     Ok(Done::Fine)
 }
 
-/// Whoever waits for the file never reads half an address: it gets its name when it is written.
+/// Writes the address so that no reader of the file gets half of it: it gets its name when it is written.
 fn write_address(path: &Path, address: SocketAddr) -> Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");

@@ -97,6 +97,9 @@ impl Context {
         }
         let name = file.as_ref().map(|(name, _)| name.clone());
         let effective = Layers { file, environment: environment()?, flags }.resolve()?;
+        if let Some(warning) = &effective.warning {
+            tracing::warn!("{warning}");
+        }
         Ok(Self { effective, quiet: global.quiet, file: name })
     }
 
@@ -111,7 +114,7 @@ impl Context {
         self.effective.config.validate()
     }
 
-    /// Whether nobody set this setting.
+    /// Returns whether nobody set this setting.
     pub(super) fn is_default(&self, name: &str) -> bool {
         self.effective.origin(name) == Origin::Default
     }
@@ -131,7 +134,11 @@ impl Context {
 pub(super) fn split_pair(flag: &str, text: &str) -> Result<(String, String)> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
-        _ => Err(Error::invalid(format!("{flag} is `{text}`; expected NAME=VALUE"))),
+        // What stands behind the name may be a key.
+        _ => {
+            let name = text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next();
+            Err(Error::invalid(format!("{flag} `{}` has no `=`; expected NAME=VALUE", name.unwrap_or_default())))
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! the setting; nothing is repaired silently. The file does not read argv, the environment or the disk by itself: what was
 //! found there is handed in.
 
+mod environment;
 mod plans;
 mod redact;
 mod schedule;
@@ -16,7 +17,9 @@ pub use plans::{MOST_DAYS, Over, Plan, Plans};
 pub use redact::{Path, Redact, Rule, Step};
 pub use schedule::Schedule;
 
+use self::environment::Variable;
 use crate::error::{Error, Result};
+use crate::nearest::{clip, hint};
 
 /// A text that never shows itself in logs, errors or `gatelog config`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -210,24 +213,36 @@ pub struct Effective {
     pub config: Config,
     /// The origin of each setting that is not at its default.
     pub origins: BTreeMap<&'static str, Origin>,
+    /// What is wrong with the environment and stops nothing: at most one line.
+    pub warning: Option<String>,
 }
 
 impl Layers {
     /// Merges the layers, weakest first, and checks the result.
     pub fn resolve(&self) -> Result<Effective> {
-        let mut effective = Effective { config: Config::default(), origins: BTreeMap::new() };
+        let mut effective = Effective { config: Config::default(), origins: BTreeMap::new(), warning: None };
         for (name, value) in self.file_values()? {
             let place = || self.file.as_ref().map_or_else(String::new, |(file, _)| format!("`{file}`"));
             effective.put(&name, &value, Origin::File, place)?;
         }
+        let mut ignored = Vec::new();
         for (variable, value) in &self.environment {
-            let name = variable.trim_start_matches("GATELOG_").to_ascii_lowercase();
-            if SETTINGS.iter().any(|setting| setting.name == name) {
-                effective.put(&name, value, Origin::Environment, || format!("`{variable}`"))?;
-            } else if !OTHER_VARIABLES.contains(&variable.as_str()) && !variable.starts_with(TEST_VARIABLES) {
-                return Err(Error::invalid(format!("environment variable `{variable}` is unknown; {}", known())));
+            match Variable::of(variable, value) {
+                Variable::Setting(name) => {
+                    effective.put(&name, value, Origin::Environment, || format!("`{variable}`"))?;
+                }
+                Variable::Other => {}
+                Variable::Misspelt(setting) => {
+                    let meant = format!("`GATELOG_{}`", setting.to_ascii_uppercase());
+                    return Err(Error::invalid(format!(
+                        "environment variable `{}` is unknown; did you mean {meant}? If not, unset it",
+                        clip(variable)
+                    )));
+                }
+                Variable::Unknown(near) => ignored.push((variable.as_str(), near)),
             }
         }
+        effective.warning = ignored_variables(&ignored);
         for (name, value) in &self.flags {
             effective.put(name, value, Origin::Flag, || "--set".to_owned())?;
         }
@@ -237,8 +252,7 @@ impl Layers {
 
     fn file_values(&self) -> Result<Vec<(String, String)>> {
         let Some((file, text)) = &self.file else { return Ok(Vec::new()) };
-        let table: toml::Table =
-            text.parse().map_err(|cause| Error::invalid(format!("`{file}` is not valid TOML")).with_source(cause))?;
+        let table: toml::Table = text.parse().map_err(|cause| not_toml(file, text, &cause))?;
         table
             .into_iter()
             .map(|(name, value)| {
@@ -260,10 +274,33 @@ impl Layers {
     }
 }
 
-/// Variables that our tests read begin so; a server that a test starts inherits them.
-const TEST_VARIABLES: &str = "GATELOG_TEST_";
-/// Variables of ours that are not settings of [`Config`].
-const OTHER_VARIABLES: &[&str] = &["GATELOG_CONFIG", "GATELOG_LOG", "GATELOG_KEY", "GATELOG_URL"];
+/// Ignored variables that the warning names.
+const MOST_IGNORED: usize = 5;
+
+/// The line about variables that are no settings.
+fn ignored_variables(ignored: &[(&str, Option<String>)]) -> Option<String> {
+    let named = ignored.iter().take(MOST_IGNORED).map(|(variable, near)| match near {
+        Some(near) => format!("`{}` (nearest: `{near}`)", clip(variable)),
+        None => format!("`{}`", clip(variable)),
+    });
+    let mut names = named.collect::<Vec<_>>().join(", ");
+    match ignored.len() {
+        0 => return None,
+        1..=MOST_IGNORED => {}
+        all => names.push_str(&format!(" and {} more", all - MOST_IGNORED)),
+    }
+    let what = if ignored.len() == 1 { "variable" } else { "variables" };
+    Some(format!("environment {what} {names} ignored: no such setting; `gatelog config` lists them"))
+}
+
+/// The error of a file that cannot be read as TOML. It names the line and never shows it: it may
+/// hold the admin key.
+fn not_toml(file: &str, text: &str, cause: &toml::de::Error) -> Error {
+    let before = cause.span().and_then(|span| text.as_bytes().get(..span.start));
+    let line = before.map(|before| 1 + before.iter().filter(|byte| **byte == b'\n').count());
+    let place = line.map_or_else(String::new, |line| format!(" in line {line}"));
+    Error::invalid(format!("`{file}` is not valid TOML{place}: {}", cause.message()))
+}
 
 impl Effective {
     /// Sets what was found in a place, which the error names.
@@ -431,13 +468,10 @@ fn number(text: &str) -> Option<u64> {
     digits.trim().replace('_', "").parse::<u64>().ok()?.checked_mul(factor)
 }
 
-fn known() -> String {
-    let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
-    format!("the settings are {}", names.join(", "))
-}
-
 fn unknown(name: &str) -> Error {
-    Error::invalid(format!("setting `{name}` is unknown; {}", known()))
+    let known = SETTINGS.iter().map(|setting| setting.name);
+    let hint = hint(name, known, "settings", "`gatelog config`");
+    Error::invalid(format!("setting `{}` is unknown; {hint}", clip(name)))
 }
 
 #[cfg(test)]
@@ -482,7 +516,47 @@ mod tests {
             let error = layers(file, &[], &[]).resolve().unwrap_err();
             assert!(error.message().contains(words), "{error} does not contain {words}");
         }
-        assert!(layers("", &[("GATELOG_FLUSH_SECS", "1")], &[]).resolve().is_err());
+    }
+
+    #[test]
+    fn a_misspelt_setting_of_file_or_flag_is_an_error_that_names_the_nearest() {
+        let file = layers("flush_secs = 1", &[], &[]).resolve().unwrap_err();
+        assert_eq!(file.message(), "`gatelog.toml`: setting `flush_secs` is unknown; did you mean `flush_seconds`?");
+        let flag = layers("", &[], &[("datta", "x")]).resolve().unwrap_err();
+        assert_eq!(flag.message(), "--set: setting `datta` is unknown; did you mean `data`?");
+    }
+
+    #[test]
+    fn unknown_variables_are_one_warning_and_near_misses_of_what_matters_are_errors() {
+        let service = [("GATELOG_PORT", "tcp://10.96.0.7:8790"), ("GATELOG_SERVICE_HOST", "10.96.0.7")];
+        assert_eq!(layers("", &service, &[]).resolve().unwrap().warning, None);
+        let unknown = layers("", &[("GATELOG_FLUSH_SECS", "1")], &[]).resolve().unwrap();
+        assert_eq!(
+            unknown.warning.as_deref(),
+            Some(
+                "environment variable `GATELOG_FLUSH_SECS` (nearest: `GATELOG_FLUSH_SECONDS`) ignored: no such setting; \
+                 `gatelog config` lists them"
+            )
+        );
+        let many: Vec<String> = (0..8).map(|number| format!("GATELOG_ZZ_{number}")).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "1")).collect();
+        let warning = layers("", &many, &[]).resolve().unwrap().warning.unwrap();
+        assert!(warning.contains("and 3 more ignored") && !warning.contains('\n'), "{warning}");
+        for (variable, setting) in
+            [("GATELOG_ADMINKEY", "ADMIN_KEY"), ("GATELOG_DATA_DIR", "DATA"), ("GATELOG_WALL", "WAL")]
+        {
+            let error = layers("", &[(variable, "s3cret")], &[]).resolve().unwrap_err();
+            let expected = format!("`{variable}` is unknown; did you mean `GATELOG_{setting}`?");
+            assert!(error.message().contains(&expected), "{error}");
+            assert!(!error.message().contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn broken_toml_is_placed_and_not_quoted() {
+        let error = layers("flush_seconds = 5\nadmin_key = s3cret-s3cret\n", &[], &[]).resolve().unwrap_err();
+        assert!(error.chain().starts_with("`gatelog.toml` is not valid TOML in line 2"), "{error}");
+        assert!(!error.chain().contains("s3cret"), "{error}");
     }
 
     #[test]

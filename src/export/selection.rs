@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::logs::{Bounds, FILTER_NAMES, Filter};
+use crate::nearest::{clip, hint};
 
 /// Records of a page where only its number is said.
 const PAGE_SIZE: u64 = 50_000;
@@ -28,13 +29,12 @@ pub struct Selection {
 impl Selection {
     /// Reads it from `filters`. Numbers may come as text; what is null or empty does not narrow.
     pub fn read(fields: &Map<String, Value>) -> Result<Self> {
-        let known = |name: &str| FURTHER.contains(&name) || FILTER_NAMES.split(", ").any(|known| known == name);
+        let known = || FILTER_NAMES.split(", ").chain(FURTHER);
         let given = |value: &Value| !value.is_null() && value != "";
-        if let Some((name, _)) = fields.iter().find(|(name, value)| given(value) && !known(name)) {
-            return Err(Error::invalid(format!(
-                "filter `{name}` is unknown; the filters are {FILTER_NAMES}, {}",
-                FURTHER.join(", ")
-            )));
+        let is_unknown = |name: &str| known().all(|known| known != name);
+        if let Some((name, _)) = fields.iter().find(|(name, value)| given(value) && is_unknown(name)) {
+            let hint = hint(name, known(), "filters", "`/openapi.json`");
+            return Err(Error::invalid(format!("filter `{}` is unknown; {hint}", clip(name))));
         }
         let mut filter = Filter::of_object(fields)?;
         if let Some(frame) = fields.get("created_at").filter(|frame| given(frame)) {
@@ -141,7 +141,10 @@ mod tests {
     #[test]
     fn a_misspelt_filter_is_refused_by_name() {
         let refused = read(json!({ "ai_models": "gpt-4o" })).unwrap_err();
-        assert!(refused.message().contains("`ai_models` is unknown") && refused.message().contains("ai_org_model"));
+        assert!(
+            refused.message().contains("`ai_models` is unknown")
+                && refused.message().contains("did you mean `ai_model`")
+        );
         assert!(read(json!({ "ai_models": null, "nothing": "" })).is_ok());
         let all = json!({
             "time_of_generation_min": "2024-10-20", "total_units_min": 1, "cost_max": 0.5, "ai_model": "gpt-4o",

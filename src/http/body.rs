@@ -21,6 +21,7 @@ use serde_json::Value;
 use super::error::Failure;
 use super::pace::too_slow;
 use crate::limits::{Full, Room};
+use crate::nearest::{clip, hint};
 use crate::record::json::Reason;
 
 /// How much, and for how long, is read of a body that was refused.
@@ -94,8 +95,19 @@ pub(crate) async fn read_small(body: Body) -> Result<String, Failure> {
 /// The JSON object in the text of a body. A field that is not one of `fields` is an error that names it: passed over, it would
 /// seem to be done.
 pub(crate) fn object<T: DeserializeOwned>(text: &str, fields: &str) -> Result<T, Failure> {
-    serde_json::from_str(text)
-        .map_err(|cause| Failure::invalid(format!("the body is not a JSON object with {fields}: {cause}")))
+    serde_json::from_str(text).map_err(|cause| {
+        let cause = cause.to_string();
+        let unknown = cause.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected"));
+        Failure::invalid(match unknown {
+            Some((name, _)) => {
+                // `fields` may have words between the names.
+                let known = fields.split(", ").filter_map(|field| field.rsplit(' ').next());
+                let hint = hint(name, known, "fields", "`/openapi.json`");
+                format!("field `{}` is unknown; {hint}", clip(name))
+            }
+            None => format!("the body is not a JSON object with {fields}: {cause}"),
+        })
+    })
 }
 
 /// Reads a field that is a text, a number (which stands for its text) or null.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::answer;
 use super::auth::Caller;
-use super::body::{read_small, text_or_number};
+use super::body::{object, read_small, text_or_number};
 use super::error::Failure;
 use super::format::Format;
 use super::input::Fields;
@@ -115,8 +115,7 @@ fn of_body(text: &str) -> Result<Document, Failure> {
     if text.trim().is_empty() {
         return Ok(Document::default());
     }
-    serde_json::from_str(text)
-        .map_err(|cause| Failure::invalid(format!("the body is not a JSON object with {FIELDS}: {cause}")))
+    object(text, FIELDS)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::body::{check_packing, discard, grow_within, next_frame, unpack, unpackable};
 use super::error::Failure;
-use crate::ingest::{Chunk, RECORD_BYTES, Splitter};
+use crate::ingest::{Chunk, RECORD_BYTES, Splitter, line_breaks};
 use crate::limits::{Holder, Pool, Room};
 
 /// Most records of one chunk: parsed, a record takes over a kilobyte even if its text is `{}`.
@@ -117,12 +117,15 @@ fn few_records(mut chunk: Chunk, most: usize) -> Vec<Chunk> {
         return if empty { Vec::new() } else { vec![chunk] };
     }
     let mut rejections = std::mem::take(&mut chunk.rejections);
+    let (mut line, mut counted) = (chunk.line, 0);
     let part = |records: &[(u64, std::ops::Range<usize>)]| {
         let start = records.first().map_or(0, |(_, range)| range.start);
         let end = records.last().map_or(0, |(_, range)| range.end);
         let shifted = records.iter().map(|(number, range)| (*number, range.start - start..range.end - start));
         let rejections = std::mem::take(&mut rejections);
-        Chunk { text: chunk.text[start..end].to_vec(), records: shifted.collect(), rejections }
+        line += line_breaks(&chunk.text[counted..start]);
+        counted = start;
+        Chunk { text: chunk.text[start..end].to_vec(), line, records: shifted.collect(), rejections }
     };
     chunk.records.chunks(most).map(part).collect()
 }

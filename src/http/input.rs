@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::error::Failure;
 use crate::engine::Params;
+use crate::nearest::{clip, hint};
 
 /// The text of a header: UTF-8, or Latin-1 where it is not that. HTTP says neither, and clients
 /// send both.
@@ -78,7 +79,10 @@ impl Fields {
     /// Refuses what is left over.
     pub(crate) fn finish(self, known: &str) -> Result<(), Failure> {
         match self.0.into_keys().next() {
-            Some(name) => Err(Failure::invalid(format!("field `{name}` is unknown; the fields are {known}"))),
+            Some(name) => {
+                let hint = hint(&name, known.split(", "), "fields", "`/openapi.json`");
+                Err(Failure::invalid(format!("field `{}` is unknown; {hint}", clip(&name))))
+            }
             None => Ok(()),
         }
     }

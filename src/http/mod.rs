@@ -69,6 +69,7 @@ use crate::catalog::Access;
 use crate::catalog::Scope::{Admin, Analytics, Export, Read, View, Write};
 use crate::engine::Engine;
 use crate::limits::{Holder, Pool, Room, Share};
+use crate::nearest::{clip, nearest};
 
 pub use serve::serve;
 
@@ -218,17 +219,18 @@ fn routes(app: Arc<App>) -> Router {
 }
 
 /// The paths of all routes up to their first placeholder, each once.
-static PATHS: LazyLock<String> = LazyLock::new(|| {
+static PATHS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let (with_key, without_key) = table();
     let routes = with_key.into_parts().1.into_iter().chain(without_key.into_parts().1);
-    let paths: BTreeSet<&str> = routes.filter_map(|route| route.path.split("/{").next()).collect();
-    paths.into_iter().collect::<Vec<_>>().join(", ")
+    routes.filter_map(|route| Some(route.path.split("/{").next()?.to_owned())).collect()
 });
 
 async fn unknown_route(uri: Uri) -> Failure {
     let path = uri.path();
-    let routes = format!("the routes are {}", *PATHS);
-    Failure::new(StatusCode::NOT_FOUND, format!("route `{path}` does not exist; see `/openapi.json`; {routes}"))
+    let near = nearest(path, PATHS.iter().map(String::as_str));
+    let near = if near.is_empty() { String::new() } else { format!("; nearest: {}", near.join(", ")) };
+    let message = format!("route `{}` does not exist; see `/openapi.json`{near}", clip(path));
+    Failure::new(StatusCode::NOT_FOUND, message)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Failure {

@@ -20,11 +20,9 @@ use super::{Context, is_off};
 use crate::record::json::{
     Checks, FieldError, MAX_RECORD_BYTES, derive, embeddable, keep_last, members, too_large, write_string,
 };
-use crate::record::{Message, Record};
+use crate::record::{Message, Record, attempt};
 
 const SOURCE: &str = "litellm";
-/// Bytes of the hash in an attempt's id.
-const ATTEMPT_BYTES: usize = 8;
 /// The status of a failure that carries none.
 const FAILED: i32 = 500;
 /// Keys of which one is in every payload, old or new.
@@ -121,7 +119,8 @@ fn attempt_id(call_id: &str, item: &Members<'_>) -> String {
         hash.update(part.unwrap_or_default());
         hash.update([0]);
     }
-    format!("{call_id}-{}", hex::encode(&hash.finalize()[..ATTEMPT_BYTES]))
+    let hash: [u8; 32] = hash.finalize().into();
+    attempt::attempt_id(call_id, *hash.first_chunk().unwrap_or(&[0; attempt::HASH_BYTES]))
 }
 
 /// Seconds to milliseconds. Of a stream `response_time` is the time to the first token.

@@ -31,7 +31,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::Error;
 use crate::record::Record;
@@ -39,6 +39,7 @@ use crate::record::json::{FieldError, Reason, Seen, finite, members};
 
 pub use excerpt::{seen, whose};
 pub use policy::Policy;
+pub(crate) use split::line_breaks;
 pub use split::{Chunk, Splitter};
 
 /// Rejections of one chunk that get an excerpt.
@@ -73,8 +74,11 @@ pub const DEFAULT_ORGANISATION: &str = "default";
 /// A record that was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rejection {
-    /// Which record of the request, from 0.
+    /// The number of the record in the request, from 0.
     pub record: u64,
+    /// The line that it begins in, from 1; none where records are not read from text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
     /// The field, `json` where the text is not a JSON object at all.
     pub field: String,
     /// The beginning of its value; empty where it may be private.
@@ -84,25 +88,52 @@ pub struct Rejection {
     /// The reason, by which refusals are counted.
     #[serde(skip)]
     pub reason: Reason,
-    /// What is known of the record beside that.
-    #[serde(skip)]
+    /// What is known of the record beside that; the excerpt is shown.
+    #[serde(rename = "excerpt", serialize_with = "write_excerpt", skip_serializing_if = "has_no_excerpt")]
     pub seen: Option<Box<Seen>>,
+}
+
+fn excerpt(seen: Option<&Seen>) -> Option<&str> {
+    seen.and_then(|seen| seen.excerpt.as_deref())
+}
+
+#[expect(clippy::ref_option, reason = "serde hands the field over so")]
+fn write_excerpt<S: Serializer>(seen: &Option<Box<Seen>>, serializer: S) -> Result<S::Ok, S::Error> {
+    excerpt(seen.as_deref()).serialize(serializer)
+}
+
+#[expect(clippy::ref_option, reason = "serde hands the field over so")]
+fn has_no_excerpt(seen: &Option<Box<Seen>>) -> bool {
+    excerpt(seen.as_deref()).is_none()
 }
 
 impl Rejection {
     fn new(record: u64, error: FieldError) -> Self {
         let FieldError { field, value, expected, reason, seen } = error;
-        Self { record, field, value, expected, reason, seen }
+        Self { record, line: None, field, value, expected, reason, seen }
+    }
+
+    /// The same rejection of a record that begins in that line.
+    fn in_line(self, line: u64) -> Self {
+        Self { line: Some(line), ..self }
+    }
+
+    /// A short piece of the record around the field, masked and redacted, where it may be shown.
+    pub fn excerpt(&self) -> Option<&str> {
+        excerpt(self.seen.as_deref())
     }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { record, field, value, expected, .. } = self;
-        if value.is_empty() {
-            write!(f, "record {record}: field `{field}`: expected {expected}")
-        } else {
-            write!(f, "record {record}: field `{field}` is `{value}`; expected {expected}")
+        let Self { record, line, field, value, expected, .. } = self;
+        match line {
+            Some(line) => write!(f, "line {line} (record {record}): field `{field}`")?,
+            None => write!(f, "record {record}: field `{field}`")?,
+        }
+        match value.as_str() {
+            "" => write!(f, ": expected {expected}"),
+            value => write!(f, " is `{value}`; expected {expected}"),
         }
     }
 }
@@ -293,6 +324,7 @@ pub fn read(
     sink: &mut dyn FnMut(Record),
 ) -> Vec<Rejection> {
     let mut rejections = chunk.rejections.clone();
+    let mut lines = chunk.lines();
     let overlay = context.overlay();
     let mut portkey = portkey::Reader::new(context, &overlay);
     for (first, range) in &chunk.records {
@@ -308,7 +340,10 @@ pub fn read(
                     complete(&mut record, context, new_id);
                     sink(record);
                 }
-                Err(error) => rejections.push(looked_at(number, error, text, context, rejections.len())),
+                Err(error) => {
+                    let rejection = looked_at(number, error, text, context, rejections.len());
+                    rejections.push(rejection.in_line(lines.of(range.start)));
+                }
             }
             number += 1;
         };

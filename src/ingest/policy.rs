@@ -1,6 +1,7 @@
 //! What is done to every record on its way in, whatever its shape: content that must not be kept is dropped, secrets are masked,
 //! texts are redacted, and a cost is computed where the source gave none. All of it before anything is written.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -11,7 +12,7 @@ use super::redact::Redact;
 use super::usage::Usage;
 use crate::config::{Config, Failures};
 use crate::error::{self, Error};
-use crate::record::json::{FieldError, members};
+use crate::record::json::{FieldError, last_keys, members};
 use crate::record::{Feedback, Message, Record};
 
 /// The rules of one engine, and how often one of them found nothing.
@@ -112,10 +113,16 @@ impl Policy {
         self.price(record, &billed);
     }
 
-    /// Takes out what must not be kept: all content of a call that is not tracked, secrets, and what the rules of redaction say.
+    /// Takes out what must not be kept: all content of a call that is not tracked, secrets, what the rules of redaction say,
+    /// and in bodies all but the last member of a doubled key.
     pub fn protect(&self, record: &mut Record) {
         self.untrack(record);
         for message in [&mut record.request, &mut record.response] {
+            for text in [&mut message.body, &mut message.headers].into_iter().flatten() {
+                if let Cow::Owned(single) = last_keys(text) {
+                    *text = single;
+                }
+            }
             message.headers.iter_mut().for_each(mask::any_headers);
         }
         record.request_url.iter_mut().for_each(mask::url);

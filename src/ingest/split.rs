@@ -17,6 +17,8 @@ use crate::record::json::{FieldError, MAX_RECORD_BYTES, next_special, too_large}
 pub struct Chunk {
     /// Their text, with whatever stands between them.
     pub text: Vec<u8>,
+    /// The number of the line in the stream that the text begins in, from 1.
+    pub line: u64,
     /// The number of each record and where it is in the text.
     pub records: Vec<(u64, Range<usize>)>,
     /// Records that were refused for their size, or an array without an end.
@@ -24,15 +26,41 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Adds a record and counts it, or refuses it for its size.
-    fn add(&mut self, number: &mut u64, range: Range<usize>, limit: usize) {
+    /// Adds a record and counts it, or refuses it for its size; `line` is where it begins.
+    fn add(&mut self, number: &mut u64, range: Range<usize>, limit: usize, line: impl FnOnce() -> u64) {
         if range.len() > limit {
-            self.rejections.push(Rejection::new(*number, too_large(limit)));
+            self.rejections.push(Rejection::new(*number, too_large(limit)).in_line(line()));
         } else {
             self.records.push((*number, range));
         }
         *number += 1;
     }
+
+    /// Tells the lines of places in the text that are asked for in ascending order.
+    pub(super) fn lines(&self) -> Lines<'_> {
+        Lines { text: &self.text, counted: 0, line: self.line }
+    }
+}
+
+/// Counts lines up to places that are asked for in ascending order, so that each byte is looked at
+/// once.
+pub(super) struct Lines<'a> {
+    text: &'a [u8],
+    counted: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The number of the line that a place is in.
+    pub(super) fn of(&mut self, place: usize) -> u64 {
+        self.line += line_breaks(self.text.get(self.counted..place).unwrap_or_default());
+        self.counted = place.max(self.counted);
+        self.line
+    }
+}
+
+pub(crate) fn line_breaks(text: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', text).count() as u64
 }
 
 /// Finds the records in a stream of bytes.
@@ -45,6 +73,8 @@ pub struct Splitter {
     /// The end of the first line and the innermost bracket that is open there, once they are known.
     first_line: Option<(usize, u8)>,
     layout: Layout,
+    /// The number of the line that the buffer begins in, from 1.
+    line: u64,
     /// The number of the next record.
     next: u64,
     /// Whether the record that the buffer begins with is over the limit, and is only searched for its end.
@@ -86,8 +116,16 @@ impl Splitter {
 
     /// A splitter of records of up to so many bytes.
     pub fn with_limit(limit: usize) -> Self {
-        let buffer = Vec::new();
-        Self { buffer, searched: 0, first_line: None, layout: Layout::Open, next: 0, skipping: false, limit }
+        Self {
+            buffer: Vec::new(),
+            searched: 0,
+            first_line: None,
+            layout: Layout::Open,
+            line: 1,
+            next: 0,
+            skipping: false,
+            limit,
+        }
     }
 
     /// Takes the next bytes and gives the records that they complete.
@@ -101,7 +139,7 @@ impl Splitter {
         let mut chunk = self.split(true);
         if let Layout::Values(Values { array: true, .. }) = self.layout {
             let error = FieldError::silent("json", "`]` at the end of the array; the request seems to be cut off");
-            chunk.rejections.push(Rejection::new(self.next, error));
+            chunk.rejections.push(Rejection::new(self.next, error).in_line(self.line));
         }
         *self = Self::with_limit(self.limit);
         chunk
@@ -180,6 +218,7 @@ impl Splitter {
             }
         };
         let mut at = 0;
+        let mut line = Lines { text: &self.buffer, counted: 0, line: self.line };
         while at < end {
             // `skip_until` is the platform's memchr, which goes through many bytes at a time.
             let length = (&self.buffer[at..end]).skip_until(b'\n').unwrap_or(end - at);
@@ -188,7 +227,8 @@ impl Splitter {
             let skipped = std::mem::take(&mut self.skipping);
             let blank = self.buffer[range.clone()].trim_ascii().is_empty();
             if !skipped && !blank {
-                chunk.add(&mut self.next, range, self.limit);
+                let start = range.start;
+                chunk.add(&mut self.next, range, self.limit, || line.of(start));
             }
         }
         self.give(end, &mut chunk);
@@ -199,11 +239,13 @@ impl Splitter {
         let mut chunk = Chunk::default();
         let Layout::Values(values) = &mut self.layout else { return chunk };
         let mut at = self.searched;
+        let mut line = Lines { text: &self.buffer, counted: 0, line: self.line };
         while let Some(range) = values.next(&self.buffer, &mut at, last) {
             if std::mem::take(&mut self.skipping) {
                 continue;
             }
-            chunk.add(&mut self.next, range, self.limit);
+            let start = range.start;
+            chunk.add(&mut self.next, range, self.limit, || line.of(start));
         }
         let start = values.start.unwrap_or(self.buffer.len());
         values.start = values.start.map(|_| 0);
@@ -220,9 +262,11 @@ impl Splitter {
         }
         let rest = self.buffer.split_off(end);
         let text = std::mem::replace(&mut self.buffer, rest);
+        let breaks = line_breaks(&text);
         if !chunk.records.is_empty() {
-            chunk.text = text;
+            (chunk.text, chunk.line) = (text, self.line);
         }
+        self.line += breaks;
         self.searched = self.buffer.len();
     }
 
@@ -232,10 +276,12 @@ impl Splitter {
             return;
         }
         if !self.skipping {
-            chunk.rejections.push(Rejection::new(self.next, too_large(self.limit)));
+            let refused = Rejection::new(self.next, too_large(self.limit));
+            chunk.rejections.push(refused.in_line(self.line));
             self.next += 1;
             self.skipping = true;
         }
+        self.line += line_breaks(&self.buffer);
         self.buffer.clear();
         self.searched = 0;
     }

@@ -15,6 +15,7 @@ use super::filter::text;
 use crate::catalog::Which;
 use crate::error::{Error, Result};
 use crate::query::{Limits, Queries, Scene, SideTables};
+use crate::record::attempt::{CALL, IS_ATTEMPT};
 
 /// Most feedback that one erasure takes along: its ids stand in the catalog.
 const MOST_TIED: usize = 10_000;
@@ -40,7 +41,7 @@ pub async fn erasing(queries: &Queries, scene: Scene, organisation: &str, which:
         Which::User(user) => (Some(user), &[][..], " and user_id = $user"),
         Which::Ids(ids) => (None, &ids[..], " and id in (select of from named)"),
     };
-    let ask = Ask {
+    let mut ask = Ask {
         queries,
         scene: Scene { side: Some(Arc::new(Named(ids.to_vec()))), ..scene },
         params: vec![
@@ -49,6 +50,11 @@ pub async fn erasing(queries: &Queries, scene: Scene, organisation: &str, which:
             ("most".to_owned(), ScalarValue::Int64(i64::try_from(MOST_TIED + 1).ok())),
         ],
     };
+    if !ids.is_empty() {
+        let attempts = ask.rows(&attempts()).await?;
+        let named = ids.iter().cloned().chain(attempts.iter().flat_map(ids_of)).collect();
+        ask.scene.side = Some(Arc::new(Named(named)));
+    }
     let logs = format!("select count(*) from logs where organisation_id = $organisation_id{condition}");
     let records = ask.count(&logs).await?;
     if *which == Which::All {
@@ -80,6 +86,14 @@ impl Ask<'_> {
     async fn count(&self, statement: &str) -> Result<u64> {
         Ok(counted(&self.rows(statement).await?))
     }
+}
+
+/// The statement that finds the attempts of the calls that are named, as [`crate::plan::Erasure::names`] does.
+fn attempts() -> String {
+    format!(
+        "select distinct id from logs \
+         where organisation_id = $organisation_id and {IS_ATTEMPT} and {CALL} in (select of from named)"
+    )
 }
 
 fn ids_of(batch: &RecordBatch) -> impl Iterator<Item = String> {

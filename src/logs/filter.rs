@@ -22,14 +22,14 @@ pub const NAMES: &str = "time_of_generation_min, time_of_generation_max, total_u
                          cost_max, prompt_token_min, prompt_token_max, completion_token_min, completion_token_max, \
                          weighted_feedback_min, weighted_feedback_max, status_code, ai_model, ai_org_model, virtual_keys, \
                          configs, prompt_slug, trace_id, span_id, api_key_ids, workspace_slug, cache_status, metadata, \
-                         status, organisation_id, user_id, is_success";
+                         status, organisation_id, user_id, internal_trace_id, is_success";
 /// Most values of one filter.
 pub const MOST_VALUES: usize = 1_000;
 /// The same where each value is a condition of its own, for which planning takes the square of the time.
 pub const MOST_CONDITIONS: usize = 100;
 const CACHE_STATUSES: [&str; 6] = ["HIT", "SEMANTIC HIT", "MISS", "SEMANTIC MISS", "REFRESH", "DISABLED"];
 /// Filters that take a list of texts, with the column that each is about.
-const LISTS: [(&str, &str); 10] = [
+const LISTS: [(&str, &str); 11] = [
     ("ai_model", "ai_model"),
     ("virtual_keys", "virtual_key"),
     ("configs", "config"),
@@ -40,6 +40,7 @@ const LISTS: [(&str, &str); 10] = [
     ("workspace_slug", "workspace_slug"),
     ("organisation_id", "organisation_id"),
     ("user_id", "user_id"),
+    ("internal_trace_id", "internal_trace_id"),
 ];
 /// Filters with a least and a most, with the column that each is about; whole numbers, then others.
 const COUNTS: [(&str, &str); 3] =
@@ -194,7 +195,10 @@ impl Filter {
         }
         all.within("cost", self.cost, |cents| ScalarValue::Float64(Some(cents)));
         for (column, values) in &self.texts {
-            all.one_of(column, values.iter().map(text));
+            match *column {
+                "ai_model" => all.model_of(values),
+                column => all.one_of(column, values.iter().map(text)),
+            }
         }
         if !self.status_codes.is_empty() {
             all.one_of("response_status_code", self.status_codes.iter().map(|code| ScalarValue::Int32(Some(*code))));
@@ -266,6 +270,14 @@ impl Condition {
     pub(super) fn is(&mut self, column: &str, value: &str) {
         let value = self.bind(text(value));
         self.parts.push(format!("{column} = {value}"));
+    }
+
+    /// The model has one of these names: its canonical one, under which reports and analytics show
+    /// it, or the one that was said.
+    fn model_of(&mut self, names: &[String]) {
+        let places: Vec<String> = names.iter().map(|name| self.bind(text(name))).collect();
+        let places = places.join(", ");
+        self.parts.push(format!("(ai_model in ({places}) or canonical_model(ai_org, ai_model) in ({places}))"));
     }
 
     pub(super) fn one_of(&mut self, column: &str, values: impl Iterator<Item = ScalarValue>) {

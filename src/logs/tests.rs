@@ -347,6 +347,8 @@ fn a_filter_tells_the_columns_that_it_reads() {
         ("ai_org_model", "a__b", &["ai_org", "ai_model"]),
         ("virtual_keys", "a", &["virtual_key"]),
         ("user_id", "a", &["user_id"]),
+        ("internal_trace_id", "a", &["internal_trace_id"]),
+        ("ai_model", "a", &["ai_org", "ai_model"]),
         ("cache_status", "HIT", &["cache_status"]),
         ("metadata", r#"{"_user":"a","cost":"b"}"#, &["metadata.key", "metadata.value._user", "metadata.value.cost"]),
         ("status", "Cache Hit", &["cache_status"]),

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
 use super::{FileFacts, Row};
+use crate::record::attempt::call_of;
 
 /// Records to be erased on request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub enum Erased {
         /// The moment, µs since 1970-01-01.
         until: i64,
     },
-    /// Those of these ids.
+    /// Those of these ids, and the attempts of the calls of these ids.
     Ids(HashSet<String>),
 }
 
@@ -223,7 +224,8 @@ impl Named {
     pub fn first(&self, row: Row<'_>) -> Option<usize> {
         let by_user = row.user.and_then(|user| self.users.get(user)).and_then(|moments| moments.first(row));
         let by_feedback = row.feedback.then(|| self.feedback.get(row.id).copied()).flatten();
-        let all = [self.all.first(row), by_user, self.ids.get(row.id).copied(), by_feedback];
+        let by_call = call_of(row.id).filter(|_| !row.feedback).and_then(|call| self.ids.get(call).copied());
+        let all = [self.all.first(row), by_user, self.ids.get(row.id).copied(), by_call, by_feedback];
         all.into_iter().flatten().min()
     }
 

@@ -15,6 +15,7 @@ use arrow::util::display::FormatOptions;
 use super::json::{check_json, embeddable};
 use super::{Column, Kind, Limit, Message, Rows, limits, schema};
 use crate::error::{Error, Result};
+use crate::nearest::{clip, hint};
 
 /// A batch with less text than this gives back what its builders reserved beyond it.
 pub(super) const TIGHT_BELOW_BYTES: usize = 256 << 10;
@@ -323,8 +324,9 @@ pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<Rec
     let rows = batch.num_rows();
     let own = schema();
     if let Some(field) = batch.schema().fields().iter().find(|field| own.field_with_name(field.name()).is_err()) {
-        let known = own.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
-        return Err(Error::invalid(format!("column `{}` is unknown; the columns are {known}", field.name())));
+        let known = own.fields().iter().map(|field| field.name().as_str());
+        let hint = hint(field.name(), known, "columns", "the README");
+        return Err(Error::invalid(format!("column `{}` is unknown; {hint}", clip(field.name()))));
     }
     let mut columns = Vec::with_capacity(own.fields().len());
     for field in &own.fields()[..own.fields().len() - 2] {

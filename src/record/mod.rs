@@ -10,6 +10,7 @@
 //! [`Feedback`], what people say of calls, has a table of columns of its own; [`Rows`] tells the two apart wherever the same
 //! machinery keeps both.
 
+pub(crate) mod attempt;
 mod batch;
 mod feedback;
 pub mod json;

@@ -176,7 +176,7 @@ fn values_are_typed_by_the_header() {
 fn a_wrong_value_is_refused_with_what_was_expected() {
     assert_eq!(
         message("retries", &[("model", json!("gpt-4o"))]),
-        "report `retries` has no parameter `model`; its parameters are from, to, organisation_id, ai_model"
+        "report `retries` has no parameter `model`; did you mean `ai_model`?"
     );
     for (report, name, value, words) in [
         ("status", "from", json!("yesterday"), "`from` is `yesterday`; expected a date such as 2026-11-21 or a moment"),

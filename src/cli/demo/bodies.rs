@@ -126,7 +126,7 @@ struct FailureDetail<'a> {
     code: Option<&'a str>,
 }
 
-/// What a provider answers when it fails.
+/// Tells what a provider answers when it fails.
 pub(super) fn failure(provider: &str, model: &str, status: u16) -> String {
     let (kind, code, message) = match status {
         400 => ("invalid_request_error", Some("context_length"), format!("the request is longer than {model} takes")),

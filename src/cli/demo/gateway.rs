@@ -54,7 +54,7 @@ impl Sent {
         (200..300).contains(&self.status)
     }
 
-    /// When the answer was complete.
+    /// Computes when the answer was complete.
     pub(super) fn end(&self) -> DateTime<Utc> {
         self.at + Duration::milliseconds(self.last_token_ms.unwrap_or(self.response_ms))
     }

@@ -262,7 +262,7 @@ impl Generator {
         all
     }
 
-    /// What the cache says of a question: its status, and the answer of a hit.
+    /// Tells what the cache says of a question: its status, and the answer of a hit.
     fn look_up(&mut self, app: usize, question: &str, at: DateTime<Utc>) -> (&'static str, Option<String>) {
         let kind = APPS[app].cache;
         if kind == Cache::Off {
@@ -294,7 +294,7 @@ impl Generator {
         sentences.map(|sentence| fill(sentence, &visit.words)).collect::<Vec<_>>().join(" ")
     }
 
-    /// What every row of a call has in common.
+    /// Tells what every row of a call has in common.
     fn row(&mut self, visit: &Visit, call: &str, span: Span) -> Record {
         let app = &APPS[visit.app];
         let (runtime, version, sdk) = app.client;

@@ -19,7 +19,7 @@ impl Opinions {
         Self(SmallRng::seed_from_u64(seed))
     }
 
-    /// What is said of a call, if anything is.
+    /// Tells what is said of a call, if anything is.
     pub(super) fn of(&mut self, record: &Record) -> Option<Feedback> {
         let random = &mut self.0;
         if !random.random_ratio(1, ONE_OF) || record.is_success != Some(1) {

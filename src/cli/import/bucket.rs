@@ -189,7 +189,7 @@ fn files<'a>(engine: &'a Engine, stores: &'a [Place]) -> BoxStream<'a, Result<Fi
     fetched.buffer_unordered(FETCHES).boxed()
 }
 
-/// What a file holds, or why it cannot be read. `rooms` are memory for files as they lie there, and for one that is unpacked.
+/// Tells what a file holds, or why it cannot be read. `rooms` are memory for files as they lie there, and for one that is unpacked.
 async fn fetch(engine: &Engine, found: Found, [fetched, unpacked]: &[Semaphore; 2]) -> Result<Holds, String> {
     let at = found.at?;
     let limit = engine.config().max_record_bytes.saturating_mul(COPIES);
@@ -309,7 +309,7 @@ impl Account {
         Ok(None)
     }
 
-    /// What was not read is told in any case.
+    /// Lists in any case what was not read.
     fn tell(&self, quiet: bool) {
         self.listed.iter().for_each(|line| say!("{line}"));
         let more = self.unread - self.listed.len() as u64;

@@ -67,7 +67,7 @@ impl Input {
     }
 }
 
-/// Whether it is gzip or zstd by its first bytes.
+/// Returns whether it is gzip or zstd by its first bytes.
 pub(super) fn is_packed(bytes: &[u8]) -> bool {
     bytes.starts_with(GZIP) || bytes.starts_with(ZSTD)
 }

@@ -55,7 +55,8 @@ Examples:
   gatelog import --source portkey-bucket s3://logs/prefix   or a folder
   gatelog import big.jsonl --rejects bad.jsonl              mend those lines, then import bad.jsonl
 
-Compression is told by content, not by name. Rejections name the record, counted from 0. A record that is sent again \
+Compression is told by content, not by name. Rejections name the line, counted from 1, and show a masked and redacted \
+piece of the record, but not of a call that is not to be tracked. A record that is sent again \
 with the same id within the last 24 hours is a duplicate, so an import that was stopped can be run again. What was \
 erased on request stays out. Exit code 1: some records were rejected.
 
@@ -221,7 +222,10 @@ impl Account {
         self.rejected += 1;
         let name = &self.names[file];
         match self.rejected {
-            1..=REJECTIONS_TOLD => self.progress.say(&format!("rejected: {name}: {rejection}")),
+            1..=REJECTIONS_TOLD => {
+                let excerpt = rejection.excerpt().map_or_else(String::new, |piece| format!("; near {piece}"));
+                self.progress.say(&format!("rejected: {name}: {rejection}{excerpt}"));
+            }
             count if count == REJECTIONS_TOLD + 1 => self.progress.say("further rejections are only counted"),
             _ => {}
         }

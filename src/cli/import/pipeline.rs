@@ -80,7 +80,7 @@ impl Pipeline {
         Self { parsed, counts, reader, parsers }
     }
 
-    /// What the reader came to, once it has let go of the queue.
+    /// Waits for the reader, which ends once the queue is closed, and answers how it ended.
     pub(super) fn finish(self) -> Result<()> {
         drop(self.parsed);
         for parser in self.parsers {

@@ -93,7 +93,7 @@ impl Place {
 }
 
 impl At {
-    /// What it holds, of more than so many bytes one more.
+    /// Tells what it holds, of more than so many bytes one more.
     pub(super) async fn read(self, limit: u64) -> Result<Bytes, String> {
         match self {
             Self::Bucket(store, path) => {
@@ -138,7 +138,7 @@ fn walk(folder: PathBuf, found: &mpsc::Sender<Found>) {
     }
 }
 
-/// What an entry of a folder is, if it may hold a log; a folder is kept for later.
+/// Tells what an entry of a folder is, if it may hold a log; a folder is kept for later.
 fn file(entry: &DirEntry, folders: &mut Vec<PathBuf>) -> Option<Found> {
     let path = entry.path();
     let about = match entry.metadata() {

@@ -47,7 +47,12 @@ pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result
     let now = app.engine.now();
     let wanted = wanted(&access, read(body, FIELDS).await?, now)?;
     let key = key_text(app.engine.random());
-    let create = |document: &mut Document| Ok(document.add_key(&key, wanted.clone(), now)?.shown(now));
+    let create = |document: &mut Document| {
+        if let Some(organisation) = &wanted.organisation {
+            document.known_organisation(organisation, &access)?;
+        }
+        Ok(document.add_key(&key, wanted.clone(), now)?.shown(now))
+    };
     let shown = app.engine.catalog().change_as(&access, create).await?;
     app.engine.catalog_changed();
     Ok(answer(StatusCode::CREATED, FreshKey { key, shown }))

@@ -15,6 +15,7 @@ use super::super::input::Fields;
 use super::{Answer, Id, answer, id};
 use crate::engine::upkeep::Run;
 use crate::engine::{Job, Outcome};
+use crate::nearest::{clip, hint};
 
 /// The state of upkeep.
 #[derive(Debug, Serialize)]
@@ -84,8 +85,8 @@ pub(crate) async fn run(
 ) -> Result<Answer<Outcome>, Failure> {
     let name = id(path)?;
     let job = Job::ALL.into_iter().find(|job| job.name() == name.replace('-', "_")).ok_or_else(|| {
-        let names = Job::ALL.map(Job::name).join(", ");
-        Failure::new(StatusCode::NOT_FOUND, format!("job `{name}` does not exist; the jobs are {names}"))
+        let hint = hint(&name, Job::ALL.map(Job::name), "jobs", "");
+        Failure::new(StatusCode::NOT_FOUND, format!("job `{}` does not exist; {hint}", clip(&name)))
     })?;
     let mut fields = Fields::decode(query.as_deref())?;
     let dry_run = fields.take("dry_run");

@@ -78,10 +78,9 @@ pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result
 /// `GET /v1/admin/organisations/{id}`.
 pub(crate) async fn show(Caller { app, access }: Caller, path: Id) -> Result<Answer<Told>, Failure> {
     let id = id(path)?;
-    if !access.reaches(&id) {
-        return Err(no_organisation(&id).into());
-    }
-    let shown = app.engine.catalog().state().document.shown_organisation(&id)?;
+    let document = &app.engine.catalog().state().document;
+    document.known_organisation(&id, &access)?;
+    let shown = document.shown_organisation(&id)?;
     Ok(answer(StatusCode::OK, told(shown, &used(&app, Some(&id)))))
 }
 
@@ -94,6 +93,7 @@ pub(crate) async fn change(Caller { app, access }: Caller, path: Id, body: Body)
     }
     let now = app.engine.now();
     let change = |document: &mut Document| {
+        document.known_organisation(&id, &access)?;
         if wanted.plan.is_some() || wanted.retention_days.is_some() {
             document.agree(&id, wanted.plan.as_deref(), wanted.retention_days, now)?;
         }
@@ -117,6 +117,7 @@ pub(crate) async fn delete(Caller { app, access }: Caller, path: Id) -> Result<A
     let id = id(path)?;
     let (erasure_id, now) = (app.engine.new_id(), app.engine.now());
     let delete = |document: &mut Document| {
+        document.known_organisation(&id, &access)?;
         document.delete_organisation(&id, &access.key_id, &erasure_id, now)?;
         let all = document.shown_organisations(&access);
         all.into_iter().find(|organisation| organisation.id == id).ok_or_else(|| no_organisation(&id))

@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use super::App;
 use super::admin::Id;
 use super::auth::Caller;
-use super::body::read_small;
+use super::body::{object, read_small};
 use super::error::Failure;
 use super::input::text_header;
 use super::resend::Connection;
@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::engine::NewExport;
 use crate::error::{Error, ErrorKind};
 use crate::ingest::Headers;
+use crate::nearest::clip;
 
 type Answer<T> = ([(HeaderName, &'static str); 1], Json<T>);
 
@@ -141,15 +142,11 @@ pub(crate) async fn restrictions(Caller { app, access }: Caller, RawQuery(query)
 /// What a body asks for.
 fn asked(text: &str) -> Result<ExportChange, Failure> {
     let wrong = |field: &str, value: &Value, expected: &str| {
-        Failure::invalid(format!("field `{field}` is `{value}`; expected {expected}"))
+        Failure::invalid(format!("field `{field}` is `{}`; expected {expected}", clip(&value.to_string())))
     };
     let mut fields: Map<String, Value> = match text.trim() {
         "" => Map::new(),
-        text => serde_json::from_str(text).map_err(|cause| {
-            Failure::invalid(format!(
-                "the body is not a JSON object with filters, requested_data, workspace_id, description: {cause}"
-            ))
-        })?,
+        text => object(text, "filters, requested_data, workspace_id, description")?,
     };
     let mut take = |name: &str| fields.remove(name).filter(|value| !value.is_null() && value != "");
     let filters = match take("filters") {

@@ -36,10 +36,12 @@ Receipt  What became of the records of a request.
   rejections  [Rejection]   why not, of the first 100
 
 Rejection  Why a record was not taken.
-  record    count   which one of the request, from 0
+  record    count   number of the record in the request, from 0
+  line?     count   the line that it begins in, from 1
   field     text    the field; `json` if the text is no JSON object
   value     text    the beginning of its value; empty where it may be private
-  expected  text    what was expected";
+  expected  text    what was expected
+  excerpt?  text    up to 200 characters of the record around the field, masked and redacted; not of calls that are not tracked, and of the first 20 only";
 
 /// All of them.
 pub(super) fn all() -> Map<String, Value> {

@@ -153,7 +153,7 @@ const FILTERS: &str = "
     weighted_feedback_min  score            -5              weighted mean of the feedback on the trace, at least
     weighted_feedback_max  score            5               weighted mean of the feedback on the trace, at most
     status_code            http_statuses    401,429         HTTP statuses, one of which the response has
-    ai_model               words            gpt-4o          models, one of which answered
+    ai_model               words            gpt-4o          models, one of which answered: canonical names, which stand for all spellings, or names that were said
     ai_org_model           provider_models  openai__gpt-4o  providers with one of their models, as PROVIDER__MODEL
     virtual_keys           words            openai-main     slugs of provider keys, one of which was used
     configs                words            pc-fallback     slugs of configs, one of which was used
@@ -164,6 +164,7 @@ const FILTERS: &str = "
     workspace_slug         words            search          workspaces, one of which the log belongs to
     organisation_id        words            acme            organisations, one of which the log belongs to
     user_id                words            ana             end users, one of whom made the call
+    internal_trace_id      words            call-1          calls to a gateway, of one of which the log is an attempt; LiteLLM's id of a call
     cache_status           cache_statuses   HIT             what the cache did, any of these
     status                 labels           Fallback Active  Status labels, one of each kind that is named
     is_success             flag             true            whether the call succeeded";

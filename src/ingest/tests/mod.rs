@@ -78,15 +78,15 @@ fn good_records_are_kept_beside_bad_ones() {
     assert_eq!(
         shown,
         [
-            "record 1: field `cost` is `\"abc\"`; expected a number (cost in cents of `cost_currency`)",
-            "record 2: field `json`: expected UTF-8 text (byte 0 of the record is not)",
-            "record 4: field `json`: expected one JSON object (expected ident at line 1 column 2)",
+            "line 3 (record 1): field `cost` is `\"abc\"`; expected a number (cost in cents of `cost_currency`)",
+            "line 4 (record 2): field `json`: expected UTF-8 text (byte 0 of the record is not)",
+            "line 6 (record 4): field `json`: expected one JSON object (expected ident at column 2)",
         ]
     );
     let json = serde_json::to_string(&rejections[0]).unwrap();
     assert_eq!(
         json,
-        r#"{"record":1,"field":"cost","value":"\"abc\"","expected":"a number (cost in cents of `cost_currency`)"}"#
+        r#"{"record":1,"line":3,"field":"cost","value":"\"abc\"","expected":"a number (cost in cents of `cost_currency`)","excerpt":"{\"cost\":\"abc\"}"}"#
     );
 }
 
@@ -134,7 +134,7 @@ fn a_bad_record_takes_no_other_with_it() {
     let (_, rejections) = native("[{\"id\":\"a\"},{\"id\":\"b\"}");
     assert_eq!(
         rejections[0].to_string(),
-        "record 2: field `json`: expected `]` at the end of the array; the request seems to be cut off"
+        "line 1 (record 2): field `json`: expected `]` at the end of the array; the request seems to be cut off"
     );
 }
 
@@ -242,8 +242,56 @@ fn a_record_over_the_limit_is_skipped_and_not_held() {
         assert_eq!((&numbers[..], &refused[..]), (&[1][..], &[0][..]), "{text}");
         let (records, rejections) = split(&[text.as_bytes()], 50);
         assert_eq!((records.len(), records[0].0), (1, 1), "{text} in one push");
-        assert_eq!(rejections[0].to_string(), "record 0: field `json`: expected a record of at most 50 bytes");
+        assert_eq!(rejections[0].to_string(), "line 1 (record 0): field `json`: expected a record of at most 50 bytes");
     }
+}
+
+#[test]
+fn a_rejection_names_the_line_that_its_record_begins_in_in_every_container() {
+    let lines = |text: &[u8], size: usize| {
+        let mut splitter = Splitter::with_limit(50);
+        let (context, mut new_id) = (Context::new(now()), || "new".to_owned());
+        let pieces: Vec<_> = text.chunks(size).collect();
+        let pushed: Vec<_> = pieces.iter().map(|piece| splitter.push(piece)).collect();
+        let chunks = pushed.into_iter().chain([splitter.finish()]);
+        let refused = chunks.flat_map(|chunk| read(Shape::Native, &chunk, &context, &mut new_id, &mut |_| {}));
+        let told = |refused: Rejection| (refused.record, refused.line.unwrap());
+        refused.map(told).collect::<Vec<_>>()
+    };
+    let long = format!("{{\"id\":\"{}\"}}", "x".repeat(60));
+    for (text, bad) in [
+        ("{}\n\n{\"a\":1}\r\n{}\nx\n".to_owned(), &[(1, 3), (3, 5)][..]),
+        ("[{},\n{},\n\n{\"a\":\n1},{\"b\":1}]".to_owned(), &[(2, 4), (3, 5)]),
+        ("{\n\"id\":\"a\"\n}\n{\n\"b\":1\n}\n{\"c\":1}".to_owned(), &[(1, 4), (2, 7)]),
+        (format!("{{}}\n{long}\n{{\"a\":1}}\n"), &[(1, 2), (2, 3)]),
+        (format!("[{{}},\n{long},\n{{\"a\":1}}]"), &[(1, 2), (2, 3)]),
+        ("[{},\n{}\n\n".to_owned(), &[(2, 4)]),
+    ] {
+        for size in [1, 3, 7, 1_000] {
+            assert_eq!(lines(text.as_bytes(), size), bad, "{text} in pieces of {size}");
+        }
+    }
+}
+
+#[test]
+fn lines_of_rejections_are_counted_once_however_many_there_are() {
+    // Counting from the start for each would look at 2 x 10^10 bytes.
+    let text = "x\n".repeat(100_000);
+    let mut splitter = Splitter::new();
+    let chunk = splitter.push(text.as_bytes());
+    let refused = read(Shape::Native, &chunk, &Context::new(now()), &mut String::new, &mut |_| {});
+    assert_eq!((refused.len(), refused.last().unwrap().line), (100_000, Some(100_000)));
+}
+
+#[test]
+fn an_excerpt_is_masked_and_absent_where_nothing_is_to_be_tracked() {
+    let (_, rejections) =
+        native("{\"cost\":\"abc\",\"request\":{\"headers\":{\"authorization\":\"Bearer sk-1234567890\"}}}");
+    let excerpt = rejections[0].excerpt().unwrap();
+    assert!(excerpt.contains("\"cost\":\"abc\"") && !excerpt.contains("sk-1234567890"), "{excerpt}");
+    let (_, rejections) = native("{\"cost\":\"abc\",\"do_not_track\":true}");
+    assert_eq!(rejections[0].excerpt(), None);
+    assert!(!serde_json::to_string(&rejections[0]).unwrap().contains("excerpt"));
 }
 
 #[test]

@@ -75,7 +75,9 @@ fn syntax(error: &serde_json::Error) -> FieldError {
     if error.is_data() {
         return FieldError::silent("json", "one JSON object");
     }
-    FieldError::silent("json", format!("one JSON object ({error})"))
+    // A record is a line of its own as a rule; the line of a file is told beside.
+    let told = error.to_string().replace(" at line 1 column ", " at column ");
+    FieldError::silent("json", format!("one JSON object ({told})"))
 }
 
 /// The fields that follow from others, where the source did not state them.

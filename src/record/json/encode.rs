@@ -3,6 +3,7 @@
 //! Columns are looked up and cast once a batch; a row is then a walk over typed cells that append bytes. Bodies and headers
 //! are appended as they are: what is stored is valid JSON on one line (see [`embeddable`](super::embeddable)).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -17,6 +18,7 @@ use super::decode::Part;
 use super::text::write_string;
 use super::time;
 use crate::error::{Error, Result};
+use crate::nearest::{clip, hint};
 use crate::record::{COLUMNS, DATE, Kind, RETENTION_DAYS, column};
 
 /// Writes the rows of batches as JSON lines.
@@ -90,13 +92,12 @@ impl Encoder {
             return Ok(Self { items, sparse: true });
         };
         if columns.is_empty() {
-            return Err(Error::invalid(format!("no column is named; name at least one of {}", known())));
+            return Err(Error::invalid("no column is named; name at least one, such as `id`"));
         }
-        if let Some((_, twice)) = columns.iter().enumerate().find(|(at, name)| columns[..*at].contains(name)) {
-            return Err(Error::invalid(format!(
-                "column `{twice}` is named twice; name each of {} at most once",
-                known()
-            )));
+        let mut named = HashSet::new();
+        if let Some(twice) = columns.iter().find(|name| !named.insert(name.as_str())) {
+            let twice = clip(twice);
+            return Err(Error::invalid(format!("column `{twice}` is named twice; name it at most once")));
         }
         let items = columns.iter().map(|name| Item::new(name)).collect::<Result<_>>()?;
         Ok(Self { items, sparse: false })
@@ -153,15 +154,16 @@ impl Encoder {
     }
 }
 
-fn known() -> String {
-    COLUMNS.iter().map(|column| column.name).chain(FURTHER).collect::<Vec<_>>().join(", ")
+fn unknown(name: &str) -> Error {
+    let known = COLUMNS.iter().map(|column| column.name).chain(FURTHER);
+    let hint = hint(name, known, "columns", "the README");
+    Error::invalid(format!("column `{}` is unknown; {hint}", clip(name)))
 }
 
 impl Item {
     fn new(name: &str) -> Result<Self> {
         let column = column_of(name);
-        let source = Source::named(column)
-            .ok_or_else(|| Error::invalid(format!("column `{name}` is unknown; the columns are {}", known())))?;
+        let source = Source::named(column).ok_or_else(|| unknown(name))?;
         Ok(Self { key: format!(",\"{name}\":").into_bytes(), name: column.to_owned(), source })
     }
 

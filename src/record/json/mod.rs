@@ -4,11 +4,12 @@
 //! JSON (`body`, `headers`), `metadata` is an object of strings. [`parse`] reads it, and reads the spellings that other
 //! tools produce of it too (dotted keys, parallel arrays, numbers as text). [`Encoder`] writes it from Arrow.
 //!
-//! Guarantees: a body keeps the text that the client sent (digits, key order, doubled keys), without line breaks between
+//! Guarantees: a body keeps the text that the client sent (digits, key order), without line breaks between
 //! its tokens; a key that is not a column is refused, so nothing is dropped in silence; no input makes this code panic;
 //! for a record that came through [`parse`], encode and parse again give the same line.
 
 mod decode;
+mod doubled;
 mod encode;
 mod finite;
 mod reason;
@@ -27,6 +28,7 @@ pub use reason::{Reason, Seen};
 pub use text::{check_json, embeddable};
 
 pub(crate) use decode::{Reader, derive, too_large};
+pub(crate) use doubled::last_keys;
 pub(crate) use finite::finite;
 pub(crate) use text::{Checks, next_special, unquote, value_end, write_string};
 pub(crate) use time::parse as moment;

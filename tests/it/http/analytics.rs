@@ -89,7 +89,7 @@ async fn what_is_asked_wrongly_is_said() {
         ("graphs/latency?metadata=%7B", StatusCode::BAD_REQUEST, "`metadata` is `{`; expected a JSON object"),
         ("groups/users?page_size=0", StatusCode::BAD_REQUEST, "parameter `page_size` is `0`"),
         ("groups/model?order_by=cost,1", StatusCode::BAD_REQUEST, "parameter `order_by` is `cost,1`"),
-        ("graphs/speed", StatusCode::NOT_FOUND, "graph `speed` does not exist; the graphs are requests, cost"),
+        ("graphs/speed", StatusCode::NOT_FOUND, "graph `speed` does not exist; `/openapi.json` lists the graphs"),
         ("groups/teams", StatusCode::NOT_FOUND, "group `teams` does not exist"),
         ("summary/costs", StatusCode::NOT_FOUND, "/v1/analytics/summary/cache"),
     ] {

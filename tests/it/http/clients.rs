@@ -112,11 +112,22 @@ async fn attempts_of_one_call_to_litellm_are_records_of_their_own() {
         server.post("/v1/feedback", json!({ "log_id": "call-1", "value": 1 }).to_string()).send().await.unwrap();
     assert_eq!(given.status(), StatusCode::OK);
     assert_eq!(server.sql("select log_id from feedback").await, [json!({ "log_id": rows[2]["id"] })]);
+    let all: Value = server.get("/v1/logs?internal_trace_id=call-1").send().await.unwrap().json().await.unwrap();
+    assert_eq!(all["data"].as_array().unwrap().len(), 3, "all attempts of the call: {all}");
     let unknown = server.get("/v1/logs/call-2").send().await.unwrap();
     assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
     // The provider's URL has no path, and the call can be replayed all the same.
     let ready: Value = server.get("/v1/logs/call-1/replay").send().await.unwrap().json().await.unwrap();
     assert_eq!(ready["request"]["endpoint"], "/chat/completions", "{ready}");
+    // Erasing the call takes all of its attempts, the feedback on them, and an attempt that comes late.
+    let erasure = json!({ "organisation": "default", "ids": ["call-1"] });
+    let erased = server.post("/v1/admin/erasures", erasure.to_string()).send().await.unwrap();
+    assert_eq!(erased.status(), StatusCode::ACCEPTED);
+    let late = attempt(1795278421.75, "gpt-4o", "failure", 0.0);
+    server.post("/v1/ingest/litellm", late.to_string()).send().await.unwrap();
+    for table in ["logs", "feedback"] {
+        assert_eq!(server.sql(&format!("select count(*) as n from {table}")).await, [json!({ "n": 0 })]);
+    }
     server.end().await;
 }
 

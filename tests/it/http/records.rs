@@ -101,6 +101,9 @@ async fn bad_records_are_named_and_the_others_kept() {
     assert_eq!(rejections.len(), 2);
     assert_eq!((&rejections[0]["field"], &rejections[0]["value"]), (&json!("response_time"), &json!("\"soon\"")));
     assert!(rejections[0]["expected"].is_string() && rejections[0]["record"].is_number());
+    assert_eq!((&rejections[0]["line"], &rejections[1]["line"]), (&json!(3), &json!(5)));
+    assert_eq!(rejections[0]["excerpt"], "{\"id\":\"x\",\"response_time\":\"soon\"}");
+    assert!(rejections[1].get("excerpt").is_none(), "{receipt}");
     assert_eq!(rejections[1]["record"].as_u64().unwrap() - rejections[0]["record"].as_u64().unwrap(), 2);
 
     let bad = "{\"nope\": 1}\n".repeat(250);
@@ -198,5 +201,31 @@ async fn a_full_engine_answers_429_and_what_it_kept() {
     let receipt: Value = response.json().await.unwrap();
     assert!(receipt["message"].as_str().unwrap().contains("id"), "{receipt}");
     assert_eq!(server.count().await, receipt["accepted"].as_u64().unwrap());
+    server.end().await;
+}
+
+/// List, log, export and SQL agree on a body that has a key twice, on every route that brings bodies.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_doubled_keys_in_bodies_every_answer_has_the_last() {
+    let server = Server::start().await;
+    let body = r#"{"model":"first","tools":[{"name":"x","name":"y"}],"n":1e2,"model":"last"}"#;
+    let native = format!(r#"{{"id":"native","request":{{"body":{body}}}}}"#);
+    let portkey = format!(r#"{{"request":{{"body":{body}}},"response":{{}},"metadata":{{"traceId":"portkey"}}}}"#);
+    for (path, body) in [("/v1/ingest", &native), ("/v1/logs", &portkey)] {
+        let answer = server.post(path, body.clone()).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    }
+    let kept = r#"{"tools":[{"name":"y"}],"n":1e2,"model":"last"}"#;
+    let told = "select id, request['body'] ->> 'model' as model, \
+                json_get_str(request['body'], 'tools', 0, 'name') as tool, request['body'] as body from logs";
+    let rows = server.sql(told).await;
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        assert_eq!([&row["model"], &row["tool"], &row["body"]], ["last", "y", kept]);
+        let log = server.get(&format!("/v1/logs/{}", row["id"].as_str().unwrap())).send().await.unwrap();
+        assert!(log.text().await.unwrap().contains(kept));
+    }
+    let lines = server.get("/v1/export?columns=request.body").send().await.unwrap().text().await.unwrap();
+    assert_eq!(lines, format!("{{\"request.body\":{kept}}}\n").repeat(2));
     server.end().await;
 }

@@ -357,7 +357,7 @@ fn lines_of_the_collectors_files_are_read() {
     let (records, rejections) = read_with(Shape::Otlp, text.as_bytes(), Headers::default());
     assert_eq!((records.len(), rejections.len()), (1, 1));
     assert_eq!(records[0].organisation_id.as_deref(), Some(DEFAULT_ORGANISATION));
-    assert_eq!(rejections[0].to_string(), "record 2: field `resourceSpans`: expected an array");
+    assert_eq!(rejections[0].to_string(), "line 3 (record 2): field `resourceSpans`: expected an array");
 }
 
 proptest! {

@@ -1,0 +1,189 @@
+//! Keys that an object of a body has twice: the last one holds, as in every common JSON parser.
+//!
+//! SQL's JSON functions stop at the first member of a name, which is what makes them fast. So the
+//! earlier members of a doubled key are taken out when a record comes in. Everything else stays
+//! byte for byte, and a text without doubled keys, nearly every one, is only looked through once.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use super::text::{string_end, unquote};
+
+/// Members up to which each is compared with each other.
+const FEW: usize = 24;
+
+/// An object or an array that is open.
+struct Open {
+    is_object: bool,
+    /// Where its members begin in the list of all.
+    first: usize,
+    /// Whether a string that comes next is a key.
+    key_is_next: bool,
+}
+
+/// A member of an open object: the place of its key, with the quotes.
+type Member = Range<usize>;
+
+/// Takes the earlier members of doubled keys out of a valid JSON text.
+pub(crate) fn last_keys(text: &str) -> Cow<'_, str> {
+    let superseded = superseded(text);
+    if superseded.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
+    for range in superseded {
+        // A member may lie within another one that goes.
+        if range.start >= copied {
+            // Both ends are at quotes, so this is never `None`.
+            out.push_str(text.get(copied..range.start).unwrap_or_default());
+            copied = range.end;
+        }
+    }
+    out.push_str(text.get(copied..).unwrap_or_default());
+    Cow::Owned(out)
+}
+
+/// Finds the members that a later one of the same name replaces, each up to the next member, in
+/// the order of their beginnings.
+fn superseded(text: &str) -> Vec<Range<usize>> {
+    let bytes = text.as_bytes();
+    let (mut open, mut members): (Vec<Open>, Vec<Member>) = (Vec::new(), Vec::new());
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                let end = (string_end(bytes, at + 1) + 1).min(bytes.len());
+                if let Some(object) = open.last_mut().filter(|object| object.key_is_next) {
+                    object.key_is_next = false;
+                    members.push(at..end);
+                }
+                at = end;
+                continue;
+            }
+            b'{' => open.push(Open { is_object: true, first: members.len(), key_is_next: true }),
+            b'[' => open.push(Open { is_object: false, first: members.len(), key_is_next: false }),
+            b',' => {
+                if let Some(object) = open.last_mut() {
+                    object.key_is_next = object.is_object;
+                }
+            }
+            b'}' | b']' => {
+                if let Some(closed) = open.pop() {
+                    doubles(text, &members[closed.first..], &mut found);
+                    members.truncate(closed.first);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found.sort_by_key(|range| range.start);
+    found
+}
+
+/// Adds the members of one object that a later one replaces.
+fn doubles(text: &str, members: &[Member], found: &mut Vec<Range<usize>>) {
+    let mut replace = |earlier: usize| found.push(members[earlier].start..members[earlier + 1].start);
+    if members.len() <= FEW {
+        for (earlier, member) in members.iter().enumerate() {
+            let is_same = |later: &Member| compare(text, member, later) == Ordering::Equal;
+            if members[earlier + 1..].iter().any(is_same) {
+                replace(earlier);
+            }
+        }
+        return;
+    }
+    let mut order: Vec<usize> = (0..members.len()).collect();
+    // Equal keys keep the order in which they stand.
+    order.sort_by(|a, b| compare(text, &members[*a], &members[*b]));
+    for pair in order.windows(2) {
+        if compare(text, &members[pair[0]], &members[pair[1]]) == Ordering::Equal {
+            replace(pair[0]);
+        }
+    }
+}
+
+/// Compares two keys: by length first where neither has an escape, which tells most apart.
+fn compare(text: &str, a: &Member, b: &Member) -> Ordering {
+    let [a, b] = [a, b].map(|place| text.get(place.clone()).unwrap_or_default());
+    let [plain_a, plain_b] = [a, b].map(|key| !key.as_bytes().contains(&b'\\'));
+    if plain_a && plain_b {
+        return a.len().cmp(&b.len()).then_with(|| a.cmp(b));
+    }
+    let [a, b] = [a, b].map(unquote);
+    a.len().cmp(&b.len()).then_with(|| a.cmp(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_last_of_doubled_keys_stays_and_all_else_as_it_was() {
+        for (text, expected) in [
+            (r#"{"model":"a","model":"b"}"#, r#"{"model":"b"}"#),
+            (r#"{"model":"a", "x" : [1, 2], "model":"b"}"#, r#"{"x" : [1, 2], "model":"b"}"#),
+            (r#"{"a":1,"a":2,"a":3,"b":1e400}"#, r#"{"a":3,"b":1e400}"#),
+            (r#"{"a":{"k":1,"k":2},"a":{"k":3,"k":4}}"#, r#"{"a":{"k":4}}"#),
+            (r#"[{"a":"}","a":","},{"a":1}]"#, r#"[{"a":","},{"a":1}]"#),
+            (r#"{"a\u0062":1,"ab":2}"#, r#"{"ab":2}"#),
+            (r#"{"é\"":1,"z":["é","é"],"é\"":2}"#, r#"{"z":["é","é"],"é\"":2}"#),
+        ] {
+            assert_eq!(last_keys(text), expected, "{text}");
+        }
+        for same in [
+            r#"{"a":"a","b":{"a":{"a":"b"}},"c":[{"a":1},{"a":1},"a","a"]}"#,
+            r#"{"a":1,"A":2,"a ":3,"":4}"#,
+            r#""{\"a\":1,\"a\":2}""#,
+            "[1,1]",
+            "null",
+            "",
+        ] {
+            assert!(matches!(last_keys(same), Cow::Borrowed(_)), "{same}");
+        }
+    }
+
+    #[test]
+    fn many_members_take_no_more_than_their_share() {
+        let object = |members: usize| {
+            let text: Vec<String> = (0..members).map(|number| format!("\"key-{}\":{number}", number % 7_000)).collect();
+            format!("{{{}}}", text.join(","))
+        };
+        // Comparing each with each would take 2 x 10^9 steps.
+        let text = object(70_000);
+        let kept: serde_json::Map<String, Value> = serde_json::from_str(&last_keys(&text)).unwrap();
+        assert_eq!((kept.len(), &kept["key-0"]), (7_000, &Value::from(63_000)));
+        assert_eq!(last_keys(&text).matches("\"key-0\"").count(), 1);
+    }
+
+    fn value() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![Just("1".to_owned()), Just("\"a\"".to_owned()), Just("\"}{,\\\"\"".to_owned())];
+        leaf.prop_recursive(4, 60, 30, |inner| {
+            let key = prop_oneof![Just("a"), Just("b"), Just("c\\\""), Just("\\u0061")];
+            let member = (key, inner.clone()).prop_map(|(key, value)| format!("\"{key}\": {value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..3).prop_map(|items| format!("[{}]", items.join(" ,"))),
+                prop::collection::vec(member, 0..30).prop_map(|members| format!("{{{}}}", members.join(", "))),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_value_is_the_same_for_a_reader_that_takes_the_last(text in value()) {
+            let before: Value = serde_json::from_str(&text).unwrap();
+            let kept = last_keys(&text);
+            prop_assert_eq!(serde_json::from_str::<Value>(&kept).unwrap(), before);
+            prop_assert!(matches!(last_keys(&kept), Cow::Borrowed(_)));
+        }
+
+        #[test]
+        fn any_text_is_taken(text in "[\\[\\]{}\",:a\\\\ é]{0,40}") {
+            last_keys(&text);
+        }
+    }
+}
