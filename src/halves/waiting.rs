@@ -433,10 +433,10 @@ mod tests {
     fn one_organisation_that_sends_many_halves_takes_the_room_of_its_own() {
         let mut waiting: Waiting<()> = Waiting::default();
         let (acme, zen) = (1_u128 << 96, 2_u128 << 96);
-        waiting.add(zen, Half::Figures, figures(), 10, None);
+        add(&mut waiting, zen, Half::Figures, figures(), 10, None);
         let room = 10 * waiting.bytes();
         for number in 0..1_000 {
-            waiting.add(acme + number, Half::Figures, figures(), 20, None);
+            add(&mut waiting, acme + number, Half::Figures, figures(), 20, None);
             while let Some(alone) = waiting.next_alone(0, room) {
                 assert_ne!(alone.key, zen);
             }

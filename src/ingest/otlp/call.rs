@@ -438,11 +438,16 @@ fn metadata(record: &mut Record, span: &Span, origin: &Origin, overlay: &Tags, c
     record.metadata = tags;
 }
 
-/// The metadata of a resource: its figures and labels that are in no column and may hold no keys.
+/// The metadata of a resource: its figures and labels.
 pub(super) fn resource_tags(resource: &Attributes, policy: &Policy) -> Vec<(String, String)> {
-    let is_elsewhere = |key: &str| RUNTIME.contains(&key) || NOT_KEPT.contains(&key);
-    let kept = resource.iter().filter(|(key, value)| !is_elsewhere(key) && is_label(key, value, policy));
-    kept.filter_map(|(key, value)| tag(key, value)).collect()
+    let labels = resource.iter().filter(|(key, value)| is_label(key, value, policy));
+    labels.filter_map(|(key, value)| resource_tag(key, value)).collect()
+}
+
+/// An attribute of a resource as metadata, unless it is in a column or may hold keys.
+fn resource_tag(key: &str, value: &Any) -> Option<(String, String)> {
+    let is_elsewhere = RUNTIME.contains(&key) || NOT_KEPT.contains(&key);
+    if is_elsewhere { None } else { tag(key, value) }
 }
 
 /// An attribute as metadata: lists as JSON; a text under a name that secrets have is masked as a header is.

@@ -484,7 +484,7 @@ pub(super) fn holds_logs(encoding: Encoding, bytes: &[u8]) -> bool {
     }
     let mut logs = None;
     // A broken request is refused as what it is taken for.
-    let _ = walk_wire(bytes, &mut |_, leaf| {
+    let _ = walk_wire(bytes, None, &mut |_, leaf| {
         if let (None, Leaf::Wire(bytes)) = (logs, leaf) {
             // A log record's time is where a span has its trace id.
             let time = |field: (u64, Value<'_>)| matches!(field, (1 | 11, Value::Fixed64(_)));

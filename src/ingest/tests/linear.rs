@@ -490,7 +490,9 @@ fn of_others() -> Vec<Case> {
         }),
         case("excerpt: a record of many members", &["ingest/excerpt.rs"], |n| {
             let text = format!("{{\"headers\":{},\"cost\":\"x\"}}", object(n));
-            with((text, Context::new(now())), |(text, context)| drop(black_box(seen(text, "cost", context))))
+            let error = FieldError::new("cost", "a number", "a text");
+            let input = (text, error, Context::new(now()));
+            with(input, |(text, error, context)| drop(black_box(seen(text, error, context))))
         }),
         case("feedback: many items", &["ingest/feedback.rs"], |n| {
             let items = format!("[{}]", many(n / 2, |_| "{\"trace_id\":\"t\",\"value\":1}".to_owned()));
