@@ -163,14 +163,15 @@ pub enum Ended {
 }
 
 impl ExportJob {
-    /// What the job may read.
+    /// What the job may read. It is the organisation's, and outlasts the key that made it; whoever makes, starts or downloads it
+    /// needs a key that counts then.
     pub fn access(&self) -> Access {
         let mut scopes = BTreeSet::from([Scope::Export, Scope::View]);
         if self.bodies {
             scopes.insert(Scope::Read);
         }
         Access {
-            key_id: self.created_by.clone(),
+            key_id: format!("export {}", self.id),
             organisation: self.organisation.clone(),
             workspace: self.workspace.clone(),
             scopes,

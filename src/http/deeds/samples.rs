@@ -108,12 +108,14 @@ pub(super) fn of(route: Route, number: &str, things: &Things) -> Sample {
             let body = format!(r#"{{"id":"l-{number}","model":"m","status":"success","messages":[]}}"#);
             ("/v1/ingest/litellm".to_owned(), body)
         }
-        "/v1/ingest/gateway-hook" => (
-            "/v1/ingest/gateway-hook".to_owned(),
-            format!(
-                r#"{{"request":{{"json":{{"model":"m"}},"text":"{number}"}},"response":{{"json":{{}}}},"provider":"openai"}}"#
-            ),
-        ),
+        "/v1/ingest/gateway-hook" => {
+            let body = serde_json::json!({
+                "request": { "json": { "model": "m", "messages": [] }, "isStreamingRequest": false, "headers": {} },
+                "response": { "json": { "usage": { "prompt_tokens": 9 }, "id": number }, "statusCode": 200 },
+                "provider": "openai", "requestType": "chatComplete", "metadata": { "number": number },
+            });
+            ("/v1/ingest/gateway-hook".to_owned(), body.to_string())
+        }
         "/v1/logs/enterprise/logs" => (
             "/v1/logs/enterprise/logs".to_owned(),
             format!(

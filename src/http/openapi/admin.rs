@@ -109,7 +109,7 @@ JobRun  The last run of an upkeep job, and the next one.
   next_at?     moment         when it is due again; none = never by itself
 
 Clock  What the server makes of its clock.
-  object     clock    always `clock`
+  object     text     always `clock`
   now        moment   what the clock says
   in_doubt   flag     whether it leapt and nobody confirmed the time: nothing expires until then
   expected   moment?  what the time would have been without the leap
