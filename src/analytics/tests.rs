@@ -327,10 +327,6 @@ fn a_value_that_cannot_be_meant_is_refused() {
     for (given, words) in [
         (&[from][..], "parameter `time_of_generation_max` is missing"),
         (&[to][..], "parameter `time_of_generation_min` is missing"),
-        (
-            &[("time_of_generation_min", "-262142-01-01"), ("time_of_generation_max", "+262141-12-31")][..],
-            "longer than 10000 years",
-        ),
         (&[from, ("time_of_generation_max", "")][..], "`time_of_generation_max` is missing"),
         (&[from, ("time_of_generation_max", "soon")][..], "`time_of_generation_max` is `soon`; expected a date"),
         (&[from, ("time_of_generation_max", "2026-10-31")][..], "`time_of_generation_min` is 2026-11-01"),

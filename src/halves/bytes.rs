@@ -17,7 +17,12 @@ pub(super) struct Bytes {
 impl Bytes {
     /// Those of the organisation that a key is of.
     pub(super) fn of(&self, key: u128) -> u64 {
-        self.of.get(&organisation_of(key)).copied().unwrap_or_default()
+        self.of_number(organisation_of(key))
+    }
+
+    /// Those of an organisation.
+    pub(super) fn of_number(&self, organisation: u32) -> u64 {
+        self.of.get(&organisation).copied().unwrap_or_default()
     }
 
     /// The organisation that holds most.

@@ -212,15 +212,17 @@ impl<R> Waiting<R> {
         None
     }
 
-    /// Gives up on a half: those that have waited until now, and, while all take more than so many bytes, the first of the
-    /// organisation that takes most.
+    /// Gives up on a half: those that have waited until now, and, while all take more than so many bytes, or one organisation
+    /// more than three quarters of these, the first of the organisation that takes most.
     pub fn next_alone(&mut self, now_micros: i64, most_bytes: u64) -> Option<Whole<R>> {
         let (until, mut key) = *self.order.first()?;
         if until > now_micros {
-            if self.bytes.all <= most_bytes {
+            let crowded = self.bytes.most()?;
+            // One alone leaves a quarter: of its share of memory, whole records need some too.
+            if self.bytes.all <= most_bytes && self.bytes.of_number(crowded) <= most_bytes - most_bytes / 4 {
                 return None;
             }
-            key = self.order_of.get(&self.bytes.most()?)?.first()?.1;
+            key = self.order_of.get(&crowded)?.first()?.1;
         }
         let mut waits = self.remove(key)?;
         let room = std::mem::take(&mut waits.room);
@@ -425,8 +427,9 @@ mod tests {
         assert!(waiting.next_alone(9, u64::MAX).is_none());
         assert_eq!(waiting.next_alone(10, u64::MAX).map(|whole| whole.key), Some(2));
         assert!(waiting.next_alone(10, u64::MAX).is_none());
-        assert_eq!(waiting.next_alone(10, 1_000).map(|whole| whole.key), Some(3));
-        assert!(waiting.next_alone(10, 1_000).is_none(), "one fits");
+        let room = figures().held_bytes() as u64 * 4 / 3 + 1;
+        assert_eq!(waiting.next_alone(10, room).map(|whole| whole.key), Some(3));
+        assert!(waiting.next_alone(10, room).is_none(), "one fits");
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub fn limits() -> Vec<Limit> {
         line(
             "parts that wait for the rest of a record",
             "half of the memory for rows".to_owned(),
-            "an equal part: the organisation that has most stores its oldest alone",
+            "three quarters; the organisation that has most stores its oldest alone",
             "memtable_bytes",
             "records are stored before `join_seconds`, and completed later",
         ),

@@ -106,8 +106,9 @@ impl Bed {
         self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap()
     }
 
-    /// Sends so many bodies that begin so, and waits until all of them have come in, `besides` others.
-    async fn crowd(&self, number: usize, besides: usize, path: &str, start: &Bytes) -> Crowd {
+    /// Sends so many bodies that begin so, and waits until the ones that get no room were refused and the others, `held` of
+    /// them, run beside `besides` requests.
+    async fn crowd(&self, number: usize, held: usize, besides: usize, path: &str, start: &Bytes) -> Crowd {
         let (gate, open) = watch::channel(false);
         let asking = (0..number).map(|_| {
             let mut open = open.clone();
@@ -122,10 +123,11 @@ impl Bed {
             tokio::spawn(async move { answer.await.unwrap().status() })
         });
         let crowd = Crowd { asking: asking.collect(), gate };
-        let running = format!("gatelog_http_requests_running {}\n", besides + number + 1);
-        eventually("all have come in", || async {
+        let running = format!("gatelog_http_requests_running {}\n", besides + held + 1);
+        eventually("some are refused and the others run", || async {
+            let refused = crowd.asking.iter().filter(|asking| asking.is_finished()).count();
             let told = self.ask(super::KEY, "GET", "/metrics", Body::empty()).await;
-            text(told).await.contains(&running)
+            refused == number - held && text(told).await.contains(&running)
         })
         .await;
         crowd
@@ -175,7 +177,7 @@ fn number_of(statuses: &[StatusCode], status: StatusCode) -> usize {
 async fn requests() {
     let bed = Bed::new(|_| {}).await;
     let share = usize::try_from(limits::REQUESTS).unwrap() / 2;
-    let crowd = bed.crowd(share + 20, 0, "/v1/logs", &Bytes::from_static(b"{}")).await;
+    let crowd = bed.crowd(share + 20, share, 0, "/v1/logs", &Bytes::from_static(b"{}")).await;
     bed.zen_is_served().await;
     let statuses = crowd.end().await;
     assert!(number_of(&statuses, StatusCode::TOO_MANY_REQUESTS) >= 20, "{statuses:?}");
@@ -184,7 +186,7 @@ async fn requests() {
 async fn bodies() {
     let bed = Bed::new(|_| {}).await;
     // Each is counted three times, as what is made of it.
-    let crowd = bed.crowd(6, 0, "/v1/logs", &Bytes::from(vec![b' '; 16 << 20])).await;
+    let crowd = bed.crowd(6, 4, 0, "/v1/logs", &Bytes::from(vec![b' '; 16 << 20])).await;
     bed.zen_is_served().await;
     let statuses = crowd.end().await;
     assert_eq!(number_of(&statuses, StatusCode::TOO_MANY_REQUESTS), 2, "{statuses:?}");
@@ -194,7 +196,7 @@ async fn bodies() {
     let request = announced.header("x-portkey-api-key", "acme admin");
     let request = request.body(Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>()));
     let waiting = tokio::spawn(bed.router.clone().oneshot(request.unwrap()));
-    let crowd = bed.crowd(3, 1, "/v1/logs", &Bytes::from(vec![b' '; 16 << 20])).await;
+    let crowd = bed.crowd(3, 3, 1, "/v1/logs", &Bytes::from(vec![b' '; 16 << 20])).await;
     waiting.abort();
     let statuses = crowd.end().await;
     assert_eq!(number_of(&statuses, StatusCode::OK), 3, "{statuses:?}");
@@ -203,7 +205,7 @@ async fn bodies() {
 async fn streams() {
     let bed = Bed::new(|_| {}).await;
     let share = usize::try_from(limits::STREAMS).unwrap() / 2;
-    let crowd = bed.crowd(share + 5, 0, "/v1/ingest", &Bytes::from_static(b"{}\n")).await;
+    let crowd = bed.crowd(share + 5, share, 0, "/v1/ingest", &Bytes::from_static(b"{}\n")).await;
     bed.zen_is_served().await;
     let statuses = crowd.end().await;
     assert_eq!(number_of(&statuses, StatusCode::TOO_MANY_REQUESTS), 5, "{statuses:?}");

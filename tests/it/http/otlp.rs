@@ -496,7 +496,8 @@ async fn refusals_are_in_the_requests_encoding() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_engine_says_when_to_come_again_and_takes_the_rest_then() {
     let server = Server::start_with(|config| {
-        config.memtable_bytes = 1 << 20;
+        // One organisation gets three quarters of it.
+        config.memtable_bytes = (4 << 20) / 3;
         config.flush_bytes = 1 << 20;
         config.flush_seconds = 3_600;
         config.append_wait_ms = 0;
