@@ -280,8 +280,8 @@ impl Store {
             Error::storage(format!("cannot lock `{}`: {cause}", path.display())).with_source(cause)
         };
         let lock = move || {
-            let options = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-            let file = options.map_err(|cause| failed(&path, cause))?;
+            let opened = disk::private_file().create(true).truncate(false).write(true).open(&path);
+            let file = opened.map_err(|cause| failed(&path, cause))?;
             file.lock().map_err(|cause| failed(&path, cause))?;
             Ok(CatalogLock(Some(file)))
         };

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::BLOCK;
+use crate::store::disk::{make_private_folders, private_file};
 
 /// Length and content of the start of an entry: magic, checksum, size of the object, its time, length of its tag.
 const HEADER: usize = 4 + 4 + 8 + 8 + 2;
@@ -230,8 +231,9 @@ impl Blocks {
     fn write_file(&self, key: Key, entry: &[u8]) -> io::Result<()> {
         let path = self.path(key);
         let temporary = self.folder.join(format!("{}.tmp", self.temporary.fetch_add(1, Ordering::Relaxed)));
-        fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
-        let written = fs::write(&temporary, entry).and_then(|()| fs::rename(&temporary, &path));
+        make_private_folders(path.parent().unwrap_or(&self.folder))?;
+        let file = private_file().create(true).truncate(true).write(true).open(&temporary);
+        let written = file.and_then(|mut file| file.write_all(entry)).and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
