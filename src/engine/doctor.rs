@@ -21,7 +21,10 @@ use crate::store::Store;
 use crate::table::{DataFile, FileIndex, Table};
 use crate::usage;
 use crate::view::View;
-use crate::wal::{self, Covered};
+use crate::wal::{self, Covered, Noted};
+
+/// Parts of a file that are named one by one where they are wrong.
+const MOST_PARTS: usize = 5;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -135,6 +138,11 @@ async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Ve
         }
     };
     let (mut frames, mut rows) = (0_u64, 0_u64);
+    // Before the log, which goes on meanwhile.
+    let noted = match reader::wal_id_of(store).ok().flatten().and_then(|id| Some((store.last_note(id)?, id))) {
+        Some((path, id)) => wal::read_last(&path, id)?,
+        None => Noted::default(),
+    };
     let found = wal::replay(&**store.disk(), &folder, covered, true, &mut |_, _, batch| {
         frames += 1;
         rows += batch.num_rows() as u64;
@@ -163,6 +171,11 @@ async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Ve
                 findings.push(Finding::error(what, "a segment is missing; restore it from a copy"));
             }
             for segment in found.segments.iter().filter(|segment| segment.torn_bytes > 0) {
+            if !found.vanished
+                && let Err(error) = found.reaches(&noted, covered, &folder)
+            {
+                findings.push(Finding::error(error.chain(), "rows that were acked are missing"));
+            }
                 let (bytes, path) = (segment.torn_bytes, segment.path.display());
                 let what = format!("`{path}` ends in {bytes} bytes that are no whole frame (next sequence {next})");
                 findings.push(Finding::warning(
@@ -301,3 +314,7 @@ async fn check_catalog(store: &Store, findings: &mut Vec<Finding>) {
         Err(error) => findings.push(Finding::error(error.chain(), "restore `catalog.json` from a copy")),
     }
 }
+        None => Finding::error(
+            format!("the counts of log {wal_id} are gone; the table has what the log held up to sequence {covered}"),
+            "restore `usage` from a copy; without it quotas of this month begin at 0",
+        ),

@@ -115,7 +115,8 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let early = bind_and_claim(&logs.table, &store, log, &config, parts.now).await?;
     let (lanes, erased) = ([logs.clone(), feedback.clone()], catalog.state().document.ever_erased());
     let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
-    let (wal, replayed) = replay(&folder, &folders, parts.after_loss, (parts.new_uuid)(), replayed).await?;
+    let new_log = ((parts.new_uuid)(), parts.random);
+    let (wal, replayed) = replay(&store, &folder, &folders, parts.after_loss, new_log, replayed).await?;
     let claim = claim_if_new(early, &store, wal.id(), &folder, &config, parts.now).await?;
     let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
     let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);
@@ -415,11 +416,11 @@ pub fn lock(store: &Store) -> Result<FolderLock> {
 }
 
 /// An exclusive lock on the folder, held by the process, gone with it however it ends.
-#[derive(Debug)]
 ///
 /// The folder itself is locked: without it there is nothing to open, and while it holds files it
 /// cannot be deleted and made again. The lock file in it says who has it, and keeps out versions
 /// that lock only that.
+#[derive(Debug)]
 pub struct FolderLock(Vec<File>);
 
 impl FolderLock {
@@ -441,8 +442,8 @@ impl FolderLock {
                 let mut holder = String::new();
                 // Who holds it only helps the message; if the file was deleted, it does not say.
                 let _ = file.read_to_string(&mut holder);
-                return Err(Error::busy(format!(
                 let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
+                return Err(Error::busy(format!(
                     "the data folder is in use by process {holder} (lock `{}`); stop it, or use the running server over HTTP",
                     path.display()
                 )));

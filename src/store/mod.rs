@@ -8,6 +8,7 @@
 //! <root>/refusals/                    what each node refused lately
 //! <root>/nodes/                       of a bucket: which node has which log open
 //! <root>/wal/, <root>/gatelog.lock    of a folder: the write-ahead log, and the lock of the one who writes
+//! <root>/wal-last/                    of a folder: how far each log goes
 //! <root>/.staging/                    of a folder: files being written, before they get their name
 //! gatelog-wal/                        of a bucket, on the node's own disk: the log, its lock, cache/
 //! ```
@@ -51,6 +52,10 @@ pub use cache::CacheStats;
 const BUCKET_WAL: &str = "gatelog-wal";
 /// What the Delta kernel sees of a data folder. It never sees the folder itself: it decodes odd characters in paths twice.
 const FOLDER_URL: &str = "folder:///";
+/// Where it is noted how far logs go.
+const LAST_NOTES: &str = "wal-last";
+/// Folder of the cache of a bucket, in that of the log.
+const CACHE: &str = "cache";
 
 /// An object store and the place in it where the state of one gatelog is kept.
 #[derive(Clone, Debug)]
@@ -338,6 +343,26 @@ impl Store {
         self.prefix.clone().join(name)
     }
 }
+    /// The file that notes how far a log goes, so that one that was cut or emptied is noticed:
+    /// beside the tables of a folder, beside the log of a bucket. None if the store was handed in.
+    pub fn last_note(&self, wal_id: Uuid) -> Option<PathBuf> {
+        let folder = self.local.as_ref().or(self.wal.as_ref()).filter(|_| self.locks);
+        folder.map(|folder| folder.join(LAST_NOTES).join(wal_id.to_string()))
+    }
+
+    /// Forgets how far logs went, where the tables of a folder are replaced by older ones.
+    pub fn forget_last_notes(&self) -> Result<()> {
+        let Some(folder) = self.local.as_ref().filter(|_| self.locks).map(|folder| folder.join(LAST_NOTES)) else {
+            return Ok(());
+        };
+        match std::fs::remove_dir_all(&folder) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::storage(format!("cannot delete `{}`", folder.display())).with_source(cause))
+            }
+            _ => Ok(()),
+        }
+    }
+
 
 /// The path that a URL names in its object store.
 fn key_of(url: &Url) -> Result<Path> {
