@@ -48,6 +48,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
+use crate::datafile::checked::HARMED;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Rows;
 use crate::store::Store;
@@ -409,6 +410,9 @@ fn store_failed(error: &datafusion::parquet::errors::ParquetError) -> bool {
         other => {
             let text = other.to_string();
             text.contains("Object Store error: ") && !text.contains("Object at location")
+    if error.to_string().contains(HARMED) {
+        return false;
+    }
         }
     }
 }

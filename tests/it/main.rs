@@ -14,6 +14,7 @@ mod cli;
 mod conflict;
 mod copy;
 mod durable;
+mod damage;
 mod engine;
 mod exports;
 mod faults;
