@@ -23,8 +23,10 @@ pub mod cache;
 pub mod disk;
 pub mod durable;
 pub mod folders;
+pub mod places;
 mod rooted;
 mod settle;
+pub mod spill;
 mod upload;
 
 use std::path::PathBuf;
@@ -50,12 +52,12 @@ pub use cache::CacheStats;
 
 /// Folder of the log beside a bucket, in the working directory, where the setting says nothing else.
 const BUCKET_WAL: &str = "gatelog-wal";
-/// What the Delta kernel sees of a data folder. It never sees the folder itself: it decodes odd characters in paths twice.
-const FOLDER_URL: &str = "folder:///";
 /// Where it is noted how far logs go.
 const LAST_NOTES: &str = "wal-last";
 /// Folder of the cache of a bucket, in that of the log.
 const CACHE: &str = "cache";
+/// What the Delta kernel sees of a data folder. It never sees the folder itself: it decodes odd characters in paths twice.
+const FOLDER_URL: &str = "folder:///";
 
 /// An object store and the place in it where the state of one gatelog is kept.
 #[derive(Clone, Debug)]
@@ -155,7 +157,7 @@ impl Store {
         // Two processes would each take the whole cache for their own, so only the holder of the log's lock has one.
         if create && config.disk_cache_bytes > 0 {
             let place = format!("{bucket}");
-            let cached = DiskCache::new(objects, wal.join("cache"), &place, config.disk_cache_bytes);
+            let cached = DiskCache::new(objects, wal.join(CACHE), &place, config.disk_cache_bytes);
             cache = Some(Arc::clone(cached.blocks()));
             objects = Arc::new(cached);
         }
@@ -235,6 +237,16 @@ impl Store {
     /// Figures of the disk cache; none if there is none.
     pub fn cache_stats(&self) -> Option<CacheStats> {
         self.cache.as_ref().map(|blocks| blocks.stats())
+    }
+
+    /// Removes from the disk cache what it holds of data files that are not among the `live` ones.
+    /// Blocks on the disk.
+    pub fn sweep_cache(&self, live: &[Path]) {
+        let Some(blocks) = &self.cache else { return };
+        // The cache lies over the bucket, below the layout's root.
+        let root = key_of(&self.root).unwrap_or_default();
+        let whole = |path: &Path| root.parts().chain(path.parts()).collect::<Path>();
+        blocks.sweep(&live.iter().map(whole).collect::<Vec<_>>());
     }
 
     /// URL of a table; ends with `/`.
@@ -331,18 +343,6 @@ impl Store {
         folder.map(|folder| folder.join("gatelog.lock"))
     }
 
-    /// Removes what a crash left half written. Only the holder of the lock may call it, before it writes.
-    pub fn clean_staging(&self) -> Result<()> {
-        let Some(folder) = &self.local else { return Ok(()) };
-        durable::clean_staging(&**self.disk(), folder).map_err(|e| {
-            Error::storage(format!("cannot clean `{}`", folder.join(durable::STAGING).display())).with_source(e)
-        })
-    }
-
-    fn path(&self, name: &str) -> Path {
-        self.prefix.clone().join(name)
-    }
-}
     /// The file that notes how far a log goes, so that one that was cut or emptied is noticed:
     /// beside the tables of a folder, beside the log of a bucket. None if the store was handed in.
     pub fn last_note(&self, wal_id: Uuid) -> Option<PathBuf> {
@@ -363,6 +363,18 @@ impl Store {
         }
     }
 
+    /// Removes what a crash left half written. Only the holder of the lock may call it, before it writes.
+    pub fn clean_staging(&self) -> Result<()> {
+        let Some(folder) = &self.local else { return Ok(()) };
+        durable::clean_staging(&**self.disk(), folder).map_err(|e| {
+            Error::storage(format!("cannot clean `{}`", folder.join(durable::STAGING).display())).with_source(e)
+        })
+    }
+
+    fn path(&self, name: &str) -> Path {
+        self.prefix.clone().join(name)
+    }
+}
 
 /// The path that a URL names in its object store.
 fn key_of(url: &Url) -> Result<Path> {

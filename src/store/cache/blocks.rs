@@ -4,7 +4,7 @@
 //! anew from the folder's listing at the first use, so it can say wrong only that a block is there, never what is in
 //! it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path as FilePath, PathBuf};
@@ -22,6 +22,9 @@ use crate::store::disk::{make_private_folders, private_file};
 
 /// Length and content of the start of an entry: magic, checksum, size of the object, its time, length of its tag.
 const HEADER: usize = 4 + 4 + 8 + 8 + 2;
+/// Files that are remembered as gone, at most: as many as any query that is under way may still
+/// read.
+const MOST_GONE: usize = 1 << 16;
 const MAGIC: &[u8; 4] = b"GLC1";
 
 /// Figures of the cache since the start.
@@ -113,6 +116,13 @@ impl Index {
     }
 }
 
+/// Files that the tables name, and those that they do not name any more.
+#[derive(Debug, Default)]
+struct Files {
+    live: HashSet<u128>,
+    gone: HashSet<u128>,
+}
+
 /// The blocks on the disk. Every call but [`Blocks::stats`] blocks on it.
 #[derive(Debug)]
 pub struct Blocks {
@@ -120,6 +130,7 @@ pub struct Blocks {
     place: String,
     most_bytes: u64,
     index: OnceLock<Mutex<Index>>,
+    files: Mutex<Files>,
     hits: AtomicU64,
     misses: AtomicU64,
     temporary: AtomicU64,
@@ -133,6 +144,7 @@ impl Blocks {
             place: place.to_owned(),
             most_bytes,
             index: OnceLock::new(),
+            files: Mutex::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             temporary: AtomicU64::new(0),
@@ -195,6 +207,33 @@ impl Blocks {
         found
     }
 
+    /// Removes the blocks of all files but those that the tables name now: what was erased is in
+    /// none of these. A query that still reads one that is gone keeps no block of it.
+    pub fn sweep(&self, live: &[Path]) {
+        {
+            let live = live.iter().map(|path| self.file_key(path)).collect();
+            let mut files = self.files.lock();
+            let before = std::mem::replace(&mut files.live, live);
+            if files.gone.len() > MOST_GONE {
+                files.gone.clear();
+            }
+            let Files { live, gone } = &mut *files;
+            gone.extend(before.difference(live).copied());
+        }
+        let index = self.index();
+        let dead: Vec<Key> = {
+            let files = self.files.lock();
+            index.lock().entries.keys().filter(|key| !files.live.contains(&key.file)).copied().collect()
+        };
+        for key in dead {
+            index.lock().remove(key);
+            if let Err(error) = fs::remove_file(self.path(key)) {
+                let path = self.path(key);
+                tracing::warn!(%error, file = %path.display(), "cannot remove what is not to be cached any more");
+            }
+        }
+    }
+
     /// Keeps the blocks of a run that was read.
     pub(super) fn keep(&self, file: u128, about: &About, start: u64, bytes: &Bytes) {
         let step = usize::try_from(BLOCK).unwrap_or(usize::MAX);
@@ -220,10 +259,17 @@ impl Blocks {
             let _ = fs::remove_file(self.path(old));
         }
         let written = self.write_file(key, entry);
-        let mut index = index.lock();
-        index.reserved -= bytes;
-        if written.is_ok() {
-            index.insert(key, bytes);
+        {
+            let mut index = index.lock();
+            index.reserved -= bytes;
+            if written.is_ok() {
+                index.insert(key, bytes);
+            }
+        }
+        // Asked after it is in the index, so that a sweep at the same time sees it or is seen.
+        if self.files.lock().gone.contains(&key.file) {
+            index.lock().remove(key);
+            let _ = fs::remove_file(self.path(key));
         }
         written
     }
