@@ -147,6 +147,8 @@ pub async fn run(
         let written = copy(from, to, item).await?;
         take(item, written);
     }
+    // A log of the target that was emptied went further than tables that are restored over it.
+    to.forget_last_notes()?;
     let written = copy(from, to, &catalog).await?;
     take(&catalog, written);
     Ok(copied)

@@ -24,13 +24,15 @@
 //!    that stops the open and names file and offset. After a failed fsync, writes are refused until a restart; a write that
 //!    fails before it, as on a full disk, is taken back. A commit whose answer was lost is tried again until its fate is known,
 //!    and nothing else changes what queries see meanwhile. What an earlier process left counts as durable only when this one
-//!    has synced it, or written it again.
+//!    has synced it, or written it again. Every byte of a data file has a checksum, with which it is
+//!    read (`datafile`); no byte that a client sent is ever read as structure of the log ([`wal`]).
 //! 5. **A tenant sees its own rows only**: what a session's key reaches, and what plans keep in answers, is decided below SQL
 //!    (`query::barrier`), and no expression of a statement meets a row of others. SQL sees no files, no URLs, and writes nothing.
 //! 6. **Memory has a ceiling.** Rows in memory, queries, exports and request bodies each have a budget, and one organisation has a
 //!    share of it (`limits`); a full one means waiting for a while, then a refusal of kind [`ErrorKind::Busy`], never growth.
 //! 7. **Time, ids and randomness come in as arguments** ([`engine::Parts`]).
-//! 8. **Nothing private is logged**: no bodies, keys or header values in our own logs and errors.
+//! 8. **Nothing private is logged**: no bodies, keys or header values in our own logs and errors. What is written is readable
+//!    by its user alone, and every place with rows of clients is in one list (`store::places`), with what an erasure does to it.
 //! 9. **A log is one store's and one live node's.** A log meets no copy of its store (`engine::identity`), and no second node has it
 //!    open (`engine::claim`).
 //!

@@ -14,6 +14,7 @@ use super::upkeep::{self, Upkeep};
 use super::{Threads, identity, reader};
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::datafile::checked::{self, Verified};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Month;
 use crate::query::{Limits, Queries};
@@ -22,7 +23,10 @@ use crate::store::Store;
 use crate::table::{DataFile, FileIndex, Table};
 use crate::usage;
 use crate::view::View;
-use crate::wal::{self, Covered};
+use crate::wal::{self, Covered, Noted};
+
+/// Parts of a file that are named one by one where they are wrong.
+const MOST_PARTS: usize = 5;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -149,6 +153,11 @@ async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Ve
             Covered::default()
         }
     };
+    // Before the log, which goes on meanwhile.
+    let noted = match reader::wal_id_of(store).ok().flatten().and_then(|id| Some((store.last_note(id)?, id))) {
+        Some((path, id)) => wal::read_last(&path, id)?,
+        None => Noted::default(),
+    };
     let (mut frames, mut rows) = (0_u64, 0_u64);
     let found = wal::replay(&**store.disk(), &folder, covered, true, &mut |_, _, batch| {
         frames += 1;
@@ -177,6 +186,11 @@ async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Ve
                 let what = format!("`{path}` begins at sequence {begins}, but the table ends at {covered}");
                 findings.push(Finding::error(what, "a segment is missing; restore it from a copy"));
             }
+            if !found.vanished
+                && let Err(error) = found.reaches(&noted, covered, &folder)
+            {
+                findings.push(Finding::error(error.chain(), "rows that were acked are missing"));
+            }
             for segment in found.segments.iter().filter(|segment| segment.torn_bytes > 0) {
                 let (bytes, path) = (segment.torn_bytes, segment.path.display());
                 let what = format!("`{path}` ends in {bytes} bytes that are no whole frame (next sequence {next})");
@@ -199,11 +213,14 @@ async fn check_files(
 ) -> Result<()> {
     let index = table.index();
     let files: Vec<_> = index.iter().collect();
-    let (mut rows, mut wrong) = (0, 0);
+    let (mut rows, mut wrong, mut without) = (0, 0, 0);
     for (place, file) in files.iter().enumerate() {
         progress("files", place as u64, files.len() as u64);
         match check_file(store, table, queries, file).await {
-            Ok(()) => rows += file.rows,
+            Ok(has_checksums) => {
+                rows += file.rows;
+                without += u64::from(!has_checksums);
+            }
             Err(what) => {
                 wrong += 1;
                 let remedy = "restore the file from a copy; without one its rows are lost";
@@ -215,21 +232,51 @@ async fn check_files(
     let whole = files.len() - wrong;
     let (name, version) = (table.rows().folder(), index.version);
     findings.push(Finding::ok(format!("table `{name}` version {version}: {whole} files whole, {rows} rows")));
+    if without > 0 {
+        findings.push(Finding::ok(format!(
+            "{without} files of table `{name}` have no checksums, since an earlier version or another program wrote them: \
+             their rows can be read, and a flipped bit in them may go unseen until a merge rewrites them"
+        )));
+    }
     count_strays(store, table, findings).await
 }
 
-/// Reads a file whole and compares it with what the table says of it.
+/// Reads a file whole, and compares it with its checksums and with what the table says of it.
+/// Answers if it has checksums; else its rows are decoded.
 async fn check_file(
     store: &Store,
     table: &Table,
     queries: &Queries,
     file: &DataFile,
-) -> std::result::Result<(), String> {
+) -> std::result::Result<bool, String> {
     let path = table.object_store_path(file);
     let found = store.object_store().head(&path).await.map_err(|error| format!("cannot be found: {error}"))?;
     if found.size != file.bytes {
         return Err(format!("has {} bytes, the table says {}", found.size, file.bytes));
     }
+    let verified = checked::verify(store.object_store(), &path, found.size).await;
+    let (rows, has_checksums) = match verified.map_err(|error| format!("cannot be read: {error}"))? {
+        Verified::Whole(rows) => (rows, true),
+        Verified::Without => (count_rows(table, queries, file).await?, false),
+        Verified::Harmed(parts) => return Err(listed(&parts)),
+    };
+    if rows != file.rows {
+        return Err(format!("has {rows} rows, the table says {}", file.rows));
+    }
+    Ok(has_checksums)
+}
+
+/// The first few parts of a file that are wrong, and how many more there are.
+fn listed(parts: &[String]) -> String {
+    let first = parts.iter().take(MOST_PARTS).cloned().collect::<Vec<_>>().join("; ");
+    match parts.len().saturating_sub(MOST_PARTS) {
+        0 => first,
+        more => format!("{first}; and {more} more"),
+    }
+}
+
+/// Decodes every row of a file.
+async fn count_rows(table: &Table, queries: &Queries, file: &DataFile) -> std::result::Result<u64, String> {
     let view = View::of_files(table.rows(), FileIndex::of([file.clone()]));
     let limits = Limits { timeout: None, max_rows: None, batch_rows: Some(512), ..queries.limits() };
     let (none, text) = (ParamValues::Map(HashMap::new()), format!("select * from {}", table.rows().table()));
@@ -239,10 +286,7 @@ async fn check_file(
     while let Some(batch) = batches.try_next().await.map_err(unreadable)? {
         rows += batch.num_rows() as u64;
     }
-    if rows != file.rows {
-        return Err(format!("has {rows} rows, the table says {}", file.rows));
-    }
-    Ok(())
+    Ok(rows)
 }
 
 /// Counts Parquet files that the table does not name: leftovers of interrupted flushes and of merges.
@@ -293,6 +337,10 @@ async fn check_counts(store: &Store, table: Option<&Table>, findings: &mut Vec<F
             Finding::ok(format!("counts of records: whole, from {} write-ahead logs", logs.len()))
         }
         None if covered == 0 => Finding::ok("counts: none yet".to_owned()),
+        None => Finding::error(
+            format!("the counts of log {wal_id} are gone; the table has what the log held up to sequence {covered}"),
+            "restore `usage` from a copy; without it quotas of this month begin at 0",
+        ),
         _ => Finding::warning(
             format!("counts of log {wal_id} do not reach sequence {covered}, where the table is"),
             "quotas of this month may count too few; restore `usage` from a copy if that matters",

@@ -40,6 +40,9 @@ impl Inner {
             Job::Checkpoint => self.checkpoint(dry_run).await,
             Job::CleanLog => self.clean_log(dry_run).await,
         };
+        if !dry_run {
+            self.sweep_copies().await;
+        }
         let lines = self.closed_by_failed_sync(done)?;
         let after = self.lanes().map(|lane| lane.table.index());
         let files = |of: &[Arc<FileIndex>; 2]| of.iter().map(|index| index.len() as u64).sum();
@@ -53,6 +56,19 @@ impl Inner {
             bytes_before: bytes(&before),
             bytes_after: bytes(&after),
         })
+    }
+
+    /// Takes out of copies what the tables do not have any more (see [`crate::store::places`]).
+    pub(super) async fn sweep_copies(&self) {
+        if self.store.cache_stats().is_none() {
+            return;
+        }
+        let indexes = self.lanes().map(|lane| (lane.table.clone(), lane.table.index()));
+        let live = indexes.iter().flat_map(|(table, index)| index.iter().map(|file| table.object_store_path(file)));
+        let (live, store) = (live.collect::<Vec<_>>(), self.store.clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || store.sweep_cache(&live)).await {
+            tracing::warn!(%error, "the disk cache was not gone through for what was erased");
+        }
     }
 
     /// Drops what is past its time, and rewrites files for changes of plan and for erasures.

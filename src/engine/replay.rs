@@ -24,9 +24,10 @@ use crate::memtable::{Budget, batch_bytes};
 use crate::plan::{Row, Rules};
 use crate::record::json::records;
 use crate::record::{self, Record};
+use crate::store::Store;
 use crate::store::folders::Folders;
 use crate::usage::Counts;
-use crate::wal::{self, Covered, Kind, Wal};
+use crate::wal::{self, Covered, Kind, Noted, Wal};
 
 /// What a replay finds of halves.
 #[derive(Default)]
@@ -71,23 +72,31 @@ impl Replayed {
 
 /// Opens the log and brings back the rows that the table does not have. With `after_loss` the log may begin behind the end of the table.
 pub(super) async fn replay(
+    store: &Store,
     folder: &Path,
     folders: &Arc<Folders>,
     after_loss: bool,
-    new_id: Uuid,
+    new: (Uuid, wal::Random),
     mut into: Replayed,
 ) -> Result<(Wal, Replayed)> {
-    let (folder, folders) = (folder.to_owned(), Arc::clone(folders));
+    let (store, folder, folders) = (store.clone(), folder.to_owned(), Arc::clone(folders));
     let here = tokio::runtime::Handle::current();
     let work = move || {
         let [logs, feedback] = into.lanes.clone();
         let lost = if after_loss { wal::before_first(&**folders.disk(), &folder)? } else { 0 };
         let covered = |wal_id| {
             let covered = here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id))?;
-            Ok(Covered { logs: covered.logs.max(lost), feedback: covered.feedback.max(lost) })
+            let covered = Covered { logs: covered.logs.max(lost), feedback: covered.feedback.max(lost) };
+            let noted = match store.last_note(wal_id) {
+                // What was flushed into a table that is lost was noted too.
+                Some(path) if after_loss => Noted { path: Some(path), ..Noted::default() },
+                Some(path) => wal::read_last(&path, wal_id)?,
+                None => Noted::default(),
+            };
+            Ok((covered, noted))
         };
         let mut take = |_, kind, batch: RecordBatch| into.take(kind, batch);
-        let wal = Wal::open(&folder, &record::schema(), &folders, new_id, &covered, &mut take)?;
+        let wal = Wal::open(&folder, &record::schema(), &folders, new, &covered, &mut take)?;
         into.forget_erased();
         Ok((wal, into))
     };

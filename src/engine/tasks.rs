@@ -243,6 +243,8 @@ impl Inner {
         let every = Duration::from_secs(self.config.refresh_seconds);
         let mut counts_due = tokio::time::Instant::now() + COUNTS_EVERY;
         let mut failing = false;
+        // An earlier process may have kept what was erased since.
+        self.sweep_copies().await;
         loop {
             tokio::time::sleep(every).await;
             let mut refreshed = self.refresh().await;
@@ -318,6 +320,7 @@ impl Inner {
         let before = std::mem::replace(&mut commits.remembered, Arc::clone(&index));
         let own = std::mem::take(&mut commits.own);
         drop(commits);
+        self.sweep_copies().await;
         let foreign = index.iter().filter(|file| !before.contains(&file.path) && !own.contains(&file.path));
         let remembered = self.remember_files(foreign.map(|file| DataFile::clone(file)).collect()).await;
         if remembered.is_err() {

@@ -49,9 +49,11 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
+use crate::datafile::checked::HARMED;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Rows;
 use crate::store::Store;
+use crate::store::spill::SpillFolder;
 use crate::view::View;
 
 #[cfg(test)]
@@ -114,6 +116,8 @@ pub struct Limits {
 /// Runs queries for one engine.
 pub struct Queries {
     base: SessionState,
+    /// What queries spill lies in it, and goes with it.
+    _spill: Option<SpillFolder>,
     paths: [object_store::path::Path; 2],
     views: Vec<NamedView>,
     compute: Handle,
@@ -132,8 +136,13 @@ impl Queries {
     /// Prepares sessions over the tables of the store. Work runs on `compute`.
     pub fn new(config: &Config, store: &Store, views: Vec<NamedView>, compute: Handle) -> Result<Self> {
         let permits = usize::try_from(config.query_concurrency).unwrap_or(usize::MAX >> 4);
+        // Without a folder for temporary files only those queries fail that have to spill.
+        let spill = SpillFolder::create()
+            .inspect_err(|error| tracing::warn!(%error, "queries cannot spill: no folder for temporary files"))
+            .ok();
         Ok(Self {
-            base: session::base_session(config, store)?,
+            base: session::base_session(config, store, spill.as_ref())?,
+            _spill: spill,
             paths: Rows::ALL.map(|rows| store.table_path(rows.folder())),
             views,
             compute,
@@ -402,6 +411,9 @@ fn query_failed(cause: DataFusionError) -> Error {
 /// as damage.
 fn store_failed(error: &datafusion::parquet::errors::ParquetError) -> bool {
     use datafusion::parquet::errors::ParquetError;
+    if error.to_string().contains(HARMED) {
+        return false;
+    }
     match error {
         ParquetError::External(cause) => cause
             .downcast_ref::<object_store::Error>()

@@ -17,7 +17,6 @@ use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, Statist
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
@@ -40,6 +39,7 @@ use super::facts::{FileStatistics, statistics};
 use super::guard::{Guard, Reach, is_message};
 use super::harmless::harmless;
 use super::scene::Sight;
+use crate::datafile::checked::CheckedReaderFactory;
 use crate::record::{Rows, SORT_KEY, SORT_OPTIONS, partition_fields};
 use crate::table::DataFile;
 use crate::view::View;
@@ -368,7 +368,7 @@ fn parquet_source(session: &dyn Session, rows: Rows) -> Result<ParquetSource> {
     Ok(ParquetSource::new(table_schema)
         .with_table_parquet_options(session.table_options().parquet.clone())
         .with_metadata_size_hint(FOOTER_BYTES)
-        .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache))))
+        .with_parquet_file_reader_factory(Arc::new(CheckedReaderFactory::new(store, cache))))
 }
 
 /// What is certain of every row that the guard keeps, over the columns of the table; none if nothing is.

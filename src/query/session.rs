@@ -8,6 +8,7 @@ use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogP
 use datafusion::catalog::{MemTable, SchemaProvider};
 use datafusion::common::{ParamValues, TableReference};
 use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -24,6 +25,7 @@ use super::{barrier, fence, like, model, scene, statement, success, sum};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
+use crate::store::spill::SpillFolder;
 
 /// Name of the catalog and of the schema in it.
 const CATALOG: &str = "gatelog";
@@ -186,10 +188,13 @@ impl Surroundings {
 }
 
 /// The session that every query's session is copied from.
-pub(super) fn base_session(config: &Config, store: &Store) -> Result<SessionState> {
+pub(super) fn base_session(config: &Config, store: &Store, spill: Option<&SpillFolder>) -> Result<SessionState> {
     let memory = usize::try_from(config.query_memory_bytes).unwrap_or(usize::MAX);
     let top = std::num::NonZeroUsize::MIN.saturating_add(4);
+    let spill = spill
+        .map_or(DiskManagerMode::OsTmpDirectory, |spill| DiskManagerMode::Directories(vec![spill.path().to_owned()]));
     let runtime = RuntimeEnvBuilder::new()
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
         .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(memory), top)))
         .with_metadata_cache_limit(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX))
         .build_arc()

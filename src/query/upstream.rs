@@ -104,7 +104,7 @@ async fn rows(session: &SessionContext, plan: datafusion::logical_expr::LogicalP
 async fn what_datafusion_gets_wrong_is_right_here_and_still_wrong_there() {
     let store = Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
     let config = Config { threads: 2, ..Config::default() };
-    let ours = session::session(&session::base_session(&config, &store).unwrap(), Vec::new(), None);
+    let ours = session::session(&session::base_session(&config, &store, None).unwrap(), Vec::new(), None);
     ours.register_table("t", Arc::new(table())).unwrap();
     let mut theirs = SessionContext::new();
     datafusion_functions_json::register_all(&mut theirs).unwrap();

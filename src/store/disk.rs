@@ -6,11 +6,14 @@
 //!
 //! Names are durable only once the folder that holds them is synced, contents only once the file is; that is what
 //! POSIX promises, and no caller relies on more.
+//!
+//! Whatever is made here belongs to the user of this process alone: folders are 0700, files 0600
+//! ([`private_file`], [`make_private_folders`]), since all of them may hold what people said.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file system. Paths are absolute.
@@ -61,9 +64,21 @@ pub trait DiskFile: Send {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalDisk;
 
+/// Options to open a file that only this user may read, should it be made.
+pub fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Makes a folder, and those above it, that only this user may enter.
+pub fn make_private_folders(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
 impl Disk for LocalDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OpenOptions::new().create_new(true).append(true).open(path)?))
+        Ok(Box::new(private_file().create_new(true).append(true).open(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -104,7 +119,7 @@ impl Disk for LocalDisk {
     }
 
     fn create_folder(&self, folder: &Path) -> io::Result<()> {
-        fs::create_dir(folder)
+        fs::DirBuilder::new().mode(0o700).create(folder)
     }
 
     fn remove_folder(&self, folder: &Path) -> io::Result<()> {

@@ -8,6 +8,7 @@
 //! <root>/refusals/                    what each node refused lately
 //! <root>/nodes/                       of a bucket: which node has which log open
 //! <root>/wal/, <root>/gatelog.lock    of a folder: the write-ahead log, and the lock of the one who writes
+//! <root>/wal-last/                    of a folder: how far each log goes
 //! <root>/.staging/                    of a folder: files being written, before they get their name
 //! gatelog-wal/                        of a bucket, on the node's own disk: the log, its lock, cache/
 //! ```
@@ -24,8 +25,10 @@ pub mod durable;
 pub mod folders;
 #[cfg(test)]
 pub(crate) mod gate;
+pub mod places;
 mod rooted;
 mod settle;
+pub mod spill;
 mod upload;
 
 use std::path::PathBuf;
@@ -51,6 +54,10 @@ pub use cache::CacheStats;
 
 /// Folder of the log beside a bucket, in the working directory, where the setting says nothing else.
 const BUCKET_WAL: &str = "gatelog-wal";
+/// Where it is noted how far logs go.
+const LAST_NOTES: &str = "wal-last";
+/// Folder of the cache of a bucket, in that of the log.
+const CACHE: &str = "cache";
 /// What the Delta kernel sees of a data folder. It never sees the folder itself: it decodes odd characters in paths twice.
 const FOLDER_URL: &str = "folder:///";
 
@@ -152,7 +159,7 @@ impl Store {
         // Two processes would each take the whole cache for their own, so only the holder of the log's lock has one.
         if create && config.disk_cache_bytes > 0 {
             let place = format!("{bucket}");
-            let cached = DiskCache::new(objects, wal.join("cache"), &place, config.disk_cache_bytes);
+            let cached = DiskCache::new(objects, wal.join(CACHE), &place, config.disk_cache_bytes);
             cache = Some(Arc::clone(cached.blocks()));
             objects = Arc::new(cached);
         }
@@ -234,6 +241,16 @@ impl Store {
         self.cache.as_ref().map(|blocks| blocks.stats())
     }
 
+    /// Removes from the disk cache what it holds of data files that are not among the `live` ones.
+    /// Blocks on the disk.
+    pub fn sweep_cache(&self, live: &[Path]) {
+        let Some(blocks) = &self.cache else { return };
+        // The cache lies over the bucket, below the layout's root.
+        let root = key_of(&self.root).unwrap_or_default();
+        let whole = |path: &Path| root.parts().chain(path.parts()).collect::<Path>();
+        blocks.sweep(&live.iter().map(whole).collect::<Vec<_>>());
+    }
+
     /// URL of a table; ends with `/`.
     pub fn table_url(&self, table: &str) -> Result<Url> {
         self.base
@@ -282,8 +299,8 @@ impl Store {
             Error::storage(format!("cannot lock `{}`: {cause}", path.display())).with_source(cause)
         };
         let lock = move || {
-            let options = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-            let file = options.map_err(|cause| failed(&path, cause))?;
+            let opened = disk::private_file().create(true).truncate(false).write(true).open(&path);
+            let file = opened.map_err(|cause| failed(&path, cause))?;
             file.lock().map_err(|cause| failed(&path, cause))?;
             Ok(CatalogLock(Some(file)))
         };
@@ -336,6 +353,26 @@ impl Store {
     pub fn lock_file(&self) -> Option<PathBuf> {
         let folder = self.local.as_ref().or(self.wal.as_ref()).filter(|_| self.locks);
         folder.map(|folder| folder.join("gatelog.lock"))
+    }
+
+    /// The file that notes how far a log goes, so that one that was cut or emptied is noticed:
+    /// beside the tables of a folder, beside the log of a bucket. None if the store was handed in.
+    pub fn last_note(&self, wal_id: Uuid) -> Option<PathBuf> {
+        let folder = self.local.as_ref().or(self.wal.as_ref()).filter(|_| self.locks);
+        folder.map(|folder| folder.join(LAST_NOTES).join(wal_id.to_string()))
+    }
+
+    /// Forgets how far logs went, where the tables of a folder are replaced by older ones.
+    pub fn forget_last_notes(&self) -> Result<()> {
+        let Some(folder) = self.local.as_ref().filter(|_| self.locks).map(|folder| folder.join(LAST_NOTES)) else {
+            return Ok(());
+        };
+        match std::fs::remove_dir_all(&folder) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::storage(format!("cannot delete `{}`", folder.display())).with_source(cause))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes what a crash left half written. Only the holder of the lock may call it, before it writes.

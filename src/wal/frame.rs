@@ -1,18 +1,26 @@
 //! The bytes of a segment: its header and its frames, and what a reader may conclude from bytes that are wrong.
 //!
 //! ```text
-//! header   magic "GLWAL001" | wal id 16 | first sequence u64 | schema length u32 | schema (Arrow IPC) | crc32 u32
-//! frame    magic "GLFR" | payload length u32 | sequence u64 | durable u64 | crc32 u32 | payload
+//! header   magic "GLWAL002" | wal id 16 | first sequence u64 | schema length u32 | marker 16 | schema (Arrow IPC) | crc32 u32
+//! frame    marker 16 | payload length u32 | sequence u64 | durable u64 | crc32 u32 | payload
 //! ```
-//! Integers are little-endian. A checksum covers everything of its header or frame but itself. The payload of a frame of
-//! records is one Arrow IPC record batch message, which begins with a byte 0xff; the schema message that it needs stands once, in
-//! the header. Other payloads begin with a byte that says what they hold ([`Kind`]): halves of records are then as records are,
-//! and feedback brings its schema message along.
+//! Integers are little-endian. The marker is random and drawn for each segment, so nobody who sends
+//! records can know it: bytes of a payload never read as a frame. A frame's checksum covers
+//! everything of the frame but itself, and the frame's offset in the segment, so a copy of a frame
+//! at another place is no frame either. The header's checksum covers all of the header.
+//!
+//! The payload of a frame of records is one Arrow IPC record batch message, which begins with a
+//! byte 0xff; the schema message that it needs stands once, in the header. Other payloads begin
+//! with a byte that says what they hold ([`Kind`]): halves of records are then as records are, and
+//! feedback brings its schema message along.
 //!
 //! `durable` is the last sequence that was fsynced before the group of this frame was written. It tells a torn write from
 //! damage: a bad frame whose sequence a later good frame calls durable was acked, so its loss must stop the open; if no later
 //! frame does, then it and everything after it belong to the last group, and are cut. That group was never acked,
 //! unless the disk harmed it after it was synced, which its own bytes cannot tell.
+//!
+//! Segments of version 1, magic "GLWAL001", are read and no longer written. They have no marker in
+//! the header, every frame begins with "GLFR", and the checksum leaves the offset out.
 
 use std::io::Read;
 
@@ -26,12 +34,13 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::halves::Half;
 
-const SEGMENT_MAGIC: &[u8; 8] = b"GLWAL001";
-const FRAME_MAGIC: &[u8; 4] = b"GLFR";
-/// Bytes of a segment's header before its schema.
+const SEGMENT_MAGIC: &[u8; 8] = b"GLWAL002";
+const SEGMENT_MAGIC_V1: &[u8; 8] = b"GLWAL001";
+const FRAME_MAGIC_V1: &[u8; 4] = b"GLFR";
+/// Bytes of a segment's header before the marker, which version 1 has not, and the schema.
 const HEADER_PREFIX: usize = 8 + 16 + 8 + 4;
-/// Bytes of a frame before its payload.
-pub(super) const FRAME_PREFIX: usize = 4 + 4 + 8 + 8 + 4;
+/// Bytes of a frame after its marker and before its payload.
+const FRAME_FIELDS: usize = 4 + 8 + 8 + 4;
 /// Below this a payload is not worth compressing.
 const COMPRESS_FROM_BYTES: usize = 32 << 10;
 
@@ -75,6 +84,47 @@ impl Kind {
     }
 }
 
+/// What every frame of a segment begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Marker {
+    /// The random bytes of this segment.
+    Own([u8; 16]),
+    /// The bytes that all segments of version 1 have.
+    V1,
+}
+
+impl Marker {
+    /// Draws the marker of a new segment.
+    pub(super) fn random(random: super::Random) -> Self {
+        let mut marker = [0; 16];
+        marker.copy_from_slice(&random()[..16]);
+        Self::Own(marker)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::V1 => FRAME_MAGIC_V1,
+        }
+    }
+
+    /// Bytes of a frame before its payload.
+    fn prefix(&self) -> usize {
+        self.bytes().len() + FRAME_FIELDS
+    }
+
+    /// Returns the checksum of a frame whose bytes before the checksum are `head`.
+    fn checksum(&self, at: usize, head: &[u8], payload: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(head);
+        if let Self::Own(_) = self {
+            hasher.update(&(at as u64).to_le_bytes());
+        }
+        hasher.update(payload);
+        hasher.finalize()
+    }
+}
+
 /// What the header of a segment says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
@@ -82,17 +132,25 @@ pub(super) struct Header {
     pub(super) wal_id: Uuid,
     /// Sequence of the first frame.
     pub(super) first_sequence: u64,
+    /// What the frames of this segment begin with.
+    pub(super) marker: Marker,
     /// The Arrow IPC schema message that every payload of this segment begins with.
     pub(super) schema: Vec<u8>,
 }
 
 impl Header {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_PREFIX + self.schema.len() + 4);
-        bytes.extend_from_slice(SEGMENT_MAGIC);
+        let mut bytes = Vec::with_capacity(HEADER_PREFIX + 16 + self.schema.len() + 4);
+        bytes.extend_from_slice(match self.marker {
+            Marker::Own(_) => SEGMENT_MAGIC,
+            Marker::V1 => SEGMENT_MAGIC_V1,
+        });
         bytes.extend_from_slice(self.wal_id.as_bytes());
         bytes.extend_from_slice(&self.first_sequence.to_le_bytes());
         bytes.extend_from_slice(&(self.schema.len() as u32).to_le_bytes());
+        if let Marker::Own(marker) = &self.marker {
+            bytes.extend_from_slice(marker);
+        }
         bytes.extend_from_slice(&self.schema);
         let checksum = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
@@ -104,26 +162,44 @@ impl Header {
         if bytes.len() < HEADER_PREFIX {
             return Err("the header is cut short");
         }
-        if &bytes[..8] != SEGMENT_MAGIC {
-            return Err("the file does not begin as a gatelog segment of version 1");
-        }
-        let schema_length = u32_at(bytes, 32) as usize;
-        let end = HEADER_PREFIX.saturating_add(schema_length);
+        let schema_at = match &bytes[..8] {
+            magic if magic == SEGMENT_MAGIC => HEADER_PREFIX + 16,
+            magic if magic == SEGMENT_MAGIC_V1 => HEADER_PREFIX,
+            _ => return Err("the file does not begin as a gatelog segment of version 1 or 2"),
+        };
+        let end = schema_at.saturating_add(u32_at(bytes, 32) as usize);
         if bytes.len() < end.saturating_add(4) {
             return Err("the header is cut short");
         }
         if crc32fast::hash(&bytes[..end]) != u32_at(bytes, end) {
             return Err("the header's checksum does not match");
         }
+        let marker = match bytes[HEADER_PREFIX..schema_at].try_into() {
+            Ok(marker) => Marker::Own(marker),
+            Err(_) => Marker::V1,
+        };
         let mut id = [0; 16];
         id.copy_from_slice(&bytes[8..24]);
         let header = Self {
             wal_id: Uuid::from_bytes(id),
             first_sequence: u64_at(bytes, 24),
-            schema: bytes[HEADER_PREFIX..end].to_vec(),
+            marker,
+            schema: bytes[schema_at..end].to_vec(),
         };
         Ok((header, end + 4))
     }
+}
+
+/// Returns whether a file whose header cannot be read is what a crash left of a segment that was
+/// being made. A segment of version 2 gets its name when its header is durable, so only one of
+/// version 1 can be: it has no frame that was synced.
+pub(super) fn is_stillborn(bytes: &[u8]) -> bool {
+    let renamed = |magic: &[u8; 8]| [&magic[..], bytes.get(8..).unwrap_or_default()].concat();
+    let is_harmed = bytes.starts_with(SEGMENT_MAGIC)
+        // Its own magic is what was harmed.
+        || Header::decode(&renamed(SEGMENT_MAGIC)).is_ok()
+        || Header::decode(&renamed(SEGMENT_MAGIC_V1)).is_ok();
+    !is_harmed && !later_frame_vouches(Marker::V1, bytes, 0, 0)
 }
 
 /// A batch encoded for the log, not yet numbered. Made by the caller's thread, so that the one writer only copies.
@@ -184,17 +260,15 @@ pub(super) fn schema_message(schema: &Schema) -> Result<Vec<u8>> {
     Ok(std::mem::take(writer.get_mut()))
 }
 
-/// Appends one frame to `out`.
-pub(super) fn write(out: &mut Vec<u8>, sequence: u64, durable: u64, payload: &[u8]) {
-    let start = out.len();
-    out.extend_from_slice(FRAME_MAGIC);
+/// Appends one frame to `out`, which goes into the segment at `start`.
+pub(super) fn write(out: &mut Vec<u8>, start: usize, marker: &Marker, (sequence, durable): (u64, u64), payload: &[u8]) {
+    let from = out.len();
+    out.extend_from_slice(marker.bytes());
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(&sequence.to_le_bytes());
     out.extend_from_slice(&durable.to_le_bytes());
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&out[start..]);
-    hasher.update(payload);
-    out.extend_from_slice(&hasher.finalize().to_le_bytes());
+    let checksum = marker.checksum(start + from, &out[from..], payload);
+    out.extend_from_slice(&checksum.to_le_bytes());
     out.extend_from_slice(payload);
 }
 
@@ -204,40 +278,44 @@ pub(super) struct Frame<'a> {
     pub(super) sequence: u64,
     pub(super) durable: u64,
     pub(super) payload: &'a [u8],
-}
-
-impl Frame<'_> {
     /// Bytes that the frame takes in its segment.
-    pub(super) fn len(&self) -> usize {
-        FRAME_PREFIX + self.payload.len()
-    }
+    pub(super) len: usize,
 }
 
-/// The frame at the start of `bytes`, or what is wrong there.
-pub(super) fn read(bytes: &[u8]) -> Result<Frame<'_>, &'static str> {
-    if bytes.len() < FRAME_PREFIX {
+/// The frame at an offset of a segment, or what is wrong there.
+pub(super) fn read<'a>(marker: &Marker, segment: &'a [u8], at: usize) -> Result<Frame<'a>, &'static str> {
+    let (bytes, prefix) = (&segment[at..], marker.prefix());
+    if bytes.len() < prefix {
         return Err("a frame is cut short");
     }
-    if &bytes[..4] != FRAME_MAGIC {
+    if !bytes.starts_with(marker.bytes()) {
         return Err("no frame begins here");
     }
-    let end = FRAME_PREFIX + u32_at(bytes, 4) as usize;
+    let fields = prefix - FRAME_FIELDS;
+    let end = prefix + u32_at(bytes, fields) as usize;
     if bytes.len() < end {
         return Err("a frame is cut short");
     }
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..FRAME_PREFIX - 4]);
-    hasher.update(&bytes[FRAME_PREFIX..end]);
-    if hasher.finalize() != u32_at(bytes, FRAME_PREFIX - 4) {
+    let payload = &bytes[prefix..end];
+    if marker.checksum(at, &bytes[..prefix - 4], payload) != u32_at(bytes, prefix - 4) {
         return Err("a frame's checksum does not match");
     }
-    Ok(Frame { sequence: u64_at(bytes, 8), durable: u64_at(bytes, 16), payload: &bytes[FRAME_PREFIX..end] })
+    let (sequence, durable) = (u64_at(bytes, fields + 4), u64_at(bytes, fields + 12));
+    Ok(Frame { sequence, durable, payload, len: end })
 }
 
-/// Whether a whole frame somewhere in `bytes` says that `sequence` had been durable before it was written.
-pub(super) fn later_frame_vouches(bytes: &[u8], sequence: u64) -> bool {
-    memchr::memmem::find_iter(bytes, FRAME_MAGIC)
-        .any(|at| read(&bytes[at..]).is_ok_and(|frame| frame.durable >= sequence && frame.sequence > sequence))
+/// Returns whether a whole frame of a segment, at or after an offset, says that `sequence` had been
+/// durable before it was written.
+pub(super) fn later_frame_vouches(marker: Marker, segment: &[u8], from: usize, sequence: u64) -> bool {
+    let most = sequence.saturating_add((segment.len().saturating_sub(from) / marker.prefix()) as u64);
+    let vouches = |frame: Frame<'_>| {
+        let is_after = frame.durable >= sequence && frame.sequence > sequence;
+        // Bytes of version 1 that a client sent may read as a frame: at least its numbers must be
+        // possible.
+        is_after && (marker != Marker::V1 || (frame.durable < frame.sequence && frame.sequence <= most))
+    };
+    let found = memchr::memmem::find_iter(&segment[from..], marker.bytes());
+    found.map(|found| from + found).any(|at| read(&marker, segment, at).is_ok_and(vouches))
 }
 
 /// What a payload holds; none if this version does not know it.

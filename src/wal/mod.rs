@@ -14,6 +14,7 @@
 
 mod frame;
 mod home;
+mod last;
 mod replay;
 mod segment;
 mod settle;
@@ -32,9 +33,14 @@ use crate::store::folders::{Folders, is_disk_full};
 
 pub use frame::{Kind, Payload};
 pub use home::{Home, before_first, read_home, write_home};
+use last::LastNote;
+pub use last::{Noted, read_last};
 pub use replay::{Covered, Replay, Take, replay};
 use segment::{Failed, Segment};
 use settle::Tail;
+
+/// Draws random bytes, of which a new segment takes 16 for its marker.
+pub type Random = fn() -> [u8; 32];
 
 /// The log, open for writing.
 pub struct Wal {
@@ -47,6 +53,10 @@ pub struct Wal {
     /// Closed segments that are not trimmed: path, last sequence, bytes.
     closed: Vec<(PathBuf, u64, u64)>,
     next_sequence: u64,
+    /// Draws the marker of a new segment.
+    random: Random,
+    /// Where it is noted how far the log goes; none for a log on a disk that was handed in.
+    note: Option<LastNote>,
     buffer: Vec<u8>,
     /// What was found and is to be rewritten before anything is taken; none once it is.
     tail: Option<Tail>,
@@ -60,15 +70,16 @@ impl std::fmt::Debug for Wal {
 }
 
 impl Wal {
-    /// Opens the log in `folder`, creating it if need be, and hands every frame that `covered` (given the log's id: the last
-    /// sequence that each table has) does not cover to `take`. A torn tail is cut, and what was found is durable when this
-    /// returns; only if the disk is full it becomes so with the first append.
+    /// Opens the log in `folder`, creating it if need be, and hands every frame that `covered`
+    /// (given the log's id: the last sequence that each table has, and how far the log goes as it
+    /// was noted) does not cover to `take`. A torn tail is cut, and what was found is durable when
+    /// this returns; only if the disk is full it becomes so with the first append.
     pub fn open(
         folder: &Path,
         schema: &Schema,
         folders: &Folders,
-        new_id: Uuid,
-        covered: &dyn Fn(Uuid) -> Result<Covered>,
+        (new_id, random): (Uuid, Random),
+        covered: &dyn Fn(Uuid) -> Result<(Covered, Noted)>,
         take: &mut Take<'_>,
     ) -> Result<Self> {
         let disk = Arc::clone(folders.disk());
@@ -76,7 +87,7 @@ impl Wal {
             .create(folder)
             .map_err(|cause| Error::storage(format!("cannot create `{}`", folder.display())).with_source(cause))?;
         let id = identity(folders, folder, new_id)?;
-        let covered = covered(id)?;
+        let (covered, noted) = covered(id)?;
         let found = replay(&*disk, folder, covered, false, take)?;
         let covered = covered.most();
         if let Some(other) = found.wal_id.filter(|other| *other != id) {
@@ -95,6 +106,10 @@ impl Wal {
                 first.first_sequence
             )));
         }
+        found.reaches(&noted, covered, folder)?;
+        let mut note = noted.path.as_deref().map(|path| LastNote::open(path, id)).transpose()?;
+        // A segment without frames is removed below.
+        note.iter_mut().for_each(|note| note.write(noted.durable, 0));
         let mut wal = Self {
             folder: folder.to_owned(),
             id,
@@ -103,11 +118,17 @@ impl Wal {
             current: None,
             closed: Vec::new(),
             next_sequence: found.next_sequence().max(covered + 1),
+            random,
+            note,
             buffer: Vec::new(),
             tail: None,
             failed: None,
         };
         wal.settle(found)?;
+        if wal.tail.is_none() {
+            let last = wal.last_sequence();
+            wal.note.iter_mut().for_each(|note| note.write(last, 0));
+        }
         Ok(wal)
     }
 
@@ -149,17 +170,23 @@ impl Wal {
         self.buffer.clear();
         // One huge group must not hold its memory for good.
         self.buffer.shrink_to(4 << 20);
-        for (place, payload) in payloads.iter().enumerate() {
-            frame::write(&mut self.buffer, first + place as u64, first - 1, payload.bytes());
-        }
         let segment = match &mut self.current {
             Some(segment) => segment,
-            none => none.insert(Segment::create(
-                &*self.disk,
-                &self.folder,
-                &frame::Header { wal_id: self.id, first_sequence: first, schema: self.schema_message.clone() },
-            )?),
+            none => {
+                let header = frame::Header {
+                    wal_id: self.id,
+                    first_sequence: first,
+                    marker: frame::Marker::random(self.random),
+                    schema: self.schema_message.clone(),
+                };
+                none.insert(Segment::create(&*self.disk, &self.folder, &header)?)
+            }
         };
+        for (place, payload) in payloads.iter().enumerate() {
+            let (start, numbers) = (segment.bytes as usize, (first + place as u64, first - 1));
+            frame::write(&mut self.buffer, start, &segment.marker, numbers, payload.bytes());
+        }
+        self.note.iter_mut().for_each(|note| note.write(first - 1, segment.first_sequence));
         segment.append(&self.buffer)?;
         self.next_sequence += payloads.len() as u64;
         Ok(())

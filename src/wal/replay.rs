@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use uuid::Uuid;
 
 use super::frame::{self, Header, Kind};
+use super::last::Noted;
 use crate::error::{Error, Result};
 use crate::store::disk::Disk;
 
@@ -74,6 +75,25 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// Checks that the log, with what the tables hold of it, goes as far as it was noted to go.
+    pub fn reaches(&self, noted: &Noted, covered: u64, folder: &Path) -> Result<()> {
+        let last = covered.max(self.next_sequence() - 1);
+        let is_there = |segment: &Segment| segment.first_sequence == noted.segment;
+        let what = if noted.durable > last {
+            format!("ends at sequence {last}, but {} was acked", noted.durable)
+        } else if noted.segment > covered && !self.segments.iter().any(is_there) {
+            format!("has no segment that begins at sequence {}, which was begun", noted.segment)
+        } else {
+            return Ok(());
+        };
+        Err(Error::damaged(format!(
+            "write-ahead log `{}` was cut or emptied: it {what}; restore it from a copy, or delete `{}` to go on without \
+             the rows that are missing",
+            folder.display(),
+            noted.path.as_deref().unwrap_or(folder).display()
+        )))
+    }
+
     /// Sequence after the last whole frame; 1 for an empty log.
     pub fn next_sequence(&self) -> u64 {
         self.segments.last().map_or(1, |segment| segment.next_sequence)
@@ -107,7 +127,7 @@ pub fn replay(
         let last = place + 1 == paths.len();
         let (header, start) = match Header::decode(&bytes) {
             Ok(decoded) => decoded,
-            Err(_) if last && !frame::later_frame_vouches(&bytes, 0) => {
+            Err(_) if last && frame::is_stillborn(&bytes) => {
                 found.stillborn.push(path.clone());
                 continue;
             }
@@ -153,14 +173,14 @@ fn read_segment(
 ) -> Result<Segment> {
     let (mut offset, mut sequence) = (start, header.first_sequence);
     while offset < bytes.len() {
-        let frame = match frame::read(&bytes[offset..]) {
+        let frame = match frame::read(&header.marker, bytes, offset) {
             Ok(frame) if frame.sequence == sequence => frame,
             Ok(frame) => {
                 let what = format!("a frame has sequence {}, expected {sequence}", frame.sequence);
                 return Err(damaged(path, offset, &what));
             }
             // Segments before the last were fsynced whole before the next began.
-            Err(what) if !last || frame::later_frame_vouches(&bytes[offset..], sequence) => {
+            Err(what) if !last || frame::later_frame_vouches(header.marker, bytes, offset, sequence) => {
                 return Err(damaged(path, offset, what));
             }
             Err(_) => break,
@@ -173,7 +193,7 @@ fn read_segment(
                 .map_err(|cause| damaged(path, offset, "a frame's rows cannot be decoded").with_source(cause))?;
             take(sequence, kind, batch)?;
         }
-        offset += frame.len();
+        offset += frame.len;
         sequence += 1;
     }
     Ok(Segment {

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::frame::Header;
+use super::frame::{Header, Marker};
 use crate::error::Error;
 use crate::store::disk::{Disk, DiskFile};
 use crate::store::folders::is_disk_full;
@@ -17,6 +17,8 @@ pub(super) struct Segment {
     pub(super) first_sequence: u64,
     /// Bytes that are durable.
     pub(super) bytes: u64,
+    /// What its frames begin with.
+    pub(super) marker: Marker,
     file: Box<dyn DiskFile>,
 }
 
@@ -46,20 +48,34 @@ impl Failed {
 }
 
 impl Segment {
-    /// Creates the segment that a header begins; its name is durable.
+    /// Creates the segment that a header begins. It gets its name when the header is durable, so
+    /// that a file of that name always has a whole header; when this returns, the name is durable
+    /// too.
     pub(super) fn create(disk: &dyn Disk, folder: &Path, header: &Header) -> Result<Self, Failed> {
         let path = folder.join(format!("{:020}.wal", header.first_sequence));
+        let staged = path.with_extension("new");
         let bytes = header.encode();
-        let mut file = disk.create(&path).map_err(|cause| Failed::before_sync("create segment", &path, cause))?;
-        if let Err(cause) = file.append(&bytes) {
-            return Err(match disk.remove(&path) {
-                Ok(()) => Failed::before_sync("create segment", &path, cause),
-                Err(_) => Failed::for_good("create segment", &path, cause),
-            });
+        if disk.exists(&path) {
+            return Err(Failed::before_sync("create segment", &path, io::ErrorKind::AlreadyExists.into()));
         }
-        file.sync().map_err(|cause| Failed::for_good("sync segment", &path, cause))?;
+        match disk.remove(&staged) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                return Err(Failed::before_sync("create segment", &staged, cause));
+            }
+            _ => {}
+        }
+        let mut file = disk.create(&staged).map_err(|cause| Failed::before_sync("create segment", &staged, cause))?;
+        if let Err(cause) = file.append(&bytes) {
+            // What stays is removed by the next attempt or the next open.
+            let _ = disk.remove(&staged);
+            return Err(Failed::before_sync("create segment", &path, cause));
+        }
+        file.sync().map_err(|cause| Failed::for_good("sync segment", &staged, cause))?;
+        disk.rename(&staged, &path).map_err(|cause| Failed::for_good("name segment", &path, cause))?;
         disk.sync_folder(folder).map_err(|cause| Failed::for_good("sync folder", folder, cause))?;
-        Ok(Self { path, first_sequence: header.first_sequence, bytes: bytes.len() as u64, file })
+        let file = disk.open(&path).map_err(|cause| Failed::for_good("open segment", &path, cause))?;
+        let (first_sequence, marker) = (header.first_sequence, header.marker);
+        Ok(Self { path, first_sequence, bytes: bytes.len() as u64, marker, file })
     }
 
     /// Appends whole frames and returns once they are durable.

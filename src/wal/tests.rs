@@ -38,11 +38,16 @@ fn open(folder: &Path, disk: Arc<dyn Disk>, covered: u64) -> Result<(Wal, Vec<(u
         folder,
         &schema(),
         &Folders::new(disk),
-        Uuid::from_u128(7),
-        &|_| Ok(Covered::all(covered)),
+        (Uuid::from_u128(7), marker),
+        &|_| Ok((Covered::all(covered), Noted::default())),
         &mut take,
     )?;
     Ok((wal, seen.into_inner()))
+}
+
+/// The marker of every segment here.
+fn marker() -> [u8; 32] {
+    [0xf5; 32]
 }
 
 fn append(wal: &mut Wal, ids: &[&str]) -> Result<u64> {
@@ -114,10 +119,16 @@ fn cut_at_every_byte_gives_a_prefix_of_whole_frames() {
     sample(original.path());
     let last = replay::segment_paths(&LocalDisk, original.path()).unwrap().pop().unwrap();
     let bytes = fs::read(&last).unwrap();
+    let (_, header) = frame::Header::decode(&bytes).unwrap();
     for length in 0..bytes.len() {
         let folder = scratch();
         copy(original.path(), folder.path());
         fs::write(folder.path().join(last.file_name().unwrap()), &bytes[..length]).unwrap();
+        if (8..header).contains(&length) {
+            // A segment gets its name when its header is durable.
+            assert_eq!(open(folder.path(), disk(), 0).unwrap_err().kind(), ErrorKind::Damaged);
+            continue;
+        }
         let (mut wal, seen) = open(folder.path(), disk(), 0).unwrap();
         assert!((4..=7).contains(&seen.len()), "{} frames after a cut at {length}", seen.len());
         assert_eq!(seen, expected(seen.len()));
@@ -157,6 +168,108 @@ fn flipped_at_every_byte_gives_a_prefix_or_names_file_and_offset() {
     }
 }
 
+/// A frame of version 1 that says that far later sequences are durable, as a client may send it in
+/// a text.
+const FORGED: &[u8] = b"GLFR\0\0\0\0\x01\0\0\0\0\0\0\x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f";
+
+#[test]
+fn bytes_of_a_client_never_read_as_a_frame_of_the_log() {
+    let original = scratch();
+    sample(original.path());
+    let last = replay::segment_paths(&LocalDisk, original.path()).unwrap().pop().unwrap();
+    let bytes = fs::read(&last).unwrap();
+    let (header, start) = frame::Header::decode(&bytes).unwrap();
+    let mut forged = FORGED.to_vec();
+    forged.extend_from_slice(&crc32fast::hash(FORGED).to_le_bytes());
+    let (mut guessed, mut moved) = (Vec::new(), Vec::new());
+    frame::write(&mut guessed, bytes.len() + 5, &frame::Marker::Own([7; 16]), (99, 98), b"");
+    frame::write(&mut moved, start, &header.marker, (99, 98), b"");
+    // A frame of version 1, one whose marker was guessed, and one of this very segment at another
+    // place.
+    for client in [forged, guessed, moved] {
+        let folder = scratch();
+        copy(original.path(), folder.path());
+        // A write that was torn after the client's bytes.
+        let torn = [&bytes[..], b"torn ", &client, b" torn"].concat();
+        fs::write(folder.path().join(last.file_name().unwrap()), torn).unwrap();
+        let (_, seen) = open(folder.path(), disk(), 0).unwrap();
+        assert_eq!(seen, expected(7));
+    }
+}
+
+#[test]
+fn a_log_of_version_1_opens_and_goes_on_in_version_2() {
+    let folder = scratch();
+    let paths = ["00000000000000000001.wal", "00000000000000000005.wal"];
+    let old: [&[u8]; 2] = [
+        include_bytes!("../../tests/data/wal-1/00000000000000000001.wal"),
+        include_bytes!("../../tests/data/wal-1/00000000000000000005.wal"),
+    ];
+    for (name, bytes) in paths.into_iter().zip(old) {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let (mut wal, seen) = open(folder.path(), disk(), 0).unwrap();
+    assert_eq!(seen, expected(7));
+    append(&mut wal, &["8"]).unwrap();
+    drop(wal);
+    let (_, seen) = open(folder.path(), disk(), 0).unwrap();
+    assert_eq!(seen, expected(8));
+    let newest = replay::segment_paths(&LocalDisk, folder.path()).unwrap().pop().unwrap();
+    assert!(fs::read(newest).unwrap().starts_with(b"GLWAL002"));
+}
+
+#[test]
+fn a_log_of_version_1_is_cut_after_a_torn_write_and_refused_when_it_is_harmed() {
+    let bytes: &[u8] = include_bytes!("../../tests/data/wal-1/00000000000000000005.wal");
+    let opened = |bytes: &[u8]| {
+        let folder = scratch();
+        fs::write(folder.path().join("00000000000000000005.wal"), bytes).unwrap();
+        open(folder.path(), disk(), 4).map(|(_, seen)| seen.len())
+    };
+    for length in 0..bytes.len() {
+        assert!(opened(&bytes[..length]).unwrap() < 3, "cut at {length}");
+    }
+    let (_, start) = frame::Header::decode(bytes).unwrap();
+    for place in 0..start + frame::read(&frame::Marker::V1, bytes, start).unwrap().len {
+        let mut flipped = bytes.to_vec();
+        flipped[place] ^= 1 << (place % 8);
+        assert_eq!(opened(&flipped).unwrap_err().kind(), ErrorKind::Damaged, "flip at {place}");
+    }
+}
+
+#[test]
+fn a_log_that_was_cut_or_emptied_is_noticed_by_the_note_of_its_last_sequence() {
+    let original = scratch();
+    sample(original.path());
+    let paths = replay::segment_paths(&LocalDisk, original.path()).unwrap();
+    let last = fs::read(&paths[1]).unwrap();
+    let noted = |folder: &Path, covered, durable| {
+        let note = Noted { durable, segment: 5, ..Noted::default() };
+        let held = |_| Ok((Covered::all(covered), note.clone()));
+        let (folders, id) = (Folders::new(disk()), (Uuid::from_u128(7), marker as Random));
+        Wal::open(folder, &schema(), &folders, id, &held, &mut |_, _, _| Ok(())).map(|_| ())
+    };
+    let (header, start) = frame::Header::decode(&last).unwrap();
+    let fifth = start + frame::read(&header.marker, &last, start).unwrap().len;
+    for length in 0..=last.len() {
+        let folder = scratch();
+        copy(original.path(), folder.path());
+        fs::write(folder.path().join(paths[1].file_name().unwrap()), &last[..length]).unwrap();
+        // Frames 6 and 7 are the last group, whose write may have been interrupted; 5 was durable
+        // before it.
+        let opened = noted(folder.path(), 0, 5);
+        assert_eq!(opened.is_ok(), length >= fifth, "cut at {length}: {opened:?}");
+        if let Err(error) = opened {
+            assert_eq!(error.kind(), ErrorKind::Damaged);
+        }
+    }
+    let empty = scratch();
+    let error = noted(empty.path(), 4, 4).unwrap_err();
+    assert!(error.message().contains("no segment that begins at sequence 5"), "{error}");
+    assert!(noted(empty.path(), 6, 7).unwrap_err().message().contains("ends at sequence 6, but 7 was acked"));
+    noted(empty.path(), 7, 7).unwrap();
+}
+
 #[test]
 fn a_missing_segment_is_noticed() {
     let folder = scratch();
@@ -169,9 +282,9 @@ fn a_missing_segment_is_noticed() {
 #[test]
 fn after_a_failed_sync_nothing_is_taken_until_it_is_opened_anew() {
     let folder = scratch();
-    // The header of the first segment, and the first group.
+    // The first group.
     let failing = Arc::new(Failing::default());
-    failing.fail_sync_after(".wal", 2);
+    failing.fail_sync_after(".wal", 1);
     let (mut wal, _) = open(folder.path(), failing, 0).unwrap();
     append(&mut wal, &["1"]).unwrap();
     let error = append(&mut wal, &["2"]).unwrap_err();

@@ -17,7 +17,7 @@ use crate::config::{self, Config};
 use crate::halves::{Half, Late, LatePart, Waiting, amend, join, join_all};
 use crate::ingest::excerpt::seen;
 use crate::ingest::otlp::{Encoding, Signal};
-use crate::record::json as text;
+use crate::record::json::{self as text, FieldError};
 use crate::record::{BatchBuilder, Feedback};
 
 /// Elements of the smaller input.
@@ -490,7 +490,7 @@ fn of_others() -> Vec<Case> {
         }),
         case("excerpt: a record of many members", &["ingest/excerpt.rs"], |n| {
             let text = format!("{{\"headers\":{},\"cost\":\"x\"}}", object(n));
-            let error = FieldError::new("cost", "a number", "a text");
+            let error = FieldError::new("cost", "x", "a number");
             let input = (text, error, Context::new(now()));
             with(input, |(text, error, context)| drop(black_box(seen(text, error, context))))
         }),

@@ -4,9 +4,9 @@
 //! anew from the folder's listing at the first use, so it can say wrong only that a block is there, never what is in
 //! it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,9 +18,13 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::BLOCK;
+use crate::store::disk::{make_private_folders, private_file};
 
 /// Length and content of the start of an entry: magic, checksum, size of the object, its time, length of its tag.
 const HEADER: usize = 4 + 4 + 8 + 8 + 2;
+/// Files that are remembered as gone, at most: as many as any query that is under way may still
+/// read.
+const MOST_GONE: usize = 1 << 16;
 const MAGIC: &[u8; 4] = b"GLC1";
 
 /// Figures of the cache since the start.
@@ -112,6 +116,13 @@ impl Index {
     }
 }
 
+/// Files that the tables name, and those that they do not name any more.
+#[derive(Debug, Default)]
+struct Files {
+    live: HashSet<u128>,
+    gone: HashSet<u128>,
+}
+
 /// The blocks on the disk. Every call but [`Blocks::stats`] blocks on it.
 #[derive(Debug)]
 pub struct Blocks {
@@ -119,6 +130,7 @@ pub struct Blocks {
     place: String,
     most_bytes: u64,
     index: OnceLock<Mutex<Index>>,
+    files: Mutex<Files>,
     hits: AtomicU64,
     misses: AtomicU64,
     temporary: AtomicU64,
@@ -132,6 +144,7 @@ impl Blocks {
             place: place.to_owned(),
             most_bytes,
             index: OnceLock::new(),
+            files: Mutex::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             temporary: AtomicU64::new(0),
@@ -194,6 +207,33 @@ impl Blocks {
         found
     }
 
+    /// Removes the blocks of all files but those that the tables name now: what was erased is in
+    /// none of these. A query that still reads one that is gone keeps no block of it.
+    pub fn sweep(&self, live: &[Path]) {
+        {
+            let live = live.iter().map(|path| self.file_key(path)).collect();
+            let mut files = self.files.lock();
+            let before = std::mem::replace(&mut files.live, live);
+            if files.gone.len() > MOST_GONE {
+                files.gone.clear();
+            }
+            let Files { live, gone } = &mut *files;
+            gone.extend(before.difference(live).copied());
+        }
+        let index = self.index();
+        let dead: Vec<Key> = {
+            let files = self.files.lock();
+            index.lock().entries.keys().filter(|key| !files.live.contains(&key.file)).copied().collect()
+        };
+        for key in dead {
+            index.lock().remove(key);
+            if let Err(error) = fs::remove_file(self.path(key)) {
+                let path = self.path(key);
+                tracing::warn!(%error, file = %path.display(), "cannot remove what is not to be cached any more");
+            }
+        }
+    }
+
     /// Keeps the blocks of a run that was read.
     pub(super) fn keep(&self, file: u128, about: &About, start: u64, bytes: &Bytes) {
         let step = usize::try_from(BLOCK).unwrap_or(usize::MAX);
@@ -219,10 +259,17 @@ impl Blocks {
             let _ = fs::remove_file(self.path(old));
         }
         let written = self.write_file(key, entry);
-        let mut index = index.lock();
-        index.reserved -= bytes;
-        if written.is_ok() {
-            index.insert(key, bytes);
+        {
+            let mut index = index.lock();
+            index.reserved -= bytes;
+            if written.is_ok() {
+                index.insert(key, bytes);
+            }
+        }
+        // Asked after it is in the index, so that a sweep at the same time sees it or is seen.
+        if self.files.lock().gone.contains(&key.file) {
+            index.lock().remove(key);
+            let _ = fs::remove_file(self.path(key));
         }
         written
     }
@@ -230,8 +277,9 @@ impl Blocks {
     fn write_file(&self, key: Key, entry: &[u8]) -> io::Result<()> {
         let path = self.path(key);
         let temporary = self.folder.join(format!("{}.tmp", self.temporary.fetch_add(1, Ordering::Relaxed)));
-        fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
-        let written = fs::write(&temporary, entry).and_then(|()| fs::rename(&temporary, &path));
+        make_private_folders(path.parent().unwrap_or(&self.folder))?;
+        let file = private_file().create(true).truncate(true).write(true).open(&temporary);
+        let written = file.and_then(|mut file| file.write_all(entry)).and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }

@@ -127,6 +127,8 @@ pub struct Driver {
     pub engine: Option<Engine>,
     pub events: Vec<Event>,
     pub join_seconds: u64,
+    /// How many operations the disk had done when each process started.
+    pub starts: Vec<usize>,
     /// What failed.
     pub errors: Vec<String>,
     /// What an engine answered that it must not answer.
@@ -135,12 +137,13 @@ pub struct Driver {
 
 impl Driver {
     pub fn on(disk: SimDisk, join_seconds: u64) -> Self {
-        let (errors, wrong) = (Vec::new(), Vec::new());
-        Self { disk, engine: None, events: Vec::new(), join_seconds, errors, wrong }
+        let (starts, errors, wrong) = (Vec::new(), Vec::new(), Vec::new());
+        Self { disk, engine: None, events: Vec::new(), join_seconds, starts, errors, wrong }
     }
 
     pub async fn open(&mut self) -> bool {
         self.engine = None;
+        self.starts.push(self.disk.len());
         let opened = open(&self.disk, DATA, self.join_seconds).await;
         match self.noted(opened) {
             Some(engine) => self.engine = Some(engine),
@@ -291,6 +294,7 @@ impl Driver {
     }
 
     pub async fn copy(&mut self) -> bool {
+        self.starts.push(self.disk.len());
         self.note(&[Wish::Copy], false);
         let copied = copy(&self.disk).await;
         let is_done = self.noted(copied).is_some();

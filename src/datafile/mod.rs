@@ -1,20 +1,31 @@
-//! One sorted Parquet file of the table: its physical form, and the facts about it that go into the commit.
+//! One sorted Parquet file of the table: its physical form, and the facts about it that go into the
+//! commit.
 //!
-//! Rows must come sorted by [`SORT_KEY`] and all belong to one partition. Row groups are bounded by rows and by bytes, so a
-//! reader of big bodies never has to hold much. Bodies and ids carry no dictionary and bodies no statistics, which could
-//! never help; `id` and `trace_id` carry bloom filters.
+//! Rows must come sorted by [`SORT_KEY`] and all belong to one partition. Row groups are bounded by
+//! rows and by bytes, so a reader of big bodies never has to hold much. Bodies and ids carry no
+//! dictionary and bodies no statistics, which could never help; `id` and `trace_id` carry bloom
+//! filters. Every page has a CRC and the footer checksums of all of the file, with which it is read
+//! ([`checked`]).
+
+pub mod checked;
+mod encoder;
+mod pages;
+mod sums;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use object_store::buffered::BufWriter;
-use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
+
+use encoder::Encoder;
 
 use crate::error::{Error, Result};
 use crate::record::{Rows, SORT_KEY, SORT_OPTIONS};
@@ -25,7 +36,8 @@ use crate::table::{DataFile, Table, lower_bound, upper_bound};
 const ROW_GROUP_ROWS: usize = 131_072;
 /// Encoded bytes of a row group: bodies of megabytes must not make a group of gigabytes.
 const ROW_GROUP_BYTES: usize = 32 << 20;
-/// Parts of 10 MB that are uploaded at once; more would only cost memory, since encoding is slower than that.
+/// Parts of 10 MB that are uploaded at once; more would only cost memory, since encoding is slower
+/// than that.
 const PARTS_IN_FLIGHT: usize = 2;
 
 /// Where a file belongs.
@@ -39,7 +51,7 @@ pub struct Partition {
 
 /// Writes one file.
 pub struct DataFileWriter {
-    writer: AsyncArrowWriter<BufWriter>,
+    encoder: Encoder,
     file: DataFile,
     schema: SchemaRef,
 }
@@ -80,13 +92,15 @@ impl DataFileWriter {
         };
         let object = BufWriter::new(Arc::clone(table.object_store()), table.object_store_path(&file))
             .with_max_concurrency(PARTS_IN_FLIGHT);
-        let writer =
-            AsyncArrowWriter::try_new(object, table.rows().file_schema(), Some(properties(table.rows(), zstd_level)?))
-                .map_err(|cause| Error::storage(format!("cannot start file `{}`", file.path)).with_source(cause))?;
-        Ok(Self { writer, file, schema: table.rows().file_schema() })
+        let form = properties(table.rows(), zstd_level)?;
+        let token = Uuid::new_v4().simple().to_string();
+        let encoder = Encoder::new(object, table.rows().file_schema(), form, token)
+            .map_err(|cause| Error::storage(format!("cannot start file `{}`", file.path)).with_source(cause))?;
+        Ok(Self { encoder, file, schema: table.rows().file_schema() })
     }
 
-    /// Appends rows: a batch that has the columns of the file first, in order; columns after them are left out.
+    /// Appends rows: a batch that has the columns of the file first, in order; columns after them
+    /// are left out.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
@@ -95,28 +109,29 @@ impl DataFileWriter {
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)
             .map_err(|cause| Error::internal("a batch does not fit the table").with_source(cause))?;
         self.file.cover(&batch);
-        self.writer.write(&batch).await.map_err(|cause| self.failed(cause))
+        self.encoder.write(&batch).await.map_err(|cause| self.failed(cause))
     }
 
-    /// Bytes that the file has so far; pages that are still open, of a megabyte at most, count as before compression.
+    /// Bytes that the file has so far; pages that are still open, of a megabyte at most, count as
+    /// before compression.
     pub fn bytes(&self) -> u64 {
-        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+        self.encoder.bytes() as u64
     }
 
     /// Bytes of memory that the open row group takes.
     pub fn buffered(&self) -> usize {
-        self.writer.memory_size()
+        self.encoder.buffered()
     }
 
     /// Ends the open row group, which frees its memory.
     pub async fn end_row_group(&mut self) -> Result<()> {
-        self.writer.flush().await.map_err(|cause| self.failed(cause))
+        self.encoder.end_row_group().await.map_err(|cause| self.failed(cause))
     }
 
     /// Ends the file; when this returns, it is on the disk.
     pub async fn finish(mut self) -> Result<DataFile> {
-        self.writer.finish().await.map_err(|cause| self.failed(cause))?;
-        self.file.bytes = self.writer.bytes_written() as u64;
+        let finished = self.encoder.finish().await;
+        self.file.bytes = finished.map_err(|cause| self.failed(cause))?;
         Ok(self.file)
     }
 
@@ -159,9 +174,8 @@ fn properties(rows: Rows, zstd_level: i32) -> Result<WriterProperties> {
         .map_err(|cause| Error::invalid(format!("zstd level {zstd_level} does not exist")).with_source(cause))?;
     let path = |name: &str| ColumnPath::from(name.split('.').map(str::to_owned).collect::<Vec<_>>());
     let mut properties = WriterProperties::builder()
+        .set_created_by(sums::CREATED_BY.to_owned())
         .set_compression(Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
         .set_sorting_columns(Some(sorting_columns(rows)))
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_column_dictionary_enabled(path("created_at"), false)

@@ -1,0 +1,389 @@
+//! Data files read with their checksums: whatever part of a file a query fetches as a whole is
+//! compared before it is used, the footer first. Also the check of a whole file, for `doctor`.
+//!
+//! Pages, bloom filters and page indexes are fetched as a whole by the Parquet reader. Files
+//! without checksums are read as they are.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::{
+    CachedParquetFileReaderFactory, CachedParquetMetaData, ParquetFileReaderFactory,
+};
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+};
+use parking_lot::Mutex;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+use super::sums::{self, Entry, Part, TRAILER};
+
+/// What the error of a part that is not as it was written says, in whatever it is wrapped.
+pub const HARMED: &str = "its checksum does not match";
+/// Bytes that the check of a whole file reads at once, if its parts are no larger.
+const READ_BYTES: u64 = 1 << 20;
+
+/// Makes readers that check what they read.
+#[derive(Debug)]
+pub struct CheckedReaderFactory {
+    store: Arc<dyn ObjectStore>,
+    cache: Arc<FileMetadataCache>,
+}
+
+impl CheckedReaderFactory {
+    /// Readers of files in a store, which share a cache of footers.
+    pub fn new(store: Arc<dyn ObjectStore>, cache: Arc<FileMetadataCache>) -> Self {
+        Self { store, cache }
+    }
+}
+
+impl ParquetFileReaderFactory for CheckedReaderFactory {
+    fn create_reader(
+        &self,
+        partition_index: usize,
+        file: PartitionedFile,
+        metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> datafusion::error::Result<Box<dyn AsyncFileReader + Send>> {
+        let known = Arc::<Known>::default();
+        let (store, size) = (Arc::clone(&self.store), file.object_meta.size);
+        let checked = Checked { inner: store, size, known: Arc::clone(&known) };
+        let location = file.object_meta.location.clone();
+        let inner = CachedParquetFileReaderFactory::new(Arc::new(checked), Arc::clone(&self.cache)).create_reader(
+            partition_index,
+            file,
+            metadata_size_hint,
+            metrics,
+        )?;
+        Ok(Box::new(Reader { inner, known, location, cache: Arc::clone(&self.cache) }))
+    }
+}
+
+/// What is known of the checksums of a file: nothing before its footer was read, and none inside if
+/// it has none.
+#[derive(Debug, Default)]
+struct Known {
+    entry: OnceLock<Option<Arc<Entry>>>,
+    /// Where the footer begins, once its length is read.
+    footer: OnceLock<u64>,
+}
+
+impl Known {
+    fn learn(&self, metadata: &Arc<ParquetMetaData>) -> std::result::Result<(), &'static str> {
+        let Some(known) = self.entry.get() else {
+            // Two threads would find the same.
+            let _ = self.entry.set(parsed_entry_of(metadata)?);
+            return Ok(());
+        };
+        if let Some(known) = known {
+            Parsed::shared().keep(metadata, known);
+        }
+        Ok(())
+    }
+}
+
+/// Entries that were parsed, by the footers that they are from, for as long as the cache has these: a query opens many files,
+/// and each has thousands of parts.
+#[derive(Debug, Default)]
+struct Parsed(Mutex<HashMap<usize, (Weak<ParquetMetaData>, Arc<Entry>)>>);
+
+impl Parsed {
+    fn shared() -> &'static Self {
+        static SHARED: LazyLock<Parsed> = LazyLock::new(Parsed::default);
+        &SHARED
+    }
+
+    fn get(&self, metadata: &Arc<ParquetMetaData>) -> Option<Arc<Entry>> {
+        let parsed = self.0.lock();
+        let (of, entry) = parsed.get(&Arc::as_ptr(metadata).addr())?;
+        std::ptr::eq(of.as_ptr(), Arc::as_ptr(metadata)).then(|| Arc::clone(entry))
+    }
+
+    fn keep(&self, metadata: &Arc<ParquetMetaData>, entry: &Arc<Entry>) {
+        let mut parsed = self.0.lock();
+        if parsed.len() == parsed.capacity() {
+            parsed.retain(|_, (of, _)| of.strong_count() > 0);
+        }
+        parsed.insert(Arc::as_ptr(metadata).addr(), (Arc::downgrade(metadata), Arc::clone(entry)));
+    }
+}
+
+fn parsed_entry_of(metadata: &Arc<ParquetMetaData>) -> std::result::Result<Option<Arc<Entry>>, &'static str> {
+    if let Some(entry) = Parsed::shared().get(metadata) {
+        return Ok(Some(entry));
+    }
+    let entry = entry_of(metadata)?.map(Arc::new);
+    if let Some(entry) = &entry {
+        Parsed::shared().keep(metadata, entry);
+    }
+    Ok(entry)
+}
+
+fn entry_of(metadata: &ParquetMetaData) -> std::result::Result<Option<Entry>, &'static str> {
+    let file = metadata.file_metadata();
+    let entries = file.key_value_metadata();
+    let entry = entries.and_then(|entries| entries.iter().find(|entry| entry.key == sums::KEY));
+    let entry = entry.map(Entry::parse).transpose()?.flatten();
+    match entry.is_none() && file.created_by() == Some(sums::CREATED_BY) {
+        true => Err("its checksums are gone"),
+        false => Ok(entry),
+    }
+}
+
+/// Reads one file. The footers of files that were read before are in the cache, with their
+/// checksums.
+struct Reader {
+    inner: Box<dyn AsyncFileReader + Send>,
+    known: Arc<Known>,
+    location: Path,
+    cache: Arc<FileMetadataCache>,
+}
+
+impl AsyncFileReader for Reader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        self.inner.get_bytes(range)
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        self.inner.get_byte_ranges(ranges)
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async move {
+            let wrong = |what: &str| parquet::errors::ParquetError::General(what.to_owned());
+            // The page indexes may be missing there, and are then read with the checksums.
+            if let Some(cached) = self.cache.get(&self.location)
+                && let Some(cached) = cached.file_metadata.as_any().downcast_ref::<CachedParquetMetaData>()
+            {
+                self.known.learn(cached.parquet_metadata()).map_err(wrong)?;
+            }
+            let metadata = self.inner.get_metadata(options).await?;
+            self.known.learn(&metadata).map_err(wrong)?;
+            Ok(metadata)
+        }
+        .boxed()
+    }
+}
+
+/// The store below the reader of one file.
+#[derive(Debug)]
+struct Checked {
+    inner: Arc<dyn ObjectStore>,
+    size: u64,
+    known: Arc<Known>,
+}
+
+impl Checked {
+    /// Compares what was fetched with the checksums.
+    fn check(&self, location: &Path, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
+        if self.known.entry.get().is_none() {
+            self.check_footer(location, range, bytes)?;
+        }
+        let Some(Some(entry)) = self.known.entry.get() else { return Ok(()) };
+        let mut parts = entry.sums.within(range);
+        if range.end == self.size {
+            // Fetched for the footer and the page indexes before it; pages that came along are
+            // fetched again if they are read, and no other query has to fail for them.
+            parts = &parts[parts.len().saturating_sub(1)..];
+        }
+        for part in parts {
+            if !slice_of(part, range.start, bytes).is_some_and(|bytes| part.holds(bytes)) {
+                return Err(harmed(location, part.start));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the checksums out of the footer, if it was fetched, and compares its own. What cannot
+    /// be decoded is left to the reader, which says so.
+    fn check_footer(&self, location: &Path, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
+        let trailer_at = self.size.saturating_sub(TRAILER as u64);
+        if range.end == self.size
+            && let Some(trailer) = bytes.last_chunk::<TRAILER>()
+        {
+            let len = u32::from_le_bytes([trailer[0], trailer[1], trailer[2], trailer[3]]);
+            let _ = self.known.footer.set(trailer_at.saturating_sub(u64::from(len)));
+        }
+        let Some(start) = self.known.footer.get().copied().filter(|start| *start >= range.start) else {
+            return Ok(());
+        };
+        let place = |at: u64| usize::try_from(at - range.start).unwrap_or(usize::MAX);
+        if trailer_at < start || trailer_at > range.end {
+            return Ok(());
+        }
+        let Some(footer) = bytes.get(place(start)..place(trailer_at)) else { return Ok(()) };
+        let Ok(metadata) = ParquetMetaDataReader::decode_metadata(footer) else { return Ok(()) };
+        let entry = entry_of(&metadata).map_err(|_| harmed(location, start))?;
+        if entry.as_ref().is_some_and(|entry| !entry.footer_holds(footer)) {
+            return Err(harmed(location, start));
+        }
+        let _ = self.known.entry.set(entry.map(Arc::new));
+        Ok(())
+    }
+}
+
+fn slice_of<'a>(part: &Part, start: u64, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let from = usize::try_from(part.start.checked_sub(start)?).ok()?;
+    bytes.get(from..from.checked_add(part.len as usize)?)
+}
+
+fn harmed(location: &Path, at: u64) -> object_store::Error {
+    let what = format!("`{location}` is damaged at offset {at}: {HARMED}; restore it from a copy");
+    object_store::Error::Generic { store: "gatelog", source: what.into() }
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Checked({})", self.inner)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ObjectStore for Checked {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.inner.put_opts(location, payload, opts).await
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let is_bytes = !options.head && !matches!(&options.range, Some(GetRange::Offset(_)));
+        let found = self.inner.get_opts(location, options).await?;
+        if !is_bytes {
+            return Ok(found);
+        }
+        let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
+        let bytes = found.bytes().await?;
+        self.check(location, &range, &bytes)?;
+        let payload = GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed());
+        Ok(GetResult { payload, meta, range, attributes })
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let found = self.inner.get_ranges(location, ranges).await?;
+        // The footer first, should it be among them.
+        for (range, bytes) in ranges.iter().zip(&found).rev() {
+            self.check(location, range, bytes)?;
+        }
+        Ok(found)
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.inner.rename_opts(from, to, options).await
+    }
+}
+
+/// What the check of a whole file found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// The file has no checksums that this version knows; nothing but its end was read.
+    Without,
+    /// All of it is as it was written; so many rows.
+    Whole(u64),
+    /// What is wrong, part by part.
+    Harmed(Vec<String>),
+}
+
+/// Reads all of a file, a megabyte or one part of it at a time, and compares it with its checksums.
+pub async fn verify(store: &dyn ObjectStore, location: &Path, size: u64) -> Result<Verified> {
+    let one = |what: String| Ok(Verified::Harmed(vec![what]));
+    let trailer_at = size.saturating_sub(TRAILER as u64);
+    let trailer = store.get_range(location, trailer_at..size).await?;
+    let (Some(len), true) = (trailer.first_chunk::<4>(), trailer.ends_with(b"PAR1")) else {
+        return one("its last bytes are not those of a Parquet file".to_owned());
+    };
+    let start = trailer_at.checked_sub(u64::from(u32::from_le_bytes(*len)));
+    let Some(start) = start.filter(|start| *start >= sums::FIRST as u64) else {
+        return one(format!("the length of its footer, at offset {trailer_at}, is larger than the file"));
+    };
+    let footer = store.get_range(location, start..trailer_at).await?;
+    let metadata = match ParquetMetaDataReader::decode_metadata(&footer) {
+        Ok(metadata) => metadata,
+        Err(error) => return one(format!("its footer at offset {start} cannot be decoded: {error}")),
+    };
+    let entry = match entry_of(&metadata) {
+        Ok(None) => return Ok(Verified::Without),
+        Ok(Some(entry)) if entry.footer_holds(&footer) => entry,
+        Ok(Some(_)) => return one(format!("its footer at offset {start}: {HARMED}")),
+        Err(what) => return one(format!("its footer at offset {start}: {what}")),
+    };
+    let mut wrong = Vec::new();
+    if !store.get_range(location, 0..sums::FIRST as u64).await?.starts_with(b"PAR1") {
+        wrong.push("its first bytes are not those of a Parquet file".to_owned());
+    }
+    if entry.sums.end() != start {
+        wrong.push(format!("its checksums end at offset {}, its footer begins at {start}", entry.sums.end()));
+    }
+    let mut parts = entry.sums.parts.as_slice();
+    while let Some(first) = parts.first() {
+        let fits = |part: &&Part| part.end() <= first.start + READ_BYTES;
+        let (read, rest) = parts.split_at(parts.iter().take_while(fits).count().max(1));
+        let end = read.last().map_or(first.start, Part::end).min(start);
+        let bytes = store.get_range(location, first.start.min(end)..end).await?;
+        let is_wrong = |part: &&Part| !slice_of(part, first.start, &bytes).is_some_and(|bytes| part.holds(bytes));
+        wrong.extend(read.iter().filter(is_wrong).map(|part| format!("{}: {HARMED}", name(part, &metadata))));
+        parts = rest;
+    }
+    match wrong.is_empty() {
+        true => Ok(Verified::Whole(metadata.file_metadata().num_rows().unsigned_abs())),
+        false => Ok(Verified::Harmed(wrong)),
+    }
+}
+
+/// What a part is.
+fn name(part: &Part, metadata: &ParquetMetaData) -> String {
+    let (start, at) = (part.start, format!("at offset {}, {} bytes", part.start, part.len));
+    for (place, group) in metadata.row_groups().iter().enumerate() {
+        for column in group.columns() {
+            let (from, len) = column.byte_range();
+            let path = column.column_path().string();
+            if (from..from + len).contains(&start) {
+                return format!("a page of column `{path}` in row group {place} {at}");
+            }
+            if column.bloom_filter_offset().is_some_and(|offset| offset.cast_unsigned() == start) {
+                return format!("the bloom filter of column `{path}` in row group {place} {at}");
+            }
+        }
+    }
+    format!("the page indexes {at}")
+}

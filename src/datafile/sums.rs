@@ -1,0 +1,216 @@
+//! Checksums of every byte of a data file, kept in its footer.
+//!
+//! A page's own CRC leaves out its header, and nothing in Parquet covers bloom filters, page
+//! indexes and the footer, which decide what is read at all: a flipped bit there changes an answer
+//! in silence. So the footer's key-value metadata holds a CRC-32 of each page with its header and
+//! of each bloom filter, one of the page indexes, and one of the footer itself, in which its own
+//! digits count as zeros:
+//!
+//! ```text
+//! gatelog.checksums = 1;<token>;<bytes of the page indexes>;<their crc32>;<crc32 of the footer>;<parts>
+//! ```
+//!
+//! Sizes and checksums are 8 hexadecimal digits. The token is random, so that the value is found in
+//! the footer's bytes whatever clients sent. Parts stand in the order of the file, from its fifth
+//! byte to the page indexes, without gaps: the length as a varint and the checksum, little-endian,
+//! all in base 64. The writer that the file names says too that there are checksums, so that their
+//! loss is seen. Files without them were written before there were any, or by another program, and
+//! are read unchecked; so is a version that is not known here.
+
+use parquet::file::metadata::KeyValue;
+
+use super::pages::{put_varint, varint};
+
+/// The key.
+pub(super) const KEY: &str = "gatelog.checksums";
+/// The writer that a file with such checksums names.
+pub(super) const CREATED_BY: &str = "gatelog version 1 (checksums 1)";
+/// Bytes of a file before its first page.
+pub(super) const FIRST: usize = 4;
+/// Bytes after the footer: its length and a magic.
+pub(super) const TRAILER: usize = 8;
+const VERSION: &str = "1";
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// A part of a file and its checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) start: u64,
+    pub(super) len: u32,
+    crc: u32,
+}
+
+impl Part {
+    /// Where it ends.
+    pub(super) fn end(&self) -> u64 {
+        self.start + u64::from(self.len)
+    }
+
+    /// Returns whether these bytes, which begin where the part does, are those that were written.
+    pub(super) fn holds(&self, bytes: &[u8]) -> bool {
+        crc32fast::hash(bytes) == self.crc
+    }
+}
+
+/// The checksums of a file's parts, in their order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sums {
+    pub(super) parts: Vec<Part>,
+}
+
+impl Sums {
+    /// Where the next part begins.
+    pub(super) fn end(&self) -> u64 {
+        self.parts.last().map_or(FIRST as u64, Part::end)
+    }
+
+    /// Adds the part that comes next.
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.parts.push(Part { start: self.end(), len: bytes.len() as u32, crc: crc32fast::hash(bytes) });
+    }
+
+    /// The entry of a file's metadata, with zeros for what is known only when the file is written.
+    pub(super) fn entry(&self, token: &str) -> KeyValue {
+        let mut parts = Vec::with_capacity(self.parts.len() * 7);
+        for part in &self.parts {
+            put_varint(&mut parts, part.len.into());
+            parts.extend_from_slice(&part.crc.to_le_bytes());
+        }
+        let zeros = "00000000";
+        let value = format!("{VERSION};{token};{zeros};{zeros};{zeros};{}", encode64(&parts));
+        KeyValue::new(KEY.to_owned(), value)
+    }
+
+    /// The parts that lie within a range as a whole.
+    pub(super) fn within(&self, range: &std::ops::Range<u64>) -> &[Part] {
+        let first = self.parts.partition_point(|part| part.start < range.start);
+        let end = self.parts.partition_point(|part| part.end() <= range.end);
+        self.parts.get(first..end).unwrap_or_default()
+    }
+}
+
+/// What the entry of a file's metadata says.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) sums: Sums,
+    token: String,
+    footer_crc: u32,
+}
+
+impl Entry {
+    /// Reads an entry. None if the version is not known; an error says what is wrong.
+    pub(super) fn parse(entry: &KeyValue) -> Result<Option<Self>, &'static str> {
+        let wrong = "its checksums cannot be read";
+        let value = entry.value.as_deref().ok_or(wrong)?;
+        let fields: Vec<&str> = value.splitn(6, ';').collect();
+        if fields.first() != Some(&VERSION) {
+            return Ok(None);
+        }
+        let [_, token, index_len, index_crc, footer_crc, parts] = fields[..] else { return Err(wrong) };
+        let digits = |text: &str| u32::from_str_radix(text, 16).map_err(|_| wrong);
+        let mut sums = Sums::default();
+        let decoded = decode64(parts).ok_or(wrong)?;
+        let mut rest = decoded.as_slice();
+        while !rest.is_empty() {
+            let (len, taken) = varint(rest).ok_or(wrong)?;
+            let crc = rest.get(taken..taken + 4).and_then(|crc| crc.try_into().ok()).ok_or(wrong)?;
+            let (start, crc) = (sums.end(), u32::from_le_bytes(crc));
+            let len = u32::try_from(len).map_err(|_| wrong)?;
+            sums.parts.push(Part { start, len, crc });
+            rest = &rest[taken + 4..];
+        }
+        let (start, len, crc) = (sums.end(), digits(index_len)?, digits(index_crc)?);
+        sums.parts.extend((len > 0).then_some(Part { start, len, crc }));
+        Ok(Some(Self { sums, token: token.to_owned(), footer_crc: digits(footer_crc)? }))
+    }
+
+    /// Returns whether a footer is as it was written. The digits of its own checksum count as
+    /// zeros.
+    pub(super) fn footer_holds(&self, footer: &[u8]) -> bool {
+        let Some(at) = fields_at(footer, &self.token).map(|at| at + 18).filter(|at| at + 8 <= footer.len()) else {
+            return false;
+        };
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&footer[..at]);
+        hasher.update(b"00000000");
+        hasher.update(&footer[at + 8..]);
+        hasher.finalize() == self.footer_crc
+    }
+}
+
+/// Writes into the end of a file, from its page indexes on, what was not known before. Fails if the
+/// entry is not there.
+pub(super) fn complete(end: &mut [u8], token: &str) -> Option<()> {
+    let footer_bytes = footer_len(end)?;
+    let index_bytes = end.len().checked_sub(footer_bytes + TRAILER)?;
+    let (index, footer) = end.split_at_mut(index_bytes);
+    let footer = &mut footer[..footer_bytes];
+    let at = fields_at(footer, token)?;
+    let index_fields = format!("{:08x};{:08x}", u32::try_from(index.len()).ok()?, crc32fast::hash(index));
+    footer.get_mut(at..at + 17)?.copy_from_slice(index_fields.as_bytes());
+    let crc = format!("{:08x}", crc32fast::hash(footer));
+    footer.get_mut(at + 18..at + 26)?.copy_from_slice(crc.as_bytes());
+    Some(())
+}
+
+/// The length of the footer of a file that ends with these bytes.
+pub(super) fn footer_len(end: &[u8]) -> Option<usize> {
+    let trailer = end.last_chunk::<TRAILER>()?;
+    let len = u32::from_le_bytes(*trailer.first_chunk()?) as usize;
+    (trailer.ends_with(b"PAR1") && len <= end.len() - TRAILER).then_some(len)
+}
+
+/// Where the fields after the token begin.
+fn fields_at(footer: &[u8], token: &str) -> Option<usize> {
+    let begins = format!("{VERSION};{token};");
+    memchr::memmem::find(footer, begins.as_bytes()).map(|at| at + begins.len())
+}
+
+fn encode64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        for place in 0..=three.len() {
+            text.push(char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63]));
+        }
+    }
+    text
+}
+
+fn decode64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
+    for four in text.as_bytes().chunks(4) {
+        let mut bits = 0_u32;
+        for digit in four {
+            bits = bits << 6 | u32::from(value64(*digit)?);
+        }
+        bits <<= 6 * (4 - four.len());
+        bytes.extend_from_slice(&bits.to_be_bytes()[1..four.len()]);
+    }
+    Some(bytes)
+}
+
+fn value64(digit: u8) -> Option<u8> {
+    match digit {
+        b'A'..=b'Z' => Some(digit - b'A'),
+        b'a'..=b'z' => Some(digit - b'a' + 26),
+        b'0'..=b'9' => Some(digit - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back_from_their_text() {
+        for len in 0..70_u8 {
+            let bytes: Vec<u8> = (0..len).map(|byte| byte.wrapping_mul(37)).collect();
+            assert_eq!(decode64(&encode64(&bytes)).unwrap(), bytes);
+        }
+        assert_eq!(decode64("A!"), None);
+    }
+}

@@ -1,0 +1,168 @@
+//! Files that are not as they were written: nothing is answered from them in silence, and `doctor`
+//! names what is wrong.
+
+use std::path::{Path, PathBuf};
+
+use futures::TryStreamExt;
+use gatelog::engine::{Finding, Severity, doctor};
+use gatelog::{Config, Engine, ErrorKind, Params};
+
+use super::engine::{ids, record};
+
+fn quiet(data: &Path) -> Config {
+    let mut config =
+        Config { data: data.display().to_string(), flush_seconds: 3600, refresh_seconds: 60, ..Config::default() };
+    for job in ["compact", "expire", "vacuum", "checkpoint", "clean_log"] {
+        config.set(&format!("{job}_schedule"), "never").unwrap();
+    }
+    config
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path, extension)),
+            false if path.extension().is_some_and(|is| is == extension) => found.push(path),
+            false => {}
+        }
+    }
+    found.sort();
+    found
+}
+
+async fn errors(config: &Config) -> Vec<String> {
+    let findings: Vec<Finding> = doctor(config, &|_, _, _| ()).await.unwrap();
+    findings.into_iter().filter(|found| found.severity == Severity::Error).map(|found| found.what).collect()
+}
+
+#[tokio::test]
+async fn a_flipped_byte_of_a_page_fails_the_query_that_reads_it_and_is_named_by_doctor() {
+    let data = tempfile::tempdir().unwrap();
+    let config = quiet(data.path());
+    let engine = Engine::open(config.clone()).await.unwrap();
+    let costly =
+        |number: u32| gatelog::Record { cost: Some(f64::from(number) / 3.0), ..record(&format!("r-{number}")) };
+    engine.append((0..50).map(costly).collect()).await.unwrap();
+    engine.close().await.unwrap();
+    assert_eq!(errors(&config).await, Vec::<String>::new());
+    let path = files(&data.path().join("logs"), "parquet").remove(0);
+    let bytes = std::fs::read(&path).unwrap();
+    let footer = u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().unwrap()) as usize + 8;
+    let metadata =
+        parquet::file::metadata::ParquetMetaDataReader::decode_metadata(&bytes[bytes.len() - footer..bytes.len() - 8]);
+    let metadata = metadata.unwrap();
+    let column = metadata.row_group(0).columns().iter().find(|column| column.column_path().string() == "cost").unwrap();
+    let (start, length) = column.byte_range();
+    let mut flipped = bytes.clone();
+    flipped[(start + length - 5) as usize] ^= 4;
+    std::fs::write(&path, flipped).unwrap();
+    let found = errors(&config).await;
+    assert!(found.len() == 1 && found[0].contains("a page of column `cost` in row group 0 at offset"), "{found:?}");
+    assert!(found[0].contains(path.file_name().unwrap().to_str().unwrap()), "{found:?}");
+    let engine = Engine::open(config).await.unwrap();
+    let answer = async |text: &str| {
+        let batches = engine.sql(text, &Params::new()).await?.batches.try_collect::<Vec<_>>().await?;
+        Ok::<_, gatelog::Error>(batches.iter().map(|batch| batch.num_rows()).sum::<usize>())
+    };
+    assert_eq!(answer("select id from logs").await.unwrap(), 50);
+    let error = answer("select sum(cost) from logs").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    engine.close().await.unwrap();
+}
+
+/// A data folder whose log has frames of two groups that are in no table.
+async fn with_log(data: &Path) -> Config {
+    let config = quiet(data);
+    let engine = Engine::open(config.clone()).await.unwrap();
+    engine.append(vec![record("flushed")]).await.unwrap();
+    engine.flush().await.unwrap();
+    for id in ["a", "b"] {
+        engine.append(vec![record(id)]).await.unwrap();
+    }
+    // As it is when the process is killed now.
+    let left = data.with_file_name("left");
+    copy(data, &left);
+    engine.close().await.unwrap();
+    std::fs::remove_dir_all(data).unwrap();
+    std::fs::rename(left, data).unwrap();
+    config
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target)
+        } else {
+            let _ = std::fs::copy(path, target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_emptied_or_cut_stops_the_start_and_a_torn_last_write_does_not() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
+    let config = with_log(&data).await;
+    let segments = files(&data.join("wal"), "wal");
+    let (last, bytes) = (segments.last().unwrap(), std::fs::read(segments.last().unwrap()).unwrap());
+    std::fs::write(last, &bytes[..bytes.len() - 10]).unwrap();
+    let engine = Engine::open(config.clone()).await.unwrap();
+    assert_eq!(ids(&engine.reader()).await, ["a", "flushed"], "the last write may have been interrupted");
+    engine.close().await.unwrap();
+    for length in [None, Some(0), Some(bytes.len() / 3)] {
+        std::fs::remove_dir_all(&data).unwrap();
+        let config = with_log(&data).await;
+        let last = files(&data.join("wal"), "wal").pop().unwrap();
+        match length {
+            None => std::fs::remove_file(&last).unwrap(),
+            Some(length) => std::fs::write(&last, &std::fs::read(&last).unwrap()[..length]).unwrap(),
+        }
+        assert!(!errors(&config).await.is_empty(), "{length:?}");
+        let error = Engine::open(config.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{length:?}: {error}");
+        if length.is_some_and(|length| length > 0) {
+            continue;
+        }
+        assert!(error.message().contains("was cut or emptied"), "{error}");
+        // Who knows of the loss goes on without.
+        let note = data.join("wal-last");
+        assert!(error.message().contains(&note.display().to_string()), "{error}");
+        std::fs::remove_dir_all(note).unwrap();
+        let engine = Engine::open(config).await.unwrap();
+        assert_eq!(ids(&engine.reader()).await, ["flushed"]);
+        engine.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn counts_that_are_gone_are_noticed() {
+    let data = tempfile::tempdir().unwrap();
+    let config = quiet(data.path());
+    let engine = Engine::open(config.clone()).await.unwrap();
+    engine.append(vec![record("a")]).await.unwrap();
+    engine.close().await.unwrap();
+    assert_eq!(errors(&config).await, Vec::<String>::new());
+    let counts = files(&data.path().join("usage"), "json").remove(0);
+    std::fs::remove_file(counts).unwrap();
+    let found = errors(&config).await;
+    assert!(found.len() == 1 && found[0].contains("are gone"), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_second_process_is_kept_out_also_when_the_lock_file_was_deleted() {
+    let data = tempfile::tempdir().unwrap();
+    let config = quiet(data.path());
+    let engine = Engine::open(config.clone()).await.unwrap();
+    std::fs::remove_file(data.path().join("gatelog.lock")).unwrap();
+    assert_eq!(Engine::open(config.clone()).await.unwrap_err().kind(), ErrorKind::Busy);
+    engine.append(vec![record("a")]).await.unwrap();
+    engine.close().await.unwrap();
+    let engine = Engine::open(config).await.unwrap();
+    assert_eq!(ids(&engine.reader()).await, ["a"]);
+    engine.close().await.unwrap();
+}
