@@ -131,6 +131,7 @@ settings! {
     query_timeout_seconds: u64 = 60, "seconds", "how long one query may run";
     query_max_rows: u64 = 1_000_000, "rows, 0 = no limit", "most rows that one query may return; exports have no limit";
     query_concurrency: u64 = 8, "queries", "queries that run at once; more wait";
+    query_share: u64 = 0, "queries, 0 = half of query_concurrency", "queries of one organisation that run at once; eight times as many wait, more are refused with 429";
     cache_bytes: u64 = 64 * MIB, "bytes", "Parquet footers kept in memory";
     zstd_level: u64 = 3, "zstd level 1 to 22", "compression of files that were joined; flushes use level 1";
     sealed_zstd_level: u64 = 6, "zstd level 1 to 22", "compression of a past day, when it is packed for good";

@@ -78,9 +78,6 @@ use writer::{Append, Command, Counters};
 
 /// Batches below this are built where the caller is; bigger ones on threads that may take their time.
 const SMALL_BYTES: usize = 64 << 10;
-/// Planning walks a statement's tree by recursion, about 1 KiB of stack for the smallest step; the text of a statement is bounded
-/// so that this is enough for any. Only the part that is used takes memory.
-const STACK_BYTES: usize = 256 << 20;
 
 /// An open engine. Cheap to clone; one per folder.
 #[derive(Clone, Debug)]
@@ -648,7 +645,7 @@ async fn here_or_aside<T: Send + 'static>(
     done.map_err(|cause| Error::internal("preparing a batch panicked").with_source(cause))?
 }
 
-/// The threads that queries, flushes and merges work on.
+/// The threads that flushes, merges and exports work on. Queries have threads of their own.
 #[derive(Debug)]
 struct Threads(Option<Runtime>);
 
@@ -657,7 +654,7 @@ impl Threads {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(crate::query::threads(config))
             .thread_name("gatelog-work")
-            .thread_stack_size(STACK_BYTES)
+            .thread_stack_size(crate::query::STACK_BYTES)
             .enable_all()
             .build()
             .map_err(|cause| Error::internal("cannot start the worker threads").with_source(cause))?;

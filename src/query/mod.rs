@@ -4,22 +4,35 @@
 //! ([`Sight`]: organisation, workspace, retention, erasures, bodies) is part of the table that it is given, below SQL, so no
 //! statement can reach around it.
 //!
-//! A query runs on the engine's own threads and hands its batches over through a short queue, so a slow client holds the
-//! query back, and dropping the answer ends it. Memory is one pool for all queries (sorts and joins spill beyond it); time and
-//! rows are bounded per query; passing a bound is an error, never a shortened answer.
+//! A query with a time limit runs on threads that its organisation alone has (`lanes`), in a place among those that run at
+//! once (`places`); other work runs on the engine's threads. It hands its batches over through a short queue, so a slow client
+//! holds the query back, and dropping the answer ends it. Memory is one pool for all queries (sorts and joins spill beyond it);
+//! time and rows are bounded per query; passing a bound is an error, never a shortened answer. A batch is bounded by what the
+//! functions of a statement make of it (`functions`) and by its constants (`plan_size`).
 
 mod barrier;
 mod dialect;
 mod facts;
+mod failure;
 mod fence;
+mod functions;
 mod guard;
 mod harmless;
+mod lanes;
 mod like;
 mod membership;
+mod meter;
 mod model;
+mod naming;
+mod nearest;
+mod places;
+mod plan_size;
 mod provider;
+mod reading;
+mod sanity;
 mod scene;
 mod session;
+mod spread;
 mod statement;
 mod success;
 mod sum;
@@ -39,25 +52,29 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{ParamValues, ScalarValue};
-use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
+use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
-use crate::datafile::checked::HARMED;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Rows;
 use crate::store::Store;
 use crate::store::spill::SpillFolder;
 use crate::view::View;
 
+use failure::query_failed;
+pub use lanes::STACK_BYTES;
+use lanes::{Lanes, Ticket};
+use meter::{CallOff, Meter};
 #[cfg(test)]
 pub use model::function as canonical_model;
+use places::{Owner, Place, Places};
 pub use provider::Ordering as FileOrdering;
 use provider::StoredTable;
 pub use scene::{Scene, SideTables, Sight};
@@ -120,8 +137,10 @@ pub struct Queries {
     _spill: Option<SpillFolder>,
     paths: [object_store::path::Path; 2],
     views: Vec<NamedView>,
-    compute: Handle,
-    permits: Arc<Semaphore>,
+    /// Where work without a time limit runs, which is nobody's in particular.
+    work: Handle,
+    lanes: Lanes,
+    places: Arc<Places>,
     running: Arc<AtomicU64>,
     limits: Limits,
 }
@@ -133,20 +152,21 @@ impl std::fmt::Debug for Queries {
 }
 
 impl Queries {
-    /// Prepares sessions over the tables of the store. Work runs on `compute`.
-    pub fn new(config: &Config, store: &Store, views: Vec<NamedView>, compute: Handle) -> Result<Self> {
-        let permits = usize::try_from(config.query_concurrency).unwrap_or(usize::MAX >> 4);
+    /// Prepares sessions over the tables of the store. Queries without a time limit run on `work`, as do reads of a bucket.
+    pub fn new(config: &Config, store: &Store, views: Vec<NamedView>, work: Handle) -> Result<Self> {
+        let [all, share] = places(config);
         // Without a folder for temporary files only those queries fail that have to spill.
         let spill = SpillFolder::create()
             .inspect_err(|error| tracing::warn!(%error, "queries cannot spill: no folder for temporary files"))
             .ok();
         Ok(Self {
-            base: session::base_session(config, store, spill.as_ref())?,
+            base: session::base_session(config, store, spill.as_ref(), &work)?,
             _spill: spill,
             paths: Rows::ALL.map(|rows| store.table_path(rows.folder())),
             views,
-            compute,
-            permits: Arc::new(Semaphore::new(permits)),
+            work,
+            lanes: Lanes::new(threads(config), all),
+            places: Places::new(all, share),
             running: Arc::new(AtomicU64::new(0)),
             limits: Limits {
                 timeout: Some(Duration::from_secs(config.query_timeout_seconds)),
@@ -181,41 +201,35 @@ impl Queries {
         limits: Limits,
     ) -> Result<Answer> {
         let scene: Scene = scene.into();
-        // Work without a time limit waits for its reader, so it must not keep queries that have one from running.
-        let permit = match limits.timeout {
-            Some(timeout) => Some(self.permit(timeout).await?),
-            None => None,
-        };
         if text.len() > MOST_TEXT {
             return Err(Error::limit(format!("the statement has {} bytes; at most {MOST_TEXT} are taken", text.len())));
         }
-        let around = Surroundings {
-            bound: scene.is_bound(),
-            withholds: scene.withholds_bodies(),
-            views: self.views.clone(),
-            side: scene.side,
+        // Work without a time limit waits for its reader, so it must not keep queries that have one from running.
+        let seat = match limits.timeout {
+            Some(timeout) => Some(self.seat(&scene, timeout).await?),
+            None => None,
         };
-        let kept = |view: View| {
-            let path = self.paths[view.rows as usize].clone();
-            StoredTable::new(view, scene.sight.clone(), path, limits.ordering)
-        };
-        let tables = [Some(scene.view), scene.feedback].into_iter().flatten().map(kept).collect();
-        let session = session::session(&self.base, tables, limits.batch_rows);
-        let text = text.to_owned();
-        let running = Running::start(&self.running);
+        let threads = seat.as_ref().map_or_else(|| Ok(self.work.clone()), |seat| seat.ticket.handle())?;
         let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
+        let meter = Meter::new(deadline, Arc::clone(&self.base.runtime_env().memory_pool));
+        let call_off = meter.call_off();
+        let planning = self.planning(scene, text, params, limits, meter);
+        let running = Running::start(&self.running);
         let (schema_out, schema_in) = tokio::sync::oneshot::channel();
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
-        let task = AbortOnDropHandle::new(self.compute.spawn(async move {
-            let _held = (permit, running);
+        let task = AbortOnDropHandle::new(threads.spawn(async move {
+            let has_own_threads = seat.is_some();
+            let _held = (seat, running);
             let work = async {
-                // Planning does not yield, so it has a thread to itself: a long one holds up neither its deadline nor a flush.
-                let here = Handle::current();
-                let planned = tokio::task::spawn_blocking(move || {
-                    here.block_on(session::start(&session, &around, &text, params))
-                });
-                let Started { rows: mut stream, withheld } =
-                    planned.await.map_err(|cause| Error::internal("planning panicked").with_source(cause))??;
+                let Started { rows: mut stream, withheld } = match has_own_threads {
+                    true => planning.start().await?,
+                    // Planning does not yield, so it has a thread to itself, and holds up no flush.
+                    false => {
+                        let here = Handle::current();
+                        let planned = tokio::task::spawn_blocking(move || here.block_on(planning.start()));
+                        planned.await.map_err(|cause| Error::internal("planning panicked").with_source(cause))??
+                    }
+                };
                 // A reader that is gone needs no schema, and the queue says so next.
                 let _ = schema_out.send((stream.schema(), withheld));
                 let mut rows = 0;
@@ -231,7 +245,11 @@ impl Queries {
             };
             let ended = match deadline {
                 Some(deadline) => {
-                    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_long(limits)))
+                    let ended = tokio::time::timeout_at(deadline, work).await;
+                    // What ends a query from within says no more than that it was called off.
+                    let overdue = ended.is_err() || Instant::now() >= deadline;
+                    let failed = !matches!(ended, Ok(Ok(())));
+                    if overdue && failed { Err(too_long(limits)) } else { ended.unwrap_or_else(|_| Ok(())) }
                 }
                 None => work.await,
             };
@@ -239,7 +257,31 @@ impl Queries {
                 let _ = out.send(Err(error)).await;
             }
         }));
-        answer(schema_in, batches, task).await
+        answer(schema_in, Batches { queue: batches, task: Some(task), deadline, limits, _call_off: call_off }).await
+    }
+
+    /// A place among the queries that run at once, and threads of the organisation that asks.
+    async fn seat(&self, scene: &Scene, timeout: Duration) -> Result<Seat> {
+        let owner: Owner = scene.sight.as_ref().and_then(|sight| sight.organisation.clone());
+        let place = self.places.take(&owner, timeout).await?;
+        Ok(Seat { ticket: self.lanes.take(&owner)?, _place: place })
+    }
+
+    /// What the planning of a statement needs.
+    fn planning(&self, scene: Scene, text: &str, params: ParamValues, limits: Limits, meter: Meter) -> Planning {
+        let around = Surroundings {
+            bound: scene.is_bound(),
+            withholds: scene.withholds_bodies(),
+            views: self.views.clone(),
+            side: scene.side,
+        };
+        let kept = |view: View| {
+            let path = self.paths[view.rows as usize].clone();
+            StoredTable::new(view, scene.sight.clone(), path, limits.ordering)
+        };
+        let tables = [Some(scene.view), scene.feedback].into_iter().flatten().map(kept).collect();
+        let session = session::session(&self.base, tables, limits.batch_rows, Some(meter));
+        Planning { session, around, text: text.to_owned(), params }
     }
 
     /// Runs a statement that merges files in the order that they are sorted by, without limits of time and rows.
@@ -267,13 +309,51 @@ impl Queries {
             }
         }
     }
+}
 
-    /// A place among the queries that run at once.
-    async fn permit(&self, timeout: Duration) -> Result<tokio::sync::OwnedSemaphorePermit> {
-        match tokio::time::timeout(timeout, Arc::clone(&self.permits).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Error::closed("the engine is closed")),
-            Err(_) => Err(Error::busy("as many queries run as `query_concurrency` allows; ask again later")),
+/// What a query with a time limit holds while it runs. The threads stay with the organisation until nothing runs on them.
+#[derive(Debug)]
+struct Seat {
+    ticket: Ticket,
+    _place: Place,
+}
+
+/// A statement that is about to be planned.
+struct Planning {
+    session: SessionContext,
+    around: Surroundings,
+    text: String,
+    params: ParamValues,
+}
+
+impl Planning {
+    async fn start(self) -> Result<Started> {
+        session::start(&self.session, &self.around, &self.text, self.params).await
+    }
+}
+
+/// The batches of a running query. It passes its deadline here too, since its own threads may be busy.
+struct Batches {
+    queue: mpsc::Receiver<Result<RecordBatch>>,
+    task: Option<AbortOnDropHandle<()>>,
+    deadline: Option<Instant>,
+    limits: Limits,
+    _call_off: CallOff,
+}
+
+impl Batches {
+    async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        let next = self.queue.recv();
+        match self.deadline {
+            Some(deadline) => match tokio::time::timeout_at(deadline, next).await {
+                Ok(next) => next,
+                Err(_) => {
+                    self.task = None;
+                    self.queue.close();
+                    Some(Err(too_long(self.limits)))
+                }
+            },
+            None => next.await,
         }
     }
 }
@@ -281,21 +361,24 @@ impl Queries {
 /// Turns the two channels of a running query into its answer: the schema first, or the error that came instead.
 async fn answer(
     schema: tokio::sync::oneshot::Receiver<(SchemaRef, Vec<String>)>,
-    mut batches: mpsc::Receiver<Result<RecordBatch>>,
-    task: AbortOnDropHandle<()>,
+    mut batches: Batches,
 ) -> Result<Answer> {
-    let Ok((schema, withheld)) = schema.await else {
-        let died = || Error::internal("the query ended without an answer; its thread panicked");
-        return Err(batches.recv().await.and_then(Result::err).unwrap_or_else(died));
+    let known = match batches.deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, schema).await.map_err(|_| too_long(batches.limits))?,
+        None => schema.await,
     };
-    let stream = futures::stream::unfold((batches, Some(task)), |(mut batches, mut task)| async move {
-        if let Some(batch) = batches.recv().await {
-            return Some((batch, (batches, task)));
+    let Ok((schema, withheld)) = known else {
+        let died = || Error::internal("the query ended without an answer; its thread panicked");
+        return Err(batches.queue.recv().await.and_then(Result::err).unwrap_or_else(died));
+    };
+    let stream = futures::stream::unfold(batches, |mut batches| async move {
+        if let Some(batch) = batches.next().await {
+            return Some((batch, batches));
         }
         // The queue closes when the query ends; if it ended by a panic, the answer is not whole and must say so.
-        let ended = task.take()?.await;
+        let ended = batches.task.take()?.await;
         let error = ended.err().map(|cause| Error::internal("the query panicked").with_source(cause))?;
-        Some((Err(error), (batches, None)))
+        Some((Err(error), batches))
     });
     Ok(Answer { schema, withheld, batches: stream.fuse().boxed() })
 }
@@ -340,6 +423,16 @@ pub fn threads(config: &Config) -> usize {
     }
 }
 
+/// Queries that run at once, and how many of them may be one organisation's.
+fn places(config: &Config) -> [usize; 2] {
+    let all = usize::try_from(config.query_concurrency).unwrap_or(usize::MAX >> 4);
+    let share = match usize::try_from(config.query_share).unwrap_or(usize::MAX >> 4) {
+        0 => all.div_ceil(2),
+        share => share,
+    };
+    [all, share]
+}
+
 /// JSON values as DataFusion's parameters.
 fn bind(params: &Params) -> Result<ParamValues> {
     let mut named = HashMap::new();
@@ -377,51 +470,4 @@ fn positional(named: &HashMap<String, ScalarValue>) -> Result<ParamValues> {
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(ParamValues::List(list))
-}
-
-/// An error of DataFusion as one of ours.
-fn query_failed(cause: DataFusionError) -> Error {
-    let kind = match cause.find_root() {
-        DataFusionError::ResourcesExhausted(_) => ErrorKind::Limit,
-        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => ErrorKind::Storage,
-        DataFusionError::ParquetError(error) if store_failed(error) => ErrorKind::Storage,
-        DataFusionError::ParquetError(_) => ErrorKind::Damaged,
-        DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => ErrorKind::Internal,
-        _ => ErrorKind::Invalid,
-    };
-    let what = match kind {
-        ErrorKind::Limit => "the query needs more memory than `query_memory_bytes` allows",
-        ErrorKind::Storage => "the query could not read the table",
-        ErrorKind::Damaged => "a file of the table cannot be read; run `gatelog doctor`",
-        ErrorKind::Internal => "the query failed inside the query engine",
-        _ => "the query cannot be run",
-    };
-    if kind == ErrorKind::Invalid {
-        // What is wrong with the statement is for its author to see, not a cause to be logged.
-        let reason = match cause.find_root() {
-            DataFusionError::SQL(error, _) => error.to_string(),
-            root => root.strip_backtrace(),
-        };
-        return Error::new(kind, format!("{what}: {reason}"));
-    }
-    Error::new(kind, what).with_source(cause)
-}
-
-/// Whether a file could not be read because the store did not answer, and not because of the file: one that is missing counts
-/// as damage.
-fn store_failed(error: &datafusion::parquet::errors::ParquetError) -> bool {
-    use datafusion::parquet::errors::ParquetError;
-    if error.to_string().contains(HARMED) {
-        return false;
-    }
-    match error {
-        ParquetError::External(cause) => cause
-            .downcast_ref::<object_store::Error>()
-            .is_some_and(|cause| !matches!(cause, object_store::Error::NotFound { .. })),
-        // The reader of footers hands on no more than the text.
-        other => {
-            let text = other.to_string();
-            text.contains("Object Store error: ") && !text.contains("Object at location")
-        }
-    }
 }

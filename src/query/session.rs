@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider};
 use datafusion::catalog::{MemTable, SchemaProvider};
-use datafusion::common::{ParamValues, TableReference};
+use datafusion::common::{DataFusionError, ParamValues, TableReference};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
@@ -15,13 +15,21 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::Optimizer;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
+use object_store::ObjectStore;
+use tokio::runtime::Handle;
 
+use super::failure::query_failed;
+use super::meter::{self, Meter};
+use super::naming::Names;
 use super::provider::StoredTable;
-use super::{NamedView, STORE_URL, query_failed, threads, withhold, yielding};
-use super::{barrier, fence, like, model, scene, statement, success, sum};
+use super::reading::ReadElsewhere;
+use super::{NamedView, STORE_URL, threads, withhold, yielding};
+use super::{barrier, fence, functions, like, model, nearest, plan_size, sanity, scene, statement, success, sum};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -30,8 +38,6 @@ use crate::store::spill::SpillFolder;
 /// Name of the catalog and of the schema in it.
 const CATALOG: &str = "gatelog";
 const SCHEMA: &str = "public";
-/// Functions that make big values out of small ones, outside of the memory that a query may use.
-const UNBOUNDED: [&str; 7] = ["array_repeat", "array_resize", "list_repeat", "list_resize", "lpad", "repeat", "rpad"];
 
 /// What the statements of one session may name beside `logs`, and may ask.
 #[derive(Debug)]
@@ -52,7 +58,12 @@ pub(super) struct Started {
 }
 
 /// A session that sees just these tables.
-pub(super) fn session(base: &SessionState, tables: Vec<StoredTable>, batch_rows: Option<usize>) -> SessionContext {
+pub(super) fn session(
+    base: &SessionState,
+    tables: Vec<StoredTable>,
+    batch_rows: Option<usize>,
+    meter: Option<Meter>,
+) -> SessionContext {
     let schema = Arc::new(MemorySchemaProvider::new());
     // No registration can fail: the names are free in a provider that was just made.
     for table in tables {
@@ -64,6 +75,9 @@ pub(super) fn session(base: &SessionState, tables: Vec<StoredTable>, batch_rows:
     if let Some(rows) = batch_rows {
         config = config.with_batch_size(rows);
     }
+    if let Some(meter) = meter {
+        config = config.with_option_extension(meter);
+    }
     let state = SessionStateBuilder::new_from_existing(base.clone())
         .with_config(config)
         .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
@@ -74,7 +88,7 @@ pub(super) fn session(base: &SessionState, tables: Vec<StoredTable>, batch_rows:
 }
 
 /// Parses a statement; every statement and view goes through here.
-pub(super) fn parse(state: &SessionState, text: &str) -> datafusion::error::Result<Statement> {
+pub(super) fn parse(state: &SessionState, text: &str) -> datafusion::error::Result<(Statement, Names)> {
     statement::parse(text, state.config().options().sql_parser.recursion_limit.get())
 }
 
@@ -85,16 +99,41 @@ pub(super) async fn start(
     text: &str,
     params: ParamValues,
 ) -> Result<Started> {
-    let mut statement = parse(&session.state(), text).map_err(query_failed)?;
+    let (mut statement, names) = parse(&session.state(), text).map_err(query_failed)?;
     success::cast(&mut statement, &params);
     around.register(session, &statement).await?;
-    let plan = session.state().statement_to_plan(statement).await.map_err(query_failed)?;
+    let plan = session.state().statement_to_plan(statement).await;
+    let plan = plan.map_err(|cause| no_table(&cause, session, around).unwrap_or_else(|| query_failed(cause)))?;
+    plan_size::check(&plan).map_err(query_failed)?;
     allowed(&plan, around.bound)?;
-    let plan = plan.with_param_values(params).map_err(query_failed)?;
+    let plan = names.give(plan).and_then(|plan| plan.with_param_values(params)).map_err(query_failed)?;
     let withheld = if around.withholds { withhold::check(&plan)? } else { Vec::new() };
-    let frame = session.execute_logical_plan(plan).await.map_err(query_failed)?;
-    let rows = frame.execute_stream().await.map_err(query_failed)?;
+    let rows = run(session, plan).await.map_err(query_failed)?;
     Ok(Started { rows, withheld })
+}
+
+/// The error for a table that does not exist; none if something else is wrong.
+fn no_table(cause: &DataFusionError, session: &SessionContext, around: &Surroundings) -> Option<Error> {
+    let DataFusionError::Plan(text) = cause.find_root() else { return None };
+    let wanted = text.strip_prefix("table '")?.strip_suffix("' not found")?;
+    let wanted = wanted.strip_prefix("gatelog.public.").unwrap_or(wanted);
+    let tables = session.catalog(CATALOG).and_then(|catalog| catalog.schema(SCHEMA))?.table_names();
+    let beside = around.side.iter().flat_map(|side| side.names()).copied();
+    let known: Vec<&str> =
+        tables.iter().map(String::as_str).chain(around.views.iter().map(|view| view.name)).chain(beside).collect();
+    let near = nearest::suggestion(wanted, &known);
+    Some(Error::invalid(format!("the query cannot be run: there is no table `{wanted}`{near}")))
+}
+
+/// Runs a plan, in batches whose rows fit its constants.
+async fn run(session: &SessionContext, plan: LogicalPlan) -> datafusion::error::Result<SendableRecordBatchStream> {
+    let (mut state, plan) = session.execute_logical_plan(plan).await?.into_parts();
+    let plan = state.optimize(&plan)?;
+    let rows = plan_size::batch_rows(&plan, state.config().batch_size())?;
+    *state.config_mut() = state.config().clone().with_batch_size(rows);
+    let planner = Arc::clone(state.query_planner());
+    let plan = planner.create_physical_plan(&plan, &state).await?;
+    execute_stream(plan, state.task_ctx())
 }
 
 /// Refuses everything but a query, EXPLAIN, SHOW and DESCRIBE; of EXPLAIN, a session that is bound to an organisation gets the
@@ -173,7 +212,7 @@ impl Surroundings {
         }
         let wrong = |cause| Error::internal(format!("view `{}` cannot be planned", view.name)).with_source(cause);
         let state = session.state();
-        let statement = parse(&state, view.sql).map_err(wrong)?;
+        let (statement, _) = parse(&state, view.sql).map_err(wrong)?;
         let names = state.resolve_table_references(&statement).map_err(wrong)?;
         Box::pin(self.register_named(session, &names)).await?;
         if !names.iter().all(|name| session.table_exist(name.clone()).unwrap_or(false)) {
@@ -188,7 +227,12 @@ impl Surroundings {
 }
 
 /// The session that every query's session is copied from.
-pub(super) fn base_session(config: &Config, store: &Store, spill: Option<&SpillFolder>) -> Result<SessionState> {
+pub(super) fn base_session(
+    config: &Config,
+    store: &Store,
+    spill: Option<&SpillFolder>,
+    work: &Handle,
+) -> Result<SessionState> {
     let memory = usize::try_from(config.query_memory_bytes).unwrap_or(usize::MAX);
     let top = std::num::NonZeroUsize::MIN.saturating_add(4);
     let spill = spill
@@ -200,7 +244,11 @@ pub(super) fn base_session(config: &Config, store: &Store, spill: Option<&SpillF
         .build_arc()
         .map_err(query_failed)?;
     let url = ObjectStoreUrl::parse(STORE_URL).map_err(query_failed)?;
-    runtime.register_object_store(url.as_ref(), Arc::clone(store.object_store()));
+    let files: Arc<dyn ObjectStore> = match store.is_shared() {
+        true => Arc::new(ReadElsewhere::new(Arc::clone(store.object_store()), work.clone())),
+        false => Arc::clone(store.object_store()),
+    };
+    runtime.register_object_store(url.as_ref(), files);
     let threads = threads(config);
     let mut settings = SessionConfig::new()
         .with_target_partitions(threads)
@@ -219,11 +267,13 @@ pub(super) fn base_session(config: &Config, store: &Store, spill: Option<&SpillF
     options.optimizer.enable_leaf_expression_pushdown = false;
     let mut steps = PhysicalOptimizer::new().rules;
     fence::insert(&mut steps);
+    sanity::insert(&mut steps);
     let mut state = SessionStateBuilder::new()
         .with_config(settings)
         .with_runtime_env(runtime)
         .with_default_features()
-        .with_physical_optimizer_rules(steps)
+        .with_optimizer_rules(meter::between_rules(Optimizer::new().rules))
+        .with_physical_optimizer_rules(meter::between_steps(steps))
         .with_physical_optimizer_rule(Arc::new(barrier::Seal))
         .with_physical_optimizer_rule(Arc::new(yielding::YieldAboveJoins))
         .build();
@@ -231,8 +281,6 @@ pub(super) fn base_session(config: &Config, store: &Store, spill: Option<&SpillF
     state.register_udf(model::function()).map_err(query_failed)?;
     state.register_udaf(sum::function()).map_err(query_failed)?;
     state.register_udf(like::like_pattern()).map_err(query_failed)?;
-    for name in UNBOUNDED {
-        state.deregister_udf(name).map_err(query_failed)?;
-    }
+    functions::bound(&mut state).map_err(query_failed)?;
     Ok(state)
 }

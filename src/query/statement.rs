@@ -12,9 +12,11 @@ use datafusion::sql::sqlparser::ast::{
 use super::dialect::PostgresPrecedence;
 use super::like;
 use super::membership::Memberships;
+use super::naming::Names;
+use super::spread;
 
-/// Parses one statement.
-pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<Statement> {
+/// Parses one statement and rewrites it; gives the names of its columns, too.
+pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<(Statement, Names)> {
     let mut statements = DFParserBuilder::new(text)
         .with_dialect(&PostgresPrecedence)
         .with_recursion_limit(recursion_limit)
@@ -24,12 +26,14 @@ pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<Statement> {
     if !statements.is_empty() {
         return Err(plan_datafusion_err!("one statement at a time is taken, and {} were sent", statements.len() + 1));
     }
-    if let Statement::Statement(tree) = innermost(&mut statement)
-        && let ControlFlow::Break(error) = tree.visit(&mut Rewriter::default())
-    {
-        return Err(error);
+    let names = Names::of(&statement);
+    if let Statement::Statement(tree) = innermost(&mut statement) {
+        spread::check(tree)?;
+        if let ControlFlow::Break(error) = tree.visit(&mut Rewriter::default()) {
+            return Err(error);
+        }
     }
-    Ok(statement)
+    Ok((statement, names))
 }
 
 /// The statement that is explained, or the statement itself.

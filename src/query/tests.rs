@@ -28,6 +28,8 @@ use crate::record::{BatchBuilder, Message, Record, Rows};
 use crate::table::{Commit, Table};
 use crate::view::View;
 
+mod limits;
+
 const DAY: i64 = 86_400_000_000;
 const NOW: i64 = 20_778 * DAY + DAY / 2;
 
@@ -89,7 +91,7 @@ impl Rig {
     async fn plan(&self, sight: &Sight, text: &str) -> Arc<dyn ExecutionPlan> {
         let scene = self.scene(sight.clone());
         let logs = StoredTable::new(scene.view, scene.sight, self.queries.paths[0].clone(), FileOrdering::WhenCheap);
-        let session = session::session(&self.queries.base, vec![logs], None);
+        let session = session::session(&self.queries.base, vec![logs], None, None);
         session.sql(text).await.unwrap().create_physical_plan().await.unwrap()
     }
 }
@@ -583,12 +585,12 @@ async fn a_minimum_beside_a_maximum_is_right_over_files_of_nulls() {
         let scene = rig.scene(operator(Rules::without_plans(0)));
         StoredTable::new(scene.view, None, rig.queries.paths[0].clone(), FileOrdering::WhenCheap)
     };
-    let ours = session::session(&rig.queries.base, vec![logs()], None);
+    let ours = session::session(&rig.queries.base, vec![logs()], None, None);
     for _ in 0..100 {
         assert_eq!(bounds(&ours).await, (0.5, 900.0));
     }
     // The filter that is switched off, switched on again.
-    let theirs = session::session(&rig.queries.base, vec![logs()], None);
+    let theirs = session::session(&rig.queries.base, vec![logs()], None, None);
     theirs.state_ref().write().config_mut().options_mut().optimizer.enable_aggregate_dynamic_filter_pushdown = true;
     let mut wrong = false;
     for _ in 0..2_000 {

@@ -58,6 +58,13 @@ const CASES: &[Case] = &[
         "select distinct a in (0, 1, 2, 2) is not true as x from t order by x",
         "false;true",
     ),
+    case("sanity", "select a from t where a < 4 order by length(c) > 1, a", "0;1;2;3"),
+    case(
+        "sanity",
+        "select a from t where a < 4 order by 7.5 >= case when b > 1 then a else a + 6 end, a desc",
+        "3;2;1;0",
+    ),
+    case("sanity", "select rank() over (order by length(c) > 1) as r from t where a < 4 order by r", "1;2;2;2"),
     Case {
         workaround: "statement::refuse_counted_sets",
         statement: "select a from t union all select a from t except all select a from t",
@@ -104,7 +111,8 @@ async fn rows(session: &SessionContext, plan: datafusion::logical_expr::LogicalP
 async fn what_datafusion_gets_wrong_is_right_here_and_still_wrong_there() {
     let store = Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
     let config = Config { threads: 2, ..Config::default() };
-    let ours = session::session(&session::base_session(&config, &store, None).unwrap(), Vec::new(), None);
+    let base = session::base_session(&config, &store, None, &Handle::current()).unwrap();
+    let ours = session::session(&base, Vec::new(), None, None);
     ours.register_table("t", Arc::new(table())).unwrap();
     let mut theirs = SessionContext::new();
     datafusion_functions_json::register_all(&mut theirs).unwrap();
@@ -112,7 +120,7 @@ async fn what_datafusion_gets_wrong_is_right_here_and_still_wrong_there() {
     let mut changed = Vec::new();
     for Case { workaround, statement, right } in CASES {
         let plan = match session::parse(&ours.state(), statement) {
-            Ok(parsed) => ours.state().statement_to_plan(parsed).await.ok(),
+            Ok((parsed, _)) => ours.state().statement_to_plan(parsed).await.ok(),
             Err(_) => None,
         };
         let here = match plan {

@@ -17,9 +17,9 @@ use datafusion::functions::core::getfield::GetFieldFunc;
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison};
 use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, Subquery, TableScan};
 
+use super::failure::query_failed;
 use super::guard::is_message;
 use super::provider::StoredTable;
-use super::query_failed;
 use crate::error::Error;
 
 /// Names of withheld columns, such as `request.body`.

@@ -19,7 +19,7 @@ def main():
     parser.add_argument("--seed", default="1")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--most", type=int, default=5, help="differences of a thread, after which it ends")
     parser.add_argument("--seconds", type=int, help="stops after that time")
     parser.add_argument("--only", type=int, help="asks one statement and shows both answers")

@@ -41,7 +41,7 @@ def report(seed, outcome, smaller):
             f"  {smaller.difference or outcome.difference}")
 
 
-def run(server, base, run_seed, first, count, threads=2, most=5, seconds=None, out=sys.stderr):
+def run(server, base, run_seed, first, count, threads=4, most=5, seconds=None, out=sys.stderr):
     """Asks the statements from `first` on, `count` of them or as many as there is time for."""
     began = time.monotonic()
     until = None if seconds is None else began + seconds
