@@ -173,6 +173,7 @@ fn message_of<'p>(messages: impl Iterator<Item = (Half, &'p Message)>) -> Messag
 
 /// The record that two pieces make together.
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "tests write the pieces where they are joined")]
 pub fn unite(first: Record, more: Record) -> Record {
     join_all([(Half::Piece, &first), (Half::Piece, &more)])
 }

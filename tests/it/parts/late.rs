@@ -252,6 +252,13 @@ async fn one_id_in_different_workspaces_is_different_records_whichever_came_how(
             let seen = rows(&engine.reader(), query).await;
             assert_eq!(seen[0], "- {\"said\":\"none\"} ", "{first:?} {second:?}: {seen:?}");
             assert_eq!(seen.len(), 3, "{first:?} {second:?}: {seen:?}");
+            // Who names no workspace is shown the record of none, though others are newer.
+            for (asked, shown) in
+                [(None, None), (Some(""), None), (Some("one"), Some("one")), (Some("two"), Some("two"))]
+            {
+                let record = engine.reader().log("a", None, asked).await.unwrap();
+                assert_eq!(record.workspace_slug.as_deref(), shown, "{asked:?}");
+            }
             engine.close().await.unwrap();
         }
     }
