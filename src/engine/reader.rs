@@ -448,7 +448,7 @@ fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> 
             continue;
         };
         for (key, mut record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
-            let print = print_of(&keys, half, &mut record);
+            let print = print_of(&keys, half, &mut record, true);
             // A late part whose record is in the table is added to it there.
             let is_late = matches!(kind, Kind::Late(_)) && waiting.get(key).is_none();
             if !known.contains(&key)
