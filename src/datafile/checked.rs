@@ -28,6 +28,7 @@ use object_store::{
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::sums::{self, Entry, Part, TRAILER};
@@ -153,13 +154,48 @@ struct Reader {
     cache: Arc<FileMetadataCache>,
 }
 
+impl Reader {
+    /// Learns the checksums, if it is asked for bytes before it was asked for the footer: what opens
+    /// a file may hand its footer to another reader.
+    async fn know(&mut self) -> parquet::errors::Result<()> {
+        if self.known.entry.get().is_none() {
+            self.know_cached()?;
+        }
+        if self.known.entry.get().is_none() {
+            let metadata = self.inner.get_metadata(None).await?;
+            self.known.learn(&metadata).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    fn know_cached(&self) -> parquet::errors::Result<()> {
+        let Some(cached) = self.cache.get(&self.location) else { return Ok(()) };
+        match cached.file_metadata.as_any().downcast_ref::<CachedParquetMetaData>() {
+            Some(cached) => self.known.learn(cached.parquet_metadata()).map_err(wrong),
+            None => Ok(()),
+        }
+    }
+}
+
+fn wrong(what: &str) -> ParquetError {
+    ParquetError::General(what.to_owned())
+}
+
 impl AsyncFileReader for Reader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        self.inner.get_bytes(range)
+        async move {
+            self.know().await?;
+            self.inner.get_bytes(range).await
+        }
+        .boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        self.inner.get_byte_ranges(ranges)
+        async move {
+            self.know().await?;
+            self.inner.get_byte_ranges(ranges).await
+        }
+        .boxed()
     }
 
     fn get_metadata<'a>(
@@ -167,13 +203,8 @@ impl AsyncFileReader for Reader {
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
-            let wrong = |what: &str| parquet::errors::ParquetError::General(what.to_owned());
             // The page indexes may be missing there, and are then read with the checksums.
-            if let Some(cached) = self.cache.get(&self.location)
-                && let Some(cached) = cached.file_metadata.as_any().downcast_ref::<CachedParquetMetaData>()
-            {
-                self.known.learn(cached.parquet_metadata()).map_err(wrong)?;
-            }
+            self.know_cached()?;
             let metadata = self.inner.get_metadata(options).await?;
             self.known.learn(&metadata).map_err(wrong)?;
             Ok(metadata)

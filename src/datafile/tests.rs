@@ -119,6 +119,8 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
     let (objects, path, file) = written(&[batch(40), batch(3)]).await;
     let bytes = objects.get(&path).await.unwrap().bytes().await.unwrap();
     let expected = read(&objects, &path, file.bytes).await.unwrap();
+    let footer = u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().unwrap());
+    let pages_end = file.bytes - 8 - u64::from(footer);
     let (mut refused, mut kinds) = (0, std::collections::BTreeSet::new());
     for at in (0..bytes.len()).step_by(3) {
         let mut flipped = bytes.to_vec();
@@ -133,6 +135,9 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
         if at % 5 > 0 {
             continue;
         }
+        // A reader that is asked for bytes before it was asked for the footer.
+        let direct = reader(&objects, &path, file.bytes).get_bytes(4..pages_end).await;
+        assert!(direct.is_err() || at < 4 || at >= bytes.len() - 4, "a flip at {at} is handed out: {text}");
         match read(&objects, &path, file.bytes).await {
             // The magic at the start is not read.
             Ok(found) => assert!(at < 4 && found == expected, "a flip at {at} is not seen: {text}"),
