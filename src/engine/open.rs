@@ -276,6 +276,9 @@ async fn open_store(
     Ok((store, folder, lock))
 }
 
+/// The wall clock and the monotonic one.
+type Clocks = (fn() -> DateTime<Utc>, fn() -> Duration);
+
 /// The catalog, once the store and the log are seen to belong together, with what the configuration says of plans and of
 /// organisations without one.
 async fn open_catalog(
@@ -283,7 +286,7 @@ async fn open_catalog(
     log: (&Folders, &Path),
     config: &Config,
     random: [u8; 32],
-    (now, elapsed): (fn() -> DateTime<Utc>, fn() -> Duration),
+    (now, elapsed): Clocks,
     sets_terms: bool,
 ) -> Result<Catalog> {
     let catalog = Catalog::open_with(store, reader::unknown_days(config), now, elapsed).await?;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration as Time;
 
+use arrow::array::{Array, AsArray};
 use bytes::Bytes;
 use chrono::{DateTime, Duration, Utc};
 use futures::{StreamExt, TryStreamExt};
@@ -16,6 +17,8 @@ use crate::query::Params;
 use crate::record::Record;
 
 const DAY: i64 = 86_400;
+/// Days of an export.
+const DAYS: i64 = 30;
 
 /// The clocks of a test: seconds of the wall clock and of the monotonic one after the start.
 macro_rules! clocks {
@@ -76,13 +79,11 @@ async fn ids(engine: &Engine) -> Vec<String> {
     let answer = engine.sql("select id from logs order by id", &Params::new()).await.unwrap();
     let batches: Vec<_> = answer.batches.try_collect().await.unwrap();
     let texts = batches.iter().flat_map(|batch| {
-        let texts = arrow::array::AsArray::as_string_view(batch.column(0)).clone();
+        let texts = batch.column(0).as_string_view().clone();
         (0..texts.len()).map(move |row| texts.value(row).to_owned()).collect::<Vec<_>>()
     });
     texts.collect()
 }
-
-use arrow::array::Array;
 
 #[tokio::test]
 async fn a_record_from_a_far_tomorrow_gets_the_time_of_its_arrival() {
@@ -198,7 +199,6 @@ async fn lines(chunks: impl futures::Stream<Item = crate::error::Result<Bytes>>)
 async fn an_export_leaves_out_what_is_erased_and_ends_when_its_key_does() {
     let folder = tempfile::tempdir().unwrap();
     let engine = open(&folder, Parts::default()).await;
-    const DAYS: i64 = 30;
     let days = (0..DAYS).map(|day| Record {
         user_id: Some(if day % 2 == 0 { "ada" } else { "bob" }.to_owned()),
         ..record("acme", &format!("{day:02}"), start() - Duration::days(DAYS - day))
