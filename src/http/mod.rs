@@ -61,9 +61,6 @@ use crate::engine::Engine;
 
 pub use serve::serve;
 
-/// The least memory set aside for bodies of requests; four times the largest record where that is more.
-const BODY_BUDGET_BYTES: u64 = 256 << 20;
-
 /// Bodies that are streamed in at once: each has a thread, which waits for its client.
 const STREAMS: usize = 64;
 
@@ -84,7 +81,7 @@ pub(crate) struct App {
 impl App {
     fn new(engine: Engine) -> Arc<Self> {
         let metrics = Arc::new(Metrics::new(engine.clone()));
-        let bodies = Budget::new(BODY_BUDGET_BYTES.max(engine.config().max_record_bytes.saturating_mul(4)));
+        let bodies = Budget::new(engine.config().body_memory_bytes);
         let (streams, closing) = (Semaphore::new(STREAMS), AtomicBool::new(false));
         let gateway = replay::Gateway::new(engine.config());
         Arc::new(Self {

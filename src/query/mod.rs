@@ -5,8 +5,8 @@
 //! statement can reach around it.
 //!
 //! A query runs on the engine's own threads and hands its batches over through a short queue, so a slow client holds the
-//! query back, and dropping the answer ends it. Memory is one pool for all queries (sorts and joins spill beyond it); time and
-//! rows are bounded per query; passing a bound is an error, never a shortened answer.
+//! query back, and dropping the answer ends it. Memory and disk space come from what all queries share
+//! ([`resources`]); time and rows are bounded per query; passing a bound is an error, never a shortened answer.
 
 mod barrier;
 mod dialect;
@@ -16,12 +16,18 @@ mod guard;
 mod harmless;
 mod like;
 mod membership;
+mod memory;
 mod model;
 mod provider;
+mod reading;
+mod resources;
 mod scene;
 mod session;
+mod spill;
 mod statement;
 mod success;
+mod weight;
+mod wide;
 mod withhold;
 mod yielding;
 
@@ -40,17 +46,18 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::Config;
+use crate::config::{Config, Found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Rows;
 use crate::store::Store;
+use crate::table::DataFile;
 use crate::view::View;
 
 #[cfg(test)]
@@ -59,6 +66,7 @@ pub use provider::Ordering as FileOrdering;
 use provider::StoredTable;
 pub use scene::{Scene, SideTables, Sight};
 use session::{Started, Surroundings};
+pub use weight::Weight;
 
 /// Bound parameters by name, without the `$`; positional ones are named `1`, `2` and so on.
 pub type Params = BTreeMap<String, serde_json::Value>;
@@ -67,6 +75,8 @@ pub type Params = BTreeMap<String, serde_json::Value>;
 const STORE_URL: &str = "gatelog://table";
 /// Longest statement, in bytes; planning takes stack by the length.
 const MOST_TEXT: usize = 128 << 10;
+/// Footers that are read at once to weigh files.
+const FOOTERS_AT_ONCE: usize = 8;
 /// Batches that wait for a slow reader.
 const QUEUED_BATCHES: usize = 2;
 
@@ -113,6 +123,7 @@ pub struct Limits {
 /// Runs queries for one engine.
 pub struct Queries {
     base: SessionState,
+    resources: resources::Resources,
     paths: [object_store::path::Path; 2],
     views: Vec<NamedView>,
     compute: Handle,
@@ -130,9 +141,11 @@ impl std::fmt::Debug for Queries {
 impl Queries {
     /// Prepares sessions over the tables of the store. Work runs on `compute`.
     pub fn new(config: &Config, store: &Store, views: Vec<NamedView>, compute: Handle) -> Result<Self> {
+        let config = &config.settled(&Found::here())?;
         let permits = usize::try_from(config.query_concurrency).unwrap_or(usize::MAX >> 4);
         Ok(Self {
             base: session::base_session(config, store)?,
+            resources: resources::Resources::new(config, store),
             paths: Rows::ALL.map(|rows| store.table_path(rows.folder())),
             views,
             compute,
@@ -179,8 +192,10 @@ impl Queries {
         if text.len() > MOST_TEXT {
             return Err(Error::limit(format!("the statement has {} bytes; at most {MOST_TEXT} are taken", text.len())));
         }
+        let granted = self.resources.grant(self.base.runtime_env(), &scene, limits)?;
         let around = Surroundings {
             bound: scene.is_bound(),
+            wide_rows: self.resources.wide_rows(&scene),
             withholds: scene.withholds_bodies(),
             views: self.views.clone(),
             side: scene.side,
@@ -190,7 +205,8 @@ impl Queries {
             StoredTable::new(view, scene.sight.clone(), path, limits.ordering)
         };
         let tables = [Some(scene.view), scene.feedback].into_iter().flatten().map(kept).collect();
-        let session = session::session(&self.base, tables, limits.batch_rows);
+        let runtime = Arc::clone(&granted.runtime);
+        let session = session::session_in(&self.base, tables, limits.batch_rows, runtime);
         let text = text.to_owned();
         let running = Running::start(&self.running);
         let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
@@ -226,36 +242,74 @@ impl Queries {
                 None => work.await,
             };
             if let Err(error) = ended {
-                let _ = out.send(Err(error)).await;
+                let _ = out.send(Err(granted.explained(error))).await;
             }
         }));
         answer(schema_in, batches, task).await
     }
 
     /// Runs a statement that merges files in the order that they are sorted by, without limits of time and rows.
-    ///
-    /// A merge holds a batch of every file, and how big rows are once unpacked is known only then: if they do not fit, it is
-    /// begun again with smaller batches, down to single rows.
     pub async fn merge(
         &self,
         scene: impl Into<Scene>,
         text: &str,
         params: ParamValues,
-        mut batch_rows: usize,
+        batch_rows: usize,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let scene: Scene = scene.into();
+        self.ordered(scene.into(), text, params, (batch_rows, FileOrdering::Always)).await
+    }
+
+    /// Runs a statement that gives rows in the order of the table, without limits of time and rows, by merging files or by
+    /// sorting.
+    ///
+    /// A merge holds a batch of every file: if they do not fit, it is begun again with smaller batches, down to single rows,
+    /// and then as a sort, which goes to disk.
+    pub async fn ordered(
+        &self,
+        scene: Scene,
+        text: &str,
+        params: ParamValues,
+        (first_rows, mut ordering): (usize, FileOrdering),
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let mut batch_rows = first_rows;
         loop {
-            let limits =
-                Limits { timeout: None, max_rows: None, batch_rows: Some(batch_rows), ordering: FileOrdering::Always };
+            let limits = Limits { timeout: None, max_rows: None, batch_rows: Some(batch_rows), ordering };
             let mut batches = self.run(scene.clone(), text, params.clone(), limits).await?.batches;
             match batches.next().await {
                 Some(Err(error)) if error.kind() == ErrorKind::Limit && batch_rows > 1 => {
                     batch_rows = (batch_rows / 8).max(1)
                 }
+                Some(Err(error)) if error.kind() == ErrorKind::Limit && ordering == FileOrdering::Always => {
+                    (batch_rows, ordering) = (first_rows, FileOrdering::Never)
+                }
                 Some(first) => return Ok(futures::stream::iter([first]).chain(batches).boxed()),
                 None => return Ok(batches),
             }
         }
+    }
+
+    /// Weighs files as read by these columns, such as `id` and `request.body`; none means all columns. Reads footers only, which
+    /// stay in the cache for whoever reads the files next.
+    pub async fn weigh(&self, rows: Rows, files: &[Arc<DataFile>], columns: Option<&[String]>) -> Result<Vec<Weight>> {
+        let path = &self.paths[rows as usize];
+        let files = files.iter().map(|file| provider::partitioned_file(path, file));
+        let reads = reading::CountedReads::new(self.base.runtime_env()).map_err(query_failed)?;
+        let reads = &reads;
+        let weights = futures::stream::iter(files.collect::<Vec<_>>()).map(async |file| {
+            let metadata = reads.footer(file).await.map_err(query_failed)?;
+            Ok(weight::weigh(&metadata, columns))
+        });
+        weights.buffered(FOOTERS_AT_ONCE).try_collect().await
+    }
+
+    /// Memory that an export over the scene may take, as things are.
+    pub fn export_room(&self, scene: &Scene) -> u64 {
+        self.resources.export_room(scene)
+    }
+
+    /// Memory that upkeep may hold beside the row groups that it writes.
+    pub fn upkeep_bytes(&self) -> u64 {
+        self.resources.upkeep_bytes
     }
 
     /// A place among the queries that run at once.
@@ -380,7 +434,7 @@ fn query_failed(cause: DataFusionError) -> Error {
         _ => ErrorKind::Invalid,
     };
     let what = match kind {
-        ErrorKind::Limit => "the query needs more memory than `query_memory_bytes` allows",
+        ErrorKind::Limit => resources::OUT_OF_MEMORY,
         ErrorKind::Storage => "the query could not read the table",
         ErrorKind::Damaged => "a file of the table cannot be read; run `gatelog doctor`",
         ErrorKind::Internal => "the query failed inside the query engine",

@@ -8,9 +8,8 @@ use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogP
 use datafusion::catalog::{MemTable, SchemaProvider};
 use datafusion::common::{ParamValues, TableReference};
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
@@ -19,7 +18,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 
 use super::provider::StoredTable;
-use super::{NamedView, STORE_URL, query_failed, threads, withhold, yielding};
+use super::{NamedView, STORE_URL, query_failed, threads, wide, withhold, yielding};
 use super::{barrier, fence, like, model, scene, statement, success};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -38,6 +37,8 @@ pub(super) struct Surroundings {
     pub(super) side: Option<Arc<dyn scene::SideTables>>,
     /// Whether the session is bound to an organisation. How others' files are read is then not for it to see.
     pub(super) bound: bool,
+    /// Rows of a batch that holds bodies.
+    pub(super) wide_rows: usize,
     /// True if bodies are withheld from the session.
     pub(super) withholds: bool,
 }
@@ -49,8 +50,19 @@ pub(super) struct Started {
     pub(super) withheld: Vec<String>,
 }
 
-/// A session that sees just these tables.
+/// A session that sees just these tables, with the memory of the base.
+#[cfg(test)]
 pub(super) fn session(base: &SessionState, tables: Vec<StoredTable>, batch_rows: Option<usize>) -> SessionContext {
+    session_in(base, tables, batch_rows, Arc::clone(base.runtime_env()))
+}
+
+/// A session that sees just these tables, with memory and disk space of its own.
+pub(super) fn session_in(
+    base: &SessionState,
+    tables: Vec<StoredTable>,
+    batch_rows: Option<usize>,
+    runtime: Arc<RuntimeEnv>,
+) -> SessionContext {
     let schema = Arc::new(MemorySchemaProvider::new());
     // No registration can fail: the names are free in a provider that was just made.
     for table in tables {
@@ -64,6 +76,7 @@ pub(super) fn session(base: &SessionState, tables: Vec<StoredTable>, batch_rows:
     }
     let state = SessionStateBuilder::new_from_existing(base.clone())
         .with_config(config)
+        .with_runtime_env(runtime)
         .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
         .build();
     let session = SessionContext::new_with_state(state);
@@ -90,8 +103,7 @@ pub(super) async fn start(
     allowed(&plan, around.bound)?;
     let plan = plan.with_param_values(params).map_err(query_failed)?;
     let withheld = if around.withholds { withhold::check(&plan)? } else { Vec::new() };
-    let frame = session.execute_logical_plan(plan).await.map_err(query_failed)?;
-    let rows = frame.execute_stream().await.map_err(query_failed)?;
+    let rows = wide::start(session, &plan, around.wide_rows).await.map_err(query_failed)?;
     Ok(Started { rows, withheld })
 }
 
@@ -185,12 +197,15 @@ impl Surroundings {
     }
 }
 
+/// Bytes that a sort keeps back for its merge: DataFusion's 10 MiB where there is memory for many of them.
+fn sort_reserve(memory: u64) -> usize {
+    usize::try_from(memory / 32).unwrap_or(usize::MAX).clamp(256 << 10, 10 << 20)
+}
+
 /// The session that every query's session is copied from.
 pub(super) fn base_session(config: &Config, store: &Store) -> Result<SessionState> {
-    let memory = usize::try_from(config.query_memory_bytes).unwrap_or(usize::MAX);
-    let top = std::num::NonZeroUsize::MIN.saturating_add(4);
+    // Each statement gets memory and disk space of its own.
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(memory), top)))
         .with_metadata_cache_limit(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX))
         .build_arc()
         .map_err(query_failed)?;
@@ -206,6 +221,9 @@ pub(super) fn base_session(config: &Config, store: &Store) -> Result<SessionStat
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
     options.execution.time_zone = Some("UTC".to_owned());
+    // Each sort keeps so much back for the merge of what it spilled.
+    options.execution.sort_spill_reservation_bytes =
+        sort_reserve(config.export_memory_bytes.min(config.query_memory_bytes));
     // Its bound is lost when one of several partitions has seen nulls only, and then rows are left out that hold the minimum.
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     // It refuses `select distinct a in (…) is not true`, since two stages disagree on whether that may be null.
