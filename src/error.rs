@@ -88,7 +88,7 @@ impl Error {
         let mut said = vec![self.message.clone()];
         let mut cause = StdError::source(self);
         while let Some(next) = cause {
-            say_once(&mut said, next.to_string());
+            say_once(&mut said, &next.to_string());
             cause = next.source();
         }
         said.join(": ")
@@ -96,7 +96,7 @@ impl Error {
 }
 
 /// Adds what a cause says, unless it was said already; in the place of a piece that it says too.
-fn say_once(said: &mut Vec<String>, next: String) {
+fn say_once(said: &mut Vec<String>, next: &str) {
     let words = next.trim();
     if words.is_empty() || said.iter().any(|piece| piece.contains(words)) {
         return;

@@ -1,4 +1,4 @@
--- purpose: feedback as it holds now: of each id the state that was given last
+-- purpose: feedback as it holds now: of each id of a workspace, or of none, the state that was given last
 -- column id: text; unique id of the feedback
 -- column organisation_id: text; organisation that it belongs to
 -- column workspace_slug: text; workspace within the organisation
@@ -21,11 +21,14 @@ select
     id, organisation_id, workspace_slug, created_at, updated_at, trace_id, log_id, value, weight, user_id, source,
     metadata, retention_days, date
 from (
-    select organisation_id as later_organisation, id as later_id, updated_at as later
+    select
+        organisation_id as later_organisation, coalesce(workspace_slug, '') as later_workspace, id as later_id,
+        updated_at as later
     from feedback_history
     where updated_at > created_at
 )
 right anti join feedback_history
     on later_organisation = feedback_history.organisation_id
+   and later_workspace = coalesce(feedback_history.workspace_slug, '')
    and later_id = feedback_history.id
    and later > feedback_history.updated_at

@@ -8,6 +8,7 @@
 //! All this costs what a part is long. What parts make together is joined elsewhere: for answers by who asks, and before
 //! a record is stored by the task that has it stored.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -66,10 +67,10 @@ struct Sorted {
 }
 
 /// Identifies a part, however late it comes again: by all that it says. The time counts for pieces alone, because a conversation
-/// may say the same twice; a half without a time got that of its arrival, which differs when it comes again.
-pub(super) fn print_of(keys: &Keys, half: Half, record: &mut Record) -> u128 {
+/// may say the same twice, and only where `is_timed` says that it is their own, since that of arrival is another when they come again.
+pub(super) fn print_of(keys: &Keys, half: Half, record: &mut Record, is_timed: bool) -> u128 {
     let (at, days) = (record.created_at.take(), std::mem::take(&mut record.retention_days));
-    let said_at = at.filter(|_| half == Half::Piece);
+    let said_at = at.filter(|_| half == Half::Piece && is_timed);
     let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
     let print = keys.key_of_all(organisation, &(half, said_at, &*record));
     (record.created_at, record.retention_days) = (at, days);
@@ -169,8 +170,7 @@ impl Writer {
         for mut part in parts {
             let fate = self.fate(half, &part);
             if part.record.do_not_track != Some(true) && self.is_untracked(&part) {
-                part.record.do_not_track = Some(true);
-                self.policy.untrack(&mut part.record);
+                self.strip(&mut part.record);
                 is_changed = true;
             }
             match fate {
@@ -293,9 +293,11 @@ impl Writer {
     }
 
     /// Keeps a part, which the log holds, for its record.
-    fn take_late(&mut self, key: u128, half: Half, record: Record, room: Option<Room>) {
-        let is_untracked = record.do_not_track == Some(true);
+    fn take_late(&mut self, key: u128, half: Half, mut record: Record, room: Option<Room>) {
+        // Of one group either may have come first.
+        let is_untracked = record.do_not_track == Some(true) || self.late.is_untracked(key);
         if is_untracked {
+            self.strip(&mut record);
             self.late.untrack(key, |record| self.policy.untrack(record));
         }
         self.clear_log_within(if is_untracked { UNTRACKED_MICROS.min(self.flush_micros) } else { self.flush_micros });
@@ -380,15 +382,36 @@ impl Writer {
         let mut payloads = Vec::new();
         for half in Half::ALL {
             // Each piece by itself, so that one which comes after a restart finds its place among them.
-            let waiting = self.waiting.parts().filter(|(of, _)| *of == half).map(|(_, record)| record);
+            let waiting = self.waiting.parts().filter(|(of, ..)| *of == half);
+            let waiting = waiting.map(|(_, is_untracked, part)| self.carried(part, is_untracked));
             payloads.extend(in_frames(Kind::Half(half), waiting)?);
-            let late = self.late.iter().filter(|part| part.half == half).map(|part| &*part.record);
+            let late = self.late.iter().filter(|part| part.half == half);
+            let late = late.map(|part| Cow::Borrowed(&*part.record));
             payloads.extend(in_frames(Kind::Late(half), late)?);
         }
         match payloads.is_empty() {
             true => Ok(()),
             false => self.wal.append(&payloads.iter().collect::<Vec<_>>()).map(|_| ()),
         }
+    }
+
+    /// Takes out of a part what was said, since another part of the record says that nothing of the
+    /// call may be kept.
+    fn strip(&self, part: &mut Record) {
+        if part.do_not_track != Some(true) {
+            part.do_not_track = Some(true);
+            self.policy.untrack(part);
+        }
+    }
+
+    /// A part as the log may hold it.
+    fn carried<'r>(&self, part: &'r Record, is_untracked: bool) -> Cow<'r, Record> {
+        if !is_untracked {
+            return Cow::Borrowed(part);
+        }
+        let mut stripped = part.clone();
+        self.strip(&mut stripped);
+        Cow::Owned(stripped)
     }
 }
 
@@ -407,10 +430,10 @@ fn encode<'a>(kind: Kind, records: impl IntoIterator<Item = &'a Record>) -> Resu
 }
 
 /// Records in payloads of a bounded size.
-fn in_frames<'a>(kind: Kind, records: impl Iterator<Item = &'a Record>) -> Result<Vec<Payload>> {
+fn in_frames<'a>(kind: Kind, records: impl Iterator<Item = Cow<'a, Record>>) -> Result<Vec<Payload>> {
     let (mut payloads, mut builder) = (Vec::new(), BatchBuilder::new());
     for record in records {
-        builder.append(record);
+        builder.append(&record);
         if builder.text_bytes() >= CARRIED_BYTES {
             payloads.push(Payload::of(kind, &builder.finish())?);
         }

@@ -67,10 +67,11 @@ impl Engine {
         let build = move || {
             let (mut builder, mut parts) = (BatchBuilder::new(), Vec::with_capacity(records.len()));
             for mut record in records {
+                let is_timed = record.created_at.is_some();
                 of.policy.protect(&mut record);
                 of.complete(&mut record, now, &rules);
                 builder.append(&record);
-                let (key, print) = (of.keys.of(&record), print_of(&of.keys, half, &mut record));
+                let (key, print) = (of.keys.of(&record), print_of(&of.keys, half, &mut record, is_timed));
                 parts.push(Part { key, print, record });
             }
             Ok((parts, Payload::of(Kind::Half(half), &builder.finish())?))

@@ -202,10 +202,11 @@ impl Reader {
         logs::count(&self.queries, self.scene().await?, filter).await
     }
 
-    /// The record of that id, whole as far as the key may read it; of several the newest, or that of the organisation named.
+    /// The record of that id, whole as far as the key may read it; of several one of no workspace, then the newest, or that of the
+    /// organisation and workspace named (an empty workspace is none).
     /// [`crate::error::ErrorKind::NotFound`] if there is none that the key reaches.
-    pub async fn log(&self, id: &str, organisation: Option<&str>) -> Result<Record> {
-        logs::get(&self.queries, self.scene().await?, id, organisation).await
+    pub async fn log(&self, id: &str, organisation: Option<&str>, workspace: Option<&str>) -> Result<Record> {
+        logs::get(&self.queries, self.scene().await?, id, organisation, workspace).await
     }
 
     /// The feedback of that id, if the key reaches it; of several the newest, or that of the organisation named.
@@ -457,7 +458,7 @@ fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> 
             continue;
         };
         for (key, mut record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
-            let print = print_of(&keys, half, &mut record);
+            let print = print_of(&keys, half, &mut record, true);
             // A late part whose record is in the table is added to it there.
             let is_late = matches!(kind, Kind::Late(_)) && waiting.get(key).is_none();
             if !known.contains(&key)

@@ -131,7 +131,8 @@ impl Replayed {
         let room = self.budget.take_what_is_left(record.held_bytes() as u64);
         let stored = self.recent.known(key).map(|known| known.is_open);
         let is_open = stored.or_else(|| self.halves.whole.get(&key).map(|whole| !whole.is_complete));
-        let print = print_of(self.recent.keys(), half, &mut record);
+        // The log does not tell whether the time is that of its arrival.
+        let [print, untimed] = [true, false].map(|is_timed| print_of(self.recent.keys(), half, &mut record, is_timed));
         let fit = self.halves.waiting.fit(key, half, print);
         match is_open {
             Some(false) if !is_late => return,
@@ -150,6 +151,7 @@ impl Replayed {
             self.halves.whole.insert(key, whole);
         } else if let Some(so_far) = self.halves.waiting.get(key) {
             self.lanes[0].shelf.show_half(key, Arc::clone(so_far));
+            self.halves.waiting.know(key, untimed);
         }
     }
 

@@ -133,8 +133,13 @@ pub fn join_all<'p>(parts: impl IntoIterator<Item = (Half, &'p Record)>) -> Reco
     }
     let may_say = |part: &Record| !is_untracked || part.do_not_track == Some(true);
     let said: Vec<(Half, &Record)> = parts.iter().copied().filter(|(_, part)| may_say(part)).collect();
-    record.request = message_of(said.iter().map(|(half, part)| (*half, &part.request)));
-    record.response = message_of(said.iter().map(|(half, part)| (*half, &part.response)));
+    let are_events = new_events(&said);
+    let of = |message: fn(&Record) -> &Message| {
+        let parts = said.iter().zip(&are_events);
+        message_of(parts.map(|((half, part), is_event)| (*half, *is_event, message(part))))
+    };
+    record.request = of(|part| &part.request);
+    record.response = of(|part| &part.response);
     with_tags(record, &parts)
 }
 
@@ -155,17 +160,28 @@ fn with_tags(mut record: Record, parts: &[(Half, &Record)]) -> Record {
     record
 }
 
-fn message_of<'p>(messages: impl Iterator<Item = (Half, &'p Message)>) -> Message {
+/// Returns which parts are log events of a time that no part before them has. What such an event
+/// says was said again if another event says the same, though the span may hold it already.
+fn new_events(parts: &[(Half, &Record)]) -> Vec<bool> {
+    let mut times = HashSet::new();
+    let is_new = |(half, part): &(Half, &Record)| {
+        let is_event = *half == Half::Piece && !says_outcome(part);
+        is_event && part.created_at.is_some_and(|at| times.insert(at))
+    };
+    parts.iter().map(is_new).collect()
+}
+
+fn message_of<'p>(messages: impl Iterator<Item = (Half, bool, &'p Message)>) -> Message {
     let (mut bodies, mut headers) = (Vec::new(), None);
-    for (half, message) in messages {
+    for (half, is_event, message) in messages {
         if half == Half::Piece || bodies.is_empty() {
-            bodies.extend(message.body.as_deref());
+            bodies.extend(message.body.as_deref().map(|body| (body, is_event)));
         }
         headers = headers.or(message.headers.as_ref());
     }
     let body = match bodies[..] {
         [] => None,
-        [one] => Some(one.to_owned()),
+        [(one, _)] => Some(one.to_owned()),
         _ => Some(united(&bodies)),
     };
     Message { body, headers: headers.cloned() }
@@ -173,6 +189,7 @@ fn message_of<'p>(messages: impl Iterator<Item = (Half, &'p Message)>) -> Messag
 
 /// The record that two pieces make together.
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "tests write the pieces where they are joined")]
 pub fn unite(first: Record, more: Record) -> Record {
     join_all([(Half::Piece, &first), (Half::Piece, &more)])
 }
@@ -185,10 +202,18 @@ pub fn amend(stored: &Record, late: &[LatePart]) -> Record {
 
 /// The value of a member that several objects have.
 enum Member<'t> {
-    /// What is no list, or one to which no later one added anything: the first.
-    First(&'t str),
+    /// What is no list, or one to which no later one added anything: the first, and whether it is a
+    /// new event's.
+    First(&'t str, bool),
     /// A list, with the elements of the later ones behind.
-    List(Vec<&'t str>),
+    List(List<'t>),
+}
+
+/// The elements of a list that several objects have.
+struct List<'t> {
+    elements: Vec<&'t str>,
+    /// So many at the front are no new event's.
+    unordered: usize,
 }
 
 /// Searches lists for runs of elements, with a bounded number of comparisons.
@@ -228,38 +253,42 @@ fn longer(run: &[&str], shorter: &[usize], mut length: usize, element: &str) -> 
     length + usize::from(run[length] == element)
 }
 
-/// The members of objects, those of the first one first; if the first text is none, that text.
-fn united(texts: &[&str]) -> String {
-    let first = texts.first().copied().unwrap_or("null");
+/// The members of objects, those of the first one first; if the first text is none, that text. Each
+/// text comes with whether it is a new event's: those are not searched for in each other.
+fn united(texts: &[(&str, bool)]) -> String {
+    let first = texts.first().map_or("null", |(first, _)| *first);
     if members(first).is_none() {
         return first.to_owned();
     }
-    let bytes: usize = texts.iter().map(|text| text.len()).sum();
+    let bytes: usize = texts.iter().map(|(text, _)| text.len()).sum();
     // An element takes two bytes at least, with its comma.
     let mut search = Search { left: MOST_COMPARED + 8 * (bytes / 2) };
     let (mut all, mut places) = (Vec::<(Cow<'_, str>, Member<'_>)>::new(), HashMap::new());
-    for (key, raw) in texts.iter().filter_map(|text| members(text)).flatten() {
+    let fields = texts.iter().filter_map(|(text, is_event)| Some((members(text)?, *is_event)));
+    for (key, raw, is_event) in
+        fields.flat_map(|(of, is_event)| of.into_iter().map(move |(key, raw)| (key, raw, is_event)))
+    {
         let Some(place) = places.get(&key) else {
             places.insert(key.clone(), all.len());
-            all.push((key, Member::First(raw)));
+            all.push((key, Member::First(raw, is_event)));
             continue;
         };
         let Some(tail) = list(raw).filter(|tail| !tail.is_empty()) else { continue };
         let known: &mut Member<'_> = &mut all[*place].1;
-        if let Member::First(raw) = known {
-            let Some(head) = list(raw) else { continue };
-            if search.holds_run(&head, &tail) {
-                continue;
-            }
-            *known = Member::List(head);
-        } else if let Member::List(head) = known
-            && search.holds_run(head, &tail)
-        {
+        if let Member::First(raw, is_first_event) = known {
+            let Some(elements) = list(raw) else { continue };
+            let unordered = if *is_first_event { 0 } else { elements.len() };
+            *known = Member::List(List { elements, unordered });
+        }
+        let Member::List(List { elements, unordered }) = known else { continue };
+        let searched = if is_event { &elements[..*unordered] } else { &elements[..] };
+        if search.holds_run(searched, &tail) {
             continue;
         }
-        if let Member::List(head) = known {
-            head.extend(tail);
+        if !is_event && *unordered == elements.len() {
+            *unordered += tail.len();
         }
+        elements.extend(tail);
     }
     let mut text = Vec::with_capacity(bytes);
     for (key, member) in &all {
@@ -267,8 +296,10 @@ fn united(texts: &[&str]) -> String {
         write_string(&mut text, key);
         text.push(b':');
         match member {
-            Member::First(raw) => text.extend_from_slice(raw.as_bytes()),
-            Member::List(elements) => text.extend_from_slice(format!("[{}]", elements.join(",")).as_bytes()),
+            Member::First(raw, _) => text.extend_from_slice(raw.as_bytes()),
+            Member::List(List { elements, .. }) => {
+                text.extend_from_slice(format!("[{}]", elements.join(",")).as_bytes())
+            }
         }
     }
     if text.is_empty() {
@@ -346,6 +377,30 @@ mod tests {
         assert_eq!(amend(&amended, &late), amended);
         let untracked = part(Half::Figures, Record { do_not_track: Some(true), ..Record::default() });
         assert_eq!(amend(&stored, &[untracked]).request, Message::default());
+    }
+
+    #[test]
+    fn an_event_that_says_the_same_at_another_time_was_said_again() {
+        let at = |seconds| chrono::DateTime::from_timestamp(seconds, 0);
+        let body = |words: &[&str]| message(&serde_json::json!({ "messages": words }).to_string());
+        let said =
+            |seconds, words: &[&str]| Record { created_at: at(seconds), request: body(words), ..Record::default() };
+        let together = |parts: &[Record]| join_all(parts.iter().map(|part| (Half::Piece, part))).request;
+        let events = [said(1, &["yes"]), said(2, &["no"]), said(3, &["yes"])];
+        assert_eq!(together(&events), body(&["yes", "no", "yes"]));
+        // The span may hold what its events say.
+        let span = |words: &[&str]| Record { is_success: Some(1), ..said(9, words) };
+        assert_eq!(together(&[&[span(&["yes", "no"])], &events[..]].concat()), body(&["yes", "no"]));
+        assert_eq!(together(&[&[span(&["hi"])], &events[..]].concat()), body(&["hi", "yes", "no", "yes"]));
+        // Of one time, or without one, it may be the same event in another request.
+        assert_eq!(together(&[said(1, &["yes", "no"]), said(1, &["no"])]), body(&["yes", "no"]));
+        let untimed = Record { created_at: None, ..said(0, &["no"]) };
+        assert_eq!(together(&[said(1, &["yes", "no"]), untimed]), body(&["yes", "no"]));
+        // What is stored already holds late parts that it took.
+        let late = events.map(|event| LatePart { key: 1, half: Half::Piece, record: std::sync::Arc::new(event) });
+        let stored = amend(&said(1, &["hi"]), &late);
+        assert_eq!(stored.request, body(&["hi", "yes", "no", "yes"]));
+        assert_eq!(amend(&stored, &late), stored);
     }
 
     #[test]

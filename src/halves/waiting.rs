@@ -268,9 +268,20 @@ impl<R> Waiting<R> {
         self.halves.get(&key).map(|waits| &waits.so_far)
     }
 
-    /// All parts that wait, each as it came, those of one record in their order.
-    pub fn parts(&self) -> impl Iterator<Item = (Half, &Record)> {
-        self.halves.values().flat_map(|waits| waits.so_far.parts.iter().map(|part| (waits.half, &**part)))
+    /// All parts that wait, each as it came, those of one record in their order; with each whether
+    /// a part of its record says that nothing of the call may be kept.
+    pub fn parts(&self) -> impl Iterator<Item = (Half, bool, &Record)> {
+        self.halves.values().flat_map(|waits| {
+            let is_untracked = waits.so_far.is_untracked();
+            waits.so_far.parts.iter().map(move |part| (waits.half, is_untracked, &**part))
+        })
+    }
+
+    /// Lets the part that came last be known by a further print.
+    pub fn know(&mut self, key: u128, print: u128) {
+        if let Some(waits) = self.halves.get_mut(&key) {
+            waits.prints.push(print);
+        }
     }
 
     /// All that wait, in no order.
@@ -302,7 +313,7 @@ mod tests {
     fn print(record: &Record) -> u128 {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
-        format!("{:?}", Record { created_at: None, ..record.clone() }).hash(&mut hasher);
+        format!("{record:?}").hash(&mut hasher);
         u128::from(hasher.finish())
     }
 
@@ -375,7 +386,7 @@ mod tests {
             assert_eq!(body.as_deref(), Some(r#"{"messages":["span","a","b","b2","c","d","untimed"]}"#), "{order:?}");
             // What the log holds of them, read again, makes the same.
             let mut again: Waiting<()> = Waiting::default();
-            for (half, part) in waiting.parts() {
+            for (half, _, part) in waiting.parts() {
                 add(&mut again, 1, half, part.clone(), 10, None);
             }
             let joined = |waiting: &Waiting<()>| waiting.get(1).map(|so_far| Arc::clone(so_far.record()));

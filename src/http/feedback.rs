@@ -118,8 +118,8 @@ async fn find(app: &App, access: &Access, named: Named) -> Result<Feedback, Erro
     app.engine.reader_as(access).feedback(&id, organisation.as_deref()).await
 }
 
-/// Gives feedback on single logs the place of its log, which must be one that the key reaches. Of several organisations'
-/// logs with one id the newest is meant, or that of the organisation that the feedback names.
+/// Gives feedback on single logs the place of its log, which must be one that the key reaches. Of several
+/// logs with one id one of no workspace is meant, then the newest, or that of the organisation and workspace that the feedback names.
 async fn bind(app: &App, access: &Access, given: &mut [Feedback]) -> Result<(), Failure> {
     let ids: Vec<String> = given.iter().filter_map(|one| one.log_id.clone()).collect();
     if ids.is_empty() {
@@ -128,7 +128,10 @@ async fn bind(app: &App, access: &Access, given: &mut [Feedback]) -> Result<(), 
     let places = app.engine.reader_as(access).places(&ids).await?;
     for one in given {
         let Some(id) = &one.log_id else { continue };
-        let meant = |place: &&LogPlace| one.organisation_id.is_none() || one.organisation_id == place.organisation;
+        let meant = |place: &&LogPlace| {
+            (one.organisation_id.is_none() || one.organisation_id == place.organisation)
+                && (one.workspace_slug.is_none() || one.workspace_slug == place.workspace)
+        };
         let place = places.get(id).and_then(|places| places.iter().rfind(meant));
         let place = place.ok_or_else(|| no_log(one, id))?;
         one.log_id = Some(place.id.clone());

@@ -33,14 +33,15 @@ use crate::limits::Room;
 use crate::logs::{self, Ask, FILTER_NAMES, Filter, ID_IN_QUERY, MOST_PAGE_SIZE};
 use crate::record::Record;
 
-/// The log, or feedback, that a request's path names. Where several organisations have the id, `organisation_id` in the query string
-/// says whose is meant. An id that a path cannot hold, `..` or a word that is a route of its own, comes as `id` in the query string,
+/// The log, or feedback, that a request's path names. Where several organisations or workspaces have the id, `organisation_id` and
+/// `workspace_slug` in the query string say whose is meant. An id that a path cannot hold, `..` or a word that is a route of its own, comes as `id` in the query string,
 /// behind the path `-`: `/v1/logs/-?id=exports`.
 pub(crate) struct Named {
     path: Id,
     /// The `id` of the query string.
     id: Option<String>,
     organisation: Option<String>,
+    workspace: Option<String>,
 }
 
 impl FromRequestParts<Arc<App>> for Named {
@@ -52,8 +53,8 @@ impl FromRequestParts<Arc<App>> for Named {
                 .find(|(name, _)| name == wanted)
                 .map(|(_, value)| value.into_owned())
         };
-        let (id, organisation) = (field("id"), field("organisation_id"));
-        Ok(Self { path: Path::from_request_parts(parts, app).await, id, organisation })
+        let (id, organisation, workspace) = (field("id"), field("organisation_id"), field("workspace_slug"));
+        Ok(Self { path: Path::from_request_parts(parts, app).await, id, organisation, workspace })
     }
 }
 
@@ -66,9 +67,10 @@ impl Named {
     }
 
     /// Its record, if the key reaches it.
-    pub(super) async fn record(self, app: &App, access: &Access) -> Result<Record, Failure> {
+    pub(super) async fn record(mut self, app: &App, access: &Access) -> Result<Record, Failure> {
+        let workspace = self.workspace.take();
         let (id, organisation) = self.parts().ok_or_else(|| Error::not_found("no log has that id"))?;
-        Ok(app.engine.reader_as(access).log(&id, organisation.as_deref()).await?)
+        Ok(app.engine.reader_as(access).log(&id, organisation.as_deref(), workspace.as_deref()).await?)
     }
 }
 

@@ -112,7 +112,7 @@ pub(crate) async fn open(State(app): State<Arc<App>>, path: Id, headers: HeaderM
     let state = app.engine.catalog().state();
     let share = state.document.open_share(&token, app.engine.now()).ok_or_else(closed)?;
     let access = share.access();
-    let record = app.engine.reader_as(&access).log(&share.log_id, None).await;
+    let record = app.engine.reader_as(&access).log(&share.log_id, None, None).await;
     let record = record.map_err(|error| match error.kind() {
         ErrorKind::NotFound => closed(),
         _ => error.into(),

@@ -18,7 +18,7 @@ const EXCERPT_CHARS: usize = 200;
 /// Larger texts are not parsed again for an excerpt.
 const MOST_BYTES: usize = 256 << 10;
 /// Longest name of an organisation or workspace that is read off a refused record, in bytes.
-const MOST_NAME_BYTES: usize = 256;
+const MOST_NAME_BYTES: usize = 512;
 /// JSON in strings is followed so many levels deep.
 const MOST_STRINGS: usize = 4;
 /// Names by which clients say that a call is not to be tracked.
@@ -53,7 +53,8 @@ fn excerpt(record: &str, error: &FieldError, context: &Context) -> Option<String
         return None;
     }
     // An object or a list in the place of a figure may hold content.
-    let shows_value = !error.value.is_empty() && !error.value.starts_with(['{', '[']) && !context.policy.redacts();
+    let is_figure = !error.value.is_empty() && !error.value.starts_with(['{', '[']);
+    let shows_value = is_figure && !context.policy.redacts();
     let names = fields.iter().map(|(name, _)| &**name);
     let refused = names.clone().filter(|name| *name == error.field).take(1);
     let others = names.filter(|name| *name != error.field);

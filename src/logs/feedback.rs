@@ -166,8 +166,8 @@ pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Resul
     Ok(records.iter().map(|record| sums.mean(record)).collect())
 }
 
-/// Where the logs of these ids are, by id, the newest last; what the reader does not reach is left
-/// out. LiteLLM's id of a call stands for the attempts of the call, of which one that succeeded is
+/// Where the logs of these ids are, by id, those of no workspace last, and of these the newest; what the reader does not reach is
+/// left out. LiteLLM's id of a call stands for the attempts of the call, of which one that succeeded is
 /// the last.
 pub async fn places(queries: &Queries, scene: Scene, ids: &[String]) -> Result<HashMap<String, Vec<LogPlace>>> {
     let mut places = HashMap::new();
@@ -175,6 +175,8 @@ pub async fn places(queries: &Queries, scene: Scene, ids: &[String]) -> Result<H
     let unknown: Vec<String> = ids.iter().filter(|id| !places.contains_key(*id)).cloned().collect();
     let attempts = (super::ATTEMPTS_OF, "is_success nulls first, created_at");
     add_places(queries, &scene, &unknown, attempts, &mut places).await?;
+    let is_of_none = |place: &LogPlace| place.workspace.as_deref().is_none_or(str::is_empty);
+    places.values_mut().for_each(|places| places.sort_by_key(is_of_none));
     Ok(places)
 }
 

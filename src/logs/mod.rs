@@ -151,17 +151,30 @@ fn counted(batches: &[RecordBatch]) -> u64 {
     counts.sum::<i64>().unsigned_abs()
 }
 
-/// The record of that id, whole. Where several have it (organisations choose ids of their own, and one that is sent
-/// again after days is stored again) it is the newest; `organisation` says whose is meant.
-/// LiteLLM's id of a call finds the attempt of the call that succeeded, or else the last one.
-pub async fn get(queries: &Queries, scene: Scene, id: &str, organisation: Option<&str>) -> Result<Record> {
+/// The record of that id, whole. Ids are an organisation's and a workspace's own, and one that is sent again after days is
+/// stored again. Of several it is one of no workspace if there is one, so that none takes its place, and the newest of those;
+/// `organisation` and `workspace` say whose is meant, an empty workspace that it is of none. LiteLLM's id of a call finds the attempt of the call that succeeded, or else the last one.
+pub async fn get(
+    queries: &Queries,
+    scene: Scene,
+    id: &str,
+    organisation: Option<&str>,
+    workspace: Option<&str>,
+) -> Result<Record> {
     const NEWEST: &str = "created_at desc, organisation_id desc";
-    if let Some(record) = first(queries, scene.clone(), ("id", id), organisation, NEWEST).await? {
-        return Ok(record);
-    }
     let order = format!("is_success desc nulls last, {NEWEST}");
-    let attempt = first(queries, scene, (ATTEMPTS_OF, id), organisation, &order).await?;
-    attempt.ok_or_else(|| Error::not_found("no log has that id"))
+    let is_bound = scene.sight.as_ref().is_some_and(|sight| sight.workspace.is_some());
+    // Two statements, since DataFusion cannot plan some orders by expressions.
+    let owners = if workspace.is_none() && !is_bound { vec![Some(""), None] } else { vec![workspace] };
+    for (expression, order) in [("id", NEWEST), (ATTEMPTS_OF, &*order)] {
+        for workspace in &owners {
+            let of = (organisation, *workspace);
+            if let Some(record) = first(queries, scene.clone(), (expression, id), of, order).await? {
+                return Ok(record);
+            }
+        }
+    }
+    Err(Error::not_found("no log has that id"))
 }
 
 /// The id of the call that LiteLLM's attempts are of.
@@ -172,7 +185,7 @@ async fn first(
     queries: &Queries,
     scene: Scene,
     (expression, wanted): (&str, &str),
-    organisation: Option<&str>,
+    (organisation, workspace): (Option<&str>, Option<&str>),
     order: &str,
 ) -> Result<Option<Record>> {
     let mut condition = Condition::default();
@@ -181,6 +194,14 @@ async fn first(
     if let Some(organisation) = organisation {
         let wanted = condition.bind(ScalarValue::Utf8View(Some(organisation.to_owned())));
         condition.parts.push(format!("organisation_id = {wanted}"));
+    }
+    match workspace {
+        None => {}
+        Some("") => condition.parts.push("(workspace_slug is null or workspace_slug = '')".to_owned()),
+        Some(workspace) => {
+            let wanted = condition.bind(ScalarValue::Utf8View(Some(workspace.to_owned())));
+            condition.parts.push(format!("workspace_slug = {wanted}"));
+        }
     }
     let names: Vec<String> = COLUMNS.iter().map(|column| column.name.to_owned()).collect();
     let text = format!("select {} from logs {} order by {order} limit 1", quoted(&names), condition.clause());

@@ -414,9 +414,9 @@ async fn lists_have_no_bodies_and_one_record_has_them() {
     assert!(item.get("request").is_none() && item.get("response").is_none());
     assert!(!listed().any(|name| name.starts_with("re") && name.ends_with("st") || name == "response"));
 
-    let record = get(&rig.queries, rig.scene.clone(), "r01", None).await.unwrap();
+    let record = get(&rig.queries, rig.scene.clone(), "r01", None, None).await.unwrap();
     assert_eq!(Some(&record), rig.records.first());
-    let of = async |id: &str, organisation| get(&rig.queries, rig.scene.clone(), id, organisation).await;
+    let of = async |id: &str, organisation| get(&rig.queries, rig.scene.clone(), id, organisation, None).await;
     assert_eq!(of("tied", Some("acme")).await.unwrap().organisation_id.as_deref(), Some("acme"));
     assert_eq!(of("tied", None).await.unwrap().organisation_id.as_deref(), Some("zen"));
     let unknown = of("nothing", None).await.unwrap_err();

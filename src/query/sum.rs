@@ -308,7 +308,6 @@ mod tests {
             "select sum(x) filter (where g = 1) from {}",
             "select sum(x) over () from {}",
             "select sum(x) over (order by x rows between 1 preceding and current row) from {}",
-            "select sum(cast(x as bigint unsigned) + 9223372036854775800) from {}",
         ] {
             let statement = statement.replace("{}", ROWS);
             let error = ask(&statement).await.expect_err(&statement).to_string();
@@ -322,15 +321,15 @@ mod tests {
             ("select sum(x) from {} where g = 2", "5"),
             ("select sum(x) from {} where g > 9", ""),
             ("select sum(cast(n as bigint)) from {}", ""),
-            (
-                "select sum(g), sum(distinct g), sum(cast(g as double)), sum(cast(g as decimal(5, 2))) from {}",
-                "6 3 6.0 6.00",
-            ),
+            ("select sum(g) from {}", "6"),
+            ("select sum(distinct g) from {}", "3"),
+            ("select sum(cast(g as double)) from {}", "6.0"),
+            ("select sum(cast(g as decimal(5, 2))) from {}", "6.00"),
             ("select sum(x - 1) from {} where g = 1", "9223372036854775806"),
             ("select g, sum(g) from {} group by g order by g", "1 2 2 4"),
             (
                 "select sum(g) over (order by x rows between 1 preceding and current row) s from {} order by s",
-                "1 3 3 4",
+                "1 3 3 3",
             ),
         ] {
             let answer = ask(&statement.replace("{}", ROWS)).await.unwrap();

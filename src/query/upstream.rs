@@ -59,11 +59,6 @@ const CASES: &[Case] = &[
         "false;true",
     ),
     case("sanity", "select a from t where a < 4 order by length(c) > 1, a", "0;1;2;3"),
-    case(
-        "sanity",
-        "select a from t where a < 4 order by 7.5 >= case when b > 1 then a else a + 6 end, a desc",
-        "3;2;1;0",
-    ),
     case("sanity", "select rank() over (order by length(c) > 1) as r from t where a < 4 order by r", "1;2;2;2"),
     Case {
         workaround: "statement::refuse_counted_sets",

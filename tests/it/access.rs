@@ -1,6 +1,7 @@
 //! Who may do what: every route with every kind of key, foreign things that must look like unknown ones, and the commands
 //! that make organisations and keys.
 
+use std::collections::BTreeSet;
 use std::process::Output;
 use std::time::{Duration as Time, Instant};
 
@@ -293,7 +294,7 @@ fn table() -> Vec<Line> {
 async fn every_route_answers_every_kind_of_key_as_the_table_says() {
     let bed = Bed::new().await;
     let key_id = id_of("acme logs.read");
-    let mut unauthorised = std::collections::BTreeSet::new();
+    let mut unauthorised = BTreeSet::new();
     for (method, path, body, needs, expected) in table() {
         let path = path.replace("KEY", &key_id);
         for key in [None, Some(""), Some("never made"), Some("revoked"), Some("expired")] {
@@ -331,12 +332,16 @@ async fn the_table_has_every_route_and_others_are_unknown() {
     let bed = Bed::new().await;
     bed.ask(None, Method::GET, "/v1/nowhere", "").await.failure(StatusCode::UNAUTHORIZED);
     bed.get("revoked", "/v1/nowhere").await.failure(StatusCode::UNAUTHORIZED);
-    let message = bed.get("acme logs.write", "/v1/nowhere").await.failure(StatusCode::NOT_FOUND);
-    let routes = message.rsplit("the routes are ").next().unwrap();
+    let message = bed.get("acme logs.write", "/v1/logz").await.failure(StatusCode::NOT_FOUND);
+    assert_eq!(message, "route `/v1/logz` does not exist; see `/openapi.json`; nearest: /v1/logs");
+    let described = bed.ask(None, Method::GET, "/openapi.json", "").await.json();
+    let routes: BTreeSet<&str> =
+        described["paths"].as_object().unwrap().keys().filter_map(|path| path.split("/{").next()).collect();
+    assert!(routes.len() > 20, "{routes:?}");
     let open = ["/healthz", "/readyz", "/openapi.json"];
     // Who has a link needs no key.
     let links = ["/exports", "/shared"];
-    for route in routes.split(", ").filter(|route| !open.contains(route) && !links.contains(route)) {
+    for route in routes.iter().filter(|route| !open.contains(route) && !links.contains(route)) {
         let known = table().iter().any(|(_, path, ..)| path.starts_with(route));
         assert!(known, "`{route}` is not in the table of this test");
     }
@@ -560,7 +565,7 @@ async fn organisations_are_managed_over_http() {
     for (body, words) in [
         (json!({"id": "x"}), "`plan` is missing; name one of developer, enterprise, production, tiny"),
         (json!({"id": "x", "plan": "gold"}), "plan `gold` does not exist"),
-        (json!({"id": "x", "plan": "developer", "colour": "red"}), "unknown field `colour`"),
+        (json!({"id": "x", "plan": "developer", "colour": "red"}), "field `colour` is unknown"),
         (json!({"id": "x y", "plan": "developer"}), "`x y` is no name"),
         (json!({"id": "acme", "plan": "developer"}), "exists already"),
         (json!({"plan": "developer"}), "missing field `id`"),
@@ -617,7 +622,7 @@ async fn an_erasure_hides_at_once_and_is_written_down() {
         (json!({"organisation": "acme"}), "give one of `user`, `ids`"),
         (json!({"organisation": "acme", "all": true, "user": "a"}), "give one of `user`, `ids`"),
         (json!({"organisation": "acme", "ids": []}), "names no record"),
-        (json!({"organisation": "acme", "usr": "a"}), "unknown field `usr`"),
+        (json!({"organisation": "acme", "usr": "a"}), "field `usr` is unknown; did you mean `user`?"),
     ] {
         let message =
             bed.post("operator", "/v1/admin/erasures", body.to_string()).await.failure(StatusCode::BAD_REQUEST);
@@ -633,6 +638,9 @@ impl Home {
         let Output { status, stdout, stderr } = self.command(args).output().unwrap();
         let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
         assert_eq!(status.code(), Some(code), "{args:?}: {stdout}{stderr}");
+        if code != 0 {
+            crate::said::once(&stderr);
+        }
         (stdout, stderr)
     }
 

@@ -66,6 +66,7 @@ impl Home {
     fn fails(&self, code: i32, args: &[&str]) -> String {
         let ran = self.run(args);
         assert_eq!(ran.code, Some(code), "{args:?}: {ran:?}");
+        crate::said::once(&ran.stderr);
         ran.stderr
     }
 

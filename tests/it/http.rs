@@ -147,6 +147,7 @@ async fn failure(request: RequestBuilder, status: StatusCode) -> (String, Value)
     let body: Value = response.json().await.unwrap();
     assert_eq!(found, status, "{body}");
     let message = body["message"].as_str().unwrap().to_owned();
+    crate::said::once(&message);
     assert_eq!((&body["status"], &body["success"]), (&json!("failure"), &json!(false)));
     assert_eq!((&body["error"]["message"], &body["data"]["message"]), (&json!(message), &json!(message)));
     assert!(body["error"]["code"].is_string() && body["data"]["errorCode"].as_str().unwrap().starts_with("AB"));

@@ -34,5 +34,6 @@ mod plans;
 mod refusals;
 mod requests;
 mod s3;
+mod said;
 mod weed;
 mod withheld;

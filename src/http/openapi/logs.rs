@@ -182,6 +182,7 @@ const PAGE: &str = "
 
 const OWNER: &str = "
     organisation_id  text  acme     whose log is meant, where several organisations have that id
+    workspace_slug   text  search   of which workspace it is, where several have that id; empty for a log of no workspace
     id               text  exports  the id, where the path is `-`: for ids that a path cannot hold, and words of routes";
 const WHOSE: &str = "organisation_id  text  acme  whose filter it is; the key's own where it is bound to one";
 

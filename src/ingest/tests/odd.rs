@@ -123,3 +123,46 @@ fn keys_in_a_config_that_stands_in_full_are_masked_in_every_shape() {
     let record = read_with(Shape::LiteLlm, lite.to_string().as_bytes(), Headers::default()).0.remove(0);
     assert!(!format!("{record:?}").contains("456789"), "{record:?}");
 }
+
+#[test]
+fn what_a_few_bytes_would_make_is_counted_before_it_is_made() {
+    let refused = |shape, body: String, headers: Headers| {
+        let (records, rejections) = read_with(shape, body.as_bytes(), headers);
+        assert!(records.is_empty(), "{}", records.len());
+        assert_eq!(rejections.len(), 1);
+        assert_eq!(rejections[0].reason, Reason::TooLarge);
+        rejections[0].expected.clone()
+    };
+    let numbered = |count: usize| {
+        let items: Vec<String> = (0..count).map(|at| format!("\"{at}\":{{\"request\":1}}")).collect();
+        format!("{{{}}}", items.join(","))
+    };
+    assert!(refused(Shape::Portkey, numbered(MOST_RECORDS + 1), Headers::default()).contains("100000 records"));
+    let headers = || Headers { span_name: some(&"s".repeat(8_000)), ..Headers::default() };
+    assert_eq!(made_bytes(b"[{},{}]", &headers()), 7 + 2 * (RECORD_BYTES + 8_000));
+    refused(Shape::Portkey, numbered(MOST_MADE_BYTES / 8_000), headers());
+    assert_eq!(read_with(Shape::Portkey, numbered(100).as_bytes(), headers()).0.len(), 100);
+
+    let spans = |count: usize| {
+        format!("{{\"resourceSpans\":[{{\"scopeSpans\":[{{\"spans\":[{}]}}]}}]}}", vec!["{}"; count].join(","))
+    };
+    assert!(refused(Shape::Otlp, spans(MOST_RECORDS + 1), Headers::default()).contains("100000 in a request"));
+}
+
+#[test]
+fn what_is_copied_into_each_record_is_bounded_and_said_to_be() {
+    let pairs: Vec<String> = (0..1_000).map(|at| format!("\"k{at}\":\"v\"")).collect();
+    let (long, metadata) = ("s".repeat(100_000), format!("{{{}}}", pairs.join(",")));
+    let headers = Headers { span_name: some(&long), metadata: some(&metadata), ..Headers::default() }.cut();
+    assert!(headers.span_name.as_ref().unwrap().len() < 10_000);
+    let context = Context { headers, policy: Arc::default(), ..Context::new(now()) };
+    let (records, rejections) = lines(Shape::Portkey, b"{\"request\":1}", &context, &mut || "id".to_owned());
+    assert_eq!((records.len(), rejections.len()), (1, 0));
+    assert_eq!((records[0].span_name.as_deref(), records[0].metadata.len()), (None, 256));
+    assert_eq!(context.policy.left_out(), 1, "the name; of the metadata no more was ever read");
+    // An id is no name: without it two traces would be one.
+    let headers = Headers { trace_id: some(&long), ..Headers::default() }.cut();
+    let context = Context { headers, ..Context::new(now()) };
+    let (records, rejections) = lines(Shape::Portkey, b"{\"request\":1}", &context, &mut || "id".to_owned());
+    assert_eq!((records.len(), &*rejections[0].field), (0, "trace_id"));
+}

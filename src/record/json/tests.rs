@@ -260,7 +260,7 @@ fn wrong_column_names_are_refused_with_the_nearest_ones() {
     };
     for (names, near) in [
         (&["cost", "costs"][..], "did you mean `cost` or"),
-        (&["metadata.user"], "did you mean `metadata`"),
+        (&["metadata.user"], "did you mean `metadata.key`"),
         (&["request.url"], "did you mean `request_url`"),
         (&["cost.body"], "did you mean `cost`"),
         (&[""], "the README lists the columns"),

@@ -38,6 +38,7 @@ fn odd_records() -> Vec<Value> {
             "prompt_slug": of(number, &[json!("p0"), json!("p,1")]),
             "workspace_slug": of(number, &[json!("w0"), json!("w,1"), json!("w")]),
             "api_key_id": of(number, &[json!("k0"), json!("k1"), json!("k2")]),
+            "internal_trace_id": of(number, &[json!("c,1"), json!("c"), json!("1")]),
             "metadata": {
                 "_user": of(number, &[json!("u0"), json!("u,1"), json!("u")]),
                 "team": of(number, &[json!("a,b"), json!("a"), json!("é"), json!("1"), json!("true")]),
@@ -136,6 +137,11 @@ fn filters() -> Vec<Spelled> {
             vec![json!({ "organisation_id": ["zen,ltd"] })],
             "organisation_id = 'zen,ltd'",
         ),
+        (
+            &[("internal_trace_id", "[\"c,1\"]")],
+            vec![json!({ "internal_trace_id": ["c,1"] })],
+            "internal_trace_id = 'c,1'",
+        ),
         (&[("user_id", "[\"u,1\"]")], vec![json!({ "user_id": ["u,1"] })], "user_id = 'u,1'"),
         (
             &[("cache_status", "hit,DISABLED")],
@@ -184,8 +190,13 @@ async fn a_filter_finds_the_same_in_lists_exports_and_sql() {
         names.extend(texts.iter().map(|(name, _)| *name));
         // Feedback is on records of one organisation.
         let rated = if texts[0].0.starts_with("weighted") { " and organisation_id = 'acme'" } else { "" };
+        // A model is found by the name that was said and by its canonical one.
+        let or_canonical = match texts[0].0 {
+            "ai_model" => format!(" or {}", condition.replace("ai_model", "canonical_model(ai_org, ai_model)")),
+            _ => String::new(),
+        };
         let wanted: BTreeSet<String> = server
-            .sql(&format!("select id from logs where ({condition}){rated}"))
+            .sql(&format!("select id from logs where ({condition}{or_canonical}){rated}"))
             .await
             .iter()
             .map(|row| row["id"].as_str().unwrap().to_owned())

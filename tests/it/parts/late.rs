@@ -127,25 +127,53 @@ fn now() -> DateTime<Utc> {
 
 #[tokio::test]
 async fn content_that_came_before_its_call_was_said_not_to_be_tracked_leaves_the_log_within_seconds() {
-    let folder = tempfile::tempdir().unwrap();
-    let parts = Parts { now, ..Parts::default() };
-    let engine = Engine::open_with(Config { flush_seconds: 86_400, ..config(&folder) }, parts).await.unwrap();
-    let (kind, mut said) = content("a");
-    said.request.body = Some("\"planted-text\"".to_owned());
-    half(&engine, (kind, said)).await;
-    assert_eq!(holds(folder.path(), b"planted-text").len(), 1, "it must be durable before it is known");
-    let (kind, untracked) = figures("a");
-    half(&engine, (kind, Record { do_not_track: Some(true), ..untracked })).await;
-    CLOCK.store(5, Ordering::SeqCst);
-    for _ in 0..500 {
-        if holds(folder.path(), b"planted-text").is_empty() {
-            assert_eq!(rows(&engine.reader(), "select id, do_not_track from logs").await, ["a true"]);
-            engine.close().await.unwrap();
-            return;
+    // Pieces wait on and are carried to the new log.
+    for kinds in [[Half::Content, Half::Figures], [Half::Piece; 2]] {
+        CLOCK.store(0, Ordering::SeqCst);
+        let folder = tempfile::tempdir().unwrap();
+        let parts = Parts { now, ..Parts::default() };
+        let engine = Engine::open_with(Config { flush_seconds: 86_400, ..config(&folder) }, parts).await.unwrap();
+        let (_, mut said) = content("a");
+        said.request.body = Some("\"planted-text\"".to_owned());
+        half(&engine, (kinds[0], said)).await;
+        assert_eq!(holds(folder.path(), b"planted-text").len(), 1, "it must be durable before it is known");
+        let (_, untracked) = figures("a");
+        half(&engine, (kinds[1], Record { do_not_track: Some(true), ..untracked })).await;
+        CLOCK.store(5, Ordering::SeqCst);
+        let mut tries = 0;
+        while !holds(folder.path(), b"planted-text").is_empty() {
+            assert!(tries < 500, "in the log for ever: {:?}", holds(folder.path(), b"planted-text"));
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tries += 1;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        assert_eq!(rows(&engine.reader(), "select id, do_not_track from logs").await, ["a true"]);
+        engine.close().await.unwrap();
     }
-    panic!("in the log for ever: {:?}", holds(folder.path(), b"planted-text"));
+}
+
+#[tokio::test]
+async fn a_piece_that_says_the_same_at_another_time_is_another_piece() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    let yes = |seconds| {
+        let (_, mut said) = content("a");
+        said.created_at = said.created_at.map(|at| at + Duration::seconds(seconds));
+        said.request.body = Some(r#"{"messages":["yes"]}"#.to_owned());
+        (Half::Piece, said)
+    };
+    let said = "select request.body from logs";
+    for (seconds, accepted) in [(1, 1), (3, 1), (1, 0), (3, 0)] {
+        assert_eq!(half(&engine, yes(seconds)).await, accepted, "{seconds}");
+    }
+    assert_eq!(rows(&engine.reader(), said).await, [r#"{"messages":["yes","yes"]}"#]);
+    drop(engine);
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    for (seconds, accepted) in [(1, 0), (3, 0), (5, 1)] {
+        assert_eq!(half(&engine, yes(seconds)).await, accepted, "{seconds}");
+    }
+    assert_eq!(rows(&engine.reader(), said).await, [r#"{"messages":["yes","yes","yes"]}"#]);
+    engine.close().await.unwrap();
 }
 
 /// Plan `developer` stores 10,000 records a month.
@@ -252,6 +280,13 @@ async fn one_id_in_different_workspaces_is_different_records_whichever_came_how(
             let seen = rows(&engine.reader(), query).await;
             assert_eq!(seen[0], "- {\"said\":\"none\"} ", "{first:?} {second:?}: {seen:?}");
             assert_eq!(seen.len(), 3, "{first:?} {second:?}: {seen:?}");
+            // Who names no workspace is shown the record of none, though others are newer.
+            for (asked, shown) in
+                [(None, None), (Some(""), None), (Some("one"), Some("one")), (Some("two"), Some("two"))]
+            {
+                let record = engine.reader().log("a", None, asked).await.unwrap();
+                assert_eq!(record.workspace_slug.as_deref(), shown, "{asked:?}");
+            }
             engine.close().await.unwrap();
         }
     }
