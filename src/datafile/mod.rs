@@ -248,15 +248,3 @@ fn sorting_columns(rows: Rows) -> Vec<SortingColumn> {
         })
         .collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_giant_row_is_a_slice_of_its_own() {
-        assert_eq!(slices(&[1, 1, 50, 1, 60, 70, 1], 10), [0..2, 2..3, 3..4, 4..5, 5..6, 6..7]);
-        assert_eq!(slices(&[5, 5, 5], 10), [0..2, 2..3]);
-        assert_eq!(slices(&[0, 0, 11], 10), [0..2, 2..3]);
-    }
-}

@@ -61,7 +61,6 @@ use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionContext;
-use futures::StreamExt;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tokio::runtime::Handle;
@@ -221,10 +220,8 @@ impl Queries {
         let granted = self.resources.grant(self.base.runtime_env(), &scene, limits)?;
         let meter = Meter::new(deadline, Arc::clone(&granted.runtime.memory_pool));
         let call_off = meter.call_off();
-        let session = |tables| {
-            session::session_in(&self.base, tables, limits.batch_rows, Some(meter), Arc::clone(&granted.runtime))
-        };
-        let planning = self.planning(scene, text, params, limits, session);
+        let means = (meter, Arc::clone(&granted.runtime));
+        let planning = self.planning(scene, text, params, limits, means);
         let running = Running::start(&self.running);
         let (schema_out, schema_in) = tokio::sync::oneshot::channel();
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
@@ -285,7 +282,7 @@ impl Queries {
         text: &str,
         params: ParamValues,
         limits: Limits,
-        session: impl FnOnce(Vec<StoredTable>) -> SessionContext,
+        (meter, runtime): (Meter, Arc<RuntimeEnv>),
     ) -> Planning {
         let around = Surroundings {
             bound: scene.is_bound(),
@@ -299,7 +296,8 @@ impl Queries {
             StoredTable::new(view, scene.sight.clone(), path, limits.ordering)
         };
         let tables = [Some(scene.view), scene.feedback].into_iter().flatten().map(kept).collect();
-        Planning { session: session(tables), around, text: text.to_owned(), params }
+        let session = session::session_in(&self.base, tables, limits.batch_rows, Some(meter), runtime);
+        Planning { session, around, text: text.to_owned(), params }
     }
 
     /// Runs a statement that merges files in the order that they are sorted by, without limits of time and rows.
