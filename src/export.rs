@@ -4,7 +4,9 @@
 //! an export of any size needs no sort of its own and little memory. For one organisation that is the order of time. The
 //! last line's `created_at` and `id` are enough to go on after it ([`Request::after`]). Only the columns asked for are read.
 //!
-//! The next day is opened while one is written, and lines are encoded beside the reading; both are bounded by a few batches.
+//! The next day is opened while one is written, and lines are encoded beside the reading; both are bounded by a few batches. A batch
+//! is cut by bytes: a giant row passes alone. Where the files of a day are too many or too heavy to be open at once, they
+//! are read one by one and sorted, on disk if need be.
 
 mod erased;
 mod selection;
@@ -25,17 +27,18 @@ pub use selection::Selection;
 
 use crate::error::{Error, Result};
 use crate::logs::Condition;
-use crate::query::{Queries, Scene};
+use crate::query::{FileOrdering, Queries, Scene, Weight};
 use crate::record::json::{self, Encoder};
 use crate::record::{DATE, SORT_KEY};
+use crate::table::DataFile;
 use crate::view::View;
 
 /// Days that are open at once.
 const DAYS_AHEAD: usize = 2;
 /// Batches that are encoded at once.
 const ENCODING: usize = 2;
-/// Lines that a batch should come to, in bytes.
-const BATCH_BYTES: u64 = 2 << 20;
+/// Most rows of a batch.
+const BATCH_ROWS: usize = 8192;
 /// What a compressed byte of a file comes to as JSON, roughly; only batch sizes depend on it.
 const EXPANSION: u64 = 6;
 const MICROS_A_DAY: i64 = 86_400_000_000;
@@ -72,7 +75,8 @@ struct Plan {
     frame: Frame,
     days: Vec<i32>,
     cursor: Option<Cursor>,
-    batch_rows: usize,
+    /// Bytes of a row, on average over everything that is stored.
+    row_bytes: u64,
     condition: Condition,
     /// What is erased while the export runs; none for those who see everything as stored.
     erased: Option<ErasedSince>,
@@ -134,7 +138,7 @@ pub async fn selected(
                     None => batch?,
                 };
                 let task = tokio::task::spawn_blocking(move || {
-                    let mut lines = Vec::with_capacity(BATCH_BYTES as usize);
+                    let mut lines = Vec::new();
                     encoder.encode(&batch, &mut lines).map(|()| Bytes::from(lines))
                 });
                 task.await.map_err(|cause| Error::internal("an encoder panicked").with_source(cause))?
@@ -179,8 +183,8 @@ impl Plan {
             frame.from.max(cursor.as_ref().map_or(i64::MIN, |cursor| cursor.created_at)).div_euclid(MICROS_A_DAY);
         let last = frame.to.saturating_sub(1).div_euclid(MICROS_A_DAY);
         let days = days_of(scene).into_iter().filter(|day| (first..=last).contains(&i64::from(*day))).collect();
-        let batch_rows = batch_rows(&scene.view);
-        Ok(Self { encoder, frame, days, cursor, batch_rows, condition, erased: None })
+        let row_bytes = row_bytes(&scene.view);
+        Ok(Self { encoder, frame, days, cursor, row_bytes, condition, erased: None })
     }
 
     /// What is read of each record: for its line, and to tell whether it was erased meanwhile.
@@ -218,7 +222,29 @@ impl Plan {
             conditions.join(" and ")
         );
         let params = ParamValues::from(params);
-        queries.merge(scene, &text, params, self.batch_rows).await
+        let reading = self.reading(queries, &scene, day).await?;
+        queries.ordered(scene, &text, params, reading).await
+    }
+
+    /// Rows of a batch of a day, and how its files are read: merged, or sorted on disk where they
+    /// cannot all be open at once.
+    async fn reading(&self, queries: &Queries, scene: &Scene, day: i32) -> Result<(usize, FileOrdering)> {
+        let is_read = |file: &&Arc<DataFile>| {
+            let Frame { from, to } = self.frame;
+            file.date == day && file.max_created_at >= from && file.min_created_at < to
+        };
+        let files: Vec<_> = scene.files().into_iter().filter(is_read).map(Arc::clone).collect();
+        let columns: Vec<String> = self.encoder.projection().into_iter().chain(SORT_KEY.map(str::to_owned)).collect();
+        let weights = queries.weigh(scene.view.rows, &files, Some(&columns)).await?;
+        let heaviest = weights.iter().copied().fold(Weight::default(), Weight::max);
+        // Rows in memory are read in the same batches.
+        let heaviest = heaviest.max(Weight { row: self.row_bytes, ..Weight::default() });
+        let room = queries.export_room(scene);
+        let rows = heaviest.batch_rows(BATCH_ROWS, room);
+        let held = weights.iter().fold(0_u64, |sum, weight| sum.saturating_add(weight.held(rows)));
+        // The next day is opened while this one is written.
+        let fits = held <= room / DAYS_AHEAD as u64;
+        Ok((rows, if fits { FileOrdering::Always } else { FileOrdering::Never }))
     }
 }
 
@@ -373,13 +399,12 @@ fn days_of(scene: &Scene) -> BTreeSet<i32> {
     days
 }
 
-/// Rows that come to about [`BATCH_BYTES`] of lines.
-fn batch_rows(view: &View) -> usize {
+/// Bytes of a row in memory, roughly.
+fn row_bytes(view: &View) -> u64 {
     let memory_rows: u64 = view.memory.iter().map(|batch| batch.num_rows() as u64).sum();
     let memory_bytes: u64 = view.memory.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
     let rows = (view.files.rows() + memory_rows).max(1);
-    let row_bytes = (view.files.bytes() * EXPANSION + memory_bytes) / rows;
-    usize::try_from(BATCH_BYTES / row_bytes.max(1)).unwrap_or(8192).clamp(1, 8192)
+    (view.files.bytes() * EXPANSION + memory_bytes) / rows
 }
 
 /// A stream of batches without its first so many rows.

@@ -93,6 +93,7 @@ pub(super) async fn serve(
     let address = listener.local_addr()?;
     if !context.quiet {
         say!("gatelog {} serves http://{address} from {}", env!("CARGO_PKG_VERSION"), context.config().data);
+        say!("{}", engine.config().memory_line());
     }
     greet(address, engine.ensure_admin_key().await?.as_deref());
     if let Some(path) = address_file {

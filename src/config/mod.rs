@@ -6,6 +6,8 @@
 //! found there is handed in.
 
 mod environment;
+mod found;
+mod memory;
 mod plans;
 mod redact;
 mod schedule;
@@ -13,6 +15,8 @@ mod schedule;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use found::Found;
+pub use memory::Share;
 pub use plans::{MOST_DAYS, Over, Plan, Plans};
 pub use redact::{Path, Redact, Rule, Step};
 pub use schedule::Schedule;
@@ -101,7 +105,8 @@ settings! {
     data: String = "gatelog-data".to_owned(), "path or URL", "where the tables and the write-ahead log live";
     listen: String = "127.0.0.1:8080".to_owned(), "address:port", "where the server listens; port 0 takes a free one";
     admin_key: Secret = Secret::default(), "text", "the admin key; without it the first start makes one and prints it once";
-    threads: u64 = 0, "threads, 0 = one a core", "threads that work on queries, flushes and compactions";
+    memory: u64 = 0, "bytes, 0 = half of what the container or the machine has", "memory that is divided among rows, queries, exports, bodies, caches and upkeep; the other half is for code, decoding and the allocator";
+    threads: u64 = 0, "threads, 0 = one a core, at most one for each 64 MiB of `memory`", "threads that work on queries, flushes and compactions";
     retention_days: u64 = 0, "days, 0 = for ever", "how long records of organisations without a plan are kept";
     plans: Plans = Plans::default(), "table of plans", "own plans, beside developer, production and enterprise; see `[plans.NAME]` in the README";
     do_not_track_failures: Failures = Failures::Strict, "strict or portkey", "content of failed calls that are not tracked: none, or, as Portkey does, the response";
@@ -119,20 +124,25 @@ settings! {
     refresh_seconds: u64 = 2, "seconds", "how often changes that other nodes, or the command line, made are looked for";
     max_staleness_seconds: u64 = 60, "seconds", "how long a node that cannot read the catalog still answers reads and admin requests; after that it only takes records, from keys that it knows";
     lease_seconds: u64 = 60, "seconds", "of a bucket: upkeep, or a log that is opened elsewhere, passes to another node when its node was silent so long";
-    memtable_bytes: u64 = 192 * MIB, "bytes", "acked rows not yet in a table file; when full, writers wait, then are refused";
+    memtable_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "acked rows not yet in a table file; when full, writers wait, then are refused";
     append_wait_ms: u64 = 5_000, "ms", "how long a writer waits for room before it is refused with 429";
-    flush_bytes: u64 = 32 * MIB, "bytes", "rows in memory that start a flush";
+    flush_bytes: u64 = 0, "bytes, 0 = a quarter of `memtable_bytes`, at most 32 MiB", "rows in memory that start a flush";
     flush_seconds: u64 = 30, "seconds", "age of the oldest row in memory that starts a flush";
-    max_record_bytes: u64 = 64 * MIB, "bytes", "largest record taken";
+    max_record_bytes: u64 = 0, "bytes, 0 = a quarter of the memory for bodies or exports, at most 64 MiB", "largest record taken";
     dedupe_hours: u64 = 24, "hours", "how long an id is remembered, so that sending it again is harmless";
     join_seconds: u64 = 600, "seconds", "how long half of a record, from a source that sends it in two parts, waits for the other";
-    dedupe_ids: u64 = 8_000_000, "ids", "most ids remembered; past them the organisation that has most forgets its oldest (30 to 50 bytes each)";
-    query_memory_bytes: u64 = 512 * MIB, "bytes", "memory that all running queries share; beyond it sorts and joins spill to disk";
+    dedupe_ids: u64 = 0, "ids, 0 = a share of `memory`, at most 8 million", "most ids remembered; past them the organisation that has most forgets its oldest (30 to 50 bytes each)";
+    query_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory that all running queries share, of which one organisation's take at most half; beyond it sorts and joins spill to disk";
+    export_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory that all running exports share, of which one organisation's take at most half; beyond it they sort on disk";
+    body_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory for bodies of requests and the records parsed from them";
+    upkeep_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory for flushes, merges and rewrites of files; a row group is an eighth of it, at most 32 MiB";
+    spill_folder: String = String::new(), "path", "folder of what queries and exports spill; default: `spill` in the folder of the write-ahead log";
+    spill_bytes: u64 = 10 * 1024 * MIB, "bytes, 0 = none", "disk space for what queries and exports spill, of which one organisation's take at most half; a twentieth of the disk stays free";
     query_timeout_seconds: u64 = 60, "seconds", "how long one query may run";
     query_max_rows: u64 = 1_000_000, "rows, 0 = no limit", "most rows that one query may return; exports have no limit";
-    query_concurrency: u64 = 8, "queries", "queries that run at once; more wait";
+    query_concurrency: u64 = 0, "queries, 0 = by `query_memory_bytes`, at most 8", "queries that run at once; more wait";
     query_share: u64 = 0, "queries, 0 = half of query_concurrency", "queries of one organisation that run at once; eight times as many wait, more are refused with 429";
-    cache_bytes: u64 = 64 * MIB, "bytes", "Parquet footers kept in memory";
+    cache_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "Parquet footers kept in memory";
     zstd_level: u64 = 3, "zstd level 1 to 22", "compression of files that were joined; flushes use level 1";
     sealed_zstd_level: u64 = 6, "zstd level 1 to 22", "compression of a past day, when it is packed for good";
     compact_schedule: Schedule = Schedule::every_seconds(60), "schedule", "when small files are joined and past days packed";
@@ -328,14 +338,19 @@ impl Config {
             }
             Ok(())
         };
-        at_least("memtable_bytes", self.memtable_bytes, MIB)?;
-        at_least("flush_bytes", self.flush_bytes, 64 << 10)?;
+        let at_least_if_set = |name: &str, value: u64, least: u64| match value {
+            0 => Ok(()),
+            value => at_least(name, value, least),
+        };
+        at_least_if_set("memtable_bytes", self.memtable_bytes, MIB)?;
+        at_least_if_set("flush_bytes", self.flush_bytes, 64 << 10)?;
         at_least("flush_seconds", self.flush_seconds, 1)?;
-        at_least("query_memory_bytes", self.query_memory_bytes, 16 * MIB)?;
+        at_least_if_set("query_memory_bytes", self.query_memory_bytes, 16 * MIB)?;
+        at_least_if_set("export_memory_bytes", self.export_memory_bytes, MIB)?;
+        at_least_if_set("upkeep_memory_bytes", self.upkeep_memory_bytes, MIB)?;
         at_least("query_timeout_seconds", self.query_timeout_seconds, 1)?;
-        at_least("query_concurrency", self.query_concurrency, 1)?;
         at_least("checkpoint_commits", self.checkpoint_commits, 1)?;
-        at_least("max_record_bytes", self.max_record_bytes, 1 << 10)?;
+        at_least_if_set("max_record_bytes", self.max_record_bytes, 1 << 10)?;
         at_least("refresh_seconds", self.refresh_seconds, 1)?;
         at_least("lease_seconds", self.lease_seconds, 5)?;
         at_least("max_staleness_seconds", self.max_staleness_seconds, 3)?;
@@ -365,13 +380,7 @@ impl Config {
             let days = self.retention_days;
             return Err(Error::invalid(format!("setting `retention_days` is {days}; expected 0 (for ever) to 36500")));
         }
-        if self.flush_bytes > self.memtable_bytes {
-            return Err(Error::invalid(format!(
-                "setting `flush_bytes` is {}; expected at most `memtable_bytes`, {}",
-                self.flush_bytes, self.memtable_bytes
-            )));
-        }
-        Ok(())
+        memory::check_flush(self.flush_bytes, self.memtable_bytes)
     }
 }
 

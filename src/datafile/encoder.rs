@@ -14,9 +14,9 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use tokio::io::AsyncWriteExt;
 
+use super::ROW_GROUP_ROWS;
 use super::pages::{Factory, Pages};
 use super::sums::{self, Sums};
-use super::{ROW_GROUP_BYTES, ROW_GROUP_ROWS};
 
 /// Writes one file.
 pub(super) struct Encoder {
@@ -29,6 +29,8 @@ pub(super) struct Encoder {
     /// Finds the checksums in the footer: random, so that no value of a client reads like it.
     token: String,
     object: BufWriter,
+    /// Encoded bytes of a row group: bodies of megabytes must not make a group of gigabytes.
+    group_bytes: usize,
 }
 
 /// The row group that rows are added to.
@@ -43,17 +45,17 @@ impl RowGroup {
     }
 
     /// How many of some more rows fit, as far as those before tell; none if the group is full.
-    fn room(&self, rows: usize) -> usize {
+    fn room(&self, rows: usize, group_bytes: usize) -> usize {
         let rows = rows.min(ROW_GROUP_ROWS.saturating_sub(self.rows));
         let bytes = self.bytes();
         match bytes.checked_div(self.rows) {
-            Some(a_row) if a_row > 0 => rows.min(ROW_GROUP_BYTES.saturating_sub(bytes) / a_row),
+            Some(a_row) if a_row > 0 => rows.min(group_bytes.saturating_sub(bytes) / a_row),
             _ => rows,
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.rows >= ROW_GROUP_ROWS || self.bytes() >= ROW_GROUP_BYTES
+    fn is_full(&self, group_bytes: usize) -> bool {
+        self.rows >= ROW_GROUP_ROWS || self.bytes() >= group_bytes
     }
 
     fn write(&mut self, schema: &SchemaRef, batch: &RecordBatch) -> Result<()> {
@@ -70,14 +72,20 @@ impl RowGroup {
 }
 
 impl Encoder {
-    pub(super) fn new(object: BufWriter, schema: SchemaRef, mut form: WriterProperties, token: String) -> Result<Self> {
+    pub(super) fn new(
+        object: BufWriter,
+        schema: SchemaRef,
+        mut form: WriterProperties,
+        token: String,
+        group_bytes: usize,
+    ) -> Result<Self> {
         let columns = ArrowSchemaConverter::new().with_coerce_types(form.coerce_types()).convert(&schema)?;
         add_encoded_arrow_schema_to_metadata(&schema, &mut form);
         let file = SerializedFileWriter::new(Vec::new(), columns.root_schema_ptr(), Arc::new(form))?;
         let pages = Arc::<Pages>::default();
         let columns = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema))
             .with_page_store_factory(Arc::new(Factory(Arc::clone(&pages))));
-        Ok(Self { file, columns, pages, schema, group: None, sums: Sums::default(), token, object })
+        Ok(Self { file, columns, pages, schema, group: None, sums: Sums::default(), token, object, group_bytes })
     }
 
     /// Bytes that were written, and those that the open row group has so far.
@@ -101,11 +109,11 @@ impl Encoder {
                     none.insert(RowGroup { columns, rows: 0 })
                 }
             };
-            let rows = group.room(batch.num_rows() - start);
+            let rows = group.room(batch.num_rows() - start, self.group_bytes);
             if rows > 0 {
                 group.write(&self.schema, &batch.slice(start, rows))?;
             }
-            if rows == 0 || group.is_full() {
+            if rows == 0 || group.is_full(self.group_bytes) {
                 self.end_row_group().await?;
             }
             start += rows;

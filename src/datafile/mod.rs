@@ -14,6 +14,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, StringViewArray};
@@ -34,11 +35,14 @@ use crate::table::{DataFile, Table, lower_bound, upper_bound};
 
 /// Rows of a row group: a third faster to scan than 32,768, and small enough to prune by.
 const ROW_GROUP_ROWS: usize = 131_072;
-/// Encoded bytes of a row group: bodies of megabytes must not make a group of gigabytes.
-const ROW_GROUP_BYTES: usize = 32 << 20;
-/// Parts of 10 MB that are uploaded at once; more would only cost memory, since encoding is slower
-/// than that.
+/// Parts that are uploaded at once; more would only cost memory, since encoding is slower than that.
 const PARTS_IN_FLIGHT: usize = 2;
+/// Bytes of a part at least and at most: a bucket takes none smaller than 5 MiB but the last.
+const LEAST_BUCKET_PART: usize = 5 << 20;
+const LEAST_PART: usize = 1 << 20;
+const MOST_PART: usize = 10 << 20;
+/// Text that is handed to the encoder at once comes to this part of a row group.
+const SLICES_A_GROUP: usize = 4;
 
 /// Where a file belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +58,8 @@ pub struct DataFileWriter {
     encoder: Encoder,
     file: DataFile,
     schema: SchemaRef,
+    /// Text that is handed to the encoder at once.
+    slice_bytes: usize,
 }
 
 impl std::fmt::Debug for DataFileWriter {
@@ -90,13 +96,16 @@ impl DataFileWriter {
             min_id: None,
             max_id: None,
         };
-        let object = BufWriter::new(Arc::clone(table.object_store()), table.object_store_path(&file))
-            .with_max_concurrency(PARTS_IN_FLIGHT);
+        let group_bytes = table.row_group_bytes();
+        let least = if table.is_shared() { LEAST_BUCKET_PART } else { LEAST_PART };
+        let part_bytes = (group_bytes / 2).clamp(least, MOST_PART);
+        let (store, place) = (Arc::clone(table.object_store()), table.object_store_path(&file));
+        let object = BufWriter::with_capacity(store, place, part_bytes).with_max_concurrency(PARTS_IN_FLIGHT);
         let form = properties(table.rows(), zstd_level)?;
         let token = Uuid::new_v4().simple().to_string();
-        let encoder = Encoder::new(object, table.rows().file_schema(), form, token)
+        let encoder = Encoder::new(object, table.rows().file_schema(), form, token, group_bytes)
             .map_err(|cause| Error::storage(format!("cannot start file `{}`", file.path)).with_source(cause))?;
-        Ok(Self { encoder, file, schema: table.rows().file_schema() })
+        Ok(Self { encoder, file, schema: table.rows().file_schema(), slice_bytes: group_bytes / SLICES_A_GROUP })
     }
 
     /// Appends rows: a batch that has the columns of the file first, in order; columns after them
@@ -109,7 +118,12 @@ impl DataFileWriter {
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)
             .map_err(|cause| Error::internal("a batch does not fit the table").with_source(cause))?;
         self.file.cover(&batch);
-        self.encoder.write(&batch).await.map_err(|cause| self.failed(cause))
+        // The encoder looks at the size of a row group between two slices only.
+        for rows in slices(&row_bytes(&batch), self.slice_bytes) {
+            let slice = batch.slice(rows.start, rows.len());
+            self.encoder.write(&slice).await.map_err(|cause| self.failed(cause))?;
+        }
+        Ok(())
     }
 
     /// Bytes that the file has so far; pages that are still open, of a megabyte at most, count as
@@ -156,6 +170,33 @@ impl DataFile {
             widen(&mut self.min_id, &mut self.max_id, ids.as_string_view());
         }
     }
+}
+
+/// Bytes of the bodies and headers of each row; what else it has is small.
+fn row_bytes(batch: &RecordBatch) -> Vec<usize> {
+    let mut bytes = vec![0; batch.num_rows()];
+    for message in batch.columns().iter().filter_map(|column| column.as_struct_opt()) {
+        for text in message.columns().iter().filter_map(|column| column.as_string_view_opt()) {
+            for (row, length) in bytes.iter_mut().zip(text.lengths()) {
+                *row += length as usize;
+            }
+        }
+    }
+    bytes
+}
+
+/// Cuts rows into slices of at most so many bytes; a row that has more is a slice of its own.
+fn slices(row_bytes: &[usize], most: usize) -> Vec<Range<usize>> {
+    let (mut slices, mut start, mut bytes) = (Vec::new(), 0, 0_usize);
+    for (row, size) in row_bytes.iter().enumerate() {
+        if row > start && bytes.saturating_add(*size) > most {
+            slices.push(start..row);
+            (start, bytes) = (row, 0);
+        }
+        bytes = bytes.saturating_add(*size);
+    }
+    slices.push(start..row_bytes.len());
+    slices
 }
 
 fn widen(min: &mut Option<String>, max: &mut Option<String>, values: &StringViewArray) {

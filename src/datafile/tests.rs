@@ -164,3 +164,10 @@ async fn a_file_of_another_program_is_read_without_checksums() {
     let (_, found, _) = read(&objects, &path, size).await.unwrap();
     assert_eq!(found[0].num_rows(), 50);
 }
+
+#[test]
+fn a_giant_row_is_a_slice_of_its_own() {
+    assert_eq!(slices(&[1, 1, 50, 1, 60, 70, 1], 10), [0..2, 2..3, 3..4, 4..5, 5..6, 6..7]);
+    assert_eq!(slices(&[5, 5, 5], 10), [0..2, 2..3]);
+    assert_eq!(slices(&[0, 0, 11], 10), [0..2, 2..3]);
+}

@@ -57,8 +57,9 @@ type Touched = BTreeMap<String, (Arc<DataFile>, HashMap<Name, usize>)>;
 struct Round {
     files: Touched,
     amended: BatchBuilder,
-    /// Bytes of text of all records that were looked at.
+    /// Bytes of text of all records that were looked at, and how many are enough.
     bytes: usize,
+    most_bytes: usize,
     /// Parts that are done when the round is.
     parts: Vec<LatePart>,
     /// Records of which a part said that nothing may be kept of what was said.
@@ -78,7 +79,7 @@ struct Found {
 
 impl Round {
     fn is_full(&self) -> bool {
-        self.bytes >= ROUND_BYTES || self.files.len() >= ROUND_FILES
+        self.bytes >= self.most_bytes || self.files.len() >= ROUND_FILES
     }
 
     /// Takes over what was found in a file.
@@ -203,7 +204,9 @@ impl Inner {
     /// Takes records that are wanted from the files that they are in, up to a bound; if it is not reached, nothing is left to be found,
     /// unless a file could not be read.
     async fn next_round(&self, wanted: &mut Wanted, rules: &Rules) -> Result<Round> {
-        let mut round = Round::default();
+        // The records are held twice: as they are, and as the batch that is written.
+        let room = usize::try_from(self.queries.upkeep_bytes() / 2).unwrap_or(ROUND_BYTES);
+        let mut round = Round { most_bytes: ROUND_BYTES.min(room), ..Round::default() };
         for file in candidates(&self.logs.table.index(), wanted) {
             match self.look_into(&file, wanted, rules, &mut round).await {
                 Ok(()) => {}
@@ -235,7 +238,7 @@ impl Inner {
         for ids in in_statements(&ids) {
             let mut found = BTreeMap::new();
             let text = format!("select * from logs where id in ({})", ids.join(","));
-            let mut rows = self.tools().read([DataFile::clone(file)], &text, READ_ROWS).await?;
+            let mut rows = self.tools().read_whole([DataFile::clone(file)], &text, READ_ROWS).await?;
             while let Some(batch) = rows.try_next().await? {
                 for stored in records(&batch)? {
                     self.take_parts(&stored, wanted, rules, &mut found, round);

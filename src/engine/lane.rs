@@ -8,6 +8,7 @@ use datafusion::common::ParamValues;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
+use crate::config::Config;
 use crate::dedupe::{Keys, Known};
 use crate::error::Result;
 use crate::query::{Limits, Queries};
@@ -25,8 +26,9 @@ pub(super) struct Lane {
 
 impl Lane {
     /// Opens the table of such rows, creating it if need be.
-    pub(super) async fn open(store: &Store, rows: Rows) -> Result<Self> {
+    pub(super) async fn open(store: &Store, rows: Rows, config: &Config) -> Result<Self> {
         let table = Table::create_or_open(store, rows).await?;
+        table.set_row_group_bytes(config.row_group_bytes());
         let shelf = Arc::new(Shelf::new(rows, table.index()));
         Ok(Self { table, shelf })
     }

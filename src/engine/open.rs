@@ -27,7 +27,7 @@ use super::writer::{Command, Counters, OnFailure, Writer};
 use super::{Background, Engine, Inner, Threads, reader, upkeep};
 use crate::catalog::{Catalog, Document};
 use crate::clock::{self, Watch};
-use crate::config::Config;
+use crate::config::{Config, Found};
 use crate::dedupe::{Keys, Recent};
 use crate::error::{Error, Result};
 use crate::halves::{Late, Waiting};
@@ -105,13 +105,13 @@ fn random() -> [u8; 32] {
 }
 
 pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
-    let policy = check(&config)?;
+    let (config, policy) = check(&config)?;
     let (store, folder, lock) = open_store(parts.store, parts.log_folder, &config).await?;
     let folders = parts.log_disk.map_or_else(|| Arc::clone(store.folders()), |disk| Arc::new(Folders::new(disk)));
     let log = (&*folders, folder.as_path());
     let clocks = (parts.now, parts.elapsed);
     let catalog = open_catalog(&store, log, &config, (parts.random)(), clocks, parts.sets_terms).await?;
-    let (logs, feedback) = (Lane::open(&store, Rows::Logs).await?, Lane::open(&store, Rows::Feedback).await?);
+    let (logs, feedback) = open_lanes(&store, &config).await?;
     let threads = Threads::start(&config)?;
     let compute = threads.handle()?;
     let queries = Arc::new(Queries::new(&config, &store, reader::named_views(), compute.clone())?);
@@ -250,10 +250,18 @@ fn recent_parts(keys: &Keys, config: &Config) -> Recent {
     Recent::new(keys.clone(), config.dedupe_hours.min(PARTS_HOURS), config.dedupe_ids.min(MOST_PARTS))
 }
 
-/// Refuses settings that are wrong; answers what is done to every record.
-fn check(config: &Config) -> Result<Arc<Policy>> {
+/// Refuses settings that are wrong; answers them with every share of memory filled in, and what is done to every record.
+fn check(config: &Config) -> Result<(Config, Arc<Policy>)> {
     config.validate()?;
-    Policy::open(config)
+    let config = config.settled(&Found::here())?;
+    let policy = Policy::open(&config)?;
+    Ok((config, policy))
+}
+
+/// Both tables and what queries see of them.
+async fn open_lanes(store: &Store, config: &Config) -> Result<(Lane, Lane)> {
+    let logs = Lane::open(store, Rows::Logs, config).await?;
+    Ok((logs, Lane::open(store, Rows::Feedback, config).await?))
 }
 
 /// The store that was handed in, or the one that the configuration names, once it answers; the folder of the log; and the lock.

@@ -22,7 +22,7 @@ use super::side::Side;
 use super::{Inner, Status, Threads};
 use crate::analytics;
 use crate::catalog::{Access, Catalog, Scope, Which};
-use crate::config::Config;
+use crate::config::{Config, Found};
 use crate::dedupe::Keys;
 use crate::error::{Error, Result};
 use crate::export;
@@ -44,6 +44,15 @@ use crate::wal::{self, Covered, Kind};
 const MOST_LOOKS: usize = 10;
 /// The state that holds of each feedback.
 const FEEDBACK_VIEW: &str = include_str!("../../sql/views/feedback.sql");
+/// The configuration of a reader that stands alone: it spills where it disturbs nobody.
+fn beside(config: &Config) -> Result<Config> {
+    let mut config = config.settled(&Found::here())?;
+    if config.spill_folder.is_empty() {
+        config.spill_folder = std::env::temp_dir().display().to_string();
+    }
+    Ok(config)
+}
+
 /// Answers questions about the records. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reader {
@@ -81,6 +90,7 @@ impl Reader {
     /// before, as of this moment; open again to see more. [`crate::error::ErrorKind::NotFound`] if there is no such folder, or if
     /// it never was a store.
     pub async fn open(config: &Config) -> Result<Self> {
+        let config = &beside(config)?;
         let store = Store::open(config, false)?;
         // Before the tables: what it says of files holds of newer ones too.
         let catalog = Catalog::open(&store, unknown_days(config), Utc::now).await?;

@@ -73,11 +73,6 @@ use crate::nearest::{clip, nearest};
 
 pub use serve::serve;
 
-/// The least memory set aside for bodies of requests.
-const BODY_BUDGET_BYTES: u64 = 256 << 20;
-/// So many of the largest bodies have room at least: a body takes three times its size, which is one organisation's share.
-const LARGEST_BODIES: u64 = 4;
-
 /// What every handler is given.
 pub(crate) struct App {
     engine: Engine,
@@ -98,8 +93,7 @@ pub(crate) struct App {
 impl App {
     fn new(engine: Engine) -> Arc<Self> {
         let metrics = Arc::new(Metrics::new(engine.clone()));
-        let largest = engine.config().max_record_bytes.saturating_add(logs::ENVELOPE_BYTES);
-        let bodies = BODY_BUDGET_BYTES.max(largest.saturating_mul(LARGEST_BODIES));
+        let bodies = engine.config().body_memory_bytes;
         let (bodies, closing) = (Pool::new(bodies, Share::ThreeQuarters), AtomicBool::new(false));
         let gateway = replay::Gateway::new(engine.config());
         Arc::new(Self {

@@ -8,9 +8,10 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use uuid::Uuid;
 
-use super::{MOST_FILES, MOST_OPEN_BYTES, Merge, Tools, held};
+use super::{MOST_FILES, Merge, Tools};
 use crate::datafile::{DataFileWriter, Partition};
 use crate::error::{Error, Result};
+use crate::query::Weight;
 use crate::record::SORT_KEY;
 use crate::table::{Commit, DataFile, FileIndex, Table};
 
@@ -67,16 +68,18 @@ async fn in_passes(
 ) -> Result<Vec<DataFile>> {
     let (partition, now_ms) =
         (Partition { date: merge.date, retention_days: merge.retention_days }, now.timestamp_millis());
-    let mut inputs: Vec<DataFile> = merge.files.iter().map(|file| DataFile::clone(file)).collect();
+    let mut inputs = weighed(tools, merge.files.iter().map(|file| DataFile::clone(file)).collect()).await?;
     loop {
-        inputs.sort_by_key(|file| file.bytes);
-        let sizes: Vec<u64> = inputs.iter().map(|file| file.bytes).collect();
-        let Some(count) = first_run(&sizes) else { break };
+        inputs.sort_by_key(|(size, _)| size.bytes);
+        let sizes: Vec<Size> = inputs.iter().map(|(size, _)| *size).collect();
+        let Some(count) = first_run(&sizes, tools.queries.upkeep_bytes()) else { break };
         let start = |id| DataFileWriter::start(tools.table, partition, id, RUN_ZSTD_LEVEL, now_ms);
-        let run = join(tools, inputs.drain(..count).collect(), u64::MAX, || start(new_id())).await?;
+        let joined = inputs.drain(..count).map(|(_, file)| file).collect();
+        let run = join(tools, joined, u64::MAX, || start(new_id())).await?;
         runs.extend(run.iter().map(|file| file.path.clone()));
-        inputs.extend(run);
+        inputs.extend(weighed(tools, run).await?);
     }
+    let inputs = inputs.into_iter().map(|(_, file)| file).collect();
     if !merge.seal {
         let start = |id| DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now_ms);
         return join(tools, inputs, u64::MAX, || start(new_id())).await;
@@ -85,20 +88,52 @@ async fn in_passes(
     join(tools, inputs, share(merge.bytes(), tools.policy.target_bytes), || start(new_id())).await
 }
 
+/// How big an input is on disk, and in memory while it is merged.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Size {
+    bytes: u64,
+    held: u64,
+}
+
+impl Size {
+    /// The size of an input of whose rows nothing is known.
+    #[cfg(test)]
+    pub(super) fn estimated(bytes: u64) -> Self {
+        Self { bytes, held: super::held(bytes) }
+    }
+
+    /// The size of what comes of two inputs.
+    fn with(self, other: Self) -> Self {
+        let bytes = self.bytes + other.bytes;
+        Self { bytes, held: self.held.max(other.held).max(super::held(bytes)) }
+    }
+}
+
+/// Files with their sizes, as their footers tell.
+async fn weighed(tools: Tools<'_>, files: Vec<DataFile>) -> Result<Vec<(Size, DataFile)>> {
+    let weights = tools.weigh(&files).await?;
+    let size = |(weight, file): (Weight, DataFile)| {
+        let held = weight.held(weight.batch_rows(MERGE_ROWS, tools.queries.upkeep_bytes()));
+        (Size { bytes: file.bytes, held }, file)
+    };
+    Ok(weights.into_iter().zip(files).map(size).collect())
+}
+
 /// How many of the smallest inputs to join first, so that the rest and what comes of them can be read at once, or as
-/// many as can be; none if all can. `sizes` ascend.
-pub(super) fn first_run(sizes: &[u64]) -> Option<usize> {
-    let fits = |count: usize, open: u64| count <= MOST_FILES && open <= MOST_OPEN_BYTES;
-    let mut rest: u64 = sizes.iter().map(|bytes| held(*bytes)).sum();
-    if fits(sizes.len(), rest) {
+/// many as can be; none if all can, or if there are no more than two. `sizes` ascend.
+pub(super) fn first_run(sizes: &[Size], most_open: u64) -> Option<usize> {
+    let fits = |count: usize, open: u64| count <= MOST_FILES && open <= most_open;
+    let mut rest: u64 = sizes.iter().map(|size| size.held).sum();
+    if sizes.len() <= 2 || fits(sizes.len(), rest) {
         return None;
     }
-    let (mut joined, mut open) = (0, 0);
-    for (count, bytes) in sizes.iter().enumerate() {
-        if count > 1 && (fits(sizes.len() - count + 1, rest + held(joined)) || !fits(count + 1, open + held(*bytes))) {
+    let (mut joined, mut open) = (Size::default(), 0);
+    for (count, size) in sizes.iter().enumerate() {
+        let others_fit = fits(sizes.len() - count + 1, rest + joined.held);
+        if count > 1 && (others_fit || !fits(count + 1, open + size.held)) {
             return Some(count);
         }
-        (joined, open, rest) = (joined + bytes, open + held(*bytes), rest - held(*bytes));
+        (joined, open, rest) = (joined.with(*size), open + size.held, rest - size.held);
     }
     Some(sizes.len())
 }
@@ -121,7 +156,7 @@ async fn join(
     mut start: impl FnMut() -> Result<DataFileWriter> + Send,
 ) -> Result<Vec<DataFile>> {
     let text = format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
-    let mut sorted = tools.read(files, &text, MERGE_ROWS).await?;
+    let mut sorted = tools.read_whole(files, &text, MERGE_ROWS).await?;
     let (mut done, mut open) = (Vec::new(), None::<DataFileWriter>);
     let mut last: Option<RecordBatch> = None;
     while let Some(batch) = sorted.try_next().await? {
@@ -166,7 +201,30 @@ fn goes_on(last: Option<&RecordBatch>, batch: &RecordBatch) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::maintain::ROW_GROUP_BYTES;
+    use crate::maintain::{MOST_OPEN_BYTES, ROW_GROUP_BYTES, held};
+
+    /// The first run of inputs of whose rows nothing is known but how many bytes they take on disk.
+    fn first_run(sizes: &[u64]) -> Option<usize> {
+        let sizes: Vec<Size> = sizes.iter().copied().map(Size::estimated).collect();
+        super::first_run(&sizes, MOST_OPEN_BYTES)
+    }
+
+    #[test]
+    fn two_inputs_are_joined_whatever_they_hold() {
+        let giant = Size { bytes: 1, held: 50 << 20 };
+        assert_eq!(super::first_run(&[giant; 2], 1 << 20), None);
+        assert_eq!(super::first_run(&[giant; 1], 1 << 20), None);
+        // Sixteen of them: by twos, so that it ends.
+        let mut left = vec![giant; 16];
+        let mut runs = 0;
+        while let Some(count) = super::first_run(&left, 1 << 20) {
+            assert_eq!(count, 2);
+            let run = left.drain(..count).reduce(Size::with).unwrap();
+            left.push(run);
+            runs += 1;
+        }
+        assert_eq!((left.len(), runs), (2, 14));
+    }
 
     #[test]
     fn inputs_that_fit_are_read_at_once() {

@@ -13,10 +13,11 @@
 //!   many sealed files, the smallest first, as come to at most four times its bytes: so sealing writes at most five
 //!   bytes for a late one, and a few late rows leave a day's big files alone. Small sealed files are joined by eight,
 //!   as today's are.
-//! - **Memory**: a merge holds a row group and some unpacked pages of every input, [`MOST_OPEN_BYTES`] in all. If the
-//!   inputs are more, the smallest are first joined into runs, which are deleted when the merge is done. Big inputs are
-//!   joined by three, so n of them are written at most ⌈log3(n)⌉ times, the last pass among them: 1.5 GB of full-sized
-//!   files once, 4.5 GB twice.
+//! - **Memory**: a merge holds a row group, some unpacked pages and a batch of every input: what that comes to is read from
+//!   the footers. If it is more than `upkeep_memory_bytes` allows, the smallest are first joined into runs, which are
+//!   deleted when the merge is done. Two files can always be joined, in batches of single rows if rows are giants. Planning
+//!   counts on [`MOST_OPEN_BYTES`], of which big inputs are joined by three, so n of them are written at most ⌈log3(n)⌉
+//!   times, the last pass among them: 1.5 GB of full-sized files once, 4.5 GB twice.
 //!
 //! All of it replaces files by one commit; a query that began before goes on reading the old ones, which vacuum deletes
 //! after the grace time.
@@ -30,6 +31,7 @@ mod rewrite;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::common::ParamValues;
@@ -42,13 +44,13 @@ pub use rewrite::{commit_replaced, commit_rewritten, rewrite, rewrite_without};
 
 use crate::config::Config;
 use crate::error::Result;
-use crate::query::Queries;
+use crate::query::{Queries, Weight};
 use crate::table::{DataFile, FileIndex, Table};
 use crate::view::View;
 
 /// Most files that a merge reads at once.
 const MOST_FILES: usize = 64;
-/// What all inputs of a merge hold together stays below this.
+/// What all inputs of a merge hold together stays below this where sizes of files are all that is known.
 const MOST_OPEN_BYTES: u64 = 120 << 20;
 /// Most bytes of a row group, of which a merge holds one of each input, and of those of its pages that are unpacked.
 const ROW_GROUP_BYTES: u64 = 32 << 20;
@@ -108,6 +110,27 @@ impl Tools<'_> {
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let view = View::of_files(self.table.rows(), FileIndex::of(files));
         self.queries.merge(view, text, ParamValues::Map(HashMap::new()), batch_rows).await
+    }
+
+    /// The same for a statement that reads all columns: in batches of at most so many rows, and fewer where they are big, down
+    /// to single ones.
+    pub async fn read_whole(
+        self,
+        files: impl IntoIterator<Item = DataFile>,
+        text: &str,
+        most_rows: usize,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let files: Vec<DataFile> = files.into_iter().collect();
+        let weights = self.weigh(&files).await?;
+        let heaviest = weights.into_iter().fold(Weight::default(), Weight::max);
+        let rows = heaviest.batch_rows(most_rows, self.queries.upkeep_bytes());
+        self.read(files, text, rows).await
+    }
+
+    /// What reading all columns of files takes.
+    async fn weigh(self, files: &[DataFile]) -> Result<Vec<Weight>> {
+        let files: Vec<_> = files.iter().cloned().map(Arc::new).collect();
+        self.queries.weigh(self.table.rows(), &files, None).await
     }
 }
 

@@ -124,7 +124,7 @@ async fn rewrite_by(
         return Ok(Rewrite { untouched: true, ..Rewrite::default() });
     }
     let text = format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
-    let mut rows = tools.read([file.clone()], &text, WRITE_ROWS).await?;
+    let mut rows = tools.read_whole([file.clone()], &text, WRITE_ROWS).await?;
     let mut sorted = Sorted { tools, file, now_ms: now.timestamp_millis(), open: BTreeMap::new() };
     let mut outcome = Rewrite::default();
     let mut erased: BTreeMap<usize, u64> = BTreeMap::new();
@@ -261,7 +261,8 @@ impl Sorted<'_> {
             writer.write(&part).await?;
         }
         // Each class has a row group open; many classes must not have many big ones.
-        while self.open.values().map(|writer| writer.buffered() as u64).sum::<u64>() > MOST_OPEN_BYTES {
+        let most = self.tools.queries.upkeep_bytes().min(MOST_OPEN_BYTES);
+        while self.open.len() > 1 && self.open.values().map(|writer| writer.buffered() as u64).sum::<u64>() > most {
             let Some(biggest) = self.open.values_mut().max_by_key(|writer| writer.buffered()) else { break };
             biggest.end_row_group().await?;
         }

@@ -193,7 +193,8 @@ fn bytes_of_runs(merge: &Merge) -> u64 {
     let (mut sizes, mut written): (Vec<_>, _) = (merge.files.iter().map(|file| file.bytes).collect(), 0);
     loop {
         sizes.sort_unstable();
-        let Some(count) = merge::first_run(&sizes) else { return written };
+        let held: Vec<_> = sizes.iter().copied().map(merge::Size::estimated).collect();
+        let Some(count) = merge::first_run(&held, MOST_OPEN_BYTES) else { return written };
         let run = sizes.drain(..count).sum();
         written += run;
         sizes.push(run);

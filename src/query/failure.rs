@@ -10,6 +10,7 @@ use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
 
+use super::resources::OUT_OF_MEMORY;
 use super::{functions, nearest};
 use crate::datafile::checked::HARMED;
 use crate::error::{Error, ErrorKind};
@@ -23,7 +24,7 @@ const BUG: &str = "\nThis issue was likely caused by a bug";
 pub(super) fn query_failed(cause: DataFusionError) -> Error {
     let kind = kind_of(&cause);
     let what = match kind {
-        ErrorKind::Limit => "the query needs more memory than `query_memory_bytes` allows",
+        ErrorKind::Limit => OUT_OF_MEMORY,
         ErrorKind::Storage => "the query could not read the table",
         ErrorKind::Damaged => "a file of the table cannot be read; run `gatelog doctor`",
         ErrorKind::Internal => "the query failed inside the query engine",

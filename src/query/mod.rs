@@ -6,12 +6,13 @@
 //!
 //! A query with a time limit runs on threads that its organisation alone has (`lanes`), in a place among those that run at
 //! once (`places`); other work runs on the engine's threads. It hands its batches over through a short queue, so a slow client
-//! holds the query back, and dropping the answer ends it. Memory is one pool for all queries (sorts and joins spill beyond it);
+//! holds the query back, and dropping the answer ends it. Memory and disk space come from what all queries share (`resources`);
 //! time and rows are bounded per query; passing a bound is an error, never a shortened answer. A batch is bounded by what the
-//! functions of a statement make of it (`functions`) and by its constants (`plan_size`).
+//! functions of a statement make of it (`functions`), by its constants (`plan_size`) and by the bodies that it reads (`wide`).
 
 mod barrier;
 mod dialect;
+mod elsewhere;
 mod facts;
 mod failure;
 mod fence;
@@ -21,6 +22,7 @@ mod harmless;
 mod lanes;
 mod like;
 mod membership;
+mod memory;
 mod meter;
 mod model;
 mod naming;
@@ -29,13 +31,17 @@ mod places;
 mod plan_size;
 mod provider;
 mod reading;
+mod resources;
 mod sanity;
 mod scene;
 mod session;
+mod spill;
 mod spread;
 mod statement;
 mod success;
 mod sum;
+mod weight;
+mod wide;
 mod withhold;
 mod yielding;
 
@@ -53,19 +59,20 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionContext;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::Config;
+use crate::config::{Config, Found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Rows;
 use crate::store::Store;
-use crate::store::spill::SpillFolder;
+use crate::table::DataFile;
 use crate::view::View;
 
 use failure::query_failed;
@@ -79,6 +86,7 @@ pub use provider::Ordering as FileOrdering;
 use provider::StoredTable;
 pub use scene::{Scene, SideTables, Sight};
 use session::{Started, Surroundings};
+pub use weight::Weight;
 
 /// Bound parameters by name, without the `$`; positional ones are named `1`, `2` and so on.
 pub type Params = BTreeMap<String, serde_json::Value>;
@@ -87,6 +95,8 @@ pub type Params = BTreeMap<String, serde_json::Value>;
 const STORE_URL: &str = "gatelog://table";
 /// Longest statement, in bytes; planning takes stack by the length.
 const MOST_TEXT: usize = 128 << 10;
+/// Footers that are read at once to weigh files.
+const FOOTERS_AT_ONCE: usize = 8;
 /// Batches that wait for a slow reader.
 const QUEUED_BATCHES: usize = 2;
 
@@ -133,8 +143,7 @@ pub struct Limits {
 /// Runs queries for one engine.
 pub struct Queries {
     base: SessionState,
-    /// What queries spill lies in it, and goes with it.
-    _spill: Option<SpillFolder>,
+    resources: resources::Resources,
     paths: [object_store::path::Path; 2],
     views: Vec<NamedView>,
     /// Where work without a time limit runs, which is nobody's in particular.
@@ -154,14 +163,11 @@ impl std::fmt::Debug for Queries {
 impl Queries {
     /// Prepares sessions over the tables of the store. Queries without a time limit run on `work`, as do reads of a bucket.
     pub fn new(config: &Config, store: &Store, views: Vec<NamedView>, work: Handle) -> Result<Self> {
+        let config = &config.settled(&Found::here())?;
         let [all, share] = places(config);
-        // Without a folder for temporary files only those queries fail that have to spill.
-        let spill = SpillFolder::create()
-            .inspect_err(|error| tracing::warn!(%error, "queries cannot spill: no folder for temporary files"))
-            .ok();
         Ok(Self {
-            base: session::base_session(config, store, spill.as_ref(), &work)?,
-            _spill: spill,
+            base: session::base_session(config, store, &work)?,
+            resources: resources::Resources::new(config, store),
             paths: Rows::ALL.map(|rows| store.table_path(rows.folder())),
             views,
             work,
@@ -211,9 +217,11 @@ impl Queries {
         };
         let threads = seat.as_ref().map_or_else(|| Ok(self.work.clone()), |seat| seat.ticket.handle())?;
         let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
-        let meter = Meter::new(deadline, Arc::clone(&self.base.runtime_env().memory_pool));
+        let granted = self.resources.grant(self.base.runtime_env(), &scene, limits)?;
+        let meter = Meter::new(deadline, Arc::clone(&granted.runtime.memory_pool));
         let call_off = meter.call_off();
-        let planning = self.planning(scene, text, params, limits, meter);
+        let means = (meter, Arc::clone(&granted.runtime));
+        let planning = self.planning(scene, text, params, limits, means);
         let running = Running::start(&self.running);
         let (schema_out, schema_in) = tokio::sync::oneshot::channel();
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
@@ -254,7 +262,7 @@ impl Queries {
                 None => work.await,
             };
             if let Err(error) = ended {
-                let _ = out.send(Err(error)).await;
+                let _ = out.send(Err(granted.explained(error))).await;
             }
         }));
         answer(schema_in, Batches { queue: batches, task: Some(task), deadline, limits, _call_off: call_off }).await
@@ -268,9 +276,17 @@ impl Queries {
     }
 
     /// What the planning of a statement needs.
-    fn planning(&self, scene: Scene, text: &str, params: ParamValues, limits: Limits, meter: Meter) -> Planning {
+    fn planning(
+        &self,
+        scene: Scene,
+        text: &str,
+        params: ParamValues,
+        limits: Limits,
+        (meter, runtime): (Meter, Arc<RuntimeEnv>),
+    ) -> Planning {
         let around = Surroundings {
             bound: scene.is_bound(),
+            wide_rows: self.resources.wide_rows(&scene),
             withholds: scene.withholds_bodies(),
             views: self.views.clone(),
             side: scene.side,
@@ -280,34 +296,72 @@ impl Queries {
             StoredTable::new(view, scene.sight.clone(), path, limits.ordering)
         };
         let tables = [Some(scene.view), scene.feedback].into_iter().flatten().map(kept).collect();
-        let session = session::session(&self.base, tables, limits.batch_rows, Some(meter));
+        let session = session::session_in(&self.base, tables, limits.batch_rows, Some(meter), runtime);
         Planning { session, around, text: text.to_owned(), params }
     }
 
     /// Runs a statement that merges files in the order that they are sorted by, without limits of time and rows.
-    ///
-    /// A merge holds a batch of every file, and how big rows are once unpacked is known only then: if they do not fit, it is
-    /// begun again with smaller batches, down to single rows.
     pub async fn merge(
         &self,
         scene: impl Into<Scene>,
         text: &str,
         params: ParamValues,
-        mut batch_rows: usize,
+        batch_rows: usize,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let scene: Scene = scene.into();
+        self.ordered(scene.into(), text, params, (batch_rows, FileOrdering::Always)).await
+    }
+
+    /// Runs a statement that gives rows in the order of the table, without limits of time and rows, by merging files or by
+    /// sorting.
+    ///
+    /// A merge holds a batch of every file: if they do not fit, it is begun again with smaller batches, down to single rows,
+    /// and then as a sort, which goes to disk.
+    pub async fn ordered(
+        &self,
+        scene: Scene,
+        text: &str,
+        params: ParamValues,
+        (first_rows, mut ordering): (usize, FileOrdering),
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let mut batch_rows = first_rows;
         loop {
-            let limits =
-                Limits { timeout: None, max_rows: None, batch_rows: Some(batch_rows), ordering: FileOrdering::Always };
+            let limits = Limits { timeout: None, max_rows: None, batch_rows: Some(batch_rows), ordering };
             let mut batches = self.run(scene.clone(), text, params.clone(), limits).await?.batches;
             match batches.next().await {
                 Some(Err(error)) if error.kind() == ErrorKind::Limit && batch_rows > 1 => {
                     batch_rows = (batch_rows / 8).max(1)
                 }
+                Some(Err(error)) if error.kind() == ErrorKind::Limit && ordering == FileOrdering::Always => {
+                    (batch_rows, ordering) = (first_rows, FileOrdering::Never)
+                }
                 Some(first) => return Ok(futures::stream::iter([first]).chain(batches).boxed()),
                 None => return Ok(batches),
             }
         }
+    }
+
+    /// Weighs files as read by these columns, such as `id` and `request.body`; none means all columns. Reads footers only, which
+    /// stay in the cache for whoever reads the files next.
+    pub async fn weigh(&self, rows: Rows, files: &[Arc<DataFile>], columns: Option<&[String]>) -> Result<Vec<Weight>> {
+        let path = &self.paths[rows as usize];
+        let files = files.iter().map(|file| provider::partitioned_file(path, file));
+        let reads = reading::CountedReads::new(self.base.runtime_env()).map_err(query_failed)?;
+        let reads = &reads;
+        let weights = futures::stream::iter(files.collect::<Vec<_>>()).map(async |file| {
+            let metadata = reads.footer(file).await.map_err(query_failed)?;
+            Ok(weight::weigh(&metadata, columns))
+        });
+        weights.buffered(FOOTERS_AT_ONCE).try_collect().await
+    }
+
+    /// Memory that an export over the scene may take, as things are.
+    pub fn export_room(&self, scene: &Scene) -> u64 {
+        self.resources.export_room(scene)
+    }
+
+    /// Memory that upkeep may hold beside the row groups that it writes.
+    pub fn upkeep_bytes(&self) -> u64 {
+        self.resources.upkeep_bytes
     }
 }
 

@@ -20,7 +20,7 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
-use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::functions::core::get_field;
 use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown};
 use datafusion::physical_expr::projection::ProjectionExpr;
@@ -38,16 +38,20 @@ use super::barrier::{BarrierExec, Output};
 use super::facts::{FileStatistics, statistics};
 use super::guard::{Guard, Reach, is_message};
 use super::harmless::harmless;
+use super::reading::{CountedReads, FOOTER_BYTES, store_url};
 use super::scene::Sight;
-use crate::datafile::checked::CheckedReaderFactory;
 use crate::record::{Rows, SORT_KEY, SORT_OPTIONS, partition_fields};
 use crate::table::DataFile;
 use crate::view::View;
 
 /// Up to this many files each is read as a stream of its own, in the order it is sorted by.
 const FILES_WORTH_ORDERING: usize = 16;
-/// Read from the end of a file for its footer: enough for most, which takes one request instead of two.
-const FOOTER_BYTES: usize = 64 << 10;
+/// Most bytes of a row group, of which every file that is open holds one.
+const MOST_GROUP_BYTES: u64 = 32 << 20;
+/// All columns but the messages are at most this part of a file.
+const PART_WITHOUT_BODIES: u64 = 8;
+/// The part of the memory of queries that files which are open at once may take.
+const PART_FOR_READING: u64 = 8;
 /// The newest so many files carry what is known of them into the plan, so that a query for the newest rows leaves out files
 /// as soon as it has enough; more would cost every query more than it saves the few.
 const FILES_WITH_FACTS: usize = 512;
@@ -59,6 +63,8 @@ pub enum Ordering {
     WhenCheap,
     /// Always: the query merges in sort-key order, as an export or a compaction does.
     Always,
+    /// Never: the query sorts, on disk if need be, so that few files are open at once.
+    Never,
 }
 
 /// The rows of one View as a table.
@@ -200,7 +206,11 @@ impl StoredTable {
         known: Statistics,
     ) -> Result<FileScanConfigBuilder> {
         let files = wanted.files;
-        let ordered = self.ordering == Ordering::Always || files.len() <= FILES_WORTH_ORDERING;
+        let ordered = match self.ordering {
+            Ordering::Always => true,
+            Ordering::WhenCheap => self.is_cheap_to_order(wanted),
+            Ordering::Never => false,
+        };
         let config = FileScanConfigBuilder::new(store_url()?, Arc::new(source))
             .with_statistics(known)
             .with_projection_indices(wanted.projection.cloned())?;
@@ -208,9 +218,23 @@ impl StoredTable {
             let groups = files.iter().map(|file| FileGroup::new(vec![self.partitioned_file(file)])).collect();
             Ok(config.with_file_groups(groups).with_output_ordering(vec![sort_order(self.view.rows)?]))
         } else {
-            let partitions = wanted.session.config().target_partitions();
+            // A sort that goes to disk since memory is short reads one file at a time.
+            let partitions = match self.ordering {
+                Ordering::Never => 1,
+                _ => wanted.session.config().target_partitions(),
+            };
             Ok(config.with_file_groups(self.newest_first(files, partitions)))
         }
+    }
+
+    /// Whether all files can be open at once: they are few, and what is read of them is little beside the memory of queries.
+    fn is_cheap_to_order(&self, wanted: &Wanted<'_>) -> bool {
+        let MemoryLimit::Finite(memory) = wanted.session.runtime_env().memory_pool.memory_limit() else {
+            return wanted.files.len() <= FILES_WORTH_ORDERING;
+        };
+        let part = if self.reads_messages(wanted.projection) { 1 } else { PART_WITHOUT_BODIES };
+        let open: u64 = wanted.files.iter().map(|file| file.bytes.min(MOST_GROUP_BYTES) / part).sum();
+        wanted.files.len() <= FILES_WORTH_ORDERING && open <= memory as u64 / PART_FOR_READING
     }
 
     /// Reads files through a barrier. Whose rows are wanted is said to the files too, so that they skip what others have.
@@ -260,16 +284,15 @@ impl StoredTable {
 
     /// Whether bodies that are asked for must be kept back.
     fn hides(&self, projection: Option<&Vec<usize>>) -> bool {
+        self.reads_messages(projection) && self.withholds_bodies()
+    }
+
+    /// Whether bodies or headers are asked for.
+    fn reads_messages(&self, projection: Option<&Vec<usize>>) -> bool {
         let is_asked = |place: &usize| projection.is_none_or(|columns| columns.contains(place));
-        let messages = self
-            .view
-            .rows
-            .schema()
-            .fields()
-            .iter()
-            .enumerate()
-            .any(|(place, field)| is_message(field.data_type()) && is_asked(&place));
-        messages && self.withholds_bodies()
+        let schema = self.view.rows.schema();
+        let mut fields = schema.fields().iter().enumerate();
+        fields.any(|(place, field)| is_message(field.data_type()) && is_asked(&place))
     }
 
     /// Deals the files out, the newest first to each, so that a query for the newest rows finds them at once.
@@ -290,15 +313,7 @@ impl StoredTable {
     }
 
     fn partitioned_file(&self, file: &DataFile) -> PartitionedFile {
-        let relative = Path::from_url_path(&file.path).unwrap_or_else(|_| Path::from(file.path.as_str()));
-        let location = self.table_path.parts().chain(relative.parts()).collect();
-        let last_modified = DateTime::<Utc>::from_timestamp_millis(file.modified_ms).unwrap_or_default();
-        // The cache of footers knows a file by its path, size and time; a path is never written twice.
-        let object = ObjectMeta { location, last_modified, size: file.bytes, e_tag: None, version: None };
-        let mut partitioned = PartitionedFile::new_from_meta(object);
-        partitioned.partition_values =
-            vec![ScalarValue::Int32(Some(file.retention_days)), ScalarValue::Date32(Some(file.date))];
-        partitioned
+        partitioned_file(&self.table_path, file)
     }
 }
 
@@ -354,8 +369,17 @@ impl TableProvider for StoredTable {
     }
 }
 
-fn store_url() -> Result<ObjectStoreUrl> {
-    ObjectStoreUrl::parse(super::STORE_URL)
+/// A file of the table at a path, as a scan knows it.
+pub(super) fn partitioned_file(table_path: &Path, file: &DataFile) -> PartitionedFile {
+    let relative = Path::from_url_path(&file.path).unwrap_or_else(|_| Path::from(file.path.as_str()));
+    let location = table_path.parts().chain(relative.parts()).collect();
+    let last_modified = DateTime::<Utc>::from_timestamp_millis(file.modified_ms).unwrap_or_default();
+    // The cache of footers knows a file by its path, size and time; a path is never written twice.
+    let object = ObjectMeta { location, last_modified, size: file.bytes, e_tag: None, version: None };
+    let mut partitioned = PartitionedFile::new_from_meta(object);
+    partitioned.partition_values =
+        vec![ScalarValue::Int32(Some(file.retention_days)), ScalarValue::Date32(Some(file.date))];
+    partitioned
 }
 
 /// How files of the table are read.
@@ -363,12 +387,10 @@ fn parquet_source(session: &dyn Session, rows: Rows) -> Result<ParquetSource> {
     let table_schema = TableSchema::builder(rows.file_schema())
         .with_table_partition_cols(partition_fields().into_iter().map(Arc::new).collect::<Vec<_>>())
         .build();
-    let store = session.runtime_env().object_store(&store_url()?)?;
-    let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
     Ok(ParquetSource::new(table_schema)
         .with_table_parquet_options(session.table_options().parquet.clone())
         .with_metadata_size_hint(FOOTER_BYTES)
-        .with_parquet_file_reader_factory(Arc::new(CheckedReaderFactory::new(store, cache))))
+        .with_parquet_file_reader_factory(Arc::new(CountedReads::new(session.runtime_env())?)))
 }
 
 /// What is certain of every row that the guard keeps, over the columns of the table; none if nothing is.

@@ -1,83 +1,126 @@
-//! Reads of a bucket for queries, on the engine's threads.
-//!
-//! A connection to a bucket lives on the threads that opened it. It must not be lost, or stand still, together with
-//! the threads of one organisation's queries.
+//! Reads Parquet files with their checksums, and counts what is read against the memory of the statement, until it is
+//! dropped.
 
 use std::ops::Range;
-
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
-};
 use std::sync::Arc;
-use tokio::runtime::Handle;
-use tokio_util::task::AbortOnDropHandle;
 
-/// A store whose reads run elsewhere.
+use bytes::Bytes;
+use datafusion::common::Result;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+
+use super::memory::count_read;
+use crate::datafile::checked::CheckedReaderFactory;
+
+/// Read from the end of a file for its footer: enough for most, which takes one request instead of two.
+pub(super) const FOOTER_BYTES: usize = 64 << 10;
+
+/// The URL of the store in plans.
+pub(super) fn store_url() -> Result<ObjectStoreUrl> {
+    ObjectStoreUrl::parse(super::STORE_URL)
+}
+
+/// Makes readers that share the cache of footers and count what they read.
 #[derive(Debug)]
-pub(super) struct ReadElsewhere {
-    store: Arc<dyn ObjectStore>,
-    threads: Handle,
+pub(super) struct CountedReads {
+    inner: CheckedReaderFactory,
+    pool: Arc<dyn MemoryPool>,
 }
 
-impl ReadElsewhere {
-    pub(super) fn new(store: Arc<dyn ObjectStore>, threads: Handle) -> Self {
-        Self { store, threads }
-    }
-
-    async fn run<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        let running = AbortOnDropHandle::new(self.threads.spawn(work));
-        running.await.map_err(|source| object_store::Error::JoinError { source })?
-    }
-}
-
-impl std::fmt::Display for ReadElsewhere {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.store.fmt(f)
+impl CountedReads {
+    /// Readers of a session.
+    pub(super) fn new(runtime: &RuntimeEnv) -> Result<Self> {
+        let store = runtime.object_store(&store_url()?)?;
+        let cache = runtime.cache_manager.get_file_metadata_cache();
+        Ok(Self { inner: CheckedReaderFactory::new(store, cache), pool: Arc::clone(&runtime.memory_pool) })
     }
 }
 
-#[async_trait]
-impl ObjectStore for ReadElsewhere {
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let (store, location) = (Arc::clone(&self.store), location.clone());
-        self.run(async move { store.get_opts(&location, options).await }).await
+impl CountedReads {
+    /// The footer of a file, with the index of its pages if it has one.
+    pub(super) async fn footer(&self, file: PartitionedFile) -> Result<Arc<ParquetMetaData>> {
+        let metrics = ExecutionPlanMetricsSet::new();
+        let mut reader = self.create_reader(0, file, Some(FOOTER_BYTES), &metrics)?;
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        Ok(reader.get_metadata(Some(&options)).await?)
     }
+}
 
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let (store, location, ranges) = (Arc::clone(&self.store), location.clone(), ranges.to_vec());
-        self.run(async move { store.get_ranges(&location, &ranges).await }).await
-    }
-
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.store.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(
+impl ParquetFileReaderFactory for CountedReads {
+    fn create_reader(
         &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.store.put_multipart_opts(location, options).await
+        partition: usize,
+        file: PartitionedFile,
+        footer_bytes: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        let inner = self.inner.create_reader(partition, file, footer_bytes, metrics)?;
+        Ok(Box::new(Counted { inner, pool: Arc::clone(&self.pool) }))
+    }
+}
+
+struct Counted {
+    inner: Box<dyn AsyncFileReader + Send>,
+    pool: Arc<dyn MemoryPool>,
+}
+
+/// Bytes that count until their last clone is dropped.
+struct Held {
+    bytes: Bytes,
+    _counted: Arc<MemoryReservation>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Counted {
+    fn count(&self, bytes: u64) -> parquet::errors::Result<Arc<MemoryReservation>> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let counted = count_read(&self.pool, bytes);
+        Ok(Arc::new(counted.map_err(|cause| ParquetError::External(Box::new(cause)))?))
+    }
+}
+
+fn held(bytes: Bytes, counted: &Arc<MemoryReservation>) -> Bytes {
+    Bytes::from_owner(Held { bytes, _counted: Arc::clone(counted) })
+}
+
+impl AsyncFileReader for Counted {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move {
+            let counted = self.count(range.end.saturating_sub(range.start))?;
+            Ok(held(self.inner.get_bytes(range).await?, &counted))
+        }
+        .boxed()
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.store.delete_stream(locations)
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move {
+            // The parts of a row group are read together and dropped together.
+            let counted = self.count(ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum())?;
+            let parts = self.inner.get_byte_ranges(ranges).await?;
+            Ok(parts.into_iter().map(|bytes| held(bytes, &counted)).collect())
+        }
+        .boxed()
     }
 
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.store.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.store.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.store.copy_opts(from, to, options).await
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        self.inner.get_metadata(options)
     }
 }

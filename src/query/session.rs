@@ -8,10 +8,8 @@ use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogP
 use datafusion::catalog::{MemTable, SchemaProvider};
 use datafusion::common::{DataFusionError, ParamValues, TableReference};
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
@@ -23,17 +21,16 @@ use datafusion::sql::parser::Statement;
 use object_store::ObjectStore;
 use tokio::runtime::Handle;
 
+use super::elsewhere::ReadElsewhere;
 use super::failure::query_failed;
 use super::meter::{self, Meter};
 use super::naming::Names;
 use super::provider::StoredTable;
-use super::reading::ReadElsewhere;
-use super::{NamedView, STORE_URL, threads, withhold, yielding};
+use super::{NamedView, STORE_URL, threads, wide, withhold, yielding};
 use super::{barrier, fence, functions, like, model, nearest, plan_size, sanity, scene, statement, success, sum};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
-use crate::store::spill::SpillFolder;
 
 /// Name of the catalog and of the schema in it.
 const CATALOG: &str = "gatelog";
@@ -46,6 +43,8 @@ pub(super) struct Surroundings {
     pub(super) side: Option<Arc<dyn scene::SideTables>>,
     /// Whether the session is bound to an organisation. How others' files are read is then not for it to see.
     pub(super) bound: bool,
+    /// Rows of a batch that holds bodies.
+    pub(super) wide_rows: usize,
     /// True if bodies are withheld from the session.
     pub(super) withholds: bool,
 }
@@ -57,12 +56,24 @@ pub(super) struct Started {
     pub(super) withheld: Vec<String>,
 }
 
-/// A session that sees just these tables.
+/// A session that sees just these tables, with the memory of the base.
+#[cfg(test)]
 pub(super) fn session(
     base: &SessionState,
     tables: Vec<StoredTable>,
     batch_rows: Option<usize>,
     meter: Option<Meter>,
+) -> SessionContext {
+    session_in(base, tables, batch_rows, meter, Arc::clone(base.runtime_env()))
+}
+
+/// A session that sees just these tables, with memory and disk space of its own.
+pub(super) fn session_in(
+    base: &SessionState,
+    tables: Vec<StoredTable>,
+    batch_rows: Option<usize>,
+    meter: Option<Meter>,
+    runtime: Arc<RuntimeEnv>,
 ) -> SessionContext {
     let schema = Arc::new(MemorySchemaProvider::new());
     // No registration can fail: the names are free in a provider that was just made.
@@ -80,6 +91,7 @@ pub(super) fn session(
     }
     let state = SessionStateBuilder::new_from_existing(base.clone())
         .with_config(config)
+        .with_runtime_env(runtime)
         .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
         .build();
     let session = SessionContext::new_with_state(state);
@@ -108,7 +120,7 @@ pub(super) async fn start(
     allowed(&plan, around.bound)?;
     let plan = names.give(plan).and_then(|plan| plan.with_param_values(params)).map_err(query_failed)?;
     let withheld = if around.withholds { withhold::check(&plan)? } else { Vec::new() };
-    let rows = run(session, plan).await.map_err(query_failed)?;
+    let rows = run(session, plan, around.wide_rows).await.map_err(query_failed)?;
     Ok(Started { rows, withheld })
 }
 
@@ -125,11 +137,18 @@ fn no_table(cause: &DataFusionError, session: &SessionContext, around: &Surround
     Some(Error::invalid(format!("the query cannot be run: there is no table `{wanted}`{near}")))
 }
 
-/// Runs a plan, in batches whose rows fit its constants.
-async fn run(session: &SessionContext, plan: LogicalPlan) -> datafusion::error::Result<SendableRecordBatchStream> {
+/// Runs a plan, in batches whose rows fit its constants and the bodies that it reads.
+async fn run(
+    session: &SessionContext,
+    plan: LogicalPlan,
+    wide_rows: usize,
+) -> datafusion::error::Result<SendableRecordBatchStream> {
     let (mut state, plan) = session.execute_logical_plan(plan).await?.into_parts();
     let plan = state.optimize(&plan)?;
-    let rows = plan_size::batch_rows(&plan, state.config().batch_size())?;
+    let mut rows = plan_size::batch_rows(&plan, state.config().batch_size())?;
+    if wide::reads_messages(&plan)? {
+        rows = rows.min(wide_rows);
+    }
     *state.config_mut() = state.config().clone().with_batch_size(rows);
     let planner = Arc::clone(state.query_planner());
     let plan = planner.create_physical_plan(&plan, &state).await?;
@@ -226,20 +245,15 @@ impl Surroundings {
     }
 }
 
+/// Bytes that a sort keeps back for its merge: DataFusion's 10 MiB where there is memory for many of them.
+fn sort_reserve(memory: u64) -> usize {
+    usize::try_from(memory / 32).unwrap_or(usize::MAX).clamp(256 << 10, 10 << 20)
+}
+
 /// The session that every query's session is copied from.
-pub(super) fn base_session(
-    config: &Config,
-    store: &Store,
-    spill: Option<&SpillFolder>,
-    work: &Handle,
-) -> Result<SessionState> {
-    let memory = usize::try_from(config.query_memory_bytes).unwrap_or(usize::MAX);
-    let top = std::num::NonZeroUsize::MIN.saturating_add(4);
-    let spill = spill
-        .map_or(DiskManagerMode::OsTmpDirectory, |spill| DiskManagerMode::Directories(vec![spill.path().to_owned()]));
+pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Result<SessionState> {
+    // Each statement gets memory and disk space of its own.
     let runtime = RuntimeEnvBuilder::new()
-        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
-        .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(memory), top)))
         .with_metadata_cache_limit(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX))
         .build_arc()
         .map_err(query_failed)?;
@@ -259,6 +273,9 @@ pub(super) fn base_session(
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
     options.execution.time_zone = Some("UTC".to_owned());
+    // Each sort keeps so much back for the merge of what it spilled.
+    options.execution.sort_spill_reservation_bytes =
+        sort_reserve(config.export_memory_bytes.min(config.query_memory_bytes));
     // Its bound is lost when one of several partitions has seen nulls only, and then rows are left out that hold the minimum.
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     // It refuses `select distinct a in (…) is not true`, since two stages disagree on whether that may be null.

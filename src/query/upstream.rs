@@ -106,7 +106,7 @@ async fn rows(session: &SessionContext, plan: datafusion::logical_expr::LogicalP
 async fn what_datafusion_gets_wrong_is_right_here_and_still_wrong_there() {
     let store = Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
     let config = Config { threads: 2, ..Config::default() };
-    let base = session::base_session(&config, &store, None, &Handle::current()).unwrap();
+    let base = session::base_session(&config, &store, &Handle::current()).unwrap();
     let ours = session::session(&base, Vec::new(), None, None);
     ours.register_table("t", Arc::new(table())).unwrap();
     let mut theirs = SessionContext::new();

@@ -28,7 +28,6 @@ pub(crate) mod gate;
 pub mod places;
 mod rooted;
 mod settle;
-pub mod spill;
 mod upload;
 
 use std::path::PathBuf;

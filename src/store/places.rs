@@ -11,8 +11,6 @@ pub enum Root {
     Store,
     /// In the folder of the log, on the node's disk.
     Log,
-    /// In the folder for temporary files of the operating system.
-    Temporary,
 }
 
 /// What an erasure does to a place.
@@ -32,6 +30,8 @@ pub enum Erasure {
     /// It holds rows only while they are worked on; what a process that was killed left is deleted
     /// at the next start.
     EmptiedAtStart,
+    /// Its files lose their names when they are created, so they go with the process.
+    Nameless,
 }
 
 /// A place.
@@ -39,7 +39,7 @@ pub enum Erasure {
 pub struct Place {
     /// Where it lies.
     pub root: Root,
-    /// Name of the file or folder; of temporary ones, what it begins with.
+    /// Name of the file or folder.
     pub name: &'static str,
     /// What an erasure does to it.
     pub erasure: Erasure,
@@ -70,5 +70,5 @@ pub const PLACES: [Place; 20] = [
     place(Root::Log, "gatelog.lock", Erasure::NoContent),
     place(Root::Log, super::LAST_NOTES, Erasure::NoContent),
     place(Root::Log, super::CACHE, Erasure::Swept),
-    place(Root::Temporary, super::spill::PREFIX, Erasure::EmptiedAtStart),
+    place(Root::Log, "spill", Erasure::Nameless),
 ];

@@ -25,7 +25,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arrow::datatypes::Schema;
 use delta_kernel::SnapshotRef;
@@ -44,6 +44,8 @@ use crate::record::Rows;
 use crate::store::Store;
 use crate::store::folders::is_sync_failure;
 
+/// Most encoded bytes of a row group: bodies of megabytes must not make a group of gigabytes.
+const ROW_GROUP_BYTES: usize = 32 << 20;
 /// Name of the file in the log that says which checkpoint is the last.
 const HINT: &str = "_last_checkpoint";
 
@@ -62,6 +64,7 @@ struct Inner {
     engine: kernel::Engine,
     index: RwLock<Arc<FileIndex>>,
     checkpoint: AtomicU64,
+    row_group_bytes: AtomicUsize,
     writer: Arc<tokio::sync::Mutex<Writer>>,
 }
 
@@ -124,9 +127,27 @@ impl Table {
             let index = FileIndex::default().apply(snapshot.version(), files, []);
             let writer = Arc::new(tokio::sync::Mutex::new(Writer { snapshot, apps: HashMap::new(), unrenewed: None }));
             let (index, checkpoint) = (RwLock::new(Arc::new(index)), AtomicU64::new(checkpoint));
-            Ok(Self { inner: Arc::new(Inner { rows, url, path, store, engine, index, checkpoint, writer }) })
+            let row_group_bytes = AtomicUsize::new(ROW_GROUP_BYTES);
+            let inner = Inner { rows, url, path, store, engine, index, checkpoint, row_group_bytes, writer };
+            Ok(Self { inner: Arc::new(inner) })
         })
         .await
+    }
+
+    /// Sets how many bytes a row group has in files that are written from now on.
+    pub fn set_row_group_bytes(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(ROW_GROUP_BYTES).min(ROW_GROUP_BYTES);
+        self.inner.row_group_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Encoded bytes of a row group in files that are written.
+    pub fn row_group_bytes(&self) -> usize {
+        self.inner.row_group_bytes.load(Ordering::Relaxed)
+    }
+
+    /// True if the table is in a bucket, whose parts of an upload have a least size.
+    pub fn is_shared(&self) -> bool {
+        self.inner.store.is_shared()
     }
 
     /// Name of the table.

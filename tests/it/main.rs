@@ -25,6 +25,7 @@ mod identity;
 mod import_bucket;
 mod isolation;
 mod layers;
+mod memory;
 mod models;
 mod odd_names;
 mod parts;

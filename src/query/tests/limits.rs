@@ -160,7 +160,8 @@ async fn planning_stops_at_the_deadline() {
     assert!(ended.unwrap_err().message().contains("ran longer"));
     // From within: the planner itself gives up, not only who waits for it.
     let meter = Meter::new(Some(Instant::now()), pool(&rig));
-    let planning = rig.queries.planning(rig.scene(sight_of("acme")), "select 1 + 1", none(), limits, meter);
+    let means = (meter, Arc::clone(rig.queries.base.runtime_env()));
+    let planning = rig.queries.planning(rig.scene(sight_of("acme")), "select 1 + 1", none(), limits, means);
     let error = planning.start().await.err().unwrap();
     assert!(error.message().contains("called off"), "{error:?}");
 }

@@ -1,0 +1,325 @@
+//! The memory that statements and exports may take, each kind from a budget of its own, shared out
+//! among organisations.
+//!
+//! An organisation's statements together take at most half of what the others leave of a budget, so
+//! that whoever comes next still finds some: one organisation alone gets a half, a second one a
+//! quarter, and so on. The operator gets seven eighths of what the others leave. Within an
+//! organisation, consumers that can spill divide evenly what its other consumers leave, as in
+//! DataFusion's own fair pool.
+//!
+//! Upkeep has no budget: it bounds what it opens before it opens it, and runs one piece of work at
+//! a time.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{
+    MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool,
+};
+use parking_lot::Mutex;
+
+/// Consumers that an error names.
+const TOP: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4);
+/// What was read of files is counted, and refused only when a budget holds so many times its size:
+/// a reader cannot spill, and the others make room for it.
+const MOST_OVERDRAWN: usize = 2;
+
+/// Who takes memory: an organisation, or the operator, who has no name.
+pub(super) type Owner = Option<String>;
+
+/// What is left to an owner of a total, of which others use a part.
+pub(super) fn allowance(owner: &Owner, total: u64, others: u64) -> u64 {
+    let left = total.saturating_sub(others);
+    match owner {
+        Some(_) => left / 2,
+        None => left - left / 8,
+    }
+}
+
+/// Memory that statements share.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// The setting that it comes from.
+    pub(super) setting: &'static str,
+    total: usize,
+    /// Whether consumers that cannot spill may take all of it while nobody else uses it: so that a
+    /// giant row passes where half of the budget is too little for it.
+    whole_if_alone: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: usize,
+    accounts: HashMap<Owner, Account>,
+}
+
+/// What one owner uses.
+#[derive(Debug, Default)]
+struct Account {
+    /// Bytes of consumers that cannot spill, and of those that can.
+    fixed: usize,
+    spillable: usize,
+    /// Consumers that can spill.
+    spillers: usize,
+    /// Statements that run.
+    statements: usize,
+}
+
+impl Account {
+    fn used(&self) -> usize {
+        self.fixed + self.spillable
+    }
+}
+
+impl Budget {
+    pub(super) fn new(setting: &'static str, bytes: u64) -> Arc<Self> {
+        let total = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Arc::new(Self { setting, total, whole_if_alone: false, state: Mutex::default() })
+    }
+
+    /// A budget for exports, of which there are few, and which must get past the biggest row.
+    pub(super) fn for_exports(setting: &'static str, bytes: u64) -> Arc<Self> {
+        let total = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Arc::new(Self { setting, total, whole_if_alone: true, state: Mutex::default() })
+    }
+
+    /// The pool of one statement of an owner. Errors of the pool name its biggest consumers.
+    pub(super) fn pool(self: &Arc<Self>, owner: Owner) -> Arc<dyn MemoryPool> {
+        self.state.lock().accounts.entry(owner.clone()).or_default().statements += 1;
+        Arc::new(TrackConsumersPool::new(StatementPool { budget: Arc::clone(self), owner }, TOP))
+    }
+
+    /// Bytes that an owner may have in all, as things are.
+    pub(super) fn allowance(&self, owner: &Owner) -> u64 {
+        let state = self.state.lock();
+        let own = state.accounts.get(owner).map_or(0, Account::used);
+        allowance(owner, self.total as u64, (state.used - own) as u64)
+    }
+}
+
+/// The pool of one statement; all of it goes to the account of its owner.
+#[derive(Debug)]
+struct StatementPool {
+    budget: Arc<Budget>,
+    owner: Owner,
+}
+
+impl StatementPool {
+    fn with<T>(&self, work: impl FnOnce(&mut usize, &mut Account) -> T) -> T {
+        let mut state = self.budget.state.lock();
+        let State { used, accounts } = &mut *state;
+        // The entry stays until the last statement of its owner ends, and this is one.
+        work(used, accounts.entry(self.owner.clone()).or_default())
+    }
+}
+
+impl Drop for StatementPool {
+    fn drop(&mut self) {
+        let mut state = self.budget.state.lock();
+        if let Some(account) = state.accounts.get_mut(&self.owner) {
+            account.statements = account.statements.saturating_sub(1);
+            if account.statements == 0 {
+                state.accounts.remove(&self.owner);
+            }
+        }
+    }
+}
+
+impl fmt::Display for StatementPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes", self.budget.setting, self.budget.total)
+    }
+}
+
+impl MemoryPool for StatementPool {
+    fn name(&self) -> &str {
+        "statement"
+    }
+
+    fn register(&self, consumer: &MemoryConsumer) {
+        if consumer.can_spill() {
+            self.with(|_, account| account.spillers += 1);
+        }
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        if consumer.can_spill() {
+            self.with(|_, account| account.spillers = account.spillers.saturating_sub(1));
+        }
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.with(|used, account| {
+            *used += additional;
+            match reservation.consumer().can_spill() {
+                true => account.spillable += additional,
+                false => account.fixed += additional,
+            }
+        });
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, less: usize) {
+        self.with(|used, account| {
+            *used = used.saturating_sub(less);
+            let of_kind = match reservation.consumer().can_spill() {
+                true => &mut account.spillable,
+                false => &mut account.fixed,
+            };
+            *of_kind = of_kind.saturating_sub(less);
+        });
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        let total = self.budget.total;
+        let granted = self.with(|used, account| {
+            let others = *used - account.used();
+            let most = allowance(&self.owner, total as u64, others as u64);
+            let most = match self.budget.whole_if_alone && others == 0 && !reservation.consumer().can_spill() {
+                true => total,
+                false => usize::try_from(most).unwrap_or(usize::MAX),
+            };
+            let free = most.saturating_sub(account.used()).min(total.saturating_sub(*used));
+            let fits = match reservation.consumer().can_spill() {
+                true => {
+                    let each = most.saturating_sub(account.fixed) / account.spillers.max(1);
+                    additional <= free && reservation.size().saturating_add(additional) <= each
+                }
+                false => additional <= free,
+            };
+            if fits {
+                *used += additional;
+                match reservation.consumer().can_spill() {
+                    true => account.spillable += additional,
+                    false => account.fixed += additional,
+                }
+            }
+            fits
+        });
+        match granted {
+            true => Ok(()),
+            false => Err(refused(&self.budget, reservation, additional)),
+        }
+    }
+
+    fn reserved(&self) -> usize {
+        self.budget.state.lock().used
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        MemoryLimit::Finite(self.budget.total)
+    }
+}
+
+fn refused(budget: &Budget, reservation: &MemoryReservation, additional: usize) -> DataFusionError {
+    DataFusionError::ResourcesExhausted(format!(
+        "{} needs {additional} bytes beside the {} that it has; `{}` is {} bytes for all",
+        reservation.consumer().name(),
+        reservation.size(),
+        budget.setting,
+        budget.total
+    ))
+}
+
+/// Counts bytes that were read for a statement. Fails where the pool holds far more than it should.
+pub(super) fn count_read(pool: &Arc<dyn MemoryPool>, bytes: usize) -> Result<MemoryReservation> {
+    let reservation = MemoryConsumer::new("reading").register(pool);
+    let MemoryLimit::Finite(total) = pool.memory_limit() else { return Ok(reservation) };
+    if reservation.try_grow(bytes).is_err() {
+        if pool.reserved().saturating_add(bytes) > total.saturating_mul(MOST_OVERDRAWN) {
+            return Err(DataFusionError::ResourcesExhausted(format!(
+                "{bytes} bytes of files cannot be read beside {} that are in use of {total}",
+                pool.reserved()
+            )));
+        }
+        reservation.grow(bytes);
+    }
+    Ok(reservation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn consumer(pool: &Arc<dyn MemoryPool>, can_spill: bool) -> MemoryReservation {
+        MemoryConsumer::new("test").with_can_spill(can_spill).register(pool)
+    }
+
+    fn organisation(name: &str) -> Owner {
+        Some(name.to_owned())
+    }
+
+    #[test]
+    fn an_organisation_takes_half_of_what_the_others_leave() {
+        let budget = Budget::new("query_memory_bytes", 1_000);
+        let pools: Vec<_> = ["acme", "acme", "zen", "late"].map(|name| budget.pool(organisation(name))).into();
+        let held: Vec<_> = pools.iter().map(|pool| consumer(pool, false)).collect();
+        held[0].try_grow(400).unwrap();
+        assert!(held[1].try_grow(101).is_err(), "its statements share one half");
+        held[1].try_grow(100).unwrap();
+        held[2].try_grow(250).unwrap();
+        assert!(held[2].try_grow(1).is_err());
+        held[3].try_grow(125).unwrap();
+        let error = held[3].try_grow(1).unwrap_err().to_string();
+        assert!(error.contains("`query_memory_bytes` is 1000 bytes"), "{error}");
+        drop(held);
+        drop(pools);
+        assert_eq!(budget.state.lock().used, 0);
+        assert!(budget.state.lock().accounts.is_empty(), "nothing stays of owners that are gone");
+    }
+
+    #[test]
+    fn a_giant_row_of_an_export_takes_all_while_nobody_else_is_there() {
+        let budget = Budget::for_exports("export_memory_bytes", 1_000);
+        let (acme, zen) = (budget.pool(organisation("acme")), budget.pool(organisation("zen")));
+        let (giant, sorting, other) = (consumer(&acme, false), consumer(&acme, true), consumer(&zen, false));
+        assert!(sorting.try_grow(501).is_err(), "what can spill keeps to its half");
+        giant.try_grow(1_000).unwrap();
+        giant.shrink(900);
+        other.try_grow(100).unwrap();
+        assert!(giant.try_grow(400).is_err(), "the other has a part of it");
+    }
+
+    #[test]
+    fn the_operator_leaves_an_eighth() {
+        let budget = Budget::new("query_memory_bytes", 800);
+        let (operator, acme) = (budget.pool(None), budget.pool(organisation("acme")));
+        let (a, b) = (consumer(&operator, false), consumer(&acme, false));
+        assert!(a.try_grow(701).is_err());
+        a.try_grow(700).unwrap();
+        assert!(b.try_grow(51).is_err());
+        b.try_grow(50).unwrap();
+        assert_eq!(budget.allowance(&None), 657);
+    }
+
+    #[test]
+    fn consumers_that_spill_divide_evenly_what_the_others_leave() {
+        let budget = Budget::new("query_memory_bytes", 1_000);
+        let pool = budget.pool(organisation("acme"));
+        let fixed = consumer(&pool, false);
+        fixed.try_grow(100).unwrap();
+        let (one, two) = (consumer(&pool, true), consumer(&pool, true));
+        one.try_grow(200).unwrap();
+        assert!(one.try_grow(1).is_err());
+        two.try_grow(200).unwrap();
+        drop(two);
+        one.try_grow(200).unwrap();
+        one.free();
+        drop(fixed);
+        one.try_grow(500).unwrap();
+    }
+
+    #[test]
+    fn reading_counts_and_is_refused_at_twice_the_total() {
+        let budget = Budget::new("query_memory_bytes", 1_000);
+        let pool = budget.pool(organisation("acme"));
+        let first = count_read(&pool, 1_500).unwrap();
+        assert!(count_read(&pool, 501).is_err());
+        assert!(consumer(&pool, true).try_grow(1).is_err(), "the others make room");
+        drop(first);
+        count_read(&pool, 501).unwrap();
+    }
+}

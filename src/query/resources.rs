@@ -1,0 +1,140 @@
+//! What each statement gets to work with: memory from the budget of its kind, and disk space to
+//! spill to.
+//!
+//! There are three kinds: statements that people ask, exports, and upkeep, which reads everything
+//! as stored. None takes the memory of another. See [`super::memory`] and [`super::spill`] for how
+//! each is shared out among organisations.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::execution::disk_manager::{DiskManager, DiskManagerBuilder};
+use datafusion::execution::memory_pool::UnboundedMemoryPool;
+use datafusion::execution::runtime_env::RuntimeEnv;
+
+use super::memory::{Budget, Owner};
+use super::provider::Ordering;
+use super::scene::Scene;
+use super::spill::{Files, SpillSpace, StatementSpill};
+use super::{Limits, query_failed};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::Store;
+
+/// How an error begins that says that memory is short.
+pub(super) const OUT_OF_MEMORY: &str = "the query needs more memory than `query_memory_bytes` allows";
+/// Bytes of a batch that holds bodies, as a part of the memory of all queries.
+const WIDE_PART: u64 = 64;
+/// The bounds of such a batch.
+const WIDE_BYTES: (u64, u64) = (256 << 10, 4 << 20);
+/// What a compressed byte of a file comes to in memory, roughly.
+const EXPANSION: u64 = 6;
+
+/// Memory and disk space of all statements.
+#[derive(Debug)]
+pub(super) struct Resources {
+    statements: Arc<Budget>,
+    exports: Arc<Budget>,
+    spill: Arc<SpillSpace>,
+    /// Bytes of a batch that holds bodies.
+    wide_bytes: u64,
+    /// Bytes that upkeep may hold.
+    pub(super) upkeep_bytes: u64,
+}
+
+/// What one statement works with.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) runtime: Arc<RuntimeEnv>,
+    spill: Arc<StatementSpill>,
+    setting: &'static str,
+}
+
+impl Resources {
+    /// The means that a settled configuration gives.
+    pub(super) fn new(config: &Config, store: &Store) -> Self {
+        let (least, most) = WIDE_BYTES;
+        Self {
+            statements: Budget::new("query_memory_bytes", config.query_memory_bytes),
+            exports: Budget::for_exports("export_memory_bytes", config.export_memory_bytes),
+            spill: SpillSpace::new(spill_folder(config, store), config.spill_bytes),
+            wide_bytes: (config.query_memory_bytes / WIDE_PART).clamp(least, most),
+            // Two row groups are being written meanwhile.
+            upkeep_bytes: config.upkeep_memory_bytes.saturating_sub(2 * config.row_group_bytes()),
+        }
+    }
+
+    /// What a statement over a scene works with.
+    pub(super) fn grant(&self, base: &RuntimeEnv, scene: &Scene, limits: Limits) -> Result<Granted> {
+        let owner = owner(scene);
+        let budget = match (&scene.sight, limits.ordering) {
+            (None, _) => None,
+            (Some(_), Ordering::WhenCheap) => Some(&self.statements),
+            (Some(_), Ordering::Always | Ordering::Never) => Some(&self.exports),
+        };
+        let memory_pool = match budget {
+            Some(budget) => budget.pool(owner.clone()),
+            None => Arc::new(UnboundedMemoryPool::default()),
+        };
+        let spill = self.spill.of(owner);
+        let runtime = RuntimeEnv { memory_pool, disk_manager: disk_manager(&spill)?, ..base.clone() };
+        let setting = budget.map_or("upkeep_memory_bytes", |budget| budget.setting);
+        Ok(Granted { runtime: Arc::new(runtime), spill, setting })
+    }
+
+    /// Memory that an export over the scene may take, as things are.
+    pub(super) fn export_room(&self, scene: &Scene) -> u64 {
+        self.exports.allowance(&owner(scene))
+    }
+
+    /// Rows of a batch with bodies, by the mean size of the rows of a scene.
+    pub(super) fn wide_rows(&self, scene: &Scene) -> usize {
+        let view = &scene.view;
+        let memory_rows: u64 = view.memory.iter().map(|batch| batch.num_rows() as u64).sum();
+        let memory_bytes: u64 = view.memory.iter().map(crate::memtable::batch_bytes).sum();
+        let rows = (view.files.rows() + memory_rows).max(1);
+        let row_bytes = (view.files.bytes() * EXPANSION + memory_bytes) / rows;
+        usize::try_from(self.wide_bytes / row_bytes.max(1)).unwrap_or(usize::MAX).max(1)
+    }
+}
+
+impl Granted {
+    /// The error of a statement in words that name the limit it met.
+    pub(super) fn explained(&self, error: Error) -> Error {
+        if self.spill.is_refused() {
+            return Error::limit(
+                "the statement needs more disk space to sort or join than `spill_bytes` leaves it; narrow its time frame or \
+                 columns, ask again when other statements have ended, or raise `spill_bytes`",
+            )
+            .with_source(error);
+        }
+        if error.kind() != ErrorKind::Limit || error.message() != OUT_OF_MEMORY {
+            return error;
+        }
+        let setting = self.setting;
+        Error::limit(format!(
+            "the query needs more memory than `{setting}` leaves it (an organisation gets at most half of what is free); \
+             narrow its time frame or columns, ask again when other statements have ended, or raise `{setting}`"
+        ))
+        .with_source(error)
+    }
+}
+
+fn owner(scene: &Scene) -> Owner {
+    scene.sight.as_ref().and_then(|sight| sight.organisation.clone())
+}
+
+fn disk_manager(spill: &Arc<StatementSpill>) -> Result<Arc<DiskManager>> {
+    let files = Arc::new(Files(Arc::clone(spill)));
+    let manager = DiskManagerBuilder::default().with_temp_file_factory(files).build();
+    manager.map(Arc::new).map_err(query_failed)
+}
+
+/// The folder to spill to: the setting's, else one beside the log, else the system's for temporary
+/// files.
+fn spill_folder(config: &Config, store: &Store) -> PathBuf {
+    match config.spill_folder.is_empty() {
+        false => PathBuf::from(&config.spill_folder),
+        true => store.wal_folder().map_or_else(std::env::temp_dir, |folder| folder.join("spill")),
+    }
+}

@@ -1,0 +1,278 @@
+//! What statements spill to disk: where it goes and how much of it there may be.
+//!
+//! All spilled bytes stay below `spill_bytes`; an organisation's statements take at most half of
+//! what the others leave of it, as with memory. A part of the disk stays free whatever the setting
+//! says, so that the log, which may be on the same disk, goes on. A statement beyond its part ends
+//! with an error that names the setting.
+//!
+//! A file loses its name as soon as it is created, so nothing of it stays when the process ends,
+//! however that happens.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::{SpillFile, SpillWriter, TempFileFactory};
+use futures::Stream;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::memory::{Owner, allowance};
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 128 << 10;
+/// The disk is asked for its free space each time so many bytes were written.
+const LOOK_EVERY: u64 = 4 << 20;
+
+/// The disk space of all statements.
+#[derive(Debug)]
+pub(super) struct SpillSpace {
+    folder: PathBuf,
+    total: u64,
+    /// Reads how many bytes the disk of a folder has, and how many are free.
+    look: fn(&Path) -> io::Result<(u64, u64)>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: u64,
+    owners: HashMap<Owner, u64>,
+    /// Bytes written since the disk was looked at.
+    unseen: u64,
+}
+
+/// The spilled files of one statement.
+#[derive(Debug)]
+pub(super) struct StatementSpill {
+    space: Arc<SpillSpace>,
+    owner: Owner,
+    /// True once bytes of it were refused.
+    refused: AtomicBool,
+}
+
+impl SpillSpace {
+    /// Space in a folder, which is created when it is first needed.
+    pub(super) fn new(folder: PathBuf, total: u64) -> Arc<Self> {
+        Arc::new(Self { folder, total, look: disk_space, state: Mutex::default() })
+    }
+
+    /// The part of one statement of an owner.
+    pub(super) fn of(self: &Arc<Self>, owner: Owner) -> Arc<StatementSpill> {
+        Arc::new(StatementSpill { space: Arc::clone(self), owner, refused: AtomicBool::new(false) })
+    }
+
+    /// Takes room for bytes, or says why there is none.
+    fn take(&self, owner: &Owner, bytes: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let own = state.owners.get(owner).copied().unwrap_or(0);
+        if own + bytes > allowance(owner, self.total, state.used - own) {
+            return Err(io::Error::other(format!("`spill_bytes`, {}, leaves no more room", self.total)));
+        }
+        state.unseen += bytes;
+        if state.unseen >= LOOK_EVERY || state.used == 0 {
+            let (size, free) = (self.look)(&self.folder)?;
+            if free < reserve(size).saturating_add(bytes) {
+                return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is nearly full"));
+            }
+            state.unseen = 0;
+        }
+        state.used += bytes;
+        *state.owners.entry(owner.clone()).or_default() += bytes;
+        Ok(())
+    }
+
+    fn give_back(&self, owner: &Owner, bytes: u64) {
+        let mut state = self.state.lock();
+        state.used = state.used.saturating_sub(bytes);
+        if let Some(own) = state.owners.get_mut(owner) {
+            *own = own.saturating_sub(bytes);
+            if *own == 0 {
+                state.owners.remove(owner);
+            }
+        }
+    }
+
+    /// Creates a file that has no name, so that it is gone with its last handle.
+    fn create(&self) -> io::Result<File> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let path = self.folder.join(format!("spill-{}", Uuid::new_v4()));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        fs::remove_file(&path)?;
+        Ok(file)
+    }
+}
+
+/// Bytes of a disk that spilling leaves free: a twentieth, at least a GiB, at most a quarter.
+fn reserve(size: u64) -> u64 {
+    (size / 20).max(1 << 30).min(size / 4)
+}
+
+/// Size and free bytes of the disk that a folder is on.
+fn disk_space(folder: &Path) -> io::Result<(u64, u64)> {
+    let disk = rustix::fs::statvfs(folder)?;
+    Ok((disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize)))
+}
+
+impl StatementSpill {
+    /// True if the statement spilled more than it may.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+/// Hands out the files of one statement.
+#[derive(Debug)]
+pub(super) struct Files(pub(super) Arc<StatementSpill>);
+
+impl TempFileFactory for Files {
+    fn create_temp_file(&self, _: &str) -> Result<Arc<dyn SpillFile>> {
+        let file = self.0.space.create().map_err(DataFusionError::IoError)?;
+        Ok(Arc::new(Spilled(Arc::new(Inner { file, bytes: AtomicU64::new(0), of: Arc::clone(&self.0) }))))
+    }
+}
+
+/// One spilled file.
+struct Spilled(Arc<Inner>);
+
+struct Inner {
+    file: File,
+    bytes: AtomicU64,
+    of: Arc<StatementSpill>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.of.space.give_back(&self.of.owner, *self.bytes.get_mut());
+    }
+}
+
+impl SpillFile for Spilled {
+    fn size(&self) -> Option<u64> {
+        Some(self.0.bytes.load(Ordering::Relaxed))
+    }
+
+    fn read_stream(&self) -> Result<Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>> {
+        let start = (Arc::clone(&self.0), 0);
+        Ok(Box::pin(futures::stream::try_unfold(start, |(inner, offset)| async move {
+            let file = Arc::clone(&inner);
+            let read = tokio::task::spawn_blocking(move || {
+                let mut bytes = vec![0; READ_BYTES];
+                let count = file.file.read_at(&mut bytes, offset)?;
+                bytes.truncate(count);
+                Ok::<_, io::Error>(bytes)
+            });
+            let bytes = read.await.map_err(|cause| DataFusionError::ExecutionJoin(Box::new(cause)))??;
+            let next = offset + bytes.len() as u64;
+            Ok((!bytes.is_empty()).then(|| (Bytes::from(bytes), (inner, next))))
+        })))
+    }
+
+    fn open_writer(&self) -> Result<Box<dyn SpillWriter>> {
+        Ok(Box::new(Writing(Arc::clone(&self.0))))
+    }
+}
+
+/// Appends to a spilled file.
+struct Writing(Arc<Inner>);
+
+impl Write for Writing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (inner, length) = (&self.0, bytes.len() as u64);
+        let spill = &inner.of;
+        let taken = spill.space.take(&spill.owner, length);
+        taken.inspect_err(|_| spill.refused.store(true, Ordering::Relaxed))?;
+        // Counted before it is written, so that a write that fails halfway is given back with the
+        // file.
+        let offset = inner.bytes.fetch_add(length, Ordering::Relaxed);
+        let written = inner.file.write_all_at(bytes, offset);
+        written.inspect_err(|cause| {
+            if matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                spill.refused.store(true, Ordering::Relaxed);
+            }
+        })?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl SpillWriter for Writing {
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt;
+
+    use super::*;
+
+    fn space(folder: &Path, total: u64, look: fn(&Path) -> io::Result<(u64, u64)>) -> Arc<SpillSpace> {
+        Arc::new(SpillSpace { folder: folder.join("spill"), total, look, state: Mutex::default() })
+    }
+
+    fn file(spill: &Arc<StatementSpill>) -> Arc<dyn SpillFile> {
+        Files(Arc::clone(spill)).create_temp_file("test").unwrap()
+    }
+
+    fn write(file: &Arc<dyn SpillFile>, bytes: usize) -> io::Result<()> {
+        file.open_writer().unwrap().write_all(&vec![7; bytes])
+    }
+
+    #[tokio::test]
+    async fn what_is_spilled_is_read_back_and_has_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = space(folder.path(), 1 << 20, disk_space);
+        let spilled = file(&space.of(None));
+        let mut writer = spilled.open_writer().unwrap();
+        writer.write_all(&[1; 200_000]).unwrap();
+        writer.write_all(&[2; 10]).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(spilled.size(), Some(200_010));
+        let parts: Vec<Bytes> = spilled.read_stream().unwrap().try_collect().await.unwrap();
+        assert_eq!(parts.concat(), [vec![1; 200_000], vec![2; 10]].concat());
+        assert_eq!(fs::read_dir(folder.path().join("spill")).unwrap().count(), 0);
+        drop((spilled, writer));
+        assert_eq!(space.state.lock().used, 0);
+    }
+
+    #[test]
+    fn an_organisation_spills_half_of_what_the_others_leave() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = space(folder.path(), 1_000, disk_space);
+        let [acme, zen] = ["acme", "zen"].map(|name| space.of(Some(name.to_owned())));
+        let (first, second, third) = (file(&acme), file(&acme), file(&zen));
+        write(&first, 300).unwrap();
+        write(&second, 200).unwrap();
+        assert!(!acme.is_refused());
+        let refused = write(&second, 1).unwrap_err().to_string();
+        assert!(refused.contains("`spill_bytes`") && acme.is_refused(), "{refused}");
+        write(&third, 250).unwrap();
+        assert!(!zen.is_refused(), "one statement's end is not the other's");
+        drop(first);
+        write(&second, 100).unwrap();
+    }
+
+    #[test]
+    fn a_part_of_the_disk_stays_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let full = space(folder.path(), u64::MAX, |_| Ok((100 << 30, 5 << 30)));
+        let spill = full.of(None);
+        let refused = write(&file(&spill), 1).unwrap_err();
+        assert!(refused.kind() == io::ErrorKind::StorageFull && spill.is_refused(), "{refused}");
+        let roomy = space(folder.path(), u64::MAX, |_| Ok((100 << 30, (5 << 30) + 1)));
+        write(&file(&roomy.of(None)), 1).unwrap();
+        assert_eq!((reserve(2 << 30), reserve(8 << 30)), (512 << 20, 1 << 30));
+    }
+}

@@ -1,0 +1,22 @@
+//! Finds statements that read bodies, which work in batches of fewer rows.
+//!
+//! A batch of 8,192 rows is right for figures and names. With bodies of some KB, it would be a
+//! hundred MB at each step of the plan, so a statement that reads bodies works in batches of fewer
+//! rows.
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
+
+use super::guard::is_message;
+
+/// Returns whether a plan reads a column of messages.
+pub(super) fn reads_messages(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        let LogicalPlan::TableScan(scan) = node else { return Ok(TreeNodeRecursion::Continue) };
+        found |= scan.projected_schema.fields().iter().any(|field| is_message(field.data_type()));
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
