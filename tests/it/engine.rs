@@ -348,7 +348,11 @@ async fn a_statement_of_any_shape_is_answered_or_refused_and_never_ends_the_proc
     assert_eq!(number(&engine.reader(), &long_filter).await, 1);
     let too_long = format!("select '{}'", "x".repeat(200_000));
     assert_eq!(engine.sql(&too_long, &Params::new()).await.err().unwrap().kind(), ErrorKind::Limit);
-    let error = engine.sql("select repeat('x', 2000000000)", &Params::new()).await.err().unwrap();
+    let answer = engine.sql("select repeat('x', 2000000000)", &Params::new()).await;
+    let error = match answer {
+        Ok(answer) => answer.batches.try_collect::<Vec<_>>().await.unwrap_err(),
+        Err(error) => error,
+    };
     assert_eq!(error.kind(), ErrorKind::Invalid, "the value would be too large");
     engine.close().await.unwrap();
 }

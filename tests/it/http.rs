@@ -201,7 +201,7 @@ async fn every_route_but_health_asks_for_the_key() {
 async fn wrong_routes_and_methods_have_the_envelope() {
     let server = Server::start().await;
     let (message, _) = failure(server.get("/v1/nowhere"), StatusCode::NOT_FOUND).await;
-    assert!(message.contains("`/v1/nowhere`") && message.contains("/v1/sql"), "{message}");
+    assert!(message.contains("`/v1/nowhere`") && message.contains("/openapi.json"), "{message}");
     failure(server.get("/v1/ingest"), StatusCode::METHOD_NOT_ALLOWED).await;
     let response = server.bare(Method::DELETE, "/v1/sql").bearer_auth(KEY).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);

@@ -292,8 +292,8 @@ async fn days() {
     let commits = commits.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
     let adds = |path| lines(&fs::read_to_string(path).unwrap()).iter().filter(|line| line["add"].is_object()).count();
     let files: Vec<usize> = commits.map(adds).collect();
-    // A flush may come between the count of rows and the rows.
-    assert!(files.iter().all(|files| *files <= 2 * limits::DAYS), "{files:?}");
+    // A flush may come between the count of rows and the rows; one file is zen's.
+    assert!(files.iter().all(|files| *files <= 2 * limits::DAYS + 1), "{files:?}");
     assert!(files.iter().sum::<usize>() >= number, "{files:?}");
 }
 

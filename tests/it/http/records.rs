@@ -102,7 +102,7 @@ async fn bad_records_are_named_and_the_others_kept() {
     assert_eq!((&rejections[0]["field"], &rejections[0]["value"]), (&json!("response_time"), &json!("\"soon\"")));
     assert!(rejections[0]["expected"].is_string() && rejections[0]["record"].is_number());
     assert_eq!((&rejections[0]["line"], &rejections[1]["line"]), (&json!(3), &json!(5)));
-    assert_eq!(rejections[0]["excerpt"], "{\"id\":\"x\",\"response_time\":\"soon\"}");
+    assert_eq!(rejections[0]["excerpt"], "{\"response_time\":\"soon\",\"id\":…}");
     assert!(rejections[1].get("excerpt").is_none(), "{receipt}");
     assert_eq!(rejections[1]["record"].as_u64().unwrap() - rejections[0]["record"].as_u64().unwrap(), 2);
 
@@ -136,7 +136,9 @@ async fn a_body_that_breaks_off_is_an_error_that_says_what_was_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_over_the_limit_is_rejected_alone() {
     let server = Server::start_with(|config| config.max_record_bytes = 64 << 10).await;
-    let huge = json!({ "id": "huge", "request": { "body": { "text": "x".repeat(40 << 20) } } }).to_string();
+    // Text that packs to more than a thousandth of its size, which would be refused as a whole.
+    let text: String = (0..5_000_000).map(|number| number.to_string()).collect();
+    let huge = json!({ "id": "huge", "request": { "body": { "text": text } } }).to_string();
     let receipt = server.ingest(zstd(format!("{}{huge}\n{}", ndjson(0..1), ndjson(1..2)).as_bytes())).await;
     assert_eq!((&receipt["accepted"], &receipt["rejected"]), (&json!(2), &json!(1)), "{receipt}");
     assert_eq!(receipt["rejections"][0]["record"], json!(1), "{receipt}");
