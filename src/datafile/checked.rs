@@ -100,7 +100,10 @@ impl Known {
 /// Entries that were parsed, by the footers that they are from, for as long as the cache has these: a query opens many files,
 /// and each has thousands of parts.
 #[derive(Debug, Default)]
-struct Parsed(Mutex<HashMap<usize, (Weak<ParquetMetaData>, Arc<Entry>)>>);
+struct Parsed(Mutex<HashMap<usize, OfFooter>>);
+
+/// The entry of a footer that is still in use.
+type OfFooter = (Weak<ParquetMetaData>, Arc<Entry>);
 
 impl Parsed {
     fn shared() -> &'static Self {

@@ -27,7 +27,20 @@ const MOST: &str = "three times what it leaves free: three quarters";
 
 /// Every line.
 pub fn limits() -> Vec<Limit> {
-    let line = |resource, limit: String, share, setting, full| Limit { resource, limit, share, setting, full };
+    [of_requests(), of_rows(), of_queries(), of_entries()].concat()
+}
+
+fn line(
+    resource: &'static str,
+    limit: impl Into<String>,
+    share: &'static str,
+    setting: &'static str,
+    full: &'static str,
+) -> Limit {
+    Limit { resource, limit: limit.into(), share, setting, full }
+}
+
+fn of_requests() -> Vec<Limit> {
     vec![
         line(
             "connections",
@@ -45,20 +58,25 @@ pub fn limits() -> Vec<Limit> {
         ),
         line(
             "memory for bodies",
-            "256 MiB, or four of the largest bodies".to_owned(),
+            "a share of `memory`",
             MOST,
-            "max_record_bytes",
+            "body_memory_bytes",
             "429; 413 for a body that is larger than the share; `/v1/ingest` waits `append_wait_ms` first",
         ),
         line("streamed bodies at once", STREAMS.to_string(), HALF, "", "429"),
         line("exports at once", EXPORTS.to_string(), HALF, "", "429"),
         line("downloads of export files at once", DOWNLOADS.to_string(), HALF, "", "429"),
         line("replays at once", REPLAYS.to_string(), HALF, "", "429"),
-        line("export jobs that are written", "2".to_owned(), "one", "", "the next waits its turn"),
-        line("files of export jobs", "16 GiB, packed".to_owned(), HALF, "export_bytes", "the job fails and says so"),
+        line("export jobs that are written", "2", "one", "", "the next waits its turn"),
+        line("files of export jobs", "16 GiB, packed", HALF, "export_bytes", "the job fails and says so"),
+    ]
+}
+
+fn of_rows() -> Vec<Limit> {
+    vec![
         line(
             "rows in memory",
-            "192 MiB".to_owned(),
+            "a share of `memory`, 192 MiB at most",
             MOST,
             "memtable_bytes",
             "waits `append_wait_ms` for a flush, then 429",
@@ -72,26 +90,74 @@ pub fn limits() -> Vec<Limit> {
         ),
         line(
             "remembered ids",
-            "8,000,000".to_owned(),
+            "a share of `memory`, 8,000,000 at most",
             "an equal part: the organisation that has most forgets its oldest",
             "dedupe_ids",
             "ids are forgotten before `dedupe_hours`",
         ),
         line(
             "requests of SDKs that are known again",
-            "10,000".to_owned(),
+            "10,000",
             "an equal part: the organisation that has most forgets its own",
             "",
             "requests are forgotten before 10 s",
         ),
         line(
             "parts that wait for the rest of a record",
-            "half of the memory for rows".to_owned(),
+            "half of the memory for rows",
             "three quarters; the organisation that has most stores its oldest alone",
             "memtable_bytes",
             "records are stored before `join_seconds`, and completed later",
         ),
-        line("late parts of stored records", "of the same half".to_owned(), HALF, "memtable_bytes", "429"),
+        line("late parts of stored records", "of the same half", HALF, "memtable_bytes", "429"),
+    ]
+}
+
+fn of_queries() -> Vec<Limit> {
+    vec![
+        line(
+            "queries at once",
+            "by `query_memory_bytes`, 8 at most",
+            "half of them, `query_share`",
+            "query_concurrency",
+            "waits its turn among organisations; 429 after `query_timeout_seconds`",
+        ),
+        line("queries that wait", "8 a place", "8 for each place of its share", "query_share", "429"),
+        line(
+            "threads of queries",
+            "as many as processors, for each organisation",
+            "its own",
+            "threads",
+            "its own queries wait",
+        ),
+        line("memory of queries", "a share of `memory`", HALF, "query_memory_bytes", "spills to disk, else 422"),
+        line(
+            "memory of exports",
+            "a share of `memory`",
+            "as much as it leaves free: half; all of it for one row if it is alone",
+            "export_memory_bytes",
+            "sorts on disk, else 422",
+        ),
+        line("spilled bytes", "10 GiB; a twentieth of the disk stays free", HALF, "spill_bytes", "422"),
+    ]
+}
+
+fn of_entries() -> Vec<Limit> {
+    vec![
+        line(
+            "entries of the catalog",
+            "of an organisation 1,000 keys, 1,000 workspaces, 2,000 erasures under way, 2 MiB of text",
+            "all of these",
+            "",
+            "422",
+        ),
+        line(
+            "wrong keys of an address",
+            "10 at once, then each waits 0.1 to 5 s; 8 wait",
+            "of all addresses 64 wait",
+            "",
+            "429",
+        ),
     ]
 }
 
@@ -111,7 +177,7 @@ pub fn markdown() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Found};
 
     #[test]
     fn the_readme_shows_the_table() {
@@ -124,7 +190,9 @@ mod tests {
         for Limit { resource, setting, .. } in limits() {
             assert!(setting.is_empty() || Config::default().get(setting).is_some(), "{resource}: `{setting}`");
         }
-        assert_eq!((Config::default().memtable_bytes, Config::default().dedupe_ids), (192 << 20, 8_000_000));
+        // The shares of a large machine are what the table calls the most.
+        let config = Config { memory: 64 << 30, ..Config::default() }.settled(&Found::here()).unwrap();
+        assert_eq!((config.memtable_bytes, config.dedupe_ids, config.query_concurrency), (192 << 20, 8_000_000, 8));
         assert!((REQUESTS as usize) < CONNECTIONS, "a new connection finds one without a request");
     }
 }

@@ -13,7 +13,7 @@ async fn rig(config: &Config) -> Rig {
 }
 
 fn small() -> Config {
-    Config { query_memory_bytes: 128 << 20, threads: 2, ..Config::default() }
+    Config { query_memory_bytes: 256 << 20, threads: 2, ..Config::default() }
 }
 
 fn sight_of(organisation: &str) -> Sight {

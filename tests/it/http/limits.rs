@@ -51,6 +51,25 @@ fn shown(resource: &str) -> Option<Shown> {
             "halves/late.rs",
             "parts_stay_until_their_record_has_them_and_what_came_since_stays_longer",
         )),
+        "queries at once" => Some(Shown::Unit("query/places.rs", "one_organisation_never_holds_more_than_its_share")),
+        "queries that wait" => Some(Shown::Unit("query/places.rs", "who_is_over_its_share_is_refused_and_nobody_else")),
+        "threads of queries" => Some(Shown::Unit(
+            "query/tests/limits.rs",
+            "one_organisations_endless_queries_leave_places_and_threads_to_others",
+        )),
+        "memory of queries" => {
+            Some(Shown::Unit("query/memory.rs", "an_organisation_takes_half_of_what_the_others_leave"))
+        }
+        "memory of exports" => {
+            Some(Shown::Unit("query/memory.rs", "a_giant_row_of_an_export_takes_all_while_nobody_else_is_there"))
+        }
+        "spilled bytes" => Some(Shown::Unit("query/spill.rs", "an_organisation_spills_half_of_what_the_others_leave")),
+        "entries of the catalog" => {
+            Some(Shown::Unit("catalog/limits_tests.rs", "no_organisation_makes_the_document_large"))
+        }
+        "wrong keys of an address" => {
+            Some(Shown::Unit("http/guesses.rs", "a_guesser_waits_longer_each_time_and_others_do_not"))
+        }
         _ => None,
     }
 }
