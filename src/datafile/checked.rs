@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
 use super::sums::{self, Entry, Part, TRAILER};
 
@@ -165,7 +165,9 @@ impl Reader {
             self.know_cached()?;
         }
         if self.known.entry.get().is_none() {
-            let metadata = self.inner.get_metadata(None).await?;
+            // The checksums are in the footer; the page indexes would take one more request.
+            let footer_only = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
+            let metadata = self.inner.get_metadata(Some(&footer_only)).await?;
             self.known.learn(&metadata).map_err(wrong)?;
         }
         Ok(())
