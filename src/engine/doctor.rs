@@ -10,6 +10,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
+use super::left_logs::left_logs;
 use super::upkeep::{self, Upkeep};
 use super::{Threads, identity, reader};
 use crate::catalog::Catalog;
@@ -158,6 +159,10 @@ async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Ve
         Some((path, id)) => wal::read_last(&path, id)?,
         None => Noted::default(),
     };
+    let own = reader::wal_id_of(store).ok().flatten().unwrap_or_default();
+    for log in left_logs(store, tables, own).await? {
+        findings.push(Finding::error(log.what(), &log.remedy()));
+    }
     let (mut frames, mut rows) = (0_u64, 0_u64);
     let found = wal::replay(&**store.disk(), &folder, covered, true, &mut |_, _, batch| {
         frames += 1;

@@ -13,6 +13,7 @@ mod identity;
 mod jobs;
 mod joining;
 mod lane;
+mod left_logs;
 mod open;
 mod parts;
 mod reader;

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::claim::Claim;
 use super::identity;
 use super::lane::{Lane, ids_of_files};
+use super::left_logs::left_logs;
 use super::replay::{Replayed, replay};
 use super::tasks::{self, Commits};
 use super::writer::{Command, Counters, OnFailure, Writer};
@@ -125,6 +126,9 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
     let new_log = ((parts.new_uuid)(), parts.random);
     let (wal, replayed) = replay(&store, &folder, &folders, parts.after_loss, new_log, replayed).await?;
+    for log in left_logs(&store, [Some(&logs.table), Some(&feedback.table)], wal.id()).await? {
+        tracing::warn!(remedy = log.remedy(), "{}", log.what());
+    }
     let claim = claim_if_new(early, &store, wal.id(), &folder, &config, parts.now).await?;
     let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
     let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);

@@ -112,9 +112,10 @@ fn check(needs: Needs, access: &Access) -> Result<(), Failure> {
     Err(Failure::new(StatusCode::FORBIDDEN, lacking))
 }
 
-/// Answers a wrong key, later for an address that sends many.
+/// Answers a wrong key, later for an address that sends many. The machine itself is not slowed: who is on it can try keys
+/// in other ways, and a proxy there stands for all its clients.
 async fn unknown(app: &App, peer: Option<Peer>) -> Response {
-    let Some(Peer(address)) = peer else { return refusal(UNKNOWN) };
+    let Some(Peer(address)) = peer.filter(|Peer(address)| !address.is_loopback()) else { return refusal(UNKNOWN) };
     match app.guesses.wrong(address, elapsed()) {
         Some(waiting) => {
             tokio::time::sleep(waiting.wait).await;

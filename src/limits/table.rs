@@ -153,7 +153,7 @@ fn of_entries() -> Vec<Limit> {
         ),
         line(
             "wrong keys of an address",
-            "10 at once, then each waits 0.1 to 5 s; 8 wait",
+            "10 at once, then each waits 0.1 to 5 s, 8 wait; loopback is not slowed",
             "of all addresses 64 wait",
             "",
             "429",

@@ -103,6 +103,7 @@ impl Store {
     fn open_folder(config: &Config, named: &std::path::Path, create: bool) -> Result<Self> {
         let folders = Arc::new(Folders::new(Arc::new(LocalDisk)));
         if create {
+            refuse_nested(named)?;
             make_folder(&folders, named)?;
         }
         let folder = named.canonicalize().map_err(|e| match e.kind() {
@@ -391,6 +392,26 @@ impl Store {
 fn key_of(url: &Url) -> Result<Path> {
     Path::from_url_path(url.path())
         .map_err(|cause| Error::invalid(format!("`{url}` is no place in an object store")).with_source(cause))
+}
+
+/// Refuses a new store inside the folder of another one, whose upkeep would delete its files.
+fn refuse_nested(named: &std::path::Path) -> Result<()> {
+    let is_store = |folder: &std::path::Path| {
+        folder.join("catalog.json").is_file() && folder.join("logs").join("_delta_log").is_dir()
+    };
+    if is_store(named) {
+        return Ok(());
+    }
+    let named = std::path::absolute(named)?;
+    let there = named.ancestors().find_map(|folder| folder.canonicalize().ok());
+    match there.as_deref().into_iter().flat_map(std::path::Path::ancestors).find(|folder| is_store(folder)) {
+        Some(outer) => Err(Error::invalid(format!(
+            "`{}` is inside `{}`, which is a data folder; name that one, or a folder outside it (`--data`)",
+            named.display(),
+            outer.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn make_folder(folders: &Folders, folder: &std::path::Path) -> Result<()> {

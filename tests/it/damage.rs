@@ -140,6 +140,33 @@ async fn a_log_that_was_emptied_or_cut_stops_the_start_and_a_torn_last_write_doe
 }
 
 #[tokio::test]
+async fn a_log_that_was_moved_away_is_noticed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
+    let config = with_log(&data).await;
+    std::fs::rename(data.join("wal"), scratch.path().join("moved")).unwrap();
+    let found = errors(&config).await;
+    assert!(found.iter().any(|what| what.contains("has acked frames up to sequence")), "{found:?}");
+    let engine = Engine::open(config.clone()).await.unwrap();
+    assert_eq!(ids(&engine.reader()).await, ["flushed"]);
+    engine.close().await.unwrap();
+    assert_eq!(errors(&config).await.len(), 1, "it is said until the log is back");
+}
+
+#[tokio::test]
+async fn a_store_inside_a_store_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
+    with_log(&data).await;
+    for inside in ["logs", "logs/_delta_log", "logs/new/deep", "other"] {
+        let error = Engine::open(quiet(&data.join(inside))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.message().contains("is inside `"), "{error}");
+    }
+    assert!(!data.join("other").exists() && !data.join("logs/new").exists());
+}
+
+#[tokio::test]
 async fn counts_that_are_gone_are_noticed() {
     let data = tempfile::tempdir().unwrap();
     let config = quiet(data.path());

@@ -1,0 +1,59 @@
+//! Finds logs that a store was used with, and whose acked frames are in no table: a folder that was moved away, or another
+//! setting `wal`. The notes of how far logs go ([`wal::read_last`]) lie beside the tables of a folder, so they stay when a log goes.
+
+use std::fs;
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use super::reader;
+use crate::error::Result;
+use crate::store::Store;
+use crate::table::Table;
+use crate::wal;
+
+/// A log with frames that are in no table.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LeftLog {
+    pub(super) id: Uuid,
+    /// The last sequence that was durable in it.
+    pub(super) durable: u64,
+    /// The last sequence that is in a table.
+    pub(super) covered: u64,
+    /// The file that says so.
+    note: PathBuf,
+}
+
+impl LeftLog {
+    pub(super) fn what(&self) -> String {
+        let Self { id, durable, covered, .. } = self;
+        format!(
+            "log {id} of this store has acked frames up to sequence {durable}, the tables hold them up to {covered}"
+        )
+    }
+
+    pub(super) fn remedy(&self) -> String {
+        format!(
+            "start with the folder of that log as `wal`, or bring its frames in with `gatelog wal adopt FOLDER`; delete `{}` to \
+             go on without them",
+            self.note.display()
+        )
+    }
+}
+
+/// Finds such logs, besides the one with this id.
+pub(super) async fn left_logs(store: &Store, tables: [Option<&Table>; 2], own: Uuid) -> Result<Vec<LeftLog>> {
+    let Some(folder) = store.last_note(own).filter(|_| store.folder().is_some()) else { return Ok(Vec::new()) };
+    let Some(entries) = folder.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return Ok(Vec::new()) };
+    let mut left = Vec::new();
+    for note in entries.flatten().map(|entry| entry.path()) {
+        let id = note.file_name().and_then(|name| Uuid::try_parse(name.to_str()?).ok());
+        let Some(id) = id.filter(|id| *id != own) else { continue };
+        let durable = wal::read_last(&note, id)?.durable;
+        let covered = reader::covered(tables[0], tables[1], id).await?.most();
+        if durable > covered {
+            left.push(LeftLog { id, durable, covered, note });
+        }
+    }
+    Ok(left)
+}
