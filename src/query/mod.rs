@@ -41,6 +41,7 @@ mod statement;
 mod success;
 mod sum;
 mod weight;
+mod whole_order;
 mod wide;
 mod withhold;
 mod yielding;

@@ -26,7 +26,7 @@ use super::failure::query_failed;
 use super::meter::{self, Meter};
 use super::naming::Names;
 use super::provider::StoredTable;
-use super::{NamedView, STORE_URL, threads, wide, withhold, yielding};
+use super::{NamedView, STORE_URL, threads, whole_order, wide, withhold, yielding};
 use super::{barrier, fence, functions, like, model, nearest, plan_size, sanity, scene, statement, success, sum};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -291,6 +291,7 @@ pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Res
         .with_default_features()
         .with_optimizer_rules(meter::between_rules(Optimizer::new().rules))
         .with_physical_optimizer_rules(meter::between_steps(steps))
+        .with_physical_optimizer_rule(Arc::new(whole_order::WholeOrder))
         .with_physical_optimizer_rule(Arc::new(barrier::Seal))
         .with_physical_optimizer_rule(Arc::new(yielding::YieldAboveJoins))
         .build();

@@ -110,6 +110,6 @@ def test_schemathesis(tmp_path, who, examples, coverage):
              "--header", f"x-portkey-api-key: {own if who == 'an organisation' else server.key}"],
             cwd=tmp_path, capture_output=True, text=True, timeout=600,
             env={**os.environ, "SCHEMATHESIS_HOOKS": "test_openapi", "PYTHONPATH": str(Path(__file__).parent)})
-        assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-5_000:]
+        assert run.returncode == 0, run.stdout[:20_000] + run.stdout[-20_000:] + run.stderr[-5_000:]
     finally:
         server.stop()

@@ -67,7 +67,11 @@ impl ScalarUDFImpl for Piped {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let is_one = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        // A rule of the optimizer may have put a text of another type into the place of one.
+        let to = args.return_field.data_type();
         let columns = ColumnarValue::values_to_arrays(&args.args)?;
+        let columns = columns.iter().map(|column| arrow::compute::cast(column, to));
+        let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
         let field = |(place, column): (usize, &arrow::array::ArrayRef)| {
             Field::new(place.to_string(), column.data_type().clone(), true)
         };
