@@ -25,7 +25,7 @@ def both(tmp_path_factory):
 
 def test_generated_statements(both):
     server, base = both
-    seed, count = os.environ.get("GATELOG_TEST_SEED", "1"), int(os.environ.get("GATELOG_TEST_STATEMENTS", "20000"))
+    seed, count = os.environ.get("GATELOG_TEST_SEED", "1"), int(os.environ.get("GATELOG_TEST_STATEMENTS", "4000"))
     tally = run(server, base, seed, 0, count)
     assert not tally.found, f"{len(tally.found)} statements of seed {seed} differ; they are shown above"
     assert tally.asked == count
