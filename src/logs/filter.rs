@@ -371,10 +371,9 @@ pub(super) fn values(name: &str, text: &str) -> Result<Vec<String>> {
 fn distinct(name: &str, text: &str, most: usize) -> Result<Vec<String>> {
     let mut known = HashSet::new();
     let values = array(text).unwrap_or_else(|| text.split(',').map(|value| value.trim().to_owned()).collect());
-    let mut values: Vec<String> = values.into_iter().filter(|value| !value.is_empty()).collect();
-    let named = values.len();
-    values.retain(|value| known.insert(value.clone()));
-    match named {
+    let values: Vec<String> =
+        values.into_iter().filter(|value| !value.is_empty() && known.insert(value.clone())).collect();
+    match values.len() {
         0 => Err(Error::invalid(format!(
             "`{name}` is `{text}`, which names nothing; name values with commas between, or leave it out"
         ))),

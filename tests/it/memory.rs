@@ -74,11 +74,11 @@ async fn a_statement_that_spills_too_much_ends_and_nothing_else_does() {
     assert_eq!(error.kind(), ErrorKind::Limit, "{error:?}");
     assert!(error.message().contains("`spill_bytes`"), "{error:?}");
     assert!(spill.is_dir(), "it spilled to the folder of the setting");
-    assert_eq!(std::fs::read_dir(&spill).unwrap().count(), 0, "nothing stays");
     engine.append(vec![record("a")]).await.unwrap();
     let few = "select count(*) from (select value from generate_series(1, 1000) order by 1 desc)";
     assert_eq!(number(&engine.reader_as(&of("zen")), few).await, 1000);
     engine.close().await.unwrap();
+    assert_eq!(std::fs::read_dir(&spill).unwrap().count(), 0, "nothing stays");
 }
 
 #[tokio::test]

@@ -117,9 +117,11 @@ fn one_of<'a>(choices: impl IntoIterator<Item = &'a str>) -> Value {
     json!({ "type": "string", "enum": choices.into_iter().collect::<Vec<_>>() })
 }
 
-/// Texts that filter a list; a single empty one is as none.
+/// Texts that filter a list; a single empty one is as none. Their number has a limit, which counts different ones only: a
+/// schema cannot say that.
 fn words() -> Value {
-    let mut words = several(&json!({ "type": "string", "pattern": "^([^,]*[^,\\s][^,]*)?$" }), MOST_VALUES);
+    let items = json!({ "type": "string", "pattern": "^([^,]*[^,\\s][^,]*)?$" });
+    let mut words = json!({ "type": "array", "items": items, "minItems": 1 });
     words["anyOf"] = json!([{ "contains": { "pattern": "\\S" } }, { "maxItems": 1 }]);
     words
 }
