@@ -20,7 +20,7 @@ use crate::store::Store;
 /// Objects that are read at once.
 const AT_ONCE: usize = 16;
 
-/// How much of an erasure was set aside.
+/// The part of an erasure that was set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Aside {

@@ -14,7 +14,7 @@ use super::limits::{MOST_ERASURES, MOST_IDS, MOST_NAME_BYTES};
 use crate::error::{Error, Result};
 use crate::plan::{Erased, Erasure, Rules, Terms};
 
-/// How long rows may be in the memory of a node after it could know of an erasure, ms: nodes look every few seconds, and flush.
+/// Time that rows may be in the memory of a node after it could know of an erasure, ms: nodes look every few seconds, and flush.
 const FLUSHED_WITHIN_MS: i64 = 60_000;
 
 /// [`ErasureEntry::arrived_ms`] where nodes that do not know of the erasure yet may have rows in memory.
@@ -56,7 +56,7 @@ pub struct ErasureEntry {
     /// Files written before this moment hold none of them any more, ms since 1970-01-01.
     #[serde(default)]
     pub clean_before_ms: i64,
-    /// What of it lies in an object of its own; none = all of it is here.
+    /// The part that lies in an object of its own; none if all of it is here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aside: Option<Aside>,
 }

@@ -2,7 +2,7 @@
 //! else, and which are mistakes. Pure.
 //!
 //! Kubernetes and Docker set variables for each service that a container can reach, so a service
-//! named `gatelog` brings `GATELOG_PORT=tcp://…` and its like. Those are told by the form of the
+//! named `gatelog` brings `GATELOG_PORT=tcp://…` and its like. Those are recognised by the form of the
 //! name and the value together. Any other unknown variable is a warning, for the program runs
 //! rightly without it, but one that looks like [`GUARDED`] is an error: a server that ignored it
 //! would write to the wrong place or print a new admin key.

@@ -2,7 +2,7 @@
 //!
 //! Whoever holds a body, or the records parsed from it, holds a [`Room`] for it, of the share of its organisation. The room grows
 //! with the bytes that came. A full share is 429 for a request that is read as a whole, and for a stream back-pressure for a
-//! while, then 429; nobody who holds room waits for more without an end. gzip and zstd are told by their first bytes, for clients
+//! while, then 429; nobody who holds room waits for more without an end. gzip and zstd are recognised by their first bytes, for clients
 //! do compress without saying so; JSON begins with neither.
 
 use std::io::{BufRead, Cursor, Read};

@@ -16,7 +16,7 @@ pub(crate) async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// Records are taken and questions answered: the engine is writable, the catalog fresh, and the server is not closing. Why not is told to the log and to `/metrics`.
+/// Records are taken and questions answered: the engine is writable, the catalog fresh, and the server is not closing. The log and `/metrics` say why not.
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Value>, Failure> {
     if app.closing.load(Ordering::Relaxed) {
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "not ready: the server is closing"));
