@@ -88,7 +88,7 @@ impl ErasureEntry {
         !self.is_in_force(now)
     }
 
-    /// What it names.
+    /// The records that it names.
     pub(super) fn what(&self) -> &'static str {
         let by_ids = !self.ids.is_empty() || self.aside.is_some_and(|aside| aside.ids > 0);
         match (&self.user, by_ids) {

@@ -163,8 +163,8 @@ pub enum Ended {
 }
 
 impl ExportJob {
-    /// What the job may read. It is the organisation's, and outlasts the key that made it; whoever makes, starts or downloads it
-    /// needs a key that counts then.
+    /// The records that the job may read. This right is the organisation's, and outlasts the key that made the job; whoever
+    /// makes, starts or downloads it needs a key that counts then.
     pub fn access(&self) -> Access {
         let mut scopes = BTreeSet::from([Scope::Export, Scope::View]);
         if self.bodies {

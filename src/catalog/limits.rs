@@ -1,4 +1,4 @@
-//! What one organisation may put into the catalog. The document is read by every node and rewritten as a whole by every change,
+//! Bounds what one organisation puts into the catalog. The document is read by every node and rewritten as a whole by every change,
 //! so none may make it large: each list has a number of entries, and all of an organisation's texts together have a size.
 
 use super::document::Document;

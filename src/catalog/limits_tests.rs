@@ -1,4 +1,4 @@
-//! What one organisation may put into the catalog, and what is left of an erasure that is done.
+//! Tests of what one organisation may put into the catalog, and of what is left of an erasure that is done.
 
 use chrono::{DateTime, Duration, Utc};
 

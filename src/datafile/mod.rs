@@ -13,6 +13,7 @@ mod pages;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod varint;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::{ParquetError, Result};
 
 use super::sums::Sums;
+use super::varint::{put_varint, varint};
 
 /// The type of a dictionary page, as the header writes it.
 const DICTIONARY: u64 = 4;
@@ -171,26 +172,6 @@ fn with_crc(header: &[u8], crc: u32) -> Result<(Vec<u8>, bool)> {
     out.push(next - 0x10);
     out.extend_from_slice(&header[at + 1..]);
     Ok((out, kind == DICTIONARY))
-}
-
-/// The number that bytes begin with, and how many it takes.
-pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let mut value = 0;
-    for (place, byte) in bytes.iter().take(9).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Some((value, place + 1));
-        }
-    }
-    None
-}
-
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 fn wrong(what: &str) -> ParquetError {

@@ -19,7 +19,7 @@
 
 use parquet::file::metadata::KeyValue;
 
-use super::pages::{put_varint, varint};
+use super::varint::{put_varint, varint};
 
 /// The key.
 pub(super) const KEY: &str = "gatelog.checksums";

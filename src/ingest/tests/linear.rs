@@ -379,7 +379,7 @@ fn of_joiners() -> Vec<Case> {
             Box::new(move || {
                 for _ in 0..16 {
                     print += 1;
-                    // Once there are many pieces, it begins anew with this one.
+                    // Once there are many pieces, it starts over with this one.
                     black_box(waiting.fit(1, half, print));
                     black_box(waiting.add(1, half, piece("{}".to_owned()), print, i64::MAX, None));
                 }

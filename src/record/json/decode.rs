@@ -75,7 +75,7 @@ fn syntax(error: &serde_json::Error) -> FieldError {
     if error.is_data() {
         return FieldError::silent("json", "one JSON object");
     }
-    // A record is a line of its own as a rule; the line of a file is told beside.
+    // A record is a line of its own as a rule; the line of a file is given beside it.
     let told = error.to_string().replace(" at line 1 column ", " at column ");
     FieldError::silent("json", format!("one JSON object ({told})"))
 }
