@@ -687,7 +687,7 @@ impl Serving {
     }
 
     async fn eventually(&self, key: &str, path: &str, body: &str, wanted: impl Fn(u16, &str) -> bool) {
-        let end = Instant::now() + Time::from_secs(20);
+        let end = Instant::now() + Time::from_secs(60);
         loop {
             let (status, text) = self.post(key, path, body).await;
             if wanted(status, &text) {

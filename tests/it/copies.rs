@@ -17,6 +17,7 @@ use object_store::ObjectStoreExt;
 
 use super::engine::record;
 use super::exports::until;
+use super::files::{contents, entries};
 use super::weed;
 
 /// Stands in the body of the record that is erased, and in no other. It has no pattern, so zstd
@@ -67,24 +68,6 @@ async fn fill(engine: &Engine) {
     engine.append_feedback_as(&Access::operator("test"), vec![given]).await.unwrap();
 }
 
-/// Every file and folder below a folder.
-fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
-    into.push(folder.to_owned());
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => walk(&path, into),
-            false => into.push(path),
-        }
-    }
-}
-
-fn all_of(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    walk(folder, &mut found);
-    found
-}
-
 /// Returns whether bytes hold the marker, also within what zstd packed.
 fn holds_marker(bytes: &[u8]) -> bool {
     use std::io::Read;
@@ -100,8 +83,8 @@ fn holds_marker(bytes: &[u8]) -> bool {
 }
 
 fn marked_files(folder: &Path) -> Vec<PathBuf> {
-    let files = all_of(folder).into_iter().filter(|path| path.is_file());
-    files.filter(|path| holds_marker(&std::fs::read(path).unwrap())).collect()
+    let marked = contents(folder).into_iter().filter(|(_, bytes)| holds_marker(bytes));
+    marked.map(|(path, _)| path).collect()
 }
 
 async fn erase(engine: &Engine) {
@@ -115,7 +98,7 @@ async fn erase(engine: &Engine) {
 }
 
 fn assert_private(folder: &Path) {
-    for path in all_of(folder) {
+    for path in entries(folder) {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
         let expected = if path.is_dir() { 0o700 } else { 0o600 };
         assert_eq!(mode, expected, "{} has mode {mode:o}", path.display());
@@ -170,7 +153,7 @@ async fn the_log_and_the_cache_of_a_bucket_are_private_and_an_erasure_leaves_not
         assert!(!holds_marker(&bytes), "{}", object.location);
     }
     engine.close().await.unwrap();
-    for path in all_of(kept.path()).iter().filter(|path| path.is_file()) {
+    for path in entries(kept.path()).iter().filter(|path| path.is_file()) {
         let target = log.join("cache").join(path.strip_prefix(kept.path()).unwrap());
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
         std::fs::copy(path, target).unwrap();
@@ -194,7 +177,7 @@ fn is_pattern(known: &str, name: &str) -> bool {
 
 fn scratch_copy(folder: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
-    for path in all_of(folder).iter().filter(|path| path.is_file()) {
+    for path in entries(folder).iter().filter(|path| path.is_file()) {
         let target = copy.path().join(path.strip_prefix(folder).unwrap());
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
         std::fs::copy(path, target).unwrap();

@@ -10,6 +10,19 @@ use gatelog::record::Message;
 use gatelog::{Config, Engine, ErrorKind, ExportRequest, Job, Params, Reader, Record};
 use tempfile::TempDir;
 
+/// Opens an engine whose former owner was dropped: its lock goes away a moment later.
+pub(crate) async fn reopened(config: Config) -> Engine {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        match Engine::open(config.clone()).await {
+            Err(error) if error.kind() == ErrorKind::Busy && std::time::Instant::now() < end => {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 pub(crate) fn config(folder: &TempDir) -> Config {
     Config {
         data: folder.path().join("data").display().to_string(),

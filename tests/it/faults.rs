@@ -170,12 +170,12 @@ async fn a_store_that_fails_once_at_any_write_loses_and_doubles_nothing() {
     }
 }
 
-/// Flushes until no part waits for its record any more, or so often that something must be wrong.
+/// Flushes until no part waits for its record, the engine takes no more writes, or so often that something must be wrong.
 async fn settle(engine: &Engine) {
-    for _ in 0..20 {
+    for _ in 0..500 {
         let _ = engine.flush().await;
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        if engine.status().waiting_halves == 0 {
+        if engine.status().waiting_halves == 0 || !engine.status().writable {
             return;
         }
     }

@@ -19,6 +19,7 @@ mod durable;
 mod engine;
 mod exports;
 mod faults;
+mod files;
 mod forgetful;
 mod http;
 mod identity;

@@ -15,6 +15,7 @@ use gatelog::{Config, Engine, ErrorKind, Job, Params, Reader, Record};
 use tempfile::TempDir;
 
 use crate::engine::{config, ids};
+use crate::files::{self, containing};
 
 fn operator() -> Access {
     Access::operator("test")
@@ -302,10 +303,7 @@ async fn content_of_a_call_that_is_known_not_to_be_tracked_never_reaches_the_log
     let (kind, mut planted) = content("a");
     planted.request.body = Some("\"planted-text\"".to_owned());
     half(&engine, (kind, planted)).await;
-    for file in walk(folder.path()) {
-        let bytes = std::fs::read(&file).unwrap();
-        assert!(!bytes.windows(12).any(|window| window == b"planted-text"), "{file}");
-    }
+    assert_eq!(containing(folder.path(), b"planted-text"), [""; 0]);
     engine.close().await.unwrap();
 }
 
@@ -437,23 +435,13 @@ async fn other_programs_read_the_table_of_feedback() {
     give(&engine, feedback("f1", "t1", 5.0, "2026-11-01T10:00:00Z")).await;
     engine.flush().await.unwrap();
     engine.close().await.unwrap();
-    let file = walk(&folder.path().join("data/feedback")).into_iter().find(|path| path.ends_with(".parquet")).unwrap();
+    let files = files::entries(&folder.path().join("data/feedback"));
+    let file = files.iter().find(|path| path.extension().is_some_and(|end| end == "parquet")).unwrap();
+    let file = file.display().to_string();
     assert!(file.contains("retention_days=0/date=2026-11-01/"), "{file}");
     let open = std::fs::File::open(&file).unwrap();
     let mut batches =
         parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(open).unwrap().build().unwrap();
     let batch = batches.next().unwrap().unwrap();
     assert_eq!(batch.column_by_name("value").unwrap().as_primitive::<Float64Type>().value(0), 5.0);
-}
-
-fn walk(folder: &std::path::Path) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(walk(&path)),
-            false => found.push(path.display().to_string()),
-        }
-    }
-    found
 }

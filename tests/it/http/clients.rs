@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::control_plane::restarted;
 use super::{KEY, Server, header};
+use crate::files::contents;
 
 fn litellm(id: &str) -> Value {
     json!({
@@ -220,7 +221,7 @@ async fn keys_are_nowhere_in_any_shape() {
     assert!(!shown.contains("planted") && shown.contains("stop_token_ids"), "{shown}");
     server.engine.flush().await.unwrap();
     let data = PathBuf::from(&server.config.data);
-    assert!(!files_of(&data).iter().any(|(_, bytes)| holds(bytes, b"fig7planted")));
+    assert!(!contents(&data).iter().any(|(_, bytes)| holds(bytes, b"fig7planted")));
     assert!(!parquet_of(&data).contains("fig7planted"));
     server.end().await;
 }
@@ -241,7 +242,7 @@ async fn a_hooks_keys_are_nowhere_and_its_cost_is_computed() {
     assert!(rows[0]["headers"].as_str().unwrap().contains("sk********789"), "{rows:?}");
     let data = PathBuf::from(&server.config.data);
     server.engine.flush().await.unwrap();
-    assert!(!files_of(&data).iter().any(|(_, bytes)| holds(bytes, b"in-clear")));
+    assert!(!contents(&data).iter().any(|(_, bytes)| holds(bytes, b"in-clear")));
     assert!(parquet_of(&data).contains("sk********789") && !parquet_of(&data).contains("in-clear"));
     server.end().await;
 }
@@ -329,7 +330,7 @@ async fn rules_of_redaction_hold_before_anything_is_written() {
     assert!(all.contains("<mail>") && !all.contains("example.org"), "{all}");
     let data = PathBuf::from(&server.config.data);
     server.engine.flush().await.unwrap();
-    assert!(!files_of(&data).iter().any(|(_, bytes)| holds(bytes, b"example.org")));
+    assert!(!contents(&data).iter().any(|(_, bytes)| holds(bytes, b"example.org")));
     server.end().await;
 }
 
@@ -414,19 +415,6 @@ async fn a_log_that_an_sdk_sends_again_is_stored_once() {
 }
 
 /// Every file below a folder with its bytes.
-fn files_of(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files_of(&path));
-        } else if let Ok(bytes) = fs::read(&path) {
-            found.push((path, bytes));
-        }
-    }
-    found
-}
-
 fn holds(bytes: &[u8], text: &[u8]) -> bool {
     bytes.windows(text.len()).any(|window| window == text)
 }
@@ -434,7 +422,7 @@ fn holds(bytes: &[u8], text: &[u8]) -> bool {
 /// What the Parquet files below a folder hold, unpacked.
 fn parquet_of(folder: &Path) -> String {
     let mut text = String::new();
-    for (path, bytes) in files_of(folder) {
+    for (path, bytes) in contents(folder) {
         if path.extension().is_none_or(|extension| extension != "parquet") {
             continue;
         }
@@ -608,7 +596,7 @@ async fn content_that_is_not_tracked_is_nowhere() {
     assert!(all.contains("giraffe9fig"));
     answers.push_str(&all);
     drop(process);
-    let mut bytes = files_of(folder.path());
+    let mut bytes = contents(folder.path());
     let process = Process::start(folder.path());
     let (counts, all) = asked(&process).await;
     assert!(counts.contains(r#"{"n":13,"bodies":1,"told":0}"#), "what was acked is there after the kill: {counts}");
@@ -619,7 +607,7 @@ async fn content_that_is_not_tracked_is_nowhere() {
     let data = folder.path().join("data").to_str().unwrap().to_owned();
     let engine = gatelog::Engine::open(gatelog::Config { data, ..gatelog::Config::default() }).await.unwrap();
     engine.close().await.unwrap();
-    bytes.extend(files_of(folder.path()));
+    bytes.extend(contents(folder.path()));
     let unpacked = parquet_of(folder.path());
     assert!(unpacked.contains("giraffe9fig"));
     for (place, text) in [("answers", &answers), ("Parquet", &unpacked)] {

@@ -8,14 +8,18 @@ use gatelog::engine::{Document, Half, Organisation, Parts, Which};
 use gatelog::record::Message;
 use gatelog::{Config, Engine, Job, Reader, Record};
 
-use super::{at, content, figures, half, operator, rows, walk};
-use crate::engine::{config, ids};
+use super::{at, content, figures, half, operator, rows};
+use crate::engine::{config, ids, reopened};
+use crate::files::containing;
 
 const BOTH: &str = "select id, total_units, request.body from logs order by id";
 
 /// Waits until no late part is left, flushing as the engine itself would, only sooner.
+/// Looks of 20 ms after which something never happens: a minute, since other tests run beside these.
+const TRIES: u32 = 3_000;
+
 async fn amended(engine: &Engine) {
-    for _ in 0..200 {
+    for _ in 0..TRIES {
         engine.flush().await.unwrap();
         if engine.status().waiting_halves == 0 {
             return;
@@ -25,15 +29,20 @@ async fn amended(engine: &Engine) {
     panic!("late parts were not added: {:?}", engine.status());
 }
 
-/// An engine whose halves wait for nothing.
-async fn hasty(folder: &tempfile::TempDir) -> Engine {
-    Engine::open(Config { join_seconds: 0, ..config(folder) }).await.unwrap()
+/// Waits until no file of a folder contains a text: the log is cut in the background.
+async fn until_gone(folder: &Path, text: &[u8]) {
+    for _ in 0..TRIES {
+        if containing(folder, text).is_empty() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("it stays in {:?}", containing(folder, text));
 }
 
-fn holds(folder: &Path, text: &[u8]) -> Vec<String> {
-    let mut files = walk(folder);
-    files.retain(|file| std::fs::read(file).unwrap().windows(text.len()).any(|window| window == text));
-    files
+/// An engine whose halves wait for nothing.
+async fn hasty(folder: &tempfile::TempDir) -> Engine {
+    reopened(Config { join_seconds: 0, ..config(folder) }).await
 }
 
 #[tokio::test]
@@ -56,7 +65,6 @@ async fn late_half_completes_the_stored_record_whichever_is_late_also_across_a_r
             let engine = match restart {
                 true => {
                     drop(engine);
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                     hasty(&folder).await
                 }
                 false => engine,
@@ -113,7 +121,7 @@ async fn late_figures_that_say_not_tracked_take_the_content_out_of_the_record() 
     // Once that is known, what was said does not come back: not to the record, and not to the log.
     said.request.body = Some("\"planted-again\"".to_owned());
     half(&engine, (kind, said)).await;
-    assert_eq!(holds(folder.path(), b"planted-again"), [""; 0]);
+    assert_eq!(containing(folder.path(), b"planted-again"), [""; 0]);
     amended(&engine).await;
     assert_eq!(rows(&engine.reader(), query).await, ["18 true true"]);
     engine.close().await.unwrap();
@@ -136,16 +144,11 @@ async fn content_that_came_before_its_call_was_said_not_to_be_tracked_leaves_the
         let (_, mut said) = content("a");
         said.request.body = Some("\"planted-text\"".to_owned());
         half(&engine, (kinds[0], said)).await;
-        assert_eq!(holds(folder.path(), b"planted-text").len(), 1, "it must be durable before it is known");
+        assert_eq!(containing(folder.path(), b"planted-text").len(), 1, "it must be durable before it is known");
         let (_, untracked) = figures("a");
         half(&engine, (kinds[1], Record { do_not_track: Some(true), ..untracked })).await;
         CLOCK.store(5, Ordering::SeqCst);
-        let mut tries = 0;
-        while !holds(folder.path(), b"planted-text").is_empty() {
-            assert!(tries < 500, "in the log for ever: {:?}", holds(folder.path(), b"planted-text"));
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            tries += 1;
-        }
+        until_gone(folder.path(), b"planted-text").await;
         assert_eq!(rows(&engine.reader(), "select id, do_not_track from logs").await, ["a true"]);
         engine.close().await.unwrap();
     }
@@ -167,8 +170,7 @@ async fn a_piece_that_says_the_same_at_another_time_is_another_piece() {
     }
     assert_eq!(rows(&engine.reader(), said).await, [r#"{"messages":["yes","yes"]}"#]);
     drop(engine);
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    let engine = Engine::open(config(&folder)).await.unwrap();
+    let engine = reopened(config(&folder)).await;
     for (seconds, accepted) in [(1, 0), (3, 0), (5, 1)] {
         assert_eq!(half(&engine, yes(seconds)).await, accepted, "{seconds}");
     }
@@ -180,7 +182,7 @@ async fn a_piece_that_says_the_same_at_another_time_is_another_piece() {
 const LEFT_IN_PLAN: u64 = 3;
 
 async fn planned(folder: &tempfile::TempDir) -> Engine {
-    let engine = Engine::open(Config { flush_bytes: 1 << 20, ..config(folder) }).await.unwrap();
+    let engine = reopened(Config { flush_bytes: 1 << 20, ..config(folder) }).await;
     if engine.status().file_rows == 0 {
         let new = Organisation::new("developer", engine.now());
         let create = |document: &mut Document| document.create_organisation("acme", new.clone(), 0).map(|_| ());
@@ -212,7 +214,6 @@ async fn halves_over_a_quota_are_not_stored_by_a_replay_and_do_not_fill_the_log(
     assert_eq!((of_halves(&engine.reader()).await, engine.status().over_quota_total), (LEFT_IN_PLAN, 2));
     // As a kill leaves it.
     drop(engine);
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     let engine = planned(&folder).await;
     assert_eq!((of_halves(&engine.reader()).await, engine.status().over_quota_total), (LEFT_IN_PLAN, 2));
     engine.flush().await.unwrap();
@@ -224,7 +225,7 @@ async fn halves_over_a_quota_are_not_stored_by_a_replay_and_do_not_fill_the_log(
         half(&engine, (kind, said)).await;
         half(&engine, of_acme(figures(&id))).await;
     }
-    for _ in 0..200 {
+    for _ in 0..TRIES {
         if engine.status().wal_bytes < 3 << 20 {
             assert_eq!(of_halves(&engine.reader()).await, LEFT_IN_PLAN);
             engine.close().await.unwrap();
@@ -304,8 +305,7 @@ async fn pieces_beyond_those_that_are_put_together_are_late_and_survive_a_kill()
         assert_eq!(half(&engine, piece(number)).await, 1, "{number}");
     }
     drop(engine);
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    let engine = Engine::open(config(&folder)).await.unwrap();
+    let engine = reopened(config(&folder)).await;
     assert_eq!(engine.status().waiting_halves, 2);
     amended(&engine).await;
     let all = (0..258).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
@@ -344,15 +344,13 @@ async fn erased_half_leaves_the_log_too() {
         let engine = match restart {
             true => {
                 drop(engine);
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                Engine::open(config(&folder)).await.unwrap()
+                reopened(config(&folder)).await
             }
             false => engine,
         };
         engine.maintain(Job::Expire, false).await.unwrap();
         engine.flush().await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        assert_eq!(holds(folder.path(), b"planted-text"), [""; 0], "{restart}");
+        until_gone(folder.path(), b"planted-text").await;
         engine.close().await.unwrap();
     }
 }
@@ -394,16 +392,10 @@ async fn late_content_leaves_the_log_when_a_later_part_says_not_tracked() {
     half(&engine, (kind, Record { do_not_track: Some(true), ..untracked })).await;
     engine.flush().await.unwrap();
     let log = folder.path().join("data/wal");
-    for _ in 0..100 {
-        if holds(&log, b"planted-text").is_empty() {
-            amended(&engine).await;
-            assert_eq!(rows(&engine.reader(), "select do_not_track, request.body from logs").await, ["true "]);
-            engine.close().await.unwrap();
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("{:?}", holds(&log, b"planted-text"));
+    until_gone(&log, b"planted-text").await;
+    amended(&engine).await;
+    assert_eq!(rows(&engine.reader(), "select do_not_track, request.body from logs").await, ["true "]);
+    engine.close().await.unwrap();
 }
 
 #[tokio::test]
