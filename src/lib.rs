@@ -105,6 +105,7 @@ mod clock;
 pub mod config;
 pub mod error;
 mod nearest;
+pub mod guide;
 
 pub use config::Config;
 pub use engine::{Answer, AppendError, Engine, ExportRequest, Job, Params, Reader, Receipt};

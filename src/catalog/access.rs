@@ -56,7 +56,7 @@ impl std::str::FromStr for Scope {
 
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|scope| scope.name() == name).ok_or_else(|| {
-            let hint = hint(name, Self::ALL.map(Self::name), "scopes", "the README");
+            let hint = hint(name, Self::ALL.map(Self::name), "scopes", "`gatelog guide organisations`");
             Error::invalid(format!("scope `{}` does not exist; {hint}", clip(name)))
         })
     }

@@ -13,6 +13,7 @@ mod exit;
 mod copy;
 mod export;
 mod format;
+mod guide;
 mod import;
 mod key;
 mod maintain;
@@ -74,6 +75,7 @@ enum Verb {
     Wal(wal::Args),
     Doctor(doctor::Args),
     Config(config::Args),
+    Guide(guide::Args),
 }
 
 /// Parses what was typed; help, the version and usage errors are printed here and come back as an exit code.
@@ -110,6 +112,7 @@ pub async fn run(command: Command) -> Result<Done> {
         Verb::Wal(args) => wal::run(context, args).await,
         Verb::Doctor(args) => doctor::run(context, args).await,
         Verb::Config(args) => config::run(&context, &args),
+        Verb::Guide(args) => guide::run(&args),
     }
 }
 

@@ -108,9 +108,9 @@ settings! {
     memory: u64 = 0, "bytes, 0 = half of what the container or the machine has", "memory that is divided among rows, queries, exports, bodies, caches and upkeep; the other half is for code, decoding and the allocator";
     threads: u64 = 0, "threads, 0 = one a core, at most one for each 64 MiB of `memory`", "threads that work on queries, flushes and compactions";
     retention_days: u64 = 0, "days, 0 = for ever", "how long records of organisations without a plan are kept";
-    plans: Plans = Plans::default(), "table of plans", "own plans, beside developer, production and enterprise; see `[plans.NAME]` in the README";
+    plans: Plans = Plans::default(), "table of plans", "own plans, beside developer, production and enterprise; `[plans.NAME]`: see `gatelog guide organisations`";
     do_not_track_failures: Failures = Failures::Strict, "strict or portkey", "content of failed calls that are not tracked: none, or, as Portkey does, the response";
-    redact: Redact = Redact::default(), "table of rules", "what is taken out of records before they are stored; see `[redact.NAME]` in the README";
+    redact: Redact = Redact::default(), "table of rules", "what is taken out of records before they are stored; `[redact.NAME]`: see `gatelog guide privacy`";
     span_labels: String = String::new(), "names separated by commas, * at an end = any", "attributes of OpenTelemetry's spans that are metadata, beside those that are known to hold no content";
     prices_file: String = String::new(), "path", "prices that go before the built-in ones, in the form of `data/prices.csv`";
     wal: String = String::new(), "path", "folder of the write-ahead log, on a disk of this node; default: `wal` in the data folder, `gatelog-wal` for a bucket";

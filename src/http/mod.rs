@@ -15,6 +15,7 @@ mod connections;
 mod control_plane;
 #[cfg(test)]
 mod deeds;
+mod docs;
 mod error;
 mod export;
 mod exports;
@@ -188,6 +189,8 @@ fn table() -> (Routes, Routes) {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/openapi.json", get(openapi::show))
+        .route("/docs", get(docs::list))
+        .route("/docs/{page}", get(docs::show))
         .route("/exports/{token}", get(exports::file::open))
         .route("/shared/{token}", get(share::open));
     (with_key, without_key)

@@ -1,6 +1,6 @@
 //! The table of limits: every resource that requests share, once.
 //!
-//! The README shows it, and `tests/it/limits.rs` does with each line what it says: one organisation asks for all it can get, and
+//! The guide shows it, and `tests/it/limits.rs` does with each line what it says: one organisation asks for all it can get, and
 //! another goes through. A new resource that requests share gets a line here, which fails both until they know it.
 
 use std::fmt::Write;
@@ -161,7 +161,7 @@ fn of_entries() -> Vec<Limit> {
     ]
 }
 
-/// The table as the README shows it.
+/// Returns the table as the guide shows it.
 pub fn markdown() -> String {
     let mut text =
         "| resource | limit | share of one organisation | setting | when it is full |\n|---|---|---|---|---|\n"
@@ -181,8 +181,8 @@ mod tests {
 
     #[test]
     fn the_readme_shows_the_table() {
-        let readme = include_str!("../../README.md");
-        assert!(readme.contains(&markdown()), "the README lacks this table:\n{}", markdown());
+        let guide = include_str!("../guide/operations.md");
+        assert!(guide.contains(&markdown()), "put this into operations.md:\n{}", markdown());
     }
 
     #[test]

@@ -325,7 +325,7 @@ pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<Rec
     let own = schema();
     if let Some(field) = batch.schema().fields().iter().find(|field| own.field_with_name(field.name()).is_err()) {
         let known = own.fields().iter().map(|field| field.name().as_str());
-        let hint = hint(field.name(), known, "columns", "the README");
+        let hint = hint(field.name(), known, "columns", "`gatelog guide schema`");
         return Err(Error::invalid(format!("column `{}` is unknown; {hint}", clip(field.name()))));
     }
     let mut columns = Vec::with_capacity(own.fields().len());

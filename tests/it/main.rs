@@ -21,6 +21,7 @@ mod exports;
 mod faults;
 mod files;
 mod forgetful;
+mod guide;
 mod http;
 mod identity;
 mod import_bucket;

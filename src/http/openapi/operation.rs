@@ -20,7 +20,8 @@ const PARTS: &str = "
     path:provider  text          openai-main                            its slug
     path:token    text          0198a6c1.1795282018.5b41               what the link was told with
     path:group    group         model                                  what calls are grouped by
-    path:key      metadata_key  team                                   key of the metadata";
+    path:key      metadata_key  team                                   key of the metadata
+    path:page     text          clients                                name of a page";
 
 /// An operation whose answer says which columns are withheld from the key.
 pub(super) fn told_withheld(operation: Operation) -> Operation {

@@ -156,7 +156,7 @@ impl Encoder {
 
 fn unknown(name: &str) -> Error {
     let known = COLUMNS.iter().map(|column| column.name).chain(FURTHER);
-    let hint = hint(name, known, "columns", "the README");
+    let hint = hint(name, known, "columns", "`gatelog guide schema`");
     Error::invalid(format!("column `{}` is unknown; {hint}", clip(name)))
 }
 

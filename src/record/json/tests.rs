@@ -263,7 +263,7 @@ fn wrong_column_names_are_refused_with_the_nearest_ones() {
         (&["metadata.user"], "did you mean `metadata.key`"),
         (&["request.url"], "did you mean `request_url`"),
         (&["cost.body"], "did you mean `cost`"),
-        (&[""], "the README lists the columns"),
+        (&[""], "`gatelog guide schema` lists the columns"),
     ] {
         let message = refused(names);
         assert!(message.contains(&format!("column `{}` is unknown", names[names.len() - 1])), "{message}");
