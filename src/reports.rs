@@ -140,7 +140,8 @@ pub fn bind(report: &Report, given: &BTreeMap<String, Value>) -> Result<ParamVal
     if let Some(name) = given.keys().find(|name| report.params.iter().all(|param| param.name != name.as_str())) {
         let known = report.params.iter().map(|param| param.name);
         let hint = hint(name, known, "parameters", "`gatelog report`");
-        let (report, name) = (report.name, clip(name));
+        let report = report.name;
+        let name = clip(name);
         return Err(Error::invalid(format!("report `{report}` has no parameter `{name}`; {hint}")));
     }
     let values = report.params.iter().map(|param| {

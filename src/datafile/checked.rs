@@ -61,7 +61,8 @@ impl ParquetFileReaderFactory for CheckedReaderFactory {
         metrics: &ExecutionPlanMetricsSet,
     ) -> datafusion::error::Result<Box<dyn AsyncFileReader + Send>> {
         let known = Arc::<Known>::default();
-        let (store, size) = (Arc::clone(&self.store), file.object_meta.size);
+        let store = Arc::clone(&self.store);
+        let size = file.object_meta.size;
         let checked = Checked { inner: store, size, known: Arc::clone(&known) };
         let location = file.object_meta.location.clone();
         let inner = CachedParquetFileReaderFactory::new(Arc::new(checked), Arc::clone(&self.cache)).create_reader(
@@ -142,9 +143,10 @@ fn entry_of(metadata: &ParquetMetaData) -> std::result::Result<Option<Entry>, &'
     let entries = file.key_value_metadata();
     let entry = entries.and_then(|entries| entries.iter().find(|entry| entry.key == sums::KEY));
     let entry = entry.map(Entry::parse).transpose()?.flatten();
-    match entry.is_none() && file.created_by() == Some(sums::CREATED_BY) {
-        true => Err("its checksums are gone"),
-        false => Ok(entry),
+    if entry.is_none() && file.created_by() == Some(sums::CREATED_BY) {
+        Err("its checksums are gone")
+    } else {
+        Ok(entry)
     }
 }
 
@@ -308,7 +310,9 @@ impl ObjectStore for Checked {
         if !is_bytes {
             return Ok(found);
         }
-        let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
+        let meta = found.meta.clone();
+        let range = found.range.clone();
+        let attributes = found.attributes.clone();
         let bytes = found.bytes().await?;
         self.check(location, &range, &bytes)?;
         let payload = GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed());
@@ -400,15 +404,17 @@ pub async fn verify(store: &dyn ObjectStore, location: &Path, size: u64) -> Resu
         wrong.extend(read.iter().filter(is_wrong).map(|part| format!("{}: {HARMED}", name(part, &metadata))));
         parts = rest;
     }
-    match wrong.is_empty() {
-        true => Ok(Verified::Whole(metadata.file_metadata().num_rows().unsigned_abs())),
-        false => Ok(Verified::Harmed(wrong)),
+    if wrong.is_empty() {
+        Ok(Verified::Whole(metadata.file_metadata().num_rows().unsigned_abs()))
+    } else {
+        Ok(Verified::Harmed(wrong))
     }
 }
 
 /// What a part is.
 fn name(part: &Part, metadata: &ParquetMetaData) -> String {
-    let (start, at) = (part.start, format!("at offset {}, {} bytes", part.start, part.len));
+    let start = part.start;
+    let at = format!("at offset {}, {} bytes", part.start, part.len);
     for (place, group) in metadata.row_groups().iter().enumerate() {
         for column in group.columns() {
             let (from, len) = column.byte_range();

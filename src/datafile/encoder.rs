@@ -152,9 +152,10 @@ impl Encoder {
                 None => return Err(general("a bloom filter is not where it is expected")),
             }
         }
-        match self.sums.end() == self.file.bytes_written() as u64 {
-            true => Ok(()),
-            false => Err(general("a row group has bytes that are neither pages nor bloom filters")),
+        if self.sums.end() == self.file.bytes_written() as u64 {
+            Ok(())
+        } else {
+            Err(general("a row group has bytes that are neither pages nor bloom filters"))
         }
     }
 

@@ -100,7 +100,8 @@ impl DataFileWriter {
         let group_bytes = table.row_group_bytes();
         let least = if table.is_shared() { LEAST_BUCKET_PART } else { LEAST_PART };
         let part_bytes = (group_bytes / 2).clamp(least, MOST_PART);
-        let (store, place) = (Arc::clone(table.object_store()), table.object_store_path(&file));
+        let store = Arc::clone(table.object_store());
+        let place = table.object_store_path(&file);
         let object = BufWriter::with_capacity(store, place, part_bytes).with_max_concurrency(PARTS_IN_FLIGHT);
         let form = properties(table.rows(), zstd_level)?;
         let token = Uuid::new_v4().simple().to_string();
@@ -188,7 +189,9 @@ fn row_bytes(batch: &RecordBatch) -> Vec<usize> {
 
 /// Cuts rows into slices of at most so many bytes; a row that has more is a slice of its own.
 fn slices(row_bytes: &[usize], most: usize) -> Vec<Range<usize>> {
-    let (mut slices, mut start, mut bytes) = (Vec::new(), 0, 0_usize);
+    let mut slices = Vec::new();
+    let mut start = 0;
+    let mut bytes = 0_usize;
     for (row, size) in row_bytes.iter().enumerate() {
         if row > start && bytes.saturating_add(*size) > most {
             slices.push(start..row);
@@ -201,7 +204,8 @@ fn slices(row_bytes: &[usize], most: usize) -> Vec<Range<usize>> {
 }
 
 fn widen(min: &mut Option<String>, max: &mut Option<String>, values: &StringViewArray) {
-    let (lowest, highest) = (arrow::compute::min_string_view(values), arrow::compute::max_string_view(values));
+    let lowest = arrow::compute::min_string_view(values);
+    let highest = arrow::compute::max_string_view(values);
     if let Some(lowest) = lowest.filter(|lowest| min.as_deref().is_none_or(|min| *lowest < min)) {
         *min = Some(lower_bound(lowest.to_owned()));
     }

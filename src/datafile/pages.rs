@@ -84,7 +84,8 @@ fn moved(mut close: ColumnCloseResult, pages: &[Page]) -> Result<ColumnCloseResu
     let dictionary: usize = pages.iter().filter(|page| page.is_dictionary).map(Page::len).sum();
     close.bytes_written += gained as u64;
     let metadata = close.metadata;
-    let (compressed, uncompressed) = (metadata.compressed_size(), metadata.uncompressed_size());
+    let compressed = metadata.compressed_size();
+    let uncompressed = metadata.uncompressed_size();
     close.metadata = metadata
         .into_builder()
         .set_total_compressed_size(compressed + gained as i64)
@@ -184,7 +185,8 @@ pub(super) mod tests {
 
     /// Type, checksum and length of the header that a page begins with.
     pub(in crate::datafile) fn header(page: &[u8]) -> (u64, u32, usize) {
-        let (mut at, mut fields) = (0, Vec::new());
+        let mut at = 0;
+        let mut fields = Vec::new();
         for _ in 0..4 {
             assert_eq!(page[at], NEXT_I32);
             let (value, len) = varint(&page[at + 1..]).unwrap();

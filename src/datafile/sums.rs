@@ -114,12 +114,15 @@ impl Entry {
         while !rest.is_empty() {
             let (len, taken) = varint(rest).ok_or(wrong)?;
             let crc = rest.get(taken..taken + 4).and_then(|crc| crc.try_into().ok()).ok_or(wrong)?;
-            let (start, crc) = (sums.end(), u32::from_le_bytes(crc));
+            let start = sums.end();
+            let crc = u32::from_le_bytes(crc);
             let len = u32::try_from(len).map_err(|_| wrong)?;
             sums.parts.push(Part { start, len, crc });
             rest = &rest[taken + 4..];
         }
-        let (start, len, crc) = (sums.end(), digits(index_len)?, digits(index_crc)?);
+        let start = sums.end();
+        let len = digits(index_len)?;
+        let crc = digits(index_crc)?;
         sums.parts.extend((len > 0).then_some(Part { start, len, crc }));
         Ok(Some(Self { sums, token: token.to_owned(), footer_crc: digits(footer_crc)? }))
     }

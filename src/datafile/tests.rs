@@ -93,7 +93,8 @@ async fn every_page_has_the_crc_of_its_bytes_in_its_header() {
     let found = arrow::compute::concat_batches(&rows[0].schema(), &rows).unwrap();
     assert_eq!(found.columns(), &expected.columns()[..width]);
     assert_eq!((found.num_rows() as u64, bytes.len() as u64), (file.rows, file.bytes));
-    let (mut pages, mut dictionaries) = (0, 0);
+    let mut pages = 0;
+    let mut dictionaries = 0;
     for (group, offsets) in metadata.row_groups().iter().zip(metadata.offset_index().unwrap()) {
         for (column, offsets) in group.columns().iter().zip(offsets) {
             let mut starts: Vec<usize> = offsets.page_locations.iter().map(|page| page.offset as usize).collect();
@@ -121,7 +122,8 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
     let expected = read(&objects, &path, file.bytes).await.unwrap();
     let footer = u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().unwrap());
     let pages_end = file.bytes - 8 - u64::from(footer);
-    let (mut refused, mut kinds) = (0, std::collections::BTreeSet::new());
+    let mut refused = 0;
+    let mut kinds = std::collections::BTreeSet::new();
     for at in (0..bytes.len()).step_by(3) {
         let mut flipped = bytes.to_vec();
         flipped[at] ^= 1 << (at % 8);
@@ -152,7 +154,8 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
 
 #[tokio::test]
 async fn a_file_of_another_program_is_read_without_checksums() {
-    let (objects, path) = (Arc::new(InMemory::new()) as Arc<dyn ObjectStore>, Path::from("other.parquet"));
+    let objects = Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
+    let path = Path::from("other.parquet");
     let rows = batch(50);
     let mut bytes = Vec::new();
     let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();

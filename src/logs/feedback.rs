@@ -74,7 +74,8 @@ impl FeedbackAsk {
     pub fn read(mut take: impl FnMut(&str) -> Option<String>) -> Result<Self> {
         let mut take = |name: &str| take(name).filter(|text| !text.trim().is_empty());
         let mut names = |name| take(name).map(|text| values(name, &text)).transpose();
-        let (traces, logs) = (names("trace_id")?.unwrap_or_default(), names("log_id")?.unwrap_or_default());
+        let traces = names("trace_id")?.unwrap_or_default();
+        let logs = names("log_id")?.unwrap_or_default();
         let mut time = |name| take(name).map(|text| moment(name, text.trim())).transpose();
         let time = Bounds { min: time("from")?, max: time("to")? };
         Ok(Self { traces, logs, time, ..Self::default() })
@@ -250,10 +251,11 @@ impl Sums {
     fn read(batches: &[RecordBatch]) -> Result<Self> {
         let mut sums = Self::default();
         for batch in batches {
-            let (text, number) = (texts(batch), numbers(batch));
+            let text = texts(batch);
+            let number = numbers(batch);
             for row in 0..batch.num_rows() {
-                let (owner, workspace) =
-                    (text("organisation_id", row)?.unwrap_or_default(), text("workspace_slug", row)?);
+                let owner = text("organisation_id", row)?.unwrap_or_default();
+                let workspace = text("workspace_slug", row)?;
                 let (of, name) = match text("log_id", row)? {
                     Some(log) => (&mut sums.logs, log),
                     None => (&mut sums.traces, text("trace_id", row)?.unwrap_or_default()),
@@ -268,7 +270,8 @@ impl Sums {
 
     fn mean(&self, record: &Record) -> Option<f64> {
         let owner = record.organisation_id.as_deref().unwrap_or_default();
-        let (mut weighted, mut weight) = (0.0, 0.0);
+        let mut weighted = 0.0;
+        let mut weight = 0.0;
         for workspace in [None].into_iter().chain(record.workspace_slug.clone().map(Some)) {
             for (sums, name) in [(&self.logs, record.id.as_deref()), (&self.traces, trace(record))] {
                 let key = name.map(|name| (owner.to_owned(), workspace.clone(), name.to_owned()));
@@ -293,7 +296,8 @@ async fn select(queries: &Queries, scene: Scene, condition: Condition, most: u64
     );
     let params = ParamValues::from(condition.params);
     let mut batches = queries.run(scene, &statement, params, queries.limits()).await?.batches;
-    let (mut found, mut bytes) = (Vec::new(), 0);
+    let mut found = Vec::new();
+    let mut bytes = 0;
     while let Some(batch) = batches.try_next().await? {
         for feedback in read(&batch)? {
             bytes += feedback.text_bytes();
@@ -307,7 +311,8 @@ async fn select(queries: &Queries, scene: Scene, condition: Condition, most: u64
 }
 
 fn read(batch: &RecordBatch) -> Result<Vec<Feedback>> {
-    let (text, number) = (texts(batch), numbers(batch));
+    let text = texts(batch);
+    let number = numbers(batch);
     let time = |name: &str, row: usize| -> Result<Option<DateTime<Utc>>> {
         let column =
             batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());

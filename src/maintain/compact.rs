@@ -102,7 +102,9 @@ fn size_classes(files: Files) -> Vec<Files> {
 /// Cuts a group into merges that stay within the bounds of size, number and memory; leaves out what stays alone.
 fn bounded(files: Files, policy: Policy) -> Vec<Files> {
     let mut merges: Vec<Files> = Vec::new();
-    let (mut current, mut bytes, mut open) = (Vec::new(), 0, 0);
+    let mut current = Vec::new();
+    let mut bytes = 0;
+    let mut open = 0;
     for file in files {
         let over = bytes + file.bytes > policy.target_bytes
             || open + held(file.bytes) > MOST_OPEN_BYTES
@@ -223,7 +225,9 @@ mod tests {
     /// Bytes that sealing writes for late rows: a file of one size an hour, to a day that was sealed before.
     #[test]
     fn sealing_late_files_writes_at_most_five_times_their_bytes_and_leaves_few() {
-        let (mut files, mut written, mut fresh) = (vec![sealed(100, 0, 500 * MIB)], 0, 0);
+        let mut files = vec![sealed(100, 0, 500 * MIB)];
+        let mut written = 0;
+        let mut fresh = 0;
         for name in 0..1_000_u128 {
             let size = 1_000 + (name as u64 * 7_919) % 50_000;
             files.push(file(100, 10_000 + name, size));

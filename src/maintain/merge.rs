@@ -66,8 +66,8 @@ async fn in_passes(
     new_id: &mut (impl FnMut() -> Uuid + Send),
     runs: &mut Vec<String>,
 ) -> Result<Vec<DataFile>> {
-    let (partition, now_ms) =
-        (Partition { date: merge.date, retention_days: merge.retention_days }, now.timestamp_millis());
+    let partition = Partition { date: merge.date, retention_days: merge.retention_days };
+    let now_ms = now.timestamp_millis();
     let mut inputs = weighed(tools, merge.files.iter().map(|file| DataFile::clone(file)).collect()).await?;
     loop {
         inputs.sort_by_key(|(size, _)| size.bytes);
@@ -127,7 +127,8 @@ pub(super) fn first_run(sizes: &[Size], most_open: u64) -> Option<usize> {
     if sizes.len() <= 2 || fits(sizes.len(), rest) {
         return None;
     }
-    let (mut joined, mut open) = (Size::default(), 0);
+    let mut joined = Size::default();
+    let mut open = 0;
     for (count, size) in sizes.iter().enumerate() {
         let others_fit = fits(sizes.len() - count + 1, rest + joined.held);
         if count > 1 && (others_fit || !fits(count + 1, open + size.held)) {
@@ -157,7 +158,8 @@ async fn join(
 ) -> Result<Vec<DataFile>> {
     let text = format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
     let mut sorted = tools.read_whole(files, &text, MERGE_ROWS).await?;
-    let (mut done, mut open) = (Vec::new(), None::<DataFileWriter>);
+    let mut done = Vec::new();
+    let mut open = None::<DataFileWriter>;
     let mut last: Option<RecordBatch> = None;
     while let Some(batch) = sorted.try_next().await? {
         if batch.num_rows() == 0 {
@@ -246,7 +248,8 @@ mod tests {
 
     /// Bytes that all passes write, for each byte of the inputs, and the most that is open at once.
     fn amplification(mut sizes: Vec<u64>) -> f64 {
-        let (total, mut written) = (sizes.iter().sum::<u64>(), 0);
+        let total = sizes.iter().sum::<u64>();
+        let mut written = 0;
         loop {
             sizes.sort_unstable();
             let count = first_run(&sizes).unwrap_or(sizes.len());

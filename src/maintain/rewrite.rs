@@ -171,10 +171,7 @@ fn end_of(row: Row<'_>, rules: &Rules, now_micros: i64) -> End {
     if let Some(place) = rules.erased().first(row) {
         return End::Erased(place);
     }
-    match rules.sees(row, now_micros) {
-        true => End::Class(rules.retention_days(row.organisation)),
-        false => End::Expired,
-    }
+    if rules.sees(row, now_micros) { End::Class(rules.retention_days(row.organisation)) } else { End::Expired }
 }
 
 /// Whether any row must leave the file.
@@ -281,8 +278,9 @@ impl Sorted<'_> {
 /// Starts the file of a class for rows of `file`: sealed and packed as that is.
 fn start(tools: Tools<'_>, file: &DataFile, retention_days: i32, id: Uuid, now_ms: i64) -> Result<DataFileWriter> {
     let partition = Partition { date: file.date, retention_days };
-    match file.is_sealed() {
-        true => DataFileWriter::start_sealed(tools.table, partition, id, tools.policy.sealed_zstd_level, now_ms),
-        false => DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now_ms),
+    if file.is_sealed() {
+        DataFileWriter::start_sealed(tools.table, partition, id, tools.policy.sealed_zstd_level, now_ms)
+    } else {
+        DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now_ms)
     }
 }

@@ -204,7 +204,8 @@ fn bytes_of_runs(merge: &Merge) -> u64 {
 /// The sort key of every row: organisation, time, id.
 fn keys(rows: &RecordBatch) -> Vec<(String, i64, String)> {
     let text = |name: &str| rows.column_by_name(name).unwrap().as_string_view().clone();
-    let (organisations, ids) = (text("organisation_id"), text("id"));
+    let organisations = text("organisation_id");
+    let ids = text("id");
     let times = rows.column_by_name("created_at").unwrap().as_primitive::<TimestampMicrosecondType>().clone();
     let key = |row| (organisations.value(row).to_owned(), times.value(row), ids.value(row).to_owned());
     (0..rows.num_rows()).map(key).collect()
@@ -360,7 +361,9 @@ proptest! {
             let before = rig.rows().await;
             let users = before.column_by_name("user_id").unwrap().as_string_view().clone();
             for (key, user) in keys(&before).into_iter().zip(users.iter()) {
-                let (organisation, id, created_at) = (key.0.as_str(), key.2.as_str(), key.1);
+                let organisation = key.0.as_str();
+                let id = key.2.as_str();
+                let created_at = key.1;
                 let row = Row { feedback: false, organisation, id, user, created_at, written_ms: i64::MAX };
                 if rules.sees(row, now.timestamp_micros()) {
                     expected.entry(rules.retention_days(&key.0)).or_insert_with(Vec::new).push(key);
@@ -400,7 +403,8 @@ fn traffic(seed: u64, rows: u64, from: DateTime<Utc>, span_ms: i64) -> Vec<Recor
     };
     (0..rows)
         .map(|row| {
-            let (ask, answer) = (20 + next() % 120, 10 + next() % 80);
+            let ask = 20 + next() % 120;
+            let answer = 10 + next() % 80;
             let question = text(ask, &mut next);
             let reply = text(answer, &mut next);
             let body = format!(r#"{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"{question}"}}]}}"#);
@@ -426,7 +430,8 @@ async fn a_big_day_is_sorted_whole_into_files_with_ranges_of_their_own() {
     for part in 0..4 {
         rig.flush(traffic(part, 1_500, at(DAY, 0), MS_A_DAY), &forever(), at(DAY, part as i64)).await;
     }
-    let (before, index) = (rig.rows().await, rig.table.index());
+    let before = rig.rows().await;
+    let index = rig.table.index();
     let policy = Policy { target_bytes: index.bytes() / 3, ..POLICY };
     rig.compact(at(DAY + 1, QUIET_MS), &forever(), policy).await;
     let index = rig.table.index();
@@ -483,9 +488,13 @@ async fn more_inputs_than_fit_are_joined_in_passes_and_leave_nothing_behind() {
 async fn a_day_of_flushes_ends_as_one_sorted_file() {
     const FLUSHES: u64 = 120;
     const ROWS: u64 = 4;
-    let (rig, rules) = (Rig::in_memory().await, forever());
+    let rig = Rig::in_memory().await;
+    let rules = forever();
     let span_ms = MS_A_DAY / FLUSHES as i64;
-    let (mut flushed, mut joined, mut most_files, mut sums) = (0, 0, 0, Sums::default());
+    let mut flushed = 0;
+    let mut joined = 0;
+    let mut most_files = 0;
+    let mut sums = Sums::default();
     for number in 0..FLUSHES {
         let from = at(DAY, number as i64 * span_ms);
         let now = at(DAY, (number as i64 + 1) * span_ms);

@@ -268,9 +268,10 @@ pub fn own_text(column: &ArrayRef) -> ArrayRef {
         DataType::Utf8View => {
             let texts = column.as_string_view();
             let held: usize = texts.data_buffers().iter().map(|buffer| buffer.len()).sum();
-            match held > texts.total_buffer_bytes_used().saturating_mul(2).max(SHARED_BYTES) {
-                true => Arc::new(texts.gc()),
-                false => Arc::clone(column),
+            if held > texts.total_buffer_bytes_used().saturating_mul(2).max(SHARED_BYTES) {
+                Arc::new(texts.gc())
+            } else {
+                Arc::clone(column)
             }
         }
         DataType::Struct(fields) => {
@@ -451,9 +452,12 @@ fn map_text(column: &ArrayRef, change: impl Fn(&str) -> Cow<'_, str>) -> ArrayRe
 /// Makes every body and header text one that can stand in a JSON line: text that is no JSON becomes a JSON string.
 fn embeddable_message(column: &ArrayRef) -> ArrayRef {
     let message = column.as_struct();
-    let part = |part: &ArrayRef| match part.as_string_view().iter().flatten().all(check_json) {
-        true => Arc::clone(part),
-        false => map_text(part, embeddable),
+    let part = |part: &ArrayRef| {
+        if part.as_string_view().iter().flatten().all(check_json) {
+            Arc::clone(part)
+        } else {
+            map_text(part, embeddable)
+        }
     };
     let parts = message.columns().iter().map(part).collect();
     Arc::new(StructArray::new(message.fields().clone(), parts, message.nulls().cloned()))

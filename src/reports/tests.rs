@@ -233,7 +233,8 @@ fn family(data_type: &DataType) -> ColumnKind {
 
 /// The filters that the scans of all but feedback are given, joined, and the columns that they read.
 fn scans(plan: &LogicalPlan) -> (Vec<String>, Vec<String>) {
-    let (mut predicates, mut columns) = (Vec::new(), Vec::new());
+    let mut predicates = Vec::new();
+    let mut columns = Vec::new();
     plan.apply(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && scan.table_name.table() != "feedback"

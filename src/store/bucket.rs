@@ -153,7 +153,8 @@ fn builder(bucket: &str, config: &Config) -> crate::error::Result<AmazonS3Builde
     if let Some(endpoint) = endpoint.or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint)) {
         builder = builder.with_endpoint(host_named(&endpoint, bucket, config.s3_path_style)?);
     }
-    let (id, secret) = (&config.s3_access_key_id, &config.s3_secret_access_key.0);
+    let id = &config.s3_access_key_id;
+    let secret = &config.s3_secret_access_key.0;
     match (id.is_empty(), secret.is_empty()) {
         (true, true) => {}
         (false, false) => {

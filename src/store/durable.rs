@@ -89,7 +89,8 @@ impl ObjectStore for Durable {
         if !opts.attributes.is_empty() {
             return Err(refused("`put_opts` with `opts.attributes` specified"));
         }
-        let (files, target) = (Arc::clone(&self.files), file_of(location)?);
+        let files = Arc::clone(&self.files);
+        let target = file_of(location)?;
         blocking(move || files.put(&target, &payload, opts.mode == PutMode::Create)).await?;
         Ok(PutResult { e_tag: self.e_tag(location).await, version: None })
     }
@@ -98,7 +99,8 @@ impl ObjectStore for Durable {
         if !opts.attributes.is_empty() {
             return Err(refused("`put_multipart_opts` with `opts.attributes` specified"));
         }
-        let (files, target) = (Arc::clone(&self.files), file_of(location)?);
+        let files = Arc::clone(&self.files);
+        let target = file_of(location)?;
         let reads = Arc::clone(&self.reads);
         let (staged, file) = {
             let files = Arc::clone(&files);
@@ -152,12 +154,16 @@ impl ObjectStore for Durable {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let (files, source, target) = (Arc::clone(&self.files), file_of(from)?, file_of(to)?);
+        let files = Arc::clone(&self.files);
+        let source = file_of(from)?;
+        let target = file_of(to)?;
         blocking(move || files.copy(&source, &target, options.mode == CopyMode::Create)).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        let (files, source, target) = (Arc::clone(&self.files), file_of(from)?, file_of(to)?);
+        let files = Arc::clone(&self.files);
+        let source = file_of(from)?;
+        let target = file_of(to)?;
         let create = options.target_mode == RenameTargetMode::Create;
         blocking(move || {
             files.copy(&source, &target, create)?;
@@ -306,7 +312,8 @@ mod tests {
     fn store() -> (tempfile::TempDir, Durable, Path) {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        let (folders, reads) = (Folders::new(Arc::new(LocalDisk)), Arc::new(LocalFileSystem::new()));
+        let folders = Folders::new(Arc::new(LocalDisk));
+        let reads = Arc::new(LocalFileSystem::new());
         (folder, Durable::new(Arc::new(folders), reads, &root), Path::from_absolute_path(&root).unwrap())
     }
 

@@ -117,7 +117,8 @@ mod tests {
         }
         whole.head(&root.clone().join("x").join("1")).await.unwrap();
         assert_eq!(store.head(&Path::from("y")).await.unwrap().location, Path::from("y"));
-        let (folder, offset) = (Path::from("x"), Path::from("x/1"));
+        let folder = Path::from("x");
+        let offset = Path::from("x/1");
         let listed = store.list_with_offset(Some(&folder), &offset).try_collect::<Vec<_>>().await.unwrap();
         let listed: Vec<_> = listed.into_iter().map(|meta| meta.location).collect();
         assert_eq!(listed, [Path::from("x/2"), Path::from("x/3")]);

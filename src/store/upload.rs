@@ -67,13 +67,16 @@ impl Parts {
 impl MultipartUpload for Upload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         self.parts.lock().unwritten.push_back(data);
-        let (parts, staged) = (Arc::clone(&self.parts), self.staged.clone());
+        let parts = Arc::clone(&self.parts);
+        let staged = self.staged.clone();
         Box::pin(blocking(move || parts.lock().write().map_err(|e| failed(&staged, e))))
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let (files, parts) = (Arc::clone(&self.files), Arc::clone(&self.parts));
-        let (staged, target) = (self.staged.clone(), self.target.clone());
+        let files = Arc::clone(&self.files);
+        let parts = Arc::clone(&self.parts);
+        let staged = self.staged.clone();
+        let target = self.target.clone();
         let finish = move || {
             let mut parts = parts.lock();
             if parts.is_broken {
@@ -89,7 +92,8 @@ impl MultipartUpload for Upload {
     }
 
     async fn abort(&mut self) -> Result<()> {
-        let (files, staged) = (Arc::clone(&self.files), self.staged.clone());
+        let files = Arc::clone(&self.files);
+        let staged = self.staged.clone();
         blocking(move || {
             files.discard(&staged);
             Ok(())

@@ -164,7 +164,8 @@ impl<'a> Rows<'a> {
         let statistics: Statistics =
             serde_json::from_str(text).map_err(|e| refuse("has malformed statistics").with_source(e))?;
         let rows = statistics.num_records.ok_or_else(|| refuse("has no row count"))?;
-        let (min, max) = (statistics.min_values, statistics.max_values);
+        let min = statistics.min_values;
+        let max = statistics.max_values;
         Ok(DataFile {
             bytes: u64::try_from(integer(&self.size, row, "size")?).map_err(|_| refuse("has a negative size"))?,
             rows,
@@ -182,7 +183,8 @@ impl<'a> Rows<'a> {
     }
 
     fn value(&self, row: usize, column: &str) -> Option<&str> {
-        let (first, end) = (*self.partition.offsets().get(row)?, *self.partition.offsets().get(row + 1)?);
+        let first = *self.partition.offsets().get(row)?;
+        let end = *self.partition.offsets().get(row + 1)?;
         let keys = self.partition.keys().as_string_opt::<i32>()?;
         let values = self.partition.values().as_string_opt::<i32>()?;
         let at = (first as usize..end as usize).find(|at| keys.value(*at) == column)?;

@@ -82,12 +82,13 @@ impl Inner {
         for (app, version) in &writer.apps {
             same &= fresh.get_app_id_version(app, &self.engine).map_err(failed)? == *version;
         }
-        match same {
-            true => Ok(()),
-            false => Err(Error::damaged(format!(
+        if same {
+            Ok(())
+        } else {
+            Err(Error::damaged(format!(
                 "table `{}` read from its last checkpoint is not what its commits made; nothing was deleted",
                 self.rows.folder()
-            ))),
+            )))
         }
     }
 }

@@ -42,7 +42,8 @@ pub struct Commit {
 impl Inner {
     pub(super) fn commit(&self, writer: &mut Writer, commit: &Commit) -> Result<Arc<FileIndex>> {
         self.renew_entry(writer)?;
-        let (mut conflicts, mut unclear) = (0, 0);
+        let mut conflicts = 0;
+        let mut unclear = 0;
         let mut last = None;
         loop {
             if self.landed(writer, commit)? {

@@ -239,7 +239,8 @@ mod tests {
         let last = char::MAX.to_string();
         let long = |text: &str| text.repeat(300);
         for text in ["", "a", &long("a"), &long("é"), &long("\u{d7ff}"), &long(&last), &(long(&last[..]) + "a")] {
-            let (low, high) = (lower_bound(text.to_owned()), upper_bound(text.to_owned()));
+            let low = lower_bound(text.to_owned());
+            let high = upper_bound(text.to_owned());
             assert!(*low <= *text && *high >= *text, "{text:.8}");
             assert!(low.len() <= BOUND_BYTES, "{text:.8}");
             assert!(high.len() <= BOUND_BYTES || text.starts_with(char::MAX), "{text:.8}");

@@ -115,7 +115,8 @@ impl Table {
 
     async fn load(store: &Store, rows: Rows) -> Result<Self> {
         let name = rows.folder();
-        let (url, path) = (store.table_url(name)?, store.table_path(name));
+        let url = store.table_url(name)?;
+        let path = store.table_path(name);
         let store = store.clone();
         let checkpoint = last_checkpoint(store.object_store(), &path).await?;
         refuse_empty_commits(store.object_store(), &path).await?;
@@ -126,7 +127,8 @@ impl Table {
             let files = kernel::files(&engine, &snapshot)?;
             let index = FileIndex::default().apply(snapshot.version(), files, []);
             let writer = Arc::new(tokio::sync::Mutex::new(Writer { snapshot, apps: HashMap::new(), unrenewed: None }));
-            let (index, checkpoint) = (RwLock::new(Arc::new(index)), AtomicU64::new(checkpoint));
+            let index = RwLock::new(Arc::new(index));
+            let checkpoint = AtomicU64::new(checkpoint);
             let row_group_bytes = AtomicUsize::new(ROW_GROUP_BYTES);
             let inner = Inner { rows, url, path, store, engine, index, checkpoint, row_group_bytes, writer };
             Ok(Self { inner: Arc::new(inner) })
@@ -272,7 +274,8 @@ impl Inner {
     }
 
     fn refresh(&self, writer: &mut Writer) -> Result<()> {
-        let (index, snapshot) = (self.index(), Arc::clone(&writer.snapshot));
+        let index = self.index();
+        let snapshot = Arc::clone(&writer.snapshot);
         let newest = kernel::newer(&self.engine, &snapshot).map_err(|e| self.failed("refresh", e))?;
         self.advance(writer, newest)?;
         self.settle_new(&index).inspect_err(|_| {
@@ -307,7 +310,9 @@ async fn exists(store: &Store, name: &str) -> Result<bool> {
 
 async fn create(store: &Store, name: &str, columns: &Schema) -> Result<()> {
     store.create_table_folder(name)?;
-    let (url, object_store, columns) = (store.table_url(name)?, Arc::clone(store.object_store()), columns.clone());
+    let url = store.table_url(name)?;
+    let object_store = Arc::clone(store.object_store());
+    let columns = columns.clone();
     let what = format!("cannot create table `{name}`");
     let failed = blocking(move || {
         Ok(match kernel::create(&kernel::engine(object_store)?, &url, &columns) {

@@ -15,10 +15,12 @@ use crate::store::folders::is_disk_full;
 impl Inner {
     /// Makes durable what was found at an open.
     pub(super) fn settle_found(&self, writer: &mut Writer) -> Result<()> {
-        let (index, since) = (self.index(), self.checkpoint.load(std::sync::atomic::Ordering::Relaxed));
-        let added = match since < index.version {
-            true => kernel::added_since(&self.engine, &writer.snapshot, since)?,
-            false => Some(Vec::new()),
+        let index = self.index();
+        let since = self.checkpoint.load(std::sync::atomic::Ordering::Relaxed);
+        let added = if since < index.version {
+            kernel::added_since(&self.engine, &writer.snapshot, since)?
+        } else {
+            Some(Vec::new())
         };
         let added = added.unwrap_or_else(|| index.iter().map(|file| file.path.clone()).collect());
         self.settle(since, &added)?;

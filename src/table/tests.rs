@@ -92,7 +92,10 @@ async fn a_table_is_made_once_and_found_again() {
 async fn commits_are_there_after_a_reopen() {
     let store = memory();
     let table = make(&store).await;
-    let (a, b, c, d) = (file(30, DAY, 1), file(30, DAY, 2), file(0, DAY + 1, 3), file(30, DAY, 4));
+    let a = file(30, DAY, 1);
+    let b = file(30, DAY, 2);
+    let c = file(0, DAY + 1, 3);
+    let d = file(30, DAY, 4);
     let unknown = DataFile {
         min_created_at: i64::MIN,
         max_created_at: i64::MAX,
@@ -154,7 +157,8 @@ async fn two_writers_lose_nothing() {
         assert_eq!(paths(&table.refresh().await.unwrap()), expected);
     }
     assert_eq!(reopen(&store).await.index(), tables[0].index());
-    let (one, two) = (file(30, DAY, 0), file(30, DAY, 1));
+    let one = file(30, DAY, 0);
+    let two = file(30, DAY, 1);
     tables[0].commit(swap(vec![file(30, DAY, 50)], &[&one, &two])).await.unwrap();
     let beaten = tables[1].commit(swap(vec![file(30, DAY, 51)], &[&one])).await.unwrap_err();
     assert_eq!(beaten.kind(), ErrorKind::NotFound, "its input was merged by the other");
@@ -241,7 +245,9 @@ async fn only_what_nobody_needs_is_an_orphan() {
     let folder = tempfile::tempdir().unwrap();
     let store = on_disk(&folder.path().join("my data"));
     let table = make(&store).await;
-    let (live, merged, lost) = (file(30, DAY, 1), file(30, DAY, 2), file(0, DAY, 3));
+    let live = file(30, DAY, 1);
+    let merged = file(30, DAY, 2);
+    let lost = file(0, DAY, 3);
     for file in [&live, &merged, &lost] {
         store.object_store().put(&table.object_store_path(file), "rows".into()).await.unwrap();
     }
@@ -390,7 +396,9 @@ async fn a_clean_up_that_was_interrupted_leaves_a_log_without_holes() {
 #[tokio::test]
 async fn another_writer_goes_on_after_the_log_was_cleaned() {
     let store = memory();
-    let (table, other, idle) = (make(&store).await, make(&store).await, make(&store).await);
+    let table = make(&store).await;
+    let other = make(&store).await;
+    let idle = make(&store).await;
     for number in 0..6 {
         table.commit(append(vec![file(30, DAY, number)], Some(("a", number as i64)))).await.unwrap();
         if number == 2 {

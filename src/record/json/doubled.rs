@@ -31,7 +31,8 @@ pub(crate) fn last_keys(text: &str) -> Cow<'_, str> {
     if superseded.is_empty() {
         return Cow::Borrowed(text);
     }
-    let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
+    let mut out = String::with_capacity(text.len());
+    let mut copied = 0;
     for range in superseded {
         // A member may lie within another one that goes.
         if range.start >= copied {
@@ -49,7 +50,8 @@ pub(crate) fn last_keys(text: &str) -> Cow<'_, str> {
 fn superseded(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let (mut open, mut members): (Vec<Open>, Vec<Member>) = (Vec::new(), Vec::new());
-    let (mut found, mut at) = (Vec::new(), 0);
+    let mut found = Vec::new();
+    let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'"' => {

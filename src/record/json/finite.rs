@@ -19,7 +19,9 @@ pub(crate) fn finite(text: &str) -> Cow<'_, str> {
     if memmem::find(bytes, b"NaN").is_none() && memmem::find(bytes, b"Infinity").is_none() {
         return Cow::Borrowed(text);
     }
-    let (mut out, mut copied, mut at) = (String::new(), 0, 0);
+    let mut out = String::new();
+    let mut copied = 0;
+    let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'"' => at = string_end(bytes, at + 1) + 1,

@@ -143,7 +143,9 @@ fn openings(bytes: &[u8]) -> usize {
 
 /// The deepest nesting of a valid JSON text.
 fn depth(bytes: &[u8]) -> usize {
-    let (mut now, mut deepest, mut at) = (0usize, 0, 0);
+    let mut now = 0usize;
+    let mut deepest = 0;
+    let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'{' | b'[' => {

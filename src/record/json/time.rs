@@ -140,29 +140,28 @@ fn decimal(text: &str) -> Option<(bool, String, String)> {
         return None;
     }
     let shift = usize::try_from(exponent.unsigned_abs()).ok()?;
-    let (whole, fraction) = match exponent >= 0 {
-        true => {
-            let moved = format!("{fraction:0<shift$}");
-            let (moved, rest) = moved.split_at(shift);
-            (format!("{whole}{moved}"), rest.to_owned())
-        }
-        false => {
-            let moved = format!("{whole:0>shift$}");
-            let (rest, moved) = moved.split_at(moved.len() - shift);
-            (rest.to_owned(), format!("{moved}{fraction}"))
-        }
+    let (whole, fraction) = if exponent >= 0 {
+        let moved = format!("{fraction:0<shift$}");
+        let (moved, rest) = moved.split_at(shift);
+        (format!("{whole}{moved}"), rest.to_owned())
+    } else {
+        let moved = format!("{whole:0>shift$}");
+        let (rest, moved) = moved.split_at(moved.len() - shift);
+        (rest.to_owned(), format!("{moved}{fraction}"))
     };
     Some((mantissa.starts_with('-'), whole.trim_start_matches('0').to_owned(), fraction))
 }
 
 /// Appends the moment as a JSON string: RFC 3339, UTC, 3 digits of the second where that is exact, else 6.
 pub(super) fn write(out: &mut Vec<u8>, micros: i64) {
-    let (days, of_day) = (micros.div_euclid(MICROS_A_DAY), micros.rem_euclid(MICROS_A_DAY));
+    let days = micros.div_euclid(MICROS_A_DAY);
+    let of_day = micros.rem_euclid(MICROS_A_DAY);
     let (year, month, day) = civil(days);
     if !(0..=9999).contains(&year) {
         return write_far(out, micros);
     }
-    let (seconds, part) = (of_day / MICROS_A_SECOND, of_day % MICROS_A_SECOND);
+    let seconds = of_day / MICROS_A_SECOND;
+    let part = of_day % MICROS_A_SECOND;
     let mut text = *b"\"0000-00-00T00:00:00.000000Z\"";
     put(&mut text[1..5], year);
     put(&mut text[6..8], month);
@@ -212,7 +211,8 @@ fn put(digits: &mut [u8], mut number: i64) {
 /// have their leap day last, so that a month follows from the day by one division.
 fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * of_year + 2) / 153;

@@ -81,7 +81,8 @@ impl DiskCache {
     /// The pieces of the object that lie in the blocks.
     async fn pieces(&self, location: &Path, wanted: BTreeSet<u64>) -> Result<Pieces> {
         let file = self.blocks.file_key(location);
-        let (blocks, asked) = (Arc::clone(&self.blocks), wanted.clone());
+        let blocks = Arc::clone(&self.blocks);
+        let asked = wanted.clone();
         let found = aside(move || blocks.read(file, &asked)).await;
         let mut pieces = Pieces { location: location.clone(), about: None, parts: BTreeMap::new() };
         for (block, (about, bytes)) in found {
@@ -110,7 +111,8 @@ impl DiskCache {
 
     /// Reads the blocks of a run from the store.
     async fn fetch(&self, location: &Path, run: Range<u64>) -> Result<(About, u64, Bytes)> {
-        let (start, end) = (run.start * BLOCK, run.end * BLOCK);
+        let start = run.start * BLOCK;
+        let end = run.end * BLOCK;
         let options = GetOptions { range: Some(GetRange::Bounded(start..end)), ..GetOptions::default() };
         let found = self.inner.get_opts(location, options).await?;
         let about = About {
@@ -167,14 +169,13 @@ impl Pieces {
         });
         let one = found.next().unwrap_or_default();
         let whole = end.saturating_sub(range.start);
-        let bytes = match one.len() as u64 == whole {
-            true => one,
-            false => {
-                let mut all = BytesMut::with_capacity(usize::try_from(whole).unwrap_or(0));
-                all.extend_from_slice(&one);
-                found.for_each(|bytes| all.extend_from_slice(&bytes));
-                all.freeze()
-            }
+        let bytes = if one.len() as u64 == whole {
+            one
+        } else {
+            let mut all = BytesMut::with_capacity(usize::try_from(whole).unwrap_or(0));
+            all.extend_from_slice(&one);
+            found.for_each(|bytes| all.extend_from_slice(&bytes));
+            all.freeze()
         };
         if bytes.is_empty() || bytes.len() as u64 != whole {
             let what = format!("range {range:?} is not within the {size} bytes of `{}`", self.location);
