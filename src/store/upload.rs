@@ -1,4 +1,4 @@
-//! A multipart upload that gets its name only once it is whole and synced.
+//! Multipart upload that names the file only after all parts are written and synced.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use super::disk::DiskFile;
 use super::durable::{Files, blocking, failed, generic, unsynced};
 
-/// The upload. Parts are written in the order in which they were handed in, whichever is waited for first.
+/// Upload in progress. Parts are written in the order in which they were submitted, regardless of
+/// the order in which they are awaited.
 pub(super) struct Upload {
     files: Arc<Files>,
     reads: Arc<dyn ObjectStore>,
@@ -27,7 +28,7 @@ pub(super) struct Upload {
 struct Parts {
     file: Box<dyn DiskFile>,
     unwritten: VecDeque<PutPayload>,
-    /// True if a part could not be written: then the file never gets its name.
+    /// True if a part could not be written. The file then never gets its name.
     is_broken: bool,
 }
 
