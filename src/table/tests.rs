@@ -278,7 +278,7 @@ async fn only_what_nobody_needs_is_an_orphan() {
     assert_eq!(reopen(&store).await.index(), table.index());
 }
 
-/// Names of what the log holds, by version.
+/// Returns the names of the log's objects by version.
 async fn log_names(store: &Store, table: &Table) -> Vec<String> {
     let log = table.inner.path.clone().join("_delta_log");
     let objects: Vec<_> = store.object_store().list(Some(&log)).try_collect().await.unwrap();
@@ -354,7 +354,7 @@ async fn versions_that_are_young_enough_can_still_be_read() {
             .unwrap();
     }
     let now = chrono::Utc::now().timestamp_millis();
-    // Checkpoints are at 3, 6 and 9; version 8 is young, and is read through checkpoint 6.
+    // Checkpoints are at 3, 6 and 9. Version 8 is young, and is read through checkpoint 6.
     table.clean_log(now - 60_000, false).await.unwrap();
     let commits = (6..=10).map(commit_name);
     let mut left: Vec<_> =
@@ -514,7 +514,7 @@ async fn other_writers_statistics_are_read_with_care() {
     assert_eq!(table.refresh().await.unwrap_err().kind(), ErrorKind::Damaged);
 }
 
-/// Prints what commits cost; run with `--nocapture`.
+/// Prints the cost of commits. Run with `--nocapture`.
 #[tokio::test]
 async fn commit_cost_does_not_grow_with_files() {
     for files in [100, 5000] {
@@ -551,20 +551,21 @@ async fn commit_cost_does_not_grow_with_files() {
 enum Fault {
     /// The commit is written, and the answer says that the store failed.
     Lost,
-    /// The commit is written, and the answer says that the version is taken: a client that retried on its own.
+    /// The commit is written, and the answer says that the version is taken, as after a client's
+    /// own retry.
     Taken,
     /// The commit is not written.
     Before,
-    /// The commit is written, and may not last.
+    /// The commit is written but may not be durable.
     Unsynced,
 }
 
-/// A store in memory whose next put to the log meets a fault.
+/// A store in memory whose next put to the log fails.
 #[derive(Debug, Default)]
 struct Faulty {
     inner: InMemory,
     fault: Mutex<Option<Fault>>,
-    /// Deletes that succeed before all others fail; none = all succeed.
+    /// Number of deletes that succeed before all others fail. `None` means that all succeed.
     deletes: Mutex<Option<usize>>,
 }
 
