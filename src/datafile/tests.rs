@@ -1,4 +1,4 @@
-//! Data files: every page has its CRC, every byte is covered, and what was flipped is never read.
+//! Data files: every page has its CRC, every byte is covered, and a flipped bit is never read.
 
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
@@ -35,7 +35,7 @@ fn batch(rows: usize) -> RecordBatch {
     builder.finish()
 }
 
-/// A table in memory, and a file of it with row groups of these batches.
+/// Creates a table in memory and a file with one row group for each batch.
 async fn written(batches: &[RecordBatch]) -> (Arc<dyn ObjectStore>, Path, DataFile) {
     let objects = Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
     let store = Store::with(Arc::clone(&objects), Url::parse("memory:///state").unwrap()).unwrap();
@@ -50,7 +50,7 @@ async fn written(batches: &[RecordBatch]) -> (Arc<dyn ObjectStore>, Path, DataFi
     (objects, table.object_store_path(&file), file)
 }
 
-/// The reader that queries have.
+/// Returns the reader that queries use.
 fn reader(objects: &Arc<dyn ObjectStore>, path: &Path, bytes: u64) -> Box<dyn AsyncFileReader> {
     use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
     let runtime = datafusion::execution::runtime_env::RuntimeEnv::default();
@@ -60,7 +60,8 @@ fn reader(objects: &Arc<dyn ObjectStore>, path: &Path, bytes: u64) -> Box<dyn As
     CheckedReaderFactory::new(Arc::clone(objects), cache).create_reader(0, file, Some(4096), &metrics).unwrap()
 }
 
-/// Everything of a file that a query may use: its rows, statistics, page indexes and bloom filters.
+/// Reads everything of a file that a query may use: rows, statistics, page indexes and bloom
+/// filters.
 async fn read(
     objects: &Arc<dyn ObjectStore>,
     path: &Path,
@@ -137,7 +138,7 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
         if at % 5 > 0 {
             continue;
         }
-        // A reader that is asked for bytes before it was asked for the footer.
+        // Reads bytes before the footer is requested.
         let direct = reader(&objects, &path, file.bytes).get_bytes(4..pages_end).await;
         assert!(direct.is_err() || at < 4 || at >= bytes.len() - 4, "a flip at {at} is handed out: {text}");
         match read(&objects, &path, file.bytes).await {

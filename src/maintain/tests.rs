@@ -330,7 +330,8 @@ async fn a_file_that_does_not_hold_what_the_table_says_is_left_as_it_is() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever the plans and erasures are, what is left are the rows that the rules let be seen, each in its class.
+    /// Whatever the plans and erasures are, what is left are the rows that the rules let be seen,
+    /// each in its class.
     #[test]
     fn a_rewrite_keeps_exactly_what_the_rules_keep(
         rows in prop::collection::vec((0..4_usize, 0..12_i64), 1..40),
@@ -436,7 +437,8 @@ async fn a_big_day_is_sorted_whole_into_files_with_ranges_of_their_own() {
     rig.compact(at(DAY + 1, QUIET_MS), &forever(), policy).await;
     let index = rig.table.index();
     let mut files: Vec<_> = index.iter().collect();
-    // Open pages count before compression, so the files of a day as small as this are smaller than they need be.
+    // Open pages count before compression, so the files of a day as small as this are smaller than
+    // they need be.
     assert!(files.len() >= 3, "{} files", files.len());
     for file in &files {
         check_file(&rig, file).await;

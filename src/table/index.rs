@@ -209,7 +209,9 @@ impl FileIndex {
             if let Some(partition) = self.locate(&file.path) {
                 self.drop_files(partition, &HashSet::from([file.path.as_str()]));
             }
-            (self.files, self.rows, self.bytes) = (self.files + 1, self.rows + file.rows, self.bytes + file.bytes);
+            self.files += 1;
+            self.rows += file.rows;
+            self.bytes += file.bytes;
             touched.entry(file.partition()).or_default().push(Arc::new(file));
         }
         for (partition, new) in touched {
