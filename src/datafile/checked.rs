@@ -284,7 +284,7 @@ fn slice_of<'a>(part: &Part, start: u64, bytes: &'a [u8]) -> Option<&'a [u8]> {
 }
 
 fn harmed(location: &Path, at: u64) -> object_store::Error {
-    let what = format!("`{location}` is damaged at offset {at}: {HARMED}; restore it from a backup");
+    let what = format!("`{location}` is damaged at offset {at}: {HARMED}; restore it from a copy");
     object_store::Error::Generic { store: "gatelog", source: what.into() }
 }
 

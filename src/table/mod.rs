@@ -347,7 +347,7 @@ async fn refuse_empty_commits(store: &Arc<dyn ObjectStore>, table: &Path) -> Res
     {
         if entry.size == 0 && entry.location.extension() == Some("json") {
             return Err(Error::damaged(format!(
-                "entry `{}` of the table's log is empty; restore it from a backup, since it lists acknowledged rows",
+                "entry `{}` of the table's log is empty; restore it from a copy, since it lists acknowledged rows",
                 entry.location
             )));
         }
