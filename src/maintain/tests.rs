@@ -1,4 +1,4 @@
-//! Upkeep of real tables: in memory, on disk, and over a store that refuses to read Parquet.
+//! Maintenance of real tables: in memory, on disk, and over a store that refuses to read Parquet.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -39,7 +39,7 @@ const DAY: i32 = 20_778;
 const MS_A_DAY: i64 = 86_400_000;
 const POLICY: Policy = Policy { target_bytes: 512 << 20, zstd_level: 3, sealed_zstd_level: 6, quiet_ms: QUIET_MS };
 
-/// A table and what upkeep needs to work on it.
+/// A table and the dependencies of its maintenance.
 struct Rig {
     table: Table,
     queries: Queries,
@@ -70,7 +70,7 @@ impl Rig {
         Uuid::from_u128(u128::from(self.ids.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Writes records to the table, one file a partition, and gives the files.
+    /// Writes records to the table, one file per partition, and returns the files.
     async fn flush(&self, records: Vec<Record>, rules: &Rules, now: DateTime<Utc>) -> Vec<DataFile> {
         let mut batch = BatchBuilder::new();
         records.into_iter().for_each(|record| batch.append(&record));
@@ -84,7 +84,7 @@ impl Rig {
         files
     }
 
-    /// Runs what is planned; gives the bytes written.
+    /// Runs the planned merges and returns the bytes written.
     async fn compact(&self, now: DateTime<Utc>, rules: &Rules, policy: Policy) -> u64 {
         let mut written = 0;
         for merge in plan(now, &self.table.index(), rules, policy) {
@@ -104,12 +104,12 @@ impl Rig {
         concat_batches(&batches[0].schema(), &batches).unwrap()
     }
 
-    /// All rows of some files, in the order of the sort key.
+    /// Returns all rows of some files, in the order of the sort key.
     async fn rows_of(&self, files: impl IntoIterator<Item = DataFile>) -> RecordBatch {
         self.query(files, &format!("select * from logs order by {}", SORT_KEY.join(", "))).await
     }
 
-    /// Of the whole table what [`Sums`] are of records.
+    /// Computes the [`Sums`] of the whole table.
     async fn sums(&self) -> Sums {
         let text = "select count(*), count(distinct id), sum(total_units), sum(octet_length(request.body)), \
             sum(octet_length(response.body)) from logs";
@@ -166,7 +166,7 @@ fn forever() -> Rules {
     Rules::without_plans(0)
 }
 
-/// Rules by organisation: `unknown` days for all others.
+/// Rules by organisation, with `unknown` days for all others.
 fn rules(days: &[(&str, i32)], unknown: i32, erasures: Vec<Erasure>, moving: &[(&str, i32)]) -> Rules {
     let terms = days.iter().map(|(name, days)| ((*name).to_owned(), Terms::without_plan(*days)));
     let moving = moving.iter().map(|(name, from_days)| Moving {
@@ -188,7 +188,7 @@ fn erasure(organisation: &str, what: Erased) -> Erasure {
     Erasure { id, organisation, what, feedback: HashSet::new(), arrived_ms: i64::MIN, clean_before_ms: 0 }
 }
 
-/// About the bytes of the runs that a merge wrote and deleted.
+/// Estimates the bytes of the runs that a merge wrote and deleted.
 fn bytes_of_runs(merge: &Merge) -> u64 {
     let (mut sizes, mut written): (Vec<_>, _) = (merge.files.iter().map(|file| file.bytes).collect(), 0);
     loop {
@@ -201,7 +201,7 @@ fn bytes_of_runs(merge: &Merge) -> u64 {
     }
 }
 
-/// The sort key of every row: organisation, time, id.
+/// Returns the sort key of every row: organisation, time, id.
 fn keys(rows: &RecordBatch) -> Vec<(String, i64, String)> {
     let text = |name: &str| rows.column_by_name(name).unwrap().as_string_view().clone();
     let organisations = text("organisation_id");
@@ -211,9 +211,9 @@ fn keys(rows: &RecordBatch) -> Vec<(String, i64, String)> {
     (0..rows.num_rows()).map(key).collect()
 }
 
-/// What the index says of a file must be true of its rows, and the rows must be in order.
+/// Checks that the index entry of a file matches its rows, and that the rows are in order.
 async fn check_file(rig: &Rig, file: &DataFile) {
-    // As the file has them: a query may read its row groups in any order.
+    // Reads the file directly, since a query may read its row groups in any order.
     let object = rig.table.object_store().get(&rig.table.object_store_path(file)).await.unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(object.bytes().await.unwrap()).unwrap();
     let columns = ProjectionMask::columns(reader.parquet_schema(), SORT_KEY);
@@ -330,8 +330,8 @@ async fn a_file_that_does_not_hold_what_the_table_says_is_left_as_it_is() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever the plans and erasures are, what is left are the rows that the rules let be seen,
-    /// each in its class.
+    /// For any plans and erasures, the remaining rows are those that the rules make visible, each
+    /// in its class.
     #[test]
     fn a_rewrite_keeps_exactly_what_the_rules_keep(
         rows in prop::collection::vec((0..4_usize, 0..12_i64), 1..40),
@@ -386,7 +386,7 @@ proptest! {
     }
 }
 
-/// Records of a part of a day, with bodies like those of a chat.
+/// Returns records of a part of a day, with bodies like those of a chat.
 fn traffic(seed: u64, rows: u64, from: DateTime<Utc>, span_ms: i64) -> Vec<Record> {
     const WORDS: &str = "the model answers a question about apples trains invoices weather and the user asks again with more \
         detail so that every step of the reasoning is shown before the final result which is checked twice";
@@ -437,8 +437,8 @@ async fn a_big_day_is_sorted_whole_into_files_with_ranges_of_their_own() {
     rig.compact(at(DAY + 1, QUIET_MS), &forever(), policy).await;
     let index = rig.table.index();
     let mut files: Vec<_> = index.iter().collect();
-    // Open pages count before compression, so the files of a day as small as this are smaller than
-    // they need be.
+    // Open pages count before compression, so the files of such a small day are smaller than they
+    // need to be.
     assert!(files.len() >= 3, "{} files", files.len());
     for file in &files {
         check_file(&rig, file).await;
@@ -525,7 +525,7 @@ async fn a_day_of_flushes_ends_as_one_sorted_file() {
     assert!(most_files < 60, "{most_files} files");
 }
 
-/// A store in memory that, once told so, gives no byte of a Parquet file of data.
+/// A store in memory that, when told to, refuses to read data files in Parquet.
 #[derive(Debug, Default)]
 struct Unreadable {
     inner: InMemory,

@@ -89,7 +89,10 @@ impl Bucket {
                 .with_connect_timeout(CONNECT)
                 .with_timeout(timeout);
             builder.clone().with_client_options(client).build().map_err(|cause| {
-                Error::invalid(format!("the settings of bucket `{bucket}` at `{endpoint}` are invalid: {}", brief(&cause)))
+                Error::invalid(format!(
+                    "the settings of bucket `{bucket}` at `{endpoint}` are invalid: {}",
+                    brief(&cause)
+                ))
             })
         };
         let bare = client(QUICK)?;
@@ -380,8 +383,9 @@ impl Bucket {
         match error {
             object_store::Error::AlreadyExists { source, .. } if !exists => {
                 let place = &self.place;
-                let message =
-                    format!("{place} reports other writes to `{location}` in progress (409); nothing was written, so try again");
+                let message = format!(
+                    "{place} reports other writes to `{location}` in progress (409); nothing was written, so try again"
+                );
                 Err(object_store::Error::Generic { store: "S3", source: Told { message, source: Some(source) }.into() })
             }
             error => self.named(Err(error)),

@@ -42,9 +42,7 @@ impl Store {
         let writer = Files::new(Arc::clone(&self.folders), root);
         let renew = |file: &Path| {
             let path = self.file_of(file)?;
-            writer
-                .renew(&path)
-                .map_err(|cause| Error::storage(format!("cannot rewrite `{file}`")).with_source(cause))
+            writer.renew(&path).map_err(|cause| Error::storage(format!("cannot rewrite `{file}`")).with_source(cause))
         };
         files.iter().try_for_each(renew)
     }
