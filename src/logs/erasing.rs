@@ -64,7 +64,9 @@ pub async fn erasing(queries: &Queries, scene: Scene, organisation: &str, which:
     }
     let tied: Vec<String> = ask.rows(TIED).await?.iter().flat_map(ids_of).collect();
     if tied.len() > MOST_TIED {
-        let message = format!("these records have more than {MOST_TIED} feedback entries; erase some of the records by `ids` first");
+        let message = format!(
+            "these records have more than {MOST_TIED} feedback entries; erase some of the records by `ids` first"
+        );
         return Err(Error::limit(message));
     }
     Ok(Erasing { records, feedback: tied.len() as u64, tied })
