@@ -1,24 +1,24 @@
--- purpose: whether the cache works: hits and misses, hit rate, money saved, and how much faster a hit is
--- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
--- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
--- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
+-- purpose: cache performance: hits and misses, hit rate, money saved, and response times with and without a hit
+-- param from: timestamp = null; start of the time frame, inclusive; null starts at the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null ends at the last record
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
+-- param ai_model: text = null; one model, by its canonical name or as logged; null selects all
 -- param bucket: text in hour|day|week|month|year = day; width of a time bucket, UTC; weeks begin on Monday
 -- column bucket: timestamp; start of the time bucket, UTC
 -- column model: text; canonical name of the model that answered, one for all spellings
--- column ai_model: text; names of it that were said, with commas between
--- column records: integer; records, also those without a cache
+-- column ai_model: text; its logged names, separated by commas
+-- column records: integer; records, including those without a cache
 -- column simple_hits: integer; answers from the simple cache
 -- column semantic_hits: integer; answers from the semantic cache
--- column misses: integer; looked for in a cache and not found
--- column refreshes: integer; the caller asked for a fresh answer
--- column hit_rate: float; hits over hits and misses, 0 to 1; null where nothing was looked for
--- column saved_cents: float; what the hits would have cost, US cents
+-- column misses: integer; cache lookups that found nothing
+-- column refreshes: integer; requests of the caller for a fresh answer
+-- column hit_rate: float; hits divided by hits and misses, 0 to 1; null without lookups
+-- column saved_cents: float; cost that the hits saved, US cents
 -- column avg_hit_ms: float; mean response time of hits, ms
 -- column avg_other_ms: float; mean response time of all other records, ms
 
 with
--- Records of the frame. A hit keeps the cost that it saved; a cost in another currency is left out, not converted.
+-- Records of the time frame. A hit keeps the cost that it saved; a cost in another currency is ignored, not converted.
 calls as (
     select
         date_trunc($bucket, created_at) as bucket,

@@ -1,22 +1,22 @@
 -- purpose: failed records by status code, provider and model, most frequent first, each with a sample of its message
--- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
--- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
--- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
--- param status_code: integer = null; one HTTP status; null = all
--- param limit: integer = null; most rows to return; null = all
--- column response_status_code: integer; HTTP status; null = failed without one
+-- param from: timestamp = null; start of the time frame, inclusive; null starts at the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null ends at the last record
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
+-- param ai_model: text = null; one model, by its canonical name or as logged; null selects all
+-- param status_code: integer = null; one HTTP status; null selects all
+-- param limit: integer = null; maximum number of rows; null returns all
+-- column response_status_code: integer; HTTP status; null for a failure without one
 -- column ai_org: text; provider
--- column model: text; canonical name of the model that was asked, one for all spellings
--- column ai_model: text; names of it that were said, with commas between
+-- column model: text; canonical name of the requested model, one for all spellings
+-- column ai_model: text; its logged names, separated by commas
 -- column records: integer; failed records
 -- column first_seen: timestamp; oldest of the records, UTC
 -- column last_seen: timestamp; newest of the records, UTC
--- column sample_id: text; newest of the records that kept a response body
--- column sample_message: text; the error message in that body; null where it has none
+-- column sample_id: text; newest of the records with a response body
+-- column sample_message: text; the error message in that body; null if it has none
 
 with
--- Failed records of the frame; a record of which nothing is known is not an error.
+-- Failed records of the time frame. A record with an unknown outcome is not an error.
 failures as (
     select
         response_status_code, ai_org, canonical_model(ai_org, ai_model) as model, ai_model, created_at, id,
@@ -29,7 +29,7 @@ failures as (
       and ($ai_model is null or ai_model = $ai_model or canonical_model(ai_org, ai_model) = $ai_model)
       and ($status_code is null or response_status_code = $status_code)
 ),
--- One row a kind of error, with the newest body there is, so that one body a row is parsed and not every one.
+-- One row for each kind of error, with its newest body, so that only one body per row is parsed.
 kinds as (
     select
         response_status_code,
@@ -53,7 +53,7 @@ select
     first_seen,
     last_seen,
     sample_id,
-    -- OpenAI's shape and its many copies, then those of Bedrock and Cohere, of Ollama, and of FastAPI servers.
+    -- The format of OpenAI and its many copies, then of Bedrock and Cohere, of Ollama, and of FastAPI servers.
     coalesce(
         json_get_str(body, 'error', 'message'),
         json_get_str(body, 'message'),

@@ -1,22 +1,22 @@
--- purpose: which target of a fallback answered, and how many calls it rescued
--- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
--- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
--- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
--- param config: text = null; one gateway config; null = all
--- param limit: integer = null; most rows to return; null = all
--- column config: text; slug of the gateway config; null = a config written into the request
+-- purpose: calls by the fallback target that answered, and the number that it rescued
+-- param from: timestamp = null; start of the time frame, inclusive; null starts at the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null ends at the last record
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
+-- param ai_model: text = null; one model, by its canonical name or as logged; null selects all
+-- param config: text = null; one gateway config; null selects all
+-- param limit: integer = null; maximum number of rows; null returns all
+-- column config: text; slug of the gateway config; null for a config inside the request
 -- column last_used_option: text; JSON path of the target, such as config.targets[1]
--- column option_index: integer; place of the target in the outermost list, from 0; null where the path does not say
+-- column option_index: integer; index of the target in the outermost list, from 0; null if the path does not show it
 -- column ai_org: text; provider of the target
 -- column records: integer; calls of that target
 -- column answered: integer; of the records, those that succeeded
--- column failed: integer; of the records, those that failed; neither where it is not known
+-- column failed: integer; of the records, those that failed; unknown outcomes count as neither
 -- column rescued: integer; of the records, successes after another target had failed
 -- column last_seen: timestamp; newest of the records, UTC
 
 with
--- Records of the frame. `succeeded` is null where nothing is known.
+-- Records of the time frame. `succeeded` is null if the outcome is unknown.
 calls as (
     select
         organisation_id, created_at, config, last_used_option, ai_org, internal_trace_id,
@@ -30,7 +30,7 @@ calls as (
       and ($ai_model is null or ai_model = $ai_model or canonical_model(ai_org, ai_model) = $ai_model)
       and ($config is null or config = $config)
 ),
--- Calls that had a failed target, of whatever model or config. The gateway writes one record a target, all of them with
+-- Calls with a failed target, of any model or config. The gateway writes one record per target, all of them with
 -- the internal trace id of the call.
 failures as (
     select distinct organisation_id, internal_trace_id
@@ -42,7 +42,7 @@ failures as (
       and ($to is null or created_at < $to)
       and ($organisation_id is null or organisation_id = $organisation_id)
 ),
--- Rescued: a success of a target that is not the first, or beside a failed one.
+-- Rescued: a success of a target that is not the first, or of a call with a failed target.
 judged as (
     select
         calls.*,

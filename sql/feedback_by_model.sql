@@ -1,20 +1,20 @@
--- purpose: what was said of the answers of each model on each day, with the weighted mean
--- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
--- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
--- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
--- param limit: integer = null; most rows to return; null = all
--- column day: date; day of the first of the calls of the model that the feedback is about, UTC
+-- purpose: feedback on the answers of each model by day, with the weighted mean
+-- param from: timestamp = null; start of the time frame, inclusive; null starts at the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null ends at the last record
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
+-- param ai_model: text = null; one model, by its canonical name or as logged; null selects all
+-- param limit: integer = null; maximum number of rows; null returns all
+-- column day: date; day of the model's first call that the feedback applies to, UTC
 -- column ai_org: text; provider
 -- column model: text; canonical name of the model that answered; feedback on a trace counts for each of its models
--- column ai_model: text; one of the names of it that were said
+-- column ai_model: text; one of its logged names
 -- column feedbacks: integer; feedback on traces of the model, and on single calls of it
 -- column positive: integer; of that, with a value above 0
 -- column negative: integer; of that, with a value below 0
 -- column weighted_feedback: float; sum of value times weight over sum of weights, -10 to 10
 
 with
--- Each feedback once a model, however many calls of it the trace has and however they spell it.
+-- Each feedback counts once per model, however many calls the trace has and however they spell the model.
 told as (
     select
         feedback.organisation_id, feedback.trace_id, feedback.log_id, feedback.id, feedback.value, feedback.weight,
@@ -23,15 +23,16 @@ told as (
         min(logs.date) as day
     from feedback join logs
         on feedback.organisation_id = logs.organisation_id
-        -- A log without a trace can have feedback of its own; all of it meets in one column, and the rest decides.
+        -- A log without a trace can have feedback of its own. The join column holds the trace, or the log if there is none,
+        -- and the condition decides.
         and coalesce(feedback.trace_id, feedback.log_id) = coalesce(logs.trace_id, logs.id)
         and (feedback.workspace_slug is null or feedback.workspace_slug = logs.workspace_slug)
         and case
             when feedback.log_id is not null then feedback.log_id = logs.id
-            -- What is said of a trace is said of the calls that were replayed, not of the replays.
+            -- Feedback on a trace applies to the replayed calls, not to the replays.
             else feedback.trace_id = logs.trace_id and logs.span_name is distinct from 'gatelog-replay'
         end
-    -- What guardrails found stands in the feedback too, and has no value.
+    -- Results of guardrails are stored as feedback without a value.
     where feedback.value is not null
       and ($from is null or logs.created_at >= $from)
       and ($to is null or logs.created_at < $to)

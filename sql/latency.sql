@@ -1,25 +1,25 @@
--- purpose: how long each model takes to answer, and its streams to end
--- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
--- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
--- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
--- param limit: integer = null; most rows to return, slowest first; null = all
+-- purpose: response time of each model, and the time to the end of its streams
+-- param from: timestamp = null; start of the time frame, inclusive; null starts at the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null ends at the last record
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
+-- param ai_model: text = null; one model, by its canonical name or as logged; null selects all
+-- param limit: integer = null; maximum number of rows, slowest first; null returns all
 -- column model: text; canonical name of the model that answered, one for all spellings
--- column ai_model: text; names of it that were said, with commas between
--- column records: integer; records whose response time is known
+-- column ai_model: text; its logged names, separated by commas
+-- column records: integer; records with a known response time
 -- column avg_ms: float; mean response time, ms; for a stream the time to its first token
 -- column p50_ms: float; half of the records answered within, ms
 -- column p90_ms: float; 90 of 100 records answered within, ms
 -- column p99_ms: float; 99 of 100 records answered within, ms
--- column streams: integer; streams whose time to the last token is known
+-- column streams: integer; streams with a known time to the last token
 -- column stream_avg_ms: float; mean time to the last token of a stream, ms
 -- column stream_p50_ms: float; half of the streams ended within, ms
 -- column stream_p90_ms: float; 90 of 100 streams ended within, ms
 -- column stream_p99_ms: float; 99 of 100 streams ended within, ms
 
--- Percentiles are approximate (t-digest): sorting every response time would take memory without end.
+-- Percentiles are approximate (t-digest): sorting every response time would take unlimited memory.
 with
--- Records of the frame; the time to the last token counts for streams alone.
+-- Records of the time frame. The time to the last token counts only for streams.
 calls as (
     select
         canonical_model(ai_org, ai_model) as model,

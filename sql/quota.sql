@@ -1,24 +1,24 @@
--- purpose: what each organisation used of its plan in a month, what it costs beyond, and where the month is going
--- param at: timestamp = null; a moment of the month, up to which it is counted on; null = now
--- param organisation_id: text = null; one organisation; null = all that the caller may see
+-- purpose: use of each organisation's plan in a month, costs beyond the plan, and a forecast for the month
+-- param at: timestamp = null; time in the month from which the forecast is made; null means now
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
 -- column organisation_id: text; the organisation
--- column plan: text; its plan; null = it has none, so everything is stored
+-- column plan: text; its plan; null for no plan, so everything is stored
 -- column month: date; first day of the month, UTC
--- column used: integer; records of the month that were stored, also those that expired since
--- column not_stored: integer; records that came when the plan's were used up, and were not stored
--- column included: integer; records of a month that the plan includes; null = no limit
--- column left: integer; of those, how many are left; null = no limit
+-- column used: integer; stored records of the month, including those that have expired since
+-- column not_stored: integer; records that were not stored because the plan was used up
+-- column included: integer; records per month that the plan includes; null for no limit
+-- column left: integer; included records that are left; null for no limit
 -- column over_blocks: integer; started blocks of records beyond those included that are billed
--- column dollars: float; what the blocks cost, US dollars
--- column days_left: integer; days of the month that are left, with the one that is running
--- column forecast: integer; records that will have come by the end of the month at the pace so far, stored or not
+-- column dollars: float; cost of the blocks, US dollars
+-- column days_left: integer; days left in the month, including the current one
+-- column forecast: integer; expected records by the end of the month at the current rate, stored or not
 
 with
 frame as (
     select moment, date_trunc('month', moment) as since, date_trunc('month', moment) + interval '1 month' as until
     from (select cast(coalesce($at, now()) as timestamp) as moment)
 ),
--- Counts of the month; an organisation may have them without being in the catalog, and the other way round.
+-- Counts of the month. An organisation may have counts without being in the catalog, and the reverse.
 counted as (
     select organisation_id, records, not_stored
     from usage join frame on month = cast(since as date)
@@ -38,7 +38,7 @@ used as (
         case when over = 'bill' then greatest(coalesce(records, 0) - included, 0) else 0 end as billed
     from agreed full join counted on agreed.organisation_id = counted.organisation_id
 ),
--- How much of the month has passed. At its first moment there is no pace yet.
+-- Part of the month that has passed. At its start there is no rate yet.
 pace as (
     select
         cast(since as date) as month,

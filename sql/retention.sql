@@ -1,16 +1,16 @@
--- purpose: what is kept in each class of retention, how old it is, and what expires next
--- param at: timestamp = null; moment from which the next day is counted; null = now
--- param organisation_id: text = null; one organisation; null = all that the caller may see
--- column retention_days: integer; the class: days that its records were stored for, 0 = for ever
--- column records: integer; records in answers
--- column files: integer; files of the class, whoever's records they hold; null where the caller shares them with others
+-- purpose: records of each retention class, their age, and the next to expire
+-- param at: timestamp = null; start of the 24 hours in `expiring`; null means now
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
+-- column retention_days: integer; the class: days for which its records were stored; 0 means for ever
+-- column records: integer; visible records
+-- column files: integer; files of the class, of all organisations; null if the caller shares them with others
 -- column bytes: integer; their size
--- column oldest: timestamp; the oldest record in answers, UTC
--- column next_to_expire: timestamp; when the next record expires, UTC; null = none does
+-- column oldest: timestamp; time of the oldest visible record, UTC
+-- column next_to_expire: timestamp; time at which the next record expires, UTC; null if none does
 -- column expiring: integer; records that expire within 24 hours
 
 with
--- Records expire by the plan that their organisation has now, wherever they are stored.
+-- Records expire by the current plan of their organisation, wherever they are stored.
 calls as (
     select
         logs.retention_days, logs.created_at,
@@ -18,7 +18,7 @@ calls as (
     from logs left join organisations on logs.organisation_id = organisations.organisation_id
     where $organisation_id is null or logs.organisation_id = $organisation_id
 ),
--- Times in microseconds since 1970, where days are a number to multiply.
+-- Times in microseconds since 1970, so that retention in days can be multiplied.
 ends as (
     select
         retention_days, created_at,

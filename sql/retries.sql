@@ -1,18 +1,18 @@
--- purpose: how often the gateway retried, and what came of it
--- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
--- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
--- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
--- column retry_success_count: integer; the retry that ended the call; 0 = none, -1 = all failed, null = not said
+-- purpose: retries of the gateway and their outcomes
+-- param from: timestamp = null; start of the time frame, inclusive; null starts at the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null ends at the last record
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
+-- param ai_model: text = null; one model, by its canonical name or as logged; null selects all
+-- column retry_success_count: integer; retry that ended the call; 0 for none, -1 if all failed, null if unknown
 -- column records: integer; records with that count
--- column retries: integer; retries that these records took together; null where the number is not known
+-- column retries: integer; total retries of these records; null if unknown
 -- column succeeded: integer; of the records, those whose last answer was a success
--- column failed: integer; of the records, those whose last answer was an error; neither where it is not known
--- column rescued: integer; of the records, those that only a retry made succeed
--- column avg_response_ms: float; mean response time with all tries, ms
+-- column failed: integer; of the records, those whose last answer was an error; unknown outcomes count as neither
+-- column rescued: integer; of the records, those that succeeded only because of a retry
+-- column avg_response_ms: float; mean response time including all tries, ms
 
 with
--- Records of the frame. `succeeded` is null where nothing is known.
+-- Records of the time frame. `succeeded` is null if the outcome is unknown.
 calls as (
     select
         retry_success_count,

@@ -1,22 +1,22 @@
--- purpose: what each model cost, dearest first
--- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
--- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
--- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
--- param limit: integer = null; most rows to return; null = all
+-- purpose: cost of each model, most expensive first
+-- param from: timestamp = null; start of the time frame, inclusive; null starts at the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null ends at the last record
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
+-- param ai_model: text = null; one model, by its canonical name or as logged; null selects all
+-- param limit: integer = null; maximum number of rows; null returns all
 -- column ai_org: text; provider
 -- column model: text; canonical name of the model that answered, one for all spellings
--- column ai_model: text; names of it that were said, with commas between
--- column records: integer; records, cache hits with them
--- column paid_units: integer; tokens of request and response that were paid for, so without cache hits
+-- column ai_model: text; its logged names, separated by commas
+-- column records: integer; records, including cache hits
+-- column paid_units: integer; paid tokens of requests and responses, without cache hits
 -- column cost_cents: float; money spent, US cents; without cache hits, which cost nothing
 -- column cost_dollars: float; the same in US dollars
--- column cents_per_1k_units: float; US cents for 1,000 tokens, over the records whose cost and tokens are both known
--- column share: float; part of the money that all rows together cost, 0 to 1
--- column saved_cents: float; what the cache hits would have cost, US cents
+-- column cents_per_1k_units: float; US cents per 1,000 tokens, over the records with known cost and tokens
+-- column share: float; share of the total cost of all rows, 0 to 1
+-- column saved_cents: float; cost that the cache hits saved, US cents
 
 with
--- Records of the frame. A hit keeps the cost that it saved; a cost in another currency is left out, not converted.
+-- Records of the time frame. A hit keeps the cost that it saved; a cost in another currency is ignored, not converted.
 calls as (
     select
         ai_org, canonical_model(ai_org, ai_model) as model, ai_model, total_units,
@@ -28,7 +28,7 @@ calls as (
       and ($organisation_id is null or organisation_id = $organisation_id)
       and ($ai_model is null or ai_model = $ai_model or canonical_model(ai_org, ai_model) = $ai_model)
 ),
--- One row a model. The price counts only records that have both figures, so that a missing one does not bend it.
+-- One row per model. The price counts only records with both figures, so that a missing one does not distort it.
 models as (
     select
         ai_org,

@@ -1,24 +1,24 @@
 -- purpose: the four Status labels of each record: cache, retry, fallback, load balancing; newest first
--- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
--- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
--- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
--- param trace_id: text = null; one trace; null = all
--- param limit: integer = null; most rows to return; null = all
+-- param from: timestamp = null; start of the time frame, inclusive; null starts at the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null ends at the last record
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
+-- param ai_model: text = null; one model, by its canonical name or as logged; null selects all
+-- param trace_id: text = null; one trace; null selects all
+-- param limit: integer = null; maximum number of rows; null returns all
 -- column id: text; id of the record
--- column created_at: timestamp; when the call was made, UTC
--- column organisation_id: text; organisation that the record belongs to
+-- column created_at: timestamp; time of the call, UTC
+-- column organisation_id: text; organisation that owns the record
 -- column model: text; canonical name of the model that answered, one for all spellings
--- column ai_model: text; model that answered, as it was said
--- column trace_id: text; trace that the call belongs to
+-- column ai_model: text; model that answered, as logged
+-- column trace_id: text; trace of the call
 -- column cache_label: text; Cache Disabled, Cache Miss, Cache Refreshed, Cache Hit or Cache Semantic Hit
 -- column retry_label: text; Retry Not Triggered, Retry Success on {n} Tries or Retry Failed
 -- column fallback_label: text; Fallback Disabled or Fallback Active
 -- column loadbalance_label: text; Loadbalancer Disabled or Loadbalancer Active
 
--- A strategy nested in another one is not in `mode`, so only the outermost one has its label.
+-- `mode` does not show a strategy nested in another one, so only the outermost one has its label.
 with
--- Records of the frame, with the case of the gateway's words evened out. `succeeded` is null where nothing is known.
+-- Records of the time frame, with the gateway's words in upper case. `succeeded` is null if the outcome is unknown.
 calls as (
     select
         id, created_at, organisation_id, ai_model, trace_id, retry_success_count,
@@ -43,7 +43,7 @@ select
         when 'SEMANTIC MISS' then 'Cache Miss'
         else 'Cache Disabled'
     end as cache_label,
-    -- A retry that answered with an error has failed; where the outcome is unknown the gateway's count is believed.
+    -- A retry that ended in an error has failed. If the outcome is unknown, the gateway's count decides.
     case
         when coalesce(retry_success_count, 0) = 0 then 'Retry Not Triggered'
         when retry_success_count < 0 or not succeeded then 'Retry Failed'

@@ -1,18 +1,18 @@
--- purpose: how many records carry each Status label, over time and by model
--- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
--- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
--- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
+-- purpose: number of records with each Status label, over time and by model
+-- param from: timestamp = null; start of the time frame, inclusive; null starts at the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null ends at the last record
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
+-- param ai_model: text = null; one model, by its canonical name or as logged; null selects all
 -- param bucket: text in hour|day|week|month|year = day; width of a time bucket, UTC; weeks begin on Monday
 -- column bucket: timestamp; start of the time bucket, UTC
 -- column model: text; canonical name of the model that answered, one for all spellings
--- column ai_model: text; names of it that were said, with commas between
--- column kind: text; what the label tells of: cache, retry, fallback or loadbalance
+-- column ai_model: text; its logged names, separated by commas
+-- column kind: text; kind of the label: cache, retry, fallback or loadbalance
 -- column label: text; the label, as the report `status` gives it
 -- column records: integer; records with that label; each record counts once in each kind
 
 with
--- Records by all four labels at once: one pass over the table, and few rows left to turn round.
+-- Groups records by all four labels at once: one pass over the table, and few rows to unpivot.
 labelled as (
     select
         date_trunc($bucket, created_at) as bucket,
@@ -29,7 +29,7 @@ labelled as (
 kinds as (
     select * from (values (1, 'cache'), (2, 'retry'), (3, 'fallback'), (4, 'loadbalance')) as kinds (place, kind)
 ),
--- One row a label: each group of `labelled` appears once for each kind.
+-- One row per label: each group of `labelled` appears once for each kind.
 turned as (
     select
         bucket, model, ai_model, place, kind,

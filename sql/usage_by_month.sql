@@ -1,20 +1,20 @@
 -- purpose: records, tokens and cost of each organisation, month by month
--- param from: timestamp = null; start of the time frame, inclusive; null = since the first record
--- param to: timestamp = null; end of the time frame, exclusive; null = up to the last record
--- param organisation_id: text = null; one organisation; null = all that the caller may see
--- param ai_model: text = null; one model, by its canonical name or as it was said; null = all
+-- param from: timestamp = null; start of the time frame, inclusive; null starts at the first record
+-- param to: timestamp = null; end of the time frame, exclusive; null ends at the last record
+-- param organisation_id: text = null; one organisation; null selects all that the caller may see
+-- param ai_model: text = null; one model, by its canonical name or as logged; null selects all
 -- column month: date; first day of the month, UTC
--- column organisation_id: text; organisation that the records belong to
--- column records: integer; records of the month: what a plan's quota counts
+-- column organisation_id: text; organisation that owns the records
+-- column records: integer; records of the month, which count for a plan's quota
 -- column succeeded: integer; of the records, those that succeeded
--- column req_units: integer; tokens of the requests, cache hits with them
--- column res_units: integer; tokens of the responses, cache hits with them
+-- column req_units: integer; tokens of the requests, including cache hits
+-- column res_units: integer; tokens of the responses, including cache hits
 -- column total_units: integer; tokens of both
 -- column cost_cents: float; money spent, US cents; without cache hits, which cost nothing
--- column saved_cents: float; what the cache hits would have cost, US cents
+-- column saved_cents: float; cost that the cache hits saved, US cents
 
 with
--- Records of the frame. A hit keeps the cost that it saved; a cost in another currency is left out, not converted.
+-- Records of the time frame. A hit keeps the cost that it saved; a cost in another currency is ignored, not converted.
 calls as (
     select
         cast(date_trunc('month', created_at) as date) as month,

@@ -1,8 +1,9 @@
-//! The named reports: what `sql/*.sql` hold, which parameters they take, and how values given as JSON get their types.
+//! The named reports: the contents of `sql/*.sql`, their parameters, and the conversion of JSON
+//! values to parameter types.
 //!
-//! A report is one file: a header of SQL comments (purpose, parameters, columns), a blank line, one `select` over
-//! `logs`, the small tables beside it, or another report. The header is the only place that describes a report; the command line, HTTP and the
-//! documents read it from here. Its lines are
+//! A report is one file: a header of SQL comments (purpose, parameters, columns), a blank line, and
+//! one `select` over `logs`, the system tables, or another report. Only the header describes the
+//! report; the command line, HTTP and the documentation read it from here. Its lines are
 //!
 //! ```text
 //! -- purpose: one line
@@ -10,10 +11,11 @@
 //! -- column NAME: KIND; doc                       KIND: text, integer, float, boolean, timestamp or date
 //! ```
 //!
-//! A parameter stands in the SQL as `$NAME`. Null means "no restriction": `($from is null or created_at >= $from)`. Bound
-//! as typed literals before optimisation ([`bind`]), such tests fold away, and what is left is a plain comparison that
-//! prunes files. So a value is never part of the SQL text. A report doubles as a SQL view ([`Report::view_sql`]), with
-//! every parameter at its default ([`view_params`]). This file runs no query.
+//! The SQL refers to a parameter as `$NAME`. Null means "no restriction": `($from is null or
+//! created_at >= $from)`. Parameters are bound as typed literals before optimisation ([`bind`]), so
+//! such tests fold into a plain comparison that prunes files, and a value is never part of the SQL
+//! text. A report is also a SQL view ([`Report::view_sql`]), with every parameter at its default
+//! ([`view_params`]). This file runs no query.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -29,13 +31,13 @@ use crate::record::json;
 /// One report, as its header describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Its name, which is that of its file and of its view.
+    /// Name of the report, of its file and of its view.
     pub name: &'static str,
-    /// What it tells, in one line.
+    /// Description of the report in one line.
     pub purpose: &'static str,
-    /// The parameters that it takes, in the order of the header.
+    /// Parameters in the order of the header.
     pub params: Vec<Param>,
-    /// The columns that it answers with, in order.
+    /// Columns of the result, in order.
     pub columns: Vec<ReportColumn>,
     /// The whole file: comments and one `select` with placeholders.
     pub sql: &'static str,
@@ -44,41 +46,41 @@ pub struct Report {
 /// A parameter of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Param {
-    /// Its name, without the `$`.
+    /// Name without the `$`.
     pub name: &'static str,
-    /// What it takes.
+    /// Type of the value.
     pub kind: ParamKind,
-    /// The only values that it takes; empty = any of its kind.
+    /// Allowed values. Empty allows any value of the type.
     pub choices: Vec<&'static str>,
-    /// Its value where none is given, as text; `None` = null, no restriction.
+    /// Default value as text. `None` means null, which does not restrict.
     pub default: Option<&'static str>,
-    /// What it decides.
+    /// Effect of the parameter.
     pub doc: &'static str,
 }
 
-/// What a parameter takes.
+/// Type of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamKind {
     /// UTF-8 text.
     Text,
-    /// A moment, in any spelling that records take; a bare date is its first moment in UTC.
+    /// A timestamp in any spelling that records accept. A bare date is its start in UTC.
     Timestamp,
     /// A whole number, 0 or more.
     Integer,
 }
 
-/// A column of a report's answer.
+/// A column of a report's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReportColumn {
-    /// Its name.
+    /// Name of the column.
     pub name: &'static str,
-    /// What it holds.
+    /// Type of the column.
     pub kind: ColumnKind,
-    /// What it means, with its unit.
+    /// Meaning of the column, with its unit.
     pub doc: &'static str,
 }
 
-/// What a column of an answer holds.
+/// Type of a result column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
     /// UTF-8 text.
@@ -89,7 +91,7 @@ pub enum ColumnKind {
     Float,
     /// True or false.
     Boolean,
-    /// A moment in UTC, to the microsecond.
+    /// A timestamp in UTC, to the microsecond.
     Timestamp,
     /// A day in UTC.
     Date,
@@ -101,8 +103,8 @@ macro_rules! files {
     };
 }
 
-/// Name and text of each file, in the order in which they are listed: Status, then money, then speed and failures, then
-/// feedback, then plans.
+/// Name and text of each file, in listing order: Status, then costs, then latency and failures,
+/// then feedback, then plans.
 const FILES: &[(&str, &str)] = files![
     "status",
     "status_counts",
@@ -118,7 +120,7 @@ const FILES: &[(&str, &str)] = files![
     "retention",
 ];
 
-/// Every report.
+/// Returns every report.
 pub fn list() -> &'static [Report] {
     static REPORTS: LazyLock<Vec<Report>> = LazyLock::new(|| {
         #[expect(clippy::expect_used, reason = "the files are part of the program and a test parses each of them")]
@@ -127,7 +129,7 @@ pub fn list() -> &'static [Report] {
     &REPORTS
 }
 
-/// The report of that name.
+/// Returns the report with this name.
 pub fn find(name: &str) -> Result<&'static Report> {
     list().iter().find(|report| report.name == name).ok_or_else(|| {
         let hint = hint(name, list().iter().map(|report| report.name), "reports", "`gatelog report`");
@@ -135,12 +137,14 @@ pub fn find(name: &str) -> Result<&'static Report> {
     })
 }
 
-/// The values of a report's placeholders: those given, and for the others the defaults. A given null is the default.
+/// Returns the values of a report's placeholders: the given ones, and defaults for the others. A
+/// given null means the default.
 pub fn bind(report: &Report, given: &BTreeMap<String, Value>) -> Result<ParamValues> {
     if let Some(name) = given.keys().find(|name| report.params.iter().all(|param| param.name != name.as_str())) {
         let known = report.params.iter().map(|param| param.name);
         let hint = hint(name, known, "parameters", "`gatelog report`");
-        let (report, name) = (report.name, clip(name));
+        let report = report.name;
+        let name = clip(name);
         return Err(Error::invalid(format!("report `{report}` has no parameter `{name}`; {hint}")));
     }
     let values = report.params.iter().map(|param| {
@@ -153,17 +157,18 @@ pub fn bind(report: &Report, given: &BTreeMap<String, Value>) -> Result<ParamVal
     Ok(ParamValues::from(values.collect::<Result<Vec<_>>>()?))
 }
 
-/// The values of a report's placeholders when it is read as a SQL view: all defaults.
+/// Returns the values of a report's placeholders for its SQL view: all defaults.
 pub fn view_params(report: &Report) -> ParamValues {
     #[expect(clippy::expect_used, reason = "a header is only parsed if its defaults are values of their kind")]
     bind(report, &BTreeMap::new()).expect("defaults that are values")
 }
 
 impl Report {
-    /// The query of its view: without the closing `order by` and `limit`, since a view has no order.
+    /// Returns the query of the report's view, without the final `order by` and `limit`, since a
+    /// view has no order.
     ///
-    /// DataFusion would keep the sort below whatever reads the view, and read the columns that it sorts by:
-    /// `select count(*) from status` would read and sort every id.
+    /// DataFusion would keep the sort below any query on the view, and read the columns that it
+    /// sorts by: `select count(*) from status` would read and sort every id.
     pub fn view_sql(&self) -> &'static str {
         self.sql.rsplit_once("\norder by ").map_or(self.sql, |(query, _)| query)
     }
@@ -174,7 +179,8 @@ impl Param {
         self.default.map_or_else(|| Ok(self.kind.null()), |text| self.value(&Value::String(text.to_owned())))
     }
 
-    /// The typed value of a JSON one. Numbers may come as text, as a query string and a command line have nothing else.
+    /// Converts a JSON value to the parameter's type. Numbers may be texts, the only form in a
+    /// query string and on a command line.
     fn value(&self, given: &Value) -> Result<ScalarValue> {
         let typed = match (self.kind, given) {
             (ParamKind::Text, Value::String(text)) => self.allows(text).then(|| ScalarValue::Utf8(Some(text.clone()))),
@@ -205,7 +211,8 @@ impl Param {
 }
 
 impl ParamKind {
-    /// A null of the type, so that a placeholder has the same type with a value and without.
+    /// Returns a null of the type, so that a placeholder has the same type with and without a
+    /// value.
     fn null(self) -> ScalarValue {
         match self {
             Self::Text => ScalarValue::Utf8(None),
@@ -214,7 +221,7 @@ impl ParamKind {
         }
     }
 
-    /// Its word in a header.
+    /// Returns the word of the type in a header.
     pub fn word(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -225,7 +232,7 @@ impl ParamKind {
 }
 
 impl ColumnKind {
-    /// Its word in a header.
+    /// Returns the word of the type in a header.
     pub fn word(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -250,7 +257,7 @@ fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// Reads a file's header: the comment lines up to the first blank one.
+/// Parses a file's header: the comment lines up to the first blank line.
 pub(crate) fn parse(name: &'static str, sql: &'static str) -> Result<Report> {
     let mut report = Report { name, purpose: "", params: Vec::new(), columns: Vec::new(), sql };
     for line in sql.lines().take_while(|line| !line.trim().is_empty()) {

@@ -1,15 +1,15 @@
--- purpose: how often the cache answered over time, and the money that it saved
--- column whole: integer; 1 = the whole time frame, 0 = one time bucket
+-- purpose: cache hits over time, and the money that they saved
+-- column whole: integer; 1 for the whole time frame, 0 for one time bucket
 -- column bucket: timestamp; start of the time bucket, UTC
 -- column total: integer; answers from the cache
 -- column simple_hits: integer; answers from the simple cache
 -- column semantic_hits: integer; answers from the semantic cache
--- column rate: float; hits of 100 requests that were looked for in the cache
--- column cumulative_simple_cache_savings: float; what the simple hits up to here would have cost, US cents
--- column cumulative_semantic_cache_savings: float; what the semantic hits up to here would have cost, US cents
+-- column rate: float; hits per 100 cache lookups
+-- column cumulative_simple_cache_savings: float; cost that the simple hits saved up to here, US cents
+-- column cumulative_semantic_cache_savings: float; cost that the semantic hits saved up to here, US cents
 
 with
--- One row a bucket and one for all.
+-- One row per bucket and one for all.
 buckets as (
     select
         cast(grouping(bucket) as int) as whole,

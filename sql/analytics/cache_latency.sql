@@ -1,4 +1,4 @@
--- purpose: how long answers from the cache took over time
+-- purpose: response time of cache hits over time
 -- column avg: float; mean response time of cache hits, ms
 
 select

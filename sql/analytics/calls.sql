@@ -1,14 +1,14 @@
--- purpose: the calls that a request for analytics is about: what the other files of this folder read as `calls`
+-- purpose: calls that match an analytics request, read as `calls` by the other files of this folder
 -- param time_of_generation_min: timestamp = null; start of the time frame, inclusive
 -- param time_of_generation_max: timestamp = null; end of the time frame, inclusive
 -- param bucket: text in minute|hour|day|week|month|year = day; width of a time bucket, UTC; weeks begin on Monday
--- column bucket: timestamp; start of the time bucket, UTC; every column of `logs` stands beside it
--- column succeeded: boolean; whether the call succeeded; null where nothing is known
--- column hit: boolean; whether a cache answered
--- column spent: float; money that the call cost, US cents; 0 for a hit; null if not known or in another currency
--- column saved: float; what a cache hit would have cost, US cents
+-- column bucket: timestamp; start of the time bucket, UTC; followed by every column of `logs`
+-- column succeeded: boolean; true if the call succeeded; null if the outcome is unknown
+-- column hit: boolean; true if a cache answered
+-- column spent: float; cost of the call, US cents; 0 for a hit; null if unknown or in another currency
+-- column saved: float; cost that a cache hit saved, US cents
 
--- Each filter of the request is one more `and` at the end. Columns that nothing asks for are not read.
+-- Each filter of the request adds an `and` at the end. Unused columns are not read.
 select
     *,
     date_trunc($bucket, created_at) as bucket,

@@ -1,5 +1,5 @@
 -- purpose: failed requests over time
--- column total: integer; failed requests; one of which nothing is known has not failed
+-- column total: integer; failed requests; an unknown outcome does not count as a failure
 
 select
     count(*) as total

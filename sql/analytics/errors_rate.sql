@@ -1,5 +1,5 @@
--- purpose: part of the requests that failed, over time
--- column rate: float; failed of 100 requests whose outcome is known
+-- purpose: share of failed requests over time
+-- column rate: float; failures per 100 requests with a known outcome
 
 select
     100.0 * count(*) filter (where not succeeded) / nullif(count(succeeded), 0) as rate

@@ -1,7 +1,7 @@
 -- purpose: failed requests over time, each bucket by status code
--- column whole: integer; 1 = the whole time frame, 0 = one status code of one time bucket
+-- column whole: integer; 1 for the whole time frame, 0 for one status code of one time bucket
 -- column bucket: timestamp; start of the time bucket, UTC
--- column response_status_code: integer; HTTP status; null = failed without one
+-- column response_status_code: integer; HTTP status; null for a failure without one
 -- column count: integer; failed requests
 
 select

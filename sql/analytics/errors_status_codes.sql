@@ -1,6 +1,6 @@
 -- purpose: failed requests by status code, most frequent first
--- column whole: integer; 1 = all status codes, 0 = one
--- column status_code: integer; HTTP status; null = failed without one
+-- column whole: integer; 1 for all status codes, 0 for one
+-- column status_code: integer; HTTP status; null for a failure without one
 -- column count: integer; failed requests
 -- column unique_error_codes: integer; status codes among them
 

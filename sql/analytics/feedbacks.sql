@@ -1,4 +1,4 @@
--- purpose: feedback over time, in the bucket of the first of the calls that it is about
+-- purpose: feedback over time, in the bucket of the first call that it applies to
 -- column total: integer; feedback on the traces of the calls, and on single calls
 
 select

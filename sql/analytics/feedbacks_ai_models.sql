@@ -1,11 +1,11 @@
--- purpose: feedback by the model whose answers it is about, most feedback first
+-- purpose: feedback by model, most feedback first
 -- column whole: integer; 0: there is no row for all models
 -- column ai_model: text; canonical name of the model that answered; feedback on a trace counts for each of its models
 -- column total: integer; feedback on traces of the model, and on single calls of it
 -- column avg_weighted_feedback: float; sum of value times weight over sum of weights
 
 with
--- Feedback on a trace of many calls of one model is counted once.
+-- Feedback on a trace with several calls of one model counts once.
 once as (
     select
         organisation_id, about_workspace, about_trace, about_log, value, model,

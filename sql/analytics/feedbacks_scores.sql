@@ -1,5 +1,5 @@
 -- purpose: feedback by its value
--- column whole: integer; 1 = all values, 0 = one
+-- column whole: integer; 1 for all values, 0 for one
 -- column score: float; value of the feedback, -10 to 10
 -- column total: integer; feedback with that value
 

@@ -1,4 +1,4 @@
--- purpose: weighted feedback over time, in the bucket of the first of the calls that it is about
+-- purpose: weighted feedback over time, in the bucket of the first call that it applies to
 -- column avg: float; sum of value times weight over sum of weights
 
 select

@@ -1,7 +1,7 @@
 -- purpose: requests of each model
 -- column ai_model: text; canonical name of the model that answered, one for all spellings
 -- column requests: integer; requests
--- column said_models: text; names of it that were said, with commas between
+-- column said_models: text; its logged names, separated by commas
 
 select
     group_key as ai_model,

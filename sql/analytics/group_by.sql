@@ -1,17 +1,17 @@
 -- purpose: figures of each provider, model, status code, API key, config, workspace, virtual key or prompt
--- column group_key: text; what the group is of
+-- column group_key: text; value that the group shares
 -- column requests: integer; requests
--- column cost: float; money spent, US cents; null where no cost is known
+-- column cost: float; money spent, US cents; null if no cost is known
 -- column total_tokens: integer; tokens of requests and responses
--- column avg_tokens: float; mean tokens of a request whose tokens are known
+-- column avg_tokens: float; mean tokens of a request with known tokens
 -- column avg_input_tokens: float; mean tokens sent
 -- column avg_output_tokens: float; mean tokens received
 -- column avg_latency: float; mean response time, ms
 -- column p95_latency: float; 95 of 100 requests answered within, ms
 -- column p99_latency: float; 99 of 100 requests answered within, ms
--- column success_rate: float; successes of 100 requests whose outcome is known
+-- column success_rate: float; successes per 100 requests with a known outcome
 -- column error_count: integer; failed requests
--- column cache_hit_rate: float; hits of 100 requests that were looked for in the cache
+-- column cache_hit_rate: float; hits per 100 cache lookups
 -- column first_seen: timestamp; oldest of the requests, UTC
 -- column last_seen: timestamp; newest of the requests, UTC
 

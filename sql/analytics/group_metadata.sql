@@ -1,14 +1,14 @@
 -- purpose: requests, cost, tokens and feedback of each value of a metadata key
 -- column metadata_value: text; value of the key
 -- column requests: integer; requests
--- column cost: float; money spent, US cents; null where no cost is known
--- column avg_tokens: float; mean tokens of a request whose tokens are known
+-- column cost: float; money spent, US cents; null if no cost is known
+-- column avg_tokens: float; mean tokens of a request with known tokens
 -- column avg_weighted_feedback: float; sum of value times weight over sum of weights, each feedback once
--- column requests_with_feedback: integer; requests that have feedback, or whose trace has
+-- column requests_with_feedback: integer; requests that have feedback themselves or through their trace
 -- column last_seen: timestamp; newest of the requests, UTC
 
 with
--- Feedback on a trace of many calls of one value is counted once: with the first of them.
+-- Feedback on a trace with several calls of one value counts once, with the first of them.
 heard as (
     select
         group_key,

@@ -1,7 +1,7 @@
 -- purpose: requests and cost of each user
--- column user: text; user, as the metadata key `_user` names it
+-- column user: text; user in the metadata key `_user`
 -- column requests: integer; requests
--- column cost: float; money spent, US cents; null where no cost is known
+-- column cost: float; money spent, US cents; null if no cost is known
 
 select
     group_key as "user",

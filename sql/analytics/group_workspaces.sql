@@ -1,7 +1,7 @@
 -- purpose: requests and cost of each workspace
 -- column workspace: text; slug of the workspace
 -- column requests: integer; requests
--- column cost: float; money spent, US cents; null where no cost is known
+-- column cost: float; money spent, US cents; null if no cost is known
 
 select
     group_key as workspace,

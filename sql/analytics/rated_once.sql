@@ -1,7 +1,7 @@
--- purpose: the feedback that calls have, once however many calls of a trace it is on: what graphs read as `rated_once`
+-- purpose: feedback on calls, once per trace however many calls match, read by graphs as `rated_once`
 -- column bucket: timestamp; time bucket of the first of those calls, UTC
 -- column value: float; value of the feedback, -10 to 10
--- column feedbacks: integer; how often that was said
+-- column feedbacks: integer; number of feedback entries
 -- column weighted: float; sum of value times weight
 -- column weight: float; sum of the weights
 

@@ -1,10 +1,10 @@
--- purpose: the feedback by value and by what it is about, a trace or one log: what other files read as `ratings`
--- column organisation_id: text; organisation that the feedback belongs to
--- column workspace_slug: text; workspace whose calls it is about; null = any
--- column trace_id: text; trace that it is about
--- column log_id: text; the one log that it is about; null = every log of the trace
+-- purpose: feedback by value and by its trace or log, read by the other files as `ratings`
+-- column organisation_id: text; organisation that owns the feedback
+-- column workspace_slug: text; workspace of the calls that it applies to; null applies to any
+-- column trace_id: text; trace that it applies to
+-- column log_id: text; the one log that it applies to; null applies to every log of the trace
 -- column value: float; value of the feedback, -10 to 10
--- column feedbacks: integer; how often that was said
+-- column feedbacks: integer; number of feedback entries
 -- column weighted: float; sum of value times weight
 -- column weight: float; sum of the weights
 
@@ -18,6 +18,6 @@ select
     cast(sum(value * weight) as double) as weighted,
     cast(sum(weight) as double) as weight
 from feedback
--- What guardrails found stands in the feedback too, and has no value.
+-- Results of guardrails are stored as feedback without a value.
 where value is not null
 group by organisation_id, workspace_slug, trace_id, log_id, value

@@ -1,19 +1,19 @@
--- purpose: requests over time that only a retry or a fallback made succeed
--- column whole: integer; 1 = the whole time frame, 0 = one number of retries in one time bucket
+-- purpose: requests over time that succeeded only because of a retry or a fallback
+-- column whole: integer; 1 for the whole time frame, 0 for one number of retries in one time bucket
 -- column bucket: timestamp; start of the time bucket, UTC
--- column retry_success_count: integer; the retry that succeeded; null = no retry was needed
+-- column retry_success_count: integer; number of the retry that succeeded; null if no retry was needed
 -- column count: integer; requests that a retry rescued
--- column fallback: integer; requests of the bucket that a fallback rescued, of whatever number of retries
+-- column fallback: integer; requests of the bucket that a fallback rescued, with any number of retries
 
 with
--- Calls that had a failed target. The gateway writes one record a target, all of them with the internal trace id of
+-- Calls with a failed target. The gateway writes one record per target, all of them with the internal trace id of
 -- the call.
 failures as (
     select distinct organisation_id, internal_trace_id
     from calls
     where not succeeded and upper(mode) = 'FALLBACK' and internal_trace_id is not null
 ),
--- A fallback rescued if a target answered that is not the first, or beside a failed one.
+-- A fallback rescued a call if a target answered that is not the first, or if another target failed.
 rescued as (
     select
         bucket,

@@ -1,8 +1,8 @@
--- purpose: whether the cache works, in four figures
+-- purpose: cache performance in four figures
 -- column hits: integer; answers from the cache
 -- column avg_latency: float; mean response time of the hits, ms
--- column total_requests: integer; requests, also those without a cache
--- column cache_speedup: float; time that a hit saves, of 100 ms that other requests take
+-- column total_requests: integer; requests, including those without a cache
+-- column cache_speedup: float; time that a hit saves, in percent of the time of other requests
 
 with
 totals as (

@@ -1,10 +1,10 @@
--- purpose: users over time, each counted once a bucket and once over the whole time frame
--- column whole: integer; 1 = the whole time frame, 0 = one time bucket
+-- purpose: users over time, each counted once per bucket and once in the whole time frame
+-- column whole: integer; 1 for the whole time frame, 0 for one time bucket
 -- column bucket: timestamp; start of the time bucket, UTC
--- column total: integer; users, as the metadata key `_user` names them
+-- column total: integer; users in the metadata key `_user`
 
 with
--- One row a user and bucket, and one a user; counting them takes no set of names in memory.
+-- One row per user and bucket, and one per user, so that counting needs no set of names in memory.
 people as (
     select bucket, user_id
     from calls

@@ -1,12 +1,12 @@
 -- purpose: requests of a user over time
--- column whole: integer; 1 = the whole time frame, 0 = one time bucket
+-- column whole: integer; 1 for the whole time frame, 0 for one time bucket
 -- column bucket: timestamp; start of the time bucket, UTC
 -- column total: integer; requests that name a user
 -- column unique: integer; users
 -- column avg: float; mean requests of a user
 
 with
--- One row a user and bucket, and one a user.
+-- One row per user and bucket, and one per user.
 people as (
     select bucket, user_id, count(*) as requests
     from calls

@@ -1,11 +1,11 @@
--- purpose: the feedback that is erased with records, and that of their user and ids itself
--- param organisation_id: text; organisation that all of it belongs to
--- param user: text = null; end user whose records are erased; null = records of the ids in the table `named` are erased
+-- purpose: feedback that is erased with records, and feedback of the erased user or with the named ids
+-- param organisation_id: text; organisation that owns all of it
+-- param user: text = null; end user whose records are erased; null erases the records with the ids in table `named`
 -- column id: text; id of the feedback, each once
 
 with
 said as (
-    -- Any state counts: an older one must not show again when a later one goes.
+    -- Every version counts: an older one must not reappear when a later one is erased.
     select id, workspace_slug, trace_id, log_id, user_id
     from feedback_history
     where organisation_id = $organisation_id
@@ -20,7 +20,7 @@ calls as (
 gone as (
     select id from calls where is_erased
 ),
--- Traces of which no record is left that feedback on them counts for.
+-- Traces without a remaining record to which their feedback applies.
 silent as (
     select traces.workspace_slug, traces.trace_id
     from (select distinct workspace_slug, trace_id from said where log_id is null) as traces

@@ -1,22 +1,23 @@
--- purpose: feedback as it holds now: of each id of a workspace, or of none, the state that was given last
+-- purpose: current feedback: the latest version of each id within a workspace, or without one
 -- column id: text; unique id of the feedback
--- column organisation_id: text; organisation that it belongs to
+-- column organisation_id: text; organisation that owns it
 -- column workspace_slug: text; workspace within the organisation
--- column created_at: timestamp; when it was first given, UTC
--- column updated_at: timestamp; when this state was given, UTC
--- column trace_id: text; trace that it speaks of
--- column log_id: text; the one log of the trace that it speaks of; null = all of them
+-- column created_at: timestamp; time of the first version, UTC
+-- column updated_at: timestamp; time of this version, UTC
+-- column trace_id: text; trace that it applies to
+-- column log_id: text; the one log of the trace that it applies to; null applies to all of them
 -- column value: float; from -10 to 10
 -- column weight: float; from 0 to 1
--- column user_id: text; who gave it
--- column source: text; what sent it
+-- column user_id: text; user who gave it
+-- column source: text; sender
 -- column metadata: map; the caller's own keys and values
--- column retention_days: integer; days that it is kept, 0 = for ever
+-- column retention_days: integer; days for which it is kept; 0 means for ever
 -- column date: date; UTC day of `created_at`
 
--- A state holds unless there is a later one. Few are ever changed, so those are the small side of the join, which stands first:
--- feedback streams by, ten times as fast as if all states were ranked. No two states of one id have the same time: the engine
--- keeps the first of such. `feedback_history` has no alias here, for queries of a key of `metadata` fail to plan over one.
+-- A version is current unless there is a later one. Few versions are ever replaced, so those are the small
+-- side of the join, which comes first: feedback streams by, ten times as fast as with a rank over all versions.
+-- No two versions of one id have the same time: the engine keeps the first of such. `feedback_history` has no
+-- alias here, because queries of a key of `metadata` over an alias fail to plan.
 select
     id, organisation_id, workspace_slug, created_at, updated_at, trace_id, log_id, value, weight, user_id, source,
     metadata, retention_days, date

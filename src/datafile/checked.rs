@@ -1,8 +1,8 @@
-//! Data files read with their checksums: whatever part of a file a query fetches as a whole is
-//! compared before it is used, the footer first. Also the check of a whole file, for `doctor`.
+//! Reads data files and verifies their checksums: every part that a query fetches entirely is
+//! checked before use, the footer first. Also verifies whole files for `doctor`.
 //!
-//! Pages, bloom filters and page indexes are fetched as a whole by the Parquet reader. Files
-//! without checksums are read as they are.
+//! The Parquet reader fetches pages, bloom filters and page indexes entirely. Files without
+//! checksums are read unchecked.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,12 +33,12 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 
 use super::sums::{self, Entry, Part, TRAILER};
 
-/// What the error of a part that is not as it was written says, in whatever it is wrapped.
+/// Text in every error about a part that does not match its checksum, however the error is wrapped.
 pub const HARMED: &str = "its checksum does not match";
-/// Bytes that the check of a whole file reads at once, if its parts are no larger.
+/// Bytes that verification of a whole file reads at a time, unless a part is larger.
 const READ_BYTES: u64 = 1 << 20;
 
-/// Makes readers that check what they read.
+/// Creates readers that verify what they read.
 #[derive(Debug)]
 pub struct CheckedReaderFactory {
     store: Arc<dyn ObjectStore>,
@@ -46,7 +46,7 @@ pub struct CheckedReaderFactory {
 }
 
 impl CheckedReaderFactory {
-    /// Readers of files in a store, which share a cache of footers.
+    /// Creates a factory for readers of files in a store, which share a cache of footers.
     pub fn new(store: Arc<dyn ObjectStore>, cache: Arc<FileMetadataCache>) -> Self {
         Self { store, cache }
     }
@@ -61,7 +61,8 @@ impl ParquetFileReaderFactory for CheckedReaderFactory {
         metrics: &ExecutionPlanMetricsSet,
     ) -> datafusion::error::Result<Box<dyn AsyncFileReader + Send>> {
         let known = Arc::<Known>::default();
-        let (store, size) = (Arc::clone(&self.store), file.object_meta.size);
+        let store = Arc::clone(&self.store);
+        let size = file.object_meta.size;
         let checked = Checked { inner: store, size, known: Arc::clone(&known) };
         let location = file.object_meta.location.clone();
         let inner = CachedParquetFileReaderFactory::new(Arc::new(checked), Arc::clone(&self.cache)).create_reader(
@@ -74,19 +75,19 @@ impl ParquetFileReaderFactory for CheckedReaderFactory {
     }
 }
 
-/// What is known of the checksums of a file: nothing before its footer was read, and none inside if
-/// it has none.
+/// Known checksums of a file. The entry is empty before the footer is read, and holds `None` if the
+/// file has no checksums.
 #[derive(Debug, Default)]
 struct Known {
     entry: OnceLock<Option<Arc<Entry>>>,
-    /// Where the footer begins, once its length is read.
+    /// Offset of the footer, once its length is read.
     footer: OnceLock<u64>,
 }
 
 impl Known {
     fn learn(&self, metadata: &Arc<ParquetMetaData>) -> std::result::Result<(), &'static str> {
         let Some(known) = self.entry.get() else {
-            // Two threads would find the same.
+            // Two threads would store equal values.
             let _ = self.entry.set(parsed_entry_of(metadata)?);
             return Ok(());
         };
@@ -97,12 +98,12 @@ impl Known {
     }
 }
 
-/// Entries that were parsed, by the footers that they are from, for as long as the cache has these: a query opens many files,
+/// Parsed entries by footer, kept as long as the cache holds the footer: a query opens many files,
 /// and each has thousands of parts.
 #[derive(Debug, Default)]
 struct Parsed(Mutex<HashMap<usize, OfFooter>>);
 
-/// The entry of a footer that is still in use.
+/// Entry of a footer that is still in use.
 type OfFooter = (Weak<ParquetMetaData>, Arc<Entry>);
 
 impl Parsed {
@@ -142,13 +143,14 @@ fn entry_of(metadata: &ParquetMetaData) -> std::result::Result<Option<Entry>, &'
     let entries = file.key_value_metadata();
     let entry = entries.and_then(|entries| entries.iter().find(|entry| entry.key == sums::KEY));
     let entry = entry.map(Entry::parse).transpose()?.flatten();
-    match entry.is_none() && file.created_by() == Some(sums::CREATED_BY) {
-        true => Err("its checksums are gone"),
-        false => Ok(entry),
+    if entry.is_none() && file.created_by() == Some(sums::CREATED_BY) {
+        Err("its checksums are missing")
+    } else {
+        Ok(entry)
     }
 }
 
-/// Reads one file. The footers of files that were read before are in the cache, with their
+/// Reader of one file. Footers of files that were read before are in the cache, with their
 /// checksums.
 struct Reader {
     inner: Box<dyn AsyncFileReader + Send>,
@@ -158,8 +160,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// Learns the checksums, if it is asked for bytes before it was asked for the footer: what opens
-    /// a file may hand its footer to another reader.
+    /// Loads the checksums if the reader is asked for bytes before the footer: code that opens a
+    /// file may pass its footer to another reader.
     async fn know(&mut self) -> parquet::errors::Result<()> {
         if self.known.entry.get().is_none() {
             self.know_cached()?;
@@ -208,7 +210,7 @@ impl AsyncFileReader for Reader {
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
-            // The page indexes may be missing there, and are then read with the checksums.
+            // The cached metadata may lack the page indexes, which are then read and verified.
             self.know_cached()?;
             let metadata = self.inner.get_metadata(options).await?;
             self.known.learn(&metadata).map_err(wrong)?;
@@ -218,7 +220,7 @@ impl AsyncFileReader for Reader {
     }
 }
 
-/// The store below the reader of one file.
+/// Store below the reader of one file.
 #[derive(Debug)]
 struct Checked {
     inner: Arc<dyn ObjectStore>,
@@ -227,7 +229,7 @@ struct Checked {
 }
 
 impl Checked {
-    /// Compares what was fetched with the checksums.
+    /// Verifies the fetched bytes.
     fn check(&self, location: &Path, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
         if self.known.entry.get().is_none() {
             self.check_footer(location, range, bytes)?;
@@ -235,8 +237,9 @@ impl Checked {
         let Some(Some(entry)) = self.known.entry.get() else { return Ok(()) };
         let mut parts = entry.sums.within(range);
         if range.end == self.size {
-            // Fetched for the footer and the page indexes before it; pages that came along are
-            // fetched again if they are read, and no other query has to fail for them.
+            // The request is for the footer and the page indexes before it. Pages that happen to be
+            // included are fetched again if they are read, and no other query has to fail because
+            // of them.
             parts = &parts[parts.len().saturating_sub(1)..];
         }
         for part in parts {
@@ -247,8 +250,8 @@ impl Checked {
         Ok(())
     }
 
-    /// Reads the checksums out of the footer, if it was fetched, and compares its own. What cannot
-    /// be decoded is left to the reader, which says so.
+    /// Reads the checksums from the footer, if it was fetched, and verifies the footer itself. A
+    /// footer that cannot be decoded is left to the reader, which reports it.
     fn check_footer(&self, location: &Path, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
         let trailer_at = self.size.saturating_sub(TRAILER as u64);
         if range.end == self.size
@@ -308,7 +311,9 @@ impl ObjectStore for Checked {
         if !is_bytes {
             return Ok(found);
         }
-        let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
+        let meta = found.meta.clone();
+        let range = found.range.clone();
+        let attributes = found.attributes.clone();
         let bytes = found.bytes().await?;
         self.check(location, &range, &bytes)?;
         let payload = GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed());
@@ -317,7 +322,7 @@ impl ObjectStore for Checked {
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let found = self.inner.get_ranges(location, ranges).await?;
-        // The footer first, should it be among them.
+        // Checks the last range first, since it may contain the footer.
         for (range, bytes) in ranges.iter().zip(&found).rev() {
             self.check(location, range, bytes)?;
         }
@@ -349,18 +354,18 @@ impl ObjectStore for Checked {
     }
 }
 
-/// What the check of a whole file found.
+/// Result of verifying a whole file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verified {
-    /// The file has no checksums that this version knows; nothing but its end was read.
+    /// The file has no checksums that this version knows. Only its end was read.
     Without,
-    /// All of it is as it was written; so many rows.
+    /// Everything matches. Holds the number of rows.
     Whole(u64),
-    /// What is wrong, part by part.
+    /// Damaged parts, one text each.
     Harmed(Vec<String>),
 }
 
-/// Reads all of a file, a megabyte or one part of it at a time, and compares it with its checksums.
+/// Reads a whole file, a megabyte or one part at a time, and verifies its checksums.
 pub async fn verify(store: &dyn ObjectStore, location: &Path, size: u64) -> Result<Verified> {
     let one = |what: String| Ok(Verified::Harmed(vec![what]));
     let trailer_at = size.saturating_sub(TRAILER as u64);
@@ -400,15 +405,17 @@ pub async fn verify(store: &dyn ObjectStore, location: &Path, size: u64) -> Resu
         wrong.extend(read.iter().filter(is_wrong).map(|part| format!("{}: {HARMED}", name(part, &metadata))));
         parts = rest;
     }
-    match wrong.is_empty() {
-        true => Ok(Verified::Whole(metadata.file_metadata().num_rows().unsigned_abs())),
-        false => Ok(Verified::Harmed(wrong)),
+    if wrong.is_empty() {
+        Ok(Verified::Whole(metadata.file_metadata().num_rows().unsigned_abs()))
+    } else {
+        Ok(Verified::Harmed(wrong))
     }
 }
 
-/// What a part is.
+/// Describes a part.
 fn name(part: &Part, metadata: &ParquetMetaData) -> String {
-    let (start, at) = (part.start, format!("at offset {}, {} bytes", part.start, part.len));
+    let start = part.start;
+    let at = format!("at offset {}, {} bytes", part.start, part.len);
     for (place, group) in metadata.row_groups().iter().enumerate() {
         for column in group.columns() {
             let (from, len) = column.byte_range();

@@ -1,5 +1,5 @@
-//! Encodes rows as Parquet, row group by row group, and hands the bytes to an object as they come.
-//! Every page carries a CRC ([`super::pages`]), and the footer checksums of all the file
+//! Parquet encoder that writes row group by row group and streams the bytes to an object. Every
+//! page has a CRC ([`super::pages`]), and the footer has checksums of the whole file
 //! ([`super::sums`]).
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::ROW_GROUP_ROWS;
 use super::pages::{Factory, Pages};
 use super::sums::{self, Sums};
 
-/// Writes one file.
+/// Encoder of one file.
 pub(super) struct Encoder {
     file: SerializedFileWriter<Vec<u8>>,
     columns: ArrowRowGroupWriterFactory,
@@ -26,14 +26,16 @@ pub(super) struct Encoder {
     schema: SchemaRef,
     group: Option<RowGroup>,
     sums: Sums,
-    /// Finds the checksums in the footer: random, so that no value of a client reads like it.
+    /// Marker of the checksums in the footer. It is random, so that no value of a client matches
+    /// it.
     token: String,
     object: BufWriter,
-    /// Encoded bytes of a row group: bodies of megabytes must not make a group of gigabytes.
+    /// Maximum encoded bytes of a row group: bodies of megabytes must not make a group of
+    /// gigabytes.
     group_bytes: usize,
 }
 
-/// The row group that rows are added to.
+/// Row group that rows are being added to.
 struct RowGroup {
     columns: Vec<ArrowColumnWriter>,
     rows: usize,
@@ -44,7 +46,8 @@ impl RowGroup {
         self.columns.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum()
     }
 
-    /// How many of some more rows fit, as far as those before tell; none if the group is full.
+    /// Estimates from the previous rows how many of `rows` fit. Returns `None` if the group is
+    /// full.
     fn room(&self, rows: usize, group_bytes: usize) -> usize {
         let rows = rows.min(ROW_GROUP_ROWS.saturating_sub(self.rows));
         let bytes = self.bytes();
@@ -88,17 +91,17 @@ impl Encoder {
         Ok(Self { file, columns, pages, schema, group: None, sums: Sums::default(), token, object, group_bytes })
     }
 
-    /// Bytes that were written, and those that the open row group has so far.
+    /// Returns the bytes written so far, including those of the open row group.
     pub(super) fn bytes(&self) -> usize {
         self.file.bytes_written() + self.group.as_ref().map_or(0, RowGroup::bytes)
     }
 
-    /// Bytes of memory that the open row group takes.
+    /// Returns the memory of the open row group in bytes.
     pub(super) fn buffered(&self) -> usize {
         self.group.iter().flat_map(|group| &group.columns).map(ArrowColumnWriter::memory_size).sum()
     }
 
-    /// Adds rows, of the schema of the file.
+    /// Adds rows in the schema of the file.
     pub(super) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut start = 0;
         while start < batch.num_rows() {
@@ -121,7 +124,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Ends the open row group, and hands its bytes on.
+    /// Ends the open row group and passes its bytes on.
     pub(super) async fn end_row_group(&mut self) -> Result<()> {
         let Some(group) = self.group.take() else { return Ok(()) };
         let before = self.file.bytes_written();
@@ -132,12 +135,12 @@ impl Encoder {
         }
         writer.close()?;
         self.pages.clear();
-        // The first bytes of the file are not written out before the first row group.
+        // The first bytes of the file are written together with the first row group.
         self.add_bloom_filters(if before == sums::FIRST { 0 } else { before })?;
         self.hand_on().await
     }
 
-    /// Notes checksums of the bloom filters, which follow their row group.
+    /// Records checksums of the bloom filters, which follow their row group.
     fn add_bloom_filters(&mut self, written: usize) -> Result<()> {
         self.file.flush()?;
         let Some(group) = self.file.flushed_row_groups().last() else { return Ok(()) };
@@ -149,16 +152,17 @@ impl Encoder {
             let bytes = start.and_then(|start| self.file.inner().get(start..start.checked_add(len as usize)?));
             match bytes.filter(|_| self.sums.end() == offset.cast_unsigned()) {
                 Some(bytes) => self.sums.add(bytes),
-                None => return Err(general("a bloom filter is not where it is expected")),
+                None => return Err(general("a bloom filter is at an unexpected offset")),
             }
         }
-        match self.sums.end() == self.file.bytes_written() as u64 {
-            true => Ok(()),
-            false => Err(general("a row group has bytes that are neither pages nor bloom filters")),
+        if self.sums.end() == self.file.bytes_written() as u64 {
+            Ok(())
+        } else {
+            Err(general("a row group has bytes that are neither pages nor bloom filters"))
         }
     }
 
-    /// Ends the file; when this returns, it is stored. Answers its length.
+    /// Ends the file and returns its length. When this returns, the file is stored.
     pub(super) async fn finish(&mut self) -> Result<u64> {
         self.end_row_group().await?;
         self.file.flush()?;

@@ -1,10 +1,10 @@
-//! One sorted Parquet file of the table: its physical form, and the facts about it that go into the
-//! commit.
+//! One sorted Parquet file of a table: its physical layout, and the properties that its commit
+//! records.
 //!
-//! Rows must come sorted by [`SORT_KEY`] and all belong to one partition. Row groups are bounded by
-//! rows and by bytes, so a reader of big bodies never has to hold much. Bodies and ids carry no
-//! dictionary and bodies no statistics, which could never help; `id` and `trace_id` carry bloom
-//! filters. Every page has a CRC and the footer checksums of all of the file, with which it is read
+//! Rows must be sorted by [`SORT_KEY`] and belong to one partition. Row groups are limited in rows
+//! and bytes, so a reader of big bodies never holds much. Bodies and ids have no dictionary, and
+//! bodies no statistics, since neither would help there; `id` and `trace_id` have bloom filters.
+//! Every page has a CRC, and the footer has checksums of the whole file, which reads verify
 //! ([`checked`]).
 
 pub mod checked;
@@ -34,32 +34,34 @@ use crate::record::{Rows, SORT_KEY, SORT_OPTIONS};
 use crate::store::data_path;
 use crate::table::{DataFile, Table, lower_bound, upper_bound};
 
-/// Rows of a row group: a third faster to scan than 32,768, and small enough to prune by.
+/// Rows of a row group: scans a third faster than 32,768 rows, and is small enough for pruning.
 const ROW_GROUP_ROWS: usize = 131_072;
-/// Parts that are uploaded at once; more would only cost memory, since encoding is slower than that.
+/// Concurrent uploads of parts. More would only cost memory, since encoding is the slower step.
 const PARTS_IN_FLIGHT: usize = 2;
-/// Bytes of a part at least and at most: a bucket takes none smaller than 5 MiB but the last.
+/// Minimum bytes of a part in a bucket, which refuses smaller parts except the last.
 const LEAST_BUCKET_PART: usize = 5 << 20;
+/// Minimum bytes of a part on a disk.
 const LEAST_PART: usize = 1 << 20;
+/// Maximum bytes of a part.
 const MOST_PART: usize = 10 << 20;
-/// Text that is handed to the encoder at once comes to this part of a row group.
+/// Divisor of the row group size that gives the text passed to the encoder at a time.
 const SLICES_A_GROUP: usize = 4;
 
-/// Where a file belongs.
+/// Partition of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition {
-    /// UTC day, days since 1970-01-01.
+    /// UTC day, in days since 1970-01-01.
     pub date: i32,
-    /// Days to keep; 0 = for ever.
+    /// Days to keep the rows. 0 means for ever.
     pub retention_days: i32,
 }
 
-/// Writes one file.
+/// Writer of one file.
 pub struct DataFileWriter {
     encoder: Encoder,
     file: DataFile,
     schema: SchemaRef,
-    /// Text that is handed to the encoder at once.
+    /// Bytes of text passed to the encoder at a time.
     slice_bytes: usize,
 }
 
@@ -70,13 +72,13 @@ impl std::fmt::Debug for DataFileWriter {
 }
 
 impl DataFileWriter {
-    /// Starts the file `id` of a partition of the table.
+    /// Starts file `id` in a partition of the table.
     pub fn start(table: &Table, partition: Partition, id: Uuid, zstd_level: i32, now_ms: i64) -> Result<Self> {
         let path = data_path(partition.retention_days, partition.date, id, false);
         Self::start_at(path, table, partition, zstd_level, now_ms)
     }
 
-    /// The same for a file whose name says that it is packed for good.
+    /// Starts a file whose name marks it as sealed.
     pub fn start_sealed(table: &Table, partition: Partition, id: Uuid, zstd_level: i32, now_ms: i64) -> Result<Self> {
         let path = data_path(partition.retention_days, partition.date, id, true);
         Self::start_at(path, table, partition, zstd_level, now_ms)
@@ -100,7 +102,8 @@ impl DataFileWriter {
         let group_bytes = table.row_group_bytes();
         let least = if table.is_shared() { LEAST_BUCKET_PART } else { LEAST_PART };
         let part_bytes = (group_bytes / 2).clamp(least, MOST_PART);
-        let (store, place) = (Arc::clone(table.object_store()), table.object_store_path(&file));
+        let store = Arc::clone(table.object_store());
+        let place = table.object_store_path(&file);
         let object = BufWriter::with_capacity(store, place, part_bytes).with_max_concurrency(PARTS_IN_FLIGHT);
         let form = properties(table.rows(), zstd_level)?;
         let token = Uuid::new_v4().simple().to_string();
@@ -109,17 +112,17 @@ impl DataFileWriter {
         Ok(Self { encoder, file, schema: table.rows().file_schema(), slice_bytes: group_bytes / SLICES_A_GROUP })
     }
 
-    /// Appends rows: a batch that has the columns of the file first, in order; columns after them
-    /// are left out.
+    /// Appends rows. The batch must start with the file's columns, in order; further columns are
+    /// ignored.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
         let columns = batch.columns()[..self.schema.fields().len()].to_vec();
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)
-            .map_err(|cause| Error::internal("a batch does not fit the table").with_source(cause))?;
+            .map_err(|cause| Error::internal("a batch does not match the columns of the table").with_source(cause))?;
         self.file.cover(&batch);
-        // The encoder looks at the size of a row group between two slices only.
+        // The encoder checks the size of a row group only between two slices.
         for rows in slices(&row_bytes(&batch), self.slice_bytes) {
             let slice = batch.slice(rows.start, rows.len());
             self.encoder.write(&slice).await.map_err(|cause| self.failed(cause))?;
@@ -127,13 +130,13 @@ impl DataFileWriter {
         Ok(())
     }
 
-    /// Bytes that the file has so far; pages that are still open, of a megabyte at most, count as
-    /// before compression.
+    /// Returns the bytes of the file so far. Open pages, of a megabyte at most, count before
+    /// compression.
     pub fn bytes(&self) -> u64 {
         self.encoder.bytes() as u64
     }
 
-    /// Bytes of memory that the open row group takes.
+    /// Returns the memory of the open row group in bytes.
     pub fn buffered(&self) -> usize {
         self.encoder.buffered()
     }
@@ -143,7 +146,7 @@ impl DataFileWriter {
         self.encoder.end_row_group().await.map_err(|cause| self.failed(cause))
     }
 
-    /// Ends the file; when this returns, it is on the disk.
+    /// Ends the file. When this returns, the file is stored.
     pub async fn finish(mut self) -> Result<DataFile> {
         let finished = self.encoder.finish().await;
         self.file.bytes = finished.map_err(|cause| self.failed(cause))?;
@@ -156,7 +159,7 @@ impl DataFileWriter {
 }
 
 impl DataFile {
-    /// Widens the facts of the file by the rows of a batch.
+    /// Widens the file's bounds to include the rows of a batch.
     fn cover(&mut self, batch: &RecordBatch) {
         self.rows += batch.num_rows() as u64;
         if let Some(created_at) = batch.column_by_name("created_at") {
@@ -173,7 +176,7 @@ impl DataFile {
     }
 }
 
-/// Bytes of the bodies and headers of each row; what else it has is small.
+/// Returns the bytes of the bodies and headers of each row. Its other columns are small.
 fn row_bytes(batch: &RecordBatch) -> Vec<usize> {
     let mut bytes = vec![0; batch.num_rows()];
     for message in batch.columns().iter().filter_map(|column| column.as_struct_opt()) {
@@ -186,9 +189,11 @@ fn row_bytes(batch: &RecordBatch) -> Vec<usize> {
     bytes
 }
 
-/// Cuts rows into slices of at most so many bytes; a row that has more is a slice of its own.
+/// Splits rows into slices of at most `most` bytes. A larger row is a slice of its own.
 fn slices(row_bytes: &[usize], most: usize) -> Vec<Range<usize>> {
-    let (mut slices, mut start, mut bytes) = (Vec::new(), 0, 0_usize);
+    let mut slices = Vec::new();
+    let mut start = 0;
+    let mut bytes = 0_usize;
     for (row, size) in row_bytes.iter().enumerate() {
         if row > start && bytes.saturating_add(*size) > most {
             slices.push(start..row);
@@ -201,7 +206,8 @@ fn slices(row_bytes: &[usize], most: usize) -> Vec<Range<usize>> {
 }
 
 fn widen(min: &mut Option<String>, max: &mut Option<String>, values: &StringViewArray) {
-    let (lowest, highest) = (arrow::compute::min_string_view(values), arrow::compute::max_string_view(values));
+    let lowest = arrow::compute::min_string_view(values);
+    let highest = arrow::compute::max_string_view(values);
     if let Some(lowest) = lowest.filter(|lowest| min.as_deref().is_none_or(|min| *lowest < min)) {
         *min = Some(lower_bound(lowest.to_owned()));
     }
@@ -210,7 +216,7 @@ fn widen(min: &mut Option<String>, max: &mut Option<String>, values: &StringView
     }
 }
 
-/// The physical form of a file.
+/// Returns the physical layout of a file.
 fn properties(rows: Rows, zstd_level: i32) -> Result<WriterProperties> {
     let level = ZstdLevel::try_new(zstd_level)
         .map_err(|cause| Error::invalid(format!("zstd level {zstd_level} does not exist")).with_source(cause))?;

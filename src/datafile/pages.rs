@@ -1,8 +1,8 @@
-//! The pages of a row group while it is encoded, each with the CRC-32 of its bytes in its header.
+//! Pages of a row group during encoding, each with the CRC-32 of its bytes in its header.
 //!
-//! The Parquet writer leaves that field out and offers no way to set it. So the pages are kept here
-//! as they come, with the field put into their headers, and a column is handed on with the sizes
-//! and places that its pages have by then.
+//! The Parquet writer omits that field and offers no way to set it. So the pages are collected
+//! here, the field is added to their headers, and each column is passed on with the resulting sizes
+//! and offsets.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use parquet::errors::{ParquetError, Result};
 use super::sums::Sums;
 use super::varint::{put_varint, varint};
 
-/// The type of a dictionary page, as the header writes it.
+/// Type of a dictionary page in the page header.
 const DICTIONARY: u64 = 4;
-/// A field of type i32 whose number is one above that of the field before.
+/// Header byte of an i32 field whose number is one above that of the preceding field.
 const NEXT_I32: u8 = 0x15;
 
-/// A page as it goes into the file.
+/// A page as written to the file.
 #[derive(Debug)]
 struct Page {
     header: Bytes,
     data: Bytes,
     is_dictionary: bool,
-    /// Bytes that the header gained.
+    /// Bytes by which the header grew.
     gained: usize,
 }
 
@@ -36,20 +36,20 @@ impl Page {
     }
 }
 
-/// The pages of one column of a row group, in the order in which they were finished.
+/// Pages of one column of a row group, in the order in which they were finished.
 #[derive(Debug, Default)]
 struct Column {
-    /// A header whose data comes next.
+    /// Header whose data follows next.
     header: Option<Bytes>,
     pages: Vec<Page>,
 }
 
-/// The pages of the columns of a row group, by place.
+/// Pages of the columns of a row group, by column index.
 #[derive(Debug, Default)]
 pub(super) struct Pages(Mutex<Vec<Arc<Mutex<Column>>>>);
 
 impl Pages {
-    /// Ends a column: its bytes, and what the file says of them. Notes a checksum of each page.
+    /// Ends a column. Returns its bytes and its metadata, and records a checksum of each page.
     pub(super) fn end_column(
         &self,
         place: usize,
@@ -61,7 +61,7 @@ impl Pages {
         let bloom_filter = chunk.close_mut().bloom_filter.take();
         let close = moved(ColumnCloseResult { bloom_filter, ..chunk.close().clone() }, &pages)?;
         let mut bytes = Vec::with_capacity(pages.iter().map(Page::len).sum());
-        // The dictionary is finished last and stands first.
+        // The dictionary is finished last and must be written first.
         let (first, then): (Vec<_>, Vec<_>) = pages.into_iter().partition(|page| page.is_dictionary);
         for page in first.into_iter().chain(then) {
             let start = bytes.len();
@@ -72,19 +72,20 @@ impl Pages {
         Ok((bytes.into(), close))
     }
 
-    /// Forgets the columns of a row group that ended.
+    /// Discards the columns of a finished row group.
     pub(super) fn clear(&self) {
         self.0.lock().clear();
     }
 }
 
-/// What is said of a column, once its pages have grown and its dictionary stands first.
+/// Adjusts the metadata of a column to its larger pages and to the dictionary at its start.
 fn moved(mut close: ColumnCloseResult, pages: &[Page]) -> Result<ColumnCloseResult> {
     let gained: usize = pages.iter().map(|page| page.gained).sum();
     let dictionary: usize = pages.iter().filter(|page| page.is_dictionary).map(Page::len).sum();
     close.bytes_written += gained as u64;
     let metadata = close.metadata;
-    let (compressed, uncompressed) = (metadata.compressed_size(), metadata.uncompressed_size());
+    let compressed = metadata.compressed_size();
+    let uncompressed = metadata.uncompressed_size();
     close.metadata = metadata
         .into_builder()
         .set_total_compressed_size(compressed + gained as i64)
@@ -104,7 +105,7 @@ fn moved(mut close: ColumnCloseResult, pages: &[Page]) -> Result<ColumnCloseResu
     Ok(close)
 }
 
-/// Makes the stores of columns, each of which [`Pages`] knows.
+/// Creates the page stores of columns, which [`Pages`] can read.
 #[derive(Debug)]
 pub(super) struct Factory(pub(super) Arc<Pages>);
 
@@ -112,7 +113,7 @@ impl PageStoreFactory for Factory {
     fn create(&self, args: &PageStoreArgs<'_>) -> Result<Box<dyn PageStore>> {
         let mut columns = self.0.0.lock();
         if columns.len() != args.column_index() {
-            return Err(wrong("columns are written in another order"));
+            return Err(wrong("columns are written out of order"));
         }
         let column = Arc::default();
         columns.push(Arc::clone(&column));
@@ -126,7 +127,7 @@ impl PageStore for Store {
     fn put(&mut self, value: Bytes) -> Result<PageKey> {
         let mut column = self.0.lock();
         match column.header.take() {
-            // Headers and data come in turn.
+            // Headers and data alternate.
             None => column.header = Some(value),
             Some(header) => {
                 let (with_crc, is_dictionary) = with_crc(&header, crc32fast::hash(&value))?;
@@ -147,23 +148,23 @@ impl PageStore for Store {
     }
 }
 
-/// Puts the field `crc` into a page's header, which is a struct of Thrift's compact protocol: type,
-/// uncompressed size and compressed size are fields 1 to 3, the checksum is field 4, and what
-/// follows says how far its number is from the field before. Tells also if it is the header of a
-/// dictionary.
+/// Adds the field `crc` to a page header, which is a struct of Thrift's compact protocol. Type,
+/// uncompressed size and compressed size are fields 1 to 3, and the checksum is field 4. The next
+/// field stores the distance of its number from the preceding field. Also returns true if the
+/// header is that of a dictionary.
 fn with_crc(header: &[u8], crc: u32) -> Result<(Vec<u8>, bool)> {
     let mut at = 0;
     let mut kind = 0;
     for field in 1..=3 {
         if header.get(at) != Some(&NEXT_I32) {
-            return Err(wrong("a page's header is not as expected"));
+            return Err(wrong("a page's header has an unexpected layout"));
         }
         let (value, len) = varint(&header[at + 1..]).ok_or_else(|| wrong("a page's header is cut short"))?;
         kind = if field == 1 { value } else { kind };
         at += 1 + len;
     }
     let next = header.get(at).copied().filter(|next| next >> 4 >= 2);
-    let next = next.ok_or_else(|| wrong("a page's header has a checksum already"))?;
+    let next = next.ok_or_else(|| wrong("a page's header already has a checksum"))?;
     let mut out = Vec::with_capacity(header.len() + 6);
     out.extend_from_slice(&header[..at]);
     out.push(NEXT_I32);
@@ -182,16 +183,17 @@ fn wrong(what: &str) -> ParquetError {
 pub(super) mod tests {
     use super::*;
 
-    /// Type, checksum and length of the header that a page begins with.
+    /// Returns type, checksum and length of the header at the start of a page.
     pub(in crate::datafile) fn header(page: &[u8]) -> (u64, u32, usize) {
-        let (mut at, mut fields) = (0, Vec::new());
+        let mut at = 0;
+        let mut fields = Vec::new();
         for _ in 0..4 {
             assert_eq!(page[at], NEXT_I32);
             let (value, len) = varint(&page[at + 1..]).unwrap();
             fields.push((value >> 1).cast_signed() ^ -((value & 1).cast_signed()));
             at += 1 + len;
         }
-        // The header is what the compressed size leaves.
+        // The header is the rest of the page beyond the compressed size.
         (fields[0].cast_unsigned(), (fields[3] as i32).cast_unsigned(), page.len() - fields[2] as usize)
     }
 

@@ -1,33 +1,33 @@
-//! Checksums of every byte of a data file, kept in its footer.
+//! Checksums of every byte of a data file, stored in its footer.
 //!
-//! A page's own CRC leaves out its header, and nothing in Parquet covers bloom filters, page
-//! indexes and the footer, which decide what is read at all: a flipped bit there changes an answer
-//! in silence. So the footer's key-value metadata holds a CRC-32 of each page with its header and
-//! of each bloom filter, one of the page indexes, and one of the footer itself, in which its own
-//! digits count as zeros:
+//! A page's own CRC excludes its header, and nothing in Parquet covers bloom filters, page indexes
+//! and the footer, which decide what is read at all: a flipped bit there changes an answer
+//! silently. So the footer's key-value metadata holds a CRC-32 of each page with its header, of
+//! each bloom filter, of the page indexes, and of the footer itself, computed with the digits of
+//! its own checksum as zeros:
 //!
 //! ```text
 //! gatelog.checksums = 1;<token>;<bytes of the page indexes>;<their crc32>;<crc32 of the footer>;<parts>
 //! ```
 //!
 //! Sizes and checksums are 8 hexadecimal digits. The token is random, so that the value is found in
-//! the footer's bytes whatever clients sent. Parts stand in the order of the file, from its fifth
-//! byte to the page indexes, without gaps: the length as a varint and the checksum, little-endian,
-//! all in base 64. The writer that the file names says too that there are checksums, so that their
-//! loss is seen. Files without them were written before there were any, or by another program, and
-//! are read unchecked; so is a version that is not known here.
+//! the footer's bytes whatever clients sent. Parts are in file order, from the fifth byte to the
+//! page indexes, without gaps. Each is its length as a varint and its checksum, little-endian, and
+//! all of them are encoded in base 64. The file's `created_by` also says that checksums exist, so
+//! that their loss is detected. Files without checksums, or with an unknown version of them, come
+//! from an older version or another program, and are read unchecked.
 
 use parquet::file::metadata::KeyValue;
 
 use super::varint::{put_varint, varint};
 
-/// The key.
+/// Key of the checksums in the footer's metadata.
 pub(super) const KEY: &str = "gatelog.checksums";
-/// The writer that a file with such checksums names.
+/// `created_by` of a file with such checksums.
 pub(super) const CREATED_BY: &str = "gatelog version 1 (checksums 1)";
 /// Bytes of a file before its first page.
 pub(super) const FIRST: usize = 4;
-/// Bytes after the footer: its length and a magic.
+/// Bytes after the footer: its length and the magic.
 pub(super) const TRAILER: usize = 8;
 const VERSION: &str = "1";
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -41,35 +41,36 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Where it ends.
+    /// Returns the offset of the end of the part.
     pub(super) fn end(&self) -> u64 {
         self.start + u64::from(self.len)
     }
 
-    /// Returns whether these bytes, which begin where the part does, are those that were written.
+    /// Returns true if these bytes, which start at the part's offset, match its checksum.
     pub(super) fn holds(&self, bytes: &[u8]) -> bool {
         crc32fast::hash(bytes) == self.crc
     }
 }
 
-/// The checksums of a file's parts, in their order.
+/// Checksums of a file's parts, in file order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sums {
     pub(super) parts: Vec<Part>,
 }
 
 impl Sums {
-    /// Where the next part begins.
+    /// Returns the offset of the next part.
     pub(super) fn end(&self) -> u64 {
         self.parts.last().map_or(FIRST as u64, Part::end)
     }
 
-    /// Adds the part that comes next.
+    /// Adds the next part.
     pub(super) fn add(&mut self, bytes: &[u8]) {
         self.parts.push(Part { start: self.end(), len: bytes.len() as u32, crc: crc32fast::hash(bytes) });
     }
 
-    /// The entry of a file's metadata, with zeros for what is known only when the file is written.
+    /// Returns the metadata entry of the checksums, with zeros for values that are known only after
+    /// the file is written.
     pub(super) fn entry(&self, token: &str) -> KeyValue {
         let mut parts = Vec::with_capacity(self.parts.len() * 7);
         for part in &self.parts {
@@ -81,7 +82,7 @@ impl Sums {
         KeyValue::new(KEY.to_owned(), value)
     }
 
-    /// The parts that lie within a range as a whole.
+    /// Returns the parts that lie entirely within a range.
     pub(super) fn within(&self, range: &std::ops::Range<u64>) -> &[Part] {
         let first = self.parts.partition_point(|part| part.start < range.start);
         let end = self.parts.partition_point(|part| part.end() <= range.end);
@@ -89,7 +90,7 @@ impl Sums {
     }
 }
 
-/// What the entry of a file's metadata says.
+/// Parsed metadata entry of the checksums.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) sums: Sums,
@@ -98,7 +99,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Reads an entry. None if the version is not known; an error says what is wrong.
+    /// Parses an entry. Returns `None` for an unknown version. The error describes the problem.
     pub(super) fn parse(entry: &KeyValue) -> Result<Option<Self>, &'static str> {
         let wrong = "its checksums cannot be read";
         let value = entry.value.as_deref().ok_or(wrong)?;
@@ -114,17 +115,20 @@ impl Entry {
         while !rest.is_empty() {
             let (len, taken) = varint(rest).ok_or(wrong)?;
             let crc = rest.get(taken..taken + 4).and_then(|crc| crc.try_into().ok()).ok_or(wrong)?;
-            let (start, crc) = (sums.end(), u32::from_le_bytes(crc));
+            let start = sums.end();
+            let crc = u32::from_le_bytes(crc);
             let len = u32::try_from(len).map_err(|_| wrong)?;
             sums.parts.push(Part { start, len, crc });
             rest = &rest[taken + 4..];
         }
-        let (start, len, crc) = (sums.end(), digits(index_len)?, digits(index_crc)?);
+        let start = sums.end();
+        let len = digits(index_len)?;
+        let crc = digits(index_crc)?;
         sums.parts.extend((len > 0).then_some(Part { start, len, crc }));
         Ok(Some(Self { sums, token: token.to_owned(), footer_crc: digits(footer_crc)? }))
     }
 
-    /// Returns whether a footer is as it was written. The digits of its own checksum count as
+    /// Returns true if the footer matches its checksum. The digits of the checksum itself count as
     /// zeros.
     pub(super) fn footer_holds(&self, footer: &[u8]) -> bool {
         let Some(at) = fields_at(footer, &self.token).map(|at| at + 18).filter(|at| at + 8 <= footer.len()) else {
@@ -138,8 +142,8 @@ impl Entry {
     }
 }
 
-/// Writes into the end of a file, from its page indexes on, what was not known before. Fails if the
-/// entry is not there.
+/// Fills in the values that were unknown before, in the end of a file from its page indexes on.
+/// Returns `None` if the entry is missing.
 pub(super) fn complete(end: &mut [u8], token: &str) -> Option<()> {
     let footer_bytes = footer_len(end)?;
     let index_bytes = end.len().checked_sub(footer_bytes + TRAILER)?;
@@ -153,14 +157,14 @@ pub(super) fn complete(end: &mut [u8], token: &str) -> Option<()> {
     Some(())
 }
 
-/// The length of the footer of a file that ends with these bytes.
+/// Returns the length of the footer from the last bytes of a file.
 pub(super) fn footer_len(end: &[u8]) -> Option<usize> {
     let trailer = end.last_chunk::<TRAILER>()?;
     let len = u32::from_le_bytes(*trailer.first_chunk()?) as usize;
     (trailer.ends_with(b"PAR1") && len <= end.len() - TRAILER).then_some(len)
 }
 
-/// Where the fields after the token begin.
+/// Returns the offset of the fields after the token.
 fn fields_at(footer: &[u8], token: &str) -> Option<usize> {
     let begins = format!("{VERSION};{token};");
     memchr::memmem::find(footer, begins.as_bytes()).map(|at| at + begins.len())

@@ -1,4 +1,4 @@
-//! Data files: every page has its CRC, every byte is covered, and what was flipped is never read.
+//! Data files: every page has its CRC, every byte is covered, and a flipped bit is never read.
 
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
@@ -35,7 +35,7 @@ fn batch(rows: usize) -> RecordBatch {
     builder.finish()
 }
 
-/// A table in memory, and a file of it with row groups of these batches.
+/// Creates a table in memory and a file with one row group for each batch.
 async fn written(batches: &[RecordBatch]) -> (Arc<dyn ObjectStore>, Path, DataFile) {
     let objects = Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
     let store = Store::with(Arc::clone(&objects), Url::parse("memory:///state").unwrap()).unwrap();
@@ -50,7 +50,7 @@ async fn written(batches: &[RecordBatch]) -> (Arc<dyn ObjectStore>, Path, DataFi
     (objects, table.object_store_path(&file), file)
 }
 
-/// The reader that queries have.
+/// Returns the reader that queries use.
 fn reader(objects: &Arc<dyn ObjectStore>, path: &Path, bytes: u64) -> Box<dyn AsyncFileReader> {
     use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
     let runtime = datafusion::execution::runtime_env::RuntimeEnv::default();
@@ -60,7 +60,8 @@ fn reader(objects: &Arc<dyn ObjectStore>, path: &Path, bytes: u64) -> Box<dyn As
     CheckedReaderFactory::new(Arc::clone(objects), cache).create_reader(0, file, Some(4096), &metrics).unwrap()
 }
 
-/// Everything of a file that a query may use: its rows, statistics, page indexes and bloom filters.
+/// Reads everything of a file that a query may use: rows, statistics, page indexes and bloom
+/// filters.
 async fn read(
     objects: &Arc<dyn ObjectStore>,
     path: &Path,
@@ -93,7 +94,8 @@ async fn every_page_has_the_crc_of_its_bytes_in_its_header() {
     let found = arrow::compute::concat_batches(&rows[0].schema(), &rows).unwrap();
     assert_eq!(found.columns(), &expected.columns()[..width]);
     assert_eq!((found.num_rows() as u64, bytes.len() as u64), (file.rows, file.bytes));
-    let (mut pages, mut dictionaries) = (0, 0);
+    let mut pages = 0;
+    let mut dictionaries = 0;
     for (group, offsets) in metadata.row_groups().iter().zip(metadata.offset_index().unwrap()) {
         for (column, offsets) in group.columns().iter().zip(offsets) {
             let mut starts: Vec<usize> = offsets.page_locations.iter().map(|page| page.offset as usize).collect();
@@ -121,7 +123,8 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
     let expected = read(&objects, &path, file.bytes).await.unwrap();
     let footer = u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().unwrap());
     let pages_end = file.bytes - 8 - u64::from(footer);
-    let (mut refused, mut kinds) = (0, std::collections::BTreeSet::new());
+    let mut refused = 0;
+    let mut kinds = std::collections::BTreeSet::new();
     for at in (0..bytes.len()).step_by(3) {
         let mut flipped = bytes.to_vec();
         flipped[at] ^= 1 << (at % 8);
@@ -135,7 +138,7 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
         if at % 5 > 0 {
             continue;
         }
-        // A reader that is asked for bytes before it was asked for the footer.
+        // Reads bytes before the footer is requested.
         let direct = reader(&objects, &path, file.bytes).get_bytes(4..pages_end).await;
         assert!(direct.is_err() || at < 4 || at >= bytes.len() - 4, "a flip at {at} is handed out: {text}");
         match read(&objects, &path, file.bytes).await {
@@ -152,7 +155,8 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
 
 #[tokio::test]
 async fn a_file_of_another_program_is_read_without_checksums() {
-    let (objects, path) = (Arc::new(InMemory::new()) as Arc<dyn ObjectStore>, Path::from("other.parquet"));
+    let objects = Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
+    let path = Path::from("other.parquet");
     let rows = batch(50);
     let mut bytes = Vec::new();
     let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();

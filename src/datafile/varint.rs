@@ -1,6 +1,6 @@
-//! Numbers as Thrift's compact protocol writes them: seven bits a byte, the lowest first.
+//! Variable-length integers of Thrift's compact protocol: seven bits per byte, lowest first.
 
-/// The number that bytes begin with, and how many it takes.
+/// Reads the integer at the start of `bytes`. Returns its value and its length.
 pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0;
     for (place, byte) in bytes.iter().take(9).enumerate() {
@@ -12,7 +12,7 @@ pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     None
 }
 
-/// Appends a number.
+/// Appends an integer.
 pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);

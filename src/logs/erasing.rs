@@ -1,8 +1,9 @@
-//! What an erasure takes, found when it is asked for: how many records, and which feedback goes with them.
+//! Computes the extent of an erasure when it is requested: the number of records, and the feedback
+//! that is erased with them.
 //!
-//! Feedback goes, with all its states, when one of them is of the user who is erased, with the one record that it names, and
-//! with the last record of its trace that it counts for. Which that is must be known before the records are gone, so the
-//! erasure names it by its ids.
+//! All versions of a feedback are erased if any version names the erased user, if the one record
+//! that it names is erased, or if the last record of its trace that it applies to is erased. That
+//! must be determined before the records are gone, so the erasure lists the feedback ids.
 
 use std::sync::Arc;
 
@@ -17,24 +18,24 @@ use crate::error::{Error, Result};
 use crate::query::{Limits, Queries, Scene, SideTables};
 use crate::record::attempt::{CALL, IS_ATTEMPT};
 
-/// Most feedback that one erasure takes along: its ids stand in the catalog.
+/// Maximum number of feedback entries erased by one erasure, since the catalog stores their ids.
 const MOST_TIED: usize = 10_000;
 const TIED: &str = include_str!("../../sql/logs/tied.sql");
-/// The table of the ids that are named.
+/// Table of the requested ids.
 const NAMED: &str = "named";
 
-/// What an erasure takes that is in answers now.
+/// Records and feedback of an erasure that are visible now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Erasing {
-    /// How many records.
+    /// Number of records.
     pub records: u64,
-    /// How much feedback.
+    /// Number of feedback entries.
     pub feedback: u64,
-    /// The ids of that feedback; none where all of an organisation goes.
+    /// Ids of that feedback. Empty if a whole organisation is erased.
     pub tied: Vec<String>,
 }
 
-/// Finds what goes if these records of an organisation are erased.
+/// Determines the extent of an erasure of these records of an organisation.
 pub async fn erasing(queries: &Queries, scene: Scene, organisation: &str, which: &Which) -> Result<Erasing> {
     let (user, ids, condition) = match which {
         Which::All => (None, &[][..], ""),
@@ -63,7 +64,9 @@ pub async fn erasing(queries: &Queries, scene: Scene, organisation: &str, which:
     }
     let tied: Vec<String> = ask.rows(TIED).await?.iter().flat_map(ids_of).collect();
     if tied.len() > MOST_TIED {
-        let message = format!("more than {MOST_TIED} feedback would go with these records; erase some by `ids` first");
+        let message = format!(
+            "these records have more than {MOST_TIED} feedback entries; erase some of the records by `ids` first"
+        );
         return Err(Error::limit(message));
     }
     Ok(Erasing { records, feedback: tied.len() as u64, tied })
@@ -76,7 +79,8 @@ struct Ask<'a> {
 }
 
 impl Ask<'_> {
-    /// Whoever has to erase must be able to, however long it takes to find out what.
+    /// Runs without a timeout or row limit: an erasure must be possible however long the search
+    /// takes.
     async fn rows(&self, statement: &str) -> Result<Vec<RecordBatch>> {
         let limits = Limits { timeout: None, max_rows: None, ..self.queries.limits() };
         let params = ParamValues::from(self.params.clone());
@@ -88,7 +92,8 @@ impl Ask<'_> {
     }
 }
 
-/// The statement that finds the attempts of the calls that are named, as [`crate::plan::Erasure::names`] does.
+/// Returns the statement that finds the attempts of the requested calls, as
+/// [`crate::plan::Erasure::names`] does.
 fn attempts() -> String {
     format!(
         "select distinct id from logs \
@@ -100,7 +105,7 @@ fn ids_of(batch: &RecordBatch) -> impl Iterator<Item = String> {
     batch.column(0).as_string_view().iter().flatten().map(str::to_owned)
 }
 
-/// The ids that are named, as a table.
+/// The requested ids as a table.
 #[derive(Debug)]
 struct Named(Vec<String>);
 
@@ -111,7 +116,8 @@ impl SideTables for Named {
 
     fn rows(&self, _: &str) -> Result<RecordBatch> {
         let ids: ArrayRef = Arc::new(StringViewArray::from_iter_values(&self.0));
-        // No other column has this name: plans over two columns `id`, one of them of an outer join, mix them up.
+        // No other column has this name: plans with two columns `id`, one of them from an outer
+        // join, confuse them.
         RecordBatch::try_from_iter([("of", ids)])
             .map_err(|cause| Error::internal("ids do not make a table").with_source(cause))
     }

@@ -1,9 +1,11 @@
-//! What was said of logs: single feedback, lists of it, and the weighted mean of a log.
+//! Feedback on logs: lookup by id, paged lists, and the weighted mean of a log.
 //!
-//! Feedback is about one log, or about a trace, and so about each log of it but replays: which of them was meant cannot be told,
-//! and the one that was replayed is. Feedback of a workspace is about its own logs alone, feedback of none about those of all.
-//! The weighted feedback of a log is the sum of value times weight over the sum of the weights, over what is about it; where
-//! nothing was said, or nothing that has weight, it is none.
+//! Feedback applies to one log, or to a trace and so to each of its logs, since it does not say
+//! which one was meant. Replays in the trace are excluded; the replayed log is included. Feedback
+//! of a workspace applies only to the workspace's own logs; feedback without a workspace applies to
+//! the logs of all workspaces. The weighted feedback of a log is the sum of value times weight
+//! divided by the sum of the weights, over all feedback that applies to it. It is `None` without
+//! feedback, or if all weights are 0.
 
 use std::collections::HashMap;
 
@@ -21,67 +23,70 @@ use crate::query::{Queries, Scene};
 use crate::record::{Feedback, Record, Rows};
 use crate::replay::SPAN;
 
-/// Most feedback that is shown with a log.
+/// Maximum number of feedback entries shown with a log.
 const MOST_SHOWN: u64 = 1_000;
-/// A page, or what is shown with a log, ends before its text is more than this.
+/// Text bytes after which a page, or the feedback shown with a log, ends.
 const MOST_BYTES: usize = 4 << 20;
-/// Logs that one statement looks up.
+/// Number of logs that one statement looks up.
 const LOOKED_UP: usize = 1_000;
-/// Digits behind the point that a mean is told with: it is a quotient of sums, whose last digits mean nothing.
+/// Digits after the point of a mean. The quotient of sums has no meaningful digits beyond.
 const MEAN_DIGITS: i32 = 9;
 
-/// A page of feedback, newest first. Whatever is empty does not narrow.
+/// A page of feedback, newest first. Empty fields do not filter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FeedbackAsk {
-    /// Ids of the feedback itself.
+    /// Ids of the feedback.
     pub ids: Vec<String>,
-    /// Traces that it is about, or whose logs it is about.
+    /// Traces that the feedback applies to, or whose logs it applies to.
     pub traces: Vec<String>,
-    /// Logs that it is about alone.
+    /// Single logs that the feedback applies to.
     pub logs: Vec<String>,
-    /// When it was first given; the end is not included.
+    /// Time of the first version. The end is exclusive.
     pub time: Bounds<DateTime<Utc>>,
-    /// Most of the page; one with more than 4 MiB of text ends before.
+    /// Maximum size of the page. A page with more than 4 MiB of text ends earlier.
     pub page_size: u64,
-    /// Where the page before ended.
+    /// End of the previous page.
     pub after: Option<Cursor>,
 }
 
-/// What was said of one log.
+/// Feedback on one log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Said {
-    /// Newest first, at most a thousand, and 4 MiB of text.
+    /// Feedback entries, newest first, at most a thousand and 4 MiB of text.
     pub feedback: Vec<Feedback>,
-    /// The weighted mean of all of it.
+    /// Weighted mean of all feedback on the log.
     pub weighted: Option<f64>,
 }
 
-/// What feedback on a log needs to know of it.
+/// Fields of a log that its feedback depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPlace {
-    /// Its id.
+    /// Id of the log.
     pub id: String,
-    /// Its organisation.
+    /// Organisation of the log.
     pub organisation: Option<String>,
-    /// Its workspace.
+    /// Workspace of the log.
     pub workspace: Option<String>,
-    /// Its trace.
+    /// Trace of the log.
     pub trace: Option<String>,
 }
 
 impl FeedbackAsk {
-    /// Reads which feedback is meant from texts; `take` gives the text of a name, if it was given. An empty text is none.
+    /// Reads the filters of a list from texts. `take` returns the text of a name if it was given.
+    /// An empty text counts as missing.
     pub fn read(mut take: impl FnMut(&str) -> Option<String>) -> Result<Self> {
         let mut take = |name: &str| take(name).filter(|text| !text.trim().is_empty());
         let mut names = |name| take(name).map(|text| values(name, &text)).transpose();
-        let (traces, logs) = (names("trace_id")?.unwrap_or_default(), names("log_id")?.unwrap_or_default());
+        let traces = names("trace_id")?.unwrap_or_default();
+        let logs = names("log_id")?.unwrap_or_default();
         let mut time = |name| take(name).map(|text| moment(name, text.trim())).transpose();
         let time = Bounds { min: time("from")?, max: time("to")? };
         Ok(Self { traces, logs, time, ..Self::default() })
     }
 }
 
-/// The feedback of that id; of several organisations' the newest, or that of the one named.
+/// Returns the feedback with this id. If several organisations have that id, returns the newest, or
+/// the one of `organisation`.
 pub async fn get(queries: &Queries, scene: Scene, id: &str, organisation: Option<&str>) -> Result<Feedback> {
     let mut condition = Condition::default();
     condition.is("id", id);
@@ -92,7 +97,7 @@ pub async fn get(queries: &Queries, scene: Scene, id: &str, organisation: Option
     found.into_iter().next().ok_or_else(|| Error::not_found("no feedback has that id"))
 }
 
-/// A page of feedback, and where the next one goes on.
+/// Returns a page of feedback, and the start of the next page.
 pub async fn list(queries: &Queries, scene: Scene, ask: &FeedbackAsk) -> Result<(Vec<Feedback>, Option<Cursor>)> {
     let mut condition = Condition::default();
     for (column, values) in [("id", &ask.ids), ("trace_id", &ask.traces), ("log_id", &ask.logs)] {
@@ -119,7 +124,7 @@ pub async fn list(queries: &Queries, scene: Scene, ask: &FeedbackAsk) -> Result<
     Ok((found, next))
 }
 
-/// What was said of a record.
+/// Returns the feedback on a record.
 pub async fn of_log(queries: &Queries, scene: Scene, record: &Record) -> Result<Said> {
     let weighted = means(queries, scene.clone(), std::slice::from_ref(record)).await?.pop().flatten();
     let mut condition = Condition::default();
@@ -140,7 +145,7 @@ pub async fn of_log(queries: &Queries, scene: Scene, record: &Record) -> Result<
     Ok(Said { feedback, weighted })
 }
 
-/// The weighted feedback of each of the records, in one query for all of them.
+/// Returns the weighted feedback of each record, with one query for all of them.
 pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Result<Vec<Option<f64>>> {
     if records.is_empty() {
         return Ok(Vec::new());
@@ -166,9 +171,9 @@ pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Resul
     Ok(records.iter().map(|record| sums.mean(record)).collect())
 }
 
-/// Where the logs of these ids are, by id, those of no workspace last, and of these the newest; what the reader does not reach is
-/// left out. LiteLLM's id of a call stands for the attempts of the call, of which one that succeeded is
-/// the last.
+/// Returns the places of the logs with these ids, by id, oldest first, with logs of no workspace
+/// last. Logs beyond the reader's scope are left out. LiteLLM's id of a call stands for the
+/// attempts of the call, of which a successful one comes last.
 pub async fn places(queries: &Queries, scene: Scene, ids: &[String]) -> Result<HashMap<String, Vec<LogPlace>>> {
     let mut places = HashMap::new();
     add_places(queries, &scene, ids, ("id", "created_at"), &mut places).await?;
@@ -180,7 +185,7 @@ pub async fn places(queries: &Queries, scene: Scene, ids: &[String]) -> Result<H
     Ok(places)
 }
 
-/// Adds the places of the logs for which an expression is one of these ids, in an order.
+/// Adds the places of the logs for which an expression equals one of these ids, in the given order.
 async fn add_places(
     queries: &Queries,
     scene: &Scene,
@@ -212,7 +217,7 @@ async fn add_places(
     Ok(())
 }
 
-/// Feedback as answers show it.
+/// Returns feedback in the form of API answers.
 pub fn shown(feedback: &Feedback) -> Value {
     let metadata: Map<String, Value> =
         feedback.metadata.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect();
@@ -233,13 +238,13 @@ pub fn shown(feedback: &Feedback) -> Value {
     })
 }
 
-/// The trace of whose feedback a record has its share.
+/// Returns the trace whose feedback applies to the record. A replay has none.
 fn trace(record: &Record) -> Option<&str> {
     record.trace_id.as_deref().filter(|_| record.span_name.as_deref() != Some(SPAN))
 }
 
-/// Sums of value times weight, and of weights, by organisation, workspace and name: of what was said of whole traces, and of
-/// single logs.
+/// Sums of value times weight, and of weights, by organisation, workspace and id, for whole traces
+/// and for single logs.
 #[derive(Default)]
 struct Sums {
     traces: HashMap<(String, Option<String>, String), (f64, f64)>,
@@ -250,10 +255,11 @@ impl Sums {
     fn read(batches: &[RecordBatch]) -> Result<Self> {
         let mut sums = Self::default();
         for batch in batches {
-            let (text, number) = (texts(batch), numbers(batch));
+            let text = texts(batch);
+            let number = numbers(batch);
             for row in 0..batch.num_rows() {
-                let (owner, workspace) =
-                    (text("organisation_id", row)?.unwrap_or_default(), text("workspace_slug", row)?);
+                let owner = text("organisation_id", row)?.unwrap_or_default();
+                let workspace = text("workspace_slug", row)?;
                 let (of, name) = match text("log_id", row)? {
                     Some(log) => (&mut sums.logs, log),
                     None => (&mut sums.traces, text("trace_id", row)?.unwrap_or_default()),
@@ -268,7 +274,8 @@ impl Sums {
 
     fn mean(&self, record: &Record) -> Option<f64> {
         let owner = record.organisation_id.as_deref().unwrap_or_default();
-        let (mut weighted, mut weight) = (0.0, 0.0);
+        let mut weighted = 0.0;
+        let mut weight = 0.0;
         for workspace in [None].into_iter().chain(record.workspace_slug.clone().map(Some)) {
             for (sums, name) in [(&self.logs, record.id.as_deref()), (&self.traces, trace(record))] {
                 let key = name.map(|name| (owner.to_owned(), workspace.clone(), name.to_owned()));
@@ -282,7 +289,7 @@ impl Sums {
     }
 }
 
-/// The newest that a condition names, and whether there is more.
+/// Returns the newest feedback that matches a condition, and true if there is more.
 async fn select(queries: &Queries, scene: Scene, condition: Condition, most: u64) -> Result<(Vec<Feedback>, bool)> {
     let names: Vec<String> = Rows::Feedback.columns().iter().map(|column| column.name.to_owned()).collect();
     let statement = format!(
@@ -293,7 +300,8 @@ async fn select(queries: &Queries, scene: Scene, condition: Condition, most: u64
     );
     let params = ParamValues::from(condition.params);
     let mut batches = queries.run(scene, &statement, params, queries.limits()).await?.batches;
-    let (mut found, mut bytes) = (Vec::new(), 0);
+    let mut found = Vec::new();
+    let mut bytes = 0;
     while let Some(batch) = batches.try_next().await? {
         for feedback in read(&batch)? {
             bytes += feedback.text_bytes();
@@ -307,7 +315,8 @@ async fn select(queries: &Queries, scene: Scene, condition: Condition, most: u64
 }
 
 fn read(batch: &RecordBatch) -> Result<Vec<Feedback>> {
-    let (text, number) = (texts(batch), numbers(batch));
+    let text = texts(batch);
+    let number = numbers(batch);
     let time = |name: &str, row: usize| -> Result<Option<DateTime<Utc>>> {
         let column =
             batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
@@ -362,7 +371,7 @@ fn tags(batch: &RecordBatch, row: usize) -> Result<Vec<(String, String)>> {
     Ok(keys.iter().zip(values).filter_map(pair).collect())
 }
 
-/// Whole numbers without a point, as Portkey's examples have them.
+/// Formats whole numbers without a point, as Portkey's examples do.
 pub(super) fn number(value: Option<f64>) -> Value {
     match value {
         Some(whole) if whole.fract() == 0.0 && whole.abs() < 1e15 => Value::from(whole as i64),
@@ -376,5 +385,5 @@ fn time_text(at: DateTime<Utc>) -> String {
 }
 
 fn unreadable() -> Error {
-    Error::internal("feedback that was stored cannot be read as such")
+    Error::internal("stored feedback has an unexpected schema")
 }

@@ -1,48 +1,50 @@
-//! The four Status labels of a record: what its row says, and how rows with a label are found.
+//! The four Status labels of a record: their values for a row, and the SQL conditions that find
+//! rows with a label.
 //!
-//! The words and rules are those of `sql/status.sql`, where SQL has them; a test runs both over the same records. A
-//! label can be asked for in any case, with `_` or `-` for a blank, and `Retry Success` means any number of tries. A
-//! strategy nested in another one is not in `mode`, so only the outermost one has its label.
+//! The words and rules are those of `sql/status.sql`; a test runs both over the same records. A
+//! label matches in any case, with `_` or `-` for a blank, and `Retry Success` matches any number
+//! of tries. `mode` does not show a strategy nested in another one, so only the outermost strategy
+//! has its label.
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::record::Record;
 
-/// Whether a call succeeded, in SQL; null where nothing is known.
+/// SQL expression for the success of a call. It is null if the outcome is unknown.
 const SUCCEEDED: &str = "coalesce(is_success = 1, response_status_code between 200 and 299)";
-/// The labels that can be asked for, for messages.
+/// Labels that a filter accepts, for messages.
 const KNOWN: &str = "Cache Disabled, Cache Miss, Cache Refreshed, Cache Hit, Cache Semantic Hit, Retry Not Triggered, \
                      Retry Success, Retry Success on N Tries, Retry Failed, Fallback Disabled, Fallback Active, \
                      Loadbalancer Disabled, Loadbalancer Active";
 
-/// The labels of one record.
+/// Labels of one record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// Of the cache.
+    /// Label of the cache.
     pub cache: &'static str,
-    /// Of retries.
+    /// Label of retries.
     pub retry: String,
-    /// Of a fallback.
+    /// Label of the fallback.
     pub fallback: &'static str,
-    /// Of load balancing.
+    /// Label of load balancing.
     pub loadbalance: &'static str,
 }
 
-/// What a label tells of.
+/// Subject of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Whether a cache answered.
+    /// Use of the cache.
     Cache,
-    /// Whether the call was tried again.
+    /// Retries of the call.
     Retry,
-    /// Whether there were further targets to fall back on.
+    /// Existence of fallback targets.
     Fallback,
-    /// Whether targets share the load.
+    /// Load balancing between targets.
     Loadbalance,
 }
 
-/// A label that can be asked for.
+/// A label that a filter accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Label {
     /// `Cache Disabled`
@@ -57,7 +59,7 @@ pub enum Label {
     CacheSemanticHit,
     /// `Retry Not Triggered`
     RetryNotTriggered,
-    /// `Retry Success on {n} Tries`; none = any number of them.
+    /// `Retry Success on {n} Tries`. `None` means any number of tries.
     RetrySuccess(Option<u32>),
     /// `Retry Failed`
     RetryFailed,
@@ -68,7 +70,7 @@ pub enum Label {
 }
 
 impl Status {
-    /// The labels of a record.
+    /// Returns the labels of a record.
     pub fn of(record: &Record) -> Self {
         let upper = |text: &Option<String>| text.as_deref().unwrap_or_default().to_uppercase();
         let mode = upper(&record.mode);
@@ -81,7 +83,8 @@ impl Status {
         };
         let by_code = || record.response_status_code.map(|code| (200..=299).contains(&code));
         let succeeded = record.is_success.map(|success| success == 1).or_else(by_code);
-        // A retry that answered with an error has failed; where the outcome is unknown the gateway's count is believed.
+        // A retry that ended in an error has failed. If the outcome is unknown, the gateway's count
+        // decides.
         let retry = match record.retry_success_count.unwrap_or(0) {
             0 => "Retry Not Triggered".to_owned(),
             count if count < 0 || succeeded == Some(false) => "Retry Failed".to_owned(),
@@ -97,7 +100,7 @@ impl Status {
 }
 
 impl Label {
-    /// The label of that text.
+    /// Parses a label.
     pub fn parse(text: &str) -> Result<Self> {
         let even = text.trim().to_lowercase().replace(['_', '-'], " ");
         let label = match even.as_str() {
@@ -108,7 +111,7 @@ impl Label {
             "cache semantic hit" => Self::CacheSemanticHit,
             "retry not triggered" => Self::RetryNotTriggered,
             "retry success" => Self::RetrySuccess(None),
-            // What a newer version of Portkey's page says.
+            // A newer version of Portkey's page uses this word.
             "retry failed" | "retry exhausted" => Self::RetryFailed,
             "fallback disabled" => Self::Fallback(false),
             "fallback active" => Self::Fallback(true),
@@ -124,7 +127,7 @@ impl Label {
         Ok(label)
     }
 
-    /// What it tells of.
+    /// Returns the subject of the label.
     pub fn kind(self) -> Kind {
         match self {
             Self::CacheDisabled | Self::CacheMiss | Self::CacheRefreshed | Self::CacheHit | Self::CacheSemanticHit => {
@@ -136,7 +139,7 @@ impl Label {
         }
     }
 
-    /// The condition of SQL that holds for rows of `logs` with the label, and is never null.
+    /// Returns the SQL condition for rows of `logs` with the label. It is never null.
     pub fn condition(self) -> String {
         let cache = "coalesce(upper(cache_status), '')";
         let mode = |name: &str, is: bool| format!("coalesce(upper(mode), '') {} '{name}'", if is { "=" } else { "<>" });

@@ -1,4 +1,4 @@
-//! Filters and labels against the records themselves, one at a time; pages; and the LogObject to the letter.
+//! Filters and labels checked against the records one at a time, pages, and the exact LogObject.
 
 mod feedback;
 
@@ -18,7 +18,7 @@ use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Rows};
 use crate::store::Store;
 use crate::view::View;
 
-/// The records that the reports are tested with, and a few that differ in what those do not have.
+/// Returns the records of the report tests, and a few with values that those lack.
 fn records() -> Vec<Record> {
     let fixture = include_str!("../../tests/slt/fixture.jsonl").lines();
     let mut records: Vec<Record> = fixture.map(|line| json::parse(line).unwrap()).collect();
@@ -64,7 +64,8 @@ impl Rig {
         list(&self.queries, self.scene.clone(), ask).await.unwrap()
     }
 
-    /// Checks that a filter finds the records that it should, and that there are some of both kinds.
+    /// Checks that a filter finds exactly the expected records, and that it neither finds all nor
+    /// none.
     async fn finds(&self, fields: &[(&str, &str)], wanted: impl Fn(&Record) -> bool) {
         let filter = filter(fields).unwrap();
         let ask = Ask { filter: filter.clone(), page_size: MOST_PAGE_SIZE, total: true, after: None };
@@ -140,7 +141,7 @@ async fn every_filter_finds_what_it_names() {
     let disabled =
         |record: &Record| record.cache_status.as_deref().is_none_or(|status| status.is_empty() || status == "DISABLED");
     rig.finds(&[("cache_status", "DISABLED")], disabled).await;
-    // Filters of different names narrow each other.
+    // Filters with different names are combined with `and`.
     rig.finds(&[("configs", "pc-fallback"), ("status_code", "429")], |record| {
         is(&record.config, "pc-fallback") && code(record, &[429])
     })
@@ -169,7 +170,7 @@ fn moments_come_in_every_usual_form() {
     }
 }
 
-/// The labels of `sql/status.sql`, by record.
+/// Returns the labels of `sql/status.sql` by record.
 async fn labels_of_sql(rig: &Rig) -> Vec<[String; 5]> {
     let text = include_str!("../../sql/status.sql");
     let names = ["from", "to", "organisation_id", "ai_model", "trace_id", "limit"];
@@ -230,7 +231,7 @@ async fn labels_are_those_of_the_report_and_can_be_asked_for() {
     }
     let retried = |record: &Record| Status::of(record).retry.starts_with("Retry Success");
     rig.finds(&[("status", "Retry Success")], retried).await;
-    // Labels of one kind are alternatives; those of different kinds narrow each other.
+    // Labels of one kind are combined with `or`, labels of different kinds with `and`.
     rig.finds(&[("status", "Cache Hit, Cache Semantic Hit, Fallback Disabled")], |record| {
         let status = Status::of(record);
         status.cache.ends_with("Hit") && status.fallback == "Fallback Disabled"
@@ -279,7 +280,7 @@ fn what_cannot_be_meant_is_refused_by_name() {
     assert!(filter(&[("cost_min", "2"), ("cost_max", "1")]).is_err());
     let many = (0..1_001).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
     assert!(filter(&[("trace_id", &many)]).unwrap_err().message().contains("at most 1000"));
-    // An empty value is none, as clients send it.
+    // An empty value counts as missing, since clients send it.
     assert_eq!(filter(&[("trace_id", " "), ("cost_min", "")]).unwrap(), Filter::default());
     assert!(Filter::default().condition().parts.is_empty());
 }
@@ -293,7 +294,7 @@ fn a_filter_is_read_from_an_object_too() {
         filter(&[("cost_min", "0.5"), ("total_units_max", "7"), ("trace_id", "a,b"), ("metadata", r#"{"k":"v"}"#)]);
     assert_eq!(Filter::of_object(object.as_object().unwrap()).unwrap(), ours.unwrap());
     let of = |name: &str, value: Value| Filter::of_object(&[(name.to_owned(), value)].into_iter().collect());
-    // Numbers as texts and ids as numbers, as clients send them; what is null or empty does not narrow.
+    // Clients send numbers as texts and ids as numbers. A null or empty value does not filter.
     for (name, value, text) in [
         ("cost_min", json!("0.5"), "0.5"),
         ("total_units_min", json!("7"), "7"),

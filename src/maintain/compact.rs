@@ -1,4 +1,5 @@
-//! Which files to join: today's by size classes, past days whole. Pure; see the rules in the head of this folder.
+//! Plans merges: today's files by size class, past days as a whole. Pure; the module doc of
+//! `maintain` has the rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,29 +11,30 @@ use super::{MOST_FILES, MOST_OPEN_BYTES, Policy, held};
 use crate::plan::Rules;
 use crate::table::{DataFile, FileIndex};
 
-/// Files of one size class that are worth joining.
+/// Files of one size class that make a merge worthwhile.
 const FILES_OF_A_CLASS: usize = 8;
-/// Sealed files are joined again when those are at most so many times the bytes that come to them.
+/// Maximum bytes of sealed files that are merged again, as a multiple of the bytes that join them.
 const MOST_SEALED_PER_FRESH: u64 = 4;
-/// Sealed files below this part of the target are small: the parts of a sealed day are bigger, but for its last.
+/// Divisor of the target size below which a sealed file is small. Files of a sealed day are bigger,
+/// except the last.
 const SMALL_PART: u64 = 8;
 const SECONDS_A_DAY: i64 = 86_400;
 
-/// Files of one partition to join.
+/// Files of one partition to merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merge {
-    /// Their partition.
+    /// Date of the partition.
     pub date: i32,
-    /// Their days to keep.
+    /// Retention of the partition in days.
     pub retention_days: i32,
-    /// The files.
+    /// Files to merge.
     pub files: Vec<Arc<DataFile>>,
-    /// Whether what comes of them is sealed; if not it is one file.
+    /// True if the results are sealed. Otherwise the result is one file.
     pub seal: bool,
 }
 
 impl Merge {
-    /// Bytes of the files.
+    /// Returns the total size of the files in bytes.
     pub fn bytes(&self) -> u64 {
         bytes(&self.files)
     }
@@ -40,17 +42,19 @@ impl Merge {
 
 type Files = Vec<Arc<DataFile>>;
 
-/// The merges that are due, oldest day first; none of a file that the rules take away or have written anew.
+/// Returns the merges that are due, oldest day first. Skips files that the rules drop or rewrite.
 pub fn plan(now: DateTime<Utc>, index: &FileIndex, rules: &Rules, policy: Policy) -> Vec<Merge> {
     let today = i32::try_from(now.timestamp().div_euclid(SECONDS_A_DAY)).unwrap_or(i32::MAX);
     let mut merges = Vec::new();
     for ((date, retention_days), files) in index.partitions() {
-        // A past day that files still come to, as in an import, is treated as today until it is quiet.
+        // A past day that still receives files, as during an import, is treated as today until it
+        // is quiet.
         let newest_ms = files.iter().map(|file| file.modified_ms).max().unwrap_or(0);
         let quiet = now.timestamp_millis() - newest_ms >= policy.quiet_ms;
         let stays = |file: &&Arc<DataFile>| fate(file, rules, now.timestamp_micros()) == Fate::Stay;
         let mut files: Files = files.iter().filter(stays).map(Arc::clone).collect();
-        // Small ones first: they gain most, and a merge that must stop at its bounds stops before the big ones.
+        // Small files first: they gain most, and a merge that reaches its limits stops before the
+        // big ones.
         files.sort_by(|a, b| a.bytes.cmp(&b.bytes).then_with(|| a.path.cmp(&b.path)));
         let (sealed, fresh) = files.into_iter().partition(|file| file.is_sealed());
         let seal = date < today && quiet;
@@ -60,13 +64,13 @@ pub fn plan(now: DateTime<Utc>, index: &FileIndex, rules: &Rules, policy: Policy
     merges
 }
 
-/// What to join of a day that more files come to.
+/// Plans merges of a day that still receives files.
 fn open_day(mut fresh: Files, policy: Policy) -> Vec<Files> {
     fresh.retain(|file| file.bytes < policy.target_bytes);
     size_classes(fresh).into_iter().flat_map(|class| bounded(class, policy)).collect()
 }
 
-/// What to join of a day that is over: all that is fresh, with no more of the sealed than it is worth.
+/// Plans merges of a past day: all new files, and only as many sealed ones as are worth rewriting.
 fn past_day(fresh: Files, sealed: Files, policy: Policy) -> Vec<Files> {
     let mut groups = Vec::new();
     let mut room = bytes(&fresh).saturating_mul(MOST_SEALED_PER_FRESH);
@@ -77,7 +81,7 @@ fn past_day(fresh: Files, sealed: Files, policy: Policy) -> Vec<Files> {
             room -= file.bytes;
             whole.push(file);
         } else {
-            // The next is as big at least, so no more of them fit.
+            // The next file is at least as big, so no more of them fit.
             room = 0;
             small.push(file);
         }
@@ -90,7 +94,8 @@ fn past_day(fresh: Files, sealed: Files, policy: Policy) -> Vec<Files> {
     groups
 }
 
-/// Groups of files within a factor of four in size, each group full enough to be worth joining.
+/// Groups files within a factor of four in size, and returns the groups that are large enough to
+/// merge.
 fn size_classes(files: Files) -> Vec<Files> {
     let mut classes: BTreeMap<u32, Files> = BTreeMap::new();
     for file in files {
@@ -99,10 +104,13 @@ fn size_classes(files: Files) -> Vec<Files> {
     classes.into_values().filter(|class| class.len() >= FILES_OF_A_CLASS).collect()
 }
 
-/// Cuts a group into merges that stay within the bounds of size, number and memory; leaves out what stays alone.
+/// Splits a group into merges within the limits of size, number and memory. Leaves out files that
+/// would be alone.
 fn bounded(files: Files, policy: Policy) -> Vec<Files> {
     let mut merges: Vec<Files> = Vec::new();
-    let (mut current, mut bytes, mut open) = (Vec::new(), 0, 0);
+    let mut current = Vec::new();
+    let mut bytes = 0;
+    let mut open = 0;
     for file in files {
         let over = bytes + file.bytes > policy.target_bytes
             || open + held(file.bytes) > MOST_OPEN_BYTES
@@ -220,10 +228,13 @@ mod tests {
         assert_eq!(planned(101, late), [(1, true), (9, true)], "the late one alone is worth half a file");
     }
 
-    /// Bytes that sealing writes for late rows: a file of one size an hour, to a day that was sealed before.
+    /// Sums the bytes that sealing writes for late rows: one file of the same size per hour, for a
+    /// day that is already sealed.
     #[test]
     fn sealing_late_files_writes_at_most_five_times_their_bytes_and_leaves_few() {
-        let (mut files, mut written, mut fresh) = (vec![sealed(100, 0, 500 * MIB)], 0, 0);
+        let mut files = vec![sealed(100, 0, 500 * MIB)];
+        let mut written = 0;
+        let mut fresh = 0;
         for name in 0..1_000_u128 {
             let size = 1_000 + (name as u64 * 7_919) % 50_000;
             files.push(file(100, 10_000 + name, size));
@@ -235,7 +246,7 @@ mod tests {
                 files.push(sealed(100, 100_000 + files.len() as u128 + name * 100, merge.bytes()));
             }
         }
-        // Five for sealing, and one for each time that eight sealed files became one.
+        // Five for sealing, and one for each merge of eight sealed files into one.
         assert!(written <= 9 * fresh, "{written} for {fresh}");
         assert!(files.len() < 60, "{} files", files.len());
     }
@@ -271,7 +282,7 @@ mod tests {
             let terms = HashMap::from([("acme".to_owned(), Terms::without_plan(0))]);
             Rules::new(Terms::without_plan(30), terms, HashSet::new(), erasures, moving)
         };
-        // Of day 110 a part is left until its last moment is past.
+        // Part of day 110 stays until its last moment is past.
         assert_eq!(days(&rules(vec![], vec![])), [(110, 0), (110, 30)]);
         let moving = Moving { organisation: "acme".to_owned(), from_days: 30, clean_before_ms: 0 };
         assert_eq!(days(&rules(vec![], vec![moving])), [(110, 0)]);

@@ -1,4 +1,4 @@
-//! What leaves a table: decided from what the index knows of each file, and dropped without reading one.
+//! Expiry: decides from file metadata which files leave a table, and drops them unread.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use crate::error::Result;
 use crate::plan::{Outlook, Rules};
 use crate::table::{Commit, DataFile, FileIndex, Table};
 
-/// What the rules ask to be done with the files of the table, oldest day first.
+/// Actions that the rules require on the files of the table, oldest day first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expiry {
-    /// Files none of whose rows is in answers any more.
+    /// Files without any visible row.
     pub drop: Vec<Arc<DataFile>>,
     /// Files that may hold rows of another class than their own, or rows to be erased.
     pub rewrite: Vec<Arc<DataFile>>,
 }
 
-/// The files that must leave the table, and those that must be looked into.
+/// Returns the files that must leave the table, and those that must be read and possibly rewritten.
 pub fn plan_expiry(now: DateTime<Utc>, index: &FileIndex, rules: &Rules) -> Expiry {
     let mut expiry = Expiry::default();
     for file in index.iter() {
@@ -30,7 +30,7 @@ pub fn plan_expiry(now: DateTime<Utc>, index: &FileIndex, rules: &Rules) -> Expi
     expiry
 }
 
-/// What becomes of a file.
+/// Action on a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Drop,
@@ -47,8 +47,8 @@ pub(super) fn fate(file: &DataFile, rules: &Rules, now_micros: i64) -> Fate {
     }
 }
 
-/// Removes files from the table in one commit; answers the new index. If another writer took one of them away, nothing
-/// is removed ([`crate::ErrorKind::NotFound`]): plan again.
+/// Removes files from the table in one commit and returns the new index. If another writer already
+/// removed one of them, nothing is removed ([`crate::ErrorKind::NotFound`]): plan again.
 pub async fn commit_dropped(table: &Table, files: &[Arc<DataFile>]) -> Result<Arc<FileIndex>> {
     table
         .commit(Commit {

@@ -1,4 +1,5 @@
-//! Sorted files to sorted files: a few rows of each input in memory, in as many passes as the bounds of memory ask for.
+//! Merges sorted files into sorted files, holding a few rows of each input in memory, in as many
+//! passes as the memory limit requires.
 
 use std::sync::Arc;
 
@@ -15,12 +16,13 @@ use crate::query::Weight;
 use crate::record::SORT_KEY;
 use crate::table::{Commit, DataFile, FileIndex, Table};
 
-/// Rows handed from the merge to the writer at once: few, since each input holds as many.
+/// Rows passed from the merge to the writer at a time. The number is small, since each input holds
+/// as many.
 const MERGE_ROWS: usize = 512;
-/// Runs are read once and deleted, so speed goes before size.
+/// Runs are read once and deleted, so speed matters more than size.
 const RUN_ZSTD_LEVEL: i32 = 1;
 
-/// Makes merged files take the place of their inputs; answers the new index.
+/// Replaces the inputs of a merge with the merged files and returns the new index.
 pub async fn commit_merged(table: &Table, merge: &Merge, joined: Vec<DataFile>) -> Result<Arc<FileIndex>> {
     table
         .commit(Commit {
@@ -33,8 +35,8 @@ pub async fn commit_merged(table: &Table, merge: &Merge, joined: Vec<DataFile>) 
         .await
 }
 
-/// Joins the files of a merge into sorted files, which are not part of the table yet: one, or, where it seals more than
-/// the target size, several, each with a range of the sort key that no other has rows in.
+/// Merges files into sorted files that are not yet part of the table. The result is one file, or,
+/// if the merge seals more than the target size, several with disjoint ranges of the sort key.
 pub async fn write_merged(
     tools: Tools<'_>,
     merge: &Merge,
@@ -44,7 +46,8 @@ pub async fn write_merged(
     let mut runs = Vec::new();
     let joined = in_passes(tools, merge, now, &mut new_id, &mut runs).await;
     if !runs.is_empty() {
-        // A run that stays is an orphan, which the next vacuum takes; the merge is as good without.
+        // A run that remains is an orphan, which the next vacuum deletes. The merge is valid
+        // regardless.
         let _ = tools.table.remove_objects(&runs).await;
     }
     let joined = joined?;
@@ -58,7 +61,8 @@ pub async fn write_merged(
     Ok(joined)
 }
 
-/// Joins the smallest inputs into runs, whose paths go to `runs`, until the rest can be read at once.
+/// Merges the smallest inputs into runs until the rest can be read at once. Adds the paths of the
+/// runs to `runs`.
 async fn in_passes(
     tools: Tools<'_>,
     merge: &Merge,
@@ -66,8 +70,8 @@ async fn in_passes(
     new_id: &mut (impl FnMut() -> Uuid + Send),
     runs: &mut Vec<String>,
 ) -> Result<Vec<DataFile>> {
-    let (partition, now_ms) =
-        (Partition { date: merge.date, retention_days: merge.retention_days }, now.timestamp_millis());
+    let partition = Partition { date: merge.date, retention_days: merge.retention_days };
+    let now_ms = now.timestamp_millis();
     let mut inputs = weighed(tools, merge.files.iter().map(|file| DataFile::clone(file)).collect()).await?;
     loop {
         inputs.sort_by_key(|(size, _)| size.bytes);
@@ -88,7 +92,7 @@ async fn in_passes(
     join(tools, inputs, share(merge.bytes(), tools.policy.target_bytes), || start(new_id())).await
 }
 
-/// How big an input is on disk, and in memory while it is merged.
+/// Size of an input on disk, and in memory during a merge.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Size {
     bytes: u64,
@@ -96,20 +100,20 @@ pub(super) struct Size {
 }
 
 impl Size {
-    /// The size of an input of whose rows nothing is known.
+    /// Returns the estimated size of an input whose rows are unknown.
     #[cfg(test)]
     pub(super) fn estimated(bytes: u64) -> Self {
         Self { bytes, held: super::held(bytes) }
     }
 
-    /// The size of what comes of two inputs.
+    /// Returns the size of the merge of two inputs.
     fn with(self, other: Self) -> Self {
         let bytes = self.bytes + other.bytes;
         Self { bytes, held: self.held.max(other.held).max(super::held(bytes)) }
     }
 }
 
-/// Files with their sizes, as their footers tell.
+/// Returns the files with their sizes, which their footers give.
 async fn weighed(tools: Tools<'_>, files: Vec<DataFile>) -> Result<Vec<(Size, DataFile)>> {
     let weights = tools.weigh(&files).await?;
     let size = |(weight, file): (Weight, DataFile)| {
@@ -119,15 +123,17 @@ async fn weighed(tools: Tools<'_>, files: Vec<DataFile>) -> Result<Vec<(Size, Da
     Ok(weights.into_iter().zip(files).map(size).collect())
 }
 
-/// How many of the smallest inputs to join first, so that the rest and what comes of them can be read at once, or as
-/// many as can be; none if all can, or if there are no more than two. `sizes` ascend.
+/// Returns the number of smallest inputs to merge first, so that the rest and the result can be
+/// read at once, or as many as possible. Returns `None` if all inputs can be read at once, or if
+/// there are no more than two. `sizes` must be ascending.
 pub(super) fn first_run(sizes: &[Size], most_open: u64) -> Option<usize> {
     let fits = |count: usize, open: u64| count <= MOST_FILES && open <= most_open;
     let mut rest: u64 = sizes.iter().map(|size| size.held).sum();
     if sizes.len() <= 2 || fits(sizes.len(), rest) {
         return None;
     }
-    let (mut joined, mut open) = (Size::default(), 0);
+    let mut joined = Size::default();
+    let mut open = 0;
     for (count, size) in sizes.iter().enumerate() {
         let others_fit = fits(sizes.len() - count + 1, rest + joined.held);
         if count > 1 && (others_fit || !fits(count + 1, open + size.held)) {
@@ -138,17 +144,17 @@ pub(super) fn first_run(sizes: &[Size], most_open: u64) -> Option<usize> {
     Some(sizes.len())
 }
 
-/// Bytes at which each of the files ends that so many bytes become: as few files as the target allows, and none much
-/// smaller than the rest.
+/// Returns the size at which each output file ends when `bytes` are split: as few files as the
+/// target allows, with none much smaller than the rest.
 fn share(bytes: u64, target: u64) -> u64 {
     match bytes.div_ceil(target.max(1)) {
-        // What is not packed yet counts as it is, so even bytes that fit one file would be more than they are.
+        // Open pages count uncompressed, so even bytes that fit one file would appear to be more.
         0 | 1 => u64::MAX,
         files => bytes.div_ceil(files),
     }
 }
 
-/// Merges files that can be read at once into files of so many bytes.
+/// Merges files that can be read at once into files of about `most_bytes` each.
 async fn join(
     tools: Tools<'_>,
     files: Vec<DataFile>,
@@ -157,14 +163,15 @@ async fn join(
 ) -> Result<Vec<DataFile>> {
     let text = format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
     let mut sorted = tools.read_whole(files, &text, MERGE_ROWS).await?;
-    let (mut done, mut open) = (Vec::new(), None::<DataFileWriter>);
+    let mut done = Vec::new();
+    let mut open = None::<DataFileWriter>;
     let mut last: Option<RecordBatch> = None;
     while let Some(batch) = sorted.try_next().await? {
         if batch.num_rows() == 0 {
             continue;
         }
         let mut writer = match open.take() {
-            // Rows of one key stay together, or the ranges of two files would meet.
+            // Rows of one key stay in one file, or the ranges of two files would overlap.
             Some(full) if full.bytes() >= most_bytes && !goes_on(last.as_ref(), &batch)? => {
                 done.push(full.finish().await?);
                 start()?
@@ -182,7 +189,7 @@ async fn join(
     Ok(done)
 }
 
-/// Whether a batch begins with the sort key that the one before ended with.
+/// Returns true if the batch starts with the sort key that the preceding batch ended with.
 fn goes_on(last: Option<&RecordBatch>, batch: &RecordBatch) -> Result<bool> {
     let Some(last) = last else { return Ok(false) };
     for name in SORT_KEY {
@@ -203,7 +210,7 @@ mod tests {
     use super::*;
     use crate::maintain::{MOST_OPEN_BYTES, ROW_GROUP_BYTES, held};
 
-    /// The first run of inputs of whose rows nothing is known but how many bytes they take on disk.
+    /// Returns the first run for inputs of which only the size on disk is known.
     fn first_run(sizes: &[u64]) -> Option<usize> {
         let sizes: Vec<Size> = sizes.iter().copied().map(Size::estimated).collect();
         super::first_run(&sizes, MOST_OPEN_BYTES)
@@ -214,7 +221,7 @@ mod tests {
         let giant = Size { bytes: 1, held: 50 << 20 };
         assert_eq!(super::first_run(&[giant; 2], 1 << 20), None);
         assert_eq!(super::first_run(&[giant; 1], 1 << 20), None);
-        // Sixteen of them: by twos, so that it ends.
+        // Sixteen inputs are merged by twos, so that it ends.
         let mut left = vec![giant; 16];
         let mut runs = 0;
         while let Some(count) = super::first_run(&left, 1 << 20) {
@@ -244,9 +251,10 @@ mod tests {
         assert_eq!(first_run(&[big; 200]), Some(3));
     }
 
-    /// Bytes that all passes write, for each byte of the inputs, and the most that is open at once.
+    /// Returns the bytes that all passes write for each byte of the inputs.
     fn amplification(mut sizes: Vec<u64>) -> f64 {
-        let (total, mut written) = (sizes.iter().sum::<u64>(), 0);
+        let total = sizes.iter().sum::<u64>();
+        let mut written = 0;
         loop {
             sizes.sort_unstable();
             let count = first_run(&sizes).unwrap_or(sizes.len());

@@ -1,26 +1,30 @@
-//! Upkeep of a table, `logs` or `feedback`: what leaves it, which files to join, and the doing of it.
+//! Maintenance of a table (`logs` or `feedback`): expiry, compaction and sealing.
 //!
-//! [`plan_expiry`] and [`plan`] decide from numbers alone; what leaves comes first, so a file that expires is not
-//! joined before.
+//! [`plan_expiry`] and [`plan`] decide from metadata alone. Expiry comes first, so an expiring file
+//! is not merged before.
 //!
-//! - **Expiry** ([`plan_expiry`]): files none of whose rows is in answers are dropped by a commit, unread. Files that
-//!   hold rows of another class than their own, or rows to be erased, are written anew without them ([`rewrite`]).
-//! - **Today**: eight files within a factor of four in size are joined into one, so each join makes rows' file about
-//!   eight times as big, and a row of a day of n flushes is written about log8(n) times: four times for 2,880.
-//! - **Sealing**: once a day is past and no file came to it for ten minutes, all of it is written once more, sorted
-//!   whole, at a higher zstd level, into files of at most the target size with disjoint ranges of the sort key. Their
-//!   names say that they are sealed, and they stay. What comes later is sealed too, each quiet time, together with as
-//!   many sealed files, the smallest first, as come to at most four times its bytes: so sealing writes at most five
-//!   bytes for a late one, and a few late rows leave a day's big files alone. Small sealed files are joined by eight,
-//!   as today's are.
-//! - **Memory**: a merge holds a row group, some unpacked pages and a batch of every input: what that comes to is read from
-//!   the footers. If it is more than `upkeep_memory_bytes` allows, the smallest are first joined into runs, which are
-//!   deleted when the merge is done. Two files can always be joined, in batches of single rows if rows are giants. Planning
-//!   counts on [`MOST_OPEN_BYTES`], of which big inputs are joined by three, so n of them are written at most ⌈log3(n)⌉
-//!   times, the last pass among them: 1.5 GB of full-sized files once, 4.5 GB twice.
+//! - **Expiry** ([`plan_expiry`]): a commit drops files without any visible row, unread. Files that
+//!   may hold rows of another retention class than their own, or rows to be erased, are rewritten
+//!   without them ([`rewrite`]).
+//! - **Today**: eight files within a factor of four in size are merged into one. Each merge makes
+//!   the file of a row about eight times as big, so in a day of n flushes a row is written about
+//!   log8(n) times: four times for 2,880.
+//! - **Sealing**: once a day is past and received no file for ten minutes, all of it is rewritten
+//!   once more, fully sorted, at a higher zstd level, into files of at most the target size with
+//!   disjoint ranges of the sort key. The file names mark them as sealed, and they stay. Later
+//!   files are sealed too, after each quiet period, together with as many sealed files, smallest
+//!   first, as amount to at most four times their bytes. So sealing writes at most five bytes for a
+//!   late one, and a few late rows leave a day's big files alone. Small sealed files are merged by
+//!   eight, as today's are.
+//! - **Memory**: a merge holds a row group, some decompressed pages and a batch of every input, in
+//!   sizes that the footers give. If the sum exceeds `upkeep_memory_bytes`, the smallest inputs are
+//!   first merged into runs, which are deleted when the merge is done. Two files can always be
+//!   merged, in batches of single rows if rows are huge. Planning assumes [`MOST_OPEN_BYTES`], of
+//!   which big inputs are merged by three, so n of them are written at most ⌈log3(n)⌉ times
+//!   including the last pass: 1.5 GB of full-sized files once, 4.5 GB twice.
 //!
-//! All of it replaces files by one commit; a query that began before goes on reading the old ones, which vacuum deletes
-//! after the grace time.
+//! Each change replaces files in one commit. A query that started before continues to read the old
+//! files, which vacuum deletes after the grace period.
 
 mod compact;
 mod expire;
@@ -48,31 +52,32 @@ use crate::query::{Queries, Weight};
 use crate::table::{DataFile, FileIndex, Table};
 use crate::view::View;
 
-/// Most files that a merge reads at once.
+/// Maximum number of files that a merge reads at once.
 const MOST_FILES: usize = 64;
-/// What all inputs of a merge hold together stays below this where sizes of files are all that is known.
+/// Limit on the memory of all inputs of a merge, for planning from file sizes alone.
 const MOST_OPEN_BYTES: u64 = 120 << 20;
-/// Most bytes of a row group, of which a merge holds one of each input, and of those of its pages that are unpacked.
+/// Maximum bytes of a row group. A merge holds one row group of each input, and its decompressed
+/// pages.
 const ROW_GROUP_BYTES: u64 = 32 << 20;
 const PAGES_BYTES: u64 = 8 << 20;
-/// A past day is sealed when no file came to it for so long.
+/// Time without new files after which a past day is sealed.
 const QUIET_MS: i64 = 10 * 60 * 1000;
 
-/// What compaction aims at.
+/// Goals of compaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// Files are made about this big, and of today's files those that are so big are left alone.
+    /// Target file size. Today's files of at least this size are left alone.
     pub target_bytes: u64,
-    /// zstd level of what it writes of days that are not sealed.
+    /// zstd level of files in days that are not sealed.
     pub zstd_level: i32,
     /// zstd level of sealed files.
     pub sealed_zstd_level: i32,
-    /// How long no file may have come to a past day before it is sealed, ms.
+    /// Time without new files, in ms, after which a past day is sealed.
     pub quiet_ms: i64,
 }
 
 impl Policy {
-    /// The policy of a configuration, for upkeep on a schedule.
+    /// Creates the policy of a configuration, for scheduled maintenance.
     pub fn of(config: &Config) -> Self {
         Self {
             target_bytes: config.compact_target_bytes,
@@ -82,26 +87,26 @@ impl Policy {
         }
     }
 
-    /// The same for somebody who asks for it now.
+    /// Returns the policy for maintenance on request, which does not wait for quiet days.
     #[must_use]
     pub fn at_once(self) -> Self {
         Self { quiet_ms: 0, ..self }
     }
 }
 
-/// What work on files needs of the engine.
+/// Dependencies of work on files.
 #[derive(Clone, Copy, Debug)]
 pub struct Tools<'a> {
-    /// The table.
+    /// Table to maintain.
     pub table: &'a Table,
-    /// Reads the files.
+    /// Reader of the files.
     pub queries: &'a Queries,
-    /// What to aim at.
+    /// Goals of the work.
     pub policy: Policy,
 }
 
 impl Tools<'_> {
-    /// The rows that a statement gives over just these files, all of their rows as they are stored.
+    /// Runs a statement over exactly these files. It sees all rows as they are stored.
     pub async fn read(
         self,
         files: impl IntoIterator<Item = DataFile>,
@@ -112,8 +117,8 @@ impl Tools<'_> {
         self.queries.merge(view, text, ParamValues::Map(HashMap::new()), batch_rows).await
     }
 
-    /// The same for a statement that reads all columns: in batches of at most so many rows, and fewer where they are big, down
-    /// to single ones.
+    /// Runs a statement that reads all columns over these files, in batches of at most `most_rows`
+    /// rows. Batches of big rows are smaller, down to single rows.
     pub async fn read_whole(
         self,
         files: impl IntoIterator<Item = DataFile>,
@@ -127,15 +132,15 @@ impl Tools<'_> {
         self.read(files, text, rows).await
     }
 
-    /// What reading all columns of files takes.
+    /// Returns the memory that reading all columns of each file takes.
     async fn weigh(self, files: &[DataFile]) -> Result<Vec<Weight>> {
         let files: Vec<_> = files.iter().cloned().map(Arc::new).collect();
         self.queries.weigh(self.table.rows(), &files, None).await
     }
 }
 
-/// Bytes that an input of a merge holds in memory.
+/// Estimates the memory of one input of a merge, in bytes.
 fn held(bytes: u64) -> u64 {
-    // Text unpacks to about four times its size.
+    // Decompressed text is about four times as big.
     bytes.min(ROW_GROUP_BYTES) + bytes.saturating_mul(4).min(PAGES_BYTES)
 }

@@ -1,7 +1,8 @@
-//! A file without the rows that must leave it: those that are erased or past their organisation's retention are gone,
-//! those of another class are in a file of that class, those in whose place others come go with them, the rest stay in order.
+//! Rewrites a file without the rows that must leave it. Erased rows, and rows past their
+//! organisation's retention, are dropped. Rows of another class go to a file of that class.
+//! Replaced rows are dropped with them, and the rest stay in order.
 //!
-//! A first pass reads five small columns, so a file that has no such row, which is what most turn out to be, costs
+//! A first pass reads five small columns. Most files turn out to have no such row, so they cost
 //! little.
 
 use std::collections::btree_map::Entry;
@@ -22,40 +23,41 @@ use crate::plan::{Row, Rules};
 use crate::record::{Rows, SORT_KEY};
 use crate::table::{Commit, DataFile, FileIndex, Table};
 
-/// Rows of the first pass that are looked at in one go.
+/// Rows per batch in the first pass.
 const LOOK_ROWS: usize = 8192;
-/// Rows that are sorted out in one go: few, since they come with their bodies.
+/// Rows per batch in the second pass. The number is small, since the rows include their bodies.
 const WRITE_ROWS: usize = 512;
 
-/// A row of a file, as the rules see it, and its workspace.
+/// A row of a file in the form that the rules check, and its workspace.
 pub type Found<'a> = (Row<'a>, Option<&'a str>);
 
-/// What came of a file.
+/// Result of rewriting a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite {
-    /// Files with the rows that stay, at most one a class; none if no row stays.
+    /// Files with the remaining rows, at most one per class. Empty if no row remains.
     pub add: Vec<DataFile>,
-    /// Rows that went to another class.
+    /// Number of rows that moved to another class.
     pub moved: u64,
-    /// Rows that were erased, by their place in [`Rules::erasures`]; a row counts for the first that names it.
+    /// Number of erased rows by index in [`Rules::erasures`]. A row counts for the first erasure
+    /// that matches it.
     pub erased: Vec<(usize, u64)>,
-    /// Rows that were past their organisation's retention.
+    /// Number of rows past their organisation's retention.
     pub expired: u64,
-    /// Rows in whose place others are committed with this file.
+    /// Number of rows whose replacements are committed with this file.
     pub replaced: u64,
-    /// Whether the file holds no row that must leave it, and stays as it is.
+    /// True if no row must leave the file, so it stays as it is.
     pub untouched: bool,
 }
 
 impl Rewrite {
-    /// Rows that left the table.
+    /// Returns the number of rows that left the table.
     pub fn gone(&self) -> u64 {
         self.expired + self.replaced + self.erased.iter().map(|(_, rows)| rows).sum::<u64>()
     }
 }
 
-/// Makes the files that came of some take their place, in one commit; answers the new index. `rewrites` are in the
-/// order of `files`.
+/// Replaces files with their rewrites in one commit and returns the new index. `rewrites` are in
+/// the order of `files`.
 pub async fn commit_rewritten(
     table: &Table,
     files: &[Arc<DataFile>],
@@ -72,8 +74,8 @@ pub async fn commit_rewritten(
     table.commit(Commit { add, remove, app: None, data_change, operation }).await
 }
 
-/// Makes the files that came of some, and files with the rows that were replaced, take their place in one commit; answers the new
-/// index.
+/// Replaces files with their rewrites, and adds the files of the replacement rows, in one commit.
+/// Returns the new index.
 pub async fn commit_replaced(
     table: &Table,
     files: &[Arc<DataFile>],
@@ -81,15 +83,15 @@ pub async fn commit_replaced(
     replacing: Vec<DataFile>,
 ) -> Result<Arc<FileIndex>> {
     if rewrites.iter().any(|rewrite| rewrite.untouched) {
-        return Err(Error::internal("a file of which nothing is replaced must stay"));
+        return Err(Error::internal("a file without replaced rows cannot be replaced"));
     }
     let remove = files.iter().map(|file| file.path.clone()).collect();
     let add = rewrites.into_iter().flat_map(|rewrite| rewrite.add).chain(replacing).collect();
     table.commit(Commit { add, remove, app: None, data_change: true, operation: "WRITE" }).await
 }
 
-/// Writes what stays of a file, without making it part of the table; [`Rewrite::untouched`] if all of it stays where it
-/// is.
+/// Writes the remaining rows of a file to new files that are not yet part of the table. The result
+/// is [`Rewrite::untouched`] if all rows stay.
 pub async fn rewrite(
     tools: Tools<'_>,
     file: &DataFile,
@@ -101,7 +103,8 @@ pub async fn rewrite(
     rewrite_by(tools, file, |(row, _)| end_of(row, rules, now_micros), now, new_id).await
 }
 
-/// Writes what stays of a file when other rows take the place of some, as above.
+/// Writes the remaining rows of a file as [`rewrite`] does, without the rows that other rows
+/// replace.
 pub async fn rewrite_without(
     tools: Tools<'_>,
     file: &DataFile,
@@ -154,16 +157,16 @@ async fn rewrite_by(
     Ok(outcome)
 }
 
-/// Where a row ends up.
+/// Destination of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// In the file of the class of so many days.
+    /// The file of the class with this retention in days.
     Class(i32),
-    /// Nowhere: this erasure names it.
+    /// Dropped, since this erasure matches it.
     Erased(usize),
-    /// Nowhere: its time is over.
+    /// Dropped, since its retention is over.
     Expired,
-    /// Nowhere: another row takes its place.
+    /// Dropped, since another row replaces it.
     Replaced,
 }
 
@@ -171,13 +174,10 @@ fn end_of(row: Row<'_>, rules: &Rules, now_micros: i64) -> End {
     if let Some(place) = rules.erased().first(row) {
         return End::Erased(place);
     }
-    match rules.sees(row, now_micros) {
-        true => End::Class(rules.retention_days(row.organisation)),
-        false => End::Expired,
-    }
+    if rules.sees(row, now_micros) { End::Class(rules.retention_days(row.organisation)) } else { End::Expired }
 }
 
-/// Whether any row must leave the file.
+/// Returns true if any row must leave the file.
 async fn is_touched(tools: Tools<'_>, file: &DataFile, end_of: impl Fn(Found<'_>) -> End) -> Result<bool> {
     let text =
         format!("select organisation_id, workspace_slug, created_at, user_id, id from {}", tools.table.rows().table());
@@ -190,7 +190,7 @@ async fn is_touched(tools: Tools<'_>, file: &DataFile, end_of: impl Fn(Found<'_>
     Ok(false)
 }
 
-/// The columns that the rules ask for.
+/// Columns that the rules check.
 struct Keys<'a> {
     feedback: bool,
     written_ms: i64,
@@ -226,7 +226,8 @@ impl<'a> Keys<'a> {
             organisation: text(organisations, row).unwrap_or_default(),
             id: text(ids, row).unwrap_or_default(),
             user: text(users, row),
-            // Only another program can have written a row without a time; it counts as older than any, as in answers.
+            // Only another program can have written a row without a time. It counts as the oldest,
+            // as in queries.
             created_at: if times.is_valid(row) { times.value(row) } else { i64::MIN },
             written_ms,
         };
@@ -238,7 +239,7 @@ fn text(values: &StringViewArray, row: usize) -> Option<&str> {
     values.is_valid(row).then(|| values.value(row))
 }
 
-/// The files that rows are sorted out to, one a class.
+/// Output files by class.
 struct Sorted<'a> {
     tools: Tools<'a>,
     file: &'a DataFile,
@@ -257,10 +258,10 @@ impl Sorted<'_> {
             };
             let mask: BooleanArray = ends.iter().map(|end| Some(*end == End::Class(days))).collect();
             let part = filter_record_batch(batch, &mask)
-                .map_err(|cause| Error::internal("cannot sort out the rows of a file").with_source(cause))?;
+                .map_err(|cause| Error::internal("cannot split the rows of a file by class").with_source(cause))?;
             writer.write(&part).await?;
         }
-        // Each class has a row group open; many classes must not have many big ones.
+        // Each class has an open row group. If their sum exceeds the limit, the biggest ends first.
         let most = self.tools.queries.upkeep_bytes().min(MOST_OPEN_BYTES);
         while self.open.len() > 1 && self.open.values().map(|writer| writer.buffered() as u64).sum::<u64>() > most {
             let Some(biggest) = self.open.values_mut().max_by_key(|writer| writer.buffered()) else { break };
@@ -278,11 +279,12 @@ impl Sorted<'_> {
     }
 }
 
-/// Starts the file of a class for rows of `file`: sealed and packed as that is.
+/// Starts the output file of a class for rows of `file`, sealed and compressed like the input.
 fn start(tools: Tools<'_>, file: &DataFile, retention_days: i32, id: Uuid, now_ms: i64) -> Result<DataFileWriter> {
     let partition = Partition { date: file.date, retention_days };
-    match file.is_sealed() {
-        true => DataFileWriter::start_sealed(tools.table, partition, id, tools.policy.sealed_zstd_level, now_ms),
-        false => DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now_ms),
+    if file.is_sealed() {
+        DataFileWriter::start_sealed(tools.table, partition, id, tools.policy.sealed_zstd_level, now_ms)
+    } else {
+        DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now_ms)
     }
 }

@@ -1,4 +1,4 @@
-//! Upkeep of real tables: in memory, on disk, and over a store that refuses to read Parquet.
+//! Maintenance of real tables: in memory, on disk, and over a store that refuses to read Parquet.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -39,7 +39,7 @@ const DAY: i32 = 20_778;
 const MS_A_DAY: i64 = 86_400_000;
 const POLICY: Policy = Policy { target_bytes: 512 << 20, zstd_level: 3, sealed_zstd_level: 6, quiet_ms: QUIET_MS };
 
-/// A table and what upkeep needs to work on it.
+/// A table and the dependencies of its maintenance.
 struct Rig {
     table: Table,
     queries: Queries,
@@ -70,7 +70,7 @@ impl Rig {
         Uuid::from_u128(u128::from(self.ids.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Writes records to the table, one file a partition, and gives the files.
+    /// Writes records to the table, one file per partition, and returns the files.
     async fn flush(&self, records: Vec<Record>, rules: &Rules, now: DateTime<Utc>) -> Vec<DataFile> {
         let mut batch = BatchBuilder::new();
         records.into_iter().for_each(|record| batch.append(&record));
@@ -84,7 +84,7 @@ impl Rig {
         files
     }
 
-    /// Runs what is planned; gives the bytes written.
+    /// Runs the planned merges and returns the bytes written.
     async fn compact(&self, now: DateTime<Utc>, rules: &Rules, policy: Policy) -> u64 {
         let mut written = 0;
         for merge in plan(now, &self.table.index(), rules, policy) {
@@ -104,12 +104,12 @@ impl Rig {
         concat_batches(&batches[0].schema(), &batches).unwrap()
     }
 
-    /// All rows of some files, in the order of the sort key.
+    /// Returns all rows of some files, in the order of the sort key.
     async fn rows_of(&self, files: impl IntoIterator<Item = DataFile>) -> RecordBatch {
         self.query(files, &format!("select * from logs order by {}", SORT_KEY.join(", "))).await
     }
 
-    /// Of the whole table what [`Sums`] are of records.
+    /// Computes the [`Sums`] of the whole table.
     async fn sums(&self) -> Sums {
         let text = "select count(*), count(distinct id), sum(total_units), sum(octet_length(request.body)), \
             sum(octet_length(response.body)) from logs";
@@ -166,7 +166,7 @@ fn forever() -> Rules {
     Rules::without_plans(0)
 }
 
-/// Rules by organisation: `unknown` days for all others.
+/// Rules by organisation, with `unknown` days for all others.
 fn rules(days: &[(&str, i32)], unknown: i32, erasures: Vec<Erasure>, moving: &[(&str, i32)]) -> Rules {
     let terms = days.iter().map(|(name, days)| ((*name).to_owned(), Terms::without_plan(*days)));
     let moving = moving.iter().map(|(name, from_days)| Moving {
@@ -188,7 +188,7 @@ fn erasure(organisation: &str, what: Erased) -> Erasure {
     Erasure { id, organisation, what, feedback: HashSet::new(), arrived_ms: i64::MIN, clean_before_ms: 0 }
 }
 
-/// About the bytes of the runs that a merge wrote and deleted.
+/// Estimates the bytes of the runs that a merge wrote and deleted.
 fn bytes_of_runs(merge: &Merge) -> u64 {
     let (mut sizes, mut written): (Vec<_>, _) = (merge.files.iter().map(|file| file.bytes).collect(), 0);
     loop {
@@ -201,18 +201,19 @@ fn bytes_of_runs(merge: &Merge) -> u64 {
     }
 }
 
-/// The sort key of every row: organisation, time, id.
+/// Returns the sort key of every row: organisation, time, id.
 fn keys(rows: &RecordBatch) -> Vec<(String, i64, String)> {
     let text = |name: &str| rows.column_by_name(name).unwrap().as_string_view().clone();
-    let (organisations, ids) = (text("organisation_id"), text("id"));
+    let organisations = text("organisation_id");
+    let ids = text("id");
     let times = rows.column_by_name("created_at").unwrap().as_primitive::<TimestampMicrosecondType>().clone();
     let key = |row| (organisations.value(row).to_owned(), times.value(row), ids.value(row).to_owned());
     (0..rows.num_rows()).map(key).collect()
 }
 
-/// What the index says of a file must be true of its rows, and the rows must be in order.
+/// Checks that the index entry of a file matches its rows, and that the rows are in order.
 async fn check_file(rig: &Rig, file: &DataFile) {
-    // As the file has them: a query may read its row groups in any order.
+    // Reads the file directly, since a query may read its row groups in any order.
     let object = rig.table.object_store().get(&rig.table.object_store_path(file)).await.unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(object.bytes().await.unwrap()).unwrap();
     let columns = ProjectionMask::columns(reader.parquet_schema(), SORT_KEY);
@@ -329,7 +330,8 @@ async fn a_file_that_does_not_hold_what_the_table_says_is_left_as_it_is() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever the plans and erasures are, what is left are the rows that the rules let be seen, each in its class.
+    /// For any plans and erasures, the remaining rows are those that the rules make visible, each
+    /// in its class.
     #[test]
     fn a_rewrite_keeps_exactly_what_the_rules_keep(
         rows in prop::collection::vec((0..4_usize, 0..12_i64), 1..40),
@@ -360,7 +362,9 @@ proptest! {
             let before = rig.rows().await;
             let users = before.column_by_name("user_id").unwrap().as_string_view().clone();
             for (key, user) in keys(&before).into_iter().zip(users.iter()) {
-                let (organisation, id, created_at) = (key.0.as_str(), key.2.as_str(), key.1);
+                let organisation = key.0.as_str();
+                let id = key.2.as_str();
+                let created_at = key.1;
                 let row = Row { feedback: false, organisation, id, user, created_at, written_ms: i64::MAX };
                 if rules.sees(row, now.timestamp_micros()) {
                     expected.entry(rules.retention_days(&key.0)).or_insert_with(Vec::new).push(key);
@@ -382,7 +386,7 @@ proptest! {
     }
 }
 
-/// Records of a part of a day, with bodies like those of a chat.
+/// Returns records of a part of a day, with bodies like those of a chat.
 fn traffic(seed: u64, rows: u64, from: DateTime<Utc>, span_ms: i64) -> Vec<Record> {
     const WORDS: &str = "the model answers a question about apples trains invoices weather and the user asks again with more \
         detail so that every step of the reasoning is shown before the final result which is checked twice";
@@ -400,7 +404,8 @@ fn traffic(seed: u64, rows: u64, from: DateTime<Utc>, span_ms: i64) -> Vec<Recor
     };
     (0..rows)
         .map(|row| {
-            let (ask, answer) = (20 + next() % 120, 10 + next() % 80);
+            let ask = 20 + next() % 120;
+            let answer = 10 + next() % 80;
             let question = text(ask, &mut next);
             let reply = text(answer, &mut next);
             let body = format!(r#"{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"{question}"}}]}}"#);
@@ -426,12 +431,14 @@ async fn a_big_day_is_sorted_whole_into_files_with_ranges_of_their_own() {
     for part in 0..4 {
         rig.flush(traffic(part, 1_500, at(DAY, 0), MS_A_DAY), &forever(), at(DAY, part as i64)).await;
     }
-    let (before, index) = (rig.rows().await, rig.table.index());
+    let before = rig.rows().await;
+    let index = rig.table.index();
     let policy = Policy { target_bytes: index.bytes() / 3, ..POLICY };
     rig.compact(at(DAY + 1, QUIET_MS), &forever(), policy).await;
     let index = rig.table.index();
     let mut files: Vec<_> = index.iter().collect();
-    // Open pages count before compression, so the files of a day as small as this are smaller than they need be.
+    // Open pages count before compression, so the files of such a small day are smaller than they
+    // need to be.
     assert!(files.len() >= 3, "{} files", files.len());
     for file in &files {
         check_file(&rig, file).await;
@@ -483,9 +490,13 @@ async fn more_inputs_than_fit_are_joined_in_passes_and_leave_nothing_behind() {
 async fn a_day_of_flushes_ends_as_one_sorted_file() {
     const FLUSHES: u64 = 120;
     const ROWS: u64 = 4;
-    let (rig, rules) = (Rig::in_memory().await, forever());
+    let rig = Rig::in_memory().await;
+    let rules = forever();
     let span_ms = MS_A_DAY / FLUSHES as i64;
-    let (mut flushed, mut joined, mut most_files, mut sums) = (0, 0, 0, Sums::default());
+    let mut flushed = 0;
+    let mut joined = 0;
+    let mut most_files = 0;
+    let mut sums = Sums::default();
     for number in 0..FLUSHES {
         let from = at(DAY, number as i64 * span_ms);
         let now = at(DAY, (number as i64 + 1) * span_ms);
@@ -514,7 +525,7 @@ async fn a_day_of_flushes_ends_as_one_sorted_file() {
     assert!(most_files < 60, "{most_files} files");
 }
 
-/// A store in memory that, once told so, gives no byte of a Parquet file of data.
+/// A store in memory that, when told to, refuses to read data files in Parquet.
 #[derive(Debug, Default)]
 struct Unreadable {
     inner: InMemory,

@@ -1,21 +1,22 @@
-//! Ids of attempts: LiteLLM logs each attempt of a call under the id of the call, so an attempt's
-//! record has that id with a hash behind it. Who names the call means all of its attempts.
+//! Ids of attempts. LiteLLM logs each attempt of a call under the id of the call, so the record of
+//! an attempt has that id followed by a hash. A request that names the call means all of its
+//! attempts.
 
 /// Bytes of the hash in an attempt's id.
 pub const HASH_BYTES: usize = 8;
-/// Characters behind the call's id: `-` and the hash in hexadecimal digits.
+/// Characters after the call's id: `-` and the hash in hexadecimal digits.
 const SUFFIX: usize = 1 + 2 * HASH_BYTES;
-/// Condition of SQL: the id of a row of `logs` has the form of an attempt's.
+/// SQL condition that is true for a row of `logs` whose id has the form of an attempt's id.
 pub const IS_ATTEMPT: &str = "id ~ '^.+-[0-9a-f]{16}$'";
-/// Expression of SQL: the call of such a row.
+/// SQL expression for the id of the call of such a row.
 pub const CALL: &str = "left(id, character_length(id) - 17)";
 
-/// Makes the id of an attempt.
+/// Creates the id of an attempt.
 pub fn attempt_id(call: &str, hash: [u8; HASH_BYTES]) -> String {
     format!("{call}-{}", hex::encode(hash))
 }
 
-/// Finds the call in an id that has the form of an attempt's.
+/// Returns the call's id if `id` has the form of an attempt's id.
 pub fn call_of(id: &str) -> Option<&str> {
     let (call, suffix) = id.split_at_checked(id.len().checked_sub(SUFFIX)?)?;
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');

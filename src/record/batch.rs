@@ -1,4 +1,4 @@
-//! Records to Arrow batches, and foreign Arrow batches to ours.
+//! Converts records to Arrow batches, and foreign Arrow batches to ours.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,25 +17,25 @@ use super::{Column, Kind, Limit, Message, Rows, limits, schema};
 use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 
-/// A batch with less text than this gives back what its builders reserved beyond it.
+/// Text bytes below which a batch releases the memory that its builders reserved but did not use.
 pub(super) const TIGHT_BELOW_BYTES: usize = 256 << 10;
-/// What a row takes in memory beside its text, bytes.
+/// Memory of a row apart from its text, in bytes.
 pub const ROW_OVERHEAD: usize = 900;
-/// Shared text below this is not worth copying.
+/// Shared text below this size is not worth copying.
 const SHARED_BYTES: usize = 64 << 10;
-/// A value that does not fit is an error, never a silent null.
+/// Casts that report a value that does not fit as an error rather than as null.
 const STRICT: CastOptions<'_> = CastOptions { safe: false, format_options: FormatOptions::new() };
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
-/// A builder of one column: takes the Rust value of its kind, gives the Arrow array.
+/// Builder of one column: takes the Rust value of its kind, and produces the Arrow array.
 pub(super) trait ColumnBuilder<V> {
     fn start() -> Self;
-    /// Appends and says how many bytes of text the value brought.
+    /// Appends a value and returns the number of text bytes in it.
     fn append(&mut self, value: &V) -> usize;
     fn finish(&mut self) -> ArrayRef;
 }
 
-/// How much text a value holds.
+/// Returns the number of text bytes in a value.
 pub(super) trait TextBytes {
     fn text_bytes(&self) -> usize {
         0
@@ -132,7 +132,7 @@ impl ColumnBuilder<Vec<(String, String)>> for MapBuilder<StringBuilder, StringBu
     }
 }
 
-/// The two texts of a [`Message`], side by side.
+/// Builder of the two texts of a [`Message`].
 #[derive(Debug)]
 pub(super) struct MessageBuilder {
     body: StringViewBuilder,
@@ -177,19 +177,19 @@ macro_rules! builder {
         }
 
         impl $row {
-            /// Bytes of the text that it holds.
+            /// Returns the bytes of the row's text.
             pub fn text_bytes(&self) -> usize {
                 0 $(+ batch::TextBytes::text_bytes(&self.$name))*
             }
 
-            /// Bytes that it takes in memory, about.
+            /// Estimates the row's memory in bytes.
             pub fn held_bytes(&self) -> usize {
                 self.text_bytes() + batch::ROW_OVERHEAD
             }
         }
 
         impl $builder {
-            /// An empty builder.
+            /// Creates an empty builder.
             pub fn new() -> Self {
                 Self {
                     $($name: batch::ColumnBuilder::start(),)*
@@ -206,17 +206,17 @@ macro_rules! builder {
                 self.rows += 1;
             }
 
-            /// Rows appended since the last [`finish`](Self::finish).
+            /// Returns the number of rows appended since the last [`finish`](Self::finish).
             pub fn rows(&self) -> usize {
                 self.rows
             }
 
-            /// Bytes of text appended since the last [`finish`](Self::finish).
+            /// Returns the bytes of text appended since the last [`finish`](Self::finish).
             pub fn text_bytes(&self) -> usize {
                 self.text_bytes
             }
 
-            /// The batch of everything appended; the builder is empty again.
+            /// Returns the batch of everything appended, and resets the builder.
             pub fn finish(&mut self) -> arrow::array::RecordBatch {
                 let roomy = self.text_bytes < batch::TIGHT_BELOW_BYTES;
                 self.rows = 0;
@@ -239,10 +239,11 @@ macro_rules! builder {
 }
 pub(super) use builder;
 
-/// The same rows with text buffers that hold these rows' text and nothing else.
+/// Returns the same rows with text buffers that hold only the text of these rows.
 ///
-/// Text views share the buffers of the batches they were cut from, so a filtered or concatenated batch can keep far more
-/// memory alive, and write far more to the log, than its rows need.
+/// Text views share the buffers of the batches that they were cut from, so a filtered or
+/// concatenated batch can keep far more memory alive, and write far more to the log, than its rows
+/// need.
 pub fn tighten(batch: &RecordBatch) -> RecordBatch {
     let columns = batch.columns().iter().map(tighten_column).collect();
     #[expect(clippy::expect_used, reason = "neither types nor lengths change")]
@@ -261,16 +262,17 @@ fn tighten_column(column: &ArrayRef) -> ArrayRef {
     }
 }
 
-/// The same text in buffers of its own, where it is a small part of those that it shares: a slice of a big batch would count, and
-/// keep, all of them.
+/// Copies the text of a column into its own buffers if it is a small part of shared ones: a slice
+/// of a big batch would count, and keep alive, all of them.
 pub fn own_text(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
         DataType::Utf8View => {
             let texts = column.as_string_view();
             let held: usize = texts.data_buffers().iter().map(|buffer| buffer.len()).sum();
-            match held > texts.total_buffer_bytes_used().saturating_mul(2).max(SHARED_BYTES) {
-                true => Arc::new(texts.gc()),
-                false => Arc::clone(column),
+            if held > texts.total_buffer_bytes_used().saturating_mul(2).max(SHARED_BYTES) {
+                Arc::new(texts.gc())
+            } else {
+                Arc::clone(column)
             }
         }
         DataType::Struct(fields) => {
@@ -282,7 +284,7 @@ pub fn own_text(column: &ArrayRef) -> ArrayRef {
     }
 }
 
-/// Closes a list of columns with the `date` of each row's `created_at`.
+/// Appends a column with the `date` of each row's `created_at`.
 pub(super) fn with_date(rows: Rows, mut columns: Vec<ArrayRef>) -> RecordBatch {
     let schema = rows.schema();
     #[expect(clippy::expect_used, reason = "the columns come from the table of columns, in its order")]
@@ -296,17 +298,18 @@ pub(super) fn with_date(rows: Rows, mut columns: Vec<ArrayRef>) -> RecordBatch {
     }
 }
 
-/// What the engine fills in where a foreign batch does not say.
+/// Values that the engine fills in if a foreign batch lacks them.
 pub struct Defaults<'a> {
-    /// Arrival time, µs since 1970, for rows without `created_at`, and for those of a later one than `latest_micros`.
+    /// Arrival time in µs since 1970, for rows without `created_at` or with one later than
+    /// `latest_micros`.
     pub now_micros: i64,
-    /// The latest `created_at` that a row may say, µs since 1970.
+    /// Latest `created_at` that a row may have, in µs since 1970.
     pub latest_micros: i64,
-    /// Rows that said a later one.
+    /// Number of rows with a later `created_at`.
     pub redated: u64,
-    /// A fresh id for each row that has none.
+    /// Generator of ids for rows without one.
     pub new_id: &'a mut dyn FnMut() -> String,
-    /// Days to keep, by organisation.
+    /// Days to keep rows, by organisation.
     pub retention_days: &'a dyn Fn(&str) -> i32,
 }
 
@@ -316,10 +319,12 @@ impl std::fmt::Debug for Defaults<'_> {
     }
 }
 
-/// Brings any Arrow batch whose columns are a subset of ours (by name, castable types) to [`schema`].
+/// Converts an Arrow batch whose columns are a subset of ours (by name, with castable types) to
+/// [`schema`].
 ///
-/// Missing columns become null; `id`, `organisation_id`, `created_at` and the partition columns are filled in where they are
-/// missing or null. An unknown column or a type that cannot be cast is an error that names it.
+/// Missing columns become null. `id`, `organisation_id`, `created_at` and the partition columns are
+/// filled in if they are missing or null. An unknown column or a type that cannot be cast is an
+/// error that names it.
 pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<RecordBatch> {
     let rows = batch.num_rows();
     let own = schema();
@@ -361,7 +366,8 @@ pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<Rec
     Ok(with_date(Rows::Logs, columns))
 }
 
-/// A column whose values keep its limit: names and figures beyond it are null; ids and times refuse the batch.
+/// Applies the limit of a column: names and figures beyond it become null; ids and times refuse the
+/// batch.
 fn within_limits(column: &ArrayRef, of: &Column) -> Result<ArrayRef> {
     let refused = |error: super::json::FieldError| Error::invalid(error.to_string());
     match of.kind {
@@ -401,7 +407,7 @@ fn within_limits(column: &ArrayRef, of: &Column) -> Result<ArrayRef> {
             }
             Ok(Arc::clone(column))
         }
-        // Metadata and messages go through the policy row by row.
+        // The ingest policy checks metadata and messages row by row.
         Kind::Short | Kind::Bool | Kind::Tags | Kind::Message => Ok(Arc::clone(column)),
     }
 }
@@ -415,7 +421,7 @@ where
     Ok(value)
 }
 
-/// Casts a column to our type; struct and map children are taken by name and place.
+/// Casts a column to our type. Struct and map children are matched by name and position.
 fn conform(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, arrow::error::ArrowError> {
     if column.data_type() == to {
         return Ok(Arc::clone(column));
@@ -437,7 +443,7 @@ fn conform_struct(from: &StructArray, fields: &Fields) -> Result<ArrayRef, arrow
     Ok(Arc::new(StructArray::try_new(fields.clone(), children, from.nulls().cloned())?))
 }
 
-/// Fills in a text that is null or empty.
+/// Replaces texts that are null or empty.
 fn fill_text(column: &ArrayRef, mut value: impl FnMut() -> String) -> ArrayRef {
     let filled = column.as_string_view().iter();
     let filled = filled.map(|text| Some(text.filter(|text| !text.is_empty()).map_or_else(&mut value, str::to_owned)));
@@ -448,12 +454,16 @@ fn map_text(column: &ArrayRef, change: impl Fn(&str) -> Cow<'_, str>) -> ArrayRe
     Arc::new(column.as_string_view().iter().map(|text| text.map(&change)).collect::<StringViewArray>())
 }
 
-/// Makes every body and header text one that can stand in a JSON line: text that is no JSON becomes a JSON string.
+/// Makes every body and header text embeddable in a JSON line. Text that is not JSON becomes a JSON
+/// string.
 fn embeddable_message(column: &ArrayRef) -> ArrayRef {
     let message = column.as_struct();
-    let part = |part: &ArrayRef| match part.as_string_view().iter().flatten().all(check_json) {
-        true => Arc::clone(part),
-        false => map_text(part, embeddable),
+    let part = |part: &ArrayRef| {
+        if part.as_string_view().iter().flatten().all(check_json) {
+            Arc::clone(part)
+        } else {
+            map_text(part, embeddable)
+        }
     };
     let parts = message.columns().iter().map(part).collect();
     Arc::new(StructArray::new(message.fields().clone(), parts, message.nulls().cloned()))

@@ -1,26 +1,27 @@
-//! What somebody said of a call: a value and a weight, bound to a trace, or to one log of it.
+//! Feedback on a call: a value and a weight, attached to a trace or to one log of it.
 //!
-//! A row is one state. A change of feedback is a row more with the same `id` and `created_at` and a later `updated_at`; the
-//! latest holds. So a table of feedback is only ever added to, as one of records is.
+//! A row is one version. A change adds a row with the same `id` and `created_at` and a later
+//! `updated_at`, and the latest version counts. So a table of feedback is append-only, as a table
+//! of logs is.
 
 use super::{Column, Kind, Limit, Rows, batch, limits, rust_type};
 
-/// The lowest value that feedback can give.
+/// Lowest value of feedback.
 pub const LOWEST_VALUE: f64 = -10.0;
-/// The highest value that feedback can give.
+/// Highest value of feedback.
 pub const HIGHEST_VALUE: f64 = 10.0;
 
 macro_rules! columns {
     ($($name:ident: $kind:ident, $limit:ident, $doc:literal;)*) => {
-        /// The table of columns of feedback, without the partition columns.
+        /// Columns of the feedback table, without the partition columns.
         pub(super) const COLUMNS: &[Column] =
             &[$(Column { name: stringify!($name), kind: Kind::$kind, limit: Limit::$limit, doc: $doc },)*];
 
-        /// What somebody said of a call.
+        /// Feedback on a call.
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Feedback {
             $(#[doc = $doc] pub $name: rust_type!($kind),)*
-            /// Days to keep it, 0 = for ever. The engine fills it in from the plan.
+            /// Days to keep the row. 0 means for ever. The engine sets it from the plan.
             pub retention_days: i32,
         }
 
@@ -31,15 +32,15 @@ macro_rules! columns {
 
 columns! {
     id: Text, Id, "unique id of the feedback, a UUIDv7";
-    organisation_id: Text, Id, "organisation that it belongs to";
-    workspace_slug: Text, Id, "workspace whose logs it speaks of; null = those of every workspace";
-    created_at: Time, Time, "when it was first given, UTC, microseconds";
-    updated_at: Time, Time, "when this state was given, UTC, microseconds";
-    trace_id: Text, Id, "trace that it speaks of: it is shown on every log of the trace but replays";
-    log_id: Text, Id, "the one log of the trace that it speaks of; null = all of them";
+    organisation_id: Text, Id, "organisation that owns it";
+    workspace_slug: Text, Id, "workspace of the logs that it applies to; null applies to every workspace";
+    created_at: Time, Time, "time of the first version, UTC, microseconds";
+    updated_at: Time, Time, "time of this version, UTC, microseconds";
+    trace_id: Text, Id, "trace that it applies to: it is shown on every log of the trace except replays";
+    log_id: Text, Id, "the one log of the trace that it applies to; null applies to all of them";
     value: Float, Code, "from -10 to 10";
-    weight: Float, Code, "from 0 to 1: how much it counts in averages";
-    user_id: Text, Id, "who gave it: the `_user` of the metadata";
-    source: Text, Name, "what sent it, such as `API`";
+    weight: Float, Code, "from 0 to 1: its weight in averages";
+    user_id: Text, Id, "user who gave it: the `_user` of the metadata";
+    source: Text, Name, "sender, such as `API`";
     metadata: Tags, Tags, "the caller's own keys and values";
 }

@@ -1,61 +1,62 @@
-//! The limits of values: how long a text, how large a figure and how late a time may be, and what happens beyond.
+//! Limits of values: text lengths, ranges of figures and times, and what happens beyond them.
 //!
-//! Each column states its limit in the table of columns, so none is without one. The limits hold on every way in:
-//! [`Record::keep_limits`](super::Record::keep_limits) is called for each row before it is written. A figure is so
-//! bounded that sums over billions of rows fit 64 bits. An over-long name costs only itself; an over-long id refuses its
-//! row, because cut ids would make two rows one.
+//! Each column states its limit in the table of columns, so none is without one. The limits apply
+//! to every way in: [`Record::keep_limits`](super::Record::keep_limits) is called for each row
+//! before it is written. Figures are limited so that sums over billions of rows fit 64 bits. An
+//! over-long name becomes null; an over-long id refuses its row, because truncated ids could make
+//! two rows one.
 
 use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 
 use super::Message;
 use super::json::{FieldError, Reason};
 
-/// Longest id, in bytes of UTF-8.
+/// Maximum length of an id, in bytes of UTF-8.
 pub const ID_BYTES: usize = 512;
-/// Longest name, in bytes.
+/// Maximum length of a name, in bytes.
 pub const NAME_BYTES: usize = 1 << 10;
-/// Longest URL, in bytes.
+/// Maximum length of a URL, in bytes.
 pub const URL_BYTES: usize = 8 << 10;
-/// Largest whole figure: tokens, or milliseconds.
+/// Largest whole number: tokens, or milliseconds.
 pub const MOST_FIGURE: i64 = 1_000_000_000;
-/// Largest fraction: cents, or a rating.
+/// Largest fractional number: cents, or a rating.
 pub const MOST_FRACTION: f64 = 1e9;
-/// Most pairs of metadata.
+/// Maximum number of metadata pairs.
 pub const MOST_TAGS: usize = 256;
-/// Longest key and value of metadata, in bytes.
+/// Maximum length of a metadata key and value, in bytes.
 pub const TAG_BYTES: [usize; 2] = [512, 8 << 10];
-/// Years of times: those that count from 1970 and that readers of nanoseconds can hold.
+/// Allowed years of times: those from 1970 on that readers with nanoseconds can represent.
 const YEARS: std::ops::RangeInclusive<i32> = 1970..=2261;
-/// What a time must be, for the message of a refusal.
+/// Requirements of a time, for the message of a refusal.
 pub(crate) const TIME: &str = "a time of the years 1970 to 2261 such as 2026-11-21T16:26:58.758Z, or a number since \
                                1970 in s, ms, µs or ns; without one it is the time of arrival";
 const NOT_BELOW: &str = "0 or more; leave it out where it is not known";
 
-/// The limit of a column, and what happens to a value beyond.
+/// Limit of a column, and what happens to a value beyond it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// A text that tells rows, traces or owners apart: a longer one refuses its row.
+    /// A text that identifies rows, traces or owners. A longer one refuses its row.
     Id,
-    /// A text that names something: a longer one is null.
+    /// A name. A longer one becomes null.
     Name,
-    /// A URL, or a config: a longer one is null.
+    /// A URL or a config. A longer one becomes null.
     Url,
-    /// A whole number from 0: a larger one is null, one below 0 refuses its row.
+    /// A whole number from 0. A larger one becomes null; a negative one refuses its row.
     Figure,
-    /// Cents, from 0: a larger number is null, one below 0 refuses its row.
+    /// Cents, from 0. A larger number becomes null; a negative one refuses its row.
     Money,
-    /// A number of a few values, held by its type.
+    /// A number with few values, limited by its type.
     Code,
-    /// A time: one of another year refuses its row.
+    /// A time. One of another year refuses its row.
     Time,
-    /// Metadata: pairs beyond the limit, and longer ones, are left out.
+    /// Metadata. Pairs beyond the limit, and longer ones, are left out.
     Tags,
-    /// Bodies and headers, which the limit of a whole record holds.
+    /// Bodies and headers, limited with the record as a whole.
     Message,
 }
 
 impl Limit {
-    /// Its line in the table of the guide: what is allowed, and what happens beyond.
+    /// Returns the limit's line in the guide: the allowed values, and what happens beyond them.
     pub fn says(self) -> (String, &'static str) {
         match self {
             Self::Id => (format!("{ID_BYTES} bytes"), "the record is refused"),
@@ -83,24 +84,24 @@ impl Limit {
     }
 }
 
-/// Returns whether a row can have a time.
+/// Returns true if a row can have this time.
 pub(crate) fn is_storable(time: DateTime<Utc>) -> bool {
     YEARS.contains(&time.year())
 }
 
-/// A value that has a limit.
+/// A value with a limit.
 pub(super) trait Limited {
-    /// Keeps the limit, or refuses the row; adds up how many values were left out.
+    /// Applies the limit, or refuses the row. Adds the number of values left out to `left_out`.
     fn keep(&mut self, name: &'static str, limit: Limit, left_out: &mut u64) -> Result<(), FieldError>;
 }
 
-/// Empties a value that is beyond its limit.
+/// Removes a value that is beyond its limit.
 fn leave_out<T>(value: &mut Option<T>, left_out: &mut u64) {
     *value = None;
     *left_out += 1;
 }
 
-/// The refusal of a text that is too long.
+/// Returns the refusal of a text that is too long.
 pub(super) fn too_long(name: &str, bytes: usize, limit: Limit) -> FieldError {
     let expected = format!("at most {} bytes, not {bytes}; send a shorter one", limit.text_bytes());
     FieldError::silent(name, expected).because(Reason::TooLarge)
@@ -167,7 +168,7 @@ impl Limited for Vec<(String, String)> {
     }
 }
 
-/// Bounded by its type, or with the record as a whole.
+/// Limited by its type, or with the record as a whole.
 macro_rules! bounded {
     ($($type:ty),*) => {$(
         impl Limited for $type {
@@ -182,8 +183,8 @@ bounded!(Option<i32>, Option<bool>, Message);
 macro_rules! keep_limits {
     ($row:ident; $($name:ident: $limit:ident;)*) => {
         impl $row {
-            /// Keeps the limits of all columns: empties names, figures and metadata that are beyond theirs and returns how many,
-            /// or refuses the row.
+            /// Applies the limits of all columns. Removes names, figures and metadata beyond their
+            /// limits and returns their number, or refuses the row.
             pub fn keep_limits(&mut self) -> Result<u64, crate::record::json::FieldError> {
                 let mut left_out = 0;
                 $(limits::Limited::keep(
@@ -219,7 +220,7 @@ mod tests {
         }
     }
 
-    /// The record of a JSON object with one key.
+    /// Parses the record of a JSON object with one key.
     fn with(name: &str, value: &str) -> Record {
         crate::record::json::parse(&format!("{{\"{name}\":{value}}}")).unwrap()
     }
@@ -267,7 +268,7 @@ mod tests {
         const { assert!(i64::MAX / MOST_FIGURE >= 9_000_000_000) };
     }
 
-    /// The table of the guide: columns that have the same limit in one line.
+    /// Renders the table of the guide, with one line for all columns of the same limit.
     fn table() -> String {
         let mut lines: Vec<(Limit, Vec<&str>)> = Vec::new();
         for column in COLUMNS {

@@ -1,4 +1,5 @@
-//! The registry against the folder, the headers against the plans, and the plans against what makes them quick.
+//! Checks the registry against the folder, the headers against the plans, and the plans for fast
+//! execution.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +19,7 @@ use serde_json::json;
 use super::*;
 use crate::error::ErrorKind;
 
-/// A table without rows that takes filters, as the real one does.
+/// A table without rows that accepts filters, as the real one does.
 #[derive(Debug)]
 struct EmptyTable;
 
@@ -44,7 +45,7 @@ impl TableProvider for EmptyTable {
     }
 }
 
-/// An empty `logs` table with every report as a view beside it.
+/// Creates an empty `logs` table with every report as a view.
 async fn session() -> SessionContext {
     let mut context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(4));
     datafusion_functions_json::register_all(&mut context).unwrap();
@@ -68,7 +69,7 @@ async fn session() -> SessionContext {
     context
 }
 
-/// The reports about calls, which all take the same four parameters; the others are about plans.
+/// Returns the reports about calls, which share four parameters. The others are about plans.
 fn about_calls() -> impl Iterator<Item = &'static Report> {
     list().iter().filter(|report| report.params[0].name == "from")
 }
@@ -91,7 +92,7 @@ fn message(report: &str, given: &[(&str, Value)]) -> String {
 fn every_file_is_registered_and_every_registered_report_is_a_file() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/sql");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    // What the folders beside them hold is tested where it is used.
+    // The files of the subfolders are tested where they are used.
     let files: BTreeSet<String> = files.filter(|name| name.ends_with(".sql")).collect();
     let registered: BTreeSet<String> = list().iter().map(|report| format!("{}.sql", report.name)).collect();
     assert_eq!(files, registered);
@@ -215,7 +216,8 @@ async fn declared_columns_are_those_of_the_answer() {
             report.columns.iter().map(|column| (column.name.to_owned(), column.kind)).collect();
         assert_eq!(planned, declared, "{}", report.name);
         assert!(report.columns.iter().all(|column| !column.doc.is_empty()));
-        // It runs, too: some faults, such as a function that wants a literal, are found only then.
+        // Also runs the query: some errors, such as a function that needs a literal, occur only
+        // then.
         rows.collect().await.unwrap();
     }
 }
@@ -231,9 +233,11 @@ fn family(data_type: &DataType) -> ColumnKind {
     }
 }
 
-/// The filters that the scans of all but feedback are given, joined, and the columns that they read.
+/// Returns the filters pushed to the scans of all tables except feedback, joined, and the columns
+/// that they read.
 fn scans(plan: &LogicalPlan) -> (Vec<String>, Vec<String>) {
-    let (mut predicates, mut columns) = (Vec::new(), Vec::new());
+    let mut predicates = Vec::new();
+    let mut columns = Vec::new();
     plan.apply(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && scan.table_name.table() != "feedback"

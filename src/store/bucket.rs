@@ -1,14 +1,17 @@
-//! A bucket of an S3 server as an object store: bounded in time and number of requests, with errors that name it.
+//! An S3 bucket as an object store, with limits on time and concurrency and errors that name the
+//! bucket.
 //!
-//! - A request that fails is sent again a few times, later each time and by chance, for [`RETRY_FOR`] at most.
-//! - Two clients: a quick one for requests that carry little, so that a server that hangs is noticed soon, and a
-//!   patient one for big bodies, which a slow line may take minutes for. Each has a limit of its own, so big bodies
-//!   never hold up a commit, and together they send at most 64 requests at a time. A wide read is split into parts that
-//!   fit the time.
-//! - Commits and the catalog rely on conditional puts (`If-None-Match`, `If-Match`), which S3 and its kin have. An answer of
-//!   409 says that another request was at work and nothing was written: such a put is sent again.
-//! - An error says which bucket, at which endpoint, and what to look at. It never holds a key: what a server says about
-//!   a key that it refused is cut down to its code.
+//! - A failed request is retried a few times with exponential backoff and jitter, for [`RETRY_FOR`]
+//!   at most.
+//! - There are two clients: one with a short timeout for small requests, so that a hanging server
+//!   is noticed soon, and one with a long timeout for big bodies, which a slow line may take
+//!   minutes for. Each has its own concurrency limit, so big bodies never delay a commit; together
+//!   they send at most 64 requests at a time. A wide read is split into parts that fit the timeout.
+//! - Commits and the catalog rely on conditional puts (`If-None-Match`, `If-Match`), which S3 and
+//!   compatible servers support. A response of 409 means that another request was in progress and
+//!   nothing was written: such a put is retried.
+//! - An error names the bucket, the endpoint, and the settings to check. It never holds a key: a
+//!   server's message about a refused key is reduced to its error code.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -35,22 +38,22 @@ use url::Url;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 
-/// How long it takes to connect at most.
+/// Timeout of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long a request that carries little may take.
+/// Timeout of a small request.
 const QUICK: Duration = Duration::from_secs(30);
-/// How long a big one may take.
+/// Timeout of a big request.
 const PATIENT: Duration = Duration::from_secs(120);
-/// How long after the first try a request is sent again.
+/// Time after the first attempt in which a request is retried.
 const RETRY_FOR: Duration = Duration::from_secs(15);
 const RETRIES: usize = 8;
-/// Pauses before a put that was answered with 409 is sent again.
+/// Pauses before a put that was answered with 409 is retried.
 const CONFLICT_PAUSES_MS: [u64; 5] = [100, 200, 400, 800, 1_600];
-/// Little requests at a time.
+/// Maximum number of concurrent small requests.
 const QUICK_REQUESTS: usize = 48;
-/// Big ones.
+/// Maximum number of concurrent big requests.
 const PATIENT_REQUESTS: usize = 16;
-/// The most bytes of a little request.
+/// Maximum bytes of a small request.
 const LITTLE: u64 = 8 << 20;
 
 /// A bucket. Paths in it are keys.
@@ -62,7 +65,7 @@ pub struct Bucket {
     place: Arc<Place>,
 }
 
-/// What errors name.
+/// Bucket and endpoint that errors name.
 #[derive(Debug)]
 struct Place {
     bucket: String,
@@ -70,8 +73,8 @@ struct Place {
 }
 
 impl Bucket {
-    /// The bucket that `url` names, `s3://bucket/…`, reached as the environment (`AWS_…`) and over it the configuration
-    /// say. Sends nothing.
+    /// Creates a client for the bucket that `url` (`s3://bucket/…`) names. The configuration
+    /// overrides the environment (`AWS_…`). Sends nothing.
     pub fn new(url: &Url, config: &Config) -> crate::error::Result<Self> {
         let bucket = url.host_str().unwrap_or_default().to_owned();
         let builder = builder(&bucket, config)?;
@@ -86,7 +89,10 @@ impl Bucket {
                 .with_connect_timeout(CONNECT)
                 .with_timeout(timeout);
             builder.clone().with_client_options(client).build().map_err(|cause| {
-                Error::invalid(format!("bucket `{bucket}` at `{endpoint}` cannot be used as set up: {}", brief(&cause)))
+                Error::invalid(format!(
+                    "the settings of bucket `{bucket}` at `{endpoint}` are invalid: {}",
+                    brief(&cause)
+                ))
             })
         };
         let bare = client(QUICK)?;
@@ -98,13 +104,14 @@ impl Bucket {
         })
     }
 
-    /// The server, without the bucket in its name.
+    /// Returns the URL of the server, without the bucket in its host name.
     pub fn endpoint(&self) -> String {
         let Place { bucket, endpoint } = self.place.as_ref();
         endpoint.trim_end_matches('/').replacen(&format!("://{bucket}."), "://", 1)
     }
 
-    /// Asks the bucket for one name, to learn early that the endpoint, the bucket and the key are right.
+    /// Lists one name in the bucket, to detect early that the endpoint, the bucket or the key is
+    /// wrong.
     pub async fn check(&self, prefix: &Path) -> crate::error::Result<()> {
         let options = PaginatedListOptions { max_keys: Some(1), ..PaginatedListOptions::default() };
         let listed = self.bare.list_paginated(Some(prefix.as_ref()), options).await;
@@ -131,7 +138,7 @@ impl Bucket {
     }
 }
 
-/// Settings of the environment, and those of the configuration over them.
+/// Applies the environment's settings and the configuration, which overrides them.
 fn builder(bucket: &str, config: &Config) -> crate::error::Result<AmazonS3Builder> {
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
@@ -153,25 +160,28 @@ fn builder(bucket: &str, config: &Config) -> crate::error::Result<AmazonS3Builde
     if let Some(endpoint) = endpoint.or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint)) {
         builder = builder.with_endpoint(host_named(&endpoint, bucket, config.s3_path_style)?);
     }
-    let (id, secret) = (&config.s3_access_key_id, &config.s3_secret_access_key.0);
+    let id = &config.s3_access_key_id;
+    let secret = &config.s3_secret_access_key.0;
     match (id.is_empty(), secret.is_empty()) {
         (true, true) => {}
         (false, false) => {
-            // As one piece, so that a session token in the environment is not taken for this key's.
+            // Sets key and token together, so that a session token in the environment is not
+            // combined with this key.
             let token = Some(&config.s3_session_token.0).filter(|token| !token.is_empty()).cloned();
             let key = AwsCredential { key_id: id.clone(), secret_key: secret.clone(), token };
             builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(key)));
         }
-        (false, true) => return Err(Error::invalid("setting `s3_access_key_id` needs `s3_secret_access_key` with it")),
-        (true, false) => return Err(Error::invalid("setting `s3_secret_access_key` needs `s3_access_key_id` with it")),
+        (false, true) => return Err(Error::invalid("setting `s3_access_key_id` requires `s3_secret_access_key`")),
+        (true, false) => return Err(Error::invalid("setting `s3_secret_access_key` requires `s3_access_key_id`")),
     }
     Ok(builder)
 }
 
-/// The endpoint as the client wants it: with the bucket in the host name, if that is where it belongs.
+/// Returns the endpoint as the client expects it: with the bucket in the host name unless
+/// `path_style` is set.
 fn host_named(endpoint: &str, bucket: &str, path_style: bool) -> crate::error::Result<String> {
     let wrong =
-        || Error::invalid("setting `s3_endpoint` is no URL of a server; write `https://host` or `http://host:port`");
+        || Error::invalid("setting `s3_endpoint` is not a server URL; write `https://host` or `http://host:port`");
     let mut url = Url::parse(endpoint).map_err(|_| wrong())?;
     let host = url.host_str().map(str::to_owned).ok_or_else(wrong)?;
     if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
@@ -195,7 +205,7 @@ impl fmt::Display for Bucket {
     }
 }
 
-/// What is wrong and what to look at, in front of what the client said.
+/// The problem and its remedy, in front of the client's own message.
 #[derive(Debug)]
 struct Told {
     message: String,
@@ -215,14 +225,14 @@ impl fmt::Display for Told {
 impl StdError for Told {}
 
 impl Place {
-    /// The same error, saying where it happened and what to look at. What callers act on (no such object, it exists, it
-    /// changed) stays as it is.
+    /// Adds the bucket and a remedy to an error. Errors that callers handle (not found, already
+    /// exists, precondition failed) keep their kind.
     fn named(&self, error: object_store::Error) -> object_store::Error {
         use object_store::Error as E;
         let generic = |message, source| E::Generic { store: "S3", source: Told { message, source }.into() };
         match error {
             E::NotFound { source, .. } | E::Generic { source, .. } if source.to_string().contains("NoSuchBucket") => {
-                generic(format!("there is no {self}; create it, or mend the bucket's name in `data`"), None)
+                generic(format!("{self} does not exist; create it, or correct the bucket name in setting `data`"), None)
             }
             E::PermissionDenied { path, source } => {
                 E::PermissionDenied { path, source: self.refused(source.as_ref()).into() }
@@ -239,8 +249,8 @@ impl Place {
                     Some(code) if text.contains("status code: 4") => {
                         format!("{self} refused a request ({code}); check `s3_region` and `s3_path_style`")
                     }
-                    Some(code) => format!("{self} cannot answer now ({code}); see the server's own log"),
-                    None if text.contains("redirect") => format!("{self} is elsewhere; check `s3_region`"),
+                    Some(code) => format!("{self} cannot serve requests now ({code}); check the server's log"),
+                    None if text.contains("redirect") => format!("{self} is in another region; check `s3_region`"),
                     None => format!("{self} does not answer; check `s3_endpoint`, the network and the server"),
                 };
                 generic(what, Some(source))
@@ -253,20 +263,21 @@ impl Place {
         let code = code(&source.to_string()).map_or_else(String::new, |code| format!(" ({code})"));
         let message = format!(
             "{self} refused the key{code}; check `s3_access_key_id` and `s3_secret_access_key` (or AWS_ACCESS_KEY_ID \
-             and AWS_SECRET_ACCESS_KEY), and what the key may do"
+             and AWS_SECRET_ACCESS_KEY), and the permissions of the key"
         );
         Told { message, source: None }
     }
 }
 
-/// The code in the error document of a server.
+/// Returns the error code in a server's XML error document.
 fn code(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("<Code>")?;
     let (code, _) = rest.split_once("</Code>")?;
     (code.len() < 64 && code.chars().all(|c| c.is_ascii_alphanumeric())).then_some(code)
 }
 
-/// Whether a request was refused for its key; a list's answer is not told apart by the client.
+/// Returns true if a request was refused because of its key. The client reports such a listing as a
+/// generic error.
 fn denied(text: &str) -> bool {
     ["status code: 401", "status code: 403"].iter().any(|status| text.contains(status))
 }
@@ -275,7 +286,7 @@ fn told<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Told> {
     error.downcast_ref::<Told>().or_else(|| error.source().and_then(told))
 }
 
-/// The text of an error of the builder, which names settings and never their values.
+/// Returns the text of a builder error, which names settings and never their values.
 fn brief(error: &object_store::Error) -> String {
     error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
@@ -319,7 +330,7 @@ impl ObjectStore for Bucket {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        // Not the client's own, which would send ten requests for one place in the limit.
+        // The client's own `get_ranges` would send ten requests for one slot of the limit.
         let fetch = |range: Range<u64>| self.read(location, range);
         coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await
     }
@@ -349,9 +360,10 @@ impl ObjectStore for Bucket {
     }
 }
 
-/// Returns whether a put was answered with 409: another request was at work on the same key, and nothing was written. The client
-/// tells it as "exists", as it tells a condition that failed (412), and only the latter has a cause that says so. It sends
-/// changes on condition again by itself.
+/// Returns true if a put was answered with 409: another request was writing the same key, and
+/// nothing was written. The client reports 409 and a failed condition (412) both as
+/// `AlreadyExists`, and only 412 has a source that says so. It retries conditional updates by
+/// itself.
 fn is_conflict(error: &object_store::Error) -> bool {
     use object_store::Error as E;
     let E::AlreadyExists { source, .. } = error else { return false };
@@ -359,7 +371,8 @@ fn is_conflict(error: &object_store::Error) -> bool {
 }
 
 impl Bucket {
-    /// What a put came to that was answered with 409 each time. Some servers say so of an object that exists.
+    /// Returns the result of a put that was answered with 409 each time. Some servers answer 409
+    /// for an object that exists.
     async fn still_conflicting(
         &self,
         location: &Path,
@@ -370,15 +383,16 @@ impl Bucket {
         match error {
             object_store::Error::AlreadyExists { source, .. } if !exists => {
                 let place = &self.place;
-                let message =
-                    format!("{place} answers that other requests write `{location}` (409); nothing was written");
+                let message = format!(
+                    "{place} reports other writes to `{location}` in progress (409); nothing was written, so try again"
+                );
                 Err(object_store::Error::Generic { store: "S3", source: Told { message, source: Some(source) }.into() })
             }
             error => self.named(Err(error)),
         }
     }
 
-    /// Reads a range, in parts that a slow line brings in time.
+    /// Reads a range, in parts small enough for the timeout on a slow line.
     async fn read(&self, location: &Path, range: Range<u64>) -> Result<Bytes> {
         if range.end.saturating_sub(range.start) <= LITTLE {
             return self.get_range(location, range).await;
@@ -452,7 +466,7 @@ mod tests {
         let listed = E::Generic { store: "S3", source: "<Code>NoSuchBucket</Code>".into() };
         for error in [missing("NoSuchBucket"), listed] {
             let text = place().named(error).to_string();
-            assert!(text.contains("there is no bucket `b` at `http://127.0.0.1:1`; create it"), "{text}");
+            assert!(text.contains("bucket `b` at `http://127.0.0.1:1` does not exist; create it"), "{text}");
         }
         assert!(matches!(place().named(missing("NoSuchKey")), E::NotFound { .. }));
         let said = "<Code>SignatureDoesNotMatch</Code><StringToSign>hidden</StringToSign>";

@@ -1,17 +1,20 @@
-//! A disk as an object store whose answers survive a power cut.
+//! A disk as an object store whose acknowledged writes survive a power cut.
 //!
-//! [`LocalFileSystem`] never syncs, so after a power cut a file that it reported as written can be missing, empty or
-//! torn. This store writes by the calls of a [`Disk`], and leaves reading and listing to another object store over the
-//! same files:
+//! [`LocalFileSystem`] never syncs, so after a power cut a file that it reported as written can be
+//! missing, empty or torn. This store writes through a [`Disk`], and leaves reading and listing to
+//! another object store over the same files:
 //!
-//! - a put and a multipart upload write to `<root>/.staging/`, sync the file, give it its name (a hard link for a put
-//!   that must create, a rename else), and sync the folder. A name therefore never shows a torn file, even for a
-//!   moment; a torn commit in a Delta log would make the whole table unreadable;
-//! - copies, renames and deletes sync the folders that they changed; the folders above are synced once per process
-//!   ([`Folders`]), also those that were there already.
+//! - A put or a multipart upload writes to `<root>/.staging/`, syncs the file, names it (with a
+//!   hard link for a put that must create, else with a rename), and syncs the folder. A name
+//!   therefore never shows a torn file, even for a moment; a torn commit in a Delta log would make
+//!   the whole table unreadable.
+//! - Copies, renames and deletes sync the folders that they change. The folders above are synced
+//!   once per process ([`Folders`]), including those that existed before.
 //!
-//! A sync that fails is an error, marked so that [`is_sync_failure`](super::folders::is_sync_failure) finds it: the file may be there and still not
-//! last, and asking again proves nothing, since the kernel reports a lost write only once.
+//! A sync that fails is an error, marked so that
+//! [`is_sync_failure`](super::folders::is_sync_failure) finds it. The file may be readable and
+//! still not durable, and another sync proves nothing, since the kernel reports a lost write only
+//! once.
 
 use std::error::Error as StdError;
 use std::io;
@@ -35,17 +38,17 @@ use super::disk::Disk;
 use super::folders::{self, Folders, is_sync_failure};
 use super::upload::Upload;
 
-/// Name of the folder, below the root, of files that have no name yet.
+/// Folder, below the root, of files that have no name yet.
 pub const STAGING: &str = ".staging";
 
-/// The store; its paths begin at the root of the file system.
+/// A durable store. Its paths start at the root of the file system.
 #[derive(Debug)]
 pub struct Durable {
     reads: Arc<dyn ObjectStore>,
     files: Arc<Files>,
 }
 
-/// Files of a disk that are written beside their names.
+/// Writes files under a temporary name first.
 #[derive(Debug)]
 pub(super) struct Files {
     folders: Arc<Folders>,
@@ -53,8 +56,9 @@ pub(super) struct Files {
 }
 
 impl Durable {
-    /// A store that stages below `root`, which must be on the same file system as what is written. `reads` reads and
-    /// lists the files of the disk that `folders` are on, by their paths from the root of the file system.
+    /// Creates a store that stages below `root`, which must be on the same file system as the
+    /// written files. `reads` reads and lists the files on the disk of `folders`, by their paths
+    /// from the root of the file system.
     pub fn new(folders: Arc<Folders>, reads: Arc<dyn ObjectStore>, root: &FilePath) -> Self {
         Self { reads, files: Arc::new(Files::new(folders, root)) }
     }
@@ -70,7 +74,7 @@ impl fmt::Display for Durable {
     }
 }
 
-/// The file of an object.
+/// Returns the file path of an object.
 pub(super) fn file_of(location: &Path) -> Result<PathBuf> {
     LocalFileSystem::new().path_to_filesystem(location)
 }
@@ -89,7 +93,8 @@ impl ObjectStore for Durable {
         if !opts.attributes.is_empty() {
             return Err(refused("`put_opts` with `opts.attributes` specified"));
         }
-        let (files, target) = (Arc::clone(&self.files), file_of(location)?);
+        let files = Arc::clone(&self.files);
+        let target = file_of(location)?;
         blocking(move || files.put(&target, &payload, opts.mode == PutMode::Create)).await?;
         Ok(PutResult { e_tag: self.e_tag(location).await, version: None })
     }
@@ -98,7 +103,8 @@ impl ObjectStore for Durable {
         if !opts.attributes.is_empty() {
             return Err(refused("`put_multipart_opts` with `opts.attributes` specified"));
         }
-        let (files, target) = (Arc::clone(&self.files), file_of(location)?);
+        let files = Arc::clone(&self.files);
+        let target = file_of(location)?;
         let reads = Arc::clone(&self.reads);
         let (staged, file) = {
             let files = Arc::clone(&files);
@@ -134,7 +140,7 @@ impl ObjectStore for Durable {
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        // In the order of names: so the Delta kernel takes the listings of all stores but those of `file:`.
+        // Sorts by name: the Delta kernel expects sorted listings from every store except `file:`.
         let found = self.reads.list_with_offset(prefix, offset);
         let sorted = async move {
             let mut found: Vec<Result<ObjectMeta>> = found.collect().await;
@@ -152,12 +158,16 @@ impl ObjectStore for Durable {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let (files, source, target) = (Arc::clone(&self.files), file_of(from)?, file_of(to)?);
+        let files = Arc::clone(&self.files);
+        let source = file_of(from)?;
+        let target = file_of(to)?;
         blocking(move || files.copy(&source, &target, options.mode == CopyMode::Create)).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        let (files, source, target) = (Arc::clone(&self.files), file_of(from)?, file_of(to)?);
+        let files = Arc::clone(&self.files);
+        let source = file_of(from)?;
+        let target = file_of(to)?;
         let create = options.target_mode == RenameTargetMode::Create;
         blocking(move || {
             files.copy(&source, &target, create)?;
@@ -172,7 +182,7 @@ impl Files {
         Self { folders, staging: root.join(STAGING) }
     }
 
-    /// Writes a file again in its own place; nothing to do if it is not there.
+    /// Rewrites a file in place. Does nothing if the file is missing.
     pub(super) fn renew(&self, target: &FilePath) -> Result<()> {
         match self.disk().read(target) {
             Ok(bytes) => self.put(target, &PutPayload::from(bytes), false),
@@ -201,18 +211,19 @@ impl Files {
         };
         let written = { write }().and_then(|()| self.publish(&staged, target, create));
         if written.is_err() || create {
-            // A link leaves the staged name behind, a failure the staged file; the next start removes what stays.
+            // A link leaves the staged name behind, a failure the staged file. The next start
+            // removes what remains.
             self.discard(&staged);
         }
         written
     }
 
-    /// Removes a file that came to nothing; what cannot be removed goes at the next start.
+    /// Removes an abandoned staged file. If that fails, the next start removes it.
     pub(super) fn discard(&self, staged: &FilePath) {
         let _ = self.disk().remove(staged);
     }
 
-    /// Gives a synced file its name and syncs the folder, with those above it.
+    /// Names a synced file and syncs its folder and the folders above.
     pub(super) fn publish(&self, staged: &FilePath, target: &FilePath, create: bool) -> Result<()> {
         let folder = parent(target);
         self.folders.create(folder).map_err(|e| failed(folder, e))?;
@@ -227,7 +238,8 @@ impl Files {
         disk.sync_folder(folder).map_err(|e| unsynced(folder, e))
     }
 
-    /// Gives a file a second name by way of a staged one, so that it takes the place of what has that name.
+    /// Copies a file by a hard link through a staged name, so that the copy replaces an existing
+    /// target.
     fn copy(&self, source: &FilePath, target: &FilePath, create: bool) -> Result<()> {
         let staged = self.staging.join(Uuid::new_v4().to_string());
         self.folders.create(&self.staging).map_err(|e| failed(&staged, e))?;
@@ -266,7 +278,7 @@ pub(super) fn failed(path: &FilePath, source: io::Error) -> object_store::Error 
     if is_sync_failure(&source) {
         return generic(source);
     }
-    // With its kind: whether the disk is full is told to whoever asked for the file.
+    // Keeps the error kind, so that the caller can report a full disk.
     generic(io::Error::new(source.kind(), format!("cannot write `{}`: {source}", path.display())))
 }
 
@@ -278,7 +290,7 @@ pub(super) fn unsynced(path: &FilePath, source: io::Error) -> object_store::Erro
     generic(folders::unsynced(path, source))
 }
 
-/// A failed sync, for tests of what others make of it.
+/// Returns a sync failure, for tests of error handling.
 #[cfg(test)]
 pub(crate) fn sync_failure() -> object_store::Error {
     unsynced(FilePath::new("/x"), io::Error::other("the disk is gone"))
@@ -288,7 +300,7 @@ pub(super) fn generic(source: impl Into<Box<dyn StdError + Send + Sync>>) -> obj
     object_store::Error::Generic { store: "Durable", source: source.into() }
 }
 
-/// Runs file system calls where they may block; at once where there is no runtime.
+/// Runs file system calls on a thread that may block, or directly without a runtime.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime.spawn_blocking(work).await.unwrap_or_else(|e| result::Result::Err(generic(e))),
@@ -306,7 +318,8 @@ mod tests {
     fn store() -> (tempfile::TempDir, Durable, Path) {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
-        let (folders, reads) = (Folders::new(Arc::new(LocalDisk)), Arc::new(LocalFileSystem::new()));
+        let folders = Folders::new(Arc::new(LocalDisk));
+        let reads = Arc::new(LocalFileSystem::new());
         (folder, Durable::new(Arc::new(folders), reads, &root), Path::from_absolute_path(&root).unwrap())
     }
 

@@ -1,8 +1,9 @@
-//! Folders of a disk whose own names are durable, not only what is in them.
+//! Creates folders on a disk whose own names are durable, not only their content.
 //!
-//! A folder that is there may be one that a process made and was killed before it synced the name. So each folder above
-//! a file that is to last is synced once per process, up to where the file system begins, and [`Folders`] remembers
-//! which ones were. A sync that failed is not remembered, so it is done again.
+//! An existing folder may have been created by a process that was killed before it synced the name.
+//! So each folder above a file that must be durable is synced once per process, up to the root of
+//! the file system, and [`Folders`] remembers the synced ones. A failed sync is not remembered, so
+//! it is repeated.
 
 use std::collections::HashSet;
 use std::error::Error as StdError;
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::disk::Disk;
 
-/// Makes folders, and remembers which of them last.
+/// Creates folders and remembers which of them are durable.
 #[derive(Debug)]
 pub struct Folders {
     disk: Arc<dyn Disk>,
@@ -24,17 +25,18 @@ pub struct Folders {
 }
 
 impl Folders {
-    /// Knows of no folder yet.
+    /// Creates an instance that has not synced any folder yet.
     pub fn new(disk: Arc<dyn Disk>) -> Self {
         Self { disk, durable: Mutex::default() }
     }
 
-    /// The disk that they are on.
+    /// Returns the disk of these folders.
     pub fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
     }
 
-    /// Makes a folder where there is none; returns once its name and those of the folders above it are durable.
+    /// Creates a folder if it is missing. Returns once its name and those of the folders above it
+    /// are durable.
     pub fn create(&self, folder: &Path) -> io::Result<()> {
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
         if !self.disk.exists(folder) {
@@ -56,13 +58,14 @@ impl Folders {
         Ok(())
     }
 
-    /// Syncs the names in a folder, and once its own name with those above.
+    /// Syncs the names in a folder, and once per process its own name and those above.
     pub fn sync(&self, folder: &Path) -> io::Result<()> {
         self.create(folder)?;
         self.disk.sync_folder(folder).map_err(|e| unsynced(folder, e))
     }
 
-    /// Writes a small file beside its name and puts it there; it is whole or not there after a power cut.
+    /// Writes a small file under a temporary name and renames it. After a power cut it is complete
+    /// or absent.
     pub fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let folder = path.parent().unwrap_or(path);
         let staged = path.with_extension("new");
@@ -78,7 +81,8 @@ impl Folders {
         self.disk.sync_folder(folder).map_err(|e| unsynced(folder, e))
     }
 
-    /// A folder that this process may not open, or that cannot be changed, holds no name that one like it made.
+    /// Syncs a folder above. A folder that this process may not open, or that is read-only, cannot
+    /// hold a name that a process like this one created, so such an error is ignored.
     fn sync_above(&self, folder: &Path) -> io::Result<()> {
         use ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
         match self.disk.sync_folder(folder) {
@@ -88,7 +92,7 @@ impl Folders {
     }
 }
 
-/// A sync that failed: the data may be readable now and gone after a power cut.
+/// A failed sync: the data may be readable now and missing after a power cut.
 #[derive(Debug)]
 struct SyncFailed {
     path: PathBuf,
@@ -107,21 +111,22 @@ impl StdError for SyncFailed {
     }
 }
 
-/// Marks the error of a sync, so that [`is_sync_failure`] finds it.
+/// Marks the error of a sync so that [`is_sync_failure`] finds it.
 pub fn unsynced(path: &Path, source: io::Error) -> io::Error {
     io::Error::new(source.kind(), SyncFailed { path: path.to_owned(), source })
 }
 
-/// Returns whether a failed sync is the cause of this error: then what was written must not be taken for kept.
+/// Returns true if a failed sync caused this error. What was written then must not count as
+/// durable.
 pub fn is_sync_failure(error: &(dyn StdError + 'static)) -> bool {
-    // An error of I/O does not name what it wraps as its source, but the source of that.
+    // `io::Error::source` skips the wrapped error and returns that error's source.
     let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     error.is::<SyncFailed>()
         || wrapped.is_some_and(|wrapped| is_sync_failure(wrapped))
         || error.source().is_some_and(is_sync_failure)
 }
 
-/// Returns whether a full disk is the cause of this error.
+/// Returns true if a full disk caused this error.
 pub fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
     let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
     matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge))

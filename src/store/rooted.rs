@@ -1,7 +1,8 @@
-//! An object store whose paths begin at a folder or prefix of another one.
+//! An object store whose paths start at a folder or prefix of another one.
 //!
-//! [`PrefixStore`] puts the prefix in front and takes it off again. This wrapper adds what the layers above rely on: the
-//! location in an answer is the one that was asked for, and lists of a table's log are in order, as the Delta kernel wants.
+//! [`PrefixStore`] adds and removes the prefix. This wrapper adds two properties that the layers
+//! above rely on: a result has the location that was requested, and listings of a table's log are
+//! sorted, as the Delta kernel requires.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,7 +18,7 @@ use object_store::{
     PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
-/// The wrapper.
+/// An object store below a prefix of another one.
 #[derive(Debug)]
 pub struct Rooted {
     inner: PrefixStore<Arc<dyn ObjectStore>>,
@@ -25,12 +26,12 @@ pub struct Rooted {
 }
 
 impl Rooted {
-    /// A store of what lies below `root` in `inner`.
+    /// Creates a store of the objects below `root` in `inner`.
     pub fn new(inner: Arc<dyn ObjectStore>, root: Path) -> Self {
         Self { inner: PrefixStore::new(inner, root), sorts: false }
     }
 
-    /// The same, whose lists after a name are in order, for a store that lists in no order.
+    /// Sorts listings with an offset, for a store that lists in no particular order.
     pub fn sorted(self) -> Self {
         Self { sorts: true, ..self }
     }
@@ -117,7 +118,8 @@ mod tests {
         }
         whole.head(&root.clone().join("x").join("1")).await.unwrap();
         assert_eq!(store.head(&Path::from("y")).await.unwrap().location, Path::from("y"));
-        let (folder, offset) = (Path::from("x"), Path::from("x/1"));
+        let folder = Path::from("x");
+        let offset = Path::from("x/1");
         let listed = store.list_with_offset(Some(&folder), &offset).try_collect::<Vec<_>>().await.unwrap();
         let listed: Vec<_> = listed.into_iter().map(|meta| meta.location).collect();
         assert_eq!(listed, [Path::from("x/2"), Path::from("x/3")]);

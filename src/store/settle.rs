@@ -1,4 +1,4 @@
-//! Making durable what other processes, and writes that failed, left in a folder.
+//! Makes the remains of other processes and of failed writes durable.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -12,9 +12,9 @@ use super::{Store, folders, key_of};
 use crate::error::{Error, Result};
 
 impl Store {
-    /// Makes files durable that another process, or a write that failed, left here, with their names and those of the
-    /// folders above. Nothing may be built on what was found before: a power cut could take it away. Nothing to do in a
-    /// bucket. Blocks.
+    /// Makes files that another process or a failed write left durable, with their names and those
+    /// of the folders above. Nothing may depend on such a file before: a power cut could remove it.
+    /// Does nothing for a bucket. Blocks.
     pub fn make_durable(&self, files: &[Path]) -> Result<()> {
         if self.local.is_none() {
             return Ok(());
@@ -26,7 +26,7 @@ impl Store {
         for file in files {
             let path = self.file_of(file)?;
             match self.disk().sync_file(&path) {
-                // Whoever removed it meanwhile made that durable.
+                // The process that removed the file made the removal durable.
                 Err(cause) if cause.kind() == ErrorKind::NotFound => continue,
                 synced => synced.map_err(|cause| failed(file, folders::unsynced(&path, cause)))?,
             }
@@ -35,21 +35,20 @@ impl Store {
         folders.iter().try_for_each(|(folder, file)| self.folders.sync(folder).map_err(|cause| failed(file, cause)))
     }
 
-    /// Writes files again, each in its own place, if the store is a disk: where the sync of a name failed, it may be that only
-    /// another change of it ever reaches the disk. Blocks.
+    /// Rewrites files in place if the store is a disk. After a failed sync of a name, it may take
+    /// another change of that name before the name reaches the disk. Blocks.
     pub fn renew(&self, files: &[Path]) -> Result<()> {
         let Some(root) = &self.local else { return Ok(()) };
         let writer = Files::new(Arc::clone(&self.folders), root);
         let renew = |file: &Path| {
             let path = self.file_of(file)?;
-            writer
-                .renew(&path)
-                .map_err(|cause| Error::storage(format!("cannot write `{file}` anew")).with_source(cause))
+            writer.renew(&path).map_err(|cause| Error::storage(format!("cannot rewrite `{file}`")).with_source(cause))
         };
         files.iter().try_for_each(renew)
     }
 
-    /// Lists the files in a folder of the store, if it is a disk; none if there is no such folder. Blocks.
+    /// Lists the files in a folder if the store is a disk. A missing folder counts as empty.
+    /// Blocks.
     pub fn files_in(&self, folder: &Path) -> Result<Vec<Path>> {
         let failed = || Error::storage(format!("cannot list `{folder}`"));
         let path = self.file_of(folder)?;
@@ -62,10 +61,10 @@ impl Store {
         Ok(names.map(|name| folder.clone().join(name)).collect())
     }
 
-    /// Returns the file of an object: paths of objects begin at the folder of the store.
+    /// Returns the file path of an object. Object paths start at the folder of the store.
     fn file_of(&self, location: &Path) -> Result<PathBuf> {
         let whole: Path = key_of(&self.root)?.parts().chain(location.parts()).collect();
         durable::file_of(&whole)
-            .map_err(|cause| Error::internal(format!("`{location}` is no path of a file")).with_source(cause))
+            .map_err(|cause| Error::internal(format!("`{location}` is not the path of a file")).with_source(cause))
     }
 }

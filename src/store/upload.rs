@@ -1,4 +1,4 @@
-//! A multipart upload that gets its name only once it is whole and synced.
+//! Multipart upload that names the file only after all parts are written and synced.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use super::disk::DiskFile;
 use super::durable::{Files, blocking, failed, generic, unsynced};
 
-/// The upload. Parts are written in the order in which they were handed in, whichever is waited for first.
+/// Upload in progress. Parts are written in the order in which they were submitted, regardless of
+/// the order in which they are awaited.
 pub(super) struct Upload {
     files: Arc<Files>,
     reads: Arc<dyn ObjectStore>,
@@ -27,7 +28,7 @@ pub(super) struct Upload {
 struct Parts {
     file: Box<dyn DiskFile>,
     unwritten: VecDeque<PutPayload>,
-    /// True if a part could not be written: then the file never gets its name.
+    /// True if a part could not be written. The file then never gets its name.
     is_broken: bool,
 }
 
@@ -67,13 +68,16 @@ impl Parts {
 impl MultipartUpload for Upload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         self.parts.lock().unwritten.push_back(data);
-        let (parts, staged) = (Arc::clone(&self.parts), self.staged.clone());
+        let parts = Arc::clone(&self.parts);
+        let staged = self.staged.clone();
         Box::pin(blocking(move || parts.lock().write().map_err(|e| failed(&staged, e))))
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let (files, parts) = (Arc::clone(&self.files), Arc::clone(&self.parts));
-        let (staged, target) = (self.staged.clone(), self.target.clone());
+        let files = Arc::clone(&self.files);
+        let parts = Arc::clone(&self.parts);
+        let staged = self.staged.clone();
+        let target = self.target.clone();
         let finish = move || {
             let mut parts = parts.lock();
             if parts.is_broken {
@@ -89,7 +93,8 @@ impl MultipartUpload for Upload {
     }
 
     async fn abort(&mut self) -> Result<()> {
-        let (files, staged) = (Arc::clone(&self.files), self.staged.clone());
+        let files = Arc::clone(&self.files);
+        let staged = self.staged.clone();
         blocking(move || {
             files.discard(&staged);
             Ok(())

@@ -1,9 +1,10 @@
-//! Between [`DataFile`] and the rows of actions that the kernel takes and gives. Pure: no I/O.
+//! Converts between [`DataFile`] and the kernel's rows of actions. Pure: no I/O.
 //!
-//! Files that are removed are described from the index, so a removal costs the files that it removes and no pass over
-//! the table. Times in statistics are written to the microsecond as text: the kernel's own encoding cuts a maximum to
-//! the millisecond, below rows that the file has. What other writers leave out is read as "not known"; what would make
-//! an answer wrong (no row count, a deletion vector, a foreign partition) is refused.
+//! Removed files are described from the index, so a removal costs as much as the files that it
+//! removes and needs no scan of the table. Statistics hold times as text with microseconds: the
+//! kernel's own encoding truncates a maximum to the millisecond, below the file's rows. Values that
+//! other writers omit are read as unknown. Properties that would make an answer wrong (no row
+//! count, a deletion vector, a foreign partition) are refused.
 
 use std::sync::Arc;
 
@@ -21,16 +22,16 @@ use crate::error::{Error, Result};
 use crate::record::{DATE, RETENTION_DAYS};
 use crate::store;
 
-/// Columns whose smallest and greatest values each file's entry in the log carries.
+/// Columns whose minimum and maximum each file's log entry carries.
 pub const STATISTICS: [&str; 3] = ["created_at", "organisation_id", "id"];
 
-/// The rows that add files.
+/// Returns the rows that add files.
 pub fn added(files: &[DataFile]) -> Result<RecordBatch> {
     let rows: Vec<Value> = files.iter().map(added_row).collect();
     batch(added_schema(), &rows)
 }
 
-/// The rows that remove files: as a scan of the table would give them.
+/// Returns the rows that remove files, in the form of a scan of the table.
 pub fn removed<'a>(files: impl Iterator<Item = &'a DataFile>) -> Result<RecordBatch> {
     let rows: Vec<Value> = files
         .map(|file| {
@@ -47,7 +48,7 @@ pub fn removed<'a>(files: impl Iterator<Item = &'a DataFile>) -> Result<RecordBa
     batch(Arc::new(schema), &rows)
 }
 
-/// The files of a batch that a scan of the table gave, already cut to the selected rows.
+/// Reads the files of a batch from a table scan, already filtered to the selected rows.
 pub fn scanned(batch: &RecordBatch) -> Result<Vec<DataFile>> {
     let root = StructArray::from(batch.clone());
     let constants = child(&root, "fileConstantValues")?;
@@ -55,7 +56,7 @@ pub fn scanned(batch: &RecordBatch) -> Result<Vec<DataFile>> {
     Rows::new(&root, constants)?.files()
 }
 
-/// The files of a batch of log entries, already cut to the rows that add a file.
+/// Reads the files of a batch of log entries, already filtered to rows that add a file.
 pub fn logged(batch: &RecordBatch) -> Result<Vec<DataFile>> {
     let root = StructArray::from(batch.clone());
     let add = child(&root, "add")?;
@@ -108,7 +109,8 @@ fn batch(schema: SchemaRef, rows: &[Value]) -> Result<RecordBatch> {
     decoder.flush().map_err(failed)?.ok_or_else(|| Error::internal("no file entries to write"))
 }
 
-/// Text of a time that every reader takes; none for a bound that is not known or that four digits cannot name.
+/// Formats a time so that every reader accepts it. Returns `None` for an unknown bound or a year
+/// beyond four digits.
 fn time_text(micros: i64) -> Option<String> {
     let year_10000 = 253_402_300_800_000_000;
     let year_0 = -62_167_219_200_000_000;
@@ -116,7 +118,7 @@ fn time_text(micros: i64) -> Option<String> {
     Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// The columns of a batch of file entries.
+/// Columns of a batch of file entries.
 struct Rows<'a> {
     path: &'a StringArray,
     size: ArrayRef,
@@ -150,7 +152,7 @@ impl<'a> Rows<'a> {
         let path = self.path.value(row).to_owned();
         let refuse = |why: &str| Error::damaged(format!("file `{path}` {why}: another program changed the table"));
         if self.path.is_null(row) || path.contains("://") {
-            return Err(refuse("lies outside the table"));
+            return Err(refuse("is outside the table"));
         }
         if self.deletion_vector.is_valid(row) {
             return Err(refuse("has a deletion vector"));
@@ -164,7 +166,8 @@ impl<'a> Rows<'a> {
         let statistics: Statistics =
             serde_json::from_str(text).map_err(|e| refuse("has malformed statistics").with_source(e))?;
         let rows = statistics.num_records.ok_or_else(|| refuse("has no row count"))?;
-        let (min, max) = (statistics.min_values, statistics.max_values);
+        let min = statistics.min_values;
+        let max = statistics.max_values;
         Ok(DataFile {
             bytes: u64::try_from(integer(&self.size, row, "size")?).map_err(|_| refuse("has a negative size"))?,
             rows,
@@ -182,7 +185,8 @@ impl<'a> Rows<'a> {
     }
 
     fn value(&self, row: usize, column: &str) -> Option<&str> {
-        let (first, end) = (*self.partition.offsets().get(row)?, *self.partition.offsets().get(row + 1)?);
+        let first = *self.partition.offsets().get(row)?;
+        let end = *self.partition.offsets().get(row + 1)?;
         let keys = self.partition.keys().as_string_opt::<i32>()?;
         let values = self.partition.values().as_string_opt::<i32>()?;
         let at = (first as usize..end as usize).find(|at| keys.value(*at) == column)?;
@@ -211,7 +215,8 @@ fn earliest(text: &str) -> Option<i64> {
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros())
 }
 
-/// Other writers cut times to the millisecond, so a maximum of fewer than six digits may be short of its rows.
+/// Returns the latest time that a maximum may stand for. Other writers truncate times to the
+/// millisecond, so a maximum of fewer than six digits may be below its rows.
 fn latest(text: &str) -> Option<i64> {
     let digits = text.split_once('.').map_or(0, |(_, tail)| tail.bytes().take_while(u8::is_ascii_digit).count());
     let cut = match digits {

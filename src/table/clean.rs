@@ -1,14 +1,14 @@
-//! Deleting entries of the log that no reader needs any more.
+//! Deletes log entries that no reader needs any more.
 //!
-//! Two things keep an entry: it is younger than the caller wants to delete, or a version that is must be read through
-//! it. So the log is cut at a checkpoint: the newest that is no newer than the oldest version to keep, than the
-//! checkpoint that `_last_checkpoint` names, and than the last checkpoint there is. All that is named by a smaller
-//! version goes, one by one from the oldest on, so what an interruption leaves is a shorter log without holes. Before
-//! the first is deleted, the table is read as one who opens it would, and must show the same files and application
-//! transactions as this handle knows.
+//! Two rules keep an entry: it is younger than the caller's limit, or reading a kept version needs
+//! it. So the log is cut at a checkpoint: the newest one that is not newer than the oldest version
+//! to keep, nor than the checkpoint that `_last_checkpoint` names, nor than the last complete
+//! checkpoint. All objects of lower versions are deleted, oldest first, so an interruption leaves a
+//! shorter log without holes. Before the first deletion, the table is read as a fresh open would
+//! read it, and must show the same files and application transactions as this handle.
 //!
-//! Sidecars of checkpoints stay: gatelog's have none, and which of another program's are in use only its checkpoints
-//! say.
+//! Sidecars of checkpoints stay. gatelog writes none, and only another program's checkpoints say
+//! which of its sidecars are in use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 use super::{FileIndex, Inner, Orphan, Table, Writer, kernel};
 use crate::error::{Error, Result};
 
-/// One object of the log that is named by a version.
+/// One object of the log whose name has a version.
 #[derive(Debug)]
 struct Entry {
     version: u64,
@@ -28,22 +28,22 @@ struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Commit,
-    /// A whole checkpoint, or one part of so many.
+    /// A complete checkpoint, or one of `parts` parts.
     Checkpoint {
         parts: u64,
     },
-    /// What only makes reading faster.
+    /// A file that only speeds up reading.
     Aid,
 }
 
 impl Table {
-    /// Deletes what the log has before the last checkpoint and last modified before `older_than_ms` (since 1970-01-01),
-    /// as far as no version since then is read through it; with `dry_run` only names it. Gives what was deleted, or
-    /// would be, the oldest first.
+    /// Deletes log objects that precede the last checkpoint and were last modified before
+    /// `older_than_ms` (since 1970-01-01), except those needed to read a version since then.
+    /// Returns the deleted objects, oldest first. With `dry_run`, only lists them.
     pub async fn clean_log(&self, older_than_ms: i64, dry_run: bool) -> Result<Vec<Orphan>> {
         let failed = |e| Error::storage(format!("cannot list the log of table `{}`", self.name())).with_source(e);
         let log = self.inner.path.clone().join("_delta_log");
-        // Folders in the log are other programs' own.
+        // Folders in the log belong to other programs.
         let listed = self.object_store().list_with_delimiter(Some(&log)).await.map_err(failed)?;
         let mut entries: Vec<Entry> = listed.objects.into_iter().filter_map(entry).collect();
         let hint = super::last_checkpoint(self.object_store(), &self.inner.path).await?;
@@ -71,8 +71,8 @@ impl Table {
 }
 
 impl Inner {
-    /// Refuses to go on if the table, read from its last checkpoint on, is not what this handle takes it for. From then
-    /// on the handle itself reads nothing before that checkpoint.
+    /// Returns an error unless the table, read from its last checkpoint, matches this handle. After
+    /// that, the handle itself reads nothing older than that checkpoint.
     fn check_log(&self, writer: &mut Writer) -> Result<()> {
         self.refresh(writer)?;
         let failed = |e| self.failed("read the log of", e);
@@ -82,17 +82,18 @@ impl Inner {
         for (app, version) in &writer.apps {
             same &= fresh.get_app_id_version(app, &self.engine).map_err(failed)? == *version;
         }
-        match same {
-            true => Ok(()),
-            false => Err(Error::damaged(format!(
-                "table `{}` read from its last checkpoint is not what its commits made; nothing was deleted",
+        if same {
+            Ok(())
+        } else {
+            Err(Error::damaged(format!(
+                "table `{}` read from its last checkpoint differs from the result of its commits; nothing was deleted",
                 self.rows.folder()
-            ))),
+            )))
         }
     }
 }
 
-/// The version that the log may begin with; none if it must stay as it is.
+/// Returns the version at which the log may start, or `None` if nothing may be deleted.
 fn cut(entries: &[Entry], hint: u64, older_than_ms: i64) -> Option<u64> {
     let commits = || entries.iter().filter(|entry| entry.kind == Kind::Commit);
     let newest = commits().map(|entry| entry.version).max()?;
@@ -110,7 +111,7 @@ fn cut(entries: &[Entry], hint: u64, older_than_ms: i64) -> Option<u64> {
     whole.range(..=oldest_kept.min(hint)).next_back().copied()
 }
 
-/// What the name of an object of the log says, if it begins with a version.
+/// Parses the name of a log object. Returns `None` if it does not start with a version.
 fn entry(object: ObjectMeta) -> Option<Entry> {
     let name = object.location.filename()?;
     let (version, rest) = name.split_at_checked(20)?;

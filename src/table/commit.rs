@@ -1,13 +1,14 @@
-//! Committing once, whatever becomes of the answer.
+//! Commits exactly once, even if the store's answer is lost.
 //!
-//! An attempt can succeed, lose the race for its version, or end unclear: the store failed, and the entry may be in the
-//! log or not, or may come to be in it later. After the last two the table is brought to its newest version, and that
-//! version is asked whether the commit is in it; only if not is it tried again. A late entry of an earlier attempt
-//! cannot make a second one: it needs the version that the next attempt takes, and whichever is later loses.
+//! An attempt can succeed, lose the race for its version, or end with an unknown outcome: the store
+//! failed, and the entry may be in the log, absent, or still on its way. After a lost race or an
+//! unknown outcome, the newest version of the table is loaded and checked for the commit, and only
+//! if it is absent is the commit retried. A delayed entry of an earlier attempt cannot commit a
+//! second time: it needs the version that the next attempt takes, and the later of the two loses.
 //!
-//! A writer that slept long enough may find its version free because the log was cleaned, and what it writes there
-//! nobody reads. Entries are deleted from the oldest on, so an attempt counts as committed only if the entry before its
-//! own is still there after it; otherwise it lost a race.
+//! A writer that was suspended for long may find its version free because the log was cleaned, and
+//! no reader would see its entry. Entries are deleted from the oldest on, so an attempt counts as
+//! committed only if the preceding entry still exists afterwards; otherwise it lost a race.
 
 use std::sync::Arc;
 
@@ -19,30 +20,32 @@ use super::{Inner, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::folders::is_sync_failure;
 
-/// Races that may be lost in a row. Each means that another writer got on, so losing many means a crowd, not a fault.
+/// Maximum number of lost races in a row. Each means that another writer made progress, so many
+/// losses mean contention, not a fault.
 const CONFLICTS: u32 = 50;
-/// Attempts that may end unclear; the store has retried each on its own already.
+/// Maximum number of attempts with an unknown outcome. The store has already retried each.
 const UNCLEAR: u32 = 3;
 
-/// What becomes one version of the table.
+/// Changes that become one version of the table.
 #[derive(Clone, Debug)]
 pub struct Commit {
     /// Files to add. Each is already in the store, under a path that was never used before.
     pub add: Vec<DataFile>,
-    /// Paths of files to remove; all must be in the table.
+    /// Paths of files to remove. All must be in the table.
     pub remove: Vec<String>,
-    /// Application transaction: who commits, and how far it is with this commit.
+    /// Application transaction: the writer's id, and its progress including this commit.
     pub app: Option<(String, i64)>,
-    /// False if the rows stay the same, as when files are merged.
+    /// False if the rows stay the same, as in a merge of files.
     pub data_change: bool,
-    /// What the table's history says: `WRITE`, `OPTIMIZE`, `DELETE`, or a name of one's own.
+    /// Operation in the table's history: `WRITE`, `OPTIMIZE`, `DELETE`, or a custom name.
     pub operation: &'static str,
 }
 
 impl Inner {
     pub(super) fn commit(&self, writer: &mut Writer, commit: &Commit) -> Result<Arc<FileIndex>> {
         self.renew_entry(writer)?;
-        let (mut conflicts, mut unclear) = (0, 0);
+        let mut conflicts = 0;
+        let mut unclear = 0;
         let mut last = None;
         loop {
             if self.landed(writer, commit)? {
@@ -66,7 +69,7 @@ impl Inner {
                 Attempt::Conflict => {
                     conflicts += 1;
                     last = Some(Error::storage(format!(
-                        "cannot commit to table `{}`: other writers took {conflicts} versions in a row",
+                        "cannot commit to table `{}`: other writers committed first {conflicts} times in a row; try again",
                         self.rows.folder()
                     )));
                 }
@@ -74,7 +77,8 @@ impl Inner {
                     unclear += self.weigh(&e);
                     let error = self.failed("commit to", e);
                     if is_sync_failure(&error) {
-                        // The entry can be read now and be gone after a power cut: the table must not vouch for it.
+                        // The entry can be read now and may be gone after a power cut, so the table
+                        // must not rely on it.
                         return Err(error);
                     }
                     last = Some(error);
@@ -84,7 +88,8 @@ impl Inner {
         }
     }
 
-    /// Only a failure of the store may pass; of any other one attempt is enough.
+    /// Returns the cost of an error against `UNCLEAR`. Only store failures may be transient; any
+    /// other error ends the commit.
     fn weigh(&self, error: &KernelError) -> u32 {
         match error {
             KernelError::Backtraced { source, .. } => self.weigh(source),
@@ -93,7 +98,7 @@ impl Inner {
         }
     }
 
-    /// Whether the newest known version holds the commit already.
+    /// Returns true if the newest known version already holds the commit.
     fn landed(&self, writer: &mut Writer, commit: &Commit) -> Result<bool> {
         if let Some((app, version)) = &commit.app {
             return Ok(self.app_version(writer, app)?.is_some_and(|landed| landed >= *version));
@@ -105,11 +110,11 @@ impl Inner {
         Ok(commit.add.iter().all(|file| index.contains(&file.path)))
     }
 
-    /// The files that the commit removes, if all that it takes for granted still holds.
+    /// Returns the files that the commit removes, if its preconditions still hold.
     fn check(&self, commit: &Commit) -> Result<Vec<Arc<DataFile>>> {
         let index = self.index();
         if let Some(file) = commit.add.iter().find(|file| index.contains(&file.path)) {
-            return Err(Error::invalid(format!("file `{}` is in table `{}` already", file.path, self.rows.folder())));
+            return Err(Error::invalid(format!("file `{}` is already in table `{}`", file.path, self.rows.folder())));
         }
         let find = |path: &String| {
             index.get(path).cloned().ok_or_else(|| {

@@ -1,8 +1,9 @@
-//! The files of one version of a table, kept in memory: what a query plans from and what maintenance decides by.
+//! Files of one version of a table, in memory. Queries and maintenance plan from them.
 //!
-//! An index never changes. The next version shares every partition that its commit did not touch, so making it costs
-//! the number of partitions and the files of the touched ones, never all files. Within a partition files are in the
-//! order of their paths, so two indexes of one version are equal however they were built.
+//! An index is immutable. The next version shares every partition that its commit did not touch, so
+//! its cost depends on the number of partitions and on the files of the touched ones, never on all
+//! files. Files within a partition are sorted by path, so two indexes of one version are equal
+//! however they were built.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -10,49 +11,49 @@ use std::sync::Arc;
 use crate::plan::FileFacts;
 use crate::store;
 
-/// One live Parquet file of the table and what its statistics promise. A bound that is not known is the widest there
-/// is.
+/// One live Parquet file of the table with its statistics. An unknown bound is as wide as possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFile {
-    /// Path relative to the table, as the log writes it (URL-encoded, which changes nothing in paths that gatelog
-    /// makes).
+    /// Path relative to the table, as the log writes it (URL-encoded, which changes nothing in
+    /// paths that gatelog creates).
     pub path: String,
     /// Size in bytes.
     pub bytes: u64,
     /// Number of rows.
     pub rows: u64,
-    /// Partition: days to keep, 0 = for ever.
+    /// Partition: days to keep the rows. 0 means for ever.
     pub retention_days: i32,
     /// Partition: UTC day in days since 1970-01-01.
     pub date: i32,
-    /// When the file was written, ms since 1970-01-01.
+    /// Time of writing, ms since 1970-01-01.
     pub modified_ms: i64,
-    /// No row is earlier, µs since 1970-01-01; `i64::MIN` = not known.
+    /// Lower bound of the rows' times, µs since 1970-01-01. `i64::MIN` means unknown.
     pub min_created_at: i64,
-    /// No row is later, µs since 1970-01-01; `i64::MAX` = not known.
+    /// Upper bound of the rows' times, µs since 1970-01-01. `i64::MAX` means unknown.
     pub max_created_at: i64,
-    /// No row has a smaller organisation; none = not known.
+    /// Lower bound of the rows' organisations. `None` means unknown.
     pub min_organisation: Option<String>,
-    /// No row has a greater organisation; none = not known.
+    /// Upper bound of the rows' organisations. `None` means unknown.
     pub max_organisation: Option<String>,
-    /// No row has a smaller id; none = not known.
+    /// Lower bound of the rows' ids. `None` means unknown.
     pub min_id: Option<String>,
-    /// No row has a greater id; none = not known.
+    /// Upper bound of the rows' ids. `None` means unknown.
     pub max_id: Option<String>,
 }
 
 impl DataFile {
-    /// The partition that the file belongs to, as [`FileIndex`] orders them.
+    /// Returns the file's partition, as [`FileIndex`] orders them.
     pub fn partition(&self) -> Partition {
         (self.date, self.retention_days)
     }
 
-    /// Whether the file was packed for good, when its day was past: its name says so.
+    /// Returns true if the file name marks it as sealed: repacked for good after the end of its
+    /// day.
     pub fn is_sealed(&self) -> bool {
         store::parse_data_path(&self.path).is_some_and(|path| path.sealed)
     }
 
-    /// What the rules of plans ask of a file.
+    /// Returns the properties of the file that plan rules need.
     pub fn facts(&self) -> FileFacts<'_> {
         FileFacts {
             retention_days: self.retention_days,
@@ -65,17 +66,18 @@ impl DataFile {
     }
 }
 
-/// Longest text of a bound, in bytes: the log of the table and the index in memory must not grow with what tenants write.
+/// Maximum bytes of a bound's text: the log of the table and the index in memory must not grow with
+/// the texts of tenants.
 const BOUND_BYTES: usize = 128;
 
-/// A bound below a text and all greater ones: the text, or the beginning of a long one.
+/// Returns a lower bound of a text: the text itself, or a prefix of a long one.
 pub fn lower_bound(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(BOUND_BYTES));
     text
 }
 
-/// A bound above a text and all smaller ones: the text, or of a long one the first text after all that begin as it does, if there
-/// is one.
+/// Returns an upper bound of a text: the text itself, or for a long one the smallest text above
+/// everything with the same prefix, if one exists.
 pub fn upper_bound(text: String) -> String {
     if text.len() <= BOUND_BYTES {
         return text;
@@ -90,13 +92,13 @@ pub fn upper_bound(text: String) -> String {
     text
 }
 
-/// `(date, retention_days)`: all files of one folder.
+/// `(date, retention_days)`, which identify one folder of files.
 pub type Partition = (i32, i32);
 
-/// The files of one version of the table.
+/// Files of one version of the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileIndex {
-    /// The version of the table.
+    /// Version of the table.
     pub version: u64,
     partitions: BTreeMap<Partition, Arc<Vec<Arc<DataFile>>>>,
     files: usize,
@@ -105,66 +107,68 @@ pub struct FileIndex {
 }
 
 impl FileIndex {
-    /// An index of just these files, of no version: what a merge or a look at a few files reads.
+    /// Creates an index of these files without a version, for a merge or for reading a few files.
     pub fn of(files: impl IntoIterator<Item = DataFile>) -> Self {
         Self::default().apply(0, files, [])
     }
 
-    /// The partitions that have files, by day and retention, each with its files by path.
+    /// Returns the partitions that have files, by day and retention, each with its files sorted by
+    /// path.
     pub fn partitions(&self) -> impl Iterator<Item = (Partition, &Arc<Vec<Arc<DataFile>>>)> {
         self.partitions.iter().map(|(partition, files)| (*partition, files))
     }
 
-    /// The files of one partition.
+    /// Returns the files of one partition.
     pub fn partition(&self, date: i32, retention_days: i32) -> Option<&Arc<Vec<Arc<DataFile>>>> {
         self.partitions.get(&(date, retention_days))
     }
 
-    /// The files of the days from `first` to `last`, both included, of every retention.
+    /// Returns the files of the days from `first` to `last` inclusive, of every retention.
     pub fn days(&self, first: i32, last: i32) -> impl Iterator<Item = &Arc<DataFile>> {
-        // An empty range of a BTreeMap panics when its ends are crossed.
+        // `BTreeMap::range` panics if the start is after the end.
         let range = (first <= last).then(|| self.partitions.range((first, i32::MIN)..=(last, i32::MAX)));
         range.into_iter().flatten().flat_map(|(_, files)| files.iter())
     }
 
-    /// Every file, by partition and path.
+    /// Returns every file, by partition and path.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<DataFile>> {
         self.partitions.values().flat_map(|files| files.iter())
     }
 
-    /// The file of that path, if this version has it.
+    /// Returns the file with this path, if this version has it.
     pub fn get(&self, path: &str) -> Option<&Arc<DataFile>> {
         let partition = self.locate(path)?;
         self.partitions.get(&partition).and_then(|files| find(files, path))
     }
 
-    /// Whether this version has the file of that path.
+    /// Returns true if this version has a file with this path.
     pub fn contains(&self, path: &str) -> bool {
         self.locate(path).is_some()
     }
 
-    /// Number of files.
+    /// Returns the number of files.
     pub fn len(&self) -> usize {
         self.files
     }
 
-    /// Whether there is no file.
+    /// Returns true if there are no files.
     pub fn is_empty(&self) -> bool {
         self.files == 0
     }
 
-    /// Number of rows in all files.
+    /// Returns the number of rows in all files.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Size of all files in bytes.
+    /// Returns the size of all files in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The index of a later version: without the files of `remove`, with those of `add`; an added file takes the place
-    /// of one of the same path. A path in `remove` that this version does not have is passed over.
+    /// Returns the index of a later version, without the files in `remove` and with those in `add`.
+    /// An added file replaces one with the same path. A path in `remove` that this version does not
+    /// have is ignored.
     pub(super) fn apply<'a>(
         &self,
         version: u64,
@@ -205,7 +209,9 @@ impl FileIndex {
             if let Some(partition) = self.locate(&file.path) {
                 self.drop_files(partition, &HashSet::from([file.path.as_str()]));
             }
-            (self.files, self.rows, self.bytes) = (self.files + 1, self.rows + file.rows, self.bytes + file.bytes);
+            self.files += 1;
+            self.rows += file.rows;
+            self.bytes += file.bytes;
             touched.entry(file.partition()).or_default().push(Arc::new(file));
         }
         for (partition, new) in touched {
@@ -215,7 +221,8 @@ impl FileIndex {
         }
     }
 
-    /// The partition of the file of that path. The path names it, unless another program chose the path.
+    /// Returns the partition of the file with this path. The path names the partition unless
+    /// another program chose the path.
     fn locate(&self, path: &str) -> Option<Partition> {
         let has = |partition: &Partition| self.partitions.get(partition).is_some_and(|f| find(f, path).is_some());
         match store::parse_data_path(path).map(|named| (named.date, named.retention_days)) {
@@ -239,7 +246,8 @@ mod tests {
         let last = char::MAX.to_string();
         let long = |text: &str| text.repeat(300);
         for text in ["", "a", &long("a"), &long("é"), &long("\u{d7ff}"), &long(&last), &(long(&last[..]) + "a")] {
-            let (low, high) = (lower_bound(text.to_owned()), upper_bound(text.to_owned()));
+            let low = lower_bound(text.to_owned());
+            let high = upper_bound(text.to_owned());
             assert!(*low <= *text && *high >= *text, "{text:.8}");
             assert!(low.len() <= BOUND_BYTES, "{text:.8}");
             assert!(high.len() <= BOUND_BYTES || text.starts_with(char::MAX), "{text:.8}");

@@ -1,9 +1,11 @@
-//! The Delta kernel as this crate uses it: its engine over our object store, its snapshots, and its errors as ours.
+//! Adapter to the Delta kernel: its engine over our object store, its snapshots, and its errors as
+//! ours.
 //!
-//! The kernel is synchronous: it blocks the calling thread while its own runtime does the I/O. So every call into it
-//! runs on a blocking thread (see `Table::locked`), never on a thread of the caller's runtime. That runtime is one for
-//! the process: a checkpoint reads the log from within a task that writes, which a single-threaded executor would wait
-//! for for ever, and a runtime that a table owned would panic when the table is dropped inside async code.
+//! The kernel is synchronous: it blocks the calling thread while its own runtime does the I/O. So
+//! every call runs on a blocking thread (see `Table::locked`), never on a thread of the caller's
+//! runtime. The process has one such runtime. A checkpoint reads the log from within a task that
+//! writes, so a single-threaded executor would deadlock, and a runtime that belonged to a table
+//! would panic when the table is dropped inside async code.
 
 use std::sync::Arc;
 
@@ -32,10 +34,10 @@ use crate::record;
 
 pub type Engine = DefaultEngine<TokioMultiThreadExecutor>;
 
-/// What the log names as the program that wrote a version.
+/// Program name and version that log entries record.
 const WRITER: &str = concat!("gatelog/", env!("CARGO_PKG_VERSION"));
 
-/// The kernel's engine over a store.
+/// Returns the kernel's engine over an object store.
 pub fn engine(object_store: Arc<dyn ObjectStore>) -> Result<Engine> {
     Ok(DefaultEngineBuilder::new(object_store).with_task_executor(executor()?).build())
 }
@@ -51,7 +53,7 @@ fn executor() -> Result<Arc<TokioMultiThreadExecutor>> {
     Ok(Arc::clone(shared.insert(executor)))
 }
 
-/// Writes version 0. False if another writer was first.
+/// Writes version 0. Returns false if another writer was first.
 pub fn create(engine: &Engine, url: &Url, columns: &Schema) -> KernelResult<bool> {
     let mut fields: Vec<_> = columns.fields().iter().cloned().collect();
     fields.extend(record::partition_fields().map(Arc::new));
@@ -59,7 +61,7 @@ pub fn create(engine: &Engine, url: &Url, columns: &Schema) -> KernelResult<bool
     let statistics = actions::STATISTICS.into_iter().filter(|name| columns.field_with_name(name).is_ok());
     let properties = [
         ("delta.dataSkippingStatsColumns", statistics.collect::<Vec<_>>().join(",")),
-        // Old log files tell a vacuum which data files other readers may still use.
+        // Old log entries tell a vacuum which data files other readers may still use.
         ("delta.enableExpiredLogCleanup", "false".to_owned()),
     ];
     let created = create_table(url.as_str(), Arc::new(schema), WRITER, false)
@@ -75,22 +77,22 @@ pub fn create(engine: &Engine, url: &Url, columns: &Schema) -> KernelResult<bool
     }
 }
 
-/// The newest version of the table.
+/// Returns the newest version of the table.
 pub fn snapshot(engine: &Engine, url: &Url) -> KernelResult<SnapshotRef> {
     Snapshot::builder_for(url.as_str()).build(engine)
 }
 
-/// One version of the table, read from the last checkpoint before it.
+/// Returns one version of the table, read from the last checkpoint before it.
 pub fn snapshot_at(engine: &Engine, url: &Url, version: u64) -> KernelResult<SnapshotRef> {
     Snapshot::builder_for(url.as_str()).at_version(version).build(engine)
 }
 
-/// The newest version, from an older one without reading what that one knows.
+/// Returns the newest version, and reads only what the given snapshot does not know.
 pub fn newer(engine: &Engine, snapshot: &SnapshotRef) -> KernelResult<SnapshotRef> {
     Snapshot::builder_from(Arc::clone(snapshot)).build(engine)
 }
 
-/// Refuses a table whose columns are not those that this program reads and writes.
+/// Returns an error if the table's columns differ from those that this program reads and writes.
 pub fn check_columns(snapshot: &Snapshot, columns: &Schema) -> Result<()> {
     let wanted = StructType::try_from_arrow(columns)
         .map_err(|e| Error::internal("cannot convert the columns of the table").with_source(e))?;
@@ -109,7 +111,7 @@ pub fn check_columns(snapshot: &Snapshot, columns: &Schema) -> Result<()> {
     Ok(())
 }
 
-/// Every file of a version.
+/// Returns every file of a version.
 pub fn files(engine: &Engine, snapshot: &SnapshotRef) -> Result<Vec<DataFile>> {
     let failed = |e| error("cannot read the files of the table", e);
     let scan = Arc::clone(snapshot).scan_builder().without_row_transforms().build().map_err(failed)?;
@@ -120,13 +122,14 @@ pub fn files(engine: &Engine, snapshot: &SnapshotRef) -> Result<Vec<DataFile>> {
     Ok(files)
 }
 
-/// The index of `snapshot`, from that of an older version and the log entries between.
+/// Returns the index of `snapshot`, built from the index of an older version and the log entries in
+/// between.
 pub fn advance(engine: &Engine, index: &FileIndex, snapshot: &SnapshotRef) -> Result<FileIndex> {
     let failed = |e| error("cannot read the new versions of the table", e);
     let version = snapshot.version();
     let builder = Arc::clone(snapshot).incremental_scan_builder(index.version);
     let Some(mut stream) = builder.build(engine).map_err(failed)? else {
-        // A checkpoint took the place of the entries between.
+        // A checkpoint replaced the entries in between.
         return Ok(FileIndex::default().apply(version, files(engine, snapshot)?, []));
     };
     let mut added = Vec::new();
@@ -137,7 +140,8 @@ pub fn advance(engine: &Engine, index: &FileIndex, snapshot: &SnapshotRef) -> Re
     Ok(index.apply(version, added, summary.removes.iter().map(|key| key.path())))
 }
 
-/// The paths of files that came with the versions after one and are still in the table; none if the entries between are gone.
+/// Returns the paths of files that were added after `version` and are still in the table, or `None`
+/// if the entries in between are gone.
 pub fn added_since(engine: &Engine, snapshot: &SnapshotRef, version: u64) -> Result<Option<Vec<String>>> {
     let failed = |e| error("cannot read the new versions of the table", e);
     let builder = Arc::clone(snapshot).incremental_scan_builder(version);
@@ -153,17 +157,18 @@ fn selected(rows: FilteredEngineData) -> Result<RecordBatch> {
     rows.apply_selection_vector().try_into_record_batch().map_err(|e| error("cannot read log entries", e))
 }
 
-/// What came of one attempt to commit.
+/// Outcome of one attempt to commit.
 pub enum Attempt {
-    /// It is the version of this snapshot.
+    /// The commit is the version of this snapshot.
     Committed(SnapshotRef),
-    /// The version is taken, by another writer or by an earlier attempt of ours whose answer was lost.
+    /// The version is taken, by another writer or by an earlier attempt of ours whose answer was
+    /// lost.
     Conflict,
-    /// It failed, or succeeded and the answer was lost.
+    /// The attempt failed, or it succeeded and the answer was lost.
     Unclear(KernelError),
 }
 
-/// Tries once to commit on top of `snapshot`; `removed` are the files that `commit` removes.
+/// Tries once to commit on top of `snapshot`. `removed` are the files that `commit` removes.
 pub fn attempt(engine: &Engine, snapshot: &SnapshotRef, commit: &Commit, removed: &[Arc<DataFile>]) -> Result<Attempt> {
     let failed = |e| error("cannot prepare a commit", e);
     let mut builder = Arc::clone(snapshot).update_table(operation(commit.operation), WRITER, commit.data_change);
@@ -194,7 +199,7 @@ pub fn attempt(engine: &Engine, snapshot: &SnapshotRef, commit: &Commit, removed
     })
 }
 
-/// Whether the log still has the entry of the version that a snapshot is of.
+/// Returns true if the log still has the entry of the snapshot's version.
 fn has_entry(engine: &Engine, snapshot: &Snapshot) -> KernelResult<bool> {
     let entry = snapshot.table_root().join(&format!("_delta_log/{:020}.json", snapshot.version()))?;
     match engine.storage_handler().head(&entry).map_err(bare) {
@@ -212,7 +217,7 @@ fn operation(name: &str) -> UpdateTableOperation {
         .unwrap_or_else(|| Custom(name.to_owned()))
 }
 
-/// An error of the kernel as one of ours: the store failed, the log is damaged, or a defect of gatelog.
+/// Converts a kernel error to a storage failure, damage of the log, or a defect of gatelog.
 pub fn error(what: &str, source: KernelError) -> Error {
     let source = bare(source);
     let kind = match &source {
@@ -235,7 +240,8 @@ pub fn error(what: &str, source: KernelError) -> Error {
         _ => ErrorKind::Internal,
     };
     let error = Error::new(kind, what);
-    // The kernel's errors do not name the store's error as their source, which says whether a sync failed.
+    // The kernel's errors do not return the store's error as their source, and only that says if a
+    // sync failed.
     match source {
         KernelError::ObjectStore(cause) => error.with_source(cause),
         KernelError::IOError(cause) => error.with_source(cause),
@@ -244,7 +250,7 @@ pub fn error(what: &str, source: KernelError) -> Error {
     }
 }
 
-/// The error without the backtrace that the kernel puts into its text.
+/// Returns the error without the backtrace that the kernel adds to its text.
 fn bare(error: KernelError) -> KernelError {
     match error {
         KernelError::Backtraced { source, .. } => bare(*source),

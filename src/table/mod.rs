@@ -1,16 +1,18 @@
 //! A Delta table: its files, its versions, and the one way to change it.
 //!
-//! A [`Table`] is a handle; clones share it. It keeps the newest known version as a [`FileIndex`], built once at open
-//! and carried from version to version by what each commit added and removed, so neither a commit nor a refresh reads
-//! the table again. It guarantees:
+//! A [`Table`] is a handle, and its clones share it. It keeps the newest known version as a
+//! [`FileIndex`]. The index is built once at open, and each commit updates it with the files that
+//! were added and removed, so neither a commit nor a refresh reads the whole table. Guarantees:
 //!
-//! - a commit is one version of the log, whole or not at all, and never two, though its answer was lost or another
-//!   writer came between (see [`Table::commit`]);
-//! - calls do not block the async runtime, and a caller that stops waiting does not stop a commit half-way;
-//! - what other programs may have written (checkpoints, optimised files) is followed, and what this program could not
-//!   read right (deletion vectors, foreign partitions) is refused as damage.
+//! - A commit is one version of the log. It is atomic, and it never becomes two versions, even if
+//!   its answer was lost or another writer committed in between (see [`Table::commit`]).
+//! - Calls do not block the async runtime, and a caller that stops waiting does not interrupt a
+//!   commit.
+//! - Changes by other programs (checkpoints, optimised files) are followed. Changes that this
+//!   program cannot read correctly (deletion vectors, foreign partitions) are refused as damage.
 //!
-//! The kernel's transactions are the truth about who committed what; nothing here is remembered outside the log.
+//! The kernel's transactions decide who committed what. Nothing about that is stored outside the
+//! log.
 
 mod actions;
 mod clean;
@@ -44,12 +46,12 @@ use crate::record::Rows;
 use crate::store::Store;
 use crate::store::folders::is_sync_failure;
 
-/// Most encoded bytes of a row group: bodies of megabytes must not make a group of gigabytes.
+/// Maximum encoded bytes of a row group: bodies of megabytes must not make a group of gigabytes.
 const ROW_GROUP_BYTES: usize = 32 << 20;
-/// Name of the file in the log that says which checkpoint is the last.
+/// File in the log that names the last checkpoint.
 const HINT: &str = "_last_checkpoint";
 
-/// A Delta table. Clones are handles on the same one.
+/// A Delta table. Clones are handles to the same table.
 #[derive(Clone, Debug)]
 pub struct Table {
     inner: Arc<Inner>,
@@ -68,19 +70,21 @@ struct Inner {
     writer: Arc<tokio::sync::Mutex<Writer>>,
 }
 
-/// What only one commit at a time may use.
+/// State that only one commit at a time may use.
 #[derive(Debug)]
 struct Writer {
     snapshot: SnapshotRef,
-    /// Application transactions as of `snapshot`, as far as they were asked for.
+    /// Application transactions as of `snapshot`, limited to those that were looked up.
     apps: HashMap<String, Option<i64>>,
-    /// The newest entry of the log as found at the open, while there was no room to rewrite it. A commit waits for that.
+    /// Newest log entry found at open, while a full disk prevented its rewrite. The next commit
+    /// rewrites it first.
     unrenewed: Option<Path>,
 }
 
 impl Table {
-    /// Opens the table of such rows to write to it, or makes it with their columns and the partitions `retention_days` and
-    /// `date`. What earlier processes left of it is durable when this returns.
+    /// Opens the table of these rows for writing, or creates it with their columns and the
+    /// partition columns `retention_days` and `date`. When this returns, everything that earlier
+    /// processes left in the table is durable.
     pub async fn create_or_open(store: &Store, rows: Rows) -> Result<Self> {
         Self::with_columns(store, rows, &rows.file_schema()).await
     }
@@ -100,7 +104,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Opens the table of such rows to read it; none if there is no such table yet.
+    /// Opens the table of these rows for reading. Returns `None` if the table does not exist yet.
     pub async fn open(store: &Store, rows: Rows) -> Result<Option<Self>> {
         if !exists(store, rows.folder()).await? {
             return Ok(None);
@@ -108,14 +112,15 @@ impl Table {
         Self::load(store, rows).await.map(Some)
     }
 
-    /// Returns whether there is a table of such rows.
+    /// Returns true if the table of these rows exists.
     pub async fn exists(store: &Store, rows: Rows) -> Result<bool> {
         exists(store, rows.folder()).await
     }
 
     async fn load(store: &Store, rows: Rows) -> Result<Self> {
         let name = rows.folder();
-        let (url, path) = (store.table_url(name)?, store.table_path(name));
+        let url = store.table_url(name)?;
+        let path = store.table_path(name);
         let store = store.clone();
         let checkpoint = last_checkpoint(store.object_store(), &path).await?;
         refuse_empty_commits(store.object_store(), &path).await?;
@@ -126,7 +131,8 @@ impl Table {
             let files = kernel::files(&engine, &snapshot)?;
             let index = FileIndex::default().apply(snapshot.version(), files, []);
             let writer = Arc::new(tokio::sync::Mutex::new(Writer { snapshot, apps: HashMap::new(), unrenewed: None }));
-            let (index, checkpoint) = (RwLock::new(Arc::new(index)), AtomicU64::new(checkpoint));
+            let index = RwLock::new(Arc::new(index));
+            let checkpoint = AtomicU64::new(checkpoint);
             let row_group_bytes = AtomicUsize::new(ROW_GROUP_BYTES);
             let inner = Inner { rows, url, path, store, engine, index, checkpoint, row_group_bytes, writer };
             Ok(Self { inner: Arc::new(inner) })
@@ -134,74 +140,78 @@ impl Table {
         .await
     }
 
-    /// Sets how many bytes a row group has in files that are written from now on.
+    /// Sets the row group size of files that are written from now on, in encoded bytes.
     pub fn set_row_group_bytes(&self, bytes: u64) {
         let bytes = usize::try_from(bytes).unwrap_or(ROW_GROUP_BYTES).min(ROW_GROUP_BYTES);
         self.inner.row_group_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Encoded bytes of a row group in files that are written.
+    /// Returns the row group size of new files, in encoded bytes.
     pub fn row_group_bytes(&self) -> usize {
         self.inner.row_group_bytes.load(Ordering::Relaxed)
     }
 
-    /// True if the table is in a bucket, whose parts of an upload have a least size.
+    /// Returns true if the table is in a bucket, where each part of an upload has a minimum size.
     pub fn is_shared(&self) -> bool {
         self.inner.store.is_shared()
     }
 
-    /// Name of the table.
+    /// Returns the name of the table.
     pub fn name(&self) -> &'static str {
         self.inner.rows.folder()
     }
 
-    /// What its rows are.
+    /// Returns the kind of rows in the table.
     pub fn rows(&self) -> Rows {
         self.inner.rows
     }
 
-    /// What tells it from every other table, also from one of the same name and place.
+    /// Returns the table's unique id, which differs even from that of a table of the same name and
+    /// place.
     pub async fn id(&self) -> Result<String> {
         self.locked(|_, writer| Ok(writer.snapshot.table_configuration().metadata().id().to_owned())).await
     }
 
-    /// URL of the table; ends with `/`.
+    /// Returns the URL of the table, which ends with `/`.
     pub fn url(&self) -> &Url {
         &self.inner.url
     }
 
-    /// The object store that the table lies in.
+    /// Returns the object store that holds the table.
     pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
         self.inner.store.object_store()
     }
 
-    /// Path of a file of the table in the object store.
+    /// Returns the path of a file of the table in the object store.
     pub fn object_store_path(&self, file: &DataFile) -> Path {
         self.inner.object_path(&file.path)
     }
 
-    /// The newest version that this handle knows.
+    /// Returns the newest version that this handle knows.
     pub fn index(&self) -> Arc<FileIndex> {
         self.inner.index()
     }
 
-    /// The version of the application transaction of that id, as of [`Table::index`]; none if it never committed.
+    /// Returns the version of an application transaction as of [`Table::index`], or `None` if it
+    /// never committed.
     pub async fn app_version(&self, app_id: &str) -> Result<Option<i64>> {
         let app_id = app_id.to_owned();
         self.locked(move |inner, writer| inner.app_version(writer, &app_id)).await
     }
 
-    /// Commits, and gives the index of the version that holds the commit.
+    /// Commits, and returns the index of the version that holds the commit.
     ///
-    /// It is committed once: a commit whose application transaction the table already shows, or whose files it already
-    /// has, counts as committed. Where another writer came between it is tried again on top of the newer version, as
-    /// long as every file that it removes is still there (else [`crate::error::ErrorKind::NotFound`]: plan again). An
-    /// error means that it is not known to be committed, or that the disk could not keep it: stop writing.
+    /// A commit happens once: if the table already holds its application transaction, or its files,
+    /// it counts as committed. If another writer committed first, the commit is retried on the
+    /// newer version as long as every file that it removes still exists; otherwise the error is
+    /// [`crate::error::ErrorKind::NotFound`], and the caller must plan again. Any other error means
+    /// that the commit is not known to have succeeded, or that the disk could not keep it: stop
+    /// writing.
     pub async fn commit(&self, commit: Commit) -> Result<Arc<FileIndex>> {
         self.locked(move |inner, writer| inner.commit(writer, &commit)).await
     }
 
-    /// Goes to the newest version of the table.
+    /// Loads the newest version of the table.
     pub async fn refresh(&self) -> Result<Arc<FileIndex>> {
         self.locked(|inner, writer| {
             inner.refresh(writer)?;
@@ -210,8 +220,8 @@ impl Table {
         .await
     }
 
-    /// Writes a checkpoint of the newest known version, so that opening need not read the versions before it. Commits
-    /// go on meanwhile. Gives the version.
+    /// Writes a checkpoint of the newest known version and returns that version. Opening the table
+    /// then need not read earlier versions. Commits continue meanwhile.
     pub async fn checkpoint(&self) -> Result<u64> {
         let snapshot = self.locked(|_, writer| Ok(Arc::clone(&writer.snapshot))).await?;
         let inner = Arc::clone(&self.inner);
@@ -223,7 +233,8 @@ impl Table {
         let version = written.version();
         self.inner.checkpoint.fetch_max(version, Ordering::Relaxed);
         self.locked(move |inner, writer| {
-            // Commits that follow build on a snapshot that need not carry the entries before the checkpoint.
+            // Later commits build on a snapshot that need not carry the entries before the
+            // checkpoint.
             let newest = kernel::newer(&inner.engine, &written).map_err(|e| inner.failed("refresh", e))?;
             if newest.version() >= writer.snapshot.version() { inner.advance(writer, newest) } else { Ok(()) }
         })
@@ -231,12 +242,13 @@ impl Table {
         Ok(version)
     }
 
-    /// How many versions an open would have to read after the last checkpoint.
+    /// Returns the number of versions that an open would read after the last checkpoint.
     pub fn commits_since_checkpoint(&self) -> u64 {
         self.inner.index().version.saturating_sub(self.inner.checkpoint.load(Ordering::Relaxed))
     }
 
-    /// Runs kernel work with the writer's lock on a blocking thread. The work ends even if the caller stops waiting.
+    /// Runs kernel work on a blocking thread while holding the writer's lock. The work completes
+    /// even if the caller stops waiting.
     async fn locked<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner, &mut Writer) -> Result<T> + Send + 'static,
@@ -272,7 +284,8 @@ impl Inner {
     }
 
     fn refresh(&self, writer: &mut Writer) -> Result<()> {
-        let (index, snapshot) = (self.index(), Arc::clone(&writer.snapshot));
+        let index = self.index();
+        let snapshot = Arc::clone(&writer.snapshot);
         let newest = kernel::newer(&self.engine, &snapshot).map_err(|e| self.failed("refresh", e))?;
         self.advance(writer, newest)?;
         self.settle_new(&index).inspect_err(|_| {
@@ -283,7 +296,7 @@ impl Inner {
         })
     }
 
-    /// Makes `snapshot`, which is not older than what the writer has, the newest known version.
+    /// Makes `snapshot` the newest known version. It must not be older than the writer's snapshot.
     fn advance(&self, writer: &mut Writer, snapshot: SnapshotRef) -> Result<()> {
         let index = self.index();
         if snapshot.version() > index.version {
@@ -307,7 +320,9 @@ async fn exists(store: &Store, name: &str) -> Result<bool> {
 
 async fn create(store: &Store, name: &str, columns: &Schema) -> Result<()> {
     store.create_table_folder(name)?;
-    let (url, object_store, columns) = (store.table_url(name)?, Arc::clone(store.object_store()), columns.clone());
+    let url = store.table_url(name)?;
+    let object_store = Arc::clone(store.object_store());
+    let columns = columns.clone();
     let what = format!("cannot create table `{name}`");
     let failed = blocking(move || {
         Ok(match kernel::create(&kernel::engine(object_store)?, &url, &columns) {
@@ -317,13 +332,14 @@ async fn create(store: &Store, name: &str, columns: &Schema) -> Result<()> {
     })
     .await?;
     match failed {
-        // The answer may have been lost: what counts is whether the table is there.
+        // The answer may have been lost, so only the existence of the table decides.
         Some(error) if is_sync_failure(&error) || !exists(store, name).await? => Err(error),
         _ => Ok(()),
     }
 }
 
-/// The kernel passes over an entry of no bytes, which would make the rows of that commit vanish without a word.
+/// Refuses a log with an empty entry. The kernel skips such an entry, so the rows of that commit
+/// would vanish silently.
 async fn refuse_empty_commits(store: &Arc<dyn ObjectStore>, table: &Path) -> Result<()> {
     let mut entries = store.list(Some(&table.clone().join("_delta_log")));
     while let Some(entry) =
@@ -331,7 +347,7 @@ async fn refuse_empty_commits(store: &Arc<dyn ObjectStore>, table: &Path) -> Res
     {
         if entry.size == 0 && entry.location.extension() == Some("json") {
             return Err(Error::damaged(format!(
-                "entry `{}` of the table's log is empty; restore it from a copy, for it names rows that were acked",
+                "entry `{}` of the table's log is empty; restore it from a copy, since it lists acknowledged rows",
                 entry.location
             )));
         }
@@ -339,7 +355,8 @@ async fn refuse_empty_commits(store: &Arc<dyn ObjectStore>, table: &Path) -> Res
     Ok(())
 }
 
-/// Version of the last checkpoint, 0 if there is none: a table without one is read from version 0.
+/// Returns the version of the last checkpoint, or 0 without one: such a table is read from version
+/// 0.
 async fn last_checkpoint(object_store: &Arc<dyn ObjectStore>, table: &Path) -> Result<u64> {
     let path = table.clone().join("_delta_log").join(HINT);
     let bytes = match object_store.get(&path).await {
@@ -358,5 +375,5 @@ async fn last_checkpoint(object_store: &Arc<dyn ObjectStore>, table: &Path) -> R
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|e| Err(Error::internal("work on a table was broken off").with_source(e)))
+    done.unwrap_or_else(|e| Err(Error::internal("work on a table was interrupted").with_source(e)))
 }

@@ -1,11 +1,14 @@
-//! Making durable what others left of a table on a disk, before anything is built on it.
+//! Makes the remains of other processes in a table on a disk durable before anything depends on
+//! them.
 //!
-//! A process that dies, or whose sync fails, leaves entries of the log that can be read and are not on the disk. Were one of
-//! them taken for granted, the write-ahead log would be trimmed of rows that a power cut then takes. So an open to write syncs
-//! all that is newer than the last checkpoint, with what it names; what is older was built on by a process that did so. What
-//! another program adds meanwhile is synced when it is seen.
+//! A process that dies, or whose sync fails, leaves log entries that can be read but are not on the
+//! disk. If such an entry were trusted, the write-ahead log would be trimmed of rows that a power
+//! cut then destroys. So an open for writing syncs everything newer than the last checkpoint, and
+//! the files that it names. Older entries were synced by the process that wrote the checkpoint.
+//! Entries that another program adds later are synced when they are first seen.
 //!
-//! The newest entry is rewritten: where the sync of its name failed, which closes writes, another sync need not do.
+//! The newest entry is rewritten: if the sync of its name failed, which closes writes, another sync
+//! may not help.
 
 use super::index::FileIndex;
 use super::{HINT, Inner, Writer, kernel};
@@ -13,25 +16,27 @@ use crate::error::Result;
 use crate::store::folders::is_disk_full;
 
 impl Inner {
-    /// Makes durable what was found at an open.
+    /// Makes everything found at open durable.
     pub(super) fn settle_found(&self, writer: &mut Writer) -> Result<()> {
-        let (index, since) = (self.index(), self.checkpoint.load(std::sync::atomic::Ordering::Relaxed));
-        let added = match since < index.version {
-            true => kernel::added_since(&self.engine, &writer.snapshot, since)?,
-            false => Some(Vec::new()),
+        let index = self.index();
+        let since = self.checkpoint.load(std::sync::atomic::Ordering::Relaxed);
+        let added = if since < index.version {
+            kernel::added_since(&self.engine, &writer.snapshot, since)?
+        } else {
+            Some(Vec::new())
         };
         let added = added.unwrap_or_else(|| index.iter().map(|file| file.path.clone()).collect());
         self.settle(since, &added)?;
         let newest = format!("{:020}.json", index.version);
         writer.unrenewed = Some(self.path.clone().join("_delta_log").join(newest));
         match self.renew_entry(writer) {
-            // Opening must not need room: it is how a full disk is looked into.
+            // Opening must succeed on a full disk, so that an operator can inspect it.
             Err(error) if is_disk_full(&error) => Ok(()),
             renewed => renewed,
         }
     }
 
-    /// Rewrites the newest entry that was found at the open, if that was not done yet.
+    /// Rewrites the newest entry that was found at open, unless that is already done.
     pub(super) fn renew_entry(&self, writer: &mut Writer) -> Result<()> {
         if let Some(entry) = &writer.unrenewed {
             self.store.renew(std::slice::from_ref(entry))?;
@@ -40,7 +45,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes a checkpoint that the log is to begin with again, for the sync of its name may have failed.
+    /// Rewrites the checkpoint that becomes the start of the log, since the sync of its name may
+    /// have failed.
     pub(super) fn renew_checkpoint(&self, version: u64) -> Result<()> {
         if self.store.is_shared() {
             return Ok(());
@@ -51,7 +57,7 @@ impl Inner {
         self.store.renew(&files)
     }
 
-    /// Makes durable what others added since a version.
+    /// Makes everything that others added since a known version durable.
     pub(super) fn settle_new(&self, known: &FileIndex) -> Result<()> {
         let index = self.index();
         if index.version <= known.version {
@@ -61,7 +67,7 @@ impl Inner {
         self.settle(known.version + 1, &added.collect::<Vec<_>>())
     }
 
-    /// Syncs the entries of the log from a version on, its checkpoints and their hint, and data files.
+    /// Syncs log entries from a version on, its checkpoints and their hint, and data files.
     fn settle(&self, since: u64, added: &[String]) -> Result<()> {
         if self.store.is_shared() {
             return Ok(());
@@ -73,7 +79,7 @@ impl Inner {
         };
         files.retain(|file| file.filename().is_some_and(is_new));
         files.extend(added.iter().map(|path| self.object_path(path)));
-        // In one order each time, so that a simulated crash can be repeated.
+        // The order is fixed, so that a simulated crash can be repeated.
         files.sort_unstable();
         self.store.make_durable(&files)
     }

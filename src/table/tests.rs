@@ -92,7 +92,10 @@ async fn a_table_is_made_once_and_found_again() {
 async fn commits_are_there_after_a_reopen() {
     let store = memory();
     let table = make(&store).await;
-    let (a, b, c, d) = (file(30, DAY, 1), file(30, DAY, 2), file(0, DAY + 1, 3), file(30, DAY, 4));
+    let a = file(30, DAY, 1);
+    let b = file(30, DAY, 2);
+    let c = file(0, DAY + 1, 3);
+    let d = file(30, DAY, 4);
     let unknown = DataFile {
         min_created_at: i64::MIN,
         max_created_at: i64::MAX,
@@ -154,7 +157,8 @@ async fn two_writers_lose_nothing() {
         assert_eq!(paths(&table.refresh().await.unwrap()), expected);
     }
     assert_eq!(reopen(&store).await.index(), tables[0].index());
-    let (one, two) = (file(30, DAY, 0), file(30, DAY, 1));
+    let one = file(30, DAY, 0);
+    let two = file(30, DAY, 1);
     tables[0].commit(swap(vec![file(30, DAY, 50)], &[&one, &two])).await.unwrap();
     let beaten = tables[1].commit(swap(vec![file(30, DAY, 51)], &[&one])).await.unwrap_err();
     assert_eq!(beaten.kind(), ErrorKind::NotFound, "its input was merged by the other");
@@ -241,7 +245,9 @@ async fn only_what_nobody_needs_is_an_orphan() {
     let folder = tempfile::tempdir().unwrap();
     let store = on_disk(&folder.path().join("my data"));
     let table = make(&store).await;
-    let (live, merged, lost) = (file(30, DAY, 1), file(30, DAY, 2), file(0, DAY, 3));
+    let live = file(30, DAY, 1);
+    let merged = file(30, DAY, 2);
+    let lost = file(0, DAY, 3);
     for file in [&live, &merged, &lost] {
         store.object_store().put(&table.object_store_path(file), "rows".into()).await.unwrap();
     }
@@ -272,7 +278,7 @@ async fn only_what_nobody_needs_is_an_orphan() {
     assert_eq!(reopen(&store).await.index(), table.index());
 }
 
-/// Names of what the log holds, by version.
+/// Returns the names of the log's objects by version.
 async fn log_names(store: &Store, table: &Table) -> Vec<String> {
     let log = table.inner.path.clone().join("_delta_log");
     let objects: Vec<_> = store.object_store().list(Some(&log)).try_collect().await.unwrap();
@@ -348,7 +354,7 @@ async fn versions_that_are_young_enough_can_still_be_read() {
             .unwrap();
     }
     let now = chrono::Utc::now().timestamp_millis();
-    // Checkpoints are at 3, 6 and 9; version 8 is young, and is read through checkpoint 6.
+    // Checkpoints are at 3, 6 and 9. Version 8 is young, and is read through checkpoint 6.
     table.clean_log(now - 60_000, false).await.unwrap();
     let commits = (6..=10).map(commit_name);
     let mut left: Vec<_> =
@@ -390,7 +396,9 @@ async fn a_clean_up_that_was_interrupted_leaves_a_log_without_holes() {
 #[tokio::test]
 async fn another_writer_goes_on_after_the_log_was_cleaned() {
     let store = memory();
-    let (table, other, idle) = (make(&store).await, make(&store).await, make(&store).await);
+    let table = make(&store).await;
+    let other = make(&store).await;
+    let idle = make(&store).await;
     for number in 0..6 {
         table.commit(append(vec![file(30, DAY, number)], Some(("a", number as i64)))).await.unwrap();
         if number == 2 {
@@ -506,7 +514,7 @@ async fn other_writers_statistics_are_read_with_care() {
     assert_eq!(table.refresh().await.unwrap_err().kind(), ErrorKind::Damaged);
 }
 
-/// Prints what commits cost; run with `--nocapture`.
+/// Prints the cost of commits. Run with `--nocapture`.
 #[tokio::test]
 async fn commit_cost_does_not_grow_with_files() {
     for files in [100, 5000] {
@@ -543,20 +551,21 @@ async fn commit_cost_does_not_grow_with_files() {
 enum Fault {
     /// The commit is written, and the answer says that the store failed.
     Lost,
-    /// The commit is written, and the answer says that the version is taken: a client that retried on its own.
+    /// The commit is written, and the answer says that the version is taken, as after a client's
+    /// own retry.
     Taken,
     /// The commit is not written.
     Before,
-    /// The commit is written, and may not last.
+    /// The commit is written but may not be durable.
     Unsynced,
 }
 
-/// A store in memory whose next put to the log meets a fault.
+/// A store in memory whose next put to the log fails.
 #[derive(Debug, Default)]
 struct Faulty {
     inner: InMemory,
     fault: Mutex<Option<Fault>>,
-    /// Deletes that succeed before all others fail; none = all succeed.
+    /// Number of deletes that succeed before all others fail. `None` means that all succeed.
     deletes: Mutex<Option<usize>>,
 }
 

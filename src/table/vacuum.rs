@@ -1,8 +1,9 @@
-//! Finding and deleting objects that no reader needs any more.
+//! Finds and deletes objects that no reader needs any more.
 //!
-//! An object may go if the current version does not name it, it is old enough not to be a file whose commit is still
-//! under way, and no version of the last while named it: a query, or another program, may be reading that version. The
-//! last is read from the log, whose entries say which files were removed when, so it holds across restarts too.
+//! An object may be deleted if the current version does not list it, it is too old to belong to a
+//! commit in progress, and no recent version listed it: a query or another program may still be
+//! reading such a version. The last condition is read from the log, whose entries record the
+//! removal of files, so it holds across restarts.
 
 use std::collections::HashSet;
 
@@ -14,10 +15,10 @@ use serde::Deserialize;
 use super::Table;
 use crate::error::{Error, Result};
 
-/// Log entries read at a time.
+/// Number of log entries read concurrently.
 const READS: usize = 16;
 
-/// An object below the table that nothing needs.
+/// An unreferenced object below the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orphan {
     /// Path relative to the table, as the object store writes it.
@@ -27,13 +28,14 @@ pub struct Orphan {
 }
 
 impl Table {
-    /// Parquet objects that were last modified before `older_than_ms` (since 1970-01-01), that the current version does
-    /// not name, and that no version since then named. Never anything of the log.
+    /// Returns Parquet objects that were last modified before `older_than_ms` (since 1970-01-01),
+    /// that the current version does not list, and that no version since then listed. Never returns
+    /// objects of the log.
     pub async fn orphans(&self, older_than_ms: i64) -> Result<Vec<Orphan>> {
         let failed = |e| Error::storage(format!("cannot list table `{}`", self.name())).with_source(e);
         let mut found = self.data_objects().await.map_err(failed)?;
         found.retain(|object| object.last_modified.timestamp_millis() < older_than_ms);
-        // The version is read after the objects were listed, so it names every file of a commit in between.
+        // The version is read after the listing, so it includes every file of a commit in between.
         let index = self.refresh().await?;
         let mut used: HashSet<Path> = index.iter().map(|file| self.object_store_path(file)).collect();
         if found.iter().any(|object| !used.contains(&object.location)) {
@@ -43,15 +45,15 @@ impl Table {
         Ok(found.iter().filter_map(|object| self.orphan(object)).collect())
     }
 
-    /// Deletes objects that [`Table::orphans`] named. One that is gone already is no error; one that the current
-    /// version names is refused, and then nothing is deleted.
+    /// Deletes objects that [`Table::orphans`] returned. A missing object is not an error. An
+    /// object that the current version lists is refused, and then nothing is deleted.
     pub async fn remove_objects(&self, paths: &[String]) -> Result<()> {
         let index = self.index();
         let used: HashSet<Path> = index.iter().map(|file| self.object_store_path(file)).collect();
         let wanted = paths.iter().map(|path| self.below(path)).collect::<Result<Vec<Path>>>()?;
         for (path, object) in paths.iter().zip(&wanted) {
             if used.contains(object) || path.starts_with(['_', '.']) || !path.ends_with(".parquet") {
-                return Err(Error::internal(format!("`{path}` is no orphan of table `{}`", self.name())));
+                return Err(Error::internal(format!("`{path}` is not an orphan of table `{}`", self.name())));
             }
         }
         let mut deleted = self.object_store().delete_stream(stream::iter(wanted).map(Ok).boxed());
@@ -72,7 +74,7 @@ impl Table {
         let top = self.object_store().list_with_delimiter(Some(&self.inner.path)).await?;
         let mut objects = top.objects;
         for folder in top.common_prefixes {
-            // Delta keeps its own things, such as the log, in folders of such names.
+            // Delta keeps its own data, such as the log, in folders with such names.
             if !folder.filename().is_some_and(|name| name.starts_with(['_', '.'])) {
                 objects.extend(self.object_store().list(Some(&folder)).try_collect::<Vec<_>>().await?);
             }
@@ -81,7 +83,7 @@ impl Table {
         Ok(objects)
     }
 
-    /// The files that versions since then removed.
+    /// Returns the files that versions since `ms` removed.
     async fn removed_since(&self, ms: i64) -> Result<Vec<Path>> {
         let failed = |e| Error::storage(format!("cannot read the log of table `{}`", self.name())).with_source(e);
         let log = self.inner.path.clone().join("_delta_log");
@@ -117,7 +119,7 @@ impl Table {
 
     fn below(&self, path: &str) -> Result<Path> {
         Path::parse(format!("{}/{path}", self.inner.path))
-            .map_err(|e| Error::internal(format!("`{path}` is no path of an object")).with_source(e))
+            .map_err(|e| Error::internal(format!("`{path}` is not the path of an object")).with_source(e))
     }
 }
 

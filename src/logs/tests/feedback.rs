@@ -1,4 +1,4 @@
-//! What was said of logs: which state holds, whose it is, and what follows for each log.
+//! Feedback on logs: the current version, its owner, and its effect on each log.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -11,7 +11,7 @@ fn at(minutes: i64) -> DateTime<Utc> {
     "2025-11-02T12:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::minutes(minutes)
 }
 
-/// Feedback of `organisation` on `about`: a trace, `trace/log`, or `/log` of one without a trace.
+/// Creates feedback of `organisation` on `about`: a trace, `trace/log`, or `/log` without a trace.
 fn said(id: &str, organisation: &str, about: &str, value: f64, weight: f64, minutes: i64) -> Feedback {
     let (trace, log) = about.split_once('/').map_or((about, None), |(trace, log)| (trace, Some(log.to_owned())));
     Feedback {
@@ -34,7 +34,7 @@ fn changed(feedback: &Feedback, value: f64, seconds: i64) -> Feedback {
     Feedback { value: Some(value), updated_at: later, ..feedback.clone() }
 }
 
-/// Two logs of a trace of acme have feedback of their own, and one of zen without a trace.
+/// Creates feedback on a trace of acme, on two of its logs, and on a log of zen without a trace.
 fn rig() -> Rig {
     let first = said("f1", "acme", "t-1", 9.0, 1.0, 1);
     let of_trace: Vec<Record> = Rig::new().records.into_iter().filter(|record| on(record, "acme", "t-1")).collect();
@@ -121,10 +121,10 @@ async fn each_log_has_the_mean_of_its_trace_and_of_its_own() {
     for (record, mean) in rig.records.iter().zip(found) {
         let id = &record.id;
         let expected = match record.organisation_id.as_deref() {
-            // (5 * 1 - 5 * 0.5 - 1 * 1) / 2.5, and for the others without the last.
+            // (5 * 1 - 5 * 0.5 - 1 * 1) / 2.5, and for the other logs without the last term.
             Some("acme") if is(id, of_trace[0].id.as_deref().unwrap()) => Some(0.6),
             Some("acme") if is(&record.trace_id, "t-1") => Some(1.666666667),
-            // A single one is what it is, to the digit.
+            // A single value is returned exactly.
             Some("zen") if is(id, "tied") => Some(7.0),
             _ => None,
         };
@@ -144,7 +144,7 @@ async fn logs_are_found_by_what_was_said_of_them() {
     let of_trace: Vec<Record> = rig.records.iter().filter(|record| on(record, "acme", "t-1")).cloned().collect();
     let own = of_trace[0].id.clone().unwrap();
     let others = |record: &Record| on(record, "acme", "t-1") && !is(&record.id, &own);
-    // Another organisation's trace of that name is not this one's, and weights of nothing have no mean.
+    // A trace of that name in another organisation is separate, and zero weights have no mean.
     rig.finds(&[("weighted_feedback_min", "1.6"), ("weighted_feedback_max", "1.7")], others).await;
     rig.finds(&[("weighted_feedback_min", "0.6"), ("weighted_feedback_max", "0.6")], |record| is(&record.id, &own))
         .await;
@@ -159,7 +159,8 @@ async fn logs_are_found_by_what_was_said_of_them() {
     assert!(rig.page(&none).await.records.is_empty());
 }
 
-/// Joined the other way round, the logs would all be held in memory, with their bodies where an export asks for them.
+/// Joined in the other order, all logs would be held in memory, with their bodies if an export
+/// includes them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_by_feedback_streams_the_logs_by() {
     let rig = rig();
@@ -167,7 +168,7 @@ async fn a_filter_by_feedback_streams_the_logs_by() {
     let text = format!("explain {}select * from logs {}", condition.with(), condition.clause());
     let plan = run(&rig.queries, rig.scene.clone(), &text, condition.params).await.unwrap();
     let plan = arrow::util::pretty::pretty_format_batches(&plan).unwrap().to_string();
-    // The view of feedback joins its own states as it likes.
+    // The view of feedback may join its own versions in any order.
     let holds_logs =
         |line: &str| line.contains("LeftSemi") || (line.contains("LeftAnti") && !line.contains("later_id"));
     assert!(!plan.lines().any(holds_logs) && plan.contains("RightSemi"), "{plan}");
@@ -222,7 +223,8 @@ async fn a_page_of_big_feedback_ends_before_its_bytes_are_too_many() {
 #[tokio::test(flavor = "multi_thread")]
 async fn feedback_goes_with_the_records_that_it_is_about() {
     let rig = Rig::with(vec![
-        // Of a trace with records of two users and of none, of one that is not there, and of records of a user's.
+        // Feedback on a trace with records of two users and of none, on a missing trace, and on
+        // records of one user.
         said("of-trace", "acme", "t-faq", 1.0, 1.0, 1),
         said("of-nothing", "acme", "elsewhere", 1.0, 1.0, 2),
         said("on-r01", "acme", "t-faq/r01", 1.0, 1.0, 3),
@@ -279,7 +281,8 @@ async fn logs_are_placed_by_their_ids() {
     assert_eq!(found["r01"], [place]);
 }
 
-/// Which logs a feedback is about stands in three statements, each of which joins something else: they must say the same.
+/// Three statements, each with another join, contain the rule for the logs that a feedback applies
+/// to. The rule must be the same in all.
 #[test]
 fn statements_agree_on_what_feedback_is_about() {
     let about = |text: &str, feedback: &str, logs: &str| {

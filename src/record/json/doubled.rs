@@ -1,8 +1,8 @@
-//! Keys that an object of a body has twice: the last one holds, as in every common JSON parser.
+//! Duplicate keys in the objects of a body: the last one counts, as in every common JSON parser.
 //!
-//! SQL's JSON functions stop at the first member of a name, which is what makes them fast. So the
-//! earlier members of a doubled key are taken out when a record comes in. Everything else stays
-//! byte for byte, and a text without doubled keys, nearly every one, is only looked through once.
+//! SQL's JSON functions stop at the first member of a name, which makes them fast. So the earlier
+//! members of a duplicate key are removed when a record comes in. Everything else stays byte for
+//! byte. Nearly every text has no duplicate keys and is only scanned once.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -10,32 +10,33 @@ use std::ops::Range;
 
 use super::text::{string_end, unquote};
 
-/// Members up to which each is compared with each other.
+/// Maximum number of members that are compared pairwise.
 const FEW: usize = 24;
 
-/// An object or an array that is open.
+/// An open object or array.
 struct Open {
     is_object: bool,
-    /// Where its members begin in the list of all.
+    /// Index of its first member in the list of all members.
     first: usize,
-    /// Whether a string that comes next is a key.
+    /// True if the next string is a key.
     key_is_next: bool,
 }
 
-/// A member of an open object: the place of its key, with the quotes.
+/// Member of an open object: the range of its key, including the quotes.
 type Member = Range<usize>;
 
-/// Takes the earlier members of doubled keys out of a valid JSON text.
+/// Removes the earlier members of duplicate keys from a valid JSON text.
 pub(crate) fn last_keys(text: &str) -> Cow<'_, str> {
     let superseded = superseded(text);
     if superseded.is_empty() {
         return Cow::Borrowed(text);
     }
-    let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
+    let mut out = String::with_capacity(text.len());
+    let mut copied = 0;
     for range in superseded {
-        // A member may lie within another one that goes.
+        // A member may lie within another one that is removed.
         if range.start >= copied {
-            // Both ends are at quotes, so this is never `None`.
+            // Both offsets are at quotes, so this is never `None`.
             out.push_str(text.get(copied..range.start).unwrap_or_default());
             copied = range.end;
         }
@@ -44,12 +45,14 @@ pub(crate) fn last_keys(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Finds the members that a later one of the same name replaces, each up to the next member, in
-/// the order of their beginnings.
+/// Returns the members that a later one of the same name replaces, each up to the next member, in
+/// the order of their start.
 fn superseded(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
-    let (mut open, mut members): (Vec<Open>, Vec<Member>) = (Vec::new(), Vec::new());
-    let (mut found, mut at) = (Vec::new(), 0);
+    let mut open: Vec<Open> = Vec::new();
+    let mut members: Vec<Member> = Vec::new();
+    let mut found = Vec::new();
+    let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'"' => {
@@ -95,7 +98,7 @@ fn doubles(text: &str, members: &[Member], found: &mut Vec<Range<usize>>) {
         return;
     }
     let mut order: Vec<usize> = (0..members.len()).collect();
-    // Equal keys keep the order in which they stand.
+    // The sort is stable, so equal keys stay in text order.
     order.sort_by(|a, b| compare(text, &members[*a], &members[*b]));
     for pair in order.windows(2) {
         if compare(text, &members[pair[0]], &members[pair[1]]) == Ordering::Equal {
@@ -104,7 +107,8 @@ fn doubles(text: &str, members: &[Member], found: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Compares two keys: by length first where neither has an escape, which tells most apart.
+/// Compares two keys. Keys without escapes are compared by length first, which distinguishes most
+/// of them.
 fn compare(text: &str, a: &Member, b: &Member) -> Ordering {
     let [a, b] = [a, b].map(|place| text.get(place.clone()).unwrap_or_default());
     let [plain_a, plain_b] = [a, b].map(|key| !key.as_bytes().contains(&b'\\'));
@@ -153,7 +157,7 @@ mod tests {
             let text: Vec<String> = (0..members).map(|number| format!("\"key-{}\":{number}", number % 7_000)).collect();
             format!("{{{}}}", text.join(","))
         };
-        // Comparing each with each would take 2 x 10^9 steps.
+        // Comparing all pairs would take 2 x 10^9 steps.
         let text = object(70_000);
         let kept: serde_json::Map<String, Value> = serde_json::from_str(&last_keys(&text)).unwrap();
         assert_eq!((kept.len(), &kept["key-0"]), (7_000, &Value::from(63_000)));

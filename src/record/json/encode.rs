@@ -1,7 +1,9 @@
-//! Arrow to JSON lines: the native form of whole records, or chosen columns in a chosen order.
+//! Encodes Arrow batches as JSON lines: whole records in their native form, or chosen columns in a
+//! chosen order.
 //!
-//! Columns are looked up and cast once a batch; a row is then a walk over typed cells that append bytes. Bodies and headers
-//! are appended as they are: what is stored is valid JSON on one line (see [`embeddable`](super::embeddable)).
+//! Columns are looked up and cast once per batch; a row is then a walk over typed cells that append
+//! bytes. Bodies and headers are appended unchanged, since stored ones are valid JSON on one line
+//! (see [`embeddable`](super::embeddable)).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,11 +23,11 @@ use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 use crate::record::{COLUMNS, DATE, Kind, RETENTION_DAYS, column};
 
-/// Writes the rows of batches as JSON lines.
+/// Encoder of batches as JSON lines.
 #[derive(Debug)]
 pub struct Encoder {
     items: Vec<Item>,
-    /// Whether null fields are left out, as in the native form.
+    /// True if null fields are left out, as in the native form.
     sparse: bool,
 }
 
@@ -34,19 +36,19 @@ pub struct Encoder {
 struct Item {
     /// `,"name":`
     key: Vec<u8>,
-    /// The column.
+    /// Name of the column.
     name: String,
     source: Source,
 }
 
-/// What the value of a key is made of.
+/// Source of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Scalar(Kind),
     Day,
     /// One JSON text of the message column of that name.
     Leaf(&'static str, Part),
-    /// Both, as an object.
+    /// Both texts of the message, as an object.
     Message(&'static str),
     Tags(TagForm),
 }
@@ -58,7 +60,7 @@ enum TagForm {
     Values,
 }
 
-/// The names beyond the columns of the table.
+/// Accepted names that are not columns of the table.
 const FURTHER: [&str; 8] = [
     "request.body",
     "request.headers",
@@ -70,7 +72,7 @@ const FURTHER: [&str; 8] = [
     DATE,
 ];
 
-/// Names that Portkey's own guide uses for columns, with the column that each means.
+/// Names that Portkey's guide uses for columns, with the corresponding columns.
 const ALIASES: [(&str, &str); 4] = [
     ("ai_provider", "ai_org"),
     ("request_tokens", "req_units"),
@@ -78,14 +80,15 @@ const ALIASES: [(&str, &str); 4] = [
     ("status_code", "response_status_code"),
 ];
 
-/// The column that a name means.
+/// Returns the column that a name stands for.
 pub fn column_of(name: &str) -> &str {
     ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, column)| column)
 }
 
 impl Encoder {
-    /// An encoder of the columns named, each always present, under the name given and in that order; without names, of the
-    /// native form: every column in the order of the table, without those that are null.
+    /// Creates an encoder of the named columns, which are always present, under these names and in
+    /// this order. Without names, it writes the native form: every column in the order of the
+    /// table, without nulls.
     pub fn new(columns: Option<&[String]>) -> Result<Self> {
         let Some(columns) = columns else {
             let items = COLUMNS.iter().map(|column| Item::new(column.name)).collect::<Result<_>>()?;
@@ -103,10 +106,11 @@ impl Encoder {
         Ok(Self { items, sparse: false })
     }
 
-    /// The columns that a batch must have for [`encode`](Self::encode), without doubles.
+    /// Returns the columns, without duplicates, that a batch must have for
+    /// [`encode`](Self::encode).
     ///
-    /// `request.body` and its like mean that member of the struct column alone, under this name, so that the other one is
-    /// never read; a batch may have the whole struct in its place.
+    /// A name such as `request.body` means only that member of the struct column, under this name,
+    /// so that the other member is never read. A batch may have the whole struct instead.
     pub fn projection(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for item in &self.items {
@@ -143,7 +147,7 @@ impl Encoder {
                     cell.write(row, out);
                 }
             }
-            // Every key brought a comma; the first one is where the object begins.
+            // Every key wrote a comma, and the first comma is at the start of the object.
             match out.get_mut(start) {
                 Some(comma) => *comma = b'{',
                 None => out.push(b'{'),
@@ -167,7 +171,8 @@ impl Item {
         Ok(Self { key: format!(",\"{name}\":").into_bytes(), name: column.to_owned(), source })
     }
 
-    /// The arrays of the batch that the value is made of, in the types that [`cell`](Self::cell) expects.
+    /// Returns the arrays that the value is built from, in the types that [`cell`](Self::cell)
+    /// expects.
     fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         match self.source {
             Source::Scalar(kind) => Ok(vec![find(batch, &self.name, &kind.data_type())?]),
@@ -220,7 +225,7 @@ impl Source {
     }
 }
 
-/// The column of that name, in that type.
+/// Returns the column with this name, cast to this type.
 fn find(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef> {
     let column = batch
         .column_by_name(name)
@@ -238,7 +243,7 @@ fn conform(column: &ArrayRef, name: &str, to: &DataType) -> Result<ArrayRef> {
     })
 }
 
-/// One JSON text of a message: from a column of its own, or out of the struct.
+/// Returns one JSON text of a message, from a column of its own or from the struct.
 fn leaf(batch: &RecordBatch, message: &str, part: Part) -> Result<ArrayRef> {
     let name = format!("{message}.{}", part.name());
     if batch.column_by_name(&name).is_some() {
@@ -258,7 +263,7 @@ fn leaf(batch: &RecordBatch, message: &str, part: Part) -> Result<ArrayRef> {
     }
 }
 
-/// The values of one key in one batch.
+/// Values of one key in one batch.
 enum Cell<'a> {
     Text(&'a StringViewArray),
     Int(&'a Int64Array),

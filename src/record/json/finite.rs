@@ -1,8 +1,9 @@
-//! Numbers that JSON does not have, as Python's `json` writes them: `NaN`, `Infinity` and
+//! Numbers that are not valid JSON but that Python's `json` writes: `NaN`, `Infinity` and
 //! `-Infinity`.
 //!
-//! A strict parser refuses the whole text for one of them. Here each becomes `null`, so that one
-//! odd number costs no more than itself. Texts inside of JSON strings stay as they are.
+//! A strict parser refuses the whole text because of one of them. Here each becomes `null`, so that
+//! one odd number loses only itself. Texts inside JSON strings stay unchanged. odd number costs no
+//! more than itself. Texts inside of JSON strings stay as they are.
 
 use std::borrow::Cow;
 
@@ -12,20 +13,22 @@ use super::text::string_end;
 
 const WORDS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
-/// Replaces bare `NaN`, `Infinity` and `-Infinity` by `null`. A text without them, nearly every
-/// one, is only searched.
+/// Replaces bare `NaN`, `Infinity` and `-Infinity` by `null`. Nearly every text has none and is
+/// only searched.
 pub(crate) fn finite(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     if memmem::find(bytes, b"NaN").is_none() && memmem::find(bytes, b"Infinity").is_none() {
         return Cow::Borrowed(text);
     }
-    let (mut out, mut copied, mut at) = (String::new(), 0, 0);
+    let mut out = String::new();
+    let mut copied = 0;
+    let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'"' => at = string_end(bytes, at + 1) + 1,
             b'N' | b'I' | b'-' => match word_at(bytes, at) {
                 Some(length) => {
-                    // Both ends are at ASCII bytes, so this is never `None`.
+                    // Both offsets are at ASCII bytes, so this is never `None`.
                     out.push_str(text.get(copied..at).unwrap_or_default());
                     out.push_str("null");
                     at += length;
@@ -43,7 +46,7 @@ pub(crate) fn finite(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The length of such a word, if one stands alone at that place.
+/// Returns the length of such a word if one stands alone at this offset.
 fn word_at(bytes: &[u8], at: usize) -> Option<usize> {
     let is_end = |byte: Option<&u8>| byte.is_none_or(|byte| b" \t\r\n,:[]{}".contains(byte));
     let starts = at == 0 || is_end(bytes.get(at - 1));
@@ -64,7 +67,7 @@ mod tests {
             ("NaN", "null"),
             (r#"{"a":NaN,"b":[Infinity, -Infinity],"c":-1}"#, r#"{"a":null,"b":[null, null],"c":-1}"#),
             (r#"{"é":NaN}"#, r#"{"é":null}"#),
-            // Texts, keys and what is none of the words stay.
+            // Texts, keys and other words stay unchanged.
             (r#"{"NaN":"NaN","a":"x\",NaN, -Infinity","b":NaN}"#, r#"{"NaN":"NaN","a":"x\",NaN, -Infinity","b":null}"#),
             (r#"["Infinity"]"#, r#"["Infinity"]"#),
             ("[NaNs,xNaN,--Infinity,Infinity5]", "[NaNs,xNaN,--Infinity,Infinity5]"),

@@ -1,12 +1,17 @@
-//! The one JSON form of a record, both ways: import, API answers and export share it.
+//! The JSON form of a record, for reading and writing. Import, API answers and export share it.
 //!
-//! A record is one object on one line. Its keys are the columns of the table; `request` and `response` are objects of raw
-//! JSON (`body`, `headers`), `metadata` is an object of strings. [`parse`] reads it, and reads the spellings that other
-//! tools produce of it too (dotted keys, parallel arrays, numbers as text). [`Encoder`] writes it from Arrow.
+//! A record is one object on one line. Its keys are the columns of the table; `request` and
+//! `response` are objects of raw JSON (`body`, `headers`), and `metadata` is an object of strings.
+//! [`parse`] reads it, including the spellings that other tools produce (dotted keys, parallel
+//! arrays, numbers as text). [`Encoder`] writes it from Arrow.
 //!
-//! Guarantees: a body keeps the text that the client sent (digits, key order), without line breaks between
-//! its tokens; a key that is not a column is refused, so nothing is dropped in silence; no input makes this code panic;
-//! for a record that came through [`parse`], encode and parse again give the same line.
+//! Guarantees:
+//!
+//! - A body keeps the text that the client sent (digits, key order), without line breaks between
+//!   its tokens.
+//! - A key that is not a column is refused, so nothing is dropped silently.
+//! - No input makes this code panic.
+//! - For a record that came through [`parse`], encoding and parsing again give the same line.
 
 mod decode;
 mod doubled;
@@ -34,38 +39,38 @@ pub(crate) use text::{Checks, next_special, unquote, value_end, write_string};
 pub(crate) use time::parse as moment;
 pub(crate) use value::{Read, keep_last, list, members};
 
-/// The largest record, in bytes of its JSON text.
+/// Maximum size of a record, in bytes of its JSON text.
 pub const MAX_RECORD_BYTES: usize = 64 << 20;
-/// The deepest nesting of a body. Most readers of JSON stop at 128 levels, and a record's line adds two.
+/// Maximum nesting of a body. Most JSON readers stop at 128 levels, and a record's line adds two.
 pub const MAX_DEPTH: usize = 120;
 
-/// Why a record was refused: the field, a short excerpt of its value (never of a body, headers or metadata) and what it
-/// should have been.
+/// Refusal of a record: the field, a short excerpt of its value (never of a body, headers or
+/// metadata) and the expected value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
-    /// The field, `json` where the text is not a JSON object at all.
+    /// The field, or `json` if the text is not a JSON object.
     pub field: String,
-    /// The beginning of the value as it came; empty where it may be private or does not matter.
+    /// Start of the value as received. Empty if it may be private or does not matter.
     pub value: String,
-    /// What was expected.
+    /// Description of the expected value.
     pub expected: String,
-    /// The reason, by which refusals are counted.
+    /// Reason under which refusals are counted.
     pub reason: Reason,
-    /// What is known of the record beside that, where it was looked at.
+    /// Other known fields of the record, if it was examined.
     pub seen: Option<Box<Seen>>,
 }
 
-/// Longest excerpt of a refused value, in characters.
+/// Maximum length of the excerpt of a refused value, in characters.
 const EXCERPT_CHARS: usize = 60;
 
 impl FieldError {
-    /// A refusal that shows the beginning of the value.
+    /// Creates a refusal that shows the start of the value.
     pub(crate) fn new(field: &str, value: &str, expected: impl Into<String>) -> Self {
         let reason = Reason::of_field(field);
         Self { field: excerpt(field), value: excerpt(value), expected: expected.into(), reason, seen: None }
     }
 
-    /// A refusal of a value that may be private.
+    /// Creates a refusal of a value that may be private.
     pub(crate) fn silent(field: &str, expected: impl Into<String>) -> Self {
         Self::new(field, "", expected)
     }
@@ -102,7 +107,7 @@ pub(super) use reader;
 
 macro_rules! fields {
     ($($name:ident: $kind:ident;)*) => {
-        /// How the JSON value of each column gets into a [`Record`], in the order of the table.
+        /// Readers of each column's JSON value into a [`Record`], in the order of the table.
         pub(crate) const READERS: &[json::Reader] = &[$(json::reader!($name: $kind)),*];
     };
 }

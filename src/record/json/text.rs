@@ -1,6 +1,7 @@
-//! JSON as text: what is looked at and changed without building a tree.
+//! Inspects and changes JSON as text, without building a tree.
 //!
-//! Everything here runs over whole bodies, so it goes through the bytes in words or blocks, never by `char`.
+//! Everything here runs over whole bodies, so it reads the bytes in words or blocks, never by
+//! `char`.
 
 use std::borrow::Cow;
 
@@ -12,10 +13,12 @@ use super::MAX_DEPTH;
 const ONES: u64 = u64::MAX / 255;
 const HIGHS: u64 = ONES << 7;
 
-/// The place, from `from` on, of the first quote, backslash or control character; the length if there is none.
+/// Returns the offset, from `from` on, of the first quote, backslash or control character, or the
+/// length if there is none.
 ///
-/// These are the bytes that end or escape within a JSON string, and the ones that must be escaped to make one. Eight bytes
-/// are tested at a time: in each term below the lowest byte that matches, and only a byte at or above it, has its top bit set.
+/// These are the bytes that end a JSON string or start an escape in it, and the ones that must be
+/// escaped to make one. Eight bytes are tested at a time: in each term below, the lowest byte that
+/// matches has its top bit set, and otherwise only bytes above it may.
 pub(crate) fn next_special(bytes: &[u8], from: usize) -> usize {
     let (words, rest) = bytes[from..].as_chunks::<8>();
     for (number, word) in words.iter().enumerate() {
@@ -66,10 +69,10 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// The text of a JSON string that the parser has accepted, borrowed where it has no escape.
+/// Returns the text of a JSON string that the parser accepted, borrowed if it has no escape.
 ///
-/// Half of a surrogate pair, which clients produce when they cut a text in the middle of a character, becomes U+FFFD: a
-/// record is worth more than half a character.
+/// An unpaired surrogate, which clients produce when they cut a text in the middle of a character,
+/// becomes U+FFFD: a record is worth more than one broken character.
 pub(crate) fn unquote(raw: &str) -> Cow<'_, str> {
     let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
     if !inner.as_bytes().contains(&b'\\') {
@@ -80,7 +83,7 @@ pub(crate) fn unquote(raw: &str) -> Cow<'_, str> {
         .map_or(Cow::Borrowed(inner), Cow::Owned)
 }
 
-/// The same JSON with `\ufffd` for every escaped surrogate that has no partner.
+/// Replaces every escaped surrogate without a partner by `\ufffd`.
 fn mend_surrogates(raw: &str) -> String {
     let mut mended = String::with_capacity(raw.len());
     let mut rest = raw;
@@ -102,13 +105,13 @@ fn mend_surrogates(raw: &str) -> String {
     mended + rest
 }
 
-/// The surrogate that the text begins with an escape of, if it does.
+/// Returns the surrogate if the text starts with the escape of one.
 fn surrogate(text: &str) -> Option<u16> {
     let code = u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()?;
     (0xd800..=0xdfff).contains(&code).then_some(code)
 }
 
-/// What must be checked of the raw values within a text, found out once for all of them.
+/// Checks that the raw values within a text need, determined once for all of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checks {
     multiline: bool,
@@ -116,13 +119,14 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// Looks at a text that holds one or more JSON values.
+    /// Determines the checks for a text that holds one or more JSON values.
     pub(crate) fn of(text: &str) -> Self {
         let bytes = text.trim_ascii().as_bytes();
         Self { multiline: is_multiline(bytes), maybe_deep: openings(bytes) > MAX_DEPTH }
     }
 
-    /// A valid value of that text as it is stored: on one line, or nothing if it is nested too deeply.
+    /// Returns a valid value of that text in the form that is stored: on one line, or `None` if it
+    /// is nested too deeply.
     pub(crate) fn payload(self, raw: &str) -> Option<String> {
         if self.maybe_deep && depth(raw.as_bytes()) > MAX_DEPTH {
             return None;
@@ -135,15 +139,18 @@ fn is_multiline(bytes: &[u8]) -> bool {
     bytes.chunks(256).any(|block| block.iter().fold(false, |found, byte| found | (*byte == b'\n') | (*byte == b'\r')))
 }
 
-/// How many brackets open, those inside strings included: a bound of the depth that costs next to nothing.
+/// Counts the opening brackets, including those inside strings: an upper bound of the depth that
+/// costs next to nothing.
 fn openings(bytes: &[u8]) -> usize {
     let block_sum = |block: &[u8]| block.iter().fold(0u8, |sum, byte| sum + u8::from(byte | 0x20 == b'{'));
     bytes.chunks(255).map(|block| usize::from(block_sum(block))).sum()
 }
 
-/// The deepest nesting of a valid JSON text.
+/// Returns the deepest nesting of a valid JSON text.
 fn depth(bytes: &[u8]) -> usize {
-    let (mut now, mut deepest, mut at) = (0usize, 0, 0);
+    let mut now = 0usize;
+    let mut deepest = 0;
+    let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'{' | b'[' => {
@@ -159,8 +166,8 @@ fn depth(bytes: &[u8]) -> usize {
     deepest
 }
 
-/// The place behind the value that begins at or after `at` in a valid JSON text. Commas and colons
-/// before it are skipped too.
+/// Returns the end of the value that starts at or after `at` in a valid JSON text. Skips commas and
+/// colons before it.
 pub(crate) fn value_end(bytes: &[u8], mut at: usize) -> usize {
     let mut depth = 0usize;
     while let Some(byte) = bytes.get(at) {
@@ -192,7 +199,8 @@ pub(crate) fn value_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The place of the quote that closes the string which `from` is inside of; the length if none does.
+/// Returns the offset of the quote that closes the string around `from`, or the length if there is
+/// none.
 pub(super) fn string_end(bytes: &[u8], mut from: usize) -> usize {
     while from < bytes.len() {
         let at = next_special(bytes, from);
@@ -205,7 +213,8 @@ pub(super) fn string_end(bytes: &[u8], mut from: usize) -> usize {
     bytes.len()
 }
 
-/// A valid JSON text without the line breaks and the other white space between its tokens, if it has a line break at all.
+/// Removes the line breaks and other white space between the tokens of a valid JSON text, if it has
+/// any line break.
 fn one_line(raw: &str) -> String {
     let bytes = raw.as_bytes();
     if !is_multiline(bytes) {
@@ -226,20 +235,20 @@ fn one_line(raw: &str) -> String {
                 at = bytes[at..].iter().position(ends).map_or(bytes.len(), |length| at + length);
             }
         }
-        // Both ends are at ASCII bytes, so this is never `None`.
+        // Both offsets are at ASCII bytes, so this is never `None`.
         out.push_str(raw.get(start..at).unwrap_or_default());
     }
     out
 }
 
-/// Whether a text can be embedded in a line as it is: one valid JSON value without white space around it or line breaks
-/// in it, not too deep.
+/// Returns true if a text can be embedded in a line unchanged: one valid JSON value, without
+/// surrounding white space or line breaks, and not too deep.
 pub fn check_json(text: &str) -> bool {
     matches!(embeddable(text), Cow::Borrowed(_))
 }
 
-/// The text as a JSON value that can be embedded in a line: itself where it is one; on one line where it is JSON of many
-/// lines; else a JSON string of the text.
+/// Returns the text as a JSON value that can be embedded in a line: unchanged if possible, on one
+/// line if it is JSON of several lines, else as a JSON string of the text.
 pub fn embeddable(text: &str) -> Cow<'_, str> {
     let checks = Checks::of(text);
     let mut reader = serde_json::Deserializer::from_str(text);

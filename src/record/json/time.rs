@@ -1,21 +1,24 @@
-//! Moments: the spellings that clients send, and the one spelling that we write.
+//! Timestamps: the spellings that clients send, and the one spelling that we write.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 
 const MICROS_A_SECOND: i64 = 1_000_000;
 const MICROS_A_DAY: i64 = 86_400 * MICROS_A_SECOND;
 
-/// The largest exponent of a number: no moment needs more digits.
+/// Largest exponent of a number. No timestamp needs more digits.
 const MOST_EXPONENT: i32 = 30;
-/// How JavaScript prints a `Date`, up to the name of the zone in brackets.
+/// Format of a printed JavaScript `Date`, up to the zone name in brackets.
 const JAVASCRIPT: &str = "%a %b %d %Y %H:%M:%S GMT%z";
 
-/// The moment that a text names: RFC 3339 or near it, a bare date, or seconds, ms, µs or ns since 1970, told apart by size.
+/// Parses a timestamp: RFC 3339 or similar, a bare date, or a number of seconds, ms, µs or ns since
+/// 1970, distinguished by size.
 ///
-/// Every place that takes a moment reads it with this function: records, filters, parameters, flags. Beside RFC 3339 it
-/// takes a blank for the `T` and before the offset, a comma before the fraction, an offset without colon or minutes, the
-/// words `UTC` and `GMT`, no offset (which is UTC), no seconds, and a blank that was the `+` of a query string. Cut to the
-/// microsecond. Years past 9999 or before 0 are not moments, because RFC 3339 cannot write them.
+/// Every place that takes a timestamp uses this function: records, filters, parameters, flags. In
+/// addition to RFC 3339 it accepts a blank instead of the `T` and before the offset, a comma before
+/// the fraction, an offset without colon or minutes, the words `UTC` and `GMT`, a missing offset
+/// (UTC), missing seconds, and a blank that was the `+` of a query string. The result is truncated
+/// to the microsecond. Years after 9999 or before 0 are refused, because RFC 3339 cannot write
+/// them.
 pub(crate) fn parse(text: &str) -> Option<DateTime<Utc>> {
     let text = text.trim();
     let micros = match DateTime::parse_from_rfc3339(text) {
@@ -25,7 +28,7 @@ pub(crate) fn parse(text: &str) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_micros(micros).filter(|at| (0..=9999).contains(&chrono::Datelike::year(at)))
 }
 
-/// A bare date, or a date and a time in the spellings that are near RFC 3339.
+/// Parses a bare date, or a date and a time in spellings similar to RFC 3339.
 fn near_rfc_3339(text: &str) -> Option<i64> {
     let (day, rest) = text.split_at_checked(10)?;
     let is_day = day.bytes().enumerate().all(|(place, byte)| match place {
@@ -43,7 +46,8 @@ fn near_rfc_3339(text: &str) -> Option<i64> {
     Some(micros - offset_seconds * MICROS_A_SECOND)
 }
 
-/// `HH:MM`, `HH:MM:SS` or with a fraction, and what follows. A leap second is the first moment of the next minute.
+/// Parses `HH:MM` or `HH:MM:SS`, the latter also with a fraction, and returns the rest of the text.
+/// A leap second is the start of the next minute.
 fn time_of_day(text: &str) -> Option<(NaiveTime, &str)> {
     let (hour, rest) = two_digits(text)?;
     let (minute, rest) = two_digits(rest.strip_prefix(':')?)?;
@@ -71,8 +75,8 @@ fn two_digits(text: &str) -> Option<(u32, &str)> {
     Some((number?, rest))
 }
 
-/// Seconds east of UTC: nothing, `Z`, `UTC`, `GMT`, or an offset with or without colon and minutes. The name of the zone
-/// may follow an offset, as Go prints it.
+/// Parses seconds east of UTC: nothing, `Z`, `UTC`, `GMT`, or an offset with or without colon and
+/// minutes. The name of the zone may follow an offset, as Go prints it.
 fn offset(text: &str) -> Option<i64> {
     let zone = text.trim_start();
     if ["", "Z", "UTC", "GMT"].iter().any(|name| name.eq_ignore_ascii_case(zone)) {
@@ -80,7 +84,7 @@ fn offset(text: &str) -> Option<i64> {
     }
     let (sign, digits) = match zone.strip_prefix(['+', '-']) {
         Some(digits) => (if zone.starts_with('-') { -1 } else { 1 }, digits),
-        // In a query string a `+` is a blank.
+        // In a query string, a `+` becomes a blank.
         None if text.starts_with(' ') => (1, zone),
         None => return None,
     };
@@ -97,15 +101,16 @@ fn offset(text: &str) -> Option<i64> {
     (is_name && within_a_day).then(|| sign * i64::from(hours * 3600 + minutes * 60))
 }
 
-/// What JavaScript and mail print: `Sat Nov 21 2026 16:26:58 GMT+0000 (Coordinated Universal Time)`, and
-/// `Sat, 21 Nov 2026 16:26:58 GMT`.
+/// Parses the format of JavaScript and mail: `Sat Nov 21 2026 16:26:58 GMT+0000 (Coordinated
+/// Universal Time)` and `Sat, 21 Nov 2026 16:26:58 GMT`.
 fn printed(text: &str) -> Option<i64> {
     let plain = text.split_once(" (").map_or(text, |(plain, _)| plain);
     let at = DateTime::parse_from_str(plain, JAVASCRIPT).or_else(|_| DateTime::parse_from_rfc2822(text));
     at.ok().map(|at| at.timestamp_micros())
 }
 
-/// Microseconds from a number since 1970. Fewer than 9 digits are no moment that anyone logs, but likely a year or a day.
+/// Converts a number since 1970 to microseconds. Fewer than 9 digits are refused: they are probably
+/// a year or a day.
 fn epoch(text: &str) -> Option<i64> {
     let (negative, whole, fraction) = decimal(text)?;
     if !(9..=20).contains(&whole.len()) {
@@ -118,19 +123,19 @@ fn epoch(text: &str) -> Option<i64> {
         100_000_000_000_000..100_000_000_000_000_000 => (1, 1),
         _ => (1, 1_000),
     };
-    // The digits past the point as billionths of the unit, cut to a whole microsecond.
+    // The digits after the point are billionths of the unit, truncated to a whole microsecond.
     let billionths: i128 = format!("{fraction:0<9.9}").parse().ok()?;
     let micros = number * unit_micros + billionths * unit_micros / 1_000_000_000;
     let signed = if negative { -micros } else { micros };
     i64::try_from(signed.div_euclid(parts)).ok()
 }
 
-/// Returns whether a number is negative, and its digits before and after the point, with its exponent applied digit by digit: a
-/// float would round them.
+/// Returns true for a negative number, and its digits before and after the point. The exponent is
+/// applied digit by digit, since a float would round them.
 fn decimal(text: &str) -> Option<(bool, String, String)> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         None => (text, 0),
-        // In a query string the `+` of an exponent is a blank.
+        // In a query string, the `+` of an exponent becomes a blank.
         Some((mantissa, exponent)) => (mantissa, exponent.replace(' ', "+").parse::<i32>().ok()?),
     };
     let digits = mantissa.strip_prefix(['-', '+']).unwrap_or(mantissa);
@@ -140,29 +145,29 @@ fn decimal(text: &str) -> Option<(bool, String, String)> {
         return None;
     }
     let shift = usize::try_from(exponent.unsigned_abs()).ok()?;
-    let (whole, fraction) = match exponent >= 0 {
-        true => {
-            let moved = format!("{fraction:0<shift$}");
-            let (moved, rest) = moved.split_at(shift);
-            (format!("{whole}{moved}"), rest.to_owned())
-        }
-        false => {
-            let moved = format!("{whole:0>shift$}");
-            let (rest, moved) = moved.split_at(moved.len() - shift);
-            (rest.to_owned(), format!("{moved}{fraction}"))
-        }
+    let (whole, fraction) = if exponent >= 0 {
+        let moved = format!("{fraction:0<shift$}");
+        let (moved, rest) = moved.split_at(shift);
+        (format!("{whole}{moved}"), rest.to_owned())
+    } else {
+        let moved = format!("{whole:0>shift$}");
+        let (rest, moved) = moved.split_at(moved.len() - shift);
+        (rest.to_owned(), format!("{moved}{fraction}"))
     };
     Some((mantissa.starts_with('-'), whole.trim_start_matches('0').to_owned(), fraction))
 }
 
-/// Appends the moment as a JSON string: RFC 3339, UTC, 3 digits of the second where that is exact, else 6.
+/// Appends the timestamp as a JSON string: RFC 3339, UTC, with 3 digits after the second if that is
+/// exact, else 6.
 pub(super) fn write(out: &mut Vec<u8>, micros: i64) {
-    let (days, of_day) = (micros.div_euclid(MICROS_A_DAY), micros.rem_euclid(MICROS_A_DAY));
+    let days = micros.div_euclid(MICROS_A_DAY);
+    let of_day = micros.rem_euclid(MICROS_A_DAY);
     let (year, month, day) = civil(days);
     if !(0..=9999).contains(&year) {
         return write_far(out, micros);
     }
-    let (seconds, part) = (of_day / MICROS_A_SECOND, of_day % MICROS_A_SECOND);
+    let seconds = of_day / MICROS_A_SECOND;
+    let part = of_day % MICROS_A_SECOND;
     let mut text = *b"\"0000-00-00T00:00:00.000000Z\"";
     put(&mut text[1..5], year);
     put(&mut text[6..8], month);
@@ -179,7 +184,7 @@ pub(super) fn write(out: &mut Vec<u8>, micros: i64) {
     }
 }
 
-/// A moment that only a foreign batch can hold: the year gets a sign.
+/// Appends a timestamp that only a foreign batch can hold: the year gets a sign.
 #[cold]
 fn write_far(out: &mut Vec<u8>, micros: i64) {
     match DateTime::from_timestamp_micros(micros) {
@@ -208,11 +213,12 @@ fn put(digits: &mut [u8], mut number: i64) {
     }
 }
 
-/// Year, month and day of a day counted from 1970, by Howard Hinnant's `civil_from_days`: years that begin in March
-/// have their leap day last, so that a month follows from the day by one division.
+/// Returns year, month and day of a day counted from 1970, by Howard Hinnant's `civil_from_days`:
+/// years that begin in March have their leap day last, so one division gives the month.
 fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * of_year + 2) / 153;
@@ -253,7 +259,7 @@ mod tests {
             "2026-11-21T21:56:58.758+05:30",
             "2026-11-21T11:26:58.758-05",
             "2026-11-21 11:26:58.758 -0500",
-            // A query string that made blanks of `+`.
+            // A query string that turned `+` into blanks.
             "2026-11-21T18:26:58.758 02:00",
             "2026-11-21 18:26:58.758 0200",
             "2026-11-21T18:26:58.758 02",

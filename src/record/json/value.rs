@@ -1,6 +1,8 @@
-//! One JSON value to one Rust value, with the spellings that clients use and no loss.
+//! Converts one JSON value to one Rust value, accepting the spellings that clients use, without
+//! loss.
 //!
-//! `raw` is always the text of one valid JSON value without white space around it: the caller got it from the parser.
+//! `raw` is always the text of one valid JSON value without surrounding white space: the caller got
+//! it from the parser.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,12 +15,13 @@ use serde_json::value::RawValue;
 use super::text::unquote;
 use super::time;
 
-/// What a value should have been, for the message.
+/// Description of the expected value, for the message.
 pub(crate) type Expected = &'static str;
 
-/// A field of a record that is read from JSON. `name` is the column, for the few that have rules of their own.
+/// A field of a record that is read from JSON. `name` is the column, for the few columns with rules
+/// of their own.
 pub(crate) trait Read {
-    /// Takes the value of `raw`; null empties the field.
+    /// Reads the value of `raw`. Null empties the field.
     fn read(&mut self, name: &'static str, raw: &str) -> Result<(), Expected>;
 }
 
@@ -94,14 +97,15 @@ impl Read for Vec<(String, String)> {
         }
         let pairs = members(raw).ok_or("an object of texts")?;
         let mut pairs: Vec<_> = pairs.into_iter().map(|(key, raw)| (key.into_owned(), tag(raw))).collect();
-        // A null that is the last of a doubled key counts too.
+        // A null that is the last value of a duplicate key counts too.
         keep_last(&mut pairs);
         self.extend(pairs.into_iter().filter_map(|(key, value)| Some((key, value?))));
         Ok(())
     }
 }
 
-/// The text of a metadata value; null is none, and what is not text is kept as its JSON.
+/// Returns the text of a metadata value. Null becomes `None`, and a value that is not text keeps
+/// its JSON.
 pub(super) fn tag(raw: &str) -> Option<String> {
     match raw.as_bytes() {
         b"null" => None,
@@ -110,10 +114,10 @@ pub(super) fn tag(raw: &str) -> Option<String> {
     }
 }
 
-/// Of pairs with one key keeps the last value, at the place of the first, as JSON parsers do.
+/// Keeps the last value of each key, at the position of the first, as JSON parsers do.
 pub(crate) fn keep_last<V>(pairs: &mut Vec<(String, V)>) {
     let doubled = |(at, pair): (usize, &(String, V))| pairs[..at].iter().any(|before| before.0 == pair.0);
-    // The nested search is the fast way for the few keys that metadata has, and far too slow for thousands.
+    // The nested search is fast for the few keys that metadata has, and far too slow for thousands.
     if pairs.len() <= 32 && !pairs.iter().enumerate().any(doubled) {
         return;
     }
@@ -134,7 +138,8 @@ pub(crate) fn keep_last<V>(pairs: &mut Vec<(String, V)>) {
     *pairs = kept;
 }
 
-/// The digits of a number or of a text; `Some(None)` for null and the empty text, nothing for any other kind of value.
+/// Returns the digits of a number or of a text: `Some(None)` for null and the empty text, `None`
+/// for any other kind of value.
 fn number_text(raw: &str) -> Option<Option<Cow<'_, str>>> {
     match raw.as_bytes() {
         b"null" => Some(None),
@@ -144,9 +149,9 @@ fn number_text(raw: &str) -> Option<Option<Cow<'_, str>>> {
     }
 }
 
-/// A whole number, also written as `12.0`, `1e3`, `"12"` or `"0123"`.
+/// Parses a whole number, also written as `12.0`, `1e3`, `"12"` or `"0123"`.
 fn integer(raw: &str) -> Option<Option<i64>> {
-    /// Above this a float no longer names one whole number.
+    /// Beyond this, a float no longer represents every whole number.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let Some(text) = number_text(raw)? else { return Some(None) };
     let text = text.trim();
@@ -164,7 +169,7 @@ fn float(raw: &str) -> Option<Option<f64>> {
     }
 }
 
-/// A finite decimal number; not the `inf` and `nan` that Rust's own parser takes too.
+/// Parses a finite decimal number. Rejects the `inf` and `nan` that Rust's own parser accepts.
 fn decimal(text: &str) -> Option<f64> {
     let plain = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E'));
     text.parse::<f64>().ok().filter(|number| plain && number.is_finite())
@@ -186,7 +191,8 @@ fn boolean(raw: &str) -> Option<Option<bool>> {
     }
 }
 
-/// The keys of an object with the raw text of their values, in order; nothing if the text is not one JSON object.
+/// Returns the keys of an object with the raw text of their values, in order, or `None` if the text
+/// is not one JSON object.
 pub(crate) fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
@@ -207,7 +213,7 @@ pub(crate) fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
     reader.end().ok().map(|()| members)
 }
 
-/// The raw texts of an array's elements; nothing if the text is not one JSON array.
+/// Returns the raw texts of an array's elements, or `None` if the text is not one JSON array.
 pub(crate) fn list(text: &str) -> Option<Vec<&str>> {
     struct Elements;
     impl<'de> Visitor<'de> for Elements {

@@ -1,8 +1,8 @@
-//! The blocks of the cache on the disk: which there are, which go first, and how a torn one is told.
+//! Blocks of the disk cache: index, eviction, and detection of torn entries.
 //!
-//! Nothing is synced: an entry that a power cut tore or emptied fails its checksum. The index is in memory and is made
-//! anew from the folder's listing at the first use, so it can say wrong only that a block is there, never what is in
-//! it.
+//! Nothing is synced, since an entry that a power cut tore or emptied fails its checksum. The index
+//! is in memory and is rebuilt from the folder's listing at first use. It can be wrong only about
+//! the presence of a block, never about its content.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -20,25 +20,24 @@ use sha2::{Digest, Sha256};
 use super::BLOCK;
 use crate::store::disk::{make_private_folders, private_file};
 
-/// Length and content of the start of an entry: magic, checksum, size of the object, its time, length of its tag.
+/// Bytes of an entry before the tag: magic, checksum, object size, modification time, tag length.
 const HEADER: usize = 4 + 4 + 8 + 8 + 2;
-/// Files that are remembered as gone, at most: as many as any query that is under way may still
-/// read.
+/// Maximum number of removed files to remember: more than the queries in progress may still read.
 const MOST_GONE: usize = 1 << 16;
 const MAGIC: &[u8; 4] = b"GLC1";
 
-/// Figures of the cache since the start.
+/// Cache metrics since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Blocks that were found.
+    /// Blocks found in the cache.
     pub hits: u64,
-    /// Blocks that were not.
+    /// Blocks missing from the cache.
     pub misses: u64,
     /// Bytes on the disk now.
     pub bytes: u64,
 }
 
-/// What the store says of an object.
+/// Object metadata that the store reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct About {
     pub(super) size: u64,
@@ -65,7 +64,7 @@ impl Key {
     }
 }
 
-/// Which blocks there are, and which of them was used longest ago.
+/// Blocks on the disk, ordered by last use.
 #[derive(Debug, Default)]
 struct Index {
     entries: HashMap<Key, (u64, u64)>,
@@ -100,7 +99,7 @@ impl Index {
         }
     }
 
-    /// Sets bytes aside for a block to come; answers what must go for it.
+    /// Reserves bytes for a new block and returns the blocks to evict.
     fn reserve(&mut self, bytes: u64, most: u64) -> Vec<Key> {
         self.reserved += bytes;
         let mut out = Vec::new();
@@ -116,14 +115,14 @@ impl Index {
     }
 }
 
-/// Files that the tables name, and those that they do not name any more.
+/// Files that the tables list now, and files that they no longer list.
 #[derive(Debug, Default)]
 struct Files {
     live: HashSet<u128>,
     gone: HashSet<u128>,
 }
 
-/// The blocks on the disk. Every call but [`Blocks::stats`] blocks on it.
+/// Blocks on the disk. Every call except [`Blocks::stats`] blocks on disk I/O.
 #[derive(Debug)]
 pub struct Blocks {
     folder: PathBuf,
@@ -161,7 +160,7 @@ impl Blocks {
         self.misses.fetch_add(misses as u64, Ordering::Relaxed);
     }
 
-    /// Figures since the start.
+    /// Returns metrics since the start.
     pub fn stats(&self) -> CacheStats {
         CacheStats {
             hits: self.hits.load(Ordering::Relaxed),
@@ -183,7 +182,7 @@ impl Blocks {
         self.folder.join(&name[..2]).join(name)
     }
 
-    /// The blocks of a file that are here and whole.
+    /// Returns the requested blocks of a file that are cached and intact.
     pub(super) fn read(&self, file: u128, blocks: &BTreeSet<u64>) -> Vec<(u64, (About, Bytes))> {
         let index = self.index();
         let mut found = Vec::new();
@@ -197,8 +196,8 @@ impl Blocks {
                 torn_or_gone => {
                     index.lock().remove(key);
                     if torn_or_gone.is_ok() {
-                        // It would be counted again at the next start; that it cannot be removed is told by the next
-                        // write.
+                        // The next start would count the entry again. If removal fails, the next
+                        // write reports it.
                         let _ = fs::remove_file(self.path(key));
                     }
                 }
@@ -207,8 +206,8 @@ impl Blocks {
         found
     }
 
-    /// Removes the blocks of all files but those that the tables name now: what was erased is in
-    /// none of these. A query that still reads one that is gone keeps no block of it.
+    /// Removes the blocks of all files except those that the tables list now, so erased rows leave
+    /// the cache. A query that still reads a removed file caches no block of it.
     pub fn sweep(&self, live: &[Path]) {
         {
             let live = live.iter().map(|path| self.file_key(path)).collect();
@@ -229,12 +228,12 @@ impl Blocks {
             index.lock().remove(key);
             if let Err(error) = fs::remove_file(self.path(key)) {
                 let path = self.path(key);
-                tracing::warn!(%error, file = %path.display(), "cannot remove what is not to be cached any more");
+                tracing::warn!(%error, file = %path.display(), "cannot remove a stale block of the disk cache");
             }
         }
     }
 
-    /// Keeps the blocks of a run that was read.
+    /// Stores the blocks of a run that was read.
     pub(super) fn keep(&self, file: u128, about: &About, start: u64, bytes: &Bytes) {
         let step = usize::try_from(BLOCK).unwrap_or(usize::MAX);
         for (place, from) in (0..bytes.len()).step_by(step).enumerate() {
@@ -243,7 +242,7 @@ impl Blocks {
             if let Err(error) = self.write(key, &entry) {
                 if !self.warned.swap(true, Ordering::Relaxed) {
                     let folder = self.folder.display();
-                    tracing::warn!(%error, "the disk cache `{folder}` cannot be written, so reads go to the bucket");
+                    tracing::warn!(%error, "cannot write to the disk cache `{folder}`; reads go to the bucket");
                 }
                 return;
             }
@@ -255,7 +254,7 @@ impl Blocks {
         let bytes = entry.len() as u64;
         let out = index.lock().reserve(bytes, self.most_bytes);
         for old in out {
-            // Gone is gone; what stays although it should go is found again at the next start.
+            // If removal fails, the next start finds the file again.
             let _ = fs::remove_file(self.path(old));
         }
         let written = self.write_file(key, entry);
@@ -266,7 +265,8 @@ impl Blocks {
                 index.insert(key, bytes);
             }
         }
-        // Asked after it is in the index, so that a sweep at the same time sees it or is seen.
+        // The check follows the insertion into the index: a concurrent sweep sees the block, or
+        // this check sees the sweep.
         if self.files.lock().gone.contains(&key.file) {
             index.lock().remove(key);
             let _ = fs::remove_file(self.path(key));
@@ -290,7 +290,8 @@ impl Blocks {
         self.index.get_or_init(|| Mutex::new(self.load()))
     }
 
-    /// What an earlier run left, in the order in which it was written. What is no entry is removed.
+    /// Loads the entries of an earlier run in the order in which they were written. Removes
+    /// everything else.
     fn load(&self) -> Index {
         let mut found = Vec::new();
         for folder in list(&self.folder) {
@@ -323,7 +324,7 @@ impl Blocks {
     }
 }
 
-/// What a folder holds; nothing if it cannot be read, as before the first write.
+/// Lists a folder. An unreadable or missing folder counts as empty.
 fn list(folder: &FilePath) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
@@ -343,7 +344,7 @@ fn encode(key: Key, about: &About, bytes: &[u8]) -> Vec<u8> {
     entry
 }
 
-/// The content of an entry; none if it is not what was written for this key.
+/// Decodes an entry. Returns `None` if it is not what was written for this key.
 fn decode(key: Key, entry: Vec<u8>) -> Option<(About, Bytes)> {
     if entry.len() < HEADER || entry[..4] != *MAGIC || entry[4..8] != checksum(key, &entry[8..]).to_le_bytes() {
         return None;

@@ -1,20 +1,21 @@
-//! Parts of a bucket's data files on this node's disk, so that the same bytes are not fetched twice.
+//! Cache of a bucket's data files on this node's disk.
 //!
-//! Only data files are kept ([`super::parse_data_path`]): their paths are written once and never again, so a copy
-//! cannot become stale, and those of a deleted file simply age out. The log of the table, its checkpoints and the
-//! catalog always come from the bucket.
+//! Only data files are cached ([`super::parse_data_path`]). Their paths are written once, so a copy
+//! cannot become stale, and copies of a deleted file age out. The Delta log, its checkpoints and
+//! the catalog always come from the bucket.
 //!
-//! What is kept are aligned blocks of [`BLOCK`] bytes, not the ranges as they were asked for. DataFusion reads the
-//! footer as the last so many bytes, and of a column the pages that a filter leaves, so two queries rarely ask for the
-//! same range but often for the same part of a file: a block serves both, stores no byte twice, and takes a small file
-//! whole with its footer. What is fetched beyond the request costs less than the latency of asking once more; blocks
-//! that are missing are fetched together where at most [`GAP_BLOCKS`] lie between. A request for more than
-//! [`MOST_AT_ONCE`] (an export, a merge) goes past the cache, since bandwidth decides there, and it would push out what
-//! many queries use.
+//! The cache stores aligned blocks of [`BLOCK`] bytes rather than the requested ranges. DataFusion
+//! reads the footer as a suffix, and of a column only the pages that pass a filter, so two queries
+//! rarely request the same range but often the same part of a file. A block serves both, stores no
+//! byte twice, and holds a small file whole with its footer. The extra bytes cost less than the
+//! latency of another request. Missing blocks are fetched together if at most [`GAP_BLOCKS`] lie
+//! between them. A request for more than [`MOST_AT_ONCE`] (an export, a merge) bypasses the cache:
+//! bandwidth decides there, and it would evict the blocks that many queries use.
 //!
-//! Entries are files below `<log folder>/cache/`, written under another name and renamed, each with a checksum over its
-//! key and content: what a crash tore is a miss, never wrong data. Blocks that were not used for longest go first when
-//! the ceiling is reached. A failure of the cache is told once and is no failure of the read.
+//! Entries are files below `<log folder>/cache/`. They are written under a temporary name and
+//! renamed, and each has a checksum over its key and content: an entry that a crash tore is a miss,
+//! never wrong data. The least recently used blocks are evicted when the cache reaches its size
+//! limit. A failure of the cache is logged once and does not fail the read.
 
 mod blocks;
 
@@ -40,14 +41,15 @@ use object_store::{
 use blocks::About;
 pub use blocks::{Blocks, CacheStats};
 
-/// Bytes of a block.
+/// Bytes per block.
 const BLOCK: u64 = 256 << 10;
-/// Blocks that are fetched needlessly rather than sending another request.
+/// Blocks to fetch needlessly rather than send another request.
 const GAP_BLOCKS: u64 = 4;
-/// Bytes of one request that are taken in.
+/// Largest request that the cache serves, in bytes.
 const MOST_AT_ONCE: u64 = 8 << 20;
 
-/// The wrapper. It writes nothing before the first read of a data file.
+/// An object store with a disk cache in front. It writes nothing before the first read of a data
+/// file.
 #[derive(Debug)]
 pub struct DiskCache {
     inner: Arc<dyn ObjectStore>,
@@ -55,17 +57,18 @@ pub struct DiskCache {
 }
 
 impl DiskCache {
-    /// A cache in `folder` over `inner`, which `place` names among all stores, of at most `most_bytes`.
+    /// Creates a cache of at most `most_bytes` in `folder` over `inner`. `place` identifies `inner`
+    /// among all stores.
     pub fn new(inner: Arc<dyn ObjectStore>, folder: PathBuf, place: &str, most_bytes: u64) -> Self {
         Self { inner, blocks: Arc::new(Blocks::new(folder, place, most_bytes)) }
     }
 
-    /// The blocks, for their figures.
+    /// Returns the cached blocks, for metrics.
     pub fn blocks(&self) -> &Arc<Blocks> {
         &self.blocks
     }
 
-    /// The blocks that a read of these ranges needs, if it goes through the cache.
+    /// Returns the blocks that a read of these ranges needs, if the read uses the cache.
     fn wanted(&self, location: &Path, ranges: &[Range<u64>]) -> Option<BTreeSet<u64>> {
         let most = MOST_AT_ONCE.min(self.blocks.most_bytes() / 4);
         let bytes = ranges.iter().fold(0u64, |sum, range| sum.saturating_add(range.end.saturating_sub(range.start)));
@@ -74,14 +77,15 @@ impl DiskCache {
         }
         let blocks: BTreeSet<u64> =
             ranges.iter().flat_map(|range| range.start / BLOCK..=(range.end - 1) / BLOCK).collect();
-        // Pages here and there may touch far more blocks than they have bytes.
+        // Scattered pages may touch far more blocks than they have bytes.
         (blocks.len() as u64 * BLOCK <= most + BLOCK).then_some(blocks)
     }
 
-    /// The pieces of the object that lie in the blocks.
+    /// Returns the bytes of the object in the `wanted` blocks.
     async fn pieces(&self, location: &Path, wanted: BTreeSet<u64>) -> Result<Pieces> {
         let file = self.blocks.file_key(location);
-        let (blocks, asked) = (Arc::clone(&self.blocks), wanted.clone());
+        let blocks = Arc::clone(&self.blocks);
+        let asked = wanted.clone();
         let found = aside(move || blocks.read(file, &asked)).await;
         let mut pieces = Pieces { location: location.clone(), about: None, parts: BTreeMap::new() };
         for (block, (about, bytes)) in found {
@@ -96,7 +100,7 @@ impl DiskCache {
         let fetched = futures::future::try_join_all(fetches).await?;
         for (about, start, bytes) in &fetched {
             pieces.about = Some(about.clone());
-            // A run may cover blocks that were found between two that were not.
+            // A run may cover blocks that were found between two that were missing.
             pieces.parts.retain(|at, _| *at < *start || *at >= start + bytes.len() as u64);
             pieces.parts.insert(*start, bytes.clone());
         }
@@ -108,9 +112,10 @@ impl DiskCache {
         Ok(pieces)
     }
 
-    /// Reads the blocks of a run from the store.
+    /// Reads a run of blocks from the store.
     async fn fetch(&self, location: &Path, run: Range<u64>) -> Result<(About, u64, Bytes)> {
-        let (start, end) = (run.start * BLOCK, run.end * BLOCK);
+        let start = run.start * BLOCK;
+        let end = run.end * BLOCK;
         let options = GetOptions { range: Some(GetRange::Bounded(start..end)), ..GetOptions::default() };
         let found = self.inner.get_opts(location, options).await?;
         let about = About {
@@ -121,21 +126,21 @@ impl DiskCache {
         let bytes = found.bytes().await?;
         let expected = end.min(about.size).saturating_sub(start);
         if bytes.len() as u64 != expected {
-            let what = format!("`{location}` gave {} bytes at {start} where {expected} were asked for", bytes.len());
+            let what = format!("`{location}` returned {} bytes at offset {start}, expected {expected}", bytes.len());
             return Err(object_store::Error::Generic { store: "DiskCache", source: what.into() });
         }
         Ok((about, start, bytes))
     }
 }
 
-/// Whether a path is that of a data file: written once, never changed.
+/// Returns true if the path is that of a data file, which is written once and never changed.
 fn is_data_file(location: &Path) -> bool {
     let text = location.as_ref();
     let last_three = text.rmatch_indices('/').nth(2).map_or(text, |(at, _)| &text[at + 1..]);
     last_three.ends_with(".parquet") && super::parse_data_path(last_three).is_some()
 }
 
-/// Blocks that stand together, or nearly so, as ranges of blocks.
+/// Groups adjacent and nearly adjacent blocks into ranges of blocks.
 fn runs(blocks: &[u64]) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
     for block in blocks {
@@ -147,7 +152,7 @@ fn runs(blocks: &[u64]) -> Vec<Range<u64>> {
     runs
 }
 
-/// Parts of one object, by where they begin; they do not overlap.
+/// Parts of one object by start offset. They do not overlap.
 struct Pieces {
     location: Path,
     about: Option<About>,
@@ -155,7 +160,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// The bytes of a range, as far as the object has them.
+    /// Returns the bytes of a range, up to the end of the object.
     fn range(&self, range: &Range<u64>) -> Result<Bytes> {
         let size = self.about.as_ref().map_or(0, |about| about.size);
         let end = range.end.min(size);
@@ -167,17 +172,16 @@ impl Pieces {
         });
         let one = found.next().unwrap_or_default();
         let whole = end.saturating_sub(range.start);
-        let bytes = match one.len() as u64 == whole {
-            true => one,
-            false => {
-                let mut all = BytesMut::with_capacity(usize::try_from(whole).unwrap_or(0));
-                all.extend_from_slice(&one);
-                found.for_each(|bytes| all.extend_from_slice(&bytes));
-                all.freeze()
-            }
+        let bytes = if one.len() as u64 == whole {
+            one
+        } else {
+            let mut all = BytesMut::with_capacity(usize::try_from(whole).unwrap_or(0));
+            all.extend_from_slice(&one);
+            found.for_each(|bytes| all.extend_from_slice(&bytes));
+            all.freeze()
         };
         if bytes.is_empty() || bytes.len() as u64 != whole {
-            let what = format!("range {range:?} is not within the {size} bytes of `{}`", self.location);
+            let what = format!("range {range:?} is outside the {size} bytes of `{}`", self.location);
             return Err(object_store::Error::Generic { store: "DiskCache", source: what.into() });
         }
         Ok(bytes)
@@ -266,7 +270,7 @@ impl ObjectStore for DiskCache {
     }
 }
 
-/// Runs file system calls where they may block; a panic there is an empty cache.
+/// Runs file system calls on a thread that may block. A panic there counts as an empty cache.
 async fn aside<T: Default + Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime.spawn_blocking(work).await.unwrap_or_default(),

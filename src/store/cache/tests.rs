@@ -56,7 +56,8 @@ struct Bed {
 
 impl Bed {
     fn new(most_bytes: u64) -> Self {
-        let (folder, store) = (tempfile::tempdir().unwrap(), Arc::new(Counting(InMemory::new(), AtomicU64::new(0))));
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Counting(InMemory::new(), AtomicU64::new(0)));
         let cache = open(&folder, &store, most_bytes);
         Self { folder, store, cache }
     }
