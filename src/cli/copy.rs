@@ -64,7 +64,8 @@ async fn copy(context: &Context, args: &Args) -> Result<()> {
     let to = Store::open(&place(&args.to), true)?;
     let inside = |a: &Store, b: &Store| a.root().as_str().starts_with(b.root().as_str());
     if inside(&to, &from) || inside(&from, &to) {
-        let (from, to) = (from.root(), to.root());
+        let from = from.root();
+        let to = to.root();
         return Err(Error::invalid(format!(
             "one of {from} and {to} lies inside the other; give another place to copy to"
         )));

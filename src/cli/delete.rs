@@ -68,7 +68,8 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     confirm(yes, &format!("Erasing {found}, {what},"), &organisation)?;
     // With what came while somebody thought about it.
     let tied = Reader::open(context.config()).await?.erasing(&organisation, &which).await?.tied;
-    let (id, now) = (Uuid::now_v7().to_string(), Utc::now());
+    let id = Uuid::now_v7().to_string();
+    let now = Utc::now();
     let erase = |document: &mut Document| {
         let entry = document.erase(&id, &organisation, which.clone(), CLI, now)?;
         entry.feedback.clone_from(&tied);

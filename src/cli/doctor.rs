@@ -34,7 +34,8 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         Format::Text => text(&findings),
     })?;
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let errors = count(Severity::Error);
+    let warnings = count(Severity::Warning);
     if !context.quiet {
         say!("{} checks, {errors} errors, {warnings} warnings", findings.len());
     }

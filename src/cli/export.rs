@@ -106,7 +106,8 @@ async fn write(context: &Context, request: &ExportRequest, out: &Path, started: 
         let seconds = progress.seconds();
         progress.set(records, || rate(sink.bytes(), seconds));
     }
-    let (written, seconds) = (sink.bytes(), progress.seconds());
+    let written = sink.bytes();
+    let seconds = progress.seconds();
     sink.finish()?;
     progress.finish();
     if !context.quiet {

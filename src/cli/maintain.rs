@@ -83,7 +83,8 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
 }
 
 async fn job(context: &Context, job: Job, args: &JobArgs) -> Result<Done> {
-    let (name, when) = (job.name(), job.schedule(context.config()));
+    let name = job.name();
+    let when = job.schedule(context.config());
     let instead = format!("a server does this by itself (`{name}_schedule` = {when})");
     // Opening for writing makes a folder that is not there; a job on nothing is a mistyped name.
     Reader::open(context.config()).await?;

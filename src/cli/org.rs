@@ -135,7 +135,8 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
 
 async fn create(context: &Context, args: CreateArgs) -> Result<()> {
     let CreateArgs { id, plan, name, retention_days, workspaces, form } = args;
-    let (catalog, created_at) = (open(context, true).await?, Utc::now());
+    let catalog = open(context, true).await?;
+    let created_at = Utc::now();
     let unknown_days = catalog.unknown_days();
     let create = |document: &mut Document| {
         // So that a plan of this configuration can be used before a server starts with it.
@@ -177,7 +178,8 @@ async fn list(context: &Context, form: Form) -> Result<()> {
 
 async fn set_plan(context: &Context, args: SetPlanArgs) -> Result<()> {
     let SetPlanArgs { id, plan, retention_days, form } = args;
-    let (catalog, now) = (open(context, false).await?, Utc::now());
+    let catalog = open(context, false).await?;
+    let now = Utc::now();
     let change = |document: &mut Document| {
         document.known_organisation(&id, &operator())?;
         document.learn_plan(&plan, &context.config().plans);
@@ -223,7 +225,8 @@ async fn delete(context: &Context, args: DeleteArgs) -> Result<()> {
     // Told before anything is typed.
     catalog.state().document.known_organisation(&id, &operator())?;
     confirm(yes, &format!("Deleting organisation `{id}` with its keys and records"), &id)?;
-    let (erasure_id, now) = (Uuid::now_v7().to_string(), Utc::now());
+    let erasure_id = Uuid::now_v7().to_string();
+    let now = Utc::now();
     let delete = |document: &mut Document| {
         document.known_organisation(&id, &operator())?;
         document.delete_organisation(&id, CLI, &erasure_id, now)?;

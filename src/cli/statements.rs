@@ -13,7 +13,8 @@ pub(super) struct Statements<'a> {
 pub(super) fn split(text: &str) -> Statements<'_> {
     let bytes = text.as_bytes();
     let mut complete = Vec::new();
-    let (mut start, mut at) = (0, 0);
+    let mut start = 0;
+    let mut at = 0;
     // Whether the statement so far holds anything but white space and comments.
     let mut words = false;
     while at < bytes.len() {

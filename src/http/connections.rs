@@ -100,7 +100,8 @@ impl Table {
 
 impl Place {
     fn change(&self, state: State) {
-        let (mut table, mut number) = (self.table.lock(), self.number.lock());
+        let mut table = self.table.lock();
+        let mut number = self.number.lock();
         // One that must go has no entry any more.
         if let Some(entry) = table.open.remove(&number) {
             *number = table.insert(Entry { state, ..entry });
@@ -109,7 +110,8 @@ impl Place {
 
     /// Whether no request came on it yet.
     pub(super) fn is_fresh(&self) -> bool {
-        let (table, number) = (self.table.lock(), self.number.lock());
+        let table = self.table.lock();
+        let number = self.number.lock();
         table.open.get(&number).is_some_and(|entry| entry.state == State::Fresh)
     }
 

@@ -153,7 +153,8 @@ async fn parsed<T: Send + 'static>(
         return Err(failure);
     }
     let limit = usize::try_from(app.engine.config().max_record_bytes.saturating_mul(COPIES)).unwrap_or(usize::MAX);
-    let (mut room, wait) = (app.room(access), Duration::from_millis(app.engine.config().append_wait_ms));
+    let mut room = app.room(access);
+    let wait = Duration::from_millis(app.engine.config().append_wait_ms);
     let bytes = body::read(body, limit, Some(Growing { room: &mut room, times: TIMES, wait })).await?;
     let (bytes, room) = unpacked(bytes, limit, TIMES, room).await?.map_err(|cause| unpackable(&cause))?;
     let context = Context { policy: Arc::clone(app.engine.policy()), ..Context::new(app.engine.now()) };
@@ -183,7 +184,8 @@ async fn take(app: &App, access: &Access, sender: &Sender, batch: Batch) -> Resu
 
 /// The states of feedback that are not stored yet, as changes of what is.
 async fn unknown(app: &App, access: &Access, mut came: Vec<Feedback>) -> Result<Vec<Feedback>, Error> {
-    let (organisation, now) = (access.organisation.as_deref().unwrap_or(DEFAULT_ORGANISATION), app.engine.now());
+    let organisation = access.organisation.as_deref().unwrap_or(DEFAULT_ORGANISATION);
+    let now = app.engine.now();
     for one in &mut came {
         one.organisation_id.get_or_insert_with(|| organisation.to_owned());
         let at = *one.created_at.get_or_insert(now);
@@ -191,7 +193,8 @@ async fn unknown(app: &App, access: &Access, mut came: Vec<Feedback>) -> Result<
     }
     // What guardrails found has no value and never changes.
     let ids: Vec<String> = came.iter().filter(|one| one.value.is_some()).filter_map(|one| one.id.clone()).collect();
-    let (reader, mut known) = (app.engine.reader_as(access), Vec::new());
+    let reader = app.engine.reader_as(access);
+    let mut known = Vec::new();
     for ids in ids.chunks(LOOKED_UP) {
         let mut ask = FeedbackAsk { ids: ids.to_vec(), page_size: LOOKED_UP as u64, ..FeedbackAsk::default() };
         loop {

@@ -49,7 +49,8 @@ pub(crate) enum Refusing {
 impl Failure {
     /// A failure with a status of its own.
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        let (message, extra) = (message.into(), Map::new());
+        let message = message.into();
+        let extra = Map::new();
         Self(Box::new(Parts { status, message, code: None, extra, cause: None, reason: None, refusing: None }))
     }
 
@@ -139,7 +140,8 @@ impl From<Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(mut self) -> Response {
-        let (status, refused) = (self.0.status, self.refused());
+        let status = self.0.status;
+        let refused = self.refused();
         let mut response = (status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

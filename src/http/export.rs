@@ -71,7 +71,8 @@ async fn run(
     only_json_lines(document.format.as_deref(), header(headers, &ACCEPT))?;
     let Document { from, to, columns, after, limit, format: _ } = document;
     let place = app.places.exports.take(&Holder::of(access.organisation.as_deref()))?;
-    let (reader, request) = (app.engine.reader_as(access), ExportRequest { from, to, columns, after, limit });
+    let reader = app.engine.reader_as(access);
+    let request = ExportRequest { from, to, columns, after, limit };
     let mut response = answer::stream(reader.export(&request).await?, Format::Jsonl.media_type()).await?;
     answer::tell_withheld(&mut response, &reader.withheld_from_export(&request));
     let file = HeaderValue::from_static("attachment; filename=\"gatelog-export.jsonl\"");

@@ -95,7 +95,8 @@ impl App {
     fn new(engine: Engine) -> Arc<Self> {
         let metrics = Arc::new(Metrics::new(engine.clone()));
         let bodies = engine.config().body_memory_bytes;
-        let (bodies, closing) = (Pool::new(bodies, Share::ThreeQuarters), AtomicBool::new(false));
+        let bodies = Pool::new(bodies, Share::ThreeQuarters);
+        let closing = AtomicBool::new(false);
         let gateway = replay::Gateway::new(engine.config());
         Arc::new(Self {
             engine,

@@ -99,7 +99,8 @@ pub(crate) async fn take_logs(
     bytes: Vec<u8>,
 ) -> Response {
     let encoding = Encoding::of(content_type(headers), &bytes);
-    let (context, sender) = (context(app, &access, headers), sender.with(source(Signal::Logs)));
+    let context = context(app, &access, headers);
+    let sender = sender.with(source(Signal::Logs));
     let request = Request { encoding, signal: Signal::Logs, bytes, access, sender, context };
     answer(encoding, Signal::Logs, run(app, request).await)
 }
@@ -127,7 +128,8 @@ async fn export(
         Ok(told) => told,
         Err(failure) => return refusal(encoding, failure),
     };
-    let (context, sender) = (context(&app, &access, headers), sender.with(source(signal)));
+    let context = context(&app, &access, headers);
+    let sender = sender.with(source(signal));
     let request = Request { encoding, signal, bytes, access, sender, context };
     answer(encoding, signal, run(&app, request).await)
 }
@@ -166,7 +168,9 @@ async fn run(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
 /// Parses on a thread of its own, and appends a chunk of records at a time.
 async fn take(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     let (chunks, mut coming) = mpsc::channel::<Records>(1);
-    let (parser, access, sender) = (Arc::clone(app), request.access.clone(), request.sender.clone());
+    let parser = Arc::clone(app);
+    let access = request.access.clone();
+    let sender = request.sender.clone();
     let parsing = tokio::task::spawn_blocking(move || parse(&parser, &request, &chunks));
     let mut receipt = Receipt::default();
     let mut appended = Ok(());
@@ -303,7 +307,8 @@ fn answer(encoding: Encoding, signal: Signal, done: Result<Done, Failure>) -> Re
 /// A failure in the request's encoding: the envelope of all failures, which is a `google.rpc.Status` in JSON too, or
 /// one in protobuf.
 fn refusal(encoding: Encoding, failure: Failure) -> Response {
-    let (status, message) = (failure.status(), failure.message().to_owned());
+    let status = failure.status();
+    let message = failure.message().to_owned();
     let code = code(status);
     let mut response = failure.with_fields(serde_json::json!({ "code": code })).into_response();
     if encoding == Encoding::Protobuf {

@@ -116,7 +116,8 @@ impl Resends {
         let connection = connection?;
         let fresh = Ids(Uuid::try_parse(fresh).ok()?.as_u128());
         let request = (key, headers, body);
-        let (high, low) = (self.hashers.0.hash_one(request), self.hashers.1.hash_one(request));
+        let high = self.hashers.0.hash_one(request);
+        let low = self.hashers.1.hash_one(request);
         let name = u128::from(high) << 64 | u128::from(low);
         let mut known = self.known.lock();
         let fits = |first: &First| {
@@ -159,7 +160,8 @@ mod tests {
         let ask = |body: &str, connection: &Connection, seconds: i64, fresh: &str| {
             resends.ids((None, "key"), &sdk, body.as_bytes(), Some(connection), at(seconds), fresh).unwrap()
         };
-        let (first, second) = (Connection::default(), Connection::default());
+        let first = Connection::default();
+        let second = Connection::default();
         let ids = ask("a", &first, 0, FRESH[0]);
         drop(first);
         assert_eq!(ask("a", &second, 2, FRESH[1]), ids);
@@ -206,7 +208,8 @@ mod tests {
         let resends = Resends::default();
         let sdk = headers(Some("portkey-2.3.4"));
         let ask = |organisation: &str, number: usize, fresh: &str| {
-            let (bytes, connection) = (number.to_le_bytes(), Connection::default());
+            let bytes = number.to_le_bytes();
+            let connection = Connection::default();
             resends.ids((Some(organisation), "k"), &sdk, &bytes, Some(&connection), at(0), fresh).unwrap()
         };
         let first = ask("zen", 0, FRESH[1]);

@@ -34,7 +34,9 @@ pub(crate) async fn save(
 ) -> Result<Answer<ShownFilter>, Failure> {
     let Wanted { query: filter } = read(body, "query").await?;
     filter_of(&filter)?;
-    let (name, organisation, now) = (id(path)?, whose(&access, query.as_deref())?, app.engine.now());
+    let name = id(path)?;
+    let organisation = whose(&access, query.as_deref())?;
+    let now = app.engine.now();
     let save = |document: &mut Document| document.save_filter(&organisation, &name, &filter, &access, now);
     Ok(answer(StatusCode::OK, app.engine.catalog().change_as(&access, save).await?))
 }
@@ -45,7 +47,8 @@ pub(crate) async fn delete(
     path: Id,
     RawQuery(query): RawQuery,
 ) -> Result<Answer<ShownFilter>, Failure> {
-    let (name, organisation) = (id(path)?, whose(&access, query.as_deref())?);
+    let name = id(path)?;
+    let organisation = whose(&access, query.as_deref())?;
     let delete = |document: &mut Document| document.delete_filter(&organisation, &name, &access);
     Ok(answer(StatusCode::OK, app.engine.catalog().change_as(&access, delete).await?))
 }

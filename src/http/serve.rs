@@ -111,12 +111,14 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let (router, own) = (TowerToHyperService::new(self.router.clone()), Connection::default());
+        let router = TowerToHyperService::new(self.router.clone());
+        let own = Connection::default();
         let here = Arc::clone(&place);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(own.clone());
             request.extensions_mut().insert(Peer(peer));
-            let (answering, answer) = (here.answering(), router.call(request));
+            let answering = here.answering();
+            let answer = router.call(request);
             async move { answer.await.map(|response| held_by(response, answering)) }
         });
         let io = TokioIo::new(Stall::new(stream, Duration::from_secs(UNREAD_SECONDS)));
@@ -124,7 +126,8 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_secs(HEADER_SECONDS))
             .serve_connection(io, service);
-        let (stop, abort) = (self.stop.clone(), self.abort.clone());
+        let stop = self.stop.clone();
+        let abort = self.abort.clone();
         self.connections.spawn(async move {
             let mut connection = pin!(connection);
             let ended = tokio::select! {

@@ -83,7 +83,8 @@ fn flat(data_type: &DataType) -> DataType {
 }
 
 fn change(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef, ArrowError> {
-    let (from, to) = (column.data_type(), field.data_type());
+    let from = column.data_type();
+    let to = field.data_type();
     if from == to {
         return Ok(Arc::clone(column));
     }
@@ -157,7 +158,8 @@ struct UnionEncoder<'a> {
 
 impl Encoder for UnionEncoder<'_> {
     fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
-        let (type_id, at) = (self.union.type_id(row), self.union.value_offset(row));
+        let type_id = self.union.type_id(row);
+        let at = self.union.value_offset(row);
         match self.members.iter_mut().find(|(member, _)| *member == type_id) {
             Some((_, encoder)) if !encoder.is_null(at) => encoder.encode(at, out),
             _ => out.extend_from_slice(b"null"),

@@ -79,7 +79,8 @@ pub(crate) async fn create(
 /// `GET /v1/logs/{id}/share`: the links to a log.
 pub(crate) async fn list(Caller { app, access }: Caller, named: Named) -> Result<Answer<Value>, Failure> {
     let record = named.record(&app, &access).await?;
-    let (state, id) = (app.engine.catalog().state(), record.id.unwrap_or_default());
+    let state = app.engine.catalog().state();
+    let id = record.id.unwrap_or_default();
     let organisation = record.organisation_id;
     let access = Access { organisation, ..access };
     Ok(listed(&state.document.shown_shares(Some(&id), &access, app.engine.now())))
@@ -92,7 +93,8 @@ pub(crate) async fn own(Caller { app, access }: Caller) -> Answer<Value> {
 
 /// `DELETE /v1/shares/{id}`: revokes a link, also where links are off.
 pub(crate) async fn revoke(Caller { app, access }: Caller, path: Id) -> Result<Answer<ShownShare>, Failure> {
-    let (id, now) = (id(path)?, app.engine.now());
+    let id = id(path)?;
+    let now = app.engine.now();
     let revoke = |document: &mut Document| Ok(document.revoke_share(&id, &access, now)?.shown());
     Ok(answer(StatusCode::OK, app.engine.catalog().change_as(&access, revoke).await?))
 }

@@ -95,7 +95,8 @@ pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&P
     let instead = "stop that server for the time of the import";
     let engine = context.open_writer(instead, false).await?;
     let progress = Progress::start("import", Unit::Steps, None, context.quiet);
-    let (done, listed) = (Appended::default(), Vec::new());
+    let done = Appended::default();
+    let listed = Vec::new();
     let mut account = Account { files: 0, bytes: 0, done, guardrails: 0, unread: 0, listed, rejects, progress };
     let outcome = pump(&engine, &stores, &mut account).await;
     account.progress.finish();
@@ -112,7 +113,8 @@ pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&P
 /// Moves the records of the stores into the engine until all are there or Ctrl-C. However it ends, what was read is appended, and
 /// every append is waited for and counted.
 async fn pump(engine: &Engine, stores: &[Place], account: &mut Account) -> Result<Done> {
-    let (mut appends, mut batch) = (JoinSet::new(), Batch::default());
+    let mut appends = JoinSet::new();
+    let mut batch = Batch::default();
     let sieve = Sieve::new(engine).await?;
     let mut ended = fill(&sieve, stores, account, &mut appends, &mut batch).await;
     appends.spawn(append(sieve, batch.records));
@@ -181,7 +183,8 @@ fn files<'a>(engine: &'a Engine, stores: &'a [Place]) -> BoxStream<'a, Result<Fi
         let rooms = Arc::clone(&rooms);
         async move {
             let found = found?;
-            let (name, bytes) = (found.name.clone(), found.bytes);
+            let name = found.name.clone();
+            let bytes = found.bytes;
             let holds = fetch(engine, found, &rooms).await.unwrap_or_else(unread);
             Ok(File { name, bytes, holds })
         }
@@ -272,7 +275,8 @@ async fn stored(engine: &Engine, records: &[Record]) -> Result<HashSet<(String, 
         while let Some(batch) = batches.try_next().await? {
             let column =
                 |at| batch.column(at).as_string_view_opt().ok_or_else(|| Error::internal("an id came back as no text"));
-            let (organisations, ids) = (column(0)?, column(1)?);
+            let organisations = column(0)?;
+            let ids = column(1)?;
             let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
             stored.extend(organisations.iter().zip(ids).map(|(organisation, id)| (text(organisation), text(id))));
         }
@@ -285,7 +289,10 @@ impl Account {
     fn take(&mut self, engine: &Engine, file: File) -> Result<Option<Record>> {
         self.files += 1;
         self.bytes += file.bytes;
-        let (files, bytes, seconds, done) = (self.files, self.bytes, self.progress.seconds(), self.done);
+        let files = self.files;
+        let bytes = self.bytes;
+        let seconds = self.progress.seconds();
+        let done = self.done;
         self.progress.set(files, || format!("files, {}, {} records", rate(bytes, seconds), thousands(done.known())));
         match file.holds {
             Holds::Record(record) => return Ok(Some(*record)),

@@ -80,7 +80,8 @@ pub(super) fn decoded(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn
         let expected = format!("it is {name}; import takes JSON, plain, gzip or zstd, so write it as JSON lines first");
         return Err(io::Error::new(io::ErrorKind::InvalidData, expected));
     }
-    let (gzip, zstd) = (first.starts_with(GZIP), first.starts_with(ZSTD));
+    let gzip = first.starts_with(GZIP);
+    let zstd = first.starts_with(ZSTD);
     let whole = Cursor::new(first).chain(raw);
     Ok(match (gzip, zstd) {
         (true, _) => Box::new(MultiGzDecoder::new(BufReader::with_capacity(BLOCK_BYTES, whole))),

@@ -244,7 +244,8 @@ impl Account {
     fn take(&mut self, counts: &Counts) {
         let (read, text) = counts.get();
         self.text_bytes = text;
-        let (seconds, records) = (self.progress.seconds(), self.done.known());
+        let seconds = self.progress.seconds();
+        let records = self.done.known();
         self.progress.set(read, || format!("{} of JSON, {} records", rate(text, seconds), thousands(records)));
     }
 

@@ -69,7 +69,9 @@ impl Pipeline {
         let (records, parsed) = mpsc::channel(WAITING);
         let waiting = Arc::new(Mutex::new(waiting));
         let parser = || {
-            let (engine, waiting, records) = (engine.clone(), Arc::clone(&waiting), records.clone());
+            let engine = engine.clone();
+            let waiting = Arc::clone(&waiting);
+            let records = records.clone();
             std::thread::spawn(move || parse_all(&engine, shape, &waiting, &records))
         };
         let parsers = (0..PARSERS).map(|_| parser()).collect();

@@ -68,7 +68,8 @@ impl Bed {
     }
 
     async fn with(parts: Parts) -> Self {
-        let (folder, gate) = (tempfile::tempdir().unwrap(), Gate::default());
+        let folder = tempfile::tempdir().unwrap();
+        let gate = Gate::default();
         let root = folder.path().canonicalize().unwrap();
         let store = Store::on_disk(Arc::new(gate.clone()), Arc::new(LocalFileSystem::new()), &root).unwrap();
         let never = Schedule::never;
@@ -206,7 +207,8 @@ async fn a_key_that_is_revoked_under_way_does_nothing_on_any_route() {
             _ => Scope::Admin,
         };
         let scopes = [scope, Scope::Read, Scope::View].into();
-        let (text, now) = (format!("key {}", fresh()), engine.now());
+        let text = format!("key {}", fresh());
+        let now = engine.now();
         let add = |document: &mut Document| {
             let key = NewKey { scopes: std::collections::BTreeSet::clone(&scopes), ..NewKey::default() };
             Ok(document.add_key(&text, key, now)?.id.clone())
@@ -216,7 +218,8 @@ async fn a_key_that_is_revoked_under_way_does_nothing_on_any_route() {
         let held = engine.catalog().hold().await;
         let (go, gone) = oneshot::channel::<()>();
         let body = Bytes::from(sample.body.clone());
-        let (first, rest) = (body.slice(..body.len() / 2), body.slice(body.len() / 2..));
+        let first = body.slice(..body.len() / 2);
+        let rest = body.slice(body.len() / 2..);
         let pieces = futures::stream::once(async move { Ok::<_, std::io::Error>(first) }).chain(futures::stream::once(
             async move {
                 let _ = gone.await;
@@ -276,7 +279,8 @@ async fn a_node_with_an_old_catalog_only_takes_records() {
         Ok(document.add_key("other", key, now)?.id.clone())
     };
     let other = bed.app.engine.catalog().change(add).await.unwrap();
-    let (path, away) = (bed.folder.path().join("catalog.json"), bed.folder.path().join("away.json"));
+    let path = bed.folder.path().join("catalog.json");
+    let away = bed.folder.path().join("away.json");
     std::fs::rename(&path, &away).unwrap();
     let get = |path: &str| Sample { method: Method::GET, path: path.to_owned(), body: String::new() };
     assert_eq!(bed.status("root", &get("/v1/logs/log-1")).await, StatusCode::OK, "not at once");

@@ -41,8 +41,10 @@ impl Things {
 
 /// The request of a route, with things that are there for it.
 pub(super) async fn sample(bed: &Bed, route: Route) -> Sample {
-    let (engine, number) = (&bed.app.engine, fresh());
-    let (now, random) = (engine.now(), engine.random());
+    let engine = &bed.app.engine;
+    let number = fresh();
+    let now = engine.now();
+    let random = engine.random();
     let operator = Access::operator("test");
     let mut things = Things {
         organisation: format!("org-{number}"),
