@@ -38,8 +38,8 @@ use crate::record::Record;
 use crate::record::json::{FieldError, Reason};
 use crate::refusals::{Refused, Sender, Source};
 
-/// Limits on the records that are appended at once, and on their text bytes, as a fraction of the
-/// memory for acknowledged rows.
+/// Largest number of records, and of their text bytes, that are appended at once. A chunk takes at
+/// most this fraction of the memory for acknowledged rows.
 const CHUNK_RECORDS: usize = 1024;
 const CHUNK_BYTES: usize = 2 << 20;
 const CHUNKS_IN_MEMTABLE: u64 = 8;

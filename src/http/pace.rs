@@ -139,10 +139,7 @@ pub(super) fn too_slow(cause: &axum::Error) -> Option<TooSlow> {
 
 /// Middleware: watches the speed of a request body.
 pub(crate) async fn watch(request: Request, next: Next) -> Response {
-    let total = match request.uri().path().starts_with(STREAMED) {
-        true => STREAM,
-        false => WHOLE_BODY,
-    };
+    let total = if request.uri().path().starts_with(STREAMED) { STREAM } else { WHOLE_BODY };
     next.run(request.map(|body| Body::new(Watched { body, patience: Patience::new(PAUSE, total) }))).await
 }
 

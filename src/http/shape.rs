@@ -168,8 +168,8 @@ impl Encoder for UnionEncoder<'_> {
     }
 }
 
-/// Text that is JSON already. Line breaks in it can only stand between tokens, and are removed
-/// since they would end the line.
+/// Text that is JSON already. Line breaks in it can only stand between tokens. They are replaced by
+/// spaces, since they would end the line.
 struct RawJson<'a>(&'a ArrayRef);
 
 impl Encoder for RawJson<'_> {

@@ -290,12 +290,12 @@ async fn a_node_with_an_old_catalog_only_takes_records() {
     let (with_key, without_key) = table();
     for route in with_key.into_parts().1.into_iter().chain(without_key.into_parts().1) {
         let name = format!("{} {}", route.method, route.path);
-        let status = match changes(&route.method.parse().unwrap(), route.path) {
-            true => bed.status("root", &sample_without_catalog(route)).await,
-            false => {
-                bed.status("root", &get(&route.path.replace("{page}", "clients").replace(['{', '}', '*'], ""))).await
-            }
+        let request = if changes(&route.method.parse().unwrap(), route.path) {
+            sample_without_catalog(route)
+        } else {
+            get(&route.path.replace("{page}", "clients").replace(['{', '}', '*'], ""))
         };
+        let status = bed.status("root", &request).await;
         let is_open =
             ["/healthz", "/openapi.json", "/docs", "/docs/{page}", "/v2/api-keys/self/details"].contains(&route.path);
         match route.needs {
