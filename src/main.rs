@@ -1,11 +1,13 @@
-//! The `gatelog` program: parse what was typed, set up tracing, run the command, turn its result into an exit code.
+//! The `gatelog` program: parses the command line, sets up tracing, runs the command and turns its
+//! result into an exit code.
 
 use std::process::ExitCode;
 
 use gatelog::cli;
 
-// Queries and ingest allocate and free buffers of megabytes on many threads at once. glibc's allocator keeps most of what
-// was freed in per-thread arenas, so a server's resident memory creeps past every budget; jemalloc hands it back.
+// Queries and ingestion allocate and free buffers of megabytes on many threads at once. glibc's
+// allocator keeps most of the freed memory in per-thread arenas, so the resident memory of a server
+// grows past every budget. jemalloc returns it.
 #[cfg(unix)]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -18,7 +20,8 @@ fn main() -> ExitCode {
     let result = cli::start_tracing(&command).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let result = runtime.block_on(cli::run(command));
-        // Whatever matters was closed by the command; a thread that still waits for a terminal must not hold up the exit.
+        // The command has closed everything that matters. A thread that still waits for a terminal
+        // must not delay the exit.
         runtime.shutdown_background();
         result
     });

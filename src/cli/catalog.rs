@@ -1,8 +1,9 @@
-//! What the commands about organisations, keys and deletions share: the catalog, the forms of an answer, and asking before
-//! harm is done.
+//! Shared parts of the commands about organisations, keys and deletions: the catalog, output
+//! formats, and the confirmation of destructive commands.
 //!
-//! The catalog is changed beside a running server, which sees the change within `refresh_seconds`; without one, the next start
-//! does. So none of these commands needs the folder for itself.
+//! The catalog can be changed beside a running server, which sees the change within
+//! `refresh_seconds`, or while none runs. So none of these commands needs exclusive use of the
+//! folder.
 
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -20,10 +21,10 @@ use crate::error::{Error, Result};
 use crate::record;
 use crate::store::Store;
 
-/// Who asks, in what is written down.
+/// Name of the caller in the catalog's records.
 pub(super) const CLI: &str = "cli";
 
-/// The forms of an answer.
+/// Output formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Form {
     /// For reading
@@ -32,20 +33,21 @@ pub(super) enum Form {
     Json,
 }
 
-/// How an answer is shown, as typed.
+/// Output options, as typed.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct FormArgs {
-    /// Form of the answer
+    /// Output format
     #[arg(long, value_name = "FORM", default_value = "table")]
     pub(super) format: Form,
 }
 
-/// The access of a command: whoever has the folder may do everything.
+/// Returns the access of a command: anyone who has the folder may do everything.
 pub(super) fn operator() -> Access {
     Access::operator(CLI)
 }
 
-/// Opens the catalog. A place that is no store yet is made one only with `create`: for other commands it is a mistyped name.
+/// Opens the catalog. Creates a missing store only with `create`: for other commands its name is
+/// mistyped.
 pub(super) async fn open(context: &Context, create: bool) -> Result<Catalog> {
     let config = context.config();
     let store = Store::open(config, create)?;
@@ -58,7 +60,7 @@ pub(super) async fn open(context: &Context, create: bool) -> Result<Catalog> {
     Ok(catalog)
 }
 
-/// Prints things: as JSON, or as lines with a head.
+/// Prints items as JSON, or as a table with a header.
 pub(super) fn print_all<T: Serialize, const N: usize>(
     form: Form,
     head: [&str; N],
@@ -71,7 +73,7 @@ pub(super) fn print_all<T: Serialize, const N: usize>(
     }
 }
 
-/// Says in words what was done, or prints it as JSON.
+/// Prints the result of a change as a message, or as JSON.
 pub(super) fn tell(context: &Context, form: Form, done: &impl Serialize, words: &str) -> Result<()> {
     if form == Form::Json {
         return print(&json(done)?);
@@ -82,47 +84,47 @@ pub(super) fn tell(context: &Context, form: Form, done: &impl Serialize, words: 
     Ok(())
 }
 
-/// Lets a person type a word before something is done that cannot be undone.
+/// Asks a person to type a word before something irreversible is done.
 pub(super) fn confirm(yes: bool, what: &str, word: &str) -> Result<()> {
     if yes {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Error::invalid(format!("{what} cannot be undone; say `--yes`, or run this on a terminal")));
+        return Err(Error::invalid(format!("{what} cannot be undone; pass `--yes`, or run the command on a terminal")));
     }
-    // Asked on stderr: stdout is for data.
+    // The question goes to stderr, since stdout is for data.
     let mut stderr = std::io::stderr().lock();
-    let asked = write!(stderr, "{what} cannot be undone. Type `{word}` to do it: ").and_then(|()| stderr.flush());
+    let asked = write!(stderr, "{what} cannot be undone. Type `{word}` to confirm: ").and_then(|()| stderr.flush());
     let mut typed = String::new();
     let read = asked.and_then(|()| std::io::stdin().lock().read_line(&mut typed));
-    read.map_err(|cause| Error::invalid("cannot ask on this terminal; say `--yes`").with_source(cause))?;
-    match typed.trim() == word {
-        true => Ok(()),
-        false => Err(Error::invalid(format!("`{word}` was not typed; nothing was done"))),
+    read.map_err(|cause| Error::invalid("cannot ask on this terminal; pass `--yes`").with_source(cause))?;
+    if typed.trim() != word {
+        return Err(Error::invalid(format!("`{word}` was not typed; nothing was done")));
     }
+    Ok(())
 }
 
-/// The moment that `--expires` names: a time from now such as `90d`, a date, or a moment.
+/// Parses the value of `--expires`: a time from now such as `90d`, a date, or a date with time.
 pub(super) fn moment(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
     let span = || TimeDelta::from_std(humantime::parse_duration(text).ok()?).ok();
     let found = span().and_then(|span| now.checked_add_signed(span)).or_else(|| record::json::moment(text));
     found.ok_or_else(|| {
-        Error::invalid(format!("--expires is `{text}`; expected such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z"))
+        Error::invalid(format!("--expires is `{text}`; expected a time such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z"))
     })
 }
 
-/// An optional text in a table.
+/// Formats an optional text for a table.
 pub(super) fn or_dash(text: Option<&str>) -> String {
     text.unwrap_or("-").to_owned()
 }
 
-/// Names in a table.
+/// Formats names for a table.
 pub(super) fn joined(names: impl IntoIterator<Item = impl ToString>) -> String {
     let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
     if names.is_empty() { "-".to_owned() } else { names.join(",") }
 }
 
-/// The moment without its fraction.
+/// Returns the time without its fraction.
 pub(super) fn short(at: &str) -> String {
     at.split_once('.').map_or_else(|| at.to_owned(), |(whole, _)| format!("{whole}Z"))
 }

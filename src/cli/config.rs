@@ -1,4 +1,4 @@
-//! `gatelog config`: every setting with its value, unit, meaning and source.
+//! `gatelog config`: prints every setting with its value, unit, meaning and source.
 
 use std::fmt::Write as _;
 
@@ -10,18 +10,19 @@ use super::settings::Context;
 use crate::config::{Config, Origin, SETTINGS, Secret};
 use crate::error::Result;
 
-/// Prints every setting with its value, unit, meaning and where the value comes from
+/// Prints every setting with its value, unit, meaning and source
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   gatelog config > gatelog.toml     every setting, those at their default commented out
-  gatelog config --format table     at a glance
+  gatelog config --format table     as a table for reading
   GATELOG_FLUSH_SECONDS=5 gatelog config --set listen=0.0.0.0:8080
 
-Each setting stands in gatelog.toml under its name, in the environment as GATELOG_ and the name in capitals, and as \
-`--set NAME=VALUE`. Sizes take KiB, MiB and GiB. Flags win over the environment, that over the file.")]
+Each setting can be given in gatelog.toml by its name, in the environment as GATELOG_ and the name in capitals, and as \
+`--set NAME=VALUE`. Sizes accept KiB, MiB and GiB. Flags take precedence over the environment, and the environment over \
+the file.")]
 pub(super) struct Args {
-    /// `toml` can be saved as gatelog.toml; `table` is for reading
+    /// Output format: `toml` can be saved as gatelog.toml; `table` is for reading
     #[arg(long, value_name = "FORM", default_value = "toml")]
     format: Format,
 }
@@ -58,7 +59,8 @@ fn toml(context: &Context) -> String {
     text
 }
 
-/// A secret does not show what it is given.
+/// Returns true if the value of a setting is secret: a secret does not print the value that it was
+/// given.
 fn is_secret(name: &str) -> bool {
     let mut probe = Config::default();
     probe.set(name, "7").is_ok() && probe.get(name) == Some(Secret("7".to_owned()).to_string())
@@ -67,7 +69,7 @@ fn is_secret(name: &str) -> bool {
 fn toml_value(text: &str) -> String {
     match text.parse::<i64>() {
         Ok(number) => number.to_string(),
-        // A table and a truth value are TOML as they stand.
+        // Tables and booleans are TOML as they are.
         Err(_) if text.starts_with('{') || text.parse::<bool>().is_ok() => text.to_owned(),
         Err(_) => toml::Value::String(text.to_owned()).to_string(),
     }
@@ -85,7 +87,7 @@ fn table(context: &Context) -> String {
     columns(["setting", "value", "from", "meaning (unit)"], &rows)
 }
 
-/// Left-aligned columns, two spaces apart.
+/// Formats left-aligned columns, two spaces apart.
 pub(super) fn columns<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let head = head.map(str::to_owned);
     let all = || std::iter::once(&head).chain(rows);

@@ -1,4 +1,5 @@
-//! `gatelog copy`: everything from one place to another, verified; the same command again goes on.
+//! `gatelog copy`: copies all data from one place to another and verifies it. The same command
+//! resumes an interrupted copy.
 
 use std::path::Path;
 
@@ -24,24 +25,25 @@ use crate::store::Store;
 #[command(after_help = "\
 Examples:
   gatelog copy gatelog-data s3://bucket/gatelog      move to a bucket
-  gatelog copy s3://bucket/gatelog restored          bring it back to a disk
+  gatelog copy s3://bucket/gatelog restored          restore to a disk
   gatelog copy gatelog-data backup-2026-11-21        a backup
 
-FROM, if it is a folder, must not be served meanwhile: its write-ahead log is flushed first, so nothing is missing. From a \
-bucket one version of the table is copied while nodes go on writing; what they have not flushed yet is not in it. Every object \
-is read back and compared (SHA-256). After an interruption the same command goes on; a target that holds other data is refused. \
-Credentials and endpoint of a bucket come from the settings s3_* or the AWS_* variables, for both places.
+If FROM is a folder, no server may use it during the copy; its write-ahead log is flushed first, so nothing is missing. \
+From a bucket, one version of the table is copied while nodes keep writing; rows that they have not flushed yet are not \
+included. Every object is read back and compared (SHA-256). The same command resumes an interrupted copy; a target with \
+other data is refused. Credentials and endpoint of a bucket come from the settings s3_* or the AWS_* variables, for both \
+places.
 
-The copy is a store of its own: a write-ahead log of FROM is never used with it. Copied back over FROM, a copy leaves FROM what \
-it was, with its log. FROM may also be a backup, and TO a new place to restore it to.")]
+The copy is a store of its own: the write-ahead log of FROM is never used with it. A copy that is copied back over FROM \
+leaves FROM with its own log. FROM may also be a backup, and TO a new place to restore it to.")]
 pub(super) struct Args {
     /// Folder or bucket to copy from
     #[arg(value_name = "FROM")]
     from: String,
-    /// Folder or bucket to copy to; empty, or begun by the same copy
+    /// Folder or bucket to copy to; empty, or started by the same copy
     #[arg(value_name = "TO")]
     to: String,
-    /// Form of the answer
+    /// Output format
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: Format,
 }
@@ -64,15 +66,17 @@ async fn copy(context: &Context, args: &Args) -> Result<()> {
     let to = Store::open(&place(&args.to), true)?;
     let inside = |a: &Store, b: &Store| a.root().as_str().starts_with(b.root().as_str());
     if inside(&to, &from) || inside(&from, &to) {
-        let (from, to) = (from.root(), to.root());
+        let from = from.root();
+        let to = to.root();
         return Err(Error::invalid(format!(
             "one of {from} and {to} lies inside the other; give another place to copy to"
         )));
     }
-    // Holding the engine keeps everybody else out of the folder until the copy is done.
-    let engine = match from.is_shared() {
-        true => None,
-        false => Some(flushed(source(context, &args.from, &from, &catalog).await?).await?),
+    // The open engine keeps other processes out of the folder until the copy is done.
+    let engine = if from.is_shared() {
+        None
+    } else {
+        Some(flushed(source(context, &args.from, &from, &catalog).await?).await?)
     };
     to.check().await?;
     let _nobody_serves_the_target = engine::lock(&to)?;
@@ -102,8 +106,8 @@ async fn copy(context: &Context, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The settings that a folder is opened with. The setting `wal` was made for the place that `data` names: for another folder it
-/// counts only if that log is its own.
+/// Returns the settings with which to open a folder. The setting `wal` belongs to the place that
+/// `data` names: for another folder it is used only if that log belongs to it.
 async fn source(context: &Context, named: &str, from: &Store, catalog: &Catalog) -> Result<Config> {
     let config = Config { data: named.to_owned(), ..context.config().clone() };
     let is_data = Store::open(context.config(), false).is_ok_and(|data| data.place() == from.place());
@@ -113,7 +117,7 @@ async fn source(context: &Context, named: &str, from: &Store, catalog: &Catalog)
     Ok(Config { wal: String::new(), ..config })
 }
 
-/// Opens a folder without any upkeep and moves the rows of its log into the table.
+/// Opens a folder without maintenance and moves the rows of its log into the table.
 async fn flushed(config: Config) -> Result<Engine> {
     let config = without_upkeep(config);
     let parts = Parts { sets_terms: false, ..Parts::default() };
@@ -122,7 +126,7 @@ async fn flushed(config: Config) -> Result<Engine> {
     Ok(engine)
 }
 
-/// The settings of an engine that only moves the rows of a log into the table.
+/// Returns the settings of an engine that only moves the rows of a log into the table.
 pub(super) fn without_upkeep(config: Config) -> Config {
     let never = Schedule::never;
     Config {
@@ -131,7 +135,7 @@ pub(super) fn without_upkeep(config: Config) -> Config {
         vacuum_schedule: never(),
         checkpoint_schedule: never(),
         clean_log_schedule: never(),
-        // The log does not live on, so parts of records wait no longer for the rest.
+        // The log ends here, so partial records no longer wait for their other parts.
         join_seconds: 0,
         ..config
     }

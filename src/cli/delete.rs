@@ -1,7 +1,8 @@
-//! `gatelog delete`: erases records and the feedback on them on request, also beside a running server, and writes down what was asked for.
+//! `gatelog delete`: erases records and the feedback on them, and stores the request. Works beside
+//! a running server.
 //!
-//! Erased records leave answers with the server's next look at the catalog, files with the next upkeep, and the disk with the
-//! vacuum after that.
+//! Erased records disappear from answers when the server next reads the catalog, from the files
+//! with the next maintenance, and from the disk with the vacuum after that.
 
 use chrono::Utc;
 use serde::Serialize;
@@ -16,27 +17,29 @@ use crate::engine::Reader;
 use crate::error::Result;
 use crate::logs::Erasing;
 
-/// Erases an organisation's records, or those of one of its users, or some by id, with the feedback on them
+/// Erases the records of an organisation, of one of its users, or with given ids, and the feedback
+/// on them
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   gatelog delete --org acme --user amara.o
   gatelog delete --org acme --id 0199f2c4-77aa --id 0199f2c4-77ab --yes
-  gatelog delete --org acme --yes --format json      all that it has now
+  gatelog delete --org acme --yes --format json      all its records up to now
 
-What was asked for, when and by whom is written down: GET /v1/admin/erasures lists it. Records of a user, or of the \
-whole organisation, are those created up to now; later ones stay. To end an organisation use `gatelog org delete`.")]
+Each request is stored with its time and author: GET /v1/admin/erasures lists them. An erasure of a user, or of the \
+whole organisation, covers the records created up to now; later ones stay. To delete an organisation itself, use \
+`gatelog org delete`.")]
 pub(super) struct Args {
-    /// The organisation whose records are erased
+    /// Organisation whose records are erased
     #[arg(long = "org", visible_alias = "organisation", value_name = "ID")]
     organisation: String,
     /// Only records of this end user: their `user_id`, which is `_user` of the metadata
     #[arg(long, conflicts_with = "ids")]
     user: Option<String>,
-    /// Only records, or feedback, of this id; may be given several times
+    /// Only the record or feedback with this id; can be given several times
     #[arg(long = "id", value_name = "RECORD")]
     ids: Vec<String>,
-    /// Does not ask
+    /// Skips the confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -45,9 +48,9 @@ pub(super) struct Args {
 
 #[derive(Serialize)]
 struct Erased {
-    /// Records that this node saw and that are erased now.
+    /// Records visible to this node that are erased now.
     found: u64,
-    /// The same of feedback.
+    /// Feedback visible to this node that is erased now.
     found_feedback: u64,
     #[serde(flatten)]
     entry: ShownErasure,
@@ -66,13 +69,14 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let what = format!("{} of organisation `{organisation}`", words(&which));
     let found = format!("{} records and {} feedback", thousands(records), thousands(feedback));
     confirm(yes, &format!("Erasing {found}, {what},"), &organisation)?;
-    // With what came while somebody thought about it.
+    // Includes records that arrived during the confirmation.
     let tied = Reader::open(context.config()).await?.erasing(&organisation, &which).await?.tied;
-    let (id, now) = (Uuid::now_v7().to_string(), Utc::now());
+    let id = Uuid::now_v7().to_string();
+    let now = Utc::now();
     let erase = |document: &mut Document| {
         let entry = document.erase(&id, &organisation, which.clone(), CLI, now)?;
         entry.feedback.clone_from(&tied);
-        // A running server has rows in memory until it learns of this.
+        // A running server has rows in memory until it sees this change.
         entry.arrived_ms = arrival(now);
         Ok(entry.shown())
     };
@@ -86,26 +90,26 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     Ok(Done::Fine)
 }
 
-/// Tells what happens after the catalog was changed.
+/// Describes what happens after the change of the catalog.
 pub(super) fn what_follows(context: &Context) -> String {
     format!(
-        "a running server hides the records within {} s and removes them with its next upkeep; without a server the next \
-         start or `gatelog maintain expire` does",
+        "a running server hides the records within {} s and removes them with its next maintenance; without a server, the \
+         next start or `gatelog maintain expire` removes them",
         context.config().refresh_seconds
     )
 }
 
-/// Tells what to look at where an erasure found nothing. The organisation need not be in the catalog.
+/// Returns a hint for an erasure that matched nothing. The organisation need not be in the catalog.
 fn nothing_matches(document: &Document, organisation: &str) -> String {
     let unknown = document.known_organisation(organisation, &operator()).err();
-    let hint = unknown.map_or_else(String::new, |error| format!(" {error}"));
-    format!("nothing matches now: are the names right?{hint}")
+    let hint = unknown.map_or_else(String::new, |error| format!(": {error}"));
+    format!("nothing matches now; check the names{hint}")
 }
 
 fn words(which: &Which) -> String {
     match which {
-        Which::All => "all that there are".to_owned(),
-        Which::User(user) => format!("those of user `{user}`"),
-        Which::Ids(ids) => format!("those of {} ids", ids.len()),
+        Which::All => "all records".to_owned(),
+        Which::User(user) => format!("records of user `{user}`"),
+        Which::Ids(ids) => format!("records with {} ids", ids.len()),
     }
 }

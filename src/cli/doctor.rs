@@ -1,4 +1,4 @@
-//! `gatelog doctor`: opens the folder read-only, verifies it, and says what is wrong and what to do about it.
+//! `gatelog doctor`: opens the folder read-only, verifies it, and prints findings with remedies.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use super::settings::Context;
 use crate::engine::{self, Finding, Severity};
 use crate::error::Result;
 
-/// Verifies the write-ahead log, the table and its files, and says what is wrong and the remedy
+/// Verifies the write-ahead log, the table and its files, and prints findings with remedies
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -20,9 +20,9 @@ Examples:
   gatelog doctor --data /var/lib/gatelog --format json
   gatelog doctor -q || alert
 
-Nothing is changed, and a server may be running. Exit code 0: sound, perhaps with warnings. 1: damage was found.")]
+The command changes nothing, and a server may be running. Exit code 0: no damage, possibly warnings. 1: damage was found.")]
 pub(super) struct Args {
-    /// Form of the findings
+    /// Output format
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: Format,
 }
@@ -34,7 +34,8 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         Format::Text => text(&findings),
     })?;
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let errors = count(Severity::Error);
+    let warnings = count(Severity::Warning);
     if !context.quiet {
         say!("{} checks, {errors} errors, {warnings} warnings", findings.len());
     }
@@ -42,7 +43,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
 }
 
 async fn examine(context: &Context) -> Result<Vec<Finding>> {
-    // The examination names its steps as it comes to them, each with its own count.
+    // The examination announces each of its steps, which has a count of its own.
     let shown: Mutex<Option<(String, Progress)>> = Mutex::new(None);
     let progress = |step: &str, done: u64, total: u64| {
         let mut shown = shown.lock();

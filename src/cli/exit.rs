@@ -1,4 +1,4 @@
-//! The exit codes, decided here alone, and the one place that prints a command's error.
+//! Exit codes, decided only here, and the one place that prints the error of a command.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,34 +7,35 @@ use std::process::ExitCode;
 use super::output::{StdoutClosed, say};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How a command that did not fail ended.
+/// Result of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// All that was asked for was done.
+    /// The command did everything.
     Fine,
-    /// It ran to the end and found problems: damage that `doctor` reports, records that `import` rejected.
+    /// The command ran to its end and found problems: damage that `doctor` reports, records that
+    /// `import` rejected.
     Problems,
-    /// Ctrl-C stopped it in an orderly way.
+    /// Ctrl-C stopped the command in an orderly way.
     Interrupted,
 }
 
-/// What `gatelog help` says below the commands.
+/// Text below the list of commands in `gatelog help`.
 pub(super) const AFTER_HELP: &str = "\
 Settings: defaults < gatelog.toml < environment (GATELOG_ and the name in capitals) < flags.
           `gatelog config` prints each with its value, unit, meaning and source.
 
-Data goes to stdout, words to stderr.
+Data goes to stdout, messages to stderr.
 
 Exit codes:
-  0    done; also when the reader of a pipe went away
-  1    ran, and found problems: doctor found damage, import rejected records
-  2    the command line, a setting or a value is wrong, or a limit was passed
+  0    success; also if the reader of a pipe closed it
+  1    completed and found problems: doctor found damage, import rejected records
+  2    the command line, a setting or a value is invalid, or a limit was exceeded
   3    the folder, file or name does not exist
-  4    another process holds the data folder: use that server's HTTP; or a queue is full
-  5    storage failed, a stored file is damaged, or a defect of gatelog
-  130  stopped by Ctrl-C; what was acknowledged is kept";
+  4    another process holds the data folder: use the HTTP API of that server; or a queue is full
+  5    storage failed, a stored file is damaged, or an internal error
+  130  stopped by Ctrl-C; acknowledged records are kept";
 
-/// Turns what a command came to into the exit code; prints the error, once.
+/// Prints the error of a command, once, and returns the exit code.
 pub fn exit(result: Result<Done>) -> ExitCode {
     match result {
         Ok(Done::Fine) => ExitCode::SUCCESS,
@@ -49,7 +50,7 @@ pub fn exit(result: Result<Done>) -> ExitCode {
     }
 }
 
-/// The code of what clap refused or answered.
+/// Returns the exit code of a usage error, of help or of the version.
 pub(super) fn usage(code: i32) -> ExitCode {
     if code == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) }
 }
@@ -63,7 +64,7 @@ fn code(kind: ErrorKind) -> u8 {
     }
 }
 
-/// The cause behind the error of work that Ctrl-C stopped.
+/// Cause of the error of work that Ctrl-C stopped.
 #[derive(Debug)]
 struct Interrupted;
 
@@ -75,12 +76,12 @@ impl fmt::Display for Interrupted {
 
 impl StdError for Interrupted {}
 
-/// The error that Ctrl-C ends a piece of work with; [`exit`] prints nothing for it.
+/// Returns the error of work that Ctrl-C stopped. [`exit`] prints nothing for it.
 pub(super) fn interrupted() -> Error {
     Error::closed("interrupted").with_source(Interrupted)
 }
 
-/// Returns whether Ctrl-C, and no failure, ended the work.
+/// Returns true if Ctrl-C ended the work.
 pub(super) fn is_interrupted(error: &Error) -> bool {
     has_cause::<Interrupted>(error)
 }

@@ -1,8 +1,8 @@
-//! `gatelog export`: records as JSON lines, to stdout or a file, in the order that the engine gives.
+//! `gatelog export`: writes records as JSON lines to stdout or a file, in the order of the engine.
 //!
-//! A file is whole under its name or not there: it grows as `FILE.partial`. Stopped half-way it stays, and `--resume`
-//! goes on behind its last whole line. The lines hold what `gatelog import` reads, so an export is also a backup of
-//! records.
+//! A file exists under its name only when it is complete: it grows as `FILE.partial`. An
+//! interrupted one is kept, and `--resume` continues behind its last complete line. `gatelog
+//! import` reads the lines, so an export is also a backup of records.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -20,44 +20,45 @@ use super::sql::interruptible;
 use crate::engine::{ExportRequest, Reader};
 use crate::error::{Error, Result};
 
-/// How much of a file's end is read at once to find its last line.
+/// Bytes at the end of a file that are read at once to find its last line.
 const BLOCK_BYTES: u64 = 64 << 10;
 
-/// Streams records as JSON lines, one record a line
+/// Streams records as JSON lines, one record per line
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   gatelog export --from 2026-11-01 --to 2026-12-01 --out november.jsonl
   gatelog export --from 2026-11-20T08:00:00Z --columns created_at,cost,request.body | jq .cost
-  gatelog export --out all.jsonl --resume       goes on where a stopped export ended
+  gatelog export --out all.jsonl --resume       continues an interrupted export
   gatelog export | zstd > backup.jsonl.zst      `gatelog import backup.jsonl.zst` reads it back
 
---from is inclusive, --to exclusive, UTC; a bare date is its first moment. cost is in cents, response_time in ms. \
-Lines come day by day, within a day by organisation, then created_at, then id. \
-While it grows the file is called FILE.partial.")]
+--from is inclusive, --to exclusive, both in UTC; a date means its start. cost is in cents, response_time in ms. \
+Lines are ordered by day, then by organisation, created_at and id. \
+The file is called FILE.partial until it is complete.")]
 pub(super) struct Args {
-    /// First moment, such as 2026-11-20 or 2026-11-20T08:00:00Z [default: the oldest record]
+    /// Start of the time range, inclusive, such as 2026-11-20 or 2026-11-20T08:00:00Z [default: the
+    /// oldest record]
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// Moment before which the export ends [default: none, all up to the newest record]
+    /// End of the time range, exclusive [default: none, up to the newest record]
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
     /// Columns of each line [default: all]
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     columns: Option<Vec<String>>,
-    /// Goes on after a line that was received: its created_at and id
+    /// Continues after the line with this created_at and id
     #[arg(long, value_name = "CREATED_AT,ID")]
     after: Option<String>,
-    /// Most lines
+    /// Maximum number of lines
     #[arg(long, value_name = "RECORDS")]
     limit: Option<u64>,
-    /// File that is written, `-` for stdout
+    /// File to write, `-` for stdout
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     out: PathBuf,
-    /// Appends to the file behind its last whole line; needs the columns created_at and id
+    /// Appends to the file after its last complete line; needs the columns created_at and id
     #[arg(long, conflicts_with = "after")]
     resume: bool,
-    /// Form of the export: jsonl, nothing else
+    /// Output format; only jsonl is supported
     #[arg(long, value_name = "FORM", default_value = "jsonl")]
     format: String,
 }
@@ -66,7 +67,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let form = args.format.to_ascii_lowercase();
     if form != "jsonl" && form != "ndjson" {
         return Err(Error::invalid(format!(
-            "export format is `{}`; expected jsonl; `gatelog sql --format` writes csv, json and parquet",
+            "export format is `{}`; expected jsonl; use `gatelog sql --format` for csv, json and parquet",
             args.format
         )));
     }
@@ -81,7 +82,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let result = interruptible(write(&context, &request, &out, started)).await;
     let partial = PartialFile::partial_name(&out);
     if result.is_err() && to_file && partial.exists() {
-        say!("what was written is kept in `{}`; the same command with `--resume` goes on", partial.display());
+        say!("the lines written so far are kept in `{}`; run the same command with `--resume` to continue", partial.display());
     }
     result.map(|()| Done::Fine)
 }
@@ -106,7 +107,8 @@ async fn write(context: &Context, request: &ExportRequest, out: &Path, started: 
         let seconds = progress.seconds();
         progress.set(records, || rate(sink.bytes(), seconds));
     }
-    let (written, seconds) = (sink.bytes(), progress.seconds());
+    let written = sink.bytes();
+    let seconds = progress.seconds();
     sink.finish()?;
     progress.finish();
     if !context.quiet {
@@ -115,20 +117,20 @@ async fn write(context: &Context, request: &ExportRequest, out: &Path, started: 
     Ok(())
 }
 
-/// Bytes a second, for people.
+/// Formats a rate in bytes per second.
 pub(super) fn rate(count: u64, seconds: f64) -> String {
     format!("{}/s", bytes((count as f64 / seconds.max(1e-3)) as u64))
 }
 
-/// A file that an earlier export began.
+/// A file that an earlier export started.
 #[derive(Debug)]
 struct Unfinished {
-    /// The file that holds it: `FILE.partial`, or `FILE` itself.
+    /// Path of the file: `FILE.partial`, or `FILE` itself.
     path: PathBuf,
     file: File,
-    /// Where its last whole line ends.
+    /// End of its last complete line.
     end: u64,
-    /// The cursor of that line; none if there is no whole line.
+    /// Cursor of that line. `None` if there is no complete line.
     after: Option<String>,
 }
 
@@ -140,7 +142,7 @@ struct Cursor {
 }
 
 impl Unfinished {
-    /// Tells what stands under the name, unfinished or finished; none if neither is there.
+    /// Finds the unfinished or finished file of an export. Returns `None` if neither exists.
     fn find(out: &Path) -> Result<Option<Self>> {
         for path in [PartialFile::partial_name(out), out.to_owned()] {
             match OpenOptions::new().read(true).write(true).open(&path) {
@@ -158,7 +160,7 @@ impl Unfinished {
         Ok(Self { path, file, end, after })
     }
 
-    /// Cuts what follows the last whole line.
+    /// Removes the bytes after the last complete line.
     fn go_on(mut self, out: &Path) -> Result<PartialFile> {
         self.file
             .set_len(self.end)
@@ -170,7 +172,8 @@ impl Unfinished {
 
 fn cursor(path: &Path, line: &[u8]) -> Result<String> {
     match serde_json::from_slice(line) {
-        // The native form leaves out nothing but nulls, so a line with a time and an id and without an organisation chose so.
+        // The native form leaves out only nulls, so a line with a time and an id but no
+        // organisation was exported without that column.
         Ok(Cursor { created_at: Some(at), id: Some(id), organisation_id: Some(organisation) }) => {
             Ok(json!([at, id, organisation]).to_string())
         }
@@ -184,7 +187,8 @@ fn cursor(path: &Path, line: &[u8]) -> Result<String> {
     }
 }
 
-/// The last line that ends with a line feed, and where it ends. Reads from the end, since the file may be huge.
+/// Returns the last line that ends with a line feed, and its end. Reads from the end, since the
+/// file may be huge.
 fn last_line(file: &mut File) -> std::io::Result<(u64, Vec<u8>)> {
     let Some(feed) = line_feed_before(file, file.metadata()?.len())? else { return Ok((0, Vec::new())) };
     let start = line_feed_before(file, feed)?.map_or(0, |before| before + 1);
@@ -194,7 +198,7 @@ fn last_line(file: &mut File) -> std::io::Result<(u64, Vec<u8>)> {
     Ok((feed + 1, line))
 }
 
-/// The place of the last line feed before `end`.
+/// Returns the position of the last line feed before `end`.
 fn line_feed_before(file: &mut File, mut end: u64) -> std::io::Result<Option<u64>> {
     let mut block = Vec::new();
     while end > 0 {

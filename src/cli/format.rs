@@ -1,7 +1,8 @@
-//! The rows of an answer in the form that was asked for: a table for people, or what the server sends too.
+//! Output formats of rows: a table for people, or the formats that the server sends.
 //!
-//! Rows are written batch by batch as they come; only a table, which is bounded, is held in memory. JSON, CSV and
-//! Parquet are those of [`crate::http`], so that the same query gives the same bytes on both ways.
+//! Rows are written batch by batch as they arrive; only a table, which is bounded, is held in
+//! memory. JSON, CSV and Parquet come from [`crate::http`], so the same query gives the same bytes
+//! in both places.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,34 +20,34 @@ use crate::engine::Answer;
 use crate::error::{Error, Result};
 use crate::http::format::{Format as Bytes, Writer};
 
-/// Widest cell of a table on a terminal, in characters.
+/// Largest width of a table cell on a terminal, in characters.
 const CELL_CHARS: usize = 60;
 
-/// The forms of an answer.
+/// Output formats of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For reading: bounded, and on a terminal with long cells cut
+    /// For reading: a bounded number of rows; long cells are cut on a terminal
     Table,
-    /// One array of objects
+    /// A JSON array of objects
     Json,
-    /// One object a line
+    /// One JSON object per line
     Jsonl,
-    /// With a header line; nulls are empty
+    /// CSV with a header line; nulls are empty
     Csv,
     /// A Parquet file; needs `--out` or a pipe
     Parquet,
 }
 
-/// How rows are shown, as typed.
+/// Output options of rows, as typed.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct FormatArgs {
-    /// Form of the rows
+    /// Output format
     #[arg(long, value_name = "FORM", default_value = "table")]
     pub(super) format: Format,
-    /// File that the rows go to, `-` for stdout; it gets its name when it is whole
+    /// File for the rows, `-` for stdout; it gets its name when it is complete
     #[arg(short, long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
-    /// Most rows of a table, 0 = all
+    /// Maximum number of rows in a table, 0 for all
     #[arg(long, value_name = "ROWS", default_value_t = 1_000)]
     pub(super) max_rows: usize,
 }
@@ -56,15 +57,15 @@ impl FormatArgs {
         self.out.as_deref().is_some_and(|path| path != Path::new("-"))
     }
 
-    /// Refuses what would spoil a terminal.
+    /// Refuses a format that would garble a terminal.
     pub(super) fn check(&self) -> Result<()> {
         if self.format == Format::Parquet && !self.to_file() && stdout_is_terminal() {
-            return Err(Error::invalid("parquet is not for a terminal; name a file with `--out`, or use a pipe"));
+            return Err(Error::invalid("parquet cannot be written to a terminal; name a file with `--out`, or use a pipe"));
         }
         Ok(())
     }
 
-    /// Writes every row of the answer; says how many there were.
+    /// Writes every row of the answer and returns their number.
     pub(super) async fn write(&self, mut answer: Answer) -> Result<u64> {
         let mut form = Form::start(self, &answer.schema)?;
         let sink = Sink::open(self.out.as_deref())?;
@@ -89,7 +90,7 @@ impl FormatArgs {
             Form::Table(table) => {
                 out.write(table.text()?.as_bytes())?;
                 if table.more {
-                    say!("the first {} rows; `--max-rows 0` shows all, as do the other formats", table.rows);
+                    say!("only the first {} rows are shown; `--max-rows 0` and the other formats show all", table.rows);
                 }
             }
         }
@@ -98,7 +99,7 @@ impl FormatArgs {
     }
 }
 
-/// A sink with the words for its errors.
+/// A sink with the classification of its errors.
 struct Output {
     sink: Sink,
     watch: Watch,
@@ -110,7 +111,7 @@ impl Output {
     }
 }
 
-/// One form at work: bytes as the server writes them, with what ends them, or a table.
+/// A format in use: the bytes and the end that the server writes, or a table.
 enum Form {
     Bytes(Box<Writer>, &'static [u8]),
     Table(Table),
@@ -132,7 +133,7 @@ impl Form {
     }
 }
 
-/// The cells of a table, column by column, already as text.
+/// Cells of a table as text, column by column.
 #[derive(Debug)]
 struct Table {
     schema: SchemaRef,
@@ -140,7 +141,7 @@ struct Table {
     rows: usize,
     max_rows: usize,
     cut: bool,
-    /// True if there are rows that are not shown.
+    /// True if there are further rows that are not shown.
     more: bool,
 }
 
@@ -151,8 +152,8 @@ impl Table {
         Self { schema: Arc::clone(schema), cells, rows: 0, max_rows, cut, more: false }
     }
 
-    /// Takes rows through their JSON form, which knows every type and shows moments and nested values as JSON output
-    /// does.
+    /// Adds rows by way of their JSON form, which supports every type and shows times and nested
+    /// values like the JSON output.
     fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         let take = batch.num_rows().min(self.max_rows - self.rows);
         self.more |= take < batch.num_rows();
@@ -189,7 +190,8 @@ impl Table {
     }
 }
 
-/// The batch with its columns named by their places, since names may occur twice and JSON keys may not.
+/// Returns the batch with its columns named by their index, since column names may repeat and JSON
+/// keys may not.
 fn numbered(batch: &RecordBatch) -> Result<RecordBatch> {
     let fields = batch.schema_ref().fields().iter().enumerate();
     let fields = fields.map(|(number, field)| field.as_ref().clone().with_name(number.to_string()));
@@ -199,7 +201,7 @@ fn numbered(batch: &RecordBatch) -> Result<RecordBatch> {
         .map_err(|cause| Error::internal("cannot number the columns of the table").with_source(cause))
 }
 
-/// Numbers stand to the right, so that their digits stand above each other.
+/// Aligns numbers to the right, so that their digits line up.
 fn aligned(field: &Field, cells: &[String]) -> ArrayRef {
     if !field.data_type().is_numeric() {
         return Arc::new(StringArray::from_iter_values(cells));
@@ -208,12 +210,13 @@ fn aligned(field: &Field, cells: &[String]) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(cells.iter().map(|cell| format!("{cell:>widest$}"))))
 }
 
-/// Ten digits of a float: more are the noise of sums. The other forms have them all.
+/// Formats a float with ten digits. Further ones are rounding errors of sums. The other formats
+/// have all digits.
 fn float(value: f64) -> String {
     format!("{value:.9e}").parse::<f64>().unwrap_or(value).to_string()
 }
 
-/// One line of at most [`CELL_CHARS`] characters.
+/// Shortens a text to one line of at most [`CELL_CHARS`] characters.
 fn shorten(text: &str) -> String {
     let one_line = |letter: char| if letter.is_control() { ' ' } else { letter };
     let mut line: String = text.chars().take(CELL_CHARS).map(one_line).collect();

@@ -1,4 +1,5 @@
-//! `gatelog key`: API keys, also beside a running server. A key's text is printed once, when it is made, and kept nowhere.
+//! `gatelog key`: API keys. Works beside a running server. The text of a key is printed once, when
+//! the key is created, and stored nowhere.
 
 use chrono::Utc;
 use clap::Subcommand;
@@ -12,13 +13,13 @@ use crate::catalog::{Document, FreshKey, NewKey, Scope, ShownKey, key_text};
 use crate::engine::Parts;
 use crate::error::Result;
 
-/// Makes, lists and revokes API keys
+/// Creates, lists and revokes API keys
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   gatelog key create --org acme --scope logs.write --name gateway
   gatelog key create --org acme --workspace search --scope logs.view,analytics.view --expires 90d
-  KEY=$(gatelog key create -q --scope admin)     an operator's key: all organisations
+  KEY=$(gatelog key create -q --scope admin)     an operator key, for all organisations
   gatelog key list --org acme --format json
   gatelog key revoke 3f2a9c0d11e4
 
@@ -31,29 +32,30 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Makes a key and prints it, this once
+    /// Creates a key and prints it, only this once
     Create(CreateArgs),
-    /// Lists the keys, without their texts
+    /// Lists keys, without their texts
     List(ListArgs),
-    /// Revokes a key for good
+    /// Revokes a key permanently
     Revoke(RevokeArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
-    /// The organisation that it is bound to [default: none, for the operator]
+    /// Organisation of the key [default: none, for the operator]
     #[arg(long, visible_alias = "organisation", value_name = "ID")]
     org: Option<String>,
-    /// The workspace that it is bound to [default: all of the organisation]
+    /// Workspace of the key [default: all of the organisation]
     #[arg(long, value_name = "NAME", requires = "org")]
     workspace: Option<String>,
-    /// What it may do: logs.write, logs.view, logs.read, logs.export, analytics.view or admin; several are separated by commas
+    /// Scopes: logs.write, logs.view, logs.read, logs.export, analytics.view or admin; separate
+    /// several by commas
     #[arg(long = "scope", value_name = "SCOPE", required = true, value_delimiter = ',')]
     scopes: Vec<String>,
-    /// What it is for
+    /// Purpose of the key
     #[arg(long)]
     name: Option<String>,
-    /// When it expires: such as 90d, 2027-01-31 (UTC) or 2027-01-31T12:00:00Z [default: never]
+    /// Expiry, such as 90d, 2027-01-31 (UTC) or 2027-01-31T12:00:00Z [default: never]
     #[arg(long, value_name = "WHEN")]
     expires: Option<String>,
     #[command(flatten)]
@@ -71,7 +73,7 @@ struct ListArgs {
 
 #[derive(Debug, clap::Args)]
 struct RevokeArgs {
-    /// The key's id, as `gatelog key list` shows it; not the key itself
+    /// Id of the key, as `gatelog key list` shows it; not the key itself
     id: String,
     #[command(flatten)]
     form: FormArgs,

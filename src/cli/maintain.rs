@@ -1,6 +1,7 @@
-//! `gatelog maintain`: the upkeep jobs by hand, what became of them, and the state of the data.
+//! `gatelog maintain`: maintenance jobs on request, their last results, and the state of the data.
 //!
-//! By hand the jobs need a folder for themselves; a running server does them on its own. `status` reads beside a server.
+//! A job on request needs exclusive use of the data folder. A running server runs the jobs by
+//! itself. `status` works beside a server.
 
 use std::fmt::Write as _;
 
@@ -15,7 +16,7 @@ use crate::engine::{Job, Outcome, Reader, Status};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// Runs a maintenance job by hand, or shows the state of the data folder
+/// Runs a maintenance job, or shows the state of the data folder
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,9 +24,9 @@ Examples:
   gatelog maintain compact --dry-run
   gatelog maintain vacuum --format json
 
-A running server does these jobs by itself (settings expire_schedule, compact_schedule, vacuum_schedule, \
-checkpoint_schedule and clean_log_schedule: intervals such as 5m, or cron expressions in UTC). By hand they need the \
-folder for themselves: exit code 4 if a server holds it. `status` also works beside a server.")]
+A running server runs these jobs by itself (settings expire_schedule, compact_schedule, vacuum_schedule, \
+checkpoint_schedule and clean_log_schedule: intervals such as 5m, or cron expressions in UTC). This command needs \
+exclusive use of the folder and exits with code 4 if a server holds it. `status` also works beside a server.")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -33,38 +34,38 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Takes out records past their retention, and those that were deleted on request
+    /// Removes records past their retention, and erased records
     Expire(JobArgs),
-    /// Merges small files of a day into big ones, and packs past days for good
+    /// Merges small files of a day into large ones, and recompresses past days
     Compact(JobArgs),
-    /// Deletes files that no version of the table names any more
+    /// Deletes files that no version of the table references
     Vacuum(JobArgs),
-    /// Writes a checkpoint, so that opening need not read every commit
+    /// Writes a checkpoint, so that opening the table does not read every commit
     Checkpoint(JobArgs),
-    /// Deletes entries of the table's log before the last checkpoint
+    /// Deletes entries of the Delta log before the last checkpoint
     CleanLog(JobArgs),
-    /// Shows rows, files, memory, the write-ahead log, and each job's last and next run
+    /// Shows rows, files, memory, the write-ahead log, and the last and next run of each job
     Status(StatusArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct JobArgs {
-    /// Says what would be done, and does nothing
+    /// Shows what the job would do, without doing it
     #[arg(long)]
     dry_run: bool,
-    /// Form of the answer
+    /// Output format
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: Format,
 }
 
 #[derive(Debug, clap::Args)]
 struct StatusArgs {
-    /// Form of the answer
+    /// Output format
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: Format,
 }
 
-/// The forms of an answer that is not rows.
+/// Output formats of commands whose result is not rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Text,
@@ -83,9 +84,11 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
 }
 
 async fn job(context: &Context, job: Job, args: &JobArgs) -> Result<Done> {
-    let (name, when) = (job.name(), job.schedule(context.config()));
-    let instead = format!("a server does this by itself (`{name}_schedule` = {when})");
-    // Opening for writing makes a folder that is not there; a job on nothing is a mistyped name.
+    let name = job.name();
+    let when = job.schedule(context.config());
+    let instead = format!("the server runs this job by itself (`{name}_schedule` = {when})");
+    // Opening for writing creates a missing folder. A maintenance job on a missing folder means
+    // that its name is mistyped.
     Reader::open(context.config()).await?;
     let engine = context.open_writer(&instead, false).await?;
     let outcome = engine.maintain(job, args.dry_run).await;
@@ -108,7 +111,7 @@ fn summary(outcome: &Outcome) -> String {
     let Outcome { job, dry_run, files_before, files_after, bytes_before, bytes_after, .. } = outcome;
     format!(
         "{job}{}: {} files of {} before, {} files of {} after",
-        if *dry_run { " (dry run, nothing was changed)" } else { "" },
+        if *dry_run { " (dry run; nothing was changed)" } else { "" },
         thousands(*files_before),
         bytes(*bytes_before),
         thousands(*files_after),
@@ -127,7 +130,7 @@ async fn status(context: &Context, format: Format) -> Result<Done> {
     Ok(Done::Fine)
 }
 
-/// The state of the data, and beside it the jobs.
+/// State of the data and of the maintenance jobs.
 #[derive(serde::Serialize)]
 struct Whole<'a> {
     #[serde(flatten)]
@@ -135,7 +138,7 @@ struct Whole<'a> {
     upkeep: &'a Upkeep,
 }
 
-/// One line a job: when, what came of the last run, and when it runs next.
+/// Returns one line per job: schedule, result of the last run, and time of the next one.
 fn jobs(context: &Context, upkeep: &Upkeep) -> String {
     let mut text = String::new();
     for job in Job::ALL {
@@ -197,7 +200,7 @@ fn text(data: &str, status: &Status) -> String {
     text
 }
 
-/// One JSON document, indented, with a line's end.
+/// Returns a value as an indented JSON document that ends with a line break.
 pub(super) fn json(value: &impl serde::Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|cause| Error::internal("cannot write the answer as JSON").with_source(cause))?;

@@ -1,8 +1,9 @@
-//! The command line: what can be typed, and which file runs it.
+//! The command line: the commands and the files that run them.
 //!
-//! What clap parsed ([`Command`] and the arguments of each command) is raw; [`settings::Context`] is what a command
-//! works with: the merged configuration and how to talk. Data goes to stdout, words go to stderr, and only this folder
-//! prints. One small file a command; exit codes are decided in [`exit`] alone.
+//! [`Command`] and the arguments of each command are raw, as clap parsed them.
+//! [`settings::Context`] is what a command works with: the merged configuration and the verbosity.
+//! Data goes to stdout, messages to stderr, and only this folder prints. One small file per
+//! command; exit codes are decided only in [`exit`].
 
 mod catalog;
 mod config;
@@ -38,8 +39,8 @@ use settings::{Context, Global};
 
 use crate::error::Result;
 
-/// The log engine for LLM gateways: keeps a record of every call as Parquet in a Delta table, answers SQL, streams
-/// JSONL.
+/// The log engine for LLM gateways: stores a record of every call as Parquet in a Delta table,
+/// answers SQL, streams JSONL.
 #[derive(Debug, Parser)]
 #[command(
     name = "gatelog",
@@ -78,16 +79,18 @@ enum Verb {
     Guide(guide::Args),
 }
 
-/// Parses what was typed; help, the version and usage errors are printed here and come back as an exit code.
+/// Parses the command line. Help, the version and usage errors are printed here and returned as an
+/// exit code.
 pub fn parse() -> Result<Command, ExitCode> {
     Command::try_parse().map_err(|usage| {
-        // Help goes to stdout and may meet a closed pipe, which is no failure.
+        // Help goes to stdout. A closed pipe there is not an error.
         let _ = usage.print();
         exit::usage(usage.exit_code())
     })
 }
 
-/// Sends our own log to stderr, as `-q`, `--log-format` and `GATELOG_LOG` ask. A server says more than a command.
+/// Sends the log of the program to stderr, as `-q`, `--log-format` and `GATELOG_LOG` say. A server
+/// logs more than a command.
 pub fn start_tracing(command: &Command) -> Result<()> {
     let serves = matches!(command.verb, Verb::Serve(_) | Verb::Demo(_));
     command.global.start_tracing(serves)

@@ -1,4 +1,4 @@
-//! `gatelog org`: organisations and their plans, also beside a running server.
+//! `gatelog org`: organisations and their plans. Works beside a running server.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::settings::Context;
 use crate::catalog::{Document, Organisation, ShownOrganisation};
 use crate::error::{Error, Result};
 
-/// Creates organisations, puts them on plans, deletes them
+/// Creates, changes, lists and deletes organisations
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -38,11 +38,11 @@ enum Verb {
     Create(CreateArgs),
     /// Lists the organisations
     List(FormArgs),
-    /// Puts an organisation on a plan, at once for old and new records
+    /// Changes the plan of an organisation, with immediate effect on all its records
     SetPlan(SetPlanArgs),
-    /// Adds workspaces, which keys can be bound to
+    /// Adds workspaces, to which keys can be bound
     AddWorkspace(AddWorkspaceArgs),
-    /// Says which fields its keys may not export
+    /// Sets the fields that the keys of an organisation may not export
     SetDeniedFields(SetDeniedFieldsArgs),
     /// Deletes an organisation: revokes its keys and erases its records
     Delete(DeleteArgs),
@@ -50,18 +50,18 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
-    /// Its id, as `organisation_id` of its records: letters, digits and any of - _ . : @
+    /// Id, as in `organisation_id` of the records: letters, digits and any of - _ . : @
     id: String,
-    /// Its plan: developer, production, enterprise, or one of gatelog.toml
+    /// Plan: developer, production, enterprise, or one of gatelog.toml
     #[arg(long)]
     plan: String,
-    /// What people call it
+    /// Display name
     #[arg(long)]
     name: Option<String>,
-    /// Days to keep its records, 0 = for ever; for plans that leave it open
+    /// Days to keep the records, 0 for ever; only for plans with agreed retention
     #[arg(long, value_name = "DAYS")]
     retention_days: Option<i32>,
-    /// A workspace; may be given several times
+    /// Workspace; can be given several times
     #[arg(long = "workspace", value_name = "NAME")]
     workspaces: Vec<String>,
     #[command(flatten)]
@@ -70,11 +70,11 @@ struct CreateArgs {
 
 #[derive(Debug, clap::Args)]
 struct SetPlanArgs {
-    /// The organisation
+    /// Id of the organisation
     id: String,
-    /// Its new plan: developer, production, enterprise, or one of gatelog.toml
+    /// New plan: developer, production, enterprise, or one of gatelog.toml
     plan: String,
-    /// Days to keep its records, 0 = for ever; for plans that leave it open
+    /// Days to keep the records, 0 for ever; only for plans with agreed retention
     #[arg(long, value_name = "DAYS")]
     retention_days: Option<i32>,
     #[command(flatten)]
@@ -83,9 +83,9 @@ struct SetPlanArgs {
 
 #[derive(Debug, clap::Args)]
 struct AddWorkspaceArgs {
-    /// The organisation
+    /// Id of the organisation
     id: String,
-    /// The workspaces
+    /// Workspaces to add
     #[arg(required = true, value_name = "NAME")]
     workspaces: Vec<String>,
     #[command(flatten)]
@@ -95,15 +95,15 @@ struct AddWorkspaceArgs {
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("denied").required(true).args(["fields", "none"])))]
 struct SetDeniedFieldsArgs {
-    /// The organisation
+    /// Id of the organisation
     id: String,
-    /// The fields, as exports name them; they replace those that were denied before
+    /// Fields, as exports name them; they replace the fields that were denied before
     #[arg(value_name = "FIELD")]
     fields: Vec<String>,
-    /// Denies no fields any more
+    /// Removes all denied fields
     #[arg(long)]
     none: bool,
-    /// Denies them to this workspace alone, beside what is denied to its organisation
+    /// Denies the fields to this workspace only, in addition to those of its organisation
     #[arg(long, value_name = "NAME")]
     workspace: Option<String>,
     #[command(flatten)]
@@ -112,9 +112,9 @@ struct SetDeniedFieldsArgs {
 
 #[derive(Debug, clap::Args)]
 struct DeleteArgs {
-    /// The organisation
+    /// Id of the organisation
     id: String,
-    /// Does not ask
+    /// Skips the confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -135,10 +135,11 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
 
 async fn create(context: &Context, args: CreateArgs) -> Result<()> {
     let CreateArgs { id, plan, name, retention_days, workspaces, form } = args;
-    let (catalog, created_at) = (open(context, true).await?, Utc::now());
+    let catalog = open(context, true).await?;
+    let created_at = Utc::now();
     let unknown_days = catalog.unknown_days();
     let create = |document: &mut Document| {
-        // So that a plan of this configuration can be used before a server starts with it.
+        // Lets a plan of this configuration be used before a server starts with it.
         document.learn_plan(&plan, &context.config().plans);
         let organisation = Organisation {
             name: name.clone(),
@@ -153,7 +154,7 @@ async fn create(context: &Context, args: CreateArgs) -> Result<()> {
         document.shown_organisation(&id)
     };
     let shown = catalog.change(create).await?;
-    let key = format!("make a key for it with `gatelog key create --org {id} --scope logs.write`");
+    let key = format!("create a key for it with `gatelog key create --org {id} --scope logs.write`");
     tell(context, form.format, &shown, &format!("organisation `{id}` created on {}; {key}", terms(&shown)))
 }
 
@@ -177,7 +178,8 @@ async fn list(context: &Context, form: Form) -> Result<()> {
 
 async fn set_plan(context: &Context, args: SetPlanArgs) -> Result<()> {
     let SetPlanArgs { id, plan, retention_days, form } = args;
-    let (catalog, now) = (open(context, false).await?, Utc::now());
+    let catalog = open(context, false).await?;
+    let now = Utc::now();
     let change = |document: &mut Document| {
         document.known_organisation(&id, &operator())?;
         document.learn_plan(&plan, &context.config().plans);
@@ -210,9 +212,10 @@ async fn set_denied_fields(context: &Context, args: SetDeniedFieldsArgs) -> Resu
     };
     let shown = open(context, false).await?.change(change).await?;
     let whose = workspace.map_or_else(String::new, |workspace| format!("workspace `{workspace}` of "));
-    let words = match fields.is_empty() {
-        true => format!("{whose}organisation `{id}` is denied no fields of its own"),
-        false => format!("{whose}organisation `{id}` may not export {}", joined(&fields)),
+    let words = if fields.is_empty() {
+        format!("{whose}organisation `{id}` has no denied fields of its own")
+    } else {
+        format!("{whose}organisation `{id}` may not export {}", joined(&fields))
     };
     tell(context, form.format, &shown, &words)
 }
@@ -220,10 +223,11 @@ async fn set_denied_fields(context: &Context, args: SetDeniedFieldsArgs) -> Resu
 async fn delete(context: &Context, args: DeleteArgs) -> Result<()> {
     let DeleteArgs { id, yes, form } = args;
     let catalog = open(context, false).await?;
-    // Told before anything is typed.
+    // An unknown organisation is reported before the confirmation.
     catalog.state().document.known_organisation(&id, &operator())?;
     confirm(yes, &format!("Deleting organisation `{id}` with its keys and records"), &id)?;
-    let (erasure_id, now) = (Uuid::now_v7().to_string(), Utc::now());
+    let erasure_id = Uuid::now_v7().to_string();
+    let now = Utc::now();
     let delete = |document: &mut Document| {
         document.known_organisation(&id, &operator())?;
         document.delete_organisation(&id, CLI, &erasure_id, now)?;
@@ -231,7 +235,7 @@ async fn delete(context: &Context, args: DeleteArgs) -> Result<()> {
         all.into_iter().find(|shown| shown.id == id).ok_or_else(|| Error::internal("an organisation vanished"))
     };
     let shown = catalog.change(delete).await?;
-    let words = format!("organisation `{id}` deleted: its keys open nothing; {}", super::delete::what_follows(context));
+    let words = format!("organisation `{id}` deleted: its keys are revoked; {}", super::delete::what_follows(context));
     tell(context, form.format, &shown, &words)
 }
 
@@ -239,7 +243,7 @@ fn terms(shown: &ShownOrganisation) -> String {
     format!("plan `{}`, records kept {}", shown.plan, kept(shown))
 }
 
-/// Tells what its keys may not export, and what those of a workspace may not.
+/// Lists the fields that the keys of an organisation, and those of its workspaces, may not export.
 fn denied(shown: &ShownOrganisation) -> String {
     let of_workspaces = shown.workspace_denied_fields.iter();
     let of_workspaces =

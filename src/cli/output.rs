@@ -1,8 +1,8 @@
-//! Where data and words go: stdout or a file for data, stderr for words.
+//! Output: data goes to stdout or a file, messages go to stderr.
 //!
-//! A file appears under its name only when it is whole: it is written as `NAME.partial` and renamed at the end. A
-//! reader of stdout that goes away ends the command as a success ([`StdoutClosed`]), while a pipe that breaks elsewhere
-//! is an error.
+//! A file appears under its name only when it is complete: it is written as `NAME.partial` and
+//! renamed at the end. If the reader of stdout closes the pipe, the command ends successfully
+//! ([`StdoutClosed`]); any other broken pipe is an error.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Prints words to stderr. A stderr that nobody reads is no reason to fail.
+/// Prints a message to stderr. A closed stderr is not an error.
 macro_rules! say {
     ($($words:tt)*) => {{
         use std::io::Write as _;
@@ -23,25 +23,25 @@ macro_rules! say {
 }
 pub(super) use say;
 
-/// The cause behind an error when the reader of our stdout has gone away.
+/// Cause of an error if the reader of stdout has closed the pipe.
 #[derive(Debug)]
 pub(super) struct StdoutClosed;
 
 impl fmt::Display for StdoutClosed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the reader of stdout has gone away")
+        f.write_str("the reader of stdout has closed the pipe")
     }
 }
 
 impl StdError for StdoutClosed {}
 
-/// The error of a failed write to stdout.
+/// Returns the error of a failed write to stdout.
 pub(super) fn stdout_error(cause: io::Error) -> Error {
     let error = Error::storage("cannot write to stdout");
     if cause.kind() == io::ErrorKind::BrokenPipe { error.with_source(StdoutClosed) } else { error.with_source(cause) }
 }
 
-/// The error of a file that cannot be opened, read or written.
+/// Returns the error of a file that cannot be opened, read or written.
 pub(super) fn file_error(what: &str, path: &Path, cause: io::Error) -> Error {
     let message = format!("cannot {what} `{}`", path.display());
     match cause.kind() {
@@ -51,7 +51,7 @@ pub(super) fn file_error(what: &str, path: &Path, cause: io::Error) -> Error {
     }
 }
 
-/// Returns whether stdout is a terminal that a person reads.
+/// Returns true if stdout is a terminal.
 pub(super) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
@@ -62,11 +62,12 @@ pub(super) fn print(text: &str) -> Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(stdout_error)
 }
 
-/// Where data is written: stdout, or a file that gets its name at the end. `-` is stdout.
+/// Destination of data: stdout, or a file that gets its name at the end. `-` is stdout.
 #[derive(Debug)]
 pub(super) struct Sink {
     to: To,
-    /// Set when stdout's reader is gone: the encoders above us turn an `io::Error` into text and lose its kind.
+    /// Set when the reader of stdout has closed the pipe. The encoders above turn an `io::Error`
+    /// into text and lose its kind.
     gone: Arc<AtomicBool>,
     bytes: u64,
 }
@@ -87,12 +88,12 @@ impl Sink {
         Ok(Self { to, gone: Arc::default(), bytes: 0 })
     }
 
-    /// A sink that goes on in an opened file.
+    /// Creates a sink that appends to an opened file.
     pub(super) fn file(file: PartialFile) -> Self {
         Self { to: To::File(file), gone: Arc::default(), bytes: 0 }
     }
 
-    /// Tells errors apart after the sink has been moved into an encoder.
+    /// Returns a handle that classifies errors after the sink has been moved into an encoder.
     pub(super) fn watch(&self) -> Watch {
         let name = match &self.to {
             To::Stdout(_) => "stdout".to_owned(),
@@ -101,19 +102,19 @@ impl Sink {
         Watch { gone: Arc::clone(&self.gone), name }
     }
 
-    /// From now on an unfinished file stays if the work stops early, so that it can be gone on with.
+    /// Keeps the unfinished file if the work stops early, so that a later command can resume it.
     pub(super) fn keep_unfinished(&mut self) {
         if let To::File(file) = &mut self.to {
             file.keep = true;
         }
     }
 
-    /// Bytes written through this sink.
+    /// Returns the number of bytes written through this sink.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Everything was written: flushes, and gives a file its name.
+    /// Flushes, and gives a file its name. Call it after everything was written.
     pub(super) fn finish(self) -> Result<()> {
         match self.to {
             To::Stdout(mut stdout) => stdout.flush().map_err(stdout_error),
@@ -144,7 +145,7 @@ impl Write for Sink {
     }
 }
 
-/// Names the error of a sink that an encoder owns.
+/// Classifies errors of a sink that an encoder owns.
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     gone: Arc<AtomicBool>,
@@ -152,7 +153,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// The error of an encoder that wrote to the sink.
+    /// Returns the error of an encoder that wrote to the sink.
     pub(super) fn error(&self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         if self.gone.load(Ordering::Relaxed) {
             return stdout_error(io::ErrorKind::BrokenPipe.into());
@@ -161,7 +162,8 @@ impl Watch {
     }
 }
 
-/// A file that is written as `NAME.partial` and renamed when it is whole. Dropped before that, it is removed.
+/// A file that is written as `NAME.partial` and renamed when it is complete. Dropped before that,
+/// it is removed.
 #[derive(Debug)]
 pub(super) struct PartialFile {
     file: File,
@@ -172,19 +174,19 @@ pub(super) struct PartialFile {
 }
 
 impl PartialFile {
-    /// Starts the file afresh.
+    /// Creates the file, replacing an unfinished one.
     pub(super) fn create(path: &Path) -> Result<Self> {
         let partial = Self::partial_name(path);
         let file = File::create(&partial).map_err(|cause| file_error("create", &partial, cause))?;
         Ok(Self { file, path: path.to_owned(), partial, keep: false, committed: false })
     }
 
-    /// Goes on with a file whose unfinished form already stands under `partial`; `file` is at its end.
+    /// Resumes a file whose unfinished form exists as `partial`. `file` is positioned at its end.
     pub(super) fn resume(file: File, path: &Path, partial: PathBuf) -> Self {
         Self { file, path: path.to_owned(), partial, keep: true, committed: false }
     }
 
-    /// Tells what the unfinished file is called.
+    /// Returns the name of the unfinished file.
     pub(super) fn partial_name(path: &Path) -> PathBuf {
         let mut name = path.as_os_str().to_owned();
         name.push(".partial");

@@ -1,4 +1,5 @@
-//! How far a long command is: a bar on a terminal, else a line every five seconds at most, nothing with `--quiet`.
+//! Progress of long commands: a bar on a terminal, otherwise a line at most every five seconds,
+//! nothing with `--quiet`.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -7,10 +8,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::say;
 
-/// Lines of a progress that nobody watches must not flood a log.
+/// Shortest time between two lines, so that progress does not flood a log.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// What is counted.
+/// Unit of the progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
     Bytes,
@@ -18,7 +19,7 @@ pub(super) enum Unit {
     Steps,
 }
 
-/// The progress of one piece of work.
+/// Progress of one piece of work.
 #[derive(Debug)]
 pub(super) struct Progress {
     verb: &'static str,
@@ -36,7 +37,7 @@ enum Shown {
 }
 
 impl Progress {
-    /// Starts; `total` is what `done` will come to, if that is known.
+    /// Starts the progress. `total` is the final value of `done`, if known.
     pub(super) fn start(verb: &'static str, unit: Unit, total: Option<u64>, quiet: bool) -> Self {
         let started = Instant::now();
         let shown = match (quiet, std::io::stderr().is_terminal()) {
@@ -47,7 +48,7 @@ impl Progress {
         Self { verb, unit, total, started, shown }
     }
 
-    /// Now at `done`; `note` is what else is worth saying.
+    /// Sets the progress to `done`. `note` returns a remark to show beside it.
     pub(super) fn set(&mut self, done: u64, note: impl FnOnce() -> String) {
         match &mut self.shown {
             Shown::Bar(bar) => {
@@ -66,7 +67,7 @@ impl Progress {
         }
     }
 
-    /// Prints a line of words without tearing the bar.
+    /// Prints a message without breaking the bar.
     pub(super) fn say(&self, words: &str) {
         match &self.shown {
             Shown::Bar(bar) => bar.suspend(|| say!("{words}")),
@@ -74,14 +75,14 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn finish(&self) {
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
         }
     }
 
-    /// Seconds since the start.
+    /// Returns the seconds since the start.
     pub(super) fn seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
@@ -144,7 +145,7 @@ impl Unit {
     }
 }
 
-/// Bytes in decimal units, as disks and networks are sold.
+/// Formats bytes in decimal units, as disks and networks are sold.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = count as f64;
@@ -156,7 +157,7 @@ pub(super) fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub(super) fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -1,5 +1,5 @@
-//! `gatelog refusals`: lists what clients sent that was not taken, also beside a running server, which writes its list every few
-//! seconds.
+//! `gatelog refusals`: lists refused records, feedback and requests. Works beside a running server,
+//! which writes its list every few seconds.
 
 use chrono::Utc;
 
@@ -13,7 +13,7 @@ use crate::record::json::Reason;
 use crate::refusals::{Ask, Source, read_all, shown};
 use crate::store::Store;
 
-/// Lists records, feedback and requests that were refused lately, with the reason
+/// Lists recently refused records, feedback and requests, with the reason
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,20 +21,20 @@ Examples:
   gatelog refusals --org acme --reason missing
   gatelog refusals --source portkey --limit 5 --format json
 
-A running server writes its list every 5 s, to a bucket every 30 s. Each organisation has at most 1,000 entries, of the \
-last 7 days. An entry may stand for several refusals of one request. There is no excerpt of a record that is not to be \
-tracked, or that could not be read. Over HTTP: GET /v1/refusals.")]
+A running server writes its list every 5 s, to a bucket every 30 s. Each organisation keeps at most 1,000 entries, for \
+7 days. An entry may stand for several refusals of one request. A record that must not be tracked, or that could not \
+be parsed, has no excerpt. Over HTTP: GET /v1/refusals.")]
 pub(super) struct Args {
-    /// Only of this organisation
+    /// Only refusals of this organisation
     #[arg(long, visible_alias = "organisation", value_name = "ID")]
     org: Option<String>,
-    /// Only of this workspace
+    /// Only refusals of this workspace
     #[arg(long, value_name = "NAME")]
     workspace: Option<String>,
-    /// Only of what clients sent that way, such as portkey, litellm, otlp-traces or feedback
+    /// Only refusals of this source format, such as portkey, litellm, otlp-traces or feedback
     #[arg(long, value_name = "SOURCE", value_parser = source)]
     source: Option<Source>,
-    /// Only for this reason, such as missing, invalid, not_readable or over_quota
+    /// Only refusals for this reason, such as missing, invalid, not_readable or over_quota
     #[arg(long, value_name = "REASON", value_parser = reason)]
     reason: Option<Reason>,
     /// Number of entries to list, newest first
@@ -75,7 +75,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
             or_dash(entry.excerpt.as_deref()),
         ]
     })?;
-    // Refusals need no organisation in the catalog, so that an unknown one is no error.
+    // The organisation of a refusal need not be in the catalog, so an unknown one is not an error.
     if let Some(Err(unknown)) = unknown
         && found.is_empty()
         && !context.quiet

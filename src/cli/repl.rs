@@ -1,6 +1,7 @@
-//! The SQL prompt: lines until a `;`, a history that outlives it, a few words that begin with a backslash.
+//! The SQL prompt: reads lines until a `;`, keeps a history across sessions, and has a few commands
+//! that begin with a backslash.
 //!
-//! Ctrl-C cancels the running query, or throws away what was typed; Ctrl-D or `\q` leaves.
+//! Ctrl-C cancels the running query or discards the typed text; Ctrl-D or `\q` leaves.
 
 use std::path::PathBuf;
 
@@ -27,7 +28,7 @@ statements end with `;`    Ctrl-C cancels    Ctrl-D or \\q leaves
 \\d NAME     columns of a table
 \\?          this help";
 
-/// What a line that was typed asks for.
+/// Meaning of a typed line.
 #[derive(Debug, PartialEq, Eq)]
 enum Typed {
     Statements(Vec<String>),
@@ -36,10 +37,10 @@ enum Typed {
     Unknown(String),
 }
 
-/// Runs the prompt until it is left.
+/// Runs the prompt until the user leaves it.
 pub(super) async fn run(context: Context, params: Params, format: FormatArgs) -> Result<Done> {
-    // The line editor blocks its thread while it waits for keys, and the queries run on the runtime that it must not
-    // block.
+    // The line editor blocks its thread while it waits for keys. The queries run on the runtime,
+    // whose threads must not block.
     let runtime = Handle::current();
     tokio::task::spawn_blocking(move || prompt(&runtime, &context, &params, &format))
         .await
@@ -52,7 +53,7 @@ fn prompt(runtime: &Handle, context: &Context, params: &Params, format: &FormatA
     editor.set_helper(Some(Lines));
     let history = history_file();
     if let Some(path) = &history {
-        // A first start has none.
+        // The first start has no history.
         let _ = editor.load_history(path);
     }
     if !context.quiet {
@@ -71,7 +72,7 @@ fn prompt(runtime: &Handle, context: &Context, params: &Params, format: &FormatA
         match understand(&line) {
             Typed::Leave => break,
             Typed::Help => say!("{HELP}"),
-            Typed::Unknown(word) => say!("`{word}` is unknown; \\? lists what there is"),
+            Typed::Unknown(word) => say!("`{word}` is unknown; \\? lists the commands"),
             Typed::Statements(all) => {
                 for statement in all {
                     let work = sql::interruptible(sql::timed(context, &statement, params, format));
@@ -89,7 +90,7 @@ fn prompt(runtime: &Handle, context: &Context, params: &Params, format: &FormatA
     Ok(Done::Fine)
 }
 
-/// An error of a statement is told and the prompt goes on; only a closed stdout ends it.
+/// Prints the error of a statement, and the prompt continues. Only a closed stdout ends it.
 fn tell(error: Error) -> Result<()> {
     if super::exit::has_cause::<StdoutClosed>(&error) {
         return Err(error);
@@ -118,7 +119,7 @@ fn understand(line: &str) -> Typed {
     }
 }
 
-/// `$XDG_STATE_HOME/gatelog/history`, usually `~/.local/state/gatelog/history`.
+/// Returns `$XDG_STATE_HOME/gatelog/history`, usually `~/.local/state/gatelog/history`.
 fn history_file() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
@@ -128,11 +129,11 @@ fn history_file() -> Option<PathBuf> {
 fn save(editor: &mut Editor<Lines, FileHistory>, path: &std::path::Path) {
     let saved = path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(ReadlineError::from);
     if let Err(cause) = saved.and_then(|()| editor.append_history(path)) {
-        say!("the history cannot be kept in `{}`: {cause}", path.display());
+        say!("cannot save the history in `{}`: {cause}", path.display());
     }
 }
 
-/// Tells the editor when a statement is whole. No completion, no hints.
+/// Validates in the editor that a statement is complete. Offers no completion and no hints.
 struct Lines;
 
 impl Helper for Lines {}

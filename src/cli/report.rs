@@ -1,4 +1,4 @@
-//! `gatelog report`: a named report, or the list of them.
+//! `gatelog report`: runs a named report, or lists the reports.
 
 use std::fmt::Write as _;
 
@@ -31,10 +31,11 @@ pub(super) struct Args {
     /// Value of a parameter of the report
     #[arg(long = "param", value_name = "NAME=VALUE", requires = "name")]
     params: Vec<String>,
-    /// First moment, such as 2026-11-20 or 2026-11-20T08:00:00Z; short for --param from=
+    /// Start of the time range, inclusive, such as 2026-11-20 or 2026-11-20T08:00:00Z; short for
+    /// --param from=
     #[arg(long, value_name = "TIME", requires = "name")]
     from: Option<String>,
-    /// Moment before which the report ends; short for --param to=
+    /// End of the time range, exclusive; short for --param to=
     #[arg(long, value_name = "TIME", requires = "name")]
     to: Option<String>,
     #[command(flatten)]
@@ -48,14 +49,15 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     };
     args.format.check()?;
     let params = params(&args)?;
-    // Told before the folder is opened: a wrong name or value is wrong whatever the folder holds.
+    // Checked before the folder is opened: a wrong name or value is an error whatever the folder
+    // contains.
     reports::bind(reports::find(name)?, &params)?;
     let reader = Reader::open(context.config()).await?;
     interruptible(async { args.format.write(reader.report(name, &params).await?).await }).await?;
     Ok(Done::Fine)
 }
 
-/// A report knows the kinds of its parameters, so that each is handed over as the text that was typed.
+/// Returns the parameters as text. The report converts them to its own types.
 fn params(args: &Args) -> Result<Params> {
     let given = args.params.iter().map(|pair| settings::split_pair("--param", pair));
     let mut params: Params =

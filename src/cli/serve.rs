@@ -1,7 +1,7 @@
-//! `gatelog serve`: opens the engine, listens, and closes in order when asked to stop.
+//! `gatelog serve`: opens the engine, listens, and shuts down in order on a signal.
 //!
-//! The first SIGINT or SIGTERM lets running requests end and flushes; a second one ends the process at once, which
-//! loses nothing that was acknowledged.
+//! The first SIGINT or SIGTERM lets requests in progress finish and flushes. A second one ends the
+//! process at once, which loses no acknowledged record.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::http;
 
-/// Runs the server: takes records, answers SQL and reports, streams exports over HTTP
+/// Runs the server: ingests records, answers SQL and reports, and streams exports over HTTP
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,12 +25,12 @@ Examples:
   gatelog serve --listen 127.0.0.1:0 --address-file address.txt
 
 The first start in a folder makes the admin key and prints it once, unless `admin_key` is set. \
-Ctrl-C or SIGTERM: ends running requests, writes what is in memory to the table, closes. Twice: ends at once.")]
+Ctrl-C or SIGTERM: finishes running requests, flushes memory to the table and exits. Twice: exits at once.")]
 pub(super) struct Args {
     /// Address and port; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// File that the bound address is written to once the server listens
+    /// File to which the bound address is written once the server listens
     #[arg(long, value_name = "FILE")]
     address_file: Option<PathBuf>,
 }
@@ -39,12 +39,13 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
     if let Some(listen) = &args.listen {
         context.set_flag("listen", listen)?;
     }
-    // Bound before the engine opens: a taken port is told at once, not after minutes of replay.
+    // Bound before the engine opens: a port in use is reported at once, not after minutes of
+    // replay.
     let listener = bind(&context.config().listen).await?;
     check_admin_key(&context.config().admin_key, listener.local_addr()?)?;
     let engine = context.open_writer("name another folder with `--data`", true).await?;
     let greet = |_, key: Option<&str>| {
-        // Even with `--quiet`: it is shown this once.
+        // Printed even with `--quiet`, since the key is shown only this once.
         if let Some(key) = key {
             say!("admin key, shown only now:\n  export GATELOG_KEY={key}");
         }
@@ -52,29 +53,30 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
     serve(&context, engine, listener, args.address_file.as_deref(), greet).await
 }
 
-/// Shortest admin key of a server that others can reach, in bytes.
+/// Shortest admin key in bytes for a server that is reachable from other machines.
 const LEAST_KEY: usize = 16;
 
-/// Refuses an admin key that can be guessed, but on an address that only this machine reaches.
+/// Refuses an admin key that can be guessed, unless the address is reachable from this machine
+/// only.
 fn check_admin_key(key: &Secret, address: SocketAddr) -> Result<()> {
     match key.0.len() {
         1..LEAST_KEY if !address.ip().is_loopback() => Err(Error::invalid(format!(
-            "setting `admin_key` has {} bytes; expected at least {LEAST_KEY} on `{address}`, which others can reach: let `openssl \
-             rand -hex 24` make one, or leave it out, and the first start makes one",
+            "setting `admin_key` has {} bytes; expected at least {LEAST_KEY} on `{address}`, which other machines can reach; \
+             generate one with `openssl rand -hex 24`, or leave the setting out to let the first start generate one",
             key.0.len()
         ))),
         _ => Ok(()),
     }
 }
 
-/// Binds the address of the settings.
+/// Binds the configured address.
 pub(super) async fn bind(listen: &str) -> Result<TcpListener> {
     TcpListener::bind(listen).await.map_err(|cause| {
         let message = format!("cannot listen on `{listen}`");
         match cause.kind() {
             std::io::ErrorKind::AddrInUse => Error::busy(format!("{message}; name another address with `--listen`")),
             std::io::ErrorKind::PermissionDenied => {
-                Error::denied(format!("{message}; ports below 1024 need a privilege"))
+                Error::denied(format!("{message}; use a port above 1023, or run with the privilege for lower ports"))
             }
             _ => Error::invalid(format!("{message}; expected ADDRESS:PORT such as 127.0.0.1:8080")),
         }
@@ -82,7 +84,8 @@ pub(super) async fn bind(listen: &str) -> Result<TcpListener> {
     })
 }
 
-/// Serves until it is told to stop, then closes the engine. `greet` is told the address and a key that was just made.
+/// Serves until a signal arrives, then closes the engine. `greet` gets the address and a newly
+/// created admin key.
 pub(super) async fn serve(
     context: &Context,
     engine: Engine,
@@ -99,12 +102,13 @@ pub(super) async fn serve(
     if let Some(path) = address_file {
         write_address(path, address)?;
     }
-    // The server closes the engine as the last step of its own end.
+    // The server closes the engine as the last step of its shutdown.
     http::serve(engine, listener, stop_signal()).await?;
     Ok(Done::Fine)
 }
 
-/// Writes the address so that no reader of the file gets half of it: it gets its name when it is written.
+/// Writes the address to a file that is renamed into place, so that a reader never sees a part of
+/// it.
 fn write_address(path: &Path, address: SocketAddr) -> Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
@@ -113,10 +117,10 @@ fn write_address(path: &Path, address: SocketAddr) -> Result<()> {
         .map_err(|cause| file_error("write", path, cause))
 }
 
-/// Ends with the first signal; from then on the next one ends the process.
+/// Completes with the first signal. From then on the next signal ends the process.
 async fn stop_signal() {
     let name = signal().await;
-    say!("{name}: stopping; once more to stop at once");
+    say!("{name}: shutting down; send the signal again to stop at once");
     tokio::spawn(async {
         signal().await;
         #[expect(clippy::exit, reason = "the second signal asks for exactly this")]

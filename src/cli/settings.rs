@@ -1,6 +1,7 @@
-//! The flags that every command takes, and what they come to: the merged configuration and how to talk.
+//! The global flags, and the context that results from them: the merged configuration and the
+//! verbosity.
 //!
-//! This file alone reads the environment and finds `gatelog.toml`; [`Layers`] merges what it found.
+//! Only this file reads the environment and finds `gatelog.toml`; [`Layers`] merges the layers.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -15,26 +16,26 @@ use crate::config::{Config, Effective, Layers, Origin};
 use crate::engine::{Engine, Params, Parts};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The configuration file that is read when none is named.
+/// Configuration file that is read if none is named.
 const CONFIG_FILE: &str = "gatelog.toml";
 
-/// The flags of every command, as typed.
+/// Global flags, as typed.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Options of every command")]
+#[command(next_help_heading = "Global options")]
 pub(super) struct Global {
-    /// Where the data is: a folder, or s3://bucket/prefix [default: gatelog-data]
+    /// Location of the data: a folder, or s3://bucket/prefix [default: gatelog-data]
     #[arg(long, global = true, value_name = "PATH|URL")]
     data: Option<String>,
-    /// Configuration file [default: ./gatelog.toml if it is there]
+    /// Configuration file [default: ./gatelog.toml if it exists]
     #[arg(long, global = true, value_name = "FILE", env = "GATELOG_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
     /// Sets any setting, such as `--set query_timeout_seconds=300`; see `gatelog config`
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Says only what failed: no progress, no summary
+    /// Prints only errors: no progress, no summary
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Form of gatelog's own log on stderr; what it says is set by GATELOG_LOG, such as `debug`
+    /// Format of the program's log on stderr; GATELOG_LOG sets its level, such as `debug`
     #[arg(long, global = true, value_name = "FORM", default_value = "text")]
     log_format: LogFormat,
 }
@@ -43,18 +44,18 @@ pub(super) struct Global {
 enum LogFormat {
     /// Lines for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What a command works with.
+/// Context of a command.
 #[derive(Debug)]
 pub(super) struct Context {
-    /// The merged settings and where each came from.
+    /// Merged settings and the source of each.
     pub(super) effective: Effective,
-    /// Say only what failed.
+    /// True if only errors are printed.
     pub(super) quiet: bool,
-    /// The configuration file that was read, if any.
+    /// Configuration file that was read, if any.
     pub(super) file: Option<String>,
 }
 
@@ -107,20 +108,21 @@ impl Context {
         &self.effective.config
     }
 
-    /// Sets what a command's own flag says; it wins over every layer.
+    /// Sets a setting from a flag of the command, which takes precedence over every layer.
     pub(super) fn set_flag(&mut self, name: &'static str, value: &str) -> Result<()> {
         self.effective.config.set(name, value)?;
         self.effective.origins.insert(name, Origin::Flag);
         self.effective.config.validate()
     }
 
-    /// Returns whether nobody set this setting.
+    /// Returns true if no layer sets this setting.
     pub(super) fn is_default(&self, name: &str) -> bool {
         self.effective.origin(name) == Origin::Default
     }
 
-    /// Opens the engine for writing; `instead` says what to do while a server holds the folder. `sets_terms` is for servers:
-    /// what a command was told of retention and plans is not for the catalog.
+    /// Opens the engine for writing. `instead` is the remedy if a server holds the folder. Only a
+    /// server sets `sets_terms`: retention and plans in the configuration of a command do not
+    /// change the catalog.
     pub(super) async fn open_writer(&self, instead: &str, sets_terms: bool) -> Result<Engine> {
         let parts = Parts { sets_terms, ..Parts::default() };
         Engine::open_with(self.config().clone(), parts).await.map_err(|error| match error.kind() {
@@ -130,11 +132,11 @@ impl Context {
     }
 }
 
-/// `NAME=VALUE` in two.
+/// Splits `NAME=VALUE`.
 pub(super) fn split_pair(flag: &str, text: &str) -> Result<(String, String)> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
-        // What stands behind the name may be a key.
+        // The text after the name may be a key, so it is not printed.
         _ => {
             let name = text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next();
             Err(Error::invalid(format!("{flag} `{}` has no `=`; expected NAME=VALUE", name.unwrap_or_default())))
@@ -142,8 +144,9 @@ pub(super) fn split_pair(flag: &str, text: &str) -> Result<(String, String)> {
     }
 }
 
-/// The parameters of a query or a report. A value that is a JSON number, `true`, `false`, `null` or a quoted text is
-/// taken as that, everything else as text: `--param days=7`, `--param model=gpt-5-mini`, `--param user='"42"'`.
+/// Parses the parameters of a query or a report. A value that is a JSON number, `true`, `false`,
+/// `null` or a quoted text has its JSON meaning; anything else is text: `--param days=7`, `--param
+/// model=gpt-5-mini`, `--param user='"42"'`.
 pub(super) fn params(pairs: &[String]) -> Result<Params> {
     let value = |text: String| match serde_json::from_str::<Value>(&text) {
         Ok(value) if !value.is_object() && !value.is_array() => value,
@@ -158,7 +161,7 @@ pub(super) fn params(pairs: &[String]) -> Result<Params> {
         .collect()
 }
 
-/// Name and text of the configuration file. The one that is not named need not be there.
+/// Returns name and text of the configuration file. The default file may be missing.
 fn read_config(named: Option<&Path>) -> Result<Option<(String, String)>> {
     let path = named.unwrap_or(Path::new(CONFIG_FILE));
     match std::fs::read_to_string(path) {

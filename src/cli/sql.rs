@@ -1,6 +1,7 @@
-//! `gatelog sql`: statements from the command line, a file, stdin, or typed one after the other.
+//! `gatelog sql`: runs SQL statements from the command line, a file, stdin or a prompt.
 //!
-//! Reads beside a running server. Each statement sees every record that was acknowledged when it began.
+//! Works beside a running server. Each statement sees every record that was acknowledged before the
+//! statement began.
 
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use super::{repl, statements};
 use crate::engine::{Params, Reader};
 use crate::error::{Error, Result};
 
-/// Runs SQL over the records; without a query, a prompt with history
+/// Runs SQL over the records; without a query, opens a prompt with history
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,16 +26,17 @@ Examples:
   echo 'select count(*) from logs' | gatelog sql --format jsonl
   gatelog sql                   a prompt: statements end with `;`, \\d lists tables, \\q leaves
 
-The table is `logs`, one row a call; `describe logs` names its columns. cost is in cents, times are in ms and UTC, and \
-`sql` reads only. A parameter's value is a number, true, false, null or a quoted text as in JSON, else text.")]
+The table `logs` has one row per call; `describe logs` lists its columns. cost is in US cents, durations are in ms, \
+times in UTC. Statements can only read. The value of a parameter is a number, true, false, null or a quoted text as in \
+JSON; anything else is text.")]
 pub(super) struct Args {
-    /// Statement; several are separated by `;`
+    /// SQL statement; separate several by `;`
     #[arg(value_name = "QUERY", conflicts_with = "file")]
     query: Option<String>,
-    /// File with statements, `-` for stdin
+    /// File with SQL statements, `-` for stdin
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Value of `$name` in the statements, such as `--param model=gpt-5-mini`
+    /// Value of `$NAME` in the statements, such as `--param model=gpt-5-mini`
     #[arg(long = "param", value_name = "NAME=VALUE")]
     params: Vec<String>,
     #[command(flatten)]
@@ -49,7 +51,8 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         (None, Some(path)) => read(&path)?,
         (None, None) if !std::io::stdin().is_terminal() => read(Path::new("-"))?,
         (None, None) => {
-            // Opened once before the prompt, so that a wrong folder is told now and not after the first statement.
+            // Opened once before the prompt, so that a wrong folder is reported before the first
+            // statement.
             Reader::open(context.config()).await?;
             return repl::run(context, params, args.format).await;
         }
@@ -62,7 +65,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         }
         1 => {}
         count if args.format.out.is_some() || args.format.format == Format::Parquet => {
-            return Err(Error::invalid(format!("{count} statements cannot share one file; run them one by one")));
+            return Err(Error::invalid(format!("`--out` is given for {count} statements; run them one by one, each with its own file")));
         }
         _ => {}
     }
@@ -73,7 +76,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     Ok(Done::Fine)
 }
 
-/// Runs one statement and writes its rows; says how many there were.
+/// Runs one statement, writes its rows and returns their number.
 pub(super) async fn statement_run(
     reader: &Reader,
     statement: &str,
@@ -83,10 +86,10 @@ pub(super) async fn statement_run(
     format.write(reader.sql(statement, params).await?).await
 }
 
-/// Runs a statement of the prompt and says how long it took.
+/// Runs a statement of the prompt and prints its duration.
 pub(super) async fn timed(context: &Context, statement: &str, params: &Params, format: &FormatArgs) -> Result<()> {
     let started = Instant::now();
-    // Opened afresh, so that the rows of a server that goes on writing are seen.
+    // Opened for each statement, so that new rows of a running server are visible.
     let reader = Reader::open(context.config()).await?;
     let rows = statement_run(&reader, statement, params, format).await?;
     if !context.quiet {
@@ -96,7 +99,7 @@ pub(super) async fn timed(context: &Context, statement: &str, params: &Params, f
     Ok(())
 }
 
-/// Drops the work at Ctrl-C, which cancels a query and removes an unfinished file.
+/// Cancels the work on Ctrl-C, which cancels a query and removes an unfinished file.
 pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         result = work => result,

@@ -1,20 +1,21 @@
-//! Where one SQL statement ends and the next begins: at a `;` outside quotes and comments. Pure.
+//! Splits text into SQL statements at each `;` outside quotes and comments. Pure.
 
-/// Text cut into statements.
+/// Text split into statements.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Statements<'a> {
-    /// Those closed by a `;`, without it and without blank ones.
+    /// Statements that end with a `;`, without it and without blank ones.
     pub(super) complete: Vec<&'a str>,
-    /// What follows the last `;`, trimmed; empty if nothing but white space and comments does.
+    /// Text after the last `;`, trimmed. Empty if it has only white space and comments.
     pub(super) rest: &'a str,
 }
 
-/// Cuts `text` at the semicolons that end a statement.
+/// Splits `text` at the semicolons that end a statement.
 pub(super) fn split(text: &str) -> Statements<'_> {
     let bytes = text.as_bytes();
     let mut complete = Vec::new();
-    let (mut start, mut at) = (0, 0);
-    // Whether the statement so far holds anything but white space and comments.
+    let mut start = 0;
+    let mut at = 0;
+    // True if the statement so far has more than white space and comments.
     let mut words = false;
     while at < bytes.len() {
         let (next, kind) = token(bytes, at);
@@ -39,8 +40,8 @@ enum Token {
     Nothing,
 }
 
-/// The token that begins at `at`, and where the next one does. Only ASCII bytes are looked at, so cuts fall on
-/// characters.
+/// Returns the start of the next token and the kind of the one at `at`. Only ASCII bytes are
+/// compared, so splits fall on character boundaries.
 fn token(bytes: &[u8], at: usize) -> (usize, Token) {
     let from = |offset: usize| bytes.get(at + offset..).unwrap_or_default();
     let until = |offset: usize, end: &[u8]| {

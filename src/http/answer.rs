@@ -1,8 +1,10 @@
-//! Rows to a response: streamed, with back-pressure, cancelled when the client goes.
+//! Streams rows as a response, with back-pressure. The query is cancelled when the client
+//! disconnects.
 //!
-//! The first bytes are made before the status is sent, so that a query that fails at once is answered with an error. One that
-//! fails later breaks the connection: a body that simply ended would look like a smaller answer. Nothing is read ahead of what
-//! the client takes, and dropping the body drops the query. Encoding runs off the threads that serve, a piece at a time.
+//! The first bytes are encoded before the status is sent, so a query that fails at once gets an
+//! error status. A query that fails later cuts the connection: a body that simply ended would look
+//! like a smaller result. Nothing is read ahead of the client, and dropping the body drops the
+//! query. Encoding runs off the threads that serve requests, one piece at a time.
 
 use arrow::array::RecordBatch;
 use axum::body::Body;
@@ -17,27 +19,30 @@ use super::format::{Format, Writer};
 use crate::engine::Answer;
 use crate::error::{Error, Result};
 
-/// Encoded bytes that one piece aims at: big enough to be cheap, small enough to hold many of them.
+/// Target size of an encoded piece: large enough to be efficient, small enough to hold many of them
+/// in memory.
 const PIECE_BYTES: usize = 1 << 20;
-/// Rows of the first piece, before anything is known of their size.
+/// Rows of the first piece, whose encoded size is not known yet.
 const FIRST_PIECE_ROWS: usize = 512;
 
-/// Work on so many bytes takes less time than going to another thread does.
+/// Size up to which work takes less time than the switch to another thread.
 const SMALL_BYTES: usize = 256 << 10;
 
-/// Names the columns that are withheld from the key: null in the answer, or left out of it.
+/// Header with the columns that are withheld from the key: null in the response, or left out of it.
 const WITHHELD: HeaderName = HeaderName::from_static("x-gatelog-withheld");
 
-/// Says in a header which columns are withheld from the key; nothing where none is.
+/// Adds the header that names the columns withheld from the key, if there are any.
 pub(crate) fn tell_withheld(response: &mut Response, columns: &[String]) {
-    if let (false, Ok(names)) = (columns.is_empty(), HeaderValue::from_str(&columns.join(","))) {
+    if !columns.is_empty()
+        && let Ok(names) = HeaderValue::from_str(&columns.join(","))
+    {
         response.headers_mut().insert(WITHHELD, names);
     }
 }
 
-/// The response that streams an answer in a format.
+/// Streams an answer as a response in a format.
 ///
-/// `quoted` says that cells of CSV which begin a formula are quoted.
+/// If `quoted` is true, CSV cells that begin a formula are quoted.
 pub(crate) async fn respond(answer: Answer, format: Format, quoted: bool) -> Result<Response, Failure> {
     let writer = Writer::new(format, &answer.schema)?.quoting_formulas(quoted);
     let rows = if format == Format::Parquet { usize::MAX } else { FIRST_PIECE_ROWS };
@@ -50,7 +55,7 @@ pub(crate) async fn respond(answer: Answer, format: Format, quoted: bool) -> Res
     Ok(response)
 }
 
-/// The response that streams pieces of a body; it is not begun before the first of them is there.
+/// Streams the pieces of a body as a response. The response starts when the first piece is ready.
 pub(crate) async fn stream(
     mut pieces: BoxStream<'static, Result<Bytes>>,
     media_type: &'static str,
@@ -59,7 +64,7 @@ pub(crate) async fn stream(
     let body = futures::stream::iter(first.map(Ok)).chain(pieces).inspect_err(|error| {
         tracing::warn!(
             cause = error.chain(),
-            "a streamed answer broke off; the connection is cut so that the client sees it"
+            "a streamed answer broke off; the connection is cut so that the client notices"
         );
     });
     let mut response = Response::new(Body::from_stream(body));
@@ -68,17 +73,17 @@ pub(crate) async fn stream(
     Ok(response)
 }
 
-/// Refuses HTTP/1.0, where a body that broke off cannot be told from one that ended.
+/// Refuses HTTP/1.0, in which a body that broke off looks like one that ended.
 pub(crate) fn needs_chunks(version: Version) -> Result<(), Failure> {
     if version >= Version::HTTP_11 {
         return Ok(());
     }
     let message =
-        "HTTP/1.0 cannot show that a streamed answer broke off; ask with HTTP/1.1 (nginx: proxy_http_version 1.1)";
+        "HTTP/1.0 cannot signal that a streamed answer was cut short; use HTTP/1.1 (nginx: proxy_http_version 1.1)";
     Err(Failure::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, message))
 }
 
-/// Runs work at once if it is about few bytes, else on a thread where it holds nobody up.
+/// Runs work in place if it concerns few bytes, else on a thread for blocking work.
 pub(crate) async fn aside<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -92,7 +97,7 @@ pub(crate) async fn aside<T: Send + 'static>(
 
 struct Encoding {
     batches: BoxStream<'static, Result<RecordBatch>>,
-    /// Taken while a thread encodes, and for good when the answer has ended.
+    /// `None` while a thread encodes, and after the response has ended.
     writer: Option<Writer>,
     rest: Option<RecordBatch>,
     rows: usize,
@@ -114,7 +119,7 @@ impl Encoding {
         }
     }
 
-    /// The next rows, about as many as make one piece.
+    /// Returns the next rows, about as many as make one piece.
     async fn cut(&mut self) -> Result<Option<RecordBatch>> {
         let batch = match self.rest.take() {
             Some(rest) => rest,

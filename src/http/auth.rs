@@ -1,10 +1,12 @@
-//! Who may call what: the key says who asks, the route says what the key must allow.
+//! Authentication and authorisation: the key identifies the caller, the route names the scope that
+//! it needs.
 //!
-//! The key comes as `x-portkey-api-key`, or, where that is absent, as `Authorization`, with or without the scheme `Bearer`, for
-//! gateways send theirs bare. To the routes that a gateway reports to ([`control_plane::REPORTS`]) it may send its caller's key
-//! along: there its own, `Authorization`, comes first. A missing or unknown key is 401 whatever the path, so that nobody without
-//! one learns which routes there are; one that was revoked or has expired is as good as unknown. A key that does not allow what
-//! the route needs is 403. A key is never logged nor echoed.
+//! The key is the header `x-portkey-api-key`, or else `Authorization`, with or without the scheme
+//! `Bearer`, since gateways send theirs bare. On the routes to which a gateway reports
+//! ([`control_plane::REPORTS`]), a gateway may forward its caller's key: there its own key,
+//! `Authorization`, takes precedence. A missing or unknown key gets 401 whatever the path, so that
+//! nobody without a key learns which routes exist. A revoked or expired key counts as unknown. A
+//! key that lacks the scope of the route gets 403. Keys are never logged or echoed.
 
 use std::sync::Arc;
 
@@ -26,12 +28,12 @@ use crate::error::Error;
 
 const KEY_HEADER: &str = "x-portkey-api-key";
 const MISSING: &str = "the API key is missing; send it as `x-portkey-api-key` or as `Authorization: Bearer <key>`";
-const UNKNOWN: &str = "the API key opens nothing: it is unknown, revoked or expired; ask an admin for another, or send the \
-                       admin key that the first start printed, or `GATELOG_ADMIN_KEY`";
+const UNKNOWN: &str = "the API key is unknown, revoked or expired; ask an admin for a new key, or send the admin key: the one \
+                       that the first start printed, or that of `GATELOG_ADMIN_KEY`";
 
-const GUESSING: &str = "too many wrong API keys come from this address; wait a moment, and send the right one";
+const GUESSING: &str = "too many requests with wrong API keys come from this address; wait a moment, then send a valid key";
 
-/// Who asks, and of whom.
+/// The caller of a request and the server that it calls.
 pub(crate) struct Caller {
     pub(crate) app: Arc<App>,
     pub(crate) access: Access,
@@ -41,22 +43,22 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Failure> {
-        let keyless = || Error::internal("a route that asks for no key has a handler that needs one");
+        let keyless = || Error::internal("a route without authentication has a handler that needs a key");
         let access = parts.extensions.get::<Access>().cloned().ok_or_else(keyless)?;
         Ok(Self { app: Arc::clone(app), access })
     }
 }
 
-/// What a route asks of a key.
+/// Requirement of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
-    /// That scope.
+    /// The key must have the scope.
     Scope(Scope),
-    /// Scope `admin`, bound to no organisation.
+    /// The key must have scope `admin` and not be bound to an organisation.
     Operator,
 }
 
-/// Middleware: finds out who asks, and tells the handlers by an [`Access`] in the request.
+/// Middleware: identifies the caller and passes its [`Access`] to the handlers in the request.
 pub(crate) async fn known(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let access = match key(request.headers(), control_plane::REPORTS.contains(&request.uri().path())) {
         Some(key) => app.engine.access_anew(key).await,
@@ -71,12 +73,12 @@ pub(crate) async fn known(State(app): State<Arc<App>>, mut request: Request, nex
     next.run(request).await
 }
 
-/// The same methods, for keys with that scope.
+/// Restricts methods to keys with that scope.
 pub(crate) fn needs(scope: Scope, methods: Methods) -> Methods {
     guarded(Needs::Scope(scope), methods)
 }
 
-/// The same methods, for keys with scope `admin` that are bound to no organisation.
+/// Restricts methods to keys with scope `admin` that are not bound to an organisation.
 pub(crate) fn operator(methods: Methods) -> Methods {
     guarded(Needs::Operator, methods)
 }
@@ -84,14 +86,15 @@ pub(crate) fn operator(methods: Methods) -> Methods {
 fn guarded(needs: Needs, methods: Methods) -> Methods {
     let guard = from_fn(move |request: Request, next: Next| async move {
         let fresh = match (needs, request.extensions().get::<Arc<App>>()) {
-            // A writer needs only itself to be known; what it writes waits in the log until the catalog can be read.
+            // A write only needs a known key. Its records wait in the log until the catalog can be
+            // read.
             (Needs::Scope(Scope::Write), _) | (_, None) => Ok(()),
             (_, Some(app)) => app.engine.refuse_if_stale().await.map_err(Failure::from),
         };
         match request.extensions().get::<Access>().map(|access| check(needs, access).and(fresh)) {
             Some(Ok(())) => next.run(request).await,
             Some(Err(failure)) => failure.into_response(),
-            // A route that is not behind `known` would be open to everybody.
+            // Without this, a route that is not behind `known` would be open to everybody.
             None => refusal(MISSING),
         }
     });
@@ -103,17 +106,17 @@ fn check(needs: Needs, access: &Access) -> Result<(), Failure> {
         Needs::Scope(scope) if access.may(scope) => return Ok(()),
         Needs::Operator if access.is_operator() => return Ok(()),
         Needs::Scope(scope) => {
-            format!("this needs scope `{scope}`, which the API key does not have; ask an admin for a key that has it")
+            format!("the API key lacks scope `{scope}`; ask an admin for a key that has it")
         }
         Needs::Operator => {
-            "this needs scope `admin` in an API key that is bound to no organisation: the operator's".to_owned()
+            "this needs an API key with scope `admin` that is not bound to an organisation; ask the operator".to_owned()
         }
     };
     Err(Failure::new(StatusCode::FORBIDDEN, lacking))
 }
 
-/// Answers a wrong key, later for an address that sends many. The machine itself is not slowed: who is on it can try keys
-/// in other ways, and a proxy there stands for all its clients.
+/// Responds to a wrong key, with a delay if the address sends many. Loopback addresses are not
+/// delayed: a local user can try keys in other ways, and a local proxy stands for all its clients.
 async fn unknown(app: &App, peer: Option<Peer>) -> Response {
     let Some(Peer(address)) = peer.filter(|Peer(address)| !address.is_loopback()) else { return refusal(UNKNOWN) };
     match app.guesses.wrong(address, elapsed()) {
@@ -132,7 +135,8 @@ fn refusal(message: &str) -> Response {
     response
 }
 
-/// The key that a request brings; `reports` says that a gateway's own comes before its caller's.
+/// Returns the key of a request. If `reports` is true, a gateway's own key takes precedence over
+/// its caller's.
 fn key(headers: &HeaderMap, reports: bool) -> Option<&str> {
     let authorization = || bearer(headers.get(AUTHORIZATION)?.to_str().ok()?);
     let given = match headers.get(KEY_HEADER) {
@@ -145,7 +149,7 @@ fn key(headers: &HeaderMap, reports: bool) -> Option<&str> {
     (!given.is_empty()).then_some(given)
 }
 
-/// The credentials after the scheme, whose case does not matter, or without any.
+/// Returns the credentials after the scheme, whose case does not matter, or without a scheme.
 fn bearer(value: &str) -> Option<&str> {
     match value.trim().split_once(' ') {
         None => Some(value.trim()),

@@ -1,9 +1,10 @@
-//! Request bodies within a budget: how much memory all of them together may take, and how one is read and unpacked.
+//! Request bodies: reading and unpacking within a memory budget.
 //!
-//! Whoever holds a body, or the records parsed from it, holds a [`Room`] for it, of the share of its organisation. The room grows
-//! with the bytes that came. A full share is 429 for a request that is read as a whole, and for a stream back-pressure for a
-//! while, then 429; nobody who holds room waits for more without an end. gzip and zstd are recognised by their first bytes, for clients
-//! do compress without saying so; JSON begins with neither.
+//! The holder of a body, or of the records parsed from it, holds a [`Room`] for it in the share of
+//! its organisation. The room grows with the bytes that arrive. If the share is full, a request
+//! that is read as a whole gets 429, while a stream first gets back-pressure and then 429. Nobody
+//! who holds room waits for more without a limit, which would deadlock. gzip and zstd are detected
+//! by their first bytes, since clients compress without declaring it; JSON starts with neither.
 
 use std::io::{BufRead, Cursor, Read};
 use std::time::Duration;
@@ -24,26 +25,27 @@ use crate::limits::{Full, Room};
 use crate::nearest::{clip, hint};
 use crate::record::json::Reason;
 
-/// How much, and for how long, is read of a body that was refused.
+/// Limits on the bytes and the time that are spent on reading the rest of a refused body.
 const DISCARD_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
-/// Largest body of a request that is a question: a statement, a list of columns.
+/// Largest body of a query, such as an SQL statement or a list of columns.
 const SMALL_BYTES: usize = 1 << 20;
 /// RFC 9659 allows no larger window over HTTP. zstd's levels up to 19 keep to it.
 const ZSTD_WINDOW_LOG: u32 = 23;
-/// A body that unpacks to more than so many times its size, and to more than a little, is refused.
+/// Largest ratio of unpacked to packed size, for bodies that unpack to more than [`LITTLE_BYTES`].
 const MOST_TIMES: u64 = 1_000;
 const LITTLE_BYTES: u64 = 1 << 20;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// Makes the room for a body at least so big, or refuses: 413 for more than its organisation ever gets, 429 for what is not free.
+/// Grows the room of a body to at least so many bytes. Fails with 413 if the share of the
+/// organisation is smaller than that, and with 429 if that much is not free.
 pub(crate) fn grow(room: &mut Room, bytes: u64) -> Result<(), Failure> {
     check_share(room, bytes)?;
     room.grow(bytes).map_err(no_room)
 }
 
-/// The same, waiting until that is free.
+/// Grows the room of a body and waits until that much is free.
 pub(crate) async fn grow_within(room: &mut Room, bytes: u64, wait: Duration) -> Result<(), Failure> {
     check_share(room, bytes)?;
     room.grow_within(bytes, wait).await.map_err(no_room)
@@ -55,28 +57,28 @@ fn check_share(room: &Room, bytes: u64) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!(
-        "the body needs {bytes} bytes of memory; all bodies of an organisation get {most} at most; send less at a time"
+        "the body needs {bytes} bytes of memory; all bodies of one organisation get at most {most}; send less at a time"
     );
     Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message))
 }
 
-/// A body for which there is no room: 429.
+/// Returns the failure of a body for which there is no memory: 429.
 pub(crate) fn no_room(full: Full) -> Failure {
     let why = match full {
-        Full::Share => "the requests of this organisation that are being read hold its share of the memory for bodies",
-        Full::Pool => "the requests being read fill the memory set aside for them",
-        Full::Closed => "the server is closing",
+        Full::Share => "the bodies of this organisation's requests fill its share of the memory",
+        Full::Pool => "the bodies of all requests fill the memory reserved for them",
+        Full::Closed => "the server is shutting down",
     };
-    Failure::new(StatusCode::TOO_MANY_REQUESTS, format!("{why}; send this one again in a moment"))
+    Failure::new(StatusCode::TOO_MANY_REQUESTS, format!("{why}; send the request again in a moment"))
 }
 
-/// The room that is taken for a body as it comes.
+/// Room that grows with a body as it arrives.
 pub(crate) struct Growing<'a> {
-    /// Where it is counted.
+    /// Room of the body.
     pub(crate) room: &'a mut Room,
-    /// A body and what is made of it take so many times its size.
+    /// Memory of the body and what is parsed from it, as a multiple of its size.
     pub(crate) times: usize,
-    /// How long it waits for room that is not free.
+    /// Longest wait for room.
     pub(crate) wait: Duration,
 }
 
@@ -92,8 +94,8 @@ pub(crate) async fn read_small(body: Body) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| Failure::invalid("the body is not UTF-8 text; send it in that encoding"))
 }
 
-/// The JSON object in the text of a body. A field that is not one of `fields` is an error that names it: passed over, it would
-/// seem to be done.
+/// Parses the JSON object in a body. An unknown field is an error that names it: if it were
+/// ignored, the client would believe that it took effect.
 pub(crate) fn object<T: DeserializeOwned>(text: &str, fields: &str) -> Result<T, Failure> {
     serde_json::from_str(text).map_err(|cause| {
         let cause = cause.to_string();
@@ -110,7 +112,7 @@ pub(crate) fn object<T: DeserializeOwned>(text: &str, fields: &str) -> Result<T,
     })
 }
 
-/// Reads a field that is a text, a number (which stands for its text) or null.
+/// Deserialises a field that is a text, a number (read as its text) or null.
 pub(crate) fn text_or_number<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
     match Value::deserialize(value)? {
         Value::Null => Ok(None),
@@ -120,7 +122,8 @@ pub(crate) fn text_or_number<'de, D: Deserializer<'de>>(value: D) -> Result<Opti
     }
 }
 
-/// Reads a body of at most `limit` bytes. Room is taken for what came, never for what was announced.
+/// Reads a body of at most `limit` bytes. Room is taken for the bytes that arrived, never for the
+/// announced size.
 pub(crate) async fn read(body: Body, limit: usize, mut growing: Option<Growing<'_>>) -> Result<Vec<u8>, Failure> {
     let announced = body.size_hint().lower();
     let mut frames = body.into_data_stream();
@@ -144,8 +147,8 @@ pub(crate) async fn read(body: Body, limit: usize, mut growing: Option<Growing<'
     fits.map(|()| Vec::new())
 }
 
-/// Reads on for a while, so that a client that is still sending gets to read why it was refused: closing a connection with
-/// unread bytes resets it, and takes the answer along.
+/// Reads on for a while, so that a client that is still sending can read the refusal: closing a
+/// connection with unread bytes resets it, and the response is lost.
 pub(crate) async fn discard(frames: &mut BodyDataStream) {
     let reading = async {
         let mut left = DISCARD_BYTES;
@@ -156,11 +159,12 @@ pub(crate) async fn discard(frames: &mut BodyDataStream) {
             }
         }
     };
-    // Whether the body ended or the time did, the answer goes out next.
+    // The response is sent next in either case: after the end of the body or after the time limit.
     let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
-/// The next bytes of a body: 408 if the client is too slow ([`super::pace`]), 400 if the body breaks off.
+/// Returns the next bytes of a body: 408 if the client is too slow ([`super::pace`]), 400 if the
+/// body breaks off.
 pub(crate) async fn next_frame(frames: &mut BodyDataStream) -> Result<Option<Bytes>, Failure> {
     match frames.next().await {
         None => Ok(None),
@@ -175,28 +179,29 @@ pub(crate) async fn next_frame(frames: &mut BodyDataStream) -> Result<Option<Byt
     }
 }
 
-/// A body over its limit: 413.
+/// Returns the failure of a body that exceeds its limit: 413.
 pub(crate) fn too_large(limit: usize) -> Failure {
     let remedy = "send less at a time; `/v1/ingest` takes any number of records";
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes; {remedy}"))
 }
 
-/// Refuses codings that are not unpacked; which of the others it is, the bytes say.
+/// Refuses unsupported content encodings. Which of the others it is shows in the first bytes.
 pub(crate) fn check_coding(content_encoding: Option<&str>) -> Result<(), Failure> {
     let coding = content_encoding.unwrap_or_default().trim();
     if ["", "identity", "gzip", "x-gzip", "zstd"].iter().any(|known| known.eq_ignore_ascii_case(coding)) {
         return Ok(());
     }
-    let message = format!("content-encoding `{coding}` is not taken; send gzip, zstd or plain bytes");
+    let message = format!("content-encoding `{coding}` is not supported; send gzip, zstd or plain bytes");
     Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
 }
 
-/// A reader of the plain bytes behind `packed`.
+/// Returns a reader of the plain bytes behind `packed`.
 pub(crate) fn unpack<'a>(mut packed: impl BufRead + Send + 'a) -> std::io::Result<Box<dyn Read + Send + 'a>> {
     // The first frame of a body may be shorter than the magic.
     let mut start = Vec::with_capacity(ZSTD_MAGIC.len());
     packed.by_ref().take(ZSTD_MAGIC.len() as u64).read_to_end(&mut start)?;
-    let (gzip, zstd) = (start.starts_with(&GZIP_MAGIC), start == ZSTD_MAGIC);
+    let gzip = start.starts_with(&GZIP_MAGIC);
+    let zstd = start == ZSTD_MAGIC;
     let whole = Cursor::new(start).chain(packed);
     if gzip {
         return Ok(Box::new(MultiGzDecoder::new(whole)));
@@ -209,8 +214,8 @@ pub(crate) fn unpack<'a>(mut packed: impl BufRead + Send + 'a) -> std::io::Resul
     Ok(Box::new(whole))
 }
 
-/// Refuses a body that unpacks to more than a thousand times its size: no record that anybody sends does, and little is sent to
-/// make much. What unpacks to little may be packed as it will.
+/// Refuses a body that unpacks to more than a thousand times its size: no real record compresses
+/// like that, and such a body is meant to exhaust memory. A body that unpacks to little is exempt.
 pub(crate) fn check_packing(packed: u64, plain: u64) -> std::io::Result<()> {
     if plain > LITTLE_BYTES && plain / MOST_TIMES > packed {
         let message = format!("it unpacks to more than {MOST_TIMES} times its {packed} bytes");
@@ -219,12 +224,12 @@ pub(crate) fn check_packing(packed: u64, plain: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether bytes are packed, by their start.
+/// Returns true if the bytes start like gzip or zstd.
 pub(crate) fn is_packed(bytes: &[u8]) -> bool {
     bytes.starts_with(&GZIP_MAGIC) || bytes.starts_with(&ZSTD_MAGIC)
 }
 
-/// Bytes that do not unpack: 400.
+/// Returns the failure of bytes that cannot be unpacked: 400.
 pub(crate) fn unpackable(cause: &std::io::Error) -> Failure {
     let remedy = "send whole gzip, or whole zstd with a window of at most 8 MiB (its levels 1 to 19)";
     Failure::invalid(format!("the body cannot be unpacked ({cause}); {remedy}")).because(Reason::NotReadable)
@@ -275,7 +280,8 @@ mod tests {
     #[tokio::test]
     async fn room_is_taken_as_bytes_come_and_never_held_while_waiting_without_an_end() {
         let pool = Pool::new(1_000, Share::ThreeQuarters);
-        let (acme, zen) = (Holder::of(Some("acme")), Holder::of(Some("zen")));
+        let acme = Holder::of(Some("acme"));
+        let zen = Holder::of(Some("zen"));
         let body = |size: usize| Body::from(vec![b'x'; size]);
         let mut rooms: Vec<Room> = (0..3).map(|_| pool.room(&acme)).collect();
         let mut statuses = Vec::new();

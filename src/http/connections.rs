@@ -1,9 +1,10 @@
-//! The connections of a server: how many there are, and which goes when another comes.
+//! The connections of a server: their number is limited, and a new one replaces an idle one.
 //!
-//! There is always room for a new connection: at the limit the oldest one goes on which no request is being answered, of the
-//! address that has most of those. So connections that never finish their headers, from one address or from many, cost a fixed
-//! number of places, and a new client, such as whoever asks for `/healthz`, is served. Connections on which requests are being
-//! answered stay; there are fewer places for requests than for connections ([`super::places`]).
+//! A new connection always gets a place: at the limit, the oldest connection without a request in
+//! progress is dropped, of the address that has most of those. So connections that never finish
+//! their headers, from one address or from many, occupy a fixed number of places, and a new client,
+//! such as a probe of `/healthz`, is served. Connections with a request in progress stay; there are
+//! fewer places for requests than for connections ([`super::places`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,14 +13,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// What a connection does.
+/// State of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
-    /// It has sent no whole header yet.
+    /// No complete header has arrived yet.
     Fresh,
-    /// It waits between two requests.
+    /// The connection is idle between two requests.
     Idle,
-    /// A request on it is being answered.
+    /// A request on the connection is in progress.
     Busy,
 }
 
@@ -32,7 +33,7 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Table {
-    /// By a number that is higher the later the state began.
+    /// Connections by a number that increases with the start time of their state.
     open: BTreeMap<u64, Entry>,
     next: u64,
 }
@@ -44,26 +45,27 @@ pub(super) struct Connections {
     table: Arc<Mutex<Table>>,
 }
 
-/// The place of a connection, free again when this is dropped.
+/// The place of a connection. Dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Place {
     table: Arc<Mutex<Table>>,
     number: Mutex<u64>,
-    /// Cancelled when the connection must go.
+    /// Cancelled when the connection must close.
     pub(super) gone: CancellationToken,
 }
 
-/// A request that is being answered, until it is dropped.
+/// A request in progress, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Answering(Arc<Place>);
 
 impl Connections {
-    /// Room for so many.
+    /// Creates places for so many connections.
     pub(super) fn new(most: usize) -> Self {
         Self { most, table: Arc::default() }
     }
 
-    /// A place for a new connection; none if requests are being answered on all the others.
+    /// Takes a place for a new connection. Returns `None` if all other connections have a request
+    /// in progress.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Arc<Place>> {
         let mut table = self.table.lock();
         if table.open.len() >= self.most {
@@ -85,7 +87,7 @@ impl Table {
         self.next
     }
 
-    /// The connection that can best be spared.
+    /// Returns the connection to drop first.
     fn victim(&self) -> Option<u64> {
         let spare = || self.open.iter().filter(|(_, entry)| entry.state != State::Busy);
         let mut of_address = HashMap::<IpAddr, usize>::new();
@@ -100,20 +102,22 @@ impl Table {
 
 impl Place {
     fn change(&self, state: State) {
-        let (mut table, mut number) = (self.table.lock(), self.number.lock());
-        // One that must go has no entry any more.
+        let mut table = self.table.lock();
+        let mut number = self.number.lock();
+        // A connection that must close has no entry any more.
         if let Some(entry) = table.open.remove(&number) {
             *number = table.insert(Entry { state, ..entry });
         }
     }
 
-    /// Whether no request came on it yet.
+    /// Returns true if no request has arrived on the connection yet.
     pub(super) fn is_fresh(&self) -> bool {
-        let (table, number) = (self.table.lock(), self.number.lock());
+        let table = self.table.lock();
+        let number = self.number.lock();
         table.open.get(&number).is_some_and(|entry| entry.state == State::Fresh)
     }
 
-    /// Notes that a request came whose answer begins.
+    /// Marks the connection as busy with a request.
     pub(super) fn answering(self: &Arc<Self>) -> Answering {
         self.change(State::Busy);
         Answering(Arc::clone(self))

@@ -1,15 +1,19 @@
-//! What a Portkey gateway 2.0 asks of its control plane and reports to it, with gatelog in that place.
+//! The control plane of a Portkey gateway 2.0, with gatelog in its place.
 //!
-//! `GET /v2/api-keys/self/details` tells the gateway whom the key of its caller is of. `POST /v1/logs/enterprise/logs` takes what
-//! was said in one call, `POST /v1/analytics/enterprise/analytics` (or `/dp/metrics`, the same from a gateway that is not
-//! private) the figures of many; the engine makes one record of both. The gateway tries a few times within a second and then
-//! drops what it could not send. So its bodies wait for room as they come, as long as writers do (`append_wait_ms`), before they are
-//! refused, but for what packed ones, which it does not send, unpack to; and what it sends twice is taken once.
+//! `GET /v2/api-keys/self/details` tells the gateway the owner of its caller's key. `POST
+//! /v1/logs/enterprise/logs` takes the content of one call. `POST
+//! /v1/analytics/enterprise/analytics` takes the metrics of many calls, and so does `/dp/metrics`
+//! for a gateway that is not private. The engine merges both into one record. The gateway retries a
+//! few times within a second and then drops what it could not send. So a body waits for memory as
+//! it arrives, as long as writers wait (`append_wait_ms`), before it is refused. The exception is
+//! what a packed body unpacks to, which gateways do not send. Reports that the gateway sends twice
+//! are stored once.
 //!
-//! The organisation of a record stands in the record: the gateway's own key must reach all that it serves, else nothing of
-//! the request is taken (403). Feedback that was changed comes again as if it were new; what is there of it is looked up first,
-//! one batch after the other, so that it is stored as a change. What else a control plane has, such as configs, prompts and virtual keys, is a 404, which the
-//! gateway takes for what does not exist.
+//! Each record names its organisation. The gateway's own key must reach all organisations that it
+//! serves; otherwise the whole request is refused (403). The gateway sends changed feedback as if
+//! it were new. So stored feedback is looked up first, one batch after the other, and the new state
+//! is stored as a change. Other parts of a control plane, such as configs, prompts and virtual
+//! keys, are a 404, which the gateway takes as "does not exist".
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,18 +43,19 @@ use crate::record::Feedback;
 use crate::record::json::{Reason, Seen};
 use crate::refusals::{Refused, Sender};
 
-/// The routes that a gateway reports to under its own key.
+/// Routes to which a gateway reports under its own key.
 pub(crate) const REPORTS: [&str; 3] = ["/v1/logs/enterprise/logs", "/v1/analytics/enterprise/analytics", "/dp/metrics"];
-/// A log object holds bodies up to so many times: as the client sent them, and as the provider saw them.
+/// Largest number of copies of a body in a log object: as the client sent it, and as the provider
+/// received it.
 const COPIES: u64 = 2;
-/// A body and what is parsed of it take so many times its size.
+/// Memory of a body and what is parsed from it, as a multiple of its size.
 const TIMES: usize = 2;
-/// Feedback that one query looks up.
+/// Number of feedback ids in one look-up query.
 const LOOKED_UP: usize = 1_000;
 const MORE_ROWS: &str = "more rows of the same request were refused";
-const NOT_KEPT: &str = "texts that guardrails found are not kept: they may quote a call that must not be tracked";
+const NOT_KEPT: &str = "guardrail texts are not stored: they may quote a call that must not be tracked";
 
-/// `GET /v2/api-keys/self/details`, of the key that asks, without the key itself.
+/// `GET /v2/api-keys/self/details`: the details of the calling key, without its text.
 pub(crate) async fn details(Caller { app, access }: Caller) -> Json<Value> {
     let state = app.engine.catalog().state();
     let document = &state.document;
@@ -67,10 +72,10 @@ pub(crate) async fn details(Caller { app, access }: Caller) -> Json<Value> {
                 "settings": {},
                 "enterprise_settings": {},
                 "defaults": {},
-                // Else the gateway reports each call of it once more.
+                // Otherwise the gateway reports each call of it once more.
                 "is_first_generation_done": true,
             },
-            // The gateway reads its id without asking whether there is one.
+            // The gateway reads the workspace id without checking that it exists.
             "workspace_details": {
                 "id": workspace.unwrap_or(DEFAULT_ORGANISATION),
                 "slug": workspace.unwrap_or_default(),
@@ -92,7 +97,8 @@ pub(crate) async fn details(Caller { app, access }: Caller) -> Json<Value> {
     }))
 }
 
-/// What a key may do, in Portkey's words. To send logs is to make calls through the gateway, which logs them.
+/// Returns the scopes of a key under Portkey's names. A key that may write logs may make calls
+/// through the gateway, which logs them.
 fn scopes(access: &Access) -> Vec<&'static str> {
     let words = |scope| match scope {
         Scope::Write => &["logs.write", "completions.write", "prompts.render"][..],
@@ -140,7 +146,7 @@ pub(crate) async fn rows(
     take(&app, &access, &sender, batch).await
 }
 
-/// Reads a whole body and what is in it, with room for both.
+/// Reads and parses a whole body, with memory reserved for both.
 async fn parsed<T: Send + 'static>(
     app: &App,
     access: &Access,
@@ -153,14 +159,15 @@ async fn parsed<T: Send + 'static>(
         return Err(failure);
     }
     let limit = usize::try_from(app.engine.config().max_record_bytes.saturating_mul(COPIES)).unwrap_or(usize::MAX);
-    let (mut room, wait) = (app.room(access), Duration::from_millis(app.engine.config().append_wait_ms));
+    let mut room = app.room(access);
+    let wait = Duration::from_millis(app.engine.config().append_wait_ms);
     let bytes = body::read(body, limit, Some(Growing { room: &mut room, times: TIMES, wait })).await?;
     let (bytes, room) = unpacked(bytes, limit, TIMES, room).await?.map_err(|cause| unpackable(&cause))?;
     let context = Context { policy: Arc::clone(app.engine.policy()), ..Context::new(app.engine.now()) };
     Ok((aside(bytes.len(), move || read(&bytes, &context)).await?, room))
 }
 
-/// Appends what was read, and says what became of it.
+/// Appends parsed reports and returns the receipt.
 async fn take(app: &App, access: &Access, sender: &Sender, batch: Batch) -> Result<Json<Receipt>, Failure> {
     let Batch { halves, feedback, rejections, further } = batch;
     let mut receipt = Receipt::default();
@@ -181,17 +188,19 @@ async fn take(app: &App, access: &Access, sender: &Sender, batch: Batch) -> Resu
     Outcome { receipt, failure: None }.result().map(Json)
 }
 
-/// The states of feedback that are not stored yet, as changes of what is.
+/// Returns the states of feedback that are not stored yet, as changes of the stored feedback.
 async fn unknown(app: &App, access: &Access, mut came: Vec<Feedback>) -> Result<Vec<Feedback>, Error> {
-    let (organisation, now) = (access.organisation.as_deref().unwrap_or(DEFAULT_ORGANISATION), app.engine.now());
+    let organisation = access.organisation.as_deref().unwrap_or(DEFAULT_ORGANISATION);
+    let now = app.engine.now();
     for one in &mut came {
         one.organisation_id.get_or_insert_with(|| organisation.to_owned());
         let at = *one.created_at.get_or_insert(now);
         one.updated_at.get_or_insert(at);
     }
-    // What guardrails found has no value and never changes.
+    // Guardrail results have no value and never change.
     let ids: Vec<String> = came.iter().filter(|one| one.value.is_some()).filter_map(|one| one.id.clone()).collect();
-    let (reader, mut known) = (app.engine.reader_as(access), Vec::new());
+    let reader = app.engine.reader_as(access);
+    let mut known = Vec::new();
     for ids in ids.chunks(LOOKED_UP) {
         let mut ask = FeedbackAsk { ids: ids.to_vec(), page_size: LOOKED_UP as u64, ..FeedbackAsk::default() };
         loop {

@@ -1,8 +1,10 @@
-//! What a client is told when its request fails: one status for each kind of error, one envelope for all of them.
+//! Error responses: one status for each kind of error, one envelope for all of them.
 //!
-//! The envelope carries both families of Portkey's errors in one body, so that either SDK finds its text:
+//! The envelope carries both families of Portkey's errors in one body, so that either SDK finds its
+//! message:
 //! `{"status":"failure","success":false,"message":…,"error":{"message":…,"code":…},"data":{"message":…,"errorCode":…}}`.
-//! Messages come from [`Error`], which holds no body, key or header value; the chain of causes goes to our own log only.
+//! Messages come from [`Error`], which holds no body, key or header value. The chain of causes goes
+//! only to the server's log.
 
 use axum::Json;
 use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
@@ -15,10 +17,12 @@ use crate::error::{Error, ErrorKind};
 use crate::record::json::Reason;
 use crate::refusals::Refused;
 
-/// Seconds after which a refused client should come again: room appears as soon as the next flush ends.
+/// Seconds after which a refused client should retry. Memory is free again as soon as the next
+/// flush ends.
 const RETRY_AFTER_SECONDS: u16 = 1;
 
-/// A request that failed: its status, its message, and what else the body says. Boxed to keep results small.
+/// A failed request: its status, its message, and further fields of the body. Boxed to keep results
+/// small.
 #[derive(Debug)]
 pub(crate) struct Failure(Box<Parts>);
 
@@ -33,32 +37,34 @@ struct Parts {
     refusing: Option<Refusing>,
 }
 
-/// Rides on a failed response to the middleware, which logs it beside the request's id. Never sent.
+/// Carried by a failed response to the middleware, which logs it beside the request id. Never sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Cause(pub(crate) String);
 
-/// Rides on a failed response to the middleware that notes refusals ([`refusals::watch`]). Never sent.
+/// Carried by a failed response to the middleware that lists refusals ([`refusals::watch`]). Never
+/// sent.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusing {
-    /// What was refused is noted already.
+    /// The refusals are listed already.
     Noted,
-    /// The request as a whole was refused.
+    /// The whole request was refused.
     As(Refused),
 }
 
 impl Failure {
-    /// A failure with a status of its own.
+    /// Creates a failure with a status and a message.
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        let (message, extra) = (message.into(), Map::new());
+        let message = message.into();
+        let extra = Map::new();
         Self(Box::new(Parts { status, message, code: None, extra, cause: None, reason: None, refusing: None }))
     }
 
-    /// The request is wrong: 400.
+    /// Creates a failure for an invalid request: 400.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// Every field of an object beside those of the envelope, whose own fields win.
+    /// Adds the fields of an object to the envelope, whose own fields take precedence.
     pub(crate) fn with_fields(mut self, fields: impl serde::Serialize) -> Self {
         if let Ok(Value::Object(fields)) = serde_json::to_value(fields) {
             self.0.extra.extend(fields);
@@ -66,37 +72,38 @@ impl Failure {
         self
     }
 
-    /// The same failure with a number of Portkey's for what is wrong, in the place of that of the status.
+    /// Sets Portkey's number for the error, in place of that of the status.
     pub(crate) fn coded(mut self, code: &'static str) -> Self {
         self.0.code = Some(code);
         self
     }
 
-    /// The same failure with words after its message.
+    /// Appends text to the message.
     pub(crate) fn and(mut self, words: &str) -> Self {
         self.0.message.push_str(words);
         self
     }
 
-    /// The same failure, counted among refusals for that reason instead of that of its status.
+    /// Sets the reason under which the failure is listed among refusals, in place of that of its
+    /// status.
     pub(crate) fn because(mut self, reason: Reason) -> Self {
         self.0.reason = Some(reason);
         self
     }
 
-    /// The same failure, told among refusals in these words.
+    /// Sets the entry under which the failure is listed among refusals.
     pub(crate) fn refusing(mut self, refused: impl Into<Refused>) -> Self {
         self.0.refusing = Some(Refusing::As(refused.into()));
         self
     }
 
-    /// The same failure, whose refusals were noted where they came up.
+    /// Marks the failure as listed among refusals already.
     pub(crate) fn noted(mut self) -> Self {
         self.0.refusing = Some(Refusing::Noted);
         self
     }
 
-    /// What is noted of it.
+    /// Returns how the failure is listed among refusals.
     pub(crate) fn refused(&self) -> Refusing {
         self.0.refusing.clone().unwrap_or_else(|| {
             let reason = self.0.reason.unwrap_or_else(|| refusals::reason(self.0.status));
@@ -104,12 +111,12 @@ impl Failure {
         })
     }
 
-    /// Its status.
+    /// Returns the status.
     pub(crate) fn status(&self) -> StatusCode {
         self.0.status
     }
 
-    /// What the client is told.
+    /// Returns the message for the client.
     pub(crate) fn message(&self) -> &str {
         &self.0.message
     }
@@ -139,7 +146,8 @@ impl From<Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(mut self) -> Response {
-        let (status, refused) = (self.0.status, self.refused());
+        let status = self.0.status;
+        let refused = self.refused();
         let mut response = (status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -154,11 +162,12 @@ impl IntoResponse for Failure {
     }
 }
 
-/// The status of a kind of error.
+/// Returns the status of a kind of error.
 ///
-/// `Limit` is 422, for the request was understood and is too much work as it stands: clients send 408, 429 and 5xx again by
-/// themselves, which would only repeat the work. 413 is for a body or record over its size, 401 for a missing or unknown
-/// key (`auth`); `Denied` from within is a known key that may not do this, 403.
+/// `Limit` is 422, since the request is well formed but needs too much work. Clients repeat 408,
+/// 429 and 5xx automatically, which would only repeat the work. 413 means that a body or record is
+/// too large, 401 that the key is missing or unknown (`auth`). `Denied` from the engine means that
+/// a known key lacks a permission: 403.
 fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Invalid => StatusCode::BAD_REQUEST,
@@ -172,7 +181,8 @@ fn status(kind: ErrorKind) -> StatusCode {
     }
 }
 
-/// Portkey's two codes for a status: the gateway's number, where it has one and else a word, and the admin plane's.
+/// Returns Portkey's two codes of a status: the gateway's number, or a word if it has none, and the
+/// admin plane's.
 fn codes(status: StatusCode) -> (&'static str, &'static str) {
     match status {
         StatusCode::UNAUTHORIZED => ("03", "AB05"),

@@ -1,9 +1,12 @@
-//! `GET|POST /v1/export`: the records of a time frame, with the columns named, as JSON lines. No other format.
+//! `GET|POST /v1/export`: streams the records of a time range as JSON lines, with the named
+//! columns. No other format is supported.
 //!
-//! The stream comes straight from the engine, however long it is. It ends well only if every line was sent: a failure on the way
-//! cuts the connection. The cursor `after` of the last line received goes on where a download stopped. Where the plan sets
-//! `export_rows`, an export has so many lines at most, and says so in `x-gatelog-max-records`. What an export of all columns
-//! lacks, because the key may not read it or the operator denies it, stands in `x-gatelog-withheld`.
+//! The stream comes directly from the engine and has no length limit of its own. It ends properly
+//! only if every line was sent: a failure on the way cuts the connection. The cursor `after` of the
+//! last line received resumes an interrupted download. If the plan sets `export_rows`, the export
+//! ends after that many lines, and the header `x-gatelog-max-records` gives the number. If an
+//! export of all columns lacks some, because the key may not read them or the operator denies them,
+//! the header `x-gatelog-withheld` names them.
 
 use axum::body::Body;
 use axum::extract::RawQuery;
@@ -24,10 +27,10 @@ use crate::engine::ExportRequest;
 use crate::limits::Holder;
 
 const FIELDS: &str = "from, to, columns, after, limit, format";
-/// Tells that the plan ends every export after so many records.
+/// Header with the number of records after which the plan ends every export.
 const MOST_HEADER: HeaderName = HeaderName::from_static("x-gatelog-max-records");
 
-/// The JSON form of a request.
+/// Body of a `POST` request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -71,7 +74,8 @@ async fn run(
     only_json_lines(document.format.as_deref(), header(headers, &ACCEPT))?;
     let Document { from, to, columns, after, limit, format: _ } = document;
     let place = app.places.exports.take(&Holder::of(access.organisation.as_deref()))?;
-    let (reader, request) = (app.engine.reader_as(access), ExportRequest { from, to, columns, after, limit });
+    let reader = app.engine.reader_as(access);
+    let request = ExportRequest { from, to, columns, after, limit };
     let mut response = answer::stream(reader.export(&request).await?, Format::Jsonl.media_type()).await?;
     answer::tell_withheld(&mut response, &reader.withheld_from_export(&request));
     let file = HeaderValue::from_static("attachment; filename=\"gatelog-export.jsonl\"");
@@ -82,9 +86,10 @@ async fn run(
     Ok(held_by(response, place))
 }
 
-/// Another format is refused whether it is named or asked for by `Accept`; clients that accept any JSON mean no other.
+/// Refuses another format, whether `format` names it or `Accept` asks for it. A client that accepts
+/// any JSON is served.
 fn only_json_lines(format: Option<&str>, accept: Option<&str>) -> Result<(), Failure> {
-    let remedy = "an export is JSON lines, one record a line; for another format ask `/v1/sql`";
+    let remedy = "an export is JSON lines, one record per line; use `/v1/sql` for other formats";
     if let Some(format) = format.filter(|format| !format.eq_ignore_ascii_case("jsonl")) {
         return Err(Failure::invalid(format!("field `format` is `{format}`; expected `jsonl`: {remedy}")));
     }

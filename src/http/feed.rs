@@ -1,8 +1,8 @@
-//! A body to chunks of whole records, on a thread of its own, in bounded memory.
+//! Splits a body into chunks of whole records, on a thread of its own, in bounded memory.
 //!
-//! Reading, unpacking and splitting are one pass that blocks on the body, and for a while on the room for each chunk. So a client
-//! that sends faster than records are kept is slowed down, and a body of any size, or one that unpacks to any size, costs the
-//! same.
+//! Reading, unpacking and splitting are one pass that blocks on the body, and for a limited time on
+//! the memory for each chunk. So a client that sends faster than records are stored is slowed down,
+//! and memory does not depend on the size of the body, packed or unpacked.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
@@ -19,32 +19,35 @@ use super::error::Failure;
 use crate::ingest::{Chunk, RECORD_BYTES, Splitter, line_breaks};
 use crate::limits::{Holder, Pool, Room};
 
-/// Most records of one chunk: parsed, a record takes over a kilobyte even if its text is `{}`.
+/// Largest number of records in a chunk. A parsed record takes over a kilobyte even if its text is
+/// `{}`.
 const CHUNK_RECORDS: usize = 4096;
-/// Memory that the records of a chunk take at most beside their text, unless there is only one.
+/// Largest amount of memory that the records of a chunk take beside their text, unless the chunk
+/// has only one record.
 const CHUNK_MADE_BYTES: usize = 8 << 20;
 
-/// A chunk with the room for it and the records in it.
+/// A chunk and the room that its text and records take.
 pub(crate) type Portion = (Chunk, Room);
 
-/// What decides how a body is cut.
+/// Parameters for splitting a body.
 #[derive(Clone, Debug)]
 pub(crate) struct Cut {
-    /// The memory that all bodies share.
+    /// Memory pool of all bodies.
     pub(crate) pool: Pool,
-    /// Who the body counts for.
+    /// Holder to which the body is charged.
     pub(crate) holder: Holder,
-    /// How long it waits for room that is not free.
+    /// Longest wait for room.
     pub(crate) wait: Duration,
-    /// The largest record.
+    /// Largest size of a record.
     pub(crate) record_bytes: usize,
-    /// The text of a chunk, unless one record is larger.
+    /// Largest text of a chunk, unless a single record is larger.
     pub(crate) chunk_bytes: usize,
-    /// What the headers of the request add to each record.
+    /// Bytes that the headers of the request add to each record.
     pub(crate) header_bytes: usize,
 }
 
-/// Sends the chunks of a body until it ends or nobody takes them. Blocks: belongs on a thread of its own, within a runtime.
+/// Sends the chunks of a body until it ends or the receiver is closed. Blocks, so it belongs on a
+/// thread of its own, within a runtime.
 pub(crate) fn feed(frames: BodyDataStream, cut: &Cut, portions: &mpsc::Sender<Portion>) -> Result<(), Failure> {
     let read = Arc::<AtomicU64>::default();
     let mut body =
@@ -63,11 +66,11 @@ pub(crate) fn feed(frames: BodyDataStream, cut: &Cut, portions: &mpsc::Sender<Po
     fed
 }
 
-/// The same for bytes that are there already and not packed.
+/// Sends the chunks of bytes that are in memory already and not packed.
 pub(crate) fn feed_plain(mut plain: impl Read, cut: &Cut, portions: &mpsc::Sender<Portion>) -> Result<(), Failure> {
     let mut splitter = Splitter::with_limit(cut.record_bytes);
     let mut piece = Vec::with_capacity(cut.chunk_bytes);
-    // A record that is larger than a piece grows in the splitter, which must have room for it too.
+    // A record that is larger than a piece grows in the splitter, and needs room there too.
     let mut growing = cut.pool.room(&cut.holder);
     let mut grown = 0;
     loop {
@@ -84,7 +87,8 @@ pub(crate) fn feed_plain(mut plain: impl Read, cut: &Cut, portions: &mpsc::Sende
         }
         let rest = if last { splitter.finish() } else { Chunk::default() };
         for chunk in [chunk, rest].into_iter().flat_map(|chunk| few_records(chunk, cut.records())) {
-            // The room in which a record grew goes on with it: holding it while waiting for another could wait for ever.
+            // The room in which the record grew moves on with its chunk: holding it while waiting
+            // for another could deadlock.
             let mut room = std::mem::replace(&mut growing, cut.pool.room(&cut.holder));
             let wanted = cut.memory(&chunk).min(room.most());
             Handle::current().block_on(grow_within(&mut room, wanted, cut.wait))?;
@@ -99,25 +103,27 @@ pub(crate) fn feed_plain(mut plain: impl Read, cut: &Cut, portions: &mpsc::Sende
 }
 
 impl Cut {
-    /// Most records of a chunk.
+    /// Returns the largest number of records in a chunk.
     fn records(&self) -> usize {
         (CHUNK_MADE_BYTES / (RECORD_BYTES + self.header_bytes)).clamp(1, CHUNK_RECORDS)
     }
 
-    /// The text twice, for it is there unparsed and parsed, and what the records take beside it.
+    /// Returns the memory of a chunk: twice the text, which is held unparsed and parsed, and what
+    /// the records take beside it.
     fn memory(&self, chunk: &Chunk) -> u64 {
         (2 * chunk.text.len() + chunk.records.len() * (RECORD_BYTES + self.header_bytes)) as u64
     }
 }
 
-/// The chunk itself, or several of fewer records. An empty one is none.
+/// Splits a chunk into several with fewer records if it has too many. An empty chunk yields none.
 fn few_records(mut chunk: Chunk, most: usize) -> Vec<Chunk> {
     if chunk.records.len() <= most {
         let empty = chunk.records.is_empty() && chunk.rejections.is_empty();
         return if empty { Vec::new() } else { vec![chunk] };
     }
     let mut rejections = std::mem::take(&mut chunk.rejections);
-    let (mut line, mut counted) = (chunk.line, 0);
+    let mut line = chunk.line;
+    let mut counted = 0;
     let part = |records: &[(u64, std::ops::Range<usize>)]| {
         let start = records.first().map_or(0, |(_, range)| range.start);
         let end = records.last().map_or(0, |(_, range)| range.end);
@@ -130,18 +136,18 @@ fn few_records(mut chunk: Chunk, most: usize) -> Vec<Chunk> {
     chunk.records.chunks(most).map(part).collect()
 }
 
-/// A body as a blocking reader.
+/// A blocking reader of a body.
 struct BodyReader {
     frames: BodyDataStream,
     runtime: Handle,
     piece: Bytes,
-    /// Why the body did not come to its end; what a reader gets is only that it did not.
+    /// Failure that ended the body early. A reader only learns that the body broke off.
     failure: Option<Failure>,
-    /// Bytes that were read.
+    /// Bytes read so far.
     read: Arc<AtomicU64>,
 }
 
-/// A reader of plain bytes that refuses those of a body which is packed too tightly.
+/// A reader of plain bytes that fails if the body is packed too tightly.
 struct Unpacked<R> {
     plain: R,
     packed: Arc<AtomicU64>,
@@ -259,11 +265,13 @@ mod tests {
     }
     #[tokio::test(flavor = "multi_thread")]
     async fn bodies_that_hold_room_for_a_grown_record_do_not_wait_for_each_other_for_ever() {
-        let (cut, size) = (cut(Duration::from_millis(20)), 200 << 10);
+        let cut = cut(Duration::from_millis(20));
+        let size = 200 << 10;
         let (sender, mut receiver) = mpsc::channel(1);
         let feeding: Vec<_> = (0..3)
             .map(|_| {
-                let (cut, sender) = (Cut { holder: Holder::of(Some("acme")), ..cut.clone() }, sender.clone());
+                let cut = Cut { holder: Holder::of(Some("acme")), ..cut.clone() };
+                let sender = sender.clone();
                 let body = format!("{{\"a\":\"{}\"}}\n", "x".repeat(size)).into_bytes();
                 tokio::task::spawn_blocking(move || feed_plain(&body[..], &cut, &sender))
             })

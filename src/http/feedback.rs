@@ -1,11 +1,13 @@
-//! `/v1/feedback`: Portkey's calls to give feedback and to change it, and ours to read it.
+//! `/v1/feedback`: Portkey's calls that give and change feedback, and gatelog's calls that read it.
 //!
-//! Answers of the first two are Portkey's to the word; refusals begin with its words, and say then what is wrong. Feedback is about a trace, which need not be there yet;
-//! with `log_id`, which is ours, it is about that one log alone, which must be there, and its trace is the log's.
+//! Portkey's calls return exactly Portkey's responses. Their errors start with Portkey's text,
+//! followed by the reason. Feedback is about a trace, which need not exist yet. With `log_id`, a
+//! field of gatelog, feedback is about one log, which must exist; its trace is that of the log.
 //!
-//! Portkey's SDKs send a call again whose answer got lost: what [`super::resend`] knows again gets the same ids and the
-//! same time, and rows of one id and time are one feedback. A change states the value and whatever else it names, and keeps
-//! the rest of the state that it found; of two changes at once the later one holds, as it was sent.
+//! Portkey's SDKs repeat a call whose response got lost. A call that [`super::resend`] recognises
+//! as repeated gets the same ids and the same time, and rows with the same id and time are one
+//! feedback. A change sets the value and the other fields that it names, and keeps the rest of the
+//! stored state. If two changes run at once, the later one wins as a whole.
 
 use std::sync::Arc;
 
@@ -51,7 +53,8 @@ pub(crate) async fn create(
     let (drafts, text) = aside(text.len(), move || (feedback::drafts(&text), text)).await?;
     let mut given = drafts.map_err(|why| refused(&app, &headers, &why))?;
     bind(&app, &access, &mut given).await?;
-    let (now, fresh) = (app.engine.now(), app.engine.new_id());
+    let now = app.engine.now();
+    let fresh = app.engine.new_id();
     let connection = connection.as_ref().map(|Extension(connection)| connection);
     let key = (access.organisation.as_deref(), &*access.key_id);
     if let Some(ids) = app.resends.ids(key, &headers, &text, connection, now, &fresh) {
@@ -111,15 +114,17 @@ pub(crate) async fn show(
     Ok(answer(logs::shown_feedback(&find(&app, &access, named).await?)))
 }
 
-/// The state of the feedback that a path names, if the key reaches it.
+/// Returns the current state of the feedback in the path, if the key may see it.
 async fn find(app: &App, access: &Access, named: Named) -> Result<Feedback, Error> {
     let unknown = || Error::not_found("no feedback has that id");
     let (id, organisation) = named.parts().ok_or_else(unknown)?;
     app.engine.reader_as(access).feedback(&id, organisation.as_deref()).await
 }
 
-/// Gives feedback on single logs the place of its log, which must be one that the key reaches. Of several
-/// logs with one id one of no workspace is meant, then the newest, or that of the organisation and workspace that the feedback names.
+/// Sets organisation, workspace and trace of feedback on single logs from the log, which the key
+/// must be able to see. If several logs share the id, the one in the organisation and workspace
+/// that the feedback names is taken. Otherwise a log without a workspace takes precedence, then the
+/// newest.
 async fn bind(app: &App, access: &Access, given: &mut [Feedback]) -> Result<(), Failure> {
     let ids: Vec<String> = given.iter().filter_map(|one| one.log_id.clone()).collect();
     if ids.is_empty() {
@@ -142,11 +147,12 @@ async fn bind(app: &App, access: &Access, given: &mut [Feedback]) -> Result<(), 
     Ok(())
 }
 
-/// The refusal of feedback on a log that is not there.
+/// Returns the refusal of feedback on a log that does not exist.
 fn no_log(feedback: &Feedback, id: &str) -> Failure {
-    let expected = "which no log has; send a log before feedback on it, or name its trace";
+    let expected = "which no log has; send the log before the feedback on it, or give its `trace_id`";
     let told = format!("`log_id` is `{id}`, {expected}");
-    let (organisation, workspace) = (&feedback.organisation_id, &feedback.workspace_slug);
+    let organisation = &feedback.organisation_id;
+    let workspace = &feedback.workspace_slug;
     let seen = Seen { organisation: organisation.clone(), workspace: workspace.clone(), excerpt: None };
     let refused = Refused { seen, ..Refused::many(Reason::NotFound, &*told, 1) };
     Failure::from(Error::not_found(told)).refusing(refused)
@@ -165,13 +171,14 @@ fn asked(mut fields: Fields) -> Result<FeedbackAsk, Failure> {
 
 fn readable<T>(unpacked: std::io::Result<T>) -> Result<T, Failure> {
     unpacked.map_err(|cause| {
-        let refusal = Refusal::unreadable(format!("does not unpack: {cause}"));
+        let refusal = Refusal::unreadable(format!("cannot be unpacked: {cause}"));
         Failure::invalid(refusal.to_string()).coded(refusal.code()).because(Reason::NotReadable)
     })
 }
 
 fn refused(app: &App, headers: &Headers, refusal: &Refusal) -> Failure {
-    let (policy, headers) = (Arc::clone(app.engine.policy()), headers.clone());
+    let policy = Arc::clone(app.engine.policy());
+    let headers = headers.clone();
     let context = Context { policy, headers, ..Context::new(app.engine.now()) };
     Failure::invalid(refusal.to_string()).coded(refusal.code()).refusing(refusal.rejection(&context))
 }

@@ -1,8 +1,9 @@
-//! The formats of an answer: which one a request asks for, and the bytes of each.
+//! Response formats: selection for a request, and encoding.
 //!
-//! Every format says the same table: JSON lines (the default), one JSON array, CSV, an Arrow IPC stream, Parquet. A format named
-//! by `format` wins over `Accept`. An answer without rows is still a whole file: `[]`, a CSV header, a schema. [`Writer`] turns
-//! batches into bytes without doing I/O; what it holds between two calls is at most one Parquet row group.
+//! Every format carries the same table: JSON lines (the default), one JSON array, CSV, an Arrow IPC
+//! stream, Parquet. A format named by `format` takes precedence over `Accept`. A response without
+//! rows is still a complete file: `[]`, a CSV header, a schema. [`Writer`] turns batches into bytes
+//! without I/O. Between two calls it holds at most one Parquet row group.
 
 use arrow::array::RecordBatch;
 use arrow::csv;
@@ -21,13 +22,13 @@ use super::formulas;
 use super::shape::{Shape, json_writer};
 use crate::error::{Error, Result};
 
-/// A row group is closed when it has grown to this many encoded bytes; until then it is held in memory.
+/// Encoded size at which a row group is closed. Until then it is held in memory.
 const ROW_GROUP_BYTES: usize = 16 << 20;
 
-/// A format of an answer.
+/// A response format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
     /// One JSON array of objects.
     Json,
@@ -39,7 +40,7 @@ pub enum Format {
     Parquet,
 }
 
-/// Every format: its name, the media type that it is sent as, and the other media types that ask for it.
+/// Every format: its name, the media type of its response, and other media types that select it.
 const FORMATS: [(Format, &str, &str, &[&str]); 5] = [
     (
         Format::Jsonl,
@@ -54,17 +55,17 @@ const FORMATS: [(Format, &str, &str, &[&str]); 5] = [
 ];
 
 impl Format {
-    /// The names of the formats.
+    /// Returns the names of the formats.
     pub fn names() -> String {
         FORMATS.map(|(_, name, ..)| name).join(", ")
     }
 
-    /// Every format with its name and the media type that it is sent as.
+    /// Returns every format with its name and the media type of its response.
     pub fn each() -> [(Self, &'static str, &'static str); FORMATS.len()] {
         FORMATS.map(|(format, name, media, _)| (format, name, media))
     }
 
-    /// The format of that name.
+    /// Returns the format with that name.
     pub fn named(name: &str) -> Result<Self> {
         let found = FORMATS.iter().find(|(_, known, ..)| known.eq_ignore_ascii_case(name.trim()));
         found
@@ -72,25 +73,25 @@ impl Format {
             .ok_or_else(|| Error::invalid(format!("field `format` is `{name}`; expected one of {}", Self::names())))
     }
 
-    /// The media type that it is sent as.
+    /// Returns the media type of a response in this format.
     pub fn media_type(self) -> &'static str {
         FORMATS.iter().find(|(format, ..)| *format == self).map_or("application/octet-stream", |(_, _, media, _)| media)
     }
 
-    /// The format that a request asks for: by name, else by `Accept`, else JSON lines.
+    /// Returns the format of a request: by name, else by `Accept`, else JSON lines.
     pub(crate) fn asked(name: Option<&str>, accept: Option<&str>) -> Result<Self, Failure> {
         match (name, accept) {
             (Some(name), _) => Ok(Self::named(name)?),
             (None, None) => Ok(Self::Jsonl),
             (None, Some(accept)) => Self::accepted(accept).ok_or_else(|| {
                 let message =
-                    "none of the types in `accept` is offered; name the answer's format with `format`, one of ";
+                    "no media type in `accept` is supported; name the format of the answer with `format`, one of ";
                 Failure::new(StatusCode::NOT_ACCEPTABLE, format!("{message}{}", Self::names()))
             }),
         }
     }
 
-    /// The best format of an `Accept` header; of equals the first.
+    /// Returns the preferred format of an `Accept` header. The first one wins among equals.
     pub(crate) fn accepted(accept: &str) -> Option<Self> {
         let mut best: Option<(Self, f32)> = None;
         for range in accept.split(',') {
@@ -135,7 +136,7 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// A writer for an answer of that schema.
+    /// Creates a writer for rows with that schema.
     pub fn new(format: Format, schema: &SchemaRef) -> Result<Self> {
         let shape = Shape::new(schema, format);
         let sink = match format {
@@ -148,7 +149,7 @@ impl Writer {
         Ok(Self { shape, sink })
     }
 
-    /// The same, with cells that begin a formula quoted where the format is CSV.
+    /// Sets whether CSV cells that begin a formula are quoted. Other formats are not affected.
     #[must_use]
     pub fn quoting_formulas(mut self, quoting: bool) -> Self {
         if let Sink::Csv { quoted, .. } = &mut self.sink {
@@ -157,7 +158,7 @@ impl Writer {
         self
     }
 
-    /// Writes the rows of a batch and gives the bytes that are ready, which may be none.
+    /// Writes the rows of a batch and returns the bytes that are ready, which may be none.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<Bytes> {
         let batch = self.shape.apply(batch).map_err(unwritable)?;
         match &mut self.sink {
@@ -175,7 +176,7 @@ impl Writer {
         Ok(self.take())
     }
 
-    /// Ends the answer and gives its last bytes.
+    /// Ends the response and returns its last bytes.
     pub fn finish(&mut self) -> Result<Bytes> {
         if matches!(self.sink, Sink::Csv { begun: false, .. }) {
             return self.write(&RecordBatch::new_empty(std::sync::Arc::clone(self.shape.source())));
@@ -217,7 +218,8 @@ fn write_parquet(writer: &mut ArrowWriter<Vec<u8>>, batch: &RecordBatch) -> Resu
     Ok(())
 }
 
-/// What cannot be written is a column of a type that the format does not know: the query can cast it.
+/// Returns the error of a column whose type the format does not support. A cast in the query avoids
+/// it.
 fn unwritable(cause: ArrowError) -> Error {
     Error::invalid(format!(
         "the answer cannot be written in this format ({cause}); cast the column to text, or name another"

@@ -1,8 +1,9 @@
-//! Cells of CSV that a spreadsheet would run as a formula: `=`, `+`, `-` or `@` at their start, or a tab or line break.
+//! Quotes CSV cells that a spreadsheet would run as a formula: those that start with `=`, `+`, `-`,
+//! `@`, a tab or a line break.
 //!
-//! A record's texts are its sender's, so a file that a person opens must not run them. With `formulas=quote` a `'` goes before
-//! such a text, which spreadsheets take for text then; browsers get that without asking, programs the texts as they are.
-//! Numbers stay numbers.
+//! The texts of a record come from its sender, so a file that a person opens must not execute them.
+//! With `formulas=quote` such a text gets a leading `'`, which makes spreadsheets treat it as text.
+//! Browsers get quoted cells by default, programs get the texts unchanged. Numbers stay numbers.
 
 use std::sync::Arc;
 
@@ -17,10 +18,11 @@ use super::error::Failure;
 use super::input::Fields;
 use super::sql::header;
 
-/// Every browser sends it, to servers it trusts: those of `https`, and of its own machine.
+/// Header that every browser sends to trusted servers: those with `https` and those on its own
+/// machine.
 const FETCH_MODE: &str = "sec-fetch-mode";
 
-/// Reads the field `formulas`: whether cells that begin a formula are quoted.
+/// Reads the field `formulas`. Returns true if cells that begin a formula are quoted.
 pub(super) fn quoted(fields: &mut Fields, headers: &HeaderMap) -> Result<bool, Failure> {
     match fields.take("formulas").as_deref() {
         None => Ok(is_browser(headers)),
@@ -35,7 +37,7 @@ fn is_browser(headers: &HeaderMap) -> bool {
     headers.contains_key(FETCH_MODE) || agent.starts_with("Mozilla/")
 }
 
-/// The batch, with every text that begins a formula quoted.
+/// Quotes every text of a batch that begins a formula.
 pub(super) fn quote(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(quote_column).collect::<Result<Vec<_>, _>>()?;
     RecordBatch::try_new(batch.schema(), columns)

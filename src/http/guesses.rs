@@ -1,7 +1,8 @@
-//! Wrong keys, slowed by the address that they come from: whoever guesses waits for each answer, longer each time. A right key is
-//! never slowed, whatever else its address sends.
+//! Delays of responses to wrong keys, by address: each further wrong key of an address waits
+//! longer. A valid key is never delayed, whatever else comes from its address.
 //!
-//! The table and the number of requests that wait are bounded; beyond that a wrong key is answered 429 at once.
+//! The table and the number of waiting requests are bounded. Beyond that a wrong key gets 429 at
+//! once.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,24 +10,26 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// Wrong keys of an address that are answered at once: somebody mistyped one, or uses one that was revoked.
+/// Wrong keys of an address that are answered at once. A person may mistype a key, or use a revoked
+/// one.
 const FREE: u32 = 10;
-/// The first wait; it doubles with each further wrong key.
+/// First delay. It doubles with each further wrong key.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// An address that sent no wrong key for so long begins again.
+/// Time without a wrong key after which the count of an address restarts.
 const FORGET: Duration = Duration::from_secs(600);
-/// Addresses that are known. One of the others begins again each time.
+/// Largest number of addresses in the table. If all of them are recent, the table is emptied,
+/// except for those with waiting requests.
 const MOST_ADDRESSES: usize = 10_000;
-/// Requests of an address, and of all, that wait.
+/// Largest number of waiting requests of one address, and of all.
 const MOST_WAITING_OF_ONE: u32 = 8;
 const MOST_WAITING: u32 = 64;
 
-/// Where a request comes from.
+/// Address of the client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
-/// The addresses that sent wrong keys.
+/// Addresses that sent wrong keys.
 #[derive(Debug, Default)]
 pub(crate) struct Guesses(Mutex<Table>);
 
@@ -43,7 +46,7 @@ struct Wrong {
     waiting: u32,
 }
 
-/// A place among those that wait, until it is dropped.
+/// A waiting request. Dropping it frees its place.
 #[derive(Debug)]
 pub(crate) struct Waiting<'a> {
     guesses: &'a Guesses,
@@ -52,7 +55,8 @@ pub(crate) struct Waiting<'a> {
 }
 
 impl Guesses {
-    /// Notes a wrong key at a moment of the monotonic clock. Answers how long its answer waits; none if too many wait.
+    /// Counts a wrong key at a moment of the monotonic clock, and returns the delay of its
+    /// response. Returns `None` if too many requests wait.
     pub(crate) fn wrong(&self, address: IpAddr, now: Duration) -> Option<Waiting<'_>> {
         let mut table = self.0.lock();
         if !table.addresses.contains_key(&address) && table.addresses.len() >= MOST_ADDRESSES {

@@ -1,4 +1,4 @@
-//! `GET /healthz` and `GET /readyz`: the only routes without a key, so they tell nothing but yes or no.
+//! `GET /healthz` and `GET /readyz`. They need no key, so they reveal nothing but their status.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,18 +11,19 @@ use serde_json::{Value, json};
 use super::App;
 use super::error::Failure;
 
-/// The process runs and answers.
+/// Returns 200 as long as the process runs.
 pub(crate) async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// Records are taken and questions answered: the engine is writable, the catalog fresh, and the server is not closing. The log and `/metrics` say why not.
+/// Returns 200 if the server accepts records and queries: the engine is writable, the catalog is
+/// fresh, and the server is not shutting down. The log and `/metrics` give the reason for a 503.
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Value>, Failure> {
     if app.closing.load(Ordering::Relaxed) {
-        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "not ready: the server is closing"));
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "not ready: the server is shutting down"));
     }
     if !app.engine.status().writable {
-        let message = "not ready: records are not taken; the server's log says why, `gatelog doctor` what can be done";
+        let message = "not ready: the server cannot store records; see its log for the reason, and run `gatelog doctor`";
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, message));
     }
     if app.engine.refuse_if_stale().await.is_err() {

@@ -1,11 +1,14 @@
-//! `POST /v1/ingest`: records of any number, as lines, a JSON array or objects one after the other; the answer is a receipt.
+//! `POST /v1/ingest`: ingests any number of records, as lines, a JSON array or concatenated
+//! objects. The response is a receipt.
 //!
-//! `POST /v1/ingest/litellm` and `/v1/ingest/gateway-hook` take the same in the words of those two, which look at the status alone
-//! and forget what was refused; so a body that could be read is 200 there also if no record in it was good.
+//! `POST /v1/ingest/litellm` and `/v1/ingest/gateway-hook` take the formats of LiteLLM and of the
+//! gateway's hooks. Both clients look at the status alone and drop refused records. So a body that
+//! could be read gets 200 there even if every record was refused.
 //!
-//! 200 if at least one record was good or none was sent, also where the plan of their organisation stores no more this month
-//! (`over_quota` counts those, `message` says why); 400 with the receipt if every record was bad or the body broke off;
-//! 429 with the receipt so far if there was no room in time.
+//! The status is 200 if at least one record was valid or none was sent, even if the plan of the
+//! organisation stores no more records this month (`over_quota` counts those, `message` gives the
+//! reason); 400 with the receipt if every record was invalid or the body broke off; 429 with the
+//! receipt so far if no memory became free in time.
 
 use axum::body::Body;
 use axum::extract::RawQuery;
@@ -67,7 +70,8 @@ pub(crate) async fn gateway_hook(
     Ok(Json(Verdict { verdict: true, receipt }))
 }
 
-/// What a guardrail of the gateway answers. Without a verdict `default.webhook` fails, and the gateway's client gets 246.
+/// Response of a guardrail of the gateway. Without a verdict `default.webhook` fails, and the
+/// gateway's client gets 246.
 #[derive(Serialize)]
 pub(crate) struct Verdict {
     verdict: bool,
@@ -75,7 +79,8 @@ pub(crate) struct Verdict {
     receipt: Receipt,
 }
 
-/// Takes what a gateway reports. Its content type says nothing: lines come as `application/json` too.
+/// Ingests the reports of a gateway. Its content type is not reliable: lines arrive as
+/// `application/json` too.
 async fn callback(intake: Intake, headers: &HeaderMap, body: Body) -> Result<Json<Receipt>, Failure> {
     let mut frames = body.into_data_stream();
     if let Err(failure) = check_coding(header(headers, &CONTENT_ENCODING)) {
@@ -86,7 +91,7 @@ async fn callback(intake: Intake, headers: &HeaderMap, body: Body) -> Result<Jso
     if outcome.failure.is_none() { Ok(Json(outcome.receipt)) } else { outcome.result().map(Json) }
 }
 
-/// The shape that a request says its records have.
+/// Returns the source format that a request names.
 fn shape(query: Option<&str>, headers: &HeaderMap) -> Result<Shape, Failure> {
     check_coding(header(headers, &CONTENT_ENCODING))?;
     let mut fields = Fields::decode(query)?;

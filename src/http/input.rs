@@ -1,7 +1,7 @@
-//! Query strings to named fields: each name once, each name known; and headers to texts.
+//! Query strings as named fields, each known and given once; headers as text.
 //!
-//! A misspelt field must not be passed over: `colums=id` would export every column. So what is left over after a handler took
-//! what it knows is an error that lists what could have been meant.
+//! A misspelt field must not be ignored: `colums=id` would export every column. A handler takes the
+//! fields that it knows, and any field that is left over is an error that lists the known ones.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use super::error::Failure;
 use crate::engine::Params;
 use crate::nearest::{clip, hint};
 
-/// The text of a header: UTF-8, or Latin-1 where it is not that. HTTP says neither, and clients
-/// send both.
+/// Returns a header as text: UTF-8, or Latin-1 if it is not valid UTF-8. HTTP does not define the
+/// encoding, and clients send both.
 pub(crate) fn text_header(headers: &HeaderMap, name: &str) -> Option<String> {
     let bytes = headers.get(name)?.as_bytes();
     Some(match str::from_utf8(bytes) {
@@ -27,7 +27,7 @@ pub(crate) fn text_header(headers: &HeaderMap, name: &str) -> Option<String> {
 pub(crate) struct Fields(BTreeMap<String, String>);
 
 impl Fields {
-    /// Decodes `a=1&b=2`; a bare `?` or an empty value for no name is nothing.
+    /// Decodes `a=1&b=2`. A bare `?`, or an empty value without a name, is ignored.
     pub(crate) fn decode(text: Option<&str>) -> Result<Self, Failure> {
         let mut fields = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
@@ -41,17 +41,17 @@ impl Fields {
         Ok(Self(fields))
     }
 
-    /// Takes a field out.
+    /// Removes and returns a field.
     pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)
     }
 
-    /// Looks at a field.
+    /// Returns a field.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Takes a whole number out.
+    /// Removes and returns a field that is a whole number.
     pub(crate) fn take_number(&mut self, name: &str) -> Result<Option<u64>, Failure> {
         let Some(text) = self.take(name) else { return Ok(None) };
         match text.parse() {
@@ -60,23 +60,23 @@ impl Fields {
         }
     }
 
-    /// Takes every field that begins with the prefix out, as parameters of a query.
+    /// Removes and returns every field whose name starts with the prefix, as query parameters.
     pub(crate) fn take_params(&mut self, prefix: &str) -> Params {
         let names: Vec<String> = self.0.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
         names.iter().filter_map(|name| Some((name[prefix.len()..].to_owned(), param(&self.0.remove(name)?)))).collect()
     }
 
-    /// Everything left over, by name.
+    /// Returns the remaining fields by name.
     pub(crate) fn into_map(self) -> BTreeMap<String, String> {
         self.0
     }
 
-    /// Everything left over, as parameters that are texts.
+    /// Returns the remaining fields as text parameters.
     pub(crate) fn into_texts(self) -> Params {
         self.0.into_iter().map(|(name, value)| (name, Value::String(value))).collect()
     }
 
-    /// Refuses what is left over.
+    /// Returns an error if any field is left.
     pub(crate) fn finish(self, known: &str) -> Result<(), Failure> {
         match self.0.into_keys().next() {
             Some(name) => {
@@ -88,8 +88,8 @@ impl Fields {
     }
 }
 
-/// A parameter from text: a JSON number, `true`, `false`, `null` or a quoted text means what it means in JSON, anything else is
-/// the text itself. So `10` is a number and `"10"` a text.
+/// Parses a query parameter. A JSON number, `true`, `false`, `null` or a quoted string has its JSON
+/// meaning; anything else is text. So `10` is a number and `"10"` is text.
 fn param(text: &str) -> Value {
     match serde_json::from_str(text) {
         Ok(Value::Array(_) | Value::Object(_)) | Err(_) => Value::String(text.to_owned()),

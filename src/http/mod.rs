@@ -1,10 +1,11 @@
-//! The HTTP server: every route on this screen, one file a resource.
+//! The HTTP server: every route on this screen, one file per resource.
 //!
-//! Handlers decode, call the engine and encode; no rule of the product lives here. Around all of them, outermost first: an id
-//! and a count ([`observe`]), an answer for a panic, who asks ([`auth`]), a note of what is refused ([`refusals`]), a task of its
-//! own for what changes something ([`finish`]), and whether the key allows it. Every failure, a wrong route and a wrong method
-//! included, has the one envelope ([`error`]). [`router`] is apart from [`serve`], so that
-//! tests and programs that embed the server drive it without a socket.
+//! Handlers decode, call the engine and encode; no business rule lives here. These layers surround
+//! them, outermost first: request id and metrics ([`observe`]), a response after a panic,
+//! authentication ([`auth`]), a list of refusals ([`refusals`]), a task of its own for requests
+//! that write ([`finish`]), and the scope check. Every failure has the one envelope ([`error`]), an
+//! unknown route and a wrong method included. [`router`] is separate from [`serve`], so that tests
+//! and programs that embed the server can drive it without a socket.
 
 mod admin;
 mod analytics;
@@ -74,19 +75,19 @@ use crate::nearest::{clip, nearest};
 
 pub use serve::serve;
 
-/// What every handler is given.
+/// State that every handler receives.
 pub(crate) struct App {
     engine: Engine,
     metrics: Arc<Metrics>,
-    /// Memory for bodies of requests and for what is made of them, in bytes.
+    /// Memory in bytes for request bodies and what is parsed from them.
     bodies: Pool,
     places: AllPlaces,
     resends: resend::Resends,
     guesses: guesses::Guesses,
-    /// Whoever reads what feedback there is to decide what to store of it.
+    /// Held by a request that reads stored feedback to decide which states to store.
     feedback_turn: Mutex<()>,
     gateway: replay::Gateway,
-    /// Handlers that run to their end.
+    /// Handlers that run to their end, even without a client.
     handlers: TaskTracker,
     closing: AtomicBool,
 }
@@ -95,7 +96,8 @@ impl App {
     fn new(engine: Engine) -> Arc<Self> {
         let metrics = Arc::new(Metrics::new(engine.clone()));
         let bodies = engine.config().body_memory_bytes;
-        let (bodies, closing) = (Pool::new(bodies, Share::ThreeQuarters), AtomicBool::new(false));
+        let bodies = Pool::new(bodies, Share::ThreeQuarters);
+        let closing = AtomicBool::new(false);
         let gateway = replay::Gateway::new(engine.config());
         Arc::new(Self {
             engine,
@@ -111,18 +113,18 @@ impl App {
         })
     }
 
-    /// Room for the body of a key's request, which holds nothing yet.
+    /// Returns an empty room for the body of a key's request.
     fn room(&self, access: &Access) -> Room {
         self.bodies.room(&Holder::of(access.organisation.as_deref()))
     }
 }
 
-/// The service of an engine.
+/// Returns the HTTP service of an engine.
 pub fn router(engine: Engine) -> Router {
     routes(App::new(engine))
 }
 
-/// The routes that ask for a key, then those that ask for none.
+/// Returns the routes that need a key, then those that need none.
 fn table() -> (Routes, Routes) {
     let with_key = Routes::default()
         .route("/v1/logs", needs(Write, post(logs::insert)))
@@ -215,7 +217,7 @@ fn routes(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// The paths of all routes up to their first placeholder, each once.
+/// Paths of all routes up to their first placeholder, each once.
 static PATHS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let (with_key, without_key) = table();
     let routes = with_key.into_parts().1.into_iter().chain(without_key.into_parts().1);

@@ -1,7 +1,9 @@
-//! What surrounds every request: its id, its count and time, one line of log, and an answer where a handler panicked.
+//! The outermost middleware of every request: its id, metrics, a log line, and a response after a
+//! panic.
 //!
-//! The id goes out as `x-portkey-request-id` on every response; with it, Portkey's SDKs do not send a failed call again by
-//! themselves. Logged are route template, status, time and id: no path, no query, no header and no body.
+//! The id is sent as `x-portkey-request-id` with every response; Portkey's SDKs do not repeat a
+//! failed call that has it. The log line has the route template, status, time and id, but no path,
+//! query, header or body.
 
 use std::any::Any;
 use std::pin::Pin;
@@ -21,7 +23,7 @@ use super::metrics::Running;
 
 const REQUEST_ID: &str = "x-portkey-request-id";
 
-/// The outermost middleware.
+/// Middleware: gives each request an id, measures it and logs it.
 pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let id = app.engine.new_id();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
@@ -45,13 +47,15 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     response.map(|body| Body::new(Observed { body, _running: running }))
 }
 
-/// Answers a request whose handler panicked. The panic hook has logged the place; its message may hold data and stays here.
+/// Returns the response of a request whose handler panicked. The panic hook has logged the
+/// location. The panic message may contain data and is not sent.
 pub(crate) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    let message = "a defect of gatelog broke off the request; please report it with what the server logged";
+    let message = "an internal error ended the request; report it with the server's log of this request";
     Failure::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
 }
 
-/// A body that keeps its request running until the last byte was handed over or the client went.
+/// A body that counts its request as running until the last byte was sent or the client
+/// disconnected.
 struct Observed {
     body: Body,
     _running: Running,

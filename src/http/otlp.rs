@@ -1,13 +1,16 @@
-//! OTLP over HTTP: `POST …/v1/traces`, `…/v1/logs` and `…/v1/metrics`, in JSON or protobuf, packed or not.
+//! OTLP over HTTP: `POST …/v1/traces`, `…/v1/logs` and `…/v1/metrics`, in JSON or protobuf,
+//! compressed or not.
 //!
-//! Answers are OpenTelemetry's: 200 with an `Export…ServiceResponse` in the request's encoding, whose partial success
-//! counts what was rejected and says why; 400 for what is no export request; 429 and 503 with `Retry-After`, which
-//! exporters obey, and 413 and other statuses, at which they give up. A request that was taken in part before a 429 may
-//! be sent again: spans are known by their ids, and log events by what they say of a span.
+//! Responses follow the OTLP specification: 200 with an `Export…ServiceResponse` in the encoding of
+//! the request, whose partial success counts the rejected items and gives reasons; 400 for an
+//! invalid export request; 429 and 503 with `Retry-After`, which exporters obey; 413 and other
+//! statuses, after which exporters give up. A request that was partly stored before a 429 may be
+//! sent again: spans are identified by their ids, and log events by what they say of a span.
 //!
-//! A span that says what was asked and answered is a record. Any other, and the log events that say it, are pieces of one
-//! ([`Half::Piece`]), whichever comes first, and each is durable when it is acked. Other log records, and spans that are no
-//! calls to models, are passed over without a word, for every exporter sends some. Metrics are rejected, in words.
+//! A span with the prompt and the answer of a call is a record. Other spans, and log events with
+//! such content, are parts of a record ([`Half::Piece`]) that arrive in any order, and each is
+//! durable once it is acknowledged. Other log records, and spans that are not model calls, are
+//! ignored silently, since every exporter sends some. Metrics are rejected with a message.
 
 use std::sync::Arc;
 
@@ -35,26 +38,27 @@ use crate::record::Record;
 use crate::record::json::{FieldError, Reason};
 use crate::refusals::{Refused, Sender, Source};
 
-/// Records that are appended at once, and the bytes of their texts, at most a part of the memory for acked rows.
+/// Largest number of records, and of their text bytes, that are appended at once. A chunk takes at
+/// most this fraction of the memory for acknowledged rows.
 const CHUNK_RECORDS: usize = 1024;
 const CHUNK_BYTES: usize = 2 << 20;
 const CHUNKS_IN_MEMTABLE: u64 = 8;
-/// Rejections that an answer describes.
+/// Largest number of rejections that a response describes.
 const DESCRIBED: usize = 3;
 const PASSED_OVER: HeaderName = HeaderName::from_static("x-gatelog-passed-over");
-const NO_METRICS: &str = "gatelog keeps no metrics; set OTEL_METRICS_EXPORTER=none";
+const NO_METRICS: &str = "gatelog does not store metrics; set OTEL_METRICS_EXPORTER=none";
 
-/// What came of a request.
+/// Result of a request.
 #[derive(Debug, Default)]
 struct Done {
     rejected: u64,
-    /// Those of them that are not noted yet.
+    /// Rejections that are not in the list of refusals yet.
     rejections: Vec<Rejection>,
     message: String,
     passed_over: u64,
 }
 
-/// A request whose body is there, not packed.
+/// A request with its body, unpacked.
 struct Request {
     encoding: Encoding,
     signal: Signal,
@@ -64,17 +68,17 @@ struct Request {
     context: Context,
 }
 
-/// `POST /v1/otel/v1/traces` and its like.
+/// `POST /v1/otel/v1/traces` and its aliases.
 pub(crate) async fn traces(caller: Caller, sender: Extension<Sender>, headers: HeaderMap, body: Body) -> Response {
     export(caller, &sender, &headers, body, Some(Signal::Traces)).await
 }
 
-/// `POST /v1/otel/v1/logs` and its like.
+/// `POST /v1/otel/v1/logs` and its aliases.
 pub(crate) async fn logs(caller: Caller, sender: Extension<Sender>, headers: HeaderMap, body: Body) -> Response {
     export(caller, &sender, &headers, body, Some(Signal::Logs)).await
 }
 
-/// `POST /v1/otel/v1/metrics` and its like.
+/// `POST /v1/otel/v1/metrics` and its aliases.
 pub(crate) async fn metrics(caller: Caller, sender: Extension<Sender>, headers: HeaderMap, body: Body) -> Response {
     export(caller, &sender, &headers, body, Some(Signal::Metrics)).await
 }
@@ -84,13 +88,14 @@ pub(crate) async fn either(caller: Caller, sender: Extension<Sender>, headers: H
     export(caller, &sender, &headers, body, None).await
 }
 
-/// Whether a request to `POST /v1/logs`, which is Portkey's, is an export of OpenTelemetry's logs.
+/// Returns true if a request to `POST /v1/logs`, which is Portkey's route, is an OTLP export of
+/// logs.
 pub(crate) fn is_logs(headers: &HeaderMap, text: &[u8]) -> bool {
     Encoding::of(header(headers, &CONTENT_TYPE).unwrap_or("text/plain"), b"{}") == Encoding::Protobuf
         || otlp::is_logs_json(text)
 }
 
-/// Answers an export of logs whose body was read already.
+/// Handles an export of logs whose body has been read already.
 pub(crate) async fn take_logs(
     app: &Arc<App>,
     access: Access,
@@ -99,7 +104,8 @@ pub(crate) async fn take_logs(
     bytes: Vec<u8>,
 ) -> Response {
     let encoding = Encoding::of(content_type(headers), &bytes);
-    let (context, sender) = (context(app, &access, headers), sender.with(source(Signal::Logs)));
+    let context = context(app, &access, headers);
+    let sender = sender.with(source(Signal::Logs));
     let request = Request { encoding, signal: Signal::Logs, bytes, access, sender, context };
     answer(encoding, Signal::Logs, run(app, request).await)
 }
@@ -127,12 +133,13 @@ async fn export(
         Ok(told) => told,
         Err(failure) => return refusal(encoding, failure),
     };
-    let (context, sender) = (context(&app, &access, headers), sender.with(source(signal)));
+    let context = context(&app, &access, headers);
+    let sender = sender.with(source(signal));
     let request = Request { encoding, signal, bytes, access, sender, context };
     answer(encoding, signal, run(&app, request).await)
 }
 
-/// What a signal is called among refusals.
+/// Returns the source under which refusals of a signal are listed.
 fn source(signal: Signal) -> Source {
     match signal {
         Signal::Traces => Source::OtlpTraces,
@@ -152,7 +159,8 @@ fn context(app: &App, access: &Access, headers: &HeaderMap) -> Context {
     Context { headers: Headers::read(text).cut(), owner, policy, ..Context::new(app.engine.now()) }
 }
 
-/// Takes a request. A failure is noted here, since the route alone does not tell what was sent.
+/// Ingests a request. A failure is added to the refusals here, since the route alone does not
+/// determine the signal.
 async fn run(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     let sender = request.sender.clone();
     take(app, request).await.map_err(|failure| {
@@ -163,17 +171,19 @@ async fn run(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     })
 }
 
-/// Parses on a thread of its own, and appends a chunk of records at a time.
+/// Parses on a thread of its own, and appends the records chunk by chunk.
 async fn take(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
     let (chunks, mut coming) = mpsc::channel::<Records>(1);
-    let (parser, access, sender) = (Arc::clone(app), request.access.clone(), request.sender.clone());
+    let parser = Arc::clone(app);
+    let access = request.access.clone();
+    let sender = request.sender.clone();
     let parsing = tokio::task::spawn_blocking(move || parse(&parser, &request, &chunks));
     let mut receipt = Receipt::default();
     let mut appended = Ok(());
     while let Some(records) = coming.recv().await {
         appended = records.append(app, &access, &sender, &mut receipt).await;
         if appended.is_err() {
-            // The thread ends as soon as it has nobody to give records to.
+            // The thread ends when the receiver of its records is closed.
             coming.close();
         }
     }
@@ -209,7 +219,7 @@ fn parse(app: &App, request: &Request, chunks: &mpsc::Sender<Records>) -> Result
             })?;
         }
         Signal::Logs => otlp::logs(*encoding, bytes, context, &mut |read| match read {
-            // Content that must not be kept does not wait either.
+            // Content that must not be stored must not wait for its span either.
             Ok(_) if context.is_untracked() => {}
             Ok(piece) => chunk.push(piece, false),
             Err(rejection) => done.reject(app, sender, rejection),
@@ -249,7 +259,7 @@ impl Done {
     }
 }
 
-/// What a request brings: whole records, complete, and pieces of records, which the engine completes.
+/// The records of a request: complete ones, and parts of records, which the engine completes.
 #[derive(Debug, Default)]
 struct Records {
     whole: Vec<Record>,
@@ -263,7 +273,7 @@ impl Records {
     }
 }
 
-/// Records on their way to be appended.
+/// Parsed records that are sent to the appender in chunks.
 struct Chunk<'c> {
     records: Records,
     bytes: usize,
@@ -274,9 +284,10 @@ struct Chunk<'c> {
 impl Chunk<'_> {
     fn push(&mut self, record: Record, is_whole: bool) {
         self.bytes += record.text_bytes();
-        match is_whole {
-            true => self.records.whole.push(record),
-            false => self.records.pieces.push((Half::Piece, record)),
+        if is_whole {
+            self.records.whole.push(record);
+        } else {
+            self.records.pieces.push((Half::Piece, record));
         }
         if self.records.whole.len() + self.records.pieces.len() >= CHUNK_RECORDS || self.bytes >= self.most {
             self.send();
@@ -286,7 +297,7 @@ impl Chunk<'_> {
     fn send(&mut self) {
         self.bytes = 0;
         let records = std::mem::take(&mut self.records);
-        // Nobody takes them after a failure, which is what is answered then.
+        // The receiver is closed after a failure, and the response reports that failure.
         let _ = self.chunks.blocking_send(records);
     }
 }
@@ -300,10 +311,11 @@ fn answer(encoding: Encoding, signal: Signal, done: Result<Done, Failure>) -> Re
     (headers, otlp::response(encoding, signal, rejected, &message)).into_response()
 }
 
-/// A failure in the request's encoding: the envelope of all failures, which is a `google.rpc.Status` in JSON too, or
-/// one in protobuf.
+/// Returns a failure in the encoding of the request: in JSON the common envelope, which is also a
+/// `google.rpc.Status`, else a `google.rpc.Status` in protobuf.
 fn refusal(encoding: Encoding, failure: Failure) -> Response {
-    let (status, message) = (failure.status(), failure.message().to_owned());
+    let status = failure.status();
+    let message = failure.message().to_owned();
     let code = code(status);
     let mut response = failure.with_fields(serde_json::json!({ "code": code })).into_response();
     if encoding == Encoding::Protobuf {
@@ -315,7 +327,7 @@ fn refusal(encoding: Encoding, failure: Failure) -> Response {
     response
 }
 
-/// gRPC's code for a status.
+/// Returns the gRPC code of a status.
 fn code(status: StatusCode) -> u8 {
     match status {
         StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => 3,

@@ -1,8 +1,10 @@
-//! How slow a client may be, sending a body or reading an answer.
+//! Minimum speed of a client that sends a body or reads a response.
 //!
-//! Only the time counts in which we wait for the client. It has some patience to begin with, uses it up by waiting, and earns it
-//! again by bytes: so a pause is allowed, and on the whole [`LEAST_SPEED`] is needed. Beside that all waiting for one body has an
-//! end. Every body is watched ([`watch`]), whatever its route; answers are watched where they are written ([`super::stall`]).
+//! Only the time counts in which the server waits for the client. A client starts with a time
+//! credit, spends it while the server waits, and earns it back with bytes. So a pause is allowed,
+//! but the average speed must reach [`LEAST_SPEED`]. In addition, the total waiting time for one
+//! body is limited. Every request body is watched ([`watch`]), whatever its route; responses are
+//! watched where they are written ([`super::stall`]).
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,25 +18,25 @@ use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Bytes a second that a client needs to send, or to take, on the whole.
+/// Average bytes per second that a client must send or read.
 pub(crate) const LEAST_SPEED: u32 = 1 << 10;
-/// How long a client may pause within a body.
+/// Longest pause of a client within a body.
 pub(crate) const PAUSE: Duration = Duration::from_secs(30);
-/// How long a body that is read as a whole may be waited for, all pauses together.
+/// Longest total waiting time for a body that is read as a whole.
 pub(crate) const WHOLE_BODY: Duration = Duration::from_secs(600);
-/// The same of a body that is taken piece by piece, and of an answer.
+/// Longest total waiting time for a streamed body, and for a response.
 pub(crate) const STREAM: Duration = Duration::from_secs(6 * 3600);
-/// The routes that take bodies piece by piece begin so.
+/// Prefix of the routes that stream bodies.
 const STREAMED: &str = "/v1/ingest";
 
-/// How long somebody is still waited for.
+/// Remaining waiting time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Allowance {
-    /// The longest pause.
+    /// Longest pause.
     pause: Duration,
-    /// What is left of it.
+    /// Remaining part of the pause.
     credit: Duration,
-    /// What is left of all waiting.
+    /// Remaining total waiting time.
     total: Duration,
 }
 
@@ -58,7 +60,7 @@ impl Allowance {
     }
 }
 
-/// A clock for the time in which a client is waited for.
+/// Measures the time in which the server waits for a client.
 #[derive(Debug)]
 pub(super) struct Patience {
     allowance: Allowance,
@@ -67,25 +69,24 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Patience for one pause, and for so much waiting.
+    /// Creates a clock with these limits on a pause and on the total waiting time.
     pub(super) fn new(pause: Duration, total: Duration) -> Self {
         Self { allowance: Allowance::new(pause, total), since: None, over: Box::pin(sleep(pause)) }
     }
 
-    /// Waits for the client; ready when it was waited for long enough.
+    /// Waits for the client. Ready when a limit is reached.
     pub(super) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<TooSlow> {
         if self.since.is_none() {
             let now = Instant::now();
             self.since = Some(now);
             self.over.as_mut().reset(now + self.allowance.left());
         }
-        self.over.as_mut().poll(context).map(|()| match self.allowance.total > self.allowance.credit {
-            true => TooSlow::Speed,
-            false => TooSlow::Total,
+        self.over.as_mut().poll(context).map(|()| {
+            if self.allowance.total > self.allowance.credit { TooSlow::Speed } else { TooSlow::Total }
         })
     }
 
-    /// The client sent, or took, so many bytes.
+    /// Notes that the client sent or read so many bytes.
     pub(super) fn came(&mut self, bytes: usize) {
         if let Some(since) = self.since.take() {
             self.allowance.waited(since.elapsed());
@@ -93,18 +94,18 @@ impl Patience {
         self.allowance.came(bytes);
     }
 
-    /// Another body begins.
+    /// Starts another body.
     pub(super) fn restart(&mut self, total: Duration) {
         self.allowance.total = total;
     }
 }
 
-/// How a client was too slow.
+/// Limit that a client exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TooSlow {
-    /// It paused, or sent less than [`LEAST_SPEED`].
+    /// The client paused, or was slower than [`LEAST_SPEED`].
     Speed,
-    /// All of it took too long.
+    /// The whole body took too long.
     Total,
 }
 
@@ -114,17 +115,17 @@ impl fmt::Display for TooSlow {
         match self {
             Self::Speed => write!(
                 f,
-                "the body comes too slowly; send it without pauses of more than {pause} s, and {LEAST_SPEED} bytes a second \
-                 on the whole"
+                "the body arrives too slowly; send it without pauses of more than {pause} s and with at least \
+                 {LEAST_SPEED} bytes per second on average"
             ),
-            Self::Total => f.write_str("the body takes too long; send less at a time, or send it faster"),
+            Self::Total => f.write_str("the body takes too long to arrive; send less at a time, or send it faster"),
         }
     }
 }
 
 impl std::error::Error for TooSlow {}
 
-/// Tells whether a body failed because its client was too slow.
+/// Returns the limit if a body failed because its client was too slow.
 pub(super) fn too_slow(cause: &axum::Error) -> Option<TooSlow> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(cause);
     while let Some(this) = cause {
@@ -136,16 +137,13 @@ pub(super) fn too_slow(cause: &axum::Error) -> Option<TooSlow> {
     None
 }
 
-/// Middleware: watches how fast the body of a request comes.
+/// Middleware: watches the speed of a request body.
 pub(crate) async fn watch(request: Request, next: Next) -> Response {
-    let total = match request.uri().path().starts_with(STREAMED) {
-        true => STREAM,
-        false => WHOLE_BODY,
-    };
+    let total = if request.uri().path().starts_with(STREAMED) { STREAM } else { WHOLE_BODY };
     next.run(request.map(|body| Body::new(Watched { body, patience: Patience::new(PAUSE, total) }))).await
 }
 
-/// A body that fails when its client is too slow.
+/// A body that fails if its client is too slow.
 struct Watched {
     body: Body,
     patience: Patience,

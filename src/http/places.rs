@@ -1,7 +1,9 @@
-//! Places of what runs at once: each has a number in all, and a share of one organisation.
+//! Limits on concurrent requests, streams, exports, downloads and replays: each has a total, and a
+//! share that one organisation can hold.
 //!
-//! Every request holds a place from its headers to the last byte of its answer ([`admit`]); a streamed body, an export and a
-//! download hold one more. The routes that tell how the server is need none, so they answer whatever the others do.
+//! Every request holds a place from its headers to the last byte of its response ([`admit`]). A
+//! streamed body, an export and a download hold one more. The health and metrics routes need no
+//! place, so they answer under any load.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,26 +25,26 @@ use crate::limits::{self, Full, Holder, Pool, Room, Share};
 /// Routes that need no place.
 pub(crate) const ALWAYS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/openapi.json"];
 
-/// Places of one kind.
+/// The places of one kind.
 #[derive(Debug)]
 pub(crate) struct Places {
     pool: Pool,
-    /// What holds them, in words.
+    /// Description of the holders, for error messages.
     what: &'static str,
 }
 
 /// All places of a server.
 #[derive(Debug)]
 pub(crate) struct AllPlaces {
-    /// Requests that are being answered.
+    /// Requests in progress.
     pub(crate) requests: Places,
-    /// Bodies that are taken piece by piece: each has a thread, which waits for its client.
+    /// Bodies that are ingested as they arrive. Each has a thread, which waits for its client.
     pub(crate) streams: Places,
-    /// Exports that are being read.
+    /// Exports in progress.
     pub(crate) exports: Places,
-    /// Files of export jobs that are being read.
+    /// Downloads of export files in progress.
     pub(crate) downloads: Places,
-    /// Calls that are sent to the gateway once more.
+    /// Replays in progress.
     pub(crate) replays: Places,
 }
 
@@ -63,7 +65,7 @@ impl Places {
         Self { pool: Pool::new(places, Share::Half), what }
     }
 
-    /// Takes a place, which is free again when the room is dropped.
+    /// Takes a place. Dropping the returned room frees it.
     pub(crate) fn take(&self, holder: &Holder) -> Result<Room, Error> {
         self.pool.try_take(holder, 1).map_err(|full| {
             let whose = match full {
@@ -75,7 +77,7 @@ impl Places {
     }
 }
 
-/// Middleware: gives each request a place among those of its organisation.
+/// Middleware: takes a place for each request in the share of its organisation.
 pub(crate) async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if ALWAYS.contains(&request.uri().path()) {
         return next.run(request).await;
@@ -91,7 +93,8 @@ pub(crate) async fn admit(State(app): State<Arc<App>>, request: Request, next: N
     }
 }
 
-/// The response, which holds something until its last byte was handed over or the client went.
+/// Ties `held` to a response: it is dropped after the last byte was sent, or when the client
+/// disconnects.
 pub(crate) fn held_by<T: Send + Unpin + 'static>(response: Response, held: T) -> Response {
     response.map(|body| Body::new(Holding { body, _held: held }))
 }
@@ -128,7 +131,8 @@ mod tests {
     #[test]
     fn one_organisation_leaves_places_of_each_kind() {
         let places = AllPlaces::default();
-        let (acme, zen) = (Holder::of(Some("acme")), Holder::of(Some("zen")));
+        let acme = Holder::of(Some("acme"));
+        let zen = Holder::of(Some("zen"));
         for kind in [&places.requests, &places.streams, &places.exports, &places.downloads, &places.replays] {
             let mut held = Vec::new();
             let refused = loop {

@@ -1,8 +1,9 @@
-//! `GET /v1/refusals`: what clients sent that was not taken; and the middleware that notes requests which failed as a whole.
+//! `GET /v1/refusals`: the list of refused records, feedback and requests; and the middleware that
+//! adds requests which failed as a whole.
 //!
-//! Records are noted where they are refused ([`super::intake`], [`super::otlp`]). A request on a route that takes something is
-//! noted here if its answer is a failure, so that no handler can forget it: [`SOURCES`] names these routes, and a test
-//! compares it with the table of routes.
+//! Records are added where they are refused ([`super::intake`], [`super::otlp`]). A failed request
+//! on an ingestion route is added here, so that no handler can forget it. [`SOURCES`] names these
+//! routes, and a test compares it with the route table.
 
 use std::sync::Arc;
 
@@ -23,10 +24,10 @@ use crate::ingest::Shape;
 use crate::record::json::Reason;
 use crate::refusals::{Ask, MOST_SHOWN, Refused, Sender, Source};
 
-/// Entries of an answer where nothing else is asked for.
+/// Default number of entries in a response.
 const SHOWN: u64 = 100;
 
-/// The routes that take records or feedback, with what their clients use.
+/// Routes that take records or feedback, with the source of their clients.
 pub(crate) const SOURCES: [(&str, &str, Source); 19] = [
     ("POST", "/v1/logs", Source::Portkey),
     ("POST", "/v1/feedback", Source::Feedback),
@@ -49,7 +50,8 @@ pub(crate) const SOURCES: [(&str, &str, Source); 19] = [
     ("POST", "/dp/metrics", Source::ControlPlaneRows),
 ];
 
-/// Middleware: tells handlers who sends what, and notes the request if it fails as a whole.
+/// Middleware: passes the sender of a request to its handler, and lists the request if it fails as
+/// a whole.
 pub(crate) async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let Some(sender) = sender(&request) else { return next.run(request).await };
     request.extensions_mut().insert(sender.clone());
@@ -65,7 +67,7 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, mut request: Request, nex
     response
 }
 
-/// Who sends a request, if it is one that brings something.
+/// Returns the sender of a request to an ingestion route.
 fn sender(request: &Request) -> Option<Sender> {
     let method = request.method().as_str();
     let path = request.extensions().get::<MatchedPath>()?.as_str();
@@ -84,12 +86,12 @@ fn source(method: &str, path: &str) -> Option<Source> {
     SOURCES.into_iter().find(|(known, route, _)| (*known, *route) == (method, path)).map(|(_, _, source)| source)
 }
 
-/// The shape that a query string names.
+/// Returns the source format that a query string names.
 fn shape(query: Option<&str>) -> Option<Shape> {
     Fields::decode(query).ok()?.take("source")?.parse().ok()
 }
 
-/// The reason of a failure that says no more than its status.
+/// Returns the reason of a failure that has no reason but its status.
 pub(super) fn reason(status: StatusCode) -> Reason {
     match status {
         StatusCode::FORBIDDEN => Reason::NotAllowed,
@@ -141,7 +143,7 @@ mod tests {
     use super::*;
     use crate::catalog::Scope;
 
-    /// Routes for keys that may write which store nothing of what their clients send.
+    /// Routes with scope `logs.write` that store nothing from their clients.
     const TAKE_NOTHING: [(&str, &str); 1] = [("POST", "/v1/logs/{id}/replay")];
 
     #[test]

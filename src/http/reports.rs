@@ -1,4 +1,5 @@
-//! `GET /v1/reports` lists the named reports; `GET /v1/reports/{name}` runs one, its parameters in the query string.
+//! `GET /v1/reports` lists the named reports. `GET /v1/reports/{name}` runs one, with its
+//! parameters in the query string.
 
 use axum::Json;
 use axum::extract::RawQuery;
@@ -23,7 +24,8 @@ pub(crate) async fn list() -> Json<Value> {
     Json(json!({ "object": "list", "total": reports.len(), "data": reports }))
 }
 
-/// `GET /v1/reports/{name}?PARAM=…&format=…`. The report itself says which parameters it takes and refuses others.
+/// `GET /v1/reports/{name}?PARAM=…&format=…`. The report defines its parameters and refuses unknown
+/// ones.
 pub(crate) async fn run(
     Caller { app, access }: Caller,
     name: Id,

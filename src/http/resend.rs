@@ -1,13 +1,17 @@
-//! Portkey's SDKs send a log again, once, when the answer to it got lost; what they send carries no id.
+//! Recognises logs that Portkey's SDKs send again. An SDK repeats a log once if the response got
+//! lost, and the log carries no id.
 //!
-//! The second is told from another log with the same words by all of this: an SDK sent it (it says its version), it has the same key,
-//! the same headers that matter and the same bytes, it comes within [`WINDOW_SECONDS`], and on another connection after the first
-//! one's was gone. A client that got its answer keeps its connection, so that two equal logs of one client are two; so are those
-//! of clients without a retry of their own (curl, load tests, Portkey's `Logger`), and the third of three. The second then gets
-//! the ids that the first was given, and the engine keeps one of each id, whether the first was stored or not.
+//! A request counts as repeated if all of this holds: an SDK sent it (it sends its version); it has
+//! the same key, the same relevant headers and the same bytes; it arrives within
+//! [`WINDOW_SECONDS`]; and it arrives on another connection after that of the first was gone. A
+//! client that got its response keeps its connection, so two equal logs of one client count as two.
+//! So do those of clients without a retry of their own (curl, load tests, Portkey's `Logger`), and
+//! the third of three. The repeated request gets the ids of the first one, and the engine keeps one
+//! record per id, whether or not the first was stored.
 //!
-//! What this cannot tell: behind a proxy that keeps its own connections open, a log that is sent again is stored twice, and two equal
-//! logs of two processes, one of which ended within the window, are taken for one. A client that sends an `id` is free of both.
+//! Limits: behind a proxy that keeps its own connections open, a repeated log is stored twice; and
+//! two equal logs of two processes, one of which ended within the window, count as one. A client
+//! that sends an `id` avoids both.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -19,23 +23,24 @@ use uuid::Uuid;
 
 use crate::ingest::Headers;
 
-/// The SDKs send again at once; a connection that hangs is given up within seconds.
+/// Time within which a request can be a repeated one. The SDKs repeat at once, and give up a
+/// connection that hangs within seconds.
 const WINDOW_SECONDS: i64 = 10;
-/// Requests that are remembered.
+/// Largest number of remembered requests.
 const MOST: usize = 10_000;
 
-/// One connection of a client; all its requests carry a clone.
+/// A connection of a client. All its requests carry a clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connection(Arc<()>);
 
-/// Requests of SDKs of the last seconds.
+/// Recent requests of SDKs.
 #[derive(Debug, Default)]
 pub(crate) struct Resends {
     hashers: (RandomState, RandomState),
     known: Mutex<Known>,
 }
 
-/// Requests by organisation, so that one that sends many forgets its own.
+/// Requests by organisation, so that an organisation with many requests only displaces its own.
 #[derive(Debug, Default)]
 struct Known {
     of: HashMap<Option<String>, HashMap<u128, First>>,
@@ -57,7 +62,8 @@ impl Known {
         self.len += usize::from(before.is_none());
     }
 
-    /// Forgets what is older than the window, or else all of the organisation that has most.
+    /// Removes requests older than the window, or else all requests of the organisation that has
+    /// most.
     fn make_room(&mut self, now: DateTime<Utc>) {
         for requests in self.of.values_mut() {
             requests.retain(|_, first| now - first.at <= TimeDelta::seconds(WINDOW_SECONDS));
@@ -81,20 +87,20 @@ struct First {
     connection: Weak<()>,
 }
 
-/// The ids of a request's records, made from one.
+/// The ids of a request's records, derived from one id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ids(u128);
 
 impl Ids {
-    /// When they were made, to the millisecond.
+    /// Returns the time of their creation, to the millisecond.
     pub(crate) fn made_at(self) -> Option<DateTime<Utc>> {
         let (seconds, nanos) = Uuid::from_u128(self.0).get_timestamp()?.to_unix();
         DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
     }
 
-    /// The number-th id of the request.
+    /// Returns the id with that number in the request.
     pub(crate) fn id(self, number: u64) -> String {
-        // The last bits of a UUIDv7 are random, those before them are the time.
+        // The last bits of a UUIDv7 are random, the bits before them are the time.
         const LAST: u128 = (1 << 62) - 1;
         let last = (self.0 & LAST).wrapping_add(u128::from(number)) & LAST;
         Uuid::from_u128(self.0 & !LAST | last).to_string()
@@ -102,7 +108,8 @@ impl Ids {
 }
 
 impl Resends {
-    /// The ids for a request: fresh ones, or, if it is one sent again, those of the first. None if it is not an SDK's.
+    /// Returns the ids for a request: new ones, or those of the first request if this one is
+    /// repeated. Returns `None` if no SDK sent it.
     pub(crate) fn ids(
         &self,
         (organisation, key): (Option<&str>, &str),
@@ -116,7 +123,8 @@ impl Resends {
         let connection = connection?;
         let fresh = Ids(Uuid::try_parse(fresh).ok()?.as_u128());
         let request = (key, headers, body);
-        let (high, low) = (self.hashers.0.hash_one(request), self.hashers.1.hash_one(request));
+        let high = self.hashers.0.hash_one(request);
+        let low = self.hashers.1.hash_one(request);
         let name = u128::from(high) << 64 | u128::from(low);
         let mut known = self.known.lock();
         let fits = |first: &First| {
@@ -159,7 +167,8 @@ mod tests {
         let ask = |body: &str, connection: &Connection, seconds: i64, fresh: &str| {
             resends.ids((None, "key"), &sdk, body.as_bytes(), Some(connection), at(seconds), fresh).unwrap()
         };
-        let (first, second) = (Connection::default(), Connection::default());
+        let first = Connection::default();
+        let second = Connection::default();
         let ids = ask("a", &first, 0, FRESH[0]);
         drop(first);
         assert_eq!(ask("a", &second, 2, FRESH[1]), ids);
@@ -206,7 +215,8 @@ mod tests {
         let resends = Resends::default();
         let sdk = headers(Some("portkey-2.3.4"));
         let ask = |organisation: &str, number: usize, fresh: &str| {
-            let (bytes, connection) = (number.to_le_bytes(), Connection::default());
+            let bytes = number.to_le_bytes();
+            let connection = Connection::default();
             resends.ids((Some(organisation), "k"), &sdk, &bytes, Some(&connection), at(0), fresh).unwrap()
         };
         let first = ask("zen", 0, FRESH[1]);

@@ -1,5 +1,5 @@
-//! `/v1/logs/filters`: filters of the list of logs under names, which everybody of the organisation can use as
-//! `saved=NAME`.
+//! `/v1/logs/filters`: named filters of the list of logs, which every key of the organisation can
+//! use as `saved=NAME`.
 
 use axum::body::Body;
 use axum::extract::RawQuery;
@@ -25,7 +25,8 @@ pub(crate) async fn list(Caller { app, access }: Caller) -> Answer<Value> {
     listed(&app.engine.catalog().state().document.shown_filters(&access))
 }
 
-/// `PUT /v1/logs/filters/{name}` with the filter as `query`: what would stand behind the `?` of `GET /v1/logs`.
+/// `PUT /v1/logs/filters/{name}` with the filter as `query`, written like the query string of `GET
+/// /v1/logs`.
 pub(crate) async fn save(
     Caller { app, access }: Caller,
     path: Id,
@@ -34,7 +35,9 @@ pub(crate) async fn save(
 ) -> Result<Answer<ShownFilter>, Failure> {
     let Wanted { query: filter } = read(body, "query").await?;
     filter_of(&filter)?;
-    let (name, organisation, now) = (id(path)?, whose(&access, query.as_deref())?, app.engine.now());
+    let name = id(path)?;
+    let organisation = whose(&access, query.as_deref())?;
+    let now = app.engine.now();
     let save = |document: &mut Document| document.save_filter(&organisation, &name, &filter, &access, now);
     Ok(answer(StatusCode::OK, app.engine.catalog().change_as(&access, save).await?))
 }
@@ -45,12 +48,14 @@ pub(crate) async fn delete(
     path: Id,
     RawQuery(query): RawQuery,
 ) -> Result<Answer<ShownFilter>, Failure> {
-    let (name, organisation) = (id(path)?, whose(&access, query.as_deref())?);
+    let name = id(path)?;
+    let organisation = whose(&access, query.as_deref())?;
     let delete = |document: &mut Document| document.delete_filter(&organisation, &name, &access);
     Ok(answer(StatusCode::OK, app.engine.catalog().change_as(&access, delete).await?))
 }
 
-/// The organisation whose filter is meant. A misspelt field must not be passed over: it would be another's.
+/// Returns the organisation of the filter. A misspelt field must not be ignored: the filter of
+/// another organisation would be changed.
 fn whose(access: &Access, query: Option<&str>) -> Result<String, Failure> {
     let mut fields = Fields::decode(query)?;
     let named = fields.take("organisation_id").filter(|named| !named.is_empty());

@@ -1,8 +1,9 @@
-//! The server around the router: connections with limits, and an end in a named order.
+//! The server around the router: limited connections, and an ordered shutdown.
 //!
-//! A connection is dropped when its client sends no whole header for a while, sends a body or reads an answer too slowly, or when
-//! it is idle and others need its place. The end:
-//! stop taking connections; answer what is held, for a while; break off what is left, visibly; flush and close the engine.
+//! A connection is dropped if its client does not finish a header in time, sends a body or reads a
+//! response too slowly, or if it is idle and another connection needs its place. The shutdown has
+//! four steps: accept no more connections; finish requests in progress, for a limited time; cut the
+//! remaining connections visibly; flush and close the engine.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -31,20 +32,20 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::limits::CONNECTIONS;
 
-/// How long a new connection may take for the headers of its first request.
+/// Time limit for the headers of the first request on a new connection.
 const FIRST_HEADER_SECONDS: u64 = 20;
-/// How long a connection may idle between requests, and take for the headers of the next one.
+/// Time limit for idling between requests and for the headers of the next one.
 const HEADER_SECONDS: u64 = 75;
-/// How long a client may leave an answer unread.
+/// Time for which a client may leave a response unread.
 const UNREAD_SECONDS: u64 = 60;
-/// How long the end waits for requests that are being answered.
+/// Time for which the shutdown waits for requests in progress.
 const DRAIN_SECONDS: u64 = 30;
-/// How long broken-off connections may take to let go of what they hold.
+/// Time for which the shutdown waits for cut connections to release their resources.
 const ABORT_SECONDS: u64 = 5;
-/// The pause after a failed accept, which is almost always too many open files.
+/// Pause after a failed accept. The cause is almost always too many open files.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// Serves until `shutdown` is ready, then ends in order and closes the engine.
+/// Serves until `shutdown` is ready, then shuts down in order and closes the engine.
 pub async fn serve(engine: Engine, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
     let app = App::new(engine.clone());
     let server = Server::new(routes(Arc::clone(&app)));
@@ -57,11 +58,11 @@ pub async fn serve(engine: Engine, listener: TcpListener, shutdown: impl Future<
     }
     app.closing.store(true, Ordering::Relaxed);
     drop(listener);
-    tracing::info!("shutdown 1 of 4: taking no more connections");
+    tracing::info!("shutdown 1 of 4: accepting no more connections");
     server.drain().await;
     app.handlers.close();
     if tokio::time::timeout(Duration::from_secs(ABORT_SECONDS), app.handlers.wait()).await.is_err() {
-        tracing::warn!(handlers = app.handlers.len(), "requests whose clients are gone were still being worked on");
+        tracing::warn!(handlers = app.handlers.len(), "requests whose clients had disconnected were still running");
     }
     tracing::info!("shutdown 4 of 4: flushing and closing the engine");
     engine.close().await?;
@@ -89,18 +90,18 @@ impl Server {
         }
     }
 
-    /// Takes connections for ever.
+    /// Accepts connections until it is cancelled.
     async fn accept(&self, listener: &TcpListener) {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => match self.open.admit(address.ip()) {
                     Some(place) => self.spawn(stream, address.ip(), place),
                     None => {
-                        tracing::debug!(connections = CONNECTIONS, "all connections are busy; a new one is dropped")
+                        tracing::debug!(connections = CONNECTIONS, "all connections are busy; a new one was dropped")
                     }
                 },
                 Err(error) => {
-                    tracing::warn!(%error, "cannot take a connection");
+                    tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
                 }
             }
@@ -111,12 +112,14 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let (router, own) = (TowerToHyperService::new(self.router.clone()), Connection::default());
+        let router = TowerToHyperService::new(self.router.clone());
+        let own = Connection::default();
         let here = Arc::clone(&place);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(own.clone());
             request.extensions_mut().insert(Peer(peer));
-            let (answering, answer) = (here.answering(), router.call(request));
+            let answering = here.answering();
+            let answer = router.call(request);
             async move { answer.await.map(|response| held_by(response, answering)) }
         });
         let io = TokioIo::new(Stall::new(stream, Duration::from_secs(UNREAD_SECONDS)));
@@ -124,7 +127,8 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_secs(HEADER_SECONDS))
             .serve_connection(io, service);
-        let (stop, abort) = (self.stop.clone(), self.abort.clone());
+        let stop = self.stop.clone();
+        let abort = self.abort.clone();
         self.connections.spawn(async move {
             let mut connection = pin!(connection);
             let ended = tokio::select! {
@@ -132,7 +136,7 @@ impl Server {
                 () = place.gone.cancelled() => Ok(()),
                 () = no_request(&place) => Ok(()),
                 () = stop.cancelled() => {
-                    // An idle connection ends at once, another after the answer that it is giving.
+                    // An idle connection ends at once, another one after its current response.
                     connection.as_mut().graceful_shutdown();
                     tokio::select! {
                         ended = connection => ended,
@@ -146,25 +150,25 @@ impl Server {
         });
     }
 
-    /// Waits for what is being answered, then breaks off what is left.
+    /// Waits for requests in progress, then cuts the remaining connections.
     async fn drain(self) {
         self.connections.close();
         self.stop.cancel();
-        tracing::info!(connections = self.connections.len(), "shutdown 2 of 4: answering what is held");
+        tracing::info!(connections = self.connections.len(), "shutdown 2 of 4: finishing requests in progress");
         let drained = tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), self.connections.wait()).await;
-        tracing::info!(connections = self.connections.len(), "shutdown 3 of 4: breaking off what is left");
+        tracing::info!(connections = self.connections.len(), "shutdown 3 of 4: cutting the remaining connections");
         self.abort.cancel();
         if drained.is_err() {
-            tracing::warn!(seconds = DRAIN_SECONDS, "requests were still being answered and were broken off");
+            tracing::warn!(seconds = DRAIN_SECONDS, "requests did not finish in time and were cut");
         }
         let gone = tokio::time::timeout(Duration::from_secs(ABORT_SECONDS), self.connections.wait()).await;
         if gone.is_err() {
-            tracing::warn!(connections = self.connections.len(), "connections did not end");
+            tracing::warn!(connections = self.connections.len(), "connections did not close in time");
         }
     }
 }
 
-/// Ends when no request came on a new connection in time.
+/// Completes if a new connection sent no request in time.
 async fn no_request(place: &Place) {
     tokio::time::sleep(Duration::from_secs(FIRST_HEADER_SECONDS)).await;
     if !place.is_fresh() {
@@ -199,7 +203,7 @@ mod tests {
             client.read_to_string(&mut answer).await.unwrap();
             assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
         }
-        // The oldest were dropped.
+        // The oldest connections were dropped.
         let mut nothing = Vec::new();
         let _ = halves[0].read_to_end(&mut nothing).await;
         assert!(nothing.is_empty());

@@ -1,8 +1,9 @@
-//! What an answer's columns become so that a format, and its readers, can hold them.
+//! Converts the columns of a result to types that a format and its readers support.
 //!
-//! Arrow and Parquet go out with plain `Utf8` and `Binary` in place of view types, which many readers do not know and which
-//! would drag whole text blocks along for a few rows. CSV has no nesting: structs, maps and lists become JSON text. The union that
-//! `json_get` answers with is a JSON value in JSON and its text elsewhere. JSON needs no other change.
+//! Arrow and Parquet get plain `Utf8` and `Binary` instead of view types, which many readers do not
+//! support and which would keep whole text blocks alive for a few rows. CSV has no nesting:
+//! structs, maps and lists become JSON text. The union that `json_get` returns becomes a JSON value
+//! in JSON and its text elsewhere. JSON needs no other change.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use arrow::json::{Encoder, EncoderFactory, EncoderOptions};
 
 use super::format::Format;
 
-/// Brings batches of one schema to the schema that a format takes.
+/// Converts batches of one schema to the schema that a format takes.
 #[derive(Debug)]
 pub(super) struct Shape {
     source: SchemaRef,
@@ -49,7 +50,7 @@ impl Shape {
     }
 }
 
-/// The JSON of answers: nulls are written, so that every line has every column.
+/// Returns the JSON writer for results. It writes nulls, so that every line has every column.
 pub(super) fn json_writer() -> WriterBuilder {
     WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(Unions))
 }
@@ -61,7 +62,7 @@ fn retyped(field: &FieldRef, data_type: DataType) -> FieldRef {
     Arc::new(Field::new(field.name(), data_type, true))
 }
 
-/// A type without views, unions, dictionaries and intervals, at any depth.
+/// Returns a type without views, unions, dictionaries and intervals, at any depth.
 fn plain(data_type: &DataType) -> DataType {
     let inner = |field: &FieldRef| Arc::new(field.as_ref().clone().with_data_type(plain(field.data_type())));
     match data_type {
@@ -77,13 +78,14 @@ fn plain(data_type: &DataType) -> DataType {
     }
 }
 
-/// A type that fits a cell of a CSV line.
+/// Returns the type of a column in CSV.
 fn flat(data_type: &DataType) -> DataType {
     if data_type.is_nested() { DataType::Utf8 } else { data_type.clone() }
 }
 
 fn change(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef, ArrowError> {
-    let (from, to) = (column.data_type(), field.data_type());
+    let from = column.data_type();
+    let to = field.data_type();
     if from == to {
         return Ok(Arc::clone(column));
     }
@@ -93,7 +95,7 @@ fn change(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef, ArrowError> {
     cast(column, to)
 }
 
-/// A column as JSON text, null where it is null. A text within a union stands as it is, without quotes.
+/// Converts a column to JSON text, null where it is null. A text within a union is not quoted.
 fn json_text(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef, ArrowError> {
     let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(Unions));
     let source: FieldRef = Arc::new(Field::new(field.name(), column.data_type().clone(), true));
@@ -121,7 +123,7 @@ fn unencodable(cause: impl std::fmt::Display) -> ArrowError {
     ArrowError::JsonError(cause.to_string())
 }
 
-/// Teaches Arrow's JSON encoder unions, which it does not know.
+/// Adds unions to Arrow's JSON encoder, which does not support them.
 #[derive(Debug)]
 struct Unions;
 
@@ -157,7 +159,8 @@ struct UnionEncoder<'a> {
 
 impl Encoder for UnionEncoder<'_> {
     fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
-        let (type_id, at) = (self.union.type_id(row), self.union.value_offset(row));
+        let type_id = self.union.type_id(row);
+        let at = self.union.value_offset(row);
         match self.members.iter_mut().find(|(member, _)| *member == type_id) {
             Some((_, encoder)) if !encoder.is_null(at) => encoder.encode(at, out),
             _ => out.extend_from_slice(b"null"),
@@ -165,7 +168,8 @@ impl Encoder for UnionEncoder<'_> {
     }
 }
 
-/// Text that is JSON already. A line break in it can only stand between tokens and would end the line.
+/// Text that is JSON already. Line breaks in it can only stand between tokens. They are replaced by
+/// spaces, since they would end the line.
 struct RawJson<'a>(&'a ArrayRef);
 
 impl Encoder for RawJson<'_> {

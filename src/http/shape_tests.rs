@@ -7,7 +7,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::super::format::Writer;
 use super::*;
 
-/// One row of each kind that needs care: a view, a struct, a map, and a union as `json_get` makes it.
+/// Returns one row with each kind of column that needs conversion: a view, a struct, a map, and a
+/// union as `json_get` returns it.
 fn batch() -> RecordBatch {
     let text: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a,\"b\""), None]));
     let body: ArrayRef = Arc::new(StringViewArray::from(vec![Some("{}"), None]));

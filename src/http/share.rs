@@ -1,8 +1,9 @@
-//! Share links: `POST|GET /v1/logs/{id}/share`, `GET /v1/shares`, `DELETE /v1/shares/{id}`, and `GET /shared/{token}`, which
-//! asks for no key.
+//! Share links: `POST|GET /v1/logs/{id}/share`, `GET /v1/shares`, `DELETE /v1/shares/{id}`, and
+//! `GET /shared/{token}`, which needs no key.
 //!
-//! Off unless `share_links` is set: then none is made, and none that was made opens. A link shows what its maker could
-//! read, as of when it is opened: retention, erasures and the maker's workspace hold for it too.
+//! Share links are off unless `share_links` is set: none can be created, and existing ones do not
+//! open. A link shows what its creator could read, evaluated when it is opened: retention, erasures
+//! and the creator's workspace apply to it too.
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ struct Wanted {
     bodies: Option<bool>,
 }
 
-/// A link that was just made: the only place that its URL is told.
+/// A new link. Its URL is returned only here.
 #[derive(Debug, Serialize)]
 pub(crate) struct Fresh {
     url: String,
@@ -38,7 +39,8 @@ pub(crate) struct Fresh {
     shown: ShownShare,
 }
 
-/// `POST /v1/logs/{id}/share`: a body is needed only to say how long (`expires_in_seconds`), or `"bodies": false`.
+/// `POST /v1/logs/{id}/share`. The body is optional: it sets the lifetime (`expires_in_seconds`),
+/// or `"bodies": false`.
 pub(crate) async fn create(
     Caller { app, access }: Caller,
     named: Named,
@@ -76,32 +78,35 @@ pub(crate) async fn create(
     Ok(answer(StatusCode::CREATED, Fresh { url, shown: share.shown() }))
 }
 
-/// `GET /v1/logs/{id}/share`: the links to a log.
+/// `GET /v1/logs/{id}/share`: lists the links to a log.
 pub(crate) async fn list(Caller { app, access }: Caller, named: Named) -> Result<Answer<Value>, Failure> {
     let record = named.record(&app, &access).await?;
-    let (state, id) = (app.engine.catalog().state(), record.id.unwrap_or_default());
+    let state = app.engine.catalog().state();
+    let id = record.id.unwrap_or_default();
     let organisation = record.organisation_id;
     let access = Access { organisation, ..access };
     Ok(listed(&state.document.shown_shares(Some(&id), &access, app.engine.now())))
 }
 
-/// `GET /v1/shares`: the links that the key may revoke.
+/// `GET /v1/shares`: lists the links that the key may revoke.
 pub(crate) async fn own(Caller { app, access }: Caller) -> Answer<Value> {
     listed(&app.engine.catalog().state().document.shown_shares(None, &access, app.engine.now()))
 }
 
-/// `DELETE /v1/shares/{id}`: revokes a link, also where links are off.
+/// `DELETE /v1/shares/{id}`: revokes a link, even if links are off.
 pub(crate) async fn revoke(Caller { app, access }: Caller, path: Id) -> Result<Answer<ShownShare>, Failure> {
-    let (id, now) = (id(path)?, app.engine.now());
+    let id = id(path)?;
+    let now = app.engine.now();
     let revoke = |document: &mut Document| Ok(document.revoke_share(&id, &access, now)?.shown());
     Ok(answer(StatusCode::OK, app.engine.catalog().change_as(&access, revoke).await?))
 }
 
-/// `GET /shared/{token}`: the log that a link opens. Whatever is wrong with the link, the answer is the same.
+/// `GET /shared/{token}`: shows the log that a link opens. The response is the same for every kind
+/// of invalid link.
 pub(crate) async fn open(State(app): State<Arc<App>>, path: Id, headers: HeaderMap) -> Result<Response, Failure> {
     let closed = || {
         Failure::from(Error::not_found(
-            "this link opens nothing: it has expired, was revoked, or never was one; ask for a new one",
+            "the link is not valid: it has expired, was revoked, or was never valid; ask for a new one",
         ))
     };
     let Ok(Path(token)) = path else { return Err(closed()) };

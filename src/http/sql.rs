@@ -1,7 +1,8 @@
-//! `GET|POST /v1/sql`: one read-only statement in, its rows out in any format.
+//! `GET|POST /v1/sql`: runs one read-only statement and returns its rows in any format.
 //!
-//! The statement comes as `query`, or as the body itself when that is not JSON, so that `curl -d 'select 1'` works. Parameters
-//! are bound, never pasted: `param.NAME=…` in the query string, `params` (an object, or an array for `$1`, `$2`, …) in JSON.
+//! The statement is the field `query`, or the body itself if that is not JSON, so that `curl -d
+//! 'select 1'` works. Parameters are bound, never interpolated: `param.NAME=…` in the query string,
+//! `params` (an object, or an array for `$1`, `$2`, …) in JSON.
 
 use axum::body::Body;
 use axum::extract::RawQuery;
@@ -24,12 +25,12 @@ use crate::engine::Params;
 
 const FIELDS: &str = "query, format, formulas, param.NAME";
 
-/// What is asked: a statement, its parameters, a format.
+/// A request: statement, parameters and format.
 #[derive(Debug, Default, PartialEq)]
 struct Ask {
     query: Option<String>,
     format: Option<String>,
-    /// Whether cells of CSV that begin a formula are quoted.
+    /// True if CSV cells that begin a formula are quoted.
     quoted: bool,
     params: Params,
 }
@@ -54,7 +55,7 @@ pub(crate) async fn get(
     run(&app, &access, version, Ask::of_query(query.as_deref(), &headers)?, &headers).await
 }
 
-/// `POST /v1/sql`: fields of the body win over those of the query string.
+/// `POST /v1/sql`. Fields of the body take precedence over those of the query string.
 pub(crate) async fn post(
     Caller { app, access }: Caller,
     version: Version,
@@ -72,11 +73,11 @@ async fn run(app: &App, access: &Access, version: Version, ask: Ask, headers: &H
     answer::needs_chunks(version)?;
     let format = Format::asked(ask.format.as_deref(), header(headers, &ACCEPT))?;
     let query = ask.query.filter(|query| !query.trim().is_empty());
-    let query = query.ok_or_else(|| Failure::invalid("the request has no SQL; send it as `query` or as the body"))?;
+    let query = query.ok_or_else(|| Failure::invalid("the request has no SQL statement; send it as `query` or as the body"))?;
     answer::respond(app.engine.reader_as(access).sql(&query, &ask.params).await?, format, ask.quoted).await
 }
 
-/// A header as text.
+/// Returns a header as text.
 pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -85,7 +86,9 @@ impl Ask {
     fn of_query(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Failure> {
         let mut fields = Fields::decode(query)?;
         let quoted = formulas::quoted(&mut fields, headers)?;
-        let (query, format, params) = (fields.take("query"), fields.take("format"), fields.take_params("param."));
+        let query = fields.take("query");
+        let format = fields.take("format");
+        let params = fields.take_params("param.");
         fields.finish(FIELDS)?;
         Ok(Self { query, format, quoted, params })
     }
@@ -93,10 +96,10 @@ impl Ask {
     fn add_body(&mut self, content_type: &str, text: &str) -> Result<(), Failure> {
         let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let ask = match media.as_str() {
-            // No SQL begins with a brace, and `curl -d` does not say JSON.
+            // No SQL begins with a brace, and `curl -d` does not declare JSON.
             _ if text.trim_start().starts_with('{') => Self::of_document(text)?,
             "application/json" => Self::of_document(text)?,
-            // `curl -d` says form for any body: it is one if it has the field.
+            // `curl -d` declares every body as a form. It is one if it has the field `query`.
             "application/x-www-form-urlencoded" if text.starts_with("query=") => {
                 Self::of_query(Some(text), &HeaderMap::new())?
             }
@@ -105,7 +108,7 @@ impl Ask {
             }
             other => {
                 let message = format!(
-                    "content-type `{other}` is not taken; send application/json, application/sql or text/plain"
+                    "content-type `{other}` is not supported; send application/json, application/sql or text/plain"
                 );
                 return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
             }
@@ -127,7 +130,7 @@ impl Ask {
             }
             _ => {
                 return Err(Failure::invalid(
-                    r#"field `params` is neither such as {"m": "gpt-4o"} for $m nor [7] for $1"#,
+                    r#"field `params` is neither an object nor an array; send {"m": "gpt-4o"} for $m, or [7] for $1"#,
                 ));
             }
         };
@@ -151,7 +154,8 @@ mod tests {
             let mut ask = Ask::of_query(Some("format=csv"), &HeaderMap::new()).unwrap();
             ask.add_body(content_type, body).unwrap();
             let params = Params::from([("1".to_owned(), json!(7))]);
-            let (query, format) = (Some("select $1".to_owned()), Some("csv".to_owned()));
+            let query = Some("select $1".to_owned());
+            let format = Some("csv".to_owned());
             assert_eq!(ask, Ask { query, format, params, quoted: false });
         }
         for content_type in ["", "text/plain", "application/sql", "application/x-www-form-urlencoded"] {

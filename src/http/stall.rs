@@ -1,7 +1,8 @@
-//! A connection whose client must keep reading: one that is too slow ([`super::pace`]) ends it.
+//! A connection that ends if its client reads too slowly ([`super::pace`]).
 //!
-//! A download holds a View, a query and buffers; a client that stops reading would hold them for ever. Reading has limits of its
-//! own: hyper's for headers and idle connections, the router's for bodies.
+//! A download holds a View, a query and buffers; a client that stops reading would hold them for
+//! ever. Reads from the client have limits of their own: hyper's for headers and idle connections,
+//! the router's for bodies.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::pace::{Patience, STREAM};
 
-/// A stream that fails a write when its client reads too slowly.
+/// A stream whose writes fail if its client reads too slowly.
 #[derive(Debug)]
 pub(super) struct Stall<S> {
     stream: S,
@@ -20,12 +21,13 @@ pub(super) struct Stall<S> {
 }
 
 impl<S> Stall<S> {
-    /// A client may leave an answer unread for `pause`; [`STREAM`] is the end of waiting for one answer.
+    /// Wraps a stream. A client may leave a response unread for `pause`, and may be waited for
+    /// [`STREAM`] per response.
     pub(super) fn new(stream: S, pause: Duration) -> Self {
         Self { stream, patience: Patience::new(pause, STREAM) }
     }
 
-    /// Passes a finished write on; one that waits fails when the client was waited for long enough.
+    /// Passes a finished write on. A pending write fails when the client has used up its time.
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -50,7 +52,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            // The client goes on to its next request.
+            // The client sends its next request.
             self.patience.restart(STREAM);
         }
         read

@@ -1,5 +1,5 @@
-//! A table of routes that can be read back. axum's router cannot say which routes it has; the document of the API, and
-//! the test that the two agree, need to know.
+//! A route table that can be read back. axum's router cannot list its routes, which the API
+//! document and the test that compares both need.
 
 use std::sync::Arc;
 
@@ -10,18 +10,19 @@ use axum::routing::MethodRouter;
 use super::App;
 use super::auth::Needs;
 
-/// A route, as the table has it.
+/// A route of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
-    /// Upper case.
+    /// HTTP method in upper case.
     pub(crate) method: &'static str,
-    /// With axum's placeholders: `{name}` for one part of a path, `{*name}` for the rest of it.
+    /// Path with axum's placeholders: `{name}` for one segment of a path, `{*name}` for the rest of
+    /// it.
     pub(crate) path: &'static str,
-    /// What it asks of a key; none = it asks for no key.
+    /// Requirement of the key. `None` if the route needs no key.
     pub(crate) needs: Option<Needs>,
 }
 
-/// Routes that share what stands around them.
+/// Routes that share their middleware.
 #[derive(Default)]
 pub(crate) struct Routes {
     router: Router<Arc<App>>,
@@ -36,13 +37,13 @@ impl Routes {
         Self { router: self.router.route(path, router), ..self }
     }
 
-    /// The router of them, and what they are.
+    /// Returns the router and the list of the routes.
     pub(crate) fn into_parts(self) -> (Router<Arc<App>>, Vec<Route>) {
         (self.router, self.list)
     }
 }
 
-/// Methods of a path, each with its handler.
+/// The methods of a path, each with its handler.
 pub(crate) struct Methods {
     router: MethodRouter<Arc<App>>,
     names: Vec<&'static str>,
@@ -50,7 +51,7 @@ pub(crate) struct Methods {
 }
 
 impl Methods {
-    /// The same methods behind a check.
+    /// Puts the methods behind a check.
     pub(crate) fn guarded(
         self,
         needs: Needs,
@@ -63,7 +64,7 @@ impl Methods {
 macro_rules! methods {
     ($($function:ident $name:literal),*) => {
         $(
-            /// This method with that handler.
+            /// Returns this method with a handler.
             pub(crate) fn $function<H: Handler<T, Arc<App>>, T: 'static>(handler: H) -> Methods {
                 Methods { router: axum::routing::$function(handler), names: vec![$name], needs: None }
             }
@@ -71,7 +72,7 @@ macro_rules! methods {
 
         impl Methods {
             $(
-                /// This method too.
+                /// Adds this method with a handler.
                 #[allow(dead_code, reason = "which of them come second depends on the table")]
                 pub(crate) fn $function<H: Handler<T, Arc<App>>, T: 'static>(mut self, handler: H) -> Self {
                     self.names.push($name);

@@ -97,7 +97,8 @@ impl Provider {
             if status == 200 {
                 let first = model.first_token_ms * spread(rng, 0.35);
                 let last = first + model.token_ms * usage.completion_tokens as f64 * spread(rng, 0.15);
-                let (first, last) = (first as i64 + 1, last as i64 + 2);
+                let first = first as i64 + 1;
+                let last = last as i64 + 2;
                 let answered = if streamed { first } else { last };
                 return Sent {
                     at,

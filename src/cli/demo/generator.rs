@@ -89,7 +89,8 @@ impl Generator {
             .map(|app| by_workspace.entry((app.organisation, app.workspace)).or_insert_with(|| uuid(&mut rng)).clone())
             .collect();
         let next_start = hours.at(0.0);
-        let (cached, waiting) = (HashMap::new(), BTreeMap::new());
+        let cached = HashMap::new();
+        let waiting = BTreeMap::new();
         Self { plan, rng, hours, provider, keys, cached, waiting, made: 0, next_start }
     }
 
@@ -416,7 +417,8 @@ impl Hours {
     /// The moment before which this share of all calls was made.
     fn at(&self, share: f64) -> DateTime<Utc> {
         let hour = self.before.partition_point(|before| *before <= share).clamp(1, self.before.len() - 1);
-        let (low, high) = (self.before[hour - 1], self.before[hour]);
+        let low = self.before[hour - 1];
+        let high = self.before[hour];
         let within = ((share - low) / (high - low)).clamp(0.0, 1.0);
         let millis = (hour as f64 - 1.0 + within) * 3_600_000.0;
         let at = (self.start + Duration::milliseconds(millis as i64)).trunc_subsecs(3);

@@ -129,7 +129,8 @@ async fn fill(context: &Context, engine: &Engine, plan: Plan) -> Result<()> {
     engine.flush().await?;
     if !context.quiet {
         let seconds = progress.seconds();
-        let (days, data) = (plan.days, &context.config().data);
+        let days = plan.days;
+        let data = &context.config().data;
         say!("made {} sample records of {days} days in `{data}` in {seconds:.1} s", thousands(done));
     }
     Ok(())

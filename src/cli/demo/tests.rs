@@ -138,10 +138,12 @@ fn a_conversation_sends_its_history_again() {
         longest = longest.max(bodies.len());
         for turn in bodies.windows(2) {
             let messages = |body: &str| {
-                let (from, to) = (body.find("\"messages\":[").unwrap(), body.find("],\"temperature\"").unwrap());
+                let from = body.find("\"messages\":[").unwrap();
+                let to = body.find("],\"temperature\"").unwrap();
                 body[from..to].to_owned()
             };
-            let (before, now) = (messages(&turn[0]), messages(&turn[1]));
+            let before = messages(&turn[0]);
+            let now = messages(&turn[1]);
             assert!(now.starts_with(&before) && now.len() > before.len(), "{before}\n{now}");
         }
     }

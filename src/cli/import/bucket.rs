@@ -1,13 +1,15 @@
-//! The log store of a Portkey gateway, a folder or a bucket with one JSON file a log, into the engine.
+//! Imports the log store of a Portkey gateway: a folder or a bucket with one JSON file per log.
 //!
-//! Every `.json` and `.json.gz` below a [`Place`] is read, packed or not, and its content says what it is: so both of Portkey's path formats
-//! are understood, and any prefix before them. Files are fetched side by side within a budget of memory, and unpacked one after
-//! the other, since how much comes out is not known before. What cannot be read is told at the end with its path and the
-//! reason, and stops nothing.
+//! Every `.json` and `.json.gz` file below a [`Place`] is read, compressed or not, and its type
+//! follows from its content. So both path formats of Portkey are supported, below any prefix. Files
+//! are fetched concurrently within a memory budget, and decompressed one after the other, since the
+//! decompressed size is not known in advance. Files that cannot be read are listed at the end with
+//! path and reason, and do not stop the import.
 //!
-//! The engine knows the ids of a day; a log store is older. So each batch first asks the table which of its records are stored,
-//! and leaves those out: an import that was stopped, and one of a store that went on growing, is simply run again. As in the
-//! engine, an id that comes with a time within a day of the stored one is the same record.
+//! The engine remembers the ids of a day, but a log store is older. So each batch first queries the
+//! table for records that are stored already, and leaves them out: an interrupted import, or one of
+//! a store that has grown since, can simply be run again. As in the engine, two records with one id
+//! and times within a day of each other are the same record.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -42,21 +44,22 @@ use crate::record::Record;
 use crate::record::json::{Reason, Seen};
 use crate::refusals::{Refused, Source};
 
-const NOT_KEPT: &str = "texts that guardrails found are not kept: those may quote calls that must not be tracked";
+const NOT_KEPT: &str = "guardrail texts, which are not stored: they may quote calls that must not be tracked";
 
-/// Files that are fetched at once.
+/// Number of files that are fetched concurrently.
 const FETCHES: usize = 32;
-/// Memory for files that are being fetched and parsed, packed as they lie there.
+/// Memory for files that are being fetched and parsed, in their stored form.
 const FETCHED_KIB: u32 = 256 << 10;
-/// A file holds bodies up to so many times: as the client sent them, and as the provider saw them.
+/// Largest number of copies of a body in a file: as the client sent it, and as the provider
+/// received it.
 const COPIES: u64 = 3;
 /// Records and bytes that are appended at once.
 const BATCH: (usize, usize) = (1_000, 8 << 20);
-/// Ids that one query asks for.
+/// Number of ids in one query.
 const IDS: usize = 500;
-/// Two times of one id that are no further apart are those of one record.
+/// Largest difference between two times of one id that belong to the same record.
 const SAME: TimeDelta = TimeDelta::days(1);
-/// Files that were not read and are listed; `--rejects` has all of them.
+/// Number of unread files that are printed; `--rejects` has all of them.
 const LISTED: usize = 200;
 
 /// One file of the store.
@@ -68,13 +71,13 @@ struct File {
 
 enum Holds {
     Record(Box<Record>),
-    /// Texts that a guardrail found, and whose they are.
+    /// Guardrail texts, and their owner.
     Guardrail(Seen),
-    /// Nothing that can be read: why, and what is noted of it.
+    /// Unreadable content: the reason, and the entry for the list of refusals.
     Unread(String, Box<Refused>),
 }
 
-/// What became of the files so far.
+/// Results of the files so far.
 struct Account {
     files: u64,
     bytes: u64,
@@ -92,15 +95,16 @@ pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&P
         stores.push(Place::open(place, context.config()).await?);
     }
     let rejects = rejects.map(|path| Sink::open(Some(path))).transpose()?;
-    let instead = "stop that server for the time of the import";
+    let instead = "stop that server during the import";
     let engine = context.open_writer(instead, false).await?;
     let progress = Progress::start("import", Unit::Steps, None, context.quiet);
-    let (done, listed) = (Appended::default(), Vec::new());
+    let done = Appended::default();
+    let listed = Vec::new();
     let mut account = Account { files: 0, bytes: 0, done, guardrails: 0, unread: 0, listed, rejects, progress };
     let outcome = pump(&engine, &stores, &mut account).await;
     account.progress.finish();
     account.done.note_left_out(&engine, &sender(Source::PortkeyBucket));
-    // What is in is in, however the import ended: it is flushed and told before an error is.
+    // Imported records are flushed and reported before an error is, however the import ended.
     let closed = engine.close().await;
     account.tell(context.quiet);
     account.rejects.take().map_or(Ok(()), Sink::finish)?;
@@ -109,10 +113,11 @@ pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&P
     Ok(if done == Done::Fine && account.unread > 0 { Done::Problems } else { done })
 }
 
-/// Moves the records of the stores into the engine until all are there or Ctrl-C. However it ends, what was read is appended, and
-/// every append is waited for and counted.
+/// Moves the records of the stores into the engine until all are imported or Ctrl-C. However it
+/// ends, every record that was read is appended, and every append is awaited and counted.
 async fn pump(engine: &Engine, stores: &[Place], account: &mut Account) -> Result<Done> {
-    let (mut appends, mut batch) = (JoinSet::new(), Batch::default());
+    let mut appends = JoinSet::new();
+    let mut batch = Batch::default();
     let sieve = Sieve::new(engine).await?;
     let mut ended = fill(&sieve, stores, account, &mut appends, &mut batch).await;
     appends.spawn(append(sieve, batch.records));
@@ -125,7 +130,7 @@ async fn pump(engine: &Engine, stores: &[Place], account: &mut Account) -> Resul
     ended
 }
 
-/// Reads the files and starts an append of each full batch.
+/// Reads the files and starts an append for each full batch.
 async fn fill(
     sieve: &Sieve,
     stores: &[Place],
@@ -138,7 +143,7 @@ async fn fill(
     loop {
         let file = tokio::select! {
             _ = &mut interrupt => {
-                account.progress.say("stopping: what is on its way is still written");
+                account.progress.say("stopping: records in flight are still written");
                 return Ok(Done::Interrupted);
             }
             file = files.next() => file,
@@ -174,14 +179,15 @@ impl Batch {
     }
 }
 
-/// The files of the stores, read and parsed, in no certain order.
+/// Returns the files of the stores, read and parsed, in no particular order.
 fn files<'a>(engine: &'a Engine, stores: &'a [Place]) -> BoxStream<'a, Result<File>> {
     let rooms = Arc::new([Semaphore::new(FETCHED_KIB as usize), Semaphore::new(1)]);
     let fetched = stream::iter(stores).flat_map(Place::files).map(move |found| {
         let rooms = Arc::clone(&rooms);
         async move {
             let found = found?;
-            let (name, bytes) = (found.name.clone(), found.bytes);
+            let name = found.name.clone();
+            let bytes = found.bytes;
             let holds = fetch(engine, found, &rooms).await.unwrap_or_else(unread);
             Ok(File { name, bytes, holds })
         }
@@ -189,12 +195,13 @@ fn files<'a>(engine: &'a Engine, stores: &'a [Place]) -> BoxStream<'a, Result<Fi
     fetched.buffer_unordered(FETCHES).boxed()
 }
 
-/// Tells what a file holds, or why it cannot be read. `rooms` are memory for files as they lie there, and for one that is unpacked.
+/// Reads and parses a file, or returns the reason why that is impossible. `rooms` limit the memory
+/// for files in their stored form, and for one decompressed file.
 async fn fetch(engine: &Engine, found: Found, [fetched, unpacked]: &[Semaphore; 2]) -> Result<Holds, String> {
     let at = found.at?;
     let limit = engine.config().max_record_bytes.saturating_mul(COPIES);
     if found.bytes > limit {
-        return Err(format!("it has {} bytes; at most {limit} are taken", found.bytes));
+        return Err(format!("it has {} bytes; at most {limit} are allowed", found.bytes));
     }
     let ended = |_| "the import ended".to_owned();
     let kib = u32::try_from(found.bytes / 1_024 + 1).unwrap_or(FETCHED_KIB);
@@ -204,7 +211,7 @@ async fn fetch(engine: &Engine, found: Found, [fetched, unpacked]: &[Semaphore; 
     let policy = Arc::clone(engine.policy());
     let context = ingest::Context { policy, ..ingest::Context::new(engine.now()) };
     let parsing = tokio::task::spawn_blocking(move || parse(&raw, limit, &context));
-    parsing.await.unwrap_or_else(|_| Err("parsing it broke off".to_owned()))
+    parsing.await.unwrap_or_else(|_| Err("an internal error ended its parsing".to_owned()))
 }
 
 fn parse(raw: &Bytes, limit: u64, context: &ingest::Context) -> Result<Holds, String> {
@@ -230,13 +237,13 @@ fn parse(raw: &Bytes, limit: u64, context: &ingest::Context) -> Result<Holds, St
     }
 }
 
-/// A file that cannot be read at all.
+/// Returns the result for a file that cannot be read at all.
 fn unread(why: String) -> Holds {
     let refused = Refused::many(Reason::NotReadable, &*why, 1);
     Holds::Unread(why, Box::new(refused))
 }
 
-/// Appends those of the records that are not stored yet.
+/// Appends the records that are not stored yet.
 async fn append(sieve: Sieve, mut records: Vec<Record>) -> Result<Appended> {
     let all = records.len();
     let known = stored(&sieve.engine, &records).await?;
@@ -252,7 +259,7 @@ fn key(record: &Record) -> (String, String) {
     (organisation.to_owned(), record.id.clone().unwrap_or_default())
 }
 
-/// Organisation and id of those of the records that are stored.
+/// Returns organisation and id of the records that are stored already.
 async fn stored(engine: &Engine, records: &[Record]) -> Result<HashSet<(String, String)>> {
     let mut stored = HashSet::new();
     for some in records.chunks(IDS) {
@@ -271,8 +278,9 @@ async fn stored(engine: &Engine, records: &[Record]) -> Result<HashSet<(String, 
         let mut batches = engine.sql(&query, &params).await?.batches;
         while let Some(batch) = batches.try_next().await? {
             let column =
-                |at| batch.column(at).as_string_view_opt().ok_or_else(|| Error::internal("an id came back as no text"));
-            let (organisations, ids) = (column(0)?, column(1)?);
+                |at| batch.column(at).as_string_view_opt().ok_or_else(|| Error::internal("an id in the result is not text"));
+            let organisations = column(0)?;
+            let ids = column(1)?;
             let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
             stored.extend(organisations.iter().zip(ids).map(|(organisation, id)| (text(organisation), text(id))));
         }
@@ -281,11 +289,14 @@ async fn stored(engine: &Engine, records: &[Record]) -> Result<HashSet<(String, 
 }
 
 impl Account {
-    /// Counts a file, and gives the record in it.
+    /// Counts a file and returns its record.
     fn take(&mut self, engine: &Engine, file: File) -> Result<Option<Record>> {
         self.files += 1;
         self.bytes += file.bytes;
-        let (files, bytes, seconds, done) = (self.files, self.bytes, self.progress.seconds(), self.done);
+        let files = self.files;
+        let bytes = self.bytes;
+        let seconds = self.progress.seconds();
+        let done = self.done;
         self.progress.set(files, || format!("files, {}, {} records", rate(bytes, seconds), thousands(done.known())));
         match file.holds {
             Holds::Record(record) => return Ok(Some(*record)),
@@ -309,12 +320,12 @@ impl Account {
         Ok(None)
     }
 
-    /// Lists in any case what was not read.
+    /// Prints the results. Unread files are listed even with `--quiet`.
     fn tell(&self, quiet: bool) {
         self.listed.iter().for_each(|line| say!("{line}"));
         let more = self.unread - self.listed.len() as u64;
         if more > 0 {
-            say!("not read: {} more; --rejects FILE writes down all of them", thousands(more));
+            say!("not read: {} more; `--rejects FILE` lists all of them", thousands(more));
         }
         if quiet {
             return;

@@ -1,4 +1,4 @@
-//! An input of the import: a file or stdin, decompressed by what its first bytes are.
+//! An input of the import: a file or stdin, decompressed according to its first bytes.
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
@@ -13,37 +13,38 @@ use crate::error::{Error, Result};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-/// How files begin that hold records for other programs.
+/// First bytes of files with records in formats that the import does not read.
 const OTHERS: [(&[u8], &str); 2] = [(b"PAR1", "Parquet"), (b"ARRO", "Arrow")];
 /// Compressed bytes that are read at once.
 const BLOCK_BYTES: usize = 256 << 10;
 
-/// Something to read records from.
+/// An input with records.
 #[derive(Debug)]
 pub(super) struct Input {
-    /// What it is called in messages.
+    /// Name of the input in messages.
     pub(super) name: String,
-    /// Its size as it lies there; none for stdin and other streams.
+    /// Size of the file on disk. `None` for stdin and other streams.
     pub(super) bytes: Option<u64>,
     path: Option<PathBuf>,
 }
 
 impl Input {
-    /// Checks that the input is there. It is opened when its turn comes, since there may be thousands.
+    /// Checks that the input exists. It is opened only when its turn comes, since there may be
+    /// thousands.
     pub(super) fn find(path: &Path) -> Result<Self> {
         if path == Path::new("-") {
             return Ok(Self { name: "stdin".to_owned(), bytes: None, path: None });
         }
         let about = std::fs::metadata(path).map_err(|cause| file_error("read", path, cause))?;
         if about.is_dir() {
-            let message = format!("`{}` is a folder; name its files, or a log store's --source", path.display());
+            let message = format!("`{}` is a folder; name its files, or pass `--source portkey-bucket` for a log store", path.display());
             return Err(Error::invalid(message));
         }
         let bytes = about.is_file().then_some(about.len());
         Ok(Self { name: path.display().to_string(), bytes, path: Some(path.to_owned()) })
     }
 
-    /// Opens it for reading its JSON text; `read` counts the bytes of the file itself.
+    /// Opens the input to read its JSON text. `read` counts the bytes of the file itself.
     pub(super) fn open(&self, read: Arc<AtomicU64>) -> Result<Box<dyn Read + Send>> {
         let raw: Box<dyn Read + Send> = match &self.path {
             None => Box::new(io::stdin()),
@@ -52,14 +53,15 @@ impl Input {
         decoded(Counted { raw, read }).map_err(|cause| self.error(cause))
     }
 
-    /// The error of reading it; a broken archive is the caller's to mend, a broken disk is not.
+    /// Returns the error of a failed read. A broken archive is the caller's mistake, a broken disk
+    /// is not.
     pub(super) fn error(&self, cause: io::Error) -> Error {
         let message = format!("cannot read `{}` to its end", self.name);
         match cause.kind() {
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
                 Error::invalid(message)
             }
-            // zstd tells a broken frame so.
+            // zstd reports a broken frame this way.
             io::ErrorKind::Other => Error::invalid(message),
             _ => Error::storage(message),
         }
@@ -67,20 +69,21 @@ impl Input {
     }
 }
 
-/// Returns whether it is gzip or zstd by its first bytes.
+/// Returns true if the first bytes are those of gzip or zstd.
 pub(super) fn is_packed(bytes: &[u8]) -> bool {
     bytes.starts_with(GZIP) || bytes.starts_with(ZSTD)
 }
 
-/// Unpacks what is gzip or zstd by its first bytes.
+/// Decompresses an input whose first bytes are those of gzip or zstd.
 pub(super) fn decoded(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut first = Vec::with_capacity(ZSTD.len());
     raw.by_ref().take(ZSTD.len() as u64).read_to_end(&mut first)?;
     if let Some((_, name)) = OTHERS.iter().find(|(begin, _)| first == *begin) {
-        let expected = format!("it is {name}; import takes JSON, plain, gzip or zstd, so write it as JSON lines first");
+        let expected = format!("it is {name}; import reads JSON, plain, gzip or zstd; convert it to JSON lines first");
         return Err(io::Error::new(io::ErrorKind::InvalidData, expected));
     }
-    let (gzip, zstd) = (first.starts_with(GZIP), first.starts_with(ZSTD));
+    let gzip = first.starts_with(GZIP);
+    let zstd = first.starts_with(ZSTD);
     let whole = Cursor::new(first).chain(raw);
     Ok(match (gzip, zstd) {
         (true, _) => Box::new(MultiGzDecoder::new(BufReader::with_capacity(BLOCK_BYTES, whole))),

@@ -1,10 +1,12 @@
-//! `gatelog import`: files or stdin through the parser into the engine, and an account of what became of each record.
+//! `gatelog import`: imports files or stdin into the engine, and reports the result for each
+//! record.
 //!
-//! Reading, parsing and appending overlap ([`pipeline`]); every stage has a bounded queue, so that memory stays flat
-//! however large the input. Several appends are on their way at once, so that an fsync costs no parsing time. A record
-//! is lost in no case: a full engine is waited for, a refused record is told, and what was acknowledged before Ctrl-C
-//! or an error is kept. What was erased on request stays out, however long ago that was. Another gateway's log store, which is
-//! one file a record, comes another way ([`bucket`]).
+//! Reading, parsing and appending overlap ([`pipeline`]). Every stage has a bounded queue, so
+//! memory stays flat however large the input is. Several appends are in flight at once, so that an
+//! fsync does not block parsing. No record is lost: the import waits for a full engine, reports
+//! every rejected record, and keeps the records that were acknowledged before Ctrl-C or an error.
+//! Erased records stay out, however long ago they were erased. The log store of another gateway,
+//! which has one file per record, is read by [`bucket`].
 
 mod bucket;
 mod input;
@@ -35,11 +37,11 @@ use crate::error::{Error, Result};
 use crate::ingest::{Rejection, Shape};
 use crate::refusals::{self, Sender};
 
-/// Appends on their way at once.
+/// Number of concurrent appends.
 const APPENDS_AT_ONCE: usize = 4;
-/// Rejections that are told one by one; the others are counted.
+/// Number of rejections that are printed one by one; the others are only counted.
 const REJECTIONS_TOLD: u64 = 20;
-/// How often the progress moves.
+/// Interval between updates of the progress.
 const TICK: Duration = Duration::from_millis(200);
 
 /// Imports records from JSON files, plain, gzip or zstd, or a Portkey log store
@@ -53,37 +55,38 @@ Examples:
   gatelog import --source gateway-hook hooks.jsonl
   gatelog import --source otlp traces.json
   gatelog import --source portkey-bucket s3://logs/prefix   or a folder
-  gatelog import big.jsonl --rejects bad.jsonl              mend those lines, then import bad.jsonl
+  gatelog import big.jsonl --rejects bad.jsonl              fix those lines, then import bad.jsonl
 
-Compression is told by content, not by name. Rejections name the line, counted from 1, and show a masked and redacted \
-piece of the record, but not of a call that is not to be tracked. A record that is sent again \
-with the same id within the last 24 hours is a duplicate, so an import that was stopped can be run again. What was \
-erased on request stays out. Exit code 1: some records were rejected.
+Compression is detected from the content, not from the name. Rejections name the line, counted from 1, and show a \
+masked and redacted excerpt of the record, unless its call must not be tracked. A record that arrives again with the \
+same id within 24 hours is a duplicate, so an interrupted import can be run again. Erased records stay out. Exit \
+code 1: some records were rejected.
 
-A log store holds one file a log, below any prefix. What is stored already, however long ago, is left out, so that \
-import can be run again at any time. Files and folders that cannot be read are listed at the end, with the reason; they \
-stop nothing. Symbolic links in a folder are listed too and not followed. What a plan no longer keeps goes with the next \
-upkeep. A bucket is reached by the settings s3_* or the AWS_* variables, as --data is.
+A log store has one file per log, below any prefix. Records that are stored already, however long ago, are left out, \
+so that import can be run again at any time. Files and folders that cannot be read are listed at the end, with the \
+reason, and do not stop the import. Symbolic links in a folder are listed too and not followed. Records past the \
+retention of their plan are removed by the next maintenance. Access to a bucket is set by the settings s3_* or the \
+AWS_* variables, as for --data.
 
-The folder must not be held by a running server; send the file to that server instead:
+The folder must not be in use by a running server; send the file to that server instead:
   curl -H \"x-portkey-api-key: $GATELOG_KEY\" --data-binary @FILE http://ADDRESS/v1/ingest")]
 pub(super) struct Args {
-    /// Files to read, `-` for stdin; of portkey-bucket folders, or s3://bucket/prefix
+    /// Files to read, `-` for stdin; for portkey-bucket, folders or s3://bucket/prefix
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// How the records are written: native is gatelog's own form (and that of its exports), portkey that of POST
-    /// /v1/logs, litellm what LiteLLM's generic_api callback posts, gateway-hook what default.log and default.webhook of
-    /// Portkey's open gateway post, otlp the traces that an OpenTelemetry collector writes to a file, portkey-bucket the
-    /// log store of a Portkey gateway
+    /// Format of the records: native is the format of gatelog and its exports, portkey that of POST
+    /// /v1/logs, litellm that of LiteLLM's generic_api callback, gateway-hook that of default.log
+    /// and default.webhook of Portkey's open-source gateway, otlp traces in files of an
+    /// OpenTelemetry collector, portkey-bucket the log store of a Portkey gateway
     #[arg(long, value_name = "SHAPE", default_value_t = Source::Shape(Shape::Native), value_parser = source)]
     source: Source,
-    /// File that the text of rejected records is written to, one a line; of portkey-bucket the paths of files that
-    /// were not read, with the reason
+    /// File for the text of rejected records, one per line; for portkey-bucket, the paths of unread
+    /// files with the reason
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
 }
 
-/// Where records come from.
+/// Source of the records.
 #[derive(Clone, Copy, Debug)]
 enum Source {
     /// Files of records.
@@ -135,7 +138,7 @@ async fn files(context: Context, args: Args, shape: Shape) -> Result<Done> {
     let outcome = pump(&engine, pipeline, &mut account).await;
     account.progress.finish();
     account.done.note_left_out(&engine, &sender(shape));
-    // What is in is in, however the import ended: it is flushed and told before an error is.
+    // Imported records are flushed and reported before an error is, however the import ended.
     let closed = engine.close().await;
     if !context.quiet {
         account.tell();
@@ -146,7 +149,7 @@ async fn files(context: Context, args: Args, shape: Shape) -> Result<Done> {
     Ok(if done == Done::Fine && account.rejected > 0 { Done::Problems } else { done })
 }
 
-/// Moves what was parsed into the engine until the input ends or Ctrl-C.
+/// Appends parsed records to the engine until the input ends or Ctrl-C.
 async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) -> Result<Done> {
     let counts = Arc::clone(&pipeline.counts);
     let mut interrupt = pin!(tokio::signal::ctrl_c());
@@ -173,7 +176,7 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
             },
             Some(appended) = appends.join_next() => account.done.add(joined(appended)?),
             _ = &mut interrupt, if open => {
-                account.progress.say("stopping: what is on its way is still written");
+                account.progress.say("stopping: records in flight are still written");
                 while let Some(appended) = appends.join_next().await {
                     account.done.add(joined(appended)?);
                 }
@@ -188,7 +191,7 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
     Ok(Done::Fine)
 }
 
-/// Sender of the refusals of an import.
+/// Returns the sender of refusals in an import.
 fn sender(source: impl Into<refusals::Source>) -> Sender {
     Sender { organisation: None, workspace: None, source: source.into(), route: "gatelog import".into() }
 }
@@ -197,7 +200,7 @@ fn joined(appended: Result<Result<Appended>, JoinError>) -> Result<Appended> {
     appended.map_err(|cause| Error::internal("an append ended early").with_source(cause))?
 }
 
-/// What became of the records so far.
+/// Results of the records so far.
 struct Account {
     names: Vec<String>,
     shape: Shape,
@@ -217,7 +220,7 @@ impl Account {
         Self { names, shape, done: Appended::default(), rejected: 0, text_bytes: 0, rejects, progress }
     }
 
-    /// Tells a rejection, and keeps the record's text for mending.
+    /// Reports a rejection, and saves the text of the record so that it can be corrected.
     fn reject(&mut self, file: usize, rejection: &Rejection, text: &[u8]) -> Result<()> {
         self.rejected += 1;
         let name = &self.names[file];
@@ -232,7 +235,8 @@ impl Account {
         if let Some((sink, watch)) = &mut self.rejects
             && !text.is_empty()
         {
-            // A record that spreads over lines is put on one: its line breaks can only stand between tokens.
+            // A record of several lines is put on one line: its line breaks can only stand between
+            // tokens.
             let mut line: Vec<u8> =
                 text.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
             line.push(b'\n');
@@ -244,7 +248,8 @@ impl Account {
     fn take(&mut self, counts: &Counts) {
         let (read, text) = counts.get();
         self.text_bytes = text;
-        let (seconds, records) = (self.progress.seconds(), self.done.known());
+        let seconds = self.progress.seconds();
+        let records = self.done.known();
         self.progress.set(read, || format!("{} of JSON, {} records", rate(text, seconds), thousands(records)));
     }
 
@@ -253,7 +258,7 @@ impl Account {
         let seconds = self.progress.seconds();
         done.tell_left_out();
         if done.known() == 0 && *rejected > 0 {
-            say!("no record was read as `{shape}`; --source says how they are written: {}", sources());
+            say!("no record could be read as `{shape}`; set their format with `--source`: {}", sources());
         }
         say!(
             "{} records imported, {} duplicates, {} rejected; {} of JSON in {seconds:.1} s, {}",

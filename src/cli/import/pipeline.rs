@@ -1,5 +1,5 @@
-//! Input to records on threads of their own: one reads and splits, two parse. Each queue holds a few chunks of about 1
-//! MiB.
+//! Reads and parses inputs on threads of their own: one reads and splits, two parse. Each queue
+//! holds a few chunks of about 1 MiB.
 
 use std::io::Read;
 use std::ops::Range;
@@ -17,49 +17,50 @@ use crate::error::{Error, Result};
 use crate::ingest::{self, Chunk, Context, Rejection, Shape, Splitter};
 use crate::record::Record;
 
-/// Bytes of text that are split, parsed and appended at once.
+/// Size of the text chunks that are split, parsed and appended.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Chunks that wait between two stages.
+/// Number of chunks that wait between two stages.
 const WAITING: usize = 3;
 const PARSERS: usize = 2;
-/// Most records that are parsed and appended at once: a parsed record takes over a kilobyte even if its text is `{}`.
+/// Largest number of records that are parsed and appended at once. A parsed record takes over a
+/// kilobyte even if its text is `{}`.
 const RECORDS_AT_ONCE: usize = 4_096;
 
-/// The stages at work.
+/// The running stages.
 pub(super) struct Pipeline {
-    /// What the parsers made, in no certain order.
+    /// Parsed chunks, in no particular order.
     pub(super) parsed: mpsc::Receiver<Parsed>,
     pub(super) counts: Arc<Counts>,
     reader: JoinHandle<Result<()>>,
     parsers: Vec<JoinHandle<()>>,
 }
 
-/// The records of one chunk.
+/// Records of one chunk.
 pub(super) struct Parsed {
-    /// Which input they come from.
+    /// Index of the input.
     pub(super) file: usize,
     pub(super) records: Vec<Record>,
-    /// Those that were not taken, each with its text, which is empty if it was too long to keep.
+    /// Rejected records, each with its text, which is empty if it was too long to keep.
     pub(super) rejected: Vec<(Rejection, Vec<u8>)>,
 }
 
-/// How much was read.
+/// Amounts read so far.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// Bytes of the files as they lie there.
+    /// Bytes of the files in their stored form.
     read: Arc<AtomicU64>,
     /// Bytes of JSON text.
     text: AtomicU64,
 }
 
 impl Counts {
-    /// Bytes of the files, bytes of text.
+    /// Returns the bytes of the files and the bytes of text.
     pub(super) fn get(&self) -> (u64, u64) {
         (self.read.load(Ordering::Relaxed), self.text.load(Ordering::Relaxed))
     }
 }
 
-/// A chunk with the input it comes from.
+/// A chunk with the index of its input.
 type Piece = (usize, Chunk);
 
 impl Pipeline {
@@ -69,7 +70,9 @@ impl Pipeline {
         let (records, parsed) = mpsc::channel(WAITING);
         let waiting = Arc::new(Mutex::new(waiting));
         let parser = || {
-            let (engine, waiting, records) = (engine.clone(), Arc::clone(&waiting), records.clone());
+            let engine = engine.clone();
+            let waiting = Arc::clone(&waiting);
+            let records = records.clone();
             std::thread::spawn(move || parse_all(&engine, shape, &waiting, &records))
         };
         let parsers = (0..PARSERS).map(|_| parser()).collect();
@@ -80,11 +83,11 @@ impl Pipeline {
         Self { parsed, counts, reader, parsers }
     }
 
-    /// Waits for the reader, which ends once the queue is closed, and answers how it ended.
+    /// Waits for the reader, which ends once the queue is closed, and returns its result.
     pub(super) fn finish(self) -> Result<()> {
         drop(self.parsed);
         for parser in self.parsers {
-            // A chunk that a parser took with it is not imported, so the import has failed.
+            // The chunk of a panicked parser is not imported, so the import has failed.
             parser.join().map_err(|_| Error::internal("a parsing thread panicked"))?;
         }
         self.reader.join().map_err(|_| Error::internal("the reading thread panicked"))?
@@ -99,7 +102,7 @@ fn read_all(inputs: &[Input], limit: usize, counts: &Counts, chunks: &SyncSender
         loop {
             block.clear();
             let read = text.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut block);
-            // What came before a failure is good text and is kept.
+            // Text before a failure is good and is kept.
             counts.text.fetch_add(block.len() as u64, Ordering::Relaxed);
             let mut open = send(chunks, file, splitter.push(&block));
             if matches!(read, Ok(0)) {
@@ -107,7 +110,7 @@ fn read_all(inputs: &[Input], limit: usize, counts: &Counts, chunks: &SyncSender
             }
             let read = read.map_err(|cause| input.error(cause))?;
             if !open {
-                // Nobody takes chunks any more: the import was stopped.
+                // The receiver is closed: the import was stopped.
                 return Ok(());
             }
             if read == 0 {
@@ -128,7 +131,7 @@ fn parse_all(engine: &Engine, shape: Shape, waiting: &Mutex<Receiver<Piece>>, pa
         let next = waiting.lock().recv();
         let Ok((file, mut chunk)) = next else { return };
         let all = std::mem::take(&mut chunk.records);
-        // What the splitter refused was too long to keep its text.
+        // Records that the splitter rejects are too long to keep their text.
         let refused = std::mem::take(&mut chunk.rejections).into_iter().map(|rejection| (rejection, Vec::new()));
         let mut portion = Parsed { file, records: Vec::new(), rejected: refused.collect() };
         for some in all.chunks(RECORDS_AT_ONCE) {
@@ -144,14 +147,15 @@ fn parse_all(engine: &Engine, shape: Shape, waiting: &Mutex<Receiver<Piece>>, pa
     }
 }
 
-/// Reads some records of a chunk, whose own list of records is free for use.
+/// Parses some records of a chunk. The list of records in the chunk itself is free for reuse.
 fn parse(engine: &Engine, shape: Shape, chunk: &mut Chunk, some: &[(u64, Range<usize>)], portion: &mut Parsed) {
     let context = Context { policy: Arc::clone(engine.policy()), ..Context::new(engine.now()) };
     let mut new_id = || engine.new_id();
     portion.records.reserve(some.len());
     let request = match shape {
         Shape::Native | Shape::LiteLlm | Shape::GatewayHook | Shape::Otlp => some.len(),
-        // Records that name no trace share one within a request, and a line of a file is a request of its own.
+        // Records without a trace id share one within a request, and each line of a file counts as
+        // a request.
         Shape::Portkey => 1,
     };
     for request in some.chunks(request) {
@@ -165,7 +169,7 @@ fn parse(engine: &Engine, shape: Shape, chunk: &mut Chunk, some: &[(u64, Range<u
     }
 }
 
-/// The text that a record of the chunk was read from.
+/// Returns the text of a record in the chunk.
 fn text_of(chunk: &Chunk, record: u64) -> &[u8] {
     let found = chunk.records.iter().rfind(|(number, _)| *number <= record);
     found.map_or(&[], |(_, range)| chunk.text[range.clone()].trim_ascii())

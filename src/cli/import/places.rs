@@ -1,8 +1,9 @@
-//! Where a log store lies, a folder or a bucket, and the files in it that may hold logs.
+//! Log stores in a folder or a bucket, and the files in them that may contain logs.
 //!
-//! A folder is gone through here and not by an object store, whose listing ends at the first name that is not UTF-8, at a loop of
-//! links and at a folder that may not be read. Here each of them is one file that is not read. Links are not followed, so that
-//! nothing outside of the folder is read, and nothing twice.
+//! A folder is listed here and not by `object_store`, whose listing ends at the first name that is
+//! not UTF-8, at a loop of links, and at a folder without read permission. Here each of them is one
+//! unread file. Links are not followed, so nothing outside of the folder is read, and nothing is
+//! read twice.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry};
@@ -21,9 +22,9 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// Files that are found ahead of those that are read.
+/// Number of files that are listed ahead of those that are read.
 const AHEAD: usize = 1_024;
-const LINK: &str = "it is a symbolic link, which is not followed; name what it points to as a folder of its own";
+const LINK: &str = "it is a symbolic link, and links are not followed; import its target as a folder of its own";
 
 /// A log store.
 #[derive(Debug)]
@@ -32,13 +33,13 @@ pub(super) enum Place {
     Bucket(Box<Store>),
 }
 
-/// A file that may hold a log.
+/// A file that may contain a log.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// What it is called in messages, on one line.
+    /// Name of the file in messages, on one line.
     pub(super) name: String,
     pub(super) bytes: u64,
-    /// Where it is, or why it cannot be read.
+    /// Location of the file, or the reason why it cannot be read.
     pub(super) at: Result<At, String>,
 }
 
@@ -49,7 +50,7 @@ pub(super) enum At {
 }
 
 impl Place {
-    /// Makes sure that it is there.
+    /// Checks that the log store exists.
     pub(super) async fn open(named: &Path, config: &Config) -> Result<Self> {
         if let Some(url) = named.to_str().filter(|named| named.contains("://")) {
             let store = Store::open(&Config { data: url.to_owned(), ..config.clone() }, false)?;
@@ -65,7 +66,7 @@ impl Place {
         Ok(Self::Folder(named.to_owned()))
     }
 
-    /// Its files, in no certain order. An error is that of a bucket, and ends them.
+    /// Lists the files, in no particular order. An error comes from a bucket and ends the list.
     pub(super) fn files(&self) -> BoxStream<'_, Result<Found>> {
         match self {
             Self::Folder(folder) => {
@@ -93,7 +94,8 @@ impl Place {
 }
 
 impl At {
-    /// Tells what it holds, of more than so many bytes one more.
+    /// Reads the file. Of a file with more than `limit` bytes, it returns one byte more than the
+    /// limit.
     pub(super) async fn read(self, limit: u64) -> Result<Bytes, String> {
         match self {
             Self::Bucket(store, path) => {
@@ -119,7 +121,7 @@ impl Found {
     }
 }
 
-/// Finds the files below a folder until there are no more, or nobody wants them.
+/// Lists the files below a folder until the end, or until the receiver is closed.
 fn walk(folder: PathBuf, found: &mpsc::Sender<Found>) {
     let mut folders = vec![folder];
     while let Some(folder) = folders.pop() {
@@ -138,7 +140,7 @@ fn walk(folder: PathBuf, found: &mpsc::Sender<Found>) {
     }
 }
 
-/// Tells what an entry of a folder is, if it may hold a log; a folder is kept for later.
+/// Returns the file of a folder entry if it may contain a log. A subfolder is added to `folders`.
 fn file(entry: &DirEntry, folders: &mut Vec<PathBuf>) -> Option<Found> {
     let path = entry.path();
     let about = match entry.metadata() {
@@ -151,13 +153,16 @@ fn file(entry: &DirEntry, folders: &mut Vec<PathBuf>) -> Option<Found> {
     }
     let is_log = is_log(&entry.file_name());
     if about.is_symlink() {
-        // One to a folder hides logs, and one to nowhere may.
+        // A link to a folder hides logs, and a broken link may do so.
         return (is_log || !path.is_file()).then(|| Found::unread(&path, LINK));
     }
-    is_log.then(|| match about.is_file() {
-        true => Found { name: shown(&path), bytes: about.len(), at: Ok(At::Disk(path)) },
-        false => Found::unread(&path, "it is no file"),
-    })
+    if !is_log {
+        return None;
+    }
+    if !about.is_file() {
+        return Some(Found::unread(&path, "it is not a regular file"));
+    }
+    Some(Found { name: shown(&path), bytes: about.len(), at: Ok(At::Disk(path)) })
 }
 
 fn is_log(name: &OsStr) -> bool {
@@ -165,7 +170,8 @@ fn is_log(name: &OsStr) -> bool {
     name.ends_with(b".json") || name.ends_with(b".json.gz")
 }
 
-/// A path on one line: line breaks, other control characters and what is not UTF-8 are escaped as in Rust.
+/// Formats a path on one line: line breaks, other control characters and bytes that are not UTF-8
+/// are escaped as in Rust.
 fn shown(path: impl AsRef<OsStr>) -> String {
     let quoted = format!("{:?}", path.as_ref());
     quoted[1..quoted.len() - 1].to_owned()

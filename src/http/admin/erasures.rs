@@ -1,5 +1,6 @@
-//! `/v1/admin/erasures`: privacy requests, and the record of them. The records that one names, and the feedback on them, are in no answer once it is
-//! acknowledged; they leave the files with the next upkeep, and the disk with the vacuum after that.
+//! `/v1/admin/erasures`: erasure requests and their list. Once a request is acknowledged, no answer
+//! contains the erased records or the feedback on them. The next maintenance removes them from the
+//! files, and the following vacuum from the disk.
 
 use axum::body::Body;
 use axum::extract::RawQuery;
@@ -37,12 +38,13 @@ pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result
     let New { organisation, user, ids, all } = read(body, FIELDS).await?;
     let organisation = within(&access, organisation)?;
     let organisation =
-        organisation.ok_or_else(|| Error::invalid("`organisation` is missing; name the one to erase from"))?;
+        organisation.ok_or_else(|| Error::invalid("`organisation` is missing; name the organisation to erase from"))?;
     let entry = app.engine.erase_as(&access, &organisation, which(user, ids, all)?).await?;
     Ok(answer(StatusCode::ACCEPTED, entry.shown()))
 }
 
-/// An erasure reaches all workspaces of an organisation, so that a key of one may neither ask for nor see any.
+/// Refuses keys that are bound to a workspace. An erasure covers all workspaces of an organisation,
+/// so such a key may neither request nor list any.
 fn whole_organisation(access: &Access) -> Result<()> {
     match &access.workspace {
         None => Ok(()),
@@ -57,7 +59,7 @@ fn which(user: Option<String>, ids: Option<Vec<String>>, all: Option<bool>) -> R
         (Some(user), None, None) => Ok(Which::User(user)),
         (None, Some(ids), None) => Ok(Which::Ids(ids)),
         (None, None, Some(true)) => Ok(Which::All),
-        _ => Err(Error::invalid("which records is not clear; give one of `user`, `ids` and `\"all\": true`")),
+        _ => Err(Error::invalid("the records to erase are not named; give exactly one of `user`, `ids` and `\"all\": true`")),
     }
 }
 

@@ -1,7 +1,8 @@
-//! `/v1/admin/keys`: makes, lists and revokes keys. A key's text is told once, in the answer that made it.
+//! `/v1/admin/keys`: creates, lists and revokes keys. The text of a key is returned once, by the
+//! request that created it.
 //!
-//! Nobody makes a key that reaches further than the own one: not of another organisation, not of another workspace, and without
-//! an organisation only as the operator.
+//! A key can only create keys within its own reach: of its own organisation and workspace. Keys
+//! without an organisation need the operator.
 
 use std::collections::BTreeSet;
 
@@ -58,22 +59,23 @@ pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result
     Ok(answer(StatusCode::CREATED, FreshKey { key, shown }))
 }
 
-/// `DELETE /v1/admin/keys/{id}`: revokes it.
+/// `DELETE /v1/admin/keys/{id}`: revokes a key.
 pub(crate) async fn revoke(Caller { app, access }: Caller, path: Id) -> Result<Answer<ShownKey>, Failure> {
-    let (id, now) = (id(path)?, app.engine.now());
+    let id = id(path)?;
+    let now = app.engine.now();
     let revoke = |document: &mut Document| Ok(document.revoke_key(&id, &access, now)?.shown(now));
     let shown = app.engine.catalog().change_as(&access, revoke).await?;
     app.engine.catalog_changed();
     Ok(answer(StatusCode::OK, shown))
 }
 
-/// The key that is asked for, within what the asking key reaches.
+/// Returns the requested key, limited to the reach of the caller.
 fn wanted(access: &Access, new: New, now: DateTime<Utc>) -> Result<NewKey> {
     let organisation = within(access, new.organisation)?;
     let workspace = match (new.workspace, &access.workspace) {
         (Some(named), Some(own)) if named != *own => {
             return Err(Error::denied(format!(
-                "the API key is bound to workspace `{own}` and makes keys of that one only"
+                "the API key is bound to workspace `{own}` and can only create keys of that workspace"
             )));
         }
         (named, own) => named.or_else(|| own.clone()),

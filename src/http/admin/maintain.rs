@@ -1,4 +1,4 @@
-//! `/v1/admin/maintain`: the upkeep jobs, what became of them, and running one now.
+//! `/v1/admin/maintain`: the maintenance jobs with their last results, and a run on request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,12 +17,13 @@ use crate::engine::upkeep::Run;
 use crate::engine::{Job, Outcome};
 use crate::nearest::{clip, hint};
 
-/// The state of upkeep.
+/// State of maintenance.
 #[derive(Debug, Serialize)]
 pub(crate) struct Shown {
-    /// Id of the log of the node that does it; none where a node is alone and has done nothing yet.
+    /// Log id of the node that holds the maintenance lease. `None` if a single node has not run any
+    /// job yet.
     holder: Option<String>,
-    /// Until when no other node may.
+    /// Expiry of the lease.
     until: Option<DateTime<Utc>>,
     jobs: BTreeMap<&'static str, ShownJob>,
 }
@@ -36,7 +37,8 @@ struct ShownJob {
 
 /// `GET /v1/admin/maintain`.
 pub(crate) async fn show(State(app): State<Arc<App>>) -> Answer<Shown> {
-    let (upkeep, config) = (app.engine.upkeep(), app.engine.config());
+    let upkeep = app.engine.upkeep();
+    let config = app.engine.config();
     let job = |job: Job| {
         let mut run = upkeep.jobs.get(job.name()).cloned().unwrap_or_default();
         run.next_at = upkeep.due(job, config, app.engine.now());
@@ -46,22 +48,23 @@ pub(crate) async fn show(State(app): State<Arc<App>>) -> Answer<Shown> {
     answer(StatusCode::OK, Shown { holder: upkeep.holder, until: upkeep.until, jobs })
 }
 
-/// What the server makes of its clock.
+/// State of the server's clock.
 #[derive(Debug, Serialize)]
 pub(crate) struct ShownClock {
     object: &'static str,
     now: DateTime<Utc>,
-    /// Whether it leapt and nobody confirmed the time: nothing expires until then.
+    /// True if the clock leapt and nobody has confirmed the time. Until then nothing expires.
     in_doubt: bool,
-    /// What the time would be without the leap, as of then.
+    /// Expected time at the moment of the leap.
     expected: Option<DateTime<Utc>>,
-    /// What the clock said instead.
+    /// Time that the clock showed instead.
     found: Option<DateTime<Utc>>,
 }
 
 fn shown_clock(app: &App) -> ShownClock {
     let leap = app.engine.clock_in_doubt();
-    let (expected, found) = (leap.as_ref().map(|leap| leap.expected), leap.as_ref().map(|leap| leap.found));
+    let expected = leap.as_ref().map(|leap| leap.expected);
+    let found = leap.as_ref().map(|leap| leap.found);
     ShownClock { object: "clock", now: app.engine.now(), in_doubt: leap.is_some(), expected, found }
 }
 

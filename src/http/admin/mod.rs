@@ -1,7 +1,8 @@
 //! `/v1/admin/…`: organisations, plans, keys and erasures, as JSON.
 //!
-//! The operator's key reaches all of them. An admin key that is bound to an organisation manages what belongs to it and learns
-//! nothing else: what is not its own does not exist for it, in the same words as what nobody has.
+//! The operator's key manages all of them. An admin key that is bound to an organisation manages
+//! only that organisation. Anything else gets the same error text as something that does not exist,
+//! so the key learns nothing about it.
 
 pub(crate) mod erasures;
 pub(crate) mod keys;
@@ -26,10 +27,10 @@ use super::input::Fields;
 use crate::catalog::{Access, no_organisation};
 use crate::error::{Error, Result};
 
-/// An answer that no proxy keeps.
+/// A response that no proxy caches.
 pub(crate) type Answer<T> = (StatusCode, [(HeaderName, &'static str); 1], Json<T>);
 
-/// The id at the end of a path.
+/// Id at the end of a path.
 pub(crate) type Id = Result<Path<String>, PathRejection>;
 
 pub(super) fn answer<T>(status: StatusCode, value: T) -> Answer<T> {
@@ -42,15 +43,15 @@ pub(super) fn list<T: Serialize>(data: &[T]) -> Answer<Value> {
 
 pub(super) fn id(path: Id) -> Result<String, Failure> {
     path.map(|Path(id)| id)
-        .map_err(|_| Failure::invalid("the end of the path is not UTF-8 text; escape its bytes as %XX"))
+        .map_err(|_| Failure::invalid("the last part of the path is not UTF-8; percent-encode it as UTF-8 (%XX)"))
 }
 
-/// Reads a body of these fields.
+/// Reads a JSON body with these fields.
 pub(super) async fn read<T: DeserializeOwned>(body: Body, fields: &str) -> Result<T, Failure> {
     object(&read_small(body).await?, fields)
 }
 
-/// What a list is asked for: all that the key reaches, or one organisation's.
+/// Limits the access of a list to the organisation in the query, if it names one.
 fn asked(access: Access, query: Option<&str>) -> Result<Access, Failure> {
     let mut fields = Fields::decode(query)?;
     let organisation = fields.take("organisation");
@@ -59,7 +60,7 @@ fn asked(access: Access, query: Option<&str>) -> Result<Access, Failure> {
     Ok(Access { organisation, ..access })
 }
 
-/// The organisation that a request is about: the key's own where it names none.
+/// Returns the organisation that a request is about: the named one, or else that of the key.
 fn within(access: &Access, named: Option<String>) -> Result<Option<String>> {
     match named {
         Some(named) if !access.reaches(&named) => Err(no_organisation(&named)),
@@ -68,8 +69,9 @@ fn within(access: &Access, named: Option<String>) -> Result<Option<String>> {
     }
 }
 
-/// The same where it can be about one only, which `field` names.
+/// Returns the organisation of a request that must be about exactly one. `field` is the name of the
+/// field to give it in.
 pub(super) fn one(access: &Access, named: Option<String>, field: &str) -> Result<String> {
     within(access, named)?
-        .ok_or_else(|| Error::invalid(format!("`{field}` is missing; name the organisation that is meant")))
+        .ok_or_else(|| Error::invalid(format!("`{field}` is missing; name the organisation")))
 }

@@ -42,13 +42,13 @@ struct Change {
     workspace_denied_fields: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// An organisation with what it had stored this month.
+/// An organisation with its usage of the current month.
 #[derive(Debug, Serialize)]
 pub(crate) struct Told {
     #[serde(flatten)]
     shown: ShownOrganisation,
     records_this_month: u64,
-    /// Records that its plan did not let be stored.
+    /// Records that were not stored because of the plan's quota.
     not_stored_this_month: u64,
 }
 
@@ -66,8 +66,10 @@ pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result
     let created_at = app.engine.now();
     let create = |document: &mut Document| {
         let plan = plan.clone().ok_or_else(|| no_plan(document))?;
-        let (name, workspaces) = (name.clone(), workspaces.clone());
-        let (moving, deleted_at) = (Vec::new(), None);
+        let name = name.clone();
+        let workspaces = workspaces.clone();
+        let moving = Vec::new();
+        let deleted_at = None;
         let organisation = Organisation { name, plan, retention_days, workspaces, created_at, moving, deleted_at };
         document.create_organisation(&id, organisation, unknown_days)?;
         document.shown_organisation(&id)
@@ -112,10 +114,12 @@ pub(crate) async fn change(Caller { app, access }: Caller, path: Id, body: Body)
     changed(&app, StatusCode::OK, app.engine.catalog().change_as(&access, change).await)
 }
 
-/// `DELETE /v1/admin/organisations/{id}`: its keys and records are gone with the answer, its files later.
+/// `DELETE /v1/admin/organisations/{id}`. When the response is sent, the keys are revoked and the
+/// records are hidden. Their files are removed later.
 pub(crate) async fn delete(Caller { app, access }: Caller, path: Id) -> Result<Answer<Told>, Failure> {
     let id = id(path)?;
-    let (erasure_id, now) = (app.engine.new_id(), app.engine.now());
+    let erasure_id = app.engine.new_id();
+    let now = app.engine.now();
     let delete = |document: &mut Document| {
         document.known_organisation(&id, &access)?;
         document.delete_organisation(&id, &access.key_id, &erasure_id, now)?;
@@ -132,7 +136,8 @@ fn changed(app: &App, status: StatusCode, done: Result<ShownOrganisation>) -> Re
     Ok(answer(status, told(shown, &used)))
 }
 
-/// What organisations had stored, and not stored, this month; of one, or of all.
+/// Returns the numbers of stored and not stored records of this month, of one organisation or of
+/// all.
 fn used(app: &App, organisation: Option<&str>) -> HashMap<String, (u64, u64)> {
     let month = Month::of_micros(app.engine.now().timestamp_micros());
     let this_month = app.engine.usage().list(organisation).into_iter().filter(|used| used.month == month);

@@ -1,4 +1,5 @@
-//! `GET /v1/admin/plans`: every plan with its terms; to an organisation's key its own, since others may be made for others.
+//! `GET /v1/admin/plans`: the plans with their terms. A key of an organisation sees only its own
+//! plan, since plans can be made for one organisation.
 
 use serde_json::Value;
 

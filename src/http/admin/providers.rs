@@ -1,5 +1,5 @@
-//! `/v1/admin/archived-providers`: the providers (slugs of virtual keys) that an organisation archived. Logs of one of
-//! them cannot be replayed.
+//! `/v1/admin/archived-providers`: the archived providers (slugs of virtual keys) of an
+//! organisation. Logs of an archived provider cannot be replayed.
 
 use axum::body::Body;
 use axum::extract::RawQuery;
@@ -36,7 +36,7 @@ pub(crate) async fn archive(Caller { app, access }: Caller, body: Body) -> Resul
     Ok(change(&app, &access, &provider, true).await?)
 }
 
-/// `DELETE /v1/admin/archived-providers/{provider}?organisation=…`: takes a provider back.
+/// `DELETE /v1/admin/archived-providers/{provider}?organisation=…`: restores a provider.
 pub(crate) async fn take_back(
     Caller { app, access }: Caller,
     path: Id,
@@ -47,11 +47,11 @@ pub(crate) async fn take_back(
     Ok(change(&app, &access, &provider, false).await?)
 }
 
-/// The caller, with the one organisation that a change is about.
+/// Returns the access of the caller, limited to the one organisation that a change is about.
 fn whose(access: Access, named: Option<String>) -> Result<Access> {
     if let Some(own) = &access.workspace {
         return Err(Error::denied(format!(
-            "the API key is bound to workspace `{own}`; providers belong to the whole organisation and need its scope `admin`"
+            "the API key is bound to workspace `{own}`; archived providers belong to the whole organisation and need its scope `admin`"
         )));
     }
     let organisation = Some(one(&access, named, "organisation")?);

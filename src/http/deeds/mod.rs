@@ -1,4 +1,5 @@
-//! Tests that walk over all routes: what a request does is done whole when its client goes, and only while its key may.
+//! Tests over all routes: a request that writes completes even if its client disconnects, and only
+//! while its key is valid.
 
 mod samples;
 
@@ -26,26 +27,26 @@ use crate::record::Record;
 use crate::store::Store;
 use crate::store::gate::Gate;
 
-/// Routes that write nothing with their sample, and why.
+/// Routes that write nothing for their sample request, with the reason.
 const UNWRITTEN: [&str; 9] = [
-    // Their bodies are taken and dropped.
+    // Their bodies are accepted and dropped.
     "POST /v1/metrics",
     "POST /v1/otel/v1/metrics",
     "POST /v1/logs/otel/v1/metrics",
-    // There is no gateway.
+    // The test has no gateway.
     "POST /v1/logs/{id}/replay",
-    // It may end before it is cancelled.
+    // The job may end before it is cancelled.
     "POST /v1/logs/exports/{id}/cancel",
-    // It plans only.
+    // The sample is a dry run.
     "POST /v1/admin/maintain/{job}",
     // The clock is not in doubt.
     "POST /v1/admin/clock",
-    // What a log of OpenTelemetry comes to may wait for its span.
+    // A log record of OpenTelemetry may wait for its span.
     "POST /v1/otel/v1/logs",
     "POST /v1/logs/otel/v1/logs",
 ];
 
-/// Routes whose deed begins with the request, before anything can come between.
+/// Routes that write at the start of the request, before a test can intervene.
 const AT_ONCE: [&str; 2] = ["POST /v1/admin/maintain/{job}", "POST /v1/admin/clock"];
 
 struct Bed {
@@ -57,7 +58,7 @@ struct Bed {
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// A number that no test used before.
+/// Returns a number that no test has used before.
 fn fresh() -> u64 {
     NUMBER.fetch_add(1, Ordering::Relaxed)
 }
@@ -68,7 +69,8 @@ impl Bed {
     }
 
     async fn with(parts: Parts) -> Self {
-        let (folder, gate) = (tempfile::tempdir().unwrap(), Gate::default());
+        let folder = tempfile::tempdir().unwrap();
+        let gate = Gate::default();
         let root = folder.path().canonicalize().unwrap();
         let store = Store::on_disk(Arc::new(gate.clone()), Arc::new(LocalFileSystem::new()), &root).unwrap();
         let never = Schedule::never;
@@ -108,7 +110,7 @@ impl Bed {
         self.send(key, sample, Body::from(sample.body.clone())).await.status()
     }
 
-    /// What is in memory must be what is on the disk.
+    /// Checks that the catalog in memory equals the one on disk.
     async fn check_catalog(&self, name: &str) {
         let _held = self.app.engine.catalog().hold().await;
         let there = read_document(self.app.engine.store()).await.unwrap().unwrap();
@@ -131,7 +133,7 @@ fn mutating() -> Vec<(String, Route)> {
     all.map(|route| (format!("{} {}", route.method, route.path), route)).collect()
 }
 
-/// A client that goes while a write is under way takes no lock from it, and the rest of the change follows.
+/// A client that disconnects during a write takes no lock from it, and the change completes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_request_ends_what_it_began_on_every_route() {
     let bed = Bed::new().await;
@@ -159,7 +161,7 @@ async fn a_dropped_request_ends_what_it_began_on_every_route() {
     assert!(unexpected.is_empty(), "these wrote nothing: {unexpected:?}");
 }
 
-/// The same of a request that is dropped after any number of its own steps.
+/// A request that is dropped after any number of its steps completes as a whole or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_dropped_after_any_step_is_done_whole_or_not_at_all() {
     let bed = Bed::new().await;
@@ -177,7 +179,7 @@ async fn a_request_that_is_dropped_after_any_step_is_done_whole_or_not_at_all() 
             bed.check_catalog(&name).await;
         }
     }
-    // What was acked is there after a restart, and what is there was taken whole.
+    // Acknowledged changes are there after a restart, and every stored change is complete.
     let count = async |engine: &Engine| {
         let rows: Vec<_> =
             engine.sql("select id from logs", &Default::default()).await.unwrap().batches.collect().await;
@@ -191,7 +193,7 @@ async fn a_request_that_is_dropped_after_any_step_is_done_whole_or_not_at_all() 
     again.close().await.unwrap();
 }
 
-/// A key that is revoked after its request came, and before the deed, does nothing.
+/// A key that is revoked between the arrival of its request and the write changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_revoked_under_way_does_nothing_on_any_route() {
     let bed = Bed::new().await;
@@ -206,7 +208,8 @@ async fn a_key_that_is_revoked_under_way_does_nothing_on_any_route() {
             _ => Scope::Admin,
         };
         let scopes = [scope, Scope::Read, Scope::View].into();
-        let (text, now) = (format!("key {}", fresh()), engine.now());
+        let text = format!("key {}", fresh());
+        let now = engine.now();
         let add = |document: &mut Document| {
             let key = NewKey { scopes: std::collections::BTreeSet::clone(&scopes), ..NewKey::default() };
             Ok(document.add_key(&text, key, now)?.id.clone())
@@ -216,7 +219,8 @@ async fn a_key_that_is_revoked_under_way_does_nothing_on_any_route() {
         let held = engine.catalog().hold().await;
         let (go, gone) = oneshot::channel::<()>();
         let body = Bytes::from(sample.body.clone());
-        let (first, rest) = (body.slice(..body.len() / 2), body.slice(body.len() / 2..));
+        let first = body.slice(..body.len() / 2);
+        let rest = body.slice(body.len() / 2..);
         let pieces = futures::stream::once(async move { Ok::<_, std::io::Error>(first) }).chain(futures::stream::once(
             async move {
                 let _ = gone.await;
@@ -227,7 +231,7 @@ async fn a_key_that_is_revoked_under_way_does_nothing_on_any_route() {
         while bed.app.handlers.is_empty() && !request.is_finished() {
             tokio::task::yield_now().await;
         }
-        // Another node revokes it.
+        // Another node revokes the key.
         let mut document = engine.catalog().state().document.clone();
         document.revoke_key(&id, &crate::catalog::Access::operator("test"), now).unwrap();
         document.change = format!("revoked {id}");
@@ -241,14 +245,14 @@ async fn a_key_that_is_revoked_under_way_does_nothing_on_any_route() {
         let found = settled(&engine.catalog().state().document);
         assert_eq!(found, settled(&revoked), "{name}: {status}");
         assert_eq!(engine.status().accepted_total, rows, "{name}");
-        // With a key that may, the same request is fine: so it was the key.
+        // The same request succeeds with a valid key, so the key was the reason.
         let status = bed.status("root", &sample).await;
         assert!(status.is_success() || UNWRITTEN.contains(&name.as_str()), "{name}: {status}");
         bed.handlers_end().await;
     }
 }
 
-/// The document without what the writer of exports changes by itself.
+/// Returns the document without the fields that the export writer changes by itself.
 fn settled(document: &Document) -> Document {
     let mut document = document.clone();
     document.export_jobs.iter_mut().for_each(|job| {
@@ -266,7 +270,8 @@ fn passed() -> Duration {
     Duration::from_secs(PASSED.load(Ordering::SeqCst))
 }
 
-/// A node that cannot read the catalog answers nothing that hangs on it, and takes records of keys that it knows.
+/// A node that cannot read the catalog refuses everything that depends on it, and ingests records
+/// of known keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_an_old_catalog_only_takes_records() {
     let bed = Bed::with(Parts { elapsed: passed, ..Parts::default() }).await;
@@ -276,7 +281,8 @@ async fn a_node_with_an_old_catalog_only_takes_records() {
         Ok(document.add_key("other", key, now)?.id.clone())
     };
     let other = bed.app.engine.catalog().change(add).await.unwrap();
-    let (path, away) = (bed.folder.path().join("catalog.json"), bed.folder.path().join("away.json"));
+    let path = bed.folder.path().join("catalog.json");
+    let away = bed.folder.path().join("away.json");
     std::fs::rename(&path, &away).unwrap();
     let get = |path: &str| Sample { method: Method::GET, path: path.to_owned(), body: String::new() };
     assert_eq!(bed.status("root", &get("/v1/logs/log-1")).await, StatusCode::OK, "not at once");
@@ -284,17 +290,17 @@ async fn a_node_with_an_old_catalog_only_takes_records() {
     let (with_key, without_key) = table();
     for route in with_key.into_parts().1.into_iter().chain(without_key.into_parts().1) {
         let name = format!("{} {}", route.method, route.path);
-        let status = match changes(&route.method.parse().unwrap(), route.path) {
-            true => bed.status("root", &sample_without_catalog(route)).await,
-            false => {
-                bed.status("root", &get(&route.path.replace("{page}", "clients").replace(['{', '}', '*'], ""))).await
-            }
+        let request = if changes(&route.method.parse().unwrap(), route.path) {
+            sample_without_catalog(route)
+        } else {
+            get(&route.path.replace("{page}", "clients").replace(['{', '}', '*'], ""))
         };
+        let status = bed.status("root", &request).await;
         let is_open =
             ["/healthz", "/openapi.json", "/docs", "/docs/{page}", "/v2/api-keys/self/details"].contains(&route.path);
         match route.needs {
             _ if is_open => assert_eq!(status, StatusCode::OK, "{name}"),
-            // These look for a log, or for feedback, first.
+            // These routes look up a log or feedback first.
             Some(Needs::Scope(Scope::Write)) if route.path.contains("{id}") => {
                 assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{name}");
             }

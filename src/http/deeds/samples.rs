@@ -1,4 +1,4 @@
-//! A request for each route that changes something, with the things that it needs.
+//! A sample request for each route that changes something, with the objects that it needs.
 
 use axum::http::Method;
 
@@ -12,7 +12,7 @@ const SPANS: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"0a
     "attributes":[{"key":"gen_ai.request.model","value":{"stringValue":"m"}},
     {"key":"gen_ai.operation.name","value":{"stringValue":"chat"}}]}]}]}]}"#;
 
-/// A request.
+/// A sample request.
 #[derive(Debug)]
 pub(super) struct Sample {
     pub(super) method: Method,
@@ -20,7 +20,7 @@ pub(super) struct Sample {
     pub(super) body: String,
 }
 
-/// Things that were made for a request.
+/// Objects that were created for a request.
 #[derive(Default)]
 pub(super) struct Things {
     key: String,
@@ -32,17 +32,19 @@ pub(super) struct Things {
 }
 
 impl Things {
-    /// Things that are not there.
+    /// Returns ids of objects that do not exist.
     pub(super) fn nowhere() -> Self {
         let [key, organisation, share, job, feedback, filter] = ["x"; 6].map(str::to_owned);
         Self { key, organisation, share, job, feedback, filter }
     }
 }
 
-/// The request of a route, with things that are there for it.
+/// Returns the sample request of a route, and creates the objects that it needs.
 pub(super) async fn sample(bed: &Bed, route: Route) -> Sample {
-    let (engine, number) = (&bed.app.engine, fresh());
-    let (now, random) = (engine.now(), engine.random());
+    let engine = &bed.app.engine;
+    let number = fresh();
+    let now = engine.now();
+    let random = engine.random();
     let operator = Access::operator("test");
     let mut things = Things {
         organisation: format!("org-{number}"),
@@ -85,7 +87,7 @@ pub(super) async fn sample(bed: &Bed, route: Route) -> Sample {
     of(route, &format!("{number}"), &things)
 }
 
-/// The request of a route; `number` makes it another each time.
+/// Returns the sample request of a route. `number` makes each one different.
 pub(super) fn of(route: Route, number: &str, things: &Things) -> Sample {
     let span = format!("{:0>16}", number);
     let spans = SPANS.replace("SPAN", &span);

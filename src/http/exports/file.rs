@@ -1,9 +1,12 @@
-//! `GET|HEAD /exports/{token}`: the file of an export job, for whoever has its signed URL; no key is asked for.
+//! `GET|HEAD /exports/{token}`: downloads the file of an export job by its signed URL. Needs no
+//! key.
 //!
-//! A download that broke off goes on with `Range`: a file never changes under its `ETag`, and `If-Range` with another one gets the
-//! whole. Several ranges at once are answered with the whole file, as the standard allows. The file is read from the store in
-//! pieces, a few ahead of the client; a failure on the way, or the end of the file, cuts the connection, and so does a client
-//! that stops reading ([`super::super::stall`]). Downloads are bounded, of all and of each organisation.
+//! `Range` resumes an interrupted download: a file never changes under its `ETag`, and an
+//! `If-Range` with another one gets the whole file. A request for several ranges gets the whole
+//! file, as the standard allows. The file is read from the store in pieces, a few ahead of the
+//! client. A failure, the removal of the file, or a client that stops reading
+//! ([`super::super::stall`]) cuts the connection. The number of downloads is limited, in total and
+//! per organisation.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,16 +31,16 @@ use crate::error::Error;
 use crate::limits::Holder;
 use crate::store::export_stem;
 
-/// What is sent of a file.
+/// Part of the file to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Whole,
     One(Range<u64>),
-    /// The range lies behind the end.
+    /// The range starts beyond the end of the file.
     Nothing,
 }
 
-/// `GET /exports/{token}`. Whatever is wrong with the token, the answer is the same.
+/// `GET /exports/{token}`. The response is the same for every kind of invalid token.
 pub(crate) async fn open(
     State(app): State<Arc<App>>,
     method: Method,
@@ -45,13 +48,14 @@ pub(crate) async fn open(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let closed = || {
-        let why = "it has expired, its file is gone, or it never was one; ask for the download of the export again";
-        Failure::from(Error::not_found(format!("this link opens nothing: {why}")))
+        let why = "it has expired, its file is gone, or it was never valid; request the download of the export again";
+        Failure::from(Error::not_found(format!("the link is not valid: {why}")))
     };
     let Ok(axum::extract::Path(token)) = path else { return Err(closed()) };
     app.engine.refuse_if_stale().await?;
     let (job, file) = app.engine.open_export(&token).ok_or_else(closed)?;
-    let (etag, modified) = (format!("\"{}\"", export_stem(&file.name)), http_date(file.written_at));
+    let etag = format!("\"{}\"", export_stem(&file.name));
+    let modified = http_date(file.written_at);
     let mut response = Response::new(Body::empty());
     let mut set = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -86,7 +90,8 @@ pub(crate) async fn open(
     set(CONTENT_LENGTH, &(range.end - range.start).to_string());
     *response.status_mut() = status;
     if method == Method::GET && !range.is_empty() {
-        // It is over when the body goes: sent, dropped by its client, or cut because nobody reads it.
+        // The download ends when its body is dropped: after it was sent, when the client
+        // disconnects, or when it is cut because nobody reads it.
         let download = app.places.downloads.take(&Holder::of(job.organisation.as_deref()))?;
         let pieces = app.engine.download_export(token, &file, range).inspect(move |piece| {
             let _held = &download;
@@ -99,7 +104,8 @@ pub(crate) async fn open(
     Ok(response)
 }
 
-/// What a `Range` asks for of so many bytes. What is no single range of bytes is passed over.
+/// Returns the part that a `Range` header selects of a file with so many bytes. A header that is
+/// not a single range of bytes is ignored.
 fn part(range: Option<&str>, bytes: u64) -> Part {
     let Some(range) = range.and_then(|range| range.trim().strip_prefix("bytes=")) else { return Part::Whole };
     let Some((first, last)) = range.split_once('-') else { return Part::Whole };
@@ -128,7 +134,7 @@ fn http_date(at: DateTime<Utc>) -> String {
     at.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
-/// An id as it can stand in a quoted file name.
+/// Returns an id with only the characters that are safe in a quoted file name.
 fn plain(id: &str) -> String {
     id.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect()
 }

@@ -1,9 +1,10 @@
-//! `/v1/logs/exports`: export jobs, as Portkey's SDKs and its guide call them.
+//! `/v1/logs/exports`: export jobs, compatible with Portkey's SDKs and guide.
 //!
-//! What those send is taken as it comes: no body, no content type, a bare `?`, fields that nobody knows, ids that are numbers. Only
-//! a filter or a column that is none is refused, since passing it over would export something else than was asked for. An SDK
-//! sends a call again whose answer got lost: what [`super::resend`] knows again is answered as the first time, and makes no
-//! second job. The file itself is handed out by [`file`], without a key.
+//! Requests are accepted leniently: without a body, without a content type, with a bare `?`, with
+//! unknown fields, with numeric ids. Only an invalid filter or column is refused, since ignoring it
+//! would export other records than requested. An SDK repeats a call whose response got lost: a call
+//! that [`super::resend`] recognises as repeated gets the first response and creates no second job.
+//! The file itself is served by [`file`], without a key.
 
 pub(crate) mod file;
 
@@ -35,7 +36,7 @@ use crate::nearest::clip;
 
 type Answer<T> = ([(HeaderName, &'static str); 1], Json<T>);
 
-/// What tells whether a call was sent before.
+/// Data that identifies a repeated call.
 pub(crate) struct Sending {
     connection: Option<Connection>,
     headers: Headers,
@@ -52,10 +53,12 @@ impl FromRequestParts<Arc<App>> for Sending {
 }
 
 impl Sending {
-    /// The id for what a call makes, and whether it is one that was sent again.
+    /// Returns the id of the job that a call creates, and true if the call is a repeated one.
     fn recognised(&self, caller: &Caller, call: &str) -> (String, bool) {
         let Caller { app, access } = caller;
-        let (fresh, now, connection) = (app.engine.new_id(), app.engine.now(), self.connection.as_ref());
+        let fresh = app.engine.new_id();
+        let now = app.engine.now();
+        let connection = self.connection.as_ref();
         let key = (access.organisation.as_deref(), &*access.key_id);
         let ids = app.resends.ids(key, &self.headers, call.as_bytes(), connection, now, &fresh);
         let id = ids.map_or_else(|| fresh.clone(), |ids| ids.id(0));
@@ -74,9 +77,10 @@ pub(crate) async fn create(caller: Caller, sending: Sending, body: Body) -> Resu
     Ok(made(&caller.app.engine.create_export(&caller.access, new).await?))
 }
 
-/// `PUT /v1/logs/exports/{id}`: what is not said stays as it is.
+/// `PUT /v1/logs/exports/{id}`. Fields that are left out keep their values.
 pub(crate) async fn update(caller: Caller, path: Id, body: Body) -> Result<Answer<Value>, Failure> {
-    let (id, text) = (named(path)?, read_small(body).await?);
+    let id = named(path)?;
+    let text = read_small(body).await?;
     Ok(made(&caller.app.engine.update_export(&caller.access, &id, &asked(&text)?).await?))
 }
 
@@ -93,17 +97,19 @@ pub(crate) async fn show(caller: Caller, path: Id) -> Result<Answer<ShownExport>
 
 /// `POST /v1/logs/exports/{id}/start`.
 pub(crate) async fn start(caller: Caller, sending: Sending, path: Id) -> Result<Answer<Value>, Failure> {
-    let (Caller { app, access }, id) = (&caller, named(path)?);
+    let Caller { app, access } = &caller;
+    let id = named(path)?;
     let (_, again) = sending.recognised(&caller, &format!("start {id}"));
     if !again || app.engine.export_job(access, &id)?.status == ExportStatus::Draft {
         app.engine.start_export(access, &id).await?;
     }
-    Ok(said("Export started; its status is `success` when the file is there"))
+    Ok(said("Export started; its status becomes `success` when the file is ready"))
 }
 
 /// `POST /v1/logs/exports/{id}/cancel`.
 pub(crate) async fn cancel(caller: Caller, sending: Sending, path: Id) -> Result<Answer<Value>, Failure> {
-    let (Caller { app, access }, id) = (&caller, named(path)?);
+    let Caller { app, access } = &caller;
+    let id = named(path)?;
     let (_, again) = sending.recognised(&caller, &format!("cancel {id}"));
     if !again || app.engine.export_job(access, &id)?.status != ExportStatus::Stopped {
         app.engine.cancel_export(access, &id).await?;
@@ -111,7 +117,8 @@ pub(crate) async fn cancel(caller: Caller, sending: Sending, path: Id) -> Result
     Ok(said("Export cancelled"))
 }
 
-/// `GET /v1/logs/exports/{id}/download`: a URL that opens the file for an hour, for whoever has it.
+/// `GET /v1/logs/exports/{id}/download`: returns a URL that opens the file for an hour, without a
+/// key.
 pub(crate) async fn download(
     Caller { app, access }: Caller,
     uri: Uri,
@@ -124,7 +131,8 @@ pub(crate) async fn download(
     Ok(answer(json!({ "signed_url": url, "url": url, "expires_at": expires_at, "object": "export" })))
 }
 
-/// `GET /v1/logs/exports/field-restrictions?workspace_id=…`: what the key may not export, and what it may.
+/// `GET /v1/logs/exports/field-restrictions?workspace_id=…`: lists the fields that the key may not
+/// export, and those that it may.
 pub(crate) async fn restrictions(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Answer<Value> {
     let workspace = access.workspace.clone().or_else(|| workspace_of(query.as_deref()));
     let state = app.engine.catalog().state();
@@ -139,7 +147,7 @@ pub(crate) async fn restrictions(Caller { app, access }: Caller, RawQuery(query)
     }))
 }
 
-/// What a body asks for.
+/// Parses the body of a request.
 fn asked(text: &str) -> Result<ExportChange, Failure> {
     let wrong = |field: &str, value: &Value, expected: &str| {
         Failure::invalid(format!("field `{field}` is `{}`; expected {expected}", clip(&value.to_string())))
@@ -162,7 +170,7 @@ fn asked(text: &str) -> Result<ExportChange, Failure> {
         Value::Number(number) => Ok(number.to_string()),
         value => Err(wrong(name, &value, expected)),
     };
-    let names = "an array of names of columns";
+    let names = "an array of column names";
     let columns = match take("requested_data") {
         None => None,
         Some(Value::Array(items)) if items.is_empty() => None,
@@ -181,8 +189,9 @@ fn workspace_of(query: Option<&str>) -> Option<String> {
     named.filter(|named| !named.is_empty())
 }
 
-/// Where clients reach this server: what the setting `public_url` says. Without it, the address that the request names, if it is
-/// one of this machine or a bare IP address: a host name in a request may be anybody's, and a signed URL would lead there.
+/// Returns the address at which clients reach this server: the setting `public_url`, or else the
+/// address in the request if that is this machine or a bare IP address. A host name in a request
+/// can be forged, and a signed URL would lead there.
 pub(super) fn base(config: &Config, uri: &Uri, headers: &HeaderMap) -> String {
     if !config.public_url.is_empty() {
         return config.public_url.trim_end_matches('/').to_owned();
@@ -195,7 +204,7 @@ pub(super) fn base(config: &Config, uri: &Uri, headers: &HeaderMap) -> String {
     format!("{scheme}://{}", host.unwrap_or(&config.listen))
 }
 
-/// Returns whether an authority names no host but by its IP address, or as `localhost`.
+/// Returns true if an authority names its host by IP address, or as `localhost`.
 fn is_plain(authority: &str) -> bool {
     let Ok(parsed) = authority.parse::<axum::http::uri::Authority>() else { return false };
     let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
@@ -203,7 +212,7 @@ fn is_plain(authority: &str) -> bool {
 }
 
 fn named(path: Id) -> Result<String, Failure> {
-    // What cannot be an id names nothing.
+    // An invalid path cannot be an id.
     path.map(|axum::extract::Path(id)| id).map_err(|_| Error::new(ErrorKind::NotFound, "no export has that id").into())
 }
 

@@ -1,4 +1,4 @@
-//! Exports: jobs that write a file, its download, and the direct stream.
+//! Export operations: jobs that write a file, its download, and the direct stream.
 
 use serde_json::{Value, json};
 
@@ -8,113 +8,115 @@ use super::schema::{kind, object, with};
 
 pub(super) const SCHEMAS: &str = "\
 Export  An export job.
-  id                text            names it
-  organisation_id   text?           the organisation whose records it reads; null = all
-  filters           {any}           which records, as it was asked
+  id                text            id of the job
+  organisation_id   text?           organisation whose records the job reads; null means all
+  filters           {any}           filters of the job, as requested
   requested_data    [text]          keys of each line
-  status            draft|in_progress|success|failed|stopped   where it stands
-  description       text?           what it is for
-  created_at        moment          when it was made
-  last_updated_at   moment          when it was changed last
-  created_by        text            id of the key that made it
-  workspace_id      text?           the workspace whose records it reads; null = all of the organisation
+  status            draft|in_progress|success|failed|stopped   state of the job
+  description       text?           purpose of the export
+  created_at        moment          time of creation
+  last_updated_at   moment          time of the last change
+  created_by        text            id of the key that created the job
+  workspace_id      text?           workspace whose records the job reads; null means all of the organisation
   object            =export
-  total_records     count           records that match
-  error             text?           why it failed
+  total_records     count           number of records that match
+  error             text?           reason of the failure
   records_written   count?          lines written so far, or in the file
   bytes_written     count?          bytes written so far, or in the file
-  max_records       count?          most lines that the plan lets a job write; null = all
-  started_at        moment?         when it was started last
-  ended_at          moment?         when it ended
-  file_expires_at   moment?         from when on the file cannot be downloaded; null = never, or no file
-  file_gone         text?           why there is no file any more
-  withheld?         [text]          columns that lines lack, since they are denied or their reader may not read bodies
+  max_records       count?          most lines that the plan allows in a file; null means no limit
+  started_at        moment?         time of the last start
+  ended_at          moment?         time at which the job ended
+  file_expires_at   moment?         time until which the file can be downloaded; null if it does not expire or there is no file
+  file_gone         text?           reason why the file no longer exists
+  withheld?         [text]          columns that are missing from the lines because they are denied or the key may not read bodies
 
-NewExport+  An export. Further fields are passed over.
-  workspace_id?    loose_text?      the workspace whose records it reads; that of the key where it is bound to one
+NewExport+  An export job to create or change. Unknown fields are ignored.
+  workspace_id?    loose_text?      workspace whose records to read; defaults to the workspace of the key
   filters?         ExportFilters?
-  requested_data?  [loose_text]?    keys of each line; all that may be exported where none is named
-  description?     loose_text?      what it is for
+  requested_data?  [loose_text]?    keys of each line; defaults to all that may be exported
+  description?     loose_text?      purpose of the export
 
-MadeExport  An export that was made or changed.
-  id      text      its id
-  total   count     records that match
+MadeExport  The export job that was created or changed.
+  id      text      id of the job
+  total   count     number of records that match
   object  =export
 
-ExportSaid  What was done.
-  message  text      a sentence
+ExportSaid  Confirmation.
+  message  text      result in words
   object   =export
 
-ExportLink  A link.
-  signed_url  text      opens the file, without any header
-  url         text      the same
-  expires_at  moment    from when on it opens nothing
+ExportLink  A signed link to the file.
+  signed_url  text      URL of the file; needs no header
+  url         text      same as `signed_url`
+  expires_at  moment    time at which the link expires
   object      =export
 
-ExportRestrictions  What may be exported.
+ExportRestrictions  Fields that may and may not be exported.
   object           =export-field-restrictions
-  organisation_id  text?           the organisation of the key
-  workspace_id     text?           the workspace that is meant
-  denied_fields    [text]          what may not be exported
-  allowed_fields   [text]          what may be
+  organisation_id  text?           organisation of the key
+  workspace_id     text?           workspace of the key or of the request
+  denied_fields    [text]          fields that may not be exported
+  allowed_fields   [text]          fields that may be exported
   export_settings  ExportSettings
 
-ExportSettings  What may be exported, in Portkey's words.
-  deniedFields  [text]   what may not be
+ExportSettings  Export settings in Portkey's form.
+  deniedFields  [text]   fields that may not be exported
 
-DirectExport  What to export.
-  from?     day?      first moment, UTC; without it from the first record
-  to?       day?      first moment that is no longer in, UTC; without it to the last record
-  columns?  [text]?   keys of each line, in order: columns, `request.body`, `metadata.key` and the like
-  after?    text?     goes on after this line of an earlier export: its `created_at`, a comma, its `id`; or a JSON array of both
-  limit?    0..18446744073709551615?   most lines
+DirectExport  Records and columns to export.
+  from?     day?      start of the time range, inclusive, UTC; defaults to the first record
+  to?       day?      end of the time range, exclusive, UTC; defaults to the last record
+  columns?  [text]?   keys of each line, in order, such as `created_at`, `request.body` and `metadata.team`
+  after?    text?     cursor of the last line of an earlier export, after which to continue: its `created_at`, a comma, its `id`; or a JSON array of both
+  limit?    0..18446744073709551615?   maximum number of lines
   format?   =jsonl?";
 
-const WORKSPACE: &str = "workspace_id  text  search  one workspace; all that the key reaches where none is named";
+const WORKSPACE: &str = "workspace_id  text  search  workspace; defaults to all that the key can read";
 
 const DIRECT: &str = "
-    from     day     2026-11-01                    first moment, UTC; without it from the first record
-    to       day     2026-11-22                    first moment that is no longer in, UTC; without it to the last record
-    columns  text    created_at,ai_model,cost      keys of each line with commas between; all where none is named
-    after    text    2026-11-21T16:26:58.758Z,a-1  the last line of an earlier export: its `created_at`, a comma, its `id`
-    limit    0..18446744073709551615  100          most lines
-    format   =jsonl  jsonl                         there is no other format";
+    from     day     2026-11-01                    start of the time range, inclusive, UTC; defaults to the first record
+    to       day     2026-11-22                    end of the time range, exclusive, UTC; defaults to the last record
+    columns  text    created_at,ai_model,cost      keys of each line, separated by commas; defaults to all
+    after    text    2026-11-21T16:26:58.758Z,a-1  cursor of the last line of an earlier export: its `created_at`, a comma, its `id`
+    limit    0..18446744073709551615  100          maximum number of lines
+    format   =jsonl  jsonl                         format of the export; only JSON lines are supported";
 
 const RANGE: &str = "
-    header:range          text  bytes=1048576-  a range of bytes; others are passed over
-    header:if-range       text  \"0198a6c1\"    `etag` or `last-modified` of what there is already
-    header:if-none-match  text  \"0198a6c1\"    `etag` of what there is already";
+    header:range          text  bytes=1048576-  range of bytes; several ranges and other units are ignored
+    header:if-range       text  \"0198a6c1\"    `etag` or `last-modified` of the copy that the client has
+    header:if-none-match  text  \"0198a6c1\"    `etag` of the copy that the client has";
 
-/// The filters of a job: those of the list of logs.
+/// Returns the filters of a job, which are those of the list of logs.
 pub(super) fn filters() -> Value {
     let all: Vec<Value> = logs::frame().chain(logs::filters()).collect();
     let fields = all.iter().filter_map(|filter| {
-        let (name, doc) = (filter["name"].as_str()?, filter["description"].as_str()?);
-        Some((name, kind("any", &format!("{doc}; lists as texts with commas between, or as arrays"))))
+        let name = filter["name"].as_str()?;
+        let doc = filter["description"].as_str()?;
+        Some((name, kind("any", &format!("{doc}; lists are arrays, or strings separated by commas"))))
     });
-    // Each of them may be missing.
-    with(object("Which records; all where none is named.", fields), "required", Vec::<Value>::new())
+    // Every filter is optional.
+    with(object("Filters of the records. Without a filter, all records are exported.", fields), "required", Vec::<Value>::new())
 }
 
 pub(super) fn operations() -> Vec<Operation> {
     const ALL: &str = "/v1/logs/exports";
     const ONE: &str = "/v1/logs/exports/{id}";
-    let (get, post) = (Operation::get, Operation::post);
+    let get = Operation::get;
+    let post = Operation::post;
     let wanted = json!({
         "filters": { "time_of_generation_min": "2026-11-01", "ai_model": "gpt-4o" },
-        "requested_data": ["created_at", "ai_model", "cost"], "description": "costs of November",
+        "requested_data": ["created_at", "ai_model", "cost"], "description": "Costs of November",
     });
     vec![
         get(ALL, "listExports", "Lists export jobs").takes(WORKSPACE).gives(200, "list:Export"),
-        post(ALL, "createExport", "Makes an export job, as a draft")
+        post(ALL, "createExport", "Creates an export job as a draft")
             .perhaps_body("NewExport", &wanted)
             .gives(200, "MadeExport")
             .fails(&[404]),
-        get("/v1/logs/exports/field-restrictions", "exportRestrictions", "Tells which fields may be exported")
+        get("/v1/logs/exports/field-restrictions", "exportRestrictions", "Lists the fields that may and may not be exported")
             .takes(WORKSPACE)
             .gives(200, "ExportRestrictions"),
-        get(ONE, "getExport", "Shows an export job").gives(200, "Export"),
-        Operation::new("PUT", ONE, "changeExport", "Changes an export job that does not run; what is not said stays")
+        get(ONE, "getExport", "Returns an export job").gives(200, "Export"),
+        Operation::new("PUT", ONE, "changeExport", "Changes an export job that is not running; omitted fields keep their values")
             .perhaps_body("NewExport", &wanted)
             .gives(200, "MadeExport")
             .fails(&[409]),
@@ -124,7 +126,7 @@ pub(super) fn operations() -> Vec<Operation> {
         post("/v1/logs/exports/{id}/cancel", "cancelExport", "Stops an export job")
             .gives(200, "ExportSaid")
             .fails(&[409]),
-        get("/v1/logs/exports/{id}/download", "downloadExport", "Gives a link to the file, which opens for an hour")
+        get("/v1/logs/exports/{id}/download", "downloadExport", "Returns a signed link to the file, valid for an hour")
             .gives(200, "ExportLink")
             .fails(&[409]),
         file(),
@@ -137,25 +139,25 @@ pub(super) fn operations() -> Vec<Operation> {
 }
 
 fn file() -> Operation {
-    let lines = || [(LINES, kind("text", "lines, perhaps not whole"))];
+    let lines = || [(LINES, kind("text", "Records as JSON lines; a range may cut a line."))];
     let mut operation = Operation::get(
         "/exports/{token}",
         "exportFile",
-        "Hands out the file of an export job, to whoever has its link",
+        "Downloads the file of an export job by its signed link",
     )
-    .says("`Range` goes on with a download that broke off; `If-Range` makes sure that it is the same file.")
+    .says("Needs no key. `Range` resumes an interrupted download, and `If-Range` ensures that the file is still the same.")
     .takes(RANGE)
     .answers(200, &lines())
     .answers(206, &lines())
-    .with_header(206, "content-range", "which part")
+    .with_header(206, "content-range", "Range of bytes in the body, and the size of the file.")
     .answers(304, &[])
     .answers(416, &lines())
-    .with_header(416, "content-range", "how long the file is");
+    .with_header(416, "content-range", "Size of the file.");
     for status in [200, 206] {
         operation = operation
-            .with_header(status, "etag", "names the file, which never changes")
-            .with_header(status, "last-modified", "when it was written")
-            .with_header(status, "accept-ranges", "`bytes`");
+            .with_header(status, "etag", "Identifies the file, which never changes.")
+            .with_header(status, "last-modified", "Time at which the file was written.")
+            .with_header(status, "accept-ranges", "Always `bytes`.");
     }
     operation
 }
@@ -163,10 +165,10 @@ fn file() -> Operation {
 fn direct(operation: Operation) -> Operation {
     let operation = operation
         .says(
-            "A record a line, day by day, within a day by organisation and time. The connection is cut where the export \
-             fails on its way; `after` goes on from the last line received.",
+            "One record per line, ordered by day, then by organisation and time. If the export fails on its way, the \
+             server closes the connection without ending the response; `after` resumes behind the last line received.",
         )
-        .answers(200, &[(LINES, kind("text", "a record a line"))])
-        .with_header(200, "content-disposition", "a name for the file");
+        .answers(200, &[(LINES, kind("text", "Records as JSON lines."))])
+        .with_header(200, "content-disposition", "Suggested name of the file.");
     told_withheld(operation).fails(&[404, 406, 505])
 }

@@ -1,5 +1,5 @@
-//! Records in other forms than Portkey's insert: lines of JSON, LiteLLM, the gateways' hooks, the reports of a gateway 2.0
-//! to its control plane, OpenTelemetry.
+//! Ingestion in other formats than Portkey's insert: JSON lines, LiteLLM, gateway hooks, the
+//! reports of a Portkey gateway 2.0 to its control plane, OpenTelemetry.
 
 use serde_json::{Value, json};
 
@@ -7,97 +7,97 @@ use super::operation::{JSON, LINES, Operation, PROTOBUF};
 use super::schema::{fields, kind, object};
 
 pub(super) const SCHEMAS: &str = "\
-LitellmCall+  What LiteLLM says of a call.
+LitellmCall+  A call as LiteLLM reports it.
   id?     any   id of the call
-  model?  any   model
+  model?  any   name of the model
 
-HookCall+  What a hook of Portkey's gateway says of a call.
-  request?   any   the request
-  response?  any   the response
-  provider?  any   the provider
+HookCall+  A call as a hook of Portkey's gateway reports it.
+  request?   any   request of the call
+  response?  any   response of the provider
+  provider?  any   name of the provider
 
 HookReceipt  A receipt with a verdict.
-  verdict  flag   always true: a log stops no call
+  verdict  flag   always true: logging never blocks a call
   ..Receipt
 
-ReportedLog+  What was said in a call.
+ReportedLog+  The content of a call.
   logObject  ReportedLogObject
 
-ReportedLogObject+  The call as a LogObject of Portkey.
+ReportedLogObject+  A call in the form of Portkey's LogObject.
   _id?  any   id of the call
 
 ReportedRows+  Rows of a table.
-  table  generations|feedbacks|generation_hooks   what the rows are
+  table  generations|feedbacks|generation_hooks   table that the rows belong to
   data   [ReportedRow]   the rows
 
-ReportedRow+  Figures of a call, or feedback.
+ReportedRow+  Metrics of a call, or feedback.
   id?  any   id of the call, or of the feedback
 
-KeyDetails  The key's owner.
+KeyDetails  The key and its owner.
   success  =true
   data     KeyOwner
 
-KeyOwner  Who asks.
+KeyOwner  The key with its organisation and workspace.
   organisation_details  KeyOrganisation
   workspace_details     KeyWorkspace
   api_key_details       KeyItself
 
 KeyOrganisation+  The organisation of the key.
-  organisation_id  text   its id
-  name             text   its name
+  organisation_id  text   id of the organisation
+  name             text   name of the organisation
 
 KeyWorkspace+  The workspace of the key.
-  id    text    its id
-  slug  text    the same
-  name  text?   its name
+  id    text    slug of the workspace
+  slug  text    slug of the workspace
+  name  text?   name of the workspace
 
 KeyItself+  The key.
-  id          text      its id
-  name        text?     what it is for
-  scopes      [text]    what it may do, in Portkey's words
+  id          text      id of the key
+  name        text?     purpose of the key
+  scopes      [text]    scopes of the key, under Portkey's names
   status      =active
-  expires_at  moment?   from when on it opens nothing
+  expires_at  moment?   time at which the key expires
 
-RefusalPage  What was refused.
+RefusalPage  A page of refusals.
   object    =list
-  total     count       how many entries there are
-  has_more  flag        whether there are more than are shown
-  data      [Refusal]   the entries, newest first
+  total     count       number of entries
+  has_more  flag        true if there are more entries than the page shows
+  data      [Refusal]   entries, newest first
 
-Refusal  Something that was refused.
-  created_at       moment   when
-  organisation_id  text     the organisation of the key, or else the one that the record names
-  workspace_slug   text?    the workspace, where it is known
-  source           source   what the client used
+Refusal  A record, feedback or request that was refused.
+  created_at       moment   time of the refusal
+  organisation_id  text     organisation of the key, or else the one that the record names
+  workspace_slug   text?    workspace, if known
+  source           source   format that the client sent
   route            text     method and route, or `gatelog import`
-  reason           reason   why
-  field            text?    the field; null where it is about the whole
-  message          text     what was expected
-  record           count?   which record of the request, from 0
-  count            count    how many refusals the entry stands for
-  excerpt          text?    the names of the fields, the refused one first, with its value if that is a figure; null without `logs.read`
+  reason           reason   reason for the refusal
+  field            text?    refused field; null if the whole record or request was refused
+  message          text     expected form and remedy
+  record           count?   index of the record in the request, from 0
+  count            count    number of refusals that the entry stands for
+  excerpt          text?    names of the fields, the refused one first, with its value if that is a number; null without `logs.read`
 
-OtlpResource+  A resource.
+OtlpResource+  A resource with its spans, log records or metrics.
 
 OtlpTraces+  An export of spans.
-  resourceSpans?  [OtlpResource]?   resources
+  resourceSpans?  [OtlpResource]?   resources with their spans
 
 OtlpLogs+  An export of log records.
-  resourceLogs?  [OtlpResource]?   resources
+  resourceLogs?  [OtlpResource]?   resources with their log records
 
 OtlpMetrics+  An export of metrics.
-  resourceMetrics?  [OtlpResource]?   resources
+  resourceMetrics?  [OtlpResource]?   resources with their metrics
 
 OtlpEither+  An export of spans or of log records.
-  resourceSpans?  [OtlpResource]?   resources
-  resourceLogs?   [OtlpResource]?   resources";
+  resourceSpans?  [OtlpResource]?   resources with their spans
+  resourceLogs?   [OtlpResource]?   resources with their log records";
 
 const REFUSALS: &str = "
-    organisation_id  text           acme     only of this organisation
-    workspace_slug   text           search   only of this workspace
-    source           source         portkey  only of what clients sent that way
-    reason           reason         missing  only for this reason
-    page_size        refusals_size  20       how many entries";
+    organisation_id  text           acme     only refusals of this organisation
+    workspace_slug   text           search   only refusals of this workspace
+    source           source         portkey  only refusals of this source format
+    reason           reason         missing  only refusals for this reason
+    page_size        refusals_size  20       number of entries to return";
 
 pub(super) fn operations() -> Vec<Operation> {
     let post = Operation::post;
@@ -116,35 +116,36 @@ pub(super) fn operations() -> Vec<Operation> {
         "response": { "json": { "model": "gpt-4o" }, "statusCode": 200 },
     });
     let mut all = vec![
-        post("/v1/ingest", "ingest", "Stores records of any number: lines of JSON, an array, or objects in a row")
+        post("/v1/ingest", "ingest", "Ingests records: JSON lines, a JSON array, or concatenated JSON objects")
             .says(
-                "Whatever the content type. gzip and zstd are recognised. A record that has an `id` is stored once, however \
-                 often it is sent. 400 with a receipt means that no record was good.",
+                "Takes any number of records, under any content type. gzip and zstd bodies are detected from their first \
+                 bytes. A record that has an `id` is stored once, however often it is sent. The status is 400, with a \
+                 receipt, if every record was refused.",
             )
-            .takes("source  shape  native  the form of the records")
+            .takes("source  shape  native  format of the records")
             .perhaps_body("Record*", &record)
             .or_body(LINES, "text", "{\"ai_model\":\"gpt-4o\",\"total_units\":4}\n")
             .gives(200, "Receipt")
             .fails(&[415]),
-        post("/v1/ingest/litellm", "ingestLitellm", "Stores what LiteLLM's `generic_api` callback sends")
-            .says("A receipt is the answer also if no record was good.")
+        post("/v1/ingest/litellm", "ingestLitellm", "Ingests calls from LiteLLM's `generic_api` callback")
+            .says("The response is a receipt with status 200 even if every record was refused.")
             .perhaps_body("LitellmCall*", &litellm)
             .or_body(LINES, "text", "{\"model\":\"gpt-4o\"}\n")
             .gives(200, "Receipt")
             .fails(&[415]),
-        post("/v1/ingest/gateway-hook", "ingestGatewayHook", "Stores what `default.log` and `default.webhook` send")
-            .says("The hooks of Portkey's gateway. Keys that it sends in clear are masked before anything is stored.")
+        post("/v1/ingest/gateway-hook", "ingestGatewayHook", "Ingests calls from the gateway hooks `default.log` and `default.webhook`")
+            .says("Both are hooks of Portkey's gateway. API keys that the gateway sends in plain text are masked before the call is stored.")
             .perhaps_body("HookCall*", &hook)
             .gives(200, "HookReceipt")
             .fails(&[415]),
-        Operation::get("/v2/api-keys/self/details", "keyDetails", "Tells a gateway 2.0 whom the key is of")
+        Operation::get("/v2/api-keys/self/details", "keyDetails", "Returns the owner of the key, for a Portkey gateway 2.0")
             .gives(200, "KeyDetails"),
     ];
     all.push(
-        Operation::get("/v1/refusals", "listRefusals", "Lists what clients sent that was not taken, newest first")
+        Operation::get("/v1/refusals", "listRefusals", "Lists refused records, feedback and requests, newest first")
             .says(
-                "Also what was answered with `ok`. Each organisation has at most 1,000 entries, of the last 7 days. There is no \
-                 excerpt of a record that is not to be tracked, or that could not be read.",
+                "Includes records refused in a request that was answered with `ok`. Each organisation keeps at most 1,000 \
+                 entries, for 7 days. A record that must not be tracked, or that could not be parsed, has no excerpt.",
             )
             .takes(REFUSALS)
             .gives(200, "RefusalPage")
@@ -167,11 +168,11 @@ pub(super) fn operations() -> Vec<Operation> {
     all
 }
 
-/// What a Portkey gateway 2.0 reports to its control plane.
+/// Operations to which a Portkey gateway 2.0 reports as to its control plane.
 fn reports() -> [Operation; 3] {
     let report = |route, id, summary, body, example: &Value| {
         Operation::post(route, id, summary)
-            .says("The two halves of a call have one id, and may come in any order; they become one log.")
+            .says("The metrics and the content of a call share one id and may arrive in any order. gatelog merges them into one log.")
             .body(body, example)
             .gives(200, "Receipt")
     };
@@ -186,45 +187,45 @@ fn reports() -> [Operation; 3] {
         "id": "84ecb99c-3ba0-4822-9d18-2cb1ee9e3773", "organisation_id": "acme", "created_at": "2026-11-21 16:27:02.657",
         "ai_org": "openai", "ai_model": "gpt-4o", "total_units": 18, "cost": 0.01125, "response_status_code": 200,
     }] });
-    let told = "Takes figures of calls, and feedback, from a gateway 2.0";
+    let told = "Ingests metrics of calls, and feedback, from a Portkey gateway 2.0";
     let private = "/v1/analytics/enterprise/analytics";
     [
-        report("/v1/logs/enterprise/logs", "reportLog", "Takes what was said in a call", "ReportedLog", &log),
+        report("/v1/logs/enterprise/logs", "reportLog", "Ingests the content of a call from a Portkey gateway 2.0", "ReportedLog", &log),
         report(private, "reportRows", told, "ReportedRows", &rows),
-        report("/dp/metrics", "reportRowsPublic", "The same from a gateway that is not private", "ReportedRows", &rows),
+        report("/dp/metrics", "reportRowsPublic", "Ingests metrics of calls, and feedback, from a gateway that is not private", "ReportedRows", &rows),
     ]
 }
 
 fn otlp(route: &'static str, id: &str, what: &str) -> Operation {
     let (summary, field, rejected) = match what {
         "Traces" => {
-            ("Takes OpenTelemetry's spans; calls to models become logs", "resourceSpans", "rejectedSpans?  text")
+            ("Ingests OpenTelemetry spans; spans of model calls become logs", "resourceSpans", "rejectedSpans?  text")
         }
         "Logs" => (
-            "Takes OpenTelemetry's log records: what was asked and answered in a call",
+            "Ingests OpenTelemetry log records with the prompts and answers of calls",
             "resourceLogs",
             "rejectedLogRecords?  text",
         ),
         "Metrics" => (
-            "Takes OpenTelemetry's metrics, and rejects them in words: none are kept",
+            "Rejects OpenTelemetry metrics with a partial success: gatelog stores none",
             "resourceMetrics",
             "rejectedDataPoints?  text",
         ),
         _ => (
-            "Takes OpenTelemetry's spans or log records",
+            "Ingests OpenTelemetry spans or log records",
             "resourceSpans",
             "rejectedSpans?  text\nrejectedLogRecords?  text\nrejectedDataPoints?  text",
         ),
     };
-    let partial = fields(rejected).chain(fields("errorMessage?  text  why, or a warning"));
-    let partial = object("What was not taken: how many, as texts.", partial);
-    let answer = object("An export response of OTLP.", [("partialSuccess?", partial)]);
+    let partial = fields(rejected).chain(fields("errorMessage?  text  reason of the rejection, or a warning"));
+    let partial = object("Rejected items: their number, as a string, and the reason.", partial);
+    let answer = object("An OTLP export response.", [("partialSuccess?", partial)]);
     Operation::post(route, id, summary)
-        .says("JSON or protobuf, packed or not; the answer is in the encoding of the request. Failures name gRPC's `code` too.")
-        .takes("header:content-encoding  identity|gzip|zstd  identity  how the body is packed")
+        .says("Takes JSON or protobuf, compressed or not. The response has the encoding of the request. Failures also carry the gRPC `code`.")
+        .takes("header:content-encoding  identity|gzip|zstd  identity  compression of the body")
         .perhaps_body(&format!("Otlp{what}"), &json!({ field: [] }))
         .or_body(PROTOBUF, "any", "")
         .answers(200, &[(JSON, answer), (PROTOBUF, kind("any", ""))])
-        .with_header(200, "x-gatelog-passed-over", "spans that are no calls to models")
+        .with_header(200, "x-gatelog-passed-over", "Number of spans that were ignored because they are not model calls.")
         .fails(&[415])
 }

@@ -1,10 +1,11 @@
-//! `GET /openapi.json`: the document of this API, OpenAPI 3.1, which asks for no key.
+//! `GET /openapi.json`: the API document, in OpenAPI 3.1. Needs no key.
 //!
-//! Which routes there are and what each asks of a key comes from the table of routes; columns, formats, reports, graphs and
-//! limits come from the code that they are made of; failures follow from what an operation takes ([`operation`]). What else
-//! there is to say of a route stands here, one file a resource: its schemas as tables in a notation ([`schema`]), then its
-//! operations. A test compares routes and operations both ways, and others the answers with their schemas, which name
-//! every field. Failures have one envelope, the schema `Failure`.
+//! The routes and their scopes come from the route table. Columns, formats, reports, graphs and
+//! limits come from the code that implements them. Failures follow from the parameters and the body
+//! of an operation ([`operation`]). The rest stands here, one file per resource: its schemas as
+//! tables in a notation ([`schema`]), then its operations. One test compares routes and operations
+//! in both directions. Others compare responses with their schemas, which name every field. All
+//! failures share one envelope, the schema `Failure`.
 
 mod admin;
 mod components;
@@ -30,7 +31,7 @@ use self::operation::Operation;
 use super::App;
 use super::table::Route;
 
-/// The document as it is sent; it depends on nothing but the program.
+/// The serialised document. It is the same for every server of this version.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document(&routes()).to_string()));
 
 /// `GET /openapi.json`.
@@ -43,31 +44,31 @@ fn routes() -> Vec<Route> {
     [with_key, without_key].into_iter().flat_map(|routes| routes.into_parts().1).collect()
 }
 
-/// A group of operations: its tag, what they are about, and they themselves.
+/// A group of operations: tag, description, operations.
 type Group = (&'static str, &'static str, Vec<Operation>);
 
 fn groups() -> [Group; 8] {
     [
         (
             "Logs",
-            "Records of calls: Portkey's insert, lists, single logs, replays and share links.",
+            "Logs of LLM calls: Portkey's insert, lists, single logs, replays and share links.",
             logs::operations(),
         ),
         (
             "Ingest",
-            "Records in other forms: JSON lines, OpenTelemetry, LiteLLM, the gateways.",
+            "Ingestion in other formats: JSON lines, OpenTelemetry, LiteLLM, gateway hooks and reports.",
             ingesting::operations(),
         ),
         ("Queries", "SQL and named reports.", querying::operations()),
         (
             "Analytics",
-            "Portkey's graphs, groups and summary. Money is US cents, rates are of 100, times are UTC.",
+            "Portkey's graphs, groups and summary. Money is in US cents, rates are percentages, times are UTC.",
             querying::analytics(),
         ),
-        ("Exports", "Records as JSON lines: jobs that write a file, and the direct stream.", exporting::operations()),
-        ("Feedback", "What people say of calls.", feedback::operations()),
-        ("Admin", "Organisations, keys, erasures, plans, archived providers and upkeep.", admin::operations()),
-        ("System", "The server itself.", system::operations()),
+        ("Exports", "Records as JSON lines: export jobs that write a file, and a direct stream.", exporting::operations()),
+        ("Feedback", "Ratings of calls by users and guardrails.", feedback::operations()),
+        ("Admin", "Organisations, keys, erasures, plans, archived providers and maintenance.", admin::operations()),
+        ("System", "Health, metrics and documentation of the server.", system::operations()),
     ]
 }
 
@@ -80,7 +81,8 @@ fn document(routes: &[Route]) -> Value {
             let declared =
                 routes.iter().find(|route| (route.method, route.path) == (operation.method, operation.route));
             let Some(route) = declared else { continue };
-            let (method, path) = (operation.method.to_lowercase(), operation.path.clone());
+            let method = operation.method.to_lowercase();
+            let path = operation.path.clone();
             paths.entry(path).or_default().insert(method, operation.finished(tag, route.needs));
         }
     }
@@ -93,11 +95,11 @@ fn document(routes: &[Route]) -> Value {
             "title": "gatelog",
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "The log engine for LLM gateways.",
-            "description": "Routes under `/v1/logs`, `/v1/feedback` and `/v1/analytics` are Portkey's, for its SDKs as they \
-                            are. Costs are US cents, times UTC, durations ms unless a field says otherwise.",
+            "description": "Routes under `/v1/logs`, `/v1/feedback` and `/v1/analytics` are compatible with Portkey's SDKs. \
+                            Costs are in US cents, times in UTC and durations in milliseconds unless a field says otherwise.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
-        "servers": [{ "url": "/", "description": "this server" }],
+        "servers": [{ "url": "/", "description": "This server" }],
         "tags": tags,
         "paths": paths,
         "components": {
@@ -107,13 +109,13 @@ fn document(routes: &[Route]) -> Value {
             "securitySchemes": {
                 "key": {
                     "type": "apiKey", "in": "header", "name": "x-portkey-api-key",
-                    "description": "An API key, or the admin key that the first start printed. It wins over `authorization`, but on routes that a gateway reports to.",
+                    "description": "An API key, or the admin key that the first start printed. Takes precedence over `authorization`, except on routes to which a gateway reports.",
                 },
-                "bearer": { "type": "http", "scheme": "bearer", "description": "The same keys as `Authorization: Bearer`." },
+                "bearer": { "type": "http", "scheme": "bearer", "description": "The same keys, sent as `Authorization: Bearer`." },
             },
             "headers": {
                 "RequestId": {
-                    "description": "names the request in the server's log; with it Portkey's SDKs do not send it again",
+                    "description": "Id of the request in the server's log. Portkey's SDKs do not repeat a failed request whose response has this header.",
                     "schema": { "type": "string" },
                 },
             },
@@ -143,7 +145,8 @@ mod tests {
 
     #[test]
     fn every_operation_is_there_once_and_its_path_is_told() {
-        let (mut places, mut ids) = (BTreeSet::new(), BTreeSet::new());
+        let mut places = BTreeSet::new();
+        let mut ids = BTreeSet::new();
         for Operation { method, path, value, .. } in operations() {
             assert!(places.insert((method, path.clone())), "{method} {path} twice");
             assert!(ids.insert(value["operationId"].to_string()), "{} twice", value["operationId"]);

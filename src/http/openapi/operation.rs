@@ -1,7 +1,8 @@
-//! One operation of the document: a method of a path, what it takes, and every answer that it can give.
+//! One operation of the API document: a method of a path, its parameters and body, and every
+//! response.
 //!
-//! Failures follow from what it takes and from what its route asks of a key, and only further ones are named: see
-//! [`Operation::finished`].
+//! Most failures follow from the parameters, the body and the scope of the route. An operation
+//! names only the others: see [`Operation::finished`].
 
 use serde_json::{Map, Value, json};
 
@@ -12,37 +13,37 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const LINES: &str = "application/x-ndjson";
 pub(super) const PROTOBUF: &str = "application/x-protobuf";
 
-/// What stands for the parts of paths, by their names.
+/// Path parameters, by name.
 const PARTS: &str = "
-    path:id       text          0198a6c1-7b1e-7cc2-a3f0-5b3c2f9e1d00   its id
-    path:name     filter_name   failures                               its name
-    path:job      job           compact                                the job
-    path:provider  text          openai-main                            its slug
-    path:token    text          0198a6c1.1795282018.5b41               what the link was told with
-    path:group    group         model                                  what calls are grouped by
-    path:key      metadata_key  team                                   key of the metadata
-    path:page     text          clients                                name of a page";
+    path:id       text          0198a6c1-7b1e-7cc2-a3f0-5b3c2f9e1d00   id
+    path:name     filter_name   failures                               name
+    path:job      job           compact                                job to run
+    path:provider  text          openai-main                            slug of the provider
+    path:token    text          0198a6c1.1795282018.5b41               token from the link
+    path:group    group         model                                  grouping key
+    path:key      metadata_key  team                                   metadata key
+    path:page     text          clients                                name of the page";
 
-/// An operation whose answer says which columns are withheld from the key.
+/// Adds the header that lists the columns withheld from the key.
 pub(super) fn told_withheld(operation: Operation) -> Operation {
-    let doc = "columns that the key may not read, with commas between: they are null or left out; missing where there are none";
+    let doc = "Columns that the key may not read, separated by commas. Their values are null or left out. Absent if the key may read all.";
     operation.with_header(200, "x-gatelog-withheld", doc)
 }
 
-/// An operation.
+/// An operation of the API document.
 pub(super) struct Operation {
-    /// Upper case.
+    /// HTTP method in upper case.
     pub(super) method: &'static str,
-    /// The path in the table of routes.
+    /// Path in the route table.
     pub(super) route: &'static str,
-    /// The path in the document: that of the route, or one of those that its `{*name}` stands for.
+    /// Path in the document. Differs from `route` if its `{*name}` stands for several paths.
     pub(super) path: String,
     /// The operation object.
     pub(super) value: Value,
 }
 
 impl Operation {
-    /// `id` names it for generated clients.
+    /// Creates an operation. `id` is its name in generated clients.
     pub(super) fn new(method: &'static str, route: &'static str, id: &str, summary: &str) -> Self {
         let value = json!({ "operationId": id, "summary": summary, "parameters": [], "responses": {} });
         Self { method, route, path: String::new(), value }.at(route.to_owned())
@@ -56,7 +57,7 @@ impl Operation {
         Self::new("POST", route, id, summary)
     }
 
-    /// Its path, where the route stands for several.
+    /// Sets the path, for a route that stands for several paths.
     pub(super) fn at(mut self, path: String) -> Self {
         let named = |part: &Value| part["name"].as_str().is_some_and(|name| path.contains(&format!("{{{name}}}")));
         let mut parts: Vec<Value> = parameters(PARTS).filter(named).collect();
@@ -67,13 +68,13 @@ impl Operation {
         Self { path, ..self }
     }
 
-    /// More than fits the summary.
+    /// Sets the description.
     pub(super) fn says(mut self, description: &str) -> Self {
         self.value["description"] = description.into();
         self
     }
 
-    /// Parameters in the notation.
+    /// Adds parameters, written in the notation of [`super::schema`].
     pub(super) fn takes(self, lines: &str) -> Self {
         self.takes_all(parameters(lines))
     }
@@ -85,44 +86,45 @@ impl Operation {
         self
     }
 
-    /// Its body as JSON, with an example.
+    /// Sets a required JSON body, with an example.
     pub(super) fn body(mut self, of: &str, example: &Value) -> Self {
         self.value["requestBody"] =
             json!({ "required": true, "content": { JSON: { "schema": kind(of, ""), "example": example } } });
         self
     }
 
-    /// The same, where no body is as good as an empty one.
+    /// Sets a JSON body that may be left out, with an example.
     pub(super) fn perhaps_body(self, of: &str, example: &Value) -> Self {
         let mut operation = self.body(of, example);
         operation.value["requestBody"]["required"] = false.into();
         operation
     }
 
-    /// The same in a form that is no JSON.
+    /// Adds another media type for the body.
     pub(super) fn or_body(mut self, media: &str, of: &str, example: &str) -> Self {
         self.value["requestBody"]["content"][media] = json!({ "schema": kind(of, ""), "example": example });
         self
     }
 
-    /// An answer without failure.
+    /// Adds a successful response.
     pub(super) fn answers(mut self, status: u16, content: &[(&str, Value)]) -> Self {
         self.value["responses"][status.to_string()] = answer(status, content);
         self
     }
 
-    /// The same as JSON.
+    /// Adds a successful response in JSON.
     pub(super) fn gives(self, status: u16, of: &str) -> Self {
         self.answers(status, &[(JSON, kind(of, ""))])
     }
 
-    /// A header of the answer with that status, a text.
+    /// Adds a text header to the response with that status.
     pub(super) fn with_header(mut self, status: u16, name: &str, doc: &str) -> Self {
         self.value["responses"][status.to_string()]["headers"][name] = header("string", doc);
         self
     }
 
-    /// Failures that do not follow from what it takes, each in the one envelope.
+    /// Adds failures that do not follow from parameters, body and scope. Each has the common
+    /// envelope.
     pub(super) fn fails(mut self, statuses: &[u16]) -> Self {
         let protobuf = if self.value["requestBody"]["content"][PROTOBUF].is_object() { "Protobuf" } else { "" };
         for status in statuses {
@@ -132,12 +134,13 @@ impl Operation {
         self
     }
 
-    /// The operation object with its tag, what its route asks of a key, and the failures that follow.
+    /// Returns the operation object with its tag, its required scope and the failures that follow.
     pub(super) fn finished(self, tag: &str, needs: Option<Needs>) -> Value {
         let has = |place: &str| {
             self.value["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] == place))
         };
-        let (asks, body) = (has("query"), self.value["requestBody"].is_object());
+        let asks = has("query");
+        let body = self.value["requestBody"].is_object();
         let takes = asks || body || has("path");
         let follow: [(bool, &[u16]); 5] = [
             (asks, &[414]),
@@ -153,9 +156,9 @@ impl Operation {
         value["security"] = json!([]);
         let (role, words) = match needs {
             None => return value,
-            Some(Needs::Scope(scope)) => (scope.name(), format!("Needs scope `{scope}`.")),
+            Some(Needs::Scope(scope)) => (scope.name(), format!("Requires scope `{scope}`.")),
             Some(Needs::Operator) => {
-                ("admin", "Needs scope `admin` in a key that is bound to no organisation.".to_owned())
+                ("admin", "Requires scope `admin` in a key that is not bound to an organisation.".to_owned())
             }
         };
         value["security"] = json!([{ "key": [role] }, { "bearer": [role] }]);
@@ -165,11 +168,12 @@ impl Operation {
     }
 }
 
-/// Every failure as a part that operations refer to; with `Protobuf` as the failure of what takes protobuf.
+/// Returns every failure as a component that operations refer to. The name ends in `Protobuf` for
+/// operations that take protobuf.
 pub(super) fn failures() -> impl Iterator<Item = (String, Value)> {
     FAILURES.into_iter().flat_map(|status| {
         let json = (JSON, kind("Failure", ""));
-        // What serves HTTP refuses a long URL by itself, without a word.
+        // hyper refuses a long URL by itself and sends no body.
         let plain = if status == 414 { answer(status, &[]) } else { answer(status, std::slice::from_ref(&json)) };
         let packed = answer(status, &[json, (PROTOBUF, kind("any", ""))]);
         [(format!("Failure{status}"), plain), (format!("Failure{status}Protobuf"), packed)]
@@ -180,8 +184,8 @@ fn answer(status: u16, content: &[(&str, Value)]) -> Value {
     let id = json!({ "$ref": "#/components/headers/RequestId" });
     let mut answer = json!({ "description": meaning(status), "headers": { "x-portkey-request-id": id } });
     match status {
-        401 => answer["headers"]["www-authenticate"] = header("string", "the scheme that is expected"),
-        429 | 503 => answer["headers"]["retry-after"] = header("integer", "after how long to try again, s"),
+        401 => answer["headers"]["www-authenticate"] = header("string", "Expected authentication scheme."),
+        429 | 503 => answer["headers"]["retry-after"] = header("integer", "Seconds to wait before the next attempt."),
         _ => {}
     }
     if !content.is_empty() {
@@ -197,31 +201,33 @@ fn header(of: &str, doc: &str) -> Value {
 
 const FAILURES: [u16; 17] = [400, 401, 403, 404, 406, 408, 409, 413, 414, 415, 422, 429, 500, 502, 503, 504, 505];
 
-/// What a status means here.
+/// Returns the description of a status.
 fn meaning(status: u16) -> &'static str {
     match status {
-        200 => "What was asked for.",
-        201 => "It was made.",
-        202 => "It is so from now on; the files follow.",
-        206 => "A part of it.",
-        304 => "What there is already is the file.",
-        400 => "The request is wrong; the message names the field, its value and what was expected.",
+        200 => "Success.",
+        201 => "Created.",
+        202 => {
+            "Accepted. New requests see the change at once; stored files are rewritten in the background."
+        },
+        206 => "Partial content: the requested range of bytes.",
+        304 => "Not modified. The copy that the client has is current.",
+        400 => "Invalid request. The message names the field, its value and the expected form.",
         401 => "The API key is missing, unknown, revoked or expired.",
-        403 => "The API key does not allow this.",
-        404 => "There is no such thing, or not for this key.",
-        406 => "None of the types in `accept` is offered.",
-        408 => "The body stopped coming.",
-        409 => "The state of things does not allow this; the message says what does.",
-        413 => "The body is too large.",
-        414 => "The URL has more than 64 KiB.",
-        415 => "The body is packed in a way that is not taken.",
-        416 => "The range begins behind the end.",
-        422 => "The request was understood, and is more work than its limits allow.",
-        429 => "There is no room at the moment; send the same again.",
-        502 => "The gateway could not be reached, or broke off.",
-        503 => "The store cannot be reached, or the server is closing.",
+        403 => "The API key does not permit this operation.",
+        404 => "Not found, or not visible to this key.",
+        406 => "No media type in `accept` is supported.",
+        408 => "The client sent the body too slowly.",
+        409 => "Conflict with the resource's current state. The message names the state that is required.",
+        413 => "The request body is too large.",
+        414 => "The URL is longer than 64 KiB.",
+        415 => "The content type or the content encoding of the body is not supported.",
+        416 => "The requested range starts beyond the end of the file.",
+        422 => "The request is well formed, but exceeds a limit on its work.",
+        429 => "The server has no capacity for the request at the moment. Send it again after `retry-after` seconds.",
+        502 => "The gateway could not be reached, or closed the connection early.",
+        503 => "The store cannot be reached, or the server is shutting down.",
         504 => "The gateway did not answer in time.",
-        505 => "HTTP/1.0 cannot show that a streamed answer broke off; ask with HTTP/1.1.",
-        _ => "A defect of gatelog; its log says more under the request's id.",
+        505 => "HTTP/1.0 cannot signal that a streamed response was cut short. Use HTTP/1.1.",
+        _ => "Internal error. The server's log has the details under the request id.",
     }
 }

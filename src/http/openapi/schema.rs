@@ -1,11 +1,12 @@
-//! The notation that schemas and parameters stand in, and its reading into JSON Schema 2020-12, which OpenAPI 3.1 takes as
-//! it is.
+//! The notation of schemas and parameters, and its conversion to JSON Schema 2020-12, which OpenAPI
+//! 3.1 embeds unchanged.
 //!
-//! A line is a field: its name, its type, what it means, two spaces or more apart; a parameter has an example between the
-//! last two. `?` after a name
-//! says that the field may be missing, after a type that it may be null. Types are the words of [`word`], `=X` for always
-//! X, `a|b` for one of these, `1..9` for a whole number from 1 to 9, `[T]` for a list, `{T}` for an object whose names are
-//! free, `T*` for one or a list of them, `list:T` for Portkey's form of a list, all of it, and names of schemas.
+//! Each line is a field: name, type and description, separated by two or more spaces. A parameter
+//! has an example before its description. `?` after a name marks an optional field, after a type a
+//! nullable one. A type is one of the words of [`word`], `=X` for the constant X, `a|b` for an
+//! enumeration, `1..9` for an integer from 1 to 9, `[T]` for a list, `{T}` for a map with values of
+//! type T, `T*` for one T or a list of them, `list:T` for Portkey's envelope of a complete list, or
+//! the name of a schema.
 
 use serde_json::{Map, Value, json};
 
@@ -25,7 +26,7 @@ const LABELS: &str = "Cache Disabled|Cache Miss|Cache Refreshed|Cache Hit|Cache 
                       Retry Success|Retry Failed|Fallback Disabled|Fallback Active|Loadbalancer Disabled|\
                       Loadbalancer Active";
 
-/// The schema of a type.
+/// Returns the schema of a type.
 pub(super) fn kind(of: &str, doc: &str) -> Value {
     let schema = bare(of);
     if doc.is_empty() || schema.get("$ref").is_some() { schema } else { with(schema, "description", doc) }
@@ -45,8 +46,8 @@ fn bare(of: &str) -> Value {
     } else if let Some(of) = inside('{', '}') {
         json!({ "type": "object", "additionalProperties": bare(of) })
     } else if let Some(of) = of.strip_prefix("list:") {
-        let data = ("data", kind(&format!("[{of}]"), "them"));
-        object("All of them.", fields("object  =list\ntotal  count  how many there are").chain([data]))
+        let data = ("data", kind(&format!("[{of}]"), "the items"));
+        object("A complete list.", fields("object  =list\ntotal  count  number of items").chain([data]))
     } else if let Some((least, most)) = of.split_once("..") {
         let end = |number: &str| number.parse::<u64>().unwrap_or_default();
         json!({ "type": "integer", "format": "int64", "minimum": end(least), "maximum": end(most) })
@@ -68,14 +69,14 @@ fn word(of: &str) -> Value {
         "number" => json!({ "type": "number" }),
         "cents" => json!({ "type": "number", "minimum": 0 }),
         "score" => json!({ "type": "number", "minimum": -10, "maximum": 10 }),
-        // As JavaScript counts texts, true and false.
+        // Converted as in JavaScript.
         "loose_score" => json!({ "type": ["number", "string", "boolean"], "minimum": -10, "maximum": 10 }),
         "loose_text" => json!({ "type": ["string", "number"] }),
         "moment" => json!({ "type": "string", "format": "date-time" }),
         "date" => json!({ "type": "string", "format": "date" }),
-        // As requests may say it.
+        // Form that requests may use.
         "day" => json!({ "type": "string", "anyOf": [{ "format": "date-time" }, { "format": "date" }] }),
-        // In a query string no text is as good as nothing.
+        // In a query string, an empty value means that the parameter is absent.
         "day_or_nothing" => {
             json!({ "type": "string", "anyOf": [{ "format": "date-time" }, { "format": "date" }, { "maxLength": 0 }] })
         }
@@ -100,7 +101,7 @@ fn word(of: &str) -> Value {
             group_facts().unwrap_or_default().iter().map(|group| group.path).filter(|path| !path.contains("KEY")),
         ),
         "endpoint" => one_of(ENDPOINTS),
-        // Several, in a query string with commas between.
+        // Several values, separated by commas in a query string.
         "words" => words(),
         "provider_models" => {
             several(&json!({ "type": "string", "pattern": "^[^,\\s_]+__[^,\\s_]+$" }), MOST_CONDITIONS)
@@ -112,13 +113,13 @@ fn word(of: &str) -> Value {
     }
 }
 
-/// Text that is one of these.
+/// Returns the schema of a string enumeration.
 fn one_of<'a>(choices: impl IntoIterator<Item = &'a str>) -> Value {
     json!({ "type": "string", "enum": choices.into_iter().collect::<Vec<_>>() })
 }
 
-/// Texts that filter a list; a single empty one is as none. Their number has a limit, which counts different ones only: a
-/// schema cannot say that.
+/// Returns the schema of strings that filter a list. A single empty one means no filter. The limit
+/// on their number counts distinct ones only, which a schema cannot express.
 fn words() -> Value {
     let items = json!({ "type": "string", "pattern": "^([^,]*[^,\\s][^,]*)?$" });
     let mut words = json!({ "type": "array", "items": items, "minItems": 1 });
@@ -130,7 +131,7 @@ fn several(items: &Value, most: usize) -> Value {
     json!({ "type": "array", "items": items, "minItems": 1, "maxItems": most })
 }
 
-/// The same, or null.
+/// Makes a schema nullable.
 pub(super) fn or_null(mut schema: Value) -> Value {
     if let Some(choices) = schema.get_mut("enum").and_then(Value::as_array_mut) {
         choices.push(Value::Null);
@@ -144,20 +145,21 @@ pub(super) fn or_null(mut schema: Value) -> Value {
             kinds.push(Value::Null.to_string().into());
             with(schema, "type", kinds)
         }
-        // What has no type of its own takes null already.
+        // A schema without a type already accepts null.
         _ => schema,
     }
 }
 
-/// The same with a further keyword.
+/// Adds a keyword to a schema.
 pub(super) fn with(mut schema: Value, keyword: &str, value: impl Into<Value>) -> Value {
     schema[keyword] = value.into();
     schema
 }
 
-/// An object of just these fields.
+/// Returns the schema of an object with these fields and no others.
 pub(super) fn object<'a>(doc: &str, fields: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
-    let (mut properties, mut required) = (Map::new(), Vec::new());
+    let mut properties = Map::new();
+    let mut required = Vec::new();
     for (name, schema) in fields {
         if !name.ends_with('?') {
             required.push(Value::from(name));
@@ -170,7 +172,7 @@ pub(super) fn object<'a>(doc: &str, fields: impl IntoIterator<Item = (&'a str, V
     })
 }
 
-/// The fields of lines in the notation.
+/// Parses fields in the notation.
 pub(super) fn fields(lines: &str) -> impl Iterator<Item = (&str, Value)> {
     lines.lines().map(|line| {
         let (name, line) = cut(line);
@@ -179,8 +181,9 @@ pub(super) fn fields(lines: &str) -> impl Iterator<Item = (&str, Value)> {
     })
 }
 
-/// Schemas by name: each a line with its name, `+` if it may have further fields, and what it is; then a line a field, or
-/// `..Name` for those of an earlier one; then an empty line.
+/// Parses schemas by name. A schema is a line with its name, `+` if further fields are allowed, and
+/// its description; then a line per field, or `..Name` to include the fields of an earlier schema;
+/// then an empty line.
 pub(super) fn schemas(text: &str) -> Map<String, Value> {
     let mut all = Map::new();
     for block in text.split("\n\n") {
@@ -201,8 +204,8 @@ pub(super) fn schemas(text: &str) -> Map<String, Value> {
     all
 }
 
-/// Parameters in the notation, of the query string unless their name says `header:` or `path:`. `!` after it says that there
-/// is no doing without.
+/// Parses parameters in the notation. They belong to the query string unless the name starts with
+/// `header:` or `path:`. `!` after the name marks a required one.
 pub(super) fn parameters(lines: &str) -> impl Iterator<Item = Value> {
     lines.lines().filter(|line| !line.trim().is_empty()).map(|line| {
         let (name, line) = cut(line);
@@ -228,7 +231,7 @@ pub(super) fn parameters(lines: &str) -> impl Iterator<Item = Value> {
     })
 }
 
-/// The first column of a line, and what follows.
+/// Returns the first column of a line and the rest.
 fn cut(line: &str) -> (&str, &str) {
     let line = line.trim();
     line.split_once("  ").map_or((line, ""), |(column, rest)| (column, rest.trim_start()))
