@@ -1,7 +1,6 @@
-//! What a key may do: its scopes and the organisation that it is bound to.
+//! The rights of a key: its scopes and the organisation that it is bound to.
 //!
-//! Keys are stored and looked up as SHA-256 of a key with 256 random bits: a stolen catalog opens nothing, a slow hash would
-//! add nothing, and looking up a hash tells nothing about the key by its time.
+//! A key has 256 random bits and is stored and looked up by its SHA-256. A stolen catalog therefore opens nothing, a slow hash would add nothing, and the time of a lookup reveals nothing about the key.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -11,25 +10,25 @@ use super::keys::Key;
 use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 
-/// One thing that a key may do.
+/// A permission of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Scope {
-    /// Send records.
+    /// Permission to send records.
     #[serde(rename = "logs.write")]
     Write,
-    /// Query records, without bodies.
+    /// Permission to query records without bodies.
     #[serde(rename = "logs.view")]
     View,
-    /// Read bodies too.
+    /// Permission to read bodies.
     #[serde(rename = "logs.read")]
     Read,
-    /// Export records.
+    /// Permission to export records.
     #[serde(rename = "logs.export")]
     Export,
-    /// Run reports.
+    /// Permission to run reports.
     #[serde(rename = "analytics.view")]
     Analytics,
-    /// All of these, and manage keys; without an organisation also organisations and upkeep.
+    /// All permissions, and managing keys. Without an organisation also organisations and maintenance.
     #[serde(rename = "admin")]
     Admin,
 }
@@ -38,7 +37,7 @@ impl Scope {
     /// Every scope.
     pub const ALL: [Self; 6] = [Self::Write, Self::View, Self::Read, Self::Export, Self::Analytics, Self::Admin];
 
-    /// Its name in requests, commands and the catalog.
+    /// Returns its name in requests, commands and the catalog.
     pub fn name(self) -> &'static str {
         match self {
             Self::Write => "logs.write",
@@ -68,53 +67,53 @@ impl std::fmt::Display for Scope {
     }
 }
 
-/// Who asks, and for what they may ask.
+/// Identity and rights of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Id of the key, `configured` for the key of the configuration, `cli` for whoever has the folder itself.
+    /// Id of the key, `configured` for the key of the configuration, or `cli` for a command that works on the data folder itself.
     pub key_id: String,
-    /// The organisation whose records it reaches; none = all.
+    /// The organisation whose records the caller reaches. `None` for all.
     pub organisation: Option<String>,
-    /// The workspace whose records it reaches; none = all of the organisation.
+    /// The workspace whose records the caller reaches. `None` for the whole organisation.
     pub workspace: Option<String>,
-    /// What it may do.
+    /// Permissions of the caller.
     pub scopes: BTreeSet<Scope>,
 }
 
 impl Access {
-    /// Everything, for the operator.
+    /// Returns the access of the operator, which opens everything.
     pub fn operator(key_id: &str) -> Self {
         Self { key_id: key_id.to_owned(), organisation: None, workspace: None, scopes: BTreeSet::from([Scope::Admin]) }
     }
 
-    /// Whether it may do everything everywhere.
+    /// Returns true if the caller may do everything in every organisation.
     pub fn is_operator(&self) -> bool {
         self.organisation.is_none() && self.scopes.contains(&Scope::Admin)
     }
 
-    /// Whether it may do that. An admin may do everything within what the key reaches.
+    /// Returns true if the caller has a permission. An admin has every permission within the reach of the key.
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
     }
 
-    /// Whether the organisation is one that it reaches.
+    /// Returns true if the caller reaches an organisation.
     pub fn reaches(&self, organisation: &str) -> bool {
         self.organisation.as_deref().is_none_or(|own| own == organisation)
     }
 
-    /// Whether a key reaches no further than this one does.
+    /// Returns true if a key reaches no further than this access.
     pub fn reaches_key(&self, key: &Key) -> bool {
         self.organisation.as_ref().is_none_or(|own| key.organisation.as_ref() == Some(own))
             && self.workspace.as_ref().is_none_or(|own| key.workspace.as_ref() == Some(own))
     }
 }
 
-/// The hash that a key is stored and looked up by.
+/// Returns the hash under which a key is stored and looked up.
 pub fn hash(key: &str) -> String {
     hex::encode(Sha256::digest(key.as_bytes()))
 }
 
-/// The text of a key from 32 random bytes.
+/// Returns the text of a key made of 32 random bytes.
 pub fn key_text(random: [u8; 32]) -> String {
     format!("gl-{}", hex::encode(random))
 }

@@ -1,6 +1,4 @@
-//! Erasures that are done, set aside: their long lists, and what is older than the newest few, leave the document for objects of
-//! their own, one an erasure, written once. A log that slept, or an import, may bring back what was erased at any time, so whoever
-//! opens one reads them all ([`Catalog::ever_erased`]).
+//! Sets completed erasures aside: moves their lists, and all but the newest completed erasures, out of the document into objects of their own. Each erasure has one object, written once. A write-ahead log of a stopped node, or an import, may bring erased records back at any time, so opening one reads all of these objects ([`Catalog::ever_erased`]).
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,21 +15,21 @@ use crate::error::{Error, Result};
 use crate::plan::Rules;
 use crate::store::Store;
 
-/// Objects that are read at once.
+/// Objects that are read concurrently.
 const AT_ONCE: usize = 16;
 
-/// The part of an erasure that was set aside.
+/// Sizes of the lists of an erasure that were set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Aside {
-    /// Ids of records that it names.
+    /// Number of record ids.
     pub ids: u64,
-    /// Ids of feedback that goes with them.
+    /// Number of feedback ids.
     pub feedback: u64,
 }
 
 impl Document {
-    /// The erasures that are done and have lists, and those that are older than the newest few that are done.
+    /// Returns the completed erasures that have lists, or that are older than the newest few.
     fn erasures_to_set_aside(&self, now: DateTime<Utc>) -> Vec<ErasureEntry> {
         let old = self.oldest_done(now);
         let has_list = |entry: &ErasureEntry| !entry.ids.is_empty() || !entry.feedback.is_empty();
@@ -39,7 +37,7 @@ impl Document {
         self.erasures.iter().filter(leaves).cloned().collect()
     }
 
-    /// Ids of erasures that are done, but for the newest few of each organisation.
+    /// Returns the ids of completed erasures, without the newest few of each organisation.
     fn oldest_done(&self, now: DateTime<Utc>) -> HashSet<String> {
         let mut newest: HashMap<&str, usize> = HashMap::new();
         let mut old = HashSet::new();
@@ -53,12 +51,13 @@ impl Document {
         old
     }
 
-    /// Takes out the lists of erasures that were written to objects of their own, and the oldest of these erasures.
+    /// Removes the lists of erasures that were written to objects of their own, and the oldest of these erasures.
     fn set_aside(&mut self, written: &HashSet<String>, now: DateTime<Utc>) {
         let old = self.oldest_done(now);
         self.erasures.retain(|entry| !(written.contains(&entry.id) && old.contains(&entry.id)));
         for entry in self.erasures.iter_mut().filter(|entry| written.contains(&entry.id)) {
-            let (ids, feedback) = (std::mem::take(&mut entry.ids), std::mem::take(&mut entry.feedback));
+            let ids = std::mem::take(&mut entry.ids);
+            let feedback = std::mem::take(&mut entry.feedback);
             let before = entry.aside.unwrap_or(Aside { ids: 0, feedback: 0 });
             let more = |before: u64, list: &[String]| before.max(list.len() as u64);
             entry.aside = Some(Aside { ids: more(before.ids, &ids), feedback: more(before.feedback, &feedback) });
@@ -67,7 +66,7 @@ impl Document {
 }
 
 impl Catalog {
-    /// Sets erasures aside that are done.
+    /// Sets completed erasures aside.
     pub async fn set_erasures_aside(&self) -> Result<()> {
         let now = (self.inner.now)();
         let done = self.state().document.erasures_to_set_aside(now);
@@ -85,7 +84,7 @@ impl Catalog {
         .await
     }
 
-    /// Everything that was ever erased, also what is out of force or was set aside: a log that slept may bring it back.
+    /// Returns rules for everything that was ever erased, including erasures that are no longer in force or were set aside: the write-ahead log of a stopped node may bring such records back.
     pub async fn ever_erased(&self) -> Result<Rules> {
         let mut entries = read_all(&self.inner.store).await?;
         entries.extend(self.state().document.erasures.iter().cloned());
@@ -114,7 +113,7 @@ async fn read_all(store: &Store) -> Result<Vec<ErasureEntry>> {
         let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
         let bytes = store.object_store().get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
         serde_json::from_slice(&bytes).map_err(|cause| {
-            Error::damaged(format!("`{path}` is no erasure; restore it from a copy")).with_source(cause)
+            Error::damaged(format!("`{path}` is not an erasure; restore it from a copy")).with_source(cause)
         })
     };
     futures::stream::iter(listed).map(read).buffer_unordered(AT_ONCE).try_collect().await

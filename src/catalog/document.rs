@@ -1,8 +1,6 @@
-//! The catalog as data: the document, its organisations and plans, and what may be done to them. Pure. Keys and erasures have
-//! files of their own beside this one, as export jobs, share links and saved filters have.
+//! The catalog document: organisations, plans, and the changes that may be made to them. Pure. Keys, erasures, export jobs, share links and saved filters have files of their own beside this one.
 //!
-//! Every change is a method that checks first and then changes, so that a document is changed whole or not at all. Time and
-//! randomness come in as arguments. Names are checked once, here: they become parts of SQL answers, URLs and log lines.
+//! Every change is a method that checks first and then changes, so a document changes as a whole or not at all. Time and randomness are arguments. Names are checked here only, because they become parts of SQL results, URLs and log lines.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -22,72 +20,72 @@ use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 use crate::plan::{self, Moving, Rules, Terms};
 
-/// Version of the document's form. Format 1 knew keys only, format 2 no erasures that were set aside.
+/// Version of the document format. Format 1 had only keys; format 2 had no erasures that are set aside.
 pub const FORMAT: u32 = 3;
-/// How long an erasure or a move stays in force after it was asked for, so that what other nodes still hold is met by it.
+/// Minimum time that an erasure or a retention change stays in force after its request, so that it also applies to records that other nodes still hold.
 pub(super) const IN_FORCE: Duration = Duration::hours(24);
-/// Archived providers of an organisation: they are part of a document that is rewritten as a whole.
+/// Most archived providers of an organisation: they are part of a document that every change rewrites as a whole.
 const MOST_ARCHIVED: usize = 1_000;
 /// Longest name of an organisation, a workspace or a plan, in bytes.
 const MOST_NAME: usize = 128;
 
-/// The document.
+/// The catalog document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
-    /// Version of its form.
+    /// Format version.
     pub format: u32,
-    /// Names the change that made it, so that its author knows it again when the answer to the change was lost.
+    /// Id of the change that made this version. Its author recognises the version by this id if the response to the write was lost.
     #[serde(default)]
     pub change: String,
-    /// Identity of the store; none until an engine of this version opened it.
+    /// Identity of the store. `None` until an engine of this version has opened the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Identity>,
     /// Organisations by id.
     #[serde(default)]
     pub organisations: BTreeMap<String, Organisation>,
-    /// Own plans by name; those that are built in are not here.
+    /// Custom plans by name, without the built-in ones.
     #[serde(default)]
     pub plans: BTreeMap<String, Plan>,
     /// API keys, oldest first.
     #[serde(default)]
     pub keys: Vec<Key>,
-    /// What was erased on request, oldest first: also the record of it.
+    /// Requested erasures, oldest first. They are also the record of what was erased.
     #[serde(default)]
     pub erasures: Vec<ErasureEntry>,
-    /// How records of organisations that are not here are kept; none until a node that writes said so.
+    /// Retention of records of organisations that the catalog does not know. `None` until a writing node has recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<Unknown>,
-    /// Providers that are archived, by organisation: their logs cannot be replayed.
+    /// Archived providers by organisation. Their logs cannot be replayed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub archived_providers: BTreeMap<String, BTreeSet<String>>,
-    /// Filters of lists, by organisation and name.
+    /// Saved filters by organisation and name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub saved_filters: BTreeMap<String, BTreeMap<String, SavedFilter>>,
-    /// Links that open one log without a key, oldest first.
+    /// Share links, oldest first. Each opens one log without a key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
-    /// What they are signed with.
+    /// Secret that signs share links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_secret: Option<ShareSecret>,
     /// Export jobs, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub export_jobs: Vec<ExportJob>,
-    /// Files of theirs that are to be deleted.
+    /// Files of export jobs that are to be deleted.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub export_leftovers: BTreeSet<String>,
-    /// What may not be exported, by organisation.
+    /// Fields that may not be exported, by organisation.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub denied_fields: BTreeMap<String, DeniedFields>,
 }
 
-/// How records of organisations that the catalog does not know are kept.
+/// Retention of records of organisations that the catalog does not know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unknown {
-    /// Days to keep, 0 = for ever: `retention_days` of the nodes' configuration.
+    /// Days to keep records: `retention_days` of the nodes' configuration. 0 keeps them for ever.
     pub retention_days: i32,
-    /// Classes that their records were stored under before that was changed.
+    /// Retention classes that such records were stored in before `retention_days` changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moving: Vec<Move>,
 }
@@ -118,42 +116,42 @@ impl Default for Document {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Organisation {
-    /// What people call it.
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Name of its plan.
     pub plan: String,
-    /// Days that its records are kept, where the plan leaves it to agreement.
+    /// Agreed days of retention, if the plan leaves them open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_days: Option<i32>,
-    /// Its workspaces; keys may be bound to one.
+    /// Workspaces; a key may be bound to one of them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub workspaces: BTreeSet<String>,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: DateTime<Utc>,
-    /// Classes that its records were stored under before a change of plan.
+    /// Retention classes that its records were stored in before a change of plan.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moving: Vec<Move>,
-    /// When it was deleted; its records are being erased.
+    /// Time of deletion. The records of a deleted organisation are being erased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<DateTime<Utc>>,
 }
 
-/// A class that records of an organisation may still lie in.
+/// A retention class that may still hold records of an organisation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Move {
-    /// The class: days to keep, 0 = for ever.
+    /// Retention class: days to keep, 0 for ever.
     pub from_days: i32,
-    /// When the plan changed.
+    /// Time of the change of plan.
     pub since: DateTime<Utc>,
-    /// Files written before this moment hold none of them any more, ms since 1970-01-01.
+    /// Files written before this time hold none of these records any more, in ms since 1970-01-01.
     #[serde(default)]
     pub clean_before_ms: i64,
 }
 
 impl Document {
-    /// The plan of that name.
+    /// Returns the plan with the given name.
     pub fn plan(&self, name: &str) -> Result<Plan> {
         if let Some(plan) = self.plans.get(name) {
             return Ok(plan.clone());
@@ -165,15 +163,14 @@ impl Document {
         })
     }
 
-    /// Every plan: those built in and the own ones.
+    /// Returns every plan, built-in and custom.
     pub fn all_plans(&self) -> BTreeMap<String, Plan> {
         let mut plans = Plans::built_in();
         plans.extend(self.plans.iter().map(|(name, plan)| (name.clone(), plan.clone())));
         plans
     }
 
-    /// Takes over the plans of a configuration; true if that changed something. An own plan that an organisation is on stays,
-    /// though the configuration no longer names it.
+    /// Takes over the plans of a configuration; returns true if that changed something. Keeps a custom plan that an organisation uses even if the configuration no longer names it.
     pub fn set_plans(&mut self, plans: &Plans, now: DateTime<Utc>) -> bool {
         let built_in = Plans::built_in();
         let used = |name: &String| self.organisations.values().any(|organisation| organisation.plan == *name);
@@ -202,17 +199,17 @@ impl Document {
         Some(Terms::of(&organisation.plan, &plan, organisation.retention_days).retention_days)
     }
 
-    /// Takes over one plan of a configuration, if it is not known yet: a command may come before the server.
+    /// Adds one plan of a configuration if the document does not have it: a command may run before the first server does.
     pub fn learn_plan(&mut self, name: &str, plans: &Plans) {
         if let Some(plan) = plans.0.get(name).filter(|_| !self.plans.contains_key(name)) {
             self.plans.insert(name.to_owned(), plan.clone());
         }
     }
 
-    /// Writes down how records of organisations that are not here are kept; true if that changed something.
+    /// Records the retention of organisations that are not in the catalog; returns true if that changed something.
     pub fn set_unknown_days(&mut self, days: i32, now: DateTime<Utc>) -> bool {
         let is_new = self.unknown.is_none();
-        // Nobody writes down that records are kept for ever.
+        // Retention for ever is the default that nobody has to record.
         let unknown = self.unknown.get_or_insert(Unknown { retention_days: 0, moving: Vec::new() });
         if unknown.retention_days == days {
             return is_new;
@@ -223,7 +220,7 @@ impl Document {
         true
     }
 
-    /// Writes down that an organisation's records were of a class until now, if that changed.
+    /// Records that the records of an organisation were in class `before` until now, if its class has changed.
     fn moved(&mut self, id: &str, before: i32, now: DateTime<Utc>) {
         let Some(days) = self.organisations.get(id).and_then(|organisation| self.days(organisation)) else { return };
         if let Some(organisation) = self.organisations.get_mut(id).filter(|_| days != before) {
@@ -232,8 +229,7 @@ impl Document {
         }
     }
 
-    /// Adds an organisation. `unknown_days` is the class that its records, if it sent any before, were stored under, where no
-    /// node has said it yet.
+    /// Adds an organisation. `unknown_days` is the retention class of records that it sent before its creation; it applies if no node has recorded that class yet.
     pub fn create_organisation(
         &mut self,
         id: &str,
@@ -264,13 +260,13 @@ impl Document {
         self.organisation(id)
     }
 
-    /// The organisation of that id, unless it was deleted.
+    /// Returns the organisation with the given id unless it was deleted.
     pub fn organisation(&self, id: &str) -> Result<&Organisation> {
         let known = self.organisations.get(id).filter(|organisation| organisation.deleted_at.is_none());
         known.ok_or_else(|| no_organisation(id))
     }
 
-    /// Gives an organisation another name.
+    /// Changes the display name of an organisation.
     pub fn rename(&mut self, id: &str, name: String) -> Result<()> {
         self.organisation(id)?;
         check_label(&name)?;
@@ -280,7 +276,7 @@ impl Document {
         Ok(())
     }
 
-    /// Puts an organisation on another plan, agrees on another retention, or both. What was agreed stays while the plan does.
+    /// Changes the plan of an organisation, its agreed retention, or both. Keeps the agreed retention while the plan stays the same.
     pub fn agree(
         &mut self,
         id: &str,
@@ -293,13 +289,14 @@ impl Document {
         self.set_plan(id, plan, retention_days.or(agreed.filter(|_| plan == before)), now)
     }
 
-    /// Puts an organisation on a plan; `retention_days` is what was agreed, where the plan leaves it open.
+    /// Puts an organisation on a plan; `retention_days` is the agreed retention if the plan leaves it open.
     pub fn set_plan(&mut self, id: &str, plan: &str, retention_days: Option<i32>, now: DateTime<Utc>) -> Result<()> {
         let before = self.organisation(id)?.clone();
         self.check_agreed(plan, retention_days)?;
         let days = self.days(&before);
         if let Some(organisation) = self.organisations.get_mut(id) {
-            (organisation.plan, organisation.retention_days) = (plan.to_owned(), retention_days);
+            organisation.plan = plan.to_owned();
+            organisation.retention_days = retention_days;
         }
         if let Some(days) = days {
             self.moved(id, days, now);
@@ -334,7 +331,7 @@ impl Document {
         Ok(())
     }
 
-    /// Deletes an organisation: its keys are revoked, its records erased, and what it set up goes.
+    /// Deletes an organisation: revokes its keys, erases its records and removes what it has set up.
     pub fn delete_organisation(&mut self, id: &str, by: &str, erasure_id: &str, now: DateTime<Utc>) -> Result<()> {
         self.organisation(id)?;
         if let Some(organisation) = self.organisations.get_mut(id) {
@@ -348,7 +345,7 @@ impl Document {
         Ok(())
     }
 
-    /// Takes out what stands here under the id of an organisation, so that a later one of that id inherits none of it.
+    /// Removes everything that belongs to an organisation, so that a later organisation with the same id does not inherit it.
     fn drop_belongings(&mut self, id: &str) {
         self.drop_exports(id);
         self.saved_filters.remove(id);
@@ -357,28 +354,28 @@ impl Document {
         self.shares.retain(|share| share.organisation != id);
     }
 
-    /// Archives a provider of an organisation, or takes it back. The organisation need not be in the catalog.
+    /// Archives a provider of an organisation, or restores it. The organisation need not be in the catalog.
     pub fn archive_provider(&mut self, organisation: &str, provider: &str, archived: bool) -> Result<()> {
         check_label(provider)?;
         let providers = self.archived_providers.entry(organisation.to_owned()).or_default();
-        match archived {
-            true if providers.len() >= MOST_ARCHIVED => {
-                return Err(Error::limit(format!("{MOST_ARCHIVED} providers are archived; take some back first")));
-            }
-            true => providers.insert(provider.to_owned()),
-            false => providers.remove(provider),
-        };
+        if archived && providers.len() >= MOST_ARCHIVED {
+            return Err(Error::limit(format!("{MOST_ARCHIVED} providers are archived; restore some first")));
+        }
+        if archived {
+            providers.insert(provider.to_owned());
+        } else {
+            providers.remove(provider);
+        }
         self.archived_providers.retain(|_, providers| !providers.is_empty());
         Ok(())
     }
 
-    /// The archived providers of an organisation.
+    /// Returns the archived providers of an organisation.
     pub fn archived_providers(&self, organisation: &str) -> BTreeSet<String> {
         self.archived_providers.get(organisation).cloned().unwrap_or_default()
     }
 
-    /// Writes down that files were gone through: files written before `clean_before_ms` hold nothing any more of what the
-    /// rules named. `erased` says how many records went, by erasure.
+    /// Records the end of a maintenance run: files written before `clean_before_ms` hold nothing any more that `rules` erase or move. `erased` has the number of erased records by erasure.
     pub fn cleaned(&mut self, rules: &Rules, erased: &[(String, u64)], clean_before_ms: i64, now: DateTime<Utc>) {
         let named: HashSet<&str> = rules.erasures().iter().map(|erasure| erasure.id.as_str()).collect();
         for entry in self.erasures.iter_mut().filter(|entry| named.contains(entry.id.as_str())) {
@@ -387,11 +384,12 @@ impl Document {
             entry.last_run_at = Some(now);
         }
         for moving in rules.moving() {
-            let moves = match moving.organisation.is_empty() {
-                true => self.unknown.as_mut().map(|unknown| &mut unknown.moving),
-                false => self.organisations.get_mut(&moving.organisation).map(|organisation| &mut organisation.moving),
+            let moves = if moving.organisation.is_empty() {
+                self.unknown.as_mut().map(|unknown| &mut unknown.moving)
+            } else {
+                self.organisations.get_mut(&moving.organisation).map(|organisation| &mut organisation.moving)
             };
-            // A change of plan that came meanwhile began after the files were looked at.
+            // Skips a change of plan that came after the files were listed.
             let same =
                 |of: &&mut Move| of.from_days == moving.from_days && of.since.timestamp_millis() <= clean_before_ms;
             for of in moves.into_iter().flatten().filter(same) {
@@ -400,8 +398,7 @@ impl Document {
         }
     }
 
-    /// Ends moves and erasures that have been in force long enough and were carried out since; frees the ids of organisations
-    /// that were deleted. True if that changed something.
+    /// Ends retention changes and erasures that have been in force long enough and were carried out after that; frees the ids of deleted organisations. Returns true if that changed something.
     pub fn settle(&mut self, now: DateTime<Utc>) -> bool {
         let before = self.clone();
         let over = |since: DateTime<Utc>, clean_before_ms: i64| {
@@ -423,14 +420,13 @@ impl Document {
         let gone: Vec<String> = self.organisations.iter().filter(done).map(|(id, _)| id.clone()).collect();
         for id in &gone {
             self.organisations.remove(id);
-            // A request that was under way when it was deleted may have left something.
+            // A request that was running during the deletion may have left something.
             self.drop_belongings(id);
         }
         *self != before
     }
 
-    /// The rules that follow, as of `now`. `unknown_days` is the retention of organisations that are not in the catalog, where
-    /// no node has said it yet.
+    /// Derives the rules as of `now`. `unknown_days` is the retention of organisations that are not in the catalog; it applies if no node has recorded it yet.
     pub fn rules(&self, unknown_days: i32, now: DateTime<Utc>) -> Rules {
         let plans = self.all_plans();
         let live = self.organisations.iter().filter(|(_, of)| of.deleted_at.is_none());
@@ -455,7 +451,7 @@ impl Document {
 }
 
 impl Organisation {
-    /// A new organisation on a plan.
+    /// Creates an organisation on a plan.
     pub fn new(plan: &str, created_at: DateTime<Utc>) -> Self {
         Self {
             name: None,
@@ -480,27 +476,27 @@ fn check_workspaces(organisation: &str, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// The error of an organisation that is not there, or that whoever asks must not know of: the same for both.
+/// Error for an organisation that does not exist or that the caller may not know of. Both cases have the same text.
 pub fn no_organisation(id: &str) -> Error {
     Error::not_found(format!("organisation `{}` does not exist", clip(id)))
 }
 
-/// Names that can stand in URLs, SQL answers and log lines without quoting; `.` and `..` are places in a URL.
+/// Checks a name: it must stand in URLs, SQL results and log lines without quoting. `.` and `..` are refused because a URL gives them a meaning.
 fn check_name(what: &str, name: &str) -> Result<()> {
     let fine = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.' | ':' | '@');
     let has_letter = name.chars().any(|letter| letter.is_ascii_alphanumeric());
     if !has_letter || name.len() > MOST_NAME || !name.chars().all(fine) {
         return Err(Error::invalid(format!(
-            "`{name}` is no name for {what}; expected 1 to {MOST_NAME} letters, digits and any of - _ . : @"
+            "`{name}` is not a valid name for {what}; expected 1 to {MOST_NAME} letters, digits and any of - _ . : @"
         )));
     }
     Ok(())
 }
 
-/// What people call a thing: any text that fits on a line.
+/// Checks a display name: any text that fits on one line.
 pub(super) fn check_label(label: &str) -> Result<()> {
     if label.trim().is_empty() || label.len() > MOST_NAME || label.chars().any(char::is_control) {
-        return Err(Error::invalid(format!("`name` is no name: expected 1 to {MOST_NAME} bytes of text on one line")));
+        return Err(Error::invalid(format!("`name` is not valid; expected 1 to {MOST_NAME} bytes of text on one line")));
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
-//! Erasures as data: what was asked for, what goes with it in the catalog itself, and the rule that follows. Pure.
+//! Erasures as data: the request, its effect on the catalog itself, and the resulting rule. Pure.
 //!
-//! An entry stays for good, since a log that slept may bring back what was erased; it hides records while it is in force. When it
-//! is done, its lists leave the document ([`super::aside`]).
+//! An entry is kept for good, because a write-ahead log of a stopped node may bring erased records back; the entry hides records while it is in force. The lists of a completed erasure leave the document ([`super::aside`]).
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,49 +13,48 @@ use super::limits::{MOST_ERASURES, MOST_IDS, MOST_NAME_BYTES};
 use crate::error::{Error, Result};
 use crate::plan::{Erased, Erasure, Rules, Terms};
 
-/// Time that rows may be in the memory of a node after it could know of an erasure, ms: nodes look every few seconds, and flush.
+/// Longest time that rows stay in the memory of a node after the node could know of an erasure, in ms. Nodes reload the catalog every few seconds and then flush.
 const FLUSHED_WITHIN_MS: i64 = 60_000;
 
-/// [`ErasureEntry::arrived_ms`] where nodes that do not know of the erasure yet may have rows in memory.
+/// Returns [`ErasureEntry::arrived_ms`] for the case that nodes without knowledge of the erasure may have rows in memory.
 pub fn arrival(requested_at: DateTime<Utc>) -> i64 {
     requested_at.timestamp_millis().saturating_add(FLUSHED_WITHIN_MS)
 }
 
-/// One erasure: what was asked for, by whom, and what became of it.
+/// One erasure: its request, its author and its progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ErasureEntry {
-    /// Names the erasure.
+    /// Id of the erasure.
     pub id: String,
     /// The organisation whose records are erased.
     pub organisation: String,
-    /// The end user whose records are erased; none = not by user.
+    /// The end user whose records are erased. `None` if the erasure is not by user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The records that are erased; empty = not by id.
+    /// Ids of the records that are erased. Empty if the erasure is not by id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
-    /// Ids of the feedback that goes with them.
+    /// Ids of the feedback that is erased with the records.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub feedback: Vec<String>,
-    /// Records created up to this moment are erased; those named by id whenever they were created.
+    /// Time of the request. Records created up to this time are erased; records named by id are erased whenever they were created.
     pub requested_at: DateTime<Utc>,
-    /// Files written up to this moment, ms since 1970-01-01, hold only records that had arrived when it was asked for: those are
-    /// erased though they are dated later. 0 = `requested_at`.
+    /// Files written up to this time, in ms since 1970-01-01, hold only records that had arrived when the erasure was requested. Such records are erased even if they are dated later. 0 stands for `requested_at`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub arrived_ms: i64,
-    /// Id of the key that asked, or `cli`.
+    /// Id of the key that requested it, or `cli`.
     pub requested_by: String,
-    /// Records that were taken out of files so far.
+    /// Number of records removed from files so far.
     #[serde(default)]
     pub erased: u64,
-    /// When the files had been gone through for the last time.
+    /// Time of the last complete run over the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run_at: Option<DateTime<Utc>>,
-    /// Files written before this moment hold none of them any more, ms since 1970-01-01.
+    /// Files written before this time, in ms since 1970-01-01, hold none of the erased records any more.
     #[serde(default)]
     pub clean_before_ms: i64,
-    /// The part that lies in an object of its own; none if all of it is here.
+    /// Part of the entry that lies in an object of its own. `None` if the entry is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aside: Option<Aside>,
 }
@@ -66,29 +64,29 @@ fn is_zero(moment: &i64) -> bool {
     *moment == 0
 }
 
-/// Which records of an organisation to erase.
+/// Selects the records of an organisation to erase.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Which {
-    /// All that there are now.
+    /// All records at the time of the request.
     All,
-    /// Those of an end user that there are now.
+    /// Records of an end user at the time of the request.
     User(String),
-    /// Those of these ids.
+    /// Records with these ids.
     Ids(Vec<String>),
 }
 
 impl ErasureEntry {
-    /// Whether records may still have to be hidden because of it.
+    /// Returns true if the erasure may still have to hide records.
     pub(super) fn is_in_force(&self, now: DateTime<Utc>) -> bool {
         now - self.requested_at < IN_FORCE || self.clean_before_ms < (self.requested_at + IN_FORCE).timestamp_millis()
     }
 
-    /// Returns whether it was carried out and has been in force for long enough since.
+    /// Returns true if the erasure was carried out and has been in force for long enough since.
     pub(super) fn is_done(&self, now: DateTime<Utc>) -> bool {
         !self.is_in_force(now)
     }
 
-    /// The records that it names.
+    /// Returns the name of the kind of selection.
     pub(super) fn what(&self) -> &'static str {
         let by_ids = !self.ids.is_empty() || self.aside.is_some_and(|aside| aside.ids > 0);
         match (&self.user, by_ids) {
@@ -99,11 +97,9 @@ impl ErasureEntry {
     }
 
     pub(super) fn rule(&self, gone: &HashSet<String>) -> Erasure {
-        // Of an organisation that was deleted nothing may stay, whatever time its records claim.
-        let until = match gone.contains(&self.organisation) {
-            true => i64::MAX,
-            false => self.requested_at.timestamp_micros(),
-        };
+        // Nothing of a deleted organisation may stay, whatever time its records claim.
+        let until =
+            if gone.contains(&self.organisation) { i64::MAX } else { self.requested_at.timestamp_micros() };
         let what = match (&self.user, self.what()) {
             (Some(user), _) => Erased::User { user: user.clone(), until },
             (None, "all") => Erased::All { until },
@@ -121,8 +117,7 @@ impl ErasureEntry {
 }
 
 impl Document {
-    /// Asks for records to be erased. The organisation need not be in the catalog, since records may come before it. Which
-    /// feedback goes with them the caller says in the entry.
+    /// Adds an erasure. The organisation need not be in the catalog, because records may arrive before it is created. The caller adds the ids of the affected feedback to the returned entry.
     pub fn erase(
         &mut self,
         id: &str,
@@ -140,14 +135,14 @@ impl Document {
             }
             Which::Ids(ids) => (None, ids),
         };
-        // All of an organisation can always be erased.
+        // Erasing a whole organisation is never refused.
         if user.is_some() || !ids.is_empty() {
             self.check_erasure(organisation, user.as_deref(), &ids, now)?;
         }
         match &user {
             Some(user) => self.forget_filters(organisation, user),
             None if ids.is_empty() => {
-                // They may name anybody.
+                // Export jobs and saved filters may name any user.
                 self.drop_exports(organisation);
                 self.saved_filters.remove(organisation);
             }
@@ -171,7 +166,7 @@ impl Document {
         self.erasures.last_mut().ok_or_else(|| Error::internal("an erasure vanished"))
     }
 
-    /// Refuses an erasure beyond those that may be under way at once, or one that names too much.
+    /// Refuses an erasure that names too much, or that exceeds the number of erasures under way.
     fn check_erasure(&self, organisation: &str, user: Option<&str>, ids: &[String], now: DateTime<Utc>) -> Result<()> {
         if ids.len() > MOST_IDS {
             return Err(Error::limit(format!(
@@ -185,12 +180,11 @@ impl Document {
         };
         if longest > MOST_NAME_BYTES {
             return Err(Error::invalid(format!(
-                "`{field}` has a name of {longest} bytes; no record has one of more than {MOST_NAME_BYTES}"
+                "`{field}` has a name of {longest} bytes; names of records have at most {MOST_NAME_BYTES} bytes"
             )));
         }
         let open = self.erasures.iter().filter(|entry| entry.organisation == organisation && !entry.is_done(now));
-        let remedy =
-            "those that are asked for are done a day later; or erase by `user`, or `all`, what they have in common";
+        let remedy = "wait a day until earlier erasures are done, or erase by `user` or with `all`";
         if open.count() >= MOST_ERASURES {
             return Err(Error::limit(format!(
                 "{MOST_ERASURES} erasures of organisation `{organisation}` are under way: {remedy}"
@@ -201,7 +195,7 @@ impl Document {
     }
 }
 
-/// The rules of these erasures, also of those that are out of force.
+/// Returns the rules of these erasures, including those that are no longer in force.
 pub(super) fn ever_erased(entries: &[ErasureEntry]) -> Rules {
     let erasures = entries.iter().map(|erasure| erasure.rule(&HashSet::new())).collect();
     Rules::new(Terms::without_plan(0), HashMap::new(), HashSet::new(), erasures, Vec::new())

@@ -1,37 +1,35 @@
-//! The identity of a store: a UUID in its catalog that tells it from every other one, also from its copies. Pure.
+//! The identity of a store: a UUID in its catalog that distinguishes it from every other store and from its copies. Pure.
 //!
-//! It is not the id of a Delta table: data files and Delta logs of a copy are byte for byte those of its source. A log that
-//! belongs to a store notes the same UUID (`wal::Home`), so that it is never taken for the log of a copy.
+//! The id of a Delta table cannot serve: the data files and Delta logs of a copy equal those of its source byte for byte. The write-ahead log of a store notes the same UUID (`wal::Home`), so that it is never taken for the log of a copy.
 
 use serde::{Deserialize, Serialize};
 
-/// Stands for a source that had no UUID yet when it was copied.
+/// Stands for a source that had no UUID when it was copied.
 const UNKNOWN: &str = "unknown";
-/// Sources that are noted, the nearest first.
+/// Most sources that an identity lists.
 const MOST_SOURCES: usize = 16;
 
 /// The identity of a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// The UUID.
+    /// UUID of the store.
     pub id: String,
-    /// The stores that it was copied from, the nearest first.
+    /// Stores that it was copied from, nearest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copy_of: Vec<String>,
-    /// True while `gatelog copy` fills it: some of it is still missing.
+    /// True while `gatelog copy` fills the store: some objects are still missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unfinished: bool,
 }
 
 impl Identity {
-    /// The identity of a store that is no copy.
+    /// Creates the identity of a store that is not a copy.
     pub fn new(id: String) -> Self {
         Self { id, copy_of: Vec::new(), unfinished: false }
     }
 
-    /// The identity of a copy's target, once it is finished: its own, or `new_id` where it has none. None if the target is
-    /// neither an earlier copy of the same source nor a store that the source was copied from.
+    /// Returns the identity that the target of a copy has after the copy: its own, or `new_id` if it has none. Returns `None` if the target is neither an earlier copy of the same source nor a store that the source was copied from.
     pub fn of_copy(source: Option<&Self>, target: Option<&Self>, new_id: String) -> Option<Self> {
         let nearest = source.map_or(UNKNOWN, |source| source.id.as_str());
         let sources = source.into_iter().flat_map(|source| source.copy_of.iter().cloned());
@@ -41,7 +39,7 @@ impl Identity {
             Some(target) if target.copy_of.first().is_some_and(|first| first == nearest || first == UNKNOWN) => {
                 Some(Self { id: target.id.clone(), copy_of, unfinished: false })
             }
-            // A restore over the original, also of a plain copy of it: its log stays its own.
+            // A restore over the original, possibly from a plain copy of it: the original keeps its log.
             Some(target) if source.is_some_and(|source| source.id == target.id || source.descends_from(&target.id)) => {
                 Some(Self { unfinished: false, ..target.clone() })
             }
@@ -49,7 +47,7 @@ impl Identity {
         }
     }
 
-    /// Returns whether it is a copy of that store, or a copy of a copy.
+    /// Returns true if the store is a direct or indirect copy of store `id`.
     fn descends_from(&self, id: &str) -> bool {
         self.copy_of.iter().any(|source| source == id || source == UNKNOWN)
     }

@@ -1,4 +1,4 @@
-//! API keys as data: how one is made, which opens what, and how it is revoked. Pure; of a key's text only the hash is kept.
+//! API keys as data: creation, reach and revocation. Pure. The document keeps only the hash of a key's text.
 
 use std::collections::BTreeSet;
 
@@ -11,64 +11,64 @@ use super::known::no_workspace;
 use super::limits::MOST_KEYS;
 use crate::error::{Error, Result};
 
-/// One API key, without the key.
+/// An API key without its text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
-    /// Names the key; says nothing about its text.
+    /// Id of the key, the start of its hash.
     pub id: String,
-    /// What it is for.
+    /// Purpose of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// SHA-256 of its text, hexadecimal.
+    /// SHA-256 of the key's text, hexadecimal.
     pub sha256: String,
-    /// The organisation that it is bound to; none = the operator's, for all of them.
+    /// The organisation that the key is bound to. `None` for an operator's key, which reaches all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organisation: Option<String>,
-    /// The workspace that it is bound to; none = all of the organisation.
+    /// The workspace that the key is bound to. `None` for the whole organisation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
-    /// What it may do.
+    /// Permissions of the key.
     pub scopes: BTreeSet<Scope>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: DateTime<Utc>,
-    /// From when on it opens nothing.
+    /// Time from which the key opens nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it was revoked.
+    /// Time of revocation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
-/// What a key to be made shall be.
+/// Properties of a key to create.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NewKey {
-    /// What it is for.
+    /// Purpose of the key.
     pub name: Option<String>,
-    /// The organisation that it is bound to.
+    /// The organisation that the key is bound to.
     pub organisation: Option<String>,
-    /// The workspace that it is bound to.
+    /// The workspace that the key is bound to.
     pub workspace: Option<String>,
-    /// What it may do.
+    /// Permissions of the key.
     pub scopes: BTreeSet<Scope>,
-    /// From when on it opens nothing.
+    /// Time from which the key opens nothing.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl Key {
-    /// Returns whether the key opens anything: it was not revoked and has not expired.
+    /// Returns true if the key opens anything: it was not revoked and has not expired.
     pub fn is_active(&self, now: DateTime<Utc>) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|expires_at| expires_at > now)
     }
 
-    /// Whether the key opens everything.
+    /// Returns true if the key opens everything.
     pub fn opens_everything(&self, now: DateTime<Utc>) -> bool {
         self.is_active(now) && self.organisation.is_none() && self.scopes.contains(&Scope::Admin)
     }
 }
 
 impl Document {
-    /// Adds a key of that text, which is kept nowhere.
+    /// Adds a key with the given text, which is stored nowhere.
     pub fn add_key(&mut self, text: &str, key: NewKey, now: DateTime<Utc>) -> Result<&Key> {
         if key.scopes.is_empty() {
             let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.name()).collect();
@@ -90,7 +90,7 @@ impl Document {
         }
         key.name.as_deref().map_or(Ok(()), check_label)?;
         if let Some(expires_at) = key.expires_at.filter(|expires_at| *expires_at <= now) {
-            return Err(Error::invalid(format!("`expires_at` is {expires_at}, which is past; name a moment to come")));
+            return Err(Error::invalid(format!("`expires_at` is {expires_at}, which is past; name a time in the future")));
         }
         self.make_room_for_key(key.organisation.as_deref(), now)?;
         let sha256 = hash(text);
@@ -110,7 +110,7 @@ impl Document {
         self.keys.last().ok_or_else(|| Error::internal("a key vanished"))
     }
 
-    /// Refuses a key beyond those that may be active at once. Of the others the oldest are forgotten: they open nothing.
+    /// Refuses a key if the maximum of active keys is reached. Removes the oldest inactive keys beyond that maximum, since they open nothing.
     fn make_room_for_key(&mut self, organisation: Option<&str>, now: DateTime<Utc>) -> Result<()> {
         let is_near = |key: &Key| key.organisation.as_deref() == organisation;
         let count = |active: bool| self.keys.iter().filter(|key| is_near(key) && key.is_active(now) == active).count();

@@ -1,7 +1,6 @@
-//! Names of organisations and workspaces that do not exist, and which names were probably meant.
+//! Errors for unknown organisations and workspaces, with suggestions.
 //!
-//! Names of organisations are suggested to the operator alone: nobody else may learn of one that
-//! the own key does not reach.
+//! Only the operator gets suggestions for organisations: other callers must not learn of organisations that their key does not reach.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::nearest::{clip, hint};
 
 impl Document {
-    /// Checks that `by` reaches an organisation and that it exists. To the operator the error names
-    /// the nearest ones.
+    /// Checks that `by` reaches an organisation and that the organisation exists. The error for an operator suggests similar names.
     pub fn known_organisation(&self, id: &str, by: &Access) -> Result<()> {
         if !by.reaches(id) {
             return Err(no_organisation(id));
@@ -31,7 +29,7 @@ impl Document {
     }
 }
 
-/// The error of a workspace that an organisation does not have.
+/// Returns the error for a workspace that an organisation does not have.
 pub(super) fn no_workspace(organisation: &str, workspace: &str, known: &BTreeSet<String>) -> Error {
     let hint = hint(workspace, known.iter().map(String::as_str), "workspaces", "`gatelog org list`");
     Error::invalid(format!(
@@ -69,7 +67,7 @@ mod tests {
             told("qqqq", &operator),
             "organisation `qqqq` does not exist; the organisations are acme, acme-labs, zen"
         );
-        // One that the key reaches and one that it does not reach.
+        // One organisation that the key reaches, and one that it does not reach.
         assert_eq!(told("acm", &of("acm")), "organisation `acm` does not exist");
         assert_eq!(told("zen", &of("acme")), "organisation `zen` does not exist");
     }

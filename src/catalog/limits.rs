@@ -1,28 +1,26 @@
-//! Bounds what one organisation puts into the catalog. The document is read by every node and rewritten as a whole by every change,
-//! so none may make it large: each list has a number of entries, and all of an organisation's texts together have a size.
+//! Limits of what one organisation puts into the catalog. Every node reads the document, and every change rewrites it as a whole, so no organisation may make it large. Each list has a maximum length, and all texts of an organisation together have a maximum size.
 
 use super::document::Document;
 use super::erasures::ErasureEntry;
 use crate::error::{Error, Result};
 
-/// Active keys of an organisation, and of the operator; of keys that open nothing any more, the newest so many stay on record.
+/// Most active keys of an organisation, and of the operator. Of inactive keys the newest so many stay on record.
 pub(super) const MOST_KEYS: usize = 1_000;
-/// Workspaces of an organisation.
+/// Most workspaces of an organisation.
 pub(super) const MOST_WORKSPACES: usize = 1_000;
-/// Erasures of an organisation that are not done yet; of those that are, the newest so many stay on record in the document.
+/// Most erasures of an organisation under way. Of completed ones the newest so many stay in the document.
 pub(super) const MOST_ERASURES: usize = 2_000;
-/// Records that one erasure names by id.
+/// Most records that one erasure names by id.
 pub(super) const MOST_IDS: usize = 10_000;
-/// Longest id or user that an erasure names, in bytes.
+/// Longest id or user name in an erasure, in bytes.
 pub(super) const MOST_NAME_BYTES: usize = 512;
-/// Texts of an organisation in the document: names of erasures, saved filters, export jobs.
+/// Most text of an organisation in the document, in bytes: names of erasures, saved filters and export jobs.
 pub(super) const MOST_TEXT_BYTES: usize = 2 << 20;
-/// What an entry takes beside its own texts, about.
+/// Approximate size of an entry without its texts, in bytes.
 const ENTRY_BYTES: usize = 300;
 
 impl Document {
-    /// Refuses a further text where the organisation's texts would take too much of the document. `what` names the texts, and
-    /// `remedy` says what makes room.
+    /// Refuses another text if the texts of the organisation would take too much of the document. `what` names the texts, and `remedy` tells how to make room.
     pub(super) fn check_room(&self, organisation: &str, more: usize, what: &str, remedy: &str) -> Result<()> {
         let held = self.text_bytes(organisation);
         if held + more > MOST_TEXT_BYTES {
@@ -35,7 +33,7 @@ impl Document {
         Ok(())
     }
 
-    /// Bytes that the texts of an organisation take.
+    /// Returns the size of an organisation's texts, in bytes.
     pub(super) fn text_bytes(&self, organisation: &str) -> usize {
         let erasures = self.erasures.iter().filter(|erasure| erasure.organisation == organisation);
         let erasures: usize = erasures.map(erasure_bytes).sum();
@@ -53,7 +51,7 @@ impl Document {
     }
 }
 
-/// Bytes that an erasure takes, about.
+/// Returns the approximate size of an erasure, in bytes.
 pub(super) fn erasure_bytes(erasure: &ErasureEntry) -> usize {
     let names = erasure.user.iter().chain(&erasure.ids).chain(&erasure.feedback);
     ENTRY_BYTES + names.map(|name| name.len() + 8).sum::<usize>()

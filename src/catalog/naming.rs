@@ -1,25 +1,24 @@
-//! Whether what somebody wrote down names an end user: the filters of export jobs, saved filters, and words about them. Pure.
+//! Detects mentions of an end user in export jobs, saved filters and descriptions. Pure.
 //!
-//! An erasure takes such texts along. So it is better to find one too many than to keep one: every filter that holds texts is
-//! looked at, in every form that a filter may come in.
+//! An erasure deletes such texts as well. A false match is better than a missed one, so every filter with text values is checked, in every form that a filter may have.
 
 use serde_json::Value;
 
-/// Filters that hold numbers and moments, beside those that end with `_min` or `_max`: they name nobody.
+/// Filters with numbers or times, beside those that end with `_min` or `_max`. They cannot name a user.
 const MEASURES: [&str; 4] = ["status_code", "page_size", "current_page", "created_at"];
 
-/// Whether a filter names an end user. One without a value is none, and may have any name.
+/// Returns true if a filter names an end user. A filter without a value is unused and may have any text as its name, so its name is checked too.
 pub(super) fn filter_names(name: &str, value: &Value, user: &str) -> bool {
     let measure = name.ends_with("_min") || name.ends_with("_max") || MEASURES.contains(&name);
     (is_nothing(value) && name == user) || (!measure && names(value, user))
 }
 
-/// Whether a filter with that value asks for nothing.
+/// Returns true if a filter with this value is unset.
 pub(super) fn is_nothing(value: &Value) -> bool {
     value.is_null() || value == ""
 }
 
-/// Whether a value of a filter is that text, or has it in a list, in a pair `PROVIDER__MODEL`, or in JSON.
+/// Returns true if a filter value is `text`, or contains it in a list, in a pair `PROVIDER__MODEL` or in JSON.
 fn names(value: &Value, text: &str) -> bool {
     let is = |part: &str| part == text || part.trim() == text;
     match value {
@@ -36,9 +35,10 @@ fn names(value: &Value, text: &str) -> bool {
     }
 }
 
-/// Whether a text has another in it that is no part of a longer word, in whatever case.
+/// Returns true if `text` contains `word` as a whole word, in any case.
 pub(super) fn holds_word(text: &str, word: &str) -> bool {
-    let (text, word) = (text.to_lowercase(), word.to_lowercase());
+    let text = text.to_lowercase();
+    let word = word.to_lowercase();
     let ends = |letter: Option<char>| letter.is_none_or(|letter| !letter.is_alphanumeric());
     text.match_indices(&word)
         .any(|(at, _)| ends(text[..at].chars().next_back()) && ends(text[at + word.len()..].chars().next()))

@@ -1,7 +1,6 @@
-//! Rights at the moment of the deed: a key that was revoked, or has expired, since its request came does nothing more.
+//! Checks access again at the time of each action: a key that was revoked or has expired since its request arrived opens nothing more.
 //!
-//! A request takes its rights from its key once, when its headers come, and may go on for minutes. Whoever changes the catalog,
-//! appends a chunk or sends a batch for it asks here again.
+//! A request takes its rights from its key once, when its headers arrive, and may run for minutes. So every change of the catalog, every appended chunk and every sent batch checks them again here.
 
 use chrono::{DateTime, Utc};
 
@@ -10,24 +9,24 @@ use super::document::Document;
 use super::keys::Key;
 use crate::error::{Error, Result};
 
-/// Digits of the id of a key, hexadecimal.
+/// Hexadecimal digits in the id of a key.
 const ID_DIGITS: usize = 12;
-/// What the id of an access by a share link begins with.
+/// Prefix of the `key_id` of an access through a share link.
 pub(super) const SHARE: &str = "share ";
 
 impl Document {
-    /// Checks that the key behind an access still opens what it opened when the request came.
+    /// Checks that the key behind an access still opens what it opened when the request arrived.
     pub fn check_access(&self, access: &Access, now: DateTime<Utc>) -> Result<()> {
         let key = self.keys.iter().find(|key| key.id == access.key_id);
         self.check_access_of(key, access, now)
     }
 
-    /// The same with the key that has the id of the access.
+    /// Checks an access like [`Self::check_access`], given the key with its id.
     pub(super) fn check_access_of(&self, key: Option<&Key>, access: &Access, now: DateTime<Utc>) -> Result<()> {
         let allowed = match (key, access.key_id.strip_prefix(SHARE)) {
             (Some(key), _) => key.is_active(now),
             (None, Some(id)) => self.shares.iter().any(|share| share.id == id && self.opens(share, now)),
-            // The configured key and the command line are no keys of the catalog.
+            // The configured key and the command line are not keys of the catalog.
             (None, None) => !is_id(&access.key_id),
         };
         if !allowed {
@@ -39,7 +38,7 @@ impl Document {
         Ok(())
     }
 
-    /// Returns whether the key that made something still opens anything, or no key of the catalog made it.
+    /// Returns true if the key that made something is still active, or is not a key of the catalog.
     pub(super) fn is_maker_active(&self, key_id: &str, now: DateTime<Utc>) -> bool {
         match self.keys.iter().find(|key| key.id == key_id) {
             Some(key) => key.is_active(now),
@@ -48,7 +47,7 @@ impl Document {
     }
 }
 
-/// Returns whether a text is such as the ids of keys.
+/// Returns true if `text` has the form of a key id.
 fn is_id(text: &str) -> bool {
     text.len() == ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }

@@ -1,7 +1,6 @@
-//! Saved filters: what a list of logs was narrowed to, under a name that everybody of the organisation can use.
+//! Saved filters of the list of logs, each with a name that everybody of the organisation can use.
 //!
-//! A filter is kept as its query string; whether it can be understood is checked before it gets here. Whoever saved it,
-//! and admins, change and delete it. One that names an end user who is erased goes.
+//! A filter is stored as its query string; callers parse it before they save it. Its maker and admins may change and delete it. An erasure of an end user deletes every filter that names this user.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +13,7 @@ use super::document::{Document, check_label};
 use super::naming::{filter_names, holds_word};
 use crate::error::{Error, Result};
 
-/// Saved filters of an organisation: they are part of a document that is rewritten as a whole.
+/// Most saved filters of an organisation: they are part of a document that every change rewrites as a whole.
 const MOST_SAVED: usize = 500;
 /// Longest query string, in bytes.
 const MOST_QUERY: usize = 8 << 10;
@@ -25,31 +24,31 @@ const MOST_QUERY: usize = 8 << 10;
 pub struct SavedFilter {
     /// The fields of the filter, as a query string.
     pub query: String,
-    /// Id of the key that saved it.
+    /// Id of the key that saved the filter.
     pub created_by: String,
-    /// When it was saved.
+    /// Time of saving.
     pub created_at: DateTime<Utc>,
 }
 
-/// A saved filter as it is told.
+/// A saved filter in API responses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ShownFilter {
     /// Always `saved-filter`.
     pub object: &'static str,
-    /// Its name.
+    /// Name of the filter.
     pub name: String,
-    /// The organisation that it belongs to.
+    /// The organisation that the filter belongs to.
     pub organisation: String,
     /// The fields of the filter, as a query string.
     pub query: String,
-    /// Id of the key that saved it.
+    /// Id of the key that saved the filter.
     pub created_by: String,
-    /// RFC 3339.
+    /// Time of saving, RFC 3339.
     pub created_at: String,
 }
 
 impl Document {
-    /// Saves a filter under a name, in the place of one that `by` may change.
+    /// Saves a filter under a name; replaces an existing filter if `by` may change it.
     pub fn save_filter(
         &mut self,
         organisation: &str,
@@ -68,7 +67,7 @@ impl Document {
         let saved = self.saved_filters.entry(organisation.to_owned()).or_default();
         match saved.get(name) {
             Some(before) if !may_change(before, by) => {
-                return Err(Error::denied(format!("filter `{name}` is another key's; choose another name")));
+                return Err(Error::denied(format!("filter `{name}` belongs to another key; choose another name")));
             }
             None if saved.len() >= MOST_SAVED => {
                 return Err(Error::limit(format!("{MOST_SAVED} filters are saved; delete some first")));
@@ -81,7 +80,7 @@ impl Document {
         Ok(shown)
     }
 
-    /// A saved filter of an organisation.
+    /// Returns a saved filter of an organisation.
     pub fn saved_filter(&self, organisation: &str, name: &str) -> Result<&SavedFilter> {
         let found = self.saved_filters.get(organisation).and_then(|saved| saved.get(name));
         found.ok_or_else(|| Error::not_found(format!("filter `{name}` does not exist")))
@@ -91,7 +90,7 @@ impl Document {
     pub fn delete_filter(&mut self, organisation: &str, name: &str, by: &Access) -> Result<ShownFilter> {
         let before = self.saved_filter(organisation, name)?;
         if !may_change(before, by) {
-            return Err(Error::denied(format!("filter `{name}` is another key's; ask its maker or an admin")));
+            return Err(Error::denied(format!("filter `{name}` belongs to another key; ask its maker or an admin")));
         }
         let shown = before.shown(organisation, name);
         if let Some(saved) = self.saved_filters.get_mut(organisation) {
@@ -101,7 +100,7 @@ impl Document {
         Ok(shown)
     }
 
-    /// Deletes the saved filters of an organisation that name an end user, in their own name or in what they ask for.
+    /// Deletes the saved filters of an organisation that mention an end user in their name or in their fields.
     pub(super) fn forget_filters(&mut self, organisation: &str, user: &str) {
         if let Some(saved) = self.saved_filters.get_mut(organisation) {
             saved.retain(|name, filter| !holds_word(name, user) && !filter.asks_for(user));
@@ -109,7 +108,7 @@ impl Document {
         self.saved_filters.retain(|_, saved| !saved.is_empty());
     }
 
-    /// The saved filters that a key reaches, by organisation and name.
+    /// Returns the saved filters that a key reaches, by organisation and name.
     pub fn shown_filters(&self, access: &Access) -> Vec<ShownFilter> {
         let reached = self.saved_filters.iter().filter(|(organisation, _)| access.reaches(organisation));
         let shown = |(organisation, saved): (&String, &BTreeMap<String, SavedFilter>)| -> Vec<ShownFilter> {

@@ -1,8 +1,6 @@
-//! Share links: one log for teammates without a key, until a link expires or is revoked.
+//! Share links: each opens one log for people without a key until the link expires or is revoked.
 //!
-//! A link's token is its id and a signature: HMAC-SHA256, with a secret of this catalog, over everything that the link
-//! opens. What it opens stands in the catalog, so that links can be listed and revoked, and none outlives its entry. A
-//! token that is forged, expired, revoked or unknown opens nothing, and nobody learns which it was.
+//! The token of a link is its id and a signature: HMAC-SHA256, with a secret of this catalog, over everything that the link opens. The catalog stores what a link opens, so that links can be listed and revoked and none outlives its entry. A token that is forged, expired, revoked or unknown opens nothing, and the response does not reveal which of these applies.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,25 +11,25 @@ use super::rights::SHARE;
 use super::sign::{sign, verify};
 use crate::error::{Error, Result};
 
-/// How long a link opens where nothing is said, in seconds.
+/// Default lifetime of a link, in seconds.
 pub const DEFAULT_SECONDS: i64 = 7 * 86_400;
-/// The longest that a link may open, in seconds.
+/// Longest lifetime of a link, in seconds.
 pub const MOST_SECONDS: i64 = 30 * 86_400;
-/// Links of an organisation that may be open at once: they are part of a document that is rewritten as a whole.
+/// Most open links of an organisation: they are part of a document that every change rewrites as a whole.
 const MOST_LINKS: usize = 500;
 
-/// The secret that links are signed with, hexadecimal. It never shows itself.
+/// Secret that signs links, hexadecimal. Its `Debug` output hides it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ShareSecret(String);
 
 impl ShareSecret {
-    /// A secret of 32 random bytes.
+    /// Creates a secret from 32 random bytes.
     pub(super) fn new(random: [u8; 32]) -> Self {
         Self(hex::encode(random))
     }
 
-    /// What signatures are made with.
+    /// Returns the key for signatures.
     pub(super) fn bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -43,57 +41,57 @@ impl std::fmt::Debug for ShareSecret {
     }
 }
 
-/// A link.
+/// A share link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Share {
-    /// Names the link; opens nothing by itself.
+    /// Id of the link. It opens nothing by itself.
     pub id: String,
     /// The organisation that the log belongs to.
     pub organisation: String,
-    /// The workspace that the key of its maker is bound to.
+    /// The workspace that its maker's key is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
-    /// The log.
+    /// Id of the log.
     pub log_id: String,
-    /// Whether bodies are shown, which its maker must have been able to read.
+    /// True if bodies are shown. Its maker must have been able to read them.
     pub bodies: bool,
-    /// Id of the key that made it.
+    /// Id of the key that made the link.
     pub created_by: String,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: DateTime<Utc>,
-    /// From when on it opens nothing.
+    /// Time from which the link opens nothing.
     pub expires_at: DateTime<Utc>,
-    /// When it was revoked.
+    /// Time of revocation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
-/// A link as it is told, without what opens it.
+/// A share link in API responses, without its token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ShownShare {
     /// Always `share`.
     pub object: &'static str,
-    /// Names the link.
+    /// Id of the link.
     pub id: String,
     /// The organisation that the log belongs to.
     pub organisation: String,
-    /// The log.
+    /// Id of the log.
     pub log_id: String,
-    /// Whether bodies are shown.
+    /// True if bodies are shown.
     pub bodies: bool,
-    /// Id of the key that made it.
+    /// Id of the key that made the link.
     pub created_by: String,
-    /// RFC 3339.
+    /// Time of creation, RFC 3339.
     pub created_at: String,
-    /// RFC 3339.
+    /// Time of expiry, RFC 3339.
     pub expires_at: String,
-    /// RFC 3339.
+    /// Time of revocation, RFC 3339.
     pub revoked_at: Option<String>,
 }
 
 impl Share {
-    /// What is told about it.
+    /// Returns the link as API responses show it.
     pub fn shown(&self) -> ShownShare {
         let text = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
         ShownShare {
@@ -109,7 +107,7 @@ impl Share {
         }
     }
 
-    /// What whoever opens it may see.
+    /// Returns the access of somebody who opens the link.
     pub fn access(&self) -> Access {
         let mut scopes = std::collections::BTreeSet::from([Scope::View]);
         if self.bodies {
@@ -123,13 +121,13 @@ impl Share {
         }
     }
 
-    /// What a token signs.
+    /// Returns the text that the token signs.
     fn message(&self) -> String {
         let ends = self.expires_at.timestamp_micros().to_string();
         let workspace = self.workspace.as_deref().unwrap_or_default();
         let bodies = if self.bodies { "bodies" } else { "" };
         let parts = ["gatelog share 1", &self.id, &self.organisation, workspace, &self.log_id, bodies, &ends];
-        // Each part with its length, so that no two links have the same message.
+        // Each part is preceded by its length, so that no two links have the same message.
         parts.iter().map(|part| format!("{}:{part}", part.len())).collect()
     }
 
@@ -139,8 +137,7 @@ impl Share {
 }
 
 impl Document {
-    /// Adds a link; answers its token, which is kept nowhere. `random` becomes the secret where there is none yet.
-    /// Links that open nothing any more are forgotten.
+    /// Adds a link and returns its token, which is stored nowhere. `random` becomes the secret if there is none yet. Removes links that open nothing any more.
     pub fn add_share(&mut self, share: Share, random: [u8; 32]) -> Result<String> {
         let seconds = (share.expires_at - share.created_at).num_seconds();
         if !(1..=MOST_SECONDS).contains(&seconds) {
@@ -163,7 +160,7 @@ impl Document {
         Ok(token)
     }
 
-    /// The link that a token opens.
+    /// Returns the link that a token opens.
     pub fn open_share(&self, token: &str, now: DateTime<Utc>) -> Option<&Share> {
         let (id, signature) = token.split_once('.')?;
         let share = self.shares.iter().find(|share| share.id == id)?;
@@ -172,13 +169,13 @@ impl Document {
         (signed && self.opens(share, now)).then_some(share)
     }
 
-    /// Returns whether a link opens its log: it falls with the key that made it, and with its organisation.
+    /// Returns true if a link opens its log: it ends with the key that made it and with its organisation.
     pub(super) fn opens(&self, share: &Share, now: DateTime<Utc>) -> bool {
         let deleted = self.organisations.get(&share.organisation).is_some_and(|of| of.deleted_at.is_some());
         share.is_open(now) && !deleted && self.is_maker_active(&share.created_by, now)
     }
 
-    /// Revokes a link: that of the same key, or, for an admin, any that it reaches. Revoking it again changes nothing.
+    /// Revokes a link: a key may revoke its own links, an admin key every link that it reaches. Revoking a link again changes nothing.
     pub fn revoke_share(&mut self, id: &str, by: &Access, now: DateTime<Utc>) -> Result<&Share> {
         let found = self.shares.iter_mut().find(|share| share.id == id && may_revoke(by, share));
         let share = found.ok_or_else(|| Error::not_found(format!("share link `{id}` does not exist")))?;
@@ -186,8 +183,7 @@ impl Document {
         Ok(share)
     }
 
-    /// The links that have not expired, oldest first: those to a log that a key reaches, or, of all logs, those that it may
-    /// revoke.
+    /// Returns the links that have not expired, oldest first. With a log id: the links to that log that a key reaches. Without: the links that the key may revoke.
     pub fn shown_shares(&self, log_id: Option<&str>, access: &Access, now: DateTime<Utc>) -> Vec<ShownShare> {
         let shows = |share: &&Share| match log_id {
             Some(log_id) => share.log_id == log_id && reaches(access, share),
@@ -206,7 +202,7 @@ fn may_revoke(access: &Access, share: &Share) -> bool {
     reaches(access, share) && (share.created_by == access.key_id || access.may(Scope::Admin))
 }
 
-/// When a link of so many seconds expires.
+/// Returns the time of expiry of a link with the given lifetime.
 pub fn expiry(now: DateTime<Utc>, seconds: Option<i64>) -> Result<DateTime<Utc>> {
     let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
     TimeDelta::try_seconds(seconds).and_then(|long| now.checked_add_signed(long)).ok_or_else(|| {
@@ -260,7 +256,7 @@ mod tests {
         for forged in ["", "1", "1.", &format!("2.{signature}"), &format!("{token}0"), &token[..token.len() - 2]] {
             assert!(document.open_share(forged, now()).is_none(), "{forged}");
         }
-        // What is signed is all that the link opens, and for how long.
+        // The signature covers everything that the link opens, and its time of expiry.
         for change in [
             (|share: &mut Share| share.log_id = "other".to_owned()) as fn(&mut Share),
             |share| share.organisation = "zen".to_owned(),
@@ -287,7 +283,7 @@ mod tests {
             assert!(document.revoke_share("1", &stranger, now()).is_err(), "{stranger:?}");
             assert!(document.shown_shares(None, &stranger, now()).is_empty(), "{stranger:?}");
         }
-        // Who reaches the log sees that there is a link to it.
+        // A key that reaches the log sees that a link to it exists.
         assert_eq!(document.shown_shares(Some("log"), &key("other", "acme", Scope::View), now()).len(), 1);
         for own in [key("maker", "acme", Scope::View), key("a", "acme", Scope::Admin), Access::operator("o")] {
             assert_eq!(document.shown_shares(None, &own, now()).len(), 1, "{own:?}");

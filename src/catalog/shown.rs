@@ -1,5 +1,4 @@
-//! What is told about the things in the catalog, over HTTP and on the command line: never a hash, and with what follows from
-//! them, such as the days that an organisation's records are kept and whether a key still opens anything.
+//! The parts of the catalog as API responses and commands show them: without hashes, and with derived values such as the retention of an organisation's records and the state of a key.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,68 +14,68 @@ use super::keys::Key;
 use crate::config::Plan;
 use crate::error::Result;
 
-/// An organisation.
+/// An organisation in API responses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ShownOrganisation {
-    /// Its id.
+    /// Id of the organisation.
     pub id: String,
-    /// What people call it.
+    /// Display name.
     pub name: Option<String>,
     /// Name of its plan.
     pub plan: String,
-    /// Days that its records are kept, 0 = for ever.
+    /// Days that its records are kept, 0 for ever.
     pub retention_days: i32,
-    /// Its workspaces.
+    /// Workspaces of the organisation.
     pub workspaces: BTreeSet<String>,
     /// Fields that its keys may not export.
     pub denied_fields: BTreeSet<String>,
-    /// Fields that may not be exported beside them, by workspace.
+    /// Further fields that may not be exported, by workspace.
     pub workspace_denied_fields: BTreeMap<String, BTreeSet<String>>,
-    /// When it was created, RFC 3339.
+    /// Time of creation, RFC 3339.
     pub created_at: String,
-    /// When it was deleted; its records are being erased.
+    /// Time of deletion, RFC 3339. The records of a deleted organisation are being erased.
     pub deleted_at: Option<String>,
 }
 
-/// A plan.
+/// A plan in API responses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ShownPlan {
-    /// Its name.
+    /// Name of the plan.
     pub name: String,
-    /// Its terms.
+    /// Terms of the plan.
     #[serde(flatten)]
     pub terms: Plan,
 }
 
-/// An API key, without the key.
+/// An API key in API responses, without its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ShownKey {
-    /// Names the key; says nothing about its text.
+    /// Id of the key, the start of its hash.
     pub id: String,
-    /// What it is for.
+    /// Purpose of the key.
     pub name: Option<String>,
-    /// The organisation that it is bound to; none = the operator's.
+    /// The organisation that the key is bound to. `None` for an operator's key.
     pub organisation: Option<String>,
-    /// The workspace that it is bound to.
+    /// The workspace that the key is bound to.
     pub workspace: Option<String>,
-    /// What it may do.
+    /// Permissions of the key.
     pub scopes: BTreeSet<Scope>,
     /// `active`, `expired` or `revoked`.
     pub state: &'static str,
-    /// When it was made, RFC 3339.
+    /// Time of creation, RFC 3339.
     pub created_at: String,
-    /// From when on it opens nothing.
+    /// Time from which the key opens nothing, RFC 3339.
     pub expires_at: Option<String>,
-    /// When it was revoked.
+    /// Time of revocation, RFC 3339.
     pub revoked_at: Option<String>,
 }
 
-/// A key that was just made: the only place that its text is told.
+/// A key that was just created: the only response that contains its text.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct FreshKey {
-    /// Its text.
+    /// Text of the key.
     pub key: String,
-    /// What else there is to tell.
+    /// Properties of the key.
     #[serde(flatten)]
     pub shown: ShownKey,
 }
@@ -87,10 +86,10 @@ impl std::fmt::Debug for FreshKey {
     }
 }
 
-/// An erasure.
+/// An erasure in API responses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ShownErasure {
-    /// Names the erasure.
+    /// Id of the erasure.
     pub id: String,
     /// The organisation whose records are erased.
     pub organisation: String,
@@ -98,76 +97,76 @@ pub struct ShownErasure {
     pub what: &'static str,
     /// The end user whose records are erased.
     pub user: Option<String>,
-    /// The records that are erased.
+    /// Ids of the records that are erased.
     pub ids: Vec<String>,
-    /// How much feedback on them is erased along; that of a whole organisation is not counted.
+    /// Number of feedback entries that are erased with the records. The feedback of a whole organisation is not counted.
     pub feedback: u64,
-    /// When it was asked for, RFC 3339: since then they are in no answer.
+    /// Time of the request, RFC 3339. No response contains the records from then on.
     pub requested_at: String,
-    /// Id of the key that asked, or `cli`.
+    /// Id of the key that requested it, or `cli`.
     pub requested_by: String,
-    /// Records that were taken out of files so far.
+    /// Number of records removed from files so far.
     pub erased: u64,
-    /// When the files were gone through for the last time.
+    /// Time of the last complete run over the files, RFC 3339.
     pub last_run_at: Option<String>,
 }
 
-/// A job as it is told: Portkey's fields, and then ours.
+/// An export job in API responses: Portkey's fields, followed by gatelog's own.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ShownExport {
-    /// Names it.
+    /// Id of the job.
     pub id: String,
-    /// The organisation whose records it reads; null = all.
+    /// The organisation whose records the job reads; null for all.
     pub organisation_id: Option<String>,
-    /// Which records, as it was asked.
+    /// Filters as the request gave them.
     pub filters: Map<String, Value>,
-    /// Keys of each line.
+    /// Columns of each line.
     pub requested_data: Vec<String>,
     /// `draft`, `in_progress`, `success`, `failed` or `stopped`.
     pub status: ExportStatus,
-    /// What it is for.
+    /// Purpose of the job.
     pub description: Option<String>,
-    /// RFC 3339.
+    /// Time of creation, RFC 3339.
     pub created_at: String,
-    /// RFC 3339.
+    /// Time of the last change, RFC 3339.
     pub last_updated_at: String,
-    /// Id of the key that made it.
+    /// Id of the key that made the job.
     pub created_by: String,
-    /// The workspace whose records it reads; null = all of the organisation.
+    /// The workspace whose records the job reads; null for the whole organisation.
     pub workspace_id: Option<String>,
     /// Always `export`.
     pub object: &'static str,
-    /// Records that match.
+    /// Number of records that match.
     pub total_records: u64,
-    /// Why it failed; null if it did not.
+    /// Reason of the failure; null if the job did not fail.
     pub error: Option<String>,
-    /// Lines written so far, or in the file; null where that is not known here.
+    /// Lines written so far, or lines in the file; null if this node does not know.
     pub records_written: Option<u64>,
-    /// Bytes written so far, or in the file.
+    /// Bytes written so far, or bytes in the file.
     pub bytes_written: Option<u64>,
-    /// Most lines that the plan lets a job write; null = all.
+    /// Most lines that the plan lets a job write; null for no limit.
     pub max_records: Option<u64>,
-    /// RFC 3339.
+    /// Start of the job, RFC 3339.
     pub started_at: Option<String>,
-    /// RFC 3339.
+    /// End of the job, RFC 3339.
     pub ended_at: Option<String>,
-    /// From when on the file cannot be downloaded; null = never, or there is no file.
+    /// Time from which the file cannot be downloaded; null if it never expires or does not exist.
     pub file_expires_at: Option<String>,
-    /// Why there is no file any more.
+    /// Reason why the file no longer exists.
     pub file_gone: Option<String>,
-    /// Columns that its lines lack because they are denied, or because its maker may not read bodies.
+    /// Columns that the lines lack, because they are denied or because the job's maker may not read bodies.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<String>,
 }
 
 impl Document {
-    /// The organisations that a key reaches, also deleted ones, by id.
+    /// Returns the organisations that a key reaches, including deleted ones, by id.
     pub fn shown_organisations(&self, access: &Access) -> Vec<ShownOrganisation> {
         let reached = self.organisations.iter().filter(|(id, _)| access.reaches(id));
         reached.map(|(id, organisation)| self.shown(id, organisation)).collect()
     }
 
-    /// An organisation, unless it was deleted.
+    /// Returns an organisation unless it was deleted.
     pub fn shown_organisation(&self, id: &str) -> Result<ShownOrganisation> {
         Ok(self.shown(id, self.organisation(id)?))
     }
@@ -187,23 +186,23 @@ impl Document {
         }
     }
 
-    /// Every plan, by name.
+    /// Returns every plan, by name.
     pub fn shown_plans(&self) -> Vec<ShownPlan> {
         self.all_plans().into_iter().map(|(name, terms)| ShownPlan { name, terms }).collect()
     }
 
-    /// The keys that a key may manage, oldest first.
+    /// Returns the keys that a key may manage, oldest first.
     pub fn shown_keys(&self, access: &Access, now: DateTime<Utc>) -> Vec<ShownKey> {
         self.keys.iter().filter(|key| access.reaches_key(key)).map(|key| key.shown(now)).collect()
     }
 
-    /// The erasures of the organisations that a key reaches, oldest first.
+    /// Returns the erasures of the organisations that a key reaches, oldest first.
     pub fn shown_erasures(&self, access: &Access) -> Vec<ShownErasure> {
         let reached = self.erasures.iter().filter(|erasure| access.reaches(&erasure.organisation));
         reached.map(ErasureEntry::shown).collect()
     }
 
-    /// What is told of a job; `progress` are records and bytes that are written so far.
+    /// Returns a job as API responses show it; `progress` has the records and bytes written so far.
     pub fn shown_export(&self, job: &ExportJob, progress: Option<(u64, u64)>, keep_days: u64) -> ShownExport {
         let written = job.file.as_ref().map(|file| (file.records, file.bytes)).or(progress);
         let denied = self.denied(job.organisation.as_deref(), job.workspace.as_deref());
@@ -234,7 +233,7 @@ impl Document {
 }
 
 impl Key {
-    /// What is told about it.
+    /// Returns the key as API responses show it.
     pub fn shown(&self, now: DateTime<Utc>) -> ShownKey {
         let state = match (self.revoked_at, self.expires_at) {
             (Some(_), _) => "revoked",
@@ -256,7 +255,7 @@ impl Key {
 }
 
 impl ErasureEntry {
-    /// What is told about it.
+    /// Returns the erasure as API responses show it.
     pub fn shown(&self) -> ShownErasure {
         ShownErasure {
             id: self.id.clone(),

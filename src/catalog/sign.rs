@@ -1,13 +1,13 @@
-//! Signatures of what this server hands out and takes back: HMAC-SHA256, hexadecimal.
+//! Signatures of values that this server issues and later accepts: HMAC-SHA256, hexadecimal.
 
 use ring::hmac::{self, HMAC_SHA256, Key};
 
-/// The signature of a text.
+/// Returns the signature of a text.
 pub(crate) fn sign(secret: &[u8], text: &str) -> String {
     hex::encode(hmac::sign(&Key::new(HMAC_SHA256, secret), text.as_bytes()))
 }
 
-/// Whether that is the signature of a text. How long it takes tells nothing about the right one.
+/// Returns true if `signature` belongs to `text`. Takes the same time for every wrong signature.
 pub(crate) fn verify(secret: &[u8], text: &str, signature: &str) -> bool {
     let key = Key::new(HMAC_SHA256, secret);
     hex::decode(signature).is_ok_and(|signature| hmac::verify(&key, text.as_bytes(), &signature).is_ok())
@@ -19,7 +19,7 @@ mod tests {
 
     #[test]
     fn the_signature_is_the_standards() {
-        // RFC 4231, cases 2 and 6.
+        // Cases 2 and 6 of RFC 4231.
         let text = "what do ya want for nothing?";
         let signature = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
         assert_eq!(sign(b"Jefe", text), signature);

@@ -1,11 +1,6 @@
-//! Environment variables that begin with `GATELOG_`: which are settings, which belong to something
-//! else, and which are mistakes. Pure.
+//! Classifies environment variables that begin with `GATELOG_`: settings, variables of other programs, and mistakes. Pure.
 //!
-//! Kubernetes and Docker set variables for each service that a container can reach, so a service
-//! named `gatelog` brings `GATELOG_PORT=tcp://…` and its like. Those are recognised by the form of the
-//! name and the value together. Any other unknown variable is a warning, for the program runs
-//! rightly without it, but one that looks like [`GUARDED`] is an error: a server that ignored it
-//! would write to the wrong place or print a new admin key.
+//! Kubernetes and Docker set variables for each service that a container can reach, so a service named `gatelog` adds `GATELOG_PORT=tcp://…` and similar ones. The form of the name together with the value identifies them. Any other unknown variable is a warning, because the program works without it. A variable that resembles one of [`GUARDED`] is an error, because a server that ignored it would write to the wrong place or print a new admin key.
 
 use std::net::IpAddr;
 
@@ -13,24 +8,24 @@ use super::SETTINGS;
 use crate::nearest::{distance, nearest};
 
 pub(super) const PREFIX: &str = "GATELOG_";
-/// Variables that our tests read begin so; a server that a test starts inherits them.
+/// Prefix of variables that gatelog's own tests read. A server that a test starts inherits them.
 const TEST_PREFIX: &str = "TEST_";
-/// Variables of ours that are not settings, without the prefix.
+/// Variables of gatelog that are not settings, without the prefix.
 const OTHERS: [&str; 4] = ["CONFIG", "LOG", "KEY", "URL"];
-/// Settings whose misspelt names are errors.
+/// Settings for which a misspelt name is an error.
 const GUARDED: [&str; 3] = ["admin_key", "data", "wal"];
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
 /// A variable that begins with [`PREFIX`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Variable {
-    /// The setting of that name.
+    /// A setting, by its name.
     Setting(String),
-    /// Of no concern to the settings.
+    /// A variable that is not about settings.
     Other,
-    /// A misspelt name of the setting.
+    /// A misspelt name of this setting.
     Misspelt(&'static str),
-    /// Unknown, with the name of the nearest variable.
+    /// An unknown variable, with the name of the nearest known one.
     Unknown(Option<String>),
 }
 
@@ -56,18 +51,16 @@ impl Variable {
     }
 }
 
-/// Returns whether a lower-case name was probably meant as the setting's: the same letters without
-/// `_`, a typing error or two, or the setting's name with more behind it, as in `data_dir`.
+/// Returns true if a lower-case name was probably meant as the setting's name: it has the same letters without `_`, one or two typing errors, or something after the setting's name, as in `data_dir`.
 fn is_near(name: &str, setting: &str) -> bool {
     let letters = |text: &str| text.chars().filter(|letter| *letter != '_').collect::<Vec<_>>();
-    let (name, setting) = (letters(name), letters(setting));
+    let name = letters(name);
+    let setting = letters(setting);
     let errors = if setting.len() > 4 { 2 } else { 1 };
     name.starts_with(&setting) || (name.len() <= setting.len() + errors && distance(&name, &setting) <= errors)
 }
 
-/// Returns whether a variable is one of those that Kubernetes and Docker set for a service, named
-/// `gatelog` or `gatelog-…`: `SERVICE_HOST`, `SERVICE_PORT`, `SERVICE_PORT_HTTP`, `PORT`,
-/// `PORT_8790_TCP`, `PORT_8790_TCP_PROTO`, `…_PORT` and `…_ADDR`.
+/// Returns true if a variable is one that Kubernetes and Docker set for a service named `gatelog` or `gatelog-…`: `SERVICE_HOST`, `SERVICE_PORT`, `SERVICE_PORT_HTTP`, `PORT`, `PORT_8790_TCP`, `PORT_8790_TCP_PROTO`, `…_PORT` and `…_ADDR`.
 fn is_of_a_service(rest: &str, value: &str) -> bool {
     let ends = |end: &str| rest == end || rest.ends_with(&format!("_{end}"));
     if ends("SERVICE_HOST") {
@@ -97,7 +90,7 @@ fn is_port(text: &str) -> bool {
     text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
-/// `tcp://10.0.0.7:8790`, of that port and protocol where they are known.
+/// Returns true for a URL such as `tcp://10.0.0.7:8790`, with the expected port and protocol if `of` names them.
 fn is_url(text: &str, of: Option<(&str, &str)>) -> bool {
     let parts = text.split_once("://").and_then(|(protocol, rest)| {
         let (host, port) = rest.rsplit_once(':')?;
@@ -126,7 +119,7 @@ mod tests {
             ("GATELOG_PORT_8790_TCP_PORT", "8790"),
             ("GATELOG_PORT_8790_TCP_ADDR", "10.96.0.7"),
             ("GATELOG_PORT_53_UDP", "udp://10.96.0.7:53"),
-            // Of services named `gatelog-data` and `gatelog-metrics`.
+            // Variables for services named `gatelog-data` and `gatelog-metrics`.
             ("GATELOG_DATA_PORT", "tcp://10.96.0.7:8790"),
             ("GATELOG_DATA_SERVICE_HOST", "10.96.0.7"),
             ("GATELOG_METRICS_SERVICE_PORT", "9100"),

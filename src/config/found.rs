@@ -1,28 +1,24 @@
-//! Finds how much memory and how many cores the process may use: those of its container, else of
-//! the machine.
+//! Detects the memory and the cores that the process may use: those of its container, or of the machine.
 //!
-//! The limit is the least of the machine's memory and the limits of the control group of the
-//! process and of the groups above it, of version 2 (`memory.max`) and of version 1
-//! (`memory.limit_in_bytes`). Inside a container the path of the group is often not that of the
-//! mount, so the root of the mount is always looked at as well.
+//! The limit is the minimum of the machine's memory and the limits of the control group of the process and its ancestors, in version 2 (`memory.max`) and version 1 (`memory.limit_in_bytes`). Inside a container the path of the group often differs from that of the mount, so the root of the mount is always read as well.
 
 use std::fs;
 use std::path::Path;
 
-/// Assumed where the system does not say how much memory it has.
+/// Memory that is assumed if the system does not report any.
 const ASSUMED: u64 = 4 << 30;
 
-/// What was found.
+/// Detected resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Bytes of memory that the process may use.
     pub memory: u64,
-    /// Cores that it may use.
+    /// Cores that the process may use.
     pub cores: u64,
 }
 
 impl Found {
-    /// Looks at the system that this process runs on.
+    /// Detects the resources of the system that this process runs on.
     pub fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let groups = read("/proc/self/cgroup");
@@ -32,15 +28,14 @@ impl Found {
     }
 }
 
-/// The least limit of the groups below `root` and of the machine.
+/// Returns the lowest limit of the groups below `root` and of the machine.
 fn limit(root: &Path, groups: &str, meminfo: &str) -> u64 {
     let machine = machine(meminfo);
     let limits = groups.lines().flat_map(|line| group_limits(root, line));
     limits.chain(machine).filter(|bytes| *bytes > 0).min().unwrap_or(ASSUMED)
 }
 
-/// The limits of one line of `/proc/self/cgroup`, such as `0::/a/b` or `4:memory:/a/b`, for the
-/// group and those above it.
+/// Returns the limits that one line of `/proc/self/cgroup`, such as `0::/a/b` or `4:memory:/a/b`, leads to: those of the group and of its ancestors.
 fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     let mut fields = line.splitn(3, ':');
     let (Some(_), Some(controllers), Some(group)) = (fields.next(), fields.next(), fields.next()) else {
@@ -55,15 +50,14 @@ fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     for mount in mounts {
         for ancestor in Path::new(group.trim_start_matches('/')).ancestors() {
             let text = fs::read_to_string(mount.join(ancestor).join(file)).unwrap_or_default();
-            // Without a limit, version 2 says `max`, and version 1 a number beyond any machine's
-            // memory.
+            // Without a limit, version 2 reports `max`, and version 1 a number beyond any machine's memory.
             limits.extend(text.trim().parse::<u64>());
         }
     }
     limits
 }
 
-/// Bytes of the machine, from the text of `/proc/meminfo`.
+/// Returns the bytes of memory of the machine, given the text of `/proc/meminfo`.
 fn machine(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)

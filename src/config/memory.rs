@@ -1,9 +1,6 @@
-//! Splits `memory` into shares: one for everything that keeps bytes in memory.
+//! Splits `memory` into shares, one for each use.
 //!
-//! A share whose setting is given keeps that figure. The others divide what is left: each gets its
-//! least, then a part of the rest by its weight, up to its most; the queries get what others cannot
-//! use. So the sum of all shares never passes `memory`. Where the figures that are given leave too
-//! little for the rest, the configuration is refused.
+//! A share whose setting is given keeps that value. The others divide the rest: each gets its minimum, then a part of the rest in proportion to its weight, up to its maximum. Queries get the remainder that no other share can use. The sum of all shares never exceeds `memory`. A configuration is refused if the given values leave too little for the other shares.
 
 use super::{Config, Found, MIB};
 use crate::error::{Error, Result};
@@ -12,33 +9,33 @@ use crate::error::{Error, Result};
 const ID_BYTES: u64 = 40;
 /// Most ids that are remembered unless a setting asks for more.
 const MOST_IDS: u64 = 8_000_000;
-/// Least `memory` that the server works in.
+/// Least `memory` that the server works with.
 const LEAST_MEMORY: u64 = 64 * MIB;
-/// Largest record where `max_record_bytes` is not set and there is memory for it.
+/// Largest record if `max_record_bytes` is not set and there is memory for it.
 const MOST_RECORD: u64 = 64 * MIB;
-/// Room for a body is four times its record: packed, unpacked, parsed and encoded.
+/// Memory for a body in multiples of its largest record: packed, unpacked, parsed and encoded.
 const BODIES_PER_RECORD: u64 = 4;
-/// Rows that start a flush, at most.
+/// Most bytes of rows at which a flush starts.
 const MOST_FLUSH: u64 = 32 * MIB;
-/// Memory of the queries that one more statement at a time is worth.
+/// Query memory that justifies one more statement at a time.
 const MEMORY_A_QUERY: u64 = 24 * MIB;
-/// Statements that run at once where there is memory for them.
+/// Most statements that run at once.
 const MOST_QUERIES: u64 = 8;
-/// `memory` that one more thread is worth: each decodes and encodes batches of its own.
+/// `memory` that justifies one more thread: each decodes and encodes batches of its own.
 const MEMORY_A_THREAD: u64 = 64 * MIB;
 
-/// One part of `memory`.
+/// One share of `memory`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// What takes the bytes.
+    /// Use of the share.
     pub name: &'static str,
-    /// The setting that overrides it; none if it follows `memory` alone.
+    /// The setting that overrides the share. `None` if it follows `memory` alone.
     pub setting: Option<&'static str>,
-    /// Its bytes.
+    /// Size of the share.
     pub bytes: u64,
 }
 
-/// How a share is made.
+/// Definition of a share.
 struct Kind {
     name: &'static str,
     setting: Option<&'static str>,
@@ -53,8 +50,7 @@ const fn kind(name: &'static str, setting: &'static str, least: u64, weight: u64
     Kind { name, setting: Some(setting), unit: 1, least: least * MIB, weight, most: most * MIB }
 }
 
-/// The shares in the order in which they are shown. Rows come first and queries, which get what is
-/// left over, second.
+/// The shares in the order in which they are shown. Rows are first. Queries, which get the remainder, are second.
 const KINDS: [Kind; 8] = [
     kind("rows", "memtable_bytes", 8, 20, 192),
     kind("queries", "query_memory_bytes", 16, 28, 8 << 10),
@@ -65,15 +61,14 @@ const KINDS: [Kind; 8] = [
     Kind { name: "ids", setting: Some("dedupe_ids"), unit: ID_BYTES, least: MIB, weight: 5, most: MOST_IDS * ID_BYTES },
     Kind { name: "tables", setting: None, unit: 1, least: 2 * MIB, weight: 0, most: 512 * MIB },
 ];
-/// File index, catalog and counts have no setting: a twentieth of `memory` is set aside for them.
+/// The file index, the catalog and the counts have no setting. They get a twentieth of `memory`.
 const TABLES_PART: u64 = 20;
 const ROWS: usize = 0;
 const QUERIES: usize = 1;
 const BODIES: usize = 3;
 
 impl Config {
-    /// Returns the configuration with every setting that follows `memory` filled in. Settings that
-    /// are given stay as they are; a configuration that was settled stays the same.
+    /// Returns the configuration with every setting that follows `memory` filled in. Keeps settings that are given; a settled configuration stays the same.
     pub fn settled(&self, found: &Found) -> Result<Self> {
         let mut config = self.clone();
         if config.memory == 0 {
@@ -99,26 +94,25 @@ impl Config {
         Ok(config)
     }
 
-    /// The shares of a configuration that was settled.
+    /// Returns the shares of a settled configuration.
     pub fn shares(&self) -> Vec<Share> {
         let bytes = split(self).unwrap_or_default();
         KINDS.iter().zip(bytes).map(|(kind, bytes)| Share { name: kind.name, setting: kind.setting, bytes }).collect()
     }
 
-    /// One line that names `memory` and every share.
+    /// Returns one line with `memory` and every share.
     pub fn memory_line(&self) -> String {
         let share = |share: &Share| format!("{} {}", share.name, shown(share.bytes));
         let shares = self.shares().iter().map(share).collect::<Vec<_>>().join(", ");
         format!("memory {}: {shares}", shown(self.memory))
     }
 
-    /// Bytes of a row group in the files that are written: small where memory is small, since every
-    /// reader and writer of a file holds one.
+    /// Returns the size of a row group in new files. It is small if memory is small, because every reader and writer of a file holds one row group.
     pub fn row_group_bytes(&self) -> u64 {
         (self.upkeep_memory_bytes / 8).clamp(MIB, 32 * MIB)
     }
 
-    /// Fills in what depends on the shares.
+    /// Fills in the settings that depend on the shares.
     fn settle_parts(&mut self, found: &Found) {
         if self.flush_bytes == 0 {
             self.flush_bytes = MOST_FLUSH.min(self.memtable_bytes / 4).max(64 << 10).min(self.memtable_bytes);
@@ -135,7 +129,7 @@ impl Config {
         }
     }
 
-    /// Checks what may be wrong only once every figure is known.
+    /// Checks relations between settings that are known only after the split.
     fn check_parts(&self) -> Result<()> {
         check_flush(self.flush_bytes, self.memtable_bytes)?;
         let needed = self.max_record_bytes.saturating_mul(BODIES_PER_RECORD);
@@ -148,7 +142,7 @@ impl Config {
         Ok(())
     }
 
-    /// The setting of a share, by its name.
+    /// Returns the setting of a share by its name.
     fn share_mut(&mut self, setting: Option<&str>) -> Option<&mut u64> {
         Some(match setting? {
             "memtable_bytes" => &mut self.memtable_bytes,
@@ -162,7 +156,7 @@ impl Config {
         })
     }
 
-    /// The figures that are given, in the order of [`KINDS`].
+    /// Returns the values that are given, in the order of [`KINDS`].
     fn given(&self) -> [u64; KINDS.len()] {
         [
             self.memtable_bytes,
@@ -177,7 +171,7 @@ impl Config {
     }
 }
 
-/// Refuses a flush of more rows than there is memory for; `memtable_bytes` may be 0 for its share.
+/// Refuses to flush more rows than there is memory for. `memtable_bytes` may be 0, which stands for its share.
 pub(super) fn check_flush(flush_bytes: u64, memtable_bytes: u64) -> Result<()> {
     let most = if memtable_bytes == 0 { KINDS[ROWS].most } else { memtable_bytes };
     if flush_bytes > most {
@@ -188,7 +182,7 @@ pub(super) fn check_flush(flush_bytes: u64, memtable_bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Divides `memory`: the shares in the order of [`KINDS`].
+/// Divides `memory`; returns the shares in the order of [`KINDS`].
 fn split(config: &Config) -> Result<[u64; KINDS.len()]> {
     let given = config.given();
     let mut least = KINDS.map(|kind| kind.least);
@@ -231,13 +225,13 @@ fn does_not_fit(memory: u64, taken: u64, shares: &[u64], given: &[u64]) -> Error
     };
     let parts = KINDS.iter().enumerate().map(part).collect::<Vec<_>>().join(", ");
     Error::invalid(format!(
-        "the shares of `memory` come to {}, but `memory` is {}: {parts}; raise `memory` or lower a setting that is named",
+        "the shares of `memory` add up to {}, but `memory` is {}: {parts}; raise `memory` or lower one of the named settings",
         shown(taken),
         shown(memory)
     ))
 }
 
-/// Bytes for people: in MiB, or in KiB or bytes where that would say nothing.
+/// Formats a size in MiB, or in KiB or bytes if it is smaller than that.
 fn shown(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} bytes"),
@@ -271,7 +265,7 @@ mod tests {
             assert!((1..=MOST_QUERIES).contains(&config.query_concurrency));
             assert!(config.threads >= 1 && config.threads * MEMORY_A_THREAD <= config.memory.max(MEMORY_A_THREAD));
             config.validate().unwrap();
-            // A step of about a fiftieth, so that no size is special.
+            // Steps of about a fiftieth, so that no size is special.
             machine += machine / 51 + 4_097;
         }
     }
@@ -306,7 +300,7 @@ mod tests {
     fn what_does_not_fit_is_refused_with_names_and_figures() {
         let config = Config { memory: 256 * MIB, query_memory_bytes: 400 * MIB, ..Config::default() };
         let error = config.settled(&Found { memory: 1 << 30, cores: 2 }).unwrap_err();
-        for words in ["`memory` is 256 MiB", "queries 400 MiB (`query_memory_bytes`)", "come to 445 MiB"] {
+        for words in ["`memory` is 256 MiB", "queries 400 MiB (`query_memory_bytes`)", "add up to 445 MiB"] {
             assert!(error.message().contains(words), "{error} does not contain {words}");
         }
         let config = Config { memory: 32 * MIB, ..Config::default() };

@@ -1,9 +1,6 @@
-//! Every setting, once: its name, type, default, unit and meaning.
+//! Definition of every setting: name, type, default, unit and meaning.
 //!
-//! [`Config`] is plain data. Defaults are overridden by `gatelog.toml`, that by the environment (`GATELOG_` and the name in
-//! capitals), that by flags ([`Layers`]). An unknown key, a value of the wrong type or one out of range is an error that names
-//! the setting; nothing is repaired silently. The file does not read argv, the environment or the disk by itself: what was
-//! found there is handed in.
+//! [`Config`] is plain data. `gatelog.toml` overrides the defaults, the environment (`GATELOG_` and the name in capitals) overrides the file, and flags override the environment ([`Layers`]). An unknown key, a value of the wrong type and a value out of range are errors that name the setting; nothing is repaired silently. This module does not read argv, the environment or the disk: callers pass in what they read there.
 
 mod environment;
 mod found;
@@ -25,7 +22,7 @@ use self::environment::Variable;
 use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 
-/// A text that never shows itself in logs, errors or `gatelog config`.
+/// A text that logs, errors and `gatelog config` never show.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(pub String);
 
@@ -48,20 +45,20 @@ impl std::str::FromStr for Secret {
     }
 }
 
-/// What `gatelog config` and `gatelog.toml` know about one setting.
+/// Description of one setting, for `gatelog config` and `gatelog.toml`.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// Its key in the file; in the environment `GATELOG_` and the key in capitals.
+    /// Key in the file. In the environment `GATELOG_` and the key in capitals.
     pub name: &'static str,
-    /// The unit of its value, or what kind of text it is.
+    /// Unit of the value, or the kind of text.
     pub unit: &'static str,
-    /// What it decides.
+    /// Meaning of the value.
     pub doc: &'static str,
 }
 
 macro_rules! settings {
     ($($name:ident: $type:ty = $default:expr, $unit:literal, $doc:literal;)*) => {
-        /// The settings of an engine and its server. `Default` is what `gatelog serve` uses when nothing is said.
+        /// The settings of an engine and its server. `Default` is the configuration of `gatelog serve` without any settings.
         #[derive(Clone, Debug, PartialEq)]
         pub struct Config {
             $(#[doc = concat!($doc, " (", $unit, ")")] pub $name: $type,)*
@@ -86,7 +83,7 @@ macro_rules! settings {
                 Ok(())
             }
 
-            /// One setting in its text form; secrets say only whether they are set.
+            /// Returns one setting in its text form. For a secret the text tells only if it is set.
             pub fn get(&self, name: &str) -> Option<String> {
                 match name {
                     $(stringify!($name) => Some(self.$name.to_string()),)*
@@ -98,78 +95,78 @@ macro_rules! settings {
 }
 
 const MIB: u64 = 1 << 20;
-/// Files of other nodes in a bucket are nobody's for so long at most, seconds.
+/// Longest time, in seconds, for which files of other nodes in a bucket may be in no version.
 const LEAST_SHARED_GRACE: u64 = 900;
 
 settings! {
-    data: String = "gatelog-data".to_owned(), "path or URL", "where the tables and the write-ahead log live";
-    listen: String = "127.0.0.1:8080".to_owned(), "address:port", "where the server listens; port 0 takes a free one";
-    admin_key: Secret = Secret::default(), "text", "the admin key; without it the first start makes one and prints it once";
-    memory: u64 = 0, "bytes, 0 = half of what the container or the machine has", "memory that is divided among rows, queries, exports, bodies, caches and upkeep; the other half is for code, decoding and the allocator";
-    threads: u64 = 0, "threads, 0 = one a core, at most one for each 64 MiB of `memory`", "threads that work on queries, flushes and compactions";
-    retention_days: u64 = 0, "days, 0 = for ever", "how long records of organisations without a plan are kept";
-    plans: Plans = Plans::default(), "table of plans", "own plans, beside developer, production and enterprise; `[plans.NAME]`: see `gatelog guide organisations`";
-    do_not_track_failures: Failures = Failures::Strict, "strict or portkey", "content of failed calls that are not tracked: none, or, as Portkey does, the response";
-    redact: Redact = Redact::default(), "table of rules", "what is taken out of records before they are stored; `[redact.NAME]`: see `gatelog guide privacy`";
-    span_labels: String = String::new(), "names separated by commas, * at an end = any", "attributes of OpenTelemetry's spans that are metadata, beside those that are known to hold no content";
-    prices_file: String = String::new(), "path", "prices that go before the built-in ones, in the form of `data/prices.csv`";
+    data: String = "gatelog-data".to_owned(), "path or URL", "place of the tables and of the write-ahead log";
+    listen: String = "127.0.0.1:8080".to_owned(), "address:port", "address that the server listens on; port 0 takes a free port";
+    admin_key: Secret = Secret::default(), "text", "admin key; without it the first start creates one and prints it once";
+    memory: u64 = 0, "bytes, 0 = half of what the container or the machine has", "memory that is divided among rows, queries, exports, bodies, caches and maintenance; the other half is for code, decoding and the allocator";
+    threads: u64 = 0, "threads, 0 = one for each core, at most one for each 64 MiB of `memory`", "threads that work on queries, flushes and compactions";
+    retention_days: u64 = 0, "days, 0 = for ever", "retention of records of organisations without a plan";
+    plans: Plans = Plans::default(), "table of plans", "custom plans, beside developer, production and enterprise; `[plans.NAME]`: see `gatelog guide organisations`";
+    do_not_track_failures: Failures = Failures::Strict, "strict or portkey", "content that is kept of failed calls that must not be tracked: `strict` keeps none, `portkey` keeps the response";
+    redact: Redact = Redact::default(), "table of rules", "content that is removed from records before they are stored; `[redact.NAME]`: see `gatelog guide privacy`";
+    span_labels: String = String::new(), "names separated by commas; * at the end of a name matches any rest", "further attributes of OpenTelemetry spans that become metadata, beside those that are known to hold no content";
+    prices_file: String = String::new(), "path", "prices that override the built-in ones, in the form of `data/prices.csv`";
     wal: String = String::new(), "path", "folder of the write-ahead log, on a disk of this node; default: `wal` in the data folder, `gatelog-wal` for a bucket";
-    s3_endpoint: String = String::new(), "URL", "S3 endpoint; default: AWS_ENDPOINT_URL, else Amazon's";
-    s3_region: String = String::new(), "name", "S3 region; default: AWS_REGION, else us-east-1";
-    s3_access_key_id: String = String::new(), "text", "S3 key; default: AWS_ACCESS_KEY_ID, else the role of the machine";
+    s3_endpoint: String = String::new(), "URL", "S3 endpoint; default: AWS_ENDPOINT_URL, or Amazon's";
+    s3_region: String = String::new(), "name", "S3 region; default: AWS_REGION, or us-east-1";
+    s3_access_key_id: String = String::new(), "text", "S3 key; default: AWS_ACCESS_KEY_ID, or the role of the machine";
     s3_secret_access_key: Secret = Secret::default(), "text", "S3 secret; default: AWS_SECRET_ACCESS_KEY";
     s3_session_token: Secret = Secret::default(), "text", "S3 session token; default: AWS_SESSION_TOKEN";
-    s3_path_style: bool = true, "true or false", "whether the bucket is named in the path (most S3 servers) or in the host name";
+    s3_path_style: bool = true, "true or false", "true names the bucket in the path, as most S3 servers need it; false names it in the host name";
     disk_cache_bytes: u64 = 1024 * MIB, "bytes, 0 = none", "disk space for parts of files read from a bucket";
-    refresh_seconds: u64 = 2, "seconds", "how often changes that other nodes, or the command line, made are looked for";
-    max_staleness_seconds: u64 = 60, "seconds", "how long a node that cannot read the catalog still answers reads and admin requests; after that it only takes records, from keys that it knows";
-    lease_seconds: u64 = 60, "seconds", "of a bucket: upkeep, or a log that is opened elsewhere, passes to another node when its node was silent so long";
-    memtable_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "acked rows not yet in a table file; when full, writers wait, then are refused";
-    append_wait_ms: u64 = 5_000, "ms", "how long a writer waits for room before it is refused with 429";
+    refresh_seconds: u64 = 2, "seconds", "interval at which a node looks for changes by other nodes or by the command line";
+    max_staleness_seconds: u64 = 60, "seconds", "time for which a node that cannot read the catalog still answers reads and admin requests; after that it only accepts records, from keys that it knows";
+    lease_seconds: u64 = 60, "seconds", "for a bucket: time of silence of a node after which another node takes over maintenance, or its write-ahead log";
+    memtable_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "acked rows that are not in a table file yet; when it is full, writers wait and are then refused";
+    append_wait_ms: u64 = 5_000, "ms", "time that a writer waits for room before it is refused with 429";
     flush_bytes: u64 = 0, "bytes, 0 = a quarter of `memtable_bytes`, at most 32 MiB", "rows in memory that start a flush";
     flush_seconds: u64 = 30, "seconds", "age of the oldest row in memory that starts a flush";
-    max_record_bytes: u64 = 0, "bytes, 0 = a quarter of the memory for bodies or exports, at most 64 MiB", "largest record taken";
-    dedupe_hours: u64 = 24, "hours", "how long an id is remembered, so that sending it again is harmless";
-    join_seconds: u64 = 600, "seconds", "how long half of a record, from a source that sends it in two parts, waits for the other";
-    dedupe_ids: u64 = 0, "ids, 0 = a share of `memory`, at most 8 million", "most ids remembered; past them the organisation that has most forgets its oldest (30 to 50 bytes each)";
-    query_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory that all running queries share, of which one organisation's take at most half; beyond it sorts and joins spill to disk";
-    export_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory that all running exports share, of which one organisation's take at most half; beyond it they sort on disk";
-    body_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory for bodies of requests and the records parsed from them";
-    upkeep_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory for flushes, merges and rewrites of files; a row group is an eighth of it, at most 32 MiB";
-    spill_folder: String = String::new(), "path", "folder of what queries and exports spill; default: `spill` in the folder of the write-ahead log";
-    spill_bytes: u64 = 10 * 1024 * MIB, "bytes, 0 = none", "disk space for what queries and exports spill, of which one organisation's take at most half; a twentieth of the disk stays free";
-    query_timeout_seconds: u64 = 60, "seconds", "how long one query may run";
+    max_record_bytes: u64 = 0, "bytes, 0 = a quarter of the memory for bodies or exports, at most 64 MiB", "largest record that is accepted";
+    dedupe_hours: u64 = 24, "hours", "time for which an id is remembered, so that sending it again adds no record";
+    join_seconds: u64 = 600, "seconds", "time that a partial record, from a source that sends a record in two parts, waits for the other part";
+    dedupe_ids: u64 = 0, "ids, 0 = a share of `memory`, at most 8 million", "most ids that are remembered; past them the organisation with the most ids forgets its oldest (30 to 50 bytes each)";
+    query_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory that all running queries share, of which those of one organisation take at most half; beyond it, sorts and joins spill to disk";
+    export_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory that all running exports share, of which those of one organisation take at most half; beyond it, they sort on disk";
+    body_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory for request bodies and the records parsed from them";
+    upkeep_memory_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "memory for flushes, merges and rewrites of files; a row group takes an eighth of it, 1 to 32 MiB";
+    spill_folder: String = String::new(), "path", "folder for data that queries and exports spill; default: `spill` in the folder of the write-ahead log";
+    spill_bytes: u64 = 10 * 1024 * MIB, "bytes, 0 = none", "disk space for data that queries and exports spill, of which those of one organisation take at most half; a twentieth of the disk stays free";
+    query_timeout_seconds: u64 = 60, "seconds", "longest time of one query";
     query_max_rows: u64 = 1_000_000, "rows, 0 = no limit", "most rows that one query may return; exports have no limit";
     query_concurrency: u64 = 0, "queries, 0 = by `query_memory_bytes`, at most 8", "queries that run at once; more wait";
     query_share: u64 = 0, "queries, 0 = half of query_concurrency", "queries of one organisation that run at once; eight times as many wait, more are refused with 429";
-    cache_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "Parquet footers kept in memory";
-    zstd_level: u64 = 3, "zstd level 1 to 22", "compression of files that were joined; flushes use level 1";
+    cache_bytes: u64 = 0, "bytes, 0 = a share of `memory`", "Parquet footers that are kept in memory";
+    zstd_level: u64 = 3, "zstd level 1 to 22", "compression of merged files; flushes use level 1";
     sealed_zstd_level: u64 = 6, "zstd level 1 to 22", "compression of a past day, when it is packed for good";
-    compact_schedule: Schedule = Schedule::every_seconds(60), "schedule", "when small files are joined and past days packed";
-    expire_schedule: Schedule = Schedule::every_seconds(600), "schedule", "when records past their retention, or deleted on request, leave the files";
+    compact_schedule: Schedule = Schedule::every_seconds(60), "schedule", "schedule of merging small files and packing past days";
+    expire_schedule: Schedule = Schedule::every_seconds(600), "schedule", "schedule of removing records from files that are past their retention or were deleted on request";
     compact_target_bytes: u64 = 512 * MIB, "bytes", "size that compaction makes files grow to";
-    vacuum_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "when files that no version names are deleted";
-    vacuum_grace_seconds: u64 = 3_600, "seconds", "how long a replaced file stays for readers that still hold it";
-    checkpoint_schedule: Schedule = Schedule::every_seconds(5), "schedule", "when it is looked whether a checkpoint of the Delta log is due";
+    vacuum_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "schedule of deleting files that are in no version";
+    vacuum_grace_seconds: u64 = 3_600, "seconds", "time that a replaced file is kept for readers that still hold it";
+    checkpoint_schedule: Schedule = Schedule::every_seconds(5), "schedule", "schedule of checking if a checkpoint of the Delta log is due";
     checkpoint_commits: u64 = 100, "commits", "commits to the Delta log between two checkpoints";
-    clean_log_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "when entries of the Delta log before the last checkpoint are deleted";
-    export_keep_days: u64 = 7, "days, 0 = for ever", "how long the file of an export job can be downloaded";
-    export_bytes: u64 = 16 * 1024 * MIB, "bytes, 0 = no limit", "space of all files of export jobs, packed; an organisation gets as much as it leaves free";
+    clean_log_schedule: Schedule = Schedule::every_seconds(3_600), "schedule", "schedule of deleting entries of the Delta log before the last checkpoint";
+    export_keep_days: u64 = 7, "days, 0 = for ever", "time for which the file of an export job can be downloaded";
+    export_bytes: u64 = 16 * 1024 * MIB, "bytes, 0 = no limit", "space of the files of all export jobs, packed; an organisation gets as much as it leaves free";
     gateway_url: String = String::new(), "URL", "base URL of the gateway that replays are sent to, such as http://127.0.0.1:8787/v1; without it nothing is sent";
-    gateway_logs: bool = false, "true or false", "whether that gateway sends its own records here; a replay then writes none beside them";
-    replay_timeout_seconds: u64 = 120, "seconds", "how long a replay may take until its last byte";
-    public_url: String = String::new(), "URL", "where clients reach this server, such as https://logs.example.com; signed URLs begin with it";
-    share_links: bool = false, "true or false", "whether a log can be opened without a key, by a signed link that expires and can be revoked";
-    clean_log_seconds: u64 = 86_400, "seconds", "how long such entries stay, for readers of older versions";
+    gateway_logs: bool = false, "true or false", "true if that gateway sends its own records here; a replay then writes no record beside them";
+    replay_timeout_seconds: u64 = 120, "seconds", "longest time of a replay, until its last byte";
+    public_url: String = String::new(), "URL", "URL at which clients reach this server, such as https://logs.example.com; signed URLs begin with it";
+    share_links: bool = false, "true or false", "true lets a signed link, which expires and can be revoked, open one log without a key";
+    clean_log_seconds: u64 = 86_400, "seconds", "time that such entries of the Delta log are kept, for readers of older versions";
 }
 
-/// What is kept of the content of a failed call that is not to be tracked.
+/// Content that is kept of a failed call that must not be tracked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Failures {
-    /// Nothing, as of any other call.
+    /// No content, as for any other call.
     #[default]
     Strict,
-    /// The response, which may quote what was asked.
+    /// The response, which may quote the request.
     Portkey,
 }
 
@@ -182,10 +179,10 @@ impl fmt::Display for Failures {
     }
 }
 
-/// Where a setting's value came from, weakest first.
+/// Source of a setting's value, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// Built in.
+    /// The built-in default.
     Default,
     /// `gatelog.toml`.
     File,
@@ -206,25 +203,25 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What was found in each place, as text by name.
+/// Values that were read from each source, as text by name.
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
-    /// The configuration file, if there is one: what it is called, and its text.
+    /// Name and text of the configuration file, if there is one.
     pub file: Option<(String, String)>,
     /// Every environment variable whose name begins with `GATELOG_`.
     pub environment: BTreeMap<String, String>,
-    /// Flags that were given, by setting.
+    /// Command-line flags, by setting.
     pub flags: BTreeMap<String, String>,
 }
 
-/// A configuration and, for each setting, where its value came from.
+/// A configuration, with the source of each setting's value.
 #[derive(Clone, Debug)]
 pub struct Effective {
     /// The merged settings, validated.
     pub config: Config,
     /// The origin of each setting that is not at its default.
     pub origins: BTreeMap<&'static str, Origin>,
-    /// What is wrong with the environment and stops nothing: at most one line.
+    /// Problems of the environment that do not stop the program, in at most one line.
     pub warning: Option<String>,
 }
 
@@ -285,10 +282,10 @@ impl Layers {
     }
 }
 
-/// Ignored variables that the warning names.
+/// Most ignored variables that the warning names.
 const MOST_IGNORED: usize = 5;
 
-/// The line about variables that are no settings.
+/// Returns the warning about variables that are not settings.
 fn ignored_variables(ignored: &[(&str, Option<String>)]) -> Option<String> {
     let named = ignored.iter().take(MOST_IGNORED).map(|(variable, near)| match near {
         Some(near) => format!("`{}` (nearest: `{near}`)", clip(variable)),
@@ -301,11 +298,10 @@ fn ignored_variables(ignored: &[(&str, Option<String>)]) -> Option<String> {
         all => names.push_str(&format!(" and {} more", all - MOST_IGNORED)),
     }
     let what = if ignored.len() == 1 { "variable" } else { "variables" };
-    Some(format!("environment {what} {names} ignored: no such setting; `gatelog config` lists them"))
+    Some(format!("environment {what} {names} ignored: not a setting; `gatelog config` lists all settings"))
 }
 
-/// The error of a file that cannot be read as TOML. It names the line and never shows it: it may
-/// hold the admin key.
+/// Returns the error for a file that is not TOML. It names the line but never shows it, because the line may contain the admin key.
 fn not_toml(file: &str, text: &str, cause: &toml::de::Error) -> Error {
     let before = cause.span().and_then(|span| text.as_bytes().get(..span.start));
     let line = before.map(|before| 1 + before.iter().filter(|byte| **byte == b'\n').count());
@@ -314,7 +310,7 @@ fn not_toml(file: &str, text: &str, cause: &toml::de::Error) -> Error {
 }
 
 impl Effective {
-    /// Sets what was found in a place, which the error names.
+    /// Sets a value. The error names its place.
     fn put(&mut self, name: &str, value: &str, origin: Origin, place: impl FnOnce() -> String) -> Result<()> {
         self.config.set(name, value).map_err(|error| Error::invalid(format!("{}: {error}", place())))?;
         if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) {
@@ -323,7 +319,7 @@ impl Effective {
         Ok(())
     }
 
-    /// Where the value of a setting came from.
+    /// Returns the source of a setting's value.
     pub fn origin(&self, name: &str) -> Origin {
         self.origins.get(name).copied().unwrap_or(Origin::Default)
     }
@@ -358,7 +354,7 @@ impl Config {
         check_url("gateway_url", &self.gateway_url, "http://127.0.0.1:8787/v1")?;
         check_url("public_url", &self.public_url, "https://logs.example.com")?;
         if self.refresh_seconds > 60 {
-            // Upkeep trusts that every node knows of a change after some minutes.
+            // Maintenance relies on every node to know of a change after a few minutes.
             return Err(Error::invalid(format!(
                 "setting `refresh_seconds` is {}; expected 1 to 60",
                 self.refresh_seconds
@@ -384,7 +380,7 @@ impl Config {
     }
 }
 
-/// Refuses a URL that does not say where it leads, or that would carry a password into records, answers and errors.
+/// Refuses a URL that is not absolute, or that would carry a password into records, responses and errors.
 fn check_url(name: &str, text: &str, such_as: &str) -> Result<()> {
     if text.is_empty() {
         return Ok(());
@@ -400,12 +396,13 @@ fn check_url(name: &str, text: &str, such_as: &str) -> Result<()> {
     match url::Url::parse(text) {
         Ok(url) if plain(&url) => Ok(()),
         _ => Err(Error::invalid(format!(
-            "setting `{name}` is no http:// or https:// URL without user, password, query and fragment; expected such as {such_as}"
+            "setting `{name}` is not an http:// or https:// URL without user, password, query and fragment; expected a URL such as \
+             {such_as}"
         ))),
     }
 }
 
-/// A value from its text; sizes take the suffixes KiB, MiB and GiB.
+/// Parses a value. Sizes take the suffixes KiB, MiB and GiB.
 fn parse<T: Value>(name: &str, text: &str, unit: &str) -> Result<T> {
     T::from_text(text.trim()).map_err(|why| match why {
         Some(error) => Error::invalid(format!("setting `{name}`: {error}")),
@@ -414,7 +411,7 @@ fn parse<T: Value>(name: &str, text: &str, unit: &str) -> Result<T> {
 }
 
 trait Value: Sized {
-    /// The value of a text, or, where the unit of the setting does not say it, why there is none.
+    /// Parses a value. The error is `None` if the unit of the setting is explanation enough.
     fn from_text(text: &str) -> Result<Self, Option<Error>>;
 }
 
@@ -544,8 +541,8 @@ mod tests {
         assert_eq!(
             unknown.warning.as_deref(),
             Some(
-                "environment variable `GATELOG_FLUSH_SECS` (nearest: `GATELOG_FLUSH_SECONDS`) ignored: no such setting; \
-                 `gatelog config` lists them"
+                "environment variable `GATELOG_FLUSH_SECS` (nearest: `GATELOG_FLUSH_SECONDS`) ignored: not a setting; \
+                 `gatelog config` lists all settings"
             )
         );
         let many: Vec<String> = (0..8).map(|number| format!("GATELOG_ZZ_{number}")).collect();

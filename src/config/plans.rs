@@ -1,16 +1,16 @@
-//! Plans: what an organisation may store, for how long, and export. Plain data; what follows from it is `plan`'s.
+//! Plans: limits of storage, retention and exports for an organisation. Plain data; [`crate::plan`] derives the rules.
 //!
-//! Three are built in, with Portkey's terms. `[plans.NAME]` in `gatelog.toml` adds one, or changes what it names of a built-in one:
+//! Three plans are built in, with Portkey's terms. `[plans.NAME]` in `gatelog.toml` adds a plan, or overrides terms of a built-in one:
 //!
 //! ```toml
 //! [plans.team]
-//! retention_days = 90        # 0 = for ever, or as agreed with each organisation
-//! included = 500000          # records a calendar month, UTC; without it there is no limit
-//! over = "bill"              # or "stop": what happens to records beyond it
-//! block_records = 100000     # overage is billed in started blocks of so many records,
-//! block_cents = 900          # at so many US cents each
-//! export_days = 90           # exports reach so far back; 0 = no exports; without it any time frame
-//! export_rows = 50000        # records that one export writes at most; without it all
+//! retention_days = 90        # 0 keeps records for ever, or as agreed with each organisation
+//! included = 500000          # records in a calendar month, UTC; no limit without it
+//! over = "bill"              # or "stop": the treatment of records beyond `included`
+//! block_records = 100000     # overage is billed in started blocks of this many records,
+//! block_cents = 900          # at this many US cents each
+//! export_days = 90           # reach of exports into the past; 0: no exports; any time frame without it
+//! export_rows = 50000        # most records that one export writes; no limit without it
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,44 +20,44 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Days of the longest retention that can be agreed.
+/// Longest retention that can be agreed, in days.
 pub const MOST_DAYS: i32 = 36_500;
 
 /// The terms of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Days that records are kept; 0 = for ever, unless an organisation agreed on less.
+    /// Days that records are kept. 0 keeps them for ever unless an organisation agreed on less.
     #[serde(default)]
     pub retention_days: i32,
-    /// Records of a calendar month (UTC) that the plan includes; none = no limit.
+    /// Records in a calendar month (UTC) that the plan includes. `None` for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub included: Option<u64>,
-    /// What happens to records beyond those.
+    /// Treatment of records beyond `included`.
     #[serde(default)]
     pub over: Over,
-    /// Overage is billed in started blocks of so many records.
+    /// Records in a block of overage. A started block is billed as a whole.
     #[serde(default = "block_records")]
     pub block_records: u64,
-    /// Price of a block, US cents.
+    /// Price of a block, in US cents.
     #[serde(default = "block_cents")]
     pub block_cents: u64,
-    /// Days that an export may reach back; 0 = no exports, none = any time frame.
+    /// Days that an export may reach back. 0 for no exports, `None` for any time frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export_days: Option<i32>,
-    /// Records that one export job writes at most; none = all.
+    /// Most records that one export job writes. `None` for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export_rows: Option<u64>,
 }
 
-/// What happens to records beyond those that a plan includes.
+/// Treatment of records beyond those that a plan includes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Over {
-    /// They are not stored, and counted.
+    /// The records are counted but not stored.
     #[default]
     Stop,
-    /// They are stored, and billed by the block.
+    /// The records are stored and billed by the block.
     Bill,
 }
 
@@ -70,7 +70,7 @@ fn block_cents() -> u64 {
 }
 
 impl Plan {
-    /// Checks ranges; `name` is for the message.
+    /// Checks ranges. Errors contain `name`.
     pub fn validate(&self, name: &str) -> Result<()> {
         let wrong = |field: &str, value: &dyn fmt::Display, expected: &str| {
             Err(Error::invalid(format!("plan `{name}`: `{field}` is {value}; expected {expected}")))
@@ -80,20 +80,25 @@ impl Plan {
         }
         match self.export_days {
             Some(days) if !(0..=MOST_DAYS).contains(&days) => wrong("export_days", &days, "0 (no exports) to 36500"),
-            _ if self.export_rows == Some(0) => wrong("export_rows", &0, "at least 1; `export_days = 0` is no exports"),
+            _ if self.export_rows == Some(0) => {
+                wrong("export_rows", &0, "at least 1; set `export_days = 0` for no exports")
+            }
             _ if self.block_records == 0 => wrong("block_records", &0, "at least 1"),
             _ => Ok(()),
         }
     }
 }
 
-/// The plans of a configuration, by name; without those that are built in.
+/// Custom plans of a configuration, by name, without the built-in ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plans(pub BTreeMap<String, Plan>);
 
 impl Plans {
-    /// Developer: 10,000 records a month, then none; kept 3 days; no exports. Production: 100,000 a month, $9 for each further
-    /// 100,000; kept 30 days, which exports reach back. Enterprise: no limit, kept as agreed, any export.
+    /// Returns the built-in plans:
+    ///
+    /// - developer: 10,000 records a month, then stop; kept for 3 days; no exports
+    /// - production: 100,000 records a month, $9 for each further 100,000; kept for 30 days, which exports may reach back
+    /// - enterprise: no limit, retention as agreed, any export
     pub fn built_in() -> BTreeMap<String, Plan> {
         let plan = |retention_days, included, over, export_days| Plan {
             retention_days,
@@ -112,27 +117,29 @@ impl Plans {
         plans.into_iter().map(|(name, plan)| (name.to_owned(), plan)).collect()
     }
 
-    /// Reads plans from TOML: a table a plan, or all of them as one inline table.
+    /// Reads plans from TOML: one table for each plan, or one inline table with all of them.
     pub fn parse(text: &str) -> Result<Self> {
         #[derive(Deserialize)]
         struct Inline {
             plans: BTreeMap<String, toml::Table>,
         }
-        let plans = match text.trim().starts_with('{') {
-            true => toml::from_str(&format!("plans = {}", text.trim())).map(|inline: Inline| inline.plans),
-            false => toml::from_str(text),
+        let plans = if text.trim().starts_with('{') {
+            toml::from_str(&format!("plans = {}", text.trim())).map(|inline: Inline| inline.plans)
+        } else {
+            toml::from_str(text)
         };
         let whole = |plans: BTreeMap<String, toml::Table>| -> Result<BTreeMap<String, Plan>, toml::de::Error> {
             plans.into_iter().map(|(name, terms)| Ok((name.clone(), over_built_in(&name, terms)?))).collect()
         };
-        let plans =
-            plans.and_then(whole).map_err(|cause| Error::invalid(format!("no table of plans: {}", cause.message())))?;
+        let plans = plans
+            .and_then(whole)
+            .map_err(|cause| Error::invalid(format!("setting `plans` is not a table of plans: {}", cause.message())))?;
         plans.iter().try_for_each(|(name, plan)| plan.validate(name))?;
         Ok(Self(plans))
     }
 }
 
-/// A plan of these terms. One of the name of a built-in plan has that one's where it says nothing.
+/// Builds a plan from its terms. A plan with the name of a built-in one takes missing terms from it.
 fn over_built_in(name: &str, terms: toml::Table) -> Result<Plan, toml::de::Error> {
     let built_in = Plans::built_in().remove(name).and_then(|plan| toml::Table::try_from(plan).ok());
     let mut whole = built_in.unwrap_or_default();

@@ -1,19 +1,17 @@
-//! Rules of redaction: what is taken out of the content of every record before it is stored. Plain data; `ingest` applies it.
+//! Redaction rules: content that is removed from every record before it is stored. Plain data; `ingest` applies it.
 //!
-//! `[redact.NAME]` in `gatelog.toml` is a rule: a regular expression, places, or both.
+//! `[redact.NAME]` in `gatelog.toml` is a rule: a regular expression, paths, or both.
 //!
 //! ```toml
 //! [redact.email]
-//! pattern = '[\w.+-]+@[\w-]+\.[\w.]+'       # in the syntax of Rust's `regex`; it sees each text of the JSON by itself
-//! replacement = "<email>"                   # `$1` is the first group; without it `[redacted]`
+//! pattern = '[\w.+-]+@[\w-]+\.[\w.]+'       # in the syntax of Rust's `regex`; matched against each JSON string separately
+//! replacement = "<email>"                   # `$1` is the first group; default `[redacted]`
 //!
 //! [redact.patient]
 //! paths = ["request.body.patient", "request.body.messages[*].name", "response.body..ssn", "metadata.card"]
 //! ```
 //!
-//! A rule without places holds for bodies, headers, metadata, user and URL; one without a pattern replaces all that stands at its
-//! places. A path begins with a column; `.name` is a member, `[3]` an element, `[*]` any member or element, `..name` a
-//! member however deep. Rules are applied in the order of their names.
+//! A rule without paths applies to bodies, headers, metadata, user and URL. A rule without a pattern replaces everything at its paths. A path begins with a column; `.name` is a member, `[3]` an element, `[*]` any member or element, `..name` a member at any depth. Rules are applied in the order of their names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,13 +29,13 @@ const COLUMNS: [&str; 7] =
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// What is replaced; none = everything at the places.
+    /// Pattern of the text to replace. `None` to replace everything at the paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
-    /// By what; `$1` stands for a group of the pattern.
+    /// Replacement text; `$1` stands for a group of the pattern.
     #[serde(default = "redacted")]
     pub replacement: String,
-    /// Where; none = everywhere.
+    /// Paths that the rule applies to. Empty for all of the content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
 }
@@ -46,40 +44,40 @@ fn redacted() -> String {
     "[redacted]".to_owned()
 }
 
-/// A place in a record.
+/// A path into a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// The column.
+    /// Column at which the path begins.
     pub column: &'static str,
-    /// The way from there.
+    /// Steps from there.
     pub steps: Vec<Step>,
 }
 
 /// One step of a [`Path`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The member of that name.
+    /// The member with this name.
     Member(String),
-    /// The element of that number.
+    /// The element with this index.
     Element(usize),
     /// Any member or element.
     Any,
-    /// A member of that name, here or deeper.
+    /// A member with this name at any depth.
     Deep(String),
 }
 
 impl Path {
-    /// Reads a path; the error says what is wrong with it.
+    /// Parses a path. The error explains the problem.
     pub fn parse(text: &str) -> Result<Self, String> {
         let column = COLUMNS.into_iter().find(|column| {
             text.strip_prefix(column).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         });
-        let column = column.ok_or_else(|| format!("it begins with none of {}", COLUMNS.join(", ")))?;
+        let column = column.ok_or_else(|| format!("it must begin with one of {}", COLUMNS.join(", ")))?;
         let mut rest = &text[column.len()..];
         let mut steps = Vec::new();
         while !rest.is_empty() {
             let (step, after) = Self::step(rest).ok_or_else(|| {
-                format!("`{rest}` is no step; expected `.name`, `..name`, `[number]`, `[*]` or `[\"any name\"]`")
+                format!("`{rest}` is not a step; expected `.name`, `..name`, `[number]`, `[*]` or `[\"any name\"]`")
             })?;
             steps.push(step);
             rest = after;
@@ -114,7 +112,7 @@ impl Rule {
     fn validate(&self, name: &str) -> Result<()> {
         let wrong = |why: String| Err(Error::invalid(format!("setting `redact`, rule `{name}`: {why}")));
         if self.pattern.is_none() && self.paths.is_empty() {
-            return wrong("it has neither `pattern` nor `paths`; expected one of them, or both".to_owned());
+            return wrong("it has neither `pattern` nor `paths`; give one of them, or both".to_owned());
         }
         if let Some(pattern) = &self.pattern {
             match Regex::new(pattern) {
@@ -124,7 +122,7 @@ impl Rule {
                     ));
                 }
                 Ok(_) => {}
-                // The last line says what is wrong, those before it draw where.
+                // The last line explains the problem; the lines before it mark its place.
                 Err(error) => {
                     let error = error.to_string();
                     let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
@@ -146,21 +144,21 @@ impl Rule {
 pub struct Redact(pub BTreeMap<String, Rule>);
 
 impl Redact {
-    /// Reads rules from TOML: a table a rule, or all of them as one inline table.
+    /// Reads rules from TOML: one table for each rule, or one inline table with all of them.
     pub fn parse(text: &str) -> Result<Self> {
         #[derive(Deserialize)]
         struct Inline {
             redact: BTreeMap<String, toml::Value>,
         }
         let wrong = |cause: toml::de::Error| {
-            Error::invalid(format!("setting `redact` is no table of rules: {}", cause.message()))
+            Error::invalid(format!("setting `redact` is not a table of rules: {}", cause.message()))
         };
-        let tables: BTreeMap<String, toml::Value> = match text.trim().starts_with('{') {
-            true => toml::from_str(&format!("redact = {}", text.trim())).map(|inline: Inline| inline.redact),
-            false => toml::from_str(text),
-        }
-        .map_err(wrong)?;
-        let rules = tables.into_iter().map(|(name, table)| {
+        let tables: Result<BTreeMap<String, toml::Value>, _> = if text.trim().starts_with('{') {
+            toml::from_str(&format!("redact = {}", text.trim())).map(|inline: Inline| inline.redact)
+        } else {
+            toml::from_str(text)
+        };
+        let rules = tables.map_err(wrong)?.into_iter().map(|(name, table)| {
             let rule: Rule = table.try_into().map_err(|cause: toml::de::Error| {
                 Error::invalid(format!("setting `redact`, rule `{name}`: {}", cause.message().trim()))
             })?;
@@ -215,9 +213,9 @@ mod tests {
             ("[a]\npattern = '('", "rule `a`: `pattern` is `(`: unclosed group"),
             ("[a]\npattern = 'x*'", "rule `a`: `pattern` is `x*`, which matches the empty text"),
             ("[a]\nreplacement = 'x'", "rule `a`: it has neither `pattern` nor `paths`"),
-            ("[a]\npaths = ['body.x']", "rule `a`: path `body.x`: it begins with none of request.body,"),
-            ("[a]\npaths = ['request.body[x]']", "rule `a`: path `request.body[x]`: `[x]` is no step"),
-            ("[a]\npaths = ['request.body.']", "`.` is no step"),
+            ("[a]\npaths = ['body.x']", "rule `a`: path `body.x`: it must begin with one of request.body,"),
+            ("[a]\npaths = ['request.body[x]']", "rule `a`: path `request.body[x]`: `[x]` is not a step"),
+            ("[a]\npaths = ['request.body.']", "`.` is not a step"),
             ("[a]\nregex = 'x'", "rule `a`: unknown field `regex`"),
             ("[a]\npattern = 7", "rule `a`: invalid type"),
             ("a = 1", "rule `a`: invalid type"),

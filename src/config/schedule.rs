@@ -1,4 +1,4 @@
-//! When a job is due: every so often, at the times of a cron expression, or never. Pure: the time comes in.
+//! Schedules of jobs: at a fixed interval, at the times of a cron expression, or never. Pure: the time is an argument.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +9,7 @@ use croner::Cron;
 
 use crate::error::Error;
 
-/// A schedule: `30s`, `5m` or `1h 30m` (so long after the last end), a cron expression of five fields in UTC such as
-/// `15 3 * * *`, or `never`.
+/// A schedule: `30s`, `5m` or `1h 30m` (time since the last end), a cron expression of five fields in UTC such as `15 3 * * *`, or `never`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     text: String,
@@ -25,18 +24,18 @@ enum When {
 }
 
 impl Schedule {
-    /// Every so many seconds.
+    /// Returns a schedule with an interval of this many seconds.
     pub fn every_seconds(seconds: u64) -> Self {
         let every = Duration::from_secs(seconds);
         Self { text: humantime::format_duration(every).to_string(), when: When::Every(every) }
     }
 
-    /// Not by itself.
+    /// Returns the schedule of a job that never runs by itself.
     pub fn never() -> Self {
         Self { text: "never".to_owned(), when: When::Never }
     }
 
-    /// The first moment after `last` (the last end, or the start of the program) at which the job is due; none = never.
+    /// Returns the first time after `last` (the last end, or the start of the program) at which the job is due. `None` means never.
     pub fn next(&self, last: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match &self.when {
             When::Never => None,
@@ -53,7 +52,7 @@ impl FromStr for Schedule {
         let text = text.trim();
         let wrong = || {
             Error::invalid(format!(
-                "`{text}` is no schedule; expected an interval such as `5m`, a cron expression such as `15 3 * * *` (UTC), or `never`"
+                "`{text}` is not a schedule; expected an interval such as `5m`, a cron expression such as `15 3 * * *` (UTC), or `never`"
             ))
         };
         let when = match (text, humantime::parse_duration(text)) {
@@ -92,7 +91,7 @@ mod tests {
     fn what_is_no_schedule_says_what_is() {
         for text in ["", "soon", "0s", "61 * * * *", "10ms"] {
             let error = text.parse::<Schedule>().unwrap_err();
-            assert!(error.message().contains("is no schedule; expected an interval"), "{error}");
+            assert!(error.message().contains("is not a schedule; expected an interval"), "{error}");
         }
     }
 }

@@ -1,27 +1,27 @@
-//! The list of refusals: bounded for each organisation and over all, the oldest of the organisation that has most going first.
-//! So an organisation that is refused a million times pushes out its own entries, not those of others.
+//! The bounded list of refusals: bounded for each organisation and in total. The organisation with the most entries loses its oldest ones first, so an organisation that is refused a million times pushes out its own entries and not those of others.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::Refusal;
 
-/// Most entries, and bytes of them, of one organisation.
+/// Most entries of one organisation.
 const MOST_ENTRIES: usize = 1_000;
+/// Most bytes of the entries of one organisation.
 const MOST_BYTES: usize = 256 << 10;
-/// Bytes of the entries of all organisations.
+/// Most bytes of the entries of all organisations.
 const MOST_BYTES_OF_ALL: usize = 4 << 20;
-/// What an organisation takes beside its entries.
+/// Bytes that an organisation takes beside its entries.
 const LIST_BYTES: usize = 256;
 
 /// Entries by organisation.
 #[derive(Debug)]
 pub(super) struct Book {
     lists: HashMap<String, List>,
-    /// Every organisation by the bytes that it takes.
+    /// Every organisation, ordered by its bytes.
     sizes: BTreeSet<(usize, String)>,
     bytes: usize,
     most_bytes: usize,
-    /// Counts changes.
+    /// Number of changes.
     changes: u64,
 }
 
@@ -39,12 +39,12 @@ impl Default for Book {
 }
 
 impl Book {
-    /// An empty book of so many bytes.
+    /// Creates an empty book with a limit in bytes.
     pub(super) fn of(most_bytes: usize) -> Self {
         Self { lists: HashMap::new(), sizes: BTreeSet::new(), bytes: 0, most_bytes, changes: 0 }
     }
 
-    /// Adds an entry and drops what is over the bounds.
+    /// Adds an entry, and drops entries that exceed the limits.
     pub(super) fn add(&mut self, entry: Refusal) {
         self.changes += 1;
         let organisation = entry.organisation.clone();
@@ -60,13 +60,14 @@ impl Book {
         }
     }
 
-    /// Keeps the entries that are to be kept, which may be changed meanwhile.
+    /// Keeps the entries for which `keep` returns true. `keep` may also change them.
     pub(super) fn retain(&mut self, keep: impl Fn(&mut Refusal) -> bool) {
         let organisations: Vec<String> = self.lists.keys().cloned().collect();
         let mut changed = false;
         for organisation in &organisations {
             self.change(organisation, |list| {
-                let (entries, bytes) = (list.entries.len(), list.bytes);
+                let entries = list.entries.len();
+                let bytes = list.bytes;
                 list.entries.retain_mut(|entry| keep(entry));
                 list.bytes = list.entries.iter().map(bytes_of).sum();
                 changed |= (entries, bytes) != (list.entries.len(), list.bytes);
@@ -75,7 +76,7 @@ impl Book {
         self.changes += u64::from(changed);
     }
 
-    /// Changes the list of an organisation and its place among the others.
+    /// Changes the list of an organisation, and updates its position in the order of sizes.
     fn change(&mut self, organisation: &str, change: impl FnOnce(&mut List)) {
         let mut list = self.lists.remove(organisation).unwrap_or_default();
         self.sizes.remove(&(list.size(), organisation.to_owned()));
@@ -89,17 +90,17 @@ impl Book {
         self.lists.insert(organisation.to_owned(), list);
     }
 
-    /// How many entries there are, and the memory that they take.
+    /// Returns the number of entries and the memory that they take.
     pub(super) fn size(&self) -> (u64, u64) {
         (self.lists.values().map(|list| list.entries.len() as u64).sum(), self.bytes as u64)
     }
 
-    /// The entries, by organisation, oldest first.
+    /// Returns the entries by organisation, oldest first.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Refusal> {
         self.lists.values().flat_map(|list| &list.entries)
     }
 
-    /// How often it was changed.
+    /// Returns the number of changes so far.
     pub(super) fn changes(&self) -> u64 {
         self.changes
     }
@@ -115,13 +116,13 @@ impl List {
         self.bytes -= self.entries.pop_front().as_ref().map_or(0, bytes_of);
     }
 
-    /// Memory that it takes; an empty one is not kept.
+    /// Returns the memory that the list takes. An empty list is not kept.
     fn size(&self) -> usize {
         if self.entries.is_empty() { 0 } else { self.bytes + LIST_BYTES }
     }
 }
 
-/// Memory that an entry takes.
+/// Returns the memory that an entry takes.
 fn bytes_of(entry: &Refusal) -> usize {
     let texts = [Some(&entry.organisation), entry.workspace.as_ref(), Some(&entry.field), Some(&entry.message)];
     let texts = texts.into_iter().chain([entry.excerpt.as_ref()]).flatten();

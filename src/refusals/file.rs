@@ -1,5 +1,4 @@
-//! The list of refusals in the store, a file for each node: JSON, written behind the answers and read by commands and other
-//! nodes. It is a notice board: one that cannot be read is begun again, and entries of a later version are passed over.
+//! The list of refusals in the store: one JSON file for each node, written in the background and read by commands and other nodes. The list is best effort: a file that cannot be read is started again, and entries of a later version are skipped.
 
 use std::sync::Arc;
 
@@ -16,13 +15,13 @@ use crate::catalog::State;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// How often a node writes its list, if it changed.
+/// Interval at which a node writes its list if it changed.
 pub const WRITE_SECONDS: u64 = 5;
-/// A list that does not change is written so often, which shows that its node lives.
+/// Interval at which a node writes an unchanged list, which shows that the node is alive.
 const WRITE_ALL_THE_SAME: TimeDelta = TimeDelta::hours(6);
-/// Files of other nodes that were not written for so long are deleted: their nodes are gone.
+/// Age at which files of other nodes are deleted: their nodes are gone.
 const STALE: TimeDelta = TimeDelta::hours(24);
-/// Larger files were not written by a node.
+/// Largest file that is read. Larger ones were not written by a node.
 const MOST_FILE_BYTES: u64 = 64 << 20;
 
 #[derive(Serialize)]
@@ -35,7 +34,7 @@ struct Read {
     refusals: Vec<Value>,
 }
 
-/// What is in the file of this node.
+/// State of this node's file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Saved {
     changes: u64,
@@ -43,7 +42,7 @@ pub(super) struct Saved {
 }
 
 impl Refusals {
-    /// Takes over the list that this node wrote before it was restarted.
+    /// Loads the list that this node wrote before it was restarted.
     pub async fn load(&self, store: &Store, node: Uuid, state: &State) {
         match read(store, &store.refusals_path(node)).await {
             Ok(entries) => {
@@ -51,12 +50,12 @@ impl Refusals {
                 entries.into_iter().for_each(|entry| inner.book.add(entry));
                 inner.saved = Saved { changes: inner.book.changes(), at: None };
             }
-            Err(error) => tracing::warn!(error = error.chain(), "the list of refusals begins anew"),
+            Err(error) => tracing::warn!(error = error.chain(), "cannot read the list of refusals; starting an empty one"),
         }
         self.forget(state);
     }
 
-    /// Writes the list, if there is something new in it.
+    /// Writes the list if it has changed.
     pub async fn write(&self, store: &Store, node: Uuid) -> Result<()> {
         let now = (self.now)();
         let (changes, entries) = {
@@ -82,7 +81,8 @@ impl Refusals {
 
     /// Deletes the lists of nodes that are gone.
     pub async fn clean(&self, store: &Store, node: Uuid) -> Result<()> {
-        let (own, oldest) = (store.refusals_path(node), (self.now)() - STALE);
+        let own = store.refusals_path(node);
+        let oldest = (self.now)() - STALE;
         for file in list(store).await? {
             if file.location != own && file.last_modified < oldest {
                 let path = &file.location;
@@ -96,7 +96,7 @@ impl Refusals {
     }
 }
 
-/// The entries that all nodes wrote, but for one node's.
+/// Reads the entries of all nodes, without those of node `but`.
 pub async fn read_all(store: &Store, but: Option<Uuid>) -> Result<Vec<Refusal>> {
     let but = but.map(|node| store.refusals_path(node));
     let mut all = Vec::new();
@@ -127,7 +127,7 @@ async fn read(store: &Store, path: &Path) -> Result<Vec<Refusal>> {
     Ok(entries)
 }
 
-/// Routes are few: equal ones share their text.
+/// Lets equal routes share their text: there are only a few.
 fn share_routes(entries: &mut [Refusal]) {
     let mut known: Vec<Arc<str>> = Vec::new();
     for entry in entries {

@@ -1,11 +1,6 @@
-//! Refusals: what clients sent that was not taken, so that they can find out although some routes answer `ok` to all.
+//! Refusals: data from clients that was not accepted. They can be looked up because some routes answer `ok` to everything.
 //!
-//! Every refusal goes through [`Refusals::note`], which counts it by source and reason, logs it at a bounded rate and adds it
-//! to a bounded list ([`book`]) with time, source, field, reason and an excerpt that quotes no content. Each node keeps its list in
-//! memory and writes it now and then to a file of its own in the store ([`file`]), where commands and other nodes read it. The
-//! file is written behind the answers: a crash loses the refusals of the last seconds, never a record. The list of an
-//! organisation ends with the organisation; an erasure of some of its records takes the excerpts, since nobody can tell whom
-//! they quote.
+//! Every refusal goes through [`Refusals::note`], which counts it by source and reason, logs it at a bounded rate and adds it to a bounded list ([`book`]) with time, source, field, reason and an excerpt that quotes no content. Each node keeps its list in memory and regularly writes it to a file of its own in the store ([`file`]), where commands and other nodes read it. The file is written in the background: a crash loses the refusals of the last seconds, never a record. The list of an organisation is deleted with the organisation. An erasure of some of its records deletes the excerpts, because nothing tells which user they quote.
 
 mod book;
 mod file;
@@ -35,35 +30,35 @@ use crate::record::json::{FieldError, Reason, Seen};
 pub use file::{WRITE_SECONDS, read_all};
 pub use shown::{Ask, MOST_SHOWN, Shown, shown};
 
-/// Refusals of one call that get an entry each; the others of the same reason share one.
+/// Most refusals of one call that get an entry each. The others share one entry for each reason.
 const SINGLE_ENTRIES: usize = 20;
 const SEVERAL: &str = "several that were refused for this reason";
 /// Longest text of an entry, in characters.
 const TEXT_CHARS: usize = 300;
 
-/// What a client used to send something: the shape of its records, or the kind of its request.
+/// Source of refused data: the shape of the records, or the kind of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
-    /// Our own form.
+    /// gatelog's own format.
     Native,
-    /// Portkey's insert.
+    /// Portkey's insert API.
     Portkey,
     /// LiteLLM's callback.
     Litellm,
     /// Hooks of Portkey's gateway.
     GatewayHook,
-    /// Files of OpenTelemetry's collector.
+    /// Files of the OpenTelemetry collector.
     Otlp,
-    /// Spans of OpenTelemetry.
+    /// OpenTelemetry spans.
     OtlpTraces,
-    /// Log records of OpenTelemetry.
+    /// OpenTelemetry log records.
     OtlpLogs,
-    /// Metrics of OpenTelemetry.
+    /// OpenTelemetry metrics.
     OtlpMetrics,
     /// Log objects of a Portkey gateway.
     ControlPlaneLogs,
-    /// Rows of figures of a Portkey gateway.
+    /// Rows of metrics of a Portkey gateway.
     ControlPlaneRows,
     /// Feedback.
     Feedback,
@@ -88,7 +83,7 @@ impl Source {
         Self::PortkeyBucket,
     ];
 
-    /// Its name in metrics and answers.
+    /// Returns its name in metrics and responses.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -136,45 +131,45 @@ impl FromStr for Source {
     }
 }
 
-/// Who sent something, and by which way.
+/// Sender of refused data, and the route that it used.
 #[derive(Clone, Debug)]
 pub struct Sender {
     /// The organisation that the sender's key is bound to.
     pub organisation: Option<String>,
-    /// The workspace that it is bound to.
+    /// The workspace that the key is bound to.
     pub workspace: Option<String>,
-    /// What it used.
+    /// Source of the data.
     pub source: Source,
     /// Method and route, or the command.
     pub route: Arc<str>,
 }
 
 impl Sender {
-    /// The same sender with another source.
+    /// Returns the same sender with another source.
     pub fn with(&self, source: impl Into<Source>) -> Self {
         Self { source: source.into(), ..self.clone() }
     }
 }
 
-/// Something that was refused.
+/// Description of a refusal.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Refused {
-    /// Why.
+    /// Reason of the refusal.
     pub reason: Reason,
-    /// The field; empty where it is about the whole.
+    /// The refused field. Empty if the refusal is about the whole record or request.
     pub field: String,
-    /// What was expected, as the answer says it.
+    /// Expected value, as in the response.
     pub message: String,
-    /// Which record of the request, from 0.
+    /// Index of the record in the request, from 0.
     pub record: Option<u64>,
-    /// How many such records there were.
+    /// Number of records that were refused like this.
     pub count: u64,
-    /// What is known of the record.
+    /// Known properties of the record.
     pub seen: Seen,
 }
 
 impl Refused {
-    /// The refusal of so many records for one reason, of which nothing more is known.
+    /// Creates the refusal of `count` records for one reason, without further details.
     pub fn many(reason: Reason, message: impl Into<String>, count: u64) -> Self {
         Self { reason, message: message.into(), count, ..Self::default() }
     }
@@ -196,38 +191,38 @@ impl From<FieldError> for Refused {
     }
 }
 
-/// An entry of the list.
+/// An entry of the list of refusals.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// When.
+    /// Time of the refusal.
     pub at: DateTime<Utc>,
     /// The organisation of the sender's key, or else the one that the record names.
     pub organisation: String,
-    /// The workspace, where it is known.
+    /// The workspace, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
-    /// What the client used to send it.
+    /// Source of the data.
     pub source: Source,
     /// Method and route, or the command.
     pub route: Arc<str>,
-    /// Why it was refused.
+    /// Reason of the refusal.
     pub reason: Reason,
-    /// The field; empty where it is about the whole.
+    /// The refused field. Empty if the refusal is about the whole record or request.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
-    /// What was expected.
+    /// Expected value.
     pub message: String,
-    /// Which record of the request, from 0.
+    /// Index of the record in the request, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<u64>,
-    /// How many refusals it stands for.
+    /// Number of refusals that the entry stands for.
     pub count: u64,
-    /// The names of the record's fields, the refused one first.
+    /// Field names of the record, the refused one first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excerpt: Option<String>,
 }
 
-/// The refusals of a node.
+/// Refusals of a node.
 #[derive(Debug)]
 pub struct Refusals {
     now: fn() -> DateTime<Utc>,
@@ -240,7 +235,7 @@ struct Inner {
     book: Book,
     told: Told,
     counts: BTreeMap<(Source, Reason), u64>,
-    /// Records among them that were no records, or of another's.
+    /// Refusals that count as refused records: not those of whole requests.
     records: u64,
     saved: file::Saved,
 }
@@ -250,16 +245,16 @@ struct Inner {
 pub struct Figures {
     /// Refusals since the start.
     pub counts: BTreeMap<(Source, Reason), u64>,
-    /// Those of them that refused a record for what it is.
+    /// Refusals among them that rejected a record for its content.
     pub records: u64,
-    /// Entries of the list.
+    /// Entries in the list.
     pub entries: u64,
-    /// Memory that they take.
+    /// Memory that the entries take.
     pub bytes: u64,
 }
 
 impl Refusal {
-    /// Makes one entry of two for the same reason.
+    /// Merges another entry for the same reason into this one.
     fn join(&mut self, other: &Self) {
         self.count += other.count;
         if self.field != other.field {
@@ -272,24 +267,24 @@ impl Refusal {
 }
 
 impl Refusals {
-    /// An empty list. Texts of entries are redacted by the policy.
+    /// Creates an empty list. The policy redacts the texts of entries.
     pub fn new(now: fn() -> DateTime<Utc>, policy: Arc<Policy>) -> Self {
         Self { now, policy, inner: Mutex::default() }
     }
 
-    /// Notes that records, or parts of them, were refused for what they are.
+    /// Notes that records, or parts of them, were refused for their content.
     pub fn records(&self, sender: &Sender, refused: impl IntoIterator<Item = impl Into<Refused>>) {
         let refused: Vec<Refused> = refused.into_iter().map(Into::into).collect();
         let records = refused.iter().map(|refused| refused.count).sum();
         self.note(sender, refused, records);
     }
 
-    /// Notes that something else was refused: a whole request, or records for which there is no place.
+    /// Notes another refusal: of a whole request, or of records for which there is no room.
     pub fn request(&self, sender: &Sender, refused: Refused) {
         self.note(sender, vec![refused], 0);
     }
 
-    /// The one way of all refusals: counts, logs and lists them.
+    /// Counts, logs and lists refusals. Every refusal goes through here.
     fn note(&self, sender: &Sender, refused: Vec<Refused>, records: u64) {
         let now = (self.now)();
         let entries = refused.into_iter().filter(|one| one.count > 0).map(|one| self.entry(sender, one, now));
@@ -307,27 +302,28 @@ impl Refusals {
         due.iter().for_each(told::Line::write);
     }
 
-    /// Logs what was not logged at once, if it is time.
+    /// Logs the lines that have become due since the last refusal.
     pub fn tell(&self) {
         let due = self.inner.lock().told.due((self.now)());
         due.iter().for_each(told::Line::write);
     }
 
-    /// Figures of this moment.
+    /// Returns the current figures.
     pub fn figures(&self) -> Figures {
         let inner = self.inner.lock();
         let (entries, bytes) = inner.book.size();
         Figures { counts: inner.counts.clone(), records: inner.records, entries, bytes }
     }
 
-    /// The entries, in no certain order.
+    /// Returns the entries, in no particular order.
     pub fn entries(&self) -> Vec<Refusal> {
         self.inner.lock().book.entries().cloned().collect()
     }
 
-    /// Drops what is too old, or no longer to be kept after a change of the catalog.
+    /// Drops entries that are too old, or that a change of the catalog does not let it keep.
     pub fn forget(&self, state: &State) {
-        let (now, mut inner) = ((self.now)(), self.inner.lock());
+        let now = (self.now)();
+        let mut inner = self.inner.lock();
         let kept = shown::Kept::of(state, now);
         inner.book.retain(|entry| kept.keep(entry));
     }
@@ -335,7 +331,7 @@ impl Refusals {
     fn entry(&self, sender: &Sender, refused: Refused, now: DateTime<Utc>) -> Refusal {
         let Refused { reason, field, message, record, count, seen } = refused;
         let organisation = sender.organisation.clone().or(seen.organisation);
-        // Nobody may read an excerpt of which it is not known whose it is.
+        // Without a known organisation nobody may read the excerpt.
         let excerpt = seen.excerpt.filter(|_| organisation.is_some());
         let text = |text: &str| plain(&self.policy.redacted(text));
         Refusal {
@@ -354,7 +350,7 @@ impl Refusals {
     }
 }
 
-/// The entries of one call: the first of them as they are, the others joined by organisation, workspace and reason.
+/// Returns the entries of one call: the first ones as they are, the others merged by organisation, workspace and reason.
 fn few(mut entries: Vec<Refusal>) -> Vec<Refusal> {
     let others = entries.split_off(entries.len().min(SINGLE_ENTRIES));
     let mut joined: BTreeMap<(String, Option<String>, Reason), Refusal> = BTreeMap::new();
@@ -369,7 +365,7 @@ fn few(mut entries: Vec<Refusal>) -> Vec<Refusal> {
     entries
 }
 
-/// A text that is not too long, and that no terminal takes for an order.
+/// Shortens a text and replaces control characters, which a terminal might interpret.
 fn plain(text: &str) -> String {
     let mut shown: String =
         text.chars().take(TEXT_CHARS).map(|letter| if letter.is_control() { ' ' } else { letter }).collect();

@@ -1,4 +1,4 @@
-//! Decides which entries are kept, and what of them a key may see. Pure.
+//! Decides which refusals are kept, and which parts of them a key may see. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use crate::catalog::{Access, Scope, State};
 use crate::plan::Rules;
 use crate::record::json::Reason;
 
-/// Entries are kept so long, and no longer than records of their organisation.
+/// Longest time that entries are kept. Records of their organisation may have a shorter retention, which then applies.
 const KEPT: TimeDelta = TimeDelta::days(7);
-/// Most entries of one answer.
+/// Most entries in one response.
 pub const MOST_SHOWN: u64 = 1_000;
 
-/// What is left of entries under a state of the catalog.
+/// Decides which entries are kept under a state of the catalog.
 pub(super) struct Kept {
     now: DateTime<Utc>,
     rules: Arc<Rules>,
     erased: HashMap<String, Erased>,
 }
 
-/// Until when entries of an organisation are erased.
+/// Times up to which entries of an organisation are erased.
 #[derive(Default)]
 struct Erased {
-    /// Altogether.
+    /// Time up to which whole entries are erased.
     all: Option<DateTime<Utc>>,
-    /// But for what says nothing of anybody: an excerpt may be of the records that were erased.
+    /// Time up to which excerpts are erased: they may quote the erased records.
     excerpts: Option<DateTime<Utc>>,
 }
 
@@ -44,7 +44,7 @@ impl Kept {
         Self { now, rules: Arc::clone(&state.rules), erased }
     }
 
-    /// Returns whether an entry is kept; takes out of it what is not.
+    /// Returns true if an entry is kept. Removes the parts of it that are not kept.
     pub(super) fn keep(&self, entry: &mut Refusal) -> bool {
         let seen_since = self.rules.seen_since(&entry.organisation, self.now.timestamp_micros());
         let is_old = entry.at < self.now - KEPT || entry.at.timestamp_micros() < seen_since;
@@ -59,61 +59,61 @@ impl Kept {
     }
 }
 
-/// Which entries are asked for.
+/// Selection of entries in a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
-    /// Of that organisation.
+    /// Entries of this organisation.
     pub organisation: Option<String>,
-    /// Of that workspace.
+    /// Entries of this workspace.
     pub workspace: Option<String>,
-    /// Of that source.
+    /// Entries of this source.
     pub source: Option<Source>,
-    /// For that reason.
+    /// Entries with this reason.
     pub reason: Option<Reason>,
 }
 
-/// An entry as it is shown.
+/// An entry in API responses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Shown {
-    /// When, RFC 3339.
+    /// Time of the refusal, RFC 3339.
     pub created_at: String,
     /// The organisation.
     pub organisation_id: String,
-    /// The workspace, where it is known.
+    /// The workspace, if it is known.
     pub workspace_slug: Option<String>,
-    /// What the client used.
+    /// Source of the data.
     pub source: Source,
     /// Method and route, or the command.
     pub route: Arc<str>,
-    /// The reason.
+    /// Reason of the refusal.
     pub reason: Reason,
-    /// The field; null where it is about the whole.
+    /// The refused field; null if the refusal is about the whole record or request.
     pub field: Option<String>,
-    /// What was expected.
+    /// Expected value.
     pub message: String,
-    /// Which record of the request, from 0.
+    /// Index of the record in the request, from 0.
     pub record: Option<u64>,
-    /// How many refusals it stands for.
+    /// Number of refusals that the entry stands for.
     pub count: u64,
-    /// The names of the record's fields, the refused one first.
+    /// Field names of the record, the refused one first.
     pub excerpt: Option<String>,
 }
 
-/// The entries that a key may see and that are asked for, newest first.
+/// Returns the selected entries that a key may see, newest first.
 pub fn shown(entries: Vec<Refusal>, ask: &Ask, access: &Access, state: &State, now: DateTime<Utc>) -> Vec<Shown> {
     let kept = Kept::of(state, now);
     let denied = state.document.denied(access.organisation.as_deref(), access.workspace.as_deref());
-    // What may not be exported may stand in an excerpt, whichever field that is of.
+    // An excerpt may contain a field that may not be exported, whichever field the refusal is about.
     let reads = access.may(Scope::Read) && denied.fields().is_empty();
     let mut entries = entries;
-    // Of one moment the later one first.
+    // Puts the later one of two entries with the same time first.
     entries.reverse();
     entries.retain_mut(|entry| is_seen(entry, access) && ask.names(entry) && kept.keep(entry));
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.at));
     entries.into_iter().map(|entry| Shown::of(entry, reads)).collect()
 }
 
-/// Returns whether a key reaches an entry. One whose workspace is not known is its organisation's alone.
+/// Returns true if a key reaches an entry. An entry without a known workspace is visible only to keys for the whole organisation.
 fn is_seen(entry: &Refusal, access: &Access) -> bool {
     access.reaches(&entry.organisation)
         && access.workspace.as_ref().is_none_or(|own| entry.workspace.as_ref() == Some(own))

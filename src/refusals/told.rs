@@ -1,4 +1,4 @@
-//! Refusals in the server's own log: one line for a source and reason every few seconds, which says how many there were.
+//! Reports refusals in the server's own log: at most one line for each source and reason every few seconds, with the number of refusals.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::Source;
 use crate::record::json::Reason;
 
-/// How often a line is written for a source and reason.
+/// Interval between two lines for the same source and reason.
 const EVERY: TimeDelta = TimeDelta::seconds(10);
 
-/// What was logged, and what is still to be.
+/// State of the log: last lines, and refusals that have not been logged.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     kinds: BTreeMap<(Source, Reason), Kind>,
@@ -36,10 +36,10 @@ impl Told {
         self.kinds.entry((source, reason)).or_default().untold += count;
     }
 
-    /// The lines that are to be written now.
+    /// Returns the lines that are due.
     pub(super) fn due(&mut self, now: DateTime<Utc>) -> Vec<Line> {
         let due = self.kinds.iter_mut().filter_map(|((source, reason), kind)| {
-            // A clock that was set back does not silence the log.
+            // A clock that was set back must not silence the log.
             let waits = kind.last.is_some_and(|last| (TimeDelta::zero()..EVERY).contains(&(now - last)));
             if kind.untold == 0 || waits {
                 return None;
@@ -52,9 +52,9 @@ impl Told {
 }
 
 impl Line {
-    /// Logs it. Neither content nor names of fields stand in it, for clients choose those.
+    /// Logs the line. It contains neither content nor field names, because clients choose those.
     pub(super) fn write(&self) {
         let Self { source, reason, refused } = *self;
-        tracing::info!(%source, %reason, refused, "refused what clients sent; `gatelog refusals` lists it");
+        tracing::info!(%source, %reason, refused, "refused data from clients; `gatelog refusals` lists the refusals");
     }
 }
