@@ -48,7 +48,7 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     }
     let object = |name: &str| get(&item, &[name]).and_then(members);
     let (Some(request), Some(response)) = (object("request"), object("response")) else {
-        return Err(FieldError::missing("request", "an object with `json`, beside an object `response`"));
+        return Err(FieldError::missing("request", "an object with `json`, next to an object `response`"));
     };
     let checks = Checks::of(raw);
     let sent = get(&request, &["headers"]).map(open);

@@ -85,7 +85,7 @@ impl<'c> Reader<'c> {
         let request_text = get(&item, &["request"]).map(open);
         let response_text = get(&item, &["response"]).map(open);
         if request_text.is_none() && response_text.is_none() {
-            return Err(FieldError::missing("request", "an object with `url` and `body`, beside an object `response`"));
+            return Err(FieldError::missing("request", "an object with `url` and `body`, next to an object `response`"));
         }
         let request = Half::of(request_text.as_ref(), checks);
         let response = Half::of(response_text.as_ref(), checks);
