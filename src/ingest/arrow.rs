@@ -1,5 +1,4 @@
-//! The policy for Arrow batches, which programs that embed the engine append: the columns that may hold content go through the same
-//! rules as records. A batch without anything to take out is left as it is.
+//! Applies the policy to Arrow batches, which programs that embed the engine append. The columns that may hold content go through the same rules as records. A batch from which nothing is removed is returned unchanged.
 
 use std::sync::Arc;
 
@@ -10,10 +9,10 @@ use super::Policy;
 use crate::error::{Error, Result};
 use crate::record::{BatchBuilder, Message, Record};
 
-/// The columns that the policy changes.
+/// Columns that the policy may change.
 const CHANGED: [&str; 5] = ["request_url", "user_id", "metadata", "request", "response"];
 
-/// Takes out of a batch, which has the schema of records, what must not be stored.
+/// Removes what must not be stored from a batch with the schema of records.
 pub(crate) fn protect(policy: &Policy, batch: RecordBatch) -> Result<RecordBatch> {
     let rows = Rows { batch: &batch };
     let mut builder = BatchBuilder::new();
@@ -35,10 +34,10 @@ pub(crate) fn protect(policy: &Policy, batch: RecordBatch) -> Result<RecordBatch
     };
     let columns = batch.schema().fields().iter().enumerate().map(column).collect();
     RecordBatch::try_new(batch.schema(), columns)
-        .map_err(|cause| Error::internal("a protected batch does not fit together").with_source(cause))
+        .map_err(|cause| Error::internal("cannot assemble a batch from its protected columns").with_source(cause))
 }
 
-/// The rows of a batch, as far as the policy looks at them.
+/// Rows of a batch, limited to the columns that the policy reads.
 struct Rows<'b> {
     batch: &'b RecordBatch,
 }
@@ -76,7 +75,8 @@ impl Rows<'_> {
             return Vec::new();
         }
         let entries: StructArray = column.value(row);
-        let (keys, values) = (entries.column(0).as_string::<i32>(), entries.column(1).as_string::<i32>());
+        let keys = entries.column(0).as_string::<i32>();
+        let values = entries.column(1).as_string::<i32>();
         keys.iter().zip(values).filter_map(|(key, value)| Some((key?.to_owned(), value?.to_owned()))).collect()
     }
 

@@ -1,15 +1,8 @@
-//! What Portkey's gateway 2.0 tells its control plane, and the files of its log store: an object is one file.
+//! Reads what Portkey's gateway 2.0 sends to its control plane, and the files of its log store, in which each object is one file.
 //!
-//! Of each call it sends two halves under one id, seconds apart and in any order: a *log object* with the bodies, which holds
-//! the figures too, and later a row of the figures alone. Rows come in batches that say which table they are of. Where
-//! a figure is not known the gateway writes an empty text, or 0 for a time; both are null here. A cost of 0 is kept, since
-//! it may be meant. Columns that gatelog does not have are passed over: names and ids of what has a slug, hashes of keys, how
-//! long the gateway took for its own work.
+//! For each call the gateway sends two parts under one id, seconds apart and in any order: a *log object* with the bodies, which holds the metrics too, and later a row of the metrics alone. Rows come in batches that name their table. For an unknown metric the gateway writes an empty text, or 0 for a time; both become null. A cost of 0 is kept, since it may be meant. Columns that gatelog does not have are ignored: names and ids of what has a slug, hashes of keys, and the time that the gateway needed for its own work.
 //!
-//! What guardrails found comes as rows of a third table. They hold no content, and become feedback without a value on the
-//! log that they speak of: so they are found there, their columns in the metadata, which is cut as all metadata is, and count
-//! neither as calls nor in averages. The texts that the checks found come apart from them; those may quote a call that must not be tracked
-//! and do not say which call it was, so they are not kept.
+//! Results of guardrails come as rows of a third table. They hold no content, and become feedback without a value on the log that they belong to. They are found there, with their columns in the metadata, which is cut like all metadata, and count neither as calls nor in averages. The texts that the checks found are sent apart from them. Such a text may quote a call that must not be tracked and does not name the call, so these texts are not stored.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -27,40 +20,40 @@ use crate::record::json::{
 };
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE, Message, Record};
 
-/// The source of calls that a client reported itself: the gateway measured nothing.
+/// Source of calls that a client reported itself: the gateway measured nothing.
 const REPORTED: &str = "proxy-log";
-/// The source of feedback that is what guardrails found.
+/// Source of feedback that holds the result of a guardrail.
 const GUARDRAIL: &str = "guardrail";
-/// Most keys of the metadata that guardrails' columns become.
+/// Maximum number of metadata keys for the columns of a guardrail row.
 const MOST_KEYS: usize = 100;
-/// What a log may say once more outside of its metadata.
+/// Metadata keys that a log may repeat as columns.
 const TAG_COLUMNS: [&str; 4] = ["_user", "_environment", "_organisation", "_prompt"];
 
-/// What a log object is of.
+/// Content of a log object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Logged {
     /// A call.
     Call(Box<Record>),
-    /// Texts that a guardrail found, which are not kept, and whose they are.
+    /// Organisation and workspace of texts that a guardrail found. The texts are not kept.
     Guardrail(Seen),
 }
 
 /// The rows of one batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// Figures of calls.
+    /// Metrics of calls.
     pub halves: Vec<(Half, Record)>,
-    /// What was said of calls, by people and by guardrails.
+    /// Feedback on calls, from people and from guardrails.
     pub feedback: Vec<Feedback>,
-    /// The first of the rows that were not taken, counted from 0.
+    /// Rejections of the first refused rows, counted from 0.
     pub rejections: Vec<Rejection>,
-    /// How many more there were, by the organisation that they name and the reason.
+    /// Number of further refused rows, by the organisation that they name and the reason.
     pub further: BTreeMap<(Option<String>, Reason), u64>,
 }
 
-/// Rejections that are told one by one.
+/// Maximum number of rejections that are described one by one.
 const DESCRIBED: usize = 100;
-/// The gateway sends 6,000 rows at once at most. A row of a few bytes becomes a record of more than a thousand.
+/// Maximum number of rows. The gateway sends at most 6,000 at once. A row of a few bytes becomes a record of more than a thousand.
 const MOST_ROWS: usize = 20_000;
 
 /// The tables that the gateway has.
@@ -71,7 +64,7 @@ enum Table {
     Hooks,
 }
 
-/// Reads what is posted of one call: `{"logObject":…,"logOptions":…}`.
+/// Reads the posted log of one call: `{"logObject":…,"logOptions":…}`.
 pub fn log(raw: &[u8], context: &Context) -> Result<Logged, Rejection> {
     let raw = match utf8(raw) {
         Ok(raw) => finite(raw),
@@ -81,7 +74,7 @@ pub fn log(raw: &[u8], context: &Context) -> Result<Logged, Rejection> {
         let expected = "a log object, with `_id`, `request` and `response`";
         get(&sent, &["logObject"]).ok_or_else(|| FieldError::missing("logObject", expected))
     });
-    // Whose it is says the log object, not what is around it.
+    // The log object names the organisation, not the object around it.
     let object = logged.map_err(|error| rejection(0, error, &raw, context))?;
     read(object, Checks::of(&raw), context).map_err(|error| rejection(0, error, object, context))
 }
@@ -130,7 +123,7 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
     Ok(batch)
 }
 
-/// A rejection with what is known of the row or log object in the text.
+/// Builds a rejection with the organisation and excerpt of the row or log object in the text.
 fn rejection(number: u64, error: FieldError, text: &str, context: &Context) -> Rejection {
     let seen = seen(text, &error, context);
     Rejection::new(number, error.seen(seen))
@@ -141,7 +134,7 @@ fn utf8(raw: &[u8]) -> Result<&str, FieldError> {
         .map_err(|error| FieldError::silent("json", format!("UTF-8 text (byte {} is not)", error.valid_up_to())))
 }
 
-/// The refusal of a text that is not a JSON object, in words that do not quote it.
+/// Returns the error for a text that is not a JSON object, in words that do not quote the text.
 fn no_object(raw: &str) -> FieldError {
     match serde_json::from_str::<IgnoredAny>(raw) {
         Ok(_) => FieldError::silent("json", "one JSON object"),
@@ -149,14 +142,14 @@ fn no_object(raw: &str) -> FieldError {
     }
 }
 
-/// Reads a log object: the figures in its `metrics`, and what was said.
+/// Reads a log object: the metrics in `metrics`, and the bodies and headers.
 fn read(raw: &str, checks: Checks, context: &Context) -> Result<Logged, FieldError> {
     let object = members(raw).ok_or_else(|| no_object(raw))?;
     let metrics = get(&object, &["metrics"]).and_then(members).unwrap_or_default();
     if get(&object, &["request"]).is_none() {
         return match get(&object, &["hook_id"]) {
             Some(_) => Ok(Logged::Guardrail(whose(raw))),
-            None => Err(FieldError::missing("request", "an object, beside an object `response`")),
+            None => Err(FieldError::missing("request", "an object, next to an object `response`")),
         };
     }
     let said = said(&object, checks, metrics.is_empty().then_some(context))?;
@@ -172,7 +165,7 @@ fn read(raw: &str, checks: Checks, context: &Context) -> Result<Logged, FieldErr
     kept(whole, context).map(|record| Logged::Call(Box::new(record)))
 }
 
-/// The record as it may be stored. Whose it is that names no organisation, the engine says.
+/// Applies limits and policy to a record before it is stored. The engine sets the organisation of a record that names none.
 fn kept(mut record: Record, context: &Context) -> Result<Record, FieldError> {
     if record.id.is_none() {
         return Err(FieldError::missing("id", "the id of the log"));
@@ -187,7 +180,7 @@ fn kept(mut record: Record, context: &Context) -> Result<Record, FieldError> {
     Ok(record)
 }
 
-/// A row of `generations`, or the `metrics` of a log object, which are the same.
+/// Reads a row of `generations`, or the `metrics` of a log object, which have the same fields.
 fn figures(row: &Members<'_>) -> Record {
     let name = |name: &str| text(row, &[name]);
     let upper = |name: &str| text(row, &[name]).map(|text| text.to_ascii_uppercase());
@@ -242,26 +235,26 @@ fn figures(row: &Members<'_>) -> Record {
         }
     }
     derive(&mut record);
-    // The user whom the API key is of, where the caller names none.
+    // The owner of the API key is the user if the caller names none.
     record.user_id = record.user_id.or_else(|| name("user_id"));
     record
 }
 
-/// Whether the gateway kept content, and so whether the call is not to be tracked; nothing if the row does not say.
+/// Returns true if the gateway kept no content, so that the call is not to be tracked; `None` if the row does not say.
 fn untracked(row: &Members<'_>) -> Option<bool> {
     let says = text(row, &["extra_key"])? == "is_raw_logging_enabled";
     let enabled = text(row, &["extra_value"]).filter(|_| says)?;
     Some(is_off(&enabled))
 }
 
-/// What a log object says outside of its `metrics`. Where it has none, what can be read off headers and bodies besides, under
-/// the policy of `alone`.
+/// Reads the fields of a log object outside of its `metrics`. With `alone`, for a log object without metrics, also reads headers and bodies, under the policy of that context.
 fn said(object: &Members<'_>, checks: Checks, alone: Option<&Context>) -> Result<Record, FieldError> {
     let side = |name: &str| get(object, &[name]).and_then(members).unwrap_or_default();
-    let (request, response) = (side("request"), side("response"));
+    let request = side("request");
+    let response = side("response");
     let gateway = get(&request, &["portkeyHeaders"]).map(open).unwrap_or(Cow::Borrowed("{}"));
     let gateway = members(&gateway).unwrap_or_default();
-    // What the provider was sent, and what it answered, stand in where the client's own side was not kept.
+    // The request to the provider and its answer replace the client's own side if that was not kept.
     let asked = [&request, &side("finalUntransformedRequest"), &side("transformedRequest")];
     let asked = asked.into_iter().find_map(|side| get(side, &["body"]));
     let answered = get(&response, &["body"]).or_else(|| get(&side("originalResponse"), &["body"]));
@@ -290,7 +283,7 @@ fn said(object: &Members<'_>, checks: Checks, alone: Option<&Context>) -> Result
     Ok(record)
 }
 
-/// What a log without figures says of the call in its bodies and in the headers that were meant for the gateway.
+/// Reads the metrics of a log without `metrics` from its bodies and from the headers that were meant for the gateway.
 fn by_itself(record: &mut Record, gateway: &Members<'_>, context: &Context) {
     let headers = Headers::read(|name| text(gateway, &[name]));
     let asked = record.request.body.as_deref().and_then(members).unwrap_or_default();
@@ -298,28 +291,32 @@ fn by_itself(record: &mut Record, gateway: &Members<'_>, context: &Context) {
     let usage = Usage::of(&asked, record.response.body.as_deref());
     record.ai_model = text(&asked, &["model"]).or_else(|| text(&reply, &["model", "modelVersion"]));
     record.stream_mode = flag(&asked, &["stream"]);
-    (record.req_units, record.res_units, record.total_units) = (usage.request, usage.response, usage.total);
+    record.req_units = usage.request;
+    record.res_units = usage.response;
+    record.total_units = usage.total;
     record.ai_org = headers.provider;
     record.virtual_key = headers.virtual_key;
     record.config = headers.config.filter(|config| !config.trim_start().starts_with(['{', '[']));
-    (record.runtime, record.runtime_version) = (headers.runtime, headers.runtime_version);
+    record.runtime = headers.runtime;
+    record.runtime_version = headers.runtime_version;
     record.sdk_version = headers.sdk_version;
-    (record.trace_id, record.span_id) = (headers.trace_id, headers.span_id);
-    (record.parent_span_id, record.span_name) = (headers.parent_span_id, headers.span_name);
+    record.trace_id = headers.trace_id;
+    record.span_id = headers.span_id;
+    record.parent_span_id = headers.parent_span_id;
+    record.span_name = headers.span_name;
     record.metadata = headers.metadata.as_deref().map(tags).unwrap_or_default();
     record.do_not_track = headers.debug.as_deref().map(is_off);
     derive(record);
     context.policy.price(record, &usage.billed);
 }
 
-/// A body as it is stored.
+/// Returns a body as it is stored.
 fn payload(field: &str, raw: Option<&str>, checks: Checks) -> Result<Option<String>, FieldError> {
     let Some(raw) = raw else { return Ok(None) };
-    let too_deep = || FieldError::too_deep(field);
-    checks.payload(raw).map(Some).ok_or_else(too_deep)
+    checks.payload(raw).map(Some).ok_or_else(|| FieldError::too_deep(field))
 }
 
-/// The headers that went to the provider, with those that were meant for the gateway after them, secrets masked.
+/// Returns the headers that were sent to the provider, followed by those that were meant for the gateway, with secrets masked.
 fn headers(raw: Option<&str>, gateway: &Members<'_>) -> Option<String> {
     let own = raw.map(open);
     let own = own.as_deref().and_then(members);
@@ -338,10 +335,10 @@ fn headers(raw: Option<&str>, gateway: &Members<'_>) -> Option<String> {
     mask::headers(&String::from_utf8(all).ok()?)
 }
 
-/// A row of `feedbacks`. One that was changed comes again, with the time of the change: [`super::feedback::states`].
+/// Reads a row of `feedbacks`. A changed row is sent again, with the time of the change: [`super::feedback::states`] applies it.
 fn feedback(row: &Members<'_>) -> Result<Feedback, FieldError> {
     let trace_id =
-        id(row, &["trace_id"]).ok_or_else(|| FieldError::missing("trace_id", "the trace that it speaks of"))?;
+        id(row, &["trace_id"]).ok_or_else(|| FieldError::missing("trace_id", "the trace that the feedback is about"))?;
     let within = |field: &str, lowest: f64, highest: f64| match number(row, &[field]) {
         Some(number) if (lowest..=highest).contains(&number) => Ok(number),
         other => {
@@ -361,11 +358,11 @@ fn feedback(row: &Members<'_>) -> Result<Feedback, FieldError> {
     })
 }
 
-/// A row of `generation_hooks`, with the columns that have no place of their own in the metadata.
+/// Reads a row of `generation_hooks`. Columns without a field of their own go into the metadata.
 fn guardrail(row: &Members<'_>) -> Result<Feedback, FieldError> {
     const PLACED: [&str; 6] = ["id", "organisation_id", "workspace_slug", "created_at", "trace_id", "generation_id"];
     let log_id = id(row, &["generation_id"])
-        .ok_or_else(|| FieldError::missing("generation_id", "the id of the log that it speaks of"))?;
+        .ok_or_else(|| FieldError::missing("generation_id", "the id of the log that was checked"))?;
     let trace_id = id(row, &["trace_id"]).unwrap_or_else(|| log_id.clone());
     let rest = row.iter().filter(|(name, raw)| *raw != "null" && !PLACED.contains(&&**name));
     let mut metadata = rest.map(|(name, raw)| (cut(name), cut(&plain(raw)))).collect();
@@ -379,7 +376,7 @@ fn guardrail(row: &Members<'_>) -> Result<Feedback, FieldError> {
     })
 }
 
-/// What every kind of feedback has.
+/// Builds the fields that all kinds of feedback have.
 fn bound(row: &Members<'_>, said_at: Option<DateTime<Utc>>, trace_id: String) -> Feedback {
     Feedback {
         id: id(row, &["id"]),
@@ -392,7 +389,7 @@ fn bound(row: &Members<'_>, said_at: Option<DateTime<Utc>>, trace_id: String) ->
     }
 }
 
-/// Metadata out of parallel arrays; what has no value is left out.
+/// Reads metadata from parallel arrays. A key without a value is left out.
 fn pairs(row: &Members<'_>, keys: &str, values: &str) -> Vec<(String, String)> {
     let column = |name: &str| get(row, &[name]).and_then(list).unwrap_or_default();
     let pairs = column(keys).into_iter().zip(column(values)).filter(|(_, value)| *value != "null");
@@ -401,7 +398,7 @@ fn pairs(row: &Members<'_>, keys: &str, values: &str) -> Vec<(String, String)> {
     pairs
 }
 
-/// The text of a value; of what is not text its JSON.
+/// Returns the text of a value, or its JSON if it is not a text.
 fn plain(raw: &str) -> String {
     if raw.starts_with('"') { unquote(raw).into_owned() } else { raw.to_owned() }
 }

@@ -1,10 +1,6 @@
-//! Excerpts of refused records: the refused field with its value, and the names of the other
-//! fields. No other value is shown.
+//! Excerpts of refused records: the refused field with its value, and the names of the other fields. No other value is shown.
 //!
-//! A refused record never became columns, so neither masks nor rules of redaction can find their
-//! places in it. An excerpt therefore holds only the value that the parser itself chose to show
-//! ([`FieldError::value`]), and not even that where there are rules of redaction. There is no
-//! excerpt of a record that is not to be tracked, or where that cannot be told.
+//! A refused record was never split into columns, so neither masks nor redaction rules can find their places in it. An excerpt therefore holds only the value that the parser itself chose to show ([`FieldError::value`]), and not even that if there are redaction rules. There is no excerpt of a record that is not to be tracked, or whose tracking cannot be determined.
 
 use serde_json::Value;
 
@@ -13,24 +9,23 @@ use super::usage::get;
 use super::{Context, is_off};
 use crate::record::json::{FieldError, Seen, finite, members};
 
-/// Longest excerpt, in characters.
+/// Maximum length of an excerpt, in characters.
 const EXCERPT_CHARS: usize = 200;
-/// Larger texts are not parsed again for an excerpt.
+/// Maximum size of a text that is parsed again for an excerpt.
 const MOST_BYTES: usize = 256 << 10;
-/// Longest name of an organisation or workspace that is read off a refused record, in bytes.
+/// Maximum length of the name of an organisation or workspace that is read from a refused record, in bytes.
 const MOST_NAME_BYTES: usize = 512;
-/// JSON in strings is followed so many levels deep.
+/// Maximum number of levels of JSON in strings that are followed.
 const MOST_STRINGS: usize = 4;
-/// Names by which clients say that a call is not to be tracked.
+/// Names by which clients state that a call is not to be tracked.
 const MARKS: [&str; 3] = ["do_not_track", "x-portkey-debug", "is_raw_logging_enabled"];
 
-/// Reads whose a refused record is, and cuts an excerpt of it.
+/// Reads the organisation and workspace of a refused record, and makes its excerpt.
 pub fn seen(text: &str, error: &FieldError, context: &Context) -> Seen {
     Seen { excerpt: excerpt(text, error, context), ..whose(text) }
 }
 
-/// Reads the organisation and the workspace that a record names: its own fields, or the `metrics`
-/// of a log object, which win as they do in a record.
+/// Reads the organisation and the workspace that a record names: its own fields, or the `metrics` of a log object, which take precedence as they do in a record.
 pub fn whose(record: &str) -> Seen {
     let record = finite(record.trim());
     let fields = members(&record).unwrap_or_default();
@@ -52,7 +47,7 @@ fn excerpt(record: &str, error: &FieldError, context: &Context) -> Option<String
     if !is_tracked(&value, &record) {
         return None;
     }
-    // An object or a list in the place of a figure may hold content.
+    // An object or a list in the place of a number may hold content.
     let is_figure = !error.value.is_empty() && !error.value.starts_with(['{', '[']);
     let shows_value = is_figure && !context.policy.redacts();
     let names = fields.iter().map(|(name, _)| &**name);
@@ -70,8 +65,7 @@ fn excerpt(record: &str, error: &FieldError, context: &Context) -> Option<String
     Some(if excerpt.is_empty() { "{}".to_owned() } else { excerpt + "}" })
 }
 
-/// Returns whether nothing in a record asks that it be not tracked. A mark in a place where it cannot be understood counts as
-/// asking: what is not found among the members is looked for in the text.
+/// Returns true if nothing in a record asks not to track it. A mark in a place where it cannot be understood counts as asking, so marks are also searched in the text, beyond those found among the members.
 fn is_tracked(value: &Value, text: &str) -> bool {
     let mut marks = 0;
     if !every_mark_allows(value, &mut marks, 0) {
@@ -81,7 +75,7 @@ fn is_tracked(value: &Value, text: &str) -> bool {
     MARKS.iter().map(|mark| lower.matches(mark).count()).sum::<usize>() <= marks
 }
 
-/// Returns whether no mark in a value asks that it be not tracked; counts the marks.
+/// Returns true if no mark in a value asks not to track it. Counts the marks.
 fn every_mark_allows(value: &Value, marks: &mut usize, depth: usize) -> bool {
     match value {
         Value::Array(items) => items.iter().all(|item| every_mark_allows(item, marks, depth)),

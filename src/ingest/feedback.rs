@@ -1,9 +1,6 @@
-//! The bodies of Portkey's feedback calls, by its rules, and what a change makes of feedback that is there.
+//! Reads the bodies of Portkey's feedback calls by Portkey's rules, and applies changes to stored feedback.
 //!
-//! Values and weights are taken as JavaScript's `Number()` takes them: `"1"` and `true` are 1, 2.5 stays 2.5. What is out
-//! of range is refused in a value and is 1 in a weight. A batch is an array, or the object with numbers as keys that the
-//! Node SDK makes of one; all of it is good, or none is taken. `log_id`, `organisation_id` and `workspace_slug` are ours;
-//! keys that mean nothing here are passed over.
+//! Values and weights are converted as JavaScript's `Number()` converts them: `"1"` and `true` are 1, 2.5 stays 2.5. A value out of range is refused; a weight out of range becomes 1. A batch is an array, or the object with numeric keys that the Node SDK makes of one. A batch is accepted only if all of its items are good. `log_id`, `organisation_id` and `workspace_slug` are our additions; other unknown keys are ignored.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,42 +15,41 @@ use super::{Context, Rejection, seen};
 use crate::record::json::{FieldError, Reason, finite, list, members, unquote};
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE};
 
-/// Most items of one batch.
+/// Maximum number of items in one batch.
 pub const MOST_FEEDBACK: usize = 10_000;
 
 const SOURCE: &str = "API";
 const USER: &str = "_user";
 const TRACE_NAMES: [&str; 3] = ["trace_id", "traceID", "traceId"];
 const LOG_NAMES: [&str; 2] = ["log_id", "logId"];
-/// Longer texts of refused feedback are not looked into.
+/// Bytes of refused feedback above which no excerpt is made.
 const MOST_TEXT_BYTES: usize = 64 << 10;
-/// What a weight is that is not said, or makes no sense.
+/// Weight of feedback that states none, or an invalid one.
 const FULL_WEIGHT: f64 = 1.0;
 
-/// Most keys of metadata, and bytes of an id or of another name: a log shows all that was said of it.
+/// Maximum number of metadata keys, and of bytes in an id or another name. The bound is needed since a log shows all of its feedback.
 const MOST_KEYS: usize = 100;
 const MOST_NAME_BYTES: usize = 1_024;
 
-/// Portkey's numbers: for a body that is no object or list of them, or too much; for a change of several; for a key that there
-/// must be; and for a value that is no number from -10 to 10.
+/// Portkey's error codes: the body is not an object or a list of objects, or is too large; a change has several items; a required key is missing; a value is not a number from -10 to 10.
 const BODY: &str = "03";
 const SEVERAL: &str = "031";
 const MISSING: &str = "032";
 const VALUE: &str = "033";
 
-/// Why a body was refused: Portkey's words and number for it, to the letter, then ours.
+/// Reason for which a body was refused: Portkey's exact words and code, followed by our explanation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     code: &'static str,
     why: String,
-    /// Which item of a list, from 0, and its text.
+    /// Number of the item in a list, counted from 0, and its text.
     item: u64,
     text: String,
     fault: Box<FieldError>,
 }
 
 impl Refusal {
-    /// A body that cannot be read.
+    /// Returns the refusal of a body that cannot be read.
     pub fn unreadable(why: impl fmt::Display) -> Self {
         let why = format!("The body {why}; send a JSON object, or a list of them");
         Self::whole(BODY, why, FieldError::silent("json", "a JSON object, or a list of them"))
@@ -73,19 +69,19 @@ impl Refusal {
         Self { why, item: number, ..self }.in_text(text.as_bytes())
     }
 
-    /// The same with its text, if that is short enough for an excerpt.
+    /// Returns the refusal with the text of the item, if the text is short enough for an excerpt.
     fn in_text(self, text: &[u8]) -> Self {
         let text = str::from_utf8(text).ok().filter(|text| text.len() <= MOST_TEXT_BYTES).unwrap_or_default();
         Self { text: text.to_owned(), ..self }
     }
 
-    /// The item, the field and the reason, with what is known of the item.
+    /// Returns the rejection: the item, the field and the reason, with the organisation and excerpt that the item gives.
     pub fn rejection(&self, context: &Context) -> Rejection {
         let seen = seen(&self.text, &self.fault, context);
         Rejection::new(self.item, (*self.fault).clone().seen(seen))
     }
 
-    /// Portkey's number for it.
+    /// Returns Portkey's error code.
     pub fn code(&self) -> &'static str {
         self.code
     }
@@ -98,7 +94,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What a change says; what it leaves out stays.
+/// A change of feedback. Values that it leaves out keep their stored state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     value: f64,
@@ -114,7 +110,7 @@ pub fn drafts(body: &[u8]) -> Result<Vec<Feedback>, Refusal> {
             let fault = FieldError::silent("json", format!("at most {MOST_FEEDBACK} items at once"));
             Err(Refusal::whole(BODY, why, fault.because(Reason::TooLarge)))
         }
-        // Portkey takes an empty batch for an item without keys.
+        // Portkey treats an empty batch as an item without keys.
         Body::Many(items) if items.is_empty() => Err(about_nothing()),
         Body::Many(items) => {
             let item = |item| draft(&members(item).ok_or_else(about_nothing)?);
@@ -139,7 +135,7 @@ pub fn change(body: &[u8]) -> Result<Change, Refusal> {
 }
 
 impl Change {
-    /// The state after the one that was, strictly later than it.
+    /// Returns the state of the feedback after the change, with a time strictly later than the stored one.
     pub fn of(self, old: Feedback, now: DateTime<Utc>) -> Feedback {
         let after = old.updated_at.map_or(now, |at| at + TimeDelta::microseconds(1));
         let metadata = self.metadata.unwrap_or(old.metadata);
@@ -155,17 +151,16 @@ impl Change {
     }
 }
 
-/// What is to be stored of feedback that came as whole states, a change of it with the id of the first and a later time; `known` is
-/// what is there of these ids. The first state says when it was given and of what, and later ones are changes of it. What is
-/// no newer than the newest came already or was overtaken, and is left out; of states of one time in `given` the last
-/// holds. Ids count within an organisation, so each must be named.
+/// Returns the states to store for feedback that arrives as whole states: a change has the id of the first state and a later time. `known` holds the stored states of these ids.
+///
+/// The first state sets the creation time and the trace or log, and later ones are changes of it. A state that is no newer than the newest one is a duplicate or outdated, and is left out. Of several states in `given` with the same time, the last one wins. Ids are unique within an organisation, so each state must name its organisation.
 pub fn states(mut given: Vec<Feedback>, known: Vec<Feedback>) -> Vec<Feedback> {
     let key = |one: &Feedback| (one.organisation_id.clone(), one.id.clone());
     let mut newest: HashMap<_, Feedback> = known.into_iter().map(|one| (key(&one), one)).collect();
     given.reverse();
     given.sort_by_key(|one| one.created_at);
     let state = |one: Feedback| {
-        // What guardrails found never changes.
+        // Feedback of guardrails never changes.
         if one.id.is_none() || one.value.is_none() {
             return Some(one);
         }
@@ -174,8 +169,11 @@ pub fn states(mut given: Vec<Feedback>, known: Vec<Feedback>) -> Vec<Feedback> {
             Entry::Occupied(mut newest) if one.created_at > newest.get().updated_at => {
                 let newest = newest.get_mut();
                 newest.updated_at = one.created_at;
-                (newest.value, newest.weight, newest.user_id) = (one.value, one.weight, one.user_id);
-                (newest.source, newest.metadata) = (one.source, one.metadata);
+                newest.value = one.value;
+                newest.weight = one.weight;
+                newest.user_id = one.user_id;
+                newest.source = one.source;
+                newest.metadata = one.metadata;
                 Some(newest.clone())
             }
             Entry::Occupied(_) => None,
@@ -184,7 +182,7 @@ pub fn states(mut given: Vec<Feedback>, known: Vec<Feedback>) -> Vec<Feedback> {
     given.into_iter().filter_map(state).collect()
 }
 
-/// The text of a body, without the numbers that JSON does not have.
+/// Returns the text of a body, with `NaN` and infinities replaced by null.
 fn readable(body: &[u8]) -> Result<Cow<'_, str>, Refusal> {
     let text = str::from_utf8(body).map_err(|_| Refusal::unreadable("is not UTF-8"))?;
     Ok(finite(text.trim()))
@@ -203,14 +201,14 @@ impl<'a> Body<'a> {
         }
         let item = members(text).ok_or_else(|| Refusal::unreadable("is neither a JSON object nor a list"))?;
         let is_number = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit());
-        match !item.is_empty() && item.iter().all(|(key, _)| is_number(key)) {
-            true => Ok(Self::Many(item.into_iter().map(|(_, item)| item).collect())),
-            false => Ok(Self::One(item)),
+        if !item.is_empty() && item.iter().all(|(key, _)| is_number(key)) {
+            return Ok(Self::Many(item.into_iter().map(|(_, item)| item).collect()));
         }
+        Ok(Self::One(item))
     }
 }
 
-/// Feedback that does not say what it is about.
+/// Returns the refusal of feedback that names neither a trace nor a log.
 fn about_nothing() -> Refusal {
     let expected = "the trace, or in `log_id` the log, that the feedback is about";
     Refusal::of(MISSING, FieldError::missing("trace_id", expected))
@@ -223,7 +221,8 @@ fn draft(item: &Members<'_>) -> Result<Feedback, Refusal> {
         let fault = FieldError::new(names[0], long, format!("at most {MOST_NAME_BYTES} bytes"));
         Err(Refusal::of(BODY, fault.because(Reason::TooLarge)))
     };
-    let (trace_id, log_id) = (name(&TRACE_NAMES)?, name(&LOG_NAMES)?);
+    let trace_id = name(&TRACE_NAMES)?;
+    let log_id = name(&LOG_NAMES)?;
     if trace_id.is_none() && log_id.is_none() {
         return Err(about_nothing());
     }
@@ -246,19 +245,19 @@ fn value(item: &Members<'_>) -> Result<f64, Refusal> {
     let expected = || format!("a number from {LOWEST_VALUE} to {HIGHEST_VALUE}");
     let raw = get(item, &["value"]).ok_or_else(|| Refusal::of(MISSING, FieldError::missing("value", expected())))?;
     let value = number(raw);
-    match (LOWEST_VALUE..=HIGHEST_VALUE).contains(&value) {
-        true => Ok(value),
-        false => Err(Refusal::of(VALUE, FieldError::new("value", raw, expected()))),
+    if !(LOWEST_VALUE..=HIGHEST_VALUE).contains(&value) {
+        return Err(Refusal::of(VALUE, FieldError::new("value", raw, expected())));
     }
+    Ok(value)
 }
 
-/// The weight; none if it is not said.
+/// Reads the weight; `None` if the item does not state one.
 fn weight(item: &Members<'_>) -> Option<f64> {
     let weight = number(get(item, &["weight"])?);
     Some(if (0.0..=1.0).contains(&weight) { weight } else { FULL_WEIGHT })
 }
 
-/// A number, or what stands for one; NaN for anything else.
+/// Converts a value to a number; NaN if it does not stand for one.
 fn number(raw: &str) -> f64 {
     match raw {
         "true" => 1.0,
@@ -268,7 +267,7 @@ fn number(raw: &str) -> f64 {
     }
 }
 
-/// Keys and values, cut as Portkey does; none if they are not said.
+/// Reads keys and values, cut as Portkey cuts them; `None` if the item has no metadata.
 fn metadata(item: &Members<'_>) -> Result<Option<Vec<(String, String)>>, Refusal> {
     let raw = get(item, &["metadata"]).map(open).filter(|raw| raw.starts_with('{'));
     match raw.map(|raw| tags(&raw)) {
@@ -315,18 +314,18 @@ mod tests {
 
     #[test]
     fn states_that_came_are_changes_of_the_first() {
-        // Within one batch, in whatever order; the later of two in one second holds, whether it is the first or a change.
+        // Within one batch, in any order. Of two states of one second the later one wins, for a first state and for a change.
         let batch = vec![came("f", 3, 3.0), came("f", 1, 0.5), came("f", 1, 1.0), came("f", 3, 4.0), came("g", 2, 9.0)];
         let first = states(batch.clone(), Vec::new());
         assert_eq!(seconds(&first), [(1, 1, 1.0), (2, 2, 9.0), (1, 3, 4.0)]);
-        // Of what is there the time and the place stay, and what is no newer than it came already.
+        // Stored feedback keeps its time and place. A state that is no newer than the stored one is a duplicate.
         let known = || {
             vec![Feedback { log_id: Some("l".to_owned()), workspace_slug: Some("w".to_owned()), ..came("f", 2, 0.0) }]
         };
         let found = states(vec![came("f", 1, 1.0), came("f", 2, 2.0), came("f", 5, 5.0)], known());
         assert_eq!(seconds(&found), [(2, 5, 5.0)]);
         assert_eq!((found[0].log_id.as_deref(), found[0].workspace_slug.as_deref()), (Some("l"), Some("w")));
-        // Another organisation's id, one that has none yet, and what guardrails found are not touched.
+        // The id of another organisation, feedback without an id and guardrail feedback are not touched.
         let zen = Feedback { organisation_id: Some("zen".to_owned()), ..came("f", 1, 1.0) };
         let bare = Feedback { id: None, ..came("f", 1, 1.0) };
         let guardrail = Feedback { value: None, ..came("f", 1, 1.0) };
@@ -504,7 +503,7 @@ mod tests {
         assert_eq!((replaced.weight, replaced.metadata, replaced.user_id), (Some(1.0), pairs(&[("a", "b")]), None));
         assert_eq!(after(r#"{"value":0,"metadata":{}}"#, 20).metadata, []);
         assert_eq!(after(r#"{"value":0,"metadata":null}"#, 20).metadata, old.metadata);
-        // A clock that stands or goes back does not undo the order of changes.
+        // A clock that stops or goes back does not undo the order of changes.
         for now in [3, 10] {
             assert_eq!(after(r#"{"value":0}"#, now).updated_at, at(11), "{now}");
         }

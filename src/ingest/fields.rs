@@ -1,5 +1,4 @@
-//! Single values out of a client's JSON, lenient: what makes no sense is none. But a call whose time makes none, or is one that
-//! no table can hold, is refused: what is stored is never made up.
+//! Reads single values from a client's JSON leniently: an invalid optional value becomes null. A call whose time is invalid, or that no table can hold, is refused, since a stored time is never made up.
 
 use std::borrow::Cow;
 
@@ -9,12 +8,12 @@ use super::usage::{Members, get};
 use crate::record::json::{FieldError, Read, finite, keep_last, members, unquote};
 use crate::record::{MOST_TAGS, TIME, is_storable};
 
-/// Portkey cuts keys and values of the metadata to so many characters.
+/// Number of characters to which Portkey cuts keys and values of the metadata.
 const TAG_CHARS: usize = 128;
-/// What clients write where there is nothing.
+/// Texts that clients write in place of a missing value.
 const NOTHING: [&str; 3] = ["None", "null", "undefined"];
 
-/// A JSON value; where that is a string which holds a JSON object, that object.
+/// Returns a JSON value. If it is a string that holds a JSON object, returns that object.
 pub(super) fn open(raw: &str) -> Cow<'_, str> {
     if raw.starts_with('"') {
         let inner = unquote(raw);
@@ -28,7 +27,7 @@ pub(super) fn open(raw: &str) -> Cow<'_, str> {
     Cow::Borrowed(raw)
 }
 
-/// The metadata of a JSON object: what is not text is kept as its JSON, null is dropped, and all is cut as Portkey does.
+/// Reads the metadata of a JSON object. Values that are not text are kept as JSON, null is dropped, and keys and values are cut as Portkey cuts them.
 pub(super) fn tags(text: &str) -> Vec<(String, String)> {
     let mut tags: Vec<(String, String)> = Vec::new();
     if tags.read("metadata", &finite(text.trim())).is_err() {
@@ -39,7 +38,7 @@ pub(super) fn tags(text: &str) -> Vec<(String, String)> {
     tags
 }
 
-/// The same, no more than a record may have: what is copied into each record of a request.
+/// Does the same as [`tags`], limited to what one record may have: the result is copied into each record of a request.
 pub(super) fn shared_tags(text: &str) -> Vec<(String, String)> {
     let mut tags = tags(text);
     tags.truncate(MOST_TAGS);
@@ -53,7 +52,7 @@ pub(super) fn cut(text: &str) -> String {
     }
 }
 
-/// A text that is not empty; a number counts as its digits.
+/// Reads a text that is not empty. A number counts as its digits.
 pub(super) fn text(members: &Members<'_>, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| {
         let mut text: Option<String> = None;
@@ -62,7 +61,7 @@ pub(super) fn text(members: &Members<'_>, names: &[&str]) -> Option<String> {
     })
 }
 
-/// An id. Python clients write `"None"` for one that is absent.
+/// Reads an id. Python clients write `"None"` for a missing one.
 pub(super) fn id(members: &Members<'_>, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| text(members, &[name]).filter(|id| !NOTHING.contains(&&**id)))
 }
@@ -72,13 +71,13 @@ fn is_nothing(raw: &str) -> bool {
     NOTHING.contains(&text) || matches!(text, "0" | "0.0")
 }
 
-/// The first of the times that are stated.
+/// Reads the first time that is stated under one of the names.
 pub(super) fn time(members: &Members<'_>, names: &[&str]) -> Result<Option<DateTime<Utc>>, FieldError> {
     for name in names {
         let Some(raw) = get(members, &[name]).filter(|raw| !is_nothing(raw)) else { continue };
         let mut time: Option<DateTime<Utc>> = None;
         if time.read("", raw).is_err() || !time.is_none_or(is_storable) {
-            // What is no time at all may be private.
+            // A value that is not a time may be private.
             let is_timely = raw.bytes().all(|byte| byte.is_ascii_digit() || b"\"TZ :.+-eE".contains(&byte));
             return Err(FieldError::new(name, if is_timely { raw } else { "" }, TIME));
         }
@@ -89,7 +88,7 @@ pub(super) fn time(members: &Members<'_>, names: &[&str]) -> Result<Option<DateT
     Ok(None)
 }
 
-/// Nanoseconds since 1970 as a time; 0 = not stated.
+/// Converts nanoseconds since 1970 into a time. 0 means that no time is stated.
 pub(super) fn time_of_nanos(name: &str, nanos: u64) -> Result<Option<DateTime<Utc>>, FieldError> {
     if nanos == 0 {
         return Ok(None);
@@ -104,7 +103,7 @@ pub(super) fn number(members: &Members<'_>, names: &[&str]) -> Option<f64> {
     number
 }
 
-/// A whole number of 32 bits.
+/// Reads a whole number of 32 bits.
 pub(super) fn short(members: &Members<'_>, names: &[&str]) -> Option<i32> {
     let mut short: Option<i32> = None;
     short.read("", get(members, names)?).ok()?;

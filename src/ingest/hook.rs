@@ -1,8 +1,6 @@
-//! What the npm gateway's `default.log` and `default.webhook` post after a call: request, response and the request's headers.
+//! Reads what the npm gateway's `default.log` and `default.webhook` post after a call: request, response and the request's headers.
 //!
-//! The hook fires for answered calls only, and says neither when nor how long; so the time is the arrival and the latency is not
-//! known. Nor does it say how often the gateway tried, which is known to be once where no retry was asked for. The headers hold
-//! the keys of providers, and ours, in clear: they are masked before anything else is done with them.
+//! The hook fires only for answered calls, and states neither the time nor the duration of the call. So the record's time is the arrival, and its latency is unknown. The hook does not state the number of attempts either; it is known to be one if no retry was configured. The headers hold the keys of providers, and ours, in clear text: they are masked before anything else is done with them.
 
 use super::fields::{open, short, tags, text};
 use super::targets::{Answerer, Config};
@@ -16,7 +14,7 @@ use crate::record::{Message, Record};
 const SOURCE: &str = "gateway-hook";
 const SPAN_NAME: &str = "llm";
 
-/// Where providers are, unless the caller names a host of its own.
+/// Base URLs of providers, used unless the caller names a host of its own.
 const HOSTS: [(&str, &str); 14] = [
     ("anthropic", "https://api.anthropic.com/v1"),
     ("cerebras", "https://api.cerebras.ai/v1"),
@@ -50,7 +48,7 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     }
     let object = |name: &str| get(&item, &[name]).and_then(members);
     let (Some(request), Some(response)) = (object("request"), object("response")) else {
-        return Err(FieldError::missing("request", "an object with `json`, beside an object `response`"));
+        return Err(FieldError::missing("request", "an object with `json`, next to an object `response`"));
     };
     let checks = Checks::of(raw);
     let sent = get(&request, &["headers"]).map(open);
@@ -65,18 +63,19 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
         let Some(raw) = get(side, &["json"]) else { return Ok(None) };
         checks.payload(raw).map(Some).ok_or_else(|| FieldError::too_deep(&format!("{name}.json")))
     });
-    let (asked_text, reply_text) = (asked_text?, reply_text?);
+    let asked_text = asked_text?;
+    let reply_text = reply_text?;
     let asked = asked_text.as_deref().and_then(members).unwrap_or_default();
     let reply = reply_text.as_deref().and_then(members).unwrap_or_default();
     let status = short(&response, &["statusCode"]);
     if status.is_none() && reply.is_empty() {
-        // `default.log` as a hook before the request, which may yet fail.
+        // `default.log` is also used as a hook before the request, which may still fail.
         let expected = "a status; a call is recorded when it has been answered";
         return Err(FieldError::silent("response.statusCode", expected).because(Reason::NotKept));
     }
     let config = Config::read(headers.config.as_deref(), sent.is_some());
     let provider = text(&item, &["provider"]).or_else(|| headers.provider.clone());
-    // A target's own model stands in the request already.
+    // The request already holds the target's own model.
     let model = text(&asked, &["model"]);
     let answerer = config.answerer(provider.as_deref(), model.as_deref());
     let own_host = text_header(&request, "x-portkey-custom-host").or_else(|| answerer.host.clone());
@@ -86,7 +85,9 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     record.ai_model = model.or_else(|| text(&reply, &["model", "modelVersion"]));
     routed(&mut record, config, answerer);
     let usage = Usage::of(&asked, reply_text.as_deref());
-    (record.req_units, record.res_units, record.total_units) = (usage.request, usage.response, usage.total);
+    record.req_units = usage.request;
+    record.res_units = usage.response;
+    record.total_units = usage.total;
     record.response_status_code = status.or(Some(200));
     record.metadata = get(&item, &["metadata"]).map(|raw| tags(&open(raw))).unwrap_or_default();
     record.metadata.extend(headers.metadata.as_deref().map(tags).unwrap_or_default());
@@ -103,7 +104,7 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     Ok(record)
 }
 
-/// The way of the call through the gateway, as far as it is known.
+/// Sets the route of the call through the gateway, as far as it is known.
 fn routed(record: &mut Record, config: Config, answerer: Answerer) {
     record.mode = config.mode;
     record.config = config.slug;
@@ -111,7 +112,7 @@ fn routed(record: &mut Record, config: Config, answerer: Answerer) {
     record.retry_success_count = (answerer.retries == Some(false)).then_some(0);
 }
 
-/// What the headers of the request say.
+/// Builds a record from the headers of the request.
 fn plain(request: &Members<'_>, headers: &Headers, context: &Context, new_id: &mut dyn FnMut() -> String) -> Record {
     let id = new_id();
     let untracked = headers.debug.as_deref().is_some_and(is_off);
@@ -140,7 +141,7 @@ fn text_header(request: &Members<'_>, name: &str) -> Option<String> {
     raw.starts_with('"').then(|| unquote(raw).into_owned()).filter(|text| !text.is_empty())
 }
 
-/// The URL that the gateway called, as far as it follows from what the hook is told.
+/// Returns the URL that the gateway called, as far as the hook's data determines it.
 fn url(host: Option<&str>, provider: Option<&str>, kind: Option<&str>) -> Option<String> {
     let provider = provider.unwrap_or_default();
     let known = || HOSTS.iter().find(|(name, _)| *name == provider).map(|(_, host)| *host);

@@ -1,13 +1,8 @@
-//! LiteLLM's generic API callback: its `StandardLoggingPayload`, one object a call, however they are batched; and the older payload
-//! (`generic_api_use_v1`), in which every value is a text.
+//! LiteLLM's generic API callback. Reads its `StandardLoggingPayload`, one object a call, however calls are batched, and the older payload (`generic_api_use_v1`), in which every value is a text.
 //!
-//! Dollars become cents by moving the decimal point in their text, seconds become milliseconds. Like Portkey's, this shape is
-//! lenient: a side value that makes no sense is null, and unknown keys are passed over.
+//! Dollars become cents by moving the decimal point in their text, and seconds become milliseconds. Like Portkey's, this format is read leniently: an invalid optional value is null, and unknown keys are ignored.
 //!
-//! LiteLLM logs every attempt of a call under the call's id: retries, fallbacks, and each look at a
-//! batch that still runs. So the id of a record is the call's with a hash of what tells attempts
-//! apart behind it ([`attempt_id`]): an attempt that is sent again is stored once, and no attempt
-//! hides another. The call's own id is `internal_trace_id`, which the attempts share.
+//! LiteLLM logs every attempt of a call under the id of the call: retries, fallbacks, and each poll of a batch that is still running. So the id of a record is the call's id followed by a hash of what distinguishes attempts ([`attempt_id`]). An attempt that is sent again is stored once, and no attempt hides another. The call's own id becomes `internal_trace_id`, which the attempts share.
 
 use std::borrow::Cow;
 
@@ -23,9 +18,9 @@ use crate::record::json::{
 use crate::record::{Message, Record, attempt};
 
 const SOURCE: &str = "litellm";
-/// The status of a failure that carries none.
+/// Status of a failure that states none.
 const FAILED: i32 = 500;
-/// Keys of which one is in every payload, old or new.
+/// Keys of which every payload, old or new, has at least one.
 const MARKS: [&str; 6] = ["call_type", "messages", "response", "model", "startTime", "status"];
 
 /// Reads one record.
@@ -43,7 +38,8 @@ pub(super) fn read(raw: &str, context: &Context) -> Result<Record, FieldError> {
     }
     let checks = Checks::of(raw);
     let inner = |name: &str| get(&item, &[name]).map(open);
-    let (meta_text, hidden_text) = (inner("metadata"), inner("hidden_params"));
+    let meta_text = inner("metadata");
+    let hidden_text = inner("hidden_params");
     let meta = meta_text.as_deref().and_then(members).unwrap_or_default();
     let hidden = hidden_text.as_deref().and_then(members).unwrap_or_default();
 
@@ -55,9 +51,9 @@ pub(super) fn read(raw: &str, context: &Context) -> Result<Record, FieldError> {
     record.req_units = usage.request;
     record.res_units = usage.response;
     record.total_units = usage.total;
-    // Where LiteLLM could not tell the cost it says 0, and why.
-    let told = get(&item, &["response_cost_failure_debug_info", "response_cost_failure_debug_information"]).is_none();
-    record.cost = get(&item, &["response_cost", "cost"]).filter(|_| told).and_then(|raw| cents(&open(raw)));
+    // If LiteLLM cannot compute the cost, it writes 0 and the reason.
+    let is_known = get(&item, &["response_cost_failure_debug_info", "response_cost_failure_debug_information"]).is_none();
+    record.cost = get(&item, &["response_cost", "cost"]).filter(|_| is_known).and_then(|raw| cents(&open(raw)));
     if record.cost.is_some() {
         record.cost_currency = Some("USD".to_owned());
     }
@@ -72,7 +68,7 @@ pub(super) fn read(raw: &str, context: &Context) -> Result<Record, FieldError> {
     Ok(record)
 }
 
-/// What is copied as it is.
+/// Copies the fields that need no conversion.
 fn plain(item: &Members<'_>, meta: &Members<'_>, context: &Context) -> Record {
     let prompt = get(meta, &["prompt_management_metadata"]).and_then(members).unwrap_or_default();
     let hit = flag(item, &["cache_hit"]);
@@ -105,17 +101,15 @@ fn plain(item: &Members<'_>, meta: &Members<'_>, context: &Context) -> Record {
     }
 }
 
-/// The id of one attempt: the call's id, and a hash of what tells its attempts apart. It depends on
-/// the payload alone, so that an attempt sent again has the same one. Not in the hash is what
-/// differs where LiteLLM logs one attempt twice, such as its end.
+/// Returns the id of one attempt: the call's id and a hash of what distinguishes its attempts. The hash depends only on the payload, so an attempt that is sent again gets the same id. It leaves out what differs if LiteLLM logs one attempt twice, such as the end time.
 fn attempt_id(call_id: &str, item: &Members<'_>) -> String {
     let start = match time(item, &["startTime"]) {
         Ok(Some(start)) => Some(start.timestamp_micros().to_string()),
         _ => text(item, &["startTime"]),
     };
     let mut hash = Sha256::new();
-    let told = ["call_type", "status", "custom_llm_provider", "model", "model_id", "api_base"];
-    for part in [start].into_iter().chain(told.map(|name| text(item, &[name]))) {
+    let names = ["call_type", "status", "custom_llm_provider", "model", "model_id", "api_base"];
+    for part in [start].into_iter().chain(names.map(|name| text(item, &[name]))) {
         hash.update(part.unwrap_or_default());
         hash.update([0]);
     }
@@ -123,12 +117,12 @@ fn attempt_id(call_id: &str, item: &Members<'_>) -> String {
     attempt::attempt_id(call_id, *hash.first_chunk().unwrap_or(&[0; attempt::HASH_BYTES]))
 }
 
-/// Seconds to milliseconds. Of a stream `response_time` is the time to the first token.
+/// Sets the times, converted from seconds to milliseconds. For a stream, `response_time` is the time to the first token.
 fn times(record: &mut Record, item: &Members<'_>) -> Result<(), FieldError> {
     let start = time(item, &["startTime"])?;
     let between = |name: &str| {
         let micros = (time(item, &[name]).ok()?? - start?).num_microseconds()?;
-        // Half a millisecond counts as one, as for times that come in seconds.
+        // Half a millisecond is rounded up, as for times that are stated in seconds.
         (micros >= 0).then_some((micros + 500) / 1_000)
     };
     record.created_at = start;
@@ -147,7 +141,7 @@ fn outcome(record: &mut Record, item: &Members<'_>) {
     let error = get(item, &["error_information"]).and_then(members).unwrap_or_default();
     let failed = match text(item, &["status"]).as_deref() {
         Some(status) => !status.eq_ignore_ascii_case("success"),
-        // The older payload has none, and is sent for successes.
+        // The older payload has no status, and is sent only for successes.
         None => false,
     };
     let code = short(&error, &["error_code"]).filter(|code| (100..600).contains(code));
@@ -155,11 +149,11 @@ fn outcome(record: &mut Record, item: &Members<'_>) {
     record.is_success = Some(i32::from(!failed));
 }
 
-/// Tokens as LiteLLM counted them; of which kinds they are, as the provider said.
+/// Counts tokens as LiteLLM does, and their kinds as the provider states them.
 fn usage(item: &Members<'_>, meta: &Members<'_>, hidden: &Members<'_>, reply: Option<&str>) -> Usage {
     let parameters = get(item, &["model_parameters", "modelParameters"]).map(open);
     let asked = parameters.as_deref().and_then(members).unwrap_or_default();
-    // The reply tells the tier too, which the usage does not always.
+    // The reply states the tier too, which the usage does not always do.
     let mut usage = Usage::of(&asked, reply);
     let counted = [meta, hidden].iter().find_map(|of| get(of, &["usage_object"]).and_then(members));
     if let Some(counted) = counted.map(|counted| Usage::of_object(&counted)) {
@@ -176,7 +170,7 @@ fn usage(item: &Members<'_>, meta: &Members<'_>, hidden: &Members<'_>, reply: Op
     )
 }
 
-/// The number that follows a name in the text of a Python object: `Usage(prompt_tokens=9, …)` or `{'prompt_tokens': 9}`.
+/// Reads the number that follows a name in the text of a Python object: `Usage(prompt_tokens=9, …)` or `{'prompt_tokens': 9}`.
 fn repr_number(text: &str, name: &str) -> Option<i64> {
     text.match_indices(name).find_map(|(at, _)| {
         let rest = text[at + name.len()..].trim_start_matches(['\'', '"']);
@@ -186,7 +180,7 @@ fn repr_number(text: &str, name: &str) -> Option<i64> {
     })
 }
 
-/// The caller's own labels: those of the request, those for the spend log, the tags, and who the user is.
+/// Collects the caller's own labels: those of the request, those for the spend log, the tags, and the user.
 fn labels(item: &Members<'_>, meta: &Members<'_>, checks: Checks) -> Vec<(String, String)> {
     let object = |name: &str| get(meta, &[name]).map(|raw| tags(&open(raw))).unwrap_or_default();
     let mut labels = object("spend_logs_metadata");
@@ -208,7 +202,7 @@ fn labels(item: &Members<'_>, meta: &Members<'_>, checks: Checks) -> Vec<(String
     labels
 }
 
-/// LiteLLM hands on the caller's headers.
+/// Returns true if the caller's headers, which LiteLLM passes on, ask not to track the call.
 fn asks_not_to_track(meta: &Members<'_>) -> bool {
     ["requester_custom_headers", "requester_metadata"].iter().any(|place| {
         let headers = get(meta, &[place]).and_then(members).unwrap_or_default();
@@ -216,13 +210,13 @@ fn asks_not_to_track(meta: &Members<'_>) -> bool {
     })
 }
 
-/// The request as the provider's API has it: model, messages under the name that the call gives them, parameters.
+/// Builds the request as the provider's API has it: model, messages under the name that this kind of call uses, and parameters.
 fn request(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldError> {
     let call = text(item, &["call_type"]).unwrap_or_default();
     let name = match &*call {
         call if call.contains("embedding") || call.contains("responses") || call.contains("moderation") => "input",
         call if call.contains("text_completion") => "prompt",
-        // What a client says in a realtime session are events, not messages of a chat.
+        // A client sends events in a realtime session, not messages of a chat.
         call if call.contains("realtime") => "events",
         _ => "messages",
     };
@@ -241,7 +235,7 @@ fn request(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldEr
         out.push(if out.is_empty() { b'{' } else { b',' });
         write_string(&mut out, &name);
         out.push(b':');
-        // The object around it is a level of its own.
+        // The object around the value is a level of its own.
         let raw = checks.payload(raw).ok_or_else(|| too_deep("messages"))?;
         out.extend_from_slice(raw.as_bytes());
     }
@@ -253,7 +247,7 @@ fn request(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldEr
     }
 }
 
-/// The response; of a failure what LiteLLM says about it.
+/// Returns the response, or for a failed call LiteLLM's description of the error.
 fn response(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldError> {
     let failed = text(item, &["status"]).is_some_and(|status| !status.eq_ignore_ascii_case("success"));
     let error = || get(item, &["error_information"]).or_else(|| get(item, &["error_str"]));

@@ -1,8 +1,6 @@
-//! Any client's shape to [`Record`]s, or a rejection that names the record, the field and what was expected.
+//! Reads any client's format into [`Record`]s, or into a rejection that names the record, the field and the expected value.
 //!
-//! A request or file goes through a [`Splitter`], which finds the records in a stream of bytes, and each [`Chunk`] of whole
-//! records through [`read`]. Bad records never cost the good ones beside them. What must not be stored is taken out here,
-//! before anything is written ([`Policy`]): content of calls that are not tracked, keys, what rules of redaction name.
+//! A request or file goes through a [`Splitter`], which finds the records in a stream of bytes. Each [`Chunk`] of whole records then goes through [`read`]. A bad record never causes the rejection of a good one in the same request. [`Policy`] removes what must not be stored before anything is written: content of calls that are not tracked, keys, and values that redaction rules name.
 
 pub(crate) mod arrow;
 pub mod control_plane;
@@ -42,53 +40,54 @@ pub use policy::Policy;
 pub(crate) use split::line_breaks;
 pub use split::{Chunk, Splitter};
 
-/// Rejections of one chunk that get an excerpt.
+/// Number of rejections of one chunk that get an excerpt.
 pub(crate) const EXCERPTS_AT_ONCE: usize = 20;
 
 /// Bytes of a header that are copied into records: one more than the longest text of a column.
 const MOST_HEADER_BYTES: usize = (8 << 10) + 1;
 
-/// Memory that a record takes beside its text.
+/// Memory that a record takes in addition to its text.
 pub const RECORD_BYTES: usize = 1_500;
-/// Memory that the records of one value, such as an object of numbered records, take at most.
+/// Maximum memory for the records of one value, such as an object of numbered records.
 pub const MOST_MADE_BYTES: usize = 64 << 20;
-/// Most records of a body that is read as a whole.
+/// Maximum number of records in a body that is read as a whole.
 pub const MOST_RECORDS: usize = 100_000;
 
-/// Memory that the records in a text take at most once they are built, each with what the headers of its request add to it. It is
-/// known before any is built: a record is an object.
+/// Returns the maximum memory that the records in a text take once they are built, including the header values that are copied into each of them.
+///
+/// The bound is known before any record is built, since each record is a JSON object: it counts the opening braces.
 pub fn made_bytes(text: &[u8], headers: &Headers) -> usize {
     let records = memchr::memchr_iter(b'{', text).count();
     text.len().saturating_add(records.saturating_mul(RECORD_BYTES + headers.bytes()))
 }
 
-/// The refusal of too many records at once.
+/// Returns the error for a request with too many records.
 fn too_many(records: usize) -> FieldError {
     let expected = format!("at most {MOST_RECORDS} records at once, not {records}; `/v1/ingest` takes any number");
     FieldError::silent("json", expected).because(Reason::TooLarge)
 }
 
-/// The organisation of a record that names none.
+/// Organisation of a record that names none.
 pub const DEFAULT_ORGANISATION: &str = "default";
 
-/// A record that was not taken.
+/// A record that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rejection {
-    /// The number of the record in the request, from 0.
+    /// Number of the record in the request, counted from 0.
     pub record: u64,
-    /// The line that it begins in, from 1; none where records are not read from text.
+    /// Line in which the record begins, counted from 1; `None` if records are not read from text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
-    /// The field, `json` where the text is not a JSON object at all.
+    /// Name of the field, or `json` if the text is not a JSON object.
     pub field: String,
-    /// The beginning of its value; empty where it may be private.
+    /// Beginning of the field's value; empty if the value may be private.
     pub value: String,
-    /// What was expected.
+    /// Description of the expected value.
     pub expected: String,
-    /// The reason, by which refusals are counted.
+    /// Reason, by which refusals are counted.
     #[serde(skip)]
     pub reason: Reason,
-    /// What is known of the record beside that; the excerpt is shown.
+    /// Organisation and workspace that the record names, and its excerpt. Only the excerpt is written to clients.
     #[serde(rename = "excerpt", serialize_with = "write_excerpt", skip_serializing_if = "has_no_excerpt")]
     pub seen: Option<Box<Seen>>,
 }
@@ -97,12 +96,12 @@ fn excerpt(seen: Option<&Seen>) -> Option<&str> {
     seen.and_then(|seen| seen.excerpt.as_deref())
 }
 
-#[expect(clippy::ref_option, reason = "serde hands the field over so")]
+#[expect(clippy::ref_option, reason = "serde passes the field this way")]
 fn write_excerpt<S: Serializer>(seen: &Option<Box<Seen>>, serializer: S) -> Result<S::Ok, S::Error> {
     excerpt(seen.as_deref()).serialize(serializer)
 }
 
-#[expect(clippy::ref_option, reason = "serde hands the field over so")]
+#[expect(clippy::ref_option, reason = "serde passes the field this way")]
 fn has_no_excerpt(seen: &Option<Box<Seen>>) -> bool {
     excerpt(seen.as_deref()).is_none()
 }
@@ -113,12 +112,12 @@ impl Rejection {
         Self { record, line: None, field, value, expected, reason, seen }
     }
 
-    /// The same rejection of a record that begins in that line.
+    /// Returns the rejection with the line in which the record begins.
     fn in_line(self, line: u64) -> Self {
         Self { line: Some(line), ..self }
     }
 
-    /// A short piece of the record around the field, masked and redacted, where it may be shown.
+    /// Returns the excerpt of the record, masked and redacted, if it may be shown.
     pub fn excerpt(&self) -> Option<&str> {
         excerpt(self.seen.as_deref())
     }
@@ -138,27 +137,27 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// How a client writes its records.
+/// Format of the records that a client sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
-    /// Our own JSON form, which exports have too.
+    /// Our own JSON form, which exports use too.
     #[default]
     Native,
     /// The body of Portkey's `POST /v1/logs`.
     Portkey,
-    /// What LiteLLM's generic API callback posts.
+    /// Payload of LiteLLM's generic API callback.
     LiteLlm,
-    /// What the npm gateway's `default.log` and `default.webhook` post.
+    /// Payload of the npm gateway's `default.log` and `default.webhook`.
     GatewayHook,
-    /// Export requests of OpenTelemetry in JSON, as its collector writes them to a file.
+    /// OpenTelemetry export requests in JSON, as its collector writes them to a file.
     Otlp,
 }
 
 impl Shape {
-    /// Every shape.
+    /// All formats.
     pub const ALL: [Self; 5] = [Self::Native, Self::Portkey, Self::LiteLlm, Self::GatewayHook, Self::Otlp];
 
-    /// Its name in flags and queries.
+    /// Returns the name that flags and queries use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -182,43 +181,42 @@ impl FromStr for Shape {
     fn from_str(name: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|shape| shape.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
             let known = Self::ALL.map(Self::name).join(", ");
-            Error::invalid(format!("`shape` is `{name}`; expected one of {known}"))
+            Error::invalid(format!("`source` is `{name}`; expected one of {known}"))
         })
     }
 }
 
-/// What is known of a request beside its body.
+/// Properties of a request other than its body.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Arrival time, for records that do not say when they were made.
+    /// Arrival time, for records that state no creation time.
     pub now: DateTime<Utc>,
-    /// The trace of records that name none. A caller that reads one request in several chunks sets it, so that they share
-    /// it; else each call of [`read`] makes its own.
+    /// Trace id of records that name none. A caller that reads one request in several chunks sets it, so that the chunks share it. Without it each call of [`read`] generates its own.
     pub trace: Option<String>,
-    /// The client's headers.
+    /// Headers of the client.
     pub headers: Headers,
-    /// Whose records the client may send.
+    /// Owner of the records that the client may send.
     pub owner: Owner,
-    /// What is done to every record.
+    /// Policy that is applied to every record.
     pub policy: Arc<Policy>,
 }
 
-/// Whom the records of a request must belong to; `None` = anyone.
+/// Organisation and workspace to which the records of a request must belong. `None` allows any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// The organisation. Records that name none get it.
+    /// Organisation, which is set on records that name none.
     pub organisation: Option<String>,
-    /// The workspace. Records that name none get it.
+    /// Workspace, which is set on records that name none.
     pub workspace: Option<String>,
 }
 
 impl Owner {
-    /// Makes a record the owner's, unless it says that it is somebody else's.
+    /// Assigns a record to the owner. Refuses a record that names another owner.
     pub fn take(&self, record: &mut Record) -> Result<(), FieldError> {
         self.take_fields(&mut record.organisation_id, &mut record.workspace_slug)
     }
 
-    /// [`Owner::take`] for the two fields that say whose something is.
+    /// Does the same as [`Owner::take`] for the two fields that name an owner.
     pub fn take_fields(
         &self,
         organisation: &mut Option<String>,
@@ -233,7 +231,7 @@ fn own(field: &'static str, value: &mut Option<String>, owner: Option<&str>) -> 
     let Some(owner) = owner else { return Ok(()) };
     match value.as_deref().filter(|value| !value.is_empty()) {
         Some(named) if named != owner => {
-            let expected = format!("`{owner}`, which the API key is bound to, or none");
+            let expected = format!("`{owner}`, to which the API key is bound, or no value");
             Err(FieldError::silent(field, expected).because(Reason::NotAllowed))
         }
         _ => {
@@ -244,18 +242,17 @@ fn own(field: &'static str, value: &mut Option<String>, owner: Option<&str>) -> 
 }
 
 impl Context {
-    /// A request without headers, under the policy that holds where none is configured.
+    /// Returns the context of a request without headers, under the default policy.
     pub fn new(now: DateTime<Utc>) -> Self {
-        let (headers, owner) = (Headers::default(), Owner::default());
-        Self { now, trace: None, headers, owner, policy: Policy::shared() }
+        Self { now, trace: None, headers: Headers::default(), owner: Owner::default(), policy: Policy::shared() }
     }
 
-    /// The metadata of the headers, no more than a record may have: it is copied into each.
+    /// Returns the metadata of the headers, limited to what one record may have, since it is copied into each record.
     fn overlay(&self) -> Vec<(String, String)> {
         self.headers.metadata.as_deref().map(fields::shared_tags).unwrap_or_default()
     }
 
-    /// Whether the client asked that no content be kept.
+    /// Returns true if the client asked that no content be kept.
     pub fn is_untracked(&self) -> bool {
         self.headers.debug.as_deref().is_some_and(is_off)
     }
@@ -263,25 +260,26 @@ impl Context {
 
 macro_rules! headers {
     ($($field:ident: $name:literal,)*) => {
-        /// The `x-portkey-*` headers that say something about the records of a request.
+        /// The `x-portkey-*` headers that describe the records of a request.
         #[derive(Clone, Default, PartialEq, Eq, Hash)]
         pub struct Headers {
             $(#[doc = concat!("`", $name, "`")] pub $field: Option<String>,)*
         }
 
         impl Headers {
-            /// Reads every header that is there and not empty.
+            /// Reads every header that is present and not empty.
             pub fn read(mut value: impl FnMut(&str) -> Option<String>) -> Self {
                 Self { $($field: value($name).filter(|text| !text.is_empty()),)* }
             }
 
-            /// Bytes that the headers add to a record at most.
+            /// Returns the maximum number of bytes that the headers add to a record.
             pub fn bytes(&self) -> usize {
                 0 $(+ self.$field.as_ref().map_or(0, String::len))*
             }
 
-            /// The headers of a request, which are copied into each of its records: of those but the metadata that are longer than
-            /// any column, only so much that the records are refused for them, or go without.
+            /// Shortens headers, which are copied into each record of the request.
+            ///
+            /// A header that is longer than any column keeps one byte more than the limit, so that records are still refused, or stored without the value. The metadata keeps its length.
             pub fn cut(mut self) -> Self {
                 let metadata = self.metadata.take();
                 $(if let Some(text) = &mut self.$field {
@@ -310,12 +308,12 @@ headers! {
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A config may hold provider keys, metadata may name people.
+        // A config may hold provider keys, and metadata may name people.
         f.write_str("Headers { .. }")
     }
 }
 
-/// Reads the records of a chunk: good ones go to the sink, in order and complete; bad ones come back as rejections.
+/// Reads the records of a chunk. Good records go to the sink, in order and complete; bad ones are returned as rejections.
 pub fn read(
     shape: Shape,
     chunk: &Chunk,
@@ -368,21 +366,22 @@ pub fn read(
     rejections
 }
 
-/// A rejection with what is known of the record in the text. Of many at once only the first get an excerpt, since it
-/// takes as long as reading the record.
+/// Builds a rejection with what the text says about the record. Only the first rejections of a chunk get an excerpt, since an excerpt costs as much as reading the record.
 fn looked_at(number: u64, error: FieldError, text: &str, context: &Context, before: usize) -> Rejection {
     if error.seen.is_some() {
         return Rejection::new(number, error);
     }
-    let seen = match before < EXCERPTS_AT_ONCE {
-        true => seen(text, &error, context),
-        false if context.owner.organisation.is_some() => Seen::default(),
-        false => whose(text),
+    let seen = if before < EXCERPTS_AT_ONCE {
+        seen(text, &error, context)
+    } else if context.owner.organisation.is_some() {
+        Seen::default()
+    } else {
+        whose(text)
     };
     Rejection::new(number, error.seen(seen))
 }
 
-/// Reads a whole request: lines, a JSON array, one object, or objects one after the other.
+/// Reads a whole request: lines, a JSON array, one object, or several objects in sequence.
 pub fn lines(
     shape: Shape,
     text: &[u8],
@@ -400,7 +399,7 @@ pub fn lines(
     (records, rejections)
 }
 
-/// Fills in what every record has: an id, an organisation and a time; and takes out what must not be stored.
+/// Fills in the id, organisation and time that every record has, and removes what must not be stored.
 pub fn complete(record: &mut Record, context: &Context, new_id: &mut dyn FnMut() -> String) {
     if record.id.as_deref().is_none_or(str::is_empty) {
         record.id = Some(new_id());
@@ -415,23 +414,26 @@ pub fn complete(record: &mut Record, context: &Context, new_id: &mut dyn FnMut()
     context.policy.protect(record);
 }
 
-/// Whether a value of `x-portkey-debug` asks that no content be kept.
+/// Returns true if a value of `x-portkey-debug` asks that no content be kept.
 fn is_off(value: &str) -> bool {
     value.trim().eq_ignore_ascii_case("false")
 }
 
-/// A refusal without what the client said, if the call is not to be tracked: content may stand in any place of a bad record.
+/// Returns the error without the client's values if the call is not to be tracked: a bad record may hold content in any place.
 fn discreet(error: FieldError, text: &str, context: &Context) -> FieldError {
-    let told = |(key, raw): &(std::borrow::Cow<'_, str>, &str)| {
+    let is_untracked_mark = |(key, raw): &(std::borrow::Cow<'_, str>, &str)| {
         key == "do_not_track" && !matches!(*raw, "false" | "0" | "null" | "\"false\"" | "\"0\"" | "\"\"")
     };
     let untracked = context.is_untracked()
-        || members(text).map_or_else(|| text.contains("do_not_track"), |fields| fields.iter().any(told));
-    match (untracked, crate::record::column(&error.field)) {
-        (false, _) => error,
-        (true, Some(column)) => FieldError::silent(column.name, error.expected).because(error.reason),
-        (true, None) => {
-            let expected = "a record of a call that is not tracked; what is wrong with it is not shown";
+        || members(text)
+            .map_or_else(|| text.contains("do_not_track"), |fields| fields.iter().any(is_untracked_mark));
+    if !untracked {
+        return error;
+    }
+    match crate::record::column(&error.field) {
+        Some(column) => FieldError::silent(column.name, error.expected).because(error.reason),
+        None => {
+            let expected = "a valid record; the details are not shown, because the call is not tracked";
             FieldError::silent("json", expected).because(error.reason)
         }
     }

@@ -1,7 +1,6 @@
-//! Names of providers and models: one spelling for the many that clients, gateways and clouds use.
+//! Names of providers and models: one canonical spelling for the many that clients, gateways and clouds use.
 //!
-//! Columns keep what the source said. The canonical name serves the price table, and reports through the SQL function
-//! `canonical_model`. A name that no rule knows stays as it is, in lower case: two models are never made one by a guess.
+//! Columns keep the spelling of the source. The canonical name is used by the price table, and by reports through the SQL function `canonical_model`. A name that matches no rule is only lower-cased: two models are never merged by a guess.
 
 use std::borrow::Cow;
 
@@ -32,7 +31,7 @@ pub(crate) const ALIASES: [(&str, &str); 23] = [
     ("zai", "z-ai"),
 ];
 
-/// Hosts of providers. A name that begins with a dot stands for all hosts that end with it.
+/// Hosts of providers. A name that begins with a dot or a hyphen matches all hosts that end with it.
 const HOSTS: [(&str, &str); 47] = [
     ("api.openai.com", "openai"),
     (".api.openai.com", "openai"),
@@ -83,7 +82,7 @@ const HOSTS: [(&str, &str); 47] = [
     ("api.sambanova.ai", "sambanova"),
 ];
 
-/// Makers of models and providers that stand before a model's name, as in `openai/gpt-4o` and `amazon.nova-lite-v1:0`.
+/// Makers of models and providers that prefix a model's name, as in `openai/gpt-4o` and `amazon.nova-lite-v1:0`.
 const VENDORS: [&str; 55] = [
     "ai21",
     "alibaba",
@@ -142,15 +141,15 @@ const VENDORS: [&str; 55] = [
     "z-ai",
 ];
 
-/// Groups of AWS regions before a model's name in Bedrock.
+/// Groups of AWS regions that prefix a model's name in Bedrock.
 const REGIONS: [&str; 8] = ["us.", "eu.", "apac.", "global.", "us-gov.", "jp.", "au.", "ca."];
-/// How many of them have the list price.
+/// Number of the first regions that have the list price.
 const LIST_PRICED: usize = 4;
 
-/// Ways to serve a model that a router writes behind its name.
+/// Serving variants that a router appends to a model's name.
 const VARIANTS: [&str; 8] = [":latest", ":free", ":nitro", ":floor", ":online", ":thinking", ":extended", ":batch"];
 
-/// A provider's name as the price table has it.
+/// Returns a provider's name as the price table spells it.
 pub(crate) fn provider(name: &str) -> Cow<'static, str> {
     let name = name.trim().to_ascii_lowercase().replace(['_', '.', ' '], "-");
     match ALIASES.binary_search_by(|(alias, _)| (*alias).cmp(&name)) {
@@ -159,15 +158,18 @@ pub(crate) fn provider(name: &str) -> Cow<'static, str> {
     }
 }
 
-/// The provider whose API a URL calls; none if the host is not known. The scheme may be missing.
+/// Returns the provider whose API a URL calls, or `None` if the host is unknown. The scheme may be missing.
 pub(crate) fn provider_of_url(url: &str) -> Option<&'static str> {
     let rest = url.trim().split_once("://").map_or(url.trim(), |(_, rest)| rest);
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let host = host.split_once(':').map_or(host, |(host, _)| host).trim_end_matches('.').to_ascii_lowercase();
-    let fits = |known: &str| match known.starts_with(['.', '-']) {
-        true => host.len() > known.len() && host.ends_with(known),
-        false => host == known,
+    let fits = |known: &str| {
+        if known.starts_with(['.', '-']) {
+            host.len() > known.len() && host.ends_with(known)
+        } else {
+            host == known
+        }
     };
     if let Some((_, provider)) = HOSTS.iter().find(|(known, _)| fits(known)) {
         return Some(provider);
@@ -176,7 +178,7 @@ pub(crate) fn provider_of_url(url: &str) -> Option<&'static str> {
     if is_aws && (host.starts_with("bedrock-runtime.") || host.starts_with("bedrock-runtime-fips.")) {
         return Some("bedrock");
     }
-    // Hosts that serve more than models.
+    // These hosts serve more than models.
     match host.as_str() {
         "api.cloudflare.com" if path.contains("/ai/") => Some("workers-ai"),
         host if host.ends_with(".cognitiveservices.azure.com") && path.starts_with("/openai/") => Some("azure-openai"),
@@ -184,11 +186,9 @@ pub(crate) fn provider_of_url(url: &str) -> Option<&'static str> {
     }
 }
 
-/// The one name of a model, however its source spells it: `gpt-4o` for `gpt-4o-2024-08-06`, `openai/gpt-4o` and
-/// `azure/gpt-4o`.
+/// Returns the canonical name of a model, for any spelling of its source: `gpt-4o` for `gpt-4o-2024-08-06`, `openai/gpt-4o` and `azure/gpt-4o`.
 ///
-/// Takes off paths, prefixes of providers and regions, dates and versions of the same model. A fine-tuned model keeps
-/// its whole name.
+/// Removes paths, prefixes of providers and regions, and dates and versions of the same model. A fine-tuned model keeps its whole name.
 pub fn canonical_model(provider_name: Option<&str>, model: &str) -> String {
     let model = model.trim().to_ascii_lowercase();
     if model.starts_with("ft:") {
@@ -208,7 +208,7 @@ pub fn canonical_model(provider_name: Option<&str>, model: &str) -> String {
     if name.starts_with("claude-") { claude(name) } else { name.to_owned() }
 }
 
-/// A model's name as it stands, then without what clients and providers put around it.
+/// Returns a model's name as given, then without what clients and providers add to it.
 pub(crate) fn spellings<'m>(model: &'m str, provider_name: Option<&str>) -> impl Iterator<Item = &'m str> {
     let bare = model.split_once('/').filter(|(before, _)| provider_name.is_none_or(|of| provider(before) == of));
     let bare = bare.map_or(model, |(_, rest)| rest);
@@ -219,7 +219,7 @@ pub(crate) fn spellings<'m>(model: &'m str, provider_name: Option<&str>) -> impl
     [model, bare, local, base, without_date(base)].into_iter()
 }
 
-/// A name without the path, the providers and the regions before it.
+/// Removes the path, the providers and the regions before a name.
 fn unwrapped<'m>(model: &'m str, own: Option<&str>) -> &'m str {
     // `publishers/google/models/…`, `accounts/fireworks/models/…`, `arn:aws:bedrock:…:foundation-model/…`.
     let resource = ["/models/", ":foundation-model/", ":inference-profile/"];
@@ -240,7 +240,7 @@ fn unwrapped<'m>(model: &'m str, own: Option<&str>) -> &'m str {
     }
 }
 
-/// A name without Bedrock's version, such as `-v1:0`; what is left must tell its version by itself.
+/// Removes Bedrock's version, such as `-v1:0`, if the remaining name still states a version.
 fn without_version(name: &str) -> &str {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let revised = name.strip_suffix(":0");
@@ -251,7 +251,7 @@ fn without_version(name: &str) -> &str {
     }
 }
 
-/// A name without `-2024-08-06`, `-20240806`, `@20240806` or `-latest` at its end.
+/// Removes `-2024-08-06`, `-20240806`, `@20240806` or `-latest` from the end of a name.
 pub(crate) fn without_date(name: &str) -> &str {
     if let Some(name) = name.strip_suffix("-latest") {
         return name;
@@ -273,7 +273,7 @@ pub(crate) fn without_date(name: &str) -> &str {
     name
 }
 
-/// A name of OpenAI's without the month and day of its version, as in `gpt-4-0613`.
+/// Removes the month and day of the version from an OpenAI name, as in `gpt-4-0613`.
 fn without_month(name: &str) -> &str {
     match name.rsplit_once('-') {
         Some((front, date)) if date.len() == 4 && date.bytes().all(|byte| byte.is_ascii_digit()) => front,
@@ -281,8 +281,7 @@ fn without_month(name: &str) -> &str {
     }
 }
 
-/// A name of Anthropic's as Anthropic writes it: `claude-3.7-sonnet` as `claude-3-7-sonnet`, and `claude-4-sonnet` and
-/// `claude-sonnet-4-0` as `claude-sonnet-4`.
+/// Returns an Anthropic model's name in Anthropic's own spelling: `claude-3.7-sonnet` becomes `claude-3-7-sonnet`, and `claude-4-sonnet` and `claude-sonnet-4-0` become `claude-sonnet-4`.
 fn claude(name: &str) -> String {
     let name = name.replace('.', "-");
     let name = without_version(&name);

@@ -1,4 +1,4 @@
-//! The native shape: our own JSON form, one object a record.
+//! The native format: our own JSON form, one object a record.
 
 use super::{Context, discreet};
 use crate::record::Record;

@@ -1,5 +1,4 @@
-//! What is done to every record on its way in, whatever its shape: content that must not be kept is dropped, secrets are masked,
-//! texts are redacted, and a cost is computed where the source gave none. All of it before anything is written.
+//! The policy that is applied to every record on arrival, in every format: drops content that must not be kept, masks secrets, redacts texts, and computes a cost if the source gave none. All of this happens before anything is written.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,23 +14,22 @@ use crate::error::{self, Error};
 use crate::record::json::{FieldError, last_keys, members};
 use crate::record::{Feedback, Message, Record};
 
-/// The rules of one engine, and how often one of them found nothing.
+/// The rules of one engine, with counters of missing prices and of values left out.
 #[derive(Debug)]
 pub struct Policy {
     prices: Arc<Prices>,
     redact: Redact,
-    /// The patterns alone, which hold everywhere: for texts that have no place in a record.
+    /// The redaction patterns without their places, for texts that are no part of a record.
     patterns: Redact,
     failures: Failures,
-    /// Names of span attributes that are metadata, beside those that are known to be; one that ends
-    /// with `*` is a beginning.
+    /// Names of span attributes that the configuration adds to the known metadata. A name that ends with `*` is a prefix.
     labels: Vec<String>,
     without_price: AtomicU64,
     left_out: AtomicU64,
 }
 
 impl Default for Policy {
-    /// Built-in prices, no redaction, no content of any call that is not tracked.
+    /// Returns the policy with built-in prices, no redaction, and no content of calls that are not tracked.
     fn default() -> Self {
         Self {
             prices: Prices::built_in(),
@@ -46,7 +44,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The policy of a configuration. Reads the file of prices, if one is named.
+    /// Builds the policy of a configuration. Reads the file of prices if one is set.
     pub fn open(config: &Config) -> error::Result<Arc<Self>> {
         let mut prices = Prices::built_in();
         if !config.prices_file.is_empty() {
@@ -56,15 +54,16 @@ impl Policy {
             })?;
             prices = Arc::new(Prices::clone(&prices).with(file, &text)?);
         }
-        let (redact, failures) = (Redact::new(&config.redact)?, config.do_not_track_failures);
+        let redact = Redact::new(&config.redact)?;
         let patterns = Redact::patterns(&config.redact)?;
+        let failures = config.do_not_track_failures;
         let labels = config.span_labels.split(',').map(str::trim).filter(|name| !name.is_empty());
         let labels = labels.map(str::to_owned).collect();
         let own = Self { prices, redact, patterns, failures, labels, ..Self::default() };
         Ok(Arc::new(own))
     }
 
-    /// Returns whether the configuration says that a span attribute of that name is metadata.
+    /// Returns true if the configuration declares a span attribute of that name as metadata.
     pub fn is_label(&self, key: &str) -> bool {
         self.labels.iter().any(|label| match label.strip_suffix('*') {
             Some(beginning) => key.starts_with(beginning),
@@ -72,16 +71,15 @@ impl Policy {
         })
     }
 
-    /// The policy of a call that names none.
+    /// Returns the shared default policy, for calls that set none.
     pub(super) fn shared() -> Arc<Self> {
         static SHARED: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
         Arc::clone(&SHARED)
     }
 
-    /// Names the provider of a record whose source says only which URL was called, and computes the cost of one that
-    /// states none; `billed` is what the price depends on beside model and tokens.
+    /// Sets the provider of a record whose source states only the URL of the call, and computes the cost if the source states none. `billed` holds what the price depends on in addition to model and tokens.
     ///
-    /// Without tokens there is nothing to compute; a model without a price stays without a cost, and is counted.
+    /// A record without tokens gets no cost. A record whose model has no price gets no cost either, and is counted.
     pub fn price(&self, record: &mut Record, billed: &Billed) {
         name_provider(record);
         if record.cost.is_some() {
@@ -102,9 +100,9 @@ impl Policy {
         }
     }
 
-    /// [`Policy::price`] for a record whose response says what was cached and thought.
+    /// Does the same as [`Policy::price`] for a record whose response states cached and reasoning tokens.
     pub fn price_by_response(&self, record: &mut Record) {
-        // Most records state a cost, and the response need not be read.
+        // Most records state a cost, so the response need not be read.
         if record.cost.is_some() || record.req_units.is_none() {
             return name_provider(record);
         }
@@ -113,8 +111,7 @@ impl Policy {
         self.price(record, &billed);
     }
 
-    /// Takes out what must not be kept: all content of a call that is not tracked, secrets, what the rules of redaction say,
-    /// and in bodies all but the last member of a doubled key.
+    /// Removes what must not be kept: all content of a call that is not tracked, secrets, values that redaction rules match, and duplicate keys in bodies except the last.
     pub fn protect(&self, record: &mut Record) {
         self.untrack(record);
         for message in [&mut record.request, &mut record.response] {
@@ -130,7 +127,7 @@ impl Policy {
         self.redact.apply(record);
     }
 
-    /// Takes out all content of a call that is not tracked.
+    /// Removes all content of a call that is not tracked.
     pub fn untrack(&self, record: &mut Record) {
         if record.do_not_track == Some(true) {
             let failed = match record.response_status_code {
@@ -144,43 +141,45 @@ impl Policy {
         }
     }
 
-    /// Takes out of feedback what the rules of redaction say of the metadata and the user of a record.
+    /// Applies the redaction rules for a record's metadata and user to feedback.
     pub fn protect_feedback(&self, feedback: &mut Feedback) {
-        let (user_id, metadata) = (feedback.user_id.take(), std::mem::take(&mut feedback.metadata));
+        let user_id = feedback.user_id.take();
+        let metadata = std::mem::take(&mut feedback.metadata);
         let mut record = Record { user_id, metadata, ..Record::default() };
         self.redact.apply(&mut record);
-        (feedback.user_id, feedback.metadata) = (record.user_id, record.metadata);
+        feedback.user_id = record.user_id;
+        feedback.metadata = record.metadata;
     }
 
-    /// Returns whether there are rules of redaction.
+    /// Returns true if there are redaction rules.
     pub(super) fn redacts(&self) -> bool {
         !self.redact.is_empty()
     }
 
-    /// Takes out of a text of a refusal what the patterns of redaction match.
+    /// Replaces what the redaction patterns match in a text of a rejection.
     pub fn redacted(&self, text: &str) -> String {
         self.patterns.plain(text)
     }
 
-    /// Keeps the limits of a record's values, or refuses it; what is left out is counted.
+    /// Enforces the limits of a record's values, or refuses the record. Counts the values that are left out.
     pub fn limit(&self, record: &mut Record) -> Result<(), FieldError> {
         let left_out = record.keep_limits()?;
         self.left_out.fetch_add(left_out, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Values since the start that were left out because they were beyond their limits.
+    /// Number of values since the start that were left out because they exceed their limits.
     pub fn left_out(&self) -> u64 {
         self.left_out.load(Ordering::Relaxed)
     }
 
-    /// Records since the start whose tokens are known and whose model has no price.
+    /// Number of records since the start whose tokens are known and whose model has no price.
     pub fn without_price(&self) -> u64 {
         self.without_price.load(Ordering::Relaxed)
     }
 }
 
-/// The provider that the URL of the call tells, where the source does not say it.
+/// Sets the provider from the URL of the call if the source does not name one.
 pub(super) fn name_provider(record: &mut Record) {
     if record.ai_org.as_deref().is_none_or(str::is_empty)
         && let Some(provider) = record.request_url.as_deref().and_then(names::provider_of_url)
@@ -189,7 +188,7 @@ pub(super) fn name_provider(record: &mut Record) {
     }
 }
 
-/// Returns whether the provider is one whose replies state what the call cost in US dollars.
+/// Returns true if the provider's replies state the cost of the call in US dollars.
 fn states_cost(record: &Record) -> bool {
     let provider = record.ai_org.as_deref().map(names::provider);
     provider.is_some_and(|provider| ["openrouter", "perplexity-ai"].contains(&&*provider))

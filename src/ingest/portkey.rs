@@ -1,9 +1,6 @@
-//! Portkey's insert-log shape, as its SDKs and their integrations send it: one object, an array, or an object whose keys
-//! are numbers.
+//! Portkey's insert-log format, as its SDKs and their integrations send it: one object, an array, or an object whose keys are numbers.
 //!
-//! Clients of this shape never see a rejection, for Portkey answers `ok` to everything. So whatever can be understood is
-//! kept: a side value that makes no sense becomes null, and only what is no call at all (no request and no response), whose
-//! stated time is none, or what cannot be stored, is refused. Unlike our own form, unknown keys are passed over. Secrets in headers are masked.
+//! Clients of this format never see a rejection, because Portkey answers `ok` to everything. So everything that can be understood is kept: an invalid optional value becomes null. Refused is only an item that is not a call (it has neither request nor response), one whose stated time is invalid, and one that cannot be stored. Unlike in our own form, unknown keys are ignored. Secrets in headers are masked.
 
 use std::borrow::Cow;
 
@@ -19,18 +16,18 @@ use crate::record::{Message, Record};
 
 const SOURCE: &str = "proxy-log";
 const SPAN_NAME: &str = "llm";
-/// The status of a response that does not state one.
+/// Status of a response that does not state one.
 const DEFAULT_STATUS: i32 = 200;
 
-/// Where a record or its refusal goes, with the maker of ids.
+/// Callback that receives a record or its error, and the id generator.
 pub(super) type Take<'t> = dyn FnMut(Result<Record, FieldError>, &mut dyn FnMut() -> String) + 't;
 
-/// Reads the records of one request.
+/// Reader of the records of one request.
 pub(super) struct Reader<'c> {
     context: &'c Context,
-    /// The metadata of the headers, which wins over the body's.
+    /// Metadata of the headers, which overrides that of the body.
     overlay: &'c [(String, String)],
-    /// Shared by all records of the request that do not name one.
+    /// Trace id of all records of the request that do not name one.
     trace: Option<String>,
 }
 
@@ -73,8 +70,7 @@ impl<'c> Reader<'c> {
         }
     }
 
-    /// Refuses so many records of one value that they, each with the headers of the request, would take much more memory than
-    /// what was sent.
+    /// Refuses a value whose records, each with the headers of the request, would take much more memory than the bytes that were sent.
     fn fits(&self, items: usize) -> Result<(), FieldError> {
         let made = items.saturating_mul(RECORD_BYTES + self.context.headers.bytes());
         if items > MOST_RECORDS || made > MOST_MADE_BYTES {
@@ -89,7 +85,7 @@ impl<'c> Reader<'c> {
         let request_text = get(&item, &["request"]).map(open);
         let response_text = get(&item, &["response"]).map(open);
         if request_text.is_none() && response_text.is_none() {
-            return Err(FieldError::missing("request", "an object with `url` and `body`, beside an object `response`"));
+            return Err(FieldError::missing("request", "an object with `url` and `body`, next to an object `response`"));
         }
         let request = Half::of(request_text.as_ref(), checks);
         let response = Half::of(response_text.as_ref(), checks);
@@ -103,19 +99,20 @@ impl<'c> Reader<'c> {
         let reply = received.body.as_deref().and_then(members).unwrap_or_default();
         record.created_at = created_at([&item, &response.members, &raw_tags])?;
         sides(&mut record, &request, &response);
-        let told = Usage::of(&asked, received.body.as_deref());
-        let billed = usage(&mut record, &item, [&asked, &reply], told);
+        let stated = Usage::of(&asked, received.body.as_deref());
+        let billed = usage(&mut record, &item, [&asked, &reply], stated);
         let billed = span(&mut record, &asked, &raw_tags).unwrap_or(billed);
         record.metadata = tag_text.as_deref().map(tags).unwrap_or_default();
         self.user(&mut record, &asked, &raw_tags);
         self.trace(&mut record, &item, &raw_tags, new_id);
         derive(&mut record);
         self.context.policy.price(&mut record, &billed);
-        (record.request, record.response) = (sent, received);
+        record.request = sent;
+        record.response = received;
         Ok(record)
     }
 
-    /// What is the same for every record, and what the headers say.
+    /// Returns a record with the values that all records share and those of the headers.
     fn defaults(&self) -> Record {
         let headers = &self.context.headers;
         Record {
@@ -125,7 +122,7 @@ impl<'c> Reader<'c> {
             source: Some(SOURCE.to_owned()),
             ai_org: headers.provider.clone(),
             virtual_key: headers.virtual_key.clone(),
-            // A config in full holds keys; only a slug names one.
+            // A full config holds keys; only the slug of a stored config is kept.
             config: headers.config.as_ref().filter(|config| !config.trim_start().starts_with(['{', '['])).cloned(),
             runtime: headers.runtime.clone(),
             runtime_version: headers.runtime_version.clone(),
@@ -134,8 +131,7 @@ impl<'c> Reader<'c> {
         }
     }
 
-    /// The metadata of the headers, and who the user is: `_user` of the metadata, else the `user` of the request's body, which
-    /// becomes it, else the `user` of the metadata, as old clients named it.
+    /// Adds the metadata of the headers and sets the user. `_user` of the metadata comes first, then `user` of the request's body, which becomes `_user`, then `user` of the metadata, which old clients use.
     fn user(&self, record: &mut Record, asked: &Members<'_>, raw_tags: &Members<'_>) {
         record.metadata.extend(self.overlay.iter().cloned());
         keep_last(&mut record.metadata);
@@ -148,7 +144,7 @@ impl<'c> Reader<'c> {
         }
     }
 
-    /// Ids: a header wins over the item, the item over its metadata.
+    /// Sets the ids. A header overrides the item, and the item overrides its metadata.
     fn trace(
         &mut self,
         record: &mut Record,
@@ -172,13 +168,12 @@ impl<'c> Reader<'c> {
     }
 }
 
-/// When the call was made: stated as such, or as the start of a span. Else the arrival, by [`super::complete`], unless what is
-/// stated is no time.
+/// Reads the time of the call: a stated creation time, or the start of a span. Without either, [`super::complete`] sets the arrival time. A stated value that is not a time is an error.
 fn created_at([item, response, tags]: [&Members<'_>; 3]) -> Result<Option<DateTime<Utc>>, FieldError> {
     let stated = ["createdAt", "created_at"];
     let start = ["start_time", "startTime"];
     let times = [(item, stated), (response, stated), (item, start)].map(|(members, names)| time(members, &names));
-    // The metadata is the caller's own, and may mean something else by it.
+    // The metadata belongs to the caller, who may use these names for something else.
     let found = times.iter().chain(&[time(tags, &start)]).find_map(|time| *time.as_ref().ok()?);
     match found {
         None => times.into_iter().find(Result::is_err).unwrap_or(Ok(None)),
@@ -186,8 +181,7 @@ fn created_at([item, response, tags]: [&Members<'_>; 3]) -> Result<Option<DateTi
     }
 }
 
-/// Model, tokens and cost, from the bodies and from `output`, in which the caller states them. Gives what the price depends
-/// on beside them.
+/// Sets model, tokens and cost from the bodies and from `output`, in which the caller states them. Returns what else the price depends on.
 fn usage(record: &mut Record, item: &Members<'_>, [asked, reply]: [&Members<'_>; 2], told: Usage) -> Billed {
     record.ai_model = text(asked, &["model"]).or_else(|| text(reply, &["model", "modelVersion"]));
     if record.stream_mode.is_none() {
@@ -215,8 +209,7 @@ fn usage(record: &mut Record, item: &Members<'_>, [asked, reply]: [&Members<'_>;
     billed
 }
 
-/// What Portkey's span exporter, whose request is a span of OpenTelemetry, says of the call in the span's attributes. Gives what
-/// the price depends on beside them, if the tokens are the span's.
+/// Reads the attributes of a span that Portkey's span exporter sends: its request is an OpenTelemetry span. Returns what else the price depends on, if the tokens are those of the span.
 fn span(record: &mut Record, asked: &Members<'_>, tags: &Members<'_>) -> Option<Billed> {
     if text(tags, &["_logType"]).as_deref() != Some("opentelemetry") {
         return None;
@@ -235,7 +228,7 @@ fn span(record: &mut Record, asked: &Members<'_>, tags: &Members<'_>) -> Option<
     is_untold.then_some(usage.billed)
 }
 
-/// What the request and the response say outside of their bodies.
+/// Sets what the request and the response state outside of their bodies.
 fn sides(record: &mut Record, request: &Half<'_>, response: &Half<'_>) {
     record.request_url = text(&request.members, &["url"]);
     let method = text(&request.members, &["method"]).map(|method| method.to_ascii_uppercase());
@@ -257,11 +250,11 @@ fn sides(record: &mut Record, request: &Half<'_>, response: &Half<'_>) {
     record.last_used_option = text(&response.members, &["lastUsedOptionJsonPath"]);
 }
 
-/// `request` or `response`.
+/// The `request` or the `response` of an item.
 struct Half<'a> {
-    /// One JSON value, none if the side is absent.
+    /// One JSON value; `None` if the item does not have it.
     raw: Option<&'a str>,
-    /// Its members, if it is an object.
+    /// Members of the value, if it is an object.
     members: Vec<(Cow<'a, str>, &'a str)>,
     checks: Checks,
 }
@@ -281,8 +274,7 @@ impl<'a> Half<'a> {
         Ok(Message { body, headers: get(&self.members, &["headers"]).and_then(|raw| mask::headers(&open(raw))) })
     }
 
-    /// The payload: `body`, or where there is none all of it but the headers, with the secrets in
-    /// it masked: the URL is among it. Fails if it is nested too deeply.
+    /// Returns the payload: the member `body`, or without one all members except the headers, with their secrets masked (the URL is among them). Fails if it is nested too deeply.
     fn body(&self) -> Result<Option<String>, ()> {
         let Some(whole) = self.raw else { return Ok(None) };
         if let Some((_, raw)) = self.members.iter().rfind(|(key, _)| key == "body") {

@@ -1,16 +1,10 @@
-//! What a call cost, where its source does not say: list prices times tokens.
+//! Computes the cost of a call if its source does not state one: list prices times tokens.
 //!
-//! The table is `data/prices.csv`, built in; the file of setting `prices_file` has the same form, and its rows come first. A row
-//! is a provider (`*` = any), a model, `above` = for requests of more than so many tokens, and prices in US dollars for a
-//! million tokens: the columns of the table. Columns at the end may be left out, lines that begin with `#` are passed over.
+//! The built-in table is `data/prices.csv`. The file of the setting `prices_file` has the same form, and its rows take precedence. A row holds a provider (`*` for any), a model, `above` (the row applies to requests of more than that many tokens), and prices in US dollars for a million tokens in the columns of the table. Columns at the end may be left out, and lines that begin with `#` are ignored.
 //!
-//! `?` stands for a price that there is but that is not known: a call with such tokens has no cost. A value that is left out
-//! is the price of the kind around it: cached and written tokens cost what the input does, reasoning what the output does. Audio
-//! and writes for an hour, which are dearer wherever they are billed apart, have no cost until their price is stated.
+//! `?` stands for a price that exists but is not known: a call with such tokens has no cost. A value that is left out is the price of the enclosing kind: cached and written tokens cost as much as input, and reasoning costs as much as output. Audio and writes for an hour cost more wherever they are billed separately, so they have no cost until their price is stated.
 //!
-//! A cost is exact: prices are whole numbers of 10^-24 cents a token, so that products and sum are whole numbers too, and
-//! the sum becomes the nearest `f64` in one step. What the table does not hold has no cost: never 0, never a guess at a similar name.
-//! Names are matched without case, provider prefix (`openai/gpt-4o`), region (`us.`) and date of a version (`-2024-08-06`), in that order.
+//! A cost is exact: prices are whole numbers of 10^-24 cents a token, so products and sum are whole numbers too, and the sum is rounded to the nearest `f64` in one step. A model that the table does not hold has no cost: never 0, and never a guess from a similar name. Names are matched without case, provider prefix (`openai/gpt-4o`), region (`us.`) and date of a version (`-2024-08-06`), in that order.
 
 #[cfg(test)]
 mod tests;
@@ -38,32 +32,32 @@ const COLUMNS: [&str; 12] = [
     "audio_cache_read",
     "audio_output",
 ];
-/// Places of the prices among them.
+/// Positions of the prices among the columns.
 const PRICES: std::ops::Range<usize> = 3..12;
-/// Columns that every row has a value in.
+/// Number of columns in which every row has a value.
 const NEEDED: usize = 5;
-/// The provider of a row that holds for all.
+/// Provider of a row that applies to all providers.
 const ANY: &str = "*";
-/// Decimals of a price in dollars for a million tokens; 10^-4 of it are the cents for one.
+/// Decimals of a price in dollars for a million tokens. The price divided by 10^4 is in cents for one token.
 const PRICE_DECIMALS: usize = 20;
-/// Decimals of a cost in cents: one more, for the half that some tiers cost.
+/// Decimals of a cost in cents: one more than a price needs, for tiers at half the price.
 const COST_DECIMALS: usize = PRICE_DECIMALS + 4 + 1;
 
-/// What came of looking for a cost.
+/// Result of a cost lookup.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cost {
     /// US cents.
     Cents(f64),
-    /// The record does not say enough: no model, or no tokens.
+    /// The record lacks a model or tokens.
     NoTokens,
-    /// The table does not hold the model, or not the price of some of the tokens.
+    /// The table does not hold the model, or lacks the price of some of the tokens.
     NoPrice,
 }
 
-/// Prices of one row, in 10^-24 cents a token; none = not known.
+/// Prices of one row, in 10^-24 cents a token. `None` means that the price is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Price {
-    /// Holds for requests of more than so many tokens.
+    /// Number of tokens of a request above which the row applies.
     above: i64,
     input: Option<i128>,
     output: Option<i128>,
@@ -81,21 +75,21 @@ struct Price {
 pub struct Prices {
     /// Rows by provider and model, the highest `above` first.
     models: HashMap<Box<str>, HashMap<Box<str>, Vec<Price>>>,
-    /// The rows of a model for which no provider is known: the prices that all providers agree on.
+    /// Rows for a model of an unknown provider: the prices on which all providers agree.
     agreed: HashMap<Box<str>, Vec<Price>>,
 }
 
 impl Prices {
-    /// The table that is built in.
+    /// Returns the built-in table.
     pub fn built_in() -> Arc<Self> {
         static TABLE: LazyLock<Arc<Prices>> = LazyLock::new(|| {
-            // A test reads the built-in table; what it could not read would have no cost, which is what no table has too.
+            // A test parses the built-in table. If it could not be parsed, calls would have no cost, as with an empty table.
             Arc::new(Prices::default().with("data/prices.csv", BUILT_IN).unwrap_or_default())
         });
         Arc::clone(&TABLE)
     }
 
-    /// This table with the rows of a text over its own: all rows of a model are replaced by those that the text has of it.
+    /// Returns this table with the rows of a text added. Rows of the text replace all rows of the same model.
     pub fn with(mut self, name: &str, text: &str) -> Result<Self> {
         let mut rows: HashMap<(Box<str>, Box<str>), Vec<Price>> = HashMap::new();
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
@@ -114,7 +108,7 @@ impl Prices {
             if prices.iter().any(|other| other.above == price.above) {
                 return Err(Error::invalid(format!(
                     "prices in `{name}`, line {}: the model stands there twice",
-                    at + 1
+                    "prices in `{name}`, line {}: the model is listed twice",
                 )));
             }
             prices.push(price);
@@ -138,7 +132,7 @@ impl Prices {
         }
     }
 
-    /// What a record's tokens cost.
+    /// Returns the cost of a record's tokens.
     pub fn cost(&self, record: &Record, billed: &Billed) -> Cost {
         let Some(request) = record.req_units.filter(|units| *units >= 0) else { return Cost::NoTokens };
         let Some(model) = record.ai_model.as_deref().filter(|model| !model.is_empty()) else { return Cost::NoTokens };
@@ -152,7 +146,7 @@ impl Prices {
         let Some(price) = prices.iter().find(|price| request > price.above || price.above == 0) else {
             return Cost::NoPrice;
         };
-        // Embeddings have no tokens of a response, and are billed none.
+        // Embeddings have no response tokens, and are not billed for any.
         let Some(response) = stated.or((price.output == Some(0)).then_some(0)) else { return Cost::NoTokens };
         match halves(provider, billed.tier).filter(|_| !billed.is_partial) {
             Some(halves) => price.of(request, response, &billed.parts, halves).map_or(Cost::NoPrice, Cost::Cents),
@@ -169,18 +163,18 @@ impl Prices {
         })
     }
 
-    /// Models that it has prices of.
+    /// Number of models with prices.
     pub fn len(&self) -> usize {
         self.models.values().map(HashMap::len).sum()
     }
 
-    /// Whether it has none.
+    /// Returns true if the table has no prices.
     pub fn is_empty(&self) -> bool {
         self.models.is_empty()
     }
 }
 
-/// What a tier costs, in halves of the list price; none where there is no rule. Groq bills its flex tier as usual.
+/// Returns the price of a tier in halves of the list price, or `None` if there is no rule. Groq bills its flex tier at the list price.
 fn halves(provider: Option<&str>, tier: Tier) -> Option<i128> {
     const HALVE_BATCHES: [&str; 8] =
         ["anthropic", "azure-openai", "bedrock", "google", "groq", "mistral-ai", "openai", "vertex-ai"];
@@ -197,8 +191,7 @@ fn halves(provider: Option<&str>, tier: Tier) -> Option<i128> {
 }
 
 impl Price {
-    /// Cents for so many tokens, in halves of the list price; none if a price of them is not known, if the kinds are more
-    /// than the whole, or if they are more than can be counted.
+    /// Returns the cost in cents for a number of tokens, at so many halves of the list price. Returns `None` if a needed price is not known, if the kinds add up to more than the whole, or on overflow.
     fn of(&self, request: i64, response: i64, parts: &Parts, halves: i128) -> Option<f64> {
         let fresh = request.checked_sub(parts.of_request()).filter(|rest| *rest >= 0)?;
         let said = response.checked_sub(parts.of_response()).filter(|rest| *rest >= 0)?;
@@ -219,14 +212,14 @@ impl Price {
             .iter()
             .filter(|(tokens, _)| *tokens != 0)
             .try_fold(0i128, |sum, (tokens, price)| sum.checked_add(i128::from(*tokens).checked_mul((*price)?)?))?;
-        // Half of it is five times as much with one more decimal.
+        // Half a unit is five units with one more decimal.
         let sum = sum.checked_mul(5)?.checked_mul(halves)?;
         let one = 10i128.pow(COST_DECIMALS as u32);
-        // Reading a decimal number rounds once, to the nearest there is.
+        // Parsing a decimal number rounds once, to the nearest `f64`.
         format!("{}.{:0width$}", sum / one, sum % one, width = COST_DECIMALS).parse().ok()
     }
 
-    /// Forgets the prices that another row does not have too.
+    /// Removes the prices that differ from those of another row.
     fn keep_common(&mut self, other: &Self) {
         let same = |own: &mut Option<i128>, other: Option<i128>| *own = own.filter(|own| Some(*own) == other);
         if self.above != other.above {
@@ -266,7 +259,7 @@ impl Value {
         }
     }
 
-    /// The price, or that of the kind around it.
+    /// Returns the price, or that of the enclosing kind if it is left out.
     fn or(self, around: Option<i128>) -> Option<i128> {
         match self {
             Self::Stated(price) => Some(price),
@@ -279,7 +272,7 @@ impl Value {
 fn row(line: &str) -> Result<(Box<str>, Box<str>, Price), String> {
     let values: Vec<&str> = line.split(',').map(str::trim).collect();
     if values.len() < NEEDED || values.len() > COLUMNS.len() {
-        return Err(format!("it has {} values; expected {}", values.len(), COLUMNS.join(",")));
+        return Err(format!("the row has {} values; expected {}", values.len(), COLUMNS.join(",")));
     }
     let value = |at: usize| values.get(at).copied().filter(|text| !text.is_empty());
     let need = |at: usize| value(at).ok_or_else(|| format!("`{}` is missing", COLUMNS[at]));
@@ -301,8 +294,9 @@ fn row(line: &str) -> Result<(Box<str>, Box<str>, Price), String> {
         prices[place] = Value::read(value(at), COLUMNS[at])?;
     }
     let [input, output, cache_read, cache_write, reasoning, hour, audio_input, audio_cache_read, audio_output] = prices;
-    let (input, output) = (input.or(None), output.or(None));
-    // What costs nothing costs nothing in any form.
+    let input = input.or(None);
+    let output = output.or(None);
+    // A free kind is free in every form.
     let free = |price: Option<i128>| price.filter(|price| *price == 0);
     let is_written_apart = cache_write != Value::LeftOut;
     let price = Price {
@@ -320,7 +314,7 @@ fn row(line: &str) -> Result<(Box<str>, Box<str>, Price), String> {
     Ok((provider, need(1)?.to_ascii_lowercase().into(), price))
 }
 
-/// A decimal number in units of 10^-20.
+/// Parses a decimal number in units of 10^-20.
 fn amount(text: &str) -> Option<i128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

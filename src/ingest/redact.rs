@@ -1,8 +1,6 @@
-//! Rules of redaction, compiled: replaces texts in bodies, headers, metadata, user and URL of a record.
+//! Compiled redaction rules: replaces texts in bodies, headers, metadata, user and URL of a record.
 //!
-//! A JSON text is gone through once. Each string and number of it is matched by itself, unescaped, so that no escape hides
-//! a match and no replacement breaks the JSON; what no rule changes keeps its bytes. All rules for everywhere are tried in one go
-//! ([`RegexSet`]), so that texts without a match, nearly all, cost one search.
+//! A JSON text is walked once. Each string and number in it is matched on its own, unescaped, so that no escape hides a match and no replacement breaks the JSON. Everything that no rule changes keeps its bytes. All rules without paths are tried in one pass ([`RegexSet`]), so a text without a match, which is the common case, costs one search.
 
 use std::borrow::Cow;
 
@@ -17,7 +15,7 @@ use crate::record::json::{unquote, value_end, write_string};
 #[derive(Clone, Debug, Default)]
 pub struct Redact {
     rules: Vec<Rule>,
-    /// The patterns that hold everywhere, and the rule of each.
+    /// Patterns of the rules without paths, and the rule of each.
     everywhere: RegexSet,
     of_everywhere: Vec<usize>,
 }
@@ -29,7 +27,7 @@ struct Rule {
     paths: Vec<Path>,
 }
 
-/// A path of a rule on its way: which rule, the steps still to go.
+/// A rule's path during a walk: the rule, and the remaining steps.
 #[derive(Clone, Copy)]
 struct Going<'r> {
     rule: usize,
@@ -58,8 +56,7 @@ impl Redact {
         Ok(compiled)
     }
 
-    /// Compiles the patterns of rules for texts that have no place in a record: each pattern holds
-    /// everywhere, whatever places its rule names.
+    /// Compiles the patterns of rules for texts that are no part of a record: each pattern applies everywhere, regardless of the paths of its rule.
     pub(super) fn patterns(rules: &config::Redact) -> Result<Self> {
         let patterns = rules.0.iter().filter(|(_, rule)| rule.pattern.is_some());
         let everywhere =
@@ -67,22 +64,23 @@ impl Redact {
         Self::new(&config::Redact(everywhere.collect()))
     }
 
-    /// Takes out of a plain text what the patterns for everywhere match.
+    /// Replaces what the patterns without paths match in a plain text.
     pub(super) fn plain(&self, text: &str) -> String {
         self.text(text, &[]).unwrap_or_else(|| text.to_owned())
     }
 
-    /// Whether there are no rules.
+    /// Returns true if there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// Takes out of a record what the rules say.
+    /// Applies the rules to a record.
     pub fn apply(&self, record: &mut Record) {
         if self.is_empty() {
             return;
         }
-        let (request, response) = (&mut record.request, &mut record.response);
+        let request = &mut record.request;
+        let response = &mut record.response;
         for (column, text) in [
             ("request.body", &mut request.body),
             ("request.headers", &mut request.headers),
@@ -96,7 +94,7 @@ impl Redact {
         for (column, text) in [("request_url", &mut record.request_url), ("user_id", &mut record.user_id)] {
             let mut going = self.start(column);
             if column == "user_id" {
-                // The user is the metadata's.
+                // The user comes from the metadata.
                 going.extend(self.enter(&self.start("metadata"), Some("_user"), None));
             }
             if let Some(changed) = text.as_deref().and_then(|text| self.text(text, &going)) {
@@ -121,10 +119,10 @@ impl Redact {
         here.map(|(rule, path)| Going { rule, steps: &path.steps }).collect()
     }
 
-    /// Where paths stand one level down, at a member or an element.
+    /// Returns the paths one level down, at a member or an element.
     fn enter<'r>(&self, going: &[Going<'r>], name: Option<&str>, number: Option<usize>) -> Vec<Going<'r>> {
         let mut next: Vec<Going<'r>> = Vec::new();
-        // Two ways to one place are one, or nested members of one name would multiply them.
+        // Two paths to the same place are merged, since nested members of one name would otherwise multiply them.
         let mut push = |steps: &'r [Step], rule: usize| {
             if !next.iter().any(|known| known.rule == rule && std::ptr::eq(known.steps, steps)) {
                 next.push(Going { rule, steps });
@@ -132,7 +130,7 @@ impl Redact {
         };
         for Going { rule, steps } in going.iter().copied() {
             match steps.split_first() {
-                // What is below a place belongs to it.
+                // A path that has ended covers everything below its place.
                 None => push(steps, rule),
                 Some((Step::Any, rest)) => push(rest, rule),
                 Some((Step::Member(wanted), rest)) if name == Some(wanted) => push(rest, rule),
@@ -149,13 +147,13 @@ impl Redact {
         next
     }
 
-    /// The replacement of a rule that takes all of a place, if one of the paths is there.
+    /// Returns the replacement of a rule that replaces a whole place, if one of the paths has reached its end.
     fn whole(&self, going: &[Going<'_>]) -> Option<&str> {
         let mut there = going.iter().filter(|path| path.steps.is_empty()).map(|path| &self.rules[path.rule]);
         there.find(|rule| rule.pattern.is_none()).map(|rule| rule.replacement.as_str())
     }
 
-    /// A text at some place, if a rule changes it.
+    /// Returns the text at a place after the rules, or `None` if no rule changes it.
     fn text(&self, text: &str, going: &[Going<'_>]) -> Option<String> {
         if let Some(replacement) = self.whole(going) {
             return (text != replacement).then(|| replacement.to_owned());
@@ -180,7 +178,7 @@ impl Redact {
         }
     }
 
-    /// A valid JSON text, if a rule changes it.
+    /// Returns a valid JSON text after the rules, or `None` if no rule changes it.
     fn json(&self, column: &str, raw: &str) -> Option<String> {
         let mut walk = Walk { redact: self, raw, at: 0, copied: 0, out: Vec::new() };
         walk.value(&self.start(column));
@@ -192,7 +190,7 @@ impl Redact {
     }
 }
 
-/// A way through one valid JSON text. What is not changed is copied when the next change comes.
+/// A walk through one valid JSON text. Unchanged text is copied once the next change is found.
 struct Walk<'a> {
     redact: &'a Redact,
     raw: &'a str,
@@ -212,7 +210,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Goes through one value. The text is no deeper than a record may be.
+    /// Walks through one value. The nesting of the text is bounded by that of a record.
     fn value(&mut self, going: &[Going<'a>]) {
         self.space();
         let start = self.at;
@@ -246,7 +244,7 @@ impl<'a> Walk<'a> {
             _ => {
                 self.skip();
                 let text = &self.raw[start..self.at];
-                // Digits can be a card or a telephone; words cannot.
+                // Digits can be a card or telephone number; `true`, `false` and `null` cannot.
                 if text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
                     && let Some(changed) = self.redact.text(text, going)
                 {
@@ -256,7 +254,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Goes through a string and gives it as it was.
+    /// Walks through a string and returns it as it was.
     fn string(&mut self, going: &[Going<'a>]) -> Cow<'a, str> {
         let start = self.at;
         self.skip();
@@ -267,7 +265,7 @@ impl<'a> Walk<'a> {
         text
     }
 
-    /// Goes past one value.
+    /// Skips one value.
     fn skip(&mut self) {
         self.at = value_end(self.raw.as_bytes(), self.at);
     }

@@ -1,50 +1,49 @@
-//! A gateway's config: the way of a call through its targets, and which of them answered.
+//! Reads a gateway's config: the route of a call through its targets, and which of them answered.
 //!
-//! The hooks do not say which target answered, but its provider and what it was asked, in which the target's own parameters
-//! stand already. That leaves one target in most configs; where it leaves several, only what these have in common is told.
+//! The hooks do not state which target answered. They state its provider and the request, which already holds the target's own parameters. In most configs only one target matches. If several match, only what they have in common is used.
 
 use super::fields::text;
 use super::usage::{Members, count, get};
 use crate::record::json::{list, members};
 
-/// Strategies within strategies that are followed; the gateway's own path names each.
+/// Maximum depth of nested strategies. The gateway's own path names each level.
 const MAX_LEVELS: usize = 8;
-/// Targets that are looked at.
+/// Maximum number of targets that are read.
 const MAX_TARGETS: usize = 256;
 
-/// What a config says about the way of a call.
+/// The route of a call, as a config states it.
 pub(super) struct Config {
-    /// How the outermost targets are chosen; none if the config is not known.
+    /// Strategy by which the outermost targets are chosen; `None` if the config is not known.
     pub(super) mode: Option<String>,
-    /// The name of a stored config.
+    /// Name of a stored config.
     pub(super) slug: Option<String>,
     targets: Vec<Target>,
 }
 
-/// A target that calls a provider, with what it inherits.
+/// A target that calls a provider, with the values that it inherits.
 #[derive(Clone, Default)]
 struct Target {
-    /// As the gateway's response header names it: `config`, `config.targets[1]`.
+    /// Path as the gateway's response header writes it: `config`, `config.targets[1]`.
     path: String,
     provider: Option<String>,
     host: Option<String>,
-    /// The model that it asks for, whatever the caller named.
+    /// Model that the target asks for, instead of the one that the caller named.
     model: Option<String>,
     retries: bool,
 }
 
-/// What is known of the target that answered.
+/// Known properties of the target that answered.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Answerer {
     pub(super) path: Option<String>,
-    /// The host of its own that it called.
+    /// Custom host that the target called.
     pub(super) host: Option<String>,
-    /// Whether it may have tried more than once; none if that is not known.
+    /// True if the target may have tried more than once; `None` if that is not known.
     pub(super) retries: Option<bool>,
 }
 
 impl Config {
-    /// Reads the header `x-portkey-config`. `headers` says whether the call's headers are known at all.
+    /// Reads the header `x-portkey-config`. `headers` is true if the call's headers are known at all.
     pub(super) fn read(raw: Option<&str>, headers: bool) -> Self {
         let single = || headers.then(|| "SINGLE".to_owned());
         let Some(raw) = raw else {
@@ -60,7 +59,7 @@ impl Config {
         Self { mode: mode(&config).or_else(single), slug: None, targets }
     }
 
-    /// The target that called `provider` for `model`.
+    /// Returns the target that called `provider` for `model`.
     pub(super) fn answerer(&self, provider: Option<&str>, model: Option<&str>) -> Answerer {
         let fits =
             |own: &Option<String>, found: Option<&str>| own.is_none() || found.is_none() || own.as_deref() == found;
@@ -80,7 +79,7 @@ fn mode(config: &Members<'_>) -> Option<String> {
     text(&strategy, &["mode"]).map(|mode| mode.to_ascii_uppercase())
 }
 
-/// Adds the targets below a config, or the config itself if it has none. `above` is what it inherits.
+/// Adds the targets below a config, or the config itself if it has none. `above` holds the inherited values.
 fn collect(config: &Members<'_>, above: &Target, level: usize, targets: &mut Vec<Target>) {
     if targets.len() == MAX_TARGETS {
         return;
@@ -102,7 +101,7 @@ fn collect(config: &Members<'_>, above: &Target, level: usize, targets: &mut Vec
     }
 }
 
-/// What all of them have, if they agree.
+/// Returns the value that all targets share, if they agree.
 fn common(targets: &[&Target], of: impl Fn(&Target) -> Option<String>) -> Option<String> {
     let mut values = targets.iter().map(|target| of(target));
     let first = values.next()??;

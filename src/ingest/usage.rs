@@ -1,12 +1,8 @@
-//! Tokens out of a provider's reply, in each provider's words, counted by kind.
+//! Reads tokens from a provider's reply, under each provider's names, counted by kind.
 //!
-//! Providers disagree on what their totals hold: some leave cached tokens out of the input, some leave reasoning out of
-//! the output, some count what tools put into the prompt apart. Whatever the shape, [`Usage`] has one meaning: every token
-//! that was put in is in `request`, every token that came out is in `response`, `total` is their sum, and the kinds in
-//! [`Parts`] are disjoint parts of the two. Where a total shows that a kind was left out, it is added; where tokens remain
-//! that no kind explains, the counts stay as they were said and the call gets no cost.
+//! Providers disagree on what their totals include: some leave cached tokens out of the input, some leave reasoning out of the output, and some count what tools put into the prompt separately. In every format, [`Usage`] has one meaning: `request` holds every input token, `response` holds every output token, `total` is their sum, and the kinds in [`Parts`] are disjoint parts of the two. If a total shows that a kind was left out, the kind is added. If tokens remain that no kind explains, the counts stay as stated and the call gets no cost.
 //!
-//! Every source reads usage here, so all of them count alike; [`super::price`] prices what was counted.
+//! Every source reads usage here, so all of them count alike. [`super::price`] prices the result.
 
 pub(super) mod attributes;
 mod shapes;
@@ -19,63 +15,63 @@ use std::collections::HashMap;
 use self::shapes::{BARE, bare, cohere, google, plain};
 use crate::record::json::{Read, list, members, unquote};
 
-/// The members of a JSON object.
+/// Members of a JSON object.
 pub(super) type Members<'a> = [(Cow<'a, str>, &'a str)];
 
-/// Tokens of a call; `None` where the reply does not say.
+/// Tokens of a call; `None` if the reply does not state them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Usage {
     pub(super) request: Option<i64>,
     pub(super) response: Option<i64>,
     pub(super) total: Option<i64>,
-    /// What the price depends on beside the two.
+    /// Further values that the price depends on.
     pub(super) billed: Billed,
 }
 
-/// What the price of a call depends on beside its model and the number of its tokens.
+/// Values on which the price of a call depends, in addition to its model and the number of its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Billed {
     /// Tokens that have prices of their own.
     pub parts: Parts,
-    /// How the call was served.
+    /// Service tier of the call.
     pub tier: Tier,
-    /// True if something is billed that the counts do not tell: tokens of an unknown kind, searches, a dearer place.
+    /// True if the call has charges that the counts do not show: tokens of an unknown kind, searches, or a surcharge for a region.
     pub is_partial: bool,
-    /// The cost that the reply states, US cents.
+    /// Cost that the reply states, in US cents.
     pub stated_cents: Option<f64>,
 }
 
 /// Tokens that have prices of their own. The kinds are disjoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
-    /// Of the request: read from the provider's cache, without audio.
+    /// Request tokens that were read from the provider's cache, without audio.
     pub cache_read: i64,
-    /// Of the request: written to the cache for minutes.
+    /// Request tokens that were written to the cache for minutes.
     pub cache_write: i64,
-    /// Of the request: written to the cache for an hour.
+    /// Request tokens that were written to the cache for an hour.
     pub cache_write_1h: i64,
-    /// Of the request: audio, without what was read from the cache.
+    /// Request tokens of audio, without those read from the cache.
     pub audio_input: i64,
-    /// Of the request: audio that was read from the cache.
+    /// Request tokens of audio that were read from the cache.
     pub audio_cache_read: i64,
-    /// Of the request: what tools of the provider put into the prompt.
+    /// Request tokens that the provider's tools put into the prompt.
     pub tool_use: i64,
-    /// Of the response: what the model thought.
+    /// Response tokens of the model's reasoning.
     pub reasoning: i64,
-    /// Of the response: audio.
+    /// Response tokens of audio.
     pub audio_output: i64,
-    /// Of the response: images.
+    /// Response tokens of images.
     pub image_output: i64,
 }
 
 impl Parts {
-    /// Tokens of the request that have prices of their own.
+    /// Returns the number of request tokens that have prices of their own.
     pub fn of_request(&self) -> i64 {
         let audio = self.audio_input.saturating_add(self.audio_cache_read);
         self.cached().saturating_add(audio).saturating_add(self.tool_use)
     }
 
-    /// Tokens of the request that were read from or written to the cache, without audio.
+    /// Returns the number of request tokens that were read from or written to the cache, without audio.
     pub(super) fn cached(&self) -> i64 {
         self.cache_read.saturating_add(self.cache_write).saturating_add(self.cache_write_1h)
     }
@@ -94,23 +90,23 @@ impl Parts {
         }
     }
 
-    /// Tokens of the response that have prices of their own.
+    /// Returns the number of response tokens that have prices of their own.
     pub fn of_response(&self) -> i64 {
         self.reasoning.saturating_add(self.audio_output).saturating_add(self.image_output)
     }
 }
 
-/// The service tier of a call, which list prices are multiplied by.
+/// Service tier of a call, which multiplies list prices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tier {
-    /// The one that list prices are for.
+    /// The tier of the list prices.
     #[default]
     Standard,
-    /// Slower for less.
+    /// Slower at a lower price.
     Flex,
     /// Answered within hours.
     Batch,
-    /// Priority, reserved throughput and others, whose prices have no rule.
+    /// Priority, reserved throughput and others, whose prices follow no rule.
     Other,
 }
 
@@ -128,8 +124,7 @@ impl Tier {
 }
 
 impl Usage {
-    /// Reads what a reply says of its tokens: one JSON value, a list of the chunks of a stream, or a text that holds the
-    /// events of one. `asked` is the request's body, which may have asked for a service tier.
+    /// Reads the tokens that a reply states. The reply is one JSON value, a list of the chunks of a stream, or a text that holds the events of one. `asked` is the request's body, which may have asked for a service tier.
     pub(super) fn of(asked: &Members<'_>, reply: Option<&str>) -> Self {
         let text = reply.unwrap_or_default();
         let inner = if text.starts_with('"') { unquote(text) } else { Cow::Borrowed("") };
@@ -166,7 +161,8 @@ impl Usage {
             (Some(one), Some(other)) => Some(one.saturating_add(other)),
             (one, other) => one.or(other),
         };
-        let (one, two) = (self.billed, other.billed);
+        let one = self.billed;
+        let two = other.billed;
         Self {
             request: sum(self.request, other.request),
             response: sum(self.response, other.response),
@@ -185,20 +181,20 @@ impl Usage {
         if is_object(usage, "billed_units") { cohere(usage) } else { plain(usage) }
     }
 
-    /// The usage with the counts of a source that counted by itself, where the two do not speak of the same total.
+    /// Returns the usage with the counts of a source that counted by itself, unless both state the same total.
     pub(super) fn with_counts(self, request: Option<i64>, response: Option<i64>, total: Option<i64>) -> Self {
         if total.is_some() && total == self.total && self.request.is_some() && self.response.is_some() {
             return self;
         }
-        let (request, response) = (request.or(self.request), response.or(self.response));
+        let request = request.or(self.request);
+        let response = response.or(self.response);
         let total = total.or(self.total);
         let mut usage = Self { request, response, total, billed: self.billed };
         usage.settle(self.billed.parts.cached(), self.billed.parts.reasoning);
         usage
     }
 
-    /// Makes request, response and total agree. `cached` and `reasoning` are tokens that the source may have left out of
-    /// its counts: the total tells, and without one a part that is more than its whole.
+    /// Makes request, response and total agree. `cached` and `reasoning` are tokens that the source may have left out of its counts. The total shows this; without a total, a part that is larger than its whole does.
     fn settle(&mut self, cached: i64, reasoning: i64) {
         match (self.request, self.response, self.total) {
             (Some(request), Some(response), Some(total)) => {
@@ -218,7 +214,8 @@ impl Usage {
             (Some(request), Some(response), None) => {
                 let request = if cached > request { request.saturating_add(cached) } else { request };
                 let response = if reasoning > response { response.saturating_add(reasoning) } else { response };
-                (self.request, self.response) = (Some(request), Some(response));
+                self.request = Some(request);
+                self.response = Some(response);
                 self.total = request.checked_add(response);
             }
             (None, Some(response), Some(total)) => self.request = total.checked_sub(response).filter(|rest| *rest >= 0),
@@ -227,31 +224,31 @@ impl Usage {
     }
 }
 
-/// Objects within objects that are searched for usage.
+/// Depth to which nested objects are searched for usage.
 const LEVELS: usize = 3;
 /// Objects that hold the reply, or the event of a stream that carries the usage.
 const WRAPPERS: [&str; 5] = ["response", "message", "delta", "result", "x_groq"];
-/// Words of which each event that carries usage has one.
+/// Substrings of which each event that carries usage has at least one.
 const TELLING: [&str; 4] = ["sage", "oken", "illed_units", "eval_count"];
 const METRICS: &str = "amazon-bedrock-invocationMetrics";
 
-/// Returns whether an event of a realtime session ends an answer.
+/// Returns true if an event of a realtime session ends an answer.
 fn is_answer(event: &Members<'_>) -> bool {
     string(event, &["type"]).as_deref() == Some("response.done")
 }
 
-/// The shape of the counts.
+/// Format of the counts.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Shape {
     #[default]
     Plain,
     Google,
     Cohere,
-    /// Counts that stand in the reply itself.
+    /// Counts that are members of the reply itself.
     Bare,
 }
 
-/// The counts of a reply, or of all chunks of a stream, of which a later one wins.
+/// Counts of a reply, or of all chunks of a stream, in which later counts replace earlier ones.
 #[derive(Default)]
 struct Found<'a> {
     shape: Shape,
@@ -263,7 +260,7 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// Takes the counts of one object, or else of the objects within it.
+    /// Adds the counts of one object, or of the objects within it if it has none.
     fn add(&mut self, reply: &[(Cow<'a, str>, &'a str)], levels: usize) {
         let own = |names: &[&str]| get(reply, names).and_then(members).map(told).filter(|of| !of.is_empty());
         let counts = if let Some(usage) = own(&["usage"]) {
@@ -299,7 +296,8 @@ impl<'a> Found<'a> {
         let kind = |of: &Members<'_>| string(&get(of, &["serviceTier"]).and_then(members)?, &["type"]);
         let told = string(counts, &names).or_else(|| string(reply, &names[..2]));
         if let Some(name) = told.or_else(|| kind(reply)).or_else(|| kind(counts)) {
-            (self.tier, self.tier_is_known) = (Tier::of(&name), true);
+            self.tier = Tier::of(&name);
+            self.tier_is_known = true;
         }
     }
 
@@ -323,8 +321,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// The members of an event that say something, so that a null does not erase what an earlier event
-/// said. Of a doubled key the last one counts.
+/// Returns the members of an event that hold a value, so that a null does not erase the value of an earlier event. Of a duplicate key the last value counts.
 fn told<'a>(mut event: Vec<(Cow<'a, str>, &'a str)>) -> Vec<(Cow<'a, str>, &'a str)> {
     let is_null = |(_, raw): &(Cow<'_, str>, &str)| *raw == "null";
     let says_nothing = |raw: &str| raw == "null" || members(raw).is_some_and(|of| of.iter().all(is_null));
@@ -333,7 +330,7 @@ fn told<'a>(mut event: Vec<(Cow<'a, str>, &'a str)>) -> Vec<(Cow<'a, str>, &'a s
     event
 }
 
-/// Dollars to cents, exact to the last digit: the exponent grows by two.
+/// Converts dollars to cents without rounding: the exponent grows by two.
 pub(super) fn cents(raw: &str) -> Option<f64> {
     let text = raw.trim_matches('"').trim();
     let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -357,14 +354,13 @@ fn string(of: &Members<'_>, names: &[&str]) -> Option<String> {
     })
 }
 
-/// The raw value of the first of the names that is there and not null. Of a doubled key the last
-/// one counts, also if it is null.
+/// Returns the raw value of the first name that is present and not null. Of a duplicate key the last value counts, even if it is null.
 pub(super) fn get<'a>(members: &Members<'a>, names: &[&str]) -> Option<&'a str> {
     let last = |name: &&str| members.iter().rfind(|(key, _)| key == name).map(|(_, raw)| *raw);
     names.iter().find_map(|name| last(name).filter(|raw| *raw != "null"))
 }
 
-/// A whole number that is not below 0, rounded from a fraction, also out of a text such as `"0123"`; none of anything else.
+/// Reads a whole number of at least 0. A fraction is rounded, and a text such as `"0123"` is accepted. Anything else gives `None`.
 pub(super) fn count(members: &Members<'_>, names: &[&str]) -> Option<i64> {
     let raw = get(members, names)?;
     let mut whole: Option<i64> = None;

@@ -1,8 +1,6 @@
-//! A way through JSON that replaces the secrets in it and nothing else.
+//! A walk through JSON that replaces the secrets in it and nothing else.
 //!
-//! It goes through the text once, without building a tree and without recursion, except into
-//! strings that hold JSON themselves, a few levels deep. Schemas and what was said are passed over:
-//! a property that a tool calls `password` is no password.
+//! It reads the text once, without building a tree and without recursion, except into strings that hold JSON themselves, up to a maximum depth. Schemas and message content are skipped: a property that a tool calls `password` is not a password.
 
 use serde::de::IgnoredAny;
 
@@ -10,10 +8,10 @@ use super::names::{in_headers, in_parameters};
 use super::{STARS, is_credentials, masked_url_text, quoted, scheme, secret};
 use crate::record::json::{unquote, value_end};
 
-/// JSON in strings of JSON is followed so deep; what is deeper is masked whole.
+/// Maximum depth of JSON in strings of JSON. Deeper text is masked whole.
 const MOST_LEVELS: usize = 8;
 
-/// What an object means, and so which of its names are those of secrets.
+/// Meaning of an object, which determines which of its names mark secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// Parameters of a call, or a gateway's config.
@@ -22,26 +20,25 @@ pub(super) enum Place {
     Headers,
     /// The value of one header.
     Header,
-    /// A list of tools or functions, or one of them: its schema is passed over, its headers are
-    /// not.
+    /// A list of tools or functions, or one of them. Its schema is skipped, but its headers are not.
     Tools,
 }
 
-/// What becomes of a member's value.
+/// Treatment of a member's value.
 enum Found {
-    /// It is masked.
+    /// The value is masked.
     Secret,
-    /// It keeps its bytes.
+    /// The value keeps its bytes.
     Kept,
-    /// It is looked into.
+    /// The value is searched.
     Within(Place),
 }
 
-/// A text that is not JSON.
+/// Error for a text that is not JSON.
 #[derive(Debug)]
 pub(super) struct Unreadable;
 
-/// The names, in lower case and without `_` and `-`, of what was said, and of schemas.
+/// Names of message content and of schemas, in lower case and without `_` and `-`.
 const SAID: [&str; 10] = [
     "content",
     "contents",
@@ -72,10 +69,10 @@ const SCHEMAS: [&str; 14] = [
 ];
 const TOOLS: [&str; 7] =
     ["function", "functiondeclarations", "functions", "toolconfig", "tooldefinitions", "tools", "toolspec"];
-/// Beside [`SCHEMAS`], of tools alone: hooks of a gateway have `parameters` with keys in them.
+/// Further names that, like [`SCHEMAS`], are skipped in tools only: a gateway's hooks have `parameters` with keys in them.
 const IN_TOOLS: [&str; 4] = ["description", "name", "parameters", "properties"];
 
-/// The text with its secrets masked; nothing if there are none.
+/// Returns the text with its secrets masked, or `None` if there are none.
 pub(super) fn masked(text: &str, place: Place) -> Result<Option<String>, Unreadable> {
     masked_at(text, place, 0)
 }
@@ -94,7 +91,7 @@ fn masked_at(text: &str, place: Place, level: usize) -> Result<Option<String>, U
     Ok(Some(walk.out))
 }
 
-/// A way through one valid JSON text. What is not changed is copied when the next change comes.
+/// A walk through one valid JSON text. Unchanged text is copied once the next change is found.
 struct Walk<'a> {
     raw: &'a str,
     at: usize,
@@ -105,7 +102,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn through(&mut self, place: Place) {
-        // The objects and arrays that are open: whether it is an object, and what it means.
+        // The open objects and arrays: true for an object, and its meaning.
         let mut open: Vec<(bool, Place)> = Vec::new();
         while let Some(byte) = self.next_byte() {
             match byte {
@@ -129,7 +126,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The next byte that is neither white space nor between values.
+    /// Returns the next byte that is neither white space nor a separator.
     fn next_byte(&mut self) -> Option<u8> {
         let rest = self.raw.as_bytes().get(self.at..)?;
         let skipped = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b':'))?;
@@ -137,14 +134,14 @@ impl<'a> Walk<'a> {
         rest.get(skipped).copied()
     }
 
-    /// Goes past the next value and gives it.
+    /// Skips the next value and returns it.
     fn past(&mut self) -> &'a str {
         let start = self.at;
         self.at = value_end(self.raw.as_bytes(), start);
         self.raw.get(start..self.at).unwrap_or_default()
     }
 
-    /// Goes past a member, or into its value, which is entered then.
+    /// Skips a member, or opens its value, which is returned then.
     fn member(&mut self, place: Place) -> Option<(bool, Place)> {
         let name = unquote(self.past());
         let first = self.next_byte()?;
@@ -165,13 +162,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns whether the array that comes is one of pairs or objects.
+    /// Returns true if the next array is one of pairs or objects.
     fn holds_pairs(&self) -> bool {
         let inner = self.raw.as_bytes().get(self.at + 1..).unwrap_or_default().trim_ascii_start();
         matches!(inner.first(), Some(b'[' | b'{'))
     }
 
-    /// Goes past a value, or into it.
+    /// Skips a value, or opens it.
     fn value(&mut self, place: Place) -> Option<(bool, Place)> {
         let start = self.at;
         match self.raw.as_bytes().get(start)? {
@@ -191,7 +188,7 @@ impl<'a> Walk<'a> {
         None
     }
 
-    /// What is to stand for a text, if it must not stand there itself.
+    /// Returns the replacement for a text, or `None` if the text may stay.
     fn text(&self, text: &str, place: Place) -> Option<String> {
         if text.trim_start().starts_with(['{', '[']) {
             // The headers that a hook is to send are JSON in a string.
@@ -205,7 +202,7 @@ impl<'a> Walk<'a> {
         if is_secret { Some(secret(text)) } else { masked_url_text(text) }
     }
 
-    /// Puts stars in the place of a value. Null and flags say nothing.
+    /// Replaces a value with stars. Null and flags reveal nothing.
     fn hide(&mut self) {
         let start = self.at;
         let value = self.past();
@@ -222,7 +219,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Puts a text in the place of what was gone past since `start`.
+    /// Replaces everything since `start` with a text.
     fn replace(&mut self, start: usize, text: &str) {
         self.out.push_str(self.raw.get(self.copied..start).unwrap_or_default());
         self.out.push_str(&quoted(text));
@@ -230,7 +227,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What becomes of the value of a member by that name.
+/// Returns the treatment of the value of a member by that name.
 fn judged(name: &str, place: Place) -> Found {
     let lower = name.to_ascii_lowercase();
     if place == Place::Headers {

@@ -1,8 +1,6 @@
-//! Secrets in headers, configs, parameters and URLs: what is left of them is enough to recognise a
-//! key, not to use it.
+//! Masks secrets in headers, configs, parameters and URLs. The rest of a masked key is enough to recognise it, but not to use it.
 //!
-//! What is no secret keeps its bytes: key order, digits of numbers, white space. Masking twice
-//! changes nothing, so that what was exported can be imported. The work is linear in the text.
+//! Everything that is not a secret keeps its bytes: key order, digits of numbers, white space. Masking twice changes nothing, so exports can be imported. The work is linear in the length of the text.
 
 mod json;
 mod names;
@@ -17,17 +15,16 @@ use self::json::{Place, masked};
 use self::names::{in_headers, in_parameters, in_urls};
 use crate::record::json::{members, unquote, write_string};
 
-/// Shorter secrets would be given away by their ends.
+/// Length below which a secret is masked whole, since its ends would reveal too much of it.
 const SHORT_CHARS: usize = 12;
 const STARS: &str = "********";
 
-/// Values that begin so are secrets under any name.
+/// Prefixes that mark a value as a secret under any name.
 const SCHEMES: [&str; 2] = ["bearer ", "basic "];
-/// Attributes with the query of a URL alone.
+/// Attributes that hold only the query of a URL.
 const QUERIES: [&str; 3] = ["url.query", "http.query", "http.query_string"];
 
-/// An object of headers as JSON text, with its secrets masked; nothing if the text is not a JSON
-/// object.
+/// Masks the secrets in an object of headers, given as JSON text. Returns `None` if the text is not a JSON object.
 pub(super) fn headers(raw: &str) -> Option<String> {
     let members = members(raw)?;
     let further = sensitive(&members);
@@ -46,11 +43,10 @@ pub(super) fn headers(raw: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// Masks headers that came in our own form, in which they may be any JSON. What needs no masking
-/// keeps its bytes.
+/// Masks headers that arrive in our own form, in which they may be any JSON. Everything that needs no masking keeps its bytes.
 pub(super) fn any_headers(raw: &mut String) {
     let Some(members) = members(raw) else {
-        // Pairs or plain text: there is no telling what is a secret.
+        // Secrets cannot be recognised in pairs or plain text.
         if raw != "null" && raw != "[]" {
             *raw = quoted(STARS);
         }
@@ -65,7 +61,7 @@ pub(super) fn any_headers(raw: &mut String) {
     }
 }
 
-/// The JSON that is to stand for the value of a header, if the value must not stand there itself.
+/// Returns the JSON that replaces the value of a header, or `None` if the value may stay.
 fn header(lower: &str, value: &str, further: &HashSet<String>) -> Option<String> {
     let is_secret = in_headers(lower) || further.contains(lower);
     if !value.starts_with('"') {
@@ -75,18 +71,14 @@ fn header(lower: &str, value: &str, further: &HashSet<String>) -> Option<String>
         return masked(value, Place::Parameters).ok().flatten();
     }
     let text = unquote(value);
-    let changed = match is_secret {
-        true => secret(&text),
-        false => header_text(&text)?,
-    };
+    let changed = if is_secret { secret(&text) } else { header_text(&text)? };
     (changed != text).then(|| quoted(&changed))
 }
 
-/// What is to stand for the text of a header whose name is not that of a secret, if it must not
-/// stand there itself.
+/// Returns the replacement for the text of a header whose name does not mark a secret, or `None` if the text may stay.
 fn header_text(text: &str) -> Option<String> {
     if text.trim_start().starts_with(['{', '[']) {
-        // What cannot be read is masked whole.
+        // A value that cannot be parsed is masked whole.
         return masked(text, Place::Parameters).unwrap_or_else(|_| Some(STARS.to_owned()));
     }
     if scheme(text).is_some() {
@@ -95,21 +87,20 @@ fn header_text(text: &str) -> Option<String> {
     masked_url_text(text)
 }
 
-/// The names that the client itself calls sensitive.
+/// Returns the header names that the client itself declares sensitive.
 fn sensitive(members: &[(Cow<'_, str>, &str)]) -> HashSet<String> {
     let lists = members.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-portkey-sensitive-headers"));
     let names = lists.map(|(_, value)| unquote(value).to_ascii_lowercase()).collect::<Vec<_>>().join(",");
     names.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
-/// The credentials behind a scheme such as `Bearer`, if a text has one.
+/// Returns the credentials after a scheme such as `Bearer`, if a text has one.
 fn scheme(text: &str) -> Option<&str> {
     let begins = |scheme: &&str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     SCHEMES.iter().find(|scheme| begins(scheme)).map(|scheme| text[scheme.len()..].trim())
 }
 
-/// Returns whether a text outside of headers is credentials with their scheme, and no sentence that begins
-/// with such a word: one word that no language has.
+/// Returns true if a text outside of headers is a scheme with credentials, and not a sentence that begins with such a word: the credentials are one word that is not natural language.
 fn is_credentials(text: &str) -> bool {
     scheme(text).is_some_and(|word| {
         let bytes = word.as_bytes();
@@ -119,8 +110,7 @@ fn is_credentials(text: &str) -> bool {
     })
 }
 
-/// The first two and the last three characters of a secret, of which a scheme such as `Bearer` is
-/// no part.
+/// Returns the first two and the last three characters of a secret, without a scheme such as `Bearer`.
 fn secret(text: &str) -> String {
     let text = text.rsplit_once(' ').map_or(text, |(_, secret)| secret);
     let chars: Vec<char> = text.chars().collect();
@@ -136,7 +126,7 @@ fn secret(text: &str) -> String {
     masked
 }
 
-/// Masks the keys in a gateway's config that stands in full where a name is expected.
+/// Masks the keys in a full gateway config that is sent in place of a config's name.
 pub(super) fn config(text: &mut String) {
     if text.trim_start().starts_with(['{', '['])
         && let Some(changed) = masked(text, Place::Parameters).unwrap_or_else(|_| Some(STARS.to_owned()))
@@ -145,13 +135,12 @@ pub(super) fn config(text: &mut String) {
     }
 }
 
-/// Parameters of a call, valid JSON, in which clients hand keys over; unchanged where there are
-/// none.
+/// Masks the keys in the parameters of a call, given as valid JSON. Returns the text unchanged if there are none.
 pub(super) fn parameters(raw: &str) -> Cow<'_, str> {
     masked(raw, Place::Parameters).ok().flatten().map_or(Cow::Borrowed(raw), Cow::Owned)
 }
 
-/// The text of a span's attribute.
+/// Masks the text of a span's attribute.
 pub(super) fn attribute<'t>(name: &str, text: &'t str) -> Cow<'t, str> {
     let lower = name.to_ascii_lowercase();
     let is_json = text.trim_start().starts_with(['{', '[']);
@@ -170,14 +159,13 @@ pub(super) fn attribute<'t>(name: &str, text: &'t str) -> Cow<'t, str> {
     changed.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// A text that is a URL or the path of one, all of it, without what is secret in it; nothing if it
-/// stays as it is.
+/// Masks a text that consists only of a URL, or of the path of one. Returns `None` if the text may stay.
 fn masked_url_text(text: &str) -> Option<String> {
     let is_url = text.contains("://") || (text.starts_with('/') && text.contains(['?', '#']));
     (is_url && !text.contains(char::is_whitespace)).then(|| masked_url(text)).flatten()
 }
 
-/// A URL without the user, the password and the keys in it. What is no URL is left as it is.
+/// Masks the user, the password and the keys in a URL. Text that is not a URL is left as it is.
 pub(super) fn url(text: &mut String) {
     if let Some(masked) = masked_url(text) {
         *text = masked;
@@ -189,7 +177,8 @@ fn masked_url(text: &str) -> Option<String> {
     let (place, query) = before.split_once('?').map_or((before, None), |(place, rest)| (place, Some(rest)));
     let plain = without_user(place);
     let masks = |pairs: Option<&str>| pairs.and_then(masked_query);
-    let (new_query, new_fragment) = (masks(query), masks(fragment));
+    let new_query = masks(query);
+    let new_fragment = masks(fragment);
     if plain.is_none() && new_query.is_none() && new_fragment.is_none() {
         return None;
     }
@@ -203,20 +192,19 @@ fn masked_url(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// Scheme, host and path without user and password; nothing if there are none. `host:port` may
-/// stand without a scheme.
+/// Masks the user and password before a host; `None` if there are none. `host:port` may stand without a scheme.
 fn without_user(place: &str) -> Option<String> {
     let start = place.find("://").map(|at| at + 3).or_else(|| place.starts_with("//").then_some(2));
     let from = start.unwrap_or(0);
     let authority = place[from..].split('/').next().unwrap_or_default();
     let at = authority.rfind('@')?;
     let user = &authority[..at];
-    // Without a scheme it may be an address of mail, or any text.
+    // Without a scheme it may be an e-mail address, or any text.
     let is_user = start.is_some() || (user.contains(':') && !user.contains(char::is_whitespace));
     (is_user && user != STARS).then(|| format!("{}{STARS}{}", &place[..from], &place[from + at..]))
 }
 
-/// The pairs of a query, or of a fragment, without the values that are secret; nothing if none is.
+/// Masks the secret values in the pairs of a query or of a fragment; `None` if there are none.
 fn masked_query(query: &str) -> Option<String> {
     let mut is_changed = false;
     let pairs = query.split('&').map(|pair| match pair.split_once('=') {

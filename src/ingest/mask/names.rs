@@ -1,11 +1,8 @@
-//! Names that say that a value is a secret: of headers, of parameters in JSON, and of parameters in
-//! a URL.
+//! Names that mark a value as a secret: of headers, of parameters in JSON, and of parameters in a URL.
 //!
-//! Headers that carry a secret have many names and few of them carry anything else, so parts of a
-//! name are enough there. In parameters the same words have other meanings (`eos_token_id`,
-//! `prompt_cache_key`), so there whole words count.
+//! Headers that carry a secret have many names, and few of those carry anything else, so parts of a name are enough there. In parameters the same words have other meanings (`eos_token_id`, `prompt_cache_key`), so whole words are compared there.
 
-/// Names of headers with one of these hold a secret.
+/// Substrings of the names of headers that hold a secret.
 const PARTS: [&str; 14] = [
     "access-key",
     "access_key",
@@ -22,12 +19,12 @@ const PARTS: [&str; 14] = [
     "signature",
     "token",
 ];
-/// Names that end with `key` and hold none.
+/// Header names that end with `key` but hold no secret.
 const OPEN_KEYS: [&str; 5] = ["cache-key", "cache_key", "idempotency-key", "virtual-key", "virtual_key"];
-/// Parameters of a URL that hold a secret, beside those whose names say so.
+/// Parameters of a URL that hold a secret, in addition to those whose names mark one.
 const IN_URLS: [&str; 3] = ["code", "key", "sig"];
 
-/// Words that name a secret wherever they stand in the name of a parameter.
+/// Words that mark a secret at any position in the name of a parameter.
 const WORDS: [&str; 15] = [
     "apikey",
     "apikeys",
@@ -45,7 +42,7 @@ const WORDS: [&str; 15] = [
     "secret",
     "secrets",
 ];
-/// Pairs of words that do.
+/// Pairs of words that mark a secret.
 const PAIRS: [[&str; 2]; 14] = [
     ["access", "key"],
     ["access", "keys"],
@@ -62,10 +59,10 @@ const PAIRS: [[&str; 2]; 14] = [
     ["service", "account"],
     ["session", "token"],
 ];
-/// Words before a last `key` that make it a plain name.
+/// Words before a final `key` that make the name a plain one.
 const PLAIN_KEYS: [&str; 11] =
     ["cache", "foreign", "group", "idempotency", "partition", "primary", "public", "routing", "row", "sort", "virtual"];
-/// Words before a last `token` that make it a token of text, or of a page.
+/// Words before a final `token` that mean a token of text, or of a page.
 const PLAIN_TOKENS: [&str; 27] = [
     "begin",
     "bos",
@@ -95,27 +92,27 @@ const PLAIN_TOKENS: [&str; 27] = [
     "time",
     "unk",
 ];
-/// Words behind a token that say something about it.
+/// Words after `token` that describe it.
 const ABOUT_TOKENS: [&str; 12] =
     ["count", "endpoint", "expires", "expiry", "id", "ids", "lifetime", "limit", "ttl", "type", "uri", "url"];
-/// Words of parameters for AWS that hold no secret.
+/// Words in names of AWS parameters that hold no secret.
 const PLAIN_AWS: [&str; 4] = ["endpoint", "name", "profile", "region"];
 
-/// Returns whether a header of that name, in lower case, holds a secret.
+/// Returns true if a header of that name, in lower case, holds a secret.
 pub(super) fn in_headers(lower: &str) -> bool {
-    // What is left of a rate limit, and what a reply may be long, is counted in tokens.
+    // Rate limits and lengths of replies are counted in tokens.
     let counts = lower.contains("ratelimit") || lower.contains("tokens") || lower.contains("tokenizer");
     let key = lower == "key" || lower.ends_with("-key") || lower.ends_with("_key");
     let open = || OPEN_KEYS.iter().any(|name| lower.ends_with(name));
     key && !open() || PARTS.iter().any(|part| lower.contains(part) && !(counts && *part == "token"))
 }
 
-/// Returns whether a parameter of a URL of that name, in lower case, holds a secret.
+/// Returns true if a parameter of a URL of that name, in lower case, holds a secret.
 pub(super) fn in_urls(lower: &str) -> bool {
     IN_URLS.contains(&lower) || in_headers(lower)
 }
 
-/// Returns whether a parameter, or an attribute, of that name holds a secret.
+/// Returns true if a parameter, or an attribute, of that name holds a secret.
 pub(super) fn in_parameters(name: &str) -> bool {
     let words = words(name);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -133,7 +130,7 @@ pub(super) fn in_parameters(name: &str) -> bool {
         || (words[0] == "aws" && words.len() > 1 && !words.iter().any(|word| PLAIN_AWS.contains(word)))
 }
 
-/// The words of a name in lower case: `x-apiKey_ID` has `x`, `api`, `key` and `id`.
+/// Splits a name into words in lower case: `x-apiKey_ID` has `x`, `api`, `key` and `id`.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let letters: Vec<char> = name.chars().collect();
@@ -143,7 +140,7 @@ fn words(name: &str) -> Vec<String> {
             continue;
         }
         let after_small = at > 0 && (letters[at - 1].is_lowercase() || letters[at - 1].is_numeric());
-        // The last capital of several begins the next word: `APIKey`.
+        // The last of several capitals begins the next word: `APIKey`.
         let before_small = letters.get(at + 1).is_some_and(|next| next.is_lowercase());
         let after_capital = at > 0 && letters[at - 1].is_uppercase();
         if letter.is_uppercase() && (after_small || (after_capital && before_small)) {

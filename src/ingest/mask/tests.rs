@@ -1,4 +1,4 @@
-//! What is masked, and what keeps its bytes.
+//! Tests of what is masked, and of what keeps its bytes.
 
 use proptest::prelude::*;
 
@@ -69,8 +69,7 @@ fn every_way_to_hand_over_a_key_is_known() {
     assert_eq!(headers(r#"{"api-key":"0123456789********abcdefgh"}"#).unwrap(), r#"{"api-key":"01********fgh"}"#);
 }
 
-/// What the npm gateway hands its hooks: the keys of the providers, and our own, in JSON within
-/// JSON within JSON.
+/// The payload of the npm gateway's hooks: the keys of the providers, and our own, in JSON within JSON within JSON.
 #[test]
 fn keys_within_a_config_are_masked_however_deep() {
     let key = "0123456789abcdefgh";
@@ -151,7 +150,7 @@ fn parameters_keep_their_bytes_unless_a_key_is_in_them() {
     assert_eq!(parameters(expected), expected, "masking twice changes nothing");
 }
 
-/// Schemas, token ids, numbers and sentences are no secrets, whatever they are called.
+/// Schemas, token ids, numbers and sentences are not secrets, whatever their names.
 #[test]
 fn what_only_looks_like_a_secret_keeps_its_bytes() {
     let schema = r#"{"type": "object", "properties": {"key": {"type": "string"}, "token": {"type": "string"}, "password": {"type": "string", "minLength": 12}, "cookie": {"type": "object"}, "api_key": {"type": "string"}, "secret_santa": {}}, "required": ["key"]}"#;

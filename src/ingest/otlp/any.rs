@@ -1,8 +1,6 @@
-//! OTLP's values and attributes, out of either encoding, in bounded memory, and back to plain JSON.
+//! OTLP's values and attributes: reads them from either encoding in bounded memory, and writes them as plain JSON.
 //!
-//! A value of type bytes is read as null: no convention for calls uses one. So is a value that is
-//! not as OTLP has it: one odd value costs no more than itself. Refused is only what has more
-//! values than a span may have.
+//! A value of type bytes is read as null: no convention for calls uses one. A value that OTLP does not allow is read as null too, so one bad value does not affect the rest. Only a span with more values than the maximum is refused.
 
 use std::borrow::Cow;
 
@@ -10,9 +8,9 @@ use super::wire::{self, Value};
 use crate::ingest::usage::get;
 use crate::record::json::{FieldError, Read, finite, keep_last, list, members, unquote, write_string};
 
-/// The most values that one span holds. A conversation of ten thousand messages has fewer.
+/// Maximum number of values in one span. A conversation of ten thousand messages has fewer.
 const MAX_VALUES: usize = 1 << 17;
-/// The deepest nesting of a value.
+/// Maximum nesting of a value.
 const MAX_LEVELS: usize = 32;
 
 /// A value of an attribute or of an event's body.
@@ -31,7 +29,7 @@ pub(super) enum Any {
 /// Keys with values, in the order of the source.
 pub(super) type Attributes = Vec<(String, Any)>;
 
-/// How many more values may be read.
+/// Number of values and levels that may still be read.
 pub(super) struct Budget {
     values: usize,
     levels: usize,
@@ -42,14 +40,14 @@ impl Budget {
         Self { values: MAX_VALUES, levels: MAX_LEVELS }
     }
 
-    /// Counts what is no value but takes room as one does.
+    /// Counts an item that is not a value but takes as much memory as one.
     pub(super) fn spend(&mut self) -> Result<(), FieldError> {
         let refused = || FieldError::silent("attributes", format!("at most {MAX_VALUES} values in a span"));
         self.values = self.values.checked_sub(1).ok_or_else(refused)?;
         Ok(())
     }
 
-    /// Reads one value with what is left. A value that is nested too deeply is null.
+    /// Reads one value within the budget. A value that is nested too deeply is null.
     fn one(&mut self, read: impl FnOnce(&mut Self) -> Result<Any, FieldError>) -> Result<Any, FieldError> {
         self.spend()?;
         let Some(levels) = self.levels.checked_sub(1) else { return Ok(Any::Null) };
@@ -60,8 +58,7 @@ impl Budget {
     }
 }
 
-/// Returns whether an attribute is the vector of an embedding, which is not kept: it is long, and says
-/// nothing to a reader.
+/// Returns true if an attribute is the vector of an embedding. Vectors are not kept: they are long, and mean nothing to a reader.
 fn is_vector(key: &str) -> bool {
     key.starts_with("embedding.embeddings.") && key.ends_with(".embedding.vector")
         || ["ai.embedding", "ai.embeddings"].contains(&key)
@@ -76,7 +73,7 @@ pub(super) fn pair_of_wire(pair: &[u8], into: &mut Attributes, budget: &mut Budg
             Ok((1, field)) => key = field.text().unwrap_or_default(),
             Ok((2, Value::Bytes(bytes))) => value = Some(bytes),
             Ok(_) => {}
-            // What does not decode costs no more than itself.
+            // A value that does not decode affects only itself.
             Err(_) => value = None,
         }
     }
@@ -86,7 +83,7 @@ pub(super) fn pair_of_wire(pair: &[u8], into: &mut Attributes, budget: &mut Budg
     Ok(())
 }
 
-/// Reads an `AnyValue` message; one that does not decode is null.
+/// Reads an `AnyValue` message. A message that does not decode is null.
 pub(super) fn of_wire(bytes: &[u8], budget: &mut Budget) -> Result<Any, FieldError> {
     budget.one(|budget| {
         let mut any = Any::Null;
@@ -116,8 +113,7 @@ pub(super) fn of_wire(bytes: &[u8], budget: &mut Budget) -> Result<Any, FieldErr
     })
 }
 
-/// Reads a JSON array of `KeyValue`s into the attributes; also a plain object, which some write in
-/// its place. What is neither is passed over. Of a doubled key the last value counts.
+/// Reads a JSON array of `KeyValue`s into the attributes, or a plain object, which some clients write instead. Anything else is ignored. Of a duplicate key the last value counts.
 pub(super) fn pairs_of_json(raw: Option<&str>, into: &mut Attributes, budget: &mut Budget) -> Result<(), FieldError> {
     let raw = raw.unwrap_or("null");
     let pairs = list(raw).unwrap_or_default().into_iter().filter_map(members);
@@ -136,8 +132,7 @@ pub(super) fn pairs_of_json(raw: Option<&str>, into: &mut Attributes, budget: &m
     Ok(())
 }
 
-/// Reads a JSON `AnyValue`: an object whose one key says the type. A plain value is taken as what
-/// it is, and one that is not of its type as near to it as can be, or as null.
+/// Reads a JSON `AnyValue`: an object whose one key names the type. A plain value has its own type. A value of another type than named is converted if possible, and is null otherwise.
 pub(super) fn of_json(raw: &str, budget: &mut Budget) -> Result<Any, FieldError> {
     budget.one(|budget| {
         let Some(members) = members(raw) else { return Ok(plain(raw)) };
@@ -150,7 +145,7 @@ pub(super) fn of_json(raw: &str, budget: &mut Budget) -> Result<Any, FieldError>
             },
             "boolValue" | "bool_value" => read::<bool>(raw).map_or(Any::Null, Any::Bool),
             "intValue" | "int_value" => whole(raw),
-            // `"NaN"` and `"Infinity"` are no numbers in JSON.
+            // `"NaN"` and `"Infinity"` are not numbers in JSON.
             "doubleValue" | "double_value" => read::<f64>(raw).map_or(Any::Null, Any::Float),
             "arrayValue" | "array_value" => {
                 let values = values(raw).and_then(list).unwrap_or_default();
@@ -166,7 +161,7 @@ pub(super) fn of_json(raw: &str, budget: &mut Budget) -> Result<Any, FieldError>
     })
 }
 
-/// A value that does not say its type.
+/// Reads a value that does not name its type.
 fn plain(raw: &str) -> Any {
     match raw.as_bytes() {
         [b'"', ..] => Any::Text(unquote(raw).into_owned()),
@@ -180,7 +175,7 @@ fn plain(raw: &str) -> Any {
     }
 }
 
-/// A whole number; one that is too big for 64 bits as its digits.
+/// Reads a whole number. One that is too large for 64 bits becomes a text of its digits.
 fn whole(raw: &str) -> Any {
     if let Some(number) = read::<i64>(raw) {
         return Any::Int(number);
@@ -191,7 +186,7 @@ fn whole(raw: &str) -> Any {
     if is_whole { Any::Text(text.into_owned()) } else { Any::Null }
 }
 
-/// The `values` of an `ArrayValue` or a `KeyValueList`.
+/// Returns the `values` of an `ArrayValue` or a `KeyValueList`.
 fn values(raw: &str) -> Option<&str> {
     get(&members(raw)?, &["values"])
 }
@@ -206,7 +201,7 @@ where
 }
 
 impl Any {
-    /// The text, that is not empty; of a number or a flag its digits or name.
+    /// Returns the text if it is not empty. A number gives its digits, and a flag its name.
     pub(super) fn text(&self) -> Option<String> {
         match self {
             Self::Text(text) => Some(text.clone()),
@@ -218,7 +213,7 @@ impl Any {
         .filter(|text| !text.is_empty())
     }
 
-    /// The number, also out of a text.
+    /// Returns the number. A text is parsed.
     pub(super) fn float(&self) -> Option<f64> {
         match self {
             Self::Int(number) => Some(*number as f64),
@@ -229,7 +224,7 @@ impl Any {
         .filter(|number: &f64| number.is_finite())
     }
 
-    /// A whole number that is not below 0, rounded from a fraction, also out of a text.
+    /// Returns a whole number of at least 0. A fraction is rounded, and a text is parsed.
     pub(super) fn count(&self) -> Option<i64> {
         match self {
             Self::Int(number) => Some(*number).filter(|number| *number >= 0),
@@ -239,7 +234,7 @@ impl Any {
         }
     }
 
-    /// The flag, also out of a text.
+    /// Returns the flag. A text is parsed.
     pub(super) fn flag(&self) -> Option<bool> {
         match self {
             Self::Bool(flag) => Some(*flag),
@@ -281,8 +276,7 @@ impl Any {
         }
     }
 
-    /// The value as plain JSON; a text that holds a JSON array or object as what it holds, for that is how SDKs put one
-    /// into an attribute.
+    /// Returns the value as plain JSON. A text that holds a JSON array or object gives what it holds, since SDKs put JSON into an attribute this way.
     pub(super) fn json(&self) -> String {
         if let Self::Text(text) = self
             && let Some(held) = held_json(text)
@@ -295,7 +289,7 @@ impl Any {
     }
 }
 
-/// The JSON array or object that a text holds, also one that was made a JSON text twice.
+/// Returns the JSON array or object that a text holds, even if it was encoded as a JSON string twice.
 pub(super) fn held_json(text: &str) -> Option<String> {
     let is_held =
         |text: &str| text.starts_with('[') && list(text).is_some() || text.starts_with('{') && members(text).is_some();
@@ -308,7 +302,7 @@ pub(super) fn held_json(text: &str) -> Option<String> {
     is_held(&inner).then(|| inner.into_owned())
 }
 
-/// The first of the names that is there and not null. Of a doubled name the last value counts.
+/// Returns the value of the first name that is present and not null. Of a duplicate name the last value counts.
 pub(super) fn find<'a>(attributes: &'a Attributes, names: &[&str]) -> Option<&'a Any> {
     let last = |name: &&str| attributes.iter().rfind(|(key, _)| key == name).map(|(_, value)| value);
     names.iter().find_map(|name| last(name).filter(|value| **value != Any::Null))

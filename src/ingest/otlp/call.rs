@@ -1,12 +1,8 @@
-//! A span to a record, if it is a call to a model.
+//! Reads a span as a record, if it is a call to a model.
 //!
-//! Only calls become records: a span of an agent, a chain or a tool counts the tokens of the calls
-//! within it again. Names of attributes are OpenTelemetry's for generative AI, new and deprecated,
-//! those of OpenLLMetry (`llm.*`, `traceloop.*`), of OpenInference and of the AI SDK (`ai.*`). What
-//! is no column and no content is metadata if it is a figure ([`super::figures`]), cut as Portkey
-//! cuts it; anything else may be content and stands in the response's body.
+//! Only calls become records: a span of an agent, a chain or a tool counts the tokens of the calls within it again. Attribute names are OpenTelemetry's for generative AI, current and deprecated, and those of OpenLLMetry (`llm.*`, `traceloop.*`), of OpenInference and of the AI SDK (`ai.*`). An attribute that is neither a column nor content is metadata if it is a metric ([`super::figures`]), cut as Portkey cuts it. Any other attribute may be content and goes into the response's body.
 //!
-//! A span that does not say what was asked and answered is a piece of a record: log events may say it ([`super::pieces`]).
+//! A span without the content of request and response is one part of a record: log events may hold the content ([`super::pieces`]).
 
 use std::borrow::Cow;
 
@@ -34,8 +30,7 @@ const NOT_CALLS: [&str; 6] = ["create_agent", "invoke_agent", "execute_tool", "i
 const EMBEDDINGS: [&str; 2] = ["embeddings", "embedding"];
 const OPENINFERENCE_KIND: &str = "openinference.span.kind";
 const TRACELOOP_KIND: &str = "traceloop.span.kind";
-/// The AI SDK's name of what it does; only these are calls to a model, the spans around them count
-/// their tokens again.
+/// The AI SDK's name of an operation. Only these operations are calls to a model; the spans around them count their tokens again.
 const AI_SDK_OPERATION: &str = "ai.operationId";
 const AI_SDK_CALLS: [&str; 3] = [".doGenerate", ".doStream", ".doEmbed"];
 
@@ -44,10 +39,10 @@ const ASKED: [&str; 5] =
     ["gen_ai.request.model", "llm.request.model", "llm.model_name", "embedding.model_name", "ai.model.id"];
 const PROVIDER: [&str; 5] =
     ["gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "ai.model.provider"];
-/// In dollars.
+/// Costs in dollars.
 const COST: [&str; 2] = ["gen_ai.usage.cost", "llm.cost.total"];
 const STREAM: [&str; 3] = ["gen_ai.request.stream", "gen_ai.request.is_stream", "llm.is_streaming"];
-/// In seconds.
+/// Times in seconds.
 const FIRST_CHUNK: [&str; 2] = ["gen_ai.response.time_to_first_chunk", "gen_ai.server.time_to_first_token"];
 const STATUS: [&str; 2] = ["http.response.status_code", "http.status_code"];
 const URL: [&str; 3] = ["url.full", "http.url", "gen_ai.openai.api_base"];
@@ -56,7 +51,7 @@ const USER: [&str; 5] = ["user.id", "enduser.id", "llm.user", "gen_ai.request.us
 const PROMPT_SLUG: [&str; 2] = ["gen_ai.prompt.name", "traceloop.prompt.key"];
 const REQUEST_HEADER: &str = "http.request.header.";
 const RESPONSE_HEADER: &str = "http.response.header.";
-/// Of the resource; command lines hold keys.
+/// Attributes of the resource that are not stored, since command lines hold keys.
 const NOT_KEPT: [&str; 3] = ["process.command", "process.command_args", "process.command_line"];
 const RUNTIME: [&str; 4] =
     ["telemetry.sdk.language", "process.runtime.version", "telemetry.sdk.name", "telemetry.sdk.version"];
@@ -84,7 +79,7 @@ const INVOCATION: &str = "llm.invocation_parameters";
 const RESPONSE_ID: &str = "gen_ai.response.id";
 const FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
 
-/// Whether the span is a call to a model.
+/// Returns true if the span is a call to a model.
 pub(super) fn is_call(span: &Span) -> bool {
     let attributes = &span.attributes;
     let named = |name| find(attributes, &[name]).and_then(Any::text);
@@ -106,19 +101,19 @@ pub(super) fn is_call(span: &Span) -> bool {
         && (names(&PROVIDER) || names(&tokens::REQUEST))
 }
 
-/// What the record of a span is known by, and so what makes its pieces one.
+/// Returns the id of a span's record, which also joins the parts of the record.
 pub(super) fn id(trace_id: &str, span_id: &str) -> String {
     format!("{trace_id}-{span_id}")
 }
 
-/// Whether attributes are those of a call for an embedding.
+/// Returns true if the attributes are those of an embedding call.
 pub(super) fn is_embedding(attributes: &Attributes) -> bool {
     text(attributes, &[OPERATION, "llm.request.type"]).is_some_and(|of| EMBEDDINGS.contains(&of.as_str()))
         || text(attributes, &[OPENINFERENCE_KIND]).is_some_and(|kind| kind.eq_ignore_ascii_case("EMBEDDING"))
         || text(attributes, &[AI_SDK_OPERATION]).is_some_and(|operation| operation.ends_with(".doEmbed"))
 }
 
-/// The record of a call, or as much of it as the span says. `overlay` is the metadata of the request's headers.
+/// Builds the record of a call, or as much of it as the span states. `overlay` is the metadata of the request's headers.
 pub(super) fn record(span: Span, origin: &Origin, overlay: &Tags, context: &Context) -> Result<Call, FieldError> {
     for (name, id, digits) in [("traceId", &span.trace_id, 32), ("spanId", &span.span_id, 16)] {
         if id.is_empty() {
@@ -165,9 +160,9 @@ pub(super) fn record(span: Span, origin: &Origin, overlay: &Tags, context: &Cont
     outcome(&mut record, &span);
     metadata(&mut record, &span, origin, overlay, context);
     derive(&mut record);
-    // No event says more of a call that failed, or whose answer is a vector, than what was asked.
+    // If a call failed, or its answer is a vector, events hold no more than the request.
     let is_answered = content.is_answered() || is_embedding || record.is_success == Some(0);
-    // What must not be kept is not waited for either.
+    // No log events are awaited if content must not be kept.
     let is_whole = (content.is_asked() && is_answered) || context.is_untracked();
     let asked = content.request(!is_embedding, parameters(of));
     record.request.body = Some(payload("request.body", &mask::parameters(&asked))?);
@@ -190,7 +185,7 @@ fn count(attributes: &Attributes, names: &[&str]) -> Option<i64> {
     names.iter().find_map(|name| find(attributes, &[name])?.count())
 }
 
-/// The time to the answer; of a stream to its first chunk, if that is known, and to its end.
+/// Sets the time to the answer. For a stream, sets the time to its first chunk, if that is known, and the time to its end.
 fn times(record: &mut Record, span: &Span) {
     let of = &span.attributes;
     let took = span.end_nanos.checked_sub(span.start_nanos).filter(|_| span.start_nanos > 0);
@@ -202,7 +197,7 @@ fn times(record: &mut Record, span: &Span) {
     record.time_to_last_token = took.filter(|_| record.stream_mode == Some(true));
 }
 
-/// The status: the provider's if it is stated, else what the class of the error stands for, else 200 or 500.
+/// Sets the status: the provider's if it is stated, otherwise that of the error's class, otherwise 200 or 500.
 fn outcome(record: &mut Record, span: &Span) {
     let error = text(&span.attributes, &["error.type"]);
     let stated = count(&span.attributes, &STATUS).and_then(|status| i32::try_from(status).ok());
@@ -214,7 +209,7 @@ fn outcome(record: &mut Record, span: &Span) {
     }
 }
 
-/// The status that an error is named after: a number, or a class of OpenAI's, Anthropic's and Portkey's SDKs.
+/// Returns the status that an error is named after: a number, or an error class of the SDKs of OpenAI, Anthropic and Portkey.
 fn status_of(error: &str) -> Option<i32> {
     let class = error.rsplit(['.', ':']).next().unwrap_or(error);
     let status = match class {
@@ -230,7 +225,7 @@ fn status_of(error: &str) -> Option<i32> {
     Some(status)
 }
 
-/// The URL, or the server's address with its port.
+/// Returns the URL, or the server's address with its port.
 fn url(of: &Attributes) -> Option<String> {
     if let Some(url) = text(of, &URL) {
         return Some(url);
@@ -254,12 +249,12 @@ fn sdk(resource: &Attributes) -> Option<String> {
     Some(text(resource, &["telemetry.sdk.version"]).map_or(name.clone(), |version| format!("{name}-{version}")))
 }
 
-/// Captured headers as JSON, with their secrets masked.
+/// Returns captured headers as JSON, with their secrets masked.
 fn headers_of(of: &Attributes, prefix: &str) -> Option<String> {
     let mut headers = Object::new();
     for (key, value) in of {
         if let Some(name) = key.strip_prefix(prefix) {
-            // A header that came once is a list of one.
+            // A header that was sent once is a list of one value.
             let one = match value {
                 Any::List(values) if values.len() == 1 => &values[0],
                 other => other,
@@ -272,7 +267,7 @@ fn headers_of(of: &Attributes, prefix: &str) -> Option<String> {
     if headers.is_empty() { None } else { mask::headers(&headers.end()) }
 }
 
-/// What the span states of the request beside its messages.
+/// Returns the fields of the request that the span states, other than its messages.
 fn parameters(of: &Attributes) -> Object {
     let mut body = Object::new();
     if let Some(model) = text(of, &ASKED).or_else(|| text(of, &ANSWERED)) {
@@ -299,7 +294,7 @@ fn parameters(of: &Attributes) -> Object {
     body
 }
 
-/// A list in which tools are JSON in texts, with the tools themselves; other JSON as it is.
+/// Returns a list in which tools are JSON in texts as a list of tools. Other JSON is unchanged.
 fn opened(json: &str) -> Cow<'_, str> {
     let Some(elements) = list(json) else { return Cow::Borrowed(json) };
     let held = |raw: &str| raw.starts_with('"').then(|| held_json(&unquote(raw))).flatten();
@@ -311,9 +306,7 @@ fn opened(json: &str) -> Cow<'_, str> {
     Cow::Owned(format!("[{}]", elements.join(",")))
 }
 
-/// The attributes of the span and of its resource that may be content and were not read as such, as
-/// a JSON object; nothing if there are none, or if they must not be kept. The resource is the same
-/// for many spans, so its texts are cut as those of the metadata are.
+/// Returns the attributes of the span and of its resource that may be content and were not read as such, as a JSON object. Returns `None` if there are none, or if they must not be kept. The resource is the same for many spans, so its texts are cut like those of the metadata.
 fn further(of: &Attributes, origin: &Origin, used: &[&'static str], context: &Context) -> Option<String> {
     if context.is_untracked() {
         return None;
@@ -339,12 +332,12 @@ fn further(of: &Attributes, origin: &Origin, used: &[&'static str], context: &Co
     (!object.is_empty()).then(|| mask::parameters(&object.end()).into_owned())
 }
 
-/// Returns whether an attribute of a span or of its resource is metadata.
+/// Returns true if an attribute of a span or of its resource is metadata.
 fn is_label(key: &str, value: &Any, policy: &Policy) -> bool {
     figures::is_figure(key, value) || policy.is_label(key)
 }
 
-/// What the span states of the response beside its choices; of a failed one the error.
+/// Returns the fields of the response that the span states, other than its choices. For a failed call, these include the error.
 fn reply(span: &Span, record: &Record) -> Object {
     let of = &span.attributes;
     let mut body = Object::new();
@@ -386,13 +379,13 @@ fn reply(span: &Span, record: &Record) -> Object {
     body
 }
 
-/// A body as it is stored: on one line, not nested too deeply.
+/// Returns a body as it is stored: on one line, and not nested too deeply.
 pub(super) fn payload(field: &'static str, text: &str) -> Result<String, FieldError> {
     let payload = Checks::of(text).payload(text);
     payload.ok_or_else(|| FieldError::too_deep(field))
 }
 
-/// What was read into columns and bodies.
+/// Returns true if an attribute was read into columns or bodies.
 fn is_read(key: &str) -> bool {
     let lists: [&[&str]; 15] = [
         &ANSWERED,
@@ -418,8 +411,7 @@ fn is_read(key: &str) -> bool {
         || (!content::NOT_MESSAGES.contains(&key) && { prefixes }.any(|prefix| key.starts_with(prefix)))
 }
 
-/// The figures of the resource and of the span, and the caller's headers, of which the later win;
-/// and who the user is. The resource is that of a process and says nothing of one call.
+/// Sets the metadata: the metrics of the resource and of the span, and the caller's headers, of which later ones override earlier ones. Adds the user. The resource belongs to a process and does not describe a single call.
 fn metadata(record: &mut Record, span: &Span, origin: &Origin, overlay: &Tags, context: &Context) {
     let mut tags = vec![(LOG_TYPE.0.to_owned(), LOG_TYPE.1.to_owned())];
     if !origin.scope.is_empty() {
@@ -438,19 +430,19 @@ fn metadata(record: &mut Record, span: &Span, origin: &Origin, overlay: &Tags, c
     record.metadata = tags;
 }
 
-/// The metadata of a resource: its figures and labels.
+/// Returns the metadata of a resource: its metrics and labels.
 pub(super) fn resource_tags(resource: &Attributes, policy: &Policy) -> Vec<(String, String)> {
     let labels = resource.iter().filter(|(key, value)| is_label(key, value, policy));
     labels.filter_map(|(key, value)| resource_tag(key, value)).collect()
 }
 
-/// An attribute of a resource as metadata, unless it is in a column or may hold keys.
+/// Converts an attribute of a resource to metadata, unless it is in a column or may hold keys.
 fn resource_tag(key: &str, value: &Any) -> Option<(String, String)> {
     let is_elsewhere = RUNTIME.contains(&key) || NOT_KEPT.contains(&key);
     if is_elsewhere { None } else { tag(key, value) }
 }
 
-/// An attribute as metadata: lists as JSON; a text under a name that secrets have is masked as a header is.
+/// Converts an attribute to metadata. Lists become JSON. A text under a name that marks a secret is masked like a header.
 fn tag(key: &str, value: &Any) -> Option<(String, String)> {
     let text = match value {
         Any::Null => return None,

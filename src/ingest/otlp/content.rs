@@ -1,10 +1,6 @@
-//! Prompts and completions, out of attributes and events of every convention, as the bodies of a request and a
-//! response.
+//! Reads prompts and completions from attributes and events of every convention, as the bodies of a request and a response.
 //!
-//! The bodies have OpenAI's shape, the one that reports, exports and replay of other records meet: a message of parts
-//! becomes one with `content` and `tool_calls`; what has no place there stays as it came. Sources are asked in order,
-//! newest convention first, and the first that holds anything is taken, so that text which a source repeats is not kept
-//! twice.
+//! The bodies have OpenAI's format, which reports, exports and replay also find in other records. A message with parts becomes one with `content` and `tool_calls`; values without a place there stay as they arrived. Sources are read in order, newest convention first, and only the first one with content is used, so text that several sources repeat is stored once.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +11,12 @@ use super::others;
 use crate::ingest::usage::get;
 use crate::record::json::{list, members, unquote, write_string};
 
-/// What was said in a call. Every text is JSON.
+/// Content of a call. Every text is JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Content {
     /// Messages of the request.
     messages: Vec<String>,
-    /// A prompt, or the input of an embedding, that is no list of messages.
+    /// A prompt, or the input of an embedding, that is not a list of messages.
     input: Option<String>,
     /// The whole body of the request.
     asked: Option<String>,
@@ -30,7 +26,7 @@ pub(super) struct Content {
     reply: Option<String>,
 }
 
-/// Attributes that [`Content::of_span`] reads, and so are no metadata; so is what begins with one of [`PREFIXES`].
+/// Attributes that [`Content::of_span`] reads, and which therefore are not metadata. The same applies to names that begin with one of [`PREFIXES`].
 pub(super) const NAMES: [&str; 9] = [
     "gen_ai.input.messages",
     "gen_ai.output.messages",
@@ -42,9 +38,9 @@ pub(super) const NAMES: [&str; 9] = [
     "input.mime_type",
     "output.mime_type",
 ];
-/// The member of a response's body that holds a span's attributes which have no place elsewhere.
+/// Member of a response's body that holds the attributes of a span that have no other place.
 pub(super) const ATTRIBUTES: &str = "span_attributes";
-/// Messages whose number is a part of the attribute's name.
+/// Prefixes of attributes that have the number of a message in their name.
 pub(super) const PREFIXES: [&str; 6] = [
     "gen_ai.prompt.",
     "gen_ai.completion.",
@@ -53,12 +49,11 @@ pub(super) const PREFIXES: [&str; 6] = [
     "llm.input_messages.",
     "llm.output_messages.",
 ];
-/// Names that begin like a numbered message and are none.
+/// Names that begin like a numbered message but are none.
 pub(super) const NOT_MESSAGES: [&str; 2] = ["gen_ai.prompt.name", "gen_ai.prompt.version"];
 
 impl Content {
-    /// What a span says, in its attributes or else in its events; and which attributes of
-    /// [`others`] say it.
+    /// Reads the content of a span from its attributes, or from its events if they have none. Also returns the attributes of [`others`] that it used.
     pub(super) fn of_span(attributes: &Attributes, events: &[Event]) -> (Self, Vec<&'static str>) {
         let mut used = Vec::new();
         let mut said = Self::of_attributes(attributes, &mut used);
@@ -92,7 +87,7 @@ impl Content {
         }
     }
 
-    /// Takes a list of messages, or else an input.
+    /// Adds a list of messages, or sets any other JSON as the input.
     pub(super) fn prompt(&mut self, prompt: String) {
         match list(&prompt) {
             Some(_) => push_messages(&prompt, "user", &mut self.messages),
@@ -127,12 +122,12 @@ impl Content {
         }
     }
 
-    /// Adds a choice of one text, or of other JSON.
+    /// Adds a choice whose content is one text, or other JSON.
     fn say(&mut self, content: &str) {
         self.choice(&Object::new().text("role", "assistant").raw("content", content).end(), None);
     }
 
-    /// Takes messages with numbered names; says whether there were any.
+    /// Adds messages with numbered names. Returns true if there were any.
     fn number(&mut self, attributes: &Attributes, prefixes: &[&str]) -> bool {
         let mut found = false;
         for prefix in prefixes {
@@ -144,14 +139,14 @@ impl Content {
         found
     }
 
-    /// `input.value` is the whole request where it is an object, else what was asked.
+    /// Reads `input.value`: the whole request if it is an object, and the input otherwise.
     fn whole(&mut self, attributes: &Attributes) {
         if let Some(input) = find(attributes, &["input.value"]).map(Any::json) {
             self.whole_request(input);
         }
     }
 
-    /// Takes the whole request, or what was asked if it is no object.
+    /// Sets the whole request, or the input if the JSON is not an object.
     pub(super) fn whole_request(&mut self, input: String) {
         match members(&input) {
             Some(_) => self.asked = Some(input),
@@ -159,17 +154,17 @@ impl Content {
         }
     }
 
-    /// Takes the whole response, or the text of it.
+    /// Sets the whole response, or its text.
     pub(super) fn whole_response(&mut self, output: String) {
         self.reply = Some(output);
     }
 
-    /// Takes what is no list of messages, such as the texts that vectors are asked for.
+    /// Sets an input that is not a list of messages, such as the texts to embed.
     pub(super) fn take_input(&mut self, input: String) {
         self.input = Some(input);
     }
 
-    /// Adds what an event says, if it is one that says something.
+    /// Adds the content of an event, if it has any.
     pub(super) fn add(&mut self, event: &Event) {
         let of = &event.attributes;
         match event.name.as_str() {
@@ -217,17 +212,20 @@ impl Content {
         self.choices.push(choice.end());
     }
 
-    /// Takes from another what this one does not say.
+    /// Fills in from another content the request or response that this one lacks.
     fn fill(&mut self, other: Self) {
         if !self.is_asked() {
-            (self.messages, self.input, self.asked) = (other.messages, other.input, other.asked);
+            self.messages = other.messages;
+            self.input = other.input;
+            self.asked = other.asked;
         }
         if !self.is_answered() {
-            (self.choices, self.reply) = (other.choices, other.reply);
+            self.choices = other.choices;
+            self.reply = other.reply;
         }
     }
 
-    /// Adds what a later event of the same span says.
+    /// Adds the content of a later event of the same span.
     pub(super) fn extend(&mut self, later: Self) {
         self.messages.extend(later.messages);
         self.choices.extend(later.choices);
@@ -236,22 +234,22 @@ impl Content {
         self.reply = self.reply.take().or(later.reply);
     }
 
-    /// Whether it says what was asked.
+    /// Returns true if there is content of the request.
     pub(super) fn is_asked(&self) -> bool {
         !self.messages.is_empty() || self.input.is_some() || self.asked.is_some()
     }
 
-    /// Whether it says what was answered.
+    /// Returns true if there is content of the response.
     pub(super) fn is_answered(&self) -> bool {
         !self.choices.is_empty() || self.reply.is_some()
     }
 
-    /// Whether nothing is said.
+    /// Returns true if there is no content.
     pub(super) fn is_empty(&self) -> bool {
         !self.is_asked() && !self.is_answered()
     }
 
-    /// The body of the request, with the parameters that the span states.
+    /// Returns the body of the request, with the parameters that the span states.
     pub(super) fn request(&self, is_chat: bool, parameters: Object) -> String {
         if let Some(asked) = &self.asked {
             return asked.clone();
@@ -270,8 +268,7 @@ impl Content {
         body.end()
     }
 
-    /// The body of the response: the choices after what the span states of it, then the attributes
-    /// that have no place elsewhere.
+    /// Returns the body of the response: the fields that the span states, then the choices, then the attributes that have no other place.
     pub(super) fn response(&self, stated: Object, attributes: Option<&str>) -> String {
         let mut body = match &self.reply {
             Some(reply) if members(reply).is_some() => Object::of(reply),
@@ -290,7 +287,7 @@ impl Content {
     }
 }
 
-/// What an event says: its body, or its attributes, one of which may hold it as JSON.
+/// Returns the content of an event: its body, or its attributes, one of which may hold the content as JSON.
 fn payload(event: &Event) -> String {
     if let Some(content) = find(&event.attributes, &["gen_ai.event.content"]) {
         return content.json();
@@ -305,7 +302,7 @@ fn payload(event: &Event) -> String {
             }
             said.end()
         }
-        // Only a whole text is opened: one within a message is what was said.
+        // Only a whole text is opened: a text within a message is content.
         Any::Text(_) => event.body.json(),
         body => {
             let mut out = Vec::new();
@@ -315,8 +312,7 @@ fn payload(event: &Event) -> String {
     }
 }
 
-/// Messages whose place is in the name of their attributes, such as `gen_ai.prompt.0.role`, with the reason for their
-/// end.
+/// Reads messages whose position is part of the names of their attributes, such as `gen_ai.prompt.0.role`, with their finish reasons.
 fn numbered(attributes: &Attributes, prefix: &str) -> Vec<(String, Option<String>)> {
     let mut fields: BTreeMap<u32, Vec<(&str, &Any)>> = BTreeMap::new();
     for (key, value) in attributes {
@@ -379,7 +375,7 @@ impl Object {
         Self("{".to_owned())
     }
 
-    /// A JSON object to which members can be added.
+    /// Opens a JSON object for more members.
     fn of(object: &str) -> Self {
         let inner = object.trim().strip_suffix('}').map_or("{", str::trim_end);
         Self(inner.to_owned())

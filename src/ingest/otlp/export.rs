@@ -1,7 +1,6 @@
-//! An export request to its spans or log records, one after the other, out of either encoding; and the answer to one.
+//! Reads the spans or log records of an export request one by one, from either encoding, and writes the answer.
 //!
-//! First the whole request is checked to be one, so that a broken one is refused before any of it is taken. Then no
-//! more than one span is held at a time.
+//! The whole request is validated first, so that an invalid one is refused before any of it is stored. After that no more than one span is held in memory at a time.
 
 use std::borrow::Cow;
 
@@ -17,18 +16,18 @@ use crate::ingest::{MOST_RECORDS, Policy};
 use crate::record::MOST_TAGS;
 use crate::record::json::{FieldError, Read, Reason, finite, keep_last, list, members, unquote, write_string};
 
-/// What spans and log records come from. It is copied into each of its records, so it is read once and bounded.
+/// Origin of spans and log records. It is copied into each record, so it is read once and its size is bounded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Origin {
-    /// Its first attributes, with the beginnings of long texts.
+    /// First attributes of the resource, with long texts cut.
     pub(super) resource: Attributes,
-    /// What of the resource is metadata.
+    /// Attributes of the resource that are metadata.
     pub(super) tags: Vec<(String, String)>,
-    /// The name of the instrumentation library.
+    /// Name of the instrumentation library.
     pub(super) scope: String,
 }
 
-/// Bytes of a text of a resource that columns are made of.
+/// Maximum bytes of a resource's text that goes into columns.
 const MOST_TEXT_BYTES: usize = 8 << 10;
 
 impl Origin {
@@ -45,7 +44,7 @@ impl Origin {
     }
 }
 
-/// A span or log record as it stands in the request.
+/// A span or log record in the form in which the request holds it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Leaf<'a> {
     Wire(&'a [u8]),
@@ -54,8 +53,7 @@ pub(super) enum Leaf<'a> {
 
 type Found<'f> = dyn FnMut(&Origin, Leaf<'_>) + 'f;
 
-/// Gives every span, log record or metric of a request, which is none if its outer levels are not as OTLP has them. The policy
-/// decides which attributes of a resource are metadata; without one none are.
+/// Calls `found` for every span, log record or metric of a request. Fails if the outer levels of the request are not valid OTLP. The policy decides which attributes of a resource are metadata; without a policy none are.
 pub(super) fn walk(
     encoding: Encoding,
     signal: Signal,
@@ -84,7 +82,7 @@ pub(super) fn walk(
     }
 }
 
-/// Refuses a request of too many spans or log records. Of metrics nothing is made.
+/// Refuses a request with too many spans or log records. Metrics are not stored, so their number is not limited.
 fn few(signal: Signal, leaves: usize) -> Result<(), FieldError> {
     if leaves <= MOST_RECORDS || signal == Signal::Metrics {
         return Ok(());
@@ -121,7 +119,7 @@ fn attributes_of_wire(message: &[u8], field: u64) -> Result<Attributes, FieldErr
     let mut budget = Budget::new();
     let mut attributes = Attributes::new();
     for pair in wire::messages(message, field) {
-        // Those that are too many are passed over.
+        // Attributes beyond the maximum are ignored.
         if any::pair_of_wire(pair?, &mut attributes, &mut budget).is_err() {
             break;
         }
@@ -137,7 +135,7 @@ fn walk_json(text: &str, signal: Signal, policy: Option<&Policy>, found: &mut Fo
     each(get(&request, &groups), groups[0], &mut |group| {
         let resource = get(&group, &["resource"]).and_then(members).unwrap_or_default();
         let mut attributes = Attributes::new();
-        // Attributes that are too many are passed over.
+        // Attributes beyond the maximum are ignored.
         let _ = any::pairs_of_json(get(&resource, &["attributes"]), &mut attributes, &mut Budget::new());
         let mut origin = Origin::of(attributes, policy);
         each(get(&group, &scoped), scoped[0], &mut |group| {
@@ -151,27 +149,27 @@ fn walk_json(text: &str, signal: Signal, policy: Option<&Policy>, found: &mut Fo
     })
 }
 
-/// Returns whether an object is an export request with that list, or an empty one.
+/// Returns true if an object is an export request with one of these lists, or is empty.
 fn is_export(request: &Object<'_>, groups: [&str; 2]) -> bool {
     request.is_empty() || request.iter().any(|(key, _)| groups.contains(&&**key))
 }
 
-/// The refusal of JSON that is no export request with that list: nothing of it would be kept.
+/// Returns the error for JSON that is not an export request with that list, since nothing of it would be stored.
 fn refused(text: &str, groups: &str) -> FieldError {
-    let expected = format!("one JSON object with `{groups}`, an export request of OTLP");
+    let expected = format!("an OTLP export request, one JSON object with `{groups}`");
     FieldError::silent(
         "json",
         match signal_of_json(text) {
             Some(signal) => {
                 let name = signal.json_names()[0][0];
-                format!("{expected}; one with `{name}` belongs to a path that ends with {}", signal.path())
+                format!("{expected}; send one with `{name}` to a path that ends with {}", signal.path())
             }
             None => expected,
         },
     )
 }
 
-/// The signal of an export request in JSON, if the text is one.
+/// Returns the signal of an export request in JSON, if the text is one.
 pub(super) fn signal_of_json(text: &str) -> Option<Signal> {
     let request = members(text.trim())?;
     let holds = |signal: &Signal| get(&request, &signal.json_names()[0]).is_some();
@@ -180,7 +178,7 @@ pub(super) fn signal_of_json(text: &str) -> Option<Signal> {
 
 type Object<'a> = Vec<(Cow<'a, str>, &'a str)>;
 
-/// Gives every object of an array.
+/// Calls `found` for every object of an array.
 fn each(
     raw: Option<&str>,
     name: &'static str,
@@ -189,7 +187,7 @@ fn each(
     each_raw(raw, name, &mut |raw| found(members(raw).ok_or_else(|| FieldError::silent(name, "an array of objects"))?))
 }
 
-/// Gives every element of an array without holding a list of them.
+/// Calls `found` for every element of an array, without collecting the elements.
 fn each_raw(
     raw: Option<&str>,
     name: &'static str,
@@ -223,20 +221,20 @@ fn text_of(raw: Option<&str>) -> Option<String> {
     raw.filter(|raw| raw.starts_with('"')).map(|raw| unquote(raw).into_owned())
 }
 
-/// A span, as far as it says something about a call.
+/// A span, limited to the fields that describe a call.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Span {
-    /// Lower-case hex, as the other ids; empty where the id is not of the right length.
+    /// Lower-case hex, like the other ids. Empty if the id does not have the right length.
     pub(super) trace_id: String,
     pub(super) span_id: String,
     pub(super) parent_span_id: String,
     pub(super) name: String,
-    /// Since 1970, as the end; 0 = not stated.
+    /// Nanoseconds since 1970, like the end. 0 means that no time is stated.
     pub(super) start_nanos: u64,
     pub(super) end_nanos: u64,
-    /// Whether the status is an error.
+    /// True if the status is an error.
     pub(super) failed: bool,
-    /// What the status says.
+    /// Message of the status.
     pub(super) message: String,
     pub(super) attributes: Attributes,
     pub(super) events: Vec<Event>,
@@ -251,12 +249,12 @@ pub(super) struct Event {
     pub(super) body: Any,
 }
 
-/// A log record with the span that it belongs to.
+/// A log record with the span to which it belongs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LogRecord {
     pub(super) trace_id: String,
     pub(super) span_id: String,
-    /// When it was, or else when it was seen, since 1970; 0 = not stated.
+    /// Time of the event, or the time at which it was observed, in nanoseconds since 1970. 0 means that no time is stated.
     pub(super) at_nanos: u64,
     pub(super) event: Event,
 }
@@ -268,14 +266,14 @@ fn id(bytes: &[u8], length: usize) -> String {
     if bytes.len() == length && bytes.iter().any(|byte| *byte != 0) { hex::encode(bytes) } else { String::new() }
 }
 
-/// An id in hex, as OTLP has it, or in base64, as other writers of protobuf's JSON do.
+/// Reads an id in hex, as OTLP requires it, or in base64, as other writers of protobuf's JSON do.
 fn id_of_json(raw: Option<&str>, length: usize) -> String {
     let text = text_of(raw).unwrap_or_default();
     let hex = hex::decode(&text).ok().filter(|bytes| bytes.len() == length);
     hex.or_else(|| base64(&text)).map(|bytes| id(&bytes, length)).unwrap_or_default()
 }
 
-/// The bytes of a short text in base64, of either alphabet.
+/// Decodes a short base64 text of either alphabet.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=').bytes().map(|byte| {
         Some(match byte {
@@ -295,7 +293,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     Some(digits.chunks(4).flat_map(group).collect())
 }
 
-/// Nanoseconds since 1970; 0 = not stated.
+/// Reads nanoseconds since 1970. 0 means that no time is stated.
 fn nanos(of: &Object<'_>, names: [&'static str; 2]) -> Result<u64, FieldError> {
     let name = names[0];
     let mut number: Option<i64> = None;
@@ -362,7 +360,7 @@ impl Span {
             parent_span_id: id_of_json(get(&span, &["parentSpanId", "parent_span_id"]), SPAN_ID_BYTES),
             name: text_of(get(&span, &["name"])).unwrap_or_default(),
             start_nanos: nanos(&span, ["startTimeUnixNano", "start_time_unix_nano"])?,
-            // Without its end a call is one whose time is not known.
+            // A call without an end has no known duration.
             end_nanos: nanos(&span, ["endTimeUnixNano", "end_time_unix_nano"]).unwrap_or_default(),
             failed: code == STATUS_ERROR.to_string() || code == "STATUS_CODE_ERROR",
             message: text_of(get(&status, &["message"])).unwrap_or_default(),
@@ -372,7 +370,7 @@ impl Span {
     }
 }
 
-/// `STATUS_CODE_ERROR`.
+/// The code `STATUS_CODE_ERROR`.
 const STATUS_ERROR: u64 = 2;
 
 fn unquoted(raw: &str) -> Cow<'_, str> {
@@ -380,7 +378,7 @@ fn unquoted(raw: &str) -> Cow<'_, str> {
 }
 
 impl Event {
-    /// Reads the message of an event, whose name and attributes are the given fields.
+    /// Reads the message of an event. `name` and `attributes` are the numbers of these fields.
     fn of_wire(bytes: &[u8], [name, attributes]: [u64; 2], budget: &mut Budget) -> Result<Self, FieldError> {
         let mut event = Self::default();
         budget.spend()?;
@@ -452,7 +450,7 @@ impl LogRecord {
     }
 }
 
-/// How many data points a metric has.
+/// Counts the data points of a metric.
 pub(super) fn data_points(leaf: Leaf<'_>) -> u64 {
     match leaf {
         Leaf::Wire(bytes) => {
@@ -465,7 +463,7 @@ pub(super) fn data_points(leaf: Leaf<'_>) -> u64 {
             let mut points = 0;
             for (_, kind) in members(raw).unwrap_or_default() {
                 let kind = members(kind).unwrap_or_default();
-                // What is no array holds no points.
+                // A value that is not an array holds no points.
                 let _ = each_raw(get(&kind, &["dataPoints", "data_points"]), "dataPoints", &mut |_| {
                     points += 1;
                     Ok(())
@@ -476,17 +474,17 @@ pub(super) fn data_points(leaf: Leaf<'_>) -> u64 {
     }
 }
 
-/// Whether the request holds log records: their first leaf tells, for the levels above are the same in protobuf.
+/// Returns true if the request holds log records. Its first leaf decides, since the levels above are the same in protobuf.
 pub(super) fn holds_logs(encoding: Encoding, bytes: &[u8]) -> bool {
     if encoding == Encoding::Json {
         let text = str::from_utf8(bytes).map(finite).unwrap_or_default();
         return signal_of_json(&text) == Some(Signal::Logs);
     }
     let mut logs = None;
-    // A broken request is refused as what it is taken for.
+    // An invalid request is refused as the signal that is assumed here.
     let _ = walk_wire(bytes, None, &mut |_, leaf| {
         if let (None, Leaf::Wire(bytes)) = (logs, leaf) {
-            // A log record's time is where a span has its trace id.
+            // A log record has its time in the field in which a span has its trace id.
             let time = |field: (u64, Value<'_>)| matches!(field, (1 | 11, Value::Fixed64(_)));
             logs = Some(wire::fields(bytes).filter_map(Result::ok).any(time));
         }
@@ -494,7 +492,7 @@ pub(super) fn holds_logs(encoding: Encoding, bytes: &[u8]) -> bool {
     logs.unwrap_or(false)
 }
 
-/// The body of an `Export…ServiceResponse`: what was rejected, and why, or a warning; empty if all is well.
+/// Returns the body of an `Export…ServiceResponse`: the number of rejected items and the reason, or a warning. Empty if everything was accepted.
 pub(super) fn response(encoding: Encoding, signal: Signal, rejected: u64, message: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let partial = rejected > 0 || !message.is_empty();
@@ -519,7 +517,7 @@ pub(super) fn response(encoding: Encoding, signal: Signal, rejected: u64, messag
     out
 }
 
-/// The protobuf body of a refusal: `google.rpc.Status`.
+/// Returns the protobuf body of an error: `google.rpc.Status`.
 pub(super) fn status(code: u8, message: &str) -> Vec<u8> {
     let mut out = Vec::new();
     wire::write_number(&mut out, 1, u64::from(code));

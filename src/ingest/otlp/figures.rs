@@ -1,10 +1,6 @@
-//! Attributes of a span or of its resource that are figures: how a call was made and what it took,
-//! but nothing of what was said in it.
+//! Attributes of a span or of its resource that are metrics: they describe the circumstances and the cost of a call, but hold none of its content.
 //!
-//! Figures are metadata, which every key that sees logs may read, and which stays of a call that is
-//! not to be tracked. Anybody can name an attribute anything, so a list of names of content would
-//! miss some. This is a list of names of figures: an attribute that is not on it and holds a text
-//! is taken for content.
+//! These attributes become metadata, which every key that sees logs may read, and which is kept for a call that is not to be tracked. Attribute names are free to choose, so a list of content names would miss some. This is a list of the names without content: an attribute that is not on it and holds a text is treated as content.
 
 use super::any::Any;
 
@@ -119,8 +115,7 @@ const NAMES: [&str; 108] = [
     "webengine.name",
     "webengine.version",
 ];
-/// Beginnings of names: what OpenTelemetry says of the place that a span comes from, and labels
-/// that the caller sets as such, which are metadata as that of Portkey's header is.
+/// Prefixes of names: OpenTelemetry's description of the origin of a span, and labels that the caller sets explicitly. Such labels are metadata, like those of Portkey's header.
 const PREFIXES: [&str; 16] = [
     "ai.telemetry.metadata.",
     "aws.ecs.",
@@ -140,8 +135,7 @@ const PREFIXES: [&str; 16] = [
     "traceloop.association.properties.",
 ];
 
-/// Returns whether an attribute is a figure. Numbers and flags are, under any name: words are not made of
-/// them.
+/// Returns true if an attribute is a metric. Numbers and flags always are, since they hold no words.
 pub(super) fn is_figure(key: &str, value: &Any) -> bool {
     match value {
         Any::Int(_) | Any::Float(_) | Any::Bool(_) => true,

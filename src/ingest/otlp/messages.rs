@@ -1,4 +1,4 @@
-//! Messages of parts, and messages that are JSON in texts, as messages of OpenAI.
+//! Converts messages with parts, and messages that are JSON in texts, to OpenAI's messages.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,14 @@ use super::content::{Object, quoted};
 use crate::ingest::usage::get;
 use crate::record::json::{list, members, unquote};
 
-/// Adds the messages of an array, those that are no objects as said by the role.
+/// Adds the messages of an array. A message that is not an object becomes one of the given role.
 pub(super) fn push_messages(array: &str, role: &str, messages: &mut Vec<String>) {
     for message in list(array).unwrap_or_default() {
         message_of_parts(&as_message(message, role), messages);
     }
 }
 
-/// A message as an object: one that is JSON in a text is opened, and any other text is what the
-/// role said.
+/// Returns a message as an object. A text that holds JSON is opened; any other text becomes the content of a message of the role.
 fn as_message<'a>(raw: &'a str, role: &str) -> Cow<'a, str> {
     if !raw.starts_with('"') {
         return Cow::Borrowed(raw);
@@ -42,13 +41,12 @@ pub(super) fn push_choices(array: &str, choices: &mut Vec<String>) {
     }
 }
 
-/// The JSON that a JSON string holds.
+/// Returns the JSON that a JSON string holds.
 fn held(raw: &str) -> Option<String> {
     raw.starts_with('"').then(|| held_json(&unquote(raw))).flatten()
 }
 
-/// A message of parts as one of `content` and `tool_calls`, and one message for each result of a
-/// tool in it.
+/// Converts a message with parts to one with `content` and `tool_calls`, and to one message for each tool result in it.
 fn message_of_parts(raw: &str, messages: &mut Vec<String>) {
     let message = members(raw).unwrap_or_default();
     let role = get(&message, &["role"]).unwrap_or("\"user\"");
@@ -63,11 +61,11 @@ fn message_of_parts(raw: &str, messages: &mut Vec<String>) {
     }
 }
 
-/// The parts of a message by what becomes of them.
+/// Parts of a message, sorted by their place in OpenAI's format.
 #[derive(Default)]
 struct Parts {
     contents: Vec<String>,
-    /// How many of the contents are texts.
+    /// Number of contents that are texts.
     texts: usize,
     calls: Vec<String>,
     /// Messages of their own.
@@ -132,22 +130,25 @@ impl Parts {
     }
 }
 
-/// One text is the content itself; several, or others beside it, are a list.
+/// Returns a single text as it is, and several contents, or one that is not a text, as a list.
 fn content_of(mut contents: Vec<String>, texts: usize) -> String {
     match contents.len() {
         0 => "null".to_owned(),
         1 if texts == 1 => contents.remove(0),
         _ => {
-            let part = |raw: &String| match raw.starts_with('"') {
-                true => Object::new().text("type", "text").raw("text", raw).end(),
-                false => raw.clone(),
+            let part = |raw: &String| {
+                if raw.starts_with('"') {
+                    Object::new().text("type", "text").raw("text", raw).end()
+                } else {
+                    raw.clone()
+                }
             };
             format!("[{}]", contents.iter().map(part).collect::<Vec<_>>().join(","))
         }
     }
 }
 
-/// A call of a tool in OpenAI's form; every part is JSON.
+/// Builds a tool call in OpenAI's format. Every argument is JSON.
 pub(super) fn tool_call(id: &str, name: &str, arguments: &str) -> String {
     let function = Object::new().raw("name", name).raw("arguments", arguments).end();
     Object::new().raw("id", id).text("type", "function").raw("function", &function).end()

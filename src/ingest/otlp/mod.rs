@@ -1,9 +1,6 @@
-//! OTLP: spans of calls to models as records, and what log events say of them as pieces of those records.
+//! OTLP: reads spans of calls to models as records, and log events about these calls as parts of the same records.
 //!
-//! A record's id is made of the trace's and the span's, so that an exporter which sends a batch again does not log
-//! twice. A request that is no export request is refused as a whole, before any of it is taken; in one that is, a bad
-//! span does not cost the good ones. Spans that are no calls are passed over: they are taken as far as their sender is
-//! concerned.
+//! The id of a record consists of the trace id and the span id, so a batch that an exporter sends again is not logged twice. A request that is not an export request is refused as a whole, before any of it is stored. In a valid request, a bad span does not affect the good ones. Spans that are not calls are ignored: the sender sees them as accepted.
 
 mod any;
 mod call;
@@ -22,7 +19,7 @@ use crate::record::json::FieldError;
 use self::export::{Leaf, LogRecord, Span};
 use self::pieces::Pieces;
 
-/// How a request is written, and so its answer.
+/// Encoding of a request, and so of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// `application/json`.
@@ -31,25 +28,25 @@ pub enum Encoding {
     Protobuf,
 }
 
-/// What a request brings.
+/// Kind of data in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Spans.
     Traces,
     /// Log records.
     Logs,
-    /// Metrics, which nothing is made of.
+    /// Metrics, which are not stored.
     Metrics,
 }
 
 impl Encoding {
-    /// The encoding that a content type names; of any other, and of none, what the bytes look like.
+    /// Returns the encoding that a content type names. For any other content type, or none, guesses from the bytes.
     pub fn of(content_type: &str, bytes: &[u8]) -> Self {
         let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match media_type.as_str() {
             "application/json" => Self::Json,
             "application/x-protobuf" | "application/protobuf" => Self::Protobuf,
-            // A protobuf request begins with the tag of its first field, a line feed; then comes a length.
+            // A protobuf request begins with the tag of its first field, a line feed, followed by a length.
             _ => {
                 let text = bytes.trim_ascii();
                 let is_object = text.first() == Some(&b'{') && text.last() == Some(&b'}');
@@ -58,7 +55,7 @@ impl Encoding {
         }
     }
 
-    /// Its content type.
+    /// Returns the content type.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -68,13 +65,12 @@ impl Encoding {
 }
 
 impl Signal {
-    /// The signal of a request whose path does not say.
+    /// Determines the signal of a request whose path does not name one.
     pub fn of(encoding: Encoding, bytes: &[u8]) -> Self {
         if export::holds_logs(encoding, bytes) { Self::Logs } else { Self::Traces }
     }
 
-    /// The names of the three levels in JSON: as OTLP has them, and as the protobuf files have
-    /// them, which some writers keep.
+    /// Returns the names of the three levels in JSON: as OTLP spells them, and as the protobuf files do, which some writers keep.
     fn json_names(self) -> [[&'static str; 2]; 3] {
         match self {
             Self::Traces => [["resourceSpans", "resource_spans"], ["scopeSpans", "scope_spans"], ["spans"; 2]],
@@ -87,7 +83,7 @@ impl Signal {
         }
     }
 
-    /// What the path of its requests ends with.
+    /// Returns the end of the path for requests of the signal.
     fn path(self) -> &'static str {
         match self {
             Self::Traces => "/v1/traces",
@@ -96,7 +92,7 @@ impl Signal {
         }
     }
 
-    /// The name of the count of what was rejected.
+    /// Returns the name of the count of rejected items.
     fn rejected_name(self) -> &'static str {
         match self {
             Self::Traces => "rejectedSpans",
@@ -106,17 +102,16 @@ impl Signal {
     }
 }
 
-/// What a span says of a call.
+/// The data of a call in one span.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
-    /// Its record, not yet completed.
+    /// Record of the span, not yet completed.
     pub record: Record,
-    /// Whether log events add nothing to it: it says what was asked and answered, or nobody may know. Else it is a piece
-    /// of one ([`crate::halves::Half::Piece`]).
+    /// True if log events add nothing to the record: the span states request and answer, or they must not be kept. If false, the record is one part of several ([`crate::halves::Half::Piece`]).
     pub is_whole: bool,
 }
 
-/// Reads the calls of a request, or why there is none; returns how many spans were passed over.
+/// Reads the calls of a request, or fails if it is not an export request. Returns the number of ignored spans.
 pub fn traces(
     encoding: Encoding,
     bytes: &[u8],
@@ -126,7 +121,7 @@ pub fn traces(
     traces_under(&context.overlay(), encoding, bytes, context, take)
 }
 
-/// [`traces`] with the metadata of the headers, which is the same for all requests of a body.
+/// Does the same as [`traces`] with the metadata of the headers, which is the same for all requests of a body.
 fn traces_under(
     overlay: &[(String, String)],
     encoding: Encoding,
@@ -134,7 +129,8 @@ fn traces_under(
     context: &Context,
     take: &mut dyn FnMut(Result<Call, FieldError>),
 ) -> Result<u64, FieldError> {
-    let (mut passed_over, mut refused) = (0, 0);
+    let mut passed_over = 0;
+    let mut refused = 0;
     export::walk(encoding, Signal::Traces, bytes, Some(&context.policy), &mut |origin, leaf| {
         let call = match Span::read(leaf) {
             Ok(span) if call::is_call(&span) => call::record(span, origin, overlay, context)
@@ -147,15 +143,16 @@ fn traces_under(
     Ok(passed_over)
 }
 
-/// Reads the log records of a request: one piece of a record for each span of which they say something, not yet completed, or
-/// why a log record is none.
+/// Reads the log records of a request. `take` receives one part of a record, not yet completed, for each span that the log records describe, and the rejection of each bad log record.
 pub fn logs(
     encoding: Encoding,
     bytes: &[u8],
     context: &Context,
     take: &mut dyn FnMut(Result<Record, Rejection>),
 ) -> Result<(), FieldError> {
-    let (mut pieces, mut number, mut refused) = (Pieces::default(), 0, 0);
+    let mut pieces = Pieces::default();
+    let mut number = 0;
+    let mut refused = 0;
     export::walk(encoding, Signal::Logs, bytes, None, &mut |_, leaf| {
         if let Err(error) = LogRecord::read(leaf).and_then(|log| pieces.add(log)) {
             take(Err(Rejection::new(number, looked_at(error, leaf, context, &mut refused))));
@@ -169,7 +166,7 @@ pub fn logs(
     Ok(())
 }
 
-/// A refusal with what is known of the span or log record, for the first few of a request. Protobuf is not looked into.
+/// Adds the excerpt of the span or log record to an error, for the first errors of a request. Protobuf gets no excerpt.
 fn looked_at(error: FieldError, leaf: Leaf<'_>, context: &Context, refused: &mut usize) -> FieldError {
     *refused += 1;
     match leaf {
@@ -188,25 +185,24 @@ pub fn data_points(encoding: Encoding, bytes: &[u8]) -> Result<u64, FieldError> 
     Ok(points)
 }
 
-/// Whether a JSON request to a path that others use too is an export of logs.
+/// Returns true if a JSON request to a path that other clients use too is an export of logs.
 pub fn is_logs_json(text: &[u8]) -> bool {
-    // No JSON object of another client begins with this key, and none of them is searched further.
+    // No other client's JSON object begins with this key, and the search stops there.
     let start = text.trim_ascii_start().strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
     start.is_some_and(|start| [&b"\"resourceLogs\""[..], b"\"resource_logs\""].iter().any(|key| start.starts_with(key)))
 }
 
-/// The body of the answer to an export: what was rejected and why, or a warning, or nothing.
+/// Returns the body of the answer to an export: the number of rejected items with the reason, a warning, or nothing.
 pub fn response(encoding: Encoding, signal: Signal, rejected: u64, message: &str) -> Vec<u8> {
     export::response(encoding, signal, rejected, message)
 }
 
-/// The body of a refusal in protobuf, `google.rpc.Status`, with one of gRPC's codes.
+/// Returns the body of an error in protobuf, `google.rpc.Status`, with one of gRPC's codes.
 pub fn status(code: u8, message: &str) -> Vec<u8> {
     export::status(code, message)
 }
 
-/// Reads a line of a file that OpenTelemetry's collector wrote: an export request in JSON. Logs and metrics are passed
-/// over.
+/// Reads a line of a file that OpenTelemetry's collector wrote: an export request in JSON. Logs and metrics are ignored.
 pub(super) fn read(
     text: &str,
     overlay: &[(String, String)],
@@ -224,7 +220,7 @@ pub(super) fn read(
     }
 }
 
-/// The rejection of the `number`th span.
+/// Returns the rejection of the `number`th span.
 pub fn rejection(number: u64, error: FieldError) -> Rejection {
     Rejection::new(number, error)
 }

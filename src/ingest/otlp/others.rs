@@ -1,8 +1,6 @@
-//! What spans of the AI SDK, of embeddings in OpenInference, of Langfuse and of MLflow say, where
-//! they say it in no other way.
+//! Reads the content of spans of the AI SDK, of embeddings in OpenInference, of Langfuse and of MLflow, if the spans hold it under no other convention.
 //!
-//! Which attributes were taken is noted in `used`; the others stand in the response's body as they
-//! came.
+//! The attributes that were used are added to `used`. All others go into the response's body as they arrived.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +10,15 @@ use super::messages::tool_call;
 use crate::ingest::usage::get;
 use crate::record::json::{list, members, unquote};
 
-/// Texts that vectors are asked for; their numbers stand between.
+/// Prefix and suffix of the attributes with texts to embed. The number of the text is between them.
 const EMBEDDED: (&str, &str) = ("embedding.embeddings.", ".embedding.text");
-/// The whole request, or what was asked.
+/// Attributes that hold the whole request, or its input.
 const REQUESTS: [&str; 3] = ["langfuse.observation.input", "mlflow.spanInputs", "ai.prompt"];
-/// The whole response, or its text.
+/// Attributes that hold the whole response, or its text.
 const RESPONSES: [&str; 2] = ["langfuse.observation.output", "mlflow.spanOutputs"];
 const VALUES: [&str; 2] = ["ai.values", "ai.value"];
 
-/// Takes what was asked; says whether there was anything.
+/// Reads the content of the request. Returns true if there was any.
 pub(super) fn asked(content: &mut Content, attributes: &Attributes, used: &mut Vec<&'static str>) -> bool {
     if let Some(texts) = embedded(attributes) {
         used.push(EMBEDDED.0);
@@ -37,7 +35,7 @@ pub(super) fn asked(content: &mut Content, attributes: &Attributes, used: &mut V
         content.take_input(serialised(values));
         return true;
     }
-    // OpenInference's own name for it goes before these.
+    // OpenInference's own name takes precedence over these.
     let whole = first(attributes, &REQUESTS).filter(|_| find(attributes, &["input.value"]).is_none());
     whole.is_some_and(|(name, request)| {
         used.push(name);
@@ -46,12 +44,13 @@ pub(super) fn asked(content: &mut Content, attributes: &Attributes, used: &mut V
     })
 }
 
-/// Takes what was answered; says whether there was anything.
+/// Reads the content of the response. Returns true if there was any.
 pub(super) fn answered(content: &mut Content, attributes: &Attributes, used: &mut Vec<&'static str>) -> bool {
     const SAID: [&str; 2] = ["ai.response.text", "ai.response.object"];
     const CALLS: &str = "ai.response.toolCalls";
     const REASONING: &str = "ai.response.reasoning";
-    let (said, calls) = (first(attributes, &SAID), first(attributes, &[CALLS]));
+    let said = first(attributes, &SAID);
+    let calls = first(attributes, &[CALLS]);
     if said.is_some() || calls.is_some() {
         let mut message = Object::new().text("role", "assistant");
         message.add_raw(
@@ -79,7 +78,7 @@ pub(super) fn answered(content: &mut Content, attributes: &Attributes, used: &mu
     })
 }
 
-/// Returns whether an attribute was taken.
+/// Returns true if an attribute was used.
 pub(super) fn is_used(key: &str, used: &[&'static str]) -> bool {
     used.contains(&key) || (used.contains(&EMBEDDED.0) && number_of_text(key).is_some())
 }
@@ -88,7 +87,7 @@ fn first<'a>(attributes: &'a Attributes, names: &[&'static str]) -> Option<(&'st
     names.iter().find_map(|name| Some((*name, find(attributes, &[name])?)))
 }
 
-/// The texts that vectors are asked for: one as it is, several as a list.
+/// Returns the texts to embed: a single one as it is, several as a list.
 fn embedded(attributes: &Attributes) -> Option<String> {
     let texts = attributes.iter().filter_map(|(key, value)| Some((number_of_text(key)?, quoted(&value.text()?))));
     let mut texts: Vec<String> = texts.collect::<BTreeMap<u32, String>>().into_values().collect();
@@ -103,7 +102,7 @@ fn number_of_text(key: &str) -> Option<u32> {
     key.strip_prefix(EMBEDDED.0)?.strip_suffix(EMBEDDED.1)?.parse().ok()
 }
 
-/// A value that the AI SDK made a JSON text of, or a list of such.
+/// Returns a value that the AI SDK encoded as a JSON text, or a list of such texts.
 fn serialised(value: &Any) -> String {
     let opened = |text: &str| match serde_json::from_str::<String>(text) {
         Ok(inner) => quoted(&inner),
@@ -119,7 +118,7 @@ fn serialised(value: &Any) -> String {
     }
 }
 
-/// The AI SDK's calls of tools as OpenAI writes them.
+/// Converts the AI SDK's tool calls to OpenAI's format.
 fn tool_calls(array: &str) -> Option<String> {
     let call = |raw: &str| {
         let of = members(raw)?;

@@ -1,9 +1,6 @@
-//! Log events to pieces of records: what the events of one request say of each span.
+//! Reads log events into parts of records: the content that the events of one request give for each span.
 //!
-//! A piece has the id of its span's record and says nothing but what was said: all else is the
-//! span's, which comes before it or after. The events of a span stand in it in the order of their
-//! times, those of one time and those without one in the order of the request, so the same request
-//! again makes the same pieces.
+//! A part has the id of its span's record and holds only content. All other columns come from the span, which arrives before or after it. The events of a span are ordered by time; events of equal time, and those without one, keep the order of the request. So the same request always makes the same parts.
 
 use std::collections::HashMap;
 
@@ -16,15 +13,15 @@ use crate::ingest::fields::time_of_nanos;
 use crate::record::json::{Checks, FieldError};
 use crate::record::{Message, Record};
 
-/// Spans whose events are gathered at the same time: what small events of many spans take in memory is bounded by it.
+/// Maximum number of spans whose events are collected at the same time. It bounds the memory that small events of many spans take.
 const MOST_SPANS: usize = 1024;
-/// What a body is that says nothing.
+/// Body without any member.
 const NOTHING: &str = "{}";
 
-/// The events that were gathered.
+/// Collected events.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
-    /// The place of each trace's span in the list.
+    /// Position of each span in the list, by trace and span id.
     places: HashMap<(String, String), usize>,
     pieces: Vec<Piece>,
 }
@@ -34,12 +31,12 @@ struct Piece {
     trace_id: String,
     span_id: String,
     is_embedding: bool,
-    /// What each event says, and when it was.
+    /// Content of each event, with its time.
     said: Vec<(Option<DateTime<Utc>>, Content)>,
 }
 
 impl Pieces {
-    /// Adds a log record, if it says something of a call.
+    /// Adds a log record, if it holds content of a call.
     pub(super) fn add(&mut self, log: LogRecord) -> Result<(), FieldError> {
         let LogRecord { trace_id, span_id, at_nanos, event } = log;
         let mut content = Content::default();
@@ -49,7 +46,7 @@ impl Pieces {
         }
         let is_embedding = call::is_embedding(&event.attributes);
         let created_at = time_of_nanos("timeUnixNano", at_nanos)?;
-        // Alone, so that an event which cannot be stored does not cost the others.
+        // Each event is checked on its own, so that one which cannot be stored does not affect the others.
         for (field, body) in [("request.body", request(&content, is_embedding)), ("response.body", response(&content))]
         {
             call::payload(field, &body)?;
@@ -65,12 +62,12 @@ impl Pieces {
         Ok(())
     }
 
-    /// Whether they should be taken before more are added.
+    /// Returns true if the parts should be taken before more events are added.
     pub(super) fn is_full(&self) -> bool {
         self.pieces.len() >= MOST_SPANS
     }
 
-    /// Takes the pieces, in the order of their first events.
+    /// Takes the parts, in the order of their first events.
     pub(super) fn take(&mut self) -> impl Iterator<Item = Record> {
         self.places.clear();
         std::mem::take(&mut self.pieces).into_iter().map(Piece::record)
@@ -87,7 +84,7 @@ fn response(content: &Content) -> String {
 
 impl Piece {
     fn record(mut self) -> Record {
-        // Those without a time are the last.
+        // Events without a time come last.
         self.said.sort_by_key(|(at, _)| (at.is_none(), *at));
         let created_at = self.said.first().and_then(|(at, _)| *at);
         let mut content = Content::default();

@@ -1,7 +1,6 @@
 //! Protobuf's wire format, as far as OTLP needs it: the fields of a message, borrowed from its bytes.
 //!
-//! Nothing is built: a message is walked field by field, and what is not wanted costs nothing. So a hostile request
-//! takes no more memory than its own bytes, however many empty messages it holds.
+//! No objects are built: a message is walked field by field, and unused fields cost nothing. So a hostile request takes no more memory than its own bytes, however many empty messages it holds.
 
 use crate::record::json::FieldError;
 
@@ -16,7 +15,7 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The bytes, none where the field is of another type.
+    /// Returns the bytes, or `None` if the field is of another type.
     pub(super) fn bytes(self) -> Option<&'a [u8]> {
         match self {
             Self::Bytes(bytes) => Some(bytes),
@@ -24,12 +23,12 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text, with U+FFFD for what is not UTF-8.
+    /// Returns the text, with U+FFFD in place of invalid UTF-8.
     pub(super) fn text(self) -> Option<String> {
         self.bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }
 
-    /// The number, of a varint or of eight bytes.
+    /// Returns the number of a varint or of eight bytes.
     pub(super) fn number(self) -> Option<u64> {
         match self {
             Self::Varint(number) | Self::Fixed64(number) => Some(number),
@@ -38,17 +37,17 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The fields of a message in the order of its bytes; ends after the first error.
+/// Iterator over the fields of a message in the order of its bytes. Ends after the first error.
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
 }
 
-/// The fields of a message.
+/// Returns an iterator over the fields of a message.
 pub(super) fn fields(message: &[u8]) -> Fields<'_> {
     Fields { rest: message }
 }
 
-/// The messages of one field.
+/// Returns an iterator over the messages of one field.
 pub(super) fn messages(message: &[u8], number: u64) -> impl Iterator<Item = Result<&[u8], FieldError>> {
     fields(message).filter_map(move |field| match field {
         Ok((found, Value::Bytes(bytes))) if found == number => Some(Ok(bytes)),
@@ -83,7 +82,7 @@ impl<'a> Fields<'a> {
                 Value::Bytes(self.take(length)?)
             }
             5 => self.take(4).map(|_| Value::Fixed32)?,
-            // Groups, which no OTLP message ever had.
+            // Groups, which no OTLP message has ever used.
             _ => return None,
         };
         (key >> 3 != 0).then_some((key >> 3, value))
@@ -108,7 +107,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Appends a field that is a number; protobuf leaves out a 0.
+/// Appends a numeric field. Protobuf leaves out a 0.
 pub(super) fn write_number(out: &mut Vec<u8>, field: u8, number: u64) {
     if number > 0 {
         out.push(field << 3);

@@ -25,7 +25,7 @@ fn the_built_in_table_can_be_read_and_its_aliases_are_sorted() {
     }
 }
 
-/// The recorded requests of a real gateway have these tokens. The gateway adds in floats and sends 0.011250000000000001.
+/// The recorded requests of a real gateway have these tokens. The gateway adds floats and sends 0.011250000000000001.
 #[test]
 fn costs_are_exact_to_the_last_digit() {
     assert_eq!(cents("openai", "gpt-4o", 9, 9), Cost::Cents(0.01125));
@@ -114,7 +114,7 @@ fn parts_have_prices_of_their_own_where_the_table_has_them() {
     );
 }
 
-/// One token of each kind costs its own price, and nothing where the price is not known.
+/// One token of each kind costs its own price, and has no cost if the price is not known.
 #[test]
 fn each_kind_costs_its_price_or_the_call_has_no_cost() {
     let text = "provider,model,above,input,output,cache_read,cache_write,reasoning,cache_write_1h,audio_input,\
@@ -134,7 +134,8 @@ fn each_kind_costs_its_price_or_the_call_has_no_cost() {
         (Parts { tool_use: 1, ..none }, "1 1 1 1 0"),
     ];
     for (parts, expected) in kinds {
-        let (request, response) = (parts.of_request(), parts.of_response());
+        let request = parts.of_request();
+        let response = parts.of_response();
         for (model, price) in ["all", "unknown", "short", "written", "free"].iter().zip(expected.split(' ')) {
             let cost = price.parse::<f64>().map_or(Cost::NoPrice, |dollars| Cost::Cents(dollars / 10_000.0));
             assert_eq!(table.cost(&tokens("p", model, request, response), &of(parts)), cost, "{model} {parts:?}");
@@ -187,7 +188,7 @@ fn long_requests_have_another_price() {
     assert_eq!(cents("openai", "gpt-5.4", 272_001, 0), Cost::NoPrice, "dearer, by how much is not known");
 }
 
-/// Rows that once were wrong: figures in another column, at another number of tokens, in another unit.
+/// Rows that were wrong before: a price in another column, at another number of tokens, or in another unit.
 #[test]
 fn figures_that_once_were_wrong_are_right() {
     let read = |org: &str, model: &str| {
@@ -206,10 +207,10 @@ fn figures_that_once_were_wrong_are_right() {
     assert_eq!(cost, Cost::Cents(344.264), "5 and 10 and 25 dollars for a million");
 }
 
-/// Rules that every row of the built-in table keeps, so that a figure in the wrong column, unit or tier is found.
+/// Rules for every row of the built-in table, which find a price in the wrong column, unit or tier.
 #[test]
 fn the_built_in_table_is_plausible() {
-    // Fewer dollars for what a model says than for what it reads: as these providers list them.
+    // Models whose output costs less than their input, as these providers list them.
     const CHEAP_TO_SAY: [(&str, &str); 3] = [
         ("dashscope", "qwen3-omni-30b-a3b-captioner"),
         ("openrouter", "meta-llama/llama-guard-3-8b"),
@@ -231,7 +232,7 @@ fn the_built_in_table_is_plausible() {
                 check(price.above > 0, "only a tier may have no known price");
                 continue;
             };
-            // So many times the input, in thousandths.
+            // The ratio to the price of the input, in thousandths.
             let times = |price: Option<i128>| price.map(|price| price * 1_000 / input.max(1));
             let within =
                 |price: Option<i128>, low, high| times(price).is_none_or(|times| (low..=high).contains(&times));
@@ -283,12 +284,12 @@ fn a_file_adds_and_replaces_rows() {
     for (text, words) in [
         ("", "the first line"),
         ("provider,model,price\n", "the first line"),
-        ("provider,model,above,input,output\np,m,,1", "line 2: it has 4 values"),
+        ("provider,model,above,input,output\np,m,,1", "line 2: the row has 4 values"),
         ("provider,model,above,input,output\n\np,m,,1,x", "line 3: `output` is `x`; expected US dollars"),
         ("provider,model,above,input,output\np,m,,1,1e3", "`output` is `1e3`"),
         ("provider,model,above,input,output\np,m,,,1", "`input` is missing"),
         ("provider,model,above,input,output\np,m,-1,1,1", "`above` is `-1`"),
-        ("provider,model,above,input,output\np,m,,1,1\np,M,,1,2", "line 3: the model stands there twice"),
+        ("provider,model,above,input,output\np,m,,1,1\np,M,,1,2", "line 3: the model is listed twice"),
     ] {
         let error = Prices::default().with("own.csv", text).unwrap_err().to_string();
         assert!(error.contains(words) && error.contains("own.csv"), "{error}");

@@ -51,7 +51,7 @@ fn shapes_are_named() {
         assert_eq!(shape.to_string().to_uppercase().parse::<Shape>().unwrap(), shape);
     }
     let message = "syslog".parse::<Shape>().unwrap_err().to_string();
-    assert_eq!(message, "`shape` is `syslog`; expected one of native, portkey, litellm, gateway-hook, otlp");
+    assert_eq!(message, "`source` is `syslog`; expected one of native, portkey, litellm, gateway-hook, otlp");
 }
 
 #[test]

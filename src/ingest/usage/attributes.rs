@@ -1,23 +1,21 @@
-//! Tokens out of the attributes of a span: OpenTelemetry's names for generative AI, official and deprecated, and those of
-//! OpenLLMetry, OpenInference, pydantic-ai, Sentry and the AI SDK.
+//! Reads tokens from the attributes of a span: OpenTelemetry's names for generative AI, official and deprecated, and those of OpenLLMetry, OpenInference, pydantic-ai, Sentry and the AI SDK.
 //!
-//! By every convention the input holds what was cached and the output what was thought. Instrumentations that leave them
-//! out are recognised by the total, or by a part that is more than its whole.
+//! In all of these conventions the input includes cached tokens and the output includes reasoning. Instrumentations that leave them out are recognised by the total, or by a part that is larger than its whole.
 
 use super::shapes::{cached_parts, is_ambiguous};
 use super::{Billed, Parts, Tier, Usage};
 
-/// Tokens of the request.
+/// Names of the request's tokens.
 pub const REQUEST: [&str; 4] =
     ["gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt"];
-/// Tokens of the response.
+/// Names of the response's tokens.
 pub const RESPONSE: [&str; 4] = [
     "gen_ai.usage.output_tokens",
     "gen_ai.usage.completion_tokens",
     "llm.usage.completion_tokens",
     "llm.token_count.completion",
 ];
-/// Tokens of both.
+/// Names of the tokens of both.
 pub const TOTAL: [&str; 3] = ["gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total"];
 
 const CACHE_READ: [&str; 13] = [
@@ -71,7 +69,7 @@ const AUDIO_OUTPUT: [&str; 3] = [
     "gen_ai.usage.details.output_audio_tokens",
     "llm.token_count.completion_details.audio",
 ];
-/// The tier that a call was served in, then the one that was asked for.
+/// Names of the tier in which a call was served, then of the one that was asked for.
 const TIER: [&str; 6] = [
     "openai.response.service_tier",
     "gen_ai.openai.response.service_tier",
@@ -81,11 +79,13 @@ const TIER: [&str; 6] = [
     "gen_ai.request.service_tier",
 ];
 
-/// Reads the usage out of attributes; `count` gives the number of a name, `text` its text.
+/// Reads the usage from attributes. `count` returns the number under a name, and `text` its text.
 pub fn read(count: impl Fn(&str) -> Option<i64>, text: impl Fn(&str) -> Option<String>) -> Usage {
     let first = |names: &[&str]| names.iter().find_map(|name| count(name));
     let of = |names: &[&str]| first(names).unwrap_or(0);
-    let (cached, audio, cached_audio) = (of(&CACHE_READ), of(&AUDIO_INPUT), first(&AUDIO_CACHE_READ));
+    let cached = of(&CACHE_READ);
+    let audio = of(&AUDIO_INPUT);
+    let cached_audio = first(&AUDIO_CACHE_READ);
     let hour = of(&CACHE_WRITE_1H);
     let write = of(&CACHE_WRITE).max(hour);
     let parts = Parts {

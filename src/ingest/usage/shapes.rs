@@ -1,16 +1,16 @@
-//! The arithmetic of each provider: what its counts hold, and what they leave out.
+//! The arithmetic of each provider: the tokens that its counts include, and those that they leave out.
 
 use super::{Billed, Members, Parts, Tier, Usage, cents, count, get, inner, string};
 use crate::record::json::{list, members};
 
-/// Usage of OpenAI and whoever follows it, of Anthropic, and of Bedrock.
+/// Reads usage in the formats of OpenAI and compatible providers, of Anthropic, and of Bedrock.
 pub(super) fn plain(usage: &Members<'_>) -> Usage {
     let beside = |names: &[&str]| count(usage, names).unwrap_or(0);
     let asked = inner(usage, &["prompt_tokens_details", "input_tokens_details", "input_token_details"]);
     let answered = inner(usage, &["completion_tokens_details", "output_tokens_details", "output_token_details"]);
     let within = |details: &Members<'_>, names: &[&str]| count(details, names).unwrap_or(0);
 
-    // Anthropic and Bedrock leave these out of the input; gateways that translate do either.
+    // Anthropic and Bedrock leave these out of the input. Gateways that translate may include them.
     let read_beside = beside(&["cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount"]);
     let names = ["cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount"];
     let lives = inner(usage, &["cache_creation"]);
@@ -56,7 +56,7 @@ pub(super) fn plain(usage: &Members<'_>) -> Usage {
     found
 }
 
-/// Tokens written to the cache for an hour, as LiteLLM and Bedrock say it.
+/// Returns the tokens written to the cache for an hour, as LiteLLM and Bedrock state them.
 fn hour_writes(usage: &Members<'_>, asked: &Members<'_>) -> i64 {
     let lives = inner(asked, &["cache_creation_token_details"]);
     let details = get(usage, &["cacheDetails"]).and_then(list).unwrap_or_default();
@@ -66,7 +66,7 @@ fn hour_writes(usage: &Members<'_>, asked: &Members<'_>) -> i64 {
     hours.max(count(&lives, &["ephemeral_1h_input_tokens"]).unwrap_or(0))
 }
 
-/// Usage of Gemini. The prompt does not hold what tools put into it, the candidates do not hold the thoughts.
+/// Reads usage of Gemini. The prompt excludes what tools put into it, and the candidates exclude the thoughts.
 pub(super) fn google(usage: &Members<'_>) -> Usage {
     let counted = |names: &[&str]| count(usage, names);
     let prompt = counted(&["promptTokenCount", "prompt_token_count"]);
@@ -97,7 +97,7 @@ pub(super) fn google(usage: &Members<'_>) -> Usage {
         total,
         billed: Billed { parts, is_partial: is_ambiguous(cached, audio, cached_audio), ..Billed::default() },
     };
-    // A total without the thoughts or without what the tools said: some versions count them in already.
+    // If the total excludes the thoughts or the tokens of tools, this version includes them in the other counts already.
     let sum = |request: Option<i64>, response: Option<i64>| Some(request?.saturating_add(response?));
     let fits = |request, response| sum(request, response).is_none_or(|sum| Some(sum) == total);
     if !fits(found.request, found.response) {
@@ -110,7 +110,7 @@ pub(super) fn google(usage: &Members<'_>) -> Usage {
     found
 }
 
-/// Tokens of one modality in a list such as `promptTokensDetails`.
+/// Counts the tokens of one modality in a list such as `promptTokensDetails`.
 fn modality(usage: &Members<'_>, names: &[&str], modality: &str) -> i64 {
     let details = get(usage, names).and_then(list).unwrap_or_default();
     let own = details.into_iter().filter_map(members);
@@ -118,7 +118,7 @@ fn modality(usage: &Members<'_>, names: &[&str], modality: &str) -> i64 {
     own.filter_map(|of| count(&of, &["tokenCount", "token_count"])).fold(0, i64::saturating_add)
 }
 
-/// Usage of Cohere: what is billed, which is less than what the model was given.
+/// Reads usage of Cohere: the billed tokens, which are fewer than those that the model was given.
 pub(super) fn cohere(usage: &Members<'_>) -> Usage {
     let billed = inner(usage, &["billed_units"]);
     let mut found = Usage {
@@ -132,7 +132,7 @@ pub(super) fn cohere(usage: &Members<'_>) -> Usage {
     found
 }
 
-/// Counts that stand in the reply itself: Ollama's, those of models in Bedrock, llama.cpp's.
+/// Names of counts that are members of the reply itself: those of Ollama, of models in Bedrock, and of llama.cpp.
 pub(super) const BARE: [&str; 8] = [
     "prompt_eval_count",
     "eval_count",
@@ -144,7 +144,7 @@ pub(super) const BARE: [&str; 8] = [
     "tokens_predicted",
 ];
 
-/// Usage of the models that say their counts in the reply itself.
+/// Reads usage of the models that state their counts as members of the reply.
 pub(super) fn bare(reply: &Members<'_>) -> Usage {
     let results = get(reply, &["results"]).and_then(list).unwrap_or_default();
     let results = results.into_iter().filter_map(members).filter_map(|result| count(&result, &["tokenCount"]));
@@ -157,7 +157,7 @@ pub(super) fn bare(reply: &Members<'_>) -> Usage {
     found
 }
 
-/// Cached and audio tokens as kinds that do not overlap. Both counts hold the cached audio.
+/// Returns cached and audio tokens as kinds that do not overlap. Both counts include the cached audio.
 pub(super) fn cached_parts(cached: i64, audio: i64, cached_audio: Option<i64>) -> Parts {
     let both = cached_audio.unwrap_or(0).min(cached).min(audio);
     Parts {
@@ -168,12 +168,12 @@ pub(super) fn cached_parts(cached: i64, audio: i64, cached_audio: Option<i64>) -
     }
 }
 
-/// Returns whether it is not known how much of the audio was cached.
+/// Returns true if it is not known how much of the audio was cached.
 pub(super) fn is_ambiguous(cached: i64, audio: i64, cached_audio: Option<i64>) -> bool {
     cached > 0 && audio > 0 && cached_audio.is_none()
 }
 
-/// Returns whether a call costs more than its tokens: searches, sources that were read, speed or place for a surcharge.
+/// Returns true if a call has charges beyond its tokens: searches, sources that were read, or surcharges for speed or region.
 fn has_fees(usage: &Members<'_>) -> bool {
     let tools = inner(usage, &["server_tool_use"]);
     let searched = count(&tools, &["web_search_requests"]).unwrap_or(0) > 0
@@ -183,10 +183,10 @@ fn has_fees(usage: &Members<'_>) -> bool {
     searched || fast || string(usage, &["inference_geo"]).as_deref() == Some("us")
 }
 
-/// The cost that OpenRouter (`cost`) and Perplexity (`cost.total_cost`) state, in dollars.
+/// Returns the cost that OpenRouter (`cost`) and Perplexity (`cost.total_cost`) state, converted from dollars.
 fn stated_cents(usage: &Members<'_>) -> Option<f64> {
     let raw = get(usage, &["cost"])?;
-    // Of a call with a key of one's own OpenRouter bills a fee only.
+    // For a call with the customer's own provider key OpenRouter bills only a fee.
     if get(usage, &["is_byok"]) == Some("true") {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Every provider's usage, with the arithmetic that the provider publishes.
+//! Usage of every provider, with the arithmetic that the provider publishes.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn of(reply: &str) -> Usage {
     Usage::of(&[], Some(reply))
 }
 
-/// Checks request, response and kinds; the total is the sum of the first two, and no kind is more than its whole.
+/// Checks request, response and kinds. The total is the sum of the first two, and no kind is larger than its whole.
 fn check(reply: &str, request: i64, response: i64, parts: Parts) {
     let usage = of(reply);
     assert_eq!((usage.request, usage.response), (Some(request), Some(response)), "{reply}");
@@ -73,7 +73,7 @@ fn anthropic_leaves_cached_tokens_out_of_the_input() {
     let written = Parts { cache_read: 100, cache_write: 50, ..NONE };
     check(&usage(""), 160, 48, written);
     check(&usage(lives), 160, 48, Parts { cache_write: 20, cache_write_1h: 30, ..written });
-    // A stream says the input in its first event and the output in its last.
+    // A stream states the input in its first event and the output in its last.
     let stream = r#"[{"type":"message_start","message":{"usage":{"input_tokens":10,"cache_read_input_tokens":100,
         "output_tokens":1}}},{"type":"content_block_delta","delta":{"text":"x"}},
         {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":48}}]"#;
@@ -84,7 +84,7 @@ fn anthropic_leaves_cached_tokens_out_of_the_input() {
 
 #[test]
 fn a_null_in_a_later_event_of_a_stream_erases_nothing() {
-    // As Python SDKs dump chunks: every field that they know, null where the event does not say it.
+    // Chunks as Python SDKs dump them: with every known field, null if the event does not state it.
     let events = |events: &[&str]| {
         let lines: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
         [format!("[{}]", events.join(",")), serde_json::to_string(&lines).unwrap()]
@@ -181,7 +181,7 @@ fn a_null_in_a_later_event_of_a_stream_erases_nothing() {
             check(&reply, request, response, parts);
         }
     }
-    // Of a doubled key of one object the last one counts, also if it is null.
+    // Of a duplicate key in one object the last value counts, even if it is null.
     let doubled = of(r#"{"usage":{"prompt_tokens":9,"completion_tokens":5,"prompt_tokens":null}}"#);
     assert_eq!((doubled.request, doubled.response), (None, Some(5)));
 }
@@ -344,7 +344,7 @@ fn a_total_that_no_kind_explains_has_no_cost() {
     let usage = of(r#"{"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":40}}"#);
     assert_eq!((usage.request, usage.response, usage.total), (Some(10), Some(5), Some(40)));
     assert!(usage.billed.is_partial);
-    // A total below the sum is no total.
+    // A total below the sum is ignored.
     check(r#"{"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":12}}"#, 10, 5, NONE);
     check(r#"{"usage":{"completion_tokens":5,"total_tokens":12}}"#, 7, 5, NONE);
     let most = i64::MAX;
@@ -455,7 +455,7 @@ fn spans_say_the_same_in_many_names() {
         assert_eq!((usage.request, usage.response, usage.total), (Some(1200), Some(50), Some(1250)), "{names:?}");
         assert_eq!(usage.billed.parts, parts, "{names:?}");
     }
-    // An instrumentation that leaves the cached tokens out.
+    // An instrumentation that leaves out the cached tokens.
     let left_out = read(&[
         ("llm.token_count.prompt", 100),
         ("llm.token_count.completion", 50),

@@ -185,7 +185,7 @@ fn json_of_which_nothing_would_be_kept_is_refused() {
     };
     for text in [r#"{"hello":"world"}"#, r#"{"spans":[{"traceId":"1"}]}"#, r#"{"logs":[]}"#, "[]", "7", "{"] {
         let error = refused(text).unwrap();
-        assert!(error.contains("`resourceSpans`, an export request of OTLP"), "{error}");
+        assert!(error.contains("an OTLP export request, one JSON object with `resourceSpans`"), "{error}");
     }
     let error = refused(r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"x"}}]}]}]}"#).unwrap();
     assert!(error.contains("`resourceLogs`") && error.contains("/v1/logs"), "{error}");
