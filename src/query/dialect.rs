@@ -11,11 +11,13 @@
 
 use std::any::TypeId;
 
-use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator};
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::workarounds::{Workaround, is_off};
 
 /// The usual dialect with PostgreSQL's precedence.
 #[derive(Debug)]
@@ -68,11 +70,17 @@ impl Dialect for PostgresPrecedence {
     }
 
     fn prec_value(&self, precedence: Precedence) -> u8 {
-        PostgreSqlDialect {}.prec_value(precedence)
+        match is_off(Workaround::Precedence) {
+            true => GenericDialect.prec_value(precedence),
+            false => PostgreSqlDialect {}.prec_value(precedence),
+        }
     }
 
     /// Operators that PostgreSQL has no rank of their own for, and that the parser ranks by name.
     fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {
+        if is_off(Workaround::Precedence) {
+            return None;
+        }
         let other = match &parser.peek_token_ref().token {
             Token::Word(word) => word.keyword == Keyword::OPERATOR,
             token => matches!(
@@ -95,9 +103,27 @@ impl Dialect for PostgresPrecedence {
         other.then(|| Ok(self.prec_value(Precedence::PgOther)))
     }
 
+    /// Reads `not` before `exists` as anywhere else: the parser takes `not exists` for one word, which binds tightest.
+    fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        let words = [&parser.peek_nth_token_ref(0).token, &parser.peek_nth_token_ref(1).token];
+        let is = |token: &Token, keyword| matches!(token, Token::Word(word) if word.keyword == keyword);
+        if is_off(Workaround::NotExists) || !is(words[0], Keyword::NOT) || !is(words[1], Keyword::EXISTS) {
+            return None;
+        }
+        parser.advance_token();
+        let negated = parser.parse_subexpr(self.prec_value(Precedence::UnaryNot));
+        Some(negated.map(|expr| match expr {
+            Expr::Exists { subquery, negated } => Expr::Exists { subquery, negated: !negated },
+            other => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(other) },
+        }))
+    }
+
     /// Reads the right side of `is [not] distinct from` up to the next operator that binds no tighter than `is`.
     fn parse_infix(&self, parser: &mut Parser<'_>, left: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
         use Keyword::{DISTINCT, FROM, IS, NOT};
+        if is_off(Workaround::DistinctFrom) {
+            return None;
+        }
         let form: fn(Box<Expr>, Box<Expr>) -> Expr = if parser.parse_keywords(&[IS, DISTINCT, FROM]) {
             Expr::IsDistinctFrom
         } else if parser.parse_keywords(&[IS, NOT, DISTINCT, FROM]) {

@@ -19,6 +19,7 @@ mod fence;
 mod functions;
 mod guard;
 mod harmless;
+mod known;
 mod lanes;
 mod like;
 mod membership;
@@ -27,6 +28,7 @@ mod meter;
 mod model;
 mod naming;
 mod nearest;
+mod negated;
 mod places;
 mod plan_size;
 mod provider;
@@ -40,10 +42,12 @@ mod spread;
 mod statement;
 mod success;
 mod sum;
+mod totals;
 mod weight;
 mod whole_order;
 mod wide;
 mod withhold;
+mod workarounds;
 mod yielding;
 
 #[cfg(test)]

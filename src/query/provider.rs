@@ -174,11 +174,12 @@ impl StoredTable {
         }
         let predicate = PruningPredicateBuilder::new()
             .with_file_schema(self.view.rows.schema())
-            .try_build(datafusion::physical_expr::utils::conjunction(exprs))?;
+            .try_build(datafusion::physical_expr::utils::conjunction(exprs));
+        // A filter that cannot be judged by bounds (it may fail on one, though on no row) leaves every file.
+        let Ok(predicate) = predicate else { return Ok(files) };
         if predicate.always_true() {
             return Ok(files);
         }
-        // A filter that cannot be judged by bounds (it may fail on one, though on no row) leaves every file.
         let Ok(kept) = predicate.prune(&FileStatistics(&files)) else { return Ok(files) };
         Ok(files.into_iter().zip(kept).filter_map(|(file, keep)| keep.then_some(file)).collect())
     }

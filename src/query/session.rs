@@ -13,7 +13,8 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::optimizer::Optimizer;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -26,8 +27,10 @@ use super::failure::query_failed;
 use super::meter::{self, Meter};
 use super::naming::Names;
 use super::provider::StoredTable;
+use super::workarounds::{self, Workaround, is_off};
 use super::{NamedView, STORE_URL, threads, whole_order, wide, withhold, yielding};
-use super::{barrier, fence, functions, like, model, nearest, plan_size, sanity, scene, statement, success, sum};
+use super::{barrier, fence, functions, known, like, model, nearest, negated, plan_size, sanity, scene, statement};
+use super::{success, sum, totals};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -252,6 +255,7 @@ fn sort_reserve(memory: u64) -> usize {
 
 /// The session that every query's session is copied from.
 pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Result<SessionState> {
+    workarounds::check()?;
     // Each statement gets memory and disk space of its own.
     let runtime = RuntimeEnvBuilder::new()
         .with_metadata_cache_limit(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX))
@@ -277,21 +281,17 @@ pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Res
     options.execution.sort_spill_reservation_bytes =
         sort_reserve(config.export_memory_bytes.min(config.query_memory_bytes));
     // Its bound is lost when one of several partitions has seen nulls only, and then rows are left out that hold the minimum.
-    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = is_off(Workaround::AggregateBounds);
     // It refuses `select distinct a in (…) is not true`, since two stages disagree on whether that may be null.
-    options.execution.skip_physical_aggregate_schema_check = true;
+    options.execution.skip_physical_aggregate_schema_check = !is_off(Workaround::AggregateSchemas);
     // It gives two columns one name where a statement that joins reads parts of columns, and refuses the statement.
-    options.optimizer.enable_leaf_expression_pushdown = false;
-    let mut steps = PhysicalOptimizer::new().rules;
-    fence::insert(&mut steps);
-    sanity::insert(&mut steps);
+    options.optimizer.enable_leaf_expression_pushdown = is_off(Workaround::LeafPushdown);
     let mut state = SessionStateBuilder::new()
         .with_config(settings)
         .with_runtime_env(runtime)
         .with_default_features()
-        .with_optimizer_rules(meter::between_rules(Optimizer::new().rules))
-        .with_physical_optimizer_rules(meter::between_steps(steps))
-        .with_physical_optimizer_rule(Arc::new(whole_order::WholeOrder))
+        .with_optimizer_rules(meter::between_rules(logical_rules()))
+        .with_physical_optimizer_rules(meter::between_steps(physical_rules()))
         .with_physical_optimizer_rule(Arc::new(barrier::Seal))
         .with_physical_optimizer_rule(Arc::new(yielding::YieldAboveJoins))
         .build();
@@ -301,4 +301,34 @@ pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Res
     state.register_udf(like::like_pattern()).map_err(query_failed)?;
     functions::bound(&mut state).map_err(query_failed)?;
     Ok(state)
+}
+
+/// The rules that rewrite a statement's plan.
+fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules = Optimizer::new().rules;
+    if !is_off(Workaround::Totals) {
+        totals::insert(&mut rules);
+    }
+    if !is_off(Workaround::Negated) {
+        negated::insert(&mut rules);
+    }
+    rules
+}
+
+/// The rules that rewrite the steps by which a plan runs.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    if !is_off(Workaround::Fence) {
+        fence::insert(&mut rules);
+    }
+    if !is_off(Workaround::Known) {
+        known::insert(&mut rules);
+    }
+    if !is_off(Workaround::Sanity) {
+        sanity::insert(&mut rules);
+    }
+    if !is_off(Workaround::WholeOrder) {
+        rules.push(Arc::new(whole_order::WholeOrder));
+    }
+    rules
 }

@@ -14,6 +14,7 @@ use super::like;
 use super::membership::Memberships;
 use super::naming::Names;
 use super::spread;
+use super::workarounds::{Workaround, is_off};
 
 /// Parses one statement and rewrites it; gives the names of its columns, too.
 pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<(Statement, Names)> {
@@ -57,11 +58,19 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<DataFusionError> {
+        if is_off(Workaround::Membership) {
+            return ControlFlow::Continue(());
+        }
         flow(self.memberships.rewrite(select))
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<DataFusionError> {
-        signed_rank(expr);
+        if !is_off(Workaround::SignedRank) {
+            signed_rank(expr);
+        }
+        if is_off(Workaround::Escape) {
+            return ControlFlow::Continue(());
+        }
         flow(like::rewrite_escape(expr))
     }
 }

@@ -60,6 +60,20 @@ const CASES: &[Case] = &[
     ),
     case("sanity", "select a from t where a < 4 order by length(c) > 1, a", "0;1;2;3"),
     case("sanity", "select rank() over (order by length(c) > 1) as r from t where a < 4 order by r", "1;2;2;2"),
+    case(
+        "sanity",
+        "select a, a as d from t where a < 2 union select b, k from t where false order by a, d desc",
+        "0|0;1|1",
+    ),
+    case("totals", "select count(*) from t having 1 = (select max(b) from t)", ""),
+    case(
+        "totals",
+        "select c from (select max(c) as c from t) as s where case when c is null then c = '' else null::boolean end",
+        "",
+    ),
+    case("totals", "select a, count(*) from t where a < 2 group by rollup (a) having 1 = (select max(b) from t)", ""),
+    case("known", "select sum(n) filter (where n > 5) from (select count(*) as n from t) as s", "10"),
+    case("PostgresPrecedence::parse_prefix", "select count(*) from t where not exists (select 1 from t) is null", "10"),
     Case {
         workaround: "statement::refuse_counted_sets",
         statement: "select a from t union all select a from t except all select a from t",

@@ -17,11 +17,11 @@ KEY = "clients-test-key"
 
 
 class Server:
-    def __init__(self, folder, **settings):
+    def __init__(self, folder, variables=None, **settings):
         self.data = folder / "data"
         address = folder / "address"
         address.unlink(missing_ok=True)
-        environment = {**os.environ, "GATELOG_ADMIN_KEY": KEY}
+        environment = {**os.environ, "GATELOG_ADMIN_KEY": KEY, **(variables or {})}
         environment.pop("GATELOG_BIN", None)
         self.process = subprocess.Popen(
             [BINARY.resolve(), "--quiet", "--data", self.data, "serve", "--listen", "127.0.0.1:0", "--address-file", address]

@@ -75,9 +75,9 @@ class Asker:
 
 
 def is_overflow(error, text):
-    """A sum past 64 bits; one that fails after the first rows were sent breaks the answer off."""
-    broke = error is not None and error.startswith("the connection broke") and "sum(" in text
-    return broke or error is not None and "does not fit 64 bits" in error
+    """A sum or an absolute value past 64 bits; one that fails after the first rows were sent breaks the answer off."""
+    broke = error is not None and error.startswith("the connection broke") and ("sum(" in text or "abs(" in text)
+    return broke or error is not None and ("does not fit 64 bits" in error or "overflow on abs" in error)
 
 
 def beyond(rows):

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -15,14 +16,30 @@ class Tally:
     asked: int = 0
     refused: int = 0
     empty: int = 0
+    # Seeds of statements that differ, in order.
     found: list = field(default_factory=list)
 
+    def __add__(self, other):
+        found = sorted(self.found + other.found, key=lambda seed: int(seed.rpartition(":")[2]))
+        return Tally(self.asked + other.asked, self.refused + other.refused, self.empty + other.empty, found)
 
-def share(asker, seeds, most, until, out):
-    """The statements of one thread."""
-    tally = Tally()
+
+@dataclass(frozen=True)
+class Ending:
+    """When to stop before all statements were asked."""
+    # Differences of a thread, after which it ends.
+    most: int = 5
+    # Differences of a thread, after which all end.
+    enough: int | None = None
+    seconds: int | None = None
+
+
+def share(asker, seeds, ending, stop, out):
+    """The statements of one thread. Where `out` is none, differences are counted only."""
+    tally, began = Tally(), time.monotonic()
     for seed in seeds:
-        if until is not None and time.monotonic() > until or len(tally.found) >= most:
+        overdue = ending.seconds is not None and time.monotonic() > began + ending.seconds
+        if stop.is_set() or overdue or len(tally.found) >= ending.most:
             break
         query = grammar.statement(seed)
         outcome = asker.ask(query)
@@ -30,9 +47,12 @@ def share(asker, seeds, most, until, out):
         tally.refused += outcome.refused
         tally.empty += outcome.difference is None and outcome.rows == 0
         if outcome.difference is not None:
-            smaller = asker.ask(shrink(query, lambda query: asker.ask(query).difference))
             tally.found.append(seed)
-            print(report(seed, outcome, smaller), file=out, flush=True)
+            if ending.enough is not None and len(tally.found) >= ending.enough:
+                stop.set()
+            if out is not None:
+                smaller = asker.ask(shrink(query, lambda query: asker.ask(query).difference))
+                print(report(seed, outcome, smaller), file=out, flush=True)
     return tally
 
 
@@ -41,18 +61,16 @@ def report(seed, outcome, smaller):
             f"  {smaller.difference or outcome.difference}")
 
 
-def run(server, base, run_seed, first, count, threads=4, most=5, seconds=None, out=sys.stderr):
-    """Asks the statements from `first` on, `count` of them or as many as there is time for."""
-    began = time.monotonic()
-    until = None if seconds is None else began + seconds
-    total = Tally()
+def run(server, base, run_seed, first, count, threads=4, ending=Ending(), out=sys.stderr):
+    """Asks the statements from `first` on."""
+    began, stop = time.monotonic(), threading.Event()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         shares = [(f"{run_seed}:{place}" for place in range(first + thread, first + count, threads))
                   for thread in range(threads)]
         askers = [Asker(server.url, server.key, base) for _ in shares]
-        for part in pool.map(lambda asker, seeds: share(asker, seeds, most, until, out), askers, shares):
-            total = Tally(total.asked + part.asked, total.refused + part.refused, total.empty + part.empty,
-                          total.found + part.found)
-    print(f"seed {run_seed}: {total.asked} statements from {first} on, {total.refused} refused by both, {total.empty} without"
-          f" rows, {len(total.found)} differ; {time.monotonic() - began:.0f} s", file=out, flush=True)
+        parts = pool.map(lambda asker, seeds: share(asker, seeds, ending, stop, out), askers, shares)
+        total = sum(parts, Tally())
+    if out is not None:
+        print(f"seed {run_seed}: {total.asked} statements from {first} on, {total.refused} refused by both, {total.empty}"
+              f" without rows, {len(total.found)} differ; {time.monotonic() - began:.0f} s", file=out, flush=True)
     return total

@@ -1,9 +1,12 @@
 """Puts the rows into a server of this build, and into DuckDB."""
 
+import contextlib
 import json
 import os
 import random
 import subprocess
+
+from conftest import Server
 
 from . import rows
 
@@ -17,6 +20,16 @@ def import_files(binary, folder, parts):
         path.write_text("\n".join(rows.sent(record) for record in part))
         subprocess.run([binary, "--quiet", "--data", folder / "data", "import", path], check=True,
                        env={name: value for name, value in os.environ.items() if name != "GATELOG_BIN"})
+
+
+@contextlib.contextmanager
+def both(folder, parts, variables=None):
+    """A server on the imported files with the rest of the rows, and DuckDB with all of them."""
+    server = Server(folder, variables, **QUIET)
+    try:
+        yield server, fill(server, parts)
+    finally:
+        server.stop()
 
 
 def fill(server, parts):

@@ -1,0 +1,113 @@
+//! Switches off single workarounds for faults of DataFusion and its parser, for tests that have to find those faults.
+//!
+//! A debug build reads their names, between commas, from the environment variable `GATELOG_TEST_WITHOUT`. A release
+//! build has all of them on and does not look.
+
+use crate::error::Result;
+
+/// Something that is done here because DataFusion or its parser is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Workaround {
+    /// Operators bind as in PostgreSQL: `a ->> 'b' = 'c'`.
+    Precedence,
+    /// The right side of `is distinct from` ends where PostgreSQL ends it.
+    DistinctFrom,
+    /// `not exists (…) is null` is `not (exists (…) is null)`.
+    NotExists,
+    /// LIKE takes any escape character.
+    Escape,
+    /// `in (select …)` has three values.
+    Membership,
+    /// Ranks are signed.
+    SignedRank,
+    /// Sorts stay on their side of an OFFSET.
+    Fence,
+    /// MIN and MAX push no bounds into scans.
+    AggregateBounds,
+    /// Parts of columns are not moved below joins.
+    LeafPushdown,
+    /// Two stages of an aggregate may disagree on nulls.
+    AggregateSchemas,
+    /// Partitions are sorted by all that their merge compares.
+    WholeOrder,
+    /// Plans pass whose rows are sorted as needed, and are sorted again where they are not.
+    Sanity,
+    /// Conditions stay above an aggregate that has a row for no rows.
+    Totals,
+    /// The innermost aggregate is answered from statistics first.
+    Known,
+    /// Casts of `not a` do not skip parts of files.
+    Negated,
+}
+
+#[cfg(debug_assertions)]
+mod switch {
+    use std::sync::LazyLock;
+
+    use super::{Result, Workaround};
+    use crate::error::Error;
+
+    const VARIABLE: &str = "GATELOG_TEST_WITHOUT";
+
+    const NAMES: &[(&str, Workaround)] = &[
+        ("precedence", Workaround::Precedence),
+        ("distinct_from", Workaround::DistinctFrom),
+        ("not_exists", Workaround::NotExists),
+        ("escape", Workaround::Escape),
+        ("membership", Workaround::Membership),
+        ("signed_rank", Workaround::SignedRank),
+        ("fence", Workaround::Fence),
+        ("aggregate_bounds", Workaround::AggregateBounds),
+        ("leaf_pushdown", Workaround::LeafPushdown),
+        ("aggregate_schemas", Workaround::AggregateSchemas),
+        ("whole_order", Workaround::WholeOrder),
+        ("sanity", Workaround::Sanity),
+        ("totals", Workaround::Totals),
+        ("known", Workaround::Known),
+        ("negated", Workaround::Negated),
+    ];
+
+    /// What is switched off, or the first name that is unknown.
+    static OFF: LazyLock<std::result::Result<Vec<Workaround>, String>> = LazyLock::new(|| {
+        let said = std::env::var(VARIABLE).unwrap_or_default();
+        said.split(',').map(str::trim).filter(|name| !name.is_empty()).map(named).collect()
+    });
+
+    fn named(name: &str) -> std::result::Result<Workaround, String> {
+        let known = NAMES.iter().find(|(known, _)| *known == name);
+        known.map(|(_, workaround)| *workaround).ok_or_else(|| name.to_owned())
+    }
+
+    pub(super) fn is_off(workaround: Workaround) -> bool {
+        OFF.as_ref().is_ok_and(|off| off.contains(&workaround))
+    }
+
+    pub(super) fn check() -> Result<()> {
+        let Err(name) = OFF.as_ref() else { return Ok(()) };
+        let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+        Err(Error::invalid(format!("`{VARIABLE}` names `{name}`; it takes {}", known.join(", "))))
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod switch {
+    use super::{Result, Workaround};
+
+    pub(super) const fn is_off(_: Workaround) -> bool {
+        false
+    }
+
+    pub(super) const fn check() -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Fails if the variable names a workaround that does not exist.
+pub(super) fn check() -> Result<()> {
+    switch::check()
+}
+
+/// Returns whether a workaround is switched off.
+pub(super) fn is_off(workaround: Workaround) -> bool {
+    switch::is_off(workaround)
+}
