@@ -149,6 +149,11 @@ impl fmt::Write for Hashing {
     }
 }
 
+/// What a state of feedback is known by, as an id: no id of a record begins like this by chance, and the two share one memory.
+pub fn feedback_id(id: &str, updated_micros: i64) -> String {
+    format!("feedback/{updated_micros}/{id}")
+}
+
 impl Keys {
     /// Fresh random keys.
     pub fn random() -> Self {

@@ -34,7 +34,7 @@
 //! 8. **Nothing private is logged**: no bodies, keys or header values in our own logs and errors. What is written is readable
 //!    by its user alone, and every place with rows of clients is in one list (`store::places`), with what an erasure does to it.
 //! 9. **A log is one store's and one live node's.** A log meets no copy of its store (`engine::identity`), and no second node has it
-//!    open (`engine::claim`).
+//!    open (`engine::claim`). A copy of a log that was left behind is not flushed by sequences, but adopted by ids (`engine::adopt`).
 //!
 //! # Reading order
 //!

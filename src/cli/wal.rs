@@ -15,7 +15,7 @@ use super::output::{print, say};
 use super::progress::thousands;
 use super::settings::Context;
 use crate::config::Config;
-use crate::engine::{self, Engine, Parts};
+use crate::engine::{self, Engine, LeftBehind, Parts};
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::disk::LocalDisk;
@@ -38,7 +38,9 @@ the same store at another place is refused until `rebind` confirms that it was m
 its own data folder needs none of this.
 
 `adopt` writes what the log in FOLDER holds, and the table does not have yet, into the table of `--data`, once; beside running \
-nodes of a bucket too. Stop the node that wrote it first: one that still runs is refused.")]
+nodes of a bucket too. Stop the node that wrote it first: one that still runs is refused. A log of which another copy was opened \
+since, as on a cloned machine, is refused by every other command as long as it holds frames; `adopt` tells by ids what of it the \
+table lacks, and leaves the folder unused.")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -118,19 +120,35 @@ async fn adopt(context: &Context, args: &AdoptArgs) -> Result<Done> {
     open(context, false).await?;
     // The cache of a dead node is of no use here.
     let config = Config { wal: folder.display().to_string(), disk_cache_bytes: 0, ..context.config().clone() };
-    let parts = Parts { sets_terms: false, after_loss: args.after_loss, ..Parts::default() };
-    let engine = Engine::open_with(without_upkeep(config), parts).await?;
-    let rows = engine.status().memory_rows;
-    let done = Adopted { log: folder.display().to_string(), place: engine.store().place(), rows };
-    let flushed = flush_all(&engine).await;
-    let closed = engine.close().await;
-    flushed?;
-    closed?;
+    let left_behind = LeftBehind::find(&config).await?;
+    let (rows, place) = match &left_behind {
+        None => bring_in(config, args.after_loss).await?,
+        Some(left) => match left.fresh_log(&config).await? {
+            Some(fresh) => bring_in(Config { wal: fresh.display().to_string(), ..config }, false).await?,
+            None => (0, Store::open(&config, false)?.place()),
+        },
+    };
+    if let Some(left) = left_behind {
+        left.retire()?;
+    }
+    let done = Adopted { log: folder.display().to_string(), place, rows };
     let words = match done.rows {
         0 => format!("log `{}` holds nothing that `{}` does not have", done.log, done.place),
         rows => format!("{} records of log `{}` are now in `{}`", thousands(rows), done.log, done.place),
     };
     tell(context, args.form.format, &done, &words)
+}
+
+/// Opens a log and flushes all of it; answers how many rows that were, and where they are now.
+async fn bring_in(config: Config, after_loss: bool) -> Result<(u64, String)> {
+    let parts = Parts { sets_terms: false, after_loss, ..Parts::default() };
+    let engine = Engine::open_with(without_upkeep(config), parts).await?;
+    let rows = engine.status().memory_rows;
+    let flushed = flush_all(&engine).await;
+    let closed = engine.close().await;
+    flushed?;
+    closed?;
+    Ok((rows, engine.store().place()))
 }
 
 /// Flushes until nothing is left in the log, also no part that comes late to a record in a file.

@@ -6,8 +6,15 @@
 //! lease takes it over. The same log folder on the same running machine needs no wait, since its lock says that the former
 //! process is gone. A node whose claim was taken over commits nothing more and refuses writes.
 //!
+//! Each claim has an epoch, a UUID, which the folder of the log notes as well ([`crate::wal::Epochs`]).
+//! A folder that does not know the epoch of the bucket's claim was left behind: another copy of its
+//! log was opened since. What it acked and did not flush has sequences that the other copy may have
+//! flushed other records under, so it is not opened as long as it holds frames ([`refuse_left_behind`]);
+//! `gatelog wal adopt` brings them in ([`super::adopt`]).
+//!
 //! A folder needs none of this: its lock lets one process in.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +28,17 @@ use super::Inner;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
+use crate::store::folders::Folders;
+use crate::wal::{self, Epochs};
 
+/// How often it is looked again at a claim that the folder does not know.
+const LOOKS: u32 = 3;
 /// How often a claim of another node is looked at while it may still be renewed.
 const LOOK: Duration = Duration::from_millis(500);
 /// Changes of others that may come between before ours gives up.
 const RACES: u32 = 20;
+/// Puts of this node whose answer may have been lost, of which it knows the notes again.
+const MAX_TRIED: usize = 8;
 
 /// The document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +50,9 @@ struct Note {
     /// Random name of the claim, by which its author knows its own notes; empty in notes of former versions.
     #[serde(default)]
     owner: String,
+    /// Another one for each open of the log; none in notes of former versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
     /// No other node may have the log before; none once it was released.
     #[serde(default)]
     until: Option<DateTime<Utc>>,
@@ -64,7 +80,26 @@ pub(super) struct Claim {
 struct Held {
     note: Note,
     version: Option<UpdateVersion>,
+    /// Changes of the latest puts: a note with another one is not this process's, though the owner is
+    /// the same, as in a machine that was cloned while it ran.
+    tried: VecDeque<String>,
 }
+
+impl Held {
+    fn is_own(&self, note: &Note) -> bool {
+        note.owner == self.note.owner && (note.change == self.note.change || self.tried.contains(&note.change))
+    }
+
+    fn try_next(&mut self, next: &Note) {
+        self.tried.push_back(next.change.clone());
+        if self.tried.len() > MAX_TRIED {
+            self.tried.pop_front();
+        }
+    }
+}
+
+/// A log: its folder, and the folders of the disk that it is on.
+type Log<'a> = (&'a Folders, &'a Path);
 
 /// What came of an attempt to put a note.
 enum Put {
@@ -75,34 +110,37 @@ enum Put {
 }
 
 impl Claim {
-    /// Claims the log in `folder`; none for a folder, which others cannot open anyway, and none for a log that has no id yet and
-    /// so was never copied. Waits for a claim of another node to be
-    /// renewed ([`crate::error::ErrorKind::Busy`]) or to run out.
+    /// Claims a log; none for a folder, which others cannot open anyway, and none for a log that has no
+    /// id yet and so was never copied. Waits for a claim of another node to be renewed
+    /// ([`crate::error::ErrorKind::Busy`]) or to run out.
     pub(super) async fn take(
         store: &Store,
         wal_id: Option<Uuid>,
-        folder: &Path,
+        log: Log<'_>,
         config: &Config,
         now: fn() -> DateTime<Utc>,
     ) -> Result<Option<Self>> {
         let Some(wal_id) = wal_id.filter(|_| store.is_shared()) else { return Ok(None) };
         let lease = chrono::Duration::seconds(i64::try_from(config.lease_seconds).unwrap_or(60));
-        let (site, node) = (site(folder), node(folder));
-        let owner = Uuid::new_v4().to_string();
-        let note = Note { site, node, owner, until: None, change: String::new() };
-        let held = tokio::sync::Mutex::new(Held { note, version: None });
+        let (site, node) = (site(log.1), node(log.1));
+        let (owner, epoch) = (Uuid::new_v4().to_string(), Some(Uuid::new_v4().to_string()));
+        let note = Note { site, node, owner, epoch, until: None, change: String::new() };
+        let held = tokio::sync::Mutex::new(Held { note, version: None, tried: VecDeque::new() });
         let claim = Self { store: store.clone(), wal_id, lease, held };
         let patience = Duration::from_secs(config.lease_seconds);
-        claim.wait_and_take(patience, now).await?;
+        claim.wait_and_take(log, patience, now).await?;
         Ok(Some(claim))
     }
 
-    async fn wait_and_take(&self, patience: Duration, now: fn() -> DateTime<Utc>) -> Result<()> {
+    async fn wait_and_take(&self, log: Log<'_>, patience: Duration, now: fn() -> DateTime<Utc>) -> Result<()> {
         let mut held = self.held.lock().await;
         let mut seen: Option<(String, tokio::time::Instant)> = None;
         let mut races = 0;
         while races < RACES {
-            let found = self.read().await?;
+            let found = read(&self.store, self.wal_id).await?;
+            if let Some((note, _)) = &found {
+                refuse_unless_known(note, log)?;
+            }
             let other = found
                 .as_ref()
                 .map(|(note, _)| note)
@@ -121,9 +159,11 @@ impl Claim {
                 }
             }
             let next = self.next(&held.note, now());
+            note_asked(log, &next)?;
             match self.put(&next, found.map(|(_, version)| version)).await? {
                 Put::Done(version) => {
-                    *held = Held { note: next, version: Some(version) };
+                    note_held(log, &next)?;
+                    *held = Held { note: next, version: Some(version), tried: VecDeque::new() };
                     return Ok(());
                 }
                 Put::Lost => races += 1,
@@ -155,14 +195,15 @@ impl Claim {
 
     /// Puts `next` in the place of this node's own note.
     async fn replace(&self, held: &mut Held, next: Note) -> Result<()> {
+        held.try_next(&next);
         for _ in 0..RACES {
             if let Put::Done(version) = self.put(&next, held.version.clone()).await? {
-                *held = Held { note: next, version: Some(version) };
+                (held.note, held.version) = (next, Some(version));
                 return Ok(());
             }
-            match self.read().await? {
+            match read(&self.store, self.wal_id).await? {
                 // An earlier put landed, and its answer was lost.
-                Some((note, version)) if note.owner == held.note.owner => held.version = Some(version),
+                Some((note, version)) if held.is_own(&note) => held.version = Some(version),
                 found => return Err(self.taken_over(found.map(|(note, _)| note).as_ref())),
             }
         }
@@ -177,22 +218,6 @@ impl Claim {
         Note { until: Some(now + self.lease), change: Uuid::new_v4().to_string(), ..before.clone() }
     }
 
-    async fn read(&self) -> Result<Option<(Note, UpdateVersion)>> {
-        let path = self.store.node_path(self.wal_id);
-        let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
-        let found = match self.store.object_store().get(&path).await {
-            Ok(found) => found,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(cause) => return Err(unreadable(cause)),
-        };
-        let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
-        let bytes = found.bytes().await.map_err(unreadable)?;
-        let note = serde_json::from_slice(&bytes).map_err(|cause| {
-            Error::damaged(format!("`{path}` does not say which node has the log open; delete it")).with_source(cause)
-        })?;
-        Ok(Some((note, version)))
-    }
-
     /// Puts the note in the place of the one that had `before`, or where there is none.
     async fn put(&self, note: &Note, before: Option<UpdateVersion>) -> Result<Put> {
         let path = self.store.node_path(self.wal_id);
@@ -204,7 +229,7 @@ impl Claim {
             Ok(put) => Ok(Put::Done(UpdateVersion { e_tag: put.e_tag, version: put.version })),
             Err(object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. }) => {
                 // A store may take a put, lose the answer, and refuse the second try of its own.
-                match self.read().await? {
+                match read(&self.store, self.wal_id).await? {
                     Some((found, version)) if found.change == note.change => Ok(Put::Done(version)),
                     _ => Ok(Put::Lost),
                 }
@@ -224,10 +249,82 @@ impl Claim {
     fn taken_over(&self, other: Option<&Note>) -> Error {
         let by = other.map_or_else(|| "nobody knows whom".to_owned(), |note| note.node.clone());
         Error::conflict(format!(
-            "write-ahead log {} was taken over by another node ({by}), which has a copy of its log folder; stop one of them",
+            "write-ahead log {} was taken over by another node ({by}), which has a copy of its log folder; stop this one, and \
+             bring in what it acked and did not flush with `gatelog wal adopt FOLDER`",
             self.wal_id
         ))
     }
+}
+
+/// Reads which node has a log open, with what a conditional put needs.
+async fn read(store: &Store, wal_id: Uuid) -> Result<Option<(Note, UpdateVersion)>> {
+    let path = store.node_path(wal_id);
+    let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
+    let found = match store.object_store().get(&path).await {
+        Ok(found) => found,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(cause) => return Err(unreadable(cause)),
+    };
+    let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+    let bytes = found.bytes().await.map_err(unreadable)?;
+    let note = serde_json::from_slice(&bytes).map_err(|cause| {
+        Error::damaged(format!("`{path}` does not say which node has the log open; delete it")).with_source(cause)
+    })?;
+    Ok(Some((note, version)))
+}
+
+/// Notes in the folder of the log which claim the bucket is about to be asked for.
+fn note_asked((folders, folder): Log<'_>, next: &Note) -> Result<()> {
+    let Some(epoch) = &next.epoch else { return Ok(()) };
+    let mut epochs = wal::read_epochs(&**folders.disk(), folder)?;
+    if epochs.knows(epoch) {
+        return Ok(());
+    }
+    epochs.asked.push(epoch.clone());
+    wal::write_epochs(folders, folder, &epochs)
+}
+
+/// Notes in the folder of the log which claim the bucket gave.
+fn note_held((folders, folder): Log<'_>, given: &Note) -> Result<()> {
+    let Some(epoch) = &given.epoch else { return Ok(()) };
+    wal::write_epochs(folders, folder, &Epochs { held: epoch.clone(), asked: Vec::new() })
+}
+
+/// Refuses a log that holds frames if the claim is one of another copy of it.
+fn refuse_unless_known(note: &Note, log: Log<'_>) -> Result<()> {
+    if is_known(note, log)? || !wal::has_frames(&**log.0.disk(), log.1)? {
+        return Ok(());
+    }
+    let (folder, by) = (log.1.display(), &note.node);
+    Err(Error::conflict(format!(
+        "a copy of the write-ahead log `{folder}` was opened by another node since ({by}), so what this one holds may be in no \
+         table though its sequences are; bring its records in with `gatelog wal adopt {folder}`, which leaves an unused \
+         folder behind"
+    )))
+}
+
+/// Returns whether the log in a folder knows the claim: then no other copy of it was opened since. Of claims of former versions
+/// nothing can be told.
+fn is_known(note: &Note, (folders, folder): Log<'_>) -> Result<bool> {
+    let Some(epoch) = &note.epoch else { return Ok(true) };
+    Ok(wal::read_epochs(&**folders.disk(), folder)?.knows(epoch))
+}
+
+/// Refuses to read a store together with a log that was left behind ([`refuse_unless_known`]). Writes nothing.
+pub(super) async fn refuse_left_behind(store: &Store) -> Result<()> {
+    let Some(folder) = store.wal_folder().filter(|_| store.is_shared()) else { return Ok(()) };
+    let log = (&**store.folders(), folder.as_path());
+    let Some(wal_id) = wal::read_identity(&**store.disk(), &folder)? else { return Ok(()) };
+    let mut last = Ok(());
+    for _ in 0..LOOKS {
+        let Some((note, _)) = read(store, wal_id).await? else { return Ok(()) };
+        last = refuse_unless_known(&note, log);
+        // A node that opens the log meanwhile notes the claim here before the bucket has it.
+        if last.is_ok() {
+            return Ok(());
+        }
+    }
+    last
 }
 
 /// Tells the log folder on this running machine from every other, also from its copies on others.
@@ -319,7 +416,8 @@ mod tests {
 
     async fn take(store: &Store, folder: &Path) -> Result<Claim> {
         let config = Config { lease_seconds: 1, ..Config::default() };
-        Ok(Claim::take(store, Some(Uuid::from_u128(7)), folder, &config, start).await?.unwrap())
+        let log = (&**store.folders(), folder);
+        Ok(Claim::take(store, Some(Uuid::from_u128(7)), log, &config, start).await?.unwrap())
     }
 
     #[test]
@@ -328,6 +426,7 @@ mod tests {
             site: "a".to_owned(),
             node: String::new(),
             owner: String::new(),
+            epoch: None,
             until: Some(at(60)),
             change: String::new(),
         };
@@ -359,7 +458,7 @@ mod tests {
             assert_eq!(late.unwrap_err().kind(), ErrorKind::Conflict);
         }
         second.release().await;
-        assert_eq!(second.read().await.unwrap().unwrap().0.until, None);
+        assert_eq!(read(&store, second.wal_id).await.unwrap().unwrap().0.until, None);
         take(&store, one.path()).await.unwrap();
     }
 
@@ -369,7 +468,7 @@ mod tests {
         let killed = take(&store, folder.path()).await.unwrap();
         take(&store, folder.path()).await.unwrap();
         assert_eq!(killed.renew(at(1)).await.unwrap_err().kind(), ErrorKind::Conflict);
-        let mut note = killed.read().await.unwrap().unwrap();
+        let mut note = read(&store, killed.wal_id).await.unwrap().unwrap();
         note.0.until = Some(at(-1));
         assert!(matches!(killed.put(&note.0, Some(note.1)).await.unwrap(), Put::Done(_)));
         take(&store, copy.path()).await.unwrap();
@@ -380,14 +479,99 @@ mod tests {
         let (store, folder) = (store(), tempfile::tempdir().unwrap());
         let claim = take(&store, folder.path()).await.unwrap();
         let lose_an_answer = async || {
-            let held = claim.held.lock().await;
+            let mut held = claim.held.lock().await;
             let landed = claim.next(&held.note, at(2));
+            held.try_next(&landed);
             assert!(matches!(claim.put(&landed, held.version.clone()).await.unwrap(), Put::Done(_)));
         };
         lose_an_answer().await;
         claim.renew(at(3)).await.unwrap();
         lose_an_answer().await;
         claim.release().await;
-        assert_eq!(claim.read().await.unwrap().unwrap().0.until, None);
+        assert_eq!(read(&store, claim.wal_id).await.unwrap().unwrap().0.until, None);
+    }
+
+    /// Writes a frame into the log of a folder.
+    fn append(folder: &Path) {
+        let folders = Folders::new(Arc::new(crate::store::disk::LocalDisk));
+        let schema = crate::record::schema();
+        let new = (Uuid::from_u128(7), crate::engine::Parts::default().random);
+        let unused = |_| Ok((wal::Covered::default(), wal::Noted::default()));
+        let mut log = wal::Wal::open(folder, &schema, &folders, new, &unused, &mut |_, _, _| Ok(())).unwrap();
+        let mut builder = crate::record::BatchBuilder::new();
+        builder.append(&crate::Record::default());
+        log.append(&[&wal::Payload::encode(&builder.finish()).unwrap()]).unwrap();
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_was_left_behind_is_refused_as_long_as_it_holds_frames() {
+        let (store, [one, clone]) = (store(), [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()]);
+        let first = take(&store, one.path()).await.unwrap();
+        append(one.path());
+        copy(one.path(), clone.path());
+        let second = take(&store, clone.path()).await.unwrap();
+        second.release().await;
+        let refused = take(&store, one.path()).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Conflict);
+        let remedy = format!("`gatelog wal adopt {}`", one.path().display());
+        let by = clone.path().display().to_string();
+        assert!(refused.message().contains(&remedy) && refused.message().contains(&by), "{refused}");
+        // So it is, too, where the folder never knew an epoch, and the claim says that there are some.
+        let known = wal::read_epochs(&crate::store::disk::LocalDisk, one.path()).unwrap();
+        std::fs::remove_file(one.path().join("claim.json")).unwrap();
+        assert_eq!(take(&store, one.path()).await.unwrap_err().kind(), ErrorKind::Conflict);
+        wal::write_epochs(store.folders(), one.path(), &known).unwrap();
+        // The clone is the one that goes on.
+        take(&store, clone.path()).await.unwrap().release().await;
+        // What holds no frame has nothing to lose; then the other one is left behind.
+        std::fs::remove_file(one.path().join(format!("{:020}.wal", 1))).unwrap();
+        take(&store, one.path()).await.unwrap().release().await;
+        assert_eq!(take(&store, clone.path()).await.unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(first.renew(at(1)).await.unwrap_err().kind(), ErrorKind::Conflict);
+    }
+
+    #[tokio::test]
+    async fn claims_of_former_versions_and_claims_that_were_asked_for_let_the_log_in() {
+        let (store, folder) = (store(), tempfile::tempdir().unwrap());
+        append(folder.path());
+        let put = async |note: &Note| {
+            let claim = take(&store, folder.path()).await.unwrap();
+            let (_, version) = read(&store, claim.wal_id).await.unwrap().unwrap();
+            assert!(matches!(claim.put(note, Some(version)).await.unwrap(), Put::Done(_)));
+        };
+        let text = r#"{"site":"s","node":"of before","until":null,"change":"c"}"#;
+        put(&serde_json::from_str(text).unwrap()).await;
+        std::fs::remove_file(folder.path().join("claim.json")).unwrap();
+        take(&store, folder.path()).await.unwrap();
+        // The process died after the bucket had taken its claim, before it knew.
+        let given = Note { epoch: Some("given".to_owned()), ..serde_json::from_str(text).unwrap() };
+        let mut epochs = wal::read_epochs(&crate::store::disk::LocalDisk, folder.path()).unwrap();
+        put(&given).await;
+        epochs.asked = vec!["lost".to_owned(), "given".to_owned()];
+        wal::write_epochs(store.folders(), folder.path(), &epochs).unwrap();
+        take(&store, folder.path()).await.unwrap();
+        let epochs = wal::read_epochs(&crate::store::disk::LocalDisk, folder.path()).unwrap();
+        assert!(epochs.asked.is_empty() && epochs.held != "given", "{epochs:?}");
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_was_cloned_while_it_ran_does_not_take_the_claim_of_its_twin_for_its_own() {
+        let (store, folder) = (store(), tempfile::tempdir().unwrap());
+        let one = take(&store, folder.path()).await.unwrap();
+        let held = one.held.lock().await;
+        let (note, version) = (held.note.clone(), held.version.clone());
+        drop(held);
+        let held = tokio::sync::Mutex::new(Held { note, version, tried: VecDeque::new() });
+        let twin = Claim { store: store.clone(), wal_id: one.wal_id, lease: one.lease, held };
+        twin.renew(at(1)).await.unwrap();
+        assert_eq!(one.renew(at(2)).await.unwrap_err().kind(), ErrorKind::Conflict);
+        twin.renew(at(3)).await.unwrap();
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::left_logs::left_logs;
 use super::upkeep::{self, Upkeep};
-use super::{Threads, identity, reader};
+use super::{Threads, claim, identity, reader};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::datafile::checked::{self, Verified};
@@ -120,6 +120,15 @@ async fn check_identity(store: &Store, findings: &mut Vec<Finding>) -> Result<()
         // The catalog that is gone is reported below.
         Err(error) if error.kind() == ErrorKind::Damaged => {}
         Err(error) => findings.push(Finding::error(error.chain(), remedy)),
+    }
+    // What is damaged of the log is reported below.
+    if let Err(error) = claim::refuse_left_behind(store).await
+        && error.kind() != ErrorKind::Damaged
+    {
+        findings.push(Finding::error(
+            error.chain(),
+            "see above; until then the rows of that log are not all counted below",
+        ));
     }
     if let Some(identity) = &catalog.state().document.store {
         let of =

@@ -5,6 +5,7 @@
 //! refuse appends, ack what waits, flush, stop the background, let the folder go. Dropping the last handle without closing
 //! loses nothing either: the next open replays the log.
 
+mod adopt;
 mod amend;
 mod claim;
 mod doctor;
@@ -68,6 +69,7 @@ pub use crate::clock::Leap as ClockLeap;
 pub use crate::export::Request as ExportRequest;
 pub use crate::halves::Half;
 pub use crate::query::{Answer, Params};
+pub use adopt::LeftBehind;
 pub use doctor::{Finding, Severity, doctor, doctor_of};
 pub use exports::NewExport;
 pub use identity::{owns_log, rebind, refuse_unfinished, require_store};

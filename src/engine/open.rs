@@ -126,10 +126,10 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
     let new_log = ((parts.new_uuid)(), parts.random);
     let (wal, replayed) = replay(&store, &folder, &folders, parts.after_loss, new_log, replayed).await?;
-    for log in left_logs(&store, [Some(&logs.table), Some(&feedback.table)], wal.id()).await? {
-        tracing::warn!(remedy = log.remedy(), "{}", log.what());
+    for left in left_logs(&store, [Some(&logs.table), Some(&feedback.table)], wal.id()).await? {
+        tracing::warn!(remedy = left.remedy(), "{}", left.what());
     }
-    let claim = claim_if_new(early, &store, wal.id(), &folder, &config, parts.now).await?;
+    let claim = claim_if_new(early, &store, wal.id(), log, &config, parts.now).await?;
     let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
     let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);
     let refusals = open_refusals(parts.now, &policy, &store, &catalog, wal.id()).await;
@@ -318,7 +318,7 @@ async fn bind_and_claim(
 ) -> Result<Option<Claim>> {
     identity::bind_to_table(log, table).await?;
     let (folders, folder) = log;
-    Claim::take(store, crate::wal::read_identity(&**folders.disk(), folder)?, folder, config, now).await
+    Claim::take(store, crate::wal::read_identity(&**folders.disk(), folder)?, log, config, now).await
 }
 
 /// Claims a log that had no id before it was opened.
@@ -326,12 +326,12 @@ async fn claim_if_new(
     early: Option<Claim>,
     store: &Store,
     id: Uuid,
-    folder: &Path,
+    log: (&Folders, &Path),
     config: &Config,
     now: fn() -> DateTime<Utc>,
 ) -> Result<Option<Claim>> {
     match early {
-        None => Claim::take(store, Some(id), folder, config, now).await,
+        None => Claim::take(store, Some(id), log, config, now).await,
         early => Ok(early),
     }
 }

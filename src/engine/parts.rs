@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::joining::{Halves, Part, print_of};
 use super::writer::{Append, Command};
 use super::{Access, AppendError, Engine, Receipt, day_of, here_or_aside, owned, owner};
-use crate::dedupe::Keys;
+use crate::dedupe::{Keys, feedback_id};
 use crate::error::{Error, Result};
 use crate::halves::Half;
 use crate::ingest::DEFAULT_ORGANISATION;
@@ -19,8 +19,7 @@ use crate::wal::{Kind, Payload};
 fn state_key(keys: &Keys, row: &Feedback) -> u128 {
     let organisation = row.organisation_id.as_deref().unwrap_or_default();
     let updated_at = row.updated_at.map_or(0, |at| at.timestamp_micros());
-    // No id of a record begins like this by chance, and the two share one memory.
-    let id = format!("feedback/{updated_at}/{}", row.id.as_deref().unwrap_or_default());
+    let id = feedback_id(row.id.as_deref().unwrap_or_default(), updated_at);
     keys.key(organisation, row.workspace_slug.as_deref(), &id)
 }
 

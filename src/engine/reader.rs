@@ -15,6 +15,7 @@ use datafusion::common::ParamValues;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
+use super::claim;
 use super::identity;
 use super::joining::print_of;
 use super::rights::Gate;
@@ -95,6 +96,7 @@ impl Reader {
         // Before the tables: what it says of files holds of newer ones too.
         let catalog = Catalog::open(&store, unknown_days(config), Utc::now).await?;
         identity::check(&store, &catalog).await?;
+        claim::refuse_left_behind(&store).await?;
         let Beside { logs: table, feedback: second, rows } = read_beside(&store).await?;
         let files = |table: &Option<Table>| table.as_ref().map(Table::index).unwrap_or_default();
         let (logs, feedback) = (Shelf::new(Rows::Logs, files(&table)), Shelf::new(Rows::Feedback, files(&second)));

@@ -50,7 +50,7 @@ const fn place(root: Root, name: &'static str, erasure: Erasure) -> Place {
 }
 
 /// All of them.
-pub const PLACES: [Place; 20] = [
+pub const PLACES: [Place; 21] = [
     place(Root::Store, "logs", Erasure::Rewritten),
     place(Root::Store, "feedback", Erasure::Rewritten),
     place(Root::Store, "exports", Erasure::Withdrawn),
@@ -66,9 +66,10 @@ pub const PLACES: [Place; 20] = [
     place(Root::Store, super::LAST_NOTES, Erasure::NoContent),
     place(Root::Log, "*.wal", Erasure::Flushed),
     place(Root::Log, "*.new", Erasure::EmptiedAtStart),
-    place(Root::Log, "id, store.json, table, catalog", Erasure::NoContent),
+    place(Root::Log, "id, store.json, table, catalog, claim.json", Erasure::NoContent),
     place(Root::Log, "gatelog.lock", Erasure::NoContent),
     place(Root::Log, super::LAST_NOTES, Erasure::NoContent),
+    place(Root::Log, "adopting", Erasure::Flushed),
     place(Root::Log, super::CACHE, Erasure::Swept),
     place(Root::Log, "spill", Erasure::Nameless),
 ];

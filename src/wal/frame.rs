@@ -247,6 +247,12 @@ impl Payload {
         Ok(Self { stream, start })
     }
 
+    /// What it holds.
+    #[cfg(test)]
+    pub fn kind(&self) -> Option<Kind> {
+        kind(self.bytes())
+    }
+
     /// The payload of a frame.
     pub fn bytes(&self) -> &[u8] {
         &self.stream[self.start..]

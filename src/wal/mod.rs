@@ -12,6 +12,7 @@
 //!
 //! The bytes are decided in [`frame`]; reading them back and telling a torn tail from damage in [`replay`].
 
+mod epochs;
 mod frame;
 mod home;
 mod last;
@@ -31,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::store::disk::Disk;
 use crate::store::folders::{Folders, is_disk_full};
 
+pub use epochs::{Epochs, read_epochs, write_epochs};
 pub use frame::{Kind, Payload};
 pub use home::{Home, before_first, read_home, write_home};
 use last::LastNote;
@@ -38,6 +40,9 @@ pub use last::{Noted, read_last};
 pub use replay::{Covered, Replay, Take, replay};
 use segment::{Failed, Segment};
 use settle::Tail;
+
+/// Name of the file with the log's id.
+const ID: &str = "id";
 
 /// Draws random bytes, of which a new segment takes 16 for its marker.
 pub type Random = fn() -> [u8; 32];
@@ -255,9 +260,34 @@ pub fn size_on_disk(disk: &dyn Disk, folder: &Path) -> (u64, u64) {
     (bytes, paths.len() as u64)
 }
 
+/// Returns whether the log in `folder` holds any frame.
+pub fn has_frames(disk: &dyn Disk, folder: &Path) -> Result<bool> {
+    let found = replay(disk, folder, Covered::all(u64::MAX), true, &mut |_, _, _| Ok(()))?;
+    Ok(found.segments.iter().any(|segment| segment.next_sequence > segment.first_sequence))
+}
+
+/// Removes the log in `folder`: its segments first, so that it keeps its id as long as there is one. The notes for which store
+/// it was stay.
+pub fn retire(disk: &dyn Disk, folder: &Path) -> Result<()> {
+    let failed = |path: &Path, cause: std::io::Error| {
+        Error::storage(format!("cannot delete `{}`", path.display())).with_source(cause)
+    };
+    for path in replay::segment_paths(disk, folder)? {
+        disk.remove(&path).map_err(|cause| failed(&path, cause))?;
+    }
+    disk.sync_folder(folder).map_err(|cause| failed(folder, cause))?;
+    for path in [epochs::path(folder), folder.join(ID)] {
+        match disk.remove(&path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(failed(&path, cause)),
+            _ => {}
+        }
+    }
+    disk.sync_folder(folder).map_err(|cause| failed(folder, cause))
+}
+
 /// The id of the log in `folder`, without creating one.
 pub fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Uuid>> {
-    let path = folder.join("id");
+    let path = folder.join(ID);
     match disk.read(&path) {
         Ok(bytes) => Uuid::try_parse_ascii(bytes.trim_ascii())
             .map(Some)
@@ -275,7 +305,7 @@ fn identity(folders: &Folders, folder: &Path, new_id: Uuid) -> Result<Uuid> {
     }
     let nothing = &mut |_, _, _| Ok(());
     let id = replay(disk, folder, Covered::all(u64::MAX), false, nothing)?.wal_id.unwrap_or(new_id);
-    let path = folder.join("id");
+    let path = folder.join(ID);
     let failed = |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
     folders.write_file(&path, format!("{id}\n").as_bytes()).map_err(failed)?;
     Ok(id)

@@ -178,13 +178,24 @@ struct Server {
 impl Server {
     /// Sends one record; it is acked when this returns.
     fn send(&self, id: &str) {
-        let body = format!("{{\"id\":\"{id}\"}}");
+        let answer = self.post("/v1/ingest", &format!("{{\"id\":\"{id}\"}}"));
+        assert!(answer.contains("\"accepted\":1"), "{answer}");
+    }
+
+    /// Gives feedback of that id.
+    fn feedback(&self, id: &str, value: i32) {
+        self.post("/v1/feedback", &format!("{{\"id\":\"{id}\",\"trace_id\":\"t\",\"value\":{value}}}"));
+    }
+
+    fn post(&self, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        let head = "POST /v1/ingest HTTP/1.1\r\nHost: localhost\r\nx-portkey-api-key: k\r\nConnection: close";
-        write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nx-portkey-api-key: k\r\nConnection: close");
+        let kind = "Content-Type: application/json";
+        write!(stream, "{head}\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"accepted\":1"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer
     }
 
     fn kill(mut self) {

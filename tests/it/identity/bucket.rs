@@ -120,6 +120,100 @@ async fn the_log_of_a_node_that_is_gone_is_adopted_once() {
     });
 }
 
+/// A node that went on for a while after its machine was cloned, and fell silent with records in its log that nobody flushed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_acked_before_a_clone_took_its_log_over_is_adopted_once() {
+    let home = Home::with_bucket().await;
+    tokio::task::block_in_place(|| {
+        let bucket = home.bucket.as_str();
+        home.import(bucket, "wal", "a");
+        let node = home.serve(bucket, "wal");
+        node.send("b");
+        node.feedback("fb", 1);
+        home.cp("wal", "clone");
+        for id in ["c", "d", "e"] {
+            node.send(id);
+        }
+        node.feedback("fd", 2);
+        node.kill();
+        // The clone numbers other records as the node numbered its own. One of them was sent again, to the clone.
+        for id in ["x", "d", "y", "z"] {
+            home.import(bucket, "clone", id);
+        }
+        let feedback = || home.ok(&["--data", bucket, "--set", "wal=elsewhere", "sql", "--format", "csv", FEEDBACK]);
+        assert_eq!(home.ids(bucket, "elsewhere"), ["a", "b", "d", "x", "y", "z"]);
+        assert_eq!(feedback().lines().nth(1), Some("1,1"));
+        home.refused_until_adopted(bucket, "wal", "clone");
+        // An attempt that was broken off leaves a folder behind.
+        fs::create_dir(home.path("wal/adopting")).unwrap();
+        fs::write(home.path("wal/adopting/00000000000000000001.wal"), "half").unwrap();
+        let adopt = |folder: &str| -> Value {
+            let said = home.ok(&["--data", bucket, "wal", "adopt", folder, "--format", "json"]);
+            serde_json::from_str(&said).unwrap()
+        };
+        home.cp("wal", "disk");
+        assert_eq!(adopt("wal")["rows"], 2);
+        assert!(!in_log(&home.path("wal")) && !home.path("wal/adopting").exists());
+        assert_eq!(home.ids(bucket, "elsewhere"), ["a", "b", "c", "d", "e", "x", "y", "z"]);
+        assert_eq!(feedback().lines().nth(1), Some("2,3"));
+        // Another copy of the same log brings nothing more.
+        assert_eq!(adopt("disk")["rows"], 0);
+        assert!(!in_log(&home.path("disk")));
+        assert_eq!(home.ids(bucket, "elsewhere").len(), 8);
+        assert_eq!(feedback().lines().nth(1), Some("2,3"));
+        let said = home.fails(3, &["--data", bucket, "wal", "adopt", "wal"]);
+        assert!(said.contains("no write-ahead log in"), "{said}");
+        // Both go on: the folder is that of a log that was never used.
+        let node = home.serve(bucket, "clone");
+        node.send("v");
+        home.import(bucket, "wal", "w");
+        node.stop();
+        assert_eq!(home.ids(bucket, "elsewhere"), ["a", "b", "c", "d", "e", "v", "w", "x", "y", "z"]);
+    });
+}
+
+/// What all feedback comes to: how often it was given, and the sum.
+const FEEDBACK: &str = "select count(*), cast(sum(value) as bigint) from feedback";
+
+impl Home {
+    /// Every command but `adopt` refuses the log, and says by which node a copy of it was opened.
+    #[track_caller]
+    fn refused_until_adopted(&self, data: &str, wal: &str, by: &str) {
+        let words =
+            [format!("`gatelog wal adopt {}`", self.path(wal).canonicalize().unwrap().display()), by.to_owned()];
+        let setting = format!("wal={wal}");
+        let tails: [&[&str]; 4] = [
+            &["import", "one.jsonl"],
+            &["serve", "--listen", "127.0.0.1:0"],
+            &["sql", "select count(*) from logs"],
+            &["export"],
+        ];
+        for tail in tails {
+            let said = self.fails(2, &[&["--data", data, "--set", &setting][..], tail].concat());
+            assert!(words.iter().all(|word| said.contains(word)), "{tail:?}: {said}");
+        }
+        let said = self.ok_or_problems(&["--data", data, "--set", &setting, "doctor"]);
+        assert!(said.contains("error ") && words.iter().all(|word| said.contains(word)), "{said}");
+    }
+}
+
+/// A reboot, or a disk in another machine, is no copy: the log is opened as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_machine_was_started_anew_opens_with_what_it_holds() {
+    let home = Home::with_bucket().await;
+    tokio::task::block_in_place(|| {
+        let bucket = home.bucket.as_str();
+        home.leave_in_log(bucket, "wal", &["a"]);
+        // Of other files on the same disk: another machine, for all that can be told.
+        home.cp("wal", "disk");
+        fs::remove_dir_all(home.path("wal")).unwrap();
+        home.leave_in_log(bucket, "disk", &["b"]);
+        assert_eq!(home.ids(bucket, "disk"), ["a", "b"]);
+        home.import(bucket, "disk", "c");
+        assert_eq!(home.ids(bucket, "elsewhere"), ["a", "b", "c"]);
+    });
+}
+
 /// A node that was paused while a clone took its log over.
 #[tokio::test]
 async fn a_node_whose_log_was_taken_over_commits_nothing_more() {

@@ -1,0 +1,253 @@
+//! Brings in what a log holds that was left behind: another copy of it was opened since, by a node that
+//! took its claim over ([`super::claim`]).
+//!
+//! Sequences do not tell which of its frames the tables have: the other copy flushed under them what it
+//! had acked itself. So its rows are told by their ids, over all files of both tables. What is not
+//! stored is written to a fresh log in a folder inside, which is opened and flushed as every other log.
+//! Only when all of that is in the tables is the old log removed; broken off before, it is done again
+//! from the start, and what was flushed meanwhile is found in the tables.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampMicrosecondType;
+use datafusion::common::ParamValues;
+use futures::{StreamExt, TryStreamExt};
+
+use super::lane::ids_of_files;
+use super::open::{FolderLock, lock};
+use super::{Parts, Threads, claim, identity};
+use crate::catalog::Catalog;
+use crate::config::{Config, Found};
+use crate::dedupe::{Keys, feedback_id};
+use crate::error::{Error, ErrorKind, Result};
+use crate::query::{Limits, Queries};
+use crate::record::json::records;
+use crate::record::{self, BatchBuilder, Rows};
+use crate::store::Store;
+use crate::store::folders::Folders;
+use crate::table::{DataFile, FileIndex, Table};
+use crate::view::View;
+use crate::wal::{self, Covered, Kind, Noted, Payload, Wal};
+
+/// The folder of the fresh log, in that of the old one.
+const FRESH: &str = "adopting";
+/// Rows go to the fresh log in groups of about so many bytes.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// A log that was left behind, locked.
+#[derive(Debug)]
+pub struct LeftBehind {
+    store: Store,
+    folder: PathBuf,
+    fresh: PathBuf,
+    _lock: FolderLock,
+}
+
+impl LeftBehind {
+    /// Finds out if the log that a configuration names was left behind; none if it can be opened as it is.
+    pub async fn find(config: &Config) -> Result<Option<Self>> {
+        let store = Store::open(config, false)?;
+        match claim::refuse_left_behind(&store).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            found => return found.map(|()| None),
+        }
+        let Some(folder) = store.wal_folder() else { return Ok(None) };
+        let lock = lock(&store)?;
+        let catalog = Catalog::open(&store, 0, chrono::Utc::now).await?;
+        identity::check(&store, &catalog).await?;
+        let fresh = folder.join(FRESH);
+        Ok(Some(Self { store, folder, fresh, _lock: lock }))
+    }
+
+    /// Writes a fresh log of what the tables do not have; answers its folder, which is to be opened and flushed. None if they
+    /// have all of it.
+    pub async fn fresh_log(&self, config: &Config) -> Result<Option<&Path>> {
+        self.remove_fresh()?;
+        let config = config.settled(&Found::here())?;
+        let (folder, disk) = (self.folder.clone(), Arc::clone(self.store.disk()));
+        let frames = move || -> Result<_> {
+            let mut frames = Vec::new();
+            let take = &mut |_, kind, batch| {
+                frames.push((kind, batch));
+                Ok(())
+            };
+            wal::replay(&*disk, &folder, Covered::default(), false, take)?;
+            Ok(frames)
+        };
+        let frames: Vec<(Kind, RecordBatch)> = blocking(frames).await?;
+        let threads = Threads::start(&config)?;
+        let queries = Queries::new(&config, &self.store, Vec::new(), threads.handle()?)?;
+        let stored = Stored::find(&self.store, &queries, &frames).await?;
+        let mut rest = Vec::new();
+        for (kind, batch) in frames {
+            rest.extend(stored.rest(kind, &batch)?);
+        }
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let (folders, folder, fresh) = (Arc::clone(self.store.folders()), self.folder.clone(), self.fresh.clone());
+        blocking(move || write_log(&folders, &folder, &fresh, &rest)).await?;
+        Ok(Some(&self.fresh))
+    }
+
+    /// Removes the old log, now that the tables have all of it. What is left is the folder of a log that was never used.
+    pub fn retire(self) -> Result<()> {
+        self.remove_fresh()?;
+        wal::retire(&**self.store.disk(), &self.folder)
+    }
+
+    fn remove_fresh(&self) -> Result<()> {
+        match self.store.disk().remove_folder(&self.fresh) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::storage(format!("cannot delete `{}`", self.fresh.display())).with_source(cause))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes a log of such frames, for the same store as the old one.
+fn write_log(folders: &Folders, old: &Path, fresh: &Path, frames: &[Payload]) -> Result<()> {
+    let parts = Parts::default();
+    let new = ((parts.new_uuid)(), parts.random);
+    let unused = |_| Ok((Covered::default(), Noted::default()));
+    let mut log = Wal::open(fresh, &record::schema(), folders, new, &unused, &mut |_, _, _| Ok(()))?;
+    if let Some(home) = wal::read_home(&**folders.disk(), old)? {
+        wal::write_home(folders, fresh, &home)?;
+    }
+    let (mut group, mut bytes) = (Vec::new(), 0);
+    for frame in frames {
+        group.push(frame);
+        bytes += frame.bytes().len();
+        if bytes >= GROUP_BYTES {
+            log.append(&group)?;
+            (group, bytes) = (Vec::new(), 0);
+        }
+    }
+    if group.is_empty() { Ok(()) } else { log.append(&group).map(|_| ()) }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|cause| Error::internal("adopting a log panicked").with_source(cause))?
+}
+
+/// What of a log the tables have, by key.
+struct Stored {
+    keys: Keys,
+    stored: HashSet<u128>,
+}
+
+impl Stored {
+    async fn find(store: &Store, queries: &Queries, frames: &[(Kind, RecordBatch)]) -> Result<Self> {
+        let keys = Keys::random();
+        let wanted: HashSet<u128> = frames.iter().flat_map(|(kind, batch)| keys_of(&keys, *kind, batch)).collect();
+        let mut stored = HashSet::new();
+        if let Some(table) = Table::open(store, Rows::Logs).await? {
+            let mut ids = ids_of_files(queries, &keys, files_of(&table)).await?;
+            while let Some(found) = ids.try_next().await? {
+                stored.extend(found.into_iter().map(|(key, _)| key).filter(|key| wanted.contains(key)));
+            }
+        }
+        if let Some(table) = Table::open(store, Rows::Feedback).await? {
+            let view = View::of_files(Rows::Feedback, FileIndex::of(files_of(&table)));
+            let limits = Limits { timeout: None, max_rows: None, ..queries.limits() };
+            let text = "select organisation_id, workspace_slug, id, updated_at from feedback_history";
+            let mut rows = queries.run(view, text, ParamValues::Map(HashMap::new()), limits).await?.batches;
+            while let Some(batch) = rows.next().await {
+                let found = keys_of(&keys, Kind::Feedback, &batch?);
+                stored.extend(found.into_iter().filter(|key| wanted.contains(key)));
+            }
+        }
+        Ok(Self { keys, stored })
+    }
+
+    /// What of a frame is to be written again. A part whose record is stored comes late to it; one that it has already adds
+    /// nothing.
+    fn rest(&self, kind: Kind, batch: &RecordBatch) -> Result<Vec<Payload>> {
+        let is_stored: Vec<bool> =
+            keys_of(&self.keys, kind, batch).iter().map(|key| self.stored.contains(key)).collect();
+        let is_new = is_stored.iter().map(|is_stored| !is_stored).collect();
+        match kind {
+            Kind::Logs | Kind::Feedback => payload(kind, batch, is_new).map(Vec::from_iter),
+            Kind::Late(_) => payload(kind, batch, vec![true; is_stored.len()]).map(Vec::from_iter),
+            Kind::Half(half) => {
+                let late = payload(Kind::Late(half), batch, is_stored)?;
+                Ok(late.into_iter().chain(payload(kind, batch, is_new)?).collect())
+            }
+        }
+    }
+}
+
+fn files_of(table: &Table) -> Vec<DataFile> {
+    table.index().iter().map(|file| DataFile::clone(file)).collect()
+}
+
+/// Encodes the rows of a batch that are wanted; none if none is.
+fn payload(kind: Kind, batch: &RecordBatch, wanted: Vec<bool>) -> Result<Option<Payload>> {
+    let rows = filter_record_batch(batch, &BooleanArray::from(wanted))
+        .map_err(|cause| Error::internal("cannot take rows out of a frame").with_source(cause))?;
+    if rows.num_rows() == 0 {
+        return Ok(None);
+    }
+    // Frames of feedback bring their schema along; a former version may have had other columns.
+    if kind == Kind::Feedback || rows.schema() == record::schema() {
+        return Payload::of(kind, &rows).map(Some);
+    }
+    let mut builder = BatchBuilder::new();
+    records(&rows)?.iter().for_each(|record| builder.append(record));
+    Payload::of(kind, &builder.finish()).map(Some)
+}
+
+/// What each row of a frame is known by.
+fn keys_of(keys: &Keys, kind: Kind, batch: &RecordBatch) -> Vec<u128> {
+    if kind != Kind::Feedback {
+        return keys.of_batch(batch);
+    }
+    let text = |name: &str| batch.column_by_name(name).map(|column| column.as_string_view());
+    let times = batch.column_by_name("updated_at").map(|column| column.as_primitive::<TimestampMicrosecondType>());
+    let (Some(organisations), Some(workspaces), Some(ids), Some(times)) =
+        (text("organisation_id"), text("workspace_slug"), text("id"), times)
+    else {
+        return Vec::new();
+    };
+    let key = |row| {
+        let workspace = workspaces.is_valid(row).then(|| workspaces.value(row));
+        let updated_at = if times.is_valid(row) { times.value(row) } else { 0 };
+        keys.key(organisations.value(row), workspace, &feedback_id(ids.value(row), updated_at))
+    };
+    (0..batch.num_rows()).map(key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::halves::Half;
+    use crate::record::Record;
+
+    #[test]
+    fn rows_that_are_stored_are_left_out_and_parts_of_stored_records_come_late() {
+        let keys = Keys::random();
+        let mut builder = BatchBuilder::new();
+        for id in ["stored", "new"] {
+            let (id, organisation_id) = (Some(id.to_owned()), Some("acme".to_owned()));
+            builder.append(&Record { id, organisation_id, ..Record::default() });
+        }
+        let batch = builder.finish();
+        let stored = Stored { stored: [keys.key("acme", None, "stored")].into(), keys };
+        let kinds_of = |kind| {
+            let payloads = stored.rest(kind, &batch).unwrap();
+            payloads.iter().map(|payload| payload.kind().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds_of(Kind::Logs), [Kind::Logs]);
+        for half in Half::ALL {
+            assert_eq!(kinds_of(Kind::Half(half)), [Kind::Late(half), Kind::Half(half)]);
+            assert_eq!(kinds_of(Kind::Late(half)), [Kind::Late(half)]);
+        }
+        assert!(stored.rest(Kind::Logs, &batch.slice(0, 1)).unwrap().is_empty());
+    }
+}
