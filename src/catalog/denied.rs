@@ -155,8 +155,8 @@ impl Denied {
         }
         let denied: Vec<&str> = denied.into_iter().collect();
         Err(Error::denied(format!(
-            "`{}` may not be exported or read by this organisation or workspace, nor may a filter, an order or a replay ask \
-             for it; leave it out, or ask the operator",
+            "`{}` may not be exported or read by this organisation or workspace, nor may a filter ask for it, an order or a \
+             replay; leave it out, or ask the operator",
             denied.join("`, `")
         )))
     }
