@@ -118,6 +118,9 @@ pub struct Ready<'a> {
     pub body: &'a RawValue,
 }
 
+/// Columns of a record that a replay shows, or sends on.
+pub const READS: [&str; 4] = ["request.body", "request_url", "ai_org", "virtual_key"];
+
 /// An edited request, as it comes back. Its fields are those of [`Ready`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

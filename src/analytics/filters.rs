@@ -21,6 +21,8 @@ const PAGING: [&str; 6] = ["current_page", "page_size", "order_by", "order_by_ty
 pub struct Asked {
     pub(super) frame: Frame,
     filters: Condition,
+    /// The columns that these look for values of.
+    filtered: Vec<String>,
     /// Page, order and columns of groups, as they came.
     pub(super) paging: BTreeMap<String, String>,
     /// Names that were not known.
@@ -37,12 +39,19 @@ impl Asked {
         given.retain(|_, value| !value.trim().is_empty());
         let paging = PAGING.iter().filter_map(|name| given.remove_entry(*name)).collect();
         let ignored = given.into_keys().collect();
-        Ok(Self { frame, filters: filter.condition(), paging, ignored })
+        let mut filtered = filter.columns();
+        filtered.push("created_at".to_owned());
+        Ok(Self { frame, filters: filter.condition(), filtered, paging, ignored })
     }
 
     /// The filters, each a condition on `logs`.
     pub(super) fn clauses(&self) -> &[String] {
         &self.filters.parts
+    }
+
+    /// The columns that the filters and the time frame look for values of.
+    pub(super) fn filtered(&self) -> &[String] {
+        &self.filtered
     }
 
     /// The query that stands for `logs`, if filters ask for one.

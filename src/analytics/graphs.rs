@@ -54,6 +54,19 @@ pub(super) enum Empty {
 }
 
 impl Graph {
+    /// The columns of its figures, each once.
+    pub(super) fn figures(&self) -> Vec<&'static str> {
+        let points: Vec<&[Field]> = match &self.points {
+            Points::Buckets(fields) | Points::Rows(fields) => vec![fields],
+            Points::Lists(_, items, beside) => vec![items, beside],
+        };
+        let mut columns: Vec<&str> =
+            std::iter::once(self.summary).chain(points).flatten().map(|field| field.column).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+
     /// Its query. A file that says nothing of `whole` has figures alone, which it is for each bucket and for all of them.
     pub(super) fn sql(&self) -> String {
         let (_, sql) = self.file;

@@ -110,6 +110,8 @@ pub(super) struct Listing {
     metadata_key: Option<String>,
     /// The first column of the file, which is the key, then those that are asked for.
     columns: Vec<&'static str>,
+    /// Those that the request names, also to order by.
+    pub(super) named: Vec<&'static str>,
     order: &'static str,
     ascending: bool,
     page: u64,
@@ -131,13 +133,14 @@ impl Listing {
                 Error::invalid(format!("parameter `{param}` is `{name}`, which is no column here; {hint}"))
             })
         };
-        let mut columns = vec![key];
+        let (mut columns, mut asked_for) = (vec![key], Vec::new());
         match given("columns") {
             None => columns.extend(group.columns),
             Some(text) => {
                 columns.push("requests");
                 for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
                     let column = named("columns", name)?;
+                    asked_for.push(column);
                     if !columns.contains(&column) {
                         columns.push(column);
                     }
@@ -145,6 +148,7 @@ impl Listing {
             }
         }
         let order = given("order_by").map_or(Ok("requests"), |name| named("order_by", name))?;
+        asked_for.push(order);
         let ascending = match given("order_by_type").map(str::to_lowercase).as_deref() {
             None | Some("desc") => false,
             Some("asc") => true,
@@ -153,7 +157,7 @@ impl Listing {
         let metadata_key = path.strip_prefix(METADATA).map(str::to_owned);
         let page = whole("current_page", given("current_page"), 0, 0..=u64::from(u32::MAX))?;
         let page_size = whole("page_size", given("page_size"), PAGE, 1..=MOST)?;
-        Ok(Self { group, metadata_key, columns, order, ascending, page, page_size })
+        Ok(Self { group, metadata_key, columns, named: asked_for, order, ascending, page, page_size })
     }
 
     /// The first page of the same groups; none for the first page itself.

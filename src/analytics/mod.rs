@@ -23,6 +23,8 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use arrow::array::RecordBatch;
 use datafusion::common::{ParamValues, ScalarValue};
 use serde_json::Value;
@@ -49,6 +51,9 @@ const RATINGS: (&str, &str) = file!("ratings");
 const RATED: (&str, &str) = file!("rated");
 const RATED_ONCE: (&str, &str) = file!("rated_once");
 const CACHE_SUMMARY: (&str, &str) = file!("summary_cache");
+
+/// Figures of an answer that are computed from withheld columns, with these.
+pub type Figures = BTreeMap<String, BTreeSet<String>>;
 
 /// One question, ready to be run.
 #[derive(Debug)]
@@ -126,6 +131,11 @@ impl Query {
         format!("with\n{}\n{query}", tables.join(",\n"))
     }
 
+    /// The columns that its filters look for values of.
+    pub fn filtered(&self) -> &[String] {
+        self.asked.filtered()
+    }
+
     /// The values of the statement's placeholders.
     pub fn params(&self) -> ParamValues {
         let mut params: Vec<(String, ScalarValue)> = self.asked.params();
@@ -135,14 +145,50 @@ impl Query {
         ParamValues::from(params)
     }
 
+    /// The name of what is asked for, for messages.
+    pub fn title(&self) -> String {
+        match &self.answer {
+            AnswerShape::Graph(graph) => format!("graph `{}`", graph.paths[0]),
+            AnswerShape::Group(listing) => format!("group `{}`", listing.group.path),
+            AnswerShape::Summary => "the summary of the cache".to_owned(),
+        }
+    }
+
+    /// Figures, all of which are withheld or one of which the request names, with the columns that they are computed from; none
+    /// where what is left is an answer.
+    pub fn refused(&self, withheld: &Figures) -> Option<BTreeSet<String>> {
+        let named = |column: &&str| withheld.contains_key(*column);
+        let refused: Vec<&str> = match &self.answer {
+            AnswerShape::Graph(graph) => {
+                let figures = graph.figures();
+                if figures.iter().all(&named) { figures } else { Vec::new() }
+            }
+            AnswerShape::Group(listing) => listing.named.iter().copied().filter(named).collect(),
+            AnswerShape::Summary => Vec::new(),
+        };
+        let columns: BTreeSet<String> =
+            refused.into_iter().filter_map(|figure| withheld.get(figure)).flatten().cloned().collect();
+        (!columns.is_empty()).then_some(columns)
+    }
+
     /// The answer in Portkey's shape.
     pub fn json(&self, batches: &[RecordBatch]) -> Result<Value> {
-        let rows = shape::rows(batches)?;
+        self.json_without(batches, &Figures::new())
+    }
+
+    /// The same with null in the place of figures that are withheld, which it names.
+    pub fn json_without(&self, batches: &[RecordBatch], withheld: &Figures) -> Result<Value> {
+        let mut rows = shape::rows(batches)?;
+        shape::withhold(&mut rows, withheld);
         let mut answer = match &self.answer {
-            AnswerShape::Graph(graph) => shape::graph(graph, &self.asked.frame, &rows),
+            AnswerShape::Graph(graph) => shape::graph(graph, &self.asked.frame, &rows, withheld),
             AnswerShape::Group(listing) => listing.json(rows),
             AnswerShape::Summary => shape::summary(rows),
         };
+        let columns: BTreeSet<&String> = withheld.values().flatten().collect();
+        if let (Value::Object(answer), false) = (&mut answer, columns.is_empty()) {
+            answer.insert("withheld".to_owned(), columns.into_iter().cloned().collect());
+        }
         if let (Value::Object(answer), false) = (&mut answer, self.asked.ignored.is_empty()) {
             answer.insert("ignored_parameters".to_owned(), self.asked.ignored.clone().into());
         }

@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimeUnit, Ti
 use chrono::DateTime;
 use serde_json::{Map, Value, json};
 
+use super::Figures;
 use super::frame::{Frame, text};
 use super::graphs::{Empty, Field, Graph, Points};
 use crate::error::{Error, Result};
@@ -49,11 +50,21 @@ fn cell(column: &dyn Array, place: usize) -> Result<Value> {
     })
 }
 
+/// Puts null in the place of withheld figures.
+pub(super) fn withhold(rows: &mut [Row], withheld: &Figures) {
+    for row in rows {
+        for (_, value) in row.iter_mut().filter(|(name, _)| withheld.contains_key(*name)) {
+            *value = Value::Null;
+        }
+    }
+}
+
 /// A graph: its summary, its points, and how wide a bucket is.
-pub(super) fn graph(graph: &Graph, frame: &Frame, rows: &[Row]) -> Value {
+pub(super) fn graph(graph: &Graph, frame: &Frame, rows: &[Row], withheld: &Figures) -> Value {
     let is_whole = |row: &&Row| row.get("whole").and_then(Value::as_i64) == Some(1);
     let whole = rows.iter().find(is_whole);
     let parts: Vec<&Row> = rows.iter().filter(|row| !is_whole(row)).collect();
+    let fields = |names: &[Field], row: Option<&Row>, last: &Row| fields(names, row, last, withheld);
     let summary = fields(graph.summary, whole, &Map::new());
     let (points, bucket) = match &graph.points {
         Points::Rows(names) => {
@@ -107,8 +118,9 @@ fn buckets(frame: &Frame, rows: &[&Row], point: impl Fn(&[&Row], &Row) -> Row) -
 }
 
 /// The fields of a row, and what they are where there is none.
-fn fields(names: &[Field], row: Option<&Row>, last: &Row) -> Row {
+fn fields(names: &[Field], row: Option<&Row>, last: &Row, withheld: &Figures) -> Row {
     let value = |field: &Field| match (row, field.empty) {
+        (None, _) if withheld.contains_key(field.column) => Value::Null,
         (Some(row), _) => row.get(field.column).cloned().unwrap_or(Value::Null),
         (None, Empty::Zero) => json!(0),
         (None, Empty::Null) => Value::Null,

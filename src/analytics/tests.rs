@@ -402,7 +402,7 @@ fn buckets_without_calls_are_zeros_nulls_and_sums_carried_on() {
         }))
     };
     let whole = row(json!({ "whole": 1, "bucket": null, "total": 5, "rate": 50.0 }));
-    let answer = shape::graph(graph, &frame, &[part("11", 2, 1.5), part("13", 3, 4.0), whole]);
+    let answer = shape::graph(graph, &frame, &[part("11", 2, 1.5), part("13", 3, 4.0), whole], &Figures::new());
     assert_eq!((&answer["object"], &answer["bucket"]), (&json!("analytics-graph"), &json!("hour")));
     assert_eq!(answer["summary"], json!({ "total": 5, "rate": 50.0 }));
     let points = answer["data_points"].as_array().unwrap();
@@ -423,7 +423,7 @@ fn lists_in_buckets_hold_what_was_counted() {
     };
     let whole = row(json!({ "whole": 1, "bucket": null, "retry_success_count": null, "count": 5, "fallback": 4 }));
     let rows = [part("10", None, 0), part("12", Some(1), 4), part("12", Some(3), 1), part("12", None, 0), whole];
-    let answer = shape::graph(graphs::find("requests/rescued").unwrap(), &frame, &rows);
+    let answer = shape::graph(graphs::find("requests/rescued").unwrap(), &frame, &rows, &Figures::new());
     assert_eq!(answer["summary"], json!({ "retry": 5, "fallback": 4 }));
     let retries = json!([{ "retry_success_count": 1, "count": 4 }, { "retry_success_count": 3, "count": 1 }]);
     assert_eq!(

@@ -1,9 +1,10 @@
-//! Fields that an organisation, or one of its workspaces, may not export. The operator says which; keys only learn of it.
+//! Fields that an organisation, or one of its workspaces, may not read. The operator says which; keys only learn of it.
 //!
 //! A denial of an organisation holds for all its keys, that of a workspace for what is bound to it: its keys, and export jobs
 //! of it. A field is denied under every name and in every form that tells it: who may not export `request` gets no
 //! `request.body` either, and the other way round. Exports of all columns leave denied ones out and say so; one that is
-//! named, in a filter too, is an error.
+//! named, in a filter too, is an error. In SQL, lists and single logs a denied field is null as a plain column of the answer,
+//! and an error in any other place (`query::withhold`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +19,12 @@ use crate::record::json::{Encoder, column_of};
 
 /// Columns that are a part of another one, with the place that they have in it.
 const PARTS: [(&str, &str); 2] = [("user_id", "metadata.value._user"), ("date", "created_at.date")];
+/// What the place of a value of the metadata begins with.
+const METADATA_VALUE: &str = "metadata.value.";
 /// Columns with content of calls, which only keys with `logs.read` may export.
 const BODIES: [&str; 4] = ["request", "response", "request.body", "response.body"];
 
-/// What an organisation may not export.
+/// What an organisation may not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeniedFields {
@@ -33,12 +36,12 @@ pub struct DeniedFields {
     pub workspaces: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// What somebody may not export.
+/// What somebody may not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Denied(BTreeSet<String>);
 
 impl Document {
-    /// Sets what an organisation, or one of its workspaces, may not export; no field = everything may be exported.
+    /// Sets what an organisation, or one of its workspaces, may not read; no field = everything may be read.
     pub fn set_denied_fields(
         &mut self,
         organisation: &str,
@@ -71,7 +74,7 @@ impl Document {
         Ok(())
     }
 
-    /// What may not be exported of an organisation, by what is bound to that workspace; nothing is denied to the operator.
+    /// What may not be read of an organisation, by what is bound to that workspace; nothing is denied to the operator.
     pub fn denied(&self, organisation: Option<&str>, workspace: Option<&str>) -> Denied {
         let Some(denied) = organisation.and_then(|id| self.denied_fields.get(id)) else { return Denied::default() };
         let of_workspace = workspace.and_then(|workspace| denied.workspaces.get(workspace));
@@ -91,11 +94,32 @@ impl Denied {
     }
 
     /// The denied fields that a column tells: those that it is, is a part of, or has as a part.
-    fn told(&self, column: &str) -> impl Iterator<Item = &str> {
+    pub fn told(&self, column: &str) -> impl Iterator<Item = &str> {
         let column = place_of(column);
-        let part_of = |whole: &str, part: &str| part.strip_prefix(whole).is_some_and(|rest| rest.starts_with('.'));
-        let tells = move |field: &str| column == field || part_of(column, field) || part_of(field, column);
+        let tells = move |field: &str| column == field || is_part(column, field) || is_part(field, column);
         self.0.iter().map(String::as_str).filter(move |field| tells(place_of(field)))
+    }
+
+    /// Returns whether all of a column is denied, and not only a part of it.
+    pub fn is_whole(&self, column: &str) -> bool {
+        let column = place_of(column);
+        self.0.iter().map(|field| place_of(field)).any(|field| column == field || is_part(field, column))
+    }
+
+    /// The keys of the metadata whose values are denied, where others are not.
+    pub fn metadata_keys(&self) -> BTreeSet<String> {
+        let keys = self.0.iter().filter_map(|field| place_of(field).strip_prefix(METADATA_VALUE));
+        keys.map(str::to_owned).collect()
+    }
+
+    /// Returns whether nothing is denied.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The fields that another one does not deny.
+    pub fn beyond<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
+        self.0.difference(&other.0).map(String::as_str)
     }
 
     /// Every column that may be exported; those with bodies only where `bodies` says so.
@@ -122,8 +146,8 @@ impl Denied {
         )))
     }
 
-    /// Refuses filters over denied fields: how many records are found tells their values. A key of the metadata is the column
-    /// `metadata.value.KEY`.
+    /// Refuses filters over denied fields, and whatever else tells their values: so does the number of records found. A key of
+    /// the metadata is the column `metadata.value.KEY`.
     pub fn check_filter<'a>(&self, columns: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let denied: BTreeSet<&str> = columns.into_iter().flat_map(|column| self.told(column)).collect();
         if denied.is_empty() {
@@ -131,8 +155,8 @@ impl Denied {
         }
         let denied: Vec<&str> = denied.into_iter().collect();
         Err(Error::denied(format!(
-            "`{}` may not be exported by this organisation or workspace, nor may a filter ask for it; leave the filter out, or \
-             ask the operator",
+            "`{}` may not be exported or read by this organisation or workspace, nor may a filter ask for it, an order or a \
+             replay; leave it out, or ask the operator",
             denied.join("`, `")
         )))
     }
@@ -145,6 +169,11 @@ impl Denied {
             None => Ok(Some(self.allowed(bodies))),
         }
     }
+}
+
+/// Returns whether a place lies within another one.
+fn is_part(whole: &str, part: &str) -> bool {
+    part.strip_prefix(whole).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The place of a column within others.

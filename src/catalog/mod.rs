@@ -43,7 +43,7 @@ use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
 pub use access::{Access, Scope, hash, key_text};
-pub use denied::holds_bodies;
+pub use denied::{Denied, holds_bodies};
 pub use document::{Document, Move, Organisation, no_organisation};
 pub use erasures::{ErasureEntry, Which, arrival};
 pub use exports::{Ended, ExportChange, ExportEnd, ExportFile, ExportJob, ExportStatus, LINK_SECONDS};

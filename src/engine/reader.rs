@@ -18,11 +18,11 @@ use futures::{StreamExt, TryStreamExt};
 use super::claim;
 use super::identity;
 use super::joining::print_of;
-use super::rights::Gate;
+use super::rights::{Began, Gate};
 use super::side::Side;
 use super::{Inner, Status, Threads};
 use crate::analytics;
-use crate::catalog::{Access, Catalog, Scope, Which};
+use crate::catalog::{Access, Catalog, Denied, Scope, State, Which};
 use crate::config::{Config, Found};
 use crate::dedupe::Keys;
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ use crate::export;
 use crate::halves::Waiting;
 use crate::logs;
 use crate::plan::Month;
-use crate::query::{Answer, NamedView, Params, Queries, Scene, Sight};
+use crate::query::{A_STATEMENT, Answer, Limits, NamedView, Params, Queries, Reads, Scene, Sight, refused_text};
 use crate::record::json::records;
 use crate::record::{BatchBuilder, Feedback, Record, Rows};
 use crate::reports;
@@ -128,32 +128,60 @@ impl Reader {
         })
     }
 
-    /// What a query that starts now reads, and what of it may be seen; refused where that is not known, or where the key may not
-    /// read any more.
+    /// What a statement of the reader that starts now reads, and what of it may be seen; refused where that is not known, or where
+    /// the key may not read any more.
     async fn scene(&self) -> Result<Scene> {
+        self.gate.refuse_if_stale().await?;
+        self.gate.check(&self.access)?;
+        let mut scene = self.scene_now();
+        if let Some(sight) = &mut scene.sight {
+            sight.denied = self.denied();
+        }
+        Ok(scene)
+    }
+
+    /// The same for statements of ours, whose rows are not the answer yet: with fields that are denied to the reader, which are
+    /// taken out of the answer.
+    async fn whole_scene(&self) -> Result<Scene> {
         self.gate.refuse_if_stale().await?;
         self.gate.check(&self.access)?;
         Ok(self.scene_now())
     }
 
+    /// The fields that the reader may not read.
+    fn denied(&self) -> Denied {
+        let Access { organisation, workspace, .. } = &self.access;
+        self.catalog.state().document.denied(organisation.as_deref(), workspace.as_deref())
+    }
+
     fn scene_now(&self) -> Scene {
         let (view, feedback) = (self.logs.view(), self.feedback.view());
-        let (state, now) = (self.catalog.state(), (self.now)());
-        let sight = Sight {
-            organisation: self.access.organisation.clone(),
-            workspace: self.access.workspace.clone(),
-            bodies: self.access.may(Scope::Read),
-            rules: Arc::clone(&state.rules),
-            now_micros: now.timestamp_micros(),
-        };
+        let state = self.catalog.state();
+        let sight = self.sight(&state, Denied::default());
         let files = [(Rows::Logs, Arc::clone(&view.files)), (Rows::Feedback, Arc::clone(&feedback.files))];
         let side = Side::new(state, self.usage.clone(), files, self.access.clone());
         Scene { view, feedback: Some(feedback), sight: Some(sight), side: Some(Arc::new(side)) }
     }
 
+    /// What the reader sees of the records.
+    fn sight(&self, state: &State, denied: Denied) -> Sight {
+        Sight {
+            organisation: self.access.organisation.clone(),
+            workspace: self.access.workspace.clone(),
+            bodies: self.access.may(Scope::Read),
+            denied,
+            rules: Arc::clone(&state.rules),
+            now_micros: (self.now)().timestamp_micros(),
+        }
+    }
+
     /// The same answer, which breaks off where the key may no longer read.
-    fn watched(&self, answer: Answer) -> Answer {
-        Answer { batches: self.gate.watch(&self.access, answer.batches), ..answer }
+    fn watched(&self, began: Began, answer: Answer) -> Answer {
+        Answer { batches: self.gate.watch(began, answer.batches), ..answer }
+    }
+
+    fn begin(&self) -> Began {
+        self.gate.begin(&self.access)
     }
 
     /// The rules of any later moment: what is erased while an export runs is not in the rest of it.
@@ -164,83 +192,132 @@ impl Reader {
 
     /// Runs one read-only statement: a query, EXPLAIN, SHOW or DESCRIBE.
     pub async fn sql(&self, query: &str, params: &Params) -> Result<Answer> {
+        let began = self.begin();
         let answer = self.queries.sql(self.scene().await?, query, params).await?;
-        Ok(self.watched(answer))
+        Ok(self.watched(began, answer))
     }
 
     /// Runs a named report.
     pub async fn report(&self, name: &str, params: &Params) -> Result<Answer> {
         let report = reports::find(name)?;
         let params = reports::bind(report, params)?;
-        let answer = self.queries.run(self.scene().await?, report.sql, params, self.queries.limits()).await?;
-        Ok(self.watched(answer))
+        let (began, limits) = (self.begin(), Limits { reads: Reads::Report, ..self.queries.limits() });
+        let answer = self.queries.run(self.scene().await?, report.sql, params, limits).await;
+        Ok(self.watched(began, answer.map_err(|refused| of(&format!("report `{name}`"), refused))?))
     }
 
-    /// Answers a question of Portkey's analytics, in Portkey's shape.
+    /// Answers a question of Portkey's analytics, in Portkey's shape. Figures that are computed from withheld columns are null, and
+    /// `withheld` names the columns; [`crate::error::ErrorKind::Denied`] where the question asks for nothing else.
     pub async fn analytics(&self, query: &analytics::Query) -> Result<serde_json::Value> {
-        let rows: Vec<RecordBatch> = self.analytics_rows(query).await?.batches.try_collect().await?;
+        let answer = self.analytics_rows(query).await?;
+        let withheld = answer.figures;
+        if let Some(columns) = query.refused(&withheld) {
+            return Err(Error::denied(refused_text(&query.title(), &columns, &self.denied())));
+        }
+        let rows: Vec<RecordBatch> = answer.batches.try_collect().await?;
         // How many groups there are stands in their rows, and a page behind the last one has none.
         if let (true, Some(first)) = (rows.iter().all(|batch| batch.num_rows() == 0), query.first_page()) {
             let first: Vec<RecordBatch> = self.analytics_rows(&first).await?.batches.try_collect().await?;
-            let mut answer = query.json(&rows)?;
+            let mut answer = query.json_without(&rows, &withheld)?;
             answer["total"] = analytics::Query::groups(&first)?.unwrap_or(0).into();
             return Ok(answer);
         }
-        query.json(&rows)
+        query.json_without(&rows, &withheld)
     }
 
     /// The rows that [`Reader::analytics`] makes its answer of.
     pub async fn analytics_rows(&self, query: &analytics::Query) -> Result<Answer> {
-        self.queries.run(self.scene().await?, &query.sql(), query.params(), self.queries.limits()).await
+        self.denied().check_filter(query.filtered().iter().map(String::as_str))?;
+        let limits = Limits { reads: Reads::Figures, ..self.queries.limits() };
+        let answer = self.queries.run(self.scene().await?, &query.sql(), query.params(), limits).await;
+        answer.map_err(|refused| of(&query.title(), refused))
     }
 
-    /// The newest records that a filter names, a page of them, without bodies.
+    /// The newest records that a filter names, a page of them, without bodies and what else is withheld.
     pub async fn logs(&self, ask: &logs::Ask) -> Result<logs::Page> {
-        logs::list(&self.queries, self.scene().await?, ask).await
+        let (columns, denied) = (ask.filter.columns(), self.denied());
+        // The order of a list, and where a page goes on, tell these.
+        denied.check_filter(columns.iter().map(String::as_str).chain(logs::ORDER))?;
+        let mut page = logs::list(&self.queries, self.whole_scene().await?, ask).await?;
+        page.hide(&self.withheld_by(denied));
+        Ok(page)
     }
 
     /// How many records a filter names.
     pub async fn count_logs(&self, filter: &logs::Filter) -> Result<u64> {
-        logs::count(&self.queries, self.scene().await?, filter).await
+        self.denied().check_filter(filter.columns().iter().map(String::as_str))?;
+        logs::count(&self.queries, self.whole_scene().await?, filter).await
     }
 
-    /// The record of that id, whole as far as the key may read it; of several one of no workspace, then the newest, or that of the
+    /// The record of that id, as far as the key may read it; of several one of no workspace, then the newest, or that of the
     /// organisation and workspace named (an empty workspace is none).
     /// [`crate::error::ErrorKind::NotFound`] if there is none that the key reaches.
     pub async fn log(&self, id: &str, organisation: Option<&str>, workspace: Option<&str>) -> Result<Record> {
-        logs::get(&self.queries, self.scene().await?, id, organisation, workspace).await
+        let mut record = self.whole_log(id, organisation, workspace).await?;
+        self.hide(&mut record);
+        Ok(record)
+    }
+
+    /// The same with fields that are denied to the reader, for work that shows less of it, and ends with [`Reader::hide`].
+    pub(crate) async fn whole_log(
+        &self,
+        id: &str,
+        organisation: Option<&str>,
+        workspace: Option<&str>,
+    ) -> Result<Record> {
+        let denied = self.denied();
+        denied.check_filter(["id"])?;
+        let record = logs::get(&self.queries, self.whole_scene().await?, id, organisation, workspace).await?;
+        if record.id.as_deref() != Some(id) {
+            // It was found by the call that it is an attempt of.
+            denied.check_filter(["internal_trace_id", "source", "is_success"])?;
+        }
+        Ok(record)
+    }
+
+    /// Takes out of a record what the key may not read.
+    pub fn hide(&self, record: &mut Record) {
+        logs::hide(record, &self.withheld_from_log());
+    }
+
+    /// Refuses to show a request that is to be sent again where fields of it are denied.
+    pub fn check_replay(&self) -> Result<()> {
+        self.denied().check_filter(crate::replay::READS)
     }
 
     /// The feedback of that id, if the key reaches it; of several the newest, or that of the organisation named.
     pub async fn feedback(&self, id: &str, organisation: Option<&str>) -> Result<Feedback> {
-        logs::get_feedback(&self.queries, self.scene().await?, id, organisation).await
+        logs::get_feedback(&self.queries, self.whole_scene().await?, id, organisation).await
     }
 
     /// A page of feedback, newest first, and where the next one goes on.
     pub async fn list_feedback(&self, ask: &logs::FeedbackAsk) -> Result<(Vec<Feedback>, Option<logs::Cursor>)> {
-        logs::list_feedback(&self.queries, self.scene().await?, ask).await
+        logs::list_feedback(&self.queries, self.whole_scene().await?, ask).await
     }
 
     /// What goes if these records of an organisation are erased.
     pub async fn erasing(&self, organisation: &str, which: &Which) -> Result<logs::Erasing> {
-        logs::erasing(&self.queries, self.scene().await?, organisation, which).await
+        logs::erasing(&self.queries, self.whole_scene().await?, organisation, which).await
     }
 
-    /// What was said of a record.
+    /// What was said of a record; nothing where that would tell of it what is withheld.
     pub async fn said_of(&self, record: &Record) -> Result<logs::Said> {
-        logs::said_of_log(&self.queries, self.scene().await?, record).await
+        if logs::tells_feedback(&self.withheld_from_log()) {
+            return Ok(logs::Said::default());
+        }
+        logs::said_of_log(&self.queries, self.whole_scene().await?, record).await
     }
 
     /// Where logs are that feedback may speak of, by id, the newest last; what the key does not reach is left out.
     pub async fn places(&self, ids: &[String]) -> Result<HashMap<String, Vec<logs::LogPlace>>> {
-        logs::places(&self.queries, self.scene().await?, ids).await
+        logs::places(&self.queries, self.whole_scene().await?, ids).await
     }
 
     /// Exports records as JSON lines, in chunks that end on a line.
     pub async fn export(&self, request: &export::Request) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let (queries, request) = (Arc::clone(&self.queries), self.within_plan(request)?);
-        let lines = export::export(queries, self.scene().await?, self.erased_since(), &request).await?;
-        Ok(self.gate.watch(&self.access, lines))
+        let (began, queries, request) = (self.begin(), Arc::clone(&self.queries), self.within_plan(request)?);
+        let lines = export::export(queries, self.whole_scene().await?, self.erased_since(), &request).await?;
+        Ok(self.gate.watch(began, lines))
     }
 
     /// Exports what a job selects as these columns, no further back than the plan lets exports reach by now.
@@ -259,10 +336,11 @@ impl Reader {
         let (from, to) = (from.and_then(micros_text), to.and_then(micros_text));
         let request = export::Request { from, to, columns: Some(columns), after: None, limit };
         let condition = selection.filter.condition();
-        let (queries, skip) = (Arc::clone(&self.queries), selection.skip);
+        let (began, queries, skip) = (self.begin(), Arc::clone(&self.queries), selection.skip);
         let lines =
-            export::selected(queries, self.scene().await?, self.erased_since(), &request, condition, skip).await?;
-        Ok(self.gate.watch(&self.access, lines))
+            export::selected(queries, self.whole_scene().await?, self.erased_since(), &request, condition, skip)
+                .await?;
+        Ok(self.gate.watch(began, lines))
     }
 
     /// Refuses where the plan has no exports.
@@ -283,13 +361,12 @@ impl Reader {
     /// The request, no further back and of no more records than the plan of the caller's organisation lets exports be, and
     /// without what it may not export.
     fn within_plan(&self, request: &export::Request) -> Result<export::Request> {
-        let Access { organisation, workspace, .. } = &self.access;
+        let organisation = &self.access.organisation;
         let from = match organisation {
             Some(_) => self.exported_from(export::first_moment(request)?)?.and_then(micros_text),
             None => request.from.clone(),
         };
-        let state = self.catalog.state();
-        let denied = state.document.denied(organisation.as_deref(), workspace.as_deref());
+        let (state, denied) = (self.catalog.state(), self.denied());
         denied.check_filter(request.reads())?;
         let columns = denied.columns(request.columns.clone(), self.access.may(Scope::Read))?;
         let limit = request.limit.into_iter().chain(state.document.most_exported(organisation.as_deref())).min();
@@ -298,21 +375,30 @@ impl Reader {
 
     /// The columns that an export lacks because they are withheld; named columns are refused instead.
     pub fn withheld_from_export(&self, request: &export::Request) -> Vec<String> {
-        let Access { organisation, workspace, .. } = &self.access;
-        let denied = self.catalog.state().document.denied(organisation.as_deref(), workspace.as_deref());
-        let bodies = self.access.may(Scope::Read);
+        let (denied, bodies) = (self.denied(), self.access.may(Scope::Read));
         match request.columns {
             Some(_) => Vec::new(),
             // Records in their native form have messages without bodies.
-            None if denied.fields().is_empty() && !bodies => withheld_bodies(),
-            None if denied.fields().is_empty() => Vec::new(),
+            None if denied.is_empty() => self.withheld_by(denied),
             None => denied.withheld(bodies),
         }
     }
 
     /// The columns of a single record that are withheld.
     pub fn withheld_from_log(&self) -> Vec<String> {
-        if self.access.may(Scope::Read) { Vec::new() } else { withheld_bodies() }
+        self.withheld_by(self.denied())
+    }
+
+    /// The columns of a list of records that are withheld. No list has bodies.
+    pub fn withheld_from_list(&self) -> Vec<String> {
+        let mut withheld = self.withheld_from_log();
+        let listed = |name: &str| logs::listed().any(|column| name.split('.').next() == Some(column));
+        withheld.retain(|name| listed(name));
+        withheld
+    }
+
+    fn withheld_by(&self, denied: Denied) -> Vec<String> {
+        self.sight(&self.catalog.state(), denied).withheld()
     }
 
     /// The first moment of an export that begins at `from`, µs since 1970-01-01; none = the first record.
@@ -334,9 +420,12 @@ impl Reader {
     }
 }
 
-/// What a key without `logs.read` may not read of a record.
-fn withheld_bodies() -> Vec<String> {
-    ["request.body", "response.body"].map(str::to_owned).into()
+/// An error of a statement of ours, which names what it was for.
+fn of(what: &str, error: Error) -> Error {
+    match error.message().strip_prefix(A_STATEMENT) {
+        Some(rest) => Error::new(error.kind(), format!("{what}{rest}")),
+        None => error,
+    }
 }
 
 fn micros_text(micros: i64) -> Option<String> {

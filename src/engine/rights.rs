@@ -13,11 +13,22 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 
 use super::{Engine, Inner};
-use crate::catalog::{Access, Catalog, State, hash};
+use crate::catalog::{Access, Catalog, Denied, State, hash};
 use crate::error::{Error, Result};
 
 /// The catalog is read again for unknown keys at most this often.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What an answer rested on when it began.
+#[derive(Clone, Debug)]
+pub(super) struct Began {
+    access: Access,
+    denied: Denied,
+}
+
+fn denied(state: &State, access: &Access) -> Denied {
+    state.document.denied(access.organisation.as_deref(), access.workspace.as_deref())
+}
 
 /// Lets through who still may. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,18 +57,38 @@ impl Gate {
         self.catalog.state().check_access(access, (self.now)())
     }
 
+    /// What an answer to a key rests on that begins now.
+    pub(super) fn begin(&self, access: &Access) -> Began {
+        let denied = denied(&self.catalog.state(), access);
+        Began { access: access.clone(), denied }
+    }
+
+    /// Refuses to go on with an answer that its reader may not get any more, or not in this way.
+    fn check_still(&self, began: &Began) -> Result<()> {
+        self.check(&began.access)?;
+        let denied = denied(&self.catalog.state(), &began.access);
+        let more: Vec<&str> = denied.beyond(&began.denied).collect();
+        match more.is_empty() {
+            true => Ok(()),
+            false => Err(Error::denied(format!(
+                "`{}` may no longer be read by this organisation or workspace since the request came; ask again",
+                more.join("`, `")
+            ))),
+        }
+    }
+
     /// The same stream, which breaks off where the key may no longer read: it is asked for each item.
     pub(super) fn watch<T: Send + 'static>(
         &self,
-        access: &Access,
+        began: Began,
         items: BoxStream<'static, Result<T>>,
     ) -> BoxStream<'static, Result<T>> {
-        let (gate, access) = (self.clone(), access.clone());
+        let gate = self.clone();
         let checked = items.then(move |item| {
-            let (gate, access) = (gate.clone(), access.clone());
+            let (gate, began) = (gate.clone(), began.clone());
             async move {
                 gate.refuse_if_stale().await?;
-                gate.check(&access)?;
+                gate.check_still(&began)?;
                 item
             }
         });

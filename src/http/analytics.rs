@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::admin::{Id, id};
+use super::answer::tell_withheld;
 use super::auth::Caller;
 use super::error::Failure;
 use super::input::Fields;
@@ -52,7 +53,13 @@ fn asked(access: &Access, query: Option<&str>) -> Result<Asked, Failure> {
 
 async fn answer(app: &App, access: &Access, query: &Query) -> Result<Response, Failure> {
     let answer = app.engine.reader_as(access).analytics(query).await?;
+    let withheld: Vec<String> = answer["withheld"].as_array().into_iter().flatten().filter_map(name).collect();
     let mut response = Json(answer).into_response();
+    tell_withheld(&mut response, &withheld);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+fn name(value: &serde_json::Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
 }

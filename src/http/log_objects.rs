@@ -66,18 +66,19 @@ impl Named {
         Some((in_query.unwrap_or(in_path), self.organisation))
     }
 
-    /// Its record, if the key reaches it.
+    /// Its record, if the key reaches it, with fields that are denied to the key: what shows it takes them out.
     pub(super) async fn record(mut self, app: &App, access: &Access) -> Result<Record, Failure> {
         let workspace = self.workspace.take();
         let (id, organisation) = self.parts().ok_or_else(|| Error::not_found("no log has that id"))?;
-        Ok(app.engine.reader_as(access).log(&id, organisation.as_deref(), workspace.as_deref()).await?)
+        Ok(app.engine.reader_as(access).whole_log(&id, organisation.as_deref(), workspace.as_deref()).await?)
     }
 }
 
 /// `GET /v1/logs?FILTER=…&page_size=…&cursor=…&include_total=true`.
 pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Response, Failure> {
     let ask = asked(&app, &access, query.as_deref())?;
-    let page = app.engine.reader_as(&access).logs(&ask).await?;
+    let reader = app.engine.reader_as(&access);
+    let page = reader.logs(&ask).await?;
     let answer = json!({
         "object": "list",
         "data": page.records,
@@ -85,7 +86,9 @@ pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQue
         "next": page.next.map(|next| next.to_string()),
         "total": page.total,
     });
-    Ok(private((CONTENT_TYPE, "application/json"), answer.to_string()))
+    let mut response = private((CONTENT_TYPE, "application/json"), answer.to_string());
+    answer::tell_withheld(&mut response, &reader.withheld_from_list());
+    Ok(response)
 }
 
 /// `GET /v1/logs/{id}`.
@@ -108,32 +111,36 @@ pub(crate) async fn own_url(
 pub(super) async fn shown(
     app: &App,
     access: &Access,
-    record: Record,
+    mut record: Record,
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
     let asked = header(headers, &ACCEPT).unwrap_or_default().to_ascii_lowercase();
     if !asked.contains("text/html") {
         return json_of(app, access, record).await;
     }
-    let room = room(app, access, &record)?;
-    let said = app.engine.reader_as(access).said_of(&record).await?;
-    let page = answer::aside(record.text_bytes(), move || page(&record, said.weighted)).await?;
+    let (room, reader) = (room(app, access, &record)?, app.engine.reader_as(access));
+    let said = reader.said_of(&record).await?;
+    reader.hide(&mut record);
+    let withheld = reader.withheld_from_log();
+    let hidden = withheld.clone();
+    let page = answer::aside(record.text_bytes(), move || page(&record, said.weighted, &hidden)).await?;
     let mut response = private((CONTENT_TYPE, "text/html; charset=utf-8"), page);
     let headers = response.headers_mut();
     let policy =
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     headers.insert(CONTENT_SECURITY_POLICY, axum::http::HeaderValue::from_static(policy));
-    answer::tell_withheld(&mut response, &app.engine.reader_as(access).withheld_from_log());
+    answer::tell_withheld(&mut response, &withheld);
     Ok(held_by(response, room))
 }
 
-async fn json_of(app: &App, access: &Access, record: Record) -> Result<Response, Failure> {
-    let room = room(app, access, &record)?;
-    let said = app.engine.reader_as(access).said_of(&record).await?;
+async fn json_of(app: &App, access: &Access, mut record: Record) -> Result<Response, Failure> {
+    let (room, reader) = (room(app, access, &record)?, app.engine.reader_as(access));
+    let said = reader.said_of(&record).await?;
+    reader.hide(&mut record);
     let state = app.engine.catalog().state();
     let organisation = record.organisation_id.as_deref().and_then(|id| state.document.organisations.get(id));
     let name = organisation.and_then(|organisation| organisation.name.clone());
-    let withheld = app.engine.reader_as(access).withheld_from_log();
+    let withheld = reader.withheld_from_log();
     let hidden = withheld.clone();
     let record_bytes = record.text_bytes();
     let object = move || logs::object(&record, name.as_deref(), &said, &hidden);
@@ -213,13 +220,13 @@ fn understood(mut fields: Fields, saved: Option<Fields>) -> Result<Ask, Failure>
 }
 
 /// A log as a page without scripts, forms or anything from elsewhere.
-fn page(record: &Record, weighted_feedback: Option<f64>) -> String {
-    let status = logs::Status::of(record);
+fn page(record: &Record, weighted_feedback: Option<f64>, withheld: &[String]) -> String {
+    let status = logs::shown_labels(record, withheld);
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let number = |value: Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
     let rows = [
         ("Time (UTC)", record.created_at.map(|at| at.format("%Y-%m-%d %H:%M:%S%.3f").to_string()).unwrap_or_default()),
-        ("Status", [status.cache, &status.retry, status.fallback, status.loadbalance].join(", ")),
+        ("Status", status.join(", ")),
         ("Provider", text(&record.ai_org)),
         ("Model", text(&record.ai_model)),
         ("HTTP status", number(record.response_status_code.map(i64::from))),
@@ -284,7 +291,7 @@ mod tests {
             response: body,
             ..Record::default()
         };
-        let page = page(&record, Some(2.5));
+        let page = page(&record, Some(2.5), &[]);
         assert!(!page.contains("<script") && page.contains("&lt;script&gt;alert(&quot;1&quot;)"), "{page}");
         assert!(page.contains("<th scope=\"row\">Weighted feedback</th><td>2.5</td>"), "{page}");
     }

@@ -104,6 +104,7 @@ fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error> {
 
 /// `GET /v1/logs/{id}/replay`.
 pub(crate) async fn show(Caller { app, access }: Caller, named: Named) -> Result<Response, Failure> {
+    app.engine.reader_as(&access).check_replay()?;
     let record = named.record(&app, &access).await?;
     let mut room = app.room(&access);
     grow(&mut room, 3 * record.text_bytes() as u64)?;
@@ -138,6 +139,7 @@ pub(crate) async fn send(
     let growing = Growing { room: &mut room, times: 4, wait: Duration::ZERO };
     let text = body::read(body, limit, Some(growing)).await?;
     let text = String::from_utf8(text).map_err(|_| Failure::invalid("the body is not UTF-8 text"))?;
+    app.engine.reader_as(&access).check_replay()?;
     let record = named.record(&app, &access).await?;
     grow(&mut room, 4 * (text.len() + record.text_bytes()) as u64)?;
     let ready = replay::ready(&record, &archived(&app, &record)).map_err(|why| {

@@ -50,7 +50,7 @@ const COUNTS: [(&str, &str); 3] =
 const RATED: &str = include_str!("../../sql/logs/rated.sql");
 
 /// The columns of `logs` that it reads.
-const RATED_COLUMNS: [&str; 4] = ["id", "trace_id", "workspace_slug", "span_name"];
+pub(super) const RATED_COLUMNS: [&str; 4] = ["id", "trace_id", "workspace_slug", "span_name"];
 
 /// A least and a most, both included.
 #[derive(Clone, Copy, Debug, PartialEq)]

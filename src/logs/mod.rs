@@ -8,6 +8,7 @@
 mod erasing;
 mod feedback;
 mod filter;
+mod hidden;
 mod object;
 mod status;
 
@@ -26,6 +27,7 @@ pub use feedback::{
     shown as shown_feedback,
 };
 pub use filter::{Bounds, Condition, Filter, MOST_CONDITIONS, MOST_VALUES, NAMES as FILTER_NAMES};
+pub use hidden::{hide, shown_labels, tells_feedback};
 pub use object::{ID_IN_QUERY, ROUTE_WORDS, object, own_url};
 pub use status::{Kind, Label, Status};
 
@@ -101,6 +103,16 @@ impl std::str::FromStr for Cursor {
         Ok(Self { created_at, id, organisation })
     }
 }
+
+impl Page {
+    /// Takes out of the records what is withheld from their reader.
+    pub fn hide(&mut self, withheld: &[String]) {
+        self.records.iter_mut().for_each(|item| hidden::hide_in_item(item, withheld));
+    }
+}
+
+/// The columns that the order of a list tells.
+pub const ORDER: [&str; 2] = ["created_at", "id"];
 
 /// The newest records that the filter names, a page of them.
 pub async fn list(queries: &Queries, scene: Scene, ask: &Ask) -> Result<Page> {
@@ -220,7 +232,7 @@ async fn run(
 }
 
 /// The columns of a list: all but the messages.
-fn listed() -> impl Iterator<Item = &'static str> {
+pub fn listed() -> impl Iterator<Item = &'static str> {
     COLUMNS.iter().filter(|column| column.kind != ColumnKind::Message).map(|column| column.name)
 }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::feedback::{self, Said};
-use super::status::Status;
+use super::hidden;
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::record::json::{members, write_string};
@@ -31,7 +31,7 @@ struct LogObject<'a> {
     created_at: Option<String>,
     metrics: Metrics<'a>,
     object: &'static str,
-    status: Status,
+    status: Value,
     feedback: Vec<Value>,
     weighted_feedback: Value,
     links: Links,
@@ -71,19 +71,26 @@ struct Links {
 
 /// Makes a struct and how it is filled from a record, from one list.
 macro_rules! metrics {
-    ($record:ident, $organisation_name:ident; $($(#[$form:meta])* $field:ident: $type:ty = $value:expr,)*) => {
+    (
+        $record:ident, $organisation_name:ident, $withheld:ident;
+        $($(#[$form:meta])* $field:ident: $type:ty = $value:expr,)*
+    ) => {
         /// Portkey's AnalyticsMetrics.
         #[derive(Serialize)]
         struct Metrics<'a> { $($(#[$form])* $field: $type,)* }
 
-        fn metrics<'a>($record: &'a Record, $organisation_name: Option<&'a str>) -> Metrics<'a> {
+        fn metrics<'a>(
+            $record: &'a Record,
+            $organisation_name: Option<&'a str>,
+            $withheld: &[String],
+        ) -> Metrics<'a> {
             Metrics { $($field: $value,)* }
         }
     };
 }
 
 metrics! {
-    record, organisation_name;
+    record, organisation_name, withheld;
     id: Option<&'a str> = record.id.as_deref(),
     organisation_id: Option<&'a str> = record.organisation_id.as_deref(),
     organisation_name: Option<&'a str> = organisation_name,
@@ -142,12 +149,15 @@ metrics! {
     user: Option<&'a str> = record.metadata.iter().find(|(key, _)| key == "_user").map(|(_, value)| value.as_str()),
     ttlt: Option<i64> = record.time_to_last_token,
     extra_key: &'static str = "is_raw_logging_enabled",
-    extra_value: &'static str = if record.do_not_track == Some(true) { "false" } else { "true" },
+    extra_value: Option<&'static str> = match withheld.iter().any(|name| name == "do_not_track") {
+        true => None,
+        false => Some(if record.do_not_track == Some(true) { "false" } else { "true" }),
+    },
 }
 
 /// The LogObject of a record, as JSON.
 ///
-/// `withheld` names what the reader may not see of it.
+/// `withheld` names what the reader may not see of it, which is not in the record any more.
 pub fn object(record: &Record, organisation_name: Option<&str>, said: &Said, withheld: &[String]) -> Result<String> {
     let headers = record.request.headers.as_deref();
     let object = LogObject {
@@ -168,15 +178,19 @@ pub fn object(record: &Record, organisation_name: Option<&str>, said: &Said, wit
         },
         organisation_id: record.organisation_id.as_deref(),
         created_at: record.created_at.map(javascript_date),
-        metrics: metrics(record, organisation_name),
+        metrics: metrics(record, organisation_name, withheld),
         object: "log",
-        status: Status::of(record),
+        status: hidden::labels(record, withheld).map_err(unwritable)?,
         feedback: said.feedback.iter().map(feedback::shown).collect(),
         weighted_feedback: feedback::number(said.weighted),
         links: links(record),
         withheld,
     };
-    serde_json::to_string(&object).map_err(|cause| Error::internal("cannot encode a log").with_source(cause))
+    serde_json::to_string(&object).map_err(unwritable)
+}
+
+fn unwritable(cause: serde_json::Error) -> Error {
+    Error::internal("cannot encode a log").with_source(cause)
 }
 
 fn lower(text: &Option<String>) -> Option<String> {

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::filter;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::config::ConfigOptions;
@@ -30,9 +30,10 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
-use super::guard::{Guard, message};
+use super::guard::Guard;
 use super::harmless::harmless;
-use crate::record::{Kind, own_text};
+use super::shown::{message, without_keys};
+use crate::record::own_text;
 
 /// What a column of the barrier is made of, by the place of a column below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,33 @@ pub(super) enum Output {
     As(usize),
     /// A message without its body; that column holds its headers.
     Headers(usize),
+    /// A message without its headers; that column holds its body.
+    Body(usize),
+    /// The metadata of that column without the keys that are withheld.
+    OtherKeys(usize),
+    /// Null; nothing is read for it.
+    Nothing,
+}
+
+impl Output {
+    /// The same, made of a column at another place.
+    fn at(self, place: usize) -> Self {
+        match self {
+            Self::As(_) => Self::As(place),
+            Self::Headers(_) => Self::Headers(place),
+            Self::Body(_) => Self::Body(place),
+            Self::OtherKeys(_) => Self::OtherKeys(place),
+            Self::Nothing => Self::Nothing,
+        }
+    }
+
+    /// The place of the column that it is made of.
+    fn place(self) -> Option<usize> {
+        match self {
+            Self::As(place) | Self::Headers(place) | Self::Body(place) | Self::OtherKeys(place) => Some(place),
+            Self::Nothing => None,
+        }
+    }
 }
 
 /// The step.
@@ -120,20 +148,22 @@ impl BarrierExec {
         let below = self.input.schema();
         let mut exprs: Vec<ProjectionExpr> = Vec::new();
         let mut outputs = Vec::new();
-        for (place, item) in projection.expr().iter().enumerate() {
+        for item in projection.expr() {
             let made_here = item.expr.downcast_ref::<Column>().and_then(|column| self.outputs.get(column.index()));
-            if let Some(Output::Headers(headers)) = made_here {
-                let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(below.field(*headers).name(), *headers));
-                exprs.push(ProjectionExpr::new(column, below.field(*headers).name()));
-                outputs.push(Output::Headers(place));
+            if let Some(made) = made_here.filter(|output| !matches!(output, Output::As(_))) {
+                outputs.push(made.at(exprs.len()));
+                if let Some(from) = made.place() {
+                    let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(below.field(from).name(), from));
+                    exprs.push(ProjectionExpr::new(column, below.field(from).name()));
+                }
                 continue;
             }
             if !harmless(&item.expr, &self.schema(), self.times_fit) {
                 return Ok(None);
             }
             let Some(expr) = self.below(&item.expr)? else { return Ok(None) };
+            outputs.push(Output::As(exprs.len()));
             exprs.push(ProjectionExpr::new(expr, &item.alias));
-            outputs.push(Output::As(place));
         }
         let mut deciding = Vec::new();
         for place in &self.deciding {
@@ -157,7 +187,7 @@ impl BarrierExec {
 fn schema_of(below: &Schema, outputs: &[Output], asked: &Schema) -> Schema {
     let field = |(output, asked): (&Output, &Arc<Field>)| match output {
         Output::As(place) => below.field(*place).clone(),
-        Output::Headers(_) => Field::new(asked.name(), Kind::Message.data_type(), true),
+        _ => asked.as_ref().clone(),
     };
     let fields: Vec<Field> = outputs.iter().zip(asked.fields()).map(field).collect();
     Schema::new_with_metadata(fields, asked.metadata().clone())
@@ -198,6 +228,10 @@ impl DisplayAs for BarrierExec {
         parts.extend(sight.workspace.iter().map(|workspace| format!("workspace={workspace}")));
         if !sight.bodies {
             parts.push("without bodies".to_owned());
+        }
+        if !sight.denied.is_empty() {
+            let fields: Vec<&str> = sight.denied.fields().iter().map(String::as_str).collect();
+            parts.push(format!("without {}", fields.join(" ")));
         }
         match form {
             DisplayFormatType::TreeRender => f.write_str(&parts.join("\n")),
@@ -309,7 +343,7 @@ impl ExecutionPlan for BarrierExec {
                 let name = ours.field(place).name();
                 (below.field(*from).name() == name && below.index_of(name).ok() == Some(*from)).then_some(place)
             }
-            Output::Headers(_) => None,
+            _ => None,
         };
         let allowed = self.outputs.iter().enumerate().filter_map(straight).collect();
         let stays: Arc<dyn PhysicalExpr> = Arc::new(Column::new("", usize::MAX));
@@ -335,9 +369,14 @@ impl BarrierExec {
             true => Ok(Arc::clone(batch.column(place))),
             false => filter(batch.column(place), &mask),
         };
-        let columns = self.outputs.iter().map(|output| match output {
+        let schema = self.schema();
+        let keys = self.guard.sight().withheld_keys();
+        let columns = self.outputs.iter().zip(schema.fields()).map(|(output, field)| match output {
             Output::As(place) => Ok(take(*place)?),
-            Output::Headers(place) => message(&take(*place)?),
+            Output::Headers(place) => message(&take(*place)?, false),
+            Output::Body(place) => message(&take(*place)?, true),
+            Output::OtherKeys(place) => without_keys(&take(*place)?, &keys),
+            Output::Nothing => Ok(new_null_array(field.data_type(), seen)),
         });
         let columns = columns.map(|column| column.map(|column| own_text(&column))).collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(seen));

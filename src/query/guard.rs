@@ -3,17 +3,19 @@
 //! Rows come sorted by organisation, so what follows from it (how long its records are kept, what of it is erased) is looked
 //! up once for each run of equal values, and each row costs a comparison of its time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, StringViewArray, StructArray,
-    TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, StringViewArray,
+    TimestampMicrosecondArray,
 };
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use datafusion::common::{DataFusionError, Result};
 
 use super::scene::Sight;
+use super::shown::Shown;
 use crate::plan::{Named, Outlook, Row};
 use crate::record::{Kind, Rows};
 use crate::table::DataFile;
@@ -83,6 +85,16 @@ impl Guard {
 
     pub(super) fn sight(&self) -> &Sight {
         &self.sight
+    }
+
+    /// How much of a column is shown.
+    pub(super) fn shows(&self, column: &str) -> Shown {
+        self.sight.shows(self.rows, column)
+    }
+
+    /// The withheld parts of a column, as clients are told of them.
+    pub(super) fn withheld_names(&self, column: &str) -> BTreeSet<String> {
+        self.sight.withheld_names(self.rows, column)
     }
 
     /// Whether only some of the organisations' rows are seen, whatever their age.
@@ -208,13 +220,6 @@ impl Guard {
 /// Whether a column is one of the two that hold bodies.
 pub(super) fn is_message(data_type: &DataType) -> bool {
     *data_type == Kind::Message.data_type()
-}
-
-/// A message whose headers are known, its body null.
-pub(super) fn message(headers: &ArrayRef) -> Result<ArrayRef> {
-    let DataType::Struct(fields) = Kind::Message.data_type() else { return Err(wrong_columns()) };
-    let body = new_null_array(&DataType::Utf8View, headers.len());
-    Ok(Arc::new(StructArray::try_new(fields, vec![body, Arc::clone(headers)], None)?))
 }
 
 fn text(column: &ArrayRef) -> Result<&StringViewArray> {

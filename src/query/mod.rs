@@ -37,6 +37,7 @@ mod resources;
 mod sanity;
 mod scene;
 mod session;
+mod shown;
 mod spill;
 mod spread;
 mod statement;
@@ -55,7 +56,7 @@ mod tests;
 #[cfg(test)]
 mod upstream;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -92,6 +93,8 @@ use provider::StoredTable;
 pub use scene::{Scene, SideTables, Sight};
 use session::{Started, Surroundings};
 pub use weight::Weight;
+use withhold::Withheld;
+pub use withhold::{A_STATEMENT, Reads, refused_text};
 
 /// Bound parameters by name, without the `$`; positional ones are named `1`, `2` and so on.
 pub type Params = BTreeMap<String, serde_json::Value>;
@@ -111,6 +114,8 @@ pub struct Answer {
     pub schema: SchemaRef,
     /// Columns that are withheld from the reader and null in the rows, such as `request.body`.
     pub withheld: Vec<String>,
+    /// Columns of the rows that are computed from withheld ones, with these: of analytics alone, and worth nothing.
+    pub figures: BTreeMap<String, BTreeSet<String>>,
     /// The rows, in order if the query orders them.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
@@ -143,6 +148,8 @@ pub struct Limits {
     pub batch_rows: Option<usize>,
     /// How the table's files are read.
     pub ordering: FileOrdering,
+    /// How the statement may read withheld columns.
+    pub reads: Reads,
 }
 
 /// Runs queries for one engine.
@@ -184,6 +191,7 @@ impl Queries {
                 max_rows: (config.query_max_rows > 0).then_some(config.query_max_rows),
                 batch_rows: None,
                 ordering: FileOrdering::WhenCheap,
+                reads: Reads::default(),
             },
         })
     }
@@ -292,7 +300,8 @@ impl Queries {
         let around = Surroundings {
             bound: scene.is_bound(),
             wide_rows: self.resources.wide_rows(&scene),
-            withholds: scene.withholds_bodies(),
+            denied: scene.denied(),
+            reads: limits.reads,
             views: self.views.clone(),
             side: scene.side,
         };
@@ -330,7 +339,8 @@ impl Queries {
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let mut batch_rows = first_rows;
         loop {
-            let limits = Limits { timeout: None, max_rows: None, batch_rows: Some(batch_rows), ordering };
+            let batch = Some(batch_rows);
+            let limits = Limits { timeout: None, max_rows: None, batch_rows: batch, ordering, ..self.limits };
             let mut batches = self.run(scene.clone(), text, params.clone(), limits).await?.batches;
             match batches.next().await {
                 Some(Err(error)) if error.kind() == ErrorKind::Limit && batch_rows > 1 => {
@@ -418,10 +428,7 @@ impl Batches {
 }
 
 /// Turns the two channels of a running query into its answer: the schema first, or the error that came instead.
-async fn answer(
-    schema: tokio::sync::oneshot::Receiver<(SchemaRef, Vec<String>)>,
-    mut batches: Batches,
-) -> Result<Answer> {
+async fn answer(schema: tokio::sync::oneshot::Receiver<(SchemaRef, Withheld)>, mut batches: Batches) -> Result<Answer> {
     let known = match batches.deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, schema).await.map_err(|_| too_long(batches.limits))?,
         None => schema.await,
@@ -439,7 +446,8 @@ async fn answer(
         let error = ended.err().map(|cause| Error::internal("the query panicked").with_source(cause))?;
         Some((Err(error), batches))
     });
-    Ok(Answer { schema, withheld, batches: stream.fuse().boxed() })
+    let Withheld { columns: withheld, figures } = withheld;
+    Ok(Answer { schema, withheld, figures, batches: stream.fuse().boxed() })
 }
 
 /// Counts a query while it runs, however it ends.

@@ -6,6 +6,7 @@
 //! Under a sight, files without a seen row are left out; those that may hold rows that are not seen are read through a
 //! barrier ([`BarrierExec`]), and so are batches in memory.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -40,6 +41,7 @@ use super::guard::{Guard, Reach, is_message};
 use super::harmless::harmless;
 use super::reading::{CountedReads, FOOTER_BYTES, store_url};
 use super::scene::Sight;
+use super::shown::Shown;
 use crate::record::{Rows, SORT_KEY, SORT_OPTIONS, partition_fields};
 use crate::table::DataFile;
 use crate::view::View;
@@ -83,21 +85,36 @@ struct Wanted<'a> {
     projection: Option<&'a Vec<usize>>,
 }
 
-/// What is read below a barrier: the columns asked for, and those that decide.
+/// What is read below a barrier: the columns asked for, as far as they are shown, and those that decide.
 struct Reading {
     schema: SchemaRef,
-    /// Places in the schema.
+    /// Places in the schema of what was asked for.
+    asked: Vec<usize>,
+    /// Places in the schema of what is read.
     columns: Vec<usize>,
-    /// How many of them were asked for; the others come after.
-    asked: usize,
-    /// Where among them those are that decide.
+    /// What each that was asked for is made of, by places among those that are read.
+    outputs: Vec<Output>,
+    /// Where among those that are read those are that decide.
     deciding: Vec<usize>,
 }
 
 impl Reading {
     fn of(guard: &Guard, schema: SchemaRef, projection: Option<&Vec<usize>>) -> Result<Self> {
-        let mut columns = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
-        let (asked, mut deciding) = (columns.len(), Vec::new());
+        let asked = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        let (mut columns, mut outputs, mut deciding) = (Vec::new(), Vec::new(), Vec::new());
+        for column in &asked {
+            let output = match guard.shows(schema.field(*column).name()) {
+                Shown::All => Output::As(columns.len()),
+                Shown::Headers => Output::Headers(columns.len()),
+                Shown::Body => Output::Body(columns.len()),
+                Shown::OtherKeys => Output::OtherKeys(columns.len()),
+                Shown::Nothing => Output::Nothing,
+            };
+            if output != Output::Nothing {
+                columns.push(*column);
+            }
+            outputs.push(output);
+        }
         for name in guard.needs() {
             let column = schema.index_of(name)?;
             let known = columns.iter().position(|place| *place == column);
@@ -106,20 +123,20 @@ impl Reading {
                 columns.push(column);
             }
         }
-        Ok(Self { schema, columns, asked, deciding })
+        Ok(Self { schema, asked, columns, outputs, deciding })
     }
 
     /// The barrier above an input of these columns.
     fn barrier(self, session: &dyn Session, guard: &Arc<Guard>, input: Arc<dyn ExecutionPlan>) -> Result<BarrierExec> {
-        let asked = Arc::new(self.schema.project(&self.columns[..self.asked])?);
-        let hidden = |place: usize| !guard.sight().bodies && is_message(asked.field(place).data_type());
-        let output = |place| if hidden(place) { Output::Headers(place) } else { Output::As(place) };
-        let outputs: Vec<Output> = (0..self.asked).map(output).collect();
-        let input = match outputs.iter().any(|output| matches!(output, Output::Headers(_))) {
-            true => headers_only(session, &input)?,
-            false => input,
-        };
-        BarrierExec::try_new(Arc::clone(guard), input, &asked, outputs, self.deciding)
+        let asked = Arc::new(self.schema.project(&self.asked)?);
+        let sides = self.outputs.iter().filter_map(|output| match output {
+            Output::Headers(place) => Some((*place, "headers")),
+            Output::Body(place) => Some((*place, "body")),
+            _ => None,
+        });
+        let sides: HashMap<usize, &str> = sides.collect();
+        let input = if sides.is_empty() { input } else { one_side(session, &input, &sides)? };
+        BarrierExec::try_new(Arc::clone(guard), input, &asked, self.outputs, self.deciding)
     }
 }
 
@@ -147,7 +164,7 @@ impl StoredTable {
         for file in self.view.files.iter() {
             match self.guard.as_ref().map_or(Reach::All, |guard| guard.reach(file)) {
                 Reach::All if !hides => open.push(Arc::clone(file)),
-                // Bodies are kept back by the barrier too.
+                // Withheld columns are kept back by the barrier too.
                 Reach::All | Reach::Some => guarded.push(Arc::clone(file)),
                 Reach::None => {}
             }
@@ -184,9 +201,9 @@ impl StoredTable {
         Ok(files.into_iter().zip(kept).filter_map(|(file, keep)| keep.then_some(file)).collect())
     }
 
-    /// Returns whether bodies are null to the reader.
-    pub(super) fn withholds_bodies(&self) -> bool {
-        self.guard.as_ref().is_some_and(|guard| !guard.sight().bodies)
+    /// What decides which rows are seen, and how much of their columns.
+    pub(super) fn guard(&self) -> Option<&Guard> {
+        self.guard.as_deref()
     }
 
     fn is_bound(&self) -> bool {
@@ -283,17 +300,19 @@ impl StoredTable {
         Ok(inputs)
     }
 
-    /// Whether bodies that are asked for must be kept back.
+    /// Whether anything that is asked for must be kept back.
     fn hides(&self, projection: Option<&Vec<usize>>) -> bool {
-        self.reads_messages(projection) && self.withholds_bodies()
+        let Some(guard) = &self.guard else { return false };
+        let schema = self.view.rows.schema();
+        let mut asked = schema.fields().iter().enumerate().filter(|(place, _)| is_asked(projection, *place));
+        asked.any(|(_, field)| guard.shows(field.name()) != Shown::All)
     }
 
     /// Whether bodies or headers are asked for.
     fn reads_messages(&self, projection: Option<&Vec<usize>>) -> bool {
-        let is_asked = |place: &usize| projection.is_none_or(|columns| columns.contains(place));
         let schema = self.view.rows.schema();
         let mut fields = schema.fields().iter().enumerate();
-        fields.any(|(place, field)| is_message(field.data_type()) && is_asked(&place))
+        fields.any(|(place, field)| is_message(field.data_type()) && is_asked(projection, place))
     }
 
     /// Deals the files out, the newest first to each, so that a query for the newest rows finds them at once.
@@ -370,6 +389,11 @@ impl TableProvider for StoredTable {
     }
 }
 
+/// Whether a projection, of which none means all columns, has the column at a place.
+fn is_asked(projection: Option<&Vec<usize>>, place: usize) -> bool {
+    projection.is_none_or(|columns| columns.contains(&place))
+}
+
 /// A file of the table at a path, as a scan knows it.
 pub(super) fn partitioned_file(table_path: &Path, file: &DataFile) -> PartitionedFile {
     let relative = Path::from_url_path(&file.path).unwrap_or_else(|_| Path::from(file.path.as_str()));
@@ -420,20 +444,24 @@ fn times_fit(files: &[Arc<DataFile>]) -> bool {
     files.iter().all(|file| file.min_created_at >= -bound && file.max_created_at <= bound)
 }
 
-/// Reads of each message only the headers, in its place.
-fn headers_only(session: &dyn Session, input: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+/// Reads of the messages at these places only the side named, in its place.
+fn one_side(
+    session: &dyn Session,
+    input: &Arc<dyn ExecutionPlan>,
+    sides: &HashMap<usize, &str>,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let below = input.schema();
     let options = Arc::new(session.config_options().clone());
     let mut exprs = Vec::new();
     for (place, field) in below.fields().iter().enumerate() {
         let column: Arc<dyn PhysicalExpr> = Arc::new(PlanColumn::new(field.name(), place));
-        let expr = match is_message(field.data_type()) {
-            true => {
-                let args = vec![column, lit("headers")];
+        let expr = match sides.get(&place) {
+            Some(side) => {
+                let args = vec![column, lit(*side)];
                 let member = ScalarFunctionExpr::try_new(get_field(), args, &below, Arc::clone(&options))?;
                 Arc::new(member) as Arc<dyn PhysicalExpr>
             }
-            false => column,
+            None => column,
         };
         exprs.push(ProjectionExpr::new(expr, field.name()));
     }

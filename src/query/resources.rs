@@ -112,6 +112,8 @@ impl Granted {
             return error;
         }
         let setting = self.setting;
+        // Whoever asked is told the setting; which step of the plan needed how much is for who sets it.
+        tracing::info!(setting, cause = error.chain(), "a statement needed more memory than it could have");
         Error::limit(format!(
             "the query needs more memory than `{setting}` leaves it (an organisation gets at most half of what is free); \
              narrow its time frame or columns, ask again when other statements have ended, or raise `{setting}`"

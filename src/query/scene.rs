@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use super::guard::{Guard, Reach};
+use crate::catalog::Denied;
 use crate::error::Result;
 use crate::plan::Rules;
 use crate::table::DataFile;
@@ -19,6 +20,8 @@ pub struct Sight {
     pub workspace: Option<String>,
     /// Whether bodies are seen; otherwise `request.body` and `response.body` are null.
     pub bodies: bool,
+    /// Fields of records that are null.
+    pub denied: Denied,
     /// Which records are in answers at all.
     pub rules: Arc<Rules>,
     /// As of when, µs since 1970-01-01.
@@ -62,6 +65,12 @@ impl Scene {
     /// Returns whether bodies are withheld from who looks on.
     pub fn withholds_bodies(&self) -> bool {
         self.sight.as_ref().is_some_and(|sight| !sight.bodies)
+    }
+
+    /// The fields that are denied to who looks on; none if no column is withheld, bodies among them.
+    pub fn denied(&self) -> Option<Denied> {
+        let sight = self.sight.as_ref().filter(|sight| !sight.bodies || !sight.denied.is_empty())?;
+        Some(sight.denied.clone())
     }
 
     /// The files that may hold rows that are seen.

@@ -27,10 +27,12 @@ use super::failure::query_failed;
 use super::meter::{self, Meter};
 use super::naming::Names;
 use super::provider::StoredTable;
+use super::withhold::{Reads, Withheld};
 use super::workarounds::{self, Workaround, is_off};
 use super::{NamedView, STORE_URL, threads, whole_order, wide, withhold, yielding};
 use super::{barrier, fence, functions, known, like, model, nearest, negated, plan_size, sanity, scene, statement};
 use super::{success, sum, totals};
+use crate::catalog::Denied;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -48,15 +50,17 @@ pub(super) struct Surroundings {
     pub(super) bound: bool,
     /// Rows of a batch that holds bodies.
     pub(super) wide_rows: usize,
-    /// True if bodies are withheld from the session.
-    pub(super) withholds: bool,
+    /// The fields that are denied to the session; none if nothing at all is withheld from it.
+    pub(super) denied: Option<Denied>,
+    /// Who wrote the statement.
+    pub(super) reads: Reads,
 }
 
 /// A statement that runs.
 pub(super) struct Started {
     pub(super) rows: SendableRecordBatchStream,
-    /// The withheld columns of its answer, which are null.
-    pub(super) withheld: Vec<String>,
+    /// What is withheld of its answer.
+    pub(super) withheld: Withheld,
 }
 
 /// A session that sees just these tables, with the memory of the base.
@@ -122,7 +126,10 @@ pub(super) async fn start(
     plan_size::check(&plan).map_err(query_failed)?;
     allowed(&plan, around.bound)?;
     let plan = names.give(plan).and_then(|plan| plan.with_param_values(params)).map_err(query_failed)?;
-    let withheld = if around.withholds { withhold::check(&plan)? } else { Vec::new() };
+    let withheld = match &around.denied {
+        Some(denied) => withhold::check(&plan, around.reads, denied)?,
+        None => Withheld::default(),
+    };
     let rows = run(session, plan, around.wide_rows).await.map_err(query_failed)?;
     Ok(Started { rows, withheld })
 }

@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::barrier::BarrierExec;
 use super::*;
+use crate::catalog::Denied;
 use crate::flush;
 use crate::plan::{Erased, Erasure, Moving, Row, Rules, Terms};
 use crate::record::{BatchBuilder, Message, Record, Rows};
@@ -145,7 +146,8 @@ fn erasure(organisation: &str, what: Erased) -> Erasure {
 }
 
 fn operator(rules: Rules) -> Sight {
-    Sight { organisation: None, workspace: None, bodies: true, rules: Arc::new(rules), now_micros: NOW }
+    let (rules, denied) = (Arc::new(rules), Denied::default());
+    Sight { organisation: None, workspace: None, bodies: true, denied, rules, now_micros: NOW }
 }
 
 fn tenant(organisation: &str, rules: Rules) -> Sight {

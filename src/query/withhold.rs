@@ -1,12 +1,17 @@
 //! Refuses statements that read columns which are withheld from their reader.
 //!
-//! A key without `logs.read` gets null for the bodies of calls. A condition, an order or a count over those nulls would be
-//! a wrong answer that looks like a right one, so only the columns of an answer may be withheld ones. The check follows
-//! each column through the plan, from the tables up, after views, aliases and common table expressions are expanded and
-//! before anything is optimised away. A withheld column may pass through as it is; every expression over it is an error
-//! that names the scope. The headers of a message are not withheld.
+//! A key without `logs.read` gets null for the bodies of calls, and every key of an organisation for the fields that are denied
+//! to it. A condition, an order or a count over those nulls would be a wrong answer that looks like a right one, so only the
+//! columns of an answer may be withheld ones. The check follows each column through the plan, from the tables up, after views,
+//! aliases and common table expressions are expanded and before anything is optimised away. A withheld column may pass through
+//! as it is; every expression over it is an error that names the column and why it is withheld. The headers of a message whose
+//! body is withheld are not, and neither are the other keys of the metadata where a key is.
+//!
+//! Reports and analytics are statements of our own, which compute more than each answer needs. Of these an expression over a
+//! withheld column is an error where it decides on rows (a condition, a join, a group, an order), or where it is in the answer;
+//! analytics are told which of their figures are so, and have others beside them ([`Reads::Figures`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,21 +20,55 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, TreeNodeVisitor
 use datafusion::common::{Column, DFSchemaRef, DataFusionError, JoinType, Result, ScalarValue};
 use datafusion::functions::core::getfield::GetFieldFunc;
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison};
-use datafusion::logical_expr::{Distinct, Expr, Join, LogicalPlan, Subquery, TableScan};
+use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, Join, LogicalPlan, Operator, Subquery, TableScan};
 
 use super::failure::query_failed;
-use super::guard::is_message;
 use super::provider::StoredTable;
+use super::shown::Shown;
+use crate::catalog::Denied;
 use crate::error::Error;
 
 /// Names of withheld columns, such as `request.body`.
 type Names = BTreeSet<String>;
 
-/// Checks a plan; gives the withheld columns that its answer has, which are null there.
-pub(super) fn check(plan: &LogicalPlan) -> crate::error::Result<Vec<String>> {
-    let answer = Walk::default().outputs_of(plan).map_err(refusal)?;
-    let names: Names = answer.holds.iter().flat_map(Holds::names).cloned().collect();
-    Ok(names.into_iter().collect())
+/// Who wrote a statement, which decides how it may read withheld columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reads {
+    /// A client: every expression over one is an error.
+    #[default]
+    Anything,
+    /// We did: an expression over one is an error where it decides on rows or is in the answer.
+    Report,
+    /// We did: the columns of the answer that are computed from one are told, and are worth nothing.
+    Figures,
+}
+
+/// What is withheld of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withheld {
+    /// Withheld columns that the answer has, which are null there, such as `request.body`.
+    pub columns: Vec<String>,
+    /// Columns of the answer that are computed from withheld ones, with these: only for [`Reads::Figures`].
+    pub figures: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Checks a plan; gives the withheld columns that its answer has.
+pub(super) fn check(plan: &LogicalPlan, reads: Reads, denied: &Denied) -> crate::error::Result<Withheld> {
+    let walk = Walk { reads, ..Walk::default() };
+    let checked = walk.outputs_of(plan).and_then(|answer| {
+        let (mut columns, mut figures) = (Names::new(), BTreeMap::new());
+        for (field, holds) in answer.schema.fields().iter().zip(&answer.holds) {
+            match holds {
+                Holds::Made(names) if reads == Reads::Figures => {
+                    figures.insert(field.name().clone(), names.clone());
+                }
+                Holds::Made(names) => refuse_any(names.iter())?,
+                holds => columns.extend(holds.names().cloned()),
+            }
+        }
+        Ok(Withheld { columns: columns.into_iter().collect(), figures })
+    });
+    checked.map_err(|error| refusal(error, denied))
 }
 
 /// What a column holds that is withheld.
@@ -37,17 +76,37 @@ pub(super) fn check(plan: &LogicalPlan) -> crate::error::Result<Vec<String>> {
 enum Holds {
     #[default]
     Nothing,
-    /// A message, whose body is withheld and whose headers are not.
-    Message(Names),
+    /// A message or the metadata, parts of which are withheld.
+    Parts(Names, Open),
     /// Nothing but a withheld value.
-    Body(Names),
+    Value(Names),
+    /// What an expression made of withheld values, in a statement of our own.
+    Made(Names),
+}
+
+/// The parts of a column that are not withheld.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Open {
+    /// This side of a message.
+    Side(&'static str),
+    /// All keys of the metadata but these.
+    KeysBut(BTreeSet<String>),
+}
+
+impl Open {
+    fn has(&self, part: &str) -> bool {
+        match self {
+            Self::Side(side) => part == *side,
+            Self::KeysBut(keys) => !keys.contains(part),
+        }
+    }
 }
 
 impl Holds {
     fn names(&self) -> impl Iterator<Item = &String> {
         match self {
             Self::Nothing => None,
-            Self::Message(names) | Self::Body(names) => Some(names.iter()),
+            Self::Parts(names, _) | Self::Value(names) | Self::Made(names) => Some(names.iter()),
         }
         .into_iter()
         .flatten()
@@ -59,8 +118,9 @@ impl Holds {
         match (&self, &other) {
             (Self::Nothing, _) => other,
             (_, Self::Nothing) => self,
-            (Self::Message(_), Self::Message(_)) => Self::Message(names()),
-            _ => Self::Body(names()),
+            (Self::Made(_), _) | (_, Self::Made(_)) => Self::Made(names()),
+            (Self::Parts(_, open), Self::Parts(_, also)) if open == also => Self::Parts(names(), open.clone()),
+            _ => Self::Value(names()),
         }
     }
 }
@@ -91,6 +151,7 @@ impl Outputs {
 /// Follows columns through a plan, bottom up.
 #[derive(Debug, Default)]
 struct Walk {
+    reads: Reads,
     /// What the nodes give whose parent was not visited yet.
     done: Vec<Outputs>,
     /// What surrounds the subquery that this plan is, the nearest last.
@@ -148,8 +209,14 @@ impl Walk {
                 Ok(first())
             }
             LogicalPlan::Window(window) => {
-                self.expressions_open(node, inputs)?;
-                Ok([first(), nothing(window.window_expr.len())].concat())
+                let made = window.window_expr.iter().map(|expr| self.made(expr, inputs));
+                Ok([first(), made.collect::<Result<Vec<_>>>()?].concat())
+            }
+            LogicalPlan::Aggregate(aggregate) => {
+                aggregate.group_expr.iter().try_for_each(|expr| self.open(expr, inputs))?;
+                let keys = node.schema().fields().len().saturating_sub(aggregate.aggr_expr.len());
+                let made = aggregate.aggr_expr.iter().map(|expr| self.made(expr, inputs));
+                Ok([nothing(keys), made.collect::<Result<Vec<_>>>()?].concat())
             }
             LogicalPlan::Join(join) => {
                 self.expressions_open(node, inputs)?;
@@ -190,9 +257,18 @@ impl Walk {
     fn outputs(&self, exprs: &[Expr], inputs: &[Outputs]) -> Result<Vec<Holds>> {
         let output = |expr: &Expr| match self.bare(expr, inputs)? {
             Some(holds) => Ok(holds),
-            None => self.open(expr, inputs).map(|()| Holds::Nothing),
+            None => self.made(expr, inputs),
         };
         exprs.iter().map(output).collect()
+    }
+
+    /// What an expression makes, which in a statement of a client may not read anything withheld.
+    fn made(&self, expr: &Expr, inputs: &[Outputs]) -> Result<Holds> {
+        if self.reads == Reads::Anything {
+            return self.open(expr, inputs).map(|()| Holds::Nothing);
+        }
+        let names = self.read_by(expr, inputs)?;
+        Ok(if names.is_empty() { Holds::Nothing } else { Holds::Made(names) })
     }
 
     fn expressions_open(&self, node: &LogicalPlan, inputs: &[Outputs]) -> Result<()> {
@@ -202,9 +278,15 @@ impl Walk {
 
     /// Refuses an expression that reads something withheld.
     fn open(&self, expr: &Expr, inputs: &[Outputs]) -> Result<()> {
+        refuse_any(self.read_by(expr, inputs)?.iter())
+    }
+
+    /// The withheld columns that an expression reads.
+    fn read_by(&self, expr: &Expr, inputs: &[Outputs]) -> Result<Names> {
+        let mut names = Names::new();
         expr.apply(|part| {
             if let Some(holds) = self.bare(part, inputs)? {
-                refuse_any(holds.names())?;
+                names.extend(holds.names().cloned());
                 return Ok(TreeNodeRecursion::Jump);
             }
             #[expect(deprecated, reason = "the planner still makes it")]
@@ -212,14 +294,16 @@ impl Walk {
                 // It tells of rows, not of columns.
                 Expr::Exists(Exists { subquery, .. }) => drop(self.subquery(subquery, inputs)?),
                 Expr::InSubquery(InSubquery { subquery, .. }) | Expr::SetComparison(SetComparison { subquery, .. }) => {
-                    self.subquery(subquery, inputs)?.all_open()?;
+                    names.extend(self.subquery(subquery, inputs)?.names().cloned());
                 }
-                Expr::Wildcard { .. } => inputs.iter().try_for_each(Outputs::all_open)?,
+                Expr::Wildcard { .. } => names.extend(inputs.iter().flat_map(Outputs::names).cloned()),
+                // A parameter of a report that was not given restricts nothing.
+                other if is_true(other) => return Ok(TreeNodeRecursion::Jump),
                 _ => {}
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
-        Ok(())
+        Ok(names)
     }
 
     /// What an expression holds that is a column, a part of one or a subquery, under whatever name; none if it is more.
@@ -230,7 +314,7 @@ impl Walk {
                 Expr::Alias(alias) => expr = &alias.expr,
                 Expr::ScalarFunction(function) if function.func.inner().is::<GetFieldFunc>() => {
                     let [of, names @ ..] = function.args.as_slice() else { return Ok(None) };
-                    // Of a message, nothing but a text can be taken, so this is the only part, or the first one.
+                    // Of a message or the metadata, nothing but a text can be taken, so this is the only part, or the first one.
                     part = Some(names);
                     expr = of;
                 }
@@ -249,15 +333,18 @@ impl Walk {
             (whole, None) => Some(whole),
             // The names of the parts may be expressions of their own.
             (Holds::Nothing, Some(_)) => None,
-            (Holds::Message(_), Some([name])) if is_text(name, "headers") => Some(Holds::Nothing),
-            (Holds::Message(names) | Holds::Body(names), Some(_)) => Some(Holds::Body(names)),
+            (Holds::Parts(_, open), Some([name])) if text(name).is_some_and(|name| open.has(name)) => {
+                Some(Holds::Nothing)
+            }
+            (Holds::Parts(names, _) | Holds::Value(names), Some(_)) => Some(Holds::Value(names)),
+            (Holds::Made(names), Some(_)) => Some(Holds::Made(names)),
         })
     }
 
     /// Checks a subquery of an expression; gives its columns.
     fn subquery(&self, subquery: &Subquery, inputs: &[Outputs]) -> Result<Outputs> {
         let outer = self.outer.iter().chain(inputs).cloned().collect();
-        Walk { done: Vec::new(), outer }.outputs_of(&subquery.subquery)
+        Walk { reads: self.reads, done: Vec::new(), outer }.outputs_of(&subquery.subquery)
     }
 }
 
@@ -270,20 +357,40 @@ fn find<'a>(column: &Column, all: impl Iterator<Item = &'a Outputs> + Clone) -> 
     Ok(Holds::Nothing)
 }
 
-fn is_text(expr: &Expr, text: &str) -> bool {
+fn text(expr: &Expr) -> Option<&str> {
     use ScalarValue::{LargeUtf8, Utf8, Utf8View};
-    matches!(expr, Expr::Literal(Utf8(Some(value)) | Utf8View(Some(value)) | LargeUtf8(Some(value)), _) if value == text)
+    match expr {
+        Expr::Literal(Utf8(Some(value)) | Utf8View(Some(value)) | LargeUtf8(Some(value)), _) => Some(value),
+        _ => None,
+    }
 }
 
-/// What the columns of a table hold: bodies are withheld where the table says so.
+/// Whether an expression is `null is null`, or that or something else.
+fn is_true(expr: &Expr) -> bool {
+    match expr {
+        Expr::IsNull(of) => matches!(of.as_ref(), Expr::Literal(value, _) if value.is_null()),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => is_true(left) || is_true(right),
+        _ => false,
+    }
+}
+
+/// What the columns of a table hold, by what the reader is shown of them.
 fn of_table(scan: &TableScan) -> Vec<Holds> {
     let provider = source_as_provider(&scan.source).ok();
     let table = provider.as_ref().and_then(|provider| provider.downcast_ref::<StoredTable>());
-    let withholds = table.is_some_and(StoredTable::withholds_bodies);
+    let Some(guard) = table.and_then(StoredTable::guard) else {
+        return vec![Holds::Nothing; scan.projected_schema.fields().len()];
+    };
     let fields = scan.projected_schema.fields().iter();
-    let holds = fields.map(|field| match withholds && is_message(field.data_type()) {
-        true => Holds::Message(Names::from([format!("{}.body", field.name())])),
-        false => Holds::Nothing,
+    let holds = fields.map(|field| {
+        let names = guard.withheld_names(field.name());
+        match guard.shows(field.name()) {
+            Shown::All => Holds::Nothing,
+            Shown::Headers => Holds::Parts(names, Open::Side("headers")),
+            Shown::Body => Holds::Parts(names, Open::Side("body")),
+            Shown::OtherKeys => Holds::Parts(names, Open::KeysBut(guard.sight().withheld_keys())),
+            Shown::Nothing => Holds::Value(names),
+        }
     });
     holds.collect()
 }
@@ -317,21 +424,50 @@ fn refuse_any<'a>(names: impl Iterator<Item = &'a String>) -> Result<()> {
     if names.is_empty() { Ok(()) } else { Err(DataFusionError::External(Box::new(Refused(names)))) }
 }
 
-fn refusal(error: DataFusionError) -> Error {
+fn refusal(error: DataFusionError, denied: &Denied) -> Error {
     let cause = match error {
         DataFusionError::External(cause) => cause,
         other => return query_failed(other),
     };
     match cause.downcast::<Refused>() {
-        Ok(refused) => {
-            let names: Vec<String> = refused.0.into_iter().collect();
-            Error::denied(format!(
-                "the statement reads `{}`, and the key lacks the scope `logs.read`: no condition, order, join, grouping or \
-                 function may read it, since it is null; select it as a column alone, leave it out, or use a key with \
-                 `logs.read`",
-                names.join("`, `")
-            ))
-        }
+        Ok(refused) => refused.explained(denied),
         Err(cause) => query_failed(DataFusionError::External(cause)),
     }
+}
+
+impl Refused {
+    fn explained(&self, denied: &Denied) -> Error {
+        Error::denied(refused_text(A_STATEMENT, &self.0, denied))
+    }
+}
+
+/// What an error of this file calls the statement that is refused, first in its message.
+pub const A_STATEMENT: &str = "the statement";
+
+/// Says what reads withheld columns, and what can be done.
+pub fn refused_text(reader: &str, columns: &BTreeSet<String>, denied: &Denied) -> String {
+    let quoted = |names: &[&str]| format!("`{}`", names.join("`, `"));
+    let (fields, bodies): (Vec<&str>, Vec<&str>) =
+        columns.iter().map(String::as_str).partition(|column| denied.told(column).next().is_some());
+    let told: BTreeSet<&str> = fields.iter().flat_map(|column| denied.told(column)).collect();
+    let told: Vec<&str> = told.into_iter().collect();
+    let (mut reads, mut remedies) = (Vec::new(), Vec::new());
+    if !bodies.is_empty() {
+        reads.push(format!("{}, and the key lacks the scope `logs.read`", quoted(&bodies)));
+        remedies.push("use a key with `logs.read`");
+    }
+    if !fields.is_empty() {
+        let told = if told == fields { String::new() } else { format!(" ({})", quoted(&told)) };
+        reads.push(format!(
+            "{}, which the denied fields of this organisation or workspace{told} withhold",
+            quoted(&fields)
+        ));
+        remedies.push("ask the operator");
+    }
+    format!(
+        "{reader} reads {}: no condition, order, join, grouping or function may read it, since it is null; select it as a \
+         column alone, leave it out, or {}",
+        reads.join("; and "),
+        remedies.join(" and ")
+    )
 }

@@ -153,6 +153,16 @@ macro_rules! columns {
             pub retention_days: i32,
         }
 
+        impl Record {
+            /// Takes out the value of a column.
+            pub fn clear(&mut self, column: &str) {
+                match column {
+                    $(stringify!($name) => self.$name = Default::default(),)*
+                    _ => {}
+                }
+            }
+        }
+
         batch::builder!(Record, BatchBuilder, Rows::Logs; $($name: $kind;)*);
         json::fields!($($name: $kind;)*);
         limits::keep_limits!(Record; $($name: $limit;)*);

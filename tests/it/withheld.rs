@@ -13,6 +13,8 @@ use gatelog::{Engine, Error, ErrorKind, ExportRequest, Params, Reader, Record, r
 use serde_json::json;
 use tempfile::TempDir;
 
+mod denied;
+
 /// What a key without the scope gets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Gets {
@@ -163,12 +165,14 @@ fn record(number: i64) -> Record {
         id: Some(format!("r-{number}")),
         organisation_id: Some(ORGANISATION.to_owned()),
         created_at: Some(Utc::now() - chrono::Duration::minutes(number)),
+        ai_org: Some("openai".to_owned()),
         ai_model: Some(["gpt-4o", "mistral"][usize::try_from(number % 2).unwrap()].to_owned()),
         trace_id: Some(format!("t-{}", number / 2)),
         total_units: Some(number),
         cost: Some(0.25),
         response_status_code: Some(if number % 3 == 0 { 500 } else { 200 }),
-        metadata: vec![("team".to_owned(), format!("m{number}"))],
+        user_id: Some(format!("ada-{}", number % 3)),
+        metadata: vec![("_user".to_owned(), format!("ada-{}", number % 3)), ("team".to_owned(), format!("m{number}"))],
         request: Message { body: body("question"), headers: Some(format!("{{\"x-id\":\"{number}\"}}")) },
         response: Message { body: body("reply"), headers: None },
         ..Record::default()
@@ -190,6 +194,7 @@ async fn filled() -> (Engine, TempDir) {
         trace_id: Some("t-1".to_owned()),
         value: Some(3.0),
         weight: Some(1.0),
+        user_id: Some("ada-0".to_owned()),
         ..Feedback::default()
     };
     engine.append((0..6).map(record).collect()).await.unwrap();

@@ -15,7 +15,7 @@ Organisation  An organisation.
   deleted_at               moment?   when it was deleted; its records are being erased
   records_this_month       count     records that it had stored this month (UTC)
   not_stored_this_month    count     records that its plan did not let be stored
-  denied_fields            [text]    what its keys may not export
+  denied_fields            [text]    what its keys may not export or read
   workspace_denied_fields  {[text]}  the same beside that, by workspace
 
 NewOrganisation  An organisation to be.
@@ -30,7 +30,7 @@ OrganisationChange  What changes; at least one of them.
   retention_days?           days?     days that records are kept, where the plan leaves it to agreement; 0 = for ever
   name?                     text?     what people call it
   add_workspaces?           [text]    further workspaces
-  denied_fields?            [text]?   what its keys may not export; empty = all may be
+  denied_fields?            [text]?   what its keys may not export or read; empty = all may be
   workspace_denied_fields?  {[text]}  the same beside that, by workspace
 
 Plan  A plan with its terms.

@@ -7,11 +7,11 @@ use super::schema::{kind, parameters, with};
 use crate::logs::MOST_CONDITIONS;
 
 pub(super) const SCHEMAS: &str = "\
-LogStatus  The four Status labels.
-  cache        text   such as `Cache Hit`
-  retry        text   such as `Retry Success on 2 Tries`
-  fallback     text   `Fallback Active` or `Fallback Disabled`
-  loadbalance  text   `Loadbalancer Active` or `Loadbalancer Disabled`
+LogStatus  The four Status labels; null where the columns that they tell of are denied.
+  cache        text?  such as `Cache Hit`
+  retry        text?  such as `Retry Success on 2 Tries`
+  fallback     text?  `Fallback Active` or `Fallback Disabled`
+  loadbalance  text?  `Loadbalancer Active` or `Loadbalancer Disabled`
 
 LogPage  A page.
   object    =list
@@ -219,12 +219,14 @@ pub(super) fn operations() -> Vec<Operation> {
     let replay = json!({ "endpoint": "/chat/completions", "body": { "model": "gpt-4o", "messages": [] } });
     vec![
         insert(),
-        get("/v1/logs", "listLogs", "Lists logs, newest first, without bodies")
-            .takes(FRAME)
-            .takes_all(told_filters())
-            .takes(PAGE)
-            .gives(200, "LogPage")
-            .fails(&[404]),
+        told_withheld(
+            get("/v1/logs", "listLogs", "Lists logs, newest first, without bodies")
+                .takes(FRAME)
+                .takes_all(told_filters())
+                .takes(PAGE)
+                .gives(200, "LogPage"),
+        )
+        .fails(&[404]),
         told_withheld(get("/v1/logs/{id}", "getLog", "Shows one log whole").takes(OWNER).gives(200, "LogObject")),
         told_withheld(
             get("/logs/{id}", "openLog", "Shows one log: its own URL").says(page).takes(OWNER).answers(200, &shown()),

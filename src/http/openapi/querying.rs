@@ -46,7 +46,8 @@ const GROUP_PAGE: &str = "
     columns        text            requests  columns of the answer, with commas between
     include_total  flag            true      taken for the SDKs' sake; the total is always told";
 
-const IGNORED: &str = "ignored_parameters?  [text]  parameters that are unknown, and were passed over";
+const IGNORED: &str = "ignored_parameters?  [text]  parameters that are unknown, and were passed over
+    withheld?  [text]  denied columns that figures are computed from; these are null";
 
 pub(super) fn operations() -> Vec<Operation> {
     let params = json!({
@@ -154,17 +155,12 @@ fn cell(column: &ReportColumn) -> Value {
 /// An operation that takes what every question of analytics does.
 fn asked(operation: Operation, answer: Value) -> Operation {
     let frame = logs::frame().map(|end| with(end, "required", true));
-    operation.takes_all(frame).takes_all(logs::told_filters()).answers(200, &[(JSON, answer)])
+    told_withheld(operation.takes_all(frame).takes_all(logs::told_filters()).answers(200, &[(JSON, answer)]))
 }
 
 fn figures(figures: &[Figure]) -> Vec<(&'static str, Value)> {
-    let field = |figure: &Figure| {
-        let schema = cell(&figure.column);
-        // A sum of what is not known is null too.
-        let nullable = figure.nullable || figure.column.kind == ColumnKind::Float;
-        (figure.name, if nullable { or_null(schema) } else { schema })
-    };
-    figures.iter().map(field).collect()
+    // Any figure is null where a column is denied that it is computed from.
+    figures.iter().map(|figure| (figure.name, or_null(cell(&figure.column)))).collect()
 }
 
 fn graph(graph: &GraphFacts) -> Operation {

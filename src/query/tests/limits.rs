@@ -21,6 +21,7 @@ fn sight_of(organisation: &str) -> Sight {
         organisation: Some(organisation.to_owned()),
         workspace: None,
         bodies: true,
+        denied: Denied::default(),
         rules: Arc::new(rules(&[], Vec::new(), &[])),
         now_micros: NOW,
     }
