@@ -241,12 +241,14 @@ impl Reader {
         Ok(self.gate.watch(&self.access, lines))
     }
 
-    /// Exports what a job selects as these columns, no further back than the plan lets exports reach by now.
+    /// Exports what a job selects as these columns, no further back than the plan lets exports reach by now;
+    /// notes whose records they are.
     pub(super) async fn export_selected(
         &self,
         selection: &export::Selection,
         columns: Vec<String>,
         limit: Option<u64>,
+        noted: &Arc<export::Organisations>,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
         let (time, micros) = (selection.filter.time, |at: DateTime<Utc>| at.timestamp_micros());
         let from = time.min.map(micros).max(self.exported_from(None)?);
@@ -258,8 +260,8 @@ impl Reader {
         let request = export::Request { from, to, columns: Some(columns), after: None, limit };
         let condition = selection.filter.condition();
         let (queries, skip) = (Arc::clone(&self.queries), selection.skip);
-        let lines =
-            export::selected(queries, self.scene().await?, self.erased_since(), &request, condition, skip).await?;
+        let (scene, latest, noted) = (self.scene().await?, self.erased_since(), Arc::clone(noted));
+        let lines = export::selected(queries, scene, latest, &request, condition, skip, noted).await?;
         Ok(self.gate.watch(&self.access, lines))
     }
 
