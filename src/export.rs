@@ -9,6 +9,7 @@
 //! are read one by one and sorted, on disk if need be.
 
 mod erased;
+mod organisations;
 mod selection;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use erased::ErasedSince;
 pub use erased::LatestRules;
+pub use organisations::Organisations;
 pub use selection::Selection;
 
 use crate::error::{Error, Result};
@@ -80,6 +82,8 @@ struct Plan {
     condition: Condition,
     /// What is erased while the export runs; none for those who see everything as stored.
     erased: Option<ErasedSince>,
+    /// Notes whose records are written.
+    organisations: Arc<Organisations>,
 }
 
 /// A half-open time frame, µs since 1970-01-01.
@@ -105,10 +109,10 @@ pub async fn export(
     latest: LatestRules,
     request: &Request,
 ) -> Result<BoxStream<'static, Result<Bytes>>> {
-    selected(queries, scene.into(), latest, request, Condition::default(), 0).await
+    selected(queries, scene.into(), latest, request, Condition::default(), 0, Arc::default()).await
 }
 
-/// The same of the records that a condition names, without the first `skip` of them.
+/// The same of the records that a condition names, without the first `skip` of them; notes whose they are.
 pub async fn selected(
     queries: Arc<Queries>,
     scene: Scene,
@@ -116,9 +120,10 @@ pub async fn selected(
     request: &Request,
     condition: Condition,
     skip: u64,
+    organisations: Arc<Organisations>,
 ) -> Result<BoxStream<'static, Result<Bytes>>> {
     let erased = scene.sight.as_ref().map(|sight| ErasedSince::new(latest, Arc::clone(&sight.rules)));
-    let plan = Arc::new(Plan { erased, ..Plan::make(&queries, &scene, request, condition).await? });
+    let plan = Arc::new(Plan { erased, organisations, ..Plan::make(&queries, &scene, request, condition).await? });
     let batches = futures::stream::iter(plan.days.clone())
         .map({
             let plan = Arc::clone(&plan);
@@ -137,6 +142,7 @@ pub async fn selected(
                     Some(erased) => erased.keep(batch?)?,
                     None => batch?,
                 };
+                plan.organisations.note(&batch, ErasedSince::ORGANISATION);
                 let task = tokio::task::spawn_blocking(move || {
                     let mut lines = Vec::new();
                     encoder.encode(&batch, &mut lines).map(|()| Bytes::from(lines))
@@ -184,7 +190,7 @@ impl Plan {
         let last = frame.to.saturating_sub(1).div_euclid(MICROS_A_DAY);
         let days = days_of(scene).into_iter().filter(|day| (first..=last).contains(&i64::from(*day))).collect();
         let row_bytes = row_bytes(&scene.view);
-        Ok(Self { encoder, frame, days, cursor, row_bytes, condition, erased: None })
+        Ok(Self { encoder, frame, days, cursor, row_bytes, condition, erased: None, organisations: Arc::default() })
     }
 
     /// What is read of each record: for its line, and to tell whether it was erased meanwhile.

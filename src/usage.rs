@@ -7,7 +7,8 @@
 //! exact through crashes too. Counts of other nodes are as of their last flush.
 //!
 //! A row counts for the month (UTC) of its `created_at`, but no later than tomorrow's. Rows that were not stored because of
-//! a quota are counted apart; of those, a crash forgets what came after the last flush or a clean end.
+//! a quota are counted apart. They are in no log, so their counts are written down every few seconds, for
+//! whoever reads beside this process; a crash forgets those of the last seconds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -97,6 +98,18 @@ impl Counts {
         for_each_row(batch, |organisation, micros| {
             self.entry(organisation, months.of(counted_at(micros, now_micros))).records += 1;
         });
+    }
+
+    /// These counts with the records that were not stored as `latest` has them: they belong to no
+    /// sequence of the log.
+    pub fn with_not_stored_of(&self, latest: &Self) -> Self {
+        let mut counts = self.clone();
+        for (organisation, months) in &latest.0 {
+            for (month, count) in months.iter().filter(|(_, count)| count.not_stored > 0) {
+                counts.entry(organisation, *month).not_stored = count.not_stored;
+            }
+        }
+        counts
     }
 
     fn forget_before(&mut self, first: Month) {
@@ -397,6 +410,20 @@ mod tests {
         assert_eq!(meter.tally().records("a", micros("2026-11-01T00:00:00Z")), 2);
         assert_eq!(meter.usage().list(Some("a"))[0].records, 2);
         assert!(meter.usage().list(Some("b")).is_empty());
+    }
+
+    #[test]
+    fn what_was_not_stored_is_taken_over_without_what_was_stored_since() {
+        let mut meter = Meter::new(Counts::default(), Counts::default());
+        meter.tally().store("a", micros("2026-11-01T00:00:00Z"));
+        let flushed = meter.own();
+        meter.tally().store("a", micros("2026-11-01T00:00:00Z"));
+        meter.tally().refuse("a", micros("2026-11-01T00:00:00Z"));
+        meter.tally().refuse("b", micros("2026-11-01T00:00:00Z"));
+        let written = flushed.with_not_stored_of(&meter.own());
+        assert_eq!(written.get("a", month()), Count { records: 1, not_stored: 1 });
+        assert_eq!(written.get("b", month()), Count { records: 0, not_stored: 1 });
+        assert_eq!(flushed.with_not_stored_of(&flushed), flushed);
     }
 
     #[tokio::test]

@@ -111,6 +111,10 @@ pub struct ExportJob {
     /// Why what it wrote was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_gone: Option<String>,
+    /// Organisations that were created since it was started and keep records for a shorter time. It begins anew
+    /// if it wrote any of theirs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub narrowed: BTreeSet<String>,
 }
 
 /// What a run wrote. Fields of other versions of gatelog are passed over: a file can be made again.
@@ -127,6 +131,9 @@ pub struct ExportFile {
     pub records: u64,
     /// Keys of each line.
     pub columns: Vec<String>,
+    /// Organisations whose records are in it; none = any whose records the job reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organisations: Option<BTreeSet<String>>,
     /// When it was whole.
     pub written_at: DateTime<Utc>,
 }
@@ -314,6 +321,7 @@ impl Document {
         (job.status, job.updated_at) = (ExportStatus::InProgress, now);
         (job.started_at, job.ended_at, job.error) = (Some(now), None, None);
         (job.file, job.file_gone) = (None, None);
+        job.narrowed.clear();
         Ok(job)
     }
 
@@ -360,6 +368,13 @@ impl Document {
             _ => {}
         }
         let Some(job) = self.export_jobs.iter_mut().find(|job| job.id == id) else { return Ended::Overtaken };
+        let narrowed = std::mem::take(&mut job.narrowed);
+        if let ExportEnd::Written(file, _) = end
+            && narrowed.iter().any(|organisation| file.may_hold(organisation))
+        {
+            job.run += 1;
+            return Ended::Overtaken;
+        }
         match end {
             ExportEnd::Written(file, total) => {
                 (job.status, job.file) = (ExportStatus::Success, Some(file.clone()));

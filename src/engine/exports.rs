@@ -70,6 +70,7 @@ impl Engine {
             ended_at: None,
             file: None,
             file_gone: None,
+            narrowed: BTreeSet::new(),
         };
         job.total = self.inner.count_export(&job).await?;
         let add = |document: &mut Document| {

@@ -325,9 +325,7 @@ impl Writer {
         for print in held.iter().zip(&kept).filter(|(_, kept)| **kept).flat_map(|(held, _)| held) {
             print.print.into_iter().for_each(|print| self.recent_parts.remember(print, Known::default(), now_micros));
         }
-        self.counters.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
-        self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
-        self.counters.over_quota.fetch_add(receipt.over_quota, Ordering::Relaxed);
+        self.counters.count(&receipt);
         if receipt.over_quota > 0 {
             // Its halves are in the log, and whoever reads that beside this process knows of no quota.
             self.clear_log_within(self.flush_micros);

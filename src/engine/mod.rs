@@ -399,6 +399,7 @@ impl Engine {
             accepted_total: read(&counters.accepted),
             duplicate_total: read(&counters.duplicate),
             over_quota_total: read(&counters.over_quota),
+            past_retention_total: read(&counters.past_retention),
             refused_total: read(&counters.refused),
             redated_total: read(&counters.redated),
             clock_in_doubt: inner.clock.look().is_some(),

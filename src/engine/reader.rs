@@ -320,12 +320,14 @@ impl Reader {
         Ok(self.gate.watch(began, lines))
     }
 
-    /// Exports what a job selects as these columns, no further back than the plan lets exports reach by now.
+    /// Exports what a job selects as these columns, no further back than the plan lets exports reach by now;
+    /// notes whose records they are.
     pub(super) async fn export_selected(
         &self,
         selection: &export::Selection,
         columns: Vec<String>,
         limit: Option<u64>,
+        noted: &Arc<export::Organisations>,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
         let (time, micros) = (selection.filter.time, |at: DateTime<Utc>| at.timestamp_micros());
         let from = time.min.map(micros).max(self.exported_from(None)?);
@@ -336,10 +338,12 @@ impl Reader {
         let (from, to) = (from.and_then(micros_text), to.and_then(micros_text));
         let request = export::Request { from, to, columns: Some(columns), after: None, limit };
         let condition = selection.filter.condition();
-        let (began, queries, skip) = (self.begin(), Arc::clone(&self.queries), selection.skip);
-        let lines =
-            export::selected(queries, self.whole_scene().await?, self.erased_since(), &request, condition, skip)
-                .await?;
+        let began = self.begin();
+        let queries = Arc::clone(&self.queries);
+        let scene = self.whole_scene().await?;
+        let latest = self.erased_since();
+        let skip = selection.skip;
+        let lines = export::selected(queries, scene, latest, &request, condition, skip, Arc::clone(noted)).await?;
         Ok(self.gate.watch(began, lines))
     }
 

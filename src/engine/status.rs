@@ -16,6 +16,9 @@ pub struct Receipt {
     pub duplicate: u64,
     /// Records that were not stored, because the organisation's plan stops at its quota. They are counted.
     pub over_quota: u64,
+    /// Of the records that were taken, those that are older than their organisation's plan keeps records: no
+    /// answer shows them, and upkeep deletes them.
+    pub past_retention: u64,
 }
 
 /// A refused append.
@@ -142,6 +145,8 @@ pub struct Status {
     pub duplicate_total: u64,
     /// Records not stored because of a quota, since the start.
     pub over_quota_total: u64,
+    /// Records taken that are older than their organisation's plan keeps records, since the start.
+    pub past_retention_total: u64,
     /// Records refused because the log could not be written, since the start.
     pub refused_total: u64,
     /// Records that were dated more than a day ahead and got the time of their arrival, since the start.

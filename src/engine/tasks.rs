@@ -243,20 +243,29 @@ impl Inner {
         let every = Duration::from_secs(self.config.refresh_seconds);
         let mut counts_due = tokio::time::Instant::now() + COUNTS_EVERY;
         let mut failing = false;
+        let mut over_quota = 0;
         // An earlier process may have kept what was erased since.
         self.sweep_copies().await;
         loop {
             tokio::time::sleep(every).await;
             let mut refreshed = self.refresh().await;
-            if self.store.is_shared() && refreshed.is_ok() && tokio::time::Instant::now() >= counts_due {
+            let is_shared = self.store.is_shared();
+            if refreshed.is_ok() && (!is_shared || tokio::time::Instant::now() >= counts_due) {
                 counts_due = tokio::time::Instant::now() + COUNTS_EVERY;
-                refreshed = self.refresh_counts().await;
+                let by_now = self.counters.over_quota.load(Ordering::Relaxed);
+                if by_now != over_quota {
+                    refreshed = self.closed_by_failed_sync(self.write_not_stored().await);
+                    over_quota = if refreshed.is_ok() { by_now } else { over_quota };
+                }
+                if is_shared && refreshed.is_ok() {
+                    refreshed = self.refresh_counts().await;
+                }
             }
             match refreshed {
                 Ok(()) => failing = false,
                 // Told once: while a bucket is away this comes every few seconds.
                 Err(error) if !failing => {
-                    tracing::warn!(error = error.chain(), "cannot look for changes of others; trying again");
+                    tracing::warn!(error = error.chain(), "cannot exchange changes with others; trying again");
                     failing = true;
                 }
                 Err(_) => {}
@@ -349,6 +358,26 @@ impl Inner {
         let mut logs = usage::read(&self.store, month).await?;
         logs.remove(&self.wal_id);
         self.usage.set_others(usage::newest(&logs));
+        Ok(())
+    }
+
+    /// Writes down what was not stored by now, whether or not anything is flushed: nobody beside this process
+    /// could count it.
+    async fn write_not_stored(&self) -> Result<()> {
+        let mut commits = self.commits.lock().await;
+        // A flush that may have committed needs the counts that it wrote.
+        if !commits.unresolved.is_empty() || self.refuse_if_failed().is_err() {
+            return Ok(());
+        }
+        let counts = commits.counted.counts.with_not_stored_of(&self.usage.own());
+        if counts == *commits.counted.counts {
+            return Ok(());
+        }
+        self.ensure_claim().await?;
+        let next = Snapshot { sequence: commits.counted.sequence, counts: Arc::new(counts) };
+        let month = Month::of_micros((self.now)().timestamp_micros());
+        usage::write(&self.store, self.wal_id, &next, &next, month).await?;
+        commits.counted = next;
         Ok(())
     }
 

@@ -73,6 +73,7 @@ pub(super) struct Counters {
     pub(super) accepted: AtomicU64,
     pub(super) duplicate: AtomicU64,
     pub(super) over_quota: AtomicU64,
+    pub(super) past_retention: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) redated: AtomicU64,
     pub(super) flushes: AtomicU64,
@@ -93,6 +94,7 @@ impl Default for Counters {
             accepted: AtomicU64::new(0),
             duplicate: AtomicU64::new(0),
             over_quota: AtomicU64::new(0),
+            past_retention: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             redated: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
@@ -103,6 +105,16 @@ impl Default for Counters {
             waiting_until: AtomicI64::new(i64::MAX),
             clear_log_at: AtomicI64::new(i64::MAX),
         }
+    }
+}
+
+impl Counters {
+    /// Counts what became of records.
+    pub(super) fn count(&self, receipt: &Receipt) {
+        self.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
+        self.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
+        self.over_quota.fetch_add(receipt.over_quota, Ordering::Relaxed);
+        self.past_retention.fetch_add(receipt.past_retention, Ordering::Relaxed);
     }
 }
 
@@ -324,9 +336,7 @@ impl Writer {
         for (reply, receipt, rows) in replies {
             // These figures are of records.
             if rows == Rows::Logs {
-                self.counters.accepted.fetch_add(receipt.accepted, Ordering::Relaxed);
-                self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
-                self.counters.over_quota.fetch_add(receipt.over_quota, Ordering::Relaxed);
+                self.counters.count(&receipt);
             }
             // A caller that stopped waiting has its rows kept all the same.
             let _ = reply.send(Ok(receipt));
@@ -368,14 +378,15 @@ impl Writer {
         let mut tally = self.meter.tally();
         let mut receipt = Receipt::default();
         let (mut kept, mut over) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
-        let mut last: Option<(&str, Option<u64>)> = None;
-        for (row, ((organisation, micros), key)) in rows.zip(keys).enumerate() {
-            let (organisation, micros) = (organisation.unwrap_or_default(), counted_at(*micros, now_micros));
-            let stops_at = match last {
-                Some((same, stops_at)) if same == organisation => stops_at,
-                _ => rules.stops_at(organisation),
+        let mut last: Option<(&str, Option<u64>, i64)> = None;
+        for (row, ((organisation, created_at), key)) in rows.zip(keys).enumerate() {
+            let organisation = organisation.unwrap_or_default();
+            let micros = counted_at(*created_at, now_micros);
+            let (stops_at, seen_since) = match last {
+                Some((same, stops_at, seen_since)) if same == organisation => (stops_at, seen_since),
+                _ => (rules.stops_at(organisation), rules.seen_since(organisation, now_micros)),
             };
-            last = Some((organisation, stops_at));
+            last = Some((organisation, stops_at, seen_since));
             let is_known = self.recent.contains(*key);
             let full = !is_known && stops_at.is_some_and(|stops_at| tally.records(organisation, micros) >= stops_at);
             match (is_known, full) {
@@ -388,6 +399,8 @@ impl Writer {
                     self.recent.remember(*key, known.get(row).copied().unwrap_or_default(), now_micros);
                     tally.store(organisation, micros);
                     receipt.accepted += 1;
+                    // Stored all the same: the clock, or the plan, may be about to be corrected.
+                    receipt.past_retention += u64::from(*created_at < seen_since);
                 }
             }
             kept.push(!is_known && !full);

@@ -31,6 +31,9 @@ pub(super) struct ErasedSince {
 }
 
 impl ErasedSince {
+    /// The name that organisations have in the batches of an export.
+    pub(super) const ORGANISATION: &str = COLUMNS[0].1;
+
     pub(super) fn new(latest: LatestRules, began: Arc<Rules>) -> Self {
         let known = Mutex::new((Arc::clone(&began), Arc::default()));
         Self { latest, began, known }

@@ -51,6 +51,8 @@ pub(crate) struct Receipt {
     pub(crate) duplicate: u64,
     /// Records that were not stored because their organisation's plan stores no more of them this month.
     pub(crate) over_quota: u64,
+    /// Of the accepted records, those that are older than their organisation's plan keeps records.
+    pub(crate) past_retention: u64,
     /// What that means and what can be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
@@ -290,19 +292,34 @@ impl Receipt {
             return Ok(());
         }
         let rules = app.engine.catalog().rules();
-        let limited = limited(&records, &rules);
+        let limited = the_one(&records, |organisation| rules.terms(organisation).stops_at.is_some());
+        let expiring = the_one(&records, |organisation| rules.retention_days(organisation) != 0);
         let appended = app.engine.append_parsed_as(access, records).await.map_err(|refused| refused.error)?;
         self.accepted += appended.accepted;
         self.duplicate += appended.duplicate;
         self.over_quota += appended.over_quota;
+        self.past_retention += appended.past_retention;
         if appended.over_quota > 0 {
             let told = over_quota(limited.as_deref(), &rules);
-            let seen = Seen { organisation: limited, ..Seen::default() };
-            let refused = Refused { seen, ..Refused::many(Reason::OverQuota, &*told, appended.over_quota) };
-            app.engine.refusals().request(sender, refused);
-            self.message.get_or_insert(told);
+            self.tell(app, sender, limited, Refused::many(Reason::OverQuota, told, appended.over_quota));
+        }
+        if appended.past_retention > 0 {
+            let told = past_retention(expiring.as_deref(), &rules);
+            self.tell(app, sender, expiring, Refused::many(Reason::PastRetention, told, appended.past_retention));
         }
         Ok(())
+    }
+
+    /// Notes what a plan does not keep, and says so in the message.
+    fn tell(&mut self, app: &App, sender: &Sender, organisation: Option<String>, refused: Refused) {
+        let told = &refused.message;
+        match &mut self.message {
+            None => self.message = Some(told.clone()),
+            Some(message) if message.contains(told.as_str()) => {}
+            Some(message) => message.push_str(&format!("; {told}")),
+        }
+        let seen = Seen { organisation, ..Seen::default() };
+        app.engine.refusals().request(sender, Refused { seen, ..refused });
     }
 
     /// Appends parts of records.
@@ -336,13 +353,13 @@ impl Receipt {
     }
 }
 
-/// The organisation of records whose plan stops at a number of records, if there is one and only one.
-fn limited(records: &[Record], rules: &Rules) -> Option<String> {
+/// Finds the organisation of records of which something holds, if there is one and only one.
+fn the_one(records: &[Record], holds: impl Fn(&str) -> bool) -> Option<String> {
     let mut found: Option<&str> = None;
     let mut last = None;
     for organisation in records.iter().filter_map(|record| record.organisation_id.as_deref()) {
         // Records come in runs of one organisation.
-        if last.replace(organisation) == Some(organisation) || rules.terms(organisation).stops_at.is_none() {
+        if last.replace(organisation) == Some(organisation) || !holds(organisation) {
             continue;
         }
         if found.replace(organisation).is_some_and(|other| other != organisation) {
@@ -363,6 +380,24 @@ fn over_quota(organisation: Option<&str>, rules: &Rules) -> String {
     format!(
         "organisation `{organisation}` is on plan `{plan}`, which stores {limit} records a calendar month (UTC); those beyond \
          are counted and not stored: wait for the next month, or ask the operator for another plan"
+    )
+}
+
+/// Says what becomes of records that are older than their organisation's plan keeps records.
+fn past_retention(organisation: Option<&str>, rules: &Rules) -> String {
+    let Some(organisation) = organisation else {
+        return "records are older than the plans of their organisations keep records: no answer shows them, and upkeep deletes \
+                them; report `retention` shows how long each is kept: send records sooner, or ask the operator for other plans"
+            .to_owned();
+    };
+    let Terms { plan, retention_days, .. } = rules.terms(organisation);
+    let kept_by = match plan {
+        Some(plan) => format!("is on plan `{plan}`, which keeps records {retention_days} days"),
+        None => format!("has no plan, and its records are kept {retention_days} days"),
+    };
+    format!(
+        "organisation `{organisation}` {kept_by}; older ones are in no answer, and upkeep deletes them: send records sooner, or \
+         ask the operator for another plan"
     )
 }
 
@@ -402,12 +437,13 @@ mod tests {
         let record =
             |organisation: &str| Record { organisation_id: Some(organisation.to_owned()), ..Record::default() };
         let records = [record("free"), record("free"), record("dev"), record("dev")];
-        let told = over_quota(limited(&records, &rules).as_deref(), &rules);
+        let told = over_quota(the_one(&records, |of| rules.terms(of).stops_at.is_some()).as_deref(), &rules);
         for words in ["organisation `dev`", "plan `developer`", "10000 records", "another plan"] {
             assert!(told.contains(words), "{told}");
         }
-        assert_eq!(limited(&records[..2], &rules), None);
+        let limited = |records: &[Record]| the_one(records, |of| rules.terms(of).stops_at.is_some());
+        assert_eq!(limited(&records[..2]), None);
         let both = [record("dev"), record("trial"), record("dev")];
-        assert!(over_quota(limited(&both, &rules).as_deref(), &rules).contains("report `quota`"));
+        assert!(over_quota(limited(&both).as_deref(), &rules).contains("report `quota`"));
     }
 }

@@ -40,6 +40,7 @@ pub(super) const ENVELOPE_BYTES: u64 = 1 << 20;
 const TIMES: usize = 3;
 const ACCEPTED: HeaderName = HeaderName::from_static("x-gatelog-accepted");
 const REJECTED: HeaderName = HeaderName::from_static("x-gatelog-rejected");
+const PAST_RETENTION: HeaderName = HeaderName::from_static("x-gatelog-past-retention");
 const OVER_QUOTA: HeaderName = HeaderName::from_static("x-gatelog-over-quota");
 
 /// `POST /v1/logs`.
@@ -132,6 +133,7 @@ fn ok(receipt: &Receipt) -> Response {
         (ACCEPTED, (receipt.accepted + receipt.duplicate).to_string()),
         (REJECTED, receipt.rejected().to_string()),
         (OVER_QUOTA, receipt.over_quota.to_string()),
+        (PAST_RETENTION, receipt.past_retention.to_string()),
     ];
     ([(CONTENT_TYPE, "text/plain; charset=UTF-8")], headers, "ok").into_response()
 }

@@ -235,11 +235,16 @@ fn gauges(status: &Status, cache: &CacheStats) -> [Line; 17] {
     ]
 }
 
-fn counters(status: &Status, cache: &CacheStats) -> [Line; 9] {
+fn counters(status: &Status, cache: &CacheStats) -> [Line; 10] {
     [
         ("records_accepted", "Records taken since the start", status.accepted_total),
         ("records_duplicate", "Records dropped because their id was known", status.duplicate_total),
         ("records_over_quota", "Records not stored because of their plan's quota", status.over_quota_total),
+        (
+            "records_past_retention",
+            "Records taken that are older than their plan keeps records",
+            status.past_retention_total,
+        ),
         ("records_refused", "Records refused because there was no room", status.refused_total),
         ("records_redated", "Records dated more than a day ahead, which got the time of arrival", status.redated_total),
         ("flushes", "Flushes since the start", status.flushes_total),

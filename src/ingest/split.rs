@@ -1,8 +1,9 @@
 //! A stream of bytes to records: lines, a JSON array, or objects that follow each other, pretty-printed or not.
 //!
-//! The first bytes tell which it is. Lines, the fast way, are only searched for line breaks; the others are followed through
-//! strings and brackets, which is enough to find where each value ends. Nothing is validated here: what is no record is
-//! refused when it is read. Numbers of records count from the start of the stream.
+//! The first bytes tell which it is. Lines, the fast way, are only searched for line breaks, and for
+//! a second object on the same line; the others are followed through strings and brackets, which is
+//! enough to find where each value ends. Nothing is validated here: what is no record is refused when
+//! it is read. Numbers of records count from the start of the stream.
 //!
 //! No more is held than one record and one push: of a record over the limit the rest is skipped as it comes.
 
@@ -226,9 +227,20 @@ impl Splitter {
             at = range.end;
             let skipped = std::mem::take(&mut self.skipping);
             let blank = self.buffer[range.clone()].trim_ascii().is_empty();
-            if !skipped && !blank {
+            if skipped || blank {
+                continue;
+            }
+            // A line over the limit is refused as a whole, as where it comes in pieces and is not held.
+            if range.len() > self.limit || !may_hold_several(&self.buffer[range.clone()]) {
                 let start = range.start;
                 chunk.add(&mut self.next, range, self.limit, || line.of(start));
+                continue;
+            }
+            let (text, mut place) = (&self.buffer[..range.end], range.start);
+            let mut values = Values::default();
+            while let Some(value) = values.next(text, &mut place, true) {
+                let start = value.start;
+                chunk.add(&mut self.next, value, self.limit, || line.of(start));
             }
         }
         self.give(end, &mut chunk);
@@ -351,6 +363,13 @@ impl Values {
         *self = Self { array: self.array, ..Self::default() };
         Some(start..end)
     }
+}
+
+/// Tells if a line begins with an object and another `{` comes after a closed bracket, as it never does
+/// within one value outside of strings. One search for a byte, since every line goes through it.
+fn may_hold_several(line: &[u8]) -> bool {
+    let closed_before = |at: usize| matches!(line[..at].trim_ascii_end().last(), Some(b'}' | b']'));
+    line.trim_ascii_start().starts_with(b"{") && memchr::memchr_iter(b'{', line).any(closed_before)
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

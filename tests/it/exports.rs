@@ -331,6 +331,27 @@ async fn a_cancel_breaks_off_at_once_and_takes_the_upload_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_operators_file_stays_while_nothing_that_is_in_it_may_be_seen_less() {
+    let place = Place::new();
+    let engine = place.node("a").await;
+    engine.append(vec![record("a"), record("b")]).await.unwrap();
+    let held = shown(&engine, &started(&engine, &["id"]).await).organisation_id;
+    assert_eq!(held, None);
+    let id = started(&engine, &["id"]).await;
+    ended(&engine, &id).await;
+    let create = async |name: &'static str| {
+        let new = gatelog::engine::Organisation::new("developer", engine.now());
+        let create = |document: &mut Document| document.create_organisation(name, new.clone(), 0).map(|_| ());
+        engine.catalog().change(create).await.unwrap();
+        shown(&engine, &id).file_gone
+    };
+    assert_eq!(create("new").await, None, "no record of it was written");
+    let gone = create(gatelog::ingest::DEFAULT_ORGANISATION).await.unwrap();
+    assert!(gone.starts_with("records are kept shorter"), "{gone}");
+    engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_in_progress_begins_anew_after_a_restart() {
     let place = Place::new();
     let (engine, id) = place.writing().await;

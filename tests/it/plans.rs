@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, Duration, Utc};
 use futures::TryStreamExt;
-use gatelog::config::Schedule;
+use gatelog::config::{Plans, Schedule};
 use gatelog::engine::{Access, Organisation, Parts, Scope, Which};
-use gatelog::{Config, Engine, ErrorKind, ExportRequest, Job, Record};
+use gatelog::{Config, Engine, ErrorKind, ExportRequest, Job, Reader, Record};
 use tempfile::TempDir;
 
 use super::engine::{ids, number};
@@ -197,6 +197,44 @@ async fn a_quota_stops_exactly_whoever_writes_and_counts_over_restarts_and_expir
         "it was not kept, so not known"
     );
     // A plan without an end takes what the other refused, under the same id.
+    engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_beside_a_server_see_what_a_quota_refused_though_nothing_is_flushed() {
+    let folder = tempfile::tempdir().unwrap();
+    let plans = Plans::parse("[tiny]\nincluded = 2\nover = 'stop'").unwrap();
+    let config = Config { refresh_seconds: 1, plans, ..config(&folder) };
+    let engine = Engine::open(config.clone()).await.unwrap();
+    organisation(&engine, "tiny", "tiny").await;
+    let append = async |ids: &[&str]| {
+        let rows = ids.iter().map(|id| record("tiny", id, Utc::now())).collect();
+        engine.append(rows).await.unwrap().over_quota
+    };
+    let seen_beside = async |not_stored: i64| {
+        let by = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        loop {
+            let reader = Reader::open(&config).await.unwrap();
+            let stored = number(&reader, "select sum(records) from usage where organisation_id = 'tiny'").await;
+            assert_eq!(stored, 2);
+            let seen = number(&reader, "select sum(not_stored) from usage where organisation_id = 'tiny'").await;
+            if seen == not_stored {
+                return;
+            }
+            assert!(std::time::Instant::now() < by, "{seen} of {not_stored} are seen beside the server");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    assert_eq!(append(&["a", "b", "c", "d", "e"]).await, 3);
+    seen_beside(3).await;
+    // After a flush, with the rows in files.
+    engine.flush().await.unwrap();
+    assert_eq!(append(&["f"]).await, 1);
+    seen_beside(4).await;
+    engine.close().await.unwrap();
+    let engine = Engine::open(config.clone()).await.unwrap();
+    let kept = "select sum(records) * 10 + sum(not_stored) from usage where organisation_id = 'tiny'";
+    assert_eq!(number(&engine.reader(), kept).await, 24);
     engine.close().await.unwrap();
 }
 

@@ -433,6 +433,55 @@ async fn a_lacking_scope_and_a_quota_are_refusals_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_older_than_its_plan_keeps_is_counted_wherever_it_comes_in() {
+    let bed = Bed::new(|_| {}).await;
+    let old = Utc::now() - chrono::Duration::days(31);
+    let lines = format!("{{\"id\":\"old\",\"created_at\":\"{}\"}}\n{{\"id\":\"new\"}}", old.to_rfc3339());
+    let (status, text) = bed.send("acme write", &post("/v1/ingest", lines.as_str())).await;
+    let receipt: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &receipt["accepted"], &receipt["past_retention"]), (StatusCode::OK, &json!(2), &json!(1)));
+    let told = receipt["message"].as_str().unwrap();
+    assert!(told.contains("`acme` is on plan `production`, which keeps records 30 days"), "{told}");
+    // Sent again, it is known and told no more.
+    let (_, text) = bed.send("acme write", &post("/v1/ingest", lines.as_str())).await;
+    let again: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&again["duplicate"], &again["past_retention"], again.get("message")), (&json!(2), &json!(0), None));
+
+    let inserted = format!(r#"{{"request":{{"url":"u","body":{{}}}},"createdAt":"{}"}}"#, old.to_rfc3339());
+    let insert =
+        Request::post("/v1/logs").header("x-portkey-api-key", "acme write").body(Body::from(inserted)).unwrap();
+    let answer = bed.router.clone().oneshot(insert).await.unwrap();
+    let counts = ["past-retention", "accepted", "rejected", "over-quota"]
+        .map(|name| answer.headers()[&format!("x-gatelog-{name}")].to_str().unwrap().to_owned());
+    assert_eq!(counts, ["1", "1", "0", "0"]);
+    assert_eq!(&axum::body::to_bytes(answer.into_body(), 1 << 10).await.unwrap()[..], b"ok");
+
+    let nanos = old.timestamp_nanos_opt().unwrap();
+    let span = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [{
+        "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331", "name": "chat",
+        "startTimeUnixNano": nanos.to_string(), "endTimeUnixNano": nanos.to_string(),
+        "attributes": [
+            { "key": "gen_ai.operation.name", "value": { "stringValue": "chat" } },
+            { "key": "gen_ai.request.model", "value": { "stringValue": "m" } },
+            { "key": "gen_ai.input.messages", "value": { "stringValue": "[]" } },
+            { "key": "gen_ai.output.messages", "value": { "stringValue": "[]" } },
+        ],
+    }] }] }] });
+    let (status, text) = bed.send("acme write", &post("/v1/otel/v1/traces", span.to_string())).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+
+    let partial: Value = serde_json::from_str(&text).unwrap();
+    let warning = partial["partialSuccess"]["errorMessage"].as_str().unwrap();
+    assert!(warning.contains("plan `production`"), "{text}");
+    assert_eq!(bed.engine.status().past_retention_total, 3);
+    let entries = bed.refusals("acme view").await;
+    assert_eq!(entries.len(), 3);
+    assert!(entries.iter().all(|entry| entry["reason"] == "past_retention" && entry["count"] == 1), "{entries:?}");
+    assert_eq!(bed.counted().await.1, 0, "none of them was rejected");
+    bed.engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_sees_the_refusals_that_it_reaches_and_excerpts_only_with_logs_read() {
     let bed = Bed::new(|_| {}).await;
     let bad = |what: &str| post("/v1/ingest", format!(r#"{{"cost":"{what}","ai_model":"m"}}"#));

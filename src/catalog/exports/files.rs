@@ -21,6 +21,8 @@ use crate::error::{Error, Result};
 
 /// How long a link to a file opens, seconds.
 pub const LINK_SECONDS: i64 = 3_600;
+/// Most organisations that are noted of a job that is being written, until it begins anew at once.
+const MAX_NARROWED: usize = 1_000;
 const KEPT_SHORTER: &str = "records are kept shorter since it was written";
 
 impl Document {
@@ -29,6 +31,7 @@ impl Document {
         for job in self.export_jobs.iter_mut().filter(|job| which(job)) {
             if job.status == ExportStatus::InProgress {
                 job.run += 1;
+                job.narrowed.clear();
             }
             if let Some(file) = job.file.take() {
                 self.export_leftovers.insert(file.name);
@@ -39,7 +42,7 @@ impl Document {
 
     /// Takes back what shows records that are erased now, with every trace of an erased end user.
     pub(in crate::catalog) fn erase_exports(&mut self, organisation: &str, user: Option<&str>) {
-        self.withdraw_exports("records were erased after it was written", |job| job.may_hold(organisation));
+        self.withdraw_exports("records were erased after it was written", |job| job.holds(organisation));
         let Some(user) = user else { return };
         let naming = |job: &mut ExportJob| job.may_hold(organisation) && job.selects(user);
         let gone = self.export_jobs.extract_if(.., naming);
@@ -58,7 +61,7 @@ impl Document {
         for id in before.organisations.keys() {
             let Some((was, is)) = before.terms(id).zip(self.terms(id)) else { continue };
             if days_or_ever(is.retention_days) < days_or_ever(was.retention_days) {
-                self.withdraw_exports(KEPT_SHORTER, |job| job.may_hold(id));
+                self.withdraw_exports(KEPT_SHORTER, |job| job.holds(id));
             }
             if is.export_days.unwrap_or(i32::MAX) < was.export_days.unwrap_or(i32::MAX) {
                 let why = "the plan lets exports reach less far back since it was written";
@@ -69,14 +72,31 @@ impl Document {
         let new = self.organisations.keys().filter(|id| !before.organisations.contains_key(*id));
         let shorter = new.filter(|id| self.terms(id).is_some_and(|is| days_or_ever(is.retention_days) < was));
         for id in shorter.cloned().collect::<Vec<_>>() {
-            self.withdraw_exports(KEPT_SHORTER, |job| job.may_hold(&id));
+            self.withdraw_created(&id);
         }
         // Where no node has said it, records are kept for ever.
         let kept = |document: &Self| document.unknown.as_ref().map_or(i32::MAX, |of| days_or_ever(of.retention_days));
         if kept(self) < kept(before) {
-            let known = |id: &String| before.organisations.contains_key(id);
-            self.withdraw_exports(KEPT_SHORTER, |job| !job.organisation.as_ref().is_some_and(known));
+            let is_unknown = |id: &String| !before.organisations.contains_key(id);
+            self.withdraw_exports(KEPT_SHORTER, |job| match (&job.organisation, &job.file) {
+                (Some(own), _) => is_unknown(own),
+                (None, Some(ExportFile { organisations: Some(held), .. })) => held.iter().any(is_unknown),
+                (None, _) => true,
+            });
         }
+    }
+
+    /// Takes back what has records of an organisation that was created just now and keeps them for a shorter
+    /// time. It seldom has any, so what is being written goes on until it is known whose records it wrote.
+    fn withdraw_created(&mut self, id: &str) {
+        let writes = |job: &&mut ExportJob| job.status == ExportStatus::InProgress && job.may_hold(id);
+        for job in self.export_jobs.iter_mut().filter(writes) {
+            job.narrowed.insert(id.to_owned());
+        }
+        self.withdraw_exports(KEPT_SHORTER, |job| match job.status {
+            ExportStatus::InProgress => job.narrowed.len() > MAX_NARROWED,
+            _ => job.holds(id),
+        });
     }
 
     /// Takes back files whose days have passed.
@@ -148,9 +168,21 @@ impl ExportJob {
         self.organisation.as_deref().is_none_or(|own| own == organisation)
     }
 
+    /// Whether the file that it wrote, or what it is writing, may hold records of an organisation.
+    fn holds(&self, organisation: &str) -> bool {
+        self.may_hold(organisation) && self.file.as_ref().is_none_or(|file| file.may_hold(organisation))
+    }
+
     /// Whether its filters name an end user.
     fn selects(&self, user: &str) -> bool {
         self.filters.iter().any(|(name, value)| filter_names(name, value, user))
+    }
+}
+
+impl ExportFile {
+    /// Whether it may hold records of an organisation, if its job may.
+    pub(super) fn may_hold(&self, organisation: &str) -> bool {
+        self.organisations.as_ref().is_none_or(|held| held.contains(organisation))
     }
 }
 

@@ -45,6 +45,7 @@ fn job(id: &str) -> ExportJob {
         ended_at: None,
         file: None,
         file_gone: None,
+        narrowed: BTreeSet::new(),
     }
 }
 
@@ -55,6 +56,7 @@ fn file(name: &str) -> ExportFile {
         stored_bytes: None,
         records: 2,
         columns: vec!["id".to_owned(), "request".to_owned()],
+        organisations: None,
         written_at: now(),
     }
 }
@@ -295,6 +297,75 @@ fn what_a_plan_no_longer_shows_lives_on_in_no_file() {
     document.set_plan("acme", "production", None, now()).unwrap();
     document.withdraw_narrowed(&before);
     assert!(!document.wants_export("1", 2) && status(&document) == ExportStatus::InProgress, "it begins anew");
+}
+
+#[test]
+fn a_change_that_narrows_nothing_in_a_file_leaves_it() {
+    let held = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>());
+    let operators = |organisations: Option<BTreeSet<String>>| {
+        let mut document = with_file();
+        document.set_plans(&Plans::parse("[own]\nretention_days = 30").unwrap(), now());
+        document.set_unknown_days(0, now());
+        document.create_organisation("zen", Organisation::new("own", now()), 0).unwrap();
+        document.export_jobs[0].organisation = None;
+        document.export_jobs[0].file.as_mut().unwrap().organisations = organisations;
+        document
+    };
+    let create = |document: &mut Document| {
+        document.create_organisation("late", Organisation::new("developer", now()), 0).unwrap();
+    };
+    let shorten = |document: &mut Document| document.set_plan("zen", "developer", None, now()).unwrap();
+    let shorten_unknown = |document: &mut Document| {
+        document.set_unknown_days(5, now());
+    };
+    let erase = |document: &mut Document| {
+        document.erase("e", "zen", Which::User("ada".to_owned()), "k", now()).unwrap();
+    };
+    // A change, organisations in whose file nothing narrows, and others.
+    type Case<'a> = (&'a str, &'a dyn Fn(&mut Document), [&'a [&'a str]; 2]);
+    let cases: [Case<'_>; 4] = [
+        ("an organisation is created", &create, [&["acme", "zen"], &["acme", "late"]]),
+        ("one keeps records shorter", &shorten, [&["acme", "late"], &["zen"]]),
+        ("records of none are kept shorter", &shorten_unknown, [&["acme", "zen"], &["acme", "never-created"]]),
+        ("a user is erased", &erase, [&["acme"], &["acme", "zen"]]),
+    ];
+    for (what, change, [stays, goes]) in cases {
+        for (organisations, is_gone) in [(held(stays), false), (held(goes), true), (None, true)] {
+            let before = operators(organisations.clone());
+            let mut document = before.clone();
+            change(&mut document);
+            document.withdraw_narrowed(&before);
+            assert_eq!(document.export_leftovers.contains("a"), is_gone, "{what}: {organisations:?}");
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_when_organisations_are_created_unless_it_wrote_records_of_theirs() {
+    let operator = key(None, None, &[Scope::Export, Scope::Read]);
+    let with = |names: &[&str]| {
+        let organisations = Some(names.iter().map(|name| (*name).to_owned()).collect());
+        ExportEnd::Written(ExportFile { organisations, ..file("b") }, None)
+    };
+    let started = || {
+        let mut before = with_file();
+        before.set_unknown_days(0, now());
+        before.export_jobs[0].organisation = None;
+        before.start_export("1", &operator, now()).unwrap();
+        let mut document = before.clone();
+        document.create_organisation("late", Organisation::new("developer", now()), 0).unwrap();
+        document.withdraw_narrowed(&before);
+        assert!(document.wants_export("1", 2), "it goes on");
+        document
+    };
+    let mut document = started();
+    assert_eq!(document.end_export("1", 2, &with(&["acme"]), now()), Ended::Taken);
+    for end in [with(&["acme", "late"]), ExportEnd::Written(file("b"), None)] {
+        let mut document = started();
+        assert_eq!(document.end_export("1", 2, &end, now()), Ended::Overtaken);
+        assert!(document.wants_export("1", 3) && document.export_jobs[0].file.is_none(), "it begins anew");
+        assert_eq!(document.end_export("1", 3, &end, now()), Ended::Taken, "that run began after the change");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::refusals::{Refused, Sender};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 const OVER_QUOTA: &str = "their organisation's plan stores no more";
+const PAST_RETENTION: &str = "their organisation's plan keeps records for a shorter time; upkeep deletes them";
 
 /// Appends all but what was erased on request.
 #[derive(Clone)]
@@ -53,6 +54,7 @@ impl Appended {
         self.receipt.accepted += other.receipt.accepted;
         self.receipt.duplicate += other.receipt.duplicate;
         self.receipt.over_quota += other.receipt.over_quota;
+        self.receipt.past_retention += other.receipt.past_retention;
         self.erased += other.erased;
     }
 
@@ -63,20 +65,25 @@ impl Appended {
 
     /// Notes among refusals what the plans of organisations do not store.
     pub(super) fn note_left_out(&self, engine: &Engine, sender: &Sender) {
-        if self.receipt.over_quota > 0 {
-            let refused = Refused::many(Reason::OverQuota, OVER_QUOTA, self.receipt.over_quota);
-            engine.refusals().request(sender, refused);
+        let Receipt { over_quota, past_retention, .. } = self.receipt;
+        let left_out =
+            [(Reason::OverQuota, OVER_QUOTA, over_quota), (Reason::PastRetention, PAST_RETENTION, past_retention)];
+        for (reason, why, count) in left_out.into_iter().filter(|(_, _, count)| *count > 0) {
+            engine.refusals().request(sender, Refused::many(reason, why, count));
         }
     }
 
     /// Tells what is not stored, and why.
     pub(super) fn tell_left_out(&self) {
-        let (over_quota, erased) = (self.receipt.over_quota, self.erased);
+        let Receipt { over_quota, past_retention, .. } = self.receipt;
         if over_quota > 0 {
             say!("{} records were not stored: {OVER_QUOTA}", thousands(over_quota));
         }
-        if erased > 0 {
-            say!("{} records were not stored: they were erased on request", thousands(erased));
+        if past_retention > 0 {
+            say!("{} records are in no answer: {PAST_RETENTION}", thousands(past_retention));
+        }
+        if self.erased > 0 {
+            say!("{} records were not stored: they were erased on request", thousands(self.erased));
         }
     }
 }

@@ -201,7 +201,11 @@ mod tests {
         let (bytes, stored_bytes) = (lines.len() as u64, Some(packing.stored()));
         let (name, written_at) = (path.to_string(), Utc::now());
         assert_eq!(store.head(&path).await.unwrap().size, packing.stored());
-        (store, path, ExportFile { name, bytes, stored_bytes, records: 0, columns: Vec::new(), written_at })
+        (
+            store,
+            path,
+            ExportFile { name, bytes, stored_bytes, records: 0, columns: Vec::new(), organisations: None, written_at },
+        )
     }
 
     async fn read_all(

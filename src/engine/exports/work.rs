@@ -232,13 +232,16 @@ impl Inner {
         let most = state.document.most_exported(job.organisation.as_deref());
         let limit = selection.limit.into_iter().chain(most).min();
         let reader = Reader::over(self, job.access());
-        let lines = reader.export_selected(&selection, columns.clone(), limit).await?;
+        let noted = Arc::default();
+        let lines = reader.export_selected(&selection, columns.clone(), limit, &noted).await?;
         let upload = Upload::new(Arc::clone(self.store.object_store()), self.store.export_path(name));
         write(lines, Packing::new(upload), running, || self.check_room(job)).await?;
         let [records, bytes, stored] = [0, 1, 2].map(|place| running.written[place].load(Ordering::Relaxed));
         let whole = selection.limit.is_none() && limit.is_none_or(|limit| records < limit);
         let (name, written_at) = (name.to_owned(), (self.now)());
-        let file = ExportFile { name, bytes, stored_bytes: Some(stored), records, columns, written_at };
+        // One of an organisation holds that one's.
+        let organisations = noted.names().filter(|_| job.organisation.is_none());
+        let file = ExportFile { name, bytes, stored_bytes: Some(stored), records, columns, organisations, written_at };
         Ok(ExportEnd::Written(file, whole.then_some(records)))
     }
 

@@ -31,6 +31,7 @@ Receipt  What became of the records of a request.
   accepted    count         records that are stored now
   duplicate   count         records whose id was known; they are stored once
   over_quota  count         records that the organisation's plan does not store this month
+  past_retention  count     records among those accepted that are older than the organisation's plan keeps records
   message?    text          what that means and what can be done
   rejected    count         records that were not taken
   rejections  [Rejection]   why not, of the first 100

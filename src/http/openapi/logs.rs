@@ -291,6 +291,7 @@ fn insert() -> Operation {
         .with_header(200, "x-gatelog-accepted", "records that are stored")
         .with_header(200, "x-gatelog-rejected", "records that were not taken")
         .with_header(200, "x-gatelog-over-quota", "records that the plan does not store")
+        .with_header(200, "x-gatelog-past-retention", "records that are older than the plan keeps records")
 }
 
 #[cfg(test)]

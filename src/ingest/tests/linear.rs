@@ -241,6 +241,10 @@ fn of_splitter() -> Vec<Case> {
     const FILES: &[&str] = &["ingest/split.rs"];
     vec![
         case(named("lines"), FILES, move |n| split("{\"a\":1}\n".repeat(n))),
+        case(named("objects on one line"), FILES, move |n| split(format!("{{}}\n{}\n", "{\"a\":1} ".repeat(n)))),
+        case(named("blanks between braces"), FILES, move |n| {
+            split(format!("{{}}\n{{{}\n", format!("\"{}{{\"", " ".repeat(64)).repeat(n)))
+        }),
         case(named("one long line"), FILES, move |n| split(format!("{{\"a\":\"{}\"}}", "x".repeat(64 * n)))),
         case(named("one long line of text"), FILES, move |n| split("x".repeat(64 * n))),
         case(named("one long record of many lines"), FILES, move |n| split(format!("{{\n{}1}}", "\"a\":\n".repeat(n)))),

@@ -207,6 +207,7 @@ fn a_stream_may_be_cut_anywhere() {
         "{\n\"a\":\"}\",\n\"b\":[\n{}]}\n{\"c\":\"\\\\\"}{}",
         "{\"a\": 1,\n \"b\": 2}",
         "{\"truncated\":\"\n{\"a\":1}",
+        "{\"a\":1}\n{\"b\":\"}{\"}{\"c\":[{}]} \t{\"d\":2}x\n{}",
     ] {
         let whole = split(&[text.as_bytes()], 1000);
         assert!(!whole.0.is_empty());
@@ -219,6 +220,33 @@ fn a_stream_may_be_cut_anywhere() {
         let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
         assert_eq!(split(&bytes, 1000), whole, "{text:?} byte by byte");
     }
+}
+
+#[test]
+fn records_on_one_line_are_read_each_alone() {
+    let text = "{\"id\":\"a\"}{\"id\":\"b\"}\n{\"id\":\"c\"} \t {\"cost\":\"much\"} {\"id\":\"d\"}\r\n\
+                {\"id\":\"e}{\",\"request\":{\"body\":[{},{\"k\":\"} {\"}]}}\n{\"id\":\"f\"}{\"id\":\"torn\n{\"id\":\"g\"}";
+    for shape in [Shape::Native, Shape::Portkey, Shape::LiteLlm] {
+        let (records, rejections) = read_with(shape, text.as_bytes(), Headers::default());
+        assert_eq!(records.len() + rejections.len(), 9, "{shape}: {rejections:?}");
+    }
+    let (records, rejections) = native(text);
+    let ids: Vec<_> = records.iter().map(|record| record.id.as_deref().unwrap()).collect();
+    assert_eq!(ids, ["a", "b", "c", "d", "e}{", "f", "g"]);
+    let told: Vec<_> = rejections.iter().map(|refused| (refused.record, refused.line, &*refused.field)).collect();
+    assert_eq!(told, [(3, Some(2), "cost"), (7, Some(4), "json")]);
+    // A line over the limit is refused as a whole, however it comes.
+    let line = b"{\"a\":1}{\"b\":2}\n";
+    assert_eq!(split(&[line], 20).0.len(), 2);
+    for pushes in [vec![&line[..]], line.chunks(4).collect()] {
+        let (records, refused) = split(&pushes, 10);
+        assert_eq!((records.len(), refused.len()), (0, 1), "{refused:?}");
+    }
+    // What follows a record and is none has its place told.
+    let (_, rejections) = native("{\"id\":\"a\"} and more\n{}");
+    let expected =
+        "expected one JSON object on a line (trailing characters at column 12 belong on a line of their own)";
+    assert!(rejections[0].to_string().ends_with(expected), "{}", rejections[0]);
 }
 
 #[test]

@@ -77,6 +77,9 @@ fn syntax(error: &serde_json::Error) -> FieldError {
     }
     // A record is a line of its own as a rule; the line of a file is given beside it.
     let told = error.to_string().replace(" at line 1 column ", " at column ");
+    if told.starts_with("trailing characters") {
+        return FieldError::silent("json", format!("one JSON object on a line ({told} belong on a line of their own)"));
+    }
     FieldError::silent("json", format!("one JSON object ({told})"))
 }
 

@@ -33,6 +33,8 @@ pub enum Reason {
     NotFound,
     /// The plan of the organisation stores no more records this month.
     OverQuota,
+    /// It is older than the plan of the organisation keeps records.
+    PastRetention,
     /// The content coding of the body is not supported.
     Encoding,
     /// The body ended before its time.
@@ -45,7 +47,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NotReadable,
         Self::Missing,
         Self::Invalid,
@@ -56,6 +58,7 @@ impl Reason {
         Self::NotKept,
         Self::NotFound,
         Self::OverQuota,
+        Self::PastRetention,
         Self::Encoding,
         Self::BrokenOff,
         Self::Busy,
@@ -75,6 +78,7 @@ impl Reason {
             Self::NotKept => "not_kept",
             Self::NotFound => "not_found",
             Self::OverQuota => "over_quota",
+            Self::PastRetention => "past_retention",
             Self::Encoding => "encoding",
             Self::BrokenOff => "broken_off",
             Self::Busy => "busy",

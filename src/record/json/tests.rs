@@ -150,7 +150,7 @@ fn a_refusal_names_field_value_and_what_was_expected() {
         (r#"["private"]"#, "json", "", "one JSON object"),
         (r#""private""#, "json", "", "one JSON object"),
         ("", "json", "", "one JSON object (EOF while parsing a value"),
-        ("{} {}", "json", "", "one JSON object (trailing characters"),
+        ("{} {}", "json", "", "one JSON object on a line (trailing characters at column 4"),
         (r#"{"id":"1""#, "json", "", "one JSON object (EOF while parsing an object"),
         (r#"{"id":"1",}"#, "json", "", "one JSON object (trailing comma"),
         (r#"{"request":{"body":{"a":private}}}"#, "json", "", "one JSON object (expected value"),

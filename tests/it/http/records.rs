@@ -67,7 +67,7 @@ async fn a_body_over_the_limit_of_the_insert_is_413() {
 async fn ingest_takes_lines_and_arrays_plain_and_packed() {
     let server = Server::start().await;
     let array = |numbers: std::ops::Range<u64>| Value::from(numbers.map(record).collect::<Vec<_>>()).to_string();
-    let taken = |accepted: u64, duplicate: u64| json!({ "accepted": accepted, "duplicate": duplicate, "over_quota": 0, "rejected": 0, "rejections": [] });
+    let taken = |accepted: u64, duplicate: u64| json!({ "accepted": accepted, "duplicate": duplicate, "over_quota": 0, "past_retention": 0, "rejected": 0, "rejections": [] });
     assert_eq!(server.ingest(ndjson(0..10)).await, taken(10, 0));
     assert_eq!(server.ingest(array(5..20)).await, taken(10, 5));
     assert_eq!(server.ingest(gzip(ndjson(20..30).as_bytes())).await, taken(10, 0));
