@@ -31,9 +31,10 @@ DIFFERENCES = [
                f"select sum(v) as v from (select {LARGEST} as v union all select 1 as v) as t", "does not fit 64 bits",
                f"select sum(v) as v from (select {LARGEST} as v union all select 1 as v) as t", [(2**63,)]),
     # DuckDB computes it of the first row only.
-    same("an error counts in rows that a limit cuts off",
-         f"select abs(t.v) as v from (select 1 as v, 1 as w union all select {-(2**63)} as v, 2 as w) as t order by t.w limit 1",
-         "overflow on abs", [(1,)]),
+    Difference("an error counts in rows that a limit cuts off",
+               "select abs(json_get_int(response['body'], 'n')) as v from logs order by id limit 1", "overflow on abs",
+               "select abs(case when json_type(response_body -> 'n') = 'BIGINT' then cast(response_body ->> 'n' as bigint) end)"
+               " as v from logs order by id limit 1", [(None,)]),
     # DuckDB gives null; PostgreSQL refuses, too.
     Difference("division by 0 is refused", f"select length(id) / (length(id) - 6) as v {ONE}", "ivide by zero",
                f"select length(id) // (length(id) - 6) as v {ONE}", [(None,)]),
@@ -69,6 +70,8 @@ DIFFERENCES = [
     same("DISTINCT is sorted by its columns or their names only",
          "select distinct req_units + total_units as v from logs where id = 'none' order by req_units + total_units",
          "must appear in select list", []),
+    same("the columns of a SELECT have names of their own", f"select id, id {ONE}", "unique expression names",
+         [("l-0000", "l-0000")]),
     same("a subquery with outer columns is no key of a group",
          "select (select count(*) from feedback f where f.trace_id = l.trace_id) as v from logs l where id = 'none'"
          " group by (select count(*) from feedback f where f.trace_id = l.trace_id)", "must also be in the aggregate", []),
