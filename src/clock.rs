@@ -1,9 +1,11 @@
 //! Time: the monotonic clock, and a watch over the wall clock.
 //!
-//! What destroys records by their age goes by the wall clock, which may leap: a dead battery, a wrong time server, an operator's
-//! slip. A leap is a step of more than a day against the monotonic clock. Until the time is confirmed, nothing is destroyed by it.
-//! It is confirmed when the clock steps back, when the records of most organisations that send some say the new time for a
-//! while, or by an operator. One organisation has one voice, so that none can confirm a wrong time for others alone.
+//! Records expire by the wall clock, which may leap: through an empty battery, a wrong time server
+//! or a mistake of an operator. A leap is a step of more than a day relative to the monotonic
+//! clock. After a leap nothing is destroyed by age until the time is confirmed. The time is
+//! confirmed when the clock steps back, when for a while the records of most sending organisations
+//! have the new time, or by an operator. Each organisation has one vote, so that none can confirm a
+//! wrong time for others alone.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -14,25 +16,25 @@ use chrono::{DateTime, TimeDelta, Utc};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-/// A step of more than this is a leap.
+/// Smallest step that is a leap.
 const LEAP: TimeDelta = TimeDelta::days(1);
-/// How long records are listened to before they confirm a time.
+/// Time for which records are observed before they confirm a time.
 const LISTEN: Duration = Duration::from_secs(600);
-/// Organisations that are listened to.
+/// Most organisations whose votes are counted.
 const MOST_VOICES: usize = 10_000;
 
-/// Time of the monotonic clock since this process first asked for it.
+/// Returns the time of the monotonic clock since this process first asked for it.
 pub fn elapsed() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()
 }
 
-/// A leap of the wall clock that nobody has confirmed.
+/// A leap of the wall clock that is not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leap {
-    /// What the time would have been without it.
+    /// Time that the wall clock would show without the leap.
     pub expected: DateTime<Utc>,
-    /// What the wall clock said instead.
+    /// Time that the wall clock showed instead.
     pub found: DateTime<Utc>,
 }
 
@@ -47,7 +49,7 @@ pub struct Watch {
 
 #[derive(Debug)]
 struct State {
-    /// Both clocks when they were looked at last.
+    /// Both clocks at the last look.
     last: (DateTime<Utc>, Duration),
     doubt: Option<Doubt>,
 }
@@ -56,7 +58,7 @@ struct State {
 struct Doubt {
     leap: Leap,
     since: Duration,
-    /// Which organisations' records say the new time.
+    /// Votes of organisations: true if their records have the new time.
     voices: HashMap<String, bool>,
 }
 
@@ -78,13 +80,14 @@ fn is_near(one: DateTime<Utc>, other: DateTime<Utc>) -> bool {
 }
 
 impl Watch {
-    /// Begins to watch; what the wall clock says now is taken for the time.
+    /// Starts to watch. The current time of the wall clock is taken to be right.
     pub fn new(now: fn() -> DateTime<Utc>, elapsed: fn() -> Duration) -> Self {
         let state = Mutex::new(State { last: (now(), elapsed()), doubt: None });
         Self { now, elapsed, in_doubt: AtomicBool::new(false), state }
     }
 
-    /// Takes over a leap that was in doubt before a restart, unless the clock has been set right since.
+    /// Restores a leap that was in doubt before a restart, unless the clock has been corrected
+    /// since.
     pub fn resume(&self, leap: Leap) {
         let now = (self.now)();
         if (now - leap.found).abs() < (now - leap.expected).abs() {
@@ -92,7 +95,7 @@ impl Watch {
         }
     }
 
-    /// Compares the wall clock with a time of elsewhere, such as that of a bucket.
+    /// Compares the wall clock with a time from elsewhere, such as that of a bucket.
     pub fn compare(&self, expected: DateTime<Utc>) {
         let found = (self.now)();
         if !is_near(found, expected) {
@@ -111,9 +114,10 @@ impl Watch {
         self.in_doubt.store(true, Ordering::Release);
     }
 
-    /// Looks at the clocks; answers the leap that is in doubt.
+    /// Compares the clocks; returns the leap that is in doubt.
     pub fn look(&self) -> Option<Leap> {
-        let (now, elapsed) = ((self.now)(), (self.elapsed)());
+        let now = (self.now)();
+        let elapsed = (self.elapsed)();
         let mut state = self.state.lock();
         let passed = TimeDelta::from_std(elapsed.saturating_sub(state.last.1)).unwrap_or(TimeDelta::MAX);
         let expected = state.last.0.checked_add_signed(passed).unwrap_or(now);
@@ -130,7 +134,7 @@ impl Watch {
         state.doubt.as_ref().map(|doubt| doubt.leap.clone())
     }
 
-    /// Hears when a record says that it was made; cheap while nothing is in doubt.
+    /// Counts the time of a record as a vote of its organisation. Cheap while nothing is in doubt.
     pub fn hear(&self, organisation: &str, created_at: DateTime<Utc>) {
         if !self.in_doubt.load(Ordering::Acquire) {
             return;
@@ -144,7 +148,7 @@ impl Watch {
         }
     }
 
-    /// Takes the time of the wall clock for right; answers what was in doubt.
+    /// Accepts the time of the wall clock; returns the leap that was in doubt.
     pub fn confirm(&self) -> Option<Leap> {
         let mut state = self.state.lock();
         state.last = ((self.now)(), (self.elapsed)());
@@ -159,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    /// Clocks of one test, in seconds.
+    /// Defines the clocks of one test, in seconds.
     macro_rules! clocks {
         ($wall:ident, $passed:ident) => {
             static $wall: AtomicI64 = AtomicI64::new(0);

@@ -1,11 +1,15 @@
-//! Copying all that a gatelog keeps from one place to another: folder to bucket, bucket to folder, or alike.
+//! Copies a store from one place to another: between folders and buckets in any combination.
 //!
-//! [`plan`] reads catalog and counts, then takes one version of each table and lists what belongs to it: its data files, and last
-//! the tables' logs, newest entry first, so that a copy which was broken off is no table yet. In that order: what the catalog says
-//! of files must hold of older files too, and counts that are behind the table are made up for, never those ahead. [`run`] reads every
-//! object back from the target and compares SHA-256, leaves out what is there and the same, and refuses a target that holds
-//! something else; so the same command again goes on where it was broken off. Write-ahead log, locks, caches, lists of refusals
-//! and the lease of upkeep stay: they belong to a node, not to the data.
+//! [`plan`] reads the catalog and the counts, then takes one version of each table and lists its
+//! objects: its data files, and at the end the Delta logs, newest entry first, so that an
+//! interrupted copy is not a table yet. The order matters: statements of the catalog about files
+//! must also hold for older files, and counts that are behind the table are completed later, but
+//! counts ahead of it never are.
+//!
+//! [`run`] reads every object back from the target and compares SHA-256, skips equal objects that
+//! are there already, and refuses a target with different data. So the same command continues an
+//! interrupted copy. The write-ahead log, locks, caches, lists of refusals and the maintenance
+//! lease are not copied: they belong to a node and not to the data.
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -23,61 +27,63 @@ use crate::store::Store;
 use crate::table::Table;
 use crate::wal;
 
-/// Objects that are on their way at once.
+/// Objects that are copied concurrently.
 const PARALLEL: usize = 4;
 
 /// One object to copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Item {
-    /// Its path below the root.
+    /// Path below the root.
     path: String,
     bytes: u64,
-    /// What is in it, where that was read when the copy was planned.
+    /// Content of the object, if it was read while the copy was planned.
     content: Option<Bytes>,
-    /// Whether a different one may stand at the target: of an earlier copy of data that grew since.
+    /// True if a different object at the target may be replaced: one from an earlier copy of data
+    /// that has grown since.
     replaces: bool,
 }
 
-/// What a copy comes to.
+/// The objects of a copy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Objects that may be copied side by side.
+    /// Objects that may be copied concurrently.
     data: Vec<Item>,
-    /// Objects that are copied after them, one by one.
+    /// Objects that are copied after those, one by one.
     log: Vec<Item>,
     /// The catalog.
     document: Document,
-    /// Delta's id of the table of records.
+    /// Delta's id of the table of logs.
     table: Option<String>,
-    /// Version of the table of records; none if there is no table.
+    /// Version of the table of logs. `None` if there is no table.
     pub version: Option<u64>,
-    /// Rows in it.
+    /// Rows in the table of logs.
     pub rows: u64,
 }
 
-/// What a copy did.
+/// Result of a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Copied {
-    /// Objects that were written.
+    /// Number of objects that were written.
     pub objects: u64,
-    /// Their bytes.
+    /// Bytes of the objects that were written.
     pub bytes: u64,
-    /// Objects that were at the target already, and the same.
+    /// Number of equal objects that were at the target already.
     pub unchanged: u64,
 }
 
 impl Plan {
-    /// Bytes of all objects.
+    /// Returns the bytes of all objects.
     pub fn bytes(&self) -> u64 {
         self.data.iter().chain(&self.log).map(|item| item.bytes).sum()
     }
 }
 
-/// Lists what belongs to the newest versions of the tables, and what stands beside it.
+/// Lists the objects of the newest versions of the tables, and those beside the tables.
 pub async fn plan(from: &Store) -> Result<Plan> {
     let document = catalog::read_document(from).await?.unwrap_or_default();
     let mut plan = Plan { document, ..Plan::default() };
-    let (counts, erasures) = (list(from, &from.usage_folder()).await?, list(from, &from.erasures_path()).await?);
+    let counts = list(from, &from.usage_folder()).await?;
+    let erasures = list(from, &from.erasures_path()).await?;
     for object in counts.into_iter().chain(erasures) {
         let path = relative(from, &object.location)?;
         let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
@@ -89,7 +95,8 @@ pub async fn plan(from: &Store) -> Result<Plan> {
         let Some(table) = Table::open(from, rows).await? else { continue };
         let index = table.index();
         if rows == Rows::Logs {
-            (plan.version, plan.rows) = (Some(index.version), index.rows());
+            plan.version = Some(index.version);
+            plan.rows = index.rows();
             plan.table = Some(table.id().await?);
         }
         for file in index.iter() {
@@ -113,7 +120,8 @@ pub async fn plan(from: &Store) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Copies what is planned. `progress` hears how many bytes are done. `new_id` becomes the UUID of a new copy.
+/// Runs a planned copy. Calls `progress` with the bytes that are done. `new_id` becomes the UUID of
+/// a new copy.
 pub async fn run(
     from: &Store,
     to: &Store,
@@ -123,7 +131,7 @@ pub async fn run(
 ) -> Result<Copied> {
     if let Some(foreign) = foreign_entry(to, plan).await? {
         return Err(Error::invalid(format!(
-            "`{foreign}` at the target is not of the table that is copied; give an empty folder or prefix"
+            "`{foreign}` at the target belongs to another table; give an empty folder or prefix"
         )));
     }
     let catalog = begin(to, plan, new_id).await?;
@@ -132,9 +140,11 @@ pub async fn run(
     let mut take = |item: &Item, written: bool| {
         done += item.bytes;
         progress(done);
-        match written {
-            true => (copied.objects, copied.bytes) = (copied.objects + 1, copied.bytes + item.bytes),
-            false => copied.unchanged += 1,
+        if written {
+            copied.objects += 1;
+            copied.bytes += item.bytes;
+        } else {
+            copied.unchanged += 1;
         }
     };
     let mut copies = stream::iter(&plan.data)
@@ -147,15 +157,16 @@ pub async fn run(
         let written = copy(from, to, item).await?;
         take(item, written);
     }
-    // A log of the target that was emptied went further than tables that are restored over it.
+    // The emptied write-ahead log of the target may be ahead of tables that are restored over it.
     to.forget_last_notes()?;
     let written = copy(from, to, &catalog).await?;
     take(&catalog, written);
     Ok(copied)
 }
 
-/// Decides which store the target is, and has it say that it is not finished, unless it is an older copy, which stays good until
-/// the last of the new one is there. Answers the catalog as it is to be in the end.
+/// Decides which store the target is, and marks it as unfinished. An older copy is not marked,
+/// because it stays usable until the last object of the new one is there. Returns the final
+/// catalog.
 async fn begin(to: &Store, plan: &Plan, new_id: String) -> Result<Item> {
     let there = catalog::read_document(to).await?;
     let source = plan.document.store.as_ref();
@@ -165,12 +176,12 @@ async fn begin(to: &Store, plan: &Plan, new_id: String) -> Result<Item> {
     };
     let identity = match (Identity::of_copy(source, target.as_ref(), new_id), target) {
         (Some(identity), _) => identity,
-        // One of the two is of before there were UUIDs: that they are the same data is seen by the table.
+        // One of the two stores is older than UUIDs: the id of the table tells that they hold the
+        // same data.
         (None, Some(target)) if is_same_table(to, plan).await => Identity { unfinished: false, ..target },
         (None, _) => {
             return Err(Error::invalid(format!(
-                "`{}` at the target is a store of its own, neither copied from this one nor what this one was copied from; give \
-                 an empty folder or prefix",
+                "`{}` at the target is another store: neither a copy of this one nor its source; give an empty folder or prefix",
                 to.place()
             )));
         }
@@ -187,27 +198,30 @@ async fn begin(to: &Store, plan: &Plan, new_id: String) -> Result<Item> {
     Ok(Item { bytes: content.len() as u64, path, content: Some(content), replaces: true })
 }
 
-/// Returns whether the table at the target is the one that is copied. One that cannot be read tells nothing.
+/// Returns true if the table at the target is the one that is copied. Returns false if it cannot be
+/// read.
 async fn is_same_table(to: &Store, plan: &Plan) -> bool {
     let Ok(Some(table)) = Table::open(to, Rows::Logs).await else { return false };
     table.id().await.ok() == plan.table
 }
 
-/// The store that a target without a catalog was: an original that is restored is known by its log, which then stays its own.
+/// Returns the identity of a target without a catalog: the write-ahead log identifies an original
+/// that is restored, and remains its log.
 fn known_by_log(to: &Store, source: Option<&Identity>) -> Result<Option<Identity>> {
     let inside = to.folder().map(|folder| folder.join("wal"));
     if let Some(home) = inside.map(|folder| wal::read_home(&**to.disk(), &folder)).transpose()?.flatten() {
         return Ok(Some(Identity::new(home.store)));
     }
-    // The log of the setting may be any store's.
+    // The log folder of the setting may belong to any store.
     let home = to.wal_folder().map(|folder| wal::read_home(&**to.disk(), &folder)).transpose()?.flatten();
     let known = home.filter(|home| home.place == to.place()).map(|home| Identity::new(home.store));
     Ok(known.filter(|known| Identity::of_copy(source, Some(known), String::new()).is_some()))
 }
 
-/// Copies one object and reads it back; false if it was there already.
+/// Copies one object and reads it back. Returns false if it was there already.
 async fn copy(from: &Store, to: &Store, item: &Item) -> Result<bool> {
-    let (source, target) = (below(from, &item.path)?, below(to, &item.path)?);
+    let source = below(from, &item.path)?;
+    let target = below(to, &item.path)?;
     let there = match to.object_store().head(&target).await {
         Ok(meta) => Some(meta.size),
         Err(object_store::Error::NotFound { .. }) => None,
@@ -223,9 +237,10 @@ async fn copy(from: &Store, to: &Store, item: &Item) -> Result<bool> {
         };
         if wanted == Some(digest(to, &target, item, None).await?) {
             // An earlier copy that was killed may not have synced it.
-            let (to, target) = (to.clone(), target.clone());
+            let to = to.clone();
+            let target = target.clone();
             let synced = tokio::task::spawn_blocking(move || to.make_durable(&[target])).await;
-            synced.map_err(|cause| Error::internal("syncing a copy broke off").with_source(cause))??;
+            synced.map_err(|cause| Error::internal("syncing a copy panicked").with_source(cause))??;
             return Ok(false);
         }
         if !item.replaces {
@@ -246,19 +261,23 @@ async fn copy(from: &Store, to: &Store, item: &Item) -> Result<bool> {
     let sent: [u8; 32] = match sending.await {
         Ok(sent) => sent,
         Err(error) => {
-            // What was begun has no name yet; if it cannot be taken back, the store drops it in its own time.
+            // The unfinished upload has no name yet. If it cannot be aborted, the store removes it
+            // after a while.
             let _ = writer.abort().await;
             return Err(error);
         }
     };
     writer.shutdown().await.map_err(|cause| unwritten(item, cause))?;
-    match digest(to, &target, item, None).await? == sent {
-        true => Ok(true),
-        false => Err(Error::storage(format!("`{}` reads differently at the target from what was written", item.path))),
+    if digest(to, &target, item, None).await? != sent {
+        let path = &item.path;
+        return Err(Error::storage(format!(
+            "`{path}` at the target differs from the data that was written; run the copy again"
+        )));
     }
+    Ok(true)
 }
 
-/// SHA-256 of an object, which is handed on to `writer` on the way.
+/// Returns the SHA-256 of an object; also passes its bytes to `writer`.
 async fn digest(store: &Store, path: &Path, item: &Item, mut writer: Option<&mut BufWriter>) -> Result<[u8; 32]> {
     let unreadable = |cause| Error::storage(format!("cannot read `{}`", item.path)).with_source(cause);
     let mut bytes = store.object_store().get(path).await.map_err(unreadable)?.into_stream();
@@ -276,7 +295,8 @@ fn unwritten(item: &Item, cause: impl Into<Box<dyn std::error::Error + Send + Sy
     Error::storage(format!("cannot write `{}` at the target", item.path)).with_source(cause)
 }
 
-/// An entry of a table's log at the target that the plan does not have: that of another table.
+/// Returns an entry of a Delta log at the target that the plan does not have: it belongs to another
+/// table.
 async fn foreign_entry(to: &Store, plan: &Plan) -> Result<Option<String>> {
     for rows in Rows::ALL {
         let log = to.table_path(rows.folder()).join("_delta_log");
@@ -290,7 +310,7 @@ async fn foreign_entry(to: &Store, plan: &Plan) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// The version that an entry of a table's log is of: the digits that its name begins with.
+/// Returns the version of a Delta log entry: the digits at the start of its name.
 fn version_of(entry: &Path) -> Option<u64> {
     entry.filename()?.split_once('.')?.0.parse().ok()
 }
@@ -308,7 +328,7 @@ fn relative(store: &Store, path: &Path) -> Result<String> {
 
 fn below(store: &Store, path: &str) -> Result<Path> {
     Path::parse(format!("{}/{path}", store.prefix()).trim_start_matches('/'))
-        .map_err(|cause| Error::internal(format!("`{path}` is no path of an object")).with_source(cause))
+        .map_err(|cause| Error::internal(format!("`{path}` is not an object path")).with_source(cause))
 }
 
 #[cfg(test)]

@@ -1,33 +1,38 @@
-//! The one error of the crate: what kind it is, what happened, and what caused it.
+//! The error type of the crate: a kind, a message and a cause.
 //!
-//! The kind tells the caller what to do; the message names the thing and its value. No message holds a body, a key or a
-//! header value. This file knows neither HTTP nor exit codes: `http` and `cli` map a kind to a status or a code once.
+//! The kind tells the caller what to do; the message names the thing and its value. No message
+//! contains a body, a key or a header value. This module knows neither HTTP nor exit codes: `http`
+//! and `cli` map a kind to a status or a code in one place each.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// The result of every fallible call of this crate.
+/// Result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The kinds of an [`Error`], each of which says what the caller should do. Adding a kind is a design decision.
+/// Kind of an [`Error`]. Each kind tells the caller what to do; adding one is a design decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The request is wrong: correct it; the same request fails again.
+    /// The request is wrong and fails again if it is repeated: correct it.
     Invalid,
-    /// The thing named does not exist.
+    /// The named thing does not exist.
     NotFound,
-    /// The key is missing, unknown or may not do this.
+    /// The key is missing or unknown, or does not permit this.
     Denied,
-    /// The thing named is in a state that does not allow this: look at it, and ask for what its state allows.
+    /// The named thing is in a state that does not allow this: read its state, and request what the
+    /// state allows.
     Conflict,
-    /// A budget or the queue is full: wait a moment and send again. Nothing of the request was kept.
+    /// A budget or the queue is full: wait a moment and send again. Nothing of the request was
+    /// kept.
     Busy,
-    /// The work passed its limit of time, rows or memory: ask for less, or raise the limit.
+    /// The work exceeded its limit of time, rows or memory: ask for less, or raise the limit.
     Limit,
-    /// A stored file is damaged or was changed by another hand: `gatelog doctor` says what can be done.
+    /// A stored file is damaged or was changed by another program: `gatelog doctor` lists the
+    /// options.
     Damaged,
-    /// The disk or the object store failed, or an earlier failure closed the engine to writes: see the message.
+    /// The disk or the object store failed, or an earlier failure closed the engine to writes: see
+    /// the message.
     Storage,
     /// The engine is closed or closing.
     Closed,
@@ -35,14 +40,14 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// An error with its kind, a message and, where there is one, its cause.
+/// An error with a kind, a message and an optional cause.
 pub struct Error {
     kind: ErrorKind,
     message: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// Bytes of a text that is too short to be looked for in a cause.
+/// Longest text, in bytes, that is too short to be searched for in a cause.
 const SHORT: usize = 12;
 
 macro_rules! constructors {
@@ -55,7 +60,7 @@ macro_rules! constructors {
 }
 
 impl Error {
-    /// An error of the given kind, without a cause.
+    /// Creates an error of the given kind, without a cause.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
     }
@@ -65,25 +70,25 @@ impl Error {
         damaged => Damaged, storage => Storage, closed => Closed, internal => Internal,
     }
 
-    /// The same error with its cause.
+    /// Returns the error with a cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The kind, which says what the caller should do.
+    /// Returns the kind, which tells the caller what to do.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The message alone, without the chain of causes.
+    /// Returns the message alone, without the chain of causes.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The message and every cause behind it, joined by `: `, each said once: many libraries repeat
-    /// in an error what its cause says, and the other way round.
+    /// Returns the message and every cause behind it, joined by `: `, without repetitions: in many
+    /// libraries an error repeats the text of its cause, or the other way round.
     pub fn chain(&self) -> String {
         let mut said = vec![self.message.clone()];
         let mut cause = StdError::source(self);
@@ -95,13 +100,14 @@ impl Error {
     }
 }
 
-/// Adds what a cause says, unless it was said already; in the place of a piece that it says too.
+/// Adds the text of a cause unless the chain already contains it. Replaces a piece that the text
+/// contains.
 fn say_once(said: &mut Vec<String>, next: &str) {
     let words = next.trim();
     if words.is_empty() || said.iter().any(|piece| piece.contains(words)) {
         return;
     }
-    // Short words, such as a name alone, may stand in a longer text by chance.
+    // A short text, such as a name alone, may occur in a longer one by chance.
     match said.iter().position(|piece| piece.len() > SHORT && words.contains(piece.as_str())) {
         Some(at) => said[at] = words.to_owned(),
         None => said.push(words.to_owned()),
@@ -144,7 +150,7 @@ mod tests {
         assert_eq!(outer.chain(), "closed to writes: disk full");
     }
 
-    /// A cause that says what its own cause says, as many libraries do.
+    /// A cause whose text repeats that of its own cause, as in many libraries.
     #[derive(Debug)]
     struct Wrapper(&'static str, std::io::Error);
 

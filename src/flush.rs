@@ -1,9 +1,11 @@
-//! From memory to a table: sorted files, then one commit. Once both tables have theirs, the log may forget.
+//! Flushes memory to a table: sorted files, then one commit. Once both tables have their files, the
+//! write-ahead log may drop the rows.
 //!
-//! A flush writes one file for each partition that its rows fall into, then commits all of them at once together with the
-//! Delta application transaction (this log's id, the last sequence the rows came from). Whoever opens the table next takes
-//! its rows from the log after that sequence, so a crash before the commit loses nothing and one after it doubles nothing. Files of a
-//! flush that did not commit are orphans; vacuum takes them.
+//! A flush writes one file for each partition of its rows, then commits all files at once together
+//! with the Delta application transaction (id of this log, sequence number of the last row). The
+//! next open of the table replays the log from that sequence number, so a crash before the commit
+//! loses nothing and a crash after it duplicates nothing. Files of a flush that did not commit are
+//! orphans, which vacuum deletes.
 
 use std::sync::Arc;
 
@@ -19,23 +21,23 @@ use crate::plan::Rules;
 use crate::record::{DATE, RETENTION_DAYS, Rows, SORT_KEY, SORT_OPTIONS};
 use crate::table::{Commit, DataFile, FileIndex, Table};
 
-/// Flushed files are rewritten by compaction soon, so speed goes before size.
+/// Compaction soon rewrites flushed files, so speed matters more than size.
 const FLUSH_ZSTD_LEVEL: i32 = 1;
-/// Files written at once.
+/// Files that are written concurrently.
 const PARALLEL_FILES: usize = 2;
-/// Rows handed to the file writer at once.
+/// Rows that the file writer gets at once.
 const SLICE_ROWS: usize = 4096;
 
-/// Where the rows came from: the log's id and the last sequence.
+/// Origin of the rows: id of the write-ahead log and last sequence number.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
     /// Identity of the log.
     pub wal_id: Uuid,
-    /// Sequence of the last frame.
+    /// Sequence number of the last frame.
     pub last_sequence: u64,
 }
 
-/// Writes the files of a flush, without making them part of the table.
+/// Writes the files of a flush without adding them to the table.
 pub async fn write_files(
     table: &Table,
     chunks: &[RecordBatch],
@@ -51,7 +53,7 @@ pub async fn write_files(
     futures::stream::iter(jobs)
         .map(|(part, id)| {
             let table = table.clone();
-            // Each file is its own task, so that encoding uses every core.
+            // Each file has a task of its own, so that encoding uses every core.
             let task = tokio::spawn(async move { write_file(&table, part, id, now_ms).await });
             async move { task.await.map_err(|cause| Error::internal("a flush panicked").with_source(cause))? }
         })
@@ -60,7 +62,8 @@ pub async fn write_files(
         .await
 }
 
-/// Makes the files part of the table, and the log's frames up to the last sequence superfluous, in one commit.
+/// Adds the files to the table in one commit, after which the frames of the log up to the last
+/// sequence number are no longer needed.
 pub async fn commit(table: &Table, files: Vec<DataFile>, source: Source) -> Result<Arc<FileIndex>> {
     let version = i64::try_from(source.last_sequence)
         .map_err(|_| Error::internal(format!("sequence {} is too large", source.last_sequence)))?;
@@ -91,7 +94,7 @@ async fn write_file(table: &Table, part: Part, id: Uuid, now_ms: i64) -> Result<
     writer.finish().await
 }
 
-/// Sorts all rows once, by partition and sort key, and cuts the order where the partition changes.
+/// Sorts all rows once, by partition and sort key, and cuts the order at each change of partition.
 fn sorted_partitions(kind: Rows, chunks: &[RecordBatch], rules: &Rules) -> Result<Vec<Part>> {
     let rows = classified(&concat_batches(&kind.schema(), chunks).map_err(sort_failed)?, rules)?;
     let column = |name: &str| {
@@ -120,7 +123,8 @@ fn sorted_partitions(kind: Rows, chunks: &[RecordBatch], rules: &Rules) -> Resul
     Ok(parts)
 }
 
-/// Gives each row the class of its organisation's plan as it is now: the plan may have changed since the row arrived.
+/// Gives each row the current retention class of its organisation: the plan may have changed since
+/// the row arrived.
 fn classified(rows: &RecordBatch, rules: &Rules) -> Result<RecordBatch> {
     let missing = |name: &str| Error::internal(format!("column `{name}` is missing in memory"));
     let organisations = rows.column_by_name("organisation_id").ok_or_else(|| missing("organisation_id"))?;

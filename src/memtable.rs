@@ -1,10 +1,12 @@
 //! Acked rows that are in no table file yet, and the byte budget that bounds them.
 //!
-//! Rows arrive as batches of any size and stay readable as Arrow. Small batches are joined as they come, so that a query
-//! reads a handful of chunks however many requests brought the rows. A frozen memtable never changes again.
+//! Rows arrive as batches of any size and stay readable as Arrow. Small batches are concatenated as
+//! they arrive, so that a query reads a few chunks however many requests sent the rows. A frozen
+//! memtable never changes again.
 //!
-//! A writer takes room from the [`Budget`] before its rows go to the log; the room is given back when the rows are in the
-//! table (the permit travels with them), so log, live rows and rows being flushed share one bound.
+//! A writer takes room from the [`Budget`] before its rows go to the write-ahead log. The room is
+//! given back when the rows are in the table (the permit moves with them), so the log, live rows
+//! and rows in a flush share one bound.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +20,12 @@ use crate::limits::{Full, Holder, Pool, Room, Share};
 use crate::record::tighten;
 use crate::usage::Counts;
 
-/// Chunks stop growing at this many rows: a query's batch size.
+/// Rows at which chunks stop growing: the batch size of a query.
 const CHUNK_ROWS: usize = 8192;
-/// Nor beyond this many bytes: joining copies, while queries wait for their View.
+/// Bytes at which chunks stop growing: concatenating copies them while queries wait for their view.
 const CHUNK_BYTES: u64 = 4 << 20;
 
-/// Rows still being added to.
+/// The mutable memtable.
 #[derive(Debug, Default)]
 pub struct Live {
     chunks: Vec<RecordBatch>,
@@ -33,24 +35,25 @@ pub struct Live {
     permits: Option<Room>,
 }
 
-/// Rows that wait for, or are in, a flush.
+/// An immutable memtable, which waits for a flush or is being flushed.
 #[derive(Debug)]
 pub struct Frozen {
     /// The rows, in chunks.
     pub chunks: Vec<RecordBatch>,
-    /// Sequence of the last frame of the log when the rows were frozen: all frames up to it are in these rows or before them.
+    /// Sequence number of the last frame of the write-ahead log at the freeze: all frames up to it
+    /// are in these rows or in older ones.
     pub last_sequence: u64,
     /// Number of rows.
     pub rows: u64,
-    /// Bytes that they take in memory.
+    /// Bytes that the rows take in memory.
     pub bytes: u64,
-    /// What the log had come to with these rows.
+    /// Counts of the write-ahead log after these rows.
     pub counts: Arc<Counts>,
     _permits: Option<Room>,
 }
 
 impl Live {
-    /// Adds a batch that the log holds durably.
+    /// Adds a batch that the write-ahead log holds durably.
     pub fn insert(&mut self, batch: RecordBatch, now_micros: i64, permit: Option<Room>) {
         self.rows += batch.num_rows() as u64;
         self.bytes += batch_bytes(&batch);
@@ -64,10 +67,12 @@ impl Live {
         self.join_small_chunks();
     }
 
-    /// Joins neighbours of like size, as a binary counter carries, so that each row is copied a bounded number of times.
+    /// Concatenates neighbours of similar size, like the carries of a binary counter, so that each
+    /// row is copied a bounded number of times.
     fn join_small_chunks(&mut self) {
         while let [.., before, last] = self.chunks.as_slice() {
-            let (before_rows, last_rows) = (before.num_rows(), last.num_rows());
+            let before_rows = before.num_rows();
+            let last_rows = last.num_rows();
             let bytes = batch_bytes(before) + batch_bytes(last);
             if before_rows > last_rows * 2 || before_rows + last_rows > CHUNK_ROWS || bytes > CHUNK_BYTES {
                 return;
@@ -80,28 +85,29 @@ impl Live {
         }
     }
 
-    /// The rows as they are now.
+    /// Returns the current rows.
     pub fn chunks(&self) -> &[RecordBatch] {
         &self.chunks
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Bytes that the rows take in memory.
+    /// Returns the bytes that the rows take in memory.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// When the oldest row arrived.
+    /// Returns the arrival of the oldest row.
     pub fn oldest_micros(&self) -> Option<i64> {
         self.oldest_micros
     }
 
-    /// Ends this memtable and starts an empty one; `None` if it holds nothing, unless `even_empty`. `counts` are those of the log up
-    /// to here, which is frame `last_sequence`.
+    /// Freezes this memtable and starts an empty one. Returns `None` if it has no rows, unless
+    /// `even_empty` is set. `counts` are the counts of the write-ahead log up to frame
+    /// `last_sequence`, the last one.
     pub fn freeze(&mut self, counts: Arc<Counts>, last_sequence: u64, even_empty: bool) -> Option<Frozen> {
         if self.rows == 0 && !even_empty {
             return None;
@@ -118,14 +124,15 @@ impl Live {
     }
 }
 
-/// Bytes of a batch's rows. Batches that come from the log share one buffer among their columns, so adding up the buffers
-/// that they hold on to would count it once a column.
+/// Returns the bytes of a batch's rows. Batches that come from the log share one buffer among their
+/// columns, so adding up the buffers that the columns hold on to would count it once for each
+/// column.
 pub fn batch_bytes(batch: &RecordBatch) -> u64 {
     let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0) as u64);
     bytes.sum()
 }
 
-/// Room for rows between ack and flush, shared by organisations.
+/// Room for rows between their acknowledgement and their flush, shared by organisations.
 #[derive(Clone, Debug)]
 pub struct Budget {
     pool: Pool,
@@ -134,18 +141,20 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of `bytes`; a writer waits up to `wait` for its part, and asks for a flush by `flush_wanted`.
+    /// Creates a budget of `bytes`. A writer waits up to `wait` for its part, and asks for a flush
+    /// through `flush_wanted`.
     pub fn new(bytes: u64, wait: Duration, flush_wanted: Arc<Notify>) -> Self {
         Self { pool: Pool::new(bytes, Share::ThreeQuarters), wait, flush_wanted }
     }
 
-    /// Takes room for `bytes`, waiting for a flush to free it if need be. More than an organisation's share counts as all of it.
+    /// Takes room for `bytes`; waits for a flush to free it if necessary. A request for more than
+    /// an organisation's share is lowered to the share.
     pub async fn take(&self, holder: &Holder, bytes: u64) -> Result<Room> {
         let wanted = bytes.clamp(1, self.pool.most(holder));
         if let Ok(room) = self.pool.try_take_in_turn(holder, wanted) {
             return Ok(room);
         }
-        // Room comes from flushes only, so whoever waits for it asks for one.
+        // Only flushes free room, so a waiting writer asks for one.
         self.flush_wanted.notify_one();
         self.pool.take(holder, wanted, self.wait).await.map_err(|full| {
             let wait = self.wait.as_millis();
@@ -162,7 +171,8 @@ impl Budget {
         })
     }
 
-    /// Takes room without waiting, as far as there is any: for rows that a replay brings back.
+    /// Takes room without waiting, as far as there is any: for rows that are recovered from the
+    /// log.
     pub fn take_what_is_left(&self, bytes: u64) -> Option<Room> {
         Some(self.pool.take_what_is_left(&Holder::Operator, bytes.max(1))).filter(|room| room.units() > 0)
     }

@@ -1,13 +1,15 @@
-//! Names near to one that does not exist, for the errors that say so.
+//! Suggestions for names that do not exist, for error messages. Pure.
 //!
-//! [`hint`] finishes the sentence of such an error: the nearest names, or all of them where they are
-//! few. What a client wrote is shown by [`clip`], so that an error stays short. Pure.
+//! [`hint`] completes such a message with the nearest names, or with all names if there are only a
+//! few. [`clip`] shortens the text of a client, so that a message stays short.
 
 use std::fmt::Write as _;
 
-/// Names that an error suggests at most.
+use strsim::osa_distance;
+
+/// Most names that an error suggests.
 const MOST: usize = 3;
-/// So many names are listed in full where none is near.
+/// Most names that are listed in full if none is near.
 const FEW: usize = 12;
 /// Longest piece of a client's text that an error shows, and longest name that is compared, in
 /// characters.
@@ -15,8 +17,8 @@ const MOST_CHARS: usize = 80;
 
 /// Finds the names that were probably meant, nearest first, at most three.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let wanted: Vec<char> = even(name).chars().take(MOST_CHARS + 1).collect();
-    if wanted.is_empty() || wanted.len() > MOST_CHARS {
+    let wanted: String = even(name).chars().take(MOST_CHARS + 1).collect();
+    if wanted.is_empty() || wanted.chars().count() > MOST_CHARS {
         return Vec::new();
     }
     let scored = known.into_iter().filter_map(|known| Some((score(&wanted, known)?, known)));
@@ -26,8 +28,8 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
     scored.into_iter().take(MOST).map(|(_, known)| known).collect()
 }
 
-/// Says which names were probably meant: `did you mean …?`, else all names if they are few, else
-/// where they are listed.
+/// Returns a sentence with the names that were probably meant (`did you mean …?`). If none is near,
+/// it has all names if they are few, or else the place that lists them.
 pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>, what: &str, listed: &str) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let near = nearest(name, known.iter().copied());
@@ -41,7 +43,7 @@ pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>, wha
     }
 }
 
-/// A piece of a client's text that fits into an error.
+/// Shortens a client's text to a length that fits into an error.
 pub(crate) fn clip(text: &str) -> String {
     match text.char_indices().nth(MOST_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -49,7 +51,7 @@ pub(crate) fn clip(text: &str) -> String {
     }
 }
 
-/// `a`, `b` or `c`.
+/// Formats names as `a`, `b` or `c`.
 fn either(names: &[&str]) -> String {
     let mut text = String::new();
     for (at, name) in names.iter().enumerate() {
@@ -63,17 +65,19 @@ fn either(names: &[&str]) -> String {
     text
 }
 
-/// A name without the differences that people overlook.
+/// Removes differences that people overlook from a name.
 fn even(name: &str) -> String {
     name.trim().to_lowercase().replace(['-', ' '], "_")
 }
 
-/// Tells how far a name is from the one that was wanted, or none if it is too far. Typing errors come
-/// first, then names that begin like it, then those that hold it, then those that hold a word near it.
-fn score(wanted: &[char], known: &str) -> Option<(u8, usize)> {
-    let known: Vec<char> = even(known).chars().take(MOST_CHARS).collect();
-    let apart = distance(wanted, &known);
-    let shorter = wanted.len().min(known.len());
+/// Returns how far a name is from the wanted one, or `None` if it is too far. Typing errors come
+/// first, then names that begin alike, then those of which one contains the other, then those with
+/// a word near the wanted one.
+fn score(wanted: &str, known: &str) -> Option<(u8, usize)> {
+    let known: String = even(known).chars().take(MOST_CHARS).collect();
+    // Counts letters to insert, delete or replace, and neighbours to swap.
+    let apart = osa_distance(wanted, &known);
+    let shorter = wanted.chars().count().min(known.chars().count());
     if apart <= (shorter / 3).max(usize::from(shorter > 1)) {
         return Some((0, apart));
     }
@@ -83,31 +87,11 @@ fn score(wanted: &[char], known: &str) -> Option<(u8, usize)> {
     if wanted.starts_with(&known) || known.starts_with(wanted) {
         return Some((1, apart));
     }
-    let holds = |long: &[char], short: &[char]| long.windows(short.len()).any(|part| part == short);
-    if holds(wanted, &known) || holds(&known, wanted) {
+    if wanted.contains(&known) || known.contains(wanted) {
         return Some((2, apart));
     }
-    let mut words = known.split(|letter| matches!(letter, '_' | '.' | '/'));
-    words.any(|word| word.len() > 3 && distance(wanted, word) == 1).then_some((3, apart))
-}
-
-/// Letters to insert, delete or replace, and neighbours to swap, to make one name of the other.
-pub(crate) fn distance(from: &[char], to: &[char]) -> usize {
-    let mut before = vec![0; to.len() + 1];
-    let mut last: Vec<usize> = (0..=to.len()).collect();
-    for (row, letter) in from.iter().enumerate() {
-        let mut next = vec![row + 1; to.len() + 1];
-        for (column, other) in to.iter().enumerate() {
-            let replaced = last[column] + usize::from(letter != other);
-            next[column + 1] = replaced.min(last[column + 1] + 1).min(next[column] + 1);
-            let swapped = row > 0 && column > 0 && *letter == to[column - 1] && from[row - 1] == *other;
-            if swapped && letter != other {
-                next[column + 1] = next[column + 1].min(before[column - 1] + 1);
-            }
-        }
-        before = std::mem::replace(&mut last, next);
-    }
-    last[to.len()]
+    let mut words = known.split(['_', '.', '/']);
+    words.any(|word| word.chars().count() > 3 && osa_distance(wanted, word) == 1).then_some((3, apart))
 }
 
 #[cfg(test)]
@@ -129,9 +113,8 @@ mod tests {
             ("", "wal", 3),
             ("abcd", "wxyz", 4),
         ] {
-            let [from, to] = [from, to].map(|text| text.chars().collect::<Vec<_>>());
-            assert_eq!(distance(&from, &to), apart);
-            assert_eq!(distance(&to, &from), apart);
+            assert_eq!(osa_distance(from, to), apart);
+            assert_eq!(osa_distance(to, from), apart);
         }
     }
 

@@ -1,8 +1,10 @@
-//! The rules of plans, without I/O: which records are in answers, which are stored, and who may export what.
+//! The rules of plans, without I/O: the visibility of records, their retention, and the limits of
+//! exports.
 //!
-//! [`Rules`] is what follows from one state of the catalog. A record is in answers while its organisation's retention has not
-//! passed, whatever class its file is in, and while no erasure names it. Files are judged by what is known of them
-//! ([`Rules::outlook`]), so that most need not be looked into. Where the rules come from: mission L1, E5, E6.
+//! [`Rules`] are derived from one state of the catalog. Queries see a record while the retention of
+//! its organisation has not passed, whatever retention class its file is in, and while no erasure
+//! names it. Most files can be judged by their statistics ([`Rules::outlook`]) and need not be
+//! read.
 
 mod erasing;
 
@@ -17,65 +19,67 @@ use crate::record::Record;
 
 pub use erasing::{Erased, Erasure, Erasures, Named};
 
-/// How far the date of a record may lie ahead of its arrival, µs: clocks of clients differ.
+/// Most µs by which the date of a record may be later than its arrival: clocks of clients differ.
 pub const MOST_AHEAD_MICROS: i64 = MICROS_A_DAY;
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
-/// A month of the UTC calendar, by which records are counted: months since year 0.
+/// A month of the UTC calendar, as months since year 0. Records are counted by month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Month(i32);
 
 impl Month {
-    /// The month of a moment, µs since 1970-01-01.
+    /// Returns the month of a time in µs since 1970-01-01.
     pub fn of_micros(micros: i64) -> Self {
         DateTime::from_timestamp_micros(micros).map_or(Self(0), |at| Self(at.year() * 12 + at.month0().cast_signed()))
     }
 
-    /// Its first day.
+    /// Returns the first day of the month.
     pub fn first_day(self) -> Option<NaiveDate> {
         NaiveDate::from_ymd_opt(self.0.div_euclid(12), self.0.rem_euclid(12).cast_unsigned() + 1, 1)
     }
 
-    /// `2026-11`.
+    /// Formats the month, such as `2026-11`.
     pub fn text(self) -> String {
         format!("{:04}-{:02}", self.0.div_euclid(12), self.0.rem_euclid(12) + 1)
     }
 
-    /// The opposite of [`Month::text`].
+    /// Parses the format of [`Month::text`].
     pub fn parse(text: &str) -> Option<Self> {
         let (year, month) = text.rsplit_once('-')?;
-        let (year, month): (i32, i32) = (year.parse().ok()?, month.parse().ok()?);
+        let year: i32 = year.parse().ok()?;
+        let month: i32 = month.parse().ok()?;
         (1..=12).contains(&month).then_some(Self(year * 12 + month - 1))
     }
 
-    /// The month so many before.
+    /// Returns the month this many months earlier.
     pub fn before(self, months: i32) -> Self {
         Self(self.0 - months)
     }
 }
 
-/// What an organisation agreed on.
+/// The terms that an organisation has agreed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Name of its plan; none for an organisation that the catalog does not know.
+    /// Name of the plan. `None` for an organisation that the catalog does not know.
     pub plan: Option<String>,
-    /// Days that its records are kept; 0 = for ever.
+    /// Days that records are kept, 0 for ever.
     pub retention_days: i32,
-    /// Records of a month that are stored at most; none = all.
+    /// Most records of a month that are stored. `None` for no limit.
     pub stops_at: Option<u64>,
-    /// Days that its exports reach back; 0 = no exports, none = any time frame.
+    /// Days that exports may reach back. 0 for no exports, `None` for any time frame.
     pub export_days: Option<i32>,
-    /// Records that one export job writes at most; none = all.
+    /// Most records that one export job writes. `None` for no limit.
     pub export_rows: Option<u64>,
 }
 
 impl Terms {
-    /// The terms of an organisation without a plan: everything is stored, and kept so many days.
+    /// Returns the terms of an organisation without a plan: everything is stored and kept for this
+    /// many days.
     pub fn without_plan(retention_days: i32) -> Self {
         Self { plan: None, retention_days, stops_at: None, export_days: None, export_rows: None }
     }
 
-    /// The terms of a plan, with the retention that was agreed where the plan leaves it open.
+    /// Returns the terms of a plan, with the agreed retention if the plan leaves it open.
     pub fn of(name: &str, plan: &Plan, agreed_days: Option<i32>) -> Self {
         Self {
             plan: Some(name.to_owned()),
@@ -86,13 +90,13 @@ impl Terms {
         }
     }
 
-    /// The first moment of an export that begins at `from` (none = from the first record), µs; [`Error::denied`] if the plan
-    /// does not let exports reach so far back.
+    /// Returns the start of an export in µs, given the requested start `from` (`None` for the first
+    /// record). Returns [`Error::denied`] if the plan does not let exports reach back so far.
     pub fn export_from(&self, from: Option<i64>, now: DateTime<Utc>) -> Result<Option<i64>> {
         let Some(days) = self.export_days else { return Ok(from) };
         let plan = self.plan.as_deref().unwrap_or("");
         if days == 0 {
-            return Err(Error::denied(format!("plan `{plan}` has no exports; a plan with exports is needed")));
+            return Err(Error::denied(format!("plan `{plan}` has no exports; change to a plan with exports")));
         }
         let earliest = now.timestamp_micros().saturating_sub(i64::from(days).saturating_mul(MICROS_A_DAY));
         match from {
@@ -100,7 +104,7 @@ impl Terms {
                 let at = DateTime::<Utc>::from_timestamp_micros(earliest).unwrap_or(now);
                 let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
                 Err(Error::denied(format!(
-                    "exports of plan `{plan}` reach {days} days back; let `from` be {at} or later, or leave it out"
+                    "exports of plan `{plan}` reach {days} days back; set `from` to {at} or later, or leave it out"
                 )))
             }
             Some(from) => Ok(Some(from)),
@@ -109,25 +113,26 @@ impl Terms {
     }
 }
 
-/// What the rules ask of a record, or of a state of feedback.
+/// The columns of a record, or of a version of feedback, that the rules depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
-    /// Whether it is a state of feedback.
+    /// True for a version of feedback.
     pub feedback: bool,
-    /// Its organisation.
+    /// Organisation of the row.
     pub organisation: &'a str,
-    /// Its id.
+    /// Id of the row.
     pub id: &'a str,
-    /// Its end user.
+    /// End user of the row.
     pub user: Option<&'a str>,
-    /// When the call was made, as its client says, µs since 1970-01-01.
+    /// Time of the call as reported by its client, in µs since 1970-01-01.
     pub created_at: i64,
-    /// When the file that holds it was written, ms since 1970-01-01: it had arrived by then. `i64::MAX` = not known.
+    /// Time at which the row's file was written, in ms since 1970-01-01. The row had arrived by
+    /// then. `i64::MAX` if unknown.
     pub written_ms: i64,
 }
 
 impl<'a> Row<'a> {
-    /// What the rules ask of a call.
+    /// Returns the columns of a call.
     pub fn of(record: &'a Record) -> Self {
         Self {
             feedback: false,
@@ -140,46 +145,46 @@ impl<'a> Row<'a> {
     }
 }
 
-/// What the rules ask of a file. A bound that is not known is the widest there is.
+/// The properties of a file that the rules depend on. An unknown bound has its widest value.
 #[derive(Clone, Copy, Debug)]
 pub struct FileFacts<'a> {
-    /// Class that it is stored under: days to keep, 0 = for ever.
+    /// Retention class of the file: days to keep, 0 for ever.
     pub retention_days: i32,
-    /// No row is earlier, µs since 1970-01-01.
+    /// Lower bound of `created_at` of its rows, in µs since 1970-01-01.
     pub min_created_at: i64,
-    /// No row is later, µs since 1970-01-01.
+    /// Upper bound of `created_at` of its rows, in µs since 1970-01-01.
     pub max_created_at: i64,
-    /// No row has a smaller organisation.
+    /// Lower bound of the organisations of its rows.
     pub min_organisation: Option<&'a str>,
-    /// No row has a greater organisation.
+    /// Upper bound of the organisations of its rows.
     pub max_organisation: Option<&'a str>,
-    /// When it was written, ms since 1970-01-01.
+    /// Time at which the file was written, in ms since 1970-01-01.
     pub modified_ms: i64,
 }
 
-/// What the rules say of all rows of a file.
+/// Visibility of the rows of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outlook {
-    /// Every row is in answers.
+    /// Every row is visible.
     Seen,
-    /// Some may be, some may not: look at each.
+    /// Some rows may be visible and others not: each row must be checked.
     Mixed,
-    /// No row is in answers.
+    /// No row is visible.
     Hidden,
 }
 
-/// An organisation some of whose records may lie in a class that is no longer its own.
+/// An organisation that may have records in a retention class that is no longer its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moving {
-    /// The organisation; empty = any that has no plan.
+    /// The organisation. Empty for every organisation without a plan.
     pub organisation: String,
-    /// The class that its records may still lie in.
+    /// The class that may still hold its records.
     pub from_days: i32,
-    /// Files written before this moment, ms since 1970-01-01, hold none of them any more.
+    /// Files written before this time, in ms since 1970-01-01, hold none of these records any more.
     pub clean_before_ms: i64,
 }
 
-/// What follows from one state of the catalog.
+/// The rules that follow from one state of the catalog.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     unknown: Terms,
@@ -190,12 +195,13 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Rules without any organisation: everything is kept for so many days.
+    /// Creates rules without any organisation: everything is kept for this many days.
     pub fn without_plans(retention_days: i32) -> Self {
         Self::new(Terms::without_plan(retention_days), HashMap::new(), HashSet::new(), Vec::new(), Vec::new())
     }
 
-    /// The rules of these organisations; `unknown` are the terms of any other, `gone` are organisations that were deleted.
+    /// Creates the rules of these organisations. `unknown` are the terms of every other
+    /// organisation, `gone` the deleted organisations.
     pub fn new(
         unknown: Terms,
         terms: HashMap<String, Terms>,
@@ -206,67 +212,69 @@ impl Rules {
         Self { unknown, terms, gone, erasures: Erasures::new(erasures), moving }
     }
 
-    /// The terms of an organisation.
+    /// Returns the terms of an organisation.
     pub fn terms(&self, organisation: &str) -> &Terms {
         self.terms.get(organisation).unwrap_or(&self.unknown)
     }
 
-    /// Whether an organisation was deleted: no more records of it are taken. (An erasure takes those that it had.)
+    /// Returns true if an organisation was deleted. New records of it are refused; an erasure
+    /// deletes its old ones.
     pub fn is_gone(&self, organisation: &str) -> bool {
         self.gone.contains(organisation)
     }
 
-    /// Records of an organisation that are stored of a month at most; none = all.
+    /// Returns the most records of a month that are stored for an organisation. `None` for no
+    /// limit.
     pub fn stops_at(&self, organisation: &str) -> Option<u64> {
         if self.is_gone(organisation) { Some(0) } else { self.terms(organisation).stops_at }
     }
 
-    /// Class that a new record of an organisation is stored under.
+    /// Returns the retention class of a new record of an organisation.
     pub fn retention_days(&self, organisation: &str) -> i32 {
         self.terms(organisation).retention_days
     }
 
-    /// What is to be erased.
+    /// Returns the erasures.
     pub fn erasures(&self) -> &[Erasure] {
         self.erasures.list()
     }
 
-    /// The same, to look rows and files up in.
+    /// Returns the erasures in a form in which rows and files can be looked up.
     pub fn erased(&self) -> &Erasures {
         &self.erasures
     }
 
-    /// What is to be erased by these rules, but not by those before.
+    /// Returns the erasures of these rules that the rules `before` do not have.
     pub fn erased_since(&self, before: &Self) -> Erasures {
         let known: HashSet<&str> = before.erasures().iter().map(|erasure| erasure.id.as_str()).collect();
         let new = self.erasures().iter().filter(|erasure| !known.contains(erasure.id.as_str()));
         Erasures::new(new.cloned().collect())
     }
 
-    /// Organisations whose records must change their class.
+    /// Returns the organisations whose records must move to another retention class.
     pub fn moving(&self) -> &[Moving] {
         &self.moving
     }
 
-    /// Records of an organisation are in answers from this moment on, µs since 1970-01-01.
+    /// Returns the time from which records of an organisation are visible, in µs since 1970-01-01.
     pub fn seen_since(&self, organisation: &str, now_micros: i64) -> i64 {
         kept_since(self.retention_days(organisation), now_micros)
     }
 
-    /// Whether a record is in answers.
+    /// Returns true if a record is visible.
     pub fn sees(&self, row: Row<'_>, now_micros: i64) -> bool {
         row.created_at >= self.seen_since(row.organisation, now_micros) && !self.erases(row)
     }
 
-    /// Whether an erasure names the record.
+    /// Returns true if an erasure names the record.
     pub fn erases(&self, row: Row<'_>) -> bool {
         self.erasures.first(row).is_some()
     }
 
-    /// What is certain of all rows of a file.
+    /// Returns the visibility that is certain for all rows of a file.
     pub fn outlook(&self, file: FileFacts<'_>, now_micros: i64) -> Outlook {
         let (shortest, longest) = self.days_of_class(file);
-        // Rows that are dated far ahead are as old as their file, where its time is known.
+        // Rows that are dated far ahead count as old as their file, if its time is known.
         let latest = match file.modified_ms {
             ..=0 => i64::MAX,
             written_ms => written_ms.saturating_mul(1000).saturating_add(MOST_AHEAD_MICROS),
@@ -275,18 +283,20 @@ impl Rules {
             return Outlook::Hidden;
         }
         let touched = self.erasures.may_be_in(file);
-        match file.min_created_at >= kept_since(shortest, now_micros) && !touched {
-            true => Outlook::Seen,
-            false => Outlook::Mixed,
+        if file.min_created_at >= kept_since(shortest, now_micros) && !touched {
+            return Outlook::Seen;
         }
+        Outlook::Mixed
     }
 
-    /// Whether rows of the file must be moved to another class, or leave it before the class as a whole expires.
+    /// Returns true if rows of the file must move to another retention class, or must be deleted
+    /// before the whole class expires.
     pub fn must_rewrite(&self, file: FileFacts<'_>) -> bool {
         self.movers(file).next().is_some() || self.erasures.may_be_in(file)
     }
 
-    /// Days that rows of a file are kept: the shortest and the longest of the organisations that may be in it.
+    /// Returns the shortest and the longest retention, in days, of the organisations that may have
+    /// rows in a file.
     fn days_of_class(&self, file: FileFacts<'_>) -> (i32, i32) {
         let days = self.movers(file).map(|moving| self.retention_days(&moving.organisation));
         days.fold((file.retention_days, file.retention_days), |(shortest, longest), days| {
@@ -304,14 +314,14 @@ impl Rules {
 }
 
 impl FileFacts<'_> {
-    /// Whether the file may hold rows of an organisation.
+    /// Returns true if the file may hold rows of an organisation.
     pub fn may_hold(&self, organisation: &str) -> bool {
         self.min_organisation.is_none_or(|min| min <= organisation)
             && self.max_organisation.is_none_or(|max| organisation <= max)
     }
 }
 
-/// Records of a class are kept from this moment on, µs since 1970-01-01.
+/// Returns the time from which records of a retention class are kept, in µs since 1970-01-01.
 pub fn kept_since(retention_days: i32, now_micros: i64) -> i64 {
     match retention_days {
         0 => i64::MIN,
@@ -327,7 +337,8 @@ fn longer(a: i32, b: i32) -> i32 {
     if a == 0 || b == 0 { 0 } else { a.max(b) }
 }
 
-/// The terms of all organisations that have a plan, from their plan's name and what they agreed on.
+/// Returns the terms of all organisations with a plan, given the name of the plan and the agreed
+/// retention of each.
 pub fn terms_of<'a>(
     organisations: impl IntoIterator<Item = (&'a str, &'a str, Option<i32>)>,
     plans: &BTreeMap<String, Plan>,
@@ -387,7 +398,7 @@ mod tests {
         assert_eq!(rules.outlook(old, NOW), Outlook::Hidden);
         assert_eq!(rules.outlook(file(30, NOW - 31 * MICROS_A_DAY, NOW), NOW), Outlook::Mixed);
         assert_eq!(rules.outlook(file(30, NOW - 29 * MICROS_A_DAY, NOW), NOW), Outlook::Seen);
-        // `ent` had 30 days and has 90 now; `dev` had 30 and has 3.
+        // `ent` had 30 days and now has 90; `dev` had 30 and now has 3.
         let moving =
             |organisation: &str| Moving { organisation: organisation.to_owned(), from_days: 30, clean_before_ms: 0 };
         rules.moving = vec![moving("ent")];
@@ -435,7 +446,7 @@ mod tests {
         assert!(
             !rules.erases(Row { id: "8", ..said }) && rules.erases(Row { user: Some("ada"), ..row("pro", "8", NOW) })
         );
-        // Its times are what its sender said.
+        // `created_at` is what the sender reported.
         assert_eq!(rules.outlook(file(30, NOW + 1, NOW + 2), NOW), Outlook::Mixed);
     }
 

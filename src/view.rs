@@ -1,8 +1,10 @@
-//! The View: one consistent set of table files and rows that are not yet in them, and the cell that holds the current one.
+//! The view: one consistent set of table files and of rows that are not in them yet, and the cell
+//! that holds the current one.
 //!
-//! Every change of what a query may see (an append, a freeze, a flush or a compaction that committed) is one step under one
-//! lock, so a query that takes a View misses no acked row and sees none twice, whatever goes on meanwhile. Each table has a cell
-//! of its own. That of `logs` shows halves of records too, as the records that they are so far.
+//! Every change of what a query may see (an append, a freeze, or a flush or compaction that has
+//! committed) is one step under one lock. So a query that takes a view misses no acked row and sees
+//! none twice, whatever runs at the same time. Each table has a cell of its own. The cell of `logs`
+//! also shows partial records.
 
 mod waiting;
 
@@ -19,25 +21,25 @@ use crate::table::FileIndex;
 use crate::usage::Counts;
 use waiting::Unfinished;
 
-/// What one query reads.
+/// The data that one query reads.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// What the rows are.
+    /// Kind of the rows.
     pub rows: Rows,
-    /// The table's files.
+    /// Files of the table.
     pub files: Arc<FileIndex>,
-    /// Rows that are in none of them.
+    /// Rows that are in none of the files.
     pub memory: Vec<RecordBatch>,
 }
 
 impl View {
-    /// A View of files alone.
+    /// Creates a view of files only.
     pub fn of_files(rows: Rows, files: FileIndex) -> Self {
         Self { rows, files: Arc::new(files), memory: Vec::new() }
     }
 }
 
-/// The current View, and what it is made of.
+/// The current view and its parts.
 #[derive(Debug)]
 pub struct Shelf(Mutex<Contents>, Rows);
 
@@ -48,7 +50,7 @@ struct Contents {
     former: Vec<Weak<FileIndex>>,
     frozen: VecDeque<Arc<Frozen>>,
     live: Live,
-    /// Halves, as the records that they are so far.
+    /// Partial records.
     waiting: Unfinished,
 }
 
@@ -61,7 +63,7 @@ impl Contents {
 }
 
 impl Shelf {
-    /// A shelf with the table's files and no rows in memory.
+    /// Creates a cell with the files of the table and no rows in memory.
     pub fn new(rows: Rows, files: Arc<FileIndex>) -> Self {
         let contents = Contents {
             files,
@@ -74,11 +76,12 @@ impl Shelf {
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
-        // Every change below is complete or not begun when something panics, so a poisoned lock still holds the truth.
+        // Every change below is complete or has not begun when something panics, so the contents
+        // are right even if the lock is poisoned.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a query that starts now reads.
+    /// Returns the view of a query that starts now.
     pub fn view(&self) -> View {
         let contents = self.lock();
         let frozen = contents.frozen.iter().flat_map(|frozen| frozen.chunks.iter());
@@ -96,25 +99,28 @@ impl Shelf {
         View { rows: self.1, files, memory }
     }
 
-    /// Shows a batch that the log holds durably; answers the bytes of live rows.
+    /// Makes a batch visible that the write-ahead log holds durably; returns the bytes of live
+    /// rows.
     pub fn insert(&self, batch: RecordBatch, now_micros: i64, permit: Option<Room>) -> u64 {
         let mut contents = self.lock();
         contents.live.insert(batch, now_micros, permit);
         contents.live.bytes()
     }
 
-    /// Shows a half that the log holds durably, as the record that it is so far.
+    /// Makes a partial record visible that the write-ahead log holds durably.
     pub fn show_half(&self, key: u128, so_far: Arc<SoFar>) {
         self.lock().waiting.insert(key, so_far);
     }
 
-    /// Joins the parts of records that wait no longer, which takes as long as they are large, so that who stores them need not.
+    /// Joins the parts of records whose wait has ended, which takes time in proportion to their
+    /// size, so that storing them need not.
     pub fn join_due(&self, now_micros: i64) {
         let due = self.lock().waiting.due(now_micros);
         due.iter().for_each(|so_far| drop(Arc::clone(so_far.record())));
     }
 
-    /// Puts records in the place of halves of them; none if they are not kept. Answers the bytes of live rows.
+    /// Replaces partial records by complete ones, or removes them if `records` is `None`. Returns
+    /// the bytes of live rows.
     pub fn replace_halves(
         &self,
         keys: &[u128],
@@ -132,8 +138,9 @@ impl Shelf {
         contents.live.bytes()
     }
 
-    /// Ends the live memtable; false if it holds no rows, unless it shall be ended all the same, so that the table comes to name
-    /// this frame. `counts` are those of the log up to here, which is frame `last_sequence`.
+    /// Freezes the live memtable; returns false if it has no rows. With `even_empty` it is frozen
+    /// without rows too, so that the table comes to name this frame. `counts` are the counts of the
+    /// write-ahead log up to frame `last_sequence`, the last one.
     pub fn freeze(&self, counts: Arc<Counts>, last_sequence: u64, even_empty: bool) -> bool {
         let mut contents = self.lock();
         let frozen = contents.live.freeze(counts, last_sequence, even_empty).map(Arc::new);
@@ -142,40 +149,40 @@ impl Shelf {
         any
     }
 
-    /// Returns whether rows came since the last freeze.
+    /// Returns true if rows arrived since the last freeze.
     pub fn has_live_rows(&self) -> bool {
         self.lock().live.rows() > 0
     }
 
-    /// The oldest memtable that waits for a flush.
+    /// Returns the oldest memtable that waits for a flush.
     pub fn oldest_frozen(&self) -> Option<Arc<Frozen>> {
         self.lock().frozen.front().map(Arc::clone)
     }
 
-    /// Takes a flush over: its files come in and the oldest frozen memtable goes, in one step.
+    /// Applies a flush: adds its files and removes the oldest frozen memtable in one step.
     pub fn flushed(&self, files: Arc<FileIndex>) {
         let mut contents = self.lock();
         contents.frozen.pop_front();
         contents.replace(files);
     }
 
-    /// Takes over a table version that holds the same rows in other files.
+    /// Applies a table version that holds the same rows in other files.
     pub fn rewritten(&self, files: Arc<FileIndex>) {
         self.lock().replace(files);
     }
 
-    /// The table's files as they are now.
+    /// Returns the current files of the table.
     pub fn files(&self) -> Arc<FileIndex> {
         Arc::clone(&self.lock().files)
     }
 
-    /// Every index that a query may read from now, the current one among them.
+    /// Returns every index that a query may read from now, including the current one.
     pub fn held(&self) -> Vec<Arc<FileIndex>> {
         let contents = self.lock();
         contents.former.iter().filter_map(Weak::upgrade).chain([Arc::clone(&contents.files)]).collect()
     }
 
-    /// Rows and bytes that wait for a flush, and when the oldest live row came.
+    /// Returns the rows and bytes that wait for a flush, and the arrival of the oldest live row.
     pub fn memory(&self) -> (u64, u64, Option<i64>) {
         let contents = self.lock();
         let rows = contents.live.rows() + contents.frozen.iter().map(|frozen| frozen.rows).sum::<u64>();

@@ -1,6 +1,8 @@
 //! The rights of a key: its scopes and the organisation that it is bound to.
 //!
-//! A key has 256 random bits and is stored and looked up by its SHA-256. A stolen catalog therefore opens nothing, a slow hash would add nothing, and the time of a lookup reveals nothing about the key.
+//! A key has 256 random bits and is stored and looked up by its SHA-256. A stolen catalog therefore
+//! opens nothing, a slow hash would add nothing, and the time of a lookup reveals nothing about the
+//! key.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -28,7 +30,8 @@ pub enum Scope {
     /// Permission to run reports.
     #[serde(rename = "analytics.view")]
     Analytics,
-    /// All permissions, and managing keys. Without an organisation also organisations and maintenance.
+    /// All permissions, and managing keys. Without an organisation also organisations and
+    /// maintenance.
     #[serde(rename = "admin")]
     Admin,
 }
@@ -70,7 +73,8 @@ impl std::fmt::Display for Scope {
 /// Identity and rights of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Id of the key, `configured` for the key of the configuration, or `cli` for a command that works on the data folder itself.
+    /// Id of the key, `configured` for the key of the configuration, or `cli` for a command that
+    /// works on the data folder itself.
     pub key_id: String,
     /// The organisation whose records the caller reaches. `None` for all.
     pub organisation: Option<String>,
@@ -91,7 +95,8 @@ impl Access {
         self.organisation.is_none() && self.scopes.contains(&Scope::Admin)
     }
 
-    /// Returns true if the caller has a permission. An admin has every permission within the reach of the key.
+    /// Returns true if the caller has a permission. An admin has every permission within the reach
+    /// of the key.
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
     }

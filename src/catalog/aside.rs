@@ -1,4 +1,7 @@
-//! Sets completed erasures aside: moves their lists, and all but the newest completed erasures, out of the document into objects of their own. Each erasure has one object, written once. A write-ahead log of a stopped node, or an import, may bring erased records back at any time, so opening one reads all of these objects ([`Catalog::ever_erased`]).
+//! Sets completed erasures aside: moves their lists, and all but the newest completed erasures, out
+//! of the document into objects of their own. Each erasure has one object, written once. A
+//! write-ahead log of a stopped node, or an import, may bring erased records back at any time, so
+//! opening one reads all of these objects ([`Catalog::ever_erased`]).
 
 use std::collections::{HashMap, HashSet};
 
@@ -51,7 +54,8 @@ impl Document {
         old
     }
 
-    /// Removes the lists of erasures that were written to objects of their own, and the oldest of these erasures.
+    /// Removes the lists of erasures that were written to objects of their own, and the oldest of
+    /// these erasures.
     fn set_aside(&mut self, written: &HashSet<String>, now: DateTime<Utc>) {
         let old = self.oldest_done(now);
         self.erasures.retain(|entry| !(written.contains(&entry.id) && old.contains(&entry.id)));
@@ -84,7 +88,8 @@ impl Catalog {
         .await
     }
 
-    /// Returns rules for everything that was ever erased, including erasures that are no longer in force or were set aside: the write-ahead log of a stopped node may bring such records back.
+    /// Returns rules for everything that was ever erased, including erasures that are no longer in
+    /// force or were set aside: the write-ahead log of a stopped node may bring such records back.
     pub async fn ever_erased(&self) -> Result<Rules> {
         let mut entries = read_all(&self.inner.store).await?;
         entries.extend(self.state().document.erasures.iter().cloned());

@@ -1,6 +1,10 @@
-//! The catalog document: organisations, plans, and the changes that may be made to them. Pure. Keys, erasures, export jobs, share links and saved filters have files of their own beside this one.
+//! The catalog document: organisations, plans, and the changes that may be made to them. Pure.
+//! Keys, erasures, export jobs, share links and saved filters have files of their own beside this
+//! one.
 //!
-//! Every change is a method that checks first and then changes, so a document changes as a whole or not at all. Time and randomness are arguments. Names are checked here only, because they become parts of SQL results, URLs and log lines.
+//! Every change is a method that checks first and then changes, so a document changes as a whole or
+//! not at all. Time and randomness are arguments. Names are checked here only, because they become
+//! parts of SQL results, URLs and log lines.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -20,11 +24,14 @@ use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 use crate::plan::{self, Moving, Rules, Terms};
 
-/// Version of the document format. Format 1 had only keys; format 2 had no erasures that are set aside.
+/// Version of the document format. Format 1 had only keys; format 2 had no erasures that are set
+/// aside.
 pub const FORMAT: u32 = 3;
-/// Minimum time that an erasure or a retention change stays in force after its request, so that it also applies to records that other nodes still hold.
+/// Minimum time that an erasure or a retention change stays in force after its request, so that it
+/// also applies to records that other nodes still hold.
 pub(super) const IN_FORCE: Duration = Duration::hours(24);
-/// Most archived providers of an organisation: they are part of a document that every change rewrites as a whole.
+/// Most archived providers of an organisation: they are part of a document that every change
+/// rewrites as a whole.
 const MOST_ARCHIVED: usize = 1_000;
 /// Longest name of an organisation, a workspace or a plan, in bytes.
 const MOST_NAME: usize = 128;
@@ -35,7 +42,8 @@ const MOST_NAME: usize = 128;
 pub struct Document {
     /// Format version.
     pub format: u32,
-    /// Id of the change that made this version. Its author recognises the version by this id if the response to the write was lost.
+    /// Id of the change that made this version. Its author recognises the version by this id if the
+    /// response to the write was lost.
     #[serde(default)]
     pub change: String,
     /// Identity of the store. `None` until an engine of this version has opened the store.
@@ -53,7 +61,8 @@ pub struct Document {
     /// Requested erasures, oldest first. They are also the record of what was erased.
     #[serde(default)]
     pub erasures: Vec<ErasureEntry>,
-    /// Retention of records of organisations that the catalog does not know. `None` until a writing node has recorded it.
+    /// Retention of records of organisations that the catalog does not know. `None` until a writing
+    /// node has recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<Unknown>,
     /// Archived providers by organisation. Their logs cannot be replayed.
@@ -170,7 +179,8 @@ impl Document {
         plans
     }
 
-    /// Takes over the plans of a configuration; returns true if that changed something. Keeps a custom plan that an organisation uses even if the configuration no longer names it.
+    /// Takes over the plans of a configuration; returns true if that changed something. Keeps a
+    /// custom plan that an organisation uses even if the configuration no longer names it.
     pub fn set_plans(&mut self, plans: &Plans, now: DateTime<Utc>) -> bool {
         let built_in = Plans::built_in();
         let used = |name: &String| self.organisations.values().any(|organisation| organisation.plan == *name);
@@ -199,14 +209,16 @@ impl Document {
         Some(Terms::of(&organisation.plan, &plan, organisation.retention_days).retention_days)
     }
 
-    /// Adds one plan of a configuration if the document does not have it: a command may run before the first server does.
+    /// Adds one plan of a configuration if the document does not have it: a command may run before
+    /// the first server does.
     pub fn learn_plan(&mut self, name: &str, plans: &Plans) {
         if let Some(plan) = plans.0.get(name).filter(|_| !self.plans.contains_key(name)) {
             self.plans.insert(name.to_owned(), plan.clone());
         }
     }
 
-    /// Records the retention of organisations that are not in the catalog; returns true if that changed something.
+    /// Records the retention of organisations that are not in the catalog; returns true if that
+    /// changed something.
     pub fn set_unknown_days(&mut self, days: i32, now: DateTime<Utc>) -> bool {
         let is_new = self.unknown.is_none();
         // Retention for ever is the default that nobody has to record.
@@ -220,7 +232,8 @@ impl Document {
         true
     }
 
-    /// Records that the records of an organisation were in class `before` until now, if its class has changed.
+    /// Records that the records of an organisation were in class `before` until now, if its class
+    /// has changed.
     fn moved(&mut self, id: &str, before: i32, now: DateTime<Utc>) {
         let Some(days) = self.organisations.get(id).and_then(|organisation| self.days(organisation)) else { return };
         if let Some(organisation) = self.organisations.get_mut(id).filter(|_| days != before) {
@@ -229,7 +242,8 @@ impl Document {
         }
     }
 
-    /// Adds an organisation. `unknown_days` is the retention class of records that it sent before its creation; it applies if no node has recorded that class yet.
+    /// Adds an organisation. `unknown_days` is the retention class of records that it sent before
+    /// its creation; it applies if no node has recorded that class yet.
     pub fn create_organisation(
         &mut self,
         id: &str,
@@ -276,7 +290,8 @@ impl Document {
         Ok(())
     }
 
-    /// Changes the plan of an organisation, its agreed retention, or both. Keeps the agreed retention while the plan stays the same.
+    /// Changes the plan of an organisation, its agreed retention, or both. Keeps the agreed
+    /// retention while the plan stays the same.
     pub fn agree(
         &mut self,
         id: &str,
@@ -289,7 +304,8 @@ impl Document {
         self.set_plan(id, plan, retention_days.or(agreed.filter(|_| plan == before)), now)
     }
 
-    /// Puts an organisation on a plan; `retention_days` is the agreed retention if the plan leaves it open.
+    /// Puts an organisation on a plan; `retention_days` is the agreed retention if the plan leaves
+    /// it open.
     pub fn set_plan(&mut self, id: &str, plan: &str, retention_days: Option<i32>, now: DateTime<Utc>) -> Result<()> {
         let before = self.organisation(id)?.clone();
         self.check_agreed(plan, retention_days)?;
@@ -331,7 +347,8 @@ impl Document {
         Ok(())
     }
 
-    /// Deletes an organisation: revokes its keys, erases its records and removes what it has set up.
+    /// Deletes an organisation: revokes its keys, erases its records and removes what it has set
+    /// up.
     pub fn delete_organisation(&mut self, id: &str, by: &str, erasure_id: &str, now: DateTime<Utc>) -> Result<()> {
         self.organisation(id)?;
         if let Some(organisation) = self.organisations.get_mut(id) {
@@ -345,7 +362,8 @@ impl Document {
         Ok(())
     }
 
-    /// Removes everything that belongs to an organisation, so that a later organisation with the same id does not inherit it.
+    /// Removes everything that belongs to an organisation, so that a later organisation with the
+    /// same id does not inherit it.
     fn drop_belongings(&mut self, id: &str) {
         self.drop_exports(id);
         self.saved_filters.remove(id);
@@ -354,7 +372,8 @@ impl Document {
         self.shares.retain(|share| share.organisation != id);
     }
 
-    /// Archives a provider of an organisation, or restores it. The organisation need not be in the catalog.
+    /// Archives a provider of an organisation, or restores it. The organisation need not be in the
+    /// catalog.
     pub fn archive_provider(&mut self, organisation: &str, provider: &str, archived: bool) -> Result<()> {
         check_label(provider)?;
         let providers = self.archived_providers.entry(organisation.to_owned()).or_default();
@@ -375,7 +394,8 @@ impl Document {
         self.archived_providers.get(organisation).cloned().unwrap_or_default()
     }
 
-    /// Records the end of a maintenance run: files written before `clean_before_ms` hold nothing any more that `rules` erase or move. `erased` has the number of erased records by erasure.
+    /// Records the end of a maintenance run: files written before `clean_before_ms` hold nothing
+    /// any more that `rules` erase or move. `erased` has the number of erased records by erasure.
     pub fn cleaned(&mut self, rules: &Rules, erased: &[(String, u64)], clean_before_ms: i64, now: DateTime<Utc>) {
         let named: HashSet<&str> = rules.erasures().iter().map(|erasure| erasure.id.as_str()).collect();
         for entry in self.erasures.iter_mut().filter(|entry| named.contains(entry.id.as_str())) {
@@ -398,7 +418,8 @@ impl Document {
         }
     }
 
-    /// Ends retention changes and erasures that have been in force long enough and were carried out after that; frees the ids of deleted organisations. Returns true if that changed something.
+    /// Ends retention changes and erasures that have been in force long enough and were carried out
+    /// after that; frees the ids of deleted organisations. Returns true if that changed something.
     pub fn settle(&mut self, now: DateTime<Utc>) -> bool {
         let before = self.clone();
         let over = |since: DateTime<Utc>, clean_before_ms: i64| {
@@ -426,7 +447,8 @@ impl Document {
         *self != before
     }
 
-    /// Derives the rules as of `now`. `unknown_days` is the retention of organisations that are not in the catalog; it applies if no node has recorded it yet.
+    /// Derives the rules as of `now`. `unknown_days` is the retention of organisations that are not
+    /// in the catalog; it applies if no node has recorded it yet.
     pub fn rules(&self, unknown_days: i32, now: DateTime<Utc>) -> Rules {
         let plans = self.all_plans();
         let live = self.organisations.iter().filter(|(_, of)| of.deleted_at.is_none());
@@ -476,12 +498,14 @@ fn check_workspaces(organisation: &str, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Error for an organisation that does not exist or that the caller may not know of. Both cases have the same text.
+/// Error for an organisation that does not exist or that the caller may not know of. Both cases
+/// have the same text.
 pub fn no_organisation(id: &str) -> Error {
     Error::not_found(format!("organisation `{}` does not exist", clip(id)))
 }
 
-/// Checks a name: it must stand in URLs, SQL results and log lines without quoting. `.` and `..` are refused because a URL gives them a meaning.
+/// Checks a name: it must stand in URLs, SQL results and log lines without quoting. `.` and `..`
+/// are refused because a URL gives them a meaning.
 fn check_name(what: &str, name: &str) -> Result<()> {
     let fine = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.' | ':' | '@');
     let has_letter = name.chars().any(|letter| letter.is_ascii_alphanumeric());
@@ -496,7 +520,9 @@ fn check_name(what: &str, name: &str) -> Result<()> {
 /// Checks a display name: any text that fits on one line.
 pub(super) fn check_label(label: &str) -> Result<()> {
     if label.trim().is_empty() || label.len() > MOST_NAME || label.chars().any(char::is_control) {
-        return Err(Error::invalid(format!("`name` is not valid; expected 1 to {MOST_NAME} bytes of text on one line")));
+        return Err(Error::invalid(format!(
+            "`name` is not valid; expected 1 to {MOST_NAME} bytes of text on one line"
+        )));
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A change whose caller stops waiting while it is written: its locks are held until the write has ended and is taken over.
+//! Tests of a change whose caller stops waiting during the write: its locks are held until the
+//! write has ended and is applied.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use crate::store::Store;
 use crate::store::gate::Gate;
 
 fn bed() -> (tempfile::TempDir, Gate, Store) {
-    let (folder, gate) = (tempfile::tempdir().unwrap(), Gate::default());
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Gate::default();
     let root = folder.path().canonicalize().unwrap();
     let store = Store::on_disk(Arc::new(gate.clone()), Arc::new(LocalFileSystem::new()), &root).unwrap();
     (folder, gate, store)

@@ -1,6 +1,8 @@
 //! Erasures as data: the request, its effect on the catalog itself, and the resulting rule. Pure.
 //!
-//! An entry is kept for good, because a write-ahead log of a stopped node may bring erased records back; the entry hides records while it is in force. The lists of a completed erasure leave the document ([`super::aside`]).
+//! An entry is kept for good, because a write-ahead log of a stopped node may bring erased records
+//! back; the entry hides records while it is in force. The lists of a completed erasure leave the
+//! document ([`super::aside`]).
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,10 +15,12 @@ use super::limits::{MOST_ERASURES, MOST_IDS, MOST_NAME_BYTES};
 use crate::error::{Error, Result};
 use crate::plan::{Erased, Erasure, Rules, Terms};
 
-/// Longest time that rows stay in the memory of a node after the node could know of an erasure, in ms. Nodes reload the catalog every few seconds and then flush.
+/// Longest time that rows stay in the memory of a node after the node could know of an erasure, in
+/// ms. Nodes reload the catalog every few seconds and then flush.
 const FLUSHED_WITHIN_MS: i64 = 60_000;
 
-/// Returns [`ErasureEntry::arrived_ms`] for the case that nodes without knowledge of the erasure may have rows in memory.
+/// Returns [`ErasureEntry::arrived_ms`] for the case that nodes without knowledge of the erasure
+/// may have rows in memory.
 pub fn arrival(requested_at: DateTime<Utc>) -> i64 {
     requested_at.timestamp_millis().saturating_add(FLUSHED_WITHIN_MS)
 }
@@ -38,9 +42,12 @@ pub struct ErasureEntry {
     /// Ids of the feedback that is erased with the records.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub feedback: Vec<String>,
-    /// Time of the request. Records created up to this time are erased; records named by id are erased whenever they were created.
+    /// Time of the request. Records created up to this time are erased; records named by id are
+    /// erased whenever they were created.
     pub requested_at: DateTime<Utc>,
-    /// Files written up to this time, in ms since 1970-01-01, hold only records that had arrived when the erasure was requested. Such records are erased even if they are dated later. 0 stands for `requested_at`.
+    /// Files written up to this time, in ms since 1970-01-01, hold only records that had arrived
+    /// when the erasure was requested. Such records are erased even if they are dated later. 0
+    /// stands for `requested_at`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub arrived_ms: i64,
     /// Id of the key that requested it, or `cli`.
@@ -51,7 +58,8 @@ pub struct ErasureEntry {
     /// Time of the last complete run over the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run_at: Option<DateTime<Utc>>,
-    /// Files written before this time, in ms since 1970-01-01, hold none of the erased records any more.
+    /// Files written before this time, in ms since 1970-01-01, hold none of the erased records any
+    /// more.
     #[serde(default)]
     pub clean_before_ms: i64,
     /// Part of the entry that lies in an object of its own. `None` if the entry is complete.
@@ -98,8 +106,7 @@ impl ErasureEntry {
 
     pub(super) fn rule(&self, gone: &HashSet<String>) -> Erasure {
         // Nothing of a deleted organisation may stay, whatever time its records claim.
-        let until =
-            if gone.contains(&self.organisation) { i64::MAX } else { self.requested_at.timestamp_micros() };
+        let until = if gone.contains(&self.organisation) { i64::MAX } else { self.requested_at.timestamp_micros() };
         let what = match (&self.user, self.what()) {
             (Some(user), _) => Erased::User { user: user.clone(), until },
             (None, "all") => Erased::All { until },
@@ -117,7 +124,9 @@ impl ErasureEntry {
 }
 
 impl Document {
-    /// Adds an erasure. The organisation need not be in the catalog, because records may arrive before it is created. The caller adds the ids of the affected feedback to the returned entry.
+    /// Adds an erasure. The organisation need not be in the catalog, because records may arrive
+    /// before it is created. The caller adds the ids of the affected feedback to the returned
+    /// entry.
     pub fn erase(
         &mut self,
         id: &str,

@@ -1,6 +1,9 @@
-//! The identity of a store: a UUID in its catalog that distinguishes it from every other store and from its copies. Pure.
+//! The identity of a store: a UUID in its catalog that distinguishes it from every other store and
+//! from its copies. Pure.
 //!
-//! The id of a Delta table cannot serve: the data files and Delta logs of a copy equal those of its source byte for byte. The write-ahead log of a store notes the same UUID (`wal::Home`), so that it is never taken for the log of a copy.
+//! The id of a Delta table cannot serve: the data files and Delta logs of a copy equal those of its
+//! source byte for byte. The write-ahead log of a store notes the same UUID (`wal::Home`), so that
+//! it is never taken for the log of a copy.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +32,9 @@ impl Identity {
         Self { id, copy_of: Vec::new(), unfinished: false }
     }
 
-    /// Returns the identity that the target of a copy has after the copy: its own, or `new_id` if it has none. Returns `None` if the target is neither an earlier copy of the same source nor a store that the source was copied from.
+    /// Returns the identity that the target of a copy has after the copy: its own, or `new_id` if
+    /// it has none. Returns `None` if the target is neither an earlier copy of the same source nor
+    /// a store that the source was copied from.
     pub fn of_copy(source: Option<&Self>, target: Option<&Self>, new_id: String) -> Option<Self> {
         let nearest = source.map_or(UNKNOWN, |source| source.id.as_str());
         let sources = source.into_iter().flat_map(|source| source.copy_of.iter().cloned());
@@ -39,7 +44,8 @@ impl Identity {
             Some(target) if target.copy_of.first().is_some_and(|first| first == nearest || first == UNKNOWN) => {
                 Some(Self { id: target.id.clone(), copy_of, unfinished: false })
             }
-            // A restore over the original, possibly from a plain copy of it: the original keeps its log.
+            // A restore over the original, possibly from a plain copy of it: the original keeps its
+            // log.
             Some(target) if source.is_some_and(|source| source.id == target.id || source.descends_from(&target.id)) => {
                 Some(Self { unfinished: false, ..target.clone() })
             }

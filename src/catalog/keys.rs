@@ -1,4 +1,5 @@
-//! API keys as data: creation, reach and revocation. Pure. The document keeps only the hash of a key's text.
+//! API keys as data: creation, reach and revocation. Pure. The document keeps only the hash of a
+//! key's text.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,8 @@ pub struct Key {
     pub name: Option<String>,
     /// SHA-256 of the key's text, hexadecimal.
     pub sha256: String,
-    /// The organisation that the key is bound to. `None` for an operator's key, which reaches all of them.
+    /// The organisation that the key is bound to. `None` for an operator's key, which reaches all
+    /// of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organisation: Option<String>,
     /// The workspace that the key is bound to. `None` for the whole organisation.
@@ -90,7 +92,9 @@ impl Document {
         }
         key.name.as_deref().map_or(Ok(()), check_label)?;
         if let Some(expires_at) = key.expires_at.filter(|expires_at| *expires_at <= now) {
-            return Err(Error::invalid(format!("`expires_at` is {expires_at}, which is past; name a time in the future")));
+            return Err(Error::invalid(format!(
+                "`expires_at` is {expires_at}, which is past; name a time in the future"
+            )));
         }
         self.make_room_for_key(key.organisation.as_deref(), now)?;
         let sha256 = hash(text);
@@ -110,7 +114,8 @@ impl Document {
         self.keys.last().ok_or_else(|| Error::internal("a key vanished"))
     }
 
-    /// Refuses a key if the maximum of active keys is reached. Removes the oldest inactive keys beyond that maximum, since they open nothing.
+    /// Refuses a key if the maximum of active keys is reached. Removes the oldest inactive keys
+    /// beyond that maximum, since they open nothing.
     fn make_room_for_key(&mut self, organisation: Option<&str>, now: DateTime<Utc>) -> Result<()> {
         let is_near = |key: &Key| key.organisation.as_deref() == organisation;
         let count = |active: bool| self.keys.iter().filter(|key| is_near(key) && key.is_active(now) == active).count();

@@ -1,6 +1,7 @@
 //! Errors for unknown organisations and workspaces, with suggestions.
 //!
-//! Only the operator gets suggestions for organisations: other callers must not learn of organisations that their key does not reach.
+//! Only the operator gets suggestions for organisations: other callers must not learn of
+//! organisations that their key does not reach.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::nearest::{clip, hint};
 
 impl Document {
-    /// Checks that `by` reaches an organisation and that the organisation exists. The error for an operator suggests similar names.
+    /// Checks that `by` reaches an organisation and that the organisation exists. The error for an
+    /// operator suggests similar names.
     pub fn known_organisation(&self, id: &str, by: &Access) -> Result<()> {
         if !by.reaches(id) {
             return Err(no_organisation(id));

@@ -1,26 +1,32 @@
-//! Limits of what one organisation puts into the catalog. Every node reads the document, and every change rewrites it as a whole, so no organisation may make it large. Each list has a maximum length, and all texts of an organisation together have a maximum size.
+//! Limits of what one organisation puts into the catalog. Every node reads the document, and every
+//! change rewrites it as a whole, so no organisation may make it large. Each list has a maximum
+//! length, and all texts of an organisation together have a maximum size.
 
 use super::document::Document;
 use super::erasures::ErasureEntry;
 use crate::error::{Error, Result};
 
-/// Most active keys of an organisation, and of the operator. Of inactive keys the newest so many stay on record.
+/// Most active keys of an organisation, and of the operator. Of inactive keys the newest so many
+/// stay on record.
 pub(super) const MOST_KEYS: usize = 1_000;
 /// Most workspaces of an organisation.
 pub(super) const MOST_WORKSPACES: usize = 1_000;
-/// Most erasures of an organisation under way. Of completed ones the newest so many stay in the document.
+/// Most erasures of an organisation under way. Of completed ones the newest so many stay in the
+/// document.
 pub(super) const MOST_ERASURES: usize = 2_000;
 /// Most records that one erasure names by id.
 pub(super) const MOST_IDS: usize = 10_000;
 /// Longest id or user name in an erasure, in bytes.
 pub(super) const MOST_NAME_BYTES: usize = 512;
-/// Most text of an organisation in the document, in bytes: names of erasures, saved filters and export jobs.
+/// Most text of an organisation in the document, in bytes: names of erasures, saved filters and
+/// export jobs.
 pub(super) const MOST_TEXT_BYTES: usize = 2 << 20;
 /// Approximate size of an entry without its texts, in bytes.
 const ENTRY_BYTES: usize = 300;
 
 impl Document {
-    /// Refuses another text if the texts of the organisation would take too much of the document. `what` names the texts, and `remedy` tells how to make room.
+    /// Refuses another text if the texts of the organisation would take too much of the document.
+    /// `what` names the texts, and `remedy` tells how to make room.
     pub(super) fn check_room(&self, organisation: &str, more: usize, what: &str, remedy: &str) -> Result<()> {
         let held = self.text_bytes(organisation);
         if held + more > MOST_TEXT_BYTES {

@@ -1,4 +1,5 @@
-//! Tests of what one organisation may put into the catalog, and of what is left of an erasure that is done.
+//! Tests of the limits on what one organisation puts into the catalog, and of what is kept of a
+//! completed erasure.
 
 use chrono::{DateTime, Duration, Utc};
 
@@ -31,7 +32,8 @@ fn check<T: std::fmt::Debug>(refused: Result<T>, words: &str) {
     assert!(error.message().contains(words), "{error}");
 }
 
-/// An organisation does its worst to each list of the document; the document stays small, and others still get in.
+/// An organisation fills each list of the document to its limit; the document stays small, and
+/// other organisations still get in.
 #[test]
 fn no_organisation_makes_the_document_large() {
     let mut document = acme();
@@ -60,7 +62,7 @@ fn no_organisation_makes_the_document_large() {
     assert!(saved.unwrap().message().contains("saved filters"));
     document.erase("all", "acme", Which::All, "k", noon()).unwrap();
     assert!(encode(&document).unwrap().len() < MOST_TEXT_BYTES * 2);
-    // Others are as if nothing were.
+    // Other organisations are not affected.
     document.add_key("zen", key(Some("zen")), noon()).unwrap();
     document.erase("z", "zen", ids(100), "k", noon()).unwrap();
     document.save_filter("zen", "f", &filter, &by, noon()).unwrap();
@@ -96,7 +98,8 @@ fn now() -> DateTime<Utc> {
     noon() + Duration::days(3)
 }
 
-/// An erasure of many records that is done is one line in the document, and still known to whoever asks for all that ever was.
+/// A completed erasure of many records takes one line in the document, and is still among the
+/// erasures of all time.
 #[tokio::test]
 async fn an_erasure_that_is_done_falls_to_one_line_and_is_not_forgotten() {
     let folder = tempfile::tempdir().unwrap();
@@ -123,7 +126,7 @@ async fn an_erasure_that_is_done_falls_to_one_line_and_is_not_forgotten() {
     assert_eq!((shown.what, shown.ids.len(), shown.feedback), ("ids", 0, 1));
     let row = |id| Row { feedback: false, organisation: "acme", id, user: None, created_at: 0, written_ms: i64::MAX };
     assert!(!state.document.rules(0, now()).erases(row("other")), "it must not come to mean all records");
-    // Also for a process that comes later, and once more.
+    // The same holds for a later process, and for a second run.
     let again = Catalog::open(&store, 0, now).await.unwrap();
     again.set_erasures_aside().await.unwrap();
     assert_eq!(again.state().document, state.document);

@@ -1,13 +1,16 @@
 //! Detects mentions of an end user in export jobs, saved filters and descriptions. Pure.
 //!
-//! An erasure deletes such texts as well. A false match is better than a missed one, so every filter with text values is checked, in every form that a filter may have.
+//! An erasure deletes such texts as well. A false match is better than a missed one, so every
+//! filter with text values is checked, in every form that a filter may have.
 
 use serde_json::Value;
 
-/// Filters with numbers or times, beside those that end with `_min` or `_max`. They cannot name a user.
+/// Filters with numbers or times, beside those that end with `_min` or `_max`. They cannot name a
+/// user.
 const MEASURES: [&str; 4] = ["status_code", "page_size", "current_page", "created_at"];
 
-/// Returns true if a filter names an end user. A filter without a value is unused and may have any text as its name, so its name is checked too.
+/// Returns true if a filter names an end user. A filter without a value is unused and may have any
+/// text as its name, so its name is checked too.
 pub(super) fn filter_names(name: &str, value: &Value, user: &str) -> bool {
     let measure = name.ends_with("_min") || name.ends_with("_max") || MEASURES.contains(&name);
     (is_nothing(value) && name == user) || (!measure && names(value, user))
@@ -18,7 +21,8 @@ pub(super) fn is_nothing(value: &Value) -> bool {
     value.is_null() || value == ""
 }
 
-/// Returns true if a filter value is `text`, or contains it in a list, in a pair `PROVIDER__MODEL` or in JSON.
+/// Returns true if a filter value is `text`, or contains it in a list, in a pair `PROVIDER__MODEL`
+/// or in JSON.
 fn names(value: &Value, text: &str) -> bool {
     let is = |part: &str| part == text || part.trim() == text;
     match value {

@@ -1,6 +1,9 @@
-//! Checks access again at the time of each action: a key that was revoked or has expired since its request arrived opens nothing more.
+//! Checks access again at the time of each action: a key that was revoked or has expired since its
+//! request arrived opens nothing more.
 //!
-//! A request takes its rights from its key once, when its headers arrive, and may run for minutes. So every change of the catalog, every appended chunk and every sent batch checks them again here.
+//! A request takes its rights from its key once, when its headers arrive, and may run for minutes.
+//! So every change of the catalog, every appended chunk and every sent batch checks them again
+//! here.
 
 use chrono::{DateTime, Utc};
 
@@ -31,8 +34,8 @@ impl Document {
         };
         if !allowed {
             return Err(Error::denied(
-                "the API key was revoked or has expired since the request came; what was not done before is not done: ask an \
-                 admin for another key",
+                "the API key was revoked or has expired since the request arrived; the rest of the request was not carried \
+                 out: ask an admin for another key",
             ));
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! Saved filters of the list of logs, each with a name that everybody of the organisation can use.
 //!
-//! A filter is stored as its query string; callers parse it before they save it. Its maker and admins may change and delete it. An erasure of an end user deletes every filter that names this user.
+//! A filter is stored as its query string; callers parse it before they save it. Its maker and
+//! admins may change and delete it. An erasure of an end user deletes every filter that names this
+//! user.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +15,8 @@ use super::document::{Document, check_label};
 use super::naming::{filter_names, holds_word};
 use crate::error::{Error, Result};
 
-/// Most saved filters of an organisation: they are part of a document that every change rewrites as a whole.
+/// Most saved filters of an organisation: they are part of a document that every change rewrites as
+/// a whole.
 const MOST_SAVED: usize = 500;
 /// Longest query string, in bytes.
 const MOST_QUERY: usize = 8 << 10;
@@ -100,7 +103,8 @@ impl Document {
         Ok(shown)
     }
 
-    /// Deletes the saved filters of an organisation that mention an end user in their name or in their fields.
+    /// Deletes the saved filters of an organisation that mention an end user in their name or in
+    /// their fields.
     pub(super) fn forget_filters(&mut self, organisation: &str, user: &str) {
         if let Some(saved) = self.saved_filters.get_mut(organisation) {
             saved.retain(|name, filter| !holds_word(name, user) && !filter.asks_for(user));
@@ -153,7 +157,9 @@ mod tests {
             workspace: None,
             scopes: [scope].into(),
         };
-        let (maker, other, admin) = (key("m", Scope::View), key("o", Scope::View), key("a", Scope::Admin));
+        let maker = key("m", Scope::View);
+        let other = key("o", Scope::View);
+        let admin = key("a", Scope::Admin);
         let now = DateTime::UNIX_EPOCH;
         let mut document = Document::default();
         document.save_filter("acme", "mine", "a=1", &maker, now).unwrap();
@@ -171,7 +177,9 @@ mod tests {
 
     #[test]
     fn a_filter_that_names_an_erased_user_goes() {
-        let (mut document, by, now) = (Document::default(), Access::operator("o"), DateTime::UNIX_EPOCH);
+        let mut document = Document::default();
+        let by = Access::operator("o");
+        let now = DateTime::UNIX_EPOCH;
         let goes = [
             ("Ana Lima", "cost_min=1"),
             ("calls of ana lima", "cost_min=1"),

@@ -1,6 +1,9 @@
 //! Share links: each opens one log for people without a key until the link expires or is revoked.
 //!
-//! The token of a link is its id and a signature: HMAC-SHA256, with a secret of this catalog, over everything that the link opens. The catalog stores what a link opens, so that links can be listed and revoked and none outlives its entry. A token that is forged, expired, revoked or unknown opens nothing, and the response does not reveal which of these applies.
+//! The token of a link is its id and a signature: HMAC-SHA256, with a secret of this catalog, over
+//! everything that the link opens. The catalog stores what a link opens, so that links can be
+//! listed and revoked and none outlives its entry. A token that is forged, expired, revoked or
+//! unknown opens nothing, and the response does not reveal which of these applies.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -15,7 +18,8 @@ use crate::error::{Error, Result};
 pub const DEFAULT_SECONDS: i64 = 7 * 86_400;
 /// Longest lifetime of a link, in seconds.
 pub const MOST_SECONDS: i64 = 30 * 86_400;
-/// Most open links of an organisation: they are part of a document that every change rewrites as a whole.
+/// Most open links of an organisation: they are part of a document that every change rewrites as a
+/// whole.
 const MOST_LINKS: usize = 500;
 
 /// Secret that signs links, hexadecimal. Its `Debug` output hides it.
@@ -137,7 +141,8 @@ impl Share {
 }
 
 impl Document {
-    /// Adds a link and returns its token, which is stored nowhere. `random` becomes the secret if there is none yet. Removes links that open nothing any more.
+    /// Adds a link and returns its token, which is stored nowhere. `random` becomes the secret if
+    /// there is none yet. Removes links that open nothing any more.
     pub fn add_share(&mut self, share: Share, random: [u8; 32]) -> Result<String> {
         let seconds = (share.expires_at - share.created_at).num_seconds();
         if !(1..=MOST_SECONDS).contains(&seconds) {
@@ -169,13 +174,15 @@ impl Document {
         (signed && self.opens(share, now)).then_some(share)
     }
 
-    /// Returns true if a link opens its log: it ends with the key that made it and with its organisation.
+    /// Returns true if a link opens its log: it ends with the key that made it and with its
+    /// organisation.
     pub(super) fn opens(&self, share: &Share, now: DateTime<Utc>) -> bool {
         let deleted = self.organisations.get(&share.organisation).is_some_and(|of| of.deleted_at.is_some());
         share.is_open(now) && !deleted && self.is_maker_active(&share.created_by, now)
     }
 
-    /// Revokes a link: a key may revoke its own links, an admin key every link that it reaches. Revoking a link again changes nothing.
+    /// Revokes a link: a key may revoke its own links, an admin key every link that it reaches.
+    /// Revoking a link again changes nothing.
     pub fn revoke_share(&mut self, id: &str, by: &Access, now: DateTime<Utc>) -> Result<&Share> {
         let found = self.shares.iter_mut().find(|share| share.id == id && may_revoke(by, share));
         let share = found.ok_or_else(|| Error::not_found(format!("share link `{id}` does not exist")))?;
@@ -183,7 +190,8 @@ impl Document {
         Ok(share)
     }
 
-    /// Returns the links that have not expired, oldest first. With a log id: the links to that log that a key reaches. Without: the links that the key may revoke.
+    /// Returns the links that have not expired, oldest first. With a log id: the links to that log
+    /// that a key reaches. Without: the links that the key may revoke.
     pub fn shown_shares(&self, log_id: Option<&str>, access: &Access, now: DateTime<Utc>) -> Vec<ShownShare> {
         let shows = |share: &&Share| match log_id {
             Some(log_id) => share.log_id == log_id && reaches(access, share),

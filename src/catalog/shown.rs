@@ -1,4 +1,5 @@
-//! The parts of the catalog as API responses and commands show them: without hashes, and with derived values such as the retention of an organisation's records and the state of a key.
+//! The parts of the catalog as API responses and commands show them: without hashes, and with
+//! derived values such as the retention of an organisation's records and the state of a key.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +100,8 @@ pub struct ShownErasure {
     pub user: Option<String>,
     /// Ids of the records that are erased.
     pub ids: Vec<String>,
-    /// Number of feedback entries that are erased with the records. The feedback of a whole organisation is not counted.
+    /// Number of feedback entries that are erased with the records. The feedback of a whole
+    /// organisation is not counted.
     pub feedback: u64,
     /// Time of the request, RFC 3339. No response contains the records from then on.
     pub requested_at: String,
@@ -154,7 +156,8 @@ pub struct ShownExport {
     pub file_expires_at: Option<String>,
     /// Reason why the file no longer exists.
     pub file_gone: Option<String>,
-    /// Columns that the lines lack, because they are denied or because the job's maker may not read bodies.
+    /// Columns that the lines lack, because they are denied or because the job's maker may not read
+    /// bodies.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<String>,
 }

@@ -32,7 +32,8 @@ fn organisation(plan: &str, retention_days: Option<i32>, created_at: DateTime<Ut
     }
 }
 
-/// `acme` on production, created at noon, where organisations without a plan keep records for ever.
+/// Returns a catalog with `acme` on production, created at noon, in which organisations without a
+/// plan keep records for ever.
 fn acme() -> Document {
     let mut document = Document::default();
     document.create_organisation("acme", organisation("production", None, noon()), 30).unwrap();
@@ -69,12 +70,13 @@ fn message<T: std::fmt::Debug>(refused: Result<T>) -> String {
     refused.unwrap_err().message().to_owned()
 }
 
-/// In a bucket nothing but the conditional put stands between two nodes: the change that comes second must be made again, on
-/// the document that has the first one in it.
+/// In a bucket only the conditional put protects two nodes from each other: the second change must
+/// be repeated on the document that contains the first one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_between_reading_and_writing_is_not_lost() {
     let store = bucket();
-    let (one, other) = (open(&store).await, open(&store).await);
+    let one = open(&store).await;
+    let other = open(&store).await;
     one.change(created("zero")).await.unwrap();
     let (go, gone) = mpsc::channel::<()>();
     let (done, finished) = mpsc::channel::<()>();
@@ -124,7 +126,8 @@ async fn changes_of_many_handles_are_all_there_on_disk_and_in_a_bucket() {
 async fn a_handle_sees_changes_of_others_after_a_refresh_and_its_own_at_once() {
     let folder = tempfile::tempdir().unwrap();
     for store in [disk(&folder), bucket()] {
-        let (one, other) = (open(&store).await, open(&store).await);
+        let one = open(&store).await;
+        let other = open(&store).await;
         assert!(!one.is_stored() && !one.refresh().await.unwrap());
         one.change(created("acme")).await.unwrap();
         assert!(one.is_stored() && one.state().document.organisation("acme").is_ok());
@@ -335,7 +338,8 @@ fn a_change_of_plan_says_which_class_old_records_are_in() {
     assert!(moving(&same).is_empty(), "another plan of the same class moves nothing");
 }
 
-/// Records of the class of 30 days belong to an organisation that has 90 now: the class may not be dropped as a whole.
+/// The class of 30 days holds records of an organisation that now keeps them for 90, so the class
+/// may not be dropped as a whole.
 #[test]
 fn the_rules_let_nothing_go_that_a_new_plan_keeps() {
     let mut document = acme();

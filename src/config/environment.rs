@@ -1,11 +1,18 @@
-//! Classifies environment variables that begin with `GATELOG_`: settings, variables of other programs, and mistakes. Pure.
+//! Classifies environment variables that begin with `GATELOG_`: settings, variables of other
+//! programs, and mistakes. Pure.
 //!
-//! Kubernetes and Docker set variables for each service that a container can reach, so a service named `gatelog` adds `GATELOG_PORT=tcp://…` and similar ones. The form of the name together with the value identifies them. Any other unknown variable is a warning, because the program works without it. A variable that resembles one of [`GUARDED`] is an error, because a server that ignored it would write to the wrong place or print a new admin key.
+//! Kubernetes and Docker set variables for each service that a container can reach, so a service
+//! named `gatelog` adds `GATELOG_PORT=tcp://…` and similar ones. The form of the name together with
+//! the value identifies them. Any other unknown variable is a warning, because the program works
+//! without it. A variable that resembles one of [`GUARDED`] is an error, because a server that
+//! ignored it would write to the wrong place or print a new admin key.
 
 use std::net::IpAddr;
 
+use strsim::osa_distance;
+
 use super::SETTINGS;
-use crate::nearest::{distance, nearest};
+use crate::nearest::nearest;
 
 pub(super) const PREFIX: &str = "GATELOG_";
 /// Prefix of variables that gatelog's own tests read. A server that a test starts inherits them.
@@ -51,16 +58,21 @@ impl Variable {
     }
 }
 
-/// Returns true if a lower-case name was probably meant as the setting's name: it has the same letters without `_`, one or two typing errors, or something after the setting's name, as in `data_dir`.
+/// Returns true if a lower-case name was probably meant as the setting's name: it has the same
+/// letters without `_`, one or two typing errors, or something after the setting's name, as in
+/// `data_dir`.
 fn is_near(name: &str, setting: &str) -> bool {
-    let letters = |text: &str| text.chars().filter(|letter| *letter != '_').collect::<Vec<_>>();
-    let name = letters(name);
-    let setting = letters(setting);
+    let name = name.replace('_', "");
+    let setting = setting.replace('_', "");
     let errors = if setting.len() > 4 { 2 } else { 1 };
-    name.starts_with(&setting) || (name.len() <= setting.len() + errors && distance(&name, &setting) <= errors)
+    // The length is checked first, because the distance takes time in proportion to it.
+    let is_short = name.chars().count() <= setting.len() + errors;
+    name.starts_with(&setting) || (is_short && osa_distance(&name, &setting) <= errors)
 }
 
-/// Returns true if a variable is one that Kubernetes and Docker set for a service named `gatelog` or `gatelog-…`: `SERVICE_HOST`, `SERVICE_PORT`, `SERVICE_PORT_HTTP`, `PORT`, `PORT_8790_TCP`, `PORT_8790_TCP_PROTO`, `…_PORT` and `…_ADDR`.
+/// Returns true if a variable is one that Kubernetes and Docker set for a service named `gatelog`
+/// or `gatelog-…`: `SERVICE_HOST`, `SERVICE_PORT`, `SERVICE_PORT_HTTP`, `PORT`, `PORT_8790_TCP`,
+/// `PORT_8790_TCP_PROTO`, `…_PORT` and `…_ADDR`.
 fn is_of_a_service(rest: &str, value: &str) -> bool {
     let ends = |end: &str| rest == end || rest.ends_with(&format!("_{end}"));
     if ends("SERVICE_HOST") {
@@ -90,7 +102,8 @@ fn is_port(text: &str) -> bool {
     text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
-/// Returns true for a URL such as `tcp://10.0.0.7:8790`, with the expected port and protocol if `of` names them.
+/// Returns true for a URL such as `tcp://10.0.0.7:8790`, with the expected port and protocol if
+/// `of` names them.
 fn is_url(text: &str, of: Option<(&str, &str)>) -> bool {
     let parts = text.split_once("://").and_then(|(protocol, rest)| {
         let (host, port) = rest.rsplit_once(':')?;

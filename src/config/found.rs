@@ -1,6 +1,10 @@
-//! Detects the memory and the cores that the process may use: those of its container, or of the machine.
+//! Detects the memory and the cores that the process may use: those of its container, or of the
+//! machine.
 //!
-//! The limit is the minimum of the machine's memory and the limits of the control group of the process and its ancestors, in version 2 (`memory.max`) and version 1 (`memory.limit_in_bytes`). Inside a container the path of the group often differs from that of the mount, so the root of the mount is always read as well.
+//! The limit is the minimum of the machine's memory and the limits of the control group of the
+//! process and its ancestors, in version 2 (`memory.max`) and version 1 (`memory.limit_in_bytes`).
+//! Inside a container the path of the group often differs from that of the mount, so the root of
+//! the mount is always read as well.
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +39,8 @@ fn limit(root: &Path, groups: &str, meminfo: &str) -> u64 {
     limits.chain(machine).filter(|bytes| *bytes > 0).min().unwrap_or(ASSUMED)
 }
 
-/// Returns the limits that one line of `/proc/self/cgroup`, such as `0::/a/b` or `4:memory:/a/b`, leads to: those of the group and of its ancestors.
+/// Returns the limits that one line of `/proc/self/cgroup`, such as `0::/a/b` or `4:memory:/a/b`,
+/// leads to: those of the group and of its ancestors.
 fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     let mut fields = line.splitn(3, ':');
     let (Some(_), Some(controllers), Some(group)) = (fields.next(), fields.next(), fields.next()) else {
@@ -50,7 +55,8 @@ fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     for mount in mounts {
         for ancestor in Path::new(group.trim_start_matches('/')).ancestors() {
             let text = fs::read_to_string(mount.join(ancestor).join(file)).unwrap_or_default();
-            // Without a limit, version 2 reports `max`, and version 1 a number beyond any machine's memory.
+            // Without a limit, version 2 reports `max`, and version 1 a number beyond any machine's
+            // memory.
             limits.extend(text.trim().parse::<u64>());
         }
     }

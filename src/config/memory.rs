@@ -1,6 +1,9 @@
 //! Splits `memory` into shares, one for each use.
 //!
-//! A share whose setting is given keeps that value. The others divide the rest: each gets its minimum, then a part of the rest in proportion to its weight, up to its maximum. Queries get the remainder that no other share can use. The sum of all shares never exceeds `memory`. A configuration is refused if the given values leave too little for the other shares.
+//! A share whose setting is given keeps that value. The others divide the rest: each gets its
+//! minimum, then a part of the rest in proportion to its weight, up to its maximum. Queries get the
+//! remainder that no other share can use. The sum of all shares never exceeds `memory`. A
+//! configuration is refused if the given values leave too little for the other shares.
 
 use super::{Config, Found, MIB};
 use crate::error::{Error, Result};
@@ -50,7 +53,8 @@ const fn kind(name: &'static str, setting: &'static str, least: u64, weight: u64
     Kind { name, setting: Some(setting), unit: 1, least: least * MIB, weight, most: most * MIB }
 }
 
-/// The shares in the order in which they are shown. Rows are first. Queries, which get the remainder, are second.
+/// The shares in the order in which they are shown. Rows are first. Queries, which get the
+/// remainder, are second.
 const KINDS: [Kind; 8] = [
     kind("rows", "memtable_bytes", 8, 20, 192),
     kind("queries", "query_memory_bytes", 16, 28, 8 << 10),
@@ -68,7 +72,8 @@ const QUERIES: usize = 1;
 const BODIES: usize = 3;
 
 impl Config {
-    /// Returns the configuration with every setting that follows `memory` filled in. Keeps settings that are given; a settled configuration stays the same.
+    /// Returns the configuration with every setting that follows `memory` filled in. Keeps settings
+    /// that are given; a settled configuration stays the same.
     pub fn settled(&self, found: &Found) -> Result<Self> {
         let mut config = self.clone();
         if config.memory == 0 {
@@ -107,7 +112,8 @@ impl Config {
         format!("memory {}: {shares}", shown(self.memory))
     }
 
-    /// Returns the size of a row group in new files. It is small if memory is small, because every reader and writer of a file holds one row group.
+    /// Returns the size of a row group in new files. It is small if memory is small, because every
+    /// reader and writer of a file holds one row group.
     pub fn row_group_bytes(&self) -> u64 {
         (self.upkeep_memory_bytes / 8).clamp(MIB, 32 * MIB)
     }
@@ -171,7 +177,8 @@ impl Config {
     }
 }
 
-/// Refuses to flush more rows than there is memory for. `memtable_bytes` may be 0, which stands for its share.
+/// Refuses to flush more rows than there is memory for. `memtable_bytes` may be 0, which stands for
+/// its share.
 pub(super) fn check_flush(flush_bytes: u64, memtable_bytes: u64) -> Result<()> {
     let most = if memtable_bytes == 0 { KINDS[ROWS].most } else { memtable_bytes };
     if flush_bytes > most {

@@ -1,6 +1,10 @@
 //! Definition of every setting: name, type, default, unit and meaning.
 //!
-//! [`Config`] is plain data. `gatelog.toml` overrides the defaults, the environment (`GATELOG_` and the name in capitals) overrides the file, and flags override the environment ([`Layers`]). An unknown key, a value of the wrong type and a value out of range are errors that name the setting; nothing is repaired silently. This module does not read argv, the environment or the disk: callers pass in what they read there.
+//! [`Config`] is plain data. `gatelog.toml` overrides the defaults, the environment (`GATELOG_` and
+//! the name in capitals) overrides the file, and flags override the environment ([`Layers`]). An
+//! unknown key, a value of the wrong type and a value out of range are errors that name the
+//! setting; nothing is repaired silently. This module does not read argv, the environment or the
+//! disk: callers pass in what they read there.
 
 mod environment;
 mod found;
@@ -58,7 +62,8 @@ pub struct Setting {
 
 macro_rules! settings {
     ($($name:ident: $type:ty = $default:expr, $unit:literal, $doc:literal;)*) => {
-        /// The settings of an engine and its server. `Default` is the configuration of `gatelog serve` without any settings.
+        /// The settings of an engine and its server. `Default` is the configuration of `gatelog
+        /// serve` without any settings.
         #[derive(Clone, Debug, PartialEq)]
         pub struct Config {
             $(#[doc = concat!($doc, " (", $unit, ")")] pub $name: $type,)*
@@ -301,7 +306,8 @@ fn ignored_variables(ignored: &[(&str, Option<String>)]) -> Option<String> {
     Some(format!("environment {what} {names} ignored: not a setting; `gatelog config` lists all settings"))
 }
 
-/// Returns the error for a file that is not TOML. It names the line but never shows it, because the line may contain the admin key.
+/// Returns the error for a file that is not TOML. It names the line but never shows it, because the
+/// line may contain the admin key.
 fn not_toml(file: &str, text: &str, cause: &toml::de::Error) -> Error {
     let before = cause.span().and_then(|span| text.as_bytes().get(..span.start));
     let line = before.map(|before| 1 + before.iter().filter(|byte| **byte == b'\n').count());
@@ -380,7 +386,8 @@ impl Config {
     }
 }
 
-/// Refuses a URL that is not absolute, or that would carry a password into records, responses and errors.
+/// Refuses a URL that is not absolute, or that would carry a password into records, responses and
+/// errors.
 fn check_url(name: &str, text: &str, such_as: &str) -> Result<()> {
     if text.is_empty() {
         return Ok(());

@@ -1,6 +1,8 @@
-//! Plans: limits of storage, retention and exports for an organisation. Plain data; [`crate::plan`] derives the rules.
+//! Plans: limits of storage, retention and exports for an organisation. Plain data; [`crate::plan`]
+//! derives the rules.
 //!
-//! Three plans are built in, with Portkey's terms. `[plans.NAME]` in `gatelog.toml` adds a plan, or overrides terms of a built-in one:
+//! Three plans are built in, with Portkey's terms. `[plans.NAME]` in `gatelog.toml` adds a plan, or
+//! overrides terms of a built-in one:
 //!
 //! ```toml
 //! [plans.team]
@@ -9,7 +11,7 @@
 //! over = "bill"              # or "stop": the treatment of records beyond `included`
 //! block_records = 100000     # overage is billed in started blocks of this many records,
 //! block_cents = 900          # at this many US cents each
-//! export_days = 90           # reach of exports into the past; 0: no exports; any time frame without it
+//! export_days = 90           # exports reach back so far; 0: no exports; no limit without it
 //! export_rows = 50000        # most records that one export writes; no limit without it
 //! ```
 
@@ -97,7 +99,8 @@ impl Plans {
     /// Returns the built-in plans:
     ///
     /// - developer: 10,000 records a month, then stop; kept for 3 days; no exports
-    /// - production: 100,000 records a month, $9 for each further 100,000; kept for 30 days, which exports may reach back
+    /// - production: 100,000 records a month, $9 for each further 100,000; kept for 30 days, which
+    ///   exports may reach back
     /// - enterprise: no limit, retention as agreed, any export
     pub fn built_in() -> BTreeMap<String, Plan> {
         let plan = |retention_days, included, over, export_days| Plan {
@@ -139,7 +142,8 @@ impl Plans {
     }
 }
 
-/// Builds a plan from its terms. A plan with the name of a built-in one takes missing terms from it.
+/// Builds a plan from its terms. A plan with the name of a built-in one takes missing terms from
+/// it.
 fn over_built_in(name: &str, terms: toml::Table) -> Result<Plan, toml::de::Error> {
     let built_in = Plans::built_in().remove(name).and_then(|plan| toml::Table::try_from(plan).ok());
     let mut whole = built_in.unwrap_or_default();

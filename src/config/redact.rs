@@ -1,17 +1,21 @@
-//! Redaction rules: content that is removed from every record before it is stored. Plain data; `ingest` applies it.
+//! Redaction rules: content that is removed from every record before it is stored. Plain data;
+//! `ingest` applies it.
 //!
 //! `[redact.NAME]` in `gatelog.toml` is a rule: a regular expression, paths, or both.
 //!
 //! ```toml
 //! [redact.email]
-//! pattern = '[\w.+-]+@[\w-]+\.[\w.]+'       # in the syntax of Rust's `regex`; matched against each JSON string separately
+//! pattern = '[\w.+-]+@[\w-]+\.[\w.]+'       # Rust `regex` syntax; matched per JSON string
 //! replacement = "<email>"                   # `$1` is the first group; default `[redacted]`
 //!
 //! [redact.patient]
 //! paths = ["request.body.patient", "request.body.messages[*].name", "response.body..ssn", "metadata.card"]
 //! ```
 //!
-//! A rule without paths applies to bodies, headers, metadata, user and URL. A rule without a pattern replaces everything at its paths. A path begins with a column; `.name` is a member, `[3]` an element, `[*]` any member or element, `..name` a member at any depth. Rules are applied in the order of their names.
+//! A rule without paths applies to bodies, headers, metadata, user and URL. A rule without a
+//! pattern replaces everything at its paths. A path begins with a column; `.name` is a member,
+//! `[3]` an element, `[*]` any member or element, `..name` a member at any depth. Rules are applied
+//! in the order of their names.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! Schedules of jobs: at a fixed interval, at the times of a cron expression, or never. Pure: the time is an argument.
+//! Schedules of jobs: at a fixed interval, at the times of a cron expression, or never. Pure: the
+//! time is an argument.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +10,8 @@ use croner::Cron;
 
 use crate::error::Error;
 
-/// A schedule: `30s`, `5m` or `1h 30m` (time since the last end), a cron expression of five fields in UTC such as `15 3 * * *`, or `never`.
+/// A schedule: `30s`, `5m` or `1h 30m` (time since the last end), a cron expression of five fields
+/// in UTC such as `15 3 * * *`, or `never`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     text: String,
@@ -35,7 +37,8 @@ impl Schedule {
         Self { text: "never".to_owned(), when: When::Never }
     }
 
-    /// Returns the first time after `last` (the last end, or the start of the program) at which the job is due. `None` means never.
+    /// Returns the first time after `last` (the last end, or the start of the program) at which the
+    /// job is due. `None` means never.
     pub fn next(&self, last: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match &self.when {
             When::Never => None,

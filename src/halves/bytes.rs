@@ -1,8 +1,9 @@
-//! Bytes of parts, in all and of each organisation, so that one that sends many takes the room of its own.
+//! Bytes of parts, in total and of each organisation, so that an organisation with many parts uses
+//! up its own room only.
 
 use std::collections::HashMap;
 
-/// The number of the organisation that a key is of; see [`crate::dedupe`], which makes keys.
+/// Returns the number of the organisation of a key. [`crate::dedupe`] makes keys.
 pub(super) fn organisation_of(key: u128) -> u32 {
     (key >> 96) as u32
 }
@@ -15,17 +16,17 @@ pub(super) struct Bytes {
 }
 
 impl Bytes {
-    /// Those of the organisation that a key is of.
+    /// Returns the bytes of a key's organisation.
     pub(super) fn of(&self, key: u128) -> u64 {
         self.of_number(organisation_of(key))
     }
 
-    /// Those of an organisation.
+    /// Returns the bytes of an organisation.
     pub(super) fn of_number(&self, organisation: u32) -> u64 {
         self.of.get(&organisation).copied().unwrap_or_default()
     }
 
-    /// The organisation that holds most.
+    /// Returns the organisation with the most bytes.
     pub(super) fn most(&self) -> Option<u32> {
         self.of.iter().max_by_key(|(_, bytes)| **bytes).map(|(organisation, _)| *organisation)
     }

@@ -1,7 +1,8 @@
-//! Parts that came when their record was stored already. They are acked and in the log as others are, wait until the record is in
-//! the table, and are added to it there ([`super::amend`]).
+//! Late-arriving parts: parts of records that are already stored. They are acked and in the
+//! write-ahead log like others, wait until their record is in the table, and are then merged into
+//! it ([`super::amend`]).
 //!
-//! Pure; `R` is whatever room in memory the caller set aside for a part.
+//! Pure; `R` is the room in memory that the caller reserved for a part.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,18 +10,18 @@ use std::sync::Arc;
 use super::{Bytes, Half, MOST_PIECES};
 use crate::record::Record;
 
-/// A part that is late.
+/// A late-arriving part.
 #[derive(Clone, Debug)]
 pub struct LatePart {
-    /// What its record is known by.
+    /// Key of its record.
     pub key: u128,
-    /// Which part it is.
+    /// Kind of the part.
     pub half: Half,
-    /// What it says.
+    /// Content of the part.
     pub record: Arc<Record>,
 }
 
-/// Parts that are late, by the key of the record that they are of.
+/// Late-arriving parts, by the key of their record.
 #[derive(Debug)]
 pub struct Late<R> {
     parts: HashMap<u128, Vec<(LatePart, Option<R>)>>,
@@ -34,24 +35,26 @@ impl<R> Default for Late<R> {
 }
 
 impl<R> Late<R> {
-    /// Whether a record has, with `further` ones, as many late parts as are put together in one go.
+    /// Returns true if a record, with `further` parts, has as many late-arriving parts as are
+    /// merged at once.
     pub fn is_full(&self, key: u128, further: usize) -> bool {
         self.of(key).count() + further >= MOST_PIECES
     }
 
-    /// Whether there is room for so many bytes more of the record's organisation, of which all may take `most`: it may hold as much
-    /// as it leaves free, so that others have room whatever it sends.
+    /// Returns true if there is room for `more` bytes of the record's organisation, within `most`
+    /// bytes for all. An organisation may hold as much as it leaves free, so that others have room
+    /// whatever it sends.
     pub fn has_room(&self, key: u128, more: u64, most: u64) -> bool {
         let free = most.saturating_sub(self.bytes.all);
         self.bytes.of(key).saturating_add(more) <= free.saturating_sub(more)
     }
 
-    /// Whether a part of the record says that nothing of the call may be kept.
+    /// Returns true if a part of the record forbids to keep any content of the call.
     pub fn is_untracked(&self, key: u128) -> bool {
         self.of(key).any(|part| part.record.do_not_track == Some(true))
     }
 
-    /// Takes out of the parts of a record what was said, now that one says that nothing of it may be kept.
+    /// Removes the content from the parts of a record, after one part forbade to keep any of it.
     pub fn untrack(&mut self, key: u128, untrack: impl Fn(&mut Record)) {
         let tracked = |part: &&mut (LatePart, Option<R>)| part.0.record.do_not_track != Some(true);
         for (part, _) in self.parts.get_mut(&key).into_iter().flatten().filter(tracked) {
@@ -68,19 +71,19 @@ impl<R> Late<R> {
         self.parts.get(&key).into_iter().flatten().map(|(part, _)| part)
     }
 
-    /// Takes a part.
+    /// Adds a part.
     pub fn add(&mut self, key: u128, half: Half, record: Record, room: Option<R>) {
         self.bytes.add(key, record.held_bytes() as u64);
         let part = LatePart { key, half, record: Arc::new(record) };
         self.parts.entry(key).or_default().push((part, room));
     }
 
-    /// All of them, those of one record in the order in which they came.
+    /// Returns all parts, those of one record in the order of their arrival.
     pub fn iter(&self) -> impl Iterator<Item = &LatePart> {
         self.parts.values().flatten().map(|(part, _)| part)
     }
 
-    /// Forgets parts that their records have now; what came since stays.
+    /// Forgets parts that were merged into their records. Parts that arrived since then stay.
     pub fn forget(&mut self, done: &[LatePart]) {
         for part in done {
             let Some(parts) = self.parts.get_mut(&part.key) else { continue };
@@ -95,17 +98,17 @@ impl<R> Late<R> {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of parts.
     pub fn len(&self) -> usize {
         self.parts.values().map(Vec::len).sum()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no parts.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// Bytes that they take.
+    /// Returns the bytes that the parts take.
     pub fn bytes(&self) -> u64 {
         self.bytes.all
     }
@@ -123,7 +126,8 @@ mod tests {
         let taken: Vec<LatePart> = late.iter().cloned().collect();
         late.add(1, Half::Content, of(201), None);
         assert_eq!((late.len(), late.bytes()), (2, of(200).held_bytes() as u64 * 2));
-        let (most, other) = (10 * late.bytes(), 1 << 96);
+        let most = 10 * late.bytes();
+        let other = 1 << 96;
         assert!(late.has_room(1, most / 2 - late.bytes() - 99, most) && !late.has_room(1, most / 2, most));
         assert!(late.has_room(other, most * 2 / 5, most), "another organisation has room");
         late.forget(&taken);

@@ -1,4 +1,4 @@
-//! Records that arrive in parts: which part one is, and what parts make together.
+//! Records that arrive in parts: the kinds of parts, and how parts are joined.
 
 mod bytes;
 mod late;
@@ -14,30 +14,32 @@ use self::bytes::{Bytes, organisation_of};
 use crate::record::json::{list, members, write_string};
 use crate::record::{Message, Record};
 
-/// Which part of a record a source sent. Parts meet by organisation and `id`.
+/// Kind of a part. Parts of one record have the same organisation and `id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Half {
-    /// What is counted: tokens, cost, times, status, metadata.
+    /// The metrics of a call: tokens, cost, times, status, metadata.
     Figures,
-    /// What was said: bodies and headers, and of the figures those that came with them.
+    /// The content of a call: bodies and headers, and the metrics that came with them.
     Content,
-    /// One of any number of parts, nobody knows how many: a span, and the log events of it. The record is whole when its time is
-    /// over.
+    /// A fragment of a record with an unknown number of fragments: a span, or one of its log
+    /// events. The record is complete when its wait ends.
     Piece,
 }
 
 impl Half {
-    /// All of them.
+    /// Every kind.
     pub const ALL: [Self; 3] = [Self::Figures, Self::Content, Self::Piece];
 }
 
-/// So many pieces of one record are put together; what is more waits until the record is in the table, or is refused.
+/// Most fragments of one record that are joined. Further ones wait until the record is in the
+/// table, or are refused.
 const MOST_PIECES: usize = 256;
 
-/// Comparisons of list elements that putting bodies together takes at most, beside eight for each element.
+/// Most comparisons of list elements while bodies are joined, beside eight for each element.
 const MOST_COMPARED: usize = 1_000_000;
 
-/// Gives a macro the columns of which a part either says something or nothing: all but metadata, messages and marks.
+/// Passes a macro the columns that a part either has or lacks: all but metadata, messages and
+/// marks.
 macro_rules! with_columns {
     ($then:ident) => {
         $then! {
@@ -50,15 +52,18 @@ macro_rules! with_columns {
     };
 }
 
-/// The record that two halves of one call make: figures win where they say something, content fills in what is missing.
+/// Joins the metrics part and the content part of a call. Columns of the metrics part win; the
+/// content part fills in the rest.
 ///
-/// Bodies and headers are those of the content, metadata is that of both. If either half is of a call that is not to be tracked,
-/// so is the record, and what a half says that did not know it is dropped.
+/// Bodies and headers are those of the content part; metadata is that of both. If either part
+/// belongs to a call that must not be tracked, so does the record, and content of a part that did
+/// not know this is dropped.
 pub fn join(mut figures: Record, mut content: Record) -> Record {
     let untracked = [&figures, &content].iter().any(|half| half.do_not_track == Some(true));
     for half in [&mut figures, &mut content] {
         if untracked && half.do_not_track != Some(true) {
-            (half.request, half.response) = (Message::default(), Message::default());
+            half.request = Message::default();
+            half.response = Message::default();
         }
     }
     let do_not_track = if untracked { Some(true) } else { figures.do_not_track.or(content.do_not_track) };
@@ -69,7 +74,7 @@ pub fn join(mut figures: Record, mut content: Record) -> Record {
         body: said.body.or(figured.body),
         headers: said.headers.or(figured.headers),
     };
-    // Without `..`, so that no column is forgotten.
+    // Without `..`, so that the compiler finds a missing column.
     macro_rules! record {
         ($($either:ident)*) => {
             Record {
@@ -85,7 +90,7 @@ pub fn join(mut figures: Record, mut content: Record) -> Record {
     with_columns!(record)
 }
 
-/// Keeps the first of pairs with one key.
+/// Keeps the first of several pairs with the same key.
 fn keep_first(pairs: &mut Vec<(String, String)>) {
     let mut known = HashSet::with_capacity(pairs.len());
     let kept: Vec<bool> = pairs.iter().map(|(key, _)| known.insert(key.as_str())).collect();
@@ -93,17 +98,17 @@ fn keep_first(pairs: &mut Vec<(String, String)>) {
     pairs.retain(|_| kept.next().unwrap_or(true));
 }
 
-/// Whether a piece says how the call went. Others only say what was said in it, and may come while it still runs.
+/// Returns true if a fragment has the outcome of the call. Other fragments only have content, and
+/// may arrive while the call is running.
 pub fn says_outcome(piece: &Record) -> bool {
     piece.is_success.is_some()
 }
 
-/// Takes from a part the columns that are not known yet. The time is that of the part that says how the call went.
+/// Fills in missing columns from a part. The time comes from the part with the outcome of the call.
 fn fill(record: &mut Record, part: &Record) {
-    let created_at = match says_outcome(part) && !says_outcome(record) {
-        true => part.created_at.or(record.created_at),
-        false => record.created_at.or(part.created_at),
-    };
+    let is_outcome = says_outcome(part) && !says_outcome(record);
+    let created_at =
+        if is_outcome { part.created_at.or(record.created_at) } else { record.created_at.or(part.created_at) };
     macro_rules! fill {
         ($($column:ident)*) => {
             $(if record.$column.is_none() {
@@ -119,11 +124,12 @@ fn fill(record: &mut Record, part: &Record) {
     };
 }
 
-/// Joins the parts of a record: the first wins where it says something, and bodies of pieces that are objects are united, lists
-/// in them with the later one's elements behind. A half adds no body where one is there. A part that came already adds
-/// nothing. Each part is gone through once, however many there are.
+/// Joins the parts of a record. The first value of a column wins. Bodies of fragments that are
+/// objects are merged; for lists in them, the elements of the later part are appended. A part that
+/// is not a fragment adds no body if there already is one. A part that has arrived before adds
+/// nothing. Each part is read once, however many there are.
 ///
-/// If one part says that nothing of the call may be kept, what the others said is dropped.
+/// If one part forbids to keep any content of the call, the content of the others is dropped.
 pub fn join_all<'p>(parts: impl IntoIterator<Item = (Half, &'p Record)>) -> Record {
     let parts: Vec<(Half, &Record)> = parts.into_iter().collect();
     let mut record = figures_of(parts.iter().map(|(_, part)| *part));
@@ -160,8 +166,8 @@ fn with_tags(mut record: Record, parts: &[(Half, &Record)]) -> Record {
     record
 }
 
-/// Returns which parts are log events of a time that no part before them has. What such an event
-/// says was said again if another event says the same, though the span may hold it already.
+/// Returns which parts are log events with a time that no part before them has. Such an event is
+/// new content even if another event, or the span, has the same content.
 fn new_events(parts: &[(Half, &Record)]) -> Vec<bool> {
     let mut times = HashSet::new();
     let is_new = |(half, part): &(Half, &Record)| {
@@ -172,7 +178,8 @@ fn new_events(parts: &[(Half, &Record)]) -> Vec<bool> {
 }
 
 fn message_of<'p>(messages: impl Iterator<Item = (Half, bool, &'p Message)>) -> Message {
-    let (mut bodies, mut headers) = (Vec::new(), None);
+    let mut bodies = Vec::new();
+    let mut headers = None;
     for (half, is_event, message) in messages {
         if half == Half::Piece || bodies.is_empty() {
             bodies.extend(message.body.as_deref().map(|body| (body, is_event)));
@@ -187,32 +194,32 @@ fn message_of<'p>(messages: impl Iterator<Item = (Half, bool, &'p Message)>) -> 
     Message { body, headers: headers.cloned() }
 }
 
-/// The record that two pieces make together.
+/// Joins two fragments.
 #[cfg(test)]
 #[expect(clippy::needless_pass_by_value, reason = "tests write the pieces where they are joined")]
 pub fn unite(first: Record, more: Record) -> Record {
     join_all([(Half::Piece, &first), (Half::Piece, &more)])
 }
 
-/// Adds late parts to a stored record. What is stored stays as it is, unless a part says that nothing of the call may be kept; so a
-/// part that came already adds nothing.
+/// Adds late-arriving parts to a stored record. Stored values stay unless a part forbids to keep
+/// any content of the call, so a part that has arrived before adds nothing.
 pub fn amend(stored: &Record, late: &[LatePart]) -> Record {
     join_all([(Half::Figures, stored)].into_iter().chain(late.iter().map(|part| (part.half, &*part.record))))
 }
 
-/// The value of a member that several objects have.
+/// Value of a member that several objects have.
 enum Member<'t> {
-    /// What is no list, or one to which no later one added anything: the first, and whether it is a
-    /// new event's.
+    /// The first value: not a list, or a list to which no later object added anything. The flag is
+    /// true if it is from a new event.
     First(&'t str, bool),
-    /// A list, with the elements of the later ones behind.
+    /// A list with the appended elements of later objects.
     List(List<'t>),
 }
 
-/// The elements of a list that several objects have.
+/// Elements of a list that several objects have.
 struct List<'t> {
     elements: Vec<&'t str>,
-    /// So many at the front are no new event's.
+    /// Number of elements at the front that are not from new events.
     unordered: usize,
 }
 
@@ -222,15 +229,15 @@ struct Search {
 }
 
 impl Search {
-    /// Returns whether elements stand in a list one behind the other (Knuth, Morris and Pratt). Once the comparisons are used up, the
-    /// answer is no: the elements are then there twice.
+    /// Returns true if a list contains a run of elements (Knuth, Morris and Pratt). Returns false
+    /// once the comparisons are used up; the elements are then appended a second time.
     fn holds_run(&mut self, list: &[&str], run: &[&str]) -> bool {
         if run.len() > list.len() {
             return false;
         }
         let Some(left) = self.left.checked_sub(list.len() + run.len()) else { return false };
         self.left = left;
-        // For each beginning of the run, the longest shorter beginning that it ends with.
+        // For each prefix of the run, the longest shorter prefix that it ends with.
         let mut shorter = vec![0; run.len()];
         let mut length = 0;
         for at in 1..run.len() {
@@ -245,7 +252,8 @@ impl Search {
     }
 }
 
-/// The length of the longest beginning of a run that ends with an element, given that of the elements before it.
+/// Returns the length of the longest prefix of a run that ends with an element, given the length
+/// for the elements before it.
 fn longer(run: &[&str], shorter: &[usize], mut length: usize, element: &str) -> usize {
     while length > 0 && run[length] != element {
         length = shorter[length - 1];
@@ -253,17 +261,19 @@ fn longer(run: &[&str], shorter: &[usize], mut length: usize, element: &str) -> 
     length + usize::from(run[length] == element)
 }
 
-/// The members of objects, those of the first one first; if the first text is none, that text. Each
-/// text comes with whether it is a new event's: those are not searched for in each other.
+/// Merges objects: members of the first one come first. If the first text is not an object, returns
+/// that text. The flag of a text is true if it is from a new event: such texts are not searched for
+/// in each other.
 fn united(texts: &[(&str, bool)]) -> String {
     let first = texts.first().map_or("null", |(first, _)| *first);
     if members(first).is_none() {
         return first.to_owned();
     }
     let bytes: usize = texts.iter().map(|(text, _)| text.len()).sum();
-    // An element takes two bytes at least, with its comma.
+    // An element takes at least two bytes with its comma.
     let mut search = Search { left: MOST_COMPARED + 8 * (bytes / 2) };
-    let (mut all, mut places) = (Vec::<(Cow<'_, str>, Member<'_>)>::new(), HashMap::new());
+    let mut all = Vec::<(Cow<'_, str>, Member<'_>)>::new();
+    let mut places = HashMap::new();
     let fields = texts.iter().filter_map(|(text, is_event)| Some((members(text)?, *is_event)));
     for (key, raw, is_event) in
         fields.flat_map(|(of, is_event)| of.into_iter().map(move |(key, raw)| (key, raw, is_event)))
@@ -388,15 +398,15 @@ mod tests {
         let together = |parts: &[Record]| join_all(parts.iter().map(|part| (Half::Piece, part))).request;
         let events = [said(1, &["yes"]), said(2, &["no"]), said(3, &["yes"])];
         assert_eq!(together(&events), body(&["yes", "no", "yes"]));
-        // The span may hold what its events say.
+        // The span may contain the content of its events.
         let span = |words: &[&str]| Record { is_success: Some(1), ..said(9, words) };
         assert_eq!(together(&[&[span(&["yes", "no"])], &events[..]].concat()), body(&["yes", "no"]));
         assert_eq!(together(&[&[span(&["hi"])], &events[..]].concat()), body(&["hi", "yes", "no", "yes"]));
-        // Of one time, or without one, it may be the same event in another request.
+        // With the same time, or without one, it may be the same event in another request.
         assert_eq!(together(&[said(1, &["yes", "no"]), said(1, &["no"])]), body(&["yes", "no"]));
         let untimed = Record { created_at: None, ..said(0, &["no"]) };
         assert_eq!(together(&[said(1, &["yes", "no"]), untimed]), body(&["yes", "no"]));
-        // What is stored already holds late parts that it took.
+        // The stored record already contains the late-arriving parts.
         let late = events.map(|event| LatePart { key: 1, half: Half::Piece, record: std::sync::Arc::new(event) });
         let stored = amend(&said(1, &["hi"]), &late);
         assert_eq!(stored.request, body(&["hi", "yes", "no", "yes"]));
@@ -416,7 +426,7 @@ mod tests {
         }
         assert_eq!(unite(said(10), said(9)).created_at, at(10));
 
-        // An event without a time says nothing of when the call was.
+        // An event without a time has no time of the call.
         assert_eq!(unite(Record::default(), said(9)).created_at, at(9));
     }
 
@@ -483,7 +493,8 @@ mod tests {
         {
             assert_eq!((joined.do_not_track, joined.request), (Some(true), Message::default()));
         }
-        // What a half kept that knew it, such as a provider's error, was kept on purpose.
+        // A part that knew that the call must not be tracked kept content, such as a provider's
+        // error, on purpose.
         assert_eq!(join(Record::default(), untracked(message("error"))).response, message("error"));
         assert_eq!(join(tracked, Record::default()).do_not_track, Some(false));
     }

@@ -1,11 +1,13 @@
-//! Halves that wait for the other one: what comes together, what came already, and what has waited long enough.
+//! Partial records that wait for their other parts: joins parts, detects repeated ones, and returns
+//! records that have waited long enough.
 //!
-//! Pure: time comes in, and `R` is whatever room in memory the caller set aside for a half. A half that waits is given
-//! back once, either with its other half or alone.
+//! Pure: time is an argument, and `R` is the room in memory that the caller reserved for a part. A
+//! waiting part is returned once, either joined with its other part or alone.
 //!
-//! Pieces are put together in the order of their times, not of their arrival, so each is kept for
-//! as long as more may come. Adding one costs what it is long, not what the record is: the record so far is joined when
-//! somebody reads it ([`SoFar::record`]).
+//! Fragments are joined in the order of their times and not of their arrival, so each is kept
+//! separately as long as more may arrive. The cost of adding a fragment depends on its own size and
+//! not on that of the record: the record so far is joined when somebody reads it
+//! ([`SoFar::record`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -15,33 +17,33 @@ use chrono::{DateTime, Utc};
 use super::{Bytes, Half, MOST_PIECES, figures_of, join, join_all, organisation_of, says_outcome};
 use crate::record::Record;
 
-/// A record of so many bytes of text waits for no more pieces.
+/// Bytes of text from which a record waits for no more fragments.
 const MOST_BYTES: usize = 16 << 20;
 
-/// What a part is to those that wait.
+/// Relation of an arriving part to the waiting ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// It says something new, or is the first of its record.
+    /// The part has new content, or is the first of its record.
     New,
-    /// It came already.
+    /// The part has arrived before.
     Known,
 }
 
-/// Halves, by the key of the record that they are of.
+/// Waiting parts, by the key of their record.
 #[derive(Debug)]
 pub struct Waiting<R> {
     halves: HashMap<u128, Waits<R>>,
-    /// Until when each waits, the first first.
+    /// Ends of the waits, the earliest first.
     order: BTreeSet<(i64, u128)>,
-    /// The same of each organisation.
+    /// Ends of the waits of each organisation.
     order_of: HashMap<u32, BTreeSet<(i64, u128)>>,
     bytes: Bytes,
 }
 
-/// The parts of a record that are here, and what they make together.
+/// The parts of a record that have arrived, and the record that they form.
 #[derive(Debug)]
 pub struct SoFar {
-    /// In order.
+    /// The parts in the order of their times.
     parts: Vec<Arc<Record>>,
     until_micros: i64,
     joined: OnceLock<Arc<Record>>,
@@ -52,7 +54,8 @@ impl SoFar {
         Self { parts, until_micros, joined: OnceLock::new() }
     }
 
-    /// The record so far. The first call joins its parts, which takes as long as they are large.
+    /// Returns the record so far. The first call joins the parts, which takes time in proportion to
+    /// their size.
     pub fn record(&self) -> &Arc<Record> {
         match &self.parts[..] {
             [one] => one,
@@ -60,28 +63,28 @@ impl SoFar {
         }
     }
 
-    /// Its columns, without metadata and messages.
+    /// Returns the columns of the record so far, without metadata and messages.
     pub fn figures(&self) -> Record {
         figures_of(self.parts.iter().map(|part| &**part))
     }
 
-    /// Until when it waits for more parts, µs since 1970-01-01.
+    /// Returns the end of the wait for more parts, in µs since 1970-01-01.
     pub fn until_micros(&self) -> i64 {
         self.until_micros
     }
 
-    /// Returns whether a part says that nothing of the call may be kept.
+    /// Returns true if a part forbids to keep any content of the call.
     pub fn is_untracked(&self) -> bool {
         self.parts.iter().any(|part| part.do_not_track == Some(true))
     }
 
-    /// Returns whether anything that was said in the call is in a part.
+    /// Returns true if a part has any content of the call.
     pub fn says_something(&self) -> bool {
         self.parts.iter().any(|part| says_something(part))
     }
 }
 
-/// Returns whether anything that was said in the call is in a part.
+/// Returns true if the part has any content of the call.
 pub fn says_something(part: &Record) -> bool {
     [&part.request, &part.response].into_iter().any(|message| message.body.is_some() || message.headers.is_some())
 }
@@ -90,24 +93,27 @@ pub fn says_something(part: &Record) -> bool {
 struct Waits<R> {
     half: Half,
     so_far: Arc<SoFar>,
-    /// What each part is known by.
+    /// Fingerprint of each part.
     prints: Vec<u128>,
-    /// Bytes that all parts hold, and those of their text.
+    /// Bytes that all parts hold in memory.
     held_bytes: u64,
+    /// Bytes of the text in all parts.
     text_bytes: usize,
     room: Vec<R>,
 }
 
 impl<R> Waits<R> {
     fn new(half: Half, record: Record, print: u128, until_micros: i64, room: Vec<R>) -> Self {
-        let (held_bytes, text_bytes) = (record.held_bytes() as u64, record.text_bytes());
+        let held_bytes = record.held_bytes() as u64;
+        let text_bytes = record.text_bytes();
         let so_far = Arc::new(SoFar::new(vec![Arc::new(record)], until_micros));
         Self { half, so_far, prints: vec![print], held_bytes, text_bytes, room }
     }
 
-    /// Adds a piece in order.
+    /// Inserts a fragment in the order of times.
     fn with_piece(self, piece: Record, print: u128, until_micros: i64) -> Self {
-        let (held_bytes, text_bytes) = (piece.held_bytes() as u64, piece.text_bytes());
+        let held_bytes = piece.held_bytes() as u64;
+        let text_bytes = piece.text_bytes();
         let mut parts = self.so_far.parts.clone();
         let at = parts.partition_point(|part| place(part) <= place(&piece));
         parts.insert(at, Arc::new(piece));
@@ -127,7 +133,7 @@ impl<R> Waits<R> {
         self.so_far.parts.len() >= MOST_PIECES || self.text_bytes >= MOST_BYTES
     }
 
-    /// Bytes of the parts, and of what they make together at most.
+    /// Returns the bytes of the parts, plus an upper bound for the joined record.
     fn bytes(&self) -> u64 {
         if self.so_far.parts.len() > 1 { 2 * self.held_bytes } else { self.held_bytes }
     }
@@ -139,22 +145,22 @@ impl<R> Waits<R> {
     }
 }
 
-/// The place of a piece among others: what says how the call went is the first, then by time, and
-/// what has none is the last.
+/// Returns the sort key of a fragment among others: the one with the outcome of the call is first,
+/// then they are ordered by time, and those without a time are last.
 fn place(piece: &Record) -> (bool, bool, Option<DateTime<Utc>>) {
     (!says_outcome(piece), piece.created_at.is_none(), piece.created_at)
 }
 
-/// A record that waits no longer.
+/// A record that no longer waits.
 #[derive(Debug)]
 pub struct Whole<R> {
-    /// What it is known by.
+    /// Key of the record.
     pub key: u128,
     /// The record.
     pub record: Record,
-    /// Whether both halves are there, so that nothing more of it comes.
+    /// True if both parts have arrived, so that no more of the record is expected.
     pub is_complete: bool,
-    /// The room of its halves.
+    /// Room of its parts.
     pub room: Vec<R>,
 }
 
@@ -165,18 +171,20 @@ impl<R> Default for Waiting<R> {
 }
 
 impl<R> Waiting<R> {
-    /// What a part, known by its print, is to those that wait.
+    /// Returns the relation of a part, given its fingerprint, to the waiting ones.
     pub fn fit(&self, key: u128, half: Half, print: u128) -> Fit {
         let Some(waits) = self.halves.get(&key) else { return Fit::New };
-        match waits.half == half && (half != Half::Piece || waits.prints.contains(&print)) {
-            true => Fit::Known,
-            false => Fit::New,
+        let is_same_kind = waits.half == half;
+        if is_same_kind && (half != Half::Piece || waits.prints.contains(&print)) {
+            return Fit::Known;
         }
+        Fit::New
     }
 
-    /// Takes a half; answers the record if the other half was there. The same half again takes the place of the first. A piece is
-    /// added to what is there, which goes on waiting until the earlier of their times, unless it is big enough. A piece that came
-    /// already is dropped.
+    /// Adds a part; returns the record if the other part has arrived. The same part again replaces
+    /// the first. A fragment is added to the fragments that are there; the record then waits until
+    /// the earlier of their ends, unless it is large enough. A fragment that has arrived before is
+    /// dropped.
     pub fn add(
         &mut self,
         key: u128,
@@ -212,13 +220,15 @@ impl<R> Waiting<R> {
         None
     }
 
-    /// Gives up on a half: those that have waited until now, and, while all take more than so many bytes, or one organisation
-    /// more than three quarters of these, the first of the organisation that takes most.
+    /// Takes out the next record that is stored without its other part: one whose wait has ended,
+    /// or, while all parts take more than `most_bytes` or one organisation's parts more than three
+    /// quarters of that, the oldest one of the organisation with the most bytes.
     pub fn next_alone(&mut self, now_micros: i64, most_bytes: u64) -> Option<Whole<R>> {
         let (until, mut key) = *self.order.first()?;
         if until > now_micros {
             let crowded = self.bytes.most()?;
-            // One alone leaves a quarter: of its share of memory, whole records need some too.
+            // One organisation alone must leave a quarter: its complete records need some of its
+            // share of memory too.
             if self.bytes.all <= most_bytes && self.bytes.of_number(crowded) <= most_bytes - most_bytes / 4 {
                 return None;
             }
@@ -229,15 +239,16 @@ impl<R> Waiting<R> {
         Some(Whole { key, record: waits.into_record(), is_complete: false, room })
     }
 
-    /// Forgets a half; false if there is none.
+    /// Forgets a waiting record. Returns false if there is none.
     pub fn forget(&mut self, key: u128) -> bool {
         self.remove(key).is_some()
     }
 
-    /// Takes a part out, with what it is.
+    /// Takes out a waiting record, with its kind of part.
     pub fn take(&mut self, key: u128) -> Option<(Half, Record, Vec<R>)> {
         let mut waits = self.remove(key)?;
-        let (half, room) = (waits.half, std::mem::take(&mut waits.room));
+        let half = waits.half;
+        let room = std::mem::take(&mut waits.room);
         Some((half, waits.into_record(), room))
     }
 
@@ -263,13 +274,13 @@ impl<R> Waiting<R> {
         Some(waits)
     }
 
-    /// The parts of a record that are here.
+    /// Returns the parts of a record that have arrived.
     pub fn get(&self, key: u128) -> Option<&Arc<SoFar>> {
         self.halves.get(&key).map(|waits| &waits.so_far)
     }
 
-    /// All parts that wait, each as it came, those of one record in their order; with each whether
-    /// a part of its record says that nothing of the call may be kept.
+    /// Returns all waiting parts as they arrived, those of one record in their order. The flag is
+    /// true if a part of the same record forbids to keep any content of the call.
     pub fn parts(&self) -> impl Iterator<Item = (Half, bool, &Record)> {
         self.halves.values().flat_map(|waits| {
             let is_untracked = waits.so_far.is_untracked();
@@ -277,29 +288,29 @@ impl<R> Waiting<R> {
         })
     }
 
-    /// Lets the part that came last be known by a further print.
+    /// Adds a further fingerprint to the part that arrived last.
     pub fn know(&mut self, key: u128, print: u128) {
         if let Some(waits) = self.halves.get_mut(&key) {
             waits.prints.push(print);
         }
     }
 
-    /// All that wait, in no order.
+    /// Returns all waiting records, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (u128, &Arc<SoFar>)> {
         self.halves.iter().map(|(key, waits)| (*key, &waits.so_far))
     }
 
-    /// Bytes that they take.
+    /// Returns the bytes that the parts take.
     pub fn bytes(&self) -> u64 {
         self.bytes.all
     }
 
-    /// How many wait.
+    /// Returns the number of waiting records.
     pub fn len(&self) -> usize {
         self.halves.len()
     }
 
-    /// Until when the first of them waits, µs since 1970-01-01.
+    /// Returns the earliest end of a wait, in µs since 1970-01-01.
     pub fn first_until(&self) -> Option<i64> {
         self.order.first().map(|(until, _)| *until)
     }
@@ -309,7 +320,7 @@ impl<R> Waiting<R> {
 mod tests {
     use super::*;
 
-    /// What a part is known by: two are one if they say the same.
+    /// Returns the fingerprint of a part: equal parts have equal fingerprints.
     fn print(record: &Record) -> u128 {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
@@ -384,7 +395,8 @@ mod tests {
             }
             let body = waiting.get(1).and_then(|so_far| so_far.record().request.body.clone());
             assert_eq!(body.as_deref(), Some(r#"{"messages":["span","a","b","b2","c","d","untimed"]}"#), "{order:?}");
-            // What the log holds of them, read again, makes the same.
+            // The parts that the write-ahead log holds make the same record when they are read
+            // again.
             let mut again: Waiting<()> = Waiting::default();
             for (half, _, part) in waiting.parts() {
                 add(&mut again, 1, half, part.clone(), 10, None);
@@ -446,7 +458,8 @@ mod tests {
     #[test]
     fn one_organisation_that_sends_many_halves_takes_the_room_of_its_own() {
         let mut waiting: Waiting<()> = Waiting::default();
-        let (acme, zen) = (1_u128 << 96, 2_u128 << 96);
+        let acme = 1_u128 << 96;
+        let zen = 2_u128 << 96;
         add(&mut waiting, zen, Half::Figures, figures(), 10, None);
         let room = 10 * waiting.bytes();
         for number in 0..1_000 {

@@ -1,7 +1,9 @@
-//! Days of records that are in no table file yet, by organisation: a flush writes one file or more for each.
+//! Days of the records that are in no table file yet, by organisation: a flush writes at least one
+//! file for each.
 //!
-//! A body of a few hundred kilobytes can name ten thousand days. An organisation whose rows in memory are of [`DAYS`] days waits
-//! for a flush before it brings more; what it sends at once is cut into parts of no more days ([`cut`]).
+//! A body of a few hundred kilobytes can name ten thousand days. An organisation whose rows in
+//! memory span [`DAYS`] days waits for a flush before it adds more days. A request with more days
+//! is cut into parts of at most [`DAYS`] days ([`cut`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,17 +25,18 @@ pub struct Days {
 }
 
 impl Days {
-    /// No days yet; whoever brings too many waits up to `wait`, and asks for a flush by `flush_wanted`.
+    /// Creates an empty set. A writer with too many days waits up to `wait`, and asks for a flush
+    /// through `flush_wanted`.
     pub fn new(wait: Duration, flush_wanted: Arc<Notify>) -> Self {
         Self { of: Arc::default(), flushed: Arc::default(), wait, flush_wanted }
     }
 
-    /// Counts the days of rows that come; each row is an organisation and a day.
+    /// Counts the days of new rows. Each row is an organisation and a day.
     pub async fn take<'a>(&self, rows: impl IntoIterator<Item = (&'a str, i64)>) -> Result<()> {
         let mut wanted = HashMap::<&str, BTreeSet<i64>>::new();
         let mut last = None;
         for (organisation, day) in rows {
-            // Most rows are of the day and the organisation of the one before.
+            // Most rows have the same day and organisation as the row before.
             if last.replace((organisation, day)) != Some((organisation, day)) {
                 wanted.entry(organisation).or_default().insert(day);
             }
@@ -63,7 +66,7 @@ impl Days {
         let mut of = self.of.lock();
         let fits = wanted.iter().all(|(organisation, days)| match of.get(*organisation) {
             Some(known) => known.len() + days.difference(known).count() <= DAYS || days.is_subset(known),
-            // What a program appends at once is not cut.
+            // Rows that a program appends at once, without `cut`, must still fit.
             None => true,
         });
         if fits {
@@ -77,14 +80,14 @@ impl Days {
         fits
     }
 
-    /// Forgets all days: a flush has begun that writes them.
+    /// Forgets all days because a flush that writes them has begun.
     pub fn clear(&self) {
         self.of.lock().clear();
         self.flushed.notify_waiters();
     }
 }
 
-/// Cuts what comes at once into parts of at most [`DAYS`] days, in order.
+/// Cuts rows into parts of at most [`DAYS`] days, in order.
 pub fn cut<T>(rows: Vec<T>, day: impl Fn(&T) -> Option<i64>) -> Vec<Vec<T>> {
     let mut days = BTreeSet::new();
     let mut starts = Vec::new();

@@ -1,7 +1,8 @@
-//! Limits of what all requests share, and the share of one organisation.
+//! Limits of the resources that all requests share, and the share of one organisation.
 //!
-//! [`table`] lists them all. [`Pool`] is how a counted resource is shared; what is remembered, not held, is shared by whoever has
-//! most of it forgetting first ([`crate::dedupe`], [`crate::halves`]).
+//! [`table`] lists all limits. [`Pool`] divides a counted resource. For remembered values, such as
+//! ids, the organisation with the most of them forgets its oldest ones first ([`crate::dedupe`],
+//! [`crate::halves`]).
 
 mod days;
 mod pool;
@@ -10,17 +11,18 @@ pub mod table;
 pub use days::{Days, cut};
 pub use pool::{Full, Holder, Pool, Room, Share};
 
-/// Connections that are open at once; below the usual limit of 1,024 open files.
+/// Most open connections; below the usual limit of 1,024 open files.
 pub const CONNECTIONS: usize = 768;
-/// Requests that are answered at once; fewer than [`CONNECTIONS`], so that a new connection always finds one that is idle.
+/// Most requests that are answered at once; fewer than [`CONNECTIONS`], so that an idle connection
+/// can always be closed for a new one.
 pub const REQUESTS: u64 = 512;
-/// Bodies that are taken piece by piece at once.
+/// Most bodies that are streamed at once.
 pub const STREAMS: u64 = 64;
-/// Exports that are read at once.
+/// Most exports that are streamed at once.
 pub const EXPORTS: u64 = 16;
-/// Files of export jobs that are read at once.
+/// Most files of export jobs that are downloaded at once.
 pub const DOWNLOADS: u64 = 16;
-/// Replays that run at once.
+/// Most replays that run at once.
 pub const REPLAYS: u64 = 16;
-/// Days of which rows of one organisation are in memory, and so files of it in a flush.
+/// Most days of which one organisation has rows in memory, and thus files in a flush.
 pub const DAYS: usize = 400;

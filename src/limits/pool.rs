@@ -1,11 +1,12 @@
-//! Shares a counted resource, bytes or places, among organisations.
+//! Divides a counted resource, such as bytes or slots, among organisations.
 //!
-//! An organisation may hold at most so many times what it leaves free ([`Share`]). So one alone gets the most of a pool, several
-//! get equal parts, and a newcomer always finds room, however many others ask for all they can get. The operator's keys, which
-//! act for many organisations, may hold all of it.
+//! An organisation may hold at most a multiple of what it leaves free ([`Share`]). One organisation
+//! alone gets most of a pool, several get equal parts, and a newcomer always finds room, however
+//! many others ask for all they can get. The operator's keys, which act for many organisations, may
+//! hold the whole pool.
 //!
-//! Nobody waits for ever: every wait has an end, so holding room while waiting for more delays a request and blocks none. Those of
-//! one holder that wait are served in turn.
+//! Every wait has a timeout, so holding room while waiting for more delays a request but never
+//! blocks one. Waiting requests of one holder are served in turn.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -16,10 +17,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Whoever a part of a pool is counted for.
+/// The party that a part of a pool is counted for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Holder {
-    /// Keys that are bound to no organisation, and what holds records of several.
+    /// Keys that are bound to no organisation, and data that holds records of several
+    /// organisations.
     Operator,
     /// Requests that need no key.
     Public,
@@ -28,28 +30,29 @@ pub enum Holder {
 }
 
 impl Holder {
-    /// The holder of what a key asks for: its organisation, or the operator.
+    /// Returns the holder of a request: the organisation of its key, or the operator.
     pub fn of(organisation: Option<&str>) -> Self {
         organisation.map_or(Self::Operator, |organisation| Self::Organisation(organisation.into()))
     }
 
-    /// The holder of records: their organisation, or the operator where they are of several.
+    /// Returns the holder of records: their organisation, or the operator if they belong to
+    /// several.
     pub fn of_all<'a>(organisations: impl IntoIterator<Item = &'a str>) -> Self {
         let mut organisations = organisations.into_iter();
         let Some(first) = organisations.next() else { return Self::Operator };
-        match organisations.all(|other| other == first) {
-            true => Self::Organisation(first.into()),
-            false => Self::Operator,
+        if organisations.all(|other| other == first) {
+            return Self::Organisation(first.into());
         }
+        Self::Operator
     }
 }
 
-/// How much of a pool one organisation may hold.
+/// Part of a pool that one organisation may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     /// As much as it leaves free: at most half.
     Half,
-    /// Three times what it leaves free: at most three quarters.
+    /// Three times as much as it leaves free: at most three quarters.
     ThreeQuarters,
 }
 
@@ -62,18 +65,18 @@ impl Share {
     }
 }
 
-/// Why there is no room.
+/// Reason why there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// The organisation holds its share.
+    /// The organisation already holds its share.
     Share,
-    /// All of the pool is taken.
+    /// The whole pool is in use.
     Pool,
     /// The pool is closed.
     Closed,
 }
 
-/// A resource of which so many units are there. Clones share it.
+/// A resource with a fixed number of units. Clones share it.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
 
@@ -87,7 +90,7 @@ struct Inner {
 struct State {
     free: u64,
     held: HashMap<Holder, u64>,
-    /// Those that wait, in turn.
+    /// Waiting requests of each holder, in turn.
     queues: HashMap<Holder, VecDeque<u64>>,
     next_ticket: u64,
     closed: bool,
@@ -99,65 +102,68 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Units that are held, given back when this is dropped.
+/// Units of a pool that are held until this is dropped.
 #[derive(Debug)]
 pub struct Room {
     pool: Pool,
     holder: Holder,
     held: u64,
-    /// What others hold here since [`Room::merge`].
+    /// Units that other holders hold here since [`Room::merge`].
     merged: Vec<(Holder, u64)>,
 }
 
 impl Pool {
-    /// A pool of so many units, at least one.
+    /// Creates a pool with this many units, at least one.
     pub fn new(units: u64, share: Share) -> Self {
         let units = units.max(1);
         let state = State { free: units, held: HashMap::new(), queues: HashMap::new(), next_ticket: 0, closed: false };
         Self(Arc::new(Inner { units, share, state: Mutex::new(state), changed: Notify::new() }))
     }
 
-    /// Most units that an holder ever gets.
+    /// Returns the most units that a holder ever gets.
     pub fn most(&self, holder: &Holder) -> u64 {
-        let (units, times) = (self.0.units, self.0.share.times());
+        let units = self.0.units;
+        let times = self.0.share.times();
         match holder {
             Holder::Operator => units,
-            // In this order, since the product of a large pool would overflow.
+            // Divides first, because the product would overflow for a large pool.
             _ => (units - units.div_ceil(times + 1)).max(1),
         }
     }
 
-    /// Units that nobody holds.
+    /// Returns the number of free units.
     pub fn free(&self) -> u64 {
         self.0.state.lock().free
     }
 
-    /// Room that holds nothing yet.
+    /// Creates a room without units.
     pub fn room(&self, holder: &Holder) -> Room {
         Room { pool: self.clone(), holder: holder.clone(), held: 0, merged: Vec::new() }
     }
 
-    /// Takes units, or says at once why it cannot.
+    /// Takes units, or returns at once why there is no room.
     pub fn try_take(&self, holder: &Holder, units: u64) -> Result<Room, Full> {
         let mut room = self.room(holder);
         room.grow(units)?;
         Ok(room)
     }
 
-    /// The same, behind those of the holder that wait.
+    /// Takes units like [`Self::try_take`], but fails if other requests of the holder are waiting.
     pub fn try_take_in_turn(&self, holder: &Holder, units: u64) -> Result<Room, Full> {
         let must_wait = self.0.state.lock().queues.contains_key(holder);
         if must_wait { Err(Full::Share) } else { self.try_take(holder, units) }
     }
 
-    /// Takes units, waiting until they are free. More than the holder ever gets counts as all that it gets.
+    /// Takes units; waits until they are free. A request for more than the holder ever gets is
+    /// lowered to that maximum.
     pub async fn take(&self, holder: &Holder, units: u64, wait: Duration) -> Result<Room, Full> {
         let mut room = self.room(holder);
         room.grow_within(units.min(self.most(holder)), wait).await?;
         Ok(room)
     }
 
-    /// Takes what is left of so many units, whatever the shares: for what was acked and must be held.
+    /// Takes up to this many units, as far as they are free, regardless of shares: for acked rows,
+    /// which must be held.
     pub fn take_what_is_left(&self, holder: &Holder, units: u64) -> Room {
         let mut room = self.room(holder);
         let mut state = self.0.state.lock();
@@ -168,7 +174,7 @@ impl Pool {
         room
     }
 
-    /// Refuses everybody who waits, or comes later.
+    /// Refuses all waiting and later requests.
     pub fn close(&self) {
         self.0.state.lock().closed = true;
         self.0.changed.notify_waiters();
@@ -201,17 +207,18 @@ impl State {
 }
 
 impl Room {
-    /// Makes the room at least so big, or says at once why it cannot; then it is as it was.
+    /// Grows the room to at least `to` units, or returns at once why it cannot. A refused room
+    /// keeps its size.
     pub fn grow(&mut self, to: u64) -> Result<(), Full> {
         self.grow_in_turn(to, None)
     }
 
-    /// Makes the room at least so big, waiting until that is free.
+    /// Grows the room to at least `to` units; waits until they are free.
     pub async fn grow_within(&mut self, to: u64, wait: Duration) -> Result<(), Full> {
         if wait.is_zero() {
             return self.grow(to);
         }
-        // Nobody passes those of the same holder that wait already.
+        // A request never overtakes one of the same holder that is already waiting.
         let must_queue = self.pool.0.state.lock().queues.contains_key(&self.holder);
         if !must_queue && self.grow(to).is_ok() {
             return Ok(());
@@ -221,7 +228,7 @@ impl Room {
         loop {
             let pool = self.pool.clone();
             let mut changed = pin!(pool.0.changed.notified());
-            // From here on no change is missed.
+            // No change is missed from here on.
             changed.as_mut().enable();
             let full = match self.grow_in_turn(to, Some(place.ticket)) {
                 Ok(()) => return Ok(()),
@@ -251,7 +258,7 @@ impl Room {
         let Some(left) = state.free.checked_sub(more) else { return Err(Full::Pool) };
         let held = state.held.get(&self.holder).copied().unwrap_or_default();
         let share = left.saturating_mul(self.pool.0.share.times());
-        // A pool of one or two units has no share to speak of.
+        // In a pool of one or two units a share would be less than one unit.
         let is_small = self.pool.0.units < 3 && held == 0;
         if self.holder != Holder::Operator && held + more > share && !is_small {
             return Err(Full::Share);
@@ -261,7 +268,7 @@ impl Room {
         Ok(())
     }
 
-    /// Gives back all that it holds.
+    /// Gives back all units.
     pub fn clear(&mut self) {
         self.pool.give_back(&self.holder, std::mem::take(&mut self.held));
         for (holder, units) in std::mem::take(&mut self.merged) {
@@ -269,17 +276,17 @@ impl Room {
         }
     }
 
-    /// Most units that it can ever hold.
+    /// Returns the most units that the room can ever hold.
     pub fn most(&self) -> u64 {
         self.pool.most(&self.holder)
     }
 
-    /// Units that it holds.
+    /// Returns the number of units that the room holds.
     pub fn units(&self) -> u64 {
         self.held + self.merged.iter().map(|(_, units)| units).sum::<u64>()
     }
 
-    /// Hands over what another room of the pool holds.
+    /// Moves the units of another room of the pool into this one.
     pub fn merge(&mut self, mut other: Self) {
         let own = (other.holder.clone(), std::mem::take(&mut other.held));
         for (holder, units) in std::mem::take(&mut other.merged).into_iter().chain([own]) {
@@ -293,7 +300,7 @@ impl Room {
         }
     }
 
-    /// Takes units out into a room of their own; none if it holds fewer.
+    /// Moves units into a room of their own. Returns `None` if this room holds fewer.
     pub fn split(&mut self, units: u64) -> Option<Self> {
         self.held = self.held.checked_sub(units)?;
         let mut part = self.pool.room(&self.holder);
@@ -308,7 +315,7 @@ impl Drop for Room {
     }
 }
 
-/// A place in the queue of an holder, left when this is dropped.
+/// A place in the queue of a holder. Dropping it leaves the queue.
 struct Queued {
     pool: Pool,
     holder: Holder,
@@ -335,7 +342,7 @@ impl Drop for Queued {
             }
         }
         drop(state);
-        // The next in turn may find room.
+        // The next request in turn may find room now.
         self.pool.0.changed.notify_waiters();
     }
 }
@@ -350,7 +357,7 @@ mod tests {
         Holder::of(Some(name))
     }
 
-    /// Takes units one by one, as long as it gets any.
+    /// Takes units one by one until the pool refuses.
     fn all(pool: &Pool, holder: &Holder) -> Room {
         let mut room = pool.room(holder);
         while room.grow(room.units() + 1).is_ok() {}
@@ -377,7 +384,8 @@ mod tests {
     #[test]
     fn rooms_are_counted_for_their_owners_through_merge_and_split() {
         let pool = Pool::new(100, Share::Half);
-        let (mut a, b) = (pool.try_take(&of("a"), 30).unwrap(), pool.try_take(&of("b"), 20).unwrap());
+        let mut a = pool.try_take(&of("a"), 30).unwrap();
+        let b = pool.try_take(&of("b"), 20).unwrap();
         a.merge(b);
         assert_eq!((a.units(), pool.try_take(&of("b"), 20).unwrap_err()), (50, Full::Share));
         let part = a.split(10).unwrap();
@@ -396,7 +404,8 @@ mod tests {
         assert_eq!(pool.take(&of("a"), 1, Duration::ZERO).await.unwrap_err(), Full::Share);
         let order = Arc::new(Mutex::new(Vec::new()));
         let wait = |units: u64| {
-            let (pool, order) = (pool.clone(), Arc::clone(&order));
+            let pool = pool.clone();
+            let order = Arc::clone(&order);
             tokio::spawn(async move {
                 let room = pool.take(&of("a"), units, LONG).await;
                 order.lock().push(units);

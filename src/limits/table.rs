@@ -1,31 +1,32 @@
-//! The table of limits: every resource that requests share, once.
+//! The table of limits: every resource that requests share.
 //!
-//! The guide shows it, and `tests/it/limits.rs` does with each line what it says: one organisation asks for all it can get, and
-//! another goes through. A new resource that requests share gets a line here, which fails both until they know it.
+//! The guide contains the table, and `tests/it/limits.rs` checks each line: one organisation asks
+//! for all it can get, and another one still succeeds. A new shared resource gets a line here; both
+//! tests fail until they know it.
 
 use std::fmt::Write;
 
 use super::{CONNECTIONS, DAYS, DOWNLOADS, EXPORTS, REPLAYS, REQUESTS, STREAMS};
 
-/// One resource.
+/// One shared resource.
 #[derive(Clone, Debug)]
 pub struct Limit {
-    /// What is shared.
+    /// Name of the resource.
     pub resource: &'static str,
-    /// How much of it there is.
+    /// Size of the resource.
     pub limit: String,
-    /// How much of it one organisation gets.
+    /// Part of it that one organisation gets.
     pub share: &'static str,
-    /// The setting that changes it; empty if none does.
+    /// The setting that changes the limit. Empty if there is none.
     pub setting: &'static str,
-    /// What happens when it is full.
+    /// Behaviour when the resource is used up.
     pub full: &'static str,
 }
 
 const HALF: &str = "as much as it leaves free: half";
 const MOST: &str = "three times what it leaves free: three quarters";
 
-/// Every line.
+/// Returns every line of the table.
 pub fn limits() -> Vec<Limit> {
     [of_requests(), of_rows(), of_queries(), of_entries()].concat()
 }
@@ -45,7 +46,7 @@ fn of_requests() -> Vec<Limit> {
         line(
             "connections",
             CONNECTIONS.to_string(),
-            "the oldest idle one of the address that has most idle ones goes",
+            "the address with the most idle connections loses its oldest idle one",
             "",
             "a new one is served",
         ),
@@ -68,7 +69,7 @@ fn of_requests() -> Vec<Limit> {
         line("downloads of export files at once", DOWNLOADS.to_string(), HALF, "", "429"),
         line("replays at once", REPLAYS.to_string(), HALF, "", "429"),
         line("export jobs that are written", "2", "one", "", "the next waits its turn"),
-        line("files of export jobs", "16 GiB, packed", HALF, "export_bytes", "the job fails and says so"),
+        line("files of export jobs", "16 GiB, packed", HALF, "export_bytes", "the job fails with a message"),
     ]
 }
 
@@ -168,7 +169,7 @@ pub fn markdown() -> String {
             .to_owned();
     for Limit { resource, limit, share, setting, full } in limits() {
         let setting = if setting.is_empty() { String::new() } else { format!("`{setting}`") };
-        // Writing to a text does not fail.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(text, "| {resource} | {limit} | {share} | {setting} | {full} |");
     }
     text
@@ -190,7 +191,7 @@ mod tests {
         for Limit { resource, setting, .. } in limits() {
             assert!(setting.is_empty() || Config::default().get(setting).is_some(), "{resource}: `{setting}`");
         }
-        // The shares of a large machine are what the table calls the most.
+        // The shares of a large machine are the maxima of the table.
         let config = Config { memory: 64 << 30, ..Config::default() }.settled(&Found::here()).unwrap();
         assert_eq!((config.memtable_bytes, config.dedupe_ids, config.query_concurrency), (192 << 20, 8_000_000, 8));
         assert!((REQUESTS as usize) < CONNECTIONS, "a new connection finds one without a request");

@@ -1,4 +1,6 @@
-//! The bounded list of refusals: bounded for each organisation and in total. The organisation with the most entries loses its oldest ones first, so an organisation that is refused a million times pushes out its own entries and not those of others.
+//! The bounded list of refusals: bounded for each organisation and in total. The organisation with
+//! the most entries loses its oldest ones first, so an organisation that is refused a million times
+//! pushes out its own entries and not those of others.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 

@@ -1,4 +1,6 @@
-//! The list of refusals in the store: one JSON file for each node, written in the background and read by commands and other nodes. The list is best effort: a file that cannot be read is started again, and entries of a later version are skipped.
+//! The list of refusals in the store: one JSON file for each node, written in the background and
+//! read by commands and other nodes. The list is best effort: a file that cannot be read is started
+//! again, and entries of a later version are skipped.
 
 use std::sync::Arc;
 
@@ -50,7 +52,9 @@ impl Refusals {
                 entries.into_iter().for_each(|entry| inner.book.add(entry));
                 inner.saved = Saved { changes: inner.book.changes(), at: None };
             }
-            Err(error) => tracing::warn!(error = error.chain(), "cannot read the list of refusals; starting an empty one"),
+            Err(error) => {
+                tracing::warn!(error = error.chain(), "cannot read the list of refusals; starting an empty one")
+            }
         }
         self.forget(state);
     }

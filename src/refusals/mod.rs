@@ -1,6 +1,13 @@
-//! Refusals: data from clients that was not accepted. They can be looked up because some routes answer `ok` to everything.
+//! Refusals: data from clients that was not accepted. They can be looked up because some routes
+//! answer `ok` to everything.
 //!
-//! Every refusal goes through [`Refusals::note`], which counts it by source and reason, logs it at a bounded rate and adds it to a bounded list ([`book`]) with time, source, field, reason and an excerpt that quotes no content. Each node keeps its list in memory and regularly writes it to a file of its own in the store ([`file`]), where commands and other nodes read it. The file is written in the background: a crash loses the refusals of the last seconds, never a record. The list of an organisation is deleted with the organisation. An erasure of some of its records deletes the excerpts, because nothing tells which user they quote.
+//! Every refusal goes through [`Refusals::note`], which counts it by source and reason, logs it at
+//! a bounded rate and adds it to a bounded list ([`book`]) with time, source, field, reason and an
+//! excerpt that quotes no content. Each node keeps its list in memory and regularly writes it to a
+//! file of its own in the store ([`file`]), where commands and other nodes read it. The file is
+//! written in the background: a crash loses the refusals of the last seconds, never a record. The
+//! list of an organisation is deleted with the organisation. An erasure of some of its records
+//! deletes the excerpts, because nothing tells which user they quote.
 
 mod book;
 mod file;
@@ -32,7 +39,7 @@ pub use shown::{Ask, MOST_SHOWN, Shown, shown};
 
 /// Most refusals of one call that get an entry each. The others share one entry for each reason.
 const SINGLE_ENTRIES: usize = 20;
-const SEVERAL: &str = "several that were refused for this reason";
+const SEVERAL: &str = "several records or requests were refused for this reason";
 /// Longest text of an entry, in characters.
 const TEXT_CHARS: usize = 300;
 
@@ -350,7 +357,8 @@ impl Refusals {
     }
 }
 
-/// Returns the entries of one call: the first ones as they are, the others merged by organisation, workspace and reason.
+/// Returns the entries of one call: the first ones as they are, the others merged by organisation,
+/// workspace and reason.
 fn few(mut entries: Vec<Refusal>) -> Vec<Refusal> {
     let others = entries.split_off(entries.len().min(SINGLE_ENTRIES));
     let mut joined: BTreeMap<(String, Option<String>, Reason), Refusal> = BTreeMap::new();

@@ -11,7 +11,8 @@ use crate::catalog::{Access, Scope, State};
 use crate::plan::Rules;
 use crate::record::json::Reason;
 
-/// Longest time that entries are kept. Records of their organisation may have a shorter retention, which then applies.
+/// Longest time that entries are kept. Records of their organisation may have a shorter retention,
+/// which then applies.
 const KEPT: TimeDelta = TimeDelta::days(7);
 /// Most entries in one response.
 pub const MOST_SHOWN: u64 = 1_000;
@@ -103,7 +104,8 @@ pub struct Shown {
 pub fn shown(entries: Vec<Refusal>, ask: &Ask, access: &Access, state: &State, now: DateTime<Utc>) -> Vec<Shown> {
     let kept = Kept::of(state, now);
     let denied = state.document.denied(access.organisation.as_deref(), access.workspace.as_deref());
-    // An excerpt may contain a field that may not be exported, whichever field the refusal is about.
+    // An excerpt may contain a field that may not be exported, whichever field the refusal is
+    // about.
     let reads = access.may(Scope::Read) && denied.fields().is_empty();
     let mut entries = entries;
     // Puts the later one of two entries with the same time first.
@@ -113,7 +115,8 @@ pub fn shown(entries: Vec<Refusal>, ask: &Ask, access: &Access, state: &State, n
     entries.into_iter().map(|entry| Shown::of(entry, reads)).collect()
 }
 
-/// Returns true if a key reaches an entry. An entry without a known workspace is visible only to keys for the whole organisation.
+/// Returns true if a key reaches an entry. An entry without a known workspace is visible only to
+/// keys for the whole organisation.
 fn is_seen(entry: &Refusal, access: &Access) -> bool {
     access.reaches(&entry.organisation)
         && access.workspace.as_ref().is_none_or(|own| entry.workspace.as_ref() == Some(own))

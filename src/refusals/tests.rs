@@ -1,4 +1,5 @@
-//! Bounds of the list, what a change of the catalog takes, who sees what, the log, and the file.
+//! Tests of the list's bounds, of changes of the catalog, of visibility, of the log and of the
+//! file.
 
 use chrono::TimeDelta;
 
@@ -7,7 +8,7 @@ use crate::catalog::{Access, Catalog, Document, Scope, Which};
 use crate::config::Config;
 use crate::store::Store;
 
-/// Before any file of a test is written.
+/// A time before any file of a test is written.
 const START: i64 = 1_700_000_000;
 
 fn at(seconds: i64) -> DateTime<Utc> {
@@ -57,7 +58,7 @@ fn a_flood_of_one_organisation_leaves_the_entries_of_others() {
     assert!((10..40).contains(&of("loud")), "{}", of("loud"));
     let last = book.entries().filter(|entry| entry.organisation == "loud").map(|entry| entry.at).max();
     assert_eq!(last, Some(at(499)), "the newest stay");
-    // Many organisations are bounded too.
+    // The number of organisations is bounded too.
     for number in 0..1_000 {
         book.add(noted(&format!("org-{number}"), 0, ""));
         assert!(book.size().1 <= 20_000);
@@ -204,7 +205,8 @@ async fn an_answer_shows_what_a_key_reaches_newest_first() {
 async fn the_file_brings_the_list_over_a_restart_and_to_others() {
     let folder = tempfile::tempdir().unwrap();
     let (store, catalog) = catalog(&folder).await;
-    let (node, other) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    let node = uuid::Uuid::from_u128(1);
+    let other = uuid::Uuid::from_u128(2);
     let refusals = refusals();
     refusals.write(&store, node).await.unwrap();
     assert_eq!(read_all(&store, None).await.unwrap(), [], "an empty list is not written");
@@ -217,21 +219,21 @@ async fn the_file_brings_the_list_over_a_restart_and_to_others() {
     again.load(&store, node, &catalog.state()).await;
     assert_eq!(again.entries(), refusals.entries());
     assert_eq!(again.figures().counts, BTreeMap::new(), "metrics count since the start");
-    // An erasure of while it was down is written at once.
+    // An erasure from the time in which the node was down is applied at once.
     catalog.change(|document| document.erase("1", "acme", Which::All, "t", at(1)).map(|_| ())).await.unwrap();
     let again = super::tests::refusals();
     again.load(&store, node, &catalog.state()).await;
     again.write(&store, node).await.unwrap();
     assert_eq!(read_all(&store, None).await.unwrap(), []);
 
-    // What cannot be read, or is of a later version, stops nothing.
+    // Files that cannot be read, and entries of a later version, cause no error.
     let text = serde_json::json!({ "refusals": [{ "source": "telepathy" }, noted("zen", 0, "a")], "format": 9 });
     std::fs::write(folder.path().join(format!("refusals/{other}.json")), text.to_string()).unwrap();
     assert_eq!(read_all(&store, None).await.unwrap(), [noted("zen", 0, "a")]);
     std::fs::write(folder.path().join(format!("refusals/{other}.json")), "{").unwrap();
     again.load(&store, other, &catalog.state()).await;
     assert_eq!(again.entries(), []);
-    // The clock of this list stands long before the files, so they are not old.
+    // The clock of this list is far behind the files, so they are not old.
     again.clean(&store, node).await.unwrap();
     assert!(folder.path().join(format!("refusals/{other}.json")).exists());
     let later = Refusals::new(|| Utc::now() + TimeDelta::days(2), Policy::open(&Config::default()).unwrap());
@@ -254,7 +256,7 @@ fn the_log_has_a_line_for_a_kind_every_ten_seconds() {
     }
     let missing = |refused| told::Line { source: Source::Portkey, reason: Reason::Missing, refused };
     let busy = told::Line { source: Source::Native, reason: Reason::Busy, refused: 1 };
-    // At second 10 those of seconds 1 to 10, at second 30 that of second 12.
+    // The line of second 10 counts seconds 1 to 10, the one of second 30 counts second 12.
     assert_eq!(lines, [(0, missing(1_000)), (10, missing(4_000)), (13, busy), (30, missing(1_000))]);
     told.count(Source::Native, Reason::Busy, 2);
     assert_eq!(told.due(at(-100)), [told::Line { refused: 2, ..busy }], "a clock that is set back silences nothing");

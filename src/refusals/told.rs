@@ -1,4 +1,5 @@
-//! Reports refusals in the server's own log: at most one line for each source and reason every few seconds, with the number of refusals.
+//! Reports refusals in the server's own log: at most one line for each source and reason every few
+//! seconds, with the number of refusals.
 
 use std::collections::BTreeMap;
 

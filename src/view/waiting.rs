@@ -1,8 +1,9 @@
-//! Parts of records that queries see as the records that they are so far, in batches that are built when a query asks, and anew only
-//! where parts came or went.
+//! Query-visible batches of partial records, built when a query needs them and again only after
+//! parts have arrived or left.
 //!
-//! Parts mostly go in the order in which they came, so batches are cut by it: a change harms one of a thousand rows. A batch that lost
-//! three quarters of its rows gives the rest to the newest, so there are never many small ones.
+//! Partial records mostly leave in the order of their arrival, so batches are cut by arrival: a
+//! change invalidates about one batch. A batch that has lost three quarters of its rows moves the
+//! rest to the newest batch, so there are never many small ones.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use crate::record::BatchBuilder;
 /// Rows of a batch.
 const CHUNK_ROWS: usize = 1024;
 
-/// Records that are not whole yet, by key.
+/// Partial records, by key.
 #[derive(Debug, Default)]
 pub(super) struct Unfinished {
-    /// The chunk that each is in.
+    /// Chunk of each record.
     places: HashMap<u128, u64>,
     chunks: BTreeMap<u64, Chunk>,
     next_chunk: u64,
@@ -27,9 +28,9 @@ pub(super) struct Unfinished {
 #[derive(Debug, Default)]
 struct Chunk {
     records: HashMap<u128, Arc<SoFar>>,
-    /// How many it ever took.
+    /// Number of records that were ever added.
     taken: usize,
-    /// How often it changed.
+    /// Number of changes.
     changes: u64,
     batch: Option<RecordBatch>,
 }
@@ -41,7 +42,7 @@ impl Chunk {
     }
 }
 
-/// Rows of a chunk whose batch is to be built.
+/// Rows of a chunk whose batch has to be built.
 #[derive(Debug)]
 pub(super) struct Unbuilt {
     chunk: u64,
@@ -58,7 +59,7 @@ impl Unbuilt {
 }
 
 impl Unfinished {
-    /// Shows a record as it is so far.
+    /// Makes a partial record visible.
     pub(super) fn insert(&mut self, key: u128, record: Arc<SoFar>) {
         let place = self.places.get(&key).copied().unwrap_or_else(|| self.newest());
         self.places.insert(key, place);
@@ -67,7 +68,7 @@ impl Unfinished {
         chunk.changed();
     }
 
-    /// The chunk that what is new goes to.
+    /// Returns the chunk for new records.
     fn newest(&mut self) -> u64 {
         if self.chunks.get(&self.next_chunk).is_some_and(|chunk| chunk.taken >= CHUNK_ROWS) {
             self.next_chunk += 1;
@@ -75,7 +76,7 @@ impl Unfinished {
         self.next_chunk
     }
 
-    /// Shows a record no more.
+    /// Removes a partial record.
     pub(super) fn remove(&mut self, key: u128) {
         let Some(place) = self.places.remove(&key) else { return };
         let Some(chunk) = self.chunks.get_mut(&place) else { return };
@@ -92,15 +93,16 @@ impl Unfinished {
         }
     }
 
-    /// The records that wait no longer than until a moment.
+    /// Returns the records whose wait ends at `now_micros` or before.
     pub(super) fn due(&self, now_micros: i64) -> Vec<Arc<SoFar>> {
         let all = self.chunks.values().flat_map(|chunk| chunk.records.values());
         all.filter(|so_far| so_far.until_micros() <= now_micros).cloned().collect()
     }
 
-    /// The batches that are built, and the rows of those that are not.
+    /// Returns the batches that are built, and the rows of those that are not.
     pub(super) fn batches(&self) -> (Vec<RecordBatch>, Vec<Unbuilt>) {
-        let (mut built, mut unbuilt) = (Vec::new(), Vec::new());
+        let mut built = Vec::new();
+        let mut unbuilt = Vec::new();
         for (number, chunk) in self.chunks.iter().filter(|(_, chunk)| !chunk.records.is_empty()) {
             match &chunk.batch {
                 Some(batch) => built.push(batch.clone()),
@@ -113,7 +115,7 @@ impl Unfinished {
         (built, unbuilt)
     }
 
-    /// Keeps a batch that was built, if its rows are still those.
+    /// Keeps a batch that was built, if its rows have not changed since.
     pub(super) fn keep(&mut self, of: &Unbuilt, batch: RecordBatch) {
         let chunk = self.chunks.get_mut(&of.chunk).filter(|chunk| chunk.changes == of.changes);
         if let Some(chunk) = chunk {

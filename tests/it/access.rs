@@ -575,7 +575,7 @@ async fn organisations_are_managed_over_http() {
         (json!({"id": "x"}), "`plan` is missing; name one of developer, enterprise, production, tiny"),
         (json!({"id": "x", "plan": "gold"}), "plan `gold` does not exist"),
         (json!({"id": "x", "plan": "developer", "colour": "red"}), "field `colour` is unknown"),
-        (json!({"id": "x y", "plan": "developer"}), "`x y` is no name"),
+        (json!({"id": "x y", "plan": "developer"}), "`x y` is not a valid name"),
         (json!({"id": "acme", "plan": "developer"}), "exists already"),
         (json!({"plan": "developer"}), "missing field `id`"),
     ] {

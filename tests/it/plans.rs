@@ -312,7 +312,7 @@ async fn exports_of_an_organisation_reach_as_far_back_as_its_plan() {
     assert!(refused.message().contains("has no exports"), "{refused}");
     assert_eq!(export("production", None).await.unwrap(), "{\"id\":\"production-now\"}\n");
     let refused = export("production", Some("2026-10-01")).await.unwrap_err();
-    assert!(refused.message().contains("reach 30 days back; let `from` be 2026-10-11T12:00:01Z"), "{refused}");
+    assert!(refused.message().contains("reach 30 days back; set `from` to 2026-10-11T12:00:01Z"), "{refused}");
     let all = "{\"id\":\"ent-old\"}\n{\"id\":\"enterprise-now\"}\n";
     assert_eq!(export("enterprise", Some("2020-01-01")).await.unwrap(), all);
     engine.close().await.unwrap();

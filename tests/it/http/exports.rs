@@ -668,7 +668,7 @@ async fn plans_say_who_exports_how_far_back_and_how_much() {
     let far = json!({ "filters": { "time_of_generation_min": "2020-01-01" } });
     let far = failing(&server, "thirty exporter", Method::POST, EXPORTS, &far);
     let (message, _) = failure(far, StatusCode::FORBIDDEN).await;
-    assert!(message.contains("30 days back; let `time_of_generation_min` be"), "{message}");
+    assert!(message.contains("30 days back; set `time_of_generation_min` to"), "{message}");
     let all = json!({ "filters": {}, "requested_data": ["id"] });
     assert_eq!(ids(&written(&server, "thirty exporter", all.clone()).await), ["thirty-recent", "thirty-today"]);
 
