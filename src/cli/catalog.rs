@@ -109,7 +109,9 @@ pub(super) fn moment(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
     let span = || TimeDelta::from_std(humantime::parse_duration(text).ok()?).ok();
     let found = span().and_then(|span| now.checked_add_signed(span)).or_else(|| record::json::moment(text));
     found.ok_or_else(|| {
-        Error::invalid(format!("--expires is `{text}`; expected a time such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z"))
+        Error::invalid(format!(
+            "--expires is `{text}`; expected a time such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z"
+        ))
     })
 }
 

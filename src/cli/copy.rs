@@ -73,11 +73,8 @@ async fn copy(context: &Context, args: &Args) -> Result<()> {
         )));
     }
     // The open engine keeps other processes out of the folder until the copy is done.
-    let engine = if from.is_shared() {
-        None
-    } else {
-        Some(flushed(source(context, &args.from, &from, &catalog).await?).await?)
-    };
+    let engine =
+        if from.is_shared() { None } else { Some(flushed(source(context, &args.from, &from, &catalog).await?).await?) };
     to.check().await?;
     let _nobody_serves_the_target = engine::lock(&to)?;
     let plan = copy::plan(&from).await?;

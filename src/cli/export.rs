@@ -82,7 +82,10 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let result = interruptible(write(&context, &request, &out, started)).await;
     let partial = PartialFile::partial_name(&out);
     if result.is_err() && to_file && partial.exists() {
-        say!("the lines written so far are kept in `{}`; run the same command with `--resume` to continue", partial.display());
+        say!(
+            "the lines written so far are kept in `{}`; run the same command with `--resume` to continue",
+            partial.display()
+        );
     }
     result.map(|()| Done::Fine)
 }

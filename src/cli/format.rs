@@ -60,7 +60,9 @@ impl FormatArgs {
     /// Refuses a format that would garble a terminal.
     pub(super) fn check(&self) -> Result<()> {
         if self.format == Format::Parquet && !self.to_file() && stdout_is_terminal() {
-            return Err(Error::invalid("parquet cannot be written to a terminal; name a file with `--out`, or use a pipe"));
+            return Err(Error::invalid(
+                "parquet cannot be written to a terminal; name a file with `--out`, or use a pipe",
+            ));
         }
         Ok(())
     }

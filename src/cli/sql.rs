@@ -65,7 +65,9 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         }
         1 => {}
         count if args.format.out.is_some() || args.format.format == Format::Parquet => {
-            return Err(Error::invalid(format!("`--out` is given for {count} statements; run them one by one, each with its own file")));
+            return Err(Error::invalid(format!(
+                "`--out` is given for {count} statements; run them one by one, each with its own file"
+            )));
         }
         _ => {}
     }

@@ -92,7 +92,7 @@ pub(crate) async fn aside<T: Send + 'static>(
         return Ok(work());
     }
     let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|cause| Error::internal("preparing an answer broke off").with_source(cause))?)
+    Ok(done.map_err(|cause| Error::internal("the task that prepared the answer failed").with_source(cause))?)
 }
 
 struct Encoding {
@@ -154,7 +154,8 @@ impl Encoding {
     async fn on_a_thread(&mut self, work: impl FnOnce(&mut Writer) -> Result<Bytes> + Send + 'static) -> Result<Bytes> {
         let mut writer = self.writer.take().ok_or_else(|| Error::internal("the answer has ended"))?;
         let encoded = tokio::task::spawn_blocking(move || (work(&mut writer), writer)).await;
-        let (piece, writer) = encoded.map_err(|cause| Error::internal("encoding broke off").with_source(cause))?;
+        let (piece, writer) =
+            encoded.map_err(|cause| Error::internal("the encoding task failed").with_source(cause))?;
         self.writer = Some(writer);
         piece
     }

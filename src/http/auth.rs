@@ -31,7 +31,8 @@ const MISSING: &str = "the API key is missing; send it as `x-portkey-api-key` or
 const UNKNOWN: &str = "the API key is unknown, revoked or expired; ask an admin for a new key, or send the admin key: the one \
                        that the first start printed, or that of `GATELOG_ADMIN_KEY`";
 
-const GUESSING: &str = "too many requests with wrong API keys come from this address; wait a moment, then send a valid key";
+const GUESSING: &str =
+    "too many requests with wrong API keys come from this address; wait a moment, then send a valid key";
 
 /// The caller of a request and the server that it calls.
 pub(crate) struct Caller {

@@ -2,7 +2,12 @@
 //!
 //! The envelope carries both families of Portkey's errors in one body, so that either SDK finds its
 //! message:
-//! `{"status":"failure","success":false,"message":…,"error":{"message":…,"code":…},"data":{"message":…,"errorCode":…}}`.
+//!
+//! ```json
+//! { "status": "failure", "success": false, "message": …,
+//!   "error": { "message": …, "code": … }, "data": { "message": …, "errorCode": … } }
+//! ```
+//!
 //! Messages come from [`Error`], which holds no body, key or header value. The chain of causes goes
 //! only to the server's log.
 

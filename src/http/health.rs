@@ -23,7 +23,8 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Value>, F
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "not ready: the server is shutting down"));
     }
     if !app.engine.status().writable {
-        let message = "not ready: the server cannot store records; see its log for the reason, and run `gatelog doctor`";
+        let message =
+            "not ready: the server cannot store records; see its log for the reason, and run `gatelog doctor`";
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, message));
     }
     if app.engine.refuse_if_stale().await.is_err() {

@@ -233,7 +233,8 @@ async fn unknown_route(uri: Uri) -> Failure {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Failure {
-    let message = format!("method {method} is not taken by `{}`; header `allow` names those that are", uri.path());
+    let message =
+        format!("method {method} is not supported by `{}`; header `allow` lists the supported methods", uri.path());
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
 

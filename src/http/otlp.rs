@@ -187,7 +187,7 @@ async fn take(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
             coming.close();
         }
     }
-    let parsed = parsing.await.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
+    let parsed = parsing.await.map_err(|cause| Error::internal("the parsing task failed").with_source(cause))?;
     appended?;
     let mut done = parsed.map_err(|error| Failure::invalid(error.to_string()).refusing(error))?;
     done.rejected += receipt.over_quota + receipt.rejected();

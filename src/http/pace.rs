@@ -81,9 +81,10 @@ impl Patience {
             self.since = Some(now);
             self.over.as_mut().reset(now + self.allowance.left());
         }
-        self.over.as_mut().poll(context).map(|()| {
-            if self.allowance.total > self.allowance.credit { TooSlow::Speed } else { TooSlow::Total }
-        })
+        self.over
+            .as_mut()
+            .poll(context)
+            .map(|()| if self.allowance.total > self.allowance.credit { TooSlow::Speed } else { TooSlow::Total })
     }
 
     /// Notes that the client sent or read so many bytes.

@@ -139,7 +139,8 @@ impl EncoderFactory for Unions {
         let mut members = Vec::with_capacity(fields.len());
         for (type_id, field) in fields.iter() {
             let child = union.child(type_id);
-            // `datafusion-functions-json` marks the members that hold JSON text by their names and by Arrow's `arrow.json`.
+            // `datafusion-functions-json` marks the members that hold JSON text by their names and
+            // by Arrow's `arrow.json`.
             let is_json = matches!(field.name().as_str(), "array" | "object") && child.data_type() == &DataType::Utf8;
             let encoder = if is_json {
                 NullableEncoder::new(Box::new(RawJson(child)), child.logical_nulls())

@@ -73,7 +73,8 @@ async fn run(app: &App, access: &Access, version: Version, ask: Ask, headers: &H
     answer::needs_chunks(version)?;
     let format = Format::asked(ask.format.as_deref(), header(headers, &ACCEPT))?;
     let query = ask.query.filter(|query| !query.trim().is_empty());
-    let query = query.ok_or_else(|| Failure::invalid("the request has no SQL statement; send it as `query` or as the body"))?;
+    let query =
+        query.ok_or_else(|| Failure::invalid("the request has no SQL statement; send it as `query` or as the body"))?;
     answer::respond(app.engine.reader_as(access).sql(&query, &ask.params).await?, format, ask.quoted).await
 }
 

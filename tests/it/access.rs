@@ -809,6 +809,6 @@ fn the_commands_refuse_what_is_wrong_and_ask_before_harm() {
     let shown = home.json(&["org", "set-denied-fields", "acme", "--none"]);
     assert_eq!((&shown["denied_fields"], &shown["workspace_denied_fields"]["ads"]), (&json!([]), &json!(["metadata"])));
     let words = home.told(0, &["delete", "--organisation", "acme", "--id", "1", "--id", "2", "--yes"]).1;
-    assert!(words.contains("0 records and 0 feedback erased: those of 2 ids of organisation `acme`"), "{words}");
-    assert!(words.contains("gatelog maintain expire") && words.contains("are the names right?"), "{words}");
+    assert!(words.contains("0 records and 0 feedback erased: records with 2 ids of organisation `acme`"), "{words}");
+    assert!(words.contains("gatelog maintain expire") && words.contains("check the names"), "{words}");
 }

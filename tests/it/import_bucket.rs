@@ -291,7 +291,7 @@ fn the_sources_are_named_where_one_is_asked_for() {
     }
     fs::write(home.join("x.parquet"), b"PAR1....").unwrap();
     let (code, _, parquet) = gatelog(home, &[], &["import", "x.parquet"]);
-    assert!(code == 2 && parquet.contains("it is Parquet; import takes JSON"), "{parquet}");
+    assert!(code == 2 && parquet.contains("it is Parquet; import reads JSON"), "{parquet}");
     let (code, _, file) = gatelog(home, &[], &["import", "--source", "portkey-bucket", "x.parquet"]);
     assert!(code == 2 && file.contains("not a folder"), "{file}");
 }

@@ -1,4 +1,5 @@
-//! The payloads of the sample records, as a gateway that speaks OpenAI's form to every provider logs them.
+//! Payloads of the sample records, as logged by a gateway that uses OpenAI's format for every
+//! provider.
 
 use serde::Serialize;
 
@@ -24,7 +25,7 @@ struct ChatRequest<'a> {
     stream: bool,
 }
 
-/// A chat request.
+/// Returns a chat request.
 pub(super) fn chat_request(model: &str, messages: &[Message], temperature: f64, stream: bool) -> String {
     text(&ChatRequest { model, messages, temperature, max_tokens: 800, stream })
 }
@@ -66,7 +67,7 @@ impl Usage {
     }
 }
 
-/// The answer of a chat call.
+/// Returns the response to a chat request.
 pub(super) fn chat_response(call: &str, created: i64, model: &str, content: &str, usage: Usage) -> String {
     let message = Reply { role: "assistant", content };
     text(&ChatResponse {
@@ -100,12 +101,13 @@ struct Embedding {
     embedding: &'static str,
 }
 
-/// An embedding request.
+/// Returns an embedding request.
 pub(super) fn embedding_request(model: &str, input: &[&str]) -> String {
     text(&EmbeddingRequest { model, input })
 }
 
-/// Its answer. Gateways leave the vectors out of their logs and put this mark in their place.
+/// Returns the response to an embedding request. Gateways leave the vectors out of their logs and
+/// put this mark in their place.
 pub(super) fn embedding_response(model: &str, inputs: usize, usage: Usage) -> String {
     let item = |index| Embedding { object: "embedding", index, embedding: "...REDACTED..." };
     text(&EmbeddingResponse { object: "list", model, data: (0..inputs).map(item).collect(), usage })
@@ -126,7 +128,7 @@ struct FailureDetail<'a> {
     code: Option<&'a str>,
 }
 
-/// Tells what a provider answers when it fails.
+/// Returns the response of a provider that fails.
 pub(super) fn failure(provider: &str, model: &str, status: u16) -> String {
     let (kind, code, message) = match status {
         400 => ("invalid_request_error", Some("context_length"), format!("the request is longer than {model} takes")),

@@ -1,5 +1,5 @@
-//! Who calls what in the sample records: models with list prices, and the applications with their way through the
-//! gateway.
+//! Models with list prices, and the applications that call them in the sample records, with their
+//! routes through the gateway.
 
 use super::words::{self, Theme};
 
@@ -9,10 +9,10 @@ pub(super) struct Model {
     pub(super) provider: &'static str,
     pub(super) name: &'static str,
     pub(super) url: &'static str,
-    /// List price, cents a million tokens.
+    /// List price, cents per million tokens.
     pub(super) input_cents: f64,
     pub(super) output_cents: f64,
-    /// Usual time to the first token, and for each further one, ms.
+    /// Typical time to the first token, and for each further one, ms.
     pub(super) first_token_ms: f64,
     pub(super) token_ms: f64,
 }
@@ -54,20 +54,20 @@ models! {
         2.0 0.0 cents, 90.0 0.0 ms;
 }
 
-/// How the gateway's config sends a call on.
+/// Routing in the gateway's config.
 #[derive(Debug)]
 pub(super) enum Route {
-    /// To one model.
+    /// A single model.
     Single(&'static Model),
-    /// To the first, and to the second if that fails.
+    /// The first model, and the second if the first fails.
     Fallback(&'static Model, &'static Model),
-    /// To one of them by weight.
+    /// One of the models, by weight.
     Loadbalance(&'static [(&'static Model, u32)]),
-    /// To the second for users on the paid plan, else to the first.
+    /// The second model for users on the paid plan, the first for others.
     Conditional(&'static Model, &'static Model),
 }
 
-/// How the gateway's config caches.
+/// Caching in the gateway's config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cache {
     Off,
@@ -75,33 +75,33 @@ pub(super) enum Cache {
     Semantic,
 }
 
-/// What kind of calls an application makes.
+/// Kind of calls that an application makes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
-    /// Conversations; the share of calls that go on with one.
+    /// Conversations. `goes_on` is the share of calls that continue one.
     Chat { goes_on: f64 },
-    /// Questions without a history, some of them asked by many.
+    /// Single questions, some of them asked by many users.
     Questions,
-    /// Looks passages up, then answers with them: an embedding and a chat call in one trace.
+    /// Retrieval: an embedding call and a chat call in one trace.
     Lookup,
-    /// Indexes passages.
+    /// Indexing of passages.
     Embedding,
 }
 
-/// One application of an organisation.
+/// An application of an organisation.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) organisation: &'static str,
     pub(super) workspace: &'static str,
     pub(super) feature: &'static str,
-    /// Its share of the calls, of [`APPS`]' sum.
+    /// Share of the calls, relative to the sum over [`APPS`].
     pub(super) weight: u32,
     pub(super) users: u32,
     pub(super) kind: Kind,
     pub(super) theme: &'static Theme,
     pub(super) route: Route,
     pub(super) cache: Cache,
-    /// Tries after the first; 0 = the config asks for none.
+    /// Retries after the first try. 0 if the config asks for none.
     pub(super) retries: i32,
     pub(super) config: Option<&'static str>,
     pub(super) prompt: Option<(&'static str, &'static str)>,
@@ -117,7 +117,7 @@ const NODE: (&str, &str, &str) = ("node", "v22.11.0", "portkey-3.1.0");
 const PYTHON: (&str, &str, &str) = ("CPython", "3.12.7", "portkey-2.3.4");
 const OLD_PYTHON: (&str, &str, &str) = ("CPython", "3.10.15", "portkey-2.0.2");
 
-/// What the others are variations of.
+/// Base of the other applications.
 const PLAIN: App = App {
     organisation: "",
     workspace: "",
@@ -136,7 +136,7 @@ const PLAIN: App = App {
     client: PYTHON,
 };
 
-/// Every application.
+/// All applications.
 pub(super) const APPS: &[App] = &[
     App {
         organisation: "harbor-bank",

@@ -1,5 +1,5 @@
-//! The gateway and the providers behind it, as the sample records need them: where a config sends a call, whether it
-//! succeeds, after how many retries, and how long that took.
+//! A model of the gateway and its providers for the sample records: the target of a call, its
+//! success, retries and latency.
 
 use chrono::{DateTime, Duration, Utc};
 use rand::Rng;
@@ -10,16 +10,16 @@ use super::bodies::Usage;
 use super::catalogue::{Model, Route};
 use super::generator::Plan;
 
-/// A target of a config that a call may go to.
+/// A target in a config.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) model: &'static Model,
-    /// Its JSON path in the config.
+    /// JSON path of the target in the config.
     pub(super) path: String,
     pub(super) mode: &'static str,
 }
 
-/// The targets that a call tries, in order.
+/// Returns the targets that a call tries, in order.
 pub(super) fn targets(route: &Route, paid: bool, rng: &mut SmallRng) -> Vec<Target> {
     let target = |model, place: usize, mode| Target { model, path: format!("config.targets[{place}]"), mode };
     match route {
@@ -37,12 +37,12 @@ pub(super) fn targets(route: &Route, paid: bool, rng: &mut SmallRng) -> Vec<Targ
     }
 }
 
-/// What came of sending a call to one target.
+/// Result of sending a call to one target.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) at: DateTime<Utc>,
     pub(super) status: u16,
-    /// The retry that succeeded; 0 = none was needed, -1 = all failed.
+    /// Number of the retry that succeeded. 0 if none was needed, -1 if all failed.
     pub(super) retries: i32,
     pub(super) response_ms: i64,
     pub(super) last_token_ms: Option<i64>,
@@ -54,7 +54,7 @@ impl Sent {
         (200..300).contains(&self.status)
     }
 
-    /// Computes when the answer was complete.
+    /// Returns the time at which the answer was complete.
     pub(super) fn end(&self) -> DateTime<Utc> {
         self.at + Duration::milliseconds(self.last_token_ms.unwrap_or(self.response_ms))
     }
@@ -71,14 +71,15 @@ pub(super) struct Provider {
 impl Provider {
     pub(super) fn new(plan: Plan, rng: &mut SmallRng) -> Self {
         let span = Duration::days(i64::from(plan.days));
-        // In the second half, so that it is among what one looks at first; in the busy part of a day.
+        // In the second half of the time span, and in the busy part of a day, so that users find it
+        // soon.
         let day = plan.end - span * 2 / 5;
         let from = day.date_naive().and_hms_opt(14, 0, 0).map_or(day, |time| time.and_utc());
         let from = from + Duration::minutes(rng.random_range(0..50));
         Self { troubled: "openai", from, to: from + Duration::minutes(rng.random_range(60..110)) }
     }
 
-    /// Sends a call, with up to `retries` further tries.
+    /// Sends a call, with up to `retries` retries.
     pub(super) fn call(
         &self,
         rng: &mut SmallRng,
@@ -128,7 +129,7 @@ impl Provider {
         }
     }
 
-    /// Answers from the cache.
+    /// Returns a response from the cache.
     pub(super) fn hit(&self, rng: &mut SmallRng, at: DateTime<Utc>, streamed: bool) -> Sent {
         let response_ms = rng.random_range(4..28);
         let last_token_ms = streamed.then(|| response_ms + rng.random_range(1..6));
@@ -149,7 +150,7 @@ impl Provider {
     }
 }
 
-/// A factor about 1 that is never negative and has a long upper tail, as latencies do.
+/// Returns a factor around 1 that is never negative and has a long upper tail, like latencies.
 fn spread(rng: &mut SmallRng, width: f64) -> f64 {
     let bell: f64 = (0..4).map(|_| rng.random::<f64>()).sum::<f64>() - 2.0;
     (bell * 1.73 * width).exp()

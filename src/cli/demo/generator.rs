@@ -1,8 +1,9 @@
-//! The sample records: which calls were made when, how the gateway sent them on, and what came of it.
+//! Generates the sample records: the calls, their routes through the gateway, and their results.
 //!
-//! Same seed, count, days and end: same records, in the order of their time. Calls follow the hours of a working week;
-//! a conversation sends its history again with each turn; in one stretch of time one provider is in trouble, so that
-//! retries and fallbacks have something to show. No clock and no randomness but the plan's.
+//! The same seed, count, days and end give the same records, ordered by time. Calls follow the
+//! hours of a working week. A conversation sends its history again with each turn. During one
+//! period one provider has an incident, so that there are retries and fallbacks to see. The plan is
+//! the only source of time and randomness.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,40 +19,41 @@ use super::gateway::{Provider, Sent, Target, targets};
 use super::words::{NAMES, PASSAGES};
 use crate::record::{Message as Sides, Record};
 
-/// How long the gateway's caches keep an answer.
+/// Lifetime of answers in the gateway's caches.
 const CACHE_MINUTES: i64 = 75;
 
-/// What is to be made.
+/// Parameters of the generator.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
-    /// How many records.
+    /// Number of records.
     pub(super) records: u64,
-    /// Over how many days.
+    /// Number of days.
     pub(super) days: u32,
     pub(super) seed: u64,
-    /// The moment before which all of them were made.
+    /// Time before which all records are created.
     pub(super) end: DateTime<Utc>,
 }
 
-/// Makes the records of a plan.
+/// Generates the records of a plan.
 #[derive(Debug)]
 pub(super) struct Generator {
     plan: Plan,
     rng: SmallRng,
     hours: Hours,
     provider: Provider,
-    /// The API key of each application.
+    /// API key of each application.
     keys: Vec<String>,
-    /// What the gateway's caches hold: application and question, to the answer and when it was given.
+    /// Content of the gateway's caches: application and question, mapped to the answer and its
+    /// time.
     cached: HashMap<(usize, String), (String, DateTime<Utc>)>,
-    /// Made, and waiting for those that come before them.
+    /// Generated records that wait for earlier ones.
     waiting: BTreeMap<(DateTime<Utc>, u64), Record>,
     made: u64,
-    /// When the next conversation begins: records before it are final.
+    /// Start of the next conversation. Records before it are final.
     next_start: DateTime<Utc>,
 }
 
-/// Who speaks with an application, about what.
+/// The user, application and topic of a conversation.
 struct Visit {
     app: usize,
     user: String,
@@ -59,20 +61,20 @@ struct Visit {
     environment: &'static str,
     trace: String,
     untracked: bool,
-    /// What is asked first, where that is not open.
+    /// First question, if it is fixed.
     asks: Option<String>,
-    /// The word that each list gives in this conversation.
+    /// Word of each list in this conversation.
     words: Vec<(&'static str, &'static str)>,
     messages: Vec<Message>,
 }
 
-/// What was asked in a turn, and when its answer was complete.
+/// Question of a turn, and the time at which its answer was complete.
 struct Turn {
     question: String,
     end: DateTime<Utc>,
 }
 
-/// Where a call stands within its trace.
+/// Position of a call within its trace.
 struct Span {
     name: &'static str,
     parent: Option<String>,
@@ -94,7 +96,7 @@ impl Generator {
         Self { plan, rng, hours, provider, keys, cached, waiting, made: 0, next_start }
     }
 
-    /// One visit: a conversation, a look-up or an indexing run.
+    /// Generates one visit: a conversation, a retrieval or an indexing run.
     fn visit(&mut self) {
         let weights: u32 = APPS.iter().map(|app| app.weight).sum();
         let mut draw = self.rng.random_range(0..weights);
@@ -127,7 +129,7 @@ impl Generator {
             },
             Kind::Questions => loop {
                 let turn = self.chat(&mut visit, at, Span { name: "llm", parent: None });
-                // What one user wonders about, the next one does too: this is what caches live on.
+                // Several users ask the same question, which makes cache hits.
                 at += Duration::milliseconds(self.rng.random_range(2_000..400_000));
                 if at >= self.plan.end || !self.rng.random_bool(0.3) {
                     break;
@@ -161,7 +163,7 @@ impl Generator {
         }
     }
 
-    /// One turn of a conversation.
+    /// Generates one turn of a conversation.
     fn chat(&mut self, visit: &mut Visit, at: DateTime<Utc>, span: Span) -> Turn {
         let app = &APPS[visit.app];
         let patterns = if visit.messages.len() == 1 { app.theme.openers } else { app.theme.follow_ups };
@@ -202,7 +204,8 @@ impl Generator {
             self.push(row, visit, &target, &outcome, usage);
         }
         if !answered {
-            // The user asks something else next; the question without an answer is not part of the history.
+            // The user asks another question next. The question without an answer is not part of
+            // the history.
             visit.messages.pop();
             return Turn { question, end };
         }
@@ -213,7 +216,7 @@ impl Generator {
         Turn { question, end }
     }
 
-    /// One embedding call.
+    /// Generates one embedding call.
     fn embed(&mut self, visit: &Visit, at: DateTime<Utc>, span: Span) {
         let many = if span.parent.is_some() { 1 } else { self.rng.random_range(1..=4) };
         let inputs: Vec<&str> = PASSAGES.choose_multiple(&mut self.rng, many).copied().collect();
@@ -235,7 +238,8 @@ impl Generator {
         self.push(row, visit, &target, &outcome, usage);
     }
 
-    /// Every attempt of a call with what came of it: one, or two where the first target failed and there is a second.
+    /// Returns every attempt of a call with its result: one, or two if the first target failed and
+    /// there is a second.
     fn send(
         &mut self,
         app: &'static App,
@@ -263,7 +267,7 @@ impl Generator {
         all
     }
 
-    /// Tells what the cache says of a question: its status, and the answer of a hit.
+    /// Returns the cache status of a question, and the answer if it is a hit.
     fn look_up(&mut self, app: usize, question: &str, at: DateTime<Utc>) -> (&'static str, Option<String>) {
         let kind = APPS[app].cache;
         if kind == Cache::Off {
@@ -276,13 +280,13 @@ impl Generator {
         if kind == Cache::Simple {
             return ("MISS", None);
         }
-        // Questions of one beginning are near enough for a semantic cache.
+        // Questions with the same beginning count as similar in a semantic cache.
         let beginning = question.get(..14).unwrap_or(question);
         let near = self
             .cached
             .iter()
             .filter(|((owner, known), (_, given))| *owner == app && known.starts_with(beginning) && fresh(*given));
-        // The map has no order of its own, and the choice must not depend on one.
+        // The choice must not depend on the order of the map, which is not defined.
         match near.min_by(|one, other| one.0.cmp(other.0)) {
             Some((_, (answer, _))) if self.rng.random_bool(0.3) => ("SEMANTIC HIT", Some(answer.clone())),
             _ => ("SEMANTIC MISS", None),
@@ -295,7 +299,7 @@ impl Generator {
         sentences.map(|sentence| fill(sentence, &visit.words)).collect::<Vec<_>>().join(" ")
     }
 
-    /// Tells what every row of a call has in common.
+    /// Returns the fields that all rows of a call share.
     fn row(&mut self, visit: &Visit, call: &str, span: Span) -> Record {
         let app = &APPS[visit.app];
         let (runtime, version, sdk) = app.client;
@@ -332,7 +336,7 @@ impl Generator {
         }
     }
 
-    /// Completes a row with what came of one attempt, and lines it up.
+    /// Completes a row with the result of one attempt, and queues it.
     fn push(&mut self, mut row: Record, visit: &Visit, target: &Target, outcome: &Sent, usage: Usage) {
         if self.made >= self.plan.records || outcome.at >= self.plan.end {
             return;
@@ -393,7 +397,7 @@ impl Iterator for Generator {
     }
 }
 
-/// How the calls lie in time: for each hour the share of all calls before it.
+/// Distribution of the calls over time: for each hour, the share of all calls before it.
 #[derive(Debug)]
 struct Hours {
     start: DateTime<Utc>,
@@ -414,7 +418,7 @@ impl Hours {
         Self { start, end: plan.end, before }
     }
 
-    /// The moment before which this share of all calls was made.
+    /// Returns the time before which this share of all calls was made.
     fn at(&self, share: f64) -> DateTime<Utc> {
         let hour = self.before.partition_point(|before| *before <= share).clamp(1, self.before.len() - 1);
         let low = self.before[hour - 1];
@@ -426,7 +430,7 @@ impl Hours {
     }
 }
 
-/// The load of an hour, UTC: quiet nights, two humps a day, weekends at a third.
+/// Returns the load of an hour, UTC: quiet nights, two peaks a day, a third of it on weekends.
 fn load(at: DateTime<Utc>) -> f64 {
     use chrono::Datelike;
     const BY_HOUR: [u8; 24] =
@@ -435,7 +439,7 @@ fn load(at: DateTime<Utc>) -> f64 {
     f64::from(BY_HOUR[at.hour() as usize % 24]) * if weekend { 0.35 } else { 1.0 }
 }
 
-/// Fills the `{name}`s of a pattern.
+/// Replaces each `{name}` of a pattern.
 fn fill(pattern: &str, words: &[(&'static str, &'static str)]) -> String {
     let mut text = pattern.to_owned();
     for (list, word) in words {
@@ -451,7 +455,7 @@ fn uuid(rng: &mut SmallRng) -> String {
     uuid::Builder::from_random_bytes(rng.random()).into_uuid().to_string()
 }
 
-/// A UUIDv7 of that moment.
+/// Returns a UUIDv7 with that time.
 fn id(at: DateTime<Utc>, rng: &mut SmallRng) -> String {
     let millis = u64::try_from(at.timestamp_millis()).unwrap_or(0);
     let id: Uuid = uuid::Builder::from_unix_timestamp_millis(millis, &rng.random()).into_uuid();

@@ -1,7 +1,8 @@
-//! `gatelog demo`: some days of sample records in a folder of their own, a server over them, and what to try.
+//! `gatelog demo`: creates sample records of some days in a folder of their own, serves them, and
+//! prints commands to try.
 //!
-//! The records are made here, from gatelog's own word lists: no text of anybody else, the same for the same seed and
-//! end.
+//! The records are generated here from gatelog's own word lists, without text from third parties.
+//! They are the same for the same seed and end.
 
 mod bodies;
 mod catalogue;
@@ -30,12 +31,12 @@ use crate::error::Result;
 use crate::record::BatchBuilder;
 use crate::record::json::{self, Encoder};
 
-/// The folder that the demo keeps to itself when none is named.
+/// Default folder of the demo.
 const FOLDER: &str = "gatelog-demo";
-/// Records handed to the engine at once.
+/// Number of records that are appended at once.
 const RECORDS_AT_ONCE: usize = 1_000;
 
-/// Makes sample records, serves them and says what to try
+/// Creates sample records, serves them and prints commands to try
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,24 +47,24 @@ Examples:
 
 The records are invented: conversations, failures, retries, cache hits, fallbacks, load balancing, embeddings, \
 calls that are not tracked, feedback on some of the answers. A folder that already has records is served as it is. \
-Same seed, end, days and records: same samples.")]
+The same seed, end, days and records give the same samples.")]
 pub(super) struct Args {
-    /// Days that the records spread over
+    /// Days over which the records are spread
     #[arg(long, value_name = "DAYS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3_650))]
     days: u32,
-    /// How many records are made
+    /// Number of records
     #[arg(long, value_name = "RECORDS", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     records: u64,
-    /// Another seed, other records
+    /// Seed of the generator; another seed gives other records
     #[arg(long, value_name = "NUMBER", default_value_t = 7)]
     seed: u64,
-    /// Moment before which all were made [default: now]
+    /// Time before which all records were created [default: now]
     #[arg(long, value_name = "TIME", value_parser = moment)]
     end: Option<DateTime<Utc>>,
     /// Address and port of the server; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Fills the folder and ends
+    /// Fills the folder and exits
     #[arg(long)]
     no_serve: bool,
     /// Only writes the records to this file as JSON lines, `-` for stdout
@@ -72,7 +73,7 @@ pub(super) struct Args {
 }
 
 fn moment(text: &str) -> std::result::Result<DateTime<Utc>, &'static str> {
-    json::moment(text).ok_or("expected a date such as 2026-11-21 or a moment such as 2026-11-21T17:30:00Z")
+    json::moment(text).ok_or("expected a date such as 2026-11-21 or a time such as 2026-11-21T17:30:00Z")
 }
 
 pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
@@ -103,7 +104,7 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
     serve::serve(&context, engine, listener, None, |address, key| invite(&context, Some(address), key)).await
 }
 
-/// Makes the records, unless the folder already has some.
+/// Creates the records, unless the folder already has some.
 async fn fill(context: &Context, engine: &Engine, plan: Plan) -> Result<()> {
     let status = engine.status();
     let there = status.file_rows + status.memory_rows;
@@ -152,7 +153,7 @@ fn write_samples(plan: Plan, path: &Path) -> Result<()> {
     sink.finish()
 }
 
-/// Says what to try.
+/// Prints commands to try.
 fn invite(context: &Context, address: Option<SocketAddr>, key: Option<&str>) {
     let data = &context.config().data;
     match key {
@@ -160,7 +161,7 @@ fn invite(context: &Context, address: Option<SocketAddr>, key: Option<&str>) {
         None if context.is_default("admin_key") => {
             say!("\nadmin key: the one that the first start printed\n  export GATELOG_KEY=...");
         }
-        None => say!("\nadmin key: the one that the setting `admin_key` has\n  export GATELOG_KEY=..."),
+        None => say!("\nadmin key: the value of the setting `admin_key`\n  export GATELOG_KEY=..."),
     }
     if context.quiet {
         return;
@@ -181,7 +182,7 @@ fn invite(context: &Context, address: Option<SocketAddr>, key: Option<&str>) {
     say!("  {curl} http://{address}/v1/sql -d \"select * from cache\"");
     say!("  {curl} \"http://{address}/v1/export?columns=created_at,ai_model,cost,request.body\"");
     say!("  {curl} http://{address}/v1/logs -d '{record}'");
-    say!("\nCtrl-C ends the server.");
+    say!("\nPress Ctrl-C to stop the server.");
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What users of the demo say of answers: for some of the calls that succeeded, mostly good, sooner or later after.
+//! Feedback of the demo's users: on some of the successful calls, mostly positive, given some time
+//! after the answer.
 
 use chrono::TimeDelta;
 use rand::rngs::SmallRng;
@@ -7,10 +8,10 @@ use uuid::Builder;
 
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE, Record};
 
-/// One of so many calls is spoken of.
+/// One of so many calls gets feedback.
 const ONE_OF: u32 = 12;
 
-/// Makes feedback. Same seed and records: same feedback.
+/// Generates feedback. The same seed and records give the same feedback.
 #[derive(Debug)]
 pub(super) struct Opinions(SmallRng);
 
@@ -19,15 +20,16 @@ impl Opinions {
         Self(SmallRng::seed_from_u64(seed))
     }
 
-    /// Tells what is said of a call, if anything is.
+    /// Returns the feedback on a call, if it gets any.
     pub(super) fn of(&mut self, record: &Record) -> Option<Feedback> {
         let random = &mut self.0;
         if !random.random_ratio(1, ONE_OF) || record.is_success != Some(1) {
             return None;
         }
-        let value = match random.random_ratio(4, 5) {
-            true => f64::from(random.random_range(1..=10)).min(HIGHEST_VALUE),
-            false => f64::from(random.random_range(-10..=-1)).max(LOWEST_VALUE),
+        let value = if random.random_ratio(4, 5) {
+            f64::from(random.random_range(1..=10)).min(HIGHEST_VALUE)
+        } else {
+            f64::from(random.random_range(-10..=-1)).max(LOWEST_VALUE)
         };
         let given_at = record.created_at? + TimeDelta::seconds(random.random_range(5..900));
         let on_one_call = record.trace_id.is_none() || random.random_ratio(1, 4);

@@ -1,4 +1,4 @@
-//! What the sample records must hold to be worth looking at, and that they are the same each time.
+//! Tests of the sample records: they are varied enough to be useful, and the same each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 

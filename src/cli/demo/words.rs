@@ -1,19 +1,20 @@
-//! What people ask and models answer in the sample records: word lists and sentence patterns, all written for gatelog.
+//! Questions and answers of the sample records: word lists and sentence patterns, all written for
+//! gatelog.
 //!
-//! A pattern's `{name}` is filled from the list of that name; within one conversation a list always gives the same
-//! word, so that question, answer and the history that is sent again speak of the same thing.
+//! Each `{name}` of a pattern is filled from the list of that name. Within one conversation a list
+//! always gives the same word, so that the question, the answer and the repeated history agree.
 
-/// The talk of one kind of application.
+/// Conversations of one kind of application.
 #[derive(Debug)]
 pub(super) struct Theme {
     pub(super) system: &'static str,
-    /// What a conversation begins with.
+    /// First questions of conversations.
     pub(super) openers: &'static [&'static str],
-    /// What comes next.
+    /// Follow-up questions.
     pub(super) follow_ups: &'static [&'static str],
-    /// Sentences that answers are made of, in any choice and order.
+    /// Sentences of answers, in any choice and order.
     pub(super) answers: &'static [&'static str],
-    /// The lists, by name.
+    /// Word lists, by name.
     pub(super) lists: &'static [(&'static str, &'static [&'static str])],
 }
 

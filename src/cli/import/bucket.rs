@@ -44,7 +44,7 @@ use crate::record::Record;
 use crate::record::json::{Reason, Seen};
 use crate::refusals::{Refused, Source};
 
-const NOT_KEPT: &str = "guardrail texts, which are not stored: they may quote calls that must not be tracked";
+const NOT_KEPT: &str = "guardrail texts are not stored: they may quote a call that must not be tracked";
 
 /// Number of files that are fetched concurrently.
 const FETCHES: usize = 32;
@@ -264,7 +264,8 @@ async fn stored(engine: &Engine, records: &[Record]) -> Result<HashSet<(String, 
     let mut stored = HashSet::new();
     for some in records.chunks(IDS) {
         let times = || some.iter().filter_map(|record| record.created_at);
-        let (Some(first), Some(last)) = (times().min(), times().max()) else { continue };
+        let Some(first) = times().min() else { continue };
+        let Some(last) = times().max() else { continue };
         let at = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
         let places: Vec<String> = (1..=some.len()).map(|number| format!("${number}")).collect();
         let query = format!(
@@ -277,8 +278,9 @@ async fn stored(engine: &Engine, records: &[Record]) -> Result<HashSet<(String, 
         let params: Params = (1..).map(|number: usize| number.to_string()).zip(ids).collect();
         let mut batches = engine.sql(&query, &params).await?.batches;
         while let Some(batch) = batches.try_next().await? {
-            let column =
-                |at| batch.column(at).as_string_view_opt().ok_or_else(|| Error::internal("an id in the result is not text"));
+            let column = |at| {
+                batch.column(at).as_string_view_opt().ok_or_else(|| Error::internal("an id in the result is not text"))
+            };
             let organisations = column(0)?;
             let ids = column(1)?;
             let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
@@ -331,7 +333,7 @@ impl Account {
             return;
         }
         if self.guardrails > 0 {
-            say!("{} files with {NOT_KEPT}", thousands(self.guardrails));
+            say!("{} files were not imported: {NOT_KEPT}", thousands(self.guardrails));
         }
         self.done.tell_left_out();
         let seconds = self.progress.seconds();

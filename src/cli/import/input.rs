@@ -37,7 +37,10 @@ impl Input {
         }
         let about = std::fs::metadata(path).map_err(|cause| file_error("read", path, cause))?;
         if about.is_dir() {
-            let message = format!("`{}` is a folder; name its files, or pass `--source portkey-bucket` for a log store", path.display());
+            let message = format!(
+                "`{}` is a folder; name its files, or pass `--source portkey-bucket` for a log store",
+                path.display()
+            );
             return Err(Error::invalid(message));
         }
         let bytes = about.is_file().then_some(about.len());

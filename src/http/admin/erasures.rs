@@ -59,7 +59,9 @@ fn which(user: Option<String>, ids: Option<Vec<String>>, all: Option<bool>) -> R
         (Some(user), None, None) => Ok(Which::User(user)),
         (None, Some(ids), None) => Ok(Which::Ids(ids)),
         (None, None, Some(true)) => Ok(Which::All),
-        _ => Err(Error::invalid("the records to erase are not named; give exactly one of `user`, `ids` and `\"all\": true`")),
+        _ => Err(Error::invalid(
+            "the body must name the records in exactly one way; give one of `user`, `ids` and `\"all\": true`",
+        )),
     }
 }
 

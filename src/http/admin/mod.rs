@@ -72,6 +72,5 @@ fn within(access: &Access, named: Option<String>) -> Result<Option<String>> {
 /// Returns the organisation of a request that must be about exactly one. `field` is the name of the
 /// field to give it in.
 pub(super) fn one(access: &Access, named: Option<String>, field: &str) -> Result<String> {
-    within(access, named)?
-        .ok_or_else(|| Error::invalid(format!("`{field}` is missing; name the organisation")))
+    within(access, named)?.ok_or_else(|| Error::invalid(format!("`{field}` is missing; name the organisation")))
 }

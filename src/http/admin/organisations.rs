@@ -1,4 +1,5 @@
-//! `/v1/admin/organisations`: the operator creates, changes and deletes them; an organisation's admin sees its own.
+//! `/v1/admin/organisations`: the operator creates, changes and deletes them; an organisation's
+//! admin sees its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

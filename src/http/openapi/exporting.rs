@@ -94,7 +94,11 @@ pub(super) fn filters() -> Value {
         Some((name, kind("any", &format!("{doc}; lists are arrays, or strings separated by commas"))))
     });
     // Every filter is optional.
-    with(object("Filters of the records. Without a filter, all records are exported.", fields), "required", Vec::<Value>::new())
+    with(
+        object("Filters of the records. Without a filter, all records are exported.", fields),
+        "required",
+        Vec::<Value>::new(),
+    )
 }
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -112,14 +116,23 @@ pub(super) fn operations() -> Vec<Operation> {
             .perhaps_body("NewExport", &wanted)
             .gives(200, "MadeExport")
             .fails(&[404]),
-        get("/v1/logs/exports/field-restrictions", "exportRestrictions", "Lists the fields that may and may not be exported")
-            .takes(WORKSPACE)
-            .gives(200, "ExportRestrictions"),
+        get(
+            "/v1/logs/exports/field-restrictions",
+            "exportRestrictions",
+            "Lists the fields that may and may not be exported",
+        )
+        .takes(WORKSPACE)
+        .gives(200, "ExportRestrictions"),
         get(ONE, "getExport", "Returns an export job").gives(200, "Export"),
-        Operation::new("PUT", ONE, "changeExport", "Changes an export job that is not running; omitted fields keep their values")
-            .perhaps_body("NewExport", &wanted)
-            .gives(200, "MadeExport")
-            .fails(&[409]),
+        Operation::new(
+            "PUT",
+            ONE,
+            "changeExport",
+            "Changes an export job that is not running; omitted fields keep their values",
+        )
+        .perhaps_body("NewExport", &wanted)
+        .gives(200, "MadeExport")
+        .fails(&[409]),
         post("/v1/logs/exports/{id}/start", "startExport", "Starts an export job")
             .gives(200, "ExportSaid")
             .fails(&[409]),

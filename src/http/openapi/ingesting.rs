@@ -190,9 +190,21 @@ fn reports() -> [Operation; 3] {
     let told = "Ingests metrics of calls, and feedback, from a Portkey gateway 2.0";
     let private = "/v1/analytics/enterprise/analytics";
     [
-        report("/v1/logs/enterprise/logs", "reportLog", "Ingests the content of a call from a Portkey gateway 2.0", "ReportedLog", &log),
+        report(
+            "/v1/logs/enterprise/logs",
+            "reportLog",
+            "Ingests the content of a call from a Portkey gateway 2.0",
+            "ReportedLog",
+            &log,
+        ),
         report(private, "reportRows", told, "ReportedRows", &rows),
-        report("/dp/metrics", "reportRowsPublic", "Ingests metrics of calls, and feedback, from a gateway that is not private", "ReportedRows", &rows),
+        report(
+            "/dp/metrics",
+            "reportRowsPublic",
+            "Ingests metrics of calls, and feedback, from a gateway that is not private",
+            "ReportedRows",
+            &rows,
+        ),
     ]
 }
 

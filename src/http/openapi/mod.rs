@@ -65,7 +65,11 @@ fn groups() -> [Group; 8] {
             "Portkey's graphs, groups and summary. Money is in US cents, rates are percentages, times are UTC.",
             querying::analytics(),
         ),
-        ("Exports", "Records as JSON lines: export jobs that write a file, and a direct stream.", exporting::operations()),
+        (
+            "Exports",
+            "Records as JSON lines: export jobs that write a file, and a direct stream.",
+            exporting::operations(),
+        ),
         ("Feedback", "Ratings of calls by users and guardrails.", feedback::operations()),
         ("Admin", "Organisations, keys, erasures, plans, archived providers and maintenance.", admin::operations()),
         ("System", "Health, metrics and documentation of the server.", system::operations()),

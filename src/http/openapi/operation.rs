@@ -206,9 +206,7 @@ fn meaning(status: u16) -> &'static str {
     match status {
         200 => "Success.",
         201 => "Created.",
-        202 => {
-            "Accepted. New requests see the change at once; stored files are rewritten in the background."
-        },
+        202 => "Accepted. New requests see the change at once; stored files are rewritten in the background.",
         206 => "Partial content: the requested range of bytes.",
         304 => "Not modified. The copy that the client has is current.",
         400 => "Invalid request. The message names the field, its value and the expected form.",

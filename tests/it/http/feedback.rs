@@ -98,7 +98,7 @@ async fn refusals_have_portkeys_words_and_codes_and_say_what_is_wrong() {
     }
     let packed = with(&server, KEY, Method::POST, "/v1/feedback").body(vec![0x1f, 0x8b, 0]);
     let (message, _) = failure(packed, bad).await;
-    assert!(message.starts_with(&word("03", "The body does not unpack: ")), "{message}");
+    assert!(message.starts_with(&word("03", "The body cannot be unpacked: ")), "{message}");
     assert_eq!(get(&server, KEY, "/v1/feedback").await["data"], json!([]), "a batch with a bad item leaves nothing");
     server.end().await;
 }
@@ -195,7 +195,7 @@ async fn feedback_on_one_log_takes_its_place_from_the_log() {
     for (key, body) in [("acme user", unknown.as_str()), ("zen user", r#"{"log_id":"traced","value":1}"#)] {
         let request = with(&server, key, Method::POST, "/v1/feedback").body(body.to_owned());
         let (message, _) = failure(request, StatusCode::NOT_FOUND).await;
-        assert!(message.contains("`log_id` is `") && message.contains("which no log has; send a log"), "{message}");
+        assert!(message.contains("`log_id` is `") && message.contains("which no log has; send the log"), "{message}");
     }
     assert_eq!(get(&server, KEY, "/v1/feedback").await["data"], json!([]));
     // The operator's key reaches all organisations, and the feedback is that of the log.
