@@ -23,8 +23,8 @@ told as (
         min(logs.date) as day
     from feedback join logs
         on feedback.organisation_id = logs.organisation_id
-        -- A log without a trace can have feedback of its own. The join column holds the trace, or the log if there is none,
-        -- and the condition decides.
+        -- A log without a trace can have feedback of its own. The join column holds the trace, or the log
+        -- if there is none, and the condition decides.
         and coalesce(feedback.trace_id, feedback.log_id) = coalesce(logs.trace_id, logs.id)
         and (feedback.workspace_slug is null or feedback.workspace_slug = logs.workspace_slug)
         and case

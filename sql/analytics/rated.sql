@@ -19,8 +19,8 @@ select
     ratings.weight as weight
 from ratings join calls
     on ratings.organisation_id = calls.organisation_id
-    -- A log without a trace can have feedback of its own. The join column holds the trace, or the log if there is none,
-    -- and the condition decides.
+    -- A log without a trace can have feedback of its own. The join column holds the trace, or the log
+    -- if there is none, and the condition decides.
     and coalesce(ratings.trace_id, ratings.log_id) = coalesce(calls.trace_id, calls.id)
     and (ratings.workspace_slug is null or ratings.workspace_slug = calls.workspace_slug)
     and case

@@ -19,8 +19,8 @@ rated as (
     select logs.organisation_id as owner, logs.id as log
     from said join logs
         on said.organisation_id = logs.organisation_id
-        -- A log without a trace can have feedback of its own. The join column holds the trace, or the log if there is none,
-        -- and the condition decides.
+        -- A log without a trace can have feedback of its own. The join column holds the trace, or the log
+        -- if there is none, and the condition decides.
         and coalesce(said.trace_id, said.log_id) = coalesce(logs.trace_id, logs.id)
         and (said.workspace_slug is null or said.workspace_slug = logs.workspace_slug)
         and case

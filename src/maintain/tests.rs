@@ -525,7 +525,7 @@ async fn a_day_of_flushes_ends_as_one_sorted_file() {
     assert!(most_files < 60, "{most_files} files");
 }
 
-/// A store in memory that, when told to, refuses to read data files in Parquet.
+/// A store in memory that, on request, refuses to read data files in Parquet.
 #[derive(Debug, Default)]
 struct Unreadable {
     inner: InMemory,

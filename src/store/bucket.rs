@@ -232,7 +232,7 @@ impl Place {
         let generic = |message, source| E::Generic { store: "S3", source: Told { message, source }.into() };
         match error {
             E::NotFound { source, .. } | E::Generic { source, .. } if source.to_string().contains("NoSuchBucket") => {
-                generic(format!("{self} does not exist; create it, or correct the bucket name in setting `data`"), None)
+                generic(format!("there is no {self}; create it, or correct the bucket name in setting `data`"), None)
             }
             E::PermissionDenied { path, source } => {
                 E::PermissionDenied { path, source: self.refused(source.as_ref()).into() }
@@ -466,7 +466,7 @@ mod tests {
         let listed = E::Generic { store: "S3", source: "<Code>NoSuchBucket</Code>".into() };
         for error in [missing("NoSuchBucket"), listed] {
             let text = place().named(error).to_string();
-            assert!(text.contains("bucket `b` at `http://127.0.0.1:1` does not exist; create it"), "{text}");
+            assert!(text.contains("there is no bucket `b` at `http://127.0.0.1:1`; create it"), "{text}");
         }
         assert!(matches!(place().named(missing("NoSuchKey")), E::NotFound { .. }));
         let said = "<Code>SignatureDoesNotMatch</Code><StringToSign>hidden</StringToSign>";

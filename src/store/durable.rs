@@ -34,7 +34,7 @@ use object_store::{
 };
 use uuid::Uuid;
 
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile};
 use super::folders::{self, Folders, is_sync_failure};
 use super::upload::Upload;
 
@@ -196,7 +196,7 @@ impl Files {
     }
 
     /// Creates a file that has no name yet.
-    pub(super) fn stage(&self) -> Result<(PathBuf, Box<dyn super::disk::DiskFile>)> {
+    pub(super) fn stage(&self) -> Result<(PathBuf, Box<dyn DiskFile>)> {
         let staged = self.staging.join(Uuid::new_v4().to_string());
         self.folders.create(&self.staging).map_err(|e| failed(&staged, e))?;
         let file = self.disk().create(&staged).map_err(|e| failed(&staged, e))?;
@@ -204,12 +204,8 @@ impl Files {
     }
 
     fn put(&self, target: &FilePath, payload: &PutPayload, create: bool) -> Result<()> {
-        let (staged, mut file) = self.stage()?;
-        let write = || {
-            payload.iter().try_for_each(|bytes| file.append(bytes)).map_err(|e| failed(&staged, e))?;
-            file.sync().map_err(|e| unsynced(&staged, e))
-        };
-        let written = { write }().and_then(|()| self.publish(&staged, target, create));
+        let (staged, file) = self.stage()?;
+        let written = write_synced(file, &staged, payload).and_then(|()| self.publish(&staged, target, create));
         if written.is_err() || create {
             // A link leaves the staged name behind, a failure the staged file. The next start
             // removes what remains.
@@ -268,6 +264,12 @@ pub fn clean_staging(disk: &dyn Disk, root: &FilePath) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
+}
+
+/// Writes and syncs a staged file.
+fn write_synced(mut file: Box<dyn DiskFile>, staged: &FilePath, payload: &PutPayload) -> Result<()> {
+    payload.iter().try_for_each(|bytes| file.append(bytes)).map_err(|e| failed(staged, e))?;
+    file.sync().map_err(|e| unsynced(staged, e))
 }
 
 fn parent(path: &FilePath) -> &FilePath {

@@ -40,22 +40,22 @@ impl Store {
     pub fn renew(&self, files: &[Path]) -> Result<()> {
         let Some(root) = &self.local else { return Ok(()) };
         let writer = Files::new(Arc::clone(&self.folders), root);
-        let renew = |file: &Path| {
+        for file in files {
             let path = self.file_of(file)?;
-            writer.renew(&path).map_err(|cause| Error::storage(format!("cannot rewrite `{file}`")).with_source(cause))
-        };
-        files.iter().try_for_each(renew)
+            let failed = |cause| Error::storage(format!("cannot rewrite `{file}`")).with_source(cause);
+            writer.renew(&path).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Lists the files in a folder if the store is a disk. A missing folder counts as empty.
     /// Blocks.
     pub fn files_in(&self, folder: &Path) -> Result<Vec<Path>> {
-        let failed = || Error::storage(format!("cannot list `{folder}`"));
         let path = self.file_of(folder)?;
         let names = match self.disk().list(&path) {
             Ok(paths) => paths,
             Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(cause) => return Err(failed().with_source(cause)),
+            Err(cause) => return Err(Error::storage(format!("cannot list `{folder}`")).with_source(cause)),
         };
         let names = names.iter().filter_map(|path| path.file_name()?.to_str());
         Ok(names.map(|name| folder.clone().join(name)).collect())

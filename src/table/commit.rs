@@ -116,15 +116,15 @@ impl Inner {
         if let Some(file) = commit.add.iter().find(|file| index.contains(&file.path)) {
             return Err(Error::invalid(format!("file `{}` is already in table `{}`", file.path, self.rows.folder())));
         }
-        let find = |path: &String| {
-            index.get(path).cloned().ok_or_else(|| {
+        let mut removed = Vec::with_capacity(commit.remove.len());
+        for path in &commit.remove {
+            let Some(file) = index.get(path) else {
                 let version = index.version;
-                Error::new(
-                    ErrorKind::NotFound,
-                    format!("file `{path}` is not in version {version} of table `{}`", self.rows.folder()),
-                )
-            })
-        };
-        commit.remove.iter().map(find).collect()
+                let message = format!("file `{path}` is not in version {version} of table `{}`", self.rows.folder());
+                return Err(Error::new(ErrorKind::NotFound, message));
+            };
+            removed.push(Arc::clone(file));
+        }
+        Ok(removed)
     }
 }

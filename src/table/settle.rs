@@ -73,11 +73,11 @@ impl Inner {
             return Ok(());
         }
         let mut files = self.store.files_in(&self.path.clone().join("_delta_log"))?;
-        let is_new = |name: &str| {
+        files.retain(|file| {
+            let name = file.filename().unwrap_or_default();
             let version = name.get(..20).and_then(|digits| digits.parse::<u64>().ok());
             version.is_some_and(|version| version >= since) || name == HINT
-        };
-        files.retain(|file| file.filename().is_some_and(is_new));
+        });
         files.extend(added.iter().map(|path| self.object_path(path)));
         // The order is fixed, so that a simulated crash can be repeated.
         files.sort_unstable();
