@@ -1,4 +1,6 @@
-//! Applies the policy to Arrow batches, which programs that embed the engine append. The columns that may hold content go through the same rules as records. A batch from which nothing is removed is returned unchanged.
+//! Applies the policy to Arrow batches, which programs that embed the engine append. The columns
+//! that may hold content go through the same rules as records. A batch from which nothing is
+//! removed is returned unchanged.
 
 use std::sync::Arc;
 

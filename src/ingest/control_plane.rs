@@ -1,8 +1,18 @@
-//! Reads what Portkey's gateway 2.0 sends to its control plane, and the files of its log store, in which each object is one file.
+//! Reads what Portkey's gateway 2.0 sends to its control plane, and the files of its log store, in
+//! which each object is one file.
 //!
-//! For each call the gateway sends two parts under one id, seconds apart and in any order: a *log object* with the bodies, which holds the metrics too, and later a row of the metrics alone. Rows come in batches that name their table. For an unknown metric the gateway writes an empty text, or 0 for a time; both become null. A cost of 0 is kept, since it may be meant. Columns that gatelog does not have are ignored: names and ids of what has a slug, hashes of keys, and the time that the gateway needed for its own work.
+//! For each call the gateway sends two parts under one id, seconds apart and in any order: a *log
+//! object* with the bodies, which holds the metrics too, and later a row of the metrics alone. Rows
+//! come in batches that name their table. For an unknown metric the gateway writes an empty text,
+//! or 0 for a time; both become null. A cost of 0 is kept, since it may be meant. Columns that
+//! gatelog does not have are ignored: names and ids of what has a slug, hashes of keys, and the
+//! time that the gateway needed for its own work.
 //!
-//! Results of guardrails come as rows of a third table. They hold no content, and become feedback without a value on the log that they belong to. They are found there, with their columns in the metadata, which is cut like all metadata, and count neither as calls nor in averages. The texts that the checks found are sent apart from them. Such a text may quote a call that must not be tracked and does not name the call, so these texts are not stored.
+//! Results of guardrails come as rows of a third table. They hold no content, and become feedback
+//! without a value on the log that they belong to. They are found there, with their columns in the
+//! metadata, which is cut like all metadata, and count neither as calls nor in averages. The texts
+//! that the checks found are sent apart from them. Such a text may quote a call that must not be
+//! tracked and does not name the call, so these texts are not stored.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -53,7 +63,8 @@ pub struct Batch {
 
 /// Maximum number of rejections that are described one by one.
 const DESCRIBED: usize = 100;
-/// Maximum number of rows. The gateway sends at most 6,000 at once. A row of a few bytes becomes a record of more than a thousand.
+/// Maximum number of rows. The gateway sends at most 6,000 at once. A row of a few bytes becomes a
+/// record of more than a thousand.
 const MOST_ROWS: usize = 20_000;
 
 /// The tables that the gateway has.
@@ -165,7 +176,8 @@ fn read(raw: &str, checks: Checks, context: &Context) -> Result<Logged, FieldErr
     kept(whole, context).map(|record| Logged::Call(Box::new(record)))
 }
 
-/// Applies limits and policy to a record before it is stored. The engine sets the organisation of a record that names none.
+/// Applies limits and policy to a record before it is stored. The engine sets the organisation of a
+/// record that names none.
 fn kept(mut record: Record, context: &Context) -> Result<Record, FieldError> {
     if record.id.is_none() {
         return Err(FieldError::missing("id", "the id of the log"));
@@ -240,21 +252,24 @@ fn figures(row: &Members<'_>) -> Record {
     record
 }
 
-/// Returns true if the gateway kept no content, so that the call is not to be tracked; `None` if the row does not say.
+/// Returns true if the gateway kept no content, so that the call is not to be tracked; `None` if
+/// the row does not say.
 fn untracked(row: &Members<'_>) -> Option<bool> {
     let says = text(row, &["extra_key"])? == "is_raw_logging_enabled";
     let enabled = text(row, &["extra_value"]).filter(|_| says)?;
     Some(is_off(&enabled))
 }
 
-/// Reads the fields of a log object outside of its `metrics`. With `alone`, for a log object without metrics, also reads headers and bodies, under the policy of that context.
+/// Reads the fields of a log object outside of its `metrics`. With `alone`, for a log object
+/// without metrics, also reads headers and bodies, under the policy of that context.
 fn said(object: &Members<'_>, checks: Checks, alone: Option<&Context>) -> Result<Record, FieldError> {
     let side = |name: &str| get(object, &[name]).and_then(members).unwrap_or_default();
     let request = side("request");
     let response = side("response");
     let gateway = get(&request, &["portkeyHeaders"]).map(open).unwrap_or(Cow::Borrowed("{}"));
     let gateway = members(&gateway).unwrap_or_default();
-    // The request to the provider and its answer replace the client's own side if that was not kept.
+    // The request to the provider and its answer replace the client's own side if that was not
+    // kept.
     let asked = [&request, &side("finalUntransformedRequest"), &side("transformedRequest")];
     let asked = asked.into_iter().find_map(|side| get(side, &["body"]));
     let answered = get(&response, &["body"]).or_else(|| get(&side("originalResponse"), &["body"]));
@@ -283,7 +298,8 @@ fn said(object: &Members<'_>, checks: Checks, alone: Option<&Context>) -> Result
     Ok(record)
 }
 
-/// Reads the metrics of a log without `metrics` from its bodies and from the headers that were meant for the gateway.
+/// Reads the metrics of a log without `metrics` from its bodies and from the headers that were
+/// meant for the gateway.
 fn by_itself(record: &mut Record, gateway: &Members<'_>, context: &Context) {
     let headers = Headers::read(|name| text(gateway, &[name]));
     let asked = record.request.body.as_deref().and_then(members).unwrap_or_default();
@@ -316,7 +332,8 @@ fn payload(field: &str, raw: Option<&str>, checks: Checks) -> Result<Option<Stri
     checks.payload(raw).map(Some).ok_or_else(|| FieldError::too_deep(field))
 }
 
-/// Returns the headers that were sent to the provider, followed by those that were meant for the gateway, with secrets masked.
+/// Returns the headers that were sent to the provider, followed by those that were meant for the
+/// gateway, with secrets masked.
 fn headers(raw: Option<&str>, gateway: &Members<'_>) -> Option<String> {
     let own = raw.map(open);
     let own = own.as_deref().and_then(members);
@@ -335,10 +352,11 @@ fn headers(raw: Option<&str>, gateway: &Members<'_>) -> Option<String> {
     mask::headers(&String::from_utf8(all).ok()?)
 }
 
-/// Reads a row of `feedbacks`. A changed row is sent again, with the time of the change: [`super::feedback::states`] applies it.
+/// Reads a row of `feedbacks`. A changed row is sent again, with the time of the change:
+/// [`super::feedback::states`] applies it.
 fn feedback(row: &Members<'_>) -> Result<Feedback, FieldError> {
-    let trace_id =
-        id(row, &["trace_id"]).ok_or_else(|| FieldError::missing("trace_id", "the trace that the feedback is about"))?;
+    let trace_id = id(row, &["trace_id"])
+        .ok_or_else(|| FieldError::missing("trace_id", "the trace that the feedback is about"))?;
     let within = |field: &str, lowest: f64, highest: f64| match number(row, &[field]) {
         Some(number) if (lowest..=highest).contains(&number) => Ok(number),
         other => {

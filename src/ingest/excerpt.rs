@@ -1,6 +1,10 @@
-//! Excerpts of refused records: the refused field with its value, and the names of the other fields. No other value is shown.
+//! Excerpts of refused records: the refused field with its value, and the names of the other
+//! fields. No other value is shown.
 //!
-//! A refused record was never split into columns, so neither masks nor redaction rules can find their places in it. An excerpt therefore holds only the value that the parser itself chose to show ([`FieldError::value`]), and not even that if there are redaction rules. There is no excerpt of a record that is not to be tracked, or whose tracking cannot be determined.
+//! A refused record was never split into columns, so neither masks nor redaction rules can find
+//! their places in it. An excerpt therefore holds only the value that the parser itself chose to
+//! show ([`FieldError::value`]), and not even that if there are redaction rules. There is no
+//! excerpt of a record that is not to be tracked, or whose tracking cannot be determined.
 
 use serde_json::Value;
 
@@ -13,7 +17,8 @@ use crate::record::json::{FieldError, Seen, finite, members};
 const EXCERPT_CHARS: usize = 200;
 /// Maximum size of a text that is parsed again for an excerpt.
 const MOST_BYTES: usize = 256 << 10;
-/// Maximum length of the name of an organisation or workspace that is read from a refused record, in bytes.
+/// Maximum length of the name of an organisation or workspace that is read from a refused record,
+/// in bytes.
 const MOST_NAME_BYTES: usize = 512;
 /// Maximum number of levels of JSON in strings that are followed.
 const MOST_STRINGS: usize = 4;
@@ -25,7 +30,8 @@ pub fn seen(text: &str, error: &FieldError, context: &Context) -> Seen {
     Seen { excerpt: excerpt(text, error, context), ..whose(text) }
 }
 
-/// Reads the organisation and the workspace that a record names: its own fields, or the `metrics` of a log object, which take precedence as they do in a record.
+/// Reads the organisation and the workspace that a record names: its own fields, or the `metrics`
+/// of a log object, which take precedence as they do in a record.
 pub fn whose(record: &str) -> Seen {
     let record = finite(record.trim());
     let fields = members(&record).unwrap_or_default();
@@ -65,7 +71,9 @@ fn excerpt(record: &str, error: &FieldError, context: &Context) -> Option<String
     Some(if excerpt.is_empty() { "{}".to_owned() } else { excerpt + "}" })
 }
 
-/// Returns true if nothing in a record asks not to track it. A mark in a place where it cannot be understood counts as asking, so marks are also searched in the text, beyond those found among the members.
+/// Returns true if nothing in a record asks not to track it. A mark in a place where it cannot be
+/// understood counts as asking, so marks are also searched in the text, beyond those found among
+/// the members.
 fn is_tracked(value: &Value, text: &str) -> bool {
     let mut marks = 0;
     if !every_mark_allows(value, &mut marks, 0) {

@@ -1,6 +1,11 @@
-//! Reads the bodies of Portkey's feedback calls by Portkey's rules, and applies changes to stored feedback.
+//! Reads the bodies of Portkey's feedback calls by Portkey's rules, and applies changes to stored
+//! feedback.
 //!
-//! Values and weights are converted as JavaScript's `Number()` converts them: `"1"` and `true` are 1, 2.5 stays 2.5. A value out of range is refused; a weight out of range becomes 1. A batch is an array, or the object with numeric keys that the Node SDK makes of one. A batch is accepted only if all of its items are good. `log_id`, `organisation_id` and `workspace_slug` are our additions; other unknown keys are ignored.
+//! Values and weights are converted as JavaScript's `Number()` converts them: `"1"` and `true` are
+//! 1, 2.5 stays 2.5. A value out of range is refused; a weight out of range becomes 1. A batch is
+//! an array, or the object with numeric keys that the Node SDK makes of one. A batch is accepted
+//! only if all of its items are good. `log_id`, `organisation_id` and `workspace_slug` are our
+//! additions; other unknown keys are ignored.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -27,17 +32,20 @@ const MOST_TEXT_BYTES: usize = 64 << 10;
 /// Weight of feedback that states none, or an invalid one.
 const FULL_WEIGHT: f64 = 1.0;
 
-/// Maximum number of metadata keys, and of bytes in an id or another name. The bound is needed since a log shows all of its feedback.
+/// Maximum number of metadata keys, and of bytes in an id or another name. The bound is needed
+/// since a log shows all of its feedback.
 const MOST_KEYS: usize = 100;
 const MOST_NAME_BYTES: usize = 1_024;
 
-/// Portkey's error codes: the body is not an object or a list of objects, or is too large; a change has several items; a required key is missing; a value is not a number from -10 to 10.
+/// Portkey's error codes: the body is not an object or a list of objects, or is too large; a change
+/// has several items; a required key is missing; a value is not a number from -10 to 10.
 const BODY: &str = "03";
 const SEVERAL: &str = "031";
 const MISSING: &str = "032";
 const VALUE: &str = "033";
 
-/// Reason for which a body was refused: Portkey's exact words and code, followed by our explanation.
+/// Reason for which a body was refused: Portkey's exact words and code, followed by our
+/// explanation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     code: &'static str,
@@ -75,7 +83,8 @@ impl Refusal {
         Self { text: text.to_owned(), ..self }
     }
 
-    /// Returns the rejection: the item, the field and the reason, with the organisation and excerpt that the item gives.
+    /// Returns the rejection: the item, the field and the reason, with the organisation and excerpt
+    /// that the item gives.
     pub fn rejection(&self, context: &Context) -> Rejection {
         let seen = seen(&self.text, &self.fault, context);
         Rejection::new(self.item, (*self.fault).clone().seen(seen))
@@ -102,7 +111,8 @@ pub struct Change {
     metadata: Option<Vec<(String, String)>>,
 }
 
-/// Reads the body of `POST /v1/feedback`. Each item names its trace or its log, or both; ids and times are the engine's.
+/// Reads the body of `POST /v1/feedback`. Each item names its trace or its log, or both; ids and
+/// times are the engine's.
 pub fn drafts(body: &[u8]) -> Result<Vec<Feedback>, Refusal> {
     match Body::of(&readable(body)?)? {
         Body::Many(items) if items.len() > MOST_FEEDBACK => {
@@ -113,8 +123,12 @@ pub fn drafts(body: &[u8]) -> Result<Vec<Feedback>, Refusal> {
         // Portkey treats an empty batch as an item without keys.
         Body::Many(items) if items.is_empty() => Err(about_nothing()),
         Body::Many(items) => {
-            let item = |item| draft(&members(item).ok_or_else(about_nothing)?);
-            (0..).zip(items).map(|(number, raw)| item(raw).map_err(|why| why.in_item(number, raw))).collect()
+            let mut drafts = Vec::with_capacity(items.len());
+            for (number, raw) in (0..).zip(items) {
+                let draft = members(raw).ok_or_else(about_nothing).and_then(|item| draft(&item));
+                drafts.push(draft.map_err(|why| why.in_item(number, raw))?);
+            }
+            Ok(drafts)
         }
         Body::One(item) => Ok(vec![draft(&item).map_err(|why| why.in_text(body))?]),
     }
@@ -127,15 +141,17 @@ pub fn change(body: &[u8]) -> Result<Change, Refusal> {
             let fault = FieldError::silent("json", "one object with `value`").because(Reason::Invalid);
             Err(Refusal::whole(SEVERAL, "Send one object with `value`".to_owned(), fault))
         }
-        Body::One(item) => {
-            let change = || Ok(Change { value: value(&item)?, weight: weight(&item), metadata: metadata(&item)? });
-            change().map_err(|why: Refusal| why.in_text(body))
-        }
+        Body::One(item) => Change::read(&item).map_err(|why| why.in_text(body)),
     }
 }
 
 impl Change {
-    /// Returns the state of the feedback after the change, with a time strictly later than the stored one.
+    fn read(item: &Members<'_>) -> Result<Self, Refusal> {
+        Ok(Self { value: value(item)?, weight: weight(item), metadata: metadata(item)? })
+    }
+
+    /// Returns the state of the feedback after the change, with a time strictly later than the
+    /// stored one.
     pub fn of(self, old: Feedback, now: DateTime<Utc>) -> Feedback {
         let after = old.updated_at.map_or(now, |at| at + TimeDelta::microseconds(1));
         let metadata = self.metadata.unwrap_or(old.metadata);
@@ -151,21 +167,27 @@ impl Change {
     }
 }
 
-/// Returns the states to store for feedback that arrives as whole states: a change has the id of the first state and a later time. `known` holds the stored states of these ids.
+/// Returns the states to store for feedback that arrives as whole states: a change has the id of
+/// the first state and a later time. `known` holds the stored states of these ids.
 ///
-/// The first state sets the creation time and the trace or log, and later ones are changes of it. A state that is no newer than the newest one is a duplicate or outdated, and is left out. Of several states in `given` with the same time, the last one wins. Ids are unique within an organisation, so each state must name its organisation.
+/// The first state sets the creation time and the trace or log, and later ones are changes of it. A
+/// state that is no newer than the newest one is a duplicate or outdated, and is left out. Of
+/// several states in `given` with the same time, the last one wins. Ids are unique within an
+/// organisation, so each state must name its organisation.
 pub fn states(mut given: Vec<Feedback>, known: Vec<Feedback>) -> Vec<Feedback> {
     let key = |one: &Feedback| (one.organisation_id.clone(), one.id.clone());
     let mut newest: HashMap<_, Feedback> = known.into_iter().map(|one| (key(&one), one)).collect();
     given.reverse();
     given.sort_by_key(|one| one.created_at);
-    let state = |one: Feedback| {
+    let mut states = Vec::new();
+    for one in given {
         // Feedback of guardrails never changes.
         if one.id.is_none() || one.value.is_none() {
-            return Some(one);
+            states.push(one);
+            continue;
         }
         match newest.entry(key(&one)) {
-            Entry::Vacant(place) => Some(place.insert(one).clone()),
+            Entry::Vacant(place) => states.push(place.insert(one).clone()),
             Entry::Occupied(mut newest) if one.created_at > newest.get().updated_at => {
                 let newest = newest.get_mut();
                 newest.updated_at = one.created_at;
@@ -174,12 +196,12 @@ pub fn states(mut given: Vec<Feedback>, known: Vec<Feedback>) -> Vec<Feedback> {
                 newest.user_id = one.user_id;
                 newest.source = one.source;
                 newest.metadata = one.metadata;
-                Some(newest.clone())
+                states.push(newest.clone());
             }
-            Entry::Occupied(_) => None,
+            Entry::Occupied(_) => {}
         }
-    };
-    given.into_iter().filter_map(state).collect()
+    }
+    states
 }
 
 /// Returns the text of a body, with `NaN` and infinities replaced by null.
@@ -200,12 +222,15 @@ impl<'a> Body<'a> {
             return Ok(Self::Many(items));
         }
         let item = members(text).ok_or_else(|| Refusal::unreadable("is neither a JSON object nor a list"))?;
-        let is_number = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit());
         if !item.is_empty() && item.iter().all(|(key, _)| is_number(key)) {
             return Ok(Self::Many(item.into_iter().map(|(_, item)| item).collect()));
         }
         Ok(Self::One(item))
     }
+}
+
+fn is_number(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Returns the refusal of feedback that names neither a trace nor a log.
@@ -314,18 +339,21 @@ mod tests {
 
     #[test]
     fn states_that_came_are_changes_of_the_first() {
-        // Within one batch, in any order. Of two states of one second the later one wins, for a first state and for a change.
+        // Within one batch, in any order. Of two states of one second the later one wins, for a
+        // first state and for a change.
         let batch = vec![came("f", 3, 3.0), came("f", 1, 0.5), came("f", 1, 1.0), came("f", 3, 4.0), came("g", 2, 9.0)];
         let first = states(batch.clone(), Vec::new());
         assert_eq!(seconds(&first), [(1, 1, 1.0), (2, 2, 9.0), (1, 3, 4.0)]);
-        // Stored feedback keeps its time and place. A state that is no newer than the stored one is a duplicate.
+        // Stored feedback keeps its time and place. A state that is no newer than the stored one is
+        // a duplicate.
         let known = || {
             vec![Feedback { log_id: Some("l".to_owned()), workspace_slug: Some("w".to_owned()), ..came("f", 2, 0.0) }]
         };
         let found = states(vec![came("f", 1, 1.0), came("f", 2, 2.0), came("f", 5, 5.0)], known());
         assert_eq!(seconds(&found), [(2, 5, 5.0)]);
         assert_eq!((found[0].log_id.as_deref(), found[0].workspace_slug.as_deref()), (Some("l"), Some("w")));
-        // The id of another organisation, feedback without an id and guardrail feedback are not touched.
+        // The id of another organisation, feedback without an id and guardrail feedback are not
+        // touched.
         let zen = Feedback { organisation_id: Some("zen".to_owned()), ..came("f", 1, 1.0) };
         let bare = Feedback { id: None, ..came("f", 1, 1.0) };
         let guardrail = Feedback { value: None, ..came("f", 1, 1.0) };

@@ -1,4 +1,6 @@
-//! Reads single values from a client's JSON leniently: an invalid optional value becomes null. A call whose time is invalid, or that no table can hold, is refused, since a stored time is never made up.
+//! Reads single values from a client's JSON leniently: an invalid optional value becomes null. A
+//! call whose time is invalid, or that no table can hold, is refused, since a stored time is never
+//! made up.
 
 use std::borrow::Cow;
 
@@ -27,7 +29,8 @@ pub(super) fn open(raw: &str) -> Cow<'_, str> {
     Cow::Borrowed(raw)
 }
 
-/// Reads the metadata of a JSON object. Values that are not text are kept as JSON, null is dropped, and keys and values are cut as Portkey cuts them.
+/// Reads the metadata of a JSON object. Values that are not text are kept as JSON, null is dropped,
+/// and keys and values are cut as Portkey cuts them.
 pub(super) fn tags(text: &str) -> Vec<(String, String)> {
     let mut tags: Vec<(String, String)> = Vec::new();
     if tags.read("metadata", &finite(text.trim())).is_err() {
@@ -38,7 +41,8 @@ pub(super) fn tags(text: &str) -> Vec<(String, String)> {
     tags
 }
 
-/// Does the same as [`tags`], limited to what one record may have: the result is copied into each record of a request.
+/// Does the same as [`tags`], limited to what one record may have: the result is copied into each
+/// record of a request.
 pub(super) fn shared_tags(text: &str) -> Vec<(String, String)> {
     let mut tags = tags(text);
     tags.truncate(MOST_TAGS);

@@ -1,6 +1,11 @@
-//! Reads what the npm gateway's `default.log` and `default.webhook` post after a call: request, response and the request's headers.
+//! Reads what the npm gateway's `default.log` and `default.webhook` post after a call: request,
+//! response and the request's headers.
 //!
-//! The hook fires only for answered calls, and states neither the time nor the duration of the call. So the record's time is the arrival, and its latency is unknown. The hook does not state the number of attempts either; it is known to be one if no retry was configured. The headers hold the keys of providers, and ours, in clear text: they are masked before anything else is done with them.
+//! The hook fires only for answered calls, and states neither the time nor the duration of the
+//! call. So the record's time is the arrival, and its latency is unknown. The hook does not state
+//! the number of attempts either; it is known to be one if no retry was configured. The headers
+//! hold the keys of providers, and ours, in clear text: they are masked before anything else is
+//! done with them.
 
 use super::fields::{open, short, tags, text};
 use super::targets::{Answerer, Config};

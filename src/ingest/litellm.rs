@@ -1,8 +1,15 @@
-//! LiteLLM's generic API callback. Reads its `StandardLoggingPayload`, one object a call, however calls are batched, and the older payload (`generic_api_use_v1`), in which every value is a text.
+//! LiteLLM's generic API callback. Reads its `StandardLoggingPayload`, one object a call, however
+//! calls are batched, and the older payload (`generic_api_use_v1`), in which every value is a text.
 //!
-//! Dollars become cents by moving the decimal point in their text, and seconds become milliseconds. Like Portkey's, this format is read leniently: an invalid optional value is null, and unknown keys are ignored.
+//! Dollars become cents by moving the decimal point in their text, and seconds become milliseconds.
+//! Like Portkey's, this format is read leniently: an invalid optional value is null, and unknown
+//! keys are ignored.
 //!
-//! LiteLLM logs every attempt of a call under the id of the call: retries, fallbacks, and each poll of a batch that is still running. So the id of a record is the call's id followed by a hash of what distinguishes attempts ([`attempt_id`]). An attempt that is sent again is stored once, and no attempt hides another. The call's own id becomes `internal_trace_id`, which the attempts share.
+//! LiteLLM logs every attempt of a call under the id of the call: retries, fallbacks, and each poll
+//! of a batch that is still running. So the id of a record is the call's id followed by a hash of
+//! what distinguishes attempts ([`attempt_id`]). An attempt that is sent again is stored once, and
+//! no attempt hides another. The call's own id becomes `internal_trace_id`, which the attempts
+//! share.
 
 use std::borrow::Cow;
 
@@ -52,7 +59,8 @@ pub(super) fn read(raw: &str, context: &Context) -> Result<Record, FieldError> {
     record.res_units = usage.response;
     record.total_units = usage.total;
     // If LiteLLM cannot compute the cost, it writes 0 and the reason.
-    let is_known = get(&item, &["response_cost_failure_debug_info", "response_cost_failure_debug_information"]).is_none();
+    let is_known =
+        get(&item, &["response_cost_failure_debug_info", "response_cost_failure_debug_information"]).is_none();
     record.cost = get(&item, &["response_cost", "cost"]).filter(|_| is_known).and_then(|raw| cents(&open(raw)));
     if record.cost.is_some() {
         record.cost_currency = Some("USD".to_owned());
@@ -101,7 +109,9 @@ fn plain(item: &Members<'_>, meta: &Members<'_>, context: &Context) -> Record {
     }
 }
 
-/// Returns the id of one attempt: the call's id and a hash of what distinguishes its attempts. The hash depends only on the payload, so an attempt that is sent again gets the same id. It leaves out what differs if LiteLLM logs one attempt twice, such as the end time.
+/// Returns the id of one attempt: the call's id and a hash of what distinguishes its attempts. The
+/// hash depends only on the payload, so an attempt that is sent again gets the same id. It leaves
+/// out what differs if LiteLLM logs one attempt twice, such as the end time.
 fn attempt_id(call_id: &str, item: &Members<'_>) -> String {
     let start = match time(item, &["startTime"]) {
         Ok(Some(start)) => Some(start.timestamp_micros().to_string()),
@@ -117,7 +127,8 @@ fn attempt_id(call_id: &str, item: &Members<'_>) -> String {
     attempt::attempt_id(call_id, *hash.first_chunk().unwrap_or(&[0; attempt::HASH_BYTES]))
 }
 
-/// Sets the times, converted from seconds to milliseconds. For a stream, `response_time` is the time to the first token.
+/// Sets the times, converted from seconds to milliseconds. For a stream, `response_time` is the
+/// time to the first token.
 fn times(record: &mut Record, item: &Members<'_>) -> Result<(), FieldError> {
     let start = time(item, &["startTime"])?;
     let between = |name: &str| {
@@ -170,7 +181,8 @@ fn usage(item: &Members<'_>, meta: &Members<'_>, hidden: &Members<'_>, reply: Op
     )
 }
 
-/// Reads the number that follows a name in the text of a Python object: `Usage(prompt_tokens=9, …)` or `{'prompt_tokens': 9}`.
+/// Reads the number that follows a name in the text of a Python object: `Usage(prompt_tokens=9, …)`
+/// or `{'prompt_tokens': 9}`.
 fn repr_number(text: &str, name: &str) -> Option<i64> {
     text.match_indices(name).find_map(|(at, _)| {
         let rest = text[at + name.len()..].trim_start_matches(['\'', '"']);
@@ -180,7 +192,8 @@ fn repr_number(text: &str, name: &str) -> Option<i64> {
     })
 }
 
-/// Collects the caller's own labels: those of the request, those for the spend log, the tags, and the user.
+/// Collects the caller's own labels: those of the request, those for the spend log, the tags, and
+/// the user.
 fn labels(item: &Members<'_>, meta: &Members<'_>, checks: Checks) -> Vec<(String, String)> {
     let object = |name: &str| get(meta, &[name]).map(|raw| tags(&open(raw))).unwrap_or_default();
     let mut labels = object("spend_logs_metadata");
@@ -210,7 +223,8 @@ fn asks_not_to_track(meta: &Members<'_>) -> bool {
     })
 }
 
-/// Builds the request as the provider's API has it: model, messages under the name that this kind of call uses, and parameters.
+/// Builds the request as the provider's API has it: model, messages under the name that this kind
+/// of call uses, and parameters.
 fn request(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldError> {
     let call = text(item, &["call_type"]).unwrap_or_default();
     let name = match &*call {

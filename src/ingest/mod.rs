@@ -1,6 +1,11 @@
-//! Reads any client's format into [`Record`]s, or into a rejection that names the record, the field and the expected value.
+//! Reads any client's format into [`Record`]s, or into a rejection that names the record, the field
+//! and the expected value.
 //!
-//! A request or file goes through a [`Splitter`], which finds the records in a stream of bytes. Each [`Chunk`] of whole records then goes through [`read`]. A bad record never causes the rejection of a good one in the same request. [`Policy`] removes what must not be stored before anything is written: content of calls that are not tracked, keys, and values that redaction rules name.
+//! A request or file goes through a [`Splitter`], which finds the records in a stream of bytes.
+//! Each [`Chunk`] of whole records then goes through [`read`]. A bad record never causes the
+//! rejection of a good one in the same request. [`Policy`] removes what must not be stored before
+//! anything is written: content of calls that are not tracked, keys, and values that redaction
+//! rules name.
 
 pub(crate) mod arrow;
 pub mod control_plane;
@@ -53,9 +58,11 @@ pub const MOST_MADE_BYTES: usize = 64 << 20;
 /// Maximum number of records in a body that is read as a whole.
 pub const MOST_RECORDS: usize = 100_000;
 
-/// Returns the maximum memory that the records in a text take once they are built, including the header values that are copied into each of them.
+/// Returns the maximum memory that the records in a text take once they are built, including the
+/// header values that are copied into each of them.
 ///
-/// The bound is known before any record is built, since each record is a JSON object: it counts the opening braces.
+/// The bound is known before any record is built, since each record is a JSON object: it counts the
+/// opening braces.
 pub fn made_bytes(text: &[u8], headers: &Headers) -> usize {
     let records = memchr::memchr_iter(b'{', text).count();
     text.len().saturating_add(records.saturating_mul(RECORD_BYTES + headers.bytes()))
@@ -87,7 +94,8 @@ pub struct Rejection {
     /// Reason, by which refusals are counted.
     #[serde(skip)]
     pub reason: Reason,
-    /// Organisation and workspace that the record names, and its excerpt. Only the excerpt is written to clients.
+    /// Organisation and workspace that the record names, and its excerpt. Only the excerpt is
+    /// written to clients.
     #[serde(rename = "excerpt", serialize_with = "write_excerpt", skip_serializing_if = "has_no_excerpt")]
     pub seen: Option<Box<Seen>>,
 }
@@ -191,7 +199,8 @@ impl FromStr for Shape {
 pub struct Context {
     /// Arrival time, for records that state no creation time.
     pub now: DateTime<Utc>,
-    /// Trace id of records that name none. A caller that reads one request in several chunks sets it, so that the chunks share it. Without it each call of [`read`] generates its own.
+    /// Trace id of records that name none. A caller that reads one request in several chunks sets
+    /// it, so that the chunks share it. Without it each call of [`read`] generates its own.
     pub trace: Option<String>,
     /// Headers of the client.
     pub headers: Headers,
@@ -247,7 +256,8 @@ impl Context {
         Self { now, trace: None, headers: Headers::default(), owner: Owner::default(), policy: Policy::shared() }
     }
 
-    /// Returns the metadata of the headers, limited to what one record may have, since it is copied into each record.
+    /// Returns the metadata of the headers, limited to what one record may have, since it is copied
+    /// into each record.
     fn overlay(&self) -> Vec<(String, String)> {
         self.headers.metadata.as_deref().map(fields::shared_tags).unwrap_or_default()
     }
@@ -279,7 +289,9 @@ macro_rules! headers {
 
             /// Shortens headers, which are copied into each record of the request.
             ///
-            /// A header that is longer than any column keeps one byte more than the limit, so that records are still refused, or stored without the value. The metadata keeps its length.
+            /// A header that is longer than any column keeps one byte more than the limit, so that
+            /// records are still refused, or stored without the value. The metadata keeps its
+            /// length.
             pub fn cut(mut self) -> Self {
                 let metadata = self.metadata.take();
                 $(if let Some(text) = &mut self.$field {
@@ -313,7 +325,8 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// Reads the records of a chunk. Good records go to the sink, in order and complete; bad ones are returned as rejections.
+/// Reads the records of a chunk. Good records go to the sink, in order and complete; bad ones are
+/// returned as rejections.
 pub fn read(
     shape: Shape,
     chunk: &Chunk,
@@ -366,7 +379,8 @@ pub fn read(
     rejections
 }
 
-/// Builds a rejection with what the text says about the record. Only the first rejections of a chunk get an excerpt, since an excerpt costs as much as reading the record.
+/// Builds a rejection with what the text says about the record. Only the first rejections of a
+/// chunk get an excerpt, since an excerpt costs as much as reading the record.
 fn looked_at(number: u64, error: FieldError, text: &str, context: &Context, before: usize) -> Rejection {
     if error.seen.is_some() {
         return Rejection::new(number, error);
@@ -399,7 +413,8 @@ pub fn lines(
     (records, rejections)
 }
 
-/// Fills in the id, organisation and time that every record has, and removes what must not be stored.
+/// Fills in the id, organisation and time that every record has, and removes what must not be
+/// stored.
 pub fn complete(record: &mut Record, context: &Context, new_id: &mut dyn FnMut() -> String) {
     if record.id.as_deref().is_none_or(str::is_empty) {
         record.id = Some(new_id());
@@ -419,14 +434,16 @@ fn is_off(value: &str) -> bool {
     value.trim().eq_ignore_ascii_case("false")
 }
 
-/// Returns the error without the client's values if the call is not to be tracked: a bad record may hold content in any place.
+/// Returns the error without the client's values if the call is not to be tracked: a bad record may
+/// hold content in any place.
 fn discreet(error: FieldError, text: &str, context: &Context) -> FieldError {
-    let is_untracked_mark = |(key, raw): &(std::borrow::Cow<'_, str>, &str)| {
-        key == "do_not_track" && !matches!(*raw, "false" | "0" | "null" | "\"false\"" | "\"0\"" | "\"\"")
-    };
     let untracked = context.is_untracked()
-        || members(text)
-            .map_or_else(|| text.contains("do_not_track"), |fields| fields.iter().any(is_untracked_mark));
+        || match members(text) {
+            None => text.contains("do_not_track"),
+            Some(fields) => fields.iter().any(|(key, raw)| {
+                key == "do_not_track" && !matches!(*raw, "false" | "0" | "null" | "\"false\"" | "\"0\"" | "\"\"")
+            }),
+        };
     if !untracked {
         return error;
     }

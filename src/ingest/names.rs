@@ -1,6 +1,9 @@
-//! Names of providers and models: one canonical spelling for the many that clients, gateways and clouds use.
+//! Names of providers and models: one canonical spelling for the many that clients, gateways and
+//! clouds use.
 //!
-//! Columns keep the spelling of the source. The canonical name is used by the price table, and by reports through the SQL function `canonical_model`. A name that matches no rule is only lower-cased: two models are never merged by a guess.
+//! Columns keep the spelling of the source. The canonical name is used by the price table, and by
+//! reports through the SQL function `canonical_model`. A name that matches no rule is only
+//! lower-cased: two models are never merged by a guess.
 
 use std::borrow::Cow;
 
@@ -31,7 +34,8 @@ pub(crate) const ALIASES: [(&str, &str); 23] = [
     ("zai", "z-ai"),
 ];
 
-/// Hosts of providers. A name that begins with a dot or a hyphen matches all hosts that end with it.
+/// Hosts of providers. A name that begins with a dot or a hyphen matches all hosts that end with
+/// it.
 const HOSTS: [(&str, &str); 47] = [
     ("api.openai.com", "openai"),
     (".api.openai.com", "openai"),
@@ -82,7 +86,8 @@ const HOSTS: [(&str, &str); 47] = [
     ("api.sambanova.ai", "sambanova"),
 ];
 
-/// Makers of models and providers that prefix a model's name, as in `openai/gpt-4o` and `amazon.nova-lite-v1:0`.
+/// Makers of models and providers that prefix a model's name, as in `openai/gpt-4o` and
+/// `amazon.nova-lite-v1:0`.
 const VENDORS: [&str; 55] = [
     "ai21",
     "alibaba",
@@ -158,20 +163,14 @@ pub(crate) fn provider(name: &str) -> Cow<'static, str> {
     }
 }
 
-/// Returns the provider whose API a URL calls, or `None` if the host is unknown. The scheme may be missing.
+/// Returns the provider whose API a URL calls, or `None` if the host is unknown. The scheme may be
+/// missing.
 pub(crate) fn provider_of_url(url: &str) -> Option<&'static str> {
     let rest = url.trim().split_once("://").map_or(url.trim(), |(_, rest)| rest);
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let host = host.split_once(':').map_or(host, |(host, _)| host).trim_end_matches('.').to_ascii_lowercase();
-    let fits = |known: &str| {
-        if known.starts_with(['.', '-']) {
-            host.len() > known.len() && host.ends_with(known)
-        } else {
-            host == known
-        }
-    };
-    if let Some((_, provider)) = HOSTS.iter().find(|(known, _)| fits(known)) {
+    if let Some((_, provider)) = HOSTS.iter().find(|(known, _)| is_host(&host, known)) {
         return Some(provider);
     }
     let is_aws = host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn");
@@ -186,9 +185,18 @@ pub(crate) fn provider_of_url(url: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns the canonical name of a model, for any spelling of its source: `gpt-4o` for `gpt-4o-2024-08-06`, `openai/gpt-4o` and `azure/gpt-4o`.
+fn is_host(host: &str, known: &str) -> bool {
+    if known.starts_with(['.', '-']) {
+        return host.len() > known.len() && host.ends_with(known);
+    }
+    host == known
+}
+
+/// Returns the canonical name of a model, for any spelling of its source: `gpt-4o` for
+/// `gpt-4o-2024-08-06`, `openai/gpt-4o` and `azure/gpt-4o`.
 ///
-/// Removes paths, prefixes of providers and regions, and dates and versions of the same model. A fine-tuned model keeps its whole name.
+/// Removes paths, prefixes of providers and regions, and dates and versions of the same model. A
+/// fine-tuned model keeps its whole name.
 pub fn canonical_model(provider_name: Option<&str>, model: &str) -> String {
     let model = model.trim().to_ascii_lowercase();
     if model.starts_with("ft:") {
@@ -221,7 +229,8 @@ pub(crate) fn spellings<'m>(model: &'m str, provider_name: Option<&str>) -> impl
 
 /// Removes the path, the providers and the regions before a name.
 fn unwrapped<'m>(model: &'m str, own: Option<&str>) -> &'m str {
-    // `publishers/google/models/…`, `accounts/fireworks/models/…`, `arn:aws:bedrock:…:foundation-model/…`.
+    // `publishers/google/models/…`, `accounts/fireworks/models/…`,
+    // `arn:aws:bedrock:…:foundation-model/…`.
     let resource = ["/models/", ":foundation-model/", ":inference-profile/"];
     let mut name = resource.iter().find_map(|before| model.rsplit_once(before)).map_or(model, |(_, name)| name);
     name = name.strip_prefix('~').unwrap_or(name);
@@ -281,7 +290,8 @@ fn without_month(name: &str) -> &str {
     }
 }
 
-/// Returns an Anthropic model's name in Anthropic's own spelling: `claude-3.7-sonnet` becomes `claude-3-7-sonnet`, and `claude-4-sonnet` and `claude-sonnet-4-0` become `claude-sonnet-4`.
+/// Returns an Anthropic model's name in Anthropic's own spelling: `claude-3.7-sonnet` becomes
+/// `claude-3-7-sonnet`, and `claude-4-sonnet` and `claude-sonnet-4-0` become `claude-sonnet-4`.
 fn claude(name: &str) -> String {
     let name = name.replace('.', "-");
     let name = without_version(&name);

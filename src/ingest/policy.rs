@@ -1,4 +1,6 @@
-//! The policy that is applied to every record on arrival, in every format: drops content that must not be kept, masks secrets, redacts texts, and computes a cost if the source gave none. All of this happens before anything is written.
+//! The policy that is applied to every record on arrival, in every format: drops content that must
+//! not be kept, masks secrets, redacts texts, and computes a cost if the source gave none. All of
+//! this happens before anything is written.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,14 +24,16 @@ pub struct Policy {
     /// The redaction patterns without their places, for texts that are no part of a record.
     patterns: Redact,
     failures: Failures,
-    /// Names of span attributes that the configuration adds to the known metadata. A name that ends with `*` is a prefix.
+    /// Names of span attributes that the configuration adds to the known metadata. A name that ends
+    /// with `*` is a prefix.
     labels: Vec<String>,
     without_price: AtomicU64,
     left_out: AtomicU64,
 }
 
 impl Default for Policy {
-    /// Returns the policy with built-in prices, no redaction, and no content of calls that are not tracked.
+    /// Returns the policy with built-in prices, no redaction, and no content of calls that are not
+    /// tracked.
     fn default() -> Self {
         Self {
             prices: Prices::built_in(),
@@ -77,9 +81,12 @@ impl Policy {
         Arc::clone(&SHARED)
     }
 
-    /// Sets the provider of a record whose source states only the URL of the call, and computes the cost if the source states none. `billed` holds what the price depends on in addition to model and tokens.
+    /// Sets the provider of a record whose source states only the URL of the call, and computes the
+    /// cost if the source states none. `billed` holds what the price depends on in addition to
+    /// model and tokens.
     ///
-    /// A record without tokens gets no cost. A record whose model has no price gets no cost either, and is counted.
+    /// A record without tokens gets no cost. A record whose model has no price gets no cost either,
+    /// and is counted.
     pub fn price(&self, record: &mut Record, billed: &Billed) {
         name_provider(record);
         if record.cost.is_some() {
@@ -100,7 +107,8 @@ impl Policy {
         }
     }
 
-    /// Does the same as [`Policy::price`] for a record whose response states cached and reasoning tokens.
+    /// Does the same as [`Policy::price`] for a record whose response states cached and reasoning
+    /// tokens.
     pub fn price_by_response(&self, record: &mut Record) {
         // Most records state a cost, so the response need not be read.
         if record.cost.is_some() || record.req_units.is_none() {
@@ -111,7 +119,8 @@ impl Policy {
         self.price(record, &billed);
     }
 
-    /// Removes what must not be kept: all content of a call that is not tracked, secrets, values that redaction rules match, and duplicate keys in bodies except the last.
+    /// Removes what must not be kept: all content of a call that is not tracked, secrets, values
+    /// that redaction rules match, and duplicate keys in bodies except the last.
     pub fn protect(&self, record: &mut Record) {
         self.untrack(record);
         for message in [&mut record.request, &mut record.response] {
@@ -161,7 +170,8 @@ impl Policy {
         self.patterns.plain(text)
     }
 
-    /// Enforces the limits of a record's values, or refuses the record. Counts the values that are left out.
+    /// Enforces the limits of a record's values, or refuses the record. Counts the values that are
+    /// left out.
     pub fn limit(&self, record: &mut Record) -> Result<(), FieldError> {
         let left_out = record.keep_limits()?;
         self.left_out.fetch_add(left_out, Ordering::Relaxed);

@@ -1,6 +1,11 @@
-//! Portkey's insert-log format, as its SDKs and their integrations send it: one object, an array, or an object whose keys are numbers.
+//! Portkey's insert-log format, as its SDKs and their integrations send it: one object, an array,
+//! or an object whose keys are numbers.
 //!
-//! Clients of this format never see a rejection, because Portkey answers `ok` to everything. So everything that can be understood is kept: an invalid optional value becomes null. Refused is only an item that is not a call (it has neither request nor response), one whose stated time is invalid, and one that cannot be stored. Unlike in our own form, unknown keys are ignored. Secrets in headers are masked.
+//! Clients of this format never see a rejection, because Portkey answers `ok` to everything. So
+//! everything that can be understood is kept: an invalid optional value becomes null. Refused is
+//! only an item that is not a call (it has neither request nor response), one whose stated time is
+//! invalid, and one that cannot be stored. Unlike in our own form, unknown keys are ignored.
+//! Secrets in headers are masked.
 
 use std::borrow::Cow;
 
@@ -70,7 +75,8 @@ impl<'c> Reader<'c> {
         }
     }
 
-    /// Refuses a value whose records, each with the headers of the request, would take much more memory than the bytes that were sent.
+    /// Refuses a value whose records, each with the headers of the request, would take much more
+    /// memory than the bytes that were sent.
     fn fits(&self, items: usize) -> Result<(), FieldError> {
         let made = items.saturating_mul(RECORD_BYTES + self.context.headers.bytes());
         if items > MOST_RECORDS || made > MOST_MADE_BYTES {
@@ -85,7 +91,10 @@ impl<'c> Reader<'c> {
         let request_text = get(&item, &["request"]).map(open);
         let response_text = get(&item, &["response"]).map(open);
         if request_text.is_none() && response_text.is_none() {
-            return Err(FieldError::missing("request", "an object with `url` and `body`, next to an object `response`"));
+            return Err(FieldError::missing(
+                "request",
+                "an object with `url` and `body`, next to an object `response`",
+            ));
         }
         let request = Half::of(request_text.as_ref(), checks);
         let response = Half::of(response_text.as_ref(), checks);
@@ -131,7 +140,9 @@ impl<'c> Reader<'c> {
         }
     }
 
-    /// Adds the metadata of the headers and sets the user. `_user` of the metadata comes first, then `user` of the request's body, which becomes `_user`, then `user` of the metadata, which old clients use.
+    /// Adds the metadata of the headers and sets the user. `_user` of the metadata comes first,
+    /// then `user` of the request's body, which becomes `_user`, then `user` of the metadata, which
+    /// old clients use.
     fn user(&self, record: &mut Record, asked: &Members<'_>, raw_tags: &Members<'_>) {
         record.metadata.extend(self.overlay.iter().cloned());
         keep_last(&mut record.metadata);
@@ -168,7 +179,8 @@ impl<'c> Reader<'c> {
     }
 }
 
-/// Reads the time of the call: a stated creation time, or the start of a span. Without either, [`super::complete`] sets the arrival time. A stated value that is not a time is an error.
+/// Reads the time of the call: a stated creation time, or the start of a span. Without either,
+/// [`super::complete`] sets the arrival time. A stated value that is not a time is an error.
 fn created_at([item, response, tags]: [&Members<'_>; 3]) -> Result<Option<DateTime<Utc>>, FieldError> {
     let stated = ["createdAt", "created_at"];
     let start = ["start_time", "startTime"];
@@ -181,7 +193,8 @@ fn created_at([item, response, tags]: [&Members<'_>; 3]) -> Result<Option<DateTi
     }
 }
 
-/// Sets model, tokens and cost from the bodies and from `output`, in which the caller states them. Returns what else the price depends on.
+/// Sets model, tokens and cost from the bodies and from `output`, in which the caller states them.
+/// Returns what else the price depends on.
 fn usage(record: &mut Record, item: &Members<'_>, [asked, reply]: [&Members<'_>; 2], told: Usage) -> Billed {
     record.ai_model = text(asked, &["model"]).or_else(|| text(reply, &["model", "modelVersion"]));
     if record.stream_mode.is_none() {
@@ -209,7 +222,8 @@ fn usage(record: &mut Record, item: &Members<'_>, [asked, reply]: [&Members<'_>;
     billed
 }
 
-/// Reads the attributes of a span that Portkey's span exporter sends: its request is an OpenTelemetry span. Returns what else the price depends on, if the tokens are those of the span.
+/// Reads the attributes of a span that Portkey's span exporter sends: its request is an
+/// OpenTelemetry span. Returns what else the price depends on, if the tokens are those of the span.
 fn span(record: &mut Record, asked: &Members<'_>, tags: &Members<'_>) -> Option<Billed> {
     if text(tags, &["_logType"]).as_deref() != Some("opentelemetry") {
         return None;
@@ -274,7 +288,8 @@ impl<'a> Half<'a> {
         Ok(Message { body, headers: get(&self.members, &["headers"]).and_then(|raw| mask::headers(&open(raw))) })
     }
 
-    /// Returns the payload: the member `body`, or without one all members except the headers, with their secrets masked (the URL is among them). Fails if it is nested too deeply.
+    /// Returns the payload: the member `body`, or without one all members except the headers, with
+    /// their secrets masked (the URL is among them). Fails if it is nested too deeply.
     fn body(&self) -> Result<Option<String>, ()> {
         let Some(whole) = self.raw else { return Ok(None) };
         if let Some((_, raw)) = self.members.iter().rfind(|(key, _)| key == "body") {

@@ -1,10 +1,21 @@
 //! Computes the cost of a call if its source does not state one: list prices times tokens.
 //!
-//! The built-in table is `data/prices.csv`. The file of the setting `prices_file` has the same form, and its rows take precedence. A row holds a provider (`*` for any), a model, `above` (the row applies to requests of more than that many tokens), and prices in US dollars for a million tokens in the columns of the table. Columns at the end may be left out, and lines that begin with `#` are ignored.
+//! The built-in table is `data/prices.csv`. The file of the setting `prices_file` has the same
+//! form, and its rows take precedence. A row holds a provider (`*` for any), a model, `above` (the
+//! row applies to requests of more than that many tokens), and prices in US dollars for a million
+//! tokens in the columns of the table. Columns at the end may be left out, and lines that begin
+//! with `#` are ignored.
 //!
-//! `?` stands for a price that exists but is not known: a call with such tokens has no cost. A value that is left out is the price of the enclosing kind: cached and written tokens cost as much as input, and reasoning costs as much as output. Audio and writes for an hour cost more wherever they are billed separately, so they have no cost until their price is stated.
+//! `?` stands for a price that exists but is not known: a call with such tokens has no cost. A
+//! value that is left out is the price of the enclosing kind: cached and written tokens cost as
+//! much as input, and reasoning costs as much as output. Audio and writes for an hour cost more
+//! wherever they are billed separately, so they have no cost until their price is stated.
 //!
-//! A cost is exact: prices are whole numbers of 10^-24 cents a token, so products and sum are whole numbers too, and the sum is rounded to the nearest `f64` in one step. A model that the table does not hold has no cost: never 0, and never a guess from a similar name. Names are matched without case, provider prefix (`openai/gpt-4o`), region (`us.`) and date of a version (`-2024-08-06`), in that order.
+//! A cost is exact: prices are whole numbers of 10^-24 cents a token, so products and sum are whole
+//! numbers too, and the sum is rounded to the nearest `f64` in one step. A model that the table
+//! does not hold has no cost: never 0, and never a guess from a similar name. Names are matched
+//! without case, provider prefix (`openai/gpt-4o`), region (`us.`) and date of a version
+//! (`-2024-08-06`), in that order.
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +49,8 @@ const PRICES: std::ops::Range<usize> = 3..12;
 const NEEDED: usize = 5;
 /// Provider of a row that applies to all providers.
 const ANY: &str = "*";
-/// Decimals of a price in dollars for a million tokens. The price divided by 10^4 is in cents for one token.
+/// Decimals of a price in dollars for a million tokens. The price divided by 10^4 is in cents for
+/// one token.
 const PRICE_DECIMALS: usize = 20;
 /// Decimals of a cost in cents: one more than a price needs, for tiers at half the price.
 const COST_DECIMALS: usize = PRICE_DECIMALS + 4 + 1;
@@ -83,13 +95,15 @@ impl Prices {
     /// Returns the built-in table.
     pub fn built_in() -> Arc<Self> {
         static TABLE: LazyLock<Arc<Prices>> = LazyLock::new(|| {
-            // A test parses the built-in table. If it could not be parsed, calls would have no cost, as with an empty table.
+            // A test parses the built-in table. If it could not be parsed, calls would have no
+            // cost, as with an empty table.
             Arc::new(Prices::default().with("data/prices.csv", BUILT_IN).unwrap_or_default())
         });
         Arc::clone(&TABLE)
     }
 
-    /// Returns this table with the rows of a text added. Rows of the text replace all rows of the same model.
+    /// Returns this table with the rows of a text added. Rows of the text replace all rows of the
+    /// same model.
     pub fn with(mut self, name: &str, text: &str) -> Result<Self> {
         let mut rows: HashMap<(Box<str>, Box<str>), Vec<Price>> = HashMap::new();
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
@@ -174,7 +188,8 @@ impl Prices {
     }
 }
 
-/// Returns the price of a tier in halves of the list price, or `None` if there is no rule. Groq bills its flex tier at the list price.
+/// Returns the price of a tier in halves of the list price, or `None` if there is no rule. Groq
+/// bills its flex tier at the list price.
 fn halves(provider: Option<&str>, tier: Tier) -> Option<i128> {
     const HALVE_BATCHES: [&str; 8] =
         ["anthropic", "azure-openai", "bedrock", "google", "groq", "mistral-ai", "openai", "vertex-ai"];
@@ -191,7 +206,9 @@ fn halves(provider: Option<&str>, tier: Tier) -> Option<i128> {
 }
 
 impl Price {
-    /// Returns the cost in cents for a number of tokens, at so many halves of the list price. Returns `None` if a needed price is not known, if the kinds add up to more than the whole, or on overflow.
+    /// Returns the cost in cents for a number of tokens, at so many halves of the list price.
+    /// Returns `None` if a needed price is not known, if the kinds add up to more than the whole,
+    /// or on overflow.
     fn of(&self, request: i64, response: i64, parts: &Parts, halves: i128) -> Option<f64> {
         let fresh = request.checked_sub(parts.of_request()).filter(|rest| *rest >= 0)?;
         let said = response.checked_sub(parts.of_response()).filter(|rest| *rest >= 0)?;

@@ -1,6 +1,9 @@
 //! Compiled redaction rules: replaces texts in bodies, headers, metadata, user and URL of a record.
 //!
-//! A JSON text is walked once. Each string and number in it is matched on its own, unescaped, so that no escape hides a match and no replacement breaks the JSON. Everything that no rule changes keeps its bytes. All rules without paths are tried in one pass ([`RegexSet`]), so a text without a match, which is the common case, costs one search.
+//! A JSON text is walked once. Each string and number in it is matched on its own, unescaped, so
+//! that no escape hides a match and no replacement breaks the JSON. Everything that no rule changes
+//! keeps its bytes. All rules without paths are tried in one pass ([`RegexSet`]), so a text without
+//! a match, which is the common case, costs one search.
 
 use std::borrow::Cow;
 
@@ -56,7 +59,8 @@ impl Redact {
         Ok(compiled)
     }
 
-    /// Compiles the patterns of rules for texts that are no part of a record: each pattern applies everywhere, regardless of the paths of its rule.
+    /// Compiles the patterns of rules for texts that are no part of a record: each pattern applies
+    /// everywhere, regardless of the paths of its rule.
     pub(super) fn patterns(rules: &config::Redact) -> Result<Self> {
         let patterns = rules.0.iter().filter(|(_, rule)| rule.pattern.is_some());
         let everywhere =
@@ -122,7 +126,8 @@ impl Redact {
     /// Returns the paths one level down, at a member or an element.
     fn enter<'r>(&self, going: &[Going<'r>], name: Option<&str>, number: Option<usize>) -> Vec<Going<'r>> {
         let mut next: Vec<Going<'r>> = Vec::new();
-        // Two paths to the same place are merged, since nested members of one name would otherwise multiply them.
+        // Two paths to the same place are merged, since nested members of one name would otherwise
+        // multiply them.
         let mut push = |steps: &'r [Step], rule: usize| {
             if !next.iter().any(|known| known.rule == rule && std::ptr::eq(known.steps, steps)) {
                 next.push(Going { rule, steps });
@@ -147,7 +152,8 @@ impl Redact {
         next
     }
 
-    /// Returns the replacement of a rule that replaces a whole place, if one of the paths has reached its end.
+    /// Returns the replacement of a rule that replaces a whole place, if one of the paths has
+    /// reached its end.
     fn whole(&self, going: &[Going<'_>]) -> Option<&str> {
         let mut there = going.iter().filter(|path| path.steps.is_empty()).map(|path| &self.rules[path.rule]);
         there.find(|rule| rule.pattern.is_none()).map(|rule| rule.replacement.as_str())

@@ -1,6 +1,8 @@
 //! Reads a gateway's config: the route of a call through its targets, and which of them answered.
 //!
-//! The hooks do not state which target answered. They state its provider and the request, which already holds the target's own parameters. In most configs only one target matches. If several match, only what they have in common is used.
+//! The hooks do not state which target answered. They state its provider and the request, which
+//! already holds the target's own parameters. In most configs only one target matches. If several
+//! match, only what they have in common is used.
 
 use super::fields::text;
 use super::usage::{Members, count, get};
@@ -43,7 +45,8 @@ pub(super) struct Answerer {
 }
 
 impl Config {
-    /// Reads the header `x-portkey-config`. `headers` is true if the call's headers are known at all.
+    /// Reads the header `x-portkey-config`. `headers` is true if the call's headers are known at
+    /// all.
     pub(super) fn read(raw: Option<&str>, headers: bool) -> Self {
         let single = || headers.then(|| "SINGLE".to_owned());
         let Some(raw) = raw else {
@@ -79,7 +82,8 @@ fn mode(config: &Members<'_>) -> Option<String> {
     text(&strategy, &["mode"]).map(|mode| mode.to_ascii_uppercase())
 }
 
-/// Adds the targets below a config, or the config itself if it has none. `above` holds the inherited values.
+/// Adds the targets below a config, or the config itself if it has none. `above` holds the
+/// inherited values.
 fn collect(config: &Members<'_>, above: &Target, level: usize, targets: &mut Vec<Target>) {
     if targets.len() == MAX_TARGETS {
         return;

@@ -1,6 +1,11 @@
 //! Reads tokens from a provider's reply, under each provider's names, counted by kind.
 //!
-//! Providers disagree on what their totals include: some leave cached tokens out of the input, some leave reasoning out of the output, and some count what tools put into the prompt separately. In every format, [`Usage`] has one meaning: `request` holds every input token, `response` holds every output token, `total` is their sum, and the kinds in [`Parts`] are disjoint parts of the two. If a total shows that a kind was left out, the kind is added. If tokens remain that no kind explains, the counts stay as stated and the call gets no cost.
+//! Providers disagree on what their totals include: some leave cached tokens out of the input, some
+//! leave reasoning out of the output, and some count what tools put into the prompt separately. In
+//! every format, [`Usage`] has one meaning: `request` holds every input token, `response` holds
+//! every output token, `total` is their sum, and the kinds in [`Parts`] are disjoint parts of the
+//! two. If a total shows that a kind was left out, the kind is added. If tokens remain that no kind
+//! explains, the counts stay as stated and the call gets no cost.
 //!
 //! Every source reads usage here, so all of them count alike. [`super::price`] prices the result.
 
@@ -28,14 +33,16 @@ pub(super) struct Usage {
     pub(super) billed: Billed,
 }
 
-/// Values on which the price of a call depends, in addition to its model and the number of its tokens.
+/// Values on which the price of a call depends, in addition to its model and the number of its
+/// tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Billed {
     /// Tokens that have prices of their own.
     pub parts: Parts,
     /// Service tier of the call.
     pub tier: Tier,
-    /// True if the call has charges that the counts do not show: tokens of an unknown kind, searches, or a surcharge for a region.
+    /// True if the call has charges that the counts do not show: tokens of an unknown kind,
+    /// searches, or a surcharge for a region.
     pub is_partial: bool,
     /// Cost that the reply states, in US cents.
     pub stated_cents: Option<f64>,
@@ -71,7 +78,8 @@ impl Parts {
         self.cached().saturating_add(audio).saturating_add(self.tool_use)
     }
 
-    /// Returns the number of request tokens that were read from or written to the cache, without audio.
+    /// Returns the number of request tokens that were read from or written to the cache, without
+    /// audio.
     pub(super) fn cached(&self) -> i64 {
         self.cache_read.saturating_add(self.cache_write).saturating_add(self.cache_write_1h)
     }
@@ -124,7 +132,9 @@ impl Tier {
 }
 
 impl Usage {
-    /// Reads the tokens that a reply states. The reply is one JSON value, a list of the chunks of a stream, or a text that holds the events of one. `asked` is the request's body, which may have asked for a service tier.
+    /// Reads the tokens that a reply states. The reply is one JSON value, a list of the chunks of a
+    /// stream, or a text that holds the events of one. `asked` is the request's body, which may
+    /// have asked for a service tier.
     pub(super) fn of(asked: &Members<'_>, reply: Option<&str>) -> Self {
         let text = reply.unwrap_or_default();
         let inner = if text.starts_with('"') { unquote(text) } else { Cow::Borrowed("") };
@@ -181,7 +191,8 @@ impl Usage {
         if is_object(usage, "billed_units") { cohere(usage) } else { plain(usage) }
     }
 
-    /// Returns the usage with the counts of a source that counted by itself, unless both state the same total.
+    /// Returns the usage with the counts of a source that counted by itself, unless both state the
+    /// same total.
     pub(super) fn with_counts(self, request: Option<i64>, response: Option<i64>, total: Option<i64>) -> Self {
         if total.is_some() && total == self.total && self.request.is_some() && self.response.is_some() {
             return self;
@@ -194,7 +205,9 @@ impl Usage {
         usage
     }
 
-    /// Makes request, response and total agree. `cached` and `reasoning` are tokens that the source may have left out of its counts. The total shows this; without a total, a part that is larger than its whole does.
+    /// Makes request, response and total agree. `cached` and `reasoning` are tokens that the source
+    /// may have left out of its counts. The total shows this; without a total, a part that is
+    /// larger than its whole does.
     fn settle(&mut self, cached: i64, reasoning: i64) {
         match (self.request, self.response, self.total) {
             (Some(request), Some(response), Some(total)) => {
@@ -321,7 +334,8 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Returns the members of an event that hold a value, so that a null does not erase the value of an earlier event. Of a duplicate key the last value counts.
+/// Returns the members of an event that hold a value, so that a null does not erase the value of an
+/// earlier event. Of a duplicate key the last value counts.
 fn told<'a>(mut event: Vec<(Cow<'a, str>, &'a str)>) -> Vec<(Cow<'a, str>, &'a str)> {
     let is_null = |(_, raw): &(Cow<'_, str>, &str)| *raw == "null";
     let says_nothing = |raw: &str| raw == "null" || members(raw).is_some_and(|of| of.iter().all(is_null));
@@ -354,13 +368,15 @@ fn string(of: &Members<'_>, names: &[&str]) -> Option<String> {
     })
 }
 
-/// Returns the raw value of the first name that is present and not null. Of a duplicate key the last value counts, even if it is null.
+/// Returns the raw value of the first name that is present and not null. Of a duplicate key the
+/// last value counts, even if it is null.
 pub(super) fn get<'a>(members: &Members<'a>, names: &[&str]) -> Option<&'a str> {
     let last = |name: &&str| members.iter().rfind(|(key, _)| key == name).map(|(_, raw)| *raw);
     names.iter().find_map(|name| last(name).filter(|raw| *raw != "null"))
 }
 
-/// Reads a whole number of at least 0. A fraction is rounded, and a text such as `"0123"` is accepted. Anything else gives `None`.
+/// Reads a whole number of at least 0. A fraction is rounded, and a text such as `"0123"` is
+/// accepted. Anything else gives `None`.
 pub(super) fn count(members: &Members<'_>, names: &[&str]) -> Option<i64> {
     let raw = get(members, names)?;
     let mut whole: Option<i64> = None;

@@ -1,6 +1,8 @@
 //! A walk through JSON that replaces the secrets in it and nothing else.
 //!
-//! It reads the text once, without building a tree and without recursion, except into strings that hold JSON themselves, up to a maximum depth. Schemas and message content are skipped: a property that a tool calls `password` is not a password.
+//! It reads the text once, without building a tree and without recursion, except into strings that
+//! hold JSON themselves, up to a maximum depth. Schemas and message content are skipped: a property
+//! that a tool calls `password` is not a password.
 
 use serde::de::IgnoredAny;
 
@@ -20,7 +22,8 @@ pub(super) enum Place {
     Headers,
     /// The value of one header.
     Header,
-    /// A list of tools or functions, or one of them. Its schema is skipped, but its headers are not.
+    /// A list of tools or functions, or one of them. Its schema is skipped, but its headers are
+    /// not.
     Tools,
 }
 
@@ -69,7 +72,8 @@ const SCHEMAS: [&str; 14] = [
 ];
 const TOOLS: [&str; 7] =
     ["function", "functiondeclarations", "functions", "toolconfig", "tooldefinitions", "tools", "toolspec"];
-/// Further names that, like [`SCHEMAS`], are skipped in tools only: a gateway's hooks have `parameters` with keys in them.
+/// Further names that, like [`SCHEMAS`], are skipped in tools only: a gateway's hooks have
+/// `parameters` with keys in them.
 const IN_TOOLS: [&str; 4] = ["description", "name", "parameters", "properties"];
 
 /// Returns the text with its secrets masked, or `None` if there are none.

@@ -1,6 +1,9 @@
-//! Masks secrets in headers, configs, parameters and URLs. The rest of a masked key is enough to recognise it, but not to use it.
+//! Masks secrets in headers, configs, parameters and URLs. The rest of a masked key is enough to
+//! recognise it, but not to use it.
 //!
-//! Everything that is not a secret keeps its bytes: key order, digits of numbers, white space. Masking twice changes nothing, so exports can be imported. The work is linear in the length of the text.
+//! Everything that is not a secret keeps its bytes: key order, digits of numbers, white space.
+//! Masking twice changes nothing, so exports can be imported. The work is linear in the length of
+//! the text.
 
 mod json;
 mod names;
@@ -24,7 +27,8 @@ const SCHEMES: [&str; 2] = ["bearer ", "basic "];
 /// Attributes that hold only the query of a URL.
 const QUERIES: [&str; 3] = ["url.query", "http.query", "http.query_string"];
 
-/// Masks the secrets in an object of headers, given as JSON text. Returns `None` if the text is not a JSON object.
+/// Masks the secrets in an object of headers, given as JSON text. Returns `None` if the text is not
+/// a JSON object.
 pub(super) fn headers(raw: &str) -> Option<String> {
     let members = members(raw)?;
     let further = sensitive(&members);
@@ -43,7 +47,8 @@ pub(super) fn headers(raw: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// Masks headers that arrive in our own form, in which they may be any JSON. Everything that needs no masking keeps its bytes.
+/// Masks headers that arrive in our own form, in which they may be any JSON. Everything that needs
+/// no masking keeps its bytes.
 pub(super) fn any_headers(raw: &mut String) {
     let Some(members) = members(raw) else {
         // Secrets cannot be recognised in pairs or plain text.
@@ -75,7 +80,8 @@ fn header(lower: &str, value: &str, further: &HashSet<String>) -> Option<String>
     (changed != text).then(|| quoted(&changed))
 }
 
-/// Returns the replacement for the text of a header whose name does not mark a secret, or `None` if the text may stay.
+/// Returns the replacement for the text of a header whose name does not mark a secret, or `None` if
+/// the text may stay.
 fn header_text(text: &str) -> Option<String> {
     if text.trim_start().starts_with(['{', '[']) {
         // A value that cannot be parsed is masked whole.
@@ -100,7 +106,8 @@ fn scheme(text: &str) -> Option<&str> {
     SCHEMES.iter().find(|scheme| begins(scheme)).map(|scheme| text[scheme.len()..].trim())
 }
 
-/// Returns true if a text outside of headers is a scheme with credentials, and not a sentence that begins with such a word: the credentials are one word that is not natural language.
+/// Returns true if a text outside of headers is a scheme with credentials, and not a sentence that
+/// begins with such a word: the credentials are one word that is not natural language.
 fn is_credentials(text: &str) -> bool {
     scheme(text).is_some_and(|word| {
         let bytes = word.as_bytes();
@@ -110,7 +117,8 @@ fn is_credentials(text: &str) -> bool {
     })
 }
 
-/// Returns the first two and the last three characters of a secret, without a scheme such as `Bearer`.
+/// Returns the first two and the last three characters of a secret, without a scheme such as
+/// `Bearer`.
 fn secret(text: &str) -> String {
     let text = text.rsplit_once(' ').map_or(text, |(_, secret)| secret);
     let chars: Vec<char> = text.chars().collect();
@@ -135,7 +143,8 @@ pub(super) fn config(text: &mut String) {
     }
 }
 
-/// Masks the keys in the parameters of a call, given as valid JSON. Returns the text unchanged if there are none.
+/// Masks the keys in the parameters of a call, given as valid JSON. Returns the text unchanged if
+/// there are none.
 pub(super) fn parameters(raw: &str) -> Cow<'_, str> {
     masked(raw, Place::Parameters).ok().flatten().map_or(Cow::Borrowed(raw), Cow::Owned)
 }
@@ -159,7 +168,8 @@ pub(super) fn attribute<'t>(name: &str, text: &'t str) -> Cow<'t, str> {
     changed.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// Masks a text that consists only of a URL, or of the path of one. Returns `None` if the text may stay.
+/// Masks a text that consists only of a URL, or of the path of one. Returns `None` if the text may
+/// stay.
 fn masked_url_text(text: &str) -> Option<String> {
     let is_url = text.contains("://") || (text.starts_with('/') && text.contains(['?', '#']));
     (is_url && !text.contains(char::is_whitespace)).then(|| masked_url(text)).flatten()
@@ -192,7 +202,8 @@ fn masked_url(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// Masks the user and password before a host; `None` if there are none. `host:port` may stand without a scheme.
+/// Masks the user and password before a host; `None` if there are none. `host:port` may stand
+/// without a scheme.
 fn without_user(place: &str) -> Option<String> {
     let start = place.find("://").map(|at| at + 3).or_else(|| place.starts_with("//").then_some(2));
     let from = start.unwrap_or(0);

@@ -1,6 +1,9 @@
-//! Names that mark a value as a secret: of headers, of parameters in JSON, and of parameters in a URL.
+//! Names that mark a value as a secret: of headers, of parameters in JSON, and of parameters in a
+//! URL.
 //!
-//! Headers that carry a secret have many names, and few of those carry anything else, so parts of a name are enough there. In parameters the same words have other meanings (`eos_token_id`, `prompt_cache_key`), so whole words are compared there.
+//! Headers that carry a secret have many names, and few of those carry anything else, so parts of a
+//! name are enough there. In parameters the same words have other meanings (`eos_token_id`,
+//! `prompt_cache_key`), so whole words are compared there.
 
 /// Substrings of the names of headers that hold a secret.
 const PARTS: [&str; 14] = [

@@ -69,7 +69,8 @@ fn every_way_to_hand_over_a_key_is_known() {
     assert_eq!(headers(r#"{"api-key":"0123456789********abcdefgh"}"#).unwrap(), r#"{"api-key":"01********fgh"}"#);
 }
 
-/// The payload of the npm gateway's hooks: the keys of the providers, and our own, in JSON within JSON within JSON.
+/// The payload of the npm gateway's hooks: the keys of the providers, and our own, in JSON within
+/// JSON within JSON.
 #[test]
 fn keys_within_a_config_are_masked_however_deep() {
     let key = "0123456789abcdefgh";

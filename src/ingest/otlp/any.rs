@@ -1,6 +1,9 @@
-//! OTLP's values and attributes: reads them from either encoding in bounded memory, and writes them as plain JSON.
+//! OTLP's values and attributes: reads them from either encoding in bounded memory, and writes them
+//! as plain JSON.
 //!
-//! A value of type bytes is read as null: no convention for calls uses one. A value that OTLP does not allow is read as null too, so one bad value does not affect the rest. Only a span with more values than the maximum is refused.
+//! A value of type bytes is read as null: no convention for calls uses one. A value that OTLP does
+//! not allow is read as null too, so one bad value does not affect the rest. Only a span with more
+//! values than the maximum is refused.
 
 use std::borrow::Cow;
 
@@ -58,7 +61,8 @@ impl Budget {
     }
 }
 
-/// Returns true if an attribute is the vector of an embedding. Vectors are not kept: they are long, and mean nothing to a reader.
+/// Returns true if an attribute is the vector of an embedding. Vectors are not kept: they are long,
+/// and mean nothing to a reader.
 fn is_vector(key: &str) -> bool {
     key.starts_with("embedding.embeddings.") && key.ends_with(".embedding.vector")
         || ["ai.embedding", "ai.embeddings"].contains(&key)
@@ -113,7 +117,8 @@ pub(super) fn of_wire(bytes: &[u8], budget: &mut Budget) -> Result<Any, FieldErr
     })
 }
 
-/// Reads a JSON array of `KeyValue`s into the attributes, or a plain object, which some clients write instead. Anything else is ignored. Of a duplicate key the last value counts.
+/// Reads a JSON array of `KeyValue`s into the attributes, or a plain object, which some clients
+/// write instead. Anything else is ignored. Of a duplicate key the last value counts.
 pub(super) fn pairs_of_json(raw: Option<&str>, into: &mut Attributes, budget: &mut Budget) -> Result<(), FieldError> {
     let raw = raw.unwrap_or("null");
     let pairs = list(raw).unwrap_or_default().into_iter().filter_map(members);
@@ -132,7 +137,8 @@ pub(super) fn pairs_of_json(raw: Option<&str>, into: &mut Attributes, budget: &m
     Ok(())
 }
 
-/// Reads a JSON `AnyValue`: an object whose one key names the type. A plain value has its own type. A value of another type than named is converted if possible, and is null otherwise.
+/// Reads a JSON `AnyValue`: an object whose one key names the type. A plain value has its own type.
+/// A value of another type than named is converted if possible, and is null otherwise.
 pub(super) fn of_json(raw: &str, budget: &mut Budget) -> Result<Any, FieldError> {
     budget.one(|budget| {
         let Some(members) = members(raw) else { return Ok(plain(raw)) };
@@ -276,7 +282,8 @@ impl Any {
         }
     }
 
-    /// Returns the value as plain JSON. A text that holds a JSON array or object gives what it holds, since SDKs put JSON into an attribute this way.
+    /// Returns the value as plain JSON. A text that holds a JSON array or object gives what it
+    /// holds, since SDKs put JSON into an attribute this way.
     pub(super) fn json(&self) -> String {
         if let Self::Text(text) = self
             && let Some(held) = held_json(text)
@@ -289,7 +296,8 @@ impl Any {
     }
 }
 
-/// Returns the JSON array or object that a text holds, even if it was encoded as a JSON string twice.
+/// Returns the JSON array or object that a text holds, even if it was encoded as a JSON string
+/// twice.
 pub(super) fn held_json(text: &str) -> Option<String> {
     let is_held =
         |text: &str| text.starts_with('[') && list(text).is_some() || text.starts_with('{') && members(text).is_some();
@@ -302,7 +310,8 @@ pub(super) fn held_json(text: &str) -> Option<String> {
     is_held(&inner).then(|| inner.into_owned())
 }
 
-/// Returns the value of the first name that is present and not null. Of a duplicate name the last value counts.
+/// Returns the value of the first name that is present and not null. Of a duplicate name the last
+/// value counts.
 pub(super) fn find<'a>(attributes: &'a Attributes, names: &[&str]) -> Option<&'a Any> {
     let last = |name: &&str| attributes.iter().rfind(|(key, _)| key == name).map(|(_, value)| value);
     names.iter().find_map(|name| last(name).filter(|value| **value != Any::Null))

@@ -1,8 +1,14 @@
 //! Reads a span as a record, if it is a call to a model.
 //!
-//! Only calls become records: a span of an agent, a chain or a tool counts the tokens of the calls within it again. Attribute names are OpenTelemetry's for generative AI, current and deprecated, and those of OpenLLMetry (`llm.*`, `traceloop.*`), of OpenInference and of the AI SDK (`ai.*`). An attribute that is neither a column nor content is metadata if it is a metric ([`super::figures`]), cut as Portkey cuts it. Any other attribute may be content and goes into the response's body.
+//! Only calls become records: a span of an agent, a chain or a tool counts the tokens of the calls
+//! within it again. Attribute names are OpenTelemetry's for generative AI, current and deprecated,
+//! and those of OpenLLMetry (`llm.*`, `traceloop.*`), of OpenInference and of the AI SDK (`ai.*`).
+//! An attribute that is neither a column nor content is metadata if it describes the call
+//! ([`super::figures`]), cut as Portkey cuts it. Any other attribute may be content and goes into
+//! the response's body.
 //!
-//! A span without the content of request and response is one part of a record: log events may hold the content ([`super::pieces`]).
+//! A span without the content of request and response is one part of a record: log events may hold
+//! the content ([`super::pieces`]).
 
 use std::borrow::Cow;
 
@@ -30,7 +36,8 @@ const NOT_CALLS: [&str; 6] = ["create_agent", "invoke_agent", "execute_tool", "i
 const EMBEDDINGS: [&str; 2] = ["embeddings", "embedding"];
 const OPENINFERENCE_KIND: &str = "openinference.span.kind";
 const TRACELOOP_KIND: &str = "traceloop.span.kind";
-/// The AI SDK's name of an operation. Only these operations are calls to a model; the spans around them count their tokens again.
+/// The AI SDK's name of an operation. Only these operations are calls to a model; the spans around
+/// them count their tokens again.
 const AI_SDK_OPERATION: &str = "ai.operationId";
 const AI_SDK_CALLS: [&str; 3] = [".doGenerate", ".doStream", ".doEmbed"];
 
@@ -113,7 +120,8 @@ pub(super) fn is_embedding(attributes: &Attributes) -> bool {
         || text(attributes, &[AI_SDK_OPERATION]).is_some_and(|operation| operation.ends_with(".doEmbed"))
 }
 
-/// Builds the record of a call, or as much of it as the span states. `overlay` is the metadata of the request's headers.
+/// Builds the record of a call, or as much of it as the span states. `overlay` is the metadata of
+/// the request's headers.
 pub(super) fn record(span: Span, origin: &Origin, overlay: &Tags, context: &Context) -> Result<Call, FieldError> {
     for (name, id, digits) in [("traceId", &span.trace_id, 32), ("spanId", &span.span_id, 16)] {
         if id.is_empty() {
@@ -185,7 +193,8 @@ fn count(attributes: &Attributes, names: &[&str]) -> Option<i64> {
     names.iter().find_map(|name| find(attributes, &[name])?.count())
 }
 
-/// Sets the time to the answer. For a stream, sets the time to its first chunk, if that is known, and the time to its end.
+/// Sets the time to the answer. For a stream, sets the time to its first chunk, if that is known,
+/// and the time to its end.
 fn times(record: &mut Record, span: &Span) {
     let of = &span.attributes;
     let took = span.end_nanos.checked_sub(span.start_nanos).filter(|_| span.start_nanos > 0);
@@ -197,7 +206,8 @@ fn times(record: &mut Record, span: &Span) {
     record.time_to_last_token = took.filter(|_| record.stream_mode == Some(true));
 }
 
-/// Sets the status: the provider's if it is stated, otherwise that of the error's class, otherwise 200 or 500.
+/// Sets the status: the provider's if it is stated, otherwise that of the error's class, otherwise
+/// 200 or 500.
 fn outcome(record: &mut Record, span: &Span) {
     let error = text(&span.attributes, &["error.type"]);
     let stated = count(&span.attributes, &STATUS).and_then(|status| i32::try_from(status).ok());
@@ -209,7 +219,8 @@ fn outcome(record: &mut Record, span: &Span) {
     }
 }
 
-/// Returns the status that an error is named after: a number, or an error class of the SDKs of OpenAI, Anthropic and Portkey.
+/// Returns the status that an error is named after: a number, or an error class of the SDKs of
+/// OpenAI, Anthropic and Portkey.
 fn status_of(error: &str) -> Option<i32> {
     let class = error.rsplit(['.', ':']).next().unwrap_or(error);
     let status = match class {
@@ -306,7 +317,9 @@ fn opened(json: &str) -> Cow<'_, str> {
     Cow::Owned(format!("[{}]", elements.join(",")))
 }
 
-/// Returns the attributes of the span and of its resource that may be content and were not read as such, as a JSON object. Returns `None` if there are none, or if they must not be kept. The resource is the same for many spans, so its texts are cut like those of the metadata.
+/// Returns the attributes of the span and of its resource that may be content and were not read as
+/// such, as a JSON object. Returns `None` if there are none, or if they must not be kept. The
+/// resource is the same for many spans, so its texts are cut like those of the metadata.
 fn further(of: &Attributes, origin: &Origin, used: &[&'static str], context: &Context) -> Option<String> {
     if context.is_untracked() {
         return None;
@@ -337,7 +350,8 @@ fn is_label(key: &str, value: &Any, policy: &Policy) -> bool {
     figures::is_figure(key, value) || policy.is_label(key)
 }
 
-/// Returns the fields of the response that the span states, other than its choices. For a failed call, these include the error.
+/// Returns the fields of the response that the span states, other than its choices. For a failed
+/// call, these include the error.
 fn reply(span: &Span, record: &Record) -> Object {
     let of = &span.attributes;
     let mut body = Object::new();
@@ -411,7 +425,9 @@ fn is_read(key: &str) -> bool {
         || (!content::NOT_MESSAGES.contains(&key) && { prefixes }.any(|prefix| key.starts_with(prefix)))
 }
 
-/// Sets the metadata: the metrics of the resource and of the span, and the caller's headers, of which later ones override earlier ones. Adds the user. The resource belongs to a process and does not describe a single call.
+/// Sets the metadata: the descriptive attributes of the resource and of the span, and the caller's
+/// headers, of which later ones override earlier ones. Adds the user. The resource belongs to a
+/// process and does not describe a single call.
 fn metadata(record: &mut Record, span: &Span, origin: &Origin, overlay: &Tags, context: &Context) {
     let mut tags = vec![(LOG_TYPE.0.to_owned(), LOG_TYPE.1.to_owned())];
     if !origin.scope.is_empty() {
@@ -430,7 +446,7 @@ fn metadata(record: &mut Record, span: &Span, origin: &Origin, overlay: &Tags, c
     record.metadata = tags;
 }
 
-/// Returns the metadata of a resource: its metrics and labels.
+/// Returns the metadata of a resource: its descriptive attributes and labels.
 pub(super) fn resource_tags(resource: &Attributes, policy: &Policy) -> Vec<(String, String)> {
     let labels = resource.iter().filter(|(key, value)| is_label(key, value, policy));
     labels.filter_map(|(key, value)| resource_tag(key, value)).collect()
@@ -442,7 +458,8 @@ fn resource_tag(key: &str, value: &Any) -> Option<(String, String)> {
     if is_elsewhere { None } else { tag(key, value) }
 }
 
-/// Converts an attribute to metadata. Lists become JSON. A text under a name that marks a secret is masked like a header.
+/// Converts an attribute to metadata. Lists become JSON. A text under a name that marks a secret is
+/// masked like a header.
 fn tag(key: &str, value: &Any) -> Option<(String, String)> {
     let text = match value {
         Any::Null => return None,

@@ -1,6 +1,10 @@
-//! Reads prompts and completions from attributes and events of every convention, as the bodies of a request and a response.
+//! Reads prompts and completions from attributes and events of every convention, as the bodies of a
+//! request and a response.
 //!
-//! The bodies have OpenAI's format, which reports, exports and replay also find in other records. A message with parts becomes one with `content` and `tool_calls`; values without a place there stay as they arrived. Sources are read in order, newest convention first, and only the first one with content is used, so text that several sources repeat is stored once.
+//! The bodies have OpenAI's format, which reports, exports and replay also find in other records. A
+//! message with parts becomes one with `content` and `tool_calls`; values without a place there
+//! stay as they arrived. Sources are read in order, newest convention first, and only the first one
+//! with content is used, so text that several sources repeat is stored once.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +30,8 @@ pub(super) struct Content {
     reply: Option<String>,
 }
 
-/// Attributes that [`Content::of_span`] reads, and which therefore are not metadata. The same applies to names that begin with one of [`PREFIXES`].
+/// Attributes that [`Content::of_span`] reads, and which therefore are not metadata. The same
+/// applies to names that begin with one of [`PREFIXES`].
 pub(super) const NAMES: [&str; 9] = [
     "gen_ai.input.messages",
     "gen_ai.output.messages",
@@ -53,7 +58,8 @@ pub(super) const PREFIXES: [&str; 6] = [
 pub(super) const NOT_MESSAGES: [&str; 2] = ["gen_ai.prompt.name", "gen_ai.prompt.version"];
 
 impl Content {
-    /// Reads the content of a span from its attributes, or from its events if they have none. Also returns the attributes of [`others`] that it used.
+    /// Reads the content of a span from its attributes, or from its events if they have none. Also
+    /// returns the attributes of [`others`] that it used.
     pub(super) fn of_span(attributes: &Attributes, events: &[Event]) -> (Self, Vec<&'static str>) {
         let mut used = Vec::new();
         let mut said = Self::of_attributes(attributes, &mut used);
@@ -268,7 +274,8 @@ impl Content {
         body.end()
     }
 
-    /// Returns the body of the response: the fields that the span states, then the choices, then the attributes that have no other place.
+    /// Returns the body of the response: the fields that the span states, then the choices, then
+    /// the attributes that have no other place.
     pub(super) fn response(&self, stated: Object, attributes: Option<&str>) -> String {
         let mut body = match &self.reply {
             Some(reply) if members(reply).is_some() => Object::of(reply),
@@ -287,7 +294,8 @@ impl Content {
     }
 }
 
-/// Returns the content of an event: its body, or its attributes, one of which may hold the content as JSON.
+/// Returns the content of an event: its body, or its attributes, one of which may hold the content
+/// as JSON.
 fn payload(event: &Event) -> String {
     if let Some(content) = find(&event.attributes, &["gen_ai.event.content"]) {
         return content.json();
@@ -312,7 +320,8 @@ fn payload(event: &Event) -> String {
     }
 }
 
-/// Reads messages whose position is part of the names of their attributes, such as `gen_ai.prompt.0.role`, with their finish reasons.
+/// Reads messages whose position is part of the names of their attributes, such as
+/// `gen_ai.prompt.0.role`, with their finish reasons.
 fn numbered(attributes: &Attributes, prefix: &str) -> Vec<(String, Option<String>)> {
     let mut fields: BTreeMap<u32, Vec<(&str, &Any)>> = BTreeMap::new();
     for (key, value) in attributes {

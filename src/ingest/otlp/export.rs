@@ -1,6 +1,8 @@
-//! Reads the spans or log records of an export request one by one, from either encoding, and writes the answer.
+//! Reads the spans or log records of an export request one by one, from either encoding, and writes
+//! the answer.
 //!
-//! The whole request is validated first, so that an invalid one is refused before any of it is stored. After that no more than one span is held in memory at a time.
+//! The whole request is validated first, so that an invalid one is refused before any of it is
+//! stored. After that no more than one span is held in memory at a time.
 
 use std::borrow::Cow;
 
@@ -16,7 +18,8 @@ use crate::ingest::{MOST_RECORDS, Policy};
 use crate::record::MOST_TAGS;
 use crate::record::json::{FieldError, Read, Reason, finite, keep_last, list, members, unquote, write_string};
 
-/// Origin of spans and log records. It is copied into each record, so it is read once and its size is bounded.
+/// Origin of spans and log records. It is copied into each record, so it is read once and its size
+/// is bounded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Origin {
     /// First attributes of the resource, with long texts cut.
@@ -53,7 +56,9 @@ pub(super) enum Leaf<'a> {
 
 type Found<'f> = dyn FnMut(&Origin, Leaf<'_>) + 'f;
 
-/// Calls `found` for every span, log record or metric of a request. Fails if the outer levels of the request are not valid OTLP. The policy decides which attributes of a resource are metadata; without a policy none are.
+/// Calls `found` for every span, log record or metric of a request. Fails if the outer levels of
+/// the request are not valid OTLP. The policy decides which attributes of a resource are metadata;
+/// without a policy none are.
 pub(super) fn walk(
     encoding: Encoding,
     signal: Signal,
@@ -82,7 +87,8 @@ pub(super) fn walk(
     }
 }
 
-/// Refuses a request with too many spans or log records. Metrics are not stored, so their number is not limited.
+/// Refuses a request with too many spans or log records. Metrics are not stored, so their number is
+/// not limited.
 fn few(signal: Signal, leaves: usize) -> Result<(), FieldError> {
     if leaves <= MOST_RECORDS || signal == Signal::Metrics {
         return Ok(());
@@ -154,7 +160,8 @@ fn is_export(request: &Object<'_>, groups: [&str; 2]) -> bool {
     request.is_empty() || request.iter().any(|(key, _)| groups.contains(&&**key))
 }
 
-/// Returns the error for JSON that is not an export request with that list, since nothing of it would be stored.
+/// Returns the error for JSON that is not an export request with that list, since nothing of it
+/// would be stored.
 fn refused(text: &str, groups: &str) -> FieldError {
     let expected = format!("an OTLP export request, one JSON object with `{groups}`");
     FieldError::silent(
@@ -254,7 +261,8 @@ pub(super) struct Event {
 pub(super) struct LogRecord {
     pub(super) trace_id: String,
     pub(super) span_id: String,
-    /// Time of the event, or the time at which it was observed, in nanoseconds since 1970. 0 means that no time is stated.
+    /// Time of the event, or the time at which it was observed, in nanoseconds since 1970. 0 means
+    /// that no time is stated.
     pub(super) at_nanos: u64,
     pub(super) event: Event,
 }
@@ -474,7 +482,8 @@ pub(super) fn data_points(leaf: Leaf<'_>) -> u64 {
     }
 }
 
-/// Returns true if the request holds log records. Its first leaf decides, since the levels above are the same in protobuf.
+/// Returns true if the request holds log records. Its first leaf decides, since the levels above
+/// are the same in protobuf.
 pub(super) fn holds_logs(encoding: Encoding, bytes: &[u8]) -> bool {
     if encoding == Encoding::Json {
         let text = str::from_utf8(bytes).map(finite).unwrap_or_default();
@@ -492,7 +501,8 @@ pub(super) fn holds_logs(encoding: Encoding, bytes: &[u8]) -> bool {
     logs.unwrap_or(false)
 }
 
-/// Returns the body of an `Export…ServiceResponse`: the number of rejected items and the reason, or a warning. Empty if everything was accepted.
+/// Returns the body of an `Export…ServiceResponse`: the number of rejected items and the reason, or
+/// a warning. Empty if everything was accepted.
 pub(super) fn response(encoding: Encoding, signal: Signal, rejected: u64, message: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let partial = rejected > 0 || !message.is_empty();

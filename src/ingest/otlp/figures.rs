@@ -1,6 +1,10 @@
-//! Attributes of a span or of its resource that are metrics: they describe the circumstances and the cost of a call, but hold none of its content.
+//! Descriptive attributes of a span or of its resource: they state the circumstances and
+//! the cost of a call, but hold none of its content.
 //!
-//! These attributes become metadata, which every key that sees logs may read, and which is kept for a call that is not to be tracked. Attribute names are free to choose, so a list of content names would miss some. This is a list of the names without content: an attribute that is not on it and holds a text is treated as content.
+//! These attributes become metadata, which every key that sees logs may read, and which is kept for
+//! a call that is not to be tracked. Attribute names are free to choose, so a list of content names
+//! would miss some. This is a list of the names without content: an attribute that is not on it and
+//! holds a text is treated as content.
 
 use super::any::Any;
 
@@ -115,7 +119,8 @@ const NAMES: [&str; 108] = [
     "webengine.name",
     "webengine.version",
 ];
-/// Prefixes of names: OpenTelemetry's description of the origin of a span, and labels that the caller sets explicitly. Such labels are metadata, like those of Portkey's header.
+/// Prefixes of names: OpenTelemetry's description of the origin of a span, and labels that the
+/// caller sets explicitly. Such labels are metadata, like those of Portkey's header.
 const PREFIXES: [&str; 16] = [
     "ai.telemetry.metadata.",
     "aws.ecs.",
@@ -135,7 +140,8 @@ const PREFIXES: [&str; 16] = [
     "traceloop.association.properties.",
 ];
 
-/// Returns true if an attribute is a metric. Numbers and flags always are, since they hold no words.
+/// Returns true if an attribute is descriptive. Numbers and flags always are, since they hold no
+/// words.
 pub(super) fn is_figure(key: &str, value: &Any) -> bool {
     match value {
         Any::Int(_) | Any::Float(_) | Any::Bool(_) => true,

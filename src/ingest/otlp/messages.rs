@@ -14,7 +14,8 @@ pub(super) fn push_messages(array: &str, role: &str, messages: &mut Vec<String>)
     }
 }
 
-/// Returns a message as an object. A text that holds JSON is opened; any other text becomes the content of a message of the role.
+/// Returns a message as an object. A text that holds JSON is opened; any other text becomes the
+/// content of a message of the role.
 fn as_message<'a>(raw: &'a str, role: &str) -> Cow<'a, str> {
     if !raw.starts_with('"') {
         return Cow::Borrowed(raw);
@@ -46,7 +47,8 @@ fn held(raw: &str) -> Option<String> {
     raw.starts_with('"').then(|| held_json(&unquote(raw))).flatten()
 }
 
-/// Converts a message with parts to one with `content` and `tool_calls`, and to one message for each tool result in it.
+/// Converts a message with parts to one with `content` and `tool_calls`, and to one message for
+/// each tool result in it.
 fn message_of_parts(raw: &str, messages: &mut Vec<String>) {
     let message = members(raw).unwrap_or_default();
     let role = get(&message, &["role"]).unwrap_or("\"user\"");
@@ -136,16 +138,16 @@ fn content_of(mut contents: Vec<String>, texts: usize) -> String {
         0 => "null".to_owned(),
         1 if texts == 1 => contents.remove(0),
         _ => {
-            let part = |raw: &String| {
-                if raw.starts_with('"') {
-                    Object::new().text("type", "text").raw("text", raw).end()
-                } else {
-                    raw.clone()
-                }
-            };
-            format!("[{}]", contents.iter().map(part).collect::<Vec<_>>().join(","))
+            format!("[{}]", contents.iter().map(|raw| content_part(raw)).collect::<Vec<_>>().join(","))
         }
     }
+}
+
+fn content_part(raw: &str) -> String {
+    if raw.starts_with('"') {
+        return Object::new().text("type", "text").raw("text", raw).end();
+    }
+    raw.to_owned()
 }
 
 /// Builds a tool call in OpenAI's format. Every argument is JSON.

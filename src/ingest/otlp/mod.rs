@@ -1,6 +1,10 @@
-//! OTLP: reads spans of calls to models as records, and log events about these calls as parts of the same records.
+//! OTLP: reads spans of calls to models as records, and log events about these calls as parts of
+//! the same records.
 //!
-//! The id of a record consists of the trace id and the span id, so a batch that an exporter sends again is not logged twice. A request that is not an export request is refused as a whole, before any of it is stored. In a valid request, a bad span does not affect the good ones. Spans that are not calls are ignored: the sender sees them as accepted.
+//! The id of a record consists of the trace id and the span id, so a batch that an exporter sends
+//! again is not logged twice. A request that is not an export request is refused as a whole, before
+//! any of it is stored. In a valid request, a bad span does not affect the good ones. Spans that
+//! are not calls are ignored: the sender sees them as accepted.
 
 mod any;
 mod call;
@@ -40,13 +44,15 @@ pub enum Signal {
 }
 
 impl Encoding {
-    /// Returns the encoding that a content type names. For any other content type, or none, guesses from the bytes.
+    /// Returns the encoding that a content type names. For any other content type, or none, guesses
+    /// from the bytes.
     pub fn of(content_type: &str, bytes: &[u8]) -> Self {
         let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match media_type.as_str() {
             "application/json" => Self::Json,
             "application/x-protobuf" | "application/protobuf" => Self::Protobuf,
-            // A protobuf request begins with the tag of its first field, a line feed, followed by a length.
+            // A protobuf request begins with the tag of its first field, a line feed, followed by a
+            // length.
             _ => {
                 let text = bytes.trim_ascii();
                 let is_object = text.first() == Some(&b'{') && text.last() == Some(&b'}');
@@ -70,7 +76,8 @@ impl Signal {
         if export::holds_logs(encoding, bytes) { Self::Logs } else { Self::Traces }
     }
 
-    /// Returns the names of the three levels in JSON: as OTLP spells them, and as the protobuf files do, which some writers keep.
+    /// Returns the names of the three levels in JSON: as OTLP spells them, and as the protobuf
+    /// files do, which some writers keep.
     fn json_names(self) -> [[&'static str; 2]; 3] {
         match self {
             Self::Traces => [["resourceSpans", "resource_spans"], ["scopeSpans", "scope_spans"], ["spans"; 2]],
@@ -107,11 +114,14 @@ impl Signal {
 pub struct Call {
     /// Record of the span, not yet completed.
     pub record: Record,
-    /// True if log events add nothing to the record: the span states request and answer, or they must not be kept. If false, the record is one part of several ([`crate::halves::Half::Piece`]).
+    /// True if log events add nothing to the record: the span states request and answer, or they
+    /// must not be kept. If false, the record is one part of several
+    /// ([`crate::halves::Half::Piece`]).
     pub is_whole: bool,
 }
 
-/// Reads the calls of a request, or fails if it is not an export request. Returns the number of ignored spans.
+/// Reads the calls of a request, or fails if it is not an export request. Returns the number of
+/// ignored spans.
 pub fn traces(
     encoding: Encoding,
     bytes: &[u8],
@@ -121,7 +131,8 @@ pub fn traces(
     traces_under(&context.overlay(), encoding, bytes, context, take)
 }
 
-/// Does the same as [`traces`] with the metadata of the headers, which is the same for all requests of a body.
+/// Does the same as [`traces`] with the metadata of the headers, which is the same for all requests
+/// of a body.
 fn traces_under(
     overlay: &[(String, String)],
     encoding: Encoding,
@@ -143,7 +154,8 @@ fn traces_under(
     Ok(passed_over)
 }
 
-/// Reads the log records of a request. `take` receives one part of a record, not yet completed, for each span that the log records describe, and the rejection of each bad log record.
+/// Reads the log records of a request. `take` receives one part of a record, not yet completed, for
+/// each span that the log records describe, and the rejection of each bad log record.
 pub fn logs(
     encoding: Encoding,
     bytes: &[u8],
@@ -166,7 +178,8 @@ pub fn logs(
     Ok(())
 }
 
-/// Adds the excerpt of the span or log record to an error, for the first errors of a request. Protobuf gets no excerpt.
+/// Adds the excerpt of the span or log record to an error, for the first errors of a request.
+/// Protobuf gets no excerpt.
 fn looked_at(error: FieldError, leaf: Leaf<'_>, context: &Context, refused: &mut usize) -> FieldError {
     *refused += 1;
     match leaf {
@@ -192,7 +205,8 @@ pub fn is_logs_json(text: &[u8]) -> bool {
     start.is_some_and(|start| [&b"\"resourceLogs\""[..], b"\"resource_logs\""].iter().any(|key| start.starts_with(key)))
 }
 
-/// Returns the body of the answer to an export: the number of rejected items with the reason, a warning, or nothing.
+/// Returns the body of the answer to an export: the number of rejected items with the reason, a
+/// warning, or nothing.
 pub fn response(encoding: Encoding, signal: Signal, rejected: u64, message: &str) -> Vec<u8> {
     export::response(encoding, signal, rejected, message)
 }
@@ -202,7 +216,8 @@ pub fn status(code: u8, message: &str) -> Vec<u8> {
     export::status(code, message)
 }
 
-/// Reads a line of a file that OpenTelemetry's collector wrote: an export request in JSON. Logs and metrics are ignored.
+/// Reads a line of a file that OpenTelemetry's collector wrote: an export request in JSON. Logs and
+/// metrics are ignored.
 pub(super) fn read(
     text: &str,
     overlay: &[(String, String)],

@@ -1,6 +1,8 @@
-//! Reads the content of spans of the AI SDK, of embeddings in OpenInference, of Langfuse and of MLflow, if the spans hold it under no other convention.
+//! Reads the content of spans of the AI SDK, of embeddings in OpenInference, of Langfuse and of
+//! MLflow, if the spans hold it under no other convention.
 //!
-//! The attributes that were used are added to `used`. All others go into the response's body as they arrived.
+//! The attributes that were used are added to `used`. All others go into the response's body as
+//! they arrived.
 
 use std::collections::BTreeMap;
 
@@ -120,13 +122,14 @@ fn serialised(value: &Any) -> String {
 
 /// Converts the AI SDK's tool calls to OpenAI's format.
 fn tool_calls(array: &str) -> Option<String> {
-    let call = |raw: &str| {
-        let of = members(raw)?;
-        let [id, name] = ["toolCallId", "toolName"].map(|name| get(&of, &[name]).unwrap_or("\"\""));
-        let arguments = get(&of, &["input", "args"]).unwrap_or("{}");
-        let arguments = if arguments.starts_with('"') { unquote(arguments).into_owned() } else { arguments.to_owned() };
-        Some(tool_call(id, name, &quoted(&arguments)))
-    };
-    let calls = list(array)?.into_iter().map(call).collect::<Option<Vec<_>>>()?;
+    let calls = list(array)?.into_iter().map(openai_call).collect::<Option<Vec<_>>>()?;
     Some(format!("[{}]", calls.join(",")))
+}
+
+fn openai_call(raw: &str) -> Option<String> {
+    let of = members(raw)?;
+    let [id, name] = ["toolCallId", "toolName"].map(|name| get(&of, &[name]).unwrap_or("\"\""));
+    let arguments = get(&of, &["input", "args"]).unwrap_or("{}");
+    let arguments = if arguments.starts_with('"') { unquote(arguments).into_owned() } else { arguments.to_owned() };
+    Some(tool_call(id, name, &quoted(&arguments)))
 }

@@ -1,6 +1,10 @@
-//! Reads log events into parts of records: the content that the events of one request give for each span.
+//! Reads log events into parts of records: the content that the events of one request give for each
+//! span.
 //!
-//! A part has the id of its span's record and holds only content. All other columns come from the span, which arrives before or after it. The events of a span are ordered by time; events of equal time, and those without one, keep the order of the request. So the same request always makes the same parts.
+//! A part has the id of its span's record and holds only content. All other columns come from the
+//! span, which arrives before or after it. The events of a span are ordered by time; events of
+//! equal time, and those without one, keep the order of the request. So the same request always
+//! makes the same parts.
 
 use std::collections::HashMap;
 
@@ -13,7 +17,8 @@ use crate::ingest::fields::time_of_nanos;
 use crate::record::json::{Checks, FieldError};
 use crate::record::{Message, Record};
 
-/// Maximum number of spans whose events are collected at the same time. It bounds the memory that small events of many spans take.
+/// Maximum number of spans whose events are collected at the same time. It bounds the memory that
+/// small events of many spans take.
 const MOST_SPANS: usize = 1024;
 /// Body without any member.
 const NOTHING: &str = "{}";
@@ -46,7 +51,8 @@ impl Pieces {
         }
         let is_embedding = call::is_embedding(&event.attributes);
         let created_at = time_of_nanos("timeUnixNano", at_nanos)?;
-        // Each event is checked on its own, so that one which cannot be stored does not affect the others.
+        // Each event is checked on its own, so that one which cannot be stored does not affect the
+        // others.
         for (field, body) in [("request.body", request(&content, is_embedding)), ("response.body", response(&content))]
         {
             call::payload(field, &body)?;

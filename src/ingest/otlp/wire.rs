@@ -1,6 +1,8 @@
-//! Protobuf's wire format, as far as OTLP needs it: the fields of a message, borrowed from its bytes.
+//! Protobuf's wire format, as far as OTLP needs it: the fields of a message, borrowed from its
+//! bytes.
 //!
-//! No objects are built: a message is walked field by field, and unused fields cost nothing. So a hostile request takes no more memory than its own bytes, however many empty messages it holds.
+//! No objects are built: a message is walked field by field, and unused fields cost nothing. So a
+//! hostile request takes no more memory than its own bytes, however many empty messages it holds.
 
 use crate::record::json::FieldError;
 

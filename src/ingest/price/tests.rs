@@ -25,7 +25,8 @@ fn the_built_in_table_can_be_read_and_its_aliases_are_sorted() {
     }
 }
 
-/// The recorded requests of a real gateway have these tokens. The gateway adds floats and sends 0.011250000000000001.
+/// The recorded requests of a real gateway have these tokens. The gateway adds floats and sends
+/// 0.011250000000000001.
 #[test]
 fn costs_are_exact_to_the_last_digit() {
     assert_eq!(cents("openai", "gpt-4o", 9, 9), Cost::Cents(0.01125));
@@ -103,7 +104,8 @@ fn parts_have_prices_of_their_own_where_the_table_has_them() {
         "provider,model,above,input,output,cache_read,cache_write,reasoning\np,m,,100,1000,10,200,500\np,n,,100,1000\n";
     let table = Prices::default().with("t", text).unwrap();
     let parts = of(Parts { cache_read: 20, cache_write: 30, reasoning: 4, ..Parts::default() });
-    // 50 at 100, 20 at 10, 30 at 200; 6 at 1000, 4 at 500: 19,200 dollars for a million, so many hundredths of cents.
+    // 50 at 100, 20 at 10, 30 at 200; 6 at 1000, 4 at 500: 19,200 dollars for a million, so many
+    // hundredths of cents.
     assert_eq!(table.cost(&tokens("p", "m", 100, 10), &parts), Cost::Cents(1.92));
     assert_eq!(table.cost(&tokens("p", "n", 100, 10), &parts), Cost::Cents(2.0));
     let more_than_all = of(Parts { cache_read: 500, ..Parts::default() });
@@ -188,7 +190,8 @@ fn long_requests_have_another_price() {
     assert_eq!(cents("openai", "gpt-5.4", 272_001, 0), Cost::NoPrice, "dearer, by how much is not known");
 }
 
-/// Rows that were wrong before: a price in another column, at another number of tokens, or in another unit.
+/// Rows that were wrong before: a price in another column, at another number of tokens, or in
+/// another unit.
 #[test]
 fn figures_that_once_were_wrong_are_right() {
     let read = |org: &str, model: &str| {

@@ -1,6 +1,9 @@
-//! Reads tokens from the attributes of a span: OpenTelemetry's names for generative AI, official and deprecated, and those of OpenLLMetry, OpenInference, pydantic-ai, Sentry and the AI SDK.
+//! Reads tokens from the attributes of a span: OpenTelemetry's names for generative AI, official
+//! and deprecated, and those of OpenLLMetry, OpenInference, pydantic-ai, Sentry and the AI SDK.
 //!
-//! In all of these conventions the input includes cached tokens and the output includes reasoning. Instrumentations that leave them out are recognised by the total, or by a part that is larger than its whole.
+//! In all of these conventions the input includes cached tokens and the output includes reasoning.
+//! Instrumentations that leave them out are recognised by the total, or by a part that is larger
+//! than its whole.
 
 use super::shapes::{cached_parts, is_ambiguous};
 use super::{Billed, Parts, Tier, Usage};

@@ -1,4 +1,5 @@
-//! The arithmetic of each provider: the tokens that its counts include, and those that they leave out.
+//! The arithmetic of each provider: the tokens that its counts include, and those that they leave
+//! out.
 
 use super::{Billed, Members, Parts, Tier, Usage, cents, count, get, inner, string};
 use crate::record::json::{list, members};
@@ -66,7 +67,8 @@ fn hour_writes(usage: &Members<'_>, asked: &Members<'_>) -> i64 {
     hours.max(count(&lives, &["ephemeral_1h_input_tokens"]).unwrap_or(0))
 }
 
-/// Reads usage of Gemini. The prompt excludes what tools put into it, and the candidates exclude the thoughts.
+/// Reads usage of Gemini. The prompt excludes what tools put into it, and the candidates exclude
+/// the thoughts.
 pub(super) fn google(usage: &Members<'_>) -> Usage {
     let counted = |names: &[&str]| count(usage, names);
     let prompt = counted(&["promptTokenCount", "prompt_token_count"]);
@@ -97,7 +99,8 @@ pub(super) fn google(usage: &Members<'_>) -> Usage {
         total,
         billed: Billed { parts, is_partial: is_ambiguous(cached, audio, cached_audio), ..Billed::default() },
     };
-    // If the total excludes the thoughts or the tokens of tools, this version includes them in the other counts already.
+    // If the total excludes the thoughts or the tokens of tools, this version includes them in the
+    // other counts already.
     let sum = |request: Option<i64>, response: Option<i64>| Some(request?.saturating_add(response?));
     let fits = |request, response| sum(request, response).is_none_or(|sum| Some(sum) == total);
     if !fits(found.request, found.response) {
@@ -132,7 +135,8 @@ pub(super) fn cohere(usage: &Members<'_>) -> Usage {
     found
 }
 
-/// Names of counts that are members of the reply itself: those of Ollama, of models in Bedrock, and of llama.cpp.
+/// Names of counts that are members of the reply itself: those of Ollama, of models in Bedrock, and
+/// of llama.cpp.
 pub(super) const BARE: [&str; 8] = [
     "prompt_eval_count",
     "eval_count",
@@ -157,7 +161,8 @@ pub(super) fn bare(reply: &Members<'_>) -> Usage {
     found
 }
 
-/// Returns cached and audio tokens as kinds that do not overlap. Both counts include the cached audio.
+/// Returns cached and audio tokens as kinds that do not overlap. Both counts include the cached
+/// audio.
 pub(super) fn cached_parts(cached: i64, audio: i64, cached_audio: Option<i64>) -> Parts {
     let both = cached_audio.unwrap_or(0).min(cached).min(audio);
     Parts {
@@ -173,7 +178,8 @@ pub(super) fn is_ambiguous(cached: i64, audio: i64, cached_audio: Option<i64>) -
     cached > 0 && audio > 0 && cached_audio.is_none()
 }
 
-/// Returns true if a call has charges beyond its tokens: searches, sources that were read, or surcharges for speed or region.
+/// Returns true if a call has charges beyond its tokens: searches, sources that were read, or
+/// surcharges for speed or region.
 fn has_fees(usage: &Members<'_>) -> bool {
     let tools = inner(usage, &["server_tool_use"]);
     let searched = count(&tools, &["web_search_requests"]).unwrap_or(0) > 0
@@ -183,7 +189,8 @@ fn has_fees(usage: &Members<'_>) -> bool {
     searched || fast || string(usage, &["inference_geo"]).as_deref() == Some("us")
 }
 
-/// Returns the cost that OpenRouter (`cost`) and Perplexity (`cost.total_cost`) state, converted from dollars.
+/// Returns the cost that OpenRouter (`cost`) and Perplexity (`cost.total_cost`) state, converted
+/// from dollars.
 fn stated_cents(usage: &Members<'_>) -> Option<f64> {
     let raw = get(usage, &["cost"])?;
     // For a call with the customer's own provider key OpenRouter bills only a fee.

@@ -18,7 +18,8 @@ fn of(reply: &str) -> Usage {
     Usage::of(&[], Some(reply))
 }
 
-/// Checks request, response and kinds. The total is the sum of the first two, and no kind is larger than its whole.
+/// Checks request, response and kinds. The total is the sum of the first two, and no kind is larger
+/// than its whole.
 fn check(reply: &str, request: i64, response: i64, parts: Parts) {
     let usage = of(reply);
     assert_eq!((usage.request, usage.response), (Some(request), Some(response)), "{reply}");
