@@ -52,7 +52,7 @@ const SHORT: usize = 12;
 
 macro_rules! constructors {
     ($($name:ident => $kind:ident),* $(,)?) => {$(
-        #[doc = concat!("An error of kind [`ErrorKind::", stringify!($kind), "`].")]
+        #[doc = concat!("Creates an error of kind [`ErrorKind::", stringify!($kind), "`].")]
         pub fn $name(message: impl Into<String>) -> Self {
             Self::new(ErrorKind::$kind, message)
         }

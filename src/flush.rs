@@ -2,7 +2,7 @@
 //! write-ahead log may drop the rows.
 //!
 //! A flush writes one file for each partition of its rows, then commits all files at once together
-//! with the Delta application transaction (id of this log, sequence number of the last row). The
+//! with the Delta application transaction (id of this log, last sequence number of the rows). The
 //! next open of the table replays the log from that sequence number, so a crash before the commit
 //! loses nothing and a crash after it duplicates nothing. Files of a flush that did not commit are
 //! orphans, which vacuum deletes.

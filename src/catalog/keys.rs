@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
-    /// Id of the key, the start of its hash.
+    /// Id of the key: the start of its hash, which does not reveal its text.
     pub id: String,
     /// Purpose of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]

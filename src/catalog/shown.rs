@@ -51,7 +51,7 @@ pub struct ShownPlan {
 /// An API key in API responses, without its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ShownKey {
-    /// Id of the key, the start of its hash.
+    /// Id of the key: the start of its hash, which does not reveal its text.
     pub id: String,
     /// Purpose of the key.
     pub name: Option<String>,

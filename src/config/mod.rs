@@ -360,7 +360,7 @@ impl Config {
         check_url("gateway_url", &self.gateway_url, "http://127.0.0.1:8787/v1")?;
         check_url("public_url", &self.public_url, "https://logs.example.com")?;
         if self.refresh_seconds > 60 {
-            // Maintenance relies on every node to know of a change after a few minutes.
+            // Maintenance relies on every node knowing of a change after a few minutes.
             return Err(Error::invalid(format!(
                 "setting `refresh_seconds` is {}; expected 1 to 60",
                 self.refresh_seconds

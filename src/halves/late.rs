@@ -49,12 +49,12 @@ impl<R> Late<R> {
         self.bytes.of(key).saturating_add(more) <= free.saturating_sub(more)
     }
 
-    /// Returns true if a part of the record forbids to keep any content of the call.
+    /// Returns true if a part of the record forbids keeping any content of the call.
     pub fn is_untracked(&self, key: u128) -> bool {
         self.of(key).any(|part| part.record.do_not_track == Some(true))
     }
 
-    /// Removes the content from the parts of a record, after one part forbade to keep any of it.
+    /// Removes the content from the parts of a record, after one part forbade keeping any of it.
     pub fn untrack(&mut self, key: u128, untrack: impl Fn(&mut Record)) {
         let tracked = |part: &&mut (LatePart, Option<R>)| part.0.record.do_not_track != Some(true);
         for (part, _) in self.parts.get_mut(&key).into_iter().flatten().filter(tracked) {

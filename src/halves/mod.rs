@@ -129,7 +129,7 @@ fn fill(record: &mut Record, part: &Record) {
 /// is not a fragment adds no body if there already is one. A part that has arrived before adds
 /// nothing. Each part is read once, however many there are.
 ///
-/// If one part forbids to keep any content of the call, the content of the others is dropped.
+/// If one part forbids keeping any content of the call, the content of the others is dropped.
 pub fn join_all<'p>(parts: impl IntoIterator<Item = (Half, &'p Record)>) -> Record {
     let parts: Vec<(Half, &Record)> = parts.into_iter().collect();
     let mut record = figures_of(parts.iter().map(|(_, part)| *part));
@@ -166,8 +166,9 @@ fn with_tags(mut record: Record, parts: &[(Half, &Record)]) -> Record {
     record
 }
 
-/// Returns which parts are log events with a time that no part before them has. Such an event is
-/// new content even if another event, or the span, has the same content.
+/// Returns a flag for each part: true for a log event with a time that no part before it has.
+/// Content that such an event shares with another event was sent twice and is kept twice. The span,
+/// however, may already contain it.
 fn new_events(parts: &[(Half, &Record)]) -> Vec<bool> {
     let mut times = HashSet::new();
     let is_new = |(half, part): &(Half, &Record)| {
@@ -201,7 +202,7 @@ pub fn unite(first: Record, more: Record) -> Record {
     join_all([(Half::Piece, &first), (Half::Piece, &more)])
 }
 
-/// Adds late-arriving parts to a stored record. Stored values stay unless a part forbids to keep
+/// Adds late-arriving parts to a stored record. Stored values stay unless a part forbids keeping
 /// any content of the call, so a part that has arrived before adds nothing.
 pub fn amend(stored: &Record, late: &[LatePart]) -> Record {
     join_all([(Half::Figures, stored)].into_iter().chain(late.iter().map(|part| (part.half, &*part.record))))

@@ -73,7 +73,7 @@ impl SoFar {
         self.until_micros
     }
 
-    /// Returns true if a part forbids to keep any content of the call.
+    /// Returns true if a part forbids keeping any content of the call.
     pub fn is_untracked(&self) -> bool {
         self.parts.iter().any(|part| part.do_not_track == Some(true))
     }
@@ -280,7 +280,7 @@ impl<R> Waiting<R> {
     }
 
     /// Returns all waiting parts as they arrived, those of one record in their order. The flag is
-    /// true if a part of the same record forbids to keep any content of the call.
+    /// true if a part of the same record forbids keeping any content of the call.
     pub fn parts(&self) -> impl Iterator<Item = (Half, bool, &Record)> {
         self.halves.values().flat_map(|waits| {
             let is_untracked = waits.so_far.is_untracked();
