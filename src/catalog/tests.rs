@@ -293,7 +293,7 @@ fn names_can_stand_in_urls_and_log_lines() {
     let mut document = acme();
     for name in ["", ".", "..", "a b", "a/b", "é", "a\n", "a'b", "%20", &"x".repeat(129)] {
         let refused = document.create_organisation(name, organisation("developer", None, noon()), 0);
-        assert!(message(refused).contains("no name for organisation"), "{name}");
+        assert!(message(refused).contains("is not a valid name for organisation"), "{name}");
         assert!(document.add_workspaces("acme", [name.to_owned()]).is_err(), "{name}");
     }
     assert_eq!(document, acme());

@@ -121,7 +121,6 @@ impl Prices {
             let prices = rows.entry((provider, model)).or_default();
             if prices.iter().any(|other| other.above == price.above) {
                 return Err(Error::invalid(format!(
-                    "prices in `{name}`, line {}: the model stands there twice",
                     "prices in `{name}`, line {}: the model is listed twice",
                 )));
             }

@@ -256,9 +256,16 @@ async fn a_key_that_is_revoked_under_way_does_nothing_on_any_route() {
 fn settled(document: &Document) -> Document {
     let mut document = document.clone();
     document.export_jobs.iter_mut().for_each(|job| {
-        (job.status, job.error, job.file) = (crate::catalog::ExportStatus::Draft, None, None);
-        (job.started_at, job.ended_at, job.updated_at) = (None, None, job.created_at);
-        (job.run, job.total) = (0, 0);
+        job.status = crate::catalog::ExportStatus::Draft;
+        job.error = None;
+        job.file = None;
+        job.file_gone = None;
+        job.narrowed.clear();
+        job.started_at = None;
+        job.ended_at = None;
+        job.updated_at = job.created_at;
+        job.run = 0;
+        job.total = 0;
     });
     document.change.clear();
     document
