@@ -773,7 +773,7 @@ fn the_commands_refuse_what_is_wrong_and_ask_before_harm() {
     assert!(stdout.is_empty() && words.contains("plan `enterprise`, records kept 90 days"), "{words}");
     for (code, args, words) in [
         (2, &["org", "create", "acme", "--plan", "developer"][..], "exists already"),
-        (2, &["org", "create", "x y", "--plan", "developer"], "no name for organisation"),
+        (2, &["org", "create", "x y", "--plan", "developer"], "is not a valid name for organisation"),
         (2, &["org", "create", "zen", "--plan", "gold"], "the plans are developer, enterprise, production"),
         (2, &["org", "create", "zen"], "--plan"),
         (3, &["org", "set-plan", "zen", "developer"], "`zen` does not exist"),

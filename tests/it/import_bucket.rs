@@ -120,7 +120,7 @@ fn a_folder_of_both_path_formats_is_imported_and_what_cannot_be_read_is_told() {
     let said = gatelog(home, &[], &["import", "--source", "portkey-bucket", "store", "--rejects", "unread"]);
     assert_eq!(said.0, 1, "{}", said.2);
     assert!(said.2.contains("40 records imported, 0 duplicates, 3 not read; 45 files"), "{}", said.2);
-    assert!(said.2.contains("2 files with texts that guardrails found"), "{}", said.2);
+    assert!(said.2.contains("2 files were not imported: guardrail texts"), "{}", said.2);
     for (path, reason) in [("cut.json", "`json`"), ("no-id.json", "`id`"), ("torn.json.gz", "unpacked")] {
         let line = said.2.lines().find(|line| line.starts_with("not read: ") && line.contains(path));
         assert!(line.is_some_and(|line| line.contains(reason)), "{path}: {}", said.2);
@@ -218,7 +218,7 @@ fn whatever_lies_in_a_folder_is_told_and_stops_nothing() {
         ("30/round", "symbolic link"),
         ("itself", "symbolic link"),
         ("dangles", "symbolic link"),
-        ("pipe.json", "no file"),
+        ("pipe.json", "not a regular file"),
         ("odd-0.json", "`\"0001-01-01 00:00:00\"`"),
         ("odd-1.json", "1970 to 2261"),
         ("odd-2.json", "`\"2026-13-45\"`"),

@@ -349,7 +349,7 @@ async fn what_portkeys_clients_and_guide_send_is_taken() {
         (json!({ "filters": { "created_at": { "gte": 5 } } }), "`created_at` is `{\"gte\":5}`; expected"),
         (json!({ "filters": { "page_size": [5] } }), "`page_size` is `[5]`; expected a whole number"),
         (json!({ "filters": { "cost_min": 2, "cost_max": 1 } }), "`cost_min` is 2, which is more than `cost_max`, 1"),
-        (json!({ "requested_data": [{}] }), "field `requested_data` is `{}`; expected an array of names"),
+        (json!({ "requested_data": [{}] }), "field `requested_data` is `{}`; expected an array of column names"),
         (json!({ "description": [1] }), "field `description` is `[1]`; expected a text"),
         (
             json!({ "workspace_id": "asd" }),
