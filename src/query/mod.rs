@@ -11,6 +11,7 @@
 //! functions of a statement make of it (`functions`), by its constants (`plan_size`) and by the bodies that it reads (`wide`).
 
 mod barrier;
+mod casts;
 mod dialect;
 mod elsewhere;
 mod facts;

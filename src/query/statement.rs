@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{
     CastKind, DataType, Expr, Query, Select, SetExpr, SetOperator, SetQuantifier, Value, VisitMut, VisitorMut,
 };
 
+use super::casts;
 use super::dialect::PostgresPrecedence;
 use super::like;
 use super::membership::Memberships;
@@ -54,6 +55,9 @@ impl VisitorMut for Rewriter {
     type Break = DataFusionError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<DataFusionError> {
+        if !is_off(Workaround::Casts) {
+            casts::distinguish(query);
+        }
         refuse_counted_sets(&query.body)
     }
 

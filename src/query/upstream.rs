@@ -66,16 +66,28 @@ const CASES: &[Case] = &[
         "0|0;1|1",
     ),
     case("totals", "select count(*) from t having 1 = (select max(b) from t)", ""),
-    case(
-        "totals",
-        "select c from (select max(c) as c from t) as s where case when c is null then c = '' else null::boolean end",
-        "",
-    ),
+    case("totals", "select 1 from (select max(b) as c from t) as s where c is null and null::boolean", ""),
     case("totals", "select a, count(*) from t where a < 2 group by rollup (a) having 1 = (select max(b) from t)", ""),
     case(
         "known",
         "select count(*) filter (where n > 5) from (select count(distinct a) as n from t where false) as s",
         "0",
+    ),
+    case("casts", "select a::text, a from t where a = 1", "1|1"),
+    case(
+        "casts",
+        "select sum(a::double), sum(t.a), sum(a::double) over () from t group by a order by 2 limit 1",
+        "0.0|0|45.0",
+    ),
+    case(
+        "casts",
+        "select a::text as x, t.a as y from t where a < 2 group by a::text, t.a order by t.a::text desc",
+        "1|1;0|0",
+    ),
+    case(
+        "casts",
+        "select x.a, x.b from (select a::text, b, sum(b::double) as v, sum(b) from t group by 1, 2) x where v = 5",
+        "8|5",
     ),
     case("PostgresPrecedence::parse_prefix", "select count(*) from t where not exists (select 1 from t) is null", "10"),
     Case {

@@ -18,6 +18,8 @@ pub(super) enum Workaround {
     Escape,
     /// `in (select …)` has three values.
     Membership,
+    /// Columns are told apart that differ in a cast.
+    Casts,
     /// Ranks are signed.
     SignedRank,
     /// Sorts stay on their side of an OFFSET.
@@ -55,6 +57,7 @@ mod switch {
         ("not_exists", Workaround::NotExists),
         ("escape", Workaround::Escape),
         ("membership", Workaround::Membership),
+        ("casts", Workaround::Casts),
         ("signed_rank", Workaround::SignedRank),
         ("fence", Workaround::Fence),
         ("aggregate_bounds", Workaround::AggregateBounds),

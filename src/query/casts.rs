@@ -1,0 +1,207 @@
+//! Tells columns apart that differ in a cast.
+//!
+//! DataFusion leaves casts out of the name of a column, so that it has two of one name in `select a, a::text from t`, in
+//! `select sum(a), sum(a::double) from t` and in `… group by a, a::text`, and refuses them. In such a SELECT each cast is
+//! written as `coalesce(a::text)`, which has a name of its own and is simplified to the cast.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident,
+    ObjectName, OrderBy, Query, Select, SelectItem, SetExpr, Visit, VisitMut, Visitor, VisitorMut,
+};
+
+/// Writes the casts of a query's SELECTs anew where columns differ in them only, but not those of queries within them.
+pub(super) fn distinguish(query: &mut Query) {
+    let Query { body, order_by, .. } = query;
+    match body.as_mut() {
+        SetExpr::Select(select) => distinguish_select(select, order_by),
+        body => distinguish_sides(body),
+    }
+}
+
+fn distinguish_sides(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => distinguish_select(select, &mut None),
+        SetExpr::SetOperation { left, right, .. } => {
+            distinguish_sides(left);
+            distinguish_sides(right);
+        }
+        _ => {}
+    }
+}
+
+fn distinguish_select(select: &mut Select, order: &mut Option<OrderBy>) {
+    if !differ_in_casts(select, order) {
+        return;
+    }
+    keep_names(&mut select.projection);
+    let mut anew = Anew { depth: 0 };
+    let _ = VisitMut::visit(&mut select.projection, &mut anew);
+    let _ = VisitMut::visit(&mut select.group_by, &mut anew);
+    let _ = VisitMut::visit(&mut select.having, &mut anew);
+    let _ = VisitMut::visit(&mut select.qualify, &mut anew);
+    let _ = VisitMut::visit(order, &mut anew);
+}
+
+/// Returns whether two columns of a SELECT, or of a step that it takes, are the same without their casts only.
+fn differ_in_casts(select: &Select, order: &Option<OrderBy>) -> bool {
+    let mut names = Names::default();
+    let _ = Visit::visit(&select.projection, &mut names);
+    let _ = Visit::visit(&select.group_by, &mut names);
+    let _ = Visit::visit(&select.having, &mut names);
+    let _ = Visit::visit(&select.qualify, &mut names);
+    let _ = Visit::visit(order, &mut names);
+    if !names.casts {
+        return false;
+    }
+    let keys: &[Expr] = match &select.group_by {
+        GroupByExpr::Expressions(keys, _) => keys,
+        GroupByExpr::All(_) => &[],
+    };
+    keys.iter().for_each(|key| names.add(key));
+    for item in &select.projection {
+        match item {
+            SelectItem::UnnamedExpr(expr) => names.add(expr),
+            // A key of a group may be told by its name or its place.
+            SelectItem::ExprWithAlias { expr, .. } if !keys.is_empty() => names.add(expr),
+            _ => {}
+        }
+    }
+    names.differ
+}
+
+/// What DataFusion names: aggregates and window functions wherever they are, and what is added.
+#[derive(Default)]
+struct Names {
+    /// Expressions by what they are without casts.
+    known: HashMap<String, String>,
+    casts: bool,
+    differ: bool,
+    depth: usize,
+}
+
+impl Names {
+    fn add(&mut self, expr: &Expr) {
+        let [plain, whole] = [true, false].map(|without_casts| {
+            let mut expr = expr.clone();
+            let _ = VisitMut::visit(&mut expr, &mut Plain { without_casts });
+            expr.to_string().to_lowercase()
+        });
+        let known = self.known.entry(plain).or_insert_with(|| whole.clone());
+        self.differ |= *known != whole;
+    }
+}
+
+impl Visitor for Names {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            _ if self.depth > 0 => {}
+            Expr::Cast { .. } => self.casts = true,
+            Expr::Function(_) => self.add(expr),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Takes brackets, the names of tables and, where asked for, casts out of an expression.
+struct Plain {
+    without_casts: bool,
+}
+
+impl VisitorMut for Plain {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let plain = match expr {
+            Expr::Cast { expr, .. } if self.without_casts => expr.as_ref().clone(),
+            Expr::Nested(inner) => inner.as_ref().clone(),
+            Expr::CompoundIdentifier(parts) => match parts.last() {
+                Some(column) => Expr::Identifier(column.clone()),
+                None => return ControlFlow::Continue(()),
+            },
+            _ => return ControlFlow::Continue(()),
+        };
+        *expr = plain;
+        ControlFlow::Continue(())
+    }
+}
+
+/// Gives a cast column the column's name, which it has by itself unless it is written anew, where no other has it.
+fn keep_names(items: &mut [SelectItem]) {
+    let names: Vec<Option<Ident>> = items.iter().map(name_of).collect();
+    for (item, name) in items.iter_mut().zip(&names) {
+        let (SelectItem::UnnamedExpr(expr @ Expr::Cast { .. }), Some(name)) = (&*item, name) else { continue };
+        if names.iter().flatten().filter(|other| *other == name).count() == 1 {
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: name.clone() };
+        }
+    }
+}
+
+fn name_of(item: &SelectItem) -> Option<Ident> {
+    match item {
+        SelectItem::UnnamedExpr(expr) => column_of(expr),
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias.clone()),
+        _ => None,
+    }
+}
+
+fn column_of(expr: &Expr) -> Option<Ident> {
+    match expr {
+        Expr::Identifier(column) => Some(column.clone()),
+        Expr::CompoundIdentifier(parts) => parts.last().cloned(),
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => column_of(expr),
+        _ => None,
+    }
+}
+
+/// Writes the casts of an expression anew, but not those of queries within it.
+struct Anew {
+    depth: usize,
+}
+
+impl VisitorMut for Anew {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.depth == 0 && matches!(expr, Expr::Cast { .. }) {
+            let arg = FunctionArg::Unnamed(FunctionArgExpr::Expr(expr.clone()));
+            let args = FunctionArgumentList { duplicate_treatment: None, args: vec![arg], clauses: Vec::new() };
+            *expr = Expr::Function(Function {
+                name: ObjectName::from(vec![Ident::new("coalesce")]),
+                uses_odbc_syntax: false,
+                parameters: FunctionArguments::None,
+                args: FunctionArguments::List(args),
+                filter: None,
+                null_treatment: None,
+                over: None,
+                within_group: Vec::new(),
+            });
+        }
+        ControlFlow::Continue(())
+    }
+}
