@@ -110,22 +110,18 @@ impl Replay {
             let what = format!("has no segment that begins at sequence {}, which was begun", mark.segment);
             return Err(cut(folder, &what, &remedy));
         }
-        match newest {
-            Some(segment) if segment.good_bytes + segment.torn_bytes < mark.bytes => {
-                // No write was going on when it was closed, and one changes nothing of what was there before.
-                if last >= mark.before && !mark.closed {
-                    return Ok(Some(Missing { from: last + 1, to: mark.durable }));
-                }
-            }
-            Some(segment) if mark.bytes > 0 => {
-                let (path, offset) = (segment.path.display(), segment.good_bytes);
-                return Err(Error::damaged(format!(
-                    "write-ahead log `{path}` is damaged at offset {offset}: no whole frame is there, and frames up to \
-                     sequence {} were acked; {remedy}",
-                    mark.durable
-                )));
-            }
-            _ => {}
+        let is_short = |segment: &&Segment| segment.good_bytes + segment.torn_bytes < mark.bytes;
+        // No write was going on when it was closed, and one changes nothing of what was there before.
+        if newest.is_some_and(|segment| is_short(&segment)) && last >= mark.before && !mark.closed {
+            return Ok(Some(Missing { from: last + 1, to: mark.durable }));
+        }
+        if let Some(segment) = newest.filter(|segment| mark.bytes > 0 && !is_short(segment)) {
+            let (path, offset) = (segment.path.display(), segment.good_bytes);
+            return Err(Error::damaged(format!(
+                "write-ahead log `{path}` is damaged at offset {offset}: no whole frame is there, and frames up to \
+                 sequence {} were acked; {remedy}",
+                mark.durable
+            )));
         }
         Err(cut(folder, &format!("ends at sequence {last}, but {} was acked", mark.durable), &remedy))
     }
