@@ -165,7 +165,7 @@ async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Ve
     };
     // Before the log, which goes on meanwhile.
     let noted = match reader::wal_id_of(store).ok().flatten().and_then(|id| Some((store.last_note(id)?, id))) {
-        Some((path, id)) => wal::read_last(&path, id)?,
+        Some((path, id)) => wal::read_last(&**store.disk(), &path, id)?,
         None => Noted::default(),
     };
     let own = reader::wal_id_of(store).ok().flatten().unwrap_or_default();
@@ -200,10 +200,15 @@ async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Ve
                 let what = format!("`{path}` begins at sequence {begins}, but the table ends at {covered}");
                 findings.push(Finding::error(what, "a segment is missing; restore it from a copy"));
             }
-            if !found.vanished
-                && let Err(error) = found.reaches(&noted, covered, &folder)
-            {
-                findings.push(Finding::error(error.chain(), "rows that were acked are missing"));
+            if !found.vanished {
+                match found.reaches(&noted, covered, &folder) {
+                    Ok(None) => {}
+                    Ok(Some(missing)) => findings.push(Finding::error(
+                        missing.what(),
+                        "restore the end of the segment from a copy; without one the next start goes on without these frames",
+                    )),
+                    Err(error) => findings.push(Finding::error(error.chain(), "rows that were acked are missing")),
+                }
             }
             for segment in found.segments.iter().filter(|segment| segment.torn_bytes > 0) {
                 let (bytes, path) = (segment.torn_bytes, segment.path.display());

@@ -469,7 +469,10 @@ impl Engine {
             Ok(()) => inner.write_last_counts().await,
             failed => failed,
         };
-        drop(locked(&inner.commands).take());
+        if let Some(commands) = locked(&inner.commands).take() {
+            // A writer that panicked takes no orders.
+            let _ = commands.send(Command::Close);
+        }
         let writer = locked(&self.background.writer).take();
         if let Some(writer) = writer {
             let joined = tokio::task::spawn_blocking(move || writer.join()).await;

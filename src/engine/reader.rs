@@ -39,7 +39,7 @@ use crate::store::disk::Disk;
 use crate::table::Table;
 use crate::usage::{self, Counts, Usage};
 use crate::view::Shelf;
-use crate::wal::{self, Covered, Kind};
+use crate::wal::{self, Covered, Kind, Noted};
 
 /// How often log and tables are read before it is given up, each time because a flush came between.
 const MOST_LOOKS: usize = 10;
@@ -482,6 +482,11 @@ async fn read_beside(store: &Store) -> Result<Beside> {
         return Ok(Beside { logs, feedback, rows: Vec::new() });
     };
     for _ in 0..MOST_LOOKS {
+        // Before the log, which goes on meanwhile.
+        let noted = match store.last_note(wal_id) {
+            Some(path) => wal::read_last(&**store.disk(), &path, wal_id)?,
+            None => Noted::default(),
+        };
         // What the tables cover now need not be decoded; what they cover later is dropped below.
         let before = covered_now(store, wal_id).await?.2;
         let (mut frames, found) = frames_after(Arc::clone(store.disk()), folder.clone(), before).await?;
@@ -497,6 +502,9 @@ async fn read_beside(store: &Store) -> Result<Beside> {
                  restore it from a copy",
                 now.most()
             )));
+        }
+        if let Some(missing) = found.reaches(&noted, now.most(), &folder)? {
+            tracing::error!(folder = %folder.display(), "{}", missing.what());
         }
         let is_new = |sequence: u64, kind: Kind| sequence > now.of(kind);
         // A half that was flushed meanwhile may be in the table or further on in the log.

@@ -90,7 +90,7 @@ pub(super) async fn replay(
             let noted = match store.last_note(wal_id) {
                 // What was flushed into a table that is lost was noted too.
                 Some(path) if after_loss => Noted { path: Some(path), ..Noted::default() },
-                Some(path) => wal::read_last(&path, wal_id)?,
+                Some(path) => wal::read_last(&**folders.disk(), &path, wal_id)?,
                 None => Noted::default(),
             };
             Ok((covered, noted))

@@ -50,6 +50,8 @@ pub(super) enum Command {
     Trim(u64),
     /// Remember ids that other nodes stored.
     Remember(Vec<(u128, Known)>),
+    /// Note that the log was closed: nothing is asked for after this.
+    Close,
 }
 
 /// One append.
@@ -190,6 +192,10 @@ impl Writer {
                     }
                     Command::Remember(keys) => {
                         keys.into_iter().for_each(|(key, known)| self.remember(key, known));
+                        None
+                    }
+                    Command::Close => {
+                        self.wal.close();
                         None
                     }
                 };

@@ -13,7 +13,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A file system. Paths are absolute.
@@ -22,6 +22,8 @@ pub trait Disk: Debug + Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Opens a file that exists for writing at its end.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens a file for writing over its beginning; creates it if there is none.
+    fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Returns the length of a file.
@@ -54,6 +56,8 @@ pub trait Disk: Debug + Send + Sync {
 pub trait DiskFile: Send {
     /// Writes all bytes at the end. After an error any prefix of them may be in the file.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Writes all bytes over the beginning of a file that was opened in place. After an error any of them may be in the file.
+    fn overwrite(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Cuts the file to that many bytes; what is appended next follows them.
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
     /// Returns once the file's bytes and length are durable.
@@ -83,6 +87,10 @@ impl Disk for LocalDisk {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         Ok(Box::new(OpenOptions::new().append(true).open(path)?))
+    }
+
+    fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(private_file().create(true).truncate(false).write(true).open(path)?))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -138,6 +146,10 @@ impl Disk for LocalDisk {
 impl DiskFile for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes)
+    }
+
+    fn overwrite(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, 0)
     }
 
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
@@ -212,6 +224,9 @@ pub(crate) mod tests {
             fault.room = fault.room.map(|room| room - fits);
             if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         }
+        fn overwrite(&mut self, bytes: &[u8]) -> io::Result<()> {
+            self.inner.overwrite(bytes)
+        }
         fn truncate(&mut self, bytes: u64) -> io::Result<()> {
             self.inner.truncate(bytes)
         }
@@ -233,6 +248,9 @@ pub(crate) mod tests {
         }
         fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
             Ok(self.file(path, LocalDisk.open(path)?))
+        }
+        fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+            Ok(self.file(path, LocalDisk.open_in_place(path)?))
         }
         fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
             LocalDisk.read(path)

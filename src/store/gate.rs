@@ -67,6 +67,9 @@ impl DiskFile for GatedFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.inner.append(bytes)
     }
+    fn overwrite(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.inner.overwrite(bytes)
+    }
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         self.inner.truncate(bytes)
     }
@@ -84,6 +87,9 @@ impl Disk for Gate {
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         Ok(self.file(path, LocalDisk.open(path)?))
+    }
+    fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(self.file(path, LocalDisk.open_in_place(path)?))
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         LocalDisk.read(path)

@@ -356,18 +356,16 @@ impl Store {
     }
 
     /// The file that notes how far a log goes, so that one that was cut or emptied is noticed:
-    /// beside the tables of a folder, beside the log of a bucket. None if the store was handed in.
+    /// beside the tables of a folder, beside the log of a bucket. None if an object store was handed in.
     pub fn last_note(&self, wal_id: Uuid) -> Option<PathBuf> {
-        let folder = self.local.as_ref().or(self.wal.as_ref()).filter(|_| self.locks);
+        let folder = self.local.as_ref().or(self.wal.as_ref());
         folder.map(|folder| folder.join(LAST_NOTES).join(wal_id.to_string()))
     }
 
     /// Forgets how far logs went, where the tables of a folder are replaced by older ones.
     pub fn forget_last_notes(&self) -> Result<()> {
-        let Some(folder) = self.local.as_ref().filter(|_| self.locks).map(|folder| folder.join(LAST_NOTES)) else {
-            return Ok(());
-        };
-        match std::fs::remove_dir_all(&folder) {
+        let Some(folder) = self.local.as_ref().map(|folder| folder.join(LAST_NOTES)) else { return Ok(()) };
+        match self.disk().remove_folder(&folder) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::storage(format!("cannot delete `{}`", folder.display())).with_source(cause))
             }

@@ -16,8 +16,8 @@
 //!
 //! `durable` is the last sequence that was fsynced before the group of this frame was written. It tells a torn write from
 //! damage: a bad frame whose sequence a later good frame calls durable was acked, so its loss must stop the open; if no later
-//! frame does, then it and everything after it belong to the last group, and are cut. That group was never acked,
-//! unless the disk harmed it after it was synced, which its own bytes cannot tell.
+//! frame does, then it and everything after it belong to the last group, and are cut. If that group was acked its own bytes
+//! cannot tell; the note beside the log does ([`super::last`]).
 //!
 //! Segments of version 1, magic "GLWAL001", are read and no longer written. They have no marker in
 //! the header, every frame begins with "GLFR", and the checksum leaves the offset out.

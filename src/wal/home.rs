@@ -51,7 +51,7 @@ pub fn write_home(folders: &Folders, folder: &Path, home: &Home) -> Result<()> {
 /// The sequence before the first one that the segments in `folder` hold; 0 if there is none.
 pub fn before_first(disk: &dyn Disk, folder: &Path) -> Result<u64> {
     let paths = super::replay::segment_paths(disk, folder)?;
-    let first = paths.first().and_then(|path| path.file_stem()?.to_str()?.parse::<u64>().ok());
+    let first = paths.first().and_then(|path| super::replay::first_sequence(path));
     Ok(first.map_or(0, |first| first.saturating_sub(1)))
 }
 

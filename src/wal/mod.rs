@@ -10,6 +10,8 @@
 //! fsync the kernel takes the bytes for written. So nothing that was replayed is built on before this process made it durable
 //! ([`settle`]).
 //!
+//! A second file notes how far the log goes ([`last`]), so that a log that was cut, emptied or harmed at its end is noticed.
+//!
 //! The bytes are decided in [`frame`]; reading them back and telling a torn tail from damage in [`replay`].
 
 mod epochs;
@@ -36,8 +38,8 @@ pub use epochs::{Epochs, read_epochs, write_epochs};
 pub use frame::{Kind, Payload};
 pub use home::{Home, before_first, read_home, write_home};
 use last::LastNote;
-pub use last::{Noted, read_last};
-pub use replay::{Covered, Replay, Take, replay};
+pub use last::{Mark, Noted, read_last};
+pub use replay::{Covered, Missing, Replay, Take, replay};
 use segment::{Failed, Segment};
 use settle::Tail;
 
@@ -60,8 +62,10 @@ pub struct Wal {
     next_sequence: u64,
     /// Draws the marker of a new segment.
     random: Random,
-    /// Where it is noted how far the log goes; none for a log on a disk that was handed in.
+    /// Where it is noted how far the log goes; none if nothing is to be noted.
     note: Option<LastNote>,
+    /// What is noted there.
+    mark: Mark,
     buffer: Vec<u8>,
     /// What was found and is to be rewritten before anything is taken; none once it is.
     tail: Option<Tail>,
@@ -111,10 +115,15 @@ impl Wal {
                 first.first_sequence
             )));
         }
-        found.reaches(&noted, covered, folder)?;
-        let mut note = noted.path.as_deref().map(|path| LastNote::open(path, id)).transpose()?;
-        // A segment without frames is removed below.
-        note.iter_mut().for_each(|note| note.write(noted.durable, 0));
+        if let Some(missing) = found.reaches(&noted, covered, folder)? {
+            tracing::error!(folder = %folder.display(), "{}", missing.what());
+        }
+        let mut note = noted.path.as_deref().map(|path| LastNote::open(folders, path, id)).transpose()?;
+        let next_sequence = found.next_sequence().max(covered + 1);
+        // A segment without frames is removed below, and so is what was torn.
+        let durable = noted.mark.durable.min(next_sequence - 1);
+        let mark = Mark { durable, before: durable, ..Mark::default() };
+        note.iter_mut().for_each(|note| note.write(mark));
         let mut wal = Self {
             folder: folder.to_owned(),
             id,
@@ -122,19 +131,39 @@ impl Wal {
             disk,
             current: None,
             closed: Vec::new(),
-            next_sequence: found.next_sequence().max(covered + 1),
+            next_sequence,
             random,
             note,
+            mark,
             buffer: Vec::new(),
             tail: None,
             failed: None,
         };
         wal.settle(found)?;
         if wal.tail.is_none() {
-            let last = wal.last_sequence();
-            wal.note.iter_mut().for_each(|note| note.write(last, 0));
+            wal.note_found();
         }
         Ok(wal)
+    }
+
+    /// Notes that all that was found is durable.
+    fn note_found(&mut self) {
+        let durable = self.last_sequence();
+        let newest = self.closed.last().and_then(|(path, _, bytes)| Some((replay::first_sequence(path)?, *bytes)));
+        let (segment, bytes) = newest.unwrap_or_default();
+        self.mark = Mark { durable, segment, bytes, before: durable, closed: false };
+        let mark = self.mark;
+        self.note.iter_mut().for_each(|note| note.write_durably(mark));
+    }
+
+    /// Notes that nothing more is written until the log is opened again.
+    pub fn close(&mut self) {
+        if self.failed.is_some() || self.tail.is_some() {
+            return;
+        }
+        self.mark.closed = true;
+        let mark = self.mark;
+        self.note.iter_mut().for_each(|note| note.write_durably(mark));
     }
 
     /// Identity of the log, the application id of its transactions.
@@ -191,9 +220,18 @@ impl Wal {
             let (start, numbers) = (segment.bytes as usize, (first + place as u64, first - 1));
             frame::write(&mut self.buffer, start, &segment.marker, numbers, payload.bytes());
         }
-        self.note.iter_mut().for_each(|note| note.write(first - 1, segment.first_sequence));
         segment.append(&self.buffer)?;
         self.next_sequence += payloads.len() as u64;
+        self.mark = Mark {
+            durable: self.next_sequence - 1,
+            segment: segment.first_sequence,
+            bytes: segment.bytes,
+            before: first - 1,
+            closed: false,
+        };
+        // Before the ack, so that a process that dies leaves a note of all that was acked.
+        let mark = self.mark;
+        self.note.iter_mut().for_each(|note| note.write(mark));
         Ok(())
     }
 

@@ -74,24 +74,56 @@ pub struct Replay {
     pub(super) tail: Vec<u8>,
 }
 
+/// Frames at the end of a log that were acked and are not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Sequence of the first.
+    pub from: u64,
+    /// Sequence of the last.
+    pub to: u64,
+}
+
+impl Missing {
+    /// Says so.
+    pub fn what(self) -> String {
+        format!(
+            "the write-ahead log was cut within its last group: frames {} to {} were acked and are lost",
+            self.from, self.to
+        )
+    }
+}
+
 impl Replay {
-    /// Checks that the log, with what the tables hold of it, goes as far as it was noted to go.
-    pub fn reaches(&self, noted: &Noted, covered: u64, folder: &Path) -> Result<()> {
-        let last = covered.max(self.next_sequence() - 1);
-        let is_there = |segment: &Segment| segment.first_sequence == noted.segment;
-        let what = if noted.durable > last {
-            format!("ends at sequence {last}, but {} was acked", noted.durable)
-        } else if noted.segment > covered && !self.segments.iter().any(is_there) {
-            format!("has no segment that begins at sequence {}, which was begun", noted.segment)
-        } else {
-            return Ok(());
-        };
-        Err(Error::damaged(format!(
-            "write-ahead log `{}` was cut or emptied: it {what}; restore it from a copy, or delete `{}` to go on without \
-             the rows that are missing",
-            folder.display(),
+    /// Checks that the log, with what the tables hold of it, goes as far as it was noted to go. Answers what is missing where the
+    /// log ends within its last group; anything else that is missing is an error.
+    pub fn reaches(&self, noted: &Noted, covered: u64, folder: &Path) -> Result<Option<Missing>> {
+        let (mark, last) = (noted.mark, covered.max(self.next_sequence() - 1));
+        let newest = self.segments.iter().find(|segment| segment.first_sequence == mark.segment);
+        let remedy = format!(
+            "restore it from a copy, or delete `{}` to go on without the rows that are missing",
             noted.path.as_deref().unwrap_or(folder).display()
-        )))
+        );
+        if mark.durable <= last {
+            if mark.segment <= covered || newest.is_some() {
+                return Ok(None);
+            }
+            let what = format!("has no segment that begins at sequence {}, which was begun", mark.segment);
+            return Err(cut(folder, &what, &remedy));
+        }
+        let is_short = |segment: &&Segment| segment.good_bytes + segment.torn_bytes < mark.bytes;
+        // No write was going on when it was closed, and one changes nothing of what was there before.
+        if newest.is_some_and(|segment| is_short(&segment)) && last >= mark.before && !mark.closed {
+            return Ok(Some(Missing { from: last + 1, to: mark.durable }));
+        }
+        if let Some(segment) = newest.filter(|segment| mark.bytes > 0 && !is_short(segment)) {
+            let (path, offset) = (segment.path.display(), segment.good_bytes);
+            return Err(Error::damaged(format!(
+                "write-ahead log `{path}` is damaged at offset {offset}: no whole frame is there, and frames up to \
+                 sequence {} were acked; {remedy}",
+                mark.durable
+            )));
+        }
+        Err(cut(folder, &format!("ends at sequence {last}, but {} was acked", mark.durable), &remedy))
     }
 
     /// Sequence after the last whole frame; 1 for an empty log.
@@ -216,6 +248,15 @@ pub(super) fn segment_paths(disk: &dyn Disk, folder: &Path) -> Result<Vec<PathBu
     // Names are zero-padded sequences, so the order of names is the order of the log.
     paths.sort();
     Ok(paths)
+}
+
+/// The sequence that the name of a segment says.
+pub(super) fn first_sequence(path: &Path) -> Option<u64> {
+    path.file_stem()?.to_str()?.parse().ok()
+}
+
+fn cut(folder: &Path, what: &str, remedy: &str) -> Error {
+    Error::damaged(format!("write-ahead log `{}` was cut or emptied: it {what}; {remedy}", folder.display()))
 }
 
 fn damaged(path: &Path, offset: usize, what: &str) -> Error {

@@ -244,7 +244,8 @@ fn a_log_that_was_cut_or_emptied_is_noticed_by_the_note_of_its_last_sequence() {
     let paths = replay::segment_paths(&LocalDisk, original.path()).unwrap();
     let last = fs::read(&paths[1]).unwrap();
     let noted = |folder: &Path, covered, durable| {
-        let note = Noted { durable, segment: 5, ..Noted::default() };
+        let mark = Mark { durable, segment: 5, before: durable, ..Mark::default() };
+        let note = Noted { mark, ..Noted::default() };
         let held = |_| Ok((Covered::all(covered), note.clone()));
         let (folders, id) = (Folders::new(disk()), (Uuid::from_u128(7), marker as Random));
         Wal::open(folder, &schema(), &folders, id, &held, &mut |_, _, _| Ok(())).map(|_| ())
@@ -268,6 +269,180 @@ fn a_log_that_was_cut_or_emptied_is_noticed_by_the_note_of_its_last_sequence() {
     assert!(error.message().contains("no segment that begins at sequence 5"), "{error}");
     assert!(noted(empty.path(), 6, 7).unwrap_err().message().contains("ends at sequence 6, but 7 was acked"));
     noted(empty.path(), 7, 7).unwrap();
+}
+
+/// Opens a log whose note lies beside its segments.
+fn open_noted(folder: &Path) -> Result<(Wal, Vec<(u64, String)>)> {
+    let seen = RefCell::new(Vec::new());
+    let mut take = |sequence, _, batch: RecordBatch| {
+        let id = batch.column_by_name("id").unwrap().as_string_view().value(0).to_owned();
+        seen.borrow_mut().push((sequence, id));
+        Ok(())
+    };
+    let noted = |id| Ok((Covered::default(), read_last(&LocalDisk, &folder.join(NOTE), id)?));
+    let id = (Uuid::from_u128(7), marker as Random);
+    let wal = Wal::open(folder, &schema(), &Folders::new(disk()), id, &noted, &mut take)?;
+    Ok((wal, seen.into_inner()))
+}
+
+const NOTE: &str = "note";
+
+/// What the log in a folder lacks of what was acked, as `doctor` finds it.
+fn missing(folder: &Path) -> Result<Option<Missing>> {
+    let noted = read_last(&LocalDisk, &folder.join(NOTE), Uuid::from_u128(7))?;
+    let found = replay(&LocalDisk, folder, Covered::default(), true, &mut |_, _, _| Ok(()))?;
+    found.reaches(&noted, 0, folder)
+}
+
+/// A log whose last segment has two groups, of one and of two frames; with the note before the last group, and where that begins.
+struct Noting {
+    folder: TempDir,
+    note_before: Vec<u8>,
+    last: PathBuf,
+    bytes: Vec<u8>,
+    group: usize,
+}
+
+impl Noting {
+    /// With `closed`, as after an orderly end; else as after `kill -9`, when the last group was just acked.
+    fn new(closed: bool) -> Self {
+        let folder = scratch();
+        let (mut wal, _) = open_noted(folder.path()).unwrap();
+        append(&mut wal, &["1"]).unwrap();
+        wal.rotate();
+        append(&mut wal, &["2"]).unwrap();
+        let last = replay::segment_paths(&LocalDisk, folder.path()).unwrap().pop().unwrap();
+        let group = fs::metadata(&last).unwrap().len() as usize;
+        let note_before = fs::read(folder.path().join(NOTE)).unwrap();
+        append(&mut wal, &["3", "4"]).unwrap();
+        if closed {
+            wal.close();
+        }
+        let bytes = fs::read(&last).unwrap();
+        Self { folder, note_before, last, bytes, group }
+    }
+
+    /// A copy with other bytes in the last segment.
+    fn with(&self, bytes: &[u8]) -> TempDir {
+        let folder = scratch();
+        copy(self.folder.path(), folder.path());
+        fs::write(folder.path().join(self.last.file_name().unwrap()), bytes).unwrap();
+        folder
+    }
+
+    /// The same with the note as it was while the last group was written.
+    fn torn(&self, bytes: &[u8]) -> TempDir {
+        let folder = self.with(bytes);
+        fs::write(folder.path().join(NOTE), &self.note_before).unwrap();
+        folder
+    }
+}
+
+#[test]
+fn a_flipped_byte_of_what_was_acked_stops_the_open_and_is_found_by_who_reads() {
+    for closed in [false, true] {
+        let log = Noting::new(closed);
+        let name = log.last.file_name().unwrap().to_str().unwrap();
+        for place in 0..log.bytes.len() {
+            for bit in [place % 8, (place + 3) % 8] {
+                let mut flipped = log.bytes.clone();
+                flipped[place] ^= 1 << bit;
+                let folder = log.with(&flipped);
+                let found = [missing(folder.path()).map(|_| ()), open_noted(folder.path()).map(|_| ())];
+                for error in found.map(|found| found.unwrap_err()) {
+                    assert_eq!(error.kind(), ErrorKind::Damaged);
+                    let says = error.message().contains(name) && error.message().contains("offset");
+                    assert!(says, "flip at {place}, closed: {closed}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_write_that_was_torn_is_cut_and_what_was_acked_is_there() {
+    let log = Noting::new(false);
+    let opened = |folder: &Path, what: &str| {
+        assert_eq!(missing(folder).unwrap(), None, "{what}");
+        let (mut wal, seen) = open_noted(folder).unwrap();
+        assert!(seen.len() >= 2 && seen == expected(seen.len()), "{what}: {seen:?}");
+        append(&mut wal, &["new"]).unwrap();
+        drop(wal);
+        assert_eq!(open_noted(folder).unwrap().1.len(), seen.len() + 1, "{what}");
+    };
+    for length in log.group..=log.bytes.len() {
+        let cut = &log.bytes[..length];
+        opened(log.torn(cut).path(), &format!("cut at {length}"));
+        // Sectors that were not written are those of before, or zero; a client's bytes stand in others.
+        let zeros = [cut, &vec![0; log.bytes.len() - length]].concat();
+        opened(log.torn(&zeros).path(), &format!("zero from {length}"));
+        let hostile = [cut, FORGED, cut, FORGED].concat();
+        opened(log.torn(&hostile).path(), &format!("hostile from {length}"));
+    }
+    for place in log.group..log.bytes.len() {
+        let mut other = log.bytes.clone();
+        other[place] ^= 0xff;
+        opened(log.torn(&other).path(), &format!("other byte at {place}"));
+    }
+}
+
+#[test]
+fn a_log_that_was_cut_within_its_acked_last_group_opens_and_says_so_unless_it_was_closed() {
+    for closed in [false, true] {
+        let log = Noting::new(closed);
+        for length in 0..log.bytes.len() {
+            let folder = log.with(&log.bytes[..length]);
+            let found = missing(folder.path());
+            let opened = open_noted(folder.path());
+            if closed || length < log.group {
+                assert_eq!(found.unwrap_err().kind(), ErrorKind::Damaged, "cut at {length}");
+                assert_eq!(opened.unwrap_err().kind(), ErrorKind::Damaged, "cut at {length}");
+                continue;
+            }
+            let (_, seen) = opened.unwrap();
+            let from = seen.len() as u64 + 1;
+            assert_eq!(found.unwrap(), Some(Missing { from, to: 4 }), "cut at {length}");
+            assert_eq!(missing(folder.path()).unwrap(), None, "it is told once");
+        }
+    }
+}
+
+#[test]
+fn a_note_that_a_power_cut_left_behind_keeps_no_log_from_opening() {
+    let folder = scratch();
+    let mut notes = vec![Vec::new()];
+    let note = |folder: &Path| fs::read(folder.join(NOTE)).unwrap();
+    let (mut wal, _) = open_noted(folder.path()).unwrap();
+    for (number, id) in ["1", "2", "3", "4"].into_iter().enumerate() {
+        notes.push(note(folder.path()));
+        append(&mut wal, &[id]).unwrap();
+        if number % 2 == 1 {
+            notes.push(note(folder.path()));
+            wal.rotate();
+        }
+    }
+    notes.push(note(folder.path()));
+    for note in notes {
+        let other = scratch();
+        copy(folder.path(), other.path());
+        fs::write(other.path().join(NOTE), note).unwrap();
+        assert_eq!(open_noted(other.path()).unwrap().1, expected(4));
+    }
+}
+
+#[test]
+fn what_an_open_found_is_noted_as_durable() {
+    let folder = scratch();
+    sample(folder.path());
+    drop(open_noted(folder.path()).unwrap());
+    let last = replay::segment_paths(&LocalDisk, folder.path()).unwrap().pop().unwrap();
+    let bytes = fs::read(&last).unwrap();
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() - 3] ^= 4;
+    for harmed in [&flipped[..], &bytes[..bytes.len() - 3]] {
+        fs::write(&last, harmed).unwrap();
+        assert_eq!(open_noted(folder.path()).unwrap_err().kind(), ErrorKind::Damaged);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
-use gatelog::engine::{Finding, Severity, doctor};
+use gatelog::engine::{Access, Finding, Half, Reader, Severity, doctor};
 use gatelog::{Config, Engine, ErrorKind, Params};
 
 use super::engine::{ids, record};
@@ -137,6 +137,68 @@ async fn a_log_that_was_emptied_or_cut_stops_the_start_and_a_torn_last_write_doe
         assert_eq!(ids(&engine.reader()).await, ["flushed"]);
         engine.close().await.unwrap();
     }
+}
+
+/// A data folder whose log holds part of a record that waits for the rest, as an orderly end leaves it.
+async fn closed_with_part(data: &Path) -> Config {
+    let config = Config { join_seconds: 3600, ..quiet(data) };
+    let engine = Engine::open(config.clone()).await.unwrap();
+    let halves = vec![(Half::Figures, record("part"))];
+    engine.append_halves_as(&Access::operator("test"), halves).await.unwrap();
+    engine.close().await.unwrap();
+    config
+}
+
+#[tokio::test]
+async fn a_byte_flipped_in_the_last_group_that_was_acked_is_told_by_doctor_readers_and_the_start() {
+    for is_closed in [false, true] {
+        let scratch = tempfile::tempdir().unwrap();
+        let data = scratch.path().join("data");
+        let config = if is_closed { closed_with_part(&data).await } else { with_log(&data).await };
+        assert_eq!(errors(&config).await, Vec::<String>::new());
+        let segment = files(&data.join("wal"), "wal").pop().unwrap();
+        let bytes = std::fs::read(&segment).unwrap();
+        // All bytes are flipped one by one in the tests of the log itself.
+        for place in (1..=10).map(|back| bytes.len() - 37 * back) {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 1 << (place % 8);
+            std::fs::write(&segment, &flipped).unwrap();
+            let found = errors(&config).await;
+            assert!(found.iter().any(|what| what.contains("is damaged at offset")), "flip at {place}: {found:?}");
+            let refused = Reader::open(&config).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Damaged, "flip at {place}: {refused}");
+            let refused = Engine::open(config.clone()).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Damaged, "flip at {place}: {refused}");
+            let note = data.join("wal-last").display().to_string();
+            assert!(refused.message().contains(&note), "the remedy is named: {refused}");
+            assert_eq!(std::fs::read(&segment).unwrap(), flipped, "nothing is cut");
+        }
+        std::fs::write(&segment, &bytes).unwrap();
+        Engine::open(config).await.unwrap().close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_log_cut_within_its_last_group_is_an_error_for_doctor_until_the_next_start() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
+    let config = with_log(&data).await;
+    let segment = files(&data.join("wal"), "wal").pop().unwrap();
+    let bytes = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &bytes[..bytes.len() - 10]).unwrap();
+    let found = errors(&config).await;
+    assert!(found.iter().any(|what| what.contains("were acked and are lost")), "{found:?}");
+    let engine = Engine::open(config.clone()).await.unwrap();
+    assert_eq!(ids(&engine.reader()).await, ["a", "flushed"]);
+    engine.close().await.unwrap();
+    assert_eq!(errors(&config).await, Vec::<String>::new());
+    // After an orderly end no write was going on.
+    let data = scratch.path().join("closed");
+    let config = closed_with_part(&data).await;
+    let segment = files(&data.join("wal"), "wal").pop().unwrap();
+    let bytes = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &bytes[..bytes.len() - 10]).unwrap();
+    assert_eq!(Engine::open(config).await.unwrap_err().kind(), ErrorKind::Damaged);
 }
 
 #[tokio::test]

@@ -310,6 +310,11 @@ impl DiskFile for ForgetfulFile {
         done
     }
 
+    fn overwrite(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let inner = &mut self.inner;
+        self.disk.call(Call::Append, &self.path, || inner.overwrite(bytes))
+    }
+
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         self.inner.truncate(bytes)
     }
@@ -329,12 +334,14 @@ impl Forgetful {
         let (inode, disk) = (inode(path)?, self.clone());
         Ok(Box::new(ForgetfulFile { inner, path: path.to_owned(), inode, disk }))
     }
-}
 
-impl Disk for Forgetful {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+    fn create_with(
+        &self,
+        path: &Path,
+        create: impl FnOnce() -> io::Result<Box<dyn DiskFile>>,
+    ) -> io::Result<Box<dyn DiskFile>> {
         self.call(Call::Create, path, || {
-            let file = LocalDisk.create(path)?;
+            let file = create()?;
             let mut state = self.state.lock().unwrap();
             let inode = inode(path)?;
             state.bytes.insert(inode, Vec::new());
@@ -343,8 +350,20 @@ impl Disk for Forgetful {
             self.file(path, file)
         })
     }
+}
+
+impl Disk for Forgetful {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.create_with(path, || LocalDisk.create(path))
+    }
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         self.file(path, LocalDisk.open(path)?)
+    }
+    fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        match self.exists(path) {
+            true => self.file(path, LocalDisk.open_in_place(path)?),
+            false => self.create_with(path, || LocalDisk.open_in_place(path)),
+        }
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         LocalDisk.read(path)

@@ -65,6 +65,23 @@ impl File {
         self.seen = Content::of(bytes);
     }
 
+    /// Writes over the beginning.
+    pub fn overwrite(&mut self, start: &[u8]) {
+        if start.is_empty() {
+            return;
+        }
+        let mut bytes = self.seen.bytes.clone();
+        if bytes.len() < start.len() {
+            bytes.resize(start.len(), 0);
+            self.size_lost = false;
+        }
+        bytes[..start.len()].copy_from_slice(start);
+        for page in 0..=(start.len() - 1) / PAGE {
+            self.touch(page);
+        }
+        self.seen = Content::of(bytes);
+    }
+
     pub fn truncate(&mut self, size: usize) {
         let before = self.seen.bytes.len();
         if size == before {

@@ -146,6 +146,11 @@ impl Medium {
                 file.append(bytes);
                 file.modified_ms = at_ms;
             }
+            Op::Overwrite { file, bytes } => {
+                let file = self.file_mut(*file);
+                file.overwrite(bytes);
+                file.modified_ms = at_ms;
+            }
             Op::Truncate { file, size } => {
                 let file = self.file_mut(*file);
                 file.truncate(*size);

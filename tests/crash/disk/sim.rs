@@ -239,6 +239,21 @@ impl State {
         Err(error(ErrorKind::StorageFull, path))
     }
 
+    /// Writes over the beginning of a file; only what it grows by needs room.
+    fn overwrite(&mut self, file: Id, bytes: &[u8], path: &Path) -> io::Result<()> {
+        let size = self.medium.file(file).map_or(0, |file| file.seen.bytes.len());
+        let more = bytes.len().saturating_sub(size);
+        if let Fault::Full { room } = &mut self.fault {
+            if *room < more {
+                self.failed = self.steps.last().cloned();
+                return Err(error(ErrorKind::StorageFull, path));
+            }
+            *room -= more;
+        }
+        self.apply(Op::Overwrite { file, bytes: bytes.into() }, path);
+        Ok(())
+    }
+
     fn remove_folder(&mut self, path: &Path) -> io::Result<()> {
         let inside: Vec<String> = self.folder(path)?.1.keys().cloned().collect();
         for name in inside {
@@ -274,6 +289,10 @@ impl DiskFile for OpenFile {
         self.disk.state().append(self.file, bytes, &self.path)
     }
 
+    fn overwrite(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.disk.state().overwrite(self.file, bytes, &self.path)
+    }
+
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         let size = usize::try_from(bytes).map_err(io::Error::other)?;
         self.disk.state().apply(Op::Truncate { file: self.file, size }, &self.path);
@@ -301,6 +320,10 @@ impl Disk for SimDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file = self.state().file(path)?;
         Ok(self.opened(file, path))
+    }
+
+    fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        if self.exists(path) { self.open(path) } else { self.create(path) }
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
