@@ -52,16 +52,16 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
     serve(&context, engine, listener, args.address_file.as_deref(), greet).await
 }
 
-/// Shortest admin key of a server that others can reach, in bytes.
-const LEAST_KEY: usize = 16;
+/// Shortest admin key of a server that others can reach, in characters.
+const MIN_KEY: usize = 16;
 
 /// Refuses an admin key that can be guessed, but on an address that only this machine reaches.
 fn check_admin_key(key: &Secret, address: SocketAddr) -> Result<()> {
-    match key.0.len() {
-        1..LEAST_KEY if !address.ip().is_loopback() => Err(Error::invalid(format!(
-            "setting `admin_key` has {} bytes; expected at least {LEAST_KEY} on `{address}`, which others can reach: let `openssl \
-             rand -hex 24` make one, or leave it out, and the first start makes one",
-            key.0.len()
+    let characters = key.0.chars().count();
+    match characters {
+        1..MIN_KEY if !address.ip().is_loopback() => Err(Error::invalid(format!(
+            "setting `admin_key` has {characters} characters; expected at least {MIN_KEY} on `{address}`, which others can \
+             reach: let `openssl rand -hex 24` make one, or leave it out, and the first start makes one"
         ))),
         _ => Ok(()),
     }
