@@ -53,17 +53,18 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
     serve(&context, engine, listener, args.address_file.as_deref(), greet).await
 }
 
-/// Shortest admin key in bytes for a server that is reachable from other machines.
-const LEAST_KEY: usize = 16;
+/// Shortest admin key in characters for a server that is reachable from other machines.
+const MIN_KEY: usize = 16;
 
 /// Refuses an admin key that can be guessed, unless the address is reachable from this machine
 /// only.
 fn check_admin_key(key: &Secret, address: SocketAddr) -> Result<()> {
-    match key.0.len() {
-        1..LEAST_KEY if !address.ip().is_loopback() => Err(Error::invalid(format!(
-            "setting `admin_key` has {} bytes; expected at least {LEAST_KEY} on `{address}`, which other machines can reach; \
-             generate one with `openssl rand -hex 24`, or leave the setting out to let the first start generate one",
-            key.0.len()
+    let characters = key.0.chars().count();
+    match characters {
+        1..MIN_KEY if !address.ip().is_loopback() => Err(Error::invalid(format!(
+            "setting `admin_key` has {characters} characters; expected at least {MIN_KEY} on `{address}`, which other \
+             machines can reach; generate one with `openssl rand -hex 24`, or leave the setting out to let the first \
+             start generate one"
         ))),
         _ => Ok(()),
     }

@@ -4,6 +4,7 @@
 //! It reports all that it finds rather than stopping at the first fault, and says for each what can be done.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use datafusion::common::ParamValues;
 use futures::TryStreamExt;
@@ -18,7 +19,7 @@ use crate::config::Config;
 use crate::datafile::checked::{self, Verified};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Month;
-use crate::query::{Limits, Queries};
+use crate::query::{Limits, Queries, Weight};
 use crate::record::Rows;
 use crate::store::Store;
 use crate::table::{DataFile, FileIndex, Table};
@@ -28,6 +29,8 @@ use crate::wal::{self, Covered, Noted};
 
 /// Parts of a file that are named one by one where they are wrong.
 const MOST_PARTS: usize = 5;
+/// Most rows that are decoded at once.
+const DECODED_ROWS: usize = 512;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -294,18 +297,64 @@ fn listed(parts: &[String]) -> String {
     }
 }
 
-/// Decodes every row of a file.
+/// Decodes every row of a file, in batches of bounded bytes: all columns together, or one after the other where a row group of
+/// all of them is too large.
 async fn count_rows(table: &Table, queries: &Queries, file: &DataFile) -> std::result::Result<u64, String> {
+    let names: Vec<String> = table.rows().columns().iter().map(|column| column.name.to_owned()).collect();
+    let whole = weigh(table, queries, file, &names).await?;
+    if whole.held(1) <= queries.reader_bytes() {
+        return decode(table, queries, file, &names, whole).await;
+    }
+    let mut rows = None;
+    for name in names {
+        let columns = [name];
+        let weight = weigh(table, queries, file, &columns).await?;
+        let found = decode(table, queries, file, &columns, weight).await?;
+        if *rows.get_or_insert(found) != found {
+            return Err(format!("column `{}` has {found} rows, others have another number", columns[0]));
+        }
+    }
+    Ok(rows.unwrap_or(0))
+}
+
+/// What reading these columns of a file takes.
+async fn weigh(
+    table: &Table,
+    queries: &Queries,
+    file: &DataFile,
+    columns: &[String],
+) -> std::result::Result<Weight, String> {
+    let weights = queries
+        .weigh(table.rows(), &[Arc::new(file.clone())], Some(columns))
+        .await
+        .map_err(|error| unreadable(&error))?;
+    Ok(weights.into_iter().fold(Weight::default(), Weight::max))
+}
+
+/// Decodes these columns of every row of a file.
+async fn decode(
+    table: &Table,
+    queries: &Queries,
+    file: &DataFile,
+    columns: &[String],
+    weight: Weight,
+) -> std::result::Result<u64, String> {
     let view = View::of_files(table.rows(), FileIndex::of([file.clone()]));
-    let limits = Limits { timeout: None, max_rows: None, batch_rows: Some(512), ..queries.limits() };
-    let (none, text) = (ParamValues::Map(HashMap::new()), format!("select * from {}", table.rows().table()));
-    let unreadable = |error: Error| format!("cannot be read: {}", error.chain());
-    let mut batches = queries.run(view, &text, none, limits).await.map_err(unreadable)?.batches;
+    let batch_rows = Some(weight.batch_rows(DECODED_ROWS, queries.reader_bytes()));
+    let limits = Limits { timeout: None, max_rows: None, batch_rows, ..queries.limits() };
+    let names: Vec<String> = columns.iter().map(|name| format!("\"{name}\"")).collect();
+    let text = format!("select {} from {}", names.join(", "), table.rows().table());
+    let none = ParamValues::Map(HashMap::new());
+    let mut batches = queries.run(view, &text, none, limits).await.map_err(|error| unreadable(&error))?.batches;
     let mut rows = 0;
-    while let Some(batch) = batches.try_next().await.map_err(unreadable)? {
+    while let Some(batch) = batches.try_next().await.map_err(|error| unreadable(&error))? {
         rows += batch.num_rows() as u64;
     }
     Ok(rows)
+}
+
+fn unreadable(error: &Error) -> String {
+    format!("cannot be read: {}", error.chain())
 }
 
 /// Counts Parquet files that the table does not name: leftovers of interrupted flushes and of merges.

@@ -262,6 +262,7 @@ impl Writer {
                 self.store(vec![whole], now_micros)?;
             } else if let Some(so_far) = self.waiting.get(key) {
                 self.logs.show_half(key, Arc::clone(so_far));
+                self.waiting.came(key, now_micros);
             }
         }
         // Late ones take of the same share of memory, so that whole records always have theirs.
@@ -353,9 +354,14 @@ impl Writer {
         if rules.erasures().is_empty() {
             return;
         }
-        let is_erased = |so_far: &SoFar| rules.erases(Row::of(&so_far.figures()));
+        // What is dated ahead goes too if it had come by then.
+        let is_erased = |key: u128, so_far: &SoFar| {
+            let figures = so_far.figures();
+            let row = Row::of(&figures);
+            rules.erases(Row { created_at: row.created_at.min(self.waiting.came_at(key)), ..row })
+        };
         let erased: Vec<u128> =
-            self.waiting.iter().filter(|(_, so_far)| is_erased(so_far)).map(|(key, _)| key).collect();
+            self.waiting.iter().filter(|(key, so_far)| is_erased(*key, so_far)).map(|(key, _)| key).collect();
         if !erased.is_empty() {
             // The log holds them, and no row may be there that would be flushed.
             self.clear_log_within(0);
@@ -365,6 +371,20 @@ impl Writer {
             // Its other half must not come to be stored alone.
             self.recent.insert(key, Known::default(), now_micros);
             self.logs.replace_halves(&[key], None, now_micros, None);
+        }
+    }
+
+    /// Stores alone the waiting parts that are dated ahead: an erasure knows of such a record by its file that it had arrived.
+    pub(super) fn store_ahead(&mut self) {
+        let now_micros = (self.now)().timestamp_micros();
+        let is_ahead = |so_far: &SoFar| {
+            let stated = so_far.figures().created_at;
+            stated.is_some_and(|at| at.timestamp_micros() > now_micros)
+        };
+        let ahead: Vec<u128> = self.waiting.iter().filter(|(_, so_far)| is_ahead(so_far)).map(|(key, _)| key).collect();
+        let alone = ahead.into_iter().filter_map(|key| self.waiting.take_alone(key)).collect();
+        if let Err(error) = self.store(alone, now_micros) {
+            (self.on_failure.0)(&error);
         }
     }
 

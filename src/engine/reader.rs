@@ -25,7 +25,7 @@ use crate::analytics;
 use crate::catalog::{Access, Catalog, Denied, Scope, State, Which};
 use crate::config::{Config, Found};
 use crate::dedupe::Keys;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::export;
 use crate::halves::Waiting;
 use crate::logs;
@@ -43,6 +43,8 @@ use crate::wal::{self, Covered, Kind, Noted};
 
 /// How often log and tables are read before it is given up, each time because a flush came between.
 const MOST_LOOKS: usize = 10;
+/// A statement of ours is run at most this often because records were erased while it ran.
+const MOST_RUNS: usize = 3;
 /// The state that holds of each feedback.
 const FEEDBACK_VIEW: &str = include_str!("../../sql/views/feedback.sql");
 /// The configuration of a reader that stands alone: it spills where it disturbs nobody.
@@ -184,6 +186,22 @@ impl Reader {
         self.gate.begin(&self.access)
     }
 
+    /// Runs a statement of ours whose rows are the answer, and asks for the rights again when it has them. What was erased meanwhile
+    /// may be in them, so it is then run once more.
+    async fn still<T, F: Future<Output = Result<T>>>(&self, run: impl Fn(Scene) -> F) -> Result<T> {
+        for _ in 1..MOST_RUNS {
+            let began = self.begin();
+            let found = run(self.whole_scene().await?).await?;
+            match self.gate.check_still(&began) {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                checked => return checked.map(|()| found),
+            }
+        }
+        let began = self.begin();
+        let found = run(self.whole_scene().await?).await?;
+        self.gate.check_still(&began).map(|()| found)
+    }
+
     /// The rules of any later moment: what is erased while an export runs is not in the rest of it.
     fn erased_since(&self) -> export::LatestRules {
         let catalog = self.catalog.clone();
@@ -229,8 +247,9 @@ impl Reader {
     pub async fn analytics_rows(&self, query: &analytics::Query) -> Result<Answer> {
         self.denied().check_filter(query.filtered().iter().map(String::as_str))?;
         let limits = Limits { reads: Reads::Figures, ..self.queries.limits() };
+        let began = self.begin();
         let answer = self.queries.run(self.scene().await?, &query.sql(), query.params(), limits).await;
-        answer.map_err(|refused| of(&query.title(), refused))
+        Ok(self.watched(began, answer.map_err(|refused| of(&query.title(), refused))?))
     }
 
     /// The newest records that a filter names, a page of them, without bodies and what else is withheld.
@@ -238,7 +257,8 @@ impl Reader {
         let (columns, denied) = (ask.filter.columns(), self.denied());
         // The order of a list, and where a page goes on, tell these.
         denied.check_filter(columns.iter().map(String::as_str).chain(logs::ORDER))?;
-        let mut page = logs::list(&self.queries, self.whole_scene().await?, ask).await?;
+        let queries = &*self.queries;
+        let mut page = self.still(|scene| logs::list(queries, scene, ask)).await?;
         page.hide(&self.withheld_by(denied));
         Ok(page)
     }
@@ -246,7 +266,8 @@ impl Reader {
     /// How many records a filter names.
     pub async fn count_logs(&self, filter: &logs::Filter) -> Result<u64> {
         self.denied().check_filter(filter.columns().iter().map(String::as_str))?;
-        logs::count(&self.queries, self.whole_scene().await?, filter).await
+        let queries = &*self.queries;
+        self.still(|scene| logs::count(queries, scene, filter)).await
     }
 
     /// The record of that id, as far as the key may read it; of several one of no workspace, then the newest, or that of the
@@ -267,7 +288,8 @@ impl Reader {
     ) -> Result<Record> {
         let denied = self.denied();
         denied.check_filter(["id"])?;
-        let record = logs::get(&self.queries, self.whole_scene().await?, id, organisation, workspace).await?;
+        let queries = &*self.queries;
+        let record = self.still(|scene| logs::get(queries, scene, id, organisation, workspace)).await?;
         if record.id.as_deref() != Some(id) {
             // It was found by the call that it is an attempt of.
             denied.check_filter(["internal_trace_id", "source", "is_success"])?;
@@ -287,12 +309,14 @@ impl Reader {
 
     /// The feedback of that id, if the key reaches it; of several the newest, or that of the organisation named.
     pub async fn feedback(&self, id: &str, organisation: Option<&str>) -> Result<Feedback> {
-        logs::get_feedback(&self.queries, self.whole_scene().await?, id, organisation).await
+        let queries = &*self.queries;
+        self.still(|scene| logs::get_feedback(queries, scene, id, organisation)).await
     }
 
     /// A page of feedback, newest first, and where the next one goes on.
     pub async fn list_feedback(&self, ask: &logs::FeedbackAsk) -> Result<(Vec<Feedback>, Option<logs::Cursor>)> {
-        logs::list_feedback(&self.queries, self.whole_scene().await?, ask).await
+        let queries = &*self.queries;
+        self.still(|scene| logs::list_feedback(queries, scene, ask)).await
     }
 
     /// What goes if these records of an organisation are erased.
@@ -305,17 +329,20 @@ impl Reader {
         if logs::tells_feedback(&self.withheld_from_log()) {
             return Ok(logs::Said::default());
         }
-        logs::said_of_log(&self.queries, self.whole_scene().await?, record).await
+        let queries = &*self.queries;
+        self.still(|scene| logs::said_of_log(queries, scene, record)).await
     }
 
     /// Where logs are that feedback may speak of, by id, the newest last; what the key does not reach is left out.
     pub async fn places(&self, ids: &[String]) -> Result<HashMap<String, Vec<logs::LogPlace>>> {
-        logs::places(&self.queries, self.whole_scene().await?, ids).await
+        let queries = &*self.queries;
+        self.still(|scene| logs::places(queries, scene, ids)).await
     }
 
     /// Exports records as JSON lines, in chunks that end on a line.
     pub async fn export(&self, request: &export::Request) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let (began, queries, request) = (self.begin(), Arc::clone(&self.queries), self.within_plan(request)?);
+        let began = self.begin().without_erasures();
+        let (queries, request) = (Arc::clone(&self.queries), self.within_plan(request)?);
         let lines = export::export(queries, self.whole_scene().await?, self.erased_since(), &request).await?;
         Ok(self.gate.watch(began, lines))
     }
@@ -338,7 +365,7 @@ impl Reader {
         let (from, to) = (from.and_then(micros_text), to.and_then(micros_text));
         let request = export::Request { from, to, columns: Some(columns), after: None, limit };
         let condition = selection.filter.condition();
-        let began = self.begin();
+        let began = self.begin().without_erasures();
         let queries = Arc::clone(&self.queries);
         let scene = self.whole_scene().await?;
         let latest = self.erased_since();

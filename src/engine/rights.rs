@@ -5,6 +5,7 @@
 //! catalog again.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -15,15 +16,20 @@ use parking_lot::Mutex;
 use super::{Engine, Inner};
 use crate::catalog::{Access, Catalog, Denied, State, hash};
 use crate::error::{Error, Result};
+use crate::plan::{Erasure, Rules};
 
 /// The catalog is read again for unknown keys at most this often.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// A key is asked for again this often while its statement has no rows yet.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What an answer rested on when it began.
 #[derive(Clone, Debug)]
 pub(super) struct Began {
     access: Access,
     denied: Denied,
+    /// What was in answers; none where that is looked after elsewhere.
+    rules: Option<Arc<Mutex<Arc<Rules>>>>,
 }
 
 fn denied(state: &State, access: &Access) -> Denied {
@@ -59,46 +65,105 @@ impl Gate {
 
     /// What an answer to a key rests on that begins now.
     pub(super) fn begin(&self, access: &Access) -> Began {
-        let denied = denied(&self.catalog.state(), access);
-        Began { access: access.clone(), denied }
+        let state = self.catalog.state();
+        let rules = Some(Arc::new(Mutex::new(Arc::clone(&state.rules))));
+        Began { access: access.clone(), denied: denied(&state, access), rules }
     }
 
     /// Refuses to go on with an answer that its reader may not get any more, or not in this way.
-    fn check_still(&self, began: &Began) -> Result<()> {
+    pub(super) fn check_still(&self, began: &Began) -> Result<()> {
         self.check(&began.access)?;
-        let denied = denied(&self.catalog.state(), &began.access);
+        let state = self.catalog.state();
+        let denied = denied(&state, &began.access);
         let more: Vec<&str> = denied.beyond(&began.denied).collect();
-        match more.is_empty() {
-            true => Ok(()),
-            false => Err(Error::denied(format!(
+        if !more.is_empty() {
+            return Err(Error::denied(format!(
                 "`{}` may no longer be read by this organisation or workspace since the request came; ask again",
                 more.join("`, `")
-            ))),
+            )));
+        }
+        match began.is_erased_since(&state.rules) {
+            false => Ok(()),
+            true => Err(Error::conflict(
+                "records were erased while the request was answered, and the answer may hold some of them; ask again",
+            )),
         }
     }
 
-    /// The same stream, which breaks off where the key may no longer read: it is asked for each item.
+    /// The same stream, which breaks off where the key may no longer read: it is asked for each item, and while none comes.
     pub(super) fn watch<T: Send + 'static>(
         &self,
         began: Began,
         items: BoxStream<'static, Result<T>>,
     ) -> BoxStream<'static, Result<T>> {
-        let gate = self.clone();
-        let checked = items.then(move |item| {
-            let (gate, began) = (gate.clone(), began.clone());
-            async move {
-                gate.refuse_if_stale().await?;
-                gate.check_still(&began)?;
-                item
-            }
-        });
-        let until_failure = checked.scan(false, |failed, item| {
-            let next = (!*failed).then_some(item);
-            *failed |= next.as_ref().is_some_and(Result::is_err);
-            futures::future::ready(next)
-        });
-        until_failure.boxed()
+        let watched = Watched { gate: self.clone(), began, items: Some(items) };
+        futures::stream::unfold(watched, |mut watched| async move { Some((watched.next().await?, watched)) }).boxed()
     }
+}
+
+impl Began {
+    /// The same for an answer out of which erased records are taken by other means.
+    pub(super) fn without_erasures(self) -> Self {
+        Self { rules: None, ..self }
+    }
+
+    /// Whether anything that the reader sees was erased.
+    fn is_erased_since(&self, latest: &Arc<Rules>) -> bool {
+        let Some(began) = &self.rules else { return false };
+        let mut began = began.lock();
+        if Arc::ptr_eq(&began, latest) {
+            return false;
+        }
+        let erased = latest.erased_since(&began);
+        let is_seen = |of: &Erasure| self.access.organisation.as_ref().is_none_or(|ours| *ours == of.organisation);
+        let is_erased = erased.list().iter().any(is_seen);
+        if !is_erased {
+            // Other changes of the catalog are not looked at again.
+            *began = Arc::clone(latest);
+        }
+        is_erased
+    }
+}
+
+/// An answer on its way to its reader.
+struct Watched<T> {
+    gate: Gate,
+    began: Began,
+    /// None once it has ended.
+    items: Option<BoxStream<'static, Result<T>>>,
+}
+
+impl<T> Watched<T> {
+    async fn next(&mut self) -> Option<Result<T>> {
+        let next = self.checked_next().await;
+        if !matches!(next, Some(Ok(_))) {
+            // What still works on it is called off.
+            self.items = None;
+        }
+        next
+    }
+
+    async fn checked_next(&mut self) -> Option<Result<T>> {
+        let items = self.items.as_mut()?;
+        let next = loop {
+            match tokio::time::timeout(LOOK_EVERY, items.next()).await {
+                Ok(next) => break next?,
+                Err(_) => match check(&self.gate, &self.began).await {
+                    Ok(()) => {}
+                    Err(error) => return Some(Err(error)),
+                },
+            }
+        };
+        match check(&self.gate, &self.began).await {
+            Ok(()) => Some(next),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+async fn check(gate: &Gate, began: &Began) -> Result<()> {
+    gate.refuse_if_stale().await?;
+    gate.check_still(began)
 }
 
 /// Records that were taken while the catalog could not be read, by the key that sent them: whether it still counted is seen before
@@ -144,7 +209,7 @@ impl Inner {
     }
 
     /// Reads the catalog before it gets too old, whatever else is slow, for as long as the engine lives.
-    pub(super) async fn keep_catalog_fresh(self: std::sync::Arc<Self>) {
+    pub(super) async fn keep_catalog_fresh(self: Arc<Self>) {
         let third = self.max_age() / 3;
         loop {
             tokio::time::sleep(third).await;

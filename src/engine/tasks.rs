@@ -289,13 +289,22 @@ impl Inner {
     }
 
     /// Moves rows into files before records are erased, if any is dated ahead: of those an erasure only knows by the time of their
-    /// file that they had arrived.
+    /// file that they had arrived. Parts that wait are stored for this, and late ones are added to their records.
     pub(super) async fn flush_dated_ahead(&self) {
-        if self.is_any_dated_ahead()
-            && let Err(error) = self.flush_all().await
-        {
+        if let Err(error) = self.try_flush_dated_ahead().await {
             tracing::warn!(error = error.chain(), "records that are dated ahead may not be erased with the others");
         }
+    }
+
+    async fn try_flush_dated_ahead(&self) -> Result<()> {
+        let has_parts = self.counters.waiting.load(Ordering::Relaxed) > 0;
+        if !has_parts && !self.is_any_dated_ahead() {
+            return Ok(());
+        }
+        self.send(Command::StoreAhead)?;
+        self.flush_all().await?;
+        let late = std::mem::take(&mut *locked(&self.late));
+        if late.is_empty() { Ok(()) } else { self.amend(late).await }
     }
 
     fn is_any_dated_ahead(&self) -> bool {

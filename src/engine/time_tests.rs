@@ -13,6 +13,7 @@ use super::{Access, Document, Engine, Job, NewKey, Organisation, Parts, Scope, W
 use crate::config::{Config, Schedule};
 use crate::error::ErrorKind;
 use crate::export;
+use crate::halves::Half;
 use crate::query::Params;
 use crate::record::Record;
 
@@ -134,6 +135,60 @@ async fn an_erasure_takes_what_is_dated_ahead_and_had_arrived() {
     engine.close().await.unwrap();
 }
 
+/// Half of a call waits for the other half, and is dated ahead.
+#[tokio::test]
+async fn an_erasure_takes_parts_that_wait_and_are_dated_ahead() {
+    clocks!(WALL, PASSED, parts);
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, parts()).await;
+    let operator = Access::operator("test");
+    let ahead = || start() + Duration::minutes(5);
+    let halves = vec![
+        (Half::Figures, record("acme", "ahead", ahead())),
+        (Half::Piece, record("acme", "piece ahead", ahead())),
+        (Half::Figures, record("acme", "now", start())),
+        (Half::Figures, record("dev", "other", ahead())),
+    ];
+    engine.append_halves_as(&operator, halves).await.unwrap();
+    assert_eq!(ids(&engine).await, ["ahead", "now", "other", "piece ahead"]);
+    engine.erase("acme", Which::User("ada".to_owned()), "k").await.unwrap();
+    assert_eq!(ids(&engine).await, ["other"]);
+    WALL.store(1, Ordering::SeqCst);
+    PASSED.store(1, Ordering::SeqCst);
+    engine.append_halves_as(&operator, vec![(Half::Figures, record("acme", "later", ahead()))]).await.unwrap();
+    assert_eq!(ids(&engine).await, ["later", "other"], "it came after");
+    engine.close().await.unwrap();
+    // The log brings none of them back.
+    let engine = open(&folder, parts()).await;
+    assert_eq!(ids(&engine).await, ["later", "other"]);
+    engine.flush().await.unwrap();
+    engine.maintain(Job::Expire, false).await.unwrap();
+    assert_eq!(ids(&engine).await, ["later", "other"]);
+    engine.close().await.unwrap();
+}
+
+/// A late part names the user whom its stored record did not name.
+#[tokio::test]
+async fn an_erasure_takes_a_record_with_the_late_part_that_names_the_user() {
+    clocks!(WALL, PASSED, parts);
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, parts()).await;
+    let operator = Access::operator("test");
+    let ahead = || start() + Duration::hours(5);
+    let nameless = Record { user_id: None, ..record("acme", "a", ahead()) };
+    engine.append_halves_as(&operator, vec![(Half::Figures, nameless)]).await.unwrap();
+    // It is stored alone when it has waited long enough.
+    for clock in [&WALL, &PASSED] {
+        clock.store(3_600, Ordering::SeqCst);
+    }
+    engine.flush().await.unwrap();
+    let late = Record { user_id: Some("ada".to_owned()), created_at: None, ..record("acme", "a", ahead()) };
+    engine.append_halves_as(&operator, vec![(Half::Content, late)]).await.unwrap();
+    engine.erase("acme", Which::User("ada".to_owned()), "k").await.unwrap();
+    assert!(ids(&engine).await.is_empty());
+    engine.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_leap_of_the_clock_destroys_nothing_until_the_time_is_confirmed() {
     clocks!(WALL, PASSED, parts);
@@ -232,5 +287,86 @@ async fn an_export_leaves_out_what_is_erased_and_ends_when_its_key_does() {
     assert_eq!(sql.next().await.unwrap().unwrap_err().kind(), ErrorKind::Denied);
     let reader = engine.reader_as(&access);
     assert_eq!(reader.export(&request).await.err().unwrap().kind(), ErrorKind::Denied);
+    engine.close().await.unwrap();
+}
+
+/// A statement whose rows come in many batches, since the queue of a statement holds a few.
+async fn filled_with_many(engine: &Engine) {
+    let record = |number: usize| Record {
+        user_id: Some(if number.is_multiple_of(2) { "ada" } else { "bob" }.to_owned()),
+        ..record("acme", &format!("{number:06}"), start() - Duration::seconds(1))
+    };
+    for batch in 0..10 {
+        engine.append((0..5_000).map(|number| record(batch * 5_000 + number)).collect()).await.unwrap();
+    }
+}
+
+async fn viewer(engine: &Engine) -> (Access, String) {
+    let (scopes, now) = ([Scope::Export, Scope::View, Scope::Analytics].into(), Utc::now());
+    let key = NewKey { organisation: Some("acme".to_owned()), scopes, ..NewKey::default() };
+    let id = engine.catalog().change(|document| Ok(document.add_key("k", key.clone(), now)?.id.clone())).await.unwrap();
+    (engine.access("k").unwrap(), id)
+}
+
+/// Reads an answer to its end: how many rows came, and the error that it ended with.
+async fn read_out(answer: crate::query::Answer) -> (usize, Option<ErrorKind>) {
+    let (mut rows, mut batches) = (0, answer.batches);
+    while let Some(batch) = batches.next().await {
+        match batch {
+            Ok(batch) => rows += batch.num_rows(),
+            Err(error) => {
+                assert!(batches.next().await.is_none(), "nothing comes after {error}");
+                return (rows, Some(error.kind()));
+            }
+        }
+    }
+    (rows, None)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_ends_when_records_that_its_reader_sees_are_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, Parts::default()).await;
+    filled_with_many(&engine).await;
+    let (access, _) = viewer(&engine).await;
+    let (ours, all) = (engine.reader_as(&access), engine.reader());
+    let (nothing, statement) = (Params::new(), "select id, user_id from logs order by id");
+    // Another organisation's erasure changes nothing for this one.
+    let (mine, whole) = (ours.sql(statement, &nothing).await.unwrap(), all.sql(statement, &nothing).await.unwrap());
+    engine.erase("dev", Which::User("ada".to_owned()), "k").await.unwrap();
+    assert_eq!(read_out(mine).await, (50_000, None));
+    assert_eq!(read_out(whole).await.1, Some(ErrorKind::Conflict));
+    for statement in [statement, "select count(*) from logs", "select user_id, count(*) from logs group by 1"] {
+        let answer = ours.sql(statement, &nothing).await.unwrap();
+        engine.erase("acme", Which::Ids(vec!["000001".to_owned()]), "k").await.unwrap();
+        assert_eq!(read_out(answer).await, (0, Some(ErrorKind::Conflict)), "{statement}");
+    }
+    let report = ours.report("status_counts", &nothing).await.unwrap();
+    engine.erase("acme", Which::User("ada".to_owned()), "k").await.unwrap();
+    assert_eq!(read_out(report).await.1, Some(ErrorKind::Conflict));
+    let (rows, ended) = read_out(ours.sql(statement, &nothing).await.unwrap()).await;
+    assert_eq!((rows, ended), (24_999, None), "asked again, it is answered without them");
+    engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_has_no_rows_yet_ends_when_its_key_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(&folder, Parts::default()).await;
+    let (access, id) = viewer(&engine).await;
+    let endless = "select count(*) from generate_series(1, 1000000000) a, generate_series(1, 1000000000) b \
+                   where a.value * b.value % 7 = 11";
+    let answer = engine.reader_as(&access).sql(endless, &Params::new()).await.unwrap();
+    let operator = Access::operator("test");
+    engine.catalog().change(|document| document.revoke_key(&id, &operator, Utc::now()).map(|_| ())).await.unwrap();
+    assert_eq!(read_out(answer).await, (0, Some(ErrorKind::Denied)));
+    // It is called off, not only left.
+    for _ in 0..6_000 {
+        if engine.status().queries_running == 0 {
+            break;
+        }
+        tokio::time::sleep(Time::from_millis(10)).await;
+    }
+    assert_eq!(engine.status().queries_running, 0);
     engine.close().await.unwrap();
 }

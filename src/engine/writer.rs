@@ -42,6 +42,8 @@ pub(super) enum Command {
     Halves(Box<Halves>),
     /// Store the halves that have waited long enough.
     Settle,
+    /// Store the halves that are dated ahead.
+    StoreAhead,
     /// End the live memtables and the segment they came from; answers the parts whose records are in the table when what is frozen is.
     Freeze(oneshot::Sender<Result<Vec<LatePart>>>),
     /// Forget late parts that their records have now, or that nothing can take; of some records nothing may be kept of what was said.
@@ -169,6 +171,10 @@ impl Writer {
                     Command::Halves(first) => self.halves_group(*first, &mut commands),
                     Command::Settle => {
                         self.settle_waiting();
+                        None
+                    }
+                    Command::StoreAhead => {
+                        self.store_ahead();
                         None
                     }
                     Command::Freeze(done) => {

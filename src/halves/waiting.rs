@@ -99,6 +99,8 @@ struct Waits<R> {
     held_bytes: u64,
     /// Bytes of the text in all parts.
     text_bytes: usize,
+    /// When the first part came, µs since 1970-01-01; `i64::MAX` if that is not known.
+    came_micros: i64,
     room: Vec<R>,
 }
 
@@ -107,7 +109,7 @@ impl<R> Waits<R> {
         let held_bytes = record.held_bytes() as u64;
         let text_bytes = record.text_bytes();
         let so_far = Arc::new(SoFar::new(vec![Arc::new(record)], until_micros));
-        Self { half, so_far, prints: vec![print], held_bytes, text_bytes, room }
+        Self { half, so_far, prints: vec![print], held_bytes, text_bytes, came_micros: i64::MAX, room }
     }
 
     /// Inserts a fragment in the order of times.
@@ -234,9 +236,26 @@ impl<R> Waiting<R> {
             }
             key = self.order_of.get(&crowded)?.first()?.1;
         }
+        self.take_alone(key)
+    }
+
+    /// Gives up on the half of a record.
+    pub fn take_alone(&mut self, key: u128) -> Option<Whole<R>> {
         let mut waits = self.remove(key)?;
         let room = std::mem::take(&mut waits.room);
         Some(Whole { key, record: waits.into_record(), is_complete: false, room })
+    }
+
+    /// Notes when an added part came. The first part of a record counts.
+    pub fn came(&mut self, key: u128, micros: i64) {
+        if let Some(waits) = self.halves.get_mut(&key) {
+            waits.came_micros = waits.came_micros.min(micros);
+        }
+    }
+
+    /// Returns when the first part of a record came, in µs since 1970-01-01; `i64::MAX` if that is not known.
+    pub fn came_at(&self, key: u128) -> i64 {
+        self.halves.get(&key).map_or(i64::MAX, |waits| waits.came_micros)
     }
 
     /// Forgets a waiting record. Returns false if there is none.

@@ -375,6 +375,11 @@ impl Queries {
         self.resources.export_room(scene)
     }
 
+    /// Memory that each of the readers may hold that upkeep has for one file.
+    pub fn reader_bytes(&self) -> u64 {
+        self.resources.upkeep_bytes / self.base.config().target_partitions().max(1) as u64
+    }
+
     /// Memory that upkeep may hold beside the row groups that it writes.
     pub fn upkeep_bytes(&self) -> u64 {
         self.resources.upkeep_bytes

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -86,17 +86,27 @@ impl Home {
 
     /// A server over `gatelog-data`, on a free port.
     pub(crate) fn serve(&self) -> Server {
+        self.serve_on("127.0.0.1:0", "k").unwrap_or_else(|ran| panic!("the server does not come up: {ran:?}"))
+    }
+
+    /// A server that listens on an address with an admin key, or what it said when it did not start.
+    fn serve_on(&self, listen: &str, key: &str) -> Result<Server, Ran> {
         let _ = fs::remove_file(self.path("address"));
-        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0", "--address-file", "address"]);
-        let child = command.env("GATELOG_ADMIN_KEY", "k").stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = self.command(&["serve", "--listen", listen, "--address-file", "address"]);
+        let child = command.env("GATELOG_ADMIN_KEY", key).stderr(Stdio::piped()).spawn().unwrap();
         let mut server = Server { child, address: String::new() };
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(120);
         while !self.path("address").exists() {
-            assert!(server.child.try_wait().unwrap().is_none() && Instant::now() < end, "the server does not come up");
+            if let Some(status) = server.child.try_wait().unwrap() {
+                let mut stderr = String::new();
+                server.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+                return Err(Ran { code: status.code(), stdout: Vec::new(), stderr });
+            }
+            assert!(Instant::now() < end, "the server neither comes up nor ends");
             std::thread::sleep(Duration::from_millis(10));
         }
         server.address = self.read("address").trim().to_owned();
-        server
+        Ok(server)
     }
 }
 
@@ -619,4 +629,42 @@ fn beside_a_server_reading_works_and_writing_says_what_to_do() {
     server.signal("TERM");
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
     assert_eq!(home.number("select count(*) from logs"), 25);
+}
+
+#[test]
+fn a_short_admin_key_is_refused_where_others_reach_the_server() {
+    let home = Home::new();
+    // Characters count, not bytes.
+    for key in ["k", "fifteen-letters", "äöüäöüäöüäöüäöü"] {
+        let refused = home.serve_on("0.0.0.0:0", key).map(|server| server.address.clone()).unwrap_err();
+        assert_eq!(refused.code, Some(2), "{key}: {refused:?}");
+        assert!(refused.stderr.contains("`admin_key`") && refused.stderr.contains("at least 16"), "{refused:?}");
+        assert!(!refused.stderr.contains(key) || key == "k", "the key is not told: {refused:?}");
+        assert!(!home.path("gatelog-data").exists(), "nothing was opened");
+    }
+    drop(home.serve_on("0.0.0.0:0", "sixteen-letters!").unwrap());
+    drop(home.serve_on("127.0.0.1:0", "k").unwrap());
+}
+
+#[test]
+fn a_key_that_a_command_makes_works_at_once_on_a_running_server() {
+    let home = Home::new();
+    // So that the server hardly learns of a change by itself.
+    home.write("gatelog.toml", "refresh_seconds = 60\n");
+    let server = home.serve();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = reqwest::Client::new();
+    let asked = |key: &str| {
+        let url = format!("http://{}/v1/sql?query=select+1", server.address);
+        let answer = client.get(url).header("x-portkey-api-key", key).send();
+        runtime.block_on(answer).unwrap().status().as_u16()
+    };
+    home.ok(&["org", "create", "acme", "--plan", "enterprise"]);
+    for round in 0..3 {
+        let made = home.ok(&["key", "create", "-q", "--org", "acme", "--scope", "logs.view"]);
+        let key = made.trim();
+        assert!(!key.is_empty());
+        assert_eq!(asked(key), 200, "round {round}");
+        assert_eq!(asked("no-such-key"), 401);
+    }
 }
