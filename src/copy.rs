@@ -6,7 +6,8 @@
 //! must also hold for older files, and counts that are behind the table are completed later, but
 //! counts ahead of it never are.
 //!
-//! [`run`] reads every object back from the target and compares SHA-256, skips equal objects that
+//! [`run`] reads every object back from the target and compares SHA-256, verifies data
+//! files with their checksums and reports those that are damaged, skips equal objects that
 //! are there already, and refuses a target with different data. So the same command continues an
 //! interrupted copy. The write-ahead log, locks, caches, lists of refusals and the maintenance
 //! lease are not copied: they belong to a node and not to the data.
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 
 use crate::catalog::{self, Document, Identity};
+use crate::datafile::checked::{self, Verified};
 use crate::error::{Error, Result};
 use crate::record::Rows;
 use crate::store::Store;
@@ -38,6 +40,8 @@ struct Item {
     bytes: u64,
     /// Content of the object, if it was read while the copy was planned.
     content: Option<Bytes>,
+    /// Rows of a data file by the table.
+    rows: Option<u64>,
     /// True if a different object at the target may be replaced: one from an earlier copy of data
     /// that has grown since.
     replaces: bool,
@@ -61,7 +65,7 @@ pub struct Plan {
 }
 
 /// Result of a copy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Copied {
     /// Number of objects that were written.
     pub objects: u64,
@@ -69,6 +73,8 @@ pub struct Copied {
     pub bytes: u64,
     /// Number of equal objects that were at the target already.
     pub unchanged: u64,
+    /// Data files that were damaged before they were copied: their paths, and what is wrong.
+    pub damaged: Vec<String>,
 }
 
 impl Plan {
@@ -89,7 +95,8 @@ pub async fn plan(from: &Store) -> Result<Plan> {
         let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
         let content =
             from.object_store().get(&object.location).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
-        plan.data.push(Item { bytes: content.len() as u64, path, content: Some(content), replaces: true });
+        let bytes = content.len() as u64;
+        plan.data.push(Item { path, bytes, content: Some(content), rows: None, replaces: true });
     }
     for rows in Rows::ALL {
         let Some(table) = Table::open(from, rows).await? else { continue };
@@ -101,7 +108,7 @@ pub async fn plan(from: &Store) -> Result<Plan> {
         }
         for file in index.iter() {
             let path = relative(from, &table.object_store_path(file))?;
-            plan.data.push(Item { path, bytes: file.bytes, content: None, replaces: false });
+            plan.data.push(Item { path, bytes: file.bytes, content: None, rows: Some(file.rows), replaces: false });
         }
         let log = from.table_path(rows.folder()).join("_delta_log");
         let mut entries = list(from, &log).await?;
@@ -109,13 +116,13 @@ pub async fn plan(from: &Store) -> Result<Plan> {
         for entry in entries {
             if version_of(&entry.location).is_some_and(|version| version <= index.version) {
                 let path = relative(from, &entry.location)?;
-                plan.log.push(Item { path, bytes: entry.size, content: None, replaces: false });
+                plan.log.push(Item { path, bytes: entry.size, content: None, rows: None, replaces: false });
             }
         }
     }
     for object in list(from, &from.exports_path()).await? {
         let path = relative(from, &object.location)?;
-        plan.data.push(Item { path, bytes: object.size, content: None, replaces: true });
+        plan.data.push(Item { path, bytes: object.size, content: None, rows: None, replaces: true });
     }
     Ok(plan)
 }
@@ -148,10 +155,12 @@ pub async fn run(
         }
     };
     let mut copies = stream::iter(&plan.data)
-        .map(|item| async move { Ok::<_, Error>((item, copy(from, to, item).await?)) })
+        .map(|item| async move { Ok::<_, Error>((item, copy(from, to, item).await?, damage(from, to, item).await?)) })
         .buffer_unordered(PARALLEL);
-    while let Some((item, written)) = copies.try_next().await? {
+    let mut damaged = Vec::new();
+    while let Some((item, written, what)) = copies.try_next().await? {
         take(item, written);
+        damaged.extend(what.map(|what| format!("`{}`: {what}", item.path)));
     }
     for item in &plan.log {
         let written = copy(from, to, item).await?;
@@ -161,7 +170,24 @@ pub async fn run(
     to.forget_last_notes()?;
     let written = copy(from, to, &catalog).await?;
     take(&catalog, written);
-    Ok(copied)
+    damaged.sort();
+    Ok(Copied { damaged, ..copied })
+}
+
+/// What is wrong with a data file that was copied, by the checksums in it. Both sides have the same
+/// bytes, so it is read where that is quicker.
+async fn damage(from: &Store, to: &Store, item: &Item) -> Result<Option<String>> {
+    let Some(rows) = item.rows else { return Ok(None) };
+    let side = if from.is_shared() && !to.is_shared() { to } else { from };
+    let unreadable = |cause| Error::storage(format!("cannot read `{}`", item.path)).with_source(cause);
+    let path = below(side, &item.path)?;
+    let verified = checked::verify(&**side.object_store(), &path, item.bytes).await.map_err(unreadable)?;
+    Ok(match verified {
+        // Files of earlier versions have no checksums.
+        Verified::Without => None,
+        Verified::Whole(found) => (found != rows).then(|| format!("it has {found} rows, the table says {rows}")),
+        Verified::Harmed(parts) => Some(checked::listed(&parts)),
+    })
 }
 
 /// Decides which store the target is, and marks it as unfinished. An older copy is not marked,
@@ -195,7 +221,7 @@ async fn begin(to: &Store, plan: &Plan, new_id: String) -> Result<Item> {
     }
     let content = Bytes::from(catalog::encode(&Document { store: Some(identity), ..plan.document.clone() })?);
     let path = relative(to, &to.catalog_path())?;
-    Ok(Item { bytes: content.len() as u64, path, content: Some(content), replaces: true })
+    Ok(Item { bytes: content.len() as u64, path, content: Some(content), rows: None, replaces: true })
 }
 
 /// Returns true if the table at the target is the one that is copied. Returns false if it cannot be

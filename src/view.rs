@@ -154,6 +154,11 @@ impl Shelf {
         self.lock().live.rows() > 0
     }
 
+    /// Returns the number of days of the rows that came since the last freeze.
+    pub fn live_days(&self) -> usize {
+        self.lock().live.days()
+    }
+
     /// Returns the oldest memtable that waits for a flush.
     pub fn oldest_frozen(&self) -> Option<Arc<Frozen>> {
         self.lock().frozen.front().map(Arc::clone)

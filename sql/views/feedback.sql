@@ -16,15 +16,16 @@
 
 -- A version is current unless there is a later one. Few versions are ever replaced, so those are the small
 -- side of the join, which comes first: feedback streams by, ten times as fast as with a rank over all versions.
--- No two versions of one id have the same time: the engine keeps the first of such. `feedback_history` has no
--- alias here, because queries of a key of `metadata` over an alias fail to plan.
+-- Of two versions of one microsecond, the one with the greater value is current, and of one value the one with
+-- the greater weight: the engine keeps one of each. `feedback_history` has no alias here, because queries of a
+-- key of `metadata` over an alias fail to plan.
 select
     id, organisation_id, workspace_slug, created_at, updated_at, trace_id, log_id, value, weight, user_id, source,
     metadata, retention_days, date
 from (
     select
         organisation_id as later_organisation, coalesce(workspace_slug, '') as later_workspace, id as later_id,
-        updated_at as later
+        updated_at as later, coalesce(value, -99.0) as later_value, coalesce(weight, -99.0) as later_weight
     from feedback_history
     where updated_at > created_at
 )
@@ -32,4 +33,11 @@ right anti join feedback_history
     on later_organisation = feedback_history.organisation_id
    and later_workspace = coalesce(feedback_history.workspace_slug, '')
    and later_id = feedback_history.id
-   and later > feedback_history.updated_at
+   and (
+        later > feedback_history.updated_at
+        or (later = feedback_history.updated_at and later_value > coalesce(feedback_history.value, -99.0))
+        or (
+            later = feedback_history.updated_at and later_value = coalesce(feedback_history.value, -99.0)
+            and later_weight > coalesce(feedback_history.weight, -99.0)
+        )
+   )

@@ -6,13 +6,12 @@ use std::path::Path;
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::exit::Done;
+use super::exit::{Done, interruptible};
 use super::export::rate;
 use super::maintain::{Format, json};
 use super::output::{print, say};
 use super::progress::{Progress, Unit, bytes, thousands};
 use super::settings::Context;
-use super::sql::interruptible;
 use crate::catalog::Catalog;
 use crate::config::{Config, Schedule};
 use crate::copy;
@@ -30,9 +29,10 @@ Examples:
 
 If FROM is a folder, no server may use it during the copy; its write-ahead log is flushed first, so nothing is missing. \
 From a bucket, one version of the table is copied while nodes keep writing; rows that they have not flushed yet are not \
-included. Every object is read back and compared (SHA-256). The same command resumes an interrupted copy; a target with \
-other data is refused. Credentials and endpoint of a bucket come from the settings s3_* or the AWS_* variables, for both \
-places.
+included. Every object is read back and compared (SHA-256), and data files are verified with their checksums, as doctor \
+does: a file that is damaged already is copied as it is and named, with exit code 1. The same command resumes an \
+interrupted copy; a target with another store is refused. Credentials and endpoint of a bucket come from the settings s3_* \
+or the AWS_* variables, for both places.
 
 The copy is a store of its own: the write-ahead log of FROM is never used with it. A copy that is copied back over FROM \
 leaves FROM with its own log. FROM may also be a backup, and TO a new place to restore it to.")]
@@ -49,11 +49,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
-    interruptible(copy(&context, &args)).await?;
-    Ok(Done::Fine)
+    interruptible(copy(&context, &args)).await
 }
 
-async fn copy(context: &Context, args: &Args) -> Result<()> {
+async fn copy(context: &Context, args: &Args) -> Result<Done> {
     let place = |data: &str| Config { data: data.to_owned(), ..context.config().clone() };
     if args.from == args.to {
         return Err(Error::invalid(format!("FROM and TO are both `{}`; give another place to copy to", args.to)));
@@ -100,7 +99,14 @@ async fn copy(context: &Context, args: &Args) -> Result<()> {
             thousands(plan.rows),
         );
     }
-    Ok(())
+    for what in &copied.damaged {
+        say!("damaged before it was copied: {what}");
+    }
+    if copied.damaged.is_empty() {
+        return Ok(Done::Fine);
+    }
+    say!("{} data files are damaged at both places now; restore them from an older copy", copied.damaged.len());
+    Ok(Done::Problems)
 }
 
 /// Returns the settings with which to open a folder. The setting `wal` belongs to the place that

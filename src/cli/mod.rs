@@ -24,6 +24,7 @@ mod progress;
 mod refusals;
 mod repl;
 mod report;
+mod running;
 mod serve;
 mod settings;
 mod sql;
@@ -89,9 +90,11 @@ pub fn parse() -> Result<Command, ExitCode> {
     })
 }
 
-/// Sends the log of the program to stderr, as `-q`, `--log-format` and `GATELOG_LOG` say. A server
-/// logs more than a command.
-pub fn start_tracing(command: &Command) -> Result<()> {
+/// Prepares a command: commands in its messages name the data that it works on, and the log of the
+/// program goes to stderr, as `-q`, `--log-format` and `GATELOG_LOG` say. A server logs more than a
+/// command.
+pub fn start(command: &Command) -> Result<()> {
+    output::set_place(command.global.place());
     let serves = matches!(command.verb, Verb::Serve(_) | Verb::Demo(_));
     command.global.start_tracing(serves)
 }
@@ -120,18 +123,4 @@ pub async fn run(command: Command) -> Result<Done> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_arguments_are_consistent_and_every_command_has_examples() {
-        let mut command = super::Command::command();
-        command.build();
-        command.clone().debug_assert();
-        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
-            assert!(verb.get_about().is_some(), "{} has no summary", verb.get_name());
-            let shown = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(shown.starts_with("Examples:\n"), "{} has no examples", verb.get_name());
-        }
-    }
-}
+mod tests;

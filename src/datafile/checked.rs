@@ -35,6 +35,8 @@ use super::sums::{self, Entry, Part, TRAILER};
 
 /// Text in every error about a part that does not match its checksum, however the error is wrapped.
 pub const HARMED: &str = "its checksum does not match";
+/// Parts of a file that are named one by one if they are damaged.
+const MAX_PARTS: usize = 5;
 /// Bytes that verification of a whole file reads at a time, unless a part is larger.
 const READ_BYTES: u64 = 1 << 20;
 
@@ -363,6 +365,15 @@ pub enum Verified {
     Whole(u64),
     /// Damaged parts, one text each.
     Harmed(Vec<String>),
+}
+
+/// Lists the first few damaged parts of a file, and how many more there are.
+pub fn listed(parts: &[String]) -> String {
+    let first = parts.iter().take(MAX_PARTS).cloned().collect::<Vec<_>>().join("; ");
+    match parts.len().saturating_sub(MAX_PARTS) {
+        0 => first,
+        more => format!("{first}; and {more} more"),
+    }
 }
 
 /// Reads a whole file, a megabyte or one part at a time, and verifies its checksums.

@@ -3,7 +3,8 @@
 //!
 //! Rows must be sorted by [`SORT_KEY`] and belong to one partition. Row groups are limited in rows
 //! and bytes, so a reader of big bodies never holds much. Bodies and ids have no dictionary, and
-//! bodies no statistics, since neither would help there; `id` and `trace_id` have bloom filters.
+//! bodies no statistics, since neither would help there; `id`, `trace_id` and
+//! `internal_trace_id` have bloom filters.
 //! Every page has a CRC, and the footer has checksums of the whole file, which reads verify
 //! ([`checked`]).
 
@@ -236,7 +237,7 @@ fn properties(rows: Rows, zstd_level: i32) -> Result<WriterProperties> {
     for id in ["id", "span_id"] {
         properties = properties.set_column_dictionary_enabled(path(id), false);
     }
-    for key in ["id", "trace_id"] {
+    for key in ["id", "trace_id", "internal_trace_id"] {
         properties = properties
             .set_column_bloom_filter_fpp(path(key), 0.01)
             .set_column_bloom_filter_max_ndv(path(key), ROW_GROUP_ROWS as u64);

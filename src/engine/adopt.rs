@@ -18,7 +18,7 @@ use datafusion::common::ParamValues;
 use futures::{StreamExt, TryStreamExt};
 
 use super::lane::ids_of_files;
-use super::open::{FolderLock, lock};
+use super::lock::{FolderLock, lock};
 use super::{Parts, Threads, claim, identity};
 use crate::catalog::Catalog;
 use crate::config::{Config, Found};

@@ -27,8 +27,6 @@ use crate::usage;
 use crate::view::View;
 use crate::wal::{self, Covered, Noted};
 
-/// Parts of a file that are named one by one where they are wrong.
-const MOST_PARTS: usize = 5;
 /// Most rows that are decoded at once.
 const DECODED_ROWS: usize = 512;
 
@@ -280,7 +278,7 @@ async fn check_file(
     let (rows, has_checksums) = match verified.map_err(|error| format!("cannot be read: {error}"))? {
         Verified::Whole(rows) => (rows, true),
         Verified::Without => (count_rows(table, queries, file).await?, false),
-        Verified::Harmed(parts) => return Err(listed(&parts)),
+        Verified::Harmed(parts) => return Err(checked::listed(&parts)),
     };
     if rows != file.rows {
         return Err(format!("has {rows} rows, the table says {}", file.rows));
@@ -288,17 +286,8 @@ async fn check_file(
     Ok(has_checksums)
 }
 
-/// The first few parts of a file that are wrong, and how many more there are.
-fn listed(parts: &[String]) -> String {
-    let first = parts.iter().take(MOST_PARTS).cloned().collect::<Vec<_>>().join("; ");
-    match parts.len().saturating_sub(MOST_PARTS) {
-        0 => first,
-        more => format!("{first}; and {more} more"),
-    }
-}
-
-/// Decodes every row of a file, in batches of bounded bytes: all columns together, or one after the other where a row group of
-/// all of them is too large.
+/// Decodes every row of a file, in batches of bounded bytes: all columns together, or one after the
+/// other if a row group of all of them is too large.
 async fn count_rows(table: &Table, queries: &Queries, file: &DataFile) -> std::result::Result<u64, String> {
     let names: Vec<String> = table.rows().columns().iter().map(|column| column.name.to_owned()).collect();
     let whole = weigh(table, queries, file, &names).await?;

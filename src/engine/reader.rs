@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::claim;
 use super::identity;
-use super::joining::print_of;
+use super::pieces::print_of;
 use super::rights::{Began, Gate};
 use super::side::Side;
 use super::{Inner, Status, Threads};

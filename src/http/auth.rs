@@ -3,7 +3,7 @@
 //!
 //! The key is the header `x-portkey-api-key`, or else `Authorization`, with or without the scheme
 //! `Bearer`, since gateways send theirs bare. On the routes to which a gateway reports
-//! ([`control_plane::REPORTS`]), a gateway may forward its caller's key: there its own key,
+//! ([`REPORTS`]), a gateway may forward its caller's key: there its own key,
 //! `Authorization`, takes precedence. A missing or unknown key gets 401 whatever the path, so that
 //! nobody without a key learns which routes exist. A revoked or expired key counts as unknown. A
 //! key that lacks the scope of the route gets 403. Keys are never logged or echoed.
@@ -18,10 +18,10 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 
 use super::App;
-use super::control_plane;
 use super::error::Failure;
 use super::guesses::Peer;
 use super::table::Methods;
+pub(crate) use super::table::Needs;
 use crate::catalog::{Access, Scope};
 use crate::clock::elapsed;
 use crate::error::Error;
@@ -33,6 +33,9 @@ const UNKNOWN: &str = "the API key is unknown, revoked or expired; ask an admin 
 
 const GUESSING: &str =
     "too many requests with wrong API keys come from this address; wait a moment, then send a valid key";
+
+/// Routes to which a gateway reports under its own key.
+pub(crate) const REPORTS: [&str; 3] = ["/v1/logs/enterprise/logs", "/v1/analytics/enterprise/analytics", "/dp/metrics"];
 
 /// The caller of a request and the server that it calls.
 pub(crate) struct Caller {
@@ -50,18 +53,9 @@ impl FromRequestParts<Arc<App>> for Caller {
     }
 }
 
-/// Requirement of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Needs {
-    /// The key must have the scope.
-    Scope(Scope),
-    /// The key must have scope `admin` and not be bound to an organisation.
-    Operator,
-}
-
 /// Middleware: identifies the caller and passes its [`Access`] to the handlers in the request.
 pub(crate) async fn known(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let access = match key(request.headers(), control_plane::REPORTS.contains(&request.uri().path())) {
+    let access = match key(request.headers(), REPORTS.contains(&request.uri().path())) {
         Some(key) => app.engine.access_anew(key).await,
         None => return refusal(MISSING),
     };

@@ -28,9 +28,9 @@ use super::App;
 use super::auth::Caller;
 use super::body::{self, Growing, check_coding, discard, unpackable};
 use super::error::Failure;
+use super::input::header;
 use super::intake::{Outcome, Receipt, aside};
-use super::logs::unpacked;
-use super::sql::header;
+use super::packed::unpacked;
 use crate::catalog::{Access, Scope};
 use crate::error::Error;
 use crate::halves::Half;
@@ -43,8 +43,6 @@ use crate::record::Feedback;
 use crate::record::json::{Reason, Seen};
 use crate::refusals::{Refused, Sender};
 
-/// Routes to which a gateway reports under its own key.
-pub(crate) const REPORTS: [&str; 3] = ["/v1/logs/enterprise/logs", "/v1/analytics/enterprise/analytics", "/dp/metrics"];
 /// Largest number of copies of a body in a log object: as the client sent it, and as the provider
 /// received it.
 const COPIES: u64 = 2;

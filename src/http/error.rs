@@ -17,7 +17,6 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::refusals;
 use crate::error::{Error, ErrorKind};
 use crate::record::json::Reason;
 use crate::refusals::Refused;
@@ -46,8 +45,8 @@ struct Parts {
 #[derive(Clone, Debug)]
 pub(crate) struct Cause(pub(crate) String);
 
-/// Carried by a failed response to the middleware that lists refusals ([`refusals::watch`]). Never
-/// sent.
+/// Carried by a failed response to the middleware that lists refusals
+/// ([`super::refusals::watch`]). Never sent.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusing {
     /// The refusals are listed already.
@@ -111,7 +110,7 @@ impl Failure {
     /// Returns how the failure is listed among refusals.
     pub(crate) fn refused(&self) -> Refusing {
         self.0.refusing.clone().unwrap_or_else(|| {
-            let reason = self.0.reason.unwrap_or_else(|| refusals::reason(self.0.status));
+            let reason = self.0.reason.unwrap_or_else(|| reason(self.0.status));
             Refusing::As(Refused::many(reason, &*self.0.message, 1))
         })
     }
@@ -201,6 +200,20 @@ fn codes(status: StatusCode) -> (&'static str, &'static str) {
         StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "AB04"),
         status if status.is_server_error() => ("internal", "AB04"),
         _ => ("03", "AB01"),
+    }
+}
+
+/// The reason of a failure that says no more than its status.
+pub(super) fn reason(status: StatusCode) -> Reason {
+    match status {
+        StatusCode::FORBIDDEN => Reason::NotAllowed,
+        StatusCode::NOT_FOUND => Reason::NotFound,
+        StatusCode::REQUEST_TIMEOUT => Reason::BrokenOff,
+        StatusCode::PAYLOAD_TOO_LARGE => Reason::TooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Reason::Encoding,
+        StatusCode::TOO_MANY_REQUESTS => Reason::Busy,
+        status if status.is_server_error() => Reason::Unavailable,
+        _ => Reason::Invalid,
     }
 }
 

@@ -15,8 +15,7 @@ use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
 
 use super::error::Failure;
-use super::input::Fields;
-use super::sql::header;
+use super::input::{Fields, header};
 
 /// Header that every browser sends to trusted servers: those with `https` and those on its own
 /// machine.

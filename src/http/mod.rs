@@ -37,6 +37,7 @@ mod observe;
 mod openapi;
 mod otlp;
 mod pace;
+mod packed;
 mod places;
 mod refusals;
 mod replay;
@@ -49,6 +50,7 @@ mod share;
 mod sql;
 mod stall;
 mod table;
+pub mod writer;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{MatchedPath, RawQuery, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -17,11 +16,10 @@ use serde_json::json;
 
 use super::App;
 use super::auth::Caller;
-use super::error::{Failure, Refusing};
+use super::error::{Failure, Refusing, reason};
 use super::input::Fields;
 use crate::catalog::{Access, no_organisation};
 use crate::ingest::Shape;
-use crate::record::json::Reason;
 use crate::refusals::{Ask, MOST_SHOWN, Refused, Sender, Source};
 
 /// Default number of entries in a response.
@@ -89,20 +87,6 @@ fn source(method: &str, path: &str) -> Option<Source> {
 /// Returns the source format that a query string names.
 fn shape(query: Option<&str>) -> Option<Shape> {
     Fields::decode(query).ok()?.take("source")?.parse().ok()
-}
-
-/// Returns the reason of a failure that has no reason but its status.
-pub(super) fn reason(status: StatusCode) -> Reason {
-    match status {
-        StatusCode::FORBIDDEN => Reason::NotAllowed,
-        StatusCode::NOT_FOUND => Reason::NotFound,
-        StatusCode::REQUEST_TIMEOUT => Reason::BrokenOff,
-        StatusCode::PAYLOAD_TOO_LARGE => Reason::TooLarge,
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => Reason::Encoding,
-        StatusCode::TOO_MANY_REQUESTS => Reason::Busy,
-        status if status.is_server_error() => Reason::Unavailable,
-        _ => Reason::Invalid,
-    }
 }
 
 /// `GET /v1/refusals?organisation_id=…&workspace_slug=…&source=…&reason=…&page_size=…`.

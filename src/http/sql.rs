@@ -19,7 +19,7 @@ use super::body::{object, read_small};
 use super::error::Failure;
 use super::format::Format;
 use super::formulas;
-use super::input::Fields;
+use super::input::{Fields, header};
 use crate::catalog::Access;
 use crate::engine::Params;
 
@@ -76,11 +76,6 @@ async fn run(app: &App, access: &Access, version: Version, ask: Ask, headers: &H
     let query =
         query.ok_or_else(|| Failure::invalid("the request has no SQL statement; send it as `query` or as the body"))?;
     answer::respond(app.engine.reader_as(access).sql(&query, &ask.params).await?, format, ask.quoted).await
-}
-
-/// Returns a header as text.
-pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
 }
 
 impl Ask {

@@ -120,7 +120,7 @@ impl Prices {
                 row(line).map_err(|why| Error::invalid(format!("prices in `{name}`, line {}: {why}", at + 1)))?;
             let prices = rows.entry((provider, model)).or_default();
             if prices.iter().any(|other| other.above == price.above) {
-                return Err(Error::invalid(format!("prices in `{name}`, line {}: the model is listed twice",)));
+                return Err(Error::invalid(format!("prices in `{name}`, line {}: the model is listed twice", at + 1)));
             }
             prices.push(price);
         }

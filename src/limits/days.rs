@@ -3,7 +3,8 @@
 //!
 //! A body of a few hundred kilobytes can name ten thousand days. An organisation whose rows in
 //! memory span [`DAYS`] days waits for a flush before it adds more days. A request with more days
-//! is cut into parts of at most [`DAYS`] days ([`cut`]).
+//! is cut into parts of at most [`DAYS`] days ([`cut`], [`cut_at`]). The writer bounds the days of a
+//! flush, whichever way rows come: it ends the memtable.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -87,18 +88,24 @@ impl Days {
     }
 }
 
-/// Cuts rows into parts of at most [`DAYS`] days, in order.
-pub fn cut<T>(rows: Vec<T>, day: impl Fn(&T) -> Option<i64>) -> Vec<Vec<T>> {
+/// Finds where to cut rows into parts of at most [`DAYS`] days: the first row of each part but the
+/// first.
+pub fn cut_at(days_of_rows: impl IntoIterator<Item = Option<i64>>) -> Vec<usize> {
     let mut days = BTreeSet::new();
     let mut starts = Vec::new();
-    for (place, row) in rows.iter().enumerate() {
-        let Some(day) = day(row) else { continue };
+    for (place, day) in days_of_rows.into_iter().enumerate() {
+        let Some(day) = day else { continue };
         if days.insert(day) && days.len() > DAYS {
             days = BTreeSet::from([day]);
             starts.push(place);
         }
     }
-    let mut rows = rows;
+    starts
+}
+
+/// Cuts what comes at once into parts of at most [`DAYS`] days, in order.
+pub fn cut<T>(mut rows: Vec<T>, day: impl Fn(&T) -> Option<i64>) -> Vec<Vec<T>> {
+    let starts = cut_at(rows.iter().map(day));
     let mut parts: Vec<Vec<T>> = starts.into_iter().rev().map(|start| rows.split_off(start)).collect();
     parts.push(rows);
     parts.reverse();
@@ -136,7 +143,7 @@ mod tests {
         days.clear();
         waiting.await.unwrap().unwrap();
         let refused = Days { wait: Duration::ZERO, ..days.clone() };
-        let error = refused.take(of("acme", 1_000, 1)).await.unwrap_err();
+        let error = refused.take(of("acme", 100_000, 1)).await.unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Busy);
         assert!(refused.take(of("zen", 0, DAYS + 5)).await.is_ok(), "nothing of it is in memory");
     }

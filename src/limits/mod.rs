@@ -8,7 +8,7 @@ mod days;
 mod pool;
 pub mod table;
 
-pub use days::{Days, cut};
+pub use days::{Days, cut, cut_at};
 pub use pool::{Full, Holder, Pool, Room, Share};
 
 /// Most open connections; below the usual limit of 1,024 open files.
@@ -24,5 +24,6 @@ pub const EXPORTS: u64 = 16;
 pub const DOWNLOADS: u64 = 16;
 /// Most replays that run at once.
 pub const REPLAYS: u64 = 16;
-/// Most days of which one organisation has rows in memory, and thus files in a flush.
-pub const DAYS: usize = 400;
+/// Days of which rows of one organisation are in memory. A memtable ends at so many days of all
+/// organisations, since a flush writes one file or more for each: about three seconds of work.
+pub const DAYS: usize = 1_000;

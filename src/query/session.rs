@@ -31,7 +31,7 @@ use super::withhold::{Reads, Withheld};
 use super::workarounds::{self, Workaround, is_off};
 use super::{NamedView, STORE_URL, threads, whole_order, wide, withhold, yielding};
 use super::{barrier, fence, functions, known, like, model, nearest, negated, plan_size, sanity, scene, statement};
-use super::{success, sum, totals};
+use super::{success, sum, tags, totals};
 use crate::catalog::Denied;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -296,6 +296,8 @@ pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Res
     let mut state = SessionStateBuilder::new()
         .with_config(settings)
         .with_runtime_env(runtime)
+        // Before the planners of DataFusion, the first of which takes any name.
+        .with_expr_planners(vec![Arc::new(tags::TagLists)])
         .with_default_features()
         .with_optimizer_rules(meter::between_rules(logical_rules()))
         .with_physical_optimizer_rules(meter::between_steps(physical_rules()))

@@ -12,7 +12,7 @@ use arrow::compute::filter;
 use arrow::datatypes::DataType;
 use datafusion::common::{DataFusionError, Result};
 
-use super::scene::Sight;
+use super::sight::Sight;
 use crate::record::{COLUMNS, Kind, Rows, column};
 
 /// The column whose keys are denied one by one.

@@ -13,7 +13,7 @@ use super::casts;
 use super::dialect::PostgresPrecedence;
 use super::like;
 use super::membership::Memberships;
-use super::naming::Names;
+use super::naming::{self, Names};
 use super::spread;
 use super::workarounds::{Workaround, is_off};
 
@@ -31,6 +31,7 @@ pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<(Statement, Na
     let names = Names::of(&statement);
     if let Statement::Statement(tree) = innermost(&mut statement) {
         spread::check(tree)?;
+        naming::name_inner(tree);
         if let ControlFlow::Break(error) = tree.visit(&mut Rewriter::default()) {
             return Err(error);
         }

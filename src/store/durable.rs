@@ -1,7 +1,8 @@
 //! A disk as an object store whose acknowledged writes survive a power cut.
 //!
 //! [`LocalFileSystem`] never syncs, so after a power cut a file that it reported as written can be
-//! missing, empty or torn. This store writes through a [`Disk`], and leaves reading and listing to
+//! missing, empty or torn. This store writes through a
+//! [`Disk`](super::disk::Disk), and leaves reading and listing to
 //! another object store over the same files:
 //!
 //! - A put or a multipart upload writes to `<root>/.staging/`, syncs the file, names it (with a
@@ -16,12 +17,10 @@
 //! still not durable, and another sync proves nothing, since the kernel reports a lost write only
 //! once.
 
-use std::error::Error as StdError;
-use std::io;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::{fmt, result};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,27 +31,16 @@ use object_store::{
     CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode, Result,
 };
-use uuid::Uuid;
 
-use super::disk::{Disk, DiskFile};
-use super::folders::{self, Folders, is_sync_failure};
+use super::folders::Folders;
+use super::staged::{Files, blocking};
 use super::upload::Upload;
-
-/// Folder, below the root, of files that have no name yet.
-pub const STAGING: &str = ".staging";
 
 /// A durable store. Its paths start at the root of the file system.
 #[derive(Debug)]
 pub struct Durable {
     reads: Arc<dyn ObjectStore>,
     files: Arc<Files>,
-}
-
-/// Writes files under a temporary name first.
-#[derive(Debug)]
-pub(super) struct Files {
-    folders: Arc<Folders>,
-    staging: PathBuf,
 }
 
 impl Durable {
@@ -177,145 +165,15 @@ impl ObjectStore for Durable {
     }
 }
 
-impl Files {
-    pub(super) fn new(folders: Arc<Folders>, root: &FilePath) -> Self {
-        Self { folders, staging: root.join(STAGING) }
-    }
-
-    /// Rewrites a file in place. Does nothing if the file is missing.
-    pub(super) fn renew(&self, target: &FilePath) -> Result<()> {
-        match self.disk().read(target) {
-            Ok(bytes) => self.put(target, &PutPayload::from(bytes), false),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(generic(io::Error::new(e.kind(), format!("cannot read `{}`: {e}", target.display())))),
-        }
-    }
-
-    fn disk(&self) -> &dyn Disk {
-        &**self.folders.disk()
-    }
-
-    /// Creates a file that has no name yet.
-    pub(super) fn stage(&self) -> Result<(PathBuf, Box<dyn DiskFile>)> {
-        let staged = self.staging.join(Uuid::new_v4().to_string());
-        self.folders.create(&self.staging).map_err(|e| failed(&staged, e))?;
-        let file = self.disk().create(&staged).map_err(|e| failed(&staged, e))?;
-        Ok((staged, file))
-    }
-
-    fn put(&self, target: &FilePath, payload: &PutPayload, create: bool) -> Result<()> {
-        let (staged, file) = self.stage()?;
-        let written = write_synced(file, &staged, payload).and_then(|()| self.publish(&staged, target, create));
-        if written.is_err() || create {
-            // A link leaves the staged name behind, a failure the staged file. The next start
-            // removes what remains.
-            self.discard(&staged);
-        }
-        written
-    }
-
-    /// Removes an abandoned staged file. If that fails, the next start removes it.
-    pub(super) fn discard(&self, staged: &FilePath) {
-        let _ = self.disk().remove(staged);
-    }
-
-    /// Names a synced file and syncs its folder and the folders above.
-    pub(super) fn publish(&self, staged: &FilePath, target: &FilePath, create: bool) -> Result<()> {
-        let folder = parent(target);
-        self.folders.create(folder).map_err(|e| failed(folder, e))?;
-        let disk = self.disk();
-        let named = if create { disk.hard_link(staged, target) } else { disk.rename(staged, target) };
-        named.map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => {
-                object_store::Error::AlreadyExists { path: target.display().to_string(), source: e.into() }
-            }
-            _ => failed(target, e),
-        })?;
-        disk.sync_folder(folder).map_err(|e| unsynced(folder, e))
-    }
-
-    /// Copies a file by a hard link through a staged name, so that the copy replaces an existing
-    /// target.
-    fn copy(&self, source: &FilePath, target: &FilePath, create: bool) -> Result<()> {
-        let staged = self.staging.join(Uuid::new_v4().to_string());
-        self.folders.create(&self.staging).map_err(|e| failed(&staged, e))?;
-        self.disk().sync_file(source).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => not_found(source, e),
-            _ => unsynced(source, e),
-        })?;
-        self.disk().hard_link(source, &staged).map_err(|e| failed(&staged, e))?;
-        let published = self.publish(&staged, target, create);
-        self.discard(&staged);
-        published
-    }
-
-    fn delete(&self, target: &FilePath) -> Result<()> {
-        self.disk().remove(target).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => not_found(target, e),
-            _ => generic(io::Error::new(e.kind(), format!("cannot delete `{}`: {e}", target.display()))),
-        })?;
-        self.disk().sync_folder(parent(target)).map_err(|e| unsynced(parent(target), e))
-    }
-}
-
-/// Removes every file below the staging folder of `root`.
-pub fn clean_staging(disk: &dyn Disk, root: &FilePath) -> io::Result<()> {
-    match disk.remove_folder(&root.join(STAGING)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
-}
-
-/// Writes and syncs a staged file.
-fn write_synced(mut file: Box<dyn DiskFile>, staged: &FilePath, payload: &PutPayload) -> Result<()> {
-    payload.iter().try_for_each(|bytes| file.append(bytes)).map_err(|e| failed(staged, e))?;
-    file.sync().map_err(|e| unsynced(staged, e))
-}
-
-fn parent(path: &FilePath) -> &FilePath {
-    path.parent().unwrap_or(path)
-}
-
-pub(super) fn failed(path: &FilePath, source: io::Error) -> object_store::Error {
-    if is_sync_failure(&source) {
-        return generic(source);
-    }
-    // Keeps the error kind, so that the caller can report a full disk.
-    generic(io::Error::new(source.kind(), format!("cannot write `{}`: {source}", path.display())))
-}
-
-fn not_found(path: &FilePath, source: io::Error) -> object_store::Error {
-    object_store::Error::NotFound { path: path.display().to_string(), source: source.into() }
-}
-
-pub(super) fn unsynced(path: &FilePath, source: io::Error) -> object_store::Error {
-    generic(folders::unsynced(path, source))
-}
-
-/// Returns a sync failure, for tests of error handling.
-#[cfg(test)]
-pub(crate) fn sync_failure() -> object_store::Error {
-    unsynced(FilePath::new("/x"), io::Error::other("the disk is gone"))
-}
-
-pub(super) fn generic(source: impl Into<Box<dyn StdError + Send + Sync>>) -> object_store::Error {
-    object_store::Error::Generic { store: "Durable", source: source.into() }
-}
-
-/// Runs file system calls on a thread that may block, or directly without a runtime.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => runtime.spawn_blocking(work).await.unwrap_or_else(|e| result::Result::Err(generic(e))),
-        Err(_) => work(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io;
 
     use super::*;
     use crate::store::disk::LocalDisk;
+    use crate::store::folders::is_sync_failure;
+    use crate::store::staged::{STAGING, clean_staging, failed, sync_failure};
 
     fn store() -> (tempfile::TempDir, Durable, Path) {
         let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, Put
 use parking_lot::Mutex;
 
 use super::disk::DiskFile;
-use super::durable::{Files, blocking, failed, generic, unsynced};
+use super::staged::{Files, blocking, failed, generic, unsynced};
 
 /// Upload in progress. Parts are written in the order in which they were submitted, regardless of
 /// the order in which they are awaited.

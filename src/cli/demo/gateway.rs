@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom;
 
 use super::bodies::Usage;
 use super::catalogue::{Model, Route};
-use super::generator::Plan;
+use super::plan::Plan;
 
 /// A target in a config.
 #[derive(Debug)]

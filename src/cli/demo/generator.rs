@@ -16,23 +16,12 @@ use uuid::Uuid;
 use super::bodies::{self, Message, Usage};
 use super::catalogue::{APPS, App, Cache, EMBED, Kind, Model};
 use super::gateway::{Provider, Sent, Target, targets};
+use super::plan::Plan;
 use super::words::{NAMES, PASSAGES};
 use crate::record::{Message as Sides, Record};
 
 /// Lifetime of answers in the gateway's caches.
 const CACHE_MINUTES: i64 = 75;
-
-/// Parameters of the generator.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    /// Number of records.
-    pub(super) records: u64,
-    /// Number of days.
-    pub(super) days: u32,
-    pub(super) seed: u64,
-    /// Time before which all records are created.
-    pub(super) end: DateTime<Utc>,
-}
 
 /// Generates the records of a plan.
 #[derive(Debug)]
