@@ -3,7 +3,8 @@
 //! [`plan`] reads catalog and counts, then takes one version of each table and lists what belongs to it: its data files, and last
 //! the tables' logs, newest entry first, so that a copy which was broken off is no table yet. In that order: what the catalog says
 //! of files must hold of older files too, and counts that are behind the table are made up for, never those ahead. [`run`] reads every
-//! object back from the target and compares SHA-256, leaves out what is there and the same, and refuses a target that holds
+//! object back from the target and compares SHA-256, compares data files with the checksums in them and tells which are damaged,
+//! leaves out what is there and the same, and refuses a target that holds
 //! something else; so the same command again goes on where it was broken off. Write-ahead log, locks, caches, lists of refusals
 //! and the lease of upkeep stay: they belong to a node, not to the data.
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 
 use crate::catalog::{self, Document, Identity};
+use crate::datafile::checked::{self, Verified};
 use crate::error::{Error, Result};
 use crate::record::Rows;
 use crate::store::Store;
@@ -34,6 +36,8 @@ struct Item {
     bytes: u64,
     /// What is in it, where that was read when the copy was planned.
     content: Option<Bytes>,
+    /// Of a data file the rows that the table says it has.
+    rows: Option<u64>,
     /// Whether a different one may stand at the target: of an earlier copy of data that grew since.
     replaces: bool,
 }
@@ -56,7 +60,7 @@ pub struct Plan {
 }
 
 /// What a copy did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Copied {
     /// Objects that were written.
     pub objects: u64,
@@ -64,6 +68,8 @@ pub struct Copied {
     pub bytes: u64,
     /// Objects that were at the target already, and the same.
     pub unchanged: u64,
+    /// Data files that were damaged before they were copied: their paths, and what is wrong.
+    pub damaged: Vec<String>,
 }
 
 impl Plan {
@@ -83,7 +89,8 @@ pub async fn plan(from: &Store) -> Result<Plan> {
         let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
         let content =
             from.object_store().get(&object.location).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
-        plan.data.push(Item { bytes: content.len() as u64, path, content: Some(content), replaces: true });
+        let bytes = content.len() as u64;
+        plan.data.push(Item { path, bytes, content: Some(content), rows: None, replaces: true });
     }
     for rows in Rows::ALL {
         let Some(table) = Table::open(from, rows).await? else { continue };
@@ -94,7 +101,7 @@ pub async fn plan(from: &Store) -> Result<Plan> {
         }
         for file in index.iter() {
             let path = relative(from, &table.object_store_path(file))?;
-            plan.data.push(Item { path, bytes: file.bytes, content: None, replaces: false });
+            plan.data.push(Item { path, bytes: file.bytes, content: None, rows: Some(file.rows), replaces: false });
         }
         let log = from.table_path(rows.folder()).join("_delta_log");
         let mut entries = list(from, &log).await?;
@@ -102,13 +109,13 @@ pub async fn plan(from: &Store) -> Result<Plan> {
         for entry in entries {
             if version_of(&entry.location).is_some_and(|version| version <= index.version) {
                 let path = relative(from, &entry.location)?;
-                plan.log.push(Item { path, bytes: entry.size, content: None, replaces: false });
+                plan.log.push(Item { path, bytes: entry.size, content: None, rows: None, replaces: false });
             }
         }
     }
     for object in list(from, &from.exports_path()).await? {
         let path = relative(from, &object.location)?;
-        plan.data.push(Item { path, bytes: object.size, content: None, replaces: true });
+        plan.data.push(Item { path, bytes: object.size, content: None, rows: None, replaces: true });
     }
     Ok(plan)
 }
@@ -138,10 +145,12 @@ pub async fn run(
         }
     };
     let mut copies = stream::iter(&plan.data)
-        .map(|item| async move { Ok::<_, Error>((item, copy(from, to, item).await?)) })
+        .map(|item| async move { Ok::<_, Error>((item, copy(from, to, item).await?, damage(from, to, item).await?)) })
         .buffer_unordered(PARALLEL);
-    while let Some((item, written)) = copies.try_next().await? {
+    let mut damaged = Vec::new();
+    while let Some((item, written, what)) = copies.try_next().await? {
         take(item, written);
+        damaged.extend(what.map(|what| format!("`{}`: {what}", item.path)));
     }
     for item in &plan.log {
         let written = copy(from, to, item).await?;
@@ -151,7 +160,24 @@ pub async fn run(
     to.forget_last_notes()?;
     let written = copy(from, to, &catalog).await?;
     take(&catalog, written);
-    Ok(copied)
+    damaged.sort();
+    Ok(Copied { damaged, ..copied })
+}
+
+/// What is wrong with a data file that was copied, by the checksums in it. Both sides have the same
+/// bytes, so it is read where that is quicker.
+async fn damage(from: &Store, to: &Store, item: &Item) -> Result<Option<String>> {
+    let Some(rows) = item.rows else { return Ok(None) };
+    let side = if from.is_shared() && !to.is_shared() { to } else { from };
+    let unreadable = |cause| Error::storage(format!("cannot read `{}`", item.path)).with_source(cause);
+    let path = below(side, &item.path)?;
+    let verified = checked::verify(&**side.object_store(), &path, item.bytes).await.map_err(unreadable)?;
+    Ok(match verified {
+        // Files of earlier versions have no checksums.
+        Verified::Without => None,
+        Verified::Whole(found) => (found != rows).then(|| format!("it has {found} rows, the table says {rows}")),
+        Verified::Harmed(parts) => Some(checked::listed(&parts)),
+    })
 }
 
 /// Decides which store the target is, and has it say that it is not finished, unless it is an older copy, which stays good until
@@ -184,7 +210,7 @@ async fn begin(to: &Store, plan: &Plan, new_id: String) -> Result<Item> {
     }
     let content = Bytes::from(catalog::encode(&Document { store: Some(identity), ..plan.document.clone() })?);
     let path = relative(to, &to.catalog_path())?;
-    Ok(Item { bytes: content.len() as u64, path, content: Some(content), replaces: true })
+    Ok(Item { bytes: content.len() as u64, path, content: Some(content), rows: None, replaces: true })
 }
 
 /// Returns whether the table at the target is the one that is copied. One that cannot be read tells nothing.

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(code) => return code,
     };
-    let result = cli::start_tracing(&command).and_then(|()| {
+    let result = cli::start(&command).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let result = runtime.block_on(cli::run(command));
         // Whatever matters was closed by the command; a thread that still waits for a terminal must not hold up the exit.

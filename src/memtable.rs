@@ -6,16 +6,18 @@
 //! A writer takes room from the [`Budget`] before its rows go to the log; the room is given back when the rows are in the
 //! table (the permit travels with them), so log, live rows and rows being flushed share one bound.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
+use arrow::datatypes::Date32Type;
 use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
 use crate::limits::{Full, Holder, Pool, Room, Share};
-use crate::record::tighten;
+use crate::record::{DATE, tighten};
 use crate::usage::Counts;
 
 /// Chunks stop growing at this many rows: a query's batch size.
@@ -30,6 +32,8 @@ pub struct Live {
     rows: u64,
     bytes: u64,
     oldest_micros: Option<i64>,
+    /// Days of the rows, each of which becomes a file.
+    days: HashSet<i32>,
     permits: Option<Room>,
 }
 
@@ -55,6 +59,7 @@ impl Live {
         self.rows += batch.num_rows() as u64;
         self.bytes += batch_bytes(&batch);
         self.oldest_micros.get_or_insert(now_micros);
+        self.note_days(&batch);
         match (&mut self.permits, permit) {
             (Some(held), Some(more)) => held.merge(more),
             (held, Some(more)) => *held = Some(more),
@@ -62,6 +67,22 @@ impl Live {
         }
         self.chunks.push(batch);
         self.join_small_chunks();
+    }
+
+    fn note_days(&mut self, batch: &RecordBatch) {
+        let dates = batch.column_by_name(DATE).and_then(|dates| dates.as_primitive_opt::<Date32Type>());
+        let mut last = None;
+        for day in dates.iter().flat_map(|dates| dates.values().iter()) {
+            // Most rows are of the day of the one before.
+            if last.replace(*day) != Some(*day) {
+                self.days.insert(*day);
+            }
+        }
+    }
+
+    /// Number of days of the rows.
+    pub fn days(&self) -> usize {
+        self.days.len()
     }
 
     /// Joins neighbours of like size, as a binary counter carries, so that each row is copied a bounded number of times.

@@ -147,6 +147,11 @@ impl Shelf {
         self.lock().live.rows() > 0
     }
 
+    /// Number of days of the rows that came since the last freeze.
+    pub fn live_days(&self) -> usize {
+        self.lock().live.days()
+    }
+
     /// The oldest memtable that waits for a flush.
     pub fn oldest_frozen(&self) -> Option<Arc<Frozen>> {
         self.lock().frozen.front().map(Arc::clone)

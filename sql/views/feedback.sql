@@ -15,15 +15,16 @@
 -- column date: date; UTC day of `created_at`
 
 -- A state holds unless there is a later one. Few are ever changed, so those are the small side of the join, which stands first:
--- feedback streams by, ten times as fast as if all states were ranked. No two states of one id have the same time: the engine
--- keeps the first of such. `feedback_history` has no alias here, for queries of a key of `metadata` fail to plan over one.
+-- feedback streams by, ten times as fast as if all states were ranked. Of two that were given in one microsecond that of the
+-- greater value holds, and of one value that of the greater weight: the engine keeps one of each.
+-- `feedback_history` has no alias here, for queries of a key of `metadata` fail to plan over one.
 select
     id, organisation_id, workspace_slug, created_at, updated_at, trace_id, log_id, value, weight, user_id, source,
     metadata, retention_days, date
 from (
     select
         organisation_id as later_organisation, coalesce(workspace_slug, '') as later_workspace, id as later_id,
-        updated_at as later
+        updated_at as later, coalesce(value, -99.0) as later_value, coalesce(weight, -99.0) as later_weight
     from feedback_history
     where updated_at > created_at
 )
@@ -31,4 +32,11 @@ right anti join feedback_history
     on later_organisation = feedback_history.organisation_id
    and later_workspace = coalesce(feedback_history.workspace_slug, '')
    and later_id = feedback_history.id
-   and later > feedback_history.updated_at
+   and (
+        later > feedback_history.updated_at
+        or (later = feedback_history.updated_at and later_value > coalesce(feedback_history.value, -99.0))
+        or (
+            later = feedback_history.updated_at and later_value = coalesce(feedback_history.value, -99.0)
+            and later_weight > coalesce(feedback_history.weight, -99.0)
+        )
+   )

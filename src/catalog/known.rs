@@ -35,7 +35,7 @@ impl Document {
 pub(super) fn no_workspace(organisation: &str, workspace: &str, known: &BTreeSet<String>) -> Error {
     let hint = hint(workspace, known.iter().map(String::as_str), "workspaces", "`gatelog org list`");
     Error::invalid(format!(
-        "organisation `{organisation}` has no workspace `{}`; {hint} `gatelog org add-workspace` adds one",
+        "organisation `{organisation}` has no workspace `{}`; {hint} `gatelog org add-workspace {organisation} NAME` adds one",
         clip(workspace)
     ))
 }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use super::exit::Done;
 use super::output::print;
 use super::settings::Context;
-use crate::config::{Config, Origin, SETTINGS, Secret};
+use crate::config::{Config, Origin, SETTINGS, Secret, Setting, is_size};
 use crate::error::Result;
 
 /// Prints every setting with its value, unit, meaning and where the value comes from
@@ -19,7 +19,8 @@ Examples:
   GATELOG_FLUSH_SECONDS=5 gatelog config --set listen=0.0.0.0:8080
 
 Each setting stands in gatelog.toml under its name, in the environment as GATELOG_ and the name in capitals, and as \
-`--set NAME=VALUE`. Sizes take KiB, MiB and GiB. Flags win over the environment, that over the file.")]
+`--set NAME=VALUE`. Sizes are bytes, or take KiB, MiB and GiB, as in 128MiB (1 MiB = 1,048,576 bytes); MB and GB are \
+refused, since they may mean either. Flags win over the environment, that over the file.")]
 pub(super) struct Args {
     /// `toml` can be saved as gatelog.toml; `table` is for reading
     #[arg(long, value_name = "FORM", default_value = "toml")]
@@ -46,7 +47,7 @@ fn toml(context: &Context) -> String {
     for setting in SETTINGS {
         let name = setting.name;
         let origin = context.effective.origin(name);
-        let _ = writeln!(text, "\n# {}\n# unit: {}; from: {origin}", setting.doc, setting.unit);
+        let _ = writeln!(text, "\n# {}\n# unit: {}; from: {origin}", setting.doc, unit(setting));
         let value = context.config().get(name).unwrap_or_default();
         let _ = match (is_secret(name), origin) {
             (true, Origin::Default) => writeln!(text, "# {name} = \"\""),
@@ -56,6 +57,14 @@ fn toml(context: &Context) -> String {
         };
     }
     text
+}
+
+/// The unit of a setting, with the forms that a size may have.
+fn unit(setting: &Setting) -> String {
+    match setting.unit.strip_prefix("bytes").filter(|_| is_size(setting.unit)) {
+        Some(rest) => format!("bytes, or with KiB, MiB or GiB{rest}"),
+        None => setting.unit.to_owned(),
+    }
 }
 
 /// A secret does not show what it is given.
@@ -79,7 +88,7 @@ fn table(context: &Context) -> String {
         .map(|setting| {
             let value = context.config().get(setting.name).unwrap_or_default();
             let origin = context.effective.origin(setting.name).to_string();
-            [setting.name.to_owned(), value, origin, format!("{} ({})", setting.doc, setting.unit)]
+            [setting.name.to_owned(), value, origin, format!("{} ({})", setting.doc, unit(setting))]
         })
         .collect();
     columns(["setting", "value", "from", "meaning (unit)"], &rows)

@@ -5,13 +5,12 @@ use std::path::Path;
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::exit::Done;
+use super::exit::{Done, interruptible};
 use super::export::rate;
 use super::maintain::{Format, json};
 use super::output::{print, say};
 use super::progress::{Progress, Unit, bytes, thousands};
 use super::settings::Context;
-use super::sql::interruptible;
 use crate::catalog::Catalog;
 use crate::config::{Config, Schedule};
 use crate::copy;
@@ -29,7 +28,8 @@ Examples:
 
 FROM, if it is a folder, must not be served meanwhile: its write-ahead log is flushed first, so nothing is missing. From a \
 bucket one version of the table is copied while nodes go on writing; what they have not flushed yet is not in it. Every object \
-is read back and compared (SHA-256). After an interruption the same command goes on; a target that holds other data is refused. \
+is read back and compared (SHA-256), and data files are compared with the checksums in them, as doctor does: what is \
+damaged already is copied as it is and named, with exit code 1. After an interruption the same command goes on; a target that holds other data is refused. \
 Credentials and endpoint of a bucket come from the settings s3_* or the AWS_* variables, for both places.
 
 The copy is a store of its own: a write-ahead log of FROM is never used with it. Copied back over FROM, a copy leaves FROM what \
@@ -47,11 +47,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
-    interruptible(copy(&context, &args)).await?;
-    Ok(Done::Fine)
+    interruptible(copy(&context, &args)).await
 }
 
-async fn copy(context: &Context, args: &Args) -> Result<()> {
+async fn copy(context: &Context, args: &Args) -> Result<Done> {
     let place = |data: &str| Config { data: data.to_owned(), ..context.config().clone() };
     if args.from == args.to {
         return Err(Error::invalid(format!("FROM and TO are both `{}`; give another place to copy to", args.to)));
@@ -99,7 +98,14 @@ async fn copy(context: &Context, args: &Args) -> Result<()> {
             thousands(plan.rows),
         );
     }
-    Ok(())
+    for what in &copied.damaged {
+        say!("damaged before it was copied: {what}");
+    }
+    if copied.damaged.is_empty() {
+        return Ok(Done::Fine);
+    }
+    say!("{} data files are damaged at both places now; restore them from an older copy", copied.damaged.len());
+    Ok(Done::Problems)
 }
 
 /// The settings that a folder is opened with. The setting `wal` was made for the place that `data` names: for another folder it

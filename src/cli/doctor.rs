@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::exit::Done;
 use super::maintain::{Format, json};
-use super::output::{print, say};
+use super::output::{complete, print, say};
 use super::progress::{Progress, Unit};
 use super::settings::Context;
 use crate::engine::{self, Finding, Severity};
@@ -54,7 +54,12 @@ async fn examine(context: &Context) -> Result<Vec<Finding>> {
             progress.set(done, || name.clone());
         }
     };
-    engine::doctor(context.config(), &progress).await
+    let completed = |finding: Finding| Finding {
+        what: complete(&finding.what).into_owned(),
+        remedy: finding.remedy.map(|remedy| complete(&remedy).into_owned()),
+        ..finding
+    };
+    Ok(engine::doctor(context.config(), &progress).await?.into_iter().map(completed).collect())
 }
 
 fn text(findings: &[Finding]) -> String {

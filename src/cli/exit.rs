@@ -80,6 +80,14 @@ pub(super) fn interrupted() -> Error {
     Error::closed("interrupted").with_source(Interrupted)
 }
 
+/// Drops the work at Ctrl-C, which cancels a query and removes an unfinished file.
+pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        result = work => result,
+        _ = tokio::signal::ctrl_c() => Err(interrupted()),
+    }
+}
+
 /// Returns whether Ctrl-C, and no failure, ended the work.
 pub(super) fn is_interrupted(error: &Error) -> bool {
     has_cause::<Interrupted>(error)

@@ -12,11 +12,10 @@ use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::exit::Done;
+use super::exit::{Done, interruptible};
 use super::output::{PartialFile, Sink, file_error, say};
 use super::progress::{Progress, Unit, bytes, thousands};
 use super::settings::Context;
-use super::sql::interruptible;
 use crate::engine::{ExportRequest, Reader};
 use crate::error::{Error, Result};
 
@@ -66,7 +65,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let form = args.format.to_ascii_lowercase();
     if form != "jsonl" && form != "ndjson" {
         return Err(Error::invalid(format!(
-            "export format is `{}`; expected jsonl; `gatelog sql --format` writes csv, json and parquet",
+            "export format is `{}`; expected jsonl; `gatelog sql --format csv 'select * from logs'` writes CSV, and json and parquet alike",
             args.format
         )));
     }

@@ -17,7 +17,8 @@ use serde_json::Value;
 use super::output::{Sink, Watch, say, stdout_is_terminal};
 use crate::engine::Answer;
 use crate::error::{Error, Result};
-use crate::http::format::{Format as Bytes, Writer};
+use crate::http::format::Format as Bytes;
+use crate::http::writer::Writer;
 
 /// Widest cell of a table on a terminal, in characters.
 const CELL_CHARS: usize = 60;

@@ -22,6 +22,7 @@ mod progress;
 mod refusals;
 mod repl;
 mod report;
+mod running;
 mod serve;
 mod settings;
 mod sql;
@@ -85,8 +86,9 @@ pub fn parse() -> Result<Command, ExitCode> {
     })
 }
 
-/// Sends our own log to stderr, as `-q`, `--log-format` and `GATELOG_LOG` ask. A server says more than a command.
-pub fn start_tracing(command: &Command) -> Result<()> {
+/// Starts a command: its words name the data that it is about, and our own log goes to stderr, as `-q`, `--log-format` and `GATELOG_LOG` ask. A server says more than a command.
+pub fn start(command: &Command) -> Result<()> {
+    output::set_place(command.global.place());
     let serves = matches!(command.verb, Verb::Serve(_) | Verb::Demo(_));
     command.global.start_tracing(serves)
 }
@@ -114,18 +116,4 @@ pub async fn run(command: Command) -> Result<Done> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_arguments_are_consistent_and_every_command_has_examples() {
-        let mut command = super::Command::command();
-        command.build();
-        command.clone().debug_assert();
-        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
-            assert!(verb.get_about().is_some(), "{} has no summary", verb.get_name());
-            let shown = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(shown.starts_with("Examples:\n"), "{} has no examples", verb.get_name());
-        }
-    }
-}
+mod tests;

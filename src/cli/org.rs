@@ -93,12 +93,11 @@ struct AddWorkspaceArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("denied").required(true).args(["fields", "none"])))]
 struct SetDeniedFieldsArgs {
     /// The organisation
     id: String,
     /// The fields, as exports name them; they replace those that were denied before
-    #[arg(value_name = "FIELD")]
+    #[arg(value_name = "FIELD", required_unless_present = "none", conflicts_with = "none")]
     fields: Vec<String>,
     /// Denies no fields any more
     #[arg(long)]

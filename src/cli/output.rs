@@ -4,24 +4,75 @@
 //! reader of stdout that goes away ends the command as a success ([`StdoutClosed`]), while a pipe that breaks elsewhere
 //! is an error.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 
-/// Prints words to stderr. A stderr that nobody reads is no reason to fail.
+/// Prints words to stderr, with commands completed. A stderr that nobody reads is no reason to fail.
 macro_rules! say {
     ($($words:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr().lock(), $($words)*);
+        let words = format!($($words)*);
+        let _ = writeln!(std::io::stderr().lock(), "{}", $crate::cli::output::complete(&words));
     }};
 }
 pub(super) use say;
+
+/// The flags that say which data this process is about, as they were typed.
+static PLACE: OnceLock<String> = OnceLock::new();
+
+/// Remembers the flags that say which data this process is about.
+pub(super) fn set_place(flags: String) {
+    // One process runs one command.
+    let _ = PLACE.set(flags);
+}
+
+/// Adds these flags to each command of ours that words name, so that it works as it is printed.
+pub(super) fn complete(words: &str) -> Cow<'_, str> {
+    with_flags(words, PLACE.get().map_or("", String::as_str))
+}
+
+fn with_flags<'w>(words: &'w str, flags: &str) -> Cow<'w, str> {
+    const BEGIN: &str = "`gatelog ";
+    if flags.is_empty() || !words.contains(BEGIN) {
+        return Cow::Borrowed(words);
+    }
+    let mut text = String::new();
+    let mut rest = words;
+    while let Some(at) = rest.find(BEGIN) {
+        let (before, command) = rest.split_at(at + 1);
+        let Some(end) = command.find('`') else { break };
+        let (command, after) = command.split_at(end);
+        text.push_str(before);
+        text.push_str(command);
+        // A copy names both of its places itself.
+        if !command.starts_with("gatelog copy") && !command.contains("--data") {
+            text.push(' ');
+            text.push_str(flags);
+        }
+        let (closing, after) = after.split_at(1);
+        text.push_str(closing);
+        rest = after;
+    }
+    text.push_str(rest);
+    Cow::Owned(text)
+}
+
+/// A word as a shell reads it.
+pub(super) fn shell_word(text: &str) -> Cow<'_, str> {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_./:=@%+,".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+}
 
 /// The cause behind an error when the reader of our stdout has gone away.
 #[derive(Debug)]
@@ -212,6 +263,28 @@ impl Drop for PartialFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_in_words_get_the_flags_that_say_which_data_is_meant() {
+        let flags = "--data /x --set wal=/y";
+        for (words, completed) in [
+            ("run `gatelog doctor`", "run `gatelog doctor --data /x --set wal=/y`"),
+            (
+                "`gatelog wal rebind`, or `gatelog org list`;",
+                "`gatelog wal rebind --data /x --set wal=/y`, or `gatelog org list --data /x --set wal=/y`;",
+            ),
+            ("`gatelog copy FROM TO`", "`gatelog copy FROM TO`"),
+            ("`gatelog sql --data z`", "`gatelog sql --data z`"),
+            ("`gatelog` and `gatelog broken", "`gatelog` and `gatelog broken"),
+            ("`/a` differs", "`/a` differs"),
+        ] {
+            assert_eq!(with_flags(words, flags), completed);
+            assert_eq!(with_flags(words, ""), words);
+        }
+        for (word, quoted) in [("s3://b/p", "s3://b/p"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")] {
+            assert_eq!(shell_word(word), quoted);
+        }
+    }
 
     #[test]
     fn a_file_gets_its_name_only_when_it_is_whole() {

@@ -13,11 +13,12 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Editor, Helper};
 use tokio::runtime::Handle;
 
-use super::exit::{Done, is_interrupted};
+use super::exit::{Done, interruptible, is_interrupted};
 use super::format::FormatArgs;
 use super::output::{StdoutClosed, say};
+use super::running::timed;
 use super::settings::Context;
-use super::{sql, statements};
+use super::statements;
 use crate::engine::Params;
 use crate::error::{Error, Result};
 
@@ -74,7 +75,7 @@ fn prompt(runtime: &Handle, context: &Context, params: &Params, format: &FormatA
             Typed::Unknown(word) => say!("`{word}` is unknown; \\? lists what there is"),
             Typed::Statements(all) => {
                 for statement in all {
-                    let work = sql::interruptible(sql::timed(context, &statement, params, format));
+                    let work = interruptible(timed(context, &statement, params, format));
                     if let Err(error) = runtime.block_on(work) {
                         tell(error)?;
                         break;

@@ -4,11 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::exit::Done;
+use super::exit::{Done, interruptible};
 use super::format::FormatArgs;
 use super::output::print;
 use super::settings::{self, Context};
-use super::sql::interruptible;
 use crate::engine::{Params, Reader};
 use crate::error::Result;
 use crate::reports::{self, Param};

@@ -8,13 +8,17 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde_json::Value;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-use super::output::file_error;
+use super::output::{file_error, shell_word};
 use crate::config::{Config, Effective, Layers, Origin};
 use crate::engine::{Engine, Params, Parts};
 use crate::error::{Error, ErrorKind, Result};
+use crate::nearest::{clip, hint};
 
+/// The levels that our own log may have.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// The configuration file that is read when none is named.
 const CONFIG_FILE: &str = "gatelog.toml";
 
@@ -58,7 +62,19 @@ pub(super) struct Context {
     pub(super) file: Option<String>,
 }
 
+/// Settings that say which data a command is about, beside `data`, and hold no secret.
+const PLACES: [&str; 4] = ["wal", "s3_endpoint", "s3_region", "s3_path_style"];
+
 impl Global {
+    /// The flags that were given to say which data the command is about.
+    pub(super) fn place(&self) -> String {
+        let data = self.data.iter().map(|data| format!("--data {}", shell_word(data)));
+        let config = self.config.iter().map(|file| format!("--config {}", shell_word(&file.display().to_string())));
+        let is_place = |set: &&String| set.split_once('=').is_some_and(|(name, _)| PLACES.contains(&name.trim()));
+        let set = self.set.iter().filter(is_place).map(|set| format!("--set {}", shell_word(set)));
+        data.chain(config).chain(set).collect::<Vec<_>>().join(" ")
+    }
+
     pub(super) fn start_tracing(&self, serves: bool) -> Result<()> {
         let usual = match (self.quiet, serves) {
             (true, _) => "error",
@@ -66,12 +82,7 @@ impl Global {
             (false, false) => "warn",
         };
         let filter = match std::env::var("GATELOG_LOG") {
-            Ok(text) if !text.trim().is_empty() => EnvFilter::try_new(&text).map_err(|cause| {
-                Error::invalid(format!(
-                    "environment variable `GATELOG_LOG` is `{text}`; expected a level such as `debug`"
-                ))
-                .with_source(cause)
-            })?,
+            Ok(text) if !text.trim().is_empty() => filter(&text)?,
             _ => EnvFilter::new(usual),
         };
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -82,6 +93,25 @@ impl Global {
         }
         Ok(())
     }
+}
+
+/// The filter that `GATELOG_LOG` asks for. A word that is no level would be taken for the name of a
+/// program part, and nothing but that logged.
+fn filter(text: &str) -> Result<EnvFilter> {
+    let wrong = |why: &str| Error::invalid(format!("environment variable `GATELOG_LOG` is `{}`; {why}", clip(text)));
+    // Names of spans and fields may hold anything.
+    let is_plain = !text.contains(['[', '{']);
+    for directive in text.split(',').map(str::trim).filter(|directive| is_plain && !directive.is_empty()) {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level.trim());
+        if level.is_empty() || level.parse::<LevelFilter>().is_err() {
+            let hint = hint(level, LEVELS, "levels", "");
+            return Err(wrong(&format!(
+                "`{}` is no level (alone, or behind a part as in `gatelog::wal=debug`); {hint}",
+                clip(level)
+            )));
+        }
+    }
+    EnvFilter::try_new(text).map_err(|cause| wrong("expected a level such as `debug`").with_source(cause))
 }
 
 impl Context {
@@ -187,6 +217,27 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_filter_of_the_log_names_levels() {
+        for text in ["debug", "WARN", "off", "warn,gatelog=info", "gatelog::wal=trace, info", "[span{a=b}]=debug"] {
+            assert!(filter(text).is_ok(), "{text}");
+        }
+        for (text, near) in [
+            (
+                "debgu",
+                "`debgu` is no level (alone, or behind a part as in `gatelog::wal=debug`); did you mean `debug`?",
+            ),
+            ("gatelog=inof", "did you mean `info`?"),
+            ("warn,gatelog", "the levels are off, error, warn, info, debug, trace"),
+            ("verbose", "`verbose` is no level"),
+            ("gatelog=", "`` is no level"),
+        ] {
+            let error = filter(text).unwrap_err();
+            let expected = format!("environment variable `GATELOG_LOG` is `{text}`; ");
+            assert!(error.message().starts_with(&expected) && error.message().contains(near), "{error}");
+        }
+    }
 
     #[test]
     fn a_parameter_is_what_json_says_else_text() {

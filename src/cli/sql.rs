@@ -4,15 +4,14 @@
 
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use super::exit::Done;
+use super::exit::{Done, interruptible};
 use super::format::{Format, FormatArgs};
-use super::output::{file_error, say};
-use super::progress::thousands;
+use super::output::file_error;
+use super::running::statement_run;
 use super::settings::{self, Context};
 use super::{repl, statements};
-use crate::engine::{Params, Reader};
+use crate::engine::Reader;
 use crate::error::{Error, Result};
 
 /// Runs SQL over the records; without a query, a prompt with history
@@ -71,37 +70,6 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         interruptible(statement_run(&reader, statement, &params, &args.format)).await?;
     }
     Ok(Done::Fine)
-}
-
-/// Runs one statement and writes its rows; says how many there were.
-pub(super) async fn statement_run(
-    reader: &Reader,
-    statement: &str,
-    params: &Params,
-    format: &FormatArgs,
-) -> Result<u64> {
-    format.write(reader.sql(statement, params).await?).await
-}
-
-/// Runs a statement of the prompt and says how long it took.
-pub(super) async fn timed(context: &Context, statement: &str, params: &Params, format: &FormatArgs) -> Result<()> {
-    let started = Instant::now();
-    // Opened afresh, so that the rows of a server that goes on writing are seen.
-    let reader = Reader::open(context.config()).await?;
-    let rows = statement_run(&reader, statement, params, format).await?;
-    if !context.quiet {
-        let word = if rows == 1 { "row" } else { "rows" };
-        say!("{} {word} in {:.3} s", thousands(rows), started.elapsed().as_secs_f64());
-    }
-    Ok(())
-}
-
-/// Drops the work at Ctrl-C, which cancels a query and removes an unfinished file.
-pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        result = work => result,
-        _ = tokio::signal::ctrl_c() => Err(super::exit::interrupted()),
-    }
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -23,7 +23,7 @@ pub use schedule::Schedule;
 
 use self::environment::Variable;
 use crate::error::{Error, Result};
-use crate::nearest::{clip, hint};
+use crate::nearest::{clip, hint, nearest};
 
 /// A text that never shows itself in logs, errors or `gatelog config`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -407,75 +407,126 @@ fn check_url(name: &str, text: &str, such_as: &str) -> Result<()> {
 
 /// A value from its text; sizes take the suffixes KiB, MiB and GiB.
 fn parse<T: Value>(name: &str, text: &str, unit: &str) -> Result<T> {
-    T::from_text(text.trim()).map_err(|why| match why {
+    T::from_text(text.trim(), unit).map_err(|why| match why {
         Some(error) => Error::invalid(format!("setting `{name}`: {error}")),
-        None => Error::invalid(format!("setting `{name}` is `{text}`; expected {unit}")),
+        None => {
+            let near = nearest(text, T::NAMES.iter().copied());
+            let meant = near.first().map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            Error::invalid(format!("setting `{name}` is `{}`; expected {unit}{meant}", clip(text)))
+        }
     })
 }
 
 trait Value: Sized {
-    /// The value of a text, or, where the unit of the setting does not say it, why there is none.
-    fn from_text(text: &str) -> Result<Self, Option<Error>>;
+    /// All values, where there are few.
+    const NAMES: &'static [&'static str] = &[];
+
+    /// The value of a text in a unit, or, where the unit of the setting does not say it, why there is
+    /// none.
+    fn from_text(text: &str, unit: &str) -> Result<Self, Option<Error>>;
 }
 
 impl Value for bool {
-    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+    const NAMES: &'static [&'static str] = &["true", "false"];
+
+    fn from_text(text: &str, _: &str) -> Result<Self, Option<Error>> {
         text.parse().map_err(|_| None)
     }
 }
 
 impl Value for Schedule {
-    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+    fn from_text(text: &str, _: &str) -> Result<Self, Option<Error>> {
         text.parse().map_err(Some)
     }
 }
 
 impl Value for Plans {
-    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+    fn from_text(text: &str, _: &str) -> Result<Self, Option<Error>> {
         Self::parse(text).map_err(Some)
     }
 }
 
 impl Value for Redact {
-    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+    fn from_text(text: &str, _: &str) -> Result<Self, Option<Error>> {
         Self::parse(text).map_err(Some)
     }
 }
 
 impl Value for Failures {
-    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+    const NAMES: &'static [&'static str] = &["strict", "portkey"];
+
+    fn from_text(text: &str, _: &str) -> Result<Self, Option<Error>> {
         [Self::Strict, Self::Portkey].into_iter().find(|value| value.to_string() == text).ok_or(None)
     }
 }
 
 impl Value for String {
-    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+    fn from_text(text: &str, _: &str) -> Result<Self, Option<Error>> {
         Ok(text.to_owned())
     }
 }
 
 impl Value for Secret {
-    fn from_text(text: &str) -> Result<Self, Option<Error>> {
+    fn from_text(text: &str, _: &str) -> Result<Self, Option<Error>> {
         Ok(Self(text.to_owned()))
     }
 }
 
 impl Value for u64 {
-    fn from_text(text: &str) -> Result<Self, Option<Error>> {
-        number(text).ok_or(None)
+    fn from_text(text: &str, unit: &str) -> Result<Self, Option<Error>> {
+        match is_size(unit) {
+            true => size(text).ok_or_else(|| Some(no_size(text))),
+            false => whole(text).ok_or(None),
+        }
     }
 }
 
-fn number(text: &str) -> Option<u64> {
+/// Tells if values of a unit are sizes, which take KiB, MiB and GiB.
+pub fn is_size(unit: &str) -> bool {
+    unit.starts_with("bytes")
+}
+
+fn whole(text: &str) -> Option<u64> {
+    text.replace('_', "").parse().ok()
+}
+
+/// A number with the letters behind it, in lower case.
+fn with_suffix(text: &str) -> (Option<u64>, String) {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let factor: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+    (whole(digits.trim()), text[digits.len()..].to_ascii_lowercase())
+}
+
+fn size(text: &str) -> Option<u64> {
+    let (number, suffix) = with_suffix(text);
+    let factor: u64 = match suffix.as_str() {
         "" => 1,
         "kib" => 1 << 10,
         "mib" => 1 << 20,
         "gib" => 1 << 30,
         _ => return None,
     };
-    digits.trim().replace('_', "").parse::<u64>().ok()?.checked_mul(factor)
+    number?.checked_mul(factor)
+}
+
+/// The error of a text that is no size. Units of 1,000 are refused, since as many people mean 1,024 by them.
+fn no_size(text: &str) -> Error {
+    let (number, suffix) = with_suffix(text);
+    let meant = match suffix.as_str() {
+        "k" | "kb" | "ki" => Some(("KiB", 1_000_u64)),
+        "m" | "mb" | "mi" => Some(("MiB", 1_000_000)),
+        "g" | "gb" | "gi" => Some(("GiB", 1_000_000_000)),
+        _ => None,
+    };
+    let meant =
+        number.zip(meant).and_then(|(number, (unit, factor))| Some((number, unit, number.checked_mul(factor)?)));
+    let meant = meant.map_or_else(String::new, |(number, unit, bytes)| {
+        format!("; write `{number}{unit}`, or `{bytes}` for units of 1,000")
+    });
+    Error::invalid(format!(
+        "`{}` is no size; expected bytes, or a whole number with KiB, MiB or GiB, such as `128MiB` (1 MiB = 1,048,576 \
+         bytes){meant}",
+        clip(text)
+    ))
 }
 
 fn unknown(name: &str) -> Error {
@@ -559,6 +610,53 @@ mod tests {
             let expected = format!("`{variable}` is unknown; did you mean `GATELOG_{setting}`?");
             assert!(error.message().contains(&expected), "{error}");
             assert!(!error.message().contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn a_size_takes_units_of_1024_and_says_so() {
+        let of = |text: &str| {
+            let mut config = Config::default();
+            config.set("memory", text).map(|()| config.memory)
+        };
+        for (text, bytes) in
+            [("128MiB", 128 * MIB), ("128 mib", 128 * MIB), ("1GiB", 1024 * MIB), ("64KiB", 64 << 10), ("1_000", 1_000)]
+        {
+            assert_eq!(of(text).unwrap(), bytes, "{text}");
+        }
+        for (text, right) in [
+            ("128MB", "write `128MiB`, or `128000000` for units of 1,000"),
+            ("2g", "write `2GiB`, or `2000000000` for units of 1,000"),
+            ("64k", "write `64KiB`"),
+            ("1.5GiB", "a whole number with KiB, MiB or GiB, such as `128MiB`"),
+            ("20000000000GiB", "is no size"),
+            ("much", "1 MiB = 1,048,576 bytes"),
+        ] {
+            let error = of(text).unwrap_err();
+            assert!(error.message().starts_with("setting `memory`: `"), "{error}");
+            assert!(error.message().contains(right), "{error}");
+        }
+        // What is no size takes no unit of one.
+        for setting in SETTINGS.iter().filter(|setting| !is_size(setting.unit)) {
+            let mut config = Config::default();
+            let number = config.get(setting.name).is_some_and(|value| value.parse::<u64>().is_ok());
+            assert!(!number || config.set(setting.name, "5KiB").is_err(), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_value_is_answered_with_the_nearest_of_the_few_that_there_are() {
+        for (setting, value, near) in [
+            ("share_links", "ture", "true"),
+            ("s3_path_style", "flase", "false"),
+            ("gateway_logs", "True", "true"),
+            ("do_not_track_failures", "strickt", "strict"),
+            ("do_not_track_failures", "port-key", "portkey"),
+        ] {
+            let error = Config::default().set(setting, value).unwrap_err();
+            let expected = format!("setting `{setting}` is `{value}`; expected ");
+            assert!(error.message().starts_with(&expected), "{error}");
+            assert!(error.message().ends_with(&format!("; did you mean `{near}`?")), "{error}");
         }
     }
 

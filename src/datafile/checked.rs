@@ -35,6 +35,8 @@ use super::sums::{self, Entry, Part, TRAILER};
 
 /// What the error of a part that is not as it was written says, in whatever it is wrapped.
 pub const HARMED: &str = "its checksum does not match";
+/// Parts of a file that are named one by one where they are wrong.
+const MAX_PARTS: usize = 5;
 /// Bytes that the check of a whole file reads at once, if its parts are no larger.
 const READ_BYTES: u64 = 1 << 20;
 
@@ -358,6 +360,15 @@ pub enum Verified {
     Whole(u64),
     /// What is wrong, part by part.
     Harmed(Vec<String>),
+}
+
+/// The first few parts of a file that are wrong, and how many more there are.
+pub fn listed(parts: &[String]) -> String {
+    let first = parts.iter().take(MAX_PARTS).cloned().collect::<Vec<_>>().join("; ");
+    match parts.len().saturating_sub(MAX_PARTS) {
+        0 => first,
+        more => format!("{first}; and {more} more"),
+    }
 }
 
 /// Reads all of a file, a megabyte or one part of it at a time, and compares it with its checksums.

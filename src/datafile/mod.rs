@@ -3,7 +3,7 @@
 //!
 //! Rows must come sorted by [`SORT_KEY`] and all belong to one partition. Row groups are bounded by
 //! rows and by bytes, so a reader of big bodies never has to hold much. Bodies and ids carry no
-//! dictionary and bodies no statistics, which could never help; `id` and `trace_id` carry bloom
+//! dictionary and bodies no statistics, which could never help; `id`, `trace_id` and `internal_trace_id` carry bloom
 //! filters. Every page has a CRC and the footer checksums of all of the file, with which it is read
 //! ([`checked`]).
 
@@ -230,7 +230,7 @@ fn properties(rows: Rows, zstd_level: i32) -> Result<WriterProperties> {
     for id in ["id", "span_id"] {
         properties = properties.set_column_dictionary_enabled(path(id), false);
     }
-    for key in ["id", "trace_id"] {
+    for key in ["id", "trace_id", "internal_trace_id"] {
         properties = properties
             .set_column_bloom_filter_fpp(path(key), 0.01)
             .set_column_bloom_filter_max_ndv(path(key), ROW_GROUP_ROWS as u64);

@@ -26,9 +26,6 @@ use crate::usage;
 use crate::view::View;
 use crate::wal::{self, Covered, Noted};
 
-/// Parts of a file that are named one by one where they are wrong.
-const MOST_PARTS: usize = 5;
-
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -263,21 +260,12 @@ async fn check_file(
     let (rows, has_checksums) = match verified.map_err(|error| format!("cannot be read: {error}"))? {
         Verified::Whole(rows) => (rows, true),
         Verified::Without => (count_rows(table, queries, file).await?, false),
-        Verified::Harmed(parts) => return Err(listed(&parts)),
+        Verified::Harmed(parts) => return Err(checked::listed(&parts)),
     };
     if rows != file.rows {
         return Err(format!("has {rows} rows, the table says {}", file.rows));
     }
     Ok(has_checksums)
-}
-
-/// The first few parts of a file that are wrong, and how many more there are.
-fn listed(parts: &[String]) -> String {
-    let first = parts.iter().take(MOST_PARTS).cloned().collect::<Vec<_>>().join("; ");
-    match parts.len().saturating_sub(MOST_PARTS) {
-        0 => first,
-        more => format!("{first}; and {more} more"),
-    }
 }
 
 /// Decodes every row of a file.

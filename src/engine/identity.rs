@@ -276,7 +276,8 @@ pub fn refuse_unfinished(store: &Store, catalog: &Catalog) -> Result<()> {
         return Ok(());
     }
     Err(Error::not_found(format!(
-        "the copy in `{}` was broken off and is not whole; run the same `gatelog copy` again",
+        "the copy in `{}` was broken off and is not whole; run the same `gatelog copy FROM {}` again",
+        store.place(),
         store.place()
     )))
 }

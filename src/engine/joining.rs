@@ -9,19 +9,19 @@
 //! a record is stored by the task that has it stored.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::writer::{Command, Decided, Writer, gather, kept_rows};
-use super::{Receipt, replay};
-use crate::dedupe::{Keys, Known};
+use super::pieces::{Halves, Held, Part, waits_until};
+use super::writer::{Command, DAY_BYTES, Decided, Writer, gather, kept_rows};
+use super::{Receipt, day_of, replay};
+use crate::dedupe::Known;
 use crate::error::{Error, Result};
-use crate::halves::{Fit, Half, SoFar, Whole, says_outcome, says_something};
-use crate::ingest::DEFAULT_ORGANISATION;
-use crate::limits::Room;
+use crate::halves::{Fit, Half, SoFar, Whole, says_something};
+use crate::limits::{DAYS, Room};
 use crate::plan::Row;
 use crate::record::{BatchBuilder, Record};
 use crate::wal::{Kind, Payload};
@@ -32,18 +32,8 @@ const CARRIED_BYTES: usize = 4 << 20;
 /// So many halves that waited long enough are stored in one go; the next follow half a second later.
 const SETTLED_AT_ONCE: usize = 4_096;
 
-/// Pieces wait so long for more of them once one says how the call went, µs: longer than exporters wait between two batches.
-/// Before that the call may still run, and they wait as halves do.
-const PIECES_MICROS: i64 = 20_000_000;
-
 /// What was said in a call that is not to be tracked leaves the log within this, µs, where it came before anybody said so.
 const UNTRACKED_MICROS: i64 = 5_000_000;
-
-/// Until when a half waits that came now, µs.
-pub(super) fn waits_until(half: Half, record: &Record, now_micros: i64, join_micros: i64) -> i64 {
-    let is_last = half == Half::Piece && says_outcome(record);
-    now_micros.saturating_add(if is_last { join_micros.min(PIECES_MICROS) } else { join_micros })
-}
 
 /// What becomes of a half.
 enum Fate {
@@ -66,45 +56,6 @@ struct Sorted {
     receipt: Receipt,
 }
 
-/// Identifies a part, however late it comes again: by all that it says. The time counts for pieces alone, because a conversation
-/// may say the same twice, and only where `is_timed` says that it is their own, since that of arrival is another when they come again.
-pub(super) fn print_of(keys: &Keys, half: Half, record: &mut Record, is_timed: bool) -> u128 {
-    let (at, days) = (record.created_at.take(), std::mem::take(&mut record.retention_days));
-    let said_at = at.filter(|_| half == Half::Piece && is_timed);
-    let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
-    let print = keys.key_of_all(organisation, &(half, said_at, &*record));
-    (record.created_at, record.retention_days) = (at, days);
-    print
-}
-
-/// A half on its way.
-#[derive(Debug)]
-pub(super) struct Part {
-    /// What its record is known by.
-    pub(super) key: u128,
-    /// What it is known by itself, so that it is not taken twice however late it comes again.
-    pub(super) print: u128,
-    pub(super) record: Record,
-}
-
-/// What a part that waits takes with it: its room, and what it is known by when its record is stored.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) room: Option<Room>,
-    pub(super) print: Option<u128>,
-}
-
-/// Halves of one request, all of one kind.
-#[derive(Debug)]
-pub(super) struct Halves {
-    pub(super) half: Half,
-    pub(super) parts: Vec<Part>,
-    /// All of them, for the log.
-    pub(super) payload: Payload,
-    pub(super) permit: Room,
-    pub(super) reply: oneshot::Sender<Result<Receipt>>,
-}
-
 impl Writer {
     /// Writes the first halves and what waits behind them as one group; answers the command that ended the gathering.
     pub(super) fn halves_group(
@@ -116,7 +67,9 @@ impl Writer {
             Command::Halves(halves) => Ok(*halves),
             other => Err(other),
         };
-        let (group, next) = gather(first, commands, more, |halves| halves.payload.bytes().len());
+        // Each part may make a record of another day.
+        let weight = |halves: &Halves| halves.payload.bytes().len().max(halves.parts.len().saturating_mul(DAY_BYTES));
+        let (group, next) = gather(first, commands, more, weight);
         self.write_halves(group);
         next
     }
@@ -340,9 +293,12 @@ impl Writer {
     pub(super) fn settle_waiting(&mut self) {
         let now_micros = (self.now)().timestamp_micros();
         let mut due = Vec::new();
+        let mut days = HashSet::new();
         while due.len() < SETTLED_AT_ONCE
+            && days.len() < DAYS
             && let Some(alone) = self.waiting.next_alone(now_micros, u64::MAX)
         {
+            days.extend(alone.record.created_at.map(day_of));
             due.push(alone);
         }
         if let Err(error) = self.store(due, now_micros) {

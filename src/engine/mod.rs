@@ -14,8 +14,10 @@ mod jobs;
 mod joining;
 mod lane;
 mod left_logs;
+mod lock;
 mod open;
 mod parts;
+mod pieces;
 mod reader;
 mod refusals;
 mod replay;
@@ -28,11 +30,12 @@ mod time_tests;
 pub mod upkeep;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Date32Type;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::BoxStream;
@@ -47,12 +50,12 @@ use crate::dedupe::Keys;
 use crate::error::{Error, Result};
 use crate::halves::LatePart;
 use crate::ingest::{self, DEFAULT_ORGANISATION, Owner, Policy};
-use crate::limits::{Days, Holder, Room};
+use crate::limits::{self, Days, Holder, Room};
 use crate::memtable::Budget;
 use crate::plan::{MOST_AHEAD_MICROS, Rules};
 use crate::query::Queries;
 use crate::record::json::{check_json, embeddable};
-use crate::record::{BatchBuilder, Defaults, ROW_OVERHEAD, Record, Rows, normalize};
+use crate::record::{BatchBuilder, DATE, Defaults, ROW_OVERHEAD, Record, Rows, normalize};
 use crate::refusals::Refusals;
 use crate::store::Store;
 use crate::usage::Usage;
@@ -72,7 +75,8 @@ pub use doctor::{Finding, Severity, doctor, doctor_of};
 pub use exports::NewExport;
 pub use identity::{owns_log, rebind, refuse_unfinished, require_store};
 use lane::Lane;
-pub use open::{FolderLock, Parts, lock};
+pub use lock::{FolderLock, lock};
+pub use open::Parts;
 pub use reader::Reader;
 pub use status::{AppendError, Job, Outcome, Receipt, Status};
 use writer::{Append, Command, Counters};
@@ -129,7 +133,7 @@ struct Inner {
     closing: AtomicBool,
     failure: Arc<Mutex<Option<String>>>,
     /// Keeps other processes out of the folder.
-    lock: Arc<open::FolderLock>,
+    lock: Arc<FolderLock>,
 }
 
 /// Threads and tasks; they end when the last handle of the engine goes.
@@ -245,7 +249,7 @@ impl Engine {
         }
         // What is missing in the batch is filled in, so each row counts as one that has every column.
         let bytes = batch.get_array_memory_size() + batch.num_rows() * ROW_OVERHEAD;
-        let permit = inner.budget.take(&holder_of(&batch), bytes as u64).await?;
+        let mut permit = inner.budget.take(&holder_of(&batch), bytes as u64).await?;
         let of = Arc::clone(&inner);
         let build = move || {
             let rules = of.catalog.rules();
@@ -259,10 +263,23 @@ impl Engine {
             };
             let batch = normalize(&batch, &mut defaults)?;
             of.note_redated(defaults.redated);
-            prepared(ingest::arrow::protect(&of.policy, batch)?, &of.keys)
+            let batch = ingest::arrow::protect(&of.policy, batch)?;
+            let starts = limits::cut_at(days_of(&batch).map(Some));
+            let ends = starts.iter().copied().chain([batch.num_rows()]);
+            let parts = [0].into_iter().chain(starts.iter().copied()).zip(ends);
+            parts.map(|(start, end)| prepared(batch.slice(start, end - start), &of.keys)).collect::<Result<Vec<_>>>()
         };
-        let (batch, payload, keys) = here_or_aside(bytes, build).await?;
-        inner.submit(batch, payload, keys, permit).await
+        let parts = here_or_aside(bytes, build).await?;
+        let mut receipt = Receipt::default();
+        let mut left = parts.len() as u64;
+        for (batch, payload, keys) in parts {
+            inner.days.take(organisations_of(&batch).zip(days_of(&batch))).await?;
+            let room =
+                permit.split(permit.units() / left).ok_or_else(|| Error::internal("room that was taken is gone"))?;
+            left -= 1;
+            receipt += inner.submit(batch, payload, keys, room).await?;
+        }
+        Ok(receipt)
     }
 
     /// Reads over this engine, everything that is in answers.
@@ -574,7 +591,8 @@ impl Inner {
     /// Hands a batch to the writer and waits until it is durable.
     async fn submit(&self, batch: RecordBatch, payload: Payload, keys: Vec<u128>, permit: Room) -> Result<Receipt> {
         let (reply, done) = oneshot::channel();
-        let append = Append { rows: Rows::Logs, batch, payload, keys, permit, reply };
+        let days = days_of(&batch).collect::<HashSet<_>>().len();
+        let append = Append { rows: Rows::Logs, batch, payload, keys, days, permit, reply };
         self.send(Command::Append(Box::new(append)))?;
         done.await.map_err(|_| Error::closed("the engine is closed"))?
     }
@@ -617,6 +635,18 @@ fn organisation_of(record: &Record) -> &str {
 /// The day of a moment, as partitions count them.
 pub(crate) fn day_of(at: DateTime<Utc>) -> i64 {
     at.timestamp().div_euclid(86_400)
+}
+
+/// The day of each row of a batch.
+fn days_of(batch: &RecordBatch) -> impl Iterator<Item = i64> {
+    let dates = batch.column_by_name(DATE).and_then(|dates| dates.as_primitive_opt::<Date32Type>());
+    dates.into_iter().flat_map(|dates| dates.values().iter().copied().map(i64::from))
+}
+
+/// The organisation of each row of a batch.
+fn organisations_of(batch: &RecordBatch) -> impl Iterator<Item = &str> {
+    let named = batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
+    named.into_iter().flat_map(|named| named.iter().map(|name| name.unwrap_or(DEFAULT_ORGANISATION)))
 }
 
 /// Who the rows of a batch count for.

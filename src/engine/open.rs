@@ -5,8 +5,6 @@
 //! node has it open ([`super::claim`]); ids are remembered before the first append is taken.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{File, TryLockError};
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -22,6 +20,7 @@ use super::claim::Claim;
 use super::identity;
 use super::lane::{Lane, ids_of_files};
 use super::left_logs::left_logs;
+use super::lock::{FolderLock, lock};
 use super::replay::{Replayed, replay};
 use super::tasks::{self, Commits};
 use super::writer::{Command, Counters, OnFailure, Writer};
@@ -33,14 +32,14 @@ use crate::dedupe::{Keys, Recent};
 use crate::error::{Error, Result};
 use crate::halves::{Late, Waiting};
 use crate::ingest::Policy;
-use crate::limits::Days;
+use crate::limits::{DAYS, Days};
 use crate::memtable::Budget;
 use crate::plan::Month;
 use crate::query::Queries;
 use crate::record::Rows;
 use crate::refusals::Refusals;
 use crate::store::Store;
-use crate::store::disk::{Disk, private_file};
+use crate::store::disk::Disk;
 use crate::store::folders::Folders;
 use crate::table::{DataFile, Table};
 use crate::usage::{self, Counts, Meter, Snapshot};
@@ -146,6 +145,8 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         feedback: Arc::clone(&feedback.shelf),
         waiting: Waiting::default(),
         late: Late::default(),
+        frozen_to: 0,
+        most_days: DAYS,
         clear_log_at: i64::MAX,
         join_micros: micros(config.join_seconds),
         join_bytes: config.memtable_bytes / WAITING_SHARE,
@@ -450,92 +451,4 @@ async fn open_counts(
     let others = usage::newest(&logs);
     let own = usage::sum([&*counted.counts, replayed]);
     Ok((counted, Meter::new(own, others)))
-}
-
-/// Keeps every other process out of a store's folder, or of the log's beside a bucket, until it is dropped.
-pub fn lock(store: &Store) -> Result<FolderLock> {
-    FolderLock::take(store.lock_file())
-}
-
-/// An exclusive lock on the folder, held by the process, gone with it however it ends.
-///
-/// The folder itself is locked: without it there is nothing to open, and while it holds files it
-/// cannot be deleted and made again. The lock file in it says who has it, and keeps out versions
-/// that lock only that.
-#[derive(Debug)]
-pub struct FolderLock(Vec<File>);
-
-impl FolderLock {
-    fn take(path: Option<PathBuf>) -> Result<Self> {
-        let Some(path) = path else { return Ok(Self(Vec::new())) };
-        let failed = |cause| Error::storage(format!("cannot open lock `{}`", path.display())).with_source(cause);
-        let options = &mut private_file();
-        let mut file = options.create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
-        let folder = File::open(path.parent().unwrap_or(&path)).map_err(failed)?;
-        let locks = match folder.try_lock() {
-            Ok(()) => file.try_lock(),
-            // Some file systems of other machines lock no folders.
-            Err(TryLockError::Error(cause)) if locks_no_folders(&cause) => file.try_lock(),
-            refused => refused,
-        };
-        match locks {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // Who holds it only helps the message; if the file was deleted, it does not say.
-                let _ = file.read_to_string(&mut holder);
-                let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
-                return Err(Error::busy(format!(
-                    "the data folder is in use by process {holder} (lock `{}`); stop it, or use the running server over HTTP",
-                    path.display()
-                )));
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        file.set_len(0).map_err(failed)?;
-        file.write_all(std::process::id().to_string().as_bytes()).map_err(failed)?;
-        Ok(Self(vec![file, folder]))
-    }
-
-    pub(super) fn release(&self) {
-        for file in &self.0 {
-            if let Err(error) = file.unlock() {
-                tracing::warn!(%error, "cannot release the lock of the data folder; it goes with the process");
-            }
-        }
-    }
-}
-
-/// Returns whether a file system refused to lock a folder, rather than say that another process has
-/// it.
-fn locks_no_folders(cause: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{InvalidInput, Unsupported};
-    // An NFS client locks only what is open for writing, and says that the descriptor is bad
-    // (EBADF).
-    matches!(cause.kind(), InvalidInput | Unsupported) || cause.raw_os_error() == Some(9)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::ErrorKind;
-
-    #[test]
-    fn a_folder_stays_locked_when_its_lock_file_is_deleted() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("gatelog.lock");
-        let held = FolderLock::take(Some(path.clone())).unwrap();
-        let again = FolderLock::take(Some(path.clone())).unwrap_err();
-        assert!(again.message().contains(&format!("process {} ", std::process::id())), "{again}");
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(FolderLock::take(Some(path.clone())).unwrap_err().kind(), ErrorKind::Busy);
-        held.release();
-        drop(held);
-        // A version that locks the file alone is kept out too.
-        let file = File::open(&path).unwrap();
-        file.lock().unwrap();
-        assert_eq!(FolderLock::take(Some(path.clone())).unwrap_err().kind(), ErrorKind::Busy);
-        drop(file);
-        FolderLock::take(Some(path)).unwrap();
-    }
 }

@@ -1,17 +1,18 @@
 //! Appends of what is not a whole record: halves that join later, and feedback.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::joining::{Halves, Part, print_of};
+use super::pieces::{Halves, Part, print_of};
 use super::writer::{Append, Command};
 use super::{Access, AppendError, Engine, Receipt, day_of, here_or_aside, owned, owner};
 use crate::dedupe::Keys;
 use crate::error::{Error, Result};
 use crate::halves::Half;
 use crate::ingest::DEFAULT_ORGANISATION;
-use crate::limits::Holder;
+use crate::limits::{DAYS, Holder};
 use crate::record::{BatchBuilder, Feedback, FeedbackBuilder, Record, Rows};
 use crate::wal::{Kind, Payload};
 
@@ -19,8 +20,11 @@ use crate::wal::{Kind, Payload};
 fn state_key(keys: &Keys, row: &Feedback) -> u128 {
     let organisation = row.organisation_id.as_deref().unwrap_or_default();
     let updated_at = row.updated_at.map_or(0, |at| at.timestamp_micros());
+    // Two who change it at once may do so within one microsecond.
+    let is_change = row.updated_at > row.created_at;
+    let said = if is_change { format!("{:?}/{:?}/", row.value, row.weight) } else { String::new() };
     // No id of a record begins like this by chance, and the two share one memory.
-    let id = format!("feedback/{updated_at}/{}", row.id.as_deref().unwrap_or_default());
+    let id = format!("feedback/{updated_at}/{said}{}", row.id.as_deref().unwrap_or_default());
     keys.key(organisation, row.workspace_slug.as_deref(), &id)
 }
 
@@ -41,11 +45,12 @@ impl Engine {
         for half in Half::ALL {
             let (these, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|(of, _)| *of == half);
             left = others;
-            let records: Vec<Record> = these.into_iter().map(|(_, record)| record).collect();
-            if !records.is_empty() {
-                let one = self.append_half(access, half, records).await?;
-                receipt.accepted += one.accepted;
-                receipt.duplicate += one.duplicate;
+            let mut records: Vec<Record> = these.into_iter().map(|(_, record)| record).collect();
+            // Each may make a record of another day.
+            while !records.is_empty() {
+                let rest = records.split_off(records.len().min(DAYS));
+                receipt += self.append_half(access, half, records).await?;
+                records = rest;
             }
         }
         Ok(receipt)
@@ -110,8 +115,10 @@ impl Engine {
             row.updated_at = Some(row.updated_at.map_or(created_at, |at| inner.dated(Some(at), now)));
         }
         let bytes: usize = feedback.iter().map(|row| row.held_bytes()).sum();
-        let days = feedback.iter().map(|row| (row.organisation_id.as_deref(), row.created_at.unwrap_or(now)));
-        inner.days.take(days.map(|(organisation, at)| (organisation.unwrap_or_default(), day_of(at)))).await?;
+        let day = |row: &Feedback| day_of(row.created_at.unwrap_or(now));
+        let days = feedback.iter().map(day).collect::<HashSet<_>>().len();
+        let rows = feedback.iter().map(|row| (row.organisation_id.as_deref().unwrap_or_default(), day(row)));
+        inner.days.take(rows).await?;
         let organisations = feedback.iter().filter_map(|row| row.organisation_id.as_deref());
         let permit = inner.budget.take(&Holder::of_all(organisations), bytes as u64).await?;
         let (keys, policy) = (inner.keys.clone(), Arc::clone(&inner.policy));
@@ -126,7 +133,7 @@ impl Engine {
         };
         let (batch, payload, keys) = here_or_aside(bytes, build).await?;
         let (reply, done) = oneshot::channel();
-        let append = Append { rows: Rows::Feedback, batch, payload, keys, permit, reply };
+        let append = Append { rows: Rows::Feedback, batch, payload, keys, days, permit, reply };
         inner.send(Command::Append(Box::new(append)))?;
         done.await.map_err(|_| Error::closed("the engine is closed"))??;
         Ok(ids)

@@ -16,7 +16,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
 use super::identity;
-use super::joining::print_of;
+use super::pieces::print_of;
 use super::rights::Gate;
 use super::side::Side;
 use super::{Inner, Status, Threads};

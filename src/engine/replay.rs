@@ -13,8 +13,8 @@ use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::joining::{Held, print_of, waits_until};
 use super::lane::Lane;
+use super::pieces::{Held, print_of, waits_until};
 use super::reader;
 use crate::dedupe::{Known, Recent};
 use crate::error::{Error, Result};

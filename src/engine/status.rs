@@ -21,6 +21,15 @@ pub struct Receipt {
     pub past_retention: u64,
 }
 
+impl std::ops::AddAssign for Receipt {
+    fn add_assign(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        self.duplicate += other.duplicate;
+        self.over_quota += other.over_quota;
+        self.past_retention += other.past_retention;
+    }
+}
+
 /// A refused append.
 #[derive(Debug)]
 pub struct AppendError {

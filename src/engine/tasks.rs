@@ -158,26 +158,34 @@ impl Inner {
         let (done, frozen) = oneshot::channel();
         let (noted, refused) = self.unconfirmed.judge(&self.catalog.state());
         self.send(Command::Freeze(done))?;
-        let late = frozen.await.map_err(|_| Error::closed("the engine is closed"))??;
+        let ended = frozen.await.map_err(|_| Error::closed("the engine is closed"))??;
         self.days.clear();
         let mut flushed_to = None;
         for lane in self.lanes() {
-            flushed_to = flushed_to.max(self.flush_lane(lane, &refused, &mut commits).await?);
+            flushed_to = flushed_to.max(self.flush_lane(lane, ended.last_sequence, &refused, &mut commits).await?);
         }
         self.unconfirmed.forget(noted);
-        if !late.is_empty() {
-            *locked(&self.late) = late;
+        if !ended.late.is_empty() {
+            *locked(&self.late) = ended.late;
             self.amend_wanted.notify_one();
         }
         // Only now, since the frames of both tables stand in the same segments.
         flushed_to.map_or(Ok(()), |sequence| self.send(Command::Trim(sequence)))
     }
 
-    /// Moves the frozen rows of a table into it; answers the last frame of the log that it covers now, if it is another.
-    async fn flush_lane(&self, lane: &Lane, refused: &HashSet<u128>, commits: &mut Commits) -> Result<Option<u64>> {
+    /// Moves the rows of a table that are frozen up to a frame into it; answers the last frame of the log that it covers now,
+    /// if it is another.
+    async fn flush_lane(
+        &self,
+        lane: &Lane,
+        frozen_to: u64,
+        refused: &HashSet<u128>,
+        commits: &mut Commits,
+    ) -> Result<Option<u64>> {
         let rows = lane.table.rows();
         let mut flushed_to = None;
-        while let Some(frozen) = lane.shelf.oldest_frozen() {
+        // What was frozen since is not judged by the rules of this flush.
+        while let Some(frozen) = lane.shelf.oldest_frozen().filter(|frozen| frozen.last_sequence <= frozen_to) {
             let now_ms = (self.now)().timestamp_millis();
             let known = commits.unresolved.get(&rows).filter(|known| known.last_sequence == frozen.last_sequence);
             let (files, written_ms) = match known.filter(|known| now_ms - known.written_ms < COMMIT_WITHIN_MS) {

@@ -16,14 +16,14 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Receipt;
-use super::joining::{Halves, Held};
-use super::open::FolderLock;
+use super::lock::FolderLock;
+use super::pieces::{Halves, Held};
 use crate::catalog::Catalog;
 use crate::dedupe::{Known, Recent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::halves::{Late, LatePart, Waiting};
 use crate::ingest::Policy;
-use crate::limits::Room;
+use crate::limits::{DAYS, Room};
 use crate::record::{Rows, tighten};
 use crate::store::folders::is_disk_full;
 use crate::usage::{Meter, counted_at};
@@ -32,6 +32,8 @@ use crate::wal::{Kind, Payload, Wal};
 
 /// A group ends at this many bytes of rows, so that the first of many waiting writers is not kept long.
 const GROUP_BYTES: usize = 16 << 20;
+/// A day of rows, or a part of a record, counts as so many bytes, so that a group has no more of them than a flush may have.
+pub(super) const DAY_BYTES: usize = GROUP_BYTES / DAYS;
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -43,13 +45,22 @@ pub(super) enum Command {
     /// Store the halves that have waited long enough.
     Settle,
     /// End the live memtables and the segment they came from; answers the parts whose records are in the table when what is frozen is.
-    Freeze(oneshot::Sender<Result<Vec<LatePart>>>),
+    Freeze(oneshot::Sender<Result<Ended>>),
     /// Forget late parts that their records have now, or that nothing can take; of some records nothing may be kept of what was said.
     Amended { parts: Vec<LatePart>, untracked: Vec<u128> },
     /// Forget segments up to that sequence, which both tables cover.
     Trim(u64),
     /// Remember ids that other nodes stored.
     Remember(Vec<(u128, Known)>),
+}
+
+/// What a freeze came to.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Parts whose records are in the table when what is frozen is.
+    pub(super) late: Vec<LatePart>,
+    /// The last frame that is frozen. What is frozen later, since it is of many days, belongs to the next flush.
+    pub(super) last_sequence: u64,
 }
 
 /// One append.
@@ -60,6 +71,8 @@ pub(super) struct Append {
     pub(super) payload: Payload,
     /// What each row is known by.
     pub(super) keys: Vec<u128>,
+    /// Number of days of the rows.
+    pub(super) days: usize,
     pub(super) permit: Room,
     pub(super) reply: oneshot::Sender<Result<Receipt>>,
 }
@@ -131,6 +144,10 @@ pub(super) struct Writer {
     pub(super) feedback: Arc<Shelf>,
     pub(super) waiting: Waiting<Held>,
     pub(super) late: Late<Room>,
+    /// The last frame that was frozen.
+    pub(super) frozen_to: u64,
+    /// The memtables end at so many days.
+    pub(super) most_days: usize,
     /// When the log is to be cleared of what it need not, or must not, hold any longer, µs.
     pub(super) clear_log_at: i64,
     /// How long halves wait, µs, and how many bytes of them at most.
@@ -171,7 +188,8 @@ impl Writer {
                     }
                     Command::Freeze(done) => {
                         // The flush that asked may have been called off; the rows stay frozen for the next one.
-                        let _ = done.send(self.freeze());
+                        let ended = self.freeze().map(|late| Ended { late, last_sequence: self.frozen_to });
+                        let _ = done.send(ended);
                         None
                     }
                     Command::Amended { parts, untracked } => {
@@ -193,6 +211,7 @@ impl Writer {
                         None
                     }
                 };
+                self.end_many_days();
                 self.measure();
             }
         }
@@ -204,7 +223,8 @@ impl Writer {
             Command::Append(append) => Ok(*append),
             other => Err(other),
         };
-        let (group, next) = gather(first, commands, more, |append| append.payload.bytes().len());
+        let weight = |append: &Append| append.payload.bytes().len().max(append.days.saturating_mul(DAY_BYTES));
+        let (group, next) = gather(first, commands, more, weight);
         self.write_group(group);
         next
     }
@@ -215,7 +235,7 @@ impl Writer {
         let mut replies = Vec::with_capacity(group.len());
         let mut counted = Vec::with_capacity(group.len());
         for append in group {
-            let Append { rows, batch, payload, keys, permit, reply } = append;
+            let Append { rows, batch, payload, keys, permit, reply, .. } = append;
             let admitted = match rows {
                 Rows::Logs => self.admit(batch.clone(), payload, &keys, now_micros),
                 Rows::Feedback => self.admit_feedback(batch.clone(), payload, &keys, now_micros),
@@ -302,8 +322,26 @@ impl Writer {
             let counts = Arc::new(self.meter.own());
             let feedback = self.feedback.freeze(Arc::clone(&counts), last_sequence, false);
             self.logs.freeze(counts, last_sequence, is_due && !feedback);
+            self.frozen_to = last_sequence;
         }
         Ok(self.late.iter().cloned().collect())
+    }
+
+    /// Ends the memtables if their rows are of many days, whichever way these came: each is a file of the
+    /// next flush, and many of them hold up those of others.
+    fn end_many_days(&mut self) {
+        let days = self.logs.live_days().max(self.feedback.live_days());
+        if days <= self.most_days {
+            return;
+        }
+        match self.freeze() {
+            Ok(_) => {
+                self.most_days = DAYS;
+                self.flush_wanted.notify_one();
+            }
+            // Nothing is frozen, and the next flush says why; what waits is not written to the log each time.
+            Err(_) => self.most_days = days.saturating_mul(2),
+        }
     }
 
     /// Writes waiting and late parts to the log again. If the disk has no room for that, waiting parts become records now: a

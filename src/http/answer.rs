@@ -13,7 +13,8 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 
 use super::error::Failure;
-use super::format::{Format, Writer};
+use super::format::Format;
+use super::writer::Writer;
 use crate::engine::Answer;
 use crate::error::{Error, Result};
 

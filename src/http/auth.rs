@@ -1,7 +1,7 @@
 //! Who may call what: the key says who asks, the route says what the key must allow.
 //!
 //! The key comes as `x-portkey-api-key`, or, where that is absent, as `Authorization`, with or without the scheme `Bearer`, for
-//! gateways send theirs bare. To the routes that a gateway reports to ([`control_plane::REPORTS`]) it may send its caller's key
+//! gateways send theirs bare. To the routes that a gateway reports to ([`REPORTS`]) it may send its caller's key
 //! along: there its own, `Authorization`, comes first. A missing or unknown key is 401 whatever the path, so that nobody without
 //! one learns which routes there are; one that was revoked or has expired is as good as unknown. A key that does not allow what
 //! the route needs is 403. A key is never logged nor echoed.
@@ -16,10 +16,10 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 
 use super::App;
-use super::control_plane;
 use super::error::Failure;
 use super::guesses::Peer;
 use super::table::Methods;
+pub(crate) use super::table::Needs;
 use crate::catalog::{Access, Scope};
 use crate::clock::elapsed;
 use crate::error::Error;
@@ -30,6 +30,9 @@ const UNKNOWN: &str = "the API key opens nothing: it is unknown, revoked or expi
                        admin key that the first start printed, or `GATELOG_ADMIN_KEY`";
 
 const GUESSING: &str = "too many wrong API keys come from this address; wait a moment, and send the right one";
+
+/// The routes that a gateway reports to under its own key.
+pub(crate) const REPORTS: [&str; 3] = ["/v1/logs/enterprise/logs", "/v1/analytics/enterprise/analytics", "/dp/metrics"];
 
 /// Who asks, and of whom.
 pub(crate) struct Caller {
@@ -47,18 +50,9 @@ impl FromRequestParts<Arc<App>> for Caller {
     }
 }
 
-/// What a route asks of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Needs {
-    /// That scope.
-    Scope(Scope),
-    /// Scope `admin`, bound to no organisation.
-    Operator,
-}
-
 /// Middleware: finds out who asks, and tells the handlers by an [`Access`] in the request.
 pub(crate) async fn known(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let access = match key(request.headers(), control_plane::REPORTS.contains(&request.uri().path())) {
+    let access = match key(request.headers(), REPORTS.contains(&request.uri().path())) {
         Some(key) => app.engine.access_anew(key).await,
         None => return refusal(MISSING),
     };

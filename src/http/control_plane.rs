@@ -24,9 +24,9 @@ use super::App;
 use super::auth::Caller;
 use super::body::{self, Growing, check_coding, discard, unpackable};
 use super::error::Failure;
+use super::input::header;
 use super::intake::{Outcome, Receipt, aside};
-use super::logs::unpacked;
-use super::sql::header;
+use super::packed::unpacked;
 use crate::catalog::{Access, Scope};
 use crate::error::Error;
 use crate::halves::Half;
@@ -39,8 +39,6 @@ use crate::record::Feedback;
 use crate::record::json::{Reason, Seen};
 use crate::refusals::{Refused, Sender};
 
-/// The routes that a gateway reports to under its own key.
-pub(crate) const REPORTS: [&str; 3] = ["/v1/logs/enterprise/logs", "/v1/analytics/enterprise/analytics", "/dp/metrics"];
 /// A log object holds bodies up to so many times: as the client sent them, and as the provider saw them.
 const COPIES: u64 = 2;
 /// A body and what is parsed of it take so many times its size.

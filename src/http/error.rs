@@ -10,7 +10,6 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::refusals;
 use crate::error::{Error, ErrorKind};
 use crate::record::json::Reason;
 use crate::refusals::Refused;
@@ -37,7 +36,7 @@ struct Parts {
 #[derive(Clone, Debug)]
 pub(crate) struct Cause(pub(crate) String);
 
-/// Rides on a failed response to the middleware that notes refusals ([`refusals::watch`]). Never sent.
+/// Rides on a failed response to the middleware that notes refusals ([`super::refusals::watch`]). Never sent.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusing {
     /// What was refused is noted already.
@@ -99,7 +98,7 @@ impl Failure {
     /// What is noted of it.
     pub(crate) fn refused(&self) -> Refusing {
         self.0.refusing.clone().unwrap_or_else(|| {
-            let reason = self.0.reason.unwrap_or_else(|| refusals::reason(self.0.status));
+            let reason = self.0.reason.unwrap_or_else(|| reason(self.0.status));
             Refusing::As(Refused::many(reason, &*self.0.message, 1))
         })
     }
@@ -186,6 +185,20 @@ fn codes(status: StatusCode) -> (&'static str, &'static str) {
         StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "AB04"),
         status if status.is_server_error() => ("internal", "AB04"),
         _ => ("03", "AB01"),
+    }
+}
+
+/// The reason of a failure that says no more than its status.
+pub(super) fn reason(status: StatusCode) -> Reason {
+    match status {
+        StatusCode::FORBIDDEN => Reason::NotAllowed,
+        StatusCode::NOT_FOUND => Reason::NotFound,
+        StatusCode::REQUEST_TIMEOUT => Reason::BrokenOff,
+        StatusCode::PAYLOAD_TOO_LARGE => Reason::TooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Reason::Encoding,
+        StatusCode::TOO_MANY_REQUESTS => Reason::Busy,
+        status if status.is_server_error() => Reason::Unavailable,
+        _ => Reason::Invalid,
     }
 }
 

@@ -17,9 +17,8 @@ use super::auth::Caller;
 use super::body::{object, read_small, text_or_number};
 use super::error::Failure;
 use super::format::Format;
-use super::input::Fields;
+use super::input::{Fields, header};
 use super::places::held_by;
-use super::sql::header;
 use crate::engine::ExportRequest;
 use crate::limits::Holder;
 

@@ -21,7 +21,7 @@ use super::error::Failure;
 use super::input::{Fields, text_header};
 use super::intake::aside;
 use super::log_objects::Named;
-use super::logs::packed;
+use super::packed::packed;
 use super::resend::Connection;
 use crate::catalog::Access;
 use crate::error::{Error, ErrorKind};

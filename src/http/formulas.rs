@@ -14,8 +14,7 @@ use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
 
 use super::error::Failure;
-use super::input::Fields;
-use super::sql::header;
+use super::input::{Fields, header};
 
 /// Every browser sends it, to servers it trusts: those of `https`, and of its own machine.
 const FETCH_MODE: &str = "sec-fetch-mode";

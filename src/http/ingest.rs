@@ -17,9 +17,8 @@ use serde::Serialize;
 use super::auth::Caller;
 use super::body::{check_coding, discard};
 use super::error::Failure;
-use super::input::Fields;
+use super::input::{Fields, header};
 use super::intake::{Intake, Receipt, Source};
-use super::sql::header;
 use crate::ingest::Shape;
 use crate::refusals::Sender;
 

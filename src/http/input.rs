@@ -97,6 +97,11 @@ fn param(text: &str) -> Value {
     }
 }
 
+/// A header as text.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;

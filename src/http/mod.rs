@@ -35,6 +35,7 @@ mod observe;
 mod openapi;
 mod otlp;
 mod pace;
+mod packed;
 mod places;
 mod refusals;
 mod replay;
@@ -47,6 +48,7 @@ mod share;
 mod sql;
 mod stall;
 mod table;
+pub mod writer;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{MatchedPath, RawQuery, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -16,11 +15,10 @@ use serde_json::json;
 
 use super::App;
 use super::auth::Caller;
-use super::error::{Failure, Refusing};
+use super::error::{Failure, Refusing, reason};
 use super::input::Fields;
 use crate::catalog::{Access, no_organisation};
 use crate::ingest::Shape;
-use crate::record::json::Reason;
 use crate::refusals::{Ask, MOST_SHOWN, Refused, Sender, Source};
 
 /// Entries of an answer where nothing else is asked for.
@@ -87,20 +85,6 @@ fn source(method: &str, path: &str) -> Option<Source> {
 /// The shape that a query string names.
 fn shape(query: Option<&str>) -> Option<Shape> {
     Fields::decode(query).ok()?.take("source")?.parse().ok()
-}
-
-/// The reason of a failure that says no more than its status.
-pub(super) fn reason(status: StatusCode) -> Reason {
-    match status {
-        StatusCode::FORBIDDEN => Reason::NotAllowed,
-        StatusCode::NOT_FOUND => Reason::NotFound,
-        StatusCode::REQUEST_TIMEOUT => Reason::BrokenOff,
-        StatusCode::PAYLOAD_TOO_LARGE => Reason::TooLarge,
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => Reason::Encoding,
-        StatusCode::TOO_MANY_REQUESTS => Reason::Busy,
-        status if status.is_server_error() => Reason::Unavailable,
-        _ => Reason::Invalid,
-    }
 }
 
 /// `GET /v1/refusals?organisation_id=…&workspace_slug=…&source=…&reason=…&page_size=…`.

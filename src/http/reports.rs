@@ -13,8 +13,7 @@ use super::auth::Caller;
 use super::error::Failure;
 use super::format::Format;
 use super::formulas;
-use super::input::Fields;
-use super::sql::header;
+use super::input::{Fields, header};
 use crate::reports::{self, Report};
 
 /// `GET /v1/reports`.

@@ -4,7 +4,7 @@ use arrow::datatypes::{UnionFields, UnionMode};
 use arrow::ipc::reader::StreamReader;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::super::format::Writer;
+use super::super::writer::Writer;
 use super::*;
 
 /// One row of each kind that needs care: a view, a struct, a map, and a union as `json_get` makes it.

@@ -18,7 +18,7 @@ use super::body::{object, read_small};
 use super::error::Failure;
 use super::format::Format;
 use super::formulas;
-use super::input::Fields;
+use super::input::{Fields, header};
 use crate::catalog::Access;
 use crate::engine::Params;
 
@@ -74,11 +74,6 @@ async fn run(app: &App, access: &Access, version: Version, ask: Ask, headers: &H
     let query = ask.query.filter(|query| !query.trim().is_empty());
     let query = query.ok_or_else(|| Failure::invalid("the request has no SQL; send it as `query` or as the body"))?;
     answer::respond(app.engine.reader_as(access).sql(&query, &ask.params).await?, format, ask.quoted).await
-}
-
-/// A header as text.
-pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
 }
 
 impl Ask {

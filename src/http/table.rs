@@ -8,7 +8,16 @@ use axum::handler::Handler;
 use axum::routing::MethodRouter;
 
 use super::App;
-use super::auth::Needs;
+use crate::catalog::Scope;
+
+/// What a route asks of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// That scope.
+    Scope(Scope),
+    /// Scope `admin`, bound to no organisation.
+    Operator,
+}
 
 /// A route, as the table has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! Days of records that are in no table file yet, by organisation: a flush writes one file or more for each.
 //!
 //! A body of a few hundred kilobytes can name ten thousand days. An organisation whose rows in memory are of [`DAYS`] days waits
-//! for a flush before it brings more; what it sends at once is cut into parts of no more days ([`cut`]).
+//! for a flush to begin before it brings more; what comes at once is cut into parts of no more days ([`cut`], [`cut_at`]). How
+//! many days a flush has is bounded by the one writer, whichever way rows come: it ends the memtable.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -84,18 +85,24 @@ impl Days {
     }
 }
 
-/// Cuts what comes at once into parts of at most [`DAYS`] days, in order.
-pub fn cut<T>(rows: Vec<T>, day: impl Fn(&T) -> Option<i64>) -> Vec<Vec<T>> {
+/// Where what comes at once is to be cut, so that each part has at most [`DAYS`] days: the first rows of
+/// all parts but the first.
+pub fn cut_at(days_of_rows: impl IntoIterator<Item = Option<i64>>) -> Vec<usize> {
     let mut days = BTreeSet::new();
     let mut starts = Vec::new();
-    for (place, row) in rows.iter().enumerate() {
-        let Some(day) = day(row) else { continue };
+    for (place, day) in days_of_rows.into_iter().enumerate() {
+        let Some(day) = day else { continue };
         if days.insert(day) && days.len() > DAYS {
             days = BTreeSet::from([day]);
             starts.push(place);
         }
     }
-    let mut rows = rows;
+    starts
+}
+
+/// Cuts what comes at once into parts of at most [`DAYS`] days, in order.
+pub fn cut<T>(mut rows: Vec<T>, day: impl Fn(&T) -> Option<i64>) -> Vec<Vec<T>> {
+    let starts = cut_at(rows.iter().map(day));
     let mut parts: Vec<Vec<T>> = starts.into_iter().rev().map(|start| rows.split_off(start)).collect();
     parts.push(rows);
     parts.reverse();

@@ -7,7 +7,7 @@ mod days;
 mod pool;
 pub mod table;
 
-pub use days::{Days, cut};
+pub use days::{Days, cut, cut_at};
 pub use pool::{Full, Holder, Pool, Room, Share};
 
 /// Connections that are open at once; below the usual limit of 1,024 open files.
@@ -22,5 +22,6 @@ pub const EXPORTS: u64 = 16;
 pub const DOWNLOADS: u64 = 16;
 /// Replays that run at once.
 pub const REPLAYS: u64 = 16;
-/// Days of which rows of one organisation are in memory, and so files of it in a flush.
-pub const DAYS: usize = 400;
+/// Days of which rows of one organisation are in memory. A memtable ends at so many days of all
+/// organisations, since a flush writes one file or more for each: about three seconds of work.
+pub const DAYS: usize = 1_000;

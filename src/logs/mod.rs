@@ -166,10 +166,10 @@ pub async fn get(
     let is_bound = scene.sight.as_ref().is_some_and(|sight| sight.workspace.is_some());
     // Two statements, since DataFusion cannot plan some orders by expressions.
     let owners = if workspace.is_none() && !is_bound { vec![Some(""), None] } else { vec![workspace] };
-    for (expression, order) in [("id", NEWEST), (ATTEMPTS_OF, &*order)] {
+    for (column, order) in [("id", NEWEST), (ATTEMPTS_OF, &*order)] {
         for workspace in &owners {
             let of = (organisation, *workspace);
-            if let Some(record) = first(queries, scene.clone(), (expression, id), of, order).await? {
+            if let Some(record) = first(queries, scene.clone(), (column, id), of, order).await? {
                 return Ok(record);
             }
         }
@@ -177,20 +177,21 @@ pub async fn get(
     Err(Error::not_found("no log has that id"))
 }
 
-/// The id of the call that LiteLLM's attempts are of.
-const ATTEMPTS_OF: &str = "case when source = 'litellm' then internal_trace_id end";
+/// The id of the call that LiteLLM's attempts are of. Both conditions tell files apart that need not be
+/// read: most ids that are asked for in vain belong to no call of LiteLLM, and most stores have none.
+const ATTEMPTS_OF: &str = "source = 'litellm' and internal_trace_id";
 
-/// The first record in an order for which an expression is a text.
+/// The first record in an order whose column, behind what else must hold, is a text.
 async fn first(
     queries: &Queries,
     scene: Scene,
-    (expression, wanted): (&str, &str),
+    (column, wanted): (&str, &str),
     (organisation, workspace): (Option<&str>, Option<&str>),
     order: &str,
 ) -> Result<Option<Record>> {
     let mut condition = Condition::default();
     let wanted = condition.bind(ScalarValue::Utf8View(Some(wanted.to_owned())));
-    condition.parts.push(format!("{expression} = {wanted}"));
+    condition.parts.push(format!("{column} = {wanted}"));
     if let Some(organisation) = organisation {
         let wanted = condition.bind(ScalarValue::Utf8View(Some(organisation.to_owned())));
         condition.parts.push(format!("organisation_id = {wanted}"));

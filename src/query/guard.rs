@@ -13,7 +13,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use datafusion::common::{DataFusionError, Result};
 
-use super::scene::Sight;
+use super::sight::Sight;
 use crate::plan::{Named, Outlook, Row};
 use crate::record::{Kind, Rows};
 use crate::table::DataFile;

@@ -35,11 +35,13 @@ mod resources;
 mod sanity;
 mod scene;
 mod session;
+mod sight;
 mod spill;
 mod spread;
 mod statement;
 mod success;
 mod sum;
+mod tags;
 mod weight;
 mod whole_order;
 mod wide;
@@ -85,8 +87,9 @@ pub use model::function as canonical_model;
 use places::{Owner, Place, Places};
 pub use provider::Ordering as FileOrdering;
 use provider::StoredTable;
-pub use scene::{Scene, SideTables, Sight};
+pub use scene::{Scene, SideTables};
 use session::{Started, Surroundings};
+pub use sight::Sight;
 pub use weight::Weight;
 
 /// Bound parameters by name, without the `$`; positional ones are named `1`, `2` and so on.

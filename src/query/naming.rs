@@ -2,7 +2,9 @@
 //!
 //! DataFusion names a column without an alias by its own form of the expression, as `count(Int64(1))` or
 //! `sum(logs.total_units) + Int64(1)`. Here it is what stands in the statement, with functions in lower case:
-//! `count(1)`, `sum(total_units) + 1`. A step above the plan does it, so that nothing below sees another name.
+//! `count(1)`, `sum(total_units) + 1`, and `request.body` for a part of a column. A step above the plan
+//! does it, so that nothing below sees another name. Queries in FROM and WITH get aliases in the statement
+//! itself ([`name_inner`]), since `select *` over them shows their names.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -12,16 +14,28 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, ObjectNamePart, Select, SelectItem, SetExpr, Statement as Tree, VisitMut, VisitorMut,
+    Expr, Function, Ident, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr, Statement as Tree,
+    TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
+
+use crate::record::{COLUMNS, Kind};
 
 /// The names of columns, where the statement names none itself.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
     /// From the first column on, up to one that stands for many.
-    first: Vec<Option<String>>,
+    first: Vec<Option<Name>>,
     /// From the last column back, in this order, down to one that stands for many.
-    last: Vec<Option<String>>,
+    last: Vec<Option<Name>>,
+}
+
+/// How a column without an alias is written.
+#[derive(Debug, PartialEq, Eq)]
+enum Name {
+    /// As an expression.
+    Text(String),
+    /// As names with dots between: a column with its table, or a part of a column.
+    Path(Vec<String>),
 }
 
 impl Names {
@@ -37,11 +51,14 @@ impl Names {
         Self { first, last }
     }
 
-    /// The name of a column, by its place.
-    fn at(&self, place: usize, columns: usize) -> Option<&str> {
+    /// The name of a column, by its place; `planned` is the one that it has.
+    fn at(&self, place: usize, columns: usize, planned: &str) -> Option<String> {
         let first = self.first.get(place);
         let last = || self.last.get(columns.checked_sub(place + 1)?);
-        first.or_else(last)?.as_deref()
+        match first.or_else(last)?.as_ref()? {
+            Name::Text(text) => Some(text.clone()),
+            Name::Path(path) => part_name(path, planned),
+        }
     }
 
     /// Gives the columns of a query their names. Two columns never get the same one.
@@ -50,12 +67,13 @@ impl Names {
             return Ok(plan);
         }
         let columns = plan.schema().fields().len();
-        let mut taken: HashSet<&str> = plan.schema().fields().iter().map(|field| field.name().as_str()).collect();
+        let mut taken: HashSet<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
         let mut exprs = Vec::with_capacity(columns);
         let mut named = false;
         for (place, (qualifier, field)) in plan.schema().iter().enumerate() {
             let column = PlanExpr::Column(Column::from((qualifier, field)));
-            match self.at(place, columns).filter(|name| *name != field.name() && taken.insert(name)) {
+            let name = self.at(place, columns, field.name());
+            match name.filter(|name| name != field.name() && taken.insert(name.clone())) {
                 Some(name) => {
                     named = true;
                     exprs.push(column.alias(name));
@@ -80,20 +98,122 @@ fn first_select(body: &SetExpr) -> Option<&Select> {
     }
 }
 
-/// The name of an expression; none for one with an alias, and for a column, which has its own.
-fn name_of(item: &SelectItem) -> Option<String> {
-    match item {
-        SelectItem::UnnamedExpr(expr) if !is_column(expr) => Some(written(expr)),
+fn first_select_mut(body: &mut SetExpr) -> Option<&mut Select> {
+    match body {
+        SetExpr::Select(select) => Some(select),
+        SetExpr::Query(query) => first_select_mut(&mut query.body),
+        SetExpr::SetOperation { left, .. } => first_select_mut(left),
         _ => None,
     }
 }
 
-fn is_column(expr: &Expr) -> bool {
-    match expr {
-        Expr::Nested(inner) => is_column(inner),
-        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => true,
-        _ => false,
+/// The name of an expression; none for one with an alias, and for a column alone, which has its own.
+fn name_of(item: &SelectItem) -> Option<Name> {
+    let SelectItem::UnnamedExpr(expr) = item else { return None };
+    let mut inner = expr;
+    while let Expr::Nested(nested) = inner {
+        inner = nested;
     }
+    match inner {
+        Expr::Identifier(_) => None,
+        Expr::CompoundIdentifier(path) => Some(Name::Path(path.iter().map(plain).collect())),
+        _ => Some(Name::Text(written(expr))),
+    }
+}
+
+/// A name without quotes, as it is looked up.
+fn plain(name: &Ident) -> String {
+    if name.quote_style.is_none() { name.value.to_lowercase() } else { name.value.clone() }
+}
+
+/// The name of a part of a column, as `request.body`, whose planned name is `logs.request[body]`; none
+/// for a whole column.
+fn part_name(path: &[String], planned: &str) -> Option<String> {
+    if path.last().is_some_and(|last| last == planned) {
+        return None;
+    }
+    let deep = planned.matches('[').count().max(1);
+    Some(path[path.len().saturating_sub(deep + 1)..].join("."))
+}
+
+/// Gives the columns of queries in FROM and WITH aliases where they have none.
+pub(super) fn name_inner(tree: &mut Tree) {
+    struct Inner;
+    impl VisitorMut for Inner {
+        type Break = ();
+        fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+            let tables = query.with.iter_mut().flat_map(|with| &mut with.cte_tables);
+            tables.filter(|table| table.alias.columns.is_empty()).for_each(|table| name_columns(&mut table.query));
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+            if let TableFactor::Derived { subquery, alias, .. } = factor
+                && alias.as_ref().is_none_or(|alias| alias.columns.is_empty())
+            {
+                name_columns(subquery);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = tree.visit(&mut Inner);
+}
+
+fn name_columns(query: &mut Query) {
+    let Some(select) = first_select_mut(&mut query.body) else { return };
+    let tables: Vec<String> = select.from.iter().flat_map(tables_of).collect();
+    let mut taken: HashSet<String> = HashSet::new();
+    for item in &mut select.projection {
+        let name = match name_of(item) {
+            Some(Name::Text(text)) => text,
+            Some(Name::Path(path)) if is_part(&path) && !tables.contains(&path[0]) => path.join("."),
+            _ => continue,
+        };
+        if let SelectItem::UnnamedExpr(expr) = item
+            && taken.insert(name.clone())
+        {
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', name) };
+        }
+    }
+    if select.distinct.is_some() {
+        // Its ORDER BY must name what is selected, and finds no expression behind an alias.
+        let named = aliases(&select.projection);
+        let order = query.order_by.as_mut().map(|order| &mut order.kind);
+        if let Some(OrderByKind::Expressions(exprs)) = order {
+            for one in exprs {
+                if let Some((_, alias)) = named.iter().find(|(expr, _)| *expr == one.expr) {
+                    one.expr = Expr::Identifier(alias.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Expressions with the aliases that they have.
+fn aliases(items: &[SelectItem]) -> Vec<(Expr, Ident)> {
+    let named = items.iter().filter_map(|item| match item {
+        SelectItem::ExprWithAlias { expr, alias } => Some((expr.clone(), alias.clone())),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// The names that a statement has for its tables.
+fn tables_of(from: &TableWithJoins) -> Vec<String> {
+    let factors = std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation));
+    let named = factors.filter_map(|factor| match factor {
+        TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
+            Some(plain(&alias.name))
+        }
+        TableFactor::Table { name, .. } => name.0.last()?.as_ident().map(plain),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// Tells if a path of two names has the form of a part of a column, as `request.body`.
+fn is_part(path: &[String]) -> bool {
+    let [column, _] = path else { return false };
+    COLUMNS.iter().any(|known| matches!(known.kind, Kind::Message | Kind::Tags) && known.name == column)
 }
 
 /// The text of an expression.

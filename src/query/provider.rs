@@ -39,7 +39,7 @@ use super::facts::{FileStatistics, statistics};
 use super::guard::{Guard, Reach, is_message};
 use super::harmless::harmless;
 use super::reading::{CountedReads, FOOTER_BYTES, store_url};
-use super::scene::Sight;
+use super::sight::Sight;
 use crate::record::{Rows, SORT_KEY, SORT_OPTIONS, partition_fields};
 use crate::table::DataFile;
 use crate::view::View;

@@ -5,25 +5,10 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use super::guard::{Guard, Reach};
+use super::sight::Sight;
 use crate::error::Result;
-use crate::plan::Rules;
 use crate::table::DataFile;
 use crate::view::View;
-
-/// What a query may see of a View; none of it = everything as stored, as upkeep and checks need it.
-#[derive(Clone, Debug)]
-pub struct Sight {
-    /// The organisation whose records are seen; none = all of them.
-    pub organisation: Option<String>,
-    /// The workspace whose records are seen; none = all of the organisation.
-    pub workspace: Option<String>,
-    /// Whether bodies are seen; otherwise `request.body` and `response.body` are null.
-    pub bodies: bool,
-    /// Which records are in answers at all.
-    pub rules: Arc<Rules>,
-    /// As of when, µs since 1970-01-01.
-    pub now_micros: i64,
-}
 
 /// Small tables beside `logs`, made when a statement names them.
 pub trait SideTables: std::fmt::Debug + Send + Sync {

@@ -27,7 +27,7 @@ use super::meter::{self, Meter};
 use super::naming::Names;
 use super::provider::StoredTable;
 use super::{NamedView, STORE_URL, threads, whole_order, wide, withhold, yielding};
-use super::{barrier, fence, functions, like, model, nearest, plan_size, sanity, scene, statement, success, sum};
+use super::{barrier, fence, functions, like, model, nearest, plan_size, sanity, scene, statement, success, sum, tags};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -288,6 +288,8 @@ pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Res
     let mut state = SessionStateBuilder::new()
         .with_config(settings)
         .with_runtime_env(runtime)
+        // Before the planners of DataFusion, the first of which takes any name.
+        .with_expr_planners(vec![Arc::new(tags::TagLists)])
         .with_default_features()
         .with_optimizer_rules(meter::between_rules(Optimizer::new().rules))
         .with_physical_optimizer_rules(meter::between_steps(steps))

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::dialect::PostgresPrecedence;
 use super::like;
 use super::membership::Memberships;
-use super::naming::Names;
+use super::naming::{self, Names};
 use super::spread;
 
 /// Parses one statement and rewrites it; gives the names of its columns, too.
@@ -29,6 +29,7 @@ pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<(Statement, Na
     let names = Names::of(&statement);
     if let Statement::Statement(tree) = innermost(&mut statement) {
         spread::check(tree)?;
+        naming::name_inner(tree);
         if let ControlFlow::Break(error) = tree.visit(&mut Rewriter::default()) {
             return Err(error);
         }

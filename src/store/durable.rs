@@ -1,7 +1,7 @@
 //! A disk as an object store whose answers survive a power cut.
 //!
 //! [`LocalFileSystem`] never syncs, so after a power cut a file that it reported as written can be missing, empty or
-//! torn. This store writes by the calls of a [`Disk`], and leaves reading and listing to another object store over the
+//! torn. This store writes by the calls of a [`Disk`](super::disk::Disk), and leaves reading and listing to another object store over the
 //! same files:
 //!
 //! - a put and a multipart upload write to `<root>/.staging/`, sync the file, give it its name (a hard link for a put
@@ -13,12 +13,10 @@
 //! A sync that fails is an error, marked so that [`is_sync_failure`](super::folders::is_sync_failure) finds it: the file may be there and still not
 //! last, and asking again proves nothing, since the kernel reports a lost write only once.
 
-use std::error::Error as StdError;
-use std::io;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::{fmt, result};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,27 +27,16 @@ use object_store::{
     CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode, Result,
 };
-use uuid::Uuid;
 
-use super::disk::Disk;
-use super::folders::{self, Folders, is_sync_failure};
+use super::folders::Folders;
+use super::staged::{Files, blocking};
 use super::upload::Upload;
-
-/// Name of the folder, below the root, of files that have no name yet.
-pub const STAGING: &str = ".staging";
 
 /// The store; its paths begin at the root of the file system.
 #[derive(Debug)]
 pub struct Durable {
     reads: Arc<dyn ObjectStore>,
     files: Arc<Files>,
-}
-
-/// Files of a disk that are written beside their names.
-#[derive(Debug)]
-pub(super) struct Files {
-    folders: Arc<Folders>,
-    staging: PathBuf,
 }
 
 impl Durable {
@@ -167,141 +154,15 @@ impl ObjectStore for Durable {
     }
 }
 
-impl Files {
-    pub(super) fn new(folders: Arc<Folders>, root: &FilePath) -> Self {
-        Self { folders, staging: root.join(STAGING) }
-    }
-
-    /// Writes a file again in its own place; nothing to do if it is not there.
-    pub(super) fn renew(&self, target: &FilePath) -> Result<()> {
-        match self.disk().read(target) {
-            Ok(bytes) => self.put(target, &PutPayload::from(bytes), false),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(generic(io::Error::new(e.kind(), format!("cannot read `{}`: {e}", target.display())))),
-        }
-    }
-
-    fn disk(&self) -> &dyn Disk {
-        &**self.folders.disk()
-    }
-
-    /// Creates a file that has no name yet.
-    pub(super) fn stage(&self) -> Result<(PathBuf, Box<dyn super::disk::DiskFile>)> {
-        let staged = self.staging.join(Uuid::new_v4().to_string());
-        self.folders.create(&self.staging).map_err(|e| failed(&staged, e))?;
-        let file = self.disk().create(&staged).map_err(|e| failed(&staged, e))?;
-        Ok((staged, file))
-    }
-
-    fn put(&self, target: &FilePath, payload: &PutPayload, create: bool) -> Result<()> {
-        let (staged, mut file) = self.stage()?;
-        let write = || {
-            payload.iter().try_for_each(|bytes| file.append(bytes)).map_err(|e| failed(&staged, e))?;
-            file.sync().map_err(|e| unsynced(&staged, e))
-        };
-        let written = { write }().and_then(|()| self.publish(&staged, target, create));
-        if written.is_err() || create {
-            // A link leaves the staged name behind, a failure the staged file; the next start removes what stays.
-            self.discard(&staged);
-        }
-        written
-    }
-
-    /// Removes a file that came to nothing; what cannot be removed goes at the next start.
-    pub(super) fn discard(&self, staged: &FilePath) {
-        let _ = self.disk().remove(staged);
-    }
-
-    /// Gives a synced file its name and syncs the folder, with those above it.
-    pub(super) fn publish(&self, staged: &FilePath, target: &FilePath, create: bool) -> Result<()> {
-        let folder = parent(target);
-        self.folders.create(folder).map_err(|e| failed(folder, e))?;
-        let disk = self.disk();
-        let named = if create { disk.hard_link(staged, target) } else { disk.rename(staged, target) };
-        named.map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => {
-                object_store::Error::AlreadyExists { path: target.display().to_string(), source: e.into() }
-            }
-            _ => failed(target, e),
-        })?;
-        disk.sync_folder(folder).map_err(|e| unsynced(folder, e))
-    }
-
-    /// Gives a file a second name by way of a staged one, so that it takes the place of what has that name.
-    fn copy(&self, source: &FilePath, target: &FilePath, create: bool) -> Result<()> {
-        let staged = self.staging.join(Uuid::new_v4().to_string());
-        self.folders.create(&self.staging).map_err(|e| failed(&staged, e))?;
-        self.disk().sync_file(source).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => not_found(source, e),
-            _ => unsynced(source, e),
-        })?;
-        self.disk().hard_link(source, &staged).map_err(|e| failed(&staged, e))?;
-        let published = self.publish(&staged, target, create);
-        self.discard(&staged);
-        published
-    }
-
-    fn delete(&self, target: &FilePath) -> Result<()> {
-        self.disk().remove(target).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => not_found(target, e),
-            _ => generic(io::Error::new(e.kind(), format!("cannot delete `{}`: {e}", target.display()))),
-        })?;
-        self.disk().sync_folder(parent(target)).map_err(|e| unsynced(parent(target), e))
-    }
-}
-
-/// Removes every file below the staging folder of `root`.
-pub fn clean_staging(disk: &dyn Disk, root: &FilePath) -> io::Result<()> {
-    match disk.remove_folder(&root.join(STAGING)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
-}
-
-fn parent(path: &FilePath) -> &FilePath {
-    path.parent().unwrap_or(path)
-}
-
-pub(super) fn failed(path: &FilePath, source: io::Error) -> object_store::Error {
-    if is_sync_failure(&source) {
-        return generic(source);
-    }
-    // With its kind: whether the disk is full is told to whoever asked for the file.
-    generic(io::Error::new(source.kind(), format!("cannot write `{}`: {source}", path.display())))
-}
-
-fn not_found(path: &FilePath, source: io::Error) -> object_store::Error {
-    object_store::Error::NotFound { path: path.display().to_string(), source: source.into() }
-}
-
-pub(super) fn unsynced(path: &FilePath, source: io::Error) -> object_store::Error {
-    generic(folders::unsynced(path, source))
-}
-
-/// A failed sync, for tests of what others make of it.
-#[cfg(test)]
-pub(crate) fn sync_failure() -> object_store::Error {
-    unsynced(FilePath::new("/x"), io::Error::other("the disk is gone"))
-}
-
-pub(super) fn generic(source: impl Into<Box<dyn StdError + Send + Sync>>) -> object_store::Error {
-    object_store::Error::Generic { store: "Durable", source: source.into() }
-}
-
-/// Runs file system calls where they may block; at once where there is no runtime.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => runtime.spawn_blocking(work).await.unwrap_or_else(|e| result::Result::Err(generic(e))),
-        Err(_) => work(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io;
 
     use super::*;
     use crate::store::disk::LocalDisk;
+    use crate::store::folders::is_sync_failure;
+    use crate::store::staged::{STAGING, clean_staging, failed, sync_failure};
 
     fn store() -> (tempfile::TempDir, Durable, Path) {
         let folder = tempfile::tempdir().unwrap();

@@ -28,6 +28,7 @@ pub(crate) mod gate;
 pub mod places;
 mod rooted;
 mod settle;
+pub mod staged;
 mod upload;
 
 use std::path::PathBuf;
@@ -378,8 +379,8 @@ impl Store {
     /// Removes what a crash left half written. Only the holder of the lock may call it, before it writes.
     pub fn clean_staging(&self) -> Result<()> {
         let Some(folder) = &self.local else { return Ok(()) };
-        durable::clean_staging(&**self.disk(), folder).map_err(|e| {
-            Error::storage(format!("cannot clean `{}`", folder.join(durable::STAGING).display())).with_source(e)
+        staged::clean_staging(&**self.disk(), folder).map_err(|e| {
+            Error::storage(format!("cannot clean `{}`", folder.join(staged::STAGING).display())).with_source(e)
         })
     }
 

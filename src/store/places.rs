@@ -61,7 +61,7 @@ pub const PLACES: [Place; 20] = [
     place(Root::Store, "upkeep.json", Erasure::NoContent),
     place(Root::Store, "nodes", Erasure::NoContent),
     place(Root::Store, "gatelog.lock", Erasure::NoContent),
-    place(Root::Store, super::durable::STAGING, Erasure::EmptiedAtStart),
+    place(Root::Store, super::staged::STAGING, Erasure::EmptiedAtStart),
     place(Root::Store, "wal", Erasure::Flushed),
     place(Root::Store, super::LAST_NOTES, Erasure::NoContent),
     place(Root::Log, "*.wal", Erasure::Flushed),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use object_store::path::Path;
 
-use super::durable::{self, Files};
+use super::durable;
+use super::staged::Files;
 use super::{Store, folders, key_of};
 use crate::error::{Error, Result};
 

@@ -12,7 +12,7 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, Put
 use parking_lot::Mutex;
 
 use super::disk::DiskFile;
-use super::durable::{Files, blocking, failed, generic, unsynced};
+use super::staged::{Files, blocking, failed, generic, unsynced};
 
 /// The upload. Parts are written in the order in which they were handed in, whichever is waited for first.
 pub(super) struct Upload {

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::*;
 use crate::error::ErrorKind;
 use crate::record::Rows;
-use crate::store::{data_path, durable};
+use crate::store::{data_path, staged};
 
 const DAY: i32 = 20_778;
 
@@ -580,7 +580,7 @@ impl ObjectStore for Faulty {
             Some(Fault::Taken) => {
                 Err(object_store::Error::AlreadyExists { path: at.to_string(), source: "retried".into() })
             }
-            Some(Fault::Unsynced) => Err(durable::sync_failure()),
+            Some(Fault::Unsynced) => Err(staged::sync_failure()),
             Some(_) => Err(failed()),
         }
     }

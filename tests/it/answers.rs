@@ -19,8 +19,13 @@ fn records() -> Vec<Record> {
         ("4", None, 1.0, r#"{"x":123456789012345678901234567890,"l":[{"z":18446744073709551615}]}"#, "a!b"),
         ("5", None, 9.0, r#"{"x":9007199254740993}"#, "été"),
     ];
+    let tags = |id: &str| match id {
+        "3" => vec![("team".to_owned(), "red".to_owned()), ("key".to_owned(), "k".to_owned())],
+        _ => Vec::new(),
+    };
     let made = rows.map(|(id, stream_mode, cost, text, model)| Record {
         stream_mode,
+        metadata: tags(id),
         cost: Some(cost),
         request: body(text),
         ai_model: Some(model.to_owned()),
@@ -81,6 +86,10 @@ const NUMBERS: &[(&str, i64)] = &[
     ("select count(*) from logs where 7 not in (select total_units from logs)", 0),
     ("select count(*) from logs where (cost in (select cost from logs where cost < 5)) is false", 3),
     ("select count(*) from logs where cost > 99 or cost not in (select case when cost < 5 then cost end from logs)", 0),
+    // Lists of keys and values, as exports have them; another name behind the dot is a key.
+    ("select count(*) from logs where array_has(metadata.key, 'team')", 1),
+    ("select count(*) from logs as l where array_has(l.metadata.value, 'red')", 1),
+    ("select count(*) from logs where metadata.team = 'red' and metadata['key'] = 'k'", 1),
     // Ranks are signed.
     (
         "select min(r) from (select row_number() over (order by id) - rank() over (order by cost) as r from logs) as l",
@@ -94,6 +103,11 @@ const REFUSALS: &[(&str, &str)] = &[
     ("select cost from logs except all select cost from logs", "EXCEPT ALL does not count rows here"),
     ("select 1; select 2", "one statement at a time"),
     ("", "the statement is empty"),
+    // Whole numbers do not wrap around.
+    ("select 9223372036854775807 + length(id) from logs", "9223372036854775807 + 1 does not fit 64 bits"),
+    ("select max(json_get_int(request['body'], 'x') * 2) from logs", "does not fit 64 bits"),
+    ("select id from logs where -json_get_int(request['body'], 'x') > 7", "does not fit 64 bits"),
+    ("select abs(-9223372036854775807 - length(id)) from logs", "verflow"),
 ];
 
 #[tokio::test]

@@ -135,3 +135,29 @@ fn a_copy_of_the_folder_of_a_stopped_server_is_a_backup() {
     ok(home, &[], &["import", "a.jsonl"]);
     assert_eq!(export(home, "gatelog-data", &[]), before, "ids are known in the restored folder");
 }
+
+#[test]
+fn a_copy_names_the_data_files_that_were_damaged_before() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    filled(home);
+    ok(home, &[], &["copy", "gatelog-data", "sound"]);
+    let path = super::damage::files(&home.join("gatelog-data/logs"), "parquet").remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    let offset = super::damage::metadata_of(&bytes).row_group(0).column(0).bloom_filter_offset().unwrap();
+    bytes[usize::try_from(offset).unwrap() + 20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let part = "the bloom filter of column `id` in row group 0";
+    let (code, said, _) = gatelog(home, &[], &["doctor"]);
+    assert!(code == 1 && said.contains(part), "{said}");
+    // All of it is copied, and what is damaged is told.
+    for expected in [0, 1] {
+        let (code, said, words) = gatelog(home, &[], &["copy", "gatelog-data", "harmed", "--format", "json"]);
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let damaged = said["damaged"].as_array().unwrap();
+        assert_eq!((code, damaged.len(), said["unchanged"] != 0), (1, 1, expected == 1), "{said}");
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(damaged[0].as_str().unwrap().contains(part) && words.contains(name), "{words}");
+    }
+    assert_eq!(export(home, "harmed", &[]), export(home, "sound", &[]), "no row is in a bloom filter");
+}

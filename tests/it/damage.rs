@@ -18,7 +18,7 @@ fn quiet(data: &Path) -> Config {
     config
 }
 
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -49,10 +49,7 @@ async fn a_flipped_byte_of_a_page_fails_the_query_that_reads_it_and_is_named_by_
     assert_eq!(errors(&config).await, Vec::<String>::new());
     let path = files(&data.path().join("logs"), "parquet").remove(0);
     let bytes = std::fs::read(&path).unwrap();
-    let footer = u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().unwrap()) as usize + 8;
-    let metadata =
-        parquet::file::metadata::ParquetMetaDataReader::decode_metadata(&bytes[bytes.len() - footer..bytes.len() - 8]);
-    let metadata = metadata.unwrap();
+    let metadata = metadata_of(&bytes);
     let column = metadata.row_group(0).columns().iter().find(|column| column.column_path().string() == "cost").unwrap();
     let (start, length) = column.byte_range();
     let mut flipped = bytes.clone();
@@ -69,6 +66,56 @@ async fn a_flipped_byte_of_a_page_fails_the_query_that_reads_it_and_is_named_by_
     assert_eq!(answer("select id from logs").await.unwrap(), 50);
     let error = answer("select sum(cost) from logs").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    engine.close().await.unwrap();
+}
+
+/// Flips a bit of each page of a column in all files of records.
+fn flip(data: &Path, name: &str) {
+    for path in files(&data.join("logs"), "parquet") {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let metadata = metadata_of(&bytes);
+        for group in metadata.row_groups() {
+            let column = group.columns().iter().find(|column| column.column_path().string() == name).unwrap();
+            let (start, length) = column.byte_range();
+            bytes[(start + length - 1) as usize] ^= 4;
+        }
+        std::fs::write(&path, bytes).unwrap();
+    }
+}
+
+pub(crate) fn metadata_of(bytes: &[u8]) -> parquet::file::metadata::ParquetMetaData {
+    let footer = u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().unwrap()) as usize + 8;
+    let footer = &bytes[bytes.len() - footer..bytes.len() - 8];
+    parquet::file::metadata::ParquetMetaDataReader::decode_metadata(footer).unwrap()
+}
+
+#[tokio::test]
+async fn an_unknown_id_is_not_looked_for_in_pages_of_files() {
+    let data = tempfile::tempdir().unwrap();
+    let config = quiet(data.path());
+    let engine = Engine::open(config.clone()).await.unwrap();
+    let of_litellm = |id: &str, call: &str| gatelog::Record {
+        source: Some("litellm".to_owned()),
+        internal_trace_id: Some(call.to_owned()),
+        ..record(id)
+    };
+    // One file without calls of LiteLLM, and one of such calls alone.
+    engine.append((0..50).map(|number| record(&format!("r-{number}"))).collect()).await.unwrap();
+    engine.flush().await.unwrap();
+    let calls = (0..50).map(|number| of_litellm(&format!("a-{number}"), &format!("call-{number}")));
+    engine.append(calls.collect()).await.unwrap();
+    engine.flush().await.unwrap();
+    let by_call = engine.reader().log("call-7", None, None).await.unwrap();
+    assert_eq!(by_call.id.as_deref(), Some("a-7"));
+    // Who reads these pages finds them damaged.
+    for column in ["id", "source", "internal_trace_id"] {
+        flip(data.path(), column);
+    }
+    for unknown in ["nobody", "call-99", "0199f2c4-77aa-7000-8000-000000000000"] {
+        let error = engine.reader().log(unknown, None, None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{unknown}: {error:?}");
+    }
+    assert_eq!(engine.reader().log("call-8", None, None).await.unwrap_err().kind(), ErrorKind::Damaged);
     engine.close().await.unwrap();
 }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use chrono::{DateTime, Duration, Utc};
 use futures::TryStreamExt;
+use gatelog::engine::{Access, Half};
 use gatelog::record::Message;
 use gatelog::{Config, Engine, ErrorKind, ExportRequest, Job, Params, Reader, Record};
 use tempfile::TempDir;
@@ -152,6 +153,47 @@ async fn a_batch_of_arrow_with_some_columns_is_filled_in() {
     let batch = RecordBatch::try_new(Arc::new(strange), vec![Arc::new(StringArray::from(vec!["red"]))]).unwrap();
     let error = engine.append_batch(batch).await.unwrap_err();
     assert!(error.message().contains("column `colour` is unknown"), "{error}");
+    engine.close().await.unwrap();
+}
+
+/// Files that each commit of the table of records added.
+fn files_of_commits(folder: &TempDir) -> Vec<usize> {
+    let log = folder.path().join("data/logs/_delta_log");
+    let entries = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+    let entries = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let adds = |text: String| text.lines().filter(|line| line.starts_with("{\"add\"")).count();
+    entries.map(|path| adds(std::fs::read_to_string(path).unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_is_of_a_bounded_number_of_days_whichever_way_rows_come() {
+    const DAYS: usize = gatelog::limits::DAYS;
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { join_seconds: 0, append_wait_ms: 300_000, ..config(&folder) };
+    let engine = Engine::open(config).await.unwrap();
+    let first = DateTime::parse_from_rfc3339("1990-01-01T10:00:00Z").unwrap().to_utc();
+    let (number_of_days, day) = (DAYS + 10, |day: usize| first + Duration::days(i64::try_from(day).unwrap()));
+    let times = (0..number_of_days).map(|number| day(number).timestamp_micros());
+    let times = arrow::array::TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC");
+    let schema = Schema::new(vec![Field::new("created_at", times.data_type().clone(), true)]);
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(times)]).unwrap();
+    assert_eq!(engine.append_batch(batch).await.unwrap().accepted, number_of_days as u64);
+    // Halves that are stored alone, at once.
+    let half = |number| Record { created_at: Some(day(number)), ..record(&format!("h{number}")) };
+    let halves = (0..number_of_days).map(|number| (Half::Figures, half(number))).collect();
+    let receipt = engine.append_halves_as(&Access::operator("test"), halves).await.unwrap();
+    assert_eq!(receipt.accepted, number_of_days as u64);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(300);
+    while engine.status().waiting_halves > 0 {
+        assert!(std::time::Instant::now() < end, "{} halves wait", engine.status().waiting_halves);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    engine.flush().await.unwrap();
+    let all = i64::try_from(2 * number_of_days).unwrap();
+    assert_eq!(number(&engine.reader(), "select count(*) from logs").await, all);
+    let files = files_of_commits(&folder);
+    assert!(files.iter().sum::<usize>() >= number_of_days, "{files:?}");
+    assert!(files.iter().all(|files| *files <= 2 * DAYS), "{files:?}");
     engine.close().await.unwrap();
 }
 

@@ -228,8 +228,11 @@ fn a_folder_is_moved_with_its_log_inside_and_confirmed_with_one_outside() {
         assert!(places[0].is_err());
         let now = places[1].as_ref().unwrap().display().to_string();
         let before = now.replace("moved-", "");
-        home.refused(&moved, wal, &[&format!("at `{before}`"), &format!("this is `{now}`"), "`gatelog wal rebind`"]);
-        let rebind = ["--data", &moved, "--set", "wal=log", "wal", "rebind", "--format", "json"];
+        // The remedy works as it is printed.
+        let remedy = format!("gatelog wal rebind --data {moved} --set wal={wal}");
+        let words = [format!("at `{before}`"), format!("this is `{now}`"), format!("`{remedy}`")];
+        home.refused(&moved, wal, &words.each_ref().map(String::as_str));
+        let rebind: Vec<&str> = remedy.split(' ').skip(1).chain(["--format", "json"]).collect();
         let said: Value = serde_json::from_str(&home.ok(&rebind)).unwrap();
         assert_eq!((said["before"].as_str(), said["place"].as_str()), (Some(before.as_str()), Some(now.as_str())));
         let again: Value = serde_json::from_str(&home.ok(&rebind)).unwrap();
@@ -396,7 +399,7 @@ fn a_copy_that_was_broken_off_is_no_store_until_it_is_whole() {
     ];
     for read in reads {
         let said = home.fails(3, &[&["--data", "backup"], read].concat());
-        assert!(said.contains("broken off") && said.contains("run the same `gatelog copy` again"), "{read:?}: {said}");
+        assert!(said.contains("broken off") && said.contains("run the same `gatelog copy FROM "), "{read:?}: {said}");
     }
     home.ok(&["copy", "data", "backup"]);
     assert_eq!(home.ids("backup", ""), ["a"]);

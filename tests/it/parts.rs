@@ -357,6 +357,30 @@ async fn feedback_is_kept_as_records_are_and_its_last_state_holds() {
 }
 
 #[tokio::test]
+async fn of_two_states_of_one_microsecond_none_is_lost_and_one_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::open(config(&folder)).await.unwrap();
+    let first = feedback("f1", "t1", 0.0, "2026-11-01T10:00:00Z");
+    let at_once = |value: f64, weight: f64| Feedback {
+        weight: Some(weight),
+        ..feedback("f1", "t1", value, "2026-11-01T10:00:01Z")
+    };
+    for state in [first.clone(), at_once(2.0, 1.0), at_once(5.0, 0.5), at_once(5.0, 1.0), at_once(-3.0, 1.0)] {
+        give(&engine, state).await;
+    }
+    // What is sent again is the same state.
+    for state in [first, at_once(5.0, 0.5), at_once(-3.0, 1.0)] {
+        give(&engine, state).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(rows(&engine.reader(), "select count(*) from feedback_history").await, ["5"]);
+        assert_eq!(rows(&engine.reader(), "select id, value, weight from feedback").await, ["f1 5.0 1.0"]);
+        engine.flush().await.unwrap();
+    }
+    engine.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn feedback_and_records_of_one_log_come_back_from_it_whichever_table_was_flushed() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..3 {

@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom;
 
 use super::bodies::Usage;
 use super::catalogue::{Model, Route};
-use super::generator::Plan;
+use super::plan::Plan;
 
 /// A target of a config that a call may go to.
 #[derive(Debug)]

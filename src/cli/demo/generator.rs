@@ -15,23 +15,12 @@ use uuid::Uuid;
 use super::bodies::{self, Message, Usage};
 use super::catalogue::{APPS, App, Cache, EMBED, Kind, Model};
 use super::gateway::{Provider, Sent, Target, targets};
+use super::plan::Plan;
 use super::words::{NAMES, PASSAGES};
 use crate::record::{Message as Sides, Record};
 
 /// How long the gateway's caches keep an answer.
 const CACHE_MINUTES: i64 = 75;
-
-/// What is to be made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    /// How many records.
-    pub(super) records: u64,
-    /// Over how many days.
-    pub(super) days: u32,
-    pub(super) seed: u64,
-    /// The moment before which all of them were made.
-    pub(super) end: DateTime<Utc>,
-}
 
 /// Makes the records of a plan.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ mod catalogue;
 mod gateway;
 mod generator;
 mod opinions;
+mod plan;
 mod words;
 
 use std::io::Write;
@@ -17,8 +18,9 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use serde_json::json;
 
-use self::generator::{Generator, Plan};
+use self::generator::Generator;
 use self::opinions::Opinions;
+use self::plan::Plan;
 use super::exit::Done;
 use super::import::sieve::append_patiently;
 use super::output::{Sink, say};

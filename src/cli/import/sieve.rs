@@ -51,10 +51,7 @@ impl Sieve {
 
 impl Appended {
     pub(super) fn add(&mut self, other: Self) {
-        self.receipt.accepted += other.receipt.accepted;
-        self.receipt.duplicate += other.receipt.duplicate;
-        self.receipt.over_quota += other.receipt.over_quota;
-        self.receipt.past_retention += other.receipt.past_retention;
+        self.receipt += other.receipt;
         self.erased += other.erased;
     }
 

@@ -23,7 +23,7 @@ use super::super::App;
 use super::super::admin::Id;
 use super::super::error::Failure;
 use super::super::format::Format;
-use super::super::sql::header;
+use super::super::input::header;
 use crate::error::Error;
 use crate::limits::Holder;
 use crate::store::export_stem;

@@ -12,12 +12,14 @@ use std::borrow::Cow;
 
 use super::Call;
 use super::any::{Any, Attributes, find, held_json};
-use super::content::{self, Content, Object};
+use super::content::{self, Content};
 use super::export::{Origin, Span};
-use super::{figures, others};
+use super::labels::{RUNTIME, is_label, resource_tag, tag};
+use super::object::Object;
+use super::others;
 use crate::ingest::fields::{cut, time_of_nanos};
 use crate::ingest::usage::{attributes as tokens, cents};
-use crate::ingest::{Context, Policy, mask};
+use crate::ingest::{Context, mask};
 use crate::record::json::{Checks, FieldError, derive, keep_last, list, members, unquote};
 use crate::record::{Message, Record};
 
@@ -56,10 +58,6 @@ const USER: [&str; 5] = ["user.id", "enduser.id", "llm.user", "gen_ai.request.us
 const PROMPT_SLUG: [&str; 2] = ["gen_ai.prompt.name", "traceloop.prompt.key"];
 const REQUEST_HEADER: &str = "http.request.header.";
 const RESPONSE_HEADER: &str = "http.response.header.";
-/// Of the resource; command lines hold keys.
-const NOT_KEPT: [&str; 3] = ["process.command", "process.command_args", "process.command_line"];
-const RUNTIME: [&str; 4] =
-    ["telemetry.sdk.language", "process.runtime.version", "telemetry.sdk.name", "telemetry.sdk.version"];
 
 /// Parameters of a request: the attribute, and its name in the body.
 const PARAMETERS: [(&str, &str); 16] = [
@@ -339,11 +337,6 @@ fn further(of: &Attributes, origin: &Origin, used: &[&'static str], context: &Co
     (!object.is_empty()).then(|| mask::parameters(&object.end()).into_owned())
 }
 
-/// Returns whether an attribute of a span or of its resource is metadata.
-fn is_label(key: &str, value: &Any, policy: &Policy) -> bool {
-    figures::is_figure(key, value) || policy.is_label(key)
-}
-
 /// What the span states of the response beside its choices; of a failed one the error.
 fn reply(span: &Span, record: &Record) -> Object {
     let of = &span.attributes;
@@ -436,26 +429,4 @@ fn metadata(record: &mut Record, span: &Span, origin: &Origin, overlay: &Tags, c
     tags.extend(overlay.iter().cloned());
     keep_last(&mut tags);
     record.metadata = tags;
-}
-
-/// The metadata of a resource: its figures and labels.
-pub(super) fn resource_tags(resource: &Attributes, policy: &Policy) -> Vec<(String, String)> {
-    let labels = resource.iter().filter(|(key, value)| is_label(key, value, policy));
-    labels.filter_map(|(key, value)| resource_tag(key, value)).collect()
-}
-
-/// An attribute of a resource as metadata, unless it is in a column or may hold keys.
-fn resource_tag(key: &str, value: &Any) -> Option<(String, String)> {
-    let is_elsewhere = RUNTIME.contains(&key) || NOT_KEPT.contains(&key);
-    if is_elsewhere { None } else { tag(key, value) }
-}
-
-/// An attribute as metadata: lists as JSON; a text under a name that secrets have is masked as a header is.
-fn tag(key: &str, value: &Any) -> Option<(String, String)> {
-    let text = match value {
-        Any::Null => return None,
-        Any::Text(text) => mask::attribute(key, text).into_owned(),
-        other => other.text().unwrap_or_else(|| mask::parameters(&other.json()).into_owned()),
-    };
-    (!key.is_empty()).then(|| (cut(key), cut(&text)))
 }

@@ -6,28 +6,23 @@
 //! newest convention first, and the first that holds anything is taken, so that text which a source repeats is not kept
 //! twice.
 
-use std::collections::BTreeMap;
-
-use super::any::{Any, Attributes, find};
-use super::export::Event;
-use super::messages::{push_choices, push_messages, tool_call};
-use super::others;
-use crate::ingest::usage::get;
-use crate::record::json::{list, members, unquote, write_string};
+use super::messages::push_messages;
+use super::object::Object;
+use crate::record::json::{list, members};
 
 /// What was said in a call. Every text is JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Content {
     /// Messages of the request.
-    messages: Vec<String>,
+    pub(super) messages: Vec<String>,
     /// A prompt, or the input of an embedding, that is no list of messages.
-    input: Option<String>,
+    pub(super) input: Option<String>,
     /// The whole body of the request.
-    asked: Option<String>,
+    pub(super) asked: Option<String>,
     /// Choices of the response.
-    choices: Vec<String>,
+    pub(super) choices: Vec<String>,
     /// The whole body of the response.
-    reply: Option<String>,
+    pub(super) reply: Option<String>,
 }
 
 /// Attributes that [`Content::of_span`] reads, and so are no metadata; so is what begins with one of [`PREFIXES`].
@@ -57,41 +52,6 @@ pub(super) const PREFIXES: [&str; 6] = [
 pub(super) const NOT_MESSAGES: [&str; 2] = ["gen_ai.prompt.name", "gen_ai.prompt.version"];
 
 impl Content {
-    /// What a span says, in its attributes or else in its events; and which attributes of
-    /// [`others`] say it.
-    pub(super) fn of_span(attributes: &Attributes, events: &[Event]) -> (Self, Vec<&'static str>) {
-        let mut used = Vec::new();
-        let mut said = Self::of_attributes(attributes, &mut used);
-        let mut told = Self::default();
-        events.iter().for_each(|event| told.add(event));
-        said.fill(told);
-        (said, used)
-    }
-
-    fn of_attributes(attributes: &Attributes, used: &mut Vec<&'static str>) -> Self {
-        let mut content = Self::default();
-        content.asked_in(attributes, used);
-        content.answered_in(attributes, used);
-        content
-    }
-
-    fn asked_in(&mut self, attributes: &Attributes, used: &mut Vec<&'static str>) {
-        if let Some(system) = find(attributes, &["gen_ai.system_instructions"]) {
-            let parts = system.json();
-            push_messages(&format!("[{{\"role\":\"system\",\"parts\":{parts}}}]"), "user", &mut self.messages);
-        }
-        if let Some(messages) = find(attributes, &["gen_ai.input.messages"]) {
-            self.prompt(messages.json());
-        } else if !self.number(attributes, &PREFIXES[..1]) {
-            match find(attributes, &["gen_ai.prompt"]).map(Any::json) {
-                Some(prompt) => self.prompt(prompt),
-                None if self.number(attributes, &["llm.prompts.", "llm.input_messages."]) => {}
-                None if others::asked(self, attributes, used) => {}
-                None => self.whole(attributes),
-            }
-        }
-    }
-
     /// Takes a list of messages, or else an input.
     pub(super) fn prompt(&mut self, prompt: String) {
         match list(&prompt) {
@@ -100,55 +60,9 @@ impl Content {
         }
     }
 
-    fn answered_in(&mut self, attributes: &Attributes, used: &mut Vec<&'static str>) {
-        let content = self;
-        if let Some(messages) = find(attributes, &["gen_ai.output.messages"]) {
-            let messages = messages.json();
-            match list(&messages) {
-                Some(_) => push_choices(&messages, &mut content.choices),
-                None => content.say(&messages),
-            }
-            return;
-        }
-        for prefix in ["gen_ai.completion.", "llm.completions.", "llm.output_messages."] {
-            if content.choices.is_empty() {
-                for (message, finish) in numbered(attributes, prefix) {
-                    content.choice(&message, finish.as_deref());
-                }
-            }
-        }
-        if content.choices.is_empty() {
-            match find(attributes, &["gen_ai.completion"]).map(Any::json) {
-                Some(completion) if list(&completion).is_some() => push_choices(&completion, &mut content.choices),
-                Some(text) => content.say(&text),
-                None if others::answered(content, attributes, used) => {}
-                None => content.reply = find(attributes, &["output.value"]).map(Any::json),
-            }
-        }
-    }
-
     /// Adds a choice of one text, or of other JSON.
-    fn say(&mut self, content: &str) {
+    pub(super) fn say(&mut self, content: &str) {
         self.choice(&Object::new().text("role", "assistant").raw("content", content).end(), None);
-    }
-
-    /// Takes messages with numbered names; says whether there were any.
-    fn number(&mut self, attributes: &Attributes, prefixes: &[&str]) -> bool {
-        let mut found = false;
-        for prefix in prefixes {
-            for (message, _) in numbered(attributes, prefix) {
-                self.messages.push(message);
-                found = true;
-            }
-        }
-        found
-    }
-
-    /// `input.value` is the whole request where it is an object, else what was asked.
-    fn whole(&mut self, attributes: &Attributes) {
-        if let Some(input) = find(attributes, &["input.value"]).map(Any::json) {
-            self.whole_request(input);
-        }
     }
 
     /// Takes the whole request, or what was asked if it is no object.
@@ -169,45 +83,6 @@ impl Content {
         self.input = Some(input);
     }
 
-    /// Adds what an event says, if it is one that says something.
-    pub(super) fn add(&mut self, event: &Event) {
-        let of = &event.attributes;
-        match event.name.as_str() {
-            "gen_ai.client.inference.operation.details" | "gen_ai.content.prompt" | "gen_ai.content.completion" => {
-                let mut all = of.clone();
-                if let Any::Map(body) = &event.body {
-                    all.extend(body.iter().cloned());
-                }
-                self.fill(Self::of_attributes(&all, &mut Vec::new()));
-            }
-            "gen_ai.choice" => {
-                let body = payload(event);
-                let Some(choice) = members(&body) else { return };
-                if get(&choice, &["message"]).is_some() {
-                    self.choices.push(body);
-                } else {
-                    self.choice(&body, get(&choice, &["finish_reason"]).map(unquote).as_deref());
-                }
-            }
-            name => {
-                let role = name.strip_prefix("gen_ai.").and_then(|name| name.strip_suffix(".message"));
-                let Some(role) = role.filter(|role| ["system", "user", "assistant", "tool"].contains(role)) else {
-                    return;
-                };
-                let body = payload(event);
-                let Some(said) = members(&body) else { return };
-                let mut message = Object::new();
-                if get(&said, &["role"]).is_none() {
-                    message.add_text("role", role);
-                }
-                for (key, raw) in said {
-                    message.add_raw(if role == "tool" && key == "id" { "tool_call_id" } else { &key }, raw);
-                }
-                self.messages.push(message.end());
-            }
-        }
-    }
-
     pub(super) fn choice(&mut self, message: &str, finish_reason: Option<&str>) {
         let index = self.choices.len().to_string();
         let mut choice = Object::new().raw("index", &index).raw("message", message);
@@ -218,7 +93,7 @@ impl Content {
     }
 
     /// Takes from another what this one does not say.
-    fn fill(&mut self, other: Self) {
+    pub(super) fn fill(&mut self, other: Self) {
         if !self.is_asked() {
             (self.messages, self.input, self.asked) = (other.messages, other.input, other.asked);
         }
@@ -287,133 +162,5 @@ impl Content {
             body.add_raw(ATTRIBUTES, attributes);
         }
         body.end()
-    }
-}
-
-/// What an event says: its body, or its attributes, one of which may hold it as JSON.
-fn payload(event: &Event) -> String {
-    if let Some(content) = find(&event.attributes, &["gen_ai.event.content"]) {
-        return content.json();
-    }
-    match &event.body {
-        Any::Null => {
-            let mut said = Object::new();
-            for (key, value) in &event.attributes {
-                if !["gen_ai.system", "gen_ai.provider.name", "event.name"].contains(&key.as_str()) {
-                    said.add_raw(key, &value.json());
-                }
-            }
-            said.end()
-        }
-        // Only a whole text is opened: one within a message is what was said.
-        Any::Text(_) => event.body.json(),
-        body => {
-            let mut out = Vec::new();
-            body.write(&mut out);
-            String::from_utf8_lossy(&out).into_owned()
-        }
-    }
-}
-
-/// Messages whose place is in the name of their attributes, such as `gen_ai.prompt.0.role`, with the reason for their
-/// end.
-fn numbered(attributes: &Attributes, prefix: &str) -> Vec<(String, Option<String>)> {
-    let mut fields: BTreeMap<u32, Vec<(&str, &Any)>> = BTreeMap::new();
-    for (key, value) in attributes {
-        let named = key.strip_prefix(prefix).and_then(|rest| rest.split_once('.'));
-        if let Some((number, field)) = named
-            && let Ok(number) = number.parse()
-        {
-            fields.entry(number).or_default().push((field.strip_prefix("message.").unwrap_or(field), value));
-        }
-    }
-    fields.values().map(|fields| one_numbered(fields)).collect()
-}
-
-fn one_numbered(fields: &[(&str, &Any)]) -> (String, Option<String>) {
-    let mut message = Object::new();
-    let mut calls: BTreeMap<u32, [Option<&Any>; 3]> = BTreeMap::new();
-    let mut finish = None;
-    for (field, value) in fields {
-        let call = field.strip_prefix("tool_calls.").and_then(|rest| rest.split_once('.'));
-        match (*field, call) {
-            ("finish_reason", _) => finish = value.text(),
-            ("content", _) if matches!(value, Any::Text(text) if list(text.trim()).is_none()) => {
-                message.add_text("content", &value.text().unwrap_or_default());
-            }
-            (_, Some((number, part))) => {
-                let part = part.strip_prefix("tool_call.").unwrap_or(part);
-                let part = ["id", "name", "arguments"]
-                    .iter()
-                    .position(|known| part == *known || part.strip_prefix("function.") == Some(known));
-                if let (Ok(number), Some(part)) = (number.parse(), part) {
-                    calls.entry(number).or_default()[part] = Some(*value);
-                }
-            }
-            (field, None) => message.add_raw(field, &value.json()),
-        }
-    }
-    let calls = calls.values().map(|call| {
-        let [id, name, arguments] = call.map(|part| part.and_then(Any::text).unwrap_or_default());
-        tool_call(&quoted(&id), &quoted(&name), &quoted(&arguments))
-    });
-    let calls: Vec<String> = calls.collect();
-    if !calls.is_empty() {
-        message.add_raw("tool_calls", &format!("[{}]", calls.join(",")));
-    }
-    (message.end(), finish)
-}
-
-pub(super) fn quoted(text: &str) -> String {
-    let mut out = Vec::new();
-    write_string(&mut out, text);
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-/// A JSON object that is being written.
-#[derive(Clone, Debug)]
-pub(super) struct Object(String);
-
-impl Object {
-    pub(super) fn new() -> Self {
-        Self("{".to_owned())
-    }
-
-    /// A JSON object to which members can be added.
-    fn of(object: &str) -> Self {
-        let inner = object.trim().strip_suffix('}').map_or("{", str::trim_end);
-        Self(inner.to_owned())
-    }
-
-    pub(super) fn add_raw(&mut self, key: &str, raw: &str) {
-        if self.0.len() > 1 {
-            self.0.push(',');
-        }
-        self.0.push_str(&quoted(key));
-        self.0.push(':');
-        self.0.push_str(raw);
-    }
-
-    pub(super) fn add_text(&mut self, key: &str, text: &str) {
-        self.add_raw(key, &quoted(text));
-    }
-
-    pub(super) fn raw(mut self, key: &str, raw: &str) -> Self {
-        self.add_raw(key, raw);
-        self
-    }
-
-    pub(super) fn text(mut self, key: &str, text: &str) -> Self {
-        self.add_text(key, text);
-        self
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.len() == 1
-    }
-
-    pub(super) fn end(mut self) -> String {
-        self.0.push('}');
-        self.0
     }
 }

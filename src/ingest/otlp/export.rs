@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::any::{self, Any, Attributes, Budget};
 use super::wire::{self, Value};
-use super::{Encoding, Signal, call};
+use super::{Encoding, Signal, labels};
 use crate::ingest::fields::cut;
 use crate::ingest::usage::get;
 use crate::ingest::{MOST_RECORDS, Policy};
@@ -35,7 +35,7 @@ impl Origin {
     fn of(mut resource: Attributes, policy: Option<&Policy>) -> Self {
         keep_last(&mut resource);
         resource.truncate(MOST_TAGS);
-        let tags = policy.map(|policy| call::resource_tags(&resource, policy)).unwrap_or_default();
+        let tags = policy.map(|policy| labels::resource_tags(&resource, policy)).unwrap_or_default();
         for (_, value) in &mut resource {
             if let Any::Text(text) = value {
                 text.truncate(text.floor_char_boundary(MOST_TEXT_BYTES));

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::any::held_json;
-use super::content::{Object, quoted};
+use super::object::{Object, quoted};
 use crate::ingest::usage::get;
 use crate::record::json::{list, members, unquote};
 

@@ -10,9 +10,12 @@ mod call;
 mod content;
 mod export;
 mod figures;
+mod labels;
 mod messages;
+mod object;
 mod others;
 mod pieces;
+mod said;
 mod wire;
 
 use crate::ingest::{Context, EXCERPTS_AT_ONCE, Rejection, seen};

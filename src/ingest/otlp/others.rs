@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 
 use super::any::{Any, Attributes, find};
-use super::content::{Content, Object, quoted};
+use super::content::Content;
 use super::messages::tool_call;
+use super::object::{Object, quoted};
 use crate::ingest::usage::get;
 use crate::record::json::{list, members, unquote};
 

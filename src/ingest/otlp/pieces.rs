@@ -10,8 +10,9 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 
 use super::call::{self, SOURCE};
-use super::content::{Content, Object};
+use super::content::Content;
 use super::export::LogRecord;
+use super::object::Object;
 use crate::ingest::fields::time_of_nanos;
 use crate::record::json::{Checks, FieldError};
 use crate::record::{Message, Record};

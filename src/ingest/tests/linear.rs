@@ -152,6 +152,9 @@ fn of_otlp() -> Vec<Case> {
         "ingest/otlp/pieces.rs",
         "ingest/otlp/figures.rs",
         "ingest/otlp/others.rs",
+        "ingest/otlp/labels.rs",
+        "ingest/otlp/object.rs",
+        "ingest/otlp/said.rs",
     ];
     let read = |encoding: Encoding, signal: Signal, request: String| {
         let bytes = match encoding {

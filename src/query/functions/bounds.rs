@@ -12,6 +12,15 @@ use datafusion::logical_expr::ColumnarValue;
 /// Computes the bound of one row.
 pub(in super::super) type Bound = fn(&[Arg], usize) -> u64;
 
+/// What is bounded of a function.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) enum Measure {
+    /// The bytes of its result.
+    Bytes(Bound),
+    /// The steps that it takes.
+    Steps(Bound),
+}
+
 /// Bytes of an element beside its own: its offset, or its view.
 const ELEMENT: u64 = 16;
 const DAY_NANOS: i128 = 86_400_000_000_000;

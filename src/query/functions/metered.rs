@@ -13,8 +13,10 @@ use arrow::compute::concat;
 use arrow::datatypes::{DataType, FieldRef};
 use bytes::Bytes;
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -25,7 +27,8 @@ use datafusion::logical_expr::{
 };
 
 use super::super::meter::Meter;
-use super::bounds::{Arg, Bound};
+use super::bounds::{Arg, Bound, Measure};
+use super::classes::{Scalar, class};
 
 /// Most bytes, or steps, of the rows that are evaluated at once.
 const SLICE: u64 = 32 << 20;
@@ -37,15 +40,6 @@ const MOST_CONSTANT: u64 = 1 << 20;
 const MOST_STEPS: u64 = 1 << 30;
 /// Results up to this size are not counted.
 const SMALL: usize = 64 << 10;
-
-/// What is bounded of a function.
-#[derive(Clone, Copy, Debug)]
-pub(in super::super) enum Measure {
-    /// The bytes of its result.
-    Bytes(Bound),
-    /// The steps that it takes.
-    Steps(Bound),
-}
 
 /// The function, with its bound.
 #[derive(Debug)]
@@ -115,6 +109,26 @@ impl Metered {
             memory.resize(made.min(wanted));
         }
         Ok(Part { value, memory })
+    }
+}
+
+/// Bounds every call in an expression that a function was simplified to.
+fn all_metered(expr: Expr) -> Result<Expr> {
+    expr.transform_up(|part| Ok(metered(part))).data()
+}
+
+/// Bounds a call of a function that is not bounded yet.
+pub(super) fn metered(expr: Expr) -> Transformed<Expr> {
+    match expr {
+        Expr::ScalarFunction(ScalarFunction { func, args }) if !func.inner().is::<Metered>() => {
+            let (func, changed) = match class(func.name()) {
+                Some(Scalar::Metered(measure)) => (Arc::new(Metered::wrap(func, measure)), true),
+                _ => (func, false),
+            };
+            let call = Expr::ScalarFunction(ScalarFunction { func, args });
+            if changed { Transformed::yes(call) } else { Transformed::no(call) }
+        }
+        other => Transformed::no(other),
     }
 }
 
@@ -257,7 +271,7 @@ impl ScalarUDFImpl for Metered {
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         Ok(match self.inner.inner().simplify(args, info)? {
-            ExprSimplifyResult::Simplified(expr) => ExprSimplifyResult::Simplified(super::all_metered(expr)?),
+            ExprSimplifyResult::Simplified(expr) => ExprSimplifyResult::Simplified(all_metered(expr)?),
             original => original,
         })
     }

@@ -15,8 +15,8 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::expressions::{BinaryExpr as PlanBinary, Column};
 
-use super::bounds;
-use super::metered::{Measure, Metered};
+use super::bounds::{self, Measure};
+use super::metered::Metered;
 
 /// Writes `a || b` of texts as a call of the function; any other operator stays.
 pub(super) fn rewrite(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {

@@ -2,6 +2,7 @@
 
 use datafusion::execution::session_state::SessionStateBuilder;
 
+use super::classes::{METERED, PLAIN, REFUSED};
 use super::*;
 
 /// The names that are not known.

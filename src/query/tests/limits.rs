@@ -318,6 +318,30 @@ async fn columns_are_named_as_they_are_written() {
         ("select request['body'] from logs", "request['body']"),
         ("select id from logs where id in (select 'a')", "id"),
         ("select rank() over (order by id) from logs", "rank() OVER (ORDER BY id)"),
+        // Parts of columns, with and without the table.
+        ("select request.body, l.request.headers, l.id from logs as l", "request.body|request.headers|id"),
+        ("select REQUEST.body, (logs.response.body) from logs", "request.body|response.body"),
+        (
+            "select metadata.team, metadata.key, logs.metadata.value from logs",
+            "metadata.team|metadata.key|metadata.value",
+        ),
+        // Columns of queries that `*` stands for.
+        (
+            "select * from (select request.body, count(*), sum(total_units) + 1, metadata.team, lower(id), 1 \
+             from logs group by 1, 4, 5) as t",
+            "request.body|count(*)|sum(total_units) + 1|metadata.team|lower(id)|1",
+        ),
+        (
+            "with w as (select count(*), request['body'] from logs group by 2) select * from w",
+            "count(*)|request['body']",
+        ),
+        ("with w(n) as (select count(*) from logs) select * from w", "n"),
+        ("select * from (select count(*) from logs) as t(n)", "n"),
+        ("select * from (select max(total_units) from logs union all select 1) as t", "max(total_units)"),
+        ("select * from (select distinct lower(id) from logs order by lower(id) desc) as t", "lower(id)"),
+        ("select t.\"lower(id)\" from (select lower(id) from logs) as t", "lower(id)"),
+        ("select id from (select l.id, x.total_units from logs as l join logs as x on l.id = x.id) as t", "id"),
+        ("select * from (select metadata.a from (select 1 as a) as metadata) as t", "a"),
     ] {
         let answer = rig.queries.sql(rig.scene(sight_of("acme")), text, &Params::new()).await;
         let schema = answer.unwrap_or_else(|error| panic!("{text}: {error:?}")).schema;

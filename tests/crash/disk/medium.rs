@@ -303,7 +303,7 @@ impl Image {
 
     fn add_folder(&self, id: Id, hash: &mut Sha256) {
         for (name, id) in self.folders.get(&id).into_iter().flatten() {
-            if name == gatelog::store::durable::STAGING {
+            if name == gatelog::store::staged::STAGING {
                 continue;
             }
             hash.update(name.as_bytes());

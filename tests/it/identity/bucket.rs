@@ -58,7 +58,7 @@ async fn another_name_of_the_endpoint_is_confirmed() {
         let endpoint = home.settings[0].1.clone();
         home.settings[0].1 = endpoint.replace("127.0.0.1", "localhost");
         let places = [format!("at {endpoint}`"), "at http://localhost:".to_owned()];
-        home.refused(&bucket, "wal", &[&places[0], &places[1], "`gatelog wal rebind`"]);
+        home.refused(&bucket, "wal", &[&places[0], &places[1], "`gatelog wal rebind --data "]);
         let said = home.ok(&["--data", &bucket, "--set", "wal=wal", "wal", "rebind", "--format", "json"]);
         assert!(said.contains(&endpoint), "{said}");
         assert_eq!(home.ids(&bucket, "wal"), ["a", "b"]);

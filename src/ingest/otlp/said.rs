@@ -1,0 +1,208 @@
+//! What a span says, out of the attributes of every convention, newest first, or else out of its events.
+
+use std::collections::BTreeMap;
+
+use super::any::{Any, Attributes, find};
+use super::content::{Content, PREFIXES};
+use super::export::Event;
+use super::messages::{push_choices, push_messages, tool_call};
+use super::object::{Object, quoted};
+use super::others;
+use crate::ingest::usage::get;
+use crate::record::json::{list, members, unquote};
+
+impl Content {
+    /// What a span says, in its attributes or else in its events; and which attributes of
+    /// [`others`] say it.
+    pub(super) fn of_span(attributes: &Attributes, events: &[Event]) -> (Self, Vec<&'static str>) {
+        let mut used = Vec::new();
+        let mut said = Self::of_attributes(attributes, &mut used);
+        let mut told = Self::default();
+        events.iter().for_each(|event| told.add(event));
+        said.fill(told);
+        (said, used)
+    }
+
+    /// Adds what an event says, if it is one that says something.
+    pub(super) fn add(&mut self, event: &Event) {
+        let of = &event.attributes;
+        match event.name.as_str() {
+            "gen_ai.client.inference.operation.details" | "gen_ai.content.prompt" | "gen_ai.content.completion" => {
+                let mut all = of.clone();
+                if let Any::Map(body) = &event.body {
+                    all.extend(body.iter().cloned());
+                }
+                self.fill(Self::of_attributes(&all, &mut Vec::new()));
+            }
+            "gen_ai.choice" => {
+                let body = payload(event);
+                let Some(choice) = members(&body) else { return };
+                if get(&choice, &["message"]).is_some() {
+                    self.choices.push(body);
+                } else {
+                    self.choice(&body, get(&choice, &["finish_reason"]).map(unquote).as_deref());
+                }
+            }
+            name => {
+                let role = name.strip_prefix("gen_ai.").and_then(|name| name.strip_suffix(".message"));
+                let Some(role) = role.filter(|role| ["system", "user", "assistant", "tool"].contains(role)) else {
+                    return;
+                };
+                let body = payload(event);
+                let Some(said) = members(&body) else { return };
+                let mut message = Object::new();
+                if get(&said, &["role"]).is_none() {
+                    message.add_text("role", role);
+                }
+                for (key, raw) in said {
+                    message.add_raw(if role == "tool" && key == "id" { "tool_call_id" } else { &key }, raw);
+                }
+                self.messages.push(message.end());
+            }
+        }
+    }
+
+    fn of_attributes(attributes: &Attributes, used: &mut Vec<&'static str>) -> Self {
+        let mut content = Self::default();
+        content.asked_in(attributes, used);
+        content.answered_in(attributes, used);
+        content
+    }
+
+    fn asked_in(&mut self, attributes: &Attributes, used: &mut Vec<&'static str>) {
+        if let Some(system) = find(attributes, &["gen_ai.system_instructions"]) {
+            let parts = system.json();
+            push_messages(&format!("[{{\"role\":\"system\",\"parts\":{parts}}}]"), "user", &mut self.messages);
+        }
+        if let Some(messages) = find(attributes, &["gen_ai.input.messages"]) {
+            self.prompt(messages.json());
+        } else if !self.number(attributes, &PREFIXES[..1]) {
+            match find(attributes, &["gen_ai.prompt"]).map(Any::json) {
+                Some(prompt) => self.prompt(prompt),
+                None if self.number(attributes, &["llm.prompts.", "llm.input_messages."]) => {}
+                None if others::asked(self, attributes, used) => {}
+                None => self.whole(attributes),
+            }
+        }
+    }
+
+    fn answered_in(&mut self, attributes: &Attributes, used: &mut Vec<&'static str>) {
+        let content = self;
+        if let Some(messages) = find(attributes, &["gen_ai.output.messages"]) {
+            let messages = messages.json();
+            match list(&messages) {
+                Some(_) => push_choices(&messages, &mut content.choices),
+                None => content.say(&messages),
+            }
+            return;
+        }
+        for prefix in ["gen_ai.completion.", "llm.completions.", "llm.output_messages."] {
+            if content.choices.is_empty() {
+                for (message, finish) in numbered(attributes, prefix) {
+                    content.choice(&message, finish.as_deref());
+                }
+            }
+        }
+        if content.choices.is_empty() {
+            match find(attributes, &["gen_ai.completion"]).map(Any::json) {
+                Some(completion) if list(&completion).is_some() => push_choices(&completion, &mut content.choices),
+                Some(text) => content.say(&text),
+                None if others::answered(content, attributes, used) => {}
+                None => content.reply = find(attributes, &["output.value"]).map(Any::json),
+            }
+        }
+    }
+
+    /// Takes messages with numbered names; says whether there were any.
+    fn number(&mut self, attributes: &Attributes, prefixes: &[&str]) -> bool {
+        let mut found = false;
+        for prefix in prefixes {
+            for (message, _) in numbered(attributes, prefix) {
+                self.messages.push(message);
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// `input.value` is the whole request where it is an object, else what was asked.
+    fn whole(&mut self, attributes: &Attributes) {
+        if let Some(input) = find(attributes, &["input.value"]).map(Any::json) {
+            self.whole_request(input);
+        }
+    }
+}
+
+/// Messages whose place is in the name of their attributes, such as `gen_ai.prompt.0.role`, with the reason for their
+/// end.
+fn numbered(attributes: &Attributes, prefix: &str) -> Vec<(String, Option<String>)> {
+    let mut fields: BTreeMap<u32, Vec<(&str, &Any)>> = BTreeMap::new();
+    for (key, value) in attributes {
+        let named = key.strip_prefix(prefix).and_then(|rest| rest.split_once('.'));
+        if let Some((number, field)) = named
+            && let Ok(number) = number.parse()
+        {
+            fields.entry(number).or_default().push((field.strip_prefix("message.").unwrap_or(field), value));
+        }
+    }
+    fields.values().map(|fields| one_numbered(fields)).collect()
+}
+
+fn one_numbered(fields: &[(&str, &Any)]) -> (String, Option<String>) {
+    let mut message = Object::new();
+    let mut calls: BTreeMap<u32, [Option<&Any>; 3]> = BTreeMap::new();
+    let mut finish = None;
+    for (field, value) in fields {
+        let call = field.strip_prefix("tool_calls.").and_then(|rest| rest.split_once('.'));
+        match (*field, call) {
+            ("finish_reason", _) => finish = value.text(),
+            ("content", _) if matches!(value, Any::Text(text) if list(text.trim()).is_none()) => {
+                message.add_text("content", &value.text().unwrap_or_default());
+            }
+            (_, Some((number, part))) => {
+                let part = part.strip_prefix("tool_call.").unwrap_or(part);
+                let part = ["id", "name", "arguments"]
+                    .iter()
+                    .position(|known| part == *known || part.strip_prefix("function.") == Some(known));
+                if let (Ok(number), Some(part)) = (number.parse(), part) {
+                    calls.entry(number).or_default()[part] = Some(*value);
+                }
+            }
+            (field, None) => message.add_raw(field, &value.json()),
+        }
+    }
+    let calls = calls.values().map(|call| {
+        let [id, name, arguments] = call.map(|part| part.and_then(Any::text).unwrap_or_default());
+        tool_call(&quoted(&id), &quoted(&name), &quoted(&arguments))
+    });
+    let calls: Vec<String> = calls.collect();
+    if !calls.is_empty() {
+        message.add_raw("tool_calls", &format!("[{}]", calls.join(",")));
+    }
+    (message.end(), finish)
+}
+
+/// What an event says: its body, or its attributes, one of which may hold it as JSON.
+fn payload(event: &Event) -> String {
+    if let Some(content) = find(&event.attributes, &["gen_ai.event.content"]) {
+        return content.json();
+    }
+    match &event.body {
+        Any::Null => {
+            let mut said = Object::new();
+            for (key, value) in &event.attributes {
+                if !["gen_ai.system", "gen_ai.provider.name", "event.name"].contains(&key.as_str()) {
+                    said.add_raw(key, &value.json());
+                }
+            }
+            said.end()
+        }
+        // Only a whole text is opened: one within a message is what was said.
+        Any::Text(_) => event.body.json(),
+        body => {
+            let mut out = Vec::new();
+            body.write(&mut out);
+            String::from_utf8_lossy(&out).into_owned()
+        }
+    }
+}

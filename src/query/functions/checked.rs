@@ -1,0 +1,197 @@
+//! The operators `+`, `-` and `*` of whole numbers, and their sign `-`, as functions that refuse a
+//! result which does not fit its type. Those of DataFusion wrap around in silence.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err};
+use datafusion::logical_expr::binary::BinaryTypeCoercer;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility, cast, lit,
+};
+use datafusion::physical_plan::PhysicalExpr;
+use datafusion::physical_plan::expressions::{BinaryExpr as PlanBinary, Column, Literal};
+
+/// Writes an operation of whole numbers as a call of its function; any other one stays.
+pub(super) fn rewrite(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    if !matches!(binary.op, Operator::Plus | Operator::Minus | Operator::Multiply) {
+        return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+    }
+    // What has no type is refused by a later rule.
+    let types = binary.left.get_type(schema).and_then(|left| Ok([left, binary.right.get_type(schema)?]));
+    let common = types.and_then(|[left, right]| BinaryTypeCoercer::new(&left, &binary.op, &right).get_input_types());
+    let Some((common, _)) = common.ok().filter(|(left, right)| left.is_integer() && left == right) else {
+        return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+    };
+    let side = |expr: Expr| -> Result<Expr> {
+        Ok(if expr.get_type(schema)? == common { expr } else { cast(expr, common.clone()) })
+    };
+    let args = vec![side(*binary.left)?, side(*binary.right)?];
+    Ok(Transformed::yes(call(binary.op, args)))
+}
+
+/// Writes the negative of a whole number as what is left of 0 without it; any other one stays.
+pub(super) fn rewrite_negative(inner: Box<Expr>, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let of = match inner.get_type(schema) {
+        Ok(of) if of.is_signed_integer() => of,
+        _ => return Ok(Transformed::no(Expr::Negative(inner))),
+    };
+    let zero = lit(ScalarValue::new_zero(&of)?);
+    Ok(Transformed::yes(call(Operator::Minus, vec![zero, *inner])))
+}
+
+fn call(operator: Operator, args: Vec<Expr>) -> Expr {
+    let checked = Checked { operator, signature: Signature::any(2, Volatility::Immutable) };
+    Expr::ScalarFunction(ScalarFunction { func: Arc::new(ScalarUDF::new_from_impl(checked)), args })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Checked {
+    operator: Operator,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Checked {
+    fn name(&self) -> &'static str {
+        match self.operator {
+            Operator::Plus => "+",
+            Operator::Minus => "-",
+            _ => "*",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        Ok(types.first().cloned().unwrap_or(DataType::Int64))
+    }
+
+    /// A null makes the result null.
+    fn is_strict(&self) -> bool {
+        true
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let mut columns = Vec::new();
+        let mut sides = Vec::new();
+        for arg in args.args {
+            let side: Arc<dyn PhysicalExpr> = match arg {
+                ColumnarValue::Scalar(value) => Arc::new(Literal::new(value)),
+                ColumnarValue::Array(column) => {
+                    let place = columns.len();
+                    columns.push(column);
+                    Arc::new(Column::new(&place.to_string(), place))
+                }
+            };
+            sides.push(side);
+        }
+        let [left, right] = <[_; 2]>::try_from(sides)
+            .map_err(|_| DataFusionError::Internal(format!("`{}` has two sides", self.name())))?;
+        let field = |(place, column): (usize, &arrow::array::ArrayRef)| {
+            Field::new(place.to_string(), column.data_type().clone(), true)
+        };
+        let schema = Arc::new(Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>()));
+        let options = RecordBatchOptions::new().with_row_count(Some(args.number_rows));
+        let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
+        let result = PlanBinary::new(left, self.operator, right).with_fail_on_overflow(true).evaluate(&rows);
+        result.map_err(|error| overflow(error, args.return_field.data_type()))
+    }
+}
+
+/// Says what to do about a result that does not fit.
+fn overflow(error: DataFusionError, kind: &DataType) -> DataFusionError {
+    let DataFusionError::ArrowError(cause, _) = &error else { return error };
+    let ArrowError::ArithmeticOverflow(text) = cause.as_ref() else { return error };
+    let operation = text.strip_prefix("Overflow happened on: ").unwrap_or(text);
+    let bits = kind.primitive_width().map_or(64, |bytes| 8 * bytes);
+    exec_datafusion_err!(
+        "{operation} does not fit {bits} bits; calculate with numbers of another type, such as `cast(x as double)`"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::execution::FunctionRegistry;
+    use datafusion::execution::session_state::SessionStateBuilder;
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+
+    async fn ask(statement: &str) -> Result<String> {
+        let mut state = SessionStateBuilder::new().with_default_features().build();
+        state.register_function_rewrite(Arc::new(super::super::Bounding))?;
+        let rows = SessionContext::new_with_state(state).sql(statement).await?.collect().await?;
+        let cells = rows.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
+        let text = |(batch, row): (&RecordBatch, usize)| {
+            arrow::util::display::array_value_to_string(batch.column(0), row).unwrap_or_default()
+        };
+        Ok(cells.map(text).collect::<Vec<_>>().join(" "))
+    }
+
+    const LARGEST: &str = "9223372036854775807";
+    const ROWS: &str = "(values (1, 9223372036854775807), (2, -9223372036854775807), (3, null)) t(g, x)";
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_an_error_in_every_form() {
+        for form in [
+            "x + 1",
+            "1 + x",
+            "x - g - 2",
+            "x * 2",
+            "x + x",
+            "-(x - 2)",
+            "-(-x - 1) * -1",
+            "abs(x - 1)",
+            "cast(x as bigint) + cast(g as smallint)",
+            "cast(2147483647 as int) + cast(g as int)",
+            "cast(0 as bigint unsigned) - cast(g as bigint unsigned)",
+        ] {
+            for statement in [
+                format!("select {form} from {ROWS}"),
+                format!("select g from {ROWS} where {form} > 7 or g > 0 order by {form}"),
+                format!("select count(*) from {ROWS} group by {form}"),
+                format!("select sum({form}) over () from {ROWS}"),
+            ] {
+                let error = ask(&statement).await.expect_err(&statement).to_string();
+                assert!(error.contains("does not fit") || error.contains("verflow"), "{statement}: {error}");
+            }
+        }
+        for constant in [format!("{LARGEST} + 1"), format!("-{LARGEST} - 2"), format!("{LARGEST} * 2")] {
+            let error = ask(&format!("select {constant}")).await.expect_err(&constant).to_string();
+            assert!(error.contains("does not fit 64 bits; calculate with"), "{constant}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_fits_is_as_it_was() {
+        for (form, expected) in [
+            ("g + 1", "2 3 4"),
+            ("x - g + g", "9223372036854775807 -9223372036854775807 "),
+            ("-g", "-1 -2 -3"),
+            ("- -g", "1 2 3"),
+            ("g * 1.5", "1.5 3.0 4.5"),
+            ("g + null", "  "),
+            ("cast(g as double) * 1e300 * 1e300", "inf inf inf"),
+            ("cast(g as int) + cast(1 as bigint)", "2 3 4"),
+            ("cast(g as bigint unsigned) + cast(-5 as bigint)", "-4 -3 -2"),
+            ("date '2026-01-01' + interval '1 day' * g", "2026-01-02T00:00:00 2026-01-03T00:00:00 2026-01-04T00:00:00"),
+            ("date '2026-01-03' - date '2026-01-01'", "2 2 2"),
+            ("-9223372036854775807 - 1", "-9223372036854775808 -9223372036854775808 -9223372036854775808"),
+            ("1 + 2 * 3", "7 7 7"),
+        ] {
+            let statement = format!("select {form} from {ROWS} order by g");
+            match ask(&statement).await {
+                Ok(answer) => assert_eq!(answer, expected, "{statement}"),
+                // An interval has no factor in every version of the engine.
+                Err(error) => assert!(form.contains("interval"), "{statement}: {error}"),
+            }
+        }
+    }
+}
