@@ -93,11 +93,17 @@ struct AddWorkspaceArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(
+    group(clap::ArgGroup::new("denied").required(true).args(["fields", "none"])),
+    // The usage that clap makes of a group has it before the organisation.
+    override_usage = "gatelog org set-denied-fields [OPTIONS] <ID> <FIELD>...\n       \
+                      gatelog org set-denied-fields [OPTIONS] <ID> --none"
+)]
 struct SetDeniedFieldsArgs {
     /// The organisation
     id: String,
     /// The fields, as exports name them; they replace those that were denied before
-    #[arg(value_name = "FIELD", required_unless_present = "none", conflicts_with = "none")]
+    #[arg(value_name = "FIELD")]
     fields: Vec<String>,
     /// Denies no fields any more
     #[arg(long)]

@@ -140,7 +140,7 @@ mod tests {
         days.clear();
         waiting.await.unwrap().unwrap();
         let refused = Days { wait: Duration::ZERO, ..days.clone() };
-        let error = refused.take(of("acme", 1_000, 1)).await.unwrap_err();
+        let error = refused.take(of("acme", 100_000, 1)).await.unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Busy);
         assert!(refused.take(of("zen", 0, DAYS + 5)).await.is_ok(), "nothing of it is in memory");
     }

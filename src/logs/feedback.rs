@@ -15,7 +15,7 @@ use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
 
 use super::filter::{moment, text, values};
-use super::{Bounds, Condition, Cursor, quoted, run};
+use super::{BY_CALL, BY_ID, Bounds, Condition, Cursor, LookUp, quoted, run};
 use crate::error::{Error, Result};
 use crate::query::{Queries, Scene};
 use crate::record::{Feedback, Record, Rows};
@@ -171,29 +171,31 @@ pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Resul
 /// the last.
 pub async fn places(queries: &Queries, scene: Scene, ids: &[String]) -> Result<HashMap<String, Vec<LogPlace>>> {
     let mut places = HashMap::new();
-    add_places(queries, &scene, ids, ("id", "created_at"), &mut places).await?;
+    add_places(queries, &scene, ids, (BY_ID, "created_at"), &mut places).await?;
     let unknown: Vec<String> = ids.iter().filter(|id| !places.contains_key(*id)).cloned().collect();
-    let attempts = (super::ATTEMPTS_OF, "is_success nulls first, created_at");
+    let attempts = (BY_CALL, "is_success nulls first, created_at");
     add_places(queries, &scene, &unknown, attempts, &mut places).await?;
     let is_of_none = |place: &LogPlace| place.workspace.as_deref().is_none_or(str::is_empty);
     places.values_mut().for_each(|places| places.sort_by_key(is_of_none));
     Ok(places)
 }
 
-/// Adds the places of the logs for which an expression is one of these ids, in an order.
+/// Adds the places of the logs that are looked up by these ids, in an order.
 async fn add_places(
     queries: &Queries,
     scene: &Scene,
     ids: &[String],
-    (expression, order): (&str, &str),
+    (by, order): (LookUp, &str),
     places: &mut HashMap<String, Vec<LogPlace>>,
 ) -> Result<()> {
     for ids in ids.chunks(LOOKED_UP) {
         let mut condition = Condition::default();
-        condition.one_of(expression, ids.iter().map(text));
+        condition.one_of(by.column, ids.iter().map(text));
+        by.narrow(&mut condition);
         let statement = format!(
-            "select {expression} as wanted, id, organisation_id, workspace_slug, trace_id from logs {} \
+            "select {} as wanted, id, organisation_id, workspace_slug, trace_id from logs {} \
              order by {order}, organisation_id",
+            by.column,
             condition.clause()
         );
         for batch in run(queries, scene.clone(), &statement, condition.params).await? {

@@ -166,10 +166,10 @@ pub async fn get(
     let is_bound = scene.sight.as_ref().is_some_and(|sight| sight.workspace.is_some());
     // Two statements, since DataFusion cannot plan some orders by expressions.
     let owners = if workspace.is_none() && !is_bound { vec![Some(""), None] } else { vec![workspace] };
-    for (column, order) in [("id", NEWEST), (ATTEMPTS_OF, &*order)] {
+    for (by, order) in [(BY_ID, NEWEST), (BY_CALL, &*order)] {
         for workspace in &owners {
             let of = (organisation, *workspace);
-            if let Some(record) = first(queries, scene.clone(), (column, id), of, order).await? {
+            if let Some(record) = first(queries, scene.clone(), (by, id), of, order).await? {
                 return Ok(record);
             }
         }
@@ -177,21 +177,36 @@ pub async fn get(
     Err(Error::not_found("no log has that id"))
 }
 
-/// The id of the call that LiteLLM's attempts are of. Both conditions tell files apart that need not be
-/// read: most ids that are asked for in vain belong to no call of LiteLLM, and most stores have none.
-const ATTEMPTS_OF: &str = "source = 'litellm' and internal_trace_id";
+/// A column that logs are looked up by, and what else holds of them. Both tell files apart that need not be
+/// read, since most ids that are asked for in vain are no calls of LiteLLM, and most stores have none.
+#[derive(Clone, Copy)]
+struct LookUp {
+    column: &'static str,
+    only: Option<&'static str>,
+}
 
-/// The first record in an order whose column, behind what else must hold, is a text.
+const BY_ID: LookUp = LookUp { column: "id", only: None };
+/// By the id of the call that LiteLLM's attempts are of.
+const BY_CALL: LookUp = LookUp { column: "internal_trace_id", only: Some("source = 'litellm'") };
+
+impl LookUp {
+    fn narrow(self, condition: &mut Condition) {
+        condition.parts.extend(self.only.map(str::to_owned));
+    }
+}
+
+/// The first record in an order that is looked up by a text.
 async fn first(
     queries: &Queries,
     scene: Scene,
-    (column, wanted): (&str, &str),
+    (by, wanted): (LookUp, &str),
     (organisation, workspace): (Option<&str>, Option<&str>),
     order: &str,
 ) -> Result<Option<Record>> {
     let mut condition = Condition::default();
     let wanted = condition.bind(ScalarValue::Utf8View(Some(wanted.to_owned())));
-    condition.parts.push(format!("{column} = {wanted}"));
+    by.narrow(&mut condition);
+    condition.parts.push(format!("{} = {wanted}", by.column));
     if let Some(organisation) = organisation {
         let wanted = condition.bind(ScalarValue::Utf8View(Some(organisation.to_owned())));
         condition.parts.push(format!("organisation_id = {wanted}"));

@@ -1,5 +1,6 @@
 //! Statements that are answered as PostgreSQL answers them, over rows in memory and in files.
 
+use futures::TryStreamExt;
 use gatelog::record::{Message, json};
 use gatelog::{Engine, ErrorKind, Params, Record};
 
@@ -103,7 +104,10 @@ const REFUSALS: &[(&str, &str)] = &[
     ("select cost from logs except all select cost from logs", "EXCEPT ALL does not count rows here"),
     ("select 1; select 2", "one statement at a time"),
     ("", "the statement is empty"),
-    // Whole numbers do not wrap around.
+];
+
+/// Whole numbers do not wrap around.
+const OVERFLOWS: &[(&str, &str)] = &[
     ("select 9223372036854775807 + length(id) from logs", "9223372036854775807 + 1 does not fit 64 bits"),
     ("select max(json_get_int(request['body'], 'x') * 2) from logs", "does not fit 64 bits"),
     ("select id from logs where -json_get_int(request['body'], 'x') > 7", "does not fit 64 bits"),
@@ -127,6 +131,12 @@ async fn statements_are_answered_as_postgresql_does() {
     }
     for (statement, part) in REFUSALS {
         let error = engine.sql(statement, &Params::new()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{statement}: {error}");
+        assert!(error.to_string().contains(part), "{statement}: {error}");
+    }
+    for (statement, part) in OVERFLOWS {
+        let rows = async { engine.sql(statement, &Params::new()).await?.batches.try_collect::<Vec<_>>().await };
+        let error = rows.await.expect_err(statement);
         assert_eq!(error.kind(), ErrorKind::Invalid, "{statement}: {error}");
         assert!(error.to_string().contains(part), "{statement}: {error}");
     }

@@ -212,8 +212,8 @@ fn files_import_each_other_in_no_circle() {
     let mut circles = BTreeSet::new();
     for (file, others) in reached.iter().filter(|(file, others)| others.contains(*file)) {
         let circle = others.iter().filter(|other| reached[**other].contains(*file));
-        circles.insert(circle.map(|file| file.to_str().unwrap()).collect::<Vec<_>>());
+        circles.insert(circle.map(|file| file.to_str().unwrap()).collect::<BTreeSet<_>>());
     }
-    let known: BTreeSet<Vec<&str>> = CIRCLES.iter().map(|circle| circle.to_vec()).collect();
+    let known: BTreeSet<BTreeSet<&str>> = CIRCLES.iter().map(|circle| circle.iter().copied().collect()).collect();
     assert_eq!(circles, known, "move what files of a circle share into a file below them");
 }

@@ -457,14 +457,15 @@ async fn what_is_older_than_its_plan_keeps_is_counted_wherever_it_comes_in() {
     assert_eq!(&axum::body::to_bytes(answer.into_body(), 1 << 10).await.unwrap()[..], b"ok");
 
     let nanos = old.timestamp_nanos_opt().unwrap();
+    let said = |role: &str| json!([{ "role": role, "parts": [{ "type": "text", "content": "hi" }] }]).to_string();
     let span = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [{
         "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331", "name": "chat",
         "startTimeUnixNano": nanos.to_string(), "endTimeUnixNano": nanos.to_string(),
         "attributes": [
             { "key": "gen_ai.operation.name", "value": { "stringValue": "chat" } },
             { "key": "gen_ai.request.model", "value": { "stringValue": "m" } },
-            { "key": "gen_ai.input.messages", "value": { "stringValue": "[]" } },
-            { "key": "gen_ai.output.messages", "value": { "stringValue": "[]" } },
+            { "key": "gen_ai.input.messages", "value": { "stringValue": said("user") } },
+            { "key": "gen_ai.output.messages", "value": { "stringValue": said("assistant") } },
         ],
     }] }] }] });
     let (status, text) = bed.send("acme write", &post("/v1/otel/v1/traces", span.to_string())).await;
