@@ -1,8 +1,9 @@
 //! Tells columns apart that differ in a cast.
 //!
-//! DataFusion leaves casts out of the name of a column, so that it has two of one name in `select a, a::text from t`, in
-//! `select sum(a), sum(a::double) from t` and in `… group by a, a::text`, and refuses them. In such a SELECT each cast is
-//! written as `coalesce(a::text)`, which has a name of its own and is simplified to the cast.
+//! DataFusion leaves casts out of the name of a column, so that it has two of one name in `select
+//! a, a::text from t`, in `select sum(a), sum(a::double) from t` and in `… group by a, a::text`,
+//! and refuses them. In such a SELECT each cast is written as `coalesce(a::text)`, which has a name
+//! of its own and is simplified to the cast.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -12,7 +13,8 @@ use datafusion::sql::sqlparser::ast::{
     ObjectName, OrderBy, Query, Select, SelectItem, SetExpr, Visit, VisitMut, Visitor, VisitorMut,
 };
 
-/// Writes the casts of a query's SELECTs anew where columns differ in them only, but not those of queries within them.
+/// Writes the casts of a query's SELECTs anew where columns differ in them only, but not those of
+/// queries within them.
 pub(super) fn distinguish(query: &mut Query) {
     let Query { body, order_by, .. } = query;
     match body.as_mut() {
@@ -45,7 +47,8 @@ fn distinguish_select(select: &mut Select, order: &mut Option<OrderBy>) {
     let _ = VisitMut::visit(order, &mut anew);
 }
 
-/// Returns whether two columns of a SELECT, or of a step that it takes, are the same without their casts only.
+/// Returns whether two columns of a SELECT, or of a step that it takes, are the same without their
+/// casts only.
 fn differ_in_casts(select: &Select, order: &Option<OrderBy>) -> bool {
     let mut names = Names::default();
     let _ = Visit::visit(&select.projection, &mut names);
@@ -141,7 +144,8 @@ impl VisitorMut for Plain {
     }
 }
 
-/// Gives a cast column the column's name, which it has by itself unless it is written anew, where no other has it.
+/// Gives a cast column the column's name, which it has by itself unless it is written anew, where
+/// no other has it.
 fn keep_names(items: &mut [SelectItem]) {
     let names: Vec<Option<Ident>> = items.iter().map(name_of).collect();
     for (item, name) in items.iter_mut().zip(&names) {

@@ -1,9 +1,9 @@
 //! Answers aggregates from statistics, the innermost first.
 //!
-//! DataFusion answers `count(*)` from the statistics of files. From an aggregate with a FILTER it goes down until it finds an
-//! aggregate that it can answer so, and takes that one's answer for both. So it refused
-//! `select sum(n) filter (where n > 1) from (select count(*) as n from t)`. With the innermost answered first, none is left
-//! below for it to find.
+//! DataFusion answers `count(*)` from the statistics of files. From an aggregate with a FILTER it
+//! goes down until it finds an aggregate that it can answer so, and takes that one's answer for
+//! both. So it refused `select sum(n) filter (where n > 1) from (select count(*) as n from t)`.
+//! With the innermost answered first, none is left below for it to find.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! Writes a cast of `not a` to a number as a CASE.
 //!
-//! To skip parts of files by their bounds, DataFusion makes `cast(not a as bigint) = 1` into `cast(a as bigint) = not 1`,
-//! which has no type: a debug build panics, and a release build skips nothing.
+//! To skip parts of files by their bounds, DataFusion makes `cast(not a as bigint) = 1` into
+//! `cast(a as bigint) = not 1`, which has no type: a debug build panics, and a release build skips
+//! nothing.
 
 use std::sync::Arc;
 

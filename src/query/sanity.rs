@@ -1,12 +1,15 @@
-//! Lets a plan pass whose rows are in the order that a step needs, where DataFusion cannot see it, and sorts them again
-//! where they are not.
+//! Lets a plan pass whose rows are in the order that a step needs, where DataFusion cannot see it,
+//! and sorts them again where they are not.
 //!
-//! DataFusion's last rule refuses a plan in which a step does not get its rows in the order that it needs:
+//! DataFusion's last rule refuses a plan in which a step does not get its rows in the order that it
+//! needs:
 //!
-//! - It computes what is known of the order of `length(id) > 3`, fails to, and takes rows that are sorted by just that
-//!   expression for rows in no order. So it refused `select id from logs order by length(id) > 3`.
-//! - An earlier rule leaves a column out of a sort that is the same as another one, or constant. A later rule moves or
-//!   rewrites what that follows from, as in `select a, a as b from t union select … order by a, b desc`.
+//! - It computes what is known of the order of `length(id) > 3`, fails to, and takes rows that are
+//!   sorted by just that expression for rows in no order. So it refused
+//!   `select id from logs order by length(id) > 3`.
+//! - An earlier rule leaves a column out of a sort that is the same as another one, or constant. A
+//!   later rule moves or rewrites what that follows from, as between the parts of a union that is
+//!   sorted by two names of one column.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! Keeps conditions above an aggregate that gives a row even where it reads none.
 //!
-//! DataFusion moves a condition below an aggregate if its columns are keys of the groups, and a condition without columns
-//! is one of these. So `select count(*) from t having 1 = (select max(a) from u)` gave a row whatever `a` is: an aggregate
-//! without keys, or one with grouping sets, has a row for no rows.
+//! DataFusion moves a condition below an aggregate if its columns are keys of the groups, and a
+//! condition without columns is one of these. So `select count(*) from t having 1 = (select max(a)
+//! from u)` gave a row whatever `a` is: an aggregate without keys, or one with grouping sets, has a
+//! row for no rows.
 
 use std::sync::Arc;
 
@@ -44,8 +45,8 @@ impl OptimizerRule for AboveTotals {
     }
 }
 
-/// Returns whether a plan is a filter of an aggregate that has a row for no rows. None of the columns that it gives are
-/// such that a condition on them could move.
+/// Returns whether a plan is a filter of an aggregate that has a row for no rows. None of the
+/// columns that it gives are such that a condition on them could move.
 fn is_above_total(plan: &LogicalPlan) -> bool {
     let LogicalPlan::Filter(filter) = plan else { return false };
     match filter.input.as_ref() {

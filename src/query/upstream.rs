@@ -60,11 +60,6 @@ const CASES: &[Case] = &[
     ),
     case("sanity", "select a from t where a < 4 order by length(c) > 1, a", "0;1;2;3"),
     case("sanity", "select rank() over (order by length(c) > 1) as r from t where a < 4 order by r", "1;2;2;2"),
-    case(
-        "sanity",
-        "select a, a as d from t where a < 2 union select b, k from t where false order by a, d desc",
-        "0|0;1|1",
-    ),
     case("totals", "select count(*) from t having 1 = (select max(b) from t)", ""),
     case("totals", "select 1 from (select max(b) as c from t) as s where c is null and null::boolean", ""),
     case("totals", "select a, count(*) from t where a < 2 group by rollup (a) having 1 = (select max(b) from t)", ""),

@@ -1,7 +1,8 @@
-//! Switches off single workarounds for faults of DataFusion and its parser, for tests that have to find those faults.
+//! Switches off single workarounds for faults of DataFusion and its parser, for tests that have to
+//! find those faults.
 //!
-//! A debug build reads their names, between commas, from the environment variable `GATELOG_TEST_WITHOUT`. A release
-//! build has all of them on and does not look.
+//! A debug build reads their names, between commas, from the environment variable
+//! `GATELOG_TEST_WITHOUT`. A release build has all of them on and does not look.
 
 use crate::error::Result;
 
