@@ -101,8 +101,7 @@ impl Inner {
     pub(super) async fn amend_after_flushes(self: Arc<Self>) {
         loop {
             self.amend_wanted.notified().await;
-            let late = std::mem::take(&mut *locked(&self.late));
-            if let Err(error) = self.amend(late).await {
+            if let Err(error) = self.amend_late().await {
                 if error.kind() == ErrorKind::Closed {
                     return;
                 }
@@ -112,6 +111,14 @@ impl Inner {
                 );
             }
         }
+    }
+
+    /// Adds the late parts that the last flush found to their records. Returns once those that another
+    /// task took before are added, too.
+    pub(super) async fn amend_late(&self) -> Result<()> {
+        let _turn = self.amend_turn.lock().await;
+        let late = std::mem::take(&mut *locked(&self.late));
+        if late.is_empty() { Ok(()) } else { self.amend(late).await }
     }
 
     /// Adds late parts to their records. If that fails for what they are, each record by itself is tried, so that one that cannot

@@ -126,6 +126,8 @@ struct Inner {
     /// Late parts whose records are in the table.
     late: Mutex<Vec<LatePart>>,
     amend_wanted: Notify,
+    /// Held while late parts are added to their records.
+    amend_turn: tokio::sync::Mutex<()>,
     /// How often adding late parts failed for what they are, by their record.
     amend_attempts: Mutex<HashMap<u128, u32>>,
     upkeep_wanted: Notify,

@@ -188,6 +188,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         unconfirmed: super::rights::Unconfirmed::default(),
         late: Mutex::default(),
         amend_wanted: Notify::new(),
+        amend_turn: tokio::sync::Mutex::default(),
         amend_attempts: Mutex::default(),
         upkeep_wanted: Notify::new(),
         commits: tokio::sync::Mutex::new(commits),

@@ -97,7 +97,12 @@ impl Gate {
         items: BoxStream<'static, Result<T>>,
     ) -> BoxStream<'static, Result<T>> {
         let watched = Watched { gate: self.clone(), began, items: Some(items) };
-        futures::stream::unfold(watched, |mut watched| async move { Some((watched.next().await?, watched)) }).boxed()
+        let stream = futures::stream::unfold(watched, |mut watched| async move {
+            let next = watched.next().await?;
+            Some((next, watched))
+        });
+        // Readers may look once more behind the end.
+        stream.fuse().boxed()
     }
 }
 

@@ -311,8 +311,7 @@ impl Inner {
         }
         self.send(Command::StoreAhead)?;
         self.flush_all().await?;
-        let late = std::mem::take(&mut *locked(&self.late));
-        if late.is_empty() { Ok(()) } else { self.amend(late).await }
+        self.amend_late().await
     }
 
     fn is_any_dated_ahead(&self) -> bool {

@@ -164,6 +164,8 @@ fn name_columns(query: &mut Query) {
     let mut taken: HashSet<String> = HashSet::new();
     for item in &mut select.projection {
         let name = match name_of(item) {
+            // As in PostgreSQL, a cast of a column has the name of the column.
+            Some(Name::Text(_)) if is_cast_column(item) => continue,
             Some(Name::Text(text)) => text,
             Some(Name::Path(path)) if is_part(&path) && !tables.contains(&path[0]) => path.join("."),
             _ => continue,
@@ -184,6 +186,23 @@ fn name_columns(query: &mut Query) {
                     one.expr = Expr::Identifier(alias.clone());
                 }
             }
+        }
+    }
+}
+
+/// Returns true for a column in a cast, or in several.
+fn is_cast_column(item: &SelectItem) -> bool {
+    let SelectItem::UnnamedExpr(mut expr) = item.clone() else { return false };
+    let mut is_cast = false;
+    loop {
+        match expr {
+            Expr::Nested(inner) => expr = *inner,
+            Expr::Cast { expr: inner, .. } => {
+                is_cast = true;
+                expr = *inner;
+            }
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => return is_cast,
+            _ => return false,
         }
     }
 }
