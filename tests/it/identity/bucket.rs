@@ -179,8 +179,7 @@ impl Home {
     /// Every command but `adopt` refuses the log, and says by which node a copy of it was opened.
     #[track_caller]
     fn refused_until_adopted(&self, data: &str, wal: &str, by: &str) {
-        let words =
-            [format!("`gatelog wal adopt {}`", self.path(wal).canonicalize().unwrap().display()), by.to_owned()];
+        let words = [format!("`gatelog wal adopt {}", self.path(wal).canonicalize().unwrap().display()), by.to_owned()];
         let setting = format!("wal={wal}");
         let tails: [&[&str]; 4] = [
             &["import", "one.jsonl"],
