@@ -272,7 +272,11 @@ impl Checked {
         let Some(footer) = bytes.get(place(start)..place(trailer_at)) else { return Ok(()) };
         let Ok(metadata) = ParquetMetaDataReader::decode_metadata(footer) else { return Ok(()) };
         let entry = entry_of(&metadata).map_err(|_| harmed(location, start))?;
-        if entry.as_ref().is_some_and(|entry| !entry.footer_holds(footer)) {
+        let is_damaged = match &entry {
+            Some(entry) => !entry.footer_holds(footer),
+            None => names_checksums(footer),
+        };
+        if is_damaged {
             return Err(harmed(location, start));
         }
         let _ = self.known.entry.set(entry.map(Arc::new));
@@ -376,6 +380,13 @@ pub fn listed(parts: &[String]) -> String {
     }
 }
 
+/// Returns true if the bytes of a footer name checksums. One changed byte can hide both the key and
+/// the writer from a parser, since each field of the footer is found by those before it.
+fn names_checksums(footer: &[u8]) -> bool {
+    let names = [sums::KEY, sums::CREATED_BY];
+    names.iter().any(|name| memchr::memmem::find(footer, name.as_bytes()).is_some())
+}
+
 /// Reads a whole file, a megabyte or one part at a time, and verifies its checksums.
 pub async fn verify(store: &dyn ObjectStore, location: &Path, size: u64) -> Result<Verified> {
     let one = |what: String| Ok(Verified::Harmed(vec![what]));
@@ -394,6 +405,9 @@ pub async fn verify(store: &dyn ObjectStore, location: &Path, size: u64) -> Resu
         Err(error) => return one(format!("its footer at offset {start} cannot be decoded: {error}")),
     };
     let entry = match entry_of(&metadata) {
+        Ok(None) if names_checksums(&footer) => {
+            return one(format!("its footer at offset {start}: its checksums are missing"));
+        }
         Ok(None) => return Ok(Verified::Without),
         Ok(Some(entry)) if entry.footer_holds(&footer) => entry,
         Ok(Some(_)) => return one(format!("its footer at offset {start}: {HARMED}")),

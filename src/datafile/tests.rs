@@ -125,7 +125,8 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
     let pages_end = file.bytes - 8 - u64::from(footer);
     let mut refused = 0;
     let mut kinds = std::collections::BTreeSet::new();
-    for at in (0..bytes.len()).step_by(3) {
+    let footer_start = usize::try_from(pages_end).unwrap();
+    for at in (0..bytes.len()).filter(|at| at % 3 == 0 || *at >= footer_start) {
         let mut flipped = bytes.to_vec();
         flipped[at] ^= 1 << (at % 8);
         objects.put(&path, flipped.into()).await.unwrap();
