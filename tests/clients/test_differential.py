@@ -35,7 +35,7 @@ def both(imported, tmp_path_factory):
 
 def test_generated_statements(both):
     server, base = both
-    count = int(os.environ.get("GATELOG_TEST_STATEMENTS", "20000"))
+    count = int(os.environ.get("GATELOG_TEST_STATEMENTS", "8000"))
     tally = run(server, base, SEED, 0, count)
     assert not tally.found, f"{len(tally.found)} statements of seed {SEED} differ; they are shown above"
     assert tally.asked == count
