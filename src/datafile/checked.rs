@@ -274,7 +274,10 @@ impl Checked {
         let entry = entry_of(&metadata).map_err(|_| harmed(location, start))?;
         let is_damaged = match &entry {
             Some(entry) => !entry.footer_holds(footer),
-            None => names_checksums(footer),
+            None => {
+                let tail = bytes.get(place(tail_before(trailer_at).max(range.start))..place(trailer_at));
+                names_checksums(footer) || tail.is_some_and(names_checksums)
+            }
         };
         if is_damaged {
             return Err(harmed(location, start));
@@ -380,8 +383,16 @@ pub fn listed(parts: &[String]) -> String {
     }
 }
 
+/// Returns the start of the bytes before the trailer in which our files name their writer, whatever
+/// the trailer says of the length of the footer.
+fn tail_before(trailer_at: u64) -> u64 {
+    const TAIL: u64 = 1024;
+    trailer_at.saturating_sub(TAIL)
+}
+
 /// Returns true if the bytes of a footer name checksums. One changed byte can hide both the key and
-/// the writer from a parser, since each field of the footer is found by those before it.
+/// the writer from a parser: each field of the footer is found by those before it, and the footer
+/// itself by its length.
 fn names_checksums(footer: &[u8]) -> bool {
     let names = [sums::KEY, sums::CREATED_BY];
     names.iter().any(|name| memchr::memmem::find(footer, name.as_bytes()).is_some())
@@ -400,12 +411,13 @@ pub async fn verify(store: &dyn ObjectStore, location: &Path, size: u64) -> Resu
         return one(format!("the length of its footer, at offset {trailer_at}, is larger than the file"));
     };
     let footer = store.get_range(location, start..trailer_at).await?;
+    let tail = store.get_range(location, tail_before(trailer_at)..trailer_at).await?;
     let metadata = match ParquetMetaDataReader::decode_metadata(&footer) {
         Ok(metadata) => metadata,
         Err(error) => return one(format!("its footer at offset {start} cannot be decoded: {error}")),
     };
     let entry = match entry_of(&metadata) {
-        Ok(None) if names_checksums(&footer) => {
+        Ok(None) if names_checksums(&footer) || names_checksums(&tail) => {
             return one(format!("its footer at offset {start}: its checksums are missing"));
         }
         Ok(None) => return Ok(Verified::Without),
