@@ -102,6 +102,8 @@ impl Writer {
             match taken {
                 Ok(receipt) => {
                     self.counters.duplicate.fetch_add(receipt.duplicate, Ordering::Relaxed);
+                    // Before the answer: an erasure that comes next asks whether parts wait.
+                    self.measure();
                     // A caller that stopped waiting has its halves kept all the same.
                     let _ = reply.send(Ok(receipt));
                 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -61,11 +61,21 @@ fn constant(binary: &BinaryExpr, common: &DataType) -> Option<ScalarValue> {
 /// Writes the negative of a whole number as what is left of 0 without it; any other one stays.
 pub(super) fn rewrite_negative(inner: Box<Expr>, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let of = match type_of(&inner, schema) {
+        // Its branches get their common type later, which may be wider than that of the first.
+        Ok(of) if of.is_signed_integer() && has_case(&inner)? => {
+            let wide = cast(*inner, DataType::Int64);
+            let zero = lit(ScalarValue::new_zero(&DataType::Int64)?);
+            return Ok(Transformed::yes(call(Operator::Minus, DataType::Int64, vec![zero, wide])));
+        }
         Ok(of) if of.is_signed_integer() => of,
         _ => return Ok(Transformed::no(Expr::Negative(inner))),
     };
     let zero = lit(ScalarValue::new_zero(&of)?);
     Ok(Transformed::yes(call(Operator::Minus, of, vec![zero, *inner])))
+}
+
+fn has_case(expr: &Expr) -> Result<bool> {
+    expr.exists(|expr| Ok(matches!(expr, Expr::Case(_))))
 }
 
 fn call(operator: Operator, kind: DataType, args: Vec<Expr>) -> Expr {
