@@ -124,7 +124,6 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
     let footer = u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().unwrap());
     let pages_end = file.bytes - 8 - u64::from(footer);
     let mut refused = 0;
-    let mut unseen = 0;
     let mut kinds = std::collections::BTreeSet::new();
     let footer_start = usize::try_from(pages_end).unwrap();
     for at in (0..bytes.len()).filter(|at| at % 3 == 0 || *at >= footer_start) {
@@ -132,12 +131,7 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
         flipped[at] ^= 1 << (at % 8);
         objects.put(&path, flipped.into()).await.unwrap();
         let Verified::Harmed(parts) = verify(&*objects, &path, file.bytes).await.unwrap() else {
-            // One byte of some files is not seen, for a reason that is not known yet. It must not change the rows.
-            unseen += 1;
-            if let Ok((_, rows, _)) = read(&objects, &path, file.bytes).await {
-                assert!(rows == expected.1, "a flip at {at} changes the rows");
-            }
-            continue;
+            panic!("the check does not see a flip at {at}");
         };
         assert!(parts.len() == 1, "{parts:?}");
         let text = parts[0].split(" at offset").next().unwrap().to_owned();
@@ -154,7 +148,7 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
             Err(error) => refused += usize::from(error.to_string().contains(HARMED)),
         }
     }
-    assert!(refused > 100 && unseen <= 1, "{refused} refused, {unseen} not seen");
+    assert!(refused > 100, "{refused}");
     for kind in ["a page of column ", "the bloom filter of column ", "the page indexes", "its footer"] {
         assert!(kinds.contains(kind), "{kind}: {kinds:?}");
     }
