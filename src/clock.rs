@@ -21,7 +21,7 @@ const LEAP: TimeDelta = TimeDelta::days(1);
 /// Time for which records are observed before they confirm a time.
 const LISTEN: Duration = Duration::from_secs(600);
 /// Most organisations whose votes are counted.
-const MOST_VOICES: usize = 10_000;
+const MAX_VOICES: usize = 10_000;
 
 /// Returns the time of the monotonic clock since this process first asked for it.
 pub fn elapsed() -> Duration {
@@ -119,7 +119,8 @@ impl Watch {
         let now = (self.now)();
         let elapsed = (self.elapsed)();
         let mut state = self.state.lock();
-        let passed = TimeDelta::from_std(elapsed.saturating_sub(state.last.1)).unwrap_or(TimeDelta::MAX);
+        let passed =
+            TimeDelta::from_std(elapsed.saturating_sub(state.last.1)).unwrap_or(TimeDelta::MAX);
         let expected = state.last.0.checked_add_signed(passed).unwrap_or(now);
         state.last = (now, elapsed);
         if state.doubt.as_ref().is_some_and(|doubt| doubt.is_settled(now, elapsed)) {
@@ -142,7 +143,7 @@ impl Watch {
         let agrees = is_near(created_at, (self.now)());
         if let Some(doubt) = &mut self.state.lock().doubt {
             let is_known = doubt.voices.contains_key(organisation);
-            if is_known || doubt.voices.len() < MOST_VOICES {
+            if is_known || doubt.voices.len() < MAX_VOICES {
                 doubt.voices.insert(organisation.to_owned(), agrees);
             }
         }

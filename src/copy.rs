@@ -93,8 +93,14 @@ pub async fn plan(from: &Store) -> Result<Plan> {
     for object in counts.into_iter().chain(erasures) {
         let path = relative(from, &object.location)?;
         let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
-        let content =
-            from.object_store().get(&object.location).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
+        let content = from
+            .object_store()
+            .get(&object.location)
+            .await
+            .map_err(unreadable)?
+            .bytes()
+            .await
+            .map_err(unreadable)?;
         let bytes = content.len() as u64;
         plan.data.push(Item { path, bytes, content: Some(content), rows: None, replaces: true });
     }
@@ -108,7 +114,13 @@ pub async fn plan(from: &Store) -> Result<Plan> {
         }
         for file in index.iter() {
             let path = relative(from, &table.object_store_path(file))?;
-            plan.data.push(Item { path, bytes: file.bytes, content: None, rows: Some(file.rows), replaces: false });
+            plan.data.push(Item {
+                path,
+                bytes: file.bytes,
+                content: None,
+                rows: Some(file.rows),
+                replaces: false,
+            });
         }
         let log = from.table_path(rows.folder()).join("_delta_log");
         let mut entries = list(from, &log).await?;
@@ -116,13 +128,25 @@ pub async fn plan(from: &Store) -> Result<Plan> {
         for entry in entries {
             if version_of(&entry.location).is_some_and(|version| version <= index.version) {
                 let path = relative(from, &entry.location)?;
-                plan.log.push(Item { path, bytes: entry.size, content: None, rows: None, replaces: false });
+                plan.log.push(Item {
+                    path,
+                    bytes: entry.size,
+                    content: None,
+                    rows: None,
+                    replaces: false,
+                });
             }
         }
     }
     for object in list(from, &from.exports_path()).await? {
         let path = relative(from, &object.location)?;
-        plan.data.push(Item { path, bytes: object.size, content: None, rows: None, replaces: true });
+        plan.data.push(Item {
+            path,
+            bytes: object.size,
+            content: None,
+            rows: None,
+            replaces: true,
+        });
     }
     Ok(plan)
 }
@@ -155,7 +179,9 @@ pub async fn run(
         }
     };
     let mut copies = stream::iter(&plan.data)
-        .map(|item| async move { Ok::<_, Error>((item, copy(from, to, item).await?, damage(from, to, item).await?)) })
+        .map(|item| async move {
+            Ok::<_, Error>((item, copy(from, to, item).await?, damage(from, to, item).await?))
+        })
         .buffer_unordered(PARALLEL);
     let mut damaged = Vec::new();
     while let Some((item, written, what)) = copies.try_next().await? {
@@ -179,13 +205,17 @@ pub async fn run(
 async fn damage(from: &Store, to: &Store, item: &Item) -> Result<Option<String>> {
     let Some(rows) = item.rows else { return Ok(None) };
     let side = if from.is_shared() && !to.is_shared() { to } else { from };
-    let unreadable = |cause| Error::storage(format!("cannot read `{}`", item.path)).with_source(cause);
+    let unreadable =
+        |cause| Error::storage(format!("cannot read `{}`", item.path)).with_source(cause);
     let path = below(side, &item.path)?;
-    let verified = checked::verify(&**side.object_store(), &path, item.bytes).await.map_err(unreadable)?;
+    let verified =
+        checked::verify(&**side.object_store(), &path, item.bytes).await.map_err(unreadable)?;
     Ok(match verified {
         // Files of earlier versions have no checksums.
         Verified::Without => None,
-        Verified::Whole(found) => (found != rows).then(|| format!("it has {found} rows, the table says {rows}")),
+        Verified::Whole(found) => {
+            (found != rows).then(|| format!("it has {found} rows, the table says {rows}"))
+        }
         Verified::Harmed(parts) => Some(checked::listed(&parts)),
     })
 }
@@ -200,11 +230,13 @@ async fn begin(to: &Store, plan: &Plan, new_id: String) -> Result<Item> {
         Some(identity) => Some(identity),
         None => known_by_log(to, source)?,
     };
-    let identity = match (Identity::of_copy(source, target.as_ref(), new_id), target) {
+    let identity = match (Identity::for_copy(source, target.as_ref(), new_id), target) {
         (Some(identity), _) => identity,
         // One of the two stores is older than UUIDs: the id of the table tells that they hold the
         // same data.
-        (None, Some(target)) if is_same_table(to, plan).await => Identity { unfinished: false, ..target },
+        (None, Some(target)) if is_same_table(to, plan).await => {
+            Identity { unfinished: false, ..target }
+        }
         (None, _) => {
             return Err(Error::invalid(format!(
                 "`{}` at the target is another store: neither a copy of this one nor its source; give an empty folder or prefix",
@@ -212,16 +244,25 @@ async fn begin(to: &Store, plan: &Plan, new_id: String) -> Result<Item> {
             )));
         }
     };
-    let is_begun = there.is_none_or(|document| document.store.is_some_and(|identity| identity.unfinished));
+    let is_begun =
+        there.is_none_or(|document| document.store.is_some_and(|identity| identity.unfinished));
     if is_begun || !Table::exists(to, Rows::Logs).await? {
         let begun = Identity { unfinished: true, ..identity.clone() };
         let begun = catalog::encode(&Document { store: Some(begun), ..plan.document.clone() })?;
-        let unwritten = |cause| Error::storage("cannot write `catalog.json` at the target").with_source(cause);
+        let unwritten =
+            |cause| Error::storage("cannot write `catalog.json` at the target").with_source(cause);
         to.object_store().put(&to.catalog_path(), begun.into()).await.map_err(unwritten)?;
     }
-    let content = Bytes::from(catalog::encode(&Document { store: Some(identity), ..plan.document.clone() })?);
+    let content =
+        Bytes::from(catalog::encode(&Document { store: Some(identity), ..plan.document.clone() })?);
     let path = relative(to, &to.catalog_path())?;
-    Ok(Item { bytes: content.len() as u64, path, content: Some(content), rows: None, replaces: true })
+    Ok(Item {
+        bytes: content.len() as u64,
+        path,
+        content: Some(content),
+        rows: None,
+        replaces: true,
+    })
 }
 
 /// Returns true if the table at the target is the one that is copied. Returns false if it cannot be
@@ -235,13 +276,16 @@ async fn is_same_table(to: &Store, plan: &Plan) -> bool {
 /// that is restored, and remains its log.
 fn known_by_log(to: &Store, source: Option<&Identity>) -> Result<Option<Identity>> {
     let inside = to.folder().map(|folder| folder.join("wal"));
-    if let Some(home) = inside.map(|folder| wal::read_home(&**to.disk(), &folder)).transpose()?.flatten() {
+    if let Some(home) =
+        inside.map(|folder| wal::read_home(&**to.disk(), &folder)).transpose()?.flatten()
+    {
         return Ok(Some(Identity::new(home.store)));
     }
     // The log folder of the setting may belong to any store.
-    let home = to.wal_folder().map(|folder| wal::read_home(&**to.disk(), &folder)).transpose()?.flatten();
+    let home =
+        to.wal_folder().map(|folder| wal::read_home(&**to.disk(), &folder)).transpose()?.flatten();
     let known = home.filter(|home| home.place == to.place()).map(|home| Identity::new(home.store));
-    Ok(known.filter(|known| Identity::of_copy(source, Some(known), String::new()).is_some()))
+    Ok(known.filter(|known| Identity::for_copy(source, Some(known), String::new()).is_some()))
 }
 
 /// Copies one object and reads it back. Returns false if it was there already.
@@ -252,7 +296,8 @@ async fn copy(from: &Store, to: &Store, item: &Item) -> Result<bool> {
         Ok(meta) => Some(meta.size),
         Err(object_store::Error::NotFound { .. }) => None,
         Err(cause) => {
-            return Err(Error::storage(format!("cannot read `{}` at the target", item.path)).with_source(cause));
+            return Err(Error::storage(format!("cannot read `{}` at the target", item.path))
+                .with_source(cause));
         }
     };
     if let Some(size) = there {
@@ -266,12 +311,15 @@ async fn copy(from: &Store, to: &Store, item: &Item) -> Result<bool> {
             let to = to.clone();
             let target = target.clone();
             let synced = tokio::task::spawn_blocking(move || to.make_durable(&[target])).await;
-            synced.map_err(|cause| Error::internal("syncing a copy panicked").with_source(cause))??;
+            synced
+                .map_err(|cause| Error::internal("syncing a copy panicked").with_source(cause))??;
             return Ok(false);
         }
         if !item.replaces {
             let path = &item.path;
-            return Err(Error::invalid(format!("`{path}` at the target differs; give an empty folder or prefix")));
+            return Err(Error::invalid(format!(
+                "`{path}` at the target differs; give an empty folder or prefix"
+            )));
         }
     }
     let mut writer = BufWriter::new(Arc::clone(to.object_store()), target.clone());
@@ -304,8 +352,14 @@ async fn copy(from: &Store, to: &Store, item: &Item) -> Result<bool> {
 }
 
 /// Returns the SHA-256 of an object; also passes its bytes to `writer`.
-async fn digest(store: &Store, path: &Path, item: &Item, mut writer: Option<&mut BufWriter>) -> Result<[u8; 32]> {
-    let unreadable = |cause| Error::storage(format!("cannot read `{}`", item.path)).with_source(cause);
+async fn digest(
+    store: &Store,
+    path: &Path,
+    item: &Item,
+    mut writer: Option<&mut BufWriter>,
+) -> Result<[u8; 32]> {
+    let unreadable =
+        |cause| Error::storage(format!("cannot read `{}`", item.path)).with_source(cause);
     let mut bytes = store.object_store().get(path).await.map_err(unreadable)?.into_stream();
     let mut hash = Sha256::new();
     while let Some(chunk) = bytes.try_next().await.map_err(unreadable)? {
@@ -328,7 +382,9 @@ async fn foreign_entry(to: &Store, plan: &Plan) -> Result<Option<String>> {
         let log = to.table_path(rows.folder()).join("_delta_log");
         for entry in list(to, &log).await? {
             let path = relative(to, &entry.location)?;
-            if version_of(&entry.location).is_some() && plan.log.iter().all(|item| item.path != path) {
+            if version_of(&entry.location).is_some()
+                && plan.log.iter().all(|item| item.path != path)
+            {
                 return Ok(Some(path));
             }
         }
@@ -348,13 +404,15 @@ async fn list(store: &Store, folder: &Path) -> Result<Vec<ObjectMeta>> {
 
 fn relative(store: &Store, path: &Path) -> Result<String> {
     let parts = path.prefix_match(store.prefix());
-    let parts: Vec<_> = parts.ok_or_else(|| Error::internal(format!("`{path}` is outside of the data")))?.collect();
+    let parts: Vec<_> =
+        parts.ok_or_else(|| Error::internal(format!("`{path}` is outside of the data")))?.collect();
     Ok(parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
 }
 
 fn below(store: &Store, path: &str) -> Result<Path> {
-    Path::parse(format!("{}/{path}", store.prefix()).trim_start_matches('/'))
-        .map_err(|cause| Error::internal(format!("`{path}` is not an object path")).with_source(cause))
+    Path::parse(format!("{}/{path}", store.prefix()).trim_start_matches('/')).map_err(|cause| {
+        Error::internal(format!("`{path}` is not an object path")).with_source(cause)
+    })
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! Remembers which ids arrived lately, so that a record sent twice is kept once.
 //!
-//! An id is remembered as a 128-bit keyed hash: 32 bits of its organisation, 96 of organisation, workspace and id: ids are a
-//! workspace's own, and those of records of no workspace are apart from all. That is short enough to
-//! keep millions, and no client can make two ids collide, because the keys are random and never leave the process. Each
-//! organisation has a memory of its own, in blocks in the order of arrival. A block is forgotten when all of it is older than the
-//! window, so an id is remembered for at least the window and a quarter longer at most while records of its organisation come in.
+//! An id is remembered as a 128-bit keyed hash: 32 bits of its organisation, 96 of organisation,
+//! workspace and id: ids are a workspace's own, and those of records of no workspace are apart from
+//! all. That is short enough to keep millions, and no client can make two ids collide, because the
+//! keys are random and never leave the process. Each organisation has a memory of its own, in
+//! blocks in the order of arrival. A block is forgotten when all of it is older than the window, so
+//! an id is remembered for at least the window and a quarter longer at most while records of its
+//! organisation come in.
 //!
-//! Past the most ids allowed the organisation that has most of them forgets its oldest block, window or not. So one that sends
-//! ids without an end forgets its own, and an organisation with fewer than an equal part of the memory forgets none.
-//! Two bits of each key say what is known of its record ([`Known`]), so that costs no memory.
+//! Past the most ids allowed the organisation that has most of them forgets its oldest block,
+//! window or not. So one that sends ids without an end forgets its own, and an organisation with
+//! fewer than an equal part of the memory forgets none. Two bits of each key say what is known of
+//! its record ([`SeenState`]), so that costs no memory.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::{self, Write};
@@ -30,8 +33,8 @@ const SETS: usize = 16;
 
 /// The ids of a window of time.
 #[derive(Debug)]
-pub struct Recent {
-    keys: Keys,
+pub struct DedupWindow {
+    keys: KeyHasher,
     organisations: HashMap<u32, Ids>,
     /// Ids in all of them.
     len: usize,
@@ -57,33 +60,34 @@ struct Block {
 
 /// Makes keys of ids; cheap to clone, so that callers hash on their own threads.
 #[derive(Clone, Debug)]
-pub struct Keys(RandomState, RandomState);
+pub struct KeyHasher(RandomState, RandomState);
 
 /// What is remembered of an id whose record is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct SeenState {
     /// Whether parts of the record may still come: it was stored before all of them were there.
     pub is_open: bool,
     /// Whether nothing may be kept of what was said in its call.
     pub is_untracked: bool,
 }
 
-/// The bits of a key that are taken for [`Known`].
+/// The bits of a key that are taken for [`SeenState`].
 const KNOWN_BITS: u32 = 0b11;
 
-/// The part of a key that says which of its organisation's ids it is, with what is known of its record in the last bits. Two are
-/// equal if their ids are. In three words, for it is kept millions of times.
+/// The part of a key that says which of its organisation's ids it is, with what is known of its
+/// record in the last bits. Two are equal if their ids are. In three words, for it is kept millions
+/// of times.
 #[derive(Clone, Copy, Debug)]
 struct Id([u32; 3]);
 
 impl Id {
-    fn new(key: u128, known: Known) -> Self {
+    fn new(key: u128, known: SeenState) -> Self {
         let known = (u32::from(known.is_untracked) << 1) | u32::from(known.is_open);
         Self([(key >> 64) as u32, (key >> 32) as u32, (key as u32 & !KNOWN_BITS) | known])
     }
 
-    fn known(self) -> Known {
-        Known { is_open: self.0[2] & 0b01 != 0, is_untracked: self.0[2] & 0b10 != 0 }
+    fn known(self) -> SeenState {
+        SeenState { is_open: self.0[2] & 0b01 != 0, is_untracked: self.0[2] & 0b10 != 0 }
     }
 
     /// The same without what is known.
@@ -115,7 +119,8 @@ impl Hash for Id {
     }
 }
 
-/// The number of the organisation that a key is of: 32 bits of a keyed hash. Two organisations of one number share a memory.
+/// The number of the organisation that a key is of: 32 bits of a keyed hash. Two organisations of
+/// one number share a memory.
 pub fn organisation_of(key: u128) -> u32 {
     (key >> 96) as u32
 }
@@ -149,12 +154,13 @@ impl fmt::Write for Hashing {
     }
 }
 
-/// What a state of feedback is known by, as an id: no id of a record begins like this by chance, and the two share one memory.
+/// What a state of feedback is known by, as an id: no id of a record begins like this by chance,
+/// and the two share one memory.
 pub fn feedback_id(id: &str, updated_micros: i64) -> String {
     format!("feedback/{updated_micros}/{id}")
 }
 
-impl Keys {
+impl KeyHasher {
     /// Fresh random keys.
     pub fn random() -> Self {
         Self(RandomState::new(), RandomState::new())
@@ -167,9 +173,13 @@ impl Keys {
     }
 
     /// The key of a record.
-    pub fn of(&self, record: &Record) -> u128 {
+    pub fn key_of(&self, record: &Record) -> u128 {
         let organisation = record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION);
-        self.key(organisation, record.workspace_slug.as_deref(), record.id.as_deref().unwrap_or_default())
+        self.key(
+            organisation,
+            record.workspace_slug.as_deref(),
+            record.id.as_deref().unwrap_or_default(),
+        )
     }
 
     /// The key of what a value of an organisation says, all of it, by its `Debug` form.
@@ -185,8 +195,9 @@ impl Keys {
         (u128::from(organisation) << 96) | (u128::from(high as u32) << 64) | u128::from(low)
     }
 
-    /// The keys of a batch's rows, which has the columns `organisation_id`, `workspace_slug` and `id`.
-    pub fn of_batch(&self, batch: &RecordBatch) -> Vec<u128> {
+    /// The keys of a batch's rows, which has the columns `organisation_id`, `workspace_slug` and
+    /// `id`.
+    pub fn keys_of_batch(&self, batch: &RecordBatch) -> Vec<u128> {
         let text = |name: &str| batch.column_by_name(name).map(|column| column.as_string_view());
         let (Some(organisations), Some(workspaces), Some(ids)) =
             (text("organisation_id"), text("workspace_slug"), text("id"))
@@ -194,26 +205,29 @@ impl Keys {
             return Vec::new();
         };
         let workspace = |row| workspaces.is_valid(row).then(|| workspaces.value(row));
-        (0..ids.len()).map(|row| self.key(organisations.value(row), workspace(row), ids.value(row))).collect()
+        (0..ids.len())
+            .map(|row| self.key(organisations.value(row), workspace(row), ids.value(row)))
+            .collect()
     }
 }
 
-impl Recent {
+impl DedupWindow {
     /// Remembers nothing yet. A window of 0 hours turns the check off.
-    pub fn new(keys: Keys, window_hours: u64, most: u64) -> Self {
-        let window_micros =
-            i64::try_from(window_hours).unwrap_or(i64::MAX / 3_600_000_000).saturating_mul(3_600_000_000);
+    pub fn new(keys: KeyHasher, window_hours: u64, most: u64) -> Self {
+        let window_micros = i64::try_from(window_hours)
+            .unwrap_or(i64::MAX / 3_600_000_000)
+            .saturating_mul(3_600_000_000);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         Self { keys, organisations: HashMap::new(), len: 0, window_micros, most }
     }
 
     /// Makes the keys that this set is asked with.
-    pub fn keys(&self) -> &Keys {
+    pub fn keys(&self) -> &KeyHasher {
         &self.keys
     }
 
     /// Remembers a key; false if it was known already, and then what was known of it stays.
-    pub fn insert(&mut self, key: u128, known: Known, now_micros: i64) -> bool {
+    pub fn insert(&mut self, key: u128, known: SeenState, now_micros: i64) -> bool {
         if self.contains(key) {
             return false;
         }
@@ -227,32 +241,40 @@ impl Recent {
     }
 
     /// What is known of a key; none if it is not known.
-    pub fn known(&self, key: u128) -> Option<Known> {
-        self.organisations.get(&organisation_of(key))?.get(Id::new(key, Known::default())).map(Id::known)
+    pub fn known(&self, key: u128) -> Option<SeenState> {
+        self.organisations
+            .get(&organisation_of(key))?
+            .get(Id::new(key, SeenState::default()))
+            .map(Id::known)
     }
 
     /// Remembers of a known key that nothing may be kept of what was said in its call.
     pub fn mark_untracked(&mut self, key: u128) {
         let Some(known) = self.known(key) else { return };
-        let marked = Id::new(key, Known { is_untracked: true, ..known });
+        let marked = Id::new(key, SeenState { is_untracked: true, ..known });
         if let Some(ids) = self.organisations.get_mut(&organisation_of(key)) {
             ids.sets[marked.set()].replace(marked);
         }
     }
 
     /// Remembers a key that is not known.
-    pub fn remember(&mut self, key: u128, known: Known, now_micros: i64) {
+    pub fn remember(&mut self, key: u128, known: SeenState, now_micros: i64) {
         if self.window_micros == 0 {
             return;
         }
         let block_ids = BLOCK_IDS.min(self.most / BLOCKS_IN_ALL).max(1);
         let block_micros = self.window_micros / BLOCKS_IN_WINDOW;
         let ids = self.organisations.entry(organisation_of(key)).or_default();
-        let is_full =
-            |newest: &Block| newest.ids.len() >= block_ids || now_micros - newest.started_micros >= block_micros;
+        let is_full = |newest: &Block| {
+            newest.ids.len() >= block_ids || now_micros - newest.started_micros >= block_micros
+        };
         if ids.blocks.back().is_none_or(is_full) {
             self.len -= ids.forget_past(now_micros, self.window_micros);
-            ids.blocks.push_back(Block { started_micros: now_micros, last_micros: now_micros, ids: Vec::new() });
+            ids.blocks.push_back(Block {
+                started_micros: now_micros,
+                last_micros: now_micros,
+                ids: Vec::new(),
+            });
         }
         self.len += ids.insert(Id::new(key, known), now_micros);
         while self.len > self.most && self.forget_block(now_micros) {}
@@ -261,18 +283,27 @@ impl Recent {
     /// Forgets a key: its record was not stored after all.
     pub fn forget(&mut self, key: u128) {
         if let Some(ids) = self.organisations.get_mut(&organisation_of(key)) {
-            // It stays in its block: if it comes again it is forgotten with that one, a moment before its time.
-            self.len -= ids.remove(Id::new(key, Known::default()));
+            // It stays in its block: if it comes again it is forgotten with that one, a moment
+            // before its time.
+            self.len -= ids.remove(Id::new(key, SeenState::default()));
         }
     }
 
-    /// Forgets the oldest block of the organisation whose window is over, or else of the one that has most ids. False if there is
-    /// none.
+    /// Forgets the oldest block of the organisation whose window is over, or else of the one that
+    /// has most ids. False if there is none.
     fn forget_block(&mut self, now_micros: i64) -> bool {
         let window = self.window_micros;
-        let is_past = |ids: &Ids| ids.blocks.front().is_some_and(|oldest| now_micros - oldest.last_micros >= window);
-        let most = self.organisations.iter().max_by_key(|(_, ids)| (is_past(ids), ids.len)).map(|(number, _)| *number);
-        let Some((number, ids)) = most.and_then(|number| Some((number, self.organisations.get_mut(&number)?))) else {
+        let is_past = |ids: &Ids| {
+            ids.blocks.front().is_some_and(|oldest| now_micros - oldest.last_micros >= window)
+        };
+        let most = self
+            .organisations
+            .iter()
+            .max_by_key(|(_, ids)| (is_past(ids), ids.len))
+            .map(|(number, _)| *number);
+        let Some((number, ids)) =
+            most.and_then(|number| Some((number, self.organisations.get_mut(&number)?)))
+        else {
             return false;
         };
         let Some(oldest) = ids.blocks.pop_front() else { return false };
@@ -308,7 +339,8 @@ impl Ids {
         removed
     }
 
-    /// Forgets the oldest blocks if the window is over for them, a few in one go; answers how many ids fewer there are.
+    /// Forgets the oldest blocks if the window is over for them, a few in one go; answers how many
+    /// ids fewer there are.
     fn forget_past(&mut self, now_micros: i64, window_micros: i64) -> usize {
         let mut removed = 0;
         for _ in 0..BLOCKS_IN_WINDOW {
@@ -317,7 +349,11 @@ impl Ids {
                 break;
             }
             let oldest = self.blocks.pop_front();
-            removed += oldest.into_iter().flat_map(|oldest| oldest.ids).map(|id| self.remove(id)).sum::<usize>();
+            removed += oldest
+                .into_iter()
+                .flat_map(|oldest| oldest.ids)
+                .map(|id| self.remove(id))
+                .sum::<usize>();
         }
         removed
     }
@@ -328,45 +364,66 @@ mod tests {
     use super::*;
 
     const HOUR: i64 = 3_600_000_000;
-    const WHOLE: Known = Known { is_open: false, is_untracked: false };
+    const WHOLE: SeenState = SeenState { is_open: false, is_untracked: false };
 
     #[test]
     fn an_id_is_known_for_the_whole_window_and_forgotten_after() {
-        let mut recent = Recent::new(Keys::random(), 24, 1_000_000);
+        let mut recent = DedupWindow::new(KeyHasher::random(), 24, 1_000_000);
         let key = recent.keys().key("default", None, "a");
         assert!(recent.insert(key, WHOLE, 0));
         assert!(!recent.insert(key, WHOLE, HOUR));
         assert!(!recent.insert(key, WHOLE, 24 * HOUR - 1));
         for hour in 25..31 {
-            recent.insert(recent.keys().key("default", None, &hour.to_string()), WHOLE, hour * HOUR);
+            recent.insert(
+                recent.keys().key("default", None, &hour.to_string()),
+                WHOLE,
+                hour * HOUR,
+            );
         }
         assert!(recent.insert(key, WHOLE, 31 * HOUR));
     }
 
     #[test]
     fn organisations_and_workspaces_do_not_share_ids() {
-        let mut recent = Recent::new(Keys::random(), 24, 1_000_000);
-        let identities =
-            [("a", None, "bc"), ("ab", None, "c"), ("b", None, "bc"), ("a", Some("b"), "bc"), ("a", Some("c"), "bc")];
+        let mut recent = DedupWindow::new(KeyHasher::random(), 24, 1_000_000);
+        let identities = [
+            ("a", None, "bc"),
+            ("ab", None, "c"),
+            ("b", None, "bc"),
+            ("a", Some("b"), "bc"),
+            ("a", Some("c"), "bc"),
+        ];
         for (organisation, workspace, id) in identities {
-            assert!(recent.insert(recent.keys().key(organisation, workspace, id), WHOLE, 0), "{workspace:?}");
+            assert!(
+                recent.insert(recent.keys().key(organisation, workspace, id), WHOLE, 0),
+                "{workspace:?}"
+            );
         }
-        assert!(!recent.insert(recent.keys().key("a", Some(""), "bc"), WHOLE, 0), "an empty name is no workspace");
+        assert!(
+            !recent.insert(recent.keys().key("a", Some(""), "bc"), WHOLE, 0),
+            "an empty name is no workspace"
+        );
     }
 
     #[test]
     fn number_of_ids_is_bounded() {
-        let mut recent = Recent::new(Keys::random(), 24, 1_000);
+        let mut recent = DedupWindow::new(KeyHasher::random(), 24, 1_000);
         for id in 0..10_000_u32 {
-            recent.insert(recent.keys().key("default", None, &id.to_string()), WHOLE, i64::from(id));
+            recent.insert(
+                recent.keys().key("default", None, &id.to_string()),
+                WHOLE,
+                i64::from(id),
+            );
         }
         assert!((800..=1_000).contains(&recent.len), "{} ids", recent.len);
     }
 
     #[test]
     fn an_organisation_that_sends_ids_without_an_end_forgets_its_own() {
-        let mut recent = Recent::new(Keys::random(), 24, 8_000);
-        let of = |recent: &Recent, name: &str, id: u32| recent.keys().key(name, None, &id.to_string());
+        let mut recent = DedupWindow::new(KeyHasher::random(), 24, 8_000);
+        let of = |recent: &DedupWindow, name: &str, id: u32| {
+            recent.keys().key(name, None, &id.to_string())
+        };
         for id in 0..3_000 {
             recent.insert(of(&recent, "zen", id), WHOLE, i64::from(id));
         }
@@ -374,7 +431,10 @@ mod tests {
             recent.insert(of(&recent, "acme", id), WHOLE, 5_000 + i64::from(id));
         }
         assert!((0..3_000).all(|id| recent.contains(of(&recent, "zen", id))));
-        assert!(!recent.contains(of(&recent, "acme", 0)) && recent.contains(of(&recent, "acme", 99_999)));
+        assert!(
+            !recent.contains(of(&recent, "acme", 0))
+                && recent.contains(of(&recent, "acme", 99_999))
+        );
         assert!(recent.len <= 8_000, "{}", recent.len);
         let sum: usize = recent.organisations.values().map(|ids| ids.len).sum();
         assert_eq!(recent.len, sum);
@@ -386,8 +446,9 @@ mod tests {
 
     #[test]
     fn what_was_forgotten_is_new_again_and_the_count_holds() {
-        let mut recent = Recent::new(Keys::random(), 24, 1_000);
-        let keys: Vec<u128> = (0..100).map(|id: u32| recent.keys().key("a", None, &id.to_string())).collect();
+        let mut recent = DedupWindow::new(KeyHasher::random(), 24, 1_000);
+        let keys: Vec<u128> =
+            (0..100).map(|id: u32| recent.keys().key("a", None, &id.to_string())).collect();
         for _ in 0..3 {
             keys.iter().for_each(|key| assert!(recent.insert(*key, WHOLE, 0)));
             keys.iter().for_each(|key| recent.forget(*key));
@@ -403,17 +464,17 @@ mod tests {
 
     #[test]
     fn what_is_known_of_an_id_is_kept_with_it() {
-        let mut recent = Recent::new(Keys::random(), 24, 1_000);
+        let mut recent = DedupWindow::new(KeyHasher::random(), 24, 1_000);
         for (place, (is_open, is_untracked)) in
             [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate()
         {
-            let (key, known) = ((place as u128) << 64 | 0b11, Known { is_open, is_untracked });
+            let (key, known) = ((place as u128) << 64 | 0b11, SeenState { is_open, is_untracked });
             assert!(recent.insert(key, known, 0));
             assert!(!recent.insert(key, WHOLE, 0), "the first holds");
             assert_eq!(recent.known(key), Some(known));
         }
         assert_eq!(recent.known(9 << 64), None);
         recent.mark_untracked(2 << 64);
-        assert_eq!(recent.known(2 << 64), Some(Known { is_open: true, is_untracked: true }));
+        assert_eq!(recent.known(2 << 64), Some(SeenState { is_open: true, is_untracked: true }));
     }
 }

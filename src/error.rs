@@ -144,9 +144,11 @@ mod tests {
 
     #[test]
     fn chain_names_every_cause_once() {
-        let error = Error::storage("cannot sync `a.wal`").with_source(std::io::Error::other("disk full"));
+        let error =
+            Error::storage("cannot sync `a.wal`").with_source(std::io::Error::other("disk full"));
         assert_eq!(error.chain(), "cannot sync `a.wal`: disk full");
-        let outer = Error::closed("closed to writes: disk full").with_source(std::io::Error::other("disk full"));
+        let outer = Error::closed("closed to writes: disk full")
+            .with_source(std::io::Error::other("disk full"));
         assert_eq!(outer.chain(), "closed to writes: disk full");
     }
 
@@ -169,14 +171,17 @@ mod tests {
     #[test]
     fn a_chain_says_nothing_twice() {
         let refused = || std::io::Error::other("connection refused by 127.0.0.1");
-        let wrapped = Error::storage("cannot read").with_source(Wrapper("request failed", refused()));
+        let wrapped =
+            Error::storage("cannot read").with_source(Wrapper("request failed", refused()));
         assert_eq!(wrapped.chain(), "cannot read: request failed: connection refused by 127.0.0.1");
-        let inside =
-            Error::storage("request failed: connection refused by 127.0.0.1; try again").with_source(refused());
+        let inside = Error::storage("request failed: connection refused by 127.0.0.1; try again")
+            .with_source(refused());
         assert_eq!(inside.chain(), "request failed: connection refused by 127.0.0.1; try again");
-        let repeated = Error::storage("request failed").with_source(Wrapper("request failed", refused()));
+        let repeated =
+            Error::storage("request failed").with_source(Wrapper("request failed", refused()));
         assert_eq!(repeated.chain(), "request failed: connection refused by 127.0.0.1");
-        let nested = Error::storage("cannot flush").with_source(Error::storage("cannot flush").with_source(refused()));
+        let nested = Error::storage("cannot flush")
+            .with_source(Error::storage("cannot flush").with_source(refused()));
         assert_eq!(nested.chain(), "cannot flush: connection refused by 127.0.0.1");
     }
 }

@@ -1,12 +1,15 @@
-//! An export: a time frame and columns in, JSON lines out, as fast as the reader takes them and never faster.
+//! An export: a time frame and columns in, JSON lines out, as fast as the reader takes them and
+//! never faster.
 //!
-//! Records come day by day (UTC) and within a day by organisation, then time, then id: the order that they are stored in, so
-//! an export of any size needs no sort of its own and little memory. For one organisation that is the order of time. The
-//! last line's `created_at` and `id` are enough to go on after it ([`Request::after`]). Only the columns asked for are read.
+//! Records come day by day (UTC) and within a day by organisation, then time, then id: the order
+//! that they are stored in, so an export of any size needs no sort of its own and little memory.
+//! For one organisation that is the order of time. The last line's `created_at` and `id` are enough
+//! to go on after it ([`Request::after`]). Only the columns asked for are read.
 //!
-//! The next day is opened while one is written, and lines are encoded beside the reading; both are bounded by a few batches. A batch
-//! is cut by bytes: a giant row passes alone. Where the files of a day are too many or too heavy to be open at once, they
-//! are read one by one and sorted, on disk if need be.
+//! The next day is opened while one is written, and lines are encoded beside the reading; both are
+//! bounded by a few batches. A batch is cut by bytes: a giant row passes alone. Where the files of
+//! a day are too many or too heavy to be open at once, they are read one by one and sorted, on disk
+//! if need be.
 
 mod erased;
 mod organisations;
@@ -29,7 +32,7 @@ pub use selection::Selection;
 
 use crate::error::{Error, Result};
 use crate::logs::Condition;
-use crate::query::{FileOrdering, Queries, Scene, Weight};
+use crate::query::{FileOrdering, Queries, QueryContext, Weight};
 use crate::record::json::{self, Encoder};
 use crate::record::{DATE, SORT_KEY};
 use crate::table::DataFile;
@@ -50,13 +53,14 @@ const MICROS_A_DAY: i64 = 86_400_000_000;
 pub struct Request {
     /// First moment, RFC 3339 or a bare date (UTC); `None` = from the first record.
     pub from: Option<String>,
-    /// First moment that is no longer in, RFC 3339 or a bare date (UTC); `None` = to the last record.
+    /// First moment that is no longer in, RFC 3339 or a bare date (UTC); `None` = to the last
+    /// record.
     pub to: Option<String>,
     /// Keys of each line, in order; `None` = the whole record in its native form.
     pub columns: Option<Vec<String>>,
-    /// Go on after this line of an earlier export: its `created_at`, a comma, its `id`; where two organisations have a record
-    /// of that time and id, also a comma and the `organisation_id`. Or these as a JSON array, in which no comma and no blank of an
-    /// id can be misread.
+    /// Go on after this line of an earlier export: its `created_at`, a comma, its `id`; where two
+    /// organisations have a record of that time and id, also a comma and the `organisation_id`. Or
+    /// these as a JSON array, in which no comma and no blank of an id can be misread.
     pub after: Option<String>,
     /// Most lines; `None` = all.
     pub limit: Option<u64>,
@@ -74,7 +78,7 @@ impl Request {
 /// A request that was understood.
 struct Plan {
     encoder: Arc<Encoder>,
-    frame: Frame,
+    frame: TimeRange,
     days: Vec<i32>,
     cursor: Option<Cursor>,
     /// Bytes of a row, on average over everything that is stored.
@@ -88,7 +92,7 @@ struct Plan {
 
 /// A half-open time frame, µs since 1970-01-01.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Frame {
+struct TimeRange {
     from: i64,
     to: i64,
 }
@@ -101,35 +105,53 @@ struct Cursor {
     id: String,
 }
 
-/// Starts an export over the Scene. Chunks end on a line. Dropping the stream calls the export off. What is erased while it runs,
-/// as `latest` says, is not in the rest of it.
+/// Starts an export over the Scene. Chunks end on a line. Dropping the stream calls the export off.
+/// What is erased while it runs, as `latest` says, is not in the rest of it.
 pub async fn export(
     queries: Arc<Queries>,
-    scene: impl Into<Scene>,
+    query_context: impl Into<QueryContext>,
     latest: LatestRules,
     request: &Request,
 ) -> Result<BoxStream<'static, Result<Bytes>>> {
-    selected(queries, scene.into(), latest, request, Condition::default(), 0, Arc::default()).await
+    selected(
+        queries,
+        query_context.into(),
+        latest,
+        request,
+        Condition::default(),
+        0,
+        Arc::default(),
+    )
+    .await
 }
 
-/// The same of the records that a condition names, without the first `skip` of them; notes whose they are.
+/// The same of the records that a condition names, without the first `skip` of them; notes whose
+/// they are.
 pub async fn selected(
     queries: Arc<Queries>,
-    scene: Scene,
+    query_context: QueryContext,
     latest: LatestRules,
     request: &Request,
     condition: Condition,
     skip: u64,
     organisations: Arc<Organisations>,
 ) -> Result<BoxStream<'static, Result<Bytes>>> {
-    let erased = scene.sight.as_ref().map(|sight| ErasedSince::new(latest, Arc::clone(&sight.rules)));
-    let plan = Arc::new(Plan { erased, organisations, ..Plan::make(&queries, &scene, request, condition).await? });
+    let erased = query_context
+        .read_scope
+        .as_ref()
+        .map(|read_scope| ErasedSince::new(latest, Arc::clone(&read_scope.rules)));
+    let plan = Arc::new(Plan {
+        erased,
+        organisations,
+        ..Plan::make(&queries, &query_context, request, condition).await?
+    });
     let batches = futures::stream::iter(plan.days.clone())
         .map({
             let plan = Arc::clone(&plan);
             move |day| {
-                let (queries, scene, plan) = (Arc::clone(&queries), scene.clone(), Arc::clone(&plan));
-                async move { plan.day(&queries, scene, day).await }
+                let (queries, query_context, plan) =
+                    (Arc::clone(&queries), query_context.clone(), Arc::clone(&plan));
+                async move { plan.day(&queries, query_context, day).await }
             }
         })
         .buffered(DAYS_AHEAD)
@@ -147,7 +169,8 @@ pub async fn selected(
                     let mut lines = Vec::new();
                     encoder.encode(&batch, &mut lines).map(|()| Bytes::from(lines))
                 });
-                task.await.map_err(|cause| Error::internal("an encoder panicked").with_source(cause))?
+                task.await
+                    .map_err(|cause| Error::internal("an encoder panicked").with_source(cause))?
             }
         })
         .buffered(ENCODING)
@@ -155,42 +178,64 @@ pub async fn selected(
     Ok(lines.boxed())
 }
 
-/// How many records the export has at most, from the file index and memory alone. Files that organisations share tell nothing to
-/// one of them: for it that is the request's limit, or `u64::MAX`.
-pub fn estimate(scene: &Scene, request: &Request) -> Result<u64> {
-    let frame = Frame::parse(request)?;
+/// How many records the export has at most, from the file index and memory alone. Files that
+/// organisations share tell nothing to one of them: for it that is the request's limit, or
+/// `u64::MAX`.
+pub fn estimate(query_context: &QueryContext, request: &Request) -> Result<u64> {
+    let frame = TimeRange::parse(request)?;
     let most = request.limit.unwrap_or(u64::MAX);
-    if scene.is_bound() {
+    if query_context.is_bound() {
         return Ok(most);
     }
-    let files = scene.files();
-    let files = files.iter().filter(|file| file.max_created_at >= frame.from && file.min_created_at < frame.to);
-    let memory = scene.view.memory.iter().map(|batch| batch.num_rows() as u64);
+    let files = query_context.files();
+    let files = files
+        .iter()
+        .filter(|file| file.max_created_at >= frame.from && file.min_created_at < frame.to);
+    let memory = query_context.view.memory.iter().map(|batch| batch.num_rows() as u64);
     Ok((files.map(|file| file.rows).sum::<u64>() + memory.sum::<u64>()).min(most))
 }
 
 /// First moment that an export asks for, µs since 1970-01-01; none = from the first record.
 pub fn first_moment(request: &Request) -> Result<Option<i64>> {
-    Ok(request.from.is_some().then_some(Frame::parse(request)?.from))
+    Ok(request.from.is_some().then_some(TimeRange::parse(request)?.from))
 }
 
 impl Plan {
-    async fn make(queries: &Queries, scene: &Scene, request: &Request, condition: Condition) -> Result<Self> {
+    async fn make(
+        queries: &Queries,
+        query_context: &QueryContext,
+        request: &Request,
+        condition: Condition,
+    ) -> Result<Self> {
         let encoder = Arc::new(Encoder::new(request.columns.as_deref())?);
-        if scene.withholds_bodies() {
+        if query_context.withholds_bodies() {
             refuse_bodies(request)?;
         }
-        let frame = Frame::parse(request)?;
+        let frame = TimeRange::parse(request)?;
         let cursor = match &request.after {
-            Some(after) => Some(Cursor::find(queries, scene, after).await?),
+            Some(after) => Some(Cursor::find(queries, query_context, after).await?),
             None => None,
         };
-        let first =
-            frame.from.max(cursor.as_ref().map_or(i64::MIN, |cursor| cursor.created_at)).div_euclid(MICROS_A_DAY);
+        let first = frame
+            .from
+            .max(cursor.as_ref().map_or(i64::MIN, |cursor| cursor.created_at))
+            .div_euclid(MICROS_A_DAY);
         let last = frame.to.saturating_sub(1).div_euclid(MICROS_A_DAY);
-        let days = days_of(scene).into_iter().filter(|day| (first..=last).contains(&i64::from(*day))).collect();
-        let row_bytes = row_bytes(&scene.view);
-        Ok(Self { encoder, frame, days, cursor, row_bytes, condition, erased: None, organisations: Arc::default() })
+        let days = days_of(query_context)
+            .into_iter()
+            .filter(|day| (first..=last).contains(&i64::from(*day)))
+            .collect();
+        let row_bytes = row_bytes(&query_context.view);
+        Ok(Self {
+            encoder,
+            frame,
+            days,
+            cursor,
+            row_bytes,
+            condition,
+            erased: None,
+            organisations: Arc::default(),
+        })
     }
 
     /// What is read of each record: for its line, and to tell whether it was erased meanwhile.
@@ -202,9 +247,15 @@ impl Plan {
     }
 
     /// The batches of one day, in order.
-    async fn day(&self, queries: &Queries, scene: Scene, day: i32) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    async fn day(
+        &self,
+        queries: &Queries,
+        query_context: QueryContext,
+        day: i32,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let [organisation, time, id] = SORT_KEY;
-        let mut conditions = vec![format!("\"{DATE}\" = $day"), format!("{time} >= $from"), format!("{time} < $to")];
+        let mut conditions =
+            vec![format!("\"{DATE}\" = $day"), format!("{time} >= $from"), format!("{time} < $to")];
         let micros = |micros| ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into()));
         let mut params = vec![
             ("day", ScalarValue::Date32(Some(day))),
@@ -220,7 +271,9 @@ impl Plan {
             params.push(("i", ScalarValue::Utf8View(Some(cursor.id.clone()))));
         }
         conditions.extend(self.condition.parts.iter().cloned());
-        params.extend(self.condition.params.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        params.extend(
+            self.condition.params.iter().map(|(name, value)| (name.as_str(), value.clone())),
+        );
         let text = format!(
             "{}select {} from logs where {} order by {organisation}, {time}, {id}",
             self.condition.with(),
@@ -228,24 +281,31 @@ impl Plan {
             conditions.join(" and ")
         );
         let params = ParamValues::from(params);
-        let reading = self.reading(queries, &scene, day).await?;
-        queries.ordered(scene, &text, params, reading).await
+        let reading = self.reading(queries, &query_context, day).await?;
+        queries.ordered(query_context, &text, params, reading).await
     }
 
     /// Rows of a batch of a day, and how its files are read: merged, or sorted on disk where they
     /// cannot all be open at once.
-    async fn reading(&self, queries: &Queries, scene: &Scene, day: i32) -> Result<(usize, FileOrdering)> {
+    async fn reading(
+        &self,
+        queries: &Queries,
+        query_context: &QueryContext,
+        day: i32,
+    ) -> Result<(usize, FileOrdering)> {
         let is_read = |file: &&Arc<DataFile>| {
-            let Frame { from, to } = self.frame;
+            let TimeRange { from, to } = self.frame;
             file.date == day && file.max_created_at >= from && file.min_created_at < to
         };
-        let files: Vec<_> = scene.files().into_iter().filter(is_read).map(Arc::clone).collect();
-        let columns: Vec<String> = self.encoder.projection().into_iter().chain(SORT_KEY.map(str::to_owned)).collect();
-        let weights = queries.weigh(scene.view.rows, &files, Some(&columns)).await?;
+        let files: Vec<_> =
+            query_context.files().into_iter().filter(is_read).map(Arc::clone).collect();
+        let columns: Vec<String> =
+            self.encoder.projection().into_iter().chain(SORT_KEY.map(str::to_owned)).collect();
+        let weights = queries.weigh(query_context.view.rows, &files, Some(&columns)).await?;
         let heaviest = weights.iter().copied().fold(Weight::default(), Weight::max);
         // Rows in memory are read in the same batches.
         let heaviest = heaviest.max(Weight { row: self.row_bytes, ..Weight::default() });
-        let room = queries.export_room(scene);
+        let room = queries.export_room(query_context);
         let rows = heaviest.batch_rows(BATCH_ROWS, room);
         let held = weights.iter().fold(0_u64, |sum, weight| sum.saturating_add(weight.held(rows)));
         // The next day is opened while this one is written.
@@ -254,17 +314,22 @@ impl Plan {
     }
 }
 
-impl Frame {
+impl TimeRange {
     fn parse(request: &Request) -> Result<Self> {
-        let bound = |name: &str, text: &Option<String>, open: i64| match text {
+        let bound = |name: &str, text: &Option<String>, open: i64| {
+            match text {
             None => Ok(open),
             Some(text) => moment(text).ok_or_else(|| {
                 Error::invalid(format!(
                     "`{name}` is `{text}`; expected RFC 3339 such as 2026-11-21T10:00:00Z, or a date such as 2026-11-21"
                 ))
             }),
+        }
         };
-        let frame = Self { from: bound("from", &request.from, i64::MIN)?, to: bound("to", &request.to, i64::MAX)? };
+        let frame = Self {
+            from: bound("from", &request.from, i64::MIN)?,
+            to: bound("to", &request.to, i64::MAX)?,
+        };
         if frame.from >= frame.to {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
             return Err(Error::invalid(format!(
@@ -279,7 +344,7 @@ impl Frame {
 
 impl Cursor {
     /// Finds the record that the cursor names, to know its organisation.
-    async fn find(queries: &Queries, scene: &Scene, after: &str) -> Result<Self> {
+    async fn find(queries: &Queries, query_context: &QueryContext, after: &str) -> Result<Self> {
         let wrong = || {
             Error::invalid(format!(
                 "`after` is `{after}`; expected the `created_at` and the `id` of the last line received, with a comma between"
@@ -290,7 +355,7 @@ impl Cursor {
         let created_at = moment(&time).ok_or_else(wrong)?;
         let mut organisations = Vec::new();
         for (_, id, organisation) in readings {
-            organisations = Self::organisations(queries, scene, created_at, &id).await?;
+            organisations = Self::organisations(queries, query_context, created_at, &id).await?;
             match organisation {
                 Some(organisation) if organisations.contains(&organisation) => {
                     return Ok(Self { organisation, created_at, id });
@@ -307,9 +372,9 @@ impl Cursor {
         let time = DateTime::<Utc>::from_timestamp_micros(created_at).unwrap_or_default();
         let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
         match organisations.len() {
-            0 => {
-                Err(Error::not_found(format!("no record was created at {time} with id `{id}`; `after` must name one")))
-            }
+            0 => Err(Error::not_found(format!(
+                "no record was created at {time} with id `{id}`; `after` must name one"
+            ))),
             _ => Err(Error::invalid(format!(
                 "{} organisations have a record of {time} with id `{id}`; name the one meant as a third part of `after`: \
                  {time},{id},ORGANISATION (an export with the column `organisation_id` is resumed by itself)",
@@ -319,15 +384,21 @@ impl Cursor {
     }
 
     /// The organisations that have a record of that time and id.
-    async fn organisations(queries: &Queries, scene: &Scene, created_at: i64, id: &str) -> Result<Vec<String>> {
+    async fn organisations(
+        queries: &Queries,
+        query_context: &QueryContext,
+        created_at: i64,
+        id: &str,
+    ) -> Result<Vec<String>> {
         let params = ParamValues::from(vec![
             ("t", ScalarValue::TimestampMicrosecond(Some(created_at), Some("UTC".into()))),
             ("i", ScalarValue::Utf8View(Some(id.to_owned()))),
         ]);
         let text = "select organisation_id from logs where created_at = $t and id = $i";
-        let answer = queries.run(scene.clone(), text, params, queries.limits()).await?;
+        let answer = queries.run(query_context.clone(), text, params, queries.limits()).await?;
         let batches: Vec<RecordBatch> = answer.batches.try_collect().await?;
-        let names = batches.iter().flat_map(|batch| batch.column(0).as_string_view().iter().flatten());
+        let names =
+            batches.iter().flat_map(|batch| batch.column(0).as_string_view().iter().flatten());
         Ok(names.map(str::to_owned).collect())
     }
 
@@ -336,7 +407,8 @@ impl Cursor {
     }
 }
 
-/// What the text of a cursor can mean: a time, an id, and perhaps an organisation, the likeliest first.
+/// What the text of a cursor can mean: a time, an id, and perhaps an organisation, the likeliest
+/// first.
 fn readings(after: &str) -> Option<Vec<(String, String, Option<String>)>> {
     if let Ok(parts) = serde_json::from_str::<Vec<String>>(after) {
         return match <[String; 3]>::try_from(parts) {
@@ -348,7 +420,8 @@ fn readings(after: &str) -> Option<Vec<(String, String, Option<String>)>> {
         };
     }
     let (time, rest) = split_time(after)?;
-    // An id is taken as it is; then without the blanks that somebody may have typed behind the comma.
+    // An id is taken as it is; then without the blanks that somebody may have typed behind the
+    // comma.
     let mut readings = Vec::new();
     let trimmed = Some(rest.trim()).filter(|trimmed| *trimmed != rest);
     for rest in [Some(rest), trimmed].into_iter().flatten() {
@@ -360,7 +433,8 @@ fn readings(after: &str) -> Option<Vec<(String, String, Option<String>)>> {
     Some(readings)
 }
 
-/// The moment that a text begins with, up to a comma, and what comes behind that. A moment may have a comma of its own.
+/// The moment that a text begins with, up to a comma, and what comes behind that. A moment may have
+/// a comma of its own.
 fn split_time(text: &str) -> Option<(&str, &str)> {
     let commas = text.match_indices(',').map(|(place, _)| place).take(2).collect::<Vec<_>>();
     let split = |place: &usize| (&text[..*place], &text[place + 1..]);
@@ -373,7 +447,8 @@ fn moment(text: &str) -> Option<i64> {
     json::moment(text).map(|at| at.timestamp_micros())
 }
 
-/// The columns that the encoder needs, as SQL; a part of a message is read alone, under its dotted name.
+/// The columns that the encoder needs, as SQL; a part of a message is read alone, under its dotted
+/// name.
 fn select_list(encoder: &Encoder) -> String {
     let column = |name: &String| match name.split_once('.') {
         Some((message, part)) => format!("{message}['{part}'] as \"{name}\""),
@@ -395,9 +470,9 @@ fn refuse_bodies(request: &Request) -> Result<()> {
 }
 
 /// The days that may have records which are seen.
-fn days_of(scene: &Scene) -> BTreeSet<i32> {
-    let mut days: BTreeSet<i32> = scene.files().into_iter().map(|file| file.date).collect();
-    for batch in &scene.view.memory {
+fn days_of(query_context: &QueryContext) -> BTreeSet<i32> {
+    let mut days: BTreeSet<i32> = query_context.files().into_iter().map(|file| file.date).collect();
+    for batch in &query_context.view.memory {
         if let Some(dates) = batch.column_by_name(DATE) {
             days.extend(dates.as_primitive::<arrow::datatypes::Date32Type>().iter().flatten());
         }
@@ -408,13 +483,17 @@ fn days_of(scene: &Scene) -> BTreeSet<i32> {
 /// Bytes of a row in memory, roughly.
 fn row_bytes(view: &View) -> u64 {
     let memory_rows: u64 = view.memory.iter().map(|batch| batch.num_rows() as u64).sum();
-    let memory_bytes: u64 = view.memory.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
+    let memory_bytes: u64 =
+        view.memory.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
     let rows = (view.files.rows() + memory_rows).max(1);
     (view.files.bytes() * EXPANSION + memory_bytes) / rows
 }
 
 /// A stream of batches without its first so many rows.
-fn skipped(batches: BoxStream<'static, Result<RecordBatch>>, skip: u64) -> BoxStream<'static, Result<RecordBatch>> {
+fn skipped(
+    batches: BoxStream<'static, Result<RecordBatch>>,
+    skip: u64,
+) -> BoxStream<'static, Result<RecordBatch>> {
     if skip == 0 {
         return batches;
     }
@@ -457,9 +536,13 @@ mod tests {
 
     #[test]
     fn a_frame_takes_dates_and_moments_in_any_zone() {
-        let frame = Frame::parse(&request("2026-11-01", "2026-11-02")).unwrap();
+        let frame = TimeRange::parse(&request("2026-11-01", "2026-11-02")).unwrap();
         assert_eq!(frame.to - frame.from, MICROS_A_DAY);
-        assert_eq!(Frame::parse(&request("2026-11-01T02:00:00+02:00", "2026-11-02T00:00:00Z")).unwrap(), frame);
+        assert_eq!(
+            TimeRange::parse(&request("2026-11-01T02:00:00+02:00", "2026-11-02T00:00:00Z"))
+                .unwrap(),
+            frame
+        );
     }
 
     #[test]
@@ -470,7 +553,7 @@ mod tests {
             ("yesterday", "2026-11-02", "`from` is `yesterday`"),
             ("2026-11-01", "2026-13-02", "`to` is `2026-13-02`"),
         ] {
-            let error = Frame::parse(&request(from, to)).unwrap_err();
+            let error = TimeRange::parse(&request(from, to)).unwrap_err();
             assert!(error.message().contains(words), "{error}");
         }
     }

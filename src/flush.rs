@@ -47,15 +47,20 @@ pub async fn write_files(
 ) -> Result<Vec<DataFile>> {
     let chunks = chunks.to_vec();
     let kind = table.rows();
-    let sorted = tokio::task::spawn_blocking(move || sorted_partitions(kind, &chunks, &rules)).await;
-    let parts = sorted.map_err(|cause| Error::internal("sorting panicked").with_source(cause))??;
+    let sorted =
+        tokio::task::spawn_blocking(move || sorted_partitions(kind, &chunks, &rules)).await;
+    let parts =
+        sorted.map_err(|cause| Error::internal("sorting panicked").with_source(cause))??;
     let jobs = parts.into_iter().map(|part| (part, new_id())).collect::<Vec<_>>();
     futures::stream::iter(jobs)
         .map(|(part, id)| {
             let table = table.clone();
             // Each file has a task of its own, so that encoding uses every core.
             let task = tokio::spawn(async move { write_file(&table, part, id, now_ms).await });
-            async move { task.await.map_err(|cause| Error::internal("a flush panicked").with_source(cause))? }
+            async move {
+                task.await
+                    .map_err(|cause| Error::internal("a flush panicked").with_source(cause))?
+            }
         })
         .buffer_unordered(PARALLEL_FILES)
         .try_collect()
@@ -98,11 +103,14 @@ async fn write_file(table: &Table, part: Part, id: Uuid, now_ms: i64) -> Result<
 fn sorted_partitions(kind: Rows, chunks: &[RecordBatch], rules: &Rules) -> Result<Vec<Part>> {
     let rows = classified(&concat_batches(&kind.schema(), chunks).map_err(sort_failed)?, rules)?;
     let column = |name: &str| {
-        rows.column_by_name(name).ok_or_else(|| Error::internal(format!("column `{name}` is missing in memory")))
+        rows.column_by_name(name)
+            .ok_or_else(|| Error::internal(format!("column `{name}` is missing in memory")))
     };
     let keys = [DATE, RETENTION_DAYS].into_iter().chain(SORT_KEY);
     let keys = keys
-        .map(|name| Ok(SortColumn { values: Arc::clone(column(name)?), options: Some(SORT_OPTIONS) }))
+        .map(|name| {
+            Ok(SortColumn { values: Arc::clone(column(name)?), options: Some(SORT_OPTIONS) })
+        })
         .collect::<Result<Vec<_>>>()?;
     let order = lexsort_to_indices(&keys, None).map_err(sort_failed)?;
     let dates = column(DATE)?.as_primitive::<Date32Type>();
@@ -127,7 +135,8 @@ fn sorted_partitions(kind: Rows, chunks: &[RecordBatch], rules: &Rules) -> Resul
 /// the row arrived.
 fn classified(rows: &RecordBatch, rules: &Rules) -> Result<RecordBatch> {
     let missing = |name: &str| Error::internal(format!("column `{name}` is missing in memory"));
-    let organisations = rows.column_by_name("organisation_id").ok_or_else(|| missing("organisation_id"))?;
+    let organisations =
+        rows.column_by_name("organisation_id").ok_or_else(|| missing("organisation_id"))?;
     let mut last: Option<(&str, i32)> = None;
     let days = organisations.as_string_view().iter().map(|organisation| {
         let organisation = organisation.unwrap_or_default();

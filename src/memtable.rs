@@ -4,9 +4,9 @@
 //! they arrive, so that a query reads a few chunks however many requests sent the rows. A frozen
 //! memtable never changes again.
 //!
-//! A writer takes room from the [`Budget`] before its rows go to the write-ahead log. The room is
-//! given back when the rows are in the table (the permit moves with them), so the log, live rows
-//! and rows in a flush share one bound.
+//! A writer takes room from the [`MemoryBudget`] before its rows go to the write-ahead log. The
+//! room is given back when the rows are in the table (the permit moves with them), so the log, live
+//! rows and rows in a flush share one bound.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use arrow::datatypes::Date32Type;
 use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
-use crate::limits::{Full, Holder, Pool, Room, Share};
+use crate::limits::{Full, Holder, MemoryReservation, Pool, Share};
 use crate::record::{DATE, tighten};
 use crate::usage::Counts;
 
@@ -29,14 +29,14 @@ const CHUNK_BYTES: u64 = 4 << 20;
 
 /// The mutable memtable.
 #[derive(Debug, Default)]
-pub struct Live {
+pub struct MutableMemtable {
     chunks: Vec<RecordBatch>,
     rows: u64,
     bytes: u64,
     oldest_micros: Option<i64>,
     /// Days of the rows, each of which becomes a file.
     days: HashSet<i32>,
-    permits: Option<Room>,
+    permits: Option<MemoryReservation>,
 }
 
 /// An immutable memtable, which waits for a flush or is being flushed.
@@ -53,12 +53,17 @@ pub struct Frozen {
     pub bytes: u64,
     /// Counts of the write-ahead log after these rows.
     pub counts: Arc<Counts>,
-    _permits: Option<Room>,
+    _permits: Option<MemoryReservation>,
 }
 
-impl Live {
+impl MutableMemtable {
     /// Adds a batch that the write-ahead log holds durably.
-    pub fn insert(&mut self, batch: RecordBatch, now_micros: i64, permit: Option<Room>) {
+    pub fn insert(
+        &mut self,
+        batch: RecordBatch,
+        now_micros: i64,
+        permit: Option<MemoryReservation>,
+    ) {
         self.rows += batch.num_rows() as u64;
         self.bytes += batch_bytes(&batch);
         self.oldest_micros.get_or_insert(now_micros);
@@ -73,7 +78,8 @@ impl Live {
     }
 
     fn note_days(&mut self, batch: &RecordBatch) {
-        let dates = batch.column_by_name(DATE).and_then(|dates| dates.as_primitive_opt::<Date32Type>());
+        let dates =
+            batch.column_by_name(DATE).and_then(|dates| dates.as_primitive_opt::<Date32Type>());
         let mut last = None;
         for day in dates.iter().flat_map(|dates| dates.values().iter()) {
             // Most rows are of the day of the one before.
@@ -95,7 +101,10 @@ impl Live {
             let before_rows = before.num_rows();
             let last_rows = last.num_rows();
             let bytes = batch_bytes(before) + batch_bytes(last);
-            if before_rows > last_rows * 2 || before_rows + last_rows > CHUNK_ROWS || bytes > CHUNK_BYTES {
+            if before_rows > last_rows * 2
+                || before_rows + last_rows > CHUNK_ROWS
+                || bytes > CHUNK_BYTES
+            {
                 return;
             }
             let Ok(joined) = concat_batches(&before.schema(), [before, last]) else { return };
@@ -129,7 +138,12 @@ impl Live {
     /// Freezes this memtable and starts an empty one. Returns `None` if it has no rows, unless
     /// `even_empty` is set. `counts` are the counts of the write-ahead log up to frame
     /// `last_sequence`, the last one.
-    pub fn freeze(&mut self, counts: Arc<Counts>, last_sequence: u64, even_empty: bool) -> Option<Frozen> {
+    pub fn freeze(
+        &mut self,
+        counts: Arc<Counts>,
+        last_sequence: u64,
+        even_empty: bool,
+    ) -> Option<Frozen> {
         if self.rows == 0 && !even_empty {
             return None;
         }
@@ -149,19 +163,22 @@ impl Live {
 /// columns, so adding up the buffers that the columns hold on to would count it once for each
 /// column.
 pub fn batch_bytes(batch: &RecordBatch) -> u64 {
-    let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0) as u64);
+    let bytes = batch
+        .columns()
+        .iter()
+        .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0) as u64);
     bytes.sum()
 }
 
 /// Room for rows between their acknowledgement and their flush, shared by organisations.
 #[derive(Clone, Debug)]
-pub struct Budget {
+pub struct MemoryBudget {
     pool: Pool,
     wait: Duration,
     flush_wanted: Arc<Notify>,
 }
 
-impl Budget {
+impl MemoryBudget {
     /// Creates a budget of `bytes`. A writer waits up to `wait` for its part, and asks for a flush
     /// through `flush_wanted`.
     pub fn new(bytes: u64, wait: Duration, flush_wanted: Arc<Notify>) -> Self {
@@ -170,7 +187,7 @@ impl Budget {
 
     /// Takes room for `bytes`; waits for a flush to free it if necessary. A request for more than
     /// an organisation's share is lowered to the share.
-    pub async fn take(&self, holder: &Holder, bytes: u64) -> Result<Room> {
+    pub async fn take(&self, holder: &Holder, bytes: u64) -> Result<MemoryReservation> {
         let wanted = bytes.clamp(1, self.pool.most(holder));
         if let Ok(room) = self.pool.try_take_in_turn(holder, wanted) {
             return Ok(room);
@@ -194,8 +211,9 @@ impl Budget {
 
     /// Takes room without waiting, as far as there is any: for rows that are recovered from the
     /// log.
-    pub fn take_what_is_left(&self, bytes: u64) -> Option<Room> {
-        Some(self.pool.take_what_is_left(&Holder::Operator, bytes.max(1))).filter(|room| room.units() > 0)
+    pub fn take_what_is_left(&self, bytes: u64) -> Option<MemoryReservation> {
+        Some(self.pool.take_what_is_left(&Holder::Operator, bytes.max(1)))
+            .filter(|room| room.units() > 0)
     }
 
     /// Wakes every waiting writer with [`Error::closed`].

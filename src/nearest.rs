@@ -8,29 +8,34 @@ use std::fmt::Write as _;
 use strsim::osa_distance;
 
 /// Most names that an error suggests.
-const MOST: usize = 3;
+const MAX: usize = 3;
 /// Most names that are listed in full if none is near.
 const FEW: usize = 12;
 /// Longest piece of a client's text that an error shows, and longest name that is compared, in
 /// characters.
-const MOST_CHARS: usize = 80;
+const MAX_CHARS: usize = 80;
 
 /// Finds the names that were probably meant, nearest first, at most three.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let wanted: String = even(name).chars().take(MOST_CHARS + 1).collect();
-    if wanted.is_empty() || wanted.chars().count() > MOST_CHARS {
+    let wanted: String = even(name).chars().take(MAX_CHARS + 1).collect();
+    if wanted.is_empty() || wanted.chars().count() > MAX_CHARS {
         return Vec::new();
     }
     let scored = known.into_iter().filter_map(|known| Some((score(&wanted, known)?, known)));
     let mut scored: Vec<_> = scored.collect();
     scored.sort();
     scored.dedup();
-    scored.into_iter().take(MOST).map(|(_, known)| known).collect()
+    scored.into_iter().take(MAX).map(|(_, known)| known).collect()
 }
 
 /// Returns a sentence with the names that were probably meant (`did you mean …?`). If none is near,
 /// it has all names if they are few, or else the place that lists them.
-pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>, what: &str, listed: &str) -> String {
+pub(crate) fn hint<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    what: &str,
+    listed: &str,
+) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let near = nearest(name, known.iter().copied());
     if !near.is_empty() {
@@ -45,7 +50,7 @@ pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>, wha
 
 /// Shortens a client's text to a length that fits into an error.
 pub(crate) fn clip(text: &str) -> String {
-    match text.char_indices().nth(MOST_CHARS) {
+    match text.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -74,7 +79,7 @@ fn even(name: &str) -> String {
 /// first, then names that begin alike, then those of which one contains the other, then those with
 /// a word near the wanted one.
 fn score(wanted: &str, known: &str) -> Option<(u8, usize)> {
-    let known: String = even(known).chars().take(MOST_CHARS).collect();
+    let known: String = even(known).chars().take(MAX_CHARS).collect();
     // Counts letters to insert, delete or replace, and neighbours to swap.
     let apart = osa_distance(wanted, &known);
     let shorter = wanted.chars().count().min(known.chars().count());
@@ -91,15 +96,24 @@ fn score(wanted: &str, known: &str) -> Option<(u8, usize)> {
         return Some((2, apart));
     }
     let mut words = known.split(['_', '.', '/']);
-    words.any(|word| word.chars().count() > 3 && osa_distance(wanted, word) == 1).then_some((3, apart))
+    words
+        .any(|word| word.chars().count() > 3 && osa_distance(wanted, word) == 1)
+        .then_some((3, apart))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NAMES: [&str; 7] =
-        ["flush_seconds", "flush_bytes", "data", "wal", "ai_model", "response.body", "request.body"];
+    const NAMES: [&str; 7] = [
+        "flush_seconds",
+        "flush_bytes",
+        "data",
+        "wal",
+        "ai_model",
+        "response.body",
+        "request.body",
+    ];
 
     #[test]
     fn distance_counts_typing_errors() {
@@ -148,6 +162,6 @@ mod tests {
         assert_eq!(near, "did you mean `column_7`, `column_0` or `column_1`?");
         assert_eq!(hint("zz", ["a1", "b1"], "columns", ""), "the columns are a1, b1");
         assert_eq!(hint("zz", [], "columns", ""), "there are no columns");
-        assert_eq!(clip(&"é".repeat(100)).chars().count(), MOST_CHARS + 1);
+        assert_eq!(clip(&"é".repeat(100)).chars().count(), MAX_CHARS + 1);
     }
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Utc};
 
-use crate::config::{MOST_DAYS, Over, Plan};
+use crate::config::{MAX_DAYS, Over, Plan};
 use crate::error::{Error, Result};
 use crate::ingest::DEFAULT_ORGANISATION;
 use crate::record::Record;
@@ -20,7 +20,7 @@ use crate::record::Record;
 pub use erasing::{Erased, Erasure, Erasures, Named};
 
 /// Most µs by which the date of a record may be later than its arrival: clocks of clients differ.
-pub const MOST_AHEAD_MICROS: i64 = MICROS_A_DAY;
+pub const MAX_AHEAD_MICROS: i64 = MICROS_A_DAY;
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
 /// A month of the UTC calendar, as months since year 0. Records are counted by month.
@@ -30,7 +30,8 @@ pub struct Month(i32);
 impl Month {
     /// Returns the month of a time in µs since 1970-01-01.
     pub fn of_micros(micros: i64) -> Self {
-        DateTime::from_timestamp_micros(micros).map_or(Self(0), |at| Self(at.year() * 12 + at.month0().cast_signed()))
+        DateTime::from_timestamp_micros(micros)
+            .map_or(Self(0), |at| Self(at.year() * 12 + at.month0().cast_signed()))
     }
 
     /// Returns the first day of the month.
@@ -80,10 +81,14 @@ impl Terms {
     }
 
     /// Returns the terms of a plan, with the agreed retention if the plan leaves it open.
-    pub fn of(name: &str, plan: &Plan, agreed_days: Option<i32>) -> Self {
+    pub fn new(name: &str, plan: &Plan, agreed_days: Option<i32>) -> Self {
         Self {
             plan: Some(name.to_owned()),
-            retention_days: if plan.retention_days == 0 { agreed_days.unwrap_or(0) } else { plan.retention_days },
+            retention_days: if plan.retention_days == 0 {
+                agreed_days.unwrap_or(0)
+            } else {
+                plan.retention_days
+            },
             stops_at: plan.included.filter(|_| plan.over == Over::Stop),
             export_days: plan.export_days,
             export_rows: plan.export_rows,
@@ -96,9 +101,12 @@ impl Terms {
         let Some(days) = self.export_days else { return Ok(from) };
         let plan = self.plan.as_deref().unwrap_or("");
         if days == 0 {
-            return Err(Error::denied(format!("plan `{plan}` has no exports; change to a plan with exports")));
+            return Err(Error::denied(format!(
+                "plan `{plan}` has no exports; change to a plan with exports"
+            )));
         }
-        let earliest = now.timestamp_micros().saturating_sub(i64::from(days).saturating_mul(MICROS_A_DAY));
+        let earliest =
+            now.timestamp_micros().saturating_sub(i64::from(days).saturating_mul(MICROS_A_DAY));
         match from {
             Some(from) if from < earliest => {
                 let at = DateTime::<Utc>::from_timestamp_micros(earliest).unwrap_or(now);
@@ -133,7 +141,7 @@ pub struct Row<'a> {
 
 impl<'a> Row<'a> {
     /// Returns the columns of a call.
-    pub fn of(record: &'a Record) -> Self {
+    pub fn from_record(record: &'a Record) -> Self {
         Self {
             feedback: false,
             organisation: record.organisation_id.as_deref().unwrap_or(DEFAULT_ORGANISATION),
@@ -197,7 +205,13 @@ pub struct Rules {
 impl Rules {
     /// Creates rules without any organisation: everything is kept for this many days.
     pub fn without_plans(retention_days: i32) -> Self {
-        Self::new(Terms::without_plan(retention_days), HashMap::new(), HashSet::new(), Vec::new(), Vec::new())
+        Self::new(
+            Terms::without_plan(retention_days),
+            HashMap::new(),
+            HashSet::new(),
+            Vec::new(),
+            Vec::new(),
+        )
     }
 
     /// Creates the rules of these organisations. `unknown` are the terms of every other
@@ -246,7 +260,8 @@ impl Rules {
 
     /// Returns the erasures of these rules that the rules `before` do not have.
     pub fn erased_since(&self, before: &Self) -> Erasures {
-        let known: HashSet<&str> = before.erasures().iter().map(|erasure| erasure.id.as_str()).collect();
+        let known: HashSet<&str> =
+            before.erasures().iter().map(|erasure| erasure.id.as_str()).collect();
         let new = self.erasures().iter().filter(|erasure| !known.contains(erasure.id.as_str()));
         Erasures::new(new.cloned().collect())
     }
@@ -277,7 +292,7 @@ impl Rules {
         // Rows that are dated far ahead count as old as their file, if its time is known.
         let latest = match file.modified_ms {
             ..=0 => i64::MAX,
-            written_ms => written_ms.saturating_mul(1000).saturating_add(MOST_AHEAD_MICROS),
+            written_ms => written_ms.saturating_mul(1000).saturating_add(MAX_AHEAD_MICROS),
         };
         if file.max_created_at.min(latest) < kept_since(longest, now_micros) {
             return Outlook::Hidden;
@@ -325,7 +340,9 @@ impl FileFacts<'_> {
 pub fn kept_since(retention_days: i32, now_micros: i64) -> i64 {
     match retention_days {
         0 => i64::MIN,
-        days => now_micros.saturating_sub(i64::from(days.min(MOST_DAYS)).saturating_mul(MICROS_A_DAY)),
+        days => {
+            now_micros.saturating_sub(i64::from(days.min(MAX_DAYS)).saturating_mul(MICROS_A_DAY))
+        }
     }
 }
 
@@ -344,7 +361,7 @@ pub fn terms_of<'a>(
     plans: &BTreeMap<String, Plan>,
 ) -> HashMap<String, Terms> {
     let terms = organisations.into_iter().filter_map(|(organisation, name, agreed)| {
-        Some((organisation.to_owned(), Terms::of(name, plans.get(name)?, agreed)))
+        Some((organisation.to_owned(), Terms::new(name, plans.get(name)?, agreed)))
     });
     terms.collect()
 }
@@ -359,14 +376,25 @@ mod tests {
     fn rules() -> Rules {
         let plans = Plans::built_in();
         let terms = terms_of(
-            [("dev", "developer", None), ("pro", "production", None), ("ent", "enterprise", Some(90))],
+            [
+                ("dev", "developer", None),
+                ("pro", "production", None),
+                ("ent", "enterprise", Some(90)),
+            ],
             &plans,
         );
         Rules::new(Terms::without_plan(0), terms, HashSet::new(), Vec::new(), Vec::new())
     }
 
     fn row<'a>(organisation: &'a str, id: &'a str, created_at: i64) -> Row<'a> {
-        Row { feedback: false, organisation, id, user: Some("ada"), created_at, written_ms: i64::MAX }
+        Row {
+            feedback: false,
+            organisation,
+            id,
+            user: Some("ada"),
+            created_at,
+            written_ms: i64::MAX,
+        }
     }
 
     fn file(retention_days: i32, min: i64, max: i64) -> FileFacts<'static> {
@@ -399,8 +427,11 @@ mod tests {
         assert_eq!(rules.outlook(file(30, NOW - 31 * MICROS_A_DAY, NOW), NOW), Outlook::Mixed);
         assert_eq!(rules.outlook(file(30, NOW - 29 * MICROS_A_DAY, NOW), NOW), Outlook::Seen);
         // `ent` had 30 days and now has 90; `dev` had 30 and now has 3.
-        let moving =
-            |organisation: &str| Moving { organisation: organisation.to_owned(), from_days: 30, clean_before_ms: 0 };
+        let moving = |organisation: &str| Moving {
+            organisation: organisation.to_owned(),
+            from_days: 30,
+            clean_before_ms: 0,
+        };
         rules.moving = vec![moving("ent")];
         assert_eq!(rules.outlook(old, NOW), Outlook::Mixed);
         rules.moving = vec![moving("dev")];
@@ -416,7 +447,14 @@ mod tests {
         let mut rules = rules();
         let erasure = |what| {
             let [id, organisation] = ["e", "pro"].map(str::to_owned);
-            Erasure { id, organisation, what, feedback: HashSet::new(), arrived_ms: 0, clean_before_ms: 0 }
+            Erasure {
+                id,
+                organisation,
+                what,
+                feedback: HashSet::new(),
+                arrived_ms: 0,
+                clean_before_ms: 0,
+            }
         };
         let user = "ada".to_owned();
         rules.erasures = Erasures::new(vec![erasure(Erased::User { user, until: NOW })]);
@@ -429,7 +467,10 @@ mod tests {
         assert!(rules.erases(row("pro", "7", NOW + 9)) && !rules.erases(row("pro", "8", NOW)));
         let attempt = row("pro", "7-0123456789abcdef", NOW);
         assert!(rules.erases(attempt), "the id of a call names its attempts");
-        assert!(!rules.erases(Row { feedback: true, ..attempt }) && !rules.erases(row("pro", "7-x", NOW)));
+        assert!(
+            !rules.erases(Row { feedback: true, ..attempt })
+                && !rules.erases(row("pro", "7-x", NOW))
+        );
     }
 
     #[test]
@@ -438,13 +479,19 @@ mod tests {
         let [id, organisation, user] = ["e", "pro", "ada"].map(str::to_owned);
         let feedback = HashSet::from(["7".to_owned()]);
         let what = Erased::User { user, until: NOW };
-        let erasure = Erasure { id, organisation, what, feedback, arrived_ms: 0, clean_before_ms: 0 };
+        let erasure =
+            Erasure { id, organisation, what, feedback, arrived_ms: 0, clean_before_ms: 0 };
         rules.erasures = Erasures::new(vec![erasure]);
         let record = Row { user: None, ..row("pro", "7", NOW + 9) };
         let said = Row { feedback: true, ..record };
-        assert!(rules.erases(said) && !rules.erases(record) && !rules.erases(Row { organisation: "ent", ..said }));
         assert!(
-            !rules.erases(Row { id: "8", ..said }) && rules.erases(Row { user: Some("ada"), ..row("pro", "8", NOW) })
+            rules.erases(said)
+                && !rules.erases(record)
+                && !rules.erases(Row { organisation: "ent", ..said })
+        );
+        assert!(
+            !rules.erases(Row { id: "8", ..said })
+                && rules.erases(Row { user: Some("ada"), ..row("pro", "8", NOW) })
         );
         // `created_at` is what the sender reported.
         assert_eq!(rules.outlook(file(30, NOW + 1, NOW + 2), NOW), Outlook::Mixed);
@@ -454,8 +501,10 @@ mod tests {
     fn rows_that_are_dated_far_ahead_are_as_old_as_their_file() {
         let rules = rules();
         let century = NOW + 100 * 365 * MICROS_A_DAY;
-        let ahead =
-            |days: i64| FileFacts { modified_ms: (NOW - days * MICROS_A_DAY) / 1000, ..file(3, century, century) };
+        let ahead = |days: i64| FileFacts {
+            modified_ms: (NOW - days * MICROS_A_DAY) / 1000,
+            ..file(3, century, century)
+        };
         assert_eq!(rules.outlook(ahead(3), NOW), Outlook::Seen, "a day later than others");
         assert_eq!(rules.outlook(ahead(5), NOW), Outlook::Hidden);
         assert_eq!(rules.outlook(FileFacts { retention_days: 0, ..ahead(5) }, NOW), Outlook::Seen);
@@ -465,11 +514,25 @@ mod tests {
     fn exports_reach_as_far_back_as_the_plan_says() {
         let rules = rules();
         let now = DateTime::from_timestamp_micros(NOW).unwrap();
-        assert!(rules.terms("dev").export_from(None, now).unwrap_err().message().contains("has no exports"));
+        assert!(
+            rules
+                .terms("dev")
+                .export_from(None, now)
+                .unwrap_err()
+                .message()
+                .contains("has no exports")
+        );
         let window = NOW - 30 * MICROS_A_DAY;
         assert_eq!(rules.terms("pro").export_from(None, now).unwrap(), Some(window));
         assert_eq!(rules.terms("pro").export_from(Some(window), now).unwrap(), Some(window));
-        assert!(rules.terms("pro").export_from(Some(window - 1), now).unwrap_err().message().contains("30 days back"));
+        assert!(
+            rules
+                .terms("pro")
+                .export_from(Some(window - 1), now)
+                .unwrap_err()
+                .message()
+                .contains("30 days back")
+        );
         assert_eq!(rules.terms("ent").export_from(Some(0), now).unwrap(), Some(0));
     }
 
@@ -479,16 +542,21 @@ mod tests {
         rules.unknown.retention_days = 90;
         let file = file(30, NOW - 40 * MICROS_A_DAY, NOW - 40 * MICROS_A_DAY);
         assert_eq!(rules.outlook(file, NOW), Outlook::Hidden, "of the class that production has");
-        rules.moving = vec![Moving { organisation: String::new(), from_days: 30, clean_before_ms: 0 }];
+        rules.moving =
+            vec![Moving { organisation: String::new(), from_days: 30, clean_before_ms: 0 }];
         assert_eq!(rules.outlook(file, NOW), Outlook::Mixed);
-        assert!(rules.must_rewrite(file) && rules.sees(row("nobody", "1", NOW - 40 * MICROS_A_DAY), NOW));
+        assert!(
+            rules.must_rewrite(file)
+                && rules.sees(row("nobody", "1", NOW - 40 * MICROS_A_DAY), NOW)
+        );
         assert!(!rules.sees(row("pro", "1", NOW - 40 * MICROS_A_DAY), NOW));
     }
 
     #[test]
     fn months_are_those_of_the_utc_calendar() {
-        let month =
-            Month::of_micros(DateTime::parse_from_rfc3339("2026-11-30T23:59:59.999999Z").unwrap().timestamp_micros());
+        let month = Month::of_micros(
+            DateTime::parse_from_rfc3339("2026-11-30T23:59:59.999999Z").unwrap().timestamp_micros(),
+        );
         assert_eq!(month.text(), "2026-11");
         assert_eq!(Month::parse("2026-11"), Some(month));
         assert_eq!(month.before(11).text(), "2025-12");

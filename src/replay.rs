@@ -1,10 +1,11 @@
 //! Replay: a stored request again, in a form that can be edited first. Pure; `http` sends it.
 //!
-//! What Portkey's page does with a button: [`ready`] gives the request of a record, or why it is inactive; [`outgoing`]
-//! says what is sent to the gateway for an edited one, and [`entry`] what is logged of it. The call is charged to the
-//! caller: provider credentials come with the caller's own request, by the headers of [`PASSED`] and no others, and are
-//! part of no log. The new record stands in the trace of the old one, as a child of its span, and names it in its
-//! metadata as [`REPLAY_OF`].
+//! What Portkey's page does with a button: [`ready`] gives the request of a record, or why it is
+//! inactive; [`outgoing`] says what is sent to the gateway for an edited one, and [`entry`] what is
+//! logged of it. The call is charged to the caller: provider credentials come with the caller's own
+//! request, by the headers of [`PASSED`] and no others, and are part of no log. The new record
+//! stands in the trace of the old one, as a child of its span, and names it in its metadata as
+//! [`REPLAY_OF`].
 
 use std::collections::BTreeSet;
 
@@ -18,13 +19,15 @@ use crate::record::json::{members, write_string};
 
 /// The key of the metadata that names the record which was replayed.
 pub const REPLAY_OF: &str = "_replay_of";
-/// Name of the span of a replay. What is said of a trace is not said of its replays; reports know them by this name.
+/// Name of the span of a replay. What is said of a trace is not said of its replays; reports know
+/// them by this name.
 pub const SPAN: &str = "gatelog-replay";
 /// The source of a replay.
 const SOURCE: &str = "replay";
 /// The source of records that LiteLLM sent, whose span's name is its call type.
 const LITELLM: &str = "litellm";
-/// Endpoints of the gateway that a request is sent to again, the longer before the one that it ends with.
+/// Endpoints of the gateway that a request is sent to again, the longer before the one that it ends
+/// with.
 pub const ENDPOINTS: [&str; 3] = ["/chat/completions", "/completions", "/embeddings"];
 /// The caller's headers that are passed on: who calls which provider. None of them names a host.
 pub const PASSED: [&str; 21] = [
@@ -50,7 +53,8 @@ pub const PASSED: [&str; 21] = [
     "x-portkey-vertex-region",
     "x-portkey-vertex-service-account-json",
 ];
-/// A key of the gateway itself comes by this header, since the caller's `x-portkey-api-key` is one of ours.
+/// A key of the gateway itself comes by this header, since the caller's `x-portkey-api-key` is one
+/// of ours.
 pub const GATEWAY_KEY: &str = "x-gatelog-gateway-key";
 /// Headers that gateways make a host name or a path of.
 const IN_URLS: [&str; 8] = [
@@ -63,7 +67,8 @@ const IN_URLS: [&str; 8] = [
     "x-portkey-vertex-region",
     "x-portkey-provider",
 ];
-/// Fields that a config in full may have. Several others name a host, and gateways get more of them with each provider.
+/// Fields that a config in full may have. Several others name a host, and gateways get more of them
+/// with each provider.
 const CONFIG_FIELDS: [&str; 16] = [
     "strategy",
     "mode",
@@ -199,18 +204,24 @@ impl std::fmt::Display for Inactive {
     }
 }
 
-/// The request of a record, or why it is inactive. `archived` are the slugs of its organisation's archived providers.
+/// The request of a record, or why it is inactive. `archived` are the slugs of its organisation's
+/// archived providers.
 pub fn ready<'a>(record: &'a Record, archived: &BTreeSet<String>) -> Result<Ready<'a>, Inactive> {
     let endpoint = endpoint_of(record)?;
     // Portkey calls a virtual key a provider; where there is none, the provider has no other name.
-    let provider = record.virtual_key.as_ref().filter(|key| !key.is_empty()).or(record.ai_org.as_ref());
+    let provider =
+        record.virtual_key.as_ref().filter(|key| !key.is_empty()).or(record.ai_org.as_ref());
     if let Some(provider) = provider.filter(|provider| archived.contains(*provider)) {
         return Err(Inactive::ProviderArchived(provider.clone()));
     }
     if called_by_a_target(record) {
         return Err(Inactive::PromptInTarget);
     }
-    let body = record.request.body.as_deref().and_then(|body| serde_json::from_str::<&RawValue>(body).ok());
+    let body = record
+        .request
+        .body
+        .as_deref()
+        .and_then(|body| serde_json::from_str::<&RawValue>(body).ok());
     let body = body.filter(|body| body.get().starts_with('{')).ok_or(Inactive::BodyNotKept)?;
     Ok(Ready { method: "POST", endpoint, body })
 }
@@ -219,7 +230,8 @@ pub fn ready<'a>(record: &'a Record, archived: &BTreeSet<String>) -> Result<Read
 /// of call it was.
 fn endpoint_of(record: &Record) -> Result<&'static str, Inactive> {
     let by_url = record.request_url.as_deref().map(endpoint);
-    let by_call = || record.span_name.as_deref().filter(|_| record.source.as_deref() == Some(LITELLM));
+    let by_call =
+        || record.span_name.as_deref().filter(|_| record.source.as_deref() == Some(LITELLM));
     match by_url.flatten().or_else(|| endpoint_of_call(by_call()?)) {
         Some(endpoint) => Ok(endpoint),
         None if by_url.is_none() => Err(Inactive::NoUrl),
@@ -246,11 +258,13 @@ fn endpoint(url: &str) -> Option<&'static str> {
     (!path.contains("/prompts/")).then_some(found)
 }
 
-/// Whether a target of the config called the prompt template: the config says so where the log has it; where it has
-/// only the config's name, a template and a target are taken for it.
+/// Whether a target of the config called the prompt template: the config says so where the log has
+/// it; where it has only the config's name, a template and a target are taken for it.
 fn called_by_a_target(record: &Record) -> bool {
     let named = record.prompt_slug.as_deref().is_some_and(|slug| !slug.is_empty());
-    let Some(path) = record.last_used_option.as_deref().filter(|path| named && path.contains("targets[")) else {
+    let Some(path) =
+        record.last_used_option.as_deref().filter(|path| named && path.contains("targets["))
+    else {
         return false;
     };
     let headers = record.request.headers.as_deref().and_then(members).unwrap_or_default();
@@ -260,7 +274,9 @@ fn called_by_a_target(record: &Record) -> bool {
         whole => Some(whole),
     });
     match config {
-        Some(config @ Value::Object(_)) => winner(&config, path).is_none_or(|target| target.get("prompt_id").is_some()),
+        Some(config @ Value::Object(_)) => {
+            winner(&config, path).is_none_or(|target| target.get("prompt_id").is_some())
+        }
         _ => true,
     }
 }
@@ -281,8 +297,11 @@ pub fn edited(text: &str) -> Result<Edited<'_>> {
     let edited: Edited<'_> = serde_json::from_str(text).map_err(|cause| {
         let cause = cause.to_string();
         // Of a field that it does not know the reader itself says which there are.
-        let fields =
-            if cause.starts_with("unknown field") { "" } else { "; its fields are `method`, `endpoint` and `body`" };
+        let fields = if cause.starts_with("unknown field") {
+            ""
+        } else {
+            "; its fields are `method`, `endpoint` and `body`"
+        };
         Error::invalid(format!("the body is no edited request: {cause}{fields}"))
     })?;
     if edited.method.as_deref().is_some_and(|method| !method.eq_ignore_ascii_case("POST")) {
@@ -291,8 +310,9 @@ pub fn edited(text: &str) -> Result<Edited<'_>> {
     Ok(edited)
 }
 
-/// What is sent for a record: the edited request, the caller's headers of [`PASSED`], and how it is linked to the
-/// record. `id` is that of the new record; `ours` says that the caller's `authorization` is a key of ours.
+/// What is sent for a record: the edited request, the caller's headers of [`PASSED`], and how it is
+/// linked to the record. `id` is that of the new record; `ours` says that the caller's
+/// `authorization` is a key of ours.
 pub fn outgoing<'h>(
     record: &Record,
     ready: Ready<'_>,
@@ -303,10 +323,11 @@ pub fn outgoing<'h>(
 ) -> Result<Outgoing> {
     let endpoint = match edited.endpoint.as_deref() {
         None => ready.endpoint,
-        Some(named) => ENDPOINTS
-            .into_iter()
-            .find(|endpoint| *endpoint == named)
-            .ok_or_else(|| Error::invalid(format!("`endpoint` is none of {}", ENDPOINTS.join(", "))))?,
+        Some(named) => {
+            ENDPOINTS.into_iter().find(|endpoint| *endpoint == named).ok_or_else(|| {
+                Error::invalid(format!("`endpoint` is none of {}", ENDPOINTS.join(", ")))
+            })?
+        }
     };
     let body = edited.body.unwrap_or(ready.body).get();
     let fields = members(body).ok_or_else(|| Error::invalid("`body` is not a JSON object"))?;
@@ -332,14 +353,17 @@ fn stays_home(name: &str, value: &str) -> Result<()> {
         match value {
             Value::Array(items) => items.iter().all(stays),
             Value::Object(fields) => fields.iter().all(|(name, value)| {
-                CONFIG_FIELDS.contains(&name.as_str()) && (name == "override_params" || stays(value))
+                CONFIG_FIELDS.contains(&name.as_str())
+                    && (name == "override_params" || stays(value))
             }),
             _ => true,
         }
     }
     let fine = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
     if IN_URLS.contains(&name) && !value.chars().all(fine) {
-        return Err(Error::invalid(format!("header `{name}` has more than letters, digits and any of - _ .")));
+        return Err(Error::invalid(format!(
+            "header `{name}` has more than letters, digits and any of - _ ."
+        )));
     }
     if name != "x-portkey-config" || !value.trim_start().starts_with(['{', '[', '"']) {
         return Ok(());
@@ -354,17 +378,23 @@ fn stays_home(name: &str, value: &str) -> Result<()> {
     }
 }
 
-/// Which provider, where the caller does not say: with credentials of the caller the record's provider, else its
-/// virtual key.
+/// Which provider, where the caller does not say: with credentials of the caller the record's
+/// provider, else its virtual key.
 fn route(record: &Record, passed: &[(String, String)]) -> Option<(String, String)> {
     let has = |names: &[&str]| passed.iter().any(|(name, _)| names.contains(&name.as_str()));
     if has(&["x-portkey-provider", "x-portkey-virtual-key", "x-portkey-config"]) {
         return None;
     }
     let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let virtual_key = filled(&record.virtual_key).map(|key| ("x-portkey-virtual-key".to_owned(), key));
-    let provider = filled(&record.ai_org).map(|provider| ("x-portkey-provider".to_owned(), provider));
-    if has(&["authorization", "api-key", "x-api-key"]) { provider.or(virtual_key) } else { virtual_key.or(provider) }
+    let virtual_key =
+        filled(&record.virtual_key).map(|key| ("x-portkey-virtual-key".to_owned(), key));
+    let provider =
+        filled(&record.ai_org).map(|provider| ("x-portkey-provider".to_owned(), provider));
+    if has(&["authorization", "api-key", "x-api-key"]) {
+        provider.or(virtual_key)
+    } else {
+        virtual_key.or(provider)
+    }
 }
 
 /// What links a replay to its record, for a gateway that logs by itself.
@@ -388,7 +418,9 @@ struct Link {
 
 fn link(record: &Record) -> Link {
     let id = record.id.clone().unwrap_or_default();
-    let own = |text: &Option<String>| text.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| id.clone());
+    let own = |text: &Option<String>| {
+        text.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| id.clone())
+    };
     let mut metadata = json!({ REPLAY_OF: id });
     if let Some(user) = &record.user_id {
         // Who asks for a user's records to be erased means what was replayed of them too.
@@ -400,7 +432,9 @@ fn link(record: &Record) -> Link {
 /// The body without what would make the answer a stream: it is waited for, and logged as a whole.
 fn whole_answer(fields: &[(std::borrow::Cow<'_, str>, &str)]) -> String {
     let mut out = Vec::new();
-    for (name, raw) in fields.iter().filter(|(name, _)| name != "stream" && name != "stream_options") {
+    for (name, raw) in
+        fields.iter().filter(|(name, _)| name != "stream" && name != "stream_options")
+    {
         out.push(if out.is_empty() { b'{' } else { b',' });
         write_string(&mut out, name);
         out.push(b':');
@@ -451,8 +485,8 @@ pub fn entry(
         body => Some(serde_json::from_str(body).map_err(wrong)?),
     };
     let Link { trace, parent, metadata } = link(record);
-    let provider =
-        header(&answered.headers, "x-portkey-provider").or_else(|| header(&sent.headers, "x-portkey-provider"));
+    let provider = header(&answered.headers, "x-portkey-provider")
+        .or_else(|| header(&sent.headers, "x-portkey-provider"));
     let entry = Entry {
         id,
         created_at,
@@ -470,7 +504,9 @@ pub fn entry(
         response: Response {
             status: answered.status,
             headers: Value::Object(
-                kept(&answered.headers).map(|(name, value)| (name.to_owned(), value.into())).collect(),
+                kept(&answered.headers)
+                    .map(|(name, value)| (name.to_owned(), value.into()))
+                    .collect(),
             ),
             body,
             response_time: answered.elapsed_ms,
@@ -493,10 +529,12 @@ pub fn complete(record: &mut Record, sent: &Outgoing, answered: &Answered, key_i
     record.source = Some(SOURCE.to_owned());
     record.api_key_id = Some(key_id.to_owned());
     record.cache_status = said("x-portkey-cache-status").map(str::to_uppercase);
-    record.retry_success_count = said("x-portkey-retry-attempt-count").and_then(|count| count.parse().ok());
+    record.retry_success_count =
+        said("x-portkey-retry-attempt-count").and_then(|count| count.parse().ok());
     record.last_used_option = said("x-portkey-last-used-option-index").map(str::to_owned);
     let config = header(&sent.headers, "x-portkey-config");
-    // How the gateway came to a target of several is not in its answer, but in a config that was sent in full.
+    // How the gateway came to a target of several is not in its answer, but in a config that was
+    // sent in full.
     let full = config.and_then(|config| serde_json::from_str::<Value>(config).ok());
     if let Some(mode) = full.as_ref().and_then(|config| config["strategy"]["mode"].as_str()) {
         record.mode = Some(mode.to_uppercase());
@@ -504,7 +542,8 @@ pub fn complete(record: &mut Record, sent: &Outgoing, answered: &Answered, key_i
         record.mode = None;
     }
     record.virtual_key = header(&sent.headers, "x-portkey-virtual-key").map(str::to_owned);
-    record.config = config.filter(|config| !config.trim_start().starts_with(['{', '['])).map(str::to_owned);
+    record.config =
+        config.filter(|config| !config.trim_start().starts_with(['{', '['])).map(str::to_owned);
 }
 
 /// The value of a header.
@@ -520,36 +559,50 @@ mod tests {
     fn record() -> Record {
         Record {
             id: Some("old".to_owned()),
-            request_url: Some("https://api.openai.com/v1/chat/completions?api-version=1".to_owned()),
+            request_url: Some(
+                "https://api.openai.com/v1/chat/completions?api-version=1".to_owned(),
+            ),
             ai_org: Some("openai".to_owned()),
             virtual_key: Some("main".to_owned()),
             trace_id: Some("trace".to_owned()),
             span_id: Some("span".to_owned()),
-            request: Message { body: Some(r#"{"model":"m","stream":true,"n":1.0}"#.to_owned()), headers: None },
+            request: Message {
+                body: Some(r#"{"model":"m","stream":true,"n":1.0}"#.to_owned()),
+                headers: None,
+            },
             ..Record::default()
         }
     }
 
     fn why(record: &Record, archived: &[&str]) -> Option<&'static str> {
-        ready(record, &archived.iter().map(|slug| (*slug).to_owned()).collect()).err().map(|why| why.code())
+        ready(record, &archived.iter().map(|slug| (*slug).to_owned()).collect())
+            .err()
+            .map(|why| why.code())
     }
 
     #[test]
     fn a_request_is_ready_as_it_was_sent() {
         let record = record();
         let ready = ready(&record, &BTreeSet::new()).unwrap();
-        assert_eq!((ready.endpoint, ready.body.get()), ("/chat/completions", record.request.body.as_deref().unwrap()));
+        assert_eq!(
+            (ready.endpoint, ready.body.get()),
+            ("/chat/completions", record.request.body.as_deref().unwrap())
+        );
     }
 
     #[test]
     fn only_three_endpoints_are_replayed() {
         let of = |url: &str| why(&Record { request_url: Some(url.to_owned()), ..record() }, &[]);
-        for url in ["http://h/v1/completions", "http://h/v1/embeddings/", "/v1/chat/completions#x"] {
+        for url in ["http://h/v1/completions", "http://h/v1/embeddings/", "/v1/chat/completions#x"]
+        {
             assert_eq!(of(url), None, "{url}");
         }
-        for url in
-            ["http://h/v1/images/generations", "http://h/v1/prompts/pp-1/completions", "http://h/?x=/embeddings", ""]
-        {
+        for url in [
+            "http://h/v1/images/generations",
+            "http://h/v1/prompts/pp-1/completions",
+            "http://h/?x=/embeddings",
+            "",
+        ] {
             assert_eq!(of(url), Some("endpoint"), "{url}");
         }
         assert_eq!(why(&Record { request_url: None, ..record() }, &[]), Some("no_url"));
@@ -559,7 +612,8 @@ mod tests {
     fn litellms_calls_are_replayed_by_their_type() {
         let of = |url: Option<&str>, source: &str, call: &str| {
             let [source, call] = [source, call].map(|text| Some(text.to_owned()));
-            let record = Record { request_url: url.map(str::to_owned), source, span_name: call, ..record() };
+            let record =
+                Record { request_url: url.map(str::to_owned), source, span_name: call, ..record() };
             ready(&record, &BTreeSet::new()).map(|ready| ready.endpoint).map_err(|why| why.code())
         };
         let base = Some("https://api.openai.com");
@@ -572,7 +626,10 @@ mod tests {
             assert_eq!(of(base, "litellm", call), Ok(endpoint));
             assert_eq!(of(None, "litellm", call), Ok(endpoint));
         }
-        assert_eq!(of(Some("http://h/v1/completions"), "litellm", "acompletion"), Ok("/completions"));
+        assert_eq!(
+            of(Some("http://h/v1/completions"), "litellm", "acompletion"),
+            Ok("/completions")
+        );
         assert_eq!(of(base, "litellm", "aresponses"), Err("endpoint"));
         assert_eq!(of(None, "litellm", "aimage_generation"), Err("no_url"));
         assert_eq!(of(base, "otlp", "acompletion"), Err("endpoint"));
@@ -582,7 +639,10 @@ mod tests {
     fn an_archived_provider_is_the_virtual_key_or_what_there_is_instead() {
         assert_eq!(why(&record(), &["main"]), Some("provider_archived"));
         assert_eq!(why(&record(), &["openai"]), None);
-        assert_eq!(why(&Record { virtual_key: None, ..record() }, &["openai"]), Some("provider_archived"));
+        assert_eq!(
+            why(&Record { virtual_key: None, ..record() }, &["openai"]),
+            Some("provider_archived")
+        );
     }
 
     #[test]
@@ -590,7 +650,8 @@ mod tests {
         let called = |prompt: Option<&str>, path: &str, config: Option<Value>| {
             let headers = config.map(|config| json!({ "X-Portkey-Config": config }).to_string());
             let request = Message { headers, ..record().request };
-            let (prompt_slug, last_used_option) = (prompt.map(str::to_owned), Some(path.to_owned()));
+            let (prompt_slug, last_used_option) =
+                (prompt.map(str::to_owned), Some(path.to_owned()));
             why(&Record { prompt_slug, last_used_option, request, ..record() }, &[]).is_some()
         };
         let config = json!({ "targets": [{ "prompt_id": "pp-1" }, { "targets": [{ "provider": "openai" }] }] });
@@ -598,7 +659,10 @@ mod tests {
         assert!(called(Some("pp"), "config.targets[0]", text.clone()));
         assert!(called(Some("pp"), "config.targets[0]", Some(config)));
         assert!(!called(Some("pp"), "config.targets[1].targets[0]", text.clone()));
-        assert!(called(Some("pp"), "config.targets[7]", text), "a config that does not fit tells nothing");
+        assert!(
+            called(Some("pp"), "config.targets[7]", text),
+            "a config that does not fit tells nothing"
+        );
         assert!(called(Some("pp"), "config.targets[0]", None), "only the config's name is known");
         assert!(called(Some("pp"), "config.targets[0]", Some(json!("pc-1"))));
         assert!(!called(Some("pp"), "config", None));
@@ -607,7 +671,10 @@ mod tests {
 
     #[test]
     fn a_body_that_was_not_kept_cannot_be_sent() {
-        assert_eq!(why(&Record { request: Message::default(), ..record() }, &[]), Some("body_not_kept"));
+        assert_eq!(
+            why(&Record { request: Message::default(), ..record() }, &[]),
+            Some("body_not_kept")
+        );
         let text = Message { body: Some("\"text\"".to_owned()), headers: None };
         assert_eq!(why(&Record { request: text, ..record() }, &[]), Some("body_not_kept"));
     }
@@ -633,7 +700,9 @@ mod tests {
         let out = sent(&headers, "", false).unwrap();
         assert_eq!(header(&out.headers, "authorization"), Some("Bearer sk-1"));
         assert_eq!(header(&out.headers, "x-portkey-api-key"), Some("theirs"));
-        for name in ["x-portkey-custom-host", "x-portkey-forward-headers", "cookie", "host", GATEWAY_KEY] {
+        for name in
+            ["x-portkey-custom-host", "x-portkey-forward-headers", "cookie", "host", GATEWAY_KEY]
+        {
             assert_eq!(header(&out.headers, name), None, "{name}");
         }
         assert_eq!(header(&out.headers, "x-portkey-metadata"), Some(r#"{"_replay_of":"old"}"#));
@@ -646,7 +715,8 @@ mod tests {
     fn the_provider_is_the_callers_or_the_records() {
         let route = |headers: &[(&str, &str)]| {
             let out = sent(headers, "", false).unwrap();
-            ["x-portkey-provider", "x-portkey-virtual-key"].map(|name| header(&out.headers, name).map(str::to_owned))
+            ["x-portkey-provider", "x-portkey-virtual-key"]
+                .map(|name| header(&out.headers, name).map(str::to_owned))
         };
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(route(&[]), [None, some("main")]);
@@ -677,7 +747,10 @@ mod tests {
     #[test]
     fn a_header_that_becomes_part_of_a_url_is_a_plain_name() {
         for value in ["inside:80/#", "a@b", "a b", "../x"] {
-            assert!(sent(&[("x-portkey-azure-resource-name", value)], "", false).is_err(), "{value}");
+            assert!(
+                sent(&[("x-portkey-azure-resource-name", value)], "", false).is_err(),
+                "{value}"
+            );
         }
         assert!(sent(&[("x-portkey-azure-resource-name", "my-resource")], "", false).is_ok());
     }
@@ -685,8 +758,12 @@ mod tests {
     #[test]
     fn what_is_sent_is_the_edited_body_and_no_stream() {
         assert_eq!(sent(&[], "", false).unwrap().body, r#"{"model":"m","n":1.0}"#);
-        let out =
-            sent(&[], r#"{"endpoint":"/embeddings","body":{"b":1,"a":[1e2],"stream_options":{}}}"#, false).unwrap();
+        let out = sent(
+            &[],
+            r#"{"endpoint":"/embeddings","body":{"b":1,"a":[1e2],"stream_options":{}}}"#,
+            false,
+        )
+        .unwrap();
         assert_eq!((out.endpoint, out.body.as_str()), ("/embeddings", r#"{"b":1,"a":[1e2]}"#));
         for text in [
             r#"{"endpoint":"/models"}"#,
@@ -702,26 +779,53 @@ mod tests {
 
     #[test]
     fn the_new_log_is_linked_and_has_no_credentials() {
-        let out = sent(&[("authorization", "Bearer sk-planted"), ("x-portkey-config", "pc-1")], "", false).unwrap();
-        let headers = [("x-portkey-cache-status", "hit"), ("x-portkey-retry-attempt-count", "2"), ("set-cookie", "c")];
+        let out = sent(
+            &[("authorization", "Bearer sk-planted"), ("x-portkey-config", "pc-1")],
+            "",
+            false,
+        )
+        .unwrap();
+        let headers = [
+            ("x-portkey-cache-status", "hit"),
+            ("x-portkey-retry-attempt-count", "2"),
+            ("set-cookie", "c"),
+        ];
         let answered = Answered {
             status: 200,
             headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             body: r#"{"usage":{}}"#.to_owned(),
             elapsed_ms: 12,
         };
-        let text =
-            entry(&record(), &out, &answered, "new", "http://gateway/v1/chat/completions", "2026-11-21T10:00:00Z")
-                .unwrap();
+        let text = entry(
+            &record(),
+            &out,
+            &answered,
+            "new",
+            "http://gateway/v1/chat/completions",
+            "2026-11-21T10:00:00Z",
+        )
+        .unwrap();
         assert!(!text.contains("planted") && !text.contains("set-cookie"), "{text}");
         let entry: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&entry["trace_id"], &entry["parent_span_id"]), (&json!("trace"), &json!("span")));
-        assert_eq!((&entry["span_id"], &entry["metadata"]), (&json!("new"), &json!({ "_replay_of": "old" })));
+        assert_eq!(
+            (&entry["trace_id"], &entry["parent_span_id"]),
+            (&json!("trace"), &json!("span"))
+        );
+        assert_eq!(
+            (&entry["span_id"], &entry["metadata"]),
+            (&json!("new"), &json!({ "_replay_of": "old" }))
+        );
         let mut record = Record { mode: Some("SINGLE".to_owned()), ..Record::default() };
         complete(&mut record, &out, &answered, "key");
         assert_eq!(record.mode.as_deref(), Some("SINGLE"));
-        assert_eq!((record.cache_status.as_deref(), record.retry_success_count), (Some("HIT"), Some(2)));
-        assert_eq!((record.config.as_deref(), record.api_key_id.as_deref()), (Some("pc-1"), Some("key")));
+        assert_eq!(
+            (record.cache_status.as_deref(), record.retry_success_count),
+            (Some("HIT"), Some(2))
+        );
+        assert_eq!(
+            (record.config.as_deref(), record.api_key_id.as_deref()),
+            (Some("pc-1"), Some("key"))
+        );
     }
     #[test]
     fn a_config_in_full_tells_how_a_target_was_chosen() {

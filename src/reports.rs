@@ -123,8 +123,15 @@ const FILES: &[(&str, &str)] = files![
 /// Returns every report.
 pub fn list() -> &'static [Report] {
     static REPORTS: LazyLock<Vec<Report>> = LazyLock::new(|| {
-        #[expect(clippy::expect_used, reason = "the files are part of the program and a test parses each of them")]
-        FILES.iter().map(|(name, sql)| parse(name, sql)).collect::<Result<_>>().expect("well-formed report headers")
+        #[expect(
+            clippy::expect_used,
+            reason = "the files are part of the program and a test parses each of them"
+        )]
+        FILES
+            .iter()
+            .map(|(name, sql)| parse(name, sql))
+            .collect::<Result<_>>()
+            .expect("well-formed report headers")
     });
     &REPORTS
 }
@@ -132,7 +139,8 @@ pub fn list() -> &'static [Report] {
 /// Returns the report with this name.
 pub fn find(name: &str) -> Result<&'static Report> {
     list().iter().find(|report| report.name == name).ok_or_else(|| {
-        let hint = hint(name, list().iter().map(|report| report.name), "reports", "`gatelog report`");
+        let hint =
+            hint(name, list().iter().map(|report| report.name), "reports", "`gatelog report`");
         Error::not_found(format!("report `{}` does not exist; {hint}", clip(name)))
     })
 }
@@ -140,7 +148,9 @@ pub fn find(name: &str) -> Result<&'static Report> {
 /// Returns the values of a report's placeholders: the given ones, and defaults for the others. A
 /// given null means the default.
 pub fn bind(report: &Report, given: &BTreeMap<String, Value>) -> Result<ParamValues> {
-    if let Some(name) = given.keys().find(|name| report.params.iter().all(|param| param.name != name.as_str())) {
+    if let Some(name) =
+        given.keys().find(|name| report.params.iter().all(|param| param.name != name.as_str()))
+    {
         let known = report.params.iter().map(|param| param.name);
         let hint = hint(name, known, "parameters", "`gatelog report`");
         let report = report.name;
@@ -159,7 +169,10 @@ pub fn bind(report: &Report, given: &BTreeMap<String, Value>) -> Result<ParamVal
 
 /// Returns the values of a report's placeholders for its SQL view: all defaults.
 pub fn view_params(report: &Report) -> ParamValues {
-    #[expect(clippy::expect_used, reason = "a header is only parsed if its defaults are values of their kind")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a header is only parsed if its defaults are values of their kind"
+    )]
     bind(report, &BTreeMap::new()).expect("defaults that are values")
 }
 
@@ -176,23 +189,34 @@ impl Report {
 
 impl Param {
     fn default_value(&self) -> Result<ScalarValue> {
-        self.default.map_or_else(|| Ok(self.kind.null()), |text| self.value(&Value::String(text.to_owned())))
+        self.default.map_or_else(
+            || Ok(self.kind.null()),
+            |text| self.value(&Value::String(text.to_owned())),
+        )
     }
 
     /// Converts a JSON value to the parameter's type. Numbers may be texts, the only form in a
     /// query string and on a command line.
     fn value(&self, given: &Value) -> Result<ScalarValue> {
         let typed = match (self.kind, given) {
-            (ParamKind::Text, Value::String(text)) => self.allows(text).then(|| ScalarValue::Utf8(Some(text.clone()))),
+            (ParamKind::Text, Value::String(text)) => {
+                self.allows(text).then(|| ScalarValue::Utf8(Some(text.clone())))
+            }
             (ParamKind::Timestamp, Value::String(text)) => json::moment(text).map(timestamp),
-            (ParamKind::Timestamp, Value::Number(number)) => json::moment(&number.to_string()).map(timestamp),
+            (ParamKind::Timestamp, Value::Number(number)) => {
+                json::moment(&number.to_string()).map(timestamp)
+            }
             (ParamKind::Integer, Value::String(text)) => text.trim().parse().ok().and_then(count),
             (ParamKind::Integer, Value::Number(number)) => number.as_i64().and_then(count),
             _ => None,
         };
         typed.ok_or_else(|| {
             let shown = given.as_str().map_or_else(|| given.to_string(), str::to_owned);
-            Error::invalid(format!("parameter `{}` is `{shown}`; expected {}", self.name, self.expected()))
+            Error::invalid(format!(
+                "parameter `{}` is `{shown}`; expected {}",
+                self.name,
+                self.expected()
+            ))
         })
     }
 
@@ -204,7 +228,9 @@ impl Param {
         match self.kind {
             ParamKind::Text if self.choices.is_empty() => "a text".to_owned(),
             ParamKind::Text => format!("one of {}", join(self.choices.iter().copied())),
-            ParamKind::Timestamp => "a date such as 2026-11-21 or a moment such as 2026-11-21T17:30:00Z".to_owned(),
+            ParamKind::Timestamp => {
+                "a date such as 2026-11-21 or a moment such as 2026-11-21T17:30:00Z".to_owned()
+            }
             ParamKind::Integer => "a whole number, 0 or more".to_owned(),
         }
     }
@@ -261,17 +287,27 @@ fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
 pub(crate) fn parse(name: &'static str, sql: &'static str) -> Result<Report> {
     let mut report = Report { name, purpose: "", params: Vec::new(), columns: Vec::new(), sql };
     for line in sql.lines().take_while(|line| !line.trim().is_empty()) {
-        let malformed = || Error::internal(format!("sql/{name}.sql: header line `{line}` is malformed"));
-        let (head, text) = line.strip_prefix("-- ").and_then(|rest| rest.split_once(": ")).ok_or_else(malformed)?;
+        let malformed =
+            || Error::internal(format!("sql/{name}.sql: header line `{line}` is malformed"));
+        let (head, text) = line
+            .strip_prefix("-- ")
+            .and_then(|rest| rest.split_once(": "))
+            .ok_or_else(malformed)?;
         match head.split_once(' ') {
             None if head == "purpose" => report.purpose = text,
-            Some(("param", name)) => report.params.push(parse_param(name, text).ok_or_else(malformed)?),
-            Some(("column", name)) => report.columns.push(parse_column(name, text).ok_or_else(malformed)?),
+            Some(("param", name)) => {
+                report.params.push(parse_param(name, text).ok_or_else(malformed)?)
+            }
+            Some(("column", name)) => {
+                report.columns.push(parse_column(name, text).ok_or_else(malformed)?)
+            }
             _ => return Err(malformed()),
         }
     }
     if report.purpose.is_empty() || report.columns.is_empty() {
-        return Err(Error::internal(format!("sql/{name}.sql: the header needs a purpose and columns")));
+        return Err(Error::internal(format!(
+            "sql/{name}.sql: the header needs a purpose and columns"
+        )));
     }
     report.params.iter().try_for_each(|param| param.default_value().map(|_| ()))?;
     Ok(report)
@@ -284,14 +320,17 @@ fn parse_param(name: &'static str, text: &'static str) -> Option<Param> {
         Some((kind, choices)) => (kind, choices.split('|').collect()),
         None => (kind, Vec::new()),
     };
-    let kind = [ParamKind::Text, ParamKind::Timestamp, ParamKind::Integer].into_iter().find(|k| k.word() == kind)?;
+    let kind = [ParamKind::Text, ParamKind::Timestamp, ParamKind::Integer]
+        .into_iter()
+        .find(|k| k.word() == kind)?;
     Some(Param { name, kind, choices, default: (default != "null").then_some(default), doc })
 }
 
 fn parse_column(name: &'static str, text: &'static str) -> Option<ReportColumn> {
     use ColumnKind::{Boolean, Date, Float, Integer, Text, Timestamp};
     let (kind, doc) = text.split_once("; ")?;
-    let kind = [Text, Integer, Float, Boolean, Timestamp, Date].into_iter().find(|k| k.word() == kind)?;
+    let kind =
+        [Text, Integer, Float, Boolean, Timestamp, Date].into_iter().find(|k| k.word() == kind)?;
     Some(ReportColumn { name, kind, doc })
 }
 

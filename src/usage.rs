@@ -1,14 +1,17 @@
-//! How many records each organisation had stored in each month: what quotas are checked against and bills are made from.
+//! How many records each organisation had stored in each month: what quotas are checked against and
+//! bills are made from.
 //!
-//! The writer counts each row that it keeps, so a check costs one look into a map and is exact whoever writes at the same
-//! time; feedback is not counted. Rows leave table `logs` when they expire, so the counts are kept beside it: with every
-//! flush the node writes what its log had come to by then, under the log's id, *before* that table's commit. Whoever opens
-//! the log next takes the counts of the sequence that the table names and adds the rows that it replays, so the counts are
-//! exact through crashes too. Counts of other nodes are as of their last flush.
+//! The writer counts each row that it keeps, so a check costs one look into a map and is exact
+//! whoever writes at the same time; feedback is not counted. Rows leave table `logs` when they
+//! expire, so the counts are kept beside it: with every flush the node writes what its log had come
+//! to by then, under the log's id, *before* that table's commit. Whoever opens the log next takes
+//! the counts of the sequence that the table names and adds the rows that it replays, so the counts
+//! are exact through crashes too. Counts of other nodes are as of their last flush.
 //!
-//! A row counts for the month (UTC) of its `created_at`, but no later than tomorrow's. Rows that were not stored because of
-//! a quota are counted apart. They are in no log, so their counts are written down every few seconds, for
-//! whoever reads beside this process; a crash forgets those of the last seconds.
+//! A row counts for the month (UTC) of its `created_at`, but no later than tomorrow's. Rows that
+//! were not stored because of a quota are counted apart. They are in no log, so their counts are
+//! written down every few seconds, for whoever reads beside this process; a crash forgets those of
+//! the last seconds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -96,7 +99,7 @@ impl Counts {
     pub fn count(&mut self, batch: &RecordBatch, now_micros: i64) {
         let mut months = Months::default();
         for_each_row(batch, |organisation, micros| {
-            self.entry(organisation, months.of(counted_at(micros, now_micros))).records += 1;
+            self.entry(organisation, months.month_of(counted_at(micros, now_micros))).records += 1;
         });
     }
 
@@ -120,7 +123,8 @@ impl Counts {
     }
 }
 
-/// The moment that a record counts for: its own, but no later than tomorrow, so that claiming a month to come gains nothing.
+/// The moment that a record counts for: its own, but no later than tomorrow, so that claiming a
+/// month to come gains nothing.
 pub fn counted_at(created_at: i64, now_micros: i64) -> i64 {
     created_at.min(now_micros.saturating_add(MICROS_A_DAY))
 }
@@ -132,7 +136,8 @@ fn for_each_row(batch: &RecordBatch, mut row: impl FnMut(&str, i64)) {
     else {
         return;
     };
-    let (organisations, times) = (organisations.as_string_view(), times.as_primitive::<TimestampMicrosecondType>());
+    let (organisations, times) =
+        (organisations.as_string_view(), times.as_primitive::<TimestampMicrosecondType>());
     for at in 0..organisations.len() {
         row(organisations.value(at), times.value(at));
     }
@@ -143,15 +148,23 @@ fn for_each_row(batch: &RecordBatch, mut row: impl FnMut(&str, i64)) {
 struct Months(Option<(i64, i64, Month)>);
 
 impl Months {
-    fn of(&mut self, micros: i64) -> Month {
+    fn month_of(&mut self, micros: i64) -> Month {
         match self.0 {
             Some((first, end, month)) if (first..end).contains(&micros) => month,
             _ => {
                 let month = Month::of_micros(micros);
                 let start = |month: Month| {
-                    Some(month.first_day()?.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros())
+                    Some(
+                        month
+                            .first_day()?
+                            .and_time(chrono::NaiveTime::MIN)
+                            .and_utc()
+                            .timestamp_micros(),
+                    )
                 };
-                self.0 = start(month).zip(start(month.before(-1))).map(|(first, end)| (first, end, month));
+                self.0 = start(month)
+                    .zip(start(month.before(-1)))
+                    .map(|(first, end)| (first, end, month));
                 month
             }
         }
@@ -198,25 +211,26 @@ impl Meter {
 impl Tally<'_> {
     /// Records of the organisation in the month of that moment, on all nodes.
     pub fn records(&mut self, organisation: &str, micros: i64) -> u64 {
-        let month = self.months.of(micros);
-        self.known.own.get(organisation, month).records + self.known.others.get(organisation, month).records
+        let month = self.months.month_of(micros);
+        self.known.own.get(organisation, month).records
+            + self.known.others.get(organisation, month).records
     }
 
     /// Counts a record that is stored.
     pub fn store(&mut self, organisation: &str, micros: i64) {
-        let month = self.months.of(micros);
+        let month = self.months.month_of(micros);
         self.known.own.entry(organisation, month).records += 1;
     }
 
     /// Counts a record that is not stored.
     pub fn refuse(&mut self, organisation: &str, micros: i64) {
-        let month = self.months.of(micros);
+        let month = self.months.month_of(micros);
         self.known.own.entry(organisation, month).not_stored += 1;
     }
 
     /// Takes back what was counted of a record that is to be sent again.
     pub fn take_back(&mut self, organisation: &str, micros: i64, was_stored: bool) {
-        let month = self.months.of(micros);
+        let month = self.months.month_of(micros);
         let count = self.known.own.entry(organisation, month);
         let counted = if was_stored { &mut count.records } else { &mut count.not_stored };
         *counted = counted.saturating_sub(1);
@@ -239,12 +253,17 @@ impl Usage {
         Self(Arc::new(RwLock::new(Known { own: counts, others: Counts::default() })))
     }
 
-    /// The counts of all nodes: of one organisation, or of every one. In order of organisation and month.
+    /// The counts of all nodes: of one organisation, or of every one. In order of organisation and
+    /// month.
     pub fn list(&self, organisation: Option<&str>) -> Vec<Used> {
         let known = self.0.read();
         let mut sum: BTreeMap<(&str, Month), Count> = BTreeMap::new();
         for counts in [&known.own, &known.others] {
-            for (of, months) in counts.0.iter().filter(|(of, _)| organisation.is_none_or(|name| name == of.as_str())) {
+            for (of, months) in counts
+                .0
+                .iter()
+                .filter(|(of, _)| organisation.is_none_or(|name| name == of.as_str()))
+            {
                 for (month, count) in months {
                     let entry = sum.entry((of, *month)).or_default();
                     entry.records += count.records;
@@ -295,16 +314,23 @@ struct Stored {
     counts: BTreeMap<String, BTreeMap<String, Count>>,
 }
 
-/// Writes what the log has come to, keeping what it had come to at the last commit: which of the two holds is for the table
-/// to say.
-pub async fn write(store: &Store, wal_id: Uuid, before: &Snapshot, next: &Snapshot, now: Month) -> Result<()> {
+/// Writes what the log has come to, keeping what it had come to at the last commit: which of the
+/// two holds is for the table to say.
+pub async fn write(
+    store: &Store,
+    wal_id: Uuid,
+    before: &Snapshot,
+    next: &Snapshot,
+    now: Month,
+) -> Result<()> {
     let first = now.before(KEPT_MONTHS);
     let file = File { snapshots: vec![stored(before, first), stored(next, first)] };
-    let bytes =
-        serde_json::to_vec(&file).map_err(|cause| Error::internal("cannot encode counts").with_source(cause))?;
+    let bytes = serde_json::to_vec(&file)
+        .map_err(|cause| Error::internal("cannot encode counts").with_source(cause))?;
     let path = store.usage_path(wal_id);
     let put = store.object_store().put(&path, PutPayload::from(bytes)).await;
-    put.map(|_| ()).map_err(|cause| Error::storage(format!("cannot write `{path}`")).with_source(cause))
+    put.map(|_| ())
+        .map_err(|cause| Error::storage(format!("cannot write `{path}`")).with_source(cause))
 }
 
 fn stored(snapshot: &Snapshot, first: Month) -> Stored {
@@ -332,19 +358,37 @@ fn read_stored(stored: Stored) -> Option<Snapshot> {
 pub async fn read(store: &Store, now: Month) -> Result<HashMap<Uuid, Vec<Snapshot>>> {
     let folder = store.usage_folder();
     let failed = |cause| Error::storage(format!("cannot list `{folder}`")).with_source(cause);
-    let objects: Vec<_> = store.object_store().list(Some(&folder)).try_collect().await.map_err(failed)?;
+    let objects: Vec<_> =
+        store.object_store().list(Some(&folder)).try_collect().await.map_err(failed)?;
     let mut logs = HashMap::new();
     for object in objects {
         let path = object.location;
-        let Some(wal_id) = path.filename().and_then(|name| name.strip_suffix(".json")).and_then(|id| id.parse().ok())
+        let Some(wal_id) = path
+            .filename()
+            .and_then(|name| name.strip_suffix(".json"))
+            .and_then(|id| id.parse().ok())
         else {
             continue;
         };
         let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
-        let bytes = store.object_store().get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
-        let damaged = || Error::damaged(format!("`{path}` does not hold counts; restore it from a copy"));
-        let file: File = serde_json::from_slice(&bytes).map_err(|cause| damaged().with_source(cause))?;
-        let snapshots = file.snapshots.into_iter().map(read_stored).collect::<Option<Vec<_>>>().ok_or_else(damaged)?;
+        let bytes = store
+            .object_store()
+            .get(&path)
+            .await
+            .map_err(unreadable)?
+            .bytes()
+            .await
+            .map_err(unreadable)?;
+        let damaged =
+            || Error::damaged(format!("`{path}` does not hold counts; restore it from a copy"));
+        let file: File =
+            serde_json::from_slice(&bytes).map_err(|cause| damaged().with_source(cause))?;
+        let snapshots = file
+            .snapshots
+            .into_iter()
+            .map(read_stored)
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(damaged)?;
         let forget = |snapshot: Snapshot| {
             let mut counts = Arc::unwrap_or_clone(snapshot.counts);
             counts.forget_before(now.before(KEPT_MONTHS));
@@ -355,14 +399,21 @@ pub async fn read(store: &Store, now: Month) -> Result<HashMap<Uuid, Vec<Snapsho
     Ok(logs)
 }
 
-/// The counts of a log that the table has up to `covered`; none if no snapshot is of that sequence or before it.
+/// The counts of a log that the table has up to `covered`; none if no snapshot is of that sequence
+/// or before it.
 pub fn as_of(snapshots: &[Snapshot], covered: u64) -> Option<&Snapshot> {
-    snapshots.iter().filter(|snapshot| snapshot.sequence <= covered).max_by_key(|snapshot| snapshot.sequence)
+    snapshots
+        .iter()
+        .filter(|snapshot| snapshot.sequence <= covered)
+        .max_by_key(|snapshot| snapshot.sequence)
 }
 
-/// What all of these logs counted, as far as they wrote it down: for logs of others the newest is the best that is known.
+/// What all of these logs counted, as far as they wrote it down: for logs of others the newest is
+/// the best that is known.
 pub fn newest(logs: &HashMap<Uuid, Vec<Snapshot>>) -> Counts {
-    let last = logs.values().filter_map(|snapshots| snapshots.iter().max_by_key(|snapshot| snapshot.sequence));
+    let last = logs
+        .values()
+        .filter_map(|snapshots| snapshots.iter().max_by_key(|snapshot| snapshot.sequence));
     sum(last.map(|snapshot| &*snapshot.counts))
 }
 
@@ -428,9 +479,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_table_says_which_snapshot_holds() {
-        let store =
-            Store::with(Arc::new(object_store::memory::InMemory::new()), Url::parse("memory:///x/").unwrap()).unwrap();
-        let (id, mut meter) = (Uuid::from_u128(7), Meter::new(Counts::default(), Counts::default()));
+        let store = Store::with(
+            Arc::new(object_store::memory::InMemory::new()),
+            Url::parse("memory:///x/").unwrap(),
+        )
+        .unwrap();
+        let (id, mut meter) =
+            (Uuid::from_u128(7), Meter::new(Counts::default(), Counts::default()));
         meter.tally().store("a", micros("2026-11-01T00:00:00Z"));
         let before = Snapshot { sequence: 3, counts: Arc::new(meter.own()) };
         meter.tally().store("a", micros("2024-01-01T00:00:00Z"));
@@ -440,7 +495,10 @@ mod tests {
         let found = &read(&store, month()).await.unwrap()[&id];
         assert_eq!(as_of(found, 8), Some(&before));
         assert_eq!(as_of(found, 9).unwrap().counts.get("a", month()).records, 2);
-        assert_eq!(as_of(found, 9).unwrap().counts.get("a", Month::parse("2024-01").unwrap()).records, 0);
+        assert_eq!(
+            as_of(found, 9).unwrap().counts.get("a", Month::parse("2024-01").unwrap()).records,
+            0
+        );
         assert_eq!(as_of(found, 2), None);
     }
 }

@@ -6,20 +6,20 @@
 //! none twice, whatever runs at the same time. Each table has a cell of its own. The cell of `logs`
 //! also shows partial records.
 
-mod waiting;
+mod partial;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow::array::RecordBatch;
 
-use crate::halves::SoFar;
-use crate::limits::Room;
-use crate::memtable::{Frozen, Live};
+use crate::limits::MemoryReservation;
+use crate::memtable::{Frozen, MutableMemtable};
+use crate::parts::SoFar;
 use crate::record::Rows;
 use crate::table::FileIndex;
 use crate::usage::Counts;
-use waiting::Unfinished;
+use partial::PartialRecord;
 
 /// The data that one query reads.
 #[derive(Clone, Debug)]
@@ -34,14 +34,14 @@ pub struct View {
 
 impl View {
     /// Creates a view of files only.
-    pub fn of_files(rows: Rows, files: FileIndex) -> Self {
+    pub fn with_files(rows: Rows, files: FileIndex) -> Self {
         Self { rows, files: Arc::new(files), memory: Vec::new() }
     }
 }
 
 /// The current view and its parts.
 #[derive(Debug)]
-pub struct Shelf(Mutex<Contents>, Rows);
+pub struct ViewCell(Mutex<Contents>, Rows);
 
 #[derive(Debug)]
 struct Contents {
@@ -49,9 +49,9 @@ struct Contents {
     /// Former indexes that a query may still read from.
     former: Vec<Weak<FileIndex>>,
     frozen: VecDeque<Arc<Frozen>>,
-    live: Live,
+    live: MutableMemtable,
     /// Partial records.
-    waiting: Unfinished,
+    waiting: PartialRecord,
 }
 
 impl Contents {
@@ -62,15 +62,15 @@ impl Contents {
     }
 }
 
-impl Shelf {
+impl ViewCell {
     /// Creates a cell with the files of the table and no rows in memory.
     pub fn new(rows: Rows, files: Arc<FileIndex>) -> Self {
         let contents = Contents {
             files,
             former: Vec::new(),
             frozen: VecDeque::new(),
-            live: Live::default(),
-            waiting: Unfinished::default(),
+            live: MutableMemtable::default(),
+            waiting: PartialRecord::default(),
         };
         Self(Mutex::new(contents), rows)
     }
@@ -101,7 +101,12 @@ impl Shelf {
 
     /// Makes a batch visible that the write-ahead log holds durably; returns the bytes of live
     /// rows.
-    pub fn insert(&self, batch: RecordBatch, now_micros: i64, permit: Option<Room>) -> u64 {
+    pub fn insert(
+        &self,
+        batch: RecordBatch,
+        now_micros: i64,
+        permit: Option<MemoryReservation>,
+    ) -> u64 {
         let mut contents = self.lock();
         contents.live.insert(batch, now_micros, permit);
         contents.live.bytes()
@@ -121,12 +126,12 @@ impl Shelf {
 
     /// Replaces partial records by complete ones, or removes them if `records` is `None`. Returns
     /// the bytes of live rows.
-    pub fn replace_halves(
+    pub fn replace_parts(
         &self,
         keys: &[u128],
         records: Option<RecordBatch>,
         now_micros: i64,
-        permit: Option<Room>,
+        permit: Option<MemoryReservation>,
     ) -> u64 {
         let mut contents = self.lock();
         for key in keys {
@@ -184,14 +189,21 @@ impl Shelf {
     /// Returns every index that a query may read from now, including the current one.
     pub fn held(&self) -> Vec<Arc<FileIndex>> {
         let contents = self.lock();
-        contents.former.iter().filter_map(Weak::upgrade).chain([Arc::clone(&contents.files)]).collect()
+        contents
+            .former
+            .iter()
+            .filter_map(Weak::upgrade)
+            .chain([Arc::clone(&contents.files)])
+            .collect()
     }
 
     /// Returns the rows and bytes that wait for a flush, and the arrival of the oldest live row.
     pub fn memory(&self) -> (u64, u64, Option<i64>) {
         let contents = self.lock();
-        let rows = contents.live.rows() + contents.frozen.iter().map(|frozen| frozen.rows).sum::<u64>();
-        let bytes = contents.live.bytes() + contents.frozen.iter().map(|frozen| frozen.bytes).sum::<u64>();
+        let rows =
+            contents.live.rows() + contents.frozen.iter().map(|frozen| frozen.rows).sum::<u64>();
+        let bytes =
+            contents.live.bytes() + contents.frozen.iter().map(|frozen| frozen.bytes).sum::<u64>();
         (rows, bytes, contents.live.oldest_micros())
     }
 }

@@ -1,25 +1,26 @@
 //! What a request may ask: a time frame, filters, and for groups a page and an order.
 //!
-//! The filters are those of lists of logs ([`Filter`]); the time frame has to be given. A value that cannot be meant is
-//! an error; a name that is not known is passed over, as Portkey does, but named in the answer, so that a misspelt
-//! filter shows.
+//! The filters are those of lists of logs ([`Filter`]); the time frame has to be given. A value
+//! that cannot be meant is an error; a name that is not known is passed over, as Portkey does, but
+//! named in the answer, so that a misspelt filter shows.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use datafusion::common::ScalarValue;
 
-use super::frame::Frame;
+use super::time_range::TimeRange;
 use crate::error::{Error, Result};
 use crate::logs::{Bounds, Condition, Filter};
 
 /// Parameters that the SDKs send and that are about pages of groups.
-const PAGING: [&str; 6] = ["current_page", "page_size", "order_by", "order_by_type", "columns", "include_total"];
+const PAGING: [&str; 6] =
+    ["current_page", "page_size", "order_by", "order_by_type", "columns", "include_total"];
 
 /// A request, understood.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    pub(super) frame: Frame,
+pub struct AnalyticsRequest {
+    pub(super) frame: TimeRange,
     filters: Condition,
     /// The columns that these look for values of.
     filtered: Vec<String>,
@@ -29,7 +30,7 @@ pub struct Asked {
     pub(super) ignored: Vec<String>,
 }
 
-impl Asked {
+impl AnalyticsRequest {
     /// Understands the parameters of a query string.
     pub fn parse(mut given: BTreeMap<String, String>) -> Result<Self> {
         let filter = Filter::read(|name| given.remove(name))?;
@@ -69,13 +70,15 @@ impl Asked {
     }
 }
 
-fn frame(time: Bounds<DateTime<Utc>>) -> Result<Frame> {
+fn frame(time: Bounds<DateTime<Utc>>) -> Result<TimeRange> {
     let missing = |name: &str| {
-        Error::invalid(format!("parameter `{name}` is missing; send a date or a moment such as 2026-11-21T17:30:00Z"))
+        Error::invalid(format!(
+            "parameter `{name}` is missing; send a date or a moment such as 2026-11-21T17:30:00Z"
+        ))
     };
     let from = time.min.ok_or_else(|| missing("time_of_generation_min"))?;
     let to = time.max.ok_or_else(|| missing("time_of_generation_max"))?;
-    Ok(Frame { from, to })
+    Ok(TimeRange { from, to })
 }
 
 fn time(at: DateTime<Utc>) -> ScalarValue {

@@ -7,8 +7,8 @@ use crate::nearest::{clip, hint};
 /// A graph.
 #[derive(Debug)]
 pub(super) struct Graph {
-    /// Its paths below `/v1/analytics/graphs/`: that of the specification and the Python SDK, then that of the Node
-    /// SDK.
+    /// Its paths below `/v1/analytics/graphs/`: that of the specification and the Python SDK, then
+    /// that of the Node SDK.
     pub(super) paths: &'static [&'static str],
     /// Name and text of its file.
     pub(super) file: (&'static str, &'static str),
@@ -25,7 +25,8 @@ pub(super) struct Graph {
 pub(super) enum Points {
     /// One a bucket of the time frame, also where nothing happened.
     Buckets(&'static [Field]),
-    /// One a bucket, with a list in it: its name, the fields of its items, and the fields beside it.
+    /// One a bucket, with a list in it: its name, the fields of its items, and the fields beside
+    /// it.
     Lists(&'static str, &'static [Field], &'static [Field]),
     /// One a row.
     Rows(&'static [Field]),
@@ -60,14 +61,18 @@ impl Graph {
             Points::Buckets(fields) | Points::Rows(fields) => vec![fields],
             Points::Lists(_, items, beside) => vec![items, beside],
         };
-        let mut columns: Vec<&str> =
-            std::iter::once(self.summary).chain(points).flatten().map(|field| field.column).collect();
+        let mut columns: Vec<&str> = std::iter::once(self.summary)
+            .chain(points)
+            .flatten()
+            .map(|field| field.column)
+            .collect();
         columns.sort_unstable();
         columns.dedup();
         columns
     }
 
-    /// Its query. A file that says nothing of `whole` has figures alone, which it is for each bucket and for all of them.
+    /// Its query. A file that says nothing of `whole` has figures alone, which it is for each
+    /// bucket and for all of them.
     pub(super) fn sql(&self) -> String {
         let (_, sql) = self.file;
         match sql.split_once("\nselect\n") {
@@ -154,7 +159,11 @@ pub(super) static GRAPHS: [Graph; 17] = [
         paths: &["requests/rescued", "requests-rescued"],
         file: file!("requests_rescued"),
         summary: &[count_of("retry", "count"), count("fallback")],
-        points: Points::Lists("retry", &[mean("retry_success_count"), count("count")], &[count("fallback")]),
+        points: Points::Lists(
+            "retry",
+            &[mean("retry_success_count"), count("count")],
+            &[count("fallback")],
+        ),
         feedback: false,
     },
     over_time(

@@ -1,11 +1,12 @@
 //! The groups: what they are of, and the page, order and columns that a request asks of them.
 //!
-//! Calls without what they are grouped by are in no group. Most requests come first, unless the request says otherwise.
+//! Calls without what they are grouped by are in no group. Most requests come first, unless the
+//! request says otherwise.
 
 use datafusion::common::ScalarValue;
 use serde_json::{Map, Value, json};
 
-use super::filters::Asked;
+use super::filters::AnalyticsRequest;
 use super::shape::Row;
 use super::{file, wrong};
 use crate::error::{Error, Result};
@@ -17,7 +18,7 @@ pub(super) const TOTAL: &str = "groups";
 /// Groups of a page where the request does not say.
 pub const PAGE: u64 = 100;
 /// The most groups of a page.
-pub const MOST: u64 = 10_000;
+pub const MAX: u64 = 10_000;
 const METADATA: &str = "metadata/";
 /// A model has one name in groups, as in reports, however its source spells it.
 const MODEL: &str = "canonical_model(ai_org, ai_model)";
@@ -42,7 +43,15 @@ pub(super) struct Group {
 }
 
 const fn by(path: &'static str, key: &'static str) -> Group {
-    Group { path, file: file!("group_by"), key, name: path, columns: &["requests"], texts: false, feedback: false }
+    Group {
+        path,
+        file: file!("group_by"),
+        key,
+        name: path,
+        columns: &["requests"],
+        texts: false,
+        feedback: false,
+    }
 }
 
 /// Every way.
@@ -79,7 +88,14 @@ pub(super) static GROUPS: [Group; 12] = [
         file: file!("group_metadata"),
         key: "metadata[$metadata_key]",
         name: "metadata_value",
-        columns: &["requests", "cost", "avg_tokens", "avg_weighted_feedback", "requests_with_feedback", "last_seen"],
+        columns: &[
+            "requests",
+            "cost",
+            "avg_tokens",
+            "avg_weighted_feedback",
+            "requests_with_feedback",
+            "last_seen",
+        ],
         texts: false,
         feedback: true,
     },
@@ -95,7 +111,11 @@ pub(super) static GROUPS: [Group; 12] = [
 
 /// The way of a path.
 pub(super) fn find(path: &str) -> Result<&'static Group> {
-    let name = if path.strip_prefix(METADATA).is_some_and(|key| !key.is_empty()) { "metadata/KEY" } else { path };
+    let name = if path.strip_prefix(METADATA).is_some_and(|key| !key.is_empty()) {
+        "metadata/KEY"
+    } else {
+        path
+    };
     GROUPS.iter().find(|group| group.path == name).ok_or_else(|| {
         let hint = hint(path, GROUPS.iter().map(|group| group.path), "groups", "`/openapi.json`");
         Error::not_found(format!("group `{}` does not exist; {hint}", clip(path)))
@@ -119,10 +139,17 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(group: &'static Group, path: &str, header: &Report, asked: &Asked) -> Result<Self> {
+    pub(super) fn new(
+        group: &'static Group,
+        path: &str,
+        header: &Report,
+        asked: &AnalyticsRequest,
+    ) -> Result<Self> {
         let given = |name: &str| asked.paging.get(name).map(|value| value.trim());
         let names: Vec<&'static str> = header.columns.iter().map(|column| column.name).collect();
-        let key = *names.first().ok_or_else(|| Error::internal(format!("sql/{}.sql has no columns", header.name)))?;
+        let key = *names
+            .first()
+            .ok_or_else(|| Error::internal(format!("sql/{}.sql has no columns", header.name)))?;
         let named = |param: &str, name: &str| {
             let name = if name == group.name { key } else { name };
             let found = names.iter().find(|known| **known == name).copied();
@@ -130,7 +157,9 @@ impl Listing {
             found.ok_or_else(|| {
                 let hint = hint(name, known, "columns", "`/openapi.json`");
                 let name = clip(name);
-                Error::invalid(format!("parameter `{param}` is `{name}`, which is no column here; {hint}"))
+                Error::invalid(format!(
+                    "parameter `{param}` is `{name}`, which is no column here; {hint}"
+                ))
             })
         };
         let (mut columns, mut asked_for) = (vec![key], Vec::new());
@@ -156,8 +185,17 @@ impl Listing {
         };
         let metadata_key = path.strip_prefix(METADATA).map(str::to_owned);
         let page = whole("current_page", given("current_page"), 0, 0..=u64::from(u32::MAX))?;
-        let page_size = whole("page_size", given("page_size"), PAGE, 1..=MOST)?;
-        Ok(Self { group, metadata_key, columns, named: asked_for, order, ascending, page, page_size })
+        let page_size = whole("page_size", given("page_size"), PAGE, 1..=MAX)?;
+        Ok(Self {
+            group,
+            metadata_key,
+            columns,
+            named: asked_for,
+            order,
+            ascending,
+            page,
+            page_size,
+        })
     }
 
     /// The first page of the same groups; none for the first page itself.
@@ -165,10 +203,11 @@ impl Listing {
         (self.page > 0).then(|| Self { page: 0, page_size: 1, ..self.clone() })
     }
 
-    /// The page, over the query of the file. Names of columns are those of its header; what no one asks for is not
-    /// computed.
+    /// The page, over the query of the file. Names of columns are those of its header; what no one
+    /// asks for is not computed.
     pub(super) fn page_of(&self, query: &str) -> String {
-        let columns: Vec<String> = self.columns.iter().map(|column| format!("\"{column}\"")).collect();
+        let columns: Vec<String> =
+            self.columns.iter().map(|column| format!("\"{column}\"")).collect();
         let (key, order) = (self.columns[0], self.order);
         let way = if self.ascending { "asc" } else { "desc" };
         format!(
@@ -184,12 +223,17 @@ impl Listing {
             ("page_size".to_owned(), count(self.page_size)),
             ("page_start".to_owned(), count(self.page.saturating_mul(self.page_size))),
         ];
-        params.extend(self.metadata_key.as_deref().map(|key| ("metadata_key".to_owned(), ScalarValue::from(key))));
+        params.extend(
+            self.metadata_key
+                .as_deref()
+                .map(|key| ("metadata_key".to_owned(), ScalarValue::from(key))),
+        );
         params
     }
 
     pub(super) fn json(&self, rows: Vec<Row>) -> Value {
-        let total = rows.first().and_then(|row| row.get(TOTAL)).cloned().unwrap_or_else(|| json!(0));
+        let total =
+            rows.first().and_then(|row| row.get(TOTAL)).cloned().unwrap_or_else(|| json!(0));
         let items: Vec<Value> = rows.into_iter().map(|row| self.item(row)).collect();
         json!({ "object": "list", "total": total, "data": items })
     }
@@ -210,7 +254,12 @@ impl Listing {
     }
 }
 
-fn whole(name: &str, given: Option<&str>, default: u64, allowed: std::ops::RangeInclusive<u64>) -> Result<u64> {
+fn whole(
+    name: &str,
+    given: Option<&str>,
+    default: u64,
+    allowed: std::ops::RangeInclusive<u64>,
+) -> Result<u64> {
     let Some(text) = given else { return Ok(default) };
     let number = text.parse().ok().filter(|number| allowed.contains(number));
     let expected = || format!("a whole number from {} to {}", allowed.start(), allowed.end());

@@ -1,24 +1,27 @@
-//! Portkey's analytics: what a request asks, the query that answers it, and the JSON that its rows become.
+//! Portkey's analytics: what a request asks, the query that answers it, and the JSON that its rows
+//! become.
 //!
-//! A graph or group is one file of `sql/analytics`, with a header in the grammar of [`crate::reports`]. It reads
-//! `calls`, the records of the time frame that pass every filter (`calls.sql`), and where it is about feedback
-//! `ratings` or, with the calls that it is about, `rated` and `rated_once`. The statement is put together from those
-//! files, from clauses that are constants of this module, and from column names that are checked against a header;
-//! every value of the request is a typed parameter. So no text of a request is ever SQL.
+//! A graph or group is one file of `sql/analytics`, with a header in the grammar of
+//! [`crate::reports`]. It reads `calls`, the records of the time frame that pass every filter
+//! (`calls.sql`), and where it is about feedback `ratings` or, with the calls that it is about,
+//! `rated` and `rated_once`. The statement is put together from those files, from clauses that are
+//! constants of this module, and from column names that are checked against a header; every value
+//! of the request is a typed parameter. So no text of a request is ever SQL.
 //!
-//! One statement gives the summary and the points of a graph in one pass over the columns that it needs: the row with
-//! `whole = 1` is over the whole frame. A file that gives figures alone is made to give them so ([`graphs`]). Only what
-//! a fallback rescued takes a second look, for the failures beside it, and so do the groups by metadata, for feedback.
-//! Times are UTC, money is US cents, rates are of 100. A mean of nothing is null,
-//! a count of nothing 0. The files are no reports: their parameters are Portkey's, and several names are those of
-//! reports. This module runs no query.
+//! One statement gives the summary and the points of a graph in one pass over the columns that it
+//! needs: the row with `whole = 1` is over the whole frame. A file that gives figures alone is made
+//! to give them so ([`graphs`]). Only what a fallback rescued takes a second look, for the failures
+//! beside it, and so do the groups by metadata, for feedback. Times are UTC, money is US cents,
+//! rates are of 100. A mean of nothing is null, a count of nothing 0. The files are no reports:
+//! their parameters are Portkey's, and several names are those of reports. This module runs no
+//! query.
 
-mod described;
 mod filters;
-mod frame;
+mod graph_spec;
 mod graphs;
 mod groups;
 mod shape;
+mod time_range;
 
 #[cfg(test)]
 mod tests;
@@ -32,11 +35,13 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::reports::{self, Report};
 
-pub use described::{Figure, GraphFacts, GroupFacts, cache_facts, graphs as graph_facts, groups as group_facts};
-pub use filters::Asked;
+pub use filters::AnalyticsRequest;
+pub use graph_spec::{
+    Figure, GraphFacts, GroupFacts, cache_facts, graphs as graph_facts, groups as group_facts,
+};
 use graphs::Graph;
 use groups::Listing;
-pub use groups::{MOST as MOST_GROUPS, PAGE as PAGE_GROUPS};
+pub use groups::{MAX as MAX_GROUPS, PAGE as PAGE_GROUPS};
 
 /// A file of `sql/analytics`.
 macro_rules! file {
@@ -61,7 +66,7 @@ pub struct Query {
     file: (&'static str, &'static str),
     answer: AnswerShape,
     feedback: bool,
-    asked: Asked,
+    asked: AnalyticsRequest,
 }
 
 #[derive(Debug)]
@@ -73,20 +78,31 @@ enum AnswerShape {
 
 impl Query {
     /// The graph of a path below `/v1/analytics/graphs/`, in either SDK's spelling.
-    pub fn graph(path: &str, asked: Asked) -> Result<Self> {
+    pub fn graph(path: &str, asked: AnalyticsRequest) -> Result<Self> {
         let graph = graphs::find(path)?;
-        Ok(Self { file: graph.file, answer: AnswerShape::Graph(graph), feedback: graph.feedback, asked })
+        Ok(Self {
+            file: graph.file,
+            answer: AnswerShape::Graph(graph),
+            feedback: graph.feedback,
+            asked,
+        })
     }
 
-    /// The groups of a path below `/v1/analytics/groups/` or `/v1/logs/groups/`; `metadata/KEY` groups by that key.
-    pub fn group(path: &str, asked: Asked) -> Result<Self> {
+    /// The groups of a path below `/v1/analytics/groups/` or `/v1/logs/groups/`; `metadata/KEY`
+    /// groups by that key.
+    pub fn group(path: &str, asked: AnalyticsRequest) -> Result<Self> {
         let group = groups::find(path)?;
         let listing = Listing::new(group, path, &header(group.file)?, &asked)?;
-        Ok(Self { file: group.file, answer: AnswerShape::Group(listing), feedback: group.feedback, asked })
+        Ok(Self {
+            file: group.file,
+            answer: AnswerShape::Group(listing),
+            feedback: group.feedback,
+            asked,
+        })
     }
 
     /// The summary of the cache.
-    pub fn cache_summary(asked: Asked) -> Self {
+    pub fn cache_summary(asked: AnalyticsRequest) -> Self {
         Self { file: CACHE_SUMMARY, answer: AnswerShape::Summary, feedback: false, asked }
     }
 
@@ -111,11 +127,15 @@ impl Query {
         if self.feedback {
             tables.push(format!("ratings as (\n{}\n)", RATINGS.1));
         }
-        let filters: String = self.asked.clauses().iter().map(|clause| format!("  and {clause}\n")).collect();
+        let filters: String =
+            self.asked.clauses().iter().map(|clause| format!("  and {clause}\n")).collect();
         let calls = format!("{}{filters}", CALLS.1);
         tables.push(match &self.answer {
             AnswerShape::Group(listing) => {
-                format!("calls as (\nselect *, {} as group_key from (\n{calls})\n)", listing.group.key)
+                format!(
+                    "calls as (\nselect *, {} as group_key from (\n{calls})\n)",
+                    listing.group.key
+                )
             }
             AnswerShape::Graph(_) | AnswerShape::Summary => format!("calls as (\n{calls})"),
         });
@@ -154,8 +174,8 @@ impl Query {
         }
     }
 
-    /// Figures, all of which are withheld or one of which the request names, with the columns that they are computed from; none
-    /// where what is left is an answer.
+    /// Figures, all of which are withheld or one of which the request names, with the columns that
+    /// they are computed from; none where what is left is an answer.
     pub fn refused(&self, withheld: &Figures) -> Option<BTreeSet<String>> {
         let named = |column: &&str| withheld.contains_key(*column);
         let refused: Vec<&str> = match &self.answer {
@@ -166,8 +186,12 @@ impl Query {
             AnswerShape::Group(listing) => listing.named.iter().copied().filter(named).collect(),
             AnswerShape::Summary => Vec::new(),
         };
-        let columns: BTreeSet<String> =
-            refused.into_iter().filter_map(|figure| withheld.get(figure)).flatten().cloned().collect();
+        let columns: BTreeSet<String> = refused
+            .into_iter()
+            .filter_map(|figure| withheld.get(figure))
+            .flatten()
+            .cloned()
+            .collect();
         (!columns.is_empty()).then_some(columns)
     }
 
@@ -197,7 +221,10 @@ impl Query {
 
     /// Tells how many groups there are in all; none if no row says it.
     pub fn groups(batches: &[RecordBatch]) -> Result<Option<u64>> {
-        Ok(shape::rows(batches)?.first().and_then(|row| row.get(groups::TOTAL)).and_then(Value::as_u64))
+        Ok(shape::rows(batches)?
+            .first()
+            .and_then(|row| row.get(groups::TOTAL))
+            .and_then(Value::as_u64))
     }
 }
 

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+};
 use chrono::DateTime;
 use serde_json::{Map, Value, json};
 
 use super::Figures;
-use super::frame::{Frame, text};
 use super::graphs::{Empty, Field, Graph, Points};
+use super::time_range::{TimeRange, text};
 use crate::error::{Error, Result};
 
 /// A row, by the names of its columns.
@@ -44,9 +46,14 @@ fn cell(column: &dyn Array, place: usize) -> Result<Value> {
         DataType::Utf8View => json!(column.as_string_view().value(place)),
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             let micros = column.as_primitive::<TimestampMicrosecondType>().value(place);
-            DateTime::from_timestamp_micros(micros).map_or(Value::Null, |at| Value::String(text(at)))
+            DateTime::from_timestamp_micros(micros)
+                .map_or(Value::Null, |at| Value::String(text(at)))
         }
-        other => return Err(Error::internal(format!("a column of type {other} has no place in analytics"))),
+        other => {
+            return Err(Error::internal(format!(
+                "a column of type {other} has no place in analytics"
+            )));
+        }
     })
 }
 
@@ -60,19 +67,22 @@ pub(super) fn withhold(rows: &mut [Row], withheld: &Figures) {
 }
 
 /// A graph: its summary, its points, and how wide a bucket is.
-pub(super) fn graph(graph: &Graph, frame: &Frame, rows: &[Row], withheld: &Figures) -> Value {
+pub(super) fn graph(graph: &Graph, frame: &TimeRange, rows: &[Row], withheld: &Figures) -> Value {
     let is_whole = |row: &&Row| row.get("whole").and_then(Value::as_i64) == Some(1);
     let whole = rows.iter().find(is_whole);
     let parts: Vec<&Row> = rows.iter().filter(|row| !is_whole(row)).collect();
-    let fields = |names: &[Field], row: Option<&Row>, last: &Row| fields(names, row, last, withheld);
+    let fields =
+        |names: &[Field], row: Option<&Row>, last: &Row| fields(names, row, last, withheld);
     let summary = fields(graph.summary, whole, &Map::new());
     let (points, bucket) = match &graph.points {
-        Points::Rows(names) => {
-            (parts.iter().map(|row| Value::Object(fields(names, Some(row), &Map::new()))).collect(), None)
-        }
-        Points::Buckets(names) => {
-            (buckets(frame, &parts, |of, last| fields(names, of.first().copied(), last)), Some(frame.width()))
-        }
+        Points::Rows(names) => (
+            parts.iter().map(|row| Value::Object(fields(names, Some(row), &Map::new()))).collect(),
+            None,
+        ),
+        Points::Buckets(names) => (
+            buckets(frame, &parts, |of, last| fields(names, of.first().copied(), last)),
+            Some(frame.width()),
+        ),
         Points::Lists(name, items, beside) => {
             let point = |of: &[&Row], last: &Row| {
                 let mut point = fields(beside, of.first().copied(), last);
@@ -98,7 +108,7 @@ pub(super) fn summary(rows: Vec<Row>) -> Value {
 }
 
 /// A point for each bucket, made from its rows and the point before.
-fn buckets(frame: &Frame, rows: &[&Row], point: impl Fn(&[&Row], &Row) -> Row) -> Vec<Value> {
+fn buckets(frame: &TimeRange, rows: &[&Row], point: impl Fn(&[&Row], &Row) -> Row) -> Vec<Value> {
     let mut by_start: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in rows {
         if let Some(start) = row.get("bucket").and_then(Value::as_str) {

@@ -1,5 +1,5 @@
-//! The files against the tables of graphs and groups, the statements against what makes them safe and quick, and the
-//! shapes.
+//! The files against the tables of graphs and groups, the statements against what makes them safe
+//! and quick, and the shapes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,10 +13,10 @@ use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use serde_json::json;
 
-use super::frame::Frame;
 use super::graphs::GRAPHS;
 use super::groups::GROUPS;
 use super::shape::Row;
+use super::time_range::TimeRange;
 use super::*;
 use crate::error::ErrorKind;
 use crate::reports::ColumnKind;
@@ -53,11 +53,13 @@ const EVERY_FILTER: [(&str, &str); 25] = [
     ("status", "cache hit, Fallback Active"),
 ];
 
-fn parse(given: &[(&str, &str)]) -> Result<Asked> {
-    Asked::parse(given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+fn parse(given: &[(&str, &str)]) -> Result<AnalyticsRequest> {
+    AnalyticsRequest::parse(
+        given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    )
 }
 
-fn asked(given: &[(&str, &str)]) -> Asked {
+fn asked(given: &[(&str, &str)]) -> AnalyticsRequest {
     parse(&[&FRAME, given].concat()).unwrap()
 }
 
@@ -86,7 +88,11 @@ async fn session() -> SessionContext {
 
 async fn planned(context: &SessionContext, query: &Query) -> LogicalPlan {
     let sql = query.sql();
-    let plan = context.state().create_logical_plan(&sql).await.unwrap_or_else(|cause| panic!("{cause}\n{sql}"));
+    let plan = context
+        .state()
+        .create_logical_plan(&sql)
+        .await
+        .unwrap_or_else(|cause| panic!("{cause}\n{sql}"));
     plan.with_param_values(query.params()).unwrap()
 }
 
@@ -110,7 +116,9 @@ fn every_file_is_used_and_every_header_is_well_formed() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/analytics");
     let files: BTreeSet<String> = fs::read_dir(folder)
         .unwrap()
-        .map(|entry| format!("analytics/{}", entry.unwrap().path().file_stem().unwrap().to_string_lossy()))
+        .map(|entry| {
+            format!("analytics/{}", entry.unwrap().path().file_stem().unwrap().to_string_lossy())
+        })
         .collect();
     let graphs = GRAPHS.iter().map(|graph| graph.file);
     let used: Vec<_> = graphs
@@ -121,8 +129,16 @@ fn every_file_is_used_and_every_header_is_well_formed() {
     for file in used {
         let report = header(file).unwrap();
         assert!(report.columns.iter().all(|column| !column.doc.is_empty()), "{}", file.0);
-        assert!(file.1.lines().all(|line| line.chars().count() <= 120), "{}: a line is too long", file.0);
-        assert!(file.0 == "analytics/calls" || report.params.is_empty(), "{}: values come in by `calls`", file.0);
+        assert!(
+            file.1.lines().all(|line| line.chars().count() <= 120),
+            "{}: a line is too long",
+            file.0
+        );
+        assert!(
+            file.0 == "analytics/calls" || report.params.is_empty(),
+            "{}: values come in by `calls`",
+            file.0
+        );
     }
 }
 
@@ -161,10 +177,16 @@ fn both_sdks_find_their_graphs() {
     for path in python.into_iter().chain(node) {
         assert_eq!(GRAPHS.iter().filter(|graph| graph.paths.contains(&path)).count(), 1, "{path}");
     }
-    assert_eq!(GRAPHS.iter().map(|graph| graph.paths.len()).sum::<usize>(), python.len() + node.len());
+    assert_eq!(
+        GRAPHS.iter().map(|graph| graph.paths.len()).sum::<usize>(),
+        python.len() + node.len()
+    );
     let error = Query::graph("costs", asked(&[])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(error.message().starts_with("graph `costs` does not exist; did you mean `cost`"), "{error}");
+    assert!(
+        error.message().starts_with("graph `costs` does not exist; did you mean `cost`"),
+        "{error}"
+    );
     for path in ["metadata", "metadata/", "teams", ""] {
         let error = Query::group(path, asked(&[])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -178,7 +200,8 @@ async fn every_statement_runs_with_every_filter() {
     for given in [&[][..], &EVERY_FILTER[..]] {
         for query in every_query(given) {
             let plan = planned(&context, &query).await;
-            let batches = context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
+            let batches =
+                context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
             query.json(&batches).unwrap();
         }
     }
@@ -192,11 +215,18 @@ async fn declared_columns_are_those_of_the_answer() {
             continue;
         }
         let frame = context.execute_logical_plan(planned(&context, &query).await).await.unwrap();
-        let columns = frame.schema().fields().iter().map(|field| (field.name().clone(), family(field.data_type())));
+        let columns = frame
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| (field.name().clone(), family(field.data_type())));
         let declared = header(query.file).unwrap().columns;
-        let mut declared: Vec<_> = declared.iter().map(|column| (column.name.to_owned(), column.kind)).collect();
+        let mut declared: Vec<_> =
+            declared.iter().map(|column| (column.name.to_owned(), column.kind)).collect();
         // Figures alone are given for each bucket and for all.
-        if matches!(query.answer, AnswerShape::Graph(_)) && declared.iter().all(|(name, _)| name != "whole") {
+        if matches!(query.answer, AnswerShape::Graph(_))
+            && declared.iter().all(|(name, _)| name != "whole")
+        {
             let added = [("whole", ColumnKind::Integer), ("bucket", ColumnKind::Timestamp)];
             declared.splice(0..0, added.map(|(name, kind)| (name.to_owned(), kind)));
         }
@@ -211,7 +241,12 @@ async fn declared_columns_are_those_of_the_answer() {
         for (field, column) in frame.schema().fields().iter().zip(&declared) {
             let key_of_code = group.path == "status_code" && column.name == "group_key";
             let kind = if key_of_code { ColumnKind::Integer } else { column.kind };
-            assert_eq!((field.name().as_str(), family(field.data_type())), (column.name, kind), "{}", group.path);
+            assert_eq!(
+                (field.name().as_str(), family(field.data_type())),
+                (column.name, kind),
+                "{}",
+                group.path
+            );
         }
         assert_eq!(frame.schema().fields().last().unwrap().name(), groups::TOTAL);
     }
@@ -235,7 +270,9 @@ fn no_text_of_a_request_is_in_a_statement() {
     }
     let query = Query::group("metadata/evil' or 1=1", asked(&[])).unwrap();
     assert!(!query.sql().contains("evil"));
-    for (name, value) in [("order_by", "requests; drop"), ("order_by_type", "asc, 1"), ("columns", "cost, id")] {
+    for (name, value) in
+        [("order_by", "requests; drop"), ("order_by_type", "asc, 1"), ("columns", "cost, id")]
+    {
         let error = Query::group("model", asked(&[(name, value)])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.message().starts_with(&format!("parameter `{name}` is `")), "{error}");
@@ -294,28 +331,43 @@ async fn a_statement_reads_once_and_no_more_than_it_needs() {
                 "last_used_option",
             ],
         ),
-        ("feedbacks", &["created_at", "organisation_id", "workspace_slug", "trace_id", "id", "span_name"]),
+        (
+            "feedbacks",
+            &["created_at", "organisation_id", "workspace_slug", "trace_id", "id", "span_name"],
+        ),
     ];
     for (path, columns) in expected {
         let plan = planned(&context, &Query::graph(path, asked(&[])).unwrap()).await;
         let plan = context.state().optimize(&plan).unwrap();
-        assert_eq!(reads(&plan, "logs"), columns.iter().map(|name| (*name).to_owned()).collect(), "{path}");
+        assert_eq!(
+            reads(&plan, "logs"),
+            columns.iter().map(|name| (*name).to_owned()).collect(),
+            "{path}"
+        );
     }
     for query in every_query(&[]) {
         let plan = context.state().optimize(&planned(&context, &query).await).unwrap();
         let text = plan.display_indent().to_string();
-        // Whether a target of the same call failed stands in other records than the one that it rescued; and what was said of
-        // the calls of a group is summed up apart from them.
-        let twice = ["analytics/requests_rescued", "analytics/group_metadata"].contains(&query.file.0);
+        // Whether a target of the same call failed stands in other records than the one that it
+        // rescued; and what was said of the calls of a group is summed up apart from them.
+        let twice =
+            ["analytics/requests_rescued", "analytics/group_metadata"].contains(&query.file.0);
         let scans = if twice { 2 } else { 1 };
         assert_eq!(text.matches("TableScan: logs").count(), scans, "{}:\n{text}", query.file.0);
         let read = reads(&plan, "logs");
-        assert!(!read.contains("request") && !read.contains("response"), "{}: {read:?}", query.file.0);
+        assert!(
+            !read.contains("request") && !read.contains("response"),
+            "{}: {read:?}",
+            query.file.0
+        );
     }
     // What is not asked for is not computed.
     let plan = planned(&context, &Query::group("model", asked(&[])).unwrap()).await;
     let plan = context.state().optimize(&plan).unwrap();
-    assert_eq!(reads(&plan, "logs"), ["created_at", "ai_org", "ai_model"].map(str::to_owned).into());
+    assert_eq!(
+        reads(&plan, "logs"),
+        ["created_at", "ai_org", "ai_model"].map(str::to_owned).into()
+    );
 }
 
 #[test]
@@ -328,15 +380,26 @@ fn a_value_that_cannot_be_meant_is_refused() {
         (&[from][..], "parameter `time_of_generation_max` is missing"),
         (&[to][..], "parameter `time_of_generation_min` is missing"),
         (&[from, ("time_of_generation_max", "")][..], "`time_of_generation_max` is missing"),
-        (&[from, ("time_of_generation_max", "soon")][..], "`time_of_generation_max` is `soon`; expected a date"),
-        (&[from, ("time_of_generation_max", "2026-10-31")][..], "`time_of_generation_min` is 2026-11-01"),
+        (
+            &[from, ("time_of_generation_max", "soon")][..],
+            "`time_of_generation_max` is `soon`; expected a date",
+        ),
+        (
+            &[from, ("time_of_generation_max", "2026-10-31")][..],
+            "`time_of_generation_min` is 2026-11-01",
+        ),
     ] {
         let error = parse(given).unwrap_err();
         assert!(error.message().contains(words), "{error} does not contain {words}");
     }
-    for (name, value) in [("page_size", "0"), ("page_size", "10001"), ("current_page", "-1"), ("page_size", "all")] {
+    for (name, value) in
+        [("page_size", "0"), ("page_size", "10001"), ("current_page", "-1"), ("page_size", "all")]
+    {
         let error = Query::group("users", asked(&[(name, value)])).unwrap_err();
-        assert!(error.message().contains(&format!("parameter `{name}` is `{value}`; expected a whole")), "{error}");
+        assert!(
+            error.message().contains(&format!("parameter `{name}` is `{value}`; expected a whole")),
+            "{error}"
+        );
     }
 }
 
@@ -352,9 +415,17 @@ fn what_the_sdks_send_is_known_and_what_is_not_known_is_named() {
     ];
     assert!(asked(&sent).ignored.is_empty());
     assert!(asked(&EVERY_FILTER).ignored.is_empty());
-    let query = Query::graph("requests", asked(&[("virtual_key", "main"), ("status_code", "")])).unwrap();
+    let query =
+        Query::graph("requests", asked(&[("virtual_key", "main"), ("status_code", "")])).unwrap();
     assert_eq!(query.json(&[]).unwrap()["ignored_parameters"], json!(["virtual_key"]));
-    assert!(Query::graph("requests", asked(&[])).unwrap().json(&[]).unwrap().get("ignored_parameters").is_none());
+    assert!(
+        Query::graph("requests", asked(&[]))
+            .unwrap()
+            .json(&[])
+            .unwrap()
+            .get("ignored_parameters")
+            .is_none()
+    );
 }
 
 fn at(text: &str) -> DateTime<Utc> {
@@ -377,12 +448,18 @@ fn the_span_decides_how_wide_a_bucket_is() {
         ("1969-12-31T23:59:30Z", "1970-01-01T00:00:30Z", "minute", 2),
         ("2026-11-21", "2026-11-21", "minute", 1),
     ] {
-        let frame = Frame { from: at(from), to: at(to) };
-        assert_eq!((frame.width().word(), frame.buckets().count()), (width, buckets), "{from} to {to}");
+        let frame = TimeRange { from: at(from), to: at(to) };
+        assert_eq!(
+            (frame.width().word(), frame.buckets().count()),
+            (width, buckets),
+            "{from} to {to}"
+        );
         let starts: Vec<_> = frame.buckets().collect();
-        assert!(starts[0] <= frame.from && starts.is_sorted() && *starts.last().unwrap() <= frame.to);
+        assert!(
+            starts[0] <= frame.from && starts.is_sorted() && *starts.last().unwrap() <= frame.to
+        );
     }
-    let frame = Frame { from: at("2026-01-01"), to: at("2027-11-24") };
+    let frame = TimeRange { from: at("2026-01-01"), to: at("2027-11-24") };
     assert_eq!(frame.buckets().next(), Some(at("2025-12-29")));
 }
 
@@ -392,7 +469,7 @@ fn row(value: Value) -> Row {
 
 #[test]
 fn buckets_without_calls_are_zeros_nulls_and_sums_carried_on() {
-    let frame = Frame { from: at("2026-11-21T10:00:00Z"), to: at("2026-11-21T14:00:00Z") };
+    let frame = TimeRange { from: at("2026-11-21T10:00:00Z"), to: at("2026-11-21T14:00:00Z") };
     let graph = graphs::find("cache-hit-rate").unwrap();
     let part = |hour: &str, hits: i64, saved: f64| {
         row(json!({
@@ -402,30 +479,53 @@ fn buckets_without_calls_are_zeros_nulls_and_sums_carried_on() {
         }))
     };
     let whole = row(json!({ "whole": 1, "bucket": null, "total": 5, "rate": 50.0 }));
-    let answer = shape::graph(graph, &frame, &[part("11", 2, 1.5), part("13", 3, 4.0), whole], &Figures::new());
+    let answer = shape::graph(
+        graph,
+        &frame,
+        &[part("11", 2, 1.5), part("13", 3, 4.0), whole],
+        &Figures::new(),
+    );
     assert_eq!((&answer["object"], &answer["bucket"]), (&json!("analytics-graph"), &json!("hour")));
     assert_eq!(answer["summary"], json!({ "total": 5, "rate": 50.0 }));
     let points = answer["data_points"].as_array().unwrap();
     let of = |name: &str| points.iter().map(|point| point[name].clone()).collect::<Vec<_>>();
-    assert_eq!(of("timestamp")[..2], [json!("2026-11-21T10:00:00.000Z"), json!("2026-11-21T11:00:00.000Z")]);
+    assert_eq!(
+        of("timestamp")[..2],
+        [json!("2026-11-21T10:00:00.000Z"), json!("2026-11-21T11:00:00.000Z")]
+    );
     assert_eq!(of("simple_hits"), [json!(0), json!(2), json!(0), json!(3), json!(0)]);
     assert_eq!(of("rate"), [json!(null), json!(50.0), json!(null), json!(50.0), json!(null)]);
-    assert_eq!(of("cumulative_simple_cache_savings"), [json!(0), json!(1.5), json!(1.5), json!(4.0), json!(4.0)]);
+    assert_eq!(
+        of("cumulative_simple_cache_savings"),
+        [json!(0), json!(1.5), json!(1.5), json!(4.0), json!(4.0)]
+    );
     assert_eq!(points[0].as_object().unwrap().len(), 6);
 }
 
 #[test]
 fn lists_in_buckets_hold_what_was_counted() {
-    let frame = Frame { from: at("2026-11-21T10:00:00Z"), to: at("2026-11-21T13:30:00Z") };
+    let frame = TimeRange { from: at("2026-11-21T10:00:00Z"), to: at("2026-11-21T13:30:00Z") };
     let part = |hour: &str, retries: Option<i64>, count: i64| {
         let bucket = format!("2026-11-21T{hour}:00:00.000Z");
-        row(json!({ "whole": 0, "bucket": bucket, "retry_success_count": retries, "count": count, "fallback": 2 }))
+        row(
+            json!({ "whole": 0, "bucket": bucket, "retry_success_count": retries, "count": count, "fallback": 2 }),
+        )
     };
-    let whole = row(json!({ "whole": 1, "bucket": null, "retry_success_count": null, "count": 5, "fallback": 4 }));
-    let rows = [part("10", None, 0), part("12", Some(1), 4), part("12", Some(3), 1), part("12", None, 0), whole];
-    let answer = shape::graph(graphs::find("requests/rescued").unwrap(), &frame, &rows, &Figures::new());
+    let whole = row(
+        json!({ "whole": 1, "bucket": null, "retry_success_count": null, "count": 5, "fallback": 4 }),
+    );
+    let rows = [
+        part("10", None, 0),
+        part("12", Some(1), 4),
+        part("12", Some(3), 1),
+        part("12", None, 0),
+        whole,
+    ];
+    let answer =
+        shape::graph(graphs::find("requests/rescued").unwrap(), &frame, &rows, &Figures::new());
     assert_eq!(answer["summary"], json!({ "retry": 5, "fallback": 4 }));
-    let retries = json!([{ "retry_success_count": 1, "count": 4 }, { "retry_success_count": 3, "count": 1 }]);
+    let retries =
+        json!([{ "retry_success_count": 1, "count": 4 }, { "retry_success_count": 3, "count": 1 }]);
     assert_eq!(
         answer["data_points"],
         json!([
@@ -440,11 +540,9 @@ fn lists_in_buckets_hold_what_was_counted() {
 #[test]
 fn groups_have_a_page_an_order_and_columns() {
     let query = Query::group("model", asked(&[])).unwrap();
-    assert!(
-        query
-            .sql()
-            .ends_with("order by \"requests\" desc nulls last, \"group_key\" limit $page_size offset $page_start")
-    );
+    assert!(query.sql().ends_with(
+        "order by \"requests\" desc nulls last, \"group_key\" limit $page_size offset $page_start"
+    ));
     assert!(query.first_page().is_none());
     let given = [
         ("current_page", "2"),
@@ -455,15 +553,30 @@ fn groups_have_a_page_an_order_and_columns() {
     ];
     let query = Query::group("model", asked(&given)).unwrap();
     let sql = query.sql();
-    assert!(sql.contains("select \"group_key\", \"requests\", \"cost\", \"p95_latency\", count(*) over ()"), "{sql}");
+    assert!(
+        sql.contains(
+            "select \"group_key\", \"requests\", \"cost\", \"p95_latency\", count(*) over ()"
+        ),
+        "{sql}"
+    );
     assert!(sql.contains("order by \"group_key\" asc"), "{sql}");
-    let value = |query: &Query, name: &str| query.params().get_placeholders_with_values(name).unwrap().value;
-    assert_eq!((value(&query, "$page_size"), value(&query, "$page_start")), (30_i64.into(), 60_i64.into()));
+    let value = |query: &Query, name: &str| {
+        query.params().get_placeholders_with_values(name).unwrap().value
+    };
+    assert_eq!(
+        (value(&query, "$page_size"), value(&query, "$page_start")),
+        (30_i64.into(), 60_i64.into())
+    );
     let first = query.first_page().unwrap();
-    assert_eq!((value(&first, "$page_size"), value(&first, "$page_start")), (1_i64.into(), 0_i64.into()));
+    assert_eq!(
+        (value(&first, "$page_size"), value(&first, "$page_start")),
+        (1_i64.into(), 0_i64.into())
+    );
 
     let rows = vec![row(json!({ "user": "ana", "requests": 7, "cost": 0.25, "groups": 9 }))];
-    let Query { answer: AnswerShape::Group(listing), .. } = Query::group("users", asked(&[])).unwrap() else {
+    let Query { answer: AnswerShape::Group(listing), .. } =
+        Query::group("users", asked(&[])).unwrap()
+    else {
         panic!("a group");
     };
     assert_eq!(
@@ -476,8 +589,8 @@ fn groups_have_a_page_an_order_and_columns() {
     );
 }
 
-/// Feedback as a table beside calls: two calls of one trace, one of another with the same name in another organisation. One
-/// call has feedback of its own, and so has one without a trace.
+/// Feedback as a table beside calls: two calls of one trace, one of another with the same name in
+/// another organisation. One call has feedback of its own, and so has one without a trace.
 async fn rated() -> SessionContext {
     let context = SessionContext::new();
     context.register_udf(ScalarUDF::clone(&crate::query::canonical_model()));
@@ -506,7 +619,9 @@ async fn feedback_counts_once_a_trace_or_log_of_its_own_organisation() {
     let context = rated().await;
     let answer = async |query: Query| {
         let plan = planned(&context, &query).await;
-        query.json(&context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap()).unwrap()
+        query
+            .json(&context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap())
+            .unwrap()
     };
     let graph = |path: &str| answer(Query::graph(path, asked(&[])).unwrap());
     let feedbacks = graph("feedbacks").await;
@@ -515,8 +630,12 @@ async fn feedback_counts_once_a_trace_or_log_of_its_own_organisation() {
     let totals = points.iter().enumerate().map(|(at, point)| (at, &point["total"]));
     let totals = totals.filter(|(_, total)| *total != &json!(0));
     // That of the trace in the hour of its first call, that of one call in its own.
-    assert_eq!(totals.collect::<Vec<_>>(), [(10, &json!(2)), (12, &json!(1)), (34, &json!(1)), (35, &json!(1))]);
-    // (8 * 1 + 2 * 0.5 - 10 * 0.5 - 4 * 1) / 3; of the trace of acme 9 / 1.5; what has no weight has no mean.
+    assert_eq!(
+        totals.collect::<Vec<_>>(),
+        [(10, &json!(2)), (12, &json!(1)), (34, &json!(1)), (35, &json!(1))]
+    );
+    // (8 * 1 + 2 * 0.5 - 10 * 0.5 - 4 * 1) / 3; of the trace of acme 9 / 1.5; what has no weight
+    // has no mean.
     let weighted = graph("feedbacks/weighted").await;
     let averages = [10, 12, 34, 35].map(|at: usize| weighted["data_points"][at]["avg"].clone());
     assert_eq!(
@@ -525,12 +644,15 @@ async fn feedback_counts_once_a_trace_or_log_of_its_own_organisation() {
     );
     let scores = graph("feedbacks/scores").await;
     let score = |score: f64, total: u32| json!({ "score": score, "total": total });
-    assert_eq!(scores["data_points"], json!([score(-10.0, 1), score(-4.0, 1), score(2.0, 2), score(8.0, 1)]));
+    assert_eq!(
+        scores["data_points"],
+        json!([score(-10.0, 1), score(-4.0, 1), score(2.0, 2), score(8.0, 1)])
+    );
     assert_eq!(scores["summary"]["total"], json!(5));
-    // Model a has the feedback of both traces and of the call without one, model b that of acme's and its own.
+    // Model a has the feedback of both traces and of the call without one, model b that of acme's
+    // and its own.
     let models = graph("feedbacks/ai-models").await;
-    let model =
-        |name: &str, total: u32, avg: f64| json!({ "ai_model": name, "total": total, "avg_weighted_feedback": avg });
+    let model = |name: &str, total: u32, avg: f64| json!({ "ai_model": name, "total": total, "avg_weighted_feedback": avg });
     assert_eq!(models["data_points"], json!([model("a", 4, 2.0), model("b", 3, 2.0)]));
     let teams = answer(Query::group("metadata/team", asked(&[])).unwrap()).await;
     let figures: Vec<_> = teams["data"]
@@ -547,7 +669,13 @@ async fn feedback_counts_once_a_trace_or_log_of_its_own_organisation() {
         })
         .collect();
     // Of x (8 + 1 - 4) / 2.5, of y (8 + 1 - 5) / 2.
-    assert_eq!(figures, [(json!("x"), json!(3), json!(3), json!(2.0)), (json!("y"), json!(1), json!(1), json!(2.0))]);
+    assert_eq!(
+        figures,
+        [
+            (json!("x"), json!(3), json!(3), json!(2.0)),
+            (json!("y"), json!(1), json!(1), json!(2.0))
+        ]
+    );
     // The means of the calls: 9 / 1.5 = 6, (9 - 5) / 2 = 2, -4, and none.
     for (filter, requests) in [
         (&[("weighted_feedback_min", "6")][..], 1),
@@ -574,19 +702,31 @@ async fn a_model_is_one_group_however_it_was_said() {
     let answer = async |path: &str, given: &[(&str, &str)]| {
         let query = Query::group(path, asked(given)).unwrap();
         let plan = planned(&context, &query).await;
-        query.json(&context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap()).unwrap()["data"].take()
+        query
+            .json(&context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap())
+            .unwrap()["data"]
+            .take()
     };
     let said = answer("ai-models", &[("columns", "said_models")]).await;
     assert_eq!(said[0]["ai_model"], "gpt-4o");
     assert_eq!(said[0]["said_models"], "azure/gpt-4o, gpt-4o, gpt-4o-2024-08-06", "{said}");
     for path in ["ai-models", "model"] {
         let all = answer(path, &[]).await;
-        let all: Vec<_> = all.as_array().unwrap().iter().map(|item| item["requests"].to_string()).collect();
-        assert_eq!(all.iter().map(|count| count.trim_matches('"')).collect::<Vec<_>>(), ["3", "1"], "{path}");
+        let all: Vec<_> =
+            all.as_array().unwrap().iter().map(|item| item["requests"].to_string()).collect();
+        assert_eq!(
+            all.iter().map(|count| count.trim_matches('"')).collect::<Vec<_>>(),
+            ["3", "1"],
+            "{path}"
+        );
         // What the group names, the filter finds; a name that was said finds its own calls.
         for (model, requests) in [("gpt-4o", "3"), ("gpt-4o-2024-08-06", "1")] {
             let found = answer(path, &[("ai_model", model)]).await;
-            assert_eq!(found[0]["requests"].to_string().trim_matches('"'), requests, "{path} {model}");
+            assert_eq!(
+                found[0]["requests"].to_string().trim_matches('"'),
+                requests,
+                "{path} {model}"
+            );
         }
     }
 }

@@ -38,7 +38,8 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 6] = [Self::Write, Self::View, Self::Read, Self::Export, Self::Analytics, Self::Admin];
+    pub const ALL: [Self; 6] =
+        [Self::Write, Self::View, Self::Read, Self::Export, Self::Analytics, Self::Admin];
 
     /// Returns its name in requests, commands and the catalog.
     pub fn name(self) -> &'static str {
@@ -58,7 +59,8 @@ impl std::str::FromStr for Scope {
 
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|scope| scope.name() == name).ok_or_else(|| {
-            let hint = hint(name, Self::ALL.map(Self::name), "scopes", "`gatelog guide organisations`");
+            let hint =
+                hint(name, Self::ALL.map(Self::name), "scopes", "`gatelog guide organisations`");
             Error::invalid(format!("scope `{}` does not exist; {hint}", clip(name)))
         })
     }
@@ -87,7 +89,12 @@ pub struct Access {
 impl Access {
     /// Returns the access of the operator, which opens everything.
     pub fn operator(key_id: &str) -> Self {
-        Self { key_id: key_id.to_owned(), organisation: None, workspace: None, scopes: BTreeSet::from([Scope::Admin]) }
+        Self {
+            key_id: key_id.to_owned(),
+            organisation: None,
+            workspace: None,
+            scopes: BTreeSet::from([Scope::Admin]),
+        }
     }
 
     /// Returns true if the caller may do everything in every organisation.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Catalog;
 use super::document::Document;
 use super::erasures::ErasureEntry;
-use super::limits::MOST_ERASURES;
+use super::limits::MAX_ERASURES;
 use crate::error::{Error, Result};
 use crate::plan::Rules;
 use crate::store::Store;
@@ -36,7 +36,9 @@ impl Document {
     fn erasures_to_set_aside(&self, now: DateTime<Utc>) -> Vec<ErasureEntry> {
         let old = self.oldest_done(now);
         let has_list = |entry: &ErasureEntry| !entry.ids.is_empty() || !entry.feedback.is_empty();
-        let leaves = |entry: &&ErasureEntry| entry.is_done(now) && (has_list(entry) || old.contains(&entry.id));
+        let leaves = |entry: &&ErasureEntry| {
+            entry.is_done(now) && (has_list(entry) || old.contains(&entry.id))
+        };
         self.erasures.iter().filter(leaves).cloned().collect()
     }
 
@@ -47,7 +49,7 @@ impl Document {
         for entry in self.erasures.iter().rev().filter(|entry| entry.is_done(now)) {
             let count = newest.entry(entry.organisation.as_str()).or_default();
             *count += 1;
-            if *count > MOST_ERASURES {
+            if *count > MAX_ERASURES {
                 old.insert(entry.id.clone());
             }
         }
@@ -64,7 +66,10 @@ impl Document {
             let feedback = std::mem::take(&mut entry.feedback);
             let before = entry.aside.unwrap_or(Aside { ids: 0, feedback: 0 });
             let more = |before: u64, list: &[String]| before.max(list.len() as u64);
-            entry.aside = Some(Aside { ids: more(before.ids, &ids), feedback: more(before.feedback, &feedback) });
+            entry.aside = Some(Aside {
+                ids: more(before.ids, &ids),
+                feedback: more(before.feedback, &feedback),
+            });
         }
     }
 }
@@ -98,27 +103,34 @@ impl Catalog {
 }
 
 async fn write(store: &Store, entry: &ErasureEntry) -> Result<()> {
-    let text =
-        serde_json::to_vec(entry).map_err(|cause| Error::internal("cannot encode an erasure").with_source(cause))?;
+    let text = serde_json::to_vec(entry)
+        .map_err(|cause| Error::internal("cannot encode an erasure").with_source(cause))?;
     let path = store.erasure_path(&entry.id);
     let put = store.object_store().put(&path, PutPayload::from(text)).await;
-    put.map(|_| ()).map_err(|cause| Error::storage(format!("cannot write `{path}`")).with_source(cause))
+    put.map(|_| ())
+        .map_err(|cause| Error::storage(format!("cannot write `{path}`")).with_source(cause))
 }
 
 async fn read_all(store: &Store) -> Result<Vec<ErasureEntry>> {
     let folder = store.erasures_path();
-    let listed: Vec<_> = store
-        .object_store()
-        .list(Some(&folder))
-        .try_collect()
-        .await
-        .map_err(|cause| Error::storage(format!("cannot list `{folder}`")).with_source(cause))?;
+    let listed: Vec<_> =
+        store.object_store().list(Some(&folder)).try_collect().await.map_err(|cause| {
+            Error::storage(format!("cannot list `{folder}`")).with_source(cause)
+        })?;
     let read = |object: object_store::ObjectMeta| async move {
         let path = object.location;
         let unreadable = |cause| Error::storage(format!("cannot read `{path}`")).with_source(cause);
-        let bytes = store.object_store().get(&path).await.map_err(unreadable)?.bytes().await.map_err(unreadable)?;
+        let bytes = store
+            .object_store()
+            .get(&path)
+            .await
+            .map_err(unreadable)?
+            .bytes()
+            .await
+            .map_err(unreadable)?;
         serde_json::from_slice(&bytes).map_err(|cause| {
-            Error::damaged(format!("`{path}` is not an erasure; restore it from a copy")).with_source(cause)
+            Error::damaged(format!("`{path}` is not an erasure; restore it from a copy"))
+                .with_source(cause)
         })
     };
     futures::stream::iter(listed).map(read).buffer_unordered(AT_ONCE).try_collect().await

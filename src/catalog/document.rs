@@ -11,15 +11,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::denied::DeniedFields;
-use super::erasures::{ErasureEntry, Which};
+use super::erasures::{ErasureEntry, ErasureSelector};
 use super::exports::ExportJob;
+use super::field_restrictions::DeniedFields;
 use super::identity::Identity;
 use super::keys::Key;
-use super::limits::MOST_WORKSPACES;
+use super::limits::MAX_WORKSPACES;
 use super::saved::SavedFilter;
 use super::share::{Share, ShareSecret};
-use crate::config::{MOST_DAYS, Plan, Plans};
+use crate::config::{MAX_DAYS, Plan, Plans};
 use crate::error::{Error, Result};
 use crate::nearest::{clip, hint};
 use crate::plan::{self, Moving, Rules, Terms};
@@ -32,9 +32,9 @@ pub const FORMAT: u32 = 3;
 pub(super) const IN_FORCE: Duration = Duration::hours(24);
 /// Most archived providers of an organisation: they are part of a document that every change
 /// rewrites as a whole.
-const MOST_ARCHIVED: usize = 1_000;
+const MAX_ARCHIVED: usize = 1_000;
 /// Longest name of an organisation, a workspace or a plan, in bytes.
-const MOST_NAME: usize = 128;
+const MAX_NAME: usize = 128;
 
 /// The catalog document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -183,7 +183,9 @@ impl Document {
     /// custom plan that an organisation uses even if the configuration no longer names it.
     pub fn set_plans(&mut self, plans: &Plans, now: DateTime<Utc>) -> bool {
         let built_in = Plans::built_in();
-        let used = |name: &String| self.organisations.values().any(|organisation| organisation.plan == *name);
+        let used = |name: &String| {
+            self.organisations.values().any(|organisation| organisation.plan == *name)
+        };
         let stays = |name: &String| used(name) && !built_in.contains_key(name);
         let mut next: BTreeMap<String, Plan> = self
             .plans
@@ -195,8 +197,11 @@ impl Document {
         if next == self.plans {
             return false;
         }
-        let before: Vec<(String, i32)> =
-            self.organisations.iter().filter_map(|(id, of)| Some((id.clone(), self.days(of)?))).collect();
+        let before: Vec<(String, i32)> = self
+            .organisations
+            .iter()
+            .filter_map(|(id, of)| Some((id.clone(), self.days(of)?)))
+            .collect();
         self.plans = next;
         for (id, days) in before {
             self.moved(&id, days, now);
@@ -206,7 +211,7 @@ impl Document {
 
     pub(super) fn days(&self, organisation: &Organisation) -> Option<i32> {
         let plan = self.plan(&organisation.plan).ok()?;
-        Some(Terms::of(&organisation.plan, &plan, organisation.retention_days).retention_days)
+        Some(Terms::new(&organisation.plan, &plan, organisation.retention_days).retention_days)
     }
 
     /// Adds one plan of a configuration if the document does not have it: a command may run before
@@ -235,9 +240,15 @@ impl Document {
     /// Records that the records of an organisation were in class `before` until now, if its class
     /// has changed.
     fn moved(&mut self, id: &str, before: i32, now: DateTime<Utc>) {
-        let Some(days) = self.organisations.get(id).and_then(|organisation| self.days(organisation)) else { return };
+        let Some(days) =
+            self.organisations.get(id).and_then(|organisation| self.days(organisation))
+        else {
+            return;
+        };
         if let Some(organisation) = self.organisations.get_mut(id).filter(|_| days != before) {
-            organisation.moving.retain(|moving| moving.from_days != before && moving.from_days != days);
+            organisation
+                .moving
+                .retain(|moving| moving.from_days != before && moving.from_days != days);
             organisation.moving.push(Move { from_days: before, since: now, clean_before_ms: 0 });
         }
     }
@@ -252,7 +263,10 @@ impl Document {
     ) -> Result<&Organisation> {
         check_name("organisation", id)?;
         organisation.name.as_deref().map_or(Ok(()), check_label)?;
-        organisation.workspaces.iter().try_for_each(|workspace| check_name("workspace", workspace))?;
+        organisation
+            .workspaces
+            .iter()
+            .try_for_each(|workspace| check_name("workspace", workspace))?;
         check_workspaces(id, organisation.workspaces.len())?;
         self.check_agreed(&organisation.plan, organisation.retention_days)?;
         match self.organisations.get(id) {
@@ -276,7 +290,8 @@ impl Document {
 
     /// Returns the organisation with the given id unless it was deleted.
     pub fn organisation(&self, id: &str) -> Result<&Organisation> {
-        let known = self.organisations.get(id).filter(|organisation| organisation.deleted_at.is_none());
+        let known =
+            self.organisations.get(id).filter(|organisation| organisation.deleted_at.is_none());
         known.ok_or_else(|| no_organisation(id))
     }
 
@@ -299,14 +314,21 @@ impl Document {
         retention_days: Option<i32>,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let Organisation { plan: before, retention_days: agreed, .. } = self.organisation(id)?.clone();
+        let Organisation { plan: before, retention_days: agreed, .. } =
+            self.organisation(id)?.clone();
         let plan = plan.unwrap_or(&before);
         self.set_plan(id, plan, retention_days.or(agreed.filter(|_| plan == before)), now)
     }
 
     /// Puts an organisation on a plan; `retention_days` is the agreed retention if the plan leaves
     /// it open.
-    pub fn set_plan(&mut self, id: &str, plan: &str, retention_days: Option<i32>, now: DateTime<Utc>) -> Result<()> {
+    pub fn set_plan(
+        &mut self,
+        id: &str,
+        plan: &str,
+        retention_days: Option<i32>,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let before = self.organisation(id)?.clone();
         self.check_agreed(plan, retention_days)?;
         let days = self.days(&before);
@@ -326,15 +348,19 @@ impl Document {
             Some(_) if fixed != 0 => Err(Error::invalid(format!(
                 "plan `{plan}` keeps records {fixed} days; a retention of its own needs a plan that leaves it open, such as enterprise"
             ))),
-            Some(days) if !(0..=MOST_DAYS).contains(&days) => {
-                Err(Error::invalid(format!("`retention_days` is {days}; expected 0 (for ever) to {MOST_DAYS}")))
-            }
+            Some(days) if !(0..=MAX_DAYS).contains(&days) => Err(Error::invalid(format!(
+                "`retention_days` is {days}; expected 0 (for ever) to {MAX_DAYS}"
+            ))),
             _ => Ok(()),
         }
     }
 
     /// Adds workspaces to an organisation.
-    pub fn add_workspaces(&mut self, id: &str, workspaces: impl IntoIterator<Item = String>) -> Result<()> {
+    pub fn add_workspaces(
+        &mut self,
+        id: &str,
+        workspaces: impl IntoIterator<Item = String>,
+    ) -> Result<()> {
         self.organisation(id)?;
         let workspaces: Vec<String> = workspaces.into_iter().collect();
         workspaces.iter().try_for_each(|workspace| check_name("workspace", workspace))?;
@@ -349,7 +375,13 @@ impl Document {
 
     /// Deletes an organisation: revokes its keys, erases its records and removes what it has set
     /// up.
-    pub fn delete_organisation(&mut self, id: &str, by: &str, erasure_id: &str, now: DateTime<Utc>) -> Result<()> {
+    pub fn delete_organisation(
+        &mut self,
+        id: &str,
+        by: &str,
+        erasure_id: &str,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         self.organisation(id)?;
         if let Some(organisation) = self.organisations.get_mut(id) {
             organisation.deleted_at = Some(now);
@@ -358,7 +390,7 @@ impl Document {
             key.revoked_at.get_or_insert(now);
         }
         self.drop_belongings(id);
-        self.erase(erasure_id, id, Which::All, by, now)?;
+        self.erase(erasure_id, id, ErasureSelector::All, by, now)?;
         Ok(())
     }
 
@@ -374,11 +406,18 @@ impl Document {
 
     /// Archives a provider of an organisation, or restores it. The organisation need not be in the
     /// catalog.
-    pub fn archive_provider(&mut self, organisation: &str, provider: &str, archived: bool) -> Result<()> {
+    pub fn archive_provider(
+        &mut self,
+        organisation: &str,
+        provider: &str,
+        archived: bool,
+    ) -> Result<()> {
         check_label(provider)?;
         let providers = self.archived_providers.entry(organisation.to_owned()).or_default();
-        if archived && providers.len() >= MOST_ARCHIVED {
-            return Err(Error::limit(format!("{MOST_ARCHIVED} providers are archived; restore some first")));
+        if archived && providers.len() >= MAX_ARCHIVED {
+            return Err(Error::limit(format!(
+                "{MAX_ARCHIVED} providers are archived; restore some first"
+            )));
         }
         if archived {
             providers.insert(provider.to_owned());
@@ -396,10 +435,21 @@ impl Document {
 
     /// Records the end of a maintenance run: files written before `clean_before_ms` hold nothing
     /// any more that `rules` erase or move. `erased` has the number of erased records by erasure.
-    pub fn cleaned(&mut self, rules: &Rules, erased: &[(String, u64)], clean_before_ms: i64, now: DateTime<Utc>) {
-        let named: HashSet<&str> = rules.erasures().iter().map(|erasure| erasure.id.as_str()).collect();
+    pub fn cleaned(
+        &mut self,
+        rules: &Rules,
+        erased: &[(String, u64)],
+        clean_before_ms: i64,
+        now: DateTime<Utc>,
+    ) {
+        let named: HashSet<&str> =
+            rules.erasures().iter().map(|erasure| erasure.id.as_str()).collect();
         for entry in self.erasures.iter_mut().filter(|entry| named.contains(entry.id.as_str())) {
-            entry.erased += erased.iter().filter(|(id, _)| *id == entry.id).map(|(_, count)| count).sum::<u64>();
+            entry.erased += erased
+                .iter()
+                .filter(|(id, _)| *id == entry.id)
+                .map(|(_, count)| count)
+                .sum::<u64>();
             entry.clean_before_ms = entry.clean_before_ms.max(clean_before_ms);
             entry.last_run_at = Some(now);
         }
@@ -407,11 +457,14 @@ impl Document {
             let moves = if moving.organisation.is_empty() {
                 self.unknown.as_mut().map(|unknown| &mut unknown.moving)
             } else {
-                self.organisations.get_mut(&moving.organisation).map(|organisation| &mut organisation.moving)
+                self.organisations
+                    .get_mut(&moving.organisation)
+                    .map(|organisation| &mut organisation.moving)
             };
             // Skips a change of plan that came after the files were listed.
-            let same =
-                |of: &&mut Move| of.from_days == moving.from_days && of.since.timestamp_millis() <= clean_before_ms;
+            let same = |of: &&mut Move| {
+                of.from_days == moving.from_days && of.since.timestamp_millis() <= clean_before_ms
+            };
             for of in moves.into_iter().flatten().filter(same) {
                 of.clean_before_ms = of.clean_before_ms.max(clean_before_ms);
             }
@@ -437,8 +490,10 @@ impl Document {
             .filter(|erasure| !over(erasure.requested_at, erasure.clean_before_ms))
             .map(|erasure| &erasure.organisation)
             .collect();
-        let done = |(id, of): &(&String, &Organisation)| of.deleted_at.is_some() && !busy.contains(id);
-        let gone: Vec<String> = self.organisations.iter().filter(done).map(|(id, _)| id.clone()).collect();
+        let done =
+            |(id, of): &(&String, &Organisation)| of.deleted_at.is_some() && !busy.contains(id);
+        let gone: Vec<String> =
+            self.organisations.iter().filter(done).map(|(id, _)| id.clone()).collect();
         for id in &gone {
             self.organisations.remove(id);
             // A request that was running during the deletion may have left something.
@@ -456,7 +511,12 @@ impl Document {
         let terms = plan::terms_of(named, &plans);
         let gone = self.organisations.iter().filter(|(_, of)| of.deleted_at.is_some());
         let gone: HashSet<String> = gone.map(|(id, _)| id.clone()).collect();
-        let erasures = self.erasures.iter().filter(|erasure| erasure.is_in_force(now)).map(|e| e.rule(&gone)).collect();
+        let erasures = self
+            .erasures
+            .iter()
+            .filter(|erasure| erasure.is_in_force(now))
+            .map(|e| e.rule(&gone))
+            .collect();
         let unknown = self.unknown.as_ref();
         let moves = self.organisations.iter().map(|(id, of)| (id.as_str(), &of.moving));
         let moves = moves.chain(unknown.map(|unknown| ("", &unknown.moving)));
@@ -468,7 +528,13 @@ impl Document {
             })
         });
         let unknown_days = unknown.map_or(unknown_days, |unknown| unknown.retention_days);
-        Rules::new(Terms::without_plan(unknown_days), terms, gone.clone(), erasures, moving.collect())
+        Rules::new(
+            Terms::without_plan(unknown_days),
+            terms,
+            gone.clone(),
+            erasures,
+            moving.collect(),
+        )
     }
 }
 
@@ -489,9 +555,9 @@ impl Organisation {
 
 /// Refuses more workspaces than the document can hold.
 fn check_workspaces(organisation: &str, count: usize) -> Result<()> {
-    if count > MOST_WORKSPACES {
+    if count > MAX_WORKSPACES {
         return Err(Error::limit(format!(
-            "organisation `{organisation}` would have {count} workspaces; at most {MOST_WORKSPACES} are kept: use another \
+            "organisation `{organisation}` would have {count} workspaces; at most {MAX_WORKSPACES} are kept: use another \
              organisation for the rest"
         )));
     }
@@ -507,11 +573,13 @@ pub fn no_organisation(id: &str) -> Error {
 /// Checks a name: it must stand in URLs, SQL results and log lines without quoting. `.` and `..`
 /// are refused because a URL gives them a meaning.
 fn check_name(what: &str, name: &str) -> Result<()> {
-    let fine = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.' | ':' | '@');
+    let fine = |letter: char| {
+        letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.' | ':' | '@')
+    };
     let has_letter = name.chars().any(|letter| letter.is_ascii_alphanumeric());
-    if !has_letter || name.len() > MOST_NAME || !name.chars().all(fine) {
+    if !has_letter || name.len() > MAX_NAME || !name.chars().all(fine) {
         return Err(Error::invalid(format!(
-            "`{name}` is not a valid name for {what}; expected 1 to {MOST_NAME} letters, digits and any of - _ . : @"
+            "`{name}` is not a valid name for {what}; expected 1 to {MAX_NAME} letters, digits and any of - _ . : @"
         )));
     }
     Ok(())
@@ -519,9 +587,9 @@ fn check_name(what: &str, name: &str) -> Result<()> {
 
 /// Checks a display name: any text that fits on one line.
 pub(super) fn check_label(label: &str) -> Result<()> {
-    if label.trim().is_empty() || label.len() > MOST_NAME || label.chars().any(char::is_control) {
+    if label.trim().is_empty() || label.len() > MAX_NAME || label.chars().any(char::is_control) {
         return Err(Error::invalid(format!(
-            "`name` is not valid; expected 1 to {MOST_NAME} bytes of text on one line"
+            "`name` is not valid; expected 1 to {MAX_NAME} bytes of text on one line"
         )));
     }
     Ok(())

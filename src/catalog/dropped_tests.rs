@@ -14,7 +14,8 @@ fn bed() -> (tempfile::TempDir, Gate, Store) {
     let folder = tempfile::tempdir().unwrap();
     let gate = Gate::default();
     let root = folder.path().canonicalize().unwrap();
-    let store = Store::on_disk(Arc::new(gate.clone()), Arc::new(LocalFileSystem::new()), &root).unwrap();
+    let store =
+        Store::on_disk(Arc::new(gate.clone()), Arc::new(LocalFileSystem::new()), &root).unwrap();
     (folder, gate, store)
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::aside::Aside;
 use super::document::{Document, IN_FORCE};
-use super::limits::{MOST_ERASURES, MOST_IDS, MOST_NAME_BYTES};
+use super::limits::{MAX_ERASURES, MAX_IDS, MAX_NAME_BYTES};
 use crate::error::{Error, Result};
 use crate::plan::{Erased, Erasure, Rules, Terms};
 
@@ -74,7 +74,7 @@ fn is_zero(moment: &i64) -> bool {
 
 /// Selects the records of an organisation to erase.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Which {
+pub enum ErasureSelector {
     /// All records at the time of the request.
     All,
     /// Records of an end user at the time of the request.
@@ -86,7 +86,8 @@ pub enum Which {
 impl ErasureEntry {
     /// Returns true if the erasure may still have to hide records.
     pub(super) fn is_in_force(&self, now: DateTime<Utc>) -> bool {
-        now - self.requested_at < IN_FORCE || self.clean_before_ms < (self.requested_at + IN_FORCE).timestamp_millis()
+        now - self.requested_at < IN_FORCE
+            || self.clean_before_ms < (self.requested_at + IN_FORCE).timestamp_millis()
     }
 
     /// Returns true if the erasure was carried out and has been in force for long enough since.
@@ -106,7 +107,11 @@ impl ErasureEntry {
 
     pub(super) fn rule(&self, gone: &HashSet<String>) -> Erasure {
         // Nothing of a deleted organisation may stay, whatever time its records claim.
-        let until = if gone.contains(&self.organisation) { i64::MAX } else { self.requested_at.timestamp_micros() };
+        let until = if gone.contains(&self.organisation) {
+            i64::MAX
+        } else {
+            self.requested_at.timestamp_micros()
+        };
         let what = match (&self.user, self.what()) {
             (Some(user), _) => Erased::User { user: user.clone(), until },
             (None, "all") => Erased::All { until },
@@ -131,18 +136,22 @@ impl Document {
         &mut self,
         id: &str,
         organisation: &str,
-        which: Which,
+        which: ErasureSelector,
         by: &str,
         now: DateTime<Utc>,
     ) -> Result<&mut ErasureEntry> {
         let (user, ids) = match which {
-            Which::All => (None, Vec::new()),
-            Which::User(user) if user.is_empty() => return Err(Error::invalid("`user` is empty; name an end user")),
-            Which::User(user) => (Some(user), Vec::new()),
-            Which::Ids(ids) if ids.is_empty() || ids.iter().any(String::is_empty) => {
-                return Err(Error::invalid("`ids` names no record; give the ids of those to erase"));
+            ErasureSelector::All => (None, Vec::new()),
+            ErasureSelector::User(user) if user.is_empty() => {
+                return Err(Error::invalid("`user` is empty; name an end user"));
             }
-            Which::Ids(ids) => (None, ids),
+            ErasureSelector::User(user) => (Some(user), Vec::new()),
+            ErasureSelector::Ids(ids) if ids.is_empty() || ids.iter().any(String::is_empty) => {
+                return Err(Error::invalid(
+                    "`ids` names no record; give the ids of those to erase",
+                ));
+            }
+            ErasureSelector::Ids(ids) => (None, ids),
         };
         // Erasing a whole organisation is never refused.
         if user.is_some() || !ids.is_empty() {
@@ -176,10 +185,16 @@ impl Document {
     }
 
     /// Refuses an erasure that names too much, or that exceeds the number of erasures under way.
-    fn check_erasure(&self, organisation: &str, user: Option<&str>, ids: &[String], now: DateTime<Utc>) -> Result<()> {
-        if ids.len() > MOST_IDS {
+    fn check_erasure(
+        &self,
+        organisation: &str,
+        user: Option<&str>,
+        ids: &[String],
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        if ids.len() > MAX_IDS {
             return Err(Error::limit(format!(
-                "`ids` names {} records; at most {MOST_IDS} at once: send the rest with further erasures",
+                "`ids` names {} records; at most {MAX_IDS} at once: send the rest with further erasures",
                 ids.len()
             )));
         }
@@ -187,16 +202,19 @@ impl Document {
             Some(user) => ("user", user.len()),
             None => ("ids", ids.iter().map(String::len).max().unwrap_or(0)),
         };
-        if longest > MOST_NAME_BYTES {
+        if longest > MAX_NAME_BYTES {
             return Err(Error::invalid(format!(
-                "`{field}` has a name of {longest} bytes; names of records have at most {MOST_NAME_BYTES} bytes"
+                "`{field}` has a name of {longest} bytes; names of records have at most {MAX_NAME_BYTES} bytes"
             )));
         }
-        let open = self.erasures.iter().filter(|entry| entry.organisation == organisation && !entry.is_done(now));
+        let open = self
+            .erasures
+            .iter()
+            .filter(|entry| entry.organisation == organisation && !entry.is_done(now));
         let remedy = "wait a day until earlier erasures are done, or erase by `user` or with `all`";
-        if open.count() >= MOST_ERASURES {
+        if open.count() >= MAX_ERASURES {
             return Err(Error::limit(format!(
-                "{MOST_ERASURES} erasures of organisation `{organisation}` are under way: {remedy}"
+                "{MAX_ERASURES} erasures of organisation `{organisation}` are under way: {remedy}"
             )));
         }
         let more = ids.iter().map(|id| id.len() + 8).sum::<usize>() + user.map_or(0, str::len);

@@ -1,12 +1,13 @@
 //! Export jobs as data: their states, who reaches them, and how many there may be. Pure.
 //!
-//! A job is a draft until it is started, then in progress until it succeeded, failed or was stopped; whatever ended can be started
-//! again or be made another draft. What it reads is bound by the key that made it, and those bounds stand in the job: the key
-//! itself may be gone. Each start is a run of its own with a file of its own, so that a run which was overtaken (by a stop, by
+//! A job is a draft until it is started, then in progress until it succeeded, failed or was
+//! stopped; whatever ended can be started again or be made another draft. What it reads is bound by
+//! the key that made it, and those bounds stand in the job: the key itself may be gone. Each start
+//! is a run of its own with a file of its own, so that a run which was overtaken (by a stop, by
 //! another start, by a node that took over, by what [`files`] takes back) ends without a trace.
 //!
-//! Jobs are bounded in number, by workspace and by organisation: whoever makes many loses their own, never a file of another
-//! workspace. What a job wrote is the matter of [`files`].
+//! Jobs are bounded in number, by workspace and by organisation: whoever makes many loses their
+//! own, never a file of another workspace. What a job wrote is the matter of [`files`].
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::access::{Access, Scope};
 use super::document::Document;
-use super::naming::is_nothing;
+use super::user_mentions::is_nothing;
 use crate::error::{Error, Result};
 use crate::plan::Terms;
 
@@ -25,12 +26,13 @@ pub(super) use files::expires_at;
 
 mod files;
 
-/// Jobs of a workspace, and of an organisation: they are part of a document that is rewritten as a whole.
-const MOST_JOBS: usize = 100;
-const MOST_OF_ORGANISATION: usize = 500;
+/// Jobs of a workspace, and of an organisation: they are part of a document that is rewritten as a
+/// whole.
+const MAX_JOBS: usize = 100;
+const MAX_OF_ORGANISATION: usize = 500;
 /// Longest filters (as JSON) and description, in bytes.
-const MOST_FILTERS: usize = 4 << 10;
-const MOST_DESCRIPTION: usize = 1 << 10;
+const MAX_FILTERS: usize = 4 << 10;
+const MAX_DESCRIPTION: usize = 1 << 10;
 
 /// Where a job stands. No others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,8 +113,8 @@ pub struct ExportJob {
     /// Why what it wrote was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_gone: Option<String>,
-    /// Organisations that were created since it was started and keep records for a shorter time. It begins anew
-    /// if it wrote any of theirs.
+    /// Organisations that were created since it was started and keep records for a shorter time. It
+    /// begins anew if it wrote any of theirs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub narrowed: BTreeSet<String>,
 }
@@ -170,8 +172,8 @@ pub enum Ended {
 }
 
 impl ExportJob {
-    /// The records that the job may read. This right is the organisation's, and outlasts the key that made the job; whoever
-    /// makes, starts or downloads it needs a key that counts then.
+    /// The records that the job may read. This right is the organisation's, and outlasts the key
+    /// that made the job; whoever makes, starts or downloads it needs a key that counts then.
     pub fn access(&self) -> Access {
         let mut scopes = BTreeSet::from([Scope::Export, Scope::View]);
         if self.bodies {
@@ -186,7 +188,8 @@ impl ExportJob {
     }
 
     fn is_reached(&self, access: &Access) -> bool {
-        let organisation = access.organisation.is_none() || access.organisation == self.organisation;
+        let organisation =
+            access.organisation.is_none() || access.organisation == self.organisation;
         organisation && (access.workspace.is_none() || access.workspace == self.workspace)
     }
 
@@ -205,33 +208,36 @@ impl ExportJob {
 
     fn check(&self) -> Result<()> {
         let bytes = serde_json::to_string(&self.filters).map_or(usize::MAX, |text| text.len());
-        if bytes > MOST_FILTERS {
+        if bytes > MAX_FILTERS {
             return Err(Error::invalid(format!(
-                "`filters` has {bytes} bytes of JSON; at most {MOST_FILTERS} are kept: name fewer values"
+                "`filters` has {bytes} bytes of JSON; at most {MAX_FILTERS} are kept: name fewer values"
             )));
         }
         let workspace = self.workspace.as_ref().map_or(0, String::len);
-        if workspace > MOST_WORKSPACE {
+        if workspace > MAX_WORKSPACE {
             return Err(Error::invalid(format!(
-                "`workspace_id` has {workspace} bytes; at most {MOST_WORKSPACE} are kept"
+                "`workspace_id` has {workspace} bytes; at most {MAX_WORKSPACE} are kept"
             )));
         }
         match self.description.as_ref().map_or(0, String::len) {
-            0..=MOST_DESCRIPTION => Ok(()),
-            bytes => Err(Error::limit(format!("`description` has {bytes} bytes; at most {MOST_DESCRIPTION} are kept"))),
+            0..=MAX_DESCRIPTION => Ok(()),
+            bytes => Err(Error::limit(format!(
+                "`description` has {bytes} bytes; at most {MAX_DESCRIPTION} are kept"
+            ))),
         }
     }
 }
 
 /// Most bytes of the name of a workspace.
-const MOST_WORKSPACE: usize = 128;
+const MAX_WORKSPACE: usize = 128;
 const IDLE: [ExportStatus; 4] =
     [ExportStatus::Draft, ExportStatus::Failed, ExportStatus::Stopped, ExportStatus::Success];
 
 impl Document {
-    /// Adds a job, without filters that have no value. One that is there already, because its request came twice, stays as it is. Of too many in its workspace the
-    /// one that was touched last longest ago is forgotten; of too many in the organisation, where the workspace has none that
-    /// could be, one that has no file.
+    /// Adds a job, without filters that have no value. One that is there already, because its
+    /// request came twice, stays as it is. Of too many in its workspace the one that was touched
+    /// last longest ago is forgotten; of too many in the organisation, where the workspace has none
+    /// that could be, one that has no file.
     pub fn add_export(&mut self, mut job: ExportJob) -> Result<()> {
         job.filters.retain(|_, value| !is_nothing(value));
         job.check()?;
@@ -244,7 +250,12 @@ impl Document {
         }
         if let Some(organisation) = &job.organisation {
             let bytes = serde_json::to_string(&job.filters).map_or(0, |text| text.len());
-            self.check_room(organisation, bytes, "export jobs", "delete some saved filters, or name fewer values")?;
+            self.check_room(
+                organisation,
+                bytes,
+                "export jobs",
+                "delete some saved filters, or name fewer values",
+            )?;
         }
         self.export_jobs.push(job);
         Ok(())
@@ -254,9 +265,11 @@ impl Document {
     fn full_of_exports(&self, job: &ExportJob) -> Option<Result<usize>> {
         let near = |other: &ExportJob| other.organisation == job.organisation;
         let beside = |other: &ExportJob| near(other) && other.workspace == job.workspace;
-        let count = |of: &dyn Fn(&ExportJob) -> bool| self.export_jobs.iter().filter(|other| of(other)).count();
-        let crowded = count(&beside) >= MOST_JOBS;
-        if !crowded && count(&near) < MOST_OF_ORGANISATION {
+        let count = |of: &dyn Fn(&ExportJob) -> bool| {
+            self.export_jobs.iter().filter(|other| of(other)).count()
+        };
+        let crowded = count(&beside) >= MAX_JOBS;
+        if !crowded && count(&near) < MAX_OF_ORGANISATION {
             return None;
         }
         let oldest = |of: &dyn Fn(&ExportJob) -> bool| {
@@ -267,9 +280,9 @@ impl Document {
         let fileless = || oldest(&|other| near(other) && other.file.is_none()).filter(|_| !crowded);
         Some(oldest(&beside).or_else(fileless).ok_or_else(|| {
             Error::limit(if crowded {
-                format!("{MOST_JOBS} exports of the workspace are in progress; wait until one has ended")
+                format!("{MAX_JOBS} exports of the workspace are in progress; wait until one has ended")
             } else {
-                format!("the organisation has {MOST_OF_ORGANISATION} exports; wait until the file of one has expired")
+                format!("the organisation has {MAX_OF_ORGANISATION} exports; wait until the file of one has expired")
             })
         }))
     }
@@ -291,7 +304,8 @@ impl Document {
         found.ok_or_else(|| no_export(id))
     }
 
-    /// Changes a job, which is a draft then; what it may read of bodies is what the changing key may. `total` is what matches now.
+    /// Changes a job, which is a draft then; what it may read of bodies is what the changing key
+    /// may. `total` is what matches now.
     pub fn update_export(
         &mut self,
         id: &str,
@@ -303,7 +317,8 @@ impl Document {
         let mut changed = self.updated_export(id, access, change)?;
         let name = changed.file.take().map(|file| file.name);
         (changed.total, changed.updated_at, changed.status) = (total, now, ExportStatus::Draft);
-        (changed.error, changed.file_gone, changed.started_at, changed.ended_at) = (None, None, None, None);
+        (changed.error, changed.file_gone, changed.started_at, changed.ended_at) =
+            (None, None, None, None);
         self.export_leftovers.extend(name);
         let job = self.export_mut(id, access)?;
         *job = changed;
@@ -311,7 +326,12 @@ impl Document {
     }
 
     /// Starts a job; its turn comes.
-    pub fn start_export(&mut self, id: &str, access: &Access, now: DateTime<Utc>) -> Result<&ExportJob> {
+    pub fn start_export(
+        &mut self,
+        id: &str,
+        access: &Access,
+        now: DateTime<Utc>,
+    ) -> Result<&ExportJob> {
         let job = self.export(id, access)?;
         job.must_be(&IDLE, "started")?;
         let name = job.file.as_ref().map(|file| file.name.clone());
@@ -326,7 +346,12 @@ impl Document {
     }
 
     /// Stops a job that is in progress.
-    pub fn cancel_export(&mut self, id: &str, access: &Access, now: DateTime<Utc>) -> Result<&ExportJob> {
+    pub fn cancel_export(
+        &mut self,
+        id: &str,
+        access: &Access,
+        now: DateTime<Utc>,
+    ) -> Result<&ExportJob> {
         let job = self.export_mut(id, access)?;
         job.must_be(&[ExportStatus::InProgress], "cancelled")?;
         (job.status, job.updated_at, job.ended_at) = (ExportStatus::Stopped, now, Some(now));
@@ -335,7 +360,10 @@ impl Document {
 
     /// Bytes of the files of all jobs where they lie, and of those of one organisation.
     pub fn export_bytes(&self, organisation: Option<&str>) -> [u64; 2] {
-        let files = self.export_jobs.iter().filter_map(|job| Some((job.organisation.as_deref(), job.file.as_ref()?)));
+        let files = self
+            .export_jobs
+            .iter()
+            .filter_map(|job| Some((job.organisation.as_deref(), job.file.as_ref()?)));
         files.fold([0, 0], |[all, own], (of, file)| {
             let bytes = file.stored_bytes.unwrap_or(file.bytes);
             [all + bytes, own + if of == organisation { bytes } else { 0 }]
@@ -344,14 +372,17 @@ impl Document {
 
     /// The jobs that are in progress, in the order of their starts.
     pub fn started_exports(&self) -> Vec<&ExportJob> {
-        let mut jobs: Vec<_> = self.export_jobs.iter().filter(|job| job.status == ExportStatus::InProgress).collect();
+        let mut jobs: Vec<_> =
+            self.export_jobs.iter().filter(|job| job.status == ExportStatus::InProgress).collect();
         jobs.sort_by_key(|job| (job.started_at, &job.id));
         jobs
     }
 
     /// Whether that run of a job is still wanted.
     pub fn wants_export(&self, id: &str, run: u64) -> bool {
-        let wanted = |job: &ExportJob| job.id == id && job.run == run && job.status == ExportStatus::InProgress;
+        let wanted = |job: &ExportJob| {
+            job.id == id && job.run == run && job.status == ExportStatus::InProgress
+        };
         self.export_jobs.iter().any(wanted)
     }
 
@@ -359,7 +390,9 @@ impl Document {
     pub fn end_export(&mut self, id: &str, run: u64, end: &ExportEnd, now: DateTime<Utc>) -> Ended {
         let has = |file: &ExportFile| {
             let mut jobs = self.export_jobs.iter();
-            jobs.any(|job| job.id == id && job.file.as_ref().is_some_and(|ours| ours.name == file.name))
+            jobs.any(|job| {
+                job.id == id && job.file.as_ref().is_some_and(|ours| ours.name == file.name)
+            })
         };
         match end {
             // The answer to it was lost the first time.
@@ -367,7 +400,9 @@ impl Document {
             _ if !self.wants_export(id, run) => return Ended::Overtaken,
             _ => {}
         }
-        let Some(job) = self.export_jobs.iter_mut().find(|job| job.id == id) else { return Ended::Overtaken };
+        let Some(job) = self.export_jobs.iter_mut().find(|job| job.id == id) else {
+            return Ended::Overtaken;
+        };
         let narrowed = std::mem::take(&mut job.narrowed);
         if let ExportEnd::Written(file, _) = end
             && narrowed.iter().any(|organisation| file.may_hold(organisation))
@@ -380,14 +415,21 @@ impl Document {
                 (job.status, job.file) = (ExportStatus::Success, Some(file.clone()));
                 job.total = total.unwrap_or(job.total);
             }
-            ExportEnd::Failed(why) => (job.status, job.error) = (ExportStatus::Failed, Some(why.clone())),
+            ExportEnd::Failed(why) => {
+                (job.status, job.error) = (ExportStatus::Failed, Some(why.clone()))
+            }
         }
         (job.updated_at, job.ended_at) = (now, Some(now));
         Ended::Taken
     }
 
     /// The job as a change makes it, if the key may change it so.
-    pub fn updated_export(&self, id: &str, access: &Access, change: &ExportChange) -> Result<ExportJob> {
+    pub fn updated_export(
+        &self,
+        id: &str,
+        access: &Access,
+        change: &ExportChange,
+    ) -> Result<ExportJob> {
         let job = self.export(id, access)?;
         job.must_be(&IDLE, "changed")?;
         let ExportChange { workspace, filters, columns, description } = change.clone();
@@ -408,14 +450,24 @@ impl Document {
         Ok(changed)
     }
 
-    /// The workspace of a job that a key makes: the one that it names, if it reaches that, or else its own. Of an organisation
-    /// that has workspaces in the catalog it must be one of those.
-    pub fn export_workspace(&self, access: &Access, named: Option<String>) -> Result<Option<String>> {
+    /// The workspace of a job that a key makes: the one that it names, if it reaches that, or else
+    /// its own. Of an organisation that has workspaces in the catalog it must be one of those.
+    pub fn export_workspace(
+        &self,
+        access: &Access,
+        named: Option<String>,
+    ) -> Result<Option<String>> {
         let Some(named) = named else { return Ok(access.workspace.clone()) };
         if let Some(own) = access.workspace.as_ref().filter(|own| **own != named) {
-            return Err(Error::denied(format!("`workspace_id` is `{named}`; this key is bound to workspace `{own}`")));
+            return Err(Error::denied(format!(
+                "`workspace_id` is `{named}`; this key is bound to workspace `{own}`"
+            )));
         }
-        let known = access.organisation.as_ref().and_then(|id| self.organisations.get(id)).map(|of| &of.workspaces);
+        let known = access
+            .organisation
+            .as_ref()
+            .and_then(|id| self.organisations.get(id))
+            .map(|of| &of.workspaces);
         match known.filter(|known| !known.is_empty() && !known.contains(&named)) {
             Some(known) => {
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
@@ -430,7 +482,7 @@ impl Document {
 
     fn terms(&self, organisation: &str) -> Option<Terms> {
         let of = self.organisations.get(organisation)?;
-        Some(Terms::of(&of.plan, &self.plan(&of.plan).ok()?, of.retention_days))
+        Some(Terms::new(&of.plan, &self.plan(&of.plan).ok()?, of.retention_days))
     }
 
     /// Records that one export of an organisation writes at most; none = all.
@@ -440,7 +492,9 @@ impl Document {
 
     /// Takes the jobs of an organisation out, with what they wrote.
     pub(super) fn drop_exports(&mut self, organisation: &str) {
-        let gone = self.export_jobs.extract_if(.., |job| job.organisation.as_deref() == Some(organisation));
+        let gone = self
+            .export_jobs
+            .extract_if(.., |job| job.organisation.as_deref() == Some(organisation));
         self.export_leftovers.extend(gone.filter_map(|job| Some(job.file?.name)));
     }
 }

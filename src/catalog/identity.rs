@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Stands for a source that had no UUID when it was copied.
 const UNKNOWN: &str = "unknown";
 /// Most sources that an identity lists.
-const MOST_SOURCES: usize = 16;
+const MAX_SOURCES: usize = 16;
 
 /// The identity of a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,18 +35,28 @@ impl Identity {
     /// Returns the identity that the target of a copy has after the copy: its own, or `new_id` if
     /// it has none. Returns `None` if the target is neither an earlier copy of the same source nor
     /// a store that the source was copied from.
-    pub fn of_copy(source: Option<&Self>, target: Option<&Self>, new_id: String) -> Option<Self> {
+    pub fn for_copy(source: Option<&Self>, target: Option<&Self>, new_id: String) -> Option<Self> {
         let nearest = source.map_or(UNKNOWN, |source| source.id.as_str());
         let sources = source.into_iter().flat_map(|source| source.copy_of.iter().cloned());
-        let copy_of: Vec<String> = [nearest.to_owned()].into_iter().chain(sources).take(MOST_SOURCES).collect();
+        let copy_of: Vec<String> =
+            [nearest.to_owned()].into_iter().chain(sources).take(MAX_SOURCES).collect();
         match target {
             None => Some(Self { id: new_id, copy_of, unfinished: false }),
-            Some(target) if target.copy_of.first().is_some_and(|first| first == nearest || first == UNKNOWN) => {
+            Some(target)
+                if target
+                    .copy_of
+                    .first()
+                    .is_some_and(|first| first == nearest || first == UNKNOWN) =>
+            {
                 Some(Self { id: target.id.clone(), copy_of, unfinished: false })
             }
             // A restore over the original, possibly from a plain copy of it: the original keeps its
             // log.
-            Some(target) if source.is_some_and(|source| source.id == target.id || source.descends_from(&target.id)) => {
+            Some(target)
+                if source.is_some_and(|source| {
+                    source.id == target.id || source.descends_from(&target.id)
+                }) =>
+            {
                 Some(Self { unfinished: false, ..target.clone() })
             }
             Some(_) => None,
@@ -63,8 +73,12 @@ impl Identity {
 mod tests {
     use super::*;
 
-    fn copied(source: Option<&Identity>, target: Option<&Identity>, new_id: &str) -> Option<Identity> {
-        Identity::of_copy(source, target, new_id.to_owned())
+    fn copied(
+        source: Option<&Identity>,
+        target: Option<&Identity>,
+        new_id: &str,
+    ) -> Option<Identity> {
+        Identity::for_copy(source, target, new_id.to_owned())
     }
 
     #[test]
@@ -77,7 +91,11 @@ mod tests {
         assert_eq!(copied(Some(&original), Some(&half), "x"), Some(backup.clone()));
         let of_backup = copied(Some(&backup), None, "c").unwrap();
         assert_eq!(of_backup.copy_of, ["b", "a"]);
-        assert_eq!(copied(Some(&original), Some(&of_backup), "x"), None, "it is a copy of another store");
+        assert_eq!(
+            copied(Some(&original), Some(&of_backup), "x"),
+            None,
+            "it is a copy of another store"
+        );
     }
 
     #[test]

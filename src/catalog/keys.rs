@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::access::{Access, Scope, hash};
 use super::document::{Document, check_label};
 use super::known::no_workspace;
-use super::limits::MOST_KEYS;
+use super::limits::MAX_KEYS;
 use crate::error::{Error, Result};
 
 /// An API key without its text.
@@ -74,12 +74,17 @@ impl Document {
     pub fn add_key(&mut self, text: &str, key: NewKey, now: DateTime<Utc>) -> Result<&Key> {
         if key.scopes.is_empty() {
             let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.name()).collect();
-            return Err(Error::invalid(format!("`scopes` is empty; name at least one of {}", all.join(", "))));
+            return Err(Error::invalid(format!(
+                "`scopes` is empty; name at least one of {}",
+                all.join(", ")
+            )));
         }
         match (&key.organisation, &key.workspace) {
             (Some(organisation), workspace) => {
                 let known = &self.organisation(organisation)?.workspaces;
-                if let Some(workspace) = workspace.as_ref().filter(|workspace| !known.contains(*workspace)) {
+                if let Some(workspace) =
+                    workspace.as_ref().filter(|workspace| !known.contains(*workspace))
+                {
                     return Err(no_workspace(organisation, workspace, known));
                 }
             }
@@ -118,14 +123,17 @@ impl Document {
     /// beyond that maximum, since they open nothing.
     fn make_room_for_key(&mut self, organisation: Option<&str>, now: DateTime<Utc>) -> Result<()> {
         let is_near = |key: &Key| key.organisation.as_deref() == organisation;
-        let count = |active: bool| self.keys.iter().filter(|key| is_near(key) && key.is_active(now) == active).count();
-        if count(true) >= MOST_KEYS {
-            let whose = organisation.map_or("the operator".to_owned(), |id| format!("organisation `{id}`"));
+        let count = |active: bool| {
+            self.keys.iter().filter(|key| is_near(key) && key.is_active(now) == active).count()
+        };
+        if count(true) >= MAX_KEYS {
+            let whose =
+                organisation.map_or("the operator".to_owned(), |id| format!("organisation `{id}`"));
             return Err(Error::limit(format!(
-                "{whose} has {MOST_KEYS} active keys; revoke some, or let them expire (`expires_in_days`)"
+                "{whose} has {MAX_KEYS} active keys; revoke some, or let them expire (`expires_in_days`)"
             )));
         }
-        let mut surplus = count(false).saturating_sub(MOST_KEYS);
+        let mut surplus = count(false).saturating_sub(MAX_KEYS);
         self.keys.retain(|key| {
             let goes = surplus > 0 && is_near(key) && !key.is_active(now);
             surplus -= usize::from(goes);

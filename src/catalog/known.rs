@@ -33,7 +33,8 @@ impl Document {
 
 /// Returns the error for a workspace that an organisation does not have.
 pub(super) fn no_workspace(organisation: &str, workspace: &str, known: &BTreeSet<String>) -> Error {
-    let hint = hint(workspace, known.iter().map(String::as_str), "workspaces", "`gatelog org list`");
+    let hint =
+        hint(workspace, known.iter().map(String::as_str), "workspaces", "`gatelog org list`");
     Error::invalid(format!(
         "organisation `{organisation}` has no workspace `{}`; {hint} `gatelog org add-workspace {organisation} NAME` adds one",
         clip(workspace)
@@ -61,10 +62,15 @@ mod tests {
         let document = document();
         let operator = Access::operator("o");
         let of = |id: &str| Access { organisation: Some(id.to_owned()), ..operator.clone() };
-        let told = |id: &str, by: &Access| document.known_organisation(id, by).unwrap_err().message().to_owned();
+        let told = |id: &str, by: &Access| {
+            document.known_organisation(id, by).unwrap_err().message().to_owned()
+        };
         assert!(document.known_organisation("acme", &operator).is_ok());
         assert!(document.known_organisation("acme", &of("acme")).is_ok());
-        assert_eq!(told("acm", &operator), "organisation `acm` does not exist; did you mean `acme` or `acme-labs`?");
+        assert_eq!(
+            told("acm", &operator),
+            "organisation `acm` does not exist; did you mean `acme` or `acme-labs`?"
+        );
         assert_eq!(
             told("qqqq", &operator),
             "organisation `qqqq` does not exist; the organisations are acme, acme-labs, zen"
@@ -76,7 +82,11 @@ mod tests {
 
     #[test]
     fn a_misspelt_workspace_is_told_the_nearest() {
-        let error = document().set_denied_fields("acme", Some("serch"), &BTreeSet::new()).unwrap_err();
-        assert!(error.message().contains("has no workspace `serch`; did you mean `search`?"), "{error}");
+        let error =
+            document().set_denied_fields("acme", Some("serch"), &BTreeSet::new()).unwrap_err();
+        assert!(
+            error.message().contains("has no workspace `serch`; did you mean `search`?"),
+            "{error}"
+        );
     }
 }

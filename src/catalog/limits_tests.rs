@@ -3,8 +3,8 @@
 
 use chrono::{DateTime, Duration, Utc};
 
-use super::limits::{MOST_ERASURES, MOST_IDS, MOST_KEYS, MOST_TEXT_BYTES, MOST_WORKSPACES};
-use super::{Access, Catalog, Document, NewKey, Organisation, Scope, Which, encode};
+use super::limits::{MAX_ERASURES, MAX_IDS, MAX_KEYS, MAX_TEXT_BYTES, MAX_WORKSPACES};
+use super::{Access, Catalog, Document, ErasureSelector, NewKey, Organisation, Scope, encode};
 use crate::config::Config;
 use crate::error::{ErrorKind, Result};
 use crate::plan::Row;
@@ -38,30 +38,44 @@ fn check<T: std::fmt::Debug>(refused: Result<T>, words: &str) {
 fn no_organisation_makes_the_document_large() {
     let mut document = acme();
     document.create_organisation("zen", Organisation::new("enterprise", noon()), 0).unwrap();
-    for number in 0..MOST_KEYS {
+    for number in 0..MAX_KEYS {
         document.add_key(&format!("k{number}"), key(Some("acme")), noon()).unwrap();
     }
     check(document.add_key("more", key(Some("acme")), noon()).map(|_| ()), "active keys");
-    document.add_workspaces("acme", (0..MOST_WORKSPACES).map(|number| format!("w{number}"))).unwrap();
+    document
+        .add_workspaces("acme", (0..MAX_WORKSPACES).map(|number| format!("w{number}")))
+        .unwrap();
     check(document.add_workspaces("acme", ["more".to_owned()]), "workspaces");
     document.add_workspaces("acme", ["w1".to_owned()]).unwrap();
-    let ids = |count: usize| Which::Ids((0..count).map(|number| format!("{number:0>36}")).collect());
-    check(document.erase("e", "acme", ids(MOST_IDS + 1), "k", noon()).map(|_| ()), "at most 10000 at once");
-    let long = Which::User("x".repeat(513));
-    assert_eq!(document.erase("e", "acme", long, "k", noon()).unwrap_err().kind(), ErrorKind::Invalid);
+    let ids = |count: usize| {
+        ErasureSelector::Ids((0..count).map(|number| format!("{number:0>36}")).collect())
+    };
+    check(
+        document.erase("e", "acme", ids(MAX_IDS + 1), "k", noon()).map(|_| ()),
+        "at most 10000 at once",
+    );
+    let long = ErasureSelector::User("x".repeat(513));
+    assert_eq!(
+        document.erase("e", "acme", long, "k", noon()).unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
     let mut taken = 0;
-    while document.erase(&format!("i{taken}"), "acme", ids(MOST_IDS), "k", noon()).is_ok() {
+    while document.erase(&format!("i{taken}"), "acme", ids(MAX_IDS), "k", noon()).is_ok() {
         taken += 1;
     }
-    check(document.erase("e", "acme", ids(MOST_IDS), "k", noon()).map(|_| ()), "bytes of the catalog");
+    check(
+        document.erase("e", "acme", ids(MAX_IDS), "k", noon()).map(|_| ()),
+        "bytes of the catalog",
+    );
     assert!((1..10).contains(&taken), "{taken}");
     let by = Access::operator("o");
     let filter = "x=".to_owned() + &"y".repeat(8_000);
-    let saved =
-        (0..500).find_map(|number| document.save_filter("acme", &format!("f{number}"), &filter, &by, noon()).err());
+    let saved = (0..500).find_map(|number| {
+        document.save_filter("acme", &format!("f{number}"), &filter, &by, noon()).err()
+    });
     assert!(saved.unwrap().message().contains("saved filters"));
-    document.erase("all", "acme", Which::All, "k", noon()).unwrap();
-    assert!(encode(&document).unwrap().len() < MOST_TEXT_BYTES * 2);
+    document.erase("all", "acme", ErasureSelector::All, "k", noon()).unwrap();
+    assert!(encode(&document).unwrap().len() < MAX_TEXT_BYTES * 2);
     // Other organisations are not affected.
     document.add_key("zen", key(Some("zen")), noon()).unwrap();
     document.erase("z", "zen", ids(100), "k", noon()).unwrap();
@@ -72,23 +86,35 @@ fn no_organisation_makes_the_document_large() {
 #[test]
 fn erasures_that_are_under_way_are_bounded_in_number() {
     let mut document = acme();
-    for number in 0..MOST_ERASURES {
-        document.erase(&format!("{number}"), "acme", Which::User(format!("u{number}")), "k", noon()).unwrap();
+    for number in 0..MAX_ERASURES {
+        document
+            .erase(
+                &format!("{number}"),
+                "acme",
+                ErasureSelector::User(format!("u{number}")),
+                "k",
+                noon(),
+            )
+            .unwrap();
     }
-    check(document.erase("e", "acme", Which::User("u".to_owned()), "k", noon()).map(|_| ()), "under way");
-    document.erase("e", "acme", Which::All, "k", noon()).unwrap();
-    document.erase("e", "zen", Which::User("u".to_owned()), "k", noon()).unwrap();
+    check(
+        document.erase("e", "acme", ErasureSelector::User("u".to_owned()), "k", noon()).map(|_| ()),
+        "under way",
+    );
+    document.erase("e", "acme", ErasureSelector::All, "k", noon()).unwrap();
+    document.erase("e", "zen", ErasureSelector::User("u".to_owned()), "k", noon()).unwrap();
 }
 
 #[test]
 fn keys_that_open_nothing_are_forgotten_the_oldest_first() {
     let mut document = acme();
-    for number in 0..MOST_KEYS + 5 {
-        let id = document.add_key(&format!("k{number}"), key(Some("acme")), noon()).unwrap().id.clone();
+    for number in 0..MAX_KEYS + 5 {
+        let id =
+            document.add_key(&format!("k{number}"), key(Some("acme")), noon()).unwrap().id.clone();
         document.revoke_key(&id, &Access::operator("o"), noon()).unwrap();
     }
     document.add_key("alive", key(Some("acme")), noon()).unwrap();
-    assert_eq!(document.keys.len(), MOST_KEYS + 1);
+    assert_eq!(document.keys.len(), MAX_KEYS + 1);
     let first = super::hash("k0")[..12].to_owned();
     let access = Access { key_id: first, ..Access::operator("o") };
     assert!(document.check_access(&access, noon()).is_err(), "one that is forgotten opens nothing");
@@ -103,14 +129,16 @@ fn now() -> DateTime<Utc> {
 #[tokio::test]
 async fn an_erasure_that_is_done_falls_to_one_line_and_is_not_forgotten() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { data: folder.path().join("data").display().to_string(), ..Config::default() };
+    let config =
+        Config { data: folder.path().join("data").display().to_string(), ..Config::default() };
     let store = Store::open(&config, true).unwrap();
     let catalog = Catalog::open(&store, 0, now).await.unwrap();
     let ids: Vec<String> = (0..5_000).map(|number| format!("id-{number}")).collect();
     let erase = |document: &mut Document| {
         document.create_organisation("acme", Organisation::new("enterprise", noon()), 0)?;
-        document.erase("long", "acme", Which::Ids(ids.clone()), "k", noon())?.feedback = vec!["said".to_owned()];
-        document.erase("open", "acme", Which::Ids(ids[..10].to_vec()), "k", now())?;
+        document.erase("long", "acme", ErasureSelector::Ids(ids.clone()), "k", noon())?.feedback =
+            vec!["said".to_owned()];
+        document.erase("open", "acme", ErasureSelector::Ids(ids[..10].to_vec()), "k", now())?;
         for erasure in &mut document.erasures {
             erasure.clean_before_ms = now().timestamp_millis();
         }
@@ -124,8 +152,18 @@ async fn an_erasure_that_is_done_falls_to_one_line_and_is_not_forgotten() {
     assert_eq!(state.document.erasures[1].ids.len(), 10, "that is not done yet");
     let shown = state.document.erasures[0].shown();
     assert_eq!((shown.what, shown.ids.len(), shown.feedback), ("ids", 0, 1));
-    let row = |id| Row { feedback: false, organisation: "acme", id, user: None, created_at: 0, written_ms: i64::MAX };
-    assert!(!state.document.rules(0, now()).erases(row("other")), "it must not come to mean all records");
+    let row = |id| Row {
+        feedback: false,
+        organisation: "acme",
+        id,
+        user: None,
+        created_at: 0,
+        written_ms: i64::MAX,
+    };
+    assert!(
+        !state.document.rules(0, now()).erases(row("other")),
+        "it must not come to mean all records"
+    );
     // The same holds for a later process, and for a second run.
     let again = Catalog::open(&store, 0, now).await.unwrap();
     again.set_erasures_aside().await.unwrap();

@@ -1,29 +1,32 @@
-//! The catalog: one small JSON document beside the tables, with organisations, plans, keys, erasures and export jobs.
+//! The catalog: one small JSON document beside the tables, with organisations, plans, keys,
+//! erasures and export jobs.
 //!
-//! A change reads the newest document, changes it and puts it in the place of exactly that one: on S3 by a conditional put, on
-//! a disk under a lock file, so that two nodes, or a command beside a running server, never lose each other's change. What
-//! others changed is seen after [`Catalog::refresh`]. Everything that a request asks of it is answered from memory.
+//! A change reads the newest document, changes it and puts it in the place of exactly that one: on
+//! S3 by a conditional put, on a disk under a lock file, so that two nodes, or a command beside a
+//! running server, never lose each other's change. What others changed is seen after
+//! [`Catalog::refresh`]. Everything that a request asks of it is answered from memory.
 //!
-//! On a disk a document that can be read need not be durable: whoever wrote it may have died, or failed, before the folder was
-//! synced. So one that this process did not write is synced before anything else rests on it ([`Catalog::settle`]), and written
-//! again before a change that it already holds is acked.
+//! On a disk a document that can be read need not be durable: whoever wrote it may have died, or
+//! failed, before the folder was synced. So one that this process did not write is synced before
+//! anything else rests on it ([`Catalog::settle`]), and written again before a change that it
+//! already holds is acked.
 
 mod access;
 mod aside;
-mod denied;
 mod document;
+mod dto;
 mod erasures;
 mod exports;
+mod field_restrictions;
 mod identity;
 mod keys;
 mod known;
 mod limits;
-mod naming;
 mod rights;
 mod saved;
 mod share;
-mod shown;
-mod sign;
+mod signature;
+mod user_mentions;
 
 #[cfg(test)]
 mod dropped_tests;
@@ -43,15 +46,17 @@ use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
 pub use access::{Access, Scope, hash, key_text};
-pub use denied::{Denied, holds_bodies};
 pub use document::{Document, Move, Organisation, no_organisation};
-pub use erasures::{ErasureEntry, Which, arrival};
-pub use exports::{Ended, ExportChange, ExportEnd, ExportFile, ExportJob, ExportStatus, LINK_SECONDS};
+pub use dto::{CreatedKey, ErasureView, ExportView, KeyView, OrganisationView, PlanView};
+pub use erasures::{ErasureEntry, ErasureSelector, arrival};
+pub use exports::{
+    Ended, ExportChange, ExportEnd, ExportFile, ExportJob, ExportStatus, LINK_SECONDS,
+};
+pub use field_restrictions::{Denied, holds_bodies};
 pub use identity::Identity;
 pub use keys::{Key, NewKey};
-pub use saved::ShownFilter;
-pub use share::{Share, ShownShare, expiry as share_expiry};
-pub use shown::{FreshKey, ShownErasure, ShownExport, ShownKey, ShownOrganisation, ShownPlan};
+pub use saved::SavedFilterView;
+pub use share::{Share, ShareLinkView, expiry as share_expiry};
 
 use crate::clock;
 use crate::error::{Error, Result};
@@ -101,8 +106,8 @@ struct Inner {
     changing: Arc<tokio::sync::Mutex<Durable>>,
 }
 
-/// The locks of a change. They move into the task that writes, so that a caller that stops waiting frees none of them while
-/// the write goes on.
+/// The locks of a change. They move into the task that writes, so that a caller that stops waiting
+/// frees none of them while the write goes on.
 #[derive(Debug)]
 struct Held {
     durable: OwnedMutexGuard<Durable>,
@@ -126,9 +131,13 @@ impl Durable {
 }
 
 impl Catalog {
-    /// Reads the catalog; an empty one if there is none yet. `unknown_days` is the retention of organisations that are not in
-    /// it.
-    pub async fn open(store: &Store, unknown_days: i32, now: fn() -> DateTime<Utc>) -> Result<Self> {
+    /// Reads the catalog; an empty one if there is none yet. `unknown_days` is the retention of
+    /// organisations that are not in it.
+    pub async fn open(
+        store: &Store,
+        unknown_days: i32,
+        now: fn() -> DateTime<Utc>,
+    ) -> Result<Self> {
         Self::open_with(store, unknown_days, now, clock::elapsed).await
     }
 
@@ -140,12 +149,23 @@ impl Catalog {
         elapsed: fn() -> Duration,
     ) -> Result<Self> {
         let began = elapsed();
-        let (document, version) =
-            read(store).await?.map_or_else(Default::default, |(document, version)| (document, Some(version)));
+        let (document, version) = read(store)
+            .await?
+            .map_or_else(Default::default, |(document, version)| (document, Some(version)));
         let state = RwLock::new(Arc::new(State::new(document, version, unknown_days, now())));
         let (store, confirmed, changing) = (store.clone(), Mutex::new(began), Arc::default());
         let (failed, looking) = (Mutex::new(None), tokio::sync::Mutex::default());
-        let inner = Inner { store, unknown_days, now, elapsed, state, confirmed, failed, looking, changing };
+        let inner = Inner {
+            store,
+            unknown_days,
+            now,
+            elapsed,
+            state,
+            confirmed,
+            failed,
+            looking,
+            changing,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -174,8 +194,8 @@ impl Catalog {
         (self.inner.elapsed)().saturating_sub(*self.inner.confirmed.lock())
     }
 
-    /// Returns whether the document was the newest so short a time ago. Looks for a newer one if not, at a bounded rate and for a
-    /// bounded time.
+    /// Returns whether the document was the newest so short a time ago. Looks for a newer one if
+    /// not, at a bounded rate and for a bounded time.
     pub async fn is_fresh(&self, most: Duration) -> bool {
         if self.age() <= most {
             return true;
@@ -194,8 +214,8 @@ impl Catalog {
         (self.inner.elapsed)()
     }
 
-    /// Looks for a newer document unless this one was the newest at a moment of the monotonic clock. Of many who ask at once, one
-    /// looks.
+    /// Looks for a newer document unless this one was the newest at a moment of the monotonic
+    /// clock. Of many who ask at once, one looks.
     pub async fn look_since(&self, moment: Duration) {
         let _one_at_a_time = self.inner.looking.lock().await;
         if *self.inner.confirmed.lock() < moment {
@@ -209,7 +229,9 @@ impl Catalog {
         let began = (self.inner.elapsed)();
         let found = head(&self.inner.store).await?;
         let known = self.state().version.clone();
-        if found.as_ref().map(|version| &version.e_tag) == known.as_ref().map(|version| &version.e_tag) {
+        if found.as_ref().map(|version| &version.e_tag)
+            == known.as_ref().map(|version| &version.e_tag)
+        {
             self.confirm(began);
             return Ok(false);
         }
@@ -217,30 +239,34 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Syncs the newest document that is known here, if another process wrote it to a disk: what is stored, expired or erased
-    /// by its rules must not outlast it.
+    /// Syncs the newest document that is known here, if another process wrote it to a disk: what is
+    /// stored, expired or erased by its rules must not outlast it.
     pub async fn settle(&self) -> Result<()> {
         let mut durable = Arc::clone(&self.inner.changing).lock_owned().await;
-        let Some(e_tag) = self.state().version.as_ref().and_then(|version| version.e_tag.clone()) else {
+        let Some(e_tag) = self.state().version.as_ref().and_then(|version| version.e_tag.clone())
+        else {
             return Ok(());
         };
         if self.inner.store.is_shared() || durable.synced.as_ref() == Some(&e_tag) {
             return Ok(());
         }
         let store = self.inner.store.clone();
-        // The lock goes with the work: a caller that stops waiting lets no other write begin meanwhile.
+        // The lock goes with the work: a caller that stops waiting lets no other write begin
+        // meanwhile.
         let sync = move || {
             store.make_durable(&[store.catalog_path()])?;
             durable.synced = Some(e_tag);
             Ok(())
         };
         let synced = tokio::task::spawn_blocking(sync).await;
-        synced.map_err(|cause| Error::internal("syncing the catalog broke off").with_source(cause))?
+        synced
+            .map_err(|cause| Error::internal("syncing the catalog broke off").with_source(cause))?
     }
 
-    /// Changes the document. `change` may be called again, on a newer document, where another change came between; what it
-    /// answers the last time is answered here. An error of it changes nothing. A write that has begun ends, and is taken over
-    /// here, also if the caller stops waiting.
+    /// Changes the document. `change` may be called again, on a newer document, where another
+    /// change came between; what it answers the last time is answered here. An error of it changes
+    /// nothing. A write that has begun ends, and is taken over here, also if the caller stops
+    /// waiting.
     pub async fn change<T>(&self, mut change: impl FnMut(&mut Document) -> Result<T>) -> Result<T> {
         let durable = Arc::clone(&self.inner.changing).lock_owned().await;
         let mut held = Held { durable, _no_other_process: self.inner.store.lock_catalog().await? };
@@ -249,7 +275,9 @@ impl Catalog {
             self.reload().await?;
             let state = self.state();
             // A store may take a document, lose the answer, and refuse the second try of its own.
-            if let Some((_, answer)) = attempted.take_if(|(change, _)| *change == state.document.change) {
+            if let Some((_, answer)) =
+                attempted.take_if(|(change, _)| *change == state.document.change)
+            {
                 return Ok(answer);
             }
             let mut document = state.document.clone();
@@ -259,7 +287,9 @@ impl Catalog {
                 && let Some(version) = &state.version
             {
                 // Nothing is to be changed, and the answer says that it lasts.
-                if self.inner.store.is_shared() || (version.e_tag.is_some() && version.e_tag == held.durable.written) {
+                if self.inner.store.is_shared()
+                    || (version.e_tag.is_some() && version.e_tag == held.durable.written)
+                {
                     return Ok(answer);
                 }
             } else {
@@ -273,12 +303,18 @@ impl Catalog {
             held = locks;
             attempted = Some((name, answer));
         }
-        Err(Error::busy(format!("`catalog.json` was changed by others {RACES} times in a row; try again")))
+        Err(Error::busy(format!(
+            "`catalog.json` was changed by others {RACES} times in a row; try again"
+        )))
     }
 
-    /// Changes the document for a key, whose rights are looked up in the same document: one that was revoked, or has expired,
-    /// since the request came changes nothing.
-    pub async fn change_as<T>(&self, access: &Access, mut change: impl FnMut(&mut Document) -> Result<T>) -> Result<T> {
+    /// Changes the document for a key, whose rights are looked up in the same document: one that
+    /// was revoked, or has expired, since the request came changes nothing.
+    pub async fn change_as<T>(
+        &self,
+        access: &Access,
+        mut change: impl FnMut(&mut Document) -> Result<T>,
+    ) -> Result<T> {
         self.change(|document| {
             document.check_access(access, (self.inner.now)())?;
             change(document)
@@ -286,9 +322,14 @@ impl Catalog {
         .await
     }
 
-    /// Writes a document in the place of the one that had `before`, and takes it over. A task of its own holds the locks until
-    /// both are done. False if another document came between.
-    async fn replace(&self, mut held: Held, document: Document, before: Option<UpdateVersion>) -> Result<(Held, bool)> {
+    /// Writes a document in the place of the one that had `before`, and takes it over. A task of
+    /// its own holds the locks until both are done. False if another document came between.
+    async fn replace(
+        &self,
+        mut held: Held,
+        document: Document,
+        before: Option<UpdateVersion>,
+    ) -> Result<(Held, bool)> {
         let catalog = self.clone();
         let writing = tokio::spawn(async move {
             let began = (catalog.inner.elapsed)();
@@ -300,7 +341,9 @@ impl Catalog {
             catalog.confirm(began);
             Ok((held, true))
         });
-        writing.await.map_err(|cause| Error::internal("writing the catalog broke off").with_source(cause))?
+        writing
+            .await
+            .map_err(|cause| Error::internal("writing the catalog broke off").with_source(cause))?
     }
 
     /// Notes that the document was the newest at a moment of the monotonic clock.
@@ -325,7 +368,9 @@ impl Catalog {
         let began = (self.inner.elapsed)();
         let (document, version) = match read(&self.inner.store).await? {
             Some((document, version)) => (document, Some(version)),
-            None if self.is_stored() => return Err(Error::damaged("`catalog.json` is gone; restore it from a copy")),
+            None if self.is_stored() => {
+                return Err(Error::damaged("`catalog.json` is gone; restore it from a copy"));
+            }
             None => (Document::default(), None),
         };
         self.take(document, version);
@@ -340,9 +385,19 @@ impl Catalog {
 }
 
 impl State {
-    fn new(document: Document, version: Option<UpdateVersion>, unknown_days: i32, now: DateTime<Utc>) -> Self {
+    fn new(
+        document: Document,
+        version: Option<UpdateVersion>,
+        unknown_days: i32,
+        now: DateTime<Utc>,
+    ) -> Self {
         let place = |of: fn(&Key) -> &String| {
-            document.keys.iter().enumerate().map(|(place, key)| (of(key).clone(), place)).collect::<HashMap<_, _>>()
+            document
+                .keys
+                .iter()
+                .enumerate()
+                .map(|(place, key)| (of(key).clone(), place))
+                .collect::<HashMap<_, _>>()
         };
         let (by_hash, by_id) = (place(|key| &key.sha256), place(|key| &key.id));
         let rules = Arc::new(document.rules(unknown_days, now));
@@ -388,7 +443,8 @@ pub async fn read_document(store: &Store) -> Result<Option<Document>> {
 
 /// The bytes that a document is stored as.
 pub fn encode(document: &Document) -> Result<Vec<u8>> {
-    serde_json::to_vec_pretty(document).map_err(|cause| Error::internal("cannot encode the catalog").with_source(cause))
+    serde_json::to_vec_pretty(document)
+        .map_err(|cause| Error::internal("cannot encode the catalog").with_source(cause))
 }
 
 async fn read(store: &Store) -> Result<Option<(Document, UpdateVersion)>> {
@@ -398,17 +454,21 @@ async fn read(store: &Store) -> Result<Option<(Document, UpdateVersion)>> {
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(cause) => return Err(unreadable(cause)),
     };
-    let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+    let version =
+        UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
     let bytes = found.bytes().await.map_err(unreadable)?;
     let mut document: Document = serde_json::from_slice(&bytes).map_err(|cause| {
-        Error::damaged("`catalog.json` is not a gatelog catalog; restore it from a copy").with_source(cause)
+        Error::damaged("`catalog.json` is not a gatelog catalog; restore it from a copy")
+            .with_source(cause)
     })?;
     match document.format {
         document::FORMAT => {}
         1 | 2 => document.format = document::FORMAT,
         found => {
             let reads = document::FORMAT;
-            return Err(Error::damaged(format!("`catalog.json` has format {found}; this gatelog reads 1 to {reads}")));
+            return Err(Error::damaged(format!(
+                "`catalog.json` has format {found}; this gatelog reads 1 to {reads}"
+            )));
         }
     }
     Ok(Some((document, version)))
@@ -426,8 +486,13 @@ fn unwritten(cause: object_store::Error) -> Error {
     Error::storage(format!("cannot write `catalog.json`{why}")).with_source(cause)
 }
 
-/// Puts the document in the place of the one that had `before`; none if that one is there no longer.
-async fn write(store: &Store, document: &Document, before: Option<UpdateVersion>) -> Result<Option<UpdateVersion>> {
+/// Puts the document in the place of the one that had `before`; none if that one is there no
+/// longer.
+async fn write(
+    store: &Store,
+    document: &Document,
+    before: Option<UpdateVersion>,
+) -> Result<Option<UpdateVersion>> {
     let bytes = encode(document)?;
     let mode = match before {
         None => PutMode::Create,
@@ -436,9 +501,15 @@ async fn write(store: &Store, document: &Document, before: Option<UpdateVersion>
         Some(version) => PutMode::Update(version),
     };
     let options = PutOptions { mode, ..PutOptions::default() };
-    match store.object_store().put_opts(&store.catalog_path(), PutPayload::from(bytes), options).await {
+    match store
+        .object_store()
+        .put_opts(&store.catalog_path(), PutPayload::from(bytes), options)
+        .await
+    {
         Ok(put) => Ok(Some(UpdateVersion { e_tag: put.e_tag, version: put.version })),
-        Err(object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. }) => Ok(None),
+        Err(
+            object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. },
+        ) => Ok(None),
         Err(cause) => Err(unwritten(cause)),
     }
 }

@@ -25,10 +25,17 @@ impl Document {
     }
 
     /// Checks an access like [`Self::check_access`], given the key with its id.
-    pub(super) fn check_access_of(&self, key: Option<&Key>, access: &Access, now: DateTime<Utc>) -> Result<()> {
+    pub(super) fn check_access_of(
+        &self,
+        key: Option<&Key>,
+        access: &Access,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let allowed = match (key, access.key_id.strip_prefix(SHARE)) {
             (Some(key), _) => key.is_active(now),
-            (None, Some(id)) => self.shares.iter().any(|share| share.id == id && self.opens(share, now)),
+            (None, Some(id)) => {
+                self.shares.iter().any(|share| share.id == id && self.opens(share, now))
+            }
             // The configured key and the command line are not keys of the catalog.
             (None, None) => !is_id(&access.key_id),
         };
@@ -52,5 +59,6 @@ impl Document {
 
 /// Returns true if `text` has the form of a key id.
 fn is_id(text: &str) -> bool {
-    text.len() == ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    text.len() == ID_DIGITS
+        && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }

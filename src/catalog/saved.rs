@@ -12,14 +12,14 @@ use serde_json::Value;
 
 use super::access::{Access, Scope};
 use super::document::{Document, check_label};
-use super::naming::{filter_names, holds_word};
+use super::user_mentions::{filter_names, holds_word};
 use crate::error::{Error, Result};
 
 /// Most saved filters of an organisation: they are part of a document that every change rewrites as
 /// a whole.
-const MOST_SAVED: usize = 500;
+const MAX_SAVED: usize = 500;
 /// Longest query string, in bytes.
-const MOST_QUERY: usize = 8 << 10;
+const MAX_QUERY: usize = 8 << 10;
 
 /// A saved filter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct SavedFilter {
 
 /// A saved filter in API responses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ShownFilter {
+pub struct SavedFilterView {
     /// Always `saved-filter`.
     pub object: &'static str,
     /// Name of the filter.
@@ -59,25 +59,38 @@ impl Document {
         query: &str,
         by: &Access,
         now: DateTime<Utc>,
-    ) -> Result<ShownFilter> {
+    ) -> Result<SavedFilterView> {
         check_label(name)?;
-        if query.len() > MOST_QUERY {
-            return Err(Error::limit(format!("the filter has {} bytes; at most {MOST_QUERY} are kept", query.len())));
+        if query.len() > MAX_QUERY {
+            return Err(Error::limit(format!(
+                "the filter has {} bytes; at most {MAX_QUERY} are kept",
+                query.len()
+            )));
         }
         let before = self.saved_filters.get(organisation).and_then(|saved| saved.get(name));
         let more = query.len().saturating_sub(before.map_or(0, |before| before.query.len()));
-        self.check_room(organisation, more, "saved filters", "delete some filters, or export jobs")?;
+        self.check_room(
+            organisation,
+            more,
+            "saved filters",
+            "delete some filters, or export jobs",
+        )?;
         let saved = self.saved_filters.entry(organisation.to_owned()).or_default();
         match saved.get(name) {
             Some(before) if !may_change(before, by) => {
-                return Err(Error::denied(format!("filter `{name}` belongs to another key; choose another name")));
+                return Err(Error::denied(format!(
+                    "filter `{name}` belongs to another key; choose another name"
+                )));
             }
-            None if saved.len() >= MOST_SAVED => {
-                return Err(Error::limit(format!("{MOST_SAVED} filters are saved; delete some first")));
+            None if saved.len() >= MAX_SAVED => {
+                return Err(Error::limit(format!(
+                    "{MAX_SAVED} filters are saved; delete some first"
+                )));
             }
             _ => {}
         }
-        let filter = SavedFilter { query: query.to_owned(), created_by: by.key_id.clone(), created_at: now };
+        let filter =
+            SavedFilter { query: query.to_owned(), created_by: by.key_id.clone(), created_at: now };
         let shown = filter.shown(organisation, name);
         saved.insert(name.to_owned(), filter);
         Ok(shown)
@@ -90,10 +103,17 @@ impl Document {
     }
 
     /// Deletes a saved filter that `by` may change.
-    pub fn delete_filter(&mut self, organisation: &str, name: &str, by: &Access) -> Result<ShownFilter> {
+    pub fn delete_filter(
+        &mut self,
+        organisation: &str,
+        name: &str,
+        by: &Access,
+    ) -> Result<SavedFilterView> {
         let before = self.saved_filter(organisation, name)?;
         if !may_change(before, by) {
-            return Err(Error::denied(format!("filter `{name}` belongs to another key; ask its maker or an admin")));
+            return Err(Error::denied(format!(
+                "filter `{name}` belongs to another key; ask its maker or an admin"
+            )));
         }
         let shown = before.shown(organisation, name);
         if let Some(saved) = self.saved_filters.get_mut(organisation) {
@@ -113,9 +133,10 @@ impl Document {
     }
 
     /// Returns the saved filters that a key reaches, by organisation and name.
-    pub fn shown_filters(&self, access: &Access) -> Vec<ShownFilter> {
-        let reached = self.saved_filters.iter().filter(|(organisation, _)| access.reaches(organisation));
-        let shown = |(organisation, saved): (&String, &BTreeMap<String, SavedFilter>)| -> Vec<ShownFilter> {
+    pub fn shown_filters(&self, access: &Access) -> Vec<SavedFilterView> {
+        let reached =
+            self.saved_filters.iter().filter(|(organisation, _)| access.reaches(organisation));
+        let shown = |(organisation, saved): (&String, &BTreeMap<String, SavedFilter>)| -> Vec<SavedFilterView> {
             saved.iter().map(|(name, filter)| filter.shown(organisation, name)).collect()
         };
         reached.flat_map(shown).collect()
@@ -128,8 +149,8 @@ impl SavedFilter {
         fields.any(|(name, value)| filter_names(&name, &Value::from(value.into_owned()), user))
     }
 
-    fn shown(&self, organisation: &str, name: &str) -> ShownFilter {
-        ShownFilter {
+    fn shown(&self, organisation: &str, name: &str) -> SavedFilterView {
+        SavedFilterView {
             object: "saved-filter",
             name: name.to_owned(),
             organisation: organisation.to_owned(),
@@ -147,7 +168,7 @@ fn may_change(filter: &SavedFilter, by: &Access) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::Which;
+    use crate::catalog::ErasureSelector;
 
     #[test]
     fn a_filter_is_its_makers_and_the_admins_to_change() {
@@ -172,7 +193,9 @@ mod tests {
         document.delete_filter("acme", "mine", &admin).unwrap();
         assert_eq!(document, Document::default());
         assert!(document.save_filter("acme", "", "a=1", &maker, now).is_err());
-        assert!(document.save_filter("acme", "long", &"x".repeat(MOST_QUERY + 1), &maker, now).is_err());
+        assert!(
+            document.save_filter("acme", "long", &"x".repeat(MAX_QUERY + 1), &maker, now).is_err()
+        );
     }
 
     #[test]
@@ -194,14 +217,22 @@ mod tests {
         }
         document.save_filter("zen", "other", "user_id=ana+lima", &by, now).unwrap();
         let names = |document: &Document| -> Vec<String> {
-            document.shown_filters(&Access::operator("o")).into_iter().map(|shown| shown.name).collect()
+            document
+                .shown_filters(&Access::operator("o"))
+                .into_iter()
+                .map(|shown| shown.name)
+                .collect()
         };
-        document.erase("e", "acme", Which::Ids(vec!["ana lima".to_owned()]), "k", now).unwrap();
+        document
+            .erase("e", "acme", ErasureSelector::Ids(vec!["ana lima".to_owned()]), "k", now)
+            .unwrap();
         assert_eq!(names(&document).len(), goes.len() + stays.len() + 1, "no user is erased");
-        document.erase("f", "acme", Which::User("ana lima".to_owned()), "k", now).unwrap();
+        document
+            .erase("f", "acme", ErasureSelector::User("ana lima".to_owned()), "k", now)
+            .unwrap();
         assert_eq!(names(&document), ["banana limas", "number", "other"]);
-        document.erase("g", "acme", Which::User("200".to_owned()), "k", now).unwrap();
-        document.erase("h", "zen", Which::User("ana lima".to_owned()), "k", now).unwrap();
+        document.erase("g", "acme", ErasureSelector::User("200".to_owned()), "k", now).unwrap();
+        document.erase("h", "zen", ErasureSelector::User("ana lima".to_owned()), "k", now).unwrap();
         assert_eq!(names(&document), ["banana limas", "number"]);
         assert!(!document.saved_filters.contains_key("zen"));
     }

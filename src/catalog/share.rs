@@ -11,16 +11,16 @@ use serde::{Deserialize, Serialize};
 use super::access::{Access, Scope};
 use super::document::Document;
 use super::rights::SHARE;
-use super::sign::{sign, verify};
+use super::signature::{sign, verify};
 use crate::error::{Error, Result};
 
 /// Default lifetime of a link, in seconds.
 pub const DEFAULT_SECONDS: i64 = 7 * 86_400;
 /// Longest lifetime of a link, in seconds.
-pub const MOST_SECONDS: i64 = 30 * 86_400;
+pub const MAX_SECONDS: i64 = 30 * 86_400;
 /// Most open links of an organisation: they are part of a document that every change rewrites as a
 /// whole.
-const MOST_LINKS: usize = 500;
+const MAX_LINKS: usize = 500;
 
 /// Secret that signs links, hexadecimal. Its `Debug` output hides it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ pub struct Share {
 
 /// A share link in API responses, without its token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ShownShare {
+pub struct ShareLinkView {
     /// Always `share`.
     pub object: &'static str,
     /// Id of the link.
@@ -96,9 +96,9 @@ pub struct ShownShare {
 
 impl Share {
     /// Returns the link as API responses show it.
-    pub fn shown(&self) -> ShownShare {
+    pub fn shown(&self) -> ShareLinkView {
         let text = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
-        ShownShare {
+        ShareLinkView {
             object: "share",
             id: self.id.clone(),
             organisation: self.organisation.clone(),
@@ -130,7 +130,15 @@ impl Share {
         let ends = self.expires_at.timestamp_micros().to_string();
         let workspace = self.workspace.as_deref().unwrap_or_default();
         let bodies = if self.bodies { "bodies" } else { "" };
-        let parts = ["gatelog share 1", &self.id, &self.organisation, workspace, &self.log_id, bodies, &ends];
+        let parts = [
+            "gatelog share 1",
+            &self.id,
+            &self.organisation,
+            workspace,
+            &self.log_id,
+            bodies,
+            &ends,
+        ];
         // Each part is preceded by its length, so that no two links have the same message.
         parts.iter().map(|part| format!("{}:{part}", part.len())).collect()
     }
@@ -145,17 +153,18 @@ impl Document {
     /// there is none yet. Removes links that open nothing any more.
     pub fn add_share(&mut self, share: Share, random: [u8; 32]) -> Result<String> {
         let seconds = (share.expires_at - share.created_at).num_seconds();
-        if !(1..=MOST_SECONDS).contains(&seconds) {
+        if !(1..=MAX_SECONDS).contains(&seconds) {
             return Err(Error::invalid(format!(
-                "`expires_in_seconds` is {seconds}; expected 1 to {MOST_SECONDS} (30 days)"
+                "`expires_in_seconds` is {seconds}; expected 1 to {MAX_SECONDS} (30 days)"
             )));
         }
         let now = share.created_at;
         self.shares.retain(|share| share.is_open(now));
-        let open = self.shares.iter().filter(|other| other.organisation == share.organisation).count();
-        if open >= MOST_LINKS {
+        let open =
+            self.shares.iter().filter(|other| other.organisation == share.organisation).count();
+        if open >= MAX_LINKS {
             return Err(Error::limit(format!(
-                "organisation `{}` has {MOST_LINKS} share links; revoke some, or wait until some expire",
+                "organisation `{}` has {MAX_LINKS} share links; revoke some, or wait until some expire",
                 share.organisation
             )));
         }
@@ -177,7 +186,8 @@ impl Document {
     /// Returns true if a link opens its log: it ends with the key that made it and with its
     /// organisation.
     pub(super) fn opens(&self, share: &Share, now: DateTime<Utc>) -> bool {
-        let deleted = self.organisations.get(&share.organisation).is_some_and(|of| of.deleted_at.is_some());
+        let deleted =
+            self.organisations.get(&share.organisation).is_some_and(|of| of.deleted_at.is_some());
         share.is_open(now) && !deleted && self.is_maker_active(&share.created_by, now)
     }
 
@@ -185,19 +195,30 @@ impl Document {
     /// Revoking a link again changes nothing.
     pub fn revoke_share(&mut self, id: &str, by: &Access, now: DateTime<Utc>) -> Result<&Share> {
         let found = self.shares.iter_mut().find(|share| share.id == id && may_revoke(by, share));
-        let share = found.ok_or_else(|| Error::not_found(format!("share link `{id}` does not exist")))?;
+        let share =
+            found.ok_or_else(|| Error::not_found(format!("share link `{id}` does not exist")))?;
         share.revoked_at.get_or_insert(now);
         Ok(share)
     }
 
     /// Returns the links that have not expired, oldest first. With a log id: the links to that log
     /// that a key reaches. Without: the links that the key may revoke.
-    pub fn shown_shares(&self, log_id: Option<&str>, access: &Access, now: DateTime<Utc>) -> Vec<ShownShare> {
+    pub fn shown_shares(
+        &self,
+        log_id: Option<&str>,
+        access: &Access,
+        now: DateTime<Utc>,
+    ) -> Vec<ShareLinkView> {
         let shows = |share: &&Share| match log_id {
             Some(log_id) => share.log_id == log_id && reaches(access, share),
             None => may_revoke(access, share),
         };
-        self.shares.iter().filter(|share| share.expires_at > now).filter(shows).map(Share::shown).collect()
+        self.shares
+            .iter()
+            .filter(|share| share.expires_at > now)
+            .filter(shows)
+            .map(Share::shown)
+            .collect()
     }
 }
 
@@ -214,7 +235,9 @@ fn may_revoke(access: &Access, share: &Share) -> bool {
 pub fn expiry(now: DateTime<Utc>, seconds: Option<i64>) -> Result<DateTime<Utc>> {
     let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
     TimeDelta::try_seconds(seconds).and_then(|long| now.checked_add_signed(long)).ok_or_else(|| {
-        Error::invalid(format!("`expires_in_seconds` is {seconds}; expected 1 to {MOST_SECONDS} (30 days)"))
+        Error::invalid(format!(
+            "`expires_in_seconds` is {seconds}; expected 1 to {MAX_SECONDS} (30 days)"
+        ))
     })
 }
 
@@ -249,7 +272,10 @@ mod tests {
     fn a_link_opens_until_it_expires_or_is_revoked() {
         let mut document = Document::default();
         let token = document.add_share(share("1"), [7; 32]).unwrap();
-        assert_eq!(document.open_share(&token, now()).map(|share| share.log_id.as_str()), Some("log"));
+        assert_eq!(
+            document.open_share(&token, now()).map(|share| share.log_id.as_str()),
+            Some("log")
+        );
         assert!(document.open_share(&token, now() + TimeDelta::hours(1)).is_none());
         document.revoke_share("1", &key("maker", "acme", Scope::View), now()).unwrap();
         assert!(document.open_share(&token, now()).is_none());
@@ -261,7 +287,14 @@ mod tests {
         let token = document.add_share(share("1"), [7; 32]).unwrap();
         document.add_share(share("2"), [9; 32]).unwrap();
         let signature = token.split_once('.').unwrap().1;
-        for forged in ["", "1", "1.", &format!("2.{signature}"), &format!("{token}0"), &token[..token.len() - 2]] {
+        for forged in [
+            "",
+            "1",
+            "1.",
+            &format!("2.{signature}"),
+            &format!("{token}0"),
+            &token[..token.len() - 2],
+        ] {
             assert!(document.open_share(forged, now()).is_none(), "{forged}");
         }
         // The signature covers everything that the link opens, and its time of expiry.
@@ -285,17 +318,29 @@ mod tests {
     fn only_its_maker_and_admins_who_reach_it_list_and_revoke_a_link() {
         let mut document = Document::default();
         document.add_share(share("1"), [7; 32]).unwrap();
-        for stranger in
-            [key("other", "acme", Scope::View), key("maker", "zen", Scope::View), key("a", "zen", Scope::Admin)]
-        {
+        for stranger in [
+            key("other", "acme", Scope::View),
+            key("maker", "zen", Scope::View),
+            key("a", "zen", Scope::Admin),
+        ] {
             assert!(document.revoke_share("1", &stranger, now()).is_err(), "{stranger:?}");
             assert!(document.shown_shares(None, &stranger, now()).is_empty(), "{stranger:?}");
         }
         // A key that reaches the log sees that a link to it exists.
-        assert_eq!(document.shown_shares(Some("log"), &key("other", "acme", Scope::View), now()).len(), 1);
-        for own in [key("maker", "acme", Scope::View), key("a", "acme", Scope::Admin), Access::operator("o")] {
+        assert_eq!(
+            document.shown_shares(Some("log"), &key("other", "acme", Scope::View), now()).len(),
+            1
+        );
+        for own in [
+            key("maker", "acme", Scope::View),
+            key("a", "acme", Scope::Admin),
+            Access::operator("o"),
+        ] {
             assert_eq!(document.shown_shares(None, &own, now()).len(), 1, "{own:?}");
-            assert!(document.shown_shares(None, &own, now() + TimeDelta::hours(1)).is_empty(), "expired");
+            assert!(
+                document.shown_shares(None, &own, now() + TimeDelta::hours(1)).is_empty(),
+                "expired"
+            );
         }
         let narrow = Access { workspace: Some("w".to_owned()), ..key("a", "acme", Scope::Admin) };
         assert!(document.revoke_share("1", &narrow, now()).is_err());
@@ -305,19 +350,21 @@ mod tests {
     #[test]
     fn links_are_bounded_in_time_and_number_and_forgotten() {
         let mut document = Document::default();
-        let lasting = |seconds| Share { expires_at: now() + TimeDelta::seconds(seconds), ..share("x") };
-        for seconds in [-1, 0, MOST_SECONDS + 1] {
+        let lasting =
+            |seconds| Share { expires_at: now() + TimeDelta::seconds(seconds), ..share("x") };
+        for seconds in [-1, 0, MAX_SECONDS + 1] {
             assert!(document.add_share(lasting(seconds), [7; 32]).is_err(), "{seconds}");
         }
-        for number in 0..MOST_LINKS {
+        for number in 0..MAX_LINKS {
             document.add_share(share(&number.to_string()), [7; 32]).unwrap();
         }
         assert!(document.add_share(share("one more"), [7; 32]).is_err());
         document.revoke_share("0", &Access::operator("o"), now()).unwrap();
         document.add_share(share("one more"), [7; 32]).unwrap();
-        assert_eq!(document.shares.len(), MOST_LINKS, "one that was revoked takes no place");
+        assert_eq!(document.shares.len(), MAX_LINKS, "one that was revoked takes no place");
         let later = now() + TimeDelta::hours(2);
-        let next = Share { created_at: later, expires_at: later + TimeDelta::hours(1), ..share("later") };
+        let next =
+            Share { created_at: later, expires_at: later + TimeDelta::hours(1), ..share("later") };
         document.add_share(next, [7; 32]).unwrap();
         assert_eq!(document.shares.len(), 1);
         assert!(!format!("{document:?}").contains(&hex::encode([7; 32])));

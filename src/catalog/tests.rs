@@ -20,7 +20,11 @@ fn noon() -> DateTime<Utc> {
     at("2026-11-21T12:00:00Z")
 }
 
-fn organisation(plan: &str, retention_days: Option<i32>, created_at: DateTime<Utc>) -> Organisation {
+fn organisation(
+    plan: &str,
+    retention_days: Option<i32>,
+    created_at: DateTime<Utc>,
+) -> Organisation {
     Organisation {
         name: None,
         plan: plan.to_owned(),
@@ -63,7 +67,9 @@ async fn open(store: &Store) -> Catalog {
 
 fn created(id: &str) -> impl FnMut(&mut Document) -> Result<()> + use<> {
     let id = id.to_owned();
-    move |document| document.create_organisation(&id, organisation("developer", None, noon()), 3).map(|_| ())
+    move |document| {
+        document.create_organisation(&id, organisation("developer", None, noon()), 3).map(|_| ())
+    }
 }
 
 fn message<T: std::fmt::Debug>(refused: Result<T>) -> String {
@@ -98,7 +104,8 @@ async fn a_change_between_reading_and_writing_is_not_lost() {
     one.change(change).await.unwrap();
     between.join().unwrap();
     assert_eq!(seen, [1, 2]);
-    let all: Vec<String> = open(&store).await.state().document.organisations.keys().cloned().collect();
+    let all: Vec<String> =
+        open(&store).await.state().document.organisations.keys().cloned().collect();
     assert_eq!(all, ["one", "other", "zero"]);
 }
 
@@ -134,7 +141,9 @@ async fn a_handle_sees_changes_of_others_after_a_refresh_and_its_own_at_once() {
         assert!(!one.refresh().await.unwrap(), "the own change is news");
         assert!(other.state().document.organisation("acme").is_err());
         assert!(other.refresh().await.unwrap());
-        assert!(other.state().document.organisation("acme").is_ok() && !other.refresh().await.unwrap());
+        assert!(
+            other.state().document.organisation("acme").is_ok() && !other.refresh().await.unwrap()
+        );
     }
 }
 
@@ -167,7 +176,8 @@ async fn a_document_of_format_1_is_read_and_its_key_opens_everything() {
     let catalog = open(&store).await;
     assert!(catalog.state().access("gl-old", noon()).unwrap().is_operator());
     catalog.change(created("acme")).await.unwrap();
-    let bytes = store.object_store().get(&store.catalog_path()).await.unwrap().bytes().await.unwrap();
+    let bytes =
+        store.object_store().get(&store.catalog_path()).await.unwrap().bytes().await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     assert!(text.contains("\"format\": 3") && text.contains("\"acme\""), "{text}");
     assert!(open(&store).await.state().access("gl-old", noon()).unwrap().is_operator());
@@ -191,26 +201,34 @@ async fn what_is_no_catalog_is_damage_and_one_that_is_gone_too() {
     store.object_store().delete(&store.catalog_path()).await.unwrap();
     assert_eq!(catalog.refresh().await.unwrap_err().kind(), ErrorKind::Damaged);
     assert_eq!(catalog.change(created("b")).await.unwrap_err().kind(), ErrorKind::Damaged);
-    assert!(catalog.state().document.organisation("acme").is_ok(), "what was known goes on to hold");
+    assert!(
+        catalog.state().document.organisation("acme").is_ok(),
+        "what was known goes on to hold"
+    );
 }
 
 #[test]
 fn a_key_opens_until_it_is_revoked_or_expires() {
     let mut document = acme();
     let expires_at = Some(noon() + Duration::hours(1));
-    document.add_key("gl-a", NewKey { expires_at, ..key(Some("acme"), &[Scope::View]) }, noon()).unwrap();
+    document
+        .add_key("gl-a", NewKey { expires_at, ..key(Some("acme"), &[Scope::View]) }, noon())
+        .unwrap();
     let id = document.add_key("gl-b", key(None, &[Scope::Write]), noon()).unwrap().id.clone();
     let state = State::new(document.clone(), None, 0, noon());
     let access = state.access("gl-a", noon()).unwrap();
     assert_eq!((access.organisation.as_deref(), access.may(Scope::View)), (Some("acme"), true));
     assert!(!access.may(Scope::Read) && !access.may(Scope::Admin) && !access.is_operator());
-    assert!(state.access("gl-a", noon() + Duration::hours(1) - TimeDelta::microseconds(1)).is_some());
+    assert!(
+        state.access("gl-a", noon() + Duration::hours(1) - TimeDelta::microseconds(1)).is_some()
+    );
     assert!(state.access("gl-a", noon() + Duration::hours(1)).is_none());
     assert!(state.access("gl-c", noon()).is_none() && state.access("", noon()).is_none());
     assert!(state.access(&hash("gl-a"), noon()).is_none(), "a hash is no key");
 
     document.revoke_key(&id, &Access::operator("o"), noon()).unwrap();
-    let again = document.revoke_key(&id, &Access::operator("o"), noon() + Duration::days(1)).unwrap();
+    let again =
+        document.revoke_key(&id, &Access::operator("o"), noon() + Duration::days(1)).unwrap();
     assert_eq!(again.revoked_at, Some(noon()));
     assert!(State::new(document, None, 0, noon()).access("gl-b", noon()).is_none());
 }
@@ -247,7 +265,8 @@ fn a_key_manages_keys_that_reach_no_further_than_itself() {
         workspace: workspace.map(str::to_owned),
         ..key(organisation, &[Scope::Admin])
     };
-    let places = [(None, None), (Some("zen"), None), (Some("acme"), None), (Some("acme"), Some("search"))];
+    let places =
+        [(None, None), (Some("zen"), None), (Some("acme"), None), (Some("acme"), Some("search"))];
     for (place, (organisation, workspace)) in places.into_iter().enumerate() {
         document.add_key(&place.to_string(), bound(organisation, workspace), noon()).unwrap();
     }
@@ -258,7 +277,8 @@ fn a_key_manages_keys_that_reach_no_further_than_itself() {
         let shown = document.shown_keys(&access, noon());
         let mut document = document.clone();
         let ids: Vec<String> = document.keys.iter().map(|key| key.id.clone()).collect();
-        let revoked: Vec<&String> = ids.iter().filter(|id| document.revoke_key(id, &access, noon()).is_ok()).collect();
+        let revoked: Vec<&String> =
+            ids.iter().filter(|id| document.revoke_key(id, &access, noon()).is_ok()).collect();
         assert_eq!(shown.iter().map(|shown| &shown.id).collect::<Vec<_>>(), revoked);
         revoked.iter().map(|id| ids.iter().position(|of| of == *id).unwrap()).collect::<Vec<_>>()
     };
@@ -266,8 +286,11 @@ fn a_key_manages_keys_that_reach_no_further_than_itself() {
     assert_eq!(managed("1"), [1]);
     assert_eq!(managed("2"), [2, 3, 4]);
     assert_eq!(managed("3"), [3]);
-    let foreign =
-        message(document.clone().revoke_key(&document.keys[0].id.clone(), &state.access("2", noon()).unwrap(), noon()));
+    let foreign = message(document.clone().revoke_key(
+        &document.keys[0].id.clone(),
+        &state.access("2", noon()).unwrap(),
+        noon(),
+    ));
     let unknown = message(document.revoke_key("nothing", &Access::operator("o"), noon()));
     assert_eq!(foreign.replace(&document.keys[0].id, "nothing"), unknown);
 }
@@ -277,9 +300,12 @@ fn nothing_that_is_shown_has_a_hash_in_it() {
     let mut document = acme();
     document.add_key("gl-secret", key(Some("acme"), &[Scope::View, Scope::Read]), noon()).unwrap();
     let shown = serde_json::to_value(document.shown_keys(&Access::operator("o"), noon())).unwrap();
-    assert!(!shown.to_string().contains(&hash("gl-secret")) && shown[0].get("sha256").is_none(), "{shown}");
+    assert!(
+        !shown.to_string().contains(&hash("gl-secret")) && shown[0].get("sha256").is_none(),
+        "{shown}"
+    );
     assert_eq!(shown[0]["scopes"], serde_json::json!(["logs.view", "logs.read"]));
-    let fresh = FreshKey { key: "gl-secret".to_owned(), shown: document.keys[0].shown(noon()) };
+    let fresh = CreatedKey { key: "gl-secret".to_owned(), shown: document.keys[0].shown(noon()) };
     assert!(!format!("{fresh:?}").contains("gl-secret"));
 }
 
@@ -287,12 +313,16 @@ fn nothing_that_is_shown_has_a_hash_in_it() {
 fn names_can_stand_in_urls_and_log_lines() {
     for name in ["a", "Acme-1_x.y:z@w", "0199f2c4-77aa-7000-8000-000000000000", &"x".repeat(128)] {
         let mut document = Document::default();
-        assert!(document.create_organisation(name, organisation("developer", None, noon()), 0).is_ok(), "{name}");
+        assert!(
+            document.create_organisation(name, organisation("developer", None, noon()), 0).is_ok(),
+            "{name}"
+        );
         assert!(document.add_workspaces(name, [name.to_owned()]).is_ok(), "{name}");
     }
     let mut document = acme();
     for name in ["", ".", "..", "a b", "a/b", "é", "a\n", "a'b", "%20", &"x".repeat(129)] {
-        let refused = document.create_organisation(name, organisation("developer", None, noon()), 0);
+        let refused =
+            document.create_organisation(name, organisation("developer", None, noon()), 0);
         assert!(message(refused).contains("is not a valid name for organisation"), "{name}");
         assert!(document.add_workspaces("acme", [name.to_owned()]).is_err(), "{name}");
     }
@@ -330,7 +360,9 @@ fn a_change_of_plan_says_which_class_old_records_are_in() {
     assert_eq!(moving(&document), [0, 30, 3]);
     document.set_plan("acme", "production", None, noon()).unwrap();
     assert_eq!(moving(&document), [0, 3, 90], "what is in the class of the plan needs no move");
-    assert!(message(document.set_plan("zen", "production", None, noon())).contains("does not exist"));
+    assert!(
+        message(document.set_plan("zen", "production", None, noon())).contains("does not exist")
+    );
 
     assert!(moving(&acme()).is_empty());
     let mut same = acme();
@@ -388,26 +420,43 @@ fn what_was_agreed_stays_while_the_plan_does() {
     assert_eq!(terms(&document), ("enterprise".to_owned(), Some(60)));
     document.agree("acme", Some("production"), None, noon()).unwrap();
     assert_eq!(terms(&document), ("production".to_owned(), None));
-    assert!(message(document.agree("acme", None, Some(60), noon())).contains("keeps records 30 days"));
+    assert!(
+        message(document.agree("acme", None, Some(60), noon())).contains("keeps records 30 days")
+    );
 }
 
 #[test]
 fn own_plans_are_those_of_the_configuration_and_those_in_use() {
     let plans = |text: &str| Plans::parse(text).unwrap();
     let mut document = acme();
-    assert!(document.set_plans(&plans("[team]\nretention_days = 90\n[trial]\nretention_days = 1"), noon()));
-    assert!(!document.set_plans(&plans("[team]\nretention_days = 90\n[trial]\nretention_days = 1"), noon()));
+    assert!(
+        document
+            .set_plans(&plans("[team]\nretention_days = 90\n[trial]\nretention_days = 1"), noon())
+    );
+    assert!(
+        !document
+            .set_plans(&plans("[team]\nretention_days = 90\n[trial]\nretention_days = 1"), noon())
+    );
     document.set_plan("acme", "team", None, noon()).unwrap();
     assert!(document.set_plans(&plans("[team]\nretention_days = 60"), noon()));
-    let moving: Vec<i32> = document.organisations["acme"].moving.iter().map(|moving| moving.from_days).collect();
+    let moving: Vec<i32> =
+        document.organisations["acme"].moving.iter().map(|moving| moving.from_days).collect();
     assert_eq!(moving, [30, 90], "a plan that changes moves the organisations on it");
     assert!(document.plan("trial").is_err(), "nobody was on it");
     assert!(!document.set_plans(&Plans::default(), noon()), "an organisation is on it");
     assert_eq!(document.plan("team").unwrap().retention_days, 60);
     assert!(document.set_plans(&plans("[production]\nretention_days = 14"), noon()));
-    assert_eq!(document.plan("production").unwrap().retention_days, 14, "an own plan wins over a built-in one");
+    assert_eq!(
+        document.plan("production").unwrap().retention_days,
+        14,
+        "an own plan wins over a built-in one"
+    );
     assert!(document.set_plans(&Plans::default(), noon()));
-    assert_eq!(document.plan("production").unwrap().retention_days, 30, "and lets it be again when it goes");
+    assert_eq!(
+        document.plan("production").unwrap().retention_days,
+        30,
+        "and lets it be again when it goes"
+    );
 }
 
 fn share_of_acme() -> Share {
@@ -457,7 +506,9 @@ fn a_deleted_organisation_is_gone_with_its_keys_and_its_id_is_free_when_its_reco
     };
     assert!(state.rules.erases(ahead), "whatever time its records claim");
     assert!(message(document.organisation("acme")).contains("does not exist"));
-    assert!(message(document.delete_organisation("acme", "k", "e2", noon())).contains("does not exist"));
+    assert!(
+        message(document.delete_organisation("acme", "k", "e2", noon())).contains("does not exist")
+    );
     let again = document.create_organisation("acme", organisation("developer", None, noon()), 0);
     assert!(message(again).contains("is free a day later"));
 
@@ -474,7 +525,10 @@ fn a_deleted_organisation_is_gone_with_its_keys_and_its_id_is_free_when_its_reco
     let fresh = Row { created_at: later.timestamp_micros(), ..ahead };
     assert!(!rules.is_gone("acme") && rules.sees(fresh, later.timestamp_micros()));
     assert_eq!(document.erasures.len(), 1, "what was erased stays written down");
-    assert!(State::new(document, None, 0, later).access("gl-a", later).is_none(), "an old key of the id opens nothing");
+    assert!(
+        State::new(document, None, 0, later).access("gl-a", later).is_none(),
+        "an old key of the id opens nothing"
+    );
 }
 
 #[test]
@@ -496,11 +550,17 @@ fn moves_settle_a_day_after_the_change_once_the_files_are_clean() {
 #[test]
 fn an_erasure_names_something_and_holds_until_its_files_are_clean() {
     let mut document = acme();
-    for which in [Which::User(String::new()), Which::Ids(Vec::new()), Which::Ids(vec![String::new()])] {
+    for which in [
+        ErasureSelector::User(String::new()),
+        ErasureSelector::Ids(Vec::new()),
+        ErasureSelector::Ids(vec![String::new()]),
+    ] {
         assert!(document.erase("e", "acme", which, "k", noon()).is_err());
     }
-    document.erase("e1", "acme", Which::User("ada".to_owned()), "k", noon()).unwrap();
-    document.erase("e2", "ghost", Which::Ids(vec!["7".to_owned()]), "cli", noon()).unwrap();
+    document.erase("e1", "acme", ErasureSelector::User("ada".to_owned()), "k", noon()).unwrap();
+    document
+        .erase("e2", "ghost", ErasureSelector::Ids(vec!["7".to_owned()]), "cli", noon())
+        .unwrap();
     let row = |organisation, user, seconds: i64| Row {
         feedback: false,
         organisation,
@@ -519,8 +579,12 @@ fn an_erasure_names_something_and_holds_until_its_files_are_clean() {
         erasure.clean_before_ms = far.timestamp_millis();
     }
     assert!(document.rules(0, far).erasures().is_empty());
-    let shown = document.shown_erasures(&Access { organisation: Some("acme".to_owned()), ..Access::operator("o") });
-    assert_eq!(shown.iter().map(|erasure| (erasure.id.as_str(), erasure.what)).collect::<Vec<_>>(), [("e1", "user")]);
+    let shown = document
+        .shown_erasures(&Access { organisation: Some("acme".to_owned()), ..Access::operator("o") });
+    assert_eq!(
+        shown.iter().map(|erasure| (erasure.id.as_str(), erasure.what)).collect::<Vec<_>>(),
+        [("e1", "user")]
+    );
     assert_eq!(document.shown_erasures(&Access::operator("o")).len(), 2);
 }
 
@@ -535,7 +599,11 @@ fn another_retention_of_the_configuration_is_a_move_of_all_without_a_plan() {
     let of = |moves: &[(&str, i32)]| -> Vec<(String, i32)> {
         moves.iter().map(|(organisation, days)| ((*organisation).to_owned(), *days)).collect()
     };
-    assert_eq!(moves(&document.rules(7, at(2))), of(&[("", 0)]), "where nothing is written they were kept for ever");
+    assert_eq!(
+        moves(&document.rules(7, at(2))),
+        of(&[("", 0)]),
+        "where nothing is written they were kept for ever"
+    );
     assert_eq!(
         document.rules(7, at(2)).retention_days("anyone"),
         30,
@@ -546,6 +614,12 @@ fn another_retention_of_the_configuration_is_a_move_of_all_without_a_plan() {
     let rules = document.rules(7, at(4));
     assert_eq!(moves(&rules), of(&[("acme", 0), ("acme", 30), ("acme", 90), ("", 0), ("", 30)]));
     document.cleaned(&rules, &[], at(10).timestamp_millis(), at(10));
-    assert!(document.rules(7, at(10)).moving().iter().all(|of| of.clean_before_ms == at(10).timestamp_millis()));
+    assert!(
+        document
+            .rules(7, at(10))
+            .moving()
+            .iter()
+            .all(|of| of.clean_before_ms == at(10).timestamp_millis())
+    );
     assert!(document.settle(at(10)) && document.rules(7, at(10)).moving().is_empty());
 }

@@ -52,7 +52,8 @@ pub(super) async fn open(context: &Context, create: bool) -> Result<Catalog> {
     let config = context.config();
     let store = Store::open(config, create)?;
     store.check().await?;
-    let catalog = Catalog::open(&store, i32::try_from(config.retention_days).unwrap_or(0), Utc::now).await?;
+    let catalog =
+        Catalog::open(&store, i32::try_from(config.retention_days).unwrap_or(0), Utc::now).await?;
     if !create {
         engine::require_store(&store, &catalog).await?;
     }
@@ -74,7 +75,12 @@ pub(super) fn print_all<T: Serialize, const N: usize>(
 }
 
 /// Prints the result of a change as a message, or as JSON.
-pub(super) fn tell(context: &Context, form: Form, done: &impl Serialize, words: &str) -> Result<()> {
+pub(super) fn tell(
+    context: &Context,
+    form: Form,
+    done: &impl Serialize,
+    words: &str,
+) -> Result<()> {
     if form == Form::Json {
         return print(&json(done)?);
     }
@@ -90,14 +96,19 @@ pub(super) fn confirm(yes: bool, what: &str, word: &str) -> Result<()> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Error::invalid(format!("{what} cannot be undone; pass `--yes`, or run the command on a terminal")));
+        return Err(Error::invalid(format!(
+            "{what} cannot be undone; pass `--yes`, or run the command on a terminal"
+        )));
     }
     // The question goes to stderr, since stdout is for data.
     let mut stderr = std::io::stderr().lock();
-    let asked = write!(stderr, "{what} cannot be undone. Type `{word}` to confirm: ").and_then(|()| stderr.flush());
+    let asked = write!(stderr, "{what} cannot be undone. Type `{word}` to confirm: ")
+        .and_then(|()| stderr.flush());
     let mut typed = String::new();
     let read = asked.and_then(|()| std::io::stdin().lock().read_line(&mut typed));
-    read.map_err(|cause| Error::invalid("cannot ask on this terminal; pass `--yes`").with_source(cause))?;
+    read.map_err(|cause| {
+        Error::invalid("cannot ask on this terminal; pass `--yes`").with_source(cause)
+    })?;
     if typed.trim() != word {
         return Err(Error::invalid(format!("`{word}` was not typed; nothing was done")));
     }
@@ -107,7 +118,8 @@ pub(super) fn confirm(yes: bool, what: &str, word: &str) -> Result<()> {
 /// Parses the value of `--expires`: a time from now such as `90d`, a date, or a date with time.
 pub(super) fn moment(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
     let span = || TimeDelta::from_std(humantime::parse_duration(text).ok()?).ok();
-    let found = span().and_then(|span| now.checked_add_signed(span)).or_else(|| record::json::moment(text));
+    let found =
+        span().and_then(|span| now.checked_add_signed(span)).or_else(|| record::json::moment(text));
     found.ok_or_else(|| {
         Error::invalid(format!(
             "--expires is `{text}`; expected a time such as 90d, 2027-01-31 or 2027-01-31T12:00:00Z"
@@ -144,7 +156,11 @@ mod tests {
             ("2027-01-31", "2027-01-31T00:00:00Z"),
             ("2027-01-31T12:00:00+02:00", "2027-01-31T10:00:00Z"),
         ] {
-            assert_eq!(moment(text, now).unwrap(), DateTime::parse_from_rfc3339(at).unwrap(), "{text}");
+            assert_eq!(
+                moment(text, now).unwrap(),
+                DateTime::parse_from_rfc3339(at).unwrap(),
+                "{text}"
+            );
         }
         for text in ["", "soon", "90", "2027-13-01"] {
             assert!(moment(text, now).unwrap_err().message().contains("90d"), "{text}");

@@ -38,7 +38,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Done> {
         Format::Toml => toml(context),
         Format::Table => table(context),
     })?;
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }
 
 fn toml(context: &Context) -> String {
@@ -139,7 +139,9 @@ mod tests {
         let uncommented: String = printed
             .lines()
             .filter_map(|line| line.strip_prefix("# "))
-            .filter(|line| SETTINGS.iter().any(|setting| line.starts_with(&format!("{} = ", setting.name))))
+            .filter(|line| {
+                SETTINGS.iter().any(|setting| line.starts_with(&format!("{} = ", setting.name)))
+            })
             .map(|line| format!("{line}\n"))
             .collect();
         assert_eq!(uncommented.lines().count(), SETTINGS.len());

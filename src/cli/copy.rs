@@ -15,7 +15,7 @@ use super::settings::Context;
 use crate::catalog::Catalog;
 use crate::config::{Config, Schedule};
 use crate::copy;
-use crate::engine::{self, Engine, Parts};
+use crate::engine::{self, Dependencies, Engine};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -55,7 +55,10 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
 async fn copy(context: &Context, args: &Args) -> Result<Done> {
     let place = |data: &str| Config { data: data.to_owned(), ..context.config().clone() };
     if args.from == args.to {
-        return Err(Error::invalid(format!("FROM and TO are both `{}`; give another place to copy to", args.to)));
+        return Err(Error::invalid(format!(
+            "FROM and TO are both `{}`; give another place to copy to",
+            args.to
+        )));
     }
     let from = Store::open(&place(&args.from), false)?;
     from.check().await?;
@@ -72,15 +75,20 @@ async fn copy(context: &Context, args: &Args) -> Result<Done> {
         )));
     }
     // The open engine keeps other processes out of the folder until the copy is done.
-    let engine =
-        if from.is_shared() { None } else { Some(flushed(source(context, &args.from, &from, &catalog).await?).await?) };
+    let engine = if from.is_shared() {
+        None
+    } else {
+        Some(flushed(source(context, &args.from, &from, &catalog).await?).await?)
+    };
     to.check().await?;
     let _nobody_serves_the_target = engine::lock(&to)?;
     let plan = copy::plan(&from).await?;
     let mut progress = Progress::start("copy", Unit::Bytes, Some(plan.bytes()), context.quiet);
     let shared = parking_lot::Mutex::new(&mut progress);
-    let copied =
-        copy::run(&from, &to, &plan, Uuid::new_v4().to_string(), &|done| shared.lock().set(done, String::new)).await;
+    let copied = copy::run(&from, &to, &plan, Uuid::new_v4().to_string(), &|done| {
+        shared.lock().set(done, String::new)
+    })
+    .await;
     progress.finish();
     let seconds = progress.seconds();
     if let Some(engine) = engine {
@@ -103,9 +111,12 @@ async fn copy(context: &Context, args: &Args) -> Result<Done> {
         say!("damaged before it was copied: {what}");
     }
     if copied.damaged.is_empty() {
-        return Ok(Done::Fine);
+        return Ok(Done::Success);
     }
-    say!("{} data files are damaged at both places now; restore them from an older copy", copied.damaged.len());
+    say!(
+        "{} data files are damaged at both places now; restore them from an older copy",
+        copied.damaged.len()
+    );
     Ok(Done::Problems)
 }
 
@@ -113,8 +124,12 @@ async fn copy(context: &Context, args: &Args) -> Result<Done> {
 /// `data` names: for another folder it is used only if that log belongs to it.
 async fn source(context: &Context, named: &str, from: &Store, catalog: &Catalog) -> Result<Config> {
     let config = Config { data: named.to_owned(), ..context.config().clone() };
-    let is_data = Store::open(context.config(), false).is_ok_and(|data| data.place() == from.place());
-    if is_data || config.wal.is_empty() || engine::owns_log(from, Path::new(&config.wal), catalog).await? {
+    let is_data =
+        Store::open(context.config(), false).is_ok_and(|data| data.place() == from.place());
+    if is_data
+        || config.wal.is_empty()
+        || engine::owns_log(from, Path::new(&config.wal), catalog).await?
+    {
         return Ok(config);
     }
     Ok(Config { wal: String::new(), ..config })
@@ -123,7 +138,7 @@ async fn source(context: &Context, named: &str, from: &Store, catalog: &Catalog)
 /// Opens a folder without maintenance and moves the rows of its log into the table.
 async fn flushed(config: Config) -> Result<Engine> {
     let config = without_upkeep(config);
-    let parts = Parts { sets_terms: false, ..Parts::default() };
+    let parts = Dependencies { sets_terms: false, ..Dependencies::default() };
     let engine = Engine::open_with(config, parts).await?;
     engine.flush().await?;
     Ok(engine)

@@ -12,7 +12,7 @@ use super::catalog::{CLI, FormArgs, confirm, open, operator, tell};
 use super::exit::Done;
 use super::progress::thousands;
 use super::settings::Context;
-use crate::catalog::{Document, ShownErasure, Which, arrival};
+use crate::catalog::{Document, ErasureSelector, ErasureView, arrival};
 use crate::engine::Reader;
 use crate::error::Result;
 use crate::logs::Erasing;
@@ -53,15 +53,15 @@ struct Erased {
     /// Feedback visible to this node that is erased now.
     found_feedback: u64,
     #[serde(flatten)]
-    entry: ShownErasure,
+    entry: ErasureView,
 }
 
 pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let Args { organisation, user, ids, yes, form } = args;
     let which = match (user, ids.is_empty()) {
-        (Some(user), _) => Which::User(user),
-        (None, true) => Which::All,
-        (None, false) => Which::Ids(ids),
+        (Some(user), _) => ErasureSelector::User(user),
+        (None, true) => ErasureSelector::All,
+        (None, false) => ErasureSelector::Ids(ids),
     };
     let catalog = open(&context, false).await?;
     let Erasing { records, feedback, .. } =
@@ -86,8 +86,13 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         _ => String::new(),
     };
     let words = format!("{found} erased: {what}; {}{remark}", what_follows(&context));
-    tell(&context, form.format, &Erased { found: records, found_feedback: feedback, entry }, &words)?;
-    Ok(Done::Fine)
+    tell(
+        &context,
+        form.format,
+        &Erased { found: records, found_feedback: feedback, entry },
+        &words,
+    )?;
+    Ok(Done::Success)
 }
 
 /// Describes what happens after the change of the catalog.
@@ -106,10 +111,10 @@ fn nothing_matches(document: &Document, organisation: &str) -> String {
     format!("nothing matches now; check the names{hint}")
 }
 
-fn words(which: &Which) -> String {
+fn words(which: &ErasureSelector) -> String {
     match which {
-        Which::All => "all records".to_owned(),
-        Which::User(user) => format!("records of user `{user}`"),
-        Which::Ids(ids) => format!("records with {} ids", ids.len()),
+        ErasureSelector::All => "all records".to_owned(),
+        ErasureSelector::User(user) => format!("records of user `{user}`"),
+        ErasureSelector::Ids(ids) => format!("records with {} ids", ids.len()),
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     if !context.quiet {
         say!("{} checks, {errors} errors, {warnings} warnings", findings.len());
     }
-    Ok(if errors > 0 { Done::Problems } else { Done::Fine })
+    Ok(if errors > 0 { Done::Problems } else { Done::Success })
 }
 
 async fn examine(context: &Context) -> Result<Vec<Finding>> {
@@ -49,7 +49,10 @@ async fn examine(context: &Context) -> Result<Vec<Finding>> {
         let mut shown = shown.lock();
         let known = matches!(&*shown, Some((name, _)) if name == step);
         if !known {
-            *shown = Some((step.to_owned(), Progress::start("doctor", Unit::Steps, Some(total), context.quiet)));
+            *shown = Some((
+                step.to_owned(),
+                Progress::start("doctor", Unit::Steps, Some(total), context.quiet),
+            ));
         }
         if let Some((name, progress)) = &mut *shown {
             progress.set(done, || name.clone());

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
     /// The command did everything.
-    Fine,
+    Success,
     /// The command ran to its end and found problems: damage that `doctor` reports, records that
     /// `import` rejected.
     Problems,
@@ -38,7 +38,7 @@ Exit codes:
 /// Prints the error of a command, once, and returns the exit code.
 pub fn exit(result: Result<Done>) -> ExitCode {
     match result {
-        Ok(Done::Fine) => ExitCode::SUCCESS,
+        Ok(Done::Success) => ExitCode::SUCCESS,
         Ok(Done::Problems) => ExitCode::from(1),
         Ok(Done::Interrupted) => ExitCode::from(130),
         Err(error) if has_cause::<StdoutClosed>(&error) => ExitCode::SUCCESS,
@@ -114,7 +114,9 @@ mod tests {
     fn only_a_closed_stdout_counts_as_success() {
         let broken = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         assert!(has_cause::<StdoutClosed>(&stdout_error(broken())));
-        assert!(!has_cause::<StdoutClosed>(&Error::storage("the bucket hung up").with_source(broken())));
+        assert!(!has_cause::<StdoutClosed>(
+            &Error::storage("the bucket hung up").with_source(broken())
+        ));
         assert!(!has_cause::<StdoutClosed>(&stdout_error(std::io::Error::other("disk full"))));
     }
 }

@@ -86,10 +86,15 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
             partial.display()
         );
     }
-    result.map(|()| Done::Fine)
+    result.map(|()| Done::Success)
 }
 
-async fn write(context: &Context, request: &ExportRequest, out: &Path, started: Option<Unfinished>) -> Result<()> {
+async fn write(
+    context: &Context,
+    request: &ExportRequest,
+    out: &Path,
+    started: Option<Unfinished>,
+) -> Result<()> {
     let reader = Reader::open(context.config()).await?;
     let to_file = out != Path::new("-");
     let total = if to_file { Some(reader.export_estimate(request)?) } else { None };
@@ -114,7 +119,12 @@ async fn write(context: &Context, request: &ExportRequest, out: &Path, started: 
     sink.finish()?;
     progress.finish();
     if !context.quiet {
-        say!("{} records, {} in {seconds:.1} s, {}", thousands(records), bytes(written), rate(written, seconds));
+        say!(
+            "{} records, {} in {seconds:.1} s, {}",
+            thousands(records),
+            bytes(written),
+            rate(written, seconds)
+        );
     }
     Ok(())
 }
@@ -179,20 +189,27 @@ fn cursor(path: &Path, line: &[u8]) -> Result<String> {
         Ok(Cursor { created_at: Some(at), id: Some(id), organisation_id: Some(organisation) }) => {
             Ok(json!([at, id, organisation]).to_string())
         }
-        Ok(Cursor { created_at: Some(at), id: Some(id), organisation_id: None }) => Ok(json!([at, id]).to_string()),
+        Ok(Cursor { created_at: Some(at), id: Some(id), organisation_id: None }) => {
+            Ok(json!([at, id]).to_string())
+        }
         Ok(_) => Err(Error::invalid(format!(
             "the last line of `{}` has no `created_at` and `id`; an export without them cannot be resumed",
             path.display()
         ))),
-        Err(cause) => Err(Error::invalid(format!("the last line of `{}` is not an exported record", path.display()))
-            .with_source(cause)),
+        Err(cause) => Err(Error::invalid(format!(
+            "the last line of `{}` is not an exported record",
+            path.display()
+        ))
+        .with_source(cause)),
     }
 }
 
 /// Returns the last line that ends with a line feed, and its end. Reads from the end, since the
 /// file may be huge.
 fn last_line(file: &mut File) -> std::io::Result<(u64, Vec<u8>)> {
-    let Some(feed) = line_feed_before(file, file.metadata()?.len())? else { return Ok((0, Vec::new())) };
+    let Some(feed) = line_feed_before(file, file.metadata()?.len())? else {
+        return Ok((0, Vec::new()));
+    };
     let start = line_feed_before(file, feed)?.map_or(0, |before| before + 1);
     let mut line = Vec::new();
     file.seek(SeekFrom::Start(start))?;
@@ -240,11 +257,17 @@ mod tests {
     #[test]
     fn a_line_without_time_and_id_cannot_be_gone_on_from() {
         let path = Path::new("a.jsonl");
-        let after = cursor(path, br#"{"id":"7","cost":1,"created_at":"2026-11-20T00:00:00.000Z"}"#).unwrap();
+        let after = cursor(path, br#"{"id":"7","cost":1,"created_at":"2026-11-20T00:00:00.000Z"}"#)
+            .unwrap();
         assert_eq!(after, r#"["2026-11-20T00:00:00.000Z","7"]"#);
-        let blanks = cursor(path, br#"{"id":" a, b ","created_at":"2026-11-20T00:00:00.000Z","organisation_id":"o"}"#);
+        let blanks = cursor(
+            path,
+            br#"{"id":" a, b ","created_at":"2026-11-20T00:00:00.000Z","organisation_id":"o"}"#,
+        );
         assert_eq!(blanks.unwrap(), r#"["2026-11-20T00:00:00.000Z"," a, b ","o"]"#);
-        assert!(cursor(path, br#"{"cost":1}"#).unwrap_err().message().contains("cannot be resumed"));
+        assert!(
+            cursor(path, br#"{"cost":1}"#).unwrap_err().message().contains("cannot be resumed")
+        );
         assert!(cursor(path, b"created_at,id").is_err());
     }
 }

@@ -93,7 +93,10 @@ impl FormatArgs {
             Form::Table(table) => {
                 out.write(table.text()?.as_bytes())?;
                 if table.more {
-                    say!("only the first {} rows are shown; `--max-rows 0` and the other formats show all", table.rows);
+                    say!(
+                        "only the first {} rows are shown; `--max-rows 0` and the other formats show all",
+                        table.rows
+                    );
                 }
             }
         }
@@ -165,14 +168,19 @@ impl Table {
         let mut writer = Writer::new(Bytes::Jsonl, &numbered.schema())?;
         let mut lines = writer.write(&numbered)?.to_vec();
         lines.extend_from_slice(&writer.finish()?);
-        for line in serde_json::Deserializer::from_slice(&lines).into_iter::<serde_json::Map<String, Value>>() {
-            let mut line =
-                line.map_err(|cause| Error::internal("cannot read a row for the table").with_source(cause))?;
+        for line in serde_json::Deserializer::from_slice(&lines)
+            .into_iter::<serde_json::Map<String, Value>>()
+        {
+            let mut line = line.map_err(|cause| {
+                Error::internal("cannot read a row for the table").with_source(cause)
+            })?;
             for (number, column) in self.cells.iter_mut().enumerate() {
                 let text = match line.remove(&number.to_string()) {
                     None | Some(Value::Null) => String::new(),
                     Some(Value::String(text)) => text,
-                    Some(Value::Number(number)) if number.is_f64() => float(number.as_f64().unwrap_or_default()),
+                    Some(Value::Number(number)) if number.is_f64() => {
+                        float(number.as_f64().unwrap_or_default())
+                    }
                     Some(value) => value.to_string(),
                 };
                 column.push(if self.cut { shorten(&text) } else { text });
@@ -186,9 +194,11 @@ impl Table {
         let fields = self.schema.fields();
         let text = fields.iter().map(|field| Field::new(field.name(), DataType::Utf8, true));
         let schema = Arc::new(Schema::new(text.collect::<Vec<_>>()));
-        let columns = fields.iter().zip(&self.cells).map(|(field, cells)| aligned(field, cells)).collect();
+        let columns =
+            fields.iter().zip(&self.cells).map(|(field, cells)| aligned(field, cells)).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options).map_err(failed)?;
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)
+            .map_err(failed)?;
         Ok(format!("{}\n", pretty_format_batches_with_schema(schema, &[batch]).map_err(failed)?))
     }
 }
@@ -200,8 +210,9 @@ fn numbered(batch: &RecordBatch) -> Result<RecordBatch> {
     let fields = fields.map(|(number, field)| field.as_ref().clone().with_name(number.to_string()));
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &options)
-        .map_err(|cause| Error::internal("cannot number the columns of the table").with_source(cause))
+    RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &options).map_err(|cause| {
+        Error::internal("cannot number the columns of the table").with_source(cause)
+    })
 }
 
 /// Aligns numbers to the right, so that their digits line up.
@@ -247,7 +258,8 @@ mod tests {
     fn a_table_shows_numbers_to_the_right_and_columns_of_one_name() {
         let calls: ArrayRef = Arc::new(Int64Array::from(vec![5, 1_200]));
         let cost: ArrayRef = Arc::new(Float64Array::from(vec![Some(0.1 + 0.2), None]));
-        let fields = vec![Field::new("n", DataType::Int64, true), Field::new("n", DataType::Float64, true)];
+        let fields =
+            vec![Field::new("n", DataType::Int64, true), Field::new("n", DataType::Float64, true)];
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![calls, cost]).unwrap();
         let mut table = Table::new(&batch.schema(), 0, false);
         table.add(&batch).unwrap();

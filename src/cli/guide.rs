@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args) -> Result<Done> {
         Some(name) => print(find(name)?.text)?,
         None => print(&list())?,
     }
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }
 
 fn find(name: &str) -> Result<&'static Page> {

@@ -4,13 +4,15 @@
 use chrono::Utc;
 use clap::Subcommand;
 
-use super::catalog::{Form, FormArgs, joined, moment, open, operator, or_dash, print_all, short, tell};
+use super::catalog::{
+    Form, FormArgs, joined, moment, open, operator, or_dash, print_all, short, tell,
+};
 use super::exit::Done;
 use super::maintain::json;
 use super::output::{print, say};
 use super::settings::Context;
-use crate::catalog::{Document, FreshKey, NewKey, Scope, ShownKey, key_text};
-use crate::engine::Parts;
+use crate::catalog::{CreatedKey, Document, KeyView, NewKey, Scope, key_text};
+use crate::engine::Dependencies;
 use crate::error::Result;
 
 /// Creates, lists and revokes API keys
@@ -85,7 +87,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         Verb::List(args) => list(&context, args).await?,
         Verb::Revoke(args) => revoke(&context, args).await?,
     }
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }
 
 async fn create(context: &Context, args: CreateArgs) -> Result<()> {
@@ -94,7 +96,7 @@ async fn create(context: &Context, args: CreateArgs) -> Result<()> {
     let expires_at = expires.as_deref().map(|text| moment(text, now)).transpose()?;
     let scopes = scopes.iter().map(|name| name.trim().parse::<Scope>()).collect::<Result<_>>()?;
     let wanted = NewKey { name, organisation: org, workspace, scopes, expires_at };
-    let key = key_text((Parts::default().random)());
+    let key = key_text((Dependencies::default().random)());
     let add = |document: &mut Document| {
         if let Some(organisation) = &wanted.organisation {
             document.known_organisation(organisation, &operator())?;
@@ -103,7 +105,7 @@ async fn create(context: &Context, args: CreateArgs) -> Result<()> {
     };
     let shown = open(context, true).await?.change(add).await?;
     if form.format == Form::Json {
-        return print(&json(&FreshKey { key, shown })?);
+        return print(&json(&CreatedKey { key, shown })?);
     }
     if !context.quiet {
         say!("{}; shown only now:", words(&shown));
@@ -136,20 +138,25 @@ async fn list(context: &Context, args: ListArgs) -> Result<()> {
 async fn revoke(context: &Context, args: RevokeArgs) -> Result<()> {
     let RevokeArgs { id, form } = args;
     let now = Utc::now();
-    let revoke = |document: &mut Document| Ok(document.revoke_key(&id, &operator(), now)?.shown(now));
+    let revoke =
+        |document: &mut Document| Ok(document.revoke_key(&id, &operator(), now)?.shown(now));
     let shown = open(context, false).await?.change(revoke).await?;
     let seconds = context.config().refresh_seconds;
     let words = format!("key {id} revoked; a running server refuses it within {seconds} s");
     tell(context, form.format, &shown, &words)
 }
 
-fn words(shown: &ShownKey) -> String {
+fn words(shown: &KeyView) -> String {
     let whose = match (&shown.organisation, &shown.workspace) {
-        (Some(organisation), Some(workspace)) => format!("organisation `{organisation}`, workspace `{workspace}`"),
+        (Some(organisation), Some(workspace)) => {
+            format!("organisation `{organisation}`, workspace `{workspace}`")
+        }
         (Some(organisation), None) => format!("organisation `{organisation}`"),
         (None, _) => "the operator".to_owned(),
     };
-    let until =
-        shown.expires_at.as_deref().map_or_else(|| "does not expire".to_owned(), |at| format!("expires {}", short(at)));
+    let until = shown
+        .expires_at
+        .as_deref()
+        .map_or_else(|| "does not expire".to_owned(), |at| format!("expires {}", short(at)));
     format!("key {} of {whose} with scopes {}, {until}", shown.id, joined(&shown.scopes))
 }

@@ -11,7 +11,7 @@ use super::exit::Done;
 use super::output::{print, say};
 use super::progress::{bytes, thousands};
 use super::settings::Context;
-use crate::engine::upkeep::{self, Run, Upkeep};
+use crate::engine::maintenance::{self, Run, Upkeep};
 use crate::engine::{Job, Outcome, Reader, Status};
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -104,11 +104,12 @@ async fn job(context: &Context, job: Job, args: &JobArgs) -> Result<Done> {
             }
         }
     }
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }
 
 fn summary(outcome: &Outcome) -> String {
-    let Outcome { job, dry_run, files_before, files_after, bytes_before, bytes_after, .. } = outcome;
+    let Outcome { job, dry_run, files_before, files_after, bytes_before, bytes_after, .. } =
+        outcome;
     format!(
         "{job}{}: {} files of {} before, {} files of {} after",
         if *dry_run { " (dry run; nothing was changed)" } else { "" },
@@ -122,12 +123,12 @@ fn summary(outcome: &Outcome) -> String {
 async fn status(context: &Context, format: Format) -> Result<Done> {
     let reader = Reader::open(context.config()).await?;
     let status = reader.status();
-    let (upkeep, _) = upkeep::read(&Store::open(context.config(), false)?).await?;
+    let (upkeep, _) = maintenance::read(&Store::open(context.config(), false)?).await?;
     print(&match format {
         Format::Json => json(&Whole { status: &status, upkeep: &upkeep })?,
         Format::Text => text(&context.config().data, &status) + &jobs(context, &upkeep),
     })?;
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }
 
 /// State of the data and of the maintenance jobs.
@@ -167,7 +168,8 @@ fn jobs(context: &Context, upkeep: &Upkeep) -> String {
 
 fn text(data: &str, status: &Status) -> String {
     let none = || "none".to_owned();
-    let span = (status.oldest.clone().unwrap_or_else(none), status.newest.clone().unwrap_or_else(none));
+    let span =
+        (status.oldest.clone().unwrap_or_else(none), status.newest.clone().unwrap_or_else(none));
     let rows = [
         ("data", data.to_owned()),
         ("rows", thousands(status.file_rows + status.memory_rows)),
@@ -183,11 +185,20 @@ fn text(data: &str, status: &Status) -> String {
                 thousands(status.partitions)
             ),
         ),
-        ("not yet in files", format!("{} rows, {}", thousands(status.memory_rows), bytes(status.memory_bytes))),
-        ("write-ahead log", format!("{} segments, {}", status.wal_segments, bytes(status.wal_bytes))),
+        (
+            "not yet in files",
+            format!("{} rows, {}", thousands(status.memory_rows), bytes(status.memory_bytes)),
+        ),
+        (
+            "write-ahead log",
+            format!("{} segments, {}", status.wal_segments, bytes(status.wal_bytes)),
+        ),
         (
             "table version",
-            format!("{}, {} commits since the last checkpoint", status.table_version, status.commits_since_checkpoint),
+            format!(
+                "{}, {} commits since the last checkpoint",
+                status.table_version, status.commits_since_checkpoint
+            ),
         ),
     ];
     let mut text = String::new();

@@ -7,11 +7,11 @@
 
 mod catalog;
 mod config;
+mod copy;
 mod delete;
 mod demo;
 mod doctor;
 mod exit;
-mod copy;
 mod export;
 mod format;
 mod guide;

@@ -6,10 +6,12 @@ use chrono::Utc;
 use clap::Subcommand;
 use uuid::Uuid;
 
-use super::catalog::{CLI, Form, FormArgs, confirm, joined, open, operator, or_dash, print_all, short, tell};
+use super::catalog::{
+    CLI, Form, FormArgs, confirm, joined, open, operator, or_dash, print_all, short, tell,
+};
 use super::exit::Done;
 use super::settings::Context;
-use crate::catalog::{Document, Organisation, ShownOrganisation};
+use crate::catalog::{Document, Organisation, OrganisationView};
 use crate::error::{Error, Result};
 
 /// Creates, changes, lists and deletes organisations
@@ -135,7 +137,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         Verb::SetDeniedFields(args) => set_denied_fields(&context, args).await?,
         Verb::Delete(args) => delete(&context, args).await?,
     }
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }
 
 async fn create(context: &Context, args: CreateArgs) -> Result<()> {
@@ -159,8 +161,14 @@ async fn create(context: &Context, args: CreateArgs) -> Result<()> {
         document.shown_organisation(&id)
     };
     let shown = catalog.change(create).await?;
-    let key = format!("create a key for it with `gatelog key create --org {id} --scope logs.write`");
-    tell(context, form.format, &shown, &format!("organisation `{id}` created on {}; {key}", terms(&shown)))
+    let key =
+        format!("create a key for it with `gatelog key create --org {id} --scope logs.write`");
+    tell(
+        context,
+        form.format,
+        &shown,
+        &format!("organisation `{id}` created on {}; {key}", terms(&shown)),
+    )
 }
 
 async fn list(context: &Context, form: Form) -> Result<()> {
@@ -216,7 +224,8 @@ async fn set_denied_fields(context: &Context, args: SetDeniedFieldsArgs) -> Resu
         document.shown_organisation(&id)
     };
     let shown = open(context, false).await?.change(change).await?;
-    let whose = workspace.map_or_else(String::new, |workspace| format!("workspace `{workspace}` of "));
+    let whose =
+        workspace.map_or_else(String::new, |workspace| format!("workspace `{workspace}` of "));
     let words = if fields.is_empty() {
         format!("{whose}organisation `{id}` has no denied fields of its own")
     } else {
@@ -237,26 +246,32 @@ async fn delete(context: &Context, args: DeleteArgs) -> Result<()> {
         document.known_organisation(&id, &operator())?;
         document.delete_organisation(&id, CLI, &erasure_id, now)?;
         let all = document.shown_organisations(&operator());
-        all.into_iter().find(|shown| shown.id == id).ok_or_else(|| Error::internal("an organisation vanished"))
+        all.into_iter()
+            .find(|shown| shown.id == id)
+            .ok_or_else(|| Error::internal("an organisation vanished"))
     };
     let shown = catalog.change(delete).await?;
-    let words = format!("organisation `{id}` deleted: its keys are revoked; {}", super::delete::what_follows(context));
+    let words = format!(
+        "organisation `{id}` deleted: its keys are revoked; {}",
+        super::delete::what_follows(context)
+    );
     tell(context, form.format, &shown, &words)
 }
 
-fn terms(shown: &ShownOrganisation) -> String {
+fn terms(shown: &OrganisationView) -> String {
     format!("plan `{}`, records kept {}", shown.plan, kept(shown))
 }
 
 /// Lists the fields that the keys of an organisation, and those of its workspaces, may not export.
-fn denied(shown: &ShownOrganisation) -> String {
+fn denied(shown: &OrganisationView) -> String {
     let of_workspaces = shown.workspace_denied_fields.iter();
-    let of_workspaces =
-        of_workspaces.flat_map(|(workspace, fields)| fields.iter().map(move |field| format!("{workspace}:{field}")));
+    let of_workspaces = of_workspaces.flat_map(|(workspace, fields)| {
+        fields.iter().map(move |field| format!("{workspace}:{field}"))
+    });
     joined(shown.denied_fields.iter().cloned().chain(of_workspaces))
 }
 
-fn kept(shown: &ShownOrganisation) -> String {
+fn kept(shown: &OrganisationView) -> String {
     match shown.retention_days {
         0 => "for ever".to_owned(),
         1 => "1 day".to_owned(),

@@ -89,7 +89,11 @@ impl StdError for StdoutClosed {}
 /// Returns the error of a failed write to stdout.
 pub(super) fn stdout_error(cause: io::Error) -> Error {
     let error = Error::storage("cannot write to stdout");
-    if cause.kind() == io::ErrorKind::BrokenPipe { error.with_source(StdoutClosed) } else { error.with_source(cause) }
+    if cause.kind() == io::ErrorKind::BrokenPipe {
+        error.with_source(StdoutClosed)
+    } else {
+        error.with_source(cause)
+    }
 }
 
 /// Returns the error of a file that cannot be opened, read or written.
@@ -97,7 +101,9 @@ pub(super) fn file_error(what: &str, path: &Path, cause: io::Error) -> Error {
     let message = format!("cannot {what} `{}`", path.display());
     match cause.kind() {
         io::ErrorKind::NotFound => Error::not_found(message).with_source(cause),
-        io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied => Error::invalid(message).with_source(cause),
+        io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied => {
+            Error::invalid(message).with_source(cause)
+        }
         _ => Error::storage(message).with_source(cause),
     }
 }
@@ -182,7 +188,9 @@ impl Write for Sink {
         };
         match written {
             Ok(count) => self.bytes += count as u64,
-            Err(ref error) if error.kind() == io::ErrorKind::BrokenPipe => self.gone.store(true, Ordering::Relaxed),
+            Err(ref error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.gone.store(true, Ordering::Relaxed)
+            }
             Err(_) => {}
         }
         written
@@ -247,7 +255,8 @@ impl PartialFile {
     fn commit(mut self) -> Result<()> {
         self.file.sync_all().map_err(|cause| file_error("write", &self.partial, cause))?;
         if self.partial != self.path {
-            std::fs::rename(&self.partial, &self.path).map_err(|cause| file_error("rename to", &self.path, cause))?;
+            std::fs::rename(&self.partial, &self.path)
+                .map_err(|cause| file_error("rename to", &self.path, cause))?;
         }
         self.committed = true;
         Ok(())
@@ -283,7 +292,9 @@ mod tests {
             assert_eq!(with_flags(words, flags), completed);
             assert_eq!(with_flags(words, ""), words);
         }
-        for (word, quoted) in [("s3://b/p", "s3://b/p"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")] {
+        for (word, quoted) in
+            [("s3://b/p", "s3://b/p"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")]
+        {
             assert_eq!(shell_word(word), quoted);
         }
     }

@@ -57,7 +57,10 @@ impl Progress {
             }
             Shown::Lines { last } if last.elapsed() >= LINE_EVERY => {
                 *last = Instant::now();
-                let total = self.total.map(|total| format!(" of {}", self.unit.amount(total))).unwrap_or_default();
+                let total = self
+                    .total
+                    .map(|total| format!(" of {}", self.unit.amount(total)))
+                    .unwrap_or_default();
                 let counts = format!("{}{total}{}", self.unit.amount(done), self.unit.word());
                 let left = left(done, self.total, self.started.elapsed());
                 let parts = [counts, note(), left].into_iter().filter(|part| !part.is_empty());
@@ -96,15 +99,17 @@ impl Drop for Progress {
 
 fn bar(verb: &'static str, unit: Unit, total: Option<u64>) -> ProgressBar {
     let counts = match (unit, total) {
-        (Unit::Bytes, Some(_)) => "[{wide_bar:.cyan/dim}] {decimal_bytes} of {decimal_total_bytes}  {msg}  {eta} left",
+        (Unit::Bytes, Some(_)) => {
+            "[{wide_bar:.cyan/dim}] {decimal_bytes} of {decimal_total_bytes}  {msg}  {eta} left"
+        }
         (Unit::Bytes, None) => "{spinner} {decimal_bytes}  {msg}  {elapsed}",
         (Unit::Records | Unit::Steps, Some(_)) => {
             "[{wide_bar:.cyan/dim}] {human_pos} of {human_len}  {msg}  {eta} left"
         }
         (Unit::Records | Unit::Steps, None) => "{spinner} {human_pos}  {msg}  {elapsed}",
     };
-    let style =
-        ProgressStyle::with_template(&format!("{verb} {counts}")).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template(&format!("{verb} {counts}"))
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
     bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
     bar.set_style(style.progress_chars("=> "));
@@ -176,8 +181,14 @@ mod tests {
 
     #[test]
     fn amounts_read_well() {
-        assert_eq!([bytes(0), bytes(999), bytes(1_000), bytes(999_960)], ["0 B", "999 B", "1.0 kB", "1.0 MB"]);
-        assert_eq!([thousands(7), thousands(1_000), thousands(1_234_567)], ["7", "1,000", "1,234,567"]);
+        assert_eq!(
+            [bytes(0), bytes(999), bytes(1_000), bytes(999_960)],
+            ["0 B", "999 B", "1.0 kB", "1.0 MB"]
+        );
+        assert_eq!(
+            [thousands(7), thousands(1_000), thousands(1_234_567)],
+            ["7", "1,000", "1,234,567"]
+        );
         assert_eq!([clock(0.2), clock(61.0), clock(3_725.0)], ["0:01", "1:01", "1:02:05"]);
         assert_eq!(left(50, Some(100), Duration::from_secs(10)), "0:10 left");
         assert_eq!(left(0, Some(100), Duration::from_secs(10)), "");

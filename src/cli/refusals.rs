@@ -45,23 +45,36 @@ pub(super) struct Args {
 }
 
 fn source(name: &str) -> Result<Source, String> {
-    name.parse().map_err(|_| format!("expected one of {}", Source::ALL.map(Source::name).join(", ")))
+    name.parse()
+        .map_err(|_| format!("expected one of {}", Source::ALL.map(Source::name).join(", ")))
 }
 
 fn reason(name: &str) -> Result<Reason, String> {
-    name.parse().map_err(|_| format!("expected one of {}", Reason::ALL.map(Reason::name).join(", ")))
+    name.parse()
+        .map_err(|_| format!("expected one of {}", Reason::ALL.map(Reason::name).join(", ")))
 }
 
 pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let Args { org: organisation, workspace, source, reason, limit, form } = args;
     let state = open(&context, false).await?.state();
     let entries = read_all(&Store::open(context.config(), false)?, None).await?;
-    let unknown = organisation.as_deref().map(|id| state.document.known_organisation(id, &operator()));
+    let unknown =
+        organisation.as_deref().map(|id| state.document.known_organisation(id, &operator()));
     let ask = Ask { organisation, workspace, source, reason };
     let mut found = shown(entries, &ask, &operator(), &state, Utc::now());
     let all = found.len();
     found.truncate(limit);
-    let head = ["time", "organisation", "workspace", "source", "reason", "count", "field", "message", "excerpt"];
+    let head = [
+        "time",
+        "organisation",
+        "workspace",
+        "source",
+        "reason",
+        "count",
+        "field",
+        "message",
+        "excerpt",
+    ];
     print_all(form.format, head, &found, |entry| {
         [
             short(&entry.created_at),
@@ -83,7 +96,11 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         say!("{unknown}");
     }
     if all > found.len() && !context.quiet {
-        say!("{} of {}; `--limit` shows more", thousands(found.len() as u64), thousands(all as u64));
+        say!(
+            "{} of {}; `--limit` shows more",
+            thousands(found.len() as u64),
+            thousands(all as u64)
+        );
     }
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }

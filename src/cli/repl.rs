@@ -48,8 +48,14 @@ pub(super) async fn run(context: Context, params: Params, format: FormatArgs) ->
         .map_err(|cause| Error::internal("the prompt ended early").with_source(cause))?
 }
 
-fn prompt(runtime: &Handle, context: &Context, params: &Params, format: &FormatArgs) -> Result<Done> {
-    let failed = |cause: ReadlineError| Error::storage("cannot read from the terminal").with_source(cause);
+fn prompt(
+    runtime: &Handle,
+    context: &Context,
+    params: &Params,
+    format: &FormatArgs,
+) -> Result<Done> {
+    let failed =
+        |cause: ReadlineError| Error::storage("cannot read from the terminal").with_source(cause);
     let mut editor: Editor<Lines, FileHistory> = Editor::new().map_err(failed)?;
     editor.set_helper(Some(Lines));
     let history = history_file();
@@ -88,7 +94,7 @@ fn prompt(runtime: &Handle, context: &Context, params: &Params, format: &FormatA
     if let Some(path) = &history {
         save(&mut editor, path);
     }
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }
 
 /// Prints the error of a statement, and the prompt continues. Only a closed stdout ends it.
@@ -122,7 +128,8 @@ fn understand(line: &str) -> Typed {
 
 /// Returns `$XDG_STATE_HOME/gatelog/history`, usually `~/.local/state/gatelog/history`.
 fn history_file() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
     Some(state.join("gatelog").join("history"))
 }
@@ -162,7 +169,8 @@ mod tests {
 
     #[test]
     fn a_line_is_statements_or_a_word_with_a_backslash() {
-        let statements = |all: &[&str]| Typed::Statements(all.iter().map(|&one| one.to_owned()).collect());
+        let statements =
+            |all: &[&str]| Typed::Statements(all.iter().map(|&one| one.to_owned()).collect());
         assert_eq!(understand("select 1; select 2;"), statements(&["select 1", "select 2"]));
         assert_eq!(understand(" \\d"), statements(&["show tables"]));
         assert_eq!(understand("\\d logs;"), statements(&["describe logs"]));

@@ -44,7 +44,7 @@ pub(super) struct Args {
 pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     let Some(name) = &args.name else {
         print(&list())?;
-        return Ok(Done::Fine);
+        return Ok(Done::Success);
     };
     args.format.check()?;
     let params = params(&args)?;
@@ -53,14 +53,15 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     reports::bind(reports::find(name)?, &params)?;
     let reader = Reader::open(context.config()).await?;
     interruptible(async { args.format.write(reader.report(name, &params).await?).await }).await?;
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }
 
 /// Returns the parameters as text. The report converts them to its own types.
 fn params(args: &Args) -> Result<Params> {
     let given = args.params.iter().map(|pair| settings::split_pair("--param", pair));
-    let mut params: Params =
-        given.map(|pair| pair.map(|(name, text)| (name, Value::String(text)))).collect::<Result<_>>()?;
+    let mut params: Params = given
+        .map(|pair| pair.map(|(name, text)| (name, Value::String(text))))
+        .collect::<Result<_>>()?;
     for (name, text) in [("from", &args.from), ("to", &args.to)] {
         if let Some(text) = text {
             params.insert(name.to_owned(), Value::String(text.clone()));

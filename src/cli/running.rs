@@ -20,7 +20,12 @@ pub(super) async fn statement_run(
 }
 
 /// Runs a statement of the prompt and says how long it took.
-pub(super) async fn timed(context: &Context, statement: &str, params: &Params, format: &FormatArgs) -> Result<()> {
+pub(super) async fn timed(
+    context: &Context,
+    statement: &str,
+    params: &Params,
+    format: &FormatArgs,
+) -> Result<()> {
     let started = Instant::now();
     // Opened afresh, so that the rows of a server that goes on writing are seen.
     let reader = Reader::open(context.config()).await?;

@@ -75,10 +75,12 @@ pub(super) async fn bind(listen: &str) -> Result<TcpListener> {
     TcpListener::bind(listen).await.map_err(|cause| {
         let message = format!("cannot listen on `{listen}`");
         match cause.kind() {
-            std::io::ErrorKind::AddrInUse => Error::busy(format!("{message}; name another address with `--listen`")),
-            std::io::ErrorKind::PermissionDenied => {
-                Error::denied(format!("{message}; use a port above 1023, or run with the privilege for lower ports"))
+            std::io::ErrorKind::AddrInUse => {
+                Error::busy(format!("{message}; name another address with `--listen`"))
             }
+            std::io::ErrorKind::PermissionDenied => Error::denied(format!(
+                "{message}; use a port above 1023, or run with the privilege for lower ports"
+            )),
             _ => Error::invalid(format!("{message}; expected ADDRESS:PORT such as 127.0.0.1:8080")),
         }
         .with_source(cause)
@@ -96,7 +98,11 @@ pub(super) async fn serve(
 ) -> Result<Done> {
     let address = listener.local_addr()?;
     if !context.quiet {
-        say!("gatelog {} serves http://{address} from {}", env!("CARGO_PKG_VERSION"), context.config().data);
+        say!(
+            "gatelog {} serves http://{address} from {}",
+            env!("CARGO_PKG_VERSION"),
+            context.config().data
+        );
         say!("{}", engine.config().memory_line());
     }
     greet(address, engine.ensure_admin_key().await?.as_deref());
@@ -105,7 +111,7 @@ pub(super) async fn serve(
     }
     // The server closes the engine as the last step of its shutdown.
     http::serve(engine, listener, stop_signal()).await?;
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }
 
 /// Writes the address to a file that is renamed into place, so that a reader never sees a part of

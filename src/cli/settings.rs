@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::{file_error, shell_word};
 use crate::config::{Config, Effective, Layers, Origin};
-use crate::engine::{Engine, Params, Parts};
+use crate::engine::{Dependencies, Engine, Params};
 use crate::error::{Error, ErrorKind, Result};
 use crate::nearest::{clip, hint};
 
@@ -31,7 +31,13 @@ pub(super) struct Global {
     #[arg(long, global = true, value_name = "PATH|URL")]
     data: Option<String>,
     /// Configuration file [default: ./gatelog.toml if it exists]
-    #[arg(long, global = true, value_name = "FILE", env = "GATELOG_CONFIG", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "GATELOG_CONFIG",
+        hide_env_values = true
+    )]
     config: Option<PathBuf>,
     /// Sets any setting, such as `--set query_timeout_seconds=300`; see `gatelog config`
     #[arg(long, global = true, value_name = "KEY=VALUE")]
@@ -70,8 +76,13 @@ impl Global {
     /// The flags that were given to say which data the command is about.
     pub(super) fn place(&self) -> String {
         let data = self.data.iter().map(|data| format!("--data {}", shell_word(data)));
-        let config = self.config.iter().map(|file| format!("--config {}", shell_word(&file.display().to_string())));
-        let is_place = |set: &&String| set.split_once('=').is_some_and(|(name, _)| PLACES.contains(&name.trim()));
+        let config = self
+            .config
+            .iter()
+            .map(|file| format!("--config {}", shell_word(&file.display().to_string())));
+        let is_place = |set: &&String| {
+            set.split_once('=').is_some_and(|(name, _)| PLACES.contains(&name.trim()))
+        };
         let set = self.set.iter().filter(is_place).map(|set| format!("--set {}", shell_word(set)));
         data.chain(config).chain(set).collect::<Vec<_>>().join(" ")
     }
@@ -87,7 +98,10 @@ impl Global {
             _ => EnvFilter::new(usual),
         };
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(colour);
         match self.log_format {
             LogFormat::Text => log.init(),
             LogFormat::Json => log.json().init(),
@@ -99,10 +113,14 @@ impl Global {
 /// The filter that `GATELOG_LOG` asks for. A word that is no level would be taken for the name of a
 /// program part, and nothing but that logged.
 fn filter(text: &str) -> Result<EnvFilter> {
-    let wrong = |why: &str| Error::invalid(format!("environment variable `GATELOG_LOG` is `{}`; {why}", clip(text)));
+    let wrong = |why: &str| {
+        Error::invalid(format!("environment variable `GATELOG_LOG` is `{}`; {why}", clip(text)))
+    };
     // Names of spans and fields may hold anything.
     let is_plain = !text.contains(['[', '{']);
-    for directive in text.split(',').map(str::trim).filter(|directive| is_plain && !directive.is_empty()) {
+    for directive in
+        text.split(',').map(str::trim).filter(|directive| is_plain && !directive.is_empty())
+    {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level.trim());
         if level.is_empty() || level.parse::<LevelFilter>().is_err() {
             let hint = hint(level, LEVELS, "levels", "");
@@ -112,7 +130,8 @@ fn filter(text: &str) -> Result<EnvFilter> {
             )));
         }
     }
-    EnvFilter::try_new(text).map_err(|cause| wrong("expected a level such as `debug`").with_source(cause))
+    EnvFilter::try_new(text)
+        .map_err(|cause| wrong("expected a level such as `debug`").with_source(cause))
 }
 
 impl Context {
@@ -120,7 +139,9 @@ impl Context {
     pub(super) fn resolve(global: &Global) -> Result<Self> {
         let file = read_config(global.config.as_deref())?;
         let mut flags = BTreeMap::new();
-        for (name, value) in global.set.iter().map(|text| split_pair("--set", text)).collect::<Result<Vec<_>>>()? {
+        for (name, value) in
+            global.set.iter().map(|text| split_pair("--set", text)).collect::<Result<Vec<_>>>()?
+        {
             flags.insert(name, value);
         }
         if let Some(data) = &global.data {
@@ -154,7 +175,7 @@ impl Context {
     /// server sets `sets_terms`: retention and plans in the configuration of a command do not
     /// change the catalog.
     pub(super) async fn open_writer(&self, instead: &str, sets_terms: bool) -> Result<Engine> {
-        let parts = Parts { sets_terms, ..Parts::default() };
+        let parts = Dependencies { sets_terms, ..Dependencies::default() };
         Engine::open_with(self.config().clone(), parts).await.map_err(|error| match error.kind() {
             ErrorKind::Busy => Error::busy(format!("{}; {instead}", error.chain())),
             _ => error,
@@ -165,11 +186,16 @@ impl Context {
 /// Splits `NAME=VALUE`.
 pub(super) fn split_pair(flag: &str, text: &str) -> Result<(String, String)> {
     match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.to_owned()))
+        }
         // The text after the name may be a key, so it is not printed.
         _ => {
             let name = text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next();
-            Err(Error::invalid(format!("{flag} `{}` has no `=`; expected NAME=VALUE", name.unwrap_or_default())))
+            Err(Error::invalid(format!(
+                "{flag} `{}` has no `=`; expected NAME=VALUE",
+                name.unwrap_or_default()
+            )))
         }
     }
 }
@@ -210,7 +236,9 @@ fn environment() -> Result<BTreeMap<String, String>> {
         .filter(|(name, _)| name.starts_with("GATELOG_"))
         .map(|(name, value)| match value.into_string() {
             Ok(value) => Ok((name, value)),
-            Err(_) => Err(Error::invalid(format!("environment variable `{name}` is not UTF-8 text"))),
+            Err(_) => {
+                Err(Error::invalid(format!("environment variable `{name}` is not UTF-8 text")))
+            }
         })
         .collect()
 }
@@ -223,7 +251,14 @@ mod tests {
 
     #[test]
     fn a_filter_of_the_log_names_levels() {
-        for text in ["debug", "WARN", "off", "warn,gatelog=info", "gatelog::wal=trace, info", "[span{a=b}]=debug"] {
+        for text in [
+            "debug",
+            "WARN",
+            "off",
+            "warn,gatelog=info",
+            "gatelog::wal=trace, info",
+            "[span{a=b}]=debug",
+        ] {
             assert!(filter(text).is_ok(), "{text}");
         }
         for (text, near) in [
@@ -238,16 +273,30 @@ mod tests {
         ] {
             let error = filter(text).unwrap_err();
             let expected = format!("environment variable `GATELOG_LOG` is `{text}`; ");
-            assert!(error.message().starts_with(&expected) && error.message().contains(near), "{error}");
+            assert!(
+                error.message().starts_with(&expected) && error.message().contains(near),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn a_parameter_is_what_json_says_else_text() {
-        let texts = ["a=7", "$b=0.5", "c=true", "d=gpt-5", "e=\"42\"", "f=2026-11-20", "g={\"x\":1}", "h=a=b", "i="];
+        let texts = [
+            "a=7",
+            "$b=0.5",
+            "c=true",
+            "d=gpt-5",
+            "e=\"42\"",
+            "f=2026-11-20",
+            "g={\"x\":1}",
+            "h=a=b",
+            "i=",
+        ];
         let taken = params(&texts.map(str::to_owned)).unwrap();
         let values: Vec<_> = taken.values().cloned().collect();
-        let expected = [json!(7), json!(0.5), json!(true), json!("gpt-5"), json!("42"), json!("2026-11-20")];
+        let expected =
+            [json!(7), json!(0.5), json!(true), json!("gpt-5"), json!("42"), json!("2026-11-20")];
         assert_eq!(values[..6], expected);
         assert_eq!(values[6..], [json!("{\"x\":1}"), json!("a=b"), json!("")]);
         assert!(params(&["oops".to_owned()]).is_err());

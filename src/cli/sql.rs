@@ -57,10 +57,13 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
         }
     };
     let cut = statements::split(&text);
-    let all: Vec<&str> = cut.complete.into_iter().chain((!cut.rest.is_empty()).then_some(cut.rest)).collect();
+    let all: Vec<&str> =
+        cut.complete.into_iter().chain((!cut.rest.is_empty()).then_some(cut.rest)).collect();
     match all.len() {
         0 => {
-            return Err(Error::invalid("the query is empty; expected a statement such as `select count(*) from logs`"));
+            return Err(Error::invalid(
+                "the query is empty; expected a statement such as `select count(*) from logs`",
+            ));
         }
         1 => {}
         count if args.format.out.is_some() || args.format.format == Format::Parquet => {
@@ -74,7 +77,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     for statement in all {
         interruptible(statement_run(&reader, statement, &params, &args.format)).await?;
     }
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -82,7 +85,9 @@ fn read(path: &Path) -> Result<String> {
         let mut text = String::new();
         return match std::io::stdin().lock().read_to_string(&mut text) {
             Ok(_) => Ok(text),
-            Err(cause) => Err(Error::invalid("cannot read statements from stdin").with_source(cause)),
+            Err(cause) => {
+                Err(Error::invalid("cannot read statements from stdin").with_source(cause))
+            }
         };
     }
     std::fs::read_to_string(path).map_err(|cause| file_error("read", path, cause))

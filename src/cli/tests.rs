@@ -1,4 +1,5 @@
-//! The command line as it is described: usage, examples, the README, and the commands that errors name.
+//! The command line as it is described: usage, examples, the README, and the commands that errors
+//! name.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +15,8 @@ struct Named {
 
 /// Every command and its subcommands that takes arguments itself.
 fn leaves(command: &clap::Command) -> Vec<clap::Command> {
-    let inner: Vec<_> = command.get_subcommands().filter(|verb| verb.get_name() != "help").collect();
+    let inner: Vec<_> =
+        command.get_subcommands().filter(|verb| verb.get_name() != "help").collect();
     match inner.as_slice() {
         [] => vec![command.clone()],
         inner => inner.iter().flat_map(|command| leaves(command)).collect(),
@@ -44,10 +46,13 @@ fn usage_names_arguments_in_the_order_in_which_they_are_typed() {
         let usage = command.render_usage().to_string();
         let names: Vec<String> = command
             .get_positionals()
-            .map(|argument| argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string))
+            .map(|argument| {
+                argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string)
+            })
             .map(Option::unwrap_or_default)
             .collect();
-        let places: Vec<_> = names.iter().map(|name| usage.find(&format!("{name}>")).or(usage.find(name))).collect();
+        let places: Vec<_> =
+            names.iter().map(|name| usage.find(&format!("{name}>")).or(usage.find(name))).collect();
         assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{usage}: {names:?}");
     }
 }
@@ -80,7 +85,11 @@ fn parse(text: &str) -> Result<(), clap::Error> {
         word => word.to_owned(),
     };
     match super::Command::try_parse_from(words(text).into_iter().map(fine)) {
-        Err(error) if !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => Err(error),
+        Err(error)
+            if !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
+        {
+            Err(error)
+        }
         _ => Ok(()),
     }
 }
@@ -102,12 +111,19 @@ fn quoted<'t>(text: &'t str, place: &'t str) -> impl Iterator<Item = Named> + 't
 }
 
 /// Commands that stand on a line of their own, behind so many blanks, without what explains them.
-fn on_lines<'t>(text: &'t str, indent: &'t str, place: &'t str) -> impl Iterator<Item = Named> + 't {
+fn on_lines<'t>(
+    text: &'t str,
+    indent: &'t str,
+    place: &'t str,
+) -> impl Iterator<Item = Named> + 't {
     // At the begin, behind a pipe, or behind variables that are set for the command.
-    let begins = |before: &str| before.ends_with("| ") || before.split_whitespace().all(|word| word.contains('='));
+    let begins = |before: &str| {
+        before.ends_with("| ") || before.split_whitespace().all(|word| word.contains('='))
+    };
     text.lines().filter_map(move |line| {
         let line = line.strip_prefix(indent)?;
-        let at = line.match_indices("gatelog ").map(|(at, _)| at).find(|at| begins(&line[..*at]))?;
+        let at =
+            line.match_indices("gatelog ").map(|(at, _)| at).find(|at| begins(&line[..*at]))?;
         let text = line[at..].split("   ").next()?.trim().to_owned();
         Some(Named { place: place.to_owned(), text })
     })
@@ -118,13 +134,18 @@ fn commands_of_readme_and_help_are_taken() {
     let readme = include_str!("../../README.md");
     let mut named: Vec<Named> = on_lines(readme, "    ", "README").collect();
     // In prose a command may be no more than named.
-    let prose: String =
-        readme.lines().filter(|line| !line.starts_with("    ")).map(|line| format!("{line} ")).collect();
+    let prose: String = readme
+        .lines()
+        .filter(|line| !line.starts_with("    "))
+        .map(|line| format!("{line} "))
+        .collect();
     named.extend(quoted(&prose, "README").filter(|named| !is_name(&named.text)));
     for verb in built().get_subcommands() {
         let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
         named.extend(on_lines(&help, "  ", verb.get_name()));
-        named.extend(quoted(&help.replace('\n', " "), verb.get_name()).filter(|named| !is_name(&named.text)));
+        named.extend(
+            quoted(&help.replace('\n', " "), verb.get_name()).filter(|named| !is_name(&named.text)),
+        );
     }
     assert!(named.len() > 60, "{} commands were found", named.len());
     for Named { place, text } in named {
@@ -139,7 +160,8 @@ fn literals(source: &str) -> String {
     let code = source.split("\n#[cfg(test)]").next().unwrap_or_default();
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
     // A line that ends with a backslash goes on with the first letter of the next.
-    let joined = |line: &str| line.strip_suffix('\\').map_or_else(|| format!("{line}\n"), str::to_owned);
+    let joined =
+        |line: &str| line.strip_suffix('\\').map_or_else(|| format!("{line}\n"), str::to_owned);
     lines.map(|line| joined(line.trim_start())).collect()
 }
 
@@ -170,7 +192,9 @@ fn sources(folder: &Path, take: &mut dyn FnMut(&Path, &str)) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             sources(&path, take);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.ends_with("tests.rs")
+        {
             take(&path, &fs::read_to_string(&path).unwrap());
         }
     }

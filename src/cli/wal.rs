@@ -1,5 +1,5 @@
-//! `gatelog wal`: what is done by hand with a write-ahead log: confirming that its data was moved, and taking over the log of a
-//! node that never comes back.
+//! `gatelog wal`: what is done by hand with a write-ahead log: confirming that its data was moved,
+//! and taking over the log of a node that never comes back.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,14 +15,14 @@ use super::output::{print, say};
 use super::progress::thousands;
 use super::settings::Context;
 use crate::config::Config;
-use crate::engine::{self, Engine, LeftBehind, Parts};
+use crate::engine::{self, Dependencies, Engine, LeftBehind};
 use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::disk::LocalDisk;
 use crate::wal;
 
 /// Flushes until late parts are in their records, and the wait between two.
-const MOST_FLUSHES: u32 = 100;
+const MAX_FLUSHES: u32 = 100;
 const BETWEEN_FLUSHES: Duration = Duration::from_millis(200);
 
 /// Confirms that data was moved, or takes over the write-ahead log of a node that is gone
@@ -66,7 +66,8 @@ struct AdoptArgs {
     /// The folder of that node's log
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
-    /// Goes on where frames are missing between the table and the log: they were flushed into a table that is lost
+    /// Goes on where frames are missing between the table and the log: they were flushed into a
+    /// table that is lost
     #[arg(long)]
     after_loss: bool,
     #[command(flatten)]
@@ -104,11 +105,18 @@ async fn rebind(context: &Context, format: Format) -> Result<Done> {
     let folder = store.wal_folder().ok_or_else(|| Error::internal("a store without a log"))?;
     refuse_no_log(&folder)?;
     let _nobody_writes = engine::lock(&store)?;
-    let before =
-        engine::rebind(&store, (store.folders(), folder.as_path()), &catalog, (Parts::default().random)()).await?;
+    let before = engine::rebind(
+        &store,
+        (store.folders(), folder.as_path()),
+        &catalog,
+        (Dependencies::default().random)(),
+    )
+    .await?;
     let done = Rebound { log: folder.display().to_string(), place: store.place(), before };
     let words = match &done.before {
-        Some(before) => format!("log `{}` is now for `{}`; it was for `{before}`", done.log, done.place),
+        Some(before) => {
+            format!("log `{}` is now for `{}`; it was for `{before}`", done.log, done.place)
+        }
         None => format!("log `{}` is for `{}`, as before", done.log, done.place),
     };
     tell(context, format, &done, &words)
@@ -119,12 +127,18 @@ async fn adopt(context: &Context, args: &AdoptArgs) -> Result<Done> {
     refuse_no_log(folder)?;
     open(context, false).await?;
     // The cache of a dead node is of no use here.
-    let config = Config { wal: folder.display().to_string(), disk_cache_bytes: 0, ..context.config().clone() };
+    let config = Config {
+        wal: folder.display().to_string(),
+        disk_cache_bytes: 0,
+        ..context.config().clone()
+    };
     let left_behind = LeftBehind::find(&config).await?;
     let (rows, place) = match &left_behind {
         None => bring_in(config, args.after_loss).await?,
         Some(left) => match left.fresh_log(&config).await? {
-            Some(fresh) => bring_in(Config { wal: fresh.display().to_string(), ..config }, false).await?,
+            Some(fresh) => {
+                bring_in(Config { wal: fresh.display().to_string(), ..config }, false).await?
+            }
             None => (0, Store::open(&config, false)?.place()),
         },
     };
@@ -134,14 +148,16 @@ async fn adopt(context: &Context, args: &AdoptArgs) -> Result<Done> {
     let done = Adopted { log: folder.display().to_string(), place, rows };
     let words = match done.rows {
         0 => format!("log `{}` holds nothing that `{}` does not have", done.log, done.place),
-        rows => format!("{} records of log `{}` are now in `{}`", thousands(rows), done.log, done.place),
+        rows => {
+            format!("{} records of log `{}` are now in `{}`", thousands(rows), done.log, done.place)
+        }
     };
     tell(context, args.form.format, &done, &words)
 }
 
 /// Opens a log and flushes all of it; answers how many rows that were, and where they are now.
 async fn bring_in(config: Config, after_loss: bool) -> Result<(u64, String)> {
-    let parts = Parts { sets_terms: false, after_loss, ..Parts::default() };
+    let parts = Dependencies { sets_terms: false, after_loss, ..Dependencies::default() };
     let engine = Engine::open_with(without_upkeep(config), parts).await?;
     let rows = engine.status().memory_rows;
     let flushed = flush_all(&engine).await;
@@ -153,22 +169,29 @@ async fn bring_in(config: Config, after_loss: bool) -> Result<(u64, String)> {
 
 /// Flushes until nothing is left in the log, also no part that comes late to a record in a file.
 async fn flush_all(engine: &Engine) -> Result<()> {
-    for _ in 0..MOST_FLUSHES {
+    for _ in 0..MAX_FLUSHES {
         engine.flush().await?;
         if engine.status().waiting_halves == 0 {
             return Ok(());
         }
         tokio::time::sleep(BETWEEN_FLUSHES).await;
     }
-    Err(Error::storage("some parts of records could not be added to their records; keep the folder and run this again"))
+    Err(Error::storage(
+        "some parts of records could not be added to their records; keep the folder and run this again",
+    ))
 }
 
 /// A folder without a log is a mistyped name.
 fn refuse_no_log(folder: &Path) -> Result<()> {
-    if wal::read_identity(&LocalDisk, folder)?.is_some() || wal::size_on_disk(&LocalDisk, folder).1 > 0 {
+    if wal::read_identity(&LocalDisk, folder)?.is_some()
+        || wal::size_on_disk(&LocalDisk, folder).1 > 0
+    {
         return Ok(());
     }
-    Err(Error::not_found(format!("there is no write-ahead log in `{}`; name its folder", folder.display())))
+    Err(Error::not_found(format!(
+        "there is no write-ahead log in `{}`; name its folder",
+        folder.display()
+    )))
 }
 
 fn tell(context: &Context, format: Format, done: &impl Serialize, words: &str) -> Result<Done> {
@@ -177,5 +200,5 @@ fn tell(context: &Context, format: Format, done: &impl Serialize, words: &str) -
         Format::Text if !context.quiet => say!("{words}"),
         Format::Text => {}
     }
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }

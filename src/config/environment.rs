@@ -37,7 +37,7 @@ pub(super) enum Variable {
 }
 
 impl Variable {
-    pub(super) fn of(variable: &str, value: &str) -> Self {
+    pub(super) fn parse(variable: &str, value: &str) -> Self {
         let rest = variable.strip_prefix(PREFIX).unwrap_or(variable);
         let name = rest.to_ascii_lowercase();
         if SETTINGS.iter().any(|setting| setting.name == name) {
@@ -86,10 +86,16 @@ fn is_of_a_service(rest: &str, value: &str) -> bool {
     }
     let words: Vec<&str> = rest.split('_').collect();
     match words.as_slice() {
-        [.., "PORT", port, protocol] if is_published(port, protocol) => is_url(value, Some((port, protocol))),
-        [.., "PORT", port, protocol, "PROTO"] if is_published(port, protocol) => value.eq_ignore_ascii_case(protocol),
+        [.., "PORT", port, protocol] if is_published(port, protocol) => {
+            is_url(value, Some((port, protocol)))
+        }
+        [.., "PORT", port, protocol, "PROTO"] if is_published(port, protocol) => {
+            value.eq_ignore_ascii_case(protocol)
+        }
         [.., "PORT", port, protocol, "PORT"] if is_published(port, protocol) => value == *port,
-        [.., "PORT", port, protocol, "ADDR"] if is_published(port, protocol) => value.parse::<IpAddr>().is_ok(),
+        [.., "PORT", port, protocol, "ADDR"] if is_published(port, protocol) => {
+            value.parse::<IpAddr>().is_ok()
+        }
         _ => false,
     }
 }
@@ -141,7 +147,7 @@ mod tests {
             ("GATELOG_LOG", "debug"),
             ("GATELOG_TEST_ROUNDS", "3"),
         ] {
-            assert_eq!(Variable::of(variable, value), Variable::Other, "{variable}={value}");
+            assert_eq!(Variable::parse(variable, value), Variable::Other, "{variable}={value}");
         }
         for (variable, value) in [
             ("GATELOG_PORT", "8790"),
@@ -153,7 +159,10 @@ mod tests {
             ("GATELOG_PORT_8790_TCP", "tcp://10.96.0.7:9000"),
             ("GATELOG_PORT_HTTP_TCP", "tcp://10.96.0.7:80"),
         ] {
-            assert!(matches!(Variable::of(variable, value), Variable::Unknown(_)), "{variable}={value}");
+            assert!(
+                matches!(Variable::parse(variable, value), Variable::Unknown(_)),
+                "{variable}={value}"
+            );
         }
         let form = ["tcp://10.0.0.1:80", "10.0.0.1", "80", "tcp"];
         for setting in SETTINGS {
@@ -183,7 +192,7 @@ mod tests {
                 "" => Variable::Unknown(Some("GATELOG_DATA".to_owned())),
                 setting => Variable::Misspelt(setting),
             };
-            assert_eq!(Variable::of(variable, "x"), expected, "{variable}");
+            assert_eq!(Variable::parse(variable, "x"), expected, "{variable}");
         }
         for (variable, near) in [
             ("GATELOG_FLUSH_SECS", Some("GATELOG_FLUSH_SECONDS")),
@@ -191,11 +200,11 @@ mod tests {
             ("GATELOG_VERSION", None),
         ] {
             let near = near.map(str::to_owned);
-            assert_eq!(Variable::of(variable, "x"), Variable::Unknown(near), "{variable}");
+            assert_eq!(Variable::parse(variable, "x"), Variable::Unknown(near), "{variable}");
         }
         for setting in SETTINGS {
             let variable = format!("{PREFIX}{}", setting.name.to_ascii_uppercase());
-            assert_eq!(Variable::of(&variable, "x"), Variable::Setting(setting.name.to_owned()));
+            assert_eq!(Variable::parse(&variable, "x"), Variable::Setting(setting.name.to_owned()));
         }
     }
 }

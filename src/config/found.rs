@@ -43,12 +43,15 @@ fn limit(root: &Path, groups: &str, meminfo: &str) -> u64 {
 /// leads to: those of the group and of its ancestors.
 fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     let mut fields = line.splitn(3, ':');
-    let (Some(_), Some(controllers), Some(group)) = (fields.next(), fields.next(), fields.next()) else {
+    let (Some(_), Some(controllers), Some(group)) = (fields.next(), fields.next(), fields.next())
+    else {
         return Vec::new();
     };
     let (mounts, file) = match controllers {
         "" => (vec![root.to_owned(), root.join("unified")], "memory.max"),
-        list if list.split(',').any(|name| name == "memory") => (vec![root.join("memory")], "memory.limit_in_bytes"),
+        list if list.split(',').any(|name| name == "memory") => {
+            (vec![root.join("memory")], "memory.limit_in_bytes")
+        }
         _ => return Vec::new(),
     };
     let mut limits = Vec::new();
@@ -92,11 +95,19 @@ mod tests {
             (&[][..], "", 2 << 30),
             (&[("memory.max", "max\n")], "0::/\n", 2 << 30),
             (&[("memory.max", "268435456\n")], "0::/\n", 256 << 20),
-            (&[("a/b/memory.max", "max\n"), ("a/memory.max", "536870912\n")], "0::/a/b\n", 512 << 20),
+            (
+                &[("a/b/memory.max", "max\n"), ("a/memory.max", "536870912\n")],
+                "0::/a/b\n",
+                512 << 20,
+            ),
             (&[("memory.max", "536870912\n")], "0::/docker/not-mounted-here\n", 512 << 20),
             (&[("unified/a/memory.max", "1048576\n")], "0::/a\n", 1 << 20),
             (&[("memory/memory.limit_in_bytes", max)], "4:memory:/\n", 2 << 30),
-            (&[("memory/a/memory.limit_in_bytes", "1048576\n")], "9:cpu:/a\n4:memory:/a\n", 1 << 20),
+            (
+                &[("memory/a/memory.limit_in_bytes", "1048576\n")],
+                "9:cpu:/a\n4:memory:/a\n",
+                1 << 20,
+            ),
             (&[("memory/memory.limit_in_bytes", "4194304\n")], "5:cpu,memory:/docker/x\n", 4 << 20),
             (&[("memory/memory.limit_in_bytes", "99999999999999\n")], "4:memory:/\n", 2 << 30),
             (&[("memory/memory.limit_in_bytes", "4194304\n")], "garbage\n5:cpu:/\n", 2 << 30),

@@ -11,19 +11,19 @@ use crate::error::{Error, Result};
 /// Bytes that one remembered id takes.
 const ID_BYTES: u64 = 40;
 /// Most ids that are remembered unless a setting asks for more.
-const MOST_IDS: u64 = 8_000_000;
+const MAX_IDS: u64 = 8_000_000;
 /// Least `memory` that the server works with.
 const LEAST_MEMORY: u64 = 64 * MIB;
 /// Largest record if `max_record_bytes` is not set and there is memory for it.
-const MOST_RECORD: u64 = 64 * MIB;
+const MAX_RECORD: u64 = 64 * MIB;
 /// Memory for a body in multiples of its largest record: packed, unpacked, parsed and encoded.
 const BODIES_PER_RECORD: u64 = 4;
 /// Most bytes of rows at which a flush starts.
-const MOST_FLUSH: u64 = 32 * MIB;
+const MAX_FLUSH: u64 = 32 * MIB;
 /// Query memory that justifies one more statement at a time.
 const MEMORY_A_QUERY: u64 = 24 * MIB;
 /// Most statements that run at once.
-const MOST_QUERIES: u64 = 8;
+const MAX_QUERIES: u64 = 8;
 /// `memory` that justifies one more thread: each decodes and encodes batches of its own.
 const MEMORY_A_THREAD: u64 = 64 * MIB;
 
@@ -49,7 +49,13 @@ struct Kind {
     most: u64,
 }
 
-const fn kind(name: &'static str, setting: &'static str, least: u64, weight: u64, most: u64) -> Kind {
+const fn kind(
+    name: &'static str,
+    setting: &'static str,
+    least: u64,
+    weight: u64,
+    most: u64,
+) -> Kind {
     Kind { name, setting: Some(setting), unit: 1, least: least * MIB, weight, most: most * MIB }
 }
 
@@ -62,7 +68,14 @@ const KINDS: [Kind; 8] = [
     kind("bodies", "body_memory_bytes", 8, 14, 256),
     kind("upkeep", "upkeep_memory_bytes", 8, 12, 512),
     kind("footers", "cache_bytes", 2, 4, 64),
-    Kind { name: "ids", setting: Some("dedupe_ids"), unit: ID_BYTES, least: MIB, weight: 5, most: MOST_IDS * ID_BYTES },
+    Kind {
+        name: "ids",
+        setting: Some("dedupe_ids"),
+        unit: ID_BYTES,
+        least: MIB,
+        weight: 5,
+        most: MAX_IDS * ID_BYTES,
+    },
     Kind { name: "tables", setting: None, unit: 1, least: 2 * MIB, weight: 0, most: 512 * MIB },
 ];
 /// The file index, the catalog and the counts have no setting. They get a twentieth of `memory`.
@@ -102,7 +115,11 @@ impl Config {
     /// Returns the shares of a settled configuration.
     pub fn shares(&self) -> Vec<Share> {
         let bytes = split(self).unwrap_or_default();
-        KINDS.iter().zip(bytes).map(|(kind, bytes)| Share { name: kind.name, setting: kind.setting, bytes }).collect()
+        KINDS
+            .iter()
+            .zip(bytes)
+            .map(|(kind, bytes)| Share { name: kind.name, setting: kind.setting, bytes })
+            .collect()
     }
 
     /// Returns one line with `memory` and every share.
@@ -121,14 +138,17 @@ impl Config {
     /// Fills in the settings that depend on the shares.
     fn settle_parts(&mut self, found: &Found) {
         if self.flush_bytes == 0 {
-            self.flush_bytes = MOST_FLUSH.min(self.memtable_bytes / 4).max(64 << 10).min(self.memtable_bytes);
+            self.flush_bytes =
+                MAX_FLUSH.min(self.memtable_bytes / 4).max(64 << 10).min(self.memtable_bytes);
         }
         if self.max_record_bytes == 0 {
             let bodies = self.body_memory_bytes / BODIES_PER_RECORD;
-            self.max_record_bytes = MOST_RECORD.min(bodies).min(self.export_memory_bytes / 4).max(1 << 10);
+            self.max_record_bytes =
+                MAX_RECORD.min(bodies).min(self.export_memory_bytes / 4).max(1 << 10);
         }
         if self.query_concurrency == 0 {
-            self.query_concurrency = (self.query_memory_bytes / MEMORY_A_QUERY).clamp(1, MOST_QUERIES);
+            self.query_concurrency =
+                (self.query_memory_bytes / MEMORY_A_QUERY).clamp(1, MAX_QUERIES);
         }
         if self.threads == 0 {
             self.threads = found.cores.min(self.memory / MEMORY_A_THREAD).max(1);
@@ -194,7 +214,8 @@ fn split(config: &Config) -> Result<[u64; KINDS.len()]> {
     let given = config.given();
     let mut least = KINDS.map(|kind| kind.least);
     if given[BODIES] == 0 {
-        least[BODIES] = least[BODIES].max(config.max_record_bytes.saturating_mul(BODIES_PER_RECORD));
+        least[BODIES] =
+            least[BODIES].max(config.max_record_bytes.saturating_mul(BODIES_PER_RECORD));
     }
     let mut shares = least;
     for (place, kind) in KINDS.iter().enumerate() {
@@ -212,7 +233,10 @@ fn split(config: &Config) -> Result<[u64; KINDS.len()]> {
     for place in (0..KINDS.len()).filter(open) {
         let kind = &KINDS[place];
         let part = u128::from(rest) * u128::from(kind.weight) / u128::from(weights);
-        let part = u64::try_from(part).unwrap_or(rest).min(kind.most.saturating_sub(shares[place])).min(left);
+        let part = u64::try_from(part)
+            .unwrap_or(rest)
+            .min(kind.most.saturating_sub(shares[place]))
+            .min(left);
         shares[place] += part;
         left -= part;
     }
@@ -266,11 +290,16 @@ mod tests {
             let config = settled(&Config::default(), machine);
             assert_eq!(config.memory, machine / 2, "half of what was found");
             assert!(sum(&config) <= config.memory, "{}", config.memory_line());
-            assert!(config.shares().iter().zip(&KINDS).all(|(share, kind)| share.bytes >= kind.least));
+            assert!(
+                config.shares().iter().zip(&KINDS).all(|(share, kind)| share.bytes >= kind.least)
+            );
             assert!(config.flush_bytes <= config.memtable_bytes);
             assert!(config.max_record_bytes * BODIES_PER_RECORD <= config.body_memory_bytes);
-            assert!((1..=MOST_QUERIES).contains(&config.query_concurrency));
-            assert!(config.threads >= 1 && config.threads * MEMORY_A_THREAD <= config.memory.max(MEMORY_A_THREAD));
+            assert!((1..=MAX_QUERIES).contains(&config.query_concurrency));
+            assert!(
+                config.threads >= 1
+                    && config.threads * MEMORY_A_THREAD <= config.memory.max(MEMORY_A_THREAD)
+            );
             config.validate().unwrap();
             // Steps of about a fiftieth, so that no size is special.
             machine += machine / 51 + 4_097;
@@ -282,17 +311,29 @@ mod tests {
         let small = settled(&Config::default(), 512 * MIB);
         let large = settled(&Config::default(), 16 << 30);
         for (place, kind) in KINDS.iter().enumerate() {
-            assert!(large.shares()[place].bytes > small.shares()[place].bytes, "{} grows", kind.name);
+            assert!(
+                large.shares()[place].bytes > small.shares()[place].bytes,
+                "{} grows",
+                kind.name
+            );
             let Some(setting) = kind.setting else { continue };
             let mut config = Config::default();
             let figure = (kind.least + 5 * MIB) / kind.unit;
             config.set(setting, &figure.to_string()).unwrap();
             let settled = settled(&config, 512 * MIB);
-            assert_eq!(settled.get(setting), Some(figure.to_string()), "{setting} stays as it was set");
+            assert_eq!(
+                settled.get(setting),
+                Some(figure.to_string()),
+                "{setting} stays as it was set"
+            );
             assert_eq!(settled.shares()[place].bytes, figure * kind.unit);
             assert!(sum(&settled) <= settled.memory);
         }
-        assert_eq!(KINDS.iter().filter(|kind| kind.setting.is_none()).count(), 1, "tables have no setting");
+        assert_eq!(
+            KINDS.iter().filter(|kind| kind.setting.is_none()).count(),
+            1,
+            "tables have no setting"
+        );
     }
 
     #[test]
@@ -305,14 +346,20 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_names_and_figures() {
-        let config = Config { memory: 256 * MIB, query_memory_bytes: 400 * MIB, ..Config::default() };
+        let config =
+            Config { memory: 256 * MIB, query_memory_bytes: 400 * MIB, ..Config::default() };
         let error = config.settled(&Found { memory: 1 << 30, cores: 2 }).unwrap_err();
-        for words in ["`memory` is 256 MiB", "queries 400 MiB (`query_memory_bytes`)", "add up to 445 MiB"] {
+        for words in
+            ["`memory` is 256 MiB", "queries 400 MiB (`query_memory_bytes`)", "add up to 445 MiB"]
+        {
             assert!(error.message().contains(words), "{error} does not contain {words}");
         }
         let config = Config { memory: 32 * MIB, ..Config::default() };
         let error = config.settled(&Found { memory: 1 << 30, cores: 2 }).unwrap_err();
-        assert!(error.message().contains("`memory` is 32 MiB; expected at least 64 MiB"), "{error}");
+        assert!(
+            error.message().contains("`memory` is 32 MiB; expected at least 64 MiB"),
+            "{error}"
+        );
         let config = Config { body_memory_bytes: MIB, max_record_bytes: MIB, ..Config::default() };
         let error = config.settled(&Found { memory: 1 << 30, cores: 2 }).unwrap_err();
         assert!(error.message().contains("`body_memory_bytes`"), "{error}");

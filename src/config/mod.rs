@@ -18,7 +18,7 @@ use std::fmt;
 
 pub use found::Found;
 pub use memory::Share;
-pub use plans::{MOST_DAYS, Over, Plan, Plans};
+pub use plans::{MAX_DAYS, Over, Plan, Plans};
 pub use redact::{Path, Redact, Rule, Step};
 pub use schedule::Schedule;
 
@@ -233,14 +233,16 @@ pub struct Effective {
 impl Layers {
     /// Merges the layers, weakest first, and checks the result.
     pub fn resolve(&self) -> Result<Effective> {
-        let mut effective = Effective { config: Config::default(), origins: BTreeMap::new(), warning: None };
+        let mut effective =
+            Effective { config: Config::default(), origins: BTreeMap::new(), warning: None };
         for (name, value) in self.file_values()? {
-            let place = || self.file.as_ref().map_or_else(String::new, |(file, _)| format!("`{file}`"));
+            let place =
+                || self.file.as_ref().map_or_else(String::new, |(file, _)| format!("`{file}`"));
             effective.put(&name, &value, Origin::File, place)?;
         }
         let mut ignored = Vec::new();
         for (variable, value) in &self.environment {
-            match Variable::of(variable, value) {
+            match Variable::parse(variable, value) {
                 Variable::Setting(name) => {
                     effective.put(&name, value, Origin::Environment, || format!("`{variable}`"))?;
                 }
@@ -288,22 +290,24 @@ impl Layers {
 }
 
 /// Most ignored variables that the warning names.
-const MOST_IGNORED: usize = 5;
+const MAX_IGNORED: usize = 5;
 
 /// Returns the warning about variables that are not settings.
 fn ignored_variables(ignored: &[(&str, Option<String>)]) -> Option<String> {
-    let named = ignored.iter().take(MOST_IGNORED).map(|(variable, near)| match near {
+    let named = ignored.iter().take(MAX_IGNORED).map(|(variable, near)| match near {
         Some(near) => format!("`{}` (nearest: `{near}`)", clip(variable)),
         None => format!("`{}`", clip(variable)),
     });
     let mut names = named.collect::<Vec<_>>().join(", ");
     match ignored.len() {
         0 => return None,
-        1..=MOST_IGNORED => {}
-        all => names.push_str(&format!(" and {} more", all - MOST_IGNORED)),
+        1..=MAX_IGNORED => {}
+        all => names.push_str(&format!(" and {} more", all - MAX_IGNORED)),
     }
     let what = if ignored.len() == 1 { "variable" } else { "variables" };
-    Some(format!("environment {what} {names} ignored: not a setting; `gatelog config` lists all settings"))
+    Some(format!(
+        "environment {what} {names} ignored: not a setting; `gatelog config` lists all settings"
+    ))
 }
 
 /// Returns the error for a file that is not TOML. It names the line but never shows it, because the
@@ -317,8 +321,16 @@ fn not_toml(file: &str, text: &str, cause: &toml::de::Error) -> Error {
 
 impl Effective {
     /// Sets a value. The error names its place.
-    fn put(&mut self, name: &str, value: &str, origin: Origin, place: impl FnOnce() -> String) -> Result<()> {
-        self.config.set(name, value).map_err(|error| Error::invalid(format!("{}: {error}", place())))?;
+    fn put(
+        &mut self,
+        name: &str,
+        value: &str,
+        origin: Origin,
+        place: impl FnOnce() -> String,
+    ) -> Result<()> {
+        self.config
+            .set(name, value)
+            .map_err(|error| Error::invalid(format!("{}: {error}", place())))?;
         if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) {
             self.origins.insert(setting.name, origin);
         }
@@ -336,7 +348,9 @@ impl Config {
     pub fn validate(&self) -> Result<()> {
         let at_least = |name: &str, value: u64, least: u64| {
             if value < least {
-                return Err(Error::invalid(format!("setting `{name}` is {value}; expected at least {least}")));
+                return Err(Error::invalid(format!(
+                    "setting `{name}` is {value}; expected at least {least}"
+                )));
             }
             Ok(())
         };
@@ -373,14 +387,20 @@ impl Config {
                 self.vacuum_grace_seconds
             )));
         }
-        for (name, level) in [("zstd_level", self.zstd_level), ("sealed_zstd_level", self.sealed_zstd_level)] {
+        for (name, level) in
+            [("zstd_level", self.zstd_level), ("sealed_zstd_level", self.sealed_zstd_level)]
+        {
             if !(1..=22).contains(&level) {
-                return Err(Error::invalid(format!("setting `{name}` is {level}; expected 1 to 22")));
+                return Err(Error::invalid(format!(
+                    "setting `{name}` is {level}; expected 1 to 22"
+                )));
             }
         }
-        if self.retention_days > MOST_DAYS.unsigned_abs().into() {
+        if self.retention_days > MAX_DAYS.unsigned_abs().into() {
             let days = self.retention_days;
-            return Err(Error::invalid(format!("setting `retention_days` is {days}; expected 0 (for ever) to 36500")));
+            return Err(Error::invalid(format!(
+                "setting `retention_days` is {days}; expected 0 (for ever) to 36500"
+            )));
         }
         memory::check_flush(self.flush_bytes, self.memtable_bytes)
     }
@@ -415,7 +435,8 @@ fn parse<T: Value>(name: &str, text: &str, unit: &str) -> Result<T> {
         Some(error) => Error::invalid(format!("setting `{name}`: {error}")),
         None => {
             let near = nearest(text, T::NAMES.iter().copied());
-            let meant = near.first().map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            let meant =
+                near.first().map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
             Error::invalid(format!("setting `{name}` is `{}`; expected {unit}{meant}", clip(text)))
         }
     })
@@ -460,7 +481,10 @@ impl Value for Failures {
     const NAMES: &'static [&'static str] = &["strict", "portkey"];
 
     fn from_text(text: &str, _: &str) -> Result<Self, Option<Error>> {
-        [Self::Strict, Self::Portkey].into_iter().find(|value| value.to_string() == text).ok_or(None)
+        [Self::Strict, Self::Portkey]
+            .into_iter()
+            .find(|value| value.to_string() == text)
+            .ok_or(None)
     }
 }
 
@@ -512,7 +536,8 @@ fn size(text: &str) -> Option<u64> {
     number?.checked_mul(factor)
 }
 
-/// The error of a text that is no size. Units of 1,000 are refused, since as many people mean 1,024 by them.
+/// The error of a text that is no size. Units of 1,000 are refused, since as many people mean 1,024
+/// by them.
 fn no_size(text: &str) -> Error {
     let (number, suffix) = with_suffix(text);
     let meant = match suffix.as_str() {
@@ -521,8 +546,9 @@ fn no_size(text: &str) -> Error {
         "g" | "gb" | "gi" => Some(("GiB", 1_000_000_000)),
         _ => None,
     };
-    let meant =
-        number.zip(meant).and_then(|(number, (unit, factor))| Some((number, unit, number.checked_mul(factor)?)));
+    let meant = number
+        .zip(meant)
+        .and_then(|(number, (unit, factor))| Some((number, unit, number.checked_mul(factor)?)));
     let meant = meant.map_or_else(String::new, |(number, unit, bytes)| {
         format!("; write `{number}{unit}`, or `{bytes}` for units of 1,000")
     });
@@ -544,7 +570,9 @@ mod tests {
     use super::*;
 
     fn layers(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Layers {
-        let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        let owned = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+        };
         let file = Some(("gatelog.toml".to_owned(), file.to_owned()));
         Layers { file, environment: owned(environment), flags: owned(flags) }
     }
@@ -564,7 +592,10 @@ mod tests {
             (effective.config.listen.as_str(), effective.origin("listen")),
             ("127.0.0.1:2", Origin::Environment)
         );
-        assert_eq!((effective.config.data.as_str(), effective.origin("data")), ("/b", Origin::Flag));
+        assert_eq!(
+            (effective.config.data.as_str(), effective.origin("data")),
+            ("/b", Origin::Flag)
+        );
         assert_eq!(effective.origin("zstd_level"), Origin::Default);
     }
 
@@ -586,14 +617,18 @@ mod tests {
     #[test]
     fn a_misspelt_setting_of_file_or_flag_is_an_error_that_names_the_nearest() {
         let file = layers("flush_secs = 1", &[], &[]).resolve().unwrap_err();
-        assert_eq!(file.message(), "`gatelog.toml`: setting `flush_secs` is unknown; did you mean `flush_seconds`?");
+        assert_eq!(
+            file.message(),
+            "`gatelog.toml`: setting `flush_secs` is unknown; did you mean `flush_seconds`?"
+        );
         let flag = layers("", &[], &[("datta", "x")]).resolve().unwrap_err();
         assert_eq!(flag.message(), "--set: setting `datta` is unknown; did you mean `data`?");
     }
 
     #[test]
     fn unknown_variables_are_one_warning_and_near_misses_of_what_matters_are_errors() {
-        let service = [("GATELOG_PORT", "tcp://10.96.0.7:8790"), ("GATELOG_SERVICE_HOST", "10.96.0.7")];
+        let service =
+            [("GATELOG_PORT", "tcp://10.96.0.7:8790"), ("GATELOG_SERVICE_HOST", "10.96.0.7")];
         assert_eq!(layers("", &service, &[]).resolve().unwrap().warning, None);
         let unknown = layers("", &[("GATELOG_FLUSH_SECS", "1")], &[]).resolve().unwrap();
         assert_eq!(
@@ -607,9 +642,11 @@ mod tests {
         let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "1")).collect();
         let warning = layers("", &many, &[]).resolve().unwrap().warning.unwrap();
         assert!(warning.contains("and 3 more ignored") && !warning.contains('\n'), "{warning}");
-        for (variable, setting) in
-            [("GATELOG_ADMINKEY", "ADMIN_KEY"), ("GATELOG_DATA_DIR", "DATA"), ("GATELOG_WALL", "WAL")]
-        {
+        for (variable, setting) in [
+            ("GATELOG_ADMINKEY", "ADMIN_KEY"),
+            ("GATELOG_DATA_DIR", "DATA"),
+            ("GATELOG_WALL", "WAL"),
+        ] {
             let error = layers("", &[(variable, "s3cret")], &[]).resolve().unwrap_err();
             let expected = format!("`{variable}` is unknown; did you mean `GATELOG_{setting}`?");
             assert!(error.message().contains(&expected), "{error}");
@@ -623,9 +660,13 @@ mod tests {
             let mut config = Config::default();
             config.set("memory", text).map(|()| config.memory)
         };
-        for (text, bytes) in
-            [("128MiB", 128 * MIB), ("128 mib", 128 * MIB), ("1GiB", 1024 * MIB), ("64KiB", 64 << 10), ("1_000", 1_000)]
-        {
+        for (text, bytes) in [
+            ("128MiB", 128 * MIB),
+            ("128 mib", 128 * MIB),
+            ("1GiB", 1024 * MIB),
+            ("64KiB", 64 << 10),
+            ("1_000", 1_000),
+        ] {
             assert_eq!(of(text).unwrap(), bytes, "{text}");
         }
         for (text, right) in [
@@ -666,7 +707,9 @@ mod tests {
 
     #[test]
     fn broken_toml_is_placed_and_not_quoted() {
-        let error = layers("flush_seconds = 5\nadmin_key = s3cret-s3cret\n", &[], &[]).resolve().unwrap_err();
+        let error = layers("flush_seconds = 5\nadmin_key = s3cret-s3cret\n", &[], &[])
+            .resolve()
+            .unwrap_err();
         assert!(error.chain().starts_with("`gatelog.toml` is not valid TOML in line 2"), "{error}");
         assert!(!error.chain().contains("s3cret"), "{error}");
     }
@@ -681,13 +724,24 @@ mod tests {
 
     #[test]
     fn a_gateway_is_a_plain_url() {
-        let of = |text: &str| Config { gateway_url: text.to_owned(), ..Config::default() }.validate();
+        let of =
+            |text: &str| Config { gateway_url: text.to_owned(), ..Config::default() }.validate();
         for fine in ["", "http://127.0.0.1:8787/v1", "https://gateway.example/v1/"] {
             assert!(of(fine).is_ok(), "{fine}");
         }
-        for wrong in ["gateway:8787", "ftp://h/v1", "http://u:p@h/v1", "http://u@h", "http://h/v1?a=b", "http://h/#x"] {
+        for wrong in [
+            "gateway:8787",
+            "ftp://h/v1",
+            "http://u:p@h/v1",
+            "http://u@h",
+            "http://h/v1?a=b",
+            "http://h/#x",
+        ] {
             let error = of(wrong).unwrap_err();
-            assert!(error.message().contains("`gateway_url`") && !error.message().contains("u:p"), "{error}");
+            assert!(
+                error.message().contains("`gateway_url`") && !error.message().contains("u:p"),
+                "{error}"
+            );
         }
     }
 }

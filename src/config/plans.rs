@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// Longest retention that can be agreed, in days.
-pub const MOST_DAYS: i32 = 36_500;
+pub const MAX_DAYS: i32 = 36_500;
 
 /// The terms of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,11 +77,13 @@ impl Plan {
         let wrong = |field: &str, value: &dyn fmt::Display, expected: &str| {
             Err(Error::invalid(format!("plan `{name}`: `{field}` is {value}; expected {expected}")))
         };
-        if !(0..=MOST_DAYS).contains(&self.retention_days) {
+        if !(0..=MAX_DAYS).contains(&self.retention_days) {
             return wrong("retention_days", &self.retention_days, "0 (for ever) to 36500");
         }
         match self.export_days {
-            Some(days) if !(0..=MOST_DAYS).contains(&days) => wrong("export_days", &days, "0 (no exports) to 36500"),
+            Some(days) if !(0..=MAX_DAYS).contains(&days) => {
+                wrong("export_days", &days, "0 (no exports) to 36500")
+            }
             _ if self.export_rows == Some(0) => {
                 wrong("export_rows", &0, "at least 1; set `export_days = 0` for no exports")
             }
@@ -134,9 +136,9 @@ impl Plans {
         let whole = |plans: BTreeMap<String, toml::Table>| -> Result<BTreeMap<String, Plan>, toml::de::Error> {
             plans.into_iter().map(|(name, terms)| Ok((name.clone(), over_built_in(&name, terms)?))).collect()
         };
-        let plans = plans
-            .and_then(whole)
-            .map_err(|cause| Error::invalid(format!("setting `plans` is not a table of plans: {}", cause.message())))?;
+        let plans = plans.and_then(whole).map_err(|cause| {
+            Error::invalid(format!("setting `plans` is not a table of plans: {}", cause.message()))
+        })?;
         plans.iter().try_for_each(|(name, plan)| plan.validate(name))?;
         Ok(Self(plans))
     }
@@ -164,10 +166,15 @@ mod tests {
 
     #[test]
     fn a_plan_needs_only_what_differs() {
-        let plans =
-            Plans::parse("[team]\nretention_days = 90\nincluded = 5\nover = 'bill'\n[trial]\nexport_days = 0").unwrap();
+        let plans = Plans::parse(
+            "[team]\nretention_days = 90\nincluded = 5\nover = 'bill'\n[trial]\nexport_days = 0",
+        )
+        .unwrap();
         let team = &plans.0["team"];
-        assert_eq!((team.retention_days, team.included, team.over, team.block_cents), (90, Some(5), Over::Bill, 900));
+        assert_eq!(
+            (team.retention_days, team.included, team.over, team.block_cents),
+            (90, Some(5), Over::Bill, 900)
+        );
         assert_eq!((plans.0["trial"].included, plans.0["trial"].export_days), (None, Some(0)));
     }
 
@@ -175,12 +182,17 @@ mod tests {
     fn a_built_in_plan_keeps_the_terms_that_are_not_named() {
         let plans = Plans::parse("[developer]\nincluded = 50").unwrap();
         let built_in = Plans::built_in();
-        assert_eq!(plans.0["developer"], Plan { included: Some(50), ..built_in["developer"].clone() });
+        assert_eq!(
+            plans.0["developer"],
+            Plan { included: Some(50), ..built_in["developer"].clone() }
+        );
     }
 
     #[test]
     fn plans_are_shown_as_they_are_read() {
-        let plans = Plans::parse("[team]\nretention_days = 90\nincluded = 5\n[trial]\nexport_days = 0").unwrap();
+        let plans =
+            Plans::parse("[team]\nretention_days = 90\nincluded = 5\n[trial]\nexport_days = 0")
+                .unwrap();
         assert_eq!(Plans::parse(&plans.to_string()).unwrap(), plans);
         assert!(!plans.to_string().contains('\n'));
         assert_eq!(Plans::parse(&Plans::default().to_string()).unwrap(), Plans::default());

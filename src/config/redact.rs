@@ -26,8 +26,15 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// Columns that a path can begin with.
-const COLUMNS: [&str; 7] =
-    ["request.body", "request.headers", "response.body", "response.headers", "metadata", "request_url", "user_id"];
+const COLUMNS: [&str; 7] = [
+    "request.body",
+    "request.headers",
+    "response.body",
+    "response.headers",
+    "metadata",
+    "request_url",
+    "user_id",
+];
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,9 +81,11 @@ impl Path {
     /// Parses a path. The error explains the problem.
     pub fn parse(text: &str) -> Result<Self, String> {
         let column = COLUMNS.into_iter().find(|column| {
-            text.strip_prefix(column).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            text.strip_prefix(column)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         });
-        let column = column.ok_or_else(|| format!("it must begin with one of {}", COLUMNS.join(", ")))?;
+        let column =
+            column.ok_or_else(|| format!("it must begin with one of {}", COLUMNS.join(", ")))?;
         let mut rest = &text[column.len()..];
         let mut steps = Vec::new();
         while !rest.is_empty() {
@@ -114,9 +123,12 @@ impl Path {
 
 impl Rule {
     fn validate(&self, name: &str) -> Result<()> {
-        let wrong = |why: String| Err(Error::invalid(format!("setting `redact`, rule `{name}`: {why}")));
+        let wrong =
+            |why: String| Err(Error::invalid(format!("setting `redact`, rule `{name}`: {why}")));
         if self.pattern.is_none() && self.paths.is_empty() {
-            return wrong("it has neither `pattern` nor `paths`; give one of them, or both".to_owned());
+            return wrong(
+                "it has neither `pattern` nor `paths`; give one of them, or both".to_owned(),
+            );
         }
         if let Some(pattern) = &self.pattern {
             match Regex::new(pattern) {
@@ -129,7 +141,8 @@ impl Rule {
                 // The last line explains the problem; the lines before it mark its place.
                 Err(error) => {
                     let error = error.to_string();
-                    let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                    let why =
+                        error.lines().last().unwrap_or_default().trim_start_matches("error: ");
                     return wrong(format!("`pattern` is `{pattern}`: {why}"));
                 }
             }
@@ -164,7 +177,10 @@ impl Redact {
         };
         let rules = tables.map_err(wrong)?.into_iter().map(|(name, table)| {
             let rule: Rule = table.try_into().map_err(|cause: toml::de::Error| {
-                Error::invalid(format!("setting `redact`, rule `{name}`: {}", cause.message().trim()))
+                Error::invalid(format!(
+                    "setting `redact`, rule `{name}`: {}",
+                    cause.message().trim()
+                ))
             })?;
             rule.validate(&name)?;
             Ok((name, rule))
@@ -217,8 +233,14 @@ mod tests {
             ("[a]\npattern = '('", "rule `a`: `pattern` is `(`: unclosed group"),
             ("[a]\npattern = 'x*'", "rule `a`: `pattern` is `x*`, which matches the empty text"),
             ("[a]\nreplacement = 'x'", "rule `a`: it has neither `pattern` nor `paths`"),
-            ("[a]\npaths = ['body.x']", "rule `a`: path `body.x`: it must begin with one of request.body,"),
-            ("[a]\npaths = ['request.body[x]']", "rule `a`: path `request.body[x]`: `[x]` is not a step"),
+            (
+                "[a]\npaths = ['body.x']",
+                "rule `a`: path `body.x`: it must begin with one of request.body,",
+            ),
+            (
+                "[a]\npaths = ['request.body[x]']",
+                "rule `a`: path `request.body[x]`: `[x]` is not a step",
+            ),
             ("[a]\npaths = ['request.body.']", "`.` is not a step"),
             ("[a]\nregex = 'x'", "rule `a`: unknown field `regex`"),
             ("[a]\npattern = 7", "rule `a`: invalid type"),

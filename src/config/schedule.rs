@@ -86,7 +86,10 @@ mod tests {
     #[test]
     fn intervals_count_from_the_last_end_and_cron_names_moments_in_utc() {
         assert_eq!(next("1h 30m", "2026-11-21T10:00:00Z").unwrap(), "2026-11-21T11:30:00+00:00");
-        assert_eq!(next("15 3 * * *", "2026-11-21T03:15:00Z").unwrap(), "2026-11-22T03:15:00+00:00");
+        assert_eq!(
+            next("15 3 * * *", "2026-11-21T03:15:00Z").unwrap(),
+            "2026-11-22T03:15:00+00:00"
+        );
         assert_eq!(next("never", "2026-11-21T03:15:00Z"), None);
     }
 

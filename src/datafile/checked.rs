@@ -22,8 +22,9 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, RenameOptions, Result,
 };
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
@@ -67,12 +68,8 @@ impl ParquetFileReaderFactory for CheckedReaderFactory {
         let size = file.object_meta.size;
         let checked = Checked { inner: store, size, known: Arc::clone(&known) };
         let location = file.object_meta.location.clone();
-        let inner = CachedParquetFileReaderFactory::new(Arc::new(checked), Arc::clone(&self.cache)).create_reader(
-            partition_index,
-            file,
-            metadata_size_hint,
-            metrics,
-        )?;
+        let inner = CachedParquetFileReaderFactory::new(Arc::new(checked), Arc::clone(&self.cache))
+            .create_reader(partition_index, file, metadata_size_hint, metrics)?;
         Ok(Box::new(Reader { inner, known, location, cache: Arc::clone(&self.cache) }))
     }
 }
@@ -129,7 +126,9 @@ impl Parsed {
     }
 }
 
-fn parsed_entry_of(metadata: &Arc<ParquetMetaData>) -> std::result::Result<Option<Arc<Entry>>, &'static str> {
+fn parsed_entry_of(
+    metadata: &Arc<ParquetMetaData>,
+) -> std::result::Result<Option<Arc<Entry>>, &'static str> {
     if let Some(entry) = Parsed::shared().get(metadata) {
         return Ok(Some(entry));
     }
@@ -170,7 +169,8 @@ impl Reader {
         }
         if self.known.entry.get().is_none() {
             // The checksums are in the footer; the page indexes would take one more request.
-            let footer_only = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
+            let footer_only =
+                ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
             let metadata = self.inner.get_metadata(Some(&footer_only)).await?;
             self.known.learn(&metadata).map_err(wrong)?;
         }
@@ -199,7 +199,10 @@ impl AsyncFileReader for Reader {
         .boxed()
     }
 
-    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
         async move {
             self.know().await?;
             self.inner.get_byte_ranges(ranges).await
@@ -262,7 +265,8 @@ impl Checked {
             let len = u32::from_le_bytes([trailer[0], trailer[1], trailer[2], trailer[3]]);
             let _ = self.known.footer.set(trailer_at.saturating_sub(u64::from(len)));
         }
-        let Some(start) = self.known.footer.get().copied().filter(|start| *start >= range.start) else {
+        let Some(start) = self.known.footer.get().copied().filter(|start| *start >= range.start)
+        else {
             return Ok(());
         };
         let place = |at: u64| usize::try_from(at - range.start).unwrap_or(usize::MAX);
@@ -275,7 +279,8 @@ impl Checked {
         let is_damaged = match &entry {
             Some(entry) => !entry.footer_holds(footer),
             None => {
-                let tail = bytes.get(place(tail_before(trailer_at).max(range.start))..place(trailer_at));
+                let tail =
+                    bytes.get(place(tail_before(trailer_at).max(range.start))..place(trailer_at));
                 names_checksums(footer) || tail.is_some_and(names_checksums)
             }
         };
@@ -306,11 +311,20 @@ impl fmt::Display for Checked {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for Checked {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
         self.inner.put_opts(location, payload, opts).await
     }
 
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.inner.put_multipart_opts(location, opts).await
     }
 
@@ -338,7 +352,10 @@ impl ObjectStore for Checked {
         Ok(found)
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.inner.delete_stream(locations)
     }
 
@@ -346,7 +363,11 @@ impl ObjectStore for Checked {
         self.inner.list(prefix)
     }
 
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         self.inner.list_with_offset(prefix, offset)
     }
 
@@ -408,13 +429,17 @@ pub async fn verify(store: &dyn ObjectStore, location: &Path, size: u64) -> Resu
     };
     let start = trailer_at.checked_sub(u64::from(u32::from_le_bytes(*len)));
     let Some(start) = start.filter(|start| *start >= sums::FIRST as u64) else {
-        return one(format!("the length of its footer, at offset {trailer_at}, is larger than the file"));
+        return one(format!(
+            "the length of its footer, at offset {trailer_at}, is larger than the file"
+        ));
     };
     let footer = store.get_range(location, start..trailer_at).await?;
     let tail = store.get_range(location, tail_before(trailer_at)..trailer_at).await?;
     let metadata = match ParquetMetaDataReader::decode_metadata(&footer) {
         Ok(metadata) => metadata,
-        Err(error) => return one(format!("its footer at offset {start} cannot be decoded: {error}")),
+        Err(error) => {
+            return one(format!("its footer at offset {start} cannot be decoded: {error}"));
+        }
     };
     let entry = match entry_of(&metadata) {
         Ok(None) if names_checksums(&footer) || names_checksums(&tail) => {
@@ -430,7 +455,10 @@ pub async fn verify(store: &dyn ObjectStore, location: &Path, size: u64) -> Resu
         wrong.push("its first bytes are not those of a Parquet file".to_owned());
     }
     if entry.sums.end() != start {
-        wrong.push(format!("its checksums end at offset {}, its footer begins at {start}", entry.sums.end()));
+        wrong.push(format!(
+            "its checksums end at offset {}, its footer begins at {start}",
+            entry.sums.end()
+        ));
     }
     let mut parts = entry.sums.parts.as_slice();
     while let Some(first) = parts.first() {
@@ -438,8 +466,12 @@ pub async fn verify(store: &dyn ObjectStore, location: &Path, size: u64) -> Resu
         let (read, rest) = parts.split_at(parts.iter().take_while(fits).count().max(1));
         let end = read.last().map_or(first.start, Part::end).min(start);
         let bytes = store.get_range(location, first.start.min(end)..end).await?;
-        let is_wrong = |part: &&Part| !slice_of(part, first.start, &bytes).is_some_and(|bytes| part.holds(bytes));
-        wrong.extend(read.iter().filter(is_wrong).map(|part| format!("{}: {HARMED}", name(part, &metadata))));
+        let is_wrong = |part: &&Part| {
+            !slice_of(part, first.start, &bytes).is_some_and(|bytes| part.holds(bytes))
+        };
+        wrong.extend(
+            read.iter().filter(is_wrong).map(|part| format!("{}: {HARMED}", name(part, &metadata))),
+        );
         parts = rest;
     }
     if wrong.is_empty() {

@@ -67,7 +67,9 @@ impl RowGroup {
         for (field, values) in schema.fields().iter().zip(batch.columns()) {
             for leaf in compute_leaves(field, values)? {
                 let column = columns.next();
-                column.ok_or_else(|| general("a batch has more columns than the file"))?.write(&leaf)?;
+                column
+                    .ok_or_else(|| general("a batch has more columns than the file"))?
+                    .write(&leaf)?;
             }
         }
         Ok(())
@@ -82,13 +84,25 @@ impl Encoder {
         token: String,
         group_bytes: usize,
     ) -> Result<Self> {
-        let columns = ArrowSchemaConverter::new().with_coerce_types(form.coerce_types()).convert(&schema)?;
+        let columns =
+            ArrowSchemaConverter::new().with_coerce_types(form.coerce_types()).convert(&schema)?;
         add_encoded_arrow_schema_to_metadata(&schema, &mut form);
-        let file = SerializedFileWriter::new(Vec::new(), columns.root_schema_ptr(), Arc::new(form))?;
+        let file =
+            SerializedFileWriter::new(Vec::new(), columns.root_schema_ptr(), Arc::new(form))?;
         let pages = Arc::<Pages>::default();
         let columns = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&schema))
             .with_page_store_factory(Arc::new(Factory(Arc::clone(&pages))));
-        Ok(Self { file, columns, pages, schema, group: None, sums: Sums::default(), token, object, group_bytes })
+        Ok(Self {
+            file,
+            columns,
+            pages,
+            schema,
+            group: None,
+            sums: Sums::default(),
+            token,
+            object,
+            group_bytes,
+        })
     }
 
     /// Returns the bytes written so far, including those of the open row group.
@@ -108,7 +122,8 @@ impl Encoder {
             let group = match &mut self.group {
                 Some(group) => group,
                 none => {
-                    let columns = self.columns.create_column_writers(self.file.flushed_row_groups().len())?;
+                    let columns =
+                        self.columns.create_column_writers(self.file.flushed_row_groups().len())?;
                     none.insert(RowGroup { columns, rows: 0 })
                 }
             };
@@ -145,11 +160,14 @@ impl Encoder {
         self.file.flush()?;
         let Some(group) = self.file.flushed_row_groups().last() else { return Ok(()) };
         for column in group.columns() {
-            let (Some(offset), Some(len)) = (column.bloom_filter_offset(), column.bloom_filter_length()) else {
+            let (Some(offset), Some(len)) =
+                (column.bloom_filter_offset(), column.bloom_filter_length())
+            else {
                 continue;
             };
             let start = usize::try_from(offset).ok().and_then(|offset| offset.checked_sub(written));
-            let bytes = start.and_then(|start| self.file.inner().get(start..start.checked_add(len as usize)?));
+            let bytes = start
+                .and_then(|start| self.file.inner().get(start..start.checked_add(len as usize)?));
             match bytes.filter(|_| self.sums.end() == offset.cast_unsigned()) {
                 Some(bytes) => self.sums.add(bytes),
                 None => return Err(general("a bloom filter is at an unexpected offset")),

@@ -44,7 +44,7 @@ const LEAST_BUCKET_PART: usize = 5 << 20;
 /// Minimum bytes of a part on a disk.
 const LEAST_PART: usize = 1 << 20;
 /// Maximum bytes of a part.
-const MOST_PART: usize = 10 << 20;
+const MAX_PART: usize = 10 << 20;
 /// Divisor of the row group size that gives the text passed to the encoder at a time.
 const SLICES_A_GROUP: usize = 4;
 
@@ -74,18 +74,36 @@ impl std::fmt::Debug for DataFileWriter {
 
 impl DataFileWriter {
     /// Starts file `id` in a partition of the table.
-    pub fn start(table: &Table, partition: Partition, id: Uuid, zstd_level: i32, now_ms: i64) -> Result<Self> {
+    pub fn start(
+        table: &Table,
+        partition: Partition,
+        id: Uuid,
+        zstd_level: i32,
+        now_ms: i64,
+    ) -> Result<Self> {
         let path = data_path(partition.retention_days, partition.date, id, false);
         Self::start_at(path, table, partition, zstd_level, now_ms)
     }
 
     /// Starts a file whose name marks it as sealed.
-    pub fn start_sealed(table: &Table, partition: Partition, id: Uuid, zstd_level: i32, now_ms: i64) -> Result<Self> {
+    pub fn start_sealed(
+        table: &Table,
+        partition: Partition,
+        id: Uuid,
+        zstd_level: i32,
+        now_ms: i64,
+    ) -> Result<Self> {
         let path = data_path(partition.retention_days, partition.date, id, true);
         Self::start_at(path, table, partition, zstd_level, now_ms)
     }
 
-    fn start_at(path: String, table: &Table, partition: Partition, zstd_level: i32, now_ms: i64) -> Result<Self> {
+    fn start_at(
+        path: String,
+        table: &Table,
+        partition: Partition,
+        zstd_level: i32,
+        now_ms: i64,
+    ) -> Result<Self> {
         let file = DataFile {
             path,
             bytes: 0,
@@ -102,15 +120,23 @@ impl DataFileWriter {
         };
         let group_bytes = table.row_group_bytes();
         let least = if table.is_shared() { LEAST_BUCKET_PART } else { LEAST_PART };
-        let part_bytes = (group_bytes / 2).clamp(least, MOST_PART);
+        let part_bytes = (group_bytes / 2).clamp(least, MAX_PART);
         let store = Arc::clone(table.object_store());
         let place = table.object_store_path(&file);
-        let object = BufWriter::with_capacity(store, place, part_bytes).with_max_concurrency(PARTS_IN_FLIGHT);
+        let object = BufWriter::with_capacity(store, place, part_bytes)
+            .with_max_concurrency(PARTS_IN_FLIGHT);
         let form = properties(table.rows(), zstd_level)?;
         let token = Uuid::new_v4().simple().to_string();
         let encoder = Encoder::new(object, table.rows().file_schema(), form, token, group_bytes)
-            .map_err(|cause| Error::storage(format!("cannot start file `{}`", file.path)).with_source(cause))?;
-        Ok(Self { encoder, file, schema: table.rows().file_schema(), slice_bytes: group_bytes / SLICES_A_GROUP })
+            .map_err(|cause| {
+                Error::storage(format!("cannot start file `{}`", file.path)).with_source(cause)
+            })?;
+        Ok(Self {
+            encoder,
+            file,
+            schema: table.rows().file_schema(),
+            slice_bytes: group_bytes / SLICES_A_GROUP,
+        })
     }
 
     /// Appends rows. The batch must start with the file's columns, in order; further columns are
@@ -120,8 +146,9 @@ impl DataFileWriter {
             return Ok(());
         }
         let columns = batch.columns()[..self.schema.fields().len()].to_vec();
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)
-            .map_err(|cause| Error::internal("a batch does not match the columns of the table").with_source(cause))?;
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|cause| {
+            Error::internal("a batch does not match the columns of the table").with_source(cause)
+        })?;
         self.file.cover(&batch);
         // The encoder checks the size of a row group only between two slices.
         for rows in slices(&row_bytes(&batch), self.slice_bytes) {
@@ -165,11 +192,17 @@ impl DataFile {
         self.rows += batch.num_rows() as u64;
         if let Some(created_at) = batch.column_by_name("created_at") {
             let created_at = created_at.as_primitive::<TimestampMicrosecondType>();
-            self.min_created_at = self.min_created_at.min(arrow::compute::min(created_at).unwrap_or(i64::MAX));
-            self.max_created_at = self.max_created_at.max(arrow::compute::max(created_at).unwrap_or(i64::MIN));
+            self.min_created_at =
+                self.min_created_at.min(arrow::compute::min(created_at).unwrap_or(i64::MAX));
+            self.max_created_at =
+                self.max_created_at.max(arrow::compute::max(created_at).unwrap_or(i64::MIN));
         }
         if let Some(organisations) = batch.column_by_name("organisation_id") {
-            widen(&mut self.min_organisation, &mut self.max_organisation, organisations.as_string_view());
+            widen(
+                &mut self.min_organisation,
+                &mut self.max_organisation,
+                organisations.as_string_view(),
+            );
         }
         if let Some(ids) = batch.column_by_name("id") {
             widen(&mut self.min_id, &mut self.max_id, ids.as_string_view());
@@ -212,16 +245,19 @@ fn widen(min: &mut Option<String>, max: &mut Option<String>, values: &StringView
     if let Some(lowest) = lowest.filter(|lowest| min.as_deref().is_none_or(|min| *lowest < min)) {
         *min = Some(lower_bound(lowest.to_owned()));
     }
-    if let Some(highest) = highest.filter(|highest| max.as_deref().is_none_or(|max| *highest > max)) {
+    if let Some(highest) = highest.filter(|highest| max.as_deref().is_none_or(|max| *highest > max))
+    {
         *max = Some(upper_bound(highest.to_owned()));
     }
 }
 
 /// Returns the physical layout of a file.
 fn properties(rows: Rows, zstd_level: i32) -> Result<WriterProperties> {
-    let level = ZstdLevel::try_new(zstd_level)
-        .map_err(|cause| Error::invalid(format!("zstd level {zstd_level} does not exist")).with_source(cause))?;
-    let path = |name: &str| ColumnPath::from(name.split('.').map(str::to_owned).collect::<Vec<_>>());
+    let level = ZstdLevel::try_new(zstd_level).map_err(|cause| {
+        Error::invalid(format!("zstd level {zstd_level} does not exist")).with_source(cause)
+    })?;
+    let path =
+        |name: &str| ColumnPath::from(name.split('.').map(str::to_owned).collect::<Vec<_>>());
     let mut properties = WriterProperties::builder()
         .set_created_by(sums::CREATED_BY.to_owned())
         .set_compression(Compression::ZSTD(level))
@@ -246,7 +282,9 @@ fn properties(rows: Rows, zstd_level: i32) -> Result<WriterProperties> {
 }
 
 fn sorting_columns(rows: Rows) -> Vec<SortingColumn> {
-    let place = |name: &&str| rows.file_schema().index_of(name).ok().and_then(|place| i32::try_from(place).ok());
+    let place = |name: &&str| {
+        rows.file_schema().index_of(name).ok().and_then(|place| i32::try_from(place).ok())
+    };
     let columns = SORT_KEY.iter().filter_map(place);
     columns
         .map(|column_idx| SortingColumn {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use parquet::arrow::arrow_writer::{ArrowColumnChunk, PageKey, PageStore, PageStoreArgs, PageStoreFactory};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, PageKey, PageStore, PageStoreArgs, PageStoreFactory,
+};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::{ParquetError, Result};
 
@@ -56,13 +58,15 @@ impl Pages {
         mut chunk: ArrowColumnChunk,
         sums: &mut Sums,
     ) -> Result<(Bytes, ColumnCloseResult)> {
-        let column = self.0.lock().get(place).cloned().ok_or_else(|| wrong("a column has no pages"))?;
+        let column =
+            self.0.lock().get(place).cloned().ok_or_else(|| wrong("a column has no pages"))?;
         let pages = std::mem::take(&mut column.lock().pages);
         let bloom_filter = chunk.close_mut().bloom_filter.take();
         let close = moved(ColumnCloseResult { bloom_filter, ..chunk.close().clone() }, &pages)?;
         let mut bytes = Vec::with_capacity(pages.iter().map(Page::len).sum());
         // The dictionary is finished last and must be written first.
-        let (first, then): (Vec<_>, Vec<_>) = pages.into_iter().partition(|page| page.is_dictionary);
+        let (first, then): (Vec<_>, Vec<_>) =
+            pages.into_iter().partition(|page| page.is_dictionary);
         for page in first.into_iter().chain(then) {
             let start = bytes.len();
             bytes.extend_from_slice(&page.header);
@@ -98,7 +102,8 @@ fn moved(mut close: ColumnCloseResult, pages: &[Page]) -> Result<ColumnCloseResu
         let mut offset = dictionary;
         for (location, page) in index.page_locations.iter_mut().zip(data) {
             location.offset = offset as i64;
-            location.compressed_page_size = i32::try_from(page.len()).map_err(|_| wrong("a page is too large"))?;
+            location.compressed_page_size =
+                i32::try_from(page.len()).map_err(|_| wrong("a page is too large"))?;
             offset += page.len();
         }
     }
@@ -132,7 +137,12 @@ impl PageStore for Store {
             Some(header) => {
                 let (with_crc, is_dictionary) = with_crc(&header, crc32fast::hash(&value))?;
                 let gained = with_crc.len() - header.len();
-                column.pages.push(Page { header: with_crc.into(), data: value, is_dictionary, gained });
+                column.pages.push(Page {
+                    header: with_crc.into(),
+                    data: value,
+                    is_dictionary,
+                    gained,
+                });
             }
         }
         Ok(PageKey::new(column.pages.len() as u64))
@@ -144,7 +154,8 @@ impl PageStore for Store {
 
     fn memory_size(&self) -> usize {
         let column = self.0.lock();
-        column.pages.iter().map(Page::len).sum::<usize>() + column.header.as_ref().map_or(0, Bytes::len)
+        column.pages.iter().map(Page::len).sum::<usize>()
+            + column.header.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -159,7 +170,8 @@ fn with_crc(header: &[u8], crc: u32) -> Result<(Vec<u8>, bool)> {
         if header.get(at) != Some(&NEXT_I32) {
             return Err(wrong("a page's header has an unexpected layout"));
         }
-        let (value, len) = varint(&header[at + 1..]).ok_or_else(|| wrong("a page's header is cut short"))?;
+        let (value, len) =
+            varint(&header[at + 1..]).ok_or_else(|| wrong("a page's header is cut short"))?;
         kind = if field == 1 { value } else { kind };
         at += 1 + len;
     }
@@ -194,7 +206,11 @@ pub(super) mod tests {
             at += 1 + len;
         }
         // The header is the rest of the page beyond the compressed size.
-        (fields[0].cast_unsigned(), (fields[3] as i32).cast_unsigned(), page.len() - fields[2] as usize)
+        (
+            fields[0].cast_unsigned(),
+            (fields[3] as i32).cast_unsigned(),
+            page.len() - fields[2] as usize,
+        )
     }
 
     #[test]
@@ -205,6 +221,10 @@ pub(super) mod tests {
             (with.as_slice(), is_dictionary),
             (&[0x15, 0, 0x15, 0x14, 0x15, 0x12, 0x15, 3, 0x1c, 0x15, 8][..], false)
         );
-        assert!(with_crc(&with, 1).is_err() && with_crc(&header[..5], 1).is_err() && with_crc(&[0x18], 1).is_err());
+        assert!(
+            with_crc(&with, 1).is_err()
+                && with_crc(&header[..5], 1).is_err()
+                && with_crc(&[0x18], 1).is_err()
+        );
     }
 }

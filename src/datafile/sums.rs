@@ -66,7 +66,11 @@ impl Sums {
 
     /// Adds the next part.
     pub(super) fn add(&mut self, bytes: &[u8]) {
-        self.parts.push(Part { start: self.end(), len: bytes.len() as u32, crc: crc32fast::hash(bytes) });
+        self.parts.push(Part {
+            start: self.end(),
+            len: bytes.len() as u32,
+            crc: crc32fast::hash(bytes),
+        });
     }
 
     /// Returns the metadata entry of the checksums, with zeros for values that are known only after
@@ -107,9 +111,11 @@ impl Entry {
         if fields.first() != Some(&VERSION) {
             return Ok(None);
         }
-        let [_, token, index_len, index_crc, footer_crc, parts] = fields[..] else { return Err(wrong) };
-        // The digits of the footer's own checksum are in no checksum. One changed bit makes `A` of `a`,
-        // so only the form that is written is read.
+        let [_, token, index_len, index_crc, footer_crc, parts] = fields[..] else {
+            return Err(wrong);
+        };
+        // The digits of the footer's own checksum are in no checksum. One changed bit makes `A` of
+        // `a`, so only the form that is written is read.
         let digits = |text: &str| {
             let number = u32::from_str_radix(text, 16).map_err(|_| wrong)?;
             if format!("{number:08x}") == text { Ok(number) } else { Err(wrong) }
@@ -119,7 +125,8 @@ impl Entry {
         let mut rest = decoded.as_slice();
         while !rest.is_empty() {
             let (len, taken) = varint(rest).ok_or(wrong)?;
-            let crc = rest.get(taken..taken + 4).and_then(|crc| crc.try_into().ok()).ok_or(wrong)?;
+            let crc =
+                rest.get(taken..taken + 4).and_then(|crc| crc.try_into().ok()).ok_or(wrong)?;
             let start = sums.end();
             let crc = u32::from_le_bytes(crc);
             let len = u32::try_from(len).map_err(|_| wrong)?;
@@ -136,7 +143,9 @@ impl Entry {
     /// Returns true if the footer matches its checksum. The digits of the checksum itself count as
     /// zeros.
     pub(super) fn footer_holds(&self, footer: &[u8]) -> bool {
-        let Some(at) = fields_at(footer, &self.token).map(|at| at + 18).filter(|at| at + 8 <= footer.len()) else {
+        let Some(at) =
+            fields_at(footer, &self.token).map(|at| at + 18).filter(|at| at + 8 <= footer.len())
+        else {
             return false;
         };
         let mut hasher = crc32fast::Hasher::new();
@@ -155,7 +164,8 @@ pub(super) fn complete(end: &mut [u8], token: &str) -> Option<()> {
     let (index, footer) = end.split_at_mut(index_bytes);
     let footer = &mut footer[..footer_bytes];
     let at = fields_at(footer, token)?;
-    let index_fields = format!("{:08x};{:08x}", u32::try_from(index.len()).ok()?, crc32fast::hash(index));
+    let index_fields =
+        format!("{:08x};{:08x}", u32::try_from(index.len()).ok()?, crc32fast::hash(index));
     footer.get_mut(at..at + 17)?.copy_from_slice(index_fields.as_bytes());
     let crc = format!("{:08x}", crc32fast::hash(footer));
     footer.get_mut(at + 18..at + 26)?.copy_from_slice(crc.as_bytes());
@@ -178,7 +188,8 @@ fn fields_at(footer: &[u8], token: &str) -> Option<usize> {
 fn encode64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
-        let bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        let bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - three.len()));
         for place in 0..=three.len() {
             text.push(char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63]));
         }

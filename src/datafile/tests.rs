@@ -57,7 +57,9 @@ fn reader(objects: &Arc<dyn ObjectStore>, path: &Path, bytes: u64) -> Box<dyn As
     let cache = runtime.cache_manager.get_file_metadata_cache();
     let file = datafusion::datasource::listing::PartitionedFile::new(path.to_string(), bytes);
     let metrics = datafusion::physical_plan::metrics::ExecutionPlanMetricsSet::new();
-    CheckedReaderFactory::new(Arc::clone(objects), cache).create_reader(0, file, Some(4096), &metrics).unwrap()
+    CheckedReaderFactory::new(Arc::clone(objects), cache)
+        .create_reader(0, file, Some(4096), &metrics)
+        .unwrap()
 }
 
 /// Reads everything of a file that a query may use: rows, statistics, page indexes and bloom
@@ -98,21 +100,31 @@ async fn every_page_has_the_crc_of_its_bytes_in_its_header() {
     let mut dictionaries = 0;
     for (group, offsets) in metadata.row_groups().iter().zip(metadata.offset_index().unwrap()) {
         for (column, offsets) in group.columns().iter().zip(offsets) {
-            let mut starts: Vec<usize> = offsets.page_locations.iter().map(|page| page.offset as usize).collect();
+            let mut starts: Vec<usize> =
+                offsets.page_locations.iter().map(|page| page.offset as usize).collect();
             starts.extend(column.dictionary_page_offset().map(|offset| offset as usize));
             starts.sort_unstable();
             let (from, len) = column.byte_range();
             assert_eq!(starts[0] as u64, from, "the first page of {}", column.column_path());
-            let ends = starts[1..].iter().copied().chain([(from + len) as usize]).collect::<Vec<_>>();
+            let ends =
+                starts[1..].iter().copied().chain([(from + len) as usize]).collect::<Vec<_>>();
             for (start, end) in starts.into_iter().zip(ends) {
                 let (kind, crc, header) = pages::tests::header(&bytes[start..end]);
-                assert_eq!(crc32fast::hash(&bytes[start + header..end]), crc, "{} at {start}", column.column_path());
+                assert_eq!(
+                    crc32fast::hash(&bytes[start + header..end]),
+                    crc,
+                    "{} at {start}",
+                    column.column_path()
+                );
                 pages += 1;
                 dictionaries += usize::from(kind == 2);
             }
         }
     }
-    assert!(dictionaries > 10 && pages > 2 * dictionaries, "{pages} pages, {dictionaries} of them dictionaries");
+    assert!(
+        dictionaries > 10 && pages > 2 * dictionaries,
+        "{pages} pages, {dictionaries} of them dictionaries"
+    );
     assert_eq!(verify(&*objects, &path, file.bytes).await.unwrap(), Verified::Whole(3_700));
 }
 
@@ -141,7 +153,10 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
         }
         // Reads bytes before the footer is requested.
         let direct = reader(&objects, &path, file.bytes).get_bytes(4..pages_end).await;
-        assert!(direct.is_err() || at < 4 || at >= bytes.len() - 4, "a flip at {at} is handed out: {text}");
+        assert!(
+            direct.is_err() || at < 4 || at >= bytes.len() - 4,
+            "a flip at {at} is handed out: {text}"
+        );
         match read(&objects, &path, file.bytes).await {
             // The magic at the start is not read.
             Ok(found) => assert!(at < 4 && found == expected, "a flip at {at} is not seen: {text}"),
@@ -149,7 +164,9 @@ async fn a_flipped_bit_is_named_by_the_check_and_never_changes_what_is_read() {
         }
     }
     assert!(refused > 100, "{refused}");
-    for kind in ["a page of column ", "the bloom filter of column ", "the page indexes", "its footer"] {
+    for kind in
+        ["a page of column ", "the bloom filter of column ", "the page indexes", "its footer"]
+    {
         assert!(kinds.contains(kind), "{kind}: {kinds:?}");
     }
 }

@@ -1,11 +1,11 @@
-//! Brings in what a log holds that was left behind: another copy of it was opened since, by a node that
-//! took its claim over ([`super::claim`]).
+//! Brings in what a log holds that was left behind: another copy of it was opened since, by a node
+//! that took its claim over ([`super::claim`]).
 //!
-//! Sequences do not tell which of its frames the tables have: the other copy flushed under them what it
-//! had acked itself. So its rows are told by their ids, over all files of both tables. What is not
-//! stored is written to a fresh log in a folder inside, which is opened and flushed as every other log.
-//! Only when all of that is in the tables is the old log removed; broken off before, it is done again
-//! from the start, and what was flushed meanwhile is found in the tables.
+//! Sequences do not tell which of its frames the tables have: the other copy flushed under them
+//! what it had acked itself. So its rows are told by their ids, over all files of both tables. What
+//! is not stored is written to a fresh log in a folder inside, which is opened and flushed as every
+//! other log. Only when all of that is in the tables is the old log removed; broken off before, it
+//! is done again from the start, and what was flushed meanwhile is found in the tables.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -17,12 +17,12 @@ use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::common::ParamValues;
 use futures::{StreamExt, TryStreamExt};
 
-use super::lane::ids_of_files;
 use super::lock::{FolderLock, lock};
-use super::{Parts, Threads, claim, identity};
+use super::table_state::ids_of_files;
+use super::{Dependencies, Threads, claim, identity};
 use crate::catalog::Catalog;
 use crate::config::{Config, Found};
-use crate::dedupe::{Keys, feedback_id};
+use crate::dedupe::{KeyHasher, feedback_id};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::{Limits, Queries};
 use crate::record::json::records;
@@ -31,7 +31,7 @@ use crate::store::Store;
 use crate::store::folders::Folders;
 use crate::table::{DataFile, FileIndex, Table};
 use crate::view::View;
-use crate::wal::{self, Covered, Kind, Noted, Payload, Wal};
+use crate::wal::{self, FlushedSeq, Kind, Noted, Payload, Wal};
 
 /// The folder of the fresh log, in that of the old one.
 const FRESH: &str = "adopting";
@@ -48,7 +48,8 @@ pub struct LeftBehind {
 }
 
 impl LeftBehind {
-    /// Finds out if the log that a configuration names was left behind; none if it can be opened as it is.
+    /// Finds out if the log that a configuration names was left behind; none if it can be opened as
+    /// it is.
     pub async fn find(config: &Config) -> Result<Option<Self>> {
         let store = Store::open(config, false)?;
         match claim::refuse_left_behind(&store).await {
@@ -63,8 +64,8 @@ impl LeftBehind {
         Ok(Some(Self { store, folder, fresh, _lock: lock }))
     }
 
-    /// Writes a fresh log of what the tables do not have; answers its folder, which is to be opened and flushed. None if they
-    /// have all of it.
+    /// Writes a fresh log of what the tables do not have; answers its folder, which is to be opened
+    /// and flushed. None if they have all of it.
     pub async fn fresh_log(&self, config: &Config) -> Result<Option<&Path>> {
         self.remove_fresh()?;
         let config = config.settled(&Found::here())?;
@@ -75,7 +76,7 @@ impl LeftBehind {
                 frames.push((kind, batch));
                 Ok(())
             };
-            wal::replay(&*disk, &folder, Covered::default(), false, take)?;
+            wal::replay(&*disk, &folder, FlushedSeq::default(), false, take)?;
             Ok(frames)
         };
         let frames: Vec<(Kind, RecordBatch)> = blocking(frames).await?;
@@ -89,12 +90,14 @@ impl LeftBehind {
         if rest.is_empty() {
             return Ok(None);
         }
-        let (folders, folder, fresh) = (Arc::clone(self.store.folders()), self.folder.clone(), self.fresh.clone());
+        let (folders, folder, fresh) =
+            (Arc::clone(self.store.folders()), self.folder.clone(), self.fresh.clone());
         blocking(move || write_log(&folders, &folder, &fresh, &rest)).await?;
         Ok(Some(&self.fresh))
     }
 
-    /// Removes the old log, now that the tables have all of it. What is left is the folder of a log that was never used.
+    /// Removes the old log, now that the tables have all of it. What is left is the folder of a log
+    /// that was never used.
     pub fn retire(self) -> Result<()> {
         self.remove_fresh()?;
         wal::retire(&**self.store.disk(), &self.folder)
@@ -103,7 +106,8 @@ impl LeftBehind {
     fn remove_fresh(&self) -> Result<()> {
         match self.store.disk().remove_folder(&self.fresh) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::storage(format!("cannot delete `{}`", self.fresh.display())).with_source(cause))
+                Err(Error::storage(format!("cannot delete `{}`", self.fresh.display()))
+                    .with_source(cause))
             }
             _ => Ok(()),
         }
@@ -112,10 +116,11 @@ impl LeftBehind {
 
 /// Writes a log of such frames, for the same store as the old one.
 fn write_log(folders: &Folders, old: &Path, fresh: &Path, frames: &[Payload]) -> Result<()> {
-    let parts = Parts::default();
+    let parts = Dependencies::default();
     let new = ((parts.new_uuid)(), parts.random);
-    let unused = |_| Ok((Covered::default(), Noted::default()));
-    let mut log = Wal::open(fresh, &record::schema(), folders, new, &unused, &mut |_, _, _| Ok(()))?;
+    let unused = |_| Ok((FlushedSeq::default(), Noted::default()));
+    let mut log =
+        Wal::open(fresh, &record::schema(), folders, new, &unused, &mut |_, _, _| Ok(()))?;
     if let Some(home) = wal::read_home(&**folders.disk(), old)? {
         wal::write_home(folders, fresh, &home)?;
     }
@@ -131,33 +136,44 @@ fn write_log(folders: &Folders, old: &Path, fresh: &Path, frames: &[Payload]) ->
     if group.is_empty() { Ok(()) } else { log.append(&group).map(|_| ()) }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|cause| Error::internal("adopting a log panicked").with_source(cause))?
 }
 
 /// What of a log the tables have, by key.
 struct Stored {
-    keys: Keys,
+    keys: KeyHasher,
     stored: HashSet<u128>,
 }
 
 impl Stored {
-    async fn find(store: &Store, queries: &Queries, frames: &[(Kind, RecordBatch)]) -> Result<Self> {
-        let keys = Keys::random();
-        let wanted: HashSet<u128> = frames.iter().flat_map(|(kind, batch)| keys_of(&keys, *kind, batch)).collect();
+    async fn find(
+        store: &Store,
+        queries: &Queries,
+        frames: &[(Kind, RecordBatch)],
+    ) -> Result<Self> {
+        let keys = KeyHasher::random();
+        let wanted: HashSet<u128> =
+            frames.iter().flat_map(|(kind, batch)| keys_of(&keys, *kind, batch)).collect();
         let mut stored = HashSet::new();
         if let Some(table) = Table::open(store, Rows::Logs).await? {
             let mut ids = ids_of_files(queries, &keys, files_of(&table)).await?;
             while let Some(found) = ids.try_next().await? {
-                stored.extend(found.into_iter().map(|(key, _)| key).filter(|key| wanted.contains(key)));
+                stored.extend(
+                    found.into_iter().map(|(key, _)| key).filter(|key| wanted.contains(key)),
+                );
             }
         }
         if let Some(table) = Table::open(store, Rows::Feedback).await? {
-            let view = View::of_files(Rows::Feedback, FileIndex::of(files_of(&table)));
+            let view = View::with_files(Rows::Feedback, FileIndex::new(files_of(&table)));
             let limits = Limits { timeout: None, max_rows: None, ..queries.limits() };
-            let text = "select organisation_id, workspace_slug, id, updated_at from feedback_history";
-            let mut rows = queries.run(view, text, ParamValues::Map(HashMap::new()), limits).await?.batches;
+            let text =
+                "select organisation_id, workspace_slug, id, updated_at from feedback_history";
+            let mut rows =
+                queries.run(view, text, ParamValues::Map(HashMap::new()), limits).await?.batches;
             while let Some(batch) = rows.next().await {
                 let found = keys_of(&keys, Kind::Feedback, &batch?);
                 stored.extend(found.into_iter().filter(|key| wanted.contains(key)));
@@ -166,8 +182,8 @@ impl Stored {
         Ok(Self { keys, stored })
     }
 
-    /// What of a frame is to be written again. A part whose record is stored comes late to it; one that it has already adds
-    /// nothing.
+    /// What of a frame is to be written again. A part whose record is stored comes late to it; one
+    /// that it has already adds nothing.
     fn rest(&self, kind: Kind, batch: &RecordBatch) -> Result<Vec<Payload>> {
         let is_stored: Vec<bool> =
             keys_of(&self.keys, kind, batch).iter().map(|key| self.stored.contains(key)).collect();
@@ -175,8 +191,8 @@ impl Stored {
         match kind {
             Kind::Logs | Kind::Feedback => payload(kind, batch, is_new).map(Vec::from_iter),
             Kind::Late(_) => payload(kind, batch, vec![true; is_stored.len()]).map(Vec::from_iter),
-            Kind::Half(half) => {
-                let late = payload(Kind::Late(half), batch, is_stored)?;
+            Kind::RecordPart(part_kind) => {
+                let late = payload(Kind::Late(part_kind), batch, is_stored)?;
                 Ok(late.into_iter().chain(payload(kind, batch, is_new)?).collect())
             }
         }
@@ -196,20 +212,22 @@ fn payload(kind: Kind, batch: &RecordBatch, wanted: Vec<bool>) -> Result<Option<
     }
     // Frames of feedback bring their schema along; a former version may have had other columns.
     if kind == Kind::Feedback || rows.schema() == record::schema() {
-        return Payload::of(kind, &rows).map(Some);
+        return Payload::encode_as(kind, &rows).map(Some);
     }
     let mut builder = BatchBuilder::new();
     records(&rows)?.iter().for_each(|record| builder.append(record));
-    Payload::of(kind, &builder.finish()).map(Some)
+    Payload::encode_as(kind, &builder.finish()).map(Some)
 }
 
 /// What each row of a frame is known by.
-fn keys_of(keys: &Keys, kind: Kind, batch: &RecordBatch) -> Vec<u128> {
+fn keys_of(keys: &KeyHasher, kind: Kind, batch: &RecordBatch) -> Vec<u128> {
     if kind != Kind::Feedback {
-        return keys.of_batch(batch);
+        return keys.keys_of_batch(batch);
     }
     let text = |name: &str| batch.column_by_name(name).map(|column| column.as_string_view());
-    let times = batch.column_by_name("updated_at").map(|column| column.as_primitive::<TimestampMicrosecondType>());
+    let times = batch
+        .column_by_name("updated_at")
+        .map(|column| column.as_primitive::<TimestampMicrosecondType>());
     let (Some(organisations), Some(workspaces), Some(ids), Some(times)) =
         (text("organisation_id"), text("workspace_slug"), text("id"), times)
     else {
@@ -226,12 +244,12 @@ fn keys_of(keys: &Keys, kind: Kind, batch: &RecordBatch) -> Vec<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::halves::Half;
+    use crate::parts::RecordPart;
     use crate::record::Record;
 
     #[test]
     fn rows_that_are_stored_are_left_out_and_parts_of_stored_records_come_late() {
-        let keys = Keys::random();
+        let keys = KeyHasher::random();
         let mut builder = BatchBuilder::new();
         for id in ["stored", "new"] {
             let (id, organisation_id) = (Some(id.to_owned()), Some("acme".to_owned()));
@@ -244,9 +262,12 @@ mod tests {
             payloads.iter().map(|payload| payload.kind().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(kinds_of(Kind::Logs), [Kind::Logs]);
-        for half in Half::ALL {
-            assert_eq!(kinds_of(Kind::Half(half)), [Kind::Late(half), Kind::Half(half)]);
-            assert_eq!(kinds_of(Kind::Late(half)), [Kind::Late(half)]);
+        for part_kind in RecordPart::ALL {
+            assert_eq!(
+                kinds_of(Kind::RecordPart(part_kind)),
+                [Kind::Late(part_kind), Kind::RecordPart(part_kind)]
+            );
+            assert_eq!(kinds_of(Kind::Late(part_kind)), [Kind::Late(part_kind)]);
         }
         assert!(stored.rest(Kind::Logs, &batch.slice(0, 1)).unwrap().is_empty());
     }

@@ -1,16 +1,18 @@
 //! One live node a log: in a bucket, `nodes/<log id>.json` says which node has the log open.
 //!
-//! Two nodes with one log, such as a cloned machine, would number different records alike, and the table would take the second
-//! for a repetition of the first: acked records would be lost. So the node that opens a log claims it by a conditional put, and
-//! renews the claim three times a lease. Another node that finds the claim renewed is refused; one that finds it silent for a
-//! lease takes it over. The same log folder on the same running machine needs no wait, since its lock says that the former
-//! process is gone. A node whose claim was taken over commits nothing more and refuses writes.
+//! Two nodes with one log, such as a cloned machine, would number different records alike, and the
+//! table would take the second for a repetition of the first: acked records would be lost. So the
+//! node that opens a log claims it by a conditional put, and renews the claim three times a lease.
+//! Another node that finds the claim renewed is refused; one that finds it silent for a lease takes
+//! it over. The same log folder on the same running machine needs no wait, since its lock says that
+//! the former process is gone. A node whose claim was taken over commits nothing more and refuses
+//! writes.
 //!
-//! Each claim has an epoch, a UUID, which the folder of the log notes as well ([`crate::wal::Epochs`]).
-//! A folder that does not know the epoch of the bucket's claim was left behind: another copy of its
-//! log was opened since. What it acked and did not flush has sequences that the other copy may have
-//! flushed other records under, so it is not opened as long as it holds frames ([`refuse_left_behind`]);
-//! `gatelog wal adopt` brings them in ([`super::adopt`]).
+//! Each claim has an epoch, a UUID, which the folder of the log notes as well
+//! ([`crate::wal::Epochs`]). A folder that does not know the epoch of the bucket's claim was left
+//! behind: another copy of its log was opened since. What it acked and did not flush has sequences
+//! that the other copy may have flushed other records under, so it is not opened as long as it
+//! holds frames ([`refuse_left_behind`]); `gatelog wal adopt` brings them in ([`super::adopt`]).
 //!
 //! A folder needs none of this: its lock lets one process in.
 
@@ -47,7 +49,8 @@ struct Note {
     site: String,
     /// The node, for people.
     node: String,
-    /// Random name of the claim, by which its author knows its own notes; empty in notes of former versions.
+    /// Random name of the claim, by which its author knows its own notes; empty in notes of former
+    /// versions.
     #[serde(default)]
     owner: String,
     /// Another one for each open of the log; none in notes of former versions.
@@ -61,7 +64,8 @@ struct Note {
 }
 
 impl Note {
-    /// Returns whether the node at `site` may take the log at once. Clocks of two machines may differ by a lease.
+    /// Returns whether the node at `site` may take the log at once. Clocks of two machines may
+    /// differ by a lease.
     fn is_free_for(&self, site: &str, now: DateTime<Utc>, lease: chrono::Duration) -> bool {
         self.site == site || self.until.is_none_or(|until| until + lease <= now)
     }
@@ -80,14 +84,15 @@ pub(super) struct Claim {
 struct Held {
     note: Note,
     version: Option<UpdateVersion>,
-    /// Changes of the latest puts: a note with another one is not this process's, though the owner is
-    /// the same, as in a machine that was cloned while it ran.
+    /// Changes of the latest puts: a note with another one is not this process's, though the owner
+    /// is the same, as in a machine that was cloned while it ran.
     tried: VecDeque<String>,
 }
 
 impl Held {
     fn is_own(&self, note: &Note) -> bool {
-        note.owner == self.note.owner && (note.change == self.note.change || self.tried.contains(&note.change))
+        note.owner == self.note.owner
+            && (note.change == self.note.change || self.tried.contains(&note.change))
     }
 
     fn try_next(&mut self, next: &Note) {
@@ -110,8 +115,8 @@ enum Put {
 }
 
 impl Claim {
-    /// Claims a log; none for a folder, which others cannot open anyway, and none for a log that has no
-    /// id yet and so was never copied. Waits for a claim of another node to be renewed
+    /// Claims a log; none for a folder, which others cannot open anyway, and none for a log that
+    /// has no id yet and so was never copied. Waits for a claim of another node to be renewed
     /// ([`crate::error::ErrorKind::Busy`]) or to run out.
     pub(super) async fn take(
         store: &Store,
@@ -132,7 +137,12 @@ impl Claim {
         Ok(Some(claim))
     }
 
-    async fn wait_and_take(&self, log: Log<'_>, patience: Duration, now: fn() -> DateTime<Utc>) -> Result<()> {
+    async fn wait_and_take(
+        &self,
+        log: Log<'_>,
+        patience: Duration,
+        now: fn() -> DateTime<Utc>,
+    ) -> Result<()> {
         let mut held = self.held.lock().await;
         let mut seen: Option<(String, tokio::time::Instant)> = None;
         let mut races = 0;
@@ -147,7 +157,10 @@ impl Claim {
                 .filter(|note| !note.is_free_for(&held.note.site, now(), self.lease));
             if let Some(other) = other {
                 let (change, since) = seen.get_or_insert_with(|| {
-                    tracing::warn!(node = other.node, "another node had this log open; waiting whether it lives");
+                    tracing::warn!(
+                        node = other.node,
+                        "another node had this log open; waiting whether it lives"
+                    );
                     (other.change.clone(), tokio::time::Instant::now())
                 });
                 if *change != other.change {
@@ -211,7 +224,10 @@ impl Claim {
     }
 
     fn contended(&self) -> Error {
-        Error::busy(format!("the claim of log {} changed {RACES} times in a row; try again", self.wal_id))
+        Error::busy(format!(
+            "the claim of log {} changed {RACES} times in a row; try again",
+            self.wal_id
+        ))
     }
 
     fn next(&self, before: &Note, now: DateTime<Utc>) -> Note {
@@ -221,13 +237,17 @@ impl Claim {
     /// Puts the note in the place of the one that had `before`, or where there is none.
     async fn put(&self, note: &Note, before: Option<UpdateVersion>) -> Result<Put> {
         let path = self.store.node_path(self.wal_id);
-        let bytes = serde_json::to_vec_pretty(note)
-            .map_err(|cause| Error::internal("cannot encode the claim of a log").with_source(cause))?;
+        let bytes = serde_json::to_vec_pretty(note).map_err(|cause| {
+            Error::internal("cannot encode the claim of a log").with_source(cause)
+        })?;
         let mode = before.map_or(PutMode::Create, PutMode::Update);
         let options = PutOptions { mode, ..PutOptions::default() };
         match self.store.object_store().put_opts(&path, PutPayload::from(bytes), options).await {
             Ok(put) => Ok(Put::Done(UpdateVersion { e_tag: put.e_tag, version: put.version })),
-            Err(object_store::Error::Precondition { .. } | object_store::Error::AlreadyExists { .. }) => {
+            Err(
+                object_store::Error::Precondition { .. }
+                | object_store::Error::AlreadyExists { .. },
+            ) => {
                 // A store may take a put, lose the answer, and refuse the second try of its own.
                 match read(&self.store, self.wal_id).await? {
                     Some((found, version)) if found.change == note.change => Ok(Put::Done(version)),
@@ -265,10 +285,12 @@ async fn read(store: &Store, wal_id: Uuid) -> Result<Option<(Note, UpdateVersion
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(cause) => return Err(unreadable(cause)),
     };
-    let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+    let version =
+        UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
     let bytes = found.bytes().await.map_err(unreadable)?;
     let note = serde_json::from_slice(&bytes).map_err(|cause| {
-        Error::damaged(format!("`{path}` does not say which node has the log open; delete it")).with_source(cause)
+        Error::damaged(format!("`{path}` does not say which node has the log open; delete it"))
+            .with_source(cause)
     })?;
     Ok(Some((note, version)))
 }
@@ -303,14 +325,15 @@ fn refuse_unless_known(note: &Note, log: Log<'_>) -> Result<()> {
     )))
 }
 
-/// Returns whether the log in a folder knows the claim: then no other copy of it was opened since. Of claims of former versions
-/// nothing can be told.
+/// Returns whether the log in a folder knows the claim: then no other copy of it was opened since.
+/// Of claims of former versions nothing can be told.
 fn is_known(note: &Note, (folders, folder): Log<'_>) -> Result<bool> {
     let Some(epoch) = &note.epoch else { return Ok(true) };
     Ok(wal::read_epochs(&**folders.disk(), folder)?.knows(epoch))
 }
 
-/// Refuses to read a store together with a log that was left behind ([`refuse_unless_known`]). Writes nothing.
+/// Refuses to read a store together with a log that was left behind ([`refuse_unless_known`]).
+/// Writes nothing.
 pub(super) async fn refuse_left_behind(store: &Store) -> Result<()> {
     let Some(folder) = store.wal_folder().filter(|_| store.is_shared()) else { return Ok(()) };
     let log = (&**store.folders(), folder.as_path());
@@ -336,7 +359,8 @@ fn site(folder: &Path) -> String {
 #[cfg(unix)]
 fn folder_id(folder: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(folder).map_or_else(|_| String::new(), |about| format!("{:x}:{:x}", about.dev(), about.ino()))
+    std::fs::metadata(folder)
+        .map_or_else(|_| String::new(), |about| format!("{:x}:{:x}", about.dev(), about.ino()))
 }
 
 #[cfg(not(unix))]
@@ -352,7 +376,8 @@ fn node(folder: &Path) -> String {
 }
 
 impl Inner {
-    /// Renews the claim for as long as the engine lives; one that was taken over closes the engine to writes.
+    /// Renews the claim for as long as the engine lives; one that was taken over closes the engine
+    /// to writes.
     pub(super) async fn keep_claim(self: Arc<Self>) {
         let Some(claim) = &self.claim else { return };
         let every = Duration::from_millis(self.config.lease_seconds.saturating_mul(1000) / 3);
@@ -361,10 +386,15 @@ impl Inner {
             tokio::time::sleep(every).await;
             match claim.renew((self.now)()).await {
                 Ok(()) => is_failing = false,
-                Err(error) if error.kind() == crate::error::ErrorKind::Conflict => return self.fail(&error),
+                Err(error) if error.kind() == crate::error::ErrorKind::Conflict => {
+                    return self.fail(&error);
+                }
                 // Told once: while a bucket is away this comes again and again.
                 Err(error) if !is_failing => {
-                    tracing::warn!(error = error.chain(), "cannot renew the claim of the log; trying again");
+                    tracing::warn!(
+                        error = error.chain(),
+                        "cannot renew the claim of the log; trying again"
+                    );
                     is_failing = true;
                 }
                 Err(_) => {}
@@ -430,14 +460,17 @@ mod tests {
             until: Some(at(60)),
             change: String::new(),
         };
-        let is_free = |note: &Note, site: &str, now| note.is_free_for(site, at(now), chrono::Duration::seconds(10));
+        let is_free = |note: &Note, site: &str, now| {
+            note.is_free_for(site, at(now), chrono::Duration::seconds(10))
+        };
         assert!(is_free(&note, "a", 0) && !is_free(&note, "b", 69) && is_free(&note, "b", 70));
         assert!(is_free(&Note { until: None, ..note }, "b", 0));
     }
 
     #[tokio::test]
     async fn a_copy_of_the_log_is_refused_while_the_node_lives_and_let_in_when_it_is_silent() {
-        let (store, [one, copy]) = (store(), [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()]);
+        let (store, [one, copy]) =
+            (store(), [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()]);
         let first = take(&store, one.path()).await.unwrap();
         let renewing = async {
             loop {
@@ -464,7 +497,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_same_folder_is_let_in_at_once_and_others_once_its_time_is_over() {
-        let (store, folder, copy) = (store(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (store, folder, copy) =
+            (store(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let killed = take(&store, folder.path()).await.unwrap();
         take(&store, folder.path()).await.unwrap();
         assert_eq!(killed.renew(at(1)).await.unwrap_err().kind(), ErrorKind::Conflict);
@@ -482,7 +516,10 @@ mod tests {
             let mut held = claim.held.lock().await;
             let landed = claim.next(&held.note, at(2));
             held.try_next(&landed);
-            assert!(matches!(claim.put(&landed, held.version.clone()).await.unwrap(), Put::Done(_)));
+            assert!(matches!(
+                claim.put(&landed, held.version.clone()).await.unwrap(),
+                Put::Done(_)
+            ));
         };
         lose_an_answer().await;
         claim.renew(at(3)).await.unwrap();
@@ -495,9 +532,10 @@ mod tests {
     fn append(folder: &Path) {
         let folders = Folders::new(Arc::new(crate::store::disk::LocalDisk));
         let schema = crate::record::schema();
-        let new = (Uuid::from_u128(7), crate::engine::Parts::default().random);
-        let unused = |_| Ok((wal::Covered::default(), wal::Noted::default()));
-        let mut log = wal::Wal::open(folder, &schema, &folders, new, &unused, &mut |_, _, _| Ok(())).unwrap();
+        let new = (Uuid::from_u128(7), crate::engine::Dependencies::default().random);
+        let unused = |_| Ok((wal::FlushedSeq::default(), wal::Noted::default()));
+        let mut log =
+            wal::Wal::open(folder, &schema, &folders, new, &unused, &mut |_, _, _| Ok(())).unwrap();
         let mut builder = crate::record::BatchBuilder::new();
         builder.append(&crate::Record::default());
         log.append(&[&wal::Payload::encode(&builder.finish()).unwrap()]).unwrap();
@@ -512,7 +550,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_log_that_was_left_behind_is_refused_as_long_as_it_holds_frames() {
-        let (store, [one, clone]) = (store(), [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()]);
+        let (store, [one, clone]) =
+            (store(), [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()]);
         let first = take(&store, one.path()).await.unwrap();
         append(one.path());
         copy(one.path(), clone.path());
@@ -522,8 +561,12 @@ mod tests {
         assert_eq!(refused.kind(), ErrorKind::Conflict);
         let remedy = format!("`gatelog wal adopt {}`", one.path().display());
         let by = clone.path().display().to_string();
-        assert!(refused.message().contains(&remedy) && refused.message().contains(&by), "{refused}");
-        // So it is, too, where the folder never knew an epoch, and the claim says that there are some.
+        assert!(
+            refused.message().contains(&remedy) && refused.message().contains(&by),
+            "{refused}"
+        );
+        // So it is, too, where the folder never knew an epoch, and the claim says that there are
+        // some.
         let known = wal::read_epochs(&crate::store::disk::LocalDisk, one.path()).unwrap();
         std::fs::remove_file(one.path().join("claim.json")).unwrap();
         assert_eq!(take(&store, one.path()).await.unwrap_err().kind(), ErrorKind::Conflict);
@@ -562,7 +605,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_machine_that_was_cloned_while_it_ran_does_not_take_the_claim_of_its_twin_for_its_own() {
+    async fn a_machine_that_was_cloned_while_it_ran_does_not_take_the_claim_of_its_twin_for_its_own()
+     {
         let (store, folder) = (store(), tempfile::tempdir().unwrap());
         let one = take(&store, folder.path()).await.unwrap();
         let held = one.held.lock().await;

@@ -1,7 +1,8 @@
-//! A check of everything that is stored, read-only: the log's frames, the logs of both tables, every file that they name,
-//! catalog and counts.
+//! A check of everything that is stored, read-only: the log's frames, the logs of both tables,
+//! every file that they name, catalog and counts.
 //!
-//! It reports all that it finds rather than stopping at the first fault, and says for each what can be done.
+//! It reports all that it finds rather than stopping at the first fault, and says for each what can
+//! be done.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use serde::Serialize;
 
 use super::left_logs::left_logs;
-use super::upkeep::{self, Upkeep};
+use super::maintenance::{self, Upkeep};
 use super::{Threads, claim, identity, reader};
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -25,7 +26,7 @@ use crate::store::Store;
 use crate::table::{DataFile, FileIndex, Table};
 use crate::usage;
 use crate::view::View;
-use crate::wal::{self, Covered, Noted};
+use crate::wal::{self, FlushedSeq, Noted};
 
 /// Most rows that are decoded at once.
 const DECODED_ROWS: usize = 512;
@@ -67,8 +68,12 @@ impl Finding {
     }
 }
 
-/// Checks the data folder of a configuration. `progress` hears what is being checked, how much of it is done, and of how much.
-pub async fn doctor(config: &Config, progress: &(dyn Fn(&str, u64, u64) + Send + Sync)) -> Result<Vec<Finding>> {
+/// Checks the data folder of a configuration. `progress` hears what is being checked, how much of
+/// it is done, and of how much.
+pub async fn doctor(
+    config: &Config,
+    progress: &(dyn Fn(&str, u64, u64) + Send + Sync),
+) -> Result<Vec<Finding>> {
     doctor_of(&Store::open(config, false)?, config, progress).await
 }
 
@@ -100,7 +105,7 @@ pub async fn doctor_of(
 /// Tells of a leap of the clock that stopped expiry.
 async fn check_clock(store: &Store, findings: &mut Vec<Finding>) {
     // It is a notice board: one that cannot be read says nothing.
-    if let Ok((Upkeep { clock: Some(leap), .. }, _)) = upkeep::read(store).await {
+    if let Ok((Upkeep { clock: Some(leap), .. }, _)) = maintenance::read(store).await {
         let what = format!(
             "the clock of the node that does upkeep leapt from about {} to {}; nothing expires and no file is deleted",
             leap.expected, leap.found
@@ -110,12 +115,14 @@ async fn check_clock(store: &Store, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Returns whether this is a whole store and the log is its own. [`crate::error::ErrorKind::NotFound`] if it never was a store.
+/// Returns whether this is a whole store and the log is its own.
+/// [`crate::error::ErrorKind::NotFound`] if it never was a store.
 async fn check_identity(store: &Store, findings: &mut Vec<Finding>) -> Result<()> {
     // A catalog that cannot be read is reported below.
     let Ok(catalog) = Catalog::open(store, 0, chrono::Utc::now).await else { return Ok(()) };
     identity::require_store(store, &catalog).await?;
-    let remedy = "see above; until then the rows of that log are counted below as if they were this store's";
+    let remedy =
+        "see above; until then the rows of that log are counted below as if they were this store's";
     match identity::check(store, &catalog).await {
         Ok(()) => {}
         // The catalog that is gone is reported below.
@@ -132,8 +139,11 @@ async fn check_identity(store: &Store, findings: &mut Vec<Finding>) -> Result<()
         ));
     }
     if let Some(identity) = &catalog.state().document.store {
-        let of =
-            if identity.copy_of.is_empty() { String::new() } else { format!(", a copy of {}", identity.copy_of[0]) };
+        let of = if identity.copy_of.is_empty() {
+            String::new()
+        } else {
+            format!(", a copy of {}", identity.copy_of[0])
+        };
         findings.push(Finding::ok(format!("store {} at `{}`{of}", identity.id, store.place())));
     }
     Ok(())
@@ -145,27 +155,36 @@ async fn open_table(store: &Store, rows: Rows, findings: &mut Vec<Finding>) -> O
         Err(error) => {
             let name = rows.folder();
             let what = format!("the log of table `{name}` cannot be read: {}", error.chain());
-            let remedy =
-                "restore `_delta_log` in its folder from a copy; the Parquet files beside it are not harmed by this";
+            let remedy = "restore `_delta_log` in its folder from a copy; the Parquet files beside it are not harmed by this";
             findings.push(Finding::error(what, remedy));
             None
         }
     }
 }
 
-async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Vec<Finding>) -> Result<()> {
+async fn check_wal(
+    store: &Store,
+    tables: [Option<&Table>; 2],
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
     let Some(folder) = store.wal_folder() else { return Ok(()) };
     let covered = match reader::wal_id_of(store) {
         Ok(Some(id)) => reader::covered(tables[0], tables[1], id).await?,
-        Ok(None) => Covered::default(),
+        Ok(None) => FlushedSeq::default(),
         Err(error) => {
-            findings
-                .push(Finding::error(error.chain(), "write the log's id (see the first bytes of a segment) into it"));
-            Covered::default()
+            findings.push(Finding::error(
+                error.chain(),
+                "write the log's id (see the first bytes of a segment) into it",
+            ));
+            FlushedSeq::default()
         }
     };
     // Before the log, which goes on meanwhile.
-    let noted = match reader::wal_id_of(store).ok().flatten().and_then(|id| Some((store.last_note(id)?, id))) {
+    let noted = match reader::wal_id_of(store)
+        .ok()
+        .flatten()
+        .and_then(|id| Some((store.last_note(id)?, id)))
+    {
         Some((path, id)) => wal::read_last(&**store.disk(), &path, id)?,
         None => Noted::default(),
     };
@@ -192,13 +211,19 @@ async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Ve
             )));
             // A flush may have moved the table on since; only what it covers now may be missing.
             let covered = match reader::wal_id_of(store) {
-                Ok(Some(id)) => reader::covered_now(store, id).await.map_or(covered, |(_, _, covered)| covered),
+                Ok(Some(id)) => {
+                    reader::covered_now(store, id).await.map_or(covered, |(_, _, covered)| covered)
+                }
                 _ => covered,
             };
             let covered = covered.most();
-            if let Some(first) = found.segments.first().filter(|first| first.first_sequence > covered + 1) {
+            if let Some(first) =
+                found.segments.first().filter(|first| first.first_sequence > covered + 1)
+            {
                 let (begins, path) = (first.first_sequence, first.path.display());
-                let what = format!("`{path}` begins at sequence {begins}, but the table ends at {covered}");
+                let what = format!(
+                    "`{path}` begins at sequence {begins}, but the table ends at {covered}"
+                );
                 findings.push(Finding::error(what, "a segment is missing; restore it from a copy"));
             }
             if !found.vanished {
@@ -213,7 +238,9 @@ async fn check_wal(store: &Store, tables: [Option<&Table>; 2], findings: &mut Ve
             }
             for segment in found.segments.iter().filter(|segment| segment.torn_bytes > 0) {
                 let (bytes, path) = (segment.torn_bytes, segment.path.display());
-                let what = format!("`{path}` ends in {bytes} bytes that are no whole frame (next sequence {next})");
+                let what = format!(
+                    "`{path}` ends in {bytes} bytes that are no whole frame (next sequence {next})"
+                );
                 findings.push(Finding::warning(
                     what,
                     "usually a write that was interrupted before its ack, or one going on now, and the next open cuts it; if nothing was interrupted, the end of the segment was harmed: restore it from a copy first",
@@ -251,7 +278,9 @@ async fn check_files(
     progress("files", files.len() as u64, files.len() as u64);
     let whole = files.len() - wrong;
     let (name, version) = (table.rows().folder(), index.version);
-    findings.push(Finding::ok(format!("table `{name}` version {version}: {whole} files whole, {rows} rows")));
+    findings.push(Finding::ok(format!(
+        "table `{name}` version {version}: {whole} files whole, {rows} rows"
+    )));
     if without > 0 {
         findings.push(Finding::ok(format!(
             "{without} files of table `{name}` have no checksums, since an earlier version or another program wrote them: \
@@ -270,16 +299,21 @@ async fn check_file(
     file: &DataFile,
 ) -> std::result::Result<bool, String> {
     let path = table.object_store_path(file);
-    let found = store.object_store().head(&path).await.map_err(|error| format!("cannot be found: {error}"))?;
+    let found = store
+        .object_store()
+        .head(&path)
+        .await
+        .map_err(|error| format!("cannot be found: {error}"))?;
     if found.size != file.bytes {
         return Err(format!("has {} bytes, the table says {}", found.size, file.bytes));
     }
     let verified = checked::verify(store.object_store(), &path, found.size).await;
-    let (rows, has_checksums) = match verified.map_err(|error| format!("cannot be read: {error}"))? {
-        Verified::Whole(rows) => (rows, true),
-        Verified::Without => (count_rows(table, queries, file).await?, false),
-        Verified::Harmed(parts) => return Err(checked::listed(&parts)),
-    };
+    let (rows, has_checksums) =
+        match verified.map_err(|error| format!("cannot be read: {error}"))? {
+            Verified::Whole(rows) => (rows, true),
+            Verified::Without => (count_rows(table, queries, file).await?, false),
+            Verified::Harmed(parts) => return Err(checked::listed(&parts)),
+        };
     if rows != file.rows {
         return Err(format!("has {rows} rows, the table says {}", file.rows));
     }
@@ -288,8 +322,13 @@ async fn check_file(
 
 /// Decodes every row of a file, in batches of bounded bytes: all columns together, or one after the
 /// other if a row group of all of them is too large.
-async fn count_rows(table: &Table, queries: &Queries, file: &DataFile) -> std::result::Result<u64, String> {
-    let names: Vec<String> = table.rows().columns().iter().map(|column| column.name.to_owned()).collect();
+async fn count_rows(
+    table: &Table,
+    queries: &Queries,
+    file: &DataFile,
+) -> std::result::Result<u64, String> {
+    let names: Vec<String> =
+        table.rows().columns().iter().map(|column| column.name.to_owned()).collect();
     let whole = weigh(table, queries, file, &names).await?;
     if whole.held(1) <= queries.reader_bytes() {
         return decode(table, queries, file, &names, whole).await;
@@ -300,7 +339,10 @@ async fn count_rows(table: &Table, queries: &Queries, file: &DataFile) -> std::r
         let weight = weigh(table, queries, file, &columns).await?;
         let found = decode(table, queries, file, &columns, weight).await?;
         if *rows.get_or_insert(found) != found {
-            return Err(format!("column `{}` has {found} rows, others have another number", columns[0]));
+            return Err(format!(
+                "column `{}` has {found} rows, others have another number",
+                columns[0]
+            ));
         }
     }
     Ok(rows.unwrap_or(0))
@@ -328,13 +370,14 @@ async fn decode(
     columns: &[String],
     weight: Weight,
 ) -> std::result::Result<u64, String> {
-    let view = View::of_files(table.rows(), FileIndex::of([file.clone()]));
+    let view = View::with_files(table.rows(), FileIndex::new([file.clone()]));
     let batch_rows = Some(weight.batch_rows(DECODED_ROWS, queries.reader_bytes()));
     let limits = Limits { timeout: None, max_rows: None, batch_rows, ..queries.limits() };
     let names: Vec<String> = columns.iter().map(|name| format!("\"{name}\"")).collect();
     let text = format!("select {} from {}", names.join(", "), table.rows().table());
     let none = ParamValues::Map(HashMap::new());
-    let mut batches = queries.run(view, &text, none, limits).await.map_err(|error| unreadable(&error))?.batches;
+    let mut batches =
+        queries.run(view, &text, none, limits).await.map_err(|error| unreadable(&error))?.batches;
     let mut rows = 0;
     while let Some(batch) = batches.try_next().await.map_err(|error| unreadable(&error))? {
         rows += batch.num_rows() as u64;
@@ -346,7 +389,8 @@ fn unreadable(error: &Error) -> String {
     format!("cannot be read: {}", error.chain())
 }
 
-/// Counts Parquet files that the table does not name: leftovers of interrupted flushes and of merges.
+/// Counts Parquet files that the table does not name: leftovers of interrupted flushes and of
+/// merges.
 async fn count_strays(store: &Store, table: &Table, findings: &mut Vec<Finding>) -> Result<()> {
     let index = table.index();
     let named: HashSet<_> = index.iter().map(|file| table.object_store_path(file)).collect();
@@ -356,14 +400,20 @@ async fn count_strays(store: &Store, table: &Table, findings: &mut Vec<Finding>)
         match listing.try_next().await {
             Ok(Some(object)) => {
                 let parquet = object.location.extension() == Some("parquet");
-                if parquet && !object.location.as_ref().contains("_delta_log") && !named.contains(&object.location) {
+                if parquet
+                    && !object.location.as_ref().contains("_delta_log")
+                    && !named.contains(&object.location)
+                {
                     strays += 1;
                     bytes += object.size;
                 }
             }
             Ok(None) => break,
             Err(error) => {
-                findings.push(Finding::error(format!("the table's folder cannot be listed: {error}"), "see the cause"));
+                findings.push(Finding::error(
+                    format!("the table's folder cannot be listed: {error}"),
+                    "see the cause",
+                ));
                 return Ok(());
             }
         }
@@ -376,12 +426,17 @@ async fn count_strays(store: &Store, table: &Table, findings: &mut Vec<Finding>)
     Ok(())
 }
 
-async fn check_counts(store: &Store, table: Option<&Table>, findings: &mut Vec<Finding>) -> Result<()> {
+async fn check_counts(
+    store: &Store,
+    table: Option<&Table>,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
     let month = Month::of_micros(chrono::Utc::now().timestamp_micros());
     let logs = match usage::read(store, month).await {
         Ok(logs) => logs,
         Err(error) => {
-            let remedy = "restore the file from a copy, or delete it: quotas of the month then begin at 0";
+            let remedy =
+                "restore the file from a copy, or delete it: quotas of the month then begin at 0";
             findings.push(Finding::error(error.chain(), remedy));
             return Ok(());
         }
@@ -411,13 +466,23 @@ async fn check_catalog(store: &Store, findings: &mut Vec<Finding>) {
         Ok(catalog) if catalog.is_stored() => {
             let document = &catalog.state().document;
             let (organisations, keys) = (document.organisations.len(), document.keys.len());
-            findings.push(Finding::ok(format!("catalog: {organisations} organisations, {keys} keys")));
+            findings
+                .push(Finding::ok(format!("catalog: {organisations} organisations, {keys} keys")));
         }
-        Ok(_) if store.wal_folder().is_some_and(|folder| store.disk().exists(&folder.join("catalog"))) => {
-            let what = "`catalog.json`, with organisations, keys and what was erased, is gone".to_owned();
+        Ok(_)
+            if store
+                .wal_folder()
+                .is_some_and(|folder| store.disk().exists(&folder.join("catalog"))) =>
+        {
+            let what =
+                "`catalog.json`, with organisations, keys and what was erased, is gone".to_owned();
             findings.push(Finding::error(what, "restore it from a copy"));
         }
-        Ok(_) => findings.push(Finding::ok("catalog: none yet; the first organisation or key makes it".to_owned())),
-        Err(error) => findings.push(Finding::error(error.chain(), "restore `catalog.json` from a copy")),
+        Ok(_) => findings.push(Finding::ok(
+            "catalog: none yet; the first organisation or key makes it".to_owned(),
+        )),
+        Err(error) => {
+            findings.push(Finding::error(error.chain(), "restore `catalog.json` from a copy"))
+        }
     }
 }

@@ -1,8 +1,10 @@
-//! Export jobs as the engine offers them: made, counted, shown, their files handed out, and cleared away.
+//! Export jobs as the engine offers them: made, counted, shown, their files handed out, and cleared
+//! away.
 //!
-//! What a key asks of a job is decided by the catalog's document; here it is counted, told to the catalog, and left to
-//! [`work`], which writes in the background and deletes files that jobs lost. A file that no job knows of is deleted by upkeep
-//! when none is in progress anywhere that could come to know of it, and the grace time has passed.
+//! What a key asks of a job is decided by the catalog's document; here it is counted, told to the
+//! catalog, and left to [`work`], which writes in the background and deletes files that jobs lost.
+//! A file that no job knows of is deleted by upkeep when none is in progress anywhere that could
+//! come to know of it, and the grace time has passed.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -19,7 +21,8 @@ use serde_json::{Map, Value};
 
 use super::{Engine, Inner, Reader};
 use crate::catalog::{
-    Access, Document, ExportChange, ExportFile, ExportJob, ExportStatus, LINK_SECONDS, Scope, ShownExport, holds_bodies,
+    Access, Document, ExportChange, ExportFile, ExportJob, ExportStatus, ExportView, LINK_SECONDS,
+    Scope, holds_bodies,
 };
 use crate::error::{Error, Result};
 use crate::export::Selection;
@@ -54,7 +57,12 @@ impl Engine {
         let mut job = ExportJob {
             id: new.id,
             organisation: access.organisation.clone(),
-            workspace: self.inner.catalog.state().document.export_workspace(access, new.workspace)?,
+            workspace: self
+                .inner
+                .catalog
+                .state()
+                .document
+                .export_workspace(access, new.workspace)?,
             bodies: access.may(Scope::Read),
             filters: new.filters,
             columns: new.columns,
@@ -81,10 +89,17 @@ impl Engine {
     }
 
     /// Changes a job that is not in progress; it is a draft then.
-    pub async fn update_export(&self, access: &Access, id: &str, change: &ExportChange) -> Result<ExportJob> {
+    pub async fn update_export(
+        &self,
+        access: &Access,
+        id: &str,
+        change: &ExportChange,
+    ) -> Result<ExportJob> {
         let job = self.inner.catalog.state().document.updated_export(id, access, change)?;
         let (total, now) = (self.inner.count_export(&job).await?, self.now());
-        let update = |document: &mut Document| document.update_export(id, access, change, total, now).cloned();
+        let update = |document: &mut Document| {
+            document.update_export(id, access, change, total, now).cloned()
+        };
         self.inner.catalog.change_as(access, update).await
     }
 
@@ -110,21 +125,22 @@ impl Engine {
     }
 
     /// The jobs that a key reaches, newest first; of one workspace, or of all.
-    pub fn exports(&self, access: &Access, workspace: Option<&str>) -> Vec<ShownExport> {
+    pub fn exports(&self, access: &Access, workspace: Option<&str>) -> Vec<ExportView> {
         let state = self.inner.catalog.state();
         let jobs = state.document.exports(access, workspace);
         jobs.into_iter().map(|job| self.inner.shown_export(&state.document, job)).collect()
     }
 
     /// A job that a key reaches.
-    pub fn export_job(&self, access: &Access, id: &str) -> Result<ShownExport> {
+    pub fn export_job(&self, access: &Access, id: &str) -> Result<ExportView> {
         let state = self.inner.catalog.state();
         Ok(self.inner.shown_export(&state.document, state.document.export(id, access)?))
     }
 
     /// A token that opens the file of a job for whoever has it, and until when.
     pub async fn export_token(&self, access: &Access, id: &str) -> Result<(String, DateTime<Utc>)> {
-        let (now, keep_days, random) = (self.now(), self.inner.config.export_keep_days, self.random());
+        let (now, keep_days, random) =
+            (self.now(), self.inner.config.export_keep_days, self.random());
         let expires_at = now + TimeDelta::seconds(LINK_SECONDS);
         let token = |document: &Document| {
             let file = document.export_file(id, access, now, keep_days)?;
@@ -144,13 +160,19 @@ impl Engine {
     /// The file that a token opens, with its job.
     pub fn open_export(&self, token: &str) -> Option<(ExportJob, ExportFile)> {
         let state = self.inner.catalog.state();
-        let opened = state.document.open_export(token, self.now(), self.inner.config.export_keep_days);
+        let opened =
+            state.document.open_export(token, self.now(), self.inner.config.export_keep_days);
         opened.map(|(job, file)| (job.clone(), file.clone()))
     }
 
     /// Bytes of a file, in pieces that are fetched a few ahead of the reader.
-    pub fn read_export(&self, file: &ExportFile, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
-        let (store, path) = (Arc::clone(self.inner.store.object_store()), self.inner.store.export_path(&file.name));
+    pub fn read_export(
+        &self,
+        file: &ExportFile,
+        range: Range<u64>,
+    ) -> BoxStream<'static, Result<Bytes>> {
+        let (store, path) =
+            (Arc::clone(self.inner.store.object_store()), self.inner.store.export_path(&file.name));
         blocks::read(store, path, file, range)
     }
 
@@ -167,11 +189,15 @@ impl Engine {
             let opened = state.document.open_export(&token, (inner.now)(), keep_days);
             opened.is_some_and(|(_, file)| file.name == name)
         };
-        let checked = self.read_export(file, range).then(move |piece| {
+        let checked = self.read_export(file, range).then(move |fragment| {
             let (gate, opens) = (gate.clone(), opens());
             async move {
                 gate.refuse_if_stale().await?;
-                if opens { piece } else { Err(Error::denied("the file of the export may no longer be read")) }
+                if opens {
+                    fragment
+                } else {
+                    Err(Error::denied("the file of the export may no longer be read"))
+                }
             }
         });
         checked.boxed()
@@ -185,20 +211,24 @@ impl Inner {
         Reader::over(self, job.access()).count_selected(&selection).await
     }
 
-    fn shown_export(&self, document: &Document, job: &ExportJob) -> ShownExport {
+    fn shown_export(&self, document: &Document, job: &ExportJob) -> ExportView {
         let running = self.exports.running.lock();
-        let here =
-            running.get(&job.id).filter(|running| running.run == job.run && job.status == ExportStatus::InProgress);
+        let here = running
+            .get(&job.id)
+            .filter(|running| running.run == job.run && job.status == ExportStatus::InProgress);
         let progress = here.map(|running| {
-            let [records, bytes] = [0, 1].map(|place| running.written[place].load(Ordering::Relaxed));
+            let [records, bytes] =
+                [0, 1].map(|place| running.written[place].load(Ordering::Relaxed));
             (records, bytes)
         });
         document.shown_export(job, progress, self.config.export_keep_days)
     }
 
-    /// Deletes the files that may no longer be read, and those that no job knows of and that are older than the grace time.
+    /// Deletes the files that may no longer be read, and those that no job knows of and that are
+    /// older than the grace time.
     pub(super) async fn expire_exports(&self, dry_run: bool) -> Result<Vec<String>> {
-        // In this order: what is listed and no longer being written was told to the catalog before it is read.
+        // In this order: what is listed and no longer being written was told to the catalog before
+        // it is read.
         let (now, listed) = ((self.now)(), self.listed_exports().await?);
         let writing = self.exports.writing();
         self.catalog.refresh().await?;
@@ -236,28 +266,42 @@ impl Inner {
     }
 
     async fn listed_exports(&self) -> Result<Vec<ObjectMeta>> {
-        let listed = self.store.object_store().list(Some(&self.store.exports_path())).try_collect().await;
-        listed.map_err(|cause| Error::storage("the files of exports cannot be listed").with_source(cause))
+        let listed =
+            self.store.object_store().list(Some(&self.store.exports_path())).try_collect().await;
+        listed.map_err(|cause| {
+            Error::storage("the files of exports cannot be listed").with_source(cause)
+        })
     }
 
     /// Names of files that were whole before the grace time began.
-    fn old_exports(&self, listed: Vec<ObjectMeta>, now: DateTime<Utc>) -> impl Iterator<Item = String> {
-        let grace = i64::try_from(self.config.vacuum_grace_seconds).ok().and_then(TimeDelta::try_seconds);
-        let old = move |object: &ObjectMeta| grace.is_some_and(|grace| now - object.last_modified >= grace);
-        let name =
-            |object: ObjectMeta| object.location.filename().filter(|name| is_export_name(name)).map(str::to_owned);
+    fn old_exports(
+        &self,
+        listed: Vec<ObjectMeta>,
+        now: DateTime<Utc>,
+    ) -> impl Iterator<Item = String> {
+        let grace =
+            i64::try_from(self.config.vacuum_grace_seconds).ok().and_then(TimeDelta::try_seconds);
+        let old = move |object: &ObjectMeta| {
+            grace.is_some_and(|grace| now - object.last_modified >= grace)
+        };
+        let name = |object: ObjectMeta| {
+            object.location.filename().filter(|name| is_export_name(name)).map(str::to_owned)
+        };
         listed.into_iter().filter(old).filter_map(name)
     }
 
     async fn delete_export(&self, name: &str) -> Result<()> {
         match self.store.object_store().delete(&self.store.export_path(name)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(cause) => Err(Error::storage("the file of an export cannot be deleted").with_source(cause)),
+            Err(cause) => {
+                Err(Error::storage("the file of an export cannot be deleted").with_source(cause))
+            }
         }
     }
 }
 
-/// The keys of a job's lines, and what it selects; refused where whoever made it may not be told one of them.
+/// The keys of a job's lines, and what it selects; refused where whoever made it may not be told
+/// one of them.
 fn checked(document: &Document, job: &ExportJob) -> Result<(Vec<String>, Selection)> {
     let denied = document.denied(job.organisation.as_deref(), job.workspace.as_deref());
     let columns = match &job.columns {

@@ -1,11 +1,13 @@
 //! Decides if a log and a store belong together, before either is written to.
 //!
-//! Both carry the store's UUID ([`Identity`], [`Home`]), and the log notes the place where the store was last used. A log of
-//! another store is always refused. The same store at another place may be a copy made by other tools than `gatelog copy`, so it
-//! is refused until `gatelog wal rebind` confirms that it was moved; a log inside its own data folder moves with it freely.
+//! Both carry the store's UUID ([`Identity`], [`Home`]), and the log notes the place where the
+//! store was last used. A log of another store is always refused. The same store at another place
+//! may be a copy made by other tools than `gatelog copy`, so it is refused until `gatelog wal
+//! rebind` confirms that it was moved; a log inside its own data folder moves with it freely.
 //! Stores and logs of before there were UUIDs get one at their first open.
 //!
-//! [`meet`] decides from what was read ([`Meeting`]); [`settle`] writes, [`check`] is for those who only read.
+//! [`meet`] decides from what was read ([`Meeting`]); [`settle`] writes, [`check`] is for those who
+//! only read.
 
 use std::path::Path;
 
@@ -49,7 +51,8 @@ struct Meeting<'a> {
     home: std::result::Result<&'a Home, Unnoted>,
     /// True if the log lies inside the data folder.
     is_inside: bool,
-    /// True if the log was used with the table that is there; asked only where the store has no UUID.
+    /// True if the log was used with the table that is there; asked only where the store has no
+    /// UUID.
     is_same_table: bool,
 }
 
@@ -58,7 +61,8 @@ struct Meeting<'a> {
 enum Verdict {
     /// They belong together, and both say so.
     Bound,
-    /// They belong together, and are to say so: the UUID of the store, a fresh one if there is none.
+    /// They belong together, and are to say so: the UUID of the store, a fresh one if there is
+    /// none.
     Bind(Option<String>),
     /// The log is of another store.
     Other,
@@ -72,7 +76,9 @@ fn meet(meeting: Meeting<'_>) -> Verdict {
     match home {
         Err(Unnoted::Foreign) => Verdict::Other,
         // What wrote it knew no copies, so it is the log of the source.
-        Err(Unnoted::Used) if !is_inside && identity.is_some_and(|of| !of.copy_of.is_empty()) => Verdict::Other,
+        Err(Unnoted::Used) if !is_inside && identity.is_some_and(|of| !of.copy_of.is_empty()) => {
+            Verdict::Other
+        }
         Err(_) => Verdict::Bind(known),
         Ok(home) if known.as_ref().is_some_and(|known| *known != home.store) => Verdict::Other,
         Ok(home) if home.place == place && known.is_some() => Verdict::Bound,
@@ -100,7 +106,13 @@ impl Found {
         };
         let identity = catalog.state().document.store.clone();
         let is_same_table = identity.is_some() || bound_table(log)? == table_id(store).await?;
-        Ok(Self { identity, place: store.place(), home, is_inside: is_inside(store, folder), is_same_table })
+        Ok(Self {
+            identity,
+            place: store.place(),
+            home,
+            is_inside: is_inside(store, folder),
+            is_same_table,
+        })
     }
 
     fn verdict(&self) -> Verdict {
@@ -118,10 +130,15 @@ impl Found {
     fn other(&self, folder: &Path) -> Error {
         let (folder, place) = (folder.display(), &self.place);
         let whose = match &self.home {
-            Ok(home) => format!("it was last used for `{}` (store {}), and ", home.place, home.store),
+            Ok(home) => {
+                format!("it was last used for `{}` (store {}), and ", home.place, home.store)
+            }
             Err(_) => String::new(),
         };
-        let this = self.identity.as_ref().map_or_else(String::new, |identity| format!(" (store {})", identity.id));
+        let this = self
+            .identity
+            .as_ref()
+            .map_or_else(String::new, |identity| format!(" (store {})", identity.id));
         Error::invalid(format!(
             "the write-ahead log `{folder}` is of other data: {whose}this is `{place}`{this}; name another folder with the \
              setting `wal`"
@@ -147,8 +164,9 @@ async fn unnoted(store: &Store, log: Log<'_>) -> Result<Unnoted> {
         return Ok(if is_used { Unnoted::Used } else { Unnoted::New });
     };
     // Beside a bucket the lock lies with the log, else with the data.
-    let of_bucket =
-        store.folder().is_some() && !is_inside(store, folder) && folders.disk().exists(&folder.join("gatelog.lock"));
+    let of_bucket = store.folder().is_some()
+        && !is_inside(store, folder)
+        && folders.disk().exists(&folder.join("gatelog.lock"));
     let is_foreign = of_bucket || table_id(store).await? != Some(bound);
     Ok(if is_foreign { Unnoted::Foreign } else { Unnoted::Used })
 }
@@ -159,7 +177,9 @@ fn bound_table((folders, folder): Log<'_>) -> Result<Option<String>> {
     match folders.disk().read(&path) {
         Ok(bound) => Ok(Some(String::from_utf8_lossy(bound.trim_ascii()).into_owned())),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(cause) => Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(cause)),
+        Err(cause) => {
+            Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(cause))
+        }
     }
 }
 
@@ -170,7 +190,8 @@ async fn table_id(store: &Store) -> Result<Option<String>> {
     }
 }
 
-/// Binds the log to the Delta table as well, at its first use: the log's sequences mean nothing to another table.
+/// Binds the log to the Delta table as well, at its first use: the log's sequences mean nothing to
+/// another table.
 pub(super) async fn bind_to_table(log: Log<'_>, table: &Table) -> Result<()> {
     let (folders, folder) = log;
     let id = table.id().await?;
@@ -182,13 +203,16 @@ pub(super) async fn bind_to_table(log: Log<'_>, table: &Table) -> Result<()> {
         ))),
         None => {
             let path = folder.join(TABLE_MARK);
-            let failed = |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
+            let failed = |cause| {
+                Error::storage(format!("cannot write `{}`", path.display())).with_source(cause)
+            };
             folders.write_file(&path, id.as_bytes()).map_err(failed)
         }
     }
 }
 
-/// Returns whether the log lies inside the data folder, so that whoever copies or moves one takes both.
+/// Returns whether the log lies inside the data folder, so that whoever copies or moves one takes
+/// both.
 fn is_inside(store: &Store, folder: &Path) -> bool {
     let Some(data) = store.folder() else { return false };
     // A log that is not there yet lies where its nearest folder does.
@@ -196,8 +220,14 @@ fn is_inside(store: &Store, folder: &Path) -> bool {
     there.is_some_and(|there| there.starts_with(data))
 }
 
-/// Checks that the log in `folder` and the store belong together, and has both say so. Nothing else is written before.
-pub(super) async fn settle(store: &Store, log: Log<'_>, catalog: &Catalog, random: [u8; 32]) -> Result<()> {
+/// Checks that the log in `folder` and the store belong together, and has both say so. Nothing else
+/// is written before.
+pub(super) async fn settle(
+    store: &Store,
+    log: Log<'_>,
+    catalog: &Catalog,
+    random: [u8; 32],
+) -> Result<()> {
     refuse_unfinished(store, catalog)?;
     let found = Found::read(store, log, catalog).await?;
     match found.verdict() {
@@ -211,8 +241,14 @@ pub(super) async fn settle(store: &Store, log: Log<'_>, catalog: &Catalog, rando
     }
 }
 
-/// Confirms that a store was moved: its log is bound to the place where it is now. Answers the place before, if it is another.
-pub async fn rebind(store: &Store, log: Log<'_>, catalog: &Catalog, random: [u8; 32]) -> Result<Option<String>> {
+/// Confirms that a store was moved: its log is bound to the place where it is now. Answers the
+/// place before, if it is another.
+pub async fn rebind(
+    store: &Store,
+    log: Log<'_>,
+    catalog: &Catalog,
+    random: [u8; 32],
+) -> Result<Option<String>> {
     refuse_unfinished(store, catalog)?;
     let found = Found::read(store, log, catalog).await?;
     let id = match found.verdict() {
@@ -243,7 +279,9 @@ pub(super) async fn check(store: &Store, catalog: &Catalog) -> Result<()> {
     refuse_unfinished(store, catalog)?;
     require_store(store, catalog).await?;
     let folders = &**store.folders();
-    let Some(folder) = store.wal_folder().filter(|folder| folders.disk().exists(folder)) else { return Ok(()) };
+    let Some(folder) = store.wal_folder().filter(|folder| folders.disk().exists(folder)) else {
+        return Ok(());
+    };
     let log = (folders, folder.as_path());
     let found = Found::read(store, log, catalog).await?;
     match found.verdict() {
@@ -283,7 +321,13 @@ pub fn refuse_unfinished(store: &Store, catalog: &Catalog) -> Result<()> {
 }
 
 /// Writes the UUID into the catalog, where there is none, and beside the log.
-async fn bind(store: &Store, log: Log<'_>, catalog: &Catalog, id: Option<String>, random: [u8; 32]) -> Result<()> {
+async fn bind(
+    store: &Store,
+    log: Log<'_>,
+    catalog: &Catalog,
+    id: Option<String>,
+    random: [u8; 32],
+) -> Result<()> {
     let fresh = id.clone().unwrap_or_else(|| uuid(random).to_string());
     let named = catalog.state().document.store.as_ref().map(|identity| identity.id.clone());
     let stored = match named {
@@ -316,11 +360,17 @@ fn uuid(random: [u8; 32]) -> Uuid {
 
 fn note_catalog((folders, folder): Log<'_>) -> Result<()> {
     let mark = folder.join(CATALOG_MARK);
-    let failed = |cause| Error::storage(format!("cannot write `{}`", mark.display())).with_source(cause);
-    if folders.disk().exists(&mark) { Ok(()) } else { folders.write_file(&mark, b"").map_err(failed) }
+    let failed =
+        |cause| Error::storage(format!("cannot write `{}`", mark.display())).with_source(cause);
+    if folders.disk().exists(&mark) {
+        Ok(())
+    } else {
+        folders.write_file(&mark, b"").map_err(failed)
+    }
 }
 
-/// Refuses to go on where the catalog is gone: without it, what was erased would be back and every plan forgotten.
+/// Refuses to go on where the catalog is gone: without it, what was erased would be back and every
+/// plan forgotten.
 fn refuse_lost_catalog((folders, folder): Log<'_>, catalog: &Catalog) -> Result<()> {
     let mark = folder.join(CATALOG_MARK);
     if catalog.is_stored() || !folders.disk().exists(&mark) {
@@ -342,7 +392,8 @@ mod tests {
         home: std::result::Result<(&str, &str), Unnoted>,
         is_inside: bool,
     ) -> Verdict {
-        let home = home.map(|(store, place)| Home { store: store.to_owned(), place: place.to_owned() });
+        let home =
+            home.map(|(store, place)| Home { store: store.to_owned(), place: place.to_owned() });
         let home = home.as_ref().map_err(|unnoted| *unnoted);
         meet(Meeting { identity, place: "/here", home, is_inside, is_same_table: true })
     }
@@ -352,16 +403,29 @@ mod tests {
         let a = Identity::new("a".to_owned());
         for inside in [false, true] {
             assert_eq!(verdict(Some(&a), Ok(("a", "/here")), inside), Verdict::Bound);
-            assert_eq!(verdict(Some(&a), Ok(("b", "/here")), inside), Verdict::Other, "inside: {inside}");
+            assert_eq!(
+                verdict(Some(&a), Ok(("b", "/here")), inside),
+                Verdict::Other,
+                "inside: {inside}"
+            );
             assert_eq!(verdict(Some(&a), Ok(("b", "/there")), inside), Verdict::Other);
         }
         assert_eq!(verdict(Some(&a), Ok(("a", "/there")), false), Verdict::Moved);
-        assert_eq!(verdict(Some(&a), Ok(("a", "/there")), true), Verdict::Bind(Some("a".to_owned())));
+        assert_eq!(
+            verdict(Some(&a), Ok(("a", "/there")), true),
+            Verdict::Bind(Some("a".to_owned()))
+        );
         // A catalog of before: at the same place it is the log that knows.
         assert_eq!(verdict(None, Ok(("a", "/here")), false), Verdict::Bind(Some("a".to_owned())));
         assert_eq!(verdict(None, Ok(("a", "/there")), false), Verdict::Moved);
         let home = Home { store: "a".to_owned(), place: "/there".to_owned() };
-        let empty = Meeting { identity: None, place: "/here", home: Ok(&home), is_inside: false, is_same_table: false };
+        let empty = Meeting {
+            identity: None,
+            place: "/here",
+            home: Ok(&home),
+            is_inside: false,
+            is_same_table: false,
+        };
         assert_eq!(meet(empty), Verdict::Other, "nothing says that it is the same store");
     }
 
@@ -372,11 +436,20 @@ mod tests {
         for inside in [false, true] {
             assert_eq!(verdict(None, Err(Unnoted::New), inside), Verdict::Bind(None));
             assert_eq!(verdict(None, Err(Unnoted::Used), inside), Verdict::Bind(None));
-            assert_eq!(verdict(Some(&a), Err(Unnoted::Used), inside), Verdict::Bind(Some("a".to_owned())));
+            assert_eq!(
+                verdict(Some(&a), Err(Unnoted::Used), inside),
+                Verdict::Bind(Some("a".to_owned()))
+            );
             assert_eq!(verdict(Some(&a), Err(Unnoted::Foreign), inside), Verdict::Other);
-            assert_eq!(verdict(Some(&copy), Err(Unnoted::New), inside), Verdict::Bind(Some("b".to_owned())));
+            assert_eq!(
+                verdict(Some(&copy), Err(Unnoted::New), inside),
+                Verdict::Bind(Some("b".to_owned()))
+            );
         }
         assert_eq!(verdict(Some(&copy), Err(Unnoted::Used), false), Verdict::Other);
-        assert_eq!(verdict(Some(&copy), Err(Unnoted::Used), true), Verdict::Bind(Some("b".to_owned())));
+        assert_eq!(
+            verdict(Some(&copy), Err(Unnoted::Used), true),
+            Verdict::Bind(Some("b".to_owned()))
+        );
     }
 }

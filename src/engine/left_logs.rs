@@ -1,5 +1,6 @@
-//! Finds logs that a store was used with, and whose acked frames are in no table: a folder that was moved away, or another
-//! setting `wal`. The notes of how far logs go ([`wal::read_last`]) lie beside the tables of a folder, so they stay when a log goes.
+//! Finds logs that a store was used with, and whose acked frames are in no table: a folder that was
+//! moved away, or another setting `wal`. The notes of how far logs go ([`wal::read_last`]) lie
+//! beside the tables of a folder, so they stay when a log goes.
 
 use std::path::PathBuf;
 
@@ -41,10 +42,18 @@ impl LeftLog {
 }
 
 /// Finds such logs, besides the one with this id.
-pub(super) async fn left_logs(store: &Store, tables: [Option<&Table>; 2], own: Uuid) -> Result<Vec<LeftLog>> {
-    let Some(folder) = store.last_note(own).filter(|_| store.folder().is_some()) else { return Ok(Vec::new()) };
+pub(super) async fn left_logs(
+    store: &Store,
+    tables: [Option<&Table>; 2],
+    own: Uuid,
+) -> Result<Vec<LeftLog>> {
+    let Some(folder) = store.last_note(own).filter(|_| store.folder().is_some()) else {
+        return Ok(Vec::new());
+    };
     let disk = &**store.disk();
-    let Some(notes) = folder.parent().and_then(|folder| disk.list(folder).ok()) else { return Ok(Vec::new()) };
+    let Some(notes) = folder.parent().and_then(|folder| disk.list(folder).ok()) else {
+        return Ok(Vec::new());
+    };
     let mut left = Vec::new();
     for note in notes {
         let id = note.file_name().and_then(|name| Uuid::try_parse(name.to_str()?).ok());

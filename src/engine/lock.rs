@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 use crate::store::disk::private_file;
 
-/// Keeps every other process out of a store's folder, or of the log's beside a bucket, until it is dropped.
+/// Keeps every other process out of a store's folder, or of the log's beside a bucket, until it is
+/// dropped.
 pub fn lock(store: &Store) -> Result<FolderLock> {
     FolderLock::take(store.lock_file())
 }
@@ -24,9 +25,17 @@ pub struct FolderLock(Vec<File>);
 impl FolderLock {
     fn take(path: Option<PathBuf>) -> Result<Self> {
         let Some(path) = path else { return Ok(Self(Vec::new())) };
-        let failed = |cause| Error::storage(format!("cannot open lock `{}`", path.display())).with_source(cause);
+        let failed = |cause| {
+            Error::storage(format!("cannot open lock `{}`", path.display())).with_source(cause)
+        };
         let options = &mut private_file();
-        let mut file = options.create(true).truncate(false).read(true).write(true).open(&path).map_err(failed)?;
+        let mut file = options
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
         let folder = File::open(path.parent().unwrap_or(&path)).map_err(failed)?;
         let locks = match folder.try_lock() {
             Ok(()) => file.try_lock(),
@@ -40,7 +49,8 @@ impl FolderLock {
                 let mut holder = String::new();
                 // Who holds it only helps the message; if the file was deleted, it does not say.
                 let _ = file.read_to_string(&mut holder);
-                let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
+                let holder =
+                    if holder.trim().is_empty() { "another process" } else { holder.trim() };
                 return Err(Error::busy(format!(
                     "the data folder is in use by process {holder} (lock `{}`); stop it, or use the running server over HTTP",
                     path.display()

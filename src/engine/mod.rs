@@ -1,34 +1,35 @@
 //! The embedded API: open a folder, append records, ask questions, export, close.
 //!
-//! An [`Engine`] owns its folder, its threads and its memory, and nothing is shared between two of them. An append is
-//! acked when the write-ahead log has it on the disk; from then on every query sees it. [`Engine::close`] ends in this order:
-//! refuse appends, ack what waits, flush, stop the background, let the folder go. Dropping the last handle without closing
-//! loses nothing either: the next open replays the log.
+//! An [`Engine`] owns its folder, its threads and its memory, and nothing is shared between two of
+//! them. An append is acked when the write-ahead log has it on the disk; from then on every query
+//! sees it. [`Engine::close`] ends in this order: refuse appends, ack what waits, flush, stop the
+//! background, let the folder go. Dropping the last handle without closing loses nothing either:
+//! the next open replays the log.
 
 mod adopt;
-mod amend;
+mod append_parts;
 mod claim;
 mod doctor;
 mod exports;
+mod flush_loop;
 mod identity;
 mod jobs;
-mod joining;
-mod lane;
+mod late_parts;
 mod left_logs;
 mod lock;
+pub mod maintenance;
 mod open;
-mod parts;
-mod pieces;
+mod part_join;
+mod pending_parts;
 mod reader;
 mod refusals;
 mod replay;
 mod rights;
-mod side;
 mod status;
-mod tasks;
+mod system_tables;
+mod table_state;
 #[cfg(test)]
 mod time_tests;
-pub mod upkeep;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
@@ -47,13 +48,13 @@ use uuid::Uuid;
 
 use crate::clock::{Leap, Watch};
 use crate::config::Config;
-use crate::dedupe::Keys;
+use crate::dedupe::KeyHasher;
 use crate::error::{Error, Result};
-use crate::halves::LatePart;
 use crate::ingest::{self, DEFAULT_ORGANISATION, Owner, Policy};
-use crate::limits::{self, Days, Holder, Room};
-use crate::memtable::Budget;
-use crate::plan::{MOST_AHEAD_MICROS, Rules};
+use crate::limits::{self, Days, Holder, MemoryReservation};
+use crate::memtable::MemoryBudget;
+use crate::parts::LatePart;
+use crate::plan::{MAX_AHEAD_MICROS, Rules};
 use crate::query::Queries;
 use crate::record::json::{check_json, embeddable};
 use crate::record::{BatchBuilder, DATE, Defaults, ROW_OVERHEAD, Record, Rows, normalize};
@@ -64,26 +65,28 @@ use crate::wal::Payload;
 
 pub use crate::catalog::arrival;
 pub use crate::catalog::{
-    Access, Catalog, Document, ErasureEntry, ExportChange, ExportFile, ExportJob, ExportStatus, FreshKey, Key, Move,
-    NewKey, Organisation, Scope, Share, ShownErasure, ShownExport, ShownKey, ShownOrganisation, ShownPlan, ShownShare,
-    State as CatalogState, Which, key_text,
+    Access, Catalog, CreatedKey, Document, ErasureEntry, ErasureSelector, ErasureView,
+    ExportChange, ExportFile, ExportJob, ExportStatus, ExportView, Key, KeyView, Move, NewKey,
+    Organisation, OrganisationView, PlanView, Scope, Share, ShareLinkView, State as CatalogState,
+    key_text,
 };
 pub use crate::clock::Leap as ClockLeap;
 pub use crate::export::Request as ExportRequest;
-pub use crate::halves::Half;
+pub use crate::parts::RecordPart;
 pub use crate::query::{Answer, Params};
 pub use adopt::LeftBehind;
 pub use doctor::{Finding, Severity, doctor, doctor_of};
 pub use exports::NewExport;
 pub use identity::{owns_log, rebind, refuse_unfinished, require_store};
-use lane::Lane;
 pub use lock::{FolderLock, lock};
-pub use open::Parts;
+pub use open::Dependencies;
 pub use reader::Reader;
 pub use status::{AppendError, Job, Outcome, Receipt, Status};
+use table_state::TableState;
 use writer::{Append, Command, Counters};
 
-/// Batches below this are built where the caller is; bigger ones on threads that may take their time.
+/// Batches below this are built where the caller is; bigger ones on threads that may take their
+/// time.
 const SMALL_BYTES: usize = 64 << 10;
 
 /// An open engine. Cheap to clone; one per folder.
@@ -104,16 +107,16 @@ struct Inner {
     wal_id: Uuid,
     /// That no other node has the log open; none in a folder.
     claim: Option<claim::Claim>,
-    logs: Lane,
-    feedback: Lane,
+    logs: TableState,
+    feedback: TableState,
     queries: Arc<Queries>,
-    budget: Budget,
+    budget: MemoryBudget,
     days: Days,
-    keys: Keys,
+    keys: KeyHasher,
     store: Store,
     catalog: Catalog,
     usage: Usage,
-    keeper: upkeep::Keeper,
+    lease: maintenance::MaintenanceLease,
     exports: exports::Exports,
     refusals: Refusals,
     policy: Arc<Policy>,
@@ -132,7 +135,7 @@ struct Inner {
     amend_attempts: Mutex<HashMap<u128, u32>>,
     upkeep_wanted: Notify,
     /// Held while the table and what queries see of it are changed.
-    commits: tokio::sync::Mutex<tasks::Commits>,
+    commits: tokio::sync::Mutex<flush_loop::Commits>,
     compacting: tokio::sync::Mutex<()>,
     closing: AtomicBool,
     failure: Arc<Mutex<Option<String>>>,
@@ -157,24 +160,26 @@ impl Drop for Background {
 }
 
 impl Engine {
-    /// Opens the folder of a configuration for writing, creating it if need be, and replays what the log holds.
+    /// Opens the folder of a configuration for writing, creating it if need be, and replays what
+    /// the log holds.
     ///
-    /// [`crate::error::ErrorKind::Busy`] if another process has it open, [`crate::error::ErrorKind::Damaged`] if the log was
-    /// harmed before its end.
+    /// [`crate::error::ErrorKind::Busy`] if another process has it open,
+    /// [`crate::error::ErrorKind::Damaged`] if the log was harmed before its end.
     pub async fn open(config: Config) -> Result<Self> {
-        Self::open_with(config, Parts::default()).await
+        Self::open_with(config, Dependencies::default()).await
     }
 
     /// Opens with a clock, ids, a store or log files of the caller's.
-    pub async fn open_with(config: Config, parts: Parts) -> Result<Self> {
+    pub async fn open_with(config: Config, parts: Dependencies) -> Result<Self> {
         open::open(config, parts).await
     }
 
     /// Makes the records durable and visible. Waits for room up to `append_wait_ms`.
     ///
-    /// `id`, `organisation_id` and `created_at` are filled in where they are missing. A record whose id its organisation sent
-    /// within `dedupe_hours` is acked and dropped. A body that is not JSON becomes a JSON string. What must not be stored is taken
-    /// out, and a cost is computed where there is none ([`Policy`]).
+    /// `id`, `organisation_id` and `created_at` are filled in where they are missing. A record
+    /// whose id its organisation sent within `dedupe_hours` is acked and dropped. A body that is
+    /// not JSON becomes a JSON string. What must not be stored is taken out, and a cost is computed
+    /// where there is none ([`Policy`]).
     pub async fn append(&self, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
         for record in &mut records {
             self.inner.policy.price_by_response(record);
@@ -190,17 +195,26 @@ impl Engine {
         self.append_parsed(records).await
     }
 
-    /// [`Engine::append`] for a key: records that name no organisation or workspace get the key's; if one names another,
-    /// nothing is taken ([`crate::error::ErrorKind::Denied`]).
-    pub async fn append_as(&self, access: &Access, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
+    /// [`Engine::append`] for a key: records that name no organisation or workspace get the key's;
+    /// if one names another, nothing is taken ([`crate::error::ErrorKind::Denied`]).
+    pub async fn append_as(
+        &self,
+        access: &Access,
+        mut records: Vec<Record>,
+    ) -> Result<Receipt, AppendError> {
         if let Err(error) = self.check_access(access).and_then(|()| owned(access, &mut records)) {
             return Err(AppendError { error, records });
         }
         self.append(records).await
     }
 
-    /// [`Engine::append_parsed`] for a key, which must still open what it opened when the request came.
-    pub(crate) async fn append_parsed_as(&self, access: &Access, records: Vec<Record>) -> Result<Receipt, AppendError> {
+    /// [`Engine::append_parsed`] for a key, which must still open what it opened when the request
+    /// came.
+    pub(crate) async fn append_parsed_as(
+        &self,
+        access: &Access,
+        records: Vec<Record>,
+    ) -> Result<Receipt, AppendError> {
         if let Err(error) = self.check_access(access) {
             return Err(AppendError { error, records });
         }
@@ -212,7 +226,11 @@ impl Engine {
         self.append_of(None, records).await
     }
 
-    async fn append_of(&self, access: Option<&Access>, mut records: Vec<Record>) -> Result<Receipt, AppendError> {
+    async fn append_of(
+        &self,
+        access: Option<&Access>,
+        mut records: Vec<Record>,
+    ) -> Result<Receipt, AppendError> {
         if records.is_empty() {
             return Ok(Receipt::default());
         }
@@ -235,23 +253,25 @@ impl Engine {
             prepared(builder.finish(), &keys)
         };
         let done = async {
-            let (batch, payload, keys) = here_or_aside(bytes, build).await?;
+            let (batch, payload, keys) = run_blocking_if_large(bytes, build).await?;
             inner.note_unconfirmed(access, &keys);
             inner.submit(batch, payload, keys, permit).await
         };
         done.await.map_err(|error| AppendError { error, records: Vec::new() })
     }
 
-    /// Makes the rows of an Arrow batch durable and visible. Its columns are any of the record's, by name, with types that can
-    /// be cast; what is missing is null or filled in as for [`Engine::append`]. A body that is not JSON becomes a JSON string. What must
-    /// not be stored is taken out; costs are taken as they are.
+    /// Makes the rows of an Arrow batch durable and visible. Its columns are any of the record's,
+    /// by name, with types that can be cast; what is missing is null or filled in as for
+    /// [`Engine::append`]. A body that is not JSON becomes a JSON string. What must not be stored
+    /// is taken out; costs are taken as they are.
     pub async fn append_batch(&self, batch: RecordBatch) -> Result<Receipt> {
         let inner = Arc::clone(&self.inner);
         inner.refuse_if_closed()?;
         if batch.num_rows() == 0 {
             return Ok(Receipt::default());
         }
-        // What is missing in the batch is filled in, so each row counts as one that has every column.
+        // What is missing in the batch is filled in, so each row counts as one that has every
+        // column.
         let bytes = batch.get_array_memory_size() + batch.num_rows() * ROW_OVERHEAD;
         let mut permit = inner.budget.take(&holder_of(&batch), bytes as u64).await?;
         let of = Arc::clone(&inner);
@@ -260,7 +280,7 @@ impl Engine {
             let now_micros = (of.now)().timestamp_micros();
             let mut defaults = Defaults {
                 now_micros,
-                latest_micros: now_micros.saturating_add(MOST_AHEAD_MICROS),
+                latest_micros: now_micros.saturating_add(MAX_AHEAD_MICROS),
                 redated: 0,
                 new_id: &mut || (of.new_uuid)().to_string(),
                 retention_days: &|organisation| rules.retention_days(organisation),
@@ -271,15 +291,18 @@ impl Engine {
             let starts = limits::cut_at(days_of(&batch).map(Some));
             let ends = starts.iter().copied().chain([batch.num_rows()]);
             let parts = [0].into_iter().chain(starts.iter().copied()).zip(ends);
-            parts.map(|(start, end)| prepared(batch.slice(start, end - start), &of.keys)).collect::<Result<Vec<_>>>()
+            parts
+                .map(|(start, end)| prepared(batch.slice(start, end - start), &of.keys))
+                .collect::<Result<Vec<_>>>()
         };
-        let parts = here_or_aside(bytes, build).await?;
+        let parts = run_blocking_if_large(bytes, build).await?;
         let mut receipt = Receipt::default();
         let mut left = parts.len() as u64;
         for (batch, payload, keys) in parts {
             inner.days.take(organisations_of(&batch).zip(days_of(&batch))).await?;
-            let room =
-                permit.split(permit.units() / left).ok_or_else(|| Error::internal("room that was taken is gone"))?;
+            let room = permit
+                .split(permit.units() / left)
+                .ok_or_else(|| Error::internal("room that was taken is gone"))?;
             left -= 1;
             receipt += inner.submit(batch, payload, keys, room).await?;
         }
@@ -307,7 +330,10 @@ impl Engine {
     }
 
     /// Exports records as JSON lines, in chunks that end on a line.
-    pub async fn export(&self, request: &ExportRequest) -> Result<BoxStream<'static, Result<Bytes>>> {
+    pub async fn export(
+        &self,
+        request: &ExportRequest,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
         self.reader().export(request).await
     }
 
@@ -326,27 +352,45 @@ impl Engine {
         done.await.map_err(|cause| Error::internal("upkeep broke off").with_source(cause))?
     }
 
-    /// Hides records, and the feedback on them, from every answer at once, on this node, and has them taken out of the files by
-    /// the next upkeep. What was deleted, when and by whom (`by`: the id of a key) is written down.
-    pub async fn erase(&self, organisation: &str, which: Which, by: &str) -> Result<ErasureEntry> {
+    /// Hides records, and the feedback on them, from every answer at once, on this node, and has
+    /// them taken out of the files by the next upkeep. What was deleted, when and by whom (`by`:
+    /// the id of a key) is written down.
+    pub async fn erase(
+        &self,
+        organisation: &str,
+        which: ErasureSelector,
+        by: &str,
+    ) -> Result<ErasureEntry> {
         self.erase_as(&Access::operator(by), organisation, which).await
     }
 
     /// [`Engine::erase`] for a key, whose rights are looked up when it is written down.
-    pub async fn erase_as(&self, access: &Access, organisation: &str, which: Which) -> Result<ErasureEntry> {
-        let (engine, access, organisation) = (self.clone(), access.clone(), organisation.to_owned());
+    pub async fn erase_as(
+        &self,
+        access: &Access,
+        organisation: &str,
+        which: ErasureSelector,
+    ) -> Result<ErasureEntry> {
+        let (engine, access, organisation) =
+            (self.clone(), access.clone(), organisation.to_owned());
         // A task of its own: a caller that stops waiting must not leave upkeep without notice.
-        let erased = tokio::spawn(async move { engine.erase_now(&access, &organisation, which).await });
+        let erased =
+            tokio::spawn(async move { engine.erase_now(&access, &organisation, which).await });
         erased.await.map_err(|cause| Error::internal("an erasure broke off").with_source(cause))?
     }
 
-    async fn erase_now(&self, access: &Access, organisation: &str, which: Which) -> Result<ErasureEntry> {
+    async fn erase_now(
+        &self,
+        access: &Access,
+        organisation: &str,
+        which: ErasureSelector,
+    ) -> Result<ErasureEntry> {
         let inner = &self.inner;
         inner.flush_dated_ahead().await;
         let (id, now) = (self.new_id(), (inner.now)());
         let arrived_ms = if inner.store.is_shared() { arrival(now) } else { 0 };
         let tied = match &which {
-            Which::All => Vec::new(),
+            ErasureSelector::All => Vec::new(),
             some => self.reader().erasing(organisation, some).await?.tied,
         };
         let erase = |document: &mut Document| {
@@ -360,12 +404,14 @@ impl Engine {
         Ok(entry)
     }
 
-    /// The leap of the wall clock that is in doubt; until it is confirmed nothing expires, and no file is deleted.
+    /// The leap of the wall clock that is in doubt; until it is confirmed nothing expires, and no
+    /// file is deleted.
     pub fn clock_in_doubt(&self) -> Option<Leap> {
         self.inner.clock.look()
     }
 
-    /// Takes the time of the wall clock for right, as an operator who has looked; answers what was in doubt.
+    /// Takes the time of the wall clock for right, as an operator who has looked; answers what was
+    /// in doubt.
     pub async fn confirm_clock(&self) -> Option<Leap> {
         let leap = self.inner.clock.confirm();
         self.inner.note_clock().await;
@@ -373,8 +419,8 @@ impl Engine {
     }
 
     /// What upkeep did last and does next.
-    pub fn upkeep(&self) -> upkeep::Upkeep {
-        self.inner.keeper.state()
+    pub fn upkeep(&self) -> maintenance::Upkeep {
+        self.inner.lease.state()
     }
 
     /// Organisations, plans and keys.
@@ -382,7 +428,8 @@ impl Engine {
         &self.inner.catalog
     }
 
-    /// Takes over that the catalog was changed here: refusals are forgotten with it, and upkeep is notified.
+    /// Takes over that the catalog was changed here: refusals are forgotten with it, and upkeep is
+    /// notified.
     pub fn catalog_changed(&self) {
         self.inner.forget_refusals();
         self.inner.upkeep_wanted.notify_one();
@@ -427,7 +474,11 @@ impl Engine {
             compactions_total: read(&counters.compactions),
             waiting_halves: read(&counters.waiting),
             commits_since_checkpoint: inner.logs.table.commits_since_checkpoint(),
-            ..Status::of_lanes(&inner.logs.shelf, &inner.feedback.shelf, inner.queries.running())
+            ..Status::from_tables(
+                &inner.logs.view_cell,
+                &inner.feedback.view_cell,
+                inner.queries.running(),
+            )
         }
     }
 
@@ -446,16 +497,21 @@ impl Engine {
         (self.inner.now)()
     }
 
-    /// Makes an admin key where there is none, neither in the configuration nor in the catalog; its text is answered here and
-    /// kept nowhere.
+    /// Makes an admin key where there is none, neither in the configuration nor in the catalog; its
+    /// text is answered here and kept nowhere.
     pub async fn ensure_admin_key(&self) -> Result<Option<String>> {
         let (inner, now) = (&self.inner, self.now());
-        let has_one = |document: &Document| document.keys.iter().any(|key| key.opens_everything(now));
+        let has_one =
+            |document: &Document| document.keys.iter().any(|key| key.opens_everything(now));
         if !inner.config.admin_key.0.is_empty() || has_one(&inner.catalog.state().document) {
             return Ok(None);
         }
         let text = key_text(self.random());
-        let new = NewKey { name: Some("first".to_owned()), scopes: [Scope::Admin].into(), ..NewKey::default() };
+        let new = NewKey {
+            name: Some("first".to_owned()),
+            scopes: [Scope::Admin].into(),
+            ..NewKey::default()
+        };
         let make = |document: &mut Document| {
             // Another node that started at the same time may have been first.
             if has_one(document) {
@@ -471,7 +527,8 @@ impl Engine {
         (self.inner.random)()
     }
 
-    /// Refuses appends, acks what waits, flushes, and lets the folder go. Calling it again does nothing.
+    /// Refuses appends, acks what waits, flushes, and lets the folder go. Calling it again does
+    /// nothing.
     pub async fn close(&self) -> Result<()> {
         let inner = &self.inner;
         if inner.closing.swap(true, Ordering::AcqRel) {
@@ -481,7 +538,8 @@ impl Engine {
         inner.stop_exports().await;
         let flushed = match inner.refuse_if_failed() {
             Ok(()) => self.flush().await,
-            // What the log holds is replayed at the next open; the failure was told when it happened.
+            // What the log holds is replayed at the next open; the failure was told when it
+            // happened.
             Err(_) => Ok(()),
         };
         let flushed = match flushed {
@@ -522,13 +580,16 @@ fn owner(access: &Access) -> Owner {
 fn owned(access: &Access, records: &mut [Record]) -> Result<()> {
     let owner = owner(access);
     records.iter_mut().try_for_each(|record| owner.take(record)).map_err(|refused| {
-        Error::denied(format!("field `{}` of a record: expected {}", refused.field, refused.expected))
+        Error::denied(format!(
+            "field `{}` of a record: expected {}",
+            refused.field, refused.expected
+        ))
     })
 }
 
 impl Inner {
     /// Both tables.
-    fn lanes(&self) -> [&Lane; 2] {
+    fn tables(&self) -> [&TableState; 2] {
         [&self.logs, &self.feedback]
     }
 
@@ -554,10 +615,11 @@ impl Inner {
         record.created_at = Some(self.dated(record.created_at, now));
     }
 
-    /// The time of a record that says this one: that of its arrival where it says none, or one that is more than a day ahead.
-    /// Refusing the record would lose it for a wrong clock; kept as it is, it would outlast every retention.
+    /// The time of a record that says this one: that of its arrival where it says none, or one that
+    /// is more than a day ahead. Refusing the record would lose it for a wrong clock; kept as it
+    /// is, it would outlast every retention.
     fn dated(&self, said: Option<DateTime<Utc>>, now: DateTime<Utc>) -> DateTime<Utc> {
-        let latest = now + TimeDelta::microseconds(MOST_AHEAD_MICROS);
+        let latest = now + TimeDelta::microseconds(MAX_AHEAD_MICROS);
         match said {
             Some(said) if said > latest => {
                 self.note_redated(1);
@@ -568,7 +630,8 @@ impl Inner {
         }
     }
 
-    /// Counts records that were dated ahead, and says so in the log for the first of them and each thousandth.
+    /// Counts records that were dated ahead, and says so in the log for the first of them and each
+    /// thousandth.
     fn note_redated(&self, records: u64) {
         const SAY_EVERY: u64 = 1_000;
         if records == 0 {
@@ -585,18 +648,26 @@ impl Inner {
     }
 
     /// Room in memory for records, and how many bytes that is; waits for it up to `append_wait_ms`.
-    async fn room_for(&self, records: &[Record]) -> Result<(usize, Room)> {
+    async fn room_for(&self, records: &[Record]) -> Result<(usize, MemoryReservation)> {
         self.refuse_if_closed()?;
         let now = (self.now)();
-        let rows = records.iter().map(|record| (organisation_of(record), record.created_at.unwrap_or(now)));
+        let rows = records
+            .iter()
+            .map(|record| (organisation_of(record), record.created_at.unwrap_or(now)));
         self.days.take(rows.map(|(organisation, at)| (organisation, day_of(at)))).await?;
         let bytes: usize = records.iter().map(|record| record.held_bytes()).sum();
-        let holder = Holder::of_all(records.iter().map(organisation_of));
+        let holder = Holder::shared_by(records.iter().map(organisation_of));
         Ok((bytes, self.budget.take(&holder, bytes as u64).await?))
     }
 
     /// Hands a batch to the writer and waits until it is durable.
-    async fn submit(&self, batch: RecordBatch, payload: Payload, keys: Vec<u128>, permit: Room) -> Result<Receipt> {
+    async fn submit(
+        &self,
+        batch: RecordBatch,
+        payload: Payload,
+        keys: Vec<u128>,
+        permit: MemoryReservation,
+    ) -> Result<Receipt> {
         let (reply, done) = oneshot::channel();
         let days = days_of(&batch).collect::<HashSet<_>>().len();
         let append = Append { rows: Rows::Logs, batch, payload, keys, days, permit, reply };
@@ -619,11 +690,14 @@ impl Inner {
     fn refuse_if_failed(&self) -> Result<()> {
         match locked(&self.failure).as_ref() {
             None => Ok(()),
-            Some(why) => Err(Error::storage(format!("writes are refused until a restart, because: {why}"))),
+            Some(why) => {
+                Err(Error::storage(format!("writes are refused until a restart, because: {why}")))
+            }
         }
     }
 
-    /// Closes the engine to writes: what is on the disk now is only known after the next open has read it.
+    /// Closes the engine to writes: what is on the disk now is only known after the next open has
+    /// read it.
     fn fail(&self, error: &Error) {
         fail(&self.failure, error);
     }
@@ -636,7 +710,11 @@ fn fail(failure: &Mutex<Option<String>>, error: &Error) {
 
 /// The organisation that a record is of, or will be.
 fn organisation_of(record: &Record) -> &str {
-    record.organisation_id.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_ORGANISATION)
+    record
+        .organisation_id
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .unwrap_or(DEFAULT_ORGANISATION)
 }
 
 /// The day of a moment, as partitions count them.
@@ -652,28 +730,34 @@ fn days_of(batch: &RecordBatch) -> impl Iterator<Item = i64> {
 
 /// The organisation of each row of a batch.
 fn organisations_of(batch: &RecordBatch) -> impl Iterator<Item = &str> {
-    let named = batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
-    named.into_iter().flat_map(|named| named.iter().map(|name| name.unwrap_or(DEFAULT_ORGANISATION)))
+    let named =
+        batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
+    named
+        .into_iter()
+        .flat_map(|named| named.iter().map(|name| name.unwrap_or(DEFAULT_ORGANISATION)))
 }
 
 /// Who the rows of a batch count for.
 fn holder_of(batch: &RecordBatch) -> Holder {
-    let named = batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
+    let named =
+        batch.column_by_name("organisation_id").and_then(|column| column.as_string_view_opt());
     match named {
-        Some(named) => Holder::of_all(named.iter().map(|name| name.unwrap_or(DEFAULT_ORGANISATION))),
+        Some(named) => {
+            Holder::shared_by(named.iter().map(|name| name.unwrap_or(DEFAULT_ORGANISATION)))
+        }
         None => Holder::Operator,
     }
 }
 
 /// A batch with its bytes for the log and the keys of its ids.
-fn prepared(batch: RecordBatch, keys: &Keys) -> Result<(RecordBatch, Payload, Vec<u128>)> {
+fn prepared(batch: RecordBatch, keys: &KeyHasher) -> Result<(RecordBatch, Payload, Vec<u128>)> {
     let payload = Payload::encode(&batch)?;
-    let keys = keys.of_batch(&batch);
+    let keys = keys.keys_of_batch(&batch);
     Ok((batch, payload, keys))
 }
 
 /// Runs work at once if it is small, else on a thread where it holds nobody up.
-async fn here_or_aside<T: Send + 'static>(
+async fn run_blocking_if_large<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -696,12 +780,17 @@ impl Threads {
             .thread_stack_size(crate::query::STACK_BYTES)
             .enable_all()
             .build()
-            .map_err(|cause| Error::internal("cannot start the worker threads").with_source(cause))?;
+            .map_err(|cause| {
+                Error::internal("cannot start the worker threads").with_source(cause)
+            })?;
         Ok(Self(Some(runtime)))
     }
 
     fn handle(&self) -> Result<Handle> {
-        self.0.as_ref().map(|runtime| runtime.handle().clone()).ok_or_else(|| Error::closed("the threads have ended"))
+        self.0
+            .as_ref()
+            .map(|runtime| runtime.handle().clone())
+            .ok_or_else(|| Error::closed("the threads have ended"))
     }
 }
 

@@ -1,8 +1,10 @@
-//! Opening: lock the folder, open both tables, replay the log, remember recent ids, start the threads.
+//! Opening: lock the folder, open both tables, replay the log, remember recent ids, start the
+//! threads.
 //!
-//! The order matters. Nothing is read before the lock is held; nothing is written before log and store are seen to belong
-//! together ([`super::identity`]); the log is replayed after each table has said which of its frames it holds, and after no other
-//! node has it open ([`super::claim`]); ids are remembered before the first append is taken.
+//! The order matters. Nothing is read before the lock is held; nothing is written before log and
+//! store are seen to belong together ([`super::identity`]); the log is replayed after each table
+//! has said which of its frames it holds, and after no other node has it open ([`super::claim`]);
+//! ids are remembered before the first append is taken.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -17,23 +19,23 @@ use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use super::claim::Claim;
+use super::flush_loop::{self, Commits};
 use super::identity;
-use super::lane::{Lane, ids_of_files};
 use super::left_logs::left_logs;
 use super::lock::{FolderLock, lock};
 use super::replay::{Replayed, replay};
-use super::tasks::{self, Commits};
+use super::table_state::{TableState, ids_of_files};
 use super::writer::{Command, Counters, OnFailure, Writer};
-use super::{Background, Engine, Inner, Threads, reader, upkeep};
+use super::{Background, Engine, Inner, Threads, maintenance, reader};
 use crate::catalog::{Catalog, Document};
 use crate::clock::{self, Watch};
 use crate::config::{Config, Found};
-use crate::dedupe::{Keys, Recent};
+use crate::dedupe::{DedupWindow, KeyHasher};
 use crate::error::{Error, Result};
-use crate::halves::{Late, Waiting};
 use crate::ingest::Policy;
 use crate::limits::{DAYS, Days};
-use crate::memtable::Budget;
+use crate::memtable::MemoryBudget;
+use crate::parts::{JoinBuffer, Late};
 use crate::plan::Month;
 use crate::query::Queries;
 use crate::record::Rows;
@@ -49,10 +51,10 @@ const WAITING_SHARE: u64 = 2;
 
 /// Parts of records that come again are known for so long, and so many of them.
 const PARTS_HOURS: u64 = 1;
-const MOST_PARTS: u64 = 1_000_000;
+const MAX_PARTS: u64 = 1_000_000;
 
 /// What an engine takes from outside besides its settings, so that tests can hand in their own.
-pub struct Parts {
+pub struct Dependencies {
     /// The clock.
     pub now: fn() -> DateTime<Utc>,
     /// Time of a clock that only goes forward, from any start.
@@ -67,14 +69,15 @@ pub struct Parts {
     pub store: Option<Store>,
     /// The folder of the log, instead of the one in the store's own folder.
     pub log_folder: Option<PathBuf>,
-    /// True if the log may begin behind the end of the table: what is missing was flushed into a table that is lost.
+    /// True if the log may begin behind the end of the table: what is missing was flushed into a
+    /// table that is lost.
     pub after_loss: bool,
-    /// Whether the configuration's `plans` and `retention_days` are written into the catalog, as a server does. Otherwise what
-    /// is written there holds.
+    /// Whether the configuration's `plans` and `retention_days` are written into the catalog, as a
+    /// server does. Otherwise what is written there holds.
     pub sets_terms: bool,
 }
 
-impl Default for Parts {
+impl Default for Dependencies {
     fn default() -> Self {
         Self {
             now: Utc::now,
@@ -90,7 +93,7 @@ impl Default for Parts {
     }
 }
 
-impl std::fmt::Debug for Parts {
+impl std::fmt::Debug for Dependencies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts").field("store", &self.store).finish_non_exhaustive()
     }
@@ -104,36 +107,40 @@ fn random() -> [u8; 32] {
     bytes
 }
 
-pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
+pub(super) async fn open(config: Config, parts: Dependencies) -> Result<Engine> {
     let (config, policy) = check(&config)?;
     let (store, folder, lock) = open_store(parts.store, parts.log_folder, &config).await?;
-    let folders = parts.log_disk.map_or_else(|| Arc::clone(store.folders()), |disk| Arc::new(Folders::new(disk)));
+    let folders = log_folders(parts.log_disk, &store);
     let log = (&*folders, folder.as_path());
     let clocks = (parts.now, parts.elapsed);
-    let catalog = open_catalog(&store, log, &config, (parts.random)(), clocks, parts.sets_terms).await?;
-    let (logs, feedback) = open_lanes(&store, &config).await?;
+    let catalog =
+        open_catalog(&store, log, &config, (parts.random)(), clocks, parts.sets_terms).await?;
+    let (logs, feedback) = open_tables(&store, &config).await?;
     let threads = Threads::start(&config)?;
     let compute = threads.handle()?;
     let queries = Arc::new(Queries::new(&config, &store, reader::named_views(), compute.clone())?);
     let now = (parts.now)();
     let recent = remember_files(&logs.table, &queries, &config, now).await?;
-    let (flush_wanted, wait) = (Arc::new(Notify::new()), Duration::from_millis(config.append_wait_ms));
-    let budget = Budget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
+    let (flush_wanted, wait) =
+        (Arc::new(Notify::new()), Duration::from_millis(config.append_wait_ms));
+    let budget = MemoryBudget::new(config.memtable_bytes, wait, Arc::clone(&flush_wanted));
     let days = Days::new(wait, Arc::clone(&flush_wanted));
     let early = bind_and_claim(&logs.table, &store, log, &config, parts.now).await?;
-    let (lanes, erased) = ([logs.clone(), feedback.clone()], catalog.ever_erased().await?);
-    let replayed = Replayed::new(lanes, recent, budget.clone(), erased, micros(config.join_seconds), now);
+    let (tables, erased) = ([logs.clone(), feedback.clone()], catalog.ever_erased().await?);
+    let replayed =
+        Replayed::new(tables, recent, budget.clone(), erased, micros(config.join_seconds), now);
     let new_log = ((parts.new_uuid)(), parts.random);
-    let (wal, replayed) = replay(&store, &folder, &folders, parts.after_loss, new_log, replayed).await?;
-    for left in left_logs(&store, [Some(&logs.table), Some(&feedback.table)], wal.id()).await? {
-        tracing::warn!(remedy = left.remedy(), "{}", left.what());
-    }
+    let (wal, replayed) =
+        replay(&store, &folder, &folders, parts.after_loss, new_log, replayed).await?;
+    warn_of_left_logs(&store, [&logs.table, &feedback.table], wal.id()).await?;
     let claim = claim_if_new(early, &store, wal.id(), log, &config, parts.now).await?;
-    let (counted, meter) = open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
-    let (usage, keeper) = (meter.usage(), upkeep::Keeper::open(&store).await?);
+    let (counted, meter) =
+        open_counts(&store, &logs.table, wal.id(), &replayed.counts, now).await?;
+    let (usage, lease) = (meter.usage(), maintenance::MaintenanceLease::open(&store).await?);
     let refusals = open_refusals(parts.now, &policy, &store, &catalog, wal.id()).await;
-    let Replayed { recent, halves, .. } = replayed;
-    let (keys, counters, failure) = (recent.keys().clone(), Arc::<Counters>::default(), Arc::<Mutex<_>>::default());
+    let Replayed { recent, record_parts, .. } = replayed;
+    let (keys, counters, failure) =
+        (recent.keys().clone(), Arc::<Counters>::default(), Arc::<Mutex<_>>::default());
     let ((commands, orders), wal_id) = (mpsc::unbounded_channel(), wal.id());
     let mut writer = Writer {
         wal,
@@ -141,9 +148,9 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         recent,
         meter,
         catalog: catalog.clone(),
-        logs: Arc::clone(&logs.shelf),
-        feedback: Arc::clone(&feedback.shelf),
-        waiting: Waiting::default(),
+        logs: Arc::clone(&logs.view_cell),
+        feedback: Arc::clone(&feedback.view_cell),
+        waiting: JoinBuffer::default(),
         late: Late::default(),
         frozen_to: 0,
         most_days: DAYS,
@@ -159,9 +166,9 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         on_failure: on_failure(Arc::clone(&failure)),
         _lock: Arc::clone(&lock),
     };
-    writer.take_replayed(halves, now.timestamp_micros())?;
-    let commits = Commits { counted, unresolved: BTreeMap::new(), remembered: logs.table.index(), own: HashSet::new() };
-    let clock = watch_clock(Watch::new(parts.now, parts.elapsed), &store, &keeper, wal_id).await;
+    writer.take_replayed(record_parts, now.timestamp_micros())?;
+    let commits = first_commits(counted, &logs.table);
+    let clock = watch_clock(Watch::new(parts.now, parts.elapsed), &store, &lease, wal_id).await;
     let inner = Arc::new(Inner {
         now: parts.now,
         clock,
@@ -177,7 +184,7 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
         store,
         catalog,
         usage,
-        keeper,
+        lease,
         exports: super::exports::Exports::default(),
         refusals,
         policy,
@@ -201,9 +208,32 @@ pub(super) async fn open(config: Config, parts: Parts) -> Result<Engine> {
     start(inner, threads, writer, orders)
 }
 
-/// Begins to watch the clock: with what was in doubt before, and, of a bucket, with the time at which it took this node's claim.
-async fn watch_clock(watch: Watch, store: &Store, keeper: &upkeep::Keeper, wal_id: Uuid) -> Watch {
-    if let Some(leap) = keeper.state().clock {
+/// Returns the folders in which the log lies: those of the store, unless a test has a disk for it.
+fn log_folders(disk: Option<Arc<dyn Disk>>, store: &Store) -> Arc<Folders> {
+    disk.map_or_else(|| Arc::clone(store.folders()), |disk| Arc::new(Folders::new(disk)))
+}
+
+/// Warns of each log that was left behind with records that are not in the tables.
+async fn warn_of_left_logs(store: &Store, tables: [&Table; 2], wal_id: Uuid) -> Result<()> {
+    for left in left_logs(store, tables.map(Some), wal_id).await? {
+        tracing::warn!(remedy = left.remedy(), "{}", left.what());
+    }
+    Ok(())
+}
+
+fn first_commits(counted: Snapshot, logs: &Table) -> Commits {
+    Commits { counted, unresolved: BTreeMap::new(), remembered: logs.index(), own: HashSet::new() }
+}
+
+/// Begins to watch the clock: with what was in doubt before, and, of a bucket, with the time at
+/// which it took this node's claim.
+async fn watch_clock(
+    watch: Watch,
+    store: &Store,
+    lease: &maintenance::MaintenanceLease,
+    wal_id: Uuid,
+) -> Watch {
+    if let Some(leap) = lease.state().clock {
         watch.resume(leap);
     }
     if store.is_shared() {
@@ -252,11 +282,16 @@ fn micros(seconds: u64) -> i64 {
 }
 
 /// Which parts of records came lately.
-fn recent_parts(keys: &Keys, config: &Config) -> Recent {
-    Recent::new(keys.clone(), config.dedupe_hours.min(PARTS_HOURS), config.dedupe_ids.min(MOST_PARTS))
+fn recent_parts(keys: &KeyHasher, config: &Config) -> DedupWindow {
+    DedupWindow::new(
+        keys.clone(),
+        config.dedupe_hours.min(PARTS_HOURS),
+        config.dedupe_ids.min(MAX_PARTS),
+    )
 }
 
-/// Refuses settings that are wrong; answers them with every share of memory filled in, and what is done to every record.
+/// Refuses settings that are wrong; answers them with every share of memory filled in, and what is
+/// done to every record.
 fn check(config: &Config) -> Result<(Config, Arc<Policy>)> {
     config.validate()?;
     let config = config.settled(&Found::here())?;
@@ -265,12 +300,13 @@ fn check(config: &Config) -> Result<(Config, Arc<Policy>)> {
 }
 
 /// Both tables and what queries see of them.
-async fn open_lanes(store: &Store, config: &Config) -> Result<(Lane, Lane)> {
-    let logs = Lane::open(store, Rows::Logs, config).await?;
-    Ok((logs, Lane::open(store, Rows::Feedback, config).await?))
+async fn open_tables(store: &Store, config: &Config) -> Result<(TableState, TableState)> {
+    let logs = TableState::open(store, Rows::Logs, config).await?;
+    Ok((logs, TableState::open(store, Rows::Feedback, config).await?))
 }
 
-/// The store that was handed in, or the one that the configuration names, once it answers; the folder of the log; and the lock.
+/// The store that was handed in, or the one that the configuration names, once it answers; the
+/// folder of the log; and the lock.
 async fn open_store(
     given: Option<Store>,
     log_folder: Option<PathBuf>,
@@ -285,7 +321,8 @@ async fn open_store(
         }
     };
     let folder = log_folder.or_else(|| store.wal_folder());
-    let folder = folder.ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
+    let folder =
+        folder.ok_or_else(|| Error::invalid("the write-ahead log needs a local folder"))?;
     let lock = take_over(&store)?;
     Ok((store, folder, lock))
 }
@@ -293,8 +330,8 @@ async fn open_store(
 /// The wall clock and the monotonic one.
 type Clocks = (fn() -> DateTime<Utc>, fn() -> Duration);
 
-/// The catalog, once the store and the log are seen to belong together, with what the configuration says of plans and of
-/// organisations without one.
+/// The catalog, once the store and the log are seen to belong together, with what the configuration
+/// says of plans and of organisations without one.
 async fn open_catalog(
     store: &Store,
     log: (&Folders, &Path),
@@ -320,7 +357,8 @@ async fn bind_and_claim(
 ) -> Result<Option<Claim>> {
     identity::bind_to_table(log, table).await?;
     let (folders, folder) = log;
-    Claim::take(store, crate::wal::read_identity(&**folders.disk(), folder)?, log, config, now).await
+    Claim::take(store, crate::wal::read_identity(&**folders.disk(), folder)?, log, config, now)
+        .await
 }
 
 /// Claims a log that had no id before it was opened.
@@ -338,16 +376,23 @@ async fn claim_if_new(
     }
 }
 
-fn start_tasks(compute: &tokio::runtime::Handle, inner: &Arc<Inner>) -> Vec<tokio::task::JoinHandle<()>> {
+fn start_tasks(
+    compute: &tokio::runtime::Handle,
+    inner: &Arc<Inner>,
+) -> Vec<tokio::task::JoinHandle<()>> {
     let handle = || Arc::clone(inner);
     vec![
-        compute.spawn(tasks::watched("flushing", handle(), handle().flush_when_due())),
-        compute.spawn(tasks::watched("amending", handle(), handle().amend_after_flushes())),
-        compute.spawn(tasks::watched("refreshing", handle(), handle().refresh_often())),
-        compute.spawn(tasks::watched("reading the catalog", handle(), handle().keep_catalog_fresh())),
-        compute.spawn(tasks::watched("upkeep", handle(), handle().keep_up())),
-        compute.spawn(tasks::watched("claiming", handle(), handle().keep_claim())),
-        compute.spawn(tasks::watched("exporting", handle(), handle().run_exports())),
+        compute.spawn(flush_loop::watched("flushing", handle(), handle().flush_when_due())),
+        compute.spawn(flush_loop::watched("amending", handle(), handle().amend_after_flushes())),
+        compute.spawn(flush_loop::watched("refreshing", handle(), handle().refresh_often())),
+        compute.spawn(flush_loop::watched(
+            "reading the catalog",
+            handle(),
+            handle().keep_catalog_fresh(),
+        )),
+        compute.spawn(flush_loop::watched("upkeep", handle(), handle().keep_up())),
+        compute.spawn(flush_loop::watched("claiming", handle(), handle().keep_claim())),
+        compute.spawn(flush_loop::watched("exporting", handle(), handle().run_exports())),
         // Records do not wait for it, so the engine works on without it.
         compute.spawn(handle().keep_refusals()),
     ]
@@ -374,16 +419,25 @@ fn on_failure(failure: Arc<Mutex<Option<String>>>) -> OnFailure {
     OnFailure(Box::new(move |error| super::fail(&failure, error)))
 }
 
-/// Remembers the ids of files that were written within the window, newest first, up to the number allowed.
+/// Remembers the ids of files that were written within the window, newest first, up to the number
+/// allowed.
 ///
-/// Compaction writes files anew, so this may remember ids for longer than asked: a second send is then dropped later than it
-/// must be, never kept twice.
-async fn remember_files(table: &Table, queries: &Queries, config: &Config, now: DateTime<Utc>) -> Result<Recent> {
-    let mut recent = Recent::new(Keys::random(), config.dedupe_hours, config.dedupe_ids);
-    let window_ms = i64::try_from(config.dedupe_hours).unwrap_or(i64::MAX / 3_600_000).saturating_mul(3_600_000);
+/// Compaction writes files anew, so this may remember ids for longer than asked: a second send is
+/// then dropped later than it must be, never kept twice.
+async fn remember_files(
+    table: &Table,
+    queries: &Queries,
+    config: &Config,
+    now: DateTime<Utc>,
+) -> Result<DedupWindow> {
+    let mut recent = DedupWindow::new(KeyHasher::random(), config.dedupe_hours, config.dedupe_ids);
+    let window_ms = i64::try_from(config.dedupe_hours)
+        .unwrap_or(i64::MAX / 3_600_000)
+        .saturating_mul(3_600_000);
     let since = now.timestamp_millis().saturating_sub(window_ms);
     let index = table.index();
-    let mut files: Vec<&Arc<DataFile>> = index.iter().filter(|file| file.modified_ms >= since).collect();
+    let mut files: Vec<&Arc<DataFile>> =
+        index.iter().filter(|file| file.modified_ms >= since).collect();
     files.sort_by_key(|file| std::cmp::Reverse(file.modified_ms));
     let mut left = config.dedupe_ids;
     files.retain(|file| {
@@ -405,7 +459,12 @@ async fn remember_files(table: &Table, queries: &Queries, config: &Config, now: 
 }
 
 /// Writes into the catalog what the configuration says of plans and of organisations without one.
-async fn set_terms(catalog: &Catalog, config: &Config, sets_terms: bool, now: fn() -> DateTime<Utc>) -> Result<()> {
+async fn set_terms(
+    catalog: &Catalog,
+    config: &Config,
+    sets_terms: bool,
+    now: fn() -> DateTime<Utc>,
+) -> Result<()> {
     let days = reader::unknown_days(config);
     let set = |document: &mut Document| {
         if !sets_terms && document.unknown.is_some() {
@@ -413,7 +472,8 @@ async fn set_terms(catalog: &Catalog, config: &Config, sets_terms: bool, now: fn
         }
         let plans = sets_terms && document.set_plans(&config.plans, now());
         // Keeping for ever is what everybody takes for granted where nothing is written.
-        let unknown = (days != 0 || document.unknown.is_some()) && document.set_unknown_days(days, now());
+        let unknown =
+            (days != 0 || document.unknown.is_some()) && document.set_unknown_days(days, now());
         plans || unknown
     };
     if set(&mut catalog.state().document.clone()) {
@@ -422,7 +482,8 @@ async fn set_terms(catalog: &Catalog, config: &Config, sets_terms: bool, now: fn
     Ok(())
 }
 
-/// What this log had come to at its last commit, and a meter that goes on from there and from what was replayed.
+/// What this log had come to at its last commit, and a meter that goes on from there and from what
+/// was replayed.
 async fn open_counts(
     store: &Store,
     table: &Table,
@@ -444,7 +505,9 @@ async fn open_counts(
         }
         None => {
             if covered > 0 {
-                tracing::warn!("no counts of this log were found: quotas of this month begin at what is in memory");
+                tracing::warn!(
+                    "no counts of this log were found: quotas of this month begin at what is in memory"
+                );
             }
             Snapshot { sequence: covered, counts: Arc::default() }
         }

@@ -1,8 +1,9 @@
 //! Reading: SQL, reports and exports over an open engine, or beside one without touching anything.
 //!
-//! Beside a running engine ([`Reader::open`]) the order of reading is what makes the Views whole: first the log, then the
-//! tables, then of each table's rows every frame that its transaction covers is dropped. A flush that commits in between
-//! moves rows from the first to the second, and they are counted once; the other order could miss them.
+//! Beside a running engine ([`Reader::open`]) the order of reading is what makes the Views whole:
+//! first the log, then the tables, then of each table's rows every frame that its transaction
+//! covers is dropped. A flush that commits in between moves rows from the first to the second, and
+//! they are counted once; the other order could miss them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -17,20 +18,23 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::claim;
 use super::identity;
-use super::pieces::print_of;
+use super::pending_parts::fingerprint_of;
 use super::rights::{Began, Gate};
-use super::side::Side;
+use super::system_tables::SystemTable;
 use super::{Inner, Status, Threads};
 use crate::analytics;
-use crate::catalog::{Access, Catalog, Denied, Scope, State, Which};
+use crate::catalog::{Access, Catalog, Denied, ErasureSelector, Scope, State};
 use crate::config::{Config, Found};
-use crate::dedupe::Keys;
+use crate::dedupe::KeyHasher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::export;
-use crate::halves::Waiting;
 use crate::logs;
+use crate::parts::JoinBuffer;
 use crate::plan::Month;
-use crate::query::{A_STATEMENT, Answer, Limits, NamedView, Params, Queries, Reads, Scene, Sight, refused_text};
+use crate::query::{
+    A_STATEMENT, Answer, Limits, NamedView, Params, Queries, QueryContext, ReadScope, Reads,
+    refused_text,
+};
 use crate::record::json::records;
 use crate::record::{BatchBuilder, Feedback, Record, Rows};
 use crate::reports;
@@ -38,13 +42,13 @@ use crate::store::Store;
 use crate::store::disk::Disk;
 use crate::table::Table;
 use crate::usage::{self, Counts, Usage};
-use crate::view::Shelf;
-use crate::wal::{self, Covered, Kind, Noted};
+use crate::view::ViewCell;
+use crate::wal::{self, FlushedSeq, Kind, Noted};
 
 /// How often log and tables are read before it is given up, each time because a flush came between.
-const MOST_LOOKS: usize = 10;
+const MAX_LOOKS: usize = 10;
 /// A statement of ours is run at most this often because records were erased while it ran.
-const MOST_RUNS: usize = 3;
+const MAX_RUNS: usize = 3;
 /// The state that holds of each feedback.
 const FEEDBACK_VIEW: &str = include_str!("../../sql/views/feedback.sql");
 /// The configuration of a reader that stands alone: it spills where it disturbs nobody.
@@ -60,8 +64,8 @@ fn beside(config: &Config) -> Result<Config> {
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub(super) queries: Arc<Queries>,
-    pub(super) logs: Arc<Shelf>,
-    feedback: Arc<Shelf>,
+    pub(super) logs: Arc<ViewCell>,
+    feedback: Arc<ViewCell>,
     catalog: Catalog,
     gate: Gate,
     usage: Usage,
@@ -77,8 +81,8 @@ impl Reader {
     pub(super) fn over(inner: &Inner, access: Access) -> Self {
         Self {
             queries: Arc::clone(&inner.queries),
-            logs: Arc::clone(&inner.logs.shelf),
-            feedback: Arc::clone(&inner.feedback.shelf),
+            logs: Arc::clone(&inner.logs.view_cell),
+            feedback: Arc::clone(&inner.feedback.view_cell),
             catalog: inner.catalog.clone(),
             gate: inner.gate(),
             usage: inner.usage.clone(),
@@ -89,9 +93,10 @@ impl Reader {
         }
     }
 
-    /// Opens the data folder of a configuration read-only, also beside a running server. It sees every record that was acked
-    /// before, as of this moment; open again to see more. [`crate::error::ErrorKind::NotFound`] if there is no such folder, or if
-    /// it never was a store.
+    /// Opens the data folder of a configuration read-only, also beside a running server. It sees
+    /// every record that was acked before, as of this moment; open again to see more.
+    /// [`crate::error::ErrorKind::NotFound`] if there is no such folder, or if it never was a
+    /// store.
     pub async fn open(config: &Config) -> Result<Self> {
         let config = &beside(config)?;
         let store = Store::open(config, false)?;
@@ -101,13 +106,16 @@ impl Reader {
         claim::refuse_left_behind(&store).await?;
         let Beside { logs: table, feedback: second, rows } = read_beside(&store).await?;
         let files = |table: &Option<Table>| table.as_ref().map(Table::index).unwrap_or_default();
-        let (logs, feedback) = (Shelf::new(Rows::Logs, files(&table)), Shelf::new(Rows::Feedback, files(&second)));
+        let (logs, feedback) = (
+            ViewCell::new(Rows::Logs, files(&table)),
+            ViewCell::new(Rows::Feedback, files(&second)),
+        );
         let mut memory = Vec::new();
         for (kind, batch) in rows {
             match kind {
                 Kind::Logs => memory.push(batch),
                 Kind::Feedback => drop(feedback.insert(batch, 0, None)),
-                Kind::Half(_) | Kind::Late(_) => {}
+                Kind::RecordPart(_) | Kind::Late(_) => {}
             }
         }
         let usage = read_usage(&store, table.as_ref(), &memory).await?;
@@ -130,24 +138,24 @@ impl Reader {
         })
     }
 
-    /// What a statement of the reader that starts now reads, and what of it may be seen; refused where that is not known, or where
-    /// the key may not read any more.
-    async fn scene(&self) -> Result<Scene> {
+    /// What a statement of the reader that starts now reads, and what of it may be seen; refused
+    /// where that is not known, or where the key may not read any more.
+    async fn query_context(&self) -> Result<QueryContext> {
         self.gate.refuse_if_stale().await?;
         self.gate.check(&self.access)?;
-        let mut scene = self.scene_now();
-        if let Some(sight) = &mut scene.sight {
-            sight.denied = self.denied();
+        let mut query_context = self.query_context_now();
+        if let Some(read_scope) = &mut query_context.read_scope {
+            read_scope.denied = self.denied();
         }
-        Ok(scene)
+        Ok(query_context)
     }
 
-    /// The same for statements of ours, whose rows are not the answer yet: with fields that are denied to the reader, which are
-    /// taken out of the answer.
-    async fn whole_scene(&self) -> Result<Scene> {
+    /// The same for statements of ours, whose rows are not the answer yet: with fields that are
+    /// denied to the reader, which are taken out of the answer.
+    async fn whole_query_context(&self) -> Result<QueryContext> {
         self.gate.refuse_if_stale().await?;
         self.gate.check(&self.access)?;
-        Ok(self.scene_now())
+        Ok(self.query_context_now())
     }
 
     /// The fields that the reader may not read.
@@ -156,18 +164,24 @@ impl Reader {
         self.catalog.state().document.denied(organisation.as_deref(), workspace.as_deref())
     }
 
-    fn scene_now(&self) -> Scene {
+    fn query_context_now(&self) -> QueryContext {
         let (view, feedback) = (self.logs.view(), self.feedback.view());
         let state = self.catalog.state();
-        let sight = self.sight(&state, Denied::default());
-        let files = [(Rows::Logs, Arc::clone(&view.files)), (Rows::Feedback, Arc::clone(&feedback.files))];
-        let side = Side::new(state, self.usage.clone(), files, self.access.clone());
-        Scene { view, feedback: Some(feedback), sight: Some(sight), side: Some(Arc::new(side)) }
+        let read_scope = self.read_scope(&state, Denied::default());
+        let files =
+            [(Rows::Logs, Arc::clone(&view.files)), (Rows::Feedback, Arc::clone(&feedback.files))];
+        let side = SystemTable::new(state, self.usage.clone(), files, self.access.clone());
+        QueryContext {
+            view,
+            feedback: Some(feedback),
+            read_scope: Some(read_scope),
+            side: Some(Arc::new(side)),
+        }
     }
 
     /// What the reader sees of the records.
-    fn sight(&self, state: &State, denied: Denied) -> Sight {
-        Sight {
+    fn read_scope(&self, state: &State, denied: Denied) -> ReadScope {
+        ReadScope {
             organisation: self.access.organisation.clone(),
             workspace: self.access.workspace.clone(),
             bodies: self.access.may(Scope::Read),
@@ -186,19 +200,22 @@ impl Reader {
         self.gate.begin(&self.access)
     }
 
-    /// Runs a statement of ours whose rows are the answer, and asks for the rights again when it has them. What was erased meanwhile
-    /// may be in them, so it is then run once more.
-    async fn still<T, F: Future<Output = Result<T>>>(&self, run: impl Fn(Scene) -> F) -> Result<T> {
-        for _ in 1..MOST_RUNS {
+    /// Runs a statement of ours whose rows are the answer, and asks for the rights again when it
+    /// has them. What was erased meanwhile may be in them, so it is then run once more.
+    async fn still<T, F: Future<Output = Result<T>>>(
+        &self,
+        run: impl Fn(QueryContext) -> F,
+    ) -> Result<T> {
+        for _ in 1..MAX_RUNS {
             let began = self.begin();
-            let found = run(self.whole_scene().await?).await?;
+            let found = run(self.whole_query_context().await?).await?;
             match self.gate.check_still(&began) {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 checked => return checked.map(|()| found),
             }
         }
         let began = self.begin();
-        let found = run(self.whole_scene().await?).await?;
+        let found = run(self.whole_query_context().await?).await?;
         self.gate.check_still(&began).map(|()| found)
     }
 
@@ -211,7 +228,7 @@ impl Reader {
     /// Runs one read-only statement: a query, EXPLAIN, SHOW or DESCRIBE.
     pub async fn sql(&self, query: &str, params: &Params) -> Result<Answer> {
         let began = self.begin();
-        let answer = self.queries.sql(self.scene().await?, query, params).await?;
+        let answer = self.queries.sql(self.query_context().await?, query, params).await?;
         Ok(self.watched(began, answer))
     }
 
@@ -219,13 +236,19 @@ impl Reader {
     pub async fn report(&self, name: &str, params: &Params) -> Result<Answer> {
         let report = reports::find(name)?;
         let params = reports::bind(report, params)?;
-        let (began, limits) = (self.begin(), Limits { reads: Reads::Report, ..self.queries.limits() });
-        let answer = self.queries.run(self.scene().await?, report.sql, params, limits).await;
-        Ok(self.watched(began, answer.map_err(|refused| of(&format!("report `{name}`"), refused))?))
+        let (began, limits) =
+            (self.begin(), Limits { reads: Reads::Report, ..self.queries.limits() });
+        let answer =
+            self.queries.run(self.query_context().await?, report.sql, params, limits).await;
+        Ok(self.watched(
+            began,
+            answer.map_err(|refused| in_context(&format!("report `{name}`"), refused))?,
+        ))
     }
 
-    /// Answers a question of Portkey's analytics, in Portkey's shape. Figures that are computed from withheld columns are null, and
-    /// `withheld` names the columns; [`crate::error::ErrorKind::Denied`] where the question asks for nothing else.
+    /// Answers a question of Portkey's analytics, in Portkey's shape. Figures that are computed
+    /// from withheld columns are null, and `withheld` names the columns;
+    /// [`crate::error::ErrorKind::Denied`] where the question asks for nothing else.
     pub async fn analytics(&self, query: &analytics::Query) -> Result<serde_json::Value> {
         let answer = self.analytics_rows(query).await?;
         let withheld = answer.figures;
@@ -234,8 +257,11 @@ impl Reader {
         }
         let rows: Vec<RecordBatch> = answer.batches.try_collect().await?;
         // How many groups there are stands in their rows, and a page behind the last one has none.
-        if let (true, Some(first)) = (rows.iter().all(|batch| batch.num_rows() == 0), query.first_page()) {
-            let first: Vec<RecordBatch> = self.analytics_rows(&first).await?.batches.try_collect().await?;
+        if let (true, Some(first)) =
+            (rows.iter().all(|batch| batch.num_rows() == 0), query.first_page())
+        {
+            let first: Vec<RecordBatch> =
+                self.analytics_rows(&first).await?.batches.try_collect().await?;
             let mut answer = query.json_without(&rows, &withheld)?;
             answer["total"] = analytics::Query::groups(&first)?.unwrap_or(0).into();
             return Ok(answer);
@@ -248,17 +274,21 @@ impl Reader {
         self.denied().check_filter(query.filtered().iter().map(String::as_str))?;
         let limits = Limits { reads: Reads::Figures, ..self.queries.limits() };
         let began = self.begin();
-        let answer = self.queries.run(self.scene().await?, &query.sql(), query.params(), limits).await;
-        Ok(self.watched(began, answer.map_err(|refused| of(&query.title(), refused))?))
+        let answer = self
+            .queries
+            .run(self.query_context().await?, &query.sql(), query.params(), limits)
+            .await;
+        Ok(self.watched(began, answer.map_err(|refused| in_context(&query.title(), refused))?))
     }
 
-    /// The newest records that a filter names, a page of them, without bodies and what else is withheld.
+    /// The newest records that a filter names, a page of them, without bodies and what else is
+    /// withheld.
     pub async fn logs(&self, ask: &logs::Ask) -> Result<logs::Page> {
         let (columns, denied) = (ask.filter.columns(), self.denied());
         // The order of a list, and where a page goes on, tell these.
         denied.check_filter(columns.iter().map(String::as_str).chain(logs::ORDER))?;
         let queries = &*self.queries;
-        let mut page = self.still(|scene| logs::list(queries, scene, ask)).await?;
+        let mut page = self.still(|query_context| logs::list(queries, query_context, ask)).await?;
         page.hide(&self.withheld_by(denied));
         Ok(page)
     }
@@ -267,19 +297,25 @@ impl Reader {
     pub async fn count_logs(&self, filter: &logs::Filter) -> Result<u64> {
         self.denied().check_filter(filter.columns().iter().map(String::as_str))?;
         let queries = &*self.queries;
-        self.still(|scene| logs::count(queries, scene, filter)).await
+        self.still(|query_context| logs::count(queries, query_context, filter)).await
     }
 
-    /// The record of that id, as far as the key may read it; of several one of no workspace, then the newest, or that of the
-    /// organisation and workspace named (an empty workspace is none).
+    /// The record of that id, as far as the key may read it; of several one of no workspace, then
+    /// the newest, or that of the organisation and workspace named (an empty workspace is none).
     /// [`crate::error::ErrorKind::NotFound`] if there is none that the key reaches.
-    pub async fn log(&self, id: &str, organisation: Option<&str>, workspace: Option<&str>) -> Result<Record> {
+    pub async fn log(
+        &self,
+        id: &str,
+        organisation: Option<&str>,
+        workspace: Option<&str>,
+    ) -> Result<Record> {
         let mut record = self.whole_log(id, organisation, workspace).await?;
         self.hide(&mut record);
         Ok(record)
     }
 
-    /// The same with fields that are denied to the reader, for work that shows less of it, and ends with [`Reader::hide`].
+    /// The same with fields that are denied to the reader, for work that shows less of it, and ends
+    /// with [`Reader::hide`].
     pub(crate) async fn whole_log(
         &self,
         id: &str,
@@ -289,7 +325,9 @@ impl Reader {
         let denied = self.denied();
         denied.check_filter(["id"])?;
         let queries = &*self.queries;
-        let record = self.still(|scene| logs::get(queries, scene, id, organisation, workspace)).await?;
+        let record = self
+            .still(|query_context| logs::get(queries, query_context, id, organisation, workspace))
+            .await?;
         if record.id.as_deref() != Some(id) {
             // It was found by the call that it is an attempt of.
             denied.check_filter(["internal_trace_id", "source", "is_success"])?;
@@ -307,48 +345,67 @@ impl Reader {
         self.denied().check_filter(crate::replay::READS)
     }
 
-    /// The feedback of that id, if the key reaches it; of several the newest, or that of the organisation named.
+    /// The feedback of that id, if the key reaches it; of several the newest, or that of the
+    /// organisation named.
     pub async fn feedback(&self, id: &str, organisation: Option<&str>) -> Result<Feedback> {
         let queries = &*self.queries;
-        self.still(|scene| logs::get_feedback(queries, scene, id, organisation)).await
+        self.still(|query_context| logs::get_feedback(queries, query_context, id, organisation))
+            .await
     }
 
     /// A page of feedback, newest first, and where the next one goes on.
-    pub async fn list_feedback(&self, ask: &logs::FeedbackAsk) -> Result<(Vec<Feedback>, Option<logs::Cursor>)> {
+    pub async fn list_feedback(
+        &self,
+        ask: &logs::FeedbackAsk,
+    ) -> Result<(Vec<Feedback>, Option<logs::Cursor>)> {
         let queries = &*self.queries;
-        self.still(|scene| logs::list_feedback(queries, scene, ask)).await
+        self.still(|query_context| logs::list_feedback(queries, query_context, ask)).await
     }
 
     /// What goes if these records of an organisation are erased.
-    pub async fn erasing(&self, organisation: &str, which: &Which) -> Result<logs::Erasing> {
-        logs::erasing(&self.queries, self.whole_scene().await?, organisation, which).await
+    pub async fn erasing(
+        &self,
+        organisation: &str,
+        which: &ErasureSelector,
+    ) -> Result<logs::Erasing> {
+        logs::erasing(&self.queries, self.whole_query_context().await?, organisation, which).await
     }
 
     /// What was said of a record; nothing where that would tell of it what is withheld.
-    pub async fn said_of(&self, record: &Record) -> Result<logs::Said> {
+    pub async fn said_of(&self, record: &Record) -> Result<logs::LogFeedback> {
         if logs::tells_feedback(&self.withheld_from_log()) {
-            return Ok(logs::Said::default());
+            return Ok(logs::LogFeedback::default());
         }
         let queries = &*self.queries;
-        self.still(|scene| logs::said_of_log(queries, scene, record)).await
+        self.still(|query_context| logs::said_of_log(queries, query_context, record)).await
     }
 
-    /// Where logs are that feedback may speak of, by id, the newest last; what the key does not reach is left out.
-    pub async fn places(&self, ids: &[String]) -> Result<HashMap<String, Vec<logs::LogPlace>>> {
+    /// Where logs are that feedback may speak of, by id, the newest last; what the key does not
+    /// reach is left out.
+    pub async fn places(&self, ids: &[String]) -> Result<HashMap<String, Vec<logs::LogRef>>> {
         let queries = &*self.queries;
-        self.still(|scene| logs::places(queries, scene, ids)).await
+        self.still(|query_context| logs::places(queries, query_context, ids)).await
     }
 
     /// Exports records as JSON lines, in chunks that end on a line.
-    pub async fn export(&self, request: &export::Request) -> Result<BoxStream<'static, Result<Bytes>>> {
+    pub async fn export(
+        &self,
+        request: &export::Request,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
         let began = self.begin().without_erasures();
         let (queries, request) = (Arc::clone(&self.queries), self.within_plan(request)?);
-        let lines = export::export(queries, self.whole_scene().await?, self.erased_since(), &request).await?;
+        let lines = export::export(
+            queries,
+            self.whole_query_context().await?,
+            self.erased_since(),
+            &request,
+        )
+        .await?;
         Ok(self.gate.watch(began, lines))
     }
 
-    /// Exports what a job selects as these columns, no further back than the plan lets exports reach by now;
-    /// notes whose records they are.
+    /// Exports what a job selects as these columns, no further back than the plan lets exports
+    /// reach by now; notes whose records they are.
     pub(super) async fn export_selected(
         &self,
         selection: &export::Selection,
@@ -367,10 +424,19 @@ impl Reader {
         let condition = selection.filter.condition();
         let began = self.begin().without_erasures();
         let queries = Arc::clone(&self.queries);
-        let scene = self.whole_scene().await?;
+        let query_context = self.whole_query_context().await?;
         let latest = self.erased_since();
         let skip = selection.skip;
-        let lines = export::selected(queries, scene, latest, &request, condition, skip, Arc::clone(noted)).await?;
+        let lines = export::selected(
+            queries,
+            query_context,
+            latest,
+            &request,
+            condition,
+            skip,
+            Arc::clone(noted),
+        )
+        .await?;
         Ok(self.gate.watch(began, lines))
     }
 
@@ -379,18 +445,24 @@ impl Reader {
         self.exported_from(None).map(|_| ())
     }
 
-    /// How many records match what a job selects; [`crate::error::ErrorKind::Denied`] if the plan lets no export reach so far back.
+    /// How many records match what a job selects; [`crate::error::ErrorKind::Denied`] if the plan
+    /// lets no export reach so far back.
     pub(super) async fn count_selected(&self, selection: &export::Selection) -> Result<u64> {
         let mut filter = selection.filter.clone();
-        let from = self.exported_from(filter.time.min.map(|at| at.timestamp_micros())).map_err(|refused| {
-            Error::new(refused.kind(), refused.message().replace("`from`", "`time_of_generation_min`"))
-        })?;
+        let from = self.exported_from(filter.time.min.map(|at| at.timestamp_micros())).map_err(
+            |refused| {
+                Error::new(
+                    refused.kind(),
+                    refused.message().replace("`from`", "`time_of_generation_min`"),
+                )
+            },
+        )?;
         filter.time.min = from.and_then(DateTime::from_timestamp_micros);
         self.count_logs(&filter).await
     }
 
-    /// The request, no further back and of no more records than the plan of the caller's organisation lets exports be, and
-    /// without what it may not export.
+    /// The request, no further back and of no more records than the plan of the caller's
+    /// organisation lets exports be, and without what it may not export.
     fn within_plan(&self, request: &export::Request) -> Result<export::Request> {
         let organisation = &self.access.organisation;
         let from = match organisation {
@@ -400,11 +472,16 @@ impl Reader {
         let (state, denied) = (self.catalog.state(), self.denied());
         denied.check_filter(request.reads())?;
         let columns = denied.columns(request.columns.clone(), self.access.may(Scope::Read))?;
-        let limit = request.limit.into_iter().chain(state.document.most_exported(organisation.as_deref())).min();
+        let limit = request
+            .limit
+            .into_iter()
+            .chain(state.document.most_exported(organisation.as_deref()))
+            .min();
         Ok(export::Request { from, columns, limit, ..request.clone() })
     }
 
-    /// The columns that an export lacks because they are withheld; named columns are refused instead.
+    /// The columns that an export lacks because they are withheld; named columns are refused
+    /// instead.
     pub fn withheld_from_export(&self, request: &export::Request) -> Vec<String> {
         let (denied, bodies) = (self.denied(), self.access.may(Scope::Read));
         match request.columns {
@@ -423,16 +500,18 @@ impl Reader {
     /// The columns of a list of records that are withheld. No list has bodies.
     pub fn withheld_from_list(&self) -> Vec<String> {
         let mut withheld = self.withheld_from_log();
-        let listed = |name: &str| logs::listed().any(|column| name.split('.').next() == Some(column));
+        let listed =
+            |name: &str| logs::listed().any(|column| name.split('.').next() == Some(column));
         withheld.retain(|name| listed(name));
         withheld
     }
 
     fn withheld_by(&self, denied: Denied) -> Vec<String> {
-        self.sight(&self.catalog.state(), denied).withheld()
+        self.read_scope(&self.catalog.state(), denied).withheld()
     }
 
-    /// The first moment of an export that begins at `from`, µs since 1970-01-01; none = the first record.
+    /// The first moment of an export that begins at `from`, µs since 1970-01-01; none = the first
+    /// record.
     fn exported_from(&self, from: Option<i64>) -> Result<Option<i64>> {
         let Some(organisation) = &self.access.organisation else { return Ok(from) };
         self.catalog.rules().terms(organisation).export_from(from, (self.now)())
@@ -440,19 +519,23 @@ impl Reader {
 
     /// How many records an export has at most; quick, for a progress bar.
     pub fn export_estimate(&self, request: &export::Request) -> Result<u64> {
-        export::estimate(&self.scene_now(), &self.within_plan(request)?)
+        export::estimate(&self.query_context_now(), &self.within_plan(request)?)
     }
 
     /// What is stored, as far as a reader can tell.
     pub fn status(&self) -> Status {
         let (wal_bytes, wal_segments) =
             self.wal.as_ref().map_or((0, 0), |(disk, folder)| wal::size_on_disk(&**disk, folder));
-        Status { wal_bytes, wal_segments, ..Status::of_lanes(&self.logs, &self.feedback, self.queries.running()) }
+        Status {
+            wal_bytes,
+            wal_segments,
+            ..Status::from_tables(&self.logs, &self.feedback, self.queries.running())
+        }
     }
 }
 
 /// An error of a statement of ours, which names what it was for.
-fn of(what: &str, error: Error) -> Error {
+fn in_context(what: &str, error: Error) -> Error {
     match error.message().strip_prefix(A_STATEMENT) {
         Some(rest) => Error::new(error.kind(), format!("{what}{rest}")),
         None => error,
@@ -490,11 +573,16 @@ pub(super) fn named_views() -> Vec<NamedView> {
         sql: report.view_sql(),
         params: reports::view_params(report),
     };
-    let feedback = NamedView { name: "feedback", sql: FEEDBACK_VIEW, params: ParamValues::Map(HashMap::new()) };
+    let feedback = NamedView {
+        name: "feedback",
+        sql: FEEDBACK_VIEW,
+        params: ParamValues::Map(HashMap::new()),
+    };
     reports::list().iter().map(view).chain([feedback]).collect()
 }
 
-/// The tables, and the rows of the log that are not in them, records of which both halves are there among them.
+/// The tables, and the rows of the log that are not in them, records of which both halves are there
+/// among them.
 #[derive(Default)]
 struct Beside {
     logs: Option<Table>,
@@ -505,10 +593,11 @@ struct Beside {
 /// Reads the tables and the log so that no acked row is missing and none is there twice.
 async fn read_beside(store: &Store) -> Result<Beside> {
     let Some((wal_id, folder)) = wal_id_of(store)?.zip(store.wal_folder()) else {
-        let (logs, feedback) = (Table::open(store, Rows::Logs).await?, Table::open(store, Rows::Feedback).await?);
+        let (logs, feedback) =
+            (Table::open(store, Rows::Logs).await?, Table::open(store, Rows::Feedback).await?);
         return Ok(Beside { logs, feedback, rows: Vec::new() });
     };
-    for _ in 0..MOST_LOOKS {
+    for _ in 0..MAX_LOOKS {
         // Before the log, which goes on meanwhile.
         let noted = match store.last_note(wal_id) {
             Some(path) => wal::read_last(&**store.disk(), &path, wal_id)?,
@@ -516,10 +605,12 @@ async fn read_beside(store: &Store) -> Result<Beside> {
         };
         // What the tables cover now need not be decoded; what they cover later is dropped below.
         let before = covered_now(store, wal_id).await?.2;
-        let (mut frames, found) = frames_after(Arc::clone(store.disk()), folder.clone(), before).await?;
+        let (mut frames, found) =
+            frames_after(Arc::clone(store.disk()), folder.clone(), before).await?;
         let (logs, feedback, now) = covered_now(store, wal_id).await?;
         if found.vanished {
-            // Halves that it held were written to a segment that was not there when the log was listed.
+            // Halves that it held were written to a segment that was not there when the log was
+            // listed.
             continue;
         }
         let first = found.segments.first().map(|segment| segment.first_sequence);
@@ -533,19 +624,20 @@ async fn read_beside(store: &Store) -> Result<Beside> {
         if let Some(missing) = found.reaches(&noted, now.most(), &folder)? {
             tracing::error!(folder = %folder.display(), "{}", missing.what());
         }
-        let is_new = |sequence: u64, kind: Kind| sequence > now.of(kind);
+        let is_new = |sequence: u64, kind: Kind| sequence > now.sequence_of(kind);
         // A half that was flushed meanwhile may be in the table or further on in the log.
-        if frames
-            .iter()
-            .any(|(sequence, kind, _)| matches!(kind, Kind::Half(_) | Kind::Late(_)) && !is_new(*sequence, *kind))
-        {
+        if frames.iter().any(|(sequence, kind, _)| {
+            matches!(kind, Kind::RecordPart(_) | Kind::Late(_)) && !is_new(*sequence, *kind)
+        }) {
             continue;
         }
         frames.retain(|(sequence, kind, _)| is_new(*sequence, *kind));
         let frames = frames.into_iter().map(|(_, kind, batch)| (kind, batch)).collect();
         return Ok(Beside { logs, feedback, rows: joined(frames)? });
     }
-    Err(Error::busy("the server flushes faster than its log can be read beside it; ask it over HTTP, or again later"))
+    Err(Error::busy(
+        "the server flushes faster than its log can be read beside it; ask it over HTTP, or again later",
+    ))
 }
 
 /// The id of the log that belongs to a store; none if it has none yet.
@@ -556,7 +648,11 @@ pub(super) fn wal_id_of(store: &Store) -> Result<Option<uuid::Uuid>> {
 type Frames = Vec<(u64, Kind, RecordBatch)>;
 
 /// Frames of the log that are not covered, and what was found of it.
-async fn frames_after(disk: Arc<dyn Disk>, folder: PathBuf, covered: Covered) -> Result<(Frames, wal::Replay)> {
+async fn frames_after(
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    covered: FlushedSeq,
+) -> Result<(Frames, wal::Replay)> {
     let read = move || -> Result<_> {
         let mut frames = Vec::new();
         let found = wal::replay(&*disk, &folder, covered, true, &mut |sequence, kind, batch| {
@@ -571,14 +667,15 @@ async fn frames_after(disk: Arc<dyn Disk>, folder: PathBuf, covered: Covered) ->
 
 /// Puts halves together, and shows those that are alone as the records that they are so far.
 fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> {
-    let keys = Keys::random();
-    let (mut rows, mut waiting, mut known) = (Vec::new(), Waiting::<()>::default(), HashSet::new());
+    let keys = KeyHasher::random();
+    let (mut rows, mut waiting, mut known) =
+        (Vec::new(), JoinBuffer::<()>::default(), HashSet::new());
     let mut builder = BatchBuilder::new();
     for (kind, batch) in frames {
-        let (Kind::Half(half) | Kind::Late(half)) = kind else {
+        let (Kind::RecordPart(part_kind) | Kind::Late(part_kind)) = kind else {
             if kind == Kind::Logs {
                 // Parts of a record that came whole add nothing to it.
-                let ids = keys.of_batch(&batch);
+                let ids = keys.keys_of_batch(&batch);
                 for key in &ids {
                     waiting.forget(*key);
                 }
@@ -587,13 +684,13 @@ fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> 
             rows.push((kind, batch));
             continue;
         };
-        for (key, mut record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
-            let print = print_of(&keys, half, &mut record, true);
+        for (key, mut record) in keys.keys_of_batch(&batch).into_iter().zip(records(&batch)?) {
+            let print = fingerprint_of(&keys, part_kind, &mut record, true);
             // A late part whose record is in the table is added to it there.
             let is_late = matches!(kind, Kind::Late(_)) && waiting.get(key).is_none();
             if !known.contains(&key)
                 && !is_late
-                && let Some(whole) = waiting.add(key, half, record, print, 0, None)
+                && let Some(whole) = waiting.add(key, part_kind, record, print, 0, None)
             {
                 known.insert(key);
                 builder.append(&whole.record);
@@ -608,19 +705,27 @@ fn joined(frames: Vec<(Kind, RecordBatch)>) -> Result<Vec<(Kind, RecordBatch)>> 
 }
 
 /// The tables as they are now, and what they hold of the log.
-pub(super) async fn covered_now(store: &Store, wal_id: uuid::Uuid) -> Result<(Option<Table>, Option<Table>, Covered)> {
-    let (logs, feedback) = (Table::open(store, Rows::Logs).await?, Table::open(store, Rows::Feedback).await?);
+pub(super) async fn covered_now(
+    store: &Store,
+    wal_id: uuid::Uuid,
+) -> Result<(Option<Table>, Option<Table>, FlushedSeq)> {
+    let (logs, feedback) =
+        (Table::open(store, Rows::Logs).await?, Table::open(store, Rows::Feedback).await?);
     let covered = covered(logs.as_ref(), feedback.as_ref(), wal_id).await?;
     Ok((logs, feedback, covered))
 }
 
 /// The last sequence of the log that each table holds.
-pub(super) async fn covered(logs: Option<&Table>, feedback: Option<&Table>, wal_id: uuid::Uuid) -> Result<Covered> {
+pub(super) async fn covered(
+    logs: Option<&Table>,
+    feedback: Option<&Table>,
+    wal_id: uuid::Uuid,
+) -> Result<FlushedSeq> {
     let mut covered = [0; 2];
     for (place, table) in [logs, feedback].into_iter().enumerate() {
         let Some(table) = table else { continue };
         let version = table.app_version(&wal_id.to_string()).await?;
         covered[place] = version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
     }
-    Ok(Covered { logs: covered[0], feedback: covered[1] })
+    Ok(FlushedSeq { logs: covered[0], feedback: covered[1] })
 }

@@ -1,4 +1,5 @@
-//! The engine's part in refusals: keeps the list in the store up to date, and answers what a key may see of it.
+//! The engine's part in refusals: keeps the list in the store up to date, and answers what a key
+//! may see of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,10 @@ impl Inner {
                 Ok(()) => failing = false,
                 // Told once: while a bucket is away this comes again and again.
                 Err(error) if !failing => {
-                    tracing::warn!(error = error.chain(), "the list of refusals was not written; trying again");
+                    tracing::warn!(
+                        error = error.chain(),
+                        "the list of refusals was not written; trying again"
+                    );
                     failing = true;
                 }
                 Err(_) => {}

@@ -1,7 +1,9 @@
-//! What the log brings back at an open: rows that no table has, halves that wait, records whose halves are both there, and late parts.
+//! What the log brings back at an open: rows that no table has, halves that wait, records whose
+//! halves are both there, and late parts.
 //!
-//! Quotas were asked when a record was stored and not written down for halves, so those that are whole are handed on to the writer,
-//! which asks again. What was erased meanwhile is left out, for good.
+//! Quotas were asked when a record was stored and not written down for halves, so those that are
+//! whole are handed on to the writer, which asks again. What was erased meanwhile is left out, for
+//! good.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,43 +15,44 @@ use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::lane::Lane;
-use super::pieces::{Held, print_of, waits_until};
+use super::pending_parts::{Held, fingerprint_of, waits_until};
 use super::reader;
-use crate::dedupe::{Known, Recent};
+use super::table_state::TableState;
+use crate::dedupe::{DedupWindow, SeenState};
 use crate::error::{Error, Result};
-use crate::halves::{Fit, Half, SoFar, Waiting, Whole};
-use crate::limits::Room;
-use crate::memtable::{Budget, batch_bytes};
+use crate::limits::MemoryReservation;
+use crate::memtable::{MemoryBudget, batch_bytes};
+use crate::parts::{Admission, JoinBuffer, Joined, RecordPart, SoFar};
 use crate::plan::{Row, Rules};
 use crate::record::json::records;
 use crate::record::{self, Record};
 use crate::store::Store;
 use crate::store::folders::Folders;
 use crate::usage::Counts;
-use crate::wal::{self, Covered, Kind, Noted, Wal};
+use crate::wal::{self, FlushedSeq, Kind, Noted, Wal};
 
 /// What a replay finds of halves.
 #[derive(Default)]
-pub(super) struct Halves {
-    pub(super) waiting: Waiting<Held>,
-    /// Records of which both halves are there: whether their quota leaves room for them was never written down.
-    pub(super) whole: HashMap<u128, Whole<Held>>,
+pub(super) struct Parts {
+    pub(super) waiting: JoinBuffer<Held>,
+    /// Records of which both halves are there: whether their quota leaves room for them was never
+    /// written down.
+    pub(super) whole: HashMap<u128, Joined<Held>>,
     /// Parts of records that are stored.
-    pub(super) late: Vec<(u128, Half, Record, Option<Room>)>,
+    pub(super) late: Vec<(u128, RecordPart, Record, Option<MemoryReservation>)>,
     /// Whether the log holds halves that were erased.
     pub(super) has_erased: bool,
 }
 
 /// What a replay fills.
 pub(super) struct Replayed {
-    pub(super) recent: Recent,
+    pub(super) recent: DedupWindow,
     /// Of records, and of feedback.
-    lanes: [Lane; 2],
-    pub(super) halves: Halves,
+    tables: [TableState; 2],
+    pub(super) record_parts: Parts,
     /// How long halves that come back wait, µs.
     join_micros: i64,
-    budget: Budget,
+    budget: MemoryBudget,
     pub(super) counts: Counts,
     /// Everything that was ever erased: a log that slept may bring it back.
     erased: Rules,
@@ -59,18 +62,28 @@ pub(super) struct Replayed {
 impl Replayed {
     /// Nothing yet.
     pub(super) fn new(
-        lanes: [Lane; 2],
-        recent: Recent,
-        budget: Budget,
+        tables: [TableState; 2],
+        recent: DedupWindow,
+        budget: MemoryBudget,
         erased: Rules,
         join_micros: i64,
         now: DateTime<Utc>,
     ) -> Self {
-        Self { recent, lanes, halves: Halves::default(), join_micros, budget, counts: Counts::default(), erased, now }
+        Self {
+            recent,
+            tables,
+            record_parts: Parts::default(),
+            join_micros,
+            budget,
+            counts: Counts::default(),
+            erased,
+            now,
+        }
     }
 }
 
-/// Opens the log and brings back the rows that the table does not have. With `after_loss` the log may begin behind the end of the table.
+/// Opens the log and brings back the rows that the table does not have. With `after_loss` the log
+/// may begin behind the end of the table.
 pub(super) async fn replay(
     store: &Store,
     folder: &Path,
@@ -82,11 +95,13 @@ pub(super) async fn replay(
     let (store, folder, folders) = (store.clone(), folder.to_owned(), Arc::clone(folders));
     let here = tokio::runtime::Handle::current();
     let work = move || {
-        let [logs, feedback] = into.lanes.clone();
+        let [logs, feedback] = into.tables.clone();
         let lost = if after_loss { wal::before_first(&**folders.disk(), &folder)? } else { 0 };
         let covered = |wal_id| {
-            let covered = here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id))?;
-            let covered = Covered { logs: covered.logs.max(lost), feedback: covered.feedback.max(lost) };
+            let covered =
+                here.block_on(reader::covered(Some(&logs.table), Some(&feedback.table), wal_id))?;
+            let covered =
+                FlushedSeq { logs: covered.logs.max(lost), feedback: covered.feedback.max(lost) };
             let noted = match store.last_note(wal_id) {
                 // What was flushed into a table that is lost was noted too.
                 Some(path) if after_loss => Noted { path: Some(path), ..Noted::default() },
@@ -112,76 +127,92 @@ impl Replayed {
             Kind::Feedback => {
                 let batch = without_erased(batch, kind, &self.erased)?;
                 let permit = self.budget.take_what_is_left(batch_bytes(&batch));
-                self.lanes[1].shelf.insert(batch, now_micros, permit);
+                self.tables[1].view_cell.insert(batch, now_micros, permit);
                 Ok(())
             }
-            // What is erased is seen when the parts are together: one of them may not say whose it is.
-            Kind::Half(half) | Kind::Late(half) => {
+            // What is erased is seen when the parts are together: one of them may not say whose it
+            // is.
+            Kind::RecordPart(part_kind) | Kind::Late(part_kind) => {
                 let is_late = matches!(kind, Kind::Late(_));
                 let keys = self.recent.keys().clone();
-                for (key, record) in keys.of_batch(&batch).into_iter().zip(records(&batch)?) {
-                    self.take_half(key, half, record, is_late);
+                for (key, record) in keys.keys_of_batch(&batch).into_iter().zip(records(&batch)?) {
+                    self.take_half(key, part_kind, record, is_late);
                 }
                 Ok(())
             }
         }
     }
 
-    fn take_half(&mut self, key: u128, half: Half, mut record: Record, is_late: bool) {
+    fn take_half(&mut self, key: u128, part_kind: RecordPart, mut record: Record, is_late: bool) {
         let room = self.budget.take_what_is_left(record.held_bytes() as u64);
         let stored = self.recent.known(key).map(|known| known.is_open);
-        let is_open = stored.or_else(|| self.halves.whole.get(&key).map(|whole| !whole.is_complete));
+        let is_open =
+            stored.or_else(|| self.record_parts.whole.get(&key).map(|whole| !whole.is_complete));
         // The log does not tell whether the time is that of its arrival.
-        let [print, untimed] = [true, false].map(|is_timed| print_of(self.recent.keys(), half, &mut record, is_timed));
-        let fit = self.halves.waiting.fit(key, half, print);
+        let [print, untimed] = [true, false]
+            .map(|is_timed| fingerprint_of(self.recent.keys(), part_kind, &mut record, is_timed));
+        let fit = self.record_parts.waiting.fit(key, part_kind, print);
         match is_open {
             Some(false) if !is_late => return,
-            Some(_) => return self.halves.late.push((key, half, record, room)),
+            Some(_) => return self.record_parts.late.push((key, part_kind, record, room)),
             // Its record may be in this log too, as a half that was stored alone and not flushed.
-            None if is_late && (self.halves.waiting.get(key).is_none() || fit != Fit::New) => {
-                return self.halves.late.push((key, half, record, room));
+            None if is_late
+                && (self.record_parts.waiting.get(key).is_none() || fit != Admission::New) =>
+            {
+                return self.record_parts.late.push((key, part_kind, record, room));
             }
-            None if fit != Fit::New => return,
+            None if fit != Admission::New => return,
             None => {}
         }
-        let until_micros = waits_until(half, &record, self.now.timestamp_micros(), self.join_micros);
+        let until_micros =
+            waits_until(part_kind, &record, self.now.timestamp_micros(), self.join_micros);
         let held = Held { room, print: Some(print) };
-        if let Some(whole) = self.halves.waiting.add(key, half, record, print, until_micros, Some(held)) {
-            self.lanes[0].shelf.replace_halves(&[key], None, 0, None);
-            self.halves.whole.insert(key, whole);
-        } else if let Some(so_far) = self.halves.waiting.get(key) {
-            self.lanes[0].shelf.show_half(key, Arc::clone(so_far));
-            self.halves.waiting.know(key, untimed);
+        if let Some(whole) =
+            self.record_parts.waiting.add(key, part_kind, record, print, until_micros, Some(held))
+        {
+            self.tables[0].view_cell.replace_parts(&[key], None, 0, None);
+            self.record_parts.whole.insert(key, whole);
+        } else if let Some(so_far) = self.record_parts.waiting.get(key) {
+            self.tables[0].view_cell.show_half(key, Arc::clone(so_far));
+            self.record_parts.waiting.know(key, untimed);
         }
     }
 
     /// Forgets parts of records that were erased, now that all parts are together.
     fn forget_erased(&mut self) {
         let now_micros = self.now.timestamp_micros();
-        let is_erased = |so_far: &SoFar| self.erased.erases(Row::of(&so_far.figures()));
-        let erased: Vec<u128> =
-            self.halves.waiting.iter().filter(|(_, so_far)| is_erased(so_far)).map(|(key, _)| key).collect();
-        let whole =
-            self.halves.whole.extract_if(|_, whole| self.erased.erases(Row::of(&whole.record))).map(|(key, _)| key);
+        let is_erased = |so_far: &SoFar| self.erased.erases(Row::from_record(&so_far.figures()));
+        let erased: Vec<u128> = self
+            .record_parts
+            .waiting
+            .iter()
+            .filter(|(_, so_far)| is_erased(so_far))
+            .map(|(key, _)| key)
+            .collect();
+        let whole = self
+            .record_parts
+            .whole
+            .extract_if(|_, whole| self.erased.erases(Row::from_record(&whole.record)))
+            .map(|(key, _)| key);
         for key in erased.iter().copied().chain(whole) {
-            self.halves.waiting.forget(key);
-            self.recent.insert(key, Known::default(), now_micros);
-            self.halves.has_erased = true;
+            self.record_parts.waiting.forget(key);
+            self.recent.insert(key, SeenState::default(), now_micros);
+            self.record_parts.has_erased = true;
         }
-        self.lanes[0].shelf.replace_halves(&erased, None, now_micros, None);
+        self.tables[0].view_cell.replace_parts(&erased, None, now_micros, None);
     }
 
     fn take_records(&mut self, batch: RecordBatch) -> Result<()> {
         let now_micros = self.now.timestamp_micros();
-        let mut keys = self.recent.keys().of_batch(&batch);
+        let mut keys = self.recent.keys().keys_of_batch(&batch);
         keys.retain(|key| {
-            self.recent.insert(*key, Known::default(), now_micros);
-            self.halves.waiting.forget(*key)
+            self.recent.insert(*key, SeenState::default(), now_micros);
+            self.record_parts.waiting.forget(*key)
         });
         self.counts.count(&batch, now_micros);
         let batch = without_erased(batch, Kind::Logs, &self.erased)?;
         let permit = self.budget.take_what_is_left(batch_bytes(&batch));
-        self.lanes[0].shelf.replace_halves(&keys, Some(batch), now_micros, permit);
+        self.tables[0].view_cell.replace_parts(&keys, Some(batch), now_micros, permit);
         Ok(())
     }
 }
@@ -191,9 +222,11 @@ fn without_erased(batch: RecordBatch, kind: Kind, erased: &Rules) -> Result<Reco
     if erased.erasures().is_empty() {
         return Ok(batch);
     }
-    let text = |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_view_opt());
-    let times =
-        batch.column_by_name("created_at").and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    let text =
+        |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_view_opt());
+    let times = batch
+        .column_by_name("created_at")
+        .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
     let (Some(organisations), Some(ids), Some(users), Some(times)) =
         (text("organisation_id"), text("id"), text("user_id"), times)
     else {

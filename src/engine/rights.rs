@@ -1,8 +1,9 @@
-//! Rights and how old they are: what a key may still do, and whether the catalog that says so is fresh enough.
+//! Rights and how old they are: what a key may still do, and whether the catalog that says so is
+//! fresh enough.
 //!
-//! A node that cannot read the catalog does not know of revoked keys and erased records. After `max_staleness_seconds` it answers
-//! no reads, exports and admin requests. Records are still taken from keys that it knows; they are flushed when it has read the
-//! catalog again.
+//! A node that cannot read the catalog does not know of revoked keys and erased records. After
+//! `max_staleness_seconds` it answers no reads, exports and admin requests. Records are still taken
+//! from keys that it knows; they are flushed when it has read the catalog again.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -90,7 +91,8 @@ impl Gate {
         }
     }
 
-    /// The same stream, which breaks off where the key may no longer read: it is asked for each item, and while none comes.
+    /// The same stream, which breaks off where the key may no longer read: it is asked for each
+    /// item, and while none comes.
     pub(super) fn watch<T: Send + 'static>(
         &self,
         began: Began,
@@ -120,7 +122,9 @@ impl Began {
             return false;
         }
         let erased = latest.erased_since(&began);
-        let is_seen = |of: &Erasure| self.access.organisation.as_ref().is_none_or(|ours| *ours == of.organisation);
+        let is_seen = |of: &Erasure| {
+            self.access.organisation.as_ref().is_none_or(|ours| *ours == of.organisation)
+        };
         let is_erased = erased.list().iter().any(is_seen);
         if !is_erased {
             // Other changes of the catalog are not looked at again.
@@ -171,8 +175,8 @@ async fn check(gate: &Gate, began: &Began) -> Result<()> {
     gate.check_still(began)
 }
 
-/// Records that were taken while the catalog could not be read, by the key that sent them: whether it still counted is seen before
-/// they are flushed. Kept in memory only.
+/// Records that were taken while the catalog could not be read, by the key that sent them: whether
+/// it still counted is seen before they are flushed. Kept in memory only.
 #[derive(Debug, Default)]
 pub(super) struct Unconfirmed(Mutex<Vec<Taken>>);
 
@@ -184,7 +188,8 @@ struct Taken {
 }
 
 impl Unconfirmed {
-    /// How many appends are noted now, and which of their records came with keys that had been revoked by then.
+    /// How many appends are noted now, and which of their records came with keys that had been
+    /// revoked by then.
     pub(super) fn judge(&self, state: &State) -> (usize, HashSet<u128>) {
         let taken = self.0.lock();
         let refused = taken.iter().filter(|taken| state.was_revoked(&taken.key_id, taken.at));
@@ -201,7 +206,8 @@ impl Inner {
     /// Notes records of a key that could not be looked up just now.
     pub(super) fn note_unconfirmed(&self, access: Option<&Access>, records: &[u128]) {
         let Some(access) = access.filter(|_| self.catalog.age() > self.max_age()) else { return };
-        let taken = Taken { key_id: access.key_id.clone(), at: (self.now)(), records: records.to_vec() };
+        let taken =
+            Taken { key_id: access.key_id.clone(), at: (self.now)(), records: records.to_vec() };
         self.unconfirmed.0.lock().push(taken);
     }
 
@@ -213,7 +219,8 @@ impl Inner {
         Gate { catalog: self.catalog.clone(), now: self.now, max_age: Some(self.max_age()) }
     }
 
-    /// Reads the catalog before it gets too old, whatever else is slow, for as long as the engine lives.
+    /// Reads the catalog before it gets too old, whatever else is slow, for as long as the engine
+    /// lives.
     pub(super) async fn keep_catalog_fresh(self: Arc<Self>) {
         let third = self.max_age() / 3;
         loop {
@@ -234,7 +241,8 @@ impl Inner {
 }
 
 impl Engine {
-    /// What a key may do; none if it is unknown, expired or revoked. The key of the configuration is the operator's.
+    /// What a key may do; none if it is unknown, expired or revoked. The key of the configuration
+    /// is the operator's.
     pub fn access(&self, key: &str) -> Option<Access> {
         let configured = &self.inner.config.admin_key.0;
         // Hashes are compared, so the time it takes tells nothing about the key.
@@ -244,9 +252,9 @@ impl Engine {
         self.inner.catalog.state().access(key, self.now())
     }
 
-    /// What a key may do. An unknown one is looked up in the store again, at a bounded rate: it may have been made by another
-    /// node or a command just now.
-    pub async fn access_anew(&self, key: &str) -> Option<Access> {
+    /// What a key may do. An unknown one is looked up in the store again, at a bounded rate: it may
+    /// have been made by another node or a command just now.
+    pub async fn fresh_access(&self, key: &str) -> Option<Access> {
         if let Some(access) = self.access(key) {
             return Some(access);
         }
@@ -258,12 +266,14 @@ impl Engine {
         self.access(key)
     }
 
-    /// Refuses a key that was revoked or has expired since its request came ([`crate::error::ErrorKind::Denied`]).
+    /// Refuses a key that was revoked or has expired since its request came
+    /// ([`crate::error::ErrorKind::Denied`]).
     pub fn check_access(&self, access: &Access) -> Result<()> {
         self.inner.gate().check(access)
     }
 
-    /// Refuses where the catalog cannot be read for longer than `max_staleness_seconds` ([`crate::error::ErrorKind::Storage`]).
+    /// Refuses where the catalog cannot be read for longer than `max_staleness_seconds`
+    /// ([`crate::error::ErrorKind::Storage`]).
     pub async fn refuse_if_stale(&self) -> Result<()> {
         self.inner.gate().refuse_if_stale().await
     }

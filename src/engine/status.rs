@@ -1,11 +1,12 @@
-//! What the engine answers: the fate of an append, what an upkeep job did, and the figures of a moment.
+//! What the engine answers: the fate of an append, what an upkeep job did, and the figures of a
+//! moment.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::record::Record;
-use crate::view::Shelf;
+use crate::view::ViewCell;
 
 /// What became of an append. All of it is durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -14,10 +15,11 @@ pub struct Receipt {
     pub accepted: u64,
     /// Records whose id was known already; they are stored once.
     pub duplicate: u64,
-    /// Records that were not stored, because the organisation's plan stops at its quota. They are counted.
+    /// Records that were not stored, because the organisation's plan stops at its quota. They are
+    /// counted.
     pub over_quota: u64,
-    /// Of the records that were taken, those that are older than their organisation's plan keeps records: no
-    /// answer shows them, and upkeep deletes them.
+    /// Of the records that were taken, those that are older than their organisation's plan keeps
+    /// records: no answer shows them, and upkeep deletes them.
     pub past_retention: u64,
 }
 
@@ -35,7 +37,8 @@ impl std::ops::AddAssign for Receipt {
 pub struct AppendError {
     /// Why.
     pub error: Error,
-    /// The records, if none of them was written, so that they can be sent again. Empty if their fate is not known.
+    /// The records, if none of them was written, so that they can be sent again. Empty if their
+    /// fate is not known.
     pub records: Vec<Record>,
 }
 
@@ -60,7 +63,8 @@ impl From<AppendError> for Error {
 /// Upkeep that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Job {
-    /// Take out what is past its retention or was erased, and move what a change of plan put into another class.
+    /// Take out what is past its retention or was erased, and move what a change of plan put into
+    /// another class.
     Expire,
     /// Join small files, and pack past days for good.
     Compact,
@@ -158,7 +162,8 @@ pub struct Status {
     pub past_retention_total: u64,
     /// Records refused because the log could not be written, since the start.
     pub refused_total: u64,
-    /// Records that were dated more than a day ahead and got the time of their arrival, since the start.
+    /// Records that were dated more than a day ahead and got the time of their arrival, since the
+    /// start.
     pub redated_total: u64,
     /// Whether the clock leapt and nobody confirmed the time: nothing expires until then.
     pub clock_in_doubt: bool,
@@ -181,7 +186,7 @@ pub struct Status {
 }
 
 impl Status {
-    pub(super) fn of_lanes(logs: &Shelf, feedback: &Shelf, queries_running: u64) -> Self {
+    pub(super) fn from_tables(logs: &ViewCell, feedback: &ViewCell, queries_running: u64) -> Self {
         let files = logs.files();
         let (memory_rows, memory_bytes, _) = logs.memory();
         let text = |micros: Option<i64>| {

@@ -9,11 +9,13 @@ use chrono::{DateTime, Duration, Utc};
 use futures::{StreamExt, TryStreamExt};
 use tempfile::TempDir;
 
-use super::{Access, Document, Engine, Job, NewKey, Organisation, Parts, Scope, Which};
+use super::{
+    Access, Dependencies, Document, Engine, ErasureSelector, Job, NewKey, Organisation, Scope,
+};
 use crate::config::{Config, Schedule};
 use crate::error::ErrorKind;
 use crate::export;
-use crate::halves::Half;
+use crate::parts::RecordPart;
 use crate::query::Params;
 use crate::record::Record;
 
@@ -26,11 +28,11 @@ macro_rules! clocks {
     ($wall:ident, $passed:ident, $parts:ident) => {
         static $wall: AtomicI64 = AtomicI64::new(0);
         static $passed: AtomicI64 = AtomicI64::new(0);
-        fn $parts() -> Parts {
-            Parts {
+        fn $parts() -> Dependencies {
+            Dependencies {
                 now: || start() + Duration::seconds($wall.load(Ordering::SeqCst)),
                 elapsed: || Time::from_secs($passed.load(Ordering::SeqCst).unsigned_abs()),
-                ..Parts::default()
+                ..Dependencies::default()
             }
         }
     };
@@ -52,7 +54,7 @@ fn config(folder: &TempDir) -> Config {
     }
 }
 
-async fn open(folder: &TempDir, parts: Parts) -> Engine {
+async fn open(folder: &TempDir, parts: Dependencies) -> Engine {
     let engine = Engine::open_with(config(folder), parts).await.unwrap();
     let now = start();
     let make = |document: &mut Document| {
@@ -99,7 +101,8 @@ async fn a_record_from_a_far_tomorrow_gets_the_time_of_its_arrival() {
     ];
     engine.append(records.to_vec()).await.unwrap();
     assert_eq!(engine.status().redated_total, 2);
-    let query = "select count(*) from logs where created_at = '2026-11-10T12:00:00Z' having count(*) = 2";
+    let query =
+        "select count(*) from logs where created_at = '2026-11-10T12:00:00Z' having count(*) = 2";
     assert_eq!(engine.sql(query, &Params::new()).await.unwrap().batches.count().await, 1);
     // So the plan's three days take them.
     for (clock, days) in [(&WALL, 3), (&PASSED, 3)] {
@@ -109,17 +112,24 @@ async fn a_record_from_a_far_tomorrow_gets_the_time_of_its_arrival() {
     engine.close().await.unwrap();
 }
 
-/// A client's clock is a little ahead: what it sent before the erasure goes, what it sends after stays.
+/// A client's clock is a little ahead: what it sent before the erasure goes, what it sends after
+/// stays.
 #[tokio::test]
 async fn an_erasure_takes_what_is_dated_ahead_and_had_arrived() {
     clocks!(WALL, PASSED, parts);
     let folder = tempfile::tempdir().unwrap();
     let engine = open(&folder, parts()).await;
     let ahead = || start() + Duration::minutes(5);
-    engine.append(vec![record("acme", "flushed", ahead()), record("acme", "now", start())]).await.unwrap();
+    engine
+        .append(vec![record("acme", "flushed", ahead()), record("acme", "now", start())])
+        .await
+        .unwrap();
     engine.flush().await.unwrap();
-    engine.append(vec![record("acme", "in memory", ahead()), record("dev", "other", ahead())]).await.unwrap();
-    engine.erase("acme", Which::User("ada".to_owned()), "k").await.unwrap();
+    engine
+        .append(vec![record("acme", "in memory", ahead()), record("dev", "other", ahead())])
+        .await
+        .unwrap();
+    engine.erase("acme", ErasureSelector::User("ada".to_owned()), "k").await.unwrap();
     assert_eq!(ids(&engine).await, ["other"]);
     WALL.store(1, Ordering::SeqCst);
     PASSED.store(1, Ordering::SeqCst);
@@ -130,7 +140,7 @@ async fn an_erasure_takes_what_is_dated_ahead_and_had_arrived() {
     assert_eq!(ids(&engine).await, ["later", "other"]);
     let erasures = engine.catalog().state().document.erasures.clone();
     assert_eq!(erasures[0].erased, 3, "they are out of the files");
-    engine.erase("acme", Which::All, "k").await.unwrap();
+    engine.erase("acme", ErasureSelector::All, "k").await.unwrap();
     assert_eq!(ids(&engine).await, ["other"]);
     engine.close().await.unwrap();
 }
@@ -143,19 +153,22 @@ async fn an_erasure_takes_parts_that_wait_and_are_dated_ahead() {
     let engine = open(&folder, parts()).await;
     let operator = Access::operator("test");
     let ahead = || start() + Duration::minutes(5);
-    let halves = vec![
-        (Half::Figures, record("acme", "ahead", ahead())),
-        (Half::Piece, record("acme", "piece ahead", ahead())),
-        (Half::Figures, record("acme", "now", start())),
-        (Half::Figures, record("dev", "other", ahead())),
+    let record_parts = vec![
+        (RecordPart::Figures, record("acme", "ahead", ahead())),
+        (RecordPart::Fragment, record("acme", "piece ahead", ahead())),
+        (RecordPart::Figures, record("acme", "now", start())),
+        (RecordPart::Figures, record("dev", "other", ahead())),
     ];
-    engine.append_halves_as(&operator, halves).await.unwrap();
+    engine.append_parts_as(&operator, record_parts).await.unwrap();
     assert_eq!(ids(&engine).await, ["ahead", "now", "other", "piece ahead"]);
-    engine.erase("acme", Which::User("ada".to_owned()), "k").await.unwrap();
+    engine.erase("acme", ErasureSelector::User("ada".to_owned()), "k").await.unwrap();
     assert_eq!(ids(&engine).await, ["other"]);
     WALL.store(1, Ordering::SeqCst);
     PASSED.store(1, Ordering::SeqCst);
-    engine.append_halves_as(&operator, vec![(Half::Figures, record("acme", "later", ahead()))]).await.unwrap();
+    engine
+        .append_parts_as(&operator, vec![(RecordPart::Figures, record("acme", "later", ahead()))])
+        .await
+        .unwrap();
     assert_eq!(ids(&engine).await, ["later", "other"], "it came after");
     engine.close().await.unwrap();
     // The log brings none of them back.
@@ -176,15 +189,19 @@ async fn an_erasure_takes_a_record_with_the_late_part_that_names_the_user() {
     let operator = Access::operator("test");
     let ahead = || start() + Duration::hours(5);
     let nameless = Record { user_id: None, ..record("acme", "a", ahead()) };
-    engine.append_halves_as(&operator, vec![(Half::Figures, nameless)]).await.unwrap();
+    engine.append_parts_as(&operator, vec![(RecordPart::Figures, nameless)]).await.unwrap();
     // It is stored alone when it has waited long enough.
     for clock in [&WALL, &PASSED] {
         clock.store(3_600, Ordering::SeqCst);
     }
     engine.flush().await.unwrap();
-    let late = Record { user_id: Some("ada".to_owned()), created_at: None, ..record("acme", "a", ahead()) };
-    engine.append_halves_as(&operator, vec![(Half::Content, late)]).await.unwrap();
-    engine.erase("acme", Which::User("ada".to_owned()), "k").await.unwrap();
+    let late = Record {
+        user_id: Some("ada".to_owned()),
+        created_at: None,
+        ..record("acme", "a", ahead())
+    };
+    engine.append_parts_as(&operator, vec![(RecordPart::Content, late)]).await.unwrap();
+    engine.erase("acme", ErasureSelector::User("ada".to_owned()), "k").await.unwrap();
     assert!(ids(&engine).await.is_empty());
     engine.close().await.unwrap();
 }
@@ -243,7 +260,9 @@ async fn a_server_that_is_quiet_or_starts_after_a_pause_expires() {
     engine.close().await.unwrap();
 }
 
-async fn lines(chunks: impl futures::Stream<Item = crate::error::Result<Bytes>>) -> crate::error::Result<Vec<String>> {
+async fn lines(
+    chunks: impl futures::Stream<Item = crate::error::Result<Bytes>>,
+) -> crate::error::Result<Vec<String>> {
     let chunks: Vec<Bytes> = chunks.try_collect().await?;
     let text = String::from_utf8(chunks.concat()).unwrap();
     Ok(text.lines().map(str::to_owned).collect())
@@ -253,7 +272,7 @@ async fn lines(chunks: impl futures::Stream<Item = crate::error::Result<Bytes>>)
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_leaves_out_what_is_erased_and_ends_when_its_key_does() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = open(&folder, Parts::default()).await;
+    let engine = open(&folder, Dependencies::default()).await;
     let days = (0..DAYS).map(|day| Record {
         user_id: Some(if day % 2 == 0 { "ada" } else { "bob" }.to_owned()),
         ..record("acme", &format!("{day:02}"), start() - Duration::days(DAYS - day))
@@ -261,7 +280,11 @@ async fn an_export_leaves_out_what_is_erased_and_ends_when_its_key_does() {
     engine.append(days.collect()).await.unwrap();
     let (scopes, now) = ([Scope::Export, Scope::View].into(), Utc::now());
     let key = NewKey { organisation: Some("acme".to_owned()), scopes, ..NewKey::default() };
-    let id = engine.catalog().change(|document| Ok(document.add_key("k", key.clone(), now)?.id.clone())).await.unwrap();
+    let id = engine
+        .catalog()
+        .change(|document| Ok(document.add_key("k", key.clone(), now)?.id.clone()))
+        .await
+        .unwrap();
     let access = engine.access("k").unwrap();
     let columns = Some(vec!["id".to_owned()]);
     let request = export::Request { columns, ..export::Request::default() };
@@ -271,16 +294,24 @@ async fn an_export_leaves_out_what_is_erased_and_ends_when_its_key_does() {
     let first = slow.next().await.unwrap().unwrap();
     assert_eq!(first, "{\"id\":\"00\"}\n");
     assert!(cut.next().await.unwrap().is_ok());
-    engine.erase("acme", Which::User("ada".to_owned()), "k").await.unwrap();
+    engine.erase("acme", ErasureSelector::User("ada".to_owned()), "k").await.unwrap();
     let rest = lines(slow).await.unwrap();
-    let ada = rest.iter().filter(|line| line.chars().nth(8).is_some_and(|last| "02468".contains(last))).count();
+    let ada = rest
+        .iter()
+        .filter(|line| line.chars().nth(8).is_some_and(|last| "02468".contains(last)))
+        .count();
     let bob = rest.len() - ada;
     assert!(ada <= 4, "{ada} of the user who was erased: {rest:?}");
     assert_eq!(bob, 15);
 
-    let mut sql = engine.reader_as(&access).sql("select id from logs", &Params::new()).await.unwrap().batches;
+    let mut sql =
+        engine.reader_as(&access).sql("select id from logs", &Params::new()).await.unwrap().batches;
     let operator = Access::operator("test");
-    engine.catalog().change(|document| document.revoke_key(&id, &operator, now).map(|_| ())).await.unwrap();
+    engine
+        .catalog()
+        .change(|document| document.revoke_key(&id, &operator, now).map(|_| ()))
+        .await
+        .unwrap();
     let refused = cut.next().await.unwrap().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Denied);
     assert!(cut.next().await.is_none(), "nothing comes after");
@@ -297,14 +328,21 @@ async fn filled_with_many(engine: &Engine) {
         ..record("acme", &format!("{number:06}"), start() - Duration::seconds(1))
     };
     for batch in 0..10 {
-        engine.append((0..5_000).map(|number| record(batch * 5_000 + number)).collect()).await.unwrap();
+        engine
+            .append((0..5_000).map(|number| record(batch * 5_000 + number)).collect())
+            .await
+            .unwrap();
     }
 }
 
 async fn viewer(engine: &Engine) -> (Access, String) {
     let (scopes, now) = ([Scope::Export, Scope::View, Scope::Analytics].into(), Utc::now());
     let key = NewKey { organisation: Some("acme".to_owned()), scopes, ..NewKey::default() };
-    let id = engine.catalog().change(|document| Ok(document.add_key("k", key.clone(), now)?.id.clone())).await.unwrap();
+    let id = engine
+        .catalog()
+        .change(|document| Ok(document.add_key("k", key.clone(), now)?.id.clone()))
+        .await
+        .unwrap();
     (engine.access("k").unwrap(), id)
 }
 
@@ -326,23 +364,26 @@ async fn read_out(answer: crate::query::Answer) -> (usize, Option<ErrorKind>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_ends_when_records_that_its_reader_sees_are_erased() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = open(&folder, Parts::default()).await;
+    let engine = open(&folder, Dependencies::default()).await;
     filled_with_many(&engine).await;
     let (access, _) = viewer(&engine).await;
     let (ours, all) = (engine.reader_as(&access), engine.reader());
     let (nothing, statement) = (Params::new(), "select id, user_id from logs order by id");
     // Another organisation's erasure changes nothing for this one.
-    let (mine, whole) = (ours.sql(statement, &nothing).await.unwrap(), all.sql(statement, &nothing).await.unwrap());
-    engine.erase("dev", Which::User("ada".to_owned()), "k").await.unwrap();
+    let (mine, whole) =
+        (ours.sql(statement, &nothing).await.unwrap(), all.sql(statement, &nothing).await.unwrap());
+    engine.erase("dev", ErasureSelector::User("ada".to_owned()), "k").await.unwrap();
     assert_eq!(read_out(mine).await, (50_000, None));
     assert_eq!(read_out(whole).await.1, Some(ErrorKind::Conflict));
-    for statement in [statement, "select count(*) from logs", "select user_id, count(*) from logs group by 1"] {
+    for statement in
+        [statement, "select count(*) from logs", "select user_id, count(*) from logs group by 1"]
+    {
         let answer = ours.sql(statement, &nothing).await.unwrap();
-        engine.erase("acme", Which::Ids(vec!["000001".to_owned()]), "k").await.unwrap();
+        engine.erase("acme", ErasureSelector::Ids(vec!["000001".to_owned()]), "k").await.unwrap();
         assert_eq!(read_out(answer).await, (0, Some(ErrorKind::Conflict)), "{statement}");
     }
     let report = ours.report("status_counts", &nothing).await.unwrap();
-    engine.erase("acme", Which::User("ada".to_owned()), "k").await.unwrap();
+    engine.erase("acme", ErasureSelector::User("ada".to_owned()), "k").await.unwrap();
     assert_eq!(read_out(report).await.1, Some(ErrorKind::Conflict));
     let (rows, ended) = read_out(ours.sql(statement, &nothing).await.unwrap()).await;
     assert_eq!((rows, ended), (24_999, None), "asked again, it is answered without them");
@@ -352,13 +393,17 @@ async fn an_answer_ends_when_records_that_its_reader_sees_are_erased() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_has_no_rows_yet_ends_when_its_key_does() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = open(&folder, Parts::default()).await;
+    let engine = open(&folder, Dependencies::default()).await;
     let (access, id) = viewer(&engine).await;
     let endless = "select count(*) from generate_series(1, 1000000000) a, generate_series(1, 1000000000) b \
                    where a.value * b.value % 7 = 11";
     let answer = engine.reader_as(&access).sql(endless, &Params::new()).await.unwrap();
     let operator = Access::operator("test");
-    engine.catalog().change(|document| document.revoke_key(&id, &operator, Utc::now()).map(|_| ())).await.unwrap();
+    engine
+        .catalog()
+        .change(|document| document.revoke_key(&id, &operator, Utc::now()).map(|_| ()))
+        .await
+        .unwrap();
     assert_eq!(read_out(answer).await, (0, Some(ErrorKind::Denied)));
     // It is called off, not only left.
     for _ in 0..6_000 {

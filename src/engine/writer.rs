@@ -1,10 +1,13 @@
-//! The one writer: takes appends from all threads, writes them as groups, and shows them once they are durable.
+//! The one writer: takes appends from all threads, writes them as groups, and shows them once they
+//! are durable.
 //!
-//! While one group is on its way to the disk the next one gathers, so many small appends share one fsync. An id that was
-//! seen already is dropped here, where appends have an order, and so is a row beyond its organisation's quota. The sender of a
-//! second copy is acked with the group, when the first one of the two is durable. A group that the log could not take, as on a
-//! full disk, is refused and forgotten, so that it can be sent again. After a failed fsync everything is refused
-//! with the reason until the engine is opened anew. What it does with halves of records is in [`super::joining`].
+//! While one group is on its way to the disk the next one gathers, so many small appends share one
+//! fsync. An id that was seen already is dropped here, where appends have an order, and so is a row
+//! beyond its organisation's quota. The sender of a second copy is acked with the group, when the
+//! first one of the two is durable. A group that the log could not take, as on a full disk, is
+//! refused and forgotten, so that it can be sent again. After a failed fsync everything is refused
+//! with the reason until the engine is opened anew. What it does with halves of records is in
+//! [`super::joining`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -17,22 +20,24 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Receipt;
 use super::lock::FolderLock;
-use super::pieces::{Halves, Held};
+use super::pending_parts::{Held, Parts};
 use crate::catalog::Catalog;
-use crate::dedupe::{Known, Recent};
+use crate::dedupe::{DedupWindow, SeenState};
 use crate::error::{Error, ErrorKind, Result};
-use crate::halves::{Late, LatePart, Waiting};
 use crate::ingest::Policy;
-use crate::limits::{DAYS, Room};
+use crate::limits::{DAYS, MemoryReservation};
+use crate::parts::{JoinBuffer, Late, LatePart};
 use crate::record::{Rows, tighten};
 use crate::store::folders::is_disk_full;
 use crate::usage::{Meter, counted_at};
-use crate::view::Shelf;
+use crate::view::ViewCell;
 use crate::wal::{Kind, Payload, Wal};
 
-/// A group ends at this many bytes of rows, so that the first of many waiting writers is not kept long.
+/// A group ends at this many bytes of rows, so that the first of many waiting writers is not kept
+/// long.
 const GROUP_BYTES: usize = 16 << 20;
-/// A day of rows, or a part of a record, counts as so many bytes, so that a group has no more of them than a flush may have.
+/// A day of rows, or a part of a record, counts as so many bytes, so that a group has no more of
+/// them than a flush may have.
 pub(super) const DAY_BYTES: usize = GROUP_BYTES / DAYS;
 
 /// What the writer is asked to do.
@@ -41,19 +46,21 @@ pub(super) enum Command {
     /// Make a batch durable and show it.
     Append(Box<Append>),
     /// Make halves of records durable, show them, and join those whose other half is there.
-    Halves(Box<Halves>),
+    Parts(Box<Parts>),
     /// Store the halves that have waited long enough.
     Settle,
     /// Store the halves that are dated ahead.
     StoreAhead,
-    /// End the live memtables and the segment they came from; answers the parts whose records are in the table when what is frozen is.
+    /// End the live memtables and the segment they came from; answers the parts whose records are
+    /// in the table when what is frozen is.
     Freeze(oneshot::Sender<Result<Ended>>),
-    /// Forget late parts that their records have now, or that nothing can take; of some records nothing may be kept of what was said.
+    /// Forget late parts that their records have now, or that nothing can take; of some records
+    /// nothing may be kept of what was said.
     Amended { parts: Vec<LatePart>, untracked: Vec<u128> },
     /// Forget segments up to that sequence, which both tables cover.
     Trim(u64),
     /// Remember ids that other nodes stored.
-    Remember(Vec<(u128, Known)>),
+    Remember(Vec<(u128, SeenState)>),
     /// Note that the log was closed: nothing is asked for after this.
     Close,
 }
@@ -63,7 +70,8 @@ pub(super) enum Command {
 pub(super) struct Ended {
     /// Parts whose records are in the table when what is frozen is.
     pub(super) late: Vec<LatePart>,
-    /// The last frame that is frozen. What is frozen later, since it is of many days, belongs to the next flush.
+    /// The last frame that is frozen. What is frozen later, since it is of many days, belongs to
+    /// the next flush.
     pub(super) last_sequence: u64,
 }
 
@@ -77,7 +85,7 @@ pub(super) struct Append {
     pub(super) keys: Vec<u128>,
     /// Number of days of the rows.
     pub(super) days: usize,
-    pub(super) permit: Room,
+    pub(super) permit: MemoryReservation,
     pub(super) reply: oneshot::Sender<Result<Receipt>>,
 }
 
@@ -139,15 +147,15 @@ impl Counters {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) wal: Wal,
-    pub(super) recent: Recent,
+    pub(super) recent: DedupWindow,
     /// Parts of records that were stored or taken as late ones lately.
-    pub(super) recent_parts: Recent,
+    pub(super) recent_parts: DedupWindow,
     pub(super) meter: Meter,
     pub(super) catalog: Catalog,
-    pub(super) logs: Arc<Shelf>,
-    pub(super) feedback: Arc<Shelf>,
-    pub(super) waiting: Waiting<Held>,
-    pub(super) late: Late<Room>,
+    pub(super) logs: Arc<ViewCell>,
+    pub(super) feedback: Arc<ViewCell>,
+    pub(super) waiting: JoinBuffer<Held>,
+    pub(super) late: Late<MemoryReservation>,
     /// The last frame that was frozen.
     pub(super) frozen_to: u64,
     /// The memtables end at so many days.
@@ -185,7 +193,7 @@ impl Writer {
             while let Some(command) = next.take() {
                 next = match command {
                     Command::Append(first) => self.append_group(*first, &mut commands),
-                    Command::Halves(first) => self.halves_group(*first, &mut commands),
+                    Command::Parts(first) => self.parts_group(*first, &mut commands),
                     Command::Settle => {
                         self.settle_waiting();
                         None
@@ -195,8 +203,10 @@ impl Writer {
                         None
                     }
                     Command::Freeze(done) => {
-                        // The flush that asked may have been called off; the rows stay frozen for the next one.
-                        let ended = self.freeze().map(|late| Ended { late, last_sequence: self.frozen_to });
+                        // The flush that asked may have been called off; the rows stay frozen for
+                        // the next one.
+                        let ended =
+                            self.freeze().map(|late| Ended { late, last_sequence: self.frozen_to });
                         let _ = done.send(ended);
                         None
                     }
@@ -209,8 +219,12 @@ impl Writer {
                     }
                     Command::Trim(covered) => {
                         if let Err(error) = self.wal.trim(covered) {
-                            // Segments that stay are replayed and passed over, so this costs disk, not truth.
-                            tracing::warn!(error = error.chain(), "cannot trim the write-ahead log");
+                            // Segments that stay are replayed and passed over, so this costs disk,
+                            // not truth.
+                            tracing::warn!(
+                                error = error.chain(),
+                                "cannot trim the write-ahead log"
+                            );
                         }
                         None
                     }
@@ -229,13 +243,20 @@ impl Writer {
         }
     }
 
-    /// Writes the first append and what waits behind it as one group; answers the command that ended the gathering.
-    fn append_group(&mut self, first: Append, commands: &mut mpsc::UnboundedReceiver<Command>) -> Option<Command> {
+    /// Writes the first append and what waits behind it as one group; answers the command that
+    /// ended the gathering.
+    fn append_group(
+        &mut self,
+        first: Append,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> Option<Command> {
         let more = |command| match command {
             Command::Append(append) => Ok(*append),
             other => Err(other),
         };
-        let weight = |append: &Append| append.payload.bytes().len().max(append.days.saturating_mul(DAY_BYTES));
+        let weight = |append: &Append| {
+            append.payload.bytes().len().max(append.days.saturating_mul(DAY_BYTES))
+        };
         let (group, next) = gather(first, commands, more, weight);
         self.write_group(group);
         next
@@ -255,14 +276,20 @@ impl Writer {
             match admitted {
                 Ok(admitted) => {
                     let Admitted { fresh: new, decided } = admitted;
-                    let stored: Vec<u128> =
-                        keys.iter().zip(&decided.kept).filter(|(_, kept)| **kept).map(|(key, _)| *key).collect();
-                    fresh.extend(new.map(|(batch, payload)| (rows, batch, payload, permit, stored)));
+                    let stored: Vec<u128> = keys
+                        .iter()
+                        .zip(&decided.kept)
+                        .filter(|(_, kept)| **kept)
+                        .map(|(key, _)| *key)
+                        .collect();
+                    fresh
+                        .extend(new.map(|(batch, payload)| (rows, batch, payload, permit, stored)));
                     replies.push((reply, decided.receipt, rows));
                     counted.push((rows, batch, keys, decided));
                 }
                 Err(error) => {
-                    // Its ids count as known now, so a second send would be acked and dropped: stop here instead.
+                    // Its ids count as known now, so a second send would be acked and dropped: stop
+                    // here instead.
                     (self.on_failure.0)(&error);
                     let _ = reply.send(Err(error));
                 }
@@ -279,8 +306,9 @@ impl Writer {
                 for (rows, batch, _, permit, mut keys) in fresh {
                     // Parts of a record that came whole now add nothing to it.
                     keys.retain(|key| self.waiting.forget(*key));
-                    let shelf = if rows == Rows::Logs { &self.logs } else { &self.feedback };
-                    let live_bytes = shelf.replace_halves(&keys, Some(batch), now_micros, Some(permit));
+                    let view_cell = if rows == Rows::Logs { &self.logs } else { &self.feedback };
+                    let live_bytes =
+                        view_cell.replace_parts(&keys, Some(batch), now_micros, Some(permit));
                     self.flush_if_full(live_bytes);
                 }
                 self.ack(replies);
@@ -296,17 +324,34 @@ impl Writer {
         }
     }
 
-    /// Forgets rows that the log could not take, so that they can be sent again, and what was counted of them.
-    fn take_back(&mut self, rows: Rows, batch: &RecordBatch, keys: &[u128], decided: &Decided, now_micros: i64) {
+    /// Forgets rows that the log could not take, so that they can be sent again, and what was
+    /// counted of them.
+    fn take_back(
+        &mut self,
+        rows: Rows,
+        batch: &RecordBatch,
+        keys: &[u128],
+        decided: &Decided,
+        now_micros: i64,
+    ) {
         let stored = keys.iter().zip(&decided.kept).filter(|(_, kept)| **kept);
         stored.for_each(|(key, _)| self.recent.forget(*key));
         let columns = (batch.column_by_name("organisation_id"), batch.column_by_name("created_at"));
         let (Rows::Logs, (Some(organisations), Some(times))) = (rows, columns) else { return };
-        let rows = organisations.as_string_view().iter().zip(times.as_primitive::<TimestampMicrosecondType>().values());
+        let rows = organisations
+            .as_string_view()
+            .iter()
+            .zip(times.as_primitive::<TimestampMicrosecondType>().values());
         let mut tally = self.meter.tally();
-        for ((organisation, micros), (kept, over)) in rows.zip(decided.kept.iter().zip(&decided.over)) {
+        for ((organisation, micros), (kept, over)) in
+            rows.zip(decided.kept.iter().zip(&decided.over))
+        {
             if *kept || *over {
-                tally.take_back(organisation.unwrap_or_default(), counted_at(*micros, now_micros), *kept);
+                tally.take_back(
+                    organisation.unwrap_or_default(),
+                    counted_at(*micros, now_micros),
+                    *kept,
+                );
             }
         }
     }
@@ -317,9 +362,10 @@ impl Writer {
         }
     }
 
-    /// Ends the live memtables, whose rows a flush then moves, and returns the late parts. Parts that waited long enough are
-    /// among the rows. The others, and late parts, are written to the log again first, in frames after those that the flush
-    /// covers, since these are trimmed. On an error nothing is frozen.
+    /// Ends the live memtables, whose rows a flush then moves, and returns the late parts. Parts
+    /// that waited long enough are among the rows. The others, and late parts, are written to the
+    /// log again first, in frames after those that the flush covers, since these are trimmed. On an
+    /// error nothing is frozen.
     fn freeze(&mut self) -> Result<Vec<LatePart>> {
         self.settle_waiting();
         let is_due = self.clear_log_at < i64::MAX || self.log_is_long();
@@ -339,8 +385,8 @@ impl Writer {
         Ok(self.late.iter().cloned().collect())
     }
 
-    /// Ends the memtables if their rows are of many days, whichever way these came: each is a file of the
-    /// next flush, and many of them hold up those of others.
+    /// Ends the memtables if their rows are of many days, whichever way these came: each is a file
+    /// of the next flush, and many of them hold up those of others.
     fn end_many_days(&mut self) {
         let days = self.logs.live_days().max(self.feedback.live_days());
         if days <= self.most_days {
@@ -351,13 +397,14 @@ impl Writer {
                 self.most_days = DAYS;
                 self.flush_wanted.notify_one();
             }
-            // Nothing is frozen, and the next flush says why; what waits is not written to the log each time.
+            // Nothing is frozen, and the next flush says why; what waits is not written to the log
+            // each time.
             Err(_) => self.most_days = days.saturating_mul(2),
         }
     }
 
-    /// Writes waiting and late parts to the log again. If the disk has no room for that, waiting parts become records now: a
-    /// flush of rows is what makes room in the log of a bucket.
+    /// Writes waiting and late parts to the log again. If the disk has no room for that, waiting
+    /// parts become records now: a flush of rows is what makes room in the log of a bucket.
     fn carry_or_store(&mut self) -> Result<()> {
         let mut carried = self.carry_waiting();
         if carried.as_ref().is_err_and(|error| is_disk_full(error)) {
@@ -373,12 +420,14 @@ impl Writer {
 
     /// Has a flush clear the log within so many µs.
     pub(super) fn clear_log_within(&mut self, micros: i64) {
-        self.clear_log_at = self.clear_log_at.min((self.now)().timestamp_micros().saturating_add(micros));
+        self.clear_log_at =
+            self.clear_log_at.min((self.now)().timestamp_micros().saturating_add(micros));
     }
 
     /// Whether the log holds much that came to nothing, though no rows may wait for a flush.
     fn log_is_long(&self) -> bool {
-        let needed = self.flush_bytes.saturating_add(self.waiting.bytes()).saturating_add(self.late.bytes());
+        let needed =
+            self.flush_bytes.saturating_add(self.waiting.bytes()).saturating_add(self.late.bytes());
         self.wal.size().0 > needed.saturating_mul(2)
     }
 
@@ -398,32 +447,47 @@ impl Writer {
             (self.on_failure.0)(error);
         }
         for (reply, receipt, _) in replies {
-            self.counters.refused.fetch_add(receipt.accepted + receipt.duplicate, Ordering::Relaxed);
+            self.counters
+                .refused
+                .fetch_add(receipt.accepted + receipt.duplicate, Ordering::Relaxed);
             let _ = reply.send(Err(Error::new(error.kind(), error.chain())));
         }
     }
 
-    /// Takes out rows whose id was seen, and those beyond a quota; the payload is encoded anew only if there are any.
-    fn admit(&mut self, batch: RecordBatch, payload: Payload, keys: &[u128], now_micros: i64) -> Result<Admitted> {
+    /// Takes out rows whose id was seen, and those beyond a quota; the payload is encoded anew only
+    /// if there are any.
+    fn admit(
+        &mut self,
+        batch: RecordBatch,
+        payload: Payload,
+        keys: &[u128],
+        now_micros: i64,
+    ) -> Result<Admitted> {
         let decided = self.decide(&batch, keys, &[], now_micros)?;
         Ok(Admitted { fresh: only(Kind::Logs, batch, payload, &decided.kept)?, decided })
     }
 
     /// Which rows are kept: those whose id was not seen, within quotas.
     ///
-    /// An id is remembered only if its row is stored, so that a row which came too much can come again later. `known` says what is
-    /// then known of each; of those for which it says nothing, that they are whole.
+    /// An id is remembered only if its row is stored, so that a row which came too much can come
+    /// again later. `known` says what is then known of each; of those for which it says nothing,
+    /// that they are whole.
     pub(super) fn decide(
         &mut self,
         batch: &RecordBatch,
         keys: &[u128],
-        known: &[Known],
+        known: &[SeenState],
         now_micros: i64,
     ) -> Result<Decided> {
-        let missing = |name: &str| Error::internal(format!("column `{name}` is missing in a batch"));
-        let organisations = batch.column_by_name("organisation_id").ok_or_else(|| missing("organisation_id"))?;
+        let missing =
+            |name: &str| Error::internal(format!("column `{name}` is missing in a batch"));
+        let organisations =
+            batch.column_by_name("organisation_id").ok_or_else(|| missing("organisation_id"))?;
         let times = batch.column_by_name("created_at").ok_or_else(|| missing("created_at"))?;
-        let rows = organisations.as_string_view().iter().zip(times.as_primitive::<TimestampMicrosecondType>().values());
+        let rows = organisations
+            .as_string_view()
+            .iter()
+            .zip(times.as_primitive::<TimestampMicrosecondType>().values());
         let rules = self.catalog.rules();
         let mut tally = self.meter.tally();
         let mut receipt = Receipt::default();
@@ -433,12 +497,15 @@ impl Writer {
             let organisation = organisation.unwrap_or_default();
             let micros = counted_at(*created_at, now_micros);
             let (stops_at, seen_since) = match last {
-                Some((same, stops_at, seen_since)) if same == organisation => (stops_at, seen_since),
+                Some((same, stops_at, seen_since)) if same == organisation => {
+                    (stops_at, seen_since)
+                }
                 _ => (rules.stops_at(organisation), rules.seen_since(organisation, now_micros)),
             };
             last = Some((organisation, stops_at, seen_since));
             let is_known = self.recent.contains(*key);
-            let full = !is_known && stops_at.is_some_and(|stops_at| tally.records(organisation, micros) >= stops_at);
+            let full = !is_known
+                && stops_at.is_some_and(|stops_at| tally.records(organisation, micros) >= stops_at);
             match (is_known, full) {
                 (true, _) => receipt.duplicate += 1,
                 (false, true) => {
@@ -446,7 +513,11 @@ impl Writer {
                     receipt.over_quota += 1;
                 }
                 (false, false) => {
-                    self.recent.remember(*key, known.get(row).copied().unwrap_or_default(), now_micros);
+                    self.recent.remember(
+                        *key,
+                        known.get(row).copied().unwrap_or_default(),
+                        now_micros,
+                    );
                     tally.store(organisation, micros);
                     receipt.accepted += 1;
                     // Stored all the same: the clock, or the plan, may be about to be corrected.
@@ -468,10 +539,12 @@ impl Writer {
         keys: &[u128],
         now_micros: i64,
     ) -> Result<Admitted> {
-        let whole = Known::default();
-        let kept: Vec<bool> = keys.iter().map(|key| self.recent.insert(*key, whole, now_micros)).collect();
+        let whole = SeenState::default();
+        let kept: Vec<bool> =
+            keys.iter().map(|key| self.recent.insert(*key, whole, now_micros)).collect();
         let accepted = kept.iter().filter(|kept| **kept).count() as u64;
-        let receipt = Receipt { accepted, duplicate: kept.len() as u64 - accepted, ..Receipt::default() };
+        let receipt =
+            Receipt { accepted, duplicate: kept.len() as u64 - accepted, ..Receipt::default() };
         let fresh = only(Kind::Feedback, batch, payload, &kept)?;
         Ok(Admitted { fresh, decided: Decided { kept, over: Vec::new(), receipt } })
     }
@@ -480,8 +553,12 @@ impl Writer {
         let (bytes, segments) = self.wal.size();
         self.counters.wal_bytes.store(bytes, Ordering::Relaxed);
         self.counters.wal_segments.store(segments, Ordering::Relaxed);
-        self.counters.waiting.store((self.waiting.len() + self.late.len()) as u64, Ordering::Relaxed);
-        self.counters.waiting_until.store(self.waiting.first_until().unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.counters
+            .waiting
+            .store((self.waiting.len() + self.late.len()) as u64, Ordering::Relaxed);
+        self.counters
+            .waiting_until
+            .store(self.waiting.first_until().unwrap_or(i64::MAX), Ordering::Relaxed);
         let clear_log_at = if self.log_is_long() { i64::MIN } else { self.clear_log_at };
         self.counters.clear_log_at.store(clear_log_at, Ordering::Relaxed);
     }
@@ -504,7 +581,8 @@ pub(super) struct Decided {
     pub(super) receipt: Receipt,
 }
 
-/// Gathers what waits behind a first command of its kind, up to a bound; answers the command that ended the gathering too.
+/// Gathers what waits behind a first command of its kind, up to a bound; answers the command that
+/// ended the gathering too.
 pub(super) fn gather<T>(
     first: T,
     commands: &mut mpsc::UnboundedReceiver<Command>,
@@ -526,13 +604,19 @@ pub(super) fn gather<T>(
     (group, None)
 }
 
-/// The rows that are kept, with their bytes for the log; those that came if all are, none if none is.
-fn only(kind: Kind, batch: RecordBatch, payload: Payload, kept: &[bool]) -> Result<Option<(RecordBatch, Payload)>> {
+/// The rows that are kept, with their bytes for the log; those that came if all are, none if none
+/// is.
+fn only(
+    kind: Kind,
+    batch: RecordBatch,
+    payload: Payload,
+    kept: &[bool],
+) -> Result<Option<(RecordBatch, Payload)>> {
     if kept.iter().all(|kept| *kept) {
         return Ok(Some((batch, payload)));
     }
     let Some(kept) = kept_rows(batch, kept)? else { return Ok(None) };
-    let payload = Payload::of(kind, &kept)?;
+    let payload = Payload::encode_as(kind, &kept)?;
     Ok(Some((kept, payload)))
 }
 

@@ -1,5 +1,5 @@
-//! Takes out of an export what was erased after it began: an export may run for hours, and its plan knows only the erasures of
-//! its start.
+//! Takes out of an export what was erased after it began: an export may run for hours, and its plan
+//! knows only the erasures of its start.
 
 use std::sync::Arc;
 
@@ -60,14 +60,18 @@ impl ErasedSince {
         if erasures.list().is_empty() {
             return Ok(batch);
         }
-        let wrong = || Error::internal("the columns that tell what was erased are missing in an export");
+        let wrong =
+            || Error::internal("the columns that tell what was erased are missing in an export");
         let text = |place: usize| -> Result<&StringViewArray> {
-            let column = batch.column_by_name(COLUMNS[place].1).and_then(|column| column.as_string_view_opt());
+            let column = batch
+                .column_by_name(COLUMNS[place].1)
+                .and_then(|column| column.as_string_view_opt());
             column.ok_or_else(wrong)
         };
         let times: Option<&PrimitiveArray<TimestampMicrosecondType>> =
             batch.column_by_name(COLUMNS[1].1).and_then(|column| column.as_primitive_opt());
-        let (organisations, times, users, ids) = (text(0)?, times.ok_or_else(wrong)?, text(2)?, text(3)?);
+        let (organisations, times, users, ids) =
+            (text(0)?, times.ok_or_else(wrong)?, text(2)?, text(3)?);
         let row = |row: usize| Row {
             feedback: false,
             organisation: value(organisations, row).unwrap_or_default(),
@@ -77,7 +81,8 @@ impl ErasedSince {
             // All that the export reads had arrived when it began.
             written_ms: i64::MIN,
         };
-        let kept: BooleanArray = (0..batch.num_rows()).map(|at| Some(erasures.first(row(at)).is_none())).collect();
+        let kept: BooleanArray =
+            (0..batch.num_rows()).map(|at| Some(erasures.first(row(at)).is_none())).collect();
         filter_record_batch(&batch, &kept)
             .map_err(|cause| Error::internal("cannot take out erased rows").with_source(cause))
     }

@@ -30,7 +30,8 @@ impl Organisations {
     /// Notes those of a batch, which has their names in that column.
     pub(super) fn note(&self, batch: &RecordBatch, column: &str) {
         let mut noted = self.0.lock();
-        let Some(names) = batch.column_by_name(column).and_then(|names| names.as_string_view_opt()) else {
+        let Some(names) = batch.column_by_name(column).and_then(|names| names.as_string_view_opt())
+        else {
             noted.is_incomplete = true;
             return;
         };
@@ -71,7 +72,11 @@ mod tests {
 
     fn batch(names: &[&str]) -> RecordBatch {
         let schema = Schema::new(vec![Field::new("of", DataType::Utf8View, true)]);
-        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringViewArray::from(names.to_vec()))]).unwrap()
+        RecordBatch::try_new(
+            Arc::new(schema),
+            vec![Arc::new(StringViewArray::from(names.to_vec()))],
+        )
+        .unwrap()
     }
 
     #[test]

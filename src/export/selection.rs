@@ -1,8 +1,9 @@
 //! Which records an export job writes, from the `filters` that Portkey's clients send.
 //!
-//! Beside the filters of lists ([`Filter`]) these are a page (`page_size`, `current_page`) and the form of the time frame that
-//! Portkey's guide shows, `created_at: {gte, lte}`. A name that is none of these is an error: passed over, it would export more
-//! than was asked for. Without a page there is no limit.
+//! Beside the filters of lists ([`Filter`]) these are a page (`page_size`, `current_page`) and the
+//! form of the time frame that Portkey's guide shows, `created_at: {gte, lte}`. A name that is none
+//! of these is an error: passed over, it would export more than was asked for. Without a page there
+//! is no limit.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
@@ -32,11 +33,13 @@ impl Selection {
         let known = || FILTER_NAMES.split(", ").chain(FURTHER);
         let given = |value: &Value| !value.is_null() && value != "";
         let is_unknown = |name: &str| known().all(|known| known != name);
-        if let Some((name, _)) = fields.iter().find(|(name, value)| given(value) && is_unknown(name)) {
+        if let Some((name, _)) =
+            fields.iter().find(|(name, value)| given(value) && is_unknown(name))
+        {
             let hint = hint(name, known(), "filters", "`/openapi.json`");
             return Err(Error::invalid(format!("filter `{}` is unknown; {hint}", clip(name))));
         }
-        let mut filter = Filter::of_object(fields)?;
+        let mut filter = Filter::from_object(fields)?;
         if let Some(frame) = fields.get("created_at").filter(|frame| given(frame)) {
             let frame = created_at(frame)?;
             let time = &mut filter.time;
@@ -44,7 +47,9 @@ impl Selection {
         }
         let size = number(fields, "page_size")?;
         if size == Some(0) {
-            return Err(Error::invalid("`page_size` is 0; expected 1 or more, or leave it out for all records"));
+            return Err(Error::invalid(
+                "`page_size` is 0; expected 1 or more, or leave it out for all records",
+            ));
         }
         let page = number(fields, "current_page")?.unwrap_or(0);
         let limit = size.or((page > 0).then_some(PAGE_SIZE));
@@ -60,7 +65,9 @@ fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>> {
         Value::String(text) => text.trim().parse().ok(),
         value => value.as_u64(),
     };
-    found.map(Some).ok_or_else(|| Error::invalid(format!("`{name}` is `{value}`; expected a whole number, 0 or more")))
+    found.map(Some).ok_or_else(|| {
+        Error::invalid(format!("`{name}` is `{value}`; expected a whole number, 0 or more"))
+    })
 }
 
 /// The time frame that an object of comparisons names.
@@ -74,7 +81,8 @@ fn created_at(frame: &Value) -> Result<Bounds<DateTime<Utc>>> {
     let mut bounds = Bounds::default();
     for (operator, value) in fields {
         let text = Map::from_iter([("time_of_generation_min".to_owned(), value.clone())]);
-        let at = Filter::of_object(&text).ok().and_then(|filter| filter.time.min).ok_or_else(wrong)?;
+        let at =
+            Filter::from_object(&text).ok().and_then(|filter| filter.time.min).ok_or_else(wrong)?;
         let beside = |micros| at.checked_add_signed(TimeDelta::microseconds(micros));
         match operator.as_str() {
             "gte" => bounds.min = bounds.min.max(Some(at)),
@@ -112,17 +120,33 @@ mod tests {
 
     #[test]
     fn the_guides_time_frame_is_the_contracts() {
-        let portkeys =
-            json!({ "time_of_generation_min": "2026-11-01", "time_of_generation_max": "2026-11-02T10:00:00Z" });
-        let guides = json!({ "created_at": { "gte": "2026-11-01", "lte": "2026-11-02T10:00:00Z" } });
+        let portkeys = json!({ "time_of_generation_min": "2026-11-01", "time_of_generation_max": "2026-11-02T10:00:00Z" });
+        let guides =
+            json!({ "created_at": { "gte": "2026-11-01", "lte": "2026-11-02T10:00:00Z" } });
         assert_eq!(read(guides).unwrap(), read(portkeys).unwrap());
-        let open = read(json!({ "created_at": { "gt": "2026-11-01", "lt": "2026-11-02" } })).unwrap().filter.time;
-        assert_eq!((open.min, open.max), (at("2026-11-01T00:00:00.000001Z"), at("2026-11-01T23:59:59.999999Z")));
+        let open = read(json!({ "created_at": { "gt": "2026-11-01", "lt": "2026-11-02" } }))
+            .unwrap()
+            .filter
+            .time;
+        assert_eq!(
+            (open.min, open.max),
+            (at("2026-11-01T00:00:00.000001Z"), at("2026-11-01T23:59:59.999999Z"))
+        );
         let both =
             read(json!({ "created_at": { "gte": "2026-11-01" }, "time_of_generation_min": "2026-11-03" })).unwrap();
         assert_eq!(both.filter.time.min, at("2026-11-03T00:00:00Z"));
-        for wrong in [json!("2026-11-01"), json!({ "from": "2026-11-01" }), json!({ "gte": "soon" }), json!([1])] {
-            assert!(read(json!({ "created_at": wrong })).unwrap_err().message().contains("`created_at`"));
+        for wrong in [
+            json!("2026-11-01"),
+            json!({ "from": "2026-11-01" }),
+            json!({ "gte": "soon" }),
+            json!([1]),
+        ] {
+            assert!(
+                read(json!({ "created_at": wrong }))
+                    .unwrap_err()
+                    .message()
+                    .contains("`created_at`")
+            );
         }
     }
 
@@ -133,7 +157,10 @@ mod tests {
         assert_eq!(page(json!({ "current_page": 0 })).unwrap(), (0, None));
         assert_eq!(page(json!({ "page_size": 10 })).unwrap(), (0, Some(10)));
         assert_eq!(page(json!({ "page_size": "10", "current_page": 2 })).unwrap(), (20, Some(10)));
-        assert_eq!(page(json!({ "current_page": 1, "page_size": null })).unwrap(), (50_000, Some(50_000)));
+        assert_eq!(
+            page(json!({ "current_page": 1, "page_size": null })).unwrap(),
+            (50_000, Some(50_000))
+        );
         assert!(page(json!({ "page_size": 0 })).is_err());
         assert!(page(json!({ "page_size": -1 })).is_err());
     }

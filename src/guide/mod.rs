@@ -1,9 +1,12 @@
-//! The guide: pages of Markdown that `gatelog guide` prints, the server shows under `/docs`, and this documentation
-//! includes.
+//! The guide: pages of Markdown that `gatelog guide` prints, the server shows under `/docs`, and
+//! this documentation includes.
 //!
 //! Each page is a file beside this one. `tests/it/guide.rs` runs the commands of the pages.
 
-#![allow(rustdoc::invalid_codeblock_attributes, reason = "blocks that no test runs say why after `no-run:`")]
+#![allow(
+    rustdoc::invalid_codeblock_attributes,
+    reason = "blocks that no test runs say why after `no-run:`"
+)]
 
 /// A page of the guide.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! `GET /v1/analytics/…`: Portkey's graphs, groups and summary, in its shapes.
 //!
-//! [`crate::analytics`] understands the parameters and makes the answer. Here is decided only whose workspace is asked
-//! about: a key that is bound to one asks about that one, whatever it says.
+//! [`crate::analytics`] understands the parameters and makes the answer. Here is decided only whose
+//! workspace is asked about: a key that is bound to one asks about that one, whatever it says.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::admin::{Id, id};
-use super::answer::tell_withheld;
 use super::auth::Caller;
 use super::error::Failure;
 use super::input::Fields;
-use crate::analytics::{Asked, Query};
+use super::stream_response::tell_withheld;
+use crate::analytics::{AnalyticsRequest, Query};
 use crate::catalog::Access;
 
 /// `GET /v1/analytics/graphs/{graph}`, where the graph's path may have two parts.
@@ -39,21 +39,25 @@ pub(crate) async fn group(
 }
 
 /// `GET /v1/analytics/summary/cache`.
-pub(crate) async fn cache(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+pub(crate) async fn cache(
+    Caller { app, access }: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
     answer(&app, &access, &Query::cache_summary(asked(&access, query.as_deref())?)).await
 }
 
-fn asked(access: &Access, query: Option<&str>) -> Result<Asked, Failure> {
+fn asked(access: &Access, query: Option<&str>) -> Result<AnalyticsRequest, Failure> {
     let mut fields: BTreeMap<String, String> = Fields::decode(query)?.into_map();
     if access.workspace.is_some() {
         fields.remove("workspace_slug");
     }
-    Ok(Asked::parse(fields)?)
+    Ok(AnalyticsRequest::parse(fields)?)
 }
 
 async fn answer(app: &App, access: &Access, query: &Query) -> Result<Response, Failure> {
     let answer = app.engine.reader_as(access).analytics(query).await?;
-    let withheld: Vec<String> = answer["withheld"].as_array().into_iter().flatten().filter_map(name).collect();
+    let withheld: Vec<String> =
+        answer["withheld"].as_array().into_iter().flatten().filter_map(name).collect();
     let mut response = Json(answer).into_response();
     tell_withheld(&mut response, &withheld);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -20,22 +20,23 @@ use axum::response::{IntoResponse, Response};
 use super::App;
 use super::error::Failure;
 use super::guesses::Peer;
-use super::table::Methods;
-pub(crate) use super::table::Needs;
+use super::route_table::Methods;
+pub(crate) use super::route_table::Needs;
 use crate::catalog::{Access, Scope};
 use crate::clock::elapsed;
 use crate::error::Error;
 
 const KEY_HEADER: &str = "x-portkey-api-key";
-const MISSING: &str = "the API key is missing; send it as `x-portkey-api-key` or as `Authorization: Bearer <key>`";
+const MISSING: &str =
+    "the API key is missing; send it as `x-portkey-api-key` or as `Authorization: Bearer <key>`";
 const UNKNOWN: &str = "the API key is unknown, revoked or expired; ask an admin for a new key, or send the admin key: the one \
                        that the first start printed, or that of `GATELOG_ADMIN_KEY`";
 
-const GUESSING: &str =
-    "too many requests with wrong API keys come from this address; wait a moment, then send a valid key";
+const GUESSING: &str = "too many requests with wrong API keys come from this address; wait a moment, then send a valid key";
 
 /// Routes to which a gateway reports under its own key.
-pub(crate) const REPORTS: [&str; 3] = ["/v1/logs/enterprise/logs", "/v1/analytics/enterprise/analytics", "/dp/metrics"];
+pub(crate) const REPORTS: [&str; 3] =
+    ["/v1/logs/enterprise/logs", "/v1/analytics/enterprise/analytics", "/dp/metrics"];
 
 /// The caller of a request and the server that it calls.
 pub(crate) struct Caller {
@@ -47,16 +48,21 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Failure> {
-        let keyless = || Error::internal("a route without authentication has a handler that needs a key");
+        let keyless =
+            || Error::internal("a route without authentication has a handler that needs a key");
         let access = parts.extensions.get::<Access>().cloned().ok_or_else(keyless)?;
         Ok(Self { app: Arc::clone(app), access })
     }
 }
 
 /// Middleware: identifies the caller and passes its [`Access`] to the handlers in the request.
-pub(crate) async fn known(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn known(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let access = match key(request.headers(), REPORTS.contains(&request.uri().path())) {
-        Some(key) => app.engine.access_anew(key).await,
+        Some(key) => app.engine.fresh_access(key).await,
         None => return refusal(MISSING),
     };
     let Some(access) = access else {
@@ -113,7 +119,9 @@ fn check(needs: Needs, access: &Access) -> Result<(), Failure> {
 /// Responds to a wrong key, with a delay if the address sends many. Loopback addresses are not
 /// delayed: a local user can try keys in other ways, and a local proxy stands for all its clients.
 async fn unknown(app: &App, peer: Option<Peer>) -> Response {
-    let Some(Peer(address)) = peer.filter(|Peer(address)| !address.is_loopback()) else { return refusal(UNKNOWN) };
+    let Some(Peer(address)) = peer.filter(|Peer(address)| !address.is_loopback()) else {
+        return refusal(UNKNOWN);
+    };
     match app.guesses.wrong(address, elapsed()) {
         Some(waiting) => {
             tokio::time::sleep(waiting.wait).await;
@@ -126,7 +134,9 @@ async fn unknown(app: &App, peer: Option<Peer>) -> Response {
 
 fn refusal(message: &str) -> Response {
     let mut response = Failure::new(StatusCode::UNAUTHORIZED, message).into_response();
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"gatelog\""));
+    response
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"gatelog\""));
     response
 }
 
@@ -148,7 +158,9 @@ fn key(headers: &HeaderMap, reports: bool) -> Option<&str> {
 fn bearer(value: &str) -> Option<&str> {
     match value.trim().split_once(' ') {
         None => Some(value.trim()),
-        Some((scheme, credentials)) => scheme.eq_ignore_ascii_case("bearer").then(|| credentials.trim()),
+        Some((scheme, credentials)) => {
+            scheme.eq_ignore_ascii_case("bearer").then(|| credentials.trim())
+        }
     }
 }
 
@@ -157,7 +169,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]
@@ -183,7 +198,10 @@ mod tests {
     #[test]
     fn a_gateways_own_key_wins_where_it_reports() {
         for own in ["b", "Bearer b"] {
-            assert_eq!(key(&headers(&[("x-portkey-api-key", "a"), ("authorization", own)]), true), Some("b"));
+            assert_eq!(
+                key(&headers(&[("x-portkey-api-key", "a"), ("authorization", own)]), true),
+                Some("b")
+            );
         }
     }
 

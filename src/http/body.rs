@@ -1,10 +1,11 @@
 //! Request bodies: reading and unpacking within a memory budget.
 //!
-//! The holder of a body, or of the records parsed from it, holds a [`Room`] for it in the share of
-//! its organisation. The room grows with the bytes that arrive. If the share is full, a request
-//! that is read as a whole gets 429, while a stream first gets back-pressure and then 429. Nobody
-//! who holds room waits for more without a limit, which would deadlock. gzip and zstd are detected
-//! by their first bytes, since clients compress without declaring it; JSON starts with neither.
+//! The holder of a body, or of the records parsed from it, holds a [`MemoryReservation`] for it in
+//! the share of its organisation. The room grows with the bytes that arrive. If the share is full,
+//! a request that is read as a whole gets 429, while a stream first gets back-pressure and then
+//! 429. Nobody who holds room waits for more without a limit, which would deadlock. gzip and zstd
+//! are detected by their first bytes, since clients compress without declaring it; JSON starts with
+//! neither.
 
 use std::io::{BufRead, Cursor, Read};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use serde_json::Value;
 
 use super::error::Failure;
 use super::pace::too_slow;
-use crate::limits::{Full, Room};
+use crate::limits::{Full, MemoryReservation};
 use crate::nearest::{clip, hint};
 use crate::record::json::Reason;
 
@@ -33,25 +34,29 @@ const SMALL_BYTES: usize = 1 << 20;
 /// RFC 9659 allows no larger window over HTTP. zstd's levels up to 19 keep to it.
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// Largest ratio of unpacked to packed size, for bodies that unpack to more than [`LITTLE_BYTES`].
-const MOST_TIMES: u64 = 1_000;
+const MAX_TIMES: u64 = 1_000;
 const LITTLE_BYTES: u64 = 1 << 20;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Grows the room of a body to at least so many bytes. Fails with 413 if the share of the
 /// organisation is smaller than that, and with 429 if that much is not free.
-pub(crate) fn grow(room: &mut Room, bytes: u64) -> Result<(), Failure> {
+pub(crate) fn grow(room: &mut MemoryReservation, bytes: u64) -> Result<(), Failure> {
     check_share(room, bytes)?;
     room.grow(bytes).map_err(no_room)
 }
 
 /// Grows the room of a body and waits until that much is free.
-pub(crate) async fn grow_within(room: &mut Room, bytes: u64, wait: Duration) -> Result<(), Failure> {
+pub(crate) async fn grow_within(
+    room: &mut MemoryReservation,
+    bytes: u64,
+    wait: Duration,
+) -> Result<(), Failure> {
     check_share(room, bytes)?;
     room.grow_within(bytes, wait).await.map_err(no_room)
 }
 
-fn check_share(room: &Room, bytes: u64) -> Result<(), Failure> {
+fn check_share(room: &MemoryReservation, bytes: u64) -> Result<(), Failure> {
     let most = room.most();
     if bytes <= most {
         return Ok(());
@@ -69,13 +74,16 @@ pub(crate) fn no_room(full: Full) -> Failure {
         Full::Pool => "the bodies of all requests fill the memory reserved for them",
         Full::Closed => "the server is shutting down",
     };
-    Failure::new(StatusCode::TOO_MANY_REQUESTS, format!("{why}; send the request again in a moment"))
+    Failure::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        format!("{why}; send the request again in a moment"),
+    )
 }
 
 /// Room that grows with a body as it arrives.
 pub(crate) struct Growing<'a> {
     /// Room of the body.
-    pub(crate) room: &'a mut Room,
+    pub(crate) room: &'a mut MemoryReservation,
     /// Memory of the body and what is parsed from it, as a multiple of its size.
     pub(crate) times: usize,
     /// Longest wait for room.
@@ -91,7 +99,8 @@ impl Growing<'_> {
 /// Reads the text of a small body.
 pub(crate) async fn read_small(body: Body) -> Result<String, Failure> {
     let bytes = read(body, SMALL_BYTES, None).await?;
-    String::from_utf8(bytes).map_err(|_| Failure::invalid("the body is not UTF-8 text; send it in that encoding"))
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::invalid("the body is not UTF-8 text; send it in that encoding"))
 }
 
 /// Parses the JSON object in a body. An unknown field is an error that names it: if it were
@@ -99,7 +108,8 @@ pub(crate) async fn read_small(body: Body) -> Result<String, Failure> {
 pub(crate) fn object<T: DeserializeOwned>(text: &str, fields: &str) -> Result<T, Failure> {
     serde_json::from_str(text).map_err(|cause| {
         let cause = cause.to_string();
-        let unknown = cause.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected"));
+        let unknown =
+            cause.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected"));
         Failure::invalid(match unknown {
             Some((name, _)) => {
                 // `fields` may have words between the names.
@@ -113,7 +123,9 @@ pub(crate) fn object<T: DeserializeOwned>(text: &str, fields: &str) -> Result<T,
 }
 
 /// Deserialises a field that is a text, a number (read as its text) or null.
-pub(crate) fn text_or_number<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+pub(crate) fn text_or_number<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<String>, D::Error> {
     match Value::deserialize(value)? {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text)),
@@ -124,7 +136,11 @@ pub(crate) fn text_or_number<'de, D: Deserializer<'de>>(value: D) -> Result<Opti
 
 /// Reads a body of at most `limit` bytes. Room is taken for the bytes that arrived, never for the
 /// announced size.
-pub(crate) async fn read(body: Body, limit: usize, mut growing: Option<Growing<'_>>) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn read(
+    body: Body,
+    limit: usize,
+    mut growing: Option<Growing<'_>>,
+) -> Result<Vec<u8>, Failure> {
     let announced = body.size_hint().lower();
     let mut frames = body.into_data_stream();
     let mut bytes = Vec::new();
@@ -182,21 +198,30 @@ pub(crate) async fn next_frame(frames: &mut BodyDataStream) -> Result<Option<Byt
 /// Returns the failure of a body that exceeds its limit: 413.
 pub(crate) fn too_large(limit: usize) -> Failure {
     let remedy = "send less at a time; `/v1/ingest` takes any number of records";
-    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes; {remedy}"))
+    Failure::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("the body is larger than {limit} bytes; {remedy}"),
+    )
 }
 
 /// Refuses unsupported content encodings. Which of the others it is shows in the first bytes.
 pub(crate) fn check_coding(content_encoding: Option<&str>) -> Result<(), Failure> {
     let coding = content_encoding.unwrap_or_default().trim();
-    if ["", "identity", "gzip", "x-gzip", "zstd"].iter().any(|known| known.eq_ignore_ascii_case(coding)) {
+    if ["", "identity", "gzip", "x-gzip", "zstd"]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(coding))
+    {
         return Ok(());
     }
-    let message = format!("content-encoding `{coding}` is not supported; send gzip, zstd or plain bytes");
+    let message =
+        format!("content-encoding `{coding}` is not supported; send gzip, zstd or plain bytes");
     Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
 }
 
 /// Returns a reader of the plain bytes behind `packed`.
-pub(crate) fn unpack<'a>(mut packed: impl BufRead + Send + 'a) -> std::io::Result<Box<dyn Read + Send + 'a>> {
+pub(crate) fn unpack<'a>(
+    mut packed: impl BufRead + Send + 'a,
+) -> std::io::Result<Box<dyn Read + Send + 'a>> {
     // The first frame of a body may be shorter than the magic.
     let mut start = Vec::with_capacity(ZSTD_MAGIC.len());
     packed.by_ref().take(ZSTD_MAGIC.len() as u64).read_to_end(&mut start)?;
@@ -217,8 +242,8 @@ pub(crate) fn unpack<'a>(mut packed: impl BufRead + Send + 'a) -> std::io::Resul
 /// Refuses a body that unpacks to more than a thousand times its size: no real record compresses
 /// like that, and such a body is meant to exhaust memory. A body that unpacks to little is exempt.
 pub(crate) fn check_packing(packed: u64, plain: u64) -> std::io::Result<()> {
-    if plain > LITTLE_BYTES && plain / MOST_TIMES > packed {
-        let message = format!("it unpacks to more than {MOST_TIMES} times its {packed} bytes");
+    if plain > LITTLE_BYTES && plain / MAX_TIMES > packed {
+        let message = format!("it unpacks to more than {MAX_TIMES} times its {packed} bytes");
         return Err(std::io::Error::other(message));
     }
     Ok(())
@@ -231,8 +256,10 @@ pub(crate) fn is_packed(bytes: &[u8]) -> bool {
 
 /// Returns the failure of bytes that cannot be unpacked: 400.
 pub(crate) fn unpackable(cause: &std::io::Error) -> Failure {
-    let remedy = "send whole gzip, or whole zstd with a window of at most 8 MiB (its levels 1 to 19)";
-    Failure::invalid(format!("the body cannot be unpacked ({cause}); {remedy}")).because(Reason::NotReadable)
+    let remedy =
+        "send whole gzip, or whole zstd with a window of at most 8 MiB (its levels 1 to 19)";
+    Failure::invalid(format!("the body cannot be unpacked ({cause}); {remedy}"))
+        .because(Reason::NotReadable)
 }
 
 #[cfg(test)]
@@ -264,8 +291,8 @@ mod tests {
     #[test]
     fn what_is_packed_too_tightly_is_refused() {
         assert!(check_packing(10, LITTLE_BYTES).is_ok());
-        assert!(check_packing(10_000, 10_000 * MOST_TIMES).is_ok());
-        assert!(check_packing(10_000, 10_001 * MOST_TIMES).is_err());
+        assert!(check_packing(10_000, 10_000 * MAX_TIMES).is_ok());
+        assert!(check_packing(10_000, 10_001 * MAX_TIMES).is_err());
         assert!(check_packing(0, LITTLE_BYTES + 1).is_err());
     }
 
@@ -280,15 +307,19 @@ mod tests {
     #[tokio::test]
     async fn room_is_taken_as_bytes_come_and_never_held_while_waiting_without_an_end() {
         let pool = Pool::new(1_000, Share::ThreeQuarters);
-        let acme = Holder::of(Some("acme"));
-        let zen = Holder::of(Some("zen"));
+        let acme = Holder::new(Some("acme"));
+        let zen = Holder::new(Some("zen"));
         let body = |size: usize| Body::from(vec![b'x'; size]);
-        let mut rooms: Vec<Room> = (0..3).map(|_| pool.room(&acme)).collect();
+        let mut rooms: Vec<MemoryReservation> = (0..3).map(|_| pool.room(&acme)).collect();
         let mut statuses = Vec::new();
         for room in &mut rooms {
             let growing = Growing { room, times: 3, wait: Duration::ZERO };
-            statuses
-                .push(read(body(100), 1_000, Some(growing)).await.map_err(|failure| failure.status().as_u16()).err());
+            statuses.push(
+                read(body(100), 1_000, Some(growing))
+                    .await
+                    .map_err(|failure| failure.status().as_u16())
+                    .err(),
+            );
         }
         assert_eq!(statuses, [None, None, Some(429)]);
         let mut room = pool.room(&zen);
@@ -296,7 +327,11 @@ mod tests {
         assert!(read(body(50), 1_000, Some(growing)).await.is_ok(), "the other one has room");
         let growing = Growing { room: &mut rooms[2], times: 3, wait: Duration::ZERO };
         let never = read(body(300), 1_000, Some(growing)).await.unwrap_err();
-        assert_eq!(never.status(), StatusCode::PAYLOAD_TOO_LARGE, "there will never be room for it");
+        assert_eq!(
+            never.status(),
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "there will never be room for it"
+        );
     }
 
     #[tokio::test]

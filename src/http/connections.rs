@@ -157,13 +157,17 @@ mod tests {
         drop(busy);
         assert!(!crowd[0].is_fresh() && new.is_fresh());
         let _newer = admit(3);
-        assert!(gone(&crowd[2]) && !gone(&crowd[0]), "one that never sent a request goes before an idle one");
+        assert!(
+            gone(&crowd[2]) && !gone(&crowd[0]),
+            "one that never sent a request goes before an idle one"
+        );
     }
 
     #[test]
     fn any_number_of_half_headers_leaves_room_and_answers_go_on() {
         let connections = Connections::new(8);
-        let answered: Vec<_> = (0..7).map(|last| connections.admit(address(last)).unwrap()).collect();
+        let answered: Vec<_> =
+            (0..7).map(|last| connections.admit(address(last)).unwrap()).collect();
         let answering: Vec<_> = answered.iter().map(Place::answering).collect();
         let halves: Vec<_> = (0..100).filter_map(|_| connections.admit(address(9))).collect();
         assert_eq!(halves.len(), 100);

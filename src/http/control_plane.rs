@@ -28,17 +28,17 @@ use super::App;
 use super::auth::Caller;
 use super::body::{self, Growing, check_coding, discard, unpackable};
 use super::error::Failure;
+use super::ingest_pipeline::{Outcome, Receipt, run_blocking};
 use super::input::header;
-use super::intake::{Outcome, Receipt, aside};
 use super::packed::unpacked;
 use crate::catalog::{Access, Scope};
 use crate::error::Error;
-use crate::halves::Half;
 use crate::ingest::control_plane::{Batch, Logged, log as read_log, rows as read_rows};
 use crate::ingest::feedback::states;
 use crate::ingest::{Context, DEFAULT_ORGANISATION};
-use crate::limits::Room;
+use crate::limits::MemoryReservation;
 use crate::logs::FeedbackAsk;
+use crate::parts::RecordPart;
 use crate::record::Feedback;
 use crate::record::json::{Reason, Seen};
 use crate::refusals::{Refused, Sender};
@@ -51,7 +51,8 @@ const TIMES: usize = 2;
 /// Number of feedback ids in one look-up query.
 const LOOKED_UP: usize = 1_000;
 const MORE_ROWS: &str = "more rows of the same request were refused";
-const NOT_KEPT: &str = "guardrail texts are not stored: they may quote a call that must not be tracked";
+const NOT_KEPT: &str =
+    "guardrail texts are not stored: they may quote a call that must not be tracked";
 
 /// `GET /v2/api-keys/self/details`: the details of the calling key, without its text.
 pub(crate) async fn details(Caller { app, access }: Caller) -> Json<Value> {
@@ -119,15 +120,18 @@ pub(crate) async fn log(
     let (logged, _room) = parsed(&app, &access, &headers, body, read_log).await?;
     match logged {
         Ok(Logged::Call(record)) => {
-            let halves = vec![(Half::Content, *record)];
-            take(&app, &access, &sender, Batch { halves, ..Batch::default() }).await
+            let record_parts = vec![(RecordPart::Content, *record)];
+            take(&app, &access, &sender, Batch { record_parts, ..Batch::default() }).await
         }
         Ok(Logged::Guardrail(seen)) => {
             let refused = Refused { seen, ..Refused::many(Reason::NotKept, NOT_KEPT, 1) };
             app.engine.refusals().records(&sender, [refused]);
             Ok(Json(Receipt::saying(NOT_KEPT)))
         }
-        Err(rejection) => take(&app, &access, &sender, Batch { rejections: vec![rejection], ..Batch::default() }).await,
+        Err(rejection) => {
+            take(&app, &access, &sender, Batch { rejections: vec![rejection], ..Batch::default() })
+                .await
+        }
     }
 }
 
@@ -139,8 +143,9 @@ pub(crate) async fn rows(
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
     let (read, _room) = parsed(&app, &access, &headers, body, read_rows).await?;
-    let batch =
-        read.map_err(|refused| Failure::invalid(format!("the rows cannot be read: {refused}")).refusing(refused))?;
+    let batch = read.map_err(|refused| {
+        Failure::invalid(format!("the rows cannot be read: {refused}")).refusing(refused)
+    })?;
     take(&app, &access, &sender, batch).await
 }
 
@@ -151,30 +156,43 @@ async fn parsed<T: Send + 'static>(
     headers: &HeaderMap,
     body: Body,
     read: impl FnOnce(&[u8], &Context) -> T + Send + 'static,
-) -> Result<(T, Room), Failure> {
+) -> Result<(T, MemoryReservation), Failure> {
     if let Err(failure) = check_coding(header(headers, &CONTENT_ENCODING)) {
         discard(&mut body.into_data_stream()).await;
         return Err(failure);
     }
-    let limit = usize::try_from(app.engine.config().max_record_bytes.saturating_mul(COPIES)).unwrap_or(usize::MAX);
+    let limit = usize::try_from(app.engine.config().max_record_bytes.saturating_mul(COPIES))
+        .unwrap_or(usize::MAX);
     let mut room = app.room(access);
     let wait = Duration::from_millis(app.engine.config().append_wait_ms);
-    let bytes = body::read(body, limit, Some(Growing { room: &mut room, times: TIMES, wait })).await?;
-    let (bytes, room) = unpacked(bytes, limit, TIMES, room).await?.map_err(|cause| unpackable(&cause))?;
-    let context = Context { policy: Arc::clone(app.engine.policy()), ..Context::new(app.engine.now()) };
-    Ok((aside(bytes.len(), move || read(&bytes, &context)).await?, room))
+    let bytes =
+        body::read(body, limit, Some(Growing { room: &mut room, times: TIMES, wait })).await?;
+    let (bytes, room) =
+        unpacked(bytes, limit, TIMES, room).await?.map_err(|cause| unpackable(&cause))?;
+    let context =
+        Context { policy: Arc::clone(app.engine.policy()), ..Context::new(app.engine.now()) };
+    Ok((run_blocking(bytes.len(), move || read(&bytes, &context)).await?, room))
 }
 
 /// Appends parsed reports and returns the receipt.
-async fn take(app: &App, access: &Access, sender: &Sender, batch: Batch) -> Result<Json<Receipt>, Failure> {
-    let Batch { halves, feedback, rejections, further } = batch;
+async fn take(
+    app: &App,
+    access: &Access,
+    sender: &Sender,
+    batch: Batch,
+) -> Result<Json<Receipt>, Failure> {
+    let Batch { record_parts, feedback, rejections, further } = batch;
     let mut receipt = Receipt::default();
     receipt.refuse(app, sender, rejections);
     for ((organisation, reason), count) in further {
         let seen = Seen { organisation, ..Seen::default() };
-        receipt.refuse_many(app, sender, Refused { seen, ..Refused::many(reason, MORE_ROWS, count) });
+        receipt.refuse_many(
+            app,
+            sender,
+            Refused { seen, ..Refused::many(reason, MORE_ROWS, count) },
+        );
     }
-    receipt.append_halves(app, access, halves).await?;
+    receipt.append_parts(app, access, record_parts).await?;
     if !feedback.is_empty() {
         let came = feedback.len() as u64;
         let _turn = app.feedback_turn.lock().await;
@@ -187,7 +205,11 @@ async fn take(app: &App, access: &Access, sender: &Sender, batch: Batch) -> Resu
 }
 
 /// Returns the states of feedback that are not stored yet, as changes of the stored feedback.
-async fn unknown(app: &App, access: &Access, mut came: Vec<Feedback>) -> Result<Vec<Feedback>, Error> {
+async fn unknown(
+    app: &App,
+    access: &Access,
+    mut came: Vec<Feedback>,
+) -> Result<Vec<Feedback>, Error> {
     let organisation = access.organisation.as_deref().unwrap_or(DEFAULT_ORGANISATION);
     let now = app.engine.now();
     for one in &mut came {
@@ -196,11 +218,16 @@ async fn unknown(app: &App, access: &Access, mut came: Vec<Feedback>) -> Result<
         one.updated_at.get_or_insert(at);
     }
     // Guardrail results have no value and never change.
-    let ids: Vec<String> = came.iter().filter(|one| one.value.is_some()).filter_map(|one| one.id.clone()).collect();
+    let ids: Vec<String> =
+        came.iter().filter(|one| one.value.is_some()).filter_map(|one| one.id.clone()).collect();
     let reader = app.engine.reader_as(access);
     let mut known = Vec::new();
     for ids in ids.chunks(LOOKED_UP) {
-        let mut ask = FeedbackAsk { ids: ids.to_vec(), page_size: LOOKED_UP as u64, ..FeedbackAsk::default() };
+        let mut ask = FeedbackAsk {
+            ids: ids.to_vec(),
+            page_size: LOOKED_UP as u64,
+            ..FeedbackAsk::default()
+        };
         loop {
             let (found, next) = reader.list_feedback(&ask).await?;
             known.extend(found);

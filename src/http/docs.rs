@@ -1,6 +1,7 @@
 //! `GET /docs` and `/docs/{page}`: the guide as HTML, without a key.
 //!
-//! The pages are the Markdown of [`crate::guide`]. They are rendered once and hold no data of any tenant.
+//! The pages are the Markdown of [`crate::guide`]. They are rendered once and hold no data of any
+//! tenant.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -18,8 +19,7 @@ use super::error::Failure;
 use crate::guide::{PAGES, Page, page};
 use crate::nearest::{clip, hint};
 
-const POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
@@ -34,7 +34,8 @@ th,td{border-bottom:1px solid;padding:.25rem .75rem .25rem 0;text-align:left;ver
 
 /// Every page as HTML, by name; the list of pages is under the empty name.
 static RENDERED: LazyLock<HashMap<&str, Bytes>> = LazyLock::new(|| {
-    let pages = PAGES.iter().map(|page| (page.name(), document(page.title(), page.name(), &body(page))));
+    let pages =
+        PAGES.iter().map(|page| (page.name(), document(page.title(), page.name(), &body(page))));
     pages.chain([("", document("Guide", "", &index()))]).collect()
 });
 
@@ -81,7 +82,11 @@ fn index() -> String {
     let mut list = String::from("<h1>Guide</h1><ul>");
     for page in PAGES {
         let summary = inline(&page.summary());
-        list.push_str(&format!("<li><a href=\"/docs/{}\">{}</a>: {summary}</li>", page.name(), page.title()));
+        list.push_str(&format!(
+            "<li><a href=\"/docs/{}\">{}</a>: {summary}</li>",
+            page.name(),
+            page.title()
+        ));
     }
     list.push_str("</ul><p><a href=\"/openapi.json\">OpenAPI document of the HTTP API</a></p>");
     list
@@ -126,7 +131,11 @@ fn anchor(events: &[Event<'_>]) -> Option<String> {
         })
         .collect();
     let kept = text.to_lowercase().replace(' ', "-");
-    Some(kept.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, '-' | '_')).collect())
+    Some(
+        kept.chars()
+            .filter(|letter| letter.is_alphanumeric() || matches!(letter, '-' | '_'))
+            .collect(),
+    )
 }
 
 /// Turns a link to another page's file into its address here.
@@ -150,7 +159,8 @@ mod tests {
         let mut links = Vec::new();
         for page in PAGES {
             let html = body(page);
-            let found = html.split("<h").filter_map(|part| part.split_once("id=\"")?.1.split_once('"'));
+            let found =
+                html.split("<h").filter_map(|part| part.split_once("id=\"")?.1.split_once('"'));
             ids.extend(found.map(|(id, _)| format!("/docs/{}#{id}", page.name())));
             ids.insert(format!("/docs/{}", page.name()));
             let found = html.split("href=\"").skip(1).filter_map(|part| part.split_once('"'));
@@ -168,8 +178,13 @@ mod tests {
 
     #[test]
     fn headings_have_the_anchors_of_github() {
-        let html = rendered("## Errors, and `429` here\n\n[x](sql.md#limits) [y](https://a.example/sql.md)");
+        let html = rendered(
+            "## Errors, and `429` here\n\n[x](sql.md#limits) [y](https://a.example/sql.md)",
+        );
         assert!(html.contains("<h2 id=\"errors-and-429-here\">"), "{html}");
-        assert!(html.contains("href=\"/docs/sql#limits\"") && html.contains("https://a.example/sql.md"), "{html}");
+        assert!(
+            html.contains("href=\"/docs/sql#limits\"") && html.contains("https://a.example/sql.md"),
+            "{html}"
+        );
     }
 }

@@ -60,7 +60,15 @@ impl Failure {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         let message = message.into();
         let extra = Map::new();
-        Self(Box::new(Parts { status, message, code: None, extra, cause: None, reason: None, refusing: None }))
+        Self(Box::new(Parts {
+            status,
+            message,
+            code: None,
+            extra,
+            cause: None,
+            reason: None,
+            refusing: None,
+        }))
     }
 
     /// Creates a failure for an invalid request: 400.
@@ -223,8 +231,10 @@ mod tests {
 
     #[test]
     fn the_envelope_carries_both_families_and_no_cause() {
-        let error = Error::storage("cannot write `a.parquet`").with_source(std::io::Error::other("disk full"));
-        let mut failure = Failure::from(error).with_fields(json!({ "accepted": 3, "message": "not this one" }));
+        let error = Error::storage("cannot write `a.parquet`")
+            .with_source(std::io::Error::other("disk full"));
+        let mut failure =
+            Failure::from(error).with_fields(json!({ "accepted": 3, "message": "not this one" }));
         assert_eq!(
             failure.body(),
             json!({
@@ -240,6 +250,12 @@ mod tests {
         let response = Failure::from(Error::busy("full")).into_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[RETRY_AFTER], "1");
-        assert!(Failure::from(Error::invalid("no")).into_response().headers().get(RETRY_AFTER).is_none());
+        assert!(
+            Failure::from(Error::invalid("no"))
+                .into_response()
+                .headers()
+                .get(RETRY_AFTER)
+                .is_none()
+        );
     }
 }

@@ -15,19 +15,19 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::answer;
 use super::auth::Caller;
 use super::body::{object, read_small, text_or_number};
 use super::error::Failure;
 use super::format::Format;
 use super::input::{Fields, header};
 use super::places::held_by;
+use super::stream_response;
 use crate::engine::ExportRequest;
 use crate::limits::Holder;
 
 const FIELDS: &str = "from, to, columns, after, limit, format";
 /// Header with the number of records after which the plan ends every export.
-const MOST_HEADER: HeaderName = HeaderName::from_static("x-gatelog-max-records");
+const MAX_HEADER: HeaderName = HeaderName::from_static("x-gatelog-max-records");
 
 /// Body of a `POST` request.
 #[derive(Debug, Default, Deserialize)]
@@ -50,7 +50,7 @@ pub(crate) async fn get(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    run(&caller, version, &headers, of_query(query.as_deref())?).await
+    run(&caller, version, &headers, from_query(query.as_deref())?).await
 }
 
 /// `POST /v1/export`: the same fields as a JSON object, the columns as an array.
@@ -60,7 +60,7 @@ pub(crate) async fn post(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    run(&caller, version, &headers, of_body(&read_small(body).await?)?).await
+    run(&caller, version, &headers, from_body(&read_small(body).await?)?).await
 }
 
 async fn run(
@@ -69,18 +69,21 @@ async fn run(
     headers: &HeaderMap,
     document: Document,
 ) -> Result<Response, Failure> {
-    answer::needs_chunks(version)?;
+    stream_response::needs_chunks(version)?;
     only_json_lines(document.format.as_deref(), header(headers, &ACCEPT))?;
     let Document { from, to, columns, after, limit, format: _ } = document;
-    let place = app.places.exports.take(&Holder::of(access.organisation.as_deref()))?;
+    let place = app.places.exports.take(&Holder::new(access.organisation.as_deref()))?;
     let reader = app.engine.reader_as(access);
     let request = ExportRequest { from, to, columns, after, limit };
-    let mut response = answer::stream(reader.export(&request).await?, Format::Jsonl.media_type()).await?;
-    answer::tell_withheld(&mut response, &reader.withheld_from_export(&request));
+    let mut response =
+        stream_response::stream(reader.export(&request).await?, Format::Jsonl.media_type()).await?;
+    stream_response::tell_withheld(&mut response, &reader.withheld_from_export(&request));
     let file = HeaderValue::from_static("attachment; filename=\"gatelog-export.jsonl\"");
     response.headers_mut().insert(CONTENT_DISPOSITION, file);
-    if let Some(most) = app.engine.catalog().state().document.most_exported(access.organisation.as_deref()) {
-        response.headers_mut().insert(MOST_HEADER, most.into());
+    if let Some(most) =
+        app.engine.catalog().state().document.most_exported(access.organisation.as_deref())
+    {
+        response.headers_mut().insert(MAX_HEADER, most.into());
     }
     Ok(held_by(response, place))
 }
@@ -90,17 +93,20 @@ async fn run(
 fn only_json_lines(format: Option<&str>, accept: Option<&str>) -> Result<(), Failure> {
     let remedy = "an export is JSON lines, one record per line; use `/v1/sql` for other formats";
     if let Some(format) = format.filter(|format| !format.eq_ignore_ascii_case("jsonl")) {
-        return Err(Failure::invalid(format!("field `format` is `{format}`; expected `jsonl`: {remedy}")));
+        return Err(Failure::invalid(format!(
+            "field `format` is `{format}`; expected `jsonl`: {remedy}"
+        )));
     }
     match accept.and_then(Format::accepted) {
-        Some(Format::Csv | Format::Arrow | Format::Parquet) => {
-            Err(Failure::new(StatusCode::NOT_ACCEPTABLE, format!("header `accept` asks for another format: {remedy}")))
-        }
+        Some(Format::Csv | Format::Arrow | Format::Parquet) => Err(Failure::new(
+            StatusCode::NOT_ACCEPTABLE,
+            format!("header `accept` asks for another format: {remedy}"),
+        )),
         _ => Ok(()),
     }
 }
 
-fn of_query(query: Option<&str>) -> Result<Document, Failure> {
+fn from_query(query: Option<&str>) -> Result<Document, Failure> {
     let mut fields = Fields::decode(query)?;
     let columns = fields.take("columns").filter(|names| !names.trim().is_empty());
     let document = Document {
@@ -115,7 +121,7 @@ fn of_query(query: Option<&str>) -> Result<Document, Failure> {
     Ok(document)
 }
 
-fn of_body(text: &str) -> Result<Document, Failure> {
+fn from_body(text: &str) -> Result<Document, Failure> {
     if text.trim().is_empty() {
         return Ok(Document::default());
     }
@@ -128,12 +134,14 @@ mod tests {
 
     #[test]
     fn both_forms_say_the_same() {
-        let query = of_query(Some("from=2026-11-01&columns=id,%20request.body&limit=5")).unwrap();
-        let body = of_body(r#"{"from": "2026-11-01", "columns": ["id", "request.body"], "limit": 5}"#).unwrap();
+        let query = from_query(Some("from=2026-11-01&columns=id,%20request.body&limit=5")).unwrap();
+        let body =
+            from_body(r#"{"from": "2026-11-01", "columns": ["id", "request.body"], "limit": 5}"#)
+                .unwrap();
         assert_eq!(format!("{query:?}"), format!("{body:?}"));
-        assert!(of_body("").is_ok());
-        assert!(of_body(r#"{"colums": []}"#).is_err());
-        assert!(of_query(Some("colums=id")).is_err());
+        assert!(from_body("").is_ok());
+        assert!(from_body(r#"{"colums": []}"#).is_err());
+        assert!(from_query(Some("colums=id")).is_err());
     }
 
     #[test]

@@ -20,16 +20,16 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::error::Failure;
+use super::ingest_pipeline::run_blocking;
 use super::input::{Fields, text_header};
-use super::intake::aside;
-use super::log_objects::Named;
+use super::logs::Named;
 use super::packed::packed;
-use super::resend::Connection;
+use super::retry_detection::Connection;
 use crate::catalog::Access;
 use crate::error::{Error, ErrorKind};
 use crate::ingest::feedback::{self, Refusal};
 use crate::ingest::{Context, Headers};
-use crate::logs::{self, FeedbackAsk, LogPlace, MOST_PAGE_SIZE, PAGE_SIZE};
+use crate::logs::{self, FeedbackAsk, LogRef, MAX_PAGE_SIZE, PAGE_SIZE};
 use crate::record::Feedback;
 use crate::record::json::{Reason, Seen};
 use crate::refusals::Refused;
@@ -50,7 +50,7 @@ pub(crate) async fn create(
 ) -> Result<Answer, Failure> {
     let (text, _room) = readable(packed(&app, &access, body).await?)?;
     let headers = Headers::read(|name| text_header(&headers, name));
-    let (drafts, text) = aside(text.len(), move || (feedback::drafts(&text), text)).await?;
+    let (drafts, text) = run_blocking(text.len(), move || (feedback::drafts(&text), text)).await?;
     let mut given = drafts.map_err(|why| refused(&app, &headers, &why))?;
     bind(&app, &access, &mut given).await?;
     let now = app.engine.now();
@@ -78,14 +78,17 @@ pub(crate) async fn update(
 ) -> Result<Answer, Failure> {
     let (text, _room) = readable(packed(&app, &access, body).await?)?;
     let headers = Headers::read(|name| headers.get(name)?.to_str().ok().map(str::to_owned));
-    let change = aside(text.len(), move || feedback::change(&text)).await?;
+    let change = run_blocking(text.len(), move || feedback::change(&text)).await?;
     let change = change.map_err(|why| refused(&app, &headers, &why))?;
     let nothing = || Failure::new(StatusCode::NOT_FOUND, NOTHING_TO_UPDATE);
     let old = find(&app, &access, named).await.map_err(|error| match error.kind() {
         ErrorKind::NotFound => nothing(),
         _ => error.into(),
     })?;
-    let ids = app.engine.append_feedback_as(&access, vec![change.of(old, app.engine.now())]).await?;
+    let ids = app
+        .engine
+        .append_feedback_as(&access, vec![change.apply_to(old, app.engine.now())])
+        .await?;
     Ok(done(UPDATED, &ids))
 }
 
@@ -133,7 +136,7 @@ async fn bind(app: &App, access: &Access, given: &mut [Feedback]) -> Result<(), 
     let places = app.engine.reader_as(access).places(&ids).await?;
     for one in given {
         let Some(id) = &one.log_id else { continue };
-        let meant = |place: &&LogPlace| {
+        let meant = |place: &&LogRef| {
             (one.organisation_id.is_none() || one.organisation_id == place.organisation)
                 && (one.workspace_slug.is_none() || one.workspace_slug == place.workspace)
         };
@@ -149,21 +152,29 @@ async fn bind(app: &App, access: &Access, given: &mut [Feedback]) -> Result<(), 
 
 /// Returns the refusal of feedback on a log that does not exist.
 fn no_log(feedback: &Feedback, id: &str) -> Failure {
-    let expected = "which no log has; send the log before the feedback on it, or give its `trace_id`";
+    let expected =
+        "which no log has; send the log before the feedback on it, or give its `trace_id`";
     let told = format!("`log_id` is `{id}`, {expected}");
     let organisation = &feedback.organisation_id;
     let workspace = &feedback.workspace_slug;
-    let seen = Seen { organisation: organisation.clone(), workspace: workspace.clone(), excerpt: None };
+    let seen =
+        Seen { organisation: organisation.clone(), workspace: workspace.clone(), excerpt: None };
     let refused = Refused { seen, ..Refused::many(Reason::NotFound, &*told, 1) };
     Failure::from(Error::not_found(told)).refusing(refused)
 }
 
 fn asked(mut fields: Fields) -> Result<FeedbackAsk, Failure> {
     let page_size = fields.take_number("page_size")?.unwrap_or(PAGE_SIZE);
-    if !(1..=MOST_PAGE_SIZE).contains(&page_size) {
-        return Err(Failure::invalid(format!("field `page_size` is {page_size}; expected 1 to {MOST_PAGE_SIZE}")));
+    if !(1..=MAX_PAGE_SIZE).contains(&page_size) {
+        return Err(Failure::invalid(format!(
+            "field `page_size` is {page_size}; expected 1 to {MAX_PAGE_SIZE}"
+        )));
     }
-    let after = fields.take("cursor").filter(|text| !text.is_empty()).map(|text| text.parse()).transpose()?;
+    let after = fields
+        .take("cursor")
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse())
+        .transpose()?;
     let ask = FeedbackAsk::read(|name| fields.take(name))?;
     fields.finish("trace_id, log_id, from, to, page_size, cursor")?;
     Ok(FeedbackAsk { page_size, after, ..ask })
@@ -180,7 +191,9 @@ fn refused(app: &App, headers: &Headers, refusal: &Refusal) -> Failure {
     let policy = Arc::clone(app.engine.policy());
     let headers = headers.clone();
     let context = Context { policy, headers, ..Context::new(app.engine.now()) };
-    Failure::invalid(refusal.to_string()).coded(refusal.code()).refusing(refusal.rejection(&context))
+    Failure::invalid(refusal.to_string())
+        .coded(refusal.code())
+        .refusing(refusal.rejection(&context))
 }
 
 fn done(message: &str, ids: &[String]) -> Answer {

@@ -36,7 +36,10 @@ pub(super) async fn finish(State(app): State<Arc<App>>, request: Request, next: 
     match app.handlers.spawn(handler.in_current_span()).await {
         Ok(response) => response,
         Err(broken) if broken.is_panic() => resume_unwind(broken.into_panic()),
-        Err(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the server shut down before the request was complete")
-            .into_response(),
+        Err(_) => Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server shut down before the request was complete",
+        )
+        .into_response(),
     }
 }

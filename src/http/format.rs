@@ -34,7 +34,12 @@ const FORMATS: [(Format, &str, &str, &[&str]); 5] = [
     (Format::Json, "json", "application/json", &[]),
     (Format::Csv, "csv", "text/csv; charset=utf-8", &["text/csv"]),
     (Format::Arrow, "arrow", "application/vnd.apache.arrow.stream", &[]),
-    (Format::Parquet, "parquet", "application/vnd.apache.parquet", &["application/x-parquet", "application/parquet"]),
+    (
+        Format::Parquet,
+        "parquet",
+        "application/vnd.apache.parquet",
+        &["application/x-parquet", "application/parquet"],
+    ),
 ];
 
 impl Format {
@@ -51,14 +56,17 @@ impl Format {
     /// Returns the format with that name.
     pub fn named(name: &str) -> Result<Self> {
         let found = FORMATS.iter().find(|(_, known, ..)| known.eq_ignore_ascii_case(name.trim()));
-        found
-            .map(|(format, ..)| *format)
-            .ok_or_else(|| Error::invalid(format!("field `format` is `{name}`; expected one of {}", Self::names())))
+        found.map(|(format, ..)| *format).ok_or_else(|| {
+            Error::invalid(format!("field `format` is `{name}`; expected one of {}", Self::names()))
+        })
     }
 
     /// Returns the media type of a response in this format.
     pub fn media_type(self) -> &'static str {
-        FORMATS.iter().find(|(format, ..)| *format == self).map_or("application/octet-stream", |(_, _, media, _)| media)
+        FORMATS
+            .iter()
+            .find(|(format, ..)| *format == self)
+            .map_or("application/octet-stream", |(_, _, media, _)| media)
     }
 
     /// Returns the format of a request: by name, else by `Accept`, else JSON lines.
@@ -79,9 +87,10 @@ impl Format {
         let mut best: Option<(Self, f32)> = None;
         for range in accept.split(',') {
             let (media, parameters) = range.split_once(';').unwrap_or((range, ""));
-            let quality = parameters.split(';').find_map(|part| part.trim().strip_prefix("q=")?.parse().ok());
+            let quality =
+                parameters.split(';').find_map(|part| part.trim().strip_prefix("q=")?.parse().ok());
             let quality: f32 = quality.unwrap_or(1.0);
-            let Some(format) = Self::of_media(media.trim()) else { continue };
+            let Some(format) = Self::from_media_type(media.trim()) else { continue };
             if quality > 0.0 && best.is_none_or(|(_, most)| quality > most) {
                 best = Some((format, quality));
             }
@@ -89,11 +98,12 @@ impl Format {
         best.map(|(format, _)| format)
     }
 
-    fn of_media(media: &str) -> Option<Self> {
+    fn from_media_type(media: &str) -> Option<Self> {
         if ["", "*/*", "application/*"].contains(&media) {
             return Some(Self::Jsonl);
         }
-        let offers = |own: &str, others: &[&str]| own.eq_ignore_ascii_case(media) || others.contains(&media);
+        let offers =
+            |own: &str, others: &[&str]| own.eq_ignore_ascii_case(media) || others.contains(&media);
         FORMATS.iter().find(|(_, _, own, others)| offers(own, others)).map(|(format, ..)| *format)
     }
 }
@@ -121,6 +131,9 @@ mod tests {
     fn a_name_wins_and_an_unknown_one_lists_the_others() {
         assert_eq!(Format::asked(Some("CSV"), Some("application/json")).unwrap(), Format::Csv);
         let error = Format::named("xml").unwrap_err();
-        assert_eq!(error.message(), "field `format` is `xml`; expected one of jsonl, json, csv, arrow, parquet");
+        assert_eq!(
+            error.message(),
+            "field `format` is `xml`; expected one of jsonl, json, csv, arrow, parquet"
+        );
     }
 }

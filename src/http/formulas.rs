@@ -27,7 +27,9 @@ pub(super) fn quoted(fields: &mut Fields, headers: &HeaderMap) -> Result<bool, F
         None => Ok(is_browser(headers)),
         Some("quote") => Ok(true),
         Some("keep") => Ok(false),
-        Some(other) => Err(Failure::invalid(format!("field `formulas` is `{other}`; expected quote or keep"))),
+        Some(other) => {
+            Err(Failure::invalid(format!("field `formulas` is `{other}`; expected quote or keep")))
+        }
     }
 }
 
@@ -53,7 +55,8 @@ fn quote_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     if !texts.iter().flatten().any(is_formula) {
         return Ok(Arc::clone(column));
     }
-    let mut quoted = StringBuilder::with_capacity(texts.len(), texts.value_data().len() + texts.len());
+    let mut quoted =
+        StringBuilder::with_capacity(texts.len(), texts.value_data().len() + texts.len());
     for text in texts {
         match text {
             Some(text) if is_formula(text) => quoted.append_value(format!("'{text}")),
@@ -77,8 +80,16 @@ mod tests {
 
     #[test]
     fn texts_that_begin_a_formula_are_quoted_and_numbers_are_not() {
-        let texts =
-            [Some("=1+1"), Some("@a"), Some("-5"), Some("-5+a"), Some("+49 30"), Some("a=b"), Some("\t=1"), None];
+        let texts = [
+            Some("=1+1"),
+            Some("@a"),
+            Some("-5"),
+            Some("-5+a"),
+            Some("+49 30"),
+            Some("a=b"),
+            Some("\t=1"),
+            None,
+        ];
         let batch = RecordBatch::try_from_iter([
             ("view", Arc::new(StringViewArray::from_iter(texts)) as ArrayRef),
             ("plain", Arc::new(StringArray::from_iter(texts))),
@@ -86,8 +97,16 @@ mod tests {
         ])
         .unwrap();
         let quoted = quote(&batch).unwrap();
-        let wanted =
-            [Some("'=1+1"), Some("'@a"), Some("-5"), Some("'-5+a"), Some("'+49 30"), Some("a=b"), Some("'\t=1"), None];
+        let wanted = [
+            Some("'=1+1"),
+            Some("'@a"),
+            Some("-5"),
+            Some("'-5+a"),
+            Some("'+49 30"),
+            Some("a=b"),
+            Some("'\t=1"),
+            None,
+        ];
         assert_eq!(quoted.column(0).as_string_view(), &StringViewArray::from_iter(wanted));
         assert_eq!(quoted.column(1).as_string::<i32>(), &StringArray::from_iter(wanted));
         assert_eq!(quoted.column(2), batch.column(2));
@@ -96,11 +115,15 @@ mod tests {
     #[test]
     fn browsers_get_them_quoted_without_asking() {
         let asked = |query: &str, name: &'static str, value: &'static str| {
-            let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
+            let headers =
+                HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
             quoted(&mut Fields::decode(Some(query)).unwrap(), &headers)
         };
         let mozilla = "Mozilla/5.0 (X11; Linux x86_64)";
-        assert!(asked("", "user-agent", mozilla).unwrap() && asked("", "sec-fetch-mode", "navigate").unwrap());
+        assert!(
+            asked("", "user-agent", mozilla).unwrap()
+                && asked("", "sec-fetch-mode", "navigate").unwrap()
+        );
         assert!(!asked("", "user-agent", "curl/8").unwrap());
         assert!(!asked("formulas=keep", "user-agent", mozilla).unwrap());
         assert!(asked("formulas=quote", "user-agent", "curl/8").unwrap());

@@ -20,10 +20,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const FORGET: Duration = Duration::from_secs(600);
 /// Largest number of addresses in the table. If all of them are recent, the table is emptied,
 /// except for those with waiting requests.
-const MOST_ADDRESSES: usize = 10_000;
+const MAX_ADDRESSES: usize = 10_000;
 /// Largest number of waiting requests of one address, and of all.
-const MOST_WAITING_OF_ONE: u32 = 8;
-const MOST_WAITING: u32 = 64;
+const MAX_WAITING_OF_ONE: u32 = 8;
+const MAX_WAITING: u32 = 64;
 
 /// Address of the client.
 #[derive(Clone, Copy, Debug)]
@@ -59,23 +59,27 @@ impl Guesses {
     /// response. Returns `None` if too many requests wait.
     pub(crate) fn wrong(&self, address: IpAddr, now: Duration) -> Option<Waiting<'_>> {
         let mut table = self.0.lock();
-        if !table.addresses.contains_key(&address) && table.addresses.len() >= MOST_ADDRESSES {
-            let is_recent = |wrong: &Wrong| wrong.waiting > 0 || now.saturating_sub(wrong.last) < FORGET;
+        if !table.addresses.contains_key(&address) && table.addresses.len() >= MAX_ADDRESSES {
+            let is_recent =
+                |wrong: &Wrong| wrong.waiting > 0 || now.saturating_sub(wrong.last) < FORGET;
             table.addresses.retain(|_, wrong| is_recent(wrong));
-            if table.addresses.len() >= MOST_ADDRESSES {
+            if table.addresses.len() >= MAX_ADDRESSES {
                 table.addresses.retain(|_, wrong| wrong.waiting > 0);
             }
         }
-        let full = table.waiting >= MOST_WAITING;
-        let wrong = table.addresses.entry(address).or_insert(Wrong { count: 0, last: now, waiting: 0 });
+        let full = table.waiting >= MAX_WAITING;
+        let wrong =
+            table.addresses.entry(address).or_insert(Wrong { count: 0, last: now, waiting: 0 });
         if wrong.waiting == 0 && now.saturating_sub(wrong.last) >= FORGET {
             wrong.count = 0;
         }
         (wrong.count, wrong.last) = (wrong.count.saturating_add(1), now);
         let wait = match wrong.count.checked_sub(FREE + 1) {
             None => Duration::ZERO,
-            Some(_) if full || wrong.waiting >= MOST_WAITING_OF_ONE => return None,
-            Some(doublings) => FIRST_WAIT.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST_WAIT),
+            Some(_) if full || wrong.waiting >= MAX_WAITING_OF_ONE => return None,
+            Some(doublings) => {
+                FIRST_WAIT.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST_WAIT)
+            }
         };
         wrong.waiting += 1;
         table.waiting += 1;
@@ -104,11 +108,14 @@ mod tests {
     #[test]
     fn a_guesser_waits_longer_each_time_and_others_do_not() {
         let guesses = Guesses::default();
-        let wait = |of, at| guesses.wrong(address(of), Duration::from_secs(at)).map(|waiting| waiting.wait);
+        let wait = |of, at| {
+            guesses.wrong(address(of), Duration::from_secs(at)).map(|waiting| waiting.wait)
+        };
         for _ in 0..FREE {
             assert_eq!(wait(1, 0), Some(Duration::ZERO));
         }
-        let waits: Vec<u128> = (0..8).filter_map(|_| wait(1, 0)).map(|wait| wait.as_millis()).collect();
+        let waits: Vec<u128> =
+            (0..8).filter_map(|_| wait(1, 0)).map(|wait| wait.as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(wait(2, 0), Some(Duration::ZERO));
         assert_eq!(wait(1, 600), Some(Duration::ZERO), "after a while it begins again");
@@ -118,13 +125,14 @@ mod tests {
     fn the_table_and_those_who_wait_are_bounded() {
         let guesses = Guesses::default();
         let now = Duration::ZERO;
-        for number in 0..3 * u32::try_from(MOST_ADDRESSES).unwrap() {
+        for number in 0..3 * u32::try_from(MAX_ADDRESSES).unwrap() {
             guesses.wrong(address(number), now);
         }
-        assert!(guesses.0.lock().addresses.len() <= MOST_ADDRESSES);
+        assert!(guesses.0.lock().addresses.len() <= MAX_ADDRESSES);
         (0..FREE).for_each(|_| drop(guesses.wrong(address(7), now)));
-        let waiting: Vec<Waiting<'_>> = (0..100).map_while(|_| guesses.wrong(address(7), now)).collect();
-        assert_eq!(waiting.len(), MOST_WAITING_OF_ONE as usize);
+        let waiting: Vec<Waiting<'_>> =
+            (0..100).map_while(|_| guesses.wrong(address(7), now)).collect();
+        assert_eq!(waiting.len(), MAX_WAITING_OF_ONE as usize);
         drop(waiting);
         assert!(guesses.wrong(address(7), now).is_some());
         assert_eq!(guesses.0.lock().waiting, 0);

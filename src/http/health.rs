@@ -20,15 +20,18 @@ pub(crate) async fn healthz() -> Json<Value> {
 /// fresh, and the server is not shutting down. The log and `/metrics` give the reason for a 503.
 pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Value>, Failure> {
     if app.closing.load(Ordering::Relaxed) {
-        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "not ready: the server is shutting down"));
+        return Err(Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: the server is shutting down",
+        ));
     }
     if !app.engine.status().writable {
-        let message =
-            "not ready: the server cannot store records; see its log for the reason, and run `gatelog doctor`";
+        let message = "not ready: the server cannot store records; see its log for the reason, and run `gatelog doctor`";
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, message));
     }
     if app.engine.refuse_if_stale().await.is_err() {
-        let message = "not ready: the catalog could not be read for longer than `max_staleness_seconds`";
+        let message =
+            "not ready: the catalog could not be read for longer than `max_staleness_seconds`";
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, message));
     }
     Ok(Json(json!({ "status": "ready" })))

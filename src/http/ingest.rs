@@ -20,9 +20,9 @@ use serde::Serialize;
 use super::auth::Caller;
 use super::body::{check_coding, discard};
 use super::error::Failure;
+use super::ingest_pipeline::{Intake, Receipt, Source};
 use super::input::{Fields, header};
-use super::intake::{Intake, Receipt, Source};
-use crate::ingest::Shape;
+use crate::ingest::SourceFormat;
 use crate::refusals::Sender;
 
 /// `POST /v1/ingest?source=native|portkey|litellm|gateway-hook|otlp`.
@@ -53,7 +53,7 @@ pub(crate) async fn litellm(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Receipt>, Failure> {
-    let intake = Intake::new(&app, access, Shape::LiteLlm, &headers, &sender);
+    let intake = Intake::new(&app, access, SourceFormat::LiteLlm, &headers, &sender);
     callback(intake, &headers, body).await
 }
 
@@ -64,7 +64,7 @@ pub(crate) async fn gateway_hook(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Verdict>, Failure> {
-    let intake = Intake::new(&app, access, Shape::GatewayHook, &headers, &sender);
+    let intake = Intake::new(&app, access, SourceFormat::GatewayHook, &headers, &sender);
     let Json(receipt) = callback(intake, &headers, body).await?;
     Ok(Json(Verdict { verdict: true, receipt }))
 }
@@ -80,7 +80,11 @@ pub(crate) struct Verdict {
 
 /// Ingests the reports of a gateway. Its content type is not reliable: lines arrive as
 /// `application/json` too.
-async fn callback(intake: Intake, headers: &HeaderMap, body: Body) -> Result<Json<Receipt>, Failure> {
+async fn callback(
+    intake: Intake,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Json<Receipt>, Failure> {
     let mut frames = body.into_data_stream();
     if let Err(failure) = check_coding(header(headers, &CONTENT_ENCODING)) {
         discard(&mut frames).await;
@@ -91,14 +95,17 @@ async fn callback(intake: Intake, headers: &HeaderMap, body: Body) -> Result<Jso
 }
 
 /// Returns the source format that a request names.
-fn shape(query: Option<&str>, headers: &HeaderMap) -> Result<Shape, Failure> {
+fn shape(query: Option<&str>, headers: &HeaderMap) -> Result<SourceFormat, Failure> {
     check_coding(header(headers, &CONTENT_ENCODING))?;
     let mut fields = Fields::decode(query)?;
     let source = fields.take("source");
     fields.finish("source")?;
-    let Some(source) = source else { return Ok(Shape::default()) };
-    Shape::ALL.into_iter().find(|shape| shape.name().eq_ignore_ascii_case(&source)).ok_or_else(|| {
-        let known = Shape::ALL.map(Shape::name).join(", ");
-        Failure::invalid(format!("field `source` is `{source}`; expected one of {known}"))
-    })
+    let Some(source) = source else { return Ok(SourceFormat::default()) };
+    SourceFormat::ALL
+        .into_iter()
+        .find(|shape| shape.name().eq_ignore_ascii_case(&source))
+        .ok_or_else(|| {
+            let known = SourceFormat::ALL.map(SourceFormat::name).join(", ");
+            Failure::invalid(format!("field `source` is `{source}`; expected one of {known}"))
+        })
 }

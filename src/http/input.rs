@@ -35,7 +35,9 @@ impl Fields {
                 continue;
             }
             if fields.insert(name.clone().into_owned(), value.into_owned()).is_some() {
-                return Err(Failure::invalid(format!("field `{name}` is given twice; give it once")));
+                return Err(Failure::invalid(format!(
+                    "field `{name}` is given twice; give it once"
+                )));
             }
         }
         Ok(Self(fields))
@@ -56,14 +58,22 @@ impl Fields {
         let Some(text) = self.take(name) else { return Ok(None) };
         match text.parse() {
             Ok(number) => Ok(Some(number)),
-            Err(_) => Err(Failure::invalid(format!("field `{name}` is `{text}`; expected a whole number"))),
+            Err(_) => Err(Failure::invalid(format!(
+                "field `{name}` is `{text}`; expected a whole number"
+            ))),
         }
     }
 
     /// Removes and returns every field whose name starts with the prefix, as query parameters.
     pub(crate) fn take_params(&mut self, prefix: &str) -> Params {
-        let names: Vec<String> = self.0.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
-        names.iter().filter_map(|name| Some((name[prefix.len()..].to_owned(), param(&self.0.remove(name)?)))).collect()
+        let names: Vec<String> =
+            self.0.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+        names
+            .iter()
+            .filter_map(|name| {
+                Some((name[prefix.len()..].to_owned(), param(&self.0.remove(name)?)))
+            })
+            .collect()
     }
 
     /// Returns the remaining fields by name.
@@ -111,8 +121,13 @@ mod tests {
 
     #[test]
     fn headers_are_utf_8_or_latin_1() {
-        for (bytes, text) in [(&b"a"[..], "a"), ("ä€".as_bytes(), "ä€"), (b"caf\xe9", "café"), (b"", "")] {
-            let headers = HeaderMap::from_iter([("x-a".parse().unwrap(), HeaderValue::from_bytes(bytes).unwrap())]);
+        for (bytes, text) in
+            [(&b"a"[..], "a"), ("ä€".as_bytes(), "ä€"), (b"caf\xe9", "café"), (b"", "")]
+        {
+            let headers = HeaderMap::from_iter([(
+                "x-a".parse().unwrap(),
+                HeaderValue::from_bytes(bytes).unwrap(),
+            )]);
             assert_eq!(text_header(&headers, "x-a").as_deref(), Some(text));
             assert_eq!(text_header(&headers, "x-b"), None);
         }
@@ -120,8 +135,10 @@ mod tests {
 
     #[test]
     fn fields_are_taken_once_and_leftovers_refused() {
-        let mut fields =
-            Fields::decode(Some("limit=5&query=select+%27a%26b%27&param.n=10&param.s=%2210%22&param.z=007")).unwrap();
+        let mut fields = Fields::decode(Some(
+            "limit=5&query=select+%27a%26b%27&param.n=10&param.s=%2210%22&param.z=007",
+        ))
+        .unwrap();
         assert_eq!(fields.take("query").as_deref(), Some("select 'a&b'"));
         assert_eq!(fields.take_number("limit").unwrap(), Some(5));
         let params = fields.take_params("param.");

@@ -1,83 +1,354 @@
-//! `POST /v1/logs`: Portkey's insert, for its SDKs as they are. OpenTelemetry's logs come by the same path ([`otlp`]).
+//! `GET /v1/logs` lists records, newest first; `GET /v1/logs/{id}` and the log's own URL
+//! `/logs/{id}` show one of them whole.
 //!
-//! Logging must never break the caller: whatever the content type, whatever the body, the answer is 200 `ok`, and what was no
-//! record, or more than the plan stores, is counted in a header and in `/metrics`, and listed by `GET /v1/refusals`. Only a missing key, a body over the limit, a full engine and a broken one are
-//! told. A body of up to [`SMALL_BYTES`] is taken whole or not at all.
-//!
-//! Such records carry no id of their own. Portkey's SDKs send one again by themselves when its answer got lost (a failure of ours
-//! carries `x-portkey-request-id`, after which they do not); [`super::resend`] keeps that from being stored twice.
+//! A key without `logs.read` is shown everything but bodies, which are null. A log that the key
+//! does not reach is the same 404 as one that does not exist. The list is ours, and a filter that
+//! it does not know is an error, since passing it over would list more than was asked for; the
+//! single log is Portkey's, and takes whatever its clients send along. Asked for `text/html`, the
+//! own URL answers a plain page.
 
-use axum::Extension;
-use axum::body::Body;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderName};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path, RawQuery};
+use axum::http::HeaderMap;
+use axum::http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use serde_json::json;
 
+use super::App;
+use super::admin::{self, Id};
 use super::auth::Caller;
-use super::body::{grow, unpackable};
+use super::body::grow;
 use super::error::Failure;
-use super::intake::{Intake, Outcome, Receipt, Source, aside};
-use super::otlp;
-use super::packed::{TIMES, packed};
-use super::resend::Connection;
-use crate::error::Result;
-use crate::ingest::Shape;
-use crate::record::json::Reason;
-use crate::refusals::{Refused, Sender};
+use super::input::{Fields, header};
+use super::places::held_by;
+use super::stream_response;
+use crate::catalog::Access;
+use crate::error::Error;
+use crate::limits::MemoryReservation;
+use crate::logs::{self, Ask, FILTER_NAMES, Filter, ID_IN_QUERY, MAX_PAGE_SIZE};
+use crate::record::Record;
 
-/// Bodies up to this size are taken in one go.
-const SMALL_BYTES: usize = 256 << 10;
-/// What is made of such a body, with the headers, is no more than this.
-const MOST_MADE_BYTES: usize = 16 << 20;
-const ACCEPTED: HeaderName = HeaderName::from_static("x-gatelog-accepted");
-const REJECTED: HeaderName = HeaderName::from_static("x-gatelog-rejected");
-const PAST_RETENTION: HeaderName = HeaderName::from_static("x-gatelog-past-retention");
-const OVER_QUOTA: HeaderName = HeaderName::from_static("x-gatelog-over-quota");
+/// The log, or feedback, that a request's path names. Where several organisations or workspaces
+/// have the id, `organisation_id` and `workspace_slug` in the query string say whose is meant. An
+/// id that a path cannot hold, `..` or a word that is a route of its own, comes as `id` in the
+/// query string, behind the path `-`: `/v1/logs/-?id=exports`.
+pub(crate) struct Named {
+    path: Id,
+    /// The `id` of the query string.
+    id: Option<String>,
+    organisation: Option<String>,
+    workspace: Option<String>,
+}
 
-/// `POST /v1/logs`.
-pub(crate) async fn insert(
-    Caller { app, access }: Caller,
-    Extension(sender): Extension<Sender>,
-    connection: Option<Extension<Connection>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failure> {
-    let (text, mut room) = match packed(&app, &access, body).await? {
-        Ok(plain) => plain,
-        Err(cause) => {
-            let mut receipt = Receipt::default();
-            let message = unpackable(&cause).message().to_owned();
-            receipt.refuse_many(&app, &sender, Refused::many(Reason::NotReadable, message, 1));
-            return Ok(ok(&receipt));
-        }
-    };
-    if otlp::is_logs(&headers, &text) {
-        return Ok(otlp::take_logs(&app, access, &headers, &sender, text).await);
-    }
-    let intake = Intake::new(&app, access, Shape::Portkey, &headers, &sender);
-    let connection = connection.map(|Extension(connection)| connection);
-    let (intake, text) = aside(text.len(), move || (intake.recognise(&text, connection.as_ref()), text)).await?;
-    // Memory for small records is taken before they are built, each with the headers of the request.
-    let made = if text.len() <= SMALL_BYTES { intake.made_bytes(&text) } else { usize::MAX };
-    let Outcome { receipt, failure } = match made <= MOST_MADE_BYTES {
-        true => {
-            grow(&mut room, made.max(TIMES * text.len()) as u64)?;
-            intake.take_small(text, made).await
-        }
-        false => intake.take(Source::Bytes(text)).await,
-    };
-    match failure {
-        None => Ok(ok(&receipt)),
-        Some(failure) => Err(failure.with_fields(receipt)),
+impl FromRequestParts<Arc<App>> for Named {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
+        let field = |wanted: &str| {
+            url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+                .find(|(name, _)| name == wanted)
+                .map(|(_, value)| value.into_owned())
+        };
+        let (id, organisation, workspace) =
+            (field("id"), field("organisation_id"), field("workspace_slug"));
+        Ok(Self { path: Path::from_request_parts(parts, app).await, id, organisation, workspace })
     }
 }
 
-fn ok(receipt: &Receipt) -> Response {
+impl Named {
+    /// The id, and the organisation that is said to be meant; none for what cannot be an id.
+    pub(super) fn parts(self) -> Option<(String, Option<String>)> {
+        let Path(in_path) = self.path.ok()?;
+        let in_query = self.id.filter(|_| in_path == ID_IN_QUERY);
+        Some((in_query.unwrap_or(in_path), self.organisation))
+    }
+
+    /// Its record, if the key reaches it, with fields that are denied to the key: what shows it
+    /// takes them out.
+    pub(super) async fn record(mut self, app: &App, access: &Access) -> Result<Record, Failure> {
+        let workspace = self.workspace.take();
+        let (id, organisation) =
+            self.parts().ok_or_else(|| Error::not_found("no log has that id"))?;
+        Ok(app
+            .engine
+            .reader_as(access)
+            .whole_log(&id, organisation.as_deref(), workspace.as_deref())
+            .await?)
+    }
+}
+
+/// `GET /v1/logs?FILTER=…&page_size=…&cursor=…&include_total=true`.
+pub(crate) async fn list(
+    Caller { app, access }: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
+    let ask = asked(&app, &access, query.as_deref())?;
+    let reader = app.engine.reader_as(&access);
+    let page = reader.logs(&ask).await?;
+    let answer = json!({
+        "object": "list",
+        "data": page.records,
+        "has_more": page.next.is_some(),
+        "next": page.next.map(|next| next.to_string()),
+        "total": page.total,
+    });
+    let mut response = private((CONTENT_TYPE, "application/json"), answer.to_string());
+    stream_response::tell_withheld(&mut response, &reader.withheld_from_list());
+    Ok(response)
+}
+
+/// `GET /v1/logs/{id}`.
+pub(crate) async fn show(
+    Caller { app, access }: Caller,
+    named: Named,
+) -> Result<Response, Failure> {
+    let record = named.record(&app, &access).await?;
+    json_of(&app, &access, record).await
+}
+
+/// `GET /logs/{id}`, the log's own URL.
+pub(crate) async fn own_url(
+    Caller { app, access }: Caller,
+    named: Named,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let record = named.record(&app, &access).await?;
+    shown(&app, &access, record, &headers).await
+}
+
+/// A log, as JSON or as a page.
+pub(super) async fn shown(
+    app: &App,
+    access: &Access,
+    mut record: Record,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
+    let asked = header(headers, &ACCEPT).unwrap_or_default().to_ascii_lowercase();
+    if !asked.contains("text/html") {
+        return json_of(app, access, record).await;
+    }
+    let (room, reader) = (room(app, access, &record)?, app.engine.reader_as(access));
+    let said = reader.said_of(&record).await?;
+    reader.hide(&mut record);
+    let withheld = reader.withheld_from_log();
+    let hidden = withheld.clone();
+    let page = stream_response::run_blocking(record.text_bytes(), move || {
+        page(&record, said.weighted, &hidden)
+    })
+    .await?;
+    let mut response = private((CONTENT_TYPE, "text/html; charset=utf-8"), page);
+    let headers = response.headers_mut();
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    headers.insert(CONTENT_SECURITY_POLICY, axum::http::HeaderValue::from_static(policy));
+    stream_response::tell_withheld(&mut response, &withheld);
+    Ok(held_by(response, room))
+}
+
+async fn json_of(app: &App, access: &Access, mut record: Record) -> Result<Response, Failure> {
+    let (room, reader) = (room(app, access, &record)?, app.engine.reader_as(access));
+    let said = reader.said_of(&record).await?;
+    reader.hide(&mut record);
+    let state = app.engine.catalog().state();
+    let organisation =
+        record.organisation_id.as_deref().and_then(|id| state.document.organisations.get(id));
+    let name = organisation.and_then(|organisation| organisation.name.clone());
+    let withheld = reader.withheld_from_log();
+    let hidden = withheld.clone();
+    let record_bytes = record.text_bytes();
+    let object = move || logs::object(&record, name.as_deref(), &said, &hidden);
+    let object = stream_response::run_blocking(record_bytes, object).await??;
+    let mut response = private((CONTENT_TYPE, "application/json"), object);
+    stream_response::tell_withheld(&mut response, &withheld);
+    // A client that reads slowly holds all of it.
+    Ok(held_by(response, room))
+}
+
+/// Room for a record, for its text and for the answer made of it: bodies are as big as records are
+/// taken.
+fn room(app: &App, access: &Access, record: &Record) -> Result<MemoryReservation, Failure> {
+    let mut room = app.room(access);
+    grow(&mut room, 3 * record.text_bytes() as u64)?;
+    Ok(room)
+}
+
+/// An answer that no proxy keeps, and that is nothing but what it says.
+pub(super) fn private(
+    content_type: (axum::http::HeaderName, &'static str),
+    text: String,
+) -> Response {
     let headers = [
-        (ACCEPTED, (receipt.accepted + receipt.duplicate).to_string()),
-        (REJECTED, receipt.rejected().to_string()),
-        (OVER_QUOTA, receipt.over_quota.to_string()),
-        (PAST_RETENTION, receipt.past_retention.to_string()),
+        content_type,
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // The URL of a shared log opens it.
+        (REFERRER_POLICY, "no-referrer"),
     ];
-    ([(CONTENT_TYPE, "text/plain; charset=UTF-8")], headers, "ok").into_response()
+    (headers, text).into_response()
+}
+
+/// What a list is asked for. Fields that stand beside the name of a saved filter win over its own.
+fn asked(app: &App, access: &Access, query: Option<&str>) -> Result<Ask, Failure> {
+    let mut fields = Fields::decode(query)?;
+    let saved = match fields.take("saved").filter(|name| !name.is_empty()) {
+        None => None,
+        Some(name) => {
+            let organisation = admin::one(
+                access,
+                fields.get("organisation_id").filter(|named| !named.is_empty()).map(str::to_owned),
+                "organisation_id",
+            )?;
+            let state = app.engine.catalog().state();
+            Some(Fields::decode(Some(&state.document.saved_filter(&organisation, &name)?.query))?)
+        }
+    };
+    understood(fields, saved)
+}
+
+/// The filter that a query string says, and nothing else.
+pub(super) fn filter_of(query: &str) -> Result<Filter, Failure> {
+    let mut fields = Fields::decode(Some(query))?;
+    let filter = Filter::read(|name| fields.take(name))?;
+    fields.finish(FILTER_NAMES)?;
+    Ok(filter)
+}
+
+fn understood(mut fields: Fields, saved: Option<Fields>) -> Result<Ask, Failure> {
+    let page_size = fields.take_number("page_size")?.unwrap_or(logs::PAGE_SIZE);
+    if !(1..=MAX_PAGE_SIZE).contains(&page_size) {
+        return Err(Failure::invalid(format!(
+            "field `page_size` is {page_size}; expected 1 to {MAX_PAGE_SIZE}"
+        )));
+    }
+    let after = fields
+        .take("cursor")
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse())
+        .transpose()?;
+    let total = match fields.take("include_total").as_deref() {
+        None | Some("") => false,
+        Some(text) if text.eq_ignore_ascii_case("true") => true,
+        Some(text) if text.eq_ignore_ascii_case("false") => false,
+        Some(text) => {
+            return Err(Failure::invalid(format!(
+                "field `include_total` is `{text}`; expected true or false"
+            )));
+        }
+    };
+    let mut saved = saved.unwrap_or_default();
+    let filter = Filter::read(|name| {
+        let kept = saved.take(name);
+        fields.take(name).or(kept)
+    })?;
+    fields.finish(&format!("page_size, cursor, include_total, saved, {FILTER_NAMES}"))?;
+    Ok(Ask { filter, page_size, after, total })
+}
+
+/// A log as a page without scripts, forms or anything from elsewhere.
+fn page(record: &Record, weighted_feedback: Option<f64>, withheld: &[String]) -> String {
+    let status = logs::shown_labels(record, withheld);
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let number = |value: Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let rows = [
+        (
+            "Time (UTC)",
+            record
+                .created_at
+                .map(|at| at.format("%Y-%m-%d %H:%M:%S%.3f").to_string())
+                .unwrap_or_default(),
+        ),
+        ("Status", status.join(", ")),
+        ("Provider", text(&record.ai_org)),
+        ("Model", text(&record.ai_model)),
+        ("HTTP status", number(record.response_status_code.map(i64::from))),
+        ("Response time (ms)", number(record.response_time)),
+        ("Tokens", number(record.total_units)),
+        ("Cost (cents)", record.cost.map(|cost| cost.to_string()).unwrap_or_default()),
+        ("Weighted feedback", weighted_feedback.map(|mean| mean.to_string()).unwrap_or_default()),
+        ("URL", text(&record.request_url)),
+        ("Virtual key", text(&record.virtual_key)),
+        ("Config", text(&record.config)),
+        ("Prompt", text(&record.prompt_slug)),
+        ("Trace", text(&record.trace_id)),
+        ("Workspace", text(&record.workspace_slug)),
+    ];
+    let id = escape(record.id.as_deref().unwrap_or_default());
+    let mut page = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>Log {id}</title><style>body{{font:15px/1.5 system-ui;margin:2em auto;max-width:60em;padding:0 1em}}\
+         th{{text-align:left;padding-right:2em}}pre{{white-space:pre-wrap;overflow-wrap:anywhere}}</style>\
+         <h1>Log {id}</h1><table>"
+    );
+    for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
+        page.push_str(&format!("<tr><th scope=\"row\">{name}</th><td>{}</td></tr>", escape(value)));
+    }
+    page.push_str("</table>");
+    for (name, body) in [("Request", &record.request.body), ("Response", &record.response.body)] {
+        let body = body.as_deref().map_or_else(|| "not shown, or not kept".to_owned(), escape);
+        page.push_str(&format!("<h2>{name}</h2><pre>{body}</pre>"));
+    }
+    page.push_str("</html>");
+    page
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            letter => out.push(letter),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Message;
+
+    #[test]
+    fn a_page_holds_no_markup_of_a_record() {
+        let evil = "<script>alert(\"1\")</script>&'";
+        let body = Message { body: Some(format!("\"{evil}\"")), headers: None };
+        let record = Record {
+            id: Some(evil.to_owned()),
+            ai_model: Some(evil.to_owned()),
+            request: body.clone(),
+            response: body,
+            ..Record::default()
+        };
+        let page = page(&record, Some(2.5), &[]);
+        assert!(
+            !page.contains("<script") && page.contains("&lt;script&gt;alert(&quot;1&quot;)"),
+            "{page}"
+        );
+        assert!(page.contains("<th scope=\"row\">Weighted feedback</th><td>2.5</td>"), "{page}");
+    }
+
+    #[test]
+    fn a_list_takes_its_own_fields_and_no_others() {
+        let of = |query: &str| understood(Fields::decode(Some(query)).unwrap(), None);
+        let ask = of("page_size=2&include_total=True&ai_model=a,b&cursor=").unwrap();
+        assert_eq!((ask.page_size, ask.total, ask.after.is_none()), (2, true, true));
+        for wrong in [
+            "page_size=0",
+            "page_size=1001",
+            "include_total=yes",
+            "cursor=xyz",
+            "ai_models=a",
+            "status_code=x",
+        ] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
 }

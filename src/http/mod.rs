@@ -9,9 +9,9 @@
 
 mod admin;
 mod analytics;
-mod answer;
 mod auth;
 mod body;
+mod chunk_reader;
 mod connections;
 mod control_plane;
 #[cfg(test)]
@@ -20,7 +20,6 @@ mod docs;
 mod error;
 mod export;
 mod exports;
-mod feed;
 mod feedback;
 mod finish;
 pub mod format;
@@ -28,28 +27,29 @@ mod formulas;
 mod guesses;
 mod health;
 mod ingest;
+mod ingest_pipeline;
 mod input;
-mod intake;
-mod log_objects;
+mod insert;
 mod logs;
 mod metrics;
-mod observe;
 mod openapi;
 mod otlp;
+mod output_schema;
 mod pace;
 mod packed;
 mod places;
 mod refusals;
 mod replay;
 mod reports;
-mod resend;
-mod saved;
+mod retry_detection;
+mod route_table;
+mod saved_filters;
 mod serve;
-mod shape;
-mod share;
+mod share_links;
 mod sql;
-mod stall;
-mod table;
+mod stream_response;
+mod telemetry;
+mod write_timeout;
 pub mod writer;
 
 use std::collections::BTreeSet;
@@ -68,11 +68,11 @@ use self::auth::{needs, operator};
 use self::error::Failure;
 use self::metrics::Metrics;
 use self::places::AllPlaces;
-use self::table::{Routes, delete, get, patch, post, put};
+use self::route_table::{Routes, delete, get, patch, post, put};
 use crate::catalog::Access;
 use crate::catalog::Scope::{Admin, Analytics, Export, Read, View, Write};
 use crate::engine::Engine;
-use crate::limits::{Holder, Pool, Room, Share};
+use crate::limits::{Holder, MemoryReservation, Pool, Share};
 use crate::nearest::{clip, nearest};
 
 pub use serve::serve;
@@ -84,7 +84,7 @@ pub(crate) struct App {
     /// Memory in bytes for request bodies and what is parsed from them.
     bodies: Pool,
     places: AllPlaces,
-    resends: resend::Resends,
+    resends: retry_detection::Resends,
     guesses: guesses::Guesses,
     /// Held by a request that reads stored feedback to decide which states to store.
     feedback_turn: Mutex<()>,
@@ -107,7 +107,7 @@ impl App {
             metrics,
             bodies,
             places: AllPlaces::default(),
-            resends: resend::Resends::default(),
+            resends: retry_detection::Resends::default(),
             guesses: guesses::Guesses::default(),
             feedback_turn: Mutex::new(()),
             handlers: TaskTracker::new(),
@@ -116,8 +116,8 @@ impl App {
     }
 
     /// Returns an empty room for the body of a key's request.
-    fn room(&self, access: &Access) -> Room {
-        self.bodies.room(&Holder::of(access.organisation.as_deref()))
+    fn room(&self, access: &Access) -> MemoryReservation {
+        self.bodies.room(&Holder::new(access.organisation.as_deref()))
     }
 }
 
@@ -129,11 +129,14 @@ pub fn router(engine: Engine) -> Router {
 /// Returns the routes that need a key, then those that need none.
 fn table() -> (Routes, Routes) {
     let with_key = Routes::default()
-        .route("/v1/logs", needs(Write, post(logs::insert)))
-        .route("/v1/logs", needs(View, get(log_objects::list)))
-        .route("/v1/logs/{id}", needs(View, get(log_objects::show)))
-        .route("/v1/logs/filters", needs(View, get(saved::list)))
-        .route("/v1/logs/filters/{name}", needs(View, put(saved::save).delete(saved::delete)))
+        .route("/v1/logs", needs(Write, post(insert::insert)))
+        .route("/v1/logs", needs(View, get(logs::list)))
+        .route("/v1/logs/{id}", needs(View, get(logs::show)))
+        .route("/v1/logs/filters", needs(View, get(saved_filters::list)))
+        .route(
+            "/v1/logs/filters/{name}",
+            needs(View, put(saved_filters::save).delete(saved_filters::delete)),
+        )
         .route("/v1/refusals", needs(View, get(refusals::list)))
         .route("/v1/logs/exports", needs(Export, get(exports::list).post(exports::create)))
         .route("/v1/logs/exports/field-restrictions", needs(Export, get(exports::restrictions)))
@@ -144,14 +147,14 @@ fn table() -> (Routes, Routes) {
         .route("/v1/logs/groups/{*group}", needs(Analytics, get(analytics::group)))
         .route("/v1/logs/{id}/replay", needs(Read, get(replay::show)))
         .route("/v1/logs/{id}/replay", needs(Write, post(replay::send)))
-        .route("/v1/logs/{id}/share", needs(View, get(share::list).post(share::create)))
-        .route("/v1/shares", needs(View, get(share::own)))
-        .route("/v1/shares/{id}", needs(View, delete(share::revoke)))
+        .route("/v1/logs/{id}/share", needs(View, get(share_links::list).post(share_links::create)))
+        .route("/v1/shares", needs(View, get(share_links::own)))
+        .route("/v1/shares/{id}", needs(View, delete(share_links::revoke)))
         .route("/v1/feedback", needs(Write, post(feedback::create)))
         .route("/v1/feedback", needs(View, get(feedback::list)))
         .route("/v1/feedback/{id}", needs(Write, put(feedback::update).post(feedback::update)))
         .route("/v1/feedback/{id}", needs(View, get(feedback::show)))
-        .route("/logs/{id}", needs(View, get(log_objects::own_url)))
+        .route("/logs/{id}", needs(View, get(logs::own_url)))
         .route("/v1/traces", needs(Write, post(otlp::traces)))
         .route("/v1/metrics", needs(Write, post(otlp::metrics)))
         .route("/v1/otel/v1/traces", needs(Write, post(otlp::traces)))
@@ -178,12 +181,21 @@ fn table() -> (Routes, Routes) {
         .route("/v1/admin/organisations", needs(Admin, get(organisations::list)))
         .route("/v1/admin/organisations", operator(post(organisations::create)))
         .route("/v1/admin/organisations/{id}", needs(Admin, get(organisations::show)))
-        .route("/v1/admin/organisations/{id}", operator(patch(organisations::change).delete(organisations::delete)))
+        .route(
+            "/v1/admin/organisations/{id}",
+            operator(patch(organisations::change).delete(organisations::delete)),
+        )
         .route("/v1/admin/keys", needs(Admin, get(keys::list).post(keys::create)))
         .route("/v1/admin/keys/{id}", needs(Admin, delete(keys::revoke)))
         .route("/v1/admin/erasures", needs(Admin, get(erasures::list).post(erasures::create)))
-        .route("/v1/admin/archived-providers", needs(Admin, get(providers::list).post(providers::archive)))
-        .route("/v1/admin/archived-providers/{provider}", needs(Admin, delete(providers::take_back)))
+        .route(
+            "/v1/admin/archived-providers",
+            needs(Admin, get(providers::list).post(providers::archive)),
+        )
+        .route(
+            "/v1/admin/archived-providers/{provider}",
+            needs(Admin, delete(providers::take_back)),
+        )
         .route("/v1/admin/plans", needs(Admin, get(plans::list)))
         .route("/v1/admin/maintain", operator(get(maintain::show)))
         .route("/v1/admin/maintain/{job}", operator(post(maintain::run)))
@@ -196,7 +208,7 @@ fn table() -> (Routes, Routes) {
         .route("/docs", get(docs::list))
         .route("/docs/{page}", get(docs::show))
         .route("/exports/{token}", get(exports::file::open))
-        .route("/shared/{token}", get(share::open));
+        .route("/shared/{token}", get(share_links::open));
     (with_key, without_key)
 }
 
@@ -214,8 +226,8 @@ fn routes(app: Arc<App>) -> Router {
     with_key
         .merge(without_key)
         .layer(from_fn(pace::watch))
-        .layer(CatchPanicLayer::custom(observe::panicked))
-        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
+        .layer(CatchPanicLayer::custom(telemetry::panicked))
+        .layer(from_fn_with_state(Arc::clone(&app), telemetry::observe))
         .with_state(app)
 }
 
@@ -229,14 +241,17 @@ static PATHS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
 async fn unknown_route(uri: Uri) -> Failure {
     let path = uri.path();
     let near = nearest(path, PATHS.iter().map(String::as_str));
-    let near = if near.is_empty() { String::new() } else { format!("; nearest: {}", near.join(", ")) };
+    let near =
+        if near.is_empty() { String::new() } else { format!("; nearest: {}", near.join(", ")) };
     let message = format!("route `{}` does not exist; see `/openapi.json`{near}", clip(path));
     Failure::new(StatusCode::NOT_FOUND, message)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Failure {
-    let message =
-        format!("method {method} is not supported by `{}`; header `allow` lists the supported methods", uri.path());
+    let message = format!(
+        "method {method} is not supported by `{}`; header `allow` lists the supported methods",
+        uri.path()
+    );
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
 
@@ -247,7 +262,9 @@ mod tests {
     #[test]
     fn words_that_stand_where_a_logs_id_does_are_known() {
         let routes = table().0.into_parts().1;
-        let behind = routes.iter().filter_map(|route| route.path.strip_prefix("/v1/logs/")?.split('/').next());
+        let behind = routes
+            .iter()
+            .filter_map(|route| route.path.strip_prefix("/v1/logs/")?.split('/').next());
         let words: BTreeSet<&str> = behind.filter(|word| !word.starts_with('{')).collect();
         assert_eq!(words, crate::logs::ROUTE_WORDS.into());
     }

@@ -8,9 +8,9 @@
 //! sent again: spans are identified by their ids, and log events by what they say of a span.
 //!
 //! A span with the prompt and the answer of a call is a record. Other spans, and log events with
-//! such content, are parts of a record ([`Half::Piece`]) that arrive in any order, and each is
-//! durable once it is acknowledged. Other log records, and spans that are not model calls, are
-//! ignored silently, since every exporter sends some. Metrics are rejected with a message.
+//! such content, are parts of a record ([`RecordPart::Fragment`]) that arrive in any order, and
+//! each is durable once it is acknowledged. Other log records, and spans that are not model calls,
+//! are ignored silently, since every exporter sends some. Metrics are rejected with a message.
 
 use std::sync::Arc;
 
@@ -25,11 +25,11 @@ use super::App;
 use super::auth::Caller;
 use super::body::{check_coding, discard, unpackable};
 use super::error::{Failure, Refusing};
+use super::ingest_pipeline::{Receipt, run_blocking};
 use super::input::{header, text_header};
-use super::intake::{Receipt, aside};
 use super::packed::packed;
 use crate::catalog::Access;
-use crate::engine::Half;
+use crate::engine::RecordPart;
 use crate::error::Error;
 use crate::ingest::otlp::{self, Call, Encoding, Signal};
 use crate::ingest::{self, Context, Headers, Owner, Rejection};
@@ -68,29 +68,50 @@ struct Request {
 }
 
 /// `POST /v1/otel/v1/traces` and its aliases.
-pub(crate) async fn traces(caller: Caller, sender: Extension<Sender>, headers: HeaderMap, body: Body) -> Response {
+pub(crate) async fn traces(
+    caller: Caller,
+    sender: Extension<Sender>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     export(caller, &sender, &headers, body, Some(Signal::Traces)).await
 }
 
 /// `POST /v1/otel/v1/logs` and its aliases.
-pub(crate) async fn logs(caller: Caller, sender: Extension<Sender>, headers: HeaderMap, body: Body) -> Response {
+pub(crate) async fn logs(
+    caller: Caller,
+    sender: Extension<Sender>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     export(caller, &sender, &headers, body, Some(Signal::Logs)).await
 }
 
 /// `POST /v1/otel/v1/metrics` and its aliases.
-pub(crate) async fn metrics(caller: Caller, sender: Extension<Sender>, headers: HeaderMap, body: Body) -> Response {
+pub(crate) async fn metrics(
+    caller: Caller,
+    sender: Extension<Sender>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     export(caller, &sender, &headers, body, Some(Signal::Metrics)).await
 }
 
 /// `POST /v1/logs/otel`: spans or log records.
-pub(crate) async fn either(caller: Caller, sender: Extension<Sender>, headers: HeaderMap, body: Body) -> Response {
+pub(crate) async fn either(
+    caller: Caller,
+    sender: Extension<Sender>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     export(caller, &sender, &headers, body, None).await
 }
 
 /// Returns true if a request to `POST /v1/logs`, which is Portkey's route, is an OTLP export of
 /// logs.
 pub(crate) fn is_logs(headers: &HeaderMap, text: &[u8]) -> bool {
-    Encoding::of(header(headers, &CONTENT_TYPE).unwrap_or("text/plain"), b"{}") == Encoding::Protobuf
+    Encoding::detect(header(headers, &CONTENT_TYPE).unwrap_or("text/plain"), b"{}")
+        == Encoding::Protobuf
         || otlp::is_logs_json(text)
 }
 
@@ -102,7 +123,7 @@ pub(crate) async fn take_logs(
     sender: &Sender,
     bytes: Vec<u8>,
 ) -> Response {
-    let encoding = Encoding::of(content_type(headers), &bytes);
+    let encoding = Encoding::detect(content_type(headers), &bytes);
     let context = context(app, &access, headers);
     let sender = sender.with(source(Signal::Logs));
     let request = Request { encoding, signal: Signal::Logs, bytes, access, sender, context };
@@ -119,15 +140,18 @@ async fn export(
     let named = content_type(headers);
     if let Err(failure) = check_coding(header(headers, &CONTENT_ENCODING)) {
         discard(&mut body.into_data_stream()).await;
-        return refusal(Encoding::of(named, b"{}"), failure);
+        return refusal(Encoding::detect(named, b"{}"), failure);
     }
     let (bytes, _room) = match packed(&app, &access, body).await {
         Ok(Ok(read)) => read,
-        Ok(Err(cause)) => return refusal(Encoding::of(named, b"{}"), unpackable(&cause)),
-        Err(failure) => return refusal(Encoding::of(named, b"{}"), failure),
+        Ok(Err(cause)) => return refusal(Encoding::detect(named, b"{}"), unpackable(&cause)),
+        Err(failure) => return refusal(Encoding::detect(named, b"{}"), failure),
     };
-    let encoding = Encoding::of(named, &bytes);
-    let told = aside(bytes.len(), move || (signal.unwrap_or_else(|| Signal::of(encoding, &bytes)), bytes)).await;
+    let encoding = Encoding::detect(named, &bytes);
+    let told = run_blocking(bytes.len(), move || {
+        (signal.unwrap_or_else(|| Signal::detect(encoding, &bytes)), bytes)
+    })
+    .await;
     let (signal, bytes) = match told {
         Ok(told) => told,
         Err(failure) => return refusal(encoding, failure),
@@ -153,7 +177,8 @@ fn content_type(headers: &HeaderMap) -> &str {
 
 fn context(app: &App, access: &Access, headers: &HeaderMap) -> Context {
     let text = |name: &str| text_header(headers, name);
-    let owner = Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() };
+    let owner =
+        Owner { organisation: access.organisation.clone(), workspace: access.workspace.clone() };
     let policy = Arc::clone(app.engine.policy());
     Context { headers: Headers::read(text).cut(), owner, policy, ..Context::new(app.engine.now()) }
 }
@@ -186,7 +211,9 @@ async fn take(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
             coming.close();
         }
     }
-    let parsed = parsing.await.map_err(|cause| Error::internal("the parsing task failed").with_source(cause))?;
+    let parsed = parsing
+        .await
+        .map_err(|cause| Error::internal("the parsing task failed").with_source(cause))?;
     appended?;
     let mut done = parsed.map_err(|error| Failure::invalid(error.to_string()).refusing(error))?;
     done.rejected += receipt.over_quota + receipt.rejected();
@@ -198,14 +225,17 @@ async fn take(app: &Arc<App>, request: Request) -> Result<Done, Failure> {
 
 fn parse(app: &App, request: &Request, chunks: &mpsc::Sender<Records>) -> Result<Done, FieldError> {
     let Request { encoding, signal, bytes, sender, context, .. } = request;
-    let part = usize::try_from(app.engine.config().memtable_bytes / CHUNKS_IN_MEMTABLE).unwrap_or(CHUNK_BYTES);
-    let mut chunk = Chunk { records: Records::default(), bytes: 0, most: CHUNK_BYTES.min(part), chunks };
+    let part = usize::try_from(app.engine.config().memtable_bytes / CHUNKS_IN_MEMTABLE)
+        .unwrap_or(CHUNK_BYTES);
+    let mut chunk =
+        Chunk { records: Records::default(), bytes: 0, most: CHUNK_BYTES.min(part), chunks };
     let mut done = Done::default();
     match signal {
         Signal::Traces => {
             let mut number = 0;
             done.passed_over = otlp::traces(*encoding, bytes, context, &mut |read| {
-                let owned = read.and_then(|mut call| context.owner.take(&mut call.record).map(|()| call));
+                let owned =
+                    read.and_then(|mut call| context.owner.take(&mut call.record).map(|()| call));
                 match owned {
                     Ok(Call { mut record, is_whole: true }) => {
                         ingest::complete(&mut record, context, &mut || app.engine.new_id());
@@ -220,12 +250,14 @@ fn parse(app: &App, request: &Request, chunks: &mpsc::Sender<Records>) -> Result
         Signal::Logs => otlp::logs(*encoding, bytes, context, &mut |read| match read {
             // Content that must not be stored must not wait for its span either.
             Ok(_) if context.is_untracked() => {}
-            Ok(piece) => chunk.push(piece, false),
+            Ok(fragment) => chunk.push(fragment, false),
             Err(rejection) => done.reject(app, sender, rejection),
         })?,
         Signal::Metrics => {
             done.rejected = otlp::data_points(*encoding, bytes)?;
-            app.engine.refusals().records(sender, [Refused::many(Reason::NotKept, NO_METRICS, done.rejected)]);
+            app.engine
+                .refusals()
+                .records(sender, [Refused::many(Reason::NotKept, NO_METRICS, done.rejected)]);
             done.tell(NO_METRICS);
         }
     }
@@ -262,13 +294,19 @@ impl Done {
 #[derive(Debug, Default)]
 struct Records {
     whole: Vec<Record>,
-    pieces: Vec<(Half, Record)>,
+    fragments: Vec<(RecordPart, Record)>,
 }
 
 impl Records {
-    async fn append(self, app: &App, access: &Access, sender: &Sender, receipt: &mut Receipt) -> Result<(), Failure> {
+    async fn append(
+        self,
+        app: &App,
+        access: &Access,
+        sender: &Sender,
+        receipt: &mut Receipt,
+    ) -> Result<(), Failure> {
         receipt.append(app, access, sender, self.whole).await?;
-        receipt.append_halves(app, access, self.pieces).await
+        receipt.append_parts(app, access, self.fragments).await
     }
 }
 
@@ -286,9 +324,11 @@ impl Chunk<'_> {
         if is_whole {
             self.records.whole.push(record);
         } else {
-            self.records.pieces.push((Half::Piece, record));
+            self.records.fragments.push((RecordPart::Fragment, record));
         }
-        if self.records.whole.len() + self.records.pieces.len() >= CHUNK_RECORDS || self.bytes >= self.most {
+        if self.records.whole.len() + self.records.fragments.len() >= CHUNK_RECORDS
+            || self.bytes >= self.most
+        {
             self.send();
         }
     }
@@ -306,7 +346,8 @@ fn answer(encoding: Encoding, signal: Signal, done: Result<Done, Failure>) -> Re
         Ok(done) => done,
         Err(failure) => return refusal(encoding, failure),
     };
-    let headers = [(CONTENT_TYPE, encoding.media_type().to_owned()), (PASSED_OVER, passed_over.to_string())];
+    let headers =
+        [(CONTENT_TYPE, encoding.media_type().to_owned()), (PASSED_OVER, passed_over.to_string())];
     (headers, otlp::response(encoding, signal, rejected, &message)).into_response()
 }
 
@@ -331,7 +372,9 @@ fn code(status: StatusCode) -> u8 {
     match status {
         StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => 3,
         StatusCode::FORBIDDEN => 7,
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => 8,
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::UNPROCESSABLE_ENTITY => 8,
         StatusCode::SERVICE_UNAVAILABLE => 14,
         status if status.is_server_error() => 13,
         _ => 2,

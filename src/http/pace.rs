@@ -81,10 +81,13 @@ impl Patience {
             self.since = Some(now);
             self.over.as_mut().reset(now + self.allowance.left());
         }
-        self.over
-            .as_mut()
-            .poll(context)
-            .map(|()| if self.allowance.total > self.allowance.credit { TooSlow::Speed } else { TooSlow::Total })
+        self.over.as_mut().poll(context).map(|()| {
+            if self.allowance.total > self.allowance.credit {
+                TooSlow::Speed
+            } else {
+                TooSlow::Total
+            }
+        })
     }
 
     /// Notes that the client sent or read so many bytes.
@@ -119,7 +122,9 @@ impl fmt::Display for TooSlow {
                 "the body arrives too slowly; send it without pauses of more than {pause} s and with at least \
                  {LEAST_SPEED} bytes per second on average"
             ),
-            Self::Total => f.write_str("the body takes too long to arrive; send less at a time, or send it faster"),
+            Self::Total => f.write_str(
+                "the body takes too long to arrive; send less at a time, or send it faster",
+            ),
         }
     }
 }
@@ -141,7 +146,8 @@ pub(super) fn too_slow(cause: &axum::Error) -> Option<TooSlow> {
 /// Middleware: watches the speed of a request body.
 pub(crate) async fn watch(request: Request, next: Next) -> Response {
     let total = if request.uri().path().starts_with(STREAMED) { STREAM } else { WHOLE_BODY };
-    next.run(request.map(|body| Body::new(Watched { body, patience: Patience::new(PAUSE, total) }))).await
+    next.run(request.map(|body| Body::new(Watched { body, patience: Patience::new(PAUSE, total) })))
+        .await
 }
 
 /// A body that fails if its client is too slow.
@@ -159,9 +165,14 @@ impl HttpBody for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Pending => self.patience.poll_over(context).map(|slow| Some(Err(axum::Error::new(slow)))),
+            Poll::Pending => {
+                self.patience.poll_over(context).map(|slow| Some(Err(axum::Error::new(slow))))
+            }
             Poll::Ready(frame) => {
-                let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+                let bytes = frame
+                    .as_ref()
+                    .and_then(|frame| frame.as_ref().ok()?.data_ref())
+                    .map_or(0, Bytes::len);
                 self.patience.came(bytes);
                 Poll::Ready(frame)
             }

@@ -10,32 +10,39 @@ use super::body::{self, Growing, check_packing, grow, is_packed, too_large, unpa
 use super::error::Failure;
 use crate::catalog::Access;
 use crate::error::Error;
-use crate::limits::Room;
+use crate::limits::MemoryReservation;
 
 /// Unpacked bytes that room is taken for at once.
 const PIECE_BYTES: usize = 256 << 10;
 /// A body may be so much larger than the largest record.
 const ENVELOPE_BYTES: u64 = 1 << 20;
-/// A body, the piece of it that is being split, and what is parsed of it take so many times its size.
+/// A body, the piece of it that is being split, and what is parsed of it take so many times its
+/// size.
 pub(super) const TIMES: usize = 3;
 
 /// The plain bytes of a whole body, with room for what is made of them; or why they do not unpack.
-pub(crate) async fn packed(app: &App, access: &Access, body: Body) -> Result<io::Result<(Vec<u8>, Room)>, Failure> {
+pub(crate) async fn packed(
+    app: &App,
+    access: &Access,
+    body: Body,
+) -> Result<io::Result<(Vec<u8>, MemoryReservation)>, Failure> {
     let limit =
-        usize::try_from(app.engine.config().max_record_bytes.saturating_add(ENVELOPE_BYTES)).unwrap_or(usize::MAX);
+        usize::try_from(app.engine.config().max_record_bytes.saturating_add(ENVELOPE_BYTES))
+            .unwrap_or(usize::MAX);
     let mut room = app.room(access);
     let growing = Growing { room: &mut room, times: TIMES, wait: Duration::ZERO };
     let bytes = body::read(body, limit, Some(growing)).await?;
     unpacked(bytes, limit, TIMES, room).await
 }
 
-/// The bytes themselves or what they unpack to, with room for `times` that; or why they do not unpack.
+/// The bytes themselves or what they unpack to, with room for `times` that; or why they do not
+/// unpack.
 pub(super) async fn unpacked(
     bytes: Vec<u8>,
     limit: usize,
     times: usize,
-    mut room: Room,
-) -> Result<io::Result<(Vec<u8>, Room)>, Failure> {
+    mut room: MemoryReservation,
+) -> Result<io::Result<(Vec<u8>, MemoryReservation)>, Failure> {
     if !is_packed(&bytes) {
         return Ok(Ok((bytes, room)));
     }
@@ -46,7 +53,12 @@ pub(super) async fn unpacked(
     unpacking.await.map_err(|cause| Error::internal("unpacking broke off").with_source(cause))?
 }
 
-fn unpack_within(packed: &[u8], limit: usize, times: usize, room: &mut Room) -> Result<io::Result<Vec<u8>>, Failure> {
+fn unpack_within(
+    packed: &[u8],
+    limit: usize,
+    times: usize,
+    room: &mut MemoryReservation,
+) -> Result<io::Result<Vec<u8>>, Failure> {
     let mut plain = match unpack(packed) {
         Ok(plain) => plain,
         Err(cause) => return Ok(Err(cause)),
@@ -59,7 +71,8 @@ fn unpack_within(packed: &[u8], limit: usize, times: usize, room: &mut Room) -> 
             Ok(_) if check_packing(packed.len() as u64, text.len() as u64).is_err() => {
                 return Ok(check_packing(packed.len() as u64, text.len() as u64).map(|()| text));
             }
-            // The packed bytes are gone before the text is parsed: no text within the limit needs more than a plain one.
+            // The packed bytes are gone before the text is parsed: no text within the limit needs
+            // more than a plain one.
             Ok(_) => grow(room, (packed.len() + text.len()).max(times * text.len()) as u64)?,
             Err(cause) => return Ok(Err(cause)),
         }
@@ -81,12 +94,19 @@ mod tests {
 
     #[test]
     fn a_packed_body_is_judged_as_the_plain_one() {
-        // As tight as on the routes of the control plane: all of the budget is room for one plain body.
+        // As tight as on the routes of the control plane: all of the budget is room for one plain
+        // body.
         let (limit, times) = (1 << 20, 2);
         let (pool, holder) = (Pool::new((times * limit) as u64, Share::Half), Holder::Operator);
-        let unpack = |packed: &[u8]| unpack_within(packed, limit, times, &mut pool.room(&holder)).map(Result::unwrap);
+        let unpack = |packed: &[u8]| {
+            unpack_within(packed, limit, times, &mut pool.room(&holder)).map(Result::unwrap)
+        };
         for (size, level) in [(limit, 9), (limit - (4 << 10), 0), (0, 9)] {
-            assert_eq!(unpack(&gzip(size, level)).unwrap().len(), size, "{size} bytes at level {level}");
+            assert_eq!(
+                unpack(&gzip(size, level)).unwrap().len(),
+                size,
+                "{size} bytes at level {level}"
+            );
         }
         let refused = |packed: &[u8]| unpack(packed).unwrap_err().status().as_u16();
         assert_eq!(refused(&gzip(limit + 1, 9)), 413);

@@ -20,7 +20,7 @@ use super::body::discard;
 use super::error::Failure;
 use crate::catalog::Access;
 use crate::error::Error;
-use crate::limits::{self, Full, Holder, Pool, Room, Share};
+use crate::limits::{self, Full, Holder, MemoryReservation, Pool, Share};
 
 /// Routes that need no place.
 pub(crate) const ALWAYS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/openapi.json"];
@@ -66,13 +66,16 @@ impl Places {
     }
 
     /// Takes a place. Dropping the returned room frees it.
-    pub(crate) fn take(&self, holder: &Holder) -> Result<Room, Error> {
+    pub(crate) fn take(&self, holder: &Holder) -> Result<MemoryReservation, Error> {
         self.pool.try_take(holder, 1).map_err(|full| {
             let whose = match full {
                 Full::Share => "of this organisation ",
                 Full::Pool | Full::Closed => "",
             };
-            Error::busy(format!("too many {} {whose}at once; try again when one has ended", self.what))
+            Error::busy(format!(
+                "too many {} {whose}at once; try again when one has ended",
+                self.what
+            ))
         })
     }
 }
@@ -83,7 +86,8 @@ pub(crate) async fn admit(State(app): State<Arc<App>>, request: Request, next: N
         return next.run(request).await;
     }
     let access = request.extensions().get::<Access>();
-    let holder = access.map_or(Holder::Public, |access| Holder::of(access.organisation.as_deref()));
+    let holder =
+        access.map_or(Holder::Public, |access| Holder::new(access.organisation.as_deref()));
     match app.places.requests.take(&holder) {
         Ok(place) => held_by(next.run(request).await, place),
         Err(error) => {
@@ -131,9 +135,11 @@ mod tests {
     #[test]
     fn one_organisation_leaves_places_of_each_kind() {
         let places = AllPlaces::default();
-        let acme = Holder::of(Some("acme"));
-        let zen = Holder::of(Some("zen"));
-        for kind in [&places.requests, &places.streams, &places.exports, &places.downloads, &places.replays] {
+        let acme = Holder::new(Some("acme"));
+        let zen = Holder::new(Some("zen"));
+        for kind in
+            [&places.requests, &places.streams, &places.exports, &places.downloads, &places.replays]
+        {
             let mut held = Vec::new();
             let refused = loop {
                 match kind.take(&acme) {

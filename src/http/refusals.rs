@@ -19,8 +19,8 @@ use super::auth::Caller;
 use super::error::{Failure, Refusing, reason};
 use super::input::Fields;
 use crate::catalog::{Access, no_organisation};
-use crate::ingest::Shape;
-use crate::refusals::{Ask, MOST_SHOWN, Refused, Sender, Source};
+use crate::ingest::SourceFormat;
+use crate::refusals::{Ask, MAX_SHOWN, Refused, Sender, Source};
 
 /// Default number of entries in a response.
 const SHOWN: u64 = 100;
@@ -50,7 +50,11 @@ pub(crate) const SOURCES: [(&str, &str, Source); 19] = [
 
 /// Middleware: passes the sender of a request to its handler, and lists the request if it fails as
 /// a whole.
-pub(crate) async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn watch(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let Some(sender) = sender(&request) else { return next.run(request).await };
     request.extensions_mut().insert(sender.clone());
     let response = next.run(request).await;
@@ -59,7 +63,10 @@ pub(crate) async fn watch(State(app): State<Arc<App>>, mut request: Request, nex
         match response.extensions().get::<Refusing>() {
             Some(Refusing::Noted) => {}
             Some(Refusing::As(refused)) => app.engine.refusals().request(&sender, refused.clone()),
-            None => app.engine.refusals().request(&sender, Refused::many(reason(status), status.as_str(), 1)),
+            None => app
+                .engine
+                .refusals()
+                .request(&sender, Refused::many(reason(status), status.as_str(), 1)),
         }
     }
     response
@@ -81,29 +88,38 @@ fn sender(request: &Request) -> Option<Sender> {
 }
 
 fn source(method: &str, path: &str) -> Option<Source> {
-    SOURCES.into_iter().find(|(known, route, _)| (*known, *route) == (method, path)).map(|(_, _, source)| source)
+    SOURCES
+        .into_iter()
+        .find(|(known, route, _)| (*known, *route) == (method, path))
+        .map(|(_, _, source)| source)
 }
 
 /// Returns the source format that a query string names.
-fn shape(query: Option<&str>) -> Option<Shape> {
+fn shape(query: Option<&str>) -> Option<SourceFormat> {
     Fields::decode(query).ok()?.take("source")?.parse().ok()
 }
 
 /// `GET /v1/refusals?organisation_id=…&workspace_slug=…&source=…&reason=…&page_size=…`.
-pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+pub(crate) async fn list(
+    Caller { app, access }: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Failure> {
     let (ask, most) = asked(&access, query.as_deref())?;
     let mut found = app.engine.list_refusals(&access, &ask).await?;
     let total = found.len();
     found.truncate(most);
-    let answer = json!({ "object": "list", "total": total, "has_more": total > found.len(), "data": found });
+    let answer =
+        json!({ "object": "list", "total": total, "has_more": total > found.len(), "data": found });
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 
 fn asked(access: &Access, query: Option<&str>) -> Result<(Ask, usize), Failure> {
     let mut fields = Fields::decode(query)?;
     let most = fields.take_number("page_size")?.unwrap_or(SHOWN);
-    if !(1..=MOST_SHOWN).contains(&most) {
-        return Err(Failure::invalid(format!("field `page_size` is {most}; expected 1 to {MOST_SHOWN}")));
+    if !(1..=MAX_SHOWN).contains(&most) {
+        return Err(Failure::invalid(format!(
+            "field `page_size` is {most}; expected 1 to {MAX_SHOWN}"
+        )));
     }
     let mut text = |name: &str| fields.take(name).filter(|text| !text.is_empty());
     let ask = Ask {
@@ -133,14 +149,15 @@ mod tests {
     #[test]
     fn every_route_that_takes_something_is_watched() {
         let (with_key, _) = super::super::table();
-        let writes = with_key
-            .into_parts()
-            .1
-            .into_iter()
-            .filter(|route| route.needs == Some(Needs::Scope(Scope::Write)) && route.method != "GET");
+        let writes = with_key.into_parts().1.into_iter().filter(|route| {
+            route.needs == Some(Needs::Scope(Scope::Write)) && route.method != "GET"
+        });
         let writes: BTreeSet<_> = writes.map(|route| (route.method, route.path)).collect();
-        let watched: BTreeSet<_> =
-            SOURCES.into_iter().map(|(method, path, _)| (method, path)).chain(TAKE_NOTHING).collect();
+        let watched: BTreeSet<_> = SOURCES
+            .into_iter()
+            .map(|(method, path, _)| (method, path))
+            .chain(TAKE_NOTHING)
+            .collect();
         assert_eq!(writes, watched);
     }
 
@@ -148,7 +165,7 @@ mod tests {
     fn the_shape_of_a_request_is_its_source() {
         assert_eq!(source("POST", "/dp/metrics"), Some(Source::ControlPlaneRows));
         assert_eq!(source("GET", "/v1/logs"), None);
-        assert_eq!(shape(Some("source=LiteLLM")), Some(Shape::LiteLlm));
+        assert_eq!(shape(Some("source=LiteLLM")), Some(SourceFormat::LiteLlm));
         assert_eq!(shape(Some("source=other")), None);
     }
 }

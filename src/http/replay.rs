@@ -1,9 +1,11 @@
-//! `GET /v1/logs/{id}/replay` shows a stored request ready to edit, or why it is inactive; `POST` sends the edited one.
+//! `GET /v1/logs/{id}/replay` shows a stored request ready to edit, or why it is inactive; `POST`
+//! sends the edited one.
 //!
-//! It goes to the gateway of the configuration and nowhere else: the base URL is `gateway_url`, the path one of three,
-//! redirects are not followed, and time, bytes and calls at once are bounded. What of the caller's headers goes along
-//! is decided in [`crate::replay`]. The answer is told and becomes a record of the organisation of the log, also where
-//! the caller has gone meanwhile: the call has cost money by then.
+//! It goes to the gateway of the configuration and nowhere else: the base URL is `gateway_url`, the
+//! path one of three, redirects are not followed, and time, bytes and calls at once are bounded.
+//! What of the caller's headers goes along is decided in [`crate::replay`]. The answer is told and
+//! becomes a record of the organisation of the log, also where the caller has gone meanwhile: the
+//! call has cost money by then.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,14 +24,14 @@ use super::App;
 use super::auth::Caller;
 use super::body::{self, Growing, grow};
 use super::error::Failure;
-use super::intake::Intake;
-use super::log_objects::{Named, private};
+use super::ingest_pipeline::Intake;
+use super::logs::{Named, private};
 use super::places::held_by;
 use crate::catalog::{Access, Scope};
 use crate::config::Config;
 use crate::error::Error;
-use crate::ingest::Shape;
-use crate::limits::{Holder, Room};
+use crate::ingest::SourceFormat;
+use crate::limits::{Holder, MemoryReservation};
 use crate::logs::own_url;
 use crate::record::Record;
 use crate::refusals::{Sender, Source};
@@ -85,7 +87,9 @@ impl Gateway {
     pub(crate) fn new(config: &Config) -> Self {
         let client = match config.gateway_url.as_str() {
             "" => None,
-            _ => client(config).inspect_err(|cause| tracing::error!(%cause, "replays cannot be sent")).ok(),
+            _ => client(config)
+                .inspect_err(|cause| tracing::error!(%cause, "replays cannot be sent"))
+                .ok(),
         };
         Self { client }
     }
@@ -97,19 +101,24 @@ fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error> {
         .referer(false)
         .connect_timeout(CONNECT_TIME)
         .timeout(Duration::from_secs(config.replay_timeout_seconds))
-        // A gateway on this machine or in this network needs no roots of trust, and there may be none.
+        // A gateway on this machine or in this network needs no roots of trust, and there may be
+        // none.
         .tls_built_in_root_certs(config.gateway_url.starts_with("https"))
         .build()
 }
 
 /// `GET /v1/logs/{id}/replay`.
-pub(crate) async fn show(Caller { app, access }: Caller, named: Named) -> Result<Response, Failure> {
+pub(crate) async fn show(
+    Caller { app, access }: Caller,
+    named: Named,
+) -> Result<Response, Failure> {
     app.engine.reader_as(&access).check_replay()?;
     let record = named.record(&app, &access).await?;
     let mut room = app.room(&access);
     grow(&mut room, 3 * record.text_bytes() as u64)?;
     let found = replay::ready(&record, &archived(&app, &record));
-    let reason = found.as_ref().err().map(|why| json!({ "code": why.code(), "message": why.to_string() }));
+    let reason =
+        found.as_ref().err().map(|why| json!({ "code": why.code(), "message": why.to_string() }));
     let shown = Shown {
         object: "replay",
         log_id: record.id.as_deref().unwrap_or_default(),
@@ -131,14 +140,16 @@ pub(crate) async fn send(
     body: Body,
 ) -> Result<Response, Failure> {
     if !access.may(Scope::Read) {
-        let message = "a replay needs scopes `logs.read` and `logs.write`, and the API key lacks `logs.read`";
+        let message =
+            "a replay needs scopes `logs.read` and `logs.write`, and the API key lacks `logs.read`";
         return Err(Failure::new(StatusCode::FORBIDDEN, message));
     }
     let mut room = app.room(&access);
     let limit = most_bytes(app.engine.config());
     let growing = Growing { room: &mut room, times: 4, wait: Duration::ZERO };
     let text = body::read(body, limit, Some(growing)).await?;
-    let text = String::from_utf8(text).map_err(|_| Failure::invalid("the body is not UTF-8 text"))?;
+    let text =
+        String::from_utf8(text).map_err(|_| Failure::invalid("the body is not UTF-8 text"))?;
     app.engine.reader_as(&access).check_replay()?;
     let record = named.record(&app, &access).await?;
     grow(&mut room, 4 * (text.len() + record.text_bytes()) as u64)?;
@@ -147,7 +158,8 @@ pub(crate) async fn send(
             .with_fields(json!({ "reason": why.code() }))
     })?;
     let id = app.engine.new_id();
-    let given = headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    let given =
+        headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
     // Where our key did not come by its own header, it came as `authorization`.
     let ours = !headers.contains_key(KEY_HEADER);
     let sent = replay::outgoing(&record, ready, &replay::edited(&text)?, given, ours, &id)?;
@@ -176,7 +188,7 @@ struct Call {
     sent: Outgoing,
     id: String,
     debug: Option<HeaderValue>,
-    room: Room,
+    room: MemoryReservation,
 }
 
 impl Call {
@@ -186,15 +198,21 @@ impl Call {
             let message = "no gateway to send replays to; the operator sets `gateway_url`";
             return Err(Failure::new(StatusCode::CONFLICT, message));
         };
-        let _place = self.app.places.replays.take(&Holder::of(self.access.organisation.as_deref()))?;
+        let _place =
+            self.app.places.replays.take(&Holder::new(self.access.organisation.as_deref()))?;
         let started = self.app.engine.now();
-        let url = format!("{}{}", self.app.engine.config().gateway_url.trim_end_matches('/'), self.sent.endpoint);
+        let url = format!(
+            "{}{}",
+            self.app.engine.config().gateway_url.trim_end_matches('/'),
+            self.sent.endpoint
+        );
         let answered = self.ask(&client, &url).await?;
         let stored = match self.app.engine.config().gateway_logs {
             true => Err("the gateway logs it by itself, in the same trace".to_owned()),
             false => {
                 let started = started.to_rfc3339_opts(SecondsFormat::Micros, true);
-                let text = replay::entry(&self.record, &self.sent, &answered, &self.id, &url, &started)?;
+                let text =
+                    replay::entry(&self.record, &self.sent, &answered, &self.id, &url, &started)?;
                 self.store(text, &answered).await?
             }
         };
@@ -205,14 +223,17 @@ impl Call {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.sent.headers {
             // Ids of a trace are any text, and one that cannot be a header is left out.
-            if let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            if let (Ok(name), Ok(mut value)) =
+                (HeaderName::try_from(name), HeaderValue::try_from(value))
+            {
                 value.set_sensitive(true);
                 headers.insert(name, value);
             }
         }
         let begun = Instant::now();
         let request = client.post(url).headers(headers).body(self.sent.body.clone());
-        let mut response = request.send().await.map_err(|cause| unanswered(cause, self.app.engine.config()))?;
+        let mut response =
+            request.send().await.map_err(|cause| unanswered(cause, self.app.engine.config()))?;
         let limit = most_bytes(self.app.engine.config());
         let status = response.status().as_u16();
         let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
@@ -223,16 +244,18 @@ impl Call {
             .collect();
         let mut bytes = Vec::new();
         let held = 4 * (self.sent.body.len() + self.record.text_bytes()) as u64;
-        while let Some(piece) = response.chunk().await.map_err(|cause| unanswered(cause, self.app.engine.config()))? {
+        while let Some(piece) =
+            response.chunk().await.map_err(|cause| unanswered(cause, self.app.engine.config()))?
+        {
             if bytes.len() + piece.len() > limit {
-                let message =
-                    format!("the gateway's answer is larger than {limit} bytes, so it was neither read nor logged");
+                let message = format!(
+                    "the gateway's answer is larger than {limit} bytes, so it was neither read nor logged"
+                );
                 return Err(Failure::new(StatusCode::BAD_GATEWAY, message));
             }
             bytes.extend_from_slice(&piece);
             if self.room.grow(held + 4 * bytes.len() as u64).is_err() {
-                let message =
-                    "the gateway answered, but requests fill the memory set aside for them, so it was not logged";
+                let message = "the gateway answered, but requests fill the memory set aside for them, so it was not logged";
                 return Err(Failure::new(StatusCode::BAD_GATEWAY, message));
             }
         }
@@ -241,23 +264,29 @@ impl Call {
     }
 
     /// Logs the call; says why it was not stored, if it was not.
-    async fn store(&self, text: String, answered: &Answered) -> Result<Result<(), String>, Failure> {
+    async fn store(
+        &self,
+        text: String,
+        answered: &Answered,
+    ) -> Result<Result<(), String>, Failure> {
         let owner = Access {
             organisation: self.record.organisation_id.clone(),
             workspace: self.record.workspace_slug.clone(),
             ..self.access.clone()
         };
-        let headers: HeaderMap = self.debug.iter().map(|value| (DEBUG_HEADER, value.clone())).collect();
+        let headers: HeaderMap =
+            self.debug.iter().map(|value| (DEBUG_HEADER, value.clone())).collect();
         let sender = Sender {
             organisation: owner.organisation.clone(),
             workspace: owner.workspace.clone(),
             source: Source::Portkey,
             route: "POST /v1/logs/{id}/replay".into(),
         };
-        let intake = Intake::new(&self.app, owner, Shape::Portkey, &headers, &sender);
+        let intake = Intake::new(&self.app, owner, SourceFormat::Portkey, &headers, &sender);
         let reading = tokio::task::spawn_blocking(move || intake.read(text.as_bytes()));
-        let (mut records, refused) =
-            reading.await.map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
+        let (mut records, refused) = reading
+            .await
+            .map_err(|cause| Error::internal("parsing broke off").with_source(cause))?;
         if let Some(why) = refused {
             return Ok(Err(why));
         }
@@ -277,8 +306,9 @@ impl Call {
 
     fn told(&self, answered: &Answered, stored: Result<(), String>) -> Result<Response, Failure> {
         let is_stored = stored.is_ok();
-        let headers: Map<String, Value> =
-            replay::kept(&answered.headers).map(|(name, value)| (name.to_owned(), value.into())).collect();
+        let headers: Map<String, Value> = replay::kept(&answered.headers)
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
         encoded(&Told {
             object: "replay",
             replay_of: self.record.id.as_deref().unwrap_or_default(),
@@ -307,25 +337,29 @@ fn as_json(bytes: &[u8]) -> String {
     }
 }
 
-/// The gateway did not answer, or not to the end. The cause goes to our own log, without the URL; it holds no header.
+/// The gateway did not answer, or not to the end. The cause goes to our own log, without the URL;
+/// it holds no header.
 fn unanswered(cause: reqwest::Error, config: &Config) -> Failure {
     let timed_out = cause.is_timeout();
     tracing::warn!(cause = %cause.without_url(), "a replay was not answered");
     match timed_out {
         true => {
             let seconds = config.replay_timeout_seconds;
-            let message = format!("the gateway did not answer within {seconds} s (setting `replay_timeout_seconds`)");
+            let message = format!(
+                "the gateway did not answer within {seconds} s (setting `replay_timeout_seconds`)"
+            );
             Failure::new(StatusCode::GATEWAY_TIMEOUT, message)
         }
         false => {
-            let message = "the gateway of `gateway_url` cannot be reached, or broke off; nothing was logged";
+            let message =
+                "the gateway of `gateway_url` cannot be reached, or broke off; nothing was logged";
             Failure::new(StatusCode::BAD_GATEWAY, message)
         }
     }
 }
 
 fn encoded(answer: &impl Serialize) -> Result<Response, Failure> {
-    let text =
-        serde_json::to_string(answer).map_err(|cause| Error::internal("cannot encode a replay").with_source(cause))?;
+    let text = serde_json::to_string(answer)
+        .map_err(|cause| Error::internal("cannot encode a replay").with_source(cause))?;
     Ok(private((CONTENT_TYPE, "application/json"), text))
 }

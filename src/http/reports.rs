@@ -9,12 +9,12 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::admin::{Id, id};
-use super::answer;
 use super::auth::Caller;
 use super::error::Failure;
 use super::format::Format;
 use super::formulas;
 use super::input::{Fields, header};
+use super::stream_response;
 use crate::reports::{self, Report};
 
 /// `GET /v1/reports`.
@@ -32,23 +32,22 @@ pub(crate) async fn run(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    answer::needs_chunks(version)?;
+    stream_response::needs_chunks(version)?;
     let name = id(name)?;
     let mut fields = Fields::decode(query.as_deref())?;
     let format = Format::asked(fields.take("format").as_deref(), header(&headers, &ACCEPT))?;
     let quoted = formulas::quoted(&mut fields, &headers)?;
     let answer = app.engine.reader_as(&access).report(&name, &fields.into_texts()).await?;
-    answer::respond(answer, format, quoted).await
+    stream_response::respond(answer, format, quoted).await
 }
 
 fn describe(report: &Report) -> Value {
     let params = report.params.iter().map(|param| {
         json!({ "name": param.name, "kind": param.kind.word(), "choices": param.choices, "default": param.default, "doc": param.doc })
     });
-    let columns = report
-        .columns
-        .iter()
-        .map(|column| json!({ "name": column.name, "kind": column.kind.word(), "doc": column.doc }));
+    let columns = report.columns.iter().map(
+        |column| json!({ "name": column.name, "kind": column.kind.word(), "doc": column.doc }),
+    );
     json!({
         "name": report.name,
         "purpose": report.purpose,

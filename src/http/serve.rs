@@ -25,8 +25,8 @@ use tokio_util::task::TaskTracker;
 use super::connections::{Connections, Place};
 use super::guesses::Peer;
 use super::places::held_by;
-use super::resend::Connection;
-use super::stall::Stall;
+use super::retry_detection::Connection;
+use super::write_timeout::WriteTimeout;
 use super::{App, routes};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -46,7 +46,11 @@ const ABORT_SECONDS: u64 = 5;
 const ACCEPT_PAUSE_MS: u64 = 100;
 
 /// Serves until `shutdown` is ready, then shuts down in order and closes the engine.
-pub async fn serve(engine: Engine, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+pub async fn serve(
+    engine: Engine,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<()> {
     let app = App::new(engine.clone());
     let server = Server::new(routes(Arc::clone(&app)));
     if let Ok(address) = listener.local_addr() {
@@ -61,8 +65,12 @@ pub async fn serve(engine: Engine, listener: TcpListener, shutdown: impl Future<
     tracing::info!("shutdown 1 of 4: accepting no more connections");
     server.drain().await;
     app.handlers.close();
-    if tokio::time::timeout(Duration::from_secs(ABORT_SECONDS), app.handlers.wait()).await.is_err() {
-        tracing::warn!(handlers = app.handlers.len(), "requests whose clients had disconnected were still running");
+    if tokio::time::timeout(Duration::from_secs(ABORT_SECONDS), app.handlers.wait()).await.is_err()
+    {
+        tracing::warn!(
+            handlers = app.handlers.len(),
+            "requests whose clients had disconnected were still running"
+        );
     }
     tracing::info!("shutdown 4 of 4: flushing and closing the engine");
     engine.close().await?;
@@ -97,7 +105,10 @@ impl Server {
                 Ok((stream, address)) => match self.open.admit(address.ip()) {
                     Some(place) => self.spawn(stream, address.ip(), place),
                     None => {
-                        tracing::debug!(connections = CONNECTIONS, "all connections are busy; a new one was dropped")
+                        tracing::debug!(
+                            connections = CONNECTIONS,
+                            "all connections are busy; a new one was dropped"
+                        )
                     }
                 },
                 Err(error) => {
@@ -122,7 +133,7 @@ impl Server {
             let answer = router.call(request);
             async move { answer.await.map(|response| held_by(response, answering)) }
         });
-        let io = TokioIo::new(Stall::new(stream, Duration::from_secs(UNREAD_SECONDS)));
+        let io = TokioIo::new(WriteTimeout::new(stream, Duration::from_secs(UNREAD_SECONDS)));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(Duration::from_secs(HEADER_SECONDS))
@@ -154,16 +165,27 @@ impl Server {
     async fn drain(self) {
         self.connections.close();
         self.stop.cancel();
-        tracing::info!(connections = self.connections.len(), "shutdown 2 of 4: finishing requests in progress");
-        let drained = tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), self.connections.wait()).await;
-        tracing::info!(connections = self.connections.len(), "shutdown 3 of 4: cutting the remaining connections");
+        tracing::info!(
+            connections = self.connections.len(),
+            "shutdown 2 of 4: finishing requests in progress"
+        );
+        let drained =
+            tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), self.connections.wait()).await;
+        tracing::info!(
+            connections = self.connections.len(),
+            "shutdown 3 of 4: cutting the remaining connections"
+        );
         self.abort.cancel();
         if drained.is_err() {
             tracing::warn!(seconds = DRAIN_SECONDS, "requests did not finish in time and were cut");
         }
-        let gone = tokio::time::timeout(Duration::from_secs(ABORT_SECONDS), self.connections.wait()).await;
+        let gone =
+            tokio::time::timeout(Duration::from_secs(ABORT_SECONDS), self.connections.wait()).await;
         if gone.is_err() {
-            tracing::warn!(connections = self.connections.len(), "connections did not close in time");
+            tracing::warn!(
+                connections = self.connections.len(),
+                "connections did not close in time"
+            );
         }
     }
 }
@@ -198,7 +220,10 @@ mod tests {
         }
         for _ in 0..3 {
             let mut client = TcpStream::connect(address).await.unwrap();
-            client.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+            client
+                .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .await
+                .unwrap();
             let mut answer = String::new();
             client.read_to_string(&mut answer).await.unwrap();
             assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");

@@ -13,13 +13,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::App;
-use super::answer;
 use super::auth::Caller;
 use super::body::{object, read_small};
 use super::error::Failure;
 use super::format::Format;
 use super::formulas;
 use super::input::{Fields, header};
+use super::stream_response;
 use crate::catalog::Access;
 use crate::engine::Params;
 
@@ -52,7 +52,7 @@ pub(crate) async fn get(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    run(&app, &access, version, Ask::of_query(query.as_deref(), &headers)?, &headers).await
+    run(&app, &access, version, Ask::from_query(query.as_deref(), &headers)?, &headers).await
 }
 
 /// `POST /v1/sql`. Fields of the body take precedence over those of the query string.
@@ -63,23 +63,35 @@ pub(crate) async fn post(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let mut ask = Ask::of_query(query.as_deref(), &headers)?;
+    let mut ask = Ask::from_query(query.as_deref(), &headers)?;
     let text = read_small(body).await?;
     ask.add_body(header(&headers, &CONTENT_TYPE).unwrap_or_default(), &text)?;
     run(&app, &access, version, ask, &headers).await
 }
 
-async fn run(app: &App, access: &Access, version: Version, ask: Ask, headers: &HeaderMap) -> Result<Response, Failure> {
-    answer::needs_chunks(version)?;
+async fn run(
+    app: &App,
+    access: &Access,
+    version: Version,
+    ask: Ask,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
+    stream_response::needs_chunks(version)?;
     let format = Format::asked(ask.format.as_deref(), header(headers, &ACCEPT))?;
     let query = ask.query.filter(|query| !query.trim().is_empty());
-    let query =
-        query.ok_or_else(|| Failure::invalid("the request has no SQL statement; send it as `query` or as the body"))?;
-    answer::respond(app.engine.reader_as(access).sql(&query, &ask.params).await?, format, ask.quoted).await
+    let query = query.ok_or_else(|| {
+        Failure::invalid("the request has no SQL statement; send it as `query` or as the body")
+    })?;
+    stream_response::respond(
+        app.engine.reader_as(access).sql(&query, &ask.params).await?,
+        format,
+        ask.quoted,
+    )
+    .await
 }
 
 impl Ask {
-    fn of_query(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Failure> {
+    fn from_query(query: Option<&str>, headers: &HeaderMap) -> Result<Self, Failure> {
         let mut fields = Fields::decode(query)?;
         let quoted = formulas::quoted(&mut fields, headers)?;
         let query = fields.take("query");
@@ -93,15 +105,16 @@ impl Ask {
         let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let ask = match media.as_str() {
             // No SQL begins with a brace, and `curl -d` does not declare JSON.
-            _ if text.trim_start().starts_with('{') => Self::of_document(text)?,
-            "application/json" => Self::of_document(text)?,
+            _ if text.trim_start().starts_with('{') => Self::from_document(text)?,
+            "application/json" => Self::from_document(text)?,
             // `curl -d` declares every body as a form. It is one if it has the field `query`.
             "application/x-www-form-urlencoded" if text.starts_with("query=") => {
-                Self::of_query(Some(text), &HeaderMap::new())?
+                Self::from_query(Some(text), &HeaderMap::new())?
             }
-            "" | "text/plain" | "application/sql" | "application/x-www-form-urlencoded" => {
-                Self { query: (!text.trim().is_empty()).then(|| text.to_owned()), ..Self::default() }
-            }
+            "" | "text/plain" | "application/sql" | "application/x-www-form-urlencoded" => Self {
+                query: (!text.trim().is_empty()).then(|| text.to_owned()),
+                ..Self::default()
+            },
             other => {
                 let message = format!(
                     "content-type `{other}` is not supported; send application/json, application/sql or text/plain"
@@ -116,14 +129,16 @@ impl Ask {
         Ok(())
     }
 
-    fn of_document(text: &str) -> Result<Self, Failure> {
+    fn from_document(text: &str) -> Result<Self, Failure> {
         let document: Document = object(text, "query, params, format")?;
         let params = match document.params {
             Value::Null => Params::new(),
             Value::Object(named) => named.into_iter().collect(),
-            Value::Array(placed) => {
-                placed.into_iter().zip(1..).map(|(value, place)| (place.to_string(), value)).collect()
-            }
+            Value::Array(placed) => placed
+                .into_iter()
+                .zip(1..)
+                .map(|(value, place)| (place.to_string(), value))
+                .collect(),
             _ => {
                 return Err(Failure::invalid(
                     r#"field `params` is neither an object nor an array; send {"m": "gpt-4o"} for $m, or [7] for $1"#,
@@ -147,14 +162,16 @@ mod tests {
             ("application/json", r#"{"query": "select $1", "params": {"1": 7}}"#),
             ("application/x-www-form-urlencoded", "query=select+%241&param.1=7"),
         ] {
-            let mut ask = Ask::of_query(Some("format=csv"), &HeaderMap::new()).unwrap();
+            let mut ask = Ask::from_query(Some("format=csv"), &HeaderMap::new()).unwrap();
             ask.add_body(content_type, body).unwrap();
             let params = Params::from([("1".to_owned(), json!(7))]);
             let query = Some("select $1".to_owned());
             let format = Some("csv".to_owned());
             assert_eq!(ask, Ask { query, format, params, quoted: false });
         }
-        for content_type in ["", "text/plain", "application/sql", "application/x-www-form-urlencoded"] {
+        for content_type in
+            ["", "text/plain", "application/sql", "application/x-www-form-urlencoded"]
+        {
             let mut ask = Ask::default();
             ask.add_body(content_type, "select 'a=b&c'").unwrap();
             assert_eq!(ask.query.as_deref(), Some("select 'a=b&c'"));
@@ -163,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_is_misspelt_is_refused() {
-        assert!(Ask::of_query(Some("sql=select+1"), &HeaderMap::new()).is_err());
+        assert!(Ask::from_query(Some("sql=select+1"), &HeaderMap::new()).is_err());
         let mut ask = Ask::default();
         assert!(ask.add_body("application/json", r#"{"sql": "select 1"}"#).is_err());
         assert!(ask.add_body("application/json", r#"{"query": "select 1", "params": 3}"#).is_err());

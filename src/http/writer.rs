@@ -1,7 +1,8 @@
 //! The bytes of an answer in each format.
 //!
-//! Every format says the same table. An answer without rows is still a whole file: `[]`, a CSV header, a schema. [`Writer`] turns
-//! batches into bytes without doing I/O; what it holds between two calls is at most one Parquet row group.
+//! Every format says the same table. An answer without rows is still a whole file: `[]`, a CSV
+//! header, a schema. [`Writer`] turns batches into bytes without doing I/O; what it holds between
+//! two calls is at most one Parquet row group.
 
 use arrow::array::RecordBatch;
 use arrow::csv;
@@ -16,15 +17,16 @@ use parquet::file::properties::WriterProperties;
 
 use super::format::Format;
 use super::formulas;
-use super::shape::{Shape, json_writer};
+use super::output_schema::{OutputSchema, json_writer};
 use crate::error::{Error, Result};
 
-/// A row group is closed when it has grown to this many encoded bytes; until then it is held in memory.
+/// A row group is closed when it has grown to this many encoded bytes; until then it is held in
+/// memory.
 const ROW_GROUP_BYTES: usize = 16 << 20;
 
 /// Turns batches of one schema into the bytes of one format.
 pub struct Writer {
-    shape: Shape,
+    shape: OutputSchema,
     sink: Sink,
 }
 
@@ -45,12 +47,14 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     /// A writer for an answer of that schema.
     pub fn new(format: Format, schema: &SchemaRef) -> Result<Self> {
-        let shape = Shape::new(schema, format);
+        let shape = OutputSchema::new(schema, format);
         let sink = match format {
             Format::Jsonl => Sink::Jsonl(json_writer().build(Vec::new())),
             Format::Json => Sink::Json(json_writer().build(Vec::new())),
             Format::Csv => Sink::Csv { out: Vec::new(), begun: false, quoted: false },
-            Format::Arrow => Sink::Arrow(StreamWriter::try_new(Vec::new(), shape.schema()).map_err(unwritable)?),
+            Format::Arrow => {
+                Sink::Arrow(StreamWriter::try_new(Vec::new(), shape.schema()).map_err(unwritable)?)
+            }
             Format::Parquet => Sink::Parquet(Box::new(parquet_writer(shape.schema())?)),
         };
         Ok(Self { shape, sink })
@@ -73,7 +77,8 @@ impl Writer {
             Sink::Json(writer) => writer.write(&batch),
             Sink::Csv { out, begun, quoted } => {
                 let header = !std::mem::replace(begun, true);
-                let batch = if *quoted { formulas::quote(&batch).map_err(unwritable)? } else { batch };
+                let batch =
+                    if *quoted { formulas::quote(&batch).map_err(unwritable)? } else { batch };
                 csv::WriterBuilder::new().with_header(header).build(out).write(&batch)
             }
             Sink::Arrow(writer) => writer.write(&batch),
@@ -112,7 +117,9 @@ impl Writer {
 }
 
 fn parquet_writer(schema: &Schema) -> Result<ArrowWriter<Vec<u8>>> {
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .build();
     ArrowWriter::try_new(Vec::new(), std::sync::Arc::new(schema.clone()), Some(properties))
         .map_err(|cause| unwritable(cause.into()))
 }
@@ -125,7 +132,8 @@ fn write_parquet(writer: &mut ArrowWriter<Vec<u8>>, batch: &RecordBatch) -> Resu
     Ok(())
 }
 
-/// What cannot be written is a column of a type that the format does not know: the query can cast it.
+/// What cannot be written is a column of a type that the format does not know: the query can cast
+/// it.
 fn unwritable(cause: ArrowError) -> Error {
     Error::invalid(format!(
         "the answer cannot be written in this format ({cause}); cast the column to text, or name another"

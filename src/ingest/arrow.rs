@@ -31,12 +31,16 @@ pub(crate) fn protect(policy: &Policy, batch: RecordBatch) -> Result<RecordBatch
     }
     let protected = builder.finish();
     let column = |(at, field): (usize, &Arc<arrow::datatypes::Field>)| -> ArrayRef {
-        let new = CHANGED.contains(&field.name().as_str()).then(|| protected.column_by_name(field.name())).flatten();
+        let new = CHANGED
+            .contains(&field.name().as_str())
+            .then(|| protected.column_by_name(field.name()))
+            .flatten();
         Arc::clone(new.unwrap_or_else(|| batch.column(at)))
     };
     let columns = batch.schema().fields().iter().enumerate().map(column).collect();
-    RecordBatch::try_new(batch.schema(), columns)
-        .map_err(|cause| Error::internal("cannot assemble a batch from its protected columns").with_source(cause))
+    RecordBatch::try_new(batch.schema(), columns).map_err(|cause| {
+        Error::internal("cannot assemble a batch from its protected columns").with_source(cause)
+    })
 }
 
 /// Rows of a batch, limited to the columns that the policy reads.
@@ -72,18 +76,25 @@ impl Rows<'_> {
     }
 
     fn tags(&self, row: usize) -> Vec<(String, String)> {
-        let Some(column) = self.column("metadata").map(|column| column.as_map()) else { return Vec::new() };
+        let Some(column) = self.column("metadata").map(|column| column.as_map()) else {
+            return Vec::new();
+        };
         if column.is_null(row) {
             return Vec::new();
         }
         let entries: StructArray = column.value(row);
         let keys = entries.column(0).as_string::<i32>();
         let values = entries.column(1).as_string::<i32>();
-        keys.iter().zip(values).filter_map(|(key, value)| Some((key?.to_owned(), value?.to_owned()))).collect()
+        keys.iter()
+            .zip(values)
+            .filter_map(|(key, value)| Some((key?.to_owned(), value?.to_owned())))
+            .collect()
     }
 
     fn message(&self, name: &str, row: usize) -> Message {
-        let Some(column) = self.column(name).map(|column| column.as_struct()) else { return Message::default() };
+        let Some(column) = self.column(name).map(|column| column.as_struct()) else {
+            return Message::default();
+        };
         if column.is_null(row) {
             return Message::default();
         }
@@ -110,7 +121,8 @@ mod tests {
     #[test]
     fn a_batch_is_protected_as_its_records_are() {
         let text = |text: &str| Some(text.to_owned());
-        let message = || Message { body: text("1"), headers: text(r#"{"api-key":"0123456789abcdef"}"#) };
+        let message =
+            || Message { body: text("1"), headers: text(r#"{"api-key":"0123456789abcdef"}"#) };
         let record = Record {
             id: text("a"),
             cost: Some(1.0),
@@ -120,7 +132,8 @@ mod tests {
             response: message(),
             ..Record::default()
         };
-        let untracked = Record { do_not_track: Some(true), response_status_code: Some(500), ..record.clone() };
+        let untracked =
+            Record { do_not_track: Some(true), response_status_code: Some(500), ..record.clone() };
         let records = [record, untracked, Record::default()];
         let policy = Policy::default();
         let mut expected = records.clone();
@@ -131,10 +144,19 @@ mod tests {
 
     #[test]
     fn a_batch_without_anything_to_take_out_is_not_copied() {
-        let plain =
-            Record { id: Some("a".to_owned()), request_url: Some("http://127.0.0.1/".to_owned()), ..Record::default() };
+        let plain = Record {
+            id: Some("a".to_owned()),
+            request_url: Some("http://127.0.0.1/".to_owned()),
+            ..Record::default()
+        };
         let before = batch(&[plain]);
         let after = protect(&Policy::default(), before.clone()).unwrap();
-        assert!(before.columns().iter().zip(after.columns()).all(|(before, after)| Arc::ptr_eq(before, after)));
+        assert!(
+            before
+                .columns()
+                .iter()
+                .zip(after.columns())
+                .all(|(before, after)| Arc::ptr_eq(before, after))
+        );
     }
 }

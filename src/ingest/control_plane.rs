@@ -24,9 +24,10 @@ use super::fields::{cut, flag, id, number, open, short, tags, text, time};
 use super::policy::name_provider;
 use super::usage::{Members, Usage, count, get};
 use super::{Context, Headers, Rejection, is_off, mask, seen, whose};
-use crate::halves::{Half, join};
+use crate::parts::{RecordPart, join};
 use crate::record::json::{
-    Checks, FieldError, MAX_RECORD_BYTES, Reason, Seen, derive, finite, keep_last, list, members, too_large, unquote,
+    Checks, FieldError, MAX_RECORD_BYTES, Reason, Seen, derive, finite, keep_last, list, members,
+    too_large, unquote,
 };
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE, Message, Record};
 
@@ -35,7 +36,7 @@ const REPORTED: &str = "proxy-log";
 /// Source of feedback that holds the result of a guardrail.
 const GUARDRAIL: &str = "guardrail";
 /// Maximum number of metadata keys for the columns of a guardrail row.
-const MOST_KEYS: usize = 100;
+const MAX_KEYS: usize = 100;
 /// Metadata keys that a log may repeat as columns.
 const TAG_COLUMNS: [&str; 4] = ["_user", "_environment", "_organisation", "_prompt"];
 
@@ -52,7 +53,7 @@ pub enum Logged {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// Metrics of calls.
-    pub halves: Vec<(Half, Record)>,
+    pub record_parts: Vec<(RecordPart, Record)>,
     /// Feedback on calls, from people and from guardrails.
     pub feedback: Vec<Feedback>,
     /// Rejections of the first refused rows, counted from 0.
@@ -65,7 +66,7 @@ pub struct Batch {
 const DESCRIBED: usize = 100;
 /// Maximum number of rows. The gateway sends at most 6,000 at once. A row of a few bytes becomes a
 /// record of more than a thousand.
-const MOST_ROWS: usize = 20_000;
+const MAX_ROWS: usize = 20_000;
 
 /// The tables that the gateway has.
 #[derive(Clone, Copy)]
@@ -87,13 +88,14 @@ pub fn log(raw: &[u8], context: &Context) -> Result<Logged, Rejection> {
     });
     // The log object names the organisation, not the object around it.
     let object = logged.map_err(|error| rejection(0, error, &raw, context))?;
-    read(object, Checks::of(&raw), context).map_err(|error| rejection(0, error, object, context))
+    read(object, Checks::from_text(&raw), context)
+        .map_err(|error| rejection(0, error, object, context))
 }
 
 /// Reads one file of a log store.
 pub fn file(raw: &[u8], context: &Context) -> Result<Logged, FieldError> {
     let raw = finite(utf8(raw)?.trim_start_matches('\u{feff}').trim());
-    read(&raw, Checks::of(&raw), context)
+    read(&raw, Checks::from_text(&raw), context)
 }
 
 /// Reads a batch of rows: `{"table":…,"data":[…]}`.
@@ -105,12 +107,23 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
         "generations" => Table::Generations,
         "feedbacks" => Table::Feedbacks,
         "generation_hooks" => Table::Hooks,
-        _ => return Err(FieldError::new("table", &name, "generations, feedbacks or generation_hooks")),
+        _ => {
+            return Err(FieldError::new(
+                "table",
+                &name,
+                "generations, feedbacks or generation_hooks",
+            ));
+        }
     };
-    let data = get(&sent, &["data"]).and_then(list).ok_or_else(|| FieldError::missing("data", "an array of rows"))?;
-    if data.len() > MOST_ROWS {
-        return Err(FieldError::silent("data", format!("at most {MOST_ROWS} rows, not {}", data.len()))
-            .because(Reason::TooLarge));
+    let data = get(&sent, &["data"])
+        .and_then(list)
+        .ok_or_else(|| FieldError::missing("data", "an array of rows"))?;
+    if data.len() > MAX_ROWS {
+        return Err(FieldError::silent(
+            "data",
+            format!("at most {MAX_ROWS} rows, not {}", data.len()),
+        )
+        .because(Reason::TooLarge));
     }
     let mut batch = Batch::default();
     for (number, row) in (0..).zip(data) {
@@ -118,7 +131,7 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
             Table::Generations => {
                 time(&row, &["created_at"])?;
                 let figures = kept(figures(&row), context)?;
-                batch.halves.push((Half::Figures, figures));
+                batch.record_parts.push((RecordPart::Figures, figures));
                 Ok(())
             }
             Table::Feedbacks => feedback(&row).map(|feedback| batch.feedback.push(feedback)),
@@ -127,7 +140,9 @@ pub fn rows(raw: &[u8], context: &Context) -> Result<Batch, FieldError> {
         if let Err(error) = taken {
             match batch.rejections.len() {
                 0..DESCRIBED => batch.rejections.push(rejection(number, error, row, context)),
-                _ => *batch.further.entry((whose(row).organisation, error.reason)).or_default() += 1,
+                _ => {
+                    *batch.further.entry((whose(row).organisation, error.reason)).or_default() += 1
+                }
             }
         }
     }
@@ -141,15 +156,18 @@ fn rejection(number: u64, error: FieldError, text: &str, context: &Context) -> R
 }
 
 fn utf8(raw: &[u8]) -> Result<&str, FieldError> {
-    str::from_utf8(raw)
-        .map_err(|error| FieldError::silent("json", format!("UTF-8 text (byte {} is not)", error.valid_up_to())))
+    str::from_utf8(raw).map_err(|error| {
+        FieldError::silent("json", format!("UTF-8 text (byte {} is not)", error.valid_up_to()))
+    })
 }
 
 /// Returns the error for a text that is not a JSON object, in words that do not quote the text.
 fn no_object(raw: &str) -> FieldError {
     match serde_json::from_str::<IgnoredAny>(raw) {
         Ok(_) => FieldError::silent("json", "one JSON object"),
-        Err(error) => FieldError::silent("json", format!("one JSON object; this is not valid JSON ({error})")),
+        Err(error) => {
+            FieldError::silent("json", format!("one JSON object; this is not valid JSON ({error})"))
+        }
     }
 }
 
@@ -198,7 +216,8 @@ fn figures(row: &Members<'_>) -> Record {
     let upper = |name: &str| text(row, &[name]).map(|text| text.to_ascii_uppercase());
     let measured = |name: &str| count(row, &[name]).filter(|ms| *ms > 0);
     let source = name("source");
-    let response_time = count(row, &["response_time"]).filter(|ms| *ms > 0 || source.as_deref() != Some(REPORTED));
+    let response_time =
+        count(row, &["response_time"]).filter(|ms| *ms > 0 || source.as_deref() != Some(REPORTED));
     let mut record = Record {
         id: id(row, &["id"]),
         organisation_id: name("organisation_id"),
@@ -242,7 +261,9 @@ fn figures(row: &Members<'_>) -> Record {
         ..Record::default()
     };
     for column in TAG_COLUMNS {
-        if let Some(value) = name(column).filter(|_| !record.metadata.iter().any(|(key, _)| key == column)) {
+        if let Some(value) =
+            name(column).filter(|_| !record.metadata.iter().any(|(key, _)| key == column))
+        {
             record.metadata.push((column.to_owned(), cut(&value)));
         }
     }
@@ -262,7 +283,11 @@ fn untracked(row: &Members<'_>) -> Option<bool> {
 
 /// Reads the fields of a log object outside of its `metrics`. With `alone`, for a log object
 /// without metrics, also reads headers and bodies, under the policy of that context.
-fn said(object: &Members<'_>, checks: Checks, alone: Option<&Context>) -> Result<Record, FieldError> {
+fn said(
+    object: &Members<'_>,
+    checks: Checks,
+    alone: Option<&Context>,
+) -> Result<Record, FieldError> {
     let side = |name: &str| get(object, &[name]).and_then(members).unwrap_or_default();
     let request = side("request");
     let response = side("response");
@@ -304,7 +329,7 @@ fn by_itself(record: &mut Record, gateway: &Members<'_>, context: &Context) {
     let headers = Headers::read(|name| text(gateway, &[name]));
     let asked = record.request.body.as_deref().and_then(members).unwrap_or_default();
     let reply = record.response.body.as_deref().and_then(members).unwrap_or_default();
-    let usage = Usage::of(&asked, record.response.body.as_deref());
+    let usage = Usage::from_reply(&asked, record.response.body.as_deref());
     record.ai_model = text(&asked, &["model"]).or_else(|| text(&reply, &["model", "modelVersion"]));
     record.stream_mode = flag(&asked, &["stream"]);
     record.req_units = usage.request;
@@ -368,7 +393,11 @@ fn feedback(row: &Members<'_>) -> Result<Feedback, FieldError> {
     let said_at = time(row, &["created_at"])?;
     Ok(Feedback {
         value: Some(within("value", LOWEST_VALUE, HIGHEST_VALUE)?),
-        weight: Some(if get(row, &["weight"]).is_some() { within("weight", 0.0, 1.0)? } else { 1.0 }),
+        weight: Some(if get(row, &["weight"]).is_some() {
+            within("weight", 0.0, 1.0)?
+        } else {
+            1.0
+        }),
         user_id: metadata.iter().find(|(key, _)| key == "_user").map(|(_, user)| user.clone()),
         metadata,
         source: text(row, &["source"]),
@@ -378,14 +407,16 @@ fn feedback(row: &Members<'_>) -> Result<Feedback, FieldError> {
 
 /// Reads a row of `generation_hooks`. Columns without a field of their own go into the metadata.
 fn guardrail(row: &Members<'_>) -> Result<Feedback, FieldError> {
-    const PLACED: [&str; 6] = ["id", "organisation_id", "workspace_slug", "created_at", "trace_id", "generation_id"];
-    let log_id = id(row, &["generation_id"])
-        .ok_or_else(|| FieldError::missing("generation_id", "the id of the log that was checked"))?;
+    const PLACED: [&str; 6] =
+        ["id", "organisation_id", "workspace_slug", "created_at", "trace_id", "generation_id"];
+    let log_id = id(row, &["generation_id"]).ok_or_else(|| {
+        FieldError::missing("generation_id", "the id of the log that was checked")
+    })?;
     let trace_id = id(row, &["trace_id"]).unwrap_or_else(|| log_id.clone());
     let rest = row.iter().filter(|(name, raw)| *raw != "null" && !PLACED.contains(&&**name));
     let mut metadata = rest.map(|(name, raw)| (cut(name), cut(&plain(raw)))).collect();
     keep_last(&mut metadata);
-    metadata.truncate(MOST_KEYS);
+    metadata.truncate(MAX_KEYS);
     Ok(Feedback {
         log_id: Some(log_id),
         source: Some(GUARDRAIL.to_owned()),

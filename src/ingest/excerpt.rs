@@ -16,12 +16,12 @@ use crate::record::json::{FieldError, Seen, finite, members};
 /// Maximum length of an excerpt, in characters.
 const EXCERPT_CHARS: usize = 200;
 /// Maximum size of a text that is parsed again for an excerpt.
-const MOST_BYTES: usize = 256 << 10;
+const MAX_BYTES: usize = 256 << 10;
 /// Maximum length of the name of an organisation or workspace that is read from a refused record,
 /// in bytes.
-const MOST_NAME_BYTES: usize = 512;
+const MAX_NAME_BYTES: usize = 512;
 /// Maximum number of levels of JSON in strings that are followed.
-const MOST_STRINGS: usize = 4;
+const MAX_STRINGS: usize = 4;
 /// Names by which clients state that a call is not to be tracked.
 const MARKS: [&str; 3] = ["do_not_track", "x-portkey-debug", "is_raw_logging_enabled"];
 
@@ -38,14 +38,14 @@ pub fn whose(record: &str) -> Seen {
     let metrics = get(&fields, &["metrics"]).and_then(members).unwrap_or_default();
     let name = |field: &str| {
         let named = text(&metrics, &[field]).or_else(|| text(&fields, &[field]));
-        named.filter(|name| name.len() <= MOST_NAME_BYTES)
+        named.filter(|name| name.len() <= MAX_NAME_BYTES)
     };
     Seen { organisation: name("organisation_id"), workspace: name("workspace_slug"), excerpt: None }
 }
 
 fn excerpt(record: &str, error: &FieldError, context: &Context) -> Option<String> {
     let record = finite(record.trim());
-    if record.len() > MOST_BYTES || context.is_untracked() {
+    if record.len() > MAX_BYTES || context.is_untracked() {
         return None;
     }
     let fields = members(&record)?;
@@ -105,8 +105,9 @@ fn every_mark_allows(value: &Value, marks: &mut usize, depth: usize) -> bool {
             };
             allows && every_mark_allows(value, marks, depth)
         }),
-        Value::String(text) if depth < MOST_STRINGS && text.trim_start().starts_with(['{', '[']) => {
-            serde_json::from_str(text).map_or(true, |inner| every_mark_allows(&inner, marks, depth + 1))
+        Value::String(text) if depth < MAX_STRINGS && text.trim_start().starts_with(['{', '[']) => {
+            serde_json::from_str(text)
+                .map_or(true, |inner| every_mark_allows(&inner, marks, depth + 1))
         }
         _ => true,
     }
@@ -183,9 +184,11 @@ mod tests {
             json!({ "cost": 1, "secret": 1 }),
             json!({ "cost": "secret" }),
         ];
-        let rules = "[a]\npattern = '^secret$'\n[b]\npaths = ['request.body.messages', 'metadata.patient']";
+        let rules =
+            "[a]\npattern = '^secret$'\n[b]\npaths = ['request.body.messages', 'metadata.patient']";
         for record in shapes {
-            for field in ["cost", "headers", "attributes", "metadata.value", "messages", "request"] {
+            for field in ["cost", "headers", "attributes", "metadata.value", "messages", "request"]
+            {
                 let excerpt = excerpt(&record, field, "\"secret", rules).unwrap();
                 assert!(!excerpt.contains("secret"), "{excerpt}");
             }
@@ -210,7 +213,9 @@ mod tests {
         ] {
             assert_eq!(excerpt(&untracked, "cost", "", ""), None, "{untracked}");
         }
-        for text in ["", "{", "5", "\"do\"", "[{}]", r#"{"do_not_track":true,"do_not_track":false}"#] {
+        for text in
+            ["", "{", "5", "\"do\"", "[{}]", r#"{"do_not_track":true,"do_not_track":false}"#]
+        {
             assert_eq!(excerpt_of(text, "cost", "", ""), None, "{text}");
         }
         for tracked in [
@@ -220,10 +225,11 @@ mod tests {
         ] {
             assert!(excerpt(&tracked, "cost", "", "").is_some(), "{tracked}");
         }
-        let headers = super::super::Headers { debug: Some("False".to_owned()), ..Default::default() };
+        let headers =
+            super::super::Headers { debug: Some("False".to_owned()), ..Default::default() };
         let error = FieldError::silent("cost", "");
         assert_eq!(seen("{}", &error, &Context { headers, ..context("") }).excerpt, None);
-        let big = json!({ "organisation_id": "acme", "a": "x".repeat(MOST_BYTES) }).to_string();
+        let big = json!({ "organisation_id": "acme", "a": "x".repeat(MAX_BYTES) }).to_string();
         let acme = Seen { organisation: Some("acme".to_owned()), ..Seen::default() };
         assert_eq!(seen(&big, &error, &context("")), acme);
     }
@@ -232,7 +238,11 @@ mod tests {
     fn the_organisation_and_workspace_are_read_as_of_a_record() {
         let deep = "[".repeat(500) + &"]".repeat(500);
         for (text, organisation, workspace) in [
-            (r#"{"organisation_id":"acme","workspace_slug":"search","x":1}"#, Some("acme"), Some("search")),
+            (
+                r#"{"organisation_id":"acme","workspace_slug":"search","x":1}"#,
+                Some("acme"),
+                Some("search"),
+            ),
             (r#"{"organisation_id":"a","metrics":{"organisation_id":"acme"}}"#, Some("acme"), None),
             (r#"{"organisation_id":"acme","metrics":{"organisation_id":""}}"#, Some("acme"), None),
             (r#"{"organisation_id":7,"cost":NaN}"#, Some("7"), None),

@@ -21,21 +21,21 @@ use crate::record::json::{FieldError, Reason, finite, list, members, unquote};
 use crate::record::{Feedback, HIGHEST_VALUE, LOWEST_VALUE};
 
 /// Maximum number of items in one batch.
-pub const MOST_FEEDBACK: usize = 10_000;
+pub const MAX_FEEDBACK: usize = 10_000;
 
 const SOURCE: &str = "API";
 const USER: &str = "_user";
 const TRACE_NAMES: [&str; 3] = ["trace_id", "traceID", "traceId"];
 const LOG_NAMES: [&str; 2] = ["log_id", "logId"];
 /// Bytes of refused feedback above which no excerpt is made.
-const MOST_TEXT_BYTES: usize = 64 << 10;
+const MAX_TEXT_BYTES: usize = 64 << 10;
 /// Weight of feedback that states none, or an invalid one.
 const FULL_WEIGHT: f64 = 1.0;
 
 /// Maximum number of metadata keys, and of bytes in an id or another name. The bound is needed
 /// since a log shows all of its feedback.
-const MOST_KEYS: usize = 100;
-const MOST_NAME_BYTES: usize = 1_024;
+const MAX_KEYS: usize = 100;
+const MAX_NAME_BYTES: usize = 1_024;
 
 /// Portkey's error codes: the body is not an object or a list of objects, or is too large; a change
 /// has several items; a required key is missing; a value is not a number from -10 to 10.
@@ -67,7 +67,7 @@ impl Refusal {
         Self { code, why, item: 0, text: String::new(), fault: Box::new(fault) }
     }
 
-    fn of(code: &'static str, fault: FieldError) -> Self {
+    fn new(code: &'static str, fault: FieldError) -> Self {
         let why = fault.to_string().replacen("field", "Field", 1);
         Self::whole(code, why, fault)
     }
@@ -79,7 +79,10 @@ impl Refusal {
 
     /// Returns the refusal with the text of the item, if the text is short enough for an excerpt.
     fn in_text(self, text: &[u8]) -> Self {
-        let text = str::from_utf8(text).ok().filter(|text| text.len() <= MOST_TEXT_BYTES).unwrap_or_default();
+        let text = str::from_utf8(text)
+            .ok()
+            .filter(|text| text.len() <= MAX_TEXT_BYTES)
+            .unwrap_or_default();
         Self { text: text.to_owned(), ..self }
     }
 
@@ -99,7 +102,11 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let several = if self.code == SEVERAL { " Multi Update is not supported." } else { "" };
-        write!(f, "Portkey Error: Invalid Request Body.{several} Error code: {}. {}", self.code, self.why)
+        write!(
+            f,
+            "Portkey Error: Invalid Request Body.{several} Error code: {}. {}",
+            self.code, self.why
+        )
     }
 }
 
@@ -114,10 +121,11 @@ pub struct Change {
 /// Reads the body of `POST /v1/feedback`. Each item names its trace or its log, or both; ids and
 /// times are the engine's.
 pub fn drafts(body: &[u8]) -> Result<Vec<Feedback>, Refusal> {
-    match Body::of(&readable(body)?)? {
-        Body::Many(items) if items.len() > MOST_FEEDBACK => {
-            let why = format!("The list has {} items; send at most {MOST_FEEDBACK} at once", items.len());
-            let fault = FieldError::silent("json", format!("at most {MOST_FEEDBACK} items at once"));
+    match Body::parse(&readable(body)?)? {
+        Body::Many(items) if items.len() > MAX_FEEDBACK => {
+            let why =
+                format!("The list has {} items; send at most {MAX_FEEDBACK} at once", items.len());
+            let fault = FieldError::silent("json", format!("at most {MAX_FEEDBACK} items at once"));
             Err(Refusal::whole(BODY, why, fault.because(Reason::TooLarge)))
         }
         // Portkey treats an empty batch as an item without keys.
@@ -136,9 +144,10 @@ pub fn drafts(body: &[u8]) -> Result<Vec<Feedback>, Refusal> {
 
 /// Reads the body of `PUT /v1/feedback/{id}`.
 pub fn change(body: &[u8]) -> Result<Change, Refusal> {
-    match Body::of(&readable(body)?)? {
+    match Body::parse(&readable(body)?)? {
         Body::Many(_) => {
-            let fault = FieldError::silent("json", "one object with `value`").because(Reason::Invalid);
+            let fault =
+                FieldError::silent("json", "one object with `value`").because(Reason::Invalid);
             Err(Refusal::whole(SEVERAL, "Send one object with `value`".to_owned(), fault))
         }
         Body::One(item) => Change::read(&item).map_err(|why| why.in_text(body)),
@@ -152,7 +161,7 @@ impl Change {
 
     /// Returns the state of the feedback after the change, with a time strictly later than the
     /// stored one.
-    pub fn of(self, old: Feedback, now: DateTime<Utc>) -> Feedback {
+    pub fn apply_to(self, old: Feedback, now: DateTime<Utc>) -> Feedback {
         let after = old.updated_at.map_or(now, |at| at + TimeDelta::microseconds(1));
         let metadata = self.metadata.unwrap_or(old.metadata);
         Feedback {
@@ -217,11 +226,12 @@ enum Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    fn of(text: &'a str) -> Result<Self, Refusal> {
+    fn parse(text: &'a str) -> Result<Self, Refusal> {
         if let Some(items) = list(text) {
             return Ok(Self::Many(items));
         }
-        let item = members(text).ok_or_else(|| Refusal::unreadable("is neither a JSON object nor a list"))?;
+        let item = members(text)
+            .ok_or_else(|| Refusal::unreadable("is neither a JSON object nor a list"))?;
         if !item.is_empty() && item.iter().all(|(key, _)| is_number(key)) {
             return Ok(Self::Many(item.into_iter().map(|(_, item)| item).collect()));
         }
@@ -236,15 +246,17 @@ fn is_number(key: &str) -> bool {
 /// Returns the refusal of feedback that names neither a trace nor a log.
 fn about_nothing() -> Refusal {
     let expected = "the trace, or in `log_id` the log, that the feedback is about";
-    Refusal::of(MISSING, FieldError::missing("trace_id", expected))
+    Refusal::new(MISSING, FieldError::missing("trace_id", expected))
 }
 
 fn draft(item: &Members<'_>) -> Result<Feedback, Refusal> {
     let name = |names: &[&str]| {
         let name = text(item, names);
-        let Some(long) = name.as_ref().filter(|name| name.len() > MOST_NAME_BYTES) else { return Ok(name) };
-        let fault = FieldError::new(names[0], long, format!("at most {MOST_NAME_BYTES} bytes"));
-        Err(Refusal::of(BODY, fault.because(Reason::TooLarge)))
+        let Some(long) = name.as_ref().filter(|name| name.len() > MAX_NAME_BYTES) else {
+            return Ok(name);
+        };
+        let fault = FieldError::new(names[0], long, format!("at most {MAX_NAME_BYTES} bytes"));
+        Err(Refusal::new(BODY, fault.because(Reason::TooLarge)))
     };
     let trace_id = name(&TRACE_NAMES)?;
     let log_id = name(&LOG_NAMES)?;
@@ -268,10 +280,11 @@ fn draft(item: &Members<'_>) -> Result<Feedback, Refusal> {
 
 fn value(item: &Members<'_>) -> Result<f64, Refusal> {
     let expected = || format!("a number from {LOWEST_VALUE} to {HIGHEST_VALUE}");
-    let raw = get(item, &["value"]).ok_or_else(|| Refusal::of(MISSING, FieldError::missing("value", expected())))?;
+    let raw = get(item, &["value"])
+        .ok_or_else(|| Refusal::new(MISSING, FieldError::missing("value", expected())))?;
     let value = number(raw);
     if !(LOWEST_VALUE..=HIGHEST_VALUE).contains(&value) {
-        return Err(Refusal::of(VALUE, FieldError::new("value", raw, expected())));
+        return Err(Refusal::new(VALUE, FieldError::new("value", raw, expected())));
     }
     Ok(value)
 }
@@ -296,10 +309,10 @@ fn number(raw: &str) -> f64 {
 fn metadata(item: &Members<'_>) -> Result<Option<Vec<(String, String)>>, Refusal> {
     let raw = get(item, &["metadata"]).map(open).filter(|raw| raw.starts_with('{'));
     match raw.map(|raw| tags(&raw)) {
-        Some(pairs) if pairs.len() > MOST_KEYS => {
+        Some(pairs) if pairs.len() > MAX_KEYS => {
             let found = format!("an object of {} keys", pairs.len());
-            let fault = FieldError::new("metadata", &found, format!("at most {MOST_KEYS} keys"));
-            Err(Refusal::of(BODY, fault.because(Reason::TooLarge)))
+            let fault = FieldError::new("metadata", &found, format!("at most {MAX_KEYS} keys"));
+            Err(Refusal::new(BODY, fault.because(Reason::TooLarge)))
         }
         pairs => Ok(pairs),
     }
@@ -329,29 +342,53 @@ mod tests {
         let at = DateTime::from_timestamp(second, 0);
         let [id, organisation_id, trace_id] = [id, "acme", "t"].map(|text| Some(text.to_owned()));
         let value = Some(value);
-        Feedback { id, organisation_id, trace_id, value, created_at: at, updated_at: at, ..Feedback::default() }
+        Feedback {
+            id,
+            organisation_id,
+            trace_id,
+            value,
+            created_at: at,
+            updated_at: at,
+            ..Feedback::default()
+        }
     }
 
     fn seconds(states: &[Feedback]) -> Vec<(i64, i64, f64)> {
         let second = |at: Option<DateTime<Utc>>| at.unwrap().timestamp();
-        states.iter().map(|one| (second(one.created_at), second(one.updated_at), one.value.unwrap())).collect()
+        states
+            .iter()
+            .map(|one| (second(one.created_at), second(one.updated_at), one.value.unwrap()))
+            .collect()
     }
 
     #[test]
     fn states_that_came_are_changes_of_the_first() {
         // Within one batch, in any order. Of two states of one second the later one wins, for a
         // first state and for a change.
-        let batch = vec![came("f", 3, 3.0), came("f", 1, 0.5), came("f", 1, 1.0), came("f", 3, 4.0), came("g", 2, 9.0)];
+        let batch = vec![
+            came("f", 3, 3.0),
+            came("f", 1, 0.5),
+            came("f", 1, 1.0),
+            came("f", 3, 4.0),
+            came("g", 2, 9.0),
+        ];
         let first = states(batch.clone(), Vec::new());
         assert_eq!(seconds(&first), [(1, 1, 1.0), (2, 2, 9.0), (1, 3, 4.0)]);
         // Stored feedback keeps its time and place. A state that is no newer than the stored one is
         // a duplicate.
         let known = || {
-            vec![Feedback { log_id: Some("l".to_owned()), workspace_slug: Some("w".to_owned()), ..came("f", 2, 0.0) }]
+            vec![Feedback {
+                log_id: Some("l".to_owned()),
+                workspace_slug: Some("w".to_owned()),
+                ..came("f", 2, 0.0)
+            }]
         };
         let found = states(vec![came("f", 1, 1.0), came("f", 2, 2.0), came("f", 5, 5.0)], known());
         assert_eq!(seconds(&found), [(2, 5, 5.0)]);
-        assert_eq!((found[0].log_id.as_deref(), found[0].workspace_slug.as_deref()), (Some("l"), Some("w")));
+        assert_eq!(
+            (found[0].log_id.as_deref(), found[0].workspace_slug.as_deref()),
+            (Some("l"), Some("w"))
+        );
         // The id of another organisation, feedback without an id and guardrail feedback are not
         // touched.
         let zen = Feedback { organisation_id: Some("zen".to_owned()), ..came("f", 1, 1.0) };
@@ -368,14 +405,23 @@ mod tests {
 
     #[test]
     fn refusals_are_portkeys_words_and_codes() {
-        for not_a_body in ["", "{", "[{\"trace_id\":\"t\",\"value\":1}", "null", "5", "\"text\"", "true", "\u{1}"] {
+        for not_a_body in
+            ["", "{", "[{\"trace_id\":\"t\",\"value\":1}", "null", "5", "\"text\"", "true", "\u{1}"]
+        {
             let words = "Portkey Error: Invalid Request Body. Error code: 03. The body is neither a JSON object nor a list; \
                          send a JSON object, or a list of them";
             assert_eq!(refused(not_a_body), words, "{not_a_body}");
-            assert_eq!(change(not_a_body.as_bytes()).unwrap_err().to_string(), words, "{not_a_body}");
+            assert_eq!(
+                change(not_a_body.as_bytes()).unwrap_err().to_string(),
+                words,
+                "{not_a_body}"
+            );
         }
         let odd = drafts(b"{\"trace_id\":\"\xff\",\"value\":1}").unwrap_err();
-        assert!(odd.code() == "03" && odd.to_string().contains("The body is not UTF-8; send"), "{odd}");
+        assert!(
+            odd.code() == "03" && odd.to_string().contains("The body is not UTF-8; send"),
+            "{odd}"
+        );
         let about = "Field `trace_id`: expected the trace, or in `log_id` the log, that the feedback is about";
         let worth = "Field `value`: expected a number from -10 to 10";
         for (missing, why) in [
@@ -392,7 +438,9 @@ mod tests {
             let words = format!("Portkey Error: Invalid Request Body. Error code: 032. {why}");
             assert_eq!(refused(missing), words, "{missing}");
         }
-        for value in ["10.01", "-11", "1e9", "\"abc\"", "\"\"", "\"NaN\"", "\"Infinity\"", "{}", "[1]"] {
+        for value in
+            ["10.01", "-11", "1e9", "\"abc\"", "\"\"", "\"NaN\"", "\"Infinity\"", "{}", "[1]"]
+        {
             let body = format!(r#"{{"trace_id":"t","value":{value}}}"#);
             let words = format!(
                 "Portkey Error: Invalid Request Body. Error code: 033. Field `value` is `{value}`; expected a number from \
@@ -409,18 +457,29 @@ mod tests {
             assert_eq!(refusal.to_string(), words);
         }
         assert_eq!(change(br#"{"weight":1}"#).unwrap_err().code(), "032");
-        let many = format!("[{}]", vec![r#"{"trace_id":"t","value":1}"#; MOST_FEEDBACK + 1].join(","));
-        assert!(refused(&many).ends_with("The list has 10001 items; send at most 10000 at once"), "{}", refused(&many));
-        let long = "x".repeat(MOST_NAME_BYTES + 1);
+        let many =
+            format!("[{}]", vec![r#"{"trace_id":"t","value":1}"#; MAX_FEEDBACK + 1].join(","));
+        assert!(
+            refused(&many).ends_with("The list has 10001 items; send at most 10000 at once"),
+            "{}",
+            refused(&many)
+        );
+        let long = "x".repeat(MAX_NAME_BYTES + 1);
         for name in ["trace_id", "log_id", "organisation_id", "workspace_slug"] {
             let body = json!({ "trace_id": "t", "value": 1, name: long }).to_string();
             let words = refused(&body);
             assert!(words.contains(&format!("Error code: 03. Field `{name}` is `xxx")), "{words}");
             assert!(words.ends_with("expected at most 1024 bytes") && words.len() < 300, "{words}");
         }
-        let keys: serde_json::Map<_, _> = (0..=MOST_KEYS).map(|number| (number.to_string(), json!(1))).collect();
+        let keys: serde_json::Map<_, _> =
+            (0..=MAX_KEYS).map(|number| (number.to_string(), json!(1))).collect();
         let words = refused(&json!({ "trace_id": "t", "value": 1, "metadata": keys }).to_string());
-        assert!(words.ends_with("Field `metadata` is `an object of 101 keys`; expected at most 100 keys"), "{words}");
+        assert!(
+            words.ends_with(
+                "Field `metadata` is `an object of 101 keys`; expected at most 100 keys"
+            ),
+            "{words}"
+        );
     }
 
     #[test]
@@ -464,19 +523,28 @@ mod tests {
             (r#"{"log_id":"l","trace_id":"t","value":1,"feedback_id":"F"}"#, Some("t"), Some("l")),
         ] {
             let feedback = one(body);
-            assert_eq!((feedback.trace_id.as_deref(), feedback.log_id.as_deref()), (trace, log), "{body}");
+            assert_eq!(
+                (feedback.trace_id.as_deref(), feedback.log_id.as_deref()),
+                (trace, log),
+                "{body}"
+            );
             assert_eq!(feedback.source.as_deref(), Some("API"));
         }
         let owned = one(r#"{"trace_id":"t","value":1,"organisation_id":"o","workspace_slug":"w"}"#);
-        assert_eq!((owned.organisation_id.as_deref(), owned.workspace_slug.as_deref()), (Some("o"), Some("w")));
+        assert_eq!(
+            (owned.organisation_id.as_deref(), owned.workspace_slug.as_deref()),
+            (Some("o"), Some("w"))
+        );
         let many = [
             r#"[{"trace_id":"t","value":1},{"trace_id":"u","value":2}]"#,
             r#"{"0":{"traceID":"t","value":1},"1":{"traceID":"u","value":2}}"#,
         ];
         for body in many {
             let found = drafts(body.as_bytes()).unwrap();
-            let found: Vec<_> =
-                found.iter().map(|item| (item.trace_id.as_deref().unwrap(), item.value.unwrap())).collect();
+            let found: Vec<_> = found
+                .iter()
+                .map(|item| (item.trace_id.as_deref().unwrap(), item.value.unwrap()))
+                .collect();
             assert_eq!(found, [("t", 1.0), ("u", 2.0)], "{body}");
         }
     }
@@ -522,13 +590,22 @@ mod tests {
             metadata: pairs(&[("_user", "ann")]),
             ..Feedback::default()
         };
-        let after = |body: &str, now| change(body.as_bytes()).unwrap().of(old.clone(), at(now).unwrap());
+        let after = |body: &str, now| {
+            change(body.as_bytes()).unwrap().apply_to(old.clone(), at(now).unwrap())
+        };
         let kept = after(r#"{"value":-3,"feedback_id":"g","trace_id":"other"}"#, 20);
-        let expected =
-            Feedback { value: Some(-3.0), updated_at: at(20), source: Some("API".to_owned()), ..old.clone() };
+        let expected = Feedback {
+            value: Some(-3.0),
+            updated_at: at(20),
+            source: Some("API".to_owned()),
+            ..old.clone()
+        };
         assert_eq!(kept, expected);
         let replaced = after(r#"{"value":0,"weight":7,"metadata":{"a":"b"}}"#, 20);
-        assert_eq!((replaced.weight, replaced.metadata, replaced.user_id), (Some(1.0), pairs(&[("a", "b")]), None));
+        assert_eq!(
+            (replaced.weight, replaced.metadata, replaced.user_id),
+            (Some(1.0), pairs(&[("a", "b")]), None)
+        );
         assert_eq!(after(r#"{"value":0,"metadata":{}}"#, 20).metadata, []);
         assert_eq!(after(r#"{"value":0,"metadata":null}"#, 20).metadata, old.metadata);
         // A clock that stops or goes back does not undo the order of changes.

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 
 use super::usage::{Members, get};
 use crate::record::json::{FieldError, Read, finite, keep_last, members, unquote};
-use crate::record::{MOST_TAGS, TIME, is_storable};
+use crate::record::{MAX_TAGS, TIME, is_storable};
 
 /// Number of characters to which Portkey cuts keys and values of the metadata.
 const TAG_CHARS: usize = 128;
@@ -45,7 +45,7 @@ pub(super) fn tags(text: &str) -> Vec<(String, String)> {
 /// record of a request.
 pub(super) fn shared_tags(text: &str) -> Vec<(String, String)> {
     let mut tags = tags(text);
-    tags.truncate(MOST_TAGS);
+    tags.truncate(MAX_TAGS);
     tags
 }
 
@@ -76,13 +76,17 @@ fn is_nothing(raw: &str) -> bool {
 }
 
 /// Reads the first time that is stated under one of the names.
-pub(super) fn time(members: &Members<'_>, names: &[&str]) -> Result<Option<DateTime<Utc>>, FieldError> {
+pub(super) fn time(
+    members: &Members<'_>,
+    names: &[&str],
+) -> Result<Option<DateTime<Utc>>, FieldError> {
     for name in names {
         let Some(raw) = get(members, &[name]).filter(|raw| !is_nothing(raw)) else { continue };
         let mut time: Option<DateTime<Utc>> = None;
         if time.read("", raw).is_err() || !time.is_none_or(is_storable) {
             // A value that is not a time may be private.
-            let is_timely = raw.bytes().all(|byte| byte.is_ascii_digit() || b"\"TZ :.+-eE".contains(&byte));
+            let is_timely =
+                raw.bytes().all(|byte| byte.is_ascii_digit() || b"\"TZ :.+-eE".contains(&byte));
             return Err(FieldError::new(name, if is_timely { raw } else { "" }, TIME));
         }
         if time.is_some() {
@@ -97,7 +101,10 @@ pub(super) fn time_of_nanos(name: &str, nanos: u64) -> Result<Option<DateTime<Ut
     if nanos == 0 {
         return Ok(None);
     }
-    let time = i64::try_from(nanos).ok().map(DateTime::from_timestamp_nanos).filter(|time| is_storable(*time));
+    let time = i64::try_from(nanos)
+        .ok()
+        .map(DateTime::from_timestamp_nanos)
+        .filter(|time| is_storable(*time));
     time.map(Some).ok_or_else(|| FieldError::new(name, &nanos.to_string(), TIME))
 }
 

@@ -38,7 +38,11 @@ const HOSTS: [(&str, &str); 14] = [
 ];
 
 /// Reads one record.
-pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> String) -> Result<Record, FieldError> {
+pub(super) fn read(
+    raw: &str,
+    context: &Context,
+    new_id: &mut dyn FnMut() -> String,
+) -> Result<Record, FieldError> {
     let raw = raw.trim();
     if raw.len() > MAX_RECORD_BYTES {
         return Err(too_large(MAX_RECORD_BYTES));
@@ -53,9 +57,12 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     }
     let object = |name: &str| get(&item, &[name]).and_then(members);
     let (Some(request), Some(response)) = (object("request"), object("response")) else {
-        return Err(FieldError::missing("request", "an object with `json`, next to an object `response`"));
+        return Err(FieldError::missing(
+            "request",
+            "an object with `json`, next to an object `response`",
+        ));
     };
-    let checks = Checks::of(raw);
+    let checks = Checks::from_text(raw);
     let sent = get(&request, &["headers"]).map(open);
     let headers = sent.as_deref().and_then(members).unwrap_or_default();
     let headers = Headers::read(|name| {
@@ -85,11 +92,12 @@ pub(super) fn read(raw: &str, context: &Context, new_id: &mut dyn FnMut() -> Str
     let answerer = config.answerer(provider.as_deref(), model.as_deref());
     let own_host = text_header(&request, "x-portkey-custom-host").or_else(|| answerer.host.clone());
     let mut record = plain(&request, &headers, context, new_id);
-    record.request_url = url(own_host.as_deref(), provider.as_deref(), text(&item, &["requestType"]).as_deref());
+    record.request_url =
+        url(own_host.as_deref(), provider.as_deref(), text(&item, &["requestType"]).as_deref());
     record.ai_org = provider;
     record.ai_model = model.or_else(|| text(&reply, &["model", "modelVersion"]));
     routed(&mut record, config, answerer);
-    let usage = Usage::of(&asked, reply_text.as_deref());
+    let usage = Usage::from_reply(&asked, reply_text.as_deref());
     record.req_units = usage.request;
     record.res_units = usage.response;
     record.total_units = usage.total;
@@ -118,7 +126,12 @@ fn routed(record: &mut Record, config: Config, answerer: Answerer) {
 }
 
 /// Builds a record from the headers of the request.
-fn plain(request: &Members<'_>, headers: &Headers, context: &Context, new_id: &mut dyn FnMut() -> String) -> Record {
+fn plain(
+    request: &Members<'_>,
+    headers: &Headers,
+    context: &Context,
+    new_id: &mut dyn FnMut() -> String,
+) -> Record {
     let id = new_id();
     let untracked = headers.debug.as_deref().is_some_and(is_off);
     Record {

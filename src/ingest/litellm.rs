@@ -20,7 +20,8 @@ use super::mask;
 use super::usage::{Members, Tier, Usage, cents, count, get};
 use super::{Context, is_off};
 use crate::record::json::{
-    Checks, FieldError, MAX_RECORD_BYTES, derive, embeddable, keep_last, members, too_large, write_string,
+    Checks, FieldError, MAX_RECORD_BYTES, derive, embeddable, keep_last, members, too_large,
+    write_string,
 };
 use crate::record::{Message, Record, attempt};
 
@@ -43,7 +44,7 @@ pub(super) fn read(raw: &str, context: &Context) -> Result<Record, FieldError> {
             "a call as LiteLLM logs it, with `model`, `messages` and `response`",
         ));
     }
-    let checks = Checks::of(raw);
+    let checks = Checks::from_text(raw);
     let inner = |name: &str| get(&item, &[name]).map(open);
     let meta_text = inner("metadata");
     let hidden_text = inner("hidden_params");
@@ -59,9 +60,14 @@ pub(super) fn read(raw: &str, context: &Context) -> Result<Record, FieldError> {
     record.res_units = usage.response;
     record.total_units = usage.total;
     // If LiteLLM cannot compute the cost, it writes 0 and the reason.
-    let is_known =
-        get(&item, &["response_cost_failure_debug_info", "response_cost_failure_debug_information"]).is_none();
-    record.cost = get(&item, &["response_cost", "cost"]).filter(|_| is_known).and_then(|raw| cents(&open(raw)));
+    let is_known = get(
+        &item,
+        &["response_cost_failure_debug_info", "response_cost_failure_debug_information"],
+    )
+    .is_none();
+    record.cost = get(&item, &["response_cost", "cost"])
+        .filter(|_| is_known)
+        .and_then(|raw| cents(&open(raw)));
     if record.cost.is_some() {
         record.cost_currency = Some("USD".to_owned());
     }
@@ -97,7 +103,8 @@ fn plain(item: &Members<'_>, meta: &Members<'_>, context: &Context) -> Record {
         stream_mode: flag(item, &["stream"]),
         retry_success_count: Some(0),
         mode: Some("SINGLE".to_owned()),
-        virtual_key: text(meta, &["user_api_key_alias"]).or_else(|| text(meta, &["user_api_key_hash"])),
+        virtual_key: text(meta, &["user_api_key_alias"])
+            .or_else(|| text(meta, &["user_api_key_hash"])),
         config: text(item, &["model_group"]),
         prompt_slug: text(&prompt, &["prompt_id"]),
         runtime: Some("litellm".to_owned()),
@@ -161,14 +168,23 @@ fn outcome(record: &mut Record, item: &Members<'_>) {
 }
 
 /// Counts tokens as LiteLLM does, and their kinds as the provider states them.
-fn usage(item: &Members<'_>, meta: &Members<'_>, hidden: &Members<'_>, reply: Option<&str>) -> Usage {
+fn usage(
+    item: &Members<'_>,
+    meta: &Members<'_>,
+    hidden: &Members<'_>,
+    reply: Option<&str>,
+) -> Usage {
     let parameters = get(item, &["model_parameters", "modelParameters"]).map(open);
     let asked = parameters.as_deref().and_then(members).unwrap_or_default();
     // The reply states the tier too, which the usage does not always do.
-    let mut usage = Usage::of(&asked, reply);
+    let mut usage = Usage::from_reply(&asked, reply);
     let counted = [meta, hidden].iter().find_map(|of| get(of, &["usage_object"]).and_then(members));
-    if let Some(counted) = counted.map(|counted| Usage::of_object(&counted)) {
-        let tier = if counted.billed.tier == Tier::Standard { usage.billed.tier } else { counted.billed.tier };
+    if let Some(counted) = counted.map(|counted| Usage::from_object(&counted)) {
+        let tier = if counted.billed.tier == Tier::Standard {
+            usage.billed.tier
+        } else {
+            counted.billed.tier
+        };
         usage = counted;
         usage.billed.tier = tier;
     }
@@ -200,7 +216,8 @@ fn labels(item: &Members<'_>, meta: &Members<'_>, checks: Checks) -> Vec<(String
     labels.extend(object("requester_metadata"));
     keep_last(&mut labels);
     let known = |labels: &[(String, String)], name: &str| labels.iter().any(|(key, _)| key == name);
-    if let Some(list) = get(item, &["request_tags"]).filter(|raw| raw.starts_with('[') && *raw != "[]")
+    if let Some(list) =
+        get(item, &["request_tags"]).filter(|raw| raw.starts_with('[') && *raw != "[]")
         && !known(&labels, "request_tags")
     {
         labels.push(("request_tags".to_owned(), cut(&checks.payload(list).unwrap_or_default())));
@@ -219,7 +236,9 @@ fn labels(item: &Members<'_>, meta: &Members<'_>, checks: Checks) -> Vec<(String
 fn asks_not_to_track(meta: &Members<'_>) -> bool {
     ["requester_custom_headers", "requester_metadata"].iter().any(|place| {
         let headers = get(meta, &[place]).and_then(members).unwrap_or_default();
-        headers.iter().any(|(name, raw)| name.eq_ignore_ascii_case("x-portkey-debug") && is_off(raw.trim_matches('"')))
+        headers.iter().any(|(name, raw)| {
+            name.eq_ignore_ascii_case("x-portkey-debug") && is_off(raw.trim_matches('"'))
+        })
     })
 }
 
@@ -228,7 +247,12 @@ fn asks_not_to_track(meta: &Members<'_>) -> bool {
 fn request(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldError> {
     let call = text(item, &["call_type"]).unwrap_or_default();
     let name = match &*call {
-        call if call.contains("embedding") || call.contains("responses") || call.contains("moderation") => "input",
+        call if call.contains("embedding")
+            || call.contains("responses")
+            || call.contains("moderation") =>
+        {
+            "input"
+        }
         call if call.contains("text_completion") => "prompt",
         // A client sends events in a realtime session, not messages of a chat.
         call if call.contains("realtime") => "events",
@@ -245,7 +269,9 @@ fn request(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldEr
     let mut out = Vec::new();
     let own = [("model", model), (name, messages)];
     let own = own.into_iter().filter_map(|(name, raw)| Some((Cow::Borrowed(name), raw?)));
-    for (name, raw) in own.chain(further.into_iter().filter(|(key, _)| key != "model" && key != name)) {
+    for (name, raw) in
+        own.chain(further.into_iter().filter(|(key, _)| key != "model" && key != name))
+    {
         out.push(if out.is_empty() { b'{' } else { b',' });
         write_string(&mut out, &name);
         out.push(b':');
@@ -255,7 +281,7 @@ fn request(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldEr
     }
     out.push(b'}');
     let body = String::from_utf8(out).map_err(|_| too_deep("messages"))?;
-    match Checks::of(&body).payload(&body) {
+    match Checks::from_text(&body).payload(&body) {
         Some(body) => Ok(Some(body)),
         None => Err(too_deep("messages")),
     }
@@ -263,7 +289,8 @@ fn request(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldEr
 
 /// Returns the response, or for a failed call LiteLLM's description of the error.
 fn response(item: &Members<'_>, checks: Checks) -> Result<Option<String>, FieldError> {
-    let failed = text(item, &["status"]).is_some_and(|status| !status.eq_ignore_ascii_case("success"));
+    let failed =
+        text(item, &["status"]).is_some_and(|status| !status.eq_ignore_ascii_case("success"));
     let error = || get(item, &["error_information"]).or_else(|| get(item, &["error_str"]));
     let reply = || get(item, &["response"]).filter(|raw| !matches!(*raw, "{}" | "\"\""));
     let raw = if failed { error().or_else(reply) } else { reply() };

@@ -49,14 +49,14 @@ pub use split::{Chunk, Splitter};
 pub(crate) const EXCERPTS_AT_ONCE: usize = 20;
 
 /// Bytes of a header that are copied into records: one more than the longest text of a column.
-const MOST_HEADER_BYTES: usize = (8 << 10) + 1;
+const MAX_HEADER_BYTES: usize = (8 << 10) + 1;
 
 /// Memory that a record takes in addition to its text.
 pub const RECORD_BYTES: usize = 1_500;
 /// Maximum memory for the records of one value, such as an object of numbered records.
-pub const MOST_MADE_BYTES: usize = 64 << 20;
+pub const MAX_MADE_BYTES: usize = 64 << 20;
 /// Maximum number of records in a body that is read as a whole.
-pub const MOST_RECORDS: usize = 100_000;
+pub const MAX_RECORDS: usize = 100_000;
 
 /// Returns the maximum memory that the records in a text take once they are built, including the
 /// header values that are copied into each of them.
@@ -70,7 +70,9 @@ pub fn made_bytes(text: &[u8], headers: &Headers) -> usize {
 
 /// Returns the error for a request with too many records.
 fn too_many(records: usize) -> FieldError {
-    let expected = format!("at most {MOST_RECORDS} records at once, not {records}; `/v1/ingest` takes any number");
+    let expected = format!(
+        "at most {MAX_RECORDS} records at once, not {records}; `/v1/ingest` takes any number"
+    );
     FieldError::silent("json", expected).because(Reason::TooLarge)
 }
 
@@ -96,7 +98,11 @@ pub struct Rejection {
     pub reason: Reason,
     /// Organisation and workspace that the record names, and its excerpt. Only the excerpt is
     /// written to clients.
-    #[serde(rename = "excerpt", serialize_with = "write_excerpt", skip_serializing_if = "has_no_excerpt")]
+    #[serde(
+        rename = "excerpt",
+        serialize_with = "write_excerpt",
+        skip_serializing_if = "has_no_excerpt"
+    )]
     pub seen: Option<Box<Seen>>,
 }
 
@@ -105,7 +111,10 @@ fn excerpt(seen: Option<&Seen>) -> Option<&str> {
 }
 
 #[expect(clippy::ref_option, reason = "serde passes the field this way")]
-fn write_excerpt<S: Serializer>(seen: &Option<Box<Seen>>, serializer: S) -> Result<S::Ok, S::Error> {
+fn write_excerpt<S: Serializer>(
+    seen: &Option<Box<Seen>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     excerpt(seen.as_deref()).serialize(serializer)
 }
 
@@ -147,7 +156,7 @@ impl fmt::Display for Rejection {
 
 /// Format of the records that a client sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Shape {
+pub enum SourceFormat {
     /// Our own JSON form, which exports use too.
     #[default]
     Native,
@@ -161,9 +170,10 @@ pub enum Shape {
     Otlp,
 }
 
-impl Shape {
+impl SourceFormat {
     /// All formats.
-    pub const ALL: [Self; 5] = [Self::Native, Self::Portkey, Self::LiteLlm, Self::GatewayHook, Self::Otlp];
+    pub const ALL: [Self; 5] =
+        [Self::Native, Self::Portkey, Self::LiteLlm, Self::GatewayHook, Self::Otlp];
 
     /// Returns the name that flags and queries use.
     pub fn name(self) -> &'static str {
@@ -177,20 +187,22 @@ impl Shape {
     }
 }
 
-impl fmt::Display for Shape {
+impl fmt::Display for SourceFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl FromStr for Shape {
+impl FromStr for SourceFormat {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|shape| shape.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
-            let known = Self::ALL.map(Self::name).join(", ");
-            Error::invalid(format!("`source` is `{name}`; expected one of {known}"))
-        })
+        Self::ALL.into_iter().find(|shape| shape.name().eq_ignore_ascii_case(name)).ok_or_else(
+            || {
+                let known = Self::ALL.map(Self::name).join(", ");
+                Error::invalid(format!("`source` is `{name}`; expected one of {known}"))
+            },
+        )
     }
 }
 
@@ -236,7 +248,11 @@ impl Owner {
     }
 }
 
-fn own(field: &'static str, value: &mut Option<String>, owner: Option<&str>) -> Result<(), FieldError> {
+fn own(
+    field: &'static str,
+    value: &mut Option<String>,
+    owner: Option<&str>,
+) -> Result<(), FieldError> {
     let Some(owner) = owner else { return Ok(()) };
     match value.as_deref().filter(|value| !value.is_empty()) {
         Some(named) if named != owner => {
@@ -253,7 +269,13 @@ fn own(field: &'static str, value: &mut Option<String>, owner: Option<&str>) -> 
 impl Context {
     /// Returns the context of a request without headers, under the default policy.
     pub fn new(now: DateTime<Utc>) -> Self {
-        Self { now, trace: None, headers: Headers::default(), owner: Owner::default(), policy: Policy::shared() }
+        Self {
+            now,
+            trace: None,
+            headers: Headers::default(),
+            owner: Owner::default(),
+            policy: Policy::shared(),
+        }
     }
 
     /// Returns the metadata of the headers, limited to what one record may have, since it is copied
@@ -295,7 +317,7 @@ macro_rules! headers {
             pub fn cut(mut self) -> Self {
                 let metadata = self.metadata.take();
                 $(if let Some(text) = &mut self.$field {
-                    text.truncate(text.floor_char_boundary(MOST_HEADER_BYTES));
+                    text.truncate(text.floor_char_boundary(MAX_HEADER_BYTES));
                 })*
                 Self { metadata, ..self }
             }
@@ -328,7 +350,7 @@ impl fmt::Debug for Headers {
 /// Reads the records of a chunk. Good records go to the sink, in order and complete; bad ones are
 /// returned as rejections.
 pub fn read(
-    shape: Shape,
+    shape: SourceFormat,
     chunk: &Chunk,
     context: &Context,
     new_id: &mut dyn FnMut() -> String,
@@ -344,7 +366,11 @@ pub fn read(
         let text = read.unwrap_or_default();
         let mut take = |read: Result<Record, FieldError>, new_id: &mut dyn FnMut() -> String| {
             let owned = read.and_then(|mut record| {
-                context.owner.take(&mut record).and_then(|()| context.policy.limit(&mut record)).map(|()| record)
+                context
+                    .owner
+                    .take(&mut record)
+                    .and_then(|()| context.policy.limit(&mut record))
+                    .map(|()| record)
             });
             match owned {
                 Ok(mut record) => {
@@ -353,24 +379,25 @@ pub fn read(
                 }
                 Err(error) => {
                     let rejection = looked_at(number, error, text, context, rejections.len());
-                    rejections.push(rejection.in_line(lines.of(range.start)));
+                    rejections.push(rejection.in_line(lines.number_at(range.start)));
                 }
             }
             number += 1;
         };
         match read {
             Err(error) => {
-                let expected = format!("UTF-8 text (byte {} of the record is not)", error.valid_up_to());
+                let expected =
+                    format!("UTF-8 text (byte {} of the record is not)", error.valid_up_to());
                 take(Err(FieldError::silent("json", expected)), new_id);
             }
             Ok(text) => {
                 let text = &*finite(text);
                 match shape {
-                    Shape::Native => take(native::read(text, context), new_id),
-                    Shape::Portkey => portkey.read(text, new_id, &mut take),
-                    Shape::LiteLlm => take(litellm::read(text, context), new_id),
-                    Shape::GatewayHook => take(hook::read(text, context, new_id), new_id),
-                    Shape::Otlp => otlp::read(text, &overlay, context, new_id, &mut take),
+                    SourceFormat::Native => take(native::read(text, context), new_id),
+                    SourceFormat::Portkey => portkey.read(text, new_id, &mut take),
+                    SourceFormat::LiteLlm => take(litellm::read(text, context), new_id),
+                    SourceFormat::GatewayHook => take(hook::read(text, context, new_id), new_id),
+                    SourceFormat::Otlp => otlp::read(text, &overlay, context, new_id, &mut take),
                 }
             }
         }
@@ -381,7 +408,13 @@ pub fn read(
 
 /// Builds a rejection with what the text says about the record. Only the first rejections of a
 /// chunk get an excerpt, since an excerpt costs as much as reading the record.
-fn looked_at(number: u64, error: FieldError, text: &str, context: &Context, before: usize) -> Rejection {
+fn looked_at(
+    number: u64,
+    error: FieldError,
+    text: &str,
+    context: &Context,
+    before: usize,
+) -> Rejection {
     if error.seen.is_some() {
         return Rejection::new(number, error);
     }
@@ -397,7 +430,7 @@ fn looked_at(number: u64, error: FieldError, text: &str, context: &Context, befo
 
 /// Reads a whole request: lines, a JSON array, one object, or several objects in sequence.
 pub fn lines(
-    shape: Shape,
+    shape: SourceFormat,
     text: &[u8],
     context: &Context,
     new_id: &mut dyn FnMut() -> String,
@@ -405,10 +438,12 @@ pub fn lines(
     let mut splitter = Splitter::new();
     let mut records = Vec::new();
     let mut rejections = Vec::new();
-    let trace = context.trace.clone().or_else(|| (shape == Shape::Portkey).then(&mut *new_id));
+    let trace =
+        context.trace.clone().or_else(|| (shape == SourceFormat::Portkey).then(&mut *new_id));
     let context = Context { trace, ..context.clone() };
     for chunk in [splitter.push(text), splitter.finish()] {
-        rejections.extend(read(shape, &chunk, &context, new_id, &mut |record| records.push(record)));
+        rejections
+            .extend(read(shape, &chunk, &context, new_id, &mut |record| records.push(record)));
     }
     (records, rejections)
 }
@@ -441,7 +476,8 @@ fn discreet(error: FieldError, text: &str, context: &Context) -> FieldError {
         || match members(text) {
             None => text.contains("do_not_track"),
             Some(fields) => fields.iter().any(|(key, raw)| {
-                key == "do_not_track" && !matches!(*raw, "false" | "0" | "null" | "\"false\"" | "\"0\"" | "\"\"")
+                key == "do_not_track"
+                    && !matches!(*raw, "false" | "0" | "null" | "\"false\"" | "\"0\"" | "\"\"")
             }),
         };
     if !untracked {
@@ -450,7 +486,8 @@ fn discreet(error: FieldError, text: &str, context: &Context) -> FieldError {
     match crate::record::column(&error.field) {
         Some(column) => FieldError::silent(column.name, error.expected).because(error.reason),
         None => {
-            let expected = "a valid record; the details are not shown, because the call is not tracked";
+            let expected =
+                "a valid record; the details are not shown, because the call is not tracked";
             FieldError::silent("json", expected).because(error.reason)
         }
     }

@@ -152,7 +152,8 @@ const REGIONS: [&str; 8] = ["us.", "eu.", "apac.", "global.", "us-gov.", "jp.", 
 const LIST_PRICED: usize = 4;
 
 /// Serving variants that a router appends to a model's name.
-const VARIANTS: [&str; 8] = [":latest", ":free", ":nitro", ":floor", ":online", ":thinking", ":extended", ":batch"];
+const VARIANTS: [&str; 8] =
+    [":latest", ":free", ":nitro", ":floor", ":online", ":thinking", ":extended", ":batch"];
 
 /// Returns a provider's name as the price table spells it.
 pub(crate) fn provider(name: &str) -> Cow<'static, str> {
@@ -169,18 +170,25 @@ pub(crate) fn provider_of_url(url: &str) -> Option<&'static str> {
     let rest = url.trim().split_once("://").map_or(url.trim(), |(_, rest)| rest);
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let host = host.split_once(':').map_or(host, |(host, _)| host).trim_end_matches('.').to_ascii_lowercase();
+    let host = host
+        .split_once(':')
+        .map_or(host, |(host, _)| host)
+        .trim_end_matches('.')
+        .to_ascii_lowercase();
     if let Some((_, provider)) = HOSTS.iter().find(|(known, _)| is_host(&host, known)) {
         return Some(provider);
     }
     let is_aws = host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn");
-    if is_aws && (host.starts_with("bedrock-runtime.") || host.starts_with("bedrock-runtime-fips.")) {
+    if is_aws && (host.starts_with("bedrock-runtime.") || host.starts_with("bedrock-runtime-fips."))
+    {
         return Some("bedrock");
     }
     // These hosts serve more than models.
     match host.as_str() {
         "api.cloudflare.com" if path.contains("/ai/") => Some("workers-ai"),
-        host if host.ends_with(".cognitiveservices.azure.com") && path.starts_with("/openai/") => Some("azure-openai"),
+        host if host.ends_with(".cognitiveservices.azure.com") && path.starts_with("/openai/") => {
+            Some("azure-openai")
+        }
         _ => None,
     }
 }
@@ -217,10 +225,16 @@ pub fn canonical_model(provider_name: Option<&str>, model: &str) -> String {
 }
 
 /// Returns a model's name as given, then without what clients and providers add to it.
-pub(crate) fn spellings<'m>(model: &'m str, provider_name: Option<&str>) -> impl Iterator<Item = &'m str> {
-    let bare = model.split_once('/').filter(|(before, _)| provider_name.is_none_or(|of| provider(before) == of));
+pub(crate) fn spellings<'m>(
+    model: &'m str,
+    provider_name: Option<&str>,
+) -> impl Iterator<Item = &'m str> {
+    let bare = model
+        .split_once('/')
+        .filter(|(before, _)| provider_name.is_none_or(|of| provider(before) == of));
     let bare = bare.map_or(model, |(_, rest)| rest);
-    let local = REGIONS[..LIST_PRICED].iter().find_map(|region| bare.strip_prefix(region)).unwrap_or(bare);
+    let local =
+        REGIONS[..LIST_PRICED].iter().find_map(|region| bare.strip_prefix(region)).unwrap_or(bare);
     // `ft:gpt-4o-2024-08-06:organisation::id`
     let tuned = local.match_indices(':').nth(1).filter(|_| local.starts_with("ft:"));
     let base = tuned.map_or(local, |(end, _)| &local[..end]);
@@ -232,14 +246,19 @@ fn unwrapped<'m>(model: &'m str, own: Option<&str>) -> &'m str {
     // `publishers/google/models/…`, `accounts/fireworks/models/…`,
     // `arn:aws:bedrock:…:foundation-model/…`.
     let resource = ["/models/", ":foundation-model/", ":inference-profile/"];
-    let mut name = resource.iter().find_map(|before| model.rsplit_once(before)).map_or(model, |(_, name)| name);
+    let mut name = resource
+        .iter()
+        .find_map(|before| model.rsplit_once(before))
+        .map_or(model, |(_, name)| name);
     name = name.strip_prefix('~').unwrap_or(name);
     let is_vendor = |before: &str| {
         let before = provider(before);
         own == Some(&*before) || VENDORS.binary_search(&&*before).is_ok()
     };
     name = name.strip_prefix("@cf/").or_else(|| name.strip_prefix("@hf/")).unwrap_or(name);
-    while let Some((_, rest)) = name.split_once('/').filter(|(before, rest)| is_vendor(before) && !rest.is_empty()) {
+    while let Some((_, rest)) =
+        name.split_once('/').filter(|(before, rest)| is_vendor(before) && !rest.is_empty())
+    {
         name = rest;
     }
     let local = REGIONS.iter().find_map(|region| name.strip_prefix(region)).unwrap_or(name);
@@ -253,9 +272,15 @@ fn unwrapped<'m>(model: &'m str, own: Option<&str>) -> &'m str {
 fn without_version(name: &str) -> &str {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let revised = name.strip_suffix(":0");
-    let name = revised.filter(|name| name.rsplit_once("-v").is_some_and(|(_, of)| digits(of))).unwrap_or(name);
+    let name = revised
+        .filter(|name| name.rsplit_once("-v").is_some_and(|(_, of)| digits(of)))
+        .unwrap_or(name);
     match name.rsplit_once("-v") {
-        Some((front, version)) if digits(version) && front.contains(|c: char| c.is_ascii_digit()) => front,
+        Some((front, version))
+            if digits(version) && front.contains(|c: char| c.is_ascii_digit()) =>
+        {
+            front
+        }
         _ => name,
     }
 }
@@ -267,7 +292,9 @@ pub(crate) fn without_date(name: &str) -> &str {
     }
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     for (length, shape) in [(11, [4, 2, 2].as_slice()), (9, &[8])] {
-        let Some(at) = name.len().checked_sub(length).filter(|at| *at > 0 && name.is_char_boundary(*at)) else {
+        let Some(at) =
+            name.len().checked_sub(length).filter(|at| *at > 0 && name.is_char_boundary(*at))
+        else {
             continue;
         };
         let (front, date) = name.split_at(at);
@@ -285,7 +312,11 @@ pub(crate) fn without_date(name: &str) -> &str {
 /// Removes the month and day of the version from an OpenAI name, as in `gpt-4-0613`.
 fn without_month(name: &str) -> &str {
     match name.rsplit_once('-') {
-        Some((front, date)) if date.len() == 4 && date.bytes().all(|byte| byte.is_ascii_digit()) => front,
+        Some((front, date))
+            if date.len() == 4 && date.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            front
+        }
         _ => name,
     }
 }
@@ -298,7 +329,9 @@ fn claude(name: &str) -> String {
     let words: Vec<&str> = name.split('-').collect();
     match words.as_slice() {
         ["claude", "4", family] => format!("claude-{family}-4"),
-        ["claude", family @ ("opus" | "sonnet" | "haiku"), "4", "0"] => format!("claude-{family}-4"),
+        ["claude", family @ ("opus" | "sonnet" | "haiku"), "4", "0"] => {
+            format!("claude-{family}-4")
+        }
         _ => name.to_owned(),
     }
 }
@@ -328,7 +361,10 @@ mod tests {
                     ("my-gateway", "my-gateway/gpt-4o"),
                 ],
             ),
-            ("gpt-3.5-turbo", &[("azure-openai", "gpt-35-turbo"), ("openai", "gpt-3.5-turbo-0125")]),
+            (
+                "gpt-3.5-turbo",
+                &[("azure-openai", "gpt-35-turbo"), ("openai", "gpt-3.5-turbo-0125")],
+            ),
             (
                 "claude-3-7-sonnet",
                 &[
@@ -353,9 +389,21 @@ mod tests {
                     ("vertex-ai", "publishers/anthropic/models/claude-sonnet-4@20250514"),
                 ],
             ),
-            ("claude-sonnet-4-5", &[("openrouter", "anthropic/claude-sonnet-4.5"), ("", "claude-sonnet-4-5-20250929")]),
-            ("gemini-2.5-pro", &[("google", "models/gemini-2.5-pro"), ("", "vertex_ai/gemini-2.5-pro")]),
-            ("nova-lite-v1", &[("bedrock", "amazon.nova-lite-v1:0"), ("openrouter", "amazon/nova-lite-v1")]),
+            (
+                "claude-sonnet-4-5",
+                &[
+                    ("openrouter", "anthropic/claude-sonnet-4.5"),
+                    ("", "claude-sonnet-4-5-20250929"),
+                ],
+            ),
+            (
+                "gemini-2.5-pro",
+                &[("google", "models/gemini-2.5-pro"), ("", "vertex_ai/gemini-2.5-pro")],
+            ),
+            (
+                "nova-lite-v1",
+                &[("bedrock", "amazon.nova-lite-v1:0"), ("openrouter", "amazon/nova-lite-v1")],
+            ),
             ("claude-v2", &[("bedrock", "anthropic.claude-v2"), ("bedrock", "claude-v2")]),
             ("llama3:8b", &[("ollama", "llama3:8b"), ("", "ollama/llama3:8b")]),
             ("gpt-4.1", &[("openai", "gpt-4.1"), ("openai", "gpt-4.1-2025-04-14")]),
@@ -397,7 +445,10 @@ mod tests {
             ("https://eu.api.openai.com/v1/responses", Some("openai")),
             ("api.openai.com:443", Some("openai")),
             ("https://user:pw@API.Anthropic.com/v1/messages?x=1", Some("anthropic")),
-            ("https://generativelanguage.googleapis.com/v1beta/models/g:generateContent", Some("google")),
+            (
+                "https://generativelanguage.googleapis.com/v1beta/models/g:generateContent",
+                Some("google"),
+            ),
             ("https://us-central1-aiplatform.googleapis.com/v1/projects/p", Some("vertex-ai")),
             ("https://bedrock-runtime.us-east-1.amazonaws.com/model/m/converse", Some("bedrock")),
             ("https://ours.openai.azure.com/openai/deployments/d", Some("azure-openai")),

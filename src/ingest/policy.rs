@@ -54,7 +54,8 @@ impl Policy {
         if !config.prices_file.is_empty() {
             let file = &config.prices_file;
             let text = std::fs::read_to_string(file).map_err(|cause| {
-                Error::invalid(format!("setting `prices_file`: cannot read `{file}`")).with_source(cause)
+                Error::invalid(format!("setting `prices_file`: cannot read `{file}`"))
+                    .with_source(cause)
             })?;
             prices = Arc::new(Prices::clone(&prices).with(file, &text)?);
         }
@@ -115,7 +116,7 @@ impl Policy {
             return name_provider(record);
         }
         let asked = record.request.body.as_deref().and_then(members).unwrap_or_default();
-        let billed = Usage::of(&asked, record.response.body.as_deref()).billed;
+        let billed = Usage::from_reply(&asked, record.response.body.as_deref()).billed;
         self.price(record, &billed);
     }
 

@@ -13,9 +13,10 @@ use chrono::{DateTime, Utc};
 
 use super::fields::{cut, flag, id, number, open, short, tags, text, time};
 use super::usage::{Billed, Members, Usage, attributes, count, get};
-use super::{Context, MOST_MADE_BYTES, MOST_RECORDS, RECORD_BYTES, is_off, mask, too_many};
+use super::{Context, MAX_MADE_BYTES, MAX_RECORDS, RECORD_BYTES, is_off, mask, too_many};
 use crate::record::json::{
-    Checks, FieldError, MAX_RECORD_BYTES, derive, keep_last, list, members, too_large, unquote, write_string,
+    Checks, FieldError, MAX_RECORD_BYTES, derive, keep_last, list, members, too_large, unquote,
+    write_string,
 };
 use crate::record::{Message, Record};
 
@@ -42,7 +43,12 @@ impl<'c> Reader<'c> {
     }
 
     /// Reads the records of one JSON value.
-    pub(super) fn read(&mut self, text: &str, new_id: &mut dyn FnMut() -> String, take: &mut Take<'_>) {
+    pub(super) fn read(
+        &mut self,
+        text: &str,
+        new_id: &mut dyn FnMut() -> String,
+        take: &mut Take<'_>,
+    ) {
         let text = text.trim();
         if text.len() > MAX_RECORD_BYTES {
             return take(Err(too_large(MAX_RECORD_BYTES)), new_id);
@@ -79,15 +85,20 @@ impl<'c> Reader<'c> {
     /// memory than the bytes that were sent.
     fn fits(&self, items: usize) -> Result<(), FieldError> {
         let made = items.saturating_mul(RECORD_BYTES + self.context.headers.bytes());
-        if items > MOST_RECORDS || made > MOST_MADE_BYTES {
+        if items > MAX_RECORDS || made > MAX_MADE_BYTES {
             return Err(too_many(items));
         }
         Ok(())
     }
 
-    fn item(&mut self, text: &str, new_id: &mut dyn FnMut() -> String) -> Result<Record, FieldError> {
-        let item = members(text).ok_or_else(|| FieldError::silent("json", "one JSON object, or an array of them"))?;
-        let checks = Checks::of(text);
+    fn item(
+        &mut self,
+        text: &str,
+        new_id: &mut dyn FnMut() -> String,
+    ) -> Result<Record, FieldError> {
+        let item = members(text)
+            .ok_or_else(|| FieldError::silent("json", "one JSON object, or an array of them"))?;
+        let checks = Checks::from_text(text);
         let request_text = get(&item, &["request"]).map(open);
         let response_text = get(&item, &["response"]).map(open);
         if request_text.is_none() && response_text.is_none() {
@@ -96,8 +107,8 @@ impl<'c> Reader<'c> {
                 "an object with `url` and `body`, next to an object `response`",
             ));
         }
-        let request = Half::of(request_text.as_ref(), checks);
-        let response = Half::of(response_text.as_ref(), checks);
+        let request = HttpMessage::new(request_text.as_ref(), checks);
+        let response = HttpMessage::new(response_text.as_ref(), checks);
         let tag_text = get(&item, &["metadata"]).map(open);
         let raw_tags = tag_text.as_deref().and_then(members).unwrap_or_default();
 
@@ -108,7 +119,7 @@ impl<'c> Reader<'c> {
         let reply = received.body.as_deref().and_then(members).unwrap_or_default();
         record.created_at = created_at([&item, &response.members, &raw_tags])?;
         sides(&mut record, &request, &response);
-        let stated = Usage::of(&asked, received.body.as_deref());
+        let stated = Usage::from_reply(&asked, received.body.as_deref());
         let billed = usage(&mut record, &item, [&asked, &reply], stated);
         let billed = span(&mut record, &asked, &raw_tags).unwrap_or(billed);
         record.metadata = tag_text.as_deref().map(tags).unwrap_or_default();
@@ -132,7 +143,11 @@ impl<'c> Reader<'c> {
             ai_org: headers.provider.clone(),
             virtual_key: headers.virtual_key.clone(),
             // A full config holds keys; only the slug of a stored config is kept.
-            config: headers.config.as_ref().filter(|config| !config.trim_start().starts_with(['{', '['])).cloned(),
+            config: headers
+                .config
+                .as_ref()
+                .filter(|config| !config.trim_start().starts_with(['{', '[']))
+                .cloned(),
             runtime: headers.runtime.clone(),
             runtime_version: headers.runtime_version.clone(),
             sdk_version: headers.sdk_version.clone(),
@@ -170,7 +185,8 @@ impl<'c> Reader<'c> {
         record.trace_id = ladder(&headers.trace_id, ["trace_id", "traceId"]);
         record.span_id = ladder(&headers.span_id, ["span_id", "spanId"]);
         record.parent_span_id = ladder(&headers.parent_span_id, ["parent_span_id", "parentSpanId"]);
-        record.span_name = ladder(&headers.span_name, ["span_name", "spanName"]).or_else(|| Some(SPAN_NAME.to_owned()));
+        record.span_name = ladder(&headers.span_name, ["span_name", "spanName"])
+            .or_else(|| Some(SPAN_NAME.to_owned()));
         record.id = id(item, &["id", "_id"]).or_else(|| Some(new_id()));
         let shared = self.trace.get_or_insert_with(new_id);
         record.internal_trace_id = Some(shared.clone());
@@ -181,10 +197,13 @@ impl<'c> Reader<'c> {
 
 /// Reads the time of the call: a stated creation time, or the start of a span. Without either,
 /// [`super::complete`] sets the arrival time. A stated value that is not a time is an error.
-fn created_at([item, response, tags]: [&Members<'_>; 3]) -> Result<Option<DateTime<Utc>>, FieldError> {
+fn created_at(
+    [item, response, tags]: [&Members<'_>; 3],
+) -> Result<Option<DateTime<Utc>>, FieldError> {
     let stated = ["createdAt", "created_at"];
     let start = ["start_time", "startTime"];
-    let times = [(item, stated), (response, stated), (item, start)].map(|(members, names)| time(members, &names));
+    let times = [(item, stated), (response, stated), (item, start)]
+        .map(|(members, names)| time(members, &names));
     // The metadata belongs to the caller, who may use these names for something else.
     let found = times.iter().chain(&[time(tags, &start)]).find_map(|time| *time.as_ref().ok()?);
     match found {
@@ -195,7 +214,12 @@ fn created_at([item, response, tags]: [&Members<'_>; 3]) -> Result<Option<DateTi
 
 /// Sets model, tokens and cost from the bodies and from `output`, in which the caller states them.
 /// Returns what else the price depends on.
-fn usage(record: &mut Record, item: &Members<'_>, [asked, reply]: [&Members<'_>; 2], told: Usage) -> Billed {
+fn usage(
+    record: &mut Record,
+    item: &Members<'_>,
+    [asked, reply]: [&Members<'_>; 2],
+    told: Usage,
+) -> Billed {
     record.ai_model = text(asked, &["model"]).or_else(|| text(reply, &["model", "modelVersion"]));
     if record.stream_mode.is_none() {
         record.stream_mode = flag(asked, &["stream"]);
@@ -218,7 +242,8 @@ fn usage(record: &mut Record, item: &Members<'_>, [asked, reply]: [&Members<'_>;
     let parts = &mut billed.parts;
     parts.cache_read = count(&cache, &["cacheReadInputUnits"]).unwrap_or(parts.cache_read);
     parts.cache_write = count(&cache, &["cacheWriteInputUnits"]).unwrap_or(parts.cache_write);
-    parts.audio_cache_read = count(&cache, &["cacheReadAudioInputUnits"]).unwrap_or(parts.audio_cache_read);
+    parts.audio_cache_read =
+        count(&cache, &["cacheReadAudioInputUnits"]).unwrap_or(parts.audio_cache_read);
     billed
 }
 
@@ -231,7 +256,8 @@ fn span(record: &mut Record, asked: &Members<'_>, tags: &Members<'_>) -> Option<
     let of = get(asked, &["attributes"]).and_then(members).unwrap_or_default();
     let model = || text(&of, &["gen_ai.response.model", "gen_ai.request.model", "llm.model_name"]);
     record.ai_model = record.ai_model.take().or_else(model);
-    record.ai_org = record.ai_org.take().or_else(|| text(&of, &["gen_ai.provider.name", "gen_ai.system"]));
+    record.ai_org =
+        record.ai_org.take().or_else(|| text(&of, &["gen_ai.provider.name", "gen_ai.system"]));
     let usage = attributes::read(|name| count(&of, &[name]), |name| text(&of, &[name]));
     let is_untold = record.req_units.is_none() && record.res_units.is_none();
     record.req_units = record.req_units.or(usage.request);
@@ -243,7 +269,7 @@ fn span(record: &mut Record, asked: &Members<'_>, tags: &Members<'_>) -> Option<
 }
 
 /// Sets what the request and the response state outside of their bodies.
-fn sides(record: &mut Record, request: &Half<'_>, response: &Half<'_>) {
+fn sides(record: &mut Record, request: &HttpMessage<'_>, response: &HttpMessage<'_>) {
     record.request_url = text(&request.members, &["url"]);
     let method = text(&request.members, &["method"]).map(|method| method.to_ascii_uppercase());
     record.request_method = method.or_else(|| Some("POST".to_owned()));
@@ -260,12 +286,13 @@ fn sides(record: &mut Record, request: &Half<'_>, response: &Half<'_>) {
         Some(_) => short(&response.members, &names),
     };
     record.response_time = count(&response.members, &["response_time", "responseTime", "time"]);
-    record.stream_mode = flag(&response.members, &["streamingMode", "streaming_mode", "stream_mode"]);
+    record.stream_mode =
+        flag(&response.members, &["streamingMode", "streaming_mode", "stream_mode"]);
     record.last_used_option = text(&response.members, &["lastUsedOptionJsonPath"]);
 }
 
 /// The `request` or the `response` of an item.
-struct Half<'a> {
+struct HttpMessage<'a> {
     /// One JSON value; `None` if the item does not have it.
     raw: Option<&'a str>,
     /// Members of the value, if it is an object.
@@ -273,11 +300,11 @@ struct Half<'a> {
     checks: Checks,
 }
 
-impl<'a> Half<'a> {
-    fn of(text: Option<&'a Cow<'_, str>>, checks: Checks) -> Self {
+impl<'a> HttpMessage<'a> {
+    fn new(text: Option<&'a Cow<'_, str>>, checks: Checks) -> Self {
         let raw = text.map(|text| &**text);
         let checks = match text {
-            Some(Cow::Owned(text)) => Checks::of(text),
+            Some(Cow::Owned(text)) => Checks::from_text(text),
             _ => checks,
         };
         Self { raw, members: raw.and_then(members).unwrap_or_default(), checks }
@@ -285,7 +312,10 @@ impl<'a> Half<'a> {
 
     fn message(&self, name: &str) -> Result<Message, FieldError> {
         let body = self.body().map_err(|()| FieldError::too_deep(&format!("{name}.body")))?;
-        Ok(Message { body, headers: get(&self.members, &["headers"]).and_then(|raw| mask::headers(&open(raw))) })
+        Ok(Message {
+            body,
+            headers: get(&self.members, &["headers"]).and_then(|raw| mask::headers(&open(raw))),
+        })
     }
 
     /// Returns the payload: the member `body`, or without one all members except the headers, with
@@ -296,11 +326,15 @@ impl<'a> Half<'a> {
             return match open(raw) {
                 _ if *raw == "null" => Ok(None),
                 Cow::Borrowed(raw) => self.checks.payload(raw).map(Some).ok_or(()),
-                Cow::Owned(text) => Checks::of(&text).payload(&text).map(Some).ok_or(()),
+                Cow::Owned(text) => Checks::from_text(&text).payload(&text).map(Some).ok_or(()),
             };
         }
         if !self.members.iter().any(|(key, _)| key == "headers") {
-            return self.checks.payload(whole).map(|whole| Some(mask::parameters(&whole).into_owned())).ok_or(());
+            return self
+                .checks
+                .payload(whole)
+                .map(|whole| Some(mask::parameters(&whole).into_owned()))
+                .ok_or(());
         }
         let mut rest = Vec::with_capacity(whole.len());
         for (key, raw) in self.members.iter().filter(|(key, _)| key != "headers") {
@@ -315,7 +349,9 @@ impl<'a> Half<'a> {
 
     fn asks_not_to_track(&self) -> bool {
         let headers = get(&self.members, &["headers"]).and_then(members).unwrap_or_default();
-        headers.iter().any(|(name, raw)| name.eq_ignore_ascii_case("x-portkey-debug") && is_off(&unquote(raw)))
+        headers.iter().any(|(name, raw)| {
+            name.eq_ignore_ascii_case("x-portkey-debug") && is_off(&unquote(raw))
+        })
     }
 }
 

@@ -106,8 +106,12 @@ impl Prices {
     /// same model.
     pub fn with(mut self, name: &str, text: &str) -> Result<Self> {
         let mut rows: HashMap<(Box<str>, Box<str>), Vec<Price>> = HashMap::new();
-        let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-        let header = lines.next().map(|(_, line)| line.split(',').map(str::trim).collect::<Vec<_>>());
+        let mut lines = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+        let header =
+            lines.next().map(|(_, line)| line.split(',').map(str::trim).collect::<Vec<_>>());
         let known = |header: &Vec<&str>| header.len() >= NEEDED && COLUMNS.starts_with(header);
         if !header.is_some_and(|header| known(&header)) {
             let expected = COLUMNS.join(",");
@@ -116,11 +120,15 @@ impl Prices {
             )));
         }
         for (at, line) in lines {
-            let (provider, model, price) =
-                row(line).map_err(|why| Error::invalid(format!("prices in `{name}`, line {}: {why}", at + 1)))?;
+            let (provider, model, price) = row(line).map_err(|why| {
+                Error::invalid(format!("prices in `{name}`, line {}: {why}", at + 1))
+            })?;
             let prices = rows.entry((provider, model)).or_default();
             if prices.iter().any(|other| other.above == price.above) {
-                return Err(Error::invalid(format!("prices in `{name}`, line {}: the model is listed twice", at + 1)));
+                return Err(Error::invalid(format!(
+                    "prices in `{name}`, line {}: the model is listed twice",
+                    at + 1
+                )));
             }
             prices.push(price);
         }
@@ -134,7 +142,9 @@ impl Prices {
 
     fn agree(&mut self) {
         self.agreed.clear();
-        for (model, prices) in self.models.iter().filter(|(provider, _)| &***provider != ANY).flat_map(|(_, of)| of) {
+        for (model, prices) in
+            self.models.iter().filter(|(provider, _)| &***provider != ANY).flat_map(|(_, of)| of)
+        {
             let agreed = self.agreed.entry(model.clone()).or_insert_with(|| prices.clone());
             if agreed.len() != prices.len() {
                 agreed.clear();
@@ -145,22 +155,35 @@ impl Prices {
 
     /// Returns the cost of a record's tokens.
     pub fn cost(&self, record: &Record, billed: &Billed) -> Cost {
-        let Some(request) = record.req_units.filter(|units| *units >= 0) else { return Cost::NoTokens };
-        let Some(model) = record.ai_model.as_deref().filter(|model| !model.is_empty()) else { return Cost::NoTokens };
-        let stated = record.res_units.or_else(|| record.total_units?.checked_sub(request)).filter(|units| *units >= 0);
+        let Some(request) = record.req_units.filter(|units| *units >= 0) else {
+            return Cost::NoTokens;
+        };
+        let Some(model) = record.ai_model.as_deref().filter(|model| !model.is_empty()) else {
+            return Cost::NoTokens;
+        };
+        let stated = record
+            .res_units
+            .or_else(|| record.total_units?.checked_sub(request))
+            .filter(|units| *units >= 0);
         if request == 0 && stated == Some(0) {
             return Cost::NoTokens;
         }
-        let provider = record.ai_org.as_deref().map(names::provider).filter(|provider| !provider.is_empty());
+        let provider =
+            record.ai_org.as_deref().map(names::provider).filter(|provider| !provider.is_empty());
         let provider = provider.as_deref();
         let Some(prices) = self.find(provider, model) else { return Cost::NoPrice };
-        let Some(price) = prices.iter().find(|price| request > price.above || price.above == 0) else {
+        let Some(price) = prices.iter().find(|price| request > price.above || price.above == 0)
+        else {
             return Cost::NoPrice;
         };
         // Embeddings have no response tokens, and are not billed for any.
-        let Some(response) = stated.or((price.output == Some(0)).then_some(0)) else { return Cost::NoTokens };
+        let Some(response) = stated.or((price.output == Some(0)).then_some(0)) else {
+            return Cost::NoTokens;
+        };
         match halves(provider, billed.tier).filter(|_| !billed.is_partial) {
-            Some(halves) => price.of(request, response, &billed.parts, halves).map_or(Cost::NoPrice, Cost::Cents),
+            Some(halves) => price
+                .cents(request, response, &billed.parts, halves)
+                .map_or(Cost::NoPrice, Cost::Cents),
             None => Cost::NoPrice,
         }
     }
@@ -188,8 +211,16 @@ impl Prices {
 /// Returns the price of a tier in halves of the list price, or `None` if there is no rule. Groq
 /// bills its flex tier at the list price.
 fn halves(provider: Option<&str>, tier: Tier) -> Option<i128> {
-    const HALVE_BATCHES: [&str; 8] =
-        ["anthropic", "azure-openai", "bedrock", "google", "groq", "mistral-ai", "openai", "vertex-ai"];
+    const HALVE_BATCHES: [&str; 8] = [
+        "anthropic",
+        "azure-openai",
+        "bedrock",
+        "google",
+        "groq",
+        "mistral-ai",
+        "openai",
+        "vertex-ai",
+    ];
     match tier {
         Tier::Standard => Some(2),
         Tier::Batch => HALVE_BATCHES.contains(&provider?).then_some(1),
@@ -206,9 +237,9 @@ impl Price {
     /// Returns the cost in cents for a number of tokens, at so many halves of the list price.
     /// Returns `None` if a needed price is not known, if the kinds add up to more than the whole,
     /// or on overflow.
-    fn of(&self, request: i64, response: i64, parts: &Parts, halves: i128) -> Option<f64> {
-        let fresh = request.checked_sub(parts.of_request()).filter(|rest| *rest >= 0)?;
-        let said = response.checked_sub(parts.of_response()).filter(|rest| *rest >= 0)?;
+    fn cents(&self, request: i64, response: i64, parts: &Parts, halves: i128) -> Option<f64> {
+        let fresh = request.checked_sub(parts.request_units()).filter(|rest| *rest >= 0)?;
+        let said = response.checked_sub(parts.response_units()).filter(|rest| *rest >= 0)?;
         let terms = [
             (fresh, self.input),
             (parts.tool_use, self.input),
@@ -225,7 +256,9 @@ impl Price {
         let sum = terms
             .iter()
             .filter(|(tokens, _)| *tokens != 0)
-            .try_fold(0i128, |sum, (tokens, price)| sum.checked_add(i128::from(*tokens).checked_mul((*price)?)?))?;
+            .try_fold(0i128, |sum, (tokens, price)| {
+                sum.checked_add(i128::from(*tokens).checked_mul((*price)?)?)
+            })?;
         // Half a unit is five units with one more decimal.
         let sum = sum.checked_mul(5)?.checked_mul(halves)?;
         let one = 10i128.pow(COST_DECIMALS as u32);
@@ -235,7 +268,9 @@ impl Price {
 
     /// Removes the prices that differ from those of another row.
     fn keep_common(&mut self, other: &Self) {
-        let same = |own: &mut Option<i128>, other: Option<i128>| *own = own.filter(|own| Some(*own) == other);
+        let same = |own: &mut Option<i128>, other: Option<i128>| {
+            *own = own.filter(|own| Some(*own) == other)
+        };
         if self.above != other.above {
             *self = Self { above: self.above, ..Self::default() };
         }
@@ -292,11 +327,9 @@ fn row(line: &str) -> Result<(Box<str>, Box<str>, Price), String> {
     let need = |at: usize| value(at).ok_or_else(|| format!("`{}` is missing", COLUMNS[at]));
     let above = match value(2) {
         None => 0,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|tokens| *tokens >= 0)
-            .ok_or_else(|| format!("`above` is `{text}`; expected a number of tokens, or nothing"))?,
+        Some(text) => text.parse().ok().filter(|tokens| *tokens >= 0).ok_or_else(|| {
+            format!("`above` is `{text}`; expected a number of tokens, or nothing")
+        })?,
     };
     let provider = match need(0)? {
         ANY => ANY.into(),
@@ -307,7 +340,17 @@ fn row(line: &str) -> Result<(Box<str>, Box<str>, Price), String> {
     for (place, at) in PRICES.enumerate() {
         prices[place] = Value::read(value(at), COLUMNS[at])?;
     }
-    let [input, output, cache_read, cache_write, reasoning, hour, audio_input, audio_cache_read, audio_output] = prices;
+    let [
+        input,
+        output,
+        cache_read,
+        cache_write,
+        reasoning,
+        hour,
+        audio_input,
+        audio_cache_read,
+        audio_output,
+    ] = prices;
     let input = input.or(None);
     let output = output.or(None);
     // A free kind is free in every form.

@@ -43,19 +43,28 @@ impl Redact {
         let mut compiled = Self::default();
         let mut patterns = Vec::new();
         for (name, rule) in &rules.0 {
-            let wrong = |why: String| Error::invalid(format!("setting `redact`, rule `{name}`: {why}"));
-            let pattern =
-                rule.pattern.as_deref().map(Regex::new).transpose().map_err(|error| wrong(error.to_string()))?;
-            let paths =
-                rule.paths.iter().map(|path| Path::parse(path)).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+            let wrong =
+                |why: String| Error::invalid(format!("setting `redact`, rule `{name}`: {why}"));
+            let pattern = rule
+                .pattern
+                .as_deref()
+                .map(Regex::new)
+                .transpose()
+                .map_err(|error| wrong(error.to_string()))?;
+            let paths = rule
+                .paths
+                .iter()
+                .map(|path| Path::parse(path))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(wrong)?;
             if let Some(text) = rule.pattern.as_deref().filter(|_| paths.is_empty()) {
                 patterns.push(text);
                 compiled.of_everywhere.push(compiled.rules.len());
             }
             compiled.rules.push(Rule { pattern, replacement: rule.replacement.clone(), paths });
         }
-        compiled.everywhere =
-            RegexSet::new(patterns).map_err(|error| Error::invalid(format!("setting `redact`: {error}")))?;
+        compiled.everywhere = RegexSet::new(patterns)
+            .map_err(|error| Error::invalid(format!("setting `redact`: {error}")))?;
         Ok(compiled)
     }
 
@@ -63,8 +72,8 @@ impl Redact {
     /// everywhere, regardless of the paths of its rule.
     pub(super) fn patterns(rules: &config::Redact) -> Result<Self> {
         let patterns = rules.0.iter().filter(|(_, rule)| rule.pattern.is_some());
-        let everywhere =
-            patterns.map(|(name, rule)| (name.clone(), config::Rule { paths: Vec::new(), ..rule.clone() }));
+        let everywhere = patterns
+            .map(|(name, rule)| (name.clone(), config::Rule { paths: Vec::new(), ..rule.clone() }));
         Self::new(&config::Redact(everywhere.collect()))
     }
 
@@ -95,7 +104,9 @@ impl Redact {
                 *text = Some(changed);
             }
         }
-        for (column, text) in [("request_url", &mut record.request_url), ("user_id", &mut record.user_id)] {
+        for (column, text) in
+            [("request_url", &mut record.request_url), ("user_id", &mut record.user_id)]
+        {
             let mut going = self.start(column);
             if column == "user_id" {
                 // The user comes from the metadata.
@@ -118,13 +129,22 @@ impl Redact {
     }
 
     fn start(&self, column: &str) -> Vec<Going<'_>> {
-        let paths = self.rules.iter().enumerate().flat_map(|(at, rule)| rule.paths.iter().map(move |path| (at, path)));
+        let paths = self
+            .rules
+            .iter()
+            .enumerate()
+            .flat_map(|(at, rule)| rule.paths.iter().map(move |path| (at, path)));
         let here = paths.filter(|(_, path)| path.column == column);
         here.map(|(rule, path)| Going { rule, steps: &path.steps }).collect()
     }
 
     /// Returns the paths one level down, at a member or an element.
-    fn enter<'r>(&self, going: &[Going<'r>], name: Option<&str>, number: Option<usize>) -> Vec<Going<'r>> {
+    fn enter<'r>(
+        &self,
+        going: &[Going<'r>],
+        name: Option<&str>,
+        number: Option<usize>,
+    ) -> Vec<Going<'r>> {
         let mut next: Vec<Going<'r>> = Vec::new();
         // Two paths to the same place are merged, since nested members of one name would otherwise
         // multiply them.
@@ -155,7 +175,8 @@ impl Redact {
     /// Returns the replacement of a rule that replaces a whole place, if one of the paths has
     /// reached its end.
     fn whole(&self, going: &[Going<'_>]) -> Option<&str> {
-        let mut there = going.iter().filter(|path| path.steps.is_empty()).map(|path| &self.rules[path.rule]);
+        let mut there =
+            going.iter().filter(|path| path.steps.is_empty()).map(|path| &self.rules[path.rule]);
         there.find(|rule| rule.pattern.is_none()).map(|rule| rule.replacement.as_str())
     }
 
@@ -164,7 +185,8 @@ impl Redact {
         if let Some(replacement) = self.whole(going) {
             return (text != replacement).then(|| replacement.to_owned());
         }
-        let mut rules: Vec<usize> = going.iter().filter(|path| path.steps.is_empty()).map(|path| path.rule).collect();
+        let mut rules: Vec<usize> =
+            going.iter().filter(|path| path.steps.is_empty()).map(|path| path.rule).collect();
         if self.everywhere.is_match(text) {
             rules.extend(&self.of_everywhere);
         }
@@ -237,7 +259,11 @@ impl<'a> Walk<'a> {
                     }
                     let below = if open == b'{' {
                         let key = self.string(&[]);
-                        if going.is_empty() { Vec::new() } else { self.redact.enter(going, Some(&key), None) }
+                        if going.is_empty() {
+                            Vec::new()
+                        } else {
+                            self.redact.enter(going, Some(&key), None)
+                        }
                     } else if going.is_empty() {
                         Vec::new()
                     } else {
@@ -308,12 +334,18 @@ mod tests {
         );
         for (raw, expected) in [
             (r#"{"a": "ann@example.org", "n":1.50}"#, r#"{"a": "<example>", "n":1.50}"#),
-            (r#"["x",{"b":"\u0061nn@example.org and\nbob@work.org"}]"#, r#"["x",{"b":"<example> and\n<work>"}]"#),
+            (
+                r#"["x",{"b":"\u0061nn@example.org and\nbob@work.org"}]"#,
+                r#"["x",{"b":"<example> and\n<work>"}]"#,
+            ),
             (r#"{"n":4111111111111111,"m":-1,"t":true}"#, r#"{"n":"[redacted]","m":-1,"t":true}"#),
             (r#"{"ann@example.org":null}"#, r#"{"<example>":null}"#),
             (r#"["top","not top"]"#, r#"["[redacted]","not top"]"#),
             (r#""ann@example.org \"quoted\"""#, r#""<example> \"quoted\"""#),
-            (r#"{"a":{},"b":[],"c":"ann@example.com"}"#, r#"{"a":{},"b":[],"c":"ann@example.com"}"#),
+            (
+                r#"{"a":{},"b":[],"c":"ann@example.com"}"#,
+                r#"{"a":{},"b":[],"c":"ann@example.com"}"#,
+            ),
         ] {
             assert_eq!(body(&rules, raw), expected);
         }
@@ -340,13 +372,19 @@ mod tests {
                 r#"{"messages":[{"name":"n","content":"a secret"}],"x":"secret"}"#,
                 r#"{"messages":[{"name":"[redacted]","content":"a -"}],"x":"secret"}"#,
             ),
-            (r#"{"ssn":1,"a":[{"b":{"ssn":[1,"]",{}]}}]}"#, r#"{"ssn":"[redacted]","a":[{"b":{"ssn":"[redacted]"}}]}"#),
+            (
+                r#"{"ssn":1,"a":[{"b":{"ssn":[1,"]",{}]}}]}"#,
+                r#"{"ssn":"[redacted]","a":[{"b":{"ssn":"[redacted]"}}]}"#,
+            ),
             (r#"{"l":["a","b","c"]}"#, r#"{"l":["a","[redacted]","c"]}"#),
             (r#"{"messages":"secret"}"#, r#"{"messages":"-"}"#),
         ] {
             assert_eq!(body(&rules, raw), expected);
         }
-        assert_eq!(body(&self::rules("[a]\npaths = ['request.body']"), r#" {"a":1} "#), r#" "[redacted]" "#);
+        assert_eq!(
+            body(&self::rules("[a]\npaths = ['request.body']"), r#" {"a":1} "#),
+            r#" "[redacted]" "#
+        );
     }
 
     #[test]
@@ -358,7 +396,10 @@ mod tests {
             response: message(),
             request_url: text("http://127.0.0.1/key-3"),
             user_id: text("key-4"),
-            metadata: vec![("_user".to_owned(), "key-4".to_owned()), ("key-5".to_owned(), "card".to_owned())],
+            metadata: vec![
+                ("_user".to_owned(), "key-4".to_owned()),
+                ("key-5".to_owned(), "card".to_owned()),
+            ],
             ..Record::default()
         };
         rules("[key]\npattern = 'key-\\d'\n[own]\npaths = ['metadata.key-5']").apply(&mut record);
@@ -371,7 +412,10 @@ mod tests {
             ..Record::default()
         };
         rules("[user]\npaths = ['metadata._user']\nreplacement = 'somebody'").apply(&mut record);
-        assert_eq!((record.user_id.as_deref(), &*record.metadata[0].1), (Some("somebody"), "somebody"));
+        assert_eq!(
+            (record.user_id.as_deref(), &*record.metadata[0].1),
+            (Some("somebody"), "somebody")
+        );
     }
 
     fn json() -> impl Strategy<Value = serde_json::Value> {

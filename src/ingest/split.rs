@@ -1,11 +1,13 @@
-//! A stream of bytes to records: lines, a JSON array, or objects that follow each other, pretty-printed or not.
+//! A stream of bytes to records: lines, a JSON array, or objects that follow each other,
+//! pretty-printed or not.
 //!
-//! The first bytes tell which it is. Lines, the fast way, are only searched for line breaks, and for
-//! a second object on the same line; the others are followed through strings and brackets, which is
-//! enough to find where each value ends. Nothing is validated here: what is no record is refused when
-//! it is read. Numbers of records count from the start of the stream.
+//! The first bytes tell which it is. Lines, the fast way, are only searched for line breaks, and
+//! for a second object on the same line; the others are followed through strings and brackets,
+//! which is enough to find where each value ends. Nothing is validated here: what is no record is
+//! refused when it is read. Numbers of records count from the start of the stream.
 //!
-//! No more is held than one record and one push: of a record over the limit the rest is skipped as it comes.
+//! No more is held than one record and one push: of a record over the limit the rest is skipped as
+//! it comes.
 
 use std::io::BufRead;
 use std::ops::Range;
@@ -28,7 +30,13 @@ pub struct Chunk {
 
 impl Chunk {
     /// Adds a record and counts it, or refuses it for its size; `line` is where it begins.
-    fn add(&mut self, number: &mut u64, range: Range<usize>, limit: usize, line: impl FnOnce() -> u64) {
+    fn add(
+        &mut self,
+        number: &mut u64,
+        range: Range<usize>,
+        limit: usize,
+        line: impl FnOnce() -> u64,
+    ) {
         if range.len() > limit {
             self.rejections.push(Rejection::new(*number, too_large(limit)).in_line(line()));
         } else {
@@ -53,7 +61,7 @@ pub(super) struct Lines<'a> {
 
 impl Lines<'_> {
     /// The number of the line that a place is in.
-    pub(super) fn of(&mut self, place: usize) -> u64 {
+    pub(super) fn number_at(&mut self, place: usize) -> u64 {
         self.line += line_breaks(self.text.get(self.counted..place).unwrap_or_default());
         self.counted = place.max(self.counted);
         self.line
@@ -78,7 +86,8 @@ pub struct Splitter {
     line: u64,
     /// The number of the next record.
     next: u64,
-    /// Whether the record that the buffer begins with is over the limit, and is only searched for its end.
+    /// Whether the record that the buffer begins with is over the limit, and is only searched for
+    /// its end.
     skipping: bool,
     limit: usize,
 }
@@ -139,7 +148,10 @@ impl Splitter {
     pub fn finish(&mut self) -> Chunk {
         let mut chunk = self.split(true);
         if let Layout::Values(Values { array: true, .. }) = self.layout {
-            let error = FieldError::silent("json", "`]` at the end of the array; the request seems to be cut off");
+            let error = FieldError::silent(
+                "json",
+                "`]` at the end of the array; the request seems to be cut off",
+            );
             chunk.rejections.push(Rejection::new(self.next, error).in_line(self.line));
         }
         *self = Self::with_limit(self.limit);
@@ -164,10 +176,11 @@ impl Splitter {
         }
     }
 
-    /// What the stream is, as soon as its first bytes tell. No byte is looked at again when more come.
+    /// What the stream is, as soon as its first bytes tell. No byte is looked at again when more
+    /// come.
     ///
-    /// An object whose first line is not complete is pretty-printed, unless what follows cannot continue it: then the first
-    /// line is just bad, and must not take the others with it.
+    /// An object whose first line is not complete is pretty-printed, unless what follows cannot
+    /// continue it: then the first line is just bad, and must not take the others with it.
     fn find_layout(&mut self, last: bool) -> Option<Layout> {
         let wait = |layout| last.then_some(layout);
         let values = || Layout::Values(Values::default());
@@ -192,7 +205,9 @@ impl Splitter {
                     self.searched = self.buffer.len();
                     return wait(values());
                 };
-                let Some(open) = open_bracket(&self.buffer[..line]) else { return Some(Layout::Lines) };
+                let Some(open) = open_bracket(&self.buffer[..line]) else {
+                    return Some(Layout::Lines);
+                };
                 self.searched = line;
                 *self.first_line.insert((line, open))
             }
@@ -230,17 +245,18 @@ impl Splitter {
             if skipped || blank {
                 continue;
             }
-            // A line over the limit is refused as a whole, as where it comes in pieces and is not held.
+            // A line over the limit is refused as a whole, as where it comes in pieces and is not
+            // held.
             if range.len() > self.limit || !may_hold_several(&self.buffer[range.clone()]) {
                 let start = range.start;
-                chunk.add(&mut self.next, range, self.limit, || line.of(start));
+                chunk.add(&mut self.next, range, self.limit, || line.number_at(start));
                 continue;
             }
             let (text, mut place) = (&self.buffer[..range.end], range.start);
             let mut values = Values::default();
             while let Some(value) = values.next(text, &mut place, true) {
                 let start = value.start;
-                chunk.add(&mut self.next, value, self.limit, || line.of(start));
+                chunk.add(&mut self.next, value, self.limit, || line.number_at(start));
             }
         }
         self.give(end, &mut chunk);
@@ -257,7 +273,7 @@ impl Splitter {
                 continue;
             }
             let start = range.start;
-            chunk.add(&mut self.next, range, self.limit, || line.of(start));
+            chunk.add(&mut self.next, range, self.limit, || line.number_at(start));
         }
         let start = values.start.unwrap_or(self.buffer.len());
         values.start = values.start.map(|_| 0);
@@ -365,8 +381,9 @@ impl Values {
     }
 }
 
-/// Tells if a line begins with an object and another `{` comes after a closed bracket, as it never does
-/// within one value outside of strings. One search for a byte, since every line goes through it.
+/// Tells if a line begins with an object and another `{` comes after a closed bracket, as it never
+/// does within one value outside of strings. One search for a byte, since every line goes through
+/// it.
 fn may_hold_several(line: &[u8]) -> bool {
     let closed_before = |at: usize| matches!(line[..at].trim_ascii_end().last(), Some(b'}' | b']'));
     line.trim_ascii_start().starts_with(b"{") && memchr::memchr_iter(b'{', line).any(closed_before)
@@ -374,8 +391,8 @@ fn may_hold_several(line: &[u8]) -> bool {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The innermost bracket that is open at the end of a line; none if all are closed or a string is open, which no line break
-/// can be inside of.
+/// The innermost bracket that is open at the end of a line; none if all are closed or a string is
+/// open, which no line break can be inside of.
 fn open_bracket(line: &[u8]) -> Option<u8> {
     let mut open = Vec::new();
     let mut values = Values::default();

@@ -51,21 +51,31 @@ impl Config {
         let single = || headers.then(|| "SINGLE".to_owned());
         let Some(raw) = raw else {
             let alone = Target { path: "config".to_owned(), ..Target::default() };
-            return Self { mode: single(), slug: None, targets: if headers { vec![alone] } else { Vec::new() } };
+            return Self {
+                mode: single(),
+                slug: None,
+                targets: if headers { vec![alone] } else { Vec::new() },
+            };
         };
         if !raw.trim_start().starts_with(['{', '[']) {
             return Self { mode: single(), slug: Some(raw.to_owned()), targets: Vec::new() };
         }
         let config = members(raw).unwrap_or_default();
         let mut targets = Vec::new();
-        collect(&config, &Target { path: "config".to_owned(), ..Target::default() }, 0, &mut targets);
+        collect(
+            &config,
+            &Target { path: "config".to_owned(), ..Target::default() },
+            0,
+            &mut targets,
+        );
         Self { mode: mode(&config).or_else(single), slug: None, targets }
     }
 
     /// Returns the target that called `provider` for `model`.
     pub(super) fn answerer(&self, provider: Option<&str>, model: Option<&str>) -> Answerer {
-        let fits =
-            |own: &Option<String>, found: Option<&str>| own.is_none() || found.is_none() || own.as_deref() == found;
+        let fits = |own: &Option<String>, found: Option<&str>| {
+            own.is_none() || found.is_none() || own.as_deref() == found
+        };
         let left: Vec<&Target> = (self.targets.iter())
             .filter(|target| fits(&target.provider, provider) && fits(&target.model, model))
             .collect();
@@ -95,9 +105,12 @@ fn collect(config: &Members<'_>, above: &Target, level: usize, targets: &mut Vec
         provider: text(config, &["provider"]),
         host: text(config, &["custom_host", "customHost"]).or_else(|| above.host.clone()),
         model: text(&params, &["model"]).or_else(|| above.model.clone()),
-        retries: inner(&["retry"]).map_or(above.retries, |retry| count(&retry, &["attempts"]).unwrap_or(0) > 0),
+        retries: inner(&["retry"])
+            .map_or(above.retries, |retry| count(&retry, &["attempts"]).unwrap_or(0) > 0),
     };
-    let below = get(config, &["targets"]).and_then(list).filter(|below| !below.is_empty() && level < MAX_LEVELS);
+    let below = get(config, &["targets"])
+        .and_then(list)
+        .filter(|below| !below.is_empty() && level < MAX_LEVELS);
     let Some(below) = below else { return targets.push(own) };
     for (place, target) in below.into_iter().take(MAX_TARGETS).enumerate() {
         let inherited = Target { path: format!("{}.targets[{place}]", own.path), ..own.clone() };
@@ -140,8 +153,14 @@ mod tests {
             host: Some(host.to_owned()),
             retries: Some(retries),
         };
-        assert_eq!(answerer(&config, "anthropic", "claude-a"), told("config.targets[0]", "http://all", true));
-        assert_eq!(answerer(&config, "openai", "gpt-4o"), told("config.targets[1].targets[0]", "http://all", false));
+        assert_eq!(
+            answerer(&config, "anthropic", "claude-a"),
+            told("config.targets[0]", "http://all", true)
+        );
+        assert_eq!(
+            answerer(&config, "openai", "gpt-4o"),
+            told("config.targets[1].targets[0]", "http://all", false)
+        );
         assert_eq!(
             answerer(&config, "openai", "gpt-4o-mini"),
             told("config.targets[1].targets[1]", "http://own", false)
@@ -158,7 +177,11 @@ mod tests {
         let config = json!({ "strategy": { "mode": "loadbalance" }, "targets": [target, either] });
         let host = Some("http://own".to_owned());
         let found = Answerer { path: None, host: host.clone(), retries: Some(true) };
-        assert_eq!(answerer(&config, "openai", "m"), found, "the second one may have been asked for `m`");
+        assert_eq!(
+            answerer(&config, "openai", "m"),
+            found,
+            "the second one may have been asked for `m`"
+        );
         let path = Some("config.targets[1]".to_owned());
         assert_eq!(answerer(&config, "openai", "n"), Answerer { path, host, retries: Some(true) });
     }

@@ -73,7 +73,7 @@ pub struct Parts {
 
 impl Parts {
     /// Returns the number of request tokens that have prices of their own.
-    pub fn of_request(&self) -> i64 {
+    pub fn request_units(&self) -> i64 {
         let audio = self.audio_input.saturating_add(self.audio_cache_read);
         self.cached().saturating_add(audio).saturating_add(self.tool_use)
     }
@@ -99,7 +99,7 @@ impl Parts {
     }
 
     /// Returns the number of response tokens that have prices of their own.
-    pub fn of_response(&self) -> i64 {
+    pub fn response_units(&self) -> i64 {
         self.reasoning.saturating_add(self.audio_output).saturating_add(self.image_output)
     }
 }
@@ -119,11 +119,15 @@ pub enum Tier {
 }
 
 impl Tier {
-    fn of(name: &str) -> Self {
+    fn parse(name: &str) -> Self {
         match name.trim().to_ascii_lowercase().replace('-', "_").as_str() {
-            "" | "default" | "standard" | "auto" | "standard_only" | "on_demand" | "traffic_type_unspecified" => {
-                Self::Standard
-            }
+            ""
+            | "default"
+            | "standard"
+            | "auto"
+            | "standard_only"
+            | "on_demand"
+            | "traffic_type_unspecified" => Self::Standard,
             "flex" => Self::Flex,
             "batch" => Self::Batch,
             _ => Self::Other,
@@ -135,7 +139,7 @@ impl Usage {
     /// Reads the tokens that a reply states. The reply is one JSON value, a list of the chunks of a
     /// stream, or a text that holds the events of one. `asked` is the request's body, which may
     /// have asked for a service tier.
-    pub(super) fn of(asked: &Members<'_>, reply: Option<&str>) -> Self {
+    pub(super) fn from_reply(asked: &Members<'_>, reply: Option<&str>) -> Self {
         let text = reply.unwrap_or_default();
         let inner = if text.starts_with('"') { unquote(text) } else { Cow::Borrowed("") };
         let mut found = Found::default();
@@ -145,11 +149,12 @@ impl Usage {
             let chunks: Vec<_> = chunks.into_iter().filter_map(members).collect();
             let answers = || chunks.iter().filter(|chunk| is_answer(chunk));
             if answers().nth(1).is_some() {
-                return Self::of_session(asked, answers().map(Vec::as_slice));
+                return Self::from_session(asked, answers().map(Vec::as_slice));
             }
             chunks.iter().for_each(|chunk| found.add(chunk, LEVELS));
         } else {
-            let events = inner.lines().map(|line| line.strip_prefix("data:").unwrap_or(line).trim());
+            let events =
+                inner.lines().map(|line| line.strip_prefix("data:").unwrap_or(line).trim());
             let telling = |line: &&str| TELLING.iter().any(|word| line.contains(word));
             events.filter(telling).filter_map(members).for_each(|event| found.add(&event, LEVELS));
         }
@@ -157,7 +162,10 @@ impl Usage {
     }
 
     /// Adds up the answers of a realtime session, each of which has a usage of its own.
-    fn of_session<'a>(asked: &Members<'_>, answers: impl Iterator<Item = &'a Members<'a>>) -> Self {
+    fn from_session<'a>(
+        asked: &Members<'_>,
+        answers: impl Iterator<Item = &'a Members<'a>>,
+    ) -> Self {
         let usages = answers.map(|answer| {
             let mut found = Found::default();
             found.add(answer, LEVELS);
@@ -187,14 +195,23 @@ impl Usage {
     }
 
     /// Reads the members of a `usage` object.
-    pub(super) fn of_object(usage: &Members<'_>) -> Self {
+    pub(super) fn from_object(usage: &Members<'_>) -> Self {
         if is_object(usage, "billed_units") { cohere(usage) } else { plain(usage) }
     }
 
     /// Returns the usage with the counts of a source that counted by itself, unless both state the
     /// same total.
-    pub(super) fn with_counts(self, request: Option<i64>, response: Option<i64>, total: Option<i64>) -> Self {
-        if total.is_some() && total == self.total && self.request.is_some() && self.response.is_some() {
+    pub(super) fn with_counts(
+        self,
+        request: Option<i64>,
+        response: Option<i64>,
+        total: Option<i64>,
+    ) -> Self {
+        if total.is_some()
+            && total == self.total
+            && self.request.is_some()
+            && self.response.is_some()
+        {
             return self;
         }
         let request = request.or(self.request);
@@ -213,8 +230,9 @@ impl Usage {
             (Some(request), Some(response), Some(total)) => {
                 let sum = request.saturating_add(response);
                 let left_out = [(0, 0), (0, reasoning), (cached, 0), (cached, reasoning)];
-                let fits =
-                    |(cached, reasoning): &(i64, i64)| sum.saturating_add(*cached).saturating_add(*reasoning) == total;
+                let fits = |(cached, reasoning): &(i64, i64)| {
+                    sum.saturating_add(*cached).saturating_add(*reasoning) == total
+                };
                 match left_out.into_iter().find(fits) {
                     Some((cached, reasoning)) => {
                         self.request = Some(request.saturating_add(cached));
@@ -225,13 +243,20 @@ impl Usage {
                 }
             }
             (Some(request), Some(response), None) => {
-                let request = if cached > request { request.saturating_add(cached) } else { request };
-                let response = if reasoning > response { response.saturating_add(reasoning) } else { response };
+                let request =
+                    if cached > request { request.saturating_add(cached) } else { request };
+                let response = if reasoning > response {
+                    response.saturating_add(reasoning)
+                } else {
+                    response
+                };
                 self.request = Some(request);
                 self.response = Some(response);
                 self.total = request.checked_add(response);
             }
-            (None, Some(response), Some(total)) => self.request = total.checked_sub(response).filter(|rest| *rest >= 0),
+            (None, Some(response), Some(total)) => {
+                self.request = total.checked_sub(response).filter(|rest| *rest >= 0)
+            }
             _ => {}
         }
     }
@@ -275,9 +300,12 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     /// Adds the counts of one object, or of the objects within it if it has none.
     fn add(&mut self, reply: &[(Cow<'a, str>, &'a str)], levels: usize) {
-        let own = |names: &[&str]| get(reply, names).and_then(members).map(told).filter(|of| !of.is_empty());
+        let own = |names: &[&str]| {
+            get(reply, names).and_then(members).map(told).filter(|of| !of.is_empty())
+        };
         let counts = if let Some(usage) = own(&["usage"]) {
-            let shape = if is_object(&usage, "billed_units") { Shape::Cohere } else { Shape::Plain };
+            let shape =
+                if is_object(&usage, "billed_units") { Shape::Cohere } else { Shape::Plain };
             Some((shape, usage))
         } else if let Some(usage) = own(&["usageMetadata", "usage_metadata"]) {
             Some((Shape::Google, usage))
@@ -295,8 +323,9 @@ impl<'a> Found<'a> {
             return wrapped.for_each(|inner| self.add(&inner, levels - 1));
         };
         self.tell_tier(reply, &counts);
-        self.is_list |=
-            ["data", "embeddings", "results"].iter().any(|name| get(reply, &[name]).and_then(list).is_some());
+        self.is_list |= ["data", "embeddings", "results"]
+            .iter()
+            .any(|name| get(reply, &[name]).and_then(list).is_some());
         if self.shape != shape {
             self.counts.clear();
         }
@@ -306,10 +335,11 @@ impl<'a> Found<'a> {
 
     fn tell_tier(&mut self, reply: &Members<'_>, counts: &Members<'_>) {
         let names = ["service_tier", "serviceTier", "trafficType", "traffic_type"];
-        let kind = |of: &Members<'_>| string(&get(of, &["serviceTier"]).and_then(members)?, &["type"]);
+        let kind =
+            |of: &Members<'_>| string(&get(of, &["serviceTier"]).and_then(members)?, &["type"]);
         let told = string(counts, &names).or_else(|| string(reply, &names[..2]));
         if let Some(name) = told.or_else(|| kind(reply)).or_else(|| kind(counts)) {
-            self.tier = Tier::of(&name);
+            self.tier = Tier::parse(&name);
             self.tier_is_known = true;
         }
     }
@@ -325,7 +355,8 @@ impl<'a> Found<'a> {
             Shape::Cohere => cohere(&self.counts),
             Shape::Bare => bare(&self.counts),
         };
-        let tier = || Tier::of(&string(asked, &["service_tier", "serviceTier"]).unwrap_or_default());
+        let tier =
+            || Tier::parse(&string(asked, &["service_tier", "serviceTier"]).unwrap_or_default());
         usage.billed.tier = if self.tier_is_known { self.tier } else { tier() };
         if self.is_list && usage.request.is_none() && usage.response.is_none() {
             usage.request = usage.total;
@@ -338,8 +369,10 @@ impl<'a> Found<'a> {
 /// earlier event. Of a duplicate key the last value counts.
 fn told<'a>(mut event: Vec<(Cow<'a, str>, &'a str)>) -> Vec<(Cow<'a, str>, &'a str)> {
     let is_null = |(_, raw): &(Cow<'_, str>, &str)| *raw == "null";
-    let says_nothing = |raw: &str| raw == "null" || members(raw).is_some_and(|of| of.iter().all(is_null));
-    let last: HashMap<Cow<'a, str>, bool> = event.iter().map(|(name, raw)| (name.clone(), says_nothing(raw))).collect();
+    let says_nothing =
+        |raw: &str| raw == "null" || members(raw).is_some_and(|of| of.iter().all(is_null));
+    let last: HashMap<Cow<'a, str>, bool> =
+        event.iter().map(|(name, raw)| (name.clone(), says_nothing(raw))).collect();
     event.retain(|(name, _)| !last[name]);
     event
 }
@@ -348,9 +381,13 @@ fn told<'a>(mut event: Vec<(Cow<'a, str>, &'a str)>) -> Vec<(Cow<'a, str>, &'a s
 pub(super) fn cents(raw: &str) -> Option<f64> {
     let text = raw.trim_matches('"').trim();
     let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+'));
+    let plain =
+        digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+'));
     let exponent = exponent.parse::<i32>().ok()?.checked_add(2)?;
-    format!("{digits}e{exponent}").parse::<f64>().ok().filter(|cents| plain && cents.is_finite() && *cents >= 0.0)
+    format!("{digits}e{exponent}")
+        .parse::<f64>()
+        .ok()
+        .filter(|cents| plain && cents.is_finite() && *cents >= 0.0)
 }
 
 fn inner<'a>(of: &Members<'a>, names: &[&str]) -> Vec<(Cow<'a, str>, &'a str)> {

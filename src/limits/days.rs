@@ -3,8 +3,8 @@
 //!
 //! A body of a few hundred kilobytes can name ten thousand days. An organisation whose rows in
 //! memory span [`DAYS`] days waits for a flush before it adds more days. A request with more days
-//! is cut into parts of at most [`DAYS`] days ([`cut`], [`cut_at`]). The writer bounds the days of a
-//! flush, whichever way rows come: it ends the memtable.
+//! is cut into parts of at most [`DAYS`] days ([`cut`], [`cut_at`]). The writer bounds the days of
+//! a flush, whichever way rows come: it ends the memtable.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -66,7 +66,9 @@ impl Days {
     fn try_take(&self, wanted: &HashMap<&str, BTreeSet<i64>>) -> bool {
         let mut of = self.of.lock();
         let fits = wanted.iter().all(|(organisation, days)| match of.get(*organisation) {
-            Some(known) => known.len() + days.difference(known).count() <= DAYS || days.is_subset(known),
+            Some(known) => {
+                known.len() + days.difference(known).count() <= DAYS || days.is_subset(known)
+            }
             // Rows that a program appends at once, without `cut`, must still fit.
             None => true,
         });
@@ -106,7 +108,8 @@ pub fn cut_at(days_of_rows: impl IntoIterator<Item = Option<i64>>) -> Vec<usize>
 /// Cuts what comes at once into parts of at most [`DAYS`] days, in order.
 pub fn cut<T>(mut rows: Vec<T>, day: impl Fn(&T) -> Option<i64>) -> Vec<Vec<T>> {
     let starts = cut_at(rows.iter().map(day));
-    let mut parts: Vec<Vec<T>> = starts.into_iter().rev().map(|start| rows.split_off(start)).collect();
+    let mut parts: Vec<Vec<T>> =
+        starts.into_iter().rev().map(|start| rows.split_off(start)).collect();
     parts.push(rows);
     parts.reverse();
     parts
@@ -131,7 +134,9 @@ mod tests {
     async fn an_organisation_of_many_days_waits_for_a_flush_and_others_do_not() {
         let flush_wanted = Arc::new(Notify::new());
         let days = Days::new(Duration::from_secs(60), Arc::clone(&flush_wanted));
-        let of = |name: &'static str, from: i64, number: usize| (from..).take(number).map(move |day| (name, day));
+        let of = |name: &'static str, from: i64, number: usize| {
+            (from..).take(number).map(move |day| (name, day))
+        };
         days.take(of("acme", 0, DAYS)).await.unwrap();
         days.take(of("acme", 0, DAYS)).await.unwrap();
         let waiting = tokio::spawn({

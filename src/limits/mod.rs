@@ -2,14 +2,14 @@
 //!
 //! [`table`] lists all limits. [`Pool`] divides a counted resource. For remembered values, such as
 //! ids, the organisation with the most of them forgets its oldest ones first ([`crate::dedupe`],
-//! [`crate::halves`]).
+//! [`crate::parts`]).
 
 mod days;
 mod pool;
 pub mod table;
 
 pub use days::{Days, cut, cut_at};
-pub use pool::{Full, Holder, Pool, Room, Share};
+pub use pool::{Full, Holder, MemoryReservation, Pool, Share};
 
 /// Most open connections; below the usual limit of 1,024 open files.
 pub const CONNECTIONS: usize = 768;

@@ -31,13 +31,13 @@ pub enum Holder {
 
 impl Holder {
     /// Returns the holder of a request: the organisation of its key, or the operator.
-    pub fn of(organisation: Option<&str>) -> Self {
+    pub fn new(organisation: Option<&str>) -> Self {
         organisation.map_or(Self::Operator, |organisation| Self::Organisation(organisation.into()))
     }
 
     /// Returns the holder of records: their organisation, or the operator if they belong to
     /// several.
-    pub fn of_all<'a>(organisations: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn shared_by<'a>(organisations: impl IntoIterator<Item = &'a str>) -> Self {
         let mut organisations = organisations.into_iter();
         let Some(first) = organisations.next() else { return Self::Operator };
         if organisations.all(|other| other == first) {
@@ -98,17 +98,20 @@ struct State {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("units", &self.0.units).field("free", &self.free()).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("units", &self.0.units)
+            .field("free", &self.free())
+            .finish_non_exhaustive()
     }
 }
 
 /// Units of a pool that are held until this is dropped.
 #[derive(Debug)]
-pub struct Room {
+pub struct MemoryReservation {
     pool: Pool,
     holder: Holder,
     held: u64,
-    /// Units that other holders hold here since [`Room::merge`].
+    /// Units that other holders hold here since [`MemoryReservation::merge`].
     merged: Vec<(Holder, u64)>,
 }
 
@@ -116,7 +119,13 @@ impl Pool {
     /// Creates a pool with this many units, at least one.
     pub fn new(units: u64, share: Share) -> Self {
         let units = units.max(1);
-        let state = State { free: units, held: HashMap::new(), queues: HashMap::new(), next_ticket: 0, closed: false };
+        let state = State {
+            free: units,
+            held: HashMap::new(),
+            queues: HashMap::new(),
+            next_ticket: 0,
+            closed: false,
+        };
         Self(Arc::new(Inner { units, share, state: Mutex::new(state), changed: Notify::new() }))
     }
 
@@ -137,26 +146,36 @@ impl Pool {
     }
 
     /// Creates a room without units.
-    pub fn room(&self, holder: &Holder) -> Room {
-        Room { pool: self.clone(), holder: holder.clone(), held: 0, merged: Vec::new() }
+    pub fn room(&self, holder: &Holder) -> MemoryReservation {
+        MemoryReservation {
+            pool: self.clone(),
+            holder: holder.clone(),
+            held: 0,
+            merged: Vec::new(),
+        }
     }
 
     /// Takes units, or returns at once why there is no room.
-    pub fn try_take(&self, holder: &Holder, units: u64) -> Result<Room, Full> {
+    pub fn try_take(&self, holder: &Holder, units: u64) -> Result<MemoryReservation, Full> {
         let mut room = self.room(holder);
         room.grow(units)?;
         Ok(room)
     }
 
     /// Takes units like [`Self::try_take`], but fails if other requests of the holder are waiting.
-    pub fn try_take_in_turn(&self, holder: &Holder, units: u64) -> Result<Room, Full> {
+    pub fn try_take_in_turn(&self, holder: &Holder, units: u64) -> Result<MemoryReservation, Full> {
         let must_wait = self.0.state.lock().queues.contains_key(holder);
         if must_wait { Err(Full::Share) } else { self.try_take(holder, units) }
     }
 
     /// Takes units; waits until they are free. A request for more than the holder ever gets is
     /// lowered to that maximum.
-    pub async fn take(&self, holder: &Holder, units: u64, wait: Duration) -> Result<Room, Full> {
+    pub async fn take(
+        &self,
+        holder: &Holder,
+        units: u64,
+        wait: Duration,
+    ) -> Result<MemoryReservation, Full> {
         let mut room = self.room(holder);
         room.grow_within(units.min(self.most(holder)), wait).await?;
         Ok(room)
@@ -164,7 +183,7 @@ impl Pool {
 
     /// Takes up to this many units, as far as they are free, regardless of shares: for acked rows,
     /// which must be held.
-    pub fn take_what_is_left(&self, holder: &Holder, units: u64) -> Room {
+    pub fn take_what_is_left(&self, holder: &Holder, units: u64) -> MemoryReservation {
         let mut room = self.room(holder);
         let mut state = self.0.state.lock();
         let taken = units.min(state.free);
@@ -206,7 +225,7 @@ impl State {
     }
 }
 
-impl Room {
+impl MemoryReservation {
     /// Grows the room to at least `to` units, or returns at once why it cannot. A refused room
     /// keeps its size.
     pub fn grow(&mut self, to: u64) -> Result<(), Full> {
@@ -292,7 +311,9 @@ impl Room {
         for (holder, units) in std::mem::take(&mut other.merged).into_iter().chain([own]) {
             if holder == self.holder {
                 self.held += units;
-            } else if let Some((_, held)) = self.merged.iter_mut().find(|(known, _)| *known == holder) {
+            } else if let Some((_, held)) =
+                self.merged.iter_mut().find(|(known, _)| *known == holder)
+            {
                 *held += units;
             } else {
                 self.merged.push((holder, units));
@@ -309,7 +330,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
         self.clear();
     }
@@ -354,11 +375,11 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn of(name: &str) -> Holder {
-        Holder::of(Some(name))
+        Holder::new(Some(name))
     }
 
     /// Takes units one by one until the pool refuses.
-    fn all(pool: &Pool, holder: &Holder) -> Room {
+    fn all(pool: &Pool, holder: &Holder) -> MemoryReservation {
         let mut room = pool.room(holder);
         while room.grow(room.units() + 1).is_ok() {}
         room
@@ -369,13 +390,18 @@ mod tests {
         for (share, alone) in [(Share::Half, 500), (Share::ThreeQuarters, 750)] {
             let pool = Pool::new(1_000, share);
             assert_eq!(pool.most(&of("0")), alone);
-            let rooms: Vec<Room> = (0..20).map(|number| all(&pool, &of(&number.to_string()))).collect();
+            let rooms: Vec<MemoryReservation> =
+                (0..20).map(|number| all(&pool, &of(&number.to_string()))).collect();
             assert_eq!(rooms[0].units(), alone);
             assert!(rooms.windows(2).all(|pair| pair[0].units() >= pair[1].units()));
-            assert_eq!(pool.free() + rooms.iter().map(Room::units).sum::<u64>(), 1_000);
+            assert_eq!(
+                pool.free() + rooms.iter().map(MemoryReservation::units).sum::<u64>(),
+                1_000
+            );
         }
         let pool = Pool::new(64, Share::Half);
-        let held: Vec<Room> = (0..3).map(|number| all(&pool, &of(&number.to_string()))).collect();
+        let held: Vec<MemoryReservation> =
+            (0..3).map(|number| all(&pool, &of(&number.to_string()))).collect();
         assert!(pool.try_take(&of("new"), 1).is_ok(), "{held:?}");
         drop(held);
         assert_eq!((pool.free(), all(&pool, &Holder::Operator).units()), (64, 64));
@@ -456,8 +482,8 @@ mod tests {
 
     #[test]
     fn records_of_several_organisations_are_the_operators() {
-        assert_eq!(Holder::of_all(["a", "a"]), of("a"));
-        assert_eq!(Holder::of_all(["a", "b"]), Holder::Operator);
-        assert_eq!(Holder::of_all([]), Holder::Operator);
+        assert_eq!(Holder::shared_by(["a", "a"]), of("a"));
+        assert_eq!(Holder::shared_by(["a", "b"]), Holder::Operator);
+        assert_eq!(Holder::shared_by([]), Holder::Operator);
     }
 }

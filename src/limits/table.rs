@@ -24,11 +24,11 @@ pub struct Limit {
 }
 
 const HALF: &str = "as much as it leaves free: half";
-const MOST: &str = "three times what it leaves free: three quarters";
+const MAX: &str = "three times what it leaves free: three quarters";
 
 /// Returns every line of the table.
 pub fn limits() -> Vec<Limit> {
-    [of_requests(), of_rows(), of_queries(), of_entries()].concat()
+    [request_limits(), row_limits(), query_limits(), entry_limits()].concat()
 }
 
 fn line(
@@ -41,7 +41,7 @@ fn line(
     Limit { resource, limit: limit.into(), share, setting, full }
 }
 
-fn of_requests() -> Vec<Limit> {
+fn request_limits() -> Vec<Limit> {
     vec![
         line(
             "connections",
@@ -60,7 +60,7 @@ fn of_requests() -> Vec<Limit> {
         line(
             "memory for bodies",
             "a share of `memory`",
-            MOST,
+            MAX,
             "body_memory_bytes",
             "429; 413 for a body that is larger than the share; `/v1/ingest` waits `append_wait_ms` first",
         ),
@@ -69,16 +69,22 @@ fn of_requests() -> Vec<Limit> {
         line("downloads of export files at once", DOWNLOADS.to_string(), HALF, "", "429"),
         line("replays at once", REPLAYS.to_string(), HALF, "", "429"),
         line("export jobs that are written", "2", "one", "", "the next waits its turn"),
-        line("files of export jobs", "16 GiB, packed", HALF, "export_bytes", "the job fails with a message"),
+        line(
+            "files of export jobs",
+            "16 GiB, packed",
+            HALF,
+            "export_bytes",
+            "the job fails with a message",
+        ),
     ]
 }
 
-fn of_rows() -> Vec<Limit> {
+fn row_limits() -> Vec<Limit> {
     vec![
         line(
             "rows in memory",
             "a share of `memory`, 192 MiB at most",
-            MOST,
+            MAX,
             "memtable_bytes",
             "waits `append_wait_ms` for a flush, then 429",
         ),
@@ -114,7 +120,7 @@ fn of_rows() -> Vec<Limit> {
     ]
 }
 
-fn of_queries() -> Vec<Limit> {
+fn query_limits() -> Vec<Limit> {
     vec![
         line(
             "queries at once",
@@ -123,7 +129,13 @@ fn of_queries() -> Vec<Limit> {
             "query_concurrency",
             "waits its turn among organisations; 429 after `query_timeout_seconds`",
         ),
-        line("queries that wait", "8 a place", "8 for each place of its share", "query_share", "429"),
+        line(
+            "queries that wait",
+            "8 a place",
+            "8 for each place of its share",
+            "query_share",
+            "429",
+        ),
         line(
             "threads of queries",
             "as many as processors, for each organisation",
@@ -131,7 +143,13 @@ fn of_queries() -> Vec<Limit> {
             "threads",
             "its own queries wait",
         ),
-        line("memory of queries", "a share of `memory`", HALF, "query_memory_bytes", "spills to disk, else 422"),
+        line(
+            "memory of queries",
+            "a share of `memory`",
+            HALF,
+            "query_memory_bytes",
+            "spills to disk, else 422",
+        ),
         line(
             "memory of exports",
             "a share of `memory`",
@@ -139,11 +157,17 @@ fn of_queries() -> Vec<Limit> {
             "export_memory_bytes",
             "sorts on disk, else 422",
         ),
-        line("spilled bytes", "10 GiB; a twentieth of the disk stays free", HALF, "spill_bytes", "422"),
+        line(
+            "spilled bytes",
+            "10 GiB; a twentieth of the disk stays free",
+            HALF,
+            "spill_bytes",
+            "422",
+        ),
     ]
 }
 
-fn of_entries() -> Vec<Limit> {
+fn entry_limits() -> Vec<Limit> {
     vec![
         line(
             "entries of the catalog",
@@ -189,11 +213,18 @@ mod tests {
     #[test]
     fn settings_of_the_table_exist_with_the_defaults_that_it_shows() {
         for Limit { resource, setting, .. } in limits() {
-            assert!(setting.is_empty() || Config::default().get(setting).is_some(), "{resource}: `{setting}`");
+            assert!(
+                setting.is_empty() || Config::default().get(setting).is_some(),
+                "{resource}: `{setting}`"
+            );
         }
         // The shares of a large machine are the maxima of the table.
-        let config = Config { memory: 64 << 30, ..Config::default() }.settled(&Found::here()).unwrap();
-        assert_eq!((config.memtable_bytes, config.dedupe_ids, config.query_concurrency), (192 << 20, 8_000_000, 8));
+        let config =
+            Config { memory: 64 << 30, ..Config::default() }.settled(&Found::here()).unwrap();
+        assert_eq!(
+            (config.memtable_bytes, config.dedupe_ids, config.query_concurrency),
+            (192 << 20, 8_000_000, 8)
+        );
         assert!((REQUESTS as usize) < CONNECTIONS, "a new connection finds one without a request");
     }
 }

@@ -19,14 +19,14 @@ use serde_json::{Map, Value, json};
 use super::filter::{moment, text, values};
 use super::{BY_CALL, BY_ID, Bounds, Condition, Cursor, LookUp, quoted, run};
 use crate::error::{Error, Result};
-use crate::query::{Queries, Scene};
+use crate::query::{Queries, QueryContext};
 use crate::record::{Feedback, Record, Rows};
 use crate::replay::SPAN;
 
 /// Maximum number of feedback entries shown with a log.
-const MOST_SHOWN: u64 = 1_000;
+const MAX_SHOWN: u64 = 1_000;
 /// Text bytes after which a page, or the feedback shown with a log, ends.
-const MOST_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 4 << 20;
 /// Number of logs that one statement looks up.
 const LOOKED_UP: usize = 1_000;
 /// Digits after the point of a mean. The quotient of sums has no meaningful digits beyond.
@@ -51,7 +51,7 @@ pub struct FeedbackAsk {
 
 /// Feedback on one log.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Said {
+pub struct LogFeedback {
     /// Feedback entries, newest first, at most a thousand and 4 MiB of text.
     pub feedback: Vec<Feedback>,
     /// Weighted mean of all feedback on the log.
@@ -60,7 +60,7 @@ pub struct Said {
 
 /// Fields of a log that its feedback depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogPlace {
+pub struct LogRef {
     /// Id of the log.
     pub id: String,
     /// Organisation of the log.
@@ -87,18 +87,27 @@ impl FeedbackAsk {
 
 /// Returns the feedback with this id. If several organisations have that id, returns the newest, or
 /// the one of `organisation`.
-pub async fn get(queries: &Queries, scene: Scene, id: &str, organisation: Option<&str>) -> Result<Feedback> {
+pub async fn get(
+    queries: &Queries,
+    query_context: QueryContext,
+    id: &str,
+    organisation: Option<&str>,
+) -> Result<Feedback> {
     let mut condition = Condition::default();
     condition.is("id", id);
     if let Some(organisation) = organisation {
         condition.is("organisation_id", organisation);
     }
-    let (found, _) = select(queries, scene, condition, 1).await?;
+    let (found, _) = select(queries, query_context, condition, 1).await?;
     found.into_iter().next().ok_or_else(|| Error::not_found("no feedback has that id"))
 }
 
 /// Returns a page of feedback, and the start of the next page.
-pub async fn list(queries: &Queries, scene: Scene, ask: &FeedbackAsk) -> Result<(Vec<Feedback>, Option<Cursor>)> {
+pub async fn list(
+    queries: &Queries,
+    query_context: QueryContext,
+    ask: &FeedbackAsk,
+) -> Result<(Vec<Feedback>, Option<Cursor>)> {
     let mut condition = Condition::default();
     for (column, values) in [("id", &ask.ids), ("trace_id", &ask.traces), ("log_id", &ask.logs)] {
         if !values.is_empty() {
@@ -107,7 +116,8 @@ pub async fn list(queries: &Queries, scene: Scene, ask: &FeedbackAsk) -> Result<
     }
     for (operator, at) in [(">=", ask.time.min), ("<", ask.time.max)] {
         if let Some(at) = at {
-            let at = ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into()));
+            let at =
+                ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into()));
             let at = condition.bind(at);
             condition.parts.push(format!("created_at {operator} {at}"));
         }
@@ -115,7 +125,7 @@ pub async fn list(queries: &Queries, scene: Scene, ask: &FeedbackAsk) -> Result<
     if let Some(after) = &ask.after {
         after.narrow(&mut condition);
     }
-    let (found, more) = select(queries, scene, condition, ask.page_size).await?;
+    let (found, more) = select(queries, query_context, condition, ask.page_size).await?;
     let next = found.last().filter(|_| more).map(|last| Cursor {
         created_at: last.created_at.map_or(0, |at| at.timestamp_micros()),
         id: last.id.clone().unwrap_or_default(),
@@ -125,8 +135,13 @@ pub async fn list(queries: &Queries, scene: Scene, ask: &FeedbackAsk) -> Result<
 }
 
 /// Returns the feedback on a record.
-pub async fn of_log(queries: &Queries, scene: Scene, record: &Record) -> Result<Said> {
-    let weighted = means(queries, scene.clone(), std::slice::from_ref(record)).await?.pop().flatten();
+pub async fn feedback_of_log(
+    queries: &Queries,
+    query_context: QueryContext,
+    record: &Record,
+) -> Result<LogFeedback> {
+    let weighted =
+        means(queries, query_context.clone(), std::slice::from_ref(record)).await?.pop().flatten();
     let mut condition = Condition::default();
     condition.is("organisation_id", record.organisation_id.as_deref().unwrap_or_default());
     let workspace = condition.bind(text(record.workspace_slug.as_deref().unwrap_or_default()));
@@ -141,12 +156,16 @@ pub async fn of_log(queries: &Queries, scene: Scene, record: &Record) -> Result<
         }
     };
     condition.parts.push(about);
-    let (feedback, _) = select(queries, scene, condition, MOST_SHOWN).await?;
-    Ok(Said { feedback, weighted })
+    let (feedback, _) = select(queries, query_context, condition, MAX_SHOWN).await?;
+    Ok(LogFeedback { feedback, weighted })
 }
 
 /// Returns the weighted feedback of each record, with one query for all of them.
-pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Result<Vec<Option<f64>>> {
+pub async fn means(
+    queries: &Queries,
+    query_context: QueryContext,
+    records: &[Record],
+) -> Result<Vec<Option<f64>>> {
     if records.is_empty() {
         return Ok(Vec::new());
     }
@@ -156,7 +175,8 @@ pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Resul
     let ids = records.iter().filter_map(|record| record.id.as_deref()).collect::<Vec<_>>();
     for (test, values) in [("log_id is null and trace_id", traces), ("log_id", ids)] {
         if !values.is_empty() {
-            let places: Vec<String> = values.into_iter().map(|value| condition.bind(text(value))).collect();
+            let places: Vec<String> =
+                values.into_iter().map(|value| condition.bind(text(value))).collect();
             either.push(format!("({test} in ({}))", places.join(", ")));
         }
     }
@@ -166,7 +186,7 @@ pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Resul
          from feedback {} group by organisation_id, workspace_slug, trace_id, log_id",
         condition.clause()
     );
-    let batches = run(queries, scene, &statement, condition.params).await?;
+    let batches = run(queries, query_context, &statement, condition.params).await?;
     let sums = Sums::read(&batches)?;
     Ok(records.iter().map(|record| sums.mean(record)).collect())
 }
@@ -174,13 +194,17 @@ pub async fn means(queries: &Queries, scene: Scene, records: &[Record]) -> Resul
 /// Returns the places of the logs with these ids, by id, oldest first, with logs of no workspace
 /// last. Logs beyond the reader's scope are left out. LiteLLM's id of a call stands for the
 /// attempts of the call, of which a successful one comes last.
-pub async fn places(queries: &Queries, scene: Scene, ids: &[String]) -> Result<HashMap<String, Vec<LogPlace>>> {
+pub async fn places(
+    queries: &Queries,
+    query_context: QueryContext,
+    ids: &[String],
+) -> Result<HashMap<String, Vec<LogRef>>> {
     let mut places = HashMap::new();
-    add_places(queries, &scene, ids, (BY_ID, "created_at"), &mut places).await?;
+    add_places(queries, &query_context, ids, (BY_ID, "created_at"), &mut places).await?;
     let unknown: Vec<String> = ids.iter().filter(|id| !places.contains_key(*id)).cloned().collect();
     let attempts = (BY_CALL, "is_success nulls first, created_at");
-    add_places(queries, &scene, &unknown, attempts, &mut places).await?;
-    let is_of_none = |place: &LogPlace| place.workspace.as_deref().is_none_or(str::is_empty);
+    add_places(queries, &query_context, &unknown, attempts, &mut places).await?;
+    let is_of_none = |place: &LogRef| place.workspace.as_deref().is_none_or(str::is_empty);
     places.values_mut().for_each(|places| places.sort_by_key(is_of_none));
     Ok(places)
 }
@@ -188,10 +212,10 @@ pub async fn places(queries: &Queries, scene: Scene, ids: &[String]) -> Result<H
 /// Adds the places of the logs that are looked up by these ids, in an order.
 async fn add_places(
     queries: &Queries,
-    scene: &Scene,
+    query_context: &QueryContext,
     ids: &[String],
     (by, order): (LookUp, &str),
-    places: &mut HashMap<String, Vec<LogPlace>>,
+    places: &mut HashMap<String, Vec<LogRef>>,
 ) -> Result<()> {
     for ids in ids.chunks(LOOKED_UP) {
         let mut condition = Condition::default();
@@ -203,10 +227,10 @@ async fn add_places(
             by.column,
             condition.clause()
         );
-        for batch in run(queries, scene.clone(), &statement, condition.params).await? {
+        for batch in run(queries, query_context.clone(), &statement, condition.params).await? {
             let column = texts(&batch);
             for row in 0..batch.num_rows() {
-                let place = LogPlace {
+                let place = LogRef {
                     id: column("id", row)?.unwrap_or_default(),
                     organisation: column("organisation_id", row)?,
                     workspace: column("workspace_slug", row)?,
@@ -221,8 +245,11 @@ async fn add_places(
 
 /// Returns feedback in the form of API answers.
 pub fn shown(feedback: &Feedback) -> Value {
-    let metadata: Map<String, Value> =
-        feedback.metadata.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect();
+    let metadata: Map<String, Value> = feedback
+        .metadata
+        .iter()
+        .map(|(key, value)| (key.clone(), Value::from(value.as_str())))
+        .collect();
     json!({
         "id": feedback.id,
         "object": "feedback",
@@ -279,7 +306,8 @@ impl Sums {
         let mut weighted = 0.0;
         let mut weight = 0.0;
         for workspace in [None].into_iter().chain(record.workspace_slug.clone().map(Some)) {
-            for (sums, name) in [(&self.logs, record.id.as_deref()), (&self.traces, trace(record))] {
+            for (sums, name) in [(&self.logs, record.id.as_deref()), (&self.traces, trace(record))]
+            {
                 let key = name.map(|name| (owner.to_owned(), workspace.clone(), name.to_owned()));
                 let sum = key.and_then(|key| sums.get(&key).copied()).unwrap_or_default();
                 weighted += sum.0;
@@ -292,8 +320,14 @@ impl Sums {
 }
 
 /// Returns the newest feedback that matches a condition, and true if there is more.
-async fn select(queries: &Queries, scene: Scene, condition: Condition, most: u64) -> Result<(Vec<Feedback>, bool)> {
-    let names: Vec<String> = Rows::Feedback.columns().iter().map(|column| column.name.to_owned()).collect();
+async fn select(
+    queries: &Queries,
+    query_context: QueryContext,
+    condition: Condition,
+    most: u64,
+) -> Result<(Vec<Feedback>, bool)> {
+    let names: Vec<String> =
+        Rows::Feedback.columns().iter().map(|column| column.name.to_owned()).collect();
     let statement = format!(
         "select {} from feedback {} order by created_at desc, id desc, organisation_id desc limit {}",
         quoted(&names),
@@ -301,13 +335,14 @@ async fn select(queries: &Queries, scene: Scene, condition: Condition, most: u64
         most + 1
     );
     let params = ParamValues::from(condition.params);
-    let mut batches = queries.run(scene, &statement, params, queries.limits()).await?.batches;
+    let mut batches =
+        queries.run(query_context, &statement, params, queries.limits()).await?.batches;
     let mut found = Vec::new();
     let mut bytes = 0;
     while let Some(batch) = batches.try_next().await? {
         for feedback in read(&batch)? {
             bytes += feedback.text_bytes();
-            if found.len() as u64 == most || (bytes > MOST_BYTES && !found.is_empty()) {
+            if found.len() as u64 == most || (bytes > MAX_BYTES && !found.is_empty()) {
                 return Ok((found, true));
             }
             found.push(feedback);
@@ -320,10 +355,14 @@ fn read(batch: &RecordBatch) -> Result<Vec<Feedback>> {
     let text = texts(batch);
     let number = numbers(batch);
     let time = |name: &str, row: usize| -> Result<Option<DateTime<Utc>>> {
-        let column =
-            batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+        let column = batch
+            .column_by_name(name)
+            .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
         let column = column.ok_or_else(unreadable)?;
-        Ok(column.is_valid(row).then(|| DateTime::from_timestamp_micros(column.value(row))).flatten())
+        Ok(column
+            .is_valid(row)
+            .then(|| DateTime::from_timestamp_micros(column.value(row)))
+            .flatten())
     };
     let row = |row: usize| {
         Ok(Feedback {
@@ -347,29 +386,36 @@ fn read(batch: &RecordBatch) -> Result<Vec<Feedback>> {
 
 fn texts(batch: &RecordBatch) -> impl Fn(&str, usize) -> Result<Option<String>> {
     |name, row| {
-        let column =
-            batch.column_by_name(name).and_then(|column| column.as_string_view_opt()).ok_or_else(unreadable)?;
+        let column = batch
+            .column_by_name(name)
+            .and_then(|column| column.as_string_view_opt())
+            .ok_or_else(unreadable)?;
         Ok(column.is_valid(row).then(|| column.value(row).to_owned()))
     }
 }
 
 fn numbers(batch: &RecordBatch) -> impl Fn(&str, usize) -> Result<Option<f64>> {
     |name, row| {
-        let column = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Float64Type>());
+        let column =
+            batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Float64Type>());
         let column = column.ok_or_else(unreadable)?;
         Ok(column.is_valid(row).then(|| column.value(row)))
     }
 }
 
 fn tags(batch: &RecordBatch, row: usize) -> Result<Vec<(String, String)>> {
-    let column = batch.column_by_name("metadata").and_then(|column| column.as_map_opt()).ok_or_else(unreadable)?;
+    let column = batch
+        .column_by_name("metadata")
+        .and_then(|column| column.as_map_opt())
+        .ok_or_else(unreadable)?;
     if column.is_null(row) {
         return Ok(Vec::new());
     }
     let entries = column.value(row);
     let [keys, values] = [0, 1].map(|place| entries.column(place).as_string_opt::<i32>());
     let (keys, values) = keys.zip(values).ok_or_else(unreadable)?;
-    let pair = |(key, value): (Option<&str>, Option<&str>)| Some((key?.to_owned(), value?.to_owned()));
+    let pair =
+        |(key, value): (Option<&str>, Option<&str>)| Some((key?.to_owned(), value?.to_owned()));
     Ok(keys.iter().zip(values).filter_map(pair).collect())
 }
 

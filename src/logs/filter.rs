@@ -1,10 +1,11 @@
-//! Which records are asked for: every filter of Portkey's Logs page and exports, with Portkey's names, and the Status
-//! labels.
+//! Which records are asked for: every filter of Portkey's Logs page and exports, with Portkey's
+//! names, and the Status labels.
 //!
-//! A filter is read from texts ([`Filter::read`], for query strings) or from a JSON object ([`Filter::of_object`]),
-//! checked once, and becomes one condition of SQL over `logs` with bound values ([`Filter::condition`]); no value is
-//! part of the SQL text. Filters of different names narrow each other; of several values of one name one must match. A
-//! record that does not say what a filter asks for does not match it. Money is cents.
+//! A filter is read from texts ([`Filter::read`], for query strings) or from a JSON object
+//! ([`Filter::from_object`]), checked once, and becomes one condition of SQL over `logs` with bound
+//! values ([`Filter::condition`]); no value is part of the SQL text. Filters of different names
+//! narrow each other; of several values of one name one must match. A record that does not say what
+//! a filter asks for does not match it. Money is cents.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -24,10 +25,12 @@ pub const NAMES: &str = "time_of_generation_min, time_of_generation_max, total_u
                          configs, prompt_slug, trace_id, span_id, api_key_ids, workspace_slug, cache_status, metadata, \
                          status, organisation_id, user_id, internal_trace_id, is_success";
 /// Most values of one filter.
-pub const MOST_VALUES: usize = 1_000;
-/// The same where each value is a condition of its own, for which planning takes the square of the time.
-pub const MOST_CONDITIONS: usize = 100;
-const CACHE_STATUSES: [&str; 6] = ["HIT", "SEMANTIC HIT", "MISS", "SEMANTIC MISS", "REFRESH", "DISABLED"];
+pub const MAX_VALUES: usize = 1_000;
+/// The same where each value is a condition of its own, for which planning takes the square of the
+/// time.
+pub const MAX_CONDITIONS: usize = 100;
+const CACHE_STATUSES: [&str; 6] =
+    ["HIT", "SEMANTIC HIT", "MISS", "SEMANTIC MISS", "REFRESH", "DISABLED"];
 /// Filters that take a list of texts, with the column that each is about.
 const LISTS: [(&str, &str); 11] = [
     ("ai_model", "ai_model"),
@@ -43,8 +46,11 @@ const LISTS: [(&str, &str); 11] = [
     ("internal_trace_id", "internal_trace_id"),
 ];
 /// Filters with a least and a most, with the column that each is about; whole numbers, then others.
-const COUNTS: [(&str, &str); 3] =
-    [("total_units", "total_units"), ("prompt_token", "req_units"), ("completion_token", "res_units")];
+const COUNTS: [(&str, &str); 3] = [
+    ("total_units", "total_units"),
+    ("prompt_token", "req_units"),
+    ("completion_token", "res_units"),
+];
 
 /// The logs whose weighted feedback lies within two parameters.
 const RATED: &str = include_str!("../../sql/logs/rated.sql");
@@ -96,7 +102,8 @@ pub struct Filter {
 
 /// A condition of SQL over `logs`.
 ///
-/// A statement with it begins with [`Condition::with`] and has its [`Condition::clause`] behind `from logs`.
+/// A statement with it begins with [`Condition::with`] and has its [`Condition::clause`] behind
+/// `from logs`.
 #[derive(Clone, Debug, Default)]
 pub struct Condition {
     /// A query that stands for `logs`, where not all of them are asked for: joins are no condition.
@@ -108,10 +115,12 @@ pub struct Condition {
 }
 
 impl Filter {
-    /// Reads a filter from texts; `take` gives the text of a name, if it was given. An empty text is none.
+    /// Reads a filter from texts; `take` gives the text of a name, if it was given. An empty text
+    /// is none.
     pub fn read(mut take: impl FnMut(&str) -> Option<String>) -> Result<Self> {
         let mut take = |name: &str| take(name).filter(|text| !text.trim().is_empty());
-        let mut filter = Self { time: bounds("time_of_generation", &mut take, moment)?, ..Self::default() };
+        let mut filter =
+            Self { time: bounds("time_of_generation", &mut take, moment)?, ..Self::default() };
         for (name, column) in COUNTS {
             let bounds = bounds(name, &mut take, count)?;
             filter.counts.push((column, bounds));
@@ -125,29 +134,32 @@ impl Filter {
             }
         }
         if let Some(text) = take("status_code") {
-            filter.status_codes =
-                values("status_code", &text)?.iter().map(|code| status_code(code)).collect::<Result<_>>()?;
+            filter.status_codes = values("status_code", &text)?
+                .iter()
+                .map(|code| status_code(code))
+                .collect::<Result<_>>()?;
         }
         if let Some(text) = take("ai_org_model") {
-            for pair in distinct("ai_org_model", &text, MOST_CONDITIONS)? {
+            for pair in distinct("ai_org_model", &text, MAX_CONDITIONS)? {
                 filter.ai_org_models.extend(org_models(&pair)?);
             }
             let pairs = filter.ai_org_models.len();
-            if pairs > MOST_CONDITIONS {
+            if pairs > MAX_CONDITIONS {
                 return Err(Error::invalid(format!(
-                    "`ai_org_model` has {pairs} readings as PROVIDER__MODEL; at most {MOST_CONDITIONS} are taken"
+                    "`ai_org_model` has {pairs} readings as PROVIDER__MODEL; at most {MAX_CONDITIONS} are taken"
                 )));
             }
         }
         if let Some(text) = take("cache_status") {
             let statuses = values("cache_status", &text)?;
-            filter.cache_statuses = statuses.iter().map(|status| cache_status(status)).collect::<Result<_>>()?;
+            filter.cache_statuses =
+                statuses.iter().map(|status| cache_status(status)).collect::<Result<_>>()?;
         }
         if let Some(text) = take("metadata") {
             filter.metadata = metadata(&text)?;
         }
         if let Some(text) = take("status") {
-            filter.labels = distinct("status", &text, MOST_CONDITIONS)?
+            filter.labels = distinct("status", &text, MAX_CONDITIONS)?
                 .iter()
                 .map(|label| Label::parse(label))
                 .collect::<Result<_>>()?;
@@ -156,9 +168,10 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Reads a filter from an object, such as `filters` of an export: numbers may come as numbers or texts, so may ids; lists
-    /// as arrays or texts, metadata as an object or its text. Fields that are no filter are left to the caller.
-    pub fn of_object(fields: &Map<String, Value>) -> Result<Self> {
+    /// Reads a filter from an object, such as `filters` of an export: numbers may come as numbers
+    /// or texts, so may ids; lists as arrays or texts, metadata as an object or its text. Fields
+    /// that are no filter are left to the caller.
+    pub fn from_object(fields: &Map<String, Value>) -> Result<Self> {
         let mut texts = HashMap::new();
         for name in NAMES.split(", ") {
             if let Some(value) = fields.get(name).filter(|value| !value.is_null()) {
@@ -168,13 +181,17 @@ impl Filter {
         Self::read(|name| texts.remove(name))
     }
 
-    /// The columns that it reads; of the metadata the keys, and the value of each that it names as `metadata.value.KEY`.
+    /// The columns that it reads; of the metadata the keys, and the value of each that it names as
+    /// `metadata.value.KEY`.
     pub fn columns(&self) -> Vec<String> {
         let parts = self.condition().parts.join(" ");
         let words = parts.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-        let is_column = |word: &&str| *word != "metadata" && COLUMNS.iter().any(|column| column.name == *word);
-        let keys =
-            self.metadata.iter().flat_map(|(key, _)| ["metadata.key".to_owned(), format!("metadata.value.{key}")]);
+        let is_column =
+            |word: &&str| *word != "metadata" && COLUMNS.iter().any(|column| column.name == *word);
+        let keys = self
+            .metadata
+            .iter()
+            .flat_map(|(key, _)| ["metadata.key".to_owned(), format!("metadata.value.{key}")]);
         let rated = RATED_COLUMNS.into_iter().filter(|_| self.is_rated());
         words.filter(is_column).chain(rated).map(str::to_owned).chain(keys).collect()
     }
@@ -187,8 +204,9 @@ impl Filter {
     /// The condition that the records meet.
     pub fn condition(&self) -> Condition {
         let mut all = Condition::default();
-        let micros =
-            |at: DateTime<Utc>| ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into()));
+        let micros = |at: DateTime<Utc>| {
+            ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into()))
+        };
         all.within("created_at", self.time, micros);
         for (column, bounds) in &self.counts {
             all.within(column, *bounds, |count| ScalarValue::Int64(Some(count)));
@@ -201,37 +219,55 @@ impl Filter {
             }
         }
         if !self.status_codes.is_empty() {
-            all.one_of("response_status_code", self.status_codes.iter().map(|code| ScalarValue::Int32(Some(*code))));
+            all.one_of(
+                "response_status_code",
+                self.status_codes.iter().map(|code| ScalarValue::Int32(Some(*code))),
+            );
         }
         if !self.ai_org_models.is_empty() {
             let pairs = self.ai_org_models.iter().map(|(org, model)| {
-                format!("(ai_org = {} and ai_model = {})", all.bind(text(org)), all.bind(text(model)))
+                format!(
+                    "(ai_org = {} and ai_model = {})",
+                    all.bind(text(org)),
+                    all.bind(text(model))
+                )
             });
             let pairs = pairs.collect::<Vec<_>>().join(" or ");
             all.parts.push(format!("({pairs})"));
         }
         if !self.cache_statuses.is_empty() {
-            all.one_of("coalesce(nullif(upper(cache_status), ''), 'DISABLED')", self.cache_statuses.iter().map(text));
+            all.one_of(
+                "coalesce(nullif(upper(cache_status), ''), 'DISABLED')",
+                self.cache_statuses.iter().map(text),
+            );
         }
         if let Some(success) = self.is_success {
             all.one_of("is_success", [ScalarValue::Int32(Some(i32::from(success)))].into_iter());
         }
         for (key, value) in &self.metadata {
-            let [key, value] = [key, value].map(|text| all.bind(ScalarValue::Utf8(Some(text.clone()))));
+            let [key, value] =
+                [key, value].map(|text| all.bind(ScalarValue::Utf8(Some(text.clone()))));
             all.parts.push(format!("metadata[{key}] = {value}"));
         }
         for kind in [Kind::Cache, Kind::Retry, Kind::Fallback, Kind::Loadbalance] {
             let labels = self.labels.iter().filter(|label| label.kind() == kind);
-            let labels: Vec<String> = labels.map(|label| format!("({})", label.condition())).collect();
+            let labels: Vec<String> =
+                labels.map(|label| format!("({})", label.condition())).collect();
             if !labels.is_empty() {
                 all.parts.push(format!("({})", labels.join(" or ")));
             }
         }
         if self.is_rated() {
             all.logs = Some(RATED);
-            let bounds = [("min", self.weighted_feedback.min, f64::MIN), ("max", self.weighted_feedback.max, f64::MAX)];
+            let bounds = [
+                ("min", self.weighted_feedback.min, f64::MIN),
+                ("max", self.weighted_feedback.max, f64::MAX),
+            ];
             all.params.extend(bounds.map(|(end, bound, open)| {
-                (format!("weighted_feedback_{end}"), ScalarValue::Float64(Some(bound.unwrap_or(open))))
+                (
+                    format!("weighted_feedback_{end}"),
+                    ScalarValue::Float64(Some(bound.unwrap_or(open))),
+                )
             }));
         }
         all
@@ -254,10 +290,19 @@ impl Condition {
 
     /// `where …`, or nothing.
     pub fn clause(&self) -> String {
-        if self.parts.is_empty() { String::new() } else { format!("where {}", self.parts.join(" and ")) }
+        if self.parts.is_empty() {
+            String::new()
+        } else {
+            format!("where {}", self.parts.join(" and "))
+        }
     }
 
-    fn within<T: Copy>(&mut self, column: &str, bounds: Bounds<T>, scalar: impl Fn(T) -> ScalarValue) {
+    fn within<T: Copy>(
+        &mut self,
+        column: &str,
+        bounds: Bounds<T>,
+        scalar: impl Fn(T) -> ScalarValue,
+    ) {
         for (operator, bound) in [(">=", bounds.min), ("<=", bounds.max)] {
             if let Some(bound) = bound {
                 let bound = self.bind(scalar(bound));
@@ -277,7 +322,9 @@ impl Condition {
     fn model_of(&mut self, names: &[String]) {
         let places: Vec<String> = names.iter().map(|name| self.bind(text(name))).collect();
         let places = places.join(", ");
-        self.parts.push(format!("(ai_model in ({places}) or canonical_model(ai_org, ai_model) in ({places}))"));
+        self.parts.push(format!(
+            "(ai_model in ({places}) or canonical_model(ai_org, ai_model) in ({places}))"
+        ));
     }
 
     pub(super) fn one_of(&mut self, column: &str, values: impl Iterator<Item = ScalarValue>) {
@@ -301,10 +348,12 @@ fn text_of(name: &str, value: &Value) -> Result<String> {
         // Whoever reads the text refuses what is no number, moment or object.
         value if !is_list => return Ok(item(value).unwrap_or_else(|| value.to_string())),
         // As an array, so that the commas of an item stay its own.
-        Value::Array(items) => items.iter().map(&item).collect::<Option<Vec<_>>>().map(|mut texts| {
-            texts.retain(|text| !text.is_empty());
-            if texts.is_empty() { String::new() } else { Value::from(texts).to_string() }
-        }),
+        Value::Array(items) => {
+            items.iter().map(&item).collect::<Option<Vec<_>>>().map(|mut texts| {
+                texts.retain(|text| !text.is_empty());
+                if texts.is_empty() { String::new() } else { Value::from(texts).to_string() }
+            })
+        }
         value => item(value),
     };
     let expected = "expected texts with commas between, or an array of texts";
@@ -331,12 +380,14 @@ fn bounds<T: Copy + PartialOrd + Display>(
 }
 
 fn count(name: &str, text: &str) -> Result<i64> {
-    let wrong = || Error::invalid(format!("`{name}` is `{text}`; expected a whole number, 0 or more"));
+    let wrong =
+        || Error::invalid(format!("`{name}` is `{text}`; expected a whole number, 0 or more"));
     whole(text).filter(|count| *count >= 0).ok_or_else(wrong)
 }
 
 fn amount(name: &str, text: &str) -> Result<f64> {
-    let wrong = || Error::invalid(format!("`{name}` is `{text}`; expected cents, 0 or more, such as 0.25"));
+    let wrong =
+        || Error::invalid(format!("`{name}` is `{text}`; expected cents, 0 or more, such as 0.25"));
     text.parse().ok().filter(|cents: &f64| cents.is_finite() && *cents >= 0.0).ok_or_else(wrong)
 }
 
@@ -349,7 +400,8 @@ fn truth(text: &str) -> Result<bool> {
 }
 
 fn score(name: &str, text: &str) -> Result<f64> {
-    let wrong = || Error::invalid(format!("`{name}` is `{text}`; expected a number from -10 to 10"));
+    let wrong =
+        || Error::invalid(format!("`{name}` is `{text}`; expected a number from -10 to 10"));
     text.parse().ok().filter(|score| (-10.0..=10.0).contains(score)).ok_or_else(wrong)
 }
 
@@ -362,22 +414,27 @@ pub(super) fn moment(name: &str, text: &str) -> Result<DateTime<Utc>> {
     })
 }
 
-/// The values of a list, each once: texts with commas between, where blanks around a comma do not matter, or a JSON array,
-/// whose items are taken as they are.
+/// The values of a list, each once: texts with commas between, where blanks around a comma do not
+/// matter, or a JSON array, whose items are taken as they are.
 pub(super) fn values(name: &str, text: &str) -> Result<Vec<String>> {
-    distinct(name, text, MOST_VALUES)
+    distinct(name, text, MAX_VALUES)
 }
 
 fn distinct(name: &str, text: &str, most: usize) -> Result<Vec<String>> {
     let mut known = HashSet::new();
-    let values = array(text).unwrap_or_else(|| text.split(',').map(|value| value.trim().to_owned()).collect());
-    let values: Vec<String> =
-        values.into_iter().filter(|value| !value.is_empty() && known.insert(value.clone())).collect();
+    let values = array(text)
+        .unwrap_or_else(|| text.split(',').map(|value| value.trim().to_owned()).collect());
+    let values: Vec<String> = values
+        .into_iter()
+        .filter(|value| !value.is_empty() && known.insert(value.clone()))
+        .collect();
     match values.len() {
         0 => Err(Error::invalid(format!(
             "`{name}` is `{text}`, which names nothing; name values with commas between, or leave it out"
         ))),
-        many if many > most => Err(Error::invalid(format!("`{name}` has {many} values; at most {most} are taken"))),
+        many if many > most => {
+            Err(Error::invalid(format!("`{name}` has {many} values; at most {most} are taken")))
+        }
         _ => Ok(values),
     }
 }
@@ -397,7 +454,8 @@ fn item(value: &Value) -> Option<String> {
     }
 }
 
-/// A list of one value, as a filter reads it: the value itself unless that would be read as something else.
+/// A list of one value, as a filter reads it: the value itself unless that would be read as
+/// something else.
 pub(super) fn list_of_one(value: &str) -> String {
     let plain = !value.contains(',') && value.trim() == value && array(value).is_none();
     if plain { value.to_owned() } else { Value::from(vec![value]).to_string() }
@@ -411,30 +469,39 @@ fn whole(text: &str) -> Option<i64> {
 }
 
 fn status_code(text: &str) -> Result<i32> {
-    whole(text)
-        .and_then(|code| i32::try_from(code).ok())
-        .ok_or_else(|| Error::invalid(format!("`status_code` has `{text}`; expected HTTP statuses such as 401,403")))
+    whole(text).and_then(|code| i32::try_from(code).ok()).ok_or_else(|| {
+        Error::invalid(format!(
+            "`status_code` has `{text}`; expected HTTP statuses such as 401,403"
+        ))
+    })
 }
 
-/// The provider and the model of `PROVIDER__MODEL`: either may have `__` in it, so every place of it is tried.
+/// The provider and the model of `PROVIDER__MODEL`: either may have `__` in it, so every place of
+/// it is tried.
 fn org_models(text: &str) -> Result<Vec<(String, String)>> {
-    let places = (1..text.len()).filter(|place| text.is_char_boundary(*place) && text[*place..].starts_with("__"));
-    let pairs = places.map(|place| (&text[..place], &text[place + 2..])).filter(|(_, model)| !model.is_empty());
+    let places = (1..text.len())
+        .filter(|place| text.is_char_boundary(*place) && text[*place..].starts_with("__"));
+    let pairs = places
+        .map(|place| (&text[..place], &text[place + 2..]))
+        .filter(|(_, model)| !model.is_empty());
     let pairs: Vec<_> = pairs.map(|(org, model)| (org.to_owned(), model.to_owned())).collect();
     match pairs.is_empty() {
         false => Ok(pairs),
-        true => {
-            Err(Error::invalid(format!("`ai_org_model` has `{text}`; expected PROVIDER__MODEL such as openai__gpt-4o")))
-        }
+        true => Err(Error::invalid(format!(
+            "`ai_org_model` has `{text}`; expected PROVIDER__MODEL such as openai__gpt-4o"
+        ))),
     }
 }
 
 fn cache_status(text: &str) -> Result<String> {
     let even = text.to_uppercase().replace(['_', '-'], " ");
     let known = CACHE_STATUSES.contains(&even.as_str());
-    known
-        .then_some(even)
-        .ok_or_else(|| Error::invalid(format!("`cache_status` has `{text}`; expected {}", CACHE_STATUSES.join(", "))))
+    known.then_some(even).ok_or_else(|| {
+        Error::invalid(format!(
+            "`cache_status` has `{text}`; expected {}",
+            CACHE_STATUSES.join(", ")
+        ))
+    })
 }
 
 fn metadata(text: &str) -> Result<Vec<(String, String)>> {
@@ -444,16 +511,18 @@ fn metadata(text: &str) -> Result<Vec<(String, String)>> {
         ))
     };
     let fields: Map<String, Value> = serde_json::from_str(text).map_err(|_| wrong())?;
-    if fields.len() > MOST_CONDITIONS {
+    if fields.len() > MAX_CONDITIONS {
         let keys = fields.len();
-        return Err(Error::invalid(format!("`metadata` has {keys} keys; at most {MOST_CONDITIONS} are taken")));
+        return Err(Error::invalid(format!(
+            "`metadata` has {keys} keys; at most {MAX_CONDITIONS} are taken"
+        )));
     }
     let pair = |(key, value): (String, Value)| match value {
         Value::String(value) => Ok((key, value)),
         Value::Number(_) | Value::Bool(_) => Ok((key, value.to_string())),
-        value => {
-            Err(Error::invalid(format!("`metadata.{key}` is `{value}`; expected a text, a number, true or false")))
-        }
+        value => Err(Error::invalid(format!(
+            "`metadata.{key}` is `{value}`; expected a text, a number, true or false"
+        ))),
     };
     fields.into_iter().map(pair).collect()
 }

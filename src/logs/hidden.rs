@@ -1,8 +1,9 @@
 //! Records without what is withheld from their reader, and without what would tell of it.
 //!
-//! A single record and the records of a list are read whole, since their order and what was said of them needs columns that the
-//! reader may not see; what is withheld is taken out of the answer here. `withheld` names it as the header does: `cost`,
-//! `request.body`, `metadata.value._user`. What is made of a withheld column (a label, the weighted feedback) is null too.
+//! A single record and the records of a list are read whole, since their order and what was said of
+//! them needs columns that the reader may not see; what is withheld is taken out of the answer
+//! here. `withheld` names it as the header does: `cost`, `request.body`, `metadata.value._user`.
+//! What is made of a withheld column (a label, the weighted feedback) is null too.
 
 use serde_json::Value;
 
@@ -40,7 +41,11 @@ pub fn hide(record: &mut Record, withheld: &[String]) {
 pub(super) fn hide_in_item(item: &mut Value, withheld: &[String]) {
     for name in withheld {
         match name.strip_prefix(METADATA_VALUE) {
-            Some(key) => drop(item.get_mut("metadata").and_then(Value::as_object_mut).map(|tags| tags.remove(key))),
+            Some(key) => drop(
+                item.get_mut("metadata")
+                    .and_then(Value::as_object_mut)
+                    .map(|tags| tags.remove(key)),
+            ),
             None => {
                 if let Some(value) = item.get_mut(name) {
                     *value = Value::Null;
@@ -60,7 +65,7 @@ pub(super) fn hide_in_item(item: &mut Value, withheld: &[String]) {
 
 /// The labels of a record as JSON, null where they tell of a withheld column.
 pub(super) fn labels(record: &Record, withheld: &[String]) -> serde_json::Result<Value> {
-    let mut status = serde_json::to_value(Status::of(record))?;
+    let mut status = serde_json::to_value(Status::from_record(record))?;
     hide_labels(&mut status, withheld);
     Ok(status)
 }
@@ -104,7 +109,10 @@ mod tests {
         Record {
             cost: Some(1.5),
             user_id: Some("ada".to_owned()),
-            metadata: vec![("_user".to_owned(), "ada".to_owned()), ("team".to_owned(), "a".to_owned())],
+            metadata: vec![
+                ("_user".to_owned(), "ada".to_owned()),
+                ("team".to_owned(), "a".to_owned()),
+            ],
             request: message(),
             response: message(),
             ..Record::default()
@@ -114,7 +122,10 @@ mod tests {
     #[test]
     fn a_record_loses_what_is_withheld_and_nothing_else() {
         let mut hidden = record();
-        hide(&mut hidden, &names(&["cost", "metadata.value._user", "request.body", "response.headers"]));
+        hide(
+            &mut hidden,
+            &names(&["cost", "metadata.value._user", "request.body", "response.headers"]),
+        );
         let mut expected = record();
         expected.cost = None;
         expected.metadata.remove(0);

@@ -1,11 +1,13 @@
-//! Single records and lists of them: one by its id, and pages of the newest that a [`Filter`] names.
+//! Single records and lists of them: one by its id, and pages of the newest that a [`Filter`]
+//! names.
 //!
-//! Lists read no bodies: their columns are named, and the two messages are not among them. A page goes on where the one
-//! before ended, at the record that its cursor names by time, id and organisation, so that records which arrive
-//! meanwhile neither repeat nor hide one. What a reader may see is decided below SQL; a record that is somebody else's
-//! is not found, in the same words as one that is nobody's.
+//! Lists read no bodies: their columns are named, and the two messages are not among them. A page
+//! goes on where the one before ended, at the record that its cursor names by time, id and
+//! organisation, so that records which arrive meanwhile neither repeat nor hide one. What a reader
+//! may see is decided below SQL; a record that is somebody else's is not found, in the same words
+//! as one that is nobody's.
 
-mod erasing;
+mod erasure_preview;
 mod feedback;
 mod filter;
 mod hidden;
@@ -21,25 +23,25 @@ use datafusion::common::{ParamValues, ScalarValue};
 use futures::TryStreamExt;
 use serde_json::Value;
 
-pub use erasing::{Erasing, erasing};
+pub use erasure_preview::{Erasing, erasing};
 pub use feedback::{
-    FeedbackAsk, LogPlace, Said, get as get_feedback, list as list_feedback, of_log as said_of_log, places,
-    shown as shown_feedback,
+    FeedbackAsk, LogFeedback, LogRef, feedback_of_log as said_of_log, get as get_feedback,
+    list as list_feedback, places, shown as shown_feedback,
 };
-pub use filter::{Bounds, Condition, Filter, MOST_CONDITIONS, MOST_VALUES, NAMES as FILTER_NAMES};
+pub use filter::{Bounds, Condition, Filter, MAX_CONDITIONS, MAX_VALUES, NAMES as FILTER_NAMES};
 pub use hidden::{hide, shown_labels, tells_feedback};
 pub use object::{ID_IN_QUERY, ROUTE_WORDS, object, own_url};
 pub use status::{Kind, Label, Status};
 
 use crate::error::{Error, Result};
-use crate::query::{Queries, Scene};
+use crate::query::{Queries, QueryContext};
 use crate::record::json::{self, Encoder};
 use crate::record::{COLUMNS, Kind as ColumnKind, Record};
 
 /// Records of a page where nothing is said.
 pub const PAGE_SIZE: u64 = 50;
 /// Most records of a page.
-pub const MOST_PAGE_SIZE: u64 = 1_000;
+pub const MAX_PAGE_SIZE: u64 = 1_000;
 
 /// A page of a list.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,7 +59,8 @@ pub struct Ask {
 /// What was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
-    /// The records in their native form without bodies, each with `status`, `url` and `weighted_feedback`, newest first.
+    /// The records in their native form without bodies, each with `status`, `url` and
+    /// `weighted_feedback`, newest first.
     pub records: Vec<Value>,
     /// Where the next page goes on; none = this was the last one.
     pub next: Option<Cursor>,
@@ -76,20 +79,23 @@ pub struct Cursor {
 impl Cursor {
     /// Leaves what comes after it in the order of a list.
     fn narrow(&self, condition: &mut Condition) {
-        let time = condition.bind(ScalarValue::TimestampMicrosecond(Some(self.created_at), Some("UTC".into())));
+        let time = condition
+            .bind(ScalarValue::TimestampMicrosecond(Some(self.created_at), Some("UTC".into())));
         let id = condition.bind(ScalarValue::Utf8View(Some(self.id.clone())));
         let organisation = condition.bind(ScalarValue::Utf8View(Some(self.organisation.clone())));
         // The first part prunes files, the second one decides.
         condition.parts.push(format!("created_at <= {time}"));
-        condition
-            .parts
-            .push(format!("(created_at < {time} or id < {id} or (id = {id} and organisation_id < {organisation}))"));
+        condition.parts.push(format!(
+            "(created_at < {time} or id < {id} or (id = {id} and organisation_id < {organisation}))"
+        ));
     }
 }
 
 impl std::fmt::Display for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&hex::encode(serde_json::json!([self.created_at, self.id, self.organisation]).to_string()))
+        f.write_str(&hex::encode(
+            serde_json::json!([self.created_at, self.id, self.organisation]).to_string(),
+        ))
     }
 }
 
@@ -97,9 +103,11 @@ impl std::str::FromStr for Cursor {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let parts = hex::decode(text.trim()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let (created_at, id, organisation) =
-            parts.ok_or_else(|| Error::invalid("`cursor` is none of ours; send the `next` of the page before"))?;
+        let parts =
+            hex::decode(text.trim()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let (created_at, id, organisation) = parts.ok_or_else(|| {
+            Error::invalid("`cursor` is none of ours; send the `next` of the page before")
+        })?;
         Ok(Self { created_at, id, organisation })
     }
 }
@@ -115,10 +123,10 @@ impl Page {
 pub const ORDER: [&str; 2] = ["created_at", "id"];
 
 /// The newest records that the filter names, a page of them.
-pub async fn list(queries: &Queries, scene: Scene, ask: &Ask) -> Result<Page> {
-    let size = if ask.page_size == 0 { PAGE_SIZE } else { ask.page_size.min(MOST_PAGE_SIZE) };
+pub async fn list(queries: &Queries, query_context: QueryContext, ask: &Ask) -> Result<Page> {
+    let size = if ask.page_size == 0 { PAGE_SIZE } else { ask.page_size.min(MAX_PAGE_SIZE) };
     let total = match ask.total {
-        true => Some(count(queries, scene.clone(), &ask.filter).await?),
+        true => Some(count(queries, query_context.clone(), &ask.filter).await?),
         false => None,
     };
     let mut condition = ask.filter.condition();
@@ -133,13 +141,17 @@ pub async fn list(queries: &Queries, scene: Scene, ask: &Ask) -> Result<Page> {
         condition.clause(),
         size + 1
     );
-    let batches = run(queries, scene.clone(), &text, condition.params).await?;
+    let batches = run(queries, query_context.clone(), &text, condition.params).await?;
     let mut lines = lines(&Encoder::new(Some(&names))?, &batches)?;
     let more = lines.len() as u64 > size;
     lines.truncate(usize::try_from(size).unwrap_or(usize::MAX));
     let mut records = lines.iter().map(|line| read(line)).collect::<Result<Vec<_>>>()?;
-    let means = feedback::means(queries, scene, &records).await?;
-    let items = lines.iter().zip(&records).zip(means).map(|((line, record), mean)| item(line, record, mean));
+    let means = feedback::means(queries, query_context, &records).await?;
+    let items = lines
+        .iter()
+        .zip(&records)
+        .zip(means)
+        .map(|((line, record), mean)| item(line, record, mean));
     let items = items.collect::<Result<Vec<_>>>()?;
     let next = records.pop().filter(|_| more).map(|record| Cursor {
         created_at: record.created_at.map_or(0, |at| at.timestamp_micros()),
@@ -150,38 +162,45 @@ pub async fn list(queries: &Queries, scene: Scene, ask: &Ask) -> Result<Page> {
 }
 
 /// How many records a filter names.
-pub async fn count(queries: &Queries, scene: Scene, filter: &Filter) -> Result<u64> {
+pub async fn count(queries: &Queries, query_context: QueryContext, filter: &Filter) -> Result<u64> {
     let condition = filter.condition();
     let text = format!("{}select count(*) from logs {}", condition.with(), condition.clause());
-    let batches = run(queries, scene, &text, condition.params).await?;
+    let batches = run(queries, query_context, &text, condition.params).await?;
     Ok(counted(&batches))
 }
 
 /// The count that a statement answered with.
 fn counted(batches: &[RecordBatch]) -> u64 {
-    let counts = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().iter().flatten());
+    let counts = batches
+        .iter()
+        .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().iter().flatten());
     counts.sum::<i64>().unsigned_abs()
 }
 
-/// The record of that id, whole. Ids are an organisation's and a workspace's own, and one that is sent again after days is
-/// stored again. Of several it is one of no workspace if there is one, so that none takes its place, and the newest of those;
-/// `organisation` and `workspace` say whose is meant, an empty workspace that it is of none. LiteLLM's id of a call finds the attempt of the call that succeeded, or else the last one.
+/// The record of that id, whole. Ids are an organisation's and a workspace's own, and one that is
+/// sent again after days is stored again. Of several it is one of no workspace if there is one, so
+/// that none takes its place, and the newest of those; `organisation` and `workspace` say whose is
+/// meant, an empty workspace that it is of none. LiteLLM's id of a call finds the attempt of the
+/// call that succeeded, or else the last one.
 pub async fn get(
     queries: &Queries,
-    scene: Scene,
+    query_context: QueryContext,
     id: &str,
     organisation: Option<&str>,
     workspace: Option<&str>,
 ) -> Result<Record> {
     const NEWEST: &str = "created_at desc, organisation_id desc";
     let order = format!("is_success desc nulls last, {NEWEST}");
-    let is_bound = scene.sight.as_ref().is_some_and(|sight| sight.workspace.is_some());
+    let is_bound =
+        query_context.read_scope.as_ref().is_some_and(|read_scope| read_scope.workspace.is_some());
     // Two statements, since DataFusion cannot plan some orders by expressions.
-    let owners = if workspace.is_none() && !is_bound { vec![Some(""), None] } else { vec![workspace] };
+    let owners =
+        if workspace.is_none() && !is_bound { vec![Some(""), None] } else { vec![workspace] };
     for (by, order) in [(BY_ID, NEWEST), (BY_CALL, &*order)] {
         for workspace in &owners {
             let of = (organisation, *workspace);
-            if let Some(record) = first(queries, scene.clone(), (by, id), of, order).await? {
+            if let Some(record) = first(queries, query_context.clone(), (by, id), of, order).await?
+            {
                 return Ok(record);
             }
         }
@@ -189,8 +208,9 @@ pub async fn get(
     Err(Error::not_found("no log has that id"))
 }
 
-/// A column that logs are looked up by, and what else holds of them. Both tell files apart that need not be
-/// read, since most ids that are asked for in vain are no calls of LiteLLM, and most stores have none.
+/// A column that logs are looked up by, and what else holds of them. Both tell files apart that
+/// need not be read, since most ids that are asked for in vain are no calls of LiteLLM, and most
+/// stores have none.
 #[derive(Clone, Copy)]
 struct LookUp {
     column: &'static str,
@@ -210,7 +230,7 @@ impl LookUp {
 /// The first record in an order that is looked up by a text.
 async fn first(
     queries: &Queries,
-    scene: Scene,
+    query_context: QueryContext,
     (by, wanted): (LookUp, &str),
     (organisation, workspace): (Option<&str>, Option<&str>),
     order: &str,
@@ -225,25 +245,32 @@ async fn first(
     }
     match workspace {
         None => {}
-        Some("") => condition.parts.push("(workspace_slug is null or workspace_slug = '')".to_owned()),
+        Some("") => {
+            condition.parts.push("(workspace_slug is null or workspace_slug = '')".to_owned())
+        }
         Some(workspace) => {
             let wanted = condition.bind(ScalarValue::Utf8View(Some(workspace.to_owned())));
             condition.parts.push(format!("workspace_slug = {wanted}"));
         }
     }
     let names: Vec<String> = COLUMNS.iter().map(|column| column.name.to_owned()).collect();
-    let text = format!("select {} from logs {} order by {order} limit 1", quoted(&names), condition.clause());
-    let batches = run(queries, scene, &text, condition.params).await?;
+    let text = format!(
+        "select {} from logs {} order by {order} limit 1",
+        quoted(&names),
+        condition.clause()
+    );
+    let batches = run(queries, query_context, &text, condition.params).await?;
     lines(&Encoder::new(None)?, &batches)?.first().map(|line| read(line)).transpose()
 }
 
 async fn run(
     queries: &Queries,
-    scene: Scene,
+    query_context: QueryContext,
     text: &str,
     params: Vec<(String, ScalarValue)>,
 ) -> Result<Vec<RecordBatch>> {
-    let answer = queries.run(scene, text, ParamValues::from(params), queries.limits()).await?;
+    let answer =
+        queries.run(query_context, text, ParamValues::from(params), queries.limits()).await?;
     answer.batches.try_collect().await
 }
 
@@ -279,10 +306,14 @@ fn item(line: &str, record: &Record, weighted_feedback: Option<f64>) -> Result<V
     let mut item: Value = serde_json::from_str(line).map_err(|_| unreadable())?;
     if let Value::Object(fields) = &mut item {
         fields.insert("object".to_owned(), Value::from("log"));
-        fields.insert("url".to_owned(), Value::from(own_url(record.id.as_deref().unwrap_or_default())));
-        let status = serde_json::to_value(Status::of(record));
+        fields.insert(
+            "url".to_owned(),
+            Value::from(own_url(record.id.as_deref().unwrap_or_default())),
+        );
+        let status = serde_json::to_value(Status::from_record(record));
         fields.insert("weighted_feedback".to_owned(), feedback::number(weighted_feedback));
-        fields.insert("status".to_owned(), status.map_err(|cause| unreadable().with_source(cause))?);
+        fields
+            .insert("status".to_owned(), status.map_err(|cause| unreadable().with_source(cause))?);
     }
     Ok(item)
 }

@@ -1,18 +1,20 @@
 //! A record as Portkey's LogObject, the answer of `GET /v1/logs/{id}`.
 //!
-//! Names, and the forms of times and numbers that differ between its two halves, are Portkey's: `created_at` is the
-//! text of a JavaScript date, `metrics.created_at` a time with a blank in it, `retry_success_count` a text, `mode` and
-//! `cache_type` lower case. What a record does not say is null. Bodies and headers are embedded as they were stored.
-//! Beside Portkey's fields stand `status`, the four labels, `feedback`, what was said of the record, with its weighted
-//! mean, and `links`, which lead to the record's own URL and to the records of the same config, prompt and trace; and
-//! `withheld`, the columns that are null because the key may not read them, where there are such.
+//! Names, and the forms of times and numbers that differ between its two halves, are Portkey's:
+//! `created_at` is the text of a JavaScript date, `metrics.created_at` a time with a blank in it,
+//! `retry_success_count` a text, `mode` and `cache_type` lower case. What a record does not say is
+//! null. Bodies and headers are embedded as they were stored. Beside Portkey's fields stand
+//! `status`, the four labels, `feedback`, what was said of the record, with its weighted mean, and
+//! `links`, which lead to the record's own URL and to the records of the same config, prompt and
+//! trace; and `withheld`, the columns that are null because the key may not read them, where there
+//! are such.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::feedback::{self, Said};
+use super::feedback::{self, LogFeedback};
 use super::hidden;
 use crate::error::{Error, Result};
 use crate::record::Record;
@@ -158,7 +160,12 @@ metrics! {
 /// The LogObject of a record, as JSON.
 ///
 /// `withheld` names what the reader may not see of it, which is not in the record any more.
-pub fn object(record: &Record, organisation_name: Option<&str>, said: &Said, withheld: &[String]) -> Result<String> {
+pub fn object(
+    record: &Record,
+    organisation_name: Option<&str>,
+    said: &LogFeedback,
+    withheld: &[String],
+) -> Result<String> {
     let headers = record.request.headers.as_deref();
     let object = LogObject {
         id: record.id.as_deref(),
@@ -202,7 +209,8 @@ fn links(record: &Record) -> Links {
     let same = |name: &str, value: &Option<String>| {
         let value = value.as_deref().filter(|value| !value.is_empty())?;
         let value = super::filter::list_of_one(value);
-        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair(name, &value).finish();
+        let query =
+            url::form_urlencoded::Serializer::new(String::new()).append_pair(name, &value).finish();
         Some(format!("/v1/logs?{query}"))
     };
     Links {
@@ -214,7 +222,8 @@ fn links(record: &Record) -> Links {
     }
 }
 
-/// Words that stand for something else where an id stands in `/v1/logs/{id}`, or in a path that begins so.
+/// Words that stand for something else where an id stands in `/v1/logs/{id}`, or in a path that
+/// begins so.
 pub const ROUTE_WORDS: [&str; 5] = ["enterprise", "exports", "filters", "groups", "otel"];
 /// What stands for an id in a path that cannot hold it; the id is the query's `id` then.
 pub const ID_IN_QUERY: &str = "-";
@@ -237,8 +246,8 @@ fn url_of(before: &str, id: &str, behind: &str, in_query: bool) -> String {
     }
 }
 
-/// A part of a path, or a value of a query, with everything escaped but what RFC 3986 calls unreserved. The `url` crate
-/// escapes less, and takes tabs and line breaks out.
+/// A part of a path, or a value of a query, with everything escaped but what RFC 3986 calls
+/// unreserved. The `url` crate escapes less, and takes tabs and line breaks out.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -265,7 +274,9 @@ fn raw(text: Option<&str>) -> Result<Option<&RawValue>> {
 fn gateway_headers(headers: Option<&str>) -> Result<Box<RawValue>> {
     let all = headers.and_then(members).unwrap_or_default();
     let mut out = String::from("{");
-    for (name, value) in all.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with(GATEWAY_HEADERS)) {
+    for (name, value) in
+        all.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with(GATEWAY_HEADERS))
+    {
         let mut key = Vec::new();
         write_string(&mut key, name);
         if out.len() > 1 {

@@ -71,7 +71,7 @@ pub enum Label {
 
 impl Status {
     /// Returns the labels of a record.
-    pub fn of(record: &Record) -> Self {
+    pub fn from_record(record: &Record) -> Self {
         let upper = |text: &Option<String>| text.as_deref().unwrap_or_default().to_uppercase();
         let mode = upper(&record.mode);
         let cache = match upper(&record.cache_status).as_str() {
@@ -94,7 +94,11 @@ impl Status {
             cache,
             retry,
             fallback: if mode == "FALLBACK" { "Fallback Active" } else { "Fallback Disabled" },
-            loadbalance: if mode == "LOADBALANCE" { "Loadbalancer Active" } else { "Loadbalancer Disabled" },
+            loadbalance: if mode == "LOADBALANCE" {
+                "Loadbalancer Active"
+            } else {
+                "Loadbalancer Disabled"
+            },
         }
     }
 }
@@ -118,9 +122,12 @@ impl Label {
             "loadbalancer disabled" => Self::Loadbalance(false),
             "loadbalancer active" => Self::Loadbalance(true),
             other => {
-                let tries = other.strip_prefix("retry success on ").and_then(|rest| rest.strip_suffix(" tries"));
+                let tries = other
+                    .strip_prefix("retry success on ")
+                    .and_then(|rest| rest.strip_suffix(" tries"));
                 let tries = tries.and_then(|tries| tries.parse().ok()).filter(|tries| *tries > 0);
-                let unknown = || Error::invalid(format!("`status` is `{text}`; expected labels of {KNOWN}"));
+                let unknown =
+                    || Error::invalid(format!("`status` is `{text}`; expected labels of {KNOWN}"));
                 Self::RetrySuccess(Some(tries.ok_or_else(unknown)?))
             }
         };
@@ -130,9 +137,11 @@ impl Label {
     /// Returns the subject of the label.
     pub fn kind(self) -> Kind {
         match self {
-            Self::CacheDisabled | Self::CacheMiss | Self::CacheRefreshed | Self::CacheHit | Self::CacheSemanticHit => {
-                Kind::Cache
-            }
+            Self::CacheDisabled
+            | Self::CacheMiss
+            | Self::CacheRefreshed
+            | Self::CacheHit
+            | Self::CacheSemanticHit => Kind::Cache,
             Self::RetryNotTriggered | Self::RetrySuccess(_) | Self::RetryFailed => Kind::Retry,
             Self::Fallback(_) => Kind::Fallback,
             Self::Loadbalance(_) => Kind::Loadbalance,
@@ -142,10 +151,14 @@ impl Label {
     /// Returns the SQL condition for rows of `logs` with the label. It is never null.
     pub fn condition(self) -> String {
         let cache = "coalesce(upper(cache_status), '')";
-        let mode = |name: &str, is: bool| format!("coalesce(upper(mode), '') {} '{name}'", if is { "=" } else { "<>" });
+        let mode = |name: &str, is: bool| {
+            format!("coalesce(upper(mode), '') {} '{name}'", if is { "=" } else { "<>" })
+        };
         match self {
             Self::CacheDisabled => {
-                format!("{cache} not in ('HIT', 'SEMANTIC HIT', 'REFRESH', 'MISS', 'SEMANTIC MISS')")
+                format!(
+                    "{cache} not in ('HIT', 'SEMANTIC HIT', 'REFRESH', 'MISS', 'SEMANTIC MISS')"
+                )
             }
             Self::CacheMiss => format!("{cache} in ('MISS', 'SEMANTIC MISS')"),
             Self::CacheRefreshed => format!("{cache} = 'REFRESH'"),
@@ -153,11 +166,15 @@ impl Label {
             Self::CacheSemanticHit => format!("{cache} = 'SEMANTIC HIT'"),
             Self::RetryNotTriggered => "coalesce(retry_success_count, 0) = 0".to_owned(),
             Self::RetryFailed => {
-                format!("coalesce(retry_success_count < 0 or (retry_success_count > 0 and not {SUCCEEDED}), false)")
+                format!(
+                    "coalesce(retry_success_count < 0 or (retry_success_count > 0 and not {SUCCEEDED}), false)"
+                )
             }
             Self::RetrySuccess(tries) => {
                 let count = tries.map_or_else(|| "> 0".to_owned(), |tries| format!("= {tries}"));
-                format!("coalesce(retry_success_count {count}, false) and coalesce({SUCCEEDED}, true)")
+                format!(
+                    "coalesce(retry_success_count {count}, false) and coalesce({SUCCEEDED}, true)"
+                )
             }
             Self::Fallback(active) => mode("FALLBACK", active),
             Self::Loadbalance(active) => mode("LOADBALANCE", active),

@@ -35,7 +35,7 @@ fn records() -> Vec<Record> {
 
 struct Rig {
     queries: Queries,
-    scene: Scene,
+    query_context: QueryContext,
     records: Vec<Record>,
 }
 
@@ -45,10 +45,15 @@ impl Rig {
     }
 
     fn with(feedback: Vec<Feedback>) -> Self {
-        let store = Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
+        let store =
+            Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
         let here = Handle::current();
         let latest = include_str!("../../sql/views/feedback.sql");
-        let latest = NamedView { name: "feedback", sql: latest, params: ParamValues::Map(Default::default()) };
+        let latest = NamedView {
+            name: "feedback",
+            sql: latest,
+            params: ParamValues::Map(Default::default()),
+        };
         let queries = Queries::new(&Config::default(), &store, vec![latest], here).unwrap();
         let records = records();
         let mut builder = BatchBuilder::new();
@@ -56,33 +61,45 @@ impl Rig {
         let view = View { rows: Rows::Logs, files: Arc::default(), memory: vec![builder.finish()] };
         let mut builder = FeedbackBuilder::new();
         feedback.into_iter().for_each(|one| builder.append(&one));
-        let feedback = View { rows: Rows::Feedback, files: Arc::default(), memory: vec![builder.finish()] };
-        Self { queries, scene: Scene { feedback: Some(feedback), ..Scene::from(view) }, records }
+        let feedback =
+            View { rows: Rows::Feedback, files: Arc::default(), memory: vec![builder.finish()] };
+        Self {
+            queries,
+            query_context: QueryContext { feedback: Some(feedback), ..QueryContext::from(view) },
+            records,
+        }
     }
 
     async fn page(&self, ask: &Ask) -> Page {
-        list(&self.queries, self.scene.clone(), ask).await.unwrap()
+        list(&self.queries, self.query_context.clone(), ask).await.unwrap()
     }
 
     /// Checks that a filter finds exactly the expected records, and that it neither finds all nor
     /// none.
     async fn finds(&self, fields: &[(&str, &str)], wanted: impl Fn(&Record) -> bool) {
         let filter = filter(fields).unwrap();
-        let ask = Ask { filter: filter.clone(), page_size: MOST_PAGE_SIZE, total: true, after: None };
+        let ask =
+            Ask { filter: filter.clone(), page_size: MAX_PAGE_SIZE, total: true, after: None };
         let page = self.page(&ask).await;
-        let mut found: Vec<String> = page.records.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
+        let mut found: Vec<String> =
+            page.records.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
         let wanted = self.records.iter().filter(|record| wanted(record));
         let mut wanted: Vec<String> = wanted.map(|record| record.id.clone().unwrap()).collect();
         found.sort();
         wanted.sort();
         assert_eq!(found, wanted, "{fields:?}");
         assert_eq!(page.total, Some(found.len() as u64));
-        assert!(!found.is_empty() && found.len() < self.records.len(), "{fields:?} tells nothing apart");
+        assert!(
+            !found.is_empty() && found.len() < self.records.len(),
+            "{fields:?} tells nothing apart"
+        );
     }
 }
 
 fn filter(fields: &[(&str, &str)]) -> Result<Filter> {
-    Filter::read(|name| fields.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned()))
+    Filter::read(|name| {
+        fields.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
+    })
 }
 
 fn is(value: &Option<String>, text: &str) -> bool {
@@ -94,19 +111,26 @@ async fn every_filter_finds_what_it_names() {
     let rig = Rig::new();
     let at = |text: &str| text.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
     let edge = at("2025-11-01T09:00:00.016Z");
-    rig.finds(&[("time_of_generation_min", "2025-11-01T09:00:00.016Z")], |record| record.created_at >= Some(edge))
-        .await;
-    rig.finds(&[("time_of_generation_max", "2025-11-01T14:30:00.016 05:30")], |record| record.created_at <= Some(edge))
-        .await;
+    rig.finds(&[("time_of_generation_min", "2025-11-01T09:00:00.016Z")], |record| {
+        record.created_at >= Some(edge)
+    })
+    .await;
+    rig.finds(&[("time_of_generation_max", "2025-11-01T14:30:00.016 05:30")], |record| {
+        record.created_at <= Some(edge)
+    })
+    .await;
     let day = at("2025-10-31T00:00:00Z");
-    rig.finds(&[("time_of_generation_max", "2025-10-31")], |record| record.created_at <= Some(day)).await;
+    rig.finds(&[("time_of_generation_max", "2025-10-31")], |record| record.created_at <= Some(day))
+        .await;
     rig.finds(&[("total_units_min", "121")], |record| record.total_units >= Some(121)).await;
     let most = |units: Option<i64>, most| units.is_some_and(|units| units <= most);
     rig.finds(&[("total_units_max", "50")], |record| most(record.total_units, 50)).await;
     rig.finds(&[("prompt_token_max", "40")], |record| most(record.req_units, 40)).await;
     rig.finds(&[("completion_token_min", "60")], |record| record.res_units >= Some(60)).await;
     rig.finds(&[("cost_min", "0.5"), ("cost_max", "0.5")], |record| record.cost == Some(0.5)).await;
-    let code = |record: &Record, codes: &[i32]| record.response_status_code.is_some_and(|code| codes.contains(&code));
+    let code = |record: &Record, codes: &[i32]| {
+        record.response_status_code.is_some_and(|code| codes.contains(&code))
+    };
     rig.finds(&[("status_code", "429, 500")], |record| code(record, &[429, 500])).await;
     for (text, success) in [("true", 1), ("1", 1), ("False", 0), ("0", 0)] {
         rig.finds(&[("is_success", text)], |record| record.is_success == Some(success)).await;
@@ -120,10 +144,16 @@ async fn every_filter_finds_what_it_names() {
         pair(record, "openai", "gpt-4o") || pair(record, "anthropic", "claude-sonnet-4")
     })
     .await;
-    rig.finds(&[("virtual_keys", "anthropic-main")], |record| is(&record.virtual_key, "anthropic-main")).await;
+    rig.finds(&[("virtual_keys", "anthropic-main")], |record| {
+        is(&record.virtual_key, "anthropic-main")
+    })
+    .await;
     rig.finds(&[("configs", "pc-retry , pc-none")], |record| is(&record.config, "pc-retry")).await;
     rig.finds(&[("prompt_slug", "pp-1")], |record| is(&record.prompt_slug, "pp-1")).await;
-    rig.finds(&[("trace_id", "t-1,t-2")], |record| is(&record.trace_id, "t-1") || is(&record.trace_id, "t-2")).await;
+    rig.finds(&[("trace_id", "t-1,t-2")], |record| {
+        is(&record.trace_id, "t-1") || is(&record.trace_id, "t-2")
+    })
+    .await;
     rig.finds(&[("span_id", "s-1")], |record| is(&record.span_id, "s-1")).await;
     rig.finds(&[("api_key_ids", "k-2")], |record| is(&record.api_key_id, "k-2")).await;
     rig.finds(&[("workspace_slug", "w")], |record| is(&record.workspace_slug, "w")).await;
@@ -138,8 +168,12 @@ async fn every_filter_finds_what_it_names() {
         is(&record.cache_status, "SEMANTIC HIT") || is(&record.cache_status, "REFRESH")
     })
     .await;
-    let disabled =
-        |record: &Record| record.cache_status.as_deref().is_none_or(|status| status.is_empty() || status == "DISABLED");
+    let disabled = |record: &Record| {
+        record
+            .cache_status
+            .as_deref()
+            .is_none_or(|status| status.is_empty() || status == "DISABLED")
+    };
     rig.finds(&[("cache_status", "DISABLED")], disabled).await;
     // Filters with different names are combined with `and`.
     rig.finds(&[("configs", "pc-fallback"), ("status_code", "429")], |record| {
@@ -150,7 +184,9 @@ async fn every_filter_finds_what_it_names() {
 
 #[test]
 fn moments_come_in_every_usual_form() {
-    let moment = |text| Ok::<_, Error>(filter(&[("time_of_generation_min", text)])?.time.min.unwrap().to_rfc3339());
+    let moment = |text| {
+        Ok::<_, Error>(filter(&[("time_of_generation_min", text)])?.time.min.unwrap().to_rfc3339())
+    };
     for text in [
         "2026-11-21T23:00:00+05:30",
         "2026-11-21T23:00:00 05:30",
@@ -184,14 +220,17 @@ async fn labels_of_sql(rig: &Rig) -> Vec<[String; 5]> {
         ScalarValue::Int64(None),
     ];
     let params = names.into_iter().map(str::to_owned).zip(values).collect();
-    let batches = run(&rig.queries, rig.scene.clone(), text, params).await.unwrap();
+    let batches = run(&rig.queries, rig.query_context.clone(), text, params).await.unwrap();
     let mut labels = Vec::new();
     for batch in &batches {
-        let columns = ["id", "cache_label", "retry_label", "fallback_label", "loadbalance_label"].map(|name| {
-            let column =
-                arrow::compute::cast(batch.column_by_name(name).unwrap(), &arrow::datatypes::DataType::Utf8View);
-            column.unwrap()
-        });
+        let columns = ["id", "cache_label", "retry_label", "fallback_label", "loadbalance_label"]
+            .map(|name| {
+                let column = arrow::compute::cast(
+                    batch.column_by_name(name).unwrap(),
+                    &arrow::datatypes::DataType::Utf8View,
+                );
+                column.unwrap()
+            });
         for row in 0..batch.num_rows() {
             labels.push(columns.each_ref().map(|column| {
                 assert!(column.is_valid(row));
@@ -208,7 +247,7 @@ async fn labels_are_those_of_the_report_and_can_be_asked_for() {
     let of_sql = labels_of_sql(&rig).await;
     assert_eq!(of_sql.len(), rig.records.len());
     for record in &rig.records {
-        let status = Status::of(record);
+        let status = Status::from_record(record);
         let ours = [
             record.id.clone().unwrap(),
             status.cache.to_owned(),
@@ -218,26 +257,32 @@ async fn labels_are_those_of_the_report_and_can_be_asked_for() {
         ];
         assert!(of_sql.contains(&ours), "{ours:?}");
     }
-    let all: std::collections::BTreeSet<&String> = of_sql.iter().flat_map(|row| &row[1..]).collect();
+    let all: std::collections::BTreeSet<&String> =
+        of_sql.iter().flat_map(|row| &row[1..]).collect();
     assert!(all.len() >= 14, "{all:?}");
     for label in all {
         let spelt = label.to_lowercase().replace(' ', "_");
         for text in [label, &spelt] {
             let has = |record: &Record| {
-                of_sql.iter().any(|row| row[0] == *record.id.as_ref().unwrap() && row[1..].contains(label))
+                of_sql
+                    .iter()
+                    .any(|row| row[0] == *record.id.as_ref().unwrap() && row[1..].contains(label))
             };
             rig.finds(&[("status", text)], has).await;
         }
     }
-    let retried = |record: &Record| Status::of(record).retry.starts_with("Retry Success");
+    let retried = |record: &Record| Status::from_record(record).retry.starts_with("Retry Success");
     rig.finds(&[("status", "Retry Success")], retried).await;
     // Labels of one kind are combined with `or`, labels of different kinds with `and`.
     rig.finds(&[("status", "Cache Hit, Cache Semantic Hit, Fallback Disabled")], |record| {
-        let status = Status::of(record);
+        let status = Status::from_record(record);
         status.cache.ends_with("Hit") && status.fallback == "Fallback Disabled"
     })
     .await;
-    assert!(filter(&[("status", "Cache")]).is_err() && filter(&[("status", "Retry Success on 0 Tries")]).is_err());
+    assert!(
+        filter(&[("status", "Cache")]).is_err()
+            && filter(&[("status", "Retry Success on 0 Tries")]).is_err()
+    );
 }
 
 #[test]
@@ -245,15 +290,23 @@ fn lists_are_of_different_values_and_bounded() {
     let read = |name: &str, of: usize, value: fn(usize) -> String| {
         filter(&[(name, &(0..of).map(value).collect::<Vec<_>>().join(","))])
     };
-    assert_eq!(read("trace_id", 5_000, |_| "t".to_owned()).unwrap().texts, [("trace_id", vec!["t".to_owned()])]);
+    assert_eq!(
+        read("trace_id", 5_000, |_| "t".to_owned()).unwrap().texts,
+        [("trace_id", vec!["t".to_owned()])]
+    );
     assert!(read("trace_id", 1_000, |number| number.to_string()).is_ok());
     assert!(read("trace_id", 1_001, |number| number.to_string()).is_err());
     let pair = |number| format!("openai__{number}");
     assert!(read("ai_org_model", 100, pair).is_ok() && read("ai_org_model", 101, pair).is_err());
     let label = |number| format!("Retry Success on {} Tries", number + 1);
     assert!(read("status", 100, label).is_ok() && read("status", 101, label).is_err());
-    let object =
-        |keys: usize| json!((0..keys).map(|key| (key.to_string(), "v")).collect::<std::collections::BTreeMap<_, _>>());
+    let object = |keys: usize| {
+        json!(
+            (0..keys)
+                .map(|key| (key.to_string(), "v"))
+                .collect::<std::collections::BTreeMap<_, _>>()
+        )
+    };
     assert!(filter(&[("metadata", &object(100).to_string())]).is_ok());
     assert!(filter(&[("metadata", &object(101).to_string())]).is_err());
 }
@@ -290,10 +343,16 @@ fn a_filter_is_read_from_an_object_too() {
     let object = json!({
         "cost_min": 0.5, "total_units_max": 7, "trace_id": ["a", "b"], "metadata": { "k": "v" }, "ai_model": null, "other": 1,
     });
-    let ours =
-        filter(&[("cost_min", "0.5"), ("total_units_max", "7"), ("trace_id", "a,b"), ("metadata", r#"{"k":"v"}"#)]);
-    assert_eq!(Filter::of_object(object.as_object().unwrap()).unwrap(), ours.unwrap());
-    let of = |name: &str, value: Value| Filter::of_object(&[(name.to_owned(), value)].into_iter().collect());
+    let ours = filter(&[
+        ("cost_min", "0.5"),
+        ("total_units_max", "7"),
+        ("trace_id", "a,b"),
+        ("metadata", r#"{"k":"v"}"#),
+    ]);
+    assert_eq!(Filter::from_object(object.as_object().unwrap()).unwrap(), ours.unwrap());
+    let of = |name: &str, value: Value| {
+        Filter::from_object(&[(name.to_owned(), value)].into_iter().collect())
+    };
     // Clients send numbers as texts and ids as numbers. A null or empty value does not filter.
     for (name, value, text) in [
         ("cost_min", json!("0.5"), "0.5"),
@@ -308,7 +367,11 @@ fn a_filter_is_read_from_an_object_too() {
         ("is_success", json!(true), "true"),
         ("is_success", json!(0), "false"),
     ] {
-        assert_eq!(of(name, value.clone()).unwrap(), filter(&[(name, text)]).unwrap(), "{name}: {value}");
+        assert_eq!(
+            of(name, value.clone()).unwrap(),
+            filter(&[(name, text)]).unwrap(),
+            "{name}: {value}"
+        );
     }
     for (name, value, expected) in [
         ("status", json!({}), "an array of texts"),
@@ -330,9 +393,13 @@ fn a_filter_is_read_from_an_object_too() {
     ] {
         let refused = of(name, value.clone()).unwrap_err();
         let said = refused.message();
-        let shown = value.get(0).or(value.get("k")).filter(|_| name.contains("code") || name == "metadata");
+        let shown =
+            value.get(0).or(value.get("k")).filter(|_| name.contains("code") || name == "metadata");
         let shown = shown.unwrap_or(&value).to_string();
-        assert!(said.contains(name) && said.contains(&format!("`{shown}`")) && said.contains(expected), "{said}");
+        assert!(
+            said.contains(name) && said.contains(&format!("`{shown}`")) && said.contains(expected),
+            "{said}"
+        );
     }
 }
 
@@ -351,7 +418,11 @@ fn a_filter_tells_the_columns_that_it_reads() {
         ("internal_trace_id", "a", &["internal_trace_id"]),
         ("ai_model", "a", &["ai_org", "ai_model"]),
         ("cache_status", "HIT", &["cache_status"]),
-        ("metadata", r#"{"_user":"a","cost":"b"}"#, &["metadata.key", "metadata.value._user", "metadata.value.cost"]),
+        (
+            "metadata",
+            r#"{"_user":"a","cost":"b"}"#,
+            &["metadata.key", "metadata.value._user", "metadata.value.cost"],
+        ),
         ("status", "Cache Hit", &["cache_status"]),
         ("status", "Retry Failed", &["retry_success_count", "is_success", "response_status_code"]),
         ("status", "Fallback Active", &["mode"]),
@@ -381,16 +452,21 @@ async fn pages_go_on_where_the_last_ended() {
     let mut seen = Vec::new();
     loop {
         let page = rig.page(&ask).await;
-        let of =
-            |item: &Value| ["created_at", "id", "organisation_id"].map(|name| item[name].as_str().unwrap().to_owned());
+        let of = |item: &Value| {
+            ["created_at", "id", "organisation_id"]
+                .map(|name| item[name].as_str().unwrap().to_owned())
+        };
         seen.extend(page.records.iter().map(of));
         let Some(next) = page.next else { break };
         assert_eq!(page.records.len(), 7);
         ask.after = Some(next.to_string().parse().unwrap());
     }
     assert_eq!(seen.len(), rig.records.len());
-    let tied: Vec<(&str, &str)> =
-        seen.iter().take(3).map(|[_, id, organisation]| (id.as_str(), organisation.as_str())).collect();
+    let tied: Vec<(&str, &str)> = seen
+        .iter()
+        .take(3)
+        .map(|[_, id, organisation]| (id.as_str(), organisation.as_str()))
+        .collect();
     assert_eq!(tied, [("tied-2", "acme"), ("tied", "zen"), ("tied", "acme")]);
     let mut once = seen.clone();
     once.sort();
@@ -408,16 +484,25 @@ async fn pages_go_on_where_the_last_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_have_no_bodies_and_one_record_has_them() {
     let rig = Rig::new();
-    let page = rig.page(&Ask { filter: filter(&[("trace_id", "t-faq")]).unwrap(), ..Ask::default() }).await;
+    let page = rig
+        .page(&Ask { filter: filter(&[("trace_id", "t-faq")]).unwrap(), ..Ask::default() })
+        .await;
     let item = &page.records[1];
-    assert_eq!((&item["id"], &item["url"], &item["object"]), (&json!("r01"), &json!("/logs/r01"), &json!("log")));
+    assert_eq!(
+        (&item["id"], &item["url"], &item["object"]),
+        (&json!("r01"), &json!("/logs/r01"), &json!("log"))
+    );
     assert_eq!(item["status"]["cache"], "Cache Miss");
     assert!(item.get("request").is_none() && item.get("response").is_none());
-    assert!(!listed().any(|name| name.starts_with("re") && name.ends_with("st") || name == "response"));
+    assert!(
+        !listed().any(|name| name.starts_with("re") && name.ends_with("st") || name == "response")
+    );
 
-    let record = get(&rig.queries, rig.scene.clone(), "r01", None, None).await.unwrap();
+    let record = get(&rig.queries, rig.query_context.clone(), "r01", None, None).await.unwrap();
     assert_eq!(Some(&record), rig.records.first());
-    let of = async |id: &str, organisation| get(&rig.queries, rig.scene.clone(), id, organisation, None).await;
+    let of = async |id: &str, organisation| {
+        get(&rig.queries, rig.query_context.clone(), id, organisation, None).await
+    };
     assert_eq!(of("tied", Some("acme")).await.unwrap().organisation_id.as_deref(), Some("acme"));
     assert_eq!(of("tied", None).await.unwrap().organisation_id.as_deref(), Some("zen"));
     let unknown = of("nothing", None).await.unwrap_err();
@@ -440,11 +525,14 @@ fn a_log_object_is_portkeys_to_the_letter() {
         r#","request":{"body":{"z":1.0,"a":2,"a":3},"headers":{"accept":"*/*","X-Portkey-Trace-Id":"t"}},"response":{"body":[1]}}"#,
     );
     let record = json::parse(&text).unwrap();
-    let text = object(&record, Some("Acme"), &Said::default(), &[]).unwrap();
+    let text = object(&record, Some("Acme"), &LogFeedback::default(), &[]).unwrap();
     assert!(text.contains(r#""body":{"z":1.0,"a":2,"a":3}"#), "bodies are as they came: {text}");
     let object: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&object["_id"], &object["organisation_id"]), (&json!("a b"), &json!("acme")));
-    assert_eq!(object["created_at"], "Sat Nov 21 2026 16:26:58 GMT+0000 (Coordinated Universal Time)");
+    assert_eq!(
+        object["created_at"],
+        "Sat Nov 21 2026 16:26:58 GMT+0000 (Coordinated Universal Time)"
+    );
     assert_eq!(object["request"]["url"], "http://h/v1/chat/completions");
     assert_eq!(object["request"]["method"], "POST");
     assert_eq!(object["request"]["portkeyHeaders"], json!({ "X-Portkey-Trace-Id": "t" }));
@@ -500,8 +588,14 @@ fn any_id_has_a_url_and_any_value_a_link() {
         ("é+", "/logs/%C3%A9%2B", "/v1/logs/%C3%A9%2B/replay"),
     ] {
         let record = Record { id: Some(id.to_owned()), ..Record::default() };
-        let object: Value = serde_json::from_str(&object(&record, None, &Said::default(), &[]).unwrap()).unwrap();
-        assert_eq!((&object["links"]["own"], &object["links"]["replay"]), (&json!(own), &json!(replay)), "{id:?}");
+        let object: Value =
+            serde_json::from_str(&object(&record, None, &LogFeedback::default(), &[]).unwrap())
+                .unwrap();
+        assert_eq!(
+            (&object["links"]["own"], &object["links"]["replay"]),
+            (&json!(own), &json!(replay)),
+            "{id:?}"
+        );
     }
     for (trace, link) in [
         ("a,b", "/v1/logs?trace_id=%5B%22a%2Cb%22%5D"),
@@ -510,10 +604,13 @@ fn any_id_has_a_url_and_any_value_a_link() {
         ("a b", "/v1/logs?trace_id=a+b"),
     ] {
         let record = Record { trace_id: Some(trace.to_owned()), ..Record::default() };
-        let object: Value = serde_json::from_str(&object(&record, None, &Said::default(), &[]).unwrap()).unwrap();
+        let object: Value =
+            serde_json::from_str(&object(&record, None, &LogFeedback::default(), &[]).unwrap())
+                .unwrap();
         assert_eq!(object["links"]["trace"], link, "{trace:?}");
         let query = link.split_once('?').unwrap().1;
-        let mut fields: HashMap<String, String> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let mut fields: HashMap<String, String> =
+            url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let filter = Filter::read(|name| fields.remove(name)).unwrap();
         assert_eq!(filter.texts, [("trace_id", vec![trace.to_owned()])], "{trace:?}");
     }
@@ -521,8 +618,10 @@ fn any_id_has_a_url_and_any_value_a_link() {
 
 #[test]
 fn a_log_object_has_every_field_of_the_specification() {
-    let object: Value =
-        serde_json::from_str(&object(&Record::default(), None, &Said::default(), &[]).unwrap()).unwrap();
+    let object: Value = serde_json::from_str(
+        &object(&Record::default(), None, &LogFeedback::default(), &[]).unwrap(),
+    )
+    .unwrap();
     let metrics = "id, organisation_id, organisation_name, prompt_id, prompt_version_id, config_id, created_at, is_success, \
                    ai_org, ai_model, req_units, res_units, total_units, cost, cost_currency, request_url, request_method, \
                    response_status_code, response_time, is_proxy_call, cache_status, cache_type, stream_mode, \

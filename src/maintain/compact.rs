@@ -7,14 +7,14 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::expire::{Fate, fate};
-use super::{MOST_FILES, MOST_OPEN_BYTES, Policy, held};
+use super::{MAX_FILES, MAX_OPEN_BYTES, Policy, held};
 use crate::plan::Rules;
 use crate::table::{DataFile, FileIndex};
 
 /// Files of one size class that make a merge worthwhile.
 const FILES_OF_A_CLASS: usize = 8;
 /// Maximum bytes of sealed files that are merged again, as a multiple of the bytes that join them.
-const MOST_SEALED_PER_FRESH: u64 = 4;
+const MAX_SEALED_PER_FRESH: u64 = 4;
 /// Divisor of the target size below which a sealed file is small. Files of a sealed day are bigger,
 /// except the last.
 const SMALL_PART: u64 = 8;
@@ -73,7 +73,7 @@ fn open_day(mut fresh: Files, policy: Policy) -> Vec<Files> {
 /// Plans merges of a past day: all new files, and only as many sealed ones as are worth rewriting.
 fn past_day(fresh: Files, sealed: Files, policy: Policy) -> Vec<Files> {
     let mut groups = Vec::new();
-    let mut room = bytes(&fresh).saturating_mul(MOST_SEALED_PER_FRESH);
+    let mut room = bytes(&fresh).saturating_mul(MAX_SEALED_PER_FRESH);
     let mut whole = fresh;
     let mut small = Vec::new();
     for file in sealed {
@@ -113,8 +113,8 @@ fn bounded(files: Files, policy: Policy) -> Vec<Files> {
     let mut open = 0;
     for file in files {
         let over = bytes + file.bytes > policy.target_bytes
-            || open + held(file.bytes) > MOST_OPEN_BYTES
-            || current.len() == MOST_FILES;
+            || open + held(file.bytes) > MAX_OPEN_BYTES
+            || current.len() == MAX_FILES;
         if over && !current.is_empty() {
             merges.push(std::mem::take(&mut current));
             (bytes, open) = (0, 0);
@@ -142,17 +142,24 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
     const MICROS_A_DAY: i64 = SECONDS_A_DAY * 1_000_000;
-    const POLICY: Policy = Policy { target_bytes: 100 * MIB, zstd_level: 3, sealed_zstd_level: 6, quiet_ms: QUIET_MS };
+    const POLICY: Policy =
+        Policy { target_bytes: 100 * MIB, zstd_level: 3, sealed_zstd_level: 6, quiet_ms: QUIET_MS };
 
     fn file(date: i32, name: u128, bytes: u64) -> DataFile {
-        of_class(0, date, name, bytes, false)
+        with_class(0, date, name, bytes, false)
     }
 
     fn sealed(date: i32, name: u128, bytes: u64) -> DataFile {
-        of_class(0, date, name, bytes, true)
+        with_class(0, date, name, bytes, true)
     }
 
-    fn of_class(retention_days: i32, date: i32, name: u128, bytes: u64, sealed: bool) -> DataFile {
+    fn with_class(
+        retention_days: i32,
+        date: i32,
+        name: u128,
+        bytes: u64,
+        sealed: bool,
+    ) -> DataFile {
         DataFile {
             path: data_path(retention_days, date, Uuid::from_u128(name), sealed),
             bytes,
@@ -174,7 +181,7 @@ mod tests {
     }
 
     fn planned(now: i32, files: Vec<DataFile>) -> Vec<(usize, bool)> {
-        let merges = plan(day(now), &FileIndex::of(files), &Rules::without_plans(0), POLICY);
+        let merges = plan(day(now), &FileIndex::new(files), &Rules::without_plans(0), POLICY);
         merges.iter().map(|merge| (merge.files.len(), merge.seal)).collect()
     }
 
@@ -183,9 +190,20 @@ mod tests {
     #[test]
     fn a_past_day_is_sealed_whole() {
         assert_eq!(planned(101, vec![file(100, 1, 5 * MIB), file(100, 2, 60 * MIB)]), [(2, true)]);
-        assert_eq!(planned(101, vec![file(100, 1, 5 * MIB)]), [(1, true)], "a lone file is packed for good too");
-        assert_eq!(planned(101, vec![file(100, 1, 5 * MIB), file(100, 2, 300 * MIB)]), [(2, true)], "a big one too");
-        assert_eq!(planned(101, (0..300).map(|name| file(100, name, 60 * MIB)).collect()), [(300, true)]);
+        assert_eq!(
+            planned(101, vec![file(100, 1, 5 * MIB)]),
+            [(1, true)],
+            "a lone file is packed for good too"
+        );
+        assert_eq!(
+            planned(101, vec![file(100, 1, 5 * MIB), file(100, 2, 300 * MIB)]),
+            [(2, true)],
+            "a big one too"
+        );
+        assert_eq!(
+            planned(101, (0..300).map(|name| file(100, name, 60 * MIB)).collect()),
+            [(300, true)]
+        );
     }
 
     #[test]
@@ -198,7 +216,9 @@ mod tests {
     #[test]
     fn a_past_day_that_files_come_to_is_not_sealed() {
         let files = |count: u128, modified_ms| {
-            (0..count).map(move |name| DataFile { modified_ms, ..file(100, name, MIB) }).collect::<Vec<_>>()
+            (0..count)
+                .map(move |name| DataFile { modified_ms, ..file(100, name, MIB) })
+                .collect::<Vec<_>>()
         };
         let now_ms = day(101).timestamp_millis();
         assert_eq!(planned(101, files(7, now_ms - QUIET_MS + 1)), NONE);
@@ -209,7 +229,8 @@ mod tests {
     #[test]
     fn late_files_take_in_sealed_ones_up_to_four_times_their_bytes() {
         let late = |bytes: u64, sealed_bytes: &[u64]| {
-            let before = sealed_bytes.iter().zip(10..).map(|(bytes, name)| sealed(100, name, *bytes));
+            let before =
+                sealed_bytes.iter().zip(10..).map(|(bytes, name)| sealed(100, name, *bytes));
             planned(101, before.chain([file(100, 1, bytes)]).collect())
         };
         assert_eq!(late(1_000, &[500 * MIB]), [(1, true)], "ten rows do not rewrite a big file");
@@ -225,7 +246,11 @@ mod tests {
         assert_eq!(planned(101, many(7)), NONE);
         assert_eq!(planned(101, many(8)), [(8, true)]);
         let late = many(9).into_iter().chain([file(100, 90, MIB / 8)]).collect();
-        assert_eq!(planned(101, late), [(1, true), (9, true)], "the late one alone is worth half a file");
+        assert_eq!(
+            planned(101, late),
+            [(1, true), (9, true)],
+            "the late one alone is worth half a file"
+        );
     }
 
     /// Sums the bytes that sealing writes for late rows: one file of the same size per hour, for a
@@ -239,7 +264,9 @@ mod tests {
             let size = 1_000 + (name as u64 * 7_919) % 50_000;
             files.push(file(100, 10_000 + name, size));
             fresh += size;
-            for merge in plan(day(101), &FileIndex::of(files.clone()), &Rules::without_plans(0), POLICY) {
+            for merge in
+                plan(day(101), &FileIndex::new(files.clone()), &Rules::without_plans(0), POLICY)
+            {
                 assert!(merge.seal && merge.bytes() < 100 * MIB, "the big file stays");
                 written += merge.bytes();
                 files.retain(|file| !merge.files.iter().any(|joined| joined.path == file.path));
@@ -256,8 +283,15 @@ mod tests {
         let files = |count: u128| (0..count).map(|name| file(100, name, MIB)).collect::<Vec<_>>();
         assert_eq!(planned(100, files(7)), NONE);
         assert_eq!(planned(100, files(8)), [(8, false)]);
-        assert_eq!(planned(100, files(7).into_iter().chain([file(100, 90, 50 * MIB)]).collect()), NONE);
-        assert_eq!(planned(99, files(8)), [(8, false)], "a day that a clock ran ahead to is no past day");
+        assert_eq!(
+            planned(100, files(7).into_iter().chain([file(100, 90, 50 * MIB)]).collect()),
+            NONE
+        );
+        assert_eq!(
+            planned(99, files(8)),
+            [(8, false)],
+            "a day that a clock ran ahead to is no past day"
+        );
     }
 
     #[test]
@@ -271,9 +305,16 @@ mod tests {
     #[test]
     fn what_expires_or_is_written_anew_is_not_joined() {
         let now = day(140);
-        let of = |retention_days, date, name| of_class(retention_days, date, name, MIB, false);
-        let files = vec![of(30, 109, 1), of(30, 109, 2), of(30, 110, 3), of(30, 110, 4), of(0, 110, 5), of(0, 110, 6)];
-        let index = FileIndex::of(files);
+        let of = |retention_days, date, name| with_class(retention_days, date, name, MIB, false);
+        let files = vec![
+            of(30, 109, 1),
+            of(30, 109, 2),
+            of(30, 110, 3),
+            of(30, 110, 4),
+            of(0, 110, 5),
+            of(0, 110, 6),
+        ];
+        let index = FileIndex::new(files);
         let days = |rules: &Rules| {
             let merges = plan(now, &index, rules, POLICY);
             merges.iter().map(|merge| (merge.date, merge.retention_days)).collect::<Vec<_>>()
@@ -288,8 +329,14 @@ mod tests {
         assert_eq!(days(&rules(vec![], vec![moving])), [(110, 0)]);
         let what = Erased::User { user: "ada".to_owned(), until: i64::MAX };
         let [id, organisation] = ["1", "acme"].map(str::to_owned);
-        let erasure =
-            Erasure { id, organisation, what, feedback: HashSet::new(), arrived_ms: i64::MIN, clean_before_ms: 0 };
+        let erasure = Erasure {
+            id,
+            organisation,
+            what,
+            feedback: HashSet::new(),
+            arrived_ms: i64::MIN,
+            clean_before_ms: 0,
+        };
         assert_eq!(days(&rules(vec![erasure], vec![])), []);
     }
 }

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use uuid::Uuid;
 
-use super::{MOST_FILES, Merge, Tools};
+use super::{MAX_FILES, Merge, Tools};
 use crate::datafile::{DataFileWriter, Partition};
 use crate::error::{Error, Result};
 use crate::query::Weight;
@@ -23,7 +23,11 @@ const MERGE_ROWS: usize = 512;
 const RUN_ZSTD_LEVEL: i32 = 1;
 
 /// Replaces the inputs of a merge with the merged files and returns the new index.
-pub async fn commit_merged(table: &Table, merge: &Merge, joined: Vec<DataFile>) -> Result<Arc<FileIndex>> {
+pub async fn commit_merged(
+    table: &Table,
+    merge: &Merge,
+    joined: Vec<DataFile>,
+) -> Result<Arc<FileIndex>> {
     table
         .commit(Commit {
             add: joined,
@@ -72,7 +76,8 @@ async fn in_passes(
 ) -> Result<Vec<DataFile>> {
     let partition = Partition { date: merge.date, retention_days: merge.retention_days };
     let now_ms = now.timestamp_millis();
-    let mut inputs = weighed(tools, merge.files.iter().map(|file| DataFile::clone(file)).collect()).await?;
+    let mut inputs =
+        weighed(tools, merge.files.iter().map(|file| DataFile::clone(file)).collect()).await?;
     loop {
         inputs.sort_by_key(|(size, _)| size.bytes);
         let sizes: Vec<Size> = inputs.iter().map(|(size, _)| *size).collect();
@@ -85,10 +90,19 @@ async fn in_passes(
     }
     let inputs = inputs.into_iter().map(|(_, file)| file).collect();
     if !merge.seal {
-        let start = |id| DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now_ms);
+        let start =
+            |id| DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now_ms);
         return join(tools, inputs, u64::MAX, || start(new_id())).await;
     }
-    let start = |id| DataFileWriter::start_sealed(tools.table, partition, id, tools.policy.sealed_zstd_level, now_ms);
+    let start = |id| {
+        DataFileWriter::start_sealed(
+            tools.table,
+            partition,
+            id,
+            tools.policy.sealed_zstd_level,
+            now_ms,
+        )
+    };
     join(tools, inputs, share(merge.bytes(), tools.policy.target_bytes), || start(new_id())).await
 }
 
@@ -127,7 +141,7 @@ async fn weighed(tools: Tools<'_>, files: Vec<DataFile>) -> Result<Vec<(Size, Da
 /// read at once, or as many as possible. Returns `None` if all inputs can be read at once, or if
 /// there are no more than two. `sizes` must be ascending.
 pub(super) fn first_run(sizes: &[Size], most_open: u64) -> Option<usize> {
-    let fits = |count: usize, open: u64| count <= MOST_FILES && open <= most_open;
+    let fits = |count: usize, open: u64| count <= MAX_FILES && open <= most_open;
     let mut rest: u64 = sizes.iter().map(|size| size.held).sum();
     if sizes.len() <= 2 || fits(sizes.len(), rest) {
         return None;
@@ -161,7 +175,8 @@ async fn join(
     most_bytes: u64,
     mut start: impl FnMut() -> Result<DataFileWriter> + Send,
 ) -> Result<Vec<DataFile>> {
-    let text = format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
+    let text =
+        format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
     let mut sorted = tools.read_whole(files, &text, MERGE_ROWS).await?;
     let mut done = Vec::new();
     let mut open = None::<DataFileWriter>;
@@ -193,11 +208,13 @@ async fn join(
 fn goes_on(last: Option<&RecordBatch>, batch: &RecordBatch) -> Result<bool> {
     let Some(last) = last else { return Ok(false) };
     for name in SORT_KEY {
-        let (Some(before), Some(after)) = (last.column_by_name(name), batch.column_by_name(name)) else {
+        let (Some(before), Some(after)) = (last.column_by_name(name), batch.column_by_name(name))
+        else {
             return Err(Error::internal(format!("column `{name}` is missing in a merge")));
         };
-        let same = not_distinct(before, &after.slice(0, 1))
-            .map_err(|cause| Error::internal("cannot compare rows of a merge").with_source(cause))?;
+        let same = not_distinct(before, &after.slice(0, 1)).map_err(|cause| {
+            Error::internal("cannot compare rows of a merge").with_source(cause)
+        })?;
         if !same.value(0) {
             return Ok(false);
         }
@@ -208,12 +225,12 @@ fn goes_on(last: Option<&RecordBatch>, batch: &RecordBatch) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::maintain::{MOST_OPEN_BYTES, ROW_GROUP_BYTES, held};
+    use crate::maintain::{MAX_OPEN_BYTES, ROW_GROUP_BYTES, held};
 
     /// Returns the first run for inputs of which only the size on disk is known.
     fn first_run(sizes: &[u64]) -> Option<usize> {
         let sizes: Vec<Size> = sizes.iter().copied().map(Size::estimated).collect();
-        super::first_run(&sizes, MOST_OPEN_BYTES)
+        super::first_run(&sizes, MAX_OPEN_BYTES)
     }
 
     #[test]
@@ -236,18 +253,22 @@ mod tests {
     #[test]
     fn inputs_that_fit_are_read_at_once() {
         assert_eq!(first_run(&[]), None);
-        assert_eq!(first_run(&[1; MOST_FILES]), None);
+        assert_eq!(first_run(&[1; MAX_FILES]), None);
         assert_eq!(first_run(&[10 * ROW_GROUP_BYTES; 3]), None);
     }
 
     #[test]
     fn no_more_than_needed_is_read_twice() {
-        assert_eq!(first_run(&[1; MOST_FILES + 1]), Some(2));
-        assert_eq!(first_run(&[1; MOST_FILES * 2 - 1]), Some(MOST_FILES));
-        assert_eq!(first_run(&[1; 1_000]), Some(MOST_FILES));
+        assert_eq!(first_run(&[1; MAX_FILES + 1]), Some(2));
+        assert_eq!(first_run(&[1; MAX_FILES * 2 - 1]), Some(MAX_FILES));
+        assert_eq!(first_run(&[1; 1_000]), Some(MAX_FILES));
         let big = 10 * ROW_GROUP_BYTES;
         assert_eq!(first_run(&[big; 4]), Some(2));
-        assert_eq!(first_run(&[1, 1, 1, big, big, big]), Some(4), "a run beside three big ones is one too many");
+        assert_eq!(
+            first_run(&[1, 1, 1, big, big, big]),
+            Some(4),
+            "a run beside three big ones is one too many"
+        );
         assert_eq!(first_run(&[big; 200]), Some(3));
     }
 
@@ -259,7 +280,7 @@ mod tests {
             sizes.sort_unstable();
             let count = first_run(&sizes).unwrap_or(sizes.len());
             let open: u64 = sizes[..count].iter().map(|bytes| held(*bytes)).sum();
-            assert!(count <= MOST_FILES && open <= MOST_OPEN_BYTES, "{count} inputs, {open} bytes");
+            assert!(count <= MAX_FILES && open <= MAX_OPEN_BYTES, "{count} inputs, {open} bytes");
             assert!(count > 1);
             let run = sizes.drain(..count).sum::<u64>();
             written += run;
@@ -272,7 +293,9 @@ mod tests {
 
     #[test]
     fn passes_are_few() {
-        for (files, most) in [(3, 1.0), (4, 1.5), (8, 2.0), (9, 2.0), (27, 3.0), (64, 4.0), (200, 5.0)] {
+        for (files, most) in
+            [(3, 1.0), (4, 1.5), (8, 2.0), (9, 2.0), (27, 3.0), (64, 4.0), (200, 5.0)]
+        {
             let found = amplification(vec![512 << 20; files]);
             assert!(found <= most, "{files} files: {found}");
         }

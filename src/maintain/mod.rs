@@ -19,7 +19,7 @@
 //! - **Memory**: a merge holds a row group, some decompressed pages and a batch of every input, in
 //!   sizes that the footers give. If the sum exceeds `upkeep_memory_bytes`, the smallest inputs are
 //!   first merged into runs, which are deleted when the merge is done. Two files can always be
-//!   merged, in batches of single rows if rows are huge. Planning assumes [`MOST_OPEN_BYTES`], of
+//!   merged, in batches of single rows if rows are huge. Planning assumes [`MAX_OPEN_BYTES`], of
 //!   which big inputs are merged by three, so n of them are written at most ⌈log3(n)⌉ times
 //!   including the last pass: 1.5 GB of full-sized files once, 4.5 GB twice.
 //!
@@ -53,9 +53,9 @@ use crate::table::{DataFile, FileIndex, Table};
 use crate::view::View;
 
 /// Maximum number of files that a merge reads at once.
-const MOST_FILES: usize = 64;
+const MAX_FILES: usize = 64;
 /// Limit on the memory of all inputs of a merge, for planning from file sizes alone.
-const MOST_OPEN_BYTES: u64 = 120 << 20;
+const MAX_OPEN_BYTES: u64 = 120 << 20;
 /// Maximum bytes of a row group. A merge holds one row group of each input, and its decompressed
 /// pages.
 const ROW_GROUP_BYTES: u64 = 32 << 20;
@@ -78,7 +78,7 @@ pub struct Policy {
 
 impl Policy {
     /// Creates the policy of a configuration, for scheduled maintenance.
-    pub fn of(config: &Config) -> Self {
+    pub fn from_config(config: &Config) -> Self {
         Self {
             target_bytes: config.compact_target_bytes,
             zstd_level: i32::try_from(config.zstd_level).unwrap_or(3),
@@ -113,7 +113,7 @@ impl Tools<'_> {
         text: &str,
         batch_rows: usize,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let view = View::of_files(self.table.rows(), FileIndex::of(files));
+        let view = View::with_files(self.table.rows(), FileIndex::new(files));
         self.queries.merge(view, text, ParamValues::Map(HashMap::new()), batch_rows).await
     }
 

@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use uuid::Uuid;
 
-use super::{MOST_OPEN_BYTES, Tools};
+use super::{MAX_OPEN_BYTES, Tools};
 use crate::datafile::{DataFileWriter, Partition};
 use crate::error::{Error, Result};
 use crate::plan::{Row, Rules};
@@ -113,7 +113,14 @@ pub async fn rewrite_without(
     new_id: impl FnMut() -> Uuid + Send,
 ) -> Result<Rewrite> {
     let stays = End::Class(file.retention_days);
-    rewrite_by(tools, file, |found| if is_replaced(found) { End::Replaced } else { stays }, now, new_id).await
+    rewrite_by(
+        tools,
+        file,
+        |found| if is_replaced(found) { End::Replaced } else { stays },
+        now,
+        new_id,
+    )
+    .await
 }
 
 async fn rewrite_by(
@@ -126,13 +133,15 @@ async fn rewrite_by(
     if !is_touched(tools, file, &end_of).await? {
         return Ok(Rewrite { untouched: true, ..Rewrite::default() });
     }
-    let text = format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
+    let text =
+        format!("select * from {} order by {}", tools.table.rows().table(), SORT_KEY.join(", "));
     let mut rows = tools.read_whole([file.clone()], &text, WRITE_ROWS).await?;
     let mut sorted = Sorted { tools, file, now_ms: now.timestamp_millis(), open: BTreeMap::new() };
     let mut outcome = Rewrite::default();
     let mut erased: BTreeMap<usize, u64> = BTreeMap::new();
     while let Some(batch) = rows.try_next().await? {
-        let ends: Vec<End> = Keys::of(&batch, tools, file)?.rows().map(&end_of).collect();
+        let ends: Vec<End> =
+            KeyHasher::evaluate(&batch, tools, file)?.rows().map(&end_of).collect();
         for end in &ends {
             match end {
                 End::Class(days) => outcome.moved += u64::from(*days != file.retention_days),
@@ -174,16 +183,29 @@ fn end_of(row: Row<'_>, rules: &Rules, now_micros: i64) -> End {
     if let Some(place) = rules.erased().first(row) {
         return End::Erased(place);
     }
-    if rules.sees(row, now_micros) { End::Class(rules.retention_days(row.organisation)) } else { End::Expired }
+    if rules.sees(row, now_micros) {
+        End::Class(rules.retention_days(row.organisation))
+    } else {
+        End::Expired
+    }
 }
 
 /// Returns true if any row must leave the file.
-async fn is_touched(tools: Tools<'_>, file: &DataFile, end_of: impl Fn(Found<'_>) -> End) -> Result<bool> {
-    let text =
-        format!("select organisation_id, workspace_slug, created_at, user_id, id from {}", tools.table.rows().table());
+async fn is_touched(
+    tools: Tools<'_>,
+    file: &DataFile,
+    end_of: impl Fn(Found<'_>) -> End,
+) -> Result<bool> {
+    let text = format!(
+        "select organisation_id, workspace_slug, created_at, user_id, id from {}",
+        tools.table.rows().table()
+    );
     let mut rows = tools.read([file.clone()], &text, LOOK_ROWS).await?;
     while let Some(batch) = rows.try_next().await? {
-        if Keys::of(&batch, tools, file)?.rows().any(|found| end_of(found) != End::Class(file.retention_days)) {
+        if KeyHasher::evaluate(&batch, tools, file)?
+            .rows()
+            .any(|found| end_of(found) != End::Class(file.retention_days))
+        {
             return Ok(true);
         }
     }
@@ -191,7 +213,7 @@ async fn is_touched(tools: Tools<'_>, file: &DataFile, end_of: impl Fn(Found<'_>
 }
 
 /// Columns that the rules check.
-struct Keys<'a> {
+struct KeyHasher<'a> {
     feedback: bool,
     written_ms: i64,
     organisations: &'a StringViewArray,
@@ -201,11 +223,15 @@ struct Keys<'a> {
     ids: &'a StringViewArray,
 }
 
-impl<'a> Keys<'a> {
-    fn of(batch: &'a RecordBatch, tools: Tools<'_>, file: &DataFile) -> Result<Self> {
-        let missing = |name: &str| Error::internal(format!("column `{name}` is missing in a rewrite"));
+impl<'a> KeyHasher<'a> {
+    fn evaluate(batch: &'a RecordBatch, tools: Tools<'_>, file: &DataFile) -> Result<Self> {
+        let missing =
+            |name: &str| Error::internal(format!("column `{name}` is missing in a rewrite"));
         let text = |name: &'static str| {
-            batch.column_by_name(name).and_then(|column| column.as_string_view_opt()).ok_or_else(|| missing(name))
+            batch
+                .column_by_name(name)
+                .and_then(|column| column.as_string_view_opt())
+                .ok_or_else(|| missing(name))
         };
         let times = batch.column_by_name("created_at").and_then(|column| column.as_primitive_opt());
         Ok(Self {
@@ -248,23 +274,39 @@ struct Sorted<'a> {
 }
 
 impl Sorted<'_> {
-    async fn write(&mut self, batch: &RecordBatch, ends: &[End], new_id: &mut impl FnMut() -> Uuid) -> Result<()> {
-        let classes: BTreeSet<i32> =
-            ends.iter().filter_map(|end| if let End::Class(days) = end { Some(*days) } else { None }).collect();
+    async fn write(
+        &mut self,
+        batch: &RecordBatch,
+        ends: &[End],
+        new_id: &mut impl FnMut() -> Uuid,
+    ) -> Result<()> {
+        let classes: BTreeSet<i32> = ends
+            .iter()
+            .filter_map(|end| if let End::Class(days) = end { Some(*days) } else { None })
+            .collect();
         for days in classes {
             let writer = match self.open.entry(days) {
                 Entry::Occupied(open) => open.into_mut(),
-                Entry::Vacant(free) => free.insert(start(self.tools, self.file, days, new_id(), self.now_ms)?),
+                Entry::Vacant(free) => {
+                    free.insert(start(self.tools, self.file, days, new_id(), self.now_ms)?)
+                }
             };
-            let mask: BooleanArray = ends.iter().map(|end| Some(*end == End::Class(days))).collect();
-            let part = filter_record_batch(batch, &mask)
-                .map_err(|cause| Error::internal("cannot split the rows of a file by class").with_source(cause))?;
+            let mask: BooleanArray =
+                ends.iter().map(|end| Some(*end == End::Class(days))).collect();
+            let part = filter_record_batch(batch, &mask).map_err(|cause| {
+                Error::internal("cannot split the rows of a file by class").with_source(cause)
+            })?;
             writer.write(&part).await?;
         }
         // Each class has an open row group. If their sum exceeds the limit, the biggest ends first.
-        let most = self.tools.queries.upkeep_bytes().min(MOST_OPEN_BYTES);
-        while self.open.len() > 1 && self.open.values().map(|writer| writer.buffered() as u64).sum::<u64>() > most {
-            let Some(biggest) = self.open.values_mut().max_by_key(|writer| writer.buffered()) else { break };
+        let most = self.tools.queries.upkeep_bytes().min(MAX_OPEN_BYTES);
+        while self.open.len() > 1
+            && self.open.values().map(|writer| writer.buffered() as u64).sum::<u64>() > most
+        {
+            let Some(biggest) = self.open.values_mut().max_by_key(|writer| writer.buffered())
+            else {
+                break;
+            };
             biggest.end_row_group().await?;
         }
         Ok(())
@@ -280,10 +322,22 @@ impl Sorted<'_> {
 }
 
 /// Starts the output file of a class for rows of `file`, sealed and compressed like the input.
-fn start(tools: Tools<'_>, file: &DataFile, retention_days: i32, id: Uuid, now_ms: i64) -> Result<DataFileWriter> {
+fn start(
+    tools: Tools<'_>,
+    file: &DataFile,
+    retention_days: i32,
+    id: Uuid,
+    now_ms: i64,
+) -> Result<DataFileWriter> {
     let partition = Partition { date: file.date, retention_days };
     if file.is_sealed() {
-        DataFileWriter::start_sealed(tools.table, partition, id, tools.policy.sealed_zstd_level, now_ms)
+        DataFileWriter::start_sealed(
+            tools.table,
+            partition,
+            id,
+            tools.policy.sealed_zstd_level,
+            now_ms,
+        )
     } else {
         DataFileWriter::start(tools.table, partition, id, tools.policy.zstd_level, now_ms)
     }

@@ -17,8 +17,8 @@ use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -37,7 +37,8 @@ use crate::table::Commit;
 
 const DAY: i32 = 20_778;
 const MS_A_DAY: i64 = 86_400_000;
-const POLICY: Policy = Policy { target_bytes: 512 << 20, zstd_level: 3, sealed_zstd_level: 6, quiet_ms: QUIET_MS };
+const POLICY: Policy =
+    Policy { target_bytes: 512 << 20, zstd_level: 3, sealed_zstd_level: 6, quiet_ms: QUIET_MS };
 
 /// A table and the dependencies of its maintenance.
 struct Rig {
@@ -71,15 +72,31 @@ impl Rig {
     }
 
     /// Writes records to the table, one file per partition, and returns the files.
-    async fn flush(&self, records: Vec<Record>, rules: &Rules, now: DateTime<Utc>) -> Vec<DataFile> {
+    async fn flush(
+        &self,
+        records: Vec<Record>,
+        rules: &Rules,
+        now: DateTime<Utc>,
+    ) -> Vec<DataFile> {
         let mut batch = BatchBuilder::new();
         records.into_iter().for_each(|record| batch.append(&record));
         let now_ms = now.timestamp_millis();
-        let files =
-            flush::write_files(&self.table, &[batch.finish()], Arc::new(rules.clone()), now_ms, || self.new_id()).await;
+        let files = flush::write_files(
+            &self.table,
+            &[batch.finish()],
+            Arc::new(rules.clone()),
+            now_ms,
+            || self.new_id(),
+        )
+        .await;
         let files = files.unwrap();
-        let commit =
-            Commit { add: files.clone(), remove: Vec::new(), app: None, data_change: true, operation: "WRITE" };
+        let commit = Commit {
+            add: files.clone(),
+            remove: Vec::new(),
+            app: None,
+            data_change: true,
+            operation: "WRITE",
+        };
         self.table.commit(commit).await.unwrap();
         files
     }
@@ -88,7 +105,8 @@ impl Rig {
     async fn compact(&self, now: DateTime<Utc>, rules: &Rules, policy: Policy) -> u64 {
         let mut written = 0;
         for merge in plan(now, &self.table.index(), rules, policy) {
-            let joined = write_merged(self.tools(policy), &merge, now, || self.new_id()).await.unwrap();
+            let joined =
+                write_merged(self.tools(policy), &merge, now, || self.new_id()).await.unwrap();
             written += joined.iter().map(|file| file.bytes).sum::<u64>() + bytes_of_runs(&merge);
             commit_merged(&self.table, &merge, joined).await.unwrap();
         }
@@ -100,7 +118,8 @@ impl Rig {
     }
 
     async fn query(&self, files: impl IntoIterator<Item = DataFile>, text: &str) -> RecordBatch {
-        let batches: Vec<_> = self.tools(POLICY).read(files, text, 512).await.unwrap().try_collect().await.unwrap();
+        let batches: Vec<_> =
+            self.tools(POLICY).read(files, text, 512).await.unwrap().try_collect().await.unwrap();
         concat_batches(&batches[0].schema(), &batches).unwrap()
     }
 
@@ -167,7 +186,12 @@ fn forever() -> Rules {
 }
 
 /// Rules by organisation, with `unknown` days for all others.
-fn rules(days: &[(&str, i32)], unknown: i32, erasures: Vec<Erasure>, moving: &[(&str, i32)]) -> Rules {
+fn rules(
+    days: &[(&str, i32)],
+    unknown: i32,
+    erasures: Vec<Erasure>,
+    moving: &[(&str, i32)],
+) -> Rules {
     let terms = days.iter().map(|(name, days)| ((*name).to_owned(), Terms::without_plan(*days)));
     let moving = moving.iter().map(|(name, from_days)| Moving {
         organisation: (*name).to_owned(),
@@ -185,16 +209,24 @@ fn rules(days: &[(&str, i32)], unknown: i32, erasures: Vec<Erasure>, moving: &[(
 
 fn erasure(organisation: &str, what: Erased) -> Erasure {
     let [id, organisation] = [organisation.to_owned(), organisation.to_owned()];
-    Erasure { id, organisation, what, feedback: HashSet::new(), arrived_ms: i64::MIN, clean_before_ms: 0 }
+    Erasure {
+        id,
+        organisation,
+        what,
+        feedback: HashSet::new(),
+        arrived_ms: i64::MIN,
+        clean_before_ms: 0,
+    }
 }
 
 /// Estimates the bytes of the runs that a merge wrote and deleted.
 fn bytes_of_runs(merge: &Merge) -> u64 {
-    let (mut sizes, mut written): (Vec<_>, _) = (merge.files.iter().map(|file| file.bytes).collect(), 0);
+    let (mut sizes, mut written): (Vec<_>, _) =
+        (merge.files.iter().map(|file| file.bytes).collect(), 0);
     loop {
         sizes.sort_unstable();
         let held: Vec<_> = sizes.iter().copied().map(merge::Size::estimated).collect();
-        let Some(count) = merge::first_run(&held, MOST_OPEN_BYTES) else { return written };
+        let Some(count) = merge::first_run(&held, MAX_OPEN_BYTES) else { return written };
         let run = sizes.drain(..count).sum();
         written += run;
         sizes.push(run);
@@ -206,8 +238,13 @@ fn keys(rows: &RecordBatch) -> Vec<(String, i64, String)> {
     let text = |name: &str| rows.column_by_name(name).unwrap().as_string_view().clone();
     let organisations = text("organisation_id");
     let ids = text("id");
-    let times = rows.column_by_name("created_at").unwrap().as_primitive::<TimestampMicrosecondType>().clone();
-    let key = |row| (organisations.value(row).to_owned(), times.value(row), ids.value(row).to_owned());
+    let times = rows
+        .column_by_name("created_at")
+        .unwrap()
+        .as_primitive::<TimestampMicrosecondType>()
+        .clone();
+    let key =
+        |row| (organisations.value(row).to_owned(), times.value(row), ids.value(row).to_owned());
     (0..rows.num_rows()).map(key).collect()
 }
 
@@ -224,7 +261,10 @@ async fn check_file(rig: &Rig, file: &DataFile) {
     assert_eq!(keys.first().map(|key| key.0.clone()), file.min_organisation);
     assert_eq!(keys.last().map(|key| key.0.clone()), file.max_organisation);
     let times = || keys.iter().map(|key| key.1);
-    assert_eq!((times().min(), times().max()), (Some(file.min_created_at), Some(file.max_created_at)));
+    assert_eq!(
+        (times().min(), times().max()),
+        (Some(file.min_created_at), Some(file.max_created_at))
+    );
     let ids = || keys.iter().map(|key| key.2.clone());
     assert_eq!((ids().min(), ids().max()), (file.min_id.clone(), file.max_id.clone()));
 }
@@ -242,11 +282,18 @@ async fn ten_of_thirty_days_expire_in_one_commit_and_no_file_is_read() {
     store.refuses.store(true, Ordering::Relaxed);
     let before = rig.table.index();
     let expiry = plan_expiry(at(DAY, 50), &before, &rules);
-    assert_eq!((expiry.drop.len(), expiry.rewrite.len()), (19, 0), "the last row of one is still in answers");
+    assert_eq!(
+        (expiry.drop.len(), expiry.rewrite.len()),
+        (19, 0),
+        "the last row of one is still in answers"
+    );
     let expiry = plan_expiry(at(DAY + 1, 0), &before, &rules);
     assert_eq!((expiry.drop.len(), expiry.rewrite.len()), (20, 0));
     let after = commit_dropped(&rig.table, &expiry.drop).await.unwrap();
-    assert_eq!((after.version, after.len(), after.partitions().count()), (before.version + 1, 40, 20));
+    assert_eq!(
+        (after.version, after.len(), after.partitions().count()),
+        (before.version + 1, 40, 20)
+    );
     assert_eq!(after.rows(), 20 * 21);
     assert_eq!(plan_expiry(at(DAY + 1, 0), &after, &rules), Expiry::default());
     let gone = commit_dropped(&rig.table, &expiry.drop[..1]).await.unwrap();
@@ -257,13 +304,21 @@ async fn ten_of_thirty_days_expire_in_one_commit_and_no_file_is_read() {
 async fn rows_of_an_organisation_that_was_upgraded_outlive_their_class() {
     let rig = Rig::in_memory().await;
     let old = rules(&[("up", 3)], 3, vec![], &[]);
-    let rows = vec![record("dev", 1, at(DAY, 0)), record("up", 2, at(DAY, 1)), record("zoo", 3, at(DAY, 2))];
+    let rows = vec![
+        record("dev", 1, at(DAY, 0)),
+        record("up", 2, at(DAY, 1)),
+        record("zoo", 3, at(DAY, 2)),
+    ];
     let files = rig.flush(rows, &old, at(DAY, 10)).await;
     rig.flush(vec![record("dev", 4, at(DAY, 3))], &old, at(DAY, 11)).await;
     let now = at(DAY + 10, 0);
     let new = rules(&[("up", 30)], 3, vec![], &[("up", 3)]);
     let expiry = plan_expiry(now, &rig.table.index(), &new);
-    assert_eq!(expiry.drop.iter().map(|file| file.rows).collect::<Vec<_>>(), [1], "`up` cannot be in that one");
+    assert_eq!(
+        expiry.drop.iter().map(|file| file.rows).collect::<Vec<_>>(),
+        [1],
+        "`up` cannot be in that one"
+    );
     assert_eq!(expiry.rewrite.iter().map(|file| &file.path).collect::<Vec<_>>(), [&files[0].path]);
     let rewrite = rig.rewrite(&expiry.rewrite[0], &new, now).await;
     assert_eq!((rewrite.moved, rewrite.expired, rewrite.add.len()), (1, 2, 1));
@@ -278,7 +333,14 @@ async fn rows_of_an_organisation_that_was_upgraded_outlive_their_class() {
 async fn a_rewrite_takes_what_is_erased_and_says_for_which_request() {
     let rig = Rig::in_memory().await;
     let row = |organisation, id: u64| record(organisation, id, at(DAY, id as i64));
-    let rows = vec![row("acme", 0), row("acme", 1), row("acme", 3), row("bell", 0), row("bell", 6), row("zoo", 9)];
+    let rows = vec![
+        row("acme", 0),
+        row("acme", 1),
+        row("acme", 3),
+        row("bell", 0),
+        row("bell", 6),
+        row("zoo", 9),
+    ];
     let file = rig.flush(rows, &forever(), at(DAY, 100)).await.remove(0);
     let until = at(DAY, 2).timestamp_micros();
     let erasures = vec![
@@ -294,7 +356,8 @@ async fn a_rewrite_takes_what_is_erased_and_says_for_which_request() {
     let before = rig.rows().await;
     let index = commit_rewritten(&rig.table, &[Arc::new(file)], vec![rewrite]).await.unwrap();
     let ids: Vec<_> = keys(&rig.rows().await).into_iter().map(|key| (key.0, key.2)).collect();
-    let left = [("acme", "00000001"), ("acme", "00000003"), ("bell", "00000000"), ("zoo", "00000009")];
+    let left =
+        [("acme", "00000001"), ("acme", "00000003"), ("bell", "00000000"), ("zoo", "00000009")];
     assert_eq!(ids, left.map(|(organisation, id)| (organisation.to_owned(), id.to_owned())));
     assert_eq!((before.num_rows(), index.rows()), (6, 4));
     let again = index.iter().next().unwrap();
@@ -307,11 +370,14 @@ async fn a_rewrite_takes_what_is_erased_and_says_for_which_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_which_nothing_stays_goes() {
     let rig = Rig::in_memory().await;
-    let file = rig.flush(vec![record("acme", 1, at(DAY, 0))], &forever(), at(DAY, 1)).await.remove(0);
+    let file =
+        rig.flush(vec![record("acme", 1, at(DAY, 0))], &forever(), at(DAY, 1)).await.remove(0);
     let rules = rules(&[], 0, vec![erasure("acme", Erased::All { until: i64::MAX })], &[]);
     let rewrite = rig.rewrite(&file, &rules, at(DAY, 2)).await;
     assert_eq!((rewrite.add.len(), rewrite.gone()), (0, 1));
-    assert!(commit_rewritten(&rig.table, &[Arc::new(file)], vec![rewrite]).await.unwrap().is_empty());
+    assert!(
+        commit_rewritten(&rig.table, &[Arc::new(file)], vec![rewrite]).await.unwrap().is_empty()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -319,11 +385,18 @@ async fn a_file_that_does_not_hold_what_the_table_says_is_left_as_it_is() {
     let rig = Rig::in_memory().await;
     let rows = vec![record("acme", 1, at(DAY, 0)), record("acme", 2, at(DAY, 0))];
     let file = DataFile { rows: 3, ..rig.flush(rows, &forever(), at(DAY, 1)).await.remove(0) };
-    let erase = rules(&[], 0, vec![erasure("acme", Erased::Ids(HashSet::from(["00000001".to_owned()])))], &[]);
-    let error = rewrite(rig.tools(POLICY), &file, &erase, at(DAY, 2), || rig.new_id()).await.unwrap_err();
+    let erase = rules(
+        &[],
+        0,
+        vec![erasure("acme", Erased::Ids(HashSet::from(["00000001".to_owned()])))],
+        &[],
+    );
+    let error =
+        rewrite(rig.tools(POLICY), &file, &erase, at(DAY, 2), || rig.new_id()).await.unwrap_err();
     assert!(error.message().contains("holds 2 rows, but the table says 3"), "{error}");
     let merge = Merge { date: DAY, retention_days: 0, files: vec![Arc::new(file)], seal: true };
-    let error = write_merged(rig.tools(POLICY), &merge, at(DAY, 2), || rig.new_id()).await.unwrap_err();
+    let error =
+        write_merged(rig.tools(POLICY), &merge, at(DAY, 2), || rig.new_id()).await.unwrap_err();
     assert_eq!(error.kind(), crate::ErrorKind::Damaged);
 }
 
@@ -399,7 +472,8 @@ fn traffic(seed: u64, rows: u64, from: DateTime<Utc>, span_ms: i64) -> Vec<Recor
         state
     };
     let text = |length: u64, next: &mut dyn FnMut() -> u64| {
-        let picked: Vec<_> = (0..length).map(|_| words[(next() % words.len() as u64) as usize]).collect();
+        let picked: Vec<_> =
+            (0..length).map(|_| words[(next() % words.len() as u64) as usize]).collect();
         picked.join(" ")
     };
     (0..rows)
@@ -408,9 +482,14 @@ fn traffic(seed: u64, rows: u64, from: DateTime<Utc>, span_ms: i64) -> Vec<Recor
             let answer = 10 + next() % 80;
             let question = text(ask, &mut next);
             let reply = text(answer, &mut next);
-            let body = format!(r#"{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"{question}"}}]}}"#);
-            let response = format!(r#"{{"choices":[{{"message":{{"role":"assistant","content":"{reply}"}}}}]}}"#);
-            let created_at = from + chrono::TimeDelta::milliseconds((next() % span_ms as u64) as i64);
+            let body = format!(
+                r#"{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"{question}"}}]}}"#
+            );
+            let response = format!(
+                r#"{{"choices":[{{"message":{{"role":"assistant","content":"{reply}"}}}}]}}"#
+            );
+            let created_at =
+                from + chrono::TimeDelta::milliseconds((next() % span_ms as u64) as i64);
             Record {
                 workspace_slug: Some(format!("team-{}", next() % 9)),
                 ai_model: Some("gpt-4o-mini".to_owned()),
@@ -429,7 +508,8 @@ fn traffic(seed: u64, rows: u64, from: DateTime<Utc>, span_ms: i64) -> Vec<Recor
 async fn a_big_day_is_sorted_whole_into_files_with_ranges_of_their_own() {
     let rig = Rig::in_memory().await;
     for part in 0..4 {
-        rig.flush(traffic(part, 1_500, at(DAY, 0), MS_A_DAY), &forever(), at(DAY, part as i64)).await;
+        rig.flush(traffic(part, 1_500, at(DAY, 0), MS_A_DAY), &forever(), at(DAY, part as i64))
+            .await;
     }
     let before = rig.rows().await;
     let index = rig.table.index();
@@ -449,7 +529,9 @@ async fn a_big_day_is_sorted_whole_into_files_with_ranges_of_their_own() {
             policy.target_bytes
         );
     }
-    files.sort_by(|a, b| (&a.min_organisation, a.min_created_at).cmp(&(&b.min_organisation, b.min_created_at)));
+    files.sort_by(|a, b| {
+        (&a.min_organisation, a.min_created_at).cmp(&(&b.min_organisation, b.min_created_at))
+    });
     let mut last = None;
     for file in &files {
         let keys = keys(&rig.rows_of([DataFile::clone(file)]).await);
@@ -463,8 +545,10 @@ async fn a_big_day_is_sorted_whole_into_files_with_ranges_of_their_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_one_key_stay_in_one_file() {
     let rig = Rig::in_memory().await;
-    let rows = (0..3_000)
-        .map(|row| Record { id: Some(format!("{}", row / 2_999)), ..traffic(row, 1, at(DAY, 0), 1).remove(0) });
+    let rows = (0..3_000).map(|row| Record {
+        id: Some(format!("{}", row / 2_999)),
+        ..traffic(row, 1, at(DAY, 0), 1).remove(0)
+    });
     let rows = rows.map(|row| Record { organisation_id: Some("acme".to_owned()), ..row });
     rig.flush(rows.collect(), &forever(), at(DAY, 0)).await;
     rig.compact(at(DAY + 1, QUIET_MS), &forever(), Policy { target_bytes: 1, ..POLICY }).await;
@@ -475,7 +559,7 @@ async fn rows_of_one_key_stay_in_one_file() {
 async fn more_inputs_than_fit_are_joined_in_passes_and_leave_nothing_behind() {
     let store = Arc::new(InMemory::new());
     let rig = Rig::over(Arc::clone(&store) as _).await;
-    for part in 0..MOST_FILES as u64 + 6 {
+    for part in 0..MAX_FILES as u64 + 6 {
         rig.flush(traffic(part, 3, at(DAY, 0), MS_A_DAY), &forever(), at(DAY, 0)).await;
     }
     let before = rig.rows().await;
@@ -483,7 +567,7 @@ async fn more_inputs_than_fit_are_joined_in_passes_and_leave_nothing_behind() {
     assert_eq!(rig.table.index().len(), 1);
     assert_eq!(rig.rows().await, before);
     let orphans = rig.table.orphans(i64::MAX).await.unwrap();
-    assert_eq!(orphans.len(), MOST_FILES + 6, "the replaced files, and no run");
+    assert_eq!(orphans.len(), MAX_FILES + 6, "the replaced files, and no run");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -536,7 +620,10 @@ impl Unreadable {
     fn check(&self, at: &Path) -> object_store::Result<()> {
         let data = at.as_ref().ends_with(".parquet") && !at.as_ref().contains("_delta_log");
         if data && self.refuses.load(Ordering::Relaxed) {
-            return Err(object_store::Error::Generic { store: "Unreadable", source: at.to_string().into() });
+            return Err(object_store::Error::Generic {
+                store: "Unreadable",
+                source: at.to_string().into(),
+            });
         }
         Ok(())
     }
@@ -550,7 +637,12 @@ impl std::fmt::Display for Unreadable {
 
 #[async_trait]
 impl ObjectStore for Unreadable {
-    async fn put_opts(&self, at: &Path, payload: PutPayload, opts: PutOptions) -> object_store::Result<PutResult> {
+    async fn put_opts(
+        &self,
+        at: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> object_store::Result<PutResult> {
         self.check(at)?;
         self.inner.put_opts(at, payload, opts).await
     }
@@ -569,7 +661,11 @@ impl ObjectStore for Unreadable {
         self.inner.get_opts(at, options).await
     }
 
-    async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+    async fn get_ranges(
+        &self,
+        at: &Path,
+        ranges: &[Range<u64>],
+    ) -> object_store::Result<Vec<Bytes>> {
         self.check(at)?;
         self.inner.get_ranges(at, ranges).await
     }
@@ -589,7 +685,12 @@ impl ObjectStore for Unreadable {
         self.inner.list_with_delimiter(prefix).await
     }
 
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+    async fn copy_opts(
+        &self,
+        from: &Path,
+        to: &Path,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
         self.inner.copy_opts(from, to, options).await
     }
 }

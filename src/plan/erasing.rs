@@ -96,7 +96,9 @@ impl Moments {
 
     /// Returns the position of the first erasure that names a row.
     fn first(&self, row: Row<'_>) -> Option<usize> {
-        let first = self.0.partition_point(|at| row.created_at > at.until && row.written_ms > at.arrived_ms);
+        let first = self
+            .0
+            .partition_point(|at| row.created_at > at.until && row.written_ms > at.arrived_ms);
         self.0.get(first).map(|at| at.place)
     }
 }
@@ -116,9 +118,10 @@ struct Reach {
 }
 
 impl Files {
-    fn of(mut reaches: Vec<Reach>) -> Self {
+    fn new(mut reaches: Vec<Reach>) -> Self {
         reaches.sort_unstable_by_key(|reach| reach.clean_before_ms);
-        let mut most = Reach { clean_before_ms: i64::MIN, until: i64::MIN, arrived_ms: i64::MIN, slack_ms: 0 };
+        let mut most =
+            Reach { clean_before_ms: i64::MIN, until: i64::MIN, arrived_ms: i64::MIN, slack_ms: 0 };
         for reach in &mut reaches {
             most.until = most.until.max(reach.until);
             most.arrived_ms = most.arrived_ms.max(reach.arrived_ms);
@@ -146,7 +149,9 @@ impl Erasure {
                 arrived_ms: self.arrived_ms,
                 slack_ms: self.arrived_ms.saturating_sub(until.div_euclid(1000)).max(0),
             },
-            Erased::Ids(_) => Reach { clean_before_ms, until: i64::MAX, arrived_ms: i64::MIN, slack_ms: 0 },
+            Erased::Ids(_) => {
+                Reach { clean_before_ms, until: i64::MAX, arrived_ms: i64::MIN, slack_ms: 0 }
+            }
         }
     }
 }
@@ -175,7 +180,7 @@ impl Erasures {
         }
         for (organisation, reaches) in reaches {
             if let Some(named) = by_organisation.get_mut(organisation) {
-                named.files = Files::of(reaches);
+                named.files = Files::new(reaches);
             }
         }
         Self { list, by_organisation }
@@ -187,7 +192,7 @@ impl Erasures {
     }
 
     /// Returns the erasures of an organisation. `None` if there are none.
-    pub fn of(&self, organisation: &str) -> Option<&Named> {
+    pub fn for_organisation(&self, organisation: &str) -> Option<&Named> {
         self.by_organisation.get(organisation)
     }
 
@@ -198,12 +203,13 @@ impl Erasures {
 
     /// Returns the position of the first erasure that names a row.
     pub fn first(&self, row: Row<'_>) -> Option<usize> {
-        self.of(row.organisation).and_then(|named| named.first(row))
+        self.for_organisation(row.organisation).and_then(|named| named.first(row))
     }
 
     /// Returns true if a file may hold rows that an erasure names.
     pub fn may_be_in(&self, file: FileFacts<'_>) -> bool {
-        self.open(file).any(|reach| file.min_created_at <= reach.until || file.modified_ms <= reach.arrived_ms)
+        self.open(file)
+            .any(|reach| file.min_created_at <= reach.until || file.modified_ms <= reach.arrived_ms)
     }
 
     /// Returns true if a file may hold rows that are erased only because of their arrival: rows
@@ -229,10 +235,13 @@ impl Erasures {
 impl Named {
     /// Returns the position of the first erasure that names a row of the organisation.
     pub fn first(&self, row: Row<'_>) -> Option<usize> {
-        let by_user = row.user.and_then(|user| self.users.get(user)).and_then(|moments| moments.first(row));
+        let by_user =
+            row.user.and_then(|user| self.users.get(user)).and_then(|moments| moments.first(row));
         let by_feedback = row.feedback.then(|| self.feedback.get(row.id).copied()).flatten();
-        let by_call = call_of(row.id).filter(|_| !row.feedback).and_then(|call| self.ids.get(call).copied());
-        let all = [self.all.first(row), by_user, self.ids.get(row.id).copied(), by_call, by_feedback];
+        let by_call =
+            call_of(row.id).filter(|_| !row.feedback).and_then(|call| self.ids.get(call).copied());
+        let all =
+            [self.all.first(row), by_user, self.ids.get(row.id).copied(), by_call, by_feedback];
         all.into_iter().flatten().min()
     }
 
@@ -267,7 +276,7 @@ mod tests {
         }
     }
 
-    fn of_user(number: usize, user: &str, until: i64) -> Erasure {
+    fn user_erasure(number: usize, user: &str, until: i64) -> Erasure {
         erasure(number, Erased::User { user: user.to_owned(), until })
     }
 
@@ -288,13 +297,21 @@ mod tests {
 
     #[test]
     fn a_record_that_is_dated_ahead_goes_if_it_had_arrived() {
-        let erasures = Erasures::new(vec![of_user(0, "ada", NOW)]);
+        let erasures = Erasures::new(vec![user_erasure(0, "ada", NOW)]);
         let century = NOW + 100 * 365 * 86_400_000_000;
         for created_at in [NOW, NOW + 1, century] {
-            assert_eq!(erasures.first(row("ada", "1", created_at, NOW_MS)), Some(0), "{created_at}");
+            assert_eq!(
+                erasures.first(row("ada", "1", created_at, NOW_MS)),
+                Some(0),
+                "{created_at}"
+            );
         }
         assert_eq!(erasures.first(row("ada", "1", NOW + 1, NOW_MS + 1)), None, "it came later");
-        assert_eq!(erasures.first(row("ada", "1", NOW + 1, i64::MAX)), None, "nobody knows when it came");
+        assert_eq!(
+            erasures.first(row("ada", "1", NOW + 1, i64::MAX)),
+            None,
+            "nobody knows when it came"
+        );
         assert_eq!(erasures.first(row("ada", "1", NOW, i64::MAX)), Some(0));
         assert_eq!(erasures.first(row("bob", "1", NOW, 0)), None);
         assert!(
@@ -314,7 +331,9 @@ mod tests {
     fn lookups_answer_as_going_through_all_of_them_does() {
         let mut seed = 7_u64;
         let mut random = |most: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) % most
         };
         for _ in 0..50 {
@@ -331,10 +350,16 @@ mod tests {
                 let feedback = if random(4) == 0 { HashSet::from([id]) } else { HashSet::new() };
                 let clean_before_ms = i64::try_from(random(6)).unwrap();
                 let number = usize::try_from(number).unwrap();
-                list.push(Erasure { arrived_ms: moment, feedback, clean_before_ms, ..erasure(number, what) });
+                list.push(Erasure {
+                    arrived_ms: moment,
+                    feedback,
+                    clean_before_ms,
+                    ..erasure(number, what)
+                });
             }
             let names = |erasure: &Erasure, row: Row<'_>| {
-                let by_time = |until| row.created_at <= until || row.written_ms <= erasure.arrived_ms;
+                let by_time =
+                    |until| row.created_at <= until || row.written_ms <= erasure.arrived_ms;
                 let is_named = match &erasure.what {
                     Erased::All { until } => by_time(*until),
                     Erased::User { user, until } => row.user == Some(user) && by_time(*until),
@@ -344,7 +369,9 @@ mod tests {
             };
             let may_be_in = |erasure: &Erasure, file: FileFacts<'_>| {
                 let by_time = match &erasure.what {
-                    Erased::All { until } | Erased::User { until, .. } if erasure.feedback.is_empty() => {
+                    Erased::All { until } | Erased::User { until, .. }
+                        if erasure.feedback.is_empty() =>
+                    {
                         file.min_created_at <= *until || file.modified_ms <= erasure.arrived_ms
                     }
                     _ => true,
@@ -357,7 +384,8 @@ mod tests {
                 let id = format!("{}", random(5));
                 let created_at = i64::try_from(random(7000)).unwrap();
                 let written_ms = i64::try_from(random(8)).unwrap();
-                let row = Row { feedback: random(2) == 0, ..row(&user, &id, created_at, written_ms) };
+                let row =
+                    Row { feedback: random(2) == 0, ..row(&user, &id, created_at, written_ms) };
                 let plain = list.iter().position(|erasure| names(erasure, row));
                 assert_eq!(erasures.first(row), plain, "{row:?} {list:?}");
                 let file = file(created_at, created_at, written_ms);
@@ -372,13 +400,16 @@ mod tests {
     #[test]
     fn a_row_costs_the_same_however_many_erasures_there_are() {
         let cost = |count: usize| {
-            let list = (0..count).map(|number| of_user(number, &format!("gone-{number}"), NOW));
+            let list =
+                (0..count).map(|number| user_erasure(number, &format!("gone-{number}"), NOW));
             let erasures = Erasures::new(list.collect());
             let mut times: Vec<_> = (0..9)
                 .map(|_| {
                     let start = Instant::now();
-                    let named = (0..5_000).filter(|at| erasures.first(row("ada", "1", NOW - at, i64::MAX)).is_some());
-                    let found = (0..5_000).filter(|at| erasures.may_be_in(file(NOW + 1 + at, NOW + at, NOW_MS + 1)));
+                    let named = (0..5_000)
+                        .filter(|at| erasures.first(row("ada", "1", NOW - at, i64::MAX)).is_some());
+                    let found = (0..5_000)
+                        .filter(|at| erasures.may_be_in(file(NOW + 1 + at, NOW + at, NOW_MS + 1)));
                     assert_eq!((named.count(), found.count()), (0, 0));
                     start.elapsed()
                 })

@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident,
-    ObjectName, OrderBy, Query, Select, SelectItem, SetExpr, Visit, VisitMut, Visitor, VisitorMut,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
+    GroupByExpr, Ident, ObjectName, OrderBy, Query, Select, SelectItem, SetExpr, Visit, VisitMut,
+    Visitor, VisitorMut,
 };
 
 /// Writes the casts of a query's SELECTs anew where columns differ in them only, but not those of
@@ -149,7 +150,9 @@ impl VisitorMut for Plain {
 fn keep_names(items: &mut [SelectItem]) {
     let names: Vec<Option<Ident>> = items.iter().map(name_of).collect();
     for (item, name) in items.iter_mut().zip(&names) {
-        let (SelectItem::UnnamedExpr(expr @ Expr::Cast { .. }), Some(name)) = (&*item, name) else { continue };
+        let (SelectItem::UnnamedExpr(expr @ Expr::Cast { .. }), Some(name)) = (&*item, name) else {
+            continue;
+        };
         if names.iter().flatten().filter(|other| *other == name).count() == 1 {
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: name.clone() };
         }
@@ -194,7 +197,11 @@ impl VisitorMut for Anew {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if self.depth == 0 && matches!(expr, Expr::Cast { .. }) {
             let arg = FunctionArg::Unnamed(FunctionArgExpr::Expr(expr.clone()));
-            let args = FunctionArgumentList { duplicate_treatment: None, args: vec![arg], clauses: Vec::new() };
+            let args = FunctionArgumentList {
+                duplicate_treatment: None,
+                args: vec![arg],
+                clauses: Vec::new(),
+            };
             *expr = Expr::Function(Function {
                 name: ObjectName::from(vec![Ident::new("coalesce")]),
                 uses_odbc_syntax: false,

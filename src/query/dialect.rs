@@ -1,8 +1,9 @@
 //! The dialect of statements: PostgreSQL's precedence of operators.
 //!
-//! DataFusion's usual dialect takes more of SQL than its PostgreSQL dialect does, but it binds some operators otherwise:
-//! `a ->> 'b' = 'c'` is read as `a ->> ('b' = 'c')`, and `a is distinct from b and c` as `a is distinct from (b and c)`.
-//! [`PostgresPrecedence`] takes the same SQL as the usual dialect, with the precedence of PostgreSQL:
+//! DataFusion's usual dialect takes more of SQL than its PostgreSQL dialect does, but it binds some
+//! operators otherwise: `a ->> 'b' = 'c'` is read as `a ->> ('b' = 'c')`, and `a is distinct from b
+//! and c` as `a is distinct from (b and c)`. [`PostgresPrecedence`] takes the same SQL as the usual
+//! dialect, with the precedence of PostgreSQL:
 //!
 //! ```text
 //! ::   [ ]   unary -   at time zone   ^   * / %   + -   any other operator (|| -> ->> ~ ? & | # << >>)
@@ -103,11 +104,16 @@ impl Dialect for PostgresPrecedence {
         other.then(|| Ok(self.prec_value(Precedence::PgOther)))
     }
 
-    /// Reads `not` before `exists` as anywhere else: the parser takes `not exists` for one word, which binds tightest.
+    /// Reads `not` before `exists` as anywhere else: the parser takes `not exists` for one word,
+    /// which binds tightest.
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
         let words = [&parser.peek_nth_token_ref(0).token, &parser.peek_nth_token_ref(1).token];
-        let is = |token: &Token, keyword| matches!(token, Token::Word(word) if word.keyword == keyword);
-        if is_off(Workaround::NotExists) || !is(words[0], Keyword::NOT) || !is(words[1], Keyword::EXISTS) {
+        let is =
+            |token: &Token, keyword| matches!(token, Token::Word(word) if word.keyword == keyword);
+        if is_off(Workaround::NotExists)
+            || !is(words[0], Keyword::NOT)
+            || !is(words[1], Keyword::EXISTS)
+        {
             return None;
         }
         parser.advance_token();
@@ -118,13 +124,20 @@ impl Dialect for PostgresPrecedence {
         }))
     }
 
-    /// Reads the right side of `is [not] distinct from` up to the next operator that binds no tighter than `is`.
-    fn parse_infix(&self, parser: &mut Parser<'_>, left: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
+    /// Reads the right side of `is [not] distinct from` up to the next operator that binds no
+    /// tighter than `is`.
+    fn parse_infix(
+        &self,
+        parser: &mut Parser<'_>,
+        left: &Expr,
+        precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
         use Keyword::{DISTINCT, FROM, IS, NOT};
         if is_off(Workaround::DistinctFrom) {
             return None;
         }
-        let form: fn(Box<Expr>, Box<Expr>) -> Expr = if parser.parse_keywords(&[IS, DISTINCT, FROM]) {
+        let form: fn(Box<Expr>, Box<Expr>) -> Expr = if parser.parse_keywords(&[IS, DISTINCT, FROM])
+        {
             Expr::IsDistinctFrom
         } else if parser.parse_keywords(&[IS, NOT, DISTINCT, FROM]) {
             Expr::IsNotDistinctFrom

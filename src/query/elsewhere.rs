@@ -1,7 +1,7 @@
 //! Reads of a bucket for queries, on the engine's threads.
 //!
-//! A connection to a bucket lives on the threads that opened it. It must not be lost, or stand still, together with
-//! the threads of one organisation's queries.
+//! A connection to a bucket lives on the threads that opened it. It must not be lost, or stand
+//! still, together with the threads of one organisation's queries.
 
 use std::ops::Range;
 
@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -29,7 +29,10 @@ impl ReadElsewhere {
         Self { store, threads }
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         let running = AbortOnDropHandle::new(self.threads.spawn(work));
         running.await.map_err(|source| object_store::Error::JoinError { source })?
     }
@@ -49,11 +52,17 @@ impl ObjectStore for ReadElsewhere {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let (store, location, ranges) = (Arc::clone(&self.store), location.clone(), ranges.to_vec());
+        let (store, location, ranges) =
+            (Arc::clone(&self.store), location.clone(), ranges.to_vec());
         self.run(async move { store.get_ranges(&location, &ranges).await }).await
     }
 
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         self.store.put_opts(location, payload, options).await
     }
 
@@ -65,7 +74,10 @@ impl ObjectStore for ReadElsewhere {
         self.store.put_multipart_opts(location, options).await
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.store.delete_stream(locations)
     }
 

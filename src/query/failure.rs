@@ -1,7 +1,7 @@
 //! Errors of DataFusion as ours: which are the statement's, and which are the store's.
 //!
-//! What fails while a data file is fetched or decoded is the store's. Everything else that planning or running a
-//! statement brings up is the statement's own: its author can change it.
+//! What fails while a data file is fetched or decoded is the store's. Everything else that planning
+//! or running a statement brings up is the statement's own: its author can change it.
 
 use std::error::Error as StdError;
 
@@ -48,35 +48,35 @@ fn kind_of(cause: &DataFusionError) -> ErrorKind {
 /// What one error of a chain says about all of it.
 fn kind_by_itself(error: &(dyn StdError + 'static)) -> Option<ErrorKind> {
     if let Some(error) = error.downcast_ref::<object_store::Error>() {
-        return Some(of_store(error));
+        return Some(store_error_kind(error));
     }
     if let Some(error) = error.downcast_ref::<ParquetError>() {
-        return Some(of_parquet(error));
+        return Some(parquet_error_kind(error));
     }
     match error.downcast_ref::<DataFusionError>() {
         Some(DataFusionError::ResourcesExhausted(_)) => return Some(ErrorKind::Limit),
         Some(DataFusionError::ExecutionJoin(_)) => return Some(ErrorKind::Internal),
         Some(DataFusionError::IoError(_)) => return Some(ErrorKind::Storage),
-        Some(DataFusionError::ObjectStore(error)) => return Some(of_store(error)),
-        Some(DataFusionError::ParquetError(error)) => return Some(of_parquet(error)),
-        Some(DataFusionError::ArrowError(error, _)) => return of_arrow(error),
+        Some(DataFusionError::ObjectStore(error)) => return Some(store_error_kind(error)),
+        Some(DataFusionError::ParquetError(error)) => return Some(parquet_error_kind(error)),
+        Some(DataFusionError::ArrowError(error, _)) => return arrow_error_kind(error),
         _ => {}
     }
-    error.downcast_ref::<ArrowError>().and_then(of_arrow)
+    error.downcast_ref::<ArrowError>().and_then(arrow_error_kind)
 }
 
-fn of_arrow(error: &ArrowError) -> Option<ErrorKind> {
+fn arrow_error_kind(error: &ArrowError) -> Option<ErrorKind> {
     match error {
         // Rows that were spilled, or a file that was read with an ordinary call.
         ArrowError::IoError(..) | ArrowError::IpcError(_) => Some(ErrorKind::Storage),
-        ArrowError::ParquetError(text) => Some(of_parquet_text(text)),
+        ArrowError::ParquetError(text) => Some(parquet_message_kind(text)),
         ArrowError::ExternalError(cause) => kind_by_itself(cause.as_ref()),
         _ => None,
     }
 }
 
 /// A file that is missing, or whose checksum is wrong, counts as damage.
-fn of_store(error: &object_store::Error) -> ErrorKind {
+fn store_error_kind(error: &object_store::Error) -> ErrorKind {
     match error {
         error if error.to_string().contains(HARMED) => ErrorKind::Damaged,
         object_store::Error::NotFound { .. } => ErrorKind::Damaged,
@@ -84,20 +84,20 @@ fn of_store(error: &object_store::Error) -> ErrorKind {
     }
 }
 
-fn of_parquet(error: &ParquetError) -> ErrorKind {
+fn parquet_error_kind(error: &ParquetError) -> ErrorKind {
     if let ParquetError::External(cause) = error {
         if let Some(error) = cause.downcast_ref::<object_store::Error>() {
-            return of_store(error);
+            return store_error_kind(error);
         }
         if cause.is::<std::io::Error>() && !cause.to_string().contains(HARMED) {
             return ErrorKind::Storage;
         }
     }
-    of_parquet_text(&error.to_string())
+    parquet_message_kind(&error.to_string())
 }
 
 /// The reader hands on some errors as no more than their text.
-fn of_parquet_text(text: &str) -> ErrorKind {
+fn parquet_message_kind(text: &str) -> ErrorKind {
     if text.contains(HARMED) {
         ErrorKind::Damaged
     } else if text.contains(CONDITION) {
@@ -114,7 +114,9 @@ fn reason(cause: &DataFusionError) -> String {
     let text = match cause.find_root() {
         DataFusionError::SQL(error, _) => error.to_string(),
         DataFusionError::SchemaError(error, _) => match error.as_ref() {
-            SchemaError::FieldNotFound { field, valid_fields } => nearest::no_column(field, valid_fields),
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                nearest::no_column(field, valid_fields)
+            }
             other => other.to_string(),
         },
         DataFusionError::Internal(text) => format!("the query engine does not support it: {text}"),

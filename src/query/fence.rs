@@ -1,9 +1,13 @@
-//! Keeps an OFFSET where the statement has it: what is sorted below stays sorted, and what is sorted above is sorted above.
+//! Keeps an OFFSET where the statement has it: what is sorted below stays sorted, and what is
+//! sorted above is sorted above.
 //!
-//! DataFusion's rule that adds sorts also moves and removes them, and looks at the limit's number of rows alone:
+//! DataFusion's rule that adds sorts also moves and removes them, and looks at the limit's number
+//! of rows alone:
 //!
-//! - `select * from (… limit 4 offset 3) order by x` sorts below the limit, cuts off four rows there and skips three of them.
-//! - `select a from … order by b offset 3` does not sort before it skips, since `b` is not among the columns that are left.
+//! - `select * from (… limit 4 offset 3) order by x` sorts below the limit, cuts off four rows
+//!   there and skips three of them.
+//! - `select a from … order by b offset 3` does not sort before it skips, since `b` is not among
+//!   the columns that are left.
 
 use std::sync::Arc;
 
@@ -34,9 +38,15 @@ pub(super) fn insert(rules: &mut Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync
 }
 
 impl PhysicalOptimizerRule for FenceOffsets {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|node| {
-            let Some(limit) = node.downcast_ref::<GlobalLimitExec>() else { return Ok(Transformed::no(node)) };
+            let Some(limit) = node.downcast_ref::<GlobalLimitExec>() else {
+                return Ok(Transformed::no(node));
+            };
             if limit.skip() == 0 {
                 return Ok(Transformed::no(node));
             }
@@ -58,7 +68,8 @@ impl PhysicalOptimizerRule for FenceOffsets {
     }
 }
 
-/// Puts a step that needs the order of the sort above it. DataFusion takes such steps out once sorts are settled.
+/// Puts a step that needs the order of the sort above it. DataFusion takes such steps out once
+/// sorts are settled.
 fn keep_sorted(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
         let input = keep_sorted(Arc::clone(projection.input()))?;
@@ -68,5 +79,10 @@ fn keep_sorted(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let Some(sort) = plan.downcast_ref::<SortExec>() else { return Ok(plan) };
     let order = OrderingRequirements::new(LexRequirement::from(sort.expr().clone()));
     let fetch = sort.fetch();
-    Ok(Arc::new(OutputRequirementExec::new(plan, Some(order), Distribution::SinglePartition, fetch)))
+    Ok(Arc::new(OutputRequirementExec::new(
+        plan,
+        Some(order),
+        Distribution::SinglePartition,
+        fetch,
+    )))
 }

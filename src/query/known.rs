@@ -31,7 +31,11 @@ pub(super) fn insert(rules: &mut [Rule]) {
 }
 
 impl PhysicalOptimizerRule for InnermostFirst {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        options: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|node| match node.is::<AggregateExec>() {
             true => self.0.optimize(node, options).map(Transformed::yes),
             false => Ok(Transformed::no(node)),

@@ -1,7 +1,8 @@
 //! `LIKE … ESCAPE` as PostgreSQL has it.
 //!
-//! DataFusion runs LIKE with the escape character `\` alone. A pattern with another one, or with none (`escape ''`), is
-//! rewritten with `\` before the statement is planned: a text at once, anything else by the function `like_pattern`.
+//! DataFusion runs LIKE with the escape character `\` alone. A pattern with another one, or with
+//! none (`escape ''`), is rewritten with `\` before the statement is planned: a text at once,
+//! anything else by the function `like_pattern`.
 
 use std::sync::Arc;
 
@@ -10,11 +11,12 @@ use arrow::datatypes::DataType;
 use datafusion::common::{exec_err, plan_datafusion_err, plan_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
+    Volatility,
 };
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value,
-    ValueWithSpan,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectName, Value, ValueWithSpan,
 };
 
 /// The function's name.
@@ -24,7 +26,8 @@ const BACKSLASH: char = '\\';
 
 /// Rewrites a LIKE or ILIKE that names an escape character.
 pub(super) fn rewrite_escape(expr: &mut Expr) -> Result<()> {
-    let (Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. }) = expr else {
+    let (Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. }) = expr
+    else {
         return Ok(());
     };
     let named = escape_char.take();
@@ -38,7 +41,9 @@ pub(super) fn rewrite_escape(expr: &mut Expr) -> Result<()> {
         Some(value) => escape_of(&value)?,
     };
     let literal = match pattern.as_ref() {
-        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) => Some(translate(text, escape)?),
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) => {
+            Some(translate(text, escape)?)
+        }
         _ => None,
     };
     match literal {
@@ -55,24 +60,33 @@ pub(super) fn rewrite_escape(expr: &mut Expr) -> Result<()> {
 /// The escape character that a literal names; none if it names no character.
 fn escape_of(value: &Value) -> Result<Option<char>> {
     let (Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text)) = value else {
-        return plan_err!("the escape character of LIKE is {value}; expected one character in quotes, or none");
+        return plan_err!(
+            "the escape character of LIKE is {value}; expected one character in quotes, or none"
+        );
     };
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
         (escape, None) => Ok(escape),
-        _ => plan_err!("the escape character of LIKE is {value}; expected one character in quotes, or none"),
+        _ => plan_err!(
+            "the escape character of LIKE is {value}; expected one character in quotes, or none"
+        ),
     }
 }
 
 /// The call of `like_pattern` for a pattern that is no literal.
 fn call(pattern: Expr, escape: String) -> Expr {
     let args = [pattern, Expr::value(Value::SingleQuotedString(escape))];
-    let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
+    let args =
+        args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(NAME)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
         filter: None,
         null_treatment: None,
         over: None,
@@ -149,13 +163,17 @@ impl ScalarUDFImpl for LikePattern {
         let mut written = StringViewBuilder::with_capacity(rows);
         for (pattern, escape) in patterns.as_string_view().iter().zip(escapes.as_string_view()) {
             match (pattern, escape) {
-                (Some(pattern), Some(escape)) => written.append_value(translate(pattern, one_char(escape)?)?),
+                (Some(pattern), Some(escape)) => {
+                    written.append_value(translate(pattern, one_char(escape)?)?)
+                }
                 _ => written.append_null(),
             }
         }
         let written: ArrayRef = Arc::new(written.finish());
         match scalar {
-            true => Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&written, 0)?)),
+            true => Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(
+                &written, 0,
+            )?)),
             false => Ok(ColumnarValue::Array(written)),
         }
     }
@@ -165,7 +183,10 @@ fn one_char(escape: &str) -> Result<Option<char>, DataFusionError> {
     let mut chars = escape.chars();
     match (chars.next(), chars.next()) {
         (escape, None) => Ok(escape),
-        _ => exec_err!("an escape character of LIKE has {} characters; expected one, or none", escape.chars().count()),
+        _ => exec_err!(
+            "an escape character of LIKE has {} characters; expected one, or none",
+            escape.chars().count()
+        ),
     }
 }
 

@@ -1,8 +1,9 @@
 //! `IN (SELECT …)` and `NOT IN (SELECT …)` with three values: true, false and null.
 //!
-//! DataFusion takes a null for false, which only a condition of a filter may do. So `(a in (select b …)) is null` is false for
-//! every row, and `1 not in (select b …)` is true although one `b` is null. Outside of the places where it makes no
-//! difference, `a in (select b from t)` is rewritten, `not in` with true and false exchanged:
+//! DataFusion takes a null for false, which only a condition of a filter may do. So `(a in (select
+//! b …)) is null` is false for every row, and `1 not in (select b …)` is true although one `b` is
+//! null. Outside of the places where it makes no difference, `a in (select b from t)` is rewritten,
+//! `not in` with true and false exchanged:
 //!
 //! ```sql
 //! case when a in (select b from t) then true
@@ -16,15 +17,15 @@ use datafusion::common::{plan_datafusion_err, plan_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, TableFactor, Value, Visit,
-    VisitMut, Visitor, VisitorMut,
+    BinaryOperator, CaseWhen, Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, TableFactor,
+    Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
 use super::dialect::PostgresPrecedence;
 
 /// Most of them that one statement may have rewritten: each comes to three subqueries.
-const MOST: usize = 32;
+const MAX: usize = 32;
 /// The rows of a subquery that are null, where they cannot be asked for within it.
 const NULLS: &str = "select 1 from (select 1) as __in_query (__in_value) where __in_value is null";
 
@@ -55,7 +56,9 @@ impl Memberships {
                 self.condition(left, false)?;
                 self.condition(right, false)
             }
-            Expr::InSubquery { expr: subject, negated, .. } if !*negated || top && has_column(subject) => {
+            Expr::InSubquery { expr: subject, negated, .. }
+                if !*negated || top && has_column(subject) =>
+            {
                 self.everywhere(subject)
             }
             other => self.everywhere(other),
@@ -70,18 +73,23 @@ impl Memberships {
         }
     }
 
-    fn write_anew(&mut self, expr: &mut Expr) -> Result<()> {
+    fn rewrite_membership(&mut self, expr: &mut Expr) -> Result<()> {
         let Expr::InSubquery { expr: subject, subquery, negated } = expr else { return Ok(()) };
         if matches!(subject.as_ref(), Expr::Tuple(_)) {
             return Ok(());
         }
         self.rewritten += 1;
-        if self.rewritten > MOST {
-            return plan_err!("a statement takes at most {MOST} `IN (SELECT …)` outside of plain conditions");
+        if self.rewritten > MAX {
+            return plan_err!(
+                "a statement takes at most {MAX} `IN (SELECT …)` outside of plain conditions"
+            );
         }
         let exists = |subquery| Expr::Exists { subquery: Box::new(subquery), negated: false };
         let unknown = or(
-            and(Expr::IsNull(Box::new(nested(subject.as_ref().clone()))), exists(subquery.as_ref().clone())),
+            and(
+                Expr::IsNull(Box::new(nested(subject.as_ref().clone()))),
+                exists(subquery.as_ref().clone()),
+            ),
             exists(nulls_of(subquery)?),
         );
         let negated = std::mem::take(negated);
@@ -124,14 +132,15 @@ impl VisitorMut for Everywhere<'_> {
         if self.depth > 0 {
             return ControlFlow::Continue(());
         }
-        match self.memberships.write_anew(expr) {
+        match self.memberships.rewrite_membership(expr) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }
     }
 }
 
-/// Returns whether an expression names a column: DataFusion minds nulls on the other side only then.
+/// Returns whether an expression names a column: DataFusion minds nulls on the other side only
+/// then.
 fn has_column(expr: &Expr) -> bool {
     struct Finds;
     impl Visitor for Finds {
@@ -155,12 +164,15 @@ fn nulls_of(subquery: &Query) -> Result<Query> {
     let mut query = Parser::new(&PostgresPrecedence).try_with_sql(NULLS)?.parse_query()?;
     let SetExpr::Select(select) = query.body.as_mut() else { return Err(template()) };
     let relation = select.from.first_mut().map(|table| &mut table.relation);
-    let Some(TableFactor::Derived { subquery: inner, .. }) = relation else { return Err(template()) };
+    let Some(TableFactor::Derived { subquery: inner, .. }) = relation else {
+        return Err(template());
+    };
     **inner = subquery.clone();
     Ok(*query)
 }
 
-/// The same where the value can be asked for in the subquery's own condition, as it must be if that names outer columns.
+/// The same where the value can be asked for in the subquery's own condition, as it must be if that
+/// names outer columns.
 fn plain_nulls_of(subquery: &Query) -> Option<Query> {
     let mut query = subquery.clone();
     if query.limit_clause.is_some() || query.fetch.is_some() || query.with.is_some() {
@@ -171,7 +183,8 @@ fn plain_nulls_of(subquery: &Query) -> Option<Query> {
     if grouped || select.having.is_some() || select.qualify.is_some() || select.distinct.is_some() {
         return None;
     }
-    let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] = select.projection.as_slice()
+    let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] =
+        select.projection.as_slice()
     else {
         return None;
     };

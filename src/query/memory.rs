@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 const TOP: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4);
 /// What was read of files is counted, and refused only when a budget holds so many times its size:
 /// a reader cannot spill, and the others make room for it.
-const MOST_OVERDRAWN: usize = 2;
+const MAX_OVERDRAWN: usize = 2;
 
 /// Who takes memory: an organisation, or the operator, who has no name.
 pub(super) type Owner = Option<String>;
@@ -41,7 +41,7 @@ pub(super) fn allowance(owner: &Owner, total: u64, others: u64) -> u64 {
 
 /// Memory that statements share.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct MemoryBudget {
     /// The setting that it comes from.
     pub(super) setting: &'static str,
     total: usize,
@@ -75,7 +75,7 @@ impl Account {
     }
 }
 
-impl Budget {
+impl MemoryBudget {
     pub(super) fn new(setting: &'static str, bytes: u64) -> Arc<Self> {
         let total = usize::try_from(bytes).unwrap_or(usize::MAX);
         Arc::new(Self { setting, total, whole_if_alone: false, state: Mutex::default() })
@@ -104,7 +104,7 @@ impl Budget {
 /// The pool of one statement; all of it goes to the account of its owner.
 #[derive(Debug)]
 struct StatementPool {
-    budget: Arc<Budget>,
+    budget: Arc<MemoryBudget>,
     owner: Owner,
 }
 
@@ -178,7 +178,10 @@ impl MemoryPool for StatementPool {
         let granted = self.with(|used, account| {
             let others = *used - account.used();
             let most = allowance(&self.owner, total as u64, others as u64);
-            let most = match self.budget.whole_if_alone && others == 0 && !reservation.consumer().can_spill() {
+            let most = match self.budget.whole_if_alone
+                && others == 0
+                && !reservation.consumer().can_spill()
+            {
                 true => total,
                 false => usize::try_from(most).unwrap_or(usize::MAX),
             };
@@ -214,7 +217,11 @@ impl MemoryPool for StatementPool {
     }
 }
 
-fn refused(budget: &Budget, reservation: &MemoryReservation, additional: usize) -> DataFusionError {
+fn refused(
+    budget: &MemoryBudget,
+    reservation: &MemoryReservation,
+    additional: usize,
+) -> DataFusionError {
     DataFusionError::ResourcesExhausted(format!(
         "{} needs {additional} bytes beside the {} that it has; `{}` is {} bytes for all",
         reservation.consumer().name(),
@@ -229,7 +236,7 @@ pub(super) fn count_read(pool: &Arc<dyn MemoryPool>, bytes: usize) -> Result<Mem
     let reservation = MemoryConsumer::new("reading").register(pool);
     let MemoryLimit::Finite(total) = pool.memory_limit() else { return Ok(reservation) };
     if reservation.try_grow(bytes).is_err() {
-        if pool.reserved().saturating_add(bytes) > total.saturating_mul(MOST_OVERDRAWN) {
+        if pool.reserved().saturating_add(bytes) > total.saturating_mul(MAX_OVERDRAWN) {
             return Err(DataFusionError::ResourcesExhausted(format!(
                 "{bytes} bytes of files cannot be read beside {} that are in use of {total}",
                 pool.reserved()
@@ -254,8 +261,9 @@ mod tests {
 
     #[test]
     fn an_organisation_takes_half_of_what_the_others_leave() {
-        let budget = Budget::new("query_memory_bytes", 1_000);
-        let pools: Vec<_> = ["acme", "acme", "zen", "late"].map(|name| budget.pool(organisation(name))).into();
+        let budget = MemoryBudget::new("query_memory_bytes", 1_000);
+        let pools: Vec<_> =
+            ["acme", "acme", "zen", "late"].map(|name| budget.pool(organisation(name))).into();
         let held: Vec<_> = pools.iter().map(|pool| consumer(pool, false)).collect();
         held[0].try_grow(400).unwrap();
         assert!(held[1].try_grow(101).is_err(), "its statements share one half");
@@ -273,9 +281,10 @@ mod tests {
 
     #[test]
     fn a_giant_row_of_an_export_takes_all_while_nobody_else_is_there() {
-        let budget = Budget::for_exports("export_memory_bytes", 1_000);
+        let budget = MemoryBudget::for_exports("export_memory_bytes", 1_000);
         let (acme, zen) = (budget.pool(organisation("acme")), budget.pool(organisation("zen")));
-        let (giant, sorting, other) = (consumer(&acme, false), consumer(&acme, true), consumer(&zen, false));
+        let (giant, sorting, other) =
+            (consumer(&acme, false), consumer(&acme, true), consumer(&zen, false));
         assert!(sorting.try_grow(501).is_err(), "what can spill keeps to its half");
         giant.try_grow(1_000).unwrap();
         giant.shrink(900);
@@ -285,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_operator_leaves_an_eighth() {
-        let budget = Budget::new("query_memory_bytes", 800);
+        let budget = MemoryBudget::new("query_memory_bytes", 800);
         let (operator, acme) = (budget.pool(None), budget.pool(organisation("acme")));
         let (a, b) = (consumer(&operator, false), consumer(&acme, false));
         assert!(a.try_grow(701).is_err());
@@ -297,7 +306,7 @@ mod tests {
 
     #[test]
     fn consumers_that_spill_divide_evenly_what_the_others_leave() {
-        let budget = Budget::new("query_memory_bytes", 1_000);
+        let budget = MemoryBudget::new("query_memory_bytes", 1_000);
         let pool = budget.pool(organisation("acme"));
         let fixed = consumer(&pool, false);
         fixed.try_grow(100).unwrap();
@@ -314,7 +323,7 @@ mod tests {
 
     #[test]
     fn reading_counts_and_is_refused_at_twice_the_total() {
-        let budget = Budget::new("query_memory_bytes", 1_000);
+        let budget = MemoryBudget::new("query_memory_bytes", 1_000);
         let pool = budget.pool(organisation("acme"));
         let first = count_read(&pool, 1_500).unwrap();
         assert!(count_read(&pool, 501).is_err());

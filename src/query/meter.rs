@@ -1,7 +1,8 @@
 //! What a running query may still use up, for code that DataFusion calls: its time and its memory.
 //!
-//! DataFusion can end a query only where a task yields. Rules of the planner and functions over a batch do not yield,
-//! so they ask the meter of their query, which travels with the session's options.
+//! DataFusion can end a query only where a task yields. Rules of the planner and functions over a
+//! batch do not yield, so they ask the meter of their query, which travels with the session's
+//! options.
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +47,7 @@ impl Meter {
     }
 
     /// The meter of the query that these options belong to.
-    pub(super) fn of(options: &ConfigOptions) -> Option<&Self> {
+    pub(super) fn from_options(options: &ConfigOptions) -> Option<&Self> {
         options.extensions.get::<Self>()
     }
 
@@ -124,7 +125,7 @@ struct Checkpoint;
 
 impl Checkpoint {
     fn pass(options: &ConfigOptions) -> Result<()> {
-        Meter::of(options).map_or(Ok(()), Meter::check)
+        Meter::from_options(options).map_or(Ok(()), Meter::check)
     }
 }
 
@@ -133,14 +134,22 @@ impl OptimizerRule for Checkpoint {
         "deadline"
     }
 
-    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
         Self::pass(&config.options())?;
         Ok(Transformed::no(plan))
     }
 }
 
 impl PhysicalOptimizerRule for Checkpoint {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        options: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         Self::pass(options)?;
         Ok(plan)
     }
@@ -166,6 +175,7 @@ pub(super) fn between_rules(
 pub(super) fn between_steps(
     rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let with_check = |rule| [Arc::new(Checkpoint) as Arc<dyn PhysicalOptimizerRule + Send + Sync>, rule];
+    let with_check =
+        |rule| [Arc::new(Checkpoint) as Arc<dyn PhysicalOptimizerRule + Send + Sync>, rule];
     rules.into_iter().flat_map(with_check).collect()
 }

@@ -1,27 +1,29 @@
 //! SQL over a Scene: what a statement may see and do, what it may use up, and how it is called off.
 //!
-//! A session sees one View and a few small tables, and nothing else: no files, no URLs, no writes. Which rows of the View it sees
-//! ([`Sight`]: organisation, workspace, retention, erasures, bodies) is part of the table that it is given, below SQL, so no
-//! statement can reach around it.
+//! A session sees one View and a few small tables, and nothing else: no files, no URLs, no writes.
+//! Which rows of the View it sees ([`ReadScope`]: organisation, workspace, retention, erasures,
+//! bodies) is part of the table that it is given, below SQL, so no statement can reach around it.
 //!
-//! A query with a time limit runs on threads that its organisation alone has (`lanes`), in a place among those that run at
-//! once (`places`); other work runs on the engine's threads. It hands its batches over through a short queue, so a slow client
-//! holds the query back, and dropping the answer ends it. Memory and disk space come from what all queries share (`resources`);
-//! time and rows are bounded per query; passing a bound is an error, never a shortened answer. A batch is bounded by what the
-//! functions of a statement make of it (`functions`), by its constants (`plan_size`) and by the bodies that it reads (`wide`).
+//! A query with a time limit runs on threads that its organisation alone has (`lanes`), in a place
+//! among those that run at once (`places`); other work runs on the engine's threads. It hands its
+//! batches over through a short queue, so a slow client holds the query back, and dropping the
+//! answer ends it. Memory and disk space come from what all queries share (`resources`); time and
+//! rows are bounded per query; passing a bound is an error, never a shortened answer. A batch is
+//! bounded by what the functions of a statement make of it (`functions`), by its constants
+//! (`plan_size`) and by the bodies that it reads (`wide`).
 
-mod barrier;
 mod casts;
+mod context;
+mod cooperative_joins;
 mod dialect;
 mod elsewhere;
-mod facts;
 mod failure;
 mod fence;
+mod filter_names;
+mod file_statistics;
 mod functions;
-mod guard;
-mod harmless;
 mod known;
-mod lanes;
+mod leakproof;
 mod like;
 mod membership;
 mod memory;
@@ -33,13 +35,15 @@ mod negated;
 mod places;
 mod plan_size;
 mod provider;
+mod query_threads;
+mod read_scope;
 mod reading;
 mod resources;
+mod row_security;
 mod sanity;
-mod scene;
+mod security_barrier;
 mod session;
 mod shown;
-mod sight;
 mod spill;
 mod spread;
 mod statement;
@@ -52,7 +56,6 @@ mod whole_order;
 mod wide;
 mod withhold;
 mod workarounds;
-mod yielding;
 
 #[cfg(test)]
 mod tests;
@@ -84,18 +87,18 @@ use crate::store::Store;
 use crate::table::DataFile;
 use crate::view::View;
 
+pub use context::{QueryContext, SystemTables};
 use failure::query_failed;
-pub use lanes::STACK_BYTES;
-use lanes::{Lanes, Ticket};
 use meter::{CallOff, Meter};
 #[cfg(test)]
 pub use model::function as canonical_model;
 use places::{Owner, Place, Places};
 pub use provider::Ordering as FileOrdering;
 use provider::StoredTable;
-pub use scene::{Scene, SideTables};
-use session::{Started, Surroundings};
-pub use sight::Sight;
+pub use query_threads::STACK_BYTES;
+use query_threads::{Lanes, Ticket};
+pub use read_scope::ReadScope;
+use session::{SessionTables, Started};
 pub use weight::Weight;
 use withhold::Withheld;
 pub use withhold::{A_STATEMENT, Reads, refused_text};
@@ -106,7 +109,7 @@ pub type Params = BTreeMap<String, serde_json::Value>;
 /// The store's name in plans; it never leaves the process.
 const STORE_URL: &str = "gatelog://table";
 /// Longest statement, in bytes; planning takes stack by the length.
-const MOST_TEXT: usize = 128 << 10;
+const MAX_TEXT: usize = 128 << 10;
 /// Footers that are read at once to weigh files.
 const FOOTERS_AT_ONCE: usize = 8;
 /// Batches that wait for a slow reader.
@@ -118,7 +121,8 @@ pub struct Answer {
     pub schema: SchemaRef,
     /// Columns that are withheld from the reader and null in the rows, such as `request.body`.
     pub withheld: Vec<String>,
-    /// Columns of the rows that are computed from withheld ones, with these: of analytics alone, and worth nothing.
+    /// Columns of the rows that are computed from withheld ones, with these: of analytics alone,
+    /// and worth nothing.
     pub figures: BTreeMap<String, BTreeSet<String>>,
     /// The rows, in order if the query orders them.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
@@ -177,8 +181,14 @@ impl std::fmt::Debug for Queries {
 }
 
 impl Queries {
-    /// Prepares sessions over the tables of the store. Queries without a time limit run on `work`, as do reads of a bucket.
-    pub fn new(config: &Config, store: &Store, views: Vec<NamedView>, work: Handle) -> Result<Self> {
+    /// Prepares sessions over the tables of the store. Queries without a time limit run on `work`,
+    /// as do reads of a bucket.
+    pub fn new(
+        config: &Config,
+        store: &Store,
+        views: Vec<NamedView>,
+        work: Handle,
+    ) -> Result<Self> {
         let config = &config.settled(&Found::here())?;
         let [all, share] = places(config);
         Ok(Self {
@@ -211,34 +221,44 @@ impl Queries {
     }
 
     /// Runs one read-only statement over the Scene.
-    pub async fn sql(&self, scene: impl Into<Scene>, text: &str, params: &Params) -> Result<Answer> {
-        self.run(scene, text, bind(params)?, self.limits).await
+    pub async fn sql(
+        &self,
+        query_context: impl Into<QueryContext>,
+        text: &str,
+        params: &Params,
+    ) -> Result<Answer> {
+        self.run(query_context, text, bind(params)?, self.limits).await
     }
 
     /// Runs a statement with typed parameters and limits of its own.
     pub async fn run(
         &self,
-        scene: impl Into<Scene>,
+        query_context: impl Into<QueryContext>,
         text: &str,
         params: ParamValues,
         limits: Limits,
     ) -> Result<Answer> {
-        let scene: Scene = scene.into();
-        if text.len() > MOST_TEXT {
-            return Err(Error::limit(format!("the statement has {} bytes; at most {MOST_TEXT} are taken", text.len())));
+        let query_context: QueryContext = query_context.into();
+        if text.len() > MAX_TEXT {
+            return Err(Error::limit(format!(
+                "the statement has {} bytes; at most {MAX_TEXT} are taken",
+                text.len()
+            )));
         }
-        // Work without a time limit waits for its reader, so it must not keep queries that have one from running.
+        // Work without a time limit waits for its reader, so it must not keep queries that have one
+        // from running.
         let seat = match limits.timeout {
-            Some(timeout) => Some(self.seat(&scene, timeout).await?),
+            Some(timeout) => Some(self.seat(&query_context, timeout).await?),
             None => None,
         };
-        let threads = seat.as_ref().map_or_else(|| Ok(self.work.clone()), |seat| seat.ticket.handle())?;
+        let threads =
+            seat.as_ref().map_or_else(|| Ok(self.work.clone()), |seat| seat.ticket.handle())?;
         let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
-        let granted = self.resources.grant(self.base.runtime_env(), &scene, limits)?;
+        let granted = self.resources.grant(self.base.runtime_env(), &query_context, limits)?;
         let meter = Meter::new(deadline, Arc::clone(&granted.runtime.memory_pool));
         let call_off = meter.call_off();
         let means = (meter, Arc::clone(&granted.runtime));
-        let planning = self.planning(scene, text, params, limits, means);
+        let planning = self.planning(query_context, text, params, limits, means);
         let running = Running::start(&self.running);
         let (schema_out, schema_in) = tokio::sync::oneshot::channel();
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
@@ -251,8 +271,11 @@ impl Queries {
                     // Planning does not yield, so it has a thread to itself, and holds up no flush.
                     false => {
                         let here = Handle::current();
-                        let planned = tokio::task::spawn_blocking(move || here.block_on(planning.start()));
-                        planned.await.map_err(|cause| Error::internal("planning panicked").with_source(cause))??
+                        let planned =
+                            tokio::task::spawn_blocking(move || here.block_on(planning.start()));
+                        planned.await.map_err(|cause| {
+                            Error::internal("planning panicked").with_source(cause)
+                        })??
                     }
                 };
                 // A reader that is gone needs no schema, and the queue says so next.
@@ -274,7 +297,11 @@ impl Queries {
                     // What ends a query from within says no more than that it was called off.
                     let overdue = ended.is_err() || Instant::now() >= deadline;
                     let failed = !matches!(ended, Ok(Ok(())));
-                    if overdue && failed { Err(too_long(limits)) } else { ended.unwrap_or_else(|_| Ok(())) }
+                    if overdue && failed {
+                        Err(too_long(limits))
+                    } else {
+                        ended.unwrap_or_else(|_| Ok(()))
+                    }
                 }
                 None => work.await,
             };
@@ -282,12 +309,19 @@ impl Queries {
                 let _ = out.send(Err(granted.explained(error))).await;
             }
         }));
-        answer(schema_in, Batches { queue: batches, task: Some(task), deadline, limits, _call_off: call_off }).await
+        answer(
+            schema_in,
+            Batches { queue: batches, task: Some(task), deadline, limits, _call_off: call_off },
+        )
+        .await
     }
 
     /// A place among the queries that run at once, and threads of the organisation that asks.
-    async fn seat(&self, scene: &Scene, timeout: Duration) -> Result<Seat> {
-        let owner: Owner = scene.sight.as_ref().and_then(|sight| sight.organisation.clone());
+    async fn seat(&self, query_context: &QueryContext, timeout: Duration) -> Result<Seat> {
+        let owner: Owner = query_context
+            .read_scope
+            .as_ref()
+            .and_then(|read_scope| read_scope.organisation.clone());
         let place = self.places.take(&owner, timeout).await?;
         Ok(Seat { ticket: self.lanes.take(&owner)?, _place: place })
     }
@@ -295,48 +329,54 @@ impl Queries {
     /// What the planning of a statement needs.
     fn planning(
         &self,
-        scene: Scene,
+        query_context: QueryContext,
         text: &str,
         params: ParamValues,
         limits: Limits,
         (meter, runtime): (Meter, Arc<RuntimeEnv>),
     ) -> Planning {
-        let around = Surroundings {
-            bound: scene.is_bound(),
-            wide_rows: self.resources.wide_rows(&scene),
-            denied: scene.denied(),
+        let around = SessionTables {
+            bound: query_context.is_bound(),
+            wide_rows: self.resources.wide_rows(&query_context),
+            denied: query_context.denied(),
             reads: limits.reads,
             views: self.views.clone(),
-            side: scene.side,
+            side: query_context.side,
         };
         let kept = |view: View| {
             let path = self.paths[view.rows as usize].clone();
-            StoredTable::new(view, scene.sight.clone(), path, limits.ordering)
+            StoredTable::new(view, query_context.read_scope.clone(), path, limits.ordering)
         };
-        let tables = [Some(scene.view), scene.feedback].into_iter().flatten().map(kept).collect();
-        let session = session::session_in(&self.base, tables, limits.batch_rows, Some(meter), runtime);
+        let tables = [Some(query_context.view), query_context.feedback]
+            .into_iter()
+            .flatten()
+            .map(kept)
+            .collect();
+        let session =
+            session::session_in(&self.base, tables, limits.batch_rows, Some(meter), runtime);
         Planning { session, around, text: text.to_owned(), params }
     }
 
-    /// Runs a statement that merges files in the order that they are sorted by, without limits of time and rows.
+    /// Runs a statement that merges files in the order that they are sorted by, without limits of
+    /// time and rows.
     pub async fn merge(
         &self,
-        scene: impl Into<Scene>,
+        query_context: impl Into<QueryContext>,
         text: &str,
         params: ParamValues,
         batch_rows: usize,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        self.ordered(scene.into(), text, params, (batch_rows, FileOrdering::Always)).await
+        self.ordered(query_context.into(), text, params, (batch_rows, FileOrdering::Always)).await
     }
 
-    /// Runs a statement that gives rows in the order of the table, without limits of time and rows, by merging files or by
-    /// sorting.
+    /// Runs a statement that gives rows in the order of the table, without limits of time and rows,
+    /// by merging files or by sorting.
     ///
-    /// A merge holds a batch of every file: if they do not fit, it is begun again with smaller batches, down to single rows,
-    /// and then as a sort, which goes to disk.
+    /// A merge holds a batch of every file: if they do not fit, it is begun again with smaller
+    /// batches, down to single rows, and then as a sort, which goes to disk.
     pub async fn ordered(
         &self,
-        scene: Scene,
+        query_context: QueryContext,
         text: &str,
         params: ParamValues,
         (first_rows, mut ordering): (usize, FileOrdering),
@@ -344,13 +384,22 @@ impl Queries {
         let mut batch_rows = first_rows;
         loop {
             let batch = Some(batch_rows);
-            let limits = Limits { timeout: None, max_rows: None, batch_rows: batch, ordering, ..self.limits };
-            let mut batches = self.run(scene.clone(), text, params.clone(), limits).await?.batches;
+            let limits = Limits {
+                timeout: None,
+                max_rows: None,
+                batch_rows: batch,
+                ordering,
+                ..self.limits
+            };
+            let mut batches =
+                self.run(query_context.clone(), text, params.clone(), limits).await?.batches;
             match batches.next().await {
                 Some(Err(error)) if error.kind() == ErrorKind::Limit && batch_rows > 1 => {
                     batch_rows = (batch_rows / 8).max(1)
                 }
-                Some(Err(error)) if error.kind() == ErrorKind::Limit && ordering == FileOrdering::Always => {
+                Some(Err(error))
+                    if error.kind() == ErrorKind::Limit && ordering == FileOrdering::Always =>
+                {
                     (batch_rows, ordering) = (first_rows, FileOrdering::Never)
                 }
                 Some(first) => return Ok(futures::stream::iter([first]).chain(batches).boxed()),
@@ -359,9 +408,14 @@ impl Queries {
         }
     }
 
-    /// Weighs files as read by these columns, such as `id` and `request.body`; none means all columns. Reads footers only, which
-    /// stay in the cache for whoever reads the files next.
-    pub async fn weigh(&self, rows: Rows, files: &[Arc<DataFile>], columns: Option<&[String]>) -> Result<Vec<Weight>> {
+    /// Weighs files as read by these columns, such as `id` and `request.body`; none means all
+    /// columns. Reads footers only, which stay in the cache for whoever reads the files next.
+    pub async fn weigh(
+        &self,
+        rows: Rows,
+        files: &[Arc<DataFile>],
+        columns: Option<&[String]>,
+    ) -> Result<Vec<Weight>> {
         let path = &self.paths[rows as usize];
         let files = files.iter().map(|file| provider::partitioned_file(path, file));
         let reads = reading::CountedReads::new(self.base.runtime_env()).map_err(query_failed)?;
@@ -374,8 +428,8 @@ impl Queries {
     }
 
     /// Memory that an export over the scene may take, as things are.
-    pub fn export_room(&self, scene: &Scene) -> u64 {
-        self.resources.export_room(scene)
+    pub fn export_room(&self, query_context: &QueryContext) -> u64 {
+        self.resources.export_room(query_context)
     }
 
     /// Memory that each of the readers may hold that upkeep has for one file.
@@ -389,7 +443,8 @@ impl Queries {
     }
 }
 
-/// What a query with a time limit holds while it runs. The threads stay with the organisation until nothing runs on them.
+/// What a query with a time limit holds while it runs. The threads stay with the organisation until
+/// nothing runs on them.
 #[derive(Debug)]
 struct Seat {
     ticket: Ticket,
@@ -399,7 +454,7 @@ struct Seat {
 /// A statement that is about to be planned.
 struct Planning {
     session: SessionContext,
-    around: Surroundings,
+    around: SessionTables,
     text: String,
     params: ParamValues,
 }
@@ -410,7 +465,8 @@ impl Planning {
     }
 }
 
-/// The batches of a running query. It passes its deadline here too, since its own threads may be busy.
+/// The batches of a running query. It passes its deadline here too, since its own threads may be
+/// busy.
 struct Batches {
     queue: mpsc::Receiver<Result<RecordBatch>>,
     task: Option<AbortOnDropHandle<()>>,
@@ -436,10 +492,16 @@ impl Batches {
     }
 }
 
-/// Turns the two channels of a running query into its answer: the schema first, or the error that came instead.
-async fn answer(schema: tokio::sync::oneshot::Receiver<(SchemaRef, Withheld)>, mut batches: Batches) -> Result<Answer> {
+/// Turns the two channels of a running query into its answer: the schema first, or the error that
+/// came instead.
+async fn answer(
+    schema: tokio::sync::oneshot::Receiver<(SchemaRef, Withheld)>,
+    mut batches: Batches,
+) -> Result<Answer> {
     let known = match batches.deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, schema).await.map_err(|_| too_long(batches.limits))?,
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline, schema).await.map_err(|_| too_long(batches.limits))?
+        }
         None => schema.await,
     };
     let Ok((schema, withheld)) = known else {
@@ -450,9 +512,11 @@ async fn answer(schema: tokio::sync::oneshot::Receiver<(SchemaRef, Withheld)>, m
         if let Some(batch) = batches.next().await {
             return Some((batch, batches));
         }
-        // The queue closes when the query ends; if it ended by a panic, the answer is not whole and must say so.
+        // The queue closes when the query ends; if it ended by a panic, the answer is not whole and
+        // must say so.
         let ended = batches.task.take()?.await;
-        let error = ended.err().map(|cause| Error::internal("the query panicked").with_source(cause))?;
+        let error =
+            ended.err().map(|cause| Error::internal("the query panicked").with_source(cause))?;
         Some((Err(error), batches))
     });
     let Withheld { columns: withheld, figures } = withheld;

@@ -1,7 +1,8 @@
-//! The SQL function `canonical_model(ai_org, ai_model)`: the one name of a model, however its source spells it.
+//! The SQL function `canonical_model(ai_org, ai_model)`: the one name of a model, however its
+//! source spells it.
 //!
-//! A function and no stored column: old records have the name too, it follows the rules as they grow, and the form of
-//! exports stays as it is.
+//! A function and no stored column: old records have the name too, it follows the rules as they
+//! grow, and the form of exports stays as it is.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,13 +11,17 @@ use arrow::array::{ArrayRef, AsArray, StringViewArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 
 use crate::ingest::names::canonical_model;
 
 /// The function, to be registered with a session.
 pub fn function() -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(CanonicalModel { signature: Signature::string(2, Volatility::Immutable) }))
+    Arc::new(ScalarUDF::new_from_impl(CanonicalModel {
+        signature: Signature::string(2, Volatility::Immutable),
+    }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -40,12 +45,15 @@ impl ScalarUDFImpl for CanonicalModel {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let is_one = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let columns = ColumnarValue::values_to_arrays(&args.args)?;
-        let columns: Vec<ArrayRef> =
-            columns.iter().map(|column| Ok(cast(column, &DataType::Utf8View)?)).collect::<Result<_>>()?;
+        let columns: Vec<ArrayRef> = columns
+            .iter()
+            .map(|column| Ok(cast(column, &DataType::Utf8View)?))
+            .collect::<Result<_>>()?;
         let [providers, models] = columns.as_slice() else {
             return datafusion::common::exec_err!("canonical_model takes a provider and a model");
         };
-        let names: ArrayRef = Arc::new(canonical(providers.as_string_view(), models.as_string_view()));
+        let names: ArrayRef =
+            Arc::new(canonical(providers.as_string_view(), models.as_string_view()));
         if is_one {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&names, 0)?));
         }
@@ -61,5 +69,9 @@ fn canonical(providers: &StringViewArray, models: &StringViewArray) -> StringVie
             known.entry((provider, model)).or_insert_with(|| canonical_model(provider, model));
         }
     }
-    providers.iter().zip(models.iter()).map(|(provider, model)| known.get(&(provider, model?))).collect()
+    providers
+        .iter()
+        .zip(models.iter())
+        .map(|(provider, model)| known.get(&(provider, model?)))
+        .collect()
 }

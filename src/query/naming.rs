@@ -1,10 +1,11 @@
 //! Names the columns of an answer as the statement writes them.
 //!
-//! DataFusion names a column without an alias by its own form of the expression, as `count(Int64(1))` or
-//! `sum(logs.total_units) + Int64(1)`. Here it is what stands in the statement, with functions in lower case:
-//! `count(1)`, `sum(total_units) + 1`, and `request.body` for a part of a column. A step above the plan
-//! does it, so that nothing below sees another name. Queries in FROM and WITH get aliases in the statement
-//! itself ([`name_inner`]), since `select *` over them shows their names.
+//! DataFusion names a column without an alias by its own form of the expression, as
+//! `count(Int64(1))` or `sum(logs.total_units) + Int64(1)`. Here it is what stands in the
+//! statement, with functions in lower case: `count(1)`, `sum(total_units) + 1`, and `request.body`
+//! for a part of a column. A step above the plan does it, so that nothing below sees another name.
+//! Queries in FROM and WITH get aliases in the statement itself ([`name_inner`]), since `select *`
+//! over them shows their names.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -14,8 +15,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, Ident, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr, Statement as Tree,
-    TableFactor, TableWithJoins, VisitMut, VisitorMut,
+    Expr, Function, Ident, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr,
+    Statement as Tree, TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
 
 use crate::record::{COLUMNS, Kind};
@@ -40,14 +41,26 @@ enum Name {
 
 impl Names {
     /// The names of a statement that was not rewritten yet.
-    pub(super) fn of(statement: &Statement) -> Self {
+    pub(super) fn from_statement(statement: &Statement) -> Self {
         let Statement::Statement(tree) = statement else { return Self::default() };
         let Tree::Query(query) = tree.as_ref() else { return Self::default() };
         let Some(select) = first_select(&query.body) else { return Self::default() };
-        let stands_for_many =
-            |item: &&SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-        let first = select.projection.iter().take_while(|item| !stands_for_many(item)).map(name_of).collect();
-        let last = select.projection.iter().rev().take_while(|item| !stands_for_many(item)).map(name_of).collect();
+        let stands_for_many = |item: &&SelectItem| {
+            matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+        };
+        let first = select
+            .projection
+            .iter()
+            .take_while(|item| !stands_for_many(item))
+            .map(name_of)
+            .collect();
+        let last = select
+            .projection
+            .iter()
+            .rev()
+            .take_while(|item| !stands_for_many(item))
+            .map(name_of)
+            .collect();
         Self { first, last }
     }
 
@@ -63,11 +76,15 @@ impl Names {
 
     /// Gives the columns of a query their names. Two columns never get the same one.
     pub(super) fn give(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
-        if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)) {
+        if matches!(
+            plan,
+            LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)
+        ) {
             return Ok(plan);
         }
         let columns = plan.schema().fields().len();
-        let mut taken: HashSet<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let mut taken: HashSet<String> =
+            plan.schema().fields().iter().map(|field| field.name().clone()).collect();
         let mut exprs = Vec::with_capacity(columns);
         let mut named = false;
         for (place, (qualifier, field)) in plan.schema().iter().enumerate() {
@@ -107,7 +124,8 @@ fn first_select_mut(body: &mut SetExpr) -> Option<&mut Select> {
     }
 }
 
-/// The name of an expression; none for one with an alias, and for a column alone, which has its own.
+/// The name of an expression; none for one with an alias, and for a column alone, which has its
+/// own.
 fn name_of(item: &SelectItem) -> Option<Name> {
     let SelectItem::UnnamedExpr(expr) = item else { return None };
     let mut inner = expr;
@@ -126,8 +144,8 @@ fn plain(name: &Ident) -> String {
     if name.quote_style.is_none() { name.value.to_lowercase() } else { name.value.clone() }
 }
 
-/// The name of a part of a column, as `request.body`, whose planned name is `logs.request[body]`; none
-/// for a whole column.
+/// The name of a part of a column, as `request.body`, whose planned name is `logs.request[body]`;
+/// none for a whole column.
 fn part_name(path: &[String], planned: &str) -> Option<String> {
     if path.last().is_some_and(|last| last == planned) {
         return None;
@@ -143,7 +161,9 @@ pub(super) fn name_inner(tree: &mut Tree) {
         type Break = ();
         fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
             let tables = query.with.iter_mut().flat_map(|with| &mut with.cte_tables);
-            tables.filter(|table| table.alias.columns.is_empty()).for_each(|table| name_columns(&mut table.query));
+            tables
+                .filter(|table| table.alias.columns.is_empty())
+                .for_each(|table| name_columns(&mut table.query));
             ControlFlow::Continue(())
         }
         fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
@@ -167,13 +187,18 @@ fn name_columns(query: &mut Query) {
             // As in PostgreSQL, a cast of a column has the name of the column.
             Some(Name::Text(_)) if is_cast_column(item) => continue,
             Some(Name::Text(text)) => text,
-            Some(Name::Path(path)) if is_part(&path) && !tables.contains(&path[0]) => path.join("."),
+            Some(Name::Path(path)) if is_part(&path) && !tables.contains(&path[0]) => {
+                path.join(".")
+            }
             _ => continue,
         };
         if let SelectItem::UnnamedExpr(expr) = item
             && taken.insert(name.clone())
         {
-            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', name) };
+            *item = SelectItem::ExprWithAlias {
+                expr: expr.clone(),
+                alias: Ident::with_quote('"', name),
+            };
         }
     }
     if select.distinct.is_some() {
@@ -218,11 +243,11 @@ fn aliases(items: &[SelectItem]) -> Vec<(Expr, Ident)> {
 
 /// The names that a statement has for its tables.
 fn tables_of(from: &TableWithJoins) -> Vec<String> {
-    let factors = std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation));
+    let factors =
+        std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation));
     let named = factors.filter_map(|factor| match factor {
-        TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
-            Some(plain(&alias.name))
-        }
+        TableFactor::Table { alias: Some(alias), .. }
+        | TableFactor::Derived { alias: Some(alias), .. } => Some(plain(&alias.name)),
         TableFactor::Table { name, .. } => name.0.last()?.as_ident().map(plain),
         _ => None,
     });
@@ -232,7 +257,9 @@ fn tables_of(from: &TableWithJoins) -> Vec<String> {
 /// Tells if a path of two names has the form of a part of a column, as `request.body`.
 fn is_part(path: &[String]) -> bool {
     let [column, _] = path else { return false };
-    COLUMNS.iter().any(|known| matches!(known.kind, Kind::Message | Kind::Tags) && known.name == column)
+    COLUMNS
+        .iter()
+        .any(|known| matches!(known.kind, Kind::Message | Kind::Tags) && known.name == column)
 }
 
 /// The text of an expression.

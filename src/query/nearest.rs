@@ -7,7 +7,11 @@ use crate::nearest::{clip, nearest};
 /// Says that no column has that name.
 pub(super) fn no_column(wanted: &Column, known: &[Column]) -> String {
     let names: Vec<&str> = known.iter().map(|column| column.name.as_str()).collect();
-    format!("there is no column `{}`{}", clip(&wanted.flat_name()), suggestion(&wanted.name, &names))
+    format!(
+        "there is no column `{}`{}",
+        clip(&wanted.flat_name()),
+        suggestion(&wanted.name, &names)
+    )
 }
 
 /// Names what was meant, maybe.

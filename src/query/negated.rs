@@ -31,7 +31,11 @@ impl OptimizerRule for CastsOfNegations {
         Some(ApplyOrder::TopDown)
     }
 
-    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        _: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
         let names = NamePreserver::new(&plan);
         plan.map_expressions(|expr| {
             let name = names.save(&expr);
@@ -48,13 +52,16 @@ impl OptimizerRule for CastsOfNegations {
 
 /// `case when a then 0 when not a then 1 end` for `cast(not a as …)`; none for anything else.
 fn as_case(expr: &Expr) -> Option<Expr> {
-    let (Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field })) = expr else { return None };
+    let (Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field })) = expr else {
+        return None;
+    };
     let Expr::Not(negated) = expr.as_ref() else { return None };
     if !field.data_type().is_numeric() || negated.is_volatile() {
         return None;
     }
     let value = |value: bool| ScalarValue::from(value).cast_to(field.data_type()).ok().map(lit);
-    let branches = [(negated.as_ref().clone(), value(false)?), (not(negated.as_ref().clone()), value(true)?)];
+    let branches =
+        [(negated.as_ref().clone(), value(false)?), (not(negated.as_ref().clone()), value(true)?)];
     let branches = branches.map(|(when, then)| (Box::new(when), Box::new(then)));
     Some(Expr::Case(Case::new(None, branches.into(), None)))
 }

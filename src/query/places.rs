@@ -1,8 +1,9 @@
 //! Gives each query a place among those that run at once, in fair turns between organisations.
 //!
-//! There are `query_concurrency` places. One organisation holds at most its share of them, so that its long queries
-//! never take all. Queries that find no place wait in a queue of their organisation; a place that becomes free goes
-//! to the organisations in turn. A queue is bounded too: a query that finds it full is refused at once.
+//! There are `query_concurrency` places. One organisation holds at most its share of them, so that
+//! its long queries never take all. Queries that find no place wait in a queue of their
+//! organisation; a place that becomes free goes to the organisations in turn. A queue is bounded
+//! too: a query that finds it full is refused at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,8 +78,8 @@ impl Places {
         Ok(turn)
     }
 
-    /// Gives free places to those whose turn it is. Returns the places of clients that have left, to be dropped
-    /// without the lock.
+    /// Gives free places to those whose turn it is. Returns the places of clients that have left,
+    /// to be dropped without the lock.
     fn hand_out(self: &Arc<Self>, state: &mut State) -> Vec<Place> {
         let mut gone = Vec::new();
         while let Some((owner, waiting)) = state.next(self.share) {
@@ -92,7 +93,9 @@ impl Places {
         let state = self.state();
         match state.held.get(owner) {
             Some(held) if *held >= self.share => self.over_share(state.waiting_of(owner)),
-            _ => Error::busy("as many queries run as `query_concurrency` allows; send it again later"),
+            _ => Error::busy(
+                "as many queries run as `query_concurrency` allows; send it again later",
+            ),
         }
     }
 
@@ -117,10 +120,11 @@ impl Places {
 
 impl State {
     fn queue_of(&mut self, owner: &Owner) -> &mut VecDeque<oneshot::Sender<Place>> {
-        let place = self.waiting.iter().position(|(other, _)| other == owner).unwrap_or_else(|| {
-            self.waiting.push_back((owner.clone(), VecDeque::new()));
-            self.waiting.len() - 1
-        });
+        let place =
+            self.waiting.iter().position(|(other, _)| other == owner).unwrap_or_else(|| {
+                self.waiting.push_back((owner.clone(), VecDeque::new()));
+                self.waiting.len() - 1
+            });
         &mut self.waiting[place].1
     }
 
@@ -128,13 +132,15 @@ impl State {
         self.waiting.iter().find(|(other, _)| other == owner).map_or(0, |(_, queue)| queue.len())
     }
 
-    /// Takes the next query from the queues that may have a place; its organisation goes to the end of the turns.
+    /// Takes the next query from the queues that may have a place; its organisation goes to the end
+    /// of the turns.
     fn next(&mut self, share: usize) -> Option<(Owner, oneshot::Sender<Place>)> {
         if self.free == 0 {
             return None;
         }
         let may = |owner: &Owner| self.held.get(owner).is_none_or(|held| *held < share);
-        let turn = self.waiting.iter().position(|(owner, queue)| !queue.is_empty() && may(owner))?;
+        let turn =
+            self.waiting.iter().position(|(owner, queue)| !queue.is_empty() && may(owner))?;
         let (owner, mut queue) = self.waiting.remove(turn)?;
         let next = queue.pop_front()?;
         if !queue.is_empty() {
@@ -215,7 +221,8 @@ mod tests {
         let mut hostile = queue(&places, "acme", 12);
         let mut held = got(&mut hostile);
         let (mut zen, mut sun) = (queue(&places, "zen", 2), queue(&places, "sun", 1));
-        // Each place that becomes free goes to the next organisation, although ten of one wait since before.
+        // Each place that becomes free goes to the next organisation, although ten of one wait
+        // since before.
         held.pop();
         let first = got(&mut hostile);
         assert_eq!(first.len(), 1, "its turn came first");
@@ -236,7 +243,10 @@ mod tests {
         let held = got(&mut hostile);
         let error = places.take(&owner("acme"), Duration::ZERO).await.unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Busy);
-        assert!(error.message().contains("this organisation runs as many queries as its share allows"), "{error}");
+        assert!(
+            error.message().contains("this organisation runs as many queries as its share allows"),
+            "{error}"
+        );
         drop(places.take(&owner("zen"), Duration::ZERO).await.unwrap());
         // Clients that have left are no longer in the queue.
         drop(hostile);

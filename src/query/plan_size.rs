@@ -1,8 +1,10 @@
 //! Bounds the size of a plan, and from its widest step the rows of a batch.
 //!
-//! A short statement can have a huge plan: a common table expression that names another one twice doubles it, and a
-//! filter that is pushed through nested subqueries takes their expressions into itself. The first is counted before the
-//! statement is planned, the second before the optimizer runs. A constant of a statement is copied for each row of a batch, so long ones make batches shorter.
+//! A short statement can have a huge plan: a common table expression that names another one twice
+//! doubles it, and a filter that is pushed through nested subqueries takes their expressions into
+//! itself. The first is counted before the statement is planned, the second before the optimizer
+//! runs. A constant of a statement is copied for each row of a batch, so long ones make batches
+//! shorter.
 
 use std::sync::Arc;
 
@@ -11,9 +13,9 @@ use datafusion::common::{DFSchemaRef, DataFusionError, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 /// Most steps of a plan.
-const MOST_STEPS: usize = 10_000;
+const MAX_STEPS: usize = 10_000;
 /// Most parts of the expressions of a plan, each column replaced by what it is computed from.
-const MOST_PARTS: u64 = 1_000_000;
+const MAX_PARTS: u64 = 1_000_000;
 /// Bytes of a batch that constants and fixed columns take.
 const BATCH_BYTES: usize = 8 << 20;
 /// Bytes of a column in a row, beside constants.
@@ -24,11 +26,11 @@ pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     let mut steps = 0;
     plan.apply_with_subqueries(|_| {
         steps += 1;
-        Ok(if steps > MOST_STEPS { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        Ok(if steps > MAX_STEPS { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
-    if steps > MOST_STEPS {
+    if steps > MAX_STEPS {
         return Err(DataFusionError::Plan(format!(
-            "the statement comes to more than {MOST_STEPS} steps once its views and WITH queries are written out; name \
+            "the statement comes to more than {MAX_STEPS} steps once its views and WITH queries are written out; name \
              them less often"
         )));
     }
@@ -64,16 +66,18 @@ impl<'n> TreeNodeVisitor<'n> for Size {
             sizes.push(parts);
             Ok(TreeNodeRecursion::Continue)
         })?;
-        if self.total > MOST_PARTS {
+        if self.total > MAX_PARTS {
             return Err(DataFusionError::Plan(format!(
-                "the expressions of the statement come to more than {MOST_PARTS} parts once those of its subqueries are \
+                "the expressions of the statement come to more than {MAX_PARTS} parts once those of its subqueries are \
                  written out; use the columns of a subquery less often"
             )));
         }
         let schema = Arc::clone(node.schema());
         let columns = schema.fields().len();
         let parts = match node {
-            LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) if sizes.len() == columns => sizes,
+            LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) if sizes.len() == columns => {
+                sizes
+            }
             _ => handed_on(&inputs, columns),
         };
         self.done.push(Columns { schema, parts });
@@ -103,7 +107,11 @@ fn parts(expr: &Expr, inputs: &[Columns]) -> Result<u64> {
         let size = match part {
             Expr::Column(column) => {
                 let found = |input: &Columns| {
-                    input.schema.maybe_index_of_column(column).and_then(|place| input.parts.get(place)).copied()
+                    input
+                        .schema
+                        .maybe_index_of_column(column)
+                        .and_then(|place| input.parts.get(place))
+                        .copied()
                 };
                 inputs.iter().find_map(found).unwrap_or(1)
             }

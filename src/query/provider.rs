@@ -1,10 +1,12 @@
-//! The table of one View: which files a filter leaves, how they are read, and the rows in memory beside them.
+//! The table of one View: which files a filter leaves, how they are read, and the rows in memory
+//! beside them.
 //!
-//! Files are pruned from the index in memory by partition, time, organisation and id, so a query opens no footer that it
-//! need not. What a file cannot prove about itself counts as "may hold rows".
+//! Files are pruned from the index in memory by partition, time, organisation and id, so a query
+//! opens no footer that it need not. What a file cannot prove about itself counts as "may hold
+//! rows".
 //!
-//! Under a sight, files without a seen row are left out; those that may hold rows that are not seen are read through a
-//! barrier ([`BarrierExec`]), and so are batches in memory.
+//! Under a sight, files without a seen row are left out; those that may hold rows that are not seen
+//! are read through a barrier ([`SecurityBarrierExec`]), and so are batches in memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,13 +37,13 @@ use datafusion::physical_plan::union::UnionExec;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
-use super::barrier::{BarrierExec, Output};
-use super::facts::{FileStatistics, statistics};
-use super::guard::{Guard, Reach, is_message};
-use super::harmless::harmless;
+use super::file_statistics::{FileStatistics, statistics};
+use super::leakproof::is_leakproof;
+use super::read_scope::ReadScope;
 use super::reading::{CountedReads, FOOTER_BYTES, store_url};
+use super::row_security::{RowSecurity, Visibility, is_message};
+use super::security_barrier::{Output, SecurityBarrierExec};
 use super::shown::Shown;
-use super::sight::Sight;
 use crate::record::{Rows, SORT_KEY, SORT_OPTIONS, partition_fields};
 use crate::table::DataFile;
 use crate::view::View;
@@ -49,13 +51,14 @@ use crate::view::View;
 /// Up to this many files each is read as a stream of its own, in the order it is sorted by.
 const FILES_WORTH_ORDERING: usize = 16;
 /// Most bytes of a row group, of which every file that is open holds one.
-const MOST_GROUP_BYTES: u64 = 32 << 20;
+const MAX_GROUP_BYTES: u64 = 32 << 20;
 /// All columns but the messages are at most this part of a file.
 const PART_WITHOUT_BODIES: u64 = 8;
 /// The part of the memory of queries that files which are open at once may take.
 const PART_FOR_READING: u64 = 8;
-/// The newest so many files carry what is known of them into the plan, so that a query for the newest rows leaves out files
-/// as soon as it has enough; more would cost every query more than it saves the few.
+/// The newest so many files carry what is known of them into the plan, so that a query for the
+/// newest rows leaves out files as soon as it has enough; more would cost every query more than it
+/// saves the few.
 const FILES_WITH_FACTS: usize = 512;
 
 /// Whether the scan gives its files' order on.
@@ -73,7 +76,7 @@ pub enum Ordering {
 #[derive(Debug)]
 pub(super) struct StoredTable {
     view: View,
-    guard: Option<Arc<Guard>>,
+    guard: Option<Arc<RowSecurity>>,
     table_path: Path,
     ordering: Ordering,
 }
@@ -85,7 +88,8 @@ struct Wanted<'a> {
     projection: Option<&'a Vec<usize>>,
 }
 
-/// What is read below a barrier: the columns asked for, as far as they are shown, and those that decide.
+/// What is read below a barrier: the columns asked for, as far as they are shown, and those that
+/// decide.
 struct Reading {
     schema: SchemaRef,
     /// Places in the schema of what was asked for.
@@ -99,7 +103,11 @@ struct Reading {
 }
 
 impl Reading {
-    fn of(guard: &Guard, schema: SchemaRef, projection: Option<&Vec<usize>>) -> Result<Self> {
+    fn new(
+        guard: &RowSecurity,
+        schema: SchemaRef,
+        projection: Option<&Vec<usize>>,
+    ) -> Result<Self> {
         let asked = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
         let (mut columns, mut outputs, mut deciding) = (Vec::new(), Vec::new(), Vec::new());
         for column in &asked {
@@ -127,7 +135,12 @@ impl Reading {
     }
 
     /// The barrier above an input of these columns.
-    fn barrier(self, session: &dyn Session, guard: &Arc<Guard>, input: Arc<dyn ExecutionPlan>) -> Result<BarrierExec> {
+    fn barrier(
+        self,
+        session: &dyn Session,
+        guard: &Arc<RowSecurity>,
+        input: Arc<dyn ExecutionPlan>,
+    ) -> Result<SecurityBarrierExec> {
         let asked = Arc::new(self.schema.project(&self.asked)?);
         let sides = self.outputs.iter().filter_map(|output| match output {
             Output::Headers(place) => Some((*place, "headers")),
@@ -136,13 +149,18 @@ impl Reading {
         });
         let sides: HashMap<usize, &str> = sides.collect();
         let input = if sides.is_empty() { input } else { one_side(session, &input, &sides)? };
-        BarrierExec::try_new(Arc::clone(guard), input, &asked, self.outputs, self.deciding)
+        SecurityBarrierExec::try_new(Arc::clone(guard), input, &asked, self.outputs, self.deciding)
     }
 }
 
 impl StoredTable {
-    pub(super) fn new(view: View, sight: Option<Sight>, table_path: Path, ordering: Ordering) -> Self {
-        let guard = sight.map(|sight| Arc::new(Guard::new(sight, view.rows)));
+    pub(super) fn new(
+        view: View,
+        read_scope: Option<ReadScope>,
+        table_path: Path,
+        ordering: Ordering,
+    ) -> Self {
+        let guard = read_scope.map(|read_scope| Arc::new(RowSecurity::new(read_scope, view.rows)));
         Self { view, guard, table_path, ordering }
     }
 
@@ -151,8 +169,8 @@ impl StoredTable {
         self.view.rows
     }
 
-    /// Files all of whose rows are seen, and files with rows that may be; of both those that may hold rows which pass the
-    /// filters.
+    /// Files all of whose rows are seen, and files with rows that may be; of both those that may
+    /// hold rows which pass the filters.
     fn files(
         &self,
         session: &dyn Session,
@@ -162,18 +180,23 @@ impl StoredTable {
         let hides = self.hides(projection);
         let (mut open, mut guarded) = (Vec::new(), Vec::new());
         for file in self.view.files.iter() {
-            match self.guard.as_ref().map_or(Reach::All, |guard| guard.reach(file)) {
-                Reach::All if !hides => open.push(Arc::clone(file)),
+            match self.guard.as_ref().map_or(Visibility::All, |guard| guard.reach(file)) {
+                Visibility::All if !hides => open.push(Arc::clone(file)),
                 // Withheld columns are kept back by the barrier too.
-                Reach::All | Reach::Some => guarded.push(Arc::clone(file)),
-                Reach::None => {}
+                Visibility::All | Visibility::Some => guarded.push(Arc::clone(file)),
+                Visibility::None => {}
             }
         }
         Ok([self.pruned(session, filters, open)?, self.pruned(session, filters, guarded)?])
     }
 
     /// Files that may hold rows which pass the filters.
-    fn pruned(&self, session: &dyn Session, filters: &[Expr], files: Vec<Arc<DataFile>>) -> Result<Vec<Arc<DataFile>>> {
+    fn pruned(
+        &self,
+        session: &dyn Session,
+        filters: &[Expr],
+        files: Vec<Arc<DataFile>>,
+    ) -> Result<Vec<Arc<DataFile>>> {
         if files.is_empty() || filters.is_empty() {
             return Ok(files);
         }
@@ -181,8 +204,10 @@ impl StoredTable {
         let mut exprs = Vec::new();
         for filter in filters {
             let expr = session.create_physical_expr(filter.clone(), &df_schema)?;
-            // The bounds of files are values of others too, and a filter that fails would name them.
-            if !self.is_bound() || harmless(&expr, &self.view.rows.schema(), times_fit(&files)) {
+            // The bounds of files are values of others too, and a filter that fails would name
+            // them.
+            if !self.is_bound() || is_leakproof(&expr, &self.view.rows.schema(), times_fit(&files))
+            {
                 exprs.push(expr);
             }
         }
@@ -192,7 +217,8 @@ impl StoredTable {
         let predicate = PruningPredicateBuilder::new()
             .with_file_schema(self.view.rows.schema())
             .try_build(datafusion::physical_expr::utils::conjunction(exprs));
-        // A filter that cannot be judged by bounds (it may fail on one, though on no row) leaves every file.
+        // A filter that cannot be judged by bounds (it may fail on one, though on no row) leaves
+        // every file.
         let Ok(predicate) = predicate else { return Ok(files) };
         if predicate.always_true() {
             return Ok(files);
@@ -202,7 +228,7 @@ impl StoredTable {
     }
 
     /// What decides which rows are seen, and how much of their columns.
-    pub(super) fn guard(&self) -> Option<&Guard> {
+    pub(super) fn guard(&self) -> Option<&RowSecurity> {
         self.guard.as_deref()
     }
 
@@ -210,7 +236,11 @@ impl StoredTable {
         self.guard.as_ref().is_some_and(|guard| guard.is_bound())
     }
 
-    fn scan_files(&self, wanted: &Wanted<'_>, limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+    fn scan_files(
+        &self,
+        wanted: &Wanted<'_>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let source = parquet_source(wanted.session, self.view.rows)?;
         let known = statistics(wanted.files, &self.view.rows.schema());
         let config = self.file_scan(wanted, source, known)?.with_limit(limit);
@@ -233,8 +263,13 @@ impl StoredTable {
             .with_statistics(known)
             .with_projection_indices(wanted.projection.cloned())?;
         if ordered {
-            let groups = files.iter().map(|file| FileGroup::new(vec![self.partitioned_file(file)])).collect();
-            Ok(config.with_file_groups(groups).with_output_ordering(vec![sort_order(self.view.rows)?]))
+            let groups = files
+                .iter()
+                .map(|file| FileGroup::new(vec![self.partitioned_file(file)]))
+                .collect();
+            Ok(config
+                .with_file_groups(groups)
+                .with_output_ordering(vec![sort_order(self.view.rows)?]))
         } else {
             // A sort that goes to disk since memory is short reads one file at a time.
             let partitions = match self.ordering {
@@ -245,25 +280,35 @@ impl StoredTable {
         }
     }
 
-    /// Whether all files can be open at once: they are few, and what is read of them is little beside the memory of queries.
+    /// Whether all files can be open at once: they are few, and what is read of them is little
+    /// beside the memory of queries.
     fn is_cheap_to_order(&self, wanted: &Wanted<'_>) -> bool {
-        let MemoryLimit::Finite(memory) = wanted.session.runtime_env().memory_pool.memory_limit() else {
+        let MemoryLimit::Finite(memory) = wanted.session.runtime_env().memory_pool.memory_limit()
+        else {
             return wanted.files.len() <= FILES_WORTH_ORDERING;
         };
         let part = if self.reads_messages(wanted.projection) { 1 } else { PART_WITHOUT_BODIES };
-        let open: u64 = wanted.files.iter().map(|file| file.bytes.min(MOST_GROUP_BYTES) / part).sum();
+        let open: u64 =
+            wanted.files.iter().map(|file| file.bytes.min(MAX_GROUP_BYTES) / part).sum();
         wanted.files.len() <= FILES_WORTH_ORDERING && open <= memory as u64 / PART_FOR_READING
     }
 
-    /// Reads files through a barrier. Whose rows are wanted is said to the files too, so that they skip what others have.
-    fn scan_guarded(&self, guard: &Arc<Guard>, wanted: &Wanted<'_>) -> Result<Arc<dyn ExecutionPlan>> {
-        let reading = Reading::of(guard, self.view.rows.schema(), wanted.projection)?;
-        let mut source = parquet_source(wanted.session, self.view.rows)?.with_pushdown_filters(true);
+    /// Reads files through a barrier. Whose rows are wanted is said to the files too, so that they
+    /// skip what others have.
+    fn scan_guarded(
+        &self,
+        guard: &Arc<RowSecurity>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let reading = Reading::new(guard, self.view.rows.schema(), wanted.projection)?;
+        let mut source =
+            parquet_source(wanted.session, self.view.rows)?.with_pushdown_filters(true);
         if let Some(own) = own_rows(guard, self.view.rows)? {
             source = source.with_predicate(own);
         }
         let below = Wanted { projection: Some(&reading.columns), ..*wanted };
-        let config = self.file_scan(&below, source, Statistics::new_unknown(&self.view.rows.schema()))?;
+        let config =
+            self.file_scan(&below, source, Statistics::new_unknown(&self.view.rows.schema()))?;
         let input = DataSourceExec::from_data_source(config.build());
         let rows = wanted.files.iter().map(|file| file.rows).sum::<u64>();
         let rows = usize::try_from(rows).ok().filter(|_| !guard.is_bound());
@@ -271,30 +316,42 @@ impl StoredTable {
         Ok(Arc::new(barrier.over_files(rows, times_fit(wanted.files))))
     }
 
-    /// The rows in memory that are seen: batches of which all rows are as they are, others through a barrier.
-    fn memory(&self, session: &dyn Session, projection: Option<&Vec<usize>>) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+    /// The rows in memory that are seen: batches of which all rows are as they are, others through
+    /// a barrier.
+    fn memory(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+    ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
         let (mut open, mut guarded) = (Vec::new(), Vec::new());
-        // What is read in smaller batches is cut into slices, each of which would count as all of its batch where it is sorted; the
-        // barrier gives them text of their own.
+        // What is read in smaller batches is cut into slices, each of which would count as all of
+        // its batch where it is sorted; the barrier gives them text of their own.
         let sliced = |batch: &RecordBatch| batch.num_rows() > session.config().batch_size();
         for batch in &self.view.memory {
             match &self.guard {
                 None => open.push(batch.clone()),
                 Some(guard) => match guard.reach_in(batch)? {
-                    Reach::All if !self.hides(projection) && !sliced(batch) => open.push(batch.clone()),
-                    Reach::All | Reach::Some => guarded.push(batch.clone()),
-                    Reach::None => {}
+                    Visibility::All if !self.hides(projection) && !sliced(batch) => {
+                        open.push(batch.clone())
+                    }
+                    Visibility::All | Visibility::Some => guarded.push(batch.clone()),
+                    Visibility::None => {}
                 },
             }
         }
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
         if !open.is_empty() {
-            inputs.push(MemorySourceConfig::try_new_exec(&[open], self.view.rows.schema(), projection.cloned())?);
+            inputs.push(MemorySourceConfig::try_new_exec(
+                &[open],
+                self.view.rows.schema(),
+                projection.cloned(),
+            )?);
         }
         if let (Some(guard), false) = (&self.guard, guarded.is_empty()) {
-            let reading = Reading::of(guard, self.view.rows.schema(), projection)?;
+            let reading = Reading::new(guard, self.view.rows.schema(), projection)?;
             let columns = Some(reading.columns.clone());
-            let input = MemorySourceConfig::try_new_exec(&[guarded], self.view.rows.schema(), columns)?;
+            let input =
+                MemorySourceConfig::try_new_exec(&[guarded], self.view.rows.schema(), columns)?;
             inputs.push(Arc::new(reading.barrier(session, guard, input)?));
         }
         Ok(inputs)
@@ -304,7 +361,8 @@ impl StoredTable {
     fn hides(&self, projection: Option<&Vec<usize>>) -> bool {
         let Some(guard) = &self.guard else { return false };
         let schema = self.view.rows.schema();
-        let mut asked = schema.fields().iter().enumerate().filter(|(place, _)| is_asked(projection, *place));
+        let mut asked =
+            schema.fields().iter().enumerate().filter(|(place, _)| is_asked(projection, *place));
         asked.any(|(_, field)| guard.shows(field.name()) != Shown::All)
     }
 
@@ -315,7 +373,8 @@ impl StoredTable {
         fields.any(|(place, field)| is_message(field.data_type()) && is_asked(projection, place))
     }
 
-    /// Deals the files out, the newest first to each, so that a query for the newest rows finds them at once.
+    /// Deals the files out, the newest first to each, so that a query for the newest rows finds
+    /// them at once.
     fn newest_first(&self, files: &[Arc<DataFile>], partitions: usize) -> Vec<FileGroup> {
         let mut newest: Vec<&Arc<DataFile>> = files.iter().collect();
         newest.sort_by_key(|file| std::cmp::Reverse(file.max_created_at));
@@ -347,8 +406,12 @@ impl TableProvider for StoredTable {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        // The scan prunes files by them; rows are filtered by the plan, which pushes into Parquet what Parquet can do.
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        // The scan prunes files by them; rows are filtered by the plan, which pushes into Parquet
+        // what Parquet can do.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -365,13 +428,17 @@ impl TableProvider for StoredTable {
             inputs.push(self.scan_files(&Wanted { session, files: &open, projection }, limit)?);
         }
         if let (Some(guard), false) = (&self.guard, guarded.is_empty()) {
-            let (apart, together): (Vec<_>, Vec<_>) = guarded.into_iter().partition(|file| guard.is_apart(file));
+            let (apart, together): (Vec<_>, Vec<_>) =
+                guarded.into_iter().partition(|file| guard.is_apart(file));
             if !together.is_empty() {
-                inputs.push(self.scan_guarded(guard, &Wanted { session, files: &together, projection })?);
+                inputs.push(
+                    self.scan_guarded(guard, &Wanted { session, files: &together, projection })?,
+                );
             }
             for file in apart {
-                let (own, files) = (Arc::new(guard.of_file(&file)), [file]);
-                inputs.push(self.scan_guarded(&own, &Wanted { session, files: &files, projection })?);
+                let (own, files) = (Arc::new(guard.for_file(&file)), [file]);
+                inputs
+                    .push(self.scan_guarded(&own, &Wanted { session, files: &files, projection })?);
             }
         }
         inputs.extend(self.memory(session, projection)?);
@@ -396,11 +463,14 @@ fn is_asked(projection: Option<&Vec<usize>>, place: usize) -> bool {
 
 /// A file of the table at a path, as a scan knows it.
 pub(super) fn partitioned_file(table_path: &Path, file: &DataFile) -> PartitionedFile {
-    let relative = Path::from_url_path(&file.path).unwrap_or_else(|_| Path::from(file.path.as_str()));
+    let relative =
+        Path::from_url_path(&file.path).unwrap_or_else(|_| Path::from(file.path.as_str()));
     let location = table_path.parts().chain(relative.parts()).collect();
-    let last_modified = DateTime::<Utc>::from_timestamp_millis(file.modified_ms).unwrap_or_default();
+    let last_modified =
+        DateTime::<Utc>::from_timestamp_millis(file.modified_ms).unwrap_or_default();
     // The cache of footers knows a file by its path, size and time; a path is never written twice.
-    let object = ObjectMeta { location, last_modified, size: file.bytes, e_tag: None, version: None };
+    let object =
+        ObjectMeta { location, last_modified, size: file.bytes, e_tag: None, version: None };
     let mut partitioned = PartitionedFile::new_from_meta(object);
     partitioned.partition_values =
         vec![ScalarValue::Int32(Some(file.retention_days)), ScalarValue::Date32(Some(file.date))];
@@ -418,15 +488,20 @@ fn parquet_source(session: &dyn Session, rows: Rows) -> Result<ParquetSource> {
         .with_parquet_file_reader_factory(Arc::new(CountedReads::new(session.runtime_env())?)))
 }
 
-/// What is certain of every row that the guard keeps, over the columns of the table; none if nothing is.
-fn own_rows(guard: &Guard, rows: Rows) -> Result<Option<Arc<dyn PhysicalExpr>>> {
-    let (sight, whole) = (guard.sight(), rows.schema());
+/// What is certain of every row that the guard keeps, over the columns of the table; none if
+/// nothing is.
+fn own_rows(guard: &RowSecurity, rows: Rows) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+    let (read_scope, whole) = (guard.read_scope(), rows.schema());
     let is = |name: &str, operator: Operator, value: ScalarValue| {
         let column = col(name, &whole)?;
-        Ok::<_, DataFusionError>(Arc::new(BinaryExpr::new(column, operator, lit(value))) as Arc<dyn PhysicalExpr>)
+        Ok::<_, DataFusionError>(
+            Arc::new(BinaryExpr::new(column, operator, lit(value))) as Arc<dyn PhysicalExpr>
+        )
     };
     let mut certain = Vec::new();
-    for (name, value) in [("organisation_id", &sight.organisation), ("workspace_slug", &sight.workspace)] {
+    for (name, value) in
+        [("organisation_id", &read_scope.organisation), ("workspace_slug", &read_scope.workspace)]
+    {
         if let Some(value) = value {
             certain.push(is(name, Operator::Eq, ScalarValue::Utf8View(Some(value.clone())))?);
         }
@@ -458,7 +533,8 @@ fn one_side(
         let expr = match sides.get(&place) {
             Some(side) => {
                 let args = vec![column, lit(*side)];
-                let member = ScalarFunctionExpr::try_new(get_field(), args, &below, Arc::clone(&options))?;
+                let member =
+                    ScalarFunctionExpr::try_new(get_field(), args, &below, Arc::clone(&options))?;
                 Arc::new(member) as Arc<dyn PhysicalExpr>
             }
             None => column,
@@ -475,5 +551,6 @@ fn sort_order(rows: Rows) -> Result<LexOrdering> {
         .iter()
         .map(|name| Ok(PhysicalSortExpr::new(col(name, &rows.schema())?, SORT_OPTIONS)))
         .collect::<Result<Vec<_>>>()?;
-    LexOrdering::new(keys).ok_or_else(|| datafusion::error::DataFusionError::Internal("no sort key".to_owned()))
+    LexOrdering::new(keys)
+        .ok_or_else(|| datafusion::error::DataFusionError::Internal("no sort key".to_owned()))
 }

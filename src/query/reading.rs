@@ -1,5 +1,5 @@
-//! Reads Parquet files with their checksums, and counts what is read against the memory of the statement, until it is
-//! dropped.
+//! Reads Parquet files with their checksums, and counts what is read against the memory of the
+//! statement, until it is dropped.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,7 +22,8 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use super::memory::count_read;
 use crate::datafile::checked::CheckedReaderFactory;
 
-/// Read from the end of a file for its footer: enough for most, which takes one request instead of two.
+/// Read from the end of a file for its footer: enough for most, which takes one request instead of
+/// two.
 pub(super) const FOOTER_BYTES: usize = 64 << 10;
 
 /// The URL of the store in plans.
@@ -42,7 +43,10 @@ impl CountedReads {
     pub(super) fn new(runtime: &RuntimeEnv) -> Result<Self> {
         let store = runtime.object_store(&store_url()?)?;
         let cache = runtime.cache_manager.get_file_metadata_cache();
-        Ok(Self { inner: CheckedReaderFactory::new(store, cache), pool: Arc::clone(&runtime.memory_pool) })
+        Ok(Self {
+            inner: CheckedReaderFactory::new(store, cache),
+            pool: Arc::clone(&runtime.memory_pool),
+        })
     }
 }
 
@@ -107,10 +111,14 @@ impl AsyncFileReader for Counted {
         .boxed()
     }
 
-    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
         async move {
             // The parts of a row group are read together and dropped together.
-            let counted = self.count(ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum())?;
+            let counted =
+                self.count(ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum())?;
             let parts = self.inner.get_byte_ranges(ranges).await?;
             Ok(parts.into_iter().map(|bytes| held(bytes, &counted)).collect())
         }

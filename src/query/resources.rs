@@ -12,9 +12,9 @@ use datafusion::execution::disk_manager::{DiskManager, DiskManagerBuilder};
 use datafusion::execution::memory_pool::UnboundedMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnv;
 
-use super::memory::{Budget, Owner};
+use super::context::QueryContext;
+use super::memory::{MemoryBudget, Owner};
 use super::provider::Ordering;
-use super::scene::Scene;
 use super::spill::{Files, SpillSpace, StatementSpill};
 use super::{Limits, query_failed};
 use crate::config::Config;
@@ -22,7 +22,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 
 /// How an error begins that says that memory is short.
-pub(super) const OUT_OF_MEMORY: &str = "the query needs more memory than `query_memory_bytes` allows";
+pub(super) const OUT_OF_MEMORY: &str =
+    "the query needs more memory than `query_memory_bytes` allows";
 /// Bytes of a batch that holds bodies, as a part of the memory of all queries.
 const WIDE_PART: u64 = 64;
 /// The bounds of such a batch.
@@ -33,8 +34,8 @@ const EXPANSION: u64 = 6;
 /// Memory and disk space of all statements.
 #[derive(Debug)]
 pub(super) struct Resources {
-    statements: Arc<Budget>,
-    exports: Arc<Budget>,
+    statements: Arc<MemoryBudget>,
+    exports: Arc<MemoryBudget>,
     spill: Arc<SpillSpace>,
     /// Bytes of a batch that holds bodies.
     wide_bytes: u64,
@@ -55,8 +56,8 @@ impl Resources {
     pub(super) fn new(config: &Config, store: &Store) -> Self {
         let (least, most) = WIDE_BYTES;
         Self {
-            statements: Budget::new("query_memory_bytes", config.query_memory_bytes),
-            exports: Budget::for_exports("export_memory_bytes", config.export_memory_bytes),
+            statements: MemoryBudget::new("query_memory_bytes", config.query_memory_bytes),
+            exports: MemoryBudget::for_exports("export_memory_bytes", config.export_memory_bytes),
             spill: SpillSpace::new(spill_folder(config, store), config.spill_bytes),
             wide_bytes: (config.query_memory_bytes / WIDE_PART).clamp(least, most),
             // Two row groups are being written meanwhile.
@@ -65,9 +66,14 @@ impl Resources {
     }
 
     /// What a statement over a scene works with.
-    pub(super) fn grant(&self, base: &RuntimeEnv, scene: &Scene, limits: Limits) -> Result<Granted> {
-        let owner = owner(scene);
-        let budget = match (&scene.sight, limits.ordering) {
+    pub(super) fn grant(
+        &self,
+        base: &RuntimeEnv,
+        query_context: &QueryContext,
+        limits: Limits,
+    ) -> Result<Granted> {
+        let owner = owner(query_context);
+        let budget = match (&query_context.read_scope, limits.ordering) {
             (None, _) => None,
             (Some(_), Ordering::WhenCheap) => Some(&self.statements),
             (Some(_), Ordering::Always | Ordering::Never) => Some(&self.exports),
@@ -76,20 +82,21 @@ impl Resources {
             Some(budget) => budget.pool(owner.clone()),
             None => Arc::new(UnboundedMemoryPool::default()),
         };
-        let spill = self.spill.of(owner);
-        let runtime = RuntimeEnv { memory_pool, disk_manager: disk_manager(&spill)?, ..base.clone() };
+        let spill = self.spill.for_owner(owner);
+        let runtime =
+            RuntimeEnv { memory_pool, disk_manager: disk_manager(&spill)?, ..base.clone() };
         let setting = budget.map_or("upkeep_memory_bytes", |budget| budget.setting);
         Ok(Granted { runtime: Arc::new(runtime), spill, setting })
     }
 
     /// Memory that an export over the scene may take, as things are.
-    pub(super) fn export_room(&self, scene: &Scene) -> u64 {
-        self.exports.allowance(&owner(scene))
+    pub(super) fn export_room(&self, query_context: &QueryContext) -> u64 {
+        self.exports.allowance(&owner(query_context))
     }
 
     /// Rows of a batch with bodies, by the mean size of the rows of a scene.
-    pub(super) fn wide_rows(&self, scene: &Scene) -> usize {
-        let view = &scene.view;
+    pub(super) fn wide_rows(&self, query_context: &QueryContext) -> usize {
+        let view = &query_context.view;
         let memory_rows: u64 = view.memory.iter().map(|batch| batch.num_rows() as u64).sum();
         let memory_bytes: u64 = view.memory.iter().map(crate::memtable::batch_bytes).sum();
         let rows = (view.files.rows() + memory_rows).max(1);
@@ -112,8 +119,13 @@ impl Granted {
             return error;
         }
         let setting = self.setting;
-        // Whoever asked is told the setting; which step of the plan needed how much is for who sets it.
-        tracing::info!(setting, cause = error.chain(), "a statement needed more memory than it could have");
+        // Whoever asked is told the setting; which step of the plan needed how much is for who sets
+        // it.
+        tracing::info!(
+            setting,
+            cause = error.chain(),
+            "a statement needed more memory than it could have"
+        );
         Error::limit(format!(
             "the query needs more memory than `{setting}` leaves it (an organisation gets at most half of what is free); \
              narrow its time frame or columns, ask again when other statements have ended, or raise `{setting}`"
@@ -122,8 +134,8 @@ impl Granted {
     }
 }
 
-fn owner(scene: &Scene) -> Owner {
-    scene.sight.as_ref().and_then(|sight| sight.organisation.clone())
+fn owner(query_context: &QueryContext) -> Owner {
+    query_context.read_scope.as_ref().and_then(|read_scope| read_scope.organisation.clone())
 }
 
 fn disk_manager(spill: &Arc<StatementSpill>) -> Result<Arc<DiskManager>> {

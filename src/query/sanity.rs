@@ -40,7 +40,11 @@ pub(super) fn insert(rules: &mut [Rule]) {
 }
 
 impl PhysicalOptimizerRule for SameOrder {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        options: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let refused = match self.0.optimize(Arc::clone(&plan), options) {
             Err(error) if is_of_order(&error) => error,
             checked => return checked,
@@ -105,7 +109,11 @@ fn orders_fit(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
     let mut fit = true;
     plan.apply(|step| {
         let needs = step.required_input_ordering();
-        fit = step.children().into_iter().zip(needs).all(|(input, needed)| needed.is_none_or(|need| fits(input, need)));
+        fit = step
+            .children()
+            .into_iter()
+            .zip(needs)
+            .all(|(input, needed)| needed.is_none_or(|need| fits(input, need)));
         Ok(if fit { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
     Ok(fit)
@@ -122,7 +130,10 @@ fn fits(input: &Arc<dyn ExecutionPlan>, needed: OrderingRequirements) -> bool {
 
 /// Returns whether an order is one by just these expressions, and maybe more.
 fn begins_with(order: &LexOrdering, needed: &[PhysicalSortRequirement]) -> bool {
-    let same = |(needed, sort): (&PhysicalSortRequirement, &datafusion::physical_expr::PhysicalSortExpr)| {
+    let same = |(needed, sort): (
+        &PhysicalSortRequirement,
+        &datafusion::physical_expr::PhysicalSortExpr,
+    )| {
         needed.expr.eq(&sort.expr) && needed.options.is_none_or(|options| options == sort.options)
     };
     order.len() >= needed.len() && needed.iter().zip(order.iter()).all(same)

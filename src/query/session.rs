@@ -1,10 +1,13 @@
-//! What a statement finds in its session: `logs`, and the views and side tables that it names; and which statements are taken.
+//! What a statement finds in its session: `logs`, and the views and side tables that it names; and
+//! which statements are taken.
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::catalog::view::ViewTable;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider};
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+};
 use datafusion::catalog::{MemTable, SchemaProvider};
 use datafusion::common::{DataFusionError, ParamValues, TableReference};
 use datafusion::execution::context::SQLOptions;
@@ -29,8 +32,11 @@ use super::naming::Names;
 use super::provider::StoredTable;
 use super::withhold::{Reads, Withheld};
 use super::workarounds::{self, Workaround, is_off};
-use super::{NamedView, STORE_URL, threads, whole_order, wide, withhold, yielding};
-use super::{barrier, fence, functions, known, like, model, nearest, negated, plan_size, sanity, scene, statement};
+use super::{NamedView, STORE_URL, cooperative_joins, threads, whole_order, wide, withhold};
+use super::{
+    context, fence, filter_names, functions, known, like, model, nearest, negated, plan_size,
+    sanity, security_barrier, statement,
+};
 use super::{success, sum, tags, totals};
 use crate::catalog::Denied;
 use crate::config::Config;
@@ -43,10 +49,11 @@ const SCHEMA: &str = "public";
 
 /// What the statements of one session may name beside `logs`, and may ask.
 #[derive(Debug)]
-pub(super) struct Surroundings {
+pub(super) struct SessionTables {
     pub(super) views: Vec<NamedView>,
-    pub(super) side: Option<Arc<dyn scene::SideTables>>,
-    /// Whether the session is bound to an organisation. How others' files are read is then not for it to see.
+    pub(super) side: Option<Arc<dyn context::SystemTables>>,
+    /// Whether the session is bound to an organisation. How others' files are read is then not for
+    /// it to see.
     pub(super) bound: bool,
     /// Rows of a batch that holds bodies.
     pub(super) wide_rows: usize,
@@ -107,14 +114,17 @@ pub(super) fn session_in(
 }
 
 /// Parses a statement; every statement and view goes through here.
-pub(super) fn parse(state: &SessionState, text: &str) -> datafusion::error::Result<(Statement, Names)> {
+pub(super) fn parse(
+    state: &SessionState,
+    text: &str,
+) -> datafusion::error::Result<(Statement, Names)> {
     statement::parse(text, state.config().options().sql_parser.recursion_limit.get())
 }
 
 /// Plans a statement and starts it.
 pub(super) async fn start(
     session: &SessionContext,
-    around: &Surroundings,
+    around: &SessionTables,
     text: &str,
     params: ParamValues,
 ) -> Result<Started> {
@@ -122,10 +132,13 @@ pub(super) async fn start(
     success::cast(&mut statement, &params);
     around.register(session, &statement).await?;
     let plan = session.state().statement_to_plan(statement).await;
-    let plan = plan.map_err(|cause| no_table(&cause, session, around).unwrap_or_else(|| query_failed(cause)))?;
+    let plan = plan.map_err(|cause| {
+        no_table(&cause, session, around).unwrap_or_else(|| query_failed(cause))
+    })?;
     plan_size::check(&plan).map_err(query_failed)?;
     allowed(&plan, around.bound)?;
-    let plan = names.give(plan).and_then(|plan| plan.with_param_values(params)).map_err(query_failed)?;
+    let plan =
+        names.give(plan).and_then(|plan| plan.with_param_values(params)).map_err(query_failed)?;
     let withheld = match &around.denied {
         Some(denied) => withhold::check(&plan, around.reads, denied)?,
         None => Withheld::default(),
@@ -135,14 +148,22 @@ pub(super) async fn start(
 }
 
 /// The error for a table that does not exist; none if something else is wrong.
-fn no_table(cause: &DataFusionError, session: &SessionContext, around: &Surroundings) -> Option<Error> {
+fn no_table(
+    cause: &DataFusionError,
+    session: &SessionContext,
+    around: &SessionTables,
+) -> Option<Error> {
     let DataFusionError::Plan(text) = cause.find_root() else { return None };
     let wanted = text.strip_prefix("table '")?.strip_suffix("' not found")?;
     let wanted = wanted.strip_prefix("gatelog.public.").unwrap_or(wanted);
     let tables = session.catalog(CATALOG).and_then(|catalog| catalog.schema(SCHEMA))?.table_names();
     let beside = around.side.iter().flat_map(|side| side.names()).copied();
-    let known: Vec<&str> =
-        tables.iter().map(String::as_str).chain(around.views.iter().map(|view| view.name)).chain(beside).collect();
+    let known: Vec<&str> = tables
+        .iter()
+        .map(String::as_str)
+        .chain(around.views.iter().map(|view| view.name))
+        .chain(beside)
+        .collect();
     let near = nearest::suggestion(wanted, &known);
     Some(Error::invalid(format!("the query cannot be run: there is no table `{wanted}`{near}")))
 }
@@ -165,15 +186,18 @@ async fn run(
     execute_stream(plan, state.task_ctx())
 }
 
-/// Refuses everything but a query, EXPLAIN, SHOW and DESCRIBE; of EXPLAIN, a session that is bound to an organisation gets the
-/// plain one only, since the others tell of files that hold the rows of others too.
+/// Refuses everything but a query, EXPLAIN, SHOW and DESCRIBE; of EXPLAIN, a session that is bound
+/// to an organisation gets the plain one only, since the others tell of files that hold the rows of
+/// others too.
 fn allowed(plan: &LogicalPlan, bound: bool) -> Result<()> {
     SQLOptions::new()
         .with_allow_ddl(false)
         .with_allow_dml(false)
         .with_allow_statements(false)
         .verify_plan(plan)
-        .map_err(|_| Error::invalid("SQL here is read-only: send a query, EXPLAIN, SHOW or DESCRIBE"))?;
+        .map_err(|_| {
+            Error::invalid("SQL here is read-only: send a query, EXPLAIN, SHOW or DESCRIBE")
+        })?;
     let telling = match plan {
         LogicalPlan::Analyze(_) => true,
         LogicalPlan::Explain(explain) => explain.verbose,
@@ -187,9 +211,9 @@ fn allowed(plan: &LogicalPlan, bound: bool) -> Result<()> {
     }
 }
 
-impl Surroundings {
-    /// Makes what a statement names known to its session; planning all views for each query would cost more than most
-    /// queries do.
+impl SessionTables {
+    /// Makes what a statement names known to its session; planning all views for each query would
+    /// cost more than most queries do.
     async fn register(&self, session: &SessionContext, statement: &Statement) -> Result<()> {
         let state = session.state();
         let names = state.resolve_table_references(statement).map_err(query_failed)?;
@@ -211,7 +235,11 @@ impl Surroundings {
         Ok(())
     }
 
-    async fn register_named(&self, session: &SessionContext, names: &[TableReference]) -> Result<()> {
+    async fn register_named(
+        &self,
+        session: &SessionContext,
+        names: &[TableReference],
+    ) -> Result<()> {
         let named = |other: &str| names.iter().any(|name| name.table() == other);
         for name in self.side.iter().flat_map(|side| side.names()).filter(|name| named(name)) {
             self.register_side(session, name)?;
@@ -228,18 +256,22 @@ impl Surroundings {
             return Ok(());
         }
         let rows: RecordBatch = side.rows(name)?;
-        let wrong = |cause| Error::internal(format!("table `{name}` cannot be made")).with_source(cause);
+        let wrong =
+            |cause| Error::internal(format!("table `{name}` cannot be made")).with_source(cause);
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(wrong)?;
         session.register_table(name, Arc::new(table)).map_err(wrong)?;
         Ok(())
     }
 
-    /// Plans one view, after the tables and views that it reads. Where one of them does not exist, nor does the view.
+    /// Plans one view, after the tables and views that it reads. Where one of them does not exist,
+    /// nor does the view.
     async fn register_view(&self, session: &SessionContext, view: &NamedView) -> Result<()> {
         if session.table_exist(view.name).unwrap_or(false) {
             return Ok(());
         }
-        let wrong = |cause| Error::internal(format!("view `{}` cannot be planned", view.name)).with_source(cause);
+        let wrong = |cause| {
+            Error::internal(format!("view `{}` cannot be planned", view.name)).with_source(cause)
+        };
         let state = session.state();
         let (statement, _) = parse(&state, view.sql).map_err(wrong)?;
         let names = state.resolve_table_references(&statement).map_err(wrong)?;
@@ -247,15 +279,18 @@ impl Surroundings {
         if !names.iter().all(|name| session.table_exist(name.clone()).unwrap_or(false)) {
             return Ok(());
         }
-        let plan =
-            state.statement_to_plan(statement).await.and_then(|plan| plan.with_param_values(view.params.clone()));
+        let plan = state
+            .statement_to_plan(statement)
+            .await
+            .and_then(|plan| plan.with_param_values(view.params.clone()));
         let table = ViewTable::new(plan.map_err(wrong)?, Some(view.sql.to_owned()));
         session.register_table(view.name, Arc::new(table)).map_err(wrong)?;
         Ok(())
     }
 }
 
-/// Bytes that a sort keeps back for its merge: DataFusion's 10 MiB where there is memory for many of them.
+/// Bytes that a sort keeps back for its merge: DataFusion's 10 MiB where there is memory for many
+/// of them.
 fn sort_reserve(memory: u64) -> usize {
     usize::try_from(memory / 32).unwrap_or(usize::MAX).clamp(256 << 10, 10 << 20)
 }
@@ -287,11 +322,15 @@ pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Res
     // Each sort keeps so much back for the merge of what it spilled.
     options.execution.sort_spill_reservation_bytes =
         sort_reserve(config.export_memory_bytes.min(config.query_memory_bytes));
-    // Its bound is lost when one of several partitions has seen nulls only, and then rows are left out that hold the minimum.
-    options.optimizer.enable_aggregate_dynamic_filter_pushdown = is_off(Workaround::AggregateBounds);
-    // It refuses `select distinct a in (…) is not true`, since two stages disagree on whether that may be null.
+    // Its bound is lost when one of several partitions has seen nulls only, and then rows are left
+    // out that hold the minimum.
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown =
+        is_off(Workaround::AggregateBounds);
+    // It refuses `select distinct a in (…) is not true`, since two stages disagree on whether that
+    // may be null.
     options.execution.skip_physical_aggregate_schema_check = !is_off(Workaround::AggregateSchemas);
-    // It gives two columns one name where a statement that joins reads parts of columns, and refuses the statement.
+    // It gives two columns one name where a statement that joins reads parts of columns, and
+    // refuses the statement.
     options.optimizer.enable_leaf_expression_pushdown = is_off(Workaround::LeafPushdown);
     let mut state = SessionStateBuilder::new()
         .with_config(settings)
@@ -301,8 +340,8 @@ pub(super) fn base_session(config: &Config, store: &Store, work: &Handle) -> Res
         .with_default_features()
         .with_optimizer_rules(meter::between_rules(logical_rules()))
         .with_physical_optimizer_rules(meter::between_steps(physical_rules()))
-        .with_physical_optimizer_rule(Arc::new(barrier::Seal))
-        .with_physical_optimizer_rule(Arc::new(yielding::YieldAboveJoins))
+        .with_physical_optimizer_rule(Arc::new(security_barrier::Seal))
+        .with_physical_optimizer_rule(Arc::new(cooperative_joins::YieldAboveJoins))
         .build();
     datafusion_functions_json::register_all(&mut state).map_err(query_failed)?;
     state.register_udf(model::function()).map_err(query_failed)?;
@@ -329,6 +368,9 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     if !is_off(Workaround::Fence) {
         fence::insert(&mut rules);
+    }
+    if !is_off(Workaround::FilterNames) {
+        filter_names::wrap(&mut rules);
     }
     if !is_off(Workaround::Known) {
         known::insert(&mut rules);

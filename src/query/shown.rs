@@ -1,7 +1,9 @@
-//! How much of each column of the records a session is shown, and the arrays that stand for what is withheld.
+//! How much of each column of the records a session is shown, and the arrays that stand for what is
+//! withheld.
 //!
-//! Bodies are withheld from keys without `logs.read`, and the denied fields of an organisation from all its keys. A column that
-//! is withheld as a whole is null. Of a message one side can be null, and of the metadata single keys can be missing.
+//! Bodies are withheld from keys without `logs.read`, and the denied fields of an organisation from
+//! all its keys. A column that is withheld as a whole is null. Of a message one side can be null,
+//! and of the metadata single keys can be missing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use arrow::compute::filter;
 use arrow::datatypes::DataType;
 use datafusion::common::{DataFusionError, Result};
 
-use super::sight::Sight;
+use super::read_scope::ReadScope;
 use crate::record::{COLUMNS, Kind, Rows, column};
 
 /// The column whose keys are denied one by one.
@@ -27,13 +29,13 @@ pub(super) enum Shown {
     Headers,
     /// Of a message the body.
     Body,
-    /// The metadata without [`Sight::withheld_keys`].
+    /// The metadata without [`ReadScope::withheld_keys`].
     OtherKeys,
     /// Nothing: it is null.
     Nothing,
 }
 
-impl Sight {
+impl ReadScope {
     /// How much of a column is shown. Only records have columns that can be withheld.
     pub(super) fn shows(&self, rows: Rows, name: &str) -> Shown {
         if rows != Rows::Logs {
@@ -55,21 +57,26 @@ impl Sight {
         }
     }
 
-    /// What of a column is withheld, as clients are told of it: `cost`, `request.body`, `metadata.value._user`.
+    /// What of a column is withheld, as clients are told of it: `cost`, `request.body`,
+    /// `metadata.value._user`.
     pub(super) fn withheld_names(&self, rows: Rows, name: &str) -> BTreeSet<String> {
         let of = |parts: &[&str]| parts.iter().map(|part| format!("{name}.{part}")).collect();
         match self.shows(rows, name) {
             Shown::All => BTreeSet::new(),
             Shown::Headers => of(&["body"]),
             Shown::Body => of(&["headers"]),
-            Shown::OtherKeys => self.withheld_keys().iter().map(|key| format!("{METADATA}.value.{key}")).collect(),
+            Shown::OtherKeys => {
+                self.withheld_keys().iter().map(|key| format!("{METADATA}.value.{key}")).collect()
+            }
             Shown::Nothing => BTreeSet::from([name.to_owned()]),
         }
     }
 
-    /// Every column of the records that is withheld, or the parts of it that are, as clients are told of them.
+    /// Every column of the records that is withheld, or the parts of it that are, as clients are
+    /// told of them.
     pub fn withheld(&self) -> Vec<String> {
-        let columns = COLUMNS.iter().flat_map(|column| self.withheld_names(Rows::Logs, column.name));
+        let columns =
+            COLUMNS.iter().flat_map(|column| self.withheld_names(Rows::Logs, column.name));
         columns.collect()
     }
 
@@ -121,7 +128,11 @@ mod tests {
 
     #[test]
     fn metadata_loses_its_withheld_keys_in_slices_too() {
-        let names = MapFieldNames { entry: "key_value".to_owned(), key: "key".to_owned(), value: "value".to_owned() };
+        let names = MapFieldNames {
+            entry: "key_value".to_owned(),
+            key: "key".to_owned(),
+            value: "value".to_owned(),
+        };
         let mut builder = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
         for row in [&["_user", "team"][..], &[], &["_user"], &["team", "env", "_user"]] {
             for key in row {

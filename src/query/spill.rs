@@ -65,7 +65,7 @@ impl SpillSpace {
     }
 
     /// The part of one statement of an owner.
-    pub(super) fn of(self: &Arc<Self>, owner: Owner) -> Arc<StatementSpill> {
+    pub(super) fn for_owner(self: &Arc<Self>, owner: Owner) -> Arc<StatementSpill> {
         Arc::new(StatementSpill { space: Arc::clone(self), owner, refused: AtomicBool::new(false) })
     }
 
@@ -74,7 +74,10 @@ impl SpillSpace {
         let mut state = self.state.lock();
         let own = state.owners.get(owner).copied().unwrap_or(0);
         if own + bytes > allowance(owner, self.total, state.used - own) {
-            return Err(io::Error::other(format!("`spill_bytes`, {}, leaves no more room", self.total)));
+            return Err(io::Error::other(format!(
+                "`spill_bytes`, {}, leaves no more room",
+                self.total
+            )));
         }
         state.unseen += bytes;
         if state.unseen >= LOOK_EVERY || state.used == 0 {
@@ -104,7 +107,8 @@ impl SpillSpace {
     fn create(&self) -> io::Result<File> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let path = self.folder.join(format!("spill-{}", Uuid::new_v4()));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         fs::remove_file(&path)?;
         Ok(file)
     }
@@ -135,7 +139,11 @@ pub(super) struct Files(pub(super) Arc<StatementSpill>);
 impl TempFileFactory for Files {
     fn create_temp_file(&self, _: &str) -> Result<Arc<dyn SpillFile>> {
         let file = self.0.space.create().map_err(DataFusionError::IoError)?;
-        Ok(Arc::new(Spilled(Arc::new(Inner { file, bytes: AtomicU64::new(0), of: Arc::clone(&self.0) }))))
+        Ok(Arc::new(Spilled(Arc::new(Inner {
+            file,
+            bytes: AtomicU64::new(0),
+            of: Arc::clone(&self.0),
+        }))))
     }
 }
 
@@ -169,7 +177,8 @@ impl SpillFile for Spilled {
                 bytes.truncate(count);
                 Ok::<_, io::Error>(bytes)
             });
-            let bytes = read.await.map_err(|cause| DataFusionError::ExecutionJoin(Box::new(cause)))??;
+            let bytes =
+                read.await.map_err(|cause| DataFusionError::ExecutionJoin(Box::new(cause)))??;
             let next = offset + bytes.len() as u64;
             Ok((!bytes.is_empty()).then(|| (Bytes::from(bytes), (inner, next))))
         })))
@@ -218,7 +227,11 @@ mod tests {
 
     use super::*;
 
-    fn space(folder: &Path, total: u64, look: fn(&Path) -> io::Result<(u64, u64)>) -> Arc<SpillSpace> {
+    fn space(
+        folder: &Path,
+        total: u64,
+        look: fn(&Path) -> io::Result<(u64, u64)>,
+    ) -> Arc<SpillSpace> {
         Arc::new(SpillSpace { folder: folder.join("spill"), total, look, state: Mutex::default() })
     }
 
@@ -234,7 +247,7 @@ mod tests {
     async fn what_is_spilled_is_read_back_and_has_no_name() {
         let folder = tempfile::tempdir().unwrap();
         let space = space(folder.path(), 1 << 20, disk_space);
-        let spilled = file(&space.of(None));
+        let spilled = file(&space.for_owner(None));
         let mut writer = spilled.open_writer().unwrap();
         writer.write_all(&[1; 200_000]).unwrap();
         writer.write_all(&[2; 10]).unwrap();
@@ -251,7 +264,7 @@ mod tests {
     fn an_organisation_spills_half_of_what_the_others_leave() {
         let folder = tempfile::tempdir().unwrap();
         let space = space(folder.path(), 1_000, disk_space);
-        let [acme, zen] = ["acme", "zen"].map(|name| space.of(Some(name.to_owned())));
+        let [acme, zen] = ["acme", "zen"].map(|name| space.for_owner(Some(name.to_owned())));
         let (first, second, third) = (file(&acme), file(&acme), file(&zen));
         write(&first, 300).unwrap();
         write(&second, 200).unwrap();
@@ -268,11 +281,11 @@ mod tests {
     fn a_part_of_the_disk_stays_free() {
         let folder = tempfile::tempdir().unwrap();
         let full = space(folder.path(), u64::MAX, |_| Ok((100 << 30, 5 << 30)));
-        let spill = full.of(None);
+        let spill = full.for_owner(None);
         let refused = write(&file(&spill), 1).unwrap_err();
         assert!(refused.kind() == io::ErrorKind::StorageFull && spill.is_refused(), "{refused}");
         let roomy = space(folder.path(), u64::MAX, |_| Ok((100 << 30, (5 << 30) + 1)));
-        write(&file(&roomy.of(None)), 1).unwrap();
+        write(&file(&roomy.for_owner(None)), 1).unwrap();
         assert_eq!((reserve(2 << 30), reserve(8 << 30)), (512 << 20, 1 << 30));
     }
 }

@@ -1,7 +1,9 @@
-//! Counts the tables that a statement names once its WITH queries are written out in every place that names them.
+//! Counts the tables that a statement names once its WITH queries are written out in every place
+//! that names them.
 //!
-//! `with a as (…), b as (select … from a, a), c as (select … from b, b)` doubles with each query, so a statement of two
-//! kilobytes can come to a billion tables. The planner goes over all of them, without a chance to stop it.
+//! `with a as (…), b as (select … from a, a), c as (select … from b, b)` doubles with each query,
+//! so a statement of two kilobytes can come to a billion tables. The planner goes over all of them,
+//! without a chance to stop it.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -11,14 +13,16 @@ use datafusion::error::Result;
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, Statement, Visit, Visitor};
 
 /// Most tables of one statement.
-const MOST_TABLES: u64 = 2_000;
+const MAX_TABLES: u64 = 2_000;
 
 /// Refuses a statement that names too many tables.
 pub(super) fn check(statement: &Statement) -> Result<()> {
     let mut spread = Spread { tables: vec![0], ..Spread::default() };
     let _ = statement.visit(&mut spread);
-    match spread.tables.iter().sum::<u64>() > MOST_TABLES {
-        true => plan_err!("the statement names more than {MOST_TABLES} tables once its WITH queries are written out"),
+    match spread.tables.iter().sum::<u64>() > MAX_TABLES {
+        true => plan_err!(
+            "the statement names more than {MAX_TABLES} tables once its WITH queries are written out"
+        ),
         false => Ok(()),
     }
 }
@@ -38,7 +42,8 @@ impl Visitor for Spread {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         for named in query.with.iter().flat_map(|with| &with.cte_tables) {
-            self.names.insert(std::ptr::from_ref(&*named.query), named.alias.name.value.to_lowercase());
+            self.names
+                .insert(std::ptr::from_ref(&*named.query), named.alias.name.value.to_lowercase());
         }
         self.tables.push(0);
         ControlFlow::Continue(())
@@ -90,9 +95,20 @@ mod tests {
     fn with_queries_count_wherever_they_are_named() {
         assert_eq!(tables("select 1"), 0);
         assert_eq!(tables("select 1 from a, b where x in (select y from c)"), 3);
-        assert_eq!(tables("with t as (select 1 from a, b) select 1 from t, T x where exists (select 1 from t)"), 6);
-        assert_eq!(tables("with t as (select 1 from a), u as (select 1 from t, t) select 1 from u, u, u"), 6);
-        assert_eq!(tables("select 1 from (with t as (select 1 from a, b, c) select 1 from t, t) as s"), 6);
+        assert_eq!(
+            tables(
+                "with t as (select 1 from a, b) select 1 from t, T x where exists (select 1 from t)"
+            ),
+            6
+        );
+        assert_eq!(
+            tables("with t as (select 1 from a), u as (select 1 from t, t) select 1 from u, u, u"),
+            6
+        );
+        assert_eq!(
+            tables("select 1 from (with t as (select 1 from a, b, c) select 1 from t, t) as s"),
+            6
+        );
         let doubled = (1..60).fold("with t0 as (select 1 as v)".to_owned(), |text, level| {
             format!("{text}, t{level} as (select 1 as v from t{0} as x, t{0} as y)", level - 1)
         });

@@ -6,7 +6,8 @@ use datafusion::common::{not_impl_datafusion_err, plan_datafusion_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, Query, Select, SetExpr, SetOperator, SetQuantifier, Value, VisitMut, VisitorMut,
+    CastKind, DataType, Expr, Query, Select, SetExpr, SetOperator, SetQuantifier, Value, VisitMut,
+    VisitorMut,
 };
 
 use super::casts;
@@ -24,11 +25,15 @@ pub(super) fn parse(text: &str, recursion_limit: usize) -> Result<(Statement, Na
         .with_recursion_limit(recursion_limit)
         .build()?
         .parse_statements()?;
-    let mut statement = statements.pop_front().ok_or_else(|| plan_datafusion_err!("the statement is empty"))?;
+    let mut statement =
+        statements.pop_front().ok_or_else(|| plan_datafusion_err!("the statement is empty"))?;
     if !statements.is_empty() {
-        return Err(plan_datafusion_err!("one statement at a time is taken, and {} were sent", statements.len() + 1));
+        return Err(plan_datafusion_err!(
+            "one statement at a time is taken, and {} were sent",
+            statements.len() + 1
+        ));
     }
-    let names = Names::of(&statement);
+    let names = Names::from_statement(&statement);
     if let Statement::Statement(tree) = innermost(&mut statement) {
         spread::check(tree)?;
         naming::name_inner(tree);
@@ -91,7 +96,9 @@ fn flow(result: Result<()>) -> ControlFlow<DataFusionError> {
 fn signed_rank(expr: &mut Expr) {
     let Expr::Function(call) = &expr else { return };
     let name = call.name.to_string().to_ascii_lowercase();
-    if call.over.is_none() || !["row_number", "rank", "dense_rank", "ntile"].contains(&name.as_str()) {
+    if call.over.is_none()
+        || !["row_number", "rank", "dense_rank", "ntile"].contains(&name.as_str())
+    {
         return;
     }
     let unsigned = std::mem::replace(expr, Expr::value(Value::Null));
@@ -104,9 +111,12 @@ fn signed_rank(expr: &mut Expr) {
     };
 }
 
-/// Refuses EXCEPT ALL and INTERSECT ALL, where DataFusion does not count how often a row is on either side.
+/// Refuses EXCEPT ALL and INTERSECT ALL, where DataFusion does not count how often a row is on
+/// either side.
 fn refuse_counted_sets(body: &SetExpr) -> ControlFlow<DataFusionError> {
-    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return ControlFlow::Continue(()) };
+    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else {
+        return ControlFlow::Continue(());
+    };
     if matches!(op, SetOperator::Except | SetOperator::Intersect | SetOperator::Minus)
         && matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName)
     {

@@ -1,8 +1,9 @@
 //! Lets `is_success`, which is stored as 1 or 0, stand wherever SQL expects a truth value.
 //!
-//! The column keeps its stored form, for data and clients that are older; only statements are read more kindly. Where the
-//! column stands alone as a condition, or is compared with a truth value, it is cast to a boolean. A column of that name
-//! that is a boolean already, such as one of a subquery, means the same with the cast as without it.
+//! The column keeps its stored form, for data and clients that are older; only statements are read
+//! more kindly. Where the column stands alone as a condition, or is compared with a truth value, it
+//! is cast to a boolean. A column of that name that is a boolean already, such as one of a
+//! subquery, means the same with the cast as without it.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +15,8 @@ use datafusion::sql::sqlparser::ast::{
 
 const COLUMN: &str = "is_success";
 
-/// Casts `is_success` to a boolean where a statement uses it as one. `params` are the values of the placeholders.
+/// Casts `is_success` to a boolean where a statement uses it as one. `params` are the values of the
+/// placeholders.
 pub(super) fn cast(statement: &mut Statement, params: &ParamValues) {
     match statement {
         Statement::Statement(statement) => {
@@ -34,7 +36,10 @@ impl VisitorMut for Caster<'_> {
     type Break = ();
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        [&mut select.selection, &mut select.having, &mut select.qualify].into_iter().flatten().for_each(as_boolean);
+        [&mut select.selection, &mut select.having, &mut select.qualify]
+            .into_iter()
+            .flatten()
+            .for_each(as_boolean);
         ControlFlow::Continue(())
     }
 
@@ -50,8 +55,12 @@ impl VisitorMut for Caster<'_> {
                 as_boolean(right);
             }
             Expr::BinaryOp { left, op, right } if compares(op) => self.compared(left, right),
-            Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => self.compared(left, right),
-            Expr::InList { expr, list, .. } if list.iter().any(|item| self.is_boolean(item)) => as_boolean(expr),
+            Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
+                self.compared(left, right)
+            }
+            Expr::InList { expr, list, .. } if list.iter().any(|item| self.is_boolean(item)) => {
+                as_boolean(expr)
+            }
             Expr::Case { operand: None, conditions, .. } => {
                 conditions.iter_mut().for_each(|when| as_boolean(&mut when.condition));
             }
@@ -60,7 +69,9 @@ impl VisitorMut for Caster<'_> {
             {
                 as_boolean(operand);
             }
-            Expr::Function(function) => function.filter.iter_mut().for_each(|filter| as_boolean(filter)),
+            Expr::Function(function) => {
+                function.filter.iter_mut().for_each(|filter| as_boolean(filter))
+            }
             _ => {}
         }
         ControlFlow::Continue(())
@@ -100,7 +111,9 @@ impl Caster<'_> {
             | Expr::Like { .. }
             | Expr::ILike { .. }
             | Expr::Exists { .. } => true,
-            Expr::BinaryOp { op, .. } => compares(op) || matches!(op, BinaryOperator::And | BinaryOperator::Or),
+            Expr::BinaryOp { op, .. } => {
+                compares(op) || matches!(op, BinaryOperator::And | BinaryOperator::Or)
+            }
             Expr::Cast { data_type, .. } => matches!(data_type, DataType::Boolean | DataType::Bool),
             _ => false,
         }

@@ -1,18 +1,22 @@
-//! The aggregate `sum` over whole numbers, checked: a sum beyond 64 bits is an error, never a wrong number.
+//! The aggregate `sum` over whole numbers, checked: a sum beyond 64 bits is an error, never a wrong
+//! number.
 //!
-//! The one that comes with DataFusion wraps around in silence. This one adds up 128 bits, which no number of rows fills, and
-//! narrows the end result. All other types go to the original.
+//! The one that comes with DataFusion wraps around in silence. This one adds up 128 bits, which no
+//! number of rows fills, and narrows the end result. All other types go to the original.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, PrimitiveArray};
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, PrimitiveArray,
+};
 use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Int64Type, UInt64Type};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
+    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator,
+    ReversedUDAF, Signature,
 };
 
 /// Digits of a decimal of 128 bits.
@@ -49,7 +53,9 @@ impl AggregateUDFImpl for CheckedSum {
         let to = args.return_field.data_type().clone();
         match (is_whole(&to), args.is_distinct) {
             (true, false) => Ok(Box::new(Sum { to, sum: 0, rows: 0 })),
-            (true, true) => Ok(Box::new(DistinctSum { to, inner: self.original.accumulator(args)? })),
+            (true, true) => {
+                Ok(Box::new(DistinctSum { to, inner: self.original.accumulator(args)? }))
+            }
             _ => self.original.accumulator(args),
         }
     }
@@ -66,7 +72,10 @@ impl AggregateUDFImpl for CheckedSum {
         self.original.groups_accumulator_supported(args)
     }
 
-    fn create_groups_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
+    fn create_groups_accumulator(
+        &self,
+        args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn GroupsAccumulator>> {
         let to = args.return_field.data_type().clone();
         match is_whole(&to) {
             true => Ok(Box::new(Sums { to, sums: Vec::new(), any: Vec::new() })),
@@ -74,7 +83,10 @@ impl AggregateUDFImpl for CheckedSum {
         }
     }
 
-    fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+    fn create_sliding_accumulator(
+        &self,
+        args: AccumulatorArgs<'_>,
+    ) -> Result<Box<dyn Accumulator>> {
         match is_whole(args.return_field.data_type()) && !args.is_distinct {
             true => self.accumulator(args),
             false => self.original.create_sliding_accumulator(args),
@@ -126,7 +138,9 @@ fn narrowed(to: &DataType, sums: impl Iterator<Item = Option<i128>>) -> Result<A
     where
         T::Native: TryFrom<i128>,
     {
-        let narrow = |sum: Option<i128>| sum.map(|sum| T::Native::try_from(sum).map_err(|_| overflow(sum))).transpose();
+        let narrow = |sum: Option<i128>| {
+            sum.map(|sum| T::Native::try_from(sum).map_err(|_| overflow(sum))).transpose()
+        };
         Ok(Arc::new(sums.map(narrow).collect::<Result<PrimitiveArray<T>>>()?))
     }
     if *to == DataType::UInt64 { of::<UInt64Type>(sums) } else { of::<Int64Type>(sums) }
@@ -153,7 +167,9 @@ impl Sum {
 
 impl Accumulator for Sum {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        each(&values[0], |_, value| (self.sum, self.rows) = (self.sum.saturating_add(value), self.rows + 1));
+        each(&values[0], |_, value| {
+            (self.sum, self.rows) = (self.sum.saturating_add(value), self.rows + 1)
+        });
         Ok(())
     }
 
@@ -266,12 +282,23 @@ impl GroupsAccumulator for Sums {
         Ok(vec![wide(self.take(emit_to))?])
     }
 
-    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
+    fn merge_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        total_num_groups: usize,
+    ) -> Result<()> {
         self.update_batch(values, group_indices, None, total_num_groups)
     }
 
-    fn convert_to_state(&self, values: &[ArrayRef], opt_filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        let passes = |at| opt_filter.is_none_or(|filter: &BooleanArray| filter.is_valid(at) && filter.value(at));
+    fn convert_to_state(
+        &self,
+        values: &[ArrayRef],
+        opt_filter: Option<&BooleanArray>,
+    ) -> Result<Vec<ArrayRef>> {
+        let passes = |at| {
+            opt_filter.is_none_or(|filter: &BooleanArray| filter.is_valid(at) && filter.value(at))
+        };
         let mut states = vec![None; values[0].len()];
         each(&values[0], |at, value| states[at] = passes(at).then_some(value));
         Ok(vec![wide(states.into_iter())?])
@@ -295,8 +322,7 @@ mod tests {
         Ok(arrow::util::pretty::pretty_format_batches(&rows)?.to_string())
     }
 
-    const ROWS: &str =
-        "(values (1, 9223372036854775807, null), (1, 1, null), (2, 5, null), (2, null, null)) t(g, x, n)";
+    const ROWS: &str = "(values (1, 9223372036854775807, null), (1, 1, null), (2, 5, null), (2, null, null)) t(g, x, n)";
 
     #[tokio::test]
     async fn a_sum_beyond_64_bits_is_an_error_in_every_form() {
@@ -333,7 +359,8 @@ mod tests {
             ),
         ] {
             let answer = ask(&statement.replace("{}", ROWS)).await.unwrap();
-            let cells: Vec<&str> = answer.lines().skip(3).flat_map(|line| line.split(['|', '+', '-', ' '])).collect();
+            let cells: Vec<&str> =
+                answer.lines().skip(3).flat_map(|line| line.split(['|', '+', '-', ' '])).collect();
             let cells: Vec<&str> = cells.into_iter().filter(|cell| !cell.is_empty()).collect();
             assert_eq!(cells.join(" "), sums, "{statement}\n{answer}");
         }

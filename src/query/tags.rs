@@ -1,7 +1,8 @@
-//! `metadata.key` and `metadata.value` in SQL: the lists of keys and of values, as in exports and records.
+//! `metadata.key` and `metadata.value` in SQL: the lists of keys and of values, as in exports and
+//! records.
 //!
-//! The value of one key is `metadata['team']`, or `metadata.team`. Without this `metadata.key` would be
-//! the value of a key named `key`, which is null of most records.
+//! The value of one key is `metadata['team']`, or `metadata.team`. Without this `metadata.key`
+//! would be the value of a key named `key`, which is null of most records.
 
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::{Column, Result, TableReference};

@@ -1,4 +1,5 @@
-//! What is seen, against the rules applied one record at a time; and what plans are made of, so that it stays quick and tight.
+//! What is seen, against the rules applied one record at a time; and what plans are made of, so
+//! that it stays quick and tight.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
@@ -21,7 +22,7 @@ use proptest::prelude::*;
 use url::Url;
 use uuid::Uuid;
 
-use super::barrier::BarrierExec;
+use super::security_barrier::SecurityBarrierExec;
 use super::*;
 use crate::catalog::Denied;
 use crate::flush;
@@ -44,7 +45,8 @@ struct Rig {
 
 impl Rig {
     async fn new() -> Self {
-        let store = Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
+        let store =
+            Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
         let table = Table::create_or_open(&store, Rows::Logs).await.unwrap();
         let here = Handle::current();
         let queries = Queries::new(&Config::default(), &store, Vec::new(), here).unwrap();
@@ -58,8 +60,11 @@ impl Rig {
         }
         let id = || Uuid::from_u128(u128::from(self.ids.fetch_add(1, Ordering::Relaxed)));
         let rules = Arc::new(rules.clone());
-        let add = flush::write_files(&self.table, &[batch(records)], rules, NOW / 1000, id).await.unwrap();
-        let commit = Commit { add, remove: Vec::new(), app: None, data_change: true, operation: "WRITE" };
+        let add = flush::write_files(&self.table, &[batch(records)], rules, NOW / 1000, id)
+            .await
+            .unwrap();
+        let commit =
+            Commit { add, remove: Vec::new(), app: None, data_change: true, operation: "WRITE" };
         self.table.commit(commit).await.unwrap();
     }
 
@@ -69,30 +74,42 @@ impl Rig {
         }
     }
 
-    fn scene(&self, sight: Sight) -> Scene {
-        let view = View { rows: Rows::Logs, files: self.table.index(), memory: self.memory.clone() };
-        Scene { view, feedback: None, sight: Some(sight), side: None }
+    fn query_context(&self, read_scope: ReadScope) -> QueryContext {
+        let view =
+            View { rows: Rows::Logs, files: self.table.index(), memory: self.memory.clone() };
+        QueryContext { view, feedback: None, read_scope: Some(read_scope), side: None }
     }
 
-    async fn ask(&self, sight: &Sight, text: &str) -> Result<Vec<RecordBatch>> {
-        self.queries.sql(self.scene(sight.clone()), text, &Params::new()).await?.batches.try_collect().await
+    async fn ask(&self, read_scope: &ReadScope, text: &str) -> Result<Vec<RecordBatch>> {
+        self.queries
+            .sql(self.query_context(read_scope.clone()), text, &Params::new())
+            .await?
+            .batches
+            .try_collect()
+            .await
     }
 
-    async fn texts(&self, sight: &Sight, text: &str) -> Vec<String> {
-        let batches = self.ask(sight, text).await.unwrap();
-        let texts = batches.iter().flat_map(|batch| batch.column(0).as_string_view().iter().flatten());
+    async fn texts(&self, read_scope: &ReadScope, text: &str) -> Vec<String> {
+        let batches = self.ask(read_scope, text).await.unwrap();
+        let texts =
+            batches.iter().flat_map(|batch| batch.column(0).as_string_view().iter().flatten());
         texts.map(str::to_owned).collect()
     }
 
-    async fn number(&self, sight: &Sight, text: &str) -> i64 {
-        let batches = self.ask(sight, text).await.unwrap();
+    async fn number(&self, read_scope: &ReadScope, text: &str) -> i64 {
+        let batches = self.ask(read_scope, text).await.unwrap();
         batches[0].column(0).as_primitive::<Int64Type>().value(0)
     }
 
     /// The plan of a statement, as it is run.
-    async fn plan(&self, sight: &Sight, text: &str) -> Arc<dyn ExecutionPlan> {
-        let scene = self.scene(sight.clone());
-        let logs = StoredTable::new(scene.view, scene.sight, self.queries.paths[0].clone(), FileOrdering::WhenCheap);
+    async fn plan(&self, read_scope: &ReadScope, text: &str) -> Arc<dyn ExecutionPlan> {
+        let query_context = self.query_context(read_scope.clone());
+        let logs = StoredTable::new(
+            query_context.view,
+            query_context.read_scope,
+            self.queries.paths[0].clone(),
+            FileOrdering::WhenCheap,
+        );
         let session = session::session(&self.queries.base, vec![logs], None, None);
         session.sql(text).await.unwrap().create_physical_plan().await.unwrap()
     }
@@ -113,7 +130,11 @@ fn record(organisation: &str, id: u64, created_at: i64) -> Record {
     Record {
         id: Some(format!("{id:04}")),
         organisation_id: Some(organisation.to_owned()),
-        workspace_slug: Some(if id.is_multiple_of(2) { "even".to_owned() } else { "odd".to_owned() }),
+        workspace_slug: Some(if id.is_multiple_of(2) {
+            "even".to_owned()
+        } else {
+            "odd".to_owned()
+        }),
         user_id: Some(format!("user-{}", id % 3)),
         created_at: created,
         ai_model: Some(organisation.to_owned()),
@@ -131,7 +152,13 @@ fn rules(days: &[(&str, i32)], erasures: Vec<Erasure>, moving: &[(&str, i32)]) -
         from_days: *from_days,
         clean_before_ms: 0,
     });
-    Rules::new(Terms::without_plan(0), terms.collect::<HashMap<_, _>>(), HashSet::new(), erasures, moving.collect())
+    Rules::new(
+        Terms::without_plan(0),
+        terms.collect::<HashMap<_, _>>(),
+        HashSet::new(),
+        erasures,
+        moving.collect(),
+    )
 }
 
 fn erasure(organisation: &str, what: Erased) -> Erasure {
@@ -145,13 +172,13 @@ fn erasure(organisation: &str, what: Erased) -> Erasure {
     }
 }
 
-fn operator(rules: Rules) -> Sight {
+fn operator(rules: Rules) -> ReadScope {
     let (rules, denied) = (Arc::new(rules), Denied::default());
-    Sight { organisation: None, workspace: None, bodies: true, denied, rules, now_micros: NOW }
+    ReadScope { organisation: None, workspace: None, bodies: true, denied, rules, now_micros: NOW }
 }
 
-fn tenant(organisation: &str, rules: Rules) -> Sight {
-    Sight { organisation: Some(organisation.to_owned()), ..operator(rules) }
+fn tenant(organisation: &str, rules: Rules) -> ReadScope {
+    ReadScope { organisation: Some(organisation.to_owned()), ..operator(rules) }
 }
 
 fn names(plan: &Arc<dyn ExecutionPlan>) -> Vec<String> {
@@ -168,7 +195,7 @@ fn names(plan: &Arc<dyn ExecutionPlan>) -> Vec<String> {
 fn below(plan: &Arc<dyn ExecutionPlan>) -> String {
     let mut found = String::new();
     plan.apply(|node| {
-        if let Some(barrier) = node.downcast_ref::<BarrierExec>() {
+        if let Some(barrier) = node.downcast_ref::<SecurityBarrierExec>() {
             found.push_str(&displayable(barrier.input().as_ref()).indent(true).to_string());
         }
         Ok(TreeNodeRecursion::Continue)
@@ -182,7 +209,13 @@ fn below(plan: &Arc<dyn ExecutionPlan>) -> String {
 async fn shared() -> Rig {
     let rig = Rig::new().await;
     let records: Vec<Record> = (0..40)
-        .map(|id| record(if id % 4 == 0 { "acme" } else { "globex" }, id, NOW - i64::try_from(id).unwrap()))
+        .map(|id| {
+            record(
+                if id % 4 == 0 { "acme" } else { "globex" },
+                id,
+                NOW - i64::try_from(id).unwrap(),
+            )
+        })
         .collect();
     rig.flush(&records, &Rules::without_plans(0)).await;
     rig
@@ -191,11 +224,16 @@ async fn shared() -> Rig {
 #[tokio::test]
 async fn an_operator_who_sees_every_row_is_answered_from_statistics() {
     let rig = shared().await;
-    let sight = operator(rules(&[("acme", 0)], Vec::new(), &[]));
-    let plan = rig.plan(&sight, "select count(*), min(created_at), max(created_at) from logs").await;
-    assert!(!names(&plan).iter().any(|name| name == "DataSourceExec" || name == "BarrierExec"), "{:?}", names(&plan));
-    assert_eq!(rig.number(&sight, "select count(*) from logs").await, 40);
-    let plan = rig.plan(&sight, "select id from logs where request['body'] like '%x%'").await;
+    let read_scope = operator(rules(&[("acme", 0)], Vec::new(), &[]));
+    let plan =
+        rig.plan(&read_scope, "select count(*), min(created_at), max(created_at) from logs").await;
+    assert!(
+        !names(&plan).iter().any(|name| name == "DataSourceExec" || name == "BarrierExec"),
+        "{:?}",
+        names(&plan)
+    );
+    assert_eq!(rig.number(&read_scope, "select count(*) from logs").await, 40);
+    let plan = rig.plan(&read_scope, "select id from logs where request['body'] like '%x%'").await;
     assert!(!names(&plan).iter().any(|name| name == "BarrierExec"), "{:?}", names(&plan));
 }
 
@@ -210,19 +248,25 @@ async fn statistics_never_count_rows_that_are_not_seen() {
     assert_eq!(rig.number(&operator(erasing.clone()), all).await, 38);
     let newest = "select cast(max(created_at) as bigint) from logs";
     assert_eq!(rig.number(&tenant("acme", erasing), newest).await, NOW - 8);
-    let plan = rig.plan(&tenant("acme", Rules::without_plans(0)), "select count(*) from logs").await;
+    let plan =
+        rig.plan(&tenant("acme", Rules::without_plans(0)), "select count(*) from logs").await;
     assert!(names(&plan).iter().any(|name| name == "BarrierExec"), "{:?}", names(&plan));
 }
 
 #[tokio::test]
 async fn whose_rows_are_wanted_is_said_to_the_files() {
     let rig = shared().await;
-    let sight = Sight {
+    let read_scope = ReadScope {
         workspace: Some("even".to_owned()),
         ..tenant("acme", rules(&[("acme", 30)], Vec::new(), &[("acme", 0)]))
     };
-    let below = below(&rig.plan(&sight, "select sum(total_units) from logs").await);
-    for part in ["organisation_id@1 = acme", "workspace_slug@2 = even", "created_at@3 >= ", "organisation_id_min"] {
+    let below = below(&rig.plan(&read_scope, "select sum(total_units) from logs").await);
+    for part in [
+        "organisation_id@1 = acme",
+        "workspace_slug@2 = even",
+        "created_at@3 >= ",
+        "organisation_id_min",
+    ] {
         assert!(below.contains(part), "{part} is not in {below}");
     }
 }
@@ -230,7 +274,7 @@ async fn whose_rows_are_wanted_is_said_to_the_files() {
 #[tokio::test]
 async fn harmless_filters_reach_the_files_and_no_others_do() {
     let rig = shared().await;
-    let sight = tenant("acme", Rules::without_plans(0));
+    let read_scope = tenant("acme", Rules::without_plans(0));
     for (filter, part) in [
         ("created_at >= '2026-11-01T00:00:00Z'", "created_at@3 >= "),
         ("created_at > now() - interval '3650 days'", "created_at@3"),
@@ -239,7 +283,10 @@ async fn harmless_filters_reach_the_files_and_no_others_do() {
         ("request['body'] like '%needle%'", "LIKE %needle%"),
         ("metadata['_user'] = 'ada'", "ada"),
     ] {
-        let below = below(&rig.plan(&sight, &format!("select id, created_at from logs where {filter}")).await);
+        let below = below(
+            &rig.plan(&read_scope, &format!("select id, created_at from logs where {filter}"))
+                .await,
+        );
         assert!(below.contains(part), "{filter}: {part} is not in {below}");
     }
     for filter in [
@@ -253,7 +300,8 @@ async fn harmless_filters_reach_the_files_and_no_others_do() {
         "total_units + 4711 > 4711",
         "ai_model like organisation_id || 'NEEDLE'",
     ] {
-        let below = below(&rig.plan(&sight, &format!("select id from logs where {filter}")).await);
+        let below =
+            below(&rig.plan(&read_scope, &format!("select id from logs where {filter}")).await);
         assert!(!below.contains("4711") && !below.contains("NEEDLE"), "{filter}: {below}");
     }
 }
@@ -261,71 +309,100 @@ async fn harmless_filters_reach_the_files_and_no_others_do() {
 #[tokio::test]
 async fn columns_that_can_fail_are_made_of_rows_that_are_seen() {
     let rig = shared().await;
-    let sight = tenant("acme", Rules::without_plans(0));
-    for column in ["cast(request['body'] as int)", "4711 / (total_units - 1)", "json_get(request['body'], 4711)"] {
-        let text =
-            format!("select {column} as n, created_at from logs where created_at < '2030-01-01' order by 1 limit 3");
-        let below = below(&rig.plan(&sight, &text).await);
-        assert!(!below.contains("4711") && !below.contains("Int32") && !below.contains("limit=3"), "{column}: {below}");
+    let read_scope = tenant("acme", Rules::without_plans(0));
+    for column in [
+        "cast(request['body'] as int)",
+        "4711 / (total_units - 1)",
+        "json_get(request['body'], 4711)",
+    ] {
+        let text = format!(
+            "select {column} as n, created_at from logs where created_at < '2030-01-01' order by 1 limit 3"
+        );
+        let below = below(&rig.plan(&read_scope, &text).await);
+        assert!(
+            !below.contains("4711") && !below.contains("Int32") && !below.contains("limit=3"),
+            "{column}: {below}"
+        );
     }
     // Members of a message are read alone.
-    let below = below(&rig.plan(&sight, "select request['headers'] from logs").await);
-    assert!(below.contains("get_field(request@41, headers)") && !below.contains(", request@41"), "{below}");
+    let below = below(&rig.plan(&read_scope, "select request['headers'] from logs").await);
+    assert!(
+        below.contains("get_field(request@41, headers)") && !below.contains(", request@41"),
+        "{below}"
+    );
 }
 
 #[tokio::test]
 async fn the_newest_rows_prune_by_what_was_found_so_far() {
     let rig = shared().await;
-    let sight = tenant("acme", Rules::without_plans(0));
-    let newest = below(&rig.plan(&sight, "select id from logs order by created_at desc limit 2").await);
+    let read_scope = tenant("acme", Rules::without_plans(0));
+    let newest =
+        below(&rig.plan(&read_scope, "select id from logs order by created_at desc limit 2").await);
     assert!(newest.contains("DynamicFilter"), "{newest}");
     let echoing = "select id from logs order by cast(request['body'] as int) desc limit 2";
-    let echoing = below(&rig.plan(&sight, echoing).await);
+    let echoing = below(&rig.plan(&read_scope, echoing).await);
     assert!(!echoing.contains("DynamicFilter"), "{echoing}");
-    let found = rig.texts(&sight, "select id from logs order by created_at desc limit 2").await;
+    let found =
+        rig.texts(&read_scope, "select id from logs order by created_at desc limit 2").await;
     assert_eq!(found, ["0000", "0004"]);
-    assert_eq!(rig.texts(&sight, "select id from logs limit 3").await.len(), 3);
+    assert_eq!(rig.texts(&read_scope, "select id from logs limit 3").await.len(), 3);
 }
 
 #[tokio::test]
 async fn the_order_of_files_is_kept_through_the_barrier() {
     let rig = shared().await;
-    let sight = tenant("acme", Rules::without_plans(0));
-    let plan = rig.plan(&sight, "select id from logs order by organisation_id, created_at, id").await;
-    assert!(!names(&plan).iter().any(|name| name == "SortExec"), "{}", displayable(plan.as_ref()).indent(true));
-    let plan = rig.plan(&sight, "select id from logs order by created_at, id").await;
-    assert!(!names(&plan).iter().any(|name| name == "SortExec"), "{}", displayable(plan.as_ref()).indent(true));
+    let read_scope = tenant("acme", Rules::without_plans(0));
+    let plan =
+        rig.plan(&read_scope, "select id from logs order by organisation_id, created_at, id").await;
+    assert!(
+        !names(&plan).iter().any(|name| name == "SortExec"),
+        "{}",
+        displayable(plan.as_ref()).indent(true)
+    );
+    let plan = rig.plan(&read_scope, "select id from logs order by created_at, id").await;
+    assert!(
+        !names(&plan).iter().any(|name| name == "SortExec"),
+        "{}",
+        displayable(plan.as_ref()).indent(true)
+    );
 }
 
 #[tokio::test]
 async fn bodies_that_are_not_for_the_reader_are_not_read() {
     let mut rig = shared().await;
     rig.remember(&[record("acme", 90, NOW), record("globex", 91, NOW)]);
-    for sight in [operator(Rules::without_plans(0)), tenant("acme", Rules::without_plans(0))] {
-        let sight = Sight { bodies: false, ..sight };
+    for read_scope in [operator(Rules::without_plans(0)), tenant("acme", Rules::without_plans(0))] {
+        let read_scope = ReadScope { bodies: false, ..read_scope };
         for text in [
             "select count(*) from logs where request['body'] is not null or response['body'] is not null",
             "select count(*) from logs where request['body'] like '%request of%'",
             "select count(*) from logs where request = (select request from logs where request['body'] is not null limit 1)",
         ] {
-            let refused = rig.ask(&sight, text).await.unwrap_err();
+            let refused = rig.ask(&read_scope, text).await.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Denied, "{text}: {refused}");
             assert!(refused.message().contains("`request.body`"), "{refused}");
             assert!(refused.message().contains("`logs.read`"), "{refused}");
         }
-        let headers =
-            "select count(*) from logs where request['headers'] like '%acme%' and response['headers'] is not null";
-        assert_eq!(rig.number(&sight, headers).await, 11);
-        for text in
-            ["select * from logs", "select request from logs", "select response['body'], request['headers'] from logs"]
-        {
-            let read = below(&rig.plan(&sight, text).await);
+        let headers = "select count(*) from logs where request['headers'] like '%acme%' and response['headers'] is not null";
+        assert_eq!(rig.number(&read_scope, headers).await, 11);
+        for text in [
+            "select * from logs",
+            "select request from logs",
+            "select response['body'], request['headers'] from logs",
+        ] {
+            let read = below(&rig.plan(&read_scope, text).await);
             assert!(!read.contains("body"), "{read}");
             assert!(!read.contains(", request@41") && !read.contains("[request@41"), "{read}");
-            let batches = rig.ask(&sight, text).await.unwrap();
+            let batches = rig.ask(&read_scope, text).await.unwrap();
             assert!(!batches.is_empty());
-            assert!(!batches.iter().any(|batch| format!("{batch:?}").contains("request of")), "{text}");
-            assert!(!batches.iter().any(|batch| format!("{batch:?}").contains("response of")), "{text}");
+            assert!(
+                !batches.iter().any(|batch| format!("{batch:?}").contains("request of")),
+                "{text}"
+            );
+            assert!(
+                !batches.iter().any(|batch| format!("{batch:?}").contains("response of")),
+                "{text}"
+            );
         }
     }
 }
@@ -333,29 +410,45 @@ async fn bodies_that_are_not_for_the_reader_are_not_read() {
 #[tokio::test]
 async fn a_plan_that_is_explained_to_an_organisation_names_no_files() {
     let rig = shared().await;
-    let sight = tenant("acme", Rules::without_plans(0));
-    for form in ["explain", "explain format tree", "explain format indent", "explain format graphviz"] {
-        let batches =
-            rig.ask(&sight, &format!("{form} select count(*) from logs where total_units > 1")).await.unwrap();
+    let read_scope = tenant("acme", Rules::without_plans(0));
+    for form in
+        ["explain", "explain format tree", "explain format indent", "explain format graphviz"]
+    {
+        let batches = rig
+            .ask(&read_scope, &format!("{form} select count(*) from logs where total_units > 1"))
+            .await
+            .unwrap();
         let text = format!("{batches:?}");
-        assert!(!text.contains("parquet") && !text.contains("retention_days=") && !text.contains("globex"), "{text}");
+        assert!(
+            !text.contains("parquet")
+                && !text.contains("retention_days=")
+                && !text.contains("globex"),
+            "{text}"
+        );
     }
     for form in ["explain analyze", "explain verbose", "explain analyze verbose"] {
-        let error = rig.ask(&sight, &format!("{form} select count(*) from logs")).await.unwrap_err();
+        let error =
+            rig.ask(&read_scope, &format!("{form} select count(*) from logs")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{form}");
-        rig.ask(&operator(Rules::without_plans(0)), &format!("{form} select count(*) from logs")).await.unwrap();
+        rig.ask(&operator(Rules::without_plans(0)), &format!("{form} select count(*) from logs"))
+            .await
+            .unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_filter_that_fails_on_the_bounds_of_a_file_leaves_it_and_names_nothing() {
     let rig = shared().await;
-    for sight in [tenant("acme", Rules::without_plans(0)), operator(Rules::without_plans(0))] {
-        let batches = rig.ask(&sight, "select id from logs where cast(id as int) / 1 >= 0").await.unwrap();
+    for read_scope in [tenant("acme", Rules::without_plans(0)), operator(Rules::without_plans(0))] {
+        let batches = rig
+            .ask(&read_scope, "select id from logs where cast(id as int) / 1 >= 0")
+            .await
+            .unwrap();
         assert!(!batches.is_empty());
     }
-    let sight = tenant("acme", Rules::without_plans(0));
-    let error = rig.ask(&sight, "select 1 from logs where cast(organisation_id as int) = 1").await;
+    let read_scope = tenant("acme", Rules::without_plans(0));
+    let error =
+        rig.ask(&read_scope, "select 1 from logs where cast(organisation_id as int) = 1").await;
     let message = error.unwrap_err().to_string();
     assert!(message.contains("acme") && !message.contains("globex"), "{message}");
 }
@@ -386,23 +479,30 @@ fn cases() -> impl Strategy<Value = Case> {
     let record = (0..3_usize, 0..60_u64, 0..40 * 24_i64, any::<bool>());
     let erasures = prop::collection::vec((0..3_usize, 0..3_u8, 0..40 * 24_i64), 0..3);
     let (before, now) = ([class(), class(), class()], [class(), class(), class()]);
-    (prop::collection::vec(record, 0..60), before, now, erasures, prop::option::of(0..3_usize), any::<bool>()).prop_map(
-        |(records, before, now, erasures, organisation, workspace)| Case {
+    (
+        prop::collection::vec(record, 0..60),
+        before,
+        now,
+        erasures,
+        prop::option::of(0..3_usize),
+        any::<bool>(),
+    )
+        .prop_map(|(records, before, now, erasures, organisation, workspace)| Case {
             records,
             before,
             now,
             erasures,
             organisation,
             workspace,
-        },
-    )
+        })
 }
 
 impl Case {
     fn rules(&self) -> Rules {
         let days: Vec<_> = ORGANISATIONS.into_iter().zip(self.now).collect();
         let moved = ORGANISATIONS.into_iter().zip(self.before).zip(self.now);
-        let moving: Vec<_> = moved.filter(|((_, before), now)| before != now).map(|(moved, _)| moved).collect();
+        let moving: Vec<_> =
+            moved.filter(|((_, before), now)| before != now).map(|(moved, _)| moved).collect();
         let erasures = self.erasures.iter().map(|(of, kind, hours)| {
             let until = NOW - hours * DAY / 24;
             let what = match kind {
@@ -418,7 +518,9 @@ impl Case {
     fn records(&self, in_memory: bool) -> Vec<Record> {
         let these = self.records.iter().filter(|(.., memory)| *memory == in_memory);
         // Half past the hour, and once on the very edge of what is kept.
-        let time = |id: u64, hours: i64| NOW - hours * DAY / 24 - if id.is_multiple_of(5) { 0 } else { DAY / 48 };
+        let time = |id: u64, hours: i64| {
+            NOW - hours * DAY / 24 - if id.is_multiple_of(5) { 0 } else { DAY / 48 }
+        };
         these.map(|(of, id, hours, _)| record(ORGANISATIONS[*of], *id, time(*id, *hours))).collect()
     }
 
@@ -428,7 +530,7 @@ impl Case {
         rig.flush(&self.records(false), &rules(&days, Vec::new(), &[])).await;
         rig.remember(&self.records(true));
         let rules = self.rules();
-        let sight = Sight {
+        let read_scope = ReadScope {
             organisation: self.organisation.map(|of| ORGANISATIONS[of].to_owned()),
             workspace: (self.workspace && self.organisation.is_some()).then(|| "odd".to_owned()),
             ..operator(rules.clone())
@@ -448,34 +550,54 @@ impl Case {
                     written_ms: i64::MAX,
                 };
                 rules.sees(row, NOW)
-                    && sight.organisation.as_deref().is_none_or(|ours| ours == organisation)
-                    && sight.workspace.as_deref().is_none_or(|ours| record.workspace_slug.as_deref() == Some(ours))
+                    && read_scope.organisation.as_deref().is_none_or(|ours| ours == organisation)
+                    && read_scope
+                        .workspace
+                        .as_deref()
+                        .is_none_or(|ours| record.workspace_slug.as_deref() == Some(ours))
             })
             .collect();
         let time = |record: &&Record| record.created_at.unwrap().timestamp_micros();
         let mut ids: Vec<String> = seen.iter().map(|record| record.id.clone().unwrap()).collect();
         ids.sort();
-        assert_eq!(rig.texts(&sight, "select id from logs order by id").await, ids);
-        assert_eq!(rig.number(&sight, "select count(*) from logs").await, i64::try_from(seen.len()).unwrap());
-        assert_eq!(rig.number(&sight, "select count(distinct organisation_id) from logs").await, {
-            let organisations: BTreeSet<_> = seen.iter().map(|record| &record.organisation_id).collect();
-            i64::try_from(organisations.len()).unwrap()
-        });
-        let newest = rig.ask(&sight, "select created_at from logs order by created_at desc limit 5").await.unwrap();
+        assert_eq!(rig.texts(&read_scope, "select id from logs order by id").await, ids);
+        assert_eq!(
+            rig.number(&read_scope, "select count(*) from logs").await,
+            i64::try_from(seen.len()).unwrap()
+        );
+        assert_eq!(
+            rig.number(&read_scope, "select count(distinct organisation_id) from logs").await,
+            {
+                let organisations: BTreeSet<_> =
+                    seen.iter().map(|record| &record.organisation_id).collect();
+                i64::try_from(organisations.len()).unwrap()
+            }
+        );
+        let newest = rig
+            .ask(&read_scope, "select created_at from logs order by created_at desc limit 5")
+            .await
+            .unwrap();
         let newest: Vec<i64> = newest
             .iter()
-            .flat_map(|batch| batch.column(0).as_primitive::<TimestampMicrosecondType>().values().to_vec())
+            .flat_map(|batch| {
+                batch.column(0).as_primitive::<TimestampMicrosecondType>().values().to_vec()
+            })
             .collect();
         let mut times: Vec<i64> = seen.iter().map(time).collect();
         times.sort_by_key(|time| std::cmp::Reverse(*time));
         assert_eq!(newest, times[..times.len().min(5)]);
-        let bounds = rig.ask(&sight, "select min(created_at), max(created_at) from logs").await.unwrap();
-        let bound = |column: usize| bounds[0].column(column).as_primitive::<TimestampMicrosecondType>().iter().next();
+        let bounds = rig
+            .ask(&read_scope, "select min(created_at), max(created_at) from logs")
+            .await
+            .unwrap();
+        let bound = |column: usize| {
+            bounds[0].column(column).as_primitive::<TimestampMicrosecondType>().iter().next()
+        };
         assert_eq!(bound(0), Some(times.last().copied()));
         assert_eq!(bound(1), Some(times.first().copied()));
         let odd = "select count(*) from logs where total_units % 2 = 1 and request['body'] like '%request%'";
         let odds = seen.iter().filter(|record| record.total_units.unwrap() % 2 == 1).count();
-        assert_eq!(rig.number(&sight, odd).await, i64::try_from(odds).unwrap());
+        assert_eq!(rig.number(&read_scope, odd).await, i64::try_from(odds).unwrap());
     }
 }
 
@@ -490,8 +612,10 @@ proptest! {
 #[tokio::test]
 async fn a_projection_that_can_fail_does_not_change_places_with_the_barrier() {
     let rig = shared().await;
-    let plan = rig.plan(&tenant("acme", Rules::without_plans(0)), "select request, total_units from logs").await;
-    let sealed = plan.downcast_ref::<BarrierExec>().unwrap();
+    let plan = rig
+        .plan(&tenant("acme", Rules::without_plans(0)), "select request, total_units from logs")
+        .await;
+    let sealed = plan.downcast_ref::<SecurityBarrierExec>().unwrap();
     assert!(plan.children().is_empty());
     let open: Arc<dyn ExecutionPlan> = Arc::new(sealed.unsealed());
     let column = |name: &str| col(name, &open.schema()).unwrap();
@@ -502,8 +626,12 @@ async fn a_projection_that_can_fail_does_not_change_places_with_the_barrier() {
     let projection = |expr: Arc<dyn PhysicalExpr>| {
         ProjectionExec::try_new(vec![ProjectionExpr::new(expr, "made")], Arc::clone(&open)).unwrap()
     };
-    let swapped = open.try_swapping_with_projection(&projection(Arc::new(headers()))).unwrap().unwrap();
-    assert!(swapped.is::<BarrierExec>() && swapped.schema() == projection(Arc::new(headers())).schema());
+    let swapped =
+        open.try_swapping_with_projection(&projection(Arc::new(headers()))).unwrap().unwrap();
+    assert!(
+        swapped.is::<SecurityBarrierExec>()
+            && swapped.schema() == projection(Arc::new(headers())).schema()
+    );
     let to_number = CastExpr::new(Arc::new(headers()), DataType::Int32, None);
     let sum = BinaryExpr::new(column("total_units"), Operator::Plus, column("total_units"));
     for failing in [Arc::new(to_number) as Arc<dyn PhysicalExpr>, Arc::new(sum)] {
@@ -518,8 +646,11 @@ async fn an_organisation_reads_its_own_pages() {
     for organisation in ["aaa", "acme", "zulu"] {
         records.extend((0..6_000_u64).map(|id| {
             // Nothing that compresses well, so that there is something to leave out.
-            let noise: String =
-                (0..40).map(|part| format!("{:016x}", (id * 64 + part).wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+            let noise: String = (0..40)
+                .map(|part| {
+                    format!("{:016x}", (id * 64 + part).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+                })
+                .collect();
             let request = Message { body: Some(format!("\"{noise}\"")), headers: None };
             Record { request, ..record(organisation, id, NOW - i64::try_from(id).unwrap() * 1000) }
         }));
@@ -527,20 +658,22 @@ async fn an_organisation_reads_its_own_pages() {
     rig.flush(&records, &Rules::without_plans(0)).await;
     let text = "select max(request['body']), sum(total_units) from logs";
     let mut read = Vec::new();
-    for sight in [operator(Rules::without_plans(0)), tenant("acme", Rules::without_plans(0))] {
-        let plan = rig.plan(&sight, text).await;
+    for read_scope in [operator(Rules::without_plans(0)), tenant("acme", Rules::without_plans(0))] {
+        let plan = rig.plan(&read_scope, text).await;
         collect(Arc::clone(&plan), rig.queries.base.task_ctx()).await.unwrap();
         let mut bytes = 0;
         let mut add = |plan: &Arc<dyn ExecutionPlan>| {
             plan.apply(|node| {
                 let metrics = node.metrics().unwrap_or_default();
-                bytes += metrics.sum_by_name("bytes_scanned").map_or(0, |scanned| scanned.as_usize());
+                bytes +=
+                    metrics.sum_by_name("bytes_scanned").map_or(0, |scanned| scanned.as_usize());
                 Ok(TreeNodeRecursion::Continue)
             })
         };
         add(&plan).unwrap();
         plan.apply(|node| {
-            node.downcast_ref::<BarrierExec>().map_or(Ok(TreeNodeRecursion::Continue), |barrier| add(barrier.input()))
+            node.downcast_ref::<SecurityBarrierExec>()
+                .map_or(Ok(TreeNodeRecursion::Continue), |barrier| add(barrier.input()))
         })
         .unwrap();
         read.push(bytes);
@@ -559,7 +692,7 @@ async fn casts_of_negations_skip_no_files() {
         })
         .collect();
     rig.flush(&records, &Rules::without_plans(0)).await;
-    let sight = operator(Rules::without_plans(0));
+    let read_scope = operator(Rules::without_plans(0));
     for (condition, rows) in [
         ("cast(not stream_mode as bigint) = 1", 10),
         ("cast(stream_mode = false as bigint) <> 1", 10),
@@ -570,13 +703,13 @@ async fn casts_of_negations_skip_no_files() {
         ("cast(cast(not stream_mode as int) as bigint) = 0", 10),
     ] {
         assert_eq!(
-            rig.number(&sight, &format!("select count(*) from logs where {condition}")).await,
+            rig.number(&read_scope, &format!("select count(*) from logs where {condition}")).await,
             rows,
             "{condition}"
         );
     }
     let sum = "select sum(v) from (select cast(not stream_mode as bigint) as v from logs) as t where v = 1";
-    assert_eq!(rig.number(&sight, sum).await, 10);
+    assert_eq!(rig.number(&read_scope, sum).await, 10);
 }
 
 /// See [`negated`].
@@ -596,7 +729,8 @@ fn datafusion_still_panics_over_the_bounds_of_a_cast_of_a_negation() {
 async fn files_of_nulls() -> Rig {
     let rig = Rig::new().await;
     let nulls = vec![None; 30];
-    let some = |from: u32, to: u32| (from..to).map(|cost| Some(f64::from(cost))).collect::<Vec<_>>();
+    let some =
+        |from: u32, to: u32| (from..to).map(|cost| Some(f64::from(cost))).collect::<Vec<_>>();
     let files = [
         some(50, 110),
         nulls.clone(),
@@ -611,7 +745,10 @@ async fn files_of_nulls() -> Rig {
         let records: Vec<Record> = costs
             .iter()
             .zip(0..)
-            .map(|(cost, row)| Record { cost: *cost, ..record("acme", file as u64 * 100 + row, NOW - 1) })
+            .map(|(cost, row)| Record {
+                cost: *cost,
+                ..record("acme", file as u64 * 100 + row, NOW - 1)
+            })
             .collect();
         rig.flush(&records, &Rules::without_plans(0)).await;
     }
@@ -620,7 +757,13 @@ async fn files_of_nulls() -> Rig {
 
 async fn bounds(session: &datafusion::prelude::SessionContext) -> (f64, f64) {
     use arrow::datatypes::Float64Type;
-    let batches = session.sql("select min(cost), max(cost) from logs").await.unwrap().collect().await.unwrap();
+    let batches = session
+        .sql("select min(cost), max(cost) from logs")
+        .await
+        .unwrap()
+        .collect()
+        .await
+        .unwrap();
     let bound = |place: usize| batches[0].column(place).as_primitive::<Float64Type>().value(0);
     (bound(0), bound(1))
 }
@@ -629,8 +772,13 @@ async fn bounds(session: &datafusion::prelude::SessionContext) -> (f64, f64) {
 async fn a_minimum_beside_a_maximum_is_right_over_files_of_nulls() {
     let rig = files_of_nulls().await;
     let logs = || {
-        let scene = rig.scene(operator(Rules::without_plans(0)));
-        StoredTable::new(scene.view, None, rig.queries.paths[0].clone(), FileOrdering::WhenCheap)
+        let query_context = rig.query_context(operator(Rules::without_plans(0)));
+        StoredTable::new(
+            query_context.view,
+            None,
+            rig.queries.paths[0].clone(),
+            FileOrdering::WhenCheap,
+        )
     };
     let ours = session::session(&rig.queries.base, vec![logs()], None, None);
     for _ in 0..100 {
@@ -638,7 +786,13 @@ async fn a_minimum_beside_a_maximum_is_right_over_files_of_nulls() {
     }
     // The filter that is switched off, switched on again.
     let theirs = session::session(&rig.queries.base, vec![logs()], None, None);
-    theirs.state_ref().write().config_mut().options_mut().optimizer.enable_aggregate_dynamic_filter_pushdown = true;
+    theirs
+        .state_ref()
+        .write()
+        .config_mut()
+        .options_mut()
+        .optimizer
+        .enable_aggregate_dynamic_filter_pushdown = true;
     let mut wrong = false;
     for _ in 0..2_000 {
         wrong = bounds(&theirs).await != (0.5, 900.0);

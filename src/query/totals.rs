@@ -37,7 +37,11 @@ impl OptimizerRule for AboveTotals {
         self.0.apply_order()
     }
 
-    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
         match is_above_total(&plan) {
             true => Ok(Transformed::no(plan)),
             false => self.0.rewrite(plan, config),
@@ -51,7 +55,8 @@ fn is_above_total(plan: &LogicalPlan) -> bool {
     let LogicalPlan::Filter(filter) = plan else { return false };
     match filter.input.as_ref() {
         LogicalPlan::Aggregate(Aggregate { group_expr, .. }) => {
-            group_expr.is_empty() || group_expr.iter().any(|key| matches!(key, Expr::GroupingSet(_)))
+            group_expr.is_empty()
+                || group_expr.iter().any(|key| matches!(key, Expr::GroupingSet(_)))
         }
         below => is_above_total(below),
     }

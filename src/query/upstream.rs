@@ -1,7 +1,7 @@
 //! What DataFusion and its parser get wrong, beside what is answered here.
 //!
-//! Each case is answered rightly here and wrongly by DataFusion alone. When a case fails because DataFusion alone is right, too,
-//! what works around it here is needless; each says what that is.
+//! Each case is answered rightly here and wrongly by DataFusion alone. When a case fails because
+//! DataFusion alone is right, too, what works around it here is needless; each says what that is.
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::{DataType, Field};
@@ -26,19 +26,56 @@ const fn case(workaround: &'static str, statement: &'static str, right: &'static
 }
 
 const CASES: &[Case] = &[
-    case("PostgresPrecedence::prec_value", "select count(*) from t where j['body'] ->> 'x' = 'a'", "2"),
-    case("PostgresPrecedence::prec_value", "select count(*) from t where j['body'] ->> 'x' is not null", "3"),
-    case("PostgresPrecedence::prec_value", "select count(*) from t where j['body'] ->> 'x' like 'a%'", "2"),
-    case("PostgresPrecedence::prec_value", "select count(*) from t where not j['body'] ->> 'x' in ('b', 'c')", "2"),
+    case(
+        "PostgresPrecedence::prec_value",
+        "select count(*) from t where j['body'] ->> 'x' = 'a'",
+        "2",
+    ),
+    case(
+        "PostgresPrecedence::prec_value",
+        "select count(*) from t where j['body'] ->> 'x' is not null",
+        "3",
+    ),
+    case(
+        "PostgresPrecedence::prec_value",
+        "select count(*) from t where j['body'] ->> 'x' like 'a%'",
+        "2",
+    ),
+    case(
+        "PostgresPrecedence::prec_value",
+        "select count(*) from t where not j['body'] ->> 'x' in ('b', 'c')",
+        "2",
+    ),
     case("PostgresPrecedence::get_next_precedence", "select 'a' || 1 + 2", "a3"),
-    case("PostgresPrecedence::get_next_precedence", "select true = c ~ 'a' from t where a = 0", "true"),
-    case("PostgresPrecedence::parse_infix", "select count(*) from t where a > 4 is distinct from b > 2 and b = 1", "0"),
-    case("PostgresPrecedence::parse_infix", "select count(*) from t where a is not distinct from b or a = 7", "3"),
+    case(
+        "PostgresPrecedence::get_next_precedence",
+        "select true = c ~ 'a' from t where a = 0",
+        "true",
+    ),
+    case(
+        "PostgresPrecedence::parse_infix",
+        "select count(*) from t where a > 4 is distinct from b > 2 and b = 1",
+        "0",
+    ),
+    case(
+        "PostgresPrecedence::parse_infix",
+        "select count(*) from t where a is not distinct from b or a = 7",
+        "3",
+    ),
     case("like::rewrite_escape", "select c from t where c like 'a!%' escape '!'", "a%"),
     case("like::rewrite_escape", r"select c from t where c like '_\_' escape ''", r"a\b"),
-    case("like::rewrite_escape", "select count(*) from t where c like j['headers'] || '!%' escape '!'", "1"),
+    case(
+        "like::rewrite_escape",
+        "select count(*) from t where c like j['headers'] || '!%' escape '!'",
+        "1",
+    ),
     case("fence", "select k from (select k from t limit 4 offset 3) as u order by k", "5;5;5;5"),
     case("fence", "select sum(b) from (select b from t order by a offset 6) as u", "9"),
+    case(
+        "filter_names",
+        "select count(*) from (values (1, 'a'), (2, 'b')) l(n, id) right join (values (1, 'a'), (2, 'c')) f(n, id) on l.id = f.id where trim(l.id) <> 'a'",
+        "0",
+    ),
     case("membership", "select count(*) from t where 7 not in (select b from t)", "0"),
     case("membership", "select count(*) from t where (a in (select b from t)) is null", "5"),
     case("membership", "select count(*) from t where a > 100 or a not in (select b from t)", "0"),
@@ -47,7 +84,11 @@ const CASES: &[Case] = &[
         "select count(*) from (select s.j['body'] ->> 'x' from t s join t u on s.a = u.b group by s.j['body'] ->> 'x') as v",
         "3",
     ),
-    case("statement::signed_rank", "select -rank() over (order by a) from t order by a limit 1", "-1"),
+    case(
+        "statement::signed_rank",
+        "select -rank() over (order by a) from t order by a limit 1",
+        "-1",
+    ),
     case(
         "statement::signed_rank",
         "select rank() over (order by a) - row_number() over (order by a desc) from t where a in (1, 2) order by a limit 1",
@@ -59,10 +100,22 @@ const CASES: &[Case] = &[
         "false;true",
     ),
     case("sanity", "select a from t where a < 4 order by length(c) > 1, a", "0;1;2;3"),
-    case("sanity", "select rank() over (order by length(c) > 1) as r from t where a < 4 order by r", "1;2;2;2"),
+    case(
+        "sanity",
+        "select rank() over (order by length(c) > 1) as r from t where a < 4 order by r",
+        "1;2;2;2",
+    ),
     case("totals", "select count(*) from t having 1 = (select max(b) from t)", ""),
-    case("totals", "select 1 from (select max(b) as c from t) as s where c is null and null::boolean", ""),
-    case("totals", "select a, count(*) from t where a < 2 group by rollup (a) having 1 = (select max(b) from t)", ""),
+    case(
+        "totals",
+        "select 1 from (select max(b) as c from t) as s where c is null and null::boolean",
+        "",
+    ),
+    case(
+        "totals",
+        "select a, count(*) from t where a < 2 group by rollup (a) having 1 = (select max(b) from t)",
+        "",
+    ),
     case(
         "known",
         "select count(*) filter (where n > 5) from (select count(distinct a) as n from t where false) as s",
@@ -84,7 +137,11 @@ const CASES: &[Case] = &[
         "select x.a, x.b from (select a::text, b, sum(b::double) as v, sum(b) from t group by 1, 2) x where v = 5",
         "8|5",
     ),
-    case("PostgresPrecedence::parse_prefix", "select count(*) from t where not exists (select 1 from t) is null", "10"),
+    case(
+        "PostgresPrecedence::parse_prefix",
+        "select count(*) from t where not exists (select 1 from t) is null",
+        "10",
+    ),
     Case {
         workaround: "statement::refuse_counted_sets",
         statement: "select a from t union all select a from t except all select a from t",
@@ -97,30 +154,43 @@ fn table() -> MemTable {
     let rows = |from: i64, to: i64| {
         let places: Vec<i64> = (from..to).rev().collect();
         let a: ArrayRef = Arc::new(Int64Array::from(places.clone()));
-        let b: ArrayRef = Arc::new(places.iter().map(|a| (*a % 3 != 0).then_some(*a / 2 + 1)).collect::<Int64Array>());
+        let b: ArrayRef = Arc::new(
+            places.iter().map(|a| (*a % 3 != 0).then_some(*a / 2 + 1)).collect::<Int64Array>(),
+        );
         let texts = |texts: &[&str]| -> ArrayRef {
-            let text = |place: &i64| usize::try_from(*place).ok().and_then(|place| texts.get(place).copied());
+            let text = |place: &i64| {
+                usize::try_from(*place).ok().and_then(|place| texts.get(place).copied())
+            };
             Arc::new(places.iter().map(text).collect::<StringArray>())
         };
         let c = texts(&["a", "a%", r"a\b", "ab", "b_"]);
-        let bodies = texts(&[r#"{"x":"a"}"#, r#"{"x":"b"}"#, r#"{"x":"a"}"#, r#"{"x":null}"#, "{}"]);
+        let bodies =
+            texts(&[r#"{"x":"a"}"#, r#"{"x":"b"}"#, r#"{"x":"a"}"#, r#"{"x":null}"#, "{}"]);
         let headers = texts(&["x", "a", "y", "z"]);
         let member = |name: &str| Arc::new(Field::new(name, DataType::Utf8, true));
-        let j: ArrayRef = Arc::new(StructArray::from(vec![(member("body"), bodies), (member("headers"), headers)]));
+        let j: ArrayRef = Arc::new(StructArray::from(vec![
+            (member("body"), bodies),
+            (member("headers"), headers),
+        ]));
         let k: ArrayRef = Arc::new(Int64Array::from(vec![5; places.len()]));
         let columns = [("a", a), ("b", b), ("c", c), ("j", j), ("k", k)];
-        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))
+            .unwrap()
     };
     let partitions = vec![vec![rows(0, 5)], vec![rows(5, 10)]];
     MemTable::try_new(partitions[0][0].schema(), partitions).unwrap()
 }
 
 /// The rows that a session answers with, as the cases write them.
-async fn rows(session: &SessionContext, plan: datafusion::logical_expr::LogicalPlan) -> Option<String> {
+async fn rows(
+    session: &SessionContext,
+    plan: datafusion::logical_expr::LogicalPlan,
+) -> Option<String> {
     let batches = session.execute_logical_plan(plan).await.ok()?.collect().await.ok()?;
     let rows = batches.iter().flat_map(|batch| {
         (0..batch.num_rows()).map(|row| {
-            let cells = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
+            let cells =
+                batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
             cells.collect::<Vec<_>>().join("|")
         })
     });
@@ -129,7 +199,8 @@ async fn rows(session: &SessionContext, plan: datafusion::logical_expr::LogicalP
 
 #[tokio::test]
 async fn what_datafusion_gets_wrong_is_right_here_and_still_wrong_there() {
-    let store = Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
+    let store =
+        Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
     let config = Config { threads: 2, ..Config::default() };
     let base = session::base_session(&config, &store, &Handle::current()).unwrap();
     let ours = session::session(&base, Vec::new(), None, None);
@@ -155,7 +226,8 @@ async fn what_datafusion_gets_wrong_is_right_here_and_still_wrong_there() {
             changed.push(format!("{statement} is {here:?}, not {right:?}"));
         }
         if there.as_deref() == *right {
-            changed.push(format!("DataFusion alone is right, so `{workaround}` may go: {statement}"));
+            changed
+                .push(format!("DataFusion alone is right, so `{workaround}` may go: {statement}"));
         }
     }
     assert!(changed.is_empty(), "{}", changed.join("\n"));

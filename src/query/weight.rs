@@ -31,7 +31,11 @@ impl Weight {
     /// The heavier of two in each respect.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
-        Self { group: self.group.max(other.group), pages: self.pages.max(other.pages), row: self.row.max(other.row) }
+        Self {
+            group: self.group.max(other.group),
+            pages: self.pages.max(other.pages),
+            row: self.row.max(other.row),
+        }
     }
 
     /// Rows of a batch for a reader that has so much memory, at most `most`: one where a row alone
@@ -51,7 +55,9 @@ impl Weight {
 /// Weighs a file as read by these columns, such as `id` and `request.body`; none means all.
 pub(super) fn weigh(metadata: &ParquetMetaData, columns: Option<&[String]>) -> Weight {
     let groups = metadata.row_groups().iter().enumerate();
-    groups.map(|(place, group)| weigh_group(metadata, place, group, columns)).fold(Weight::default(), Weight::max)
+    groups
+        .map(|(place, group)| weigh_group(metadata, place, group, columns))
+        .fold(Weight::default(), Weight::max)
 }
 
 fn weigh_group(
@@ -69,13 +75,16 @@ fn weigh_group(
         }
         let unpacked = u64::try_from(chunk.uncompressed_size()).unwrap_or(0);
         let known = metadata.offset_index().and_then(|index| index.get(place)?.get(leaf));
-        let pages = known.and_then(|index| Some((index.page_locations(), index.unencoded_byte_array_data_bytes()?)));
+        let pages = known.and_then(|index| {
+            Some((index.page_locations(), index.unencoded_byte_array_data_bytes()?))
+        });
         let (mut page, mut row) = (unpacked.min(PAGE_BYTES), unpacked / rows);
         for (at, bytes) in pages.iter().flat_map(|(_, bytes)| bytes.iter().enumerate()) {
             let bytes = u64::try_from(*bytes).unwrap_or(0);
             let first = |at: usize| {
                 let location = pages.and_then(|(locations, _)| locations.get(at));
-                location.map_or(rows, |location| u64::try_from(location.first_row_index).unwrap_or(0))
+                location
+                    .map_or(rows, |location| u64::try_from(location.first_row_index).unwrap_or(0))
             };
             let rows = first(at + 1).saturating_sub(first(at)).max(1);
             (page, row) = (page.max(bytes), row.max(bytes / rows));
@@ -112,7 +121,11 @@ mod tests {
 
     #[test]
     fn a_leaf_is_part_of_its_column_and_of_no_other() {
-        assert!(is_part("request.body", "request") && is_part("request.body", "request.body") && is_part("id", "id"));
+        assert!(
+            is_part("request.body", "request")
+                && is_part("request.body", "request.body")
+                && is_part("id", "id")
+        );
         assert!(!is_part("request.body", "request.headers") && !is_part("request_path", "request"));
     }
 }

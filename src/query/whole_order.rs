@@ -1,9 +1,9 @@
 //! Sorts partitions by all that their merge compares.
 //!
-//! DataFusion leaves out of the sort of a partition what is constant in it, as `a` is in each half of
-//! `select 1 as a … union all select 2 as a …`. Where such a sort keeps the first rows only, all
-//! partitions share one bound, which compares rows of different `a` by the rest alone and drops rows
-//! that come first.
+//! DataFusion leaves out of the sort of a partition what is constant in it, as `a` is in each half
+//! of `select 1 as a … union all select 2 as a …`. Where such a sort keeps the first rows only, all
+//! partitions share one bound, which compares rows of different `a` by the rest alone and drops
+//! rows that come first.
 
 use std::sync::Arc;
 
@@ -20,7 +20,11 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 pub(super) struct WholeOrder;
 
 impl PhysicalOptimizerRule for WholeOrder {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|node| {
             Ok(match whole(&node) {
                 Some(whole) => Transformed::yes(whole),
@@ -47,7 +51,8 @@ fn whole(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
     let sorted = SortExec::new(merge.expr().clone(), Arc::clone(sort.input()))
         .with_preserve_partitioning(true)
         .with_fetch(sort.fetch());
-    let merged = SortPreservingMergeExec::new(merge.expr().clone(), Arc::new(sorted)).with_fetch(merge.fetch());
+    let merged = SortPreservingMergeExec::new(merge.expr().clone(), Arc::new(sorted))
+        .with_fetch(merge.fetch());
     Some(Arc::new(merged))
 }
 
@@ -66,7 +71,8 @@ mod tests {
 
     #[tokio::test]
     async fn halves_of_a_union_are_sorted_by_their_constants_too() {
-        let store = Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
+        let store =
+            Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
         let config = Config { threads: 2, ..Config::default() };
         let base = session::base_session(&config, &store, &Handle::current()).unwrap();
         let session = session::session(&base, Vec::new(), None, None);

@@ -8,7 +8,7 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 
-use super::guard::is_message;
+use super::row_security::is_message;
 
 /// Returns whether a plan reads a column of messages.
 pub(super) fn reads_messages(plan: &LogicalPlan) -> Result<bool> {

@@ -1,15 +1,18 @@
 //! Refuses statements that read columns which are withheld from their reader.
 //!
-//! A key without `logs.read` gets null for the bodies of calls, and every key of an organisation for the fields that are denied
-//! to it. A condition, an order or a count over those nulls would be a wrong answer that looks like a right one, so only the
-//! columns of an answer may be withheld ones. The check follows each column through the plan, from the tables up, after views,
-//! aliases and common table expressions are expanded and before anything is optimised away. A withheld column may pass through
-//! as it is; every expression over it is an error that names the column and why it is withheld. The headers of a message whose
-//! body is withheld are not, and neither are the other keys of the metadata where a key is.
+//! A key without `logs.read` gets null for the bodies of calls, and every key of an organisation
+//! for the fields that are denied to it. A condition, an order or a count over those nulls would be
+//! a wrong answer that looks like a right one, so only the columns of an answer may be withheld
+//! ones. The check follows each column through the plan, from the tables up, after views, aliases
+//! and common table expressions are expanded and before anything is optimised away. A withheld
+//! column may pass through as it is; every expression over it is an error that names the column and
+//! why it is withheld. The headers of a message whose body is withheld are not, and neither are the
+//! other keys of the metadata where a key is.
 //!
-//! Reports and analytics are statements of our own, which compute more than each answer needs. Of these an expression over a
-//! withheld column is an error where it decides on rows (a condition, a join, a group, an order), or where it is in the answer;
-//! analytics are told which of their figures are so, and have others beside them ([`Reads::Figures`]).
+//! Reports and analytics are statements of our own, which compute more than each answer needs. Of
+//! these an expression over a withheld column is an error where it decides on rows (a condition, a
+//! join, a group, an order), or where it is in the answer; analytics are told which of their
+//! figures are so, and have others beside them ([`Reads::Figures`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,7 +23,9 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, TreeNodeVisitor
 use datafusion::common::{Column, DFSchemaRef, DataFusionError, JoinType, Result, ScalarValue};
 use datafusion::functions::core::getfield::GetFieldFunc;
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison};
-use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, Join, LogicalPlan, Operator, Subquery, TableScan};
+use datafusion::logical_expr::{
+    BinaryExpr, Distinct, Expr, Join, LogicalPlan, Operator, Subquery, TableScan,
+};
 
 use super::failure::query_failed;
 use super::provider::StoredTable;
@@ -39,7 +44,8 @@ pub enum Reads {
     Anything,
     /// We did: an expression over one is an error where it decides on rows or is in the answer.
     Report,
-    /// We did: the columns of the answer that are computed from one are told, and are worth nothing.
+    /// We did: the columns of the answer that are computed from one are told, and are worth
+    /// nothing.
     Figures,
 }
 
@@ -48,12 +54,17 @@ pub enum Reads {
 pub struct Withheld {
     /// Withheld columns that the answer has, which are null there, such as `request.body`.
     pub columns: Vec<String>,
-    /// Columns of the answer that are computed from withheld ones, with these: only for [`Reads::Figures`].
+    /// Columns of the answer that are computed from withheld ones, with these: only for
+    /// [`Reads::Figures`].
     pub figures: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Checks a plan; gives the withheld columns that its answer has.
-pub(super) fn check(plan: &LogicalPlan, reads: Reads, denied: &Denied) -> crate::error::Result<Withheld> {
+pub(super) fn check(
+    plan: &LogicalPlan,
+    reads: Reads,
+    denied: &Denied,
+) -> crate::error::Result<Withheld> {
     let walk = Walk { reads, ..Walk::default() };
     let checked = walk.outputs_of(plan).and_then(|answer| {
         let (mut columns, mut figures) = (Names::new(), BTreeMap::new());
@@ -119,7 +130,9 @@ impl Holds {
             (Self::Nothing, _) => other,
             (_, Self::Nothing) => self,
             (Self::Made(_), _) | (_, Self::Made(_)) => Self::Made(names()),
-            (Self::Parts(_, open), Self::Parts(_, also)) if open == also => Self::Parts(names(), open.clone()),
+            (Self::Parts(_, open), Self::Parts(_, also)) if open == also => {
+                Self::Parts(names(), open.clone())
+            }
             _ => Self::Value(names()),
         }
     }
@@ -162,10 +175,14 @@ impl<'n> TreeNodeVisitor<'n> for Walk {
     type Node = LogicalPlan;
 
     fn f_down(&mut self, node: &'n LogicalPlan) -> Result<TreeNodeRecursion> {
-        // A lateral subquery stands on the right of a join and may refer to what was visited last, its left.
+        // A lateral subquery stands on the right of a join and may refer to what was visited last,
+        // its left.
         if matches!(node, LogicalPlan::Subquery(_)) {
             let left = self.done.last().cloned();
-            self.outer.push(left.unwrap_or_else(|| Outputs { schema: Arc::clone(node.schema()), holds: Vec::new() }));
+            self.outer.push(left.unwrap_or_else(|| Outputs {
+                schema: Arc::clone(node.schema()),
+                holds: Vec::new(),
+            }));
         }
         Ok(TreeNodeRecursion::Continue)
     }
@@ -179,7 +196,10 @@ impl<'n> TreeNodeVisitor<'n> for Walk {
         let holds = self.holds(node, &inputs)?;
         let schema = Arc::clone(node.schema());
         if holds.len() != schema.fields().len() {
-            return Err(DataFusionError::Internal(format!("columns of {} cannot be followed", node.display())));
+            return Err(DataFusionError::Internal(format!(
+                "columns of {} cannot be followed",
+                node.display()
+            )));
         }
         self.done.push(Outputs { schema, holds });
         Ok(TreeNodeRecursion::Continue)
@@ -189,7 +209,9 @@ impl<'n> TreeNodeVisitor<'n> for Walk {
 impl Walk {
     fn outputs_of(mut self, plan: &LogicalPlan) -> Result<Outputs> {
         plan.visit(&mut self)?;
-        self.done.pop().ok_or_else(|| DataFusionError::Internal("a plan has no columns to follow".to_owned()))
+        self.done
+            .pop()
+            .ok_or_else(|| DataFusionError::Internal("a plan has no columns to follow".to_owned()))
     }
 
     /// What the columns of a node hold, by what those of its inputs do.
@@ -197,7 +219,7 @@ impl Walk {
         let first = || inputs.first().map(|input| input.holds.clone()).unwrap_or_default();
         let nothing = |columns: usize| vec![Holds::Nothing; columns];
         match node {
-            LogicalPlan::TableScan(scan) => Ok(of_table(scan)),
+            LogicalPlan::TableScan(scan) => Ok(from_scan(scan)),
             LogicalPlan::Projection(projection) => self.outputs(&projection.expr, inputs),
             LogicalPlan::Filter(_)
             | LogicalPlan::Sort(_)
@@ -220,7 +242,7 @@ impl Walk {
             }
             LogicalPlan::Join(join) => {
                 self.expressions_open(node, inputs)?;
-                Ok(of_join(join, inputs))
+                Ok(from_join(join, inputs))
             }
             LogicalPlan::Union(_) => {
                 let mut holds = first();
@@ -232,7 +254,11 @@ impl Walk {
             }
             LogicalPlan::Distinct(Distinct::On(distinct)) => {
                 let sorted = distinct.sort_expr.iter().flatten().map(|sort| &sort.expr);
-                distinct.on_expr.iter().chain(sorted).try_for_each(|expr| self.open(expr, inputs))?;
+                distinct
+                    .on_expr
+                    .iter()
+                    .chain(sorted)
+                    .try_for_each(|expr| self.open(expr, inputs))?;
                 self.outputs(&distinct.select_expr, inputs)
             }
             LogicalPlan::Unnest(unnest) => {
@@ -241,8 +267,11 @@ impl Walk {
                 let places = unnest.dependency_indices.iter();
                 Ok(places.map(|place| holds.get(*place).cloned().unwrap_or_default()).collect())
             }
-            // Their rows are compared, or the columns are gone over again, or nothing is known of what is done with them.
-            LogicalPlan::Distinct(Distinct::All(_)) | LogicalPlan::RecursiveQuery(_) | LogicalPlan::Extension(_) => {
+            // Their rows are compared, or the columns are gone over again, or nothing is known of
+            // what is done with them.
+            LogicalPlan::Distinct(Distinct::All(_))
+            | LogicalPlan::RecursiveQuery(_)
+            | LogicalPlan::Extension(_) => {
                 inputs.iter().try_for_each(Outputs::all_open)?;
                 Ok(nothing(node.schema().fields().len()))
             }
@@ -272,7 +301,9 @@ impl Walk {
     }
 
     fn expressions_open(&self, node: &LogicalPlan, inputs: &[Outputs]) -> Result<()> {
-        node.apply_expressions(|expr| self.open(expr, inputs).map(|()| TreeNodeRecursion::Continue))?;
+        node.apply_expressions(|expr| {
+            self.open(expr, inputs).map(|()| TreeNodeRecursion::Continue)
+        })?;
         Ok(())
     }
 
@@ -293,10 +324,13 @@ impl Walk {
             match part {
                 // It tells of rows, not of columns.
                 Expr::Exists(Exists { subquery, .. }) => drop(self.subquery(subquery, inputs)?),
-                Expr::InSubquery(InSubquery { subquery, .. }) | Expr::SetComparison(SetComparison { subquery, .. }) => {
+                Expr::InSubquery(InSubquery { subquery, .. })
+                | Expr::SetComparison(SetComparison { subquery, .. }) => {
                     names.extend(self.subquery(subquery, inputs)?.names().cloned());
                 }
-                Expr::Wildcard { .. } => names.extend(inputs.iter().flat_map(Outputs::names).cloned()),
+                Expr::Wildcard { .. } => {
+                    names.extend(inputs.iter().flat_map(Outputs::names).cloned())
+                }
                 // A parameter of a report that was not given restricts nothing.
                 other if is_true(other) => return Ok(TreeNodeRecursion::Jump),
                 _ => {}
@@ -306,7 +340,8 @@ impl Walk {
         Ok(names)
     }
 
-    /// What an expression holds that is a column, a part of one or a subquery, under whatever name; none if it is more.
+    /// What an expression holds that is a column, a part of one or a subquery, under whatever name;
+    /// none if it is more.
     fn bare(&self, expr: &Expr, inputs: &[Outputs]) -> Result<Option<Holds>> {
         let (mut expr, mut part) = (expr, None);
         loop {
@@ -314,7 +349,8 @@ impl Walk {
                 Expr::Alias(alias) => expr = &alias.expr,
                 Expr::ScalarFunction(function) if function.func.inner().is::<GetFieldFunc>() => {
                     let [of, names @ ..] = function.args.as_slice() else { return Ok(None) };
-                    // Of a message or the metadata, nothing but a text can be taken, so this is the only part, or the first one.
+                    // Of a message or the metadata, nothing but a text can be taken, so this is the
+                    // only part, or the first one.
                     part = Some(names);
                     expr = of;
                 }
@@ -333,7 +369,9 @@ impl Walk {
             (whole, None) => Some(whole),
             // The names of the parts may be expressions of their own.
             (Holds::Nothing, Some(_)) => None,
-            (Holds::Parts(_, open), Some([name])) if text(name).is_some_and(|name| open.has(name)) => {
+            (Holds::Parts(_, open), Some([name]))
+                if text(name).is_some_and(|name| open.has(name)) =>
+            {
                 Some(Holds::Nothing)
             }
             (Holds::Parts(names, _) | Holds::Value(names), Some(_)) => Some(Holds::Value(names)),
@@ -348,7 +386,8 @@ impl Walk {
     }
 }
 
-/// What a column holds. One that is found nowhere holds all that is withheld, to be on the safe side.
+/// What a column holds. One that is found nowhere holds all that is withheld, to be on the safe
+/// side.
 fn find<'a>(column: &Column, all: impl Iterator<Item = &'a Outputs> + Clone) -> Result<Holds> {
     if let Some(holds) = all.clone().find_map(|outputs| outputs.find(column)) {
         return Ok(holds.clone());
@@ -360,7 +399,9 @@ fn find<'a>(column: &Column, all: impl Iterator<Item = &'a Outputs> + Clone) -> 
 fn text(expr: &Expr) -> Option<&str> {
     use ScalarValue::{LargeUtf8, Utf8, Utf8View};
     match expr {
-        Expr::Literal(Utf8(Some(value)) | Utf8View(Some(value)) | LargeUtf8(Some(value)), _) => Some(value),
+        Expr::Literal(Utf8(Some(value)) | Utf8View(Some(value)) | LargeUtf8(Some(value)), _) => {
+            Some(value)
+        }
         _ => None,
     }
 }
@@ -369,13 +410,15 @@ fn text(expr: &Expr) -> Option<&str> {
 fn is_true(expr: &Expr) -> bool {
     match expr {
         Expr::IsNull(of) => matches!(of.as_ref(), Expr::Literal(value, _) if value.is_null()),
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => is_true(left) || is_true(right),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            is_true(left) || is_true(right)
+        }
         _ => false,
     }
 }
 
 /// What the columns of a table hold, by what the reader is shown of them.
-fn of_table(scan: &TableScan) -> Vec<Holds> {
+fn from_scan(scan: &TableScan) -> Vec<Holds> {
     let provider = source_as_provider(&scan.source).ok();
     let table = provider.as_ref().and_then(|provider| provider.downcast_ref::<StoredTable>());
     let Some(guard) = table.and_then(StoredTable::guard) else {
@@ -388,7 +431,9 @@ fn of_table(scan: &TableScan) -> Vec<Holds> {
             Shown::All => Holds::Nothing,
             Shown::Headers => Holds::Parts(names, Open::Side("headers")),
             Shown::Body => Holds::Parts(names, Open::Side("body")),
-            Shown::OtherKeys => Holds::Parts(names, Open::KeysBut(guard.sight().withheld_keys())),
+            Shown::OtherKeys => {
+                Holds::Parts(names, Open::KeysBut(guard.read_scope().withheld_keys()))
+            }
             Shown::Nothing => Holds::Value(names),
         }
     });
@@ -396,10 +441,13 @@ fn of_table(scan: &TableScan) -> Vec<Holds> {
 }
 
 /// A join hands on the columns of its sides, of one of them, or of one and a mark.
-fn of_join(join: &Join, inputs: &[Outputs]) -> Vec<Holds> {
-    let side = |place: usize| inputs.get(place).map(|input| input.holds.clone()).unwrap_or_default();
+fn from_join(join: &Join, inputs: &[Outputs]) -> Vec<Holds> {
+    let side =
+        |place: usize| inputs.get(place).map(|input| input.holds.clone()).unwrap_or_default();
     match join.join_type {
-        JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => [side(0), side(1)].concat(),
+        JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => {
+            [side(0), side(1)].concat()
+        }
         JoinType::LeftSemi | JoinType::LeftAnti => side(0),
         JoinType::RightSemi | JoinType::RightAnti => side(1),
         JoinType::LeftMark => [side(0), vec![Holds::Nothing]].concat(),

@@ -25,6 +25,8 @@ pub(super) enum Workaround {
     SignedRank,
     /// Sorts stay on their side of an OFFSET.
     Fence,
+    /// Filters do not move through steps whose columns share a name.
+    FilterNames,
     /// MIN and MAX push no bounds into scans.
     AggregateBounds,
     /// Parts of columns are not moved below joins.
@@ -61,6 +63,7 @@ mod switch {
         ("casts", Workaround::Casts),
         ("signed_rank", Workaround::SignedRank),
         ("fence", Workaround::Fence),
+        ("filter_names", Workaround::FilterNames),
         ("aggregate_bounds", Workaround::AggregateBounds),
         ("leaf_pushdown", Workaround::LeafPushdown),
         ("aggregate_schemas", Workaround::AggregateSchemas),

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanBuilder, Date32Array, Float64Array, Float64Builder, Int32Array, Int32Builder,
-    Int64Array, Int64Builder, MapBuilder, MapFieldNames, RecordBatch, StringBuilder, StringViewArray,
-    StringViewBuilder, StructArray, TimestampMicrosecondArray, TimestampMicrosecondBuilder, new_null_array,
+    Array, ArrayRef, AsArray, BooleanBuilder, Date32Array, Float64Array, Float64Builder,
+    Int32Array, Int32Builder, Int64Array, Int64Builder, MapBuilder, MapFieldNames, RecordBatch,
+    StringBuilder, StringViewArray, StringViewBuilder, StructArray, TimestampMicrosecondArray,
+    TimestampMicrosecondBuilder, new_null_array,
 };
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int64Type, TimestampMicrosecondType};
@@ -112,7 +113,8 @@ impl ColumnBuilder<Option<chrono::DateTime<chrono::Utc>>> for TimestampMicroseco
 
 impl ColumnBuilder<Vec<(String, String)>> for MapBuilder<StringBuilder, StringBuilder> {
     fn start() -> Self {
-        let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
+        let names =
+            MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
         Self::new(Some(names), StringBuilder::new(), StringBuilder::new())
             .with_keys_field(Field::new("key", DataType::Utf8, false))
             .with_values_field(Field::new("value", DataType::Utf8, true))
@@ -144,11 +146,15 @@ impl ColumnBuilder<Message> for MessageBuilder {
         Self { body: ColumnBuilder::start(), headers: ColumnBuilder::start() }
     }
     fn append(&mut self, value: &Message) -> usize {
-        ColumnBuilder::append(&mut self.body, &value.body) + ColumnBuilder::append(&mut self.headers, &value.headers)
+        ColumnBuilder::append(&mut self.body, &value.body)
+            + ColumnBuilder::append(&mut self.headers, &value.headers)
     }
     fn finish(&mut self) -> ArrayRef {
-        let columns = vec![ColumnBuilder::finish(&mut self.body), ColumnBuilder::finish(&mut self.headers)];
-        let DataType::Struct(fields) = Kind::Message.data_type() else { unreachable!("a message is a struct") };
+        let columns =
+            vec![ColumnBuilder::finish(&mut self.body), ColumnBuilder::finish(&mut self.headers)];
+        let DataType::Struct(fields) = Kind::Message.data_type() else {
+            unreachable!("a message is a struct")
+        };
         Arc::new(StructArray::new(fields, columns, None))
     }
 }
@@ -287,7 +293,10 @@ pub fn own_text(column: &ArrayRef) -> ArrayRef {
 /// Appends a column with the `date` of each row's `created_at`.
 pub(super) fn with_date(rows: Rows, mut columns: Vec<ArrayRef>) -> RecordBatch {
     let schema = rows.schema();
-    #[expect(clippy::expect_used, reason = "the columns come from the table of columns, in its order")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the columns come from the table of columns, in its order"
+    )]
     {
         let at = schema.index_of("created_at").expect("created_at is a column");
         let dates: Date32Array = columns[at]
@@ -328,7 +337,9 @@ impl std::fmt::Debug for Defaults<'_> {
 pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<RecordBatch> {
     let rows = batch.num_rows();
     let own = schema();
-    if let Some(field) = batch.schema().fields().iter().find(|field| own.field_with_name(field.name()).is_err()) {
+    if let Some(field) =
+        batch.schema().fields().iter().find(|field| own.field_with_name(field.name()).is_err())
+    {
         let known = own.fields().iter().map(|field| field.name().as_str());
         let hint = hint(field.name(), known, "columns", "`gatelog guide schema`");
         return Err(Error::invalid(format!("column `{}` is unknown; {hint}", clip(field.name()))));
@@ -351,7 +362,9 @@ pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<Rec
             "id" => fill_text(&column, || (defaults.new_id)()),
             "organisation_id" => fill_text(&column, || "default".to_owned()),
             "created_at" => fill_time(&column, defaults),
-            "mode" | "cache_status" | "cache_type" => map_text(&column, |text| Cow::Owned(text.to_uppercase())),
+            "mode" | "cache_status" | "cache_type" => {
+                map_text(&column, |text| Cow::Owned(text.to_uppercase()))
+            }
             "request" | "response" => embeddable_message(&column),
             _ => column,
         });
@@ -360,8 +373,10 @@ pub fn normalize(batch: &RecordBatch, defaults: &mut Defaults<'_>) -> Result<Rec
         }
     }
     let organisation = columns[own.index_of("organisation_id").unwrap_or(1)].as_string_view();
-    let retention: Int32Array =
-        organisation.iter().map(|name| Some((defaults.retention_days)(name.unwrap_or("default")))).collect();
+    let retention: Int32Array = organisation
+        .iter()
+        .map(|name| Some((defaults.retention_days)(name.unwrap_or("default"))))
+        .collect();
     columns.push(Arc::new(retention));
     Ok(with_date(Rows::Logs, columns))
 }
@@ -374,7 +389,9 @@ fn within_limits(column: &ArrayRef, of: &Column) -> Result<ArrayRef> {
         Kind::Text => {
             let most = of.limit.text_bytes();
             let texts = column.as_string_view();
-            let Some(long) = texts.lengths().map(|bytes| bytes as usize).find(|bytes| *bytes > most) else {
+            let Some(long) =
+                texts.lengths().map(|bytes| bytes as usize).find(|bytes| *bytes > most)
+            else {
                 return Ok(Arc::clone(column));
             };
             if of.limit == Limit::Id {
@@ -385,12 +402,14 @@ fn within_limits(column: &ArrayRef, of: &Column) -> Result<ArrayRef> {
         }
         Kind::Int => {
             let figures = column.as_primitive::<Int64Type>().iter();
-            let kept: Int64Array = figures.map(|figure| kept_value(figure, of)).collect::<Result<_>>()?;
+            let kept: Int64Array =
+                figures.map(|figure| kept_value(figure, of)).collect::<Result<_>>()?;
             Ok(Arc::new(kept))
         }
         Kind::Float => {
             let numbers = column.as_primitive::<Float64Type>().iter();
-            let kept: Float64Array = numbers.map(|number| kept_value(number, of)).collect::<Result<_>>()?;
+            let kept: Float64Array =
+                numbers.map(|number| kept_value(number, of)).collect::<Result<_>>()?;
             Ok(Arc::new(kept))
         }
         Kind::Time => {
@@ -432,7 +451,10 @@ fn conform(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, arrow::error::A
     cast_with_options(column, to, &STRICT)
 }
 
-fn conform_struct(from: &StructArray, fields: &Fields) -> Result<ArrayRef, arrow::error::ArrowError> {
+fn conform_struct(
+    from: &StructArray,
+    fields: &Fields,
+) -> Result<ArrayRef, arrow::error::ArrowError> {
     let children = fields
         .iter()
         .map(|field| match from.column_by_name(field.name()) {
@@ -446,12 +468,16 @@ fn conform_struct(from: &StructArray, fields: &Fields) -> Result<ArrayRef, arrow
 /// Replaces texts that are null or empty.
 fn fill_text(column: &ArrayRef, mut value: impl FnMut() -> String) -> ArrayRef {
     let filled = column.as_string_view().iter();
-    let filled = filled.map(|text| Some(text.filter(|text| !text.is_empty()).map_or_else(&mut value, str::to_owned)));
+    let filled = filled.map(|text| {
+        Some(text.filter(|text| !text.is_empty()).map_or_else(&mut value, str::to_owned))
+    });
     Arc::new(filled.collect::<StringViewArray>())
 }
 
 fn map_text(column: &ArrayRef, change: impl Fn(&str) -> Cow<'_, str>) -> ArrayRef {
-    Arc::new(column.as_string_view().iter().map(|text| text.map(&change)).collect::<StringViewArray>())
+    Arc::new(
+        column.as_string_view().iter().map(|text| text.map(&change)).collect::<StringViewArray>(),
+    )
 }
 
 /// Makes every body and header text embeddable in a JSON line. Text that is not JSON becomes a JSON

@@ -18,11 +18,11 @@ pub const NAME_BYTES: usize = 1 << 10;
 /// Maximum length of a URL, in bytes.
 pub const URL_BYTES: usize = 8 << 10;
 /// Largest whole number: tokens, or milliseconds.
-pub const MOST_FIGURE: i64 = 1_000_000_000;
+pub const MAX_FIGURE: i64 = 1_000_000_000;
 /// Largest fractional number: cents, or a rating.
-pub const MOST_FRACTION: f64 = 1e9;
+pub const MAX_FRACTION: f64 = 1e9;
 /// Maximum number of metadata pairs.
-pub const MOST_TAGS: usize = 256;
+pub const MAX_TAGS: usize = 256;
 /// Maximum length of a metadata key and value, in bytes.
 pub const TAG_BYTES: [usize; 2] = [512, 8 << 10];
 /// Allowed years of times: those from 1970 on that readers with nanoseconds can represent.
@@ -62,15 +62,27 @@ impl Limit {
             Self::Id => (format!("{ID_BYTES} bytes"), "the record is refused"),
             Self::Name => (format!("{NAME_BYTES} bytes"), "null, counted"),
             Self::Url => (format!("{URL_BYTES} bytes"), "null, counted"),
-            Self::Figure => (format!("0 to {MOST_FIGURE}"), "above: null, counted; below: the record is refused"),
-            Self::Money => (format!("0 to {MOST_FRACTION}"), "above: null, counted; below: the record is refused"),
+            Self::Figure => {
+                (format!("0 to {MAX_FIGURE}"), "above: null, counted; below: the record is refused")
+            }
+            Self::Money => (
+                format!("0 to {MAX_FRACTION}"),
+                "above: null, counted; below: the record is refused",
+            ),
             Self::Code => ("32 bits, or a flag".to_owned(), "the record is refused, or null"),
-            Self::Time => (format!("{} to {}", YEARS.start(), YEARS.end()), "the record is refused"),
+            Self::Time => {
+                (format!("{} to {}", YEARS.start(), YEARS.end()), "the record is refused")
+            }
             Self::Tags => {
                 let [key, value] = TAG_BYTES;
-                (format!("{MOST_TAGS} pairs, keys of {key} and values of {value} bytes"), "left out, counted")
+                (
+                    format!("{MAX_TAGS} pairs, keys of {key} and values of {value} bytes"),
+                    "left out, counted",
+                )
             }
-            Self::Message => ("`max_record_bytes` of a whole record".to_owned(), "the record is refused"),
+            Self::Message => {
+                ("`max_record_bytes` of a whole record".to_owned(), "the record is refused")
+            }
         }
     }
 
@@ -92,7 +104,12 @@ pub(crate) fn is_storable(time: DateTime<Utc>) -> bool {
 /// A value with a limit.
 pub(super) trait Limited {
     /// Applies the limit, or refuses the row. Adds the number of values left out to `left_out`.
-    fn keep(&mut self, name: &'static str, limit: Limit, left_out: &mut u64) -> Result<(), FieldError>;
+    fn keep(
+        &mut self,
+        name: &'static str,
+        limit: Limit,
+        left_out: &mut u64,
+    ) -> Result<(), FieldError>;
 }
 
 /// Removes a value that is beyond its limit.
@@ -108,8 +125,15 @@ pub(super) fn too_long(name: &str, bytes: usize, limit: Limit) -> FieldError {
 }
 
 impl Limited for Option<String> {
-    fn keep(&mut self, name: &'static str, limit: Limit, left_out: &mut u64) -> Result<(), FieldError> {
-        let Some(bytes) = self.as_ref().map(String::len).filter(|bytes| *bytes > limit.text_bytes()) else {
+    fn keep(
+        &mut self,
+        name: &'static str,
+        limit: Limit,
+        left_out: &mut u64,
+    ) -> Result<(), FieldError> {
+        let Some(bytes) =
+            self.as_ref().map(String::len).filter(|bytes| *bytes > limit.text_bytes())
+        else {
             return Ok(());
         };
         if limit == Limit::Id {
@@ -123,8 +147,10 @@ impl Limited for Option<String> {
 impl Limited for Option<i64> {
     fn keep(&mut self, name: &'static str, _: Limit, left_out: &mut u64) -> Result<(), FieldError> {
         match *self {
-            Some(figure) if figure < 0 => Err(FieldError::new(name, &figure.to_string(), NOT_BELOW)),
-            Some(figure) if figure > MOST_FIGURE => {
+            Some(figure) if figure < 0 => {
+                Err(FieldError::new(name, &figure.to_string(), NOT_BELOW))
+            }
+            Some(figure) if figure > MAX_FIGURE => {
                 leave_out(self, left_out);
                 Ok(())
             }
@@ -134,12 +160,17 @@ impl Limited for Option<i64> {
 }
 
 impl Limited for Option<f64> {
-    fn keep(&mut self, name: &'static str, limit: Limit, left_out: &mut u64) -> Result<(), FieldError> {
+    fn keep(
+        &mut self,
+        name: &'static str,
+        limit: Limit,
+        left_out: &mut u64,
+    ) -> Result<(), FieldError> {
         match *self {
             Some(number) if limit == Limit::Money && number < 0.0 => {
                 Err(FieldError::new(name, &number.to_string(), NOT_BELOW))
             }
-            Some(number) if number.is_nan() || number.abs() > MOST_FRACTION => {
+            Some(number) if number.is_nan() || number.abs() > MAX_FRACTION => {
                 leave_out(self, left_out);
                 Ok(())
             }
@@ -151,7 +182,9 @@ impl Limited for Option<f64> {
 impl Limited for Option<DateTime<Utc>> {
     fn keep(&mut self, name: &'static str, _: Limit, _: &mut u64) -> Result<(), FieldError> {
         match self.filter(|time| !is_storable(*time)) {
-            Some(time) => Err(FieldError::new(name, &time.to_rfc3339_opts(SecondsFormat::AutoSi, true), TIME)),
+            Some(time) => {
+                Err(FieldError::new(name, &time.to_rfc3339_opts(SecondsFormat::AutoSi, true), TIME))
+            }
             None => Ok(()),
         }
     }
@@ -162,7 +195,7 @@ impl Limited for Vec<(String, String)> {
         let before = self.len();
         let [most_key, most_value] = TAG_BYTES;
         self.retain(|(key, value)| key.len() <= most_key && value.len() <= most_value);
-        self.truncate(MOST_TAGS);
+        self.truncate(MAX_TAGS);
         *left_out += (before - self.len()) as u64;
         Ok(())
     }
@@ -233,15 +266,18 @@ mod tests {
                 Limit::Id | Limit::Name | Limit::Url => {
                     (text(column.limit.text_bytes()), text(column.limit.text_bytes() + 1))
                 }
-                Limit::Figure => (MOST_FIGURE.to_string(), i64::MAX.to_string()),
-                Limit::Money => (MOST_FRACTION.to_string(), "1.7e308".to_owned()),
-                Limit::Time => ("\"2261-12-31T23:59:59Z\"".to_owned(), "\"2262-01-01T00:00:00Z\"".to_owned()),
+                Limit::Figure => (MAX_FIGURE.to_string(), i64::MAX.to_string()),
+                Limit::Money => (MAX_FRACTION.to_string(), "1.7e308".to_owned()),
+                Limit::Time => {
+                    ("\"2261-12-31T23:59:59Z\"".to_owned(), "\"2262-01-01T00:00:00Z\"".to_owned())
+                }
                 Limit::Tags => {
                     let of = |pairs: usize| {
-                        let pairs: Vec<String> = (0..pairs).map(|pair| format!("\"{pair}\":\"\"")).collect();
+                        let pairs: Vec<String> =
+                            (0..pairs).map(|pair| format!("\"{pair}\":\"\"")).collect();
                         format!("{{{}}}", pairs.join(","))
                     };
-                    (of(MOST_TAGS), of(MOST_TAGS + 1))
+                    (of(MAX_TAGS), of(MAX_TAGS + 1))
                 }
                 Limit::Code | Limit::Message => continue,
             };
@@ -265,7 +301,7 @@ mod tests {
 
     #[test]
     fn sums_of_figures_fit_64_bits_over_billions_of_rows() {
-        const { assert!(i64::MAX / MOST_FIGURE >= 9_000_000_000) };
+        const { assert!(i64::MAX / MAX_FIGURE >= 9_000_000_000) };
     }
 
     /// Renders the table of the guide, with one line for all columns of the same limit.

@@ -1,14 +1,17 @@
-//! The canonical rows, records of gateway calls and feedback on them, and the one table of columns of each.
+//! The canonical rows, records of gateway calls and feedback on them, and the one table of columns
+//! of each.
 //!
-//! The table below is the only place that names columns of records. From it come the [`Record`] struct, the Arrow schema,
-//! the builder of batches and (in [`json`]) the JSON form; each column states its [`Limit`] there. Names and units are Portkey's, so SQL reads as its documents do.
+//! The table below is the only place that names columns of records. From it come the [`Record`]
+//! struct, the Arrow schema, the builder of batches and (in [`json`]) the JSON form; each column
+//! states its [`Limit`] there. Names and units are Portkey's, so SQL reads as its documents do.
 //! What a source does not carry is null, never a made-up 0.
 //!
-//! A batch that travels through the engine has [`schema`]: the columns of the table, then the two partition columns
-//! `retention_days` and `date`, which become folders of its Delta table rather than columns of its files ([`file_schema`]).
+//! A batch that travels through the engine has [`schema`]: the columns of the table, then the two
+//! partition columns `retention_days` and `date`, which become folders of its Delta table rather
+//! than columns of its files ([`file_schema`]).
 //!
-//! [`Feedback`], what people say of calls, has a table of columns of its own; [`Rows`] tells the two apart wherever the same
-//! machinery keeps both.
+//! [`Feedback`], what people say of calls, has a table of columns of its own; [`Rows`] tells the
+//! two apart wherever the same machinery keeps both.
 
 pub(crate) mod attempt;
 mod batch;
@@ -23,7 +26,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
 pub use batch::{Defaults, ROW_OVERHEAD, normalize, own_text, tighten};
 pub use feedback::{Feedback, FeedbackBuilder, HIGHEST_VALUE, LOWEST_VALUE};
-pub use limits::{Limit, MOST_TAGS};
+pub use limits::{Limit, MAX_TAGS};
 pub(crate) use limits::{TIME, is_storable};
 
 /// The kinds of rows that are kept, each in a Delta table of its own.
@@ -31,7 +34,8 @@ pub(crate) use limits::{TIME, is_storable};
 pub enum Rows {
     /// [`Record`]s: table `logs`.
     Logs,
-    /// [`Feedback`]: each row is one state of it, and the one with the latest `updated_at` of an id holds.
+    /// [`Feedback`]: each row is one state of it, and the one with the latest `updated_at` of an id
+    /// holds.
     Feedback,
 }
 
@@ -77,7 +81,9 @@ impl Rows {
     /// The schema of a Parquet file: the columns without the partition columns.
     pub fn file_schema(self) -> SchemaRef {
         static SCHEMAS: LazyLock<[SchemaRef; 2]> = LazyLock::new(|| {
-            Rows::ALL.map(|rows| Arc::new(Schema::new(rows.columns().iter().map(field).collect::<Vec<_>>())))
+            Rows::ALL.map(|rows| {
+                Arc::new(Schema::new(rows.columns().iter().map(field).collect::<Vec<_>>()))
+            })
         });
         Arc::clone(&SCHEMAS[self as usize])
     }
@@ -96,11 +102,13 @@ pub enum Kind {
     Float,
     /// `true` or `false`.
     Bool,
-    /// A moment in UTC, to the microsecond; in JSON RFC 3339 with as many digits as it needs (at least milliseconds).
+    /// A moment in UTC, to the microsecond; in JSON RFC 3339 with as many digits as it needs (at
+    /// least milliseconds).
     Time,
     /// A map of text to text.
     Tags,
-    /// Two JSON texts, `body` and `headers`: kept as they came, embedded as raw JSON in the JSON form.
+    /// Two JSON texts, `body` and `headers`: kept as they came, embedded as raw JSON in the JSON
+    /// form.
     Message,
 }
 
@@ -149,7 +157,8 @@ macro_rules! columns {
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Record {
             $(#[doc = $doc] pub $name: rust_type!($kind),)*
-            /// Days to keep the record, 0 = for ever. The engine fills it in from the plan; a client's value is ignored.
+            /// Days to keep the record, 0 = for ever. The engine fills it in from the plan; a
+            /// client's value is ignored.
             pub retention_days: i32,
         }
 
@@ -259,7 +268,10 @@ impl Kind {
                     Field::new("key", DataType::Utf8, false),
                     Field::new("value", DataType::Utf8, true),
                 ]);
-                DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entry), false)), false)
+                DataType::Map(
+                    Arc::new(Field::new("key_value", DataType::Struct(entry), false)),
+                    false,
+                )
             }
             Self::Message => DataType::Struct(Fields::from(vec![
                 Field::new("body", DataType::Utf8View, true),

@@ -7,11 +7,11 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use super::Refusal;
 
 /// Most entries of one organisation.
-const MOST_ENTRIES: usize = 1_000;
+const MAX_ENTRIES: usize = 1_000;
 /// Most bytes of the entries of one organisation.
-const MOST_BYTES: usize = 256 << 10;
+const MAX_BYTES: usize = 256 << 10;
 /// Most bytes of the entries of all organisations.
-const MOST_BYTES_OF_ALL: usize = 4 << 20;
+const MAX_BYTES_OF_ALL: usize = 4 << 20;
 /// Bytes that an organisation takes beside its entries.
 const LIST_BYTES: usize = 256;
 
@@ -36,13 +36,13 @@ struct List {
 
 impl Default for Book {
     fn default() -> Self {
-        Self::of(MOST_BYTES_OF_ALL)
+        Self::with_limit(MAX_BYTES_OF_ALL)
     }
 }
 
 impl Book {
     /// Creates an empty book with a limit in bytes.
-    pub(super) fn of(most_bytes: usize) -> Self {
+    pub(super) fn with_limit(most_bytes: usize) -> Self {
         Self { lists: HashMap::new(), sizes: BTreeSet::new(), bytes: 0, most_bytes, changes: 0 }
     }
 
@@ -52,7 +52,7 @@ impl Book {
         let organisation = entry.organisation.clone();
         self.change(&organisation, |list| {
             list.push(entry);
-            while list.entries.len() > MOST_ENTRIES || list.bytes > MOST_BYTES {
+            while list.entries.len() > MAX_ENTRIES || list.bytes > MAX_BYTES {
                 list.pop();
             }
         });
@@ -126,7 +126,12 @@ impl List {
 
 /// Returns the memory that an entry takes.
 fn bytes_of(entry: &Refusal) -> usize {
-    let texts = [Some(&entry.organisation), entry.workspace.as_ref(), Some(&entry.field), Some(&entry.message)];
+    let texts = [
+        Some(&entry.organisation),
+        entry.workspace.as_ref(),
+        Some(&entry.field),
+        Some(&entry.message),
+    ];
     let texts = texts.into_iter().chain([entry.excerpt.as_ref()]).flatten();
     size_of::<Refusal>() + texts.map(String::len).sum::<usize>()
 }

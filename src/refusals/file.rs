@@ -24,7 +24,7 @@ const WRITE_ALL_THE_SAME: TimeDelta = TimeDelta::hours(6);
 /// Age at which files of other nodes are deleted: their nodes are gone.
 const STALE: TimeDelta = TimeDelta::hours(24);
 /// Largest file that is read. Larger ones were not written by a node.
-const MOST_FILE_BYTES: u64 = 64 << 20;
+const MAX_FILE_BYTES: u64 = 64 << 20;
 
 #[derive(Serialize)]
 struct Written {
@@ -53,7 +53,10 @@ impl Refusals {
                 inner.saved = Saved { changes: inner.book.changes(), at: None };
             }
             Err(error) => {
-                tracing::warn!(error = error.chain(), "cannot read the list of refusals; starting an empty one")
+                tracing::warn!(
+                    error = error.chain(),
+                    "cannot read the list of refusals; starting an empty one"
+                )
             }
         }
         self.forget(state);
@@ -71,8 +74,9 @@ impl Refusals {
             }
             (inner.book.changes(), inner.book.entries().cloned().collect())
         };
-        let text = serde_json::to_vec(&Written { refusals: entries })
-            .map_err(|cause| Error::internal("cannot encode the list of refusals").with_source(cause))?;
+        let text = serde_json::to_vec(&Written { refusals: entries }).map_err(|cause| {
+            Error::internal("cannot encode the list of refusals").with_source(cause)
+        })?;
         let path = store.refusals_path(node);
         store
             .object_store()
@@ -92,7 +96,11 @@ impl Refusals {
                 let path = &file.location;
                 match store.object_store().delete(path).await {
                     Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                    Err(cause) => return Err(Error::storage(format!("cannot delete `{path}`")).with_source(cause)),
+                    Err(cause) => {
+                        return Err(
+                            Error::storage(format!("cannot delete `{path}`")).with_source(cause)
+                        );
+                    }
                 }
             }
         }
@@ -105,7 +113,7 @@ pub async fn read_all(store: &Store, but: Option<Uuid>) -> Result<Vec<Refusal>> 
     let but = but.map(|node| store.refusals_path(node));
     let mut all = Vec::new();
     for file in list(store).await? {
-        if Some(&file.location) != but.as_ref() && file.size <= MOST_FILE_BYTES {
+        if Some(&file.location) != but.as_ref() && file.size <= MAX_FILE_BYTES {
             all.extend(read(store, &file.location).await?);
         }
     }
@@ -124,7 +132,8 @@ async fn read(store: &Store, path: &Path) -> Result<Vec<Refusal>> {
         Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
         Err(cause) => return Err(unreadable(cause)),
     };
-    let refusals = serde_json::from_slice(&bytes).map_or_else(|_| Vec::new(), |read: Read| read.refusals);
+    let refusals =
+        serde_json::from_slice(&bytes).map_or_else(|_| Vec::new(), |read: Read| read.refusals);
     let mut entries: Vec<Refusal> =
         refusals.into_iter().filter_map(|entry| serde_json::from_value(entry).ok()).collect();
     share_routes(&mut entries);

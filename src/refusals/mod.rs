@@ -31,11 +31,11 @@ use self::book::Book;
 use self::told::Told;
 use crate::catalog::State;
 use crate::error::Error;
-use crate::ingest::{DEFAULT_ORGANISATION, Policy, Rejection, Shape};
+use crate::ingest::{DEFAULT_ORGANISATION, Policy, Rejection, SourceFormat};
 use crate::record::json::{FieldError, Reason, Seen};
 
 pub use file::{WRITE_SECONDS, read_all};
-pub use shown::{Ask, MOST_SHOWN, Shown, shown};
+pub use shown::{Ask, MAX_SHOWN, Shown, shown};
 
 /// Most refusals of one call that get an entry each. The others share one entry for each reason.
 const SINGLE_ENTRIES: usize = 20;
@@ -109,14 +109,14 @@ impl Source {
     }
 }
 
-impl From<Shape> for Source {
-    fn from(shape: Shape) -> Self {
+impl From<SourceFormat> for Source {
+    fn from(shape: SourceFormat) -> Self {
         match shape {
-            Shape::Native => Self::Native,
-            Shape::Portkey => Self::Portkey,
-            Shape::LiteLlm => Self::Litellm,
-            Shape::GatewayHook => Self::GatewayHook,
-            Shape::Otlp => Self::Otlp,
+            SourceFormat::Native => Self::Native,
+            SourceFormat::Portkey => Self::Portkey,
+            SourceFormat::LiteLlm => Self::Litellm,
+            SourceFormat::GatewayHook => Self::GatewayHook,
+            SourceFormat::Otlp => Self::Otlp,
         }
     }
 }
@@ -186,7 +186,14 @@ impl From<Rejection> for Refused {
     fn from(rejection: Rejection) -> Self {
         let Rejection { record, field, expected, reason, seen, .. } = rejection;
         let seen = seen.map(|seen| *seen).unwrap_or_default();
-        Self { reason, message: format!("expected {expected}"), field, record: Some(record), count: 1, seen }
+        Self {
+            reason,
+            message: format!("expected {expected}"),
+            field,
+            record: Some(record),
+            count: 1,
+            seen,
+        }
     }
 }
 
@@ -194,7 +201,14 @@ impl From<FieldError> for Refused {
     fn from(error: FieldError) -> Self {
         let FieldError { field, expected, reason, seen, .. } = error;
         let seen = seen.map(|seen| *seen).unwrap_or_default();
-        Self { reason, message: format!("expected {expected}"), field, record: None, count: 1, seen }
+        Self {
+            reason,
+            message: format!("expected {expected}"),
+            field,
+            record: None,
+            count: 1,
+            seen,
+        }
     }
 }
 
@@ -294,7 +308,8 @@ impl Refusals {
     /// Counts, logs and lists refusals. Every refusal goes through here.
     fn note(&self, sender: &Sender, refused: Vec<Refused>, records: u64) {
         let now = (self.now)();
-        let entries = refused.into_iter().filter(|one| one.count > 0).map(|one| self.entry(sender, one, now));
+        let entries =
+            refused.into_iter().filter(|one| one.count > 0).map(|one| self.entry(sender, one, now));
         let entries: Vec<Refusal> = entries.collect();
         let due = {
             let mut inner = self.inner.lock();
@@ -331,7 +346,7 @@ impl Refusals {
     pub fn forget(&self, state: &State) {
         let now = (self.now)();
         let mut inner = self.inner.lock();
-        let kept = shown::Kept::of(state, now);
+        let kept = shown::Kept::new(state, now);
         inner.book.retain(|entry| kept.keep(entry));
     }
 
@@ -375,8 +390,11 @@ fn few(mut entries: Vec<Refusal>) -> Vec<Refusal> {
 
 /// Shortens a text and replaces control characters, which a terminal might interpret.
 fn plain(text: &str) -> String {
-    let mut shown: String =
-        text.chars().take(TEXT_CHARS).map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    let mut shown: String = text
+        .chars()
+        .take(TEXT_CHARS)
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect();
     if text.chars().nth(TEXT_CHARS).is_some() {
         shown.push('…');
     }

@@ -15,7 +15,7 @@ use crate::record::json::Reason;
 /// which then applies.
 const KEPT: TimeDelta = TimeDelta::days(7);
 /// Most entries in one response.
-pub const MOST_SHOWN: u64 = 1_000;
+pub const MAX_SHOWN: u64 = 1_000;
 
 /// Decides which entries are kept under a state of the catalog.
 pub(super) struct Kept {
@@ -34,7 +34,7 @@ struct Erased {
 }
 
 impl Kept {
-    pub(super) fn of(state: &State, now: DateTime<Utc>) -> Self {
+    pub(super) fn new(state: &State, now: DateTime<Utc>) -> Self {
         let mut erased: HashMap<String, Erased> = HashMap::new();
         for entry in &state.document.erasures {
             let of = erased.entry(entry.organisation.clone()).or_default();
@@ -101,8 +101,14 @@ pub struct Shown {
 }
 
 /// Returns the selected entries that a key may see, newest first.
-pub fn shown(entries: Vec<Refusal>, ask: &Ask, access: &Access, state: &State, now: DateTime<Utc>) -> Vec<Shown> {
-    let kept = Kept::of(state, now);
+pub fn shown(
+    entries: Vec<Refusal>,
+    ask: &Ask,
+    access: &Access,
+    state: &State,
+    now: DateTime<Utc>,
+) -> Vec<Shown> {
+    let kept = Kept::new(state, now);
     let denied = state.document.denied(access.organisation.as_deref(), access.workspace.as_deref());
     // An excerpt may contain a field that may not be exported, whichever field the refusal is
     // about.
@@ -112,7 +118,7 @@ pub fn shown(entries: Vec<Refusal>, ask: &Ask, access: &Access, state: &State, n
     entries.reverse();
     entries.retain_mut(|entry| is_seen(entry, access) && ask.names(entry) && kept.keep(entry));
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.at));
-    entries.into_iter().map(|entry| Shown::of(entry, reads)).collect()
+    entries.into_iter().map(|entry| Shown::new(entry, reads)).collect()
 }
 
 /// Returns true if a key reaches an entry. An entry without a known workspace is visible only to
@@ -132,9 +138,20 @@ impl Ask {
 }
 
 impl Shown {
-    fn of(entry: Refusal, reads: bool) -> Self {
-        let Refusal { at, organisation, workspace, source, route, reason, field, message, record, count, excerpt } =
-            entry;
+    fn new(entry: Refusal, reads: bool) -> Self {
+        let Refusal {
+            at,
+            organisation,
+            workspace,
+            source,
+            route,
+            reason,
+            field,
+            message,
+            record,
+            count,
+            excerpt,
+        } = entry;
         Self {
             created_at: at.to_rfc3339_opts(SecondsFormat::Millis, true),
             organisation_id: organisation,

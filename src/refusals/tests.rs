@@ -4,7 +4,7 @@
 use chrono::TimeDelta;
 
 use super::*;
-use crate::catalog::{Access, Catalog, Document, Scope, Which};
+use crate::catalog::{Access, Catalog, Document, ErasureSelector, Scope};
 use crate::config::Config;
 use crate::store::Store;
 
@@ -34,7 +34,11 @@ fn sender(organisation: Option<&str>) -> Sender {
 
 fn refused(excerpt: &str) -> Refused {
     let seen = Seen { excerpt: Some(excerpt.to_owned()), ..Seen::default() };
-    Refused { field: "request".to_owned(), seen, ..Refused::many(Reason::Missing, "expected an object", 1) }
+    Refused {
+        field: "request".to_owned(),
+        seen,
+        ..Refused::many(Reason::Missing, "expected an object", 1)
+    }
 }
 
 fn noted(organisation: &str, seconds: i64, excerpt: &str) -> Refusal {
@@ -45,7 +49,7 @@ fn noted(organisation: &str, seconds: i64, excerpt: &str) -> Refusal {
 
 #[test]
 fn a_flood_of_one_organisation_leaves_the_entries_of_others() {
-    let mut book = Book::of(20_000);
+    let mut book = Book::with_limit(20_000);
     for number in 0..5 {
         book.add(noted("quiet", number, "q"));
     }
@@ -56,7 +60,8 @@ fn a_flood_of_one_organisation_leaves_the_entries_of_others() {
     let of = |name: &str| book.entries().filter(|entry| entry.organisation == name).count();
     assert_eq!(of("quiet"), 5);
     assert!((10..40).contains(&of("loud")), "{}", of("loud"));
-    let last = book.entries().filter(|entry| entry.organisation == "loud").map(|entry| entry.at).max();
+    let last =
+        book.entries().filter(|entry| entry.organisation == "loud").map(|entry| entry.at).max();
     assert_eq!(last, Some(at(499)), "the newest stay");
     // The number of organisations is bounded too.
     for number in 0..1_000 {
@@ -69,7 +74,11 @@ fn a_flood_of_one_organisation_leaves_the_entries_of_others() {
 fn one_organisation_has_at_most_so_many_entries_and_bytes() {
     let mut book = Book::default();
     for number in 0..1_100 {
-        book.add(Refusal { route: "r".into(), message: String::new(), ..noted("acme", number, "") });
+        book.add(Refusal {
+            route: "r".into(),
+            message: String::new(),
+            ..noted("acme", number, "")
+        });
     }
     assert!(book.size().0 <= 1_000);
     let mut big = Book::default();
@@ -101,10 +110,16 @@ fn texts_are_short_and_hold_no_control_characters_and_nothing_redacted() {
     let policy = Policy::open(&Config { redact, ..Config::default() }).unwrap();
     let refusals = Refusals::new(fixed, policy);
     let message = "ä".repeat(1_000);
-    let refused = Refused { field: "ann@example\u{1b}[2J".to_owned(), ..Refused::many(Reason::Invalid, message, 1) };
+    let refused = Refused {
+        field: "ann@example\u{1b}[2J".to_owned(),
+        ..Refused::many(Reason::Invalid, message, 1)
+    };
     refusals.records(&sender(None), [refused]);
     let entry = refusals.entries().remove(0);
-    assert_eq!((entry.field.as_str(), entry.message.chars().count()), ("[redacted] [2J", TEXT_CHARS + 1));
+    assert_eq!(
+        (entry.field.as_str(), entry.message.chars().count()),
+        ("[redacted] [2J", TEXT_CHARS + 1)
+    );
 }
 
 async fn catalog(folder: &tempfile::TempDir) -> (Store, Catalog) {
@@ -122,7 +137,9 @@ async fn an_erasure_takes_entries_or_excerpts() {
         let refusals = refusals();
         let mut inner = refusals.inner.lock();
         for organisation in ["acme", "zen"] {
-            [-10, 10].into_iter().for_each(|second| inner.book.add(noted(organisation, second, "words")));
+            [-10, 10]
+                .into_iter()
+                .for_each(|second| inner.book.add(noted(organisation, second, "words")));
         }
         drop(inner);
         refusals
@@ -131,7 +148,9 @@ async fn an_erasure_takes_entries_or_excerpts() {
         let mut left: Vec<_> = refusals
             .entries()
             .into_iter()
-            .map(|entry| (entry.organisation, (entry.at - at(0)).num_seconds(), entry.excerpt.is_some()))
+            .map(|entry| {
+                (entry.organisation, (entry.at - at(0)).num_seconds(), entry.excerpt.is_some())
+            })
             .collect();
         left.sort();
         left
@@ -139,15 +158,21 @@ async fn an_erasure_takes_entries_or_excerpts() {
     let entry = |name: &str, second, excerpt| (name.to_owned(), second, excerpt);
     let zen = [entry("zen", -10, true), entry("zen", 10, true)];
 
-    let user =
-        |document: &mut Document| document.erase("1", "acme", Which::User("ann".to_owned()), "t", at(0)).map(|_| ());
+    let user = |document: &mut Document| {
+        document.erase("1", "acme", ErasureSelector::User("ann".to_owned()), "t", at(0)).map(|_| ())
+    };
     catalog.change(user).await.unwrap();
     let refusals = all();
     refusals.forget(&catalog.state());
     assert_eq!(left(&refusals)[..2], [entry("acme", -10, false), entry("acme", 10, true)]);
     assert_eq!(left(&refusals)[2..], zen);
 
-    catalog.change(|document| document.erase("2", "acme", Which::All, "t", at(0)).map(|_| ())).await.unwrap();
+    catalog
+        .change(|document| {
+            document.erase("2", "acme", ErasureSelector::All, "t", at(0)).map(|_| ())
+        })
+        .await
+        .unwrap();
     let refusals = all();
     refusals.forget(&catalog.state());
     assert_eq!(left(&refusals)[..1], [entry("acme", 10, true)]);
@@ -175,7 +200,10 @@ async fn an_answer_shows_what_a_key_reaches_newest_first() {
     let entry = |name: &str, excerpt: Option<&str>| (name.to_owned(), excerpt.map(str::to_owned));
     let everything = Ask::default();
     let operator = shown(&everything, &Access::operator("o"));
-    assert_eq!(operator, [entry("zen", Some("zen's")), entry("acme", Some("mine")), entry("acme", Some("none's"))]);
+    assert_eq!(
+        operator,
+        [entry("zen", Some("zen's")), entry("acme", Some("mine")), entry("acme", Some("none's"))]
+    );
     let viewer = access(Some("acme"), None, &[Scope::View]);
     assert_eq!(shown(&everything, &viewer), [entry("acme", None), entry("acme", None)]);
     let reader = access(Some("acme"), Some("search"), &[Scope::View, Scope::Read]);
@@ -185,7 +213,9 @@ async fn an_answer_shows_what_a_key_reaches_newest_first() {
     let asked = Ask { organisation: Some("zen".to_owned()), ..Ask::default() };
     assert_eq!(shown(&asked, &viewer), []);
     assert_eq!(shown(&asked, &Access::operator("o")).len(), 1);
-    for (source, reason, found) in [(Source::Portkey, Reason::Missing, 3), (Source::Native, Reason::Missing, 0)] {
+    for (source, reason, found) in
+        [(Source::Portkey, Reason::Missing, 3), (Source::Native, Reason::Missing, 0)]
+    {
         let asked = Ask { source: Some(source), reason: Some(reason), ..Ask::default() };
         assert_eq!(shown(&asked, &Access::operator("o")).len(), found);
     }
@@ -220,7 +250,12 @@ async fn the_file_brings_the_list_over_a_restart_and_to_others() {
     assert_eq!(again.entries(), refusals.entries());
     assert_eq!(again.figures().counts, BTreeMap::new(), "metrics count since the start");
     // An erasure from the time in which the node was down is applied at once.
-    catalog.change(|document| document.erase("1", "acme", Which::All, "t", at(1)).map(|_| ())).await.unwrap();
+    catalog
+        .change(|document| {
+            document.erase("1", "acme", ErasureSelector::All, "t", at(1)).map(|_| ())
+        })
+        .await
+        .unwrap();
     let again = super::tests::refusals();
     again.load(&store, node, &catalog.state()).await;
     again.write(&store, node).await.unwrap();
@@ -236,7 +271,10 @@ async fn the_file_brings_the_list_over_a_restart_and_to_others() {
     // The clock of this list is far behind the files, so they are not old.
     again.clean(&store, node).await.unwrap();
     assert!(folder.path().join(format!("refusals/{other}.json")).exists());
-    let later = Refusals::new(|| Utc::now() + TimeDelta::days(2), Policy::open(&Config::default()).unwrap());
+    let later = Refusals::new(
+        || Utc::now() + TimeDelta::days(2),
+        Policy::open(&Config::default()).unwrap(),
+    );
     later.clean(&store, node).await.unwrap();
     assert!(!folder.path().join(format!("refusals/{other}.json")).exists());
     assert!(folder.path().join(format!("refusals/{node}.json")).exists(), "a node keeps its own");
@@ -254,12 +292,20 @@ fn the_log_has_a_line_for_a_kind_every_ten_seconds() {
     for second in [13, 30, 31, 60] {
         lines.extend(told.due(at(second)).into_iter().map(|line| (second, line)));
     }
-    let missing = |refused| told::Line { source: Source::Portkey, reason: Reason::Missing, refused };
+    let missing =
+        |refused| told::Line { source: Source::Portkey, reason: Reason::Missing, refused };
     let busy = told::Line { source: Source::Native, reason: Reason::Busy, refused: 1 };
     // The line of second 10 counts seconds 1 to 10, the one of second 30 counts second 12.
-    assert_eq!(lines, [(0, missing(1_000)), (10, missing(4_000)), (13, busy), (30, missing(1_000))]);
+    assert_eq!(
+        lines,
+        [(0, missing(1_000)), (10, missing(4_000)), (13, busy), (30, missing(1_000))]
+    );
     told.count(Source::Native, Reason::Busy, 2);
-    assert_eq!(told.due(at(-100)), [told::Line { refused: 2, ..busy }], "a clock that is set back silences nothing");
+    assert_eq!(
+        told.due(at(-100)),
+        [told::Line { refused: 2, ..busy }],
+        "a clock that is set back silences nothing"
+    );
 }
 
 #[test]
@@ -268,7 +314,7 @@ fn names_are_read_back() {
         assert_eq!(source.name().parse::<Source>().unwrap(), source);
         assert_eq!(serde_json::to_value(source).unwrap(), source.name());
     }
-    for shape in Shape::ALL {
+    for shape in SourceFormat::ALL {
         assert_eq!(Source::from(shape).name(), shape.name());
     }
     assert!("mail".parse::<Source>().unwrap_err().message().contains("portkey-bucket"));

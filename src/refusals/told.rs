@@ -41,12 +41,17 @@ impl Told {
     pub(super) fn due(&mut self, now: DateTime<Utc>) -> Vec<Line> {
         let due = self.kinds.iter_mut().filter_map(|((source, reason), kind)| {
             // A clock that was set back must not silence the log.
-            let waits = kind.last.is_some_and(|last| (TimeDelta::zero()..EVERY).contains(&(now - last)));
+            let waits =
+                kind.last.is_some_and(|last| (TimeDelta::zero()..EVERY).contains(&(now - last)));
             if kind.untold == 0 || waits {
                 return None;
             }
             kind.last = Some(now);
-            Some(Line { source: *source, reason: *reason, refused: std::mem::take(&mut kind.untold) })
+            Some(Line {
+                source: *source,
+                reason: *reason,
+                refused: std::mem::take(&mut kind.untold),
+            })
         });
         due.collect()
     }

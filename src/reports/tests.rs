@@ -10,7 +10,9 @@ use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result as DfResult, project_schema};
-use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{
+    Expr, LogicalPlan, ScalarUDF, TableProviderFilterPushDown, TableType,
+};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -31,7 +33,10 @@ impl TableProvider for EmptyTable {
     fn table_type(&self) -> TableType {
         TableType::Base
     }
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> DfResult<Vec<TableProviderFilterPushDown>> {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
     async fn scan(
@@ -47,7 +52,8 @@ impl TableProvider for EmptyTable {
 
 /// Creates an empty `logs` table with every report as a view.
 async fn session() -> SessionContext {
-    let mut context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(4));
+    let mut context =
+        SessionContext::new_with_config(SessionConfig::new().with_target_partitions(4));
     datafusion_functions_json::register_all(&mut context).unwrap();
     context.register_udf(ScalarUDF::clone(&crate::query::canonical_model()));
     context.register_table("logs", Arc::new(EmptyTable)).unwrap();
@@ -91,10 +97,13 @@ fn message(report: &str, given: &[(&str, Value)]) -> String {
 #[test]
 fn every_file_is_registered_and_every_registered_report_is_a_file() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/sql");
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     // The files of the subfolders are tested where they are used.
     let files: BTreeSet<String> = files.filter(|name| name.ends_with(".sql")).collect();
-    let registered: BTreeSet<String> = list().iter().map(|report| format!("{}.sql", report.name)).collect();
+    let registered: BTreeSet<String> =
+        list().iter().map(|report| format!("{}.sql", report.name)).collect();
     assert_eq!(files, registered);
     assert_eq!(registered.len(), FILES.len(), "a name is registered twice");
 }
@@ -103,10 +112,18 @@ fn every_file_is_registered_and_every_registered_report_is_a_file() {
 fn headers_say_the_same_of_the_same_parameter() {
     for report in list() {
         for param in &report.params {
-            assert!(report.params.iter().filter(|other| other.name == param.name).count() == 1, "{}", report.name);
+            assert!(
+                report.params.iter().filter(|other| other.name == param.name).count() == 1,
+                "{}",
+                report.name
+            );
             assert!(!param.doc.is_empty());
         }
-        assert!(report.sql.lines().all(|line| line.chars().count() <= 120), "{}: a line is too long", report.name);
+        assert!(
+            report.sql.lines().all(|line| line.chars().count() <= 120),
+            "{}: a line is too long",
+            report.name
+        );
     }
     for report in about_calls() {
         let names: Vec<&str> = report.params.iter().map(|param| param.name).take(4).collect();
@@ -117,7 +134,10 @@ fn headers_say_the_same_of_the_same_parameter() {
     assert_eq!(others.map(|report| report.name).collect::<Vec<_>>(), ["quota", "retention"]);
     for name in ["quota", "retention"] {
         let params = &find(name).unwrap().params;
-        assert_eq!(params.iter().map(|param| param.name).collect::<Vec<_>>(), ["at", "organisation_id"]);
+        assert_eq!(
+            params.iter().map(|param| param.name).collect::<Vec<_>>(),
+            ["at", "organisation_id"]
+        );
         assert_eq!(params[1], list()[0].params[2]);
     }
 }
@@ -125,14 +145,23 @@ fn headers_say_the_same_of_the_same_parameter() {
 #[test]
 fn a_malformed_header_is_an_error_that_shows_the_line() {
     for (sql, words) in [
-        ("-- purpose: x\n-- param from timestamp\n\nselect 1", "`-- param from timestamp` is malformed"),
+        (
+            "-- purpose: x\n-- param from timestamp\n\nselect 1",
+            "`-- param from timestamp` is malformed",
+        ),
         ("-- purpose: x\n-- param from: moment = null; doc\n\nselect 1", "is malformed"),
         ("-- purpose: x\n-- column a: text\n\nselect 1", "is malformed"),
         ("-- purpose: x\n-- about: y\n\nselect 1", "is malformed"),
         ("select 1", "is malformed"),
         ("-- purpose: x\n\nselect 1", "needs a purpose and columns"),
-        ("-- purpose: x\n-- param n: integer = few; doc\n-- column a: text; doc\n\n", "parameter `n` is `few`"),
-        ("-- purpose: x\n-- param n: text in a|b = c; doc\n-- column a: text; doc\n\n", "expected one of a, b"),
+        (
+            "-- purpose: x\n-- param n: integer = few; doc\n-- column a: text; doc\n\n",
+            "parameter `n` is `few`",
+        ),
+        (
+            "-- purpose: x\n-- param n: text in a|b = c; doc\n-- column a: text; doc\n\n",
+            "expected one of a, b",
+        ),
     ] {
         let error = parse("x", sql).unwrap_err();
         assert!(error.message().contains(words), "{error} does not contain {words}");
@@ -163,14 +192,23 @@ fn values_are_typed_by_the_header() {
     let values = bind(report, &given.map(|(name, value)| (name.to_owned(), value)).into()).unwrap();
     let value = |name: &str| values.get_placeholders_with_values(name).unwrap().value;
     let utc = || Some("UTC".into());
-    assert_eq!(value("$from"), ScalarValue::TimestampMicrosecond(Some(1_795_219_200_000_000), utc()));
+    assert_eq!(
+        value("$from"),
+        ScalarValue::TimestampMicrosecond(Some(1_795_219_200_000_000), utc())
+    );
     assert_eq!(value("$to"), ScalarValue::TimestampMicrosecond(Some(1_795_262_400_000_001), utc()));
-    assert_eq!(value("$organisation_id"), ScalarValue::Utf8(Some("o'brien; drop table logs".into())));
+    assert_eq!(
+        value("$organisation_id"),
+        ScalarValue::Utf8(Some("o'brien; drop table logs".into()))
+    );
     assert_eq!(value("$ai_model"), ScalarValue::Utf8(None));
     assert_eq!(value("$trace_id"), ScalarValue::Utf8(None));
     assert_eq!(value("$limit"), ScalarValue::Int64(Some(25)));
     let defaults = view_params(find("cache").unwrap());
-    assert_eq!(defaults.get_placeholders_with_values("$bucket").unwrap().value, ScalarValue::from("day"));
+    assert_eq!(
+        defaults.get_placeholders_with_values("$bucket").unwrap().value,
+        ScalarValue::from("day")
+    );
 }
 
 #[test]
@@ -180,14 +218,24 @@ fn a_wrong_value_is_refused_with_what_was_expected() {
         "report `retries` has no parameter `model`; did you mean `ai_model`?"
     );
     for (report, name, value, words) in [
-        ("status", "from", json!("yesterday"), "`from` is `yesterday`; expected a date such as 2026-11-21 or a moment"),
+        (
+            "status",
+            "from",
+            json!("yesterday"),
+            "`from` is `yesterday`; expected a date such as 2026-11-21 or a moment",
+        ),
         ("status", "from", json!("2026-11-21T10:00:00+1"), "expected a date"),
         ("status", "to", json!(2026), "`to` is `2026`; expected a date"),
         ("status", "limit", json!(-1), "`limit` is `-1`; expected a whole number, 0 or more"),
         ("status", "limit", json!(1.5), "`limit` is `1.5`"),
         ("status", "limit", json!("ten"), "`limit` is `ten`"),
         ("status", "ai_model", json!(["a", "b"]), "`ai_model` is `[\"a\",\"b\"]`; expected a text"),
-        ("cache", "bucket", json!("fortnight"), "`fortnight`; expected one of hour, day, week, month, year"),
+        (
+            "cache",
+            "bucket",
+            json!("fortnight"),
+            "`fortnight`; expected one of hour, day, week, month, year",
+        ),
     ] {
         let said = message(report, &[(name, value)]);
         assert!(said.contains(words), "{said} does not contain {words}");
@@ -200,7 +248,8 @@ async fn declared_parameters_are_the_placeholders_of_the_query() {
     for report in list() {
         let plan = context.state().create_logical_plan(report.sql).await.unwrap();
         let used: BTreeSet<String> = plan.get_parameter_names().unwrap().into_iter().collect();
-        let declared: BTreeSet<String> = report.params.iter().map(|param| format!("${}", param.name)).collect();
+        let declared: BTreeSet<String> =
+            report.params.iter().map(|param| format!("${}", param.name)).collect();
         assert_eq!(used, declared, "{}", report.name);
     }
 }
@@ -209,9 +258,14 @@ async fn declared_parameters_are_the_placeholders_of_the_query() {
 async fn declared_columns_are_those_of_the_answer() {
     let context = session().await;
     for report in list() {
-        let rows = context.execute_logical_plan(planned(&context, report, &[]).await).await.unwrap();
-        let planned: Vec<(String, ColumnKind)> =
-            rows.schema().fields().iter().map(|field| (field.name().clone(), family(field.data_type()))).collect();
+        let rows =
+            context.execute_logical_plan(planned(&context, report, &[]).await).await.unwrap();
+        let planned: Vec<(String, ColumnKind)> = rows
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| (field.name().clone(), family(field.data_type())))
+            .collect();
         let declared: Vec<(String, ColumnKind)> =
             report.columns.iter().map(|column| (column.name.to_owned(), column.kind)).collect();
         assert_eq!(planned, declared, "{}", report.name);
@@ -242,7 +296,9 @@ fn scans(plan: &LogicalPlan) -> (Vec<String>, Vec<String>) {
         if let LogicalPlan::TableScan(scan) = node
             && scan.table_name.table() != "feedback"
         {
-            predicates.push(scan.filters.iter().map(ToString::to_string).collect::<Vec<_>>().join(" AND "));
+            predicates.push(
+                scan.filters.iter().map(ToString::to_string).collect::<Vec<_>>().join(" AND "),
+            );
             columns.extend(scan.projected_schema.fields().iter().map(|field| field.name().clone()));
         }
         Ok(TreeNodeRecursion::Continue)
@@ -254,7 +310,12 @@ fn scans(plan: &LogicalPlan) -> (Vec<String>, Vec<String>) {
 #[tokio::test]
 async fn bound_parameters_fold_into_predicates_that_prune() {
     let context = session().await;
-    let given = [("from", "2026-11-01"), ("to", "2026-12-01"), ("organisation_id", "acme"), ("ai_model", "gpt-4o")];
+    let given = [
+        ("from", "2026-11-01"),
+        ("to", "2026-12-01"),
+        ("organisation_id", "acme"),
+        ("ai_model", "gpt-4o"),
+    ];
     for report in about_calls() {
         let plan = context.state().optimize(&planned(&context, report, &given).await).unwrap();
         let (predicates, columns) = scans(&plan);
@@ -265,12 +326,24 @@ async fn bound_parameters_fold_into_predicates_that_prune() {
                 "logs.created_at < TimestampMicrosecond(1796083200000000, Some(\"UTC\"))",
                 "logs.organisation_id = Utf8View(\"acme\")",
             ] {
-                assert!(predicate.contains(part), "{}: {predicate} does not contain {part}", report.name);
+                assert!(
+                    predicate.contains(part),
+                    "{}: {predicate} does not contain {part}",
+                    report.name
+                );
             }
-            assert!(!predicate.contains("(NULL") && !predicate.contains("\") IS NULL"), "{}: {predicate}", report.name);
+            assert!(
+                !predicate.contains("(NULL") && !predicate.contains("\") IS NULL"),
+                "{}: {predicate}",
+                report.name
+            );
         }
         let model = "logs.ai_model = Utf8View(\"gpt-4o\")";
-        assert!(predicates.iter().any(|predicate| predicate.contains(model)), "{}: {predicates:?}", report.name);
+        assert!(
+            predicates.iter().any(|predicate| predicate.contains(model)),
+            "{}: {predicates:?}",
+            report.name
+        );
         let reads_bodies = columns.iter().any(|column| column == "request" || column == "response");
         assert_eq!(reads_bodies, report.name == "errors", "{} reads {columns:?}", report.name);
     }
@@ -280,14 +353,24 @@ async fn bound_parameters_fold_into_predicates_that_prune() {
 async fn the_reports_of_plans_read_next_to_nothing_of_the_records() {
     let context = session().await;
     let given = [("organisation_id", "acme"), ("at", "2026-11-21")];
-    let plan = context.state().optimize(&planned(&context, find("quota").unwrap(), &given).await).unwrap();
+    let plan =
+        context.state().optimize(&planned(&context, find("quota").unwrap(), &given).await).unwrap();
     assert!(!plan.display_indent().to_string().contains("TableScan: logs"));
-    let plan = context.state().optimize(&planned(&context, find("retention").unwrap(), &given).await).unwrap();
+    let plan = context
+        .state()
+        .optimize(&planned(&context, find("retention").unwrap(), &given).await)
+        .unwrap();
     let (predicates, columns) = scans(&plan);
-    assert!(predicates.contains(&"logs.organisation_id = Utf8View(\"acme\")".to_owned()), "{predicates:?}");
+    assert!(
+        predicates.contains(&"logs.organisation_id = Utf8View(\"acme\")".to_owned()),
+        "{predicates:?}"
+    );
     let of_logs = ["organisation_id", "created_at", "retention_days"];
     let of_others = ["table_name", "files", "bytes"];
-    assert!(columns.iter().all(|column| of_logs.contains(&&**column) || of_others.contains(&&**column)), "{columns:?}");
+    assert!(
+        columns.iter().all(|column| of_logs.contains(&&**column) || of_others.contains(&&**column)),
+        "{columns:?}"
+    );
 }
 
 #[tokio::test]
@@ -296,9 +379,18 @@ async fn parameters_left_out_cost_nothing() {
     for report in about_calls() {
         let plan = context.state().optimize(&planned(&context, report, &[]).await).unwrap();
         for predicate in scans(&plan).0 {
-            assert!(!predicate.contains("created_at") && !predicate.contains("(NULL"), "{}: {predicate}", report.name);
+            assert!(
+                !predicate.contains("created_at") && !predicate.contains("(NULL"),
+                "{}: {predicate}",
+                report.name
+            );
         }
-        assert!(!plan.display_indent().to_string().contains("Limit"), "{}:\n{}", report.name, plan.display_indent());
+        assert!(
+            !plan.display_indent().to_string().contains("Limit"),
+            "{}:\n{}",
+            report.name,
+            plan.display_indent()
+        );
     }
 }
 
@@ -306,8 +398,18 @@ async fn parameters_left_out_cost_nothing() {
 async fn a_view_sorts_nothing_and_reads_only_what_is_asked_of_it() {
     let context = session().await;
     for report in list() {
-        let plan = context.sql(&format!("select * from {}", report.name)).await.unwrap().into_optimized_plan().unwrap();
-        assert!(!plan.display_indent().to_string().contains("Sort"), "{}:\n{}", report.name, plan.display_indent());
+        let plan = context
+            .sql(&format!("select * from {}", report.name))
+            .await
+            .unwrap()
+            .into_optimized_plan()
+            .unwrap();
+        assert!(
+            !plan.display_indent().to_string().contains("Sort"),
+            "{}:\n{}",
+            report.name,
+            plan.display_indent()
+        );
     }
     let plan = context.sql("select cache_label, count(*) from status group by 1").await.unwrap();
     assert_eq!(scans(&plan.into_optimized_plan().unwrap()).1, ["cache_status"]);
@@ -316,7 +418,8 @@ async fn a_view_sorts_nothing_and_reads_only_what_is_asked_of_it() {
 #[tokio::test]
 async fn status_counts_reads_the_labels_of_status_without_its_order() {
     let context = session().await;
-    let plan = planned(&context, find("status_counts").unwrap(), &[("organisation_id", "acme")]).await;
+    let plan =
+        planned(&context, find("status_counts").unwrap(), &[("organisation_id", "acme")]).await;
     let (predicates, columns) = scans(&context.state().optimize(&plan).unwrap());
     assert_eq!(predicates, ["logs.organisation_id = Utf8View(\"acme\")"]);
     assert!(!columns.contains(&"id".to_owned()), "{columns:?}");

@@ -23,15 +23,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use futures::{FutureExt, TryFutureExt};
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, S3ConditionalPut};
+use object_store::aws::{
+    AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, S3ConditionalPut,
+};
 use object_store::limit::LimitStore;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientOptions, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
-    MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, RetryConfig,
-    StaticCredentialProvider, UploadPart, coalesce_ranges,
+    BackoffConfig, ClientOptions, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload,
+    ListResult, MultipartUpload, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result, RetryConfig, StaticCredentialProvider, UploadPart, coalesce_ranges,
 };
 use url::Url;
 
@@ -59,15 +61,15 @@ const LITTLE: u64 = 8 << 20;
 /// A bucket. Paths in it are keys.
 #[derive(Debug)]
 pub struct Bucket {
-    quick: LimitStore<AmazonS3>,
-    patient: LimitStore<AmazonS3>,
+    small_client: LimitStore<AmazonS3>,
+    bulk_client: LimitStore<AmazonS3>,
     bare: AmazonS3,
-    place: Arc<Place>,
+    place: Arc<BucketLocation>,
 }
 
 /// Bucket and endpoint that errors name.
 #[derive(Debug)]
-struct Place {
+struct BucketLocation {
     bucket: String,
     endpoint: String,
 }
@@ -97,16 +99,16 @@ impl Bucket {
         };
         let bare = client(QUICK)?;
         Ok(Self {
-            quick: LimitStore::new(bare.clone(), QUICK_REQUESTS),
-            patient: LimitStore::new(client(PATIENT)?, PATIENT_REQUESTS),
+            small_client: LimitStore::new(bare.clone(), QUICK_REQUESTS),
+            bulk_client: LimitStore::new(client(PATIENT)?, PATIENT_REQUESTS),
             bare,
-            place: Arc::new(Place { bucket, endpoint }),
+            place: Arc::new(BucketLocation { bucket, endpoint }),
         })
     }
 
     /// Returns the URL of the server, without the bucket in its host name.
     pub fn endpoint(&self) -> String {
-        let Place { bucket, endpoint } = self.place.as_ref();
+        let BucketLocation { bucket, endpoint } = self.place.as_ref();
         endpoint.trim_end_matches('/').replacen(&format!("://{bucket}."), "://", 1)
     }
 
@@ -118,21 +120,30 @@ impl Bucket {
         match listed.map_err(|error| self.place.named(error)) {
             Ok(_) => Ok(()),
             Err(error) => Err(match told(&error) {
-                Some(told) => Error::new(ErrorKind::Storage, told.message.clone()).with_source(error),
+                Some(told) => {
+                    Error::new(ErrorKind::Storage, told.message.clone()).with_source(error)
+                }
                 None => Error::storage(format!("{} failed", self.place)).with_source(error),
             }),
         }
     }
 
     fn client(&self, bytes: Option<u64>) -> &LimitStore<AmazonS3> {
-        if bytes.is_some_and(|bytes| bytes <= LITTLE) { &self.quick } else { &self.patient }
+        if bytes.is_some_and(|bytes| bytes <= LITTLE) {
+            &self.small_client
+        } else {
+            &self.bulk_client
+        }
     }
 
     fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| self.place.named(error))
     }
 
-    fn named_stream<T: 'static>(&self, stream: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>> {
+    fn named_stream<T: 'static>(
+        &self,
+        stream: BoxStream<'static, Result<T>>,
+    ) -> BoxStream<'static, Result<T>> {
         let place = Arc::clone(&self.place);
         stream.map(move |item| item.map_err(|error| place.named(error))).boxed()
     }
@@ -157,7 +168,9 @@ fn builder(bucket: &str, config: &Config) -> crate::error::Result<AmazonS3Builde
         builder = builder.with_region(&config.s3_region);
     }
     let endpoint = Some(&config.s3_endpoint).filter(|endpoint| !endpoint.is_empty()).cloned();
-    if let Some(endpoint) = endpoint.or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint)) {
+    if let Some(endpoint) =
+        endpoint.or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint))
+    {
         builder = builder.with_endpoint(host_named(&endpoint, bucket, config.s3_path_style)?);
     }
     let id = &config.s3_access_key_id;
@@ -171,8 +184,16 @@ fn builder(bucket: &str, config: &Config) -> crate::error::Result<AmazonS3Builde
             let key = AwsCredential { key_id: id.clone(), secret_key: secret.clone(), token };
             builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(key)));
         }
-        (false, true) => return Err(Error::invalid("setting `s3_access_key_id` requires `s3_secret_access_key`")),
-        (true, false) => return Err(Error::invalid("setting `s3_secret_access_key` requires `s3_access_key_id`")),
+        (false, true) => {
+            return Err(Error::invalid(
+                "setting `s3_access_key_id` requires `s3_secret_access_key`",
+            ));
+        }
+        (true, false) => {
+            return Err(Error::invalid(
+                "setting `s3_secret_access_key` requires `s3_access_key_id`",
+            ));
+        }
     }
     Ok(builder)
 }
@@ -180,11 +201,17 @@ fn builder(bucket: &str, config: &Config) -> crate::error::Result<AmazonS3Builde
 /// Returns the endpoint as the client expects it: with the bucket in the host name unless
 /// `path_style` is set.
 fn host_named(endpoint: &str, bucket: &str, path_style: bool) -> crate::error::Result<String> {
-    let wrong =
-        || Error::invalid("setting `s3_endpoint` is not a server URL; write `https://host` or `http://host:port`");
+    let wrong = || {
+        Error::invalid(
+            "setting `s3_endpoint` is not a server URL; write `https://host` or `http://host:port`",
+        )
+    };
     let mut url = Url::parse(endpoint).map_err(|_| wrong())?;
     let host = url.host_str().map(str::to_owned).ok_or_else(wrong)?;
-    if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
+    if !matches!(url.scheme(), "http" | "https")
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
         return Err(wrong());
     }
     if !path_style && !host.starts_with(&format!("{bucket}.")) {
@@ -193,7 +220,7 @@ fn host_named(endpoint: &str, bucket: &str, path_style: bool) -> crate::error::R
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for BucketLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "bucket `{}` at `{}`", self.bucket, self.endpoint)
     }
@@ -207,12 +234,12 @@ impl fmt::Display for Bucket {
 
 /// The problem and its remedy, in front of the client's own message.
 #[derive(Debug)]
-struct Told {
+struct ContextError {
     message: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for ContextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
         match &self.source {
@@ -222,17 +249,27 @@ impl fmt::Display for Told {
     }
 }
 
-impl StdError for Told {}
+impl StdError for ContextError {}
 
-impl Place {
+impl BucketLocation {
     /// Adds the bucket and a remedy to an error. Errors that callers handle (not found, already
     /// exists, precondition failed) keep their kind.
     fn named(&self, error: object_store::Error) -> object_store::Error {
         use object_store::Error as E;
-        let generic = |message, source| E::Generic { store: "S3", source: Told { message, source }.into() };
+        let generic = |message, source| E::Generic {
+            store: "S3",
+            source: ContextError { message, source }.into(),
+        };
         match error {
-            E::NotFound { source, .. } | E::Generic { source, .. } if source.to_string().contains("NoSuchBucket") => {
-                generic(format!("there is no {self}; create it, or correct the bucket name in setting `data`"), None)
+            E::NotFound { source, .. } | E::Generic { source, .. }
+                if source.to_string().contains("NoSuchBucket") =>
+            {
+                generic(
+                    format!(
+                        "there is no {self}; create it, or correct the bucket name in setting `data`"
+                    ),
+                    None,
+                )
             }
             E::PermissionDenied { path, source } => {
                 E::PermissionDenied { path, source: self.refused(source.as_ref()).into() }
@@ -247,11 +284,19 @@ impl Place {
                 let text = source.to_string();
                 let what = match code(&text) {
                     Some(code) if text.contains("status code: 4") => {
-                        format!("{self} refused a request ({code}); check `s3_region` and `s3_path_style`")
+                        format!(
+                            "{self} refused a request ({code}); check `s3_region` and `s3_path_style`"
+                        )
                     }
-                    Some(code) => format!("{self} cannot serve requests now ({code}); check the server's log"),
-                    None if text.contains("redirect") => format!("{self} is in another region; check `s3_region`"),
-                    None => format!("{self} does not answer; check `s3_endpoint`, the network and the server"),
+                    Some(code) => {
+                        format!("{self} cannot serve requests now ({code}); check the server's log")
+                    }
+                    None if text.contains("redirect") => {
+                        format!("{self} is in another region; check `s3_region`")
+                    }
+                    None => format!(
+                        "{self} does not answer; check `s3_endpoint`, the network and the server"
+                    ),
                 };
                 generic(what, Some(source))
             }
@@ -259,13 +304,13 @@ impl Place {
         }
     }
 
-    fn refused(&self, source: &(dyn StdError + 'static)) -> Told {
+    fn refused(&self, source: &(dyn StdError + 'static)) -> ContextError {
         let code = code(&source.to_string()).map_or_else(String::new, |code| format!(" ({code})"));
         let message = format!(
             "{self} refused the key{code}; check `s3_access_key_id` and `s3_secret_access_key` (or AWS_ACCESS_KEY_ID \
              and AWS_SECRET_ACCESS_KEY), and the permissions of the key"
         );
-        Told { message, source: None }
+        ContextError { message, source: None }
     }
 }
 
@@ -282,8 +327,8 @@ fn denied(text: &str) -> bool {
     ["status code: 401", "status code: 403"].iter().any(|status| text.contains(status))
 }
 
-fn told<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Told> {
-    error.downcast_ref::<Told>().or_else(|| error.source().and_then(told))
+fn told<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ContextError> {
+    error.downcast_ref::<ContextError>().or_else(|| error.source().and_then(told))
 }
 
 /// Returns the text of a builder error, which names settings and never their values.
@@ -294,13 +339,20 @@ fn brief(error: &object_store::Error) -> String {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for Bucket {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
         let client = self.client(Some(payload.content_length() as u64));
         let mut pauses = CONFLICT_PAUSES_MS.into_iter();
         loop {
             let put = client.put_opts(location, payload.clone(), opts.clone()).await;
             let conflict = match put {
-                Err(error) if is_conflict(&error) && !matches!(opts.mode, PutMode::Update(_)) => error,
+                Err(error) if is_conflict(&error) && !matches!(opts.mode, PutMode::Update(_)) => {
+                    error
+                }
                 put => return self.named(put),
             };
             let Some(pause) = pauses.next() else {
@@ -310,8 +362,12 @@ impl ObjectStore for Bucket {
         }
     }
 
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        let inner = self.named(self.patient.put_multipart_opts(location, opts).await)?;
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let inner = self.named(self.bulk_client.put_multipart_opts(location, opts).await)?;
         Ok(Box::new(Upload { inner, place: Arc::clone(&self.place) }))
     }
 
@@ -335,28 +391,35 @@ impl ObjectStore for Bucket {
         coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.named_stream(self.quick.delete_stream(locations))
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.named_stream(self.small_client.delete_stream(locations))
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.named_stream(self.quick.list(prefix))
+        self.named_stream(self.small_client.list(prefix))
     }
 
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.named_stream(self.quick.list_with_offset(prefix, offset))
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.named_stream(self.small_client.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.named(self.quick.list_with_delimiter(prefix).await)
+        self.named(self.small_client.list_with_delimiter(prefix).await)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.named(self.patient.copy_opts(from, to, options).await)
+        self.named(self.bulk_client.copy_opts(from, to, options).await)
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.named(self.patient.rename_opts(from, to, options).await)
+        self.named(self.bulk_client.rename_opts(from, to, options).await)
     }
 }
 
@@ -386,7 +449,10 @@ impl Bucket {
                 let message = format!(
                     "{place} reports other writes to `{location}` in progress (409); nothing was written, so try again"
                 );
-                Err(object_store::Error::Generic { store: "S3", source: Told { message, source: Some(source) }.into() })
+                Err(object_store::Error::Generic {
+                    store: "S3",
+                    source: ContextError { message, source: Some(source) }.into(),
+                })
             }
             error => self.named(Err(error)),
         }
@@ -399,7 +465,8 @@ impl Bucket {
         }
         let step = usize::try_from(LITTLE).unwrap_or(usize::MAX);
         let starts = (range.start..range.end).step_by(step);
-        let reads = starts.map(|start| self.get_range(location, start..range.end.min(start + LITTLE)));
+        let reads =
+            starts.map(|start| self.get_range(location, start..range.end.min(start + LITTLE)));
         let parts: Vec<Bytes> = futures::future::try_join_all(reads).await?;
         Ok(parts.concat().into())
     }
@@ -409,7 +476,7 @@ impl Bucket {
 #[derive(Debug)]
 struct Upload {
     inner: Box<dyn MultipartUpload>,
-    place: Arc<Place>,
+    place: Arc<BucketLocation>,
 }
 
 #[async_trait]
@@ -434,18 +501,27 @@ mod tests {
     use super::*;
     use crate::config::Secret;
 
-    fn place() -> Place {
-        Place { bucket: "b".to_owned(), endpoint: "http://127.0.0.1:1".to_owned() }
+    fn place() -> BucketLocation {
+        BucketLocation { bucket: "b".to_owned(), endpoint: "http://127.0.0.1:1".to_owned() }
     }
 
     #[test]
     fn the_bucket_goes_into_the_host_where_it_belongs_there() {
         assert_eq!(host_named("http://127.0.0.1:9/", "b", true).unwrap(), "http://127.0.0.1:9");
-        assert_eq!(host_named("https://s3.example.com", "b", false).unwrap(), "https://b.s3.example.com");
-        assert_eq!(host_named("https://b.s3.example.com", "b", false).unwrap(), "https://b.s3.example.com");
+        assert_eq!(
+            host_named("https://s3.example.com", "b", false).unwrap(),
+            "https://b.s3.example.com"
+        );
+        assert_eq!(
+            host_named("https://b.s3.example.com", "b", false).unwrap(),
+            "https://b.s3.example.com"
+        );
         for wrong in ["127.0.0.1:9", "ftp://host", "", "http://user:secret@host"] {
             let error = host_named(wrong, "b", true).unwrap_err();
-            assert!(error.message().contains("`s3_endpoint`") && !error.message().contains("secret"), "{error}");
+            assert!(
+                error.message().contains("`s3_endpoint`") && !error.message().contains("secret"),
+                "{error}"
+            );
         }
     }
 
@@ -454,19 +530,29 @@ mod tests {
         let url = Url::parse("s3://b/").unwrap();
         let half = Config { s3_access_key_id: "id".to_owned(), ..Config::default() };
         assert!(Bucket::new(&url, &half).unwrap_err().message().contains("s3_secret_access_key"));
-        let half = Config { s3_secret_access_key: Secret("hidden".to_owned()), ..Config::default() };
+        let half =
+            Config { s3_secret_access_key: Secret("hidden".to_owned()), ..Config::default() };
         let error = Bucket::new(&url, &half).unwrap_err();
-        assert!(error.message().contains("s3_access_key_id") && !error.message().contains("hidden"), "{error}");
+        assert!(
+            error.message().contains("s3_access_key_id") && !error.message().contains("hidden"),
+            "{error}"
+        );
     }
 
     #[test]
     fn errors_name_bucket_endpoint_and_remedy_and_no_key() {
         use object_store::Error as E;
-        let missing = |code: &str| E::NotFound { path: "x".to_owned(), source: format!("<Code>{code}</Code>").into() };
+        let missing = |code: &str| E::NotFound {
+            path: "x".to_owned(),
+            source: format!("<Code>{code}</Code>").into(),
+        };
         let listed = E::Generic { store: "S3", source: "<Code>NoSuchBucket</Code>".into() };
         for error in [missing("NoSuchBucket"), listed] {
             let text = place().named(error).to_string();
-            assert!(text.contains("there is no bucket `b` at `http://127.0.0.1:1`; create it"), "{text}");
+            assert!(
+                text.contains("there is no bucket `b` at `http://127.0.0.1:1`; create it"),
+                "{text}"
+            );
         }
         assert!(matches!(place().named(missing("NoSuchKey")), E::NotFound { .. }));
         let said = "<Code>SignatureDoesNotMatch</Code><StringToSign>hidden</StringToSign>";
@@ -477,13 +563,20 @@ mod tests {
         ];
         for denied in denied.map(|error| place().named(error)) {
             let text = denied.to_string();
-            assert!(text.contains("refused the key (SignatureDoesNotMatch); check `s3_access_key_id`"), "{text}");
-            assert!(!text.contains("hidden") && !format!("{denied:?}").contains("hidden"), "{text}");
+            assert!(
+                text.contains("refused the key (SignatureDoesNotMatch); check `s3_access_key_id`"),
+                "{text}"
+            );
+            assert!(
+                !text.contains("hidden") && !format!("{denied:?}").contains("hidden"),
+                "{text}"
+            );
         }
         let silent = place().named(E::Generic { store: "S3", source: "connection refused".into() });
         let text = silent.to_string();
         assert!(
-            text.contains("does not answer; check `s3_endpoint`") && text.ends_with("connection refused"),
+            text.contains("does not answer; check `s3_endpoint`")
+                && text.ends_with("connection refused"),
             "{text}"
         );
         assert!(told(&silent).is_some());

@@ -1,11 +1,12 @@
 //! The calls to a local file system that decide what survives a power cut, behind a trait.
 //!
-//! Everything that must be durable goes through [`Disk`]: the segments of the log, the small files beside it, the
-//! objects of a data folder and the catalog. [`LocalDisk`] is the operating system's. Tests put a disk in its place
-//! that forgets what was not synced, fails a sync, fills up or tears a write.
+//! Everything that must be durable goes through [`Disk`]: the segments of the log, the small files
+//! beside it, the objects of a data folder and the catalog. [`LocalDisk`] is the operating
+//! system's. Tests put a disk in its place that forgets what was not synced, fails a sync, fills up
+//! or tears a write.
 //!
-//! Names are durable only once the folder that holds them is synced, contents only once the file is; that is what
-//! POSIX promises, and no caller relies on more.
+//! Names are durable only once the folder that holds them is synced, contents only once the file
+//! is; that is what POSIX promises, and no caller relies on more.
 //!
 //! Whatever is made here belongs to the user of this process alone: folders are 0700, files 0600
 //! ([`private_file`], [`make_private_folders`]), since all of them may hold what people said.
@@ -32,7 +33,8 @@ pub trait Disk: Debug + Send + Sync {
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
     /// Returns whether a file or folder of this name exists.
     fn exists(&self, path: &Path) -> bool;
-    /// Returns whether a file system begins at this folder, so that its own name need not be synced.
+    /// Returns whether a file system begins at this folder, so that its own name need not be
+    /// synced.
     fn is_mount(&self, folder: &Path) -> bool {
         folder.parent().is_none()
     }
@@ -56,7 +58,8 @@ pub trait Disk: Debug + Send + Sync {
 pub trait DiskFile: Send {
     /// Writes all bytes at the end. After an error any prefix of them may be in the file.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Writes all bytes over the beginning of a file that was opened in place. After an error any of them may be in the file.
+    /// Writes all bytes over the beginning of a file that was opened in place. After an error any
+    /// of them may be in the file.
     fn overwrite(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Cuts the file to that many bytes; what is appended next follows them.
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
@@ -175,7 +178,8 @@ pub(crate) mod tests {
     /// Where calls fail, and how.
     #[derive(Debug, Default)]
     struct Fault {
-        /// Text in the path of a file whose sync fails, and how many syncs of such files go well before.
+        /// Text in the path of a file whose sync fails, and how many syncs of such files go well
+        /// before.
         sync: Option<(String, usize)>,
         /// Bytes that still fit on the disk.
         room: Option<usize>,
@@ -186,7 +190,8 @@ pub(crate) mod tests {
     pub(crate) struct Failing(Arc<Mutex<Fault>>);
 
     impl Failing {
-        /// Lets every sync fail of files and folders with that text in their path, after so many that go well.
+        /// Lets every sync fail of files and folders with that text in their path, after so many
+        /// that go well.
         pub(crate) fn fail_sync_after(&self, text: &str, good: usize) {
             self.0.lock().sync = Some((text.to_owned(), good));
         }
@@ -200,10 +205,12 @@ pub(crate) mod tests {
     impl Fault {
         fn sync(&mut self, path: &Path) -> io::Result<()> {
             match &mut self.sync {
-                Some((text, left)) if path.to_string_lossy().contains(text.as_str()) => match left.checked_sub(1) {
-                    Some(fewer) => *left = fewer,
-                    None => return Err(io::Error::other("the disk says no")),
-                },
+                Some((text, left)) if path.to_string_lossy().contains(text.as_str()) => {
+                    match left.checked_sub(1) {
+                        Some(fewer) => *left = fewer,
+                        None => return Err(io::Error::other("the disk says no")),
+                    }
+                }
                 _ => {}
             }
             Ok(())

@@ -28,8 +28,9 @@ use futures::stream::{self, BoxStream, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode, Result,
+    CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    RenameOptions, RenameTargetMode, Result,
 };
 
 use super::folders::Folders;
@@ -68,13 +69,21 @@ pub(super) fn file_of(location: &Path) -> Result<PathBuf> {
 }
 
 fn refused(operation: &str) -> object_store::Error {
-    object_store::Error::NotImplemented { operation: operation.to_owned(), implementer: "Durable".to_owned() }
+    object_store::Error::NotImplemented {
+        operation: operation.to_owned(),
+        implementer: "Durable".to_owned(),
+    }
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for Durable {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
         if matches!(opts.mode, PutMode::Update(_)) {
             return Err(refused("`put_opts` with mode `PutMode::Update`"));
         }
@@ -87,7 +96,11 @@ impl ObjectStore for Durable {
         Ok(PutResult { e_tag: self.e_tag(location).await, version: None })
     }
 
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         if !opts.attributes.is_empty() {
             return Err(refused("`put_multipart_opts` with `opts.attributes` specified"));
         }
@@ -109,7 +122,10 @@ impl ObjectStore for Durable {
         self.reads.get_ranges(location, ranges).await
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         let files = Arc::clone(&self.files);
         let delete = move |location: Result<Path>| {
             let files = Arc::clone(&files);
@@ -127,7 +143,11 @@ impl ObjectStore for Durable {
         self.reads.list(prefix)
     }
 
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         // Sorts by name: the Delta kernel expects sorted listings from every store except `file:`.
         let found = self.reads.list_with_offset(prefix, offset);
         let sorted = async move {
@@ -180,7 +200,11 @@ mod tests {
         let root = folder.path().canonicalize().unwrap();
         let folders = Folders::new(Arc::new(LocalDisk));
         let reads = Arc::new(LocalFileSystem::new());
-        (folder, Durable::new(Arc::new(folders), reads, &root), Path::from_absolute_path(&root).unwrap())
+        (
+            folder,
+            Durable::new(Arc::new(folders), reads, &root),
+            Path::from_absolute_path(&root).unwrap(),
+        )
     }
 
     async fn text(store: &Durable, path: &Path) -> String {
@@ -235,7 +259,9 @@ mod tests {
 
     #[test]
     fn a_failed_sync_is_found_in_the_chain() {
-        assert!(is_sync_failure(&crate::error::Error::storage("outer").with_source(sync_failure())));
+        assert!(is_sync_failure(
+            &crate::error::Error::storage("outer").with_source(sync_failure())
+        ));
         assert!(!is_sync_failure(&failed(FilePath::new("/x"), io::Error::other("disk"))));
     }
 }

@@ -86,7 +86,14 @@ impl Folders {
     fn sync_above(&self, folder: &Path) -> io::Result<()> {
         use ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
         match self.disk.sync_folder(folder) {
-            Err(e) if matches!(e.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported) => Ok(()),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported
+                ) =>
+            {
+                Ok(())
+            }
             done => done.map_err(|e| unsynced(folder, e)),
         }
     }
@@ -129,6 +136,8 @@ pub fn is_sync_failure(error: &(dyn StdError + 'static)) -> bool {
 /// Returns true if a full disk caused this error.
 pub fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
     let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-    matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge))
-        || error.source().is_some_and(is_disk_full)
+    matches!(
+        kind,
+        Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+    ) || error.source().is_some_and(is_disk_full)
 }

@@ -1,4 +1,5 @@
-//! A disk whose durable writes can be held up: the syncs of the log, and the moment at which the catalog gets its name.
+//! A disk whose durable writes can be held up: the syncs of the log, and the moment at which the
+//! catalog gets its name.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Where everything lives: a location becomes an object store, and every path of the layout is made and parsed here.
+//! Where everything lives: a location becomes an object store, and every path of the layout is made
+//! and parsed here.
 //!
 //! ```text
 //! <root>/logs/, <root>/feedback/      Delta tables: retention_days=30/date=2026-11-21/part-<uuid>.parquet, _delta_log/
@@ -13,10 +14,11 @@
 //! gatelog-wal/                        of a bucket, on the node's own disk: the log, its lock, cache/
 //! ```
 //!
-//! Everything above takes `Arc<dyn ObjectStore>`, whose paths begin at the root of the layout ([`rooted::Rooted`]), so that
-//! odd characters in the path of a data folder never meet the URLs of the Delta kernel. On a disk the object store is
-//! [`durable::Durable`]: what it reports as written survives a power cut. Of a bucket it is a [`bucket::Bucket`] and, for
-//! the node that writes, a [`cache::DiskCache`] over it.
+//! Everything above takes `Arc<dyn ObjectStore>`, whose paths begin at the root of the layout
+//! ([`rooted::Rooted`]), so that odd characters in the path of a data folder never meet the URLs of
+//! the Delta kernel. On a disk the object store is [`durable::Durable`]: what it reports as written
+//! survives a power cut. Of a bucket it is a [`bucket::Bucket`] and, for the node that writes, a
+//! [`cache::DiskCache`] over it.
 
 pub mod bucket;
 pub mod cache;
@@ -52,13 +54,15 @@ use rooted::Rooted;
 
 pub use cache::CacheStats;
 
-/// Folder of the log beside a bucket, in the working directory, where the setting says nothing else.
+/// Folder of the log beside a bucket, in the working directory, where the setting says nothing
+/// else.
 const BUCKET_WAL: &str = "gatelog-wal";
 /// Where it is noted how far logs go.
 const LAST_NOTES: &str = "wal-last";
 /// Folder of the cache of a bucket, in that of the log.
 const CACHE: &str = "cache";
-/// What the Delta kernel sees of a data folder. It never sees the folder itself: it decodes odd characters in paths twice.
+/// What the Delta kernel sees of a data folder. It never sees the folder itself: it decodes odd
+/// characters in paths twice.
 const FOLDER_URL: &str = "folder:///";
 
 /// An object store and the place in it where the state of one gatelog is kept.
@@ -81,23 +85,26 @@ pub struct Store {
 }
 
 /// What a location names.
-enum Place {
+enum BucketLocation {
     Folder(PathBuf),
     Bucket(Url),
 }
 
 /// Keeps others from changing the catalog until it is dropped.
 #[derive(Debug)]
-pub struct CatalogLock(#[expect(dead_code, reason = "the lock goes with the file")] Option<std::fs::File>);
+pub struct CatalogLock(
+    #[expect(dead_code, reason = "the lock goes with the file")] Option<std::fs::File>,
+);
 
 impl Store {
-    /// Opens the place that a configuration names as `data`: a folder, given as a bare path or a `file:///` URL, or a
-    /// bucket, `s3://bucket/prefix`. With `create`, which is for the one who writes, a missing folder is made, and what
-    /// is read from a bucket is cached on disk. Sends nothing to a bucket: see [`Store::check`].
+    /// Opens the place that a configuration names as `data`: a folder, given as a bare path or a
+    /// `file:///` URL, or a bucket, `s3://bucket/prefix`. With `create`, which is for the one who
+    /// writes, a missing folder is made, and what is read from a bucket is cached on disk. Sends
+    /// nothing to a bucket: see [`Store::check`].
     pub fn open(config: &Config, create: bool) -> Result<Self> {
         match place_of(&config.data)? {
-            Place::Folder(named) => Self::open_folder(config, &named, create),
-            Place::Bucket(root) => Self::open_bucket(config, root, create),
+            BucketLocation::Folder(named) => Self::open_folder(config, &named, create),
+            BucketLocation::Bucket(root) => Self::open_bucket(config, root, create),
         }
     }
 
@@ -108,9 +115,10 @@ impl Store {
             make_folder(&folders, named)?;
         }
         let folder = named.canonicalize().map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::not_found(format!("no folder `{}`; name the one that has the data (`--data`)", named.display()))
-            }
+            std::io::ErrorKind::NotFound => Error::not_found(format!(
+                "no folder `{}`; name the one that has the data (`--data`)",
+                named.display()
+            )),
             _ => Error::storage(format!("cannot open folder `{}`", named.display())).with_source(e),
         })?;
         if !folder.is_dir() {
@@ -124,20 +132,32 @@ impl Store {
         Ok(store)
     }
 
-    /// Keeps everything in a folder of a disk that is handed in, the log too. `reads` reads and lists the files of that
-    /// disk, by their paths from the root of its file system. Nothing else may use the folder meanwhile: there are no
-    /// locks.
-    pub fn on_disk(disk: Arc<dyn Disk>, reads: Arc<dyn ObjectStore>, folder: &std::path::Path) -> Result<Self> {
+    /// Keeps everything in a folder of a disk that is handed in, the log too. `reads` reads and
+    /// lists the files of that disk, by their paths from the root of its file system. Nothing else
+    /// may use the folder meanwhile: there are no locks.
+    pub fn on_disk(
+        disk: Arc<dyn Disk>,
+        reads: Arc<dyn ObjectStore>,
+        folder: &std::path::Path,
+    ) -> Result<Self> {
         let folders = Arc::new(Folders::new(disk));
         make_folder(&folders, folder)?;
         let root = folder_url(folder)?;
         Ok(Self { locks: false, ..Self::in_folder(folders, reads, folder.to_owned(), root)? })
     }
 
-    fn in_folder(folders: Arc<Folders>, reads: Arc<dyn ObjectStore>, folder: PathBuf, root: Url) -> Result<Self> {
-        let base = Url::parse(FOLDER_URL).map_err(|cause| Error::internal("no URL of a folder").with_source(cause))?;
-        let files = Arc::new(Durable::new(Arc::clone(&folders), reads, &folder)) as Arc<dyn ObjectStore>;
-        // A disk lists names in no order, and the kernel takes no URL but a `file:` one for such a disk.
+    fn in_folder(
+        folders: Arc<Folders>,
+        reads: Arc<dyn ObjectStore>,
+        folder: PathBuf,
+        root: Url,
+    ) -> Result<Self> {
+        let base = Url::parse(FOLDER_URL)
+            .map_err(|cause| Error::internal("no URL of a folder").with_source(cause))?;
+        let files =
+            Arc::new(Durable::new(Arc::clone(&folders), reads, &folder)) as Arc<dyn ObjectStore>;
+        // A disk lists names in no order, and the kernel takes no URL but a `file:` one for such a
+        // disk.
         let rooted = Rooted::new(files, key_of(&root)?).sorted();
         let mut store = Self { root, ..Self::with(Arc::new(rooted), base)? };
         store.folders = folders;
@@ -149,15 +169,17 @@ impl Store {
     fn open_bucket(config: &Config, root: Url, create: bool) -> Result<Self> {
         let bucket = Arc::new(Bucket::new(&root, config)?);
         let named = if config.wal.is_empty() { BUCKET_WAL } else { &config.wal };
-        let wal = std::path::absolute(named)
-            .map_err(|e| Error::invalid(format!("setting `wal` is `{named}`, which is no path")).with_source(e))?;
+        let wal = std::path::absolute(named).map_err(|e| {
+            Error::invalid(format!("setting `wal` is `{named}`, which is no path")).with_source(e)
+        })?;
         let folders = Arc::new(Folders::new(Arc::new(LocalDisk)));
         if create {
             make_folder(&folders, &wal)?;
         }
         let mut objects = Arc::clone(&bucket) as Arc<dyn ObjectStore>;
         let mut cache = None;
-        // Two processes would each take the whole cache for their own, so only the holder of the log's lock has one.
+        // Two processes would each take the whole cache for their own, so only the holder of the
+        // log's lock has one.
         if create && config.disk_cache_bytes > 0 {
             let place = format!("{bucket}");
             let cached = DiskCache::new(objects, wal.join(CACHE), &place, config.disk_cache_bytes);
@@ -173,8 +195,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Asks a bucket once whether it answers and takes the key, so that a wrong setting is told at the start and by
-    /// name. Nothing to ask of a folder.
+    /// Asks a bucket once whether it answers and takes the key, so that a wrong setting is told at
+    /// the start and by name. Nothing to ask of a folder.
     pub async fn check(&self) -> Result<()> {
         match &self.bucket {
             Some(bucket) => bucket.check(&key_of(&self.root)?).await,
@@ -182,7 +204,8 @@ impl Store {
         }
     }
 
-    /// Takes an object store as it is; `root` is where in it the layout begins, such as `memory:///`.
+    /// Takes an object store as it is; `root` is where in it the layout begins, such as
+    /// `memory:///`.
     pub fn with(object_store: Arc<dyn ObjectStore>, mut root: Url) -> Result<Self> {
         if !root.path().ends_with('/') {
             root.set_path(&format!("{}/", root.path()));
@@ -190,7 +213,18 @@ impl Store {
         let (base, prefix) = (root.clone(), key_of(&root)?);
         let folders = Arc::new(Folders::new(Arc::new(LocalDisk)));
         let (local, wal, bucket, cache) = (None, None, None, None);
-        Ok(Self { object_store, root, base, prefix, local, wal, folders, locks: true, bucket, cache })
+        Ok(Self {
+            object_store,
+            root,
+            base,
+            prefix,
+            local,
+            wal,
+            folders,
+            locks: true,
+            bucket,
+            cache,
+        })
     }
 
     /// The object store; the layout begins at [`Store::prefix`] in it.
@@ -198,7 +232,8 @@ impl Store {
         &self.object_store
     }
 
-    /// Names the place in messages, and tells it from other places: a folder by its path, a bucket with its endpoint.
+    /// Names the place in messages, and tells it from other places: a folder by its path, a bucket
+    /// with its endpoint.
     pub fn place(&self) -> String {
         match (&self.local, &self.bucket) {
             (Some(folder), _) => folder.display().to_string(),
@@ -232,7 +267,8 @@ impl Store {
         self.folders.disk()
     }
 
-    /// Whether other nodes may write here too: true of everything but a folder, whose lock lets one in.
+    /// Whether other nodes may write here too: true of everything but a folder, whose lock lets one
+    /// in.
     pub fn is_shared(&self) -> bool {
         self.local.is_none()
     }
@@ -264,7 +300,8 @@ impl Store {
         self.path(table)
     }
 
-    /// Makes the folder of a table if the store is a disk: the kernel takes no URL of a folder that is not there.
+    /// Makes the folder of a table if the store is a disk: the kernel takes no URL of a folder that
+    /// is not there.
     pub fn create_table_folder(&self, table: &str) -> Result<()> {
         self.local.as_ref().map_or(Ok(()), |folder| make_folder(&self.folders, &folder.join(table)))
     }
@@ -289,8 +326,8 @@ impl Store {
         self.wal.clone()
     }
 
-    /// Waits until nobody else on this disk changes the catalog, and keeps others from it; nothing to wait for in a
-    /// bucket, where a conditional put decides.
+    /// Waits until nobody else on this disk changes the catalog, and keeps others from it; nothing
+    /// to wait for in a bucket, where a conditional put decides.
     pub async fn lock_catalog(&self) -> Result<CatalogLock> {
         let locked = self.local.as_ref().filter(|_| self.locks);
         let Some(path) = locked.map(|folder| folder.join("catalog.lock")) else {
@@ -306,7 +343,9 @@ impl Store {
             Ok(CatalogLock(Some(file)))
         };
         let locked = tokio::task::spawn_blocking(lock).await;
-        locked.map_err(|cause| Error::internal("waiting for the catalog broke off").with_source(cause))?
+        locked.map_err(|cause| {
+            Error::internal("waiting for the catalog broke off").with_source(cause)
+        })?
     }
 
     /// Path of what one log's node counted of each organisation's records.
@@ -349,15 +388,17 @@ impl Store {
         self.path("upkeep.json")
     }
 
-    /// The file whose lock says who may write: in a folder that is the data's, beside a bucket the log's, since others
-    /// may write to the bucket but not to this log. None if the store was handed in.
+    /// The file whose lock says who may write: in a folder that is the data's, beside a bucket the
+    /// log's, since others may write to the bucket but not to this log. None if the store was
+    /// handed in.
     pub fn lock_file(&self) -> Option<PathBuf> {
         let folder = self.local.as_ref().or(self.wal.as_ref()).filter(|_| self.locks);
         folder.map(|folder| folder.join("gatelog.lock"))
     }
 
     /// The file that notes how far a log goes, so that one that was cut or emptied is noticed:
-    /// beside the tables of a folder, beside the log of a bucket. None if an object store was handed in.
+    /// beside the tables of a folder, beside the log of a bucket. None if an object store was
+    /// handed in.
     pub fn last_note(&self, wal_id: Uuid) -> Option<PathBuf> {
         let folder = self.local.as_ref().or(self.wal.as_ref());
         folder.map(|folder| folder.join(LAST_NOTES).join(wal_id.to_string()))
@@ -365,20 +406,25 @@ impl Store {
 
     /// Forgets how far logs went, where the tables of a folder are replaced by older ones.
     pub fn forget_last_notes(&self) -> Result<()> {
-        let Some(folder) = self.local.as_ref().map(|folder| folder.join(LAST_NOTES)) else { return Ok(()) };
+        let Some(folder) = self.local.as_ref().map(|folder| folder.join(LAST_NOTES)) else {
+            return Ok(());
+        };
         match self.disk().remove_folder(&folder) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::storage(format!("cannot delete `{}`", folder.display())).with_source(cause))
+                Err(Error::storage(format!("cannot delete `{}`", folder.display()))
+                    .with_source(cause))
             }
             _ => Ok(()),
         }
     }
 
-    /// Removes what a crash left half written. Only the holder of the lock may call it, before it writes.
+    /// Removes what a crash left half written. Only the holder of the lock may call it, before it
+    /// writes.
     pub fn clean_staging(&self) -> Result<()> {
         let Some(folder) = &self.local else { return Ok(()) };
         staged::clean_staging(&**self.disk(), folder).map_err(|e| {
-            Error::storage(format!("cannot clean `{}`", folder.join(staged::STAGING).display())).with_source(e)
+            Error::storage(format!("cannot clean `{}`", folder.join(staged::STAGING).display()))
+                .with_source(e)
         })
     }
 
@@ -389,8 +435,9 @@ impl Store {
 
 /// The path that a URL names in its object store.
 fn key_of(url: &Url) -> Result<Path> {
-    Path::from_url_path(url.path())
-        .map_err(|cause| Error::invalid(format!("`{url}` is no place in an object store")).with_source(cause))
+    Path::from_url_path(url.path()).map_err(|cause| {
+        Error::invalid(format!("`{url}` is no place in an object store")).with_source(cause)
+    })
 }
 
 /// Refuses a new store inside the folder of another one, whose upkeep would delete its files.
@@ -403,7 +450,12 @@ fn refuse_nested(named: &std::path::Path) -> Result<()> {
     }
     let named = std::path::absolute(named)?;
     let there = named.ancestors().find_map(|folder| folder.canonicalize().ok());
-    match there.as_deref().into_iter().flat_map(std::path::Path::ancestors).find(|folder| is_store(folder)) {
+    match there
+        .as_deref()
+        .into_iter()
+        .flat_map(std::path::Path::ancestors)
+        .find(|folder| is_store(folder))
+    {
         Some(outer) => Err(Error::invalid(format!(
             "`{}` is inside `{}`, which is a data folder; name that one, or a folder outside it (`--data`)",
             named.display(),
@@ -414,30 +466,38 @@ fn refuse_nested(named: &std::path::Path) -> Result<()> {
 }
 
 fn make_folder(folders: &Folders, folder: &std::path::Path) -> Result<()> {
-    let failed = |e| Error::storage(format!("cannot create folder `{}`", folder.display())).with_source(e);
+    let failed =
+        |e| Error::storage(format!("cannot create folder `{}`", folder.display())).with_source(e);
     folders.create(folder).map_err(failed)
 }
 
 fn folder_url(folder: &std::path::Path) -> Result<Url> {
-    Url::from_directory_path(folder).map_err(|()| Error::invalid(format!("folder `{}` has no URL", folder.display())))
+    Url::from_directory_path(folder)
+        .map_err(|()| Error::invalid(format!("folder `{}` has no URL", folder.display())))
 }
 
-fn place_of(location: &str) -> Result<Place> {
+fn place_of(location: &str) -> Result<BucketLocation> {
     let Some((scheme, _)) = location.split_once("://") else {
         if location.is_empty() {
-            return Err(Error::invalid("the location of the data is empty; give a folder or `s3://bucket/prefix`"));
+            return Err(Error::invalid(
+                "the location of the data is empty; give a folder or `s3://bucket/prefix`",
+            ));
         }
         return std::path::absolute(location)
-            .map(Place::Folder)
+            .map(BucketLocation::Folder)
             .map_err(|e| Error::invalid(format!("`{location}` is no path")).with_source(e));
     };
     match scheme.to_ascii_lowercase().as_str() {
         "file" => Url::parse(location)
             .ok()
             .and_then(|url| url.to_file_path().ok())
-            .map(Place::Folder)
-            .ok_or_else(|| Error::invalid(format!("`{location}` names no local folder; write `file:///folder`"))),
-        "s3" | "s3a" => bucket_url(location).map(Place::Bucket),
+            .map(BucketLocation::Folder)
+            .ok_or_else(|| {
+                Error::invalid(format!(
+                    "`{location}` names no local folder; write `file:///folder`"
+                ))
+            }),
+        "s3" | "s3a" => bucket_url(location).map(BucketLocation::Bucket),
         _ => Err(Error::invalid(format!(
             "scheme `{scheme}` of `{location}` is unknown; give a folder, `file:///folder` or `s3://bucket/prefix`"
         ))),
@@ -454,7 +514,8 @@ fn bucket_url(location: &str) -> Result<Url> {
              `s3_access_key_id` and `s3_secret_access_key`",
         ));
     }
-    let wrong = || Error::invalid(format!("`{location}` names no bucket; write `s3://bucket/prefix`"));
+    let wrong =
+        || Error::invalid(format!("`{location}` names no bucket; write `s3://bucket/prefix`"));
     let mut url = Url::parse(&format!("s3://{rest}")).map_err(|_| wrong())?;
     let named = url.host_str().is_some_and(|host| !host.is_empty());
     if !named || url.port().is_some() || url.query().is_some() || url.fragment().is_some() {
@@ -507,13 +568,15 @@ pub struct DataPath {
     pub sealed: bool,
 }
 
-/// Path of a data file, relative to its table. `date` is in days since 1970-01-01; `sealed` as in [`DataPath`].
+/// Path of a data file, relative to its table. `date` is in days since 1970-01-01; `sealed` as in
+/// [`DataPath`].
 pub fn data_path(retention_days: i32, date: i32, uuid: Uuid, sealed: bool) -> String {
     let mark = if sealed { SEALED } else { PART };
     format!("retention_days={retention_days}/date={}/{mark}{uuid}.parquet", date_text(date))
 }
 
-/// Reads the partition, and where it has one the unique id, from the path of a data file relative to its table.
+/// Reads the partition, and where it has one the unique id, from the path of a data file relative
+/// to its table.
 pub fn parse_data_path(path: &str) -> Option<DataPath> {
     let (retention_days, rest) = path.strip_prefix("retention_days=")?.split_once('/')?;
     let (date, name) = rest.strip_prefix("date=")?.split_once('/')?;
@@ -568,10 +631,14 @@ mod tests {
         assert!(store.wal_folder().unwrap().ends_with("a b/c/wal"));
         assert!(store.lock_file().unwrap().ends_with("a b/c/gatelog.lock"));
         assert!(!store.is_shared() && store.cache_stats().is_none());
-        let config = Config { data: text.to_owned(), wal: "/elsewhere".to_owned(), ..Config::default() };
+        let config =
+            Config { data: text.to_owned(), wal: "/elsewhere".to_owned(), ..Config::default() };
         let store = Store::open(&config, true).unwrap();
         assert_eq!(store.wal_folder().unwrap(), FilePath::new("/elsewhere"));
-        assert!(store.lock_file().unwrap().ends_with("a b/c/gatelog.lock"), "the lock stays with the data");
+        assert!(
+            store.lock_file().unwrap().ends_with("a b/c/gatelog.lock"),
+            "the lock stays with the data"
+        );
     }
 
     #[test]
@@ -598,7 +665,8 @@ mod tests {
         assert_eq!(store.lock_file().unwrap(), wal.join("gatelog.lock"));
         assert!(store.is_shared() && wal.is_dir() && store.folder().is_none());
         assert_eq!(store.cache_stats(), Some(CacheStats::default()));
-        let uncached = Store::open(&Config { disk_cache_bytes: 0, ..config.clone() }, true).unwrap();
+        let uncached =
+            Store::open(&Config { disk_cache_bytes: 0, ..config.clone() }, true).unwrap();
         assert_eq!(uncached.cache_stats(), None);
         store.clean_staging().unwrap();
         store.create_table_folder("logs").unwrap();
@@ -615,27 +683,42 @@ mod tests {
         for wrong in ["s3://", "s3:///prefix", "s3://bucket:80/x", "s3://bucket/x?region=y"] {
             let error = open(wrong, true).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
-            assert!(error.message().contains("names no bucket; write `s3://bucket/prefix`"), "{wrong}: {error}");
+            assert!(
+                error.message().contains("names no bucket; write `s3://bucket/prefix`"),
+                "{wrong}: {error}"
+            );
         }
         let error = open("s3://id:hidden@bucket/x", true).unwrap_err();
-        assert!(error.message().contains("s3_access_key_id") && !error.message().contains("hidden"), "{error}");
+        assert!(
+            error.message().contains("s3_access_key_id") && !error.message().contains("hidden"),
+            "{error}"
+        );
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(open(file.path().to_str().unwrap(), false).unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(
+            open(file.path().to_str().unwrap(), false).unwrap_err().kind(),
+            ErrorKind::Invalid
+        );
     }
 
     #[test]
     fn data_paths_are_read_as_they_are_made() {
         let uuid = Uuid::from_u128(7);
         let path = data_path(30, 20_778, uuid, false);
-        assert_eq!(path, "retention_days=30/date=2026-11-21/part-00000000-0000-0000-0000-000000000007.parquet");
+        assert_eq!(
+            path,
+            "retention_days=30/date=2026-11-21/part-00000000-0000-0000-0000-000000000007.parquet"
+        );
         let read = DataPath { retention_days: 30, date: 20_778, uuid: Some(uuid), sealed: false };
         assert_eq!(parse_data_path(&path), Some(read));
         let path = data_path(30, 20_778, uuid, true);
         assert!(path.ends_with("/sealed-00000000-0000-0000-0000-000000000007.parquet"), "{path}");
         assert_eq!(parse_data_path(&path), Some(DataPath { sealed: true, ..read }));
-        let foreign = parse_data_path("retention_days=0/date=1969-12-31/part-00000-x.c000.snappy.parquet").unwrap();
+        let foreign =
+            parse_data_path("retention_days=0/date=1969-12-31/part-00000-x.c000.snappy.parquet")
+                .unwrap();
         assert_eq!(foreign, DataPath { retention_days: 0, date: -1, uuid: None, sealed: false });
-        let foreign = parse_data_path("retention_days=0/date=1969-12-31/sealed-by-hand.parquet").unwrap();
+        let foreign =
+            parse_data_path("retention_days=0/date=1969-12-31/sealed-by-hand.parquet").unwrap();
         assert_eq!((foreign.uuid, foreign.sealed), (None, false));
         assert_eq!(parse_data_path("date=2026-11-21/part.parquet"), None);
     }

@@ -14,8 +14,8 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
 /// An object store below a prefix of another one.
@@ -36,7 +36,10 @@ impl Rooted {
         Self { sorts: true, ..self }
     }
 
-    fn ordered(&self, list: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn ordered(
+        &self,
+        list: BoxStream<'static, Result<ObjectMeta>>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         if !self.sorts {
             return list;
         }
@@ -58,11 +61,20 @@ impl fmt::Display for Rooted {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for Rooted {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
         self.inner.put_opts(location, payload, opts).await
     }
 
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.inner.put_multipart_opts(location, opts).await
     }
 
@@ -76,7 +88,10 @@ impl ObjectStore for Rooted {
         self.inner.get_ranges(location, ranges).await
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.inner.delete_stream(locations)
     }
 
@@ -84,7 +99,11 @@ impl ObjectStore for Rooted {
         self.inner.list(prefix)
     }
 
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         self.ordered(self.inner.list_with_offset(prefix, offset))
     }
 
@@ -120,7 +139,8 @@ mod tests {
         assert_eq!(store.head(&Path::from("y")).await.unwrap().location, Path::from("y"));
         let folder = Path::from("x");
         let offset = Path::from("x/1");
-        let listed = store.list_with_offset(Some(&folder), &offset).try_collect::<Vec<_>>().await.unwrap();
+        let listed =
+            store.list_with_offset(Some(&folder), &offset).try_collect::<Vec<_>>().await.unwrap();
         let listed: Vec<_> = listed.into_iter().map(|meta| meta.location).collect();
         assert_eq!(listed, [Path::from("x/2"), Path::from("x/3")]);
         assert_eq!(store.list(None).try_collect::<Vec<_>>().await.unwrap().len(), 4);

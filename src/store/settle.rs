@@ -21,7 +21,8 @@ impl Store {
             return Ok(());
         }
         let failed = |file: &Path, cause: io::Error| {
-            Error::storage(format!("cannot sync `{file}`, which an earlier process wrote")).with_source(cause)
+            Error::storage(format!("cannot sync `{file}`, which an earlier process wrote"))
+                .with_source(cause)
         };
         let mut folders = BTreeMap::new();
         for file in files {
@@ -33,7 +34,9 @@ impl Store {
             }
             folders.extend(path.parent().map(|folder| (folder.to_owned(), file)));
         }
-        folders.iter().try_for_each(|(folder, file)| self.folders.sync(folder).map_err(|cause| failed(file, cause)))
+        folders.iter().try_for_each(|(folder, file)| {
+            self.folders.sync(folder).map_err(|cause| failed(file, cause))
+        })
     }
 
     /// Rewrites files in place if the store is a disk. After a failed sync of a name, it may take
@@ -43,7 +46,8 @@ impl Store {
         let writer = Files::new(Arc::clone(&self.folders), root);
         for file in files {
             let path = self.file_of(file)?;
-            let failed = |cause| Error::storage(format!("cannot rewrite `{file}`")).with_source(cause);
+            let failed =
+                |cause| Error::storage(format!("cannot rewrite `{file}`")).with_source(cause);
             writer.renew(&path).map_err(failed)?;
         }
         Ok(())
@@ -56,7 +60,9 @@ impl Store {
         let names = match self.disk().list(&path) {
             Ok(paths) => paths,
             Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(cause) => return Err(Error::storage(format!("cannot list `{folder}`")).with_source(cause)),
+            Err(cause) => {
+                return Err(Error::storage(format!("cannot list `{folder}`")).with_source(cause));
+            }
         };
         let names = names.iter().filter_map(|path| path.file_name()?.to_str());
         Ok(names.map(|name| folder.clone().join(name)).collect())
@@ -65,7 +71,8 @@ impl Store {
     /// Returns the file path of an object. Object paths start at the folder of the store.
     fn file_of(&self, location: &Path) -> Result<PathBuf> {
         let whole: Path = key_of(&self.root)?.parts().chain(location.parts()).collect();
-        durable::file_of(&whole)
-            .map_err(|cause| Error::internal(format!("`{location}` is not the path of a file")).with_source(cause))
+        durable::file_of(&whole).map_err(|cause| {
+            Error::internal(format!("`{location}` is not the path of a file")).with_source(cause)
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! Files of a disk that get their names only once they are whole and synced, and the errors of that.
+//! Files of a disk that get their names only once they are whole and synced, and the errors of
+//! that.
 
 use std::error::Error as StdError;
 use std::io;
@@ -32,7 +33,10 @@ impl Files {
         match self.disk().read(target) {
             Ok(bytes) => self.put(target, &PutPayload::from(bytes), false),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(generic(io::Error::new(e.kind(), format!("cannot read `{}`: {e}", target.display())))),
+            Err(e) => Err(generic(io::Error::new(
+                e.kind(),
+                format!("cannot read `{}`: {e}", target.display()),
+            ))),
         }
     }
 
@@ -51,12 +55,16 @@ impl Files {
     pub(super) fn put(&self, target: &FilePath, payload: &PutPayload, create: bool) -> Result<()> {
         let (staged, mut file) = self.stage()?;
         let write = || {
-            payload.iter().try_for_each(|bytes| file.append(bytes)).map_err(|e| failed(&staged, e))?;
+            payload
+                .iter()
+                .try_for_each(|bytes| file.append(bytes))
+                .map_err(|e| failed(&staged, e))?;
             file.sync().map_err(|e| unsynced(&staged, e))
         };
         let written = { write }().and_then(|()| self.publish(&staged, target, create));
         if written.is_err() || create {
-            // A link leaves the staged name behind, a failure the staged file; the next start removes what stays.
+            // A link leaves the staged name behind, a failure the staged file; the next start
+            // removes what stays.
             self.discard(&staged);
         }
         written
@@ -72,17 +80,20 @@ impl Files {
         let folder = parent(target);
         self.folders.create(folder).map_err(|e| failed(folder, e))?;
         let disk = self.disk();
-        let named = if create { disk.hard_link(staged, target) } else { disk.rename(staged, target) };
+        let named =
+            if create { disk.hard_link(staged, target) } else { disk.rename(staged, target) };
         named.map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => {
-                object_store::Error::AlreadyExists { path: target.display().to_string(), source: e.into() }
-            }
+            io::ErrorKind::AlreadyExists => object_store::Error::AlreadyExists {
+                path: target.display().to_string(),
+                source: e.into(),
+            },
             _ => failed(target, e),
         })?;
         disk.sync_folder(folder).map_err(|e| unsynced(folder, e))
     }
 
-    /// Gives a file a second name by way of a staged one, so that it takes the place of what has that name.
+    /// Gives a file a second name by way of a staged one, so that it takes the place of what has
+    /// that name.
     pub(super) fn copy(&self, source: &FilePath, target: &FilePath, create: bool) -> Result<()> {
         let staged = self.staging.join(Uuid::new_v4().to_string());
         self.folders.create(&self.staging).map_err(|e| failed(&staged, e))?;
@@ -99,7 +110,10 @@ impl Files {
     pub(super) fn delete(&self, target: &FilePath) -> Result<()> {
         self.disk().remove(target).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => not_found(target, e),
-            _ => generic(io::Error::new(e.kind(), format!("cannot delete `{}`: {e}", target.display()))),
+            _ => generic(io::Error::new(
+                e.kind(),
+                format!("cannot delete `{}`: {e}", target.display()),
+            )),
         })?;
         self.disk().sync_folder(parent(target)).map_err(|e| unsynced(parent(target), e))
     }
@@ -144,9 +158,13 @@ pub(super) fn generic(source: impl Into<Box<dyn StdError + Send + Sync>>) -> obj
 }
 
 /// Runs file system calls where they may block; at once where there is no runtime.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => runtime.spawn_blocking(work).await.unwrap_or_else(|e| result::Result::Err(generic(e))),
+        Ok(runtime) => {
+            runtime.spawn_blocking(work).await.unwrap_or_else(|e| result::Result::Err(generic(e)))
+        }
         Err(_) => work(),
     }
 }

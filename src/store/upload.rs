@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, PutResult, Result, UploadPart};
+use object_store::{
+    MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, PutResult, Result, UploadPart,
+};
 use parking_lot::Mutex;
 
 use super::disk::DiskFile;
@@ -81,7 +83,10 @@ impl MultipartUpload for Upload {
         let finish = move || {
             let mut parts = parts.lock();
             if parts.is_broken {
-                return Err(generic(format!("a part of `{}` could not be written", target.display())));
+                return Err(generic(format!(
+                    "a part of `{}` could not be written",
+                    target.display()
+                )));
             }
             parts.write().map_err(|e| failed(&staged, e))?;
             parts.file.sync().map_err(|e| unsynced(&staged, e))?;

@@ -41,10 +41,9 @@ pub fn removed<'a>(files: impl Iterator<Item = &'a DataFile>) -> Result<RecordBa
             })
         })
         .collect();
-    let schema: Schema = scan_row_schema()
-        .as_ref()
-        .try_into_arrow()
-        .map_err(|e| Error::internal("cannot convert the schema of removed files").with_source(e))?;
+    let schema: Schema = scan_row_schema().as_ref().try_into_arrow().map_err(|e| {
+        Error::internal("cannot convert the schema of removed files").with_source(e)
+    })?;
     batch(Arc::new(schema), &rows)
 }
 
@@ -104,7 +103,8 @@ fn partition(file: &DataFile) -> Value {
 
 fn batch(schema: SchemaRef, rows: &[Value]) -> Result<RecordBatch> {
     let failed = |e| Error::internal("cannot write file entries").with_source(e);
-    let mut decoder = ReaderBuilder::new(schema).with_batch_size(rows.len()).build_decoder().map_err(failed)?;
+    let mut decoder =
+        ReaderBuilder::new(schema).with_batch_size(rows.len()).build_decoder().map_err(failed)?;
     decoder.serialize(rows).map_err(failed)?;
     decoder.flush().map_err(failed)?.ok_or_else(|| Error::internal("no file entries to write"))
 }
@@ -114,7 +114,9 @@ fn batch(schema: SchemaRef, rows: &[Value]) -> Result<RecordBatch> {
 fn time_text(micros: i64) -> Option<String> {
     let year_10000 = 253_402_300_800_000_000;
     let year_0 = -62_167_219_200_000_000;
-    let time = (year_0..year_10000).contains(&micros).then(|| DateTime::from_timestamp_micros(micros))??;
+    let time = (year_0..year_10000)
+        .contains(&micros)
+        .then(|| DateTime::from_timestamp_micros(micros))??;
     Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
@@ -131,9 +133,13 @@ struct Rows<'a> {
 impl<'a> Rows<'a> {
     fn new(files: &'a StructArray, constants: &'a StructArray) -> Result<Self> {
         let text = |name| {
-            files.column_by_name(name).and_then(|column| column.as_string_opt::<i32>()).ok_or_else(|| malformed(name))
+            files
+                .column_by_name(name)
+                .and_then(|column| column.as_string_opt::<i32>())
+                .ok_or_else(|| malformed(name))
         };
-        let partition = constants.column_by_name("partitionValues").and_then(|column| column.as_map_opt());
+        let partition =
+            constants.column_by_name("partitionValues").and_then(|column| column.as_map_opt());
         Ok(Self {
             path: text("path")?,
             size: child(files, "size")?,
@@ -150,7 +156,9 @@ impl<'a> Rows<'a> {
 
     fn file(&self, row: usize) -> Result<DataFile> {
         let path = self.path.value(row).to_owned();
-        let refuse = |why: &str| Error::damaged(format!("file `{path}` {why}: another program changed the table"));
+        let refuse = |why: &str| {
+            Error::damaged(format!("file `{path}` {why}: another program changed the table"))
+        };
         if self.path.is_null(row) || path.contains("://") {
             return Err(refuse("is outside the table"));
         }
@@ -163,13 +171,14 @@ impl<'a> Rows<'a> {
             return Err(refuse("has no partition"));
         };
         let text = if self.statistics.is_valid(row) { self.statistics.value(row) } else { "{}" };
-        let statistics: Statistics =
-            serde_json::from_str(text).map_err(|e| refuse("has malformed statistics").with_source(e))?;
+        let statistics: Statistics = serde_json::from_str(text)
+            .map_err(|e| refuse("has malformed statistics").with_source(e))?;
         let rows = statistics.num_records.ok_or_else(|| refuse("has no row count"))?;
         let min = statistics.min_values;
         let max = statistics.max_values;
         Ok(DataFile {
-            bytes: u64::try_from(integer(&self.size, row, "size")?).map_err(|_| refuse("has a negative size"))?,
+            bytes: u64::try_from(integer(&self.size, row, "size")?)
+                .map_err(|_| refuse("has a negative size"))?,
             rows,
             retention_days,
             date,
@@ -218,7 +227,9 @@ fn earliest(text: &str) -> Option<i64> {
 /// Returns the latest time that a maximum may stand for. Other writers truncate times to the
 /// millisecond, so a maximum of fewer than six digits may be below its rows.
 fn latest(text: &str) -> Option<i64> {
-    let digits = text.split_once('.').map_or(0, |(_, tail)| tail.bytes().take_while(u8::is_ascii_digit).count());
+    let digits = text
+        .split_once('.')
+        .map_or(0, |(_, tail)| tail.bytes().take_while(u8::is_ascii_digit).count());
     let cut = match digits {
         0..3 => 999_999,
         3..6 => 999,

@@ -41,7 +41,9 @@ impl Table {
     /// `older_than_ms` (since 1970-01-01), except those needed to read a version since then.
     /// Returns the deleted objects, oldest first. With `dry_run`, only lists them.
     pub async fn clean_log(&self, older_than_ms: i64, dry_run: bool) -> Result<Vec<Orphan>> {
-        let failed = |e| Error::storage(format!("cannot list the log of table `{}`", self.name())).with_source(e);
+        let failed = |e| {
+            Error::storage(format!("cannot list the log of table `{}`", self.name())).with_source(e)
+        };
         let log = self.inner.path.clone().join("_delta_log");
         // Folders in the log belong to other programs.
         let listed = self.object_store().list_with_delimiter(Some(&log)).await.map_err(failed)?;
@@ -49,7 +51,8 @@ impl Table {
         let hint = super::last_checkpoint(self.object_store(), &self.inner.path).await?;
         let Some(cut) = cut(&entries, hint, older_than_ms) else { return Ok(Vec::new()) };
         entries.retain(|entry| entry.version < cut);
-        entries.sort_by(|a, b| (a.version, &a.object.location).cmp(&(b.version, &b.object.location)));
+        entries
+            .sort_by(|a, b| (a.version, &a.object.location).cmp(&(b.version, &b.object.location)));
         if !dry_run && !entries.is_empty() {
             let check = move |inner: &Inner, writer: &mut Writer| {
                 inner.check_log(writer)?;
@@ -60,7 +63,8 @@ impl Table {
                 match self.object_store().delete(&entry.object.location).await {
                     Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                     Err(e) => {
-                        let what = format!("cannot delete entries of the log of table `{}`", self.name());
+                        let what =
+                            format!("cannot delete entries of the log of table `{}`", self.name());
                         return Err(Error::storage(what).with_source(e));
                     }
                 }
@@ -78,7 +82,9 @@ impl Inner {
         let failed = |e| self.failed("read the log of", e);
         let index = self.index();
         let fresh = kernel::snapshot_at(&self.engine, &self.url, index.version).map_err(failed)?;
-        let mut same = FileIndex::default().apply(index.version, kernel::files(&self.engine, &fresh)?, []) == *index;
+        let mut same =
+            FileIndex::default().apply(index.version, kernel::files(&self.engine, &fresh)?, [])
+                == *index;
         for (app, version) in &writer.apps {
             same &= fresh.get_app_id_version(app, &self.engine).map_err(failed)? == *version;
         }
@@ -97,7 +103,8 @@ impl Inner {
 fn cut(entries: &[Entry], hint: u64, older_than_ms: i64) -> Option<u64> {
     let commits = || entries.iter().filter(|entry| entry.kind == Kind::Commit);
     let newest = commits().map(|entry| entry.version).max()?;
-    let kept = commits().filter(|entry| entry.object.last_modified.timestamp_millis() >= older_than_ms);
+    let kept =
+        commits().filter(|entry| entry.object.last_modified.timestamp_millis() >= older_than_ms);
     let oldest_kept = kept.map(|entry| entry.version).min().unwrap_or(newest);
     let mut parts: BTreeMap<(u64, u64), u64> = BTreeMap::new();
     for entry in entries {
@@ -107,7 +114,8 @@ fn cut(entries: &[Entry], hint: u64, older_than_ms: i64) -> Option<u64> {
             *parts.entry((entry.version, of)).or_default() += 1;
         }
     }
-    let whole: BTreeSet<u64> = parts.iter().filter(|((_, of), found)| *found >= of).map(|((at, _), _)| *at).collect();
+    let whole: BTreeSet<u64> =
+        parts.iter().filter(|((_, of), found)| *found >= of).map(|((at, _), _)| *at).collect();
     whole.range(..=oldest_kept.min(hint)).next_back().copied()
 }
 
@@ -115,11 +123,14 @@ fn cut(entries: &[Entry], hint: u64, older_than_ms: i64) -> Option<u64> {
 fn entry(object: ObjectMeta) -> Option<Entry> {
     let name = object.location.filename()?;
     let (version, rest) = name.split_at_checked(20)?;
-    let version = version.bytes().all(|digit| digit.is_ascii_digit()).then(|| version.parse().ok())??;
+    let version =
+        version.bytes().all(|digit| digit.is_ascii_digit()).then(|| version.parse().ok())??;
     let words: Vec<&str> = rest.strip_prefix('.')?.split('.').collect();
     let kind = match words[..] {
         ["json"] => Kind::Commit,
-        ["checkpoint", "parquet"] | ["checkpoint", _, "parquet" | "json"] => Kind::Checkpoint { parts: 1 },
+        ["checkpoint", "parquet"] | ["checkpoint", _, "parquet" | "json"] => {
+            Kind::Checkpoint { parts: 1 }
+        }
         ["checkpoint", _, parts, "parquet"] => Kind::Checkpoint { parts: parts.parse().ok()? },
         ["crc"] | [_, "compacted", "json"] => Kind::Aid,
         _ => return None,

@@ -48,7 +48,7 @@ impl Inner {
         let mut unclear = 0;
         let mut last = None;
         loop {
-            if self.landed(writer, commit)? {
+            if self.is_committed(writer, commit)? {
                 return Ok(self.index());
             }
             if let Some(error) = last.take_if(|_| conflicts > CONFLICTS || unclear > UNCLEAR) {
@@ -58,7 +58,8 @@ impl Inner {
             match kernel::attempt(&self.engine, &writer.snapshot, commit, &removed)? {
                 Attempt::Committed(snapshot) => {
                     let remove = commit.remove.iter().map(String::as_str);
-                    let next = self.index().apply(snapshot.version(), commit.add.iter().cloned(), remove);
+                    let next =
+                        self.index().apply(snapshot.version(), commit.add.iter().cloned(), remove);
                     if let Some((app, version)) = &commit.app {
                         writer.apps.insert(app.clone(), Some(*version));
                     }
@@ -73,8 +74,8 @@ impl Inner {
                         self.rows.folder()
                     )));
                 }
-                Attempt::Unclear(e) => {
-                    unclear += self.weigh(&e);
+                Attempt::UnknownOutcome(e) => {
+                    unclear += self.retry_decision(&e);
                     let error = self.failed("commit to", e);
                     if is_sync_failure(&error) {
                         // The entry can be read now and may be gone after a power cut, so the table
@@ -84,24 +85,27 @@ impl Inner {
                     last = Some(error);
                 }
             }
-            self.refresh(writer).map_err(|e| if is_sync_failure(&e) { e } else { last.take().unwrap_or(e) })?;
+            self.refresh(writer)
+                .map_err(|e| if is_sync_failure(&e) { e } else { last.take().unwrap_or(e) })?;
         }
     }
 
     /// Returns the cost of an error against `UNCLEAR`. Only store failures may be transient; any
     /// other error ends the commit.
-    fn weigh(&self, error: &KernelError) -> u32 {
+    fn retry_decision(&self, error: &KernelError) -> u32 {
         match error {
-            KernelError::Backtraced { source, .. } => self.weigh(source),
+            KernelError::Backtraced { source, .. } => self.retry_decision(source),
             KernelError::ObjectStore(_) | KernelError::IOError(_) | KernelError::Reqwest(_) => 1,
             _ => UNCLEAR + 1,
         }
     }
 
     /// Returns true if the newest known version already holds the commit.
-    fn landed(&self, writer: &mut Writer, commit: &Commit) -> Result<bool> {
+    fn is_committed(&self, writer: &mut Writer, commit: &Commit) -> Result<bool> {
         if let Some((app, version)) = &commit.app {
-            return Ok(self.app_version(writer, app)?.is_some_and(|landed| landed >= *version));
+            return Ok(self
+                .app_version(writer, app)?
+                .is_some_and(|is_committed| is_committed >= *version));
         }
         let index = self.index();
         if commit.add.is_empty() {
@@ -114,13 +118,20 @@ impl Inner {
     fn check(&self, commit: &Commit) -> Result<Vec<Arc<DataFile>>> {
         let index = self.index();
         if let Some(file) = commit.add.iter().find(|file| index.contains(&file.path)) {
-            return Err(Error::invalid(format!("file `{}` is already in table `{}`", file.path, self.rows.folder())));
+            return Err(Error::invalid(format!(
+                "file `{}` is already in table `{}`",
+                file.path,
+                self.rows.folder()
+            )));
         }
         let mut removed = Vec::with_capacity(commit.remove.len());
         for path in &commit.remove {
             let Some(file) = index.get(path) else {
                 let version = index.version;
-                let message = format!("file `{path}` is not in version {version} of table `{}`", self.rows.folder());
+                let message = format!(
+                    "file `{path}` is not in version {version} of table `{}`",
+                    self.rows.folder()
+                );
                 return Err(Error::new(ErrorKind::NotFound, message));
             };
             removed.push(Arc::clone(file));

@@ -108,7 +108,7 @@ pub struct FileIndex {
 
 impl FileIndex {
     /// Creates an index of these files without a version, for a merge or for reading a few files.
-    pub fn of(files: impl IntoIterator<Item = DataFile>) -> Self {
+    pub fn new(files: impl IntoIterator<Item = DataFile>) -> Self {
         Self::default().apply(0, files, [])
     }
 
@@ -126,7 +126,8 @@ impl FileIndex {
     /// Returns the files of the days from `first` to `last` inclusive, of every retention.
     pub fn days(&self, first: i32, last: i32) -> impl Iterator<Item = &Arc<DataFile>> {
         // `BTreeMap::range` panics if the start is after the end.
-        let range = (first <= last).then(|| self.partitions.range((first, i32::MIN)..=(last, i32::MAX)));
+        let range =
+            (first <= last).then(|| self.partitions.range((first, i32::MIN)..=(last, i32::MAX)));
         range.into_iter().flatten().flat_map(|(_, files)| files.iter())
     }
 
@@ -224,7 +225,9 @@ impl FileIndex {
     /// Returns the partition of the file with this path. The path names the partition unless
     /// another program chose the path.
     fn locate(&self, path: &str) -> Option<Partition> {
-        let has = |partition: &Partition| self.partitions.get(partition).is_some_and(|f| find(f, path).is_some());
+        let has = |partition: &Partition| {
+            self.partitions.get(partition).is_some_and(|f| find(f, path).is_some())
+        };
         match store::parse_data_path(path).map(|named| (named.date, named.retention_days)) {
             Some(partition) if has(&partition) => Some(partition),
             Some(_) => None,
@@ -245,7 +248,15 @@ mod tests {
     fn bounds_of_long_texts_are_short_and_hold() {
         let last = char::MAX.to_string();
         let long = |text: &str| text.repeat(300);
-        for text in ["", "a", &long("a"), &long("é"), &long("\u{d7ff}"), &long(&last), &(long(&last[..]) + "a")] {
+        for text in [
+            "",
+            "a",
+            &long("a"),
+            &long("é"),
+            &long("\u{d7ff}"),
+            &long(&last),
+            &(long(&last[..]) + "a"),
+        ] {
             let low = lower_bound(text.to_owned());
             let high = upper_bound(text.to_owned());
             assert!(*low <= *text && *high >= *text, "{text:.8}");

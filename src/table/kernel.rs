@@ -49,7 +49,8 @@ fn executor() -> Result<Arc<TokioMultiThreadExecutor>> {
         return Ok(Arc::clone(executor));
     }
     let executor = TokioMultiThreadExecutor::new_owned_runtime(Some(2), None);
-    let executor = Arc::new(executor.map_err(|e| error("cannot start the runtime of the table log", e))?);
+    let executor =
+        Arc::new(executor.map_err(|e| error("cannot start the runtime of the table log", e))?);
     Ok(Arc::clone(shared.insert(executor)))
 }
 
@@ -58,7 +59,8 @@ pub fn create(engine: &Engine, url: &Url, columns: &Schema) -> KernelResult<bool
     let mut fields: Vec<_> = columns.fields().iter().cloned().collect();
     fields.extend(record::partition_fields().map(Arc::new));
     let schema = StructType::try_from_arrow(&Schema::new(fields))?;
-    let statistics = actions::STATISTICS.into_iter().filter(|name| columns.field_with_name(name).is_ok());
+    let statistics =
+        actions::STATISTICS.into_iter().filter(|name| columns.field_with_name(name).is_ok());
     let properties = [
         ("delta.dataSkippingStatsColumns", statistics.collect::<Vec<_>>().join(",")),
         // Old log entries tell a vacuum which data files other readers may still use.
@@ -71,7 +73,9 @@ pub fn create(engine: &Engine, url: &Url, columns: &Schema) -> KernelResult<bool
         .and_then(|transaction| transaction.commit(engine));
     match created {
         Ok(CommitResult::Committed(_)) => Ok(true),
-        Ok(CommitResult::Conflicted(_)) | Err(KernelError::TableAlreadyExistsAtPath(_)) => Ok(false),
+        Ok(CommitResult::Conflicted(_)) | Err(KernelError::TableAlreadyExistsAtPath(_)) => {
+            Ok(false)
+        }
         Ok(CommitResult::Retryable(failed)) => Err(failed.error),
         Err(e) => Err(e),
     }
@@ -114,7 +118,8 @@ pub fn check_columns(snapshot: &Snapshot, columns: &Schema) -> Result<()> {
 /// Returns every file of a version.
 pub fn files(engine: &Engine, snapshot: &SnapshotRef) -> Result<Vec<DataFile>> {
     let failed = |e| error("cannot read the files of the table", e);
-    let scan = Arc::clone(snapshot).scan_builder().without_row_transforms().build().map_err(failed)?;
+    let scan =
+        Arc::clone(snapshot).scan_builder().without_row_transforms().build().map_err(failed)?;
     let mut files = Vec::new();
     for found in scan.scan_metadata(engine).map_err(failed)? {
         files.extend(actions::scanned(&selected(found.map_err(failed)?.scan_files)?)?);
@@ -142,19 +147,27 @@ pub fn advance(engine: &Engine, index: &FileIndex, snapshot: &SnapshotRef) -> Re
 
 /// Returns the paths of files that were added after `version` and are still in the table, or `None`
 /// if the entries in between are gone.
-pub fn added_since(engine: &Engine, snapshot: &SnapshotRef, version: u64) -> Result<Option<Vec<String>>> {
+pub fn added_since(
+    engine: &Engine,
+    snapshot: &SnapshotRef,
+    version: u64,
+) -> Result<Option<Vec<String>>> {
     let failed = |e| error("cannot read the new versions of the table", e);
     let builder = Arc::clone(snapshot).incremental_scan_builder(version);
     let Some(mut stream) = builder.build(engine).map_err(failed)? else { return Ok(None) };
     let mut added = Vec::new();
     for batch in stream.by_ref() {
-        added.extend(actions::logged(&selected(batch.map_err(failed)?)?)?.into_iter().map(|file| file.path));
+        added.extend(
+            actions::logged(&selected(batch.map_err(failed)?)?)?.into_iter().map(|file| file.path),
+        );
     }
     Ok(Some(added))
 }
 
 fn selected(rows: FilteredEngineData) -> Result<RecordBatch> {
-    rows.apply_selection_vector().try_into_record_batch().map_err(|e| error("cannot read log entries", e))
+    rows.apply_selection_vector()
+        .try_into_record_batch()
+        .map_err(|e| error("cannot read log entries", e))
 }
 
 /// Outcome of one attempt to commit.
@@ -165,46 +178,60 @@ pub enum Attempt {
     /// lost.
     Conflict,
     /// The attempt failed, or it succeeded and the answer was lost.
-    Unclear(KernelError),
+    UnknownOutcome(KernelError),
 }
 
 /// Tries once to commit on top of `snapshot`. `removed` are the files that `commit` removes.
-pub fn attempt(engine: &Engine, snapshot: &SnapshotRef, commit: &Commit, removed: &[Arc<DataFile>]) -> Result<Attempt> {
+pub fn attempt(
+    engine: &Engine,
+    snapshot: &SnapshotRef,
+    commit: &Commit,
+    removed: &[Arc<DataFile>],
+) -> Result<Attempt> {
     let failed = |e| error("cannot prepare a commit", e);
-    let mut builder = Arc::clone(snapshot).update_table(operation(commit.operation), WRITER, commit.data_change);
+    let mut builder =
+        Arc::clone(snapshot).update_table(operation(commit.operation), WRITER, commit.data_change);
     if !commit.add.is_empty() && removed.is_empty() && commit.data_change {
         builder = builder.with_blind_append();
     }
     if let Some((app, version)) = &commit.app {
         builder = builder.with_transaction_id(app, *version);
     }
-    let mut transaction = builder.build(engine, Box::new(FileSystemCommitter::new())).map_err(failed)?;
+    let mut transaction =
+        builder.build(engine, Box::new(FileSystemCommitter::new())).map_err(failed)?;
     if !commit.add.is_empty() {
         transaction.add_files(Box::new(ArrowEngineData::new(actions::added(&commit.add)?)));
     }
     if !removed.is_empty() {
         let rows = actions::removed(removed.iter().map(AsRef::as_ref))?;
-        transaction.remove_files(FilteredEngineData::with_all_rows_selected(Box::new(ArrowEngineData::new(rows))));
+        transaction.remove_files(FilteredEngineData::with_all_rows_selected(Box::new(
+            ArrowEngineData::new(rows),
+        )));
     }
     Ok(match transaction.commit(engine) {
-        Ok(CommitResult::Committed(committed)) => match (has_entry(engine, snapshot), committed.post_commit_snapshot())
-        {
-            (Ok(true), Some(snapshot)) => Attempt::Committed(Arc::clone(snapshot)),
-            (Ok(_), _) => Attempt::Conflict,
-            (Err(e), _) => Attempt::Unclear(e),
-        },
+        Ok(CommitResult::Committed(committed)) => {
+            match (has_entry(engine, snapshot), committed.post_commit_snapshot()) {
+                (Ok(true), Some(snapshot)) => Attempt::Committed(Arc::clone(snapshot)),
+                (Ok(_), _) => Attempt::Conflict,
+                (Err(e), _) => Attempt::UnknownOutcome(e),
+            }
+        }
         Ok(CommitResult::Conflicted(_)) => Attempt::Conflict,
-        Ok(CommitResult::Retryable(failed)) => Attempt::Unclear(failed.error),
-        Err(e) => Attempt::Unclear(e),
+        Ok(CommitResult::Retryable(failed)) => Attempt::UnknownOutcome(failed.error),
+        Err(e) => Attempt::UnknownOutcome(e),
     })
 }
 
 /// Returns true if the log still has the entry of the snapshot's version.
 fn has_entry(engine: &Engine, snapshot: &Snapshot) -> KernelResult<bool> {
-    let entry = snapshot.table_root().join(&format!("_delta_log/{:020}.json", snapshot.version()))?;
+    let entry =
+        snapshot.table_root().join(&format!("_delta_log/{:020}.json", snapshot.version()))?;
     match engine.storage_handler().head(&entry).map_err(bare) {
         Ok(_) => Ok(true),
-        Err(KernelError::FileNotFound(_) | KernelError::ObjectStore(object_store::Error::NotFound { .. })) => Ok(false),
+        Err(
+            KernelError::FileNotFound(_)
+            | KernelError::ObjectStore(object_store::Error::NotFound { .. }),
+        ) => Ok(false),
         Err(e) => Err(e),
     }
 }
@@ -221,7 +248,9 @@ fn operation(name: &str) -> UpdateTableOperation {
 pub fn error(what: &str, source: KernelError) -> Error {
     let source = bare(source);
     let kind = match &source {
-        KernelError::ObjectStore(_) | KernelError::IOError(_) | KernelError::Reqwest(_) => ErrorKind::Storage,
+        KernelError::ObjectStore(_) | KernelError::IOError(_) | KernelError::Reqwest(_) => {
+            ErrorKind::Storage
+        }
         KernelError::Arrow(_)
         | KernelError::Parquet(_)
         | KernelError::MalformedJson(_)

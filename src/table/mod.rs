@@ -130,11 +130,25 @@ impl Table {
                 .map_err(|e| kernel::error(&format!("cannot open table `{name}`"), e))?;
             let files = kernel::files(&engine, &snapshot)?;
             let index = FileIndex::default().apply(snapshot.version(), files, []);
-            let writer = Arc::new(tokio::sync::Mutex::new(Writer { snapshot, apps: HashMap::new(), unrenewed: None }));
+            let writer = Arc::new(tokio::sync::Mutex::new(Writer {
+                snapshot,
+                apps: HashMap::new(),
+                unrenewed: None,
+            }));
             let index = RwLock::new(Arc::new(index));
             let checkpoint = AtomicU64::new(checkpoint);
             let row_group_bytes = AtomicUsize::new(ROW_GROUP_BYTES);
-            let inner = Inner { rows, url, path, store, engine, index, checkpoint, row_group_bytes, writer };
+            let inner = Inner {
+                rows,
+                url,
+                path,
+                store,
+                engine,
+                index,
+                checkpoint,
+                row_group_bytes,
+                writer,
+            };
             Ok(Self { inner: Arc::new(inner) })
         })
         .await
@@ -169,7 +183,10 @@ impl Table {
     /// Returns the table's unique id, which differs even from that of a table of the same name and
     /// place.
     pub async fn id(&self) -> Result<String> {
-        self.locked(|_, writer| Ok(writer.snapshot.table_configuration().metadata().id().to_owned())).await
+        self.locked(|_, writer| {
+            Ok(writer.snapshot.table_configuration().metadata().id().to_owned())
+        })
+        .await
     }
 
     /// Returns the URL of the table, which ends with `/`.
@@ -226,7 +243,9 @@ impl Table {
         let snapshot = self.locked(|_, writer| Ok(Arc::clone(&writer.snapshot))).await?;
         let inner = Arc::clone(&self.inner);
         let written = blocking(move || {
-            let (_, written) = snapshot.checkpoint(&inner.engine, None).map_err(|e| inner.failed("checkpoint", e))?;
+            let (_, written) = snapshot
+                .checkpoint(&inner.engine, None)
+                .map_err(|e| inner.failed("checkpoint", e))?;
             Ok(written)
         })
         .await?;
@@ -235,8 +254,13 @@ impl Table {
         self.locked(move |inner, writer| {
             // Later commits build on a snapshot that need not carry the entries before the
             // checkpoint.
-            let newest = kernel::newer(&inner.engine, &written).map_err(|e| inner.failed("refresh", e))?;
-            if newest.version() >= writer.snapshot.version() { inner.advance(writer, newest) } else { Ok(()) }
+            let newest =
+                kernel::newer(&inner.engine, &written).map_err(|e| inner.failed("refresh", e))?;
+            if newest.version() >= writer.snapshot.version() {
+                inner.advance(writer, newest)
+            } else {
+                Ok(())
+            }
         })
         .await?;
         Ok(version)
@@ -286,7 +310,8 @@ impl Inner {
     fn refresh(&self, writer: &mut Writer) -> Result<()> {
         let index = self.index();
         let snapshot = Arc::clone(&writer.snapshot);
-        let newest = kernel::newer(&self.engine, &snapshot).map_err(|e| self.failed("refresh", e))?;
+        let newest =
+            kernel::newer(&self.engine, &snapshot).map_err(|e| self.failed("refresh", e))?;
         self.advance(writer, newest)?;
         self.settle_new(&index).inspect_err(|_| {
             // The newer version may be gone after a power cut.
@@ -342,8 +367,10 @@ async fn create(store: &Store, name: &str, columns: &Schema) -> Result<()> {
 /// would vanish silently.
 async fn refuse_empty_commits(store: &Arc<dyn ObjectStore>, table: &Path) -> Result<()> {
     let mut entries = store.list(Some(&table.clone().join("_delta_log")));
-    while let Some(entry) =
-        entries.try_next().await.map_err(|e| Error::storage("cannot list the table's log").with_source(e))?
+    while let Some(entry) = entries
+        .try_next()
+        .await
+        .map_err(|e| Error::storage("cannot list the table's log").with_source(e))?
     {
         if entry.size == 0 && entry.location.extension() == Some("json") {
             return Err(Error::damaged(format!(
@@ -373,7 +400,9 @@ async fn last_checkpoint(object_store: &Arc<dyn ObjectStore>, table: &Path) -> R
     Ok(hint.and_then(|hint| hint.get("version")?.as_u64()).unwrap_or(0))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|e| Err(Error::internal("work on a table was interrupted").with_source(e)))
 }

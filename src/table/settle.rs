@@ -53,7 +53,9 @@ impl Inner {
         }
         let mut files = self.store.files_in(&self.path.clone().join("_delta_log"))?;
         let begins = format!("{version:020}.checkpoint.");
-        files.retain(|file| file.filename().is_some_and(|name| name.starts_with(&begins) || name == HINT));
+        files.retain(|file| {
+            file.filename().is_some_and(|name| name.starts_with(&begins) || name == HINT)
+        });
         self.store.renew(&files)
     }
 
@@ -63,7 +65,8 @@ impl Inner {
         if index.version <= known.version {
             return Ok(());
         }
-        let added = index.iter().filter(|file| !known.contains(&file.path)).map(|file| file.path.clone());
+        let added =
+            index.iter().filter(|file| !known.contains(&file.path)).map(|file| file.path.clone());
         self.settle(known.version + 1, &added.collect::<Vec<_>>())
     }
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -83,9 +83,17 @@ async fn a_table_is_made_once_and_found_again() {
     assert_eq!((table.index().version, table.index().len()), (0, 0));
     assert_eq!(make(&store).await.index(), table.index());
     assert_eq!(table.url().as_str(), "memory:///state/logs/");
-    let other = Schema::new(vec![arrow::datatypes::Field::new("cost", arrow::datatypes::DataType::Utf8, true)]);
+    let other = Schema::new(vec![arrow::datatypes::Field::new(
+        "cost",
+        arrow::datatypes::DataType::Utf8,
+        true,
+    )]);
     let error = Table::with_columns(&store, Rows::Logs, &other).await.unwrap_err();
-    assert_eq!((error.kind(), error.message().contains("`cost`")), (ErrorKind::Damaged, true), "{error}");
+    assert_eq!(
+        (error.kind(), error.message().contains("`cost`")),
+        (ErrorKind::Damaged, true),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -104,7 +112,8 @@ async fn commits_are_there_after_a_reopen() {
         min_id: None,
         ..c.clone()
     };
-    let index = table.commit(append(vec![b.clone(), a.clone(), unknown.clone()], None)).await.unwrap();
+    let index =
+        table.commit(append(vec![b.clone(), a.clone(), unknown.clone()], None)).await.unwrap();
     assert_eq!(index.iter().map(AsRef::as_ref).collect::<Vec<_>>(), [&a, &b, &unknown]);
     assert_eq!((index.rows(), index.bytes(), index.len()), (36, 3006, 3));
     assert_eq!(reopen(&store).await.index(), index);
@@ -117,9 +126,16 @@ async fn commits_are_there_after_a_reopen() {
     assert_eq!(again.index(), index);
     let gone = table.commit(swap(vec![file(30, DAY, 5)], &[&a])).await.unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);
-    let index =
-        table.commit(Commit { data_change: true, operation: "DELETE", ..swap(vec![], &[&d, &unknown]) }).await.unwrap();
-    assert!(index.is_empty() && index.rows() == 0 && index.bytes() == 0 && index.partitions().next().is_none());
+    let index = table
+        .commit(Commit { data_change: true, operation: "DELETE", ..swap(vec![], &[&d, &unknown]) })
+        .await
+        .unwrap();
+    assert!(
+        index.is_empty()
+            && index.rows() == 0
+            && index.bytes() == 0
+            && index.partitions().next().is_none()
+    );
     assert_eq!(again.refresh().await.unwrap(), index);
 }
 
@@ -172,7 +188,10 @@ async fn writers_at_once_converge() {
         for number in 0..10 {
             let app = format!("wal-{writer}");
             let new = file(30, DAY + number, (writer * 100 + number as usize) as u128);
-            tables[writer].commit(append(vec![new], Some((&app, i64::from(number))))).await.unwrap();
+            tables[writer]
+                .commit(append(vec![new], Some((&app, i64::from(number)))))
+                .await
+                .unwrap();
         }
     };
     tokio::join!(write(0), write(1), write(2));
@@ -195,7 +214,11 @@ async fn a_checkpoint_keeps_everything() {
     table.commit(swap(vec![file(30, DAY, 9)], &[&file(30, DAY, 0)])).await.unwrap();
     let again = reopen(&store).await;
     assert_eq!((again.index(), again.commits_since_checkpoint()), (table.index(), 1));
-    assert_eq!(behind.refresh().await.unwrap(), table.index(), "the entries between are behind the checkpoint");
+    assert_eq!(
+        behind.refresh().await.unwrap(),
+        table.index(),
+        "the entries between are behind the checkpoint"
+    );
     assert_eq!(table.checkpoint().await.unwrap(), 6);
     assert_eq!(table.checkpoint().await.unwrap(), 6);
 }
@@ -282,7 +305,8 @@ async fn only_what_nobody_needs_is_an_orphan() {
 async fn log_names(store: &Store, table: &Table) -> Vec<String> {
     let log = table.inner.path.clone().join("_delta_log");
     let objects: Vec<_> = store.object_store().list(Some(&log)).try_collect().await.unwrap();
-    let mut names: Vec<_> = objects.iter().map(|object| object.location.filename().unwrap().to_owned()).collect();
+    let mut names: Vec<_> =
+        objects.iter().map(|object| object.location.filename().unwrap().to_owned()).collect();
     names.sort();
     names
 }
@@ -302,9 +326,16 @@ async fn the_log_is_cleaned_up_to_the_last_checkpoint() {
     let store = memory();
     let table = make(&store).await;
     for number in 0..5 {
-        table.commit(append(vec![file(30, DAY, number)], Some(("wal", number as i64)))).await.unwrap();
+        table
+            .commit(append(vec![file(30, DAY, number)], Some(("wal", number as i64))))
+            .await
+            .unwrap();
     }
-    assert_eq!(table.clean_log(LATER, false).await.unwrap(), [], "no checkpoint, so every entry is needed");
+    assert_eq!(
+        table.clean_log(LATER, false).await.unwrap(),
+        [],
+        "no checkpoint, so every entry is needed"
+    );
     table.checkpoint().await.unwrap();
     table.commit(swap(vec![file(30, DAY, 9)], &[&file(30, DAY, 0)])).await.unwrap();
     assert_eq!(table.clean_log(0, false).await.unwrap(), [], "all is too new");
@@ -313,7 +344,10 @@ async fn the_log_is_cleaned_up_to_the_last_checkpoint() {
     assert_eq!(log_names(&store, &table).await, names, "a dry run");
     assert_eq!(table.clean_log(LATER, false).await.unwrap(), would);
     let paths: Vec<_> = would.iter().map(|orphan| orphan.path.clone()).collect();
-    assert_eq!(paths, (0..5).map(|version| format!("_delta_log/{}", commit_name(version))).collect::<Vec<_>>());
+    assert_eq!(
+        paths,
+        (0..5).map(|version| format!("_delta_log/{}", commit_name(version))).collect::<Vec<_>>()
+    );
     let left = [checkpoint_name(5), commit_name(5), commit_name(6), "_last_checkpoint".to_owned()];
     assert_eq!(log_names(&store, &table).await, left);
     assert_eq!(table.clean_log(LATER, false).await.unwrap(), []);
@@ -326,7 +360,10 @@ async fn the_log_is_cleaned_up_to_the_last_checkpoint() {
     assert_eq!(again.refresh().await.unwrap(), index);
     table.checkpoint().await.unwrap();
     table.clean_log(LATER, false).await.unwrap();
-    assert_eq!(log_names(&store, &table).await, [checkpoint_name(7), commit_name(7), "_last_checkpoint".to_owned()]);
+    assert_eq!(
+        log_names(&store, &table).await,
+        [checkpoint_name(7), commit_name(7), "_last_checkpoint".to_owned()]
+    );
     let reopened = reopen(&store).await;
     assert_eq!((reopened.index(), reopened.app_version("wal").await.unwrap()), (index, Some(5)));
     assert_eq!(reopened.orphans(LATER).await.unwrap(), []);
@@ -357,8 +394,9 @@ async fn versions_that_are_young_enough_can_still_be_read() {
     // Checkpoints are at 3, 6 and 9. Version 8 is young, and is read through checkpoint 6.
     table.clean_log(now - 60_000, false).await.unwrap();
     let commits = (6..=10).map(commit_name);
-    let mut left: Vec<_> =
-        commits.chain([checkpoint_name(6), checkpoint_name(9), "_last_checkpoint".to_owned()]).collect();
+    let mut left: Vec<_> = commits
+        .chain([checkpoint_name(6), checkpoint_name(9), "_last_checkpoint".to_owned()])
+        .collect();
     left.sort();
     assert_eq!(log_names(&store, &table).await, left);
     assert_eq!(reopen(&store).await.index(), table.index());
@@ -371,7 +409,10 @@ async fn a_clean_up_that_was_interrupted_leaves_a_log_without_holes() {
         let store = over(Arc::clone(&faulty) as _);
         let table = make(&store).await;
         for number in 0..6 {
-            table.commit(append(vec![file(30, DAY, number)], Some(("wal", number as i64)))).await.unwrap();
+            table
+                .commit(append(vec![file(30, DAY, number)], Some(("wal", number as i64))))
+                .await
+                .unwrap();
             if number == 2 {
                 table.checkpoint().await.unwrap();
             }
@@ -381,8 +422,12 @@ async fn a_clean_up_that_was_interrupted_leaves_a_log_without_holes() {
         assert_eq!(table.clean_log(LATER, false).await.unwrap_err().kind(), ErrorKind::Storage);
         let names = log_names(&store, &table).await;
         assert_eq!(names.len(), 10 - deletes, "{names:?}");
-        let commits: Vec<u64> = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
-        assert!(commits.is_sorted_by(|a, b| a + 1 == *b) && commits.last() == Some(&6), "{commits:?}");
+        let commits: Vec<u64> =
+            names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
+        assert!(
+            commits.is_sorted_by(|a, b| a + 1 == *b) && commits.last() == Some(&6),
+            "{commits:?}"
+        );
         for table in [&table, &reopen(&store).await] {
             assert_eq!(table.app_version("wal").await.unwrap(), Some(5));
             assert_eq!((table.index().len(), table.index().version), (6, 6));
@@ -400,7 +445,10 @@ async fn another_writer_goes_on_after_the_log_was_cleaned() {
     let other = make(&store).await;
     let idle = make(&store).await;
     for number in 0..6 {
-        table.commit(append(vec![file(30, DAY, number)], Some(("a", number as i64)))).await.unwrap();
+        table
+            .commit(append(vec![file(30, DAY, number)], Some(("a", number as i64))))
+            .await
+            .unwrap();
         if number == 2 {
             other.commit(append(vec![file(0, DAY, 50)], Some(("b", 7)))).await.unwrap();
         }
@@ -420,7 +468,8 @@ async fn a_log_whose_checkpoint_is_not_what_was_committed_is_not_cleaned() {
     let store = memory();
     let table = make(&store).await;
     table.commit(append(vec![file(30, DAY, 1)], None)).await.unwrap();
-    let checkpoint = |version| table.inner.path.clone().join("_delta_log").join(checkpoint_name(version));
+    let checkpoint =
+        |version| table.inner.path.clone().join("_delta_log").join(checkpoint_name(version));
     table.checkpoint().await.unwrap();
     let other = store.object_store().get(&checkpoint(1)).await.unwrap().bytes().await.unwrap();
     table.commit(append(vec![file(30, DAY, 2)], None)).await.unwrap();
@@ -440,7 +489,14 @@ async fn half_a_checkpoint_does_not_count_and_foreign_objects_stay() {
         table.commit(append(vec![file(30, DAY, number)], None)).await.unwrap();
     }
     let put = async |name: &str, text: &'static str| {
-        let path = table.inner.path.clone().join("_delta_log").parts().chain(Path::from(name).parts()).collect();
+        let path = table
+            .inner
+            .path
+            .clone()
+            .join("_delta_log")
+            .parts()
+            .chain(Path::from(name).parts())
+            .collect();
         store.object_store().put(&path, text.into()).await.unwrap();
     };
     put("00000000000000000003.checkpoint.0000000001.0000000002.parquet", "half").await;
@@ -475,10 +531,16 @@ async fn the_log_reads_as_delta() {
         }
     }
     let all = |name: &str| actions.iter().filter_map(|action| action.get(name)).collect::<Vec<_>>();
-    assert_eq!(all("metaData")[0]["partitionColumns"], serde_json::json!(["retention_days", "date"]));
+    assert_eq!(
+        all("metaData")[0]["partitionColumns"],
+        serde_json::json!(["retention_days", "date"])
+    );
     assert_eq!(all("txn")[0]["appId"], "wal");
     let add = all("add")[0];
-    assert_eq!(add["partitionValues"], serde_json::json!({ "retention_days": "30", "date": "2026-11-21" }));
+    assert_eq!(
+        add["partitionValues"],
+        serde_json::json!({ "retention_days": "30", "date": "2026-11-21" })
+    );
     let stats: serde_json::Value = serde_json::from_str(add["stats"].as_str().unwrap()).unwrap();
     assert_eq!(stats["maxValues"]["created_at"], "2026-11-21T23:59:59.999999Z");
     assert_eq!(stats["numRecords"], 11);
@@ -502,10 +564,14 @@ async fn other_writers_statistics_are_read_with_care() {
         let path = table.inner.path.clone().join("_delta_log").join(format!("{version:020}.json"));
         store.object_store().put(&path, text.into()).await.unwrap();
     };
-    put(1, entry(r#"{"numRecords":3,"maxValues":{"created_at":"2026-11-21T10:00:00.123Z"}}"#)).await;
+    put(1, entry(r#"{"numRecords":3,"maxValues":{"created_at":"2026-11-21T10:00:00.123Z"}}"#))
+        .await;
     let index = table.refresh().await.unwrap();
     let file = index.iter().next().unwrap();
-    assert_eq!((file.rows, file.min_created_at, file.max_created_at % 1_000_000), (3, i64::MIN, 123_999));
+    assert_eq!(
+        (file.rows, file.min_created_at, file.max_created_at % 1_000_000),
+        (3, i64::MIN, 123_999)
+    );
     assert!(table.object_store_path(file).as_ref().ends_with("/x y.parquet"));
     assert!(index.contains("retention_days=30/date=2026-11-21/x%20y.parquet"));
     table.commit(swap(vec![], &[&file.as_ref().clone()])).await.unwrap();
@@ -521,7 +587,8 @@ async fn commit_cost_does_not_grow_with_files() {
         let folder = tempfile::tempdir().unwrap();
         for store in [memory(), on_disk(folder.path())] {
             let table = make(&store).await;
-            let many = (0..files).map(|number| file(30, DAY - (number % 50) as i32, number)).collect();
+            let many =
+                (0..files).map(|number| file(30, DAY - (number % 50) as i32, number)).collect();
             table.commit(append(many, None)).await.unwrap();
             let start = Instant::now();
             table.checkpoint().await.unwrap();
@@ -534,7 +601,10 @@ async fn commit_cost_does_not_grow_with_files() {
             let appended = start.elapsed() / 50;
             let start = Instant::now();
             let old: Vec<_> = (0..10).map(|number| file(30, DAY, files + number)).collect();
-            table.commit(swap(vec![file(30, DAY, files + 100)], &old.iter().collect::<Vec<_>>())).await.unwrap();
+            table
+                .commit(swap(vec![file(30, DAY, files + 100)], &old.iter().collect::<Vec<_>>()))
+                .await
+                .unwrap();
             let swapped = start.elapsed();
             let start = Instant::now();
             let again = reopen(&store).await;
@@ -577,18 +647,26 @@ impl fmt::Display for Faulty {
 
 #[async_trait]
 impl ObjectStore for Faulty {
-    async fn put_opts(&self, at: &Path, payload: PutPayload, opts: PutOptions) -> object_store::Result<PutResult> {
-        let fault = if at.as_ref().contains("_delta_log") { self.fault.lock().take() } else { None };
-        let failed = || object_store::Error::Generic { store: "Faulty", source: "connection reset".into() };
+    async fn put_opts(
+        &self,
+        at: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        let fault =
+            if at.as_ref().contains("_delta_log") { self.fault.lock().take() } else { None };
+        let failed =
+            || object_store::Error::Generic { store: "Faulty", source: "connection reset".into() };
         if fault == Some(Fault::Before) {
             return Err(failed());
         }
         let result = self.inner.put_opts(at, payload, opts).await?;
         match fault {
             None => Ok(result),
-            Some(Fault::Taken) => {
-                Err(object_store::Error::AlreadyExists { path: at.to_string(), source: "retried".into() })
-            }
+            Some(Fault::Taken) => Err(object_store::Error::AlreadyExists {
+                path: at.to_string(),
+                source: "retried".into(),
+            }),
             Some(Fault::Unsynced) => Err(staged::sync_failure()),
             Some(_) => Err(failed()),
         }
@@ -606,7 +684,11 @@ impl ObjectStore for Faulty {
         self.inner.get_opts(at, options).await
     }
 
-    async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+    async fn get_ranges(
+        &self,
+        at: &Path,
+        ranges: &[Range<u64>],
+    ) -> object_store::Result<Vec<Bytes>> {
         self.inner.get_ranges(at, ranges).await
     }
 
@@ -616,7 +698,10 @@ impl ObjectStore for Faulty {
     ) -> BoxStream<'static, object_store::Result<Path>> {
         match &mut *self.deletes.lock() {
             Some(0) => {
-                let failed = object_store::Error::Generic { store: "Faulty", source: "connection reset".into() };
+                let failed = object_store::Error::Generic {
+                    store: "Faulty",
+                    source: "connection reset".into(),
+                };
                 futures::stream::iter([Err(failed)]).boxed()
             }
             left => {
@@ -634,7 +719,12 @@ impl ObjectStore for Faulty {
         self.inner.list_with_delimiter(prefix).await
     }
 
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+    async fn copy_opts(
+        &self,
+        from: &Path,
+        to: &Path,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
         self.inner.copy_opts(from, to, options).await
     }
 }

@@ -32,12 +32,14 @@ impl Table {
     /// that the current version does not list, and that no version since then listed. Never returns
     /// objects of the log.
     pub async fn orphans(&self, older_than_ms: i64) -> Result<Vec<Orphan>> {
-        let failed = |e| Error::storage(format!("cannot list table `{}`", self.name())).with_source(e);
+        let failed =
+            |e| Error::storage(format!("cannot list table `{}`", self.name())).with_source(e);
         let mut found = self.data_objects().await.map_err(failed)?;
         found.retain(|object| object.last_modified.timestamp_millis() < older_than_ms);
         // The version is read after the listing, so it includes every file of a commit in between.
         let index = self.refresh().await?;
-        let mut used: HashSet<Path> = index.iter().map(|file| self.object_store_path(file)).collect();
+        let mut used: HashSet<Path> =
+            index.iter().map(|file| self.object_store_path(file)).collect();
         if found.iter().any(|object| !used.contains(&object.location)) {
             used.extend(self.removed_since(older_than_ms).await?);
         }
@@ -52,8 +54,12 @@ impl Table {
         let used: HashSet<Path> = index.iter().map(|file| self.object_store_path(file)).collect();
         let wanted = paths.iter().map(|path| self.below(path)).collect::<Result<Vec<Path>>>()?;
         for (path, object) in paths.iter().zip(&wanted) {
-            if used.contains(object) || path.starts_with(['_', '.']) || !path.ends_with(".parquet") {
-                return Err(Error::internal(format!("`{path}` is not an orphan of table `{}`", self.name())));
+            if used.contains(object) || path.starts_with(['_', '.']) || !path.ends_with(".parquet")
+            {
+                return Err(Error::internal(format!(
+                    "`{path}` is not an orphan of table `{}`",
+                    self.name()
+                )));
             }
         }
         let mut deleted = self.object_store().delete_stream(stream::iter(wanted).map(Ok).boxed());
@@ -61,9 +67,11 @@ impl Table {
             match result {
                 Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(e) => {
-                    return Err(
-                        Error::storage(format!("cannot delete files of table `{}`", self.name())).with_source(e)
-                    );
+                    return Err(Error::storage(format!(
+                        "cannot delete files of table `{}`",
+                        self.name()
+                    ))
+                    .with_source(e));
                 }
             }
         }
@@ -76,7 +84,8 @@ impl Table {
         for folder in top.common_prefixes {
             // Delta keeps its own data, such as the log, in folders with such names.
             if !folder.filename().is_some_and(|name| name.starts_with(['_', '.'])) {
-                objects.extend(self.object_store().list(Some(&folder)).try_collect::<Vec<_>>().await?);
+                objects
+                    .extend(self.object_store().list(Some(&folder)).try_collect::<Vec<_>>().await?);
             }
         }
         objects.retain(|object| object.location.as_ref().ends_with(".parquet"));
@@ -85,13 +94,19 @@ impl Table {
 
     /// Returns the files that versions since `ms` removed.
     async fn removed_since(&self, ms: i64) -> Result<Vec<Path>> {
-        let failed = |e| Error::storage(format!("cannot read the log of table `{}`", self.name())).with_source(e);
+        let failed = |e| {
+            Error::storage(format!("cannot read the log of table `{}`", self.name())).with_source(e)
+        };
         let log = self.inner.path.clone().join("_delta_log");
-        let entries: Vec<ObjectMeta> = self.object_store().list(Some(&log)).try_collect().await.map_err(failed)?;
-        let recent = entries
-            .into_iter()
-            .filter(|entry| entry.location.extension() == Some("json") && entry.last_modified.timestamp_millis() >= ms);
-        let reads = recent.map(|entry| async move { self.object_store().get(&entry.location).await?.bytes().await });
+        let entries: Vec<ObjectMeta> =
+            self.object_store().list(Some(&log)).try_collect().await.map_err(failed)?;
+        let recent = entries.into_iter().filter(|entry| {
+            entry.location.extension() == Some("json")
+                && entry.last_modified.timestamp_millis() >= ms
+        });
+        let reads = recent.map(|entry| async move {
+            self.object_store().get(&entry.location).await?.bytes().await
+        });
         let mut texts = stream::iter(reads).buffered(READS);
         let mut paths = Vec::new();
         while let Some(text) = texts.next().await {
@@ -104,7 +119,8 @@ impl Table {
         let mut paths = Vec::new();
         for action in serde_json::Deserializer::from_slice(entry).into_iter::<Action>() {
             let action = action.map_err(|e| {
-                Error::damaged(format!("the log of table `{}` is malformed", self.name())).with_source(e)
+                Error::damaged(format!("the log of table `{}` is malformed", self.name()))
+                    .with_source(e)
             })?;
             paths.extend(action.remove.map(|removed| self.inner.object_path(&removed.path)));
         }
@@ -118,8 +134,9 @@ impl Table {
     }
 
     fn below(&self, path: &str) -> Result<Path> {
-        Path::parse(format!("{}/{path}", self.inner.path))
-            .map_err(|e| Error::internal(format!("`{path}` is not the path of an object")).with_source(e))
+        Path::parse(format!("{}/{path}", self.inner.path)).map_err(|e| {
+            Error::internal(format!("`{path}` is not the path of an object")).with_source(e)
+        })
     }
 }
 

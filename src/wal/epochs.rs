@@ -1,11 +1,12 @@
 //! The note beside a log of a bucket that names the claim under which this folder was opened last.
 //!
-//! Each claim of a log has an epoch of its own, a UUID, in the bucket and in the folder of the log that
-//! holds it. So a folder whose epoch is not that of the bucket is a copy that was left behind: another
-//! copy of the same log was opened since, and the sequences of the two number different records.
+//! Each claim of a log has an epoch of its own, a UUID, in the bucket and in the folder of the log
+//! that holds it. So a folder whose epoch is not that of the bucket is a copy that was left behind:
+//! another copy of the same log was opened since, and the sequences of the two number different
+//! records.
 //!
-//! A claim is asked for before it is known whether the bucket gives it. So the epochs that were asked
-//! for are noted first, and forgotten once one of them is held.
+//! A claim is asked for before it is known whether the bucket gives it. So the epochs that were
+//! asked for are noted first, and forgotten once one of them is held.
 
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
@@ -41,14 +42,18 @@ pub(super) fn path(folder: &Path) -> PathBuf {
     folder.join(NAME)
 }
 
-/// Reads the note of the log in `folder`; nothing is known of one that was never opened with a bucket,
-/// or only by a version without epochs.
+/// Reads the note of the log in `folder`; nothing is known of one that was never opened with a
+/// bucket, or only by a version without epochs.
 pub fn read_epochs(disk: &dyn Disk, folder: &Path) -> Result<Epochs> {
     let path = path(folder);
     let bytes = match disk.read(&path) {
         Ok(bytes) => bytes,
         Err(cause) if cause.kind() == IoErrorKind::NotFound => return Ok(Epochs::default()),
-        Err(cause) => return Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(cause)),
+        Err(cause) => {
+            return Err(
+                Error::storage(format!("cannot read `{}`", path.display())).with_source(cause)
+            );
+        }
     };
     serde_json::from_slice(&bytes).map_err(|cause| {
         Error::damaged(format!(
@@ -64,9 +69,11 @@ pub fn read_epochs(disk: &dyn Disk, folder: &Path) -> Result<Epochs> {
 /// Writes the note of the log in `folder`.
 pub fn write_epochs(folders: &Folders, folder: &Path, epochs: &Epochs) -> Result<()> {
     let path = path(folder);
-    let failed = |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
-    let bytes = serde_json::to_vec(epochs)
-        .map_err(|cause| Error::internal("cannot encode the epoch of a log's claim").with_source(cause))?;
+    let failed =
+        |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
+    let bytes = serde_json::to_vec(epochs).map_err(|cause| {
+        Error::internal("cannot encode the epoch of a log's claim").with_source(cause)
+    })?;
     folders.write_file(&path, &bytes).map_err(failed)
 }
 

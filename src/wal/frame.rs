@@ -1,4 +1,5 @@
-//! The bytes of a segment: its header and its frames, and what a reader may conclude from bytes that are wrong.
+//! The bytes of a segment: its header and its frames, and what a reader may conclude from bytes
+//! that are wrong.
 //!
 //! ```text
 //! header   magic "GLWAL002" | wal id 16 | first sequence u64 | schema length u32 | marker 16 | schema (Arrow IPC) | crc32 u32
@@ -14,10 +15,11 @@
 //! with a byte that says what they hold ([`Kind`]): halves of records are then as records are, and
 //! feedback brings its schema message along.
 //!
-//! `durable` is the last sequence that was fsynced before the group of this frame was written. It tells a torn write from
-//! damage: a bad frame whose sequence a later good frame calls durable was acked, so its loss must stop the open; if no later
-//! frame does, then it and everything after it belong to the last group, and are cut. If that group was acked its own bytes
-//! cannot tell; the note beside the log does ([`super::last`]).
+//! `durable` is the last sequence that was fsynced before the group of this frame was written. It
+//! tells a torn write from damage: a bad frame whose sequence a later good frame calls durable was
+//! acked, so its loss must stop the open; if no later frame does, then it and everything after it
+//! belong to the last group, and are cut. If that group was acked its own bytes cannot tell; the
+//! note beside the log does ([`super::last`]).
 //!
 //! Segments of version 1, magic "GLWAL001", are read and no longer written. They have no marker in
 //! the header, every frame begins with "GLFR", and the checksum leaves the offset out.
@@ -32,7 +34,7 @@ use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::halves::Half;
+use crate::parts::RecordPart;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"GLWAL002";
 const SEGMENT_MAGIC_V1: &[u8; 8] = b"GLWAL001";
@@ -52,9 +54,9 @@ pub enum Kind {
     /// Feedback.
     Feedback,
     /// Halves of records, which wait for the other half.
-    Half(Half),
+    RecordPart(RecordPart),
     /// The same that came when their records were stored already.
-    Late(Half),
+    Late(RecordPart),
 }
 
 impl Kind {
@@ -63,19 +65,21 @@ impl Kind {
         match self {
             Self::Logs => None,
             Self::Feedback => Some(1),
-            Self::Half(Half::Figures) => Some(2),
-            Self::Half(Half::Content) => Some(3),
-            Self::Half(Half::Piece) => Some(4),
-            Self::Late(Half::Figures) => Some(5),
-            Self::Late(Half::Content) => Some(6),
-            Self::Late(Half::Piece) => Some(7),
+            Self::RecordPart(RecordPart::Figures) => Some(2),
+            Self::RecordPart(RecordPart::Content) => Some(3),
+            Self::RecordPart(RecordPart::Fragment) => Some(4),
+            Self::Late(RecordPart::Figures) => Some(5),
+            Self::Late(RecordPart::Content) => Some(6),
+            Self::Late(RecordPart::Fragment) => Some(7),
         }
     }
 
     /// What a payload holds, and where its IPC messages begin.
-    fn of(payload: &[u8]) -> Option<(Self, usize)> {
-        let halves = Half::ALL.into_iter().flat_map(|half| [Self::Half(half), Self::Late(half)]);
-        let mut kinds = halves.chain([Self::Feedback]);
+    fn split(payload: &[u8]) -> Option<(Self, usize)> {
+        let record_parts = RecordPart::ALL
+            .into_iter()
+            .flat_map(|part_kind| [Self::RecordPart(part_kind), Self::Late(part_kind)]);
+        let mut kinds = record_parts.chain([Self::Feedback]);
         match payload.first()? {
             // The mark that every IPC message begins with.
             0xff => Some((Self::Logs, 0)),
@@ -199,10 +203,11 @@ pub(super) fn is_stillborn(bytes: &[u8]) -> bool {
         // Its own magic is what was harmed.
         || Header::decode(&renamed(SEGMENT_MAGIC)).is_ok()
         || Header::decode(&renamed(SEGMENT_MAGIC_V1)).is_ok();
-    !is_harmed && !later_frame_vouches(Marker::V1, bytes, 0, 0)
+    !is_harmed && !confirms_durable(Marker::V1, bytes, 0, 0)
 }
 
-/// A batch encoded for the log, not yet numbered. Made by the caller's thread, so that the one writer only copies.
+/// A batch encoded for the log, not yet numbered. Made by the caller's thread, so that the one
+/// writer only copies.
 #[derive(Clone)]
 pub struct Payload {
     /// A byte of room, then an IPC stream: the schema message, then the batch.
@@ -220,18 +225,21 @@ impl std::fmt::Debug for Payload {
 impl Payload {
     /// Encodes a batch of records; big ones are compressed.
     pub fn encode(batch: &RecordBatch) -> Result<Self> {
-        Self::of(Kind::Logs, batch)
+        Self::encode_as(Kind::Logs, batch)
     }
 
     /// Encodes a batch of that kind.
-    pub fn of(kind: Kind, batch: &RecordBatch) -> Result<Self> {
+    pub fn encode_as(kind: Kind, batch: &RecordBatch) -> Result<Self> {
         let size = batch.get_array_memory_size();
         let compression = (size >= COMPRESS_FROM_BYTES).then_some(CompressionType::LZ4_FRAME);
-        let failed = |cause| Error::internal("cannot encode a batch for the log").with_source(cause);
-        let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
+        let failed =
+            |cause| Error::internal("cannot encode a batch for the log").with_source(cause);
+        let options =
+            IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
         let mut buffer = Vec::with_capacity(size / 2 + 8192);
         buffer.push(0);
-        let mut writer = StreamWriter::try_new_with_options(buffer, &batch.schema(), options).map_err(failed)?;
+        let mut writer =
+            StreamWriter::try_new_with_options(buffer, &batch.schema(), options).map_err(failed)?;
         let start = writer.get_ref().len();
         writer.write(batch).map_err(failed)?;
         let mut stream = std::mem::take(writer.get_mut());
@@ -261,13 +269,20 @@ impl Payload {
 
 /// The schema message that payloads of this schema begin with.
 pub(super) fn schema_message(schema: &Schema) -> Result<Vec<u8>> {
-    let mut writer = StreamWriter::try_new(Vec::new(), schema)
-        .map_err(|cause| Error::internal("cannot encode the schema for the log").with_source(cause))?;
+    let mut writer = StreamWriter::try_new(Vec::new(), schema).map_err(|cause| {
+        Error::internal("cannot encode the schema for the log").with_source(cause)
+    })?;
     Ok(std::mem::take(writer.get_mut()))
 }
 
 /// Appends one frame to `out`, which goes into the segment at `start`.
-pub(super) fn write(out: &mut Vec<u8>, start: usize, marker: &Marker, (sequence, durable): (u64, u64), payload: &[u8]) {
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    start: usize,
+    marker: &Marker,
+    (sequence, durable): (u64, u64),
+    payload: &[u8],
+) {
     let from = out.len();
     out.extend_from_slice(marker.bytes());
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
@@ -289,7 +304,11 @@ pub(super) struct Frame<'a> {
 }
 
 /// The frame at an offset of a segment, or what is wrong there.
-pub(super) fn read<'a>(marker: &Marker, segment: &'a [u8], at: usize) -> Result<Frame<'a>, &'static str> {
+pub(super) fn read<'a>(
+    marker: &Marker,
+    segment: &'a [u8],
+    at: usize,
+) -> Result<Frame<'a>, &'static str> {
     let (bytes, prefix) = (&segment[at..], marker.prefix());
     if bytes.len() < prefix {
         return Err("a frame is cut short");
@@ -312,13 +331,15 @@ pub(super) fn read<'a>(marker: &Marker, segment: &'a [u8], at: usize) -> Result<
 
 /// Returns whether a whole frame of a segment, at or after an offset, says that `sequence` had been
 /// durable before it was written.
-pub(super) fn later_frame_vouches(marker: Marker, segment: &[u8], from: usize, sequence: u64) -> bool {
-    let most = sequence.saturating_add((segment.len().saturating_sub(from) / marker.prefix()) as u64);
+pub(super) fn confirms_durable(marker: Marker, segment: &[u8], from: usize, sequence: u64) -> bool {
+    let most =
+        sequence.saturating_add((segment.len().saturating_sub(from) / marker.prefix()) as u64);
     let vouches = |frame: Frame<'_>| {
         let is_after = frame.durable >= sequence && frame.sequence > sequence;
         // Bytes of version 1 that a client sent may read as a frame: at least its numbers must be
         // possible.
-        is_after && (marker != Marker::V1 || (frame.durable < frame.sequence && frame.sequence <= most))
+        is_after
+            && (marker != Marker::V1 || (frame.durable < frame.sequence && frame.sequence <= most))
     };
     let found = memchr::memmem::find_iter(&segment[from..], marker.bytes());
     found.map(|found| from + found).any(|at| read(&marker, segment, at).is_ok_and(vouches))
@@ -326,12 +347,15 @@ pub(super) fn later_frame_vouches(marker: Marker, segment: &[u8], from: usize, s
 
 /// What a payload holds; none if this version does not know it.
 pub(super) fn kind(payload: &[u8]) -> Option<Kind> {
-    Kind::of(payload).map(|(kind, _)| kind)
+    Kind::split(payload).map(|(kind, _)| kind)
 }
 
 /// The batch of a payload.
-pub(super) fn decode(schema: &[u8], payload: &[u8]) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let (kind, start) = Kind::of(payload).unwrap_or((Kind::Logs, 0));
+pub(super) fn decode(
+    schema: &[u8],
+    payload: &[u8],
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let (kind, start) = Kind::split(payload).unwrap_or((Kind::Logs, 0));
     let schema = if kind == Kind::Feedback { &[] } else { schema };
     let mut reader = StreamReader::try_new(schema.chain(&payload[start..]), None)?;
     match reader.next() {

@@ -1,4 +1,5 @@
-//! The note beside a log that says which store it is for, and the place where that store was last used.
+//! The note beside a log that says which store it is for, and the place where that store was last
+//! used.
 
 use std::io::ErrorKind as IoErrorKind;
 use std::path::Path;
@@ -22,13 +23,18 @@ pub struct Home {
     pub place: String,
 }
 
-/// Reads the note of the log in `folder`; none beside a log that was never used, or only by a version without notes.
+/// Reads the note of the log in `folder`; none beside a log that was never used, or only by a
+/// version without notes.
 pub fn read_home(disk: &dyn Disk, folder: &Path) -> Result<Option<Home>> {
     let path = folder.join(NAME);
     let bytes = match disk.read(&path) {
         Ok(bytes) => bytes,
         Err(cause) if cause.kind() == IoErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(cause)),
+        Err(cause) => {
+            return Err(
+                Error::storage(format!("cannot read `{}`", path.display())).with_source(cause)
+            );
+        }
     };
     serde_json::from_slice(&bytes).map(Some).map_err(|cause| {
         Error::damaged(format!(
@@ -42,9 +48,11 @@ pub fn read_home(disk: &dyn Disk, folder: &Path) -> Result<Option<Home>> {
 /// Writes the note of the log in `folder`, which is made if it is not there.
 pub fn write_home(folders: &Folders, folder: &Path, home: &Home) -> Result<()> {
     let path = folder.join(NAME);
-    let failed = |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
-    let bytes = serde_json::to_vec(home)
-        .map_err(|cause| Error::internal("cannot encode which store a log is for").with_source(cause))?;
+    let failed =
+        |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
+    let bytes = serde_json::to_vec(home).map_err(|cause| {
+        Error::internal("cannot encode which store a log is for").with_source(cause)
+    })?;
     folders.write_file(&path, &bytes).map_err(failed)
 }
 

@@ -1,32 +1,32 @@
-//! A second file that notes how far a log goes, so that a log that was emptied, cut or harmed at its
-//! end is noticed.
+//! A second file that notes how far a log goes, so that a log that was emptied, cut or harmed at
+//! its end is noticed.
 //!
 //! The log's own bytes do not tell if its end is missing, nor whether its last group was acked. So
 //! after each group of frames was fsynced, and before it is acked, this file says which sequence is
-//! durable, and at which byte of which segment that is. It is written in place and without an fsync,
-//! except when the log is opened and closed. What it may say then:
+//! durable, and at which byte of which segment that is. It is written in place and without an
+//! fsync, except when the log is opened and closed. What it may say then:
 //!
-//! - after a process died, by whatever signal: exactly what was acked, or one group that was fsynced
-//!   and not acked yet. Damage of a group that it names is an error.
+//! - after a process died, by whatever signal: exactly what was acked, or one group that was
+//!   fsynced and not acked yet. Damage of a group that it names is an error.
 //! - after a power cut: that, or what it said up to half a minute before, when the kernel wrote the
-//!   page; never more than was durable, since the log was fsynced first. Of groups behind that, frames
-//!   say which were durable before them ([`super::frame`]); of the very last group nothing does, and
-//!   if it does not read, it is taken for a write that was interrupted.
-//! - after the log was closed in an orderly way: that it was closed. Then no write was going on, and
-//!   whatever is missing was acked.
+//!   page; never more than was durable, since the log was fsynced first. Of groups behind that,
+//!   frames say which were durable before them ([`super::frame`]); of the very last group nothing
+//!   does, and if it does not read, it is taken for a write that was interrupted.
+//! - after the log was closed in an orderly way: that it was closed. Then no write was going on,
+//!   and whatever is missing was acked.
 //!
 //! A file that ends within its last group looks as an interrupted write does, also where the group
-//! was acked, as after a disk that lost what it had reported as written. The log is then opened, since
-//! the bytes are gone, and the loss is told as an error; if the bytes are there and do not read, or
-//! more than the last group is missing, it is not opened.
+//! was acked, as after a disk that lost what it had reported as written. The log is then opened,
+//! since the bytes are gone, and the loss is told as an error; if the bytes are there and do not
+//! read, or more than the last group is missing, it is not opened.
 //!
 //! ```text
 //! version 2  magic "GLLAST02" | wal id 16 | durable u64 | segment u64 | bytes u64 | before u64 | closed u8 | crc32 u32
 //! version 1  magic "GLLAST01" | wal id 16 | durable u64 | segment u64 | crc32 u32
 //! ```
-//! `segment` is the first sequence of the newest segment, `bytes` its length up to `durable`, and `before`
-//! what was durable before the last group. Notes of version 1 are read and no longer written; they
-//! were written before each group, so they say nothing of the last one.
+//! `segment` is the first sequence of the newest segment, `bytes` its length up to `durable`, and
+//! `before` what was durable before the last group. Notes of version 1 are read and no longer
+//! written; they were written before each group, so they say nothing of the last one.
 
 use std::io::{self, ErrorKind as IoErrorKind};
 use std::path::{Path, PathBuf};
@@ -53,7 +53,8 @@ pub(super) struct LastNote {
 impl LastNote {
     /// Opens the note of a log, creating it if there is none.
     pub(super) fn open(folders: &Folders, path: &Path, id: Uuid) -> Result<Self> {
-        let failed = |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
+        let failed =
+            |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
         let (disk, folder) = (folders.disk(), path.parent().unwrap_or(path));
         folders.create(folder).map_err(failed)?;
         let is_new = !disk.exists(path);
@@ -117,7 +118,11 @@ pub fn read_last(disk: &dyn Disk, path: &Path, id: Uuid) -> Result<Noted> {
     let bytes = match disk.read(path) {
         Ok(bytes) => bytes,
         Err(cause) if cause.kind() == IoErrorKind::NotFound => Vec::new(),
-        Err(cause) => return Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(cause)),
+        Err(cause) => {
+            return Err(
+                Error::storage(format!("cannot read `{}`", path.display())).with_source(cause)
+            );
+        }
     };
     Ok(Noted { path: Some(path.to_owned()), mark: decode(&bytes, id).unwrap_or_default() })
 }
@@ -144,12 +149,19 @@ fn decode(bytes: &[u8], id: Uuid) -> Option<Mark> {
     if bytes.starts_with(MAGIC_V1) {
         // A longer note may lie below it, if a former version was used in between.
         let (body, checksum) = bytes.get(..BYTES_V1)?.split_at(BYTES_V1 - 4);
-        let is_whole = body[8..24] == *id.as_bytes() && crc32fast::hash(body).to_le_bytes() == *checksum;
+        let is_whole =
+            body[8..24] == *id.as_bytes() && crc32fast::hash(body).to_le_bytes() == *checksum;
         let (durable, segment) = (number(0)?, number(1)?);
         return is_whole.then_some(Mark { durable, segment, before: durable, ..Mark::default() });
     }
     let closed = *bytes.get(56)? == 1;
-    let mark = Mark { durable: number(0)?, segment: number(1)?, bytes: number(2)?, before: number(3)?, closed };
+    let mark = Mark {
+        durable: number(0)?,
+        segment: number(1)?,
+        bytes: number(2)?,
+        before: number(3)?,
+        closed,
+    };
     (bytes == encode(id, mark)).then_some(mark)
 }
 
@@ -191,7 +203,9 @@ mod tests {
         let (folder, id) = (tempfile::tempdir().unwrap(), Uuid::from_u128(7));
         let path = folder.path().join("last");
         open(&path, id).write(Mark { durable: 99, ..Mark::default() });
-        let mut bytes = [MAGIC_V1.as_slice(), id.as_bytes(), &3_u64.to_le_bytes(), &2_u64.to_le_bytes()].concat();
+        let mut bytes =
+            [MAGIC_V1.as_slice(), id.as_bytes(), &3_u64.to_le_bytes(), &2_u64.to_le_bytes()]
+                .concat();
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         let below = std::fs::read(&path).unwrap();
         for tail in [&[], &below[bytes.len()..]] {

@@ -1,18 +1,22 @@
 //! The write-ahead log: what makes an ack mean that the record is on the disk.
 //!
-//! One writer ([`Wal`]) owns the folder. It writes a group of frames and fsyncs them at once; the caller acks after that
-//! ([`Wal::append`]). Frames are numbered without gaps from 1; those of both tables stand in the order in which they came.
-//! [`Wal::rotate`] closes a segment so that a flush can name a whole number of segments, and [`Wal::trim`] deletes segments
-//! whose last frame both tables cover. A write that fails before its fsync, as on a full disk, is cut off again, and the next
-//! one may go well. After a failed fsync the log takes nothing more: what the disk holds then is unknown.
+//! One writer ([`Wal`]) owns the folder. It writes a group of frames and fsyncs them at once; the
+//! caller acks after that ([`Wal::append`]). Frames are numbered without gaps from 1; those of both
+//! tables stand in the order in which they came. [`Wal::rotate`] closes a segment so that a flush
+//! can name a whole number of segments, and [`Wal::trim`] deletes segments whose last frame both
+//! tables cover. A write that fails before its fsync, as on a full disk, is cut off again, and the
+//! next one may go well. After a failed fsync the log takes nothing more: what the disk holds then
+//! is unknown.
 //!
-//! What an open finds may not be durable: an earlier process may have died between a write and its fsync, and after a failed
-//! fsync the kernel takes the bytes for written. So nothing that was replayed is built on before this process made it durable
-//! ([`settle`]).
+//! What an open finds may not be durable: an earlier process may have died between a write and its
+//! fsync, and after a failed fsync the kernel takes the bytes for written. So nothing that was
+//! replayed is built on before this process made it durable ([`settle`]).
 //!
-//! A second file notes how far the log goes ([`last`]), so that a log that was cut, emptied or harmed at its end is noticed.
+//! A second file notes how far the log goes ([`last`]), so that a log that was cut, emptied or
+//! harmed at its end is noticed.
 //!
-//! The bytes are decided in [`frame`]; reading them back and telling a torn tail from damage in [`replay`].
+//! The bytes are decided in [`frame`]; reading them back and telling a torn tail from damage in
+//! [`replay`].
 
 mod epochs;
 mod frame;
@@ -39,7 +43,7 @@ pub use frame::{Kind, Payload};
 pub use home::{Home, before_first, read_home, write_home};
 use last::LastNote;
 pub use last::{Mark, Noted, read_last};
-pub use replay::{Covered, Missing, Replay, Take, replay};
+pub use replay::{FlushedSeq, FrameSink, Missing, Replay, replay};
 use segment::{Failed, Segment};
 use settle::Tail;
 
@@ -74,7 +78,10 @@ pub struct Wal {
 
 impl std::fmt::Debug for Wal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wal").field("folder", &self.folder).field("next_sequence", &self.next_sequence).finish()
+        f.debug_struct("Wal")
+            .field("folder", &self.folder)
+            .field("next_sequence", &self.next_sequence)
+            .finish()
     }
 }
 
@@ -88,13 +95,13 @@ impl Wal {
         schema: &Schema,
         folders: &Folders,
         (new_id, random): (Uuid, Random),
-        covered: &dyn Fn(Uuid) -> Result<(Covered, Noted)>,
-        take: &mut Take<'_>,
+        covered: &dyn Fn(Uuid) -> Result<(FlushedSeq, Noted)>,
+        take: &mut FrameSink<'_>,
     ) -> Result<Self> {
         let disk = Arc::clone(folders.disk());
-        folders
-            .create(folder)
-            .map_err(|cause| Error::storage(format!("cannot create `{}`", folder.display())).with_source(cause))?;
+        folders.create(folder).map_err(|cause| {
+            Error::storage(format!("cannot create `{}`", folder.display())).with_source(cause)
+        })?;
         let id = identity(folders, folder, new_id)?;
         let (covered, noted) = covered(id)?;
         let found = replay(&*disk, folder, covered, false, take)?;
@@ -118,7 +125,8 @@ impl Wal {
         if let Some(missing) = found.reaches(&noted, covered, folder)? {
             tracing::error!(folder = %folder.display(), "{}", missing.what());
         }
-        let mut note = noted.path.as_deref().map(|path| LastNote::open(folders, path, id)).transpose()?;
+        let mut note =
+            noted.path.as_deref().map(|path| LastNote::open(folders, path, id)).transpose()?;
         let next_sequence = found.next_sequence().max(covered + 1);
         // A segment without frames is removed below, and so is what was torn.
         let durable = noted.mark.durable.min(next_sequence - 1);
@@ -149,7 +157,10 @@ impl Wal {
     /// Notes that all that was found is durable.
     fn note_found(&mut self) {
         let durable = self.last_sequence();
-        let newest = self.closed.last().and_then(|(path, _, bytes)| Some((replay::first_sequence(path)?, *bytes)));
+        let newest = self
+            .closed
+            .last()
+            .and_then(|(path, _, bytes)| Some((replay::first_sequence(path)?, *bytes)));
         let (segment, bytes) = newest.unwrap_or_default();
         self.mark = Mark { durable, segment, bytes, before: durable, closed: false };
         let mark = self.mark;
@@ -183,8 +194,9 @@ impl Wal {
         (closed + current, self.closed.len() as u64 + u64::from(self.current.is_some()))
     }
 
-    /// Writes the payloads as one group and returns when they are on the disk; answers the sequence of the first. After an
-    /// error nothing of them is kept, or the log takes nothing more ([`Wal::has_failed`]).
+    /// Writes the payloads as one group and returns when they are on the disk; answers the sequence
+    /// of the first. After an error nothing of them is kept, or the log takes nothing more
+    /// ([`Wal::has_failed`]).
     pub fn append(&mut self, payloads: &[&Payload]) -> Result<u64> {
         self.ready()?;
         let first = self.next_sequence;
@@ -235,7 +247,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Closes the current segment; answers the last sequence in it. The next append starts a new one.
+    /// Closes the current segment; answers the last sequence in it. The next append starts a new
+    /// one.
     pub fn rotate(&mut self) -> u64 {
         let last = self.last_sequence();
         // One without frames has the name of the next one.
@@ -245,7 +258,8 @@ impl Wal {
         last
     }
 
-    /// Deletes closed segments whose frames are all at or below `covered`, which the table must name durably.
+    /// Deletes closed segments whose frames are all at or below `covered`, which the table must
+    /// name durably.
     pub fn trim(&mut self, covered: u64) -> Result<()> {
         let covered = self.closed.iter().take_while(|(_, last, _)| *last <= covered).count();
         // In order, and only what is gone is forgotten, so that what stays on the disk has no gap.
@@ -258,7 +272,8 @@ impl Wal {
         if covered > 0 { self.sync_folder() } else { Ok(()) }
     }
 
-    /// Returns whether an fsync failed, or a write that could not be cut off again: then nothing more is taken.
+    /// Returns whether an fsync failed, or a write that could not be cut off again: then nothing
+    /// more is taken.
     pub fn has_failed(&self) -> bool {
         self.failed.is_some()
     }
@@ -271,14 +286,17 @@ impl Wal {
                     self.failed = Some(error.chain());
                 }
             }),
-            Some(why) => Err(Error::storage(format!("writes are refused until a restart, because: {why}"))),
+            Some(why) => {
+                Err(Error::storage(format!("writes are refused until a restart, because: {why}")))
+            }
         }
     }
 
     fn remove(&self, path: &Path) -> Result<()> {
         match self.disk.remove(path) {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::storage(format!("cannot delete `{}`", path.display())).with_source(cause))
+                Err(Error::storage(format!("cannot delete `{}`", path.display()))
+                    .with_source(cause))
             }
             _ => Ok(()),
         }
@@ -286,7 +304,8 @@ impl Wal {
 
     fn sync_folder(&self) -> Result<()> {
         self.disk.sync_folder(&self.folder).map_err(|cause| {
-            Error::storage(format!("cannot sync folder `{}`", self.folder.display())).with_source(cause)
+            Error::storage(format!("cannot sync folder `{}`", self.folder.display()))
+                .with_source(cause)
         })
     }
 }
@@ -300,12 +319,12 @@ pub fn size_on_disk(disk: &dyn Disk, folder: &Path) -> (u64, u64) {
 
 /// Returns whether the log in `folder` holds any frame.
 pub fn has_frames(disk: &dyn Disk, folder: &Path) -> Result<bool> {
-    let found = replay(disk, folder, Covered::all(u64::MAX), true, &mut |_, _, _| Ok(()))?;
+    let found = replay(disk, folder, FlushedSeq::all(u64::MAX), true, &mut |_, _, _| Ok(()))?;
     Ok(found.segments.iter().any(|segment| segment.next_sequence > segment.first_sequence))
 }
 
-/// Removes the log in `folder`: its segments first, so that it keeps its id as long as there is one. The notes for which store
-/// it was stay.
+/// Removes the log in `folder`: its segments first, so that it keeps its id as long as there is
+/// one. The notes for which store it was stay.
 pub fn retire(disk: &dyn Disk, folder: &Path) -> Result<()> {
     let failed = |path: &Path, cause: std::io::Error| {
         Error::storage(format!("cannot delete `{}`", path.display())).with_source(cause)
@@ -316,7 +335,9 @@ pub fn retire(disk: &dyn Disk, folder: &Path) -> Result<()> {
     disk.sync_folder(folder).map_err(|cause| failed(folder, cause))?;
     for path in [epochs::path(folder), folder.join(ID)] {
         match disk.remove(&path) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(failed(&path, cause)),
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(&path, cause));
+            }
             _ => {}
         }
     }
@@ -327,24 +348,29 @@ pub fn retire(disk: &dyn Disk, folder: &Path) -> Result<()> {
 pub fn read_identity(disk: &dyn Disk, folder: &Path) -> Result<Option<Uuid>> {
     let path = folder.join(ID);
     match disk.read(&path) {
-        Ok(bytes) => Uuid::try_parse_ascii(bytes.trim_ascii())
-            .map(Some)
-            .map_err(|cause| Error::damaged(format!("`{}` holds no id", path.display())).with_source(cause)),
+        Ok(bytes) => Uuid::try_parse_ascii(bytes.trim_ascii()).map(Some).map_err(|cause| {
+            Error::damaged(format!("`{}` holds no id", path.display())).with_source(cause)
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(error)),
+        Err(error) => {
+            Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(error))
+        }
     }
 }
 
-/// The id of the log: from its file, else from its segments, else `new_id`, written before anything else is.
+/// The id of the log: from its file, else from its segments, else `new_id`, written before anything
+/// else is.
 fn identity(folders: &Folders, folder: &Path, new_id: Uuid) -> Result<Uuid> {
     let disk = &**folders.disk();
     if let Some(id) = read_identity(disk, folder)? {
         return Ok(id);
     }
     let nothing = &mut |_, _, _| Ok(());
-    let id = replay(disk, folder, Covered::all(u64::MAX), false, nothing)?.wal_id.unwrap_or(new_id);
+    let id =
+        replay(disk, folder, FlushedSeq::all(u64::MAX), false, nothing)?.wal_id.unwrap_or(new_id);
     let path = folder.join(ID);
-    let failed = |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
+    let failed =
+        |cause| Error::storage(format!("cannot write `{}`", path.display())).with_source(cause);
     folders.write_file(&path, format!("{id}\n").as_bytes()).map_err(failed)?;
     Ok(id)
 }

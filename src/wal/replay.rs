@@ -1,6 +1,7 @@
 //! Reading the log back: every whole frame in order, or an error that names file and offset.
 //!
-//! Reading changes nothing on disk. It reports where a torn tail begins; only the writer cuts it ([`super::Wal::open`]).
+//! Reading changes nothing on disk. It reports where a torn tail begins; only the writer cuts it
+//! ([`super::Wal::open`]).
 
 use std::path::{Path, PathBuf};
 
@@ -14,35 +15,36 @@ use crate::store::disk::Disk;
 
 /// The last sequence of a log that each table holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Covered {
+pub struct FlushedSeq {
     /// Table `logs`. Halves of records count as records.
     pub logs: u64,
     /// Table `feedback`.
     pub feedback: u64,
 }
 
-impl Covered {
+impl FlushedSeq {
     /// The same for both.
     pub fn all(sequence: u64) -> Self {
         Self { logs: sequence, feedback: sequence }
     }
 
     /// What the table that frames of a kind go to holds.
-    pub fn of(self, kind: Kind) -> u64 {
+    pub fn sequence_of(self, kind: Kind) -> u64 {
         match kind {
             Kind::Feedback => self.feedback,
-            Kind::Logs | Kind::Half(_) | Kind::Late(_) => self.logs,
+            Kind::Logs | Kind::RecordPart(_) | Kind::Late(_) => self.logs,
         }
     }
 
-    /// Up to here nothing of the log is needed: a flush writes what is frozen to both tables before the log is trimmed.
+    /// Up to here nothing of the log is needed: a flush writes what is frozen to both tables before
+    /// the log is trimmed.
     pub fn most(self) -> u64 {
         self.logs.max(self.feedback)
     }
 }
 
 /// Hears the frames of a log: sequence, what the rows are, the rows.
-pub type Take<'a> = dyn FnMut(u64, Kind, RecordBatch) -> Result<()> + 'a;
+pub type FrameSink<'a> = dyn FnMut(u64, Kind, RecordBatch) -> Result<()> + 'a;
 
 /// One segment as it was found.
 #[derive(Clone, Debug)]
@@ -66,10 +68,12 @@ pub struct Replay {
     pub wal_id: Option<Uuid>,
     /// The segments, in order.
     pub segments: Vec<Segment>,
-    /// Whether a segment was trimmed while the log was read, beside its writer: what it held is in the tables or further on.
+    /// Whether a segment was trimmed while the log was read, beside its writer: what it held is in
+    /// the tables or further on.
     pub vanished: bool,
-    /// Files without a whole header at the end of the log: a segment whose creation was interrupted.
-    pub stillborn: Vec<PathBuf>,
+    /// Files without a whole header at the end of the log: a segment whose creation was
+    /// interrupted.
+    pub incomplete_segments: Vec<PathBuf>,
     /// The bytes of the last segment that has frames, up to the end of the last whole one.
     pub(super) tail: Vec<u8>,
 }
@@ -94,8 +98,9 @@ impl Missing {
 }
 
 impl Replay {
-    /// Checks that the log, with what the tables hold of it, goes as far as it was noted to go. Answers what is missing where the
-    /// log ends within its last group; anything else that is missing is an error.
+    /// Checks that the log, with what the tables hold of it, goes as far as it was noted to go.
+    /// Answers what is missing where the log ends within its last group; anything else that is
+    /// missing is an error.
     pub fn reaches(&self, noted: &Noted, covered: u64, folder: &Path) -> Result<Option<Missing>> {
         let (mark, last) = (noted.mark, covered.max(self.next_sequence() - 1));
         let newest = self.segments.iter().find(|segment| segment.first_sequence == mark.segment);
@@ -107,11 +112,13 @@ impl Replay {
             if mark.segment <= covered || newest.is_some() {
                 return Ok(None);
             }
-            let what = format!("has no segment that begins at sequence {}, which was begun", mark.segment);
+            let what =
+                format!("has no segment that begins at sequence {}, which was begun", mark.segment);
             return Err(cut(folder, &what, &remedy));
         }
         let is_short = |segment: &&Segment| segment.good_bytes + segment.torn_bytes < mark.bytes;
-        // No write was going on when it was closed, and one changes nothing of what was there before.
+        // No write was going on when it was closed, and one changes nothing of what was there
+        // before.
         if newest.is_some_and(|segment| is_short(&segment)) && last >= mark.before && !mark.closed {
             return Ok(Some(Missing { from: last + 1, to: mark.durable }));
         }
@@ -123,7 +130,11 @@ impl Replay {
                 mark.durable
             )));
         }
-        Err(cut(folder, &format!("ends at sequence {last}, but {} was acked", mark.durable), &remedy))
+        Err(cut(
+            folder,
+            &format!("ends at sequence {last}, but {} was acked", mark.durable),
+            &remedy,
+        ))
     }
 
     /// Sequence after the last whole frame; 1 for an empty log.
@@ -132,16 +143,18 @@ impl Replay {
     }
 }
 
-/// Reads the log in `folder` and hands every frame that its table does not hold to `take`, in order.
+/// Reads the log in `folder` and hands every frame that its table does not hold to `take`, in
+/// order.
 ///
-/// Frames that are `covered` are checked but not decoded. A folder that does not exist is an empty log. A segment that vanishes
-/// while it is read was trimmed by the writer: its rows are in the table by then, so it is passed over if `beside_writer`.
+/// Frames that are `covered` are checked but not decoded. A folder that does not exist is an empty
+/// log. A segment that vanishes while it is read was trimmed by the writer: its rows are in the
+/// table by then, so it is passed over if `beside_writer`.
 pub fn replay(
     disk: &dyn Disk,
     folder: &Path,
-    covered: Covered,
+    covered: FlushedSeq,
     beside_writer: bool,
-    take: &mut Take<'_>,
+    take: &mut FrameSink<'_>,
 ) -> Result<Replay> {
     let mut found = Replay::default();
     let paths = segment_paths(disk, folder)?;
@@ -154,13 +167,17 @@ pub fn replay(
                 found.vanished = true;
                 continue;
             }
-            Err(error) => return Err(Error::storage(format!("cannot read `{}`", path.display())).with_source(error)),
+            Err(error) => {
+                return Err(
+                    Error::storage(format!("cannot read `{}`", path.display())).with_source(error)
+                );
+            }
         };
         let last = place + 1 == paths.len();
         let (header, start) = match Header::decode(&bytes) {
             Ok(decoded) => decoded,
             Err(_) if last && frame::is_stillborn(&bytes) => {
-                found.stillborn.push(path.clone());
+                found.incomplete_segments.push(path.clone());
                 continue;
             }
             Err(what) => return Err(damaged(path, 0, what)),
@@ -188,7 +205,11 @@ impl Replay {
             && !(previous.next_sequence < header.first_sequence && header.first_sequence <= after.saturating_add(1))
         {
             let (expected, got) = (previous.next_sequence, header.first_sequence);
-            return Err(damaged(path, 24, &format!("the segment begins at sequence {got}, expected {expected}")));
+            return Err(damaged(
+                path,
+                24,
+                &format!("the segment begins at sequence {got}, expected {expected}"),
+            ));
         }
         Ok(())
     }
@@ -200,8 +221,8 @@ fn read_segment(
     header: &Header,
     start: usize,
     last: bool,
-    covered: Covered,
-    take: &mut Take<'_>,
+    covered: FlushedSeq,
+    take: &mut FrameSink<'_>,
 ) -> Result<Segment> {
     let (mut offset, mut sequence) = (start, header.first_sequence);
     while offset < bytes.len() {
@@ -212,17 +233,24 @@ fn read_segment(
                 return Err(damaged(path, offset, &what));
             }
             // Segments before the last were fsynced whole before the next began.
-            Err(what) if !last || frame::later_frame_vouches(header.marker, bytes, offset, sequence) => {
+            Err(what)
+                if !last || frame::confirms_durable(header.marker, bytes, offset, sequence) =>
+            {
                 return Err(damaged(path, offset, what));
             }
             Err(_) => break,
         };
         let Some(kind) = frame::kind(frame.payload) else {
-            return Err(damaged(path, offset, "a frame holds what this version of gatelog does not know"));
+            return Err(damaged(
+                path,
+                offset,
+                "a frame holds what this version of gatelog does not know",
+            ));
         };
-        if sequence > covered.of(kind) {
-            let batch = frame::decode(&header.schema, frame.payload)
-                .map_err(|cause| damaged(path, offset, "a frame's rows cannot be decoded").with_source(cause))?;
+        if sequence > covered.sequence_of(kind) {
+            let batch = frame::decode(&header.schema, frame.payload).map_err(|cause| {
+                damaged(path, offset, "a frame's rows cannot be decoded").with_source(cause)
+            })?;
             take(sequence, kind, batch)?;
         }
         offset += frame.len;
@@ -242,7 +270,11 @@ pub(super) fn segment_paths(disk: &dyn Disk, folder: &Path) -> Result<Vec<PathBu
     let mut paths = match disk.list(folder) {
         Ok(paths) => paths,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::storage(format!("cannot list `{}`", folder.display())).with_source(error)),
+        Err(error) => {
+            return Err(
+                Error::storage(format!("cannot list `{}`", folder.display())).with_source(error)
+            );
+        }
     };
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "wal"));
     // Names are zero-padded sequences, so the order of names is the order of the log.
@@ -256,7 +288,10 @@ pub(super) fn first_sequence(path: &Path) -> Option<u64> {
 }
 
 fn cut(folder: &Path, what: &str, remedy: &str) -> Error {
-    Error::damaged(format!("write-ahead log `{}` was cut or emptied: it {what}; {remedy}", folder.display()))
+    Error::damaged(format!(
+        "write-ahead log `{}` was cut or emptied: it {what}; {remedy}",
+        folder.display()
+    ))
 }
 
 fn damaged(path: &Path, offset: usize, what: &str) -> Error {

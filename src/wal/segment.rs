@@ -1,7 +1,8 @@
 //! The segment that the log writes to.
 //!
-//! A write that fails before its fsync is cut off again: the file then ends where the last good one did, and that is synced.
-//! Only if that fails too, or an fsync does, it is not known what the disk holds.
+//! A write that fails before its fsync is cut off again: the file then ends where the last good one
+//! did, and that is synced. Only if that fails too, or an fsync does, it is not known what the disk
+//! holds.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,8 @@ pub(super) struct Segment {
 #[derive(Debug)]
 pub(super) struct Failed {
     pub(super) error: Error,
-    /// True if it is unknown what the disk holds now. Else nothing of the write is there, and the next one may go well.
+    /// True if it is unknown what the disk holds now. Else nothing of the write is there, and the
+    /// next one may go well.
     pub(super) is_final: bool,
 }
 
@@ -34,7 +36,9 @@ impl Failed {
     /// Nothing of the write is on the disk.
     fn before_sync(what: &str, path: &Path, cause: io::Error) -> Self {
         let remedy = match is_disk_full(&cause) {
-            true => "the disk is full; nothing of this is kept, and writes go on when there is room",
+            true => {
+                "the disk is full; nothing of this is kept, and writes go on when there is room"
+            }
             false => "nothing of this is kept; send it again",
         };
         let message = format!("cannot {what} `{}`: {remedy}", path.display());
@@ -42,7 +46,8 @@ impl Failed {
     }
 
     fn for_good(what: &str, path: &Path, cause: io::Error) -> Self {
-        let message = format!("cannot {what} `{}`; nothing more is taken until a restart", path.display());
+        let message =
+            format!("cannot {what} `{}`; nothing more is taken until a restart", path.display());
         Self { error: Error::storage(message).with_source(cause), is_final: true }
     }
 }
@@ -56,7 +61,11 @@ impl Segment {
         let staged = path.with_extension("new");
         let bytes = header.encode();
         if disk.exists(&path) {
-            return Err(Failed::before_sync("create segment", &path, io::ErrorKind::AlreadyExists.into()));
+            return Err(Failed::before_sync(
+                "create segment",
+                &path,
+                io::ErrorKind::AlreadyExists.into(),
+            ));
         }
         match disk.remove(&staged) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
@@ -64,16 +73,20 @@ impl Segment {
             }
             _ => {}
         }
-        let mut file = disk.create(&staged).map_err(|cause| Failed::before_sync("create segment", &staged, cause))?;
+        let mut file = disk
+            .create(&staged)
+            .map_err(|cause| Failed::before_sync("create segment", &staged, cause))?;
         if let Err(cause) = file.append(&bytes) {
             // What stays is removed by the next attempt or the next open.
             let _ = disk.remove(&staged);
             return Err(Failed::before_sync("create segment", &path, cause));
         }
         file.sync().map_err(|cause| Failed::for_good("sync segment", &staged, cause))?;
-        disk.rename(&staged, &path).map_err(|cause| Failed::for_good("name segment", &path, cause))?;
+        disk.rename(&staged, &path)
+            .map_err(|cause| Failed::for_good("name segment", &path, cause))?;
         disk.sync_folder(folder).map_err(|cause| Failed::for_good("sync folder", folder, cause))?;
-        let file = disk.open(&path).map_err(|cause| Failed::for_good("open segment", &path, cause))?;
+        let file =
+            disk.open(&path).map_err(|cause| Failed::for_good("open segment", &path, cause))?;
         let (first_sequence, marker) = (header.first_sequence, header.marker);
         Ok(Self { path, first_sequence, bytes: bytes.len() as u64, marker, file })
     }

@@ -1,18 +1,20 @@
 //! Making durable what an open found of the log, before anything is built on it.
 //!
-//! An earlier process acked what it fsynced, and may have died before or after it did; which of the two the bytes do not
-//! tell. Were they taken as they are, a record sent again would be acked as a duplicate of a copy that a power cut takes, and
-//! a segment could follow one whose end is not on the disk. So:
+//! An earlier process acked what it fsynced, and may have died before or after it did; which of the
+//! two the bytes do not tell. Were they taken as they are, a record sent again would be acked as a
+//! duplicate of a copy that a power cut takes, and a segment could follow one whose end is not on
+//! the disk. So:
 //!
 //! - segments before the last one, which was begun only when they were synced, are synced;
-//! - the last one that has frames is rewritten, beside its name, synced, and put in its place. To sync it would not do:
-//!   if its fsync failed before, the kernel takes its bytes for written and answers the next fsync with a lie. The bytes are
-//!   those that were replayed, without a torn end. Until the new file has the name the old one has it, so whatever was
-//!   durable stays so at every moment, and a process that dies meanwhile leaves a file that the next open removes;
+//! - the last one that has frames is rewritten, beside its name, synced, and put in its place. To
+//!   sync it would not do: if its fsync failed before, the kernel takes its bytes for written and
+//!   answers the next fsync with a lie. The bytes are those that were replayed, without a torn end.
+//!   Until the new file has the name the old one has it, so whatever was durable stays so at every
+//!   moment, and a process that dies meanwhile leaves a file that the next open removes;
 //! - the folder is synced, and with it the names of all of them.
 //!
-//! On a full disk there may be no room for that. Then the log opens all the same, so that what it holds can be read and
-//! flushed, and the first append makes up for it.
+//! On a full disk there may be no room for that. Then the log opens all the same, so that what it
+//! holds can be read and flushed, and the first append makes up for it.
 
 use std::ffi::OsStr;
 use std::io;
@@ -33,7 +35,7 @@ impl Wal {
     /// Cuts what was never acked, makes the rest durable and takes it over as closed segments.
     pub(super) fn settle(&mut self, found: Replay) -> Result<()> {
         self.remove_leftovers()?;
-        for path in &found.stillborn {
+        for path in &found.incomplete_segments {
             self.remove(path)?;
         }
         for segment in found.segments {
@@ -50,7 +52,11 @@ impl Wal {
                     "cut what is no whole frame at the end of the log: usually a write that was interrupted before its ack"
                 );
             }
-            self.closed.push((segment.path, segment.next_sequence.saturating_sub(1), segment.good_bytes));
+            self.closed.push((
+                segment.path,
+                segment.next_sequence.saturating_sub(1),
+                segment.good_bytes,
+            ));
         }
         if let Some(((path, ..), before)) = self.closed.split_last() {
             for (path, ..) in before {
@@ -84,7 +90,9 @@ impl Wal {
         }
         written.map_err(|cause| failed("write", &fresh, cause))?;
         file.sync().map_err(|cause| failed("sync", &fresh, cause))?;
-        self.disk.rename(&fresh, &tail.path).map_err(|cause| failed("replace", &tail.path, cause))?;
+        self.disk
+            .rename(&fresh, &tail.path)
+            .map_err(|cause| failed("replace", &tail.path, cause))?;
         self.sync_folder()?;
         self.tail = None;
         Ok(())
@@ -92,10 +100,12 @@ impl Wal {
 
     /// Removes files of an open that was interrupted.
     fn remove_leftovers(&self) -> Result<()> {
-        let listed = self.disk.list(&self.folder).map_err(|cause| failed("list", &self.folder, cause))?;
+        let listed =
+            self.disk.list(&self.folder).map_err(|cause| failed("list", &self.folder, cause))?;
         let is_segment = |path: &Path| {
             let name = path.file_stem().map(OsStr::as_encoded_bytes).unwrap_or_default();
-            path.extension().is_some_and(|extension| extension == "new") && name.iter().all(u8::is_ascii_digit)
+            path.extension().is_some_and(|extension| extension == "new")
+                && name.iter().all(u8::is_ascii_digit)
         };
         listed.iter().filter(|path| is_segment(path)).try_for_each(|path| self.remove(path))
     }

@@ -39,7 +39,7 @@ fn open(folder: &Path, disk: Arc<dyn Disk>, covered: u64) -> Result<(Wal, Vec<(u
         &schema(),
         &Folders::new(disk),
         (Uuid::from_u128(7), marker),
-        &|_| Ok((Covered::all(covered), Noted::default())),
+        &|_| Ok((FlushedSeq::all(covered), Noted::default())),
         &mut take,
     )?;
     Ok((wal, seen.into_inner()))
@@ -51,11 +51,13 @@ fn marker() -> [u8; 32] {
 }
 
 fn append(wal: &mut Wal, ids: &[&str]) -> Result<u64> {
-    let payloads: Vec<Payload> = ids.iter().map(|id| Payload::encode(&batch(id)).unwrap()).collect();
+    let payloads: Vec<Payload> =
+        ids.iter().map(|id| Payload::encode(&batch(id)).unwrap()).collect();
     wal.append(&payloads.iter().collect::<Vec<_>>())
 }
 
-/// A small log of two segments: groups of one, two and one frames in the first, two groups in the second.
+/// A small log of two segments: groups of one, two and one frames in the first, two groups in the
+/// second.
 fn sample(folder: &Path) {
     let (mut wal, _) = open(folder, disk(), 0).unwrap();
     append(&mut wal, &["1"]).unwrap();
@@ -104,7 +106,11 @@ fn trimming_deletes_only_segments_that_are_covered_whole() {
     assert_eq!(wal.size().1, 1);
     drop(wal);
     let error = open(folder.path(), disk(), 3).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Damaged, "sequence 4 is in no segment and not in the table: {error}");
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Damaged,
+        "sequence 4 is in no segment and not in the table: {error}"
+    );
     let (mut wal, seen) = open(folder.path(), disk(), 4).unwrap();
     assert_eq!(seen.len(), 3);
     wal.trim(7).unwrap();
@@ -154,14 +160,21 @@ fn flipped_at_every_byte_gives_a_prefix_or_names_file_and_offset() {
             flipped[place] ^= 1 << (place % 8);
             fs::write(folder.path().join(name), &flipped).unwrap();
             match open(folder.path(), disk(), 0) {
-                // Only the last group of the last segment may be taken for a write that was never acked.
+                // Only the last group of the last segment may be taken for a write that was never
+                // acked.
                 Ok((_, seen)) => {
-                    assert!(is_last && seen.len() >= 5, "flip at {place} of {name} lost acked frames: {seen:?}");
+                    assert!(
+                        is_last && seen.len() >= 5,
+                        "flip at {place} of {name} lost acked frames: {seen:?}"
+                    );
                     assert_eq!(seen, expected(seen.len()));
                 }
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Damaged);
-                    assert!(error.message().contains(name) && error.message().contains("offset"), "{error}");
+                    assert!(
+                        error.message().contains(name) && error.message().contains("offset"),
+                        "{error}"
+                    );
                 }
             }
         }
@@ -246,7 +259,7 @@ fn a_log_that_was_cut_or_emptied_is_noticed_by_the_note_of_its_last_sequence() {
     let noted = |folder: &Path, covered, durable| {
         let mark = Mark { durable, segment: 5, before: durable, ..Mark::default() };
         let note = Noted { mark, ..Noted::default() };
-        let held = |_| Ok((Covered::all(covered), note.clone()));
+        let held = |_| Ok((FlushedSeq::all(covered), note.clone()));
         let (folders, id) = (Folders::new(disk()), (Uuid::from_u128(7), marker as Random));
         Wal::open(folder, &schema(), &folders, id, &held, &mut |_, _, _| Ok(())).map(|_| ())
     };
@@ -267,7 +280,12 @@ fn a_log_that_was_cut_or_emptied_is_noticed_by_the_note_of_its_last_sequence() {
     let empty = scratch();
     let error = noted(empty.path(), 4, 4).unwrap_err();
     assert!(error.message().contains("no segment that begins at sequence 5"), "{error}");
-    assert!(noted(empty.path(), 6, 7).unwrap_err().message().contains("ends at sequence 6, but 7 was acked"));
+    assert!(
+        noted(empty.path(), 6, 7)
+            .unwrap_err()
+            .message()
+            .contains("ends at sequence 6, but 7 was acked")
+    );
     noted(empty.path(), 7, 7).unwrap();
 }
 
@@ -279,7 +297,7 @@ fn open_noted(folder: &Path) -> Result<(Wal, Vec<(u64, String)>)> {
         seen.borrow_mut().push((sequence, id));
         Ok(())
     };
-    let noted = |id| Ok((Covered::default(), read_last(&LocalDisk, &folder.join(NOTE), id)?));
+    let noted = |id| Ok((FlushedSeq::default(), read_last(&LocalDisk, &folder.join(NOTE), id)?));
     let id = (Uuid::from_u128(7), marker as Random);
     let wal = Wal::open(folder, &schema(), &Folders::new(disk()), id, &noted, &mut take)?;
     Ok((wal, seen.into_inner()))
@@ -290,11 +308,12 @@ const NOTE: &str = "note";
 /// What the log in a folder lacks of what was acked, as `doctor` finds it.
 fn missing(folder: &Path) -> Result<Option<Missing>> {
     let noted = read_last(&LocalDisk, &folder.join(NOTE), Uuid::from_u128(7))?;
-    let found = replay(&LocalDisk, folder, Covered::default(), true, &mut |_, _, _| Ok(()))?;
+    let found = replay(&LocalDisk, folder, FlushedSeq::default(), true, &mut |_, _, _| Ok(()))?;
     found.reaches(&noted, 0, folder)
 }
 
-/// A log whose last segment has two groups, of one and of two frames; with the note before the last group, and where that begins.
+/// A log whose last segment has two groups, of one and of two frames; with the note before the last
+/// group, and where that begins.
 struct Noting {
     folder: TempDir,
     note_before: Vec<u8>,
@@ -304,7 +323,8 @@ struct Noting {
 }
 
 impl Noting {
-    /// With `closed`, as after an orderly end; else as after `kill -9`, when the last group was just acked.
+    /// With `closed`, as after an orderly end; else as after `kill -9`, when the last group was
+    /// just acked.
     fn new(closed: bool) -> Self {
         let folder = scratch();
         let (mut wal, _) = open_noted(folder.path()).unwrap();
@@ -348,7 +368,8 @@ fn a_flipped_byte_of_what_was_acked_stops_the_open_and_is_found_by_who_reads() {
                 let mut flipped = log.bytes.clone();
                 flipped[place] ^= 1 << bit;
                 let folder = log.with(&flipped);
-                let found = [missing(folder.path()).map(|_| ()), open_noted(folder.path()).map(|_| ())];
+                let found =
+                    [missing(folder.path()).map(|_| ()), open_noted(folder.path()).map(|_| ())];
                 for error in found.map(|found| found.unwrap_err()) {
                     assert_eq!(error.kind(), ErrorKind::Damaged);
                     let says = error.message().contains(name) && error.message().contains("offset");
@@ -373,7 +394,8 @@ fn a_write_that_was_torn_is_cut_and_what_was_acked_is_there() {
     for length in log.group..=log.bytes.len() {
         let cut = &log.bytes[..length];
         opened(log.torn(cut).path(), &format!("cut at {length}"));
-        // Sectors that were not written are those of before, or zero; a client's bytes stand in others.
+        // Sectors that were not written are those of before, or zero; a client's bytes stand in
+        // others.
         let zeros = [cut, &vec![0; log.bytes.len() - length]].concat();
         opened(log.torn(&zeros).path(), &format!("zero from {length}"));
         let hostile = [cut, FORGED, cut, FORGED].concat();
@@ -474,31 +496,45 @@ fn after_a_failed_sync_nothing_is_taken_until_it_is_opened_anew() {
 
 #[test]
 fn each_kind_of_rows_comes_back_as_what_it_is_and_after_what_its_own_table_holds() {
-    use crate::halves::Half;
+    use crate::parts::RecordPart;
 
     let folder = scratch();
     let (mut wal, _) = open(folder.path(), disk(), 0).unwrap();
     let other = Arc::new(Schema::new(vec![Field::new("value", DataType::Float64, true)]));
-    let value = RecordBatch::try_new(other, vec![Arc::new(arrow::array::Float64Array::from(vec![2.5]))]).unwrap();
-    let kinds = [Kind::Logs, Kind::Feedback, Kind::Half(Half::Figures), Kind::Half(Half::Content), Kind::Feedback];
+    let value =
+        RecordBatch::try_new(other, vec![Arc::new(arrow::array::Float64Array::from(vec![2.5]))])
+            .unwrap();
+    let kinds = [
+        Kind::Logs,
+        Kind::Feedback,
+        Kind::RecordPart(RecordPart::Figures),
+        Kind::RecordPart(RecordPart::Content),
+        Kind::Feedback,
+    ];
     for (place, kind) in kinds.into_iter().enumerate() {
         let rows = if kind == Kind::Feedback { value.clone() } else { batch(&place.to_string()) };
-        wal.append(&[&Payload::of(kind, &rows).unwrap()]).unwrap();
+        wal.append(&[&Payload::encode_as(kind, &rows).unwrap()]).unwrap();
     }
     drop(wal);
     let mut seen = Vec::new();
-    let covered = Covered { logs: 1, feedback: 2 };
+    let covered = FlushedSeq { logs: 1, feedback: 2 };
     let mut take = |sequence: u64, kind, batch: RecordBatch| {
         let whole = match kind {
             Kind::Feedback => batch == value,
-            _ => batch.column_by_name("id").unwrap().as_string_view().value(0) == (sequence - 1).to_string(),
+            _ => {
+                batch.column_by_name("id").unwrap().as_string_view().value(0)
+                    == (sequence - 1).to_string()
+            }
         };
         seen.push((sequence, kind, whole));
         Ok(())
     };
     replay(&LocalDisk, folder.path(), covered, false, &mut take).unwrap();
-    let expected =
-        [(3, Kind::Half(Half::Figures), true), (4, Kind::Half(Half::Content), true), (5, Kind::Feedback, true)];
+    let expected = [
+        (3, Kind::RecordPart(RecordPart::Figures), true),
+        (4, Kind::RecordPart(RecordPart::Content), true),
+        (5, Kind::Feedback, true),
+    ];
     assert_eq!(seen, expected);
 }
 
@@ -531,7 +567,8 @@ fn what_does_not_fit_on_the_disk_is_cut_off_and_the_next_write_goes_well() {
             let (_, seen) = open(folder.path(), disk(), 0).unwrap();
             let ids: Vec<&str> = seen.iter().map(|(_, id)| id.as_str()).collect();
             let all = [("1", is_begun), ("2", taken.is_ok()), ("3", taken.is_ok()), ("4", true)];
-            let expected: Vec<&str> = all.iter().filter(|(_, is_there)| *is_there).map(|(id, _)| *id).collect();
+            let expected: Vec<&str> =
+                all.iter().filter(|(_, is_there)| *is_there).map(|(id, _)| *id).collect();
             assert_eq!(ids, expected, "room for {room} bytes");
         }
         assert!(refused > 100, "{refused} refused");
@@ -554,6 +591,8 @@ fn an_open_writes_the_last_segment_anew_and_cleans_up_after_one_that_was_interru
     assert_eq!(fs::read(&last).unwrap(), before);
     assert_ne!(std::os::unix::fs::MetadataExt::ino(&fs::metadata(&last).unwrap()), inode);
     assert!(
-        fs::read_dir(folder.path()).unwrap().all(|entry| entry.unwrap().path().extension() != Some("new".as_ref()))
+        fs::read_dir(folder.path())
+            .unwrap()
+            .all(|entry| entry.unwrap().path().extension() != Some("new".as_ref()))
     );
 }

@@ -1,8 +1,10 @@
-//! Kills the real server with `kill -9` at random moments, again and again, and compares what it then answers with a journal
-//! of what it acked: every acked id exactly once, every other id at most once, and nothing that was never sent.
+//! Kills the real server with `kill -9` at random moments, again and again, and compares what it
+//! then answers with a journal of what it acked: every acked id exactly once, every other id at
+//! most once, and nothing that was never sent.
 //!
-//! Four writers send small batches, sometimes the same batch twice, as retrying clients do. Flushes, commits and merges are
-//! made so frequent that kills fall into them. `GATELOG_TEST_ROUNDS` changes the number of rounds.
+//! Four writers send small batches, sometimes the same batch twice, as retrying clients do.
+//! Flushes, commits and merges are made so frequent that kills fall into them.
+//! `GATELOG_TEST_ROUNDS` changes the number of rounds.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,8 +17,8 @@ mod disk;
 mod nodes;
 mod parts;
 mod quota;
-#[path = "../it/weed.rs"]
-mod weed;
+#[path = "../it/seaweedfs.rs"]
+mod seaweedfs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -46,11 +48,15 @@ struct Server {
 impl Server {
     /// Starts a server on the data folder below `folder`.
     async fn start(folder: &Path) -> Self {
-        Self::start_with(folder, &[("GATELOG_DATA", folder.join("data").display().to_string())]).await
+        Self::start_with(folder, &[("GATELOG_DATA", folder.join("data").display().to_string())])
+            .await
     }
 
     /// Starts a server with settings of its own; `folder` is where it says its address.
-    #[expect(clippy::zombie_processes, reason = "`kill` waits, and a test that panics before it ends the process")]
+    #[expect(
+        clippy::zombie_processes,
+        reason = "`kill` waits, and a test that panics before it ends the process"
+    )]
     async fn start_with(folder: &Path, settings: &[(&str, String)]) -> Self {
         let address_file = folder.join("address");
         let _ = std::fs::remove_file(&address_file);
@@ -74,7 +80,10 @@ impl Server {
             {
                 return Self { process, address: address.trim().to_owned() };
             }
-            assert!(started.elapsed() < Duration::from_secs(60), "the server does not start after a kill");
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "the server does not start after a kill"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -96,16 +105,24 @@ fn line(id: &str, round: u64) -> String {
 }
 
 /// Sends batches until the server dies.
-async fn write(address: String, journal: Arc<Mutex<Journal>>, round: u64, writer: u64, mut random: SmallRng) {
+async fn write(
+    address: String,
+    journal: Arc<Mutex<Journal>>,
+    round: u64,
+    writer: u64,
+    mut random: SmallRng,
+) {
     let client = reqwest::Client::new();
     for batch in 0.. {
-        let ids: Vec<String> =
-            (0..random.random_range(1..20)).map(|n| format!("r{round}-w{writer}-b{batch}-{n}")).collect();
+        let ids: Vec<String> = (0..random.random_range(1..20))
+            .map(|n| format!("r{round}-w{writer}-b{batch}-{n}"))
+            .collect();
         let body: String = ids.iter().map(|id| line(id, round)).collect();
         journal.lock().unwrap().unacked.extend(ids.iter().cloned());
         let sends = if random.random_bool(0.2) { 2 } else { 1 };
         for _ in 0..sends {
-            let request = client.post(format!("http://{address}/v1/ingest")).header("x-portkey-api-key", KEY);
+            let request =
+                client.post(format!("http://{address}/v1/ingest")).header("x-portkey-api-key", KEY);
             let Ok(answer) = request.body(body.clone()).send().await else { return };
             if answer.status() != 200 {
                 return;
@@ -123,7 +140,8 @@ async fn write(address: String, journal: Arc<Mutex<Journal>>, round: u64, writer
 async fn stored(address: &str) -> BTreeMap<String, u64> {
     let query = [("query", "select id from logs"), ("format", "csv")];
     let url = reqwest::Url::parse_with_params(&format!("http://{address}/v1/sql"), query).unwrap();
-    let answer = reqwest::Client::new().get(url).header("x-portkey-api-key", KEY).send().await.unwrap();
+    let answer =
+        reqwest::Client::new().get(url).header("x-portkey-api-key", KEY).send().await.unwrap();
     let status = answer.status();
     let text = answer.text().await.unwrap();
     assert_eq!(status, 200, "{text}");
@@ -137,7 +155,8 @@ async fn stored(address: &str) -> BTreeMap<String, u64> {
 fn compare(stored: &BTreeMap<String, u64>, journal: &Journal, round: u64) {
     let twice: Vec<_> = stored.iter().filter(|(_, count)| **count > 1).take(5).collect();
     assert!(twice.is_empty(), "round {round}: stored more than once: {twice:?}");
-    let lost: Vec<_> = journal.acked.iter().filter(|id| !stored.contains_key(*id)).take(5).collect();
+    let lost: Vec<_> =
+        journal.acked.iter().filter(|id| !stored.contains_key(*id)).take(5).collect();
     assert!(lost.is_empty(), "round {round}: acked but not stored: {lost:?}");
     let known = |id: &String| journal.acked.contains(id) || journal.unacked.contains(id);
     let strange: Vec<_> = stored.keys().filter(|id| !known(id)).take(5).collect();
@@ -155,14 +174,23 @@ async fn a_killed_server_has_every_acked_record_once() {
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let random = SmallRng::seed_from_u64(round * WRITERS + writer);
-                tokio::spawn(write(server.address.clone(), Arc::clone(&journal), round, writer, random))
+                tokio::spawn(write(
+                    server.address.clone(),
+                    Arc::clone(&journal),
+                    round,
+                    writer,
+                    random,
+                ))
             })
             .collect();
         if round % 10 == 9 {
             // Also while the writers write.
             let before = journal.lock().unwrap().acked.clone();
             let stored = stored(&server.address).await;
-            assert!(before.iter().all(|id| stored.contains_key(id)), "round {round}: an acked record is not visible");
+            assert!(
+                before.iter().all(|id| stored.contains_key(id)),
+                "round {round}: an acked record is not visible"
+            );
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(20..600))).await;
         server.kill();

@@ -1,5 +1,6 @@
-//! Two servers on one bucket, each with a log of its own, killed in turn again and again: what the clients of either were acked
-//! is there once, read through either. `GATELOG_TEST_NODE_ROUNDS` changes the number of rounds.
+//! Two servers on one bucket, each with a log of its own, killed in turn again and again: what the
+//! clients of either were acked is there once, read through either. `GATELOG_TEST_NODE_ROUNDS`
+//! changes the number of rounds.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::weed::Weed;
+use super::seaweedfs::Weed;
 use super::{Journal, Server, compare, stored, write};
 
 const ROUNDS: u64 = 100;
@@ -34,7 +35,9 @@ async fn settled(address: &str, journal: &Journal) -> BTreeMap<String, u64> {
     let started = Instant::now();
     loop {
         let found = stored(address).await;
-        if journal.acked.iter().all(|id| found.contains_key(id)) || started.elapsed() > Duration::from_secs(60) {
+        if journal.acked.iter().all(|id| found.contains_key(id))
+            || started.elapsed() > Duration::from_secs(60)
+        {
             return found;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -43,7 +46,8 @@ async fn settled(address: &str, journal: &Journal) -> BTreeMap<String, u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_on_one_bucket_keep_every_acked_record_once() {
-    let rounds = std::env::var("GATELOG_TEST_NODE_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
+    let rounds =
+        std::env::var("GATELOG_TEST_NODE_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
     let weed = Weed::start();
     let bucket = weed.bucket().await;
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -57,11 +61,18 @@ async fn two_nodes_on_one_bucket_keep_every_acked_record_once() {
             .map(|node: usize| {
                 let address = nodes[node].as_ref().unwrap().address.clone();
                 let (seed, writer) = (round * 2 + node as u64, node as u64);
-                tokio::spawn(write(address, Arc::clone(&journal), round, writer, SmallRng::seed_from_u64(seed)))
+                tokio::spawn(write(
+                    address,
+                    Arc::clone(&journal),
+                    round,
+                    writer,
+                    SmallRng::seed_from_u64(seed),
+                ))
             })
             .into();
         tokio::time::sleep(Duration::from_millis(random.random_range(50..900))).await;
-        // One is killed while the other writes on; then the other one too, so that both writers end.
+        // One is killed while the other writes on; then the other one too, so that both writers
+        // end.
         let first = random.random_range(0..2);
         for node in [first, 1 - first] {
             nodes[node].take().unwrap().kill();
@@ -82,6 +93,10 @@ async fn two_nodes_on_one_bucket_keep_every_acked_record_once() {
     for node in &nodes {
         compare(&settled(&node.as_ref().unwrap().address, &journal).await, &journal, rounds);
     }
-    println!("{rounds} rounds: {} acked, {} sent without an ack", journal.acked.len(), journal.unacked.len());
+    println!(
+        "{rounds} rounds: {} acked, {} sent without an ack",
+        journal.acked.len(),
+        journal.unacked.len()
+    );
     nodes.into_iter().flatten().for_each(Server::kill);
 }

@@ -1,6 +1,7 @@
-//! Records whose halves come apart, and feedback, to a server that is killed again and again: what was acked of a record is in its one
-//! row, whichever half came first, however often, and however late, and acked feedback is there with the value that was given last.
-//! In every second round no half waits for the other, so what comes second is added to a stored record.
+//! Records whose halves come apart, and feedback, to a server that is killed again and again: what
+//! was acked of a record is in its one row, whichever half came first, however often, and however
+//! late, and acked feedback is there with the value that was given last. In every second round no
+//! half waits for the other, so what comes second is added to a stored record.
 //!
 //! `GATELOG_TEST_PARTS_ROUNDS` changes the number of rounds.
 
@@ -21,14 +22,14 @@ const WRITERS: u64 = 4;
 /// What was acked: of a record its figures and its content, of feedback its value.
 #[derive(Clone, Default)]
 struct Journal {
-    halves: BTreeMap<String, [bool; 2]>,
+    record_parts: BTreeMap<String, [bool; 2]>,
     feedback: BTreeMap<String, i64>,
     /// Feedback whose change was sent without an answer: it may hold either value.
     unsure: BTreeMap<String, i64>,
 }
 
 /// Sends a half; true if it was acked.
-async fn send_half(client: &reqwest::Client, address: &str, id: &str, content: bool) -> bool {
+async fn send_part(client: &reqwest::Client, address: &str, id: &str, content: bool) -> bool {
     let (path, body) = match content {
         false => {
             let row = json!({
@@ -44,10 +45,14 @@ async fn send_half(client: &reqwest::Client, address: &str, id: &str, content: b
                 "request": { "url": "http://127.0.0.1/v1/chat/completions", "method": "POST", "body": { "text": "x".repeat(300) } },
                 "response": { "status": 200, "body": { "said": id } },
             });
-            ("/v1/logs/enterprise/logs?organisation_id=org-1", json!({ "logObject": log, "logOptions": {} }))
+            (
+                "/v1/logs/enterprise/logs?organisation_id=org-1",
+                json!({ "logObject": log, "logOptions": {} }),
+            )
         }
     };
-    let request = client.post(format!("http://{address}{path}")).header("authorization", KEY).json(&body);
+    let request =
+        client.post(format!("http://{address}{path}")).header("authorization", KEY).json(&body);
     match request.send().await {
         Ok(answer) => {
             let status = answer.status();
@@ -58,32 +63,44 @@ async fn send_half(client: &reqwest::Client, address: &str, id: &str, content: b
     }
 }
 
-async fn send_feedback(client: &reqwest::Client, address: &str, id: Option<&str>, value: i64) -> Option<String> {
+async fn send_feedback(
+    client: &reqwest::Client,
+    address: &str,
+    id: Option<&str>,
+    value: i64,
+) -> Option<String> {
     let request = match id {
         None => client.post(format!("http://{address}/v1/feedback")),
         Some(id) => client.put(format!("http://{address}/v1/feedback/{id}")),
     };
-    let request = request.header("x-portkey-api-key", KEY).json(&json!({ "trace_id": "t", "value": value }));
+    let request =
+        request.header("x-portkey-api-key", KEY).json(&json!({ "trace_id": "t", "value": value }));
     let answer: Value = request.send().await.ok()?.json().await.ok()?;
     Some(answer["feedback_ids"][0].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned())
 }
 
 /// Sends parts until the server dies.
-async fn write(address: String, journal: Arc<Mutex<Journal>>, prefix: String, mut random: SmallRng) {
+async fn write(
+    address: String,
+    journal: Arc<Mutex<Journal>>,
+    prefix: String,
+    mut random: SmallRng,
+) {
     let client = reqwest::Client::new();
     let mut waiting: Vec<(String, bool)> = Vec::new();
     for number in 0.. {
         let id = format!("{prefix}-{number}");
         waiting.extend([(id.clone(), false), (id, true)]);
         waiting.shuffle(&mut random);
-        let halves: Vec<_> = waiting.drain(..random.random_range(0..waiting.len())).collect();
-        for (id, content) in halves {
+        let record_parts: Vec<_> = waiting.drain(..random.random_range(0..waiting.len())).collect();
+        for (id, content) in record_parts {
             let sends = if random.random_bool(0.2) { 2 } else { 1 };
             for _ in 0..sends {
-                if !send_half(&client, &address, &id, content).await {
+                if !send_part(&client, &address, &id, content).await {
                     return;
                 }
-                journal.lock().unwrap().halves.entry(id.clone()).or_default()[usize::from(content)] = true;
+                journal.lock().unwrap().record_parts.entry(id.clone()).or_default()
+                    [usize::from(content)] = true;
             }
         }
         if random.random_bool(0.3) {
@@ -103,9 +120,16 @@ async fn write(address: String, journal: Arc<Mutex<Journal>>, prefix: String, mu
 
 /// The rows of a statement, without its head.
 async fn rows(address: &str, query: &str) -> Vec<Vec<String>> {
-    let url =
-        reqwest::Url::parse_with_params(&format!("http://{address}/v1/sql"), [("query", query), ("format", "csv")]);
-    let answer = reqwest::Client::new().get(url.unwrap()).header("x-portkey-api-key", KEY).send().await.unwrap();
+    let url = reqwest::Url::parse_with_params(
+        &format!("http://{address}/v1/sql"),
+        [("query", query), ("format", "csv")],
+    );
+    let answer = reqwest::Client::new()
+        .get(url.unwrap())
+        .header("x-portkey-api-key", KEY)
+        .send()
+        .await
+        .unwrap();
     let status = answer.status();
     let text = answer.text().await.unwrap();
     assert_eq!(status, 200, "{text}");
@@ -118,13 +142,19 @@ async fn missing(address: &str, journal: &Journal, round: u64) -> Vec<String> {
     let query = "select id, total_units is not null, response.body is not null from logs";
     for row in rows(address, query).await {
         let parts = [row[1] == "true", row[2] == "true"];
-        assert!(found.insert(row[0].clone(), parts).is_none(), "round {round}: {} is stored twice", row[0]);
+        assert!(
+            found.insert(row[0].clone(), parts).is_none(),
+            "round {round}: {} is stored twice",
+            row[0]
+        );
     }
     let mut missing = Vec::new();
-    for (id, acked) in &journal.halves {
+    for (id, acked) in &journal.record_parts {
         let stored = found.get(id).unwrap_or_else(|| panic!("round {round}: {id} is lost"));
         if acked.iter().zip(stored).any(|(acked, stored)| *acked && !stored) {
-            missing.push(format!("of {id} was acked {acked:?}, but there is {stored:?} (figures, content)"));
+            missing.push(format!(
+                "of {id} was acked {acked:?}, but there is {stored:?} (figures, content)"
+            ));
         }
     }
     missing
@@ -138,21 +168,27 @@ async fn compare(address: &str, journal: &Journal, round: u64) {
         assert!(started.elapsed() < Duration::from_secs(60), "round {round}: {missing:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let values: BTreeMap<String, String> = rows(address, "select id, cast(value as bigint) from feedback")
-        .await
-        .into_iter()
-        .map(|row| (row[0].clone(), row[1].clone()))
-        .collect();
+    let values: BTreeMap<String, String> =
+        rows(address, "select id, cast(value as bigint) from feedback")
+            .await
+            .into_iter()
+            .map(|row| (row[0].clone(), row[1].clone()))
+            .collect();
     for (id, value) in &journal.feedback {
-        let stored = values.get(id).unwrap_or_else(|| panic!("round {round}: feedback {id} is lost"));
+        let stored =
+            values.get(id).unwrap_or_else(|| panic!("round {round}: feedback {id} is lost"));
         let unsure = journal.unsure.get(id).is_some_and(|value| value.to_string() == *stored);
-        assert!(*stored == value.to_string() || unsure, "round {round}: feedback {id} is {stored}, {value} was acked");
+        assert!(
+            *stored == value.to_string() || unsure,
+            "round {round}: feedback {id} is {stored}, {value} was acked"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn halves_and_feedback_come_through_kills() {
-    let rounds = std::env::var("GATELOG_TEST_PARTS_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
+async fn parts_and_feedback_come_through_kills() {
+    let rounds =
+        std::env::var("GATELOG_TEST_PARTS_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let journal = Arc::new(Mutex::new(Journal::default()));
     let mut random = SmallRng::seed_from_u64(13);
@@ -181,8 +217,13 @@ async fn halves_and_feedback_come_through_kills() {
     let server = Server::start(folder.path()).await;
     let journal = journal.lock().unwrap().clone();
     compare(&server.address, &journal, rounds).await;
-    let whole = journal.halves.values().filter(|halves| **halves == [true, true]).count();
-    println!("{rounds} kills: {} records, {whole} whole, {} of feedback", journal.halves.len(), journal.feedback.len());
+    let whole =
+        journal.record_parts.values().filter(|record_parts| **record_parts == [true, true]).count();
+    println!(
+        "{rounds} kills: {} records, {whole} whole, {} of feedback",
+        journal.record_parts.len(),
+        journal.feedback.len()
+    );
     assert!(whole > 100 && journal.feedback.len() > 20, "too little was sent to show anything");
     server.kill();
 }

@@ -17,7 +17,13 @@ fn records() -> Vec<Record> {
         ("1", Some(true), 9.0, r#"{"model":"other","x":9223372036854775807}"#, "a_b"),
         ("2", Some(false), 1.0, r#"{"model":null,"x":-9223372036854775808}"#, r"a\b"),
         ("3", Some(false), 9.0, r#"{"x":18446744073709551615}"#, "axb"),
-        ("4", None, 1.0, r#"{"x":123456789012345678901234567890,"l":[{"z":18446744073709551615}]}"#, "a!b"),
+        (
+            "4",
+            None,
+            1.0,
+            r#"{"x":123456789012345678901234567890,"l":[{"z":18446744073709551615}]}"#,
+            "a!b",
+        ),
         ("5", None, 9.0, r#"{"x":9007199254740993}"#, "été"),
     ];
     let tags = |id: &str| match id {
@@ -45,7 +51,10 @@ const NUMBERS: &[(&str, i64)] = &[
     ("select count(*) from logs where request['body'] ->> 'model' between 'a' and 'h'", 1),
     ("select count(*) from logs where not request['body'] ->> 'model' = 'gpt-4o'", 1),
     ("select count(*) from logs where request['body'] ->> 'model' || '!' = 'other!'", 1),
-    ("select count(*) from logs where request['body'] -> 'l' -> 0 ->> 'z' = '18446744073709551615'", 1),
+    (
+        "select count(*) from logs where request['body'] -> 'l' -> 0 ->> 'z' = '18446744073709551615'",
+        1,
+    ),
     ("select count(*) from logs where request['body'] ->> 'model' ~ '^gpt' and cost = 1", 1),
     // IS DISTINCT FROM binds tighter than AND, OR and NOT.
     ("select count(*) from logs where stream_mode is distinct from true and cost > 5", 2),
@@ -73,11 +82,20 @@ const NUMBERS: &[(&str, i64)] = &[
     ("select count(request['body'] ->> 'x') from logs", 6),
     ("select max(json_get_int(request['body'], 'x')) from logs", i64::MAX),
     ("select min((request['body'] -> 'x')::bigint) from logs", i64::MIN),
-    ("select json_get_int(request['body'], 'x') from logs where id = '0'", 1_753_200_000_000_000_000),
-    ("select count(*) from logs where request['body'] ->> 'x' = '123456789012345678901234567890'", 1),
+    (
+        "select json_get_int(request['body'], 'x') from logs where id = '0'",
+        1_753_200_000_000_000_000,
+    ),
+    (
+        "select count(*) from logs where request['body'] ->> 'x' = '123456789012345678901234567890'",
+        1,
+    ),
     ("select count(*) from logs where json_get_float(request['body'], 'x') > 1e18", 4),
     // A sort above a limit with an offset.
-    ("select count(*) from (select * from (select id, cost from logs limit 4 offset 1) as l order by cost)", 4),
+    (
+        "select count(*) from (select * from (select id, cost from logs limit 4 offset 1) as l order by cost)",
+        4,
+    ),
     (
         "select count(*) from (select * from (select id, cost from logs order by id limit 3 offset 2) as l order by id, cost)",
         3,
@@ -85,8 +103,14 @@ const NUMBERS: &[(&str, i64)] = &[
     ("select count(*) from (select cost from logs order by id offset 3) as l where cost = 9.0", 2),
     // Three values of IN (SELECT …).
     ("select count(*) from logs where 7 not in (select total_units from logs)", 0),
-    ("select count(*) from logs where (cost in (select cost from logs where cost < 5)) is false", 3),
-    ("select count(*) from logs where cost > 99 or cost not in (select case when cost < 5 then cost end from logs)", 0),
+    (
+        "select count(*) from logs where (cost in (select cost from logs where cost < 5)) is false",
+        3,
+    ),
+    (
+        "select count(*) from logs where cost > 99 or cost not in (select case when cost < 5 then cost end from logs)",
+        0,
+    ),
     // Lists of keys and values, as exports have them; another name behind the dot is a key.
     ("select count(*) from logs where array_has(metadata.key, 'team')", 1),
     ("select count(*) from logs as l where array_has(l.metadata.value, 'red')", 1),
@@ -101,14 +125,20 @@ const NUMBERS: &[(&str, i64)] = &[
 const REFUSALS: &[(&str, &str)] = &[
     ("select 1 from logs where ai_model like 'a!' escape '!'", "ends with its escape character"),
     ("select 1 from logs where ai_model like 'a' escape 'ab'", "expected one character in quotes"),
-    ("select cost from logs except all select cost from logs", "EXCEPT ALL does not count rows here"),
+    (
+        "select cost from logs except all select cost from logs",
+        "EXCEPT ALL does not count rows here",
+    ),
     ("select 1; select 2", "one statement at a time"),
     ("", "the statement is empty"),
 ];
 
 /// Whole numbers do not wrap around.
 const OVERFLOWS: &[(&str, &str)] = &[
-    ("select 9223372036854775807 + length(id) from logs", "9223372036854775807 + 1 does not fit 64 bits"),
+    (
+        "select 9223372036854775807 + length(id) from logs",
+        "9223372036854775807 + 1 does not fit 64 bits",
+    ),
     ("select max(json_get_int(request['body'], 'x') * 2) from logs", "does not fit 64 bits"),
     ("select id from logs where -json_get_int(request['body'], 'x') > 7", "does not fit 64 bits"),
     ("select abs(-9223372036854775807 - length(id)) from logs", "verflow"),
@@ -126,7 +156,11 @@ async fn statements_are_answered_as_postgresql_does() {
             engine.flush().await.unwrap();
         }
         for (statement, right) in NUMBERS {
-            assert_eq!(number(&engine.reader(), statement).await, *right, "{statement}, flushed: {flushed}");
+            assert_eq!(
+                number(&engine.reader(), statement).await,
+                *right,
+                "{statement}, flushed: {flushed}"
+            );
         }
     }
     for (statement, part) in REFUSALS {
@@ -135,7 +169,9 @@ async fn statements_are_answered_as_postgresql_does() {
         assert!(error.to_string().contains(part), "{statement}: {error}");
     }
     for (statement, part) in OVERFLOWS {
-        let rows = async { engine.sql(statement, &Params::new()).await?.batches.try_collect::<Vec<_>>().await };
+        let rows = async {
+            engine.sql(statement, &Params::new()).await?.batches.try_collect::<Vec<_>>().await
+        };
         let error = rows.await.expect_err(statement);
         assert_eq!(error.kind(), ErrorKind::Invalid, "{statement}: {error}");
         assert!(error.to_string().contains(part), "{statement}: {error}");
@@ -147,13 +183,20 @@ async fn statements_are_answered_as_postgresql_does() {
 async fn least_and_greatest_are_right_over_files_of_nulls() {
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::open(config(&folder)).await.unwrap();
-    let costs: [&[Option<f64>]; 5] =
-        [&[Some(50.0), Some(60.0)], &[None, None, None], &[Some(200.0)], &[Some(0.5), Some(900.0)], &[None]];
+    let costs: [&[Option<f64>]; 5] = [
+        &[Some(50.0), Some(60.0)],
+        &[None, None, None],
+        &[Some(200.0)],
+        &[Some(0.5), Some(900.0)],
+        &[None],
+    ];
     for (file, costs) in costs.iter().enumerate() {
         let line = |(row, cost): (usize, &Option<f64>)| {
             let cost = cost.map_or("null".to_owned(), |cost| cost.to_string());
-            json::parse(&format!(r#"{{"id":"{file}-{row}","created_at":"2026-11-01T10:00:00Z","cost":{cost}}}"#))
-                .unwrap()
+            json::parse(&format!(
+                r#"{{"id":"{file}-{row}","created_at":"2026-11-01T10:00:00Z","cost":{cost}}}"#
+            ))
+            .unwrap()
         };
         engine.append(costs.iter().enumerate().map(line).collect()).await.unwrap();
         engine.flush().await.unwrap();

@@ -35,13 +35,17 @@ fn fill(document: &mut Document) -> gatelog::error::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_organisations_open_and_their_keys_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { data: folder.path().join("data").display().to_string(), ..Config::default() };
+    let config =
+        Config { data: folder.path().join("data").display().to_string(), ..Config::default() };
     let store = Store::open(&config, true).unwrap();
     let catalog = Catalog::open(&store, 0, Utc::now).await.unwrap();
     let started = Instant::now();
     catalog.change(fill).await.unwrap();
     let bytes = std::fs::metadata(folder.path().join("data/catalog.json")).unwrap().len();
-    println!("{MANY} organisations and keys: {bytes} bytes, made and written in {:?}", started.elapsed());
+    println!(
+        "{MANY} organisations and keys: {bytes} bytes, made and written in {:?}",
+        started.elapsed()
+    );
 
     let started = Instant::now();
     let engine = Engine::open(config).await.unwrap();
@@ -56,7 +60,12 @@ async fn ten_thousand_organisations_open_and_their_keys_are_told_apart() {
         assert_eq!(access.and_then(|access| access.organisation), organisation);
     }
     times.sort();
-    println!("key check: p50 {:?}, p99 {:?}, most {:?}", times[MANY], times[MANY * 2 * 99 / 100], times[2 * MANY - 1]);
+    println!(
+        "key check: p50 {:?}, p99 {:?}, most {:?}",
+        times[MANY],
+        times[MANY * 2 * 99 / 100],
+        times[2 * MANY - 1]
+    );
 
     let started = Instant::now();
     let revoke = |document: &mut Document| {
@@ -68,6 +77,8 @@ async fn ten_thousand_organisations_open_and_their_keys_are_told_apart() {
     let started = Instant::now();
     assert!(engine.catalog().refresh().await.unwrap());
     println!("refresh after it: {:?}", started.elapsed());
-    assert!(engine.access(&format!("key-{}", MANY / 2)).is_none() && engine.access("key-0").is_some());
+    assert!(
+        engine.access(&format!("key-{}", MANY / 2)).is_none() && engine.access("key-0").is_some()
+    );
     engine.close().await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! The built binary, run as a person or a script runs it: exit codes, what goes to stdout and what to stderr, whole
-//! files.
+//! The built binary, run as a person or a script runs it: exit codes, what goes to stdout and what
+//! to stderr, whole files.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -43,7 +43,9 @@ impl Home {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatelog"));
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATELOG_")) {
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATELOG_"))
+        {
             command.env_remove(name);
         }
         command
@@ -71,8 +73,13 @@ impl Home {
     }
 
     fn run_with_stdin(&self, args: &[&str], stdin: &[u8]) -> Ran {
-        let mut child =
-            self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         child.stdin.take().unwrap().write_all(stdin).unwrap();
         Ran::from(child.wait_with_output().unwrap())
     }
@@ -86,10 +93,12 @@ impl Home {
 
     /// A server over `gatelog-data`, on a free port.
     pub(crate) fn serve(&self) -> Server {
-        self.serve_on("127.0.0.1:0", "k").unwrap_or_else(|ran| panic!("the server does not come up: {ran:?}"))
+        self.serve_on("127.0.0.1:0", "k")
+            .unwrap_or_else(|ran| panic!("the server does not come up: {ran:?}"))
     }
 
-    /// A server that listens on an address with an admin key, or what it said when it did not start.
+    /// A server that listens on an address with an admin key, or what it said when it did not
+    /// start.
     fn serve_on(&self, listen: &str, key: &str) -> Result<Server, Ran> {
         let _ = fs::remove_file(self.path("address"));
         let mut command = self.command(&["serve", "--listen", listen, "--address-file", "address"]);
@@ -249,7 +258,8 @@ fn import_takes_plain_and_packed_files_and_stdin() {
     home.write("plain.jsonl", records("plain", 50));
     home.write("packed.gz.txt", [gzip(&records("gz", 30)), gzip(&records("gz2", 30))].concat());
     home.write("packed", zstd::encode_all(records("zst", 70).as_bytes(), 3).unwrap());
-    let array: Vec<Value> = records("array", 20).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let array: Vec<Value> =
+        records("array", 20).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     home.write("array.json", serde_json::to_string_pretty(&array).unwrap());
     let ran = home.run(&["import", "plain.jsonl", "packed.gz.txt", "packed", "array.json"]);
     assert_eq!((ran.code, ran.stdout.len()), (Some(0), 0), "{ran:?}");
@@ -271,12 +281,17 @@ fn import_tells_what_it_rejects_and_keeps_it_for_mending() {
     let home = Home::new();
     let good = records("good", 30);
     let bad = (0..25).map(|number| format!("{{\"id\":\"bad-{number}\",\"req_units\":\"many\"}}\n"));
-    home.write("mixed.jsonl", good.clone() + &bad.collect::<String>() + "not json\n" + &records("more", 5));
+    home.write(
+        "mixed.jsonl",
+        good.clone() + &bad.collect::<String>() + "not json\n" + &records("more", 5),
+    );
     let ran = home.run(&["import", "mixed.jsonl", "--rejects", "rejects.jsonl"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("35 records imported, 0 duplicates, 26 rejected"), "{ran:?}");
     assert!(
-        ran.stderr.contains("mixed.jsonl: line 31 (record 30): field `req_units` is `\"many\"`; expected "),
+        ran.stderr.contains(
+            "mixed.jsonl: line 31 (record 30): field `req_units` is `\"many\"`; expected "
+        ),
         "{ran:?}"
     );
     assert_eq!(ran.stderr.matches("rejected: ").count(), 20, "{ran:?}");
@@ -308,7 +323,10 @@ fn import_reads_portkeys_shape() {
     };
     home.write("portkey.jsonl", format!("{}\n[{},{}]\n", call("ann"), call("bo"), call("cy")));
     home.ok(&["import", "--source", "portkey", "portkey.jsonl"]);
-    assert_eq!(home.number("select count(*) from logs where ai_model = 'gpt-5.4' and is_success = 1"), 3);
+    assert_eq!(
+        home.number("select count(*) from logs where ai_model = 'gpt-5.4' and is_success = 1"),
+        3
+    );
     // A line is a request, whose records share a trace; another line is another one.
     assert_eq!(home.number("select count(distinct trace_id) from logs"), 2);
     home.fails(2, &["import", "--source", "syslog", "portkey.jsonl"]);
@@ -323,16 +341,22 @@ fn sql_answers_in_every_format() {
 
     let table = home.ok(&["sql", query]);
     assert!(table.starts_with("+-----+") && table.contains("| a-1 | 0.125 | "), "{table}");
-    let rows: Vec<Value> = serde_json::from_str(&home.ok(&["sql", "--format", "json", query])).unwrap();
+    let rows: Vec<Value> =
+        serde_json::from_str(&home.ok(&["sql", "--format", "json", query])).unwrap();
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[1]["metadata"], json!({"_user": "ann", "n": "1"}));
     let lines = home.ok(&["sql", "--format", "jsonl", query]);
-    assert_eq!(lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>(), rows);
+    assert_eq!(
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>(),
+        rows
+    );
     let csv = home.ok(&["sql", "--format", "csv", query]);
     assert!(csv.starts_with("id,cost,metadata,created_at\na-0,0.0,"), "{csv}");
 
     home.ok(&["sql", "--format", "parquet", "--out", "a.parquet", query]);
-    let parquet = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(home.path("a.parquet")).unwrap()).unwrap();
+    let parquet =
+        ParquetRecordBatchReaderBuilder::try_new(fs::File::open(home.path("a.parquet")).unwrap())
+            .unwrap();
     assert_eq!(parquet.metadata().file_metadata().num_rows(), 2);
     let piped = home.run(&["sql", "--format", "parquet", query]);
     assert!(piped.stdout.starts_with(b"PAR1") && piped.stdout.ends_with(b"PAR1"));
@@ -351,7 +375,8 @@ fn sql_takes_files_stdin_parameters_and_several_statements() {
     home.ok(&["import", "a.jsonl"]);
     home.write("two.sql", "-- a comment; with a semicolon\nselect ';' as a; select 2 as b");
     assert_eq!(home.ok(&["sql", "--format", "csv", "-f", "two.sql"]), "a\n;\nb\n2\n");
-    let ran = home.run_with_stdin(&["sql", "--format", "csv"], b"select count(*) as n from logs;\n");
+    let ran =
+        home.run_with_stdin(&["sql", "--format", "csv"], b"select count(*) as n from logs;\n");
     assert_eq!(ran.text(), "n\n40\n");
     home.fails(2, &["sql", "-f", "two.sql", "--out", "two.csv", "--format", "csv"]);
     assert!(!home.path("two.csv").exists());
@@ -379,7 +404,8 @@ fn a_reader_that_goes_away_is_success() {
         &["sql", "--format", "csv", "select * from logs"],
         &["sql", "--max-rows", "0", "select * from logs"],
     ] {
-        let mut child = home.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            home.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut first = String::new();
         // The reader is dropped, and with it the pipe, as `head -1` would.
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
@@ -392,8 +418,12 @@ fn a_reader_that_goes_away_is_success() {
 #[test]
 fn flags_win_over_the_environment_over_the_file() {
     let home = Home::new();
-    home.write("gatelog.toml", "flush_seconds = 5\nquery_concurrency = 3\nadmin_key = 'do-not-show'\n");
-    let mut command = home.command(&["config", "--data", "elsewhere", "--set", "query_concurrency=9"]);
+    home.write(
+        "gatelog.toml",
+        "flush_seconds = 5\nquery_concurrency = 3\nadmin_key = 'do-not-show'\n",
+    );
+    let mut command =
+        home.command(&["config", "--data", "elsewhere", "--set", "query_concurrency=9"]);
     command.env("GATELOG_QUERY_CONCURRENCY", "4").env("GATELOG_ZSTD_LEVEL", "7");
     let printed = Ran::of(command).text();
     for words in [
@@ -408,17 +438,27 @@ fn flags_win_over_the_environment_over_the_file() {
     assert!(!printed.contains("do-not-show"));
     home.write("saved.toml", &printed);
     let again = home.ok(&["config", "--config", "saved.toml", "--format", "table"]);
-    assert!(again.lines().any(|line| line.starts_with("zstd_level") && line.contains("  7  ")), "{again}");
+    assert!(
+        again.lines().any(|line| line.starts_with("zstd_level") && line.contains("  7  ")),
+        "{again}"
+    );
 
     home.write("gatelog.toml", "flush_secs = 5\n");
     let stderr = home.fails(2, &["config"]);
-    assert!(stderr.contains("`flush_secs` is unknown") && stderr.contains("gatelog.toml"), "{stderr}");
+    assert!(
+        stderr.contains("`flush_secs` is unknown") && stderr.contains("gatelog.toml"),
+        "{stderr}"
+    );
     let mut command = home.command(&["config", "--config", "saved.toml"]);
     command.env("GATELOG_FLUSH_SECS", "5");
     let ran = Ran::of(command);
-    // An unknown variable is one warning, a service's are none, a near miss of what matters most is an error.
+    // An unknown variable is one warning, a service's are none, a near miss of what matters most is
+    // an error.
     assert_eq!((ran.code, ran.stderr.lines().count()), (Some(0), 1), "{ran:?}");
-    assert!(ran.stderr.contains("`GATELOG_FLUSH_SECS` (nearest: `GATELOG_FLUSH_SECONDS`) ignored"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("`GATELOG_FLUSH_SECS` (nearest: `GATELOG_FLUSH_SECONDS`) ignored"),
+        "{ran:?}"
+    );
     let mut command = home.command(&["config", "--config", "saved.toml"]);
     command.env("GATELOG_PORT", "tcp://10.96.0.7:8790").env("GATELOG_SERVICE_HOST", "10.96.0.7");
     let ran = Ran::of(command);
@@ -433,7 +473,16 @@ fn flags_win_over_the_environment_over_the_file() {
 #[test]
 fn an_export_can_be_imported_and_exported_again() {
     let home = Home::new();
-    home.ok(&["demo", "--records", "3000", "--end", "2026-11-20T00:00:00Z", "--no-serve", "--data", "one"]);
+    home.ok(&[
+        "demo",
+        "--records",
+        "3000",
+        "--end",
+        "2026-11-20T00:00:00Z",
+        "--no-serve",
+        "--data",
+        "one",
+    ]);
     home.ok(&["export", "--data", "one", "--out", "one.jsonl"]);
     home.ok(&["import", "--data", "two", "one.jsonl"]);
     home.ok(&["export", "--data", "two", "--out", "two.jsonl"]);
@@ -447,12 +496,32 @@ fn an_export_can_be_imported_and_exported_again() {
     home.ok(&["export", "--data", "two", "--out", "half.jsonl", "--resume"]);
     assert!(home.read("half.jsonl") == one, "the resumed export differs");
 
-    let lines = home.ok(&["export", "--data", "two", "--columns", "cost,ai_model,request.body", "--limit", "5"]);
+    let lines = home.ok(&[
+        "export",
+        "--data",
+        "two",
+        "--columns",
+        "cost,ai_model,request.body",
+        "--limit",
+        "5",
+    ]);
     assert_eq!(lines.lines().count(), 5);
     assert!(lines.lines().all(|line| line.starts_with("{\"cost\":")), "{lines}");
-    let day =
-        home.ok(&["export", "--data", "two", "--from", "2026-11-18", "--to", "2026-11-19", "--columns", "created_at"]);
-    assert!(day.lines().count() > 100 && day.lines().all(|line| line.contains("\"2026-11-18T")), "{day}");
+    let day = home.ok(&[
+        "export",
+        "--data",
+        "two",
+        "--from",
+        "2026-11-18",
+        "--to",
+        "2026-11-19",
+        "--columns",
+        "created_at",
+    ]);
+    assert!(
+        day.lines().count() > 100 && day.lines().all(|line| line.contains("\"2026-11-18T")),
+        "{day}"
+    );
 }
 
 #[test]
@@ -485,7 +554,16 @@ fn an_export_goes_on_behind_any_id_and_takes_moments_in_any_spelling() {
     }
     let stderr = home.fails(2, &["export", "--from", "2026-11-21T17:26:58+1"]);
     assert!(stderr.contains("`from` is `2026-11-21T17:26:58+1`"), "{stderr}");
-    home.ok(&["demo", "--records", "10", "--end", "2026-11-20 01:00 +01", "--no-serve", "--data", "one"]);
+    home.ok(&[
+        "demo",
+        "--records",
+        "10",
+        "--end",
+        "2026-11-20 01:00 +01",
+        "--no-serve",
+        "--data",
+        "one",
+    ]);
     home.fails(2, &["demo", "--records", "10", "--end", "2026", "--no-serve", "--data", "two"]);
 }
 
@@ -529,9 +607,13 @@ fn doctor_finds_a_damaged_file() {
     home.write("gatelog-data/logs/left.parquet", "left");
     let findings = home.ok(&["doctor"]);
     assert!(findings.lines().all(|line| line.starts_with("ok")), "{findings}");
-    assert!(findings.contains("1 files, 4 bytes, belong to no current version; vacuum deletes them"), "{findings}");
+    assert!(
+        findings.contains("1 files, 4 bytes, belong to no current version; vacuum deletes them"),
+        "{findings}"
+    );
     fs::remove_file(home.path("gatelog-data/logs/left.parquet")).unwrap();
-    let findings: Vec<Value> = serde_json::from_str(&home.ok(&["doctor", "--format", "json"])).unwrap();
+    let findings: Vec<Value> =
+        serde_json::from_str(&home.ok(&["doctor", "--format", "json"])).unwrap();
     assert!(findings.iter().all(|finding| finding["severity"] == "ok"), "{findings:?}");
 
     let file = find(&home.path("gatelog-data/logs"), "parquet").expect("a table file");
@@ -558,7 +640,8 @@ fn the_demo_has_something_to_show() {
     let ran = home.run(&["demo", "--records", "3000", "--no-serve"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(
-        ran.stderr.contains("export GATELOG_KEY=") && ran.stderr.contains("gatelog report status_counts"),
+        ran.stderr.contains("export GATELOG_KEY=")
+            && ran.stderr.contains("gatelog report status_counts"),
         "{ran:?}"
     );
     let ran = home.run(&["demo", "--no-serve"]);
@@ -566,17 +649,29 @@ fn the_demo_has_something_to_show() {
     assert_eq!(ran.code, Some(0));
 
     let list = home.ok(&["report"]);
-    let names: Vec<&str> = list.lines().filter(|line| !line.is_empty() && !line.starts_with(' ')).collect();
+    let names: Vec<&str> =
+        list.lines().filter(|line| !line.is_empty() && !line.starts_with(' ')).collect();
     assert!(names.len() >= 5, "{list}");
     for name in names {
         let rows = home.ok(&["report", name, "--data", "gatelog-demo", "--format", "jsonl"]);
         assert!(!rows.is_empty(), "report {name} has no rows");
     }
-    let one = home.ok(&["report", "spend_by_model", "--data", "gatelog-demo", "--format", "csv", "--to", "2020-01-01"]);
+    let one = home.ok(&[
+        "report",
+        "spend_by_model",
+        "--data",
+        "gatelog-demo",
+        "--format",
+        "csv",
+        "--to",
+        "2020-01-01",
+    ]);
     assert_eq!(one.lines().count(), 1, "{one}");
 
     let twice: Vec<String> = (0..2)
-        .map(|_| home.ok(&["demo", "--records", "50", "--end", "2026-11-20T00:00:00Z", "--jsonl", "-"]))
+        .map(|_| {
+            home.ok(&["demo", "--records", "50", "--end", "2026-11-20T00:00:00Z", "--jsonl", "-"])
+        })
         .collect();
     assert_eq!(twice[0], twice[1]);
     assert_eq!(twice[0].lines().count(), 50);
@@ -589,11 +684,14 @@ fn maintenance_runs_by_hand() {
         home.write("part.jsonl", records(part, 30));
         home.ok(&["import", "part.jsonl"]);
     }
-    let status =
-        |home: &Home| serde_json::from_str::<Value>(&home.ok(&["maintain", "status", "--format", "json"])).unwrap();
+    let status = |home: &Home| {
+        serde_json::from_str::<Value>(&home.ok(&["maintain", "status", "--format", "json"]))
+            .unwrap()
+    };
     let before = status(&home);
     let planned: Value =
-        serde_json::from_str(&home.ok(&["maintain", "compact", "--dry-run", "--format", "json"])).unwrap();
+        serde_json::from_str(&home.ok(&["maintain", "compact", "--dry-run", "--format", "json"]))
+            .unwrap();
     assert_eq!((&planned["job"], &planned["dry_run"]), (&json!("compact"), &json!(true)));
     assert_eq!(status(&home)["files"], before["files"]);
     for job in ["compact", "vacuum", "checkpoint"] {
@@ -612,14 +710,21 @@ fn beside_a_server_reading_works_and_writing_says_what_to_do() {
     home.ok(&["import", "a.jsonl"]);
     let mut server = home.serve();
     let stderr = home.fails(4, &["import", "a.jsonl"]);
-    assert!(stderr.contains("/v1/ingest") && stderr.contains(&server.child.id().to_string()), "{stderr}");
+    assert!(
+        stderr.contains("/v1/ingest") && stderr.contains(&server.child.id().to_string()),
+        "{stderr}"
+    );
     let stderr = home.fails(4, &["maintain", "compact"]);
     assert!(stderr.contains("compact_schedule"), "{stderr}");
     home.fails(4, &["serve", "--listen", &server.address]);
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let url = format!("http://{}/v1/ingest", server.address);
-    let sent = reqwest::Client::new().post(url).header("x-portkey-api-key", "k").body(records("b", 5)).send();
+    let sent = reqwest::Client::new()
+        .post(url)
+        .header("x-portkey-api-key", "k")
+        .body(records("b", 5))
+        .send();
     assert!(runtime.block_on(sent).unwrap().status().is_success());
     assert_eq!(home.number("select count(*) from logs"), 25);
     assert!(home.ok(&["maintain", "status"]).contains("rows              25\n"));
@@ -636,9 +741,13 @@ fn a_short_admin_key_is_refused_where_others_reach_the_server() {
     let home = Home::new();
     // Characters count, not bytes.
     for key in ["k", "fifteen-letters", "äöüäöüäöüäöüäöü"] {
-        let refused = home.serve_on("0.0.0.0:0", key).map(|server| server.address.clone()).unwrap_err();
+        let refused =
+            home.serve_on("0.0.0.0:0", key).map(|server| server.address.clone()).unwrap_err();
         assert_eq!(refused.code, Some(2), "{key}: {refused:?}");
-        assert!(refused.stderr.contains("`admin_key`") && refused.stderr.contains("at least 16"), "{refused:?}");
+        assert!(
+            refused.stderr.contains("`admin_key`") && refused.stderr.contains("at least 16"),
+            "{refused:?}"
+        );
         assert!(!refused.stderr.contains(key) || key == "k", "the key is not told: {refused:?}");
         assert!(!home.path("gatelog-data").exists(), "nothing was opened");
     }

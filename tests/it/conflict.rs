@@ -1,5 +1,5 @@
-//! A server of buckets that answers 409 to a put: another request is at work, and nothing was written. It is no answer
-//! that the object exists, so the put is sent again, and a flush goes on.
+//! A server of buckets that answers 409 to a put: another request is at work, and nothing was
+//! written. It is no answer that the object exists, so the put is sent again, and a flush goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -65,7 +65,8 @@ impl Double {
             return false;
         }
         let less = |left: usize| left.checked_sub(1);
-        let conflicts = self.conflicts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
+        let conflicts =
+            self.conflicts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
         self.answered.fetch_add(usize::from(conflicts), Ordering::SeqCst);
         conflicts
     }
@@ -77,19 +78,29 @@ impl Double {
         let mut objects = self.objects.lock().unwrap();
         let known = objects.get(key).map(|(_, version)| format!("\"{version}\""));
         let wanted = headers.get("if-match").map(|tag| tag.to_str().unwrap().to_owned());
-        if (headers.contains_key("if-none-match") && known.is_some()) || (wanted.is_some() && wanted != known) {
+        if (headers.contains_key("if-none-match") && known.is_some())
+            || (wanted.is_some() && wanted != known)
+        {
             return failed(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
         }
-        let version = objects.values().map(|(_, version)| version).max().map_or(1, |newest| newest + 1);
+        let version =
+            objects.values().map(|(_, version)| version).max().map_or(1, |newest| newest + 1);
         objects.insert(key.to_owned(), (body, version));
         ([("etag", format!("\"{version}\""))], "").into_response()
     }
 
     fn get(&self, key: &str, headers: &HeaderMap) -> Response {
         let objects = self.objects.lock().unwrap();
-        let Some((body, version)) = objects.get(key) else { return failed(StatusCode::NOT_FOUND, "NoSuchKey") };
-        let about = [("etag", format!("\"{version}\"")), ("last-modified", "Sat, 21 Nov 2026 16:26:58 GMT".to_owned())];
-        let range = headers.get("range").map(|range| range.to_str().unwrap().trim_start_matches("bytes=").to_owned());
+        let Some((body, version)) = objects.get(key) else {
+            return failed(StatusCode::NOT_FOUND, "NoSuchKey");
+        };
+        let about = [
+            ("etag", format!("\"{version}\"")),
+            ("last-modified", "Sat, 21 Nov 2026 16:26:58 GMT".to_owned()),
+        ];
+        let range = headers
+            .get("range")
+            .map(|range| range.to_str().unwrap().trim_start_matches("bytes=").to_owned());
         let Some(range) = range else { return (about, body.clone()).into_response() };
         let (from, to) = range.split_once('-').unwrap();
         let (from, to) = match (from.parse::<usize>(), to.parse::<usize>()) {
@@ -108,7 +119,9 @@ impl Double {
         let of = |name: &str| query.get(name).cloned().unwrap_or_default();
         let (prefix, delimiter, after) = (of("prefix"), of("delimiter"), of("start-after"));
         let (mut found, mut folders) = (String::new(), BTreeSet::new());
-        for (key, (body, version)) in self.objects.lock().unwrap().iter().filter(|(key, _)| key.starts_with(&prefix)) {
+        for (key, (body, version)) in
+            self.objects.lock().unwrap().iter().filter(|(key, _)| key.starts_with(&prefix))
+        {
             let rest = &key[prefix.len()..];
             match rest.find(&delimiter).filter(|_| !delimiter.is_empty()) {
                 Some(place) => drop(folders.insert(format!("{prefix}{}", &rest[..=place]))),
@@ -120,10 +133,14 @@ impl Double {
                 None => {}
             }
         }
-        let folders =
-            folders.iter().map(|folder| format!("<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>"));
+        let folders = folders
+            .iter()
+            .map(|folder| format!("<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>"));
         let folders: String = folders.collect();
-        format!("<ListBucketResult><IsTruncated>false</IsTruncated>{found}{folders}</ListBucketResult>").into_response()
+        format!(
+            "<ListBucketResult><IsTruncated>false</IsTruncated>{found}{folders}</ListBucketResult>"
+        )
+        .into_response()
     }
 
     fn delete_all(&self, body: &str) -> Response {
@@ -146,11 +163,14 @@ async fn answer(State(double): State<Arc<Double>>, request: Request) -> Response
     let body = axum::body::to_bytes(body, 1 << 30).await.unwrap();
     let path = parts.uri.path().trim_start_matches("/bucket").trim_start_matches('/');
     // `%3D` of partitions, as the client escapes paths.
-    let key: String = url::form_urlencoded::parse(format!("k={}", path.replace('+', "%2B")).as_bytes())
-        .map(|(_, key)| key.into_owned())
-        .collect();
+    let key: String =
+        url::form_urlencoded::parse(format!("k={}", path.replace('+', "%2B")).as_bytes())
+            .map(|(_, key)| key.into_owned())
+            .collect();
     let query: BTreeMap<String, String> =
-        url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+        url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+            .into_owned()
+            .collect();
     match parts.method {
         Method::PUT => double.put(&key, &parts.headers, body),
         Method::GET if query.contains_key("list-type") => double.list(&query),
@@ -160,7 +180,9 @@ async fn answer(State(double): State<Arc<Double>>, request: Request) -> Response
             double.objects.lock().unwrap().remove(&key);
             StatusCode::NO_CONTENT.into_response()
         }
-        Method::POST if query.contains_key("delete") => double.delete_all(std::str::from_utf8(&body).unwrap()),
+        Method::POST if query.contains_key("delete") => {
+            double.delete_all(std::str::from_utf8(&body).unwrap())
+        }
         _ => failed(StatusCode::NOT_IMPLEMENTED, "NotImplemented"),
     }
 }
@@ -227,7 +249,10 @@ async fn a_conflict_is_not_told_as_an_object_that_exists() {
     let other = store.export_path("b.jsonl");
     let failed = objects.put_opts(&other, "one".into(), create()).await.unwrap_err();
     assert!(matches!(failed, object_store::Error::Generic { .. }), "{failed}");
-    assert!(failed.to_string().contains("(409)") && failed.to_string().contains("bucket `bucket`"), "{failed}");
+    assert!(
+        failed.to_string().contains("(409)") && failed.to_string().contains("bucket `bucket`"),
+        "{failed}"
+    );
     assert!(objects.head(&other).await.is_err());
     // Some servers say so of an object that exists.
     let exists = objects.put_opts(&path, "two".into(), create()).await.unwrap_err();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
-use gatelog::engine::{Access, NewExport, Parts, Which};
+use gatelog::engine::{Access, Dependencies, ErasureSelector, NewExport};
 use gatelog::record::{Feedback, Message};
 use gatelog::store::Store;
 use gatelog::store::places::{PLACES, Root};
@@ -18,7 +18,7 @@ use object_store::ObjectStoreExt;
 use super::engine::record;
 use super::exports::until;
 use super::files::{contents, entries};
-use super::weed;
+use super::seaweedfs;
 
 /// Stands in the body of the record that is erased, and in no other. It has no pattern, so zstd
 /// keeps it as it is.
@@ -35,11 +35,18 @@ fn now() -> DateTime<Utc> {
 }
 
 async fn open(config: &Config) -> Engine {
-    Engine::open_with(config.clone(), Parts { now, ..Parts::default() }).await.unwrap()
+    Engine::open_with(config.clone(), Dependencies { now, ..Dependencies::default() })
+        .await
+        .unwrap()
 }
 
 fn quiet(config: &Config) -> Config {
-    let mut config = Config { flush_seconds: 3600, refresh_seconds: 60, vacuum_grace_seconds: GRACE, ..config.clone() };
+    let mut config = Config {
+        flush_seconds: 3600,
+        refresh_seconds: 60,
+        vacuum_grace_seconds: GRACE,
+        ..config.clone()
+    };
     for job in ["compact", "expire", "vacuum", "checkpoint", "clean_log"] {
         config.set(&format!("{job}_schedule"), "never").unwrap();
     }
@@ -48,7 +55,11 @@ fn quiet(config: &Config) -> Config {
 
 fn marked(id: &str) -> Record {
     let body = Some(format!("{{\"text\":\"{MARKER}\"}}"));
-    Record { request: Message { body, headers: None }, organisation_id: Some("acme".into()), ..record(id) }
+    Record {
+        request: Message { body, headers: None },
+        organisation_id: Some("acme".into()),
+        ..record(id)
+    }
 }
 
 /// Has an engine keep rows in as many places as there are: files, the log, an export, the cache of
@@ -57,12 +68,19 @@ async fn fill(engine: &Engine) {
     engine.append(vec![marked("bad"), record("good")]).await.unwrap();
     engine.flush().await.unwrap();
     let text = "select request['body'] from logs where id in ('bad', 'good')";
-    let rows: Vec<_> = engine.sql(text, &Params::new()).await.unwrap().batches.try_collect().await.unwrap();
+    let rows: Vec<_> =
+        engine.sql(text, &Params::new()).await.unwrap().batches.try_collect().await.unwrap();
     assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), 2);
     let access = Access::operator("test");
-    let job = engine.create_export(&access, NewExport { id: engine.new_id(), ..NewExport::default() }).await.unwrap();
+    let job = engine
+        .create_export(&access, NewExport { id: engine.new_id(), ..NewExport::default() })
+        .await
+        .unwrap();
     engine.start_export(&access, &job.id).await.unwrap();
-    until("the export ends", || engine.export_job(&access, &job.id).unwrap().status.name() == "success").await;
+    until("the export ends", || {
+        engine.export_job(&access, &job.id).unwrap().status.name() == "success"
+    })
+    .await;
     engine.append(vec![marked("worse"), record("fine")]).await.unwrap();
     let given = Feedback { id: Some("f".into()), value: Some(3.into()), ..Feedback::default() };
     engine.append_feedback_as(&Access::operator("test"), vec![given]).await.unwrap();
@@ -76,7 +94,8 @@ fn holds_marker(bytes: &[u8]) -> bool {
     let unpacked = |at: usize| {
         let mut text = Vec::new();
         // What is no frame, or cut off, ends in an error; what came before counts.
-        let _ = zstd::Decoder::with_buffer(&bytes[at..]).map(|frame| frame.single_frame().read_to_end(&mut text));
+        let _ = zstd::Decoder::with_buffer(&bytes[at..])
+            .map(|frame| frame.single_frame().read_to_end(&mut text));
         text
     };
     holds(bytes) || frames.into_iter().any(|at| holds(&unpacked(at)))
@@ -88,7 +107,10 @@ fn marked_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 async fn erase(engine: &Engine) {
-    engine.erase("acme", Which::Ids(vec!["bad".into(), "worse".into()]), "test").await.unwrap();
+    engine
+        .erase("acme", ErasureSelector::Ids(vec!["bad".into(), "worse".into()]), "test")
+        .await
+        .unwrap();
     // The second run takes over the version of the first: what a node remembers it does not delete.
     for _ in 0..2 {
         engine.maintain(Job::Expire, false).await.unwrap();
@@ -115,7 +137,10 @@ async fn all_that_a_folder_gets_is_private_and_an_erasure_leaves_nothing_of_a_re
     assert_private(&scratch.path().join("deep"));
     let marked = marked_files(&data);
     for place in ["logs", "exports", "wal"] {
-        assert!(marked.iter().any(|path| path.starts_with(data.join(place))), "{place} is not looked into: {marked:?}");
+        assert!(
+            marked.iter().any(|path| path.starts_with(data.join(place))),
+            "{place} is not looked into: {marked:?}"
+        );
     }
     erase(&engine).await;
     assert_eq!(marked_files(&data), Vec::<PathBuf>::new());
@@ -133,7 +158,7 @@ async fn all_that_a_folder_gets_is_private_and_an_erasure_leaves_nothing_of_a_re
 #[tokio::test]
 async fn the_log_and_the_cache_of_a_bucket_are_private_and_an_erasure_leaves_nothing_of_a_record() {
     let node = tempfile::tempdir().unwrap();
-    let config = quiet(&weed::shared().config(node.path()).await);
+    let config = quiet(&seaweedfs::shared().config(node.path()).await);
     let engine = open(&config).await;
     fill(&engine).await;
     let log = engine.store().wal_folder().unwrap();
@@ -149,7 +174,8 @@ async fn the_log_and_the_cache_of_a_bucket_are_private_and_an_erasure_leaves_not
     let store = Store::open(&config, false).unwrap();
     let objects: Vec<_> = store.object_store().list(None).try_collect().await.unwrap();
     for object in objects {
-        let bytes = store.object_store().get(&object.location).await.unwrap().bytes().await.unwrap();
+        let bytes =
+            store.object_store().get(&object.location).await.unwrap().bytes().await.unwrap();
         assert!(!holds_marker(&bytes), "{}", object.location);
     }
     engine.close().await.unwrap();
@@ -163,10 +189,12 @@ async fn the_log_and_the_cache_of_a_bucket_are_private_and_an_erasure_leaves_not
     engine.maintain(Job::Expire, false).await.unwrap();
     assert_eq!(marked_files(&log), Vec::<PathBuf>::new());
     engine.close().await.unwrap();
-    let known: Vec<&str> = PLACES.iter().filter(|place| place.root == Root::Log).map(|place| place.name).collect();
+    let known: Vec<&str> =
+        PLACES.iter().filter(|place| place.root == Root::Log).map(|place| place.name).collect();
     for entry in std::fs::read_dir(&log).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let is_known = |known: &&str| known.split(", ").any(|known| known == name || is_pattern(known, &name));
+        let is_known =
+            |known: &&str| known.split(", ").any(|known| known == name || is_pattern(known, &name));
         assert!(known.iter().any(is_known), "`{name}` is not in `store::places::PLACES`");
     }
 }

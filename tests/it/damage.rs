@@ -4,14 +4,18 @@
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
-use gatelog::engine::{Access, Finding, Half, Reader, Severity, doctor};
+use gatelog::engine::{Access, Finding, Reader, RecordPart, Severity, doctor};
 use gatelog::{Config, Engine, ErrorKind, Params};
 
 use super::engine::{ids, record};
 
 fn quiet(data: &Path) -> Config {
-    let mut config =
-        Config { data: data.display().to_string(), flush_seconds: 3600, refresh_seconds: 60, ..Config::default() };
+    let mut config = Config {
+        data: data.display().to_string(),
+        flush_seconds: 3600,
+        refresh_seconds: 60,
+        ..Config::default()
+    };
     for job in ["compact", "expire", "vacuum", "checkpoint", "clean_log"] {
         config.set(&format!("{job}_schedule"), "never").unwrap();
     }
@@ -34,7 +38,11 @@ pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 
 async fn errors(config: &Config) -> Vec<String> {
     let findings: Vec<Finding> = doctor(config, &|_, _, _| ()).await.unwrap();
-    findings.into_iter().filter(|found| found.severity == Severity::Error).map(|found| found.what).collect()
+    findings
+        .into_iter()
+        .filter(|found| found.severity == Severity::Error)
+        .map(|found| found.what)
+        .collect()
 }
 
 #[tokio::test]
@@ -42,25 +50,36 @@ async fn a_flipped_byte_of_a_page_fails_the_query_that_reads_it_and_is_named_by_
     let data = tempfile::tempdir().unwrap();
     let config = quiet(data.path());
     let engine = Engine::open(config.clone()).await.unwrap();
-    let costly =
-        |number: u32| gatelog::Record { cost: Some(f64::from(number) / 3.0), ..record(&format!("r-{number}")) };
+    let costly = |number: u32| gatelog::Record {
+        cost: Some(f64::from(number) / 3.0),
+        ..record(&format!("r-{number}"))
+    };
     engine.append((0..50).map(costly).collect()).await.unwrap();
     engine.close().await.unwrap();
     assert_eq!(errors(&config).await, Vec::<String>::new());
     let path = files(&data.path().join("logs"), "parquet").remove(0);
     let bytes = std::fs::read(&path).unwrap();
     let metadata = metadata_of(&bytes);
-    let column = metadata.row_group(0).columns().iter().find(|column| column.column_path().string() == "cost").unwrap();
+    let column = metadata
+        .row_group(0)
+        .columns()
+        .iter()
+        .find(|column| column.column_path().string() == "cost")
+        .unwrap();
     let (start, length) = column.byte_range();
     let mut flipped = bytes.clone();
     flipped[(start + length - 5) as usize] ^= 4;
     std::fs::write(&path, flipped).unwrap();
     let found = errors(&config).await;
-    assert!(found.len() == 1 && found[0].contains("a page of column `cost` in row group 0 at offset"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].contains("a page of column `cost` in row group 0 at offset"),
+        "{found:?}"
+    );
     assert!(found[0].contains(path.file_name().unwrap().to_str().unwrap()), "{found:?}");
     let engine = Engine::open(config).await.unwrap();
     let answer = async |text: &str| {
-        let batches = engine.sql(text, &Params::new()).await?.batches.try_collect::<Vec<_>>().await?;
+        let batches =
+            engine.sql(text, &Params::new()).await?.batches.try_collect::<Vec<_>>().await?;
         Ok::<_, gatelog::Error>(batches.iter().map(|batch| batch.num_rows()).sum::<usize>())
     };
     assert_eq!(answer("select id from logs").await.unwrap(), 50);
@@ -75,7 +94,11 @@ fn flip(data: &Path, name: &str) {
         let mut bytes = std::fs::read(&path).unwrap();
         let metadata = metadata_of(&bytes);
         for group in metadata.row_groups() {
-            let column = group.columns().iter().find(|column| column.column_path().string() == name).unwrap();
+            let column = group
+                .columns()
+                .iter()
+                .find(|column| column.column_path().string() == name)
+                .unwrap();
             let (start, length) = column.byte_range();
             bytes[(start + length - 1) as usize] ^= 4;
         }
@@ -115,7 +138,10 @@ async fn an_unknown_id_is_not_looked_for_in_pages_of_files() {
         let error = engine.reader().log(unknown, None, None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{unknown}: {error:?}");
     }
-    assert_eq!(engine.reader().log("call-8", None, None).await.unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(
+        engine.reader().log("call-8", None, None).await.unwrap_err().kind(),
+        ErrorKind::Damaged
+    );
     engine.close().await.unwrap();
 }
 
@@ -156,10 +182,15 @@ async fn a_log_that_was_emptied_or_cut_stops_the_start_and_a_torn_last_write_doe
     let data = scratch.path().join("data");
     let config = with_log(&data).await;
     let segments = files(&data.join("wal"), "wal");
-    let (last, bytes) = (segments.last().unwrap(), std::fs::read(segments.last().unwrap()).unwrap());
+    let (last, bytes) =
+        (segments.last().unwrap(), std::fs::read(segments.last().unwrap()).unwrap());
     std::fs::write(last, &bytes[..bytes.len() - 10]).unwrap();
     let engine = Engine::open(config.clone()).await.unwrap();
-    assert_eq!(ids(&engine.reader()).await, ["a", "flushed"], "the last write may have been interrupted");
+    assert_eq!(
+        ids(&engine.reader()).await,
+        ["a", "flushed"],
+        "the last write may have been interrupted"
+    );
     engine.close().await.unwrap();
     for length in [None, Some(0), Some(bytes.len() / 3)] {
         std::fs::remove_dir_all(&data).unwrap();
@@ -167,7 +198,9 @@ async fn a_log_that_was_emptied_or_cut_stops_the_start_and_a_torn_last_write_doe
         let last = files(&data.join("wal"), "wal").pop().unwrap();
         match length {
             None => std::fs::remove_file(&last).unwrap(),
-            Some(length) => std::fs::write(&last, &std::fs::read(&last).unwrap()[..length]).unwrap(),
+            Some(length) => {
+                std::fs::write(&last, &std::fs::read(&last).unwrap()[..length]).unwrap()
+            }
         }
         assert!(!errors(&config).await.is_empty(), "{length:?}");
         let error = Engine::open(config.clone()).await.unwrap_err();
@@ -186,12 +219,13 @@ async fn a_log_that_was_emptied_or_cut_stops_the_start_and_a_torn_last_write_doe
     }
 }
 
-/// A data folder whose log holds part of a record that waits for the rest, as an orderly end leaves it.
+/// A data folder whose log holds part of a record that waits for the rest, as an orderly end leaves
+/// it.
 async fn closed_with_part(data: &Path) -> Config {
     let config = Config { join_seconds: 3600, ..quiet(data) };
     let engine = Engine::open(config.clone()).await.unwrap();
-    let halves = vec![(Half::Figures, record("part"))];
-    engine.append_halves_as(&Access::operator("test"), halves).await.unwrap();
+    let record_parts = vec![(RecordPart::Figures, record("part"))];
+    engine.append_parts_as(&Access::operator("test"), record_parts).await.unwrap();
     engine.close().await.unwrap();
     config
 }
@@ -223,7 +257,10 @@ async fn a_byte_flipped_in_the_last_group_that_was_acked_is_told_by_doctor_reade
             flipped[place] ^= 1 << (place % 8);
             std::fs::write(&segment, &flipped).unwrap();
             let found = errors(&config).await;
-            assert!(found.iter().any(|what| what.contains("is damaged at offset")), "flip at {place}: {found:?}");
+            assert!(
+                found.iter().any(|what| what.contains("is damaged at offset")),
+                "flip at {place}: {found:?}"
+            );
             let refused = Reader::open(&config).await.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Damaged, "flip at {place}: {refused}");
             let refused = refusal(&config).await;

@@ -1,11 +1,12 @@
-//! Durable means synced by this process: a process dies or a sync fails, the next one goes on, and then the power is cut.
+//! Durable means synced by this process: a process dies or a sync fails, the next one goes on, and
+//! then the power is cut.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use chrono::Utc;
 use gatelog::config::Schedule;
-use gatelog::engine::{Access, Half, NewKey, Parts, Scope};
+use gatelog::engine::{Access, Dependencies, NewKey, RecordPart, Scope};
 use gatelog::record::Feedback;
 use gatelog::store::Store;
 use gatelog::{Config, Engine, ErrorKind};
@@ -50,8 +51,12 @@ impl Disks {
 }
 
 async fn open(disk: &Forgetful) -> gatelog::Result<Engine> {
-    let store = Store::on_disk(Arc::new(disk.clone()), Arc::new(LocalFileSystem::new()), &disk.path("data"))?;
-    Engine::open_with(quiet(), Parts { store: Some(store), ..Parts::default() }).await
+    let store = Store::on_disk(
+        Arc::new(disk.clone()),
+        Arc::new(LocalFileSystem::new()),
+        &disk.path("data"),
+    )?;
+    Engine::open_with(quiet(), Dependencies { store: Some(store), ..Dependencies::default() }).await
 }
 
 /// Sends a record; answers how many were accepted and how many known, or why it was refused.
@@ -71,7 +76,8 @@ async fn next(engine: Engine, disk: &Forgetful) -> Forgetful {
 }
 
 fn segments(disk: &Forgetful) -> usize {
-    let names = std::fs::read_dir(disk.path("data/wal")).unwrap().map(|entry| entry.unwrap().path());
+    let names =
+        std::fs::read_dir(disk.path("data/wal")).unwrap().map(|entry| entry.unwrap().path());
     names.filter(|path| path.extension().is_some_and(|extension| extension == "wal")).count()
 }
 
@@ -92,11 +98,18 @@ async fn a_record_that_was_not_synced_is_durable_before_its_second_copy_is_acked
             assert!(send(&engine, "b").await.is_err());
             let disk = next(engine, &disk).await;
             let engine = open(&disk).await.unwrap();
-            assert_eq!(send(&engine, id).await, Ok(if id == "b" { (0, 1) } else { (1, 0) }), "{fault:?}");
+            assert_eq!(
+                send(&engine, id).await,
+                Ok(if id == "b" { (0, 1) } else { (1, 0) }),
+                "{fault:?}"
+            );
             let disk = disks.cut(&disk);
             let engine = open(&disk).await.unwrap();
             let found = ids(&engine.reader()).await;
-            assert!(found.contains(&"a".to_owned()) && found.contains(&id.to_owned()), "{fault:?}, {id}: {found:?}");
+            assert!(
+                found.contains(&"a".to_owned()) && found.contains(&id.to_owned()),
+                "{fault:?}, {id}: {found:?}"
+            );
         }
     }
 }
@@ -126,7 +139,10 @@ async fn an_open_that_dies_while_it_writes_the_log_anew_loses_nothing() {
                 let disk = disks.cut(&disk);
                 let engine = open(&disk).await.unwrap();
                 let found = ids(&engine.reader()).await;
-                assert!(found == ["a", "b"] || (!again && found == ["a"]), "{fault:?}, step {step}: {found:?}");
+                assert!(
+                    found == ["a", "b"] || (!again && found == ["a"]),
+                    "{fault:?}, step {step}: {found:?}"
+                );
             }
             drop(opened);
             steps += 1;
@@ -146,7 +162,11 @@ async fn revoke(engine: &Engine, id: &str) -> gatelog::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_the_catalog_shows_already_is_durable_before_it_is_acked() {
     let failed = Fault::sync("/data$");
-    let faults = [Fault::dies_after(Call::Rename, "data/catalog.json$"), failed.clone(), failed.and_forgets_names()];
+    let faults = [
+        Fault::dies_after(Call::Rename, "data/catalog.json$"),
+        failed.clone(),
+        failed.and_forgets_names(),
+    ];
     for fault in faults {
         for restarts in [false, true] {
             let mut disks = Disks::default();
@@ -161,7 +181,10 @@ async fn a_change_that_the_catalog_shows_already_is_durable_before_it_is_acked()
             let error = revoke(&engine, &id).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Storage);
             let dies = !format!("{fault:?}").contains("Fails");
-            assert!(dies || error.message().contains("failed to sync"), "the refusal says why: {error}");
+            assert!(
+                dies || error.message().contains("failed to sync"),
+                "the refusal says why: {error}"
+            );
             let mut disk = disk;
             if restarts || dies {
                 disk = next(engine, &disk).await;
@@ -170,7 +193,10 @@ async fn a_change_that_the_catalog_shows_already_is_durable_before_it_is_acked()
             revoke(&engine, &id).await.unwrap();
             let disk = disks.cut(&disk);
             let engine = open(&disk).await.unwrap();
-            assert!(engine.access("text").is_none(), "{fault:?}, restarts {restarts}: the revocation is undone");
+            assert!(
+                engine.access("text").is_none(),
+                "{fault:?}, restarts {restarts}: the revocation is undone"
+            );
         }
     }
 }
@@ -182,7 +208,9 @@ async fn a_full_disk_refuses_a_change_of_the_catalog_and_says_so() {
     let engine = open(&disk).await.unwrap();
     disk.fail(Fault::full(".staging"));
     let key = NewKey { scopes: [Scope::Write].into(), ..NewKey::default() };
-    let add = |document: &mut gatelog::engine::Document| document.add_key("text", key.clone(), Utc::now()).map(|_| ());
+    let add = |document: &mut gatelog::engine::Document| {
+        document.add_key("text", key.clone(), Utc::now()).map(|_| ())
+    };
     let error = engine.catalog().change(add).await.unwrap_err();
     assert!(error.message().contains("the disk is full; nothing was changed"), "{error}");
     engine.catalog().change(add).await.unwrap();
@@ -226,7 +254,11 @@ async fn commit_fails(fault: Fault, restarts: bool) {
     }
     let disk = disks.cut(&disk);
     let engine = open(&disk).await.unwrap();
-    assert_eq!(ids(&engine.reader()).await, if restarts { vec!["a", "b"] } else { vec!["a"] }, "{fault:?}");
+    assert_eq!(
+        ids(&engine.reader()).await,
+        if restarts { vec!["a", "b"] } else { vec!["a"] },
+        "{fault:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,18 +354,28 @@ async fn writes_go_on_when_a_full_disk_has_room_again() {
         for _ in 0..2 {
             let refused = send(&engine, "b").await.unwrap_err();
             assert!(refused.contains("the disk is full; nothing of this is kept"), "{refused}");
-            let halves = vec![(Half::Figures, record("h"))];
-            engine.append_halves_as(&operator, halves).await.unwrap_err();
+            let record_parts = vec![(RecordPart::Figures, record("h"))];
+            engine.append_parts_as(&operator, record_parts).await.unwrap_err();
         }
         assert!(engine.status().writable);
         let counted = engine.usage().list(None).iter().map(|used| used.records).sum::<u64>();
         assert_eq!(counted, u64::from(begun), "what was refused does not count");
         disk.heal();
         assert_eq!(send(&engine, "b").await, Ok((1, 0)), "it is not known from the refusal");
-        assert_eq!(engine.append_halves_as(&operator, vec![(Half::Figures, record("h"))]).await.unwrap().accepted, 1);
+        assert_eq!(
+            engine
+                .append_parts_as(&operator, vec![(RecordPart::Figures, record("h"))])
+                .await
+                .unwrap()
+                .accepted,
+            1
+        );
         let disk = disks.cut(&disk);
         let engine = open(&disk).await.unwrap();
-        assert_eq!(ids(&engine.reader()).await, if begun { vec!["a", "b", "h"] } else { vec!["b", "h"] });
+        assert_eq!(
+            ids(&engine.reader()).await,
+            if begun { vec!["a", "b", "h"] } else { vec!["b", "h"] }
+        );
     }
 }
 
@@ -343,7 +385,7 @@ async fn a_full_log_drains_though_parts_wait() {
     let mut disks = Disks::default();
     let disk = disks.empty();
     let engine = open(&disk).await.unwrap();
-    engine.append_halves_as(&operator, vec![(Half::Figures, record("h"))]).await.unwrap();
+    engine.append_parts_as(&operator, vec![(RecordPart::Figures, record("h"))]).await.unwrap();
     send(&engine, "a").await.unwrap();
     disk.fail(Fault::full("/wal/").for_ever());
     // There is no room to write the waiting part to the log again, so it becomes a record.
@@ -420,7 +462,9 @@ fn a_disk_forgets_what_was_not_synced() {
     write("c", true);
     disk.rename(&disk.path("a"), &disk.path("d")).unwrap();
     let left = disks.cut(&disk);
-    let read = |name: &str| std::fs::read(left.path(name)).map(|bytes| String::from_utf8(bytes).unwrap()).ok();
+    let read = |name: &str| {
+        std::fs::read(left.path(name)).map(|bytes| String::from_utf8(bytes).unwrap()).ok()
+    };
     let expected = [("a", Some("onetwo")), ("b", Some("one")), ("c", None), ("d", None)];
     for (name, bytes) in expected {
         assert_eq!(read(name).as_deref(), bytes, "{name}");

@@ -1,4 +1,5 @@
-//! Export jobs where things go wrong: stores that fail while a file is written, restarts, other nodes, erasures meanwhile.
+//! Export jobs where things go wrong: stores that fail while a file is written, restarts, other
+//! nodes, erasures meanwhile.
 
 use std::fmt;
 use std::io;
@@ -13,15 +14,15 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use gatelog::config::Schedule;
-use gatelog::engine::{Access, Document, NewExport, Parts, ShownExport, Which};
+use gatelog::engine::{Access, Dependencies, Document, ErasureSelector, ExportView, NewExport};
 use gatelog::record::Message;
 use gatelog::store::Store;
 use gatelog::{Config, Engine, Job, Record};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use tokio::sync::watch;
 use url::Url;
@@ -60,7 +61,9 @@ impl Gate {
     async fn pass(self: Arc<Self>) -> Result<()> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let _ = self.open.subscribe().wait_for(|open| *open).await;
-        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some((left - 1).max(-1)));
+        let left = self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some((left - 1).max(-1)));
         match left {
             Ok(0) => Err(object_store::Error::Generic {
                 store: "Gated",
@@ -93,13 +96,22 @@ fn is_export(at: &Path) -> bool {
 
 #[async_trait]
 impl ObjectStore for Gated {
-    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        at: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         if is_export(at) {
             Arc::clone(&self.gate).pass().await?;
         }
         self.inner.put_opts(at, payload, options).await
     }
-    async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         let inner = self.inner.put_multipart_opts(at, options).await?;
         if !is_export(at) {
             return Ok(inner);
@@ -112,11 +124,15 @@ impl ObjectStore for Gated {
     async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         self.inner.get_ranges(at, ranges).await
     }
-    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.inner.delete_stream(paths)
     }
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (inner, gate, prefix) = (Arc::clone(&self.inner), Arc::clone(&self.gate), prefix.cloned());
+        let (inner, gate, prefix) =
+            (Arc::clone(&self.inner), Arc::clone(&self.gate), prefix.cloned());
         if !prefix.as_ref().is_some_and(|prefix| prefix.as_ref().ends_with("/exports")) {
             return inner.list(prefix.as_ref());
         }
@@ -190,10 +206,14 @@ impl Place {
         Engine::open_with(config, self.parts(&self.folder.path().join(name))).await.unwrap()
     }
 
-    fn parts(&self, log: &FilePath) -> Parts {
+    fn parts(&self, log: &FilePath) -> Dependencies {
         let gated = Gated { inner: Arc::clone(&self.memory), gate: Arc::clone(&self.gate) };
         let store = Store::with(Arc::new(gated), Url::parse("memory:///state").unwrap()).unwrap();
-        Parts { store: Some(store), log_folder: Some(log.to_owned()), ..Parts::default() }
+        Dependencies {
+            store: Some(store),
+            log_folder: Some(log.to_owned()),
+            ..Dependencies::default()
+        }
     }
 
     fn shut(&self) {
@@ -205,7 +225,8 @@ impl Place {
         self.gate.open.send_replace(true);
     }
 
-    /// A node with records `a` and `b` whose export of ids is being written, as long as the gate is shut.
+    /// A node with records `a` and `b` whose export of ids is being written, as long as the gate is
+    /// shut.
     async fn writing(&self) -> (Engine, String) {
         let engine = self.node("a").await;
         engine.append(vec![record("a"), record("b")]).await.unwrap();
@@ -227,14 +248,22 @@ impl Place {
     async fn text(&self) -> String {
         let files = self.files().await;
         assert_eq!(files.len(), 1, "{files:?}");
-        let bytes = self.memory.get_opts(&files[0], GetOptions::default()).await.unwrap().bytes().await.unwrap();
+        let bytes = self
+            .memory
+            .get_opts(&files[0], GetOptions::default())
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap();
         // Packed blocks, then the length of each, and 16 bytes that say how many there are.
         let blocks = bytes.len() - 12..bytes.len() - 8;
         let blocks = u32::from_le_bytes(bytes[blocks].try_into().unwrap()) as usize;
         if blocks == 0 {
             return String::new();
         }
-        String::from_utf8(zstd::decode_all(&bytes[..bytes.len() - 16 - 4 * blocks]).unwrap()).unwrap()
+        String::from_utf8(zstd::decode_all(&bytes[..bytes.len() - 16 - 4 * blocks]).unwrap())
+            .unwrap()
     }
 }
 
@@ -258,11 +287,11 @@ async fn started(engine: &Engine, columns: &[&str]) -> String {
     job.id
 }
 
-fn shown(engine: &Engine, id: &str) -> ShownExport {
+fn shown(engine: &Engine, id: &str) -> ExportView {
     engine.export_job(&operator(), id).unwrap()
 }
 
-async fn ended(engine: &Engine, id: &str) -> ShownExport {
+async fn ended(engine: &Engine, id: &str) -> ExportView {
     until("the export ends", || shown(engine, id).status.name() != "in_progress").await;
     shown(engine, id)
 }
@@ -271,12 +300,15 @@ async fn ended(engine: &Engine, id: &str) -> ShownExport {
 pub(crate) fn big(numbers: Range<u64>) -> Vec<Record> {
     let mut state = 1u64;
     let mut noise = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         format!("{:08x}", state >> 32)
     };
     let mut body = || Some(format!("\"{}\"", (0..1 << 17).map(|_| noise()).collect::<String>()));
     let message = |body| Message { body, headers: None };
-    numbers.map(|number| Record { request: message(body()), ..record(&format!("{number:03}")) }).collect()
+    numbers
+        .map(|number| Record { request: message(body()), ..record(&format!("{number:03}")) })
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,23 +317,42 @@ async fn a_store_that_fails_fails_the_job_with_the_reason_and_leaves_no_half_fil
     let engine = place.node("a").await;
     engine.append(big(0..40)).await.unwrap();
     let mut aborted = 0;
-    // A small file is one write; of a big one the first part fails, the last, and then its completion.
-    for (columns, left) in [(&["id"][..], 0), (&["id", "request"], 0), (&["id", "request"], 1), (&["id", "request"], 2)]
-    {
+    // A small file is one write; of a big one the first part fails, the last, and then its
+    // completion.
+    for (columns, left) in [
+        (&["id"][..], 0),
+        (&["id", "request"], 0),
+        (&["id", "request"], 1),
+        (&["id", "request"], 2),
+    ] {
         place.gate.left.store(left, Ordering::SeqCst);
         let id = started(&engine, columns).await;
         let failed = ended(&engine, &id).await;
         assert_eq!(failed.status.name(), "failed", "{columns:?}, after {left}: {failed:?}");
         assert_eq!(failed.error.as_deref(), Some("the file of the export cannot be written"));
-        assert_eq!((failed.bytes_written, place.files().await.len()), (None, 0), "{columns:?}, after {left}");
+        assert_eq!(
+            (failed.bytes_written, place.files().await.len()),
+            (None, 0),
+            "{columns:?}, after {left}"
+        );
         aborted += usize::from(columns.len() > 1);
-        assert_eq!(place.gate.aborted.load(Ordering::SeqCst), aborted, "taken back: {columns:?}, after {left}");
+        assert_eq!(
+            place.gate.aborted.load(Ordering::SeqCst),
+            aborted,
+            "taken back: {columns:?}, after {left}"
+        );
         place.gate.left.store(-1, Ordering::SeqCst);
         engine.start_export(&operator(), &id).await.unwrap();
         let done = ended(&engine, &id).await;
-        assert_eq!((done.status.name(), done.error, done.records_written), ("success", None, Some(40)));
+        assert_eq!(
+            (done.status.name(), done.error, done.records_written),
+            ("success", None, Some(40))
+        );
         assert_eq!(place.text().await.lines().count(), 40);
-        engine.update_export(&operator(), &id, &gatelog::engine::ExportChange::default()).await.unwrap();
+        engine
+            .update_export(&operator(), &id, &gatelog::engine::ExportChange::default())
+            .await
+            .unwrap();
         engine.maintain(Job::Expire, false).await.unwrap();
     }
     engine.close().await.unwrap();
@@ -317,14 +368,25 @@ async fn a_cancel_breaks_off_at_once_and_takes_the_upload_back() {
     place.somebody_waits().await;
     let going = shown(&engine, &id);
     assert_eq!(going.status.name(), "in_progress");
-    assert!(going.records_written.unwrap() > 0 && going.bytes_written.unwrap() > 1 << 20, "{going:?}");
+    assert!(
+        going.records_written.unwrap() > 0 && going.bytes_written.unwrap() > 1 << 20,
+        "{going:?}"
+    );
     let waiting = started(&engine, &["id"]).await;
-    assert_eq!(shown(&engine, &waiting).records_written, None, "of one organisation one is written at a time");
+    assert_eq!(
+        shown(&engine, &waiting).records_written,
+        None,
+        "of one organisation one is written at a time"
+    );
     engine.cancel_export(&operator(), &id).await.unwrap();
     assert_eq!(shown(&engine, &id).status.name(), "stopped");
     until("the upload is taken back", || place.gate.aborted.load(Ordering::SeqCst) == 1).await;
     place.open();
-    assert_eq!(ended(&engine, &waiting).await.status.name(), "success", "the next one has its turn");
+    assert_eq!(
+        ended(&engine, &waiting).await.status.name(),
+        "success",
+        "the next one has its turn"
+    );
     assert_eq!(shown(&engine, &id).status.name(), "stopped");
     assert_eq!(place.files().await.len(), 1);
     engine.close().await.unwrap();
@@ -341,7 +403,9 @@ async fn the_operators_file_stays_while_nothing_that_is_in_it_may_be_seen_less()
     ended(&engine, &id).await;
     let create = async |name: &'static str| {
         let new = gatelog::engine::Organisation::new("developer", engine.now());
-        let create = |document: &mut Document| document.create_organisation(name, new.clone(), 0).map(|_| ());
+        let create = |document: &mut Document| {
+            document.create_organisation(name, new.clone(), 0).map(|_| ())
+        };
         engine.catalog().change(create).await.unwrap();
         shown(&engine, &id).file_gone
     };
@@ -403,7 +467,7 @@ async fn one_of_two_nodes_writes_another_stops_it_and_takes_over() {
 async fn what_is_erased_while_a_file_is_written_is_not_in_it() {
     let place = Place::new();
     let (engine, id) = place.writing().await;
-    engine.erase("default", Which::Ids(vec!["a".to_owned()]), "test").await.unwrap();
+    engine.erase("default", ErasureSelector::Ids(vec!["a".to_owned()]), "test").await.unwrap();
     place.open();
     assert_eq!(ended(&engine, &id).await.records_written, Some(1));
     assert_eq!(place.text().await, "{\"id\":\"b\"}\n");
@@ -414,7 +478,8 @@ async fn what_is_erased_while_a_file_is_written_is_not_in_it() {
 async fn a_shorter_retention_stops_what_is_being_written_too() {
     let place = Place::new();
     let (engine, id) = place.writing().await;
-    // As another node does that is started with another `retention_days`; the records are older than a day.
+    // As another node does that is started with another `retention_days`; the records are older
+    // than a day.
     let shorten = |document: &mut Document| Ok(document.set_unknown_days(1, chrono::Utc::now()));
     engine.catalog().change(shorten).await.unwrap();
     place.open();
@@ -436,7 +501,8 @@ async fn a_full_disk_is_named_and_a_file_that_was_replaced_goes_at_once() {
     place.gate.full.store(true, Ordering::SeqCst);
     engine.start_export(&operator(), &id).await.unwrap();
     let failed = ended(&engine, &id).await.error.unwrap();
-    let written = failed.strip_prefix("no space left on the device, ").unwrap_or_else(|| panic!("{failed}"));
+    let written =
+        failed.strip_prefix("no space left on the device, ").unwrap_or_else(|| panic!("{failed}"));
     let (bytes, remedy) = written.split_once(' ').unwrap();
     assert_eq!(remedy, "bytes written; free space, then start the export again");
     // The first part of a file has 5 MiB.
@@ -469,7 +535,8 @@ async fn files_that_no_job_knows_of_are_deleted_after_the_grace_time() {
     assert!(dry.lines.is_empty(), "it is young, and may be about to be named: {:?}", dry.lines);
     engine.close().await.unwrap();
     let config = Config { vacuum_grace_seconds: 0, flush_seconds: 3600, ..Config::default() };
-    let engine = Engine::open_with(config, place.parts(&place.folder.path().join("a"))).await.unwrap();
+    let engine =
+        Engine::open_with(config, place.parts(&place.folder.path().join("a"))).await.unwrap();
     let dry = engine.maintain(Job::Expire, true).await.unwrap();
     assert_eq!(dry.lines, ["delete export file `01990000-0000-7000-8000-000000000000.jsonl`"]);
     engine.maintain(Job::Expire, false).await.unwrap();
@@ -499,7 +566,8 @@ async fn a_file_that_is_named_while_files_are_cleared_away_is_kept() {
     assert!(cleared.await.unwrap().is_empty());
     assert_eq!(place.text().await, "{\"id\":\"a\"}\n");
 
-    // What nobody knows of may be what another node is about to tell of, as long as a job is in progress.
+    // What nobody knows of may be what another node is about to tell of, as long as a job is in
+    // progress.
     let orphan = engine.store().export_path("01990000-0000-7000-8000-000000000000.jsonl");
     place.memory.put_opts(&orphan, "x".into(), PutOptions::default()).await.unwrap();
     place.shut();

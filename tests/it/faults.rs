@@ -1,4 +1,5 @@
-//! Failing disks and stores: one fault at every place in turn, then a restart, then a count of what was acked.
+//! Failing disks and stores: one fault at every place in turn, then a restart, then a count of what
+//! was acked.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,23 +13,23 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use gatelog::config::Schedule;
-use gatelog::engine::{Access, Half, Parts};
+use gatelog::engine::{Access, Dependencies, RecordPart};
 use gatelog::record::Feedback;
 use gatelog::store::Store;
 use gatelog::{Config, Engine, ErrorKind, Job, Params};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use url::Url;
 
 use super::engine::{ids, record};
 use super::forgetful::{Fault, Forgetful};
 
-/// A store that fails one write, the one that `countdown` reaches, before it happens or after it did; or one that takes no
-/// Parquet file at all.
+/// A store that fails one write, the one that `countdown` reaches, before it happens or after it
+/// did; or one that takes no Parquet file at all.
 #[derive(Debug)]
 struct Faulty {
     inner: Arc<InMemory>,
@@ -39,11 +40,21 @@ struct Faulty {
 
 impl Faulty {
     fn over(inner: &Arc<InMemory>, countdown: i64, happens: bool) -> Arc<Self> {
-        Arc::new(Self { inner: Arc::clone(inner), countdown: AtomicI64::new(countdown), happens, takes_files: true })
+        Arc::new(Self {
+            inner: Arc::clone(inner),
+            countdown: AtomicI64::new(countdown),
+            happens,
+            takes_files: true,
+        })
     }
 
     fn without_files(inner: &Arc<InMemory>) -> Arc<Self> {
-        Arc::new(Self { inner: Arc::clone(inner), countdown: AtomicI64::new(-1), happens: true, takes_files: false })
+        Arc::new(Self {
+            inner: Arc::clone(inner),
+            countdown: AtomicI64::new(-1),
+            happens: true,
+            takes_files: false,
+        })
     }
 
     fn writes(&self) -> i64 {
@@ -59,8 +70,14 @@ impl fmt::Display for Faulty {
 
 #[async_trait]
 impl ObjectStore for Faulty {
-    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let failed = || object_store::Error::Generic { store: "Faulty", source: "the store says no".into() };
+    async fn put_opts(
+        &self,
+        at: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let failed =
+            || object_store::Error::Generic { store: "Faulty", source: "the store says no".into() };
         let fails = self.countdown.fetch_sub(1, Ordering::SeqCst) == 0;
         let is_file = at.extension() == Some("parquet") && !at.as_ref().contains("_delta_log");
         if (fails && !self.happens) || (is_file && !self.takes_files) {
@@ -69,7 +86,11 @@ impl ObjectStore for Faulty {
         let done = self.inner.put_opts(at, payload, options).await?;
         if fails { Err(failed()) } else { Ok(done) }
     }
-    async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.inner.put_multipart_opts(at, options).await
     }
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
@@ -78,7 +99,10 @@ impl ObjectStore for Faulty {
     async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         self.inner.get_ranges(at, ranges).await
     }
-    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.inner.delete_stream(paths)
     }
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -92,9 +116,9 @@ impl ObjectStore for Faulty {
     }
 }
 
-fn parts(store: Arc<dyn ObjectStore>, log: &FilePath) -> Parts {
+fn parts(store: Arc<dyn ObjectStore>, log: &FilePath) -> Dependencies {
     let store = Store::with(store, Url::parse("memory:///state").unwrap()).unwrap();
-    Parts { store: Some(store), log_folder: Some(log.to_owned()), ..Parts::default() }
+    Dependencies { store: Some(store), log_folder: Some(log.to_owned()), ..Dependencies::default() }
 }
 
 fn quiet() -> Config {
@@ -115,7 +139,7 @@ struct Acked {
 }
 
 /// Appends, flushes and merges until something fails; answers what was acked.
-async fn workload(parts: Parts) -> Acked {
+async fn workload(parts: Dependencies) -> Acked {
     let mut acked = Acked::default();
     let Ok(engine) = Engine::open_with(quiet(), parts).await else { return acked };
     let operator = Access::operator("test");
@@ -130,9 +154,15 @@ async fn workload(parts: Parts) -> Acked {
         let (figures, content) = (format!("{round}h"), format!("{}h", round - 1));
         if acked.records.contains(&content) {
             // Whether it is taken or not, the record is one.
-            let _ = engine.append_halves_as(&operator, vec![(Half::Content, record(&content))]).await;
+            let _ = engine
+                .append_parts_as(&operator, vec![(RecordPart::Content, record(&content))])
+                .await;
         }
-        if engine.append_halves_as(&operator, vec![(Half::Figures, record(&figures))]).await.is_ok() {
+        if engine
+            .append_parts_as(&operator, vec![(RecordPart::Figures, record(&figures))])
+            .await
+            .is_ok()
+        {
             acked.records.push(figures);
         }
         let given = Feedback { id: Some(format!("f{round}")), ..Feedback::default() };
@@ -162,7 +192,8 @@ async fn a_store_that_fails_once_at_any_write_loses_and_doubles_nothing() {
             let (store, log) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
             let acked = workload(parts(Faulty::over(&store, place, happens), log.path())).await;
             let engine = Engine::open_with(quiet(), parts(store, log.path())).await.unwrap();
-            let found = Acked { records: ids(&engine.reader()).await, feedback: feedback(&engine).await };
+            let found =
+                Acked { records: ids(&engine.reader()).await, feedback: feedback(&engine).await };
             assert_eq!(found, acked, "write {place} failed, happened: {happens}");
             engine.append(vec![record("z")]).await.unwrap();
             engine.close().await.unwrap();
@@ -170,7 +201,8 @@ async fn a_store_that_fails_once_at_any_write_loses_and_doubles_nothing() {
     }
 }
 
-/// Flushes until no part waits for its record, the engine takes no more writes, or so often that something must be wrong.
+/// Flushes until no part waits for its record, the engine takes no more writes, or so often that
+/// something must be wrong.
 async fn settle(engine: &Engine) {
     for _ in 0..500 {
         let _ = engine.flush().await;
@@ -182,7 +214,7 @@ async fn settle(engine: &Engine) {
 }
 
 #[tokio::test]
-async fn a_late_half_is_in_its_record_though_adding_it_fails_once_at_any_write() {
+async fn a_late_part_is_in_its_record_though_adding_it_fails_once_at_any_write() {
     let hasty = || Config { join_seconds: 0, ..quiet() };
     let operator = Access::operator("test");
     let mut writes = 1;
@@ -190,8 +222,14 @@ async fn a_late_half_is_in_its_record_though_adding_it_fails_once_at_any_write()
         let mut place = -1;
         while place < writes {
             let (store, log) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
-            let engine = Engine::open_with(hasty(), parts(Arc::clone(&store) as Arc<_>, log.path())).await.unwrap();
-            engine.append_halves_as(&operator, vec![(Half::Figures, record("a"))]).await.unwrap();
+            let engine =
+                Engine::open_with(hasty(), parts(Arc::clone(&store) as Arc<_>, log.path()))
+                    .await
+                    .unwrap();
+            engine
+                .append_parts_as(&operator, vec![(RecordPart::Figures, record("a"))])
+                .await
+                .unwrap();
             engine.append(vec![record("b")]).await.unwrap();
             engine.close().await.unwrap();
             // The first run counts the writes, and fails at none of them.
@@ -199,8 +237,13 @@ async fn a_late_half_is_in_its_record_though_adding_it_fails_once_at_any_write()
             let request = gatelog::record::Message { body: Some("[1]".to_owned()), headers: None };
             let late = gatelog::Record { request, ..record("a") };
             let mut acked = false;
-            if let Ok(engine) = Engine::open_with(hasty(), parts(Arc::clone(&faulty) as Arc<_>, log.path())).await {
-                acked = engine.append_halves_as(&operator, vec![(Half::Content, late)]).await.is_ok();
+            if let Ok(engine) =
+                Engine::open_with(hasty(), parts(Arc::clone(&faulty) as Arc<_>, log.path())).await
+            {
+                acked = engine
+                    .append_parts_as(&operator, vec![(RecordPart::Content, late)])
+                    .await
+                    .is_ok();
                 settle(&engine).await;
                 let _ = engine.close().await;
             }
@@ -210,10 +253,20 @@ async fn a_late_half_is_in_its_record_though_adding_it_fails_once_at_any_write()
             }
             let engine = Engine::open_with(hasty(), parts(store, log.path())).await.unwrap();
             settle(&engine).await;
-            assert_eq!(engine.status().waiting_halves, 0, "write {place} failed, happened: {happens}");
-            assert_eq!(ids(&engine.reader()).await, ["a", "b"], "write {place} failed, happened: {happens}");
-            let answer =
-                engine.sql("select id from logs where request.body is not null", &Params::new()).await.unwrap();
+            assert_eq!(
+                engine.status().waiting_halves,
+                0,
+                "write {place} failed, happened: {happens}"
+            );
+            assert_eq!(
+                ids(&engine.reader()).await,
+                ["a", "b"],
+                "write {place} failed, happened: {happens}"
+            );
+            let answer = engine
+                .sql("select id from logs where request.body is not null", &Params::new())
+                .await
+                .unwrap();
             let batches: Vec<RecordBatch> = answer.batches.try_collect().await.unwrap();
             let whole = batches.iter().map(RecordBatch::num_rows).sum::<usize>() == 1;
             assert!(whole || !acked, "write {place} failed, happened: {happens}");
@@ -224,7 +277,8 @@ async fn a_late_half_is_in_its_record_though_adding_it_fails_once_at_any_write()
 }
 
 async fn feedback(engine: &Engine) -> Vec<String> {
-    let answer = engine.sql("select id from feedback_history order by id", &Params::new()).await.unwrap();
+    let answer =
+        engine.sql("select id from feedback_history order by id", &Params::new()).await.unwrap();
     let batches: Vec<RecordBatch> = answer.batches.try_collect().await.unwrap();
     let ids = batches.iter().flat_map(|batch| batch.column(0).as_string_view().iter().flatten());
     ids.map(str::to_owned).collect()
@@ -236,7 +290,10 @@ async fn after_a_failed_fsync_writes_are_refused_and_reads_go_on() {
     let disk = Arc::new(Forgetful::new(log.path()));
     // The first group; the header of the segment is synced before the file has that name.
     disk.fail(Fault::sync(".wal$").after(1).for_ever());
-    let files = Parts { log_disk: Some(disk), ..parts(Arc::clone(&store) as Arc<dyn ObjectStore>, log.path()) };
+    let files = Dependencies {
+        log_disk: Some(disk),
+        ..parts(Arc::clone(&store) as Arc<dyn ObjectStore>, log.path())
+    };
     let engine = Engine::open_with(quiet(), files).await.unwrap();
     engine.append(vec![record("a")]).await.unwrap();
     let refused = engine.append(vec![record("b")]).await.unwrap_err();

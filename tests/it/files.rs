@@ -1,6 +1,7 @@
 //! Reads the files of a folder while an engine may delete some of them.
 //!
-//! A file or folder that goes away between listing and reading is passed over. Any other error ends the test.
+//! A file or folder that goes away between listing and reading is passed over. Any other error ends
+//! the test.
 
 use std::{
     fs,
@@ -31,7 +32,8 @@ pub fn contents(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// Returns the paths of the files below `root` that contain `text`.
 pub fn containing(root: &Path, text: &[u8]) -> Vec<String> {
-    let found = contents(root).into_iter().filter(|(_, bytes)| memchr::memmem::find(bytes, text).is_some());
+    let found =
+        contents(root).into_iter().filter(|(_, bytes)| memchr::memmem::find(bytes, text).is_some());
     found.map(|(path, _)| path.display().to_string()).collect()
 }
 

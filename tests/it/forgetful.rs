@@ -1,8 +1,9 @@
 //! A disk that loses at a power cut what was not synced, over a folder of the operating system's.
 //!
-//! Every call goes through to the folder, so that it can be read as usual. Beside it stands what a power cut leaves: the
-//! bytes that files had when they were synced, and the names that folders had when they were. [`Forgetful::cut`] gives
-//! that as another disk; [`Forgetful::restarted`] is the same disk for the next process.
+//! Every call goes through to the folder, so that it can be read as usual. Beside it stands what a
+//! power cut leaves: the bytes that files had when they were synced, and the names that folders had
+//! when they were. [`Forgetful::cut`] gives that as another disk; [`Forgetful::restarted`] is the
+//! same disk for the next process.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -77,7 +78,8 @@ impl Fault {
         Self { good, ..self }
     }
 
-    /// The names in the folder whose sync failed count as written from then on, and only changed again do they get there.
+    /// The names in the folder whose sync failed count as written from then on, and only changed
+    /// again do they get there.
     pub fn and_forgets_names(self) -> Self {
         Self { forgets_names: true, ..self }
     }
@@ -179,7 +181,10 @@ impl Forgetful {
             if target.parent().is_some_and(Path::is_dir) {
                 match inode {
                     None => fs::create_dir(&target).unwrap(),
-                    Some(inode) => fs::write(&target, state.bytes.get(inode).map_or(&[][..], |bytes| bytes)).unwrap(),
+                    Some(inode) => {
+                        fs::write(&target, state.bytes.get(inode).map_or(&[][..], |bytes| bytes))
+                            .unwrap()
+                    }
                 }
             }
         }
@@ -211,7 +216,10 @@ impl Forgetful {
     fn forget_names(&self, folder: &Path) -> io::Result<()> {
         let found = Self::names_in(folder)?;
         let mut state = self.state.lock().unwrap();
-        let new: Vec<_> = found.into_iter().filter(|(name, inode)| state.names.get(name) != Some(inode)).collect();
+        let new: Vec<_> = found
+            .into_iter()
+            .filter(|(name, inode)| state.names.get(name) != Some(inode))
+            .collect();
         state.clean_names.extend(new);
         Ok(())
     }
@@ -223,7 +231,9 @@ impl Forgetful {
         let before = state.names.clone();
         found.retain(|name| !kept.contains(name));
         // Of a name that counts as written the disk has what it had.
-        for (name, _) in kept.iter().filter(|(name, _)| name.parent() == Some(folder) && name.exists()) {
+        for (name, _) in
+            kept.iter().filter(|(name, _)| name.parent() == Some(folder) && name.exists())
+        {
             if found.iter().all(|(found, _)| found != name) {
                 found.extend(before.get(name).map(|inode| (name.clone(), *inode)));
             }
@@ -234,14 +244,21 @@ impl Forgetful {
     }
 
     /// Does a call, or lets it go wrong.
-    fn call<T>(&self, call: Call, path: &Path, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    fn call<T>(
+        &self,
+        call: Call,
+        path: &Path,
+        work: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
         let gone = || io::Error::other("this process is gone");
         let (happens, forgets_names) = {
             let mut process = self.process.lock().unwrap();
             if process.is_dead {
                 return Err(gone());
             }
-            process.hits(call, path).map_or((None, false), |(happens, forgets)| (Some(happens), forgets))
+            process
+                .hits(call, path)
+                .map_or((None, false), |(happens, forgets)| (Some(happens), forgets))
         };
         match happens {
             None => work(),

@@ -1,8 +1,9 @@
 //! The README and the guide: their commands run, and what they name exists.
 //!
-//! A fence says in its first word what it holds. `console` is run: lines behind `$ ` are commands, the lines below a
-//! command are its output, in which `…` stands for any text. `console server` runs beside a server with the records of
-//! the demo. `sh no-run: REASON` is not run. Statements of `sql` are answered, and `toml` is a configuration.
+//! A fence says in its first word what it holds. `console` is run: lines behind `$ ` are commands,
+//! the lines below a command are its output, in which `…` stands for any text. `console server`
+//! runs beside a server with the records of the demo. `sh no-run: REASON` is not run. Statements of
+//! `sql` are answered, and `toml` is a configuration.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -52,7 +53,8 @@ impl Block {
                 goes_on = is_open(command);
                 continue;
             }
-            let (command, output) = commands.last_mut().unwrap_or_else(|| panic!("{}: output first", self.at()));
+            let (command, output) =
+                commands.last_mut().unwrap_or_else(|| panic!("{}: output first", self.at()));
             let _ = write!(if goes_on { &mut *command } else { output }, "\n{line}");
             goes_on = goes_on && is_open(command);
         }
@@ -79,7 +81,12 @@ fn blocks() -> Vec<Block> {
             match (text.trim().strip_prefix("```"), open.as_mut()) {
                 (Some(_), Some(_)) => blocks.extend(open.take()),
                 (Some(info), None) => {
-                    open = Some(Block { page, line: line + 1, info: info.to_owned(), text: String::new() });
+                    open = Some(Block {
+                        page,
+                        line: line + 1,
+                        info: info.to_owned(),
+                        text: String::new(),
+                    });
                 }
                 (None, Some(block)) => block.text += &format!("{text}\n"),
                 (None, None) => {}
@@ -95,10 +102,18 @@ fn every_block_says_what_it_is_and_few_commands_are_not_run() {
     let mut not_run = Vec::new();
     for block in blocks() {
         match block.kind() {
-            "console" => assert!(matches!(block.info.as_str(), "console" | "console server"), "{}", block.at()),
+            "console" => assert!(
+                matches!(block.info.as_str(), "console" | "console server"),
+                "{}",
+                block.at()
+            ),
             "sh" => {
                 let reason = block.info.strip_prefix("sh no-run: ").unwrap_or_default();
-                assert!(reason.len() > 5, "{}: say why after `sh no-run:`, or make it `console`", block.at());
+                assert!(
+                    reason.len() > 5,
+                    "{}: say why after `sh no-run:`, or make it `console`",
+                    block.at()
+                );
                 not_run.push(format!("{} {reason}", block.at()));
             }
             "sql" | "toml" | "json" | "jsonl" | "yaml" | "python" | "js" | "rust" | "text" => {}
@@ -116,17 +131,25 @@ fn commands_settings_and_configurations_of_the_pages_exist() {
         match block.kind() {
             "console" => {
                 let commands = block.commands();
-                wrong
-                    .extend(commands.iter().filter_map(|(line, _)| Some(format!("{}: {}", block.at(), misuse(line)?))));
+                wrong.extend(
+                    commands
+                        .iter()
+                        .filter_map(|(line, _)| Some(format!("{}: {}", block.at(), misuse(line)?))),
+                );
             }
             "sh" => {
                 let lines = block.text.replace("\\\n", " ");
-                wrong.extend(lines.lines().filter_map(|line| Some(format!("{}: {}", block.at(), misuse(line)?))));
+                wrong.extend(
+                    lines
+                        .lines()
+                        .filter_map(|line| Some(format!("{}: {}", block.at(), misuse(line)?))),
+                );
             }
             "toml" => {
                 let file = Some(("gatelog.toml".to_owned(), block.text.clone()));
                 let layers = gatelog::config::Layers { file, ..gatelog::config::Layers::default() };
-                wrong.extend(layers.resolve().err().map(|error| format!("{}: {error}", block.at())));
+                wrong
+                    .extend(layers.resolve().err().map(|error| format!("{}: {error}", block.at())));
             }
             _ => {}
         }
@@ -136,9 +159,11 @@ fn commands_settings_and_configurations_of_the_pages_exist() {
     for (page, text) in pages() {
         for name in variables.find_iter(text) {
             let setting = name.as_str()["GATELOG_".len()..].to_lowercase();
-            // The log's own level, what tests and benches read, a reader's own variable, and what Kubernetes sets.
-            let is_other = matches!(setting.as_str(), "log" | "config" | "key" | "port" | "service_host")
-                || setting.starts_with("test");
+            // The log's own level, what tests and benches read, a reader's own variable, and what
+            // Kubernetes sets.
+            let is_other =
+                matches!(setting.as_str(), "log" | "config" | "key" | "port" | "service_host")
+                    || setting.starts_with("test");
             if !is_other && Config::default().get(&setting).is_none() {
                 wrong.push(format!("{page}: `{}` is no setting", name.as_str()));
             }
@@ -182,9 +207,12 @@ fn source(folder: &Path) -> String {
 fn misuse(line: &str) -> Option<String> {
     let line = line.replace("\\\n", " ");
     for part in line.split(['|', ';', '>', '&', '(']) {
-        let Some(at) = part.find("gatelog ").filter(|at| is_command(&part[..*at])) else { continue };
+        let Some(at) = part.find("gatelog ").filter(|at| is_command(&part[..*at])) else {
+            continue;
+        };
         let words = shlex::split(part[at..].split('#').next().unwrap_or_default())?;
-        let mut settings = words.iter().zip(words.iter().skip(1)).filter(|(flag, _)| *flag == "--set");
+        let mut settings =
+            words.iter().zip(words.iter().skip(1)).filter(|(flag, _)| *flag == "--set");
         let unknown = settings.find_map(|(_, set)| {
             let (name, value) = set.split_once('=')?;
             Config::default().set(name, value).err()
@@ -227,11 +255,17 @@ impl Place {
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.folder.path()).stdin(Stdio::null()).process_group(0);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATELOG_")) {
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATELOG_"))
+        {
             command.env_remove(name);
         }
-        let path = format!("{}/.bin:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
-        command.env("PATH", path).env("GATELOG_LISTEN", &self.address).env("HOME", self.folder.path());
+        let path =
+            format!("{}/.bin:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
+        command
+            .env("PATH", path)
+            .env("GATELOG_LISTEN", &self.address)
+            .env("HOME", self.folder.path());
         command
     }
 
@@ -261,13 +295,15 @@ impl Place {
     /// Runs commands in one shell, and returns the output of each.
     fn run(&self, commands: &[(String, String)]) -> Result<Vec<String>, String> {
         let mut script = String::from("set -eu -o pipefail\nexec 2>&1\n");
-        let wait = format!("for i in $(seq 600); do (: > /dev/tcp/{}) 2>/dev/null && break; sleep 0.2; done", {
-            self.address.replace(':', "/")
-        });
+        let wait = format!(
+            "for i in $(seq 600); do (: > /dev/tcp/{}) 2>/dev/null && break; sleep 0.2; done",
+            { self.address.replace(':', "/") }
+        );
         for (command, _) in commands {
             let command = command.replace(ADDRESS, &self.address);
             let in_background = command.trim_end().ends_with('&');
-            let redirect = if in_background { command.replace('&', "> server.log 2>&1 &") } else { command };
+            let redirect =
+                if in_background { command.replace('&', "> server.log 2>&1 &") } else { command };
             let _ = writeln!(
                 script,
                 "{redirect}\n{}printf '{END}'",
@@ -300,7 +336,8 @@ impl Drop for Place {
     }
 }
 
-/// Returns whether an output is the expected one, in which `…` stands for any text, and alone in a line for any lines.
+/// Returns whether an output is the expected one, in which `…` stands for any text, and alone in a
+/// line for any lines.
 fn agrees(expected: &str, output: &str) -> bool {
     let mut pattern = String::from("^");
     for line in expected.trim().lines() {
@@ -309,7 +346,8 @@ fn agrees(expected: &str, output: &str) -> bool {
             line => pattern += &format!("\n{}", regex::escape(line).replace('…', ".*")),
         }
     }
-    let output: String = output.trim().lines().map(|line| format!("\n{}", line.trim_end())).collect();
+    let output: String =
+        output.trim().lines().map(|line| format!("\n{}", line.trim_end())).collect();
     Regex::new(&format!("{pattern}$")).unwrap().is_match(&output)
 }
 
@@ -348,7 +386,8 @@ fn commands_of_the_pages_run() {
 /// Runs the blocks of one page, and returns what went otherwise than the page says.
 fn faults_of(blocks: &[Block]) -> Vec<String> {
     let mut place = Place::new();
-    let first_served = blocks.iter().position(|block| block.info != "console").unwrap_or(blocks.len());
+    let first_served =
+        blocks.iter().position(|block| block.info != "console").unwrap_or(blocks.len());
     let (alone, served) = blocks.split_at(first_served);
     let mut wrong = compared(&place, alone);
     if !served.is_empty() {
@@ -375,7 +414,9 @@ fn compared(place: &Place, blocks: &[Block]) -> Vec<String> {
             .iter()
             .zip(&outputs)
             .zip(places)
-            .filter(|(((_, expected), output), _)| !expected.trim().is_empty() && !agrees(expected, output))
+            .filter(|(((_, expected), output), _)| {
+                !expected.trim().is_empty() && !agrees(expected, output)
+            })
             .map(|(((command, expected), output), at)| {
                 format!("{at}: `{command}`\nexpected:{expected}\ngot:\n{output}")
             })
@@ -385,7 +426,8 @@ fn compared(place: &Place, blocks: &[Block]) -> Vec<String> {
 
 /// Statements of a block of SQL as commands.
 fn statements(block: &Block) -> Vec<(String, String)> {
-    let statements = block.text.split(";\n").map(str::trim).filter(|statement| !statement.is_empty());
+    let statements =
+        block.text.split(";\n").map(str::trim).filter(|statement| !statement.is_empty());
     let quoted = statements.map(|statement| shlex::try_quote(statement).unwrap().into_owned());
     quoted.map(|statement| (format!("gatelog sql {statement}"), String::new())).collect()
 }

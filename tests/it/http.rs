@@ -63,7 +63,15 @@ impl Server {
         let done = tokio::spawn(gatelog::http::serve(engine.clone(), listener, async {
             let _ = stopped.await;
         }));
-        Self { engine, config, base, client: reqwest::Client::new(), stop: Some(stop), done, _folder: folder }
+        Self {
+            engine,
+            config,
+            base,
+            client: reqwest::Client::new(),
+            stop: Some(stop),
+            done,
+            _folder: folder,
+        }
     }
 
     fn bare(&self, method: Method, path: &str) -> RequestBuilder {
@@ -138,7 +146,8 @@ fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     response.headers().get(name).map_or("", |value| value.to_str().unwrap())
 }
 
-/// Checks that a failure has both families of Portkey's envelope and a request id; gives its message.
+/// Checks that a failure has both families of Portkey's envelope and a request id; gives its
+/// message.
 async fn failure(request: RequestBuilder, status: StatusCode) -> (String, Value) {
     let response = request.send().await.unwrap();
     assert!(!header(&response, "x-portkey-request-id").is_empty());
@@ -149,8 +158,14 @@ async fn failure(request: RequestBuilder, status: StatusCode) -> (String, Value)
     let message = body["message"].as_str().unwrap().to_owned();
     crate::said::once(&message);
     assert_eq!((&body["status"], &body["success"]), (&json!("failure"), &json!(false)));
-    assert_eq!((&body["error"]["message"], &body["data"]["message"]), (&json!(message), &json!(message)));
-    assert!(body["error"]["code"].is_string() && body["data"]["errorCode"].as_str().unwrap().starts_with("AB"));
+    assert_eq!(
+        (&body["error"]["message"], &body["data"]["message"]),
+        (&json!(message), &json!(message))
+    );
+    assert!(
+        body["error"]["code"].is_string()
+            && body["data"]["errorCode"].as_str().unwrap().starts_with("AB")
+    );
     (message, body)
 }
 
@@ -178,9 +193,13 @@ const ROUTES: [(Method, &str); 9] = [
 async fn every_route_but_health_asks_for_the_key() {
     let server = Server::start().await;
     for (method, path) in ROUTES {
-        let (message, _) = failure(server.bare(method.clone(), path), StatusCode::UNAUTHORIZED).await;
+        let (message, _) =
+            failure(server.bare(method.clone(), path), StatusCode::UNAUTHORIZED).await;
         assert!(message.contains("x-portkey-api-key"), "{message}");
-        let wrong = server.bare(method.clone(), path).header("x-portkey-api-key", "wr0ng-secret").bearer_auth(KEY);
+        let wrong = server
+            .bare(method.clone(), path)
+            .header("x-portkey-api-key", "wr0ng-secret")
+            .bearer_auth(KEY);
         let (message, body) = failure(wrong, StatusCode::UNAUTHORIZED).await;
         assert!(!body.to_string().contains("wr0ng-secret"), "{message}");
         assert_eq!(body["data"]["errorCode"], "AB05");
@@ -239,9 +258,10 @@ async fn metrics_count_requests_by_route() {
 async fn the_end_answers_what_is_held_and_keeps_it() {
     let mut server = Server::start().await;
     let (pieces, coming) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
-    let body = reqwest::Body::wrap_stream(futures::stream::unfold(coming, |mut coming| async move {
-        coming.recv().await.map(|piece| (piece, coming))
-    }));
+    let body =
+        reqwest::Body::wrap_stream(futures::stream::unfold(coming, |mut coming| async move {
+            coming.recv().await.map(|piece| (piece, coming))
+        }));
     let request = tokio::spawn(server.post("/v1/ingest", body).send());
     pieces.send(Ok(Bytes::from(ndjson(0..5)))).await.unwrap();
     eventually("the request runs", || async {

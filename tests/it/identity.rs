@@ -1,5 +1,5 @@
-//! Stores, their copies and their logs: no log is ever flushed into a store that is not its own, and every way to back up,
-//! restore and move data keeps each acked record.
+//! Stores, their copies and their logs: no log is ever flushed into a store that is not its own,
+//! and every way to back up, restore and move data keeps each acked record.
 
 mod bucket;
 
@@ -14,7 +14,7 @@ use gatelog::Config;
 use serde_json::Value;
 
 use super::copy::{gatelog, ok};
-use super::weed;
+use super::seaweedfs;
 
 /// A folder to run in, and the settings of every command.
 struct Home {
@@ -33,7 +33,7 @@ impl Home {
     async fn with_bucket() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let Config { data, s3_endpoint, s3_region, s3_access_key_id, s3_secret_access_key, .. } =
-            weed::shared().config(folder.path()).await;
+            seaweedfs::shared().config(folder.path()).await;
         let settings = [
             ("GATELOG_S3_ENDPOINT", s3_endpoint),
             ("GATELOG_S3_REGION", s3_region),
@@ -73,12 +73,21 @@ impl Home {
     #[track_caller]
     fn ids(&self, data: &str, wal: &str) -> Vec<String> {
         let wal = format!("wal={wal}");
-        let rows =
-            self.ok(&["--data", data, "--set", &wal, "sql", "--format", "csv", "select id from logs order by id"]);
+        let rows = self.ok(&[
+            "--data",
+            data,
+            "--set",
+            &wal,
+            "sql",
+            "--format",
+            "csv",
+            "select id from logs order by id",
+        ]);
         rows.lines().skip(1).map(str::to_owned).collect()
     }
 
-    /// The commands that write must all be refused, and those that read too; the words are in what they say.
+    /// The commands that write must all be refused, and those that read too; the words are in what
+    /// they say.
     #[track_caller]
     fn refused(&self, data: &str, wal: &str, words: &[&str]) {
         let wal = format!("wal={wal}");
@@ -113,8 +122,23 @@ impl Home {
         let address_file = self.path("address");
         let _ = fs::remove_file(&address_file);
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatelog"));
-        command.args(["--data", data, "--set", &format!("wal={wal}"), "--set", "flush_seconds=3600"]);
-        command.args(["--set", "admin_key=k", "serve", "--listen", "127.0.0.1:0", "--address-file", "address"]);
+        command.args([
+            "--data",
+            data,
+            "--set",
+            &format!("wal={wal}"),
+            "--set",
+            "flush_seconds=3600",
+        ]);
+        command.args([
+            "--set",
+            "admin_key=k",
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--address-file",
+            "address",
+        ]);
         command.current_dir(self.folder.path()).stdin(Stdio::null()).stderr(Stdio::piped());
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         let mut server = Server { child: command.spawn().unwrap(), address: String::new() };
@@ -144,7 +168,8 @@ impl Home {
     }
 
     fn cp(&self, from: &str, to: &str) {
-        let copied = Command::new("cp").args(["-r", from, to]).current_dir(self.folder.path()).status();
+        let copied =
+            Command::new("cp").args(["-r", from, to]).current_dir(self.folder.path()).status();
         assert!(copied.unwrap().success());
     }
 
@@ -184,12 +209,17 @@ impl Server {
 
     /// Gives feedback of that id.
     fn feedback(&self, id: &str, value: i32) {
-        self.post("/v1/feedback", &format!("{{\"id\":\"{id}\",\"trace_id\":\"t\",\"value\":{value}}}"));
+        self.post(
+            "/v1/feedback",
+            &format!("{{\"id\":\"{id}\",\"trace_id\":\"t\",\"value\":{value}}}"),
+        );
     }
 
     fn post(&self, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nx-portkey-api-key: k\r\nConnection: close");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nx-portkey-api-key: k\r\nConnection: close"
+        );
         let kind = "Content-Type: application/json";
         write!(stream, "{head}\r\n{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
         let mut answer = String::new();
@@ -218,7 +248,9 @@ impl Drop for Server {
 }
 
 fn in_log(folder: &Path) -> bool {
-    fs::read_dir(folder).unwrap().any(|entry| entry.unwrap().path().extension().is_some_and(|end| end == "wal"))
+    fs::read_dir(folder)
+        .unwrap()
+        .any(|entry| entry.unwrap().path().extension().is_some_and(|end| end == "wal"))
 }
 
 #[test]
@@ -245,7 +277,10 @@ fn a_folder_is_moved_with_its_log_inside_and_confirmed_with_one_outside() {
         home.refused(&moved, wal, &words.each_ref().map(String::as_str));
         let rebind: Vec<&str> = remedy.split(' ').skip(1).chain(["--format", "json"]).collect();
         let said: Value = serde_json::from_str(&home.ok(&rebind)).unwrap();
-        assert_eq!((said["before"].as_str(), said["place"].as_str()), (Some(before.as_str()), Some(now.as_str())));
+        assert_eq!(
+            (said["before"].as_str(), said["place"].as_str()),
+            (Some(before.as_str()), Some(now.as_str()))
+        );
         let again: Value = serde_json::from_str(&home.ok(&rebind)).unwrap();
         assert!(again["before"].is_null(), "{again}");
         assert_eq!(home.ids(&moved, wal), ["a", "b"]);
@@ -275,7 +310,11 @@ fn a_plain_copy_of_a_folder_has_its_own_log_and_not_that_of_the_original() {
     home.import("far", "log", "a");
     home.leave_in_log("far", "log", &["b"]);
     home.cp("far", "far-twin");
-    home.refused("far-twin", "log", &["if this is a copy, name another folder with the setting `wal`"]);
+    home.refused(
+        "far-twin",
+        "log",
+        &["if this is a copy, name another folder with the setting `wal`"],
+    );
     home.import("far-twin", "", "t");
     assert_eq!(home.ids("far-twin", ""), ["a", "t"]);
     home.import("far", "log", "c");
@@ -363,7 +402,8 @@ fn after_a_restore_of_an_older_backup_the_rest_of_the_log_is_adopted() {
         let said = home.fails(5, &["--data", data, "--set", &setting, "import", "one.jsonl"]);
         assert!(said.contains("a segment is missing"), "{said}");
         home.fails(5, &["--data", data, "wal", "adopt", log]);
-        let said = home.ok(&["--data", data, "wal", "adopt", log, "--after-loss", "--format", "json"]);
+        let said =
+            home.ok(&["--data", data, "wal", "adopt", log, "--after-loss", "--format", "json"]);
         assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["rows"], 1);
         assert_eq!(home.ids(data, wal), ["a", "b"]);
         home.import(data, wal, "c");
@@ -410,7 +450,10 @@ fn a_copy_that_was_broken_off_is_no_store_until_it_is_whole() {
     ];
     for read in reads {
         let said = home.fails(3, &[&["--data", "backup"], read].concat());
-        assert!(said.contains("broken off") && said.contains("run the same `gatelog copy FROM "), "{read:?}: {said}");
+        assert!(
+            said.contains("broken off") && said.contains("run the same `gatelog copy FROM "),
+            "{read:?}: {said}"
+        );
     }
     home.ok(&["copy", "data", "backup"]);
     assert_eq!(home.ids("backup", ""), ["a"]);
@@ -453,9 +496,15 @@ impl Home {
     #[track_caller]
     fn refused_for_another(&self, wal: &str) {
         if !wal.is_empty() {
-            let said = self.fails(2, &["--data", "fresh", "--set", &format!("wal={wal}"), "import", "one.jsonl"]);
+            let said = self.fails(
+                2,
+                &["--data", "fresh", "--set", &format!("wal={wal}"), "import", "one.jsonl"],
+            );
             assert!(said.contains("is of other data"), "{said}");
-            assert!(!self.path("fresh/catalog.json").exists() && !self.path("fresh/logs").exists(), "nothing was made");
+            assert!(
+                !self.path("fresh/catalog.json").exists() && !self.path("fresh/logs").exists(),
+                "nothing was made"
+            );
         }
     }
 }

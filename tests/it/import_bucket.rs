@@ -1,4 +1,5 @@
-//! `gatelog import --source portkey-bucket`: a Portkey gateway's log store, as a folder and as a bucket.
+//! `gatelog import --source portkey-bucket`: a Portkey gateway's log store, as a folder and as a
+//! bucket.
 
 use std::fs;
 use std::io::Write;
@@ -11,14 +12,15 @@ use object_store::aws::AmazonS3Builder;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde_json::{Value, json};
 
-use super::weed;
+use super::seaweedfs;
 
 const ORGANISATION: &str = "org-1";
 
 /// The log object of one call.
 fn log(number: usize) -> Value {
     let id = format!("call-{number:04}");
-    let created_at = format!("2026-11-{:02} {:02}:30:00.{:03}", 1 + number % 20, number % 24, number % 1_000);
+    let created_at =
+        format!("2026-11-{:02} {:02}:30:00.{:03}", 1 + number % 20, number % 24, number % 1_000);
     json!({
         "_id": id, "organisation_id": ORGANISATION, "created_at": created_at,
         "request": {
@@ -71,7 +73,8 @@ fn gzip(text: &str) -> Vec<u8> {
 
 /// The files of a store of so many calls; the last of them is packed.
 fn files(calls: usize) -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<_> = (0..calls).map(|number| (path(number), log(number).to_string().into_bytes())).collect();
+    let mut files: Vec<_> =
+        (0..calls).map(|number| (path(number), log(number).to_string().into_bytes())).collect();
     if let Some((_, content)) = files.last_mut() {
         *content = gzip(&log(calls - 1).to_string());
     }
@@ -87,19 +90,27 @@ fn write(folder: &Path, files: impl IntoIterator<Item = (String, Vec<u8>)>) {
 }
 
 /// Runs the binary; gives the exit code, stdout and stderr.
-fn gatelog(folder: &Path, settings: &[(&'static str, String)], args: &[&str]) -> (i32, String, String) {
+fn gatelog(
+    folder: &Path,
+    settings: &[(&'static str, String)],
+    args: &[&str],
+) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatelog"));
     command.args(args).current_dir(folder).stdin(Stdio::null());
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATELOG_")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATELOG_"))
+    {
         command.env_remove(name);
     }
-    let output = command.envs(settings.iter().map(|(name, value)| (*name, value))).output().unwrap();
+    let output =
+        command.envs(settings.iter().map(|(name, value)| (*name, value))).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
 fn import(folder: &Path, settings: &[(&'static str, String)], code: i32, place: &str) -> String {
-    let (found, _, stderr) = gatelog(folder, settings, &["import", "--source", "portkey-bucket", place]);
+    let (found, _, stderr) =
+        gatelog(folder, settings, &["import", "--source", "portkey-bucket", place]);
     assert_eq!(found, code, "{stderr}");
     stderr
 }
@@ -117,12 +128,23 @@ fn a_folder_of_both_path_formats_is_imported_and_what_cannot_be_read_is_told() {
     let store = home.join("store/sub path");
     write(&store, files(40));
     write(&store, others().into_iter().map(|(path, content)| (path.to_owned(), content)));
-    let said = gatelog(home, &[], &["import", "--source", "portkey-bucket", "store", "--rejects", "unread"]);
+    let said = gatelog(
+        home,
+        &[],
+        &["import", "--source", "portkey-bucket", "store", "--rejects", "unread"],
+    );
     assert_eq!(said.0, 1, "{}", said.2);
-    assert!(said.2.contains("40 records imported, 0 duplicates, 3 not read; 45 files"), "{}", said.2);
+    assert!(
+        said.2.contains("40 records imported, 0 duplicates, 3 not read; 45 files"),
+        "{}",
+        said.2
+    );
     assert!(said.2.contains("2 files were not imported: guardrail texts"), "{}", said.2);
-    for (path, reason) in [("cut.json", "`json`"), ("no-id.json", "`id`"), ("torn.json.gz", "unpacked")] {
-        let line = said.2.lines().find(|line| line.starts_with("not read: ") && line.contains(path));
+    for (path, reason) in
+        [("cut.json", "`json`"), ("no-id.json", "`id`"), ("torn.json.gz", "unpacked")]
+    {
+        let line =
+            said.2.lines().find(|line| line.starts_with("not read: ") && line.contains(path));
         assert!(line.is_some_and(|line| line.contains(reason)), "{path}: {}", said.2);
     }
     let unread = fs::read_to_string(home.join("unread")).unwrap();
@@ -133,12 +155,19 @@ fn a_folder_of_both_path_formats_is_imported_and_what_cannot_be_read_is_told() {
     let mut all = exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let first = all.find(|log| log["id"] == "call-0001").unwrap();
     assert_eq!((&first["id"], &first["cost"]), (&json!("call-0001"), &json!(0.01125)));
-    assert_eq!((&first["mode"], &first["last_used_option"]), (&json!("FALLBACK"), &json!("config.targets[1]")));
+    assert_eq!(
+        (&first["mode"], &first["last_used_option"]),
+        (&json!("FALLBACK"), &json!("config.targets[1]"))
+    );
     assert_eq!((&first["user_id"], &first["workspace_slug"]), (&json!("ann"), &json!("ws-1")));
     assert_eq!(first["created_at"], "2026-11-02T01:30:00.001Z");
     assert_eq!(first["request"]["body"]["messages"][0]["content"], "question 1");
-    assert_eq!(first["request"]["headers"], json!({ "authorization": "sk********def", "x-portkey-config": "pc-1" }));
-    let untracked = rows(home, "select count(*) as n from logs where do_not_track and request.body is null");
+    assert_eq!(
+        first["request"]["headers"],
+        json!({ "authorization": "sk********def", "x-portkey-config": "pc-1" })
+    );
+    let untracked =
+        rows(home, "select count(*) as n from logs where do_not_track and request.body is null");
     assert_eq!(untracked, [json!({ "n": 4 })]);
     assert!(gatelog(home, &[], &["import", "--source", "portkey-bucket", "absent"]).0 == 3);
 }
@@ -158,7 +187,10 @@ fn an_import_that_is_run_again_imports_nothing_twice_however_old_the_first_is() 
     for place in ["/organisation_id", "/metrics/organisation_id"] {
         *foreign.pointer_mut(place).unwrap() = json!("org-2");
     }
-    let grown = [(path(1_500), log(1_500).to_string()), ("30/org-2/call-0003.json".to_owned(), foreign.to_string())];
+    let grown = [
+        (path(1_500), log(1_500).to_string()),
+        ("30/org-2/call-0003.json".to_owned(), foreign.to_string()),
+    ];
     write(&home.join("store"), grown.map(|(path, content)| (path, content.into_bytes())));
     let said = import(home, &forgetful, 0, "store");
     assert!(said.contains("2 records imported, 1,500 duplicates"), "{said}");
@@ -191,7 +223,9 @@ fn nasty(home: &Path, store: &Path) {
     fs::create_dir_all(deep(store)).unwrap();
     fs::create_dir_all(deep(&home.join("more"))).unwrap();
     fs::rename(home.join("more"), deep(store).join("more")).unwrap();
-    for (number, at) in ["0001-01-01 00:00:00", "9999-12-31 23:59:59", "2026-13-45"].into_iter().enumerate() {
+    for (number, at) in
+        ["0001-01-01 00:00:00", "9999-12-31 23:59:59", "2026-13-45"].into_iter().enumerate()
+    {
         let mut odd = log(20 + number);
         for place in ["/created_at", "/metrics/created_at"] {
             *odd.pointer_mut(place).unwrap() = json!(at);
@@ -207,7 +241,8 @@ fn whatever_lies_in_a_folder_is_told_and_stops_nothing() {
     let store = home.join("store");
     nasty(home, &store);
     let given = store.to_str().unwrap();
-    let (code, _, said) = gatelog(home, &[], &["import", "--source", "portkey-bucket", given, "--rejects", "unread"]);
+    let (code, _, said) =
+        gatelog(home, &[], &["import", "--source", "portkey-bucket", given, "--rejects", "unread"]);
     assert_eq!(code, 1, "{said}");
     let unread = fs::read_to_string(home.join("unread")).unwrap();
     for (name, reason) in [
@@ -228,10 +263,20 @@ fn whatever_lies_in_a_folder_is_told_and_stops_nothing() {
         assert!(line.is_some_and(|line| line.contains(reason)), "{name}: {unread}");
         assert!(said.contains(&format!("not read: {path}: ")), "{name}: {said}");
     }
-    assert_eq!(unread.lines().filter(|line| line.contains("this folder cannot be read")).count(), 1, "{unread}");
-    assert!(unread.lines().all(|line| line.starts_with(given)) && unread.lines().count() == 12, "{unread}");
+    assert_eq!(
+        unread.lines().filter(|line| line.contains("this folder cannot be read")).count(),
+        1,
+        "{unread}"
+    );
+    assert!(
+        unread.lines().all(|line| line.starts_with(given)) && unread.lines().count() == 12,
+        "{unread}"
+    );
     assert!(said.contains("4 records imported, 0 duplicates, 12 not read"), "{said}");
-    assert_eq!(rows(home, "select id from logs where id like '%10'"), [json!({ "id": "call-0010" })]);
+    assert_eq!(
+        rows(home, "select id from logs where id like '%10'"),
+        [json!({ "id": "call-0010" })]
+    );
 }
 
 #[test]
@@ -257,7 +302,8 @@ fn what_was_erased_stays_out_of_every_import_and_a_moved_time_makes_no_second_re
     assert!(import(home, &forgetful, 0, "store").contains("6 records imported"));
     let (_, exported, _) = gatelog(home, &[], &["export", "--out", "-"]);
     fs::write(home.join("all.jsonl"), exported).unwrap();
-    let erase = ["delete", "--org", ORGANISATION, "--id", "call-0001", "--id", "call-0002", "--yes"];
+    let erase =
+        ["delete", "--org", ORGANISATION, "--id", "call-0001", "--id", "call-0002", "--yes"];
     assert_eq!(gatelog(home, &[], &erase).0, 0);
     // Another gateway wrote its file with another clock.
     let mut moved = log(3);
@@ -269,7 +315,10 @@ fn what_was_erased_stays_out_of_every_import_and_a_moved_time_makes_no_second_re
     assert!(said.contains("2 records were not stored: they were erased on request"), "{said}");
     assert!(said.contains("0 records imported, 4 duplicates"), "{said}");
     let (code, _, said) = gatelog(home, &[], &["import", "all.jsonl"]);
-    assert!(code == 0 && said.contains("2 records were not stored: they were erased on request"), "{said}");
+    assert!(
+        code == 0 && said.contains("2 records were not stored: they were erased on request"),
+        "{said}"
+    );
     assert!(said.contains("0 records imported, 4 duplicates, 0 rejected"), "{said}");
     assert_eq!(rows(home, "select count(*) as n from logs"), [json!({ "n": 4 })]);
 }
@@ -286,13 +335,17 @@ fn the_sources_are_named_where_one_is_asked_for() {
     let (code, _, other) = gatelog(home, &[], &["import", "litellm.jsonl"]);
     assert_eq!(code, 1);
     for source in sources {
-        assert!(source == "native" || help.contains(&format!("--source {source} ")), "{source}: {help}");
+        assert!(
+            source == "native" || help.contains(&format!("--source {source} ")),
+            "{source}: {help}"
+        );
         assert!(unknown.contains(source) && other.contains(source), "{source}: {unknown} {other}");
     }
     fs::write(home.join("x.parquet"), b"PAR1....").unwrap();
     let (code, _, parquet) = gatelog(home, &[], &["import", "x.parquet"]);
     assert!(code == 2 && parquet.contains("it is Parquet; import reads JSON"), "{parquet}");
-    let (code, _, file) = gatelog(home, &[], &["import", "--source", "portkey-bucket", "x.parquet"]);
+    let (code, _, file) =
+        gatelog(home, &[], &["import", "--source", "portkey-bucket", "x.parquet"]);
     assert!(code == 2 && file.contains("not a folder"), "{file}");
 }
 
@@ -300,7 +353,7 @@ fn the_sources_are_named_where_one_is_asked_for() {
 async fn a_bucket_is_imported() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
-    let weed = weed::shared();
+    let weed = seaweedfs::shared();
     let name = weed.bucket().await;
     let config = weed.config_for(&name, home);
     let bucket = AmazonS3Builder::new()

@@ -1,8 +1,9 @@
 //! Nothing of others crosses: whatever an organisation asks, it is answered as if it were alone.
 //!
-//! Each statement is asked of two engines as the same organisation: one that also holds records of others, records that
-//! expired and records that were erased, and one that holds only what the organisation may see. Answers, errors and plans must
-//! be the same, and none may hold a text that others planted in every column.
+//! Each statement is asked of two engines as the same organisation: one that also holds records of
+//! others, records that expired and records that were erased, and one that holds only what the
+//! organisation may see. Answers, errors and plans must be the same, and none may hold a text that
+//! others planted in every column.
 
 mod feedback;
 
@@ -13,7 +14,7 @@ use arrow::util::pretty::pretty_format_batches;
 use chrono::{DateTime, Duration, Utc};
 use futures::TryStreamExt;
 use gatelog::config::Schedule;
-use gatelog::engine::{Access, Organisation, Parts, Scope, Which};
+use gatelog::engine::{Access, Dependencies, ErasureSelector, Organisation, Scope};
 use gatelog::record::{Feedback, Message};
 use gatelog::{Config, Engine, ErrorKind, ExportRequest, Job, Params, Reader, Record};
 use tempfile::TempDir;
@@ -63,7 +64,10 @@ fn ours(number: i64) -> Record {
         response_status_code: Some(200),
         is_success: Some(1),
         metadata: vec![("_user".to_owned(), format!("{}", number % 5))],
-        request: Message { body: body("request"), headers: Some(format!("{{\"x-id\":\"{number}\"}}")) },
+        request: Message {
+            body: body("request"),
+            headers: Some(format!("{{\"x-id\":\"{number}\"}}")),
+        },
         response: Message { body: body("response"), headers: None },
         ..Record::default()
     }
@@ -91,7 +95,10 @@ fn theirs(organisation: &str, number: i64) -> Record {
         cost: Some(777_001.5),
         response_status_code: Some(500),
         is_success: Some(0),
-        metadata: vec![(SECRET.to_owned(), SECRET.to_owned()), ("_user".to_owned(), SECRET.to_owned())],
+        metadata: vec![
+            (SECRET.to_owned(), SECRET.to_owned()),
+            ("_user".to_owned(), SECRET.to_owned()),
+        ],
         request: Message { body: text.clone(), headers: text.clone() },
         response: Message { body: text.clone(), headers: text },
         ..Record::default()
@@ -115,11 +122,18 @@ fn hidden_of_ours(workspace: bool) -> Vec<Record> {
 }
 
 async fn open(folder: &TempDir) -> Engine {
-    let engine = Engine::open_with(config(folder), Parts { now, ..Parts::default() }).await.unwrap();
+    let engine = Engine::open_with(config(folder), Dependencies { now, ..Dependencies::default() })
+        .await
+        .unwrap();
     for (id, plan) in [("aaa", "enterprise"), ("acme", "production"), ("zulu", "developer")] {
-        let new = Organisation { name: Some(format!("{SECRET} {id}")), ..Organisation::new(plan, now()) };
+        let new =
+            Organisation { name: Some(format!("{SECRET} {id}")), ..Organisation::new(plan, now()) };
         let new = if id == "acme" { Organisation { name: None, ..new } } else { new };
-        engine.catalog().change(|document| document.create_organisation(id, new.clone(), 0).map(|_| ())).await.unwrap();
+        engine
+            .catalog()
+            .change(|document| document.create_organisation(id, new.clone(), 0).map(|_| ()))
+            .await
+            .unwrap();
     }
     engine.catalog_changed();
     engine
@@ -127,12 +141,12 @@ async fn open(folder: &TempDir) -> Engine {
 
 /// Cuts rows into those for two files and those for memory.
 fn parts<T: Clone>(mut files: Vec<T>, mode: Mode) -> ([Vec<T>; 2], Vec<T>) {
-    let half = match mode {
+    let part_kind = match mode {
         Mode::Memory => 0,
         Mode::Flushed => files.len(),
         Mode::Mixed => files.len() / 2,
     };
-    let memory = files.split_off(half);
+    let memory = files.split_off(part_kind);
     ([0, 1].map(|part| files.iter().skip(part).step_by(2).cloned().collect()), memory)
 }
 
@@ -169,7 +183,11 @@ impl Pair {
         let seen: Vec<Record> = (0..40).map(ours).collect();
         let mut all = hidden_of_ours(workspace);
         for number in 0..12 {
-            all.extend([theirs("aaa", number), theirs("zulu", number), theirs("nobody-knows", number)]);
+            all.extend([
+                theirs("aaa", number),
+                theirs("zulu", number),
+                theirs("nobody-knows", number),
+            ]);
         }
         // Dealt out, so that every file has rows of everybody.
         let mut dealt = seen.clone();
@@ -179,7 +197,7 @@ impl Pair {
         fill(&crowded, dealt, feedback::of_everybody(workspace), mode).await;
         fill(&alone, seen, feedback::seen(), mode).await;
         for id in [1, 3, 5, 7] {
-            let which = Which::Ids(vec![format!("erased-{SECRET}-{id}")]);
+            let which = ErasureSelector::Ids(vec![format!("erased-{SECRET}-{id}")]);
             crowded.erase("acme", which, "test").await.unwrap();
         }
         Self { crowded, alone, _folders: folders }
@@ -200,7 +218,8 @@ fn access(workspace: Option<&str>, scopes: &[Scope]) -> Access {
     }
 }
 
-/// The answer or the error with all its causes, as text; lines sorted where the statement does not sort them.
+/// The answer or the error with all its causes, as text; lines sorted where the statement does not
+/// sort them.
 async fn said(reader: &Reader, statement: &str, params: &Params) -> String {
     let answer = async {
         let answer = reader.sql(statement, params).await?;
@@ -357,7 +376,10 @@ const STATEMENTS: &[&str] = &[
 /// Texts that are in a statement itself may come back; what is told by others may not.
 fn assert_nothing_crossed(statement: &str, said: &str, mode: Mode) {
     for planted in [SECRET, &SECRET_NUMBER.to_string(), "777001.5", "nobody-knows", "zulu", "aaa"] {
-        assert!(statement.contains(planted) || !said.contains(planted), "{mode:?}: {statement}\n{said}");
+        assert!(
+            statement.contains(planted) || !said.contains(planted),
+            "{mode:?}: {statement}\n{said}"
+        );
     }
     if statement.starts_with("explain") {
         assert!(!said.contains(".parquet"), "{mode:?}: {statement}\n{said}");
@@ -375,39 +397,50 @@ fn same_error(said: &str) -> String {
 
 async fn compare(mode: Mode, workspace: Option<&str>, statements: &[&str]) {
     let pair = Pair::open(mode, workspace.is_some()).await;
-    let everything = access(workspace, &[Scope::View, Scope::Read, Scope::Export, Scope::Analytics]);
+    let everything =
+        access(workspace, &[Scope::View, Scope::Read, Scope::Export, Scope::Analytics]);
     let (crowded, alone) = (pair.crowded.reader_as(&everything), pair.alone.reader_as(&everything));
     let none = Params::new();
     let mut differing = Vec::new();
     for statement in statements {
-        let (crowded, alone) = (said(&crowded, statement, &none).await, said(&alone, statement, &none).await);
+        let (crowded, alone) =
+            (said(&crowded, statement, &none).await, said(&alone, statement, &none).await);
         assert_nothing_crossed(statement, &crowded, mode);
         // How many files there are may differ, and with it how they are dealt out.
         if same_error(&crowded) != same_error(&alone) && !statement.starts_with("explain") {
-            differing.push(format!("{statement}\n-- among others:\n{crowded}\n-- alone:\n{alone}\n"));
+            differing
+                .push(format!("{statement}\n-- among others:\n{crowded}\n-- alone:\n{alone}\n"));
         }
     }
     assert!(differing.is_empty(), "{mode:?} {workspace:?}:\n{}", differing.join("\n"));
     for (text, value) in [
         ("select count(*) from logs where organisation_id = $name", "zulu"),
         ("select id from logs where id = $name or ai_model = $name", "s3cr3t-zulu-1"),
-        ("select count(*) from logs where cast(trace_id as int) > 2 and organisation_id <= $name", "zzz"),
+        (
+            "select count(*) from logs where cast(trace_id as int) > 2 and organisation_id <= $name",
+            "zzz",
+        ),
         ("select max(id) from logs where organisation_id like $name", "%u%"),
         ("select $name from logs where organisation_id > $name limit 1", "acme"),
     ] {
         let params = Params::from([("name".to_owned(), value.into())]);
-        let (crowded, alone) = (said(&crowded, text, &params).await, said(&alone, text, &params).await);
+        let (crowded, alone) =
+            (said(&crowded, text, &params).await, said(&alone, text, &params).await);
         assert_eq!(crowded, alone, "{mode:?}: {text}");
     }
-    for (report, name, value) in
-        [("status", "organisation_id", "zulu"), ("errors", "ai_model", "gpt-4o"), ("quota", "organisation_id", "aaa")]
-    {
+    for (report, name, value) in [
+        ("status", "organisation_id", "zulu"),
+        ("errors", "ai_model", "gpt-4o"),
+        ("quota", "organisation_id", "aaa"),
+    ] {
         let params = Params::from([(name.to_owned(), value.into())]);
         let rows = |reader: Reader| {
             let params = params.clone();
             async move {
                 let answer = reader.report(report, &params).await.unwrap();
-                pretty_format_batches(&answer.batches.try_collect::<Vec<_>>().await.unwrap()).unwrap().to_string()
+                pretty_format_batches(&answer.batches.try_collect::<Vec<_>>().await.unwrap())
+                    .unwrap()
+                    .to_string()
             }
         };
         assert_eq!(rows(crowded.clone()).await, rows(alone.clone()).await, "{mode:?}: {report}");
@@ -449,14 +482,20 @@ async fn a_key_without_the_scope_for_bodies_reads_none() {
         let reader = pair.alone.reader_as(&access(None, &[Scope::View]));
         for statement in bodies {
             let said = said(&reader, statement, &Params::new()).await;
-            assert!(statement.contains("word") || !said.contains("word "), "{mode:?}: {statement}\n{said}");
+            assert!(
+                statement.contains("word") || !said.contains("word "),
+                "{mode:?}: {statement}\n{said}"
+            );
             assert!(!said.contains("{\"request\""), "{mode:?}: {statement}\n{said}");
         }
         let none = Params::new();
         let with_body = "select count(*) from logs where request['body'] is not null or response['body'] is not null";
         let with_headers = "select count(*) from logs where request['headers'] is not null";
         let refused = said(&reader, with_body, &none).await;
-        assert!(refused.starts_with("Denied") && refused.contains("`logs.read`"), "{mode:?}: {refused}");
+        assert!(
+            refused.starts_with("Denied") && refused.contains("`logs.read`"),
+            "{mode:?}: {refused}"
+        );
         assert!(said(&reader, with_headers, &none).await.contains("| 40 "), "{mode:?}");
         pair.close().await;
     }
@@ -483,9 +522,13 @@ async fn an_export_holds_what_its_key_may_see() {
             after: Some(format!("{},{id}", (now() - Duration::seconds(seconds)).to_rfc3339())),
             ..ExportRequest::default()
         };
-        for request in [after(&format!("{SECRET}-zulu-3"), 3), after(&format!("{SECRET}-zulu-3,zulu"), 3)] {
-            let (there, not_there) =
-                (exported(&crowded, &request).await.unwrap_err(), exported(&alone, &request).await.unwrap_err());
+        for request in
+            [after(&format!("{SECRET}-zulu-3"), 3), after(&format!("{SECRET}-zulu-3,zulu"), 3)]
+        {
+            let (there, not_there) = (
+                exported(&crowded, &request).await.unwrap_err(),
+                exported(&alone, &request).await.unwrap_err(),
+            );
             assert_eq!((there.kind(), there.message()), (ErrorKind::NotFound, not_there.message()));
         }
         let rest = exported(&crowded, &after("ours-010", 370 * 60)).await.unwrap();
@@ -500,15 +543,24 @@ async fn an_export_holds_what_its_key_may_see() {
             let error = exported(&headers_only, &columns(&["id", name])).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Denied);
             assert!(
-                error.message().contains(&format!("`{name}`")) && error.message().contains("`logs.read`"),
+                error.message().contains(&format!("`{name}`"))
+                    && error.message().contains("`logs.read`"),
                 "{error}"
             );
         }
         let native = exported(&headers_only, &ExportRequest::default()).await.unwrap();
-        assert!(native.lines().count() == 40 && native.contains("x-id") && !native.contains("word"));
+        assert!(
+            native.lines().count() == 40 && native.contains("x-id") && !native.contains("word")
+        );
         let headers = exported(&headers_only, &columns(&["id", "request.headers"])).await.unwrap();
-        assert!(headers.starts_with("{\"id\":\"ours-039\",\"request.headers\":{\"x-id\":\"39\"}}\n"), "{headers}");
-        assert!(pair.crowded.reader_as(&whole).export_estimate(&ExportRequest::default()).unwrap() > 1_000_000);
+        assert!(
+            headers.starts_with("{\"id\":\"ours-039\",\"request.headers\":{\"x-id\":\"39\"}}\n"),
+            "{headers}"
+        );
+        assert!(
+            pair.crowded.reader_as(&whole).export_estimate(&ExportRequest::default()).unwrap()
+                > 1_000_000
+        );
         pair.close().await;
     }
 }
@@ -527,13 +579,19 @@ async fn an_organisation_finds_its_own_terms_and_counts_beside_its_records() {
             .contains("| acme            | production | 30 ")
     );
     assert!(text("select count(*) from organisations").await.contains("| 1 "));
-    assert!(text("select count(*), min(plan) from plans").await.contains("| 1        | production"));
+    assert!(
+        text("select count(*), min(plan) from plans").await.contains("| 1        | production")
+    );
     assert!(text("select sum(records) from usage").await.contains("| 48 "));
     assert!(text("select count(*) from partitions").await.contains("| 0 "));
-    // 30 of its 40 records are 30 days old within a day of this moment; the files are shared, so they tell nothing.
+    // 30 of its 40 records are 30 days old within a day of this moment; the files are shared, so
+    // they tell nothing.
     let at = (now() + Duration::hours(28 * 24 + 18)).to_rfc3339();
-    let answer = reader.report("retention", &Params::from([("at".to_owned(), at.into())])).await.unwrap();
-    let rows = pretty_format_batches(&answer.batches.try_collect::<Vec<_>>().await.unwrap()).unwrap().to_string();
+    let answer =
+        reader.report("retention", &Params::from([("at".to_owned(), at.into())])).await.unwrap();
+    let rows = pretty_format_batches(&answer.batches.try_collect::<Vec<_>>().await.unwrap())
+        .unwrap()
+        .to_string();
     let row = "| 30             | 40      |       |       | 2026-11-09T11:57:00Z | 2026-12-09T11:57:00Z | 30       |";
     assert!(rows.contains(row), "{rows}");
 

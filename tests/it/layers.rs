@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// `main` uses the library by its name and so has no rank; the rest is the order of the `mod` lines in `lib.rs`.
+/// `main` uses the library by its name and so has no rank; the rest is the order of the `mod` lines
+/// in `lib.rs`.
 fn top_to_bottom() -> Vec<String> {
     let lib = fs::read_to_string(source().join("lib.rs")).unwrap();
     let names = lib.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
@@ -30,14 +31,27 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 fn imports(text: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
-        for (_, rest) in line.match_indices("crate::").map(|(at, found)| (at, &line[at + found.len()..])) {
+        for (_, rest) in
+            line.match_indices("crate::").map(|(at, found)| (at, &line[at + found.len()..]))
+        {
             let rest = rest.strip_prefix('{').map_or_else(
                 || vec![rest],
-                |inner| inner.split('}').next().unwrap_or("").split(',').map(str::trim).collect::<Vec<_>>(),
+                |inner| {
+                    inner
+                        .split('}')
+                        .next()
+                        .unwrap_or("")
+                        .split(',')
+                        .map(str::trim)
+                        .collect::<Vec<_>>()
+                },
             );
             for name in rest {
                 names.insert(
-                    name.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap().to_owned(),
+                    name.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
+                        .next()
+                        .unwrap()
+                        .to_owned(),
                 );
             }
         }
@@ -54,15 +68,25 @@ fn no_file_imports_from_above() {
     let mut upward = Vec::new();
     for path in found {
         let relative = path.strip_prefix(source()).unwrap();
-        let own =
-            relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        let own = relative
+            .components()
+            .next()
+            .unwrap()
+            .as_os_str()
+            .to_str()
+            .unwrap()
+            .trim_end_matches(".rs")
+            .to_owned();
         if own == "lib" || own == "main" {
             continue;
         }
-        let place = rank(&own).unwrap_or_else(|| panic!("module `{own}` is not declared in lib.rs"));
+        let place =
+            rank(&own).unwrap_or_else(|| panic!("module `{own}` is not declared in lib.rs"));
         for used in imports(&fs::read_to_string(&path).unwrap()) {
             match rank(&used) {
-                Some(below) if below < place => upward.push(format!("{} imports crate::{used}", relative.display())),
+                Some(below) if below < place => {
+                    upward.push(format!("{} imports crate::{used}", relative.display()))
+                }
                 _ => {}
             }
         }
@@ -70,16 +94,16 @@ fn no_file_imports_from_above() {
     assert!(upward.is_empty(), "imports against the order of lib.rs:\n{}", upward.join("\n"));
 }
 
-/// Circles of files that stay: everything in the catalog is part of one document, whose rules each file
-/// adds for its own part.
+/// Circles of files that stay: everything in the catalog is part of one document, whose rules each
+/// file adds for its own part.
 const CIRCLES: [&[&str]; 1] = [&[
     "catalog/access.rs",
     "catalog/aside.rs",
-    "catalog/denied.rs",
     "catalog/document.rs",
     "catalog/erasures.rs",
     "catalog/exports.rs",
     "catalog/exports/files.rs",
+    "catalog/field_restrictions.rs",
     "catalog/keys.rs",
     "catalog/known.rs",
     "catalog/limits.rs",
@@ -90,8 +114,11 @@ const CIRCLES: [&[&str]; 1] = [&[
 
 /// The path of the module that a file is, as `["query", "functions", "metered"]`.
 fn module_of(file: &Path) -> Vec<String> {
-    let mut parts: Vec<String> =
-        file.with_extension("").components().map(|part| part.as_os_str().to_str().unwrap().to_owned()).collect();
+    let mut parts: Vec<String> = file
+        .with_extension("")
+        .components()
+        .map(|part| part.as_os_str().to_str().unwrap().to_owned())
+        .collect();
     if parts.last().is_some_and(|last| last == "mod") {
         parts.pop();
     }
@@ -124,7 +151,10 @@ fn written_out(tree: &str) -> Vec<String> {
         parts.last_mut().unwrap().push(letter);
     }
     let parts = parts.iter().filter(|part| !part.trim().is_empty());
-    parts.flat_map(|part| written_out(part)).map(|part| format!("{}{part}", before.trim())).collect()
+    parts
+        .flat_map(|part| written_out(part))
+        .map(|part| format!("{}{part}", before.trim()))
+        .collect()
 }
 
 /// Every path in a text that begins at the crate or at a module above.
@@ -139,21 +169,27 @@ fn paths(text: &str) -> Vec<String> {
     for begin in ["crate::", "super::"] {
         for (at, _) in text.match_indices(begin) {
             let is_part = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
-            paths.push(text[at..].split(|letter: char| !is_part(letter)).next().unwrap().to_owned());
+            paths
+                .push(text[at..].split(|letter: char| !is_part(letter)).next().unwrap().to_owned());
         }
     }
     paths
 }
 
-/// The files that each file imports from, without the module that it is in, which holds it together.
+/// The files that each file imports from, without the module that it is in, which holds it
+/// together.
 fn imported_files() -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
     let mut all = Vec::new();
     files(&source(), &mut all);
     let is_code = |file: &Path| {
-        !file.to_str().unwrap().contains("tests") && !["lib.rs", "main.rs"].iter().any(|top| file.ends_with(top))
+        !file.to_str().unwrap().contains("tests")
+            && !["lib.rs", "main.rs"].iter().any(|top| file.ends_with(top))
     };
-    let relative: Vec<PathBuf> =
-        all.iter().map(|path| path.strip_prefix(source()).unwrap().to_owned()).filter(|file| is_code(file)).collect();
+    let relative: Vec<PathBuf> = all
+        .iter()
+        .map(|path| path.strip_prefix(source()).unwrap().to_owned())
+        .filter(|file| is_code(file))
+        .collect();
     let by_module: BTreeMap<Vec<String>, PathBuf> =
         relative.iter().map(|file| (module_of(file), file.clone())).collect();
     let mut imported = BTreeMap::new();
@@ -181,7 +217,9 @@ fn imported_files() -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
             used.extend(by_module.get(&place).filter(|_| !module.starts_with(&place)).cloned());
         }
         // A module uses the files in it, by their names.
-        for (inner, file) in by_module.range(module.clone()..).take_while(|(inner, _)| inner.starts_with(module)) {
+        for (inner, file) in
+            by_module.range(module.clone()..).take_while(|(inner, _)| inner.starts_with(module))
+        {
             let [.., name] = inner.as_slice() else { continue };
             if inner.len() == module.len() + 1 && text.contains(&format!("{name}::")) {
                 used.insert(file.clone());
@@ -193,7 +231,9 @@ fn imported_files() -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
 }
 
 /// The files that can be reached from each file by imports.
-fn reached(imported: &BTreeMap<PathBuf, BTreeSet<PathBuf>>) -> BTreeMap<&PathBuf, BTreeSet<&PathBuf>> {
+fn reached(
+    imported: &BTreeMap<PathBuf, BTreeSet<PathBuf>>,
+) -> BTreeMap<&PathBuf, BTreeSet<&PathBuf>> {
     let reached_from = |file| {
         let (mut seen, mut next) = (BTreeSet::new(), vec![file]);
         while let Some(file) = next.pop() {
@@ -207,13 +247,17 @@ fn reached(imported: &BTreeMap<PathBuf, BTreeSet<PathBuf>>) -> BTreeMap<&PathBuf
 #[test]
 fn files_import_each_other_in_no_circle() {
     let imported = imported_files();
-    assert!(imported.len() > 200 && imported.values().map(BTreeSet::len).sum::<usize>() > 700, "imports are found");
+    assert!(
+        imported.len() > 200 && imported.values().map(BTreeSet::len).sum::<usize>() > 700,
+        "imports are found"
+    );
     let reached = reached(&imported);
     let mut circles = BTreeSet::new();
     for (file, others) in reached.iter().filter(|(file, others)| others.contains(*file)) {
         let circle = others.iter().filter(|other| reached[**other].contains(*file));
         circles.insert(circle.map(|file| file.to_str().unwrap()).collect::<BTreeSet<_>>());
     }
-    let known: BTreeSet<BTreeSet<&str>> = CIRCLES.iter().map(|circle| circle.iter().copied().collect()).collect();
+    let known: BTreeSet<BTreeSet<&str>> =
+        CIRCLES.iter().map(|circle| circle.iter().copied().collect()).collect();
     assert_eq!(circles, known, "move what files of a circle share into a file below them");
 }

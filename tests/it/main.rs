@@ -37,5 +37,6 @@ mod refusals;
 mod requests;
 mod s3;
 mod said;
-mod weed;
+mod seaweedfs;
+mod style;
 mod withheld;

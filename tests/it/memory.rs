@@ -33,7 +33,8 @@ async fn giant_rows_stop_neither_the_merge_of_a_day_nor_an_export() {
     for giants_of in ["acme", "zzz"] {
         let folder = tempfile::tempdir().unwrap();
         let (export, upkeep) = (24 << 20, 16 << 20);
-        let config = Config { export_memory_bytes: export, upkeep_memory_bytes: upkeep, ..config(&folder) };
+        let config =
+            Config { export_memory_bytes: export, upkeep_memory_bytes: upkeep, ..config(&folder) };
         let engine = Engine::open(config).await.unwrap();
         for file in 0..10 {
             let small = (0..20).map(|n| row(&format!("{file}-{n:02}"), "zen", 100));
@@ -87,5 +88,8 @@ async fn shares_that_do_not_fit_stop_the_open() {
     let config = Config { memory: 128 << 20, query_memory_bytes: 1 << 30, ..config(&folder) };
     let error = Engine::open(config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().contains("`query_memory_bytes`") && error.message().contains("128 MiB"), "{error}");
+    assert!(
+        error.message().contains("`query_memory_bytes`") && error.message().contains("128 MiB"),
+        "{error}"
+    );
 }

@@ -32,18 +32,24 @@ async fn one_model_has_one_row_however_it_is_spelled() {
     ];
     engine.append(records).await.unwrap();
     let said = "gpt-4o, gpt-4o-2024-08-06, openai/gpt-4o";
-    for (asked, names, calls, cents) in
-        [("gpt-4o", said, 4, 15.0), ("openai/gpt-4o", "openai/gpt-4o", 1, 4.0), ("gpt-4o-mini", "gpt-4o-mini", 1, 16.0)]
-    {
+    for (asked, names, calls, cents) in [
+        ("gpt-4o", said, 4, 15.0),
+        ("openai/gpt-4o", "openai/gpt-4o", 1, 4.0),
+        ("gpt-4o-mini", "gpt-4o-mini", 1, 16.0),
+    ] {
         let params = Params::from([("ai_model".to_owned(), json!(asked))]);
         let rows = batches(engine.report("spend_by_model", &params).await.unwrap()).await;
         assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1, "{asked}");
         let column = |name: &str| rows[0].column_by_name(name).unwrap();
         let text = |name: &str| {
-            let column = arrow::compute::cast(column(name), &arrow::datatypes::DataType::Utf8).unwrap();
+            let column =
+                arrow::compute::cast(column(name), &arrow::datatypes::DataType::Utf8).unwrap();
             column.as_string::<i32>().value(0).to_owned()
         };
-        assert_eq!((text("model"), text("ai_model")), (asked.replace("openai/", ""), names.to_owned()));
+        assert_eq!(
+            (text("model"), text("ai_model")),
+            (asked.replace("openai/", ""), names.to_owned())
+        );
         assert_eq!(column("records").as_primitive::<Int64Type>().value(0), calls);
         assert_eq!(column("cost_cents").as_primitive::<Float64Type>().value(0), cents);
     }
@@ -62,17 +68,26 @@ async fn a_bound_truth_value_compares_with_is_success() {
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::open(config(&folder)).await.unwrap();
     let outcome = |id: &str, is_success| Record { is_success, ..record(id) };
-    engine.append(vec![outcome("a", Some(1)), outcome("b", Some(0)), outcome("c", None)]).await.unwrap();
+    engine
+        .append(vec![outcome("a", Some(1)), outcome("b", Some(0)), outcome("c", None)])
+        .await
+        .unwrap();
     let ids = async |query: &str, params: Params| {
         let rows = batches(engine.sql(query, &params).await.unwrap()).await;
         let ids = rows.iter().flat_map(|batch| batch.column(0).as_string_view().iter().flatten());
         ids.map(str::to_owned).collect::<Vec<_>>().join("")
     };
     let query = |condition: &str| format!("select id from logs where {condition} order by id");
-    for (value, found) in [(json!(true), "a"), (json!(false), "b"), (json!(1), "a"), (json!(0), "b")] {
+    for (value, found) in
+        [(json!(true), "a"), (json!(false), "b"), (json!(1), "a"), (json!(0), "b")]
+    {
         let named = Params::from([("ok".to_owned(), value.clone())]);
         assert_eq!(ids(&query("is_success = $ok"), named.clone()).await, found, "{value}");
-        assert_eq!(ids(&query("$ok = logs.is_success and id <> 'x'"), named).await, found, "{value}");
+        assert_eq!(
+            ids(&query("$ok = logs.is_success and id <> 'x'"), named).await,
+            found,
+            "{value}"
+        );
         let placed = Params::from([("1".to_owned(), value.clone())]);
         assert_eq!(ids(&query("is_success = $1"), placed).await, found, "{value}");
     }
@@ -84,6 +99,9 @@ async fn a_bound_truth_value_compares_with_is_success() {
     let request = gatelog::ExportRequest { columns, ..gatelog::ExportRequest::default() };
     let lines: Vec<_> = engine.export(&request).await.unwrap().try_collect().await.unwrap();
     let text = String::from_utf8(lines.concat()).unwrap();
-    assert!(text.starts_with("{\"id\":\"a\",\"is_success\":1}\n{\"id\":\"b\",\"is_success\":0}\n"), "{text}");
+    assert!(
+        text.starts_with("{\"id\":\"a\",\"is_success\":1}\n{\"id\":\"b\",\"is_success\":0}\n"),
+        "{text}"
+    );
     engine.close().await.unwrap();
 }

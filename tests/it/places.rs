@@ -4,7 +4,7 @@ use std::fs;
 
 use super::cli::Home;
 use super::copy::{gatelog, ok};
-use super::weed;
+use super::seaweedfs;
 
 /// Every command that reads, and those that change what is there already.
 const READING: [&[&str]; 19] = [
@@ -47,7 +47,10 @@ fn a_folder_that_never_was_a_store_is_told_by_every_command_that_reads() {
         for args in reading.chain([copy]) {
             let (code, stdout, stderr) = gatelog(home.0.path(), &[], &args);
             assert_eq!((code, stdout.as_str()), (3, ""), "{args:?}: {stderr}");
-            assert!(stderr.contains(NO_STORE) && stderr.contains(&format!("/{folder}`")), "{args:?}: {stderr}");
+            assert!(
+                stderr.contains(NO_STORE) && stderr.contains(&format!("/{folder}`")),
+                "{args:?}: {stderr}"
+            );
             assert!(stderr.contains("`--data`"), "{args:?}: {stderr}");
         }
         let there = fs::read_dir(home.0.path().join(folder)).unwrap().count();
@@ -63,7 +66,8 @@ fn a_fresh_store_is_empty_and_no_error() {
     home.ok(&["--data", "fresh", "import", "none.jsonl"]);
     home.ok(&["--data", "named", "org", "create", "acme", "--plan", "enterprise"]);
     for data in ["fresh", "named"] {
-        let rows = home.ok(&["--data", data, "sql", "--format", "csv", "select count(*) from logs"]);
+        let rows =
+            home.ok(&["--data", data, "sql", "--format", "csv", "select count(*) from logs"]);
         assert_eq!(rows.lines().nth(1), Some("0"));
         assert_eq!(home.ok(&["--data", data, "export"]), "");
         for tail in &READING[1..12] {
@@ -78,9 +82,12 @@ fn a_fresh_store_is_empty_and_no_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prefix_that_never_was_a_store_is_told_with_its_bucket() {
     let home = tempfile::tempdir().unwrap();
-    let config = weed::shared().config(home.path()).await;
-    let mut settings: Vec<(String, String)> =
-        weed::shared().environment().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let config = seaweedfs::shared().config(home.path()).await;
+    let mut settings: Vec<(String, String)> = seaweedfs::shared()
+        .environment()
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
     settings.push(("GATELOG_WAL".to_owned(), "log".to_owned()));
     tokio::task::block_in_place(|| {
         let (data, typo) = (config.data.as_str(), format!("{}-typo", config.data));
@@ -93,7 +100,7 @@ async fn a_prefix_that_never_was_a_store_is_told_with_its_bucket() {
         for args in reading.chain([copy]) {
             let (code, stdout, stderr) = gatelog(home.path(), &settings, &args);
             assert_eq!((code, stdout.as_str()), (3, ""), "{args:?}: {stderr}");
-            let place = format!("`{typo}/ at {}`", weed::shared().endpoint());
+            let place = format!("`{typo}/ at {}`", seaweedfs::shared().endpoint());
             assert!(stderr.contains(NO_STORE) && stderr.contains(&place), "{args:?}: {stderr}");
         }
         // Above and below of a store there is none.

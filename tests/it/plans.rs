@@ -1,4 +1,5 @@
-//! Plans kept by themselves: retention to the second, quotas, changes of plan, erasures; over restarts.
+//! Plans kept by themselves: retention to the second, quotas, changes of plan, erasures; over
+//! restarts.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use chrono::{DateTime, Duration, Utc};
 use futures::TryStreamExt;
 use gatelog::config::{Plans, Schedule};
-use gatelog::engine::{Access, Organisation, Parts, Scope, Which};
+use gatelog::engine::{Access, Dependencies, ErasureSelector, Organisation, Scope};
 use gatelog::{Config, Engine, ErrorKind, ExportRequest, Job, Reader, Record};
 use tempfile::TempDir;
 
@@ -44,13 +45,23 @@ fn config(folder: &TempDir) -> Config {
     }
 }
 
-async fn open(folder: &TempDir, now: fn() -> DateTime<Utc>, elapsed: fn() -> std::time::Duration) -> Engine {
-    Engine::open_with(config(folder), Parts { now, elapsed, ..Parts::default() }).await.unwrap()
+async fn open(
+    folder: &TempDir,
+    now: fn() -> DateTime<Utc>,
+    elapsed: fn() -> std::time::Duration,
+) -> Engine {
+    Engine::open_with(config(folder), Dependencies { now, elapsed, ..Dependencies::default() })
+        .await
+        .unwrap()
 }
 
 async fn organisation(engine: &Engine, id: &str, plan: &str) {
     let new = Organisation::new(plan, engine.now());
-    engine.catalog().change(|document| document.create_organisation(id, new.clone(), 0).map(|_| ())).await.unwrap();
+    engine
+        .catalog()
+        .change(|document| document.create_organisation(id, new.clone(), 0).map(|_| ()))
+        .await
+        .unwrap();
 }
 
 fn record(organisation: &str, id: &str, created_at: DateTime<Utc>) -> Record {
@@ -80,7 +91,11 @@ async fn a_record_past_its_retention_is_in_no_answer_and_goes_with_the_next_upke
     organisation(&engine, "dev", "developer").await;
     organisation(&engine, "pro", "production").await;
     engine
-        .append(vec![record("dev", "a", now()), record("pro", "b", now()), record("none", "c", now())])
+        .append(vec![
+            record("dev", "a", now()),
+            record("pro", "b", now()),
+            record("none", "c", now()),
+        ])
         .await
         .unwrap();
     engine.flush().await.unwrap();
@@ -118,7 +133,10 @@ async fn a_change_of_plan_takes_effect_at_once_and_nothing_that_the_new_plan_kee
     organisation(&engine, "down", "production").await;
     organisation(&engine, "stays", "developer").await;
     let old = now() - Duration::days(2);
-    engine.append(vec![record("up", "a", old), record("down", "b", old), record("stays", "c", old)]).await.unwrap();
+    engine
+        .append(vec![record("up", "a", old), record("down", "b", old), record("stays", "c", old)])
+        .await
+        .unwrap();
     engine.flush().await.unwrap();
     let change = |organisation: &'static str, plan: &'static str| {
         engine.catalog().change(move |document| document.set_plan(organisation, plan, None, now()))
@@ -161,7 +179,8 @@ async fn a_quota_stops_exactly_whoever_writes_and_counts_over_restarts_and_expir
             tokio::spawn(async move {
                 let mut accepted = 0;
                 for batch in 0..10 {
-                    let ids = (0..20).map(|n| record("dev", &format!("{round}-{writer}-{batch}-{n}"), now()));
+                    let ids = (0..20)
+                        .map(|n| record("dev", &format!("{round}-{writer}-{batch}-{n}"), now()));
                     let receipt = engine.append(ids.collect()).await.unwrap();
                     assert_eq!(receipt.accepted + receipt.over_quota, 20);
                     accepted += receipt.accepted;
@@ -187,7 +206,8 @@ async fn a_quota_stops_exactly_whoever_writes_and_counts_over_restarts_and_expir
     assert_eq!(engine.status().file_rows, 0);
     assert_eq!(engine.append(vec![record("dev", "x", now())]).await.unwrap().over_quota, 1);
     assert_eq!(
-        number(&engine.reader(), "select sum(not_stored) from usage where organisation_id = 'dev'").await,
+        number(&engine.reader(), "select sum(not_stored) from usage where organisation_id = 'dev'")
+            .await,
         2_801
     );
     CLOCK.store(25 * DAY, Ordering::SeqCst);
@@ -215,13 +235,20 @@ async fn commands_beside_a_server_see_what_a_quota_refused_though_nothing_is_flu
         let by = std::time::Instant::now() + std::time::Duration::from_secs(120);
         loop {
             let reader = Reader::open(&config).await.unwrap();
-            let stored = number(&reader, "select sum(records) from usage where organisation_id = 'tiny'").await;
+            let stored =
+                number(&reader, "select sum(records) from usage where organisation_id = 'tiny'")
+                    .await;
             assert_eq!(stored, 2);
-            let seen = number(&reader, "select sum(not_stored) from usage where organisation_id = 'tiny'").await;
+            let seen =
+                number(&reader, "select sum(not_stored) from usage where organisation_id = 'tiny'")
+                    .await;
             if seen == not_stored {
                 return;
             }
-            assert!(std::time::Instant::now() < by, "{seen} of {not_stored} are seen beside the server");
+            assert!(
+                std::time::Instant::now() < by,
+                "{seen} of {not_stored} are seen beside the server"
+            );
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     };
@@ -233,7 +260,8 @@ async fn commands_beside_a_server_see_what_a_quota_refused_though_nothing_is_flu
     seen_beside(4).await;
     engine.close().await.unwrap();
     let engine = Engine::open(config.clone()).await.unwrap();
-    let kept = "select sum(records) * 10 + sum(not_stored) from usage where organisation_id = 'tiny'";
+    let kept =
+        "select sum(records) * 10 + sum(not_stored) from usage where organisation_id = 'tiny'";
     assert_eq!(number(&engine.reader(), kept).await, 24);
     engine.close().await.unwrap();
 }
@@ -251,13 +279,14 @@ async fn erased_records_leave_answers_at_once_and_files_with_upkeep_and_it_is_wr
     engine.append(vec![record("pro", "a3", now())]).await.unwrap();
     CLOCK.store(10, Ordering::SeqCst);
 
-    let entry = engine.erase("pro", Which::User("user-a".to_owned()), "key-1").await.unwrap();
+    let entry =
+        engine.erase("pro", ErasureSelector::User("user-a".to_owned()), "key-1").await.unwrap();
     assert_eq!(
         ids(&engine.reader()).await,
         ["a1x", "b1", "b2", "c1"],
         "in memory and in files, of that organisation only"
     );
-    engine.erase("pro", Which::Ids(vec!["b2".to_owned()]), "key-1").await.unwrap();
+    engine.erase("pro", ErasureSelector::Ids(vec!["b2".to_owned()]), "key-1").await.unwrap();
     assert_eq!(ids(&engine.reader()).await, ["a1x", "b1", "c1"]);
     assert_eq!(engine.status().file_rows + engine.status().memory_rows, 7, "still stored");
     CLOCK.store(20, Ordering::SeqCst);
@@ -267,22 +296,34 @@ async fn erased_records_leave_answers_at_once_and_files_with_upkeep_and_it_is_wr
     engine.maintain(Job::Expire, false).await.unwrap();
     assert_eq!((engine.status().file_rows, ids(&engine.reader()).await.len()), (4, 4));
     let written = engine.catalog().state().document.erasures.clone();
-    assert_eq!((written[0].id.clone(), written[0].erased, written[0].requested_by.as_str()), (entry.id, 3, "key-1"));
+    assert_eq!(
+        (written[0].id.clone(), written[0].erased, written[0].requested_by.as_str()),
+        (entry.id, 3, "key-1")
+    );
     assert_eq!(written[1].erased, 1);
     // A second send of an erased record within the day is met by the erasure too.
     engine.close().await.unwrap();
 
     let engine = open(&folder, now, passed).await;
     assert_eq!(ids(&engine.reader()).await, ["a1x", "a4", "b1", "c1"]);
-    let delete = |id: &'static str| engine.catalog().change(move |d| d.delete_organisation(id, "key-1", "e3", now()));
+    let delete = |id: &'static str| {
+        engine.catalog().change(move |d| d.delete_organisation(id, "key-1", "e3", now()))
+    };
     delete("pro").await.unwrap();
     assert_eq!(ids(&engine.reader()).await, ["a1x"]);
-    assert_eq!(engine.append(vec![record("pro", "z", now())]).await.unwrap().over_quota, 1, "no more of it is stored");
+    assert_eq!(
+        engine.append(vec![record("pro", "z", now())]).await.unwrap().over_quota,
+        1,
+        "no more of it is stored"
+    );
     engine.maintain(Job::Expire, false).await.unwrap();
     assert_eq!(engine.status().file_rows, 1);
     CLOCK.store(2 * DAY, Ordering::SeqCst);
     engine.maintain(Job::Expire, false).await.unwrap();
-    assert!(!engine.catalog().state().document.organisations.contains_key("pro"), "its id is free again");
+    assert!(
+        !engine.catalog().state().document.organisations.contains_key("pro"),
+        "its id is free again"
+    );
     engine.close().await.unwrap();
 }
 
@@ -296,7 +337,10 @@ async fn exports_of_an_organisation_reach_as_far_back_as_its_plan() {
         organisation(&engine, plan, plan).await;
         engine.append(vec![record(plan, &format!("{plan}-now"), now())]).await.unwrap();
     }
-    engine.append(vec![record("enterprise", "ent-old", now() - Duration::days(400))]).await.unwrap();
+    engine
+        .append(vec![record("enterprise", "ent-old", now() - Duration::days(400))])
+        .await
+        .unwrap();
     let export = async |organisation: &str, from: Option<&str>| {
         let request = ExportRequest {
             from: from.map(str::to_owned),
@@ -312,21 +356,26 @@ async fn exports_of_an_organisation_reach_as_far_back_as_its_plan() {
     assert!(refused.message().contains("has no exports"), "{refused}");
     assert_eq!(export("production", None).await.unwrap(), "{\"id\":\"production-now\"}\n");
     let refused = export("production", Some("2026-10-01")).await.unwrap_err();
-    assert!(refused.message().contains("reach 30 days back; set `from` to 2026-10-11T12:00:01Z"), "{refused}");
+    assert!(
+        refused.message().contains("reach 30 days back; set `from` to 2026-10-11T12:00:01Z"),
+        "{refused}"
+    );
     let all = "{\"id\":\"ent-old\"}\n{\"id\":\"enterprise-now\"}\n";
     assert_eq!(export("enterprise", Some("2020-01-01")).await.unwrap(), all);
     engine.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_month_to_come_has_no_quota_of_its_own_and_what_was_not_stored_is_counted_over_a_restart() {
+async fn a_month_to_come_has_no_quota_of_its_own_and_what_was_not_stored_is_counted_over_a_restart()
+{
     clock!(CLOCK, now);
     let folder = tempfile::tempdir().unwrap();
     let engine = open(&folder, now, passed).await;
     CLOCK.store(1, Ordering::SeqCst);
     organisation(&engine, "dev", "developer").await;
     let dated = |days: i64, ids: std::ops::Range<usize>| {
-        ids.map(move |id| record("dev", &format!("{days}-{id}"), now() + Duration::days(days))).collect::<Vec<_>>()
+        ids.map(move |id| record("dev", &format!("{days}-{id}"), now() + Duration::days(days)))
+            .collect::<Vec<_>>()
     };
     assert_eq!(engine.append(dated(0, 0..6_000)).await.unwrap().accepted, 6_000);
     assert_eq!(engine.append(dated(40, 0..6_000)).await.unwrap().over_quota, 2_000);
@@ -348,11 +397,16 @@ async fn a_log_that_slept_does_not_bring_back_what_was_erased_meanwhile() {
     engine.append(vec![record("ent", "a", now()), record("ent", "b", now())]).await.unwrap();
     // The folder as it is after a crash now, and days later: erased, carried out, and out of force.
     let later = tempfile::tempdir().unwrap();
-    let copy = std::process::Command::new("cp").arg("-r").arg(folder.path().join("data")).arg(later.path()).status();
+    let copy = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(folder.path().join("data"))
+        .arg(later.path())
+        .status();
     assert!(copy.unwrap().success());
     engine.close().await.unwrap();
     let path = later.path().join("data/catalog.json");
-    let mut catalog: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let mut catalog: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     catalog["erasures"] = serde_json::json!([{
         "id": "e", "organisation": "ent", "user": "user-a", "requested_at": start() + Duration::seconds(5),
         "requested_by": "k", "clean_before_ms": (start() + Duration::days(2)).timestamp_millis(),

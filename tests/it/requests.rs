@@ -1,9 +1,9 @@
-//! How many requests the common things take of an object store, by kind, as fixed numbers: each is a round trip of tens
-//! of milliseconds to a bucket, and some of them cost money. A store in memory counts what S3 would be sent: of a read
-//! of many ranges each one that lies far from the others.
+//! How many requests the common things take of an object store, by kind, as fixed numbers: each is
+//! a round trip of tens of milliseconds to a bucket, and some of them cost money. A store in memory
+//! counts what S3 would be sent: of a read of many ranges each one that lies far from the others.
 //!
-//! The table has thirty days, a file each. "Cold" is the first query of an engine; for a "warm" one the footers are in
-//! memory. With the disk cache, which a bucket has, cold means a new disk.
+//! The table has thirty days, a file each. "Cold" is the first query of an engine; for a "warm" one
+//! the footers are in memory. With the disk cache, which a bucket has, cold means a new disk.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,15 +14,15 @@ use async_trait::async_trait;
 use chrono::{DateTime, Duration, Utc};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use gatelog::engine::Parts;
+use gatelog::engine::Dependencies;
 use gatelog::store::Store;
 use gatelog::store::cache::DiskCache;
 use gatelog::{Config, Engine, ErrorKind, Params, Record};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 use url::Url;
@@ -42,7 +42,10 @@ struct Counting {
 impl Counting {
     fn count(&self, kind: &str, at: &Path) -> Result<()> {
         if self.away.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(object_store::Error::Generic { store: "Counting", source: "nobody answers".into() });
+            return Err(object_store::Error::Generic {
+                store: "Counting",
+                source: "nobody answers".into(),
+            });
         }
         let of = match at.as_ref() {
             path if path.contains("_delta_log/_last_checkpoint") => "checkpoint hint",
@@ -61,7 +64,8 @@ impl Counting {
     /// What was counted since the last time.
     fn taken(&self) -> String {
         let seen = std::mem::take(&mut *self.seen.lock());
-        let lines: Vec<String> = seen.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        let lines: Vec<String> =
+            seen.iter().map(|(what, count)| format!("{count} {what}")).collect();
         if lines.is_empty() { "none".to_owned() } else { lines.join(", ") }
     }
 }
@@ -74,20 +78,33 @@ impl fmt::Display for Counting {
 
 #[async_trait]
 impl ObjectStore for Counting {
-    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        at: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         self.count("put", at)?;
         self.inner.put_opts(at, payload, options).await
     }
-    async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.count("multipart", at)?;
         self.inner.put_multipart_opts(at, options).await
     }
-    // `get_ranges` is the trait's own, which makes one of ranges that lie together, as the client of S3 does.
+    // `get_ranges` is the trait's own, which makes one of ranges that lie together, as the client
+    // of S3 does.
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         self.count(if options.head { "head" } else { "get" }, at)?;
         self.inner.get_opts(at, options).await
     }
-    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         let _ = self.count("delete", &Path::from("some"));
         self.inner.delete_stream(paths)
     }
@@ -95,7 +112,11 @@ impl ObjectStore for Counting {
         let _ = self.count("list", prefix.unwrap_or(&Path::default()));
         self.inner.list(prefix)
     }
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         let _ = self.count("list", prefix.unwrap_or(&Path::default()));
         self.inner.list_with_offset(prefix, offset)
     }
@@ -116,7 +137,10 @@ fn day(number: i64) -> DateTime<Utc> {
 /// A record of a day whose id, like one that gatelog makes, begins with the time.
 fn record(of_day: i64, number: usize) -> Record {
     let created_at = day(of_day) + Duration::seconds(number as i64 * 60);
-    let bits = u128::from(created_at.timestamp_millis().unsigned_abs()) << 80 | 7 << 76 | 2 << 62 | number as u128;
+    let bits = u128::from(created_at.timestamp_millis().unsigned_abs()) << 80
+        | 7 << 76
+        | 2 << 62
+        | number as u128;
     Record {
         id: Some(Uuid::from_u128(bits).to_string()),
         created_at: Some(created_at),
@@ -150,7 +174,11 @@ async fn open(store: &Arc<Counting>, log: &FilePath, cache: Cache) -> Engine {
         objects = Arc::new(DiskCache::new(objects, log.join("cache"), "memory", 1 << 30));
     }
     let place = Store::with(objects, Url::parse("memory:///state").unwrap()).unwrap();
-    let parts = Parts { store: Some(place), log_folder: Some(log.to_owned()), ..Parts::default() };
+    let parts = Dependencies {
+        store: Some(place),
+        log_folder: Some(log.to_owned()),
+        ..Dependencies::default()
+    };
     Engine::open_with(config, parts).await.unwrap()
 }
 
@@ -176,14 +204,21 @@ async fn rows(engine: &Engine, query: &str) -> gatelog::Result<usize> {
 
 #[tokio::test]
 async fn a_report_over_one_day_reads_one_file() {
-    // The footer; the column that the day is told by; the other columns. The file is small, so the cache has it whole.
-    for (cache, cold, warm) in [(Cache::None, "3 get file", "2 get file"), (Cache::Disk, "1 get file", "none")] {
+    // The footer; the column that the day is told by; the other columns. The file is small, so the
+    // cache has it whole.
+    for (cache, cold, warm) in
+        [(Cache::None, "3 get file", "2 get file"), (Cache::Disk, "1 get file", "none")]
+    {
         let (store, _log, engine) = bed(cache).await;
         for expected in [cold, warm] {
             let time = |at: DateTime<Utc>| serde_json::Value::from(at.to_rfc3339());
-            let params = Params::from([("from".to_owned(), time(day(10))), ("to".to_owned(), time(day(11)))]);
+            let params = Params::from([
+                ("from".to_owned(), time(day(10))),
+                ("to".to_owned(), time(day(11))),
+            ]);
             let answer = engine.report("spend_by_model", &params).await.unwrap();
-            let batches: Vec<arrow::array::RecordBatch> = answer.batches.try_collect().await.unwrap();
+            let batches: Vec<arrow::array::RecordBatch> =
+                answer.batches.try_collect().await.unwrap();
             assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 1);
             assert_eq!(store.taken(), expected);
         }
@@ -194,11 +229,16 @@ async fn a_report_over_one_day_reads_one_file() {
 #[tokio::test]
 async fn a_look_up_by_id_reads_the_file_that_has_it() {
     // The footer; the page index; the bloom filter; the ids; the other columns.
-    for (cache, cold, warm) in [(Cache::None, "5 get file", "4 get file"), (Cache::Disk, "1 get file", "none")] {
+    for (cache, cold, warm) in
+        [(Cache::None, "5 get file", "4 get file"), (Cache::Disk, "1 get file", "none")]
+    {
         let (store, _log, engine) = bed(cache).await;
         let id = record(7, 100).id.unwrap();
         for expected in [cold, warm] {
-            assert_eq!(rows(&engine, &format!("select * from logs where id = '{id}'")).await.unwrap(), 1);
+            assert_eq!(
+                rows(&engine, &format!("select * from logs where id = '{id}'")).await.unwrap(),
+                1
+            );
             assert_eq!(store.taken(), expected);
         }
         // The time in the id says that no file has it.
@@ -214,7 +254,10 @@ async fn what_the_index_in_memory_knows_takes_no_request() {
     let (store, _log, engine) = bed(Cache::None).await;
     let count = "select count(*), min(created_at), max(created_at) from logs";
     assert_eq!(rows(&engine, count).await.unwrap(), 1);
-    assert_eq!(rows(&engine, "select id from logs where created_at >= '2027-01-01'").await.unwrap(), 0);
+    assert_eq!(
+        rows(&engine, "select id from logs where created_at >= '2027-01-01'").await.unwrap(),
+        0
+    );
     engine.append(vec![record(29, A_DAY)]).await.unwrap();
     assert_eq!(store.taken(), "none", "an append is the log's business");
     engine.close().await.unwrap();
@@ -226,18 +269,27 @@ async fn a_flush_puts_files_counts_and_a_commit() {
     for round in 0..3 {
         engine.append(vec![record(29, A_DAY + round)]).await.unwrap();
         engine.flush().await.unwrap();
-        assert_eq!(store.taken(), "1 head log, 1 put file, 1 put log, 1 put usage", "flush {round}");
+        assert_eq!(
+            store.taken(),
+            "1 head log, 1 put file, 1 put log, 1 put usage",
+            "flush {round}"
+        );
     }
     engine.append((0..DAYS).map(|of_day| record(of_day, A_DAY + 9)).collect()).await.unwrap();
     engine.flush().await.unwrap();
-    assert_eq!(store.taken(), "1 head log, 30 put file, 1 put log, 1 put usage", "a file for each day");
+    assert_eq!(
+        store.taken(),
+        "1 head log, 30 put file, 1 put log, 1 put usage",
+        "a file for each day"
+    );
     engine.flush().await.unwrap();
     assert_eq!(store.taken(), "none", "nothing to flush");
     engine.close().await.unwrap();
     assert_eq!(store.taken(), "none");
 }
 
-/// A store that is away is told as such, whether a footer is read or, with that in memory, the rows.
+/// A store that is away is told as such, whether a footer is read or, with that in memory, the
+/// rows.
 #[tokio::test]
 async fn a_store_that_does_not_answer_is_no_damage() {
     let (store, _log, engine) = bed(Cache::None).await;

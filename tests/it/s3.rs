@@ -1,5 +1,6 @@
-//! One contract for every kind of store: in memory, on disk, and in a bucket of a real S3 server. Then what only a
-//! bucket has: settings that are wrong, a cache on disk, and a server that goes away.
+//! One contract for every kind of store: in memory, on disk, and in a bucket of a real S3 server.
+//! Then what only a bucket has: settings that are wrong, a cache on disk, and a server that goes
+//! away.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use futures::{StreamExt, TryStreamExt};
 use gatelog::config::Secret;
-use gatelog::engine::{Access, Document, NewExport, Parts};
+use gatelog::engine::{Access, Dependencies, Document, NewExport};
 use gatelog::record::{Message, Rows};
 use gatelog::store::{Store, data_path};
 use gatelog::table::{Commit, DataFile, Table};
@@ -24,7 +25,7 @@ use uuid::Uuid;
 
 use crate::engine::{ids, record};
 use crate::exports::big;
-use crate::weed::{self, Weed};
+use crate::seaweedfs::{self, Weed};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
@@ -48,7 +49,7 @@ async fn places() -> [Place; 3] {
         let data = nodes.path().join("data").display().to_string();
         Place { kind, config: Config { data, ..Config::default() }, nodes, memory: Arc::default() }
     });
-    places[2].config = weed::shared().config(places[2].nodes.path()).await;
+    places[2].config = seaweedfs::shared().config(places[2].nodes.path()).await;
     places
 }
 
@@ -56,10 +57,11 @@ impl Place {
     /// A handle of its own, as another process would have it.
     fn store(&self) -> Store {
         match self.kind {
-            Kind::Memory => {
-                Store::with(Arc::clone(&self.memory) as Arc<dyn ObjectStore>, Url::parse("memory:///state").unwrap())
-                    .unwrap()
-            }
+            Kind::Memory => Store::with(
+                Arc::clone(&self.memory) as Arc<dyn ObjectStore>,
+                Url::parse("memory:///state").unwrap(),
+            )
+            .unwrap(),
             Kind::Disk | Kind::Bucket => Store::open(&self.config, true).unwrap(),
         }
     }
@@ -70,7 +72,11 @@ impl Place {
         let config = Config { wal: wal.clone(), ..quiet(&self.config) };
         match self.kind {
             Kind::Memory => {
-                let parts = Parts { store: Some(self.store()), log_folder: Some(wal.into()), ..Parts::default() };
+                let parts = Dependencies {
+                    store: Some(self.store()),
+                    log_folder: Some(wal.into()),
+                    ..Dependencies::default()
+                };
                 Engine::open_with(config, parts).await.unwrap()
             }
             Kind::Disk | Kind::Bucket => Engine::open(config).await.unwrap(),
@@ -80,7 +86,8 @@ impl Place {
 
 /// Settings under which nothing happens that a test did not ask for.
 fn quiet(config: &Config) -> Config {
-    let mut config = Config { flush_seconds: 3600, append_wait_ms: 200, refresh_seconds: 60, ..config.clone() };
+    let mut config =
+        Config { flush_seconds: 3600, append_wait_ms: 200, refresh_seconds: 60, ..config.clone() };
     for job in ["compact", "expire", "vacuum", "checkpoint", "clean_log"] {
         config.set(&format!("{job}_schedule"), "never").unwrap();
     }
@@ -99,21 +106,31 @@ async fn objects_are_made_once_changed_on_condition_and_deleted() {
         let (objects, path) = (store.object_store(), store.export_path("a.jsonl"));
         let missing = objects.get(&path).await.unwrap_err();
         assert!(matches!(missing, object_store::Error::NotFound { .. }), "{kind:?}: {missing}");
-        assert!(matches!(objects.head(&path).await, Err(object_store::Error::NotFound { .. })), "{kind:?}");
+        assert!(
+            matches!(objects.head(&path).await, Err(object_store::Error::NotFound { .. })),
+            "{kind:?}"
+        );
 
         let create = || PutOptions::from(PutMode::Create);
         let first = objects.put_opts(&path, "one".into(), create()).await.unwrap();
-        let again = place.store().object_store().put_opts(&path, "two".into(), create()).await.unwrap_err();
+        let again =
+            place.store().object_store().put_opts(&path, "two".into(), create()).await.unwrap_err();
         assert!(matches!(again, object_store::Error::AlreadyExists { .. }), "{kind:?}: {again}");
         assert_eq!(text(&store, &path).await, "one", "{kind:?}");
 
         let version = |put: &object_store::PutResult| {
-            PutOptions::from(PutMode::Update(UpdateVersion { e_tag: put.e_tag.clone(), version: put.version.clone() }))
+            PutOptions::from(PutMode::Update(UpdateVersion {
+                e_tag: put.e_tag.clone(),
+                version: put.version.clone(),
+            }))
         };
         let changed = objects.put_opts(&path, "three".into(), version(&first)).await;
         if kind == Kind::Disk {
             // There the catalog is changed under a lock instead.
-            assert!(matches!(changed, Err(object_store::Error::NotImplemented { .. })), "{changed:?}");
+            assert!(
+                matches!(changed, Err(object_store::Error::NotImplemented { .. })),
+                "{changed:?}"
+            );
         } else {
             let changed = changed.unwrap();
             let stale = objects.put_opts(&path, "four".into(), version(&first)).await.unwrap_err();
@@ -128,7 +145,10 @@ async fn objects_are_made_once_changed_on_condition_and_deleted() {
         objects.put(&path, "five".into()).await.unwrap();
         assert_eq!(text(&place.store(), &path).await, "five", "{kind:?}");
         objects.delete(&path).await.unwrap();
-        assert!(matches!(objects.head(&path).await, Err(object_store::Error::NotFound { .. })), "{kind:?}");
+        assert!(
+            matches!(objects.head(&path).await, Err(object_store::Error::NotFound { .. })),
+            "{kind:?}"
+        );
         objects.put_opts(&path, "six".into(), create()).await.unwrap();
     }
 }
@@ -140,7 +160,10 @@ async fn one_of_many_that_create_at_once_wins() {
         let racers = (0..16).map(|racer| {
             let (store, path) = (place.store(), path.clone());
             async move {
-                let put = store.object_store().put_opts(&path, format!("{racer}").into(), PutMode::Create.into()).await;
+                let put = store
+                    .object_store()
+                    .put_opts(&path, format!("{racer}").into(), PutMode::Create.into())
+                    .await;
                 put.is_ok().then_some(racer)
             }
         });
@@ -157,7 +180,8 @@ async fn lists_are_whole_and_in_order() {
         // More than S3 answers at once.
         let count = if kind == Kind::Bucket { 1_050 } else { 50 };
         let folder = store.exports_path();
-        let paths: Vec<Path> = (0..count).map(|n| folder.clone().join("many").join(format!("{n:05}"))).collect();
+        let paths: Vec<Path> =
+            (0..count).map(|n| folder.clone().join("many").join(format!("{n:05}"))).collect();
         let puts = paths.iter().map(|path| store.object_store().put(path, "x".into()));
         futures::stream::iter(puts).buffer_unordered(16).try_collect::<Vec<_>>().await.unwrap();
         store.object_store().put(&folder.clone().join("top"), "x".into()).await.unwrap();
@@ -173,14 +197,16 @@ async fn lists_are_whole_and_in_order() {
         let found = store.object_store().list(Some(&many)).try_collect().await.unwrap();
         assert_eq!(listed(found), paths, "{kind:?}");
         let offset = &paths[count - 10];
-        let found = store.object_store().list_with_offset(Some(&many), offset).try_collect().await.unwrap();
+        let found =
+            store.object_store().list_with_offset(Some(&many), offset).try_collect().await.unwrap();
         assert_eq!(listed(found), paths[count - 9..], "{kind:?}");
         let top = store.object_store().list_with_delimiter(Some(&folder)).await.unwrap();
         assert_eq!(top.common_prefixes, std::slice::from_ref(&many), "{kind:?}");
         assert_eq!(listed(top.objects), [folder.clone().join("top")], "{kind:?}");
 
         let all = futures::stream::iter(paths.clone()).map(Ok).boxed();
-        let deleted: Vec<Path> = store.object_store().delete_stream(all).try_collect().await.unwrap();
+        let deleted: Vec<Path> =
+            store.object_store().delete_stream(all).try_collect().await.unwrap();
         assert_eq!(deleted.len(), count, "{kind:?}");
         assert!(store.object_store().list(Some(&many)).next().await.is_none(), "{kind:?}");
     }
@@ -193,10 +219,13 @@ async fn big_files_go_up_in_parts_and_are_seen_when_whole() {
         let (store, kind) = (place.store(), place.kind);
         let path = store.export_path("big");
         let mut writer = BufWriter::new(Arc::clone(store.object_store()), path.clone());
-        for piece in bytes.chunks(1 << 20) {
-            writer.write_all(piece).await.unwrap();
+        for fragment in bytes.chunks(1 << 20) {
+            writer.write_all(fragment).await.unwrap();
         }
-        assert!(store.object_store().head(&path).await.is_err(), "{kind:?}: seen before it is whole");
+        assert!(
+            store.object_store().head(&path).await.is_err(),
+            "{kind:?}: seen before it is whole"
+        );
         writer.shutdown().await.unwrap();
         let found = store.object_store().get(&path).await.unwrap().bytes().await.unwrap();
         assert!(found == bytes, "{kind:?}: {} bytes", found.len());
@@ -205,14 +234,18 @@ async fn big_files_go_up_in_parts_and_are_seen_when_whole() {
             assert!(e_tag.contains("-3"), "{e_tag} is not that of an object in three parts");
         }
         // Apart, overlapping, out of order, and wider than one request.
-        let ranges = [20 << 20..(20 << 20) + 7, 5..10, 8..12, 1 << 20..19 << 20, (25 << 20) - 3..25 << 20];
+        let ranges =
+            [20 << 20..(20 << 20) + 7, 5..10, 8..12, 1 << 20..19 << 20, (25 << 20) - 3..25 << 20];
         let parts = store.object_store().get_ranges(&path, &ranges).await.unwrap();
         for (range, part) in ranges.iter().zip(parts) {
             assert!(part == bytes[range.start as usize..range.end as usize], "{kind:?}: {range:?}");
         }
         let end = store.object_store().get_range(&path, (25 << 20) - 3..26 << 20).await.unwrap();
         assert_eq!(end, bytes[(25 << 20) - 3..], "{kind:?}");
-        assert!(store.object_store().get_range(&path, 25 << 20..26 << 20).await.is_err(), "{kind:?}: past the end");
+        assert!(
+            store.object_store().get_range(&path, 25 << 20..26 << 20).await.is_err(),
+            "{kind:?}: past the end"
+        );
 
         let path = store.export_path("given-up");
         let mut writer = BufWriter::new(Arc::clone(store.object_store()), path.clone());
@@ -253,14 +286,18 @@ async fn two_handles_commit_to_one_table_and_lose_nothing() {
         let kind = place.kind;
         let (one, two) = (place.store(), place.store());
         assert!(Table::open(&one, Rows::Logs).await.unwrap().is_none(), "{kind:?}");
-        let opened = tokio::join!(Table::create_or_open(&one, Rows::Logs), Table::create_or_open(&two, Rows::Logs));
+        let opened = tokio::join!(
+            Table::create_or_open(&one, Rows::Logs),
+            Table::create_or_open(&two, Rows::Logs)
+        );
         let tables = [opened.0.unwrap(), opened.1.unwrap()];
         let writers = tables.iter().enumerate().map(|(n, table)| async move {
             for version in 0..10 {
                 let file = file(n as u128 * 100 + version as u128);
                 table.commit(append(file, &format!("node-{n}"), version)).await.unwrap();
             }
-            // The same transaction once more, as after an answer that was lost: it is there already.
+            // The same transaction once more, as after an answer that was lost: it is there
+            // already.
             table.commit(append(file(999), &format!("node-{n}"), 9)).await.unwrap();
         });
         futures::future::join_all(writers).await;
@@ -271,7 +308,8 @@ async fn two_handles_commit_to_one_table_and_lose_nothing() {
             assert_eq!(table.app_version("node-1").await.unwrap(), Some(9), "{kind:?}");
         }
         // Both merge the same files: one does, the other is told to plan again.
-        let paths: Vec<String> = tables[0].index().iter().take(2).map(|file| file.path.clone()).collect();
+        let paths: Vec<String> =
+            tables[0].index().iter().take(2).map(|file| file.path.clone()).collect();
         let merge = |number| Commit {
             add: vec![file(number)],
             remove: paths.clone(),
@@ -281,7 +319,11 @@ async fn two_handles_commit_to_one_table_and_lose_nothing() {
         };
         let merged = tokio::join!(tables[0].commit(merge(500)), tables[1].commit(merge(501)));
         let failed: Vec<Error> = [merged.0, merged.1].into_iter().filter_map(Result::err).collect();
-        assert_eq!(failed.iter().map(Error::kind).collect::<Vec<_>>(), [ErrorKind::NotFound], "{kind:?}");
+        assert_eq!(
+            failed.iter().map(Error::kind).collect::<Vec<_>>(),
+            [ErrorKind::NotFound],
+            "{kind:?}"
+        );
         tables[0].checkpoint().await.unwrap();
         let again = Table::open(&place.store(), Rows::Logs).await.unwrap().unwrap();
         assert_eq!(again.index(), tables[1].refresh().await.unwrap(), "{kind:?}");
@@ -295,7 +337,10 @@ async fn an_engine_keeps_and_finds_its_records() {
         let kind = place.kind;
         let engine = place.engine("node").await;
         let body = |text: &str| Message { body: Some(format!("\"{text}\"")), headers: None };
-        engine.append(vec![Record { request: body("hello"), ..record("a") }, record("b")]).await.unwrap();
+        engine
+            .append(vec![Record { request: body("hello"), ..record("a") }, record("b")])
+            .await
+            .unwrap();
         engine.flush().await.unwrap();
         engine.append(vec![record("c"), record("a")]).await.unwrap();
         assert_eq!(ids(&engine.reader()).await, ["a", "b", "c"], "{kind:?}");
@@ -305,7 +350,9 @@ async fn an_engine_keeps_and_finds_its_records() {
         engine.maintain(Job::Compact, false).await.unwrap();
         engine.maintain(Job::Checkpoint, false).await.unwrap();
         engine.maintain(Job::Vacuum, false).await.unwrap();
-        let found = number(&engine.reader(), "select count(*) from logs where request.body like '%hello%'").await;
+        let found =
+            number(&engine.reader(), "select count(*) from logs where request.body like '%hello%'")
+                .await;
         assert_eq!(found, 1, "{kind:?}");
         engine.close().await.unwrap();
 
@@ -313,19 +360,29 @@ async fn an_engine_keeps_and_finds_its_records() {
         assert_eq!(ids(&engine.reader()).await, ["a", "b", "c", "d", "e"], "{kind:?}");
         engine.append(vec![record("b"), record("f")]).await.unwrap();
         let columns = Some(vec!["id".to_owned()]);
-        let lines = engine.export(&ExportRequest { columns, ..ExportRequest::default() }).await.unwrap();
-        let mut lines: Vec<String> = String::from_utf8(lines.try_collect::<Vec<_>>().await.unwrap().concat())
-            .unwrap()
-            .lines()
-            .map(str::to_owned)
-            .collect();
+        let lines =
+            engine.export(&ExportRequest { columns, ..ExportRequest::default() }).await.unwrap();
+        let mut lines: Vec<String> =
+            String::from_utf8(lines.try_collect::<Vec<_>>().await.unwrap().concat())
+                .unwrap()
+                .lines()
+                .map(str::to_owned)
+                .collect();
         lines.sort();
-        let expected: Vec<String> = ["a", "b", "c", "d", "e", "f"].map(|id| format!("{{\"id\":\"{id}\"}}")).into();
+        let expected: Vec<String> =
+            ["a", "b", "c", "d", "e", "f"].map(|id| format!("{{\"id\":\"{id}\"}}")).into();
         assert_eq!(lines, expected, "{kind:?}");
         if kind != Kind::Memory {
-            let config = Config { wal: place.nodes.path().join("node").display().to_string(), ..place.config.clone() };
+            let config = Config {
+                wal: place.nodes.path().join("node").display().to_string(),
+                ..place.config.clone()
+            };
             let beside = Reader::open(&config).await.unwrap();
-            assert_eq!(ids(&beside).await, ["a", "b", "c", "d", "e", "f"], "{kind:?}: beside a running engine");
+            assert_eq!(
+                ids(&beside).await,
+                ["a", "b", "c", "d", "e", "f"],
+                "{kind:?}: beside a running engine"
+            );
         }
         engine.close().await.unwrap();
     }
@@ -367,22 +424,29 @@ async fn two_nodes_write_and_read_one_store_together() {
         }
         for engine in [&one, &two] {
             engine.catalog().refresh().await.unwrap();
-            assert_eq!(engine.catalog().state().document.plans.len(), 10, "{kind:?}: a change was lost");
+            assert_eq!(
+                engine.catalog().state().document.plans.len(),
+                10,
+                "{kind:?}: a change was lost"
+            );
             engine.close().await.unwrap();
         }
         let again = place.engine("one").await;
-        let expected: Vec<String> =
-            ["one", "two"].iter().flat_map(|name| (0..5).map(move |round| format!("{name}{round}"))).collect();
+        let expected: Vec<String> = ["one", "two"]
+            .iter()
+            .flat_map(|name| (0..5).map(move |round| format!("{name}{round}")))
+            .collect();
         assert_eq!(ids(&again.reader()).await, expected, "{kind:?}");
         again.close().await.unwrap();
     }
 }
 
-/// A node's folder is its own: a second process on it is refused, and what is not a node's may be shared.
+/// A node's folder is its own: a second process on it is refused, and what is not a node's may be
+/// shared.
 #[tokio::test]
 async fn one_process_has_the_log_of_a_bucket() {
     let node = tempfile::tempdir().unwrap();
-    let config = quiet(&weed::shared().config(node.path()).await);
+    let config = quiet(&seaweedfs::shared().config(node.path()).await);
     let engine = Engine::open(config.clone()).await.unwrap();
     let second = Engine::open(config).await.unwrap_err();
     assert_eq!(second.kind(), ErrorKind::Busy, "{second:?}");
@@ -392,12 +456,21 @@ async fn one_process_has_the_log_of_a_bucket() {
 #[tokio::test]
 async fn a_wrong_setting_is_told_at_the_start_and_by_name() {
     let node = tempfile::tempdir().unwrap();
-    let good = Config { s3_session_token: Secret::default(), ..weed::shared().config(node.path()).await };
-    let endpoint = weed::shared().endpoint();
+    let good = Config {
+        s3_session_token: Secret::default(),
+        ..seaweedfs::shared().config(node.path()).await
+    };
+    let endpoint = seaweedfs::shared().endpoint();
     let secret = || Secret("another-secret".to_owned());
     let cases = [
-        (Config { data: "s3://no-such-bucket/x".to_owned(), ..good.clone() }, "there is no bucket `no-such-bucket` at"),
-        (Config { s3_secret_access_key: secret(), ..good.clone() }, "refused the key (SignatureDoesNotMatch); check"),
+        (
+            Config { data: "s3://no-such-bucket/x".to_owned(), ..good.clone() },
+            "there is no bucket `no-such-bucket` at",
+        ),
+        (
+            Config { s3_secret_access_key: secret(), ..good.clone() },
+            "refused the key (SignatureDoesNotMatch); check",
+        ),
         (
             Config { s3_access_key_id: "nobody".to_owned(), ..good.clone() },
             "refused the key (InvalidAccessKeyId); check",
@@ -418,13 +491,16 @@ async fn a_wrong_setting_is_told_at_the_start_and_by_name() {
     assert!(error.message().contains("does not answer; check `s3_endpoint`"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     let error = Reader::open(&nobody).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Storage && error.chain().contains("does not answer"), "{error:?}");
+    assert!(
+        error.kind() == ErrorKind::Storage && error.chain().contains("does not answer"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
 async fn what_was_read_once_comes_from_the_disk() {
     let node = tempfile::tempdir().unwrap();
-    let config = quiet(&weed::shared().config(node.path()).await);
+    let config = quiet(&seaweedfs::shared().config(node.path()).await);
     let engine = Engine::open(config.clone()).await.unwrap();
     engine.append((0..100).map(|n| record(&format!("{n:03}"))).collect()).await.unwrap();
     engine.flush().await.unwrap();
@@ -453,7 +529,8 @@ async fn number(reader: &Reader, query: &str) -> i64 {
 }
 
 async fn try_number(reader: &Reader, query: &str) -> gatelog::Result<i64> {
-    let batches: Vec<RecordBatch> = reader.sql(query, &Params::new()).await?.batches.try_collect().await?;
+    let batches: Vec<RecordBatch> =
+        reader.sql(query, &Params::new()).await?.batches.try_collect().await?;
     Ok(batches[0].column(0).as_primitive::<Int64Type>().value(0))
 }
 
@@ -494,7 +571,12 @@ async fn a_server_that_goes_away_under_load_costs_time_and_no_record() {
     server.pause();
     let slow = tokio::spawn({
         let engine = engine.clone();
-        async move { (engine.flush().await, number(&engine.reader(), "select sum(length(id)) from logs").await) }
+        async move {
+            (
+                engine.flush().await,
+                number(&engine.reader(), "select sum(length(id)) from logs").await,
+            )
+        }
     });
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(!slow.is_finished(), "nobody answered");
@@ -518,7 +600,11 @@ async fn a_server_that_goes_away_under_load_costs_time_and_no_record() {
     server.restart();
     let started = Instant::now();
     while engine.status().memory_rows > 60 {
-        assert!(started.elapsed() < Duration::from_secs(90), "it does not recover: {:?}", engine.status());
+        assert!(
+            started.elapsed() < Duration::from_secs(90),
+            "it does not recover: {:?}",
+            engine.status()
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let id = format!("{:06}", acked.len());
@@ -548,7 +634,12 @@ async fn an_export_job_writes_one_file_in_parts_and_hands_out_ranges_of_it() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let job = engine.export_job(&operator, &id).unwrap();
-        assert_eq!((job.status.name(), job.records_written), ("success", Some(24)), "{kind:?}: {:?}", job.error);
+        assert_eq!(
+            (job.status.name(), job.records_written),
+            ("success", Some(24)),
+            "{kind:?}: {:?}",
+            job.error
+        );
         let (token, _) = engine.export_token(&operator, &id).await.unwrap();
         let (_, file) = engine.open_export(&token).unwrap();
         assert!(file.bytes > 24 << 20, "{kind:?}");

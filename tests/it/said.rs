@@ -7,7 +7,8 @@ const SHORT: usize = 16;
 #[track_caller]
 pub fn once(text: &str) {
     for line in text.lines() {
-        let clauses: Vec<&str> = line.split(": ").flat_map(|part| part.split("; ")).map(str::trim).collect();
+        let clauses: Vec<&str> =
+            line.split(": ").flat_map(|part| part.split("; ")).map(str::trim).collect();
         for (at, clause) in clauses.iter().enumerate().filter(|(_, clause)| clause.len() >= SHORT) {
             assert!(!clauses[..at].contains(clause), "`{clause}` is said twice: {line}");
         }
@@ -17,6 +18,7 @@ pub fn once(text: &str) {
 #[test]
 fn a_repeated_clause_is_found() {
     once("error: cannot read `a`: no such file or directory; name another");
-    let repeated = std::panic::catch_unwind(|| once("error: cannot read the file: x: cannot read the file"));
+    let repeated =
+        std::panic::catch_unwind(|| once("error: cannot read the file: x: cannot read the file"));
     assert!(repeated.is_err());
 }

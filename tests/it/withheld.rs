@@ -1,5 +1,6 @@
-//! Bodies are withheld from keys without `logs.read`: null where a statement answers with them, an error where it reads
-//! them, and never a wrong answer. Each statement is asked with the scope and without it.
+//! Bodies are withheld from keys without `logs.read`: null where a statement answers with them, an
+//! error where it reads them, and never a wrong answer. Each statement is asked with the scope and
+//! without it.
 
 use std::collections::BTreeSet;
 
@@ -43,16 +44,28 @@ const STATEMENTS: &[(&str, Gets)] = &[
     ("select id, request['headers'], response.headers from logs order by id", Same),
     ("select count(*) from logs where request['headers'] like '%x-id%'", Same),
     ("select distinct request['headers'] from logs order by 1", Same),
-    ("select count(request['headers']), max(json_get_str(request['headers'], 'x-id')) from logs", Same),
+    (
+        "select count(request['headers']), max(json_get_str(request['headers'], 'x-id')) from logs",
+        Same,
+    ),
     ("select count(*) from (select * from logs) where id > 'a'", Same),
     ("select count(*) from (select request, response['body'] from logs)", Same),
     ("select id from (select * from logs order by created_at) order by id", Same),
-    ("with c as (select request, id from logs) select id from c where id <> 'r-1' order by id", Same),
-    ("select count(*) from logs where exists (select request from logs b where b.id = logs.id)", Same),
+    (
+        "with c as (select request, id from logs) select id from c where id <> 'r-1' order by id",
+        Same,
+    ),
+    (
+        "select count(*) from logs where exists (select request from logs b where b.id = logs.id)",
+        Same,
+    ),
     ("select a.id from logs a join logs b on a.id = b.id order by 1", Same),
     ("select count(*), ai_model from logs group by ai_model order by 2", Same),
     ("select id, count(*) over () from logs order by id", Same),
-    ("select count(*) from logs where id in (select id from logs where request['headers'] is not null)", Same),
+    (
+        "select count(*) from logs where id in (select id from logs where request['headers'] is not null)",
+        Same,
+    ),
     ("select * from status order by id", Same),
     ("select * from feedback order by id", Same),
     ("select metadata['team'] from logs order by id", Same),
@@ -68,33 +81,63 @@ const STATEMENTS: &[(&str, Gets)] = &[
     ("select response['body'] as b from logs", Null(RESPONSE)),
     ("select request['body'], response['body'] from logs order by created_at", Null(BOTH)),
     ("select r['body'] from (select response as r from logs where id > 'a')", Null(RESPONSE)),
-    ("with c as (select * from logs) select d.request from c as d where d.id = 'r-2' limit 1", Null(REQUEST)),
+    (
+        "with c as (select * from logs) select d.request from c as d where d.id = 'r-2' limit 1",
+        Null(REQUEST),
+    ),
     ("select request['body'] from logs union all select response['body'] from logs", Null(BOTH)),
     ("select request['body'] from logs union all select id from logs", Null(REQUEST)),
-    ("select a.id, b.request from logs a left join logs b on a.id = b.id order by a.id", Null(REQUEST)),
-    ("select id, (select request['body'] from logs where id = 'r-1') from logs order by id", Null(REQUEST)),
+    (
+        "select a.id, b.request from logs a left join logs b on a.id = b.id order by a.id",
+        Null(REQUEST),
+    ),
+    (
+        "select id, (select request['body'] from logs where id = 'r-1') from logs order by id",
+        Null(REQUEST),
+    ),
     ("select id, row_number() over (order by id), request from logs order by id", Null(REQUEST)),
     ("select distinct on (ai_model) id, request from logs order by ai_model, id", Null(REQUEST)),
     ("select * from logs where request['headers'] is not null order by id offset 1", Null(BOTH)),
     ("select l.* from logs l, (select 1) order by l.id", Null(BOTH)),
     ("select request, unnest(make_array(1, 2)) from logs", Null(REQUEST)),
-    ("select logs.response from (values ('r-1')) as v(id) join logs on v.id = logs.id", Null(RESPONSE)),
+    (
+        "select logs.response from (values ('r-1')) as v(id) join logs on v.id = logs.id",
+        Null(RESPONSE),
+    ),
     // Conditions.
     ("select count(*) from logs where request['body'] like '%word%'", error(REQUEST)),
     ("select count(*) from logs where request is null", error(REQUEST)),
-    ("select count(*) from logs where not (response['body'] is not null and id > 'a')", error(RESPONSE)),
+    (
+        "select count(*) from logs where not (response['body'] is not null and id > 'a')",
+        error(RESPONSE),
+    ),
     ("select id from logs where false and request['body'] = 'x'", error(REQUEST)),
     ("select id from (select * from logs) where response.body ilike '%w%'", error(RESPONSE)),
     ("select id from (select id, request['body'] as b from logs) where b is null", error(REQUEST)),
-    ("with c as (select response as r from logs) select count(*) from c where r['body'] = ''", error(RESPONSE)),
-    ("select count(*) from (select request as id from logs) where id['body'] is null", error(REQUEST)),
+    (
+        "with c as (select response as r from logs) select count(*) from c where r['body'] = ''",
+        error(RESPONSE),
+    ),
+    (
+        "select count(*) from (select request as id from logs) where id['body'] is null",
+        error(REQUEST),
+    ),
     ("select id from logs where request['body'] in ('a', 'b')", error(REQUEST)),
     ("select id from logs where id in (select request['body'] from logs)", error(REQUEST)),
     ("select id from logs where 'x' = any (select response['body'] from logs)", error(RESPONSE)),
-    ("select id from logs where exists (select 1 from logs b where b.request['body'] = logs.id)", error(REQUEST)),
-    ("select id from logs where exists (select 1 from logs b where b.id = logs.request['body'])", error(REQUEST)),
+    (
+        "select id from logs where exists (select 1 from logs b where b.request['body'] = logs.id)",
+        error(REQUEST),
+    ),
+    (
+        "select id from logs where exists (select 1 from logs b where b.id = logs.request['body'])",
+        error(REQUEST),
+    ),
     ("select id from logs where id = (select max(response['body']) from logs)", error(RESPONSE)),
-    ("select id from logs where (select request['body'] from logs limit 1) is null", error(REQUEST)),
+    (
+        "select id from logs where (select request['body'] from logs limit 1) is null",
+        error(REQUEST),
+    ),
     (
         "select id from (select id, (select request['body'] from logs limit 1) as b from logs) where b is null",
         error(REQUEST),
@@ -124,12 +167,18 @@ const STATEMENTS: &[(&str, Gets)] = &[
     ("select count(*) from logs group by request['body']", error(REQUEST)),
     ("select request['body'], count(*) from logs group by 1", error(REQUEST)),
     ("select request['body'], count(*) from logs group by all", error(REQUEST)),
-    ("select ai_model from logs group by ai_model having count(response['body']) > 0", error(RESPONSE)),
+    (
+        "select ai_model from logs group by ai_model having count(response['body']) > 0",
+        error(RESPONSE),
+    ),
     ("select count(*) from logs group by rollup (ai_model, request)", error(REQUEST)),
     ("select id, row_number() over (order by request['body']) from logs", error(REQUEST)),
     ("select id, lag(response['body']) over (order by id) from logs", error(RESPONSE)),
     ("select id, count(*) over (partition by request) from logs", error(REQUEST)),
-    ("select id from logs qualify row_number() over (partition by request['body'] order by id) = 1", error(REQUEST)),
+    (
+        "select id from logs qualify row_number() over (partition by request['body'] order by id) = 1",
+        error(REQUEST),
+    ),
     ("select id from logs order by request['body'] desc limit 1", error(REQUEST)),
     ("select request['body'] from logs order by 1", error(REQUEST)),
     ("select response['body'] as b from logs order by b limit 2", error(RESPONSE)),
@@ -141,11 +190,20 @@ const STATEMENTS: &[(&str, Gets)] = &[
     ("select request['body'] from logs union select response['body'] from logs", error(BOTH)),
     ("select response['body'] from logs except select id from logs", error(RESPONSE)),
     ("select id from logs intersect select request['body'] from logs", error(REQUEST)),
-    ("select a.id from logs a join logs b on a.request['body'] = b.request['body']", error(REQUEST)),
-    ("select a.id from logs a join logs b on a.id = b.id and length(b.response['body']) > 1", error(RESPONSE)),
+    (
+        "select a.id from logs a join logs b on a.request['body'] = b.request['body']",
+        error(REQUEST),
+    ),
+    (
+        "select a.id from logs a join logs b on a.id = b.id and length(b.response['body']) > 1",
+        error(RESPONSE),
+    ),
     ("select count(*) from logs natural join logs as other", error(REQUEST)),
     ("select count(*) from logs join logs as other using (request)", error(REQUEST)),
-    ("select count(*) from logs, lateral (select logs.request['body'] as b) as l where l.b is null", error(REQUEST)),
+    (
+        "select count(*) from logs, lateral (select logs.request['body'] as b) as l where l.b is null",
+        error(REQUEST),
+    ),
     (
         "with recursive r(n, b) as (select 0, request['body'] from logs union all select n + 1, b from r where n < 2) \
          select n from r",
@@ -172,8 +230,14 @@ fn record(number: i64) -> Record {
         cost: Some(0.25),
         response_status_code: Some(if number % 3 == 0 { 500 } else { 200 }),
         user_id: Some(format!("ada-{}", number % 3)),
-        metadata: vec![("_user".to_owned(), format!("ada-{}", number % 3)), ("team".to_owned(), format!("m{number}"))],
-        request: Message { body: body("question"), headers: Some(format!("{{\"x-id\":\"{number}\"}}")) },
+        metadata: vec![
+            ("_user".to_owned(), format!("ada-{}", number % 3)),
+            ("team".to_owned(), format!("m{number}")),
+        ],
+        request: Message {
+            body: body("question"),
+            headers: Some(format!("{{\"x-id\":\"{number}\"}}")),
+        },
         response: Message { body: body("reply"), headers: None },
         ..Record::default()
     }
@@ -255,13 +319,19 @@ fn judged(statement: &str, gets: Gets, whole: &Asked, part: &Asked) -> Result<()
         }
         (Gets::Null(names), Ok((none, whole)), Ok((withheld, text))) => {
             check(none.is_empty() && withheld == names, "something else is said to be withheld")?;
-            check(whole.contains("word ") && !text.contains("word "), "bodies are not where they should be")?;
+            check(
+                whole.contains("word ") && !text.contains("word "),
+                "bodies are not where they should be",
+            )?;
             check(text.lines().count() == whole.lines().count(), "rows are missing")
         }
         (Gets::Error(names), whole, Err(error)) => {
             check(error.kind() == ErrorKind::Denied, "it is refused for something else")?;
             let named = names.iter().all(|name| error.message().contains(&format!("`{name}`")));
-            check(named && error.message().contains("`logs.read`"), "column or scope is not named")?;
+            check(
+                named && error.message().contains("`logs.read`"),
+                "column or scope is not named",
+            )?;
             check(!error.chain().contains("word "), "the error tells a body")?;
             // With the scope it is answered, or fails for what it says and not for who asks.
             let fair = whole.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::Invalid);
@@ -279,7 +349,9 @@ async fn a_statement_that_reads_bodies_is_refused_and_one_that_answers_with_them
     for (statement, gets) in STATEMENTS {
         let (whole, part) = (asked(&with, statement).await, asked(&without, statement).await);
         if let Err(what) = judged(statement, *gets, &whole, &part) {
-            wrong.push(format!("{statement}\n  {what}: expected {gets:?}\n  with: {whole:?}\n  without: {part:?}"));
+            wrong.push(format!(
+                "{statement}\n  {what}: expected {gets:?}\n  with: {whole:?}\n  without: {part:?}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
@@ -289,7 +361,8 @@ async fn a_statement_that_reads_bodies_is_refused_and_one_that_answers_with_them
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_needs_the_scope_only_where_it_reads_bodies() {
     let (engine, _folder) = filled().await;
-    let (with, without) = (engine.reader_as(&access(WITH)), engine.reader_as(&access(&[Scope::Analytics])));
+    let (with, without) =
+        (engine.reader_as(&access(WITH)), engine.reader_as(&access(&[Scope::Analytics])));
     let run = async |reader: &Reader, name: &str| {
         let answer = reader.report(name, &Params::new()).await?;
         let withheld = answer.withheld.clone();
@@ -299,7 +372,11 @@ async fn a_report_needs_the_scope_only_where_it_reads_bodies() {
     for report in reports::list() {
         let whole = run(&with, report.name).await.unwrap();
         match report.name {
-            "errors" => assert_refused(&run(&without, report.name).await.unwrap_err(), RESPONSE, report.name),
+            "errors" => assert_refused(
+                &run(&without, report.name).await.unwrap_err(),
+                RESPONSE,
+                report.name,
+            ),
             // It counts to the moment at which it is asked.
             "quota" | "retention" => drop(run(&without, report.name).await.unwrap()),
             name => assert_eq!(run(&without, name).await.unwrap(), whole, "{name}"),
@@ -332,7 +409,8 @@ async fn an_export_says_what_it_lacks_and_refuses_what_is_named() {
         assert_refused(&error, &[name], name);
     }
 
-    // Denied fields are left out of what names no columns, which says so, and refused where they are named.
+    // Denied fields are left out of what names no columns, which says so, and refused where they
+    // are named.
     let deny = |document: &mut Document| {
         let fields = ["cost", "request.body"].map(str::to_owned).into();
         document.set_denied_fields(ORGANISATION, None, &fields)
@@ -341,10 +419,14 @@ async fn an_export_says_what_it_lacks_and_refuses_what_is_named() {
     assert_eq!(with.withheld_from_export(&all), ["cost", "request"]);
     assert_eq!(without.withheld_from_export(&all), ["cost", "request", "response"]);
     let text = lines(&with, &all).await.unwrap();
-    assert!(!text.contains("\"cost\"") && !text.contains("question") && text.contains("reply"), "{text}");
-    for (filters, columns) in
-        [(json!({ "cost_min": 0.1 }), None), (json!({}), Some(vec!["id".to_owned(), "cost".to_owned()]))]
-    {
+    assert!(
+        !text.contains("\"cost\"") && !text.contains("question") && text.contains("reply"),
+        "{text}"
+    );
+    for (filters, columns) in [
+        (json!({ "cost_min": 0.1 }), None),
+        (json!({}), Some(vec!["id".to_owned(), "cost".to_owned()])),
+    ] {
         let filters = filters.as_object().unwrap().clone();
         let new = NewExport { id: engine.new_id(), filters, columns, ..NewExport::default() };
         let error = engine.create_export(&access(WITH), new).await.unwrap_err();
@@ -410,13 +492,18 @@ async fn the_header_names_what_is_withheld() {
         let response = router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 24).await.unwrap();
-        let withheld = headers.get("x-gatelog-withheld").map(|names| names.to_str().unwrap().to_owned());
+        let withheld =
+            headers.get("x-gatelog-withheld").map(|names| names.to_str().unwrap().to_owned());
         (status, withheld, String::from_utf8(bytes.to_vec()).unwrap())
     };
     let both = Some("request.body,response.body".to_owned());
     for (path, body, withheld) in [
         ("/v1/sql", Some("select * from logs"), both.clone()),
-        ("/v1/sql?format=json", Some("select response from logs"), Some("response.body".to_owned())),
+        (
+            "/v1/sql?format=json",
+            Some("select response from logs"),
+            Some("response.body".to_owned()),
+        ),
         ("/v1/sql", Some("select request['body'] as b from logs"), Some("request.body".to_owned())),
         ("/v1/sql", Some("select id from logs"), None),
         ("/v1/export", None, both.clone()),

@@ -1,13 +1,15 @@
-//! Every `tests/slt/*.slt` over a real engine, three times: rows in memory, flushed, half and half after a compaction.
+//! Every `tests/slt/*.slt` over a real engine, three times: rows in memory, flushed, half and half
+//! after a compaction.
 //!
-//! The answers must be the same each time, so a row that a flush or a compaction loses, doubles or changes shows up
-//! here. The rows are `fixture.jsonl` and
-//! `fixture_feedback.jsonl`. Beside SQL a file may say `report NAME PARAM=VALUE …`, which runs a named
-//! report, or `analytics PATH PARAM=VALUE …`, which runs a graph, group or summary and shows its rows. In an answer
-//! columns stand between ` | `, no value is `NULL`, no text is `(empty)`, and floats are rounded to six places.
+//! The answers must be the same each time, so a row that a flush or a compaction loses, doubles or
+//! changes shows up here. The rows are `fixture.jsonl` and `fixture_feedback.jsonl`. Beside SQL a
+//! file may say `report NAME PARAM=VALUE …`, which runs a named report, or `analytics PATH
+//! PARAM=VALUE …`, which runs a graph, group or summary and shows its rows. In an answer columns
+//! stand between ` | `, no value is `NULL`, no text is `(empty)`, and floats are rounded to six
+//! places.
 //!
-//! `SLT_COMPLETE=1 cargo test --test slt` writes the answers of the first mode into the files, and an error where the
-//! answer is one: read the difference before keeping it.
+//! `SLT_COMPLETE=1 cargo test --test slt` writes the answers of the first mode into the files, and
+//! an error where the answer is one: read the difference before keeping it.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +18,7 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
-mod bed;
+mod harness;
 mod text;
 
 use std::fmt;
@@ -27,14 +29,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use gatelog::analytics::{Asked, Query};
+use gatelog::analytics::{AnalyticsRequest, Query};
 use gatelog::engine::{Answer, Engine, Params};
 use gatelog::error::Error;
 use libtest_mimic::{Arguments, Failed, Trial};
 use sqllogictest::{AsyncDB, DBOutput, Runner, strict_column_validator};
 use tokio::runtime::Runtime;
 
-use bed::{Bed, MODES};
+use harness::{Bed, MODES};
 use text::Type;
 
 const SEPARATOR: &str = " | ";
@@ -83,8 +85,8 @@ async fn run(bed: &Bed, path: &Path, complete: bool) -> Result<(), Failed> {
     runner.run_file_async(path).await.map_err(|error| error.display(false).to_string().into())
 }
 
-/// Whether an answer is the expected one, to the blank: the runner's own comparison takes columns apart at blanks,
-/// which labels such as `Cache Hit` have too.
+/// Whether an answer is the expected one, to the blank: the runner's own comparison takes columns
+/// apart at blanks, which labels such as `Cache Hit` have too.
 fn same(_: sqllogictest::Normalizer, actual: &[Vec<String>], expected: &[String]) -> bool {
     let lines = actual.iter().map(|row| row.join(SEPARATOR));
     lines.eq(expected.iter().cloned())
@@ -106,7 +108,8 @@ impl AsyncDB for Database {
             Some(("analytics", call)) => analytics(&self.engine, call).await?,
             _ => self.engine.sql(sql, &Params::new()).await?,
         };
-        let types = answer.schema.fields().iter().map(|field| Type::of(field.data_type())).collect();
+        let types =
+            answer.schema.fields().iter().map(|field| Type::of(field.data_type())).collect();
         let batches: Vec<_> = answer.batches.try_collect().await?;
         Ok(DBOutput::Rows { types, rows: batches.iter().flat_map(text::rows).collect() })
     }
@@ -128,7 +131,9 @@ async fn analytics(engine: &Engine, call: &str) -> Result<Answer, Error> {
     let mut words = call.split_whitespace();
     let path = words.next().unwrap_or_default();
     let pairs = words.filter_map(|word| word.split_once('='));
-    let asked = Asked::parse(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())?;
+    let asked = AnalyticsRequest::parse(
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    )?;
     let query = match path.split_once('/') {
         Some(("graphs", graph)) => Query::graph(graph, asked)?,
         Some(("groups", group)) => Query::group(group, asked)?,

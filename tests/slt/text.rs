@@ -60,7 +60,9 @@ impl Type {
 
 /// The rows of a batch.
 pub(crate) fn rows(batch: &RecordBatch) -> Vec<Vec<String>> {
-    (0..batch.num_rows()).map(|row| batch.columns().iter().map(|column| value(column, row)).collect()).collect()
+    (0..batch.num_rows())
+        .map(|row| batch.columns().iter().map(|column| value(column, row)).collect())
+        .collect()
 }
 
 fn value(column: &ArrayRef, row: usize) -> String {
@@ -70,8 +72,8 @@ fn value(column: &ArrayRef, row: usize) -> String {
     if let Some(reals) = column.as_primitive_opt::<Float64Type>() {
         return real(reals.value(row));
     }
-    let formatter =
-        ArrayFormatter::try_new(column, &FormatOptions::new().with_null("NULL")).expect("a type with a text");
+    let formatter = ArrayFormatter::try_new(column, &FormatOptions::new().with_null("NULL"))
+        .expect("a type with a text");
     match formatter.value(row).to_string() {
         empty if empty.is_empty() => "(empty)".to_owned(),
         // A file is read line by line.

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 
 use super::*;
-use crate::catalog::{Organisation, Which};
+use crate::catalog::{ErasureSelector, Organisation};
 use crate::config::Plans;
 use crate::error::ErrorKind;
 
@@ -67,7 +67,10 @@ fn with_file() -> Document {
     document.create_organisation("acme", Organisation::new("enterprise", now()), 0).unwrap();
     document.add_export(job("1")).unwrap();
     document.start_export("1", &acme(), now()).unwrap();
-    assert_eq!(document.end_export("1", 1, &ExportEnd::Written(file("a"), Some(2)), now()), Ended::Taken);
+    assert_eq!(
+        document.end_export("1", 1, &ExportEnd::Written(file("a"), Some(2)), now()),
+        Ended::Taken
+    );
     document.ensure_secret([7; 32]);
     document
 }
@@ -92,13 +95,28 @@ fn every_state_allows_what_the_table_says_and_nothing_else() {
             Ok(status) => assert!(fine && status == to, "{from:?} became {status:?}"),
             Err(error) => {
                 assert!(!fine && error.kind() == ErrorKind::Conflict, "{from:?}: {error}");
-                assert!(error.message().contains(&format!("export `1` is `{}`", from.name())), "{error}");
+                assert!(
+                    error.message().contains(&format!("export `1` is `{}`", from.name())),
+                    "{error}"
+                );
             }
         };
-        told(document.clone().start_export("1", &acme(), now()).map(|job| job.status), started, InProgress);
-        told(document.clone().cancel_export("1", &acme(), now()).map(|job| job.status), cancelled, Stopped);
+        told(
+            document.clone().start_export("1", &acme(), now()).map(|job| job.status),
+            started,
+            InProgress,
+        );
+        told(
+            document.clone().cancel_export("1", &acme(), now()).map(|job| job.status),
+            cancelled,
+            Stopped,
+        );
         let change = ExportChange::default();
-        told(document.clone().update_export("1", &acme(), &change, 9, now()).map(|job| job.status), changed, Draft);
+        told(
+            document.clone().update_export("1", &acme(), &change, 9, now()).map(|job| job.status),
+            changed,
+            Draft,
+        );
         told(document.export_file("1", &acme(), now(), 7).map(|_| Success), downloaded, Success);
         let text = serde_json::to_value(from).unwrap();
         assert_eq!(text, from.name(), "its name in answers and in the catalog");
@@ -108,8 +126,11 @@ fn every_state_allows_what_the_table_says_and_nothing_else() {
 #[test]
 fn a_new_start_and_a_change_leave_the_old_file_to_be_deleted() {
     for act in [
-        (|document: &mut Document| document.start_export("1", &acme(), now()).map(|_| ())) as fn(&mut Document) -> _,
-        |document| document.update_export("1", &acme(), &ExportChange::default(), 9, now()).map(|_| ()),
+        (|document: &mut Document| document.start_export("1", &acme(), now()).map(|_| ()))
+            as fn(&mut Document) -> _,
+        |document| {
+            document.update_export("1", &acme(), &ExportChange::default(), 9, now()).map(|_| ())
+        },
     ] {
         let mut document = with_file();
         let token = document.export_token(&file("a"), now() + TimeDelta::hours(1)).unwrap();
@@ -118,7 +139,10 @@ fn a_new_start_and_a_change_leave_the_old_file_to_be_deleted() {
         assert!(document.open_export(&token, now(), 7).is_none());
         let left = document.export_leftovers.clone();
         assert_eq!(left, ["a".to_owned()].into());
-        assert!(document.known_export_files().contains("a"), "it is deleted by name, not as an orphan");
+        assert!(
+            document.known_export_files().contains("a"),
+            "it is deleted by name, not as an orphan"
+        );
         document.forget_exports(&left);
         assert!(document.export_leftovers.is_empty() && document.known_export_files().is_empty());
     }
@@ -128,7 +152,8 @@ fn a_new_start_and_a_change_leave_the_old_file_to_be_deleted() {
 fn a_run_that_was_overtaken_ends_without_a_trace() {
     let mut document = with_file();
     document.start_export("1", &acme(), now()).unwrap();
-    let (written, failed) = (ExportEnd::Written(file("b"), None), ExportEnd::Failed("why".to_owned()));
+    let (written, failed) =
+        (ExportEnd::Written(file("b"), None), ExportEnd::Failed("why".to_owned()));
     assert_eq!(document.end_export("1", 1, &written, now()), Ended::Overtaken, "the run before");
     document.cancel_export("1", &acme(), now()).unwrap();
     assert_eq!(document.end_export("1", 2, &written, now()), Ended::Overtaken, "it was stopped");
@@ -140,7 +165,8 @@ fn a_run_that_was_overtaken_ends_without_a_trace() {
     assert_eq!(document.end_export("1", 3, &failed, now()), Ended::Taken);
     let failed = document.shown_export(document.export("1", &acme()).unwrap(), None, 7);
     assert_eq!((failed.status, failed.error.as_deref()), (ExportStatus::Failed, Some("why")));
-    // Told twice, because the first answer was lost: the file is the job's, and must not be taken back.
+    // Told twice, because the first answer was lost: the file is the job's, and must not be taken
+    // back.
     document.start_export("1", &acme(), now()).unwrap();
     for _ in 0..2 {
         assert_eq!(document.end_export("1", 4, &written, now()), Ended::Taken);
@@ -150,22 +176,28 @@ fn a_run_that_was_overtaken_ends_without_a_trace() {
 #[test]
 fn what_is_erased_lives_on_in_no_file() {
     let mut document = with_file();
-    document.erase("e", "zen", Which::All, "k", now()).unwrap();
+    document.erase("e", "zen", ErasureSelector::All, "k", now()).unwrap();
     assert!(document.export_file("1", &acme(), now(), 7).is_ok(), "another organisation's");
-    document.erase("f", "acme", Which::User("ada".to_owned()), "k", now()).unwrap();
+    document.erase("f", "acme", ErasureSelector::User("ada".to_owned()), "k", now()).unwrap();
     let gone = document.export_file("1", &acme(), now(), 7).unwrap_err();
-    assert!(gone.kind() == ErrorKind::NotFound && gone.message().contains("records were erased"), "{gone}");
-    assert_eq!(gone_because(&document), "records were erased after it was written; start the export again");
+    assert!(
+        gone.kind() == ErrorKind::NotFound && gone.message().contains("records were erased"),
+        "{gone}"
+    );
+    assert_eq!(
+        gone_because(&document),
+        "records were erased after it was written; start the export again"
+    );
     // A run that began before an erasure does not count; one that began after it does.
     document.start_export("1", &acme(), now()).unwrap();
-    document.erase("g", "acme", Which::Ids(vec!["r".to_owned()]), "k", now()).unwrap();
+    document.erase("g", "acme", ErasureSelector::Ids(vec!["r".to_owned()]), "k", now()).unwrap();
     let written = ExportEnd::Written(file("b"), None);
     assert_eq!(document.end_export("1", 2, &written, now()), Ended::Overtaken);
     assert!(status(&document) == ExportStatus::InProgress && document.wants_export("1", 3));
     assert_eq!(document.end_export("1", 3, &written, now()), Ended::Taken);
     // The operator's exports hold records of all.
     document.export_jobs[0].organisation = None;
-    document.erase("h", "zen", Which::All, "k", now()).unwrap();
+    document.erase("h", "zen", ErasureSelector::All, "k", now()).unwrap();
     assert!(document.export_leftovers.contains("b") && document.export_jobs.len() == 1);
 }
 
@@ -175,7 +207,7 @@ fn where_all_is_erased_jobs_go_for_they_may_name_anybody() {
     document.add_export(ExportJob { organisation: Some("zen".to_owned()), ..job("zen") }).unwrap();
     document.add_export(ExportJob { organisation: None, ..job("operator") }).unwrap();
     document.start_export("operator", &Access::operator("o"), now()).unwrap();
-    document.erase("e", "acme", Which::All, "k", now()).unwrap();
+    document.erase("e", "acme", ErasureSelector::All, "k", now()).unwrap();
     let left: Vec<&str> = document.export_jobs.iter().map(|job| job.id.as_str()).collect();
     assert_eq!(left, ["zen", "operator"]);
     assert!(document.export_leftovers.contains("a"));
@@ -194,14 +226,17 @@ fn filters_without_a_value_are_not_kept() {
     assert_eq!(document.export_jobs[0].filters, kept);
     // Jobs of former versions have them.
     document.export_jobs[0].filters = filters;
-    document.erase("e", "acme", Which::User("ada".to_owned()), "k", now()).unwrap();
+    document.erase("e", "acme", ErasureSelector::User("ada".to_owned()), "k", now()).unwrap();
     assert!(document.export_jobs.is_empty());
 }
 
 /// Why the job's file is gone; the job succeeded all the same.
 fn gone_because(document: &Document) -> String {
     let shown = document.shown_export(&document.export_jobs[0], None, 7);
-    assert_eq!((shown.status, shown.bytes_written, shown.file_expires_at), (ExportStatus::Success, None, None));
+    assert_eq!(
+        (shown.status, shown.bytes_written, shown.file_expires_at),
+        (ExportStatus::Success, None, None)
+    );
     let why = shown.file_gone.unwrap();
     let refused = document.export_file("1", &acme(), now(), 7).unwrap_err();
     assert_eq!(refused.message(), format!("the file of export `1` was deleted: {why}"));
@@ -211,7 +246,7 @@ fn gone_because(document: &Document) -> String {
 
 #[test]
 fn an_erased_user_is_named_by_no_job() {
-    let of = |filters: Value, description: &str| ExportJob {
+    let with_filters = |filters: Value, description: &str| ExportJob {
         filters: filters.as_object().unwrap().clone(),
         description: Some(description.to_owned()),
         file: Some(file("b")),
@@ -230,21 +265,38 @@ fn an_erased_user_is_named_by_no_job() {
             let mut document = with_file();
             let organisation = organisation.map(str::to_owned);
             let ours = organisation.as_deref() != Some("zen");
-            document.add_export(ExportJob { organisation, ..of(filters.clone(), "what Ada said") }).unwrap();
-            document.erase("e", "acme", Which::User("ada".to_owned()), "k", now()).unwrap();
+            document
+                .add_export(ExportJob {
+                    organisation,
+                    ..with_filters(filters.clone(), "what Ada said")
+                })
+                .unwrap();
+            document
+                .erase("e", "acme", ErasureSelector::User("ada".to_owned()), "k", now())
+                .unwrap();
             let left = document.export_jobs.iter().find(|job| job.id == "2");
-            assert_eq!(left.is_some(), stays || !ours, "without its filter it would be another export: {filters}");
+            assert_eq!(
+                left.is_some(),
+                stays || !ours,
+                "without its filter it would be another export: {filters}"
+            );
             let names = left.is_some_and(|job| job.description.is_some());
-            assert_eq!((names, document.export_leftovers.contains("b")), (!ours, ours), "{filters}");
+            assert_eq!(
+                (names, document.export_leftovers.contains("b")),
+                (!ours, ours),
+                "{filters}"
+            );
         }
     }
     let mut document = with_file();
     let filters = json!({ "user_id": 200, "status_code": "200", "page_size": 200 });
-    document.add_export(of(filters, "x")).unwrap();
-    document.erase("e", "acme", Which::User("200".to_owned()), "k", now()).unwrap();
+    document.add_export(with_filters(filters, "x")).unwrap();
+    document.erase("e", "acme", ErasureSelector::User("200".to_owned()), "k", now()).unwrap();
     assert_eq!(document.export_jobs.len(), 1, "ids may be numbers");
-    document.add_export(of(json!({ "status_code": "404", "page_size": 404 }), "x")).unwrap();
-    document.erase("f", "acme", Which::User("404".to_owned()), "k", now()).unwrap();
+    document
+        .add_export(with_filters(json!({ "status_code": "404", "page_size": 404 }), "x"))
+        .unwrap();
+    document.erase("f", "acme", ErasureSelector::User("404".to_owned()), "k", now()).unwrap();
     assert_eq!(document.export_jobs.len(), 2, "but not all numbers are ids");
 }
 
@@ -255,7 +307,10 @@ fn what_a_plan_no_longer_shows_lives_on_in_no_file() {
     let plans = |text: &str| Plans::parse(text).unwrap();
     let changed = |change: &dyn Fn(&mut Document)| {
         let mut before = with_file();
-        before.set_plans(&plans("[own]\nretention_days = 30\nexport_days = 30\n[near]\nexport_days = 3"), now());
+        before.set_plans(
+            &plans("[own]\nretention_days = 30\nexport_days = 30\n[near]\nexport_days = 3"),
+            now(),
+        );
         before.set_unknown_days(0, now());
         before.create_organisation("zen", Organisation::new("own", now()), 0).unwrap();
         let mut document = before.clone();
@@ -264,19 +319,27 @@ fn what_a_plan_no_longer_shows_lives_on_in_no_file() {
         document
     };
     let acme_to = |plan: &'static str, days| {
-        changed(&move |document: &mut Document| document.set_plan("acme", plan, days, now()).unwrap())
+        changed(&move |document: &mut Document| {
+            document.set_plan("acme", plan, days, now()).unwrap()
+        })
     };
-    for (document, why) in
-        [(acme_to("enterprise", Some(90)), kept), (acme_to("developer", None), kept), (acme_to("near", None), reach)]
-    {
+    for (document, why) in [
+        (acme_to("enterprise", Some(90)), kept),
+        (acme_to("developer", None), kept),
+        (acme_to("near", None), reach),
+    ] {
         assert_eq!(gone_because(&document), format!("{why}; start the export again"));
     }
     let wider = |document: &mut Document| {
         document.set_plan("zen", "enterprise", None, now()).unwrap();
         document.create_organisation("late", Organisation::new("developer", now()), 0).unwrap();
     };
-    assert!(changed(&wider).export_leftovers.is_empty(), "no other organisation's, and none where more is kept");
-    // The operator's has records of all, whatever exports of theirs reach; a plan changes for all who are on it.
+    assert!(
+        changed(&wider).export_leftovers.is_empty(),
+        "no other organisation's, and none where more is kept"
+    );
+    // The operator's has records of all, whatever exports of theirs reach; a plan changes for all
+    // who are on it.
     let operators = |document: &mut Document| document.export_jobs[0].organisation = None;
     for (text, days, goes) in [
         ("[own]\nretention_days = 3\nexport_days = 30", 0, true),
@@ -296,12 +359,16 @@ fn what_a_plan_no_longer_shows_lives_on_in_no_file() {
     let before = document.clone();
     document.set_plan("acme", "production", None, now()).unwrap();
     document.withdraw_narrowed(&before);
-    assert!(!document.wants_export("1", 2) && status(&document) == ExportStatus::InProgress, "it begins anew");
+    assert!(
+        !document.wants_export("1", 2) && status(&document) == ExportStatus::InProgress,
+        "it begins anew"
+    );
 }
 
 #[test]
 fn a_change_that_narrows_nothing_in_a_file_leaves_it() {
-    let held = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>());
+    let held =
+        |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>());
     let operators = |organisations: Option<BTreeSet<String>>| {
         let mut document = with_file();
         document.set_plans(&Plans::parse("[own]\nretention_days = 30").unwrap(), now());
@@ -314,19 +381,24 @@ fn a_change_that_narrows_nothing_in_a_file_leaves_it() {
     let create = |document: &mut Document| {
         document.create_organisation("late", Organisation::new("developer", now()), 0).unwrap();
     };
-    let shorten = |document: &mut Document| document.set_plan("zen", "developer", None, now()).unwrap();
+    let shorten =
+        |document: &mut Document| document.set_plan("zen", "developer", None, now()).unwrap();
     let shorten_unknown = |document: &mut Document| {
         document.set_unknown_days(5, now());
     };
     let erase = |document: &mut Document| {
-        document.erase("e", "zen", Which::User("ada".to_owned()), "k", now()).unwrap();
+        document.erase("e", "zen", ErasureSelector::User("ada".to_owned()), "k", now()).unwrap();
     };
     // A change, organisations in whose file nothing narrows, and others.
     type Case<'a> = (&'a str, &'a dyn Fn(&mut Document), [&'a [&'a str]; 2]);
     let cases: [Case<'_>; 4] = [
         ("an organisation is created", &create, [&["acme", "zen"], &["acme", "late"]]),
         ("one keeps records shorter", &shorten, [&["acme", "late"], &["zen"]]),
-        ("records of none are kept shorter", &shorten_unknown, [&["acme", "zen"], &["acme", "never-created"]]),
+        (
+            "records of none are kept shorter",
+            &shorten_unknown,
+            [&["acme", "zen"], &["acme", "never-created"]],
+        ),
         ("a user is erased", &erase, [&["acme"], &["acme", "zen"]]),
     ];
     for (what, change, [stays, goes]) in cases {
@@ -335,7 +407,11 @@ fn a_change_that_narrows_nothing_in_a_file_leaves_it() {
             let mut document = before.clone();
             change(&mut document);
             document.withdraw_narrowed(&before);
-            assert_eq!(document.export_leftovers.contains("a"), is_gone, "{what}: {organisations:?}");
+            assert_eq!(
+                document.export_leftovers.contains("a"),
+                is_gone,
+                "{what}: {organisations:?}"
+            );
         }
     }
 }
@@ -363,8 +439,15 @@ fn a_run_goes_on_when_organisations_are_created_unless_it_wrote_records_of_their
     for end in [with(&["acme", "late"]), ExportEnd::Written(file("b"), None)] {
         let mut document = started();
         assert_eq!(document.end_export("1", 2, &end, now()), Ended::Overtaken);
-        assert!(document.wants_export("1", 3) && document.export_jobs[0].file.is_none(), "it begins anew");
-        assert_eq!(document.end_export("1", 3, &end, now()), Ended::Taken, "that run began after the change");
+        assert!(
+            document.wants_export("1", 3) && document.export_jobs[0].file.is_none(),
+            "it begins anew"
+        );
+        assert_eq!(
+            document.end_export("1", 3, &end, now()),
+            Ended::Taken,
+            "that run began after the change"
+        );
     }
 }
 
@@ -379,8 +462,13 @@ fn a_file_goes_after_its_days_and_with_its_organisation() {
     };
     assert_eq!(expired(later - TimeDelta::seconds(1)), document);
     assert_eq!(gone_because(&expired(later)), "a file is kept 7 days; start the export again");
-    assert!(document.export_file("1", &acme(), later, 7).unwrap_err().message().contains("kept 7 days"));
-    assert!(document.export_file("1", &acme(), later + TimeDelta::days(999), 0).is_ok(), "0 = for ever");
+    assert!(
+        document.export_file("1", &acme(), later, 7).unwrap_err().message().contains("kept 7 days")
+    );
+    assert!(
+        document.export_file("1", &acme(), later + TimeDelta::days(999), 0).is_ok(),
+        "0 = for ever"
+    );
     let shown = document.shown_export(document.export("1", &acme()).unwrap(), None, 7);
     assert_eq!(shown.file_expires_at.as_deref(), Some("2027-01-22T08:00:00.000Z"));
     let token = document.export_token(&file("a"), later).unwrap();
@@ -393,16 +481,16 @@ fn a_file_goes_after_its_days_and_with_its_organisation() {
 #[test]
 fn keys_see_the_jobs_of_what_they_are_bound_to() {
     let mut document = Document::default();
-    let of = |id: &str, organisation: Option<&str>, workspace: Option<&str>| ExportJob {
+    let bound = |id: &str, organisation: Option<&str>, workspace: Option<&str>| ExportJob {
         organisation: organisation.map(str::to_owned),
         workspace: workspace.map(str::to_owned),
         ..job(id)
     };
     for job in [
-        of("all", None, None),
-        of("acme", Some("acme"), None),
-        of("search", Some("acme"), Some("search")),
-        of("zen", Some("zen"), Some("search")),
+        bound("all", None, None),
+        bound("acme", Some("acme"), None),
+        bound("search", Some("acme"), Some("search")),
+        bound("zen", Some("zen"), Some("search")),
     ] {
         document.add_export(job).unwrap();
     }
@@ -419,8 +507,9 @@ fn keys_see_the_jobs_of_what_they_are_bound_to() {
         let refused = document.clone().start_export(foreign, &search, now()).unwrap_err();
         assert_eq!(refused.message(), format!("export `{foreign}` does not exist"));
     }
-    let workspace =
-        |document: &Document, key: &Access, named: &str| document.export_workspace(key, Some(named.to_owned()));
+    let workspace = |document: &Document, key: &Access, named: &str| {
+        document.export_workspace(key, Some(named.to_owned()))
+    };
     assert_eq!(document.export_workspace(&search, None).unwrap().as_deref(), Some("search"));
     assert_eq!(workspace(&document, &acme(), "ads").unwrap().as_deref(), Some("ads"));
     assert_eq!(workspace(&document, &search, "ads").unwrap_err().kind(), ErrorKind::Denied);
@@ -428,8 +517,14 @@ fn keys_see_the_jobs_of_what_they_are_bound_to() {
     assert!(workspace(&known, &acme(), "asd").is_ok(), "the catalog knows of none");
     known.add_workspaces("acme", ["ads".to_owned(), "search".to_owned()]).unwrap();
     let refused = workspace(&known, &acme(), "asd").unwrap_err();
-    assert_eq!(refused.message(), "`workspace_id` is `asd`; the workspaces of the organisation are ads, search");
-    assert!(workspace(&known, &acme(), "ads").is_ok() && workspace(&known, &Access::operator("o"), "asd").is_ok());
+    assert_eq!(
+        refused.message(),
+        "`workspace_id` is `asd`; the workspaces of the organisation are ads, search"
+    );
+    assert!(
+        workspace(&known, &acme(), "ads").is_ok()
+            && workspace(&known, &Access::operator("o"), "asd").is_ok()
+    );
     let change = ExportChange { workspace: Some("ads".to_owned()), ..ExportChange::default() };
     assert!(document.update_export("search", &search, &change, 0, now()).is_err());
     assert_eq!(document.export_jobs[2].access().workspace.as_deref(), Some("search"));
@@ -440,7 +535,10 @@ fn bodies_and_denied_fields_are_kept_from_who_may_not_have_them() {
     let mut document = with_file();
     let blind = key(Some("acme"), None, &[Scope::Export]);
     let refused = document.export_file("1", &blind, now(), 7).unwrap_err();
-    assert!(refused.kind() == ErrorKind::Denied && refused.message().contains("`logs.read`"), "{refused}");
+    assert!(
+        refused.kind() == ErrorKind::Denied && refused.message().contains("`logs.read`"),
+        "{refused}"
+    );
     // Whoever changes a job answers for what it reads.
     document.update_export("1", &blind, &ExportChange::default(), 0, now()).unwrap();
     assert!(!document.export_jobs[0].bodies && !document.export_jobs[0].access().may(Scope::Read));
@@ -448,13 +546,22 @@ fn bodies_and_denied_fields_are_kept_from_who_may_not_have_them() {
     let mut document = with_file();
     let token = document.export_token(&file("a"), now() + TimeDelta::hours(1)).unwrap();
     let set = |document: &mut Document, workspace: Option<&str>, names: &[&str]| {
-        document.set_denied_fields("acme", workspace, &names.iter().map(|name| (*name).to_owned()).collect()).unwrap();
+        document
+            .set_denied_fields(
+                "acme",
+                workspace,
+                &names.iter().map(|name| (*name).to_owned()).collect(),
+            )
+            .unwrap();
     };
     document.add_workspaces("acme", ["search".to_owned()]).unwrap();
     set(&mut document, Some("search"), &["cost"]);
     assert!(document.open_export(&token, now(), 7).is_some(), "a job of another workspace");
     set(&mut document, None, &["request.body"]);
-    assert_eq!(gone_because(&document), "fields were denied since it was written; start the export again");
+    assert_eq!(
+        gone_because(&document),
+        "fields were denied since it was written; start the export again"
+    );
     assert!(document.open_export(&token, now(), 7).is_none());
     document.start_export("1", &acme(), now()).unwrap();
     set(&mut document, None, &["request.body", "cost"]);
@@ -482,8 +589,14 @@ fn a_token_opens_its_own_file_until_its_time() {
     let (rest, mac) = token.rsplit_once('.').unwrap();
     let (name, until) = rest.split_once('.').unwrap();
     let longer = until.parse::<i64>().unwrap() + 1;
-    for forged in ["", "a", "a..", &format!("b.{until}.{mac}"), &format!("{name}.{longer}.{mac}"), &format!("{rest}.")]
-    {
+    for forged in [
+        "",
+        "a",
+        "a..",
+        &format!("b.{until}.{mac}"),
+        &format!("{name}.{longer}.{mac}"),
+        &format!("{rest}."),
+    ] {
         assert!(document.open_export(forged, now(), 7).is_none(), "{forged}");
     }
     let mut other = with_file();
@@ -497,13 +610,15 @@ fn a_token_opens_its_own_file_until_its_time() {
 fn jobs_are_bounded_in_number_and_size() {
     let mut document = Document::default();
     let at = |number: usize| now() + TimeDelta::seconds(number as i64);
-    for number in 0..MOST_JOBS {
-        document.add_export(ExportJob { updated_at: at(number), ..job(&number.to_string()) }).unwrap();
+    for number in 0..MAX_JOBS {
+        document
+            .add_export(ExportJob { updated_at: at(number), ..job(&number.to_string()) })
+            .unwrap();
     }
     document.export_jobs[1].file = Some(file("a"));
     document.start_export("0", &acme(), now()).unwrap();
     document.add_export(ExportJob { organisation: Some("zen".to_owned()), ..job("zen") }).unwrap();
-    document.add_export(ExportJob { updated_at: at(MOST_JOBS), ..job("new") }).unwrap();
+    document.add_export(ExportJob { updated_at: at(MAX_JOBS), ..job("new") }).unwrap();
     assert!(document.export("0", &acme()).is_ok(), "one in progress is not forgotten");
     assert!(document.export("1", &acme()).is_err() && document.export_leftovers.contains("a"));
     let before = document.clone();
@@ -513,49 +628,63 @@ fn jobs_are_bounded_in_number_and_size() {
         job.status = ExportStatus::InProgress;
     }
     assert_eq!(document.add_export(job("one more")).unwrap_err().kind(), ErrorKind::Limit);
-    let wordy = ExportJob { description: Some("x".repeat(MOST_DESCRIPTION + 1)), ..job("x") };
+    let wordy = ExportJob { description: Some("x".repeat(MAX_DESCRIPTION + 1)), ..job("x") };
     assert_eq!(Document::default().add_export(wordy).unwrap_err().kind(), ErrorKind::Limit);
     // As JSON `{"trace_id":"…"}`, the rest of which has 15 bytes.
     let filtered = |bytes: usize| ExportJob {
         filters: Map::from_iter([("trace_id".to_owned(), Value::from("x".repeat(bytes - 15)))]),
         ..job("x")
     };
-    Document::default().add_export(filtered(MOST_FILTERS)).unwrap();
-    let refused = Document::default().add_export(filtered(MOST_FILTERS + 1)).unwrap_err();
+    Document::default().add_export(filtered(MAX_FILTERS)).unwrap();
+    let refused = Document::default().add_export(filtered(MAX_FILTERS + 1)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
     assert!(refused.message().contains("at most 4096"), "{}", refused.message());
 }
 
 #[test]
 fn a_workspace_that_makes_many_jobs_loses_its_own_and_no_file_of_another() {
-    let of = |workspace: &str, number: usize| ExportJob {
+    let numbered = |workspace: &str, number: usize| ExportJob {
         workspace: Some(workspace.to_owned()),
         updated_at: now() + TimeDelta::seconds(number as i64),
         ..job(&format!("{workspace}{number}"))
     };
     let has = |document: &Document, id: &str| document.export(id, &acme()).is_ok();
-    let done = |name: &str, job| ExportJob { status: ExportStatus::Success, file: Some(file(name)), ..job };
+    let done = |name: &str, job| ExportJob {
+        status: ExportStatus::Success,
+        file: Some(file(name)),
+        ..job
+    };
     let mut document = Document::default();
-    document.add_export(done("old", of("quiet", 0))).unwrap();
-    for number in 1..=MOST_JOBS * 2 {
-        document.add_export(of("busy", number)).unwrap();
+    document.add_export(done("old", numbered("quiet", 0))).unwrap();
+    for number in 1..=MAX_JOBS * 2 {
+        document.add_export(numbered("busy", number)).unwrap();
     }
     assert!(has(&document, "quiet0") && !has(&document, "busy1") && has(&document, "busy200"));
-    assert_eq!(document.export_jobs.len(), MOST_JOBS + 1);
+    assert_eq!(document.export_jobs.len(), MAX_JOBS + 1);
     // An organisation that is full makes room in the workspace, then of what has no file.
-    for number in 0..MOST_OF_ORGANISATION - MOST_JOBS - 1 {
-        document.add_export(done(&format!("f{number}"), of(&format!("w{}-", number / 50), number))).unwrap();
+    for number in 0..MAX_OF_ORGANISATION - MAX_JOBS - 1 {
+        document
+            .add_export(done(
+                &format!("f{number}"),
+                numbered(&format!("w{}-", number / 50), number),
+            ))
+            .unwrap();
     }
-    document.add_export(of("quiet", 900)).unwrap();
+    document.add_export(numbered("quiet", 900)).unwrap();
     assert!(!has(&document, "quiet0") && document.export_leftovers.contains("old"));
-    document.add_export(of("late", 901)).unwrap();
+    document.add_export(numbered("late", 901)).unwrap();
     assert!(!has(&document, "busy101") && has(&document, "w0-0"));
-    assert_eq!(document.export_jobs.len(), MOST_OF_ORGANISATION);
+    assert_eq!(document.export_jobs.len(), MAX_OF_ORGANISATION);
     for job in &mut document.export_jobs {
         job.file.get_or_insert_with(|| file("kept"));
     }
-    let refused = document.add_export(of("later", 902)).unwrap_err();
-    assert_eq!((refused.kind(), document.export_leftovers.len()), (ErrorKind::Limit, 1), "{}", refused.message());
+    let refused = document.add_export(numbered("later", 902)).unwrap_err();
+    assert_eq!(
+        (refused.kind(), document.export_leftovers.len()),
+        (ErrorKind::Limit, 1),
+        "{}",
+        refused.message()
+    );
 }
 
 #[test]
@@ -570,5 +699,8 @@ fn jobs_wait_in_the_order_of_their_starts_and_survive_in_the_document() {
     let text = serde_json::to_string(&document).unwrap();
     assert_eq!(serde_json::from_str::<Document>(&text).unwrap(), document);
     let empty = serde_json::to_string(&Document::default()).unwrap();
-    assert!(!empty.contains("export") && !empty.contains("denied"), "a catalog without jobs is as it was: {empty}");
+    assert!(
+        !empty.contains("export") && !empty.contains("denied"),
+        "a catalog without jobs is as it was: {empty}"
+    );
 }

@@ -26,7 +26,12 @@ struct ChatRequest<'a> {
 }
 
 /// Returns a chat request.
-pub(super) fn chat_request(model: &str, messages: &[Message], temperature: f64, stream: bool) -> String {
+pub(super) fn chat_request(
+    model: &str,
+    messages: &[Message],
+    temperature: f64,
+    stream: bool,
+) -> String {
     text(&ChatRequest { model, messages, temperature, max_tokens: 800, stream })
 }
 
@@ -68,7 +73,13 @@ impl Usage {
 }
 
 /// Returns the response to a chat request.
-pub(super) fn chat_response(call: &str, created: i64, model: &str, content: &str, usage: Usage) -> String {
+pub(super) fn chat_response(
+    call: &str,
+    created: i64,
+    model: &str,
+    content: &str,
+    usage: Usage,
+) -> String {
     let message = Reply { role: "assistant", content };
     text(&ChatResponse {
         id: format!("chatcmpl-{call}"),
@@ -131,10 +142,22 @@ struct FailureDetail<'a> {
 /// Returns the response of a provider that fails.
 pub(super) fn failure(provider: &str, model: &str, status: u16) -> String {
     let (kind, code, message) = match status {
-        400 => ("invalid_request_error", Some("context_length"), format!("the request is longer than {model} takes")),
-        401 => ("authentication_error", Some("invalid_api_key"), "the key is not valid or was revoked".to_owned()),
+        400 => (
+            "invalid_request_error",
+            Some("context_length"),
+            format!("the request is longer than {model} takes"),
+        ),
+        401 => (
+            "authentication_error",
+            Some("invalid_api_key"),
+            "the key is not valid or was revoked".to_owned(),
+        ),
         408 => ("timeout", None, "no answer within the time that the config allows".to_owned()),
-        429 => ("rate_limit_error", Some("rate_limit"), format!("too many tokens a minute for {model}; slow down")),
+        429 => (
+            "rate_limit_error",
+            Some("rate_limit"),
+            format!("too many tokens a minute for {model}; slow down"),
+        ),
         529 => ("overloaded_error", None, "overloaded, try again in a moment".to_owned()),
         503 => ("server_error", None, "the model is not available at the moment".to_owned()),
         _ => ("server_error", None, "something went wrong while the answer was made".to_owned()),

@@ -6,8 +6,8 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 
+use super::applications::{Model, Route};
 use super::bodies::Usage;
-use super::catalogue::{Model, Route};
 use super::plan::Plan;
 
 /// A target in a config.
@@ -21,13 +21,20 @@ pub(super) struct Target {
 
 /// Returns the targets that a call tries, in order.
 pub(super) fn targets(route: &Route, paid: bool, rng: &mut SmallRng) -> Vec<Target> {
-    let target = |model, place: usize, mode| Target { model, path: format!("config.targets[{place}]"), mode };
+    let target = |model, place: usize, mode| Target {
+        model,
+        path: format!("config.targets[{place}]"),
+        mode,
+    };
     match route {
         Route::Single(model) => vec![Target { model, path: "config".to_owned(), mode: "SINGLE" }],
-        Route::Fallback(first, second) => vec![target(first, 0, "FALLBACK"), target(second, 1, "FALLBACK")],
+        Route::Fallback(first, second) => {
+            vec![target(first, 0, "FALLBACK"), target(second, 1, "FALLBACK")]
+        }
         Route::Loadbalance(weighted) => {
             let places: Vec<usize> = (0..weighted.len()).collect();
-            let place = places.choose_weighted(rng, |place| weighted[*place].1).copied().unwrap_or(0);
+            let place =
+                places.choose_weighted(rng, |place| weighted[*place].1).copied().unwrap_or(0);
             vec![target(weighted[place].0, place, "LOADBALANCE")]
         }
         Route::Conditional(free, premium) => {
@@ -97,7 +104,8 @@ impl Provider {
             let overhead = rng.random_range(2..9);
             if status == 200 {
                 let first = model.first_token_ms * spread(rng, 0.35);
-                let last = first + model.token_ms * usage.completion_tokens as f64 * spread(rng, 0.15);
+                let last =
+                    first + model.token_ms * usage.completion_tokens as f64 * spread(rng, 0.15);
                 let first = first as i64 + 1;
                 let last = last as i64 + 2;
                 let answered = if streamed { first } else { last };
@@ -110,7 +118,8 @@ impl Provider {
                     upstream_ms: Some(answered),
                 };
             }
-            let upstream = if status == 408 { 30_000 } else { (160.0 * spread(rng, 0.6)) as i64 + 20 };
+            let upstream =
+                if status == 408 { 30_000 } else { (160.0 * spread(rng, 0.6)) as i64 + 20 };
             let retriable = matches!(status, 429 | 500..=504 | 529);
             if tries >= retries || !retriable {
                 let exhausted = retriable && retries > 0;

@@ -13,8 +13,8 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 
+use super::applications::{APPS, App, Cache, EMBED, Kind, Model};
 use super::bodies::{self, Message, Usage};
-use super::catalogue::{APPS, App, Cache, EMBED, Kind, Model};
 use super::gateway::{Provider, Sent, Target, targets};
 use super::plan::Plan;
 use super::words::{NAMES, PASSAGES};
@@ -77,7 +77,12 @@ impl Generator {
         let mut by_workspace: HashMap<(&str, &str), String> = HashMap::new();
         let keys = APPS
             .iter()
-            .map(|app| by_workspace.entry((app.organisation, app.workspace)).or_insert_with(|| uuid(&mut rng)).clone())
+            .map(|app| {
+                by_workspace
+                    .entry((app.organisation, app.workspace))
+                    .or_insert_with(|| uuid(&mut rng))
+                    .clone()
+            })
             .collect();
         let next_start = hours.at(0.0);
         let cached = HashMap::new();
@@ -112,7 +117,10 @@ impl Generator {
             Kind::Chat { goes_on } => loop {
                 let turn = self.chat(&mut visit, at, Span { name: "llm", parent: None });
                 at = turn.end + Duration::milliseconds(self.rng.random_range(12_000..200_000));
-                if at >= self.plan.end || visit.messages.len() > 15 || !self.rng.random_bool(goes_on) {
+                if at >= self.plan.end
+                    || visit.messages.len() > 15
+                    || !self.rng.random_bool(goes_on)
+                {
                     break;
                 }
             },
@@ -138,7 +146,11 @@ impl Generator {
         let letter = char::from(b'a' + (number / NAMES.len() % 26) as u8);
         let more = number / (NAMES.len() * 26);
         let more = if more == 0 { String::new() } else { more.to_string() };
-        let words = theme.lists.iter().filter_map(|(list, words)| Some((*list, *words.choose(rng)?))).collect();
+        let words = theme
+            .lists
+            .iter()
+            .filter_map(|(list, words)| Some((*list, *words.choose(rng)?)))
+            .collect();
         Visit {
             app,
             user: format!("{}.{letter}{more}", NAMES[number % NAMES.len()]),
@@ -155,7 +167,8 @@ impl Generator {
     /// Generates one turn of a conversation.
     fn chat(&mut self, visit: &mut Visit, at: DateTime<Utc>, span: Span) -> Turn {
         let app = &APPS[visit.app];
-        let patterns = if visit.messages.len() == 1 { app.theme.openers } else { app.theme.follow_ups };
+        let patterns =
+            if visit.messages.len() == 1 { app.theme.openers } else { app.theme.follow_ups };
         let open = patterns.choose(&mut self.rng).copied().unwrap_or_default();
         let question = visit.asks.take().unwrap_or_else(|| fill(open, &visit.words));
         visit.messages.push(Message::new("user", question.as_str()));
@@ -183,9 +196,16 @@ impl Generator {
             let model = target.model;
             let mut row = row.clone();
             if !visit.untracked {
-                row.request.body = Some(bodies::chat_request(model.name, &visit.messages, 0.2, streamed));
+                row.request.body =
+                    Some(bodies::chat_request(model.name, &visit.messages, 0.2, streamed));
                 row.response.body = Some(if outcome.is_success() {
-                    bodies::chat_response(&call[..8], outcome.at.timestamp(), model.name, &answer, usage)
+                    bodies::chat_response(
+                        &call[..8],
+                        outcome.at.timestamp(),
+                        model.name,
+                        &answer,
+                        usage,
+                    )
                 } else {
                     bodies::failure(model.provider, model.name, outcome.status)
                 });
@@ -217,7 +237,8 @@ impl Generator {
         row.prompt_slug = None;
         row.prompt_version_id = None;
         let target = Target { model: &EMBED, path: "config".to_owned(), mode: "SINGLE" };
-        let outcome = self.provider.call(&mut self.rng, &target, APPS[visit.app].retries, at, usage, false);
+        let outcome =
+            self.provider.call(&mut self.rng, &target, APPS[visit.app].retries, at, usage, false);
         row.request.body = Some(bodies::embedding_request(EMBED.name, &inputs));
         row.response.body = Some(if outcome.is_success() {
             bodies::embedding_response(EMBED.name, inputs.len(), usage)
@@ -257,27 +278,40 @@ impl Generator {
     }
 
     /// Returns the cache status of a question, and the answer if it is a hit.
-    fn look_up(&mut self, app: usize, question: &str, at: DateTime<Utc>) -> (&'static str, Option<String>) {
+    fn look_up(
+        &mut self,
+        app: usize,
+        question: &str,
+        at: DateTime<Utc>,
+    ) -> (&'static str, Option<String>) {
         let kind = APPS[app].cache;
         if kind == Cache::Off {
             return ("DISABLED", None);
         }
-        let fresh = |given: DateTime<Utc>| given < at && at - given < Duration::minutes(CACHE_MINUTES);
-        if let Some((answer, _)) = self.cached.get(&(app, question.to_owned())).filter(|(_, given)| fresh(*given)) {
-            return if self.rng.random_bool(0.05) { ("REFRESH", None) } else { ("HIT", Some(answer.clone())) };
+        let fresh =
+            |given: DateTime<Utc>| given < at && at - given < Duration::minutes(CACHE_MINUTES);
+        if let Some((answer, _)) =
+            self.cached.get(&(app, question.to_owned())).filter(|(_, given)| fresh(*given))
+        {
+            return if self.rng.random_bool(0.05) {
+                ("REFRESH", None)
+            } else {
+                ("HIT", Some(answer.clone()))
+            };
         }
         if kind == Cache::Simple {
             return ("MISS", None);
         }
         // Questions with the same beginning count as similar in a semantic cache.
         let beginning = question.get(..14).unwrap_or(question);
-        let near = self
-            .cached
-            .iter()
-            .filter(|((owner, known), (_, given))| *owner == app && known.starts_with(beginning) && fresh(*given));
+        let near = self.cached.iter().filter(|((owner, known), (_, given))| {
+            *owner == app && known.starts_with(beginning) && fresh(*given)
+        });
         // The choice must not depend on the order of the map, which is not defined.
         match near.min_by(|one, other| one.0.cmp(other.0)) {
-            Some((_, (answer, _))) if self.rng.random_bool(0.3) => ("SEMANTIC HIT", Some(answer.clone())),
+            Some((_, (answer, _))) if self.rng.random_bool(0.3) => {
+                ("SEMANTIC HIT", Some(answer.clone()))
+            }
             _ => ("SEMANTIC MISS", None),
         }
     }
@@ -298,7 +332,7 @@ impl Generator {
             ("_environment".to_owned(), visit.environment.to_owned()),
             ("feature".to_owned(), app.feature.to_owned()),
         ];
-        if matches!(app.route, super::catalogue::Route::Conditional(..)) {
+        if matches!(app.route, super::applications::Route::Conditional(..)) {
             metadata.push(("plan".to_owned(), if visit.paid { "paid" } else { "free" }.to_owned()));
         }
         Record {
@@ -326,13 +360,21 @@ impl Generator {
     }
 
     /// Completes a row with the result of one attempt, and queues it.
-    fn push(&mut self, mut row: Record, visit: &Visit, target: &Target, outcome: &Sent, usage: Usage) {
+    fn push(
+        &mut self,
+        mut row: Record,
+        visit: &Visit,
+        target: &Target,
+        outcome: &Sent,
+        usage: Usage,
+    ) {
         if self.made >= self.plan.records || outcome.at >= self.plan.end {
             return;
         }
         let Model { provider, name, url, input_cents, output_cents, .. } = *target.model;
         let usage = if outcome.is_success() { usage } else { Usage::default() };
-        let cost = usage.prompt_tokens as f64 * input_cents + usage.completion_tokens as f64 * output_cents;
+        let cost = usage.prompt_tokens as f64 * input_cents
+            + usage.completion_tokens as f64 * output_cents;
         let organisation = APPS[visit.app].organisation.split('-').next().unwrap_or_default();
         let id = id(outcome.at, &mut self.rng);
         row.span_id = Some(id.clone());
@@ -359,8 +401,9 @@ impl Generator {
         } else {
             row.request.headers = Some("{\"content-type\":\"application/json\"}".to_owned());
             let request = &row.internal_trace_id.as_deref().unwrap_or_default()[..8];
-            row.response.headers =
-                Some(format!("{{\"content-type\":\"application/json\",\"x-request-id\":\"req-{request}\"}}"));
+            row.response.headers = Some(format!(
+                "{{\"content-type\":\"application/json\",\"x-request-id\":\"req-{request}\"}}"
+            ));
         }
         self.waiting.insert((outcome.at, self.made), row);
         self.made += 1;
@@ -409,7 +452,8 @@ impl Hours {
 
     /// Returns the time before which this share of all calls was made.
     fn at(&self, share: f64) -> DateTime<Utc> {
-        let hour = self.before.partition_point(|before| *before <= share).clamp(1, self.before.len() - 1);
+        let hour =
+            self.before.partition_point(|before| *before <= share).clamp(1, self.before.len() - 1);
         let low = self.before[hour - 1];
         let high = self.before[hour];
         let within = ((share - low) / (high - low)).clamp(0.0, 1.0);

@@ -4,11 +4,11 @@
 //! The records are generated here from gatelog's own word lists, without text from third parties.
 //! They are the same for the same seed and end.
 
+mod applications;
 mod bodies;
-mod catalogue;
+mod feedback;
 mod gateway;
 mod generator;
-mod opinions;
 mod plan;
 mod words;
 
@@ -19,11 +19,11 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use serde_json::json;
 
+use self::feedback::Opinions;
 use self::generator::Generator;
-use self::opinions::Opinions;
 use self::plan::Plan;
 use super::exit::Done;
-use super::import::sieve::append_patiently;
+use super::import::appender::append_patiently;
 use super::output::{Sink, say};
 use super::progress::{Progress, Unit, thousands};
 use super::serve;
@@ -75,7 +75,8 @@ pub(super) struct Args {
 }
 
 fn moment(text: &str) -> std::result::Result<DateTime<Utc>, &'static str> {
-    json::moment(text).ok_or("expected a date such as 2026-11-21 or a time such as 2026-11-21T17:30:00Z")
+    json::moment(text)
+        .ok_or("expected a date such as 2026-11-21 or a time such as 2026-11-21T17:30:00Z")
 }
 
 pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
@@ -86,7 +87,7 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
     let plan = Plan { records: args.records, days: args.days, seed: args.seed, end };
     if let Some(path) = &args.jsonl {
         write_samples(plan, path)?;
-        return Ok(Done::Fine);
+        return Ok(Done::Success);
     }
     if context.is_default("data") {
         context.set_flag("data", FOLDER)?;
@@ -94,16 +95,20 @@ pub(super) async fn run(mut context: Context, args: Args) -> Result<Done> {
     if let Some(listen) = &args.listen {
         context.set_flag("listen", listen)?;
     }
-    let listener = if args.no_serve { None } else { Some(serve::bind(&context.config().listen).await?) };
+    let listener =
+        if args.no_serve { None } else { Some(serve::bind(&context.config().listen).await?) };
     let engine = context.open_writer("name another folder with `--data`", true).await?;
     fill(&context, &engine, plan).await?;
     let Some(listener) = listener else {
         let key = engine.ensure_admin_key().await?;
         engine.close().await?;
         invite(&context, None, key.as_deref());
-        return Ok(Done::Fine);
+        return Ok(Done::Success);
     };
-    serve::serve(&context, engine, listener, None, |address, key| invite(&context, Some(address), key)).await
+    serve::serve(&context, engine, listener, None, |address, key| {
+        invite(&context, Some(address), key)
+    })
+    .await
 }
 
 /// Creates the records, unless the folder already has some.
@@ -112,7 +117,11 @@ async fn fill(context: &Context, engine: &Engine, plan: Plan) -> Result<()> {
     let there = status.file_rows + status.memory_rows;
     if there > 0 {
         if !context.quiet {
-            say!("`{}` already has {} records; none were added", context.config().data, thousands(there));
+            say!(
+                "`{}` already has {} records; none were added",
+                context.config().data,
+                thousands(there)
+            );
         }
         return Ok(());
     }
@@ -123,7 +132,7 @@ async fn fill(context: &Context, engine: &Engine, plan: Plan) -> Result<()> {
     while records.peek().is_some() {
         let some: Vec<_> = records.by_ref().take(RECORDS_AT_ONCE).collect();
         done += some.len() as u64;
-        let feedback = some.iter().filter_map(|record| opinions.of(record)).collect();
+        let feedback = some.iter().filter_map(|record| opinions.feedback_on(record)).collect();
         engine.append_feedback_as(&Access::operator("demo"), feedback).await?;
         append_patiently(engine, some).await?;
         progress.set(done, String::new);
@@ -134,7 +143,10 @@ async fn fill(context: &Context, engine: &Engine, plan: Plan) -> Result<()> {
         let seconds = progress.seconds();
         let days = plan.days;
         let data = &context.config().data;
-        say!("made {} sample records of {days} days in `{data}` in {seconds:.1} s", thousands(done));
+        say!(
+            "made {} sample records of {days} days in `{data}` in {seconds:.1} s",
+            thousands(done)
+        );
     }
     Ok(())
 }

@@ -27,9 +27,13 @@ fn the_same_plan_gives_the_same_records_and_another_seed_others() {
 
 #[test]
 fn the_sample_file_is_what_the_generator_makes() {
-    let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/data/sample.jsonl")).unwrap();
+    let committed =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/data/sample.jsonl")).unwrap();
     let plan = Plan { days: 1, ..plan(60, 637) };
-    assert!(committed == lines(plan), "data/sample.jsonl is old; data/README.md says how it is made");
+    assert!(
+        committed == lines(plan),
+        "data/sample.jsonl is old; data/README.md says how it is made"
+    );
 }
 
 #[test]
@@ -40,7 +44,8 @@ fn the_records_lie_in_order_within_the_days_and_follow_the_hours() {
     let end = plan(0, 1).end;
     assert!(times.is_sorted());
     assert!(times[0] >= end - TimeDelta::days(3) && times[3_999] < end);
-    let between = |from: u32, to: u32| times.iter().filter(|at| (from..to).contains(&at.hour())).count();
+    let between =
+        |from: u32, to: u32| times.iter().filter(|at| (from..to).contains(&at.hour())).count();
     assert!(between(9, 17) > 5 * between(0, 6));
     let ids: BTreeSet<_> = records.iter().map(|record| record.id.clone()).collect();
     assert_eq!(ids.len(), 4_000);
@@ -51,7 +56,13 @@ fn everything_that_a_report_tells_apart_occurs() {
     let records: Vec<Record> = Generator::new(plan(20_000, 7)).collect();
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for record in &records {
-        for name in [&record.cache_status, &record.mode, &record.ai_org, &record.span_name, &record.organisation_id] {
+        for name in [
+            &record.cache_status,
+            &record.mode,
+            &record.ai_org,
+            &record.span_name,
+            &record.organisation_id,
+        ] {
             *counts.entry(name.clone().unwrap()).or_default() += 1;
         }
         *counts.entry(format!("retries {}", record.retry_success_count.unwrap())).or_default() += 1;
@@ -86,7 +97,10 @@ fn everything_that_a_report_tells_apart_occurs() {
         "groq",
         "maple-clinic",
     ] {
-        assert!(counts.get(name).is_some_and(|count| *count >= 10), "too few records with {name}: {counts:?}");
+        assert!(
+            counts.get(name).is_some_and(|count| *count >= 10),
+            "too few records with {name}: {counts:?}"
+        );
     }
     let failed = records.iter().filter(|record| record.is_success == Some(0)).count();
     assert!((200..2_000).contains(&failed), "{failed} failures");
@@ -103,7 +117,10 @@ fn the_figures_of_a_record_agree_with_each_other() {
         assert_eq!(record.user_id.as_deref(), Some(record.metadata[0].1.as_str()));
         assert_eq!(record.do_not_track == Some(true), record.request.body.is_none());
         assert_eq!(record.request.body.is_none(), record.response.headers.is_none());
-        assert!(record.time_to_last_token >= record.response_time || record.time_to_last_token.is_none());
+        assert!(
+            record.time_to_last_token >= record.response_time
+                || record.time_to_last_token.is_none()
+        );
         assert_eq!(
             record.stream_mode == Some(true) && record.is_success == Some(1),
             record.time_to_last_token.is_some()
@@ -117,7 +134,10 @@ fn the_figures_of_a_record_agree_with_each_other() {
     assert!(pairs.len() > 20);
     for pair in pairs {
         let [failed, next] = &pair[..] else { panic!("more than two attempts") };
-        assert_eq!((failed.is_success, failed.last_used_option.as_deref()), (Some(0), Some("config.targets[0]")));
+        assert_eq!(
+            (failed.is_success, failed.last_used_option.as_deref()),
+            (Some(0), Some("config.targets[0]"))
+        );
         assert_eq!(next.last_used_option.as_deref(), Some("config.targets[1]"));
         assert_eq!(failed.trace_id, next.trace_id);
     }
@@ -152,11 +172,32 @@ fn a_conversation_sends_its_history_again() {
 
 #[test]
 fn no_slot_of_a_pattern_is_left_unfilled() {
-    for slot in ["{task", "{account", "{merchant", "{day", "{doctor", "{visit", "{place", "{boat", "{item", "{job"] {
+    for slot in [
+        "{task",
+        "{account",
+        "{merchant",
+        "{day",
+        "{doctor",
+        "{visit",
+        "{place",
+        "{boat",
+        "{item",
+        "{job",
+    ] {
         assert!(!lines(plan(3_000, 3)).contains(slot), "{slot}");
     }
-    for slot in ["{language", "{store", "{change", "{title", "{genre", "{tongue", "{draft", "{feeder", "{site", "{code"]
-    {
+    for slot in [
+        "{language",
+        "{store",
+        "{change",
+        "{title",
+        "{genre",
+        "{tongue",
+        "{draft",
+        "{feeder",
+        "{site",
+        "{code",
+    ] {
         assert!(!lines(plan(3_000, 3)).contains(slot), "{slot}");
     }
 }

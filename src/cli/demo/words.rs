@@ -48,9 +48,26 @@ pub(super) const BANK: Theme = Theme {
         "A joint {account} needs the consent of both holders; each of you confirms in your own app.",
     ],
     lists: &[
-        ("task", &["raise the transfer limit", "order a second card", "stop a standing order", "change my address"]),
+        (
+            "task",
+            &[
+                "raise the transfer limit",
+                "order a second card",
+                "stop a standing order",
+                "change my address",
+            ],
+        ),
         ("account", &["savings account", "current account", "business account", "youth account"]),
-        ("merchant", &["Lindqvist Books", "Corner Garden", "Pico Electronics", "the ferry terminal", "Halle 9 Cinema"]),
+        (
+            "merchant",
+            &[
+                "Lindqvist Books",
+                "Corner Garden",
+                "Pico Electronics",
+                "the ferry terminal",
+                "Halle 9 Cinema",
+            ],
+        ),
         ("day", &["Monday", "Tuesday", "Thursday", "Friday", "Sunday"]),
     ],
 };
@@ -80,7 +97,10 @@ pub(super) const CLINIC: Theme = Theme {
     ],
     lists: &[
         ("doctor", &["Dr. Okafor", "Dr. Lindgren", "Dr. Benali", "Dr. Sato"]),
-        ("visit", &["blood test", "first consultation", "vaccination", "follow-up visit", "hearing test"]),
+        (
+            "visit",
+            &["blood test", "first consultation", "vaccination", "follow-up visit", "hearing test"],
+        ),
         ("day", &["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]),
     ],
 };
@@ -111,7 +131,10 @@ pub(super) const PLAYERS: Theme = Theme {
         "For a first voyage the {boat} forgives more than it costs.",
     ],
     lists: &[
-        ("place", &["Gull Rock", "the Narrows", "Old Lantern Bay", "the Salt Maze", "Whistling Point"]),
+        (
+            "place",
+            &["Gull Rock", "the Narrows", "Old Lantern Bay", "the Salt Maze", "Whistling Point"],
+        ),
         ("boat", &["skiff", "cutter", "twin-mast", "reed raft"]),
         ("item", &["brass sextant", "storm flare", "eel net", "captain's coat", "moon chart"]),
     ],
@@ -152,7 +175,12 @@ pub(super) const STUDIO: Theme = Theme {
     lists: &[
         (
             "job",
-            &["merges two sorted streams", "expires idle sessions", "packs tiles into sheets", "replays the event log"],
+            &[
+                "merges two sorted streams",
+                "expires idle sessions",
+                "packs tiles into sheets",
+                "replays the event log",
+            ],
         ),
         ("language", &["Rust", "Lua", "Python"]),
         ("store", &["session cache", "score table", "event log", "asset index"]),
@@ -186,7 +214,15 @@ pub(super) const EDITING: Theme = Theme {
         "For readers of twelve I kept the plot and replaced the court scene by a letter.",
     ],
     lists: &[
-        ("title", &["The Low Ledger", "A Room for Weather", "Seven Winters of Ash Lane", "Notes on a Bridge"]),
+        (
+            "title",
+            &[
+                "The Low Ledger",
+                "A Room for Weather",
+                "Seven Winters of Ash Lane",
+                "Notes on a Bridge",
+            ],
+        ),
         ("genre", &["novel", "memoir", "local history", "collection of essays"]),
         ("tongue", &["German", "French", "Portuguese", "Polish", "Japanese"]),
         (
@@ -233,7 +269,12 @@ pub(super) const GRID: Theme = Theme {
         ("code", &["E41", "E17", "W08", "E63"]),
         (
             "event",
-            &["two short voltage dips", "a planned switch-over", "a lost telemetry link", "a blown surge arrester"],
+            &[
+                "two short voltage dips",
+                "a planned switch-over",
+                "a lost telemetry link",
+                "a blown surge arrester",
+            ],
         ),
     ],
 };
@@ -252,6 +293,7 @@ pub(super) const PASSAGES: &[&str] = &[
 
 /// First names of the end users; a letter follows.
 pub(super) const NAMES: &[&str] = &[
-    "amara", "bo", "chiara", "dario", "elif", "femke", "goran", "hana", "ines", "jonas", "kofi", "lucia", "mateo",
-    "noor", "olga", "pilar", "quentin", "rosa", "sven", "tomas", "uma", "viktor", "wanda", "yusuf", "zofia",
+    "amara", "bo", "chiara", "dario", "elif", "femke", "goran", "hana", "ines", "jonas", "kofi",
+    "lucia", "mateo", "noor", "olga", "pilar", "quentin", "rosa", "sven", "tomas", "uma", "viktor",
+    "wanda", "yusuf", "zofia",
 ];

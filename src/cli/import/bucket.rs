@@ -27,9 +27,9 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::appender::{Appended, Sieve};
 use super::input::{decoded, is_packed};
-use super::places::{Found, Place};
-use super::sieve::{Appended, Sieve};
+use super::object_listing::{Found, Place};
 use super::{APPENDS_AT_ONCE, joined, sender};
 use crate::cli::exit::Done;
 use crate::cli::export::rate;
@@ -44,7 +44,8 @@ use crate::record::Record;
 use crate::record::json::{Reason, Seen};
 use crate::refusals::{Refused, Source};
 
-const NOT_KEPT: &str = "guardrail texts are not stored: they may quote a call that must not be tracked";
+const NOT_KEPT: &str =
+    "guardrail texts are not stored: they may quote a call that must not be tracked";
 
 /// Number of files that are fetched concurrently.
 const FETCHES: usize = 32;
@@ -89,7 +90,11 @@ struct Account {
     progress: Progress,
 }
 
-pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&Path>) -> Result<Done> {
+pub(super) async fn run(
+    context: Context,
+    places: &[PathBuf],
+    rejects: Option<&Path>,
+) -> Result<Done> {
     let mut stores = Vec::with_capacity(places.len());
     for place in places {
         stores.push(Place::open(place, context.config()).await?);
@@ -100,7 +105,8 @@ pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&P
     let progress = Progress::start("import", Unit::Steps, None, context.quiet);
     let done = Appended::default();
     let listed = Vec::new();
-    let mut account = Account { files: 0, bytes: 0, done, guardrails: 0, unread: 0, listed, rejects, progress };
+    let mut account =
+        Account { files: 0, bytes: 0, done, guardrails: 0, unread: 0, listed, rejects, progress };
     let outcome = pump(&engine, &stores, &mut account).await;
     account.progress.finish();
     account.done.note_left_out(&engine, &sender(Source::PortkeyBucket));
@@ -110,7 +116,7 @@ pub(super) async fn run(context: Context, places: &[PathBuf], rejects: Option<&P
     account.rejects.take().map_or(Ok(()), Sink::finish)?;
     let done = outcome?;
     closed?;
-    Ok(if done == Done::Fine && account.unread > 0 { Done::Problems } else { done })
+    Ok(if done == Done::Success && account.unread > 0 { Done::Problems } else { done })
 }
 
 /// Moves the records of the stores into the engine until all are imported or Ctrl-C. However it
@@ -148,7 +154,7 @@ async fn fill(
             }
             file = files.next() => file,
         };
-        let Some(file) = file else { return Ok(Done::Fine) };
+        let Some(file) = file else { return Ok(Done::Success) };
         batch.extend(account.take(&sieve.engine, file?)?);
         if batch.is_full() {
             while appends.len() >= APPENDS_AT_ONCE
@@ -197,7 +203,11 @@ fn files<'a>(engine: &'a Engine, stores: &'a [Place]) -> BoxStream<'a, Result<Fi
 
 /// Reads and parses a file, or returns the reason why that is impossible. `rooms` limit the memory
 /// for files in their stored form, and for one decompressed file.
-async fn fetch(engine: &Engine, found: Found, [fetched, unpacked]: &[Semaphore; 2]) -> Result<Holds, String> {
+async fn fetch(
+    engine: &Engine,
+    found: Found,
+    [fetched, unpacked]: &[Semaphore; 2],
+) -> Result<Holds, String> {
     let at = found.at?;
     let limit = engine.config().max_record_bytes.saturating_mul(COPIES);
     if found.bytes > limit {
@@ -207,7 +217,8 @@ async fn fetch(engine: &Engine, found: Found, [fetched, unpacked]: &[Semaphore; 
     let kib = u32::try_from(found.bytes / 1_024 + 1).unwrap_or(FETCHED_KIB);
     let _fetched = fetched.acquire_many(kib.min(FETCHED_KIB)).await.map_err(ended)?;
     let raw = at.read(limit).await?;
-    let _unpacked = if is_packed(&raw) { Some(unpacked.acquire().await.map_err(ended)?) } else { None };
+    let _unpacked =
+        if is_packed(&raw) { Some(unpacked.acquire().await.map_err(ended)?) } else { None };
     let policy = Arc::clone(engine.policy());
     let context = ingest::Context { policy, ..ingest::Context::new(engine.now()) };
     let parsing = tokio::task::spawn_blocking(move || parse(&raw, limit, &context));
@@ -279,12 +290,20 @@ async fn stored(engine: &Engine, records: &[Record]) -> Result<HashSet<(String, 
         let mut batches = engine.sql(&query, &params).await?.batches;
         while let Some(batch) = batches.try_next().await? {
             let column = |at| {
-                batch.column(at).as_string_view_opt().ok_or_else(|| Error::internal("an id in the result is not text"))
+                batch
+                    .column(at)
+                    .as_string_view_opt()
+                    .ok_or_else(|| Error::internal("an id in the result is not text"))
             };
             let organisations = column(0)?;
             let ids = column(1)?;
             let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-            stored.extend(organisations.iter().zip(ids).map(|(organisation, id)| (text(organisation), text(id))));
+            stored.extend(
+                organisations
+                    .iter()
+                    .zip(ids)
+                    .map(|(organisation, id)| (text(organisation), text(id))),
+            );
         }
     }
     Ok(stored)
@@ -299,7 +318,9 @@ impl Account {
         let bytes = self.bytes;
         let seconds = self.progress.seconds();
         let done = self.done;
-        self.progress.set(files, || format!("files, {}, {} records", rate(bytes, seconds), thousands(done.known())));
+        self.progress.set(files, || {
+            format!("files, {}, {} records", rate(bytes, seconds), thousands(done.known()))
+        });
         match file.holds {
             Holds::Record(record) => return Ok(Some(*record)),
             Holds::Guardrail(seen) => {
@@ -315,7 +336,8 @@ impl Account {
                 }
                 if let Some(rejects) = &mut self.rejects {
                     let watch = rejects.watch();
-                    writeln!(rejects, "{}\t{reason}", file.name).map_err(|cause| watch.error(cause))?;
+                    writeln!(rejects, "{}\t{reason}", file.name)
+                        .map_err(|cause| watch.error(cause))?;
                 }
             }
         }

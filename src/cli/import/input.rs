@@ -51,7 +51,9 @@ impl Input {
     pub(super) fn open(&self, read: Arc<AtomicU64>) -> Result<Box<dyn Read + Send>> {
         let raw: Box<dyn Read + Send> = match &self.path {
             None => Box::new(io::stdin()),
-            Some(path) => Box::new(File::open(path).map_err(|cause| file_error("open", path, cause))?),
+            Some(path) => {
+                Box::new(File::open(path).map_err(|cause| file_error("open", path, cause))?)
+            }
         };
         decoded(Counted { raw, read }).map_err(|cause| self.error(cause))
     }
@@ -61,9 +63,9 @@ impl Input {
     pub(super) fn error(&self, cause: io::Error) -> Error {
         let message = format!("cannot read `{}` to its end", self.name);
         match cause.kind() {
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                Error::invalid(message)
-            }
+            io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::UnexpectedEof => Error::invalid(message),
             // zstd reports a broken frame this way.
             io::ErrorKind::Other => Error::invalid(message),
             _ => Error::storage(message),
@@ -82,7 +84,9 @@ pub(super) fn decoded(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn
     let mut first = Vec::with_capacity(ZSTD.len());
     raw.by_ref().take(ZSTD.len() as u64).read_to_end(&mut first)?;
     if let Some((_, name)) = OTHERS.iter().find(|(begin, _)| first == *begin) {
-        let expected = format!("it is {name}; import reads JSON, plain, gzip or zstd; convert it to JSON lines first");
+        let expected = format!(
+            "it is {name}; import reads JSON, plain, gzip or zstd; convert it to JSON lines first"
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidData, expected));
     }
     let gzip = first.starts_with(GZIP);
@@ -90,7 +94,10 @@ pub(super) fn decoded(mut raw: impl Read + Send + 'static) -> io::Result<Box<dyn
     let whole = Cursor::new(first).chain(raw);
     Ok(match (gzip, zstd) {
         (true, _) => Box::new(MultiGzDecoder::new(BufReader::with_capacity(BLOCK_BYTES, whole))),
-        (_, true) => Box::new(zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(BLOCK_BYTES, whole))?),
+        (_, true) => Box::new(zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(
+            BLOCK_BYTES,
+            whole,
+        ))?),
         _ => Box::new(whole),
     })
 }
@@ -131,7 +138,10 @@ mod tests {
         assert_eq!(text_of(Vec::new()).unwrap(), "");
         assert_eq!(text_of(b"{}".to_vec()).unwrap(), "{}");
         assert_eq!(text_of([gzip("one\n"), gzip("two\n")].concat()).unwrap(), "one\ntwo\n");
-        let frames = [zstd::encode_all(&b"one\n"[..], 1).unwrap(), zstd::encode_all(&b"two\n"[..], 1).unwrap()];
+        let frames = [
+            zstd::encode_all(&b"one\n"[..], 1).unwrap(),
+            zstd::encode_all(&b"two\n"[..], 1).unwrap(),
+        ];
         assert_eq!(text_of(frames.concat()).unwrap(), "one\ntwo\n");
     }
 

@@ -8,11 +8,11 @@
 //! Erased records stay out, however long ago they were erased. The log store of another gateway,
 //! which has one file per record, is read by [`bucket`].
 
+pub(super) mod appender;
 mod bucket;
 mod input;
+mod object_listing;
 mod pipeline;
-mod places;
-pub(super) mod sieve;
 
 use std::fmt;
 use std::io::Write;
@@ -24,9 +24,9 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
+use self::appender::{Appended, Sieve};
 use self::input::Input;
 use self::pipeline::{Counts, Parsed, Pipeline};
-use self::sieve::{Appended, Sieve};
 use super::exit::Done;
 use super::export::rate;
 use super::output::{Sink, Watch, say};
@@ -34,7 +34,7 @@ use super::progress::{Progress, Unit, bytes, thousands};
 use super::settings::Context;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::ingest::{Rejection, Shape};
+use crate::ingest::{Rejection, SourceFormat};
 use crate::refusals::{self, Sender};
 
 /// Number of concurrent appends.
@@ -78,7 +78,7 @@ pub(super) struct Args {
     /// /v1/logs, litellm that of LiteLLM's generic_api callback, gateway-hook that of default.log
     /// and default.webhook of Portkey's open-source gateway, otlp traces in files of an
     /// OpenTelemetry collector, portkey-bucket the log store of a Portkey gateway
-    #[arg(long, value_name = "SHAPE", default_value_t = Source::Shape(Shape::Native), value_parser = source)]
+    #[arg(long, value_name = "SHAPE", default_value_t = Source::SourceFormat(SourceFormat::Native), value_parser = source)]
     source: Source,
     /// File for the text of rejected records, one per line; for portkey-bucket, the paths of unread
     /// files with the reason
@@ -90,7 +90,7 @@ pub(super) struct Args {
 #[derive(Clone, Copy, Debug)]
 enum Source {
     /// Files of records.
-    Shape(Shape),
+    SourceFormat(SourceFormat),
     /// The log store of a Portkey gateway.
     PortkeyBucket,
 }
@@ -100,7 +100,7 @@ const PORTKEY_BUCKET: &str = "portkey-bucket";
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Shape(shape) => shape.fmt(f),
+            Self::SourceFormat(shape) => shape.fmt(f),
             Self::PortkeyBucket => f.write_str(PORTKEY_BUCKET),
         }
     }
@@ -110,21 +110,21 @@ fn source(name: &str) -> Result<Source, String> {
     if name.eq_ignore_ascii_case(PORTKEY_BUCKET) {
         return Ok(Source::PortkeyBucket);
     }
-    name.parse().map(Source::Shape).map_err(|_| format!("expected one of {}", sources()))
+    name.parse().map(Source::SourceFormat).map_err(|_| format!("expected one of {}", sources()))
 }
 
 fn sources() -> String {
-    format!("{}, {PORTKEY_BUCKET}", Shape::ALL.map(Shape::name).join(", "))
+    format!("{}, {PORTKEY_BUCKET}", SourceFormat::ALL.map(SourceFormat::name).join(", "))
 }
 
 pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
     match args.source {
-        Source::Shape(shape) => files(context, args, shape).await,
+        Source::SourceFormat(shape) => files(context, args, shape).await,
         Source::PortkeyBucket => bucket::run(context, &args.files, args.rejects.as_deref()).await,
     }
 }
 
-async fn files(context: Context, args: Args, shape: Shape) -> Result<Done> {
+async fn files(context: Context, args: Args, shape: SourceFormat) -> Result<Done> {
     let inputs = args.files.iter().map(|path| Input::find(path)).collect::<Result<Vec<_>>>()?;
     let total = inputs.iter().map(|input| input.bytes).sum();
     let rejects = args.rejects.as_deref().map(|path| Sink::open(Some(path))).transpose()?;
@@ -146,7 +146,7 @@ async fn files(context: Context, args: Args, shape: Shape) -> Result<Done> {
     account.close_rejects()?;
     let done = outcome?;
     closed?;
-    Ok(if done == Done::Fine && account.rejected > 0 { Done::Problems } else { done })
+    Ok(if done == Done::Success && account.rejected > 0 { Done::Problems } else { done })
 }
 
 /// Appends parsed records to the engine until the input ends or Ctrl-C.
@@ -188,12 +188,17 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
     }
     account.take(&counts);
     pipeline.finish()?;
-    Ok(Done::Fine)
+    Ok(Done::Success)
 }
 
 /// Returns the sender of refusals in an import.
 fn sender(source: impl Into<refusals::Source>) -> Sender {
-    Sender { organisation: None, workspace: None, source: source.into(), route: "gatelog import".into() }
+    Sender {
+        organisation: None,
+        workspace: None,
+        source: source.into(),
+        route: "gatelog import".into(),
+    }
 }
 
 fn joined(appended: Result<Result<Appended>, JoinError>) -> Result<Appended> {
@@ -203,7 +208,7 @@ fn joined(appended: Result<Result<Appended>, JoinError>) -> Result<Appended> {
 /// Results of the records so far.
 struct Account {
     names: Vec<String>,
-    shape: Shape,
+    shape: SourceFormat,
     done: Appended,
     rejected: u64,
     text_bytes: u64,
@@ -212,12 +217,25 @@ struct Account {
 }
 
 impl Account {
-    fn new(names: Vec<String>, shape: Shape, rejects: Option<Sink>, progress: Progress) -> Self {
+    fn new(
+        names: Vec<String>,
+        shape: SourceFormat,
+        rejects: Option<Sink>,
+        progress: Progress,
+    ) -> Self {
         let rejects = rejects.map(|sink| {
             let watch = sink.watch();
             (sink, watch)
         });
-        Self { names, shape, done: Appended::default(), rejected: 0, text_bytes: 0, rejects, progress }
+        Self {
+            names,
+            shape,
+            done: Appended::default(),
+            rejected: 0,
+            text_bytes: 0,
+            rejects,
+            progress,
+        }
     }
 
     /// Reports a rejection, and saves the text of the record so that it can be corrected.
@@ -226,10 +244,14 @@ impl Account {
         let name = &self.names[file];
         match self.rejected {
             1..=REJECTIONS_TOLD => {
-                let excerpt = rejection.excerpt().map_or_else(String::new, |piece| format!("; near {piece}"));
+                let excerpt = rejection
+                    .excerpt()
+                    .map_or_else(String::new, |fragment| format!("; near {fragment}"));
                 self.progress.say(&format!("rejected: {name}: {rejection}{excerpt}"));
             }
-            count if count == REJECTIONS_TOLD + 1 => self.progress.say("further rejections are only counted"),
+            count if count == REJECTIONS_TOLD + 1 => {
+                self.progress.say("further rejections are only counted")
+            }
             _ => {}
         }
         if let Some((sink, watch)) = &mut self.rejects
@@ -237,8 +259,10 @@ impl Account {
         {
             // A record of several lines is put on one line: its line breaks can only stand between
             // tokens.
-            let mut line: Vec<u8> =
-                text.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
+            let mut line: Vec<u8> = text
+                .iter()
+                .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte })
+                .collect();
             line.push(b'\n');
             sink.write_all(&line).map_err(|cause| watch.error(cause))?;
         }
@@ -250,7 +274,9 @@ impl Account {
         self.text_bytes = text;
         let seconds = self.progress.seconds();
         let records = self.done.known();
-        self.progress.set(read, || format!("{} of JSON, {} records", rate(text, seconds), thousands(records)));
+        self.progress.set(read, || {
+            format!("{} of JSON, {} records", rate(text, seconds), thousands(records))
+        });
     }
 
     fn tell(&self) {
@@ -258,7 +284,10 @@ impl Account {
         let seconds = self.progress.seconds();
         done.tell_left_out();
         if done.known() == 0 && *rejected > 0 {
-            say!("no record could be read as `{shape}`; set their format with `--source`: {}", sources());
+            say!(
+                "no record could be read as `{shape}`; set their format with `--source`: {}",
+                sources()
+            );
         }
         say!(
             "{} records imported, {} duplicates, {} rejected; {} of JSON in {seconds:.1} s, {}",

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::input::Input;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::ingest::{self, Chunk, Context, Rejection, Shape, Splitter};
+use crate::ingest::{self, Chunk, Context, Rejection, SourceFormat, Splitter};
 use crate::record::Record;
 
 /// Size of the text chunks that are split, parsed and appended.
@@ -64,7 +64,7 @@ impl Counts {
 type Piece = (usize, Chunk);
 
 impl Pipeline {
-    pub(super) fn start(inputs: Vec<Input>, shape: Shape, engine: &Engine) -> Self {
+    pub(super) fn start(inputs: Vec<Input>, shape: SourceFormat, engine: &Engine) -> Self {
         let counts = Arc::new(Counts::default());
         let (chunks, waiting) = sync_channel(WAITING);
         let (records, parsed) = mpsc::channel(WAITING);
@@ -94,7 +94,12 @@ impl Pipeline {
     }
 }
 
-fn read_all(inputs: &[Input], limit: usize, counts: &Counts, chunks: &SyncSender<Piece>) -> Result<()> {
+fn read_all(
+    inputs: &[Input],
+    limit: usize,
+    counts: &Counts,
+    chunks: &SyncSender<Piece>,
+) -> Result<()> {
     for (file, input) in inputs.iter().enumerate() {
         let mut text = input.open(Arc::clone(&counts.read))?;
         let mut splitter = Splitter::with_limit(limit);
@@ -126,13 +131,20 @@ fn send(chunks: &SyncSender<Piece>, file: usize, chunk: Chunk) -> bool {
     empty || chunks.send((file, chunk)).is_ok()
 }
 
-fn parse_all(engine: &Engine, shape: Shape, waiting: &Mutex<Receiver<Piece>>, parsed: &mpsc::Sender<Parsed>) {
+fn parse_all(
+    engine: &Engine,
+    shape: SourceFormat,
+    waiting: &Mutex<Receiver<Piece>>,
+    parsed: &mpsc::Sender<Parsed>,
+) {
     loop {
         let next = waiting.lock().recv();
         let Ok((file, mut chunk)) = next else { return };
         let all = std::mem::take(&mut chunk.records);
         // Records that the splitter rejects are too long to keep their text.
-        let refused = std::mem::take(&mut chunk.rejections).into_iter().map(|rejection| (rejection, Vec::new()));
+        let refused = std::mem::take(&mut chunk.rejections)
+            .into_iter()
+            .map(|rejection| (rejection, Vec::new()));
         let mut portion = Parsed { file, records: Vec::new(), rejected: refused.collect() };
         for some in all.chunks(RECORDS_AT_ONCE) {
             parse(engine, shape, &mut chunk, some, &mut portion);
@@ -148,15 +160,24 @@ fn parse_all(engine: &Engine, shape: Shape, waiting: &Mutex<Receiver<Piece>>, pa
 }
 
 /// Parses some records of a chunk. The list of records in the chunk itself is free for reuse.
-fn parse(engine: &Engine, shape: Shape, chunk: &mut Chunk, some: &[(u64, Range<usize>)], portion: &mut Parsed) {
+fn parse(
+    engine: &Engine,
+    shape: SourceFormat,
+    chunk: &mut Chunk,
+    some: &[(u64, Range<usize>)],
+    portion: &mut Parsed,
+) {
     let context = Context { policy: Arc::clone(engine.policy()), ..Context::new(engine.now()) };
     let mut new_id = || engine.new_id();
     portion.records.reserve(some.len());
     let request = match shape {
-        Shape::Native | Shape::LiteLlm | Shape::GatewayHook | Shape::Otlp => some.len(),
+        SourceFormat::Native
+        | SourceFormat::LiteLlm
+        | SourceFormat::GatewayHook
+        | SourceFormat::Otlp => some.len(),
         // Records without a trace id share one within a request, and each line of a file counts as
         // a request.
-        Shape::Portkey => 1,
+        SourceFormat::Portkey => 1,
     };
     for request in some.chunks(request) {
         chunk.records.clear();

@@ -1,4 +1,5 @@
-//! The file of an export job: its lines packed in blocks, so that any range of them is read without the rest.
+//! The file of an export job: its lines packed in blocks, so that any range of them is read without
+//! the rest.
 //!
 //! ```text
 //! block, block, …         each a zstd frame of BLOCK_BYTES of lines (the last one of fewer), with a checksum
@@ -74,7 +75,8 @@ impl Packing {
             self.pack().await?;
         }
         let blocks = self.lengths.len() as u32;
-        let mut index: Vec<u8> = self.lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
+        let mut index: Vec<u8> =
+            self.lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
         index.extend(MAGIC);
         index.extend(blocks.to_le_bytes());
         index.extend(self.bytes.to_le_bytes());
@@ -121,26 +123,31 @@ pub(super) fn read(
     let blocks = stream::once(async move {
         let starts = index(&*store, &path, bytes, stored).await?;
         let wanted = range.start / BLOCK_BYTES as u64..range.end.div_ceil(BLOCK_BYTES as u64);
-        let pieces = wanted.map(move |number| {
+        let fragments = wanted.map(move |number| {
             let (store, path, range) = (Arc::clone(&store), path.clone(), range.clone());
             let place = usize::try_from(number).unwrap_or(usize::MAX);
-            let packed = starts.get(place).copied().zip(starts.get(place.saturating_add(1)).copied());
+            let packed =
+                starts.get(place).copied().zip(starts.get(place.saturating_add(1)).copied());
             async move {
                 let (start, end) = packed.ok_or_else(damaged)?;
                 let packed = store.get_range(&path, start..end).await.map_err(unreadable)?;
-                let unpacking = tokio::task::spawn_blocking(move || zstd::bulk::decompress(&packed, BLOCK_BYTES));
+                let unpacking = tokio::task::spawn_blocking(move || {
+                    zstd::bulk::decompress(&packed, BLOCK_BYTES)
+                });
                 let lines = unpacking.await.map_err(|cause| damaged().with_source(cause))?;
                 let lines = Bytes::from(lines.map_err(|cause| damaged().with_source(cause))?);
                 let first = number * BLOCK_BYTES as u64;
-                let cut = |at: u64| usize::try_from(at.saturating_sub(first)).unwrap_or(usize::MAX).min(lines.len());
+                let cut = |at: u64| {
+                    usize::try_from(at.saturating_sub(first)).unwrap_or(usize::MAX).min(lines.len())
+                };
                 Ok(lines.slice(cut(range.start)..cut(range.end)))
             }
         });
-        Ok::<_, Error>(stream::iter(pieces).buffered(BLOCKS_AHEAD))
+        Ok::<_, Error>(stream::iter(fragments).buffered(BLOCKS_AHEAD))
     });
     blocks
         .flat_map(|opened| match opened {
-            Ok(pieces) => pieces.boxed(),
+            Ok(fragments) => fragments.boxed(),
             Err(error) => stream::iter([Err(error)]).boxed(),
         })
         .boxed()
@@ -152,7 +159,8 @@ async fn index(store: &dyn ObjectStore, path: &Path, bytes: u64, stored: u64) ->
     let index_bytes = blocks * LENGTH_BYTES as u64 + TRAILER_BYTES as u64;
     let start = stored.checked_sub(index_bytes).ok_or_else(damaged)?;
     let index = store.get_range(path, start..stored).await.map_err(unreadable)?;
-    let (lengths, trailer) = index.split_at_checked(index.len().saturating_sub(TRAILER_BYTES)).ok_or_else(damaged)?;
+    let (lengths, trailer) =
+        index.split_at_checked(index.len().saturating_sub(TRAILER_BYTES)).ok_or_else(damaged)?;
     let wanted = [&MAGIC[..], &(blocks as u32).to_le_bytes(), &bytes.to_le_bytes()].concat();
     if trailer != wanted {
         return Err(damaged());
@@ -166,13 +174,22 @@ async fn index(store: &dyn ObjectStore, path: &Path, bytes: u64, stored: u64) ->
     if end == start { Ok(starts) } else { Err(damaged()) }
 }
 
-fn plain(store: Arc<dyn ObjectStore>, path: Path, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+fn plain(
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    range: Range<u64>,
+) -> BoxStream<'static, Result<Bytes>> {
     let end = range.end;
-    let pieces = range.step_by(BLOCK_BYTES).map(move |start| {
+    let fragments = range.step_by(BLOCK_BYTES).map(move |start| {
         let (store, path) = (Arc::clone(&store), path.clone());
-        async move { store.get_range(&path, start..end.min(start + BLOCK_BYTES as u64)).await.map_err(unreadable) }
+        async move {
+            store
+                .get_range(&path, start..end.min(start + BLOCK_BYTES as u64))
+                .await
+                .map_err(unreadable)
+        }
     });
-    stream::iter(pieces).buffered(BLOCKS_AHEAD).boxed()
+    stream::iter(fragments).buffered(BLOCKS_AHEAD).boxed()
 }
 
 fn unreadable(cause: object_store::Error) -> Error {
@@ -192,7 +209,8 @@ mod tests {
     use super::*;
 
     async fn packed(lines: &[u8]) -> (Arc<dyn ObjectStore>, Path, ExportFile) {
-        let (store, path): (Arc<dyn ObjectStore>, _) = (Arc::new(InMemory::new()), Path::from("a.jsonl.zst"));
+        let (store, path): (Arc<dyn ObjectStore>, _) =
+            (Arc::new(InMemory::new()), Path::from("a.jsonl.zst"));
         let mut packing = Packing::new(Upload::new(Arc::clone(&store), path.clone()));
         for chunk in lines.chunks(300_000) {
             packing.put(chunk).await.unwrap();
@@ -204,7 +222,15 @@ mod tests {
         (
             store,
             path,
-            ExportFile { name, bytes, stored_bytes, records: 0, columns: Vec::new(), organisations: None, written_at },
+            ExportFile {
+                name,
+                bytes,
+                stored_bytes,
+                records: 0,
+                columns: Vec::new(),
+                organisations: None,
+                written_at,
+            },
         )
     }
 
@@ -212,18 +238,28 @@ mod tests {
         (store, path, file): &(Arc<dyn ObjectStore>, Path, ExportFile),
         range: Range<u64>,
     ) -> Result<Vec<u8>> {
-        let pieces: Vec<Bytes> = read(Arc::clone(store), path.clone(), file, range).try_collect().await?;
-        Ok(pieces.concat())
+        let fragments: Vec<Bytes> =
+            read(Arc::clone(store), path.clone(), file, range).try_collect().await?;
+        Ok(fragments.concat())
     }
 
     #[tokio::test]
     async fn any_range_of_the_lines_is_read_as_it_was_written() {
-        let lines: Vec<u8> =
-            (0..330_000).flat_map(|number: u32| format!("{{\"n\":{number}}}\n").into_bytes()).collect();
+        let lines: Vec<u8> = (0..330_000)
+            .flat_map(|number: u32| format!("{{\"n\":{number}}}\n").into_bytes())
+            .collect();
         let (size, block) = (lines.len(), BLOCK_BYTES);
         let object = packed(&lines).await;
         assert!(object.2.stored_bytes.unwrap() < lines.len() as u64 / 4);
-        for range in [0..size, 0..1, size - 1..size, block - 1..block + 1, block..2 * block, 5..2 * block + 7, 9..9] {
+        for range in [
+            0..size,
+            0..1,
+            size - 1..size,
+            block - 1..block + 1,
+            block..2 * block,
+            5..2 * block + 7,
+            9..9,
+        ] {
             let read = read_all(&object, range.start as u64..range.end as u64).await.unwrap();
             assert!(read == lines[range.clone()], "{range:?}");
         }

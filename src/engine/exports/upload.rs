@@ -1,8 +1,9 @@
-//! An object that is written piece by piece: in one write if it is small, else in parts that are sent while the next one fills.
+//! An object that is written piece by piece: in one write if it is small, else in parts that are
+//! sent while the next one fills.
 //!
-//! Memory for one is [`part_bytes`] for the part that is being filled and for the one that is on its way. The object has its name
-//! after [`Upload::finish`], all of it or none; what else was begun is taken back by [`Upload::abort`], at any time, also
-//! where the store refused the end.
+//! Memory for one is [`part_bytes`] for the part that is being filled and for the one that is on
+//! its way. The object has its name after [`Upload::finish`], all of it or none; what else was
+//! begun is taken back by [`Upload::abort`], at any time, also where the store refused the end.
 
 use std::mem;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use tokio::task::JoinSet;
 
 /// Bytes of the first parts: a bucket takes none smaller but the last.
 const LEAST_PART: usize = 5 << 20;
-/// Parts after which they are that much bigger: an object has at most 10,000 of them, which come to 260 GB.
+/// Parts after which they are that much bigger: an object has at most 10,000 of them, which come to
+/// 260 GB.
 const PARTS_OF_A_SIZE: usize = 1_000;
 /// Parts that are on their way beside the one that is being filled.
 const PARTS_AHEAD: usize = 1;
@@ -38,7 +40,15 @@ pub(super) struct Upload {
 
 impl Upload {
     pub(super) fn new(store: Arc<dyn ObjectStore>, path: Path) -> Self {
-        Self { store, path, part: Vec::new(), begun: None, sending: JoinSet::new(), parts: 0, stored: 0 }
+        Self {
+            store,
+            path,
+            part: Vec::new(),
+            begun: None,
+            sending: JoinSet::new(),
+            parts: 0,
+            stored: 0,
+        }
     }
 
     pub(super) async fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
@@ -84,7 +94,8 @@ impl Upload {
             None => self.begun.insert(self.store.put_multipart(&self.path).await?),
         };
         self.parts += 1;
-        let (bytes, part) = (self.part.len() as u64, begun.put_part(mem::take(&mut self.part).into()));
+        let (bytes, part) =
+            (self.part.len() as u64, begun.put_part(mem::take(&mut self.part).into()));
         self.sending.spawn(async move { part.await.map(|()| bytes) });
         Ok(())
     }

@@ -1,12 +1,16 @@
-//! Export jobs at work: taken in turn, written in the background, and their ends told to the catalog.
+//! Export jobs at work: taken in turn, written in the background, and their ends told to the
+//! catalog.
 //!
-//! One node does it, the one that holds the lease of upkeep; [`AT_ONCE`] jobs are written at a time, of an organisation one, and
-//! the others wait in the order of their starts. What the catalog says is what holds: a job that is in progress there and not
-//! here is begun anew, after a restart and after another node's end alike, and one that is no longer wanted there is broken off,
-//! whoever said so. A node that overslept its lease writes for nothing and takes its file back ([`Document::end_export`]).
+//! One node does it, the one that holds the lease of upkeep; [`AT_ONCE`] jobs are written at a
+//! time, of an organisation one, and the others wait in the order of their starts. What the catalog
+//! says is what holds: a job that is in progress there and not here is begun anew, after a restart
+//! and after another node's end alike, and one that is no longer wanted there is broken off,
+//! whoever said so. A node that overslept its lease writes for nothing and takes its file back
+//! ([`Document::end_export`]).
 //!
-//! A file gets its name in the store when it is whole. How far a job is stands in the memory of the node that writes it; the
-//! catalog hears of the end. However the task of a job ends, its place is free afterwards.
+//! A file gets its name in the store when it is whole. How far a job is stands in the memory of the
+//! node that writes it; the catalog hears of the end. However the task of a job ends, its place is
+//! free afterwards.
 //!
 //! [`Document::end_export`]: crate::catalog::Document::end_export
 
@@ -39,7 +43,8 @@ const AT_ONCE: usize = 2;
 const TICK: Duration = Duration::from_secs(1);
 /// How long the end of an engine waits for uploads to be taken back.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// How often the end of a job is told to a catalog that does not answer, before the job is begun anew.
+/// How often the end of a job is told to a catalog that does not answer, before the job is begun
+/// anew.
 const TELLS: u32 = 5;
 
 /// What is being written on this node.
@@ -62,14 +67,15 @@ pub(super) struct Running {
     cancel: CancellationToken,
 }
 
-/// A job's place among those that are written here, given back when this is dropped, whatever happened.
-struct Turn {
+/// A job's place among those that are written here, given back when this is dropped, whatever
+/// happened.
+struct ExportTurn {
     inner: Arc<Inner>,
     job: ExportJob,
     running: Running,
 }
 
-impl Turn {
+impl ExportTurn {
     /// Writes the job until it is over, one way or another.
     async fn take(self) {
         let Self { inner, job, running } = &self;
@@ -82,7 +88,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for ExportTurn {
     fn drop(&mut self) {
         let exports = &self.inner.exports;
         exports.running.lock().remove(&self.job.id);
@@ -154,7 +160,7 @@ impl Inner {
     }
 
     /// The job whose turn it is, if there is room for one.
-    fn next_export(self: &Arc<Self>) -> Option<Turn> {
+    fn next_export(self: &Arc<Self>) -> Option<ExportTurn> {
         let state = self.catalog.state();
         let mut running = self.exports.running.lock();
         // Looked at under the lock: whoever closes the engine takes it after saying so.
@@ -162,7 +168,8 @@ impl Inner {
             return None;
         }
         let has_one = |job: &ExportJob| {
-            running.contains_key(&job.id) || running.values().any(|other| other.organisation == job.organisation)
+            running.contains_key(&job.id)
+                || running.values().any(|other| other.organisation == job.organisation)
         };
         let job = state.document.started_exports().into_iter().find(|job| !has_one(job))?.clone();
         let started = Running {
@@ -173,11 +180,11 @@ impl Inner {
             cancel: CancellationToken::new(),
         };
         running.insert(job.id.clone(), started.clone());
-        Some(Turn { inner: Arc::clone(self), job, running: started })
+        Some(ExportTurn { inner: Arc::clone(self), job, running: started })
     }
 
-    /// Moves rows into files: those are merged in order, while rows in memory must be sorted, all of a day at once. Where that
-    /// fails they are read from memory.
+    /// Moves rows into files: those are merged in order, while rows in memory must be sorted, all
+    /// of a day at once. Where that fails they are read from memory.
     async fn flush_first(self: &Arc<Self>) {
         let inner = Arc::clone(self);
         // A task of its own: a job that is called off must not leave a commit half taken over.
@@ -189,7 +196,8 @@ impl Inner {
     /// Writes a file and tells the catalog.
     async fn attempt(&self, job: &ExportJob, name: &str, running: &Running) {
         let written = AssertUnwindSafe(self.write_export(job, name, running)).catch_unwind().await;
-        let written = written.unwrap_or_else(|_| Err(Error::internal("writing the export panicked")));
+        let written =
+            written.unwrap_or_else(|_| Err(Error::internal("writing the export panicked")));
         let end = match written {
             _ if running.cancel.is_cancelled() => None,
             Ok(end) => Some(end),
@@ -203,7 +211,9 @@ impl Inner {
             None => Some(Ended::Overtaken),
         };
         // Where the catalog did not answer it may name the file; if not, upkeep finds it.
-        if ended.is_some() && !matches!((&end, ended), (Some(ExportEnd::Written(..)), Some(Ended::Taken))) {
+        if ended.is_some()
+            && !matches!((&end, ended), (Some(ExportEnd::Written(..)), Some(Ended::Taken)))
+        {
             let _ = self.delete_export(name).await;
         }
     }
@@ -212,10 +222,17 @@ impl Inner {
         let mut wait = TICK;
         for _ in 0..TELLS {
             let now = (self.now)();
-            let told = self.catalog.change(|document| Ok(document.end_export(&job.id, job.run, end, now))).await;
+            let told = self
+                .catalog
+                .change(|document| Ok(document.end_export(&job.id, job.run, end, now)))
+                .await;
             match told {
                 Ok(ended) => return Some(ended),
-                Err(error) => tracing::warn!(job = job.id, error = error.chain(), "the end of an export was not noted"),
+                Err(error) => tracing::warn!(
+                    job = job.id,
+                    error = error.chain(),
+                    "the end of an export was not noted"
+                ),
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => wait *= 2,
@@ -226,7 +243,12 @@ impl Inner {
     }
 
     /// Writes the file of a job, as far as it is not called off.
-    async fn write_export(&self, job: &ExportJob, name: &str, running: &Running) -> Result<ExportEnd> {
+    async fn write_export(
+        &self,
+        job: &ExportJob,
+        name: &str,
+        running: &Running,
+    ) -> Result<ExportEnd> {
         let state = self.catalog.state();
         let (columns, selection) = checked(&state.document, job)?;
         let most = state.document.most_exported(job.organisation.as_deref());
@@ -234,21 +256,33 @@ impl Inner {
         let reader = Reader::over(self, job.access());
         let noted = Arc::default();
         let lines = reader.export_selected(&selection, columns.clone(), limit, &noted).await?;
-        let upload = Upload::new(Arc::clone(self.store.object_store()), self.store.export_path(name));
+        let upload =
+            Upload::new(Arc::clone(self.store.object_store()), self.store.export_path(name));
         write(lines, Packing::new(upload), running, || self.check_room(job)).await?;
-        let [records, bytes, stored] = [0, 1, 2].map(|place| running.written[place].load(Ordering::Relaxed));
+        let [records, bytes, stored] =
+            [0, 1, 2].map(|place| running.written[place].load(Ordering::Relaxed));
         let whole = selection.limit.is_none() && limit.is_none_or(|limit| records < limit);
         let (name, written_at) = (name.to_owned(), (self.now)());
         // One of an organisation holds that one's.
         let organisations = noted.names().filter(|_| job.organisation.is_none());
-        let file = ExportFile { name, bytes, stored_bytes: Some(stored), records, columns, organisations, written_at };
+        let file = ExportFile {
+            name,
+            bytes,
+            stored_bytes: Some(stored),
+            records,
+            columns,
+            organisations,
+            written_at,
+        };
         Ok(ExportEnd::Written(file, whole.then_some(records)))
     }
 
-    /// Refuses to write on where the files of all exports, or of the job's organisation, have come to their limit.
+    /// Refuses to write on where the files of all exports, or of the job's organisation, have come
+    /// to their limit.
     fn check_room(&self, job: &ExportJob) -> Result<()> {
         let most = self.config.export_bytes;
-        let [mut all, mut own] = self.catalog.state().document.export_bytes(job.organisation.as_deref());
+        let [mut all, mut own] =
+            self.catalog.state().document.export_bytes(job.organisation.as_deref());
         for other in self.exports.running.lock().values() {
             let stored = other.written[2].load(Ordering::Relaxed);
             all += stored;
@@ -278,8 +312,8 @@ impl Inner {
     }
 }
 
-/// Writes lines to an object that has its name when this is over. Called off or failed, it never gets one, or, where that came
-/// too late, the caller deletes it.
+/// Writes lines to an object that has its name when this is over. Called off or failed, it never
+/// gets one, or, where that came too late, the caller deletes it.
 async fn write(
     mut lines: BoxStream<'static, Result<Bytes>>,
     mut packing: Packing,
@@ -311,7 +345,9 @@ async fn write(
 
 fn unwritten(cause: object_store::Error, stored: u64) -> Error {
     let why = match is_full(&cause) {
-        true => format!("no space left on the device, {stored} bytes written; free space, then start the export again"),
+        true => format!(
+            "no space left on the device, {stored} bytes written; free space, then start the export again"
+        ),
         false => "the file of the export cannot be written".to_owned(),
     };
     Error::storage(why).with_source(cause)
@@ -321,5 +357,6 @@ fn unwritten(cause: object_store::Error, stored: u64) -> Error {
 fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
     let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
     let io_error = cause.downcast_ref::<io::Error>();
-    io_error.is_some_and(|cause| full.contains(&cause.kind())) || cause.source().is_some_and(is_full)
+    io_error.is_some_and(|cause| full.contains(&cause.kind()))
+        || cause.source().is_some_and(is_full)
 }

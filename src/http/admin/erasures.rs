@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::super::auth::Caller;
 use super::super::error::Failure;
 use super::{Answer, answer, asked, list as listed, read, within};
-use crate::catalog::{Access, ShownErasure, Which};
+use crate::catalog::{Access, ErasureSelector, ErasureView};
 use crate::error::{Error, Result};
 
 const FIELDS: &str = "organisation, and one of user, ids, all";
@@ -26,19 +26,26 @@ struct New {
 }
 
 /// `GET /v1/admin/erasures?organisation=…`.
-pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn list(
+    Caller { app, access }: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Answer<Value>, Failure> {
     whole_organisation(&access)?;
     let access = asked(access, query.as_deref())?;
     Ok(listed(&app.engine.catalog().state().document.shown_erasures(&access)))
 }
 
 /// `POST /v1/admin/erasures`.
-pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result<Answer<ShownErasure>, Failure> {
+pub(crate) async fn create(
+    Caller { app, access }: Caller,
+    body: Body,
+) -> Result<Answer<ErasureView>, Failure> {
     whole_organisation(&access)?;
     let New { organisation, user, ids, all } = read(body, FIELDS).await?;
     let organisation = within(&access, organisation)?;
-    let organisation =
-        organisation.ok_or_else(|| Error::invalid("`organisation` is missing; name the organisation to erase from"))?;
+    let organisation = organisation.ok_or_else(|| {
+        Error::invalid("`organisation` is missing; name the organisation to erase from")
+    })?;
     let entry = app.engine.erase_as(&access, &organisation, which(user, ids, all)?).await?;
     Ok(answer(StatusCode::ACCEPTED, entry.shown()))
 }
@@ -54,11 +61,15 @@ fn whole_organisation(access: &Access) -> Result<()> {
     }
 }
 
-fn which(user: Option<String>, ids: Option<Vec<String>>, all: Option<bool>) -> Result<Which> {
+fn which(
+    user: Option<String>,
+    ids: Option<Vec<String>>,
+    all: Option<bool>,
+) -> Result<ErasureSelector> {
     match (user, ids, all) {
-        (Some(user), None, None) => Ok(Which::User(user)),
-        (None, Some(ids), None) => Ok(Which::Ids(ids)),
-        (None, None, Some(true)) => Ok(Which::All),
+        (Some(user), None, None) => Ok(ErasureSelector::User(user)),
+        (None, Some(ids), None) => Ok(ErasureSelector::Ids(ids)),
+        (None, None, Some(true)) => Ok(ErasureSelector::All),
         _ => Err(Error::invalid(
             "the body must name the records in exactly one way; give one of `user`, `ids` and `\"all\": true`",
         )),
@@ -71,9 +82,15 @@ mod tests {
 
     #[test]
     fn exactly_one_way_names_the_records() {
-        assert_eq!(which(Some("ada".to_owned()), None, None).unwrap(), Which::User("ada".to_owned()));
-        assert_eq!(which(None, Some(vec!["7".to_owned()]), None).unwrap(), Which::Ids(vec!["7".to_owned()]));
-        assert_eq!(which(None, None, Some(true)).unwrap(), Which::All);
+        assert_eq!(
+            which(Some("ada".to_owned()), None, None).unwrap(),
+            ErasureSelector::User("ada".to_owned())
+        );
+        assert_eq!(
+            which(None, Some(vec!["7".to_owned()]), None).unwrap(),
+            ErasureSelector::Ids(vec!["7".to_owned()])
+        );
+        assert_eq!(which(None, None, Some(true)).unwrap(), ErasureSelector::All);
         assert!(which(None, None, Some(false)).is_err());
         assert!(which(None, None, None).is_err());
         assert!(which(Some("ada".to_owned()), None, Some(true)).is_err());

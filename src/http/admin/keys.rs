@@ -17,8 +17,8 @@ use super::super::auth::Caller;
 use super::super::body::text_or_number;
 use super::super::error::Failure;
 use super::{Answer, Id, answer, asked, id, list as listed, read, within};
-use crate::catalog::{Access, Document, FreshKey, NewKey, Scope, ShownKey, key_text};
-use crate::config::MOST_DAYS;
+use crate::catalog::{Access, CreatedKey, Document, KeyView, NewKey, Scope, key_text};
+use crate::config::MAX_DAYS;
 use crate::error::{Error, Result};
 use crate::record::json;
 
@@ -38,13 +38,19 @@ struct New {
 }
 
 /// `GET /v1/admin/keys?organisation=…`.
-pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn list(
+    Caller { app, access }: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Answer<Value>, Failure> {
     let access = asked(access, query.as_deref())?;
     Ok(listed(&app.engine.catalog().state().document.shown_keys(&access, app.engine.now())))
 }
 
 /// `POST /v1/admin/keys`.
-pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result<Answer<FreshKey>, Failure> {
+pub(crate) async fn create(
+    Caller { app, access }: Caller,
+    body: Body,
+) -> Result<Answer<CreatedKey>, Failure> {
     let now = app.engine.now();
     let wanted = wanted(&access, read(body, FIELDS).await?, now)?;
     let key = key_text(app.engine.random());
@@ -56,11 +62,14 @@ pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result
     };
     let shown = app.engine.catalog().change_as(&access, create).await?;
     app.engine.catalog_changed();
-    Ok(answer(StatusCode::CREATED, FreshKey { key, shown }))
+    Ok(answer(StatusCode::CREATED, CreatedKey { key, shown }))
 }
 
 /// `DELETE /v1/admin/keys/{id}`: revokes a key.
-pub(crate) async fn revoke(Caller { app, access }: Caller, path: Id) -> Result<Answer<ShownKey>, Failure> {
+pub(crate) async fn revoke(
+    Caller { app, access }: Caller,
+    path: Id,
+) -> Result<Answer<KeyView>, Failure> {
     let id = id(path)?;
     let now = app.engine.now();
     let revoke = |document: &mut Document| Ok(document.revoke_key(&id, &access, now)?.shown(now));
@@ -80,23 +89,34 @@ fn wanted(access: &Access, new: New, now: DateTime<Utc>) -> Result<NewKey> {
         }
         (named, own) => named.or_else(|| own.clone()),
     };
-    let scopes: BTreeSet<Scope> = new.scopes.iter().map(|name| name.parse()).collect::<Result<_>>()?;
+    let scopes: BTreeSet<Scope> =
+        new.scopes.iter().map(|name| name.parse()).collect::<Result<_>>()?;
     let expires_at = expiry(new.expires_at.as_deref(), new.expires_in_days, now)?;
     Ok(NewKey { name: new.name, organisation, workspace, scopes, expires_at })
 }
 
-fn expiry(at: Option<&str>, days: Option<i64>, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>> {
+fn expiry(
+    at: Option<&str>,
+    days: Option<i64>,
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>> {
     match (at, days) {
         (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err(Error::invalid("`expires_at` and `expires_in_days` are both given; give one")),
+        (Some(_), Some(_)) => {
+            Err(Error::invalid("`expires_at` and `expires_in_days` are both given; give one"))
+        }
         (Some(text), None) => match json::moment(text) {
             Some(at) => Ok(Some(at)),
-            None => {
-                Err(Error::invalid(format!("`expires_at` is `{text}`; expected a moment such as 2027-01-31T00:00:00Z")))
-            }
+            None => Err(Error::invalid(format!(
+                "`expires_at` is `{text}`; expected a moment such as 2027-01-31T00:00:00Z"
+            ))),
         },
-        (None, Some(days)) if (1..=i64::from(MOST_DAYS)).contains(&days) => Ok(Some(now + TimeDelta::days(days))),
-        (None, Some(days)) => Err(Error::invalid(format!("`expires_in_days` is {days}; expected 1 to {MOST_DAYS}"))),
+        (None, Some(days)) if (1..=i64::from(MAX_DAYS)).contains(&days) => {
+            Ok(Some(now + TimeDelta::days(days)))
+        }
+        (None, Some(days)) => {
+            Err(Error::invalid(format!("`expires_in_days` is {days}; expected 1 to {MAX_DAYS}")))
+        }
     }
 }
 
@@ -125,14 +145,19 @@ mod tests {
             let key = wanted(access, new(organisation, workspace), now)?;
             Ok((key.organisation.unwrap_or_default(), key.workspace.unwrap_or_default()))
         };
-        let fine = |organisation: &str, workspace: &str| Ok((organisation.to_owned(), workspace.to_owned()));
+        let fine = |organisation: &str, workspace: &str| {
+            Ok((organisation.to_owned(), workspace.to_owned()))
+        };
         let told = |made: Result<(String, String)>| made.map_err(|error| error.to_string());
         assert_eq!(told(made(&operator, None, None)), fine("", ""));
         assert_eq!(told(made(&operator, Some("zen"), None)), fine("zen", ""));
         assert_eq!(told(made(&acme, None, None)), fine("acme", ""));
         assert_eq!(told(made(&acme, Some("acme"), Some("search"))), fine("acme", "search"));
         assert_eq!(told(made(&search, None, None)), fine("acme", "search"));
-        assert_eq!(told(made(&acme, Some("zen"), None)), Err("organisation `zen` does not exist".to_owned()));
+        assert_eq!(
+            told(made(&acme, Some("zen"), None)),
+            Err("organisation `zen` does not exist".to_owned())
+        );
         assert!(told(made(&search, None, Some("ads"))).unwrap_err().contains("workspace `search`"));
     }
 
@@ -141,8 +166,13 @@ mod tests {
         let now = DateTime::UNIX_EPOCH;
         let at = |text: &str| DateTime::parse_from_rfc3339(text).unwrap().to_utc();
         assert_eq!(expiry(None, Some(30), now).unwrap(), Some(at("1970-01-31T00:00:00Z")));
-        assert_eq!(expiry(Some("2027-01-31T00:00:00+01:00"), None, now).unwrap(), Some(at("2027-01-30T23:00:00Z")));
-        for (text, days) in [(Some("soon"), None), (None, Some(0)), (None, Some(i64::MAX)), (Some("x"), Some(1))] {
+        assert_eq!(
+            expiry(Some("2027-01-31T00:00:00+01:00"), None, now).unwrap(),
+            Some(at("2027-01-30T23:00:00Z"))
+        );
+        for (text, days) in
+            [(Some("soon"), None), (None, Some(0)), (None, Some(i64::MAX)), (Some("x"), Some(1))]
+        {
             assert!(expiry(text, days, now).is_err(), "{text:?} {days:?}");
         }
     }

@@ -13,7 +13,7 @@ use super::super::auth::Caller;
 use super::super::error::Failure;
 use super::super::input::Fields;
 use super::{Answer, Id, answer, id};
-use crate::engine::upkeep::Run;
+use crate::engine::maintenance::Run;
 use crate::engine::{Job, Outcome};
 use crate::nearest::{clip, hint};
 
@@ -25,11 +25,11 @@ pub(crate) struct Shown {
     holder: Option<String>,
     /// Expiry of the lease.
     until: Option<DateTime<Utc>>,
-    jobs: BTreeMap<&'static str, ShownJob>,
+    jobs: BTreeMap<&'static str, JobView>,
 }
 
 #[derive(Debug, Serialize)]
-struct ShownJob {
+struct JobView {
     schedule: String,
     #[serde(flatten)]
     run: Run,
@@ -42,7 +42,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>) -> Answer<Shown> {
     let job = |job: Job| {
         let mut run = upkeep.jobs.get(job.name()).cloned().unwrap_or_default();
         run.next_at = upkeep.due(job, config, app.engine.now());
-        (job.name(), ShownJob { schedule: job.schedule(config).to_string(), run })
+        (job.name(), JobView { schedule: job.schedule(config).to_string(), run })
     };
     let jobs = Job::ALL.into_iter().map(job).collect();
     answer(StatusCode::OK, Shown { holder: upkeep.holder, until: upkeep.until, jobs })
@@ -50,7 +50,7 @@ pub(crate) async fn show(State(app): State<Arc<App>>) -> Answer<Shown> {
 
 /// State of the server's clock.
 #[derive(Debug, Serialize)]
-pub(crate) struct ShownClock {
+pub(crate) struct ClockView {
     object: &'static str,
     now: DateTime<Utc>,
     /// True if the clock leapt and nobody has confirmed the time. Until then nothing expires.
@@ -61,20 +61,22 @@ pub(crate) struct ShownClock {
     found: Option<DateTime<Utc>>,
 }
 
-fn shown_clock(app: &App) -> ShownClock {
+fn shown_clock(app: &App) -> ClockView {
     let leap = app.engine.clock_in_doubt();
     let expected = leap.as_ref().map(|leap| leap.expected);
     let found = leap.as_ref().map(|leap| leap.found);
-    ShownClock { object: "clock", now: app.engine.now(), in_doubt: leap.is_some(), expected, found }
+    ClockView { object: "clock", now: app.engine.now(), in_doubt: leap.is_some(), expected, found }
 }
 
 /// `GET /v1/admin/clock`.
-pub(crate) async fn clock(State(app): State<Arc<App>>) -> Answer<ShownClock> {
+pub(crate) async fn clock(State(app): State<Arc<App>>) -> Answer<ClockView> {
     answer(StatusCode::OK, shown_clock(&app))
 }
 
 /// `POST /v1/admin/clock`: confirms the time of the server's clock.
-pub(crate) async fn confirm_clock(Caller { app, access }: Caller) -> Result<Answer<ShownClock>, Failure> {
+pub(crate) async fn confirm_clock(
+    Caller { app, access }: Caller,
+) -> Result<Answer<ClockView>, Failure> {
     app.engine.check_access(&access)?;
     app.engine.confirm_clock().await;
     Ok(answer(StatusCode::OK, shown_clock(&app)))
@@ -87,10 +89,14 @@ pub(crate) async fn run(
     RawQuery(query): RawQuery,
 ) -> Result<Answer<Outcome>, Failure> {
     let name = id(path)?;
-    let job = Job::ALL.into_iter().find(|job| job.name() == name.replace('-', "_")).ok_or_else(|| {
-        let hint = hint(&name, Job::ALL.map(Job::name), "jobs", "");
-        Failure::new(StatusCode::NOT_FOUND, format!("job `{}` does not exist; {hint}", clip(&name)))
-    })?;
+    let job =
+        Job::ALL.into_iter().find(|job| job.name() == name.replace('-', "_")).ok_or_else(|| {
+            let hint = hint(&name, Job::ALL.map(Job::name), "jobs", "");
+            Failure::new(
+                StatusCode::NOT_FOUND,
+                format!("job `{}` does not exist; {hint}", clip(&name)),
+            )
+        })?;
     let mut fields = Fields::decode(query.as_deref())?;
     let dry_run = fields.take("dry_run");
     fields.finish("dry_run")?;
@@ -98,7 +104,9 @@ pub(crate) async fn run(
         None | Some("false") => false,
         Some("true" | "") => true,
         Some(other) => {
-            return Err(Failure::invalid(format!("field `dry_run` is `{other}`; expected true or false")));
+            return Err(Failure::invalid(format!(
+                "field `dry_run` is `{other}`; expected true or false"
+            )));
         }
     };
     app.engine.check_access(&access)?;

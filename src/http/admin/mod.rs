@@ -42,8 +42,9 @@ pub(super) fn list<T: Serialize>(data: &[T]) -> Answer<Value> {
 }
 
 pub(super) fn id(path: Id) -> Result<String, Failure> {
-    path.map(|Path(id)| id)
-        .map_err(|_| Failure::invalid("the last part of the path is not UTF-8; percent-encode it as UTF-8 (%XX)"))
+    path.map(|Path(id)| id).map_err(|_| {
+        Failure::invalid("the last part of the path is not UTF-8; percent-encode it as UTF-8 (%XX)")
+    })
 }
 
 /// Reads a JSON body with these fields.
@@ -72,5 +73,6 @@ fn within(access: &Access, named: Option<String>) -> Result<Option<String>> {
 /// Returns the organisation of a request that must be about exactly one. `field` is the name of the
 /// field to give it in.
 pub(super) fn one(access: &Access, named: Option<String>, field: &str) -> Result<String> {
-    within(access, named)?.ok_or_else(|| Error::invalid(format!("`{field}` is missing; name the organisation")))
+    within(access, named)?
+        .ok_or_else(|| Error::invalid(format!("`{field}` is missing; name the organisation")))
 }

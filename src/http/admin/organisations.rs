@@ -12,12 +12,13 @@ use super::super::App;
 use super::super::auth::Caller;
 use super::super::error::Failure;
 use super::{Answer, Id, answer, id, list as listed, read};
-use crate::catalog::{Document, Organisation, ShownOrganisation, no_organisation};
+use crate::catalog::{Document, Organisation, OrganisationView, no_organisation};
 use crate::error::{Error, Result};
 use crate::plan::Month;
 
 const NEW_FIELDS: &str = "id, plan, name, retention_days, workspaces";
-const CHANGE_FIELDS: &str = "plan, retention_days, name, add_workspaces, denied_fields, workspace_denied_fields";
+const CHANGE_FIELDS: &str =
+    "plan, retention_days, name, add_workspaces, denied_fields, workspace_denied_fields";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,7 +48,7 @@ struct Change {
 #[derive(Debug, Serialize)]
 pub(crate) struct Told {
     #[serde(flatten)]
-    shown: ShownOrganisation,
+    shown: OrganisationView,
     records_this_month: u64,
     /// Records that were not stored because of the plan's quota.
     not_stored_this_month: u64,
@@ -61,7 +62,10 @@ pub(crate) async fn list(Caller { app, access }: Caller) -> Answer<Value> {
 }
 
 /// `POST /v1/admin/organisations`.
-pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result<Answer<Told>, Failure> {
+pub(crate) async fn create(
+    Caller { app, access }: Caller,
+    body: Body,
+) -> Result<Answer<Told>, Failure> {
     let New { id, plan, name, retention_days, workspaces } = read(body, NEW_FIELDS).await?;
     let unknown_days = app.engine.catalog().unknown_days();
     let created_at = app.engine.now();
@@ -71,7 +75,8 @@ pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result
         let workspaces = workspaces.clone();
         let moving = Vec::new();
         let deleted_at = None;
-        let organisation = Organisation { name, plan, retention_days, workspaces, created_at, moving, deleted_at };
+        let organisation =
+            Organisation { name, plan, retention_days, workspaces, created_at, moving, deleted_at };
         document.create_organisation(&id, organisation, unknown_days)?;
         document.shown_organisation(&id)
     };
@@ -79,7 +84,10 @@ pub(crate) async fn create(Caller { app, access }: Caller, body: Body) -> Result
 }
 
 /// `GET /v1/admin/organisations/{id}`.
-pub(crate) async fn show(Caller { app, access }: Caller, path: Id) -> Result<Answer<Told>, Failure> {
+pub(crate) async fn show(
+    Caller { app, access }: Caller,
+    path: Id,
+) -> Result<Answer<Told>, Failure> {
     let id = id(path)?;
     let document = &app.engine.catalog().state().document;
     document.known_organisation(&id, &access)?;
@@ -88,11 +96,17 @@ pub(crate) async fn show(Caller { app, access }: Caller, path: Id) -> Result<Ans
 }
 
 /// `PATCH /v1/admin/organisations/{id}`.
-pub(crate) async fn change(Caller { app, access }: Caller, path: Id, body: Body) -> Result<Answer<Told>, Failure> {
+pub(crate) async fn change(
+    Caller { app, access }: Caller,
+    path: Id,
+    body: Body,
+) -> Result<Answer<Told>, Failure> {
     let id = id(path)?;
     let wanted: Change = read(body, CHANGE_FIELDS).await?;
     if wanted == Change::default() {
-        return Err(Failure::invalid(format!("the body changes nothing; the fields are {CHANGE_FIELDS}")));
+        return Err(Failure::invalid(format!(
+            "the body changes nothing; the fields are {CHANGE_FIELDS}"
+        )));
     }
     let now = app.engine.now();
     let change = |document: &mut Document| {
@@ -117,7 +131,10 @@ pub(crate) async fn change(Caller { app, access }: Caller, path: Id, body: Body)
 
 /// `DELETE /v1/admin/organisations/{id}`. When the response is sent, the keys are revoked and the
 /// records are hidden. Their files are removed later.
-pub(crate) async fn delete(Caller { app, access }: Caller, path: Id) -> Result<Answer<Told>, Failure> {
+pub(crate) async fn delete(
+    Caller { app, access }: Caller,
+    path: Id,
+) -> Result<Answer<Told>, Failure> {
     let id = id(path)?;
     let erasure_id = app.engine.new_id();
     let now = app.engine.now();
@@ -125,12 +142,18 @@ pub(crate) async fn delete(Caller { app, access }: Caller, path: Id) -> Result<A
         document.known_organisation(&id, &access)?;
         document.delete_organisation(&id, &access.key_id, &erasure_id, now)?;
         let all = document.shown_organisations(&access);
-        all.into_iter().find(|organisation| organisation.id == id).ok_or_else(|| no_organisation(&id))
+        all.into_iter()
+            .find(|organisation| organisation.id == id)
+            .ok_or_else(|| no_organisation(&id))
     };
     changed(&app, StatusCode::ACCEPTED, app.engine.catalog().change_as(&access, delete).await)
 }
 
-fn changed(app: &App, status: StatusCode, done: Result<ShownOrganisation>) -> Result<Answer<Told>, Failure> {
+fn changed(
+    app: &App,
+    status: StatusCode,
+    done: Result<OrganisationView>,
+) -> Result<Answer<Told>, Failure> {
     let shown = done?;
     app.engine.catalog_changed();
     let used = used(app, Some(&shown.id));
@@ -141,12 +164,14 @@ fn changed(app: &App, status: StatusCode, done: Result<ShownOrganisation>) -> Re
 /// all.
 fn used(app: &App, organisation: Option<&str>) -> HashMap<String, (u64, u64)> {
     let month = Month::of_micros(app.engine.now().timestamp_micros());
-    let this_month = app.engine.usage().list(organisation).into_iter().filter(|used| used.month == month);
+    let this_month =
+        app.engine.usage().list(organisation).into_iter().filter(|used| used.month == month);
     this_month.map(|used| (used.organisation, (used.records, used.not_stored))).collect()
 }
 
-fn told(shown: ShownOrganisation, used: &HashMap<String, (u64, u64)>) -> Told {
-    let (records_this_month, not_stored_this_month) = used.get(&shown.id).copied().unwrap_or_default();
+fn told(shown: OrganisationView, used: &HashMap<String, (u64, u64)>) -> Told {
+    let (records_this_month, not_stored_this_month) =
+        used.get(&shown.id).copied().unwrap_or_default();
     Told { shown, records_this_month, not_stored_this_month }
 }
 

@@ -11,7 +11,11 @@ pub(crate) async fn list(Caller { app, access }: Caller) -> Answer<Value> {
     let state = app.engine.catalog().state();
     let mut plans = state.document.shown_plans();
     if let Some(organisation) = &access.organisation {
-        let own = state.document.organisation(organisation).ok().map(|organisation| organisation.plan.as_str());
+        let own = state
+            .document
+            .organisation(organisation)
+            .ok()
+            .map(|organisation| organisation.plan.as_str());
         plans.retain(|plan| Some(plan.name.as_str()) == own);
     }
     listed(&plans)

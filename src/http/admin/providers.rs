@@ -24,13 +24,19 @@ struct New {
 }
 
 /// `GET /v1/admin/archived-providers?organisation=…`.
-pub(crate) async fn list(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn list(
+    Caller { app, access }: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Answer<Value>, Failure> {
     let access = asked(access, query.as_deref())?;
     Ok(answer(StatusCode::OK, told(&app.engine.catalog().state().document, &access)))
 }
 
 /// `POST /v1/admin/archived-providers`: archives a provider. Archiving it again changes nothing.
-pub(crate) async fn archive(Caller { app, access }: Caller, body: Body) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn archive(
+    Caller { app, access }: Caller,
+    body: Body,
+) -> Result<Answer<Value>, Failure> {
     let New { provider, organisation } = read(body, FIELDS).await?;
     let access = whose(access, organisation)?;
     Ok(change(&app, &access, &provider, true).await?)
@@ -58,7 +64,12 @@ fn whose(access: Access, named: Option<String>) -> Result<Access> {
     Ok(Access { organisation, ..access })
 }
 
-async fn change(app: &App, access: &Access, provider: &str, archived: bool) -> Result<Answer<Value>> {
+async fn change(
+    app: &App,
+    access: &Access,
+    provider: &str,
+    archived: bool,
+) -> Result<Answer<Value>> {
     let organisation = access.organisation.as_deref().unwrap_or_default();
     let change = |document: &mut Document| {
         document.archive_provider(organisation, provider, archived)?;
@@ -68,7 +79,8 @@ async fn change(app: &App, access: &Access, provider: &str, archived: bool) -> R
 }
 
 fn told(document: &Document, access: &Access) -> Value {
-    let reached = document.archived_providers.iter().filter(|(organisation, _)| access.reaches(organisation));
+    let reached =
+        document.archived_providers.iter().filter(|(organisation, _)| access.reaches(organisation));
     let data: Vec<Value> = reached
         .flat_map(|(organisation, slugs)| {
             slugs.iter().map(move |slug| json!({ "organisation": organisation, "provider": slug }))

@@ -18,11 +18,11 @@ use tower::ServiceExt;
 use self::samples::{Sample, sample};
 use super::auth::Needs;
 use super::finish::changes;
-use super::table::Route;
+use super::route_table::Route;
 use super::{App, routes, table};
 use crate::catalog::{Document, NewKey, Organisation, Scope, encode, read_document};
 use crate::config::{Config, Schedule};
-use crate::engine::{Engine, Parts};
+use crate::engine::{Dependencies, Engine};
 use crate::record::Record;
 use crate::store::Store;
 use crate::store::gate::Gate;
@@ -65,14 +65,15 @@ fn fresh() -> u64 {
 
 impl Bed {
     async fn new() -> Self {
-        Self::with(Parts::default()).await
+        Self::with(Dependencies::default()).await
     }
 
-    async fn with(parts: Parts) -> Self {
+    async fn with(parts: Dependencies) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let gate = Gate::default();
         let root = folder.path().canonicalize().unwrap();
-        let store = Store::on_disk(Arc::new(gate.clone()), Arc::new(LocalFileSystem::new()), &root).unwrap();
+        let store = Store::on_disk(Arc::new(gate.clone()), Arc::new(LocalFileSystem::new()), &root)
+            .unwrap();
         let never = Schedule::never;
         let config = Config {
             data: root.display().to_string(),
@@ -83,7 +84,7 @@ impl Bed {
             vacuum_schedule: never(),
             ..Config::default()
         };
-        let parts = Parts { store: Some(store), ..parts };
+        let parts = Dependencies { store: Some(store), ..parts };
         let engine = Engine::open_with(config, parts).await.unwrap();
         let now = engine.now();
         let fill = |document: &mut Document| {
@@ -92,16 +93,25 @@ impl Bed {
             document.add_key("root", admin, now).map(|_| ())
         };
         engine.catalog().change(fill).await.unwrap();
-        let record =
-            Record { id: Some("log-1".to_owned()), organisation_id: Some("acme".to_owned()), ..Record::default() };
+        let record = Record {
+            id: Some("log-1".to_owned()),
+            organisation_id: Some("acme".to_owned()),
+            ..Record::default()
+        };
         engine.append(vec![record]).await.unwrap();
         let app = App::new(engine);
         Self { router: routes(Arc::clone(&app)), app, gate, folder }
     }
 
-    fn send(&self, key: &str, sample: &Sample, body: Body) -> impl Future<Output = Response> + Send + use<> {
+    fn send(
+        &self,
+        key: &str,
+        sample: &Sample,
+        body: Body,
+    ) -> impl Future<Output = Response> + Send + use<> {
         let request = Request::builder().method(sample.method.clone()).uri(&sample.path);
-        let request = request.header("x-portkey-api-key", key).header("content-type", "application/json");
+        let request =
+            request.header("x-portkey-api-key", key).header("content-type", "application/json");
         let response = self.router.clone().oneshot(request.body(body).unwrap());
         async move { response.await.unwrap() }
     }
@@ -151,13 +161,17 @@ async fn a_dropped_request_ends_what_it_began_on_every_route() {
         if held && !UNWRITTEN.contains(&name.as_str()) {
             assert!(!bed.app.handlers.is_empty(), "{name}: the handler went with its client");
             let is_catalog = bed.gate.holds_catalog();
-            assert!(!is_catalog || bed.app.engine.catalog().is_changing(), "{name}: the catalog is not locked");
+            assert!(
+                !is_catalog || bed.app.engine.catalog().is_changing(),
+                "{name}: the catalog is not locked"
+            );
         }
         bed.gate.open();
         bed.handlers_end().await;
         bed.check_catalog(&name).await;
     }
-    let unexpected: Vec<_> = unwritten.iter().filter(|(name, _)| !UNWRITTEN.contains(&name.as_str())).collect();
+    let unexpected: Vec<_> =
+        unwritten.iter().filter(|(name, _)| !UNWRITTEN.contains(&name.as_str())).collect();
     assert!(unexpected.is_empty(), "these wrote nothing: {unexpected:?}");
 }
 
@@ -181,8 +195,13 @@ async fn a_request_that_is_dropped_after_any_step_is_done_whole_or_not_at_all() 
     }
     // Acknowledged changes are there after a restart, and every stored change is complete.
     let count = async |engine: &Engine| {
-        let rows: Vec<_> =
-            engine.sql("select id from logs", &Default::default()).await.unwrap().batches.collect().await;
+        let rows: Vec<_> = engine
+            .sql("select id from logs", &Default::default())
+            .await
+            .unwrap()
+            .batches
+            .collect()
+            .await;
         rows.into_iter().map(|batch| batch.unwrap().num_rows()).sum::<usize>()
     };
     let before = count(&bed.app.engine).await;
@@ -211,7 +230,8 @@ async fn a_key_that_is_revoked_under_way_does_nothing_on_any_route() {
         let text = format!("key {}", fresh());
         let now = engine.now();
         let add = |document: &mut Document| {
-            let key = NewKey { scopes: std::collections::BTreeSet::clone(&scopes), ..NewKey::default() };
+            let key =
+                NewKey { scopes: std::collections::BTreeSet::clone(&scopes), ..NewKey::default() };
             Ok(document.add_key(&text, key, now)?.id.clone())
         };
         let id = engine.catalog().change(add).await.unwrap();
@@ -221,12 +241,12 @@ async fn a_key_that_is_revoked_under_way_does_nothing_on_any_route() {
         let body = Bytes::from(sample.body.clone());
         let first = body.slice(..body.len() / 2);
         let rest = body.slice(body.len() / 2..);
-        let pieces = futures::stream::once(async move { Ok::<_, std::io::Error>(first) }).chain(futures::stream::once(
-            async move {
+        let pieces = futures::stream::once(async move { Ok::<_, std::io::Error>(first) }).chain(
+            futures::stream::once(async move {
                 let _ = gone.await;
                 Ok(rest)
-            },
-        ));
+            }),
+        );
         let request = tokio::spawn(bed.send(&text, &sample, Body::from_stream(pieces)));
         while bed.app.handlers.is_empty() && !request.is_finished() {
             tokio::task::yield_now().await;
@@ -281,7 +301,7 @@ fn passed() -> Duration {
 /// of known keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_an_old_catalog_only_takes_records() {
-    let bed = Bed::with(Parts { elapsed: passed, ..Parts::default() }).await;
+    let bed = Bed::with(Dependencies { elapsed: passed, ..Dependencies::default() }).await;
     let now = bed.app.engine.now();
     let add = |document: &mut Document| {
         let key = NewKey { scopes: [Scope::Write].into(), ..NewKey::default() };
@@ -291,7 +311,8 @@ async fn a_node_with_an_old_catalog_only_takes_records() {
     let path = bed.folder.path().join("catalog.json");
     let away = bed.folder.path().join("away.json");
     std::fs::rename(&path, &away).unwrap();
-    let get = |path: &str| Sample { method: Method::GET, path: path.to_owned(), body: String::new() };
+    let get =
+        |path: &str| Sample { method: Method::GET, path: path.to_owned(), body: String::new() };
     assert_eq!(bed.status("root", &get("/v1/logs/log-1")).await, StatusCode::OK, "not at once");
     PASSED.fetch_add(61, Ordering::SeqCst);
     let (with_key, without_key) = table();
@@ -304,21 +325,31 @@ async fn a_node_with_an_old_catalog_only_takes_records() {
         };
         let status = bed.status("root", &request).await;
         let is_open =
-            ["/healthz", "/openapi.json", "/docs", "/docs/{page}", "/v2/api-keys/self/details"].contains(&route.path);
+            ["/healthz", "/openapi.json", "/docs", "/docs/{page}", "/v2/api-keys/self/details"]
+                .contains(&route.path);
         match route.needs {
             _ if is_open => assert_eq!(status, StatusCode::OK, "{name}"),
             // These routes look up a log or feedback first.
             Some(Needs::Scope(Scope::Write)) if route.path.contains("{id}") => {
                 assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{name}");
             }
-            Some(Needs::Scope(Scope::Write)) => assert!(!status.is_server_error(), "{name}: {status}"),
+            Some(Needs::Scope(Scope::Write)) => {
+                assert!(!status.is_server_error(), "{name}: {status}")
+            }
             _ => assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{name}"),
         }
     }
-    let ingest = Sample { method: Method::POST, path: "/v1/ingest".to_owned(), body: r#"{"id":"kept"}"#.to_owned() };
+    let ingest = Sample {
+        method: Method::POST,
+        path: "/v1/ingest".to_owned(),
+        body: r#"{"id":"kept"}"#.to_owned(),
+    };
     assert_eq!(bed.status("root", &ingest).await, StatusCode::OK);
     assert_eq!(bed.status("stranger", &ingest).await, StatusCode::UNAUTHORIZED);
-    assert!(bed.app.engine.flush().await.is_err(), "records go into files by a catalog that is known");
+    assert!(
+        bed.app.engine.flush().await.is_err(),
+        "records go into files by a catalog that is known"
+    );
     // Another node had revoked a key long before.
     let late = Sample { body: r#"{"id":"late"}"#.to_owned(), ..ingest };
     assert_eq!(bed.status("other", &late).await, StatusCode::OK);
@@ -332,9 +363,13 @@ async fn a_node_with_an_old_catalog_only_takes_records() {
     assert_eq!(bed.status("root", &get("/readyz")).await, StatusCode::OK);
     bed.app.engine.flush().await.unwrap();
     assert_eq!(bed.status("root", &get("/v1/logs/kept")).await, StatusCode::OK);
-    assert_eq!(bed.status("root", &get("/v1/logs/late")).await, StatusCode::NOT_FOUND, "its key had been revoked");
+    assert_eq!(
+        bed.status("root", &get("/v1/logs/late")).await,
+        StatusCode::NOT_FOUND,
+        "its key had been revoked"
+    );
 }
 
 fn sample_without_catalog(route: Route) -> Sample {
-    samples::of(route, "1", &samples::Things::nowhere())
+    samples::sample_of(route, "1", &samples::Things::nowhere())
 }

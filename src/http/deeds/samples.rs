@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 
-use super::super::table::Route;
+use super::super::route_table::Route;
 use super::{Bed, fresh};
 use crate::catalog::{Document, NewKey, Organisation, Scope, Share};
 use crate::engine::{Access, NewExport};
@@ -55,7 +55,11 @@ pub(super) async fn sample(bed: &Bed, route: Route) -> Sample {
     let make = |document: &mut Document| {
         let key = NewKey { scopes: [Scope::View].into(), ..NewKey::default() };
         let key = document.add_key(&format!("made {number}"), key, now)?.id.clone();
-        document.create_organisation(&things.organisation, Organisation::new("production", now), 0)?;
+        document.create_organisation(
+            &things.organisation,
+            Organisation::new("production", now),
+            0,
+        )?;
         document.archive_provider("acme", "archived", true)?;
         document.save_filter("acme", &things.filter, "ai_model=m", &operator, now)?;
         let share = Share {
@@ -82,32 +86,39 @@ pub(super) async fn sample(bed: &Bed, route: Route) -> Sample {
     }
     if route.path.contains("feedback") {
         let feedback = crate::record::Feedback { value: Some(1.0), ..Default::default() };
-        things.feedback = engine.append_feedback_as(&operator, vec![feedback]).await.unwrap().remove(0);
+        things.feedback =
+            engine.append_feedback_as(&operator, vec![feedback]).await.unwrap().remove(0);
     }
-    of(route, &format!("{number}"), &things)
+    sample_of(route, &format!("{number}"), &things)
 }
 
 /// Returns the sample request of a route. `number` makes each one different.
-pub(super) fn of(route: Route, number: &str, things: &Things) -> Sample {
+pub(super) fn sample_of(route: Route, number: &str, things: &Things) -> Sample {
     let span = format!("{:0>16}", number);
     let spans = SPANS.replace("SPAN", &span);
     let record = format!(r#"{{"id":"r-{number}","ai_model":"m"}}"#);
     let (path, body) = match route.path {
         "/v1/logs" => ("/v1/logs".to_owned(), r#"{"request":{},"response":{}}"#.to_owned()),
-        "/v1/logs/filters/{name}" => {
-            (format!("/v1/logs/filters/{}?organisation_id=acme", things.filter), r#"{"query":"ai_model=n"}"#.to_owned())
-        }
+        "/v1/logs/filters/{name}" => (
+            format!("/v1/logs/filters/{}?organisation_id=acme", things.filter),
+            r#"{"query":"ai_model=n"}"#.to_owned(),
+        ),
         "/v1/logs/exports" => ("/v1/logs/exports".to_owned(), "{}".to_owned()),
         path if path.starts_with("/v1/logs/exports/{id}") => {
             (path.replace("{id}", &things.job), r#"{"description":"d"}"#.to_owned())
         }
-        path if path.starts_with("/v1/logs/{id}/") => (path.replace("{id}", "log-1"), "{}".to_owned()),
+        path if path.starts_with("/v1/logs/{id}/") => {
+            (path.replace("{id}", "log-1"), "{}".to_owned())
+        }
         "/v1/shares/{id}" => (format!("/v1/shares/{}", things.share), String::new()),
         "/v1/feedback" => ("/v1/feedback".to_owned(), r#"{"trace_id":"t","value":1}"#.to_owned()),
-        "/v1/feedback/{id}" => (format!("/v1/feedback/{}", things.feedback), r#"{"value":2}"#.to_owned()),
+        "/v1/feedback/{id}" => {
+            (format!("/v1/feedback/{}", things.feedback), r#"{"value":2}"#.to_owned())
+        }
         "/v1/ingest" => ("/v1/ingest".to_owned(), record),
         "/v1/ingest/litellm" => {
-            let body = format!(r#"{{"id":"l-{number}","model":"m","status":"success","messages":[]}}"#);
+            let body =
+                format!(r#"{{"id":"l-{number}","model":"m","status":"success","messages":[]}}"#);
             ("/v1/ingest/litellm".to_owned(), body)
         }
         "/v1/ingest/gateway-hook" => {
@@ -125,30 +136,39 @@ pub(super) fn of(route: Route, number: &str, things: &Things) -> Sample {
                 "request":{{"url":"u"}},"response":{{"status":200}},"metrics":{{}}}}}}"#
             ),
         ),
-        path @ ("/v1/analytics/enterprise/analytics" | "/dp/metrics") => {
-            (path.to_owned(), format!(r#"{{"table":"generations","data":[{{"id":"cp-{number}"}}]}}"#))
-        }
+        path @ ("/v1/analytics/enterprise/analytics" | "/dp/metrics") => (
+            path.to_owned(),
+            format!(r#"{{"table":"generations","data":[{{"id":"cp-{number}"}}]}}"#),
+        ),
         path if path.ends_with("/traces") || path == "/v1/logs/otel" => (path.to_owned(), spans),
-        path if path.ends_with("otel/v1/logs") => (path.to_owned(), r#"{"resourceLogs":[]}"#.to_owned()),
+        path if path.ends_with("otel/v1/logs") => {
+            (path.to_owned(), r#"{"resourceLogs":[]}"#.to_owned())
+        }
         path if path.ends_with("/metrics") => (path.to_owned(), "{}".to_owned()),
-        "/v1/admin/organisations" => {
-            ("/v1/admin/organisations".to_owned(), format!(r#"{{"id":"new-{number}","plan":"production"}}"#))
-        }
-        "/v1/admin/organisations/{id}" => {
-            (format!("/v1/admin/organisations/{}", things.organisation), r#"{"name":"n"}"#.to_owned())
-        }
+        "/v1/admin/organisations" => (
+            "/v1/admin/organisations".to_owned(),
+            format!(r#"{{"id":"new-{number}","plan":"production"}}"#),
+        ),
+        "/v1/admin/organisations/{id}" => (
+            format!("/v1/admin/organisations/{}", things.organisation),
+            r#"{"name":"n"}"#.to_owned(),
+        ),
         "/v1/admin/keys" => ("/v1/admin/keys".to_owned(), r#"{"scopes":["logs.view"]}"#.to_owned()),
         "/v1/admin/keys/{id}" => (format!("/v1/admin/keys/{}", things.key), String::new()),
-        "/v1/admin/erasures" => {
-            ("/v1/admin/erasures".to_owned(), r#"{"organisation":"acme","user":"nobody"}"#.to_owned())
-        }
-        "/v1/admin/archived-providers" => {
-            ("/v1/admin/archived-providers".to_owned(), format!(r#"{{"organisation":"acme","provider":"p-{number}"}}"#))
-        }
+        "/v1/admin/erasures" => (
+            "/v1/admin/erasures".to_owned(),
+            r#"{"organisation":"acme","user":"nobody"}"#.to_owned(),
+        ),
+        "/v1/admin/archived-providers" => (
+            "/v1/admin/archived-providers".to_owned(),
+            format!(r#"{{"organisation":"acme","provider":"p-{number}"}}"#),
+        ),
         "/v1/admin/archived-providers/{provider}" => {
             ("/v1/admin/archived-providers/archived?organisation=acme".to_owned(), String::new())
         }
-        "/v1/admin/maintain/{job}" => ("/v1/admin/maintain/vacuum?dry_run=true".to_owned(), String::new()),
+        "/v1/admin/maintain/{job}" => {
+            ("/v1/admin/maintain/vacuum?dry_run=true".to_owned(), String::new())
+        }
         "/v1/admin/clock" => ("/v1/admin/clock".to_owned(), String::new()),
         other => panic!("route `{other}` changes something and has no sample here: give it one"),
     };

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    ETAG, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
@@ -73,7 +73,10 @@ pub(crate) async fn open(
         return Ok(response);
     }
     set(CONTENT_TYPE, Format::Jsonl.media_type());
-    set(CONTENT_DISPOSITION, &format!("attachment; filename=\"gatelog-export-{}.jsonl\"", plain(&job.id)));
+    set(
+        CONTENT_DISPOSITION,
+        &format!("attachment; filename=\"gatelog-export-{}.jsonl\"", plain(&job.id)),
+    );
     let same = header(&headers, &IF_RANGE).is_none_or(|known| known == etag || known == modified);
     let range = header(&headers, &RANGE).filter(|_| same && method == Method::GET);
     let (status, range) = match part(range, file.bytes) {
@@ -92,7 +95,7 @@ pub(crate) async fn open(
     if method == Method::GET && !range.is_empty() {
         // The download ends when its body is dropped: after it was sent, when the client
         // disconnects, or when it is cut because nobody reads it.
-        let download = app.places.downloads.take(&Holder::of(job.organisation.as_deref()))?;
+        let download = app.places.downloads.take(&Holder::new(job.organisation.as_deref()))?;
         let pieces = app.engine.download_export(token, &file, range).inspect(move |piece| {
             let _held = &download;
             if let Err(error) = piece {
@@ -107,11 +110,15 @@ pub(crate) async fn open(
 /// Returns the part that a `Range` header selects of a file with so many bytes. A header that is
 /// not a single range of bytes is ignored.
 fn part(range: Option<&str>, bytes: u64) -> Part {
-    let Some(range) = range.and_then(|range| range.trim().strip_prefix("bytes=")) else { return Part::Whole };
+    let Some(range) = range.and_then(|range| range.trim().strip_prefix("bytes=")) else {
+        return Part::Whole;
+    };
     let Some((first, last)) = range.split_once('-') else { return Part::Whole };
     let number = |text: &str| match text.trim() {
         "" => Ok(None),
-        text if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse::<u64>().map(Some).map_err(|_| ()),
+        text if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            text.parse::<u64>().map(Some).map_err(|_| ())
+        }
         _ => Err(()),
     };
     match (number(first), number(last)) {
@@ -127,7 +134,9 @@ fn part(range: Option<&str>, bytes: u64) -> Part {
 }
 
 fn matches_any(list: &str, etag: &str) -> bool {
-    list.split(',').map(|known| known.trim().trim_start_matches("W/")).any(|known| known == "*" || known == etag)
+    list.split(',')
+        .map(|known| known.trim().trim_start_matches("W/"))
+        .any(|known| known == "*" || known == etag)
 }
 
 fn http_date(at: DateTime<Utc>) -> String {
@@ -171,6 +180,9 @@ mod tests {
 
     #[test]
     fn a_date_is_the_one_of_http() {
-        assert_eq!(http_date(DateTime::from_timestamp(784_111_777, 0).unwrap()), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(
+            http_date(DateTime::from_timestamp(784_111_777, 0).unwrap()),
+            "Sun, 06 Nov 1994 08:49:37 GMT"
+        );
     }
 }

@@ -26,8 +26,8 @@ use super::auth::Caller;
 use super::body::{object, read_small};
 use super::error::Failure;
 use super::input::text_header;
-use super::resend::Connection;
-use crate::catalog::{ExportChange, ExportJob, ExportStatus, Scope, ShownExport};
+use super::retry_detection::Connection;
+use crate::catalog::{ExportChange, ExportJob, ExportStatus, ExportView, Scope};
 use crate::config::Config;
 use crate::engine::NewExport;
 use crate::error::{Error, ErrorKind};
@@ -68,12 +68,17 @@ impl Sending {
 }
 
 /// `POST /v1/logs/exports`.
-pub(crate) async fn create(caller: Caller, sending: Sending, body: Body) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn create(
+    caller: Caller,
+    sending: Sending,
+    body: Body,
+) -> Result<Answer<Value>, Failure> {
     let text = read_small(body).await?;
     let change = asked(&text)?;
     let (id, _) = sending.recognised(&caller, &text);
     let ExportChange { workspace, filters, columns, description } = change;
-    let new = NewExport { id, workspace, filters: filters.unwrap_or_default(), columns, description };
+    let new =
+        NewExport { id, workspace, filters: filters.unwrap_or_default(), columns, description };
     Ok(made(&caller.app.engine.create_export(&caller.access, new).await?))
 }
 
@@ -91,12 +96,16 @@ pub(crate) async fn list(caller: Caller, RawQuery(query): RawQuery) -> Answer<Va
 }
 
 /// `GET /v1/logs/exports/{id}`.
-pub(crate) async fn show(caller: Caller, path: Id) -> Result<Answer<ShownExport>, Failure> {
+pub(crate) async fn show(caller: Caller, path: Id) -> Result<Answer<ExportView>, Failure> {
     Ok(answer(caller.app.engine.export_job(&caller.access, &named(path)?)?))
 }
 
 /// `POST /v1/logs/exports/{id}/start`.
-pub(crate) async fn start(caller: Caller, sending: Sending, path: Id) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn start(
+    caller: Caller,
+    sending: Sending,
+    path: Id,
+) -> Result<Answer<Value>, Failure> {
     let Caller { app, access } = &caller;
     let id = named(path)?;
     let (_, again) = sending.recognised(&caller, &format!("start {id}"));
@@ -107,7 +116,11 @@ pub(crate) async fn start(caller: Caller, sending: Sending, path: Id) -> Result<
 }
 
 /// `POST /v1/logs/exports/{id}/cancel`.
-pub(crate) async fn cancel(caller: Caller, sending: Sending, path: Id) -> Result<Answer<Value>, Failure> {
+pub(crate) async fn cancel(
+    caller: Caller,
+    sending: Sending,
+    path: Id,
+) -> Result<Answer<Value>, Failure> {
     let Caller { app, access } = &caller;
     let id = named(path)?;
     let (_, again) = sending.recognised(&caller, &format!("cancel {id}"));
@@ -128,12 +141,17 @@ pub(crate) async fn download(
     let (token, expires_at) = app.engine.export_token(&access, &named(path)?).await?;
     let url = format!("{}/exports/{token}", base(app.engine.config(), &uri, &headers));
     let expires_at = expires_at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    Ok(answer(json!({ "signed_url": url, "url": url, "expires_at": expires_at, "object": "export" })))
+    Ok(answer(
+        json!({ "signed_url": url, "url": url, "expires_at": expires_at, "object": "export" }),
+    ))
 }
 
 /// `GET /v1/logs/exports/field-restrictions?workspace_id=…`: lists the fields that the key may not
 /// export, and those that it may.
-pub(crate) async fn restrictions(Caller { app, access }: Caller, RawQuery(query): RawQuery) -> Answer<Value> {
+pub(crate) async fn restrictions(
+    Caller { app, access }: Caller,
+    RawQuery(query): RawQuery,
+) -> Answer<Value> {
     let workspace = access.workspace.clone().or_else(|| workspace_of(query.as_deref()));
     let state = app.engine.catalog().state();
     let denied = state.document.denied(access.organisation.as_deref(), workspace.as_deref());
@@ -150,7 +168,10 @@ pub(crate) async fn restrictions(Caller { app, access }: Caller, RawQuery(query)
 /// Parses the body of a request.
 fn asked(text: &str) -> Result<ExportChange, Failure> {
     let wrong = |field: &str, value: &Value, expected: &str| {
-        Failure::invalid(format!("field `{field}` is `{}`; expected {expected}", clip(&value.to_string())))
+        Failure::invalid(format!(
+            "field `{field}` is `{}`; expected {expected}",
+            clip(&value.to_string())
+        ))
     };
     let mut fields: Map<String, Value> = match text.trim() {
         "" => Map::new(),
@@ -174,18 +195,27 @@ fn asked(text: &str) -> Result<ExportChange, Failure> {
     let columns = match take("requested_data") {
         None => None,
         Some(Value::Array(items)) if items.is_empty() => None,
-        Some(Value::Array(items)) => {
-            Some(items.into_iter().map(|item| text("requested_data", item, names)).collect::<Result<Vec<_>, _>>()?)
-        }
+        Some(Value::Array(items)) => Some(
+            items
+                .into_iter()
+                .map(|item| text("requested_data", item, names))
+                .collect::<Result<Vec<_>, _>>()?,
+        ),
         Some(value) => return Err(wrong("requested_data", &value, names)),
     };
     let mut one = |name: &str| take(name).map(|value| text(name, value, "a text")).transpose();
-    Ok(ExportChange { workspace: one("workspace_id")?, description: one("description")?, filters, columns })
+    Ok(ExportChange {
+        workspace: one("workspace_id")?,
+        description: one("description")?,
+        filters,
+        columns,
+    })
 }
 
 fn workspace_of(query: Option<&str>) -> Option<String> {
     let mut fields = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    let named = fields.find(|(name, _)| name == "workspace_id").map(|(_, value)| value.into_owned());
+    let named =
+        fields.find(|(name, _)| name == "workspace_id").map(|(_, value)| value.into_owned());
     named.filter(|named| !named.is_empty())
 }
 
@@ -213,7 +243,8 @@ fn is_plain(authority: &str) -> bool {
 
 fn named(path: Id) -> Result<String, Failure> {
     // An invalid path cannot be an id.
-    path.map(|axum::extract::Path(id)| id).map_err(|_| Error::new(ErrorKind::NotFound, "no export has that id").into())
+    path.map(|axum::extract::Path(id)| id)
+        .map_err(|_| Error::new(ErrorKind::NotFound, "no export has that id").into())
 }
 
 fn made(job: &ExportJob) -> Answer<Value> {
@@ -234,16 +265,34 @@ mod tests {
 
     #[test]
     fn what_clients_send_is_taken_as_it_comes() {
-        for empty in
-            ["", " ", "{}", r#"{"export_id":"x","requestedData":["id"]}"#, r#"{"filters":null,"requested_data":[]}"#]
-        {
+        for empty in [
+            "",
+            " ",
+            "{}",
+            r#"{"export_id":"x","requestedData":["id"]}"#,
+            r#"{"filters":null,"requested_data":[]}"#,
+        ] {
             assert_eq!(asked(empty).unwrap(), ExportChange::default(), "{empty}");
         }
-        let full = asked(r#"{"workspace_id":7,"filters":{"cost_min":1},"requested_data":["id"],"description":"d"}"#);
+        let full = asked(
+            r#"{"workspace_id":7,"filters":{"cost_min":1},"requested_data":["id"],"description":"d"}"#,
+        );
         let full = full.unwrap();
-        assert_eq!((full.workspace.as_deref(), full.description.as_deref()), (Some("7"), Some("d")));
-        assert_eq!((full.filters.unwrap().len(), full.columns.unwrap()), (1, vec!["id".to_owned()]));
-        for wrong in ["[]", "x", r#"{"filters":[]}"#, r#"{"requested_data":"id"}"#, r#"{"requested_data":[{}]}"#] {
+        assert_eq!(
+            (full.workspace.as_deref(), full.description.as_deref()),
+            (Some("7"), Some("d"))
+        );
+        assert_eq!(
+            (full.filters.unwrap().len(), full.columns.unwrap()),
+            (1, vec!["id".to_owned()])
+        );
+        for wrong in [
+            "[]",
+            "x",
+            r#"{"filters":[]}"#,
+            r#"{"requested_data":"id"}"#,
+            r#"{"requested_data":[{}]}"#,
+        ] {
             assert!(asked(wrong).is_err(), "{wrong}");
         }
     }
@@ -251,19 +300,36 @@ mod tests {
     #[test]
     fn the_base_url_is_the_configured_one_or_a_bare_address() {
         let of = |pairs: &[(&'static str, &'static str)]| {
-            let headers = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+            let headers = pairs
+                .iter()
+                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+                .collect();
             base(&Config::default(), &Uri::from_static("/v1"), &headers)
         };
         assert_eq!(of(&[]), "http://127.0.0.1:8080");
         assert_eq!(of(&[("host", "localhost:81")]), "http://localhost:81");
         assert_eq!(of(&[("host", "[::1]:81")]), "http://[::1]:81");
-        assert_eq!(of(&[("host", "127.0.0.2"), ("x-forwarded-proto", "https, http")]), "https://127.0.0.2");
-        assert_eq!(of(&[("host", "127.0.0.2"), ("x-forwarded-proto", "javascript")]), "http://127.0.0.2");
-        for foreign in ["evil.example", "localhost.evil.example", "a/b?", "user@localhost", "127.0.0.1@evil.example"] {
+        assert_eq!(
+            of(&[("host", "127.0.0.2"), ("x-forwarded-proto", "https, http")]),
+            "https://127.0.0.2"
+        );
+        assert_eq!(
+            of(&[("host", "127.0.0.2"), ("x-forwarded-proto", "javascript")]),
+            "http://127.0.0.2"
+        );
+        for foreign in [
+            "evil.example",
+            "localhost.evil.example",
+            "a/b?",
+            "user@localhost",
+            "127.0.0.1@evil.example",
+        ] {
             assert_eq!(of(&[("host", foreign)]), "http://127.0.0.1:8080", "{foreign}");
         }
-        let config = Config { public_url: "https://logs.example/g/".to_owned(), ..Config::default() };
-        let headers = HeaderMap::from_iter([(axum::http::header::HOST, "evil.example".parse().unwrap())]);
+        let config =
+            Config { public_url: "https://logs.example/g/".to_owned(), ..Config::default() };
+        let headers =
+            HeaderMap::from_iter([(axum::http::header::HOST, "evil.example".parse().unwrap())]);
         assert_eq!(base(&config, &Uri::from_static("/v1"), &headers), "https://logs.example/g");
     }
 }

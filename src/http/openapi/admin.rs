@@ -124,7 +124,8 @@ JobOutcome  What a job did, or would do.
   bytes_before  count   bytes of live files before
   bytes_after   count   bytes of live files after";
 
-const OF_ONE: &str = "organisation  text  acme  one organisation; all that the key reaches where none is named";
+const OF_ONE: &str =
+    "organisation  text  acme  one organisation; all that the key reaches where none is named";
 
 pub(super) fn operations() -> Vec<Operation> {
     const ALL: &str = "/v1/admin/organisations";

@@ -1,12 +1,13 @@
-//! The schemas of the document by name: those that come from columns, those that several resources share, and those of
-//! each resource.
+//! The schemas of the document by name: those that come from columns, those that several resources
+//! share, and those of each resource.
 
 use serde_json::{Map, Value};
 
 use super::schema::{self, fields, kind, object, or_null, with};
 use crate::record::{COLUMNS, Column, Kind, Rows};
 
-/// Schemas that several resources share. A failure has the words of both families of Portkey's clients.
+/// Schemas that several resources share. A failure has the words of both families of Portkey's
+/// clients.
 const SHARED: &str = "\
 Failure+  What every failure answers. Some have further fields, such as the receipt of what was taken before.
   status   =failure
@@ -86,7 +87,11 @@ fn cell(column: &Column) -> Value {
 /// A record as it is sent.
 fn record() -> Value {
     let columns = COLUMNS.iter().map(|column| (column.name, cell(column)));
-    with(object("A call to a model. What is not known is left out or null.", columns), "required", Vec::<Value>::new())
+    with(
+        object("A call to a model. What is not known is left out or null.", columns),
+        "required",
+        Vec::<Value>::new(),
+    )
 }
 
 /// A record as lists show it.
@@ -96,7 +101,10 @@ fn listed_log() -> Value {
         url  text  path of the log's own page
         status  LogStatus
         weighted_feedback  number?  weighted mean of the feedback on its trace and on it";
-    object("A record without its bodies.", shown.map(|column| (column.name, cell(column))).chain(fields(further)))
+    object(
+        "A record without its bodies.",
+        shown.map(|column| (column.name, cell(column))).chain(fields(further)),
+    )
 }
 
 /// Portkey's AnalyticsMetrics.
@@ -106,7 +114,8 @@ fn log_metrics() -> Value {
                          span_id span_name parent_span_id mode virtual_key source runtime runtime_version sdk_version config \
                          internal_trace_id config_version_id prompt_slug workspace_slug log_store_file_path_format \
                          api_key_id user_id _user extra_key extra_value";
-    const NUMBERS: &str = "req_units res_units total_units response_status_code stream_mode last_used_option_index";
+    const NUMBERS: &str =
+        "req_units res_units total_units response_status_code stream_mode last_used_option_index";
     const MS: &str = "response_time request_parsing_time pre_processing_time cache_processing_time response_parsing_time \
                       gateway_processing_time upstream_response_time ttlt";
     let further = "is_success  flag?  whether the call succeeded
@@ -117,7 +126,8 @@ fn log_metrics() -> Value {
     let each = |names: &'static str, of: &'static str, doc: &'static str| {
         names.split_whitespace().map(move |name| (name, kind(of, doc)))
     };
-    let figures = each(TEXTS, "text?", "").chain(each(NUMBERS, "whole?", "")).chain(each(MS, "whole?", "ms"));
+    let figures =
+        each(TEXTS, "text?", "").chain(each(NUMBERS, "whole?", "")).chain(each(MS, "whole?", "ms"));
     object("Figures of the call; null is not known.", figures.chain(fields(further)))
 }
 

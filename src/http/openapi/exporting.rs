@@ -70,7 +70,8 @@ DirectExport  Records and columns to export.
   limit?    0..18446744073709551615?   maximum number of lines
   format?   =jsonl?";
 
-const WORKSPACE: &str = "workspace_id  text  search  workspace; defaults to all that the key can read";
+const WORKSPACE: &str =
+    "workspace_id  text  search  workspace; defaults to all that the key can read";
 
 const DIRECT: &str = "
     from     day     2026-11-01                    start of the time range, inclusive, UTC; defaults to the first record
@@ -91,7 +92,10 @@ pub(super) fn filters() -> Value {
     let fields = all.iter().filter_map(|filter| {
         let name = filter["name"].as_str()?;
         let doc = filter["description"].as_str()?;
-        Some((name, kind("any", &format!("{doc}; lists are arrays, or strings separated by commas"))))
+        Some((
+            name,
+            kind("any", &format!("{doc}; lists are arrays, or strings separated by commas")),
+        ))
     });
     // Every filter is optional.
     with(
@@ -139,9 +143,13 @@ pub(super) fn operations() -> Vec<Operation> {
         post("/v1/logs/exports/{id}/cancel", "cancelExport", "Stops an export job")
             .gives(200, "ExportSaid")
             .fails(&[409]),
-        get("/v1/logs/exports/{id}/download", "downloadExport", "Returns a signed link to the file, valid for an hour")
-            .gives(200, "ExportLink")
-            .fails(&[409]),
+        get(
+            "/v1/logs/exports/{id}/download",
+            "downloadExport",
+            "Returns a signed link to the file, valid for an hour",
+        )
+        .gives(200, "ExportLink")
+        .fails(&[409]),
         file(),
         direct(get("/v1/export", "export", "Streams records as JSON lines").takes(DIRECT)),
         direct(post("/v1/export", "exportPost", "Streams records as JSON lines").perhaps_body(

@@ -41,9 +41,13 @@ const FILTERS: &str = "
 
 pub(super) fn operations() -> Vec<Operation> {
     const ONE: &str = "/v1/feedback/{id}";
-    let new = json!({ "trace_id": "t-1", "value": 5, "weight": 0.5, "metadata": { "_user": "ana" } });
+    let new =
+        json!({ "trace_id": "t-1", "value": 5, "weight": 0.5, "metadata": { "_user": "ana" } });
     let change = |operation: Operation| {
-        operation.takes(WHOSE).body("FeedbackChange", &json!({ "value": -3 })).gives(200, "FeedbackReceipt")
+        operation
+            .takes(WHOSE)
+            .body("FeedbackChange", &json!({ "value": -3 }))
+            .gives(200, "FeedbackReceipt")
     };
     vec![
         Operation::post("/v1/feedback", "giveFeedback", "Adds feedback on a trace or on one log")

@@ -210,9 +210,11 @@ fn reports() -> [Operation; 3] {
 
 fn otlp(route: &'static str, id: &str, what: &str) -> Operation {
     let (summary, field, rejected) = match what {
-        "Traces" => {
-            ("Ingests OpenTelemetry spans; spans of model calls become logs", "resourceSpans", "rejectedSpans?  text")
-        }
+        "Traces" => (
+            "Ingests OpenTelemetry spans; spans of model calls become logs",
+            "resourceSpans",
+            "rejectedSpans?  text",
+        ),
         "Logs" => (
             "Ingests OpenTelemetry log records with the prompts and answers of calls",
             "resourceLogs",
@@ -229,7 +231,8 @@ fn otlp(route: &'static str, id: &str, what: &str) -> Operation {
             "rejectedSpans?  text\nrejectedLogRecords?  text\nrejectedDataPoints?  text",
         ),
     };
-    let partial = fields(rejected).chain(fields("errorMessage?  text  reason of the rejection, or a warning"));
+    let partial = fields(rejected)
+        .chain(fields("errorMessage?  text  reason of the rejection, or a warning"));
     let partial = object("Rejected items: their number, as a string, and the reason.", partial);
     let answer = object("An OTLP export response.", [("partialSuccess?", partial)]);
     Operation::post(route, id, summary)

@@ -1,10 +1,11 @@
-//! Logs: Portkey's insert, lists with their filters, single logs, saved filters, replays and share links.
+//! Logs: Portkey's insert, lists with their filters, single logs, saved filters, replays and share
+//! links.
 
 use serde_json::{Value, json};
 
 use super::operation::{JSON, Operation, PROTOBUF, told_withheld};
 use super::schema::{kind, parameters, with};
-use crate::logs::MOST_CONDITIONS;
+use crate::logs::MAX_CONDITIONS;
 
 pub(super) const SCHEMAS: &str = "\
 LogStatus  The four Status labels; null where the columns that they tell of are denied.
@@ -184,7 +185,8 @@ const OWNER: &str = "
     organisation_id  text  acme     whose log is meant, where several organisations have that id
     workspace_slug   text  search   of which workspace it is, where several have that id; empty for a log of no workspace
     id               text  exports  the id, where the path is `-`: for ids that a path cannot hold, and words of routes";
-const WHOSE: &str = "organisation_id  text  acme  whose filter it is; the key's own where it is bound to one";
+const WHOSE: &str =
+    "organisation_id  text  acme  whose filter it is; the key's own where it is bound to one";
 
 /// The time frame of a filter.
 pub(super) fn frame() -> impl Iterator<Item = Value> {
@@ -197,7 +199,7 @@ pub(super) fn filters() -> impl Iterator<Item = Value> {
         "name": "metadata", "in": "query", "required": false,
         "description": "keys of the metadata with their values, as a JSON object; all of them must be there",
         "content": { JSON: {
-            "schema": with(kind("{text}", ""), "maxProperties", MOST_CONDITIONS), "example": { "_user": "ana" },
+            "schema": with(kind("{text}", ""), "maxProperties", MAX_CONDITIONS), "example": { "_user": "ana" },
         } },
     });
     parameters(FILTERS).chain([metadata])
@@ -205,8 +207,9 @@ pub(super) fn filters() -> impl Iterator<Item = Value> {
 
 /// The filters as operations refer to them.
 pub(super) fn told_filters() -> impl Iterator<Item = Value> {
-    filters()
-        .filter_map(|filter| Some(json!({ "$ref": format!("#/components/parameters/{}", filter["name"].as_str()?) })))
+    filters().filter_map(|filter| {
+        Some(json!({ "$ref": format!("#/components/parameters/{}", filter["name"].as_str()?) }))
+    })
 }
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -214,9 +217,12 @@ pub(super) fn operations() -> Vec<Operation> {
     let shown = || [(JSON, kind("LogObject", "")), ("text/html", kind("text", ""))];
     let page = "JSON, or a page for people where `accept` asks for `text/html`.";
     let filter = |method, id, summary| {
-        Operation::new(method, "/v1/logs/filters/{name}", id, summary).takes(WHOSE).gives(200, "SavedFilter")
+        Operation::new(method, "/v1/logs/filters/{name}", id, summary)
+            .takes(WHOSE)
+            .gives(200, "SavedFilter")
     };
-    let replay = json!({ "endpoint": "/chat/completions", "body": { "model": "gpt-4o", "messages": [] } });
+    let replay =
+        json!({ "endpoint": "/chat/completions", "body": { "model": "gpt-4o", "messages": [] } });
     vec![
         insert(),
         told_withheld(
@@ -278,7 +284,8 @@ fn insert() -> Operation {
         "response": { "status": 200, "body": { "model": "gpt-4o", "usage": { "prompt_tokens": 3 } }, "response_time": 61 },
         "metadata": { "traceId": "t-1", "_user": "ana" },
     });
-    let taken = [("text/plain", kind("=ok", "")), (JSON, kind("any", "")), (PROTOBUF, kind("any", ""))];
+    let taken =
+        [("text/plain", kind("=ok", "")), (JSON, kind("any", "")), (PROTOBUF, kind("any", ""))];
     Operation::post("/v1/logs", "insertLog", "Stores calls, as Portkey's SDKs send them")
         .says(
             "Whatever the body is, the answer is `ok`: logging must not break the caller. The headers of the answer say \
@@ -304,7 +311,8 @@ mod tests {
     #[test]
     fn every_filter_is_told() {
         let told: Vec<Value> = frame().chain(filters()).collect();
-        let told: BTreeSet<&str> = told.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
+        let told: BTreeSet<&str> =
+            told.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
         assert_eq!(told, FILTER_NAMES.split(", ").collect());
     }
 }

@@ -29,14 +29,15 @@ use serde_json::{Map, Value, json};
 
 use self::operation::Operation;
 use super::App;
-use super::table::Route;
+use super::route_table::Route;
 
 /// The serialised document. It is the same for every server of this version.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document(&routes()).to_string()));
 
 /// `GET /openapi.json`.
 pub(crate) async fn show(State(_): State<Arc<App>>) -> Response {
-    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], DOCUMENT.clone()).into_response()
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], DOCUMENT.clone())
+        .into_response()
 }
 
 fn routes() -> Vec<Route> {
@@ -71,7 +72,11 @@ fn groups() -> [Group; 8] {
             exporting::operations(),
         ),
         ("Feedback", "Ratings of calls by users and guardrails.", feedback::operations()),
-        ("Admin", "Organisations, keys, erasures, plans, archived providers and maintenance.", admin::operations()),
+        (
+            "Admin",
+            "Organisations, keys, erasures, plans, archived providers and maintenance.",
+            admin::operations(),
+        ),
         ("System", "Health, metrics and documentation of the server.", system::operations()),
     ]
 }
@@ -82,8 +87,9 @@ fn document(routes: &[Route]) -> Value {
     for (tag, about, operations) in groups() {
         tags.push(json!({ "name": tag, "description": about }));
         for operation in operations {
-            let declared =
-                routes.iter().find(|route| (route.method, route.path) == (operation.method, operation.route));
+            let declared = routes
+                .iter()
+                .find(|route| (route.method, route.path) == (operation.method, operation.route));
             let Some(route) = declared else { continue };
             let method = operation.method.to_lowercase();
             let path = operation.path.clone();
@@ -92,7 +98,8 @@ fn document(routes: &[Route]) -> Value {
     }
     let told = json!(paths).to_string();
     let responses = operation::failures().filter(|(name, _)| told.contains(&format!("/{name}\"")));
-    let parameters = logs::filters().map(|filter| (filter["name"].as_str().unwrap_or_default().to_owned(), filter));
+    let parameters = logs::filters()
+        .map(|filter| (filter["name"].as_str().unwrap_or_default().to_owned(), filter));
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -139,8 +146,10 @@ mod tests {
 
     #[test]
     fn routes_and_operations_are_the_same() {
-        let routes: BTreeSet<_> = routes().into_iter().map(|route| (route.method, route.path)).collect();
-        let told: BTreeSet<_> = operations().map(|operation| (operation.method, operation.route)).collect();
+        let routes: BTreeSet<_> =
+            routes().into_iter().map(|route| (route.method, route.path)).collect();
+        let told: BTreeSet<_> =
+            operations().map(|operation| (operation.method, operation.route)).collect();
         let untold: Vec<_> = routes.difference(&told).collect();
         assert!(untold.is_empty(), "routes that the document does not have: {untold:?}");
         let gone: Vec<_> = told.difference(&routes).collect();
@@ -154,10 +163,12 @@ mod tests {
         for Operation { method, path, value, .. } in operations() {
             assert!(places.insert((method, path.clone())), "{method} {path} twice");
             assert!(ids.insert(value["operationId"].to_string()), "{} twice", value["operationId"]);
-            let parts = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+            let parts =
+                path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
             let parameters = value["parameters"].as_array().unwrap();
             let named = parameters.iter().filter(|parameter| parameter["in"] == "path");
-            let named: BTreeSet<&str> = named.map(|parameter| parameter["name"].as_str().unwrap()).collect();
+            let named: BTreeSet<&str> =
+                named.map(|parameter| parameter["name"].as_str().unwrap()).collect();
             assert_eq!(named, parts.collect(), "{path}");
         }
     }
@@ -177,13 +188,18 @@ mod tests {
                     "{at}"
                 );
                 for parameter in operation["parameters"].as_array().unwrap() {
-                    let shared = parameter["$ref"].as_str().and_then(|target| document.pointer(&target[1..]));
+                    let shared = parameter["$ref"]
+                        .as_str()
+                        .and_then(|target| document.pointer(&target[1..]));
                     let parameter = shared.unwrap_or(parameter);
                     assert!(
                         parameter["description"].as_str().is_some_and(|text| !text.is_empty()),
                         "{at}: {parameter}"
                     );
-                    let example = [&parameter["example"], &parameter["content"]["application/json"]["example"]];
+                    let example = [
+                        &parameter["example"],
+                        &parameter["content"]["application/json"]["example"],
+                    ];
                     assert!(example.iter().any(|example| !example.is_null()), "{at}: {parameter}");
                 }
                 let keyed = operation["responses"].get("401").is_some();
@@ -198,7 +214,9 @@ mod tests {
                 if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
                     assert!(document.pointer(&target[1..]).is_some(), "{at}: {target}");
                 }
-                fields.iter().for_each(|(name, value)| check(value, document, &format!("{at}/{name}")));
+                fields
+                    .iter()
+                    .for_each(|(name, value)| check(value, document, &format!("{at}/{name}")));
             }
             Value::Array(items) => items.iter().for_each(|item| check(item, document, at)),
             _ => {}

@@ -45,7 +45,8 @@ pub(super) struct Operation {
 impl Operation {
     /// Creates an operation. `id` is its name in generated clients.
     pub(super) fn new(method: &'static str, route: &'static str, id: &str, summary: &str) -> Self {
-        let value = json!({ "operationId": id, "summary": summary, "parameters": [], "responses": {} });
+        let value =
+            json!({ "operationId": id, "summary": summary, "parameters": [], "responses": {} });
         Self { method, route, path: String::new(), value }.at(route.to_owned())
     }
 
@@ -59,7 +60,9 @@ impl Operation {
 
     /// Sets the path, for a route that stands for several paths.
     pub(super) fn at(mut self, path: String) -> Self {
-        let named = |part: &Value| part["name"].as_str().is_some_and(|name| path.contains(&format!("{{{name}}}")));
+        let named = |part: &Value| {
+            part["name"].as_str().is_some_and(|name| path.contains(&format!("{{{name}}}")))
+        };
         let mut parts: Vec<Value> = parameters(PARTS).filter(named).collect();
         if path.starts_with("/v1/admin/organisations/") {
             parts.iter_mut().for_each(|part| part["example"] = "acme".into());
@@ -88,8 +91,7 @@ impl Operation {
 
     /// Sets a required JSON body, with an example.
     pub(super) fn body(mut self, of: &str, example: &Value) -> Self {
-        self.value["requestBody"] =
-            json!({ "required": true, "content": { JSON: { "schema": kind(of, ""), "example": example } } });
+        self.value["requestBody"] = json!({ "required": true, "content": { JSON: { "schema": kind(of, ""), "example": example } } });
         self
     }
 
@@ -102,7 +104,8 @@ impl Operation {
 
     /// Adds another media type for the body.
     pub(super) fn or_body(mut self, media: &str, of: &str, example: &str) -> Self {
-        self.value["requestBody"]["content"][media] = json!({ "schema": kind(of, ""), "example": example });
+        self.value["requestBody"]["content"][media] =
+            json!({ "schema": kind(of, ""), "example": example });
         self
     }
 
@@ -126,7 +129,11 @@ impl Operation {
     /// Adds failures that do not follow from parameters, body and scope. Each has the common
     /// envelope.
     pub(super) fn fails(mut self, statuses: &[u16]) -> Self {
-        let protobuf = if self.value["requestBody"]["content"][PROTOBUF].is_object() { "Protobuf" } else { "" };
+        let protobuf = if self.value["requestBody"]["content"][PROTOBUF].is_object() {
+            "Protobuf"
+        } else {
+            ""
+        };
         for status in statuses {
             let reference = format!("#/components/responses/Failure{status}{protobuf}");
             self.value["responses"][status.to_string()] = json!({ "$ref": reference });
@@ -137,7 +144,9 @@ impl Operation {
     /// Returns the operation object with its tag, its required scope and the failures that follow.
     pub(super) fn finished(self, tag: &str, needs: Option<Needs>) -> Value {
         let has = |place: &str| {
-            self.value["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] == place))
+            self.value["parameters"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|one| one["in"] == place))
         };
         let asks = has("query");
         let body = self.value["requestBody"].is_object();
@@ -149,17 +158,21 @@ impl Operation {
             (takes, &[400, 422, 429, 500, 503]),
             (needs.is_some(), &[401, 403, 500, 503]),
         ];
-        let failures: Vec<u16> =
-            follow.into_iter().filter(|(does, _)| *does).flat_map(|(_, all)| all.to_vec()).collect();
+        let failures: Vec<u16> = follow
+            .into_iter()
+            .filter(|(does, _)| *does)
+            .flat_map(|(_, all)| all.to_vec())
+            .collect();
         let mut value = self.fails(&failures).value;
         value["tags"] = json!([tag]);
         value["security"] = json!([]);
         let (role, words) = match needs {
             None => return value,
             Some(Needs::Scope(scope)) => (scope.name(), format!("Requires scope `{scope}`.")),
-            Some(Needs::Operator) => {
-                ("admin", "Requires scope `admin` in a key that is not bound to an organisation.".to_owned())
-            }
+            Some(Needs::Operator) => (
+                "admin",
+                "Requires scope `admin` in a key that is not bound to an organisation.".to_owned(),
+            ),
         };
         value["security"] = json!([{ "key": [role] }, { "bearer": [role] }]);
         let told = value["description"].as_str().map(|text| format!("{text}\n\n{words}"));
@@ -174,7 +187,11 @@ pub(super) fn failures() -> impl Iterator<Item = (String, Value)> {
     FAILURES.into_iter().flat_map(|status| {
         let json = (JSON, kind("Failure", ""));
         // hyper refuses a long URL by itself and sends no body.
-        let plain = if status == 414 { answer(status, &[]) } else { answer(status, std::slice::from_ref(&json)) };
+        let plain = if status == 414 {
+            answer(status, &[])
+        } else {
+            answer(status, std::slice::from_ref(&json))
+        };
         let packed = answer(status, &[json, (PROTOBUF, kind("any", ""))]);
         [(format!("Failure{status}"), plain), (format!("Failure{status}Protobuf"), packed)]
     })
@@ -182,14 +199,23 @@ pub(super) fn failures() -> impl Iterator<Item = (String, Value)> {
 
 fn answer(status: u16, content: &[(&str, Value)]) -> Value {
     let id = json!({ "$ref": "#/components/headers/RequestId" });
-    let mut answer = json!({ "description": meaning(status), "headers": { "x-portkey-request-id": id } });
+    let mut answer =
+        json!({ "description": meaning(status), "headers": { "x-portkey-request-id": id } });
     match status {
-        401 => answer["headers"]["www-authenticate"] = header("string", "Expected authentication scheme."),
-        429 | 503 => answer["headers"]["retry-after"] = header("integer", "Seconds to wait before the next attempt."),
+        401 => {
+            answer["headers"]["www-authenticate"] =
+                header("string", "Expected authentication scheme.")
+        }
+        429 | 503 => {
+            answer["headers"]["retry-after"] =
+                header("integer", "Seconds to wait before the next attempt.")
+        }
         _ => {}
     }
     if !content.is_empty() {
-        let content = content.iter().map(|(media, schema)| ((*media).to_owned(), json!({ "schema": schema })));
+        let content = content
+            .iter()
+            .map(|(media, schema)| ((*media).to_owned(), json!({ "schema": schema })));
         answer["content"] = Value::Object(content.collect::<Map<String, Value>>());
     }
     answer
@@ -199,14 +225,17 @@ fn header(of: &str, doc: &str) -> Value {
     json!({ "description": doc, "schema": { "type": of } })
 }
 
-const FAILURES: [u16; 17] = [400, 401, 403, 404, 406, 408, 409, 413, 414, 415, 422, 429, 500, 502, 503, 504, 505];
+const FAILURES: [u16; 17] =
+    [400, 401, 403, 404, 406, 408, 409, 413, 414, 415, 422, 429, 500, 502, 503, 504, 505];
 
 /// Returns the description of a status.
 fn meaning(status: u16) -> &'static str {
     match status {
         200 => "Success.",
         201 => "Created.",
-        202 => "Accepted. New requests see the change at once; stored files are rewritten in the background.",
+        202 => {
+            "Accepted. New requests see the change at once; stored files are rewritten in the background."
+        }
         206 => "Partial content: the requested range of bytes.",
         304 => "Not modified. The copy that the client has is current.",
         400 => "Invalid request. The message names the field, its value and the expected form.",
@@ -215,13 +244,17 @@ fn meaning(status: u16) -> &'static str {
         404 => "Not found, or not visible to this key.",
         406 => "No media type in `accept` is supported.",
         408 => "The client sent the body too slowly.",
-        409 => "Conflict with the resource's current state. The message names the state that is required.",
+        409 => {
+            "Conflict with the resource's current state. The message names the state that is required."
+        }
         413 => "The request body is too large.",
         414 => "The URL is longer than 64 KiB.",
         415 => "The content type or the content encoding of the body is not supported.",
         416 => "The requested range starts beyond the end of the file.",
         422 => "The request is well formed, but exceeds a limit on its work.",
-        429 => "The server has no capacity for the request at the moment. Send it again after `retry-after` seconds.",
+        429 => {
+            "The server has no capacity for the request at the moment. Send it again after `retry-after` seconds."
+        }
         502 => "The gateway could not be reached, or closed the connection early.",
         503 => "The store cannot be reached, or the server is shutting down.",
         504 => "The gateway did not answer in time.",

@@ -46,7 +46,8 @@ const GROUP_PAGE: &str = "
     columns        text            requests  columns of the answer, with commas between
     include_total  flag            true      taken for the SDKs' sake; the total is always told";
 
-const IGNORED: &str = "ignored_parameters?  [text]  parameters that are unknown, and were passed over
+const IGNORED: &str =
+    "ignored_parameters?  [text]  parameters that are unknown, and were passed over
     withheld?  [text]  denied columns that figures are computed from; these are null";
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -78,7 +79,8 @@ pub(super) fn operations() -> Vec<Operation> {
 
 /// Every graph, every way to group, and the summary.
 pub(super) fn analytics() -> Vec<Operation> {
-    let mut all: Vec<Operation> = analytics::graph_facts().unwrap_or_default().iter().map(graph).collect();
+    let mut all: Vec<Operation> =
+        analytics::graph_facts().unwrap_or_default().iter().map(graph).collect();
     let groups = analytics::group_facts().unwrap_or_default();
     all.extend(groups.iter().map(|group| {
         let path = group.path.replace("KEY", "{key}");
@@ -87,15 +89,25 @@ pub(super) fn analytics() -> Vec<Operation> {
         group_page("/v1/analytics/groups/{*group}", &id, &summary, &path, group_list(group))
     }));
     // The same by the path that Portkey's changelog names.
-    let (keyed, plain): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.path.ends_with("KEY"));
-    for (id, path, of) in [("logGroups", "{group}", plain), ("logGroups_metadata", "metadata/{key}", keyed)] {
+    let (keyed, plain): (Vec<_>, Vec<_>) =
+        groups.iter().partition(|group| group.path.ends_with("KEY"));
+    for (id, path, of) in
+        [("logGroups", "{group}", plain), ("logGroups_metadata", "metadata/{key}", keyed)]
+    {
         let answers: Vec<Value> = of.into_iter().map(group_list).collect();
         let summary = "Groups of calls, as `/v1/analytics/groups` has them";
-        all.push(group_page("/v1/logs/groups/{*group}", id, summary, path, json!({ "anyOf": answers })));
+        all.push(group_page(
+            "/v1/logs/groups/{*group}",
+            id,
+            summary,
+            path,
+            json!({ "anyOf": answers }),
+        ));
     }
     if let Ok(facts) = analytics::cache_facts() {
         let figures = facts.columns.iter().map(|column| (column.name, or_null(cell(column))));
-        let answer = fields("object  =analytics-summary").chain([("summary", object("Its figures.", figures))]);
+        let answer = fields("object  =analytics-summary")
+            .chain([("summary", object("Its figures.", figures))]);
         let summary = Operation::get(
             "/v1/analytics/summary/cache",
             "cacheSummary",
@@ -124,7 +136,8 @@ fn rows(operation: Operation, row: &Value) -> Operation {
 fn report(report: &Report) -> Operation {
     let cells = report.columns.iter().map(|column| (column.name, or_null(cell(column))));
     let (id, summary) = (format!("report_{}", report.name), format!("Report: {}", report.purpose));
-    let operation = Operation::get("/v1/reports/{name}", &id, &summary).at(format!("/v1/reports/{}", report.name));
+    let operation = Operation::get("/v1/reports/{name}", &id, &summary)
+        .at(format!("/v1/reports/{}", report.name));
     let params: Vec<String> = report.params.iter().map(param).collect();
     rows(operation.takes(&params.join("\n")).takes(FORMAT), &object("A row.", cells))
 }
@@ -155,7 +168,9 @@ fn cell(column: &ReportColumn) -> Value {
 /// An operation that takes what every question of analytics does.
 fn asked(operation: Operation, answer: Value) -> Operation {
     let frame = logs::frame().map(|end| with(end, "required", true));
-    told_withheld(operation.takes_all(frame).takes_all(logs::told_filters()).answers(200, &[(JSON, answer)]))
+    told_withheld(
+        operation.takes_all(frame).takes_all(logs::told_filters()).answers(200, &[(JSON, answer)]),
+    )
 }
 
 fn figures(figures: &[Figure]) -> Vec<(&'static str, Value)> {
@@ -166,25 +181,30 @@ fn figures(figures: &[Figure]) -> Vec<(&'static str, Value)> {
 fn graph(graph: &GraphFacts) -> Operation {
     let mut point = figures(&graph.points);
     if let Some((name, items)) = &graph.list {
-        point.push((*name, json!({ "type": "array", "items": object("One of them.", figures(items)) })));
+        point.push((
+            *name,
+            json!({ "type": "array", "items": object("One of them.", figures(items)) }),
+        ));
     }
     let mut bucket = "";
     if graph.bucketed {
         point.extend(fields("timestamp  moment  start of the bucket, UTC"));
         bucket = "bucket  minute|hour|day|week|month|year  how wide a bucket is";
     }
-    let of_all = object("Figures of the whole time frame.", figures(&graph.summary));
+    let shared_by = object("Figures of the whole time frame.", figures(&graph.summary));
     let points = json!({ "type": "array", "items": object("A point.", point) });
-    let answer = fields("object  =analytics-graph").chain([("summary", of_all), ("data_points", points)]);
+    let answer =
+        fields("object  =analytics-graph").chain([("summary", shared_by), ("data_points", points)]);
     let answer = object("A graph.", answer.chain(fields(bucket)).chain(fields(IGNORED)));
     let path = graph.paths[0];
-    let (id, summary) = (format!("graph_{}", path.replace(['/', '-'], "_")), format!("Graph: {}", graph.purpose));
+    let (id, summary) =
+        (format!("graph_{}", path.replace(['/', '-'], "_")), format!("Graph: {}", graph.purpose));
     let operation = Operation::get("/v1/analytics/graphs/{*graph}", &id, &summary);
     let operation = asked(operation.at(format!("/v1/analytics/graphs/{path}")), answer);
     match graph.paths.get(1) {
-        Some(other) => {
-            operation.says(&format!("Also at `/v1/analytics/graphs/{other}`, as Portkey's Node SDK has it."))
-        }
+        Some(other) => operation.says(&format!(
+            "Also at `/v1/analytics/graphs/{other}`, as Portkey's Node SDK has it."
+        )),
         None => operation,
     }
 }
@@ -200,12 +220,22 @@ fn group_list(group: &GroupFacts) -> Value {
     let of = if group.key == "status_code" { "whole" } else { "text" };
     let doc = group.columns.first().map_or("", |column| column.doc);
     let own = fields("object  =analytics-group").chain([(group.key, kind(of, doc))]);
-    let group = object("A group.", own.chain(further.iter().map(|(name, schema)| (name.as_str(), schema.clone()))));
-    let list = fields("object  =list\ntotal  count  how many there are in all").chain(fields(IGNORED));
+    let group = object(
+        "A group.",
+        own.chain(further.iter().map(|(name, schema)| (name.as_str(), schema.clone()))),
+    );
+    let list =
+        fields("object  =list\ntotal  count  how many there are in all").chain(fields(IGNORED));
     object("A page of groups.", list.chain([("data", json!({ "type": "array", "items": group }))]))
 }
 
-fn group_page(route: &'static str, id: &str, summary: &str, path: &str, answer: Value) -> Operation {
+fn group_page(
+    route: &'static str,
+    id: &str,
+    summary: &str,
+    path: &str,
+    answer: Value,
+) -> Operation {
     let operation = Operation::get(route, id, summary).at(route.replace("{*group}", path));
     asked(operation, answer).takes(GROUP_PAGE)
 }

@@ -10,15 +10,15 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::analytics::{MOST_GROUPS, PAGE_GROUPS, group_facts};
+use crate::analytics::{MAX_GROUPS, PAGE_GROUPS, group_facts};
 use crate::catalog::Scope;
-use crate::config::MOST_DAYS;
+use crate::config::MAX_DAYS;
 use crate::engine::Job;
 use crate::http::format::Format;
-use crate::ingest::Shape;
-use crate::logs::{MOST_CONDITIONS, MOST_PAGE_SIZE, MOST_VALUES, PAGE_SIZE};
+use crate::ingest::SourceFormat;
+use crate::logs::{MAX_CONDITIONS, MAX_PAGE_SIZE, MAX_VALUES, PAGE_SIZE};
 use crate::record::json::Reason;
-use crate::refusals::{MOST_SHOWN, Source};
+use crate::refusals::{MAX_SHOWN, Source};
 use crate::replay::ENDPOINTS;
 
 const CACHE: &str = "HIT|SEMANTIC HIT|MISS|SEMANTIC MISS|REFRESH|DISABLED";
@@ -29,7 +29,11 @@ const LABELS: &str = "Cache Disabled|Cache Miss|Cache Refreshed|Cache Hit|Cache 
 /// Returns the schema of a type.
 pub(super) fn kind(of: &str, doc: &str) -> Value {
     let schema = bare(of);
-    if doc.is_empty() || schema.get("$ref").is_some() { schema } else { with(schema, "description", doc) }
+    if doc.is_empty() || schema.get("$ref").is_some() {
+        schema
+    } else {
+        with(schema, "description", doc)
+    }
 }
 
 fn bare(of: &str) -> Value {
@@ -47,7 +51,10 @@ fn bare(of: &str) -> Value {
         json!({ "type": "object", "additionalProperties": bare(of) })
     } else if let Some(of) = of.strip_prefix("list:") {
         let data = ("data", kind(&format!("[{of}]"), "the items"));
-        object("A complete list.", fields("object  =list\ntotal  count  number of items").chain([data]))
+        object(
+            "A complete list.",
+            fields("object  =list\ntotal  count  number of items").chain([data]),
+        )
     } else if let Some((least, most)) = of.split_once("..") {
         let end = |number: &str| number.parse::<u64>().unwrap_or_default();
         json!({ "type": "integer", "format": "int64", "minimum": end(least), "maximum": end(most) })
@@ -70,45 +77,60 @@ fn word(of: &str) -> Value {
         "cents" => json!({ "type": "number", "minimum": 0 }),
         "score" => json!({ "type": "number", "minimum": -10, "maximum": 10 }),
         // Converted as in JavaScript.
-        "loose_score" => json!({ "type": ["number", "string", "boolean"], "minimum": -10, "maximum": 10 }),
+        "loose_score" => {
+            json!({ "type": ["number", "string", "boolean"], "minimum": -10, "maximum": 10 })
+        }
         "loose_text" => json!({ "type": ["string", "number"] }),
         "moment" => json!({ "type": "string", "format": "date-time" }),
         "date" => json!({ "type": "string", "format": "date" }),
         // Form that requests may use.
-        "day" => json!({ "type": "string", "anyOf": [{ "format": "date-time" }, { "format": "date" }] }),
+        "day" => {
+            json!({ "type": "string", "anyOf": [{ "format": "date-time" }, { "format": "date" }] })
+        }
         // In a query string, an empty value means that the parameter is absent.
         "day_or_nothing" => {
             json!({ "type": "string", "anyOf": [{ "format": "date-time" }, { "format": "date" }, { "maxLength": 0 }] })
         }
-        "days" => json!({ "type": "integer", "format": "int32", "minimum": 0, "maximum": MOST_DAYS }),
-        "days_to_live" => json!({ "type": "integer", "format": "int64", "minimum": 1, "maximum": MOST_DAYS }),
+        "days" => {
+            json!({ "type": "integer", "format": "int32", "minimum": 0, "maximum": MAX_DAYS })
+        }
+        "days_to_live" => {
+            json!({ "type": "integer", "format": "int64", "minimum": 1, "maximum": MAX_DAYS })
+        }
         "cursor" => json!({ "type": "string", "pattern": "^([0-9a-f]{2})*$" }),
-        "filter_name" => json!({ "type": "string", "pattern": "^[A-Za-z0-9 _-]*[A-Za-z0-9][A-Za-z0-9 _-]*$" }),
-        "page_size" => with(bare(&format!("1..{MOST_PAGE_SIZE}")), "default", PAGE_SIZE),
-        "page_of_groups" => with(bare(&format!("1..{MOST_GROUPS}")), "default", PAGE_GROUPS),
+        "filter_name" => {
+            json!({ "type": "string", "pattern": "^[A-Za-z0-9 _-]*[A-Za-z0-9][A-Za-z0-9 _-]*$" })
+        }
+        "page_size" => with(bare(&format!("1..{MAX_PAGE_SIZE}")), "default", PAGE_SIZE),
+        "page_of_groups" => with(bare(&format!("1..{MAX_GROUPS}")), "default", PAGE_GROUPS),
         "metadata_key" => json!({ "type": "string", "minLength": 1 }),
         "sql_params" => {
             json!({ "anyOf": [{ "type": "object" }, { "type": "array" }, { "type": "null" }] })
         }
         "job" => one_of(Job::ALL.map(Job::name)),
         "scope" => one_of(Scope::ALL.map(Scope::name)),
-        "shape" => one_of(Shape::ALL.map(Shape::name)),
+        "shape" => one_of(SourceFormat::ALL.map(SourceFormat::name)),
         "source" => one_of(Source::ALL.map(Source::name)),
         "reason" => one_of(Reason::ALL.map(Reason::name)),
-        "refusals_size" => bare(&format!("1..{MOST_SHOWN}")),
+        "refusals_size" => bare(&format!("1..{MAX_SHOWN}")),
         "format" => one_of(Format::each().map(|(_, name, _)| name)),
         "group" => one_of(
-            group_facts().unwrap_or_default().iter().map(|group| group.path).filter(|path| !path.contains("KEY")),
+            group_facts()
+                .unwrap_or_default()
+                .iter()
+                .map(|group| group.path)
+                .filter(|path| !path.contains("KEY")),
         ),
         "endpoint" => one_of(ENDPOINTS),
         // Several values, separated by commas in a query string.
         "words" => words(),
-        "provider_models" => {
-            several(&json!({ "type": "string", "pattern": "^[^,\\s_]+__[^,\\s_]+$" }), MOST_CONDITIONS)
-        }
-        "http_statuses" => several(&with(bare("100..599"), "format", "int32"), MOST_VALUES),
-        "cache_statuses" => several(&bare(CACHE), MOST_VALUES),
-        "labels" => several(&bare(LABELS), MOST_CONDITIONS),
+        "provider_models" => several(
+            &json!({ "type": "string", "pattern": "^[^,\\s_]+__[^,\\s_]+$" }),
+            MAX_CONDITIONS,
+        ),
+        "http_statuses" => several(&with(bare("100..599"), "format", "int32"), MAX_VALUES),
+        "cache_statuses" => several(&bare(CACHE), MAX_VALUES),
+        "labels" => several(&bare(LABELS), MAX_CONDITIONS),
         name => json!({ "$ref": format!("#/components/schemas/{name}") }),
     }
 }
@@ -192,13 +214,20 @@ pub(super) fn schemas(text: &str) -> Map<String, Value> {
         let (own, other) = lines.split_once("\n  ..").unwrap_or((lines, ""));
         let mut schema = object(doc, fields(own));
         let other = all.get(other).unwrap_or(&Value::Null);
-        if let (Some(fields), Some(more)) = (schema["properties"].as_object_mut(), other["properties"].as_object()) {
+        if let (Some(fields), Some(more)) =
+            (schema["properties"].as_object_mut(), other["properties"].as_object())
+        {
             fields.extend(more.clone());
         }
-        if let (Some(names), Some(more)) = (schema["required"].as_array_mut(), other["required"].as_array()) {
+        if let (Some(names), Some(more)) =
+            (schema["required"].as_array_mut(), other["required"].as_array())
+        {
             names.extend(more.iter().cloned());
         }
-        let name = name.strip_suffix('+').inspect(|_| schema["additionalProperties"] = true.into()).unwrap_or(name);
+        let name = name
+            .strip_suffix('+')
+            .inspect(|_| schema["additionalProperties"] = true.into())
+            .unwrap_or(name);
         all.insert(name.to_owned(), schema);
     }
     all
@@ -243,8 +272,9 @@ mod tests {
 
     #[test]
     fn the_notation_says_what_its_page_says() {
-        let read =
-            schemas("Key  A key.\n  id    text   its id\n  of?   a|b?\n\nFresh+  A new one.\n  key  =x\n  ..Key");
+        let read = schemas(
+            "Key  A key.\n  id    text   its id\n  of?   a|b?\n\nFresh+  A new one.\n  key  =x\n  ..Key",
+        );
         let key = json!({
             "type": "object", "description": "A key.", "additionalProperties": false, "required": ["id"],
             "properties": {
@@ -258,10 +288,14 @@ mod tests {
             (&json!(true), &json!(["key", "id"]))
         );
         assert_eq!(kind("[1..9]?", "")["items"]["maximum"], 9);
-        assert_eq!(kind("=x?", ""), json!({ "anyOf": [{ "type": "string", "const": "x" }, { "type": "null" }] }));
+        assert_eq!(
+            kind("=x?", ""),
+            json!({ "anyOf": [{ "type": "string", "const": "x" }, { "type": "null" }] })
+        );
         assert_eq!(kind("Key*", "")["anyOf"][1]["items"]["$ref"], "#/components/schemas/Key");
         assert_eq!(kind("{number}", "")["additionalProperties"]["type"], "number");
-        let told: Vec<Value> = parameters("a!  words  x,y  these\nheader:b  count  7  that").collect();
+        let told: Vec<Value> =
+            parameters("a!  words  x,y  these\nheader:b  count  7  that").collect();
         assert_eq!(
             (&told[0]["required"], &told[0]["example"], &told[0]["explode"]),
             (&json!(true), &json!(["x", "y"]), &json!(false))

@@ -11,7 +11,7 @@ use super::{STARS, is_credentials, masked_url_text, quoted, scheme, secret};
 use crate::record::json::{unquote, value_end};
 
 /// Maximum depth of JSON in strings of JSON. Deeper text is masked whole.
-const MOST_LEVELS: usize = 8;
+const MAX_LEVELS: usize = 8;
 
 /// Meaning of an object, which determines which of its names mark secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +70,15 @@ const SCHEMAS: [&str; 14] = [
     "structuredoutputs",
     "toolchoice",
 ];
-const TOOLS: [&str; 7] =
-    ["function", "functiondeclarations", "functions", "toolconfig", "tooldefinitions", "tools", "toolspec"];
+const TOOLS: [&str; 7] = [
+    "function",
+    "functiondeclarations",
+    "functions",
+    "toolconfig",
+    "tooldefinitions",
+    "tools",
+    "toolspec",
+];
 /// Further names that, like [`SCHEMAS`], are skipped in tools only: a gateway's hooks have
 /// `parameters` with keys in them.
 const IN_TOOLS: [&str; 4] = ["description", "name", "parameters", "properties"];
@@ -82,7 +89,7 @@ pub(super) fn masked(text: &str, place: Place) -> Result<Option<String>, Unreada
 }
 
 fn masked_at(text: &str, place: Place, level: usize) -> Result<Option<String>, Unreadable> {
-    if level == MOST_LEVELS {
+    if level == MAX_LEVELS {
         return Ok(Some(STARS.to_owned()));
     }
     serde_json::from_str::<IgnoredAny>(text).map_err(|_| Unreadable)?;
@@ -133,7 +140,9 @@ impl<'a> Walk<'a> {
     /// Returns the next byte that is neither white space nor a separator.
     fn next_byte(&mut self) -> Option<u8> {
         let rest = self.raw.as_bytes().get(self.at..)?;
-        let skipped = rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b':'))?;
+        let skipped = rest
+            .iter()
+            .position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b':'))?;
         self.at += skipped;
         rest.get(skipped).copied()
     }
@@ -239,7 +248,10 @@ fn judged(name: &str, place: Place) -> Found {
     }
     let plain: String = lower.chars().filter(|letter| !matches!(letter, '_' | '-')).collect();
     let plain = plain.as_str();
-    if SAID.contains(&plain) || SCHEMAS.contains(&plain) || (place == Place::Tools && IN_TOOLS.contains(&plain)) {
+    if SAID.contains(&plain)
+        || SCHEMAS.contains(&plain)
+        || (place == Place::Tools && IN_TOOLS.contains(&plain))
+    {
         Found::Kept
     } else if in_parameters(name) {
         Found::Secret

@@ -58,7 +58,9 @@ pub(super) fn any_headers(raw: &mut String) {
         return;
     };
     let further = sensitive(&members);
-    let masks = |(name, value): &(Cow<'_, str>, &str)| header(&name.to_ascii_lowercase(), value, &further).is_some();
+    let masks = |(name, value): &(Cow<'_, str>, &str)| {
+        header(&name.to_ascii_lowercase(), value, &further).is_some()
+    };
     if members.iter().any(masks)
         && let Some(masked) = headers(raw)
     {
@@ -95,14 +97,18 @@ fn header_text(text: &str) -> Option<String> {
 
 /// Returns the header names that the client itself declares sensitive.
 fn sensitive(members: &[(Cow<'_, str>, &str)]) -> HashSet<String> {
-    let lists = members.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-portkey-sensitive-headers"));
-    let names = lists.map(|(_, value)| unquote(value).to_ascii_lowercase()).collect::<Vec<_>>().join(",");
+    let lists =
+        members.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-portkey-sensitive-headers"));
+    let names =
+        lists.map(|(_, value)| unquote(value).to_ascii_lowercase()).collect::<Vec<_>>().join(",");
     names.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
 /// Returns the credentials after a scheme such as `Bearer`, if a text has one.
 fn scheme(text: &str) -> Option<&str> {
-    let begins = |scheme: &&str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    let begins = |scheme: &&str| {
+        text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
     SCHEMES.iter().find(|scheme| begins(scheme)).map(|scheme| text[scheme.len()..].trim())
 }
 
@@ -111,7 +117,9 @@ fn scheme(text: &str) -> Option<&str> {
 fn is_credentials(text: &str) -> bool {
     scheme(text).is_some_and(|word| {
         let bytes = word.as_bytes();
-        let inner_capital = bytes.windows(2).any(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
+        let inner_capital = bytes
+            .windows(2)
+            .any(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
         let is_odd = inner_capital || bytes.iter().any(u8::is_ascii_digit) || word.contains(STARS);
         !word.contains(char::is_whitespace) && bytes.len() >= 6 && is_odd
     })
@@ -137,7 +145,8 @@ fn secret(text: &str) -> String {
 /// Masks the keys in a full gateway config that is sent in place of a config's name.
 pub(super) fn config(text: &mut String) {
     if text.trim_start().starts_with(['{', '['])
-        && let Some(changed) = masked(text, Place::Parameters).unwrap_or_else(|_| Some(STARS.to_owned()))
+        && let Some(changed) =
+            masked(text, Place::Parameters).unwrap_or_else(|_| Some(STARS.to_owned()))
     {
         *text = changed;
     }
@@ -183,8 +192,10 @@ pub(super) fn url(text: &mut String) {
 }
 
 fn masked_url(text: &str) -> Option<String> {
-    let (before, fragment) = text.split_once('#').map_or((text, None), |(before, rest)| (before, Some(rest)));
-    let (place, query) = before.split_once('?').map_or((before, None), |(place, rest)| (place, Some(rest)));
+    let (before, fragment) =
+        text.split_once('#').map_or((text, None), |(before, rest)| (before, Some(rest)));
+    let (place, query) =
+        before.split_once('?').map_or((before, None), |(place, rest)| (place, Some(rest)));
     let plain = without_user(place);
     let masks = |pairs: Option<&str>| pairs.and_then(masked_query);
     let new_query = masks(query);

@@ -23,7 +23,8 @@ const PARTS: [&str; 14] = [
     "token",
 ];
 /// Header names that end with `key` but hold no secret.
-const OPEN_KEYS: [&str; 5] = ["cache-key", "cache_key", "idempotency-key", "virtual-key", "virtual_key"];
+const OPEN_KEYS: [&str; 5] =
+    ["cache-key", "cache_key", "idempotency-key", "virtual-key", "virtual_key"];
 /// Parameters of a URL that hold a secret, in addition to those whose names mark one.
 const IN_URLS: [&str; 3] = ["code", "key", "sig"];
 
@@ -63,8 +64,19 @@ const PAIRS: [[&str; 2]; 14] = [
     ["session", "token"],
 ];
 /// Words before a final `key` that make the name a plain one.
-const PLAIN_KEYS: [&str; 11] =
-    ["cache", "foreign", "group", "idempotency", "partition", "primary", "public", "routing", "row", "sort", "virtual"];
+const PLAIN_KEYS: [&str; 11] = [
+    "cache",
+    "foreign",
+    "group",
+    "idempotency",
+    "partition",
+    "primary",
+    "public",
+    "routing",
+    "row",
+    "sort",
+    "virtual",
+];
 /// Words before a final `token` that mean a token of text, or of a page.
 const PLAIN_TOKENS: [&str; 27] = [
     "begin",
@@ -96,15 +108,18 @@ const PLAIN_TOKENS: [&str; 27] = [
     "unk",
 ];
 /// Words after `token` that describe it.
-const ABOUT_TOKENS: [&str; 12] =
-    ["count", "endpoint", "expires", "expiry", "id", "ids", "lifetime", "limit", "ttl", "type", "uri", "url"];
+const ABOUT_TOKENS: [&str; 12] = [
+    "count", "endpoint", "expires", "expiry", "id", "ids", "lifetime", "limit", "ttl", "type",
+    "uri", "url",
+];
 /// Words in names of AWS parameters that hold no secret.
 const PLAIN_AWS: [&str; 4] = ["endpoint", "name", "profile", "region"];
 
 /// Returns true if a header of that name, in lower case, holds a secret.
 pub(super) fn in_headers(lower: &str) -> bool {
     // Rate limits and lengths of replies are counted in tokens.
-    let counts = lower.contains("ratelimit") || lower.contains("tokens") || lower.contains("tokenizer");
+    let counts =
+        lower.contains("ratelimit") || lower.contains("tokens") || lower.contains("tokenizer");
     let key = lower == "key" || lower.ends_with("-key") || lower.ends_with("_key");
     let open = || OPEN_KEYS.iter().any(|name| lower.ends_with(name));
     key && !open() || PARTS.iter().any(|part| lower.contains(part) && !(counts && *part == "token"))
@@ -124,13 +139,16 @@ pub(super) fn in_parameters(name: &str) -> bool {
     let pair = |at: usize, pair: &[&str]| {
         // `refresh_token_url`
         PAIRS.iter().any(|known| known == pair)
-            && !(pair[1] == "token" && words.get(at + 2).is_some_and(|next| ABOUT_TOKENS.contains(next)))
+            && !(pair[1] == "token"
+                && words.get(at + 2).is_some_and(|next| ABOUT_TOKENS.contains(next)))
     };
     words.iter().any(|word| WORDS.contains(word))
         || words.windows(2).enumerate().any(|(at, words)| pair(at, words))
         || (*last == "key" && !PLAIN_KEYS.contains(&before))
         || (*last == "token" && !PLAIN_TOKENS.contains(&before))
-        || (words[0] == "aws" && words.len() > 1 && !words.iter().any(|word| PLAIN_AWS.contains(word)))
+        || (words[0] == "aws"
+            && words.len() > 1
+            && !words.iter().any(|word| PLAIN_AWS.contains(word)))
 }
 
 /// Splits a name into words in lower case: `x-apiKey_ID` has `x`, `api`, `key` and `id`.
@@ -142,7 +160,8 @@ fn words(name: &str) -> Vec<String> {
             words.push(String::new());
             continue;
         }
-        let after_small = at > 0 && (letters[at - 1].is_lowercase() || letters[at - 1].is_numeric());
+        let after_small =
+            at > 0 && (letters[at - 1].is_lowercase() || letters[at - 1].is_numeric());
         // The last of several capitals begins the next word: `APIKey`.
         let before_small = letters.get(at + 1).is_some_and(|next| next.is_lowercase());
         let after_capital = at > 0 && letters[at - 1].is_uppercase();

@@ -22,7 +22,9 @@ fn the_keys_of_an_inline_config_are_masked() {
     let raw = serde_json::json!({ "x-portkey-config": inner }).to_string();
     let masked = headers(&raw).unwrap_or_default();
     assert!(
-        masked.contains("sk********abc") && masked.contains("fallback") && !masked.contains("1234567890"),
+        masked.contains("sk********abc")
+            && masked.contains("fallback")
+            && !masked.contains("1234567890"),
         "{masked}"
     );
     assert_eq!(
@@ -58,15 +60,23 @@ fn every_way_to_hand_over_a_key_is_known() {
         let masked = headers(&serde_json::json!({ name: key }).to_string()).unwrap();
         assert_eq!(masked, format!(r#"{{"{name}":"01********fgh"}}"#));
     }
-    for name in
-        ["x-portkey-virtual-key", "idempotency-key", "x-portkey-trace-id", "x-ratelimit-limit-tokens", "max_tokens"]
-    {
+    for name in [
+        "x-portkey-virtual-key",
+        "idempotency-key",
+        "x-portkey-trace-id",
+        "x-ratelimit-limit-tokens",
+        "max_tokens",
+    ] {
         let raw = serde_json::json!({ name: key }).to_string();
         assert_eq!(headers(&raw), Some(raw));
     }
-    let scheme = headers(r#"{"x-forwarded-auth":"bearer 0123456789abcdefgh","x-note":"basic"}"#).unwrap();
+    let scheme =
+        headers(r#"{"x-forwarded-auth":"bearer 0123456789abcdefgh","x-note":"basic"}"#).unwrap();
     assert_eq!(scheme, r#"{"x-forwarded-auth":"01********fgh","x-note":"basic"}"#);
-    assert_eq!(headers(r#"{"api-key":"0123456789********abcdefgh"}"#).unwrap(), r#"{"api-key":"01********fgh"}"#);
+    assert_eq!(
+        headers(r#"{"api-key":"0123456789********abcdefgh"}"#).unwrap(),
+        r#"{"api-key":"01********fgh"}"#
+    );
 }
 
 /// The payload of the npm gateway's hooks: the keys of the providers, and our own, in JSON within
@@ -89,16 +99,26 @@ fn keys_within_a_config_are_masked_however_deep() {
         for kept in ["127.0.0.1", "max_tokens", "x-team", "stop_tokens"] {
             assert!(masked.contains(kept), "{masked}");
         }
-        assert_eq!(headers(&masked).as_deref(), Some(masked.as_str()), "masking twice changes nothing");
+        assert_eq!(
+            headers(&masked).as_deref(),
+            Some(masked.as_str()),
+            "masking twice changes nothing"
+        );
     }
 }
 
 #[test]
 fn headers_of_our_own_form_keep_their_bytes_unless_a_secret_is_in_them() {
     for (raw, expected) in [
-        (r#"{ "a" : "b", "x-portkey-config": "pc-1" }"#, r#"{ "a" : "b", "x-portkey-config": "pc-1" }"#),
+        (
+            r#"{ "a" : "b", "x-portkey-config": "pc-1" }"#,
+            r#"{ "a" : "b", "x-portkey-config": "pc-1" }"#,
+        ),
         (r#"{ "a" : "b", "api-key" : "********" }"#, r#"{ "a" : "b", "api-key" : "********" }"#),
-        (r#"{ "a" : "b", "api-key" : "0123456789abcdefgh" }"#, r#"{"a":"b","api-key":"01********fgh"}"#),
+        (
+            r#"{ "a" : "b", "api-key" : "0123456789abcdefgh" }"#,
+            r#"{"a":"b","api-key":"01********fgh"}"#,
+        ),
         (r#"[["api-key","0123456789abcdefgh"]]"#, r#""********""#),
         (r#""api-key: 0123456789abcdefgh""#, r#""********""#),
         ("null", "null"),
@@ -118,11 +138,20 @@ fn urls_lose_their_keys() {
             "https://host/v1beta/m:generate?alt=sse&key=0123456789abcdefgh",
             "https://host/v1beta/m:generate?alt=sse&key=01********fgh",
         ),
-        ("https://host/a?code=short&api-version=2024-10-21", "https://host/a?code=********&api-version=2024-10-21"),
+        (
+            "https://host/a?code=short&api-version=2024-10-21",
+            "https://host/a?code=********&api-version=2024-10-21",
+        ),
         ("https://ann:0123456789@host/a@b?max_tokens=7", "https://********@host/a@b?max_tokens=7"),
         ("https://host/a?x@y", "https://host/a?x@y"),
-        ("https://host#access_token=0123456789abcdefgh&a=b", "https://host#access_token=01********fgh&a=b"),
-        ("https://host?key=0123456789abcdefgh#token=short", "https://host?key=01********fgh#token=********"),
+        (
+            "https://host#access_token=0123456789abcdefgh&a=b",
+            "https://host#access_token=01********fgh&a=b",
+        ),
+        (
+            "https://host?key=0123456789abcdefgh#token=short",
+            "https://host?key=01********fgh#token=********",
+        ),
         ("ann:0123456789@host/v1", "********@host/v1"),
         ("ann@host", "ann@host"),
         ("/v1?key=0123456789abcdefgh", "/v1?key=01********fgh"),
@@ -186,15 +215,21 @@ fn keys_beside_schemas_are_masked() {
             r#"{{"tools":[{{"type":"mcp","server_url":"https://h/?key={key}","headers":{{"Authorization":"Bearer {key}"}},"authorization":"{key}"}}]}}"#
         ),
         format!(r#"{{"tools":"[{{\"headers\":{{\"x-api-key\":\"{key}\"}}}}]"}}"#),
-        format!(r#"{{"fallbacks":[{{"model":"x","api_key":"{key}"}}],"base_url":"https://u:{key}@h/v1?key={key}"}}"#),
-        format!(r#"{{"azure_ad_token":"{key}","extra_body":{{"headers":{{"authorization":"{key}"}}}}}}"#),
+        format!(
+            r#"{{"fallbacks":[{{"model":"x","api_key":"{key}"}}],"base_url":"https://u:{key}@h/v1?key={key}"}}"#
+        ),
+        format!(
+            r#"{{"azure_ad_token":"{key}","extra_body":{{"headers":{{"authorization":"{key}"}}}}}}"#
+        ),
         format!(
             r#"{{"vertex_credentials":"{{\"private_key\":\"{key}\"}}","default_headers":[["x-api-key","{key}"]]}}"#
         ),
         format!(
             r#"{{"extra_headers":{{"x-config":"{{\"api_key\":\"{key}\"}}","x-any":"Bearer {key}"}},"note":"Bearer {key}"}}"#
         ),
-        format!(r#"{{"password":["{key}"],"secret":{{"a":"{key}"}},"token":{{"b":"{key}"}},"auth":"basic {key}"}}"#),
+        format!(
+            r#"{{"password":["{key}"],"secret":{{"a":"{key}"}},"token":{{"b":"{key}"}},"auth":"basic {key}"}}"#
+        ),
     ] {
         let masked = parameters(&raw).into_owned();
         assert!(!masked.contains("0123456"), "{masked}");
@@ -252,7 +287,11 @@ fn a_config_that_stands_in_full_where_its_name_is_expected_is_masked() {
 
 #[test]
 fn json_of_any_depth_is_gone_through() {
-    let deep = format!(r#"{}{{"api_key":"0123456789abcdef"}}{}"#, "[".repeat(200_000), "]".repeat(200_000));
+    let deep = format!(
+        r#"{}{{"api_key":"0123456789abcdef"}}{}"#,
+        "[".repeat(200_000),
+        "]".repeat(200_000)
+    );
     assert!(parameters(&deep).contains("01********def"));
     let mut nested = r#"{"api_key":"0123456789abcdef"}"#.to_owned();
     for _ in 0..10 {

@@ -9,7 +9,9 @@ use std::borrow::Cow;
 
 use super::wire::{self, Value};
 use crate::ingest::usage::get;
-use crate::record::json::{FieldError, Read, finite, keep_last, list, members, unquote, write_string};
+use crate::record::json::{
+    FieldError, Read, finite, keep_last, list, members, unquote, write_string,
+};
 
 /// Maximum number of values in one span. A conversation of ten thousand messages has fewer.
 const MAX_VALUES: usize = 1 << 17;
@@ -33,25 +35,29 @@ pub(super) enum Any {
 pub(super) type Attributes = Vec<(String, Any)>;
 
 /// Number of values and levels that may still be read.
-pub(super) struct Budget {
+pub(super) struct DecodeBudget {
     values: usize,
     levels: usize,
 }
 
-impl Budget {
+impl DecodeBudget {
     pub(super) fn new() -> Self {
         Self { values: MAX_VALUES, levels: MAX_LEVELS }
     }
 
     /// Counts an item that is not a value but takes as much memory as one.
     pub(super) fn spend(&mut self) -> Result<(), FieldError> {
-        let refused = || FieldError::silent("attributes", format!("at most {MAX_VALUES} values in a span"));
+        let refused =
+            || FieldError::silent("attributes", format!("at most {MAX_VALUES} values in a span"));
         self.values = self.values.checked_sub(1).ok_or_else(refused)?;
         Ok(())
     }
 
     /// Reads one value within the budget. A value that is nested too deeply is null.
-    fn one(&mut self, read: impl FnOnce(&mut Self) -> Result<Any, FieldError>) -> Result<Any, FieldError> {
+    fn one(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<Any, FieldError>,
+    ) -> Result<Any, FieldError> {
         self.spend()?;
         let Some(levels) = self.levels.checked_sub(1) else { return Ok(Any::Null) };
         self.levels = levels;
@@ -69,7 +75,11 @@ fn is_vector(key: &str) -> bool {
 }
 
 /// Reads a `KeyValue` message into the attributes.
-pub(super) fn pair_of_wire(pair: &[u8], into: &mut Attributes, budget: &mut Budget) -> Result<(), FieldError> {
+pub(super) fn pair_of_wire(
+    pair: &[u8],
+    into: &mut Attributes,
+    budget: &mut DecodeBudget,
+) -> Result<(), FieldError> {
     let mut key = String::new();
     let mut value = None;
     for field in wire::fields(pair) {
@@ -82,13 +92,15 @@ pub(super) fn pair_of_wire(pair: &[u8], into: &mut Attributes, budget: &mut Budg
         }
     }
     budget.spend()?;
-    let value = value.filter(|_| !is_vector(&key)).map_or(Ok(Any::Null), |bytes| of_wire(bytes, budget))?;
+    let value = value
+        .filter(|_| !is_vector(&key))
+        .map_or(Ok(Any::Null), |bytes| from_wire(bytes, budget))?;
     into.push((key, value));
     Ok(())
 }
 
 /// Reads an `AnyValue` message. A message that does not decode is null.
-pub(super) fn of_wire(bytes: &[u8], budget: &mut Budget) -> Result<Any, FieldError> {
+pub(super) fn from_wire(bytes: &[u8], budget: &mut DecodeBudget) -> Result<Any, FieldError> {
     budget.one(|budget| {
         let mut any = Any::Null;
         for field in wire::fields(bytes) {
@@ -100,7 +112,9 @@ pub(super) fn of_wire(bytes: &[u8], budget: &mut Budget) -> Result<Any, FieldErr
                 (4, Value::Fixed64(bits)) => Any::Float(f64::from_bits(bits)),
                 (5, Value::Bytes(list)) => {
                     let values = wire::messages(list, 1).filter_map(Result::ok);
-                    Any::List(values.map(|value| of_wire(value, budget)).collect::<Result<_, _>>()?)
+                    Any::List(
+                        values.map(|value| from_wire(value, budget)).collect::<Result<_, _>>()?,
+                    )
                 }
                 (6, Value::Bytes(map)) => {
                     let mut pairs = Attributes::new();
@@ -119,18 +133,27 @@ pub(super) fn of_wire(bytes: &[u8], budget: &mut Budget) -> Result<Any, FieldErr
 
 /// Reads a JSON array of `KeyValue`s into the attributes, or a plain object, which some clients
 /// write instead. Anything else is ignored. Of a duplicate key the last value counts.
-pub(super) fn pairs_of_json(raw: Option<&str>, into: &mut Attributes, budget: &mut Budget) -> Result<(), FieldError> {
+pub(super) fn pairs_of_json(
+    raw: Option<&str>,
+    into: &mut Attributes,
+    budget: &mut DecodeBudget,
+) -> Result<(), FieldError> {
     let raw = raw.unwrap_or("null");
     let pairs = list(raw).unwrap_or_default().into_iter().filter_map(members);
     let pairs = pairs.map(|pair| {
-        let key = get(&pair, &["key"]).filter(|raw| raw.starts_with('"')).map(|raw| unquote(raw).into_owned());
+        let key = get(&pair, &["key"])
+            .filter(|raw| raw.starts_with('"'))
+            .map(|raw| unquote(raw).into_owned());
         (key.unwrap_or_default(), get(&pair, &["value"]))
     });
-    let plain = members(raw).unwrap_or_default().into_iter().map(|(key, raw)| (key.into_owned(), Some(raw)));
+    let plain = members(raw)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, raw)| (key.into_owned(), Some(raw)));
     for (key, value) in pairs.chain(plain) {
         budget.spend()?;
         let value = value.filter(|_| !is_vector(&key));
-        let value = value.map_or(Ok(Any::Null), |value| of_json(value, budget))?;
+        let value = value.map_or(Ok(Any::Null), |value| from_json(value, budget))?;
         into.push((key, value));
     }
     keep_last(into);
@@ -139,10 +162,12 @@ pub(super) fn pairs_of_json(raw: Option<&str>, into: &mut Attributes, budget: &m
 
 /// Reads a JSON `AnyValue`: an object whose one key names the type. A plain value has its own type.
 /// A value of another type than named is converted if possible, and is null otherwise.
-pub(super) fn of_json(raw: &str, budget: &mut Budget) -> Result<Any, FieldError> {
+pub(super) fn from_json(raw: &str, budget: &mut DecodeBudget) -> Result<Any, FieldError> {
     budget.one(|budget| {
         let Some(members) = members(raw) else { return Ok(plain(raw)) };
-        let Some((kind, raw)) = members.iter().rfind(|(_, raw)| *raw != "null") else { return Ok(Any::Null) };
+        let Some((kind, raw)) = members.iter().rfind(|(_, raw)| *raw != "null") else {
+            return Ok(Any::Null);
+        };
         Ok(match &**kind {
             "stringValue" | "string_value" => match plain(raw) {
                 Any::Null => Any::Null,
@@ -155,7 +180,12 @@ pub(super) fn of_json(raw: &str, budget: &mut Budget) -> Result<Any, FieldError>
             "doubleValue" | "double_value" => read::<f64>(raw).map_or(Any::Null, Any::Float),
             "arrayValue" | "array_value" => {
                 let values = values(raw).and_then(list).unwrap_or_default();
-                Any::List(values.into_iter().map(|raw| of_json(raw, budget)).collect::<Result<_, _>>()?)
+                Any::List(
+                    values
+                        .into_iter()
+                        .map(|raw| from_json(raw, budget))
+                        .collect::<Result<_, _>>()?,
+                )
             }
             "kvlistValue" | "kvlist_value" => {
                 let mut pairs = Attributes::new();
@@ -234,9 +264,11 @@ impl Any {
     pub(super) fn count(&self) -> Option<i64> {
         match self {
             Self::Int(number) => Some(*number).filter(|number| *number >= 0),
-            other => {
-                other.float().map(f64::round).filter(|number| (0.0..9e15).contains(number)).map(|number| number as i64)
-            }
+            other => other
+                .float()
+                .map(f64::round)
+                .filter(|number| (0.0..9e15).contains(number))
+                .map(|number| number as i64),
         }
     }
 
@@ -255,7 +287,9 @@ impl Any {
             Self::Text(text) => write_string(out, text),
             Self::Bool(flag) => out.extend_from_slice(if *flag { b"true" } else { b"false" }),
             Self::Int(number) => out.extend_from_slice(number.to_string().as_bytes()),
-            Self::Float(number) if number.is_finite() => out.extend_from_slice(format!("{number:?}").as_bytes()),
+            Self::Float(number) if number.is_finite() => {
+                out.extend_from_slice(format!("{number:?}").as_bytes())
+            }
             Self::Null | Self::Float(_) => out.extend_from_slice(b"null"),
             Self::List(values) => {
                 out.push(b'[');
@@ -299,13 +333,16 @@ impl Any {
 /// Returns the JSON array or object that a text holds, even if it was encoded as a JSON string
 /// twice.
 pub(super) fn held_json(text: &str) -> Option<String> {
-    let is_held =
-        |text: &str| text.starts_with('[') && list(text).is_some() || text.starts_with('{') && members(text).is_some();
+    let is_held = |text: &str| {
+        text.starts_with('[') && list(text).is_some()
+            || text.starts_with('{') && members(text).is_some()
+    };
     let text = finite(text.trim());
     if is_held(&text) {
         return Some(text.into_owned());
     }
-    let inner = text.starts_with('"').then(|| serde_json::from_str::<String>(&text).ok()).flatten()?;
+    let inner =
+        text.starts_with('"').then(|| serde_json::from_str::<String>(&text).ok()).flatten()?;
     let inner = finite(inner.trim());
     is_held(&inner).then(|| inner.into_owned())
 }
@@ -313,6 +350,7 @@ pub(super) fn held_json(text: &str) -> Option<String> {
 /// Returns the value of the first name that is present and not null. Of a duplicate name the last
 /// value counts.
 pub(super) fn find<'a>(attributes: &'a Attributes, names: &[&str]) -> Option<&'a Any> {
-    let last = |name: &&str| attributes.iter().rfind(|(key, _)| key == name).map(|(_, value)| value);
+    let last =
+        |name: &&str| attributes.iter().rfind(|(key, _)| key == name).map(|(_, value)| value);
     names.iter().find_map(|name| last(name).filter(|value| **value != Any::Null))
 }

@@ -8,7 +8,7 @@
 //! the response's body.
 //!
 //! A span without the content of request and response is one part of a record: log events may hold
-//! the content ([`super::pieces`]).
+//! the content ([`super::fragments`]).
 
 use std::borrow::Cow;
 
@@ -32,9 +32,17 @@ pub(super) const SOURCE: &str = "otlp";
 const LOG_TYPE: (&str, &str) = ("_logType", "opentelemetry");
 
 const OPERATION: &str = "gen_ai.operation.name";
-const CALLS: [&str; 7] =
-    ["chat", "text_completion", "generate_content", "embeddings", "completion", "embedding", "rerank"];
-const NOT_CALLS: [&str; 6] = ["create_agent", "invoke_agent", "execute_tool", "invoke_workflow", "retrieval", "plan"];
+const CALLS: [&str; 7] = [
+    "chat",
+    "text_completion",
+    "generate_content",
+    "embeddings",
+    "completion",
+    "embedding",
+    "rerank",
+];
+const NOT_CALLS: [&str; 6] =
+    ["create_agent", "invoke_agent", "execute_tool", "invoke_workflow", "retrieval", "plan"];
 const EMBEDDINGS: [&str; 2] = ["embeddings", "embedding"];
 const OPENINFERENCE_KIND: &str = "openinference.span.kind";
 const TRACELOOP_KIND: &str = "traceloop.span.kind";
@@ -44,19 +52,26 @@ const AI_SDK_OPERATION: &str = "ai.operationId";
 const AI_SDK_CALLS: [&str; 3] = [".doGenerate", ".doStream", ".doEmbed"];
 
 const ANSWERED: [&str; 2] = ["gen_ai.response.model", "llm.response.model"];
-const ASKED: [&str; 5] =
-    ["gen_ai.request.model", "llm.request.model", "llm.model_name", "embedding.model_name", "ai.model.id"];
+const ASKED: [&str; 5] = [
+    "gen_ai.request.model",
+    "llm.request.model",
+    "llm.model_name",
+    "embedding.model_name",
+    "ai.model.id",
+];
 const PROVIDER: [&str; 5] =
     ["gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "ai.model.provider"];
 /// Costs in dollars.
 const COST: [&str; 2] = ["gen_ai.usage.cost", "llm.cost.total"];
 const STREAM: [&str; 3] = ["gen_ai.request.stream", "gen_ai.request.is_stream", "llm.is_streaming"];
 /// Times in seconds.
-const FIRST_CHUNK: [&str; 2] = ["gen_ai.response.time_to_first_chunk", "gen_ai.server.time_to_first_token"];
+const FIRST_CHUNK: [&str; 2] =
+    ["gen_ai.response.time_to_first_chunk", "gen_ai.server.time_to_first_token"];
 const STATUS: [&str; 2] = ["http.response.status_code", "http.status_code"];
 const URL: [&str; 3] = ["url.full", "http.url", "gen_ai.openai.api_base"];
 const METHOD: [&str; 2] = ["http.request.method", "http.method"];
-const USER: [&str; 5] = ["user.id", "enduser.id", "llm.user", "gen_ai.request.user", "portkey.user.id"];
+const USER: [&str; 5] =
+    ["user.id", "enduser.id", "llm.user", "gen_ai.request.user", "portkey.user.id"];
 const PROMPT_SLUG: [&str; 2] = ["gen_ai.prompt.name", "traceloop.prompt.key"];
 const REQUEST_HEADER: &str = "http.request.header.";
 const RESPONSE_HEADER: &str = "http.response.header.";
@@ -113,20 +128,31 @@ pub(super) fn id(trace_id: &str, span_id: &str) -> String {
 
 /// Returns true if the attributes are those of an embedding call.
 pub(super) fn is_embedding(attributes: &Attributes) -> bool {
-    text(attributes, &[OPERATION, "llm.request.type"]).is_some_and(|of| EMBEDDINGS.contains(&of.as_str()))
-        || text(attributes, &[OPENINFERENCE_KIND]).is_some_and(|kind| kind.eq_ignore_ascii_case("EMBEDDING"))
-        || text(attributes, &[AI_SDK_OPERATION]).is_some_and(|operation| operation.ends_with(".doEmbed"))
+    text(attributes, &[OPERATION, "llm.request.type"])
+        .is_some_and(|of| EMBEDDINGS.contains(&of.as_str()))
+        || text(attributes, &[OPENINFERENCE_KIND])
+            .is_some_and(|kind| kind.eq_ignore_ascii_case("EMBEDDING"))
+        || text(attributes, &[AI_SDK_OPERATION])
+            .is_some_and(|operation| operation.ends_with(".doEmbed"))
 }
 
 /// Builds the record of a call, or as much of it as the span states. `overlay` is the metadata of
 /// the request's headers.
-pub(super) fn record(span: Span, origin: &Origin, overlay: &Tags, context: &Context) -> Result<Call, FieldError> {
+pub(super) fn record(
+    span: Span,
+    origin: &Origin,
+    overlay: &Tags,
+    context: &Context,
+) -> Result<Call, FieldError> {
     for (name, id, digits) in [("traceId", &span.trace_id, 32), ("spanId", &span.span_id, 16)] {
         if id.is_empty() {
-            return Err(FieldError::missing(name, format!("{digits} hexadecimal digits that are not all 0")));
+            return Err(FieldError::missing(
+                name,
+                format!("{digits} hexadecimal digits that are not all 0"),
+            ));
         }
     }
-    let (content, used) = Content::of_span(&span.attributes, &span.events);
+    let (content, used) = Content::from_span(&span.attributes, &span.events);
     let of = &span.attributes;
     let is_embedding = is_embedding(of);
     let usage = tokens::read(|name| count(of, &[name]), |name| text(of, &[name]));
@@ -140,15 +166,22 @@ pub(super) fn record(span: Span, origin: &Origin, overlay: &Tags, context: &Cont
         res_units: usage.response,
         total_units: usage.total,
         request_url: url(of),
-        request_method: text(of, &METHOD).map(|method| method.to_ascii_uppercase()).or_else(|| Some("POST".to_owned())),
+        request_method: text(of, &METHOD)
+            .map(|method| method.to_ascii_uppercase())
+            .or_else(|| Some("POST".to_owned())),
         cache_status: Some("DISABLED".to_owned()),
         retry_success_count: Some(0),
         mode: Some("SINGLE".to_owned()),
         virtual_key: headers.virtual_key.clone(),
-        config: headers.config.as_ref().filter(|config| !config.trim_start().starts_with(['{', '['])).cloned(),
+        config: headers
+            .config
+            .as_ref()
+            .filter(|config| !config.trim_start().starts_with(['{', '[']))
+            .cloned(),
         prompt_slug: text(of, &PROMPT_SLUG),
         runtime: text(&origin.resource, &RUNTIME[..1]).or_else(|| headers.runtime.clone()),
-        runtime_version: text(&origin.resource, &RUNTIME[1..2]).or_else(|| headers.runtime_version.clone()),
+        runtime_version: text(&origin.resource, &RUNTIME[1..2])
+            .or_else(|| headers.runtime_version.clone()),
         sdk_version: sdk(&origin.resource).or_else(|| headers.sdk_version.clone()),
         source: Some(SOURCE.to_owned()),
         request: Message { body: None, headers: headers_of(of, REQUEST_HEADER) },
@@ -158,7 +191,9 @@ pub(super) fn record(span: Span, origin: &Origin, overlay: &Tags, context: &Cont
     if is_embedding && record.res_units.is_none() {
         record.total_units = record.total_units.or(record.req_units);
     }
-    if let Some(cents) = find(of, &COST).and_then(Any::float).and_then(|dollars| cents(&dollars.to_string())) {
+    if let Some(cents) =
+        find(of, &COST).and_then(Any::float).and_then(|dollars| cents(&dollars.to_string()))
+    {
         record.cost = Some(cents);
         record.cost_currency = Some("USD".to_owned());
     }
@@ -197,7 +232,8 @@ fn times(record: &mut Record, span: &Span) {
     let of = &span.attributes;
     let took = span.end_nanos.checked_sub(span.start_nanos).filter(|_| span.start_nanos > 0);
     let took = took.and_then(|nanos| i64::try_from(nanos.saturating_add(500_000) / 1_000_000).ok());
-    let first = find(of, &FIRST_CHUNK).and_then(Any::float).filter(|seconds| (0.0..1e9).contains(seconds));
+    let first =
+        find(of, &FIRST_CHUNK).and_then(Any::float).filter(|seconds| (0.0..1e9).contains(seconds));
     let first = first.map(|seconds| (seconds * 1000.0).round() as i64);
     record.stream_mode = find(of, &STREAM).and_then(Any::flag).or(first.map(|_| true));
     record.response_time = first.or(took);
@@ -255,7 +291,10 @@ fn url(of: &Attributes) -> Option<String> {
 
 fn sdk(resource: &Attributes) -> Option<String> {
     let name = text(resource, &["telemetry.sdk.name"])?;
-    Some(text(resource, &["telemetry.sdk.version"]).map_or(name.clone(), |version| format!("{name}-{version}")))
+    Some(
+        text(resource, &["telemetry.sdk.version"])
+            .map_or(name.clone(), |version| format!("{name}-{version}")),
+    )
 }
 
 /// Returns captured headers as JSON, with their secrets masked.
@@ -307,28 +346,40 @@ fn parameters(of: &Attributes) -> Object {
 fn opened(json: &str) -> Cow<'_, str> {
     let Some(elements) = list(json) else { return Cow::Borrowed(json) };
     let held = |raw: &str| raw.starts_with('"').then(|| held_json(&unquote(raw))).flatten();
-    let elements: Vec<(&str, Option<String>)> = elements.into_iter().map(|raw| (raw, held(raw))).collect();
+    let elements: Vec<(&str, Option<String>)> =
+        elements.into_iter().map(|raw| (raw, held(raw))).collect();
     if elements.iter().all(|(_, held)| held.is_none()) {
         return Cow::Borrowed(json);
     }
-    let elements: Vec<&str> = elements.iter().map(|(raw, held)| held.as_deref().unwrap_or(raw)).collect();
+    let elements: Vec<&str> =
+        elements.iter().map(|(raw, held)| held.as_deref().unwrap_or(raw)).collect();
     Cow::Owned(format!("[{}]", elements.join(",")))
 }
 
 /// Returns the attributes of the span and of its resource that may be content and were not read as
 /// such, as a JSON object. Returns `None` if there are none, or if they must not be kept. The
 /// resource is the same for many spans, so its texts are cut like those of the metadata.
-fn further(of: &Attributes, origin: &Origin, used: &[&'static str], context: &Context) -> Option<String> {
+fn further(
+    of: &Attributes,
+    origin: &Origin,
+    used: &[&'static str],
+    context: &Context,
+) -> Option<String> {
     if context.is_untracked() {
         return None;
     }
     let mut object = Object::new();
-    let resource = origin.resource.iter().filter(|(key, value)| !is_label(key, value, &context.policy));
+    let resource =
+        origin.resource.iter().filter(|(key, value)| !is_label(key, value, &context.policy));
     for (key, text) in resource.filter_map(|(key, value)| resource_tag(key, value)) {
         object.add_text(&key, &text);
     }
     for (key, value) in of {
-        if *value == Any::Null || is_read(key) || is_label(key, value, &context.policy) || others::is_used(key, used) {
+        if *value == Any::Null
+            || is_read(key)
+            || is_label(key, value, &context.policy)
+            || others::is_used(key, used)
+        {
             continue;
         }
         match value {
@@ -367,7 +418,8 @@ fn reply(span: &Span, record: &Record) -> Object {
     if !stated.is_empty() {
         body.add_raw("usage", &stated.end());
     }
-    let exception = span.events.iter().rfind(|event| event.name == "exception").map(|event| &event.attributes);
+    let exception =
+        span.events.iter().rfind(|event| event.name == "exception").map(|event| &event.attributes);
     let thrown = |name| exception.and_then(|exception| text(exception, &[name]));
     if record.is_success == Some(0) {
         let mut error = Object::new();
@@ -387,7 +439,7 @@ fn reply(span: &Span, record: &Record) -> Object {
 
 /// Returns a body as it is stored: on one line, and not nested too deeply.
 pub(super) fn payload(field: &'static str, text: &str) -> Result<String, FieldError> {
-    let payload = Checks::of(text).payload(text);
+    let payload = Checks::from_text(text).payload(text);
     payload.ok_or_else(|| FieldError::too_deep(field))
 }
 
@@ -413,8 +465,10 @@ fn is_read(key: &str) -> bool {
     let prefixes = content::PREFIXES.iter().chain(&[REQUEST_HEADER, RESPONSE_HEADER]);
     lists.iter().any(|list| list.contains(&key))
         || PARAMETERS.iter().any(|(name, _)| *name == key)
-        || [INVOCATION, RESPONSE_ID, FINISH_REASONS, "server.address", "server.port", "url.scheme"].contains(&key)
-        || (!content::NOT_MESSAGES.contains(&key) && { prefixes }.any(|prefix| key.starts_with(prefix)))
+        || [INVOCATION, RESPONSE_ID, FINISH_REASONS, "server.address", "server.port", "url.scheme"]
+            .contains(&key)
+        || (!content::NOT_MESSAGES.contains(&key) && { prefixes }
+            .any(|prefix| key.starts_with(prefix)))
 }
 
 /// Sets the metadata: the descriptive attributes of the resource and of the span, and the caller's
@@ -426,8 +480,10 @@ fn metadata(record: &mut Record, span: &Span, origin: &Origin, overlay: &Tags, c
         tags.push(("otel.scope.name".to_owned(), origin.scope.clone()));
     }
     tags.extend(origin.tags.iter().cloned());
-    let attributes =
-        span.attributes.iter().filter(|(key, value)| !is_read(key) && is_label(key, value, &context.policy));
+    let attributes = span
+        .attributes
+        .iter()
+        .filter(|(key, value)| !is_read(key) && is_label(key, value, &context.policy));
     tags.extend(attributes.filter_map(|(key, value)| tag(key, value)));
     let user = text(&span.attributes, &USER).or_else(|| text(&origin.resource, &USER));
     if let Some(user) = user {

@@ -25,7 +25,7 @@ pub(super) struct Content {
     pub(super) reply: Option<String>,
 }
 
-/// Attributes that [`Content::of_span`] reads, and which therefore are not metadata. The same
+/// Attributes that [`Content::from_span`] reads, and which therefore are not metadata. The same
 /// applies to names that begin with one of [`PREFIXES`].
 pub(super) const NAMES: [&str; 9] = [
     "gen_ai.input.messages",
@@ -153,7 +153,7 @@ impl Content {
     /// the attributes that have no other place.
     pub(super) fn response(&self, stated: Object, attributes: Option<&str>) -> String {
         let mut body = match &self.reply {
-            Some(reply) if members(reply).is_some() => Object::of(reply),
+            Some(reply) if members(reply).is_some() => Object::parse(reply),
             Some(text) => {
                 let message = Object::new().text("role", "assistant").raw("content", text).end();
                 let choice = Object::new().raw("index", "0").raw("message", &message).end();

@@ -9,14 +9,16 @@ use std::borrow::Cow;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::any::{self, Any, Attributes, Budget};
+use super::any::{self, Any, Attributes, DecodeBudget};
 use super::wire::{self, Value};
 use super::{Encoding, Signal, labels};
 use crate::ingest::fields::cut;
 use crate::ingest::usage::get;
-use crate::ingest::{MOST_RECORDS, Policy};
-use crate::record::MOST_TAGS;
-use crate::record::json::{FieldError, Read, Reason, finite, keep_last, list, members, unquote, write_string};
+use crate::ingest::{MAX_RECORDS, Policy};
+use crate::record::MAX_TAGS;
+use crate::record::json::{
+    FieldError, Read, Reason, finite, keep_last, list, members, unquote, write_string,
+};
 
 /// Origin of spans and log records. It is copied into each record, so it is read once and its size
 /// is bounded.
@@ -31,16 +33,17 @@ pub(super) struct Origin {
 }
 
 /// Maximum bytes of a resource's text that goes into columns.
-const MOST_TEXT_BYTES: usize = 8 << 10;
+const MAX_TEXT_BYTES: usize = 8 << 10;
 
 impl Origin {
-    fn of(mut resource: Attributes, policy: Option<&Policy>) -> Self {
+    fn from_resource(mut resource: Attributes, policy: Option<&Policy>) -> Self {
         keep_last(&mut resource);
-        resource.truncate(MOST_TAGS);
-        let tags = policy.map(|policy| labels::resource_tags(&resource, policy)).unwrap_or_default();
+        resource.truncate(MAX_TAGS);
+        let tags =
+            policy.map(|policy| labels::resource_tags(&resource, policy)).unwrap_or_default();
         for (_, value) in &mut resource {
             if let Any::Text(text) = value {
-                text.truncate(text.floor_char_boundary(MOST_TEXT_BYTES));
+                text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
             }
         }
         Self { resource, tags, scope: String::new() }
@@ -74,7 +77,8 @@ pub(super) fn walk(
             walk_wire(bytes, policy, found)
         }
         Encoding::Json => {
-            let text = str::from_utf8(bytes).map_err(|_| FieldError::silent("json", "UTF-8 text"))?;
+            let text =
+                str::from_utf8(bytes).map_err(|_| FieldError::silent("json", "UTF-8 text"))?;
             let text = &*finite(text);
             if text.trim().is_empty() {
                 return Ok(());
@@ -90,21 +94,26 @@ pub(super) fn walk(
 /// Refuses a request with too many spans or log records. Metrics are not stored, so their number is
 /// not limited.
 fn few(signal: Signal, leaves: usize) -> Result<(), FieldError> {
-    if leaves <= MOST_RECORDS || signal == Signal::Metrics {
+    if leaves <= MAX_RECORDS || signal == Signal::Metrics {
         return Ok(());
     }
-    let expected = format!("at most {MOST_RECORDS} in a request, not {leaves}; export fewer at once");
+    let expected =
+        format!("at most {MAX_RECORDS} in a request, not {leaves}; export fewer at once");
     Err(FieldError::silent(signal.json_names()[2][0], expected).because(Reason::TooLarge))
 }
 
-fn walk_wire(bytes: &[u8], policy: Option<&Policy>, found: &mut Found<'_>) -> Result<(), FieldError> {
+fn walk_wire(
+    bytes: &[u8],
+    policy: Option<&Policy>,
+    found: &mut Found<'_>,
+) -> Result<(), FieldError> {
     for group in wire::messages(bytes, 1) {
         let group = group?;
         let mut attributes = Attributes::new();
         for resource in wire::messages(group, 1) {
             attributes.extend(attributes_of_wire(resource?, 1)?);
         }
-        let mut origin = Origin::of(attributes, policy);
+        let mut origin = Origin::from_resource(attributes, policy);
         for scoped in wire::messages(group, 2) {
             let scoped = scoped?;
             origin.scope.clear();
@@ -122,7 +131,7 @@ fn walk_wire(bytes: &[u8], policy: Option<&Policy>, found: &mut Found<'_>) -> Re
 }
 
 fn attributes_of_wire(message: &[u8], field: u64) -> Result<Attributes, FieldError> {
-    let mut budget = Budget::new();
+    let mut budget = DecodeBudget::new();
     let mut attributes = Attributes::new();
     for pair in wire::messages(message, field) {
         // Attributes beyond the maximum are ignored.
@@ -134,7 +143,12 @@ fn attributes_of_wire(message: &[u8], field: u64) -> Result<Attributes, FieldErr
     Ok(attributes)
 }
 
-fn walk_json(text: &str, signal: Signal, policy: Option<&Policy>, found: &mut Found<'_>) -> Result<(), FieldError> {
+fn walk_json(
+    text: &str,
+    signal: Signal,
+    policy: Option<&Policy>,
+    found: &mut Found<'_>,
+) -> Result<(), FieldError> {
     let [groups, scoped, leaves] = signal.json_names();
     let request = members(text.trim()).filter(|request| is_export(request, groups));
     let request = request.ok_or_else(|| refused(text, groups[0]))?;
@@ -142,8 +156,12 @@ fn walk_json(text: &str, signal: Signal, policy: Option<&Policy>, found: &mut Fo
         let resource = get(&group, &["resource"]).and_then(members).unwrap_or_default();
         let mut attributes = Attributes::new();
         // Attributes beyond the maximum are ignored.
-        let _ = any::pairs_of_json(get(&resource, &["attributes"]), &mut attributes, &mut Budget::new());
-        let mut origin = Origin::of(attributes, policy);
+        let _ = any::pairs_of_json(
+            get(&resource, &["attributes"]),
+            &mut attributes,
+            &mut DecodeBudget::new(),
+        );
+        let mut origin = Origin::from_resource(attributes, policy);
         each(get(&group, &scoped), scoped[0], &mut |group| {
             let scope = get(&group, &["scope"]).and_then(members).unwrap_or_default();
             origin.scope = cut(&text_of(get(&scope, &["name"])).unwrap_or_default());
@@ -169,7 +187,10 @@ fn refused(text: &str, groups: &str) -> FieldError {
         match signal_of_json(text) {
             Some(signal) => {
                 let name = signal.json_names()[0][0];
-                format!("{expected}; send one with `{name}` to a path that ends with {}", signal.path())
+                format!(
+                    "{expected}; send one with `{name}` to a path that ends with {}",
+                    signal.path()
+                )
             }
             None => expected,
         },
@@ -191,7 +212,9 @@ fn each(
     name: &'static str,
     found: &mut dyn FnMut(Object<'_>) -> Result<(), FieldError>,
 ) -> Result<(), FieldError> {
-    each_raw(raw, name, &mut |raw| found(members(raw).ok_or_else(|| FieldError::silent(name, "an array of objects"))?))
+    each_raw(raw, name, &mut |raw| {
+        found(members(raw).ok_or_else(|| FieldError::silent(name, "an array of objects"))?)
+    })
 }
 
 /// Calls `found` for every element of an array, without collecting the elements.
@@ -271,7 +294,11 @@ const TRACE_ID_BYTES: usize = 16;
 const SPAN_ID_BYTES: usize = 8;
 
 fn id(bytes: &[u8], length: usize) -> String {
-    if bytes.len() == length && bytes.iter().any(|byte| *byte != 0) { hex::encode(bytes) } else { String::new() }
+    if bytes.len() == length && bytes.iter().any(|byte| *byte != 0) {
+        hex::encode(bytes)
+    } else {
+        String::new()
+    }
 }
 
 /// Reads an id in hex, as OTLP requires it, or in base64, as other writers of protobuf's JSON do.
@@ -295,7 +322,8 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     });
     let digits: Vec<u8> = digits.collect::<Option<_>>()?;
     let group = |group: &[u8]| {
-        let bits = (0..4).fold(0u32, |bits, at| bits << 6 | u32::from(group.get(at).copied().unwrap_or(0)));
+        let bits = (0..4)
+            .fold(0u32, |bits, at| bits << 6 | u32::from(group.get(at).copied().unwrap_or(0)));
         bits.to_be_bytes()[1..group.len()].to_vec()
     };
     Some(digits.chunks(4).flat_map(group).collect())
@@ -313,14 +341,14 @@ fn nanos(of: &Object<'_>, names: [&'static str; 2]) -> Result<u64, FieldError> {
 impl Span {
     pub(super) fn read(leaf: Leaf<'_>) -> Result<Self, FieldError> {
         match leaf {
-            Leaf::Wire(bytes) => Self::of_wire(bytes),
-            Leaf::Json(raw) => Self::of_json(raw),
+            Leaf::Wire(bytes) => Self::from_wire(bytes),
+            Leaf::Json(raw) => Self::from_json(raw),
         }
     }
 
-    fn of_wire(bytes: &[u8]) -> Result<Self, FieldError> {
+    fn from_wire(bytes: &[u8]) -> Result<Self, FieldError> {
         let mut span = Self::default();
-        let mut budget = Budget::new();
+        let mut budget = DecodeBudget::new();
         for field in wire::fields(bytes) {
             match field? {
                 (1, Value::Bytes(bytes)) => span.trace_id = id(bytes, TRACE_ID_BYTES),
@@ -329,8 +357,12 @@ impl Span {
                 (5, name) => span.name = name.text().unwrap_or_default(),
                 (7, nanos) => span.start_nanos = nanos.number().unwrap_or_default(),
                 (8, nanos) => span.end_nanos = nanos.number().unwrap_or_default(),
-                (9, Value::Bytes(pair)) => any::pair_of_wire(pair, &mut span.attributes, &mut budget)?,
-                (11, Value::Bytes(event)) => span.events.push(Event::of_wire(event, [2, 3], &mut budget)?),
+                (9, Value::Bytes(pair)) => {
+                    any::pair_of_wire(pair, &mut span.attributes, &mut budget)?
+                }
+                (11, Value::Bytes(event)) => {
+                    span.events.push(Event::from_wire(event, [2, 3], &mut budget)?)
+                }
                 (15, Value::Bytes(status)) => {
                     for field in wire::fields(status) {
                         match field? {
@@ -347,12 +379,17 @@ impl Span {
         Ok(span)
     }
 
-    fn of_json(raw: &str) -> Result<Self, FieldError> {
+    fn from_json(raw: &str) -> Result<Self, FieldError> {
         let span = members(raw).ok_or_else(|| FieldError::silent("span", "an object"))?;
         let status = get(&span, &["status"]).and_then(members).unwrap_or_default();
-        let mut budget = Budget::new();
+        let mut budget = DecodeBudget::new();
         let mut events = Vec::new();
-        for event in get(&span, &["events"]).and_then(list).unwrap_or_default().into_iter().filter_map(members) {
+        for event in get(&span, &["events"])
+            .and_then(list)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(members)
+        {
             budget.spend()?;
             let mut attributes = Attributes::new();
             any::pairs_of_json(get(&event, &["attributes"]), &mut attributes, &mut budget)?;
@@ -365,7 +402,10 @@ impl Span {
         Ok(Self {
             trace_id: id_of_json(get(&span, &["traceId", "trace_id"]), TRACE_ID_BYTES),
             span_id: id_of_json(get(&span, &["spanId", "span_id"]), SPAN_ID_BYTES),
-            parent_span_id: id_of_json(get(&span, &["parentSpanId", "parent_span_id"]), SPAN_ID_BYTES),
+            parent_span_id: id_of_json(
+                get(&span, &["parentSpanId", "parent_span_id"]),
+                SPAN_ID_BYTES,
+            ),
             name: text_of(get(&span, &["name"])).unwrap_or_default(),
             start_nanos: nanos(&span, ["startTimeUnixNano", "start_time_unix_nano"])?,
             // A call without an end has no known duration.
@@ -387,7 +427,11 @@ fn unquoted(raw: &str) -> Cow<'_, str> {
 
 impl Event {
     /// Reads the message of an event. `name` and `attributes` are the numbers of these fields.
-    fn of_wire(bytes: &[u8], [name, attributes]: [u64; 2], budget: &mut Budget) -> Result<Self, FieldError> {
+    fn from_wire(
+        bytes: &[u8],
+        [name, attributes]: [u64; 2],
+        budget: &mut DecodeBudget,
+    ) -> Result<Self, FieldError> {
         let mut event = Self::default();
         budget.spend()?;
         for field in wire::fields(bytes) {
@@ -407,8 +451,8 @@ impl Event {
 impl LogRecord {
     pub(super) fn read(leaf: Leaf<'_>) -> Result<Self, FieldError> {
         let mut record = match leaf {
-            Leaf::Wire(bytes) => Self::of_wire(bytes)?,
-            Leaf::Json(raw) => Self::of_json(raw)?,
+            Leaf::Wire(bytes) => Self::from_wire(bytes)?,
+            Leaf::Json(raw) => Self::from_json(raw)?,
         };
         if record.event.name.is_empty() {
             // Before OTLP 1.6 the name was an attribute.
@@ -418,14 +462,15 @@ impl LogRecord {
         Ok(record)
     }
 
-    fn of_wire(bytes: &[u8]) -> Result<Self, FieldError> {
-        let mut budget = Budget::new();
-        let mut record = Self { event: Event::of_wire(bytes, [12, 6], &mut budget)?, ..Self::default() };
+    fn from_wire(bytes: &[u8]) -> Result<Self, FieldError> {
+        let mut budget = DecodeBudget::new();
+        let mut record =
+            Self { event: Event::from_wire(bytes, [12, 6], &mut budget)?, ..Self::default() };
         let mut seen_nanos = 0;
         for field in wire::fields(bytes) {
             match field? {
                 (1, nanos) => record.at_nanos = nanos.number().unwrap_or_default(),
-                (5, Value::Bytes(body)) => record.event.body = any::of_wire(body, &mut budget)?,
+                (5, Value::Bytes(body)) => record.event.body = any::from_wire(body, &mut budget)?,
                 (9, Value::Bytes(bytes)) => record.trace_id = id(bytes, TRACE_ID_BYTES),
                 (10, Value::Bytes(bytes)) => record.span_id = id(bytes, SPAN_ID_BYTES),
                 (11, nanos) => seen_nanos = nanos.number().unwrap_or_default(),
@@ -438,15 +483,16 @@ impl LogRecord {
         Ok(record)
     }
 
-    fn of_json(raw: &str) -> Result<Self, FieldError> {
+    fn from_json(raw: &str) -> Result<Self, FieldError> {
         let record = members(raw).ok_or_else(|| FieldError::silent("logRecord", "an object"))?;
-        let mut budget = Budget::new();
+        let mut budget = DecodeBudget::new();
         let mut attributes = Attributes::new();
         any::pairs_of_json(get(&record, &["attributes"]), &mut attributes, &mut budget)?;
         let event = Event {
             name: text_of(get(&record, &["eventName", "event_name"])).unwrap_or_default(),
             attributes,
-            body: get(&record, &["body"]).map_or(Ok(Any::Null), |body| any::of_json(body, &mut budget))?,
+            body: get(&record, &["body"])
+                .map_or(Ok(Any::Null), |body| any::from_json(body, &mut budget))?,
         };
         let trace_id = id_of_json(get(&record, &["traceId", "trace_id"]), TRACE_ID_BYTES);
         let span_id = id_of_json(get(&record, &["spanId", "span_id"]), SPAN_ID_BYTES);
@@ -464,7 +510,8 @@ pub(super) fn data_points(leaf: Leaf<'_>) -> u64 {
         Leaf::Wire(bytes) => {
             let kinds = wire::fields(bytes).filter_map(Result::ok);
             let kinds = kinds.filter(|(field, _)| matches!(field, 5 | 7 | 9 | 10 | 11));
-            let points = kinds.filter_map(|(_, kind)| kind.bytes()).flat_map(|kind| wire::messages(kind, 1));
+            let points =
+                kinds.filter_map(|(_, kind)| kind.bytes()).flat_map(|kind| wire::messages(kind, 1));
             points.filter(Result::is_ok).count() as u64
         }
         Leaf::Json(raw) => {
@@ -472,10 +519,11 @@ pub(super) fn data_points(leaf: Leaf<'_>) -> u64 {
             for (_, kind) in members(raw).unwrap_or_default() {
                 let kind = members(kind).unwrap_or_default();
                 // A value that is not an array holds no points.
-                let _ = each_raw(get(&kind, &["dataPoints", "data_points"]), "dataPoints", &mut |_| {
-                    points += 1;
-                    Ok(())
-                });
+                let _ =
+                    each_raw(get(&kind, &["dataPoints", "data_points"]), "dataPoints", &mut |_| {
+                        points += 1;
+                        Ok(())
+                    });
             }
             points
         }
@@ -503,7 +551,12 @@ pub(super) fn holds_logs(encoding: Encoding, bytes: &[u8]) -> bool {
 
 /// Returns the body of an `Export…ServiceResponse`: the number of rejected items and the reason, or
 /// a warning. Empty if everything was accepted.
-pub(super) fn response(encoding: Encoding, signal: Signal, rejected: u64, message: &str) -> Vec<u8> {
+pub(super) fn response(
+    encoding: Encoding,
+    signal: Signal,
+    rejected: u64,
+    message: &str,
+) -> Vec<u8> {
     let mut out = Vec::new();
     let partial = rejected > 0 || !message.is_empty();
     match encoding {
@@ -517,7 +570,8 @@ pub(super) fn response(encoding: Encoding, signal: Signal, rejected: u64, messag
         Encoding::Json if partial => {
             let name = signal.rejected_name();
             out.extend_from_slice(
-                format!("{{\"partialSuccess\":{{\"{name}\":\"{rejected}\",\"errorMessage\":").as_bytes(),
+                format!("{{\"partialSuccess\":{{\"{name}\":\"{rejected}\",\"errorMessage\":")
+                    .as_bytes(),
             );
             write_string(&mut out, message);
             out.extend_from_slice(b"}}");

@@ -7,8 +7,12 @@ use crate::ingest::{Policy, mask};
 
 /// Of the resource; command lines hold keys.
 const NOT_KEPT: [&str; 3] = ["process.command", "process.command_args", "process.command_line"];
-pub(super) const RUNTIME: [&str; 4] =
-    ["telemetry.sdk.language", "process.runtime.version", "telemetry.sdk.name", "telemetry.sdk.version"];
+pub(super) const RUNTIME: [&str; 4] = [
+    "telemetry.sdk.language",
+    "process.runtime.version",
+    "telemetry.sdk.name",
+    "telemetry.sdk.version",
+];
 
 /// Returns whether an attribute of a span or of its resource is metadata.
 pub(super) fn is_label(key: &str, value: &Any, policy: &Policy) -> bool {
@@ -27,7 +31,8 @@ pub(super) fn resource_tag(key: &str, value: &Any) -> Option<(String, String)> {
     if is_elsewhere { None } else { tag(key, value) }
 }
 
-/// An attribute as metadata: lists as JSON; a text under a name that secrets have is masked as a header is.
+/// An attribute as metadata: lists as JSON; a text under a name that secrets have is masked as a
+/// header is.
 pub(super) fn tag(key: &str, value: &Any) -> Option<(String, String)> {
     let text = match value {
         Any::Null => return None,

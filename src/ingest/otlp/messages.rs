@@ -21,7 +21,9 @@ fn as_message<'a>(raw: &'a str, role: &str) -> Cow<'a, str> {
         return Cow::Borrowed(raw);
     }
     let message = held(raw).filter(|held| held.starts_with('{'));
-    Cow::Owned(message.unwrap_or_else(|| Object::new().text("role", role).raw("content", raw).end()))
+    Cow::Owned(
+        message.unwrap_or_else(|| Object::new().text("role", role).raw("content", raw).end()),
+    )
 }
 
 /// Adds the messages of an array as choices.
@@ -55,7 +57,7 @@ fn message_of_parts(raw: &str, messages: &mut Vec<String>) {
     let parts = get(&message, &["parts"]);
     let opened = parts.and_then(held);
     match parts.map(|parts| (parts, list(opened.as_deref().unwrap_or(parts)))) {
-        Some((_, Some(parts))) => Parts::of(&parts).push(role, messages),
+        Some((_, Some(parts))) => Parts::from_parts(&parts).push(role, messages),
         Some((text, None)) if text.starts_with('"') => {
             messages.push(Object::new().raw("role", role).raw("content", text).end());
         }
@@ -76,7 +78,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn of(parts: &[&str]) -> Self {
+    fn from_parts(parts: &[&str]) -> Self {
         let mut sorted = Self::default();
         for part in parts {
             let opened = held(part);
@@ -98,7 +100,11 @@ impl Parts {
             ("reasoning", Some(text)) => self.reasoning = Some(text.to_owned()),
             ("tool_call", _) => {
                 let arguments = get(&of, &["arguments"]).unwrap_or("{}");
-                let arguments = if arguments.starts_with('"') { arguments.to_owned() } else { quoted(arguments) };
+                let arguments = if arguments.starts_with('"') {
+                    arguments.to_owned()
+                } else {
+                    quoted(arguments)
+                };
                 let [id, name] = ["id", "name"].map(|name| get(&of, &[name]).unwrap_or("\"\""));
                 self.calls.push(tool_call(id, name, &arguments));
             }
@@ -115,7 +121,8 @@ impl Parts {
     }
 
     fn push(self, role: &str, messages: &mut Vec<String>) {
-        let is_results = !self.results.is_empty() && self.contents.is_empty() && self.calls.is_empty();
+        let is_results =
+            !self.results.is_empty() && self.contents.is_empty() && self.calls.is_empty();
         messages.extend(self.results);
         if is_results {
             return;
@@ -138,7 +145,10 @@ fn content_of(mut contents: Vec<String>, texts: usize) -> String {
         0 => "null".to_owned(),
         1 if texts == 1 => contents.remove(0),
         _ => {
-            format!("[{}]", contents.iter().map(|raw| content_part(raw)).collect::<Vec<_>>().join(","))
+            format!(
+                "[{}]",
+                contents.iter().map(|raw| content_part(raw)).collect::<Vec<_>>().join(",")
+            )
         }
     }
 }

@@ -15,7 +15,7 @@ mod labels;
 mod messages;
 mod object;
 mod others;
-mod pieces;
+mod fragments;
 mod said;
 mod wire;
 
@@ -24,7 +24,7 @@ use crate::record::Record;
 use crate::record::json::FieldError;
 
 use self::export::{Leaf, LogRecord, Span};
-use self::pieces::Pieces;
+use self::fragments::Fragments;
 
 /// Encoding of a request, and so of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +49,9 @@ pub enum Signal {
 impl Encoding {
     /// Returns the encoding that a content type names. For any other content type, or none, guesses
     /// from the bytes.
-    pub fn of(content_type: &str, bytes: &[u8]) -> Self {
-        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    pub fn detect(content_type: &str, bytes: &[u8]) -> Self {
+        let media_type =
+            content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match media_type.as_str() {
             "application/json" => Self::Json,
             "application/x-protobuf" | "application/protobuf" => Self::Protobuf,
@@ -75,7 +76,7 @@ impl Encoding {
 
 impl Signal {
     /// Determines the signal of a request whose path does not name one.
-    pub fn of(encoding: Encoding, bytes: &[u8]) -> Self {
+    pub fn detect(encoding: Encoding, bytes: &[u8]) -> Self {
         if export::holds_logs(encoding, bytes) { Self::Logs } else { Self::Traces }
     }
 
@@ -83,13 +84,19 @@ impl Signal {
     /// files do, which some writers keep.
     fn json_names(self) -> [[&'static str; 2]; 3] {
         match self {
-            Self::Traces => [["resourceSpans", "resource_spans"], ["scopeSpans", "scope_spans"], ["spans"; 2]],
-            Self::Logs => {
-                [["resourceLogs", "resource_logs"], ["scopeLogs", "scope_logs"], ["logRecords", "log_records"]]
+            Self::Traces => {
+                [["resourceSpans", "resource_spans"], ["scopeSpans", "scope_spans"], ["spans"; 2]]
             }
-            Self::Metrics => {
-                [["resourceMetrics", "resource_metrics"], ["scopeMetrics", "scope_metrics"], ["metrics"; 2]]
-            }
+            Self::Logs => [
+                ["resourceLogs", "resource_logs"],
+                ["scopeLogs", "scope_logs"],
+                ["logRecords", "log_records"],
+            ],
+            Self::Metrics => [
+                ["resourceMetrics", "resource_metrics"],
+                ["scopeMetrics", "scope_metrics"],
+                ["metrics"; 2],
+            ],
         }
     }
 
@@ -119,7 +126,7 @@ pub struct Call {
     pub record: Record,
     /// True if log events add nothing to the record: the span states request and answer, or they
     /// must not be kept. If false, the record is one part of several
-    /// ([`crate::halves::Half::Piece`]).
+    /// ([`crate::record_parts::RecordPart::Fragment`]).
     pub is_whole: bool,
 }
 
@@ -165,25 +172,30 @@ pub fn logs(
     context: &Context,
     take: &mut dyn FnMut(Result<Record, Rejection>),
 ) -> Result<(), FieldError> {
-    let mut pieces = Pieces::default();
+    let mut fragments = Fragments::default();
     let mut number = 0;
     let mut refused = 0;
     export::walk(encoding, Signal::Logs, bytes, None, &mut |_, leaf| {
-        if let Err(error) = LogRecord::read(leaf).and_then(|log| pieces.add(log)) {
+        if let Err(error) = LogRecord::read(leaf).and_then(|log| fragments.add(log)) {
             take(Err(Rejection::new(number, looked_at(error, leaf, context, &mut refused))));
         }
         number += 1;
-        if pieces.is_full() {
-            pieces.take().for_each(|piece| take(Ok(piece)));
+        if fragments.is_full() {
+            fragments.take().for_each(|fragment| take(Ok(fragment)));
         }
     })?;
-    pieces.take().for_each(|piece| take(Ok(piece)));
+    fragments.take().for_each(|fragment| take(Ok(fragment)));
     Ok(())
 }
 
 /// Adds the excerpt of the span or log record to an error, for the first errors of a request.
 /// Protobuf gets no excerpt.
-fn looked_at(error: FieldError, leaf: Leaf<'_>, context: &Context, refused: &mut usize) -> FieldError {
+fn looked_at(
+    error: FieldError,
+    leaf: Leaf<'_>,
+    context: &Context,
+    refused: &mut usize,
+) -> FieldError {
     *refused += 1;
     match leaf {
         Leaf::Json(raw) if *refused <= EXCERPTS_AT_ONCE => {
@@ -197,7 +209,9 @@ fn looked_at(error: FieldError, leaf: Leaf<'_>, context: &Context, refused: &mut
 /// Counts the data points of a request.
 pub fn data_points(encoding: Encoding, bytes: &[u8]) -> Result<u64, FieldError> {
     let mut points = 0;
-    export::walk(encoding, Signal::Metrics, bytes, None, &mut |_, leaf| points += export::data_points(leaf))?;
+    export::walk(encoding, Signal::Metrics, bytes, None, &mut |_, leaf| {
+        points += export::data_points(leaf)
+    })?;
     Ok(points)
 }
 
@@ -205,7 +219,9 @@ pub fn data_points(encoding: Encoding, bytes: &[u8]) -> Result<u64, FieldError> 
 pub fn is_logs_json(text: &[u8]) -> bool {
     // No other client's JSON object begins with this key, and the search stops there.
     let start = text.trim_ascii_start().strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
-    start.is_some_and(|start| [&b"\"resourceLogs\""[..], b"\"resource_logs\""].iter().any(|key| start.starts_with(key)))
+    start.is_some_and(|start| {
+        [&b"\"resourceLogs\""[..], b"\"resource_logs\""].iter().any(|key| start.starts_with(key))
+    })
 }
 
 /// Returns the body of the answer to an export: the number of rejected items with the reason, a

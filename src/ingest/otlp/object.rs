@@ -19,7 +19,7 @@ impl Object {
     }
 
     /// A JSON object to which members can be added.
-    pub(super) fn of(object: &str) -> Self {
+    pub(super) fn parse(object: &str) -> Self {
         let inner = object.trim().strip_suffix('}').map_or("{", str::trim_end);
         Self(inner.to_owned())
     }

@@ -22,7 +22,11 @@ const RESPONSES: [&str; 2] = ["langfuse.observation.output", "mlflow.spanOutputs
 const VALUES: [&str; 2] = ["ai.values", "ai.value"];
 
 /// Reads the content of the request. Returns true if there was any.
-pub(super) fn asked(content: &mut Content, attributes: &Attributes, used: &mut Vec<&'static str>) -> bool {
+pub(super) fn asked(
+    content: &mut Content,
+    attributes: &Attributes,
+    used: &mut Vec<&'static str>,
+) -> bool {
     if let Some(texts) = embedded(attributes) {
         used.push(EMBEDDED.0);
         content.take_input(texts);
@@ -39,7 +43,8 @@ pub(super) fn asked(content: &mut Content, attributes: &Attributes, used: &mut V
         return true;
     }
     // OpenInference's own name takes precedence over these.
-    let whole = first(attributes, &REQUESTS).filter(|_| find(attributes, &["input.value"]).is_none());
+    let whole =
+        first(attributes, &REQUESTS).filter(|_| find(attributes, &["input.value"]).is_none());
     whole.is_some_and(|(name, request)| {
         used.push(name);
         content.whole_request(request.json());
@@ -48,7 +53,11 @@ pub(super) fn asked(content: &mut Content, attributes: &Attributes, used: &mut V
 }
 
 /// Reads the content of the response. Returns true if there was any.
-pub(super) fn answered(content: &mut Content, attributes: &Attributes, used: &mut Vec<&'static str>) -> bool {
+pub(super) fn answered(
+    content: &mut Content,
+    attributes: &Attributes,
+    used: &mut Vec<&'static str>,
+) -> bool {
     const SAID: [&str; 2] = ["ai.response.text", "ai.response.object"];
     const CALLS: &str = "ai.response.toolCalls";
     const REASONING: &str = "ai.response.reasoning";
@@ -73,7 +82,8 @@ pub(super) fn answered(content: &mut Content, attributes: &Attributes, used: &mu
         content.choice(&message.end(), reason.as_deref());
         return true;
     }
-    let whole = first(attributes, &RESPONSES).filter(|_| find(attributes, &["output.value"]).is_none());
+    let whole =
+        first(attributes, &RESPONSES).filter(|_| find(attributes, &["output.value"]).is_none());
     whole.is_some_and(|(name, response)| {
         used.push(name);
         content.whole_response(response.json());
@@ -86,13 +96,18 @@ pub(super) fn is_used(key: &str, used: &[&'static str]) -> bool {
     used.contains(&key) || (used.contains(&EMBEDDED.0) && number_of_text(key).is_some())
 }
 
-fn first<'a>(attributes: &'a Attributes, names: &[&'static str]) -> Option<(&'static str, &'a Any)> {
+fn first<'a>(
+    attributes: &'a Attributes,
+    names: &[&'static str],
+) -> Option<(&'static str, &'a Any)> {
     names.iter().find_map(|name| Some((*name, find(attributes, &[name])?)))
 }
 
 /// Returns the texts to embed: a single one as it is, several as a list.
 fn embedded(attributes: &Attributes) -> Option<String> {
-    let texts = attributes.iter().filter_map(|(key, value)| Some((number_of_text(key)?, quoted(&value.text()?))));
+    let texts = attributes
+        .iter()
+        .filter_map(|(key, value)| Some((number_of_text(key)?, quoted(&value.text()?))));
     let mut texts: Vec<String> = texts.collect::<BTreeMap<u32, String>>().into_values().collect();
     match texts.len() {
         0 => None,
@@ -114,7 +129,8 @@ fn serialised(value: &Any) -> String {
     match value {
         Any::Text(text) => opened(text),
         Any::List(values) => {
-            let values: Vec<String> = values.iter().filter_map(Any::text).map(|text| opened(&text)).collect();
+            let values: Vec<String> =
+                values.iter().filter_map(Any::text).map(|text| opened(&text)).collect();
             format!("[{}]", values.join(","))
         }
         other => other.json(),
@@ -131,6 +147,10 @@ fn openai_call(raw: &str) -> Option<String> {
     let of = members(raw)?;
     let [id, name] = ["toolCallId", "toolName"].map(|name| get(&of, &[name]).unwrap_or("\"\""));
     let arguments = get(&of, &["input", "args"]).unwrap_or("{}");
-    let arguments = if arguments.starts_with('"') { unquote(arguments).into_owned() } else { arguments.to_owned() };
+    let arguments = if arguments.starts_with('"') {
+        unquote(arguments).into_owned()
+    } else {
+        arguments.to_owned()
+    };
     Some(tool_call(id, name, &quoted(&arguments)))
 }

@@ -1,4 +1,5 @@
-//! What a span says, out of the attributes of every convention, newest first, or else out of its events.
+//! What a span says, out of the attributes of every convention, newest first, or else out of its
+//! events.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +15,12 @@ use crate::record::json::{list, members, unquote};
 impl Content {
     /// What a span says, in its attributes or else in its events; and which attributes of
     /// [`others`] say it.
-    pub(super) fn of_span(attributes: &Attributes, events: &[Event]) -> (Self, Vec<&'static str>) {
+    pub(super) fn from_span(
+        attributes: &Attributes,
+        events: &[Event],
+    ) -> (Self, Vec<&'static str>) {
         let mut used = Vec::new();
-        let mut said = Self::of_attributes(attributes, &mut used);
+        let mut said = Self::from_attributes(attributes, &mut used);
         let mut told = Self::default();
         events.iter().for_each(|event| told.add(event));
         said.fill(told);
@@ -27,12 +31,14 @@ impl Content {
     pub(super) fn add(&mut self, event: &Event) {
         let of = &event.attributes;
         match event.name.as_str() {
-            "gen_ai.client.inference.operation.details" | "gen_ai.content.prompt" | "gen_ai.content.completion" => {
+            "gen_ai.client.inference.operation.details"
+            | "gen_ai.content.prompt"
+            | "gen_ai.content.completion" => {
                 let mut all = of.clone();
                 if let Any::Map(body) = &event.body {
                     all.extend(body.iter().cloned());
                 }
-                self.fill(Self::of_attributes(&all, &mut Vec::new()));
+                self.fill(Self::from_attributes(&all, &mut Vec::new()));
             }
             "gen_ai.choice" => {
                 let body = payload(event);
@@ -44,8 +50,11 @@ impl Content {
                 }
             }
             name => {
-                let role = name.strip_prefix("gen_ai.").and_then(|name| name.strip_suffix(".message"));
-                let Some(role) = role.filter(|role| ["system", "user", "assistant", "tool"].contains(role)) else {
+                let role =
+                    name.strip_prefix("gen_ai.").and_then(|name| name.strip_suffix(".message"));
+                let Some(role) =
+                    role.filter(|role| ["system", "user", "assistant", "tool"].contains(role))
+                else {
                     return;
                 };
                 let body = payload(event);
@@ -55,14 +64,17 @@ impl Content {
                     message.add_text("role", role);
                 }
                 for (key, raw) in said {
-                    message.add_raw(if role == "tool" && key == "id" { "tool_call_id" } else { &key }, raw);
+                    message.add_raw(
+                        if role == "tool" && key == "id" { "tool_call_id" } else { &key },
+                        raw,
+                    );
                 }
                 self.messages.push(message.end());
             }
         }
     }
 
-    fn of_attributes(attributes: &Attributes, used: &mut Vec<&'static str>) -> Self {
+    fn from_attributes(attributes: &Attributes, used: &mut Vec<&'static str>) -> Self {
         let mut content = Self::default();
         content.asked_in(attributes, used);
         content.answered_in(attributes, used);
@@ -72,7 +84,11 @@ impl Content {
     fn asked_in(&mut self, attributes: &Attributes, used: &mut Vec<&'static str>) {
         if let Some(system) = find(attributes, &["gen_ai.system_instructions"]) {
             let parts = system.json();
-            push_messages(&format!("[{{\"role\":\"system\",\"parts\":{parts}}}]"), "user", &mut self.messages);
+            push_messages(
+                &format!("[{{\"role\":\"system\",\"parts\":{parts}}}]"),
+                "user",
+                &mut self.messages,
+            );
         }
         if let Some(messages) = find(attributes, &["gen_ai.input.messages"]) {
             self.prompt(messages.json());
@@ -105,7 +121,9 @@ impl Content {
         }
         if content.choices.is_empty() {
             match find(attributes, &["gen_ai.completion"]).map(Any::json) {
-                Some(completion) if list(&completion).is_some() => push_choices(&completion, &mut content.choices),
+                Some(completion) if list(&completion).is_some() => {
+                    push_choices(&completion, &mut content.choices)
+                }
                 Some(text) => content.say(&text),
                 None if others::answered(content, attributes, used) => {}
                 None => content.reply = find(attributes, &["output.value"]).map(Any::json),
@@ -133,8 +151,8 @@ impl Content {
     }
 }
 
-/// Messages whose place is in the name of their attributes, such as `gen_ai.prompt.0.role`, with the reason for their
-/// end.
+/// Messages whose place is in the name of their attributes, such as `gen_ai.prompt.0.role`, with
+/// the reason for their end.
 fn numbered(attributes: &Attributes, prefix: &str) -> Vec<(String, Option<String>)> {
     let mut fields: BTreeMap<u32, Vec<(&str, &Any)>> = BTreeMap::new();
     for (key, value) in attributes {
@@ -142,7 +160,10 @@ fn numbered(attributes: &Attributes, prefix: &str) -> Vec<(String, Option<String
         if let Some((number, field)) = named
             && let Ok(number) = number.parse()
         {
-            fields.entry(number).or_default().push((field.strip_prefix("message.").unwrap_or(field), value));
+            fields
+                .entry(number)
+                .or_default()
+                .push((field.strip_prefix("message.").unwrap_or(field), value));
         }
     }
     fields.values().map(|fields| one_numbered(fields)).collect()
@@ -161,9 +182,9 @@ fn one_numbered(fields: &[(&str, &Any)]) -> (String, Option<String>) {
             }
             (_, Some((number, part))) => {
                 let part = part.strip_prefix("tool_call.").unwrap_or(part);
-                let part = ["id", "name", "arguments"]
-                    .iter()
-                    .position(|known| part == *known || part.strip_prefix("function.") == Some(known));
+                let part = ["id", "name", "arguments"].iter().position(|known| {
+                    part == *known || part.strip_prefix("function.") == Some(known)
+                });
                 if let (Ok(number), Some(part)) = (number.parse(), part) {
                     calls.entry(number).or_default()[part] = Some(*value);
                 }
@@ -191,7 +212,8 @@ fn payload(event: &Event) -> String {
         Any::Null => {
             let mut said = Object::new();
             for (key, value) in &event.attributes {
-                if !["gen_ai.system", "gen_ai.provider.name", "event.name"].contains(&key.as_str()) {
+                if !["gen_ai.system", "gen_ai.provider.name", "event.name"].contains(&key.as_str())
+                {
                     said.add_raw(key, &value.json());
                 }
             }

@@ -50,7 +50,10 @@ pub(super) fn fields(message: &[u8]) -> Fields<'_> {
 }
 
 /// Returns an iterator over the messages of one field.
-pub(super) fn messages(message: &[u8], number: u64) -> impl Iterator<Item = Result<&[u8], FieldError>> {
+pub(super) fn messages(
+    message: &[u8],
+    number: u64,
+) -> impl Iterator<Item = Result<&[u8], FieldError>> {
     fields(message).filter_map(move |field| match field {
         Ok((found, Value::Bytes(bytes))) if found == number => Some(Ok(bytes)),
         Ok(_) => None,
@@ -69,7 +72,9 @@ impl<'a> Iterator for Fields<'a> {
         if field.is_none() {
             self.rest = &[];
         }
-        Some(field.ok_or_else(|| FieldError::silent("protobuf", "a whole message; the bytes do not decode")))
+        Some(field.ok_or_else(|| {
+            FieldError::silent("protobuf", "a whole message; the bytes do not decode")
+        }))
     }
 }
 
@@ -152,7 +157,15 @@ mod tests {
 
     #[test]
     fn broken_bytes_are_an_error_and_the_end() {
-        for broken in [&[0x0a][..], &[0x0a, 5, 1], &[0xff; 11], &[0x0b], &[0x00, 0x00], &[0x09, 1, 2], &[0x80]] {
+        for broken in [
+            &[0x0a][..],
+            &[0x0a, 5, 1],
+            &[0xff; 11],
+            &[0x0b],
+            &[0x00, 0x00],
+            &[0x09, 1, 2],
+            &[0x80],
+        ] {
             let read: Vec<_> = fields(broken).collect();
             assert!(read.len() == 1 && read[0].is_err(), "{broken:?}: {read:?}");
         }

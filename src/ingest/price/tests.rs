@@ -36,10 +36,17 @@ fn costs_are_exact_to_the_last_digit() {
     assert_eq!(cents("openai", "gpt-4o-mini", 9, 9), Cost::Cents(0.000675));
     assert_eq!(cents("openai", "text-embedding-3-small", 3, 0), Cost::Cents(0.000006));
     // 0.1 + 0.2 in dollars for a million: ten million tokens of each are 300 cents, without a tail.
-    let table = Prices::default().with("t", "provider,model,above,input,output\np,m,,0.1,0.2").unwrap();
-    assert_eq!(table.cost(&tokens("p", "m", 10_000_000, 10_000_000), &Billed::default()), Cost::Cents(300.0));
+    let table =
+        Prices::default().with("t", "provider,model,above,input,output\np,m,,0.1,0.2").unwrap();
+    assert_eq!(
+        table.cost(&tokens("p", "m", 10_000_000, 10_000_000), &Billed::default()),
+        Cost::Cents(300.0)
+    );
     assert_eq!(table.cost(&tokens("p", "m", 3, 0), &Billed::default()), Cost::Cents(0.00003));
-    assert_eq!(table.cost(&tokens("p", "m", 1 << 60, 0), &Billed::default()), Cost::Cents(11_529_215_046_068.47));
+    assert_eq!(
+        table.cost(&tokens("p", "m", 1 << 60, 0), &Billed::default()),
+        Cost::Cents(11_529_215_046_068.47)
+    );
     assert_eq!(
         table.cost(&tokens("p", "m", i64::MAX, i64::MAX), &Billed::default()),
         Cost::NoPrice,
@@ -50,7 +57,11 @@ fn costs_are_exact_to_the_last_digit() {
 #[test]
 fn what_is_not_known_has_no_cost() {
     assert_eq!(cents("openai", "gpt-unheard-of", 9, 9), Cost::NoPrice);
-    assert_eq!(cents("my-own-server", "gpt-4o", 9, 9), Cost::NoPrice, "another provider's price is a guess");
+    assert_eq!(
+        cents("my-own-server", "gpt-4o", 9, 9),
+        Cost::NoPrice,
+        "another provider's price is a guess"
+    );
     assert_eq!(cents("openai", "gpt-4o", 0, 0), Cost::NoTokens);
     assert_eq!(cents("openai", "", 9, 9), Cost::NoTokens);
     let table = Prices::built_in();
@@ -82,7 +93,11 @@ fn names_are_found_as_clients_write_them() {
     ] {
         assert_eq!(cents(org, model, 9, 9), price, "{org} {model}");
     }
-    assert_eq!(cents("", "o3", 9, 9), Cost::NoPrice, "providers differ, so without one there is no telling");
+    assert_eq!(
+        cents("", "o3", 9, 9),
+        Cost::NoPrice,
+        "providers differ, so without one there is no telling"
+    );
     let claude = cents("anthropic", "claude-sonnet-4-20250514", 1_000, 100);
     assert_eq!(claude, Cost::Cents(0.45));
     assert_eq!(cents("vertex_ai", "claude-sonnet-4@20250514", 1_000, 100), claude);
@@ -94,21 +109,20 @@ fn names_are_found_as_clients_write_them() {
 /// A dollar for a million tokens.
 const ONE: i128 = 10i128.pow(PRICE_DECIMALS as u32);
 
-fn of(parts: Parts) -> Billed {
+fn billed(parts: Parts) -> Billed {
     Billed { parts, ..Billed::default() }
 }
 
 #[test]
 fn parts_have_prices_of_their_own_where_the_table_has_them() {
-    let text =
-        "provider,model,above,input,output,cache_read,cache_write,reasoning\np,m,,100,1000,10,200,500\np,n,,100,1000\n";
+    let text = "provider,model,above,input,output,cache_read,cache_write,reasoning\np,m,,100,1000,10,200,500\np,n,,100,1000\n";
     let table = Prices::default().with("t", text).unwrap();
-    let parts = of(Parts { cache_read: 20, cache_write: 30, reasoning: 4, ..Parts::default() });
+    let parts = billed(Parts { cache_read: 20, cache_write: 30, reasoning: 4, ..Parts::default() });
     // 50 at 100, 20 at 10, 30 at 200; 6 at 1000, 4 at 500: 19,200 dollars for a million, so many
     // hundredths of cents.
     assert_eq!(table.cost(&tokens("p", "m", 100, 10), &parts), Cost::Cents(1.92));
     assert_eq!(table.cost(&tokens("p", "n", 100, 10), &parts), Cost::Cents(2.0));
-    let more_than_all = of(Parts { cache_read: 500, ..Parts::default() });
+    let more_than_all = billed(Parts { cache_read: 500, ..Parts::default() });
     assert_eq!(
         table.cost(&tokens("p", "m", 100, 0), &more_than_all),
         Cost::NoPrice,
@@ -136,24 +150,37 @@ fn each_kind_costs_its_price_or_the_call_has_no_cost() {
         (Parts { tool_use: 1, ..none }, "1 1 1 1 0"),
     ];
     for (parts, expected) in kinds {
-        let request = parts.of_request();
-        let response = parts.of_response();
-        for (model, price) in ["all", "unknown", "short", "written", "free"].iter().zip(expected.split(' ')) {
-            let cost = price.parse::<f64>().map_or(Cost::NoPrice, |dollars| Cost::Cents(dollars / 10_000.0));
-            assert_eq!(table.cost(&tokens("p", model, request, response), &of(parts)), cost, "{model} {parts:?}");
+        let request = parts.request_units();
+        let response = parts.response_units();
+        for (model, price) in
+            ["all", "unknown", "short", "written", "free"].iter().zip(expected.split(' '))
+        {
+            let cost = price
+                .parse::<f64>()
+                .map_or(Cost::NoPrice, |dollars| Cost::Cents(dollars / 10_000.0));
+            assert_eq!(
+                table.cost(&tokens("p", model, request, response), &billed(parts)),
+                cost,
+                "{model} {parts:?}"
+            );
         }
     }
     let plain = Billed::default();
     assert_eq!(table.cost(&tokens("p", "tier", 10, 0), &plain), Cost::Cents(0.001));
-    assert_eq!(table.cost(&tokens("p", "tier", 11, 0), &plain), Cost::NoPrice, "the price of that tier is not known");
-    let images = of(Parts { image_output: 1, ..none });
+    assert_eq!(
+        table.cost(&tokens("p", "tier", 11, 0), &plain),
+        Cost::NoPrice,
+        "the price of that tier is not known"
+    );
+    let images = billed(Parts { image_output: 1, ..none });
     assert_eq!(table.cost(&tokens("p", "all", 0, 1), &images), Cost::NoPrice);
 }
 
 #[test]
 fn service_tiers_cost_half_or_have_no_cost() {
     let cost = |org: &str, model: &str, tier| {
-        Prices::built_in().cost(&tokens(org, model, 1_000, 1_000), &Billed { tier, ..Billed::default() })
+        Prices::built_in()
+            .cost(&tokens(org, model, 1_000, 1_000), &Billed { tier, ..Billed::default() })
     };
     assert_eq!(cost("openai", "gpt-5-mini", Tier::Standard), Cost::Cents(0.225));
     assert_eq!(cost("openai", "gpt-5-mini", Tier::Flex), Cost::Cents(0.1125));
@@ -162,12 +189,21 @@ fn service_tiers_cost_half_or_have_no_cost() {
     assert_eq!(cost("anthropic", "claude-sonnet-4-5", Tier::Batch), Cost::Cents(0.9));
     assert_eq!(cost("anthropic", "claude-sonnet-4-5", Tier::Flex), Cost::NoPrice);
     let usual = cost("groq", "llama-3.1-8b-instant", Tier::Standard);
-    assert_eq!(cost("groq", "llama-3.1-8b-instant", Tier::Flex), usual, "Groq's flex tier costs what others do");
+    assert_eq!(
+        cost("groq", "llama-3.1-8b-instant", Tier::Flex),
+        usual,
+        "Groq's flex tier costs what others do"
+    );
     assert_eq!(cost("together-ai", "none", Tier::Batch), Cost::NoPrice);
-    let table =
-        Prices::default().with("t", "provider,model,above,input,output\nopenai,m,,0.00000000000000000001,0").unwrap();
+    let table = Prices::default()
+        .with("t", "provider,model,above,input,output\nopenai,m,,0.00000000000000000001,0")
+        .unwrap();
     let batch = Billed { tier: Tier::Batch, ..Billed::default() };
-    assert_eq!(table.cost(&tokens("openai", "m", 1, 0), &batch), Cost::Cents(5e-25), "the half is exact");
+    assert_eq!(
+        table.cost(&tokens("openai", "m", 1, 0), &batch),
+        Cost::Cents(5e-25),
+        "the half is exact"
+    );
 }
 
 #[test]
@@ -187,7 +223,11 @@ fn long_requests_have_another_price() {
     }
     assert_eq!(cents("google", "gemini-1.5-pro", 128_001, 0), Cost::Cents(32.00025));
     assert_eq!(cents("anthropic", "claude-sonnet-4-5", 200_001, 0), Cost::Cents(120.0006));
-    assert_eq!(cents("openai", "gpt-5.4", 272_001, 0), Cost::NoPrice, "dearer, by how much is not known");
+    assert_eq!(
+        cents("openai", "gpt-5.4", 272_001, 0),
+        Cost::NoPrice,
+        "dearer, by how much is not known"
+    );
 }
 
 /// Rows that were wrong before: a price in another column, at another number of tokens, or in
@@ -195,7 +235,7 @@ fn long_requests_have_another_price() {
 #[test]
 fn figures_that_once_were_wrong_are_right() {
     let read = |org: &str, model: &str| {
-        let all = of(Parts { cache_read: 100_000, ..Parts::default() });
+        let all = billed(Parts { cache_read: 100_000, ..Parts::default() });
         Prices::built_in().cost(&tokens(org, model, 100_000, 0), &all)
     };
     assert_eq!(read("bedrock", "us.anthropic.claude-3-7-sonnet-20250219-v1:0"), Cost::Cents(3.0));
@@ -205,9 +245,29 @@ fn figures_that_once_were_wrong_are_right() {
     assert_eq!(read("openai", "codex-mini-latest"), Cost::Cents(3.75));
     assert_eq!(read("openai", "gpt-4o"), Cost::Cents(12.5));
     assert_eq!(read("openai", "gpt-5-pro"), Cost::Cents(150.0), "has no price for cached tokens");
-    let hour = of(Parts { cache_write_1h: 344_139, ..Parts::default() });
+    let hour = billed(Parts { cache_write_1h: 344_139, ..Parts::default() });
     let cost = Prices::built_in().cost(&tokens("anthropic", "claude-opus-4-5", 344_149, 48), &hour);
     assert_eq!(cost, Cost::Cents(344.264), "5 and 10 and 25 dollars for a million");
+}
+
+/// Checks how the prices of one model differ by the length of its input.
+fn check_tiers(model: &str, prices: &[Price], check: &mut impl FnMut(bool, &str)) {
+    for (long, short) in prices.iter().zip(prices.iter().skip(1)) {
+        let no_less = |long: Option<i128>, short: Option<i128>| {
+            long.zip(short).is_none_or(|(long, short)| long >= short)
+        };
+        check(
+            no_less(long.input, short.input) && no_less(long.output, short.output),
+            "longer is not cheaper",
+        );
+        check(no_less(long.cache_read, short.cache_read), "longer is not cheaper from the cache");
+        check([32_000, 128_000, 200_000, 256_000, 272_000].contains(&long.above), "a known step");
+    }
+    let steps: Vec<i64> = prices.iter().map(|price| price.above).collect();
+    let long_context = |name: &str| model.rsplit('/').next().unwrap_or(model).starts_with(name);
+    if ["gemini-2.5-pro", "gemini-3-pro", "gemini-3.1-pro"].into_iter().any(long_context) {
+        check(steps == [200_000, 0], "Gemini Pro has one step, at 200,000");
+    }
 }
 
 /// Rules for every row of the built-in table, which find a price in the wrong column, unit or tier.
@@ -221,15 +281,20 @@ fn the_built_in_table_is_plausible() {
     ];
     let mut wrong = Vec::new();
     let table = Prices::built_in();
-    for (provider, model, prices) in
-        table.models.iter().flat_map(|(provider, of)| of.iter().map(move |(model, prices)| (provider, model, prices)))
+    for (provider, model, prices) in table
+        .models
+        .iter()
+        .flat_map(|(provider, of)| of.iter().map(move |(model, prices)| (provider, model, prices)))
     {
         let mut check = |holds: bool, rule: &str| {
             if !holds {
                 wrong.push(format!("{provider},{model}: {rule}"));
             }
         };
-        check(prices.last().is_some_and(|first| first.above == 0), "there is a row for short requests");
+        check(
+            prices.last().is_some_and(|first| first.above == 0),
+            "there is a row for short requests",
+        );
         for price in prices {
             let Some((input, output)) = price.input.zip(price.output) else {
                 check(price.above > 0, "only a tier may have no known price");
@@ -237,38 +302,58 @@ fn the_built_in_table_is_plausible() {
             };
             // The ratio to the price of the input, in thousandths.
             let times = |price: Option<i128>| price.map(|price| price * 1_000 / input.max(1));
-            let within =
-                |price: Option<i128>, low, high| times(price).is_none_or(|times| (low..=high).contains(&times));
+            let within = |price: Option<i128>, low, high| {
+                times(price).is_none_or(|times| (low..=high).contains(&times))
+            };
             check(input > 0, "tokens that are read cost something");
-            check(input <= 150 * ONE && output <= 600 * ONE, "at most what the dearest model costs");
+            check(
+                input <= 150 * ONE && output <= 600 * ONE,
+                "at most what the dearest model costs",
+            );
             check(output == 0 || input >= ONE / 200, "at least half a cent for a million tokens");
             let is_cheap = CHEAP_TO_SAY.contains(&(&**provider, &**model));
-            check(output == 0 || output >= input || is_cheap, "an answer costs no less than the question");
+            check(
+                output == 0 || output >= input || is_cheap,
+                "an answer costs no less than the question",
+            );
             check(output <= 15 * input, "an answer costs at most 15 times the question");
-            check(within(price.cache_read, 5, 1_000), "what was cached costs 0.5 to 100 % of the input");
-            check(within(price.cache_write, 1_000, 1_270), "a write costs 100 to 125 % of the input");
-            check(within(price.cache_write_1h, 1_000, 2_000), "a write for an hour costs 100 to 200 % of the input");
-            check(price.cache_write_1h >= price.cache_write || price.cache_write_1h.is_none(), "an hour costs no less");
+            check(
+                within(price.cache_read, 5, 1_000),
+                "what was cached costs 0.5 to 100 % of the input",
+            );
+            check(
+                within(price.cache_write, 1_000, 1_270),
+                "a write costs 100 to 125 % of the input",
+            );
+            check(
+                within(price.cache_write_1h, 1_000, 2_000),
+                "a write for an hour costs 100 to 200 % of the input",
+            );
+            check(
+                price.cache_write_1h >= price.cache_write || price.cache_write_1h.is_none(),
+                "an hour costs no less",
+            );
             check(within(price.audio_input, 1_000, 70_000), "audio costs no less than text");
-            check(price.audio_cache_read <= price.audio_input, "cached audio costs no more than audio");
-            check(price.audio_output.is_none_or(|audio| audio >= output), "spoken answers cost no less than text");
-            check(price.reasoning.is_none_or(|price| price == output), "reasoning costs what the answer does");
+            check(
+                price.audio_cache_read <= price.audio_input,
+                "cached audio costs no more than audio",
+            );
+            check(
+                price.audio_output.is_none_or(|audio| audio >= output),
+                "spoken answers cost no less than text",
+            );
+            check(
+                price.reasoning.is_none_or(|price| price == output),
+                "reasoning costs what the answer does",
+            );
             if model.contains("claude") && price.cache_write.is_some() {
-                check(times(price.cache_write_1h) == Some(2_000), "Anthropic bills an hour at twice the input");
+                check(
+                    times(price.cache_write_1h) == Some(2_000),
+                    "Anthropic bills an hour at twice the input",
+                );
             }
         }
-        for (long, short) in prices.iter().zip(prices.iter().skip(1)) {
-            let no_less =
-                |long: Option<i128>, short: Option<i128>| long.zip(short).is_none_or(|(long, short)| long >= short);
-            check(no_less(long.input, short.input) && no_less(long.output, short.output), "longer is not cheaper");
-            check(no_less(long.cache_read, short.cache_read), "longer is not cheaper from the cache");
-            check([32_000, 128_000, 200_000, 256_000, 272_000].contains(&long.above), "a known step");
-        }
-        let steps: Vec<i64> = prices.iter().map(|price| price.above).collect();
-        let long_context = |name: &str| model.rsplit('/').next().unwrap_or(model).starts_with(name);
-        if ["gemini-2.5-pro", "gemini-3-pro", "gemini-3.1-pro"].into_iter().any(long_context) {
-            check(steps == [200_000, 0], "Gemini Pro has one step, at 200,000");
-        }
+        check_tiers(model, prices, &mut check);
     }
     wrong.sort();
     assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
@@ -278,21 +363,31 @@ fn the_built_in_table_is_plausible() {
 fn a_file_adds_and_replaces_rows() {
     let text = "# ours\nprovider,model,above,input,output\nOpenAI,GPT-4o,,1,1\nvllm,llama,,0,0\n*,anything,,2,2\n";
     let table = Prices::clone(&Prices::built_in()).with("own.csv", text).unwrap();
-    let cost = |org: &str, model: &str| table.cost(&tokens(org, model, 10_000, 0), &Billed::default());
+    let cost =
+        |org: &str, model: &str| table.cost(&tokens(org, model, 10_000, 0), &Billed::default());
     assert_eq!(cost("openai", "gpt-4o"), Cost::Cents(1.0));
     assert_eq!(cost("azure-openai", "gpt-4o"), Cost::Cents(2.5));
     assert_eq!(cost("", "gpt-4o"), Cost::NoPrice);
     assert_eq!(cost("vllm", "llama"), Cost::Cents(0.0), "free is a price");
-    assert_eq!((cost("", "anything"), cost("whoever", "anything")), (Cost::Cents(2.0), Cost::Cents(2.0)));
+    assert_eq!(
+        (cost("", "anything"), cost("whoever", "anything")),
+        (Cost::Cents(2.0), Cost::Cents(2.0))
+    );
     for (text, words) in [
         ("", "the first line"),
         ("provider,model,price\n", "the first line"),
         ("provider,model,above,input,output\np,m,,1", "line 2: the row has 4 values"),
-        ("provider,model,above,input,output\n\np,m,,1,x", "line 3: `output` is `x`; expected US dollars"),
+        (
+            "provider,model,above,input,output\n\np,m,,1,x",
+            "line 3: `output` is `x`; expected US dollars",
+        ),
         ("provider,model,above,input,output\np,m,,1,1e3", "`output` is `1e3`"),
         ("provider,model,above,input,output\np,m,,,1", "`input` is missing"),
         ("provider,model,above,input,output\np,m,-1,1,1", "`above` is `-1`"),
-        ("provider,model,above,input,output\np,m,,1,1\np,M,,1,2", "line 3: the model is listed twice"),
+        (
+            "provider,model,above,input,output\np,m,,1,1\np,M,,1,2",
+            "line 3: the model is listed twice",
+        ),
     ] {
         let error = Prices::default().with("own.csv", text).unwrap_err().to_string();
         assert!(error.contains(words) && error.contains("own.csv"), "{error}");

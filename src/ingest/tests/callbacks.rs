@@ -5,13 +5,15 @@ use serde_json::{Value, json};
 use super::*;
 
 fn litellm(value: &Value) -> Record {
-    let (mut records, rejections) = read_with(Shape::LiteLlm, value.to_string().as_bytes(), Headers::default());
+    let (mut records, rejections) =
+        read_with(SourceFormat::LiteLlm, value.to_string().as_bytes(), Headers::default());
     assert_eq!((records.len(), rejections.len()), (1, 0), "{rejections:?}");
     records.remove(0)
 }
 
 fn hook(value: &Value) -> Record {
-    let (mut records, rejections) = read_with(Shape::GatewayHook, value.to_string().as_bytes(), Headers::default());
+    let (mut records, rejections) =
+        read_with(SourceFormat::GatewayHook, value.to_string().as_bytes(), Headers::default());
     assert_eq!((records.len(), rejections.len()), (1, 0), "{rejections:?}");
     records.remove(0)
 }
@@ -51,7 +53,11 @@ fn payload() -> Value {
 #[test]
 fn every_field_of_a_litellm_payload_has_its_column() {
     let record = litellm(&payload());
-    assert!(record.id.as_ref().is_some_and(|id| id.starts_with("chatcmpl-1-") && id.len() == 27), "{:?}", record.id);
+    assert!(
+        record.id.as_ref().is_some_and(|id| id.starts_with("chatcmpl-1-") && id.len() == 27),
+        "{:?}",
+        record.id
+    );
     let text = |text: &str| Some(text.to_owned());
     let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let body = r#"{"model":"gpt-4o","messages":[{"content":"hi","role":"user"}],"extra_headers":{"api-key":"01********def"},"max_tokens":7,"temperature":0.5}"#;
@@ -100,9 +106,12 @@ fn every_field_of_a_litellm_payload_has_its_column() {
 #[test]
 fn litellms_cases_are_told_apart() {
     let of = |changes: Value| litellm(&with(payload(), changes));
-    for (hit, status) in
-        [(json!(true), "HIT"), (json!(false), "MISS"), (json!("True"), "HIT"), (json!(null), "DISABLED")]
-    {
+    for (hit, status) in [
+        (json!(true), "HIT"),
+        (json!(false), "MISS"),
+        (json!("True"), "HIT"),
+        (json!(null), "DISABLED"),
+    ] {
         assert_eq!(of(json!({ "cache_hit": hit })).cache_status.as_deref(), Some(status));
     }
     let stream = of(json!({ "stream": true, "response_time": 0.25 }));
@@ -115,24 +124,33 @@ fn litellms_cases_are_told_apart() {
     assert_eq!(of(json!({ "response_time": null })).response_time, Some(750));
 
     let error = json!({ "error_code": "429", "error_class": "RateLimitError", "error_message": "slow down" });
-    let failed = of(json!({ "status": "failure", "error_information": error, "response": {}, "response_cost": 0 }));
-    assert_eq!((failed.response_status_code, failed.is_success, failed.cost), (Some(429), Some(0), Some(0.0)));
+    let failed = of(
+        json!({ "status": "failure", "error_information": error, "response": {}, "response_cost": 0 }),
+    );
+    assert_eq!(
+        (failed.response_status_code, failed.is_success, failed.cost),
+        (Some(429), Some(0), Some(0.0))
+    );
     assert_eq!(serde_json::from_str::<Value>(&failed.response.body.unwrap()).unwrap(), error);
     let unknown = of(json!({ "status": "failure", "error_information": { "error_code": "" } }));
     assert_eq!((unknown.response_status_code, unknown.is_success), (Some(500), Some(0)));
 
     let keyless = of(json!({ "metadata": { "user_api_key_alias": null } }));
     assert_eq!(keyless.virtual_key.as_deref(), Some("hash"));
-    let untracked = of(json!({ "metadata": { "requester_custom_headers": { "X-Portkey-Debug": "false" } } }));
+    let untracked =
+        of(json!({ "metadata": { "requester_custom_headers": { "X-Portkey-Debug": "false" } } }));
     assert_eq!(
         (untracked.do_not_track, untracked.request, untracked.response),
         (Some(true), Message::default(), Message::default())
     );
     assert_eq!((untracked.cost, untracked.req_units), (Some(0.01125), Some(9)));
 
-    for (call, name) in
-        [("aembedding", "input"), ("text_completion", "prompt"), ("aresponses", "input"), ("completion", "messages")]
-    {
+    for (call, name) in [
+        ("aembedding", "input"),
+        ("text_completion", "prompt"),
+        ("aresponses", "input"),
+        ("completion", "messages"),
+    ] {
         let body = of(json!({ "call_type": call, "messages": "text" })).request.body.unwrap();
         assert!(body.starts_with(&format!(r#"{{"model":"gpt-4o","{name}":"text","#)), "{body}");
     }
@@ -162,13 +180,21 @@ fn litellms_dollars_become_cents_to_the_last_digit() {
     assert_eq!(litellm(&failed).cost, Some(0.01125));
     let cached = json!({ "metadata": { "usage_object": { "prompt_tokens": 9, "prompt_tokens_details": { "cached_tokens": 4 } } } });
     // 5 at 2.5, 4 at 1.25, 9 at 10 dollars for a million.
-    assert_eq!(litellm(&with(payload(), with(cached, json!({ "response_cost": null })))).cost, Some(0.01075));
+    assert_eq!(
+        litellm(&with(payload(), with(cached, json!({ "response_cost": null })))).cost,
+        Some(0.01075)
+    );
 }
 
 #[test]
 fn litellm_batches_come_in_every_container() {
-    let (a, b) =
-        (payload(), with(payload(), json!({ "id": "chatcmpl-2", "messages": [{ "content": "zwei\nZeilen é" }] })));
+    let (a, b) = (
+        payload(),
+        with(
+            payload(),
+            json!({ "id": "chatcmpl-2", "messages": [{ "content": "zwei\nZeilen é" }] }),
+        ),
+    );
     for text in [
         json!([a, b]).to_string(),
         format!("{a}\n{b}\n"),
@@ -176,15 +202,24 @@ fn litellm_batches_come_in_every_container() {
         format!("{a}{b}"),
         serde_json::to_string_pretty(&json!([a, b])).unwrap(),
     ] {
-        let (records, rejections) = read_with(Shape::LiteLlm, text.as_bytes(), Headers::default());
-        let ids: Vec<_> = records.iter().filter_map(|record| record.internal_trace_id.as_deref()).collect();
+        let (records, rejections) =
+            read_with(SourceFormat::LiteLlm, text.as_bytes(), Headers::default());
+        let ids: Vec<_> =
+            records.iter().filter_map(|record| record.internal_trace_id.as_deref()).collect();
         assert_eq!((ids, rejections), (vec!["chatcmpl-1", "chatcmpl-2"], vec![]), "{text}");
         assert!(records[1].request.body.as_ref().unwrap().contains("zwei\\nZeilen"));
     }
     let single = serde_json::to_string_pretty(&a).unwrap();
-    assert_eq!(read_with(Shape::LiteLlm, single.as_bytes(), Headers::default()).0, [litellm(&a)]);
-    let (records, rejections) = read_with(Shape::LiteLlm, b"[{\"x\":1},7,{\"model\":\"m\"}]", Headers::default());
-    assert_eq!((records.len(), rejections.iter().map(|one| one.record).collect::<Vec<_>>()), (1, vec![0, 1]));
+    assert_eq!(
+        read_with(SourceFormat::LiteLlm, single.as_bytes(), Headers::default()).0,
+        [litellm(&a)]
+    );
+    let (records, rejections) =
+        read_with(SourceFormat::LiteLlm, b"[{\"x\":1},7,{\"model\":\"m\"}]", Headers::default());
+    assert_eq!(
+        (records.len(), rejections.iter().map(|one| one.record).collect::<Vec<_>>()),
+        (1, vec![0, 1])
+    );
 }
 
 #[test]
@@ -196,9 +231,18 @@ fn litellms_older_payload_of_texts_is_read() {
         "usage": "Usage(completion_tokens=9, prompt_tokens=9, total_tokens=18, completion_tokens_details=None)",
         "metadata": "{}", "cost": "0.0001125",
     }));
-    assert_eq!((record.internal_trace_id.as_deref(), record.response_time), (Some("chatcmpl-9"), Some(750)));
-    assert_eq!((record.req_units, record.res_units, record.total_units), (Some(9), Some(9), Some(18)));
-    assert_eq!((record.cost, record.response_status_code, record.is_success), (Some(0.01125), Some(200), Some(1)));
+    assert_eq!(
+        (record.internal_trace_id.as_deref(), record.response_time),
+        (Some("chatcmpl-9"), Some(750))
+    );
+    assert_eq!(
+        (record.req_units, record.res_units, record.total_units),
+        (Some(9), Some(9), Some(18))
+    );
+    assert_eq!(
+        (record.cost, record.response_status_code, record.is_success),
+        (Some(0.01125), Some(200), Some(1))
+    );
     assert_eq!(record.user_id.as_deref(), Some("ann"));
     assert_eq!(
         record.request.body.as_deref(),
@@ -222,7 +266,8 @@ fn attempts_of_a_call_to_litellm_have_ids_of_their_own() {
     ];
     let of = |changes: &Value| litellm(&with(payload(), changes.clone()));
     let records: Vec<Record> = attempts.iter().map(of).collect();
-    let ids: std::collections::BTreeSet<_> = records.iter().map(|record| record.id.clone()).collect();
+    let ids: std::collections::BTreeSet<_> =
+        records.iter().map(|record| record.id.clone()).collect();
     assert_eq!(ids.len(), attempts.len(), "{ids:?}");
     assert!(records.iter().all(|record| record.internal_trace_id.as_deref() == Some("chatcmpl-1")));
     for (changes, record) in attempts.iter().zip(&records) {
@@ -240,8 +285,7 @@ fn attempts_of_a_call_to_litellm_have_ids_of_their_own() {
 fn the_events_of_a_realtime_session_are_kept() {
     let event = json!([{ "type": "session.update", "session": { "voice": "alloy" } }]);
     let answered = json!([{ "type": "response.done", "response": { "id": "r" } }]);
-    let changes =
-        json!({ "call_type": "_arealtime", "messages": event, "response": answered, "model_parameters": null });
+    let changes = json!({ "call_type": "_arealtime", "messages": event, "response": answered, "model_parameters": null });
     let record = litellm(&with(payload(), changes));
     let body = |text: Option<String>| serde_json::from_str::<Value>(&text.unwrap()).unwrap();
     assert_eq!(body(record.request.body), json!({ "model": "gpt-4o", "events": event }));
@@ -252,9 +296,11 @@ fn the_events_of_a_realtime_session_are_kept() {
         (json!(null), json!({})),
         (json!("atext_completion"), json!(null)),
     ] {
-        let record = litellm(&with(payload(), json!({ "call_type": call_type, "messages": messages })));
+        let record =
+            litellm(&with(payload(), json!({ "call_type": call_type, "messages": messages })));
         let asked = body(record.request.body);
-        let kept = messages.is_null() || asked.as_object().unwrap().values().any(|value| *value == messages);
+        let kept = messages.is_null()
+            || asked.as_object().unwrap().values().any(|value| *value == messages);
         assert!(kept && asked["max_tokens"] == 7, "{asked}");
     }
 }
@@ -262,7 +308,8 @@ fn the_events_of_a_realtime_session_are_kept() {
 #[test]
 fn litellms_user_is_also_a_parameter() {
     let user = |changes: Value| {
-        litellm(&with(payload(), with(changes, json!({ "model_parameters": { "user": "eve" } })))).user_id
+        litellm(&with(payload(), with(changes, json!({ "model_parameters": { "user": "eve" } }))))
+            .user_id
     };
     assert_eq!(user(json!({ "end_user": "" })).as_deref(), Some("eve"));
     assert_eq!(user(json!({})).as_deref(), Some("ann"));
@@ -303,19 +350,29 @@ fn a_hook_says_what_it_can_and_its_keys_are_gone() {
         "a latency that is not known is not 0"
     );
     assert_eq!((record.ai_org, record.ai_model), (text("openai"), text("gpt-4o")));
-    assert_eq!((record.req_units, record.res_units, record.total_units), (Some(9), Some(9), Some(18)));
+    assert_eq!(
+        (record.req_units, record.res_units, record.total_units),
+        (Some(9), Some(9), Some(18))
+    );
     assert_eq!((record.cost, record.cost_currency), (Some(0.01125), text("USD")));
     assert_eq!(record.request_url, text("https://api.openai.com/v1/chat/completions"));
     assert_eq!(
         (record.request_method, record.response_status_code, record.is_success),
         (text("POST"), Some(200), Some(1))
     );
-    assert_eq!((record.cache_status, record.cache_type, record.stream_mode), (text("DISABLED"), None, Some(false)));
-    assert_eq!((record.retry_success_count, record.mode, record.config), (Some(0), text("FALLBACK"), None));
+    assert_eq!(
+        (record.cache_status, record.cache_type, record.stream_mode),
+        (text("DISABLED"), None, Some(false))
+    );
+    assert_eq!(
+        (record.retry_success_count, record.mode, record.config),
+        (Some(0), text("FALLBACK"), None)
+    );
     assert_eq!((record.trace_id, record.span_id), (text("t-1"), text("s-1")));
     assert_eq!((record.virtual_key, record.sdk_version), (text("vk-1"), text("portkey-3.1.0")));
     assert_eq!((record.user_id, record.source), (text("ann"), text("gateway-hook")));
-    let tags: Vec<(&str, &str)> = record.metadata.iter().map(|(key, value)| (&**key, &**value)).collect();
+    let tags: Vec<(&str, &str)> =
+        record.metadata.iter().map(|(key, value)| (&**key, &**value)).collect();
     assert_eq!(tags, [("n", "1"), ("team", "search"), ("_user", "ann")]);
     let headers = record.request.headers.unwrap();
     assert!(headers.contains("sk********t-1") && headers.contains("sk********t-2"), "{headers}");
@@ -327,10 +384,12 @@ fn a_hook_says_what_it_can_and_its_keys_are_gone() {
 #[test]
 fn hooks_differ_by_request_provider_and_config() {
     let of = |changes: Value| hook(&with(event(&config()), changes));
-    let stream = of(json!({ "request": { "isStreamingRequest": true }, "response": { "json": null } }));
+    let stream =
+        of(json!({ "request": { "isStreamingRequest": true }, "response": { "json": null } }));
     assert_eq!((stream.stream_mode, stream.req_units, stream.cost), (Some(true), None, None));
     assert_eq!((stream.response.body, stream.response_status_code), (None, Some(200)));
-    let of_config = |config: &str| of(json!({ "request": { "headers": { "x-portkey-config": config } } }));
+    let of_config =
+        |config: &str| of(json!({ "request": { "headers": { "x-portkey-config": config } } }));
     let slug = of_config("pc-fast-1");
     assert_eq!((slug.config.as_deref(), slug.mode.as_deref()), (Some("pc-fast-1"), Some("SINGLE")));
     let host = of_config(r#"{"provider":"openai","custom_host":"http://127.0.0.1:9001/v1/"}"#);
@@ -356,7 +415,10 @@ fn hooks_differ_by_request_provider_and_config() {
     bare["metadata"] = json!({});
     bare["eventType"] = json!("afterRequestHook");
     let bare = hook(&bare);
-    assert_eq!((bare.user_id.as_deref(), bare.trace_id, bare.span_id), (Some("body-user"), None, bare.id));
+    assert_eq!(
+        (bare.user_id.as_deref(), bare.trace_id, bare.span_id),
+        (Some("body-user"), None, bare.id)
+    );
     assert_eq!(
         (bare.mode, bare.retry_success_count, bare.last_used_option),
         (None, None, None),
@@ -401,7 +463,8 @@ fn what_is_no_answered_call_is_no_record() {
         (json!([]), ""),
         (json!("x"), "json"),
     ] {
-        let (records, rejections) = read_with(Shape::GatewayHook, value.to_string().as_bytes(), Headers::default());
+        let (records, rejections) =
+            read_with(SourceFormat::GatewayHook, value.to_string().as_bytes(), Headers::default());
         assert_eq!(records, []);
         assert_eq!(rejections.first().map_or("", |one| &*one.field), field);
         assert!(rejections.iter().all(|one| one.value.is_empty()));
@@ -409,7 +472,8 @@ fn what_is_no_answered_call_is_no_record() {
 }
 
 fn hooks(bodies: &str) -> Vec<Record> {
-    let (records, rejections) = read_with(Shape::GatewayHook, bodies.as_bytes(), Headers::default());
+    let (records, rejections) =
+        read_with(SourceFormat::GatewayHook, bodies.as_bytes(), Headers::default());
     assert_eq!(rejections, []);
     for record in records.iter().filter(|record| record.do_not_track != Some(true)) {
         let headers = record.request.headers.as_ref().unwrap().replace(' ', "");
@@ -422,8 +486,18 @@ fn hooks(bodies: &str) -> Vec<Record> {
 fn hook_bodies_are_read() {
     let records = hooks(include_str!("../../../tests/data/gateway_hook_bodies.jsonl"));
     let told = |record: &Record| {
-        let url = record.request_url.as_deref().unwrap().strip_prefix("http://127.0.0.1:9/v1/").unwrap().to_owned();
-        let way = (record.mode.clone().unwrap(), record.last_used_option.clone().unwrap(), record.retry_success_count);
+        let url = record
+            .request_url
+            .as_deref()
+            .unwrap()
+            .strip_prefix("http://127.0.0.1:9/v1/")
+            .unwrap()
+            .to_owned();
+        let way = (
+            record.mode.clone().unwrap(),
+            record.last_used_option.clone().unwrap(),
+            record.retry_success_count,
+        );
         (
             url,
             record.ai_model.clone().unwrap(),
@@ -433,7 +507,8 @@ fn hook_bodies_are_read() {
             record.cost,
         )
     };
-    let (chat, large, small, embed) = ("chat/completions", "gpt-4o", "gpt-4o-mini", "text-embedding-3-small");
+    let (chat, large, small, embed) =
+        ("chat/completions", "gpt-4o", "gpt-4o-mini", "text-embedding-3-small");
     let expected = [
         (chat, large, ("SINGLE", "config", Some(0)), 200, Some(14), Some(0.005)),
         (chat, small, ("SINGLE", "config", Some(0)), 200, Some(15), Some(0.00045)),
@@ -449,7 +524,11 @@ fn hook_bodies_are_read() {
         records.iter().zip(expected).enumerate()
     {
         let (found_url, found_model, way, found_status, found_tokens, found_cost) = told(record);
-        assert_eq!((&*found_url, &*found_model, found_status, found_tokens), (url, model, status, tokens), "{number}");
+        assert_eq!(
+            (&*found_url, &*found_model, found_status, found_tokens),
+            (url, model, status, tokens),
+            "{number}"
+        );
         assert_eq!((&*way.0, &*way.1, way.2), (mode, path, retries), "{number}");
         let near = found_cost.zip(cost).is_some_and(|(found, cost)| (found - cost).abs() < 1e-12);
         assert!(near || found_cost == cost, "{number}: {found_cost:?}");
@@ -465,9 +544,24 @@ fn hook_bodies_are_read() {
     let Some(bodies) = captured("gateway_1.15_log_hook_bodies.jsonl") else { return };
     let records = hooks(&bodies);
     for record in &records {
-        assert_eq!(record.request_url.as_deref(), Some("http://127.0.0.1:9001/v1/chat/completions"));
-        assert_eq!((record.ai_model.as_deref(), record.mode.as_deref()), (Some("gpt-4o-c"), Some("SINGLE")));
+        assert_eq!(
+            record.request_url.as_deref(),
+            Some("http://127.0.0.1:9001/v1/chat/completions")
+        );
+        assert_eq!(
+            (record.ai_model.as_deref(), record.mode.as_deref()),
+            (Some("gpt-4o-c"), Some("SINGLE"))
+        );
     }
-    let tokens: Vec<_> = records.iter().map(|record| (record.stream_mode, record.total_units)).collect();
-    assert_eq!(tokens, [(Some(false), Some(18)), (Some(false), Some(18)), (Some(false), Some(18)), (Some(true), None)]);
+    let tokens: Vec<_> =
+        records.iter().map(|record| (record.stream_mode, record.total_units)).collect();
+    assert_eq!(
+        tokens,
+        [
+            (Some(false), Some(18)),
+            (Some(false), Some(18)),
+            (Some(false), Some(18)),
+            (Some(true), None)
+        ]
+    );
 }

@@ -1,10 +1,11 @@
-//! What a gateway 2.0 reports to its control plane: both halves, feedback, what guardrails found, and files of a log store.
+//! What a gateway 2.0 reports to its control plane: both halves, feedback, what guardrails found,
+//! and files of a log store.
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::halves::{Half, join};
 use crate::ingest::control_plane::{self, Batch, Logged};
+use crate::parts::{RecordPart, join};
 use crate::record::Feedback;
 use crate::record::json::{list, members};
 
@@ -64,7 +65,10 @@ fn context() -> Context {
 }
 
 fn logged(object: &Value) -> Result<Logged, Rejection> {
-    control_plane::log(json!({ "logObject": object, "logOptions": {} }).to_string().as_bytes(), &context())
+    control_plane::log(
+        json!({ "logObject": object, "logOptions": {} }).to_string().as_bytes(),
+        &context(),
+    )
 }
 
 fn call(object: &Value) -> Record {
@@ -75,14 +79,15 @@ fn call(object: &Value) -> Record {
 }
 
 fn batch(table: &str, rows: &Value) -> Batch {
-    control_plane::rows(json!({ "table": table, "data": rows }).to_string().as_bytes(), &context()).unwrap()
+    control_plane::rows(json!({ "table": table, "data": rows }).to_string().as_bytes(), &context())
+        .unwrap()
 }
 
 fn figures(row: &Value) -> Record {
-    let Batch { mut halves, feedback, rejections, .. } = batch("generations", &json!([row]));
-    assert_eq!((halves.len(), feedback.len(), rejections.len()), (1, 0, 0), "{rejections:?}");
-    let (half, record) = halves.remove(0);
-    assert_eq!(half, Half::Figures);
+    let Batch { mut record_parts, feedback, rejections, .. } = batch("generations", &json!([row]));
+    assert_eq!((record_parts.len(), feedback.len(), rejections.len()), (1, 0, 0), "{rejections:?}");
+    let (part_kind, record) = record_parts.remove(0);
+    assert_eq!(part_kind, RecordPart::Figures);
     record
 }
 
@@ -148,12 +153,16 @@ fn a_log_object_has_the_figures_and_what_was_said_with_secrets_masked() {
     let whole = Record {
         last_used_option: some("config.targets[1]"),
         request: Message { body: some(body), headers: Some(headers) },
-        response: Message { body: some(r#"{"id":"chatcmpl-1"}"#), headers: some(r#"{"set-cookie":"01********fgh"}"#) },
+        response: Message {
+            body: some(r#"{"id":"chatcmpl-1"}"#),
+            headers: some(r#"{"set-cookie":"01********fgh"}"#),
+        },
         ..expected()
     };
     assert_eq!(call(&object()), whole);
     // A file of a log store is the object itself.
-    let file = control_plane::file(format!("\u{feff}{}\n", object()).as_bytes(), &context()).unwrap();
+    let file =
+        control_plane::file(format!("\u{feff}{}\n", object()).as_bytes(), &context()).unwrap();
     assert_eq!(file, Logged::Call(Box::new(whole.clone())));
     // The row that comes later changes nothing.
     assert_eq!(join(figures(&row()), whole.clone()), whole);
@@ -167,8 +176,12 @@ fn what_is_not_known_is_null_and_a_cost_of_0_is_kept() {
     });
     let record = figures(&with(row(), unset));
     assert_eq!(record.cost, Some(0.0));
-    assert_eq!((record.time_to_last_token, record.upstream_response_time, record.do_not_track), (None, None, None));
-    let texts = [&record.cache_status, &record.cache_type, &record.virtual_key, &record.parent_span_id];
+    assert_eq!(
+        (record.time_to_last_token, record.upstream_response_time, record.do_not_track),
+        (None, None, None)
+    );
+    let texts =
+        [&record.cache_status, &record.cache_type, &record.virtual_key, &record.parent_span_id];
     assert!(texts.iter().all(|text| text.is_none()), "{texts:?}");
     assert_eq!((record.metadata, record.user_id), (Vec::new(), some("key-owner")));
     // The gateway measured nothing of what a client reported itself.
@@ -176,25 +189,36 @@ fn what_is_not_known_is_null_and_a_cost_of_0_is_kept() {
         let record = figures(&with(row(), json!({ "response_time": 0, "source": source })));
         assert_eq!(record.response_time, expected, "{source}");
     }
-    // Tools that were called say something else in the place where others say whether content was kept.
-    let tool = json!({ "extra_key": "mcp_otel_status", "extra_value": "false", "mode": "mcp:tool_call" });
+    // Tools that were called say something else in the place where others say whether content was
+    // kept.
+    let tool =
+        json!({ "extra_key": "mcp_otel_status", "extra_value": "false", "mode": "mcp:tool_call" });
     let tool = figures(&with(row(), tool));
     assert_eq!((tool.do_not_track, tool.mode), (None, some("MCP:TOOL_CALL")));
 }
 
 #[test]
-fn content_of_a_call_that_is_not_tracked_is_dropped_from_each_half() {
-    let untracked = with(row(), json!({ "extra_value": "false", "is_success": false, "response_status_code": 400 }));
+fn content_of_a_call_that_is_not_tracked_is_dropped_from_each_part() {
+    let untracked = with(
+        row(),
+        json!({ "extra_value": "false", "is_success": false, "response_status_code": 400 }),
+    );
     let record = call(&with(object(), json!({ "metrics": untracked })));
     let empty = Message::default();
-    assert_eq!((record.do_not_track, &record.request, &record.response), (Some(true), &empty, &empty));
+    assert_eq!(
+        (record.do_not_track, &record.request, &record.response),
+        (Some(true), &empty, &empty)
+    );
     assert_eq!((record.cost, figures(&untracked).do_not_track), (Some(0.5), Some(true)));
     // Without figures the caller's header says it.
     let mut alone = object();
     alone["metrics"] = Value::Null;
     alone["request"]["portkeyHeaders"]["x-portkey-debug"] = json!("False");
     let record = call(&alone);
-    assert_eq!((record.do_not_track, record.request, record.response), (Some(true), empty.clone(), empty));
+    assert_eq!(
+        (record.do_not_track, record.request, record.response),
+        (Some(true), empty.clone(), empty)
+    );
     // With figures the gateway has decided: an organisation can overrule the header.
     alone["metrics"] = row();
     assert_eq!(call(&alone).do_not_track, Some(false));
@@ -213,9 +237,18 @@ fn a_log_object_without_figures_says_what_its_bodies_and_headers_say() {
     alone["finalUntransformedRequest"] = json!({ "body": { "model": "gpt-4o", "stream": true } });
     let record = call(&alone);
     assert_eq!((record.ai_org, record.ai_model), (some("openai"), some("gpt-4o")));
-    assert_eq!((record.total_units, record.cost, record.stream_mode), (Some(18), Some(0.01125), Some(true)));
-    assert_eq!((record.trace_id, record.config, record.user_id), (some("t"), some("pc-1"), some("ann")));
-    assert_eq!((record.sdk_version, record.is_success, record.mode), (some("portkey-3.1.0"), Some(1), None));
+    assert_eq!(
+        (record.total_units, record.cost, record.stream_mode),
+        (Some(18), Some(0.01125), Some(true))
+    );
+    assert_eq!(
+        (record.trace_id, record.config, record.user_id),
+        (some("t"), some("pc-1"), some("ann"))
+    );
+    assert_eq!(
+        (record.sdk_version, record.is_success, record.mode),
+        (some("portkey-3.1.0"), Some(1), None)
+    );
     assert_eq!(record.created_at.unwrap().to_rfc3339(), "2026-11-21T16:26:58+00:00");
     assert_eq!(record.request.body.as_deref(), Some(r#"{"model":"gpt-4o","stream":true}"#));
 }
@@ -244,7 +277,9 @@ fn what_cannot_be_taken_is_refused_by_name_and_without_its_content() {
         broken,
         "field `json`: expected one JSON object; this is not valid JSON (key must be a string at line 2 column 2)"
     );
-    for (sent, field) in [(&b"{}"[..], "logObject"), (b"secret", "json"), (b"\xff", "json"), (b"", "json")] {
+    for (sent, field) in
+        [(&b"{}"[..], "logObject"), (b"secret", "json"), (b"\xff", "json"), (b"", "json")]
+    {
         assert_eq!(control_plane::log(sent, &context()).unwrap_err().field, field);
     }
     for (sent, field) in [
@@ -258,16 +293,24 @@ fn what_cannot_be_taken_is_refused_by_name_and_without_its_content() {
     }
     // One bad row takes no other with it.
     let late = with(row(), json!({ "created_at": "9999-12-31 00:00:00" }));
-    let rows = json!([1, row(), with(row(), json!({ "id": "" })), with(row(), json!({ "id": "call-2" })), late]);
-    let Batch { halves, rejections, .. } = batch("generations", &rows);
-    let ids: Vec<_> = halves.iter().map(|(_, record)| record.id.as_deref().unwrap()).collect();
+    let rows = json!([
+        1,
+        row(),
+        with(row(), json!({ "id": "" })),
+        with(row(), json!({ "id": "call-2" })),
+        late
+    ]);
+    let Batch { record_parts, rejections, .. } = batch("generations", &rows);
+    let ids: Vec<_> =
+        record_parts.iter().map(|(_, record)| record.id.as_deref().unwrap()).collect();
     assert_eq!(ids, ["call-1", "call-2"]);
     let refused: Vec<_> = rejections.iter().map(|one| (one.record, &*one.field)).collect();
     assert_eq!(refused, [(0, "json"), (2, "id"), (4, "created_at")]);
     // Of a file the other time holds; where none does, that of the figures is told.
     let file = |object: &Value| control_plane::file(object.to_string().as_bytes(), &context());
     assert!(file(&with(object(), json!({ "metrics": late }))).is_ok());
-    let refused = file(&with(object(), json!({ "created_at": "0001-01-01", "metrics": late }))).unwrap_err();
+    let refused =
+        file(&with(object(), json!({ "created_at": "0001-01-01", "metrics": late }))).unwrap_err();
     assert_eq!((&*refused.field, &*refused.value), ("created_at", "\"9999-12-31 00:00:00\""));
     for table in ["feedbacks", "generation_hooks"] {
         let row = json!({ "id": "f", "trace_id": "t", "generation_id": "g", "value": 1, "created_at": "2026-13-45" });
@@ -292,13 +335,23 @@ fn feedback_is_read_within_its_bounds() {
         weight: Some(0.5),
         user_id: some("ann"),
         source: some("API"),
-        metadata: vec![("_user".to_owned(), "ann".to_owned()), ("text".to_owned(), "ok".to_owned())],
+        metadata: vec![
+            ("_user".to_owned(), "ann".to_owned()),
+            ("text".to_owned(), "ok".to_owned()),
+        ],
         ..Feedback::default()
     };
     let Batch { feedback, rejections, .. } = batch("feedbacks", &json!([said]));
     assert_eq!((feedback, rejections), (vec![expected], vec![]));
-    let mut others = [-10, 10].map(|value| with(said.clone(), json!({ "value": value, "weight": null }))).to_vec();
-    let bad = [json!({ "value": 11 }), json!({ "value": null }), json!({ "weight": 2 }), json!({ "trace_id": "" })];
+    let mut others = [-10, 10]
+        .map(|value| with(said.clone(), json!({ "value": value, "weight": null })))
+        .to_vec();
+    let bad = [
+        json!({ "value": 11 }),
+        json!({ "value": null }),
+        json!({ "weight": 2 }),
+        json!({ "trace_id": "" }),
+    ];
     others.extend(bad.map(|change| with(said.clone(), change)));
     let Batch { feedback, rejections, .. } = batch("feedbacks", &json!(others));
     assert_eq!(
@@ -317,14 +370,26 @@ fn what_guardrails_found_stands_on_their_log_and_loses_nothing() {
         "execution_time": 3, "created_at": "2026-11-21 16:26:58.800", "verdict": false, "deny": true,
         "checks.check_id": ["default.contains"], "checks.verdict": [false], "guardrail_version_id": "",
     });
-    let Batch { halves, mut feedback, rejections, .. } = batch("generation_hooks", &json!([found]));
-    assert_eq!((halves.len(), feedback.len(), rejections.len()), (0, 1, 0));
+    let Batch { record_parts, mut feedback, rejections, .. } =
+        batch("generation_hooks", &json!([found]));
+    assert_eq!((record_parts.len(), feedback.len(), rejections.len()), (0, 1, 0));
     let found_too = feedback.remove(0);
-    assert_eq!((found_too.log_id, found_too.trace_id, found_too.id), (some("call-1"), some("t"), some("h-1")));
-    assert_eq!((found_too.value, found_too.weight, found_too.source), (None, None, some("guardrail")));
-    let own = ["id", "organisation_id", "workspace_slug", "generation_id", "trace_id", "created_at"];
-    let expected: Vec<_> =
-        found.as_object().unwrap().iter().filter(|(name, _)| !own.contains(&name.as_str())).collect();
+    assert_eq!(
+        (found_too.log_id, found_too.trace_id, found_too.id),
+        (some("call-1"), some("t"), some("h-1"))
+    );
+    assert_eq!(
+        (found_too.value, found_too.weight, found_too.source),
+        (None, None, some("guardrail"))
+    );
+    let own =
+        ["id", "organisation_id", "workspace_slug", "generation_id", "trace_id", "created_at"];
+    let expected: Vec<_> = found
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| !own.contains(&name.as_str()))
+        .collect();
     assert_eq!(found_too.metadata.len(), expected.len());
     for (name, value) in expected {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -337,13 +402,17 @@ fn what_guardrails_found_stands_on_their_log_and_loses_nothing() {
     }
     let metadata = batch("generation_hooks", &json!([long])).feedback.remove(0).metadata;
     assert_eq!(metadata.len(), 100);
-    let longest = metadata.iter().map(|(key, value)| (key.chars().count(), value.chars().count())).max();
+    let longest =
+        metadata.iter().map(|(key, value)| (key.chars().count(), value.chars().count())).max();
     assert_eq!(longest, Some((128, 128)));
     // The texts that the checks found name no call, which may be one that is not tracked.
     let texts = json!({ "_id": "h-1", "hook_id": "pg-1", "organisation_id": "acme", "checks": [{ "data": "secret" }] });
     let whose = crate::ingest::whose(r#"{"organisation_id":"acme"}"#);
     assert_eq!(logged(&texts), Ok(Logged::Guardrail(whose.clone())));
-    assert_eq!(control_plane::file(texts.to_string().as_bytes(), &context()), Ok(Logged::Guardrail(whose)));
+    assert_eq!(
+        control_plane::file(texts.to_string().as_bytes(), &context()),
+        Ok(Logged::Guardrail(whose))
+    );
 }
 
 /// Joins each pair of halves of what a gateway sent, and gives the calls.
@@ -358,11 +427,13 @@ fn joined(sent: &str) -> Vec<Record> {
                 Logged::Guardrail(_) => panic!("{body}"),
             }
         } else if request["path"] == "/v1/analytics/enterprise/analytics" {
-            let Batch { halves, rejections, .. } = control_plane::rows(body.as_bytes(), &context()).unwrap();
+            let Batch { record_parts, rejections, .. } =
+                control_plane::rows(body.as_bytes(), &context()).unwrap();
             assert_eq!(rejections, []);
-            figures.extend(halves.into_iter().map(|(_, record)| record));
+            figures.extend(record_parts.into_iter().map(|(_, record)| record));
             // Values would round costs.
-            let data = members(body).unwrap().into_iter().find(|(name, _)| name == "data").unwrap().1;
+            let data =
+                members(body).unwrap().into_iter().find(|(name, _)| name == "data").unwrap().1;
             rows.extend(list(data).unwrap().into_iter().map(str::to_owned));
         }
     }
@@ -371,7 +442,11 @@ fn joined(sent: &str) -> Vec<Record> {
         let content = contents.iter().find(|content| content.id == figures.id).unwrap().clone();
         let row = rows.iter().find(|row| row.contains(figures.id.as_deref().unwrap())).unwrap();
         let (_, cost) = members(row).unwrap().into_iter().find(|(name, _)| name == "cost").unwrap();
-        assert_eq!(join(figures.clone(), content.clone()), content, "each half of these has all figures");
+        assert_eq!(
+            join(figures.clone(), content.clone()),
+            content,
+            "each half of these has all figures"
+        );
         assert_eq!(figures.cost.unwrap(), cost.parse::<f64>().unwrap(), "to the last digit");
         assert!(!content.request.headers.unwrap_or_default().contains("null"));
     }
@@ -379,7 +454,7 @@ fn joined(sent: &str) -> Vec<Record> {
 }
 
 #[test]
-fn halves_join_in_any_order() {
+fn parts_join_in_any_order() {
     let calls = joined(include_str!("../../../tests/data/control_plane_requests.jsonl"));
     let figures = |record: &Record| {
         (
@@ -412,7 +487,12 @@ fn halves_join_in_any_order() {
     );
     for call in &calls {
         let kept = !call.trace_id.as_ref().unwrap().starts_with("t-dnt");
-        assert_eq!((call.request.body.is_some(), call.response.body.is_some()), (kept, kept), "{:?}", call.trace_id);
+        assert_eq!(
+            (call.request.body.is_some(), call.response.body.is_some()),
+            (kept, kept),
+            "{:?}",
+            call.trace_id
+        );
     }
     // What a real gateway of branch 2.0.0 reported.
     if let Some(sent) = captured("gateway_2.0_control_plane_requests.jsonl") {

@@ -1,8 +1,9 @@
-//! The cost of input grows as input does: everything that reads, joins, masks or guards what a client sent takes at most five
-//! times as long for four times as much.
+//! The cost of input grows as input does: everything that reads, joins, masks or guards what a
+//! client sent takes at most five times as long for four times as much.
 //!
-//! Each case builds an input of a size and measures what is done with it, in CPU time of the thread. Each file that goes over a
-//! client's bytes is named by a case, so that a new one cannot be without.
+//! Each case builds an input of a size and measures what is done with it, in CPU time of the
+//! thread. Each file that goes over a client's bytes is named by a case, so that a new one cannot
+//! be without.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
@@ -14,16 +15,16 @@ use serde_json::json;
 
 use super::*;
 use crate::config::{self, Config};
-use crate::halves::{Half, Late, LatePart, Waiting, amend, join, join_all};
 use crate::ingest::excerpt::seen;
 use crate::ingest::otlp::{Encoding, Signal};
+use crate::parts::{JoinBuffer, Late, LatePart, RecordPart, amend, join, join_all};
 use crate::record::json::{self as text, FieldError};
 use crate::record::{BatchBuilder, Feedback};
 
 /// Elements of the smaller input.
 const SIZE: usize = 256;
 /// A larger share of four times as much is too much.
-const MOST_TIMES: f64 = 5.0;
+const MAX_TIMES: f64 = 5.0;
 /// Measurements of one input, of which the least counts: what else runs on the machine only adds.
 const RUNS: usize = 2;
 /// Tries to find a share that is small enough.
@@ -39,7 +40,11 @@ struct Case {
     make: Box<dyn Fn(usize) -> Work>,
 }
 
-fn case(name: impl Into<String>, of: &'static [&'static str], make: impl Fn(usize) -> Work + 'static) -> Case {
+fn case(
+    name: impl Into<String>,
+    of: &'static [&'static str],
+    make: impl Fn(usize) -> Work + 'static,
+) -> Case {
     Case { name: name.into(), of, make: Box::new(make) }
 }
 
@@ -57,7 +62,7 @@ fn object(count: usize) -> String {
     format!("{{{}}}", many(count, |at| format!("\"k{at}\":\"v\"")))
 }
 
-fn ingested(shape: Shape, body: String, headers: Headers) -> Work {
+fn ingested(shape: SourceFormat, body: String, headers: Headers) -> Work {
     let context = Context { headers, ..Context::new(now()) };
     with((body, context), move |(body, context)| {
         black_box(lines(shape, body.as_bytes(), context, &mut || "id".to_owned()));
@@ -65,7 +70,7 @@ fn ingested(shape: Shape, body: String, headers: Headers) -> Work {
 }
 
 /// Records of each shape: many, ones with many members, ones with much metadata, and bad ones.
-fn of_shape(shape: Shape) -> Vec<Case> {
+fn of_shape(shape: SourceFormat) -> Vec<Case> {
     const FILES: &[&str] = &[
         "ingest/mod.rs",
         "ingest/native.rs",
@@ -87,19 +92,20 @@ fn of_shape(shape: Shape) -> Vec<Case> {
         "record/json/mod.rs",
     ];
     let record = move |inner: &str| match shape {
-        Shape::Native => format!(r#"{{"metadata":{inner},"request":{{"body":{inner}}}}}"#),
-        Shape::Portkey => format!(
+        SourceFormat::Native => format!(r#"{{"metadata":{inner},"request":{{"body":{inner}}}}}"#),
+        SourceFormat::Portkey => format!(
             r#"{{"request":{{"headers":{inner},"body":{inner}}},"response":{{"body":{inner}}},"metadata":{inner}}}"#
         ),
-        Shape::LiteLlm => format!(
+        SourceFormat::LiteLlm => format!(
             r#"{{"call_type":"completion","messages":[{inner}],"response":{inner},"model_parameters":{inner},"metadata":{{"spend_logs_metadata":{inner}}}}}"#
         ),
-        Shape::GatewayHook => format!(
+        SourceFormat::GatewayHook => format!(
             r#"{{"request":{{"json":{inner},"headers":{inner}}},"response":{{"json":{inner},"statusCode":200}},"metadata":{inner}}}"#
         ),
-        Shape::Otlp => {
-            traces(&format!(r#"[{{"key":"input.value","value":{{"stringValue":{}}}}}]"#, json!(inner)), &[inner.len()])
-        }
+        SourceFormat::Otlp => traces(
+            &format!(r#"[{{"key":"input.value","value":{{"stringValue":{}}}}}]"#, json!(inner)),
+            &[inner.len()],
+        ),
     };
     let named = |what: &str| format!("{shape}: {what}");
     vec![
@@ -107,14 +113,21 @@ fn of_shape(shape: Shape) -> Vec<Case> {
             let one = record("{}");
             ingested(shape, vec![one; n / 8].join("\n"), Headers::default())
         }),
-        case(named("many members"), FILES, move |n| ingested(shape, record(&object(n)), Headers::default())),
-        case(named("many unknown members"), FILES, move |n| ingested(shape, object(n), Headers::default())),
+        case(named("many members"), FILES, move |n| {
+            ingested(shape, record(&object(n)), Headers::default())
+        }),
+        case(named("many unknown members"), FILES, move |n| {
+            ingested(shape, object(n), Headers::default())
+        }),
         case(named("many bad records"), FILES, move |n| {
             ingested(shape, vec!["{\"x\":"; n / 8].join("\n"), Headers::default())
         }),
         case(named("much metadata in a header"), FILES, move |n| {
-            let headers =
-                Headers { metadata: Some(object(n)), span_name: Some("s".repeat(8 * n)), ..Headers::default() };
+            let headers = Headers {
+                metadata: Some(object(n)),
+                span_name: Some("s".repeat(8 * n)),
+                ..Headers::default()
+            };
             ingested(shape, vec![record("{}"); n / 8].join("\n"), headers)
         }),
     ]
@@ -149,7 +162,7 @@ fn of_otlp() -> Vec<Case> {
         "ingest/otlp/wire.rs",
         "ingest/otlp/content.rs",
         "ingest/otlp/messages.rs",
-        "ingest/otlp/pieces.rs",
+        "ingest/otlp/fragments.rs",
         "ingest/otlp/figures.rs",
         "ingest/otlp/others.rs",
         "ingest/otlp/labels.rs",
@@ -163,12 +176,15 @@ fn of_otlp() -> Vec<Case> {
         };
         with((bytes, Context::new(now())), move |(bytes, context)| match signal {
             Signal::Traces => {
-                black_box(crate::ingest::otlp::traces(encoding, bytes, context, &mut |call| drop(black_box(call))))
-                    .unwrap();
+                black_box(crate::ingest::otlp::traces(encoding, bytes, context, &mut |call| {
+                    drop(black_box(call))
+                }))
+                .unwrap();
             }
-            Signal::Logs => {
-                crate::ingest::otlp::logs(encoding, bytes, context, &mut |piece| drop(black_box(piece))).unwrap()
-            }
+            Signal::Logs => crate::ingest::otlp::logs(encoding, bytes, context, &mut |fragment| {
+                drop(black_box(fragment))
+            })
+            .unwrap(),
             Signal::Metrics => drop(black_box(crate::ingest::otlp::data_points(encoding, bytes))),
         })
     };
@@ -236,7 +252,9 @@ fn of_splitter() -> Vec<Case> {
     let split = |body: String| {
         with(body, |body| {
             let mut splitter = Splitter::new();
-            body.as_bytes().chunks(64).for_each(|piece| drop(black_box(splitter.push(piece))));
+            body.as_bytes()
+                .chunks(64)
+                .for_each(|fragment| drop(black_box(splitter.push(fragment))));
             black_box(splitter.finish());
         })
     };
@@ -244,18 +262,26 @@ fn of_splitter() -> Vec<Case> {
     const FILES: &[&str] = &["ingest/split.rs"];
     vec![
         case(named("lines"), FILES, move |n| split("{\"a\":1}\n".repeat(n))),
-        case(named("objects on one line"), FILES, move |n| split(format!("{{}}\n{}\n", "{\"a\":1} ".repeat(n)))),
+        case(named("objects on one line"), FILES, move |n| {
+            split(format!("{{}}\n{}\n", "{\"a\":1} ".repeat(n)))
+        }),
         case(named("blanks between braces"), FILES, move |n| {
             split(format!("{{}}\n{{{}\n", format!("\"{}{{\"", " ".repeat(64)).repeat(n)))
         }),
-        case(named("one long line"), FILES, move |n| split(format!("{{\"a\":\"{}\"}}", "x".repeat(64 * n)))),
+        case(named("one long line"), FILES, move |n| {
+            split(format!("{{\"a\":\"{}\"}}", "x".repeat(64 * n)))
+        }),
         case(named("one long line of text"), FILES, move |n| split("x".repeat(64 * n))),
-        case(named("one long record of many lines"), FILES, move |n| split(format!("{{\n{}1}}", "\"a\":\n".repeat(n)))),
+        case(named("one long record of many lines"), FILES, move |n| {
+            split(format!("{{\n{}1}}", "\"a\":\n".repeat(n)))
+        }),
         case(named("white space first"), FILES, move |n| split(" \n".repeat(32 * n))),
         case(named("white space after the first line"), FILES, move |n| {
             split(format!("{{\"{}\"\n{}:1}}", "x".repeat(32 * n), " \n".repeat(16 * n)))
         }),
-        case(named("an array"), FILES, move |n| split(format!("[{}]", many(n, |_| "{\"a\":[1]}".to_owned())))),
+        case(named("an array"), FILES, move |n| {
+            split(format!("[{}]", many(n, |_| "{\"a\":[1]}".to_owned())))
+        }),
     ]
 }
 
@@ -278,32 +304,61 @@ fn of_masks() -> Vec<Case> {
             black_box(record);
         })
     };
-    let headers = |text: String| Record { request: Message { body: None, headers: Some(text) }, ..Record::default() };
-    let body = |text: String| Record { request: Message { body: Some(text), headers: None }, ..Record::default() };
-    const RULES: &str = "[a]\npattern = '\\d{4}'\n[b]\npaths = ['request.body..x', 'metadata.k1']\n";
+    let headers = |text: String| Record {
+        request: Message { body: None, headers: Some(text) },
+        ..Record::default()
+    };
+    let body = |text: String| Record {
+        request: Message { body: Some(text), headers: None },
+        ..Record::default()
+    };
+    const RULES: &str =
+        "[a]\npattern = '\\d{4}'\n[b]\npaths = ['request.body..x', 'metadata.k1']\n";
     vec![
         case("mask: headers that are called sensitive", FILES, move |n| {
             let names: Vec<String> = (0..n).map(|at| format!("a{at}")).collect();
             let all = many(n, |at| format!("\"h{at}\":\"\""));
-            protected(headers(format!("{{\"x-portkey-sensitive-headers\":\"{}\",{all}}}", names.join(","))), "")
+            protected(
+                headers(format!(
+                    "{{\"x-portkey-sensitive-headers\":\"{}\",{all}}}",
+                    names.join(",")
+                )),
+                "",
+            )
         }),
         case("mask: secrets in headers", FILES, move |n| {
-            protected(headers(format!("{{{}}}", many(n, |at| format!("\"api-key-{at}\":\"0123456789abcdef\"")))), "")
+            protected(
+                headers(format!(
+                    "{{{}}}",
+                    many(n, |at| format!("\"api-key-{at}\":\"0123456789abcdef\""))
+                )),
+                "",
+            )
         }),
         case("mask: JSON in a header", FILES, move |n| {
-            let hooks = format!("{{{}}}", many(n, |at| format!("\"api_key{at}\":\"0123456789abcdef\"")));
+            let hooks =
+                format!("{{{}}}", many(n, |at| format!("\"api_key{at}\":\"0123456789abcdef\"")));
             protected(headers(format!("{{\"x-portkey-config\":{}}}", json!(hooks))), "")
         }),
         case("mask: a URL", FILES, move |n| {
             let pairs = vec!["key=0123456789abcdef"; n].join("&");
-            protected(Record { request_url: Some(format!("http://host/?{pairs}")), ..Record::default() }, "")
+            protected(
+                Record { request_url: Some(format!("http://host/?{pairs}")), ..Record::default() },
+                "",
+            )
         }),
         case("mask: a config", FILES, move |n| {
-            let config = format!("{{\"targets\":[{}]}}", many(n, |_| "{\"api_key\":\"0123456789abcdef\"}".to_owned()));
+            let config = format!(
+                "{{\"targets\":[{}]}}",
+                many(n, |_| "{\"api_key\":\"0123456789abcdef\"}".to_owned())
+            );
             protected(Record { config: Some(config), ..Record::default() }, "")
         }),
         case("redact: a body", FILES, move |n| {
-            protected(body(format!("[{}]", many(n, |_| "{\"x\":1,\"y\":\"1234\"}".to_owned()))), RULES)
+            protected(
+                body(format!("[{}]", many(n, |_| "{\"x\":1,\"y\":\"1234\"}".to_owned()))),
+                RULES,
+            )
         }),
         case("redact: metadata", FILES, move |n| {
             let metadata = (0..n).map(|at| (format!("k{at}"), "1234".to_owned())).collect();
@@ -311,22 +366,27 @@ fn of_masks() -> Vec<Case> {
         }),
         case("mask: a batch", FILES, move |n| {
             let mut builder = BatchBuilder::new();
-            (0..n / 4).for_each(|_| builder.append(&headers("{\"api-key\":\"0123456789abcdef\"}".to_owned())));
-            with(builder.finish(), |batch| drop(black_box(arrow::protect(&Policy::default(), batch.clone()))))
+            (0..n / 4).for_each(|_| {
+                builder.append(&headers("{\"api-key\":\"0123456789abcdef\"}".to_owned()))
+            });
+            with(builder.finish(), |batch| {
+                drop(black_box(arrow::protect(&Policy::default(), batch.clone())))
+            })
         }),
     ]
 }
 
-fn piece(body: String) -> Record {
+fn fragment(body: String) -> Record {
     Record { request: Message { body: Some(body), headers: None }, ..Record::default() }
 }
 
 /// What joins parts. A waiting record is not gone through when a small piece of it comes.
 fn of_joiners() -> Vec<Case> {
-    const FILES: &[&str] = &["halves/mod.rs", "halves/bytes.rs", "halves/waiting.rs", "halves/late.rs"];
+    const FILES: &[&str] =
+        &["parts/mod.rs", "parts/bytes.rs", "parts/join_buffer.rs", "parts/late.rs"];
     let united = |first: String, second: String| {
-        with([piece(first), piece(second)], |[first, second]| {
-            black_box(join_all([(Half::Piece, first), (Half::Piece, second)]));
+        with([fragment(first), fragment(second)], |[first, second]| {
+            black_box(join_all([(RecordPart::Fragment, first), (RecordPart::Fragment, second)]));
         })
     };
     let tagged = |name: &str, n: usize| {
@@ -334,19 +394,28 @@ fn of_joiners() -> Vec<Case> {
         Record { metadata, ..Record::default() }
     };
     let mut cases = vec![
-        case("join: objects of many members", FILES, move |n| united(object(n), object(n).replace('k', "l"))),
+        case("join: objects of many members", FILES, move |n| {
+            united(object(n), object(n).replace('k', "l"))
+        }),
         case("join: lists of one element over and over", FILES, move |n| {
             let list = |n: usize, end: &str| format!("{{\"m\":[{}{end}]}}", vec!["0"; n].join(","));
             united(list(n, ""), list(n / 2, ",1"))
         }),
         case("join: lists that nearly are the same", FILES, move |n| {
-            let list = |n: usize| format!("{{\"m\":[{}]}}", many(n, |at| (at % 2 + at / (n - 1)).to_string()));
+            let list = |n: usize| {
+                format!("{{\"m\":[{}]}}", many(n, |at| (at % 2 + at / (n - 1)).to_string()))
+            };
             united(list(n), list(n / 2))
         }),
         case("join: many pieces of long lists", FILES, move |n| {
-            let mut pieces = vec![piece(format!("{{\"m\":[{}]}}", vec!["0"; 16 * n].join(",")))];
-            pieces.extend((0..250).map(|at| piece(format!("{{\"m\":[{at}]}}"))));
-            with(pieces, |pieces| drop(black_box(join_all(pieces.iter().map(|piece| (Half::Piece, piece))))))
+            let mut fragments =
+                vec![fragment(format!("{{\"m\":[{}]}}", vec!["0"; 16 * n].join(",")))];
+            fragments.extend((0..250).map(|at| fragment(format!("{{\"m\":[{at}]}}"))));
+            with(fragments, |fragments| {
+                drop(black_box(join_all(
+                    fragments.iter().map(|fragment| (RecordPart::Fragment, fragment)),
+                )))
+            })
         }),
         case("join: much metadata in both halves", FILES, move |n| {
             with([tagged("a", n), tagged("b", n)], |[first, second]| {
@@ -356,39 +425,46 @@ fn of_joiners() -> Vec<Case> {
         case("amend: many late parts of a long record", FILES, move |n| {
             // No more are put together in one go.
             let late = |at: usize| {
-                let record = piece(format!("{{\"m\":[{at}]}}")).into();
-                LatePart { key: 1, half: Half::Piece, record }
+                let record = fragment(format!("{{\"m\":[{at}]}}")).into();
+                LatePart { key: 1, part_kind: RecordPart::Fragment, record }
             };
             let late: Vec<LatePart> = (0..256).map(late).collect();
-            let stored = piece(format!("{{\"m\":[{}]}}", vec!["0"; 64 * n].join(",")));
+            let stored = fragment(format!("{{\"m\":[{}]}}", vec!["0"; 64 * n].join(",")));
             with((stored, late), |(stored, late)| drop(black_box(amend(stored, late))))
         }),
         case("late: parts that say that nothing may be kept", FILES, move |n| {
             with(n, |n| {
                 let mut late = Late::<()>::default();
-                late.add(1, Half::Content, piece("x".repeat(64 * n)), None);
+                late.add(1, RecordPart::Content, fragment("x".repeat(64 * n)), None);
                 for _ in 0..(*n).min(256) {
                     late.untrack(1, |record| record.request = Message::default());
                     let record = Record { do_not_track: Some(true), ..Record::default() };
-                    late.add(1, Half::Figures, record, None);
+                    late.add(1, RecordPart::Figures, record, None);
                 }
                 black_box(late.len());
             })
         }),
     ];
-    for half in Half::ALL {
-        cases.push(case(format!("wait: small {half:?} of a long record"), FILES, move |n| {
+    for part_kind in RecordPart::ALL {
+        cases.push(case(format!("wait: small {part_kind:?} of a long record"), FILES, move |n| {
             // Of a long record, so much that its size alone would show.
-            let record = piece(object(64 * n));
-            let mut waiting = Waiting::<()>::default();
-            waiting.add(1, Half::Piece, record, 0, i64::MAX, None);
+            let record = fragment(object(64 * n));
+            let mut waiting = JoinBuffer::<()>::default();
+            waiting.add(1, RecordPart::Fragment, record, 0, i64::MAX, None);
             let mut print = 0;
             Box::new(move || {
                 for _ in 0..16 {
                     print += 1;
                     // Once there are many pieces, it starts over with this one.
-                    black_box(waiting.fit(1, half, print));
-                    black_box(waiting.add(1, half, piece("{}".to_owned()), print, i64::MAX, None));
+                    black_box(waiting.fit(1, part_kind, print));
+                    black_box(waiting.add(
+                        1,
+                        part_kind,
+                        fragment("{}".to_owned()),
+                        print,
+                        i64::MAX,
+                        None,
+                    ));
                 }
             })
         }));
@@ -397,7 +473,7 @@ fn of_joiners() -> Vec<Case> {
 }
 
 /// Text of JSON, and the records of it.
-fn of_json() -> Vec<Case> {
+fn from_json() -> Vec<Case> {
     const FILES: &[&str] = &[
         "record/json/finite.rs",
         "record/json/text.rs",
@@ -422,10 +498,14 @@ fn of_json() -> Vec<Case> {
             })
         }),
         case("JSON: halves of surrogate pairs", FILES, |n| {
-            with(format!("\"{}\"", "\\ud83d".repeat(n)), |text| drop(black_box(text::unquote(text))))
+            with(format!("\"{}\"", "\\ud83d".repeat(n)), |text| {
+                drop(black_box(text::unquote(text)))
+            })
         }),
         case("JSON: text of many lines", FILES, |n| {
-            with(format!("[{}]", vec!["1,\n"; n].concat() + "1"), |text| drop(black_box(text::embeddable(text))))
+            with(format!("[{}]", vec!["1,\n"; n].concat() + "1"), |text| {
+                drop(black_box(text::embeddable(text)))
+            })
         }),
         case("JSON: much depth", FILES, |n| {
             with("[".repeat(n) + &"]".repeat(n), |text| drop(black_box(text::embeddable(text))))
@@ -438,7 +518,9 @@ fn of_json() -> Vec<Case> {
         case("JSON: a number of many digits", FILES, move |n| {
             parsed(format!("{{\"req_units\":{}}}", "1".repeat(16 * n)))
         }),
-        case("JSON: an unknown name", FILES, move |n| parsed(format!("{{\"{}\":1}}", "x".repeat(16 * n)))),
+        case("JSON: an unknown name", FILES, move |n| {
+            parsed(format!("{{\"{}\":1}}", "x".repeat(16 * n)))
+        }),
         case("JSON: one name over and over", FILES, move |n| {
             parsed(format!("{{{}}}", many(n, |_| "\"id\":\"a\"".to_owned())))
         }),
@@ -448,12 +530,14 @@ fn of_json() -> Vec<Case> {
         }),
         case("JSON: records of a batch", FILES, |n| {
             let mut builder = BatchBuilder::new();
-            (0..n / 8).for_each(|_| builder.append(&piece("{}".to_owned())));
+            (0..n / 8).for_each(|_| builder.append(&fragment("{}".to_owned())));
             with(builder.finish(), |batch| drop(black_box(text::records(batch))))
         }),
         case("limits: much metadata", FILES, |n| {
             let metadata = (0..n).map(|at| (at.to_string(), "x".repeat(at % 16))).collect();
-            with(Record { metadata, ..Record::default() }, |record| drop(black_box(record.clone().keep_limits())))
+            with(Record { metadata, ..Record::default() }, |record| {
+                drop(black_box(record.clone().keep_limits()))
+            })
         }),
     ]
 }
@@ -462,13 +546,20 @@ fn of_json() -> Vec<Case> {
 fn of_others() -> Vec<Case> {
     let usage = |reply: String| {
         with(reply, |reply| {
-            black_box(usage::Usage::of(&[], Some(reply)));
+            black_box(usage::Usage::from_reply(&[], Some(reply)));
         })
     };
     vec![
-        case("usage: a stream of many chunks", &["ingest/usage.rs", "ingest/usage/shapes.rs"], move |n| {
-            usage(format!("[{}]", many(n, |at| format!("{{\"usage\":{{\"prompt_tokens\":{at}}}}}"))))
-        }),
+        case(
+            "usage: a stream of many chunks",
+            &["ingest/usage.rs", "ingest/usage/shapes.rs"],
+            move |n| {
+                usage(format!(
+                    "[{}]",
+                    many(n, |at| format!("{{\"usage\":{{\"prompt_tokens\":{at}}}}}"))
+                ))
+            },
+        ),
         case("usage: objects within objects", &["ingest/usage.rs"], move |n| {
             let inner = object(n);
             usage(format!(
@@ -477,12 +568,19 @@ fn of_others() -> Vec<Case> {
         }),
         case("usage: the text of a Python object", &["ingest/litellm.rs"], |n| {
             let usage = "prompt_tokens=   ".repeat(n);
-            ingested(Shape::LiteLlm, json!({ "model": "m", "usage": usage }).to_string(), Headers::default())
+            ingested(
+                SourceFormat::LiteLlm,
+                json!({ "model": "m", "usage": usage }).to_string(),
+                Headers::default(),
+            )
         }),
         case("targets: many, with a long host", &["ingest/targets.rs"], |n| {
             let target = "{\"provider\":\"openai\"}";
-            let config =
-                format!("{{\"custom_host\":\"{}\",\"targets\":[{}]}}", "x".repeat(16 * n), vec![target; n].join(","));
+            let config = format!(
+                "{{\"custom_host\":\"{}\",\"targets\":[{}]}}",
+                "x".repeat(16 * n),
+                vec![target; n].join(",")
+            );
             with(config, |config| {
                 black_box(targets::Config::read(Some(config), true).answerer(Some("openai"), None));
             })
@@ -506,7 +604,8 @@ fn of_others() -> Vec<Case> {
             with(input, |(text, error, context)| drop(black_box(seen(text, error, context))))
         }),
         case("feedback: many items", &["ingest/feedback.rs"], |n| {
-            let items = format!("[{}]", many(n / 2, |_| "{\"trace_id\":\"t\",\"value\":1}".to_owned()));
+            let items =
+                format!("[{}]", many(n / 2, |_| "{\"trace_id\":\"t\",\"value\":1}".to_owned()));
             with(items, |items| drop(black_box(feedback::drafts(items.as_bytes()))))
         }),
         case("feedback: states", &["ingest/feedback.rs"], |n| {
@@ -521,7 +620,8 @@ fn of_others() -> Vec<Case> {
         }),
         case("control plane: many rows", &["ingest/control_plane.rs"], |n| {
             let row = "{\"id\":\"a\",\"created_at\":\"2026-11-21 10:00:00\"}";
-            let body = format!("{{\"table\":\"generations\",\"data\":[{}]}}", vec![row; n / 8].join(","));
+            let body =
+                format!("{{\"table\":\"generations\",\"data\":[{}]}}", vec![row; n / 8].join(","));
             with((body, Context::new(now())), |(body, context)| {
                 drop(black_box(crate::ingest::control_plane::rows(body.as_bytes(), context)))
             })
@@ -539,8 +639,8 @@ fn of_others() -> Vec<Case> {
 }
 
 fn cases() -> Vec<Case> {
-    let shapes = Shape::ALL.into_iter().flat_map(of_shape);
-    let others = [of_otlp(), of_splitter(), of_masks(), of_joiners(), of_json(), of_others()];
+    let shapes = SourceFormat::ALL.into_iter().flat_map(of_shape);
+    let others = [of_otlp(), of_splitter(), of_masks(), of_joiners(), from_json(), of_others()];
     shapes.chain(others.into_iter().flatten()).collect()
 }
 
@@ -562,12 +662,13 @@ fn four_times_the_input_takes_at_most_five_times_the_time() {
         for _ in 0..TRIES {
             // What takes no time at all is measured in no time.
             let (one, four) = (least(&mut small), least(&mut large));
-            times = times.min(four.as_secs_f64() / one.max(Duration::from_micros(20)).as_secs_f64());
-            if times <= MOST_TIMES {
+            times =
+                times.min(four.as_secs_f64() / one.max(Duration::from_micros(20)).as_secs_f64());
+            if times <= MAX_TIMES {
                 break;
             }
         }
-        if times > MOST_TIMES {
+        if times > MAX_TIMES {
             slow.push(format!("{name}: {times:.1} times"));
         }
     }
@@ -583,7 +684,8 @@ fn every_file_that_goes_over_input_has_a_case() {
     for Case { name, of, .. } in cases() {
         of.iter().for_each(|file| named.entry(file).or_default().push(name.clone()));
     }
-    let mut folders: Vec<_> = ["ingest", "halves", "record"].map(|folder| source.join(folder)).into();
+    let mut folders: Vec<_> =
+        ["ingest", "parts", "record"].map(|folder| source.join(folder)).into();
     let mut missing = BTreeSet::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -1,4 +1,5 @@
-//! What holds for every shape, the splitter over every way to cut a stream, and what must not be kept.
+//! What holds for every shape, the splitter over every way to cut a stream, and what must not be
+//! kept.
 
 mod callbacks;
 mod control_plane;
@@ -14,7 +15,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::record::Message;
 
-/// A recording of a real gateway, out of the folder that `GATELOG_TEST_CAPTURES` names, if it names one.
+/// A recording of a real gateway, out of the folder that `GATELOG_TEST_CAPTURES` names, if it names
+/// one.
 fn captured(name: &str) -> Option<String> {
     let folder = std::env::var_os("GATELOG_TEST_CAPTURES")?;
     Some(std::fs::read_to_string(std::path::Path::new(&folder).join(name)).unwrap())
@@ -24,7 +26,7 @@ fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(1_795_278_418, 0).unwrap()
 }
 
-fn read_with(shape: Shape, text: &[u8], headers: Headers) -> (Vec<Record>, Vec<Rejection>) {
+fn read_with(shape: SourceFormat, text: &[u8], headers: Headers) -> (Vec<Record>, Vec<Rejection>) {
     let mut made = 0;
     let mut new_id = || {
         made += 1;
@@ -34,11 +36,11 @@ fn read_with(shape: Shape, text: &[u8], headers: Headers) -> (Vec<Record>, Vec<R
 }
 
 fn native(text: &str) -> (Vec<Record>, Vec<Rejection>) {
-    read_with(Shape::Native, text.as_bytes(), Headers::default())
+    read_with(SourceFormat::Native, text.as_bytes(), Headers::default())
 }
 
 fn portkey_with(text: &str, headers: Headers) -> (Vec<Record>, Vec<Rejection>) {
-    read_with(Shape::Portkey, text.as_bytes(), headers)
+    read_with(SourceFormat::Portkey, text.as_bytes(), headers)
 }
 
 fn some(text: &str) -> Option<String> {
@@ -47,11 +49,14 @@ fn some(text: &str) -> Option<String> {
 
 #[test]
 fn shapes_are_named() {
-    for shape in Shape::ALL {
-        assert_eq!(shape.to_string().to_uppercase().parse::<Shape>().unwrap(), shape);
+    for shape in SourceFormat::ALL {
+        assert_eq!(shape.to_string().to_uppercase().parse::<SourceFormat>().unwrap(), shape);
     }
-    let message = "syslog".parse::<Shape>().unwrap_err().to_string();
-    assert_eq!(message, "`source` is `syslog`; expected one of native, portkey, litellm, gateway-hook, otlp");
+    let message = "syslog".parse::<SourceFormat>().unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "`source` is `syslog`; expected one of native, portkey, litellm, gateway-hook, otlp"
+    );
 }
 
 #[test]
@@ -68,8 +73,9 @@ fn headers_are_read_by_name() {
 fn good_records_are_kept_beside_bad_ones() {
     let text =
         b"{\"id\":\"a\"}\n\n{\"cost\":\"abc\"}\r\n\xff\xfe\n{}\nnonsense\n{\"id\":\"b\",\"organisation_id\":\"o\"}";
-    let (records, rejections) = read_with(Shape::Native, text, Headers::default());
-    let ids: Vec<_> = records.iter().map(|record| record.id.as_deref().unwrap_or_default()).collect();
+    let (records, rejections) = read_with(SourceFormat::Native, text, Headers::default());
+    let ids: Vec<_> =
+        records.iter().map(|record| record.id.as_deref().unwrap_or_default()).collect();
     assert_eq!(ids, ["a", "new-1", "b"]);
     assert!(records.iter().all(|record| record.created_at == Some(now())));
     assert_eq!(records[0].organisation_id.as_deref(), Some(DEFAULT_ORGANISATION));
@@ -141,25 +147,52 @@ fn a_bad_record_takes_no_other_with_it() {
 #[test]
 fn a_time_that_no_call_can_have_refuses_its_record_alone_in_every_shape() {
     let shapes = [
-        (Shape::Native, "created_at", r#"{"id":"ID","created_at":TIME}"#),
-        (Shape::Portkey, "createdAt", r#"{"id":"ID","request":{"body":{}},"createdAt":TIME}"#),
-        (Shape::Portkey, "start_time", r#"{"id":"ID","request":{"body":{}},"start_time":TIME}"#),
-        (Shape::LiteLlm, "startTime", r#"{"id":"ID","model":"m","startTime":TIME}"#),
+        (SourceFormat::Native, "created_at", r#"{"id":"ID","created_at":TIME}"#),
+        (
+            SourceFormat::Portkey,
+            "createdAt",
+            r#"{"id":"ID","request":{"body":{}},"createdAt":TIME}"#,
+        ),
+        (
+            SourceFormat::Portkey,
+            "start_time",
+            r#"{"id":"ID","request":{"body":{}},"start_time":TIME}"#,
+        ),
+        (SourceFormat::LiteLlm, "startTime", r#"{"id":"ID","model":"m","startTime":TIME}"#),
     ];
     for (shape, field, form) in shapes {
-        let bad = [r#""0001-01-01T00:00:00Z""#, r#""9999-12-31 00:00:00""#, r#""2026-13-45""#, "12", "[1]"];
-        let good = ["1795278418", r#""1970-01-01""#, r#""2261-12-31T23:59:59.999999Z""#, "null", "\"\""];
-        let line = |(number, time): (usize, &&str)| form.replace("ID", &number.to_string()).replace("TIME", time);
+        let bad = [
+            r#""0001-01-01T00:00:00Z""#,
+            r#""9999-12-31 00:00:00""#,
+            r#""2026-13-45""#,
+            "12",
+            "[1]",
+        ];
+        let good =
+            ["1795278418", r#""1970-01-01""#, r#""2261-12-31T23:59:59.999999Z""#, "null", "\"\""];
+        let line = |(number, time): (usize, &&str)| {
+            form.replace("ID", &number.to_string()).replace("TIME", time)
+        };
         let lines: Vec<String> = bad.iter().chain(&good).enumerate().map(line).collect();
-        let (records, rejections) = read_with(shape, lines.join("\n").as_bytes(), Headers::default());
-        assert_eq!((records.len(), rejections.len()), (good.len(), bad.len()), "{shape}: {rejections:?}");
+        let (records, rejections) =
+            read_with(shape, lines.join("\n").as_bytes(), Headers::default());
+        assert_eq!(
+            (records.len(), rejections.len()),
+            (good.len(), bad.len()),
+            "{shape}: {rejections:?}"
+        );
         assert!(rejections.iter().all(|refused| refused.field == field), "{shape}: {rejections:?}");
         for (refused, year) in rejections.iter().zip(["0001", "9999"]) {
-            assert!(refused.value.contains(year) && refused.expected.contains("1970 to 2261"), "{shape}: {refused}");
+            assert!(
+                refused.value.contains(year) && refused.expected.contains("1970 to 2261"),
+                "{shape}: {refused}"
+            );
         }
     }
-    // What is no time may be anything, and metadata is the caller's own; clients write these where there is none.
-    let (_, refused) = portkey_with(r#"{"request":{},"createdAt":"my secret"}"#, Headers::default());
+    // What is no time may be anything, and metadata is the caller's own; clients write these where
+    // there is none.
+    let (_, refused) =
+        portkey_with(r#"{"request":{},"createdAt":"my secret"}"#, Headers::default());
     assert_eq!((refused.len(), &*refused[0].value), (1, ""));
     let own = r#"{"request":{},"createdAt":0,"start_time":"None","metadata":{"startTime":"dawn"}}"#;
     assert_eq!(portkey::one(own).created_at, Some(now()));
@@ -168,12 +201,17 @@ fn a_time_that_no_call_can_have_refuses_its_record_alone_in_every_shape() {
 #[test]
 fn what_is_below_0_is_refused_in_our_form_and_not_known_in_others() {
     for field in ["req_units", "total_units", "response_time", "time_to_last_token", "cost"] {
-        let lines = ["-1", "0", "1e400"].map(|number| format!("{{\"{field}\":{number}}}")).join("\n");
+        let lines =
+            ["-1", "0", "1e400"].map(|number| format!("{{\"{field}\":{number}}}")).join("\n");
         let (records, rejections) = native(&lines);
         assert_eq!((records.len(), rejections.len()), (1, 2), "{field}");
         assert_eq!((&*rejections[0].field, &*rejections[0].value), (field, "-1"));
     }
-    assert_eq!(native(r#"{"retry_success_count":-1}"#).0[0].retry_success_count, Some(-1), "all of them failed");
+    assert_eq!(
+        native(r#"{"retry_success_count":-1}"#).0[0].retry_success_count,
+        Some(-1),
+        "all of them failed"
+    );
     let portkey = portkey::one(
         r#"{"request":{},"response":{"response_time":-5,"body":{"usage":{"prompt_tokens":-9,"completion_tokens":8}}},
             "output":{"cost":{"cost":-1}}}"#,
@@ -181,8 +219,11 @@ fn what_is_below_0_is_refused_in_our_form_and_not_known_in_others() {
     assert_eq!((portkey.req_units, portkey.res_units, portkey.total_units), (None, Some(8), None));
     assert_eq!((portkey.response_time, portkey.cost), (None, None));
     let litellm = r#"{"model":"m","prompt_tokens":-9,"completion_tokens":8,"response_cost":-0.5,"response_time":-1}"#;
-    let (records, _) = read_with(Shape::LiteLlm, litellm.as_bytes(), Headers::default());
-    assert_eq!((records[0].req_units, records[0].res_units, records[0].cost), (None, Some(8), None));
+    let (records, _) = read_with(SourceFormat::LiteLlm, litellm.as_bytes(), Headers::default());
+    assert_eq!(
+        (records[0].req_units, records[0].res_units, records[0].cost),
+        (None, Some(8), None)
+    );
 }
 
 fn split(pushes: &[&[u8]], limit: usize) -> (Vec<(u64, String)>, Vec<Rejection>) {
@@ -213,7 +254,11 @@ fn a_stream_may_be_cut_anywhere() {
         assert!(!whole.0.is_empty());
         for first in 0..=text.len() {
             for second in first..=text.len() {
-                let pushes = [&text.as_bytes()[..first], &text.as_bytes()[first..second], &text.as_bytes()[second..]];
+                let pushes = [
+                    &text.as_bytes()[..first],
+                    &text.as_bytes()[first..second],
+                    &text.as_bytes()[second..],
+                ];
                 assert_eq!(split(&pushes, 1000), whole, "{text:?} cut at {first} and {second}");
             }
         }
@@ -226,14 +271,15 @@ fn a_stream_may_be_cut_anywhere() {
 fn records_on_one_line_are_read_each_alone() {
     let text = "{\"id\":\"a\"}{\"id\":\"b\"}\n{\"id\":\"c\"} \t {\"cost\":\"much\"} {\"id\":\"d\"}\r\n\
                 {\"id\":\"e}{\",\"request\":{\"body\":[{},{\"k\":\"} {\"}]}}\n{\"id\":\"f\"}{\"id\":\"torn\n{\"id\":\"g\"}";
-    for shape in [Shape::Native, Shape::Portkey, Shape::LiteLlm] {
+    for shape in [SourceFormat::Native, SourceFormat::Portkey, SourceFormat::LiteLlm] {
         let (records, rejections) = read_with(shape, text.as_bytes(), Headers::default());
         assert_eq!(records.len() + rejections.len(), 9, "{shape}: {rejections:?}");
     }
     let (records, rejections) = native(text);
     let ids: Vec<_> = records.iter().map(|record| record.id.as_deref().unwrap()).collect();
     assert_eq!(ids, ["a", "b", "c", "d", "e}{", "f", "g"]);
-    let told: Vec<_> = rejections.iter().map(|refused| (refused.record, refused.line, &*refused.field)).collect();
+    let told: Vec<_> =
+        rejections.iter().map(|refused| (refused.record, refused.line, &*refused.field)).collect();
     assert_eq!(told, [(3, Some(2), "cost"), (7, Some(4), "json")]);
     // A line over the limit is refused as a whole, however it comes.
     let line = b"{\"a\":1}{\"b\":2}\n";
@@ -244,8 +290,7 @@ fn records_on_one_line_are_read_each_alone() {
     }
     // What follows a record and is none has its place told.
     let (_, rejections) = native("{\"id\":\"a\"} and more\n{}");
-    let expected =
-        "expected one JSON object on a line (trailing characters at column 12 belong on a line of their own)";
+    let expected = "expected one JSON object on a line (trailing characters at column 12 belong on a line of their own)";
     assert!(rejections[0].to_string().ends_with(expected), "{}", rejections[0]);
 }
 
@@ -270,7 +315,10 @@ fn a_record_over_the_limit_is_skipped_and_not_held() {
         assert_eq!((&numbers[..], &refused[..]), (&[1][..], &[0][..]), "{text}");
         let (records, rejections) = split(&[text.as_bytes()], 50);
         assert_eq!((records.len(), records[0].0), (1, 1), "{text} in one push");
-        assert_eq!(rejections[0].to_string(), "line 1 (record 0): field `json`: expected a record of at most 50 bytes");
+        assert_eq!(
+            rejections[0].to_string(),
+            "line 1 (record 0): field `json`: expected a record of at most 50 bytes"
+        );
     }
 }
 
@@ -279,10 +327,12 @@ fn a_rejection_names_the_line_that_its_record_begins_in_in_every_container() {
     let lines = |text: &[u8], size: usize| {
         let mut splitter = Splitter::with_limit(50);
         let (context, mut new_id) = (Context::new(now()), || "new".to_owned());
-        let pieces: Vec<_> = text.chunks(size).collect();
-        let pushed: Vec<_> = pieces.iter().map(|piece| splitter.push(piece)).collect();
+        let fragments: Vec<_> = text.chunks(size).collect();
+        let pushed: Vec<_> = fragments.iter().map(|fragment| splitter.push(fragment)).collect();
         let chunks = pushed.into_iter().chain([splitter.finish()]);
-        let refused = chunks.flat_map(|chunk| read(Shape::Native, &chunk, &context, &mut new_id, &mut |_| {}));
+        let refused = chunks.flat_map(|chunk| {
+            read(SourceFormat::Native, &chunk, &context, &mut new_id, &mut |_| {})
+        });
         let told = |refused: Rejection| (refused.record, refused.line.unwrap());
         refused.map(told).collect::<Vec<_>>()
     };
@@ -307,16 +357,21 @@ fn lines_of_rejections_are_counted_once_however_many_there_are() {
     let text = "x\n".repeat(100_000);
     let mut splitter = Splitter::new();
     let chunk = splitter.push(text.as_bytes());
-    let refused = read(Shape::Native, &chunk, &Context::new(now()), &mut String::new, &mut |_| {});
+    let refused =
+        read(SourceFormat::Native, &chunk, &Context::new(now()), &mut String::new, &mut |_| {});
     assert_eq!((refused.len(), refused.last().unwrap().line), (100_000, Some(100_000)));
 }
 
 #[test]
 fn an_excerpt_is_masked_and_absent_where_nothing_is_to_be_tracked() {
-    let (_, rejections) =
-        native("{\"cost\":\"abc\",\"request\":{\"headers\":{\"authorization\":\"Bearer sk-1234567890\"}}}");
+    let (_, rejections) = native(
+        "{\"cost\":\"abc\",\"request\":{\"headers\":{\"authorization\":\"Bearer sk-1234567890\"}}}",
+    );
     let excerpt = rejections[0].excerpt().unwrap();
-    assert!(excerpt.contains("\"cost\":\"abc\"") && !excerpt.contains("sk-1234567890"), "{excerpt}");
+    assert!(
+        excerpt.contains("\"cost\":\"abc\"") && !excerpt.contains("sk-1234567890"),
+        "{excerpt}"
+    );
     let (_, rejections) = native("{\"cost\":\"abc\",\"do_not_track\":true}");
     assert_eq!(rejections[0].excerpt(), None);
     assert!(!serde_json::to_string(&rejections[0]).unwrap().contains("excerpt"));
@@ -331,7 +386,10 @@ fn content_that_must_not_be_kept_is_dropped_in_every_shape() {
 
     let off = || Headers { debug: some("False"), ..Headers::default() };
     let body = r#"{"request":{"url":"u","body":{"model":"m","secret":1}},"response":{"status":500,"body":{"error":"echo","usage":{"prompt_tokens":1,"completion_tokens":2}}}}"#;
-    for (shape, text) in [(Shape::Native, r#"{"request":{"body":{"secret":1}}}"#), (Shape::Portkey, body)] {
+    for (shape, text) in [
+        (SourceFormat::Native, r#"{"request":{"body":{"secret":1}}}"#),
+        (SourceFormat::Portkey, body),
+    ] {
         let record = read_with(shape, text.as_bytes(), off()).0.remove(0);
         assert_eq!(
             (record.request, record.response, record.do_not_track),
@@ -339,7 +397,10 @@ fn content_that_must_not_be_kept_is_dropped_in_every_shape() {
         );
     }
     let record = portkey_with(body, off()).0.remove(0);
-    assert_eq!((record.ai_model, record.total_units, record.is_success), (some("m"), Some(3), Some(0)));
+    assert_eq!(
+        (record.ai_model, record.total_units, record.is_success),
+        (some("m"), Some(3), Some(0))
+    );
     let inside = portkey::one(
         r#"{"request":{"headers":{"X-Portkey-Debug":"false"},"body":{"secret":1}},"response":{"body":{}}}"#,
     );
@@ -354,7 +415,7 @@ proptest! {
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\",:\\\n 10a".to_vec())], 0..200),
         cut in any::<prop::sample::Index>(),
     ) {
-        for shape in Shape::ALL {
+        for shape in SourceFormat::ALL {
             let (records, _) = read_with(shape, &bytes, Headers::default());
             prop_assert!(records.iter().all(|record| record.id.is_some() && record.created_at.is_some()));
         }
@@ -367,7 +428,7 @@ proptest! {
         for value in [&serde_json::to_string(&text).unwrap(), &json] {
             for key in ["request", "response", "metadata", "output", "createdAt", "trace_id", "id"] {
                 let item = format!(r#"{{"request":{{"body":{{}}}},"{key}":{value}}}"#);
-                read_with(Shape::Portkey, item.as_bytes(), Headers { metadata: Some(text.clone()), ..Headers::default() });
+                read_with(SourceFormat::Portkey, item.as_bytes(), Headers { metadata: Some(text.clone()), ..Headers::default() });
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Tokens and money through every shape: a provider's reply, what it counts for, and what it costs by the list.
+//! Tokens and money through every shape: a provider's reply, what it counts for, and what it costs
+//! by the list.
 
 use serde_json::{Value, json};
 
@@ -6,7 +7,8 @@ use super::*;
 
 fn portkey(provider: &str, model: &str, reply: &Value) -> Record {
     let request = json!({ "provider": provider, "body": { "model": model, "messages": [] } });
-    let sent = json!({ "id": "u", "request": request, "response": { "status": 200, "body": reply } });
+    let sent =
+        json!({ "id": "u", "request": request, "response": { "status": 200, "body": reply } });
     let (mut records, rejected) = portkey_with(&sent.to_string(), Headers::default());
     assert!(rejected.is_empty(), "{rejected:?}");
     records.remove(0)
@@ -18,7 +20,9 @@ fn hook(provider: &str, model: &str, reply: &Value) -> Record {
         "response": { "json": reply, "statusCode": 200 },
         "provider": provider, "requestType": "chatComplete",
     });
-    read_with(Shape::GatewayHook, sent.to_string().as_bytes(), Headers::default()).0.remove(0)
+    read_with(SourceFormat::GatewayHook, sent.to_string().as_bytes(), Headers::default())
+        .0
+        .remove(0)
 }
 
 fn litellm(provider: &str, model: &str, reply: &Value) -> Record {
@@ -26,7 +30,7 @@ fn litellm(provider: &str, model: &str, reply: &Value) -> Record {
         "id": "u", "call_type": "acompletion", "status": "success", "model": model, "messages": [],
         "custom_llm_provider": provider, "response": reply, "startTime": 1_795_278_418.5,
     });
-    read_with(Shape::LiteLlm, sent.to_string().as_bytes(), Headers::default()).0.remove(0)
+    read_with(SourceFormat::LiteLlm, sent.to_string().as_bytes(), Headers::default()).0.remove(0)
 }
 
 fn control_plane(provider: &str, model: &str, reply: &Value) -> Record {
@@ -52,7 +56,14 @@ fn native_with(provider: &str, model: &str, counts: &Record, reply: &Value) -> R
 }
 
 /// Request, response and cost in cents (none = no cost), the same from every source.
-fn check(provider: &str, model: &str, reply: &Value, request: i64, response: i64, cents: Option<f64>) {
+fn check(
+    provider: &str,
+    model: &str,
+    reply: &Value,
+    request: i64,
+    response: i64,
+    cents: Option<f64>,
+) {
     let first = portkey(provider, model, reply);
     let others = [
         hook(provider, model, reply),
@@ -61,8 +72,16 @@ fn check(provider: &str, model: &str, reply: &Value, request: i64, response: i64
         native_with(provider, model, &first, reply),
     ];
     for record in others.iter().chain([&first]) {
-        assert_eq!((record.req_units, record.res_units), (Some(request), Some(response)), "{record:?}");
-        assert_eq!((record.total_units, record.cost), (Some(request + response), cents), "{record:?}");
+        assert_eq!(
+            (record.req_units, record.res_units),
+            (Some(request), Some(response)),
+            "{record:?}"
+        );
+        assert_eq!(
+            (record.total_units, record.cost),
+            (Some(request + response), cents),
+            "{record:?}"
+        );
         assert_eq!(record.cost_currency.is_some(), cents.is_some(), "{record:?}");
     }
 }
@@ -123,9 +142,11 @@ fn cohere_ollama_titan_and_events_are_counted() {
     assert!(cost.is_some());
     check("cohere", "command-r", &json!({ "usage": billed }), 17, 12, cost);
     check("cohere", "command-r", &json!({ "text": "x", "meta": billed }), 17, 12, cost);
-    let ollama = json!({ "model": "llama3", "done": true, "prompt_eval_count": 26, "eval_count": 298 });
+    let ollama =
+        json!({ "model": "llama3", "done": true, "prompt_eval_count": 26, "eval_count": 298 });
     check("ollama", "llama3", &ollama, 26, 298, None);
-    let titan = json!({ "inputTextTokenCount": 5, "results": [{ "tokenCount": 7, "outputText": "x" }] });
+    let titan =
+        json!({ "inputTextTokenCount": 5, "results": [{ "tokenCount": 7, "outputText": "x" }] });
     // 5 at 0.2, 7 at 0.6.
     check("bedrock", "amazon.titan-text-express-v1", &titan, 5, 7, Some(0.00052));
     let event = json!({ "type": "response.completed", "response": {
@@ -151,7 +172,8 @@ fn anthropic_writes_for_an_hour_cost_twice_the_input() {
 #[test]
 fn service_tiers_have_their_price_or_no_cost() {
     let openai = |tier: Option<&str>| {
-        let usage = json!({ "prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000 });
+        let usage =
+            json!({ "prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000 });
         json!({ "usage": usage, "service_tier": tier })
     };
     for (tier, cents) in [
@@ -163,8 +185,7 @@ fn service_tiers_have_their_price_or_no_cost() {
     ] {
         check("openai", "gpt-5-mini", &openai(tier), 1000, 1000, cents);
     }
-    let anthropic =
-        |tier: &str| json!({ "usage": { "input_tokens": 1000, "output_tokens": 1000, "service_tier": tier } });
+    let anthropic = |tier: &str| json!({ "usage": { "input_tokens": 1000, "output_tokens": 1000, "service_tier": tier } });
     check("anthropic", "claude-sonnet-4-5", &anthropic("standard"), 1000, 1000, Some(1.8));
     check("anthropic", "claude-sonnet-4-5", &anthropic("batch"), 1000, 1000, Some(0.9));
     check("anthropic", "claude-sonnet-4-5", &anthropic("priority"), 1000, 1000, None);
@@ -172,8 +193,7 @@ fn service_tiers_have_their_price_or_no_cost() {
 
 #[test]
 fn a_reply_that_states_its_cost_is_believed_where_it_is_in_dollars() {
-    let reply =
-        json!({ "usage": { "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cost": 0.000_123 } });
+    let reply = json!({ "usage": { "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cost": 0.000_123 } });
     check("openrouter", "openai/gpt-4o", &reply, 10, 5, Some(0.0123));
     check("openai", "gpt-4o", &reply, 10, 5, Some(0.0075));
     let searched = json!({ "usage": {
@@ -189,7 +209,11 @@ fn span(attributes: &Value) -> Record {
         .unwrap()
         .iter()
         .map(|(key, value)| {
-            let value = if value.is_string() { json!({ "stringValue": value }) } else { json!({ "intValue": value }) };
+            let value = if value.is_string() {
+                json!({ "stringValue": value })
+            } else {
+                json!({ "intValue": value })
+            };
             json!({ "key": key, "value": value })
         })
         .collect();
@@ -199,7 +223,8 @@ fn span(attributes: &Value) -> Record {
         "attributes": attributes,
     });
     let sent = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] });
-    let (mut records, rejected) = read_with(Shape::Otlp, sent.to_string().as_bytes(), Headers::default());
+    let (mut records, rejected) =
+        read_with(SourceFormat::Otlp, sent.to_string().as_bytes(), Headers::default());
     assert!(rejected.is_empty(), "{rejected:?}");
     records.remove(0)
 }
@@ -222,13 +247,19 @@ fn spans_of_every_convention_are_paid_by_kind() {
         ("gen_ai.usage.cache_read_input_tokens", "gen_ai.usage.cache_creation_input_tokens"),
         ("gen_ai.usage.cache_read_tokens", "gen_ai.usage.cache_write_tokens"),
         ("gen_ai.usage.details.cache_read_tokens", "gen_ai.usage.details.cache_write_tokens"),
-        ("gen_ai.usage.details.cache_read_input_tokens", "gen_ai.usage.details.cache_creation_input_tokens"),
+        (
+            "gen_ai.usage.details.cache_read_input_tokens",
+            "gen_ai.usage.details.cache_creation_input_tokens",
+        ),
         ("llm.token_count.prompt_details.cache_read", "llm.token_count.prompt_details.cache_write"),
     ] {
         let record = span_with(&json!({
             "gen_ai.usage.input_tokens": 300, "gen_ai.usage.output_tokens": 10, read: 40, write: 25,
         }));
-        assert_eq!((record.req_units, record.res_units, record.total_units), (Some(300), Some(10), Some(310)));
+        assert_eq!(
+            (record.req_units, record.res_units, record.total_units),
+            (Some(300), Some(10), Some(310))
+        );
         assert_eq!(record.cost, Some(0.096_075), "{read} {write}");
     }
     let openinference = span(&json!({
@@ -265,7 +296,10 @@ fn a_known_url_tells_the_provider_where_the_source_does_not() {
     };
     let record = bare("https://api.openai.com/v1/chat/completions");
     assert_eq!((record.ai_org.as_deref(), record.cost), (Some("openai"), Some(0.01125)));
-    assert_eq!(bare("https://ours.openai.azure.com/openai/x").ai_org.as_deref(), Some("azure-openai"));
+    assert_eq!(
+        bare("https://ours.openai.azure.com/openai/x").ai_org.as_deref(),
+        Some("azure-openai")
+    );
     assert_eq!(bare("http://10.0.0.7/v1").ai_org, None);
     let span = span(&json!({
         "gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o", "server.address": "api.openai.com",
@@ -276,8 +310,10 @@ fn a_known_url_tells_the_provider_where_the_source_does_not() {
         "request_url": "https://api.x.ai/v1/chat/completions" });
     let batch = json!({ "table": "generations", "data": [row] }).to_string();
     let batch = crate::ingest::control_plane::rows(batch.as_bytes(), &Context::new(now())).unwrap();
-    assert_eq!(batch.halves[0].1.ai_org.as_deref(), Some("x-ai"));
-    let said = native(r#"{"ai_org":"mine","request_url":"https://api.openai.com/v1","cost":1}"#).0.remove(0);
+    assert_eq!(batch.record_parts[0].1.ai_org.as_deref(), Some("x-ai"));
+    let said = native(r#"{"ai_org":"mine","request_url":"https://api.openai.com/v1","cost":1}"#)
+        .0
+        .remove(0);
     assert_eq!(said.ai_org.as_deref(), Some("mine"));
     let unsaid = native(r#"{"request_url":"https://api.groq.com/openai/v1","cost":1}"#).0.remove(0);
     assert_eq!(unsaid.ai_org.as_deref(), Some("groq"));

@@ -13,8 +13,8 @@ mod requests;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::halves::{says_outcome, unite};
 use crate::ingest::otlp::{self, Call, Encoding, Signal};
+use crate::parts::{says_outcome, unite};
 
 const TRACE: &str = "5b8efff798038103d269b633813fc60c";
 const SPAN: &str = "eee19b7ec3c1b174";
@@ -45,14 +45,21 @@ fn fixed_field(field: u32, bits: u64) -> Vec<u8> {
 }
 
 fn any_bytes(any: &Value) -> Vec<u8> {
-    let Some((kind, value)) = any.as_object().and_then(|any| any.iter().next()) else { return Vec::new() };
+    let Some((kind, value)) = any.as_object().and_then(|any| any.iter().next()) else {
+        return Vec::new();
+    };
     let values = || value["values"].as_array().into_iter().flatten();
     match kind.as_str() {
         "stringValue" => bytes_field(1, value.as_str().unwrap().as_bytes()),
         "boolValue" => varint_field(2, u64::from(value.as_bool().unwrap())),
-        "intValue" => varint_field(3, value.as_str().unwrap().parse::<i64>().unwrap().cast_unsigned()),
+        "intValue" => {
+            varint_field(3, value.as_str().unwrap().parse::<i64>().unwrap().cast_unsigned())
+        }
         "doubleValue" => fixed_field(4, value.as_f64().unwrap().to_bits()),
-        "arrayValue" => bytes_field(5, &values().flat_map(|any| bytes_field(1, &any_bytes(any))).collect::<Vec<_>>()),
+        "arrayValue" => bytes_field(
+            5,
+            &values().flat_map(|any| bytes_field(1, &any_bytes(any))).collect::<Vec<_>>(),
+        ),
         "kvlistValue" => bytes_field(6, &pairs_bytes(1, &value["values"])),
         other => panic!("{other}"),
     }
@@ -80,7 +87,10 @@ fn nanos_bytes(field: u32, nanos: &Value) -> Vec<u8> {
 
 fn span_bytes(span: &Value) -> Vec<u8> {
     let event = |event: &Value| {
-        bytes_field(11, &[text_bytes(2, &event["name"]), pairs_bytes(3, &event["attributes"])].concat())
+        bytes_field(
+            11,
+            &[text_bytes(2, &event["name"]), pairs_bytes(3, &event["attributes"])].concat(),
+        )
     };
     let status = &span["status"];
     let code = status["code"].as_u64().map(|code| varint_field(3, code)).unwrap_or_default();
@@ -121,13 +131,21 @@ pub(super) fn protobuf(request: &Value) -> Vec<u8> {
             let spans = scoped["spans"].as_array().into_iter().flatten().map(span_bytes);
             let records = scoped["logRecords"].as_array().into_iter().flatten().map(log_bytes);
             let leaves = spans.chain(records).flat_map(|leaf| bytes_field(2, &leaf));
-            bytes_field(2, &[bytes_field(1, &text_bytes(1, &scoped["scope"]["name"])), leaves.collect()].concat())
+            bytes_field(
+                2,
+                &[bytes_field(1, &text_bytes(1, &scoped["scope"]["name"])), leaves.collect()]
+                    .concat(),
+            )
         };
         let all = ["scopeSpans", "scopeLogs"].into_iter().filter_map(|name| group[name].as_array());
         let scoped = all.flatten().flat_map(scoped).collect::<Vec<_>>();
-        bytes_field(1, &[scoped, bytes_field(1, &pairs_bytes(1, &group["resource"]["attributes"]))].concat())
+        bytes_field(
+            1,
+            &[scoped, bytes_field(1, &pairs_bytes(1, &group["resource"]["attributes"]))].concat(),
+        )
     };
-    let all = ["resourceSpans", "resourceLogs"].into_iter().filter_map(|name| request[name].as_array());
+    let all =
+        ["resourceSpans", "resourceLogs"].into_iter().filter_map(|name| request[name].as_array());
     all.flatten().flat_map(group).collect()
 }
 
@@ -138,14 +156,21 @@ fn any(value: &Value) -> Value {
         Value::Bool(flag) => json!({ "boolValue": flag }),
         Value::Number(number) if number.is_i64() => json!({ "intValue": number.to_string() }),
         Value::Number(number) => json!({ "doubleValue": number }),
-        Value::Array(values) => json!({ "arrayValue": { "values": values.iter().map(any).collect::<Vec<_>>() } }),
+        Value::Array(values) => {
+            json!({ "arrayValue": { "values": values.iter().map(any).collect::<Vec<_>>() } })
+        }
         Value::Object(_) => json!({ "kvlistValue": { "values": pairs(value) } }),
         Value::Null => json!({}),
     }
 }
 
 fn pairs(object: &Value) -> Value {
-    object.as_object().unwrap().iter().map(|(key, value)| json!({ "key": key, "value": any(value) })).collect()
+    object
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(key, value)| json!({ "key": key, "value": any(value) }))
+        .collect()
 }
 
 fn span(attributes: Value) -> Value {
@@ -343,15 +368,25 @@ fn deprecated_and_other_conventions_come_to_the_same() {
             (Some("openai"), Some("m-1")),
             "{attributes}"
         );
-        assert_eq!((record.req_units, record.res_units, record.total_units), (Some(9), Some(8), Some(17)));
+        assert_eq!(
+            (record.req_units, record.res_units, record.total_units),
+            (Some(9), Some(8), Some(17))
+        );
         assert_eq!(record.user_id.as_deref(), Some("ann"));
         let sent = body(&record.request);
         assert_eq!((&sent["model"], &sent["stream"]), (&json!("m"), &json!(false)), "{sent}");
         assert_eq!(sent["messages"], json!([{ "role": "user", "content": "Hi" }]), "{sent}");
         let choice = &body(&record.response)["choices"][0];
-        assert_eq!(choice["message"], json!({ "role": "assistant", "content": "Hello" }), "{choice}");
+        assert_eq!(
+            choice["message"],
+            json!({ "role": "assistant", "content": "Hello" }),
+            "{choice}"
+        );
         for (key, _) in &record.metadata {
-            assert!(!key.contains("prompt") && !key.contains("completion") && !key.contains("value"), "{key}");
+            assert!(
+                !key.contains("prompt") && !key.contains("completion") && !key.contains("value"),
+                "{key}"
+            );
         }
     }
 }
@@ -366,7 +401,8 @@ fn numbered_tool_calls_and_texts_that_are_no_messages() {
         "gen_ai.prompt": "Say it",
     }));
     assert_eq!(body(&record.request)["messages"], json!([{ "role": "user", "content": "Say it" }]));
-    let call = json!([{ "id": "t", "type": "function", "function": { "name": "f", "arguments": "{}" } }]);
+    let call =
+        json!([{ "id": "t", "type": "function", "function": { "name": "f", "arguments": "{}" } }]);
     let choices = &body(&record.response)["choices"];
     assert_eq!(choices[0]["message"], json!({ "role": "assistant", "tool_calls": call }));
     assert_eq!(choices[1]["message"]["content"], "two");
@@ -464,7 +500,10 @@ fn addresses_become_urls_where_the_scheme_is_known() {
         (json!({ "server.address": "a" }), "a"),
         (json!({ "server.address": "a", "server.port": 80 }), "http://a"),
         (json!({ "server.address": "a", "server.port": "8080" }), "a:8080"),
-        (json!({ "server.address": "a", "server.port": 8080, "url.scheme": "http" }), "http://a:8080"),
+        (
+            json!({ "server.address": "a", "server.port": 8080, "url.scheme": "http" }),
+            "http://a:8080",
+        ),
         (json!({ "server.address": "http://a:1" , "server.port": 1 }), "http://a:1"),
     ] {
         let mut attributes = attributes;
@@ -499,5 +538,8 @@ fn headers_of_the_request_hold_for_its_records() {
     let span = span(json!({ "gen_ai.operation.name": "chat", "team": "search", "user.id": "ann" }));
     let record = both(&request(&[span]), &context).calls.remove(0).record;
     assert_eq!((tag(&record, "team"), record.user_id.as_deref()), (Some("ads"), Some("bob")));
-    assert_eq!((record.virtual_key.as_deref(), record.ai_org.as_deref()), (Some("vk"), Some("groq")));
+    assert_eq!(
+        (record.virtual_key.as_deref(), record.ai_org.as_deref()),
+        (Some("vk"), Some("groq"))
+    );
 }

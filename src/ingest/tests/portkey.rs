@@ -92,7 +92,10 @@ fn portkey_headers_win_over_the_body() {
     let record = portkey_with(text, headers.clone()).0.remove(0);
     assert_eq!(record.trace_id.as_deref(), Some("ht"));
     assert_eq!(record.span_id.as_deref(), Some("hs"));
-    assert_eq!((record.parent_span_id.as_deref(), record.span_name.as_deref()), (Some("hp"), Some("hn")));
+    assert_eq!(
+        (record.parent_span_id.as_deref(), record.span_name.as_deref()),
+        (Some("hp"), Some("hn"))
+    );
     assert_eq!(record.ai_org.as_deref(), Some("anthropic"));
     assert_eq!((record.virtual_key, record.config), (some("vk"), some("pc-1")));
     assert_eq!(
@@ -100,10 +103,12 @@ fn portkey_headers_win_over_the_body() {
         (some("node"), some("v20"), some("portkey-3.1.0"))
     );
     assert_eq!(record.user_id.as_deref(), Some("hu"));
-    let tags: Vec<(&str, &str)> = record.metadata.iter().map(|(key, value)| (&**key, &**value)).collect();
+    let tags: Vec<(&str, &str)> =
+        record.metadata.iter().map(|(key, value)| (&**key, &**value)).collect();
     assert_eq!(tags, [("spanId", "s"), ("k", "header"), ("o", "own"), ("_user", "hu"), ("n", "1")]);
 
-    let inline = Headers { config: some(r#"{"api_key":"sk"}"#), metadata: some("not json"), ..headers };
+    let inline =
+        Headers { config: some(r#"{"api_key":"sk"}"#), metadata: some("not json"), ..headers };
     let record = portkey_with(text, inline).0.remove(0);
     assert_eq!((record.config, record.metadata.len()), (None, 4));
 }
@@ -115,10 +120,13 @@ fn items_of_one_request_share_a_trace_and_are_numbered() {
     let spread_pretty = format!("{{\n{}", &spread[1..]);
     for text in [array, spread, &spread_pretty, &format!(" {array}\n")] {
         let (records, rejections) = portkey_with(text, Headers::default());
-        let traces: Vec<_> = records.iter().map(|record| record.trace_id.as_deref().unwrap()).collect();
+        let traces: Vec<_> =
+            records.iter().map(|record| record.trace_id.as_deref().unwrap()).collect();
         assert_eq!(traces, ["new-1", "own", "new-1"], "{text}");
         assert!(records.iter().all(|record| record.internal_trace_id.as_deref() == Some("new-1")));
-        assert!(records.iter().all(|record| record.span_id == record.id && record.span_name.as_deref() == Some("llm")));
+        assert!(records.iter().all(
+            |record| record.span_id == record.id && record.span_name.as_deref() == Some("llm")
+        ));
         assert_eq!(rejections.iter().map(|rejection| rejection.record).collect::<Vec<_>>(), [2]);
         assert_eq!((records[2].response_status_code, records[2].is_success), (Some(404), Some(0)));
     }
@@ -127,9 +135,15 @@ fn items_of_one_request_share_a_trace_and_are_numbered() {
 /// Portkey's own receiver answers `ok` to all of these.
 #[test]
 fn what_is_no_call_gives_no_record() {
-    for text in
-        ["{}", "[{}]", "not json", "{\"request\":", "\"text\"", "{\"request\":null,\"response\":null}", "{\"0\":{}}"]
-    {
+    for text in [
+        "{}",
+        "[{}]",
+        "not json",
+        "{\"request\":",
+        "\"text\"",
+        "{\"request\":null,\"response\":null}",
+        "{\"0\":{}}",
+    ] {
         let (records, rejections) = portkey_with(text, Headers::default());
         assert_eq!(records, [], "{text}");
         assert!(!rejections.is_empty(), "{text}");
@@ -163,9 +177,13 @@ fn bodies_are_found_wherever_clients_put_them() {
         assert_eq!(record.response.body.as_deref(), body, "{request}");
         assert!(!format!("{record:?}").contains("secret-secret"));
     }
-    let record =
-        one(r#"{"request":"{\"url\":\"u\",\"body\":{\"model\":\"m\"}}","response":"{\"status\":429,\"body\":{}}"}"#);
-    assert_eq!((record.request_url, record.ai_model, record.response_status_code), (some("u"), some("m"), Some(429)));
+    let record = one(
+        r#"{"request":"{\"url\":\"u\",\"body\":{\"model\":\"m\"}}","response":"{\"status\":429,\"body\":{}}"}"#,
+    );
+    assert_eq!(
+        (record.request_url, record.ai_model, record.response_status_code),
+        (some("u"), some("m"), Some(429))
+    );
 }
 
 #[test]
@@ -191,7 +209,11 @@ fn times_ids_and_numbers_come_in_every_type() {
     let made = "2026-11-21T10:00:00.500Z".parse::<DateTime<Utc>>().unwrap();
     for (fields, response, metadata) in [
         (r#""createdAt":"2026-11-21T10:00:00.5Z","#, "", ""),
-        (r#""createdAt":"2026-11-21T10:00:00.5Z","start_time":1,"#, r#""createdAt":2,"#, r#""startTime":3"#),
+        (
+            r#""createdAt":"2026-11-21T10:00:00.5Z","start_time":1,"#,
+            r#""createdAt":2,"#,
+            r#""startTime":3"#,
+        ),
         (r#""created_at":1795255200500,"#, "", ""),
         ("", r#""createdAt":"2026-11-21 10:00:00.5","#, ""),
         (r#""start_time":1795255200.5,"#, "", ""),
@@ -199,7 +221,11 @@ fn times_ids_and_numbers_come_in_every_type() {
         ("", "", r#""startTime":1795255200500000000"#),
         (r#""createdAt":"nonsense","start_time":1795255200.5,"#, "", ""),
     ] {
-        assert_eq!(record(fields, response, metadata).created_at, Some(made), "{fields} {response} {metadata}");
+        assert_eq!(
+            record(fields, response, metadata).created_at,
+            Some(made),
+            "{fields} {response} {metadata}"
+        );
     }
     let ids = record(
         "",
@@ -214,26 +240,42 @@ fn times_ids_and_numbers_come_in_every_type() {
     for none in [r#""None""#, r#""null""#, "null", r#""""#] {
         assert_eq!(record(&format!(r#""parent_span_id":{none},"#), "", "").parent_span_id, None);
     }
-    let fallen = record(r#""parent_span_id":"None","trace_id":7,"id":8,"#, "", r#""parentSpanId":9"#);
-    assert_eq!((fallen.parent_span_id, fallen.trace_id, fallen.id), (some("9"), some("7"), some("8")));
+    let fallen =
+        record(r#""parent_span_id":"None","trace_id":7,"id":8,"#, "", r#""parentSpanId":9"#);
+    assert_eq!(
+        (fallen.parent_span_id, fallen.trace_id, fallen.id),
+        (some("9"), some("7"), some("8"))
+    );
     let stream = record("", r#""streamingMode":true,"#, "");
     assert_eq!((stream.stream_mode, record("", "", "").stream_mode), (Some(true), None));
     assert_eq!(record("", "", "").response_status_code, Some(200));
     let odd = record("", r#""status":"failed","#, "");
-    assert_eq!((odd.response_status_code, odd.is_success), (None, None), "a status that makes no sense is no success");
+    assert_eq!(
+        (odd.response_status_code, odd.is_success),
+        (None, None),
+        "a status that makes no sense is no success"
+    );
 }
 
 #[test]
 fn tokens_and_cost_come_from_the_output_or_the_reply() {
     for (output, body, expected) in [
-        ("", r#"{"usage":{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17}}"#, (Some(9), Some(8), Some(17))),
+        (
+            "",
+            r#"{"usage":{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17}}"#,
+            (Some(9), Some(8), Some(17)),
+        ),
         ("", r#"{"usage":{"prompt_tokens":9,"total_tokens":9}}"#, (Some(9), None, Some(9))),
         (
             "",
             r#"{"usage":{"input_tokens":5,"output_tokens":3,"cache_read_input_tokens":100,"cache_creation_input_tokens":10}}"#,
             (Some(115), Some(3), Some(118)),
         ),
-        ("", r#"{"usage":{"inputTokens":5,"outputTokens":3,"totalTokens":8}}"#, (Some(5), Some(3), Some(8))),
+        (
+            "",
+            r#"{"usage":{"inputTokens":5,"outputTokens":3,"totalTokens":8}}"#,
+            (Some(5), Some(3), Some(8)),
+        ),
         (
             "",
             r#"{"usageMetadata":{"promptTokenCount":4,"candidatesTokenCount":2,"thoughtsTokenCount":1,"totalTokenCount":7}}"#,
@@ -252,13 +294,23 @@ fn tokens_and_cost_come_from_the_output_or_the_reply() {
             (None, None, None),
         ),
     ] {
-        let record = one(&format!(r#"{{{output}"request":{{"body":{{}}}},"response":{{"body":{body}}}}}"#));
-        assert_eq!((record.req_units, record.res_units, record.total_units), expected, "{output} {body}");
-        assert_eq!((record.cost, record.cost_currency), (None, None), "a cost that is not known has no currency");
+        let record =
+            one(&format!(r#"{{{output}"request":{{"body":{{}}}},"response":{{"body":{body}}}}}"#));
+        assert_eq!(
+            (record.req_units, record.res_units, record.total_units),
+            expected,
+            "{output} {body}"
+        );
+        assert_eq!(
+            (record.cost, record.cost_currency),
+            (None, None),
+            "a cost that is not known has no currency"
+        );
     }
     let cost = |cost: &str| {
-        let record =
-            one(&format!(r#"{{"output":{{"cost":{cost}}},"request":{{"body":{{}}}},"response":{{"body":{{}}}}}}"#));
+        let record = one(&format!(
+            r#"{{"output":{{"cost":{cost}}},"request":{{"body":{{}}}},"response":{{"body":{{}}}}}}"#
+        ));
         (record.cost, record.cost_currency)
     };
     assert_eq!(cost(r#"{"cost":0.01125}"#), (Some(0.01125), some("USD")));
@@ -270,12 +322,27 @@ fn tokens_and_cost_come_from_the_output_or_the_reply() {
 fn metadata_is_cut_and_names_the_user() {
     let long = "é".repeat(200);
     let text = |metadata: &str| {
-        format!(r#"{{"request":{{"body":{{"user":"body"}}}},"response":{{"body":{{}}}},"metadata":{metadata}}}"#)
+        format!(
+            r#"{{"request":{{"body":{{"user":"body"}}}},"response":{{"body":{{}}}},"metadata":{metadata}}}"#
+        )
     };
-    let record = one(&text(&format!(r#"{{"{long}":"{long}","n":1.50,"b":false,"z":null,"e":"","o":{{"a":1}}}}"#)));
+    let record = one(&text(&format!(
+        r#"{{"{long}":"{long}","n":1.50,"b":false,"z":null,"e":"","o":{{"a":1}}}}"#
+    )));
     let cut = "é".repeat(128);
-    let tags: Vec<(&str, &str)> = record.metadata.iter().map(|(key, value)| (&**key, &**value)).collect();
-    assert_eq!(tags, [(&*cut, &*cut), ("n", "1.50"), ("b", "false"), ("e", ""), ("o", "{\"a\":1}"), ("_user", "body")]);
+    let tags: Vec<(&str, &str)> =
+        record.metadata.iter().map(|(key, value)| (&**key, &**value)).collect();
+    assert_eq!(
+        tags,
+        [
+            (&*cut, &*cut),
+            ("n", "1.50"),
+            ("b", "false"),
+            ("e", ""),
+            ("o", "{\"a\":1}"),
+            ("_user", "body")
+        ]
+    );
     assert_eq!(record.user_id.as_deref(), Some("body"));
     assert_eq!(one(&text(r#"{"_user":"own"}"#)).user_id.as_deref(), Some("own"));
     assert_eq!(one(&text(r#""{\"_user\":\"own\"}""#)).user_id.as_deref(), Some("own"));
@@ -302,7 +369,8 @@ fn a_cost_is_computed_where_none_is_stated() {
         (Some(0.0), some("USD")),
         "what is stated stays"
     );
-    let cached = r#"{"prompt_tokens":9,"completion_tokens":9,"prompt_tokens_details":{"cached_tokens":4}}"#;
+    let cached =
+        r#"{"prompt_tokens":9,"completion_tokens":9,"prompt_tokens_details":{"cached_tokens":4}}"#;
     assert_eq!(of("", cached, "gpt-4o").0, Some(0.01075));
     let output = r#""output":{"tokens":{"requestUnits":9,"responseUnits":9,"cache":{"cacheReadInputUnits":4}}},"#;
     assert_eq!(of(output, "{}", "gpt-4o").0, Some(0.01075));
@@ -311,20 +379,28 @@ fn a_cost_is_computed_where_none_is_stated() {
 #[test]
 fn gateways_that_translate_leave_cached_tokens_out_or_count_them_in() {
     let tokens = |usage: &str| {
-        let record = one(&format!(r#"{{"request":{{"body":{{}}}},"response":{{"body":{{"usage":{usage}}}}}}}"#));
+        let record = one(&format!(
+            r#"{{"request":{{"body":{{}}}},"response":{{"body":{{"usage":{usage}}}}}}}"#
+        ));
         (record.req_units, record.res_units, record.total_units)
     };
     let cached = r#""cache_read_input_tokens":100,"cache_creation_input_tokens":10"#;
     assert_eq!(
-        tokens(&format!(r#"{{"prompt_tokens":5,"completion_tokens":3,"total_tokens":118,{cached}}}"#)),
+        tokens(&format!(
+            r#"{{"prompt_tokens":5,"completion_tokens":3,"total_tokens":118,{cached}}}"#
+        )),
         (Some(115), Some(3), Some(118))
     );
     assert_eq!(
-        tokens(&format!(r#"{{"prompt_tokens":115,"completion_tokens":3,"total_tokens":118,{cached}}}"#)),
+        tokens(&format!(
+            r#"{{"prompt_tokens":115,"completion_tokens":3,"total_tokens":118,{cached}}}"#
+        )),
         (Some(115), Some(3), Some(118))
     );
     assert_eq!(
-        tokens(r#"{"inputTokens":5,"outputTokens":3,"totalTokens":108,"cacheReadInputTokens":100}"#),
+        tokens(
+            r#"{"inputTokens":5,"outputTokens":3,"totalTokens":108,"cacheReadInputTokens":100}"#
+        ),
         (Some(105), Some(3), Some(108))
     );
 }
@@ -337,8 +413,14 @@ fn a_span_that_portkeys_exporter_sends_says_its_model_and_tokens() {
             "gen_ai.request.model":"gpt-4o","gen_ai.usage.prompt_tokens":9,"gen_ai.usage.output_tokens":9}}},
             "response":{"status":200,"headers":{},"body":{},"response_time":12.5}}"#,
     );
-    assert_eq!((record.ai_org, record.ai_model, record.request_url), (some("openai"), some("gpt-4o"), None));
-    assert_eq!((record.req_units, record.res_units, record.total_units), (Some(9), Some(9), Some(18)));
+    assert_eq!(
+        (record.ai_org, record.ai_model, record.request_url),
+        (some("openai"), some("gpt-4o"), None)
+    );
+    assert_eq!(
+        (record.req_units, record.res_units, record.total_units),
+        (Some(9), Some(9), Some(18))
+    );
     assert_eq!((record.cost, record.response_time), (Some(0.01125), Some(13)));
     assert_eq!((record.span_id, record.is_success), (some("8123456789012345678"), Some(1)));
 }

@@ -9,8 +9,12 @@ use super::shapes::{cached_parts, is_ambiguous};
 use super::{Billed, Parts, Tier, Usage};
 
 /// Names of the request's tokens.
-pub const REQUEST: [&str; 4] =
-    ["gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt"];
+pub const REQUEST: [&str; 4] = [
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.prompt_tokens",
+    "llm.usage.prompt_tokens",
+    "llm.token_count.prompt",
+];
 /// Names of the response's tokens.
 pub const RESPONSE: [&str; 4] = [
     "gen_ai.usage.output_tokens",
@@ -19,7 +23,8 @@ pub const RESPONSE: [&str; 4] = [
     "llm.token_count.completion",
 ];
 /// Names of the tokens of both.
-pub const TOTAL: [&str; 3] = ["gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total"];
+pub const TOTAL: [&str; 3] =
+    ["gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total"];
 
 const CACHE_READ: [&str; 13] = [
     "gen_ai.usage.cache_read.input_tokens",
@@ -47,8 +52,10 @@ const CACHE_WRITE: [&str; 9] = [
     "llm.usage.cache_creation_input_tokens",
     "llm.token_count.prompt_details.cache_write",
 ];
-const CACHE_WRITE_1H: [&str; 2] =
-    ["gen_ai.usage.cache_creation.ephemeral_1h_input_tokens", "gen_ai.usage.details.ephemeral_1h_input_tokens"];
+const CACHE_WRITE_1H: [&str; 2] = [
+    "gen_ai.usage.cache_creation.ephemeral_1h_input_tokens",
+    "gen_ai.usage.details.ephemeral_1h_input_tokens",
+];
 const REASONING: [&str; 9] = [
     "gen_ai.usage.reasoning.output_tokens",
     "gen_ai.usage.reasoning_tokens",
@@ -98,12 +105,18 @@ pub fn read(count: impl Fn(&str) -> Option<i64>, text: impl Fn(&str) -> Option<S
         audio_output: of(&AUDIO_OUTPUT),
         ..cached_parts(cached, audio, cached_audio)
     };
-    let tier = TIER.iter().find_map(|name| text(name)).map(|name| Tier::of(&name)).unwrap_or_default();
+    let tier =
+        TIER.iter().find_map(|name| text(name)).map(|name| Tier::parse(&name)).unwrap_or_default();
     let mut usage = Usage {
         request: first(&REQUEST),
         response: first(&RESPONSE),
         total: first(&TOTAL),
-        billed: Billed { parts, tier, is_partial: is_ambiguous(cached, audio, cached_audio), stated_cents: None },
+        billed: Billed {
+            parts,
+            tier,
+            is_partial: is_ambiguous(cached, audio, cached_audio),
+            stated_cents: None,
+        },
     };
     usage.settle(cached.saturating_add(write), parts.reasoning);
     usage

@@ -7,15 +7,22 @@ use crate::record::json::{list, members};
 /// Reads usage in the formats of OpenAI and compatible providers, of Anthropic, and of Bedrock.
 pub(super) fn plain(usage: &Members<'_>) -> Usage {
     let beside = |names: &[&str]| count(usage, names).unwrap_or(0);
-    let asked = inner(usage, &["prompt_tokens_details", "input_tokens_details", "input_token_details"]);
-    let answered = inner(usage, &["completion_tokens_details", "output_tokens_details", "output_token_details"]);
+    let asked =
+        inner(usage, &["prompt_tokens_details", "input_tokens_details", "input_token_details"]);
+    let answered = inner(
+        usage,
+        &["completion_tokens_details", "output_tokens_details", "output_token_details"],
+    );
     let within = |details: &Members<'_>, names: &[&str]| count(details, names).unwrap_or(0);
 
     // Anthropic and Bedrock leave these out of the input. Gateways that translate may include them.
-    let read_beside = beside(&["cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount"]);
-    let names = ["cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount"];
+    let read_beside =
+        beside(&["cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount"]);
+    let names =
+        ["cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount"];
     let lives = inner(usage, &["cache_creation"]);
-    let by_life = ["ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"].map(|name| within(&lives, &[name]));
+    let by_life = ["ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"]
+        .map(|name| within(&lives, &[name]));
     let write_beside = beside(&names).max(by_life[0].saturating_add(by_life[1]));
     let hour = hour_writes(usage, &asked).max(by_life[1]);
     let read = read_beside.max(within(&asked, &["cached_tokens"])).max(beside(&[
@@ -23,8 +30,11 @@ pub(super) fn plain(usage: &Members<'_>) -> Usage {
         "cached_tokens",
         "cachedInputTokens",
     ]));
-    let write = write_beside.max(within(&asked, &["cache_creation_tokens", "cache_write_tokens"])).max(hour);
-    let reasoning = within(&answered, &["reasoning_tokens"]).max(beside(&["reasoning_tokens", "reasoningTokens"]));
+    let write = write_beside
+        .max(within(&asked, &["cache_creation_tokens", "cache_write_tokens"]))
+        .max(hour);
+    let reasoning = within(&answered, &["reasoning_tokens"])
+        .max(beside(&["reasoning_tokens", "reasoningTokens"]));
     let audio = within(&asked, &["audio_tokens"]);
     let cached_audio = count(&inner(&asked, &["cached_tokens_details"]), &["audio_tokens"]);
     let parts = Parts {
@@ -43,7 +53,13 @@ pub(super) fn plain(usage: &Members<'_>) -> Usage {
         request: openai.or(input.map(|input| input.saturating_add(cached))),
         response: count(
             usage,
-            &["completion_tokens", "output_tokens", "outputTokens", "completionTokens", "outputTokenCount"],
+            &[
+                "completion_tokens",
+                "output_tokens",
+                "outputTokens",
+                "completionTokens",
+                "outputTokenCount",
+            ],
         ),
         total: count(usage, &["total_tokens", "totalTokens", "totalTokenCount"]),
         billed: Billed {
@@ -97,11 +113,16 @@ pub(super) fn google(usage: &Members<'_>) -> Usage {
             (answer, thoughts) => answer.or(thoughts),
         },
         total,
-        billed: Billed { parts, is_partial: is_ambiguous(cached, audio, cached_audio), ..Billed::default() },
+        billed: Billed {
+            parts,
+            is_partial: is_ambiguous(cached, audio, cached_audio),
+            ..Billed::default()
+        },
     };
     // If the total excludes the thoughts or the tokens of tools, this version includes them in the
     // other counts already.
-    let sum = |request: Option<i64>, response: Option<i64>| Some(request?.saturating_add(response?));
+    let sum =
+        |request: Option<i64>, response: Option<i64>| Some(request?.saturating_add(response?));
     let fits = |request, response| sum(request, response).is_none_or(|sum| Some(sum) == total);
     if !fits(found.request, found.response) {
         let held = [(found.request, answer), (prompt, found.response), (prompt, answer)];
@@ -117,7 +138,8 @@ pub(super) fn google(usage: &Members<'_>) -> Usage {
 fn modality(usage: &Members<'_>, names: &[&str], modality: &str) -> i64 {
     let details = get(usage, names).and_then(list).unwrap_or_default();
     let own = details.into_iter().filter_map(members);
-    let own = own.filter(|of| string(of, &["modality"]).is_some_and(|of| of.eq_ignore_ascii_case(modality)));
+    let own = own
+        .filter(|of| string(of, &["modality"]).is_some_and(|of| of.eq_ignore_ascii_case(modality)));
     own.filter_map(|of| count(&of, &["tokenCount", "token_count"])).fold(0, i64::saturating_add)
 }
 
@@ -151,10 +173,14 @@ pub(super) const BARE: [&str; 8] = [
 /// Reads usage of the models that state their counts as members of the reply.
 pub(super) fn bare(reply: &Members<'_>) -> Usage {
     let results = get(reply, &["results"]).and_then(list).unwrap_or_default();
-    let results = results.into_iter().filter_map(members).filter_map(|result| count(&result, &["tokenCount"]));
+    let results = results
+        .into_iter()
+        .filter_map(members)
+        .filter_map(|result| count(&result, &["tokenCount"]));
     let mut found = Usage {
         request: count(reply, &[BARE[0], BARE[2], BARE[4], BARE[6]]),
-        response: count(reply, &[BARE[1], BARE[3], BARE[5], BARE[7]]).or(results.reduce(i64::saturating_add)),
+        response: count(reply, &[BARE[1], BARE[3], BARE[5], BARE[7]])
+            .or(results.reduce(i64::saturating_add)),
         ..Usage::default()
     };
     found.settle(0, 0);

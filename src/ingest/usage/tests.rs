@@ -14,18 +14,18 @@ const NONE: Parts = Parts {
     image_output: 0,
 };
 
-fn of(reply: &str) -> Usage {
-    Usage::of(&[], Some(reply))
+fn usage_of(reply: &str) -> Usage {
+    Usage::from_reply(&[], Some(reply))
 }
 
 /// Checks request, response and kinds. The total is the sum of the first two, and no kind is larger
 /// than its whole.
 fn check(reply: &str, request: i64, response: i64, parts: Parts) {
-    let usage = of(reply);
+    let usage = usage_of(reply);
     assert_eq!((usage.request, usage.response), (Some(request), Some(response)), "{reply}");
     assert_eq!(usage.total, Some(request + response), "{reply}");
     assert_eq!(usage.billed.parts, parts, "{reply}");
-    assert!(parts.of_request() <= request && parts.of_response() <= response, "{reply}");
+    assert!(parts.request_units() <= request && parts.response_units() <= response, "{reply}");
     assert!(!usage.billed.is_partial, "{reply}");
 }
 
@@ -64,7 +64,8 @@ fn xai_leaves_reasoning_out_of_the_completion() {
 
 #[test]
 fn anthropic_leaves_cached_tokens_out_of_the_input() {
-    let lives = r#""cache_creation":{"ephemeral_5m_input_tokens":20,"ephemeral_1h_input_tokens":30},"#;
+    let lives =
+        r#""cache_creation":{"ephemeral_5m_input_tokens":20,"ephemeral_1h_input_tokens":30},"#;
     let usage = |lives: &str| {
         format!(
             r#"{{"usage":{{"input_tokens":10,"cache_creation_input_tokens":50,"cache_read_input_tokens":100,
@@ -183,7 +184,8 @@ fn a_null_in_a_later_event_of_a_stream_erases_nothing() {
         }
     }
     // Of a duplicate key in one object the last value counts, even if it is null.
-    let doubled = of(r#"{"usage":{"prompt_tokens":9,"completion_tokens":5,"prompt_tokens":null}}"#);
+    let doubled =
+        usage_of(r#"{"usage":{"prompt_tokens":9,"completion_tokens":5,"prompt_tokens":null}}"#);
     assert_eq!((doubled.request, doubled.response), (None, Some(5)));
 }
 
@@ -213,7 +215,12 @@ fn bedrock_has_names_of_its_own() {
     );
     check(r#"{"inputTextTokenCount":5,"results":[{"tokenCount":7,"outputText":"x"}]}"#, 5, 7, NONE);
     check(r#"{"inputTextTokenCount":5,"results":[{"tokenCount":7},{"tokenCount":2}]}"#, 5, 9, NONE);
-    check(r#"[{"outputText":"x"},{"inputTextTokenCount":5,"totalOutputTextTokenCount":7}]"#, 5, 7, NONE);
+    check(
+        r#"[{"outputText":"x"},{"inputTextTokenCount":5,"totalOutputTextTokenCount":7}]"#,
+        5,
+        7,
+        NONE,
+    );
     check(r#"{"generation":"x","prompt_token_count":5,"generation_token_count":7}"#, 5, 7, NONE);
     check(
         r#"{"outputText":"x","amazon-bedrock-invocationMetrics":{"inputTokenCount":5,"outputTokenCount":7}}"#,
@@ -221,7 +228,7 @@ fn bedrock_has_names_of_its_own() {
         7,
         NONE,
     );
-    let embedding = of(r#"{"embedding":[0.1],"inputTextTokenCount":5}"#);
+    let embedding = usage_of(r#"{"embedding":[0.1],"inputTextTokenCount":5}"#);
     assert_eq!((embedding.request, embedding.response, embedding.total), (Some(5), None, None));
 }
 
@@ -263,28 +270,55 @@ fn gemini_counts_tools_and_thoughts_apart() {
             {"modality":"TEXT","tokenCount":100}],"candidatesTokensDetails":[{"modality":"IMAGE","tokenCount":20}]}}"#,
         1000,
         30,
-        Parts { cache_read: 100, audio_input: 500, audio_cache_read: 400, image_output: 20, ..NONE },
+        Parts {
+            cache_read: 100,
+            audio_input: 500,
+            audio_cache_read: 400,
+            image_output: 20,
+            ..NONE
+        },
     );
-    let prompt_only = of(r#"{"usageMetadata":{"promptTokenCount":100,"totalTokenCount":100}}"#);
-    assert_eq!((prompt_only.request, prompt_only.response, prompt_only.total), (Some(100), None, Some(100)));
+    let prompt_only =
+        usage_of(r#"{"usageMetadata":{"promptTokenCount":100,"totalTokenCount":100}}"#);
+    assert_eq!(
+        (prompt_only.request, prompt_only.response, prompt_only.total),
+        (Some(100), None, Some(100))
+    );
 }
 
 #[test]
 fn cohere_bills_less_than_it_reads() {
-    let billed =
-        r#"{"billed_units":{"input_tokens":17,"output_tokens":12},"tokens":{"input_tokens":83,"output_tokens":12}}"#;
-    check(&format!(r#"{{"id":"x","message":{{"role":"assistant"}},"usage":{billed}}}"#), 17, 12, NONE);
+    let billed = r#"{"billed_units":{"input_tokens":17,"output_tokens":12},"tokens":{"input_tokens":83,"output_tokens":12}}"#;
+    check(
+        &format!(r#"{{"id":"x","message":{{"role":"assistant"}},"usage":{billed}}}"#),
+        17,
+        12,
+        NONE,
+    );
     check(&format!(r#"{{"text":"x","meta":{billed}}}"#), 17, 12, NONE);
     check(&format!(r#"[{{"type":"message-end","delta":{{"usage":{billed}}}}}]"#), 17, 12, NONE);
-    check(&format!(r#"{{"event_type":"stream-end","response":{{"meta":{billed}}}}}"#), 17, 12, NONE);
-    let embedding = of(r#"{"embeddings":[[0.1]],"meta":{"billed_units":{"input_tokens":4}}}"#);
+    check(
+        &format!(r#"{{"event_type":"stream-end","response":{{"meta":{billed}}}}}"#),
+        17,
+        12,
+        NONE,
+    );
+    let embedding =
+        usage_of(r#"{"embeddings":[[0.1]],"meta":{"billed_units":{"input_tokens":4}}}"#);
     assert_eq!((embedding.request, embedding.response), (Some(4), None));
-    assert!(of(r#"{"results":[],"meta":{"billed_units":{"search_units":1}}}"#).billed.is_partial);
+    assert!(
+        usage_of(r#"{"results":[],"meta":{"billed_units":{"search_units":1}}}"#).billed.is_partial
+    );
 }
 
 #[test]
 fn others_have_words_of_their_own() {
-    check(r#"{"model":"llama3","message":{},"done":true,"prompt_eval_count":26,"eval_count":298}"#, 26, 298, NONE);
+    check(
+        r#"{"model":"llama3","message":{},"done":true,"prompt_eval_count":26,"eval_count":298}"#,
+        26,
+        298,
+        NONE,
+    );
     check(
         r#""{\"response\":\"x\",\"done\":false}\n{\"done\":true,\"prompt_eval_count\":26,\"eval_count\":298}\n""#,
         26,
@@ -304,15 +338,23 @@ fn others_have_words_of_their_own() {
         4,
         NONE,
     );
-    let deepseek =
-        r#"{"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13,"prompt_cache_hit_tokens":8}}"#;
+    let deepseek = r#"{"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13,"prompt_cache_hit_tokens":8}}"#;
     check(deepseek, 9, 4, Parts { cache_read: 8, ..NONE });
     let moonshot = r#"{"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13,"cached_tokens":8}}"#;
     check(moonshot, 9, 4, Parts { cache_read: 8, ..NONE });
-    let jina = of(r#"{"data":[{"embedding":[0.1]}],"usage":{"total_tokens":8}}"#);
+    let jina = usage_of(r#"{"data":[{"embedding":[0.1]}],"usage":{"total_tokens":8}}"#);
     assert_eq!((jina.request, jina.response, jina.total), (Some(8), None, Some(8)));
-    for nothing in ["", "null", "{}", "[]", r#""text""#, r#"{"usage":null}"#, r#"{"usage":{}}"#, "{\"usage\":3}"] {
-        assert_eq!(of(nothing), Usage::default(), "{nothing}");
+    for nothing in [
+        "",
+        "null",
+        "{}",
+        "[]",
+        r#""text""#,
+        r#"{"usage":null}"#,
+        r#"{"usage":{}}"#,
+        "{\"usage\":3}",
+    ] {
+        assert_eq!(usage_of(nothing), Usage::default(), "{nothing}");
     }
 }
 
@@ -330,27 +372,30 @@ fn audio_has_kinds_of_its_own() {
         "output_tokens":121,"input_token_details":{"text_tokens":119,"audio_tokens":13,"cached_tokens":74,
         "cached_tokens_details":{"text_tokens":64,"audio_tokens":10}},"output_token_details":{"text_tokens":30,
         "audio_tokens":91}}}}"#;
-    let parts = Parts { cache_read: 64, audio_input: 3, audio_cache_read: 10, audio_output: 91, ..NONE };
+    let parts =
+        Parts { cache_read: 64, audio_input: 3, audio_cache_read: 10, audio_output: 91, ..NONE };
     check(realtime, 132, 121, parts);
     // Each answer of a session has a usage of its own.
     let twice = format!(r#"[{{"type":"session.created"}},{realtime},{realtime}]"#);
     check(&twice, 264, 242, parts.plus(parts));
     let unclear = r#"{"usage":{"prompt_tokens":10,"completion_tokens":1,
         "prompt_tokens_details":{"audio_tokens":5,"cached_tokens":5}}}"#;
-    assert!(of(unclear).billed.is_partial, "how much of the audio was cached is not known");
+    assert!(usage_of(unclear).billed.is_partial, "how much of the audio was cached is not known");
 }
 
 #[test]
 fn a_total_that_no_kind_explains_has_no_cost() {
-    let usage = of(r#"{"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":40}}"#);
+    let usage =
+        usage_of(r#"{"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":40}}"#);
     assert_eq!((usage.request, usage.response, usage.total), (Some(10), Some(5), Some(40)));
     assert!(usage.billed.is_partial);
     // A total below the sum is ignored.
     check(r#"{"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":12}}"#, 10, 5, NONE);
     check(r#"{"usage":{"completion_tokens":5,"total_tokens":12}}"#, 7, 5, NONE);
     let most = i64::MAX;
-    let huge =
-        of(&format!(r#"{{"usage":{{"input_tokens":{most},"cache_read_input_tokens":{most},"output_tokens":1}}}}"#));
+    let huge = usage_of(&format!(
+        r#"{{"usage":{{"input_tokens":{most},"cache_read_input_tokens":{most},"output_tokens":1}}}}"#
+    ));
     assert_eq!((huge.request, huge.total), (Some(most), None), "counts never wrap");
 }
 
@@ -364,16 +409,27 @@ fn what_is_billed_beside_tokens_is_told() {
         r#""inference_geo":"us""#,
     ] {
         assert!(
-            of(&format!(r#"{{"usage":{{"input_tokens":1,"output_tokens":1,{more}}}}}"#)).billed.is_partial,
+            usage_of(&format!(r#"{{"usage":{{"input_tokens":1,"output_tokens":1,{more}}}}}"#))
+                .billed
+                .is_partial,
             "{more}"
         );
     }
-    for nothing in
-        [r#""server_tool_use":{"web_search_requests":0}"#, r#""num_sources_used":0"#, r#""speed":"standard""#]
-    {
-        check(&format!(r#"{{"usage":{{"input_tokens":1,"output_tokens":1,{nothing}}}}}"#), 1, 1, NONE);
+    for nothing in [
+        r#""server_tool_use":{"web_search_requests":0}"#,
+        r#""num_sources_used":0"#,
+        r#""speed":"standard""#,
+    ] {
+        check(
+            &format!(r#"{{"usage":{{"input_tokens":1,"output_tokens":1,{nothing}}}}}"#),
+            1,
+            1,
+            NONE,
+        );
     }
-    let stated = |cost: &str| of(&format!(r#"{{"usage":{{"prompt_tokens":1,{cost}}}}}"#)).billed.stated_cents;
+    let stated = |cost: &str| {
+        usage_of(&format!(r#"{{"usage":{{"prompt_tokens":1,{cost}}}}}"#)).billed.stated_cents
+    };
     assert_eq!(stated(r#""cost":0.0003"#), Some(0.03));
     assert_eq!(stated(r#""cost":{"input_tokens_cost":0.1,"total_cost":0.0061}"#), Some(0.61));
     assert_eq!(stated(r#""cost":0.0003,"is_byok":true"#), None);
@@ -382,7 +438,9 @@ fn what_is_billed_beside_tokens_is_told() {
 
 #[test]
 fn the_service_tier_is_the_one_that_served() {
-    let tier = |asked: &str, reply: &str| Usage::of(&members(asked).unwrap(), Some(reply)).billed.tier;
+    let tier = |asked: &str, reply: &str| {
+        Usage::from_reply(&members(asked).unwrap(), Some(reply)).billed.tier
+    };
     let usage = r#""usage":{"prompt_tokens":1,"completion_tokens":1}"#;
     for (name, expected) in [
         ("default", Tier::Standard),
@@ -393,25 +451,38 @@ fn the_service_tier_is_the_one_that_served() {
         ("priority", Tier::Other),
         ("scale", Tier::Other),
     ] {
-        assert_eq!(tier("{}", &format!(r#"{{{usage},"service_tier":"{name}"}}"#)), expected, "{name}");
-        assert_eq!(tier(&format!(r#"{{"service_tier":"{name}"}}"#), &format!("{{{usage}}}")), expected, "{name}");
+        assert_eq!(
+            tier("{}", &format!(r#"{{{usage},"service_tier":"{name}"}}"#)),
+            expected,
+            "{name}"
+        );
+        assert_eq!(
+            tier(&format!(r#"{{"service_tier":"{name}"}}"#), &format!("{{{usage}}}")),
+            expected,
+            "{name}"
+        );
     }
     let anthropic = r#"{"usage":{"input_tokens":1,"output_tokens":1,"service_tier":"batch"}}"#;
     assert_eq!(tier("{}", anthropic), Tier::Batch);
     let served = format!(r#"{{{usage},"service_tier":"default"}}"#);
     assert_eq!(tier(r#"{"service_tier":"priority"}"#, &served), Tier::Standard);
-    let event = format!(r#"{{"type":"response.completed","response":{{{usage},"service_tier":"flex"}}}}"#);
+    let event =
+        format!(r#"{{"type":"response.completed","response":{{{usage},"service_tier":"flex"}}}}"#);
     assert_eq!(tier("{}", &event), Tier::Flex);
-    let bedrock = r#"{"usage":{"inputTokens":1,"outputTokens":1},"serviceTier":{"type":"priority"}}"#;
+    let bedrock =
+        r#"{"usage":{"inputTokens":1,"outputTokens":1},"serviceTier":{"type":"priority"}}"#;
     assert_eq!(tier("{}", bedrock), Tier::Other);
-    let google = r#"{"usageMetadata":{"promptTokenCount":1,"trafficType":"PROVISIONED_THROUGHPUT"}}"#;
+    let google =
+        r#"{"usageMetadata":{"promptTokenCount":1,"trafficType":"PROVISIONED_THROUGHPUT"}}"#;
     assert_eq!(tier("{}", google), Tier::Other);
 }
 
 #[test]
 fn a_source_that_counts_by_itself_wins_where_it_speaks_of_another_total() {
-    let told = of(r#"{"usage":{"prompt_tokens":13,"completion_tokens":1,"total_tokens":400,
-        "completion_tokens_details":{"reasoning_tokens":386}}}"#);
+    let told = usage_of(
+        r#"{"usage":{"prompt_tokens":13,"completion_tokens":1,"total_tokens":400,
+        "completion_tokens_details":{"reasoning_tokens":386}}}"#,
+    );
     let same = told.with_counts(Some(13), Some(1), Some(400));
     assert_eq!((same.request, same.response, same.total), (Some(13), Some(387), Some(400)));
     let other = told.with_counts(Some(20), Some(500), Some(520));
@@ -423,7 +494,8 @@ fn a_source_that_counts_by_itself_wins_where_it_speaks_of_another_total() {
 #[test]
 fn spans_say_the_same_in_many_names() {
     let read = |pairs: &[(&str, i64)]| {
-        let count = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+        let count =
+            |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
         attributes::read(count, |_| None)
     };
     let parts = Parts { cache_read: 900, cache_write: 200, reasoning: 30, ..NONE };
@@ -438,7 +510,11 @@ fn spans_say_the_same_in_many_names() {
             "gen_ai.usage.cache_creation.input_tokens",
             "gen_ai.usage.reasoning_tokens",
         ],
-        ["gen_ai.usage.cache_read_tokens", "gen_ai.usage.cache_write_tokens", "gen_ai.usage.details.reasoning_tokens"],
+        [
+            "gen_ai.usage.cache_read_tokens",
+            "gen_ai.usage.cache_write_tokens",
+            "gen_ai.usage.details.reasoning_tokens",
+        ],
         [
             "gen_ai.usage.details.cache_read_tokens",
             "gen_ai.usage.details.cache_write_tokens",
@@ -453,7 +529,11 @@ fn spans_say_the_same_in_many_names() {
         let told = [("gen_ai.usage.input_tokens", 1200), ("gen_ai.usage.output_tokens", 50)];
         let kinds = [(names[0], 900), (names[1], 200), (names[2], 30)];
         let usage = read(&[told.as_slice(), kinds.as_slice()].concat());
-        assert_eq!((usage.request, usage.response, usage.total), (Some(1200), Some(50), Some(1250)), "{names:?}");
+        assert_eq!(
+            (usage.request, usage.response, usage.total),
+            (Some(1200), Some(50), Some(1250)),
+            "{names:?}"
+        );
         assert_eq!(usage.billed.parts, parts, "{names:?}");
     }
     // An instrumentation that leaves out the cached tokens.
@@ -474,6 +554,7 @@ fn spans_say_the_same_in_many_names() {
         ("gen_ai.usage.details.output_audio_tokens", 7),
         ("gen_ai.usage.cache_creation.ephemeral_1h_input_tokens", 2),
     ]);
-    let heard = Parts { audio_input: 5, audio_cache_read: 3, audio_output: 7, cache_write_1h: 2, ..NONE };
+    let heard =
+        Parts { audio_input: 5, audio_cache_read: 3, audio_output: 7, cache_write_1h: 2, ..NONE };
     assert_eq!(audio.billed.parts, heard);
 }

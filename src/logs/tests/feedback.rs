@@ -2,18 +2,25 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::super::erasing;
-use super::super::feedback::{get as one, list as page, means, of_log, places, shown};
+use super::super::feedback::{feedback_of_log, get as one, list as page, means, places, shown};
 use super::*;
-use crate::catalog::Which;
+use crate::catalog::ErasureSelector;
 
 fn at(minutes: i64) -> DateTime<Utc> {
     "2025-11-02T12:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::minutes(minutes)
 }
 
 /// Creates feedback of `organisation` on `about`: a trace, `trace/log`, or `/log` without a trace.
-fn said(id: &str, organisation: &str, about: &str, value: f64, weight: f64, minutes: i64) -> Feedback {
-    let (trace, log) = about.split_once('/').map_or((about, None), |(trace, log)| (trace, Some(log.to_owned())));
+fn said(
+    id: &str,
+    organisation: &str,
+    about: &str,
+    value: f64,
+    weight: f64,
+    minutes: i64,
+) -> Feedback {
+    let (trace, log) =
+        about.split_once('/').map_or((about, None), |(trace, log)| (trace, Some(log.to_owned())));
     Feedback {
         id: Some(id.to_owned()),
         organisation_id: Some(organisation.to_owned()),
@@ -37,7 +44,8 @@ fn changed(feedback: &Feedback, value: f64, seconds: i64) -> Feedback {
 /// Creates feedback on a trace of acme, on two of its logs, and on a log of zen without a trace.
 fn rig() -> Rig {
     let first = said("f1", "acme", "t-1", 9.0, 1.0, 1);
-    let of_trace: Vec<Record> = Rig::new().records.into_iter().filter(|record| on(record, "acme", "t-1")).collect();
+    let of_trace: Vec<Record> =
+        Rig::new().records.into_iter().filter(|record| on(record, "acme", "t-1")).collect();
     let own = |number: usize| format!("t-1/{}", of_trace[number].id.as_deref().unwrap());
     Rig::with(vec![
         changed(&first, 3.0, 30),
@@ -60,19 +68,24 @@ fn on(record: &Record, organisation: &str, trace: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_state_holds_and_pages_go_on_where_the_last_ended() {
     let rig = rig();
-    let of = async |id: &str, organisation| one(&rig.queries, rig.scene.clone(), id, organisation).await;
+    let of = async |id: &str, organisation| {
+        one(&rig.queries, rig.query_context.clone(), id, organisation).await
+    };
     let found = of("f1", Some("acme")).await.unwrap();
     assert_eq!(found, changed(&said("f1", "acme", "t-1", 9.0, 1.0, 1), 5.0, 60));
     assert_eq!(of("f1", None).await.unwrap().organisation_id.as_deref(), Some("zen"), "the newest");
     for (id, organisation) in [("nothing", None), ("f2", Some("zen"))] {
         let error = of(id, organisation).await.unwrap_err();
-        assert_eq!((error.kind(), error.message()), (crate::error::ErrorKind::NotFound, "no feedback has that id"));
+        assert_eq!(
+            (error.kind(), error.message()),
+            (crate::error::ErrorKind::NotFound, "no feedback has that id")
+        );
     }
 
     let mut ask = FeedbackAsk { page_size: 3, ..FeedbackAsk::default() };
     let mut seen = Vec::new();
     loop {
-        let (found, next) = page(&rig.queries, rig.scene.clone(), &ask).await.unwrap();
+        let (found, next) = page(&rig.queries, rig.query_context.clone(), &ask).await.unwrap();
         seen.extend(found.into_iter().map(|one| (one.id.unwrap(), one.organisation_id.unwrap())));
         let Some(next) = next else { break };
         ask.after = Some(next.to_string().parse().unwrap());
@@ -96,7 +109,10 @@ async fn lists_of_feedback_are_narrowed() {
     for (fields, expected) in [
         (&[("trace_id", "t-2, t-faq")][..], &["f4", "f3"][..]),
         (&[("log_id", "tied")][..], &["f7"][..]),
-        (&[("from", "2025-11-02T12:05:00Z"), ("to", "2025-11-02T12:07:00Z")][..], &["f6", "f5"][..]),
+        (
+            &[("from", "2025-11-02T12:05:00Z"), ("to", "2025-11-02T12:07:00Z")][..],
+            &["f6", "f5"][..],
+        ),
         (&[("from", "2025-11-03")][..], &[][..]),
         (&[("trace_id", "t-2"), ("log_id", "tied")][..], &[][..]),
     ] {
@@ -104,9 +120,13 @@ async fn lists_of_feedback_are_narrowed() {
             fields.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
         });
         let ask = FeedbackAsk { page_size: 50, ..ask.unwrap() };
-        let (found, next) = page(&rig.queries, rig.scene.clone(), &ask).await.unwrap();
+        let (found, next) = page(&rig.queries, rig.query_context.clone(), &ask).await.unwrap();
         let found: Vec<String> = found.into_iter().map(|one| one.id.unwrap()).collect();
-        assert_eq!((found, next), (expected.iter().map(|id| (*id).to_owned()).collect(), None), "{fields:?}");
+        assert_eq!(
+            (found, next),
+            (expected.iter().map(|id| (*id).to_owned()).collect(), None),
+            "{fields:?}"
+        );
     }
     assert!(FeedbackAsk::read(|name| (name == "from").then(|| "soon".to_owned())).is_err());
 }
@@ -114,10 +134,11 @@ async fn lists_of_feedback_are_narrowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_log_has_the_mean_of_its_trace_and_of_its_own() {
     let rig = rig();
-    let of_trace: Vec<Record> = rig.records.iter().filter(|record| on(record, "acme", "t-1")).cloned().collect();
+    let of_trace: Vec<Record> =
+        rig.records.iter().filter(|record| on(record, "acme", "t-1")).cloned().collect();
     assert!(of_trace.len() > 1, "the fixture has a trace of several logs");
-    let listed = rig.page(&Ask { page_size: MOST_PAGE_SIZE, ..Ask::default() }).await;
-    let found = means(&rig.queries, rig.scene.clone(), &rig.records).await.unwrap();
+    let listed = rig.page(&Ask { page_size: MAX_PAGE_SIZE, ..Ask::default() }).await;
+    let found = means(&rig.queries, rig.query_context.clone(), &rig.records).await.unwrap();
     for (record, mean) in rig.records.iter().zip(found) {
         let id = &record.id;
         let expected = match record.organisation_id.as_deref() {
@@ -133,21 +154,28 @@ async fn each_log_has_the_mean_of_its_trace_and_of_its_own() {
             item["id"].as_str() == id.as_deref()
                 && item["organisation_id"].as_str() == record.organisation_id.as_deref()
         };
-        assert_eq!(listed.records.iter().find(same).unwrap()["weighted_feedback"].as_f64(), expected, "{id:?}");
+        assert_eq!(
+            listed.records.iter().find(same).unwrap()["weighted_feedback"].as_f64(),
+            expected,
+            "{id:?}"
+        );
     }
-    assert_eq!(means(&rig.queries, rig.scene.clone(), &[]).await.unwrap(), []);
+    assert_eq!(means(&rig.queries, rig.query_context.clone(), &[]).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_are_found_by_what_was_said_of_them() {
     let rig = rig();
-    let of_trace: Vec<Record> = rig.records.iter().filter(|record| on(record, "acme", "t-1")).cloned().collect();
+    let of_trace: Vec<Record> =
+        rig.records.iter().filter(|record| on(record, "acme", "t-1")).cloned().collect();
     let own = of_trace[0].id.clone().unwrap();
     let others = |record: &Record| on(record, "acme", "t-1") && !is(&record.id, &own);
     // A trace of that name in another organisation is separate, and zero weights have no mean.
     rig.finds(&[("weighted_feedback_min", "1.6"), ("weighted_feedback_max", "1.7")], others).await;
-    rig.finds(&[("weighted_feedback_min", "0.6"), ("weighted_feedback_max", "0.6")], |record| is(&record.id, &own))
-        .await;
+    rig.finds(&[("weighted_feedback_min", "0.6"), ("weighted_feedback_max", "0.6")], |record| {
+        is(&record.id, &own)
+    })
+    .await;
     let tied = |record: &Record| is(&record.id, "tied") && is(&record.organisation_id, "zen");
     rig.finds(&[("weighted_feedback_min", "7")], tied).await;
     let any = |record: &Record| on(record, "acme", "t-1") || tied(record);
@@ -155,7 +183,8 @@ async fn logs_are_found_by_what_was_said_of_them() {
     rig.finds(&[("weighted_feedback_max", "10")], any).await;
     let failed = |record: &Record| any(record) && record.response_status_code == Some(404);
     rig.finds(&[("weighted_feedback_max", "10"), ("status_code", "404")], failed).await;
-    let none = Ask { filter: filter(&[("weighted_feedback_min", "7.1")]).unwrap(), ..Ask::default() };
+    let none =
+        Ask { filter: filter(&[("weighted_feedback_min", "7.1")]).unwrap(), ..Ask::default() };
     assert!(rig.page(&none).await.records.is_empty());
 }
 
@@ -166,28 +195,42 @@ async fn a_filter_by_feedback_streams_the_logs_by() {
     let rig = rig();
     let condition = filter(&[("weighted_feedback_min", "1")]).unwrap().condition();
     let text = format!("explain {}select * from logs {}", condition.with(), condition.clause());
-    let plan = run(&rig.queries, rig.scene.clone(), &text, condition.params).await.unwrap();
+    let plan = run(&rig.queries, rig.query_context.clone(), &text, condition.params).await.unwrap();
     let plan = arrow::util::pretty::pretty_format_batches(&plan).unwrap().to_string();
     // The view of feedback may join its own versions in any order.
-    let holds_logs =
-        |line: &str| line.contains("LeftSemi") || (line.contains("LeftAnti") && !line.contains("later_id"));
+    let holds_logs = |line: &str| {
+        line.contains("LeftSemi") || (line.contains("LeftAnti") && !line.contains("later_id"))
+    };
     assert!(!plan.lines().any(holds_logs) && plan.contains("RightSemi"), "{plan}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_shows_what_was_said_of_its_trace_and_of_itself() {
     let rig = rig();
-    let of_trace: Vec<Record> = rig.records.iter().filter(|record| on(record, "acme", "t-1")).cloned().collect();
-    for (number, ids, weighted) in [(0, &["f5", "f2", "f1"][..], 0.6), (1, &["f6", "f2", "f1"][..], 1.666666667)] {
-        let said = of_log(&rig.queries, rig.scene.clone(), &of_trace[number]).await.unwrap();
+    let of_trace: Vec<Record> =
+        rig.records.iter().filter(|record| on(record, "acme", "t-1")).cloned().collect();
+    for (number, ids, weighted) in
+        [(0, &["f5", "f2", "f1"][..], 0.6), (1, &["f6", "f2", "f1"][..], 1.666666667)]
+    {
+        let said = feedback_of_log(&rig.queries, rig.query_context.clone(), &of_trace[number])
+            .await
+            .unwrap();
         let found: Vec<_> = said.feedback.iter().map(|one| one.id.as_deref().unwrap()).collect();
         assert_eq!((found, said.weighted), (ids.to_vec(), Some(weighted)));
-        let object: Value = serde_json::from_str(&object(&of_trace[number], None, &said, &[]).unwrap()).unwrap();
-        assert_eq!((object["feedback"].as_array().unwrap().len(), &object["weighted_feedback"]), (3, &json!(weighted)));
+        let object: Value =
+            serde_json::from_str(&object(&of_trace[number], None, &said, &[]).unwrap()).unwrap();
+        assert_eq!(
+            (object["feedback"].as_array().unwrap().len(), &object["weighted_feedback"]),
+            (3, &json!(weighted))
+        );
         assert_eq!(object["feedback"][2], shown(&said.feedback[2]));
     }
-    let tied = rig.records.iter().find(|record| is(&record.id, "tied") && is(&record.organisation_id, "zen")).unwrap();
-    let said = of_log(&rig.queries, rig.scene.clone(), tied).await.unwrap();
+    let tied = rig
+        .records
+        .iter()
+        .find(|record| is(&record.id, "tied") && is(&record.organisation_id, "zen"))
+        .unwrap();
+    let said = feedback_of_log(&rig.queries, rig.query_context.clone(), tied).await.unwrap();
     assert_eq!((said.feedback.len(), said.weighted), (1, Some(7.0)));
     assert_eq!(
         shown(&said.feedback[0]),
@@ -209,14 +252,14 @@ async fn a_page_of_big_feedback_ends_before_its_bytes_are_too_many() {
     let mut ask = FeedbackAsk { page_size: 40, ..FeedbackAsk::default() };
     let mut sizes = Vec::new();
     loop {
-        let (found, next) = page(&rig.queries, rig.scene.clone(), &ask).await.unwrap();
+        let (found, next) = page(&rig.queries, rig.query_context.clone(), &ask).await.unwrap();
         sizes.push(found.len());
         let Some(next) = next else { break };
         ask.after = Some(next);
     }
     assert_eq!(sizes, [20, 20, 10], "each but the last has nearly 4 MiB");
     let record = rig.records.iter().find(|record| on(record, "acme", "t-1")).unwrap();
-    let said = of_log(&rig.queries, rig.scene.clone(), record).await.unwrap();
+    let said = feedback_of_log(&rig.queries, rig.query_context.clone(), record).await.unwrap();
     assert_eq!((said.feedback.len(), said.weighted), (20, Some(1.0)));
 }
 
@@ -237,16 +280,17 @@ async fn feedback_goes_with_the_records_that_it_is_about() {
             ..changed(&said("named", "acme", "elsewhere", 1.0, 1.0, 7), 2.0, 9)
         },
     ]);
-    let find = async |which: &Which| {
-        let mut found = erasing(&rig.queries, rig.scene.clone(), "acme", which).await.unwrap();
+    let find = async |which: &ErasureSelector| {
+        let mut found =
+            erasing(&rig.queries, rig.query_context.clone(), "acme", which).await.unwrap();
         found.tied.sort();
         (found.records, found.feedback, found.tied.join(" "))
     };
-    let user = |user: &str| Which::User(user.to_owned());
+    let user = |user: &str| ErasureSelector::User(user.to_owned());
     assert_eq!(find(&user("ana")).await, (2, 3, "named on-r01 on-r04".to_owned()));
     assert_eq!(find(&user("ben")).await, (2, 1, "on-r02".to_owned()));
     assert_eq!(find(&user("nobody")).await, (0, 0, String::new()));
-    let ids = |ids: &[&str]| Which::Ids(ids.iter().map(|id| (*id).to_owned()).collect());
+    let ids = |ids: &[&str]| ErasureSelector::Ids(ids.iter().map(|id| (*id).to_owned()).collect());
     assert_eq!(find(&ids(&["r04", "on-r02", "of-zen"])).await, (1, 2, "on-r02 on-r04".to_owned()));
     let of_trace: Vec<&str> = rig
         .records
@@ -258,21 +302,25 @@ async fn feedback_goes_with_the_records_that_it_is_about() {
     let (records, _, tied) = find(&ids(&of_trace)).await;
     assert_eq!((records, tied.as_str()), (of_trace.len() as u64, "of-trace on-r01 on-r02"));
     assert_eq!(find(&ids(&of_trace[1..])).await.2, "on-r02");
-    let all = rig.records.iter().filter(|record| is(&record.organisation_id, "acme")).count() as u64;
-    assert_eq!(find(&Which::All).await, (all, 6, String::new()));
+    let all =
+        rig.records.iter().filter(|record| is(&record.organisation_id, "acme")).count() as u64;
+    assert_eq!(find(&ErasureSelector::All).await, (all, 6, String::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_are_placed_by_their_ids() {
     let rig = rig();
-    let ids: Vec<String> =
-        (0..1_500).map(|number| format!("no-{number}")).chain(["tied".to_owned(), "r01".to_owned()]).collect();
-    let found = places(&rig.queries, rig.scene.clone(), &ids).await.unwrap();
+    let ids: Vec<String> = (0..1_500)
+        .map(|number| format!("no-{number}"))
+        .chain(["tied".to_owned(), "r01".to_owned()])
+        .collect();
+    let found = places(&rig.queries, rig.query_context.clone(), &ids).await.unwrap();
     assert_eq!(found.len(), 2);
-    let tied: Vec<_> = found["tied"].iter().map(|place| place.organisation.as_deref().unwrap()).collect();
+    let tied: Vec<_> =
+        found["tied"].iter().map(|place| place.organisation.as_deref().unwrap()).collect();
     assert_eq!(tied, ["acme", "zen"], "the last is the one that the other answers give");
     let first = rig.records.iter().find(|record| is(&record.id, "r01")).unwrap();
-    let place = LogPlace {
+    let place = LogRef {
         id: "r01".to_owned(),
         organisation: first.organisation_id.clone(),
         workspace: first.workspace_slug.clone(),
@@ -287,8 +335,11 @@ async fn logs_are_placed_by_their_ids() {
 fn statements_agree_on_what_feedback_is_about() {
     let about = |text: &str, feedback: &str, logs: &str| {
         let (_, rest) = text.split_once(&format!("on {feedback}.organisation_id")).unwrap();
-        let (rule, _) = rest.split_once("\n        end").or_else(|| rest.split_once("\n    end")).unwrap();
-        let rule = rule.replace(&format!("{feedback}."), "feedback.").replace(&format!("{logs}."), "logs.");
+        let (rule, _) =
+            rest.split_once("\n        end").or_else(|| rest.split_once("\n    end")).unwrap();
+        let rule = rule
+            .replace(&format!("{feedback}."), "feedback.")
+            .replace(&format!("{logs}."), "logs.");
         rule.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     let lists = about(include_str!("../../../sql/logs/rated.sql"), "said", "logs");
@@ -296,5 +347,7 @@ fn statements_agree_on_what_feedback_is_about() {
     let report = about(include_str!("../../../sql/feedback_by_model.sql"), "feedback", "logs");
     assert_eq!((&lists, &lists), (&graphs, &report));
     assert!(lists.contains(&format!("'{}'", crate::replay::SPAN)), "{lists}");
-    assert!(include_str!("../../../sql/logs/tied.sql").contains(&format!("'{}'", crate::replay::SPAN)));
+    assert!(
+        include_str!("../../../sql/logs/tied.sql").contains(&format!("'{}'", crate::replay::SPAN))
+    );
 }

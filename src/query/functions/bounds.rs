@@ -36,7 +36,7 @@ pub(in super::super) struct Arg {
 }
 
 impl Arg {
-    pub(super) fn of(value: &ColumnarValue) -> Result<Self> {
+    pub(super) fn from_value(value: &ColumnarValue) -> Result<Self> {
         let (values, is_one) = match value {
             ColumnarValue::Array(array) => (ArrayRef::clone(array), false),
             ColumnarValue::Scalar(scalar) => (scalar.to_array()?, true),
@@ -94,7 +94,9 @@ fn bytes(array: &dyn Array, row: usize) -> u64 {
         DataType::Struct(_) => {
             return array.as_struct().columns().iter().map(|column| bytes(column, row)).sum();
         }
-        DataType::Dictionary(..) => return bytes(array.as_any_dictionary().values(), 0).max(ELEMENT),
+        DataType::Dictionary(..) => {
+            return bytes(array.as_any_dictionary().values(), 0).max(ELEMENT);
+        }
         kind => match items(array, row) {
             Some(items) => return (0..items.len()).map(|item| bytes(&items, item) + ELEMENT).sum(),
             None => kind.primitive_width().unwrap_or(16),
@@ -116,7 +118,9 @@ fn items(array: &dyn Array, row: usize) -> Option<ArrayRef> {
         DataType::List(_) => Some(array.as_list::<i32>().value(row)),
         DataType::LargeList(_) => Some(array.as_list::<i64>().value(row)),
         DataType::FixedSizeList(..) => Some(array.as_fixed_size_list().value(row)),
-        DataType::Map(..) => Some(ArrayRef::from(Box::new(array.as_map().value(row)) as Box<dyn Array>)),
+        DataType::Map(..) => {
+            Some(ArrayRef::from(Box::new(array.as_map().value(row)) as Box<dyn Array>))
+        }
         _ => None,
     }
 }
@@ -168,7 +172,8 @@ pub(super) fn replaced(args: &[Arg], row: usize) -> u64 {
     text.saturating_add(places.saturating_mul(to))
 }
 
-/// The first argument with each match of the second as the third, which may name groups: `regexp_replace`.
+/// The first argument with each match of the second as the third, which may name groups:
+/// `regexp_replace`.
 pub(super) fn matches_replaced(args: &[Arg], row: usize) -> u64 {
     let (text, to) = (at(args, 0, row), at(args, 2, row));
     // A match may be empty, and all that one group matches is no longer than the text.
@@ -235,9 +240,12 @@ fn times(args: &[Arg], row: usize) -> Option<u64> {
 fn nanos(arg: &Arg, row: usize) -> Option<i128> {
     let row = arg.row(row);
     match arg.values.data_type() {
-        DataType::Date32 => Some(i128::from(arg.values.as_primitive::<Date32Type>().value(row)) * DAY_NANOS),
+        DataType::Date32 => {
+            Some(i128::from(arg.values.as_primitive::<Date32Type>().value(row)) * DAY_NANOS)
+        }
         DataType::Timestamp(unit, _) => {
-            let whole = cast_with_options(&arg.values, &DataType::Int64, &CastOptions::default()).ok()?;
+            let whole =
+                cast_with_options(&arg.values, &DataType::Int64, &CastOptions::default()).ok()?;
             let value = i128::from(whole.as_primitive::<Int64Type>().value(row));
             Some(match unit {
                 TimeUnit::Second => value * 1_000_000_000,
@@ -259,7 +267,9 @@ fn least_nanos(arg: &Arg, row: usize) -> Option<i128> {
     let row = arg.row(row);
     let DataType::Interval(unit) = arg.values.data_type() else { return None };
     let (months, days, nanos) = match unit {
-        IntervalUnit::YearMonth => (arg.values.as_primitive::<IntervalYearMonthType>().value(row), 0, 0),
+        IntervalUnit::YearMonth => {
+            (arg.values.as_primitive::<IntervalYearMonthType>().value(row), 0, 0)
+        }
         IntervalUnit::DayTime => {
             let value = arg.values.as_primitive::<IntervalDayTimeType>().value(row);
             (0, value.days, i64::from(value.milliseconds) * 1_000_000)

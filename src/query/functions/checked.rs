@@ -11,8 +11,8 @@ use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_da
 use datafusion::logical_expr::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility, cast, lit,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility, cast, lit,
 };
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::expressions::{BinaryExpr as PlanBinary, Column, Literal};
@@ -23,25 +23,33 @@ pub(super) fn rewrite(binary: BinaryExpr, schema: &DFSchema) -> Result<Transform
         return Ok(Transformed::no(Expr::BinaryExpr(binary)));
     }
     // What has no type is refused by a later rule.
-    let types = type_of(&binary.left, schema).and_then(|left| Ok([left, type_of(&binary.right, schema)?]));
+    let types =
+        type_of(&binary.left, schema).and_then(|left| Ok([left, type_of(&binary.right, schema)?]));
     let Ok([left, right]) = types else { return Ok(Transformed::no(Expr::BinaryExpr(binary))) };
     let common = BinaryTypeCoercer::new(&left, &binary.op, &right).get_input_types();
-    let Some((common, _)) = common.ok().filter(|(left, right)| left.is_integer() && left == right) else {
+    let Some((common, _)) = common.ok().filter(|(left, right)| left.is_integer() && left == right)
+    else {
         return Ok(Transformed::no(Expr::BinaryExpr(binary)));
     };
     if let Some(value) = constant(&binary, &common) {
         return Ok(Transformed::yes(lit(value)));
     }
-    let side = |expr: Expr, from: &DataType| if *from == common { expr } else { cast(expr, common.clone()) };
+    let side = |expr: Expr, from: &DataType| {
+        if *from == common { expr } else { cast(expr, common.clone()) }
+    };
     let args = vec![side(*binary.left, &left), side(*binary.right, &right)];
     Ok(Transformed::yes(call(binary.op, common, args)))
 }
 
-/// The type of an expression; that of an operation is kept with it, so that a chain of them is not gone
-/// through at each of its links.
+/// The type of an expression; that of an operation is kept with it, so that a chain of them is not
+/// gone through at each of its links.
 fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
-    let Expr::ScalarFunction(ScalarFunction { func, .. }) = expr else { return expr.get_type(schema) };
-    func.inner().downcast_ref::<Checked>().map_or_else(|| expr.get_type(schema), |checked| Ok(checked.kind.clone()))
+    let Expr::ScalarFunction(ScalarFunction { func, .. }) = expr else {
+        return expr.get_type(schema);
+    };
+    func.inner()
+        .downcast_ref::<Checked>()
+        .map_or_else(|| expr.get_type(schema), |checked| Ok(checked.kind.clone()))
 }
 
 /// The result for two constants, if it fits: a chain of constants becomes one link by link.
@@ -132,10 +140,12 @@ impl ScalarUDFImpl for Checked {
         let field = |(place, column): (usize, &arrow::array::ArrayRef)| {
             Field::new(place.to_string(), column.data_type().clone(), true)
         };
-        let schema = Arc::new(Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>()));
+        let schema =
+            Arc::new(Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>()));
         let options = RecordBatchOptions::new().with_row_count(Some(args.number_rows));
         let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
-        let result = PlanBinary::new(left, self.operator, right).with_fail_on_overflow(true).evaluate(&rows);
+        let result =
+            PlanBinary::new(left, self.operator, right).with_fail_on_overflow(true).evaluate(&rows);
         result.map_err(|error| overflow(error, args.return_field.data_type()))
     }
 }
@@ -163,7 +173,8 @@ mod tests {
         let mut state = SessionStateBuilder::new().with_default_features().build();
         state.register_function_rewrite(Arc::new(super::super::Bounding))?;
         let rows = SessionContext::new_with_state(state).sql(statement).await?.collect().await?;
-        let cells = rows.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
+        let cells =
+            rows.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
         let text = |(batch, row): (&RecordBatch, usize)| {
             arrow::util::display::array_value_to_string(batch.column(0), row).unwrap_or_default()
         };
@@ -171,7 +182,8 @@ mod tests {
     }
 
     const LARGEST: &str = "9223372036854775807";
-    const ROWS: &str = "(values (1, 9223372036854775807), (2, -9223372036854775807), (3, null)) t(g, x)";
+    const ROWS: &str =
+        "(values (1, 9223372036854775807), (2, -9223372036854775807), (3, null)) t(g, x)";
 
     #[tokio::test]
     async fn what_does_not_fit_is_an_error_in_every_form() {
@@ -195,10 +207,15 @@ mod tests {
                 format!("select sum({form}) over () from {ROWS}"),
             ] {
                 let error = ask(&statement).await.expect_err(&statement).to_string();
-                assert!(error.contains("does not fit") || error.contains("verflow"), "{statement}: {error}");
+                assert!(
+                    error.contains("does not fit") || error.contains("verflow"),
+                    "{statement}: {error}"
+                );
             }
         }
-        for constant in [format!("{LARGEST} + 1"), format!("-{LARGEST} - 2"), format!("{LARGEST} * 2")] {
+        for constant in
+            [format!("{LARGEST} + 1"), format!("-{LARGEST} - 2"), format!("{LARGEST} * 2")]
+        {
             let error = ask(&format!("select {constant}")).await.expect_err(&constant).to_string();
             assert!(error.contains("does not fit 64 bits; calculate with"), "{constant}: {error}");
         }
@@ -216,9 +233,15 @@ mod tests {
             ("cast(g as double) * 1e300 * 1e300", "inf inf inf"),
             ("cast(g as int) + cast(1 as bigint)", "2 3 4"),
             ("cast(g as bigint unsigned) + cast(-5 as bigint)", "-4 -3 -2"),
-            ("date '2026-01-01' + interval '1 day' * g", "2026-01-02T00:00:00 2026-01-03T00:00:00 2026-01-04T00:00:00"),
+            (
+                "date '2026-01-01' + interval '1 day' * g",
+                "2026-01-02T00:00:00 2026-01-03T00:00:00 2026-01-04T00:00:00",
+            ),
             ("date '2026-01-03' - date '2026-01-01'", "2 2 2"),
-            ("-9223372036854775807 - 1", "-9223372036854775808 -9223372036854775808 -9223372036854775808"),
+            (
+                "-9223372036854775807 - 1",
+                "-9223372036854775808 -9223372036854775808 -9223372036854775808",
+            ),
             ("1 + 2 * 3", "7 7 7"),
         ] {
             let statement = format!("select {form} from {ROWS} order by g");

@@ -1,4 +1,5 @@
-//! What bounds each function. One that nobody classified is not offered, and a test fails that names it.
+//! What bounds each function. One that nobody classified is not offered, and a test fails that
+//! names it.
 
 use super::bounds::{self, Measure};
 
@@ -281,7 +282,10 @@ pub(super) const WINDOWS: &[&str] = &[
 pub(super) const TABLES: &[&str] = &["generate_series", "range"];
 
 pub(super) fn class(name: &str) -> Option<Scalar> {
-    let metered = METERED.iter().find(|(known, _)| *known == name).map(|(_, measure)| Scalar::Metered(*measure));
+    let metered = METERED
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, measure)| Scalar::Metered(*measure));
     let plain = || PLAIN.contains(&name).then_some(Scalar::Plain);
     metered.or_else(plain).or_else(|| REFUSED.contains(&name).then_some(Scalar::Refused))
 }

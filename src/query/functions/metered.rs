@@ -1,8 +1,9 @@
 //! Wraps a scalar function whose result or work can be far larger than its arguments.
 //!
-//! The bound of a function says, from the arguments of a row, how many bytes or steps the row can take at most. Rows
-//! are evaluated in slices of bounded size, with a look at the deadline between them. Memory for a result is taken
-//! from the pool of queries before the result is made, and given back when its last buffer is dropped.
+//! The bound of a function says, from the arguments of a row, how many bytes or steps the row can
+//! take at most. Rows are evaluated in slices of bounded size, with a look at the deadline between
+//! them. Memory for a result is taken from the pool of queries before the result is made, and given
+//! back when its last buffer is dropped.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ExpressionPlacement, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, StructFieldMapping,
+    ColumnarValue, Documentation, Expr, ExpressionPlacement, ReturnFieldArgs, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, StructFieldMapping,
 };
 
 use super::super::meter::Meter;
@@ -33,11 +34,11 @@ use super::classes::{Scalar, class};
 /// Most bytes, or steps, of the rows that are evaluated at once.
 const SLICE: u64 = 32 << 20;
 /// Most bytes of a value that a function makes.
-const MOST_BYTES: u64 = 256 << 20;
+const MAX_BYTES: u64 = 256 << 20;
 /// Most bytes of a constant, which the planner copies again and again.
-const MOST_CONSTANT: u64 = 1 << 20;
+const MAX_CONSTANT: u64 = 1 << 20;
 /// Most steps for one value: about a second.
-const MOST_STEPS: u64 = 1 << 30;
+const MAX_STEPS: u64 = 1 << 30;
 /// Results up to this size are not counted.
 const SMALL: usize = 64 << 10;
 
@@ -62,14 +63,16 @@ impl Metered {
     /// Refuses a row that is too much on its own.
     fn refuse_too_much(&self, row: u64, is_constant: bool) -> Result<()> {
         let name = self.inner.name();
-        let most = if is_constant { MOST_CONSTANT } else { MOST_BYTES };
+        let most = if is_constant { MAX_CONSTANT } else { MAX_BYTES };
         let what = match self.measure {
             Measure::Bytes(_) if row > most => {
                 let what = if is_constant { "constant" } else { "value" };
                 format!("`{name}` may make a {what} of {row} bytes here; at most {most} are made")
             }
-            Measure::Steps(_) if row > MOST_STEPS => {
-                format!("`{name}` may take {row} steps for one row here; at most {MOST_STEPS} are taken")
+            Measure::Steps(_) if row > MAX_STEPS => {
+                format!(
+                    "`{name}` may take {row} steps for one row here; at most {MAX_STEPS} are taken"
+                )
             }
             _ => return Ok(()),
         };
@@ -77,7 +80,13 @@ impl Metered {
     }
 
     /// Rows from `start` on that are evaluated at once: their end, and what they take.
-    fn slice(&self, args: &[Arg], start: usize, rows: usize, is_constant: bool) -> Result<(usize, u64)> {
+    fn slice(
+        &self,
+        args: &[Arg],
+        start: usize,
+        rows: usize,
+        is_constant: bool,
+    ) -> Result<(usize, u64)> {
         let (mut end, mut total) = (start, 0_u64);
         while end < rows {
             let row = (self.bound())(args, end);
@@ -93,7 +102,7 @@ impl Metered {
 
     /// Evaluates some rows with memory for their result.
     fn evaluate(&self, args: ScalarFunctionArgs, total: u64) -> Result<Part> {
-        let meter = Meter::of(&args.config_options).cloned();
+        let meter = Meter::from_options(&args.config_options).cloned();
         meter.as_ref().map_or(Ok(()), Meter::check)?;
         let wanted = usize::try_from(total).unwrap_or(usize::MAX);
         let memory = match (&meter, self.measure) {
@@ -197,7 +206,8 @@ fn rows_of(value: &ColumnarValue, start: usize, end: usize) -> ColumnarValue {
 fn joined(parts: &[Part], rows: &[usize], meter: Option<&Meter>) -> Result<ColumnarValue> {
     let arrays = parts.iter().zip(rows).map(|(part, rows)| part.value.to_array(*rows));
     let arrays: Vec<ArrayRef> = arrays.collect::<Result<_>>()?;
-    let bytes = parts.iter().flat_map(|part| &part.memory).map(MemoryReservation::size).sum::<usize>();
+    let bytes =
+        parts.iter().flat_map(|part| &part.memory).map(MemoryReservation::size).sum::<usize>();
     let memory = match meter {
         Some(meter) if bytes > SMALL => Some(meter.reserve(bytes)?),
         _ => None,
@@ -208,8 +218,8 @@ fn joined(parts: &[Part], rows: &[usize], meter: Option<&Meter>) -> Result<Colum
 
 impl ScalarUDFImpl for Metered {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let meter = Meter::of(&args.config_options).cloned();
-        let columns = args.args.iter().map(Arg::of).collect::<Result<Vec<_>>>()?;
+        let meter = Meter::from_options(&args.config_options).cloned();
+        let columns = args.args.iter().map(Arg::from_value).collect::<Result<Vec<_>>>()?;
         let same_for_all = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if same_for_all { 1 } else { args.number_rows };
         let (mut start, total) = self.slice(&columns, 0, rows, same_for_all)?;
@@ -271,12 +281,19 @@ impl ScalarUDFImpl for Metered {
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         Ok(match self.inner.inner().simplify(args, info)? {
-            ExprSimplifyResult::Simplified(expr) => ExprSimplifyResult::Simplified(all_metered(expr)?),
+            ExprSimplifyResult::Simplified(expr) => {
+                ExprSimplifyResult::Simplified(all_metered(expr)?)
+            }
             original => original,
         })
     }
 
-    fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
+    fn preimage(
+        &self,
+        args: &[Expr],
+        literal: &Expr,
+        info: &SimplifyContext,
+    ) -> Result<PreimageResult> {
         self.inner.inner().preimage(args, literal, info)
     }
 
@@ -284,7 +301,10 @@ impl ScalarUDFImpl for Metered {
         self.inner.inner().short_circuits()
     }
 
-    fn conditional_arguments<'a>(&self, args: &'a [Expr]) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
+    fn conditional_arguments<'a>(
+        &self,
+        args: &'a [Expr],
+    ) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
         self.inner.inner().conditional_arguments(args)
     }
 
@@ -292,7 +312,11 @@ impl ScalarUDFImpl for Metered {
         self.inner.inner().evaluate_bounds(input)
     }
 
-    fn propagate_constraints(&self, interval: &Interval, inputs: &[&Interval]) -> Result<Option<Vec<Interval>>> {
+    fn propagate_constraints(
+        &self,
+        interval: &Interval,
+        inputs: &[&Interval],
+    ) -> Result<Option<Vec<Interval>>> {
         self.inner.inner().propagate_constraints(interval, inputs)
     }
 

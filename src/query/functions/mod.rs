@@ -2,8 +2,10 @@
 //!
 //! Every function is classified ([`classes`]).
 //!
-//! - [`Scalar::Plain`]: the result is no larger than a small multiple of the arguments, and the work is linear.
-//! - [`Scalar::Metered`]: the result, or the work, can be far larger; it is bounded row by row ([`metered`]).
+//! - [`Scalar::Plain`]: the result is no larger than a small multiple of the arguments, and the
+//!   work is linear.
+//! - [`Scalar::Metered`]: the result, or the work, can be far larger; it is bounded row by row
+//!   ([`metered`]).
 //! - [`Scalar::Refused`]: not offered.
 
 mod bounds;
@@ -58,11 +60,15 @@ pub(super) fn bound(state: &mut SessionState) -> Result<()> {
         known.contains(&function) || aliases.iter().any(|alias| known.contains(&alias.as_str()))
     };
     let aggregates: Vec<_> = state.aggregate_functions().values().cloned().collect();
-    for function in aggregates.iter().filter(|function| !names(function.name(), function.aliases(), AGGREGATES)) {
+    for function in
+        aggregates.iter().filter(|function| !names(function.name(), function.aliases(), AGGREGATES))
+    {
         state.deregister_udaf(function.name())?;
     }
     let windows: Vec<_> = state.window_functions().values().cloned().collect();
-    for function in windows.iter().filter(|function| !names(function.name(), function.aliases(), WINDOWS)) {
+    for function in
+        windows.iter().filter(|function| !names(function.name(), function.aliases(), WINDOWS))
+    {
         state.deregister_udwf(function.name())?;
     }
     for name in unknown(state.table_functions().keys(), TABLES) {
@@ -70,7 +76,11 @@ pub(super) fn bound(state: &mut SessionState) -> Result<()> {
     }
     NAMES.get_or_init(|| {
         let scalar = state.scalar_functions().keys();
-        scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys()).cloned().collect()
+        scalar
+            .chain(state.aggregate_functions().keys())
+            .chain(state.window_functions().keys())
+            .cloned()
+            .collect()
     });
     state.register_function_rewrite(Arc::new(Bounding))
 }
@@ -79,8 +89,8 @@ fn unknown<'a>(names: impl Iterator<Item = &'a String>, known: &[&str]) -> BTree
     names.filter(|name| !known.contains(&name.as_str())).cloned().collect()
 }
 
-/// Bounds functions that the planner makes of operators and special forms, such as `[a, b]` and `||`,
-/// and checks `+`, `-` and `*` of whole numbers.
+/// Bounds functions that the planner makes of operators and special forms, such as `[a, b]` and
+/// `||`, and checks `+`, `-` and `*` of whole numbers.
 #[derive(Debug)]
 struct Bounding;
 
@@ -89,9 +99,16 @@ impl FunctionRewrite for Bounding {
         "bound functions"
     }
 
-    fn rewrite(&self, expr: Expr, schema: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
+    fn rewrite(
+        &self,
+        expr: Expr,
+        schema: &DFSchema,
+        _: &ConfigOptions,
+    ) -> Result<Transformed<Expr>> {
         match expr {
-            Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => piped::rewrite(binary, schema),
+            Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => {
+                piped::rewrite(binary, schema)
+            }
             Expr::BinaryExpr(binary) => checked::rewrite(binary, schema),
             Expr::Negative(inner) => checked::rewrite_negative(inner, schema),
             other => Ok(metered(other)),

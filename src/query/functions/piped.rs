@@ -9,8 +9,8 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility, cast,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility, cast,
 };
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::expressions::{BinaryExpr as PlanBinary, Column};
@@ -25,11 +25,15 @@ pub(super) fn rewrite(binary: BinaryExpr, schema: &DFSchema) -> Result<Transform
     }
     let (left, right) = (binary.left.get_type(schema)?, binary.right.get_type(schema)?);
     let types = BinaryTypeCoercer::new(&left, &binary.op, &right).get_input_types();
-    let Some((to_left, to_right)) = types.ok().filter(|(left, right)| is_text(left) && left == right) else {
+    let Some((to_left, to_right)) =
+        types.ok().filter(|(left, right)| is_text(left) && left == right)
+    else {
         return Ok(Transformed::no(Expr::BinaryExpr(binary)));
     };
-    let as_text = |expr: Expr, from: &DataType, to: DataType| if *from == to { expr } else { cast(expr, to) };
-    let args = vec![as_text(*binary.left, &left, to_left), as_text(*binary.right, &right, to_right)];
+    let as_text =
+        |expr: Expr, from: &DataType, to: DataType| if *from == to { expr } else { cast(expr, to) };
+    let args =
+        vec![as_text(*binary.left, &left, to_left), as_text(*binary.right, &right, to_right)];
     let func = Arc::new(Metered::wrap(Arc::new(function()), Measure::Bytes(bounds::sum)));
     Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
 }
@@ -75,12 +79,18 @@ impl ScalarUDFImpl for Piped {
         let field = |(place, column): (usize, &arrow::array::ArrayRef)| {
             Field::new(place.to_string(), column.data_type().clone(), true)
         };
-        let schema = Arc::new(Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>()));
+        let schema =
+            Arc::new(Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>()));
         let rows = RecordBatch::try_new(schema, columns)?;
-        let column = |place: usize| Arc::new(Column::new(&place.to_string(), place)) as Arc<dyn PhysicalExpr>;
-        let joined = PlanBinary::new(column(0), Operator::StringConcat, column(1)).evaluate(&rows)?;
+        let column = |place: usize| {
+            Arc::new(Column::new(&place.to_string(), place)) as Arc<dyn PhysicalExpr>
+        };
+        let joined =
+            PlanBinary::new(column(0), Operator::StringConcat, column(1)).evaluate(&rows)?;
         match (is_one, joined) {
-            (true, ColumnarValue::Array(array)) => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)),
+            (true, ColumnarValue::Array(array)) => {
+                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
+            }
             (_, joined) => Ok(joined),
         }
     }

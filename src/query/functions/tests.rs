@@ -7,7 +7,8 @@ use super::*;
 
 /// The names that are not known.
 fn left<'a>(names: impl Iterator<Item = &'a str>, known: &[&str]) -> Vec<String> {
-    let mut left: Vec<String> = names.filter(|name| !known.contains(name)).map(str::to_owned).collect();
+    let mut left: Vec<String> =
+        names.filter(|name| !known.contains(name)).map(str::to_owned).collect();
     left.sort();
     left.dedup();
     left
@@ -26,12 +27,17 @@ fn every_function_of_datafusion_is_classified() {
     assert_eq!(left(aggregates, AGGREGATES), [""; 0], "classify these aggregates");
     let windows = state.window_functions().values().map(|function| function.name());
     assert_eq!(left(windows, WINDOWS), [""; 0], "classify these window functions");
-    assert_eq!(left(state.table_functions().keys().map(String::as_str), TABLES), [""; 0], "classify these tables");
+    assert_eq!(
+        left(state.table_functions().keys().map(String::as_str), TABLES),
+        [""; 0],
+        "classify these tables"
+    );
 }
 
 #[test]
 fn no_function_is_classified_twice() {
-    let mut names: Vec<&str> = METERED.iter().map(|(name, _)| *name).chain(PLAIN.to_vec()).collect();
+    let mut names: Vec<&str> =
+        METERED.iter().map(|(name, _)| *name).chain(PLAIN.to_vec()).collect();
     names.extend(REFUSED);
     let all = names.len();
     names.sort_unstable();

@@ -6,7 +6,8 @@ use datafusion::execution::memory_pool::MemoryPool;
 use super::*;
 
 async fn rig(config: &Config) -> Rig {
-    let store = Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
+    let store =
+        Store::with(Arc::new(InMemory::new()), Url::parse("memory:///state").unwrap()).unwrap();
     let table = Table::create_or_open(&store, Rows::Logs).await.unwrap();
     let queries = Queries::new(config, &store, Vec::new(), Handle::current()).unwrap();
     Rig { table, queries, ids: AtomicU64::new(1), memory: Vec::new() }
@@ -16,8 +17,8 @@ fn small() -> Config {
     Config { query_memory_bytes: 256 << 20, threads: 2, ..Config::default() }
 }
 
-fn sight_of(organisation: &str) -> Sight {
-    Sight {
+fn read_scope_of(organisation: &str) -> ReadScope {
+    ReadScope {
         organisation: Some(organisation.to_owned()),
         workspace: None,
         bodies: true,
@@ -28,12 +29,15 @@ fn sight_of(organisation: &str) -> Sight {
 }
 
 async fn value(rig: &Rig, text: &str) -> String {
-    let batches = rig.ask(&sight_of("acme"), text).await.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+    let batches = rig
+        .ask(&read_scope_of("acme"), text)
+        .await
+        .unwrap_or_else(|error| panic!("{text}: {error:?}"));
     arrow::util::display::array_value_to_string(batches[0].column(0), 0).unwrap()
 }
 
 async fn refused(rig: &Rig, text: &str) -> Error {
-    match rig.ask(&sight_of("acme"), text).await {
+    match rig.ask(&read_scope_of("acme"), text).await {
         Err(error) => error,
         Ok(_) => panic!("{} is answered", &text[..text.len().min(200)]),
     }
@@ -45,7 +49,9 @@ fn pool(rig: &Rig) -> Arc<dyn MemoryPool> {
 
 /// A statement in which each of many subqueries uses the one below it twice.
 fn nested(inner: &str, each: &str, levels: usize) -> String {
-    (0..levels).fold(format!("select {inner} as a"), |below, _| format!("select {each} as a from ({below}) as t"))
+    (0..levels).fold(format!("select {inner} as a"), |below, _| {
+        format!("select {each} as a from ({below}) as t")
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +104,10 @@ async fn bounded_functions_answer_as_before() {
         ("select concat('a', null, 'b')", "ab"),
         ("select concat_ws('-', 'a', 'b')", "a-b"),
         ("select range(1, 4)", "[1, 2, 3]"),
-        ("select cardinality(generate_series(date '2026-01-01', date '2026-01-31', interval '1 day'))", "31"),
+        (
+            "select cardinality(generate_series(date '2026-01-01', date '2026-01-31', interval '1 day'))",
+            "31",
+        ),
         ("select array_to_string([1, 2, null], ',', 'none')", "1,2,none"),
         ("select string_to_array('a,b', ',')", "[a, b]"),
         ("select [1, 2] || [3]", "[1, 2, 3]"),
@@ -108,8 +117,14 @@ async fn bounded_functions_answer_as_before() {
         ("select regexp_like('abc', 'b')", "true"),
         ("select max(length('x' || value)) from generate_series(1, 10000)", "6"),
         // In slices, and in batches that are shorter for the constant.
-        ("select sum(length(repeat('x', 20000 + value))) from generate_series(1, 1800)", "37620900"),
-        ("select count(distinct concat(repeat('x', 20000), value)) from generate_series(1, 1000)", "1000"),
+        (
+            "select sum(length(repeat('x', 20000 + value))) from generate_series(1, 1800)",
+            "37620900",
+        ),
+        (
+            "select count(distinct concat(repeat('x', 20000), value)) from generate_series(1, 1000)",
+            "1000",
+        ),
     ] {
         assert_eq!(value(&rig, text).await, right, "{text}");
     }
@@ -120,8 +135,12 @@ async fn bounded_functions_answer_as_before() {
 async fn work_that_grows_with_the_square_is_bounded_for_a_row_and_ends_at_the_deadline() {
     let rig = rig(&Config { query_timeout_seconds: 1, ..small() }).await;
     let error = refused(&rig, "select levenshtein(repeat('ab', 25000), repeat('ba', 25000))").await;
-    assert!(error.message().contains("`levenshtein` may take 2500000000 steps for one row"), "{error}");
-    // One batch of it takes minutes; its thread is free again soon after the deadline, since slices look at it.
+    assert!(
+        error.message().contains("`levenshtein` may take 2500000000 steps for one row"),
+        "{error}"
+    );
+    // One batch of it takes minutes; its thread is free again soon after the deadline, since slices
+    // look at it.
     let text = "select max(levenshtein(repeat('ab', 2000), concat(repeat('ba', 2000), cast(value as varchar)))) \
                 from generate_series(1, 8192)";
     let error = refused(&rig, text).await;
@@ -147,8 +166,8 @@ async fn plans_that_grow_out_of_a_short_statement_are_refused() {
     let error = refused(&rig, &format!("select count(*) from ({sums}) as t where a > 5")).await;
     assert!(error.message().contains("more than 1000000 parts"), "{error}");
     // What is nested as deep but used once is fine.
-    let once =
-        nested("value", "a + 1", 10).replace("select value as a", "select value as a from generate_series(1, 2)");
+    let once = nested("value", "a + 1", 10)
+        .replace("select value as a", "select value as a from generate_series(1, 2)");
     assert_eq!(value(&rig, &format!("select sum(a) from ({once}) as t where a > 5")).await, "23");
 }
 
@@ -157,12 +176,19 @@ async fn planning_stops_at_the_deadline() {
     let rig = rig(&small()).await;
     let limits = Limits { timeout: Some(Duration::ZERO), ..rig.queries.limits() };
     let none = || ParamValues::Map(HashMap::new());
-    let ended = rig.queries.run(rig.scene(sight_of("acme")), "select 1", none(), limits).await;
+    let ended =
+        rig.queries.run(rig.query_context(read_scope_of("acme")), "select 1", none(), limits).await;
     assert!(ended.unwrap_err().message().contains("ran longer"));
     // From within: the planner itself gives up, not only who waits for it.
     let meter = Meter::new(Some(Instant::now()), pool(&rig));
     let means = (meter, Arc::clone(rig.queries.base.runtime_env()));
-    let planning = rig.queries.planning(rig.scene(sight_of("acme")), "select 1 + 1", none(), limits, means);
+    let planning = rig.queries.planning(
+        rig.query_context(read_scope_of("acme")),
+        "select 1 + 1",
+        none(),
+        limits,
+        means,
+    );
     let error = planning.start().await.err().unwrap();
     assert!(error.message().contains("called off"), "{error:?}");
 }
@@ -175,7 +201,11 @@ async fn one_organisations_endless_queries_leave_places_and_threads_to_others() 
     let hostile = (0..2 + 16).map(|_| {
         let (rig, begun) = (Arc::clone(&rig), begun.clone());
         tokio::spawn(async move {
-            let answer = rig.queries.sql(rig.scene(sight_of("acme")), ENDLESS, &Params::new()).await.unwrap();
+            let answer = rig
+                .queries
+                .sql(rig.query_context(read_scope_of("acme")), ENDLESS, &Params::new())
+                .await
+                .unwrap();
             begun.send(()).await.unwrap();
             answer.batches.try_collect::<Vec<_>>().await.map(|_| ())
         })
@@ -185,7 +215,10 @@ async fn one_organisations_endless_queries_leave_places_and_threads_to_others() 
         started.recv().await.unwrap();
     }
     for _ in 0..10 {
-        assert_eq!(rig.number(&sight_of("zen"), "select count(*) from generate_series(1, 3)").await, 3);
+        assert_eq!(
+            rig.number(&read_scope_of("zen"), "select count(*) from generate_series(1, 3)").await,
+            3
+        );
     }
     assert!(started.try_recv().is_err(), "no third query of the one organisation runs");
     assert_eq!(rig.queries.running(), 2);
@@ -195,13 +228,22 @@ async fn one_organisations_endless_queries_leave_places_and_threads_to_others() 
     }
     let error = refused(&rig, "select 1").await;
     assert_eq!(error.kind(), ErrorKind::Busy);
-    assert!(error.message().contains("this organisation runs as many queries as its share allows (2)"), "{error}");
-    assert_eq!(rig.number(&sight_of("zen"), "select count(*) from generate_series(1, 3)").await, 3);
+    assert!(
+        error.message().contains("this organisation runs as many queries as its share allows (2)"),
+        "{error}"
+    );
+    assert_eq!(
+        rig.number(&read_scope_of("zen"), "select count(*) from generate_series(1, 3)").await,
+        3
+    );
     drop(hostile);
     while rig.queries.places.waiting(&Some("acme".to_owned())) > 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(rig.number(&sight_of("acme"), "select count(*) from generate_series(1, 3)").await, 3);
+    assert_eq!(
+        rig.number(&read_scope_of("acme"), "select count(*) from generate_series(1, 3)").await,
+        3
+    );
 }
 
 /// Statements that are wrong, each in its own way, over rows in files.
@@ -247,14 +289,19 @@ async fn what_is_wrong_with_a_statement_is_the_statements() {
     let long = format!("%{}%", "a_".repeat(40_000));
     for text in WRONG {
         let text = text.replace("LONG", &long);
-        for sight in [sight_of("acme"), Sight { organisation: None, ..sight_of("acme") }] {
-            match rig.ask(&sight, &text).await {
+        for read_scope in
+            [read_scope_of("acme"), ReadScope { organisation: None, ..read_scope_of("acme") }]
+        {
+            match rig.ask(&read_scope, &text).await {
                 // A pattern of any length is fine where the engine takes it.
                 Ok(_) => assert!(text.len() > 10_000, "{text} is answered"),
                 Err(error) => {
                     let start = &text[..text.len().min(200)];
                     assert_eq!(error.kind(), ErrorKind::Invalid, "{start}: {error:?}");
-                    assert!(!error.message().contains("doctor") && !error.message().contains("bug"), "{error}");
+                    assert!(
+                        !error.message().contains("doctor") && !error.message().contains("bug"),
+                        "{error}"
+                    );
                 }
             }
         }
@@ -270,7 +317,8 @@ fn what_fails_while_a_file_is_read_is_the_stores() {
     let stored = |error: object_store::Error| DataFusionError::ObjectStore(Box::new(error));
     let missing = || object_store::Error::NotFound { path: text("a"), source: "gone".into() };
     let silent = || object_store::Error::Generic { store: "S3", source: "no answer".into() };
-    let condition = || ArrowError::ComputeError(text("Error evaluating filter predicate: DivideByZero"));
+    let condition =
+        || ArrowError::ComputeError(text("Error evaluating filter predicate: DivideByZero"));
     let io = || std::io::Error::other("no space left");
     for (error, kind) in [
         (boxed(ParquetError::General(text("bad magic"))), ErrorKind::Damaged),
@@ -306,7 +354,10 @@ async fn columns_are_named_as_they_are_written() {
     let rig = rig(&small()).await;
     for (text, names) in [
         ("select count(*), count(1), COUNT(*) + 1 from logs", "count(*)|count(1)|count(*) + 1"),
-        ("select sum(total_units) + 1, sum(logs.total_units) from logs", "sum(total_units) + 1|sum(logs.total_units)"),
+        (
+            "select sum(total_units) + 1, sum(logs.total_units) from logs",
+            "sum(total_units) + 1|sum(logs.total_units)",
+        ),
         ("select 1, 'a', null, 1.5, true", "1|'a'|NULL|1.5|true"),
         ("select id, logs.id as x, total_units + 1 from logs", "id|x|total_units + 1"),
         ("select *, 1 from (select 2 as a, 3 as b) as t", "a|b|1"),
@@ -320,7 +371,10 @@ async fn columns_are_named_as_they_are_written() {
         ("select id from logs where id in (select 'a')", "id"),
         ("select rank() over (order by id) from logs", "rank() OVER (ORDER BY id)"),
         // Parts of columns, with and without the table.
-        ("select request.body, l.request.headers, l.id from logs as l", "request.body|request.headers|id"),
+        (
+            "select request.body, l.request.headers, l.id from logs as l",
+            "request.body|request.headers|id",
+        ),
         ("select REQUEST.body, (logs.response.body) from logs", "request.body|response.body"),
         (
             "select metadata.team, metadata.key, logs.metadata.value from logs",
@@ -338,13 +392,23 @@ async fn columns_are_named_as_they_are_written() {
         ),
         ("with w(n) as (select count(*) from logs) select * from w", "n"),
         ("select * from (select count(*) from logs) as t(n)", "n"),
-        ("select * from (select max(total_units) from logs union all select 1) as t", "max(total_units)"),
-        ("select * from (select distinct lower(id) from logs order by lower(id) desc) as t", "lower(id)"),
+        (
+            "select * from (select max(total_units) from logs union all select 1) as t",
+            "max(total_units)",
+        ),
+        (
+            "select * from (select distinct lower(id) from logs order by lower(id) desc) as t",
+            "lower(id)",
+        ),
         ("select t.\"lower(id)\" from (select lower(id) from logs) as t", "lower(id)"),
-        ("select id from (select l.id, x.total_units from logs as l join logs as x on l.id = x.id) as t", "id"),
+        (
+            "select id from (select l.id, x.total_units from logs as l join logs as x on l.id = x.id) as t",
+            "id",
+        ),
         ("select * from (select metadata.a from (select 1 as a) as metadata) as t", "a"),
     ] {
-        let answer = rig.queries.sql(rig.scene(sight_of("acme")), text, &Params::new()).await;
+        let answer =
+            rig.queries.sql(rig.query_context(read_scope_of("acme")), text, &Params::new()).await;
         let schema = answer.unwrap_or_else(|error| panic!("{text}: {error:?}")).schema;
         let named: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         assert_eq!(named.join("|"), names, "{text}");
@@ -355,8 +419,14 @@ async fn columns_are_named_as_they_are_written() {
 async fn names_that_do_not_exist_are_answered_with_the_nearest_ones() {
     let rig = rig(&small()).await;
     for (text, said) in [
-        ("select totl_units from logs", "there is no column `totl_units`; nearest names: `total_units`"),
-        ("select l.model from logs as l", "there is no column `l.model`; nearest names: `mode`, `ai_model`"),
+        (
+            "select totl_units from logs",
+            "there is no column `totl_units`; nearest names: `total_units`",
+        ),
+        (
+            "select l.model from logs as l",
+            "there is no column `l.model`; nearest names: `mode`, `ai_model`",
+        ),
         ("select lenght(id) from logs", "there is no function `lenght`; nearest names: `length`"),
         ("select * from log", "there is no table `log`; nearest names: `logs`"),
     ] {

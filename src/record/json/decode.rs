@@ -1,7 +1,9 @@
-//! JSON to [`Record`]: one pass over the text, in which bodies are skipped as raw text and copied once.
+//! JSON to [`Record`]: one pass over the text, in which bodies are skipped as raw text and copied
+//! once.
 //!
-//! A field that cannot be read refuses the record, and the refusal names it. The error travels beside serde's own, in
-//! [`Decoder::fault`], because serde's messages quote the values that they complain about.
+//! A field that cannot be read refuses the record, and the refusal names it. The error travels
+//! beside serde's own, in [`Decoder::fault`], because serde's messages quote the values that they
+//! complain about.
 
 use std::fmt;
 
@@ -26,9 +28,10 @@ pub(crate) enum Reader {
 
 /// Reads one record in its JSON form.
 ///
-/// Refused with the field, its value and what was expected: text that is not one JSON object, unknown keys, values that
-/// cannot become their column's without loss, bodies nested deeper than [`MAX_DEPTH`](super::MAX_DEPTH), and more than [`MAX_RECORD_BYTES`].
-/// `user_id`, `total_units` and `is_success` are derived where they are absent and the record says enough.
+/// Refused with the field, its value and what was expected: text that is not one JSON object,
+/// unknown keys, values that cannot become their column's without loss, bodies nested deeper than
+/// [`MAX_DEPTH`](super::MAX_DEPTH), and more than [`MAX_RECORD_BYTES`]. `user_id`, `total_units`
+/// and `is_success` are derived where they are absent and the record says enough.
 pub fn parse(text: &str) -> Result<Record, FieldError> {
     if text.len() > MAX_RECORD_BYTES {
         return Err(too_large(MAX_RECORD_BYTES));
@@ -36,7 +39,7 @@ pub fn parse(text: &str) -> Result<Record, FieldError> {
     let mut decoder = Decoder {
         record: Record::default(),
         entered: Vec::new(),
-        checks: Checks::of(text),
+        checks: Checks::from_text(text),
         keys: None,
         values: None,
         fault: None,
@@ -66,7 +69,11 @@ pub fn records(batch: &RecordBatch) -> Result<Vec<Record>, Error> {
 
 /// The refusal of a record of more than so many bytes.
 pub(crate) fn too_large(limit: usize) -> FieldError {
-    let limit = if limit.is_multiple_of(1 << 20) { format!("{} MiB", limit >> 20) } else { format!("{limit} bytes") };
+    let limit = if limit.is_multiple_of(1 << 20) {
+        format!("{} MiB", limit >> 20)
+    } else {
+        format!("{limit} bytes")
+    };
     FieldError::silent("json", format!("a record of at most {limit}")).because(Reason::TooLarge)
 }
 
@@ -78,7 +85,10 @@ fn syntax(error: &serde_json::Error) -> FieldError {
     // A record is a line of its own as a rule; the line of a file is given beside it.
     let told = error.to_string().replace(" at line 1 column ", " at column ");
     if told.starts_with("trailing characters") {
-        return FieldError::silent("json", format!("one JSON object on a line ({told} belong on a line of their own)"));
+        return FieldError::silent(
+            "json",
+            format!("one JSON object on a line ({told} belong on a line of their own)"),
+        );
     }
     FieldError::silent("json", format!("one JSON object ({told})"))
 }
@@ -96,7 +106,8 @@ pub(crate) fn derive(record: &mut Record) {
         record.total_units = request.checked_add(response);
     }
     if record.is_success.is_none() {
-        record.is_success = record.response_status_code.map(|status| i32::from((200..300).contains(&status)));
+        record.is_success =
+            record.response_status_code.map(|status| i32::from((200..300).contains(&status)));
     }
 }
 
@@ -144,8 +155,13 @@ impl Decoder {
                         self.entered.push(name);
                     }
                     let mut entered = false;
-                    let side =
-                        Side { message, name, checks: self.checks, entered: &mut entered, fault: &mut self.fault };
+                    let side = Side {
+                        message,
+                        name,
+                        checks: self.checks,
+                        entered: &mut entered,
+                        fault: &mut self.fault,
+                    };
                     return map.next_value_seed(side).inspect_err(|_| {
                         if !entered {
                             self.fault = Some(FieldError::silent(name, MEMBERS));
@@ -153,14 +169,20 @@ impl Decoder {
                     });
                 }
             },
-            Key::Part(side, column, part) => {
-                part.read(side(&mut self.record), column, map.next_value::<&RawValue>()?.get(), self.checks)
+            Key::Part(side, column, part) => part.read(
+                side(&mut self.record),
+                column,
+                map.next_value::<&RawValue>()?.get(),
+                self.checks,
+            ),
+            Key::TagKeys => {
+                texts("metadata.key", map.next_value::<&RawValue>()?.get()).map(|keys| {
+                    self.keys =
+                        keys.map(|keys| keys.into_iter().map(Option::unwrap_or_default).collect())
+                })
             }
-            Key::TagKeys => texts("metadata.key", map.next_value::<&RawValue>()?.get())
-                .map(|keys| self.keys = keys.map(|keys| keys.into_iter().map(Option::unwrap_or_default).collect())),
-            Key::TagValues => {
-                texts("metadata.value", map.next_value::<&RawValue>()?.get()).map(|values| self.values = values)
-            }
+            Key::TagValues => texts("metadata.value", map.next_value::<&RawValue>()?.get())
+                .map(|values| self.values = values),
             Key::Ignored => map.next_value::<IgnoredAny>().map(|_| Ok(()))?,
             Key::Unknown(name) => Err(unknown(&name)),
         };
@@ -175,7 +197,11 @@ impl Decoder {
                 let (keys, values) = (keys.unwrap_or_default(), values.unwrap_or_default());
                 if keys.len() != values.len() {
                     let expected = format!("as many elements as `metadata.key`, {}", keys.len());
-                    return Err(FieldError::new("metadata.value", &format!("{} elements", values.len()), expected));
+                    return Err(FieldError::new(
+                        "metadata.value",
+                        &format!("{} elements", values.len()),
+                        expected,
+                    ));
                 }
                 let mut pairs: Vec<_> = keys.into_iter().zip(values).collect();
                 value::keep_last(&mut pairs);
@@ -200,7 +226,8 @@ fn texts(field: &str, raw: &str) -> Result<Option<Vec<Option<String>>>, FieldErr
     if raw == "null" {
         return Ok(None);
     }
-    let elements = value::list(raw).ok_or_else(|| FieldError::silent(field, "an array of texts"))?;
+    let elements =
+        value::list(raw).ok_or_else(|| FieldError::silent(field, "an array of texts"))?;
     Ok(Some(elements.into_iter().map(value::tag).collect()))
 }
 
@@ -246,9 +273,8 @@ impl<'de> Visitor<'de> for Side<'_> {
             let raw = map.next_value::<&RawValue>()?.get();
             let read = match part {
                 Ok(part) => part.read(self.message, self.name, raw, self.checks),
-                Err(key) => {
-                    Err(FieldError::silent(&format!("{}.{key}", self.name), MEMBERS).because(Reason::UnknownField))
-                }
+                Err(key) => Err(FieldError::silent(&format!("{}.{key}", self.name), MEMBERS)
+                    .because(Reason::UnknownField)),
             };
             read.map_err(|fault| stop(self.fault, fault))?;
         }
@@ -285,8 +311,16 @@ impl Part {
         }
     }
 
-    fn read(self, message: &mut Message, column: &str, raw: &str, checks: Checks) -> Result<(), FieldError> {
-        let refuse = |expected: String| Err(FieldError::silent(&format!("{column}.{}", self.name()), expected));
+    fn read(
+        self,
+        message: &mut Message,
+        column: &str,
+        raw: &str,
+        checks: Checks,
+    ) -> Result<(), FieldError> {
+        let refuse = |expected: String| {
+            Err(FieldError::silent(&format!("{column}.{}", self.name()), expected))
+        };
         let text = match raw.as_bytes() {
             b"null" => None,
             // Headers that were not JSON when they came in as Arrow are exported as a string.
@@ -364,7 +398,9 @@ impl Key {
             RETENTION_DAYS | DATE => return Self::Ignored,
             _ => {}
         }
-        let dotted = name.split_once('.').and_then(|(column, part)| Some((place(column)?, Part::named(part)?)));
+        let dotted = name
+            .split_once('.')
+            .and_then(|(column, part)| Some((place(column)?, Part::named(part)?)));
         match dotted.map(|(place, part)| (&READERS[place], COLUMNS[place].name, part)) {
             Some((Reader::Message(side), column, part)) => Self::Part(*side, column, part),
             _ => Self::Unknown(name.to_owned()),
@@ -375,8 +411,8 @@ impl Key {
 const SLOTS: usize = 256;
 const EMPTY: u8 = u8::MAX;
 
-/// The columns by the hash of their names, with open addressing: a key costs one or two comparisons, not one for each
-/// column before its own. A record has dozens of keys.
+/// The columns by the hash of their names, with open addressing: a key costs one or two
+/// comparisons, not one for each column before its own. A record has dozens of keys.
 static PLACES: [u8; SLOTS] = {
     let mut slots = [EMPTY; SLOTS];
     let mut place = 0;
@@ -395,7 +431,8 @@ const fn hash(name: &[u8]) -> usize {
     if name.is_empty() {
         return 0;
     }
-    let (first, middle, last) = (name[0] as usize, name[name.len() / 2] as usize, name[name.len() - 1] as usize);
+    let (first, middle, last) =
+        (name[0] as usize, name[name.len() / 2] as usize, name[name.len() - 1] as usize);
     (name.len() * 37 + first * 11 + middle * 5 + last * 3) % SLOTS
 }
 
@@ -414,15 +451,28 @@ fn place(name: &str) -> Option<usize> {
 
 /// Refuses a key that is not a column, and names the columns that look like it.
 fn unknown(name: &str) -> FieldError {
-    let dotted =
-        ["request.body", "request.headers", "response.body", "response.headers", "metadata.key", "metadata.value"];
-    let mut near: Vec<(usize, &str)> =
-        COLUMNS.iter().map(|column| column.name).chain(dotted).map(|known| (distance(name, known), known)).collect();
+    let dotted = [
+        "request.body",
+        "request.headers",
+        "response.body",
+        "response.headers",
+        "metadata.key",
+        "metadata.value",
+    ];
+    let mut near: Vec<(usize, &str)> = COLUMNS
+        .iter()
+        .map(|column| column.name)
+        .chain(dotted)
+        .map(|known| (distance(name, known), known))
+        .collect();
     near.sort_unstable();
     let names: Vec<String> = near.iter().take(3).map(|(_, known)| format!("`{known}`")).collect();
     FieldError::silent(
         name,
-        format!("a column, of which {} are nearest; put your own keys into `metadata`", names.join(", ")),
+        format!(
+            "a column, of which {} are nearest; put your own keys into `metadata`",
+            names.join(", ")
+        ),
     )
     .because(Reason::UnknownField)
 }

@@ -87,7 +87,8 @@ fn superseded(text: &str) -> Vec<Range<usize>> {
 
 /// Adds the members of one object that a later one replaces.
 fn doubles(text: &str, members: &[Member], found: &mut Vec<Range<usize>>) {
-    let mut replace = |earlier: usize| found.push(members[earlier].start..members[earlier + 1].start);
+    let mut replace =
+        |earlier: usize| found.push(members[earlier].start..members[earlier + 1].start);
     if members.len() <= FEW {
         for (earlier, member) in members.iter().enumerate() {
             let is_same = |later: &Member| compare(text, member, later) == Ordering::Equal;
@@ -154,7 +155,8 @@ mod tests {
     #[test]
     fn many_members_take_no_more_than_their_share() {
         let object = |members: usize| {
-            let text: Vec<String> = (0..members).map(|number| format!("\"key-{}\":{number}", number % 7_000)).collect();
+            let text: Vec<String> =
+                (0..members).map(|number| format!("\"key-{}\":{number}", number % 7_000)).collect();
             format!("{{{}}}", text.join(","))
         };
         // Comparing all pairs would take 2 x 10^9 steps.
@@ -165,13 +167,20 @@ mod tests {
     }
 
     fn value() -> impl Strategy<Value = String> {
-        let leaf = prop_oneof![Just("1".to_owned()), Just("\"a\"".to_owned()), Just("\"}{,\\\"\"".to_owned())];
+        let leaf = prop_oneof![
+            Just("1".to_owned()),
+            Just("\"a\"".to_owned()),
+            Just("\"}{,\\\"\"".to_owned())
+        ];
         leaf.prop_recursive(4, 60, 30, |inner| {
             let key = prop_oneof![Just("a"), Just("b"), Just("c\\\""), Just("\\u0061")];
-            let member = (key, inner.clone()).prop_map(|(key, value)| format!("\"{key}\": {value}"));
+            let member =
+                (key, inner.clone()).prop_map(|(key, value)| format!("\"{key}\": {value}"));
             prop_oneof![
-                prop::collection::vec(inner, 0..3).prop_map(|items| format!("[{}]", items.join(" ,"))),
-                prop::collection::vec(member, 0..30).prop_map(|members| format!("{{{}}}", members.join(", "))),
+                prop::collection::vec(inner, 0..3)
+                    .prop_map(|items| format!("[{}]", items.join(" ,"))),
+                prop::collection::vec(member, 0..30)
+                    .prop_map(|members| format!("{{{}}}", members.join(", "))),
             ]
         })
     }

@@ -9,11 +9,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Float64Array, Int32Array, Int64Array, MapArray, RecordBatch,
-    StringArray, StringViewArray, StructArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Float64Array, Int32Array, Int64Array,
+    MapArray, RecordBatch, StringArray, StringViewArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow::compute::{cast, nullif};
-use arrow::datatypes::{DataType, Date32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Date32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
 use serde::Serialize;
 
 use super::decode::Part;
@@ -91,7 +93,8 @@ impl Encoder {
     /// table, without nulls.
     pub fn new(columns: Option<&[String]>) -> Result<Self> {
         let Some(columns) = columns else {
-            let items = COLUMNS.iter().map(|column| Item::new(column.name)).collect::<Result<_>>()?;
+            let items =
+                COLUMNS.iter().map(|column| Item::new(column.name)).collect::<Result<_>>()?;
             return Ok(Self { items, sparse: true });
         };
         if columns.is_empty() {
@@ -100,7 +103,9 @@ impl Encoder {
         let mut named = HashSet::new();
         if let Some(twice) = columns.iter().find(|name| !named.insert(name.as_str())) {
             let twice = clip(twice);
-            return Err(Error::invalid(format!("column `{twice}` is named twice; name it at most once")));
+            return Err(Error::invalid(format!(
+                "column `{twice}` is named twice; name it at most once"
+            )));
         }
         let items = columns.iter().map(|name| Item::new(name)).collect::<Result<_>>()?;
         Ok(Self { items, sparse: false })
@@ -130,9 +135,14 @@ impl Encoder {
 
     /// Appends one JSON object and a line break for each row.
     pub fn encode(&self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
-        let columns = self.items.iter().map(|item| item.columns(batch)).collect::<Result<Vec<_>>>()?;
-        let cells: Vec<(&[u8], Cell<'_>)> =
-            self.items.iter().zip(&columns).map(|(item, columns)| (&item.key[..], item.cell(columns))).collect();
+        let columns =
+            self.items.iter().map(|item| item.columns(batch)).collect::<Result<Vec<_>>>()?;
+        let cells: Vec<(&[u8], Cell<'_>)> = self
+            .items
+            .iter()
+            .zip(&columns)
+            .map(|(item, columns)| (&item.key[..], item.cell(columns)))
+            .collect();
         for row in 0..batch.num_rows() {
             let start = out.len();
             for (key, cell) in &cells {
@@ -178,7 +188,9 @@ impl Item {
             Source::Scalar(kind) => Ok(vec![find(batch, &self.name, &kind.data_type())?]),
             Source::Day => Ok(vec![find(batch, &self.name, &DataType::Date32)?]),
             Source::Leaf(message, part) => Ok(vec![leaf(batch, message, part)?]),
-            Source::Message(name) => Ok(vec![leaf(batch, name, Part::Body)?, leaf(batch, name, Part::Headers)?]),
+            Source::Message(name) => {
+                Ok(vec![leaf(batch, name, Part::Body)?, leaf(batch, name, Part::Headers)?])
+            }
             Source::Tags(_) => Ok(vec![find(batch, "metadata", &Kind::Tags.data_type())?]),
         }
     }
@@ -190,14 +202,25 @@ impl Item {
             Source::Scalar(Kind::Short) => Cell::Short(first.as_primitive::<Int32Type>()),
             Source::Scalar(Kind::Float) => Cell::Float(first.as_primitive::<Float64Type>()),
             Source::Scalar(Kind::Bool) => Cell::Bool(first.as_boolean()),
-            Source::Scalar(Kind::Time) => Cell::Time(first.as_primitive::<TimestampMicrosecondType>()),
-            Source::Scalar(Kind::Text | Kind::Tags | Kind::Message) => Cell::Text(first.as_string_view()),
+            Source::Scalar(Kind::Time) => {
+                Cell::Time(first.as_primitive::<TimestampMicrosecondType>())
+            }
+            Source::Scalar(Kind::Text | Kind::Tags | Kind::Message) => {
+                Cell::Text(first.as_string_view())
+            }
             Source::Day => Cell::Day(first.as_primitive::<Date32Type>()),
             Source::Leaf(..) => Cell::Raw(first.as_string_view()),
-            Source::Message(_) => Cell::Message(first.as_string_view(), columns[1].as_string_view()),
+            Source::Message(_) => {
+                Cell::Message(first.as_string_view(), columns[1].as_string_view())
+            }
             Source::Tags(form) => {
                 let map: &MapArray = first.as_map();
-                Cell::Tags(form, map, map.keys().as_string::<i32>(), map.values().as_string::<i32>())
+                Cell::Tags(
+                    form,
+                    map,
+                    map.keys().as_string::<i32>(),
+                    map.values().as_string::<i32>(),
+                )
             }
         }
     }
@@ -238,7 +261,10 @@ fn conform(column: &ArrayRef, name: &str, to: &DataType) -> Result<ArrayRef> {
         return Ok(Arc::clone(column));
     }
     cast(column, to).map_err(|cause| {
-        let message = format!("column `{name}` to encode has type {}, which cannot become {to}", column.data_type());
+        let message = format!(
+            "column `{name}` to encode has type {}, which cannot become {to}",
+            column.data_type()
+        );
         Error::internal(message).with_source(cause)
     })
 }
@@ -253,13 +279,16 @@ fn leaf(batch: &RecordBatch, message: &str, part: Part) -> Result<ArrayRef> {
     let column: Option<(&StructArray, &ArrayRef)> =
         whole.and_then(|whole| Some((whole, whole.column_by_name(part.name())?)));
     let Some((whole, column)) = column else {
-        return Err(Error::internal(format!("the batch to encode has neither column `{name}` nor struct `{message}`")));
+        return Err(Error::internal(format!(
+            "the batch to encode has neither column `{name}` nor struct `{message}`"
+        )));
     };
     let column = conform(column, &name, &DataType::Utf8View)?;
     match whole.logical_nulls().filter(|nulls| nulls.null_count() > 0) {
         None => Ok(column),
-        Some(nulls) => nullif(&column, &BooleanArray::new(!nulls.inner(), None))
-            .map_err(|cause| Error::internal(format!("cannot take `{name}` out of `{message}`")).with_source(cause)),
+        Some(nulls) => nullif(&column, &BooleanArray::new(!nulls.inner(), None)).map_err(|cause| {
+            Error::internal(format!("cannot take `{name}` out of `{message}`")).with_source(cause)
+        }),
     }
 }
 
@@ -289,7 +318,9 @@ impl Cell<'_> {
             Self::Time(array) => array.is_null(row),
             Self::Day(array) => array.is_null(row),
             Self::Message(body, headers) => body.is_null(row) && headers.is_null(row),
-            Self::Tags(_, map, _, values) => map.is_null(row) || entries(map, row).all(|at| values.is_null(at)),
+            Self::Tags(_, map, _, values) => {
+                map.is_null(row) || entries(map, row).all(|at| values.is_null(at))
+            }
         }
     }
 
@@ -300,7 +331,9 @@ impl Cell<'_> {
             Self::Int(array) => write_number(out, array.value(row)),
             Self::Short(array) => write_number(out, array.value(row)),
             Self::Float(array) => write_number(out, array.value(row)),
-            Self::Bool(array) => out.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
+            Self::Bool(array) => {
+                out.extend_from_slice(if array.value(row) { b"true" } else { b"false" })
+            }
             Self::Time(array) => time::write(out, array.value(row)),
             Self::Day(array) => time::write_day(out, array.value(row)),
             Self::Raw(array) => out.extend_from_slice(array.value(row).as_bytes()),
@@ -336,7 +369,11 @@ fn write_message(out: &mut Vec<u8>, row: usize, body: &StringViewArray, headers:
     out.push(b'}');
 }
 
-fn write_tags<'a>(out: &mut Vec<u8>, form: TagForm, pairs: impl Iterator<Item = (&'a str, &'a str)>) {
+fn write_tags<'a>(
+    out: &mut Vec<u8>,
+    form: TagForm,
+    pairs: impl Iterator<Item = (&'a str, &'a str)>,
+) {
     let (mut lead, close) = if form == TagForm::Object { (b'{', b'}') } else { (b'[', b']') };
     for (key, value) in pairs {
         out.push(lead);

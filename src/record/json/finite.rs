@@ -65,10 +65,16 @@ mod tests {
     fn numbers_that_json_does_not_have_become_null() {
         for (text, expected) in [
             ("NaN", "null"),
-            (r#"{"a":NaN,"b":[Infinity, -Infinity],"c":-1}"#, r#"{"a":null,"b":[null, null],"c":-1}"#),
+            (
+                r#"{"a":NaN,"b":[Infinity, -Infinity],"c":-1}"#,
+                r#"{"a":null,"b":[null, null],"c":-1}"#,
+            ),
             (r#"{"é":NaN}"#, r#"{"é":null}"#),
             // Texts, keys and other words stay unchanged.
-            (r#"{"NaN":"NaN","a":"x\",NaN, -Infinity","b":NaN}"#, r#"{"NaN":"NaN","a":"x\",NaN, -Infinity","b":null}"#),
+            (
+                r#"{"NaN":"NaN","a":"x\",NaN, -Infinity","b":NaN}"#,
+                r#"{"NaN":"NaN","a":"x\",NaN, -Infinity","b":null}"#,
+            ),
             (r#"["Infinity"]"#, r#"["Infinity"]"#),
             ("[NaNs,xNaN,--Infinity,Infinity5]", "[NaNs,xNaN,--Infinity,Infinity5]"),
             (r#"["never closed NaN"#, r#"["never closed NaN"#),

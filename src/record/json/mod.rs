@@ -66,8 +66,14 @@ const EXCERPT_CHARS: usize = 60;
 impl FieldError {
     /// Creates a refusal that shows the start of the value.
     pub(crate) fn new(field: &str, value: &str, expected: impl Into<String>) -> Self {
-        let reason = Reason::of_field(field);
-        Self { field: excerpt(field), value: excerpt(value), expected: expected.into(), reason, seen: None }
+        let reason = Reason::for_field(field);
+        Self {
+            field: excerpt(field),
+            value: excerpt(value),
+            expected: expected.into(),
+            reason,
+            seen: None,
+        }
     }
 
     /// Creates a refusal of a value that may be private.
@@ -100,7 +106,9 @@ macro_rules! reader {
         json::Reader::Message(|record| &mut record.$name)
     };
     ($name:ident: $kind:ident) => {
-        json::Reader::Value(|record, raw| json::Read::read(&mut record.$name, stringify!($name), raw))
+        json::Reader::Value(|record, raw| {
+            json::Read::read(&mut record.$name, stringify!($name), raw)
+        })
     };
 }
 pub(super) use reader;

@@ -1,4 +1,5 @@
-//! Reasons for which something that a client sent is refused: few, so that refusals can be counted by them.
+//! Reasons for which something that a client sent is refused: few, so that refusals can be counted
+//! by them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +10,9 @@ use super::FieldError;
 use crate::error::Error;
 
 /// Why something was refused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The text is not what it must be as a whole: JSON, UTF-8, protobuf, gzip or zstd.
@@ -87,7 +90,7 @@ impl Reason {
     }
 
     /// The reason of a refusal that names only its field.
-    pub(super) fn of_field(field: &str) -> Self {
+    pub(super) fn for_field(field: &str) -> Self {
         if matches!(field, "json" | "protobuf") { Self::NotReadable } else { Self::Invalid }
     }
 }
@@ -128,7 +131,8 @@ impl FieldError {
 
     /// A refusal of JSON that is nested deeper than [`super::MAX_DEPTH`].
     pub(crate) fn too_deep(field: &str) -> Self {
-        Self::silent(field, format!("at most {} levels of nesting", super::MAX_DEPTH)).because(Reason::TooDeep)
+        Self::silent(field, format!("at most {} levels of nesting", super::MAX_DEPTH))
+            .because(Reason::TooDeep)
     }
 
     /// The same refusal for that reason.

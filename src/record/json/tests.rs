@@ -1,9 +1,11 @@
-//! The JSON form: every spelling that is read, every refusal, and that what is written reads back as it was.
+//! The JSON form: every spelling that is read, every refusal, and that what is written reads back
+//! as it was.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray, StringViewArray, StructArray,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray,
+    StringViewArray, StructArray,
 };
 use arrow::datatypes::DataType;
 use chrono::{DateTime, Utc};
@@ -19,7 +21,8 @@ fn batch(records: &[Record]) -> RecordBatch {
 }
 
 fn encode(columns: Option<&[&str]>, batch: &RecordBatch) -> String {
-    let columns: Option<Vec<String>> = columns.map(|names| names.iter().map(ToString::to_string).collect());
+    let columns: Option<Vec<String>> =
+        columns.map(|names| names.iter().map(ToString::to_string).collect());
     let mut out = Vec::new();
     Encoder::new(columns.as_deref()).unwrap().encode(batch, &mut out).unwrap();
     String::from_utf8(out).unwrap()
@@ -45,7 +48,8 @@ fn the_native_form_has_every_column_in_the_order_of_the_table() {
         r#""request":{"body":{"model":"gpt-4o","n":1.0,"n":1e2,"x":"\ud83d"},"headers":{"a":"b"}},"response":{"body":[1, 2]}}"#,
     );
     assert_eq!(again(line), line);
-    let keys: Vec<String> = members(line).unwrap().into_iter().map(|(key, _)| key.into_owned()).collect();
+    let keys: Vec<String> =
+        members(line).unwrap().into_iter().map(|(key, _)| key.into_owned()).collect();
     assert_eq!(keys, COLUMNS.iter().map(|column| column.name).collect::<Vec<_>>());
     assert_eq!(
         parse(line).unwrap().request.body.as_deref(),
@@ -61,7 +65,10 @@ fn every_spelling_of_a_value_becomes_the_one_form() {
         (r#"{"id":12345678901234567890}"#, r#"{"id":"12345678901234567890"}"#),
         (r#"{"id":"a","id":"b"}"#, r#"{"id":"b"}"#),
         (r#"{"\u0069d":"\u0061\/"}"#, r#"{"id":"a/"}"#),
-        (r#"{"id":null,"cost":null,"request":null,"metadata":null,"stream_mode":null,"created_at":null}"#, "{}"),
+        (
+            r#"{"id":null,"cost":null,"request":null,"metadata":null,"stream_mode":null,"created_at":null}"#,
+            "{}",
+        ),
         (r#"{"trace_id":""}"#, r#"{"trace_id":""}"#),
         (r#"{"trace_id":"cut \ud83d"}"#, "{\"trace_id\":\"cut \u{fffd}\"}"),
         (
@@ -77,13 +84,19 @@ fn every_spelling_of_a_value_becomes_the_one_form() {
             r#"{"retry_success_count":"-1","response_time":"0123","req_units":1e3,"res_units":12.0}"#,
             r#"{"req_units":1000,"res_units":12,"total_units":1012,"response_time":123,"retry_success_count":-1}"#,
         ),
-        (r#"{"req_units":9223372036854775807,"res_units":1}"#, r#"{"req_units":9223372036854775807,"res_units":1}"#),
+        (
+            r#"{"req_units":9223372036854775807,"res_units":1}"#,
+            r#"{"req_units":9223372036854775807,"res_units":1}"#,
+        ),
         (r#"{"cost":"0.01125"}"#, r#"{"cost":0.01125}"#),
         (r#"{"cost":1}"#, r#"{"cost":1.0}"#),
         (r#"{"cost":1E-7}"#, r#"{"cost":1e-7}"#),
         (r#"{"response_status_code":246}"#, r#"{"is_success":1,"response_status_code":246}"#),
         (r#"{"response_status_code":446}"#, r#"{"is_success":0,"response_status_code":446}"#),
-        (r#"{"response_status_code":500,"is_success":1}"#, r#"{"is_success":1,"response_status_code":500}"#),
+        (
+            r#"{"response_status_code":500,"is_success":1}"#,
+            r#"{"is_success":1,"response_status_code":500}"#,
+        ),
         (r#"{"created_at":1795278418758}"#, r#"{"created_at":"2026-11-21T16:26:58.758Z"}"#),
         (r#"{"created_at":"2026-11-21"}"#, r#"{"created_at":"2026-11-21T00:00:00.000Z"}"#),
         (r#"{"retention_days":30,"date":{"a":[1]}}"#, "{}"),
@@ -96,19 +109,28 @@ fn every_spelling_of_a_value_becomes_the_one_form() {
             r#"{"request":{"body":"{\"a\":1}"},"response":{"body":7}}"#,
             r#"{"request":{"body":"{\"a\":1}"},"response":{"body":7}}"#,
         ),
-        ("{\"request\":{\"body\":{\r\n  \"a\": [ 1,\t\"x y\\n\" ]\n}}}", r#"{"request":{"body":{"a":[1,"x y\n"]}}}"#),
+        (
+            "{\"request\":{\"body\":{\r\n  \"a\": [ 1,\t\"x y\\n\" ]\n}}}",
+            r#"{"request":{"body":{"a":[1,"x y\n"]}}}"#,
+        ),
         (r#"{"request":{"body":{ "a" : 1 }}}"#, r#"{"request":{"body":{ "a" : 1 }}}"#),
         (
             r#"{"metadata":{"a":1,"b":true,"c":null,"d":{"e":[1]},"a":"2","_user":"u"}}"#,
             r#"{"user_id":"u","metadata":{"a":"2","b":"true","d":"{\"e\":[1]}","_user":"u"}}"#,
         ),
-        (r#"{"user_id":"own","metadata":{"_user":"u"}}"#, r#"{"user_id":"own","metadata":{"_user":"u"}}"#),
+        (
+            r#"{"user_id":"own","metadata":{"_user":"u"}}"#,
+            r#"{"user_id":"own","metadata":{"_user":"u"}}"#,
+        ),
         (
             r#"{"metadata.key":["_user",2,"n"],"metadata.value":["u","x",null]}"#,
             r#"{"user_id":"u","metadata":{"_user":"u","2":"x"}}"#,
         ),
         (r#"{"metadata.key":[],"metadata.value":null,"metadata":{}}"#, "{}"),
-        (r#"{"metadata.value":["u"],"metadata":{"a":"b"},"metadata.key":["a"]}"#, r#"{"metadata":{"a":"u"}}"#),
+        (
+            r#"{"metadata.value":["u"],"metadata":{"a":"b"},"metadata.key":["a"]}"#,
+            r#"{"metadata":{"a":"u"}}"#,
+        ),
     ] {
         assert_eq!(again(text), line, "{text}");
         assert_eq!(again(line), line, "{text}");
@@ -123,13 +145,28 @@ fn a_refusal_names_field_value_and_what_was_expected() {
         (r#"{"cost":"inf"}"#, "cost", "\"inf\"", "a number"),
         (r#"{"cost":[1]}"#, "cost", "[1]", "a number"),
         (r#"{"req_units":1.5}"#, "req_units", "1.5", "a whole number of 64 bits"),
-        (r#"{"req_units":9223372036854775808}"#, "req_units", "9223372036854775808", "a whole number of 64 bits"),
-        (r#"{"response_status_code":3000000000}"#, "response_status_code", "3000000000", "of 32 bits"),
+        (
+            r#"{"req_units":9223372036854775808}"#,
+            "req_units",
+            "9223372036854775808",
+            "a whole number of 64 bits",
+        ),
+        (
+            r#"{"response_status_code":3000000000}"#,
+            "response_status_code",
+            "3000000000",
+            "of 32 bits",
+        ),
         (r#"{"is_success":2}"#, "is_success", "2", "1, 0, true or false"),
         (r#"{"stream_mode":"yes"}"#, "stream_mode", "\"yes\"", "true or false"),
         (r#"{"id":true}"#, "id", "true", "a text"),
         (r#"{"ai_model":{"a":1}}"#, "ai_model", "{\"a\":1}", "a text"),
-        (r#"{"created_at":"soon"}"#, "created_at", "\"soon\"", "a time such as 2026-11-21T16:26:58.758Z"),
+        (
+            r#"{"created_at":"soon"}"#,
+            "created_at",
+            "\"soon\"",
+            "a time such as 2026-11-21T16:26:58.758Z",
+        ),
         (r#"{"created_at":true}"#, "created_at", "true", "a time"),
         (r#"{"metadata":"private"}"#, "metadata", "", "an object of texts"),
         (r#"{"metadata":["private"]}"#, "metadata", "", "an object of texts"),
@@ -142,7 +179,12 @@ fn a_refusal_names_field_value_and_what_was_expected() {
         ),
         (r#"{"request":"private"}"#, "request", "", "an object whose only members"),
         (r#"{"request":[{}]}"#, "request", "", "an object whose only members"),
-        (r#"{"request":{"body":{},"url":"private"}}"#, "request.url", "", "an object whose only members"),
+        (
+            r#"{"request":{"body":{},"url":"private"}}"#,
+            "request.url",
+            "",
+            "an object whose only members",
+        ),
         (r#"{"request":{"headers":["private"]}}"#, "request.headers", "", "an object of texts"),
         (r#"{"request.url":"private"}"#, "request.url", "", "`request_url`"),
         (r#"{"ai_modell":"private"}"#, "ai_modell", "", "a column, of which `ai_model`"),
@@ -170,7 +212,9 @@ fn a_refusal_names_field_value_and_what_was_expected() {
 
 #[test]
 fn nasty_texts_are_refused_or_read_but_never_panic() {
-    let deep = |levels| format!(r#"{{"request":{{"body":{}{}}}}}"#, "[".repeat(levels), "]".repeat(levels));
+    let deep = |levels| {
+        format!(r#"{{"request":{{"body":{}{}}}}}"#, "[".repeat(levels), "]".repeat(levels))
+    };
     assert!(parse(&deep(MAX_DEPTH)).is_ok());
     assert_eq!(parse(&deep(MAX_DEPTH + 1)).unwrap_err().field, "request.body");
     assert_eq!(parse(&deep(1_000_000)).unwrap_err().expected, "at most 120 levels of nesting");
@@ -178,11 +222,17 @@ fn nasty_texts_are_refused_or_read_but_never_panic() {
     assert!(deepest.is_object(), "other readers take the deepest line too");
     assert!(parse(&"[".repeat(1_000_000)).is_err());
     assert!(parse(&r#"{"a":"#.repeat(1_000_000)).is_err());
-    assert!(parse(&format!("{{\"request\":{{\"body\":\"{}\"}}}}", "[".repeat(1000))).is_ok(), "brackets in strings");
+    assert!(
+        parse(&format!("{{\"request\":{{\"body\":\"{}\"}}}}", "[".repeat(1000))).is_ok(),
+        "brackets in strings"
+    );
     let large = format!(r#"{{"request":{{"body":"{}"}}}}"#, "x".repeat(MAX_RECORD_BYTES));
     assert_eq!(parse(&large).unwrap_err().expected, "a record of at most 64 MiB");
     let keys: String = (0..100_000).map(|key| format!("\"k{}\":\"v\",", key % 90_000)).collect();
-    assert_eq!(parse(&format!(r#"{{"metadata":{{{keys}"z":"v"}}}}"#)).unwrap().metadata.len(), 90_001);
+    assert_eq!(
+        parse(&format!(r#"{{"metadata":{{{keys}"z":"v"}}}}"#)).unwrap().metadata.len(),
+        90_001
+    );
 
     let whole = again(
         r#"{"id":"é\u0000","created_at":1795278418758,"cost":1e3,"metadata":{"k":"\ud83d\ude00"},"request":{"body":[{}]}}"#,
@@ -190,7 +240,9 @@ fn nasty_texts_are_refused_or_read_but_never_panic() {
     for end in (0..whole.len()).filter(|end| whole.is_char_boundary(*end)) {
         assert!(parse(&whole[..end]).is_err());
     }
-    for number in ["-", "1.", "01", "1e", "--1", "+1", "0x1", "NaN", "Infinity", ".5", &"9".repeat(100_000)] {
+    for number in
+        ["-", "1.", "01", "1e", "--1", "+1", "0x1", "NaN", "Infinity", ".5", &"9".repeat(100_000)]
+    {
         for column in ["cost", "req_units", "created_at", "is_success", "stream_mode"] {
             let read = parse(&format!(r#"{{"{column}":{number}}}"#));
             assert!(read.is_err(), "{column} {:.20}", number);
@@ -249,7 +301,9 @@ fn the_projection_names_only_the_leaves_that_are_needed() {
     );
     let whole = Encoder::new(None).unwrap().projection();
     assert_eq!(whole.len(), COLUMNS.len() + 2);
-    assert!(whole.contains(&"response.headers".to_owned()) && !whole.contains(&"response".to_owned()));
+    assert!(
+        whole.contains(&"response.headers".to_owned()) && !whole.contains(&"response".to_owned())
+    );
 }
 
 #[test]
@@ -266,30 +320,46 @@ fn wrong_column_names_are_refused_with_the_nearest_ones() {
         (&[""], "`gatelog guide schema` lists the columns"),
     ] {
         let message = refused(names);
-        assert!(message.contains(&format!("column `{}` is unknown", names[names.len() - 1])), "{message}");
+        assert!(
+            message.contains(&format!("column `{}` is unknown", names[names.len() - 1])),
+            "{message}"
+        );
         assert!(message.contains(near), "{message}");
     }
     assert!(refused(&["id", "cost", "id"]).starts_with("column `id` is named twice"));
     assert!(refused(&[]).starts_with("no column is named"));
 }
 
-/// Batches out of SQL have other text types, leaves as columns of their own, nulls at the level of the struct, and NaN.
+/// Batches out of SQL have other text types, leaves as columns of their own, nulls at the level of
+/// the struct, and NaN.
 #[test]
 fn batches_of_other_types_are_encoded_alike() {
-    let own = batch(&[parse(r#"{"id":"1","request":{"body":{"a":1}}}"#).unwrap(), Record::default()]);
+    let own =
+        batch(&[parse(r#"{"id":"1","request":{"body":{"a":1}}}"#).unwrap(), Record::default()]);
     let leaf: ArrayRef = Arc::new(StringArray::from(vec![Some(r#"{"a":1}"#), None]));
     let other = RecordBatch::try_from_iter_with_nullable([
         ("request.body", leaf, true),
         ("id", Arc::new(StringArray::from(vec![Some("1"), None])) as ArrayRef, true),
     ]);
-    assert_eq!(encode(Some(&["id", "request.body"]), &other.unwrap()), encode(Some(&["id", "request.body"]), &own));
+    assert_eq!(
+        encode(Some(&["id", "request.body"]), &other.unwrap()),
+        encode(Some(&["id", "request.body"]), &own)
+    );
 
     let DataType::Struct(fields) = Kind::Message.data_type() else { unreachable!() };
     let bodies: ArrayRef = Arc::new(StringViewArray::from(vec!["1", "2"]));
     let headers: ArrayRef = Arc::new(StringViewArray::from(vec![None::<&str>, None]));
     let message = StructArray::new(fields, vec![bodies, headers], Some(vec![true, false].into()));
-    let nulls = RecordBatch::try_from_iter_with_nullable([("request", Arc::new(message) as ArrayRef, true)]).unwrap();
-    assert_eq!(encode(Some(&["request.body"]), &nulls), "{\"request.body\":1}\n{\"request.body\":null}\n");
+    let nulls = RecordBatch::try_from_iter_with_nullable([(
+        "request",
+        Arc::new(message) as ArrayRef,
+        true,
+    )])
+    .unwrap();
+    assert_eq!(
+        encode(Some(&["request.body"]), &nulls),
+        "{\"request.body\":1}\n{\"request.body\":null}\n"
+    );
     assert_eq!(encode(Some(&["request"]), &nulls.slice(1, 1)), "{\"request\":null}\n");
 
     let costs: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, -0.0, 1e21, f64::INFINITY]));
@@ -300,17 +370,22 @@ fn batches_of_other_types_are_encoded_alike() {
     );
 
     let encoder = Encoder::new(Some(&["id".to_owned()])).unwrap();
-    assert!(encoder.encode(&costs, &mut Vec::new()).unwrap_err().message().contains("no column `id`"));
+    assert!(
+        encoder.encode(&costs, &mut Vec::new()).unwrap_err().message().contains("no column `id`")
+    );
     let wrong: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
     let wrong = RecordBatch::try_from_iter([("created_at", wrong)]).unwrap();
     let encoder = Encoder::new(Some(&["created_at".to_owned()])).unwrap();
-    assert!(encoder.encode(&wrong, &mut Vec::new()).unwrap_err().message().contains("has type Boolean"));
+    assert!(
+        encoder.encode(&wrong, &mut Vec::new()).unwrap_err().message().contains("has type Boolean")
+    );
 }
 
 #[test]
 fn a_slice_of_a_batch_encodes_its_own_rows() {
-    let records: Vec<Record> =
-        (0..5).map(|id| parse(&format!(r#"{{"id":"{id}","metadata":{{"k":"{id}"}}}}"#)).unwrap()).collect();
+    let records: Vec<Record> = (0..5)
+        .map(|id| parse(&format!(r#"{{"id":"{id}","metadata":{{"k":"{id}"}}}}"#)).unwrap())
+        .collect();
     let batch = batch(&records);
     let lines = encode(None, &batch);
     assert_eq!(
@@ -330,9 +405,12 @@ fn json_value() -> impl Strategy<Value = String> {
     ];
     scalar.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(|list| format!("[{}]", list.join(" , "))),
+            prop::collection::vec(inner.clone(), 0..4)
+                .prop_map(|list| format!("[{}]", list.join(" , "))),
             prop::collection::vec((any::<String>(), inner), 0..4).prop_map(|pairs| {
-                let pairs = pairs.iter().map(|(key, value)| format!("{}:{value}", serde_json::to_string(key).unwrap()));
+                let pairs = pairs
+                    .iter()
+                    .map(|(key, value)| format!("{}:{value}", serde_json::to_string(key).unwrap()));
                 format!("{{{}}}", pairs.collect::<Vec<_>>().join(","))
             }),
         ]

@@ -120,7 +120,7 @@ pub(crate) struct Checks {
 
 impl Checks {
     /// Determines the checks for a text that holds one or more JSON values.
-    pub(crate) fn of(text: &str) -> Self {
+    pub(crate) fn from_text(text: &str) -> Self {
         let bytes = text.trim_ascii().as_bytes();
         Self { multiline: is_multiline(bytes), maybe_deep: openings(bytes) > MAX_DEPTH }
     }
@@ -136,13 +136,16 @@ impl Checks {
 }
 
 fn is_multiline(bytes: &[u8]) -> bool {
-    bytes.chunks(256).any(|block| block.iter().fold(false, |found, byte| found | (*byte == b'\n') | (*byte == b'\r')))
+    bytes.chunks(256).any(|block| {
+        block.iter().fold(false, |found, byte| found | (*byte == b'\n') | (*byte == b'\r'))
+    })
 }
 
 /// Counts the opening brackets, including those inside strings: an upper bound of the depth that
 /// costs next to nothing.
 fn openings(bytes: &[u8]) -> usize {
-    let block_sum = |block: &[u8]| block.iter().fold(0u8, |sum, byte| sum + u8::from(byte | 0x20 == b'{'));
+    let block_sum =
+        |block: &[u8]| block.iter().fold(0u8, |sum, byte| sum + u8::from(byte | 0x20 == b'{'));
     bytes.chunks(255).map(|block| usize::from(block_sum(block))).sum()
 }
 
@@ -187,7 +190,9 @@ pub(crate) fn value_end(bytes: &[u8], mut at: usize) -> usize {
                 continue;
             }
             _ => {
-                let ends = |byte: &u8| matches!(byte, b',' | b':' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n');
+                let ends = |byte: &u8| {
+                    matches!(byte, b',' | b':' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n')
+                };
                 let rest = &bytes[at..];
                 at += rest.iter().position(ends).unwrap_or(rest.len());
             }
@@ -250,13 +255,16 @@ pub fn check_json(text: &str) -> bool {
 /// Returns the text as a JSON value that can be embedded in a line: unchanged if possible, on one
 /// line if it is JSON of several lines, else as a JSON string of the text.
 pub fn embeddable(text: &str) -> Cow<'_, str> {
-    let checks = Checks::of(text);
+    let checks = Checks::from_text(text);
     let mut reader = serde_json::Deserializer::from_str(text);
     if let Ok(raw) = <&RawValue>::deserialize(&mut reader)
         && reader.end().is_ok()
     {
         let raw = raw.get();
-        if !checks.multiline && raw.len() == text.len() && !(checks.maybe_deep && depth(raw.as_bytes()) > MAX_DEPTH) {
+        if !checks.multiline
+            && raw.len() == text.len()
+            && !(checks.maybe_deep && depth(raw.as_bytes()) > MAX_DEPTH)
+        {
             return Cow::Borrowed(text);
         }
         if let Some(payload) = checks.payload(raw) {
@@ -291,10 +299,15 @@ mod tests {
     #[test]
     fn strings_are_escaped_as_serde_does() {
         let every: String = (0u32..0x180).filter_map(char::from_u32).collect();
-        for text in ["", "plain", "\u{2028}\u{1F600}", "a\"b\\c\nd\u{0}e\u{1f}f\u{7f}", every.as_str()] {
+        for text in
+            ["", "plain", "\u{2028}\u{1F600}", "a\"b\\c\nd\u{0}e\u{1f}f\u{7f}", every.as_str()]
+        {
             let mut out = Vec::new();
             write_string(&mut out, text);
-            assert_eq!(String::from_utf8_lossy(&out), serde_json::to_string(text).unwrap_or_default());
+            assert_eq!(
+                String::from_utf8_lossy(&out),
+                serde_json::to_string(text).unwrap_or_default()
+            );
             assert_eq!(unquote(&String::from_utf8_lossy(&out)), text);
         }
     }

@@ -6,7 +6,7 @@ const MICROS_A_SECOND: i64 = 1_000_000;
 const MICROS_A_DAY: i64 = 86_400 * MICROS_A_SECOND;
 
 /// Largest exponent of a number. No timestamp needs more digits.
-const MOST_EXPONENT: i32 = 30;
+const MAX_EXPONENT: i32 = 30;
 /// Format of a printed JavaScript `Date`, up to the zone name in brackets.
 const JAVASCRIPT: &str = "%a %b %d %Y %H:%M:%S GMT%z";
 
@@ -25,7 +25,8 @@ pub(crate) fn parse(text: &str) -> Option<DateTime<Utc>> {
         Ok(at) => at.timestamp_micros(),
         Err(_) => near_rfc_3339(text).or_else(|| epoch(text)).or_else(|| printed(text))?,
     };
-    DateTime::from_timestamp_micros(micros).filter(|at| (0..=9999).contains(&chrono::Datelike::year(at)))
+    DateTime::from_timestamp_micros(micros)
+        .filter(|at| (0..=9999).contains(&chrono::Datelike::year(at)))
 }
 
 /// Parses a bare date, or a date and a time in spellings similar to RFC 3339.
@@ -51,7 +52,9 @@ fn near_rfc_3339(text: &str) -> Option<i64> {
 fn time_of_day(text: &str) -> Option<(NaiveTime, &str)> {
     let (hour, rest) = two_digits(text)?;
     let (minute, rest) = two_digits(rest.strip_prefix(':')?)?;
-    let Some(rest) = rest.strip_prefix(':') else { return Some((NaiveTime::from_hms_opt(hour, minute, 0)?, rest)) };
+    let Some(rest) = rest.strip_prefix(':') else {
+        return Some((NaiveTime::from_hms_opt(hour, minute, 0)?, rest));
+    };
     let (second, rest) = two_digits(rest)?;
     let (micros, rest) = match rest.strip_prefix(['.', ',']) {
         None => (0, rest),
@@ -94,9 +97,9 @@ fn offset(text: &str) -> Option<i64> {
         None => two_digits(rest).unwrap_or((0, rest)),
     };
     let is_name = name.is_empty()
-        || name
-            .strip_prefix(' ')
-            .is_some_and(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic()));
+        || name.strip_prefix(' ').is_some_and(|name| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic())
+        });
     let within_a_day = hours < 24 && minutes < 60;
     (is_name && within_a_day).then(|| sign * i64::from(hours * 3600 + minutes * 60))
 }
@@ -105,7 +108,8 @@ fn offset(text: &str) -> Option<i64> {
 /// Universal Time)` and `Sat, 21 Nov 2026 16:26:58 GMT`.
 fn printed(text: &str) -> Option<i64> {
     let plain = text.split_once(" (").map_or(text, |(plain, _)| plain);
-    let at = DateTime::parse_from_str(plain, JAVASCRIPT).or_else(|_| DateTime::parse_from_rfc2822(text));
+    let at =
+        DateTime::parse_from_str(plain, JAVASCRIPT).or_else(|_| DateTime::parse_from_rfc2822(text));
     at.ok().map(|at| at.timestamp_micros())
 }
 
@@ -141,7 +145,7 @@ fn decimal(text: &str) -> Option<(bool, String, String)> {
     let digits = mantissa.strip_prefix(['-', '+']).unwrap_or(mantissa);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all_digits = whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || !all_digits || exponent.abs() > MOST_EXPONENT {
+    if whole.is_empty() || !all_digits || exponent.abs() > MAX_EXPONENT {
         return None;
     }
     let shift = usize::try_from(exponent.unsigned_abs()).ok()?;
@@ -188,7 +192,9 @@ pub(super) fn write(out: &mut Vec<u8>, micros: i64) {
 #[cold]
 fn write_far(out: &mut Vec<u8>, micros: i64) {
     match DateTime::from_timestamp_micros(micros) {
-        Some(at) => super::write_string(out, &at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)),
+        Some(at) => {
+            super::write_string(out, &at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true))
+        }
         None => out.extend_from_slice(b"null"),
     }
 }
@@ -223,7 +229,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * of_year + 2) / 153;
     let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, of_year - (153 * march_month + 2) / 5 + 1)
+    (
+        year_of_era + era * 400 + i64::from(month <= 2),
+        month,
+        of_year - (153 * march_month + 2) / 5 + 1,
+    )
 }
 
 #[cfg(test)]
@@ -277,7 +287,11 @@ mod tests {
             "+1795278418758",
             " 1795278418758.0 ",
         ] {
-            assert_eq!(parse(text).map(|at| at.timestamp_micros()), Some(1_795_278_418_758_000), "{text}");
+            assert_eq!(
+                parse(text).map(|at| at.timestamp_micros()),
+                Some(1_795_278_418_758_000),
+                "{text}"
+            );
         }
         let whole = 1_795_278_418_000_000;
         for text in [
@@ -294,7 +308,10 @@ mod tests {
         assert_eq!(parse("2026-11-21"), parse("2026-11-21T00:00"));
         assert_eq!(parse("2026-11-21"), parse("2026-11-21 01:00 +01"));
         assert_eq!(parse("2016-12-31T23:59:60Z"), parse("2017-01-01T00:00:00Z"));
-        assert_eq!(parse("-1000000000.5").map(|at| at.timestamp_micros()), Some(-1_000_000_000_500_000));
+        assert_eq!(
+            parse("-1000000000.5").map(|at| at.timestamp_micros()),
+            Some(-1_000_000_000_500_000)
+        );
         assert_eq!(parse("1e9"), parse("2001-09-09T01:46:40Z"));
     }
 
@@ -364,8 +381,8 @@ mod tests {
         for days in (-719_000..2_932_000).step_by(89) {
             let mut out = Vec::new();
             write_day(&mut out, days);
-            let expected =
-                DateTime::from_timestamp(i64::from(days) * 86_400, 0).map(|at| format!("\"{}\"", at.date_naive()));
+            let expected = DateTime::from_timestamp(i64::from(days) * 86_400, 0)
+                .map(|at| format!("\"{}\"", at.date_naive()));
             assert_eq!(Some(String::from_utf8_lossy(&out).into_owned()), expected);
         }
     }

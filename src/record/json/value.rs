@@ -36,7 +36,9 @@ impl Read for Option<String> {
         };
         match name {
             "id" if self.as_deref() == Some("") => *self = None,
-            "mode" | "cache_status" | "cache_type" => self.iter_mut().for_each(|text| text.make_ascii_uppercase()),
+            "mode" | "cache_status" | "cache_type" => {
+                self.iter_mut().for_each(|text| text.make_ascii_uppercase())
+            }
             _ => {}
         }
         Ok(())
@@ -78,7 +80,8 @@ impl Read for Option<bool> {
 
 impl Read for Option<DateTime<Utc>> {
     fn read(&mut self, _: &'static str, raw: &str) -> Result<(), Expected> {
-        const EXPECTED: Expected = "a time such as 2026-11-21T16:26:58.758Z, or a number since 1970 in s, ms, µs or ns";
+        const EXPECTED: Expected =
+            "a time such as 2026-11-21T16:26:58.758Z, or a number since 1970 in s, ms, µs or ns";
         *self = match number_text(raw).ok_or(EXPECTED)? {
             None => None,
             Some(text) => Some(time::parse(&text).ok_or(EXPECTED)?),
@@ -96,7 +99,8 @@ impl Read for Vec<(String, String)> {
             _ => return Err("an object of texts"),
         }
         let pairs = members(raw).ok_or("an object of texts")?;
-        let mut pairs: Vec<_> = pairs.into_iter().map(|(key, raw)| (key.into_owned(), tag(raw))).collect();
+        let mut pairs: Vec<_> =
+            pairs.into_iter().map(|(key, raw)| (key.into_owned(), tag(raw))).collect();
         // A null that is the last value of a duplicate key counts too.
         keep_last(&mut pairs);
         self.extend(pairs.into_iter().filter_map(|(key, value)| Some((key, value?))));
@@ -116,7 +120,8 @@ pub(super) fn tag(raw: &str) -> Option<String> {
 
 /// Keeps the last value of each key, at the position of the first, as JSON parsers do.
 pub(crate) fn keep_last<V>(pairs: &mut Vec<(String, V)>) {
-    let doubled = |(at, pair): (usize, &(String, V))| pairs[..at].iter().any(|before| before.0 == pair.0);
+    let doubled =
+        |(at, pair): (usize, &(String, V))| pairs[..at].iter().any(|before| before.0 == pair.0);
     // The nested search is fast for the few keys that metadata has, and far too slow for thousands.
     if pairs.len() <= 32 && !pairs.iter().enumerate().any(doubled) {
         return;
@@ -171,7 +176,8 @@ fn float(raw: &str) -> Option<Option<f64>> {
 
 /// Parses a finite decimal number. Rejects the `inf` and `nan` that Rust's own parser accepts.
 fn decimal(text: &str) -> Option<f64> {
-    let plain = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E'));
+    let plain =
+        text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E'));
     text.parse::<f64>().ok().filter(|number| plain && number.is_finite())
 }
 

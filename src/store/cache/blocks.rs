@@ -23,7 +23,7 @@ use crate::store::disk::{make_private_folders, private_file};
 /// Bytes of an entry before the tag: magic, checksum, object size, modification time, tag length.
 const HEADER: usize = 4 + 4 + 8 + 8 + 2;
 /// Maximum number of removed files to remember: more than the queries in progress may still read.
-const MOST_GONE: usize = 1 << 16;
+const MAX_GONE: usize = 1 << 16;
 const MAGIC: &[u8; 4] = b"GLC1";
 
 /// Cache metrics since the start.
@@ -59,7 +59,10 @@ impl Key {
 
     fn parse(name: &str) -> Option<Self> {
         let (file, block) = name.split_once('-')?;
-        let key = Self { file: u128::from_str_radix(file, 16).ok()?, block: u64::from_str_radix(block, 16).ok()? };
+        let key = Self {
+            file: u128::from_str_radix(file, 16).ok()?,
+            block: u64::from_str_radix(block, 16).ok()?,
+        };
         (key.name() == name).then_some(key)
     }
 }
@@ -213,7 +216,7 @@ impl Blocks {
             let live = live.iter().map(|path| self.file_key(path)).collect();
             let mut files = self.files.lock();
             let before = std::mem::replace(&mut files.live, live);
-            if files.gone.len() > MOST_GONE {
+            if files.gone.len() > MAX_GONE {
                 files.gone.clear();
             }
             let Files { live, gone } = &mut *files;
@@ -222,7 +225,13 @@ impl Blocks {
         let index = self.index();
         let dead: Vec<Key> = {
             let files = self.files.lock();
-            index.lock().entries.keys().filter(|key| !files.live.contains(&key.file)).copied().collect()
+            index
+                .lock()
+                .entries
+                .keys()
+                .filter(|key| !files.live.contains(&key.file))
+                .copied()
+                .collect()
         };
         for key in dead {
             index.lock().remove(key);
@@ -276,10 +285,13 @@ impl Blocks {
 
     fn write_file(&self, key: Key, entry: &[u8]) -> io::Result<()> {
         let path = self.path(key);
-        let temporary = self.folder.join(format!("{}.tmp", self.temporary.fetch_add(1, Ordering::Relaxed)));
+        let temporary =
+            self.folder.join(format!("{}.tmp", self.temporary.fetch_add(1, Ordering::Relaxed)));
         make_private_folders(path.parent().unwrap_or(&self.folder))?;
         let file = private_file().create(true).truncate(true).write(true).open(&temporary);
-        let written = file.and_then(|mut file| file.write_all(entry)).and_then(|()| fs::rename(&temporary, &path));
+        let written = file
+            .and_then(|mut file| file.write_all(entry))
+            .and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -304,7 +316,11 @@ impl Blocks {
                 let about = fs::metadata(&path).ok();
                 match (key, about) {
                     (Some(key), Some(about)) if self.path(key) == path => {
-                        found.push((about.modified().unwrap_or(time::UNIX_EPOCH), key, about.len()));
+                        found.push((
+                            about.modified().unwrap_or(time::UNIX_EPOCH),
+                            key,
+                            about.len(),
+                        ));
                     }
                     _ => {
                         let _ = fs::remove_file(&path);
@@ -326,11 +342,16 @@ impl Blocks {
 
 /// Lists a folder. An unreadable or missing folder counts as empty.
 fn list(folder: &FilePath) -> Vec<PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect()
 }
 
 fn encode(key: Key, about: &About, bytes: &[u8]) -> Vec<u8> {
-    let tag = about.e_tag.as_deref().filter(|tag| tag.len() <= usize::from(u16::MAX)).unwrap_or_default();
+    let tag =
+        about.e_tag.as_deref().filter(|tag| tag.len() <= usize::from(u16::MAX)).unwrap_or_default();
     let mut entry = Vec::with_capacity(HEADER + tag.len() + bytes.len());
     entry.extend_from_slice(MAGIC);
     entry.extend_from_slice(&[0; 4]);
@@ -346,7 +367,10 @@ fn encode(key: Key, about: &About, bytes: &[u8]) -> Vec<u8> {
 
 /// Decodes an entry. Returns `None` if it is not what was written for this key.
 fn decode(key: Key, entry: Vec<u8>) -> Option<(About, Bytes)> {
-    if entry.len() < HEADER || entry[..4] != *MAGIC || entry[4..8] != checksum(key, &entry[8..]).to_le_bytes() {
+    if entry.len() < HEADER
+        || entry[..4] != *MAGIC
+        || entry[4..8] != checksum(key, &entry[8..]).to_le_bytes()
+    {
         return None;
     }
     let size = u64::from_le_bytes(entry[8..16].try_into().ok()?);

@@ -9,7 +9,7 @@
 //! rarely request the same range but often the same part of a file. A block serves both, stores no
 //! byte twice, and holds a small file whole with its footer. The extra bytes cost less than the
 //! latency of another request. Missing blocks are fetched together if at most [`GAP_BLOCKS`] lie
-//! between them. A request for more than [`MOST_AT_ONCE`] (an export, a merge) bypasses the cache:
+//! between them. A request for more than [`MAX_AT_ONCE`] (an export, a merge) bypasses the cache:
 //! bandwidth decides there, and it would evict the blocks that many queries use.
 //!
 //! Entries are files below `<log folder>/cache/`. They are written under a temporary name and
@@ -34,8 +34,9 @@ use chrono::DateTime;
 use futures::stream::{BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    Attributes, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    Attributes, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, RenameOptions, Result,
 };
 
 use blocks::About;
@@ -46,7 +47,7 @@ const BLOCK: u64 = 256 << 10;
 /// Blocks to fetch needlessly rather than send another request.
 const GAP_BLOCKS: u64 = 4;
 /// Largest request that the cache serves, in bytes.
-const MOST_AT_ONCE: u64 = 8 << 20;
+const MAX_AT_ONCE: u64 = 8 << 20;
 
 /// An object store with a disk cache in front. It writes nothing before the first read of a data
 /// file.
@@ -70,9 +71,15 @@ impl DiskCache {
 
     /// Returns the blocks that a read of these ranges needs, if the read uses the cache.
     fn wanted(&self, location: &Path, ranges: &[Range<u64>]) -> Option<BTreeSet<u64>> {
-        let most = MOST_AT_ONCE.min(self.blocks.most_bytes() / 4);
-        let bytes = ranges.iter().fold(0u64, |sum, range| sum.saturating_add(range.end.saturating_sub(range.start)));
-        if bytes > most || !is_data_file(location) || ranges.is_empty() || ranges.iter().any(Range::is_empty) {
+        let most = MAX_AT_ONCE.min(self.blocks.most_bytes() / 4);
+        let bytes = ranges
+            .iter()
+            .fold(0u64, |sum, range| sum.saturating_add(range.end.saturating_sub(range.start)));
+        if bytes > most
+            || !is_data_file(location)
+            || ranges.is_empty()
+            || ranges.iter().any(Range::is_empty)
+        {
             return None;
         }
         let blocks: BTreeSet<u64> =
@@ -92,9 +99,12 @@ impl DiskCache {
             pieces.about = Some(about);
             pieces.parts.insert(block * BLOCK, bytes);
         }
-        let exists = |block: u64| pieces.about.as_ref().is_none_or(|about| block * BLOCK < about.size);
-        let missing: Vec<u64> =
-            wanted.into_iter().filter(|block| !pieces.parts.contains_key(&(block * BLOCK)) && exists(*block)).collect();
+        let exists =
+            |block: u64| pieces.about.as_ref().is_none_or(|about| block * BLOCK < about.size);
+        let missing: Vec<u64> = wanted
+            .into_iter()
+            .filter(|block| !pieces.parts.contains_key(&(block * BLOCK)) && exists(*block))
+            .collect();
         self.blocks.count(pieces.parts.len(), missing.len());
         let fetches = runs(&missing).into_iter().map(|run| self.fetch(location, run));
         let fetched = futures::future::try_join_all(fetches).await?;
@@ -106,8 +116,12 @@ impl DiskCache {
         }
         if !fetched.is_empty() {
             let blocks = Arc::clone(&self.blocks);
-            aside(move || fetched.iter().for_each(|(about, start, bytes)| blocks.keep(file, about, *start, bytes)))
-                .await;
+            aside(move || {
+                fetched
+                    .iter()
+                    .for_each(|(about, start, bytes)| blocks.keep(file, about, *start, bytes))
+            })
+            .await;
         }
         Ok(pieces)
     }
@@ -116,7 +130,8 @@ impl DiskCache {
     async fn fetch(&self, location: &Path, run: Range<u64>) -> Result<(About, u64, Bytes)> {
         let start = run.start * BLOCK;
         let end = run.end * BLOCK;
-        let options = GetOptions { range: Some(GetRange::Bounded(start..end)), ..GetOptions::default() };
+        let options =
+            GetOptions { range: Some(GetRange::Bounded(start..end)), ..GetOptions::default() };
         let found = self.inner.get_opts(location, options).await?;
         let about = About {
             size: found.meta.size,
@@ -126,7 +141,10 @@ impl DiskCache {
         let bytes = found.bytes().await?;
         let expected = end.min(about.size).saturating_sub(start);
         if bytes.len() as u64 != expected {
-            let what = format!("`{location}` returned {} bytes at offset {start}, expected {expected}", bytes.len());
+            let what = format!(
+                "`{location}` returned {} bytes at offset {start}, expected {expected}",
+                bytes.len()
+            );
             return Err(object_store::Error::Generic { store: "DiskCache", source: what.into() });
         }
         Ok((about, start, bytes))
@@ -181,7 +199,8 @@ impl Pieces {
             all.freeze()
         };
         if bytes.is_empty() || bytes.len() as u64 != whole {
-            let what = format!("range {range:?} is outside the {size} bytes of `{}`", self.location);
+            let what =
+                format!("range {range:?} is outside the {size} bytes of `{}`", self.location);
             return Err(object_store::Error::Generic { store: "DiskCache", source: what.into() });
         }
         Ok(bytes)
@@ -191,7 +210,8 @@ impl Pieces {
         let about = self.about.clone().unwrap_or_default();
         ObjectMeta {
             location: self.location.clone(),
-            last_modified: DateTime::from_timestamp_micros(about.modified_micros).unwrap_or_default(),
+            last_modified: DateTime::from_timestamp_micros(about.modified_micros)
+                .unwrap_or_default(),
             size: about.size,
             e_tag: about.e_tag,
             version: None,
@@ -208,11 +228,20 @@ impl fmt::Display for DiskCache {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for DiskCache {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
         self.inner.put_opts(location, payload, opts).await
     }
 
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.inner.put_multipart_opts(location, opts).await
     }
 
@@ -245,7 +274,10 @@ impl ObjectStore for DiskCache {
         ranges.iter().map(|range| pieces.range(range)).collect()
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.inner.delete_stream(locations)
     }
 
@@ -253,7 +285,11 @@ impl ObjectStore for DiskCache {
         self.inner.list(prefix)
     }
 
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         self.inner.list_with_offset(prefix, offset)
     }
 

@@ -23,17 +23,29 @@ impl fmt::Display for Counting {
 
 #[async_trait]
 impl ObjectStore for Counting {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
         self.0.put_opts(location, payload, opts).await
     }
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.0.put_multipart_opts(location, opts).await
     }
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.get_opts(location, options).await
     }
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.0.delete_stream(locations)
     }
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -79,12 +91,20 @@ impl Bed {
 
     fn entries(&self) -> Vec<PathBuf> {
         let folders = fs::read_dir(self.folder.path().join("cache")).into_iter().flatten();
-        folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap()).map(|e| e.unwrap().path()).collect()
+        folders
+            .flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap())
+            .map(|e| e.unwrap().path())
+            .collect()
     }
 }
 
 fn open(folder: &tempfile::TempDir, store: &Arc<Counting>, most_bytes: u64) -> DiskCache {
-    DiskCache::new(Arc::clone(store) as Arc<dyn ObjectStore>, folder.path().join("cache"), "here", most_bytes)
+    DiskCache::new(
+        Arc::clone(store) as Arc<dyn ObjectStore>,
+        folder.path().join("cache"),
+        "here",
+        most_bytes,
+    )
 }
 
 fn range(bytes: &[u8], range: Range<u64>) -> &[u8] {
@@ -98,11 +118,17 @@ async fn a_block_serves_every_range_in_it_and_survives_a_restart() {
     let asked = [10..20, 255 * KIB..257 * KIB, 3 * MIB - 1..3 * MIB + 5];
     for reads in [2, 0] {
         let found = bed.cache.get_ranges(&path, &asked).await.unwrap();
-        asked.iter().zip(found).for_each(|(asked, found)| assert_eq!(found, range(&bytes, asked.clone())));
+        asked
+            .iter()
+            .zip(found)
+            .for_each(|(asked, found)| assert_eq!(found, range(&bytes, asked.clone())));
         assert_eq!(bed.reads(), reads, "the first two ranges lie together, the last one far off");
     }
     // Another range of the same blocks, past the end of the file.
-    assert_eq!(bed.cache.get_range(&path, 3 * MIB..9 * MIB).await.unwrap(), range(&bytes, 3 * MIB..9 * MIB));
+    assert_eq!(
+        bed.cache.get_range(&path, 3 * MIB..9 * MIB).await.unwrap(),
+        range(&bytes, 3 * MIB..9 * MIB)
+    );
     let stats = bed.cache.blocks().stats();
     assert_eq!((bed.reads(), stats.misses), (0, 4), "{stats:?}");
     bed.reopen(64 * MIB);
@@ -116,13 +142,17 @@ async fn a_block_serves_every_range_in_it_and_survives_a_restart() {
 async fn what_a_read_says_of_the_object_is_the_same_from_the_cache() {
     let bed = Bed::new(64 * MIB);
     let (path, bytes) = bed.put("part-a", MIB).await;
-    let options = || GetOptions { range: Some(GetRange::Bounded(MIB - 7..2 * MIB)), ..GetOptions::default() };
+    let options =
+        || GetOptions { range: Some(GetRange::Bounded(MIB - 7..2 * MIB)), ..GetOptions::default() };
     let bare = bed.store.get_opts(&path, options()).await.unwrap();
     for _ in 0..2 {
         let cached = bed.cache.get_opts(&path, options()).await.unwrap();
         assert_eq!((&cached.range, &cached.meta.e_tag), (&bare.range, &bare.meta.e_tag));
         assert_eq!((cached.meta.size, &cached.meta.location), (MIB, &path));
-        assert_eq!(cached.meta.last_modified.timestamp_micros(), bare.meta.last_modified.timestamp_micros());
+        assert_eq!(
+            cached.meta.last_modified.timestamp_micros(),
+            bare.meta.last_modified.timestamp_micros()
+        );
         assert_eq!(cached.bytes().await.unwrap(), range(&bytes, MIB - 7..MIB));
     }
     assert!(bed.cache.get_range(&path, MIB..MIB + 1).await.is_err(), "nothing lies there");
@@ -131,7 +161,11 @@ async fn what_a_read_says_of_the_object_is_the_same_from_the_cache() {
 #[tokio::test]
 async fn only_data_files_are_kept_and_big_reads_go_past() {
     let bed = Bed::new(256 * MIB);
-    for path in ["logs/_delta_log/00000000000000000010.checkpoint.parquet", "catalog.json", "exports/a.parquet"] {
+    for path in [
+        "logs/_delta_log/00000000000000000010.checkpoint.parquet",
+        "catalog.json",
+        "exports/a.parquet",
+    ] {
         let path = Path::from(path);
         bed.cache.put(&path, "old".into()).await.unwrap();
         assert_eq!(bed.cache.get_range(&path, 0..3).await.unwrap(), "old");

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from .tree import Combined, Derived, Expr, Join, Select, lit, null
 
-MOST_TRIES = 400
+MAX_TRIES = 400
 
 
 def shrink(query, differs):
@@ -13,7 +13,7 @@ def shrink(query, differs):
     while True:
         for smaller in candidates(query):
             tries += 1
-            if tries > MOST_TRIES:
+            if tries > MAX_TRIES:
                 return query
             if valid(smaller) and differs(smaller) is not None:
                 query = smaller

@@ -1,4 +1,5 @@
-//! What clients sent and what was acked, in the order of the disk's operations, and what must therefore be there.
+//! What clients sent and what was acked, in the order of the disk's operations, and what must
+//! therefore be there.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,7 +72,10 @@ impl<T: PartialEq + Clone + fmt::Debug> Allowed<T> {
         let is_sent = found.is_some_and(|found| self.sent.contains(found));
         match found == self.acked.as_ref() || is_sent {
             true => Ok(()),
-            false => Err(format!("{what} is {found:?}, expected {:?} or any of {:?}", self.acked, self.sent)),
+            false => Err(format!(
+                "{what} is {found:?}, expected {:?} or any of {:?}",
+                self.acked, self.sent
+            )),
         }
     }
 }
@@ -131,8 +135,12 @@ impl Expected {
             }
             Wish::Feedback(id, value) => self.feedback.entry(id).or_default().note(value, is_acked),
             Wish::Key(name, state) => self.keys.entry(name).or_default().note(state, is_acked),
-            Wish::Plan(organisation, plan) => self.plans.entry(organisation).or_default().note(plan, is_acked),
-            Wish::Gone(ids) => ids.into_iter().for_each(|id| *self.gone.entry(id).or_default() |= is_acked),
+            Wish::Plan(organisation, plan) => {
+                self.plans.entry(organisation).or_default().note(plan, is_acked)
+            }
+            Wish::Gone(ids) => {
+                ids.into_iter().for_each(|id| *self.gone.entry(id).or_default() |= is_acked)
+            }
             Wish::Erasure(ids) if is_acked => self.erasures.push(ids),
             Wish::Erasure(_) => {}
             Wish::Copy => self.has_copy |= is_acked,
@@ -149,7 +157,8 @@ impl Expected {
         }
         self.check_records(&rows)?;
         self.check_parts(&rows)?;
-        let feedback: BTreeMap<&str, &i64> = shown.feedback.iter().map(|(id, value)| (id.as_str(), value)).collect();
+        let feedback: BTreeMap<&str, &i64> =
+            shown.feedback.iter().map(|(id, value)| (id.as_str(), value)).collect();
         if feedback.len() != shown.feedback.len() {
             return Err(format!("feedback is there twice: {:?}", shown.feedback));
         }
@@ -171,11 +180,18 @@ impl Expected {
     fn check_records(&self, rows: &BTreeMap<&str, &Row>) -> Result<(), String> {
         for (id, is_acked) in &self.records {
             match (rows.get(id.as_str()), self.gone.get(id)) {
-                (None, None) if *is_acked => return Err(format!("record {id} was acked and is lost")),
+                (None, None) if *is_acked => {
+                    return Err(format!("record {id} was acked and is lost"));
+                }
                 (None, _) => {}
-                (Some(_), Some(true)) => return Err(format!("record {id} was taken out and is back")),
+                (Some(_), Some(true)) => {
+                    return Err(format!("record {id} was taken out and is back"));
+                }
                 (Some(row), _) if **row != row_of(id) => {
-                    return Err(format!("record {id} has other values: {row:?}, expected {:?}", row_of(id)));
+                    return Err(format!(
+                        "record {id} has other values: {row:?}, expected {:?}",
+                        row_of(id)
+                    ));
                 }
                 (Some(_), _) => {}
             }
@@ -190,10 +206,17 @@ impl Expected {
     fn check_parts(&self, rows: &BTreeMap<&str, &Row>) -> Result<(), String> {
         for (id, parts) in &self.parts {
             let row = rows.get(id.as_str());
-            let has = [row.is_some_and(|row| row.units.is_some()), row.is_some_and(|row| row.request.is_some())];
-            for (part, (acked, has)) in [Part::Figures, Part::Content].iter().zip(parts.iter().zip(has)) {
+            let has = [
+                row.is_some_and(|row| row.units.is_some()),
+                row.is_some_and(|row| row.request.is_some()),
+            ];
+            for (part, (acked, has)) in
+                [Part::Figures, Part::Content].iter().zip(parts.iter().zip(has))
+            {
                 match acked {
-                    Some(true) if !has => return Err(format!("{part:?} of {id} was acked and is lost: {row:?}")),
+                    Some(true) if !has => {
+                        return Err(format!("{part:?} of {id} was acked and is lost: {row:?}"));
+                    }
                     None if has => return Err(format!("{part:?} of {id} was never sent")),
                     _ => {}
                 }
@@ -229,7 +252,8 @@ pub fn part_of(id: &str, part: Part) -> Record {
 
 /// The row of a record, by its id: `old-…` are of a past day.
 pub fn row_of(id: &str) -> Row {
-    let number = id.bytes().fold(7_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 10_000;
+    let number =
+        id.bytes().fold(7_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 10_000;
     Row {
         id: id.to_owned(),
         organisation: organisation_of(id).to_owned(),

@@ -11,7 +11,8 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use futures::TryStreamExt;
 use gatelog::config::Schedule;
 use gatelog::engine::{
-    Access, Document, Half, NewKey, Organisation, Outcome, Parts, Scope, Severity, Which, doctor_of,
+    Access, Dependencies, Document, ErasureSelector, NewKey, Organisation, Outcome, RecordPart,
+    Scope, Severity, doctor_of,
 };
 use gatelog::record::Feedback;
 use gatelog::store::Store;
@@ -60,7 +61,11 @@ pub fn store(disk: &SimDisk, folder: &str) -> Result<Store> {
 /// Opens an engine on a folder of a disk.
 pub async fn open(disk: &SimDisk, folder: &str, join_seconds: u64) -> Result<Engine> {
     let store = Some(store(disk, folder)?);
-    Engine::open_with(config(join_seconds), Parts { now: sim::now, new_uuid, store, ..Parts::default() }).await
+    Engine::open_with(
+        config(join_seconds),
+        Dependencies { now: sim::now, new_uuid, store, ..Dependencies::default() },
+    )
+    .await
 }
 
 /// What `gatelog doctor` has to say against a folder.
@@ -178,7 +183,11 @@ impl Driver {
     }
 
     /// Sends something, and notes the ack.
-    async fn send<T>(&mut self, wishes: Vec<Wish>, sending: impl AsyncFnOnce(Engine) -> Result<T>) -> Option<T> {
+    async fn send<T>(
+        &mut self,
+        wishes: Vec<Wish>,
+        sending: impl AsyncFnOnce(Engine) -> Result<T>,
+    ) -> Option<T> {
         let engine = self.noted(self.engine())?;
         self.note(&wishes, false);
         let sent = sending(engine).await;
@@ -189,19 +198,28 @@ impl Driver {
 
     pub async fn records(&mut self, ids: &[&str]) -> bool {
         let wishes: Vec<Wish> = ids.iter().map(|id| Wish::Record((*id).to_owned())).collect();
-        let known = ids.iter().filter(|id| self.is_acked(&Wish::Record((**id).to_owned()))).count() as u64;
+        let known =
+            ids.iter().filter(|id| self.is_acked(&Wish::Record((**id).to_owned()))).count() as u64;
         let records = ids.iter().map(|id| record(id)).collect();
-        let receipt = self.send(wishes, async |engine| engine.append(records).await.map_err(|e| e.error)).await;
+        let receipt = self
+            .send(wishes, async |engine| engine.append(records).await.map_err(|e| e.error))
+            .await;
         if let Some(receipt) = receipt.filter(|receipt| receipt.duplicate < known) {
-            self.wrong.push(format!("records that were acked came again and were taken anew: {ids:?}, {receipt:?}"));
+            self.wrong.push(format!(
+                "records that were acked came again and were taken anew: {ids:?}, {receipt:?}"
+            ));
         }
         receipt.is_some()
     }
 
     pub async fn part(&mut self, id: &str, part: Part) -> bool {
-        let half = if part == Part::Figures { Half::Figures } else { Half::Content };
-        let (halves, access) = (vec![(half, part_of(id, part))], Access::operator("test"));
-        let sending = async |engine: Engine| engine.append_halves_as(&access, halves).await.map_err(|e| e.error);
+        let part_kind =
+            if part == Part::Figures { RecordPart::Figures } else { RecordPart::Content };
+        let (record_parts, access) =
+            (vec![(part_kind, part_of(id, part))], Access::operator("test"));
+        let sending = async |engine: Engine| {
+            engine.append_parts_as(&access, record_parts).await.map_err(|e| e.error)
+        };
         self.send(vec![Wish::Part(id.to_owned(), part)], sending).await.is_some()
     }
 
@@ -230,7 +248,9 @@ impl Driver {
                 (Some((id, None)), KeyState::Revoked) => {
                     document.revoke_key(&id, &Access::operator("test"), sim::now()).map(|_| ())
                 }
-                (None, KeyState::Revoked) => Err(Error::not_found(format!("there is no key {name}"))),
+                (None, KeyState::Revoked) => {
+                    Err(Error::not_found(format!("there is no key {name}")))
+                }
                 // It is so already.
                 _ => Ok(()),
             }
@@ -239,7 +259,8 @@ impl Driver {
         self.send(vec![Wish::Key(name.to_owned(), state)], sending).await.is_some()
     }
 
-    /// Puts an organisation on a plan; makes it if need be. `gone` are records that its retention then hides.
+    /// Puts an organisation on a plan; makes it if need be. `gone` are records that its retention
+    /// then hides.
     pub async fn plan(&mut self, organisation: &str, plan: &str, gone: &[&str]) -> bool {
         let change = |document: &mut Document| match document.organisation(organisation) {
             Ok(_) => document.set_plan(organisation, plan, None, sim::now()),
@@ -255,7 +276,7 @@ impl Driver {
 
     pub async fn erase(&mut self, organisation: &str, ids: &[&str]) -> bool {
         let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-        let which = Which::Ids(ids.clone());
+        let which = ErasureSelector::Ids(ids.clone());
         let sending = async |engine: Engine| engine.erase(organisation, which, "test").await;
         self.send(vec![Wish::Gone(ids.clone()), Wish::Erasure(ids)], sending).await.is_some()
     }
@@ -263,7 +284,8 @@ impl Driver {
     pub async fn flush(&mut self) -> bool {
         let Some(engine) = self.noted(self.engine()) else { return false };
         let flushed = engine.flush().await;
-        // The writer trims the log after the flush; it takes the second one up only when that is done.
+        // The writer trims the log after the flush; it takes the second one up only when that is
+        // done.
         let trimmed = match flushed {
             Ok(()) => engine.flush().await,
             failed => failed,
@@ -330,7 +352,9 @@ impl Driver {
                     self.feedback(&id, i32::try_from(value).unwrap_or_default()).await;
                 }
                 // A key that was revoked stays so.
-                Wish::Key(name, state) if !is_acked || newest.get(&name) == Some(&Wish::Key(name.clone(), state)) => {
+                Wish::Key(name, state)
+                    if !is_acked || newest.get(&name) == Some(&Wish::Key(name.clone(), state)) =>
+                {
                     self.key(&name, state).await;
                 }
                 Wish::Plan(organisation, plan) if !is_acked => {

@@ -1,4 +1,5 @@
-//! A file on a simulated disk: what is seen of it, what is durable, and what a power cut leaves of the difference.
+//! A file on a simulated disk: what is seen of it, what is durable, and what a power cut leaves of
+//! the difference.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -48,7 +49,13 @@ pub struct File {
 impl File {
     pub fn of(content: Arc<Content>, modified_ms: i64) -> Self {
         let kept_size = content.bytes.len();
-        Self { seen: Arc::clone(&content), kept: content, kept_size, modified_ms, ..Self::default() }
+        Self {
+            seen: Arc::clone(&content),
+            kept: content,
+            kept_size,
+            modified_ms,
+            ..Self::default()
+        }
     }
 
     pub fn append(&mut self, more: &[u8]) {
@@ -147,7 +154,9 @@ impl File {
         let size = match model {
             Model::Nothing | Model::Journal => self.kept_size,
             Model::Subset { seed } => self.cut_any(&mut kept, random, seed % 2 == 1),
-            Model::LongerJournal { .. } if self.seen.bytes.len() > self.kept_size => self.cut_grown(&mut kept, random),
+            Model::LongerJournal { .. } if self.seen.bytes.len() > self.kept_size => {
+                self.cut_grown(&mut kept, random)
+            }
             Model::LongerJournal { .. } => self.cut_any(&mut kept, random, false),
         };
         kept.resize(size, 0);
@@ -157,7 +166,8 @@ impl File {
     /// Each page by chance, and the size.
     fn cut_any(&self, kept: &mut Vec<u8>, random: &mut SmallRng, is_torn: bool) -> usize {
         let share = [0.0, 0.15, 0.5, 0.85, 1.0][random.random_range(0..5)];
-        for &page in self.dirty.iter().filter(|page| **page < self.seen.bytes.len().div_ceil(PAGE)) {
+        for &page in self.dirty.iter().filter(|page| **page < self.seen.bytes.len().div_ceil(PAGE))
+        {
             if !random.random_bool(share) {
                 continue;
             }
@@ -165,7 +175,8 @@ impl File {
             if is_torn && random.random_bool(0.25) {
                 let before = page_of(kept, page);
                 for sector in (0..PAGE).step_by(SECTOR).filter(|_| random.random_bool(0.5)) {
-                    bytes[sector..sector + SECTOR].copy_from_slice(&before[sector..sector + SECTOR]);
+                    bytes[sector..sector + SECTOR]
+                        .copy_from_slice(&before[sector..sector + SECTOR]);
                 }
             }
             put_page(kept, page, bytes);

@@ -10,7 +10,8 @@ use super::medium::{Id, Image, Medium, Model};
 pub enum Outcome {
     /// All is durable.
     Done,
-    /// It failed; what is not durable counts as clean from now on and is still seen. Names stay to be written.
+    /// It failed; what is not durable counts as clean from now on and is still seen. Names stay to
+    /// be written.
     Kept,
     /// It failed; programs see again what is durable. Names are seen and never written.
     Dropped,
@@ -38,7 +39,9 @@ impl Op {
     /// Returns whether it is a sync that failed.
     pub fn has_failed(&self) -> bool {
         match self {
-            Self::SyncFile { outcome, .. } | Self::SyncFolder { outcome, .. } => *outcome != Outcome::Done,
+            Self::SyncFile { outcome, .. } | Self::SyncFolder { outcome, .. } => {
+                *outcome != Outcome::Done
+            }
             _ => false,
         }
     }
@@ -67,7 +70,9 @@ impl fmt::Display for Step {
             Op::Rename { from, .. } => write!(f, "rename {} to {path}", from.1),
             Op::Remove { .. } => write!(f, "remove {path}"),
             Op::Append { bytes, .. } => write!(f, "append {} bytes to {path}", bytes.len()),
-            Op::Overwrite { bytes, .. } => write!(f, "write {} bytes over the beginning of {path}", bytes.len()),
+            Op::Overwrite { bytes, .. } => {
+                write!(f, "write {} bytes over the beginning of {path}", bytes.len())
+            }
             Op::Truncate { size, .. } => write!(f, "truncate {path} to {size} bytes"),
             Op::SyncFile { outcome: Outcome::Done, .. } => write!(f, "sync {path}"),
             Op::SyncFolder { outcome: Outcome::Done, .. } => write!(f, "sync folder {path}"),

@@ -1,4 +1,5 @@
-//! Opens disk images and judges what the engine shows. Images that are byte for byte the same are opened once.
+//! Opens disk images and judges what the engine shows. Images that are byte for byte the same are
+//! opened once.
 
 use gatelog::error::ErrorKind;
 use std::collections::HashMap;
@@ -64,7 +65,8 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Self {
-        let rounds = std::env::var("GATELOG_TEST_DISK_ROUNDS").map_or(1, |text| text.parse().unwrap());
+        let rounds =
+            std::env::var("GATELOG_TEST_DISK_ROUNDS").map_or(1, |text| text.parse().unwrap());
         Self { only: std::env::var("GATELOG_TEST_DISK").ok(), rounds, ..Self::default() }
     }
 
@@ -75,7 +77,8 @@ impl Lab {
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                     while let Some(trial) = next() {
                         runtime.block_on(self.try_one(trial));
                     }
@@ -88,12 +91,22 @@ impl Lab {
     /// Fails if anything was found; `least` is how many images there must have been.
     pub fn conclude(&self, what: &str, least: usize) {
         let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
-        let (images, opened, lives) = (count(&self.images), count(&self.opened), count(&self.lives));
-        println!("{what}: {images} disk images, {opened} of them distinct; {lives} processes that went on");
+        let (images, opened, lives) =
+            (count(&self.images), count(&self.opened), count(&self.lives));
+        println!(
+            "{what}: {images} disk images, {opened} of them distinct; {lives} processes that went on"
+        );
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let told = failures.iter().take(TOLD).cloned().collect::<Vec<_>>().join("\n");
-        assert!(failures.is_empty(), "{what}: {} of {images} images are wrong:\n{told}", failures.len());
-        assert!(images >= least || self.only.is_some(), "{what}: {images} images, expected {least} at least");
+        assert!(
+            failures.is_empty(),
+            "{what}: {} of {images} images are wrong:\n{told}",
+            failures.len()
+        );
+        assert!(
+            images >= least || self.only.is_some(),
+            "{what}: {images} images, expected {least} at least"
+        );
     }
 
     /// Returns whether more is tried than there is time for by default, or one failure again.
@@ -103,7 +116,9 @@ impl Lab {
 
     /// Returns whether it is among what is tried.
     pub fn wants(&self, label: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| label.starts_with(only.as_str()) || only.starts_with(label))
+        self.only
+            .as_ref()
+            .is_none_or(|only| label.starts_with(only.as_str()) || only.starts_with(label))
     }
 
     fn fail(&self, label: &str, what: &str) {
@@ -138,7 +153,8 @@ impl Lab {
             // Now and then a process goes on from there, and the power goes once more.
             let goes_on = matches!(model, Model::Subset { seed } if seed % 16 == 1);
             if goes_on && run.scenario != Scenario::Copy {
-                let (media, events) = ([image.medium(false), image.medium(true)], until(&run.events, step));
+                let (media, events) =
+                    ([image.medium(false), image.medium(true)], until(&run.events, step));
                 self.live_on(run.scenario, media, events, &label, 2).await;
             }
         }
@@ -151,7 +167,8 @@ impl Lab {
         }
         let mut recording = Recording::clone(&run.recording);
         // A process may die in the middle of a write.
-        if let Some(Op::Append { bytes, .. }) = recording.steps.get_mut(step - 1).map(|step| &mut step.op)
+        if let Some(Op::Append { bytes, .. }) =
+            recording.steps.get_mut(step - 1).map(|step| &mut step.op)
             && step.is_multiple_of(3)
         {
             let short = bytes.len() * (step % 7) / 7;
@@ -194,13 +211,22 @@ impl Lab {
         disk.arm(Fault::None);
         driver.go_on(run.scenario == Scenario::Copy).await;
         if driver.engine.is_some() && !driver.records(&["r-97a"]).await {
-            self.fail(&label, &format!("there is room again, and no record is taken: {:?}", driver.errors.last()));
+            self.fail(
+                &label,
+                &format!("there is room again, and no record is taken: {:?}", driver.errors.last()),
+            );
         }
         self.go_on_after_fault(run, driver, &label, Outcome::Done).await;
     }
 
     /// What an engine that met a fault left behind: cuts now, and after a restart.
-    async fn go_on_after_fault(&self, run: &Run, mut driver: Driver, label: &str, outcome: Outcome) {
+    async fn go_on_after_fault(
+        &self,
+        run: &Run,
+        mut driver: Driver,
+        label: &str,
+        outcome: Outcome,
+    ) {
         driver.end();
         for wrong in &driver.wrong {
             self.fail(label, wrong);
@@ -209,8 +235,9 @@ impl Lab {
         let mut recording = driver.disk.recording(posix, ordered);
         let steps = recording.steps.len();
         let fault = recording.steps.iter().position(|step| step.op.has_failed()).unwrap_or(0);
-        let names_lost = recording.steps.get(fault).is_some_and(|step| matches!(step.op, Op::SyncFolder { .. }))
-            && outcome == Outcome::Dropped;
+        let names_lost =
+            recording.steps.get(fault).is_some_and(|step| matches!(step.op, Op::SyncFolder { .. }))
+                && outcome == Outcome::Dropped;
         // Names of that folder are seen from now on and may never be written. The process that met
         // the error knows it, and closes writes. One that comes after cannot tell these names from
         // others, and no call of the file system tells it: another sync reports success. It writes
@@ -225,7 +252,10 @@ impl Lab {
             done = step;
             let expected = Expected::at(&driver.events, step);
             // A journal whose names are lost is a disk that takes no writes any more.
-            for model in models(step as u64, 1, 1).into_iter().filter(|model| !names_lost || !model.is_ordered()) {
+            for model in models(step as u64, 1, 1)
+                .into_iter()
+                .filter(|model| !names_lost || !model.is_ordered())
+            {
                 let label = format!("{label}, cut after operation {step}, {model:?}");
                 self.check(run.scenario, &recording.cut(model), &expected, &label).await;
             }
@@ -235,17 +265,33 @@ impl Lab {
         }
         recording.advance(recording.steps.len());
         let media = [recording.posix, recording.ordered];
-        self.live_on(run.scenario, media, until(&driver.events, steps), &format!("{label}, restart"), 3).await;
+        self.live_on(
+            run.scenario,
+            media,
+            until(&driver.events, steps),
+            &format!("{label}, restart"),
+            3,
+        )
+        .await;
     }
 
-    /// A process opens what is seen on a disk, its clients send again, and the power goes at one of its operations.
-    async fn live_on(&self, scenario: Scenario, media: [Medium; 2], events: Vec<Event>, label: &str, cuts: usize) {
+    /// A process opens what is seen on a disk, its clients send again, and the power goes at one of
+    /// its operations.
+    async fn live_on(
+        &self,
+        scenario: Scenario,
+        media: [Medium; 2],
+        events: Vec<Event>,
+        label: &str,
+        cuts: usize,
+    ) {
         let [posix, ordered] = media;
         let disk = SimDisk::over(posix.clone());
         let mut driver = Driver::on(disk.clone(), scenario.join_seconds());
         driver.events = events;
         self.lives.fetch_add(1, Ordering::Relaxed);
-        let seed = label.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let seed =
+            label.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
         if scenario == Scenario::Copy {
             driver.copy().await;
         } else if driver.open().await {
@@ -305,9 +351,11 @@ impl Lab {
         let found = match known {
             Some(found) => found,
             None => {
-                // A check of every file takes as long as all the rest; each one in four says enough of the same folders.
+                // A check of every file takes as long as all the rest; each one in four says enough
+                // of the same folders.
                 let with_doctor = self.only.is_some() || key.0[0] % 4 == 0;
-                let found = Arc::new(look_at(image, look, scenario.join_seconds(), with_doctor).await);
+                let found =
+                    Arc::new(look_at(image, look, scenario.join_seconds(), with_doctor).await);
                 self.opened.fetch_add(1, Ordering::Relaxed);
                 let mut all = self.found.lock().unwrap_or_else(PoisonError::into_inner);
                 all.insert(key, Arc::clone(&found));
@@ -342,10 +390,17 @@ async fn look_at(image: &Image, look: Look, join_seconds: u64, with_doctor: bool
     if with_doctor && disk.has(DATA) {
         match driver::complaints(&disk, DATA, join_seconds).await {
             Ok(complaints) if complaints.is_empty() => {}
-            Ok(complaints) => return Found { shown: Err(format!("doctor: {complaints:?}")), copy: None },
+            Ok(complaints) => {
+                return Found { shown: Err(format!("doctor: {complaints:?}")), copy: None };
+            }
             // Before the first start got as far as a catalog; what was acked is looked for below.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Found { shown: Err(format!("doctor: {}", driver::chain(&error))), copy: None },
+            Err(error) => {
+                return Found {
+                    shown: Err(format!("doctor: {}", driver::chain(&error))),
+                    copy: None,
+                };
+            }
         }
     }
     let shown = look_in(&disk, DATA, look, join_seconds).await;
@@ -365,7 +420,12 @@ async fn look_at(image: &Image, look: Look, join_seconds: u64, with_doctor: bool
 }
 
 /// What an engine shows of a folder.
-async fn look_in(disk: &SimDisk, folder: &str, look: Look, join_seconds: u64) -> Result<Shown, String> {
+async fn look_in(
+    disk: &SimDisk,
+    folder: &str,
+    look: Look,
+    join_seconds: u64,
+) -> Result<Shown, String> {
     let told = |error: gatelog::Error| driver::chain(&error);
     let mut driver = Driver::on(disk.clone(), join_seconds);
     let opened = driver::open(disk, folder, join_seconds).await;
@@ -377,16 +437,18 @@ async fn look_in(disk: &SimDisk, folder: &str, look: Look, join_seconds: u64) ->
     driver::shown(&engine).await.map_err(told)
 }
 
-/// Returns whether parts may come after their record was stored, so that the next flush adds them: a part that waits while the
-/// disk is full becomes a record alone.
+/// Returns whether parts may come after their record was stored, so that the next flush adds them:
+/// a part that waits while the disk is full becomes a record alone.
 fn parts_come_late(scenario: Scenario, label: &str) -> bool {
-    scenario == Scenario::LateParts || (scenario == Scenario::Flush && label.contains(": full after "))
+    scenario == Scenario::LateParts
+        || (scenario == Scenario::Flush && label.contains(": full after "))
 }
 
 fn models(seed: u64, subsets: u64, journals: u64) -> Vec<Model> {
     let seed = seed.wrapping_mul(1_000_003);
     let subsets = (0..subsets).map(|number| Model::Subset { seed: seed.wrapping_add(number) });
-    let journals = (0..journals).map(|number| Model::LongerJournal { seed: seed.wrapping_add(number) });
+    let journals =
+        (0..journals).map(|number| Model::LongerJournal { seed: seed.wrapping_add(number) });
     [Model::Nothing, Model::Journal].into_iter().chain(subsets).chain(journals).collect()
 }
 

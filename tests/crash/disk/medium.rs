@@ -1,11 +1,14 @@
-//! The state of a disk: what programs see, what is durable, and what a power cut leaves of the difference.
+//! The state of a disk: what programs see, what is durable, and what a power cut leaves of the
+//! difference.
 //!
-//! Two models of names. POSIX: a name lasts once its own folder is synced; a rename between folders needs both, and the old
-//! name never goes before the new one lasts. Ordered journal, as ext4 has it: changes of names reach the disk in their order,
-//! and a sync of a file or folder carries over everything up to the last change that concerns it.
+//! Two models of names. POSIX: a name lasts once its own folder is synced; a rename between folders
+//! needs both, and the old name never goes before the new one lasts. Ordered journal, as ext4 has
+//! it: changes of names reach the disk in their order, and a sync of a file or folder carries over
+//! everything up to the last change that concerns it.
 //!
-//! Contents are kept by pages of 4 KiB in both. A sync that fails leaves the pages clean: they are never written unless they
-//! are written to again, so a second sync of the same file reports success and changes nothing.
+//! Contents are kept by pages of 4 KiB in both. A sync that fails leaves the pages clean: they are
+//! never written unless they are written to again, so a second sync of the same file reports
+//! success and changes nothing.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -176,7 +179,9 @@ impl Medium {
     }
 
     fn change(&mut self, folder: Id, changes: Vec<(String, Name)>, needs: Option<u64>) -> u64 {
-        let Some(Node::Folder { seen, .. }) = self.nodes.get_mut(&folder) else { panic!("{folder} is no folder") };
+        let Some(Node::Folder { seen, .. }) = self.nodes.get_mut(&folder) else {
+            panic!("{folder} is no folder")
+        };
         changes.iter().for_each(|change| change_names(seen, change));
         self.next_unit += 1;
         self.pending.push(Unit { number: self.next_unit, folder, changes, needs });
@@ -185,7 +190,8 @@ impl Medium {
 
     fn settle_folder(&mut self, folder: Id) {
         for unit in std::mem::take(&mut self.pending) {
-            if unit.folder == folder && unit.needs.is_none_or(|needs| self.settled.contains(&needs)) {
+            if unit.folder == folder && unit.needs.is_none_or(|needs| self.settled.contains(&needs))
+            {
                 self.settle(&unit);
             } else {
                 self.pending.push(unit);
@@ -255,7 +261,11 @@ impl Medium {
         }
     }
 
-    fn reached(&self, mut folders: BTreeMap<Id, Names>, mut content: impl FnMut(&File) -> Arc<Content>) -> Image {
+    fn reached(
+        &self,
+        mut folders: BTreeMap<Id, Names>,
+        mut content: impl FnMut(&File) -> Arc<Content>,
+    ) -> Image {
         let (mut image, mut queue) = (Image::default(), vec![ROOT]);
         while let Some(id) = queue.pop() {
             match self.nodes.get(&id) {
@@ -294,12 +304,14 @@ impl Image {
             (*id, Node::Folder { seen, kept })
         });
         let files = self.files.iter();
-        let files = files.map(|(id, (content, at))| (*id, Node::File(File::of(Arc::clone(content), *at))));
+        let files =
+            files.map(|(id, (content, at))| (*id, Node::File(File::of(Arc::clone(content), *at))));
         let nodes = folders.chain(files).collect();
         Medium { is_ordered, nodes, pending: Vec::new(), settled: HashSet::new(), next_unit: 0 }
     }
 
-    /// Tells images apart. Folders of files that have no name yet are left out: an open empties them unread.
+    /// Tells images apart. Folders of files that have no name yet are left out: an open empties
+    /// them unread.
     pub fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         self.add_folder(ROOT, &mut hash);

@@ -1,11 +1,14 @@
-//! Power cuts, process deaths, failed syncs and full disks on a simulated disk, with the real engine over it.
+//! Power cuts, process deaths, failed syncs and full disks on a simulated disk, with the real
+//! engine over it.
 //!
-//! Each scenario is run once, and every operation of the disk recorded. A cut is then computed from the record: after every
-//! operation, in three models (nothing that was not synced survives; any subset of it, by seed; a prefix of an ordered
-//! journal). Each image is opened by `doctor` and by a fresh engine, and what was acked before the cut must be there, once.
+//! Each scenario is run once, and every operation of the disk recorded. A cut is then computed from
+//! the record: after every operation, in three models (nothing that was not synced survives; any
+//! subset of it, by seed; a prefix of an ordered journal). Each image is opened by `doctor` and by
+//! a fresh engine, and what was acked before the cut must be there, once.
 //!
-//! A failure names its scenario, operation and model. `GATELOG_TEST_DISK="Merge: cut after operation 17"` tries only what
-//! begins with that text, and prints what is on the disk. `GATELOG_TEST_DISK_ROUNDS=10` tries ten times as many seeds.
+//! A failure names its scenario, operation and model. `GATELOG_TEST_DISK="Merge: cut after
+//! operation 17"` tries only what begins with that text, and prints what is on the disk.
+//! `GATELOG_TEST_DISK_ROUNDS=10` tries ten times as many seeds.
 
 mod client;
 mod driver;
@@ -41,7 +44,8 @@ fn steps_of(run: &Arc<Run>) -> impl Iterator<Item = (Arc<Run>, usize)> + use<> {
 #[test]
 fn what_was_acked_survives_a_power_cut_after_every_operation() {
     let lab = Lab::new();
-    let trials = runs(&lab).iter().flat_map(steps_of).map(|(run, step)| Trial::Cut { run, step }).collect();
+    let trials =
+        runs(&lab).iter().flat_map(steps_of).map(|(run, step)| Trial::Cut { run, step }).collect();
     lab.run(trials);
     lab.conclude("power cuts", 9_000);
 }
@@ -51,7 +55,9 @@ fn what_was_acked_survives_a_process_death_and_a_power_cut_later() {
     let lab = Lab::new();
     let deaths = |run: &Arc<Run>| {
         let place = run.scenario as usize;
-        let some = steps_of(run).skip(1).filter(|(_, step)| lab.is_thorough() || (step + place).is_multiple_of(2));
+        let some = steps_of(run)
+            .skip(1)
+            .filter(|(_, step)| lab.is_thorough() || (step + place).is_multiple_of(2));
         some.map(|(run, step)| Trial::Death { run, step }).collect::<Vec<_>>()
     };
     lab.run(runs(&lab).iter().flat_map(deaths).collect());

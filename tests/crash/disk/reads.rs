@@ -9,8 +9,8 @@ use chrono::DateTime;
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use super::sim::{Found, SimDisk};
@@ -49,7 +49,11 @@ impl ObjectStore for Reads {
         Err(only_reads())
     }
 
-    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        _: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         Err(only_reads())
     }
 
@@ -61,15 +65,21 @@ impl ObjectStore for Reads {
         let meta = ObjectMeta { location: location.clone(), ..meta(found)? };
         options.check_preconditions(&meta)?;
         let wrong = |e| Error::Generic { store: "Reads", source: Box::new(e) };
-        let range = options.range.map_or(Ok(0..meta.size), |range| range.as_range(meta.size)).map_err(wrong)?;
-        let places =
-            usize::try_from(range.start).unwrap_or(usize::MAX)..usize::try_from(range.end).unwrap_or(usize::MAX);
+        let range = options
+            .range
+            .map_or(Ok(0..meta.size), |range| range.as_range(meta.size))
+            .map_err(wrong)?;
+        let places = usize::try_from(range.start).unwrap_or(usize::MAX)
+            ..usize::try_from(range.end).unwrap_or(usize::MAX);
         let bytes = Bytes::copy_from_slice(&content.bytes[places]);
         let payload = GetResultPayload::Stream(stream::once(async move { Ok(bytes) }).boxed());
         Ok(GetResult { payload, meta, range, attributes: object_store::Attributes::default() })
     }
 
-    fn delete_stream(&self, _: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        _: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         stream::once(async { Err(only_reads()) }).boxed()
     }
 
@@ -81,7 +91,8 @@ impl ObjectStore for Reads {
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let (files, folders) = self.0.entries(&native(prefix.unwrap_or(&Path::default())));
         let objects = files.into_iter().map(meta).collect::<Result<Vec<_>>>()?;
-        let common_prefixes = folders.iter().map(|path| Ok(Path::parse(path)?)).collect::<Result<Vec<_>>>()?;
+        let common_prefixes =
+            folders.iter().map(|path| Ok(Path::parse(path)?)).collect::<Result<Vec<_>>>()?;
         Ok(ListResult { objects, common_prefixes })
     }
 

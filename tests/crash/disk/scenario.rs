@@ -258,7 +258,11 @@ impl Run {
         let prepared = driver.disk.len();
         driver.disk.arm(super::sim::Fault::None);
         scenario.act(&mut driver).await;
-        assert!(driver.errors.is_empty(), "{scenario:?} failed without a fault: {:?}", driver.errors);
+        assert!(
+            driver.errors.is_empty(),
+            "{scenario:?} failed without a fault: {:?}",
+            driver.errors
+        );
         assert!(driver.wrong.is_empty(), "{scenario:?} without a fault: {:?}", driver.wrong);
         let mut recording = driver.disk.recording(Medium::empty(false), Medium::empty(true));
         recording.advance(prepared);

@@ -14,7 +14,8 @@ use super::file::Content;
 use super::journal::{Op, Outcome, Recording, Step};
 use super::medium::{Id, Medium, Names, ROOT};
 
-/// The clock of all simulated disks and of the engines on them: it moves on by a millisecond whenever it is read.
+/// The clock of all simulated disks and of the engines on them: it moves on by a millisecond
+/// whenever it is read.
 static CLOCK_MS: AtomicI64 = AtomicI64::new(1_795_600_000_000);
 
 pub fn now_ms() -> i64 {
@@ -149,7 +150,8 @@ impl State {
                 Component::RootDir | Component::CurDir => continue,
                 other => return Err(io::Error::other(format!("{other:?} in {}", path.display()))),
             };
-            let names = self.medium.names(id).ok_or_else(|| error(ErrorKind::NotADirectory, path))?;
+            let names =
+                self.medium.names(id).ok_or_else(|| error(ErrorKind::NotADirectory, path))?;
             id = *names.get(name.as_ref()).ok_or_else(|| error(ErrorKind::NotFound, path))?;
         }
         Ok(id)
@@ -162,7 +164,10 @@ impl State {
 
     fn folder(&self, path: &Path) -> io::Result<(Id, &Names)> {
         let id = self.find(path)?;
-        self.medium.names(id).map(|names| (id, names)).ok_or_else(|| error(ErrorKind::NotADirectory, path))
+        self.medium
+            .names(id)
+            .map(|names| (id, names))
+            .ok_or_else(|| error(ErrorKind::NotADirectory, path))
     }
 
     /// The folder that a path is in, its name there, and what has that name.
@@ -351,7 +356,8 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         let id = state.file(from)?;
-        let ((from_folder, from_name, _), (to_folder, to_name, _)) = (state.place(from)?, state.place(to)?);
+        let ((from_folder, from_name, _), (to_folder, to_name, _)) =
+            (state.place(from)?, state.place(to)?);
         let op = Op::Rename { from: (from_folder, from_name), to: (to_folder, to_name), id };
         state.apply(op, to);
         Ok(())

@@ -25,7 +25,10 @@ async fn an_answer_comes_in_every_format() {
     let jsonl = ask("jsonl").await.unwrap();
     assert_eq!(header(&jsonl, "content-type"), "application/x-ndjson");
     let rows = lines(&jsonl.text().await.unwrap());
-    assert_eq!((rows.len(), &rows[1]["id"], &rows[1]["metadata"]), (3, &json!("id-1"), &json!({ "team": "search" })));
+    assert_eq!(
+        (rows.len(), &rows[1]["id"], &rows[1]["metadata"]),
+        (3, &json!("id-1"), &json!({ "team": "search" }))
+    );
     assert!(rows[1]["request"]["body"].as_str().unwrap().contains("question 1"));
 
     let array = ask("json").await.unwrap();
@@ -35,7 +38,10 @@ async fn an_answer_comes_in_every_format() {
     let csv = ask("csv").await.unwrap();
     assert_eq!(header(&csv, "content-type"), "text/csv; charset=utf-8");
     let csv = csv.text().await.unwrap();
-    assert!(csv.starts_with("id,ms,metadata,request\nid-0,0,\"{\"\"team\"\":\"\"search\"\"}\","), "{csv}");
+    assert!(
+        csv.starts_with("id,ms,metadata,request\nid-0,0,\"{\"\"team\"\":\"\"search\"\"}\","),
+        "{csv}"
+    );
     assert_eq!(csv.lines().count(), 4);
 
     let stream = ask("arrow").await.unwrap();
@@ -43,11 +49,18 @@ async fn an_answer_comes_in_every_format() {
     let stream = stream.bytes().await.unwrap();
     let parquet = ask("parquet").await.unwrap();
     assert_eq!(header(&parquet, "content-type"), "application/vnd.apache.parquet");
-    let mut parquet =
-        ParquetRecordBatchReaderBuilder::try_new(parquet.bytes().await.unwrap()).unwrap().build().unwrap();
-    for batch in [StreamReader::try_new(&stream[..], None).unwrap().next().unwrap(), parquet.next().unwrap()] {
+    let mut parquet = ParquetRecordBatchReaderBuilder::try_new(parquet.bytes().await.unwrap())
+        .unwrap()
+        .build()
+        .unwrap();
+    for batch in
+        [StreamReader::try_new(&stream[..], None).unwrap().next().unwrap(), parquet.next().unwrap()]
+    {
         let batch = batch.unwrap();
-        assert_eq!(batch.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["id-0", "id-1", "id-2"]);
+        assert_eq!(
+            batch.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(),
+            ["id-0", "id-1", "id-2"]
+        );
         assert_eq!(batch.column(1).as_primitive::<Int64Type>().values(), &[0, 1, 2]);
     }
     server.end().await;
@@ -57,14 +70,22 @@ async fn an_answer_comes_in_every_format() {
 async fn a_format_is_asked_for_by_name_or_accept() {
     let server = Server::start().await;
     let sql = "/v1/sql?query=select+1+as+a";
-    let by_accept = server.get(sql).header("accept", "text/html, text/csv;q=0.9").send().await.unwrap();
+    let by_accept =
+        server.get(sql).header("accept", "text/html, text/csv;q=0.9").send().await.unwrap();
     assert_eq!(by_accept.text().await.unwrap(), "a\n1\n");
-    let named = server.get(&format!("{sql}&format=json")).header("accept", "text/csv").send().await.unwrap();
+    let named = server
+        .get(&format!("{sql}&format=json"))
+        .header("accept", "text/csv")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(named.text().await.unwrap(), "[{\"a\":1}]");
-    let (message, _) = failure(server.get(&format!("{sql}&format=xml")), StatusCode::BAD_REQUEST).await;
+    let (message, _) =
+        failure(server.get(&format!("{sql}&format=xml")), StatusCode::BAD_REQUEST).await;
     assert!(message.contains("jsonl, json, csv, arrow, parquet"), "{message}");
     failure(server.get(sql).header("accept", "image/png"), StatusCode::NOT_ACCEPTABLE).await;
-    let none = server.get("/v1/sql?query=select+1+as+a+where+false&format=json").send().await.unwrap();
+    let none =
+        server.get("/v1/sql?query=select+1+as+a+where+false&format=json").send().await.unwrap();
     assert_eq!(none.text().await.unwrap(), "[]");
     server.end().await;
 }
@@ -77,11 +98,19 @@ async fn a_statement_takes_parameters_and_fails_with_words() {
                    &param.ms=4&param.model=gpt-a";
     let response = server.get(by_name).send().await.unwrap();
     assert_eq!(response.text().await.unwrap(), "{\"id\":\"id-4\"}\n");
-    let body = json!({ "query": "select id from logs where response_time = $1", "params": [5] }).to_string();
-    let by_place = server.post("/v1/sql", body).header("content-type", "application/json").send().await.unwrap();
+    let body = json!({ "query": "select id from logs where response_time = $1", "params": [5] })
+        .to_string();
+    let by_place = server
+        .post("/v1/sql", body)
+        .header("content-type", "application/json")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(by_place.text().await.unwrap(), "{\"id\":\"id-5\"}\n");
 
-    for query in ["select nope from logs", "selec 1", "drop table logs", "insert into logs values (1)", " "] {
+    for query in
+        ["select nope from logs", "selec 1", "drop table logs", "insert into logs values (1)", " "]
+    {
         failure(server.post("/v1/sql", query), StatusCode::BAD_REQUEST).await;
     }
     failure(server.get("/v1/sql"), StatusCode::BAD_REQUEST).await;
@@ -93,7 +122,8 @@ async fn a_statement_takes_parameters_and_fails_with_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_fails_on_its_way_breaks_the_connection() {
     let server = Server::start_with(|config| config.query_max_rows = 300_000).await;
-    let query = format!("select value, '{}' as text from generate_series(1, 1000000)", "x".repeat(100));
+    let query =
+        format!("select value, '{}' as text from generate_series(1, 1000000)", "x".repeat(100));
     let response = server.post("/v1/sql", query).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.bytes().await.is_err(), "a broken answer looked whole");
@@ -128,9 +158,17 @@ async fn reports_are_listed_and_run() {
         let name = report["name"].as_str().unwrap();
         let response = server.get(&format!("/v1/reports/{name}?format=csv")).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{name}");
-        let names: Vec<&str> =
-            report["columns"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
-        assert_eq!(response.text().await.unwrap().lines().next().unwrap(), names.join(","), "{name}");
+        let names: Vec<&str> = report["columns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            response.text().await.unwrap().lines().next().unwrap(),
+            names.join(","),
+            "{name}"
+        );
     }
     let (message, _) = failure(server.get("/v1/reports/nope"), StatusCode::NOT_FOUND).await;
     assert!(message.contains("status"), "{message}");
@@ -153,7 +191,8 @@ async fn an_export_is_json_lines_of_the_columns_named() {
         assert!(row["created_at"].as_str().unwrap().starts_with("2026-11-0"));
     }
     assert!(
-        rows[0].to_string().contains(r#"{"content":"#) || rows[0].to_string().contains(r#""messages":[{"#),
+        rows[0].to_string().contains(r#"{"content":"#)
+            || rows[0].to_string().contains(r#""messages":[{"#),
         "{}",
         rows[0]
     );
@@ -164,8 +203,10 @@ async fn an_export_is_json_lines_of_the_columns_named() {
 
     let first = server.get(&format!("{path}&limit=1")).send().await.unwrap().text().await.unwrap();
     assert_eq!(lines(&first), rows[..1]);
-    let cursor = format!("{},{}", rows[0]["created_at"].as_str().unwrap(), rows[0]["id"].as_str().unwrap());
-    let rest = server.get(path).query(&[("after", cursor)]).send().await.unwrap().text().await.unwrap();
+    let cursor =
+        format!("{},{}", rows[0]["created_at"].as_str().unwrap(), rows[0]["id"].as_str().unwrap());
+    let rest =
+        server.get(path).query(&[("after", cursor)]).send().await.unwrap().text().await.unwrap();
     assert_eq!(lines(&rest), rows[1..]);
 
     let everything = server.post("/v1/export", "").send().await.unwrap().text().await.unwrap();
@@ -178,10 +219,17 @@ async fn an_export_refuses_other_formats_and_unknown_names() {
     let server = Server::start().await;
     let (message, _) = failure(server.get("/v1/export?format=csv"), StatusCode::BAD_REQUEST).await;
     assert!(message.contains("`csv`") && message.contains("jsonl"), "{message}");
-    failure(server.get("/v1/export").header("accept", "text/csv"), StatusCode::NOT_ACCEPTABLE).await;
-    let (message, _) = failure(server.get("/v1/export?columns=id,colour"), StatusCode::BAD_REQUEST).await;
+    failure(server.get("/v1/export").header("accept", "text/csv"), StatusCode::NOT_ACCEPTABLE)
+        .await;
+    let (message, _) =
+        failure(server.get("/v1/export?columns=id,colour"), StatusCode::BAD_REQUEST).await;
     assert!(message.contains("`colour`"), "{message}");
-    for path in ["/v1/export?colums=id", "/v1/export?limit=many", "/v1/export?from=yesterday", "/v1/export?after=x"] {
+    for path in [
+        "/v1/export?colums=id",
+        "/v1/export?limit=many",
+        "/v1/export?from=yesterday",
+        "/v1/export?after=x",
+    ] {
         failure(server.get(path), StatusCode::BAD_REQUEST).await;
     }
     failure(server.post("/v1/export", "{\"colums\": []}"), StatusCode::BAD_REQUEST).await;
@@ -191,7 +239,8 @@ async fn an_export_refuses_other_formats_and_unknown_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_that_is_given_up_lets_go_of_its_query() {
     let server = Server::start().await;
-    let query = format!("select a.value, '{}' as text from generate_series(1, 900000) a", "x".repeat(1000));
+    let query =
+        format!("select a.value, '{}' as text from generate_series(1, 900000) a", "x".repeat(1000));
     let mut response = server.post("/v1/sql", query).send().await.unwrap();
     assert!(response.chunk().await.unwrap().is_some());
     assert_eq!(server.engine.status().queries_running, 1);
@@ -199,8 +248,12 @@ async fn a_download_that_is_given_up_lets_go_of_its_query() {
     eventually("the query ends", || async { server.engine.status().queries_running == 0 }).await;
 
     let slow = "select sum(value) from generate_series(1, 100000000000)";
-    let waiting = tokio::time::timeout(Duration::from_millis(500), server.post("/v1/sql", slow).send());
+    let waiting =
+        tokio::time::timeout(Duration::from_millis(500), server.post("/v1/sql", slow).send());
     assert!(waiting.await.is_err());
-    eventually("the query without an answer ends", || async { server.engine.status().queries_running == 0 }).await;
+    eventually("the query without an answer ends", || async {
+        server.engine.status().queries_running == 0
+    })
+    .await;
     server.end().await;
 }

@@ -1,4 +1,5 @@
-//! `/v1/feedback`: Portkey's words for what is taken and refused, and what becomes of it on logs, in lists and graphs.
+//! `/v1/feedback`: Portkey's words for what is taken and refused, and what becomes of it on logs,
+//! in lists and graphs.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -35,7 +36,14 @@ async fn give(server: &Server, key: &str, body: &Value) -> Vec<String> {
 }
 
 /// Sends feedback that is taken; gives its ids.
-async fn told(server: &Server, key: &str, method: Method, path: &str, body: &Value, message: &str) -> Vec<String> {
+async fn told(
+    server: &Server,
+    key: &str,
+    method: Method,
+    path: &str,
+    body: &Value,
+    message: &str,
+) -> Vec<String> {
     let response = with(server, key, method, path).body(body.to_string()).send().await.unwrap();
     assert!(header(&response, "content-type").starts_with("application/json"));
     let status = response.status();
@@ -55,16 +63,31 @@ async fn one(server: &Server, key: &str, body: Value) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_have_portkeys_words_and_codes_and_say_what_is_wrong() {
     let server = Server::start().await;
-    let refuse = async |method: Method, path: &str, body: &str, status: StatusCode, message: &str, code: &str| {
-        let (found, answer) = failure(with(&server, KEY, method, path).body(body.to_owned()), status).await;
-        assert_eq!((found.as_str(), &answer["error"]["code"]), (message, &json!(code)), "{path} {body}");
+    let refuse = async |method: Method,
+                        path: &str,
+                        body: &str,
+                        status: StatusCode,
+                        message: &str,
+                        code: &str| {
+        let (found, answer) =
+            failure(with(&server, KEY, method, path).body(body.to_owned()), status).await;
+        assert_eq!(
+            (found.as_str(), &answer["error"]["code"]),
+            (message, &json!(code)),
+            "{path} {body}"
+        );
     };
-    let word = |code: &str, why: &str| format!("Portkey Error: Invalid Request Body. Error code: {code}. {why}");
+    let word = |code: &str, why: &str| {
+        format!("Portkey Error: Invalid Request Body. Error code: {code}. {why}")
+    };
     let bad = StatusCode::BAD_REQUEST;
-    let unreadable = "The body is neither a JSON object nor a list; send a JSON object, or a list of them";
-    let about = "Field `trace_id`: expected the trace, or in `log_id` the log, that the feedback is about";
+    let unreadable =
+        "The body is neither a JSON object nor a list; send a JSON object, or a list of them";
+    let about =
+        "Field `trace_id`: expected the trace, or in `log_id` the log, that the feedback is about";
     let no_value = "Field `value`: expected a number from -10 to 10";
-    let wrong = |value: &str| format!("Field `value` is `{value}`; expected a number from -10 to 10");
+    let wrong =
+        |value: &str| format!("Field `value` is `{value}`; expected a number from -10 to 10");
     for (body, code, why) in [
         ("", "03", unreadable),
         ("{oops", "03", unreadable),
@@ -83,23 +106,46 @@ async fn refusals_have_portkeys_words_and_codes_and_say_what_is_wrong() {
     let nothing = "Invalid Feedback Id passed. Nothing to update";
     for method in [Method::PUT, Method::POST] {
         refuse(method.clone(), "/v1/feedback/F", r#"[{"value":1}]"#, bad, several, "031").await;
-        refuse(method.clone(), "/v1/feedback/F", r#"{"weight":1}"#, bad, &word("032", no_value), "032").await;
-        refuse(method.clone(), "/v1/feedback/F", r#"{"value":-10.5}"#, bad, &word("033", &wrong("-10.5")), "033").await;
+        refuse(
+            method.clone(),
+            "/v1/feedback/F",
+            r#"{"weight":1}"#,
+            bad,
+            &word("032", no_value),
+            "032",
+        )
+        .await;
+        refuse(
+            method.clone(),
+            "/v1/feedback/F",
+            r#"{"value":-10.5}"#,
+            bad,
+            &word("033", &wrong("-10.5")),
+            "033",
+        )
+        .await;
         let unknown = StatusCode::NOT_FOUND;
         let body = r#"{"feedback_id":"F2","value":2}"#;
         refuse(method.clone(), "/v1/feedback/undefined", body, unknown, nothing, "not_found").await;
         refuse(method, "/v1/feedback/%ff", body, unknown, nothing, "not_found").await;
     }
-    for (method, path) in
-        [(Method::DELETE, "/v1/feedback"), (Method::PATCH, "/v1/feedback/F"), (Method::PUT, "/v1/feedback")]
-    {
-        let (_, answer) = failure(with(&server, KEY, method, path), StatusCode::METHOD_NOT_ALLOWED).await;
+    for (method, path) in [
+        (Method::DELETE, "/v1/feedback"),
+        (Method::PATCH, "/v1/feedback/F"),
+        (Method::PUT, "/v1/feedback"),
+    ] {
+        let (_, answer) =
+            failure(with(&server, KEY, method, path), StatusCode::METHOD_NOT_ALLOWED).await;
         assert_eq!(answer["error"]["code"], "01");
     }
     let packed = with(&server, KEY, Method::POST, "/v1/feedback").body(vec![0x1f, 0x8b, 0]);
     let (message, _) = failure(packed, bad).await;
     assert!(message.starts_with(&word("03", "The body cannot be unpacked: ")), "{message}");
-    assert_eq!(get(&server, KEY, "/v1/feedback").await["data"], json!([]), "a batch with a bad item leaves nothing");
+    assert_eq!(
+        get(&server, KEY, "/v1/feedback").await["data"],
+        json!([]),
+        "a batch with a bad item leaves nothing"
+    );
     server.end().await;
 }
 
@@ -108,9 +154,12 @@ async fn feedback_is_kept_changed_and_listed() {
     let server = bed(|_| {}).await;
     let single = json!({ "trace_id": "t", "value": 5, "weight": 0.5, "metadata": { "_user": "ann", "n": 1 } });
     let id = one(&server, "acme user", single).await;
-    // What the SDKs make of batches: Python an array, Node an object, in which a name stays as it was.
-    let array = json!([{ "trace_id": "t", "value": "1" }, { "trace_id": "u", "value": 2.5, "weight": 7 }]);
-    let numbered = json!({ "0": { "traceID": "t", "value": 1 }, "1": { "traceID": "u", "value": 2 } });
+    // What the SDKs make of batches: Python an array, Node an object, in which a name stays as it
+    // was.
+    let array =
+        json!([{ "trace_id": "t", "value": "1" }, { "trace_id": "u", "value": 2.5, "weight": 7 }]);
+    let numbered =
+        json!({ "0": { "traceID": "t", "value": 1 }, "1": { "traceID": "u", "value": 2 } });
     for batch in [array, numbered] {
         let ids = give(&server, "acme user", &batch).await;
         assert!(ids.len() == 2 && ids[0] != ids[1]);
@@ -125,7 +174,8 @@ async fn feedback_is_kept_changed_and_listed() {
         let created = fields.remove("created_at").unwrap();
         let updated = fields.remove("updated_at").unwrap();
         let before = if flushed { (-3.0, 0.5) } else { (5.0, 0.5) };
-        let value = |value: f64| if value.fract() == 0.0 { json!(value as i64) } else { json!(value) };
+        let value =
+            |value: f64| if value.fract() == 0.0 { json!(value as i64) } else { json!(value) };
         assert_eq!(
             shown,
             json!({
@@ -138,9 +188,21 @@ async fn feedback_is_kept_changed_and_listed() {
         for stranger in ["zen viewer", "acme search"] {
             failure(with(&server, stranger, Method::GET, &path), StatusCode::NOT_FOUND).await;
         }
-        failure(with(&server, "zen user", Method::PUT, &path).body("{\"value\":9}"), StatusCode::NOT_FOUND).await;
+        failure(
+            with(&server, "zen user", Method::PUT, &path).body("{\"value\":9}"),
+            StatusCode::NOT_FOUND,
+        )
+        .await;
         let change = json!({ "feedback_id": "F", "value": -3 });
-        let ids = told(&server, "acme user", Method::PUT, &path, &change, "Feedback successfully updated").await;
+        let ids = told(
+            &server,
+            "acme user",
+            Method::PUT,
+            &path,
+            &change,
+            "Feedback successfully updated",
+        )
+        .await;
         assert_eq!(ids, std::slice::from_ref(&id));
     }
     let change = json!({ "value": 4, "weight": 1, "metadata": { "why": "better" } });
@@ -152,7 +214,8 @@ async fn feedback_is_kept_changed_and_listed() {
         (&json!(4), &json!(1), &json!({ "why": "better" }), &json!(null))
     );
 
-    let list = async |query: &str| get(&server, "acme viewer", &format!("/v1/feedback{query}")).await;
+    let list =
+        async |query: &str| get(&server, "acme viewer", &format!("/v1/feedback{query}")).await;
     let all = list("").await;
     assert_eq!(
         (all["data"].as_array().unwrap().len(), &all["has_more"], &all["next"]),
@@ -168,17 +231,27 @@ async fn feedback_is_kept_changed_and_listed() {
     let mut next = String::new();
     loop {
         let page = list(&format!("?page_size=2&cursor={next}")).await;
-        seen.extend(page["data"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()));
+        seen.extend(
+            page["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["id"].as_str().unwrap().to_owned()),
+        );
         let Some(cursor) = page["next"].as_str() else { break };
         next = cursor.to_owned();
     }
-    let ids: Vec<&str> = all["data"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+    let ids: Vec<&str> =
+        all["data"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
     assert_eq!(seen, ids);
     assert_eq!(list("?to=2020-01-01").await["data"], json!([]));
     assert_eq!(of(&list("?from=2020-01-01T00:00:00Z&log_id=").await).len(), 5);
     for wrong in ["page_size=0", "page_size=1001", "cursor=x", "from=soon", "trace=t"] {
-        failure(with(&server, "acme viewer", Method::GET, &format!("/v1/feedback?{wrong}")), StatusCode::BAD_REQUEST)
-            .await;
+        failure(
+            with(&server, "acme viewer", Method::GET, &format!("/v1/feedback?{wrong}")),
+            StatusCode::BAD_REQUEST,
+        )
+        .await;
     }
     // Each state is a row of its own beside what holds now.
     let rows =
@@ -191,26 +264,49 @@ async fn feedback_is_kept_changed_and_listed() {
 async fn feedback_on_one_log_takes_its_place_from_the_log() {
     let server = bed(|_| {}).await;
     server.ingest(format!("{}\n{}\n", log("traced", Some("t")), log("lone", None))).await;
-    let unknown = json!([{ "trace_id": "t", "value": 1 }, { "log_id": "none", "value": 1 }]).to_string();
-    for (key, body) in [("acme user", unknown.as_str()), ("zen user", r#"{"log_id":"traced","value":1}"#)] {
+    let unknown =
+        json!([{ "trace_id": "t", "value": 1 }, { "log_id": "none", "value": 1 }]).to_string();
+    for (key, body) in
+        [("acme user", unknown.as_str()), ("zen user", r#"{"log_id":"traced","value":1}"#)]
+    {
         let request = with(&server, key, Method::POST, "/v1/feedback").body(body.to_owned());
         let (message, _) = failure(request, StatusCode::NOT_FOUND).await;
-        assert!(message.contains("`log_id` is `") && message.contains("which no log has; send the log"), "{message}");
+        assert!(
+            message.contains("`log_id` is `") && message.contains("which no log has; send the log"),
+            "{message}"
+        );
     }
     assert_eq!(get(&server, KEY, "/v1/feedback").await["data"], json!([]));
     // The operator's key reaches all organisations, and the feedback is that of the log.
-    let of_one = one(&server, KEY, json!({ "log_id": "traced", "trace_id": "wrong", "value": 10 })).await;
+    let of_one =
+        one(&server, KEY, json!({ "log_id": "traced", "trace_id": "wrong", "value": 10 })).await;
     let of_lone = one(&server, "acme user", json!({ "log_id": "lone", "value": -2 })).await;
     for (id, trace, log) in [(of_one, json!("t"), "traced"), (of_lone, json!(null), "lone")] {
         let shown = get(&server, "acme search", &format!("/v1/feedback/{id}")).await;
         assert_eq!(
-            (&shown["organisation_id"], &shown["workspace_slug"], &shown["trace_id"], &shown["log_id"]),
+            (
+                &shown["organisation_id"],
+                &shown["workspace_slug"],
+                &shown["trace_id"],
+                &shown["log_id"]
+            ),
             (&json!("acme"), &json!("search"), &trace, &json!(log))
         );
         let path = format!("/v1/feedback/{id}");
-        told(&server, "acme user", Method::PUT, &path, &json!({ "value": 1 }), "Feedback successfully updated").await;
+        told(
+            &server,
+            "acme user",
+            Method::PUT,
+            &path,
+            &json!({ "value": 1 }),
+            "Feedback successfully updated",
+        )
+        .await;
         let listed = get(&server, "acme search", &format!("/v1/feedback?log_id={log}")).await;
-        assert_eq!((&listed["data"][0]["value"], &listed["data"][0]["trace_id"]), (&json!(1), &trace));
+        assert_eq!(
+            (&listed["data"][0]["value"], &listed["data"][0]["trace_id"]),
+            (&json!(1), &trace)
+        );
     }
     // Of two with one id, feedback says whose is meant; and a key gives none in the name of others.
     let mut other = log("traced", Some("t"));
@@ -219,15 +315,29 @@ async fn feedback_on_one_log_takes_its_place_from_the_log() {
     for organisation in ["acme", "zen"] {
         let of = json!({ "log_id": "traced", "value": 1, "organisation_id": organisation });
         let id = one(&server, KEY, of).await;
-        assert_eq!(get(&server, KEY, &format!("/v1/feedback/{id}")).await["organisation_id"], organisation);
+        assert_eq!(
+            get(&server, KEY, &format!("/v1/feedback/{id}")).await["organisation_id"],
+            organisation
+        );
         let of = json!({ "trace_id": "t", "value": 1, "organisation_id": organisation, "workspace_slug": "search" });
         let id = one(&server, KEY, of).await;
-        assert_eq!(get(&server, KEY, &format!("/v1/feedback/{id}")).await["workspace_slug"], "search");
+        assert_eq!(
+            get(&server, KEY, &format!("/v1/feedback/{id}")).await["workspace_slug"],
+            "search"
+        );
     }
     let foreign = json!({ "trace_id": "t", "value": 1, "organisation_id": "zen" }).to_string();
-    failure(with(&server, "acme user", Method::POST, "/v1/feedback").body(foreign), StatusCode::FORBIDDEN).await;
+    failure(
+        with(&server, "acme user", Method::POST, "/v1/feedback").body(foreign),
+        StatusCode::FORBIDDEN,
+    )
+    .await;
     let foreign = json!({ "log_id": "traced", "value": 1, "organisation_id": "zen" }).to_string();
-    failure(with(&server, "acme user", Method::POST, "/v1/feedback").body(foreign), StatusCode::NOT_FOUND).await;
+    failure(
+        with(&server, "acme user", Method::POST, "/v1/feedback").body(foreign),
+        StatusCode::NOT_FOUND,
+    )
+    .await;
     server.end().await;
 }
 
@@ -244,7 +354,8 @@ async fn logs_show_the_feedback_on_them_and_are_found_by_it() {
     one(&server, "zen user", json!({ "trace_id": "t", "value": -10 })).await;
     one(&server, "acme user", json!({ "trace_id": "u", "value": 3, "weight": 0 })).await;
     // a: 9 / 1.5; b: (9 - 5) / 2; c has no weight; lone: its own alone, to the digit.
-    let means = [("a", json!(6), 2), ("b", json!(2), 3), ("c", json!(null), 1), ("lone", json!(7), 1)];
+    let means =
+        [("a", json!(6), 2), ("b", json!(2), 3), ("c", json!(null), 1), ("lone", json!(7), 1)];
     for flushed in [false, true] {
         if flushed {
             server.engine.flush().await.unwrap();
@@ -255,12 +366,18 @@ async fn logs_show_the_feedback_on_them_and_are_found_by_it() {
             let shown = get(&server, "acme user", &format!("/v1/logs/{id}")).await;
             let said = shown["feedback"].as_array().unwrap();
             assert_eq!((said.len(), &shown["weighted_feedback"]), (*count, mean), "{id}: {shown}");
-            let item = list["data"].as_array().unwrap().iter().find(|item| item["id"] == **id).unwrap();
+            let item =
+                list["data"].as_array().unwrap().iter().find(|item| item["id"] == **id).unwrap();
             assert_eq!(&item["weighted_feedback"], mean, "{id}");
         }
         let found = async |query: &str| {
-            let list = get(&server, "acme user", &format!("/v1/logs?{query}&include_total=true")).await;
-            let ids = list["data"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned());
+            let list =
+                get(&server, "acme user", &format!("/v1/logs?{query}&include_total=true")).await;
+            let ids = list["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["id"].as_str().unwrap().to_owned());
             let mut ids: Vec<String> = ids.collect();
             ids.sort();
             assert_eq!(list["total"], ids.len());
@@ -273,14 +390,16 @@ async fn logs_show_the_feedback_on_them_and_are_found_by_it() {
         assert_eq!(found("weighted_feedback_min=-10&trace_id=u").await, [""; 0]);
     }
     let saved = with(&server, "acme user", Method::PUT, "/v1/logs/filters/good");
-    let saved = saved.body(json!({ "query": "weighted_feedback_min=3" }).to_string()).send().await.unwrap();
+    let saved =
+        saved.body(json!({ "query": "weighted_feedback_min=3" }).to_string()).send().await.unwrap();
     assert_eq!(saved.status(), StatusCode::OK);
     let good = get(&server, "acme user", "/v1/logs?saved=good&include_total=true").await;
     assert_eq!(good["total"], 2);
     // A page that goes on is narrowed too.
     let page = get(&server, "acme user", "/v1/logs?saved=good&page_size=1").await;
     let next = page["next"].as_str().unwrap();
-    let rest = get(&server, "acme user", &format!("/v1/logs?saved=good&page_size=1&cursor={next}")).await;
+    let rest =
+        get(&server, "acme user", &format!("/v1/logs?saved=good&page_size=1&cursor={next}")).await;
     assert_ne!((&rest["data"][0]["id"], &rest["has_more"]), (&page["data"][0]["id"], &json!(true)));
 
     // A job exports what the list shows.
@@ -289,22 +408,39 @@ async fn logs_show_the_feedback_on_them_and_are_found_by_it() {
         let request = with(&server, "acme exporter", method, path).body(body.to_string());
         request.send().await.unwrap().json().await.unwrap()
     };
-    let wanted =
-        json!({ "filters": { "weighted_feedback_min": 3, "weighted_feedback_max": "6.5" }, "requested_data": ["id"] });
+    let wanted = json!({ "filters": { "weighted_feedback_min": 3, "weighted_feedback_max": "6.5" }, "requested_data": ["id"] });
     let job = ask(Method::POST, "/v1/logs/exports", wanted).await;
     assert_eq!(job["total"], 1, "{job}");
     let path = format!("/v1/logs/exports/{}", job["id"].as_str().unwrap());
     ask(Method::POST, &format!("{path}/start"), json!({})).await;
-    eventually("the job has ended", || async { get(&server, "acme exporter", &path).await["status"] == "success" })
-        .await;
+    eventually("the job has ended", || async {
+        get(&server, "acme exporter", &path).await["status"] == "success"
+    })
+    .await;
     let link = get(&server, "acme exporter", &format!("{path}/download")).await;
-    let file = server.client.get(link["signed_url"].as_str().unwrap()).send().await.unwrap().text().await.unwrap();
+    let file = server
+        .client
+        .get(link["signed_url"].as_str().unwrap())
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     assert_eq!(file, "{\"id\":\"a\"}\n");
 
     // A link shows what was said too, as of when it is opened.
     let link = with(&server, "acme user", Method::POST, "/v1/logs/a/share").send().await.unwrap();
     let link: Value = link.json().await.unwrap();
-    told(&server, "acme user", Method::PUT, &format!("/v1/feedback/{first}"), &json!({ "value": -1 }), UPDATED).await;
+    told(
+        &server,
+        "acme user",
+        Method::PUT,
+        &format!("/v1/feedback/{first}"),
+        &json!({ "value": -1 }),
+        UPDATED,
+    )
+    .await;
     let open = server.client.get(link["url"].as_str().unwrap()).send().await.unwrap();
     let shared: Value = open.json().await.unwrap();
     assert_eq!(shared["weighted_feedback"], json!(0));
@@ -336,13 +472,15 @@ async fn graphs_and_groups_count_what_was_said_once() {
         if flushed {
             server.engine.flush().await.unwrap();
         }
-        let ask = async |path: &str| get(&server, "acme analyst", &format!("/v1/analytics/{path}")).await;
+        let ask =
+            async |path: &str| get(&server, "acme analyst", &format!("/v1/analytics/{path}")).await;
         let graph = async |path: &str| ask(&format!("graphs/{path}?{frame}")).await;
         let total = graph("feedbacks").await;
         assert_eq!(total["summary"], json!({ "total": 4 }));
         let hour = |day: usize, hour: usize| (day - 20) * 24 + hour;
         assert_eq!(total["bucket"], "day");
-        let days = |of: &Value, name: &str| [0, 1].map(|day: usize| of["data_points"][day][name].clone());
+        let days =
+            |of: &Value, name: &str| [0, 1].map(|day: usize| of["data_points"][day][name].clone());
         assert_eq!(days(&total, "total"), [json!(3), json!(1)], "{}", hour(20, 0));
         // (8 + 1 - 5 + 2) / 3; on the first day (8 + 1 + 2) / 2.5.
         let weighted = graph("feedbacks/weighted").await;
@@ -354,18 +492,26 @@ async fn graphs_and_groups_count_what_was_said_once() {
             let scores = graph(path).await;
             let score = |score: f64, total: u32| json!({ "score": score, "total": total });
             assert_eq!(scores["summary"], json!({ "total": 4 }), "{path}");
-            assert_eq!(scores["data_points"], json!([score(-10.0, 1), score(2.0, 2), score(8.0, 1)]), "{path}");
+            assert_eq!(
+                scores["data_points"],
+                json!([score(-10.0, 1), score(2.0, 2), score(8.0, 1)]),
+                "{path}"
+            );
         }
         // gpt-4o: (8 + 1 + 2) / 2.5; mistral: (8 + 1 - 5) / 2.
         let model = |name: &str, avg: f64| json!({ "ai_model": name, "total": 3, "avg_weighted_feedback": avg });
         let models = graph("feedbacks/ai-models").await;
         assert_eq!(models["data_points"], json!([model("gpt-4o", 4.4), model("mistral", 2.0)]));
-        let teams = ask(&format!("groups/metadata/team?{frame}&order_by=metadata_value&order_by_type=asc")).await;
+        let teams =
+            ask(&format!("groups/metadata/team?{frame}&order_by=metadata_value&order_by_type=asc"))
+                .await;
         let figures = |item: &Value| {
-            ["metadata_value", "avg_weighted_feedback", "requests_with_feedback"].map(|name| item[name].clone())
+            ["metadata_value", "avg_weighted_feedback", "requests_with_feedback"]
+                .map(|name| item[name].clone())
         };
         let found: Vec<_> = teams["data"].as_array().unwrap().iter().map(figures).collect();
-        let expected = [("a", 6.0), ("b", 2.0), ("lone", 2.0)].map(|(team, mean)| [json!(team), json!(mean), json!(1)]);
+        let expected = [("a", 6.0), ("b", 2.0), ("lone", 2.0)]
+            .map(|(team, mean)| [json!(team), json!(mean), json!(1)]);
         assert_eq!(found, expected);
         for (filter, requests) in [
             ("weighted_feedback_min=6", 1),
@@ -415,13 +561,20 @@ async fn feedback_counts_for_the_logs_that_it_is_about() {
                 (mean, *count),
                 "{id}"
             );
-            let item = list["data"].as_array().unwrap().iter().find(|item| item["id"] == **id).unwrap();
+            let item =
+                list["data"].as_array().unwrap().iter().find(|item| item["id"] == **id).unwrap();
             assert_eq!(&item["weighted_feedback"], mean, "{id}");
             let near = format!("weighted_feedback_min={mean}&weighted_feedback_max={mean}");
             let found = get(&server, "acme user", &format!("/v1/logs?{near}")).await;
-            assert_eq!((found["data"].as_array().unwrap().len(), &found["data"][0]["id"]), (1, &json!(id)), "{near}");
+            assert_eq!(
+                (found["data"].as_array().unwrap().len(), &found["data"][0]["id"]),
+                (1, &json!(id)),
+                "{near}"
+            );
         }
-        let ask = async |path: &str| get(&server, "acme analyst", &format!("/v1/analytics/{path}?{frame}")).await;
+        let ask = async |path: &str| {
+            get(&server, "acme analyst", &format!("/v1/analytics/{path}?{frame}")).await
+        };
         assert_eq!(ask("graphs/feedbacks").await["summary"], json!({ "total": 3 }));
         assert_eq!(ask("graphs/feedbacks/scores").await["summary"], json!({ "total": 3 }));
         assert_eq!(ask("graphs/feedbacks/weighted").await["summary"], json!({ "avg": 0.0 }));
@@ -430,12 +583,23 @@ async fn feedback_counts_for_the_logs_that_it_is_about() {
         assert_eq!(ask("graphs/feedbacks/ai-models").await["data_points"], json!(models));
         let teams = ask("groups/metadata/team").await;
         let mean_of = |id: &str| {
-            let team = teams["data"].as_array().unwrap().iter().find(|team| team["metadata_value"] == id).unwrap();
+            let team = teams["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|team| team["metadata_value"] == id)
+                .unwrap();
             (team["avg_weighted_feedback"].as_f64(), team["requests_with_feedback"].as_u64())
         };
-        assert_eq!([mean_of("a"), mean_of("b"), mean_of("r")], [8.0, -1.0, 2.0].map(|mean| (Some(mean), Some(1))));
-        let report = server.sql("select ai_model, feedbacks, weighted_feedback as mean from feedback_by_model").await;
-        let mut report: Vec<_> = report.iter().map(|row| (row["ai_model"].as_str(), row["mean"].as_f64())).collect();
+        assert_eq!(
+            [mean_of("a"), mean_of("b"), mean_of("r")],
+            [8.0, -1.0, 2.0].map(|mean| (Some(mean), Some(1)))
+        );
+        let report = server
+            .sql("select ai_model, feedbacks, weighted_feedback as mean from feedback_by_model")
+            .await;
+        let mut report: Vec<_> =
+            report.iter().map(|row| (row["ai_model"].as_str(), row["mean"].as_f64())).collect();
         report.sort_by_key(|(model, _)| *model);
         let expected = [("claude", -1.0), ("gpt-4o", 8.0), ("mistral", 2.0)];
         assert_eq!(report, expected.map(|(model, mean)| (Some(model), Some(mean))));
@@ -458,18 +622,23 @@ async fn erased_records_take_the_feedback_on_them_along() {
         elsewhere["workspace_slug"] = json!("other");
         let logs = [log("a", Some("t")), log("b", Some("t")), log("c", Some("u")), replay, of_ann];
         let more = [log("w-2", Some("w")), elsewhere, log("lone", None)];
-        server.ingest(logs.into_iter().chain(more).map(|log| format!("{log}\n")).collect::<String>()).await;
+        server
+            .ingest(logs.into_iter().chain(more).map(|log| format!("{log}\n")).collect::<String>())
+            .await;
         let give = async |body: Value| one(&server, "acme user", body).await;
         let on = async |log: &str| give(json!({ "log_id": log, "value": 1 })).await;
         let of = async |trace: &str| give(json!({ "trace_id": trace, "value": 1 })).await;
-        let (on_a, on_lone, on_r, on_ann) = (on("a").await, on("lone").await, on("r").await, on("ann-1").await);
+        let (on_a, on_lone, on_r, on_ann) =
+            (on("a").await, on("lone").await, on("r").await, on("ann-1").await);
         let (of_t, of_u, of_v, of_w, of_nothing) =
             (of("t").await, of("u").await, of("v").await, of("w").await, of("nothing").await);
-        let w_of_search = give(json!({ "trace_id": "w", "value": 1, "workspace_slug": "search" })).await;
+        let w_of_search =
+            give(json!({ "trace_id": "w", "value": 1, "workspace_slug": "search" })).await;
         // Only the latest state names the user; the older one must not show again.
         let named = of("nothing").await;
         let change = json!({ "value": 2, "metadata": { "_user": "ann" } });
-        told(&server, "acme user", Method::PUT, &format!("/v1/feedback/{named}"), &change, UPDATED).await;
+        told(&server, "acme user", Method::PUT, &format!("/v1/feedback/{named}"), &change, UPDATED)
+            .await;
         let zen = one(&server, "zen user", json!({ "trace_id": "t", "value": 1 })).await;
         // A record that has the id of feedback that goes.
         server.ingest(format!("{}\n", log(&on_a, Some("other")))).await;
@@ -477,7 +646,19 @@ async fn erased_records_take_the_feedback_on_them_along() {
             server.engine.flush().await.unwrap();
         }
 
-        let all = [&on_a, &on_lone, &on_r, &on_ann, &of_t, &of_u, &of_v, &of_w, &of_nothing, &w_of_search, &named];
+        let all = [
+            &on_a,
+            &on_lone,
+            &on_r,
+            &on_ann,
+            &of_t,
+            &of_u,
+            &of_v,
+            &of_w,
+            &of_nothing,
+            &w_of_search,
+            &named,
+        ];
         let gone = async || {
             let mut gone = Vec::new();
             for id in all {
@@ -493,30 +674,42 @@ async fn erased_records_take_the_feedback_on_them_along() {
                     .await;
                 }
             }
-            let listed = get(&server, "acme user", "/v1/feedback").await["data"].as_array().unwrap().len();
+            let listed =
+                get(&server, "acme user", "/v1/feedback").await["data"].as_array().unwrap().len();
             let states = format!(
                 "select count(*) as n from feedback_history where id in ('{}')",
                 gone.iter().map(|id| id.as_str()).collect::<Vec<_>>().join("','")
             );
-            assert_eq!((listed, &server.sql(&states).await[0]["n"]), (all.len() - gone.len(), &json!(0)));
+            assert_eq!(
+                (listed, &server.sql(&states).await[0]["n"]),
+                (all.len() - gone.len(), &json!(0))
+            );
             gone
         };
         assert_eq!(gone().await, Vec::<&String>::new());
         let erase = async |body: Value| -> Value {
-            let request = with(&server, "acme admin", Method::POST, "/v1/admin/erasures").body(body.to_string());
+            let request = with(&server, "acme admin", Method::POST, "/v1/admin/erasures")
+                .body(body.to_string());
             request.send().await.unwrap().json().await.unwrap()
         };
         // Of the trace another record is left.
         assert_eq!(erase(json!({ "ids": ["a"] })).await["feedback"], 1);
         assert_eq!(gone().await, [&on_a]);
-        // Now none is; of `u` only a replay, and of `w` none of the workspace that one of the two speaks of.
+        // Now none is; of `u` only a replay, and of `w` none of the workspace that one of the two
+        // speaks of.
         assert_eq!(erase(json!({ "ids": ["b", "c", "w-2", "lone"] })).await["feedback"], 4);
         assert_eq!(gone().await, [&on_a, &on_lone, &of_t, &of_u, &w_of_search]);
         assert_eq!(erase(json!({ "user": "ann" })).await["feedback"], 3);
-        assert_eq!(gone().await, [&on_a, &on_lone, &on_ann, &of_t, &of_u, &of_v, &w_of_search, &named]);
+        assert_eq!(
+            gone().await,
+            [&on_a, &on_lone, &on_ann, &of_t, &of_u, &of_v, &w_of_search, &named]
+        );
         // Feedback is erased by its own id too.
         assert_eq!(erase(json!({ "ids": [on_r] })).await["feedback"], 1);
-        assert_eq!(gone().await, [&on_a, &on_lone, &on_r, &on_ann, &of_t, &of_u, &of_v, &w_of_search, &named]);
+        assert_eq!(
+            gone().await,
+            [&on_a, &on_lone, &on_r, &on_ann, &of_t, &of_u, &of_v, &w_of_search, &named]
+        );
         get(&server, "acme user", &format!("/v1/logs/{on_a}")).await;
         get(&server, "zen user", &format!("/v1/feedback/{zen}")).await;
 
@@ -524,11 +717,23 @@ async fn erased_records_take_the_feedback_on_them_along() {
         server.engine.flush().await.unwrap();
         server.engine.maintain(gatelog::Job::Expire, false).await.unwrap();
         assert_eq!(server.engine.status().feedback_rows, 3, "of_w, of_nothing, and zen's");
-        assert_eq!(server.count().await, 3, "r, w-1, and the one with the id of feedback: {flushed}");
+        assert_eq!(
+            server.count().await,
+            3,
+            "r, w-1, and the one with the id of feedback: {flushed}"
+        );
         let erasures = get(&server, "acme admin", "/v1/admin/erasures").await;
-        let records: Vec<u64> =
-            erasures["data"].as_array().unwrap().iter().map(|one| one["erased"].as_u64().unwrap()).collect();
-        assert_eq!(records.iter().sum::<u64>(), 6, "a, b, c, w-2, lone, ann-1, and no feedback: {erasures}");
+        let records: Vec<u64> = erasures["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["erased"].as_u64().unwrap())
+            .collect();
+        assert_eq!(
+            records.iter().sum::<u64>(),
+            6,
+            "a, b, c, w-2, lone, ann-1, and no feedback: {erasures}"
+        );
         server.end().await;
     }
 }
@@ -573,7 +778,8 @@ async fn of_changes_at_once_the_latest_holds_and_none_is_lost_from_the_history()
     let id = one(&server, KEY, json!({ "trace_id": "t", "value": 0 })).await;
     let path = format!("/v1/feedback/{id}");
     let changes = (1..=8).map(|value| {
-        let request = with(&server, KEY, Method::PUT, &path).body(json!({ "value": value }).to_string());
+        let request =
+            with(&server, KEY, Method::PUT, &path).body(json!({ "value": value }).to_string());
         tokio::spawn(async move { request.send().await.unwrap().status() })
     });
     for change in changes.collect::<Vec<_>>() {

@@ -1,5 +1,6 @@
-//! One filter, one answer: what a list finds, an export job writes and SQL counts is the same, and so is a moment on
-//! every route, however it is spelled. Ids of any kind have a URL that opens their log.
+//! One filter, one answer: what a list finds, an export job writes and SQL counts is the same, and
+//! so is a moment on every route, however it is spelled. Ids of any kind have a URL that opens
+//! their log.
 
 use std::collections::BTreeSet;
 
@@ -48,12 +49,17 @@ fn odd_records() -> Vec<Value> {
     (0..64).map(record).collect()
 }
 
-/// Names of filters with their text in a list, further forms that they have in JSON, and the condition of SQL that they are.
+/// Names of filters with their text in a list, further forms that they have in JSON, and the
+/// condition of SQL that they are.
 type Spelled = (&'static [(&'static str, &'static str)], Vec<Value>, &'static str);
 
 fn filters() -> Vec<Spelled> {
     vec![
-        (&[("time_of_generation_min", "2026-11-10")], vec![], "created_at >= timestamp '2026-11-10T00:00:00Z'"),
+        (
+            &[("time_of_generation_min", "2026-11-10")],
+            vec![],
+            "created_at >= timestamp '2026-11-10T00:00:00Z'",
+        ),
         (
             &[("time_of_generation_max", "2026-11-10T10:00:00+01:00")],
             vec![
@@ -62,17 +68,33 @@ fn filters() -> Vec<Spelled> {
             ],
             "created_at <= timestamp '2026-11-10T09:00:00Z'",
         ),
-        (&[("total_units_min", "100")], vec![json!({ "total_units_min": 1e2 })], "total_units >= 100"),
-        (&[("total_units_max", "1e2")], vec![json!({ "total_units_max": "100.0" })], "total_units <= 100"),
+        (
+            &[("total_units_min", "100")],
+            vec![json!({ "total_units_min": 1e2 })],
+            "total_units >= 100",
+        ),
+        (
+            &[("total_units_max", "1e2")],
+            vec![json!({ "total_units_max": "100.0" })],
+            "total_units <= 100",
+        ),
         (
             &[("cost_min", "1e-2"), ("cost_max", "0.05")],
             vec![json!({ "cost_min": 0.01, "cost_max": 5e-2 })],
             "cost between 0.01 and 0.05",
         ),
-        (&[("prompt_token_min", "60")], vec![json!({ "prompt_token_min": 60.0 })], "req_units >= 60"),
+        (
+            &[("prompt_token_min", "60")],
+            vec![json!({ "prompt_token_min": 60.0 })],
+            "req_units >= 60",
+        ),
         (&[("prompt_token_max", "60")], vec![], "req_units <= 60"),
         (&[("completion_token_min", "100")], vec![], "res_units >= 100"),
-        (&[("completion_token_max", "40")], vec![json!({ "completion_token_max": "40" })], "res_units <= 40"),
+        (
+            &[("completion_token_max", "40")],
+            vec![json!({ "completion_token_max": "40" })],
+            "res_units <= 40",
+        ),
         (
             &[("weighted_feedback_min", "1"), ("weighted_feedback_max", "5")],
             vec![json!({ "weighted_feedback_min": 1, "weighted_feedback_max": "5.0" })],
@@ -83,9 +105,17 @@ fn filters() -> Vec<Spelled> {
             vec![json!({ "status_code": [429, "500"] })],
             "response_status_code in (429, 500)",
         ),
-        (&[("is_success", "true")], vec![json!({ "is_success": true }), json!({ "is_success": 1 })], "is_success"),
+        (
+            &[("is_success", "true")],
+            vec![json!({ "is_success": true }), json!({ "is_success": 1 })],
+            "is_success",
+        ),
         (&[("is_success", "0")], vec![json!({ "is_success": false })], "is_success = false"),
-        (&[("status_code", "204")], vec![json!({ "status_code": 204 })], "response_status_code = 204"),
+        (
+            &[("status_code", "204")],
+            vec![json!({ "status_code": 204 })],
+            "response_status_code = 204",
+        ),
         (
             &[("ai_model", "a,b")],
             vec![json!({ "ai_model": ["a", "b"] }), json!({ "ai_model": "[\"a\",\"b\"]" })],
@@ -93,7 +123,11 @@ fn filters() -> Vec<Spelled> {
         ),
         (&[("ai_model", "[\"a,b\"]")], vec![json!({ "ai_model": ["a,b"] })], "ai_model = 'a,b'"),
         (&[("ai_model", "[\" a \"]")], vec![json!({ "ai_model": [" a "] })], "ai_model = ' a '"),
-        (&[("ai_model", "[\"[\\\"a\\\"]\"]")], vec![json!({ "ai_model": ["[\"a\"]"] })], "ai_model = '[\"a\"]'"),
+        (
+            &[("ai_model", "[\"[\\\"a\\\"]\"]")],
+            vec![json!({ "ai_model": ["[\"a\"]"] })],
+            "ai_model = '[\"a\"]'",
+        ),
         (&[("ai_model", "m'x")], vec![json!({ "ai_model": ["m'x"] })], "ai_model = 'm''x'"),
         (
             &[("ai_org_model", "openai__gpt-4o, openai__a")],
@@ -127,11 +161,23 @@ fn filters() -> Vec<Spelled> {
             vec![json!({ "configs": ["{\"retry\":1,\"cache\":2}"] })],
             "config like '{%'",
         ),
-        (&[("prompt_slug", "[\"p,1\"]")], vec![json!({ "prompt_slug": ["p,1"] })], "prompt_slug = 'p,1'"),
-        (&[("trace_id", "t 1, t 2")], vec![json!({ "trace_id": ["t 1", "t 2"] })], "trace_id in ('t 1', 't 2')"),
+        (
+            &[("prompt_slug", "[\"p,1\"]")],
+            vec![json!({ "prompt_slug": ["p,1"] })],
+            "prompt_slug = 'p,1'",
+        ),
+        (
+            &[("trace_id", "t 1, t 2")],
+            vec![json!({ "trace_id": ["t 1", "t 2"] })],
+            "trace_id in ('t 1', 't 2')",
+        ),
         (&[("span_id", "s,1")], vec![json!({ "span_id": ["s", 1] })], "span_id in ('s', '1')"),
         (&[("api_key_ids", "k0")], vec![json!({ "api_key_ids": ["k0", ""] })], "api_key_id = 'k0'"),
-        (&[("workspace_slug", "[\"w,1\"]")], vec![json!({ "workspace_slug": ["w,1"] })], "workspace_slug = 'w,1'"),
+        (
+            &[("workspace_slug", "[\"w,1\"]")],
+            vec![json!({ "workspace_slug": ["w,1"] })],
+            "workspace_slug = 'w,1'",
+        ),
         (
             &[("organisation_id", "[\"zen,ltd\"]")],
             vec![json!({ "organisation_id": ["zen,ltd"] })],
@@ -153,7 +199,11 @@ fn filters() -> Vec<Spelled> {
             vec![json!({ "metadata": { "team": "a,b" } })],
             "metadata['team'] = 'a,b'",
         ),
-        (&[("metadata", "{\"team\":1}")], vec![json!({ "metadata": { "team": 1 } })], "metadata['team'] = '1'"),
+        (
+            &[("metadata", "{\"team\":1}")],
+            vec![json!({ "metadata": { "team": 1 } })],
+            "metadata['team'] = '1'",
+        ),
         (
             &[("metadata", "{\"team\":true,\"_user\":\"u,1\"}")],
             vec![json!({ "metadata": { "team": true, "_user": "u,1" } })],
@@ -177,22 +227,33 @@ async fn a_filter_finds_the_same_in_lists_exports_and_sql() {
     let server = Server::start().await;
     let records = odd_records();
     let (files, memory) = records.split_at(40);
-    let text = |records: &[Value]| records.iter().map(|record| format!("{record}\n")).collect::<String>();
+    let text =
+        |records: &[Value]| records.iter().map(|record| format!("{record}\n")).collect::<String>();
     server.ingest(text(files)).await;
     server.engine.flush().await.unwrap();
     server.ingest(text(memory)).await;
     for (trace, value) in [("t 3", 3), ("t 4", -8)] {
         let said = json!({ "trace_id": trace, "value": value, "organisation_id": "acme" });
-        server.post("/v1/feedback", said.to_string()).send().await.unwrap().error_for_status().unwrap();
+        server
+            .post("/v1/feedback", said.to_string())
+            .send()
+            .await
+            .unwrap()
+            .error_for_status()
+            .unwrap();
     }
     let mut names = BTreeSet::new();
     for (texts, forms, condition) in filters() {
         names.extend(texts.iter().map(|(name, _)| *name));
         // Feedback is on records of one organisation.
-        let rated = if texts[0].0.starts_with("weighted") { " and organisation_id = 'acme'" } else { "" };
+        let rated =
+            if texts[0].0.starts_with("weighted") { " and organisation_id = 'acme'" } else { "" };
         // A model is found by the name that was said and by its canonical one.
         let or_canonical = match texts[0].0 {
-            "ai_model" => format!(" or {}", condition.replace("ai_model", "canonical_model(ai_org, ai_model)")),
+            "ai_model" => format!(
+                " or {}",
+                condition.replace("ai_model", "canonical_model(ai_org, ai_model)")
+            ),
             _ => String::new(),
         };
         let wanted: BTreeSet<String> = server
@@ -201,24 +262,34 @@ async fn a_filter_finds_the_same_in_lists_exports_and_sql() {
             .iter()
             .map(|row| row["id"].as_str().unwrap().to_owned())
             .collect();
-        assert!(!wanted.is_empty() && wanted.len() < records.len(), "{condition}: {}", wanted.len());
+        assert!(
+            !wanted.is_empty() && wanted.len() < records.len(),
+            "{condition}: {}",
+            wanted.len()
+        );
 
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        let query =
-            query.extend_pairs(texts).append_pair("include_total", "true").append_pair("page_size", "100").finish();
+        let query = query
+            .extend_pairs(texts)
+            .append_pair("include_total", "true")
+            .append_pair("page_size", "100")
+            .finish();
         let listed = get(&server, KEY, &format!("/v1/logs?{query}")).await;
-        let ids =
-            |rows: &[Value]| rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>();
+        let ids = |rows: &[Value]| {
+            rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+        };
         assert_eq!(ids(listed["data"].as_array().unwrap()), wanted, "list: {texts:?}");
         assert_eq!(listed["total"], wanted.len(), "list: {texts:?}");
 
-        let as_text: Value = texts.iter().map(|(name, text)| ((*name).to_owned(), json!(text))).collect();
+        let as_text: Value =
+            texts.iter().map(|(name, text)| ((*name).to_owned(), json!(text))).collect();
         for form in forms.iter().chain([&as_text]) {
             let job = create(&server, KEY, json!({ "filters": form })).await;
             let told = get(&server, KEY, &format!("/v1/logs/exports/{job}")).await;
             assert_eq!(told["total_records"], wanted.len(), "export: {form}");
         }
-        let body = json!({ "filters": forms.first().unwrap_or(&as_text), "requested_data": ["id"] });
+        let body =
+            json!({ "filters": forms.first().unwrap_or(&as_text), "requested_data": ["id"] });
         let job = done(&server, KEY, body).await;
         let text = fetch(&url(&server, KEY, &job).await, &[]).await.text().await.unwrap();
         assert_eq!(ids(&lines(&text)), wanted, "export: {texts:?}");
@@ -278,11 +349,16 @@ fn escaped(text: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_moment_is_the_same_on_every_route() {
     let server = Server::start().await;
-    let record = |id: &str, at: &str| json!({ "id": id, "created_at": at, "ai_model": "m", "cost": 1 });
+    let record =
+        |id: &str, at: &str| json!({ "id": id, "created_at": at, "ai_model": "m", "cost": 1 });
     for (number, text) in SPELLINGS.iter().enumerate() {
         server.ingest(record(&format!("r-{number}"), text).to_string()).await;
         if let Ok(number_form) = serde_json::from_str::<serde_json::Number>(text) {
-            server.ingest(json!({ "id": format!("n-{number}"), "created_at": number_form }).to_string()).await;
+            server
+                .ingest(
+                    json!({ "id": format!("n-{number}"), "created_at": number_form }).to_string(),
+                )
+                .await;
         }
     }
     let stored = server.sql("select distinct cast(created_at as text) as at from logs").await;
@@ -292,19 +368,31 @@ async fn a_moment_is_the_same_on_every_route() {
     server.ingest(record("after", "2026-11-21T16:26:58.758001Z").to_string()).await;
 
     for text in SPELLINGS {
-        // As a client escapes it, and, where that differs, with a bare `+`, which is a blank in a query string.
+        // As a client escapes it, and, where that differs, with a bare `+`, which is a blank in a
+        // query string.
         for text in [escaped(text), text.replace(' ', "%20")] {
             let frame = format!("time_of_generation_min={text}&time_of_generation_max={text}");
-            let listed = get(&server, KEY, &format!("/v1/logs?{frame}&include_total=true&page_size=1")).await;
+            let listed =
+                get(&server, KEY, &format!("/v1/logs?{frame}&include_total=true&page_size=1"))
+                    .await;
             assert_eq!(listed["total"], count, "list: {text}");
             let graph = get(&server, KEY, &format!("/v1/analytics/graphs/requests?{frame}")).await;
             assert_eq!(graph["summary"]["total"], count, "{text}: {graph}");
-            let report = server.get(&format!("/v1/reports/usage_by_month?from={text}")).send().await.unwrap();
+            let report = server
+                .get(&format!("/v1/reports/usage_by_month?from={text}"))
+                .send()
+                .await
+                .unwrap();
             let report = lines(&report.text().await.unwrap());
             assert_eq!(report[0]["records"], count + 1, "report: {text}: {report:?}");
-            let exported = server.get(&format!("/v1/export?to={text}&columns=id")).send().await.unwrap();
+            let exported =
+                server.get(&format!("/v1/export?to={text}&columns=id")).send().await.unwrap();
             assert_eq!(exported.text().await.unwrap(), "{\"id\":\"before\"}\n", "export: {text}");
-            let after = server.get(&format!("/v1/export?after={text},r-9&columns=id")).send().await.unwrap();
+            let after = server
+                .get(&format!("/v1/export?after={text},r-9&columns=id"))
+                .send()
+                .await
+                .unwrap();
             assert_eq!(after.text().await.unwrap(), "{\"id\":\"after\"}\n", "after: {text}");
         }
         let mut forms = vec![json!(text)];
@@ -314,17 +402,31 @@ async fn a_moment_is_the_same_on_every_route() {
             let job = create(&server, KEY, json!({ "filters": filters })).await;
             let told = get(&server, KEY, &format!("/v1/logs/exports/{job}")).await;
             assert_eq!(told["total_records"], count, "job: {form}");
-            let exported = server.post("/v1/export", json!({ "to": form, "columns": ["id"] }).to_string());
-            assert_eq!(exported.send().await.unwrap().text().await.unwrap(), "{\"id\":\"before\"}\n", "{form}");
+            let exported =
+                server.post("/v1/export", json!({ "to": form, "columns": ["id"] }).to_string());
+            assert_eq!(
+                exported.send().await.unwrap().text().await.unwrap(),
+                "{\"id\":\"before\"}\n",
+                "{form}"
+            );
         }
     }
     for text in NO_MOMENTS {
-        let told = server.post("/v1/ingest", record("x", text).to_string()).send().await.unwrap().text().await.unwrap();
+        let told = server
+            .post("/v1/ingest", record("x", text).to_string())
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
         assert!(told.contains("`created_at`") || told.contains("\"created_at\""), "{text}: {told}");
         let text = escaped(text);
         for path in [
             format!("/v1/logs?time_of_generation_min={text}"),
-            format!("/v1/analytics/graphs/requests?time_of_generation_min={text}&time_of_generation_max=2026-11-22"),
+            format!(
+                "/v1/analytics/graphs/requests?time_of_generation_min={text}&time_of_generation_max=2026-11-22"
+            ),
             format!("/v1/reports/status?from={text}"),
             format!("/v1/export?from={text}"),
             format!("/v1/feedback?from={text}"),
@@ -348,15 +450,20 @@ async fn an_export_goes_on_behind_any_id() {
         server.ingest(record.to_string()).await;
     }
     let export = async |after: &str| {
-        let response = server.get(&format!("/v1/export?columns=id&after={}", escaped(after))).send().await.unwrap();
+        let response = server
+            .get(&format!("/v1/export?columns=id&after={}", escaped(after)))
+            .send()
+            .await
+            .unwrap();
         let (status, text) = (response.status(), response.text().await.unwrap());
         assert_eq!(status, StatusCode::OK, "{after:?}: {text}");
         lines(&text).iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    let all: Vec<String> = lines(&server.get("/v1/export?columns=id").send().await.unwrap().text().await.unwrap())
-        .iter()
-        .map(|line| line["id"].as_str().unwrap().to_owned())
-        .collect();
+    let all: Vec<String> =
+        lines(&server.get("/v1/export?columns=id").send().await.unwrap().text().await.unwrap())
+            .iter()
+            .map(|line| line["id"].as_str().unwrap().to_owned())
+            .collect();
     assert_eq!(all.len(), 8);
     for (place, id) in all.iter().enumerate() {
         let rest = &all[place + 1..];
@@ -442,10 +549,14 @@ async fn the_url_of_a_log_opens_it_whatever_its_id_is() {
             // The way of one whose path cannot hold the id.
             let query = format!("?id={}", escaped(id));
             assert_eq!(get(&server, KEY, &format!("/v1/logs/-{query}")).await["_id"], id);
-            let share = with(&server, KEY, Method::POST, &format!("/v1/logs/-/share{query}")).send().await.unwrap();
+            let share = with(&server, KEY, Method::POST, &format!("/v1/logs/-/share{query}"))
+                .send()
+                .await
+                .unwrap();
             let share: Value = share.error_for_status().unwrap().json().await.unwrap();
             let shared = share["url"].as_str().unwrap().split_once("/shared/").unwrap().1;
-            let shown = server.bare(Method::GET, &format!("/shared/{shared}")).send().await.unwrap();
+            let shown =
+                server.bare(Method::GET, &format!("/shared/{shared}")).send().await.unwrap();
             assert_eq!(shown.json::<Value>().await.unwrap()["_id"], id);
             let listed = get(&server, KEY, &format!("/v1/logs/-/share{query}")).await;
             assert_eq!(listed["total"], 1, "{id:?}");

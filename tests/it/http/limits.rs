@@ -1,4 +1,5 @@
-//! Each line of the table of limits: `acme` asks for all that it can get of a resource, and `zen` goes through.
+//! Each line of the table of limits: `acme` asks for all that it can get of a resource, and `zen`
+//! goes through.
 
 use std::fs;
 use std::path::Path;
@@ -31,45 +32,62 @@ enum Shown {
 fn shown(resource: &str) -> Option<Shown> {
     let here = |test| Some(Shown::Here(test));
     match resource {
-        "connections" => Some(Shown::Unit("http/serve.rs", "half_headers_leave_room_for_a_new_connection")),
+        "connections" => {
+            Some(Shown::Unit("http/serve.rs", "half_headers_leave_room_for_a_new_connection"))
+        }
         "requests at once" => here(|| Box::pin(requests())),
         "memory for bodies" => here(|| Box::pin(bodies())),
         "streamed bodies at once" => here(|| Box::pin(streams())),
         "exports at once" => here(|| Box::pin(exports())),
         "downloads of export files at once" => here(|| Box::pin(downloads())),
-        "replays at once" => Some(Shown::Unit("http/places.rs", "one_organisation_leaves_places_of_each_kind")),
+        "replays at once" => {
+            Some(Shown::Unit("http/places.rs", "one_organisation_leaves_places_of_each_kind"))
+        }
         "export jobs that are written" => here(|| Box::pin(jobs())),
         "files of export jobs" => here(|| Box::pin(files())),
         "rows in memory" => here(|| Box::pin(rows())),
         "days of rows in memory" => here(|| Box::pin(days())),
         "remembered ids" => here(|| Box::pin(ids())),
-        "requests of SDKs that are known again" => Some(Shown::Unit("http/resend.rs", "memory_is_bounded")),
-        "parts that wait for the rest of a record" => {
-            Some(Shown::Unit("halves/waiting.rs", "one_organisation_that_sends_many_halves_takes_the_room_of_its_own"))
+        "requests of SDKs that are known again" => {
+            Some(Shown::Unit("http/retry_detection.rs", "memory_is_bounded"))
         }
+        "parts that wait for the rest of a record" => Some(Shown::Unit(
+            "parts/join_buffer.rs",
+            "one_organisation_that_sends_many_parts_takes_the_room_of_its_own",
+        )),
         "late parts of stored records" => Some(Shown::Unit(
-            "halves/late.rs",
+            "parts/late.rs",
             "parts_stay_until_their_record_has_them_and_what_came_since_stays_longer",
         )),
-        "queries at once" => Some(Shown::Unit("query/places.rs", "one_organisation_never_holds_more_than_its_share")),
-        "queries that wait" => Some(Shown::Unit("query/places.rs", "who_is_over_its_share_is_refused_and_nobody_else")),
+        "queries at once" => {
+            Some(Shown::Unit("query/places.rs", "one_organisation_never_holds_more_than_its_share"))
+        }
+        "queries that wait" => {
+            Some(Shown::Unit("query/places.rs", "who_is_over_its_share_is_refused_and_nobody_else"))
+        }
         "threads of queries" => Some(Shown::Unit(
             "query/tests/limits.rs",
             "one_organisations_endless_queries_leave_places_and_threads_to_others",
         )),
-        "memory of queries" => {
-            Some(Shown::Unit("query/memory.rs", "an_organisation_takes_half_of_what_the_others_leave"))
-        }
-        "memory of exports" => {
-            Some(Shown::Unit("query/memory.rs", "a_giant_row_of_an_export_takes_all_while_nobody_else_is_there"))
-        }
-        "spilled bytes" => Some(Shown::Unit("query/spill.rs", "an_organisation_spills_half_of_what_the_others_leave")),
+        "memory of queries" => Some(Shown::Unit(
+            "query/memory.rs",
+            "an_organisation_takes_half_of_what_the_others_leave",
+        )),
+        "memory of exports" => Some(Shown::Unit(
+            "query/memory.rs",
+            "a_giant_row_of_an_export_takes_all_while_nobody_else_is_there",
+        )),
+        "spilled bytes" => Some(Shown::Unit(
+            "query/spill.rs",
+            "an_organisation_spills_half_of_what_the_others_leave",
+        )),
         "entries of the catalog" => {
             Some(Shown::Unit("catalog/limits_tests.rs", "no_organisation_makes_the_document_large"))
         }
-        "wrong keys of an address" => {
-            Some(Shown::Unit("http/guesses.rs", "a_guesser_waits_longer_each_time_and_others_do_not"))
-        }
+        "wrong keys of an address" => Some(Shown::Unit(
+            "http/guesses.rs",
+            "a_guesser_waits_longer_each_time_and_others_do_not",
+        )),
         _ => None,
     }
 }
@@ -82,7 +100,11 @@ async fn one_organisation_takes_all_it_can_get_and_another_goes_through() {
             Some(Shown::Unit(file, name)) => {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file);
                 let text = fs::read_to_string(&path).unwrap();
-                assert!(text.contains(&format!("fn {name}()")), "{} has no test `{name}`", path.display());
+                assert!(
+                    text.contains(&format!("fn {name}()")),
+                    "{} has no test `{name}`",
+                    path.display()
+                );
             }
             None => panic!("`{}` has no test; write one and name it in `shown`", limit.resource),
         }
@@ -121,13 +143,23 @@ impl Bed {
     }
 
     async fn ask(&self, key: &str, method: &str, path: &str, body: impl Into<Body>) -> Response {
-        let request = axum::http::Request::builder().method(method).uri(path).header("x-portkey-api-key", key);
+        let request = axum::http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("x-portkey-api-key", key);
         self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap()
     }
 
-    /// Sends so many bodies that begin so, and waits until the ones that get no room were refused and the others, `held` of
-    /// them, run beside `besides` requests.
-    async fn crowd(&self, number: usize, held: usize, besides: usize, path: &str, start: &Bytes) -> Crowd {
+    /// Sends so many bodies that begin so, and waits until the ones that get no room were refused
+    /// and the others, `held` of them, run beside `besides` requests.
+    async fn crowd(
+        &self,
+        number: usize,
+        held: usize,
+        besides: usize,
+        path: &str,
+        start: &Bytes,
+    ) -> Crowd {
         let (gate, open) = watch::channel(false);
         let asking = (0..number).map(|_| {
             let mut open = open.clone();
@@ -135,9 +167,10 @@ impl Bed {
                 open.wait_for(|open| *open).await.unwrap();
                 Ok::<_, std::io::Error>(Bytes::new())
             };
-            let pieces = futures::stream::iter([Ok(start.clone())]).chain(futures::stream::once(end));
+            let fragments =
+                futures::stream::iter([Ok(start.clone())]).chain(futures::stream::once(end));
             let request = axum::http::Request::post(path).header("x-portkey-api-key", "acme admin");
-            let request = request.body(Body::from_stream(pieces)).unwrap();
+            let request = request.body(Body::from_stream(fragments)).unwrap();
             let answer = self.router.clone().oneshot(request);
             tokio::spawn(async move { answer.await.unwrap().status() })
         });
@@ -154,9 +187,10 @@ impl Bed {
 
     /// What `zen` does every day goes through.
     async fn zen_is_served(&self) {
-        for (path, body) in
-            [("/v1/ingest", "{\"id\":\"z\"}"), ("/v1/logs", "{\"request\":{\"url\":\"u\",\"body\":{}}}")]
-        {
+        for (path, body) in [
+            ("/v1/ingest", "{\"id\":\"z\"}"),
+            ("/v1/logs", "{\"request\":{\"url\":\"u\",\"body\":{}}}"),
+        ] {
             let answer = self.ask("zen admin", "POST", path, body).await;
             assert_eq!(answer.status(), StatusCode::OK, "{path}: {}", text(answer).await);
         }
@@ -211,9 +245,11 @@ async fn bodies() {
     assert_eq!(number_of(&statuses, StatusCode::TOO_MANY_REQUESTS), 2, "{statuses:?}");
     bed.zen_is_served().await;
     // What was announced holds nothing.
-    let announced = axum::http::Request::post("/v1/analytics/enterprise/analytics").header("content-length", 128 << 20);
+    let announced = axum::http::Request::post("/v1/analytics/enterprise/analytics")
+        .header("content-length", 128 << 20);
     let request = announced.header("x-portkey-api-key", "acme admin");
-    let request = request.body(Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>()));
+    let request = request
+        .body(Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>()));
     let waiting = tokio::spawn(bed.router.clone().oneshot(request.unwrap()));
     let crowd = bed.crowd(3, 3, 1, "/v1/logs", &Bytes::from(vec![b' '; 16 << 20])).await;
     waiting.abort();
@@ -246,7 +282,9 @@ async fn downloads() {
         fill(&bed.server, organisation, 0..3).await;
         let key = format!("{organisation} exporter");
         let id = done(&bed.server, &key, json!({ "requested_data": ["id"] })).await;
-        urls.push(url(&bed.server, &key, &id).await.strip_prefix(&bed.server.base).unwrap().to_owned());
+        urls.push(
+            url(&bed.server, &key, &id).await.strip_prefix(&bed.server.base).unwrap().to_owned(),
+        );
     }
     bed.shared(("", &urls[0]), ("", &urls[1])).await;
 }
@@ -270,7 +308,8 @@ async fn files() {
     }
     let mut jobs = 0;
     let refused = loop {
-        let id = create(&bed.server, "acme exporter", json!({ "description": format!("{jobs}") })).await;
+        let id =
+            create(&bed.server, "acme exporter", json!({ "description": format!("{jobs}") })).await;
         start(&bed.server, "acme exporter", &id).await;
         let job = ended(&bed.server, "acme exporter", &id).await;
         if job["status"] != "success" {
@@ -278,7 +317,10 @@ async fn files() {
         }
         jobs += 1;
     };
-    assert!((1..20).contains(&jobs) && refused.to_string().contains("`export_bytes`"), "{jobs}: {refused}");
+    assert!(
+        (1..20).contains(&jobs) && refused.to_string().contains("`export_bytes`"),
+        "{jobs}: {refused}"
+    );
     done(&bed.server, "zen exporter", json!({})).await;
 }
 
@@ -300,7 +342,8 @@ async fn days() {
     let bed = Bed::new(|config| config.append_wait_ms = 60_000).await;
     let first = chrono::NaiveDate::from_ymd_opt(1990, 1, 1).unwrap();
     let number = 2 * limits::DAYS + 10;
-    let records = first.iter_days().take(number).map(|day| format!("{{\"created_at\":\"{day}\"}}\n"));
+    let records =
+        first.iter_days().take(number).map(|day| format!("{{\"created_at\":\"{day}\"}}\n"));
     let asking = bed.ask("acme admin", "POST", "/v1/ingest", records.collect::<String>());
     let (answer, ()) = futures::join!(asking, bed.zen_is_served());
     let receipt: Value = serde_json::from_str(&text(answer).await).unwrap();
@@ -308,8 +351,14 @@ async fn days() {
     bed.server.engine.flush().await.unwrap();
     let log = format!("{}/logs/_delta_log", bed.server.config.data);
     let commits = fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
-    let commits = commits.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    let adds = |path| lines(&fs::read_to_string(path).unwrap()).iter().filter(|line| line["add"].is_object()).count();
+    let commits =
+        commits.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let adds = |path| {
+        lines(&fs::read_to_string(path).unwrap())
+            .iter()
+            .filter(|line| line["add"].is_object())
+            .count()
+    };
     let files: Vec<usize> = commits.map(adds).collect();
     // A flush may come between the count of rows and the rows; one file is zen's.
     assert!(files.iter().all(|files| *files <= 2 * limits::DAYS + 1), "{files:?}");
@@ -322,7 +371,10 @@ async fn ids() {
     for (accepted, duplicate) in [(100, 0), (0, 100)] {
         let answer = bed.ask("zen admin", "POST", "/v1/ingest", records.clone()).await;
         let receipt: Value = serde_json::from_str(&text(answer).await).unwrap();
-        assert_eq!((&receipt["accepted"], &receipt["duplicate"]), (&json!(accepted), &json!(duplicate)));
+        assert_eq!(
+            (&receipt["accepted"], &receipt["duplicate"]),
+            (&json!(accepted), &json!(duplicate))
+        );
         let answer = bed.ask("acme admin", "POST", "/v1/ingest", "{}\n".repeat(8_000)).await;
         assert_eq!(answer.status(), StatusCode::OK);
     }

@@ -1,5 +1,6 @@
-//! The document of the API against the server: every operation is called by the document's own examples and with things
-//! that are there, and whatever comes back must be what the document says of it.
+//! The document of the API against the server: every operation is called by the document's own
+//! examples and with things that are there, and whatever comes back must be what the document says
+//! of it.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,11 @@ impl Place {
     }
 
     fn parameters(&self, kind: &str) -> impl Iterator<Item = &Value> {
-        self.operation["parameters"].as_array().unwrap().iter().filter(move |parameter| parameter["in"] == kind)
+        self.operation["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(move |parameter| parameter["in"] == kind)
     }
 
     /// The path with these values, or with the examples.
@@ -50,7 +55,9 @@ impl Place {
     /// The query string of the examples: of what is required, or of everything.
     fn query(&self, all: bool) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        for parameter in self.parameters("query").filter(|parameter| all || parameter["required"] == true) {
+        for parameter in
+            self.parameters("query").filter(|parameter| all || parameter["required"] == true)
+        {
             let (name, mut example) = (parameter["name"].as_str().unwrap(), &parameter["example"]);
             if example.is_null() {
                 example = &parameter["content"]["application/json"]["example"];
@@ -58,12 +65,14 @@ impl Place {
             match example {
                 Value::String(text) => query.append_pair(name, text),
                 Value::Array(items) => {
-                    let items = items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned));
+                    let items = items
+                        .iter()
+                        .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned));
                     query.append_pair(name, &items.collect::<Vec<_>>().join(","))
                 }
-                Value::Object(fields) if parameter["explode"] == true => {
-                    query.extend_pairs(fields.iter().map(|(name, value)| (name, value.as_str().unwrap())))
-                }
+                Value::Object(fields) if parameter["explode"] == true => query.extend_pairs(
+                    fields.iter().map(|(name, value)| (name, value.as_str().unwrap())),
+                ),
                 other => query.append_pair(name, &other.to_string()),
             };
         }
@@ -72,7 +81,8 @@ impl Place {
 
     /// The body of the examples, with its media type.
     fn body(&self) -> Option<(String, String)> {
-        let (media, content) = self.operation["requestBody"]["content"].as_object()?.iter().next()?;
+        let (media, content) =
+            self.operation["requestBody"]["content"].as_object()?.iter().next()?;
         let example = &content["example"];
         Some((media.clone(), example.as_str().map_or_else(|| example.to_string(), str::to_owned)))
     }
@@ -100,18 +110,31 @@ impl Told {
                 parameters.for_each(|parameter| *parameter = self.found(parameter));
                 let responses = operation["responses"].as_object_mut().unwrap().values_mut();
                 responses.for_each(|response| *response = self.found(response));
-                Place { method: method.to_uppercase().parse().unwrap(), path: path.clone(), operation }
+                Place {
+                    method: method.to_uppercase().parse().unwrap(),
+                    path: path.clone(),
+                    operation,
+                }
             })
         });
         places.collect()
     }
 
     fn place(&self, id: &str) -> Place {
-        self.places().into_iter().find(|place| place.id() == id).unwrap_or_else(|| panic!("no operation {id}"))
+        self.places()
+            .into_iter()
+            .find(|place| place.id() == id)
+            .unwrap_or_else(|| panic!("no operation {id}"))
     }
 
-    /// Calls an operation; checks that status, content type and body are those of the document. Gives status and body.
-    async fn call(&mut self, place: &Place, path: &str, body: Option<(String, String)>) -> (u16, Value) {
+    /// Calls an operation; checks that status, content type and body are those of the document.
+    /// Gives status and body.
+    async fn call(
+        &mut self,
+        place: &Place,
+        path: &str,
+        body: Option<(String, String)>,
+    ) -> (u16, Value) {
         let at = format!("{} {path}", place.method);
         let keyed = place.operation["security"] != json!([]);
         let mut request = self.server.bare(place.method.clone(), path);
@@ -123,7 +146,8 @@ impl Told {
         }
         let response = request.send().await.unwrap();
         let status = response.status();
-        let media = response.headers().get("content-type").map(|media| media.to_str().unwrap().to_owned());
+        let media =
+            response.headers().get("content-type").map(|media| media.to_str().unwrap().to_owned());
         let text = String::from_utf8_lossy(&response.bytes().await.unwrap()).into_owned();
         assert!(!status.is_server_error(), "{at}: {status} {text}");
         let told = &place.operation["responses"][status.as_str()];
@@ -132,7 +156,8 @@ impl Told {
         let plain = media.split(';').next().unwrap();
         let content = told["content"].as_object().unwrap();
         let schema = content.iter().find(|(known, _)| known.split(';').next() == Some(plain));
-        let (_, content) = schema.unwrap_or_else(|| panic!("{at}: the document does not have {media} for {status}"));
+        let (_, content) = schema
+            .unwrap_or_else(|| panic!("{at}: the document does not have {media} for {status}"));
         let mut value = Value::String(text.clone());
         if plain == "application/json" {
             value = serde_json::from_str(&text).unwrap();
@@ -156,13 +181,20 @@ impl Told {
 
     async fn with_body(&mut self, id: &str, parts: &[&str], body: Value) -> (u16, Value) {
         let place = self.place(id);
-        self.call(&place, &place.filled(parts), Some(("application/json".to_owned(), body.to_string()))).await
+        self.call(
+            &place,
+            &place.filled(parts),
+            Some(("application/json".to_owned(), body.to_string())),
+        )
+        .await
     }
 
     /// What a reference leads to, or the value itself.
     fn found(&self, value: &Value) -> Value {
         match value["$ref"].as_str() {
-            Some(target) => self.document.pointer(target.strip_prefix('#').unwrap()).unwrap().clone(),
+            Some(target) => {
+                self.document.pointer(target.strip_prefix('#').unwrap()).unwrap().clone()
+            }
             None => value.clone(),
         }
     }
@@ -176,7 +208,11 @@ impl Told {
             }
         }
         if let Some(constant) = schema.get("const") {
-            return if constant == value { Ok(()) } else { Err(format!("{value} is not {constant}")) };
+            return if constant == value {
+                Ok(())
+            } else {
+                Err(format!("{value} is not {constant}"))
+            };
         }
         let kinds: Vec<&str> = match &schema["type"] {
             Value::String(kind) => vec![kind],
@@ -195,11 +231,13 @@ impl Told {
         if !kinds.iter().any(is) {
             return Err(format!("{value} is none of {kinds:?}"));
         }
-        if let Some(choices) = schema["enum"].as_array().filter(|choices| !choices.contains(value)) {
+        if let Some(choices) = schema["enum"].as_array().filter(|choices| !choices.contains(value))
+        {
             return Err(format!("{value} is none of {choices:?}"));
         }
         if let (Some("date-time"), Some(text)) = (schema["format"].as_str(), value.as_str()) {
-            chrono::DateTime::parse_from_rfc3339(text).map_err(|cause| format!("{text}: {cause}"))?;
+            chrono::DateTime::parse_from_rfc3339(text)
+                .map_err(|cause| format!("{text}: {cause}"))?;
         }
         for item in value.as_array().into_iter().flatten() {
             self.check(&schema["items"], item).map_err(|why| format!("item: {why}"))?;
@@ -213,7 +251,9 @@ impl Told {
         for (name, field) in fields {
             let told = match schema["properties"].get(name) {
                 Some(told) => told,
-                None if schema["additionalProperties"] == false => return Err(format!("`{name}` is not told")),
+                None if schema["additionalProperties"] == false => {
+                    return Err(format!("`{name}` is not told"));
+                }
                 None => &schema["additionalProperties"],
             };
             self.check(told, field).map_err(|why| format!("`{name}`: {why}"))?;
@@ -234,8 +274,7 @@ async fn every_answer_is_what_the_document_says() {
         "request_url": "https://api.openai.com/v1/chat/completions", "request": { "body": { "model": "gpt-4o" } },
         "response": { "body": { "a": 1 } },
     });
-    let failed =
-        json!({ "organisation_id": "acme", "ai_model": "gpt-4o", "response_status_code": 429, "trace_id": "t-2" });
+    let failed = json!({ "organisation_id": "acme", "ai_model": "gpt-4o", "response_status_code": 429, "trace_id": "t-2" });
     assert_eq!(told.with_body("ingest", &[], json!([record, failed])).await.1["accepted"], 2);
     for (trace, value) in [("t-1", 5), ("t-2", -10)] {
         let body = json!({ "trace_id": trace, "value": value, "organisation_id": "acme" });
@@ -252,7 +291,10 @@ async fn every_answer_is_what_the_document_says() {
         if operation == "shareLog" {
             let token = answer["url"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
             assert_eq!(told.by_example("openShared", &[&token]).await.0, 200);
-            assert_eq!(told.by_example("revokeShare", &[answer["id"].as_str().unwrap()]).await.0, 200);
+            assert_eq!(
+                told.by_example("revokeShare", &[answer["id"].as_str().unwrap()]).await.0,
+                200
+            );
         }
     }
     let filter = told.place("saveFilter");
@@ -260,7 +302,8 @@ async fn every_answer_is_what_the_document_says() {
     told.by_example("listSavedFilters", &[]).await;
     let filter = told.place("deleteSavedFilter");
     told.call(&filter, "/v1/logs/filters/failures?organisation_id=acme", None).await;
-    let export = told.with_body("createExport", &[], json!({})).await.1["id"].as_str().unwrap().to_owned();
+    let export =
+        told.with_body("createExport", &[], json!({})).await.1["id"].as_str().unwrap().to_owned();
     for operation in ["getExport", "changeExport", "startExport", "cancelExport", "startExport"] {
         told.by_example(operation, &[&export]).await;
     }
@@ -281,13 +324,15 @@ async fn every_answer_is_what_the_document_says() {
     for place in places.iter().filter(|place| !last.contains(&place.id())) {
         let query = format!("?{}", place.query(false));
         told.call(place, &format!("{}{query}", place.filled(&[])), place.body()).await;
-        told.call(place, &format!("{}?{}", place.filled(&[]), place.query(true)), place.body()).await;
+        told.call(place, &format!("{}?{}", place.filled(&[]), place.query(true)), place.body())
+            .await;
     }
     let place = told.place("takeBackProvider");
     told.call(&place, "/v1/admin/archived-providers/openai-main?organisation=acme", None).await;
     assert_eq!(told.by_example("deleteOrganisation", &[]).await.0, 202);
 
-    let failed: Vec<&str> = places.iter().map(Place::id).filter(|id| !told.answered.contains(*id)).collect();
+    let failed: Vec<&str> =
+        places.iter().map(Place::id).filter(|id| !told.answered.contains(*id)).collect();
     assert_eq!(failed, NO_SUCCESS, "operations that failed each time");
     told.server.end().await;
 }
@@ -301,11 +346,18 @@ async fn the_document_says_what_each_route_asks_of_a_key() {
         let keyed = place.operation["security"].as_array().unwrap();
         let path = place.filled(&[]);
         let bare = told.server.bare(place.method.clone(), &path).send().await.unwrap();
-        assert_eq!(bare.status() == StatusCode::UNAUTHORIZED, !keyed.is_empty(), "{} {path}", place.method);
+        assert_eq!(
+            bare.status() == StatusCode::UNAUTHORIZED,
+            !keyed.is_empty(),
+            "{} {path}",
+            place.method
+        );
         if !keyed.is_empty() {
             assert_eq!(bare.headers()["www-authenticate"], "Bearer realm=\"gatelog\"");
-            let schemes: BTreeSet<&str> =
-                keyed.iter().flat_map(|one| one.as_object().unwrap().keys().map(String::as_str)).collect();
+            let schemes: BTreeSet<&str> = keyed
+                .iter()
+                .flat_map(|one| one.as_object().unwrap().keys().map(String::as_str))
+                .collect();
             assert_eq!(schemes, ["bearer", "key"].into());
         }
     }

@@ -30,7 +30,10 @@ fn span(number: u64, attributes: &Value) -> Value {
 }
 
 fn call(number: u64) -> Value {
-    span(number, &json!({ "gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.prompt": "Hi" }))
+    span(
+        number,
+        &json!({ "gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.prompt": "Hi" }),
+    )
 }
 
 fn traces(spans: &[Value]) -> String {
@@ -50,7 +53,10 @@ fn silent(number: u64) -> Value {
 
 /// A span that says both.
 fn whole(number: u64) -> Value {
-    span(number, &json!({ "gen_ai.operation.name": "chat", "gen_ai.prompt": "Hi", "gen_ai.completion": "Hello" }))
+    span(
+        number,
+        &json!({ "gen_ai.operation.name": "chat", "gen_ai.prompt": "Hi", "gen_ai.completion": "Hello" }),
+    )
 }
 
 fn event(number: u64, name: &str, content: &str) -> Value {
@@ -87,8 +93,9 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
 
 /// A request with one span, in protobuf.
 fn wire(number: u64) -> Vec<u8> {
-    let pair =
-        |key: &str, value: &str| field(9, &[field(1, key.as_bytes()), field(2, &field(1, value.as_bytes()))].concat());
+    let pair = |key: &str, value: &str| {
+        field(9, &[field(1, key.as_bytes()), field(2, &field(1, value.as_bytes()))].concat())
+    };
     let span = [
         field(1, &u128::from(number).to_be_bytes()),
         field(2, &number.to_be_bytes()),
@@ -99,7 +106,12 @@ fn wire(number: u64) -> Vec<u8> {
 }
 
 impl Server {
-    async fn otlp(&self, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Response {
+    async fn otlp(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
         self.post(path, body).header("content-type", content_type).send().await.unwrap()
     }
 
@@ -108,19 +120,27 @@ impl Server {
         assert_eq!(self.otlp_json("/v1/logs/otel", body).await, json!({}));
     }
 
-    /// What stands in answers of the calls: model, tokens, what was asked and what was answered, a line each.
+    /// What stands in answers of the calls: model, tokens, what was asked and what was answered, a
+    /// line each.
     async fn calls(&self) -> Vec<String> {
         let rows = self
             .sql("select id, total_units, request.body as asked, response.body as told from logs order by id")
             .await;
-        let body = |value: &Value| value.as_str().map_or(value.clone(), |text| serde_json::from_str(text).unwrap());
+        let body = |value: &Value| {
+            value.as_str().map_or(value.clone(), |text| serde_json::from_str(text).unwrap())
+        };
         let words = |list: &Value, of: fn(&Value) -> &Value| {
-            let words = list.as_array().into_iter().flatten().map(|one| of(one).as_str().unwrap_or("?").to_owned());
+            let words = list
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|one| of(one).as_str().unwrap_or("?").to_owned());
             words.collect::<Vec<_>>().join(" ")
         };
         let line = |row: &Value| {
             let asked = words(&body(&row["asked"])["messages"], |message| &message["content"]);
-            let told = words(&body(&row["told"])["choices"], |choice| &choice["message"]["content"]);
+            let told =
+                words(&body(&row["told"])["choices"], |choice| &choice["message"]["content"]);
             format!("{} [{asked}] [{told}]", row["total_units"])
         };
         rows.iter().map(line).collect()
@@ -128,7 +148,11 @@ impl Server {
 
     async fn otlp_json(&self, path: &str, body: String) -> Value {
         let response = self.otlp(path, JSON, body).await;
-        assert_eq!((response.status(), header(&response, "content-type")), (StatusCode::OK, JSON), "{path}");
+        assert_eq!(
+            (response.status(), header(&response, "content-type")),
+            (StatusCode::OK, JSON),
+            "{path}"
+        );
         response.json().await.unwrap()
     }
 }
@@ -141,8 +165,15 @@ async fn every_path_takes_spans_in_json_and_protobuf() {
         assert_eq!(server.otlp_json(path, traces(&[call(number)])).await, json!({}));
         for body in [wire(100 + number), gzip(&wire(200 + number))] {
             let response = server.otlp(path, PROTOBUF, body).await;
-            assert_eq!((response.status(), header(&response, "content-type")), (StatusCode::OK, PROTOBUF), "{path}");
-            assert!(response.bytes().await.unwrap().is_empty(), "an empty response in protobuf is no bytes");
+            assert_eq!(
+                (response.status(), header(&response, "content-type")),
+                (StatusCode::OK, PROTOBUF),
+                "{path}"
+            );
+            assert!(
+                response.bytes().await.unwrap().is_empty(),
+                "an empty response in protobuf is no bytes"
+            );
         }
     }
     assert_eq!(server.count().await, 12);
@@ -176,13 +207,22 @@ async fn log_events_on_every_path_give_the_span_its_words() {
         if number.is_multiple_of(2) {
             server.otlp_json("/v1/otel/v1/traces", silent.clone()).await;
         }
-        assert_eq!(server.otlp_json(path, logs(number, &format!("said {number}"))).await, json!({}), "{path}");
+        assert_eq!(
+            server.otlp_json(path, logs(number, &format!("said {number}"))).await,
+            json!({}),
+            "{path}"
+        );
         server.otlp_json("/v1/otel/v1/traces", silent).await;
     }
     // The same path goes on being Portkey's.
-    let portkey = server.post("/v1/logs", r#"{"request":{"body":{"model":"p"}},"response":{}}"#).send().await.unwrap();
+    let portkey = server
+        .post("/v1/logs", r#"{"request":{"body":{"model":"p"}},"response":{}}"#)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(portkey.text().await.unwrap(), "ok");
-    let rows = server.sql("select request.body as b from logs where ai_model is null order by id").await;
+    let rows =
+        server.sql("select request.body as b from logs where ai_model is null order by id").await;
     assert_eq!(rows.len(), 4);
     for (number, row) in (1..).zip(&rows) {
         assert!(row["b"].to_string().contains(&format!("said {number}")), "{row}");
@@ -196,10 +236,19 @@ async fn log_events_on_every_path_give_the_span_its_words() {
 async fn words_of_a_call_that_is_not_tracked_are_not_kept() {
     let server = Server::start().await;
     let untracked = |path: &str, body: String| {
-        server.post(path, body).header("content-type", JSON).header("x-portkey-debug", "false").send()
+        server
+            .post(path, body)
+            .header("content-type", JSON)
+            .header("x-portkey-debug", "false")
+            .send()
     };
     untracked("/v1/otel/v1/logs", logs(1, "secret words")).await.unwrap();
-    server.otlp_json("/v1/otel/v1/traces", traces(&[span(1, &json!({ "gen_ai.operation.name": "chat" }))])).await;
+    server
+        .otlp_json(
+            "/v1/otel/v1/traces",
+            traces(&[span(1, &json!({ "gen_ai.operation.name": "chat" }))]),
+        )
+        .await;
     untracked("/v1/otel/v1/traces", traces(&[call(2)])).await.unwrap();
     let rows = server.sql("select do_not_track, request.body as b from logs order by id").await;
     assert!(!rows[0].to_string().contains("secret words"), "{}", rows[0]);
@@ -209,9 +258,15 @@ async fn words_of_a_call_that_is_not_tracked_are_not_kept() {
     server.export(logs(3, "said too early")).await;
     untracked("/v1/otel/v1/traces", traces(&[silent(3)])).await.unwrap();
     server.export(choice(3, "said too late")).await;
-    let rows = server.sql("select do_not_track, request.body as b, response.body as c from logs order by id").await;
+    let rows = server
+        .sql("select do_not_track, request.body as b, response.body as c from logs order by id")
+        .await;
     assert_eq!(rows[2], json!({ "do_not_track": true, "b": null, "c": null }));
-    assert_eq!((rows.len(), server.engine.status().waiting_halves), (3, 1), "only the span of 1 may hear more");
+    assert_eq!(
+        (rows.len(), server.engine.status().waiting_halves),
+        (3, 1),
+        "only the span of 1 may hear more"
+    );
     server.end().await;
 }
 
@@ -283,8 +338,12 @@ async fn json_of_which_nothing_would_be_kept_is_told_so() {
         let (message, _) = failure(sent, StatusCode::BAD_REQUEST).await;
         assert!(message.contains(told), "{message}");
     }
-    let snake = traces(&[call(1)]).replace("resourceSpans", "resource_spans").replace("scopeSpans", "scope_spans");
-    let snake = snake.replace("stringValue", "string_value").replace("startTimeUnixNano", "start_time_unix_nano");
+    let snake = traces(&[call(1)])
+        .replace("resourceSpans", "resource_spans")
+        .replace("scopeSpans", "scope_spans");
+    let snake = snake
+        .replace("stringValue", "string_value")
+        .replace("startTimeUnixNano", "start_time_unix_nano");
     assert_eq!(server.otlp_json("/v1/otel/v1/traces", snake).await, json!({}));
     assert_eq!(server.calls().await, ["null [Hi] []"]);
     server.end().await;
@@ -324,10 +383,18 @@ async fn events_and_spans_meet_across_restarts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_span_that_is_whole_takes_the_place_of_its_events_at_once() {
     let server = Server::start().await;
-    server.export(events(&[event(1, "gen_ai.user.message", "Hi"), event(2, "gen_ai.user.message", "other")])).await;
+    server
+        .export(events(&[
+            event(1, "gen_ai.user.message", "Hi"),
+            event(2, "gen_ai.user.message", "other"),
+        ]))
+        .await;
     server.export(traces(&[whole(1), whole(3)])).await;
     let all = ["null [Hi] [Hello]", "null [other] []", "null [Hi] [Hello]"];
-    assert_eq!((server.calls().await, server.engine.status().waiting_halves), (all.map(str::to_owned).to_vec(), 1));
+    assert_eq!(
+        (server.calls().await, server.engine.status().waiting_halves),
+        (all.map(str::to_owned).to_vec(), 1)
+    );
     // Beside the server, out of its log.
     let beside = Reader::open(&server.config).await.unwrap();
     assert_eq!(beside.status().memory_rows, 3);
@@ -367,12 +434,14 @@ async fn the_same_ids_of_two_tenants_never_meet() {
     let server = Server::start().await;
     server.engine.catalog().change(tenants).await.unwrap();
     let export = async |key: &str, body: String| {
-        let sent = server.bare(Method::POST, "/v1/logs/otel").header("x-portkey-api-key", key).body(body);
+        let sent =
+            server.bare(Method::POST, "/v1/logs/otel").header("x-portkey-api-key", key).body(body);
         let response = sent.send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.json::<Value>().await.unwrap(), json!({}), "{key}");
     };
-    let both = events(&[event(2, "gen_ai.choice", "of search"), event(3, "gen_ai.user.message", "own")]);
+    let both =
+        events(&[event(2, "gen_ai.choice", "of search"), event(3, "gen_ai.user.message", "own")]);
     for (key, body) in [
         ("acme", logs(1, "of acme")),
         ("zen", traces(&[silent(1)])),
@@ -427,7 +496,11 @@ async fn rules_of_redaction_hold_for_spans_and_for_events() {
     assert_eq!(server.calls().await, ["1100 [[redacted]] [write to <mail>]"]);
     assert_eq!(server.sql("select user_id from logs").await, [json!({ "user_id": "<mail>" })]);
     for planted in ["secret words", "example.org"] {
-        assert_eq!(containing(Path::new(&server.config.data), planted.as_bytes()), [""; 0], "{planted}");
+        assert_eq!(
+            containing(Path::new(&server.config.data), planted.as_bytes()),
+            [""; 0],
+            "{planted}"
+        );
     }
     server.end().await;
 }
@@ -438,17 +511,22 @@ async fn partial_success_counts_what_was_rejected_and_not_what_was_passed_over()
     let mut bad = call(3);
     bad["spanId"] = json!("");
     let other = span(4, &json!({ "http.request.method": "GET" }));
-    let response = server.otlp("/v1/otel/v1/traces", JSON, traces(&[call(1), bad, other, call(2)])).await;
+    let response =
+        server.otlp("/v1/otel/v1/traces", JSON, traces(&[call(1), bad, other, call(2)])).await;
     assert_eq!(header(&response, "x-gatelog-passed-over"), "1");
     let answer: Value = response.json().await.unwrap();
     assert_eq!(answer["partialSuccess"]["rejectedSpans"], "1", "{answer}");
-    assert!(answer["partialSuccess"]["errorMessage"].as_str().unwrap().contains("`spanId`"), "{answer}");
+    assert!(
+        answer["partialSuccess"]["errorMessage"].as_str().unwrap().contains("`spanId`"),
+        "{answer}"
+    );
     assert_eq!(server.count().await, 2);
 
     let mut prompt = event(5, "gen_ai.content.prompt", "");
     let deep = format!(r#"[{{"a":{}1{}}}]"#, "[".repeat(130), "]".repeat(130));
     prompt["attributes"] = json!([{ "key": "gen_ai.prompt", "value": { "stringValue": deep } }]);
-    let sent = events(&[event(5, "app.started", "x"), prompt, event(5, "gen_ai.user.message", "Hi")]);
+    let sent =
+        events(&[event(5, "app.started", "x"), prompt, event(5, "gen_ai.user.message", "Hi")]);
     for _ in 0..2 {
         // What came already is no rejection.
         let answer = server.otlp_json("/v1/otel/v1/logs", sent.clone()).await;
@@ -458,11 +536,17 @@ async fn partial_success_counts_what_was_rejected_and_not_what_was_passed_over()
         assert_eq!(server.count().await, 3);
     }
 
-    let points = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"sum":{"dataPoints":[{},{}]}}]}]}]}"#;
+    let points =
+        r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"sum":{"dataPoints":[{},{}]}}]}]}]}"#;
     for path in ["/v1/metrics", "/v1/otel/v1/metrics", "/v1/logs/otel/v1/metrics"] {
         let answer = server.otlp_json(path, points.to_owned()).await;
         assert_eq!(answer["partialSuccess"]["rejectedDataPoints"], "2", "{answer}");
-        assert!(answer["partialSuccess"]["errorMessage"].as_str().unwrap().contains("OTEL_METRICS_EXPORTER"));
+        assert!(
+            answer["partialSuccess"]["errorMessage"]
+                .as_str()
+                .unwrap()
+                .contains("OTEL_METRICS_EXPORTER")
+        );
     }
     server.end().await;
 }
@@ -471,18 +555,25 @@ async fn partial_success_counts_what_was_rejected_and_not_what_was_passed_over()
 async fn refusals_are_in_the_requests_encoding() {
     let server = Server::start_with(|config| config.max_record_bytes = 64 << 10).await;
     let path = "/v1/otel/v1/traces";
-    let of = |content_type: &'static str, body: Vec<u8>| server.post(path, body).header("content-type", content_type);
+    let of = |content_type: &'static str, body: Vec<u8>| {
+        server.post(path, body).header("content-type", content_type)
+    };
     let (message, body) = failure(of(JSON, b"{not json".to_vec()), StatusCode::BAD_REQUEST).await;
     assert!(message.contains("resourceSpans") && body["code"] == 3, "{body}");
     failure(of(JSON, vec![b' '; 3 << 20]), StatusCode::PAYLOAD_TOO_LARGE).await;
     failure(of(JSON, vec![0x1f, 0x8b, 0, 0]), StatusCode::BAD_REQUEST).await;
     failure(of(JSON, gzip(&vec![b' '; 64 << 20])), StatusCode::PAYLOAD_TOO_LARGE).await;
-    failure(of(JSON, Vec::new()).header("content-encoding", "br"), StatusCode::UNSUPPORTED_MEDIA_TYPE).await;
+    failure(
+        of(JSON, Vec::new()).header("content-encoding", "br"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    )
+    .await;
     failure(server.get(path), StatusCode::METHOD_NOT_ALLOWED).await;
 
-    for (body, status, code) in
-        [(b"{}".to_vec(), StatusCode::BAD_REQUEST, 3), (vec![10; 3 << 20], StatusCode::PAYLOAD_TOO_LARGE, 8)]
-    {
+    for (body, status, code) in [
+        (b"{}".to_vec(), StatusCode::BAD_REQUEST, 3),
+        (vec![10; 3 << 20], StatusCode::PAYLOAD_TOO_LARGE, 8),
+    ] {
         let response = of(PROTOBUF, body).send().await.unwrap();
         assert_eq!((response.status(), header(&response, "content-type")), (status, PROTOBUF));
         let bytes = response.bytes().await.unwrap();
@@ -508,7 +599,10 @@ async fn a_full_engine_says_when_to_come_again_and_takes_the_rest_then() {
     // Whole ones and pieces.
     let call = |number: u64| {
         let answered = if number.is_multiple_of(2) { "gen_ai.completion" } else { "other" };
-        span(number, &json!({ "gen_ai.operation.name": "chat", "gen_ai.prompt": prompt, answered: "y" }))
+        span(
+            number,
+            &json!({ "gen_ai.operation.name": "chat", "gen_ai.prompt": prompt, answered: "y" }),
+        )
     };
     let body = traces(&(1..100).map(call).collect::<Vec<_>>());
     let response = server.otlp("/v1/otel/v1/traces", JSON, body.clone()).await;

@@ -1,4 +1,5 @@
-//! Replays, sent to a gateway that is none: what reaches it, what comes back, and what is logged of it.
+//! Replays, sent to a gateway that is none: what reaches it, what comes back, and what is logged of
+//! it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -21,7 +22,12 @@ type Seen = Arc<Mutex<Vec<(String, HeaderMap, Value)>>>;
 
 /// A gateway that keeps what it is sent, and answers as the model that it is asked for says.
 async fn gateway() -> (String, Seen) {
-    async fn answer(State(seen): State<Seen>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    async fn answer(
+        State(seen): State<Seen>,
+        uri: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Response {
         let body: Value = serde_json::from_slice(&body).unwrap();
         let model = body["model"].as_str().unwrap_or_default().to_owned();
         seen.lock().unwrap().push((uri.path().to_owned(), headers, body));
@@ -39,10 +45,13 @@ async fn gateway() -> (String, Seen) {
             }
             "big" => "x".repeat(1 << 20).into_response(),
             "text" => (axum::http::StatusCode::BAD_GATEWAY, "no JSON").into_response(),
-            "elsewhere" => (axum::http::StatusCode::FOUND, [("location", "http://127.0.0.1:9/")]).into_response(),
+            "elsewhere" => (axum::http::StatusCode::FOUND, [("location", "http://127.0.0.1:9/")])
+                .into_response(),
             _ => {
-                let usage = json!({ "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7 });
-                (said, axum::Json(json!({ "model": "m", "choices": [], "usage": usage }))).into_response()
+                let usage =
+                    json!({ "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7 });
+                (said, axum::Json(json!({ "model": "m", "choices": [], "usage": usage })))
+                    .into_response()
             }
         }
     }
@@ -77,9 +86,14 @@ async fn server(change: impl FnOnce(&mut gatelog::config::Config)) -> (Server, S
 }
 
 async fn replay(server: &Server, body: &Value) -> (StatusCode, Value) {
-    let request = with(server, "acme user", Method::POST, "/v1/logs/old/replay").bearer_auth("sk-planted-credential");
-    let response =
-        request.header("x-portkey-custom-host", "http://inside").body(body.to_string()).send().await.unwrap();
+    let request = with(server, "acme user", Method::POST, "/v1/logs/old/replay")
+        .bearer_auth("sk-planted-credential");
+    let response = request
+        .header("x-portkey-custom-host", "http://inside")
+        .body(body.to_string())
+        .send()
+        .await
+        .unwrap();
     (response.status(), response.json().await.unwrap())
 }
 
@@ -87,7 +101,10 @@ async fn replay(server: &Server, body: &Value) -> (StatusCode, Value) {
 async fn an_edited_request_is_sent_answered_and_logged_beside_the_old_one() {
     let (server, seen) = server(|_| {}).await;
     let shown = get(&server, "acme reader", "/v1/logs/old/replay").await;
-    assert_eq!((&shown["active"], &shown["reason"], &shown["gateway"]), (&json!(true), &Value::Null, &json!(true)));
+    assert_eq!(
+        (&shown["active"], &shown["reason"], &shown["gateway"]),
+        (&json!(true), &Value::Null, &json!(true))
+    );
     assert_eq!(shown["request"]["body"], json!({ "model": "m", "messages": [], "stream": true }));
 
     let mut edited = shown["request"].clone();
@@ -101,7 +118,10 @@ async fn an_edited_request_is_sent_answered_and_logged_beside_the_old_one() {
     assert_eq!((&told["replay_of"], &told["trace_id"]), (&json!("old"), &json!("trace-1")));
 
     let (path, headers, body) = seen.lock().unwrap().pop().unwrap();
-    assert_eq!((path.as_str(), &body["messages"][0]["content"]), ("/v1/chat/completions", &json!("edited")));
+    assert_eq!(
+        (path.as_str(), &body["messages"][0]["content"]),
+        ("/v1/chat/completions", &json!("edited"))
+    );
     assert!(body.get("stream").is_none());
     assert_eq!(headers["authorization"], "Bearer sk-planted-credential");
     assert_eq!(headers["x-portkey-provider"], "openai");
@@ -127,7 +147,10 @@ async fn an_edited_request_is_sent_answered_and_logged_beside_the_old_one() {
         assert_eq!(metrics[name], value, "{name}");
     }
     assert_eq!((&metrics["total_units"], &metrics["is_success"]), (&json!(7), &json!(true)));
-    assert_eq!((&metrics["metadata.key"], &metrics["metadata.value"]), (&json!(["_replay_of"]), &json!(["old"])));
+    assert_eq!(
+        (&metrics["metadata.key"], &metrics["metadata.value"]),
+        (&json!(["_replay_of"]), &json!(["old"]))
+    );
     assert_eq!(new["request"]["body"]["messages"][0]["content"], "edited");
     assert_eq!(new["status"]["retry"], "Retry Success on 1 Tries");
     // Found again from the old log, by its trace.
@@ -166,17 +189,21 @@ async fn a_replay_is_inactive_for_the_reason_that_is_shown() {
         ("prompt", "prompt_in_config_target"),
         ("untracked", "body_not_kept"),
     ];
-    server.ingest(log("image", |log| log["request_url"] = json!("https://h/v1/images/generations"))).await;
+    server
+        .ingest(log("image", |log| log["request_url"] = json!("https://h/v1/images/generations")))
+        .await;
     server.ingest(log("nowhere", |log| log["request_url"] = Value::Null)).await;
     server.ingest(log("archived", |log| log["virtual_key"] = json!("retired"))).await;
     server
         .ingest(log("prompt", |log| {
-            (log["prompt_slug"], log["last_used_option"]) = (json!("pp-1"), json!("config.targets[0]"));
+            (log["prompt_slug"], log["last_used_option"]) =
+                (json!("pp-1"), json!("config.targets[0]"));
         }))
         .await;
     server.ingest(log("untracked", |log| log["do_not_track"] = json!(true))).await;
     let archive = with(&server, "acme admin", Method::POST, "/v1/admin/archived-providers");
-    let archived: Value = archive.body(r#"{"provider":"retired"}"#).send().await.unwrap().json().await.unwrap();
+    let archived: Value =
+        archive.body(r#"{"provider":"retired"}"#).send().await.unwrap().json().await.unwrap();
     assert_eq!(archived["data"], json!([{ "organisation": "acme", "provider": "retired" }]));
     for (id, reason) in cases {
         let shown = get(&server, "acme reader", &format!("/v1/logs/{id}/replay")).await;
@@ -189,15 +216,23 @@ async fn a_replay_is_inactive_for_the_reason_that_is_shown() {
     }
     assert!(seen.lock().unwrap().is_empty());
 
-    // Another organisation's archive is its own, and a provider that is taken back can be replayed again.
+    // Another organisation's archive is its own, and a provider that is taken back can be replayed
+    // again.
     assert_eq!(get(&server, "zen admin", "/v1/admin/archived-providers").await["total"], 0);
     failure(
-        with(&server, "zen admin", Method::DELETE, "/v1/admin/archived-providers/retired?organisation=acme"),
+        with(
+            &server,
+            "zen admin",
+            Method::DELETE,
+            "/v1/admin/archived-providers/retired?organisation=acme",
+        ),
         StatusCode::NOT_FOUND,
     )
     .await;
-    let back =
-        with(&server, "acme admin", Method::DELETE, "/v1/admin/archived-providers/retired").send().await.unwrap();
+    let back = with(&server, "acme admin", Method::DELETE, "/v1/admin/archived-providers/retired")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(back.status(), StatusCode::OK);
     assert_eq!(get(&server, "acme reader", "/v1/logs/archived/replay").await["active"], true);
     server.end().await;
@@ -222,15 +257,20 @@ async fn a_replay_reaches_the_gateways_endpoints_and_nothing_else() {
         assert_eq!(message.matches("`endpoint`").count(), 1, "{message}");
     }
     let config = r#"{"provider":"openai","custom_host":"http://inside"}"#;
-    let led = with(&server, "acme user", Method::POST, "/v1/logs/old/replay").header("x-portkey-config", config);
+    let led = with(&server, "acme user", Method::POST, "/v1/logs/old/replay")
+        .header("x-portkey-config", config);
     failure(led, StatusCode::BAD_REQUEST).await;
     assert!(seen.lock().unwrap().is_empty());
 
     // A redirect is an answer, not a way.
     let (status, told) = replay(&server, &json!({ "body": { "model": "elsewhere" } })).await;
     assert_eq!((status, &told["response"]["status"]), (StatusCode::OK, &json!(302)));
-    let (_, told) = replay(&server, &json!({ "endpoint": "/embeddings", "body": { "model": "text" } })).await;
-    assert_eq!((&told["response"]["status"], &told["response"]["body"]), (&json!(502), &json!("no JSON")));
+    let (_, told) =
+        replay(&server, &json!({ "endpoint": "/embeddings", "body": { "model": "text" } })).await;
+    assert_eq!(
+        (&told["response"]["status"], &told["response"]["body"]),
+        (&json!(502), &json!("no JSON"))
+    );
     let paths: Vec<String> = seen.lock().unwrap().iter().map(|(path, ..)| path.clone()).collect();
     assert_eq!(paths, ["/v1/chat/completions", "/v1/embeddings"]);
     server.end().await;
@@ -263,7 +303,11 @@ async fn a_replay_needs_a_gateway_and_both_scopes() {
     let (message, _) = failure(post("acme user"), StatusCode::CONFLICT).await;
     assert!(message.contains("`gateway_url`"), "{message}");
     failure(post("acme reader"), StatusCode::FORBIDDEN).await;
-    failure(with(&server, "acme viewer", Method::GET, "/v1/logs/old/replay"), StatusCode::FORBIDDEN).await;
+    failure(
+        with(&server, "acme viewer", Method::GET, "/v1/logs/old/replay"),
+        StatusCode::FORBIDDEN,
+    )
+    .await;
     server.end().await;
 
     // Nobody listens there.
@@ -290,10 +334,16 @@ async fn a_gateway_that_logs_by_itself_is_not_logged_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_is_not_tracked_leaves_its_figures_alone() {
     let (server, _) = server(|_| {}).await;
-    let request = with(&server, "acme user", Method::POST, "/v1/logs/old/replay").header("x-portkey-debug", "false");
+    let request = with(&server, "acme user", Method::POST, "/v1/logs/old/replay")
+        .header("x-portkey-debug", "false");
     let told: Value = request.send().await.unwrap().json().await.unwrap();
-    let new = get(&server, "acme reader", &format!("/v1/logs/{}", told["log_id"].as_str().unwrap())).await;
+    let new =
+        get(&server, "acme reader", &format!("/v1/logs/{}", told["log_id"].as_str().unwrap()))
+            .await;
     assert_eq!((&new["request"]["body"], &new["response"]["body"]), (&Value::Null, &Value::Null));
-    assert_eq!((&new["metrics"]["total_units"], &new["metrics"]["extra_value"]), (&json!(7), &json!("false")));
+    assert_eq!(
+        (&new["metrics"]["total_units"], &new["metrics"]["extra_value"]),
+        (&json!(7), &json!("false"))
+    );
     server.end().await;
 }

@@ -1,11 +1,12 @@
-//! The same for buckets: backups of one, names of its endpoint, cloned machines, and nodes that never come back.
+//! The same for buckets: backups of one, names of its endpoint, cloned machines, and nodes that
+//! never come back.
 
 use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
-use gatelog::engine::Parts;
+use gatelog::engine::Dependencies;
 use gatelog::store::Store;
 use gatelog::{Config, Engine};
 use object_store::memory::InMemory;
@@ -23,7 +24,11 @@ async fn the_log_of_a_bucket_is_never_flushed_into_its_backup() {
         home.import(bucket, "wal", "a");
         home.ok(&["copy", bucket, "backup", "--set", "wal=wal"]);
         home.leave_in_log(bucket, "wal", &["b"]);
-        home.refused("backup", "wal", &["is of other data", bucket, "name another folder with the setting `wal`"]);
+        home.refused(
+            "backup",
+            "wal",
+            &["is of other data", bucket, "name another folder with the setting `wal`"],
+        );
         let said = home.fails(2, &["--data", "backup", "--set", "wal=wal", "wal", "rebind"]);
         assert!(said.contains("is of other data"), "a copy is not a moved store: {said}");
         // The setting `wal` is the bucket's; a copy of the backup does not use that log.
@@ -59,7 +64,8 @@ async fn another_name_of_the_endpoint_is_confirmed() {
         home.settings[0].1 = endpoint.replace("127.0.0.1", "localhost");
         let places = [format!("at {endpoint}`"), "at http://localhost:".to_owned()];
         home.refused(&bucket, "wal", &[&places[0], &places[1], "`gatelog wal rebind --data "]);
-        let said = home.ok(&["--data", &bucket, "--set", "wal=wal", "wal", "rebind", "--format", "json"]);
+        let said =
+            home.ok(&["--data", &bucket, "--set", "wal=wal", "wal", "rebind", "--format", "json"]);
         assert!(said.contains(&endpoint), "{said}");
         assert_eq!(home.ids(&bucket, "wal"), ["a", "b"]);
         home.import(&bucket, "wal", "c");
@@ -78,7 +84,10 @@ async fn a_bucket_refuses_a_cloned_machine_and_lets_a_moved_disk_in() {
         home.cp("wal", "clone");
         fs::write(home.path("one.jsonl"), "{\"id\":\"lost?\"}\n").unwrap();
         let said = home.fails(4, &["--data", bucket, "--set", "wal=clone", "import", "one.jsonl"]);
-        assert!(said.contains("in use by another live node") && said.contains("a cloned machine"), "{said}");
+        assert!(
+            said.contains("in use by another live node") && said.contains("a cloned machine"),
+            "{said}"
+        );
         let said = home.fails(4, &["--data", bucket, "wal", "adopt", "clone"]);
         assert!(said.contains("in use by another live node"), "{said}");
         node.send("c");
@@ -120,7 +129,8 @@ async fn the_log_of_a_node_that_is_gone_is_adopted_once() {
     });
 }
 
-/// A node that went on for a while after its machine was cloned, and fell silent with records in its log that nobody flushed.
+/// A node that went on for a while after its machine was cloned, and fell silent with records in
+/// its log that nobody flushed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_node_acked_before_a_clone_took_its_log_over_is_adopted_once() {
     let home = Home::with_bucket().await;
@@ -136,11 +146,23 @@ async fn what_a_node_acked_before_a_clone_took_its_log_over_is_adopted_once() {
         }
         node.feedback("fd", 2);
         node.kill();
-        // The clone numbers other records as the node numbered its own. One of them was sent again, to the clone.
+        // The clone numbers other records as the node numbered its own. One of them was sent again,
+        // to the clone.
         for id in ["x", "d", "y", "z"] {
             home.import(bucket, "clone", id);
         }
-        let feedback = || home.ok(&["--data", bucket, "--set", "wal=elsewhere", "sql", "--format", "csv", FEEDBACK]);
+        let feedback = || {
+            home.ok(&[
+                "--data",
+                bucket,
+                "--set",
+                "wal=elsewhere",
+                "sql",
+                "--format",
+                "csv",
+                FEEDBACK,
+            ])
+        };
         assert_eq!(home.ids(bucket, "elsewhere"), ["a", "b", "d", "x", "y", "z"]);
         assert_eq!(feedback().lines().nth(1), Some("1,1"));
         home.refused_until_adopted(bucket, "wal", "clone");
@@ -168,7 +190,10 @@ async fn what_a_node_acked_before_a_clone_took_its_log_over_is_adopted_once() {
         node.send("v");
         home.import(bucket, "wal", "w");
         node.stop();
-        assert_eq!(home.ids(bucket, "elsewhere"), ["a", "b", "c", "d", "e", "v", "w", "x", "y", "z"]);
+        assert_eq!(
+            home.ids(bucket, "elsewhere"),
+            ["a", "b", "c", "d", "e", "v", "w", "x", "y", "z"]
+        );
     });
 }
 
@@ -179,7 +204,10 @@ impl Home {
     /// Every command but `adopt` refuses the log, and says by which node a copy of it was opened.
     #[track_caller]
     fn refused_until_adopted(&self, data: &str, wal: &str, by: &str) {
-        let words = [format!("`gatelog wal adopt {}", self.path(wal).canonicalize().unwrap().display()), by.to_owned()];
+        let words = [
+            format!("`gatelog wal adopt {}", self.path(wal).canonicalize().unwrap().display()),
+            by.to_owned(),
+        ];
         let setting = format!("wal={wal}");
         let tails: [&[&str]; 4] = [
             &["import", "one.jsonl"],
@@ -219,7 +247,11 @@ async fn a_node_whose_log_was_taken_over_commits_nothing_more() {
     let (memory, log) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
     let objects = Arc::clone(&memory) as Arc<dyn ObjectStore>;
     let store = Store::with(objects, url::Url::parse("memory:///state").unwrap()).unwrap();
-    let parts = Parts { store: Some(store.clone()), log_folder: Some(log.path().to_owned()), ..Parts::default() };
+    let parts = Dependencies {
+        store: Some(store.clone()),
+        log_folder: Some(log.path().to_owned()),
+        ..Dependencies::default()
+    };
     let config = Config { lease_seconds: 5, flush_seconds: 3600, ..Config::default() };
     let engine = Engine::open_with(config, parts).await.unwrap();
     engine.append(vec![record("a")]).await.unwrap();
@@ -227,7 +259,8 @@ async fn a_node_whose_log_was_taken_over_commits_nothing_more() {
     engine.append(vec![record("b")]).await.unwrap();
     let nodes = store.prefix().clone().join("nodes");
     let claim = memory.list(Some(&nodes)).try_next().await.unwrap().unwrap().location;
-    let clone = r#"{"site":"s","node":"process 1 on clone","until":"2999-01-01T00:00:00Z","change":"c"}"#;
+    let clone =
+        r#"{"site":"s","node":"process 1 on clone","until":"2999-01-01T00:00:00Z","change":"c"}"#;
     memory.put(&claim, clone.into()).await.unwrap();
     let end = Instant::now() + Duration::from_secs(60);
     while engine.status().writable {
@@ -236,7 +269,10 @@ async fn a_node_whose_log_was_taken_over_commits_nothing_more() {
     }
     let rows = engine.status().file_rows;
     let refused = engine.append(vec![record("c")]).await.unwrap_err().error;
-    assert!(refused.message().contains("was taken over by another node (process 1 on clone)"), "{refused}");
+    assert!(
+        refused.message().contains("was taken over by another node (process 1 on clone)"),
+        "{refused}"
+    );
     let refused = engine.flush().await.unwrap_err();
     assert!(refused.message().contains("was taken over"), "{refused}");
     engine.close().await.unwrap();

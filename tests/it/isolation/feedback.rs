@@ -1,8 +1,8 @@
 //! The same for the table of feedback, and for what follows from it for logs.
 
 use chrono::{Duration, TimeDelta};
-use gatelog::analytics::{Asked, Query};
-use gatelog::engine::Which;
+use gatelog::analytics::{AnalyticsRequest, Query};
+use gatelog::engine::ErasureSelector;
 use gatelog::logs::{Ask, FeedbackAsk, Filter};
 use gatelog::record::Feedback;
 use gatelog::{ErrorKind, ExportRequest, Job, Params};
@@ -63,7 +63,8 @@ fn planted(organisation: &str, number: i64) -> Feedback {
     }
 }
 
-/// What acme sees among what others gave, what expired, what was erased by id and, for a workspace, what others of acme gave.
+/// What acme sees among what others gave, what expired, what was erased by id and, for a workspace,
+/// what others of acme gave.
 pub(super) fn of_everybody(workspace: bool) -> Vec<Feedback> {
     let mut hidden: Vec<Feedback> = (0..8).map(|number| planted("acme", number)).collect();
     for (number, feedback) in hidden.iter_mut().enumerate() {
@@ -77,7 +78,9 @@ pub(super) fn of_everybody(workspace: bool) -> Vec<Feedback> {
         hidden.extend((0..8).map(|number| planted("acme", 100 + number)));
     }
     for number in 0..12 {
-        hidden.extend(["aaa", "zulu", "nobody-knows"].map(|organisation| planted(organisation, number)));
+        hidden.extend(
+            ["aaa", "zulu", "nobody-knows"].map(|organisation| planted(organisation, number)),
+        );
     }
     let mut dealt = seen();
     for (place, feedback) in hidden.into_iter().enumerate() {
@@ -123,8 +126,12 @@ async fn feedback_of_others_is_nowhere() {
 
 /// A question in the words of the API.
 async fn asked(reader: &gatelog::Reader, path: &str) -> Value {
-    let frame = [("time_of_generation_min", "2026-10-01"), ("time_of_generation_max", "2026-12-01")];
-    let asked = Asked::parse(frame.map(|(name, value)| (name.to_owned(), value.to_owned())).into()).unwrap();
+    let frame =
+        [("time_of_generation_min", "2026-10-01"), ("time_of_generation_max", "2026-12-01")];
+    let asked = AnalyticsRequest::parse(
+        frame.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+    )
+    .unwrap();
     let query = match path.strip_prefix("groups/") {
         Some(group) => Query::group(group, asked),
         None => Query::graph(path, asked),
@@ -134,20 +141,29 @@ async fn asked(reader: &gatelog::Reader, path: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_said_moves_no_mean_of_ours() {
-    for (mode, workspace) in MODES.map(|mode| (mode, None)).into_iter().chain([(Mode::Mixed, Some("one"))]) {
+    for (mode, workspace) in
+        MODES.map(|mode| (mode, None)).into_iter().chain([(Mode::Mixed, Some("one"))])
+    {
         let pair = Pair::open(mode, workspace.is_some()).await;
-        let access = access(workspace, &[Scope::View, Scope::Read, Scope::Export, Scope::Analytics]);
+        let access =
+            access(workspace, &[Scope::View, Scope::Read, Scope::Export, Scope::Analytics]);
         let (crowded, alone) = (pair.crowded.reader_as(&access), pair.alone.reader_as(&access));
-        for path in
-            ["feedbacks", "feedbacks/scores", "feedbacks/weighted", "feedbacks/ai-models", "groups/metadata/_user"]
-        {
+        for path in [
+            "feedbacks",
+            "feedbacks/scores",
+            "feedbacks/weighted",
+            "feedbacks/ai-models",
+            "groups/metadata/_user",
+        ] {
             let among = asked(&crowded, path).await;
             assert_eq!(among, asked(&alone, path).await, "{mode:?} {workspace:?} {path}");
             assert!(!among.to_string().contains("9.87"), "{among}");
         }
         assert_eq!(asked(&crowded, "feedbacks").await["summary"]["total"], 20);
         for bound in ["-10", "7"] {
-            let filter = Filter::read(|name| (name == "weighted_feedback_min").then(|| bound.to_owned())).unwrap();
+            let filter =
+                Filter::read(|name| (name == "weighted_feedback_min").then(|| bound.to_owned()))
+                    .unwrap();
             let ask = Ask { filter, page_size: 100, total: true, after: None };
             let page = crowded.logs(&ask).await.unwrap();
             assert_eq!(page, alone.logs(&ask).await.unwrap(), "{mode:?} {workspace:?} {bound}");
@@ -159,12 +175,22 @@ async fn what_others_said_moves_no_mean_of_ours() {
         assert_eq!(found, alone.list_feedback(&list).await.unwrap().0);
         for number in [0, 3] {
             let record = ours(number);
-            assert_eq!(crowded.said_of(&record).await.unwrap(), alone.said_of(&record).await.unwrap());
+            assert_eq!(
+                crowded.said_of(&record).await.unwrap(),
+                alone.said_of(&record).await.unwrap()
+            );
         }
-        for id in [format!("{SECRET}-zulu-1"), format!("erased-{SECRET}-1"), format!("{SECRET}-acme-100")] {
-            let (there, not_there) = (crowded.feedback(&id, None).await, alone.feedback(&id, None).await);
+        for id in
+            [format!("{SECRET}-zulu-1"), format!("erased-{SECRET}-1"), format!("{SECRET}-acme-100")]
+        {
+            let (there, not_there) =
+                (crowded.feedback(&id, None).await, alone.feedback(&id, None).await);
             let (there, not_there) = (there.unwrap_err(), not_there.unwrap_err());
-            assert_eq!((there.kind(), there.message()), (ErrorKind::NotFound, not_there.message()), "{id}");
+            assert_eq!(
+                (there.kind(), there.message()),
+                (ErrorKind::NotFound, not_there.message()),
+                "{id}"
+            );
         }
         let places = [format!("{SECRET}-zulu-1"), "ours-001".to_owned()];
         assert_eq!(crowded.places(&places).await.unwrap().len(), 1);
@@ -178,21 +204,35 @@ async fn what_others_said_moves_no_mean_of_ours() {
 async fn a_key_gives_feedback_of_its_own_organisation_and_workspace_only() {
     let pair = Pair::open(Mode::Memory, false).await;
     let own = access(Some("one"), &[Scope::Write, Scope::View]);
-    let bare =
-        Feedback { trace_id: Some("new".to_owned()), value: Some(1.0), weight: Some(1.0), ..Feedback::default() };
+    let bare = Feedback {
+        trace_id: Some("new".to_owned()),
+        value: Some(1.0),
+        weight: Some(1.0),
+        ..Feedback::default()
+    };
     for foreign in [
         Feedback { organisation_id: Some("zulu".to_owned()), ..bare.clone() },
         Feedback { workspace_slug: Some("two".to_owned()), ..bare.clone() },
     ] {
-        let error = pair.alone.append_feedback_as(&own, vec![bare.clone(), foreign]).await.unwrap_err();
+        let error =
+            pair.alone.append_feedback_as(&own, vec![bare.clone(), foreign]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied);
     }
-    let ask = FeedbackAsk { traces: vec!["new".to_owned()], page_size: 10, ..FeedbackAsk::default() };
-    assert_eq!(pair.alone.reader().list_feedback(&ask).await.unwrap().0, [], "of a refused batch nothing is taken");
+    let ask =
+        FeedbackAsk { traces: vec!["new".to_owned()], page_size: 10, ..FeedbackAsk::default() };
+    assert_eq!(
+        pair.alone.reader().list_feedback(&ask).await.unwrap().0,
+        [],
+        "of a refused batch nothing is taken"
+    );
     let ids = pair.alone.append_feedback_as(&own, vec![bare]).await.unwrap();
     let found = pair.alone.reader_as(&own).list_feedback(&ask).await.unwrap().0;
-    let place = |feedback: &Feedback| (feedback.organisation_id.clone(), feedback.workspace_slug.clone());
-    assert_eq!((found.len(), place(&found[0])), (1, (Some("acme".to_owned()), Some("one".to_owned()))));
+    let place =
+        |feedback: &Feedback| (feedback.organisation_id.clone(), feedback.workspace_slug.clone());
+    assert_eq!(
+        (found.len(), place(&found[0])),
+        (1, (Some("acme".to_owned()), Some("one".to_owned())))
+    );
     assert_eq!((found[0].id.as_ref(), found[0].created_at), (ids.first(), Some(now())));
     pair.close().await;
 }
@@ -205,16 +245,21 @@ async fn erasures_reach_the_feedback_and_upkeep_takes_it_out() {
         let (none, acme) = (Params::new(), Access { ..access(None, &[Scope::View]) });
         let count = async |of: &str, statement: &str| {
             let reader = if of == "acme" { engine.reader_as(&acme) } else { engine.reader() };
-            let said = said(&reader, &format!("select count(*) as n from {statement}"), &none).await;
+            let said =
+                said(&reader, &format!("select count(*) as n from {statement}"), &none).await;
             said.lines().nth(3).unwrap().trim_matches(['|', ' ']).parse::<u64>().unwrap()
         };
         let of_user = "feedback where user_id = '1'";
         assert_eq!((count("acme", "feedback").await, count("acme", of_user).await), (20, 7));
-        engine.erase("acme", Which::User("1".to_owned()), "test").await.unwrap();
-        assert_eq!((count("acme", "feedback").await, count("acme", of_user).await), (13, 0), "{mode:?}");
+        engine.erase("acme", ErasureSelector::User("1".to_owned()), "test").await.unwrap();
+        assert_eq!(
+            (count("acme", "feedback").await, count("acme", of_user).await),
+            (13, 0),
+            "{mode:?}"
+        );
         let of_zulu = "feedback_history where organisation_id = 'zulu'";
         assert_eq!(count("operator", of_zulu).await, 12);
-        engine.erase("zulu", Which::All, "test").await.unwrap();
+        engine.erase("zulu", ErasureSelector::All, "test").await.unwrap();
         assert_eq!(count("operator", of_zulu).await, 0);
 
         engine.flush().await.unwrap();
@@ -222,7 +267,8 @@ async fn erasures_reach_the_feedback_and_upkeep_takes_it_out() {
             engine.maintain(job, false).await.unwrap();
         }
         assert_eq!(count("acme", "feedback").await, 13, "{mode:?}: upkeep changed an answer");
-        // 30 of acme less 10 of the user, and 12 each of two others; what expired or was erased is in no file.
+        // 30 of acme less 10 of the user, and 12 each of two others; what expired or was erased is
+        // in no file.
         let status = engine.status();
         let states = count("acme", "feedback_history").await;
         assert_eq!(status.feedback_rows, states + 24, "{mode:?}");

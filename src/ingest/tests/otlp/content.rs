@@ -32,7 +32,8 @@ const UNKNOWN: [&str; 14] = [
 /// A list of words would miss some of them.
 #[test]
 fn texts_of_attributes_that_nobody_knows_are_content() {
-    let planted: Value = UNKNOWN.iter().map(|name| ((*name).to_owned(), json!(format!("planted {name}")))).collect();
+    let planted: Value =
+        UNKNOWN.iter().map(|name| ((*name).to_owned(), json!(format!("planted {name}")))).collect();
     let record = one(chat(planted.clone()));
     assert_eq!(body(&record.response)["span_attributes"], planted);
     assert!(!format!("{:?}", record.metadata).contains("planted"), "{:?}", record.metadata);
@@ -42,7 +43,11 @@ fn texts_of_attributes_that_nobody_knows_are_content() {
     let record = one(chat(lists.clone()));
     assert_eq!(body(&record.response)["span_attributes"], lists);
 
-    let headers = Headers { debug: some("false"), metadata: some(r#"{"job":"nightly"}"#), ..Headers::default() };
+    let headers = Headers {
+        debug: some("false"),
+        metadata: some(r#"{"job":"nightly"}"#),
+        ..Headers::default()
+    };
     let context = Context { headers, ..Context::new(now()) };
     let mut all = planted;
     all.as_object_mut().unwrap().extend(lists.as_object().unwrap().clone());
@@ -51,7 +56,9 @@ fn texts_of_attributes_that_nobody_knows_are_content() {
     let mut call = both(&request(&[span(chat(all))]), &context).calls.remove(0);
     complete(&mut call.record, &context, &mut || unreachable!());
     assert!(!format!("{:?}", call.record).contains("planted"), "{:?}", call.record);
-    for (key, value) in [("session.id", "s-1"), ("tries", "2"), ("job", "nightly"), ("service.name", "shop")] {
+    for (key, value) in
+        [("session.id", "s-1"), ("tries", "2"), ("job", "nightly"), ("service.name", "shop")]
+    {
         assert_eq!(tag(&call.record, key), Some(value), "figures and the caller's own labels stay");
     }
 }
@@ -59,7 +66,8 @@ fn texts_of_attributes_that_nobody_knows_are_content() {
 #[test]
 fn attributes_of_a_resource_are_judged_as_those_of_a_span() {
     let mut request = request(&[span(chat(json!({ "tries": 2 })))]);
-    let planted: Value = UNKNOWN.iter().map(|name| ((*name).to_owned(), json!(format!("planted {name}")))).collect();
+    let planted: Value =
+        UNKNOWN.iter().map(|name| ((*name).to_owned(), json!(format!("planted {name}")))).collect();
     let known = json!({ "app.system_prompt": "planted", "app.notes": ["planted"], "team": "planted",
         "host.name": "h-1", "k8s.pod.name": "p-1", "process.pid": 7, "process.command_line": "run --key s3cret" });
     for attributes in [&planted, &known] {
@@ -67,13 +75,21 @@ fn attributes_of_a_resource_are_judged_as_those_of_a_span() {
         of_resource.as_array_mut().unwrap().extend(pairs(attributes).as_array().unwrap().clone());
     }
     let record = both(&request, &Context::new(now())).calls.remove(0).record;
-    let labels = [("host.name", "h-1"), ("k8s.pod.name", "p-1"), ("process.pid", "7"), ("service.name", "shop")];
+    let labels = [
+        ("host.name", "h-1"),
+        ("k8s.pod.name", "p-1"),
+        ("process.pid", "7"),
+        ("service.name", "shop"),
+    ];
     for (key, value) in labels {
         assert_eq!(tag(&record, key), Some(value));
     }
     assert!(!format!("{:?}", record.metadata).contains("planted"), "{:?}", record.metadata);
     let further = body(&record.response)["span_attributes"].clone();
-    assert_eq!((&further["app.system_prompt"], &further["app.notes"]), (&json!("planted"), &json!(r#"["planted"]"#)));
+    assert_eq!(
+        (&further["app.system_prompt"], &further["app.notes"]),
+        (&json!("planted"), &json!(r#"["planted"]"#))
+    );
     for name in UNKNOWN {
         assert_eq!(further[name], format!("planted {name}"));
     }
@@ -104,7 +120,8 @@ fn figures_and_labels_are_metadata() {
     assert!(body(&record.response).get("span_attributes").is_none());
 
     // The operator knows more names.
-    let config = crate::config::Config { span_labels: "team, own.*".to_owned(), ..Default::default() };
+    let config =
+        crate::config::Config { span_labels: "team, own.*".to_owned(), ..Default::default() };
     let context = Context { policy: Policy::open(&config).unwrap(), ..Context::new(now()) };
     let attributes = chat(json!({ "team": "search", "own.label": "x", "owner": "y" }));
     let record = both(&request(&[span(attributes)]), &context).calls.remove(0).record;
@@ -152,7 +169,11 @@ fn spans_of_the_ai_sdk_are_read() {
     for operation in ["ai.generateText", "ai.streamText", "ai.toolCall", "ai.embedMany"] {
         let mut outer = base.clone();
         outer["ai.operationId"] = json!(operation);
-        assert_eq!(both(&request(&[span(outer)]), &Context::new(now())).passed_over, 1, "{operation}");
+        assert_eq!(
+            both(&request(&[span(outer)]), &Context::new(now())).passed_over,
+            1,
+            "{operation}"
+        );
     }
     let embedding = json!({
         "ai.operationId": "ai.embedMany.doEmbed", "ai.model.id": "e", "ai.model.provider": "openai",
@@ -181,12 +202,17 @@ fn texts_of_embeddings_in_openinference_are_the_request() {
         json!({ "model": "e", "input": ["text zero", "text one", "text two", "text ten"] })
     );
     let shown = format!("{:?} {:?}", call.record.metadata, call.record.response);
-    assert!(!shown.contains("text") && !shown.contains("0.125") && !shown.contains("vector"), "{shown}");
+    assert!(
+        !shown.contains("text") && !shown.contains("0.125") && !shown.contains("vector"),
+        "{shown}"
+    );
     let one_text = json!({ "openinference.span.kind": "EMBEDDING", "embedding.embeddings.0.embedding.text": "alone" });
     assert_eq!(body(&one(one_text).request), json!({ "input": "alone" }));
     // A batch of long vectors has more values than a span may have.
     let many: Value = (0..3000)
-        .map(|number| (format!("embedding.embeddings.{number}.embedding.vector"), json!(vector(0.5))))
+        .map(|number| {
+            (format!("embedding.embeddings.{number}.embedding.vector"), json!(vector(0.5)))
+        })
         .chain([("openinference.span.kind".to_owned(), json!("EMBEDDING"))])
         .collect();
     one(many);
@@ -207,21 +233,30 @@ fn messages_that_were_serialised_twice_are_opened() {
         json!(["hi there"]),
         json!("hi there"),
     ] {
-        let record = one(json!({ "gen_ai.operation.name": "chat", "gen_ai.input.messages": messages }));
+        let record =
+            one(json!({ "gen_ai.operation.name": "chat", "gen_ai.input.messages": messages }));
         assert_eq!(
             body(&record.request),
             json!({ "messages": [{ "role": "user", "content": "hi there" }] }),
             "{messages}"
         );
-        let record = one(json!({ "gen_ai.operation.name": "chat", "gen_ai.output.messages": messages }));
+        let record =
+            one(json!({ "gen_ai.operation.name": "chat", "gen_ai.output.messages": messages }));
         let choice = &body(&record.response)["choices"][0]["message"];
         assert_eq!(choice["content"], "hi there", "{messages}");
     }
-    let record = one(json!({ "gen_ai.operation.name": "chat", "gen_ai.system_instructions": "be brief" }));
-    assert_eq!(body(&record.request)["messages"], json!([{ "role": "system", "content": "be brief" }]));
+    let record =
+        one(json!({ "gen_ai.operation.name": "chat", "gen_ai.system_instructions": "be brief" }));
+    assert_eq!(
+        body(&record.request)["messages"],
+        json!([{ "role": "system", "content": "be brief" }])
+    );
     let with_nan = r#"[{"role":"user","content":"hi","score":NaN}]"#;
     let record = one(json!({ "gen_ai.operation.name": "chat", "gen_ai.input.messages": with_nan }));
-    assert_eq!(body(&record.request)["messages"][0], json!({ "role": "user", "content": "hi", "score": null }));
+    assert_eq!(
+        body(&record.request)["messages"][0],
+        json!({ "role": "user", "content": "hi", "score": null })
+    );
 }
 
 #[test]
@@ -241,7 +276,9 @@ fn keys_in_attributes_are_masked_and_schemas_are_not() {
     let shown = format!("{:?} {:?} {:?}", record.request, record.response, record.metadata);
     assert!(!shown.contains("bcdefgh"), "{shown}");
     let asked = record.request.body.unwrap();
-    for kept in ["12345678901234567890123", r#""stop_token_ids":[1]"#, r#"{"api_key":{"type":"string"}}"#] {
+    for kept in
+        ["12345678901234567890123", r#""stop_token_ids":[1]"#, r#"{"api_key":{"type":"string"}}"#]
+    {
         assert!(asked.contains(kept), "{asked}");
     }
 }
@@ -249,15 +286,27 @@ fn keys_in_attributes_are_masked_and_schemas_are_not() {
 #[test]
 fn events_of_one_request_stand_in_the_order_of_their_times() {
     let said = |nanos: &str, content: &str| {
-        let mut said = requests::log("gen_ai.user.message", &json!({ "content": content }), &json!({}));
+        let mut said =
+            requests::log("gen_ai.user.message", &json!({ "content": content }), &json!({}));
         said["timeUnixNano"] = json!(nanos);
         said
     };
-    let events = [said("1795278400000000300", "c"), said("1795278400000000100", "a"), said("1795278400000000200", "b")];
+    let events = [
+        said("1795278400000000300", "c"),
+        said("1795278400000000100", "a"),
+        said("1795278400000000200", "b"),
+    ];
     let mut taken = Vec::new();
     let logs = requests::logs_request(&events).to_string();
-    otlp::logs(Encoding::Json, logs.as_bytes(), &Context::new(now()), &mut |read| taken.push(read.unwrap())).unwrap();
-    let words: Vec<Value> =
-        body(&taken[0].request)["messages"].as_array().unwrap().iter().map(|said| said["content"].clone()).collect();
+    otlp::logs(Encoding::Json, logs.as_bytes(), &Context::new(now()), &mut |read| {
+        taken.push(read.unwrap())
+    })
+    .unwrap();
+    let words: Vec<Value> = body(&taken[0].request)["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|said| said["content"].clone())
+        .collect();
     assert_eq!(words, ["a", "b", "c"]);
 }

@@ -66,12 +66,19 @@ fn one_odd_value_costs_no_more_than_itself() {
         json!(null),
     ] {
         let record = one_json(with_value(&value));
-        assert!(record.req_units.is_none_or(|tokens| tokens == 1), "{value}: {:?}", record.req_units);
+        assert!(
+            record.req_units.is_none_or(|tokens| tokens == 1),
+            "{value}: {:?}",
+            record.req_units
+        );
         // In a resource, in a scope, in an event and in a log record as well.
         let call = span(json!({ "gen_ai.operation.name": "chat", "gen_ai.prompt": "Hi" }));
         let mut whole = request(&[call.clone(), with_value(&value)]);
         let group = &mut whole["resourceSpans"][0];
-        group["resource"]["attributes"].as_array_mut().unwrap().push(json!({ "key": "odd", "value": value }));
+        group["resource"]["attributes"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({ "key": "odd", "value": value }));
         group["scopeSpans"][0]["scope"]["name"] = value.clone();
         group["scopeSpans"][0]["spans"][0]["events"] =
             json!([{ "name": value, "attributes": [{ "key": "a", "value": value }] }, value]);
@@ -79,12 +86,15 @@ fn one_odd_value_costs_no_more_than_itself() {
         assert_eq!((read.calls.len(), &read.refused[..]), (2, &[][..]), "{value}");
         assert_eq!(tag(&read.calls[0].record, "service.name"), Some("shop"));
 
-        let mut said = requests::log("gen_ai.user.message", &json!({ "content": "Hi" }), &json!({}));
+        let mut said =
+            requests::log("gen_ai.user.message", &json!({ "content": "Hi" }), &json!({}));
         said["attributes"] = json!([{ "key": "a", "value": value }, value]);
         let mut taken = Vec::new();
         let logs = requests::logs_request(&[said]).to_string();
-        otlp::logs(Encoding::Json, logs.as_bytes(), &Context::new(now()), &mut |read| taken.push(read.unwrap()))
-            .unwrap();
+        otlp::logs(Encoding::Json, logs.as_bytes(), &Context::new(now()), &mut |read| {
+            taken.push(read.unwrap())
+        })
+        .unwrap();
         assert_eq!(taken.len(), 1, "{value}");
     }
     let big = one_json(with_value(&json!({ "intValue": "9223372036854775808" })));
@@ -103,7 +113,10 @@ fn attributes_that_are_no_list_cost_no_other_span() {
         (json!(7), 1),
         (json!({ "gen_ai.operation.name": "chat" }), 2),
         (json!({ "gen_ai.operation.name": { "stringValue": "chat" } }), 2),
-        (json!([7, null, {}, { "key": "gen_ai.operation.name", "value": { "stringValue": "chat" } }]), 2),
+        (
+            json!([7, null, {}, { "key": "gen_ai.operation.name", "value": { "stringValue": "chat" } }]),
+            2,
+        ),
     ] {
         let mut odd = call();
         odd["attributes"] = attributes.clone();
@@ -124,8 +137,9 @@ fn attributes_that_are_no_list_cost_no_other_span() {
 
 #[test]
 fn a_value_in_protobuf_that_does_not_decode_is_null() {
-    let pair =
-        |key: &str, value: &[u8]| bytes_field(9, &[bytes_field(1, key.as_bytes()), bytes_field(2, value)].concat());
+    let pair = |key: &str, value: &[u8]| {
+        bytes_field(9, &[bytes_field(1, key.as_bytes()), bytes_field(2, value)].concat())
+    };
     let good = |key: &str, value: &str| pair(key, &bytes_field(1, value.as_bytes()));
     let span = [
         bytes_field(1, &[1; 16]),
@@ -137,7 +151,10 @@ fn a_value_in_protobuf_that_does_not_decode_is_null() {
         bytes_field(9, &[0xff; 3]),
         good("gen_ai.request.model", "m"),
     ];
-    let resource = bytes_field(1, &bytes_field(1, &[bytes_field(1, b"k"), bytes_field(2, &[0x0a, 9])].concat()));
+    let resource = bytes_field(
+        1,
+        &bytes_field(1, &[bytes_field(1, b"k"), bytes_field(2, &[0x0a, 9])].concat()),
+    );
     let scoped = bytes_field(2, &bytes_field(2, &span.concat()));
     let whole = bytes_field(1, &[resource, scoped].concat());
     let read = read(Encoding::Protobuf, &whole, &Context::new(now()));
@@ -160,7 +177,11 @@ fn the_names_of_the_protobuf_files_are_read_too() {
     }] });
     let read = read_json(&request);
     let record = &read.calls[0].record;
-    assert_eq!(record.id, Some(format!("{TRACE}-{SPAN}")), "ids in base64, as protobuf's JSON has bytes");
+    assert_eq!(
+        record.id,
+        Some(format!("{TRACE}-{SPAN}")),
+        "ids in base64, as protobuf's JSON has bytes"
+    );
     assert_eq!(
         (record.req_units, record.response_time, tag(record, "service.name")),
         (Some(9), Some(1000), Some("shop"))
@@ -170,29 +191,50 @@ fn the_names_of_the_protobuf_files_are_read_too() {
         "body": { "kvlist_value": { "values": [{ "key": "content", "value": { "string_value": "Hi" } }] } },
     }] }] }] });
     let text = logs.to_string();
-    assert!(otlp::is_logs_json(text.as_bytes()) && Signal::of(Encoding::Json, text.as_bytes()) == Signal::Logs);
+    assert!(
+        otlp::is_logs_json(text.as_bytes())
+            && Signal::detect(Encoding::Json, text.as_bytes()) == Signal::Logs
+    );
     let mut taken = Vec::new();
-    otlp::logs(Encoding::Json, text.as_bytes(), &Context::new(now()), &mut |read| taken.push(read.unwrap())).unwrap();
+    otlp::logs(Encoding::Json, text.as_bytes(), &Context::new(now()), &mut |read| {
+        taken.push(read.unwrap())
+    })
+    .unwrap();
     assert_eq!(body(&taken[0].request)["messages"], json!([{ "role": "user", "content": "Hi" }]));
 }
 
 #[test]
 fn json_of_which_nothing_would_be_kept_is_refused() {
     let context = Context::new(now());
-    let refused = |text: &str| match otlp::traces(Encoding::Json, text.as_bytes(), &context, &mut |_| panic!()) {
+    let refused = |text: &str| match otlp::traces(
+        Encoding::Json,
+        text.as_bytes(),
+        &context,
+        &mut |_| panic!(),
+    ) {
         Ok(_) => None,
         Err(error) => Some(error.to_string()),
     };
-    for text in [r#"{"hello":"world"}"#, r#"{"spans":[{"traceId":"1"}]}"#, r#"{"logs":[]}"#, "[]", "7", "{"] {
+    for text in
+        [r#"{"hello":"world"}"#, r#"{"spans":[{"traceId":"1"}]}"#, r#"{"logs":[]}"#, "[]", "7", "{"]
+    {
         let error = refused(text).unwrap();
-        assert!(error.contains("an OTLP export request, one JSON object with `resourceSpans`"), "{error}");
+        assert!(
+            error.contains("an OTLP export request, one JSON object with `resourceSpans`"),
+            "{error}"
+        );
     }
-    let error = refused(r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"x"}}]}]}]}"#).unwrap();
+    let error = refused(
+        r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"x"}}]}]}]}"#,
+    )
+    .unwrap();
     assert!(error.contains("`resourceLogs`") && error.contains("/v1/logs"), "{error}");
     for text in ["{}", "", r#"{"resourceSpans":[]}"#, r#"{"resourceSpans":null,"more":1}"#] {
         assert_eq!(refused(text), None, "{text}");
     }
-    let logs = |text: &str| otlp::logs(Encoding::Json, text.as_bytes(), &Context::new(now()), &mut |_| panic!());
+    let logs = |text: &str| {
+        otlp::logs(Encoding::Json, text.as_bytes(), &Context::new(now()), &mut |_| panic!())
+    };
     assert!(logs(r#"{"resourceSpans":[]}"#).unwrap_err().to_string().contains("/v1/traces"));
     assert!(otlp::data_points(Encoding::Json, br#"{"hello":1}"#).is_err());
 }

@@ -1,4 +1,5 @@
-//! OTLP: what log records and events add to a span, what a request as a whole is refused for, and what hostile bytes cost.
+//! OTLP: what log records and events add to a span, what a request as a whole is refused for, and
+//! what hostile bytes cost.
 
 use super::*;
 
@@ -10,18 +11,19 @@ pub(super) fn log(name: &str, body: &Value, attributes: &Value) -> Value {
     json!({ "traceId": TRACE, "spanId": SPAN, "eventName": name, "body": any(body), "attributes": pairs(attributes) })
 }
 
-/// The pieces that a request's log records make, the same in both encodings, and what is refused of them.
+/// The pieces that a request's log records make, the same in both encodings, and what is refused of
+/// them.
 #[track_caller]
-fn pieces(records: &[Value]) -> (Vec<Record>, Vec<String>) {
+fn fragments(records: &[Value]) -> (Vec<Record>, Vec<String>) {
     let (request, context) = (logs_request(records), Context::new(now()));
     let read = |encoding, bytes: &[u8]| {
-        let (mut pieces, mut refused) = (Vec::new(), Vec::new());
+        let (mut fragments, mut refused) = (Vec::new(), Vec::new());
         otlp::logs(encoding, bytes, &context, &mut |read| match read {
-            Ok(piece) => pieces.push(piece),
+            Ok(fragment) => fragments.push(fragment),
             Err(rejection) => refused.push(rejection.to_string()),
         })
         .unwrap();
-        (pieces, refused)
+        (fragments, refused)
     };
     let json = read(Encoding::Json, request.to_string().as_bytes());
     assert_eq!(json, read(Encoding::Protobuf, &protobuf(&request)));
@@ -30,42 +32,62 @@ fn pieces(records: &[Value]) -> (Vec<Record>, Vec<String>) {
 
 /// The one piece that log records of one span make.
 #[track_caller]
-fn piece(records: &[Value]) -> Record {
-    let (mut pieces, refused) = pieces(records);
-    assert_eq!((pieces.len(), &refused[..]), (1, &[][..]));
-    pieces.remove(0)
+fn fragment(records: &[Value]) -> Record {
+    let (mut fragments, refused) = fragments(records);
+    assert_eq!((fragments.len(), &refused[..]), (1, &[][..]));
+    fragments.remove(0)
 }
 
-/// A span and a piece as one record; which comes first makes no difference but in the order of members.
+/// A span and a piece as one record; which comes first makes no difference but in the order of
+/// members.
 #[track_caller]
-fn together(span: Value, piece: &Record) -> Record {
+fn together(span: Value, fragment: &Record) -> Record {
     let call = one_call(span);
-    assert!(!call.is_whole && says_outcome(&call.record) && !says_outcome(piece));
-    let (after, before) = (unite(call.record.clone(), piece.clone()), unite(piece.clone(), call.record));
-    assert_eq!((body(&after.request), body(&after.response)), (body(&before.request), body(&before.response)));
-    let bare = |record| Record { request: Message::default(), response: Message::default(), ..record };
+    assert!(!call.is_whole && says_outcome(&call.record) && !says_outcome(fragment));
+    let (after, before) =
+        (unite(call.record.clone(), fragment.clone()), unite(fragment.clone(), call.record));
+    assert_eq!(
+        (body(&after.request), body(&after.response)),
+        (body(&before.request), body(&before.response))
+    );
+    let bare =
+        |record| Record { request: Message::default(), response: Message::default(), ..record };
     assert_eq!(bare(after.clone()), bare(before));
     after
 }
 
 #[test]
 fn a_time_that_no_call_can_have_refuses_its_span_or_event_alone() {
-    for (nanos, fine) in [("0", true), ("1795278400000000000", true), ("9214646400000000000", false)] {
+    for (nanos, fine) in
+        [("0", true), ("1795278400000000000", true), ("9214646400000000000", false)]
+    {
         let mut odd = span(json!({ "gen_ai.operation.name": "chat" }));
         odd["startTimeUnixNano"] = json!(nanos);
         let good = span(json!({ "gen_ai.operation.name": "chat" }));
         let read = both(&request(&[odd, good]), &Context::new(now()));
-        assert_eq!((read.calls.len(), read.refused.len()), (1 + usize::from(fine), usize::from(!fine)), "{nanos}");
+        assert_eq!(
+            (read.calls.len(), read.refused.len()),
+            (1 + usize::from(fine), usize::from(!fine)),
+            "{nanos}"
+        );
         let mut event = log("gen_ai.user.message", &json!({ "content": "hi" }), &json!({}));
         event["timeUnixNano"] = json!(nanos);
-        let (pieces, refused) = pieces(&[event]);
-        assert_eq!((pieces.len(), refused.len()), (usize::from(fine), usize::from(!fine)), "{nanos}");
-        assert!(read.refused.iter().chain(&refused).all(|refused| refused.contains(nanos)), "{refused:?}");
+        let (fragments, refused) = fragments(&[event]);
+        assert_eq!(
+            (fragments.len(), refused.len()),
+            (usize::from(fine), usize::from(!fine)),
+            "{nanos}"
+        );
+        assert!(
+            read.refused.iter().chain(&refused).all(|refused| refused.contains(nanos)),
+            "{refused:?}"
+        );
     }
     for (nanos, field) in [(json!("soon"), "startTimeUnixNano"), (json!(-5), "startTimeUnixNano")] {
         let mut odd = span(json!({ "gen_ai.operation.name": "chat" }));
         odd[field] = nanos;
-        let read = read(Encoding::Json, request(&[odd]).to_string().as_bytes(), &Context::new(now()));
+        let read =
+            read(Encoding::Json, request(&[odd]).to_string().as_bytes(), &Context::new(now()));
         assert!(read.calls.is_empty() && read.refused[0].contains(field), "{:?}", read.refused);
     }
 }
@@ -79,8 +101,12 @@ fn log_events_say_what_a_span_does_not() {
         &json!({}),
     );
     choice["timeUnixNano"] = json!("1795278401000000000");
-    let asked = log("gen_ai.system.message", &json!({ "content": "be" }), &json!({ "gen_ai.system": "openai" }));
-    let told = piece(&[
+    let asked = log(
+        "gen_ai.system.message",
+        &json!({ "content": "be" }),
+        &json!({ "gen_ai.system": "openai" }),
+    );
+    let told = fragment(&[
         asked,
         log("gen_ai.user.message", &json!({ "content": "{\"Hi\":1}" }), &json!({})),
         log("gen_ai.tool.message", &json!({ "id": "t0", "content": "42" }), &json!({})),
@@ -98,21 +124,27 @@ fn log_events_say_what_a_span_does_not() {
         ] })
     );
     assert_eq!(body(&record.response)["choices"][0]["message"]["tool_calls"], call);
-    assert_eq!(record.created_at, DateTime::from_timestamp(1_795_278_400, 0), "the span's, not an event's");
+    assert_eq!(
+        record.created_at,
+        DateTime::from_timestamp(1_795_278_400, 0),
+        "the span's, not an event's"
+    );
 
     let details = json!({
         "gen_ai.input.messages": [{ "role": "user", "parts": [{ "type": "text", "content": "Hi" }] }],
         "gen_ai.output.messages": [{ "role": "assistant", "parts": [{ "type": "text", "content": "Hello" }], "finish_reason": "stop" }],
     });
-    let told = piece(&[log("gen_ai.client.inference.operation.details", &Value::Null, &details)]);
+    let told =
+        fragment(&[log("gen_ai.client.inference.operation.details", &Value::Null, &details)]);
     let record = together(span, &told);
     assert_eq!(body(&record.request)["messages"], json!([{ "role": "user", "content": "Hi" }]));
     assert_eq!(body(&record.response)["choices"][0]["message"]["content"], "Hello");
 }
 
 #[test]
-fn a_piece_is_what_was_said_and_no_more() {
-    let said = |text: &str| log("gen_ai.user.message", &json!({ "content": text }), &json!({ "k": "v" }));
+fn a_fragment_is_what_was_said_and_no_more() {
+    let said =
+        |text: &str| log("gen_ai.user.message", &json!({ "content": text }), &json!({ "k": "v" }));
     let (mut seen, mut happened, mut answered) = (said("1"), said("2"), said("3"));
     seen["observedTimeUnixNano"] = json!("1795278400000002000");
     happened["observedTimeUnixNano"] = json!("1795278400000009000");
@@ -123,10 +155,13 @@ fn a_piece_is_what_was_said_and_no_more() {
     let (mut no_span, mut no_trace) = (said("4"), said("5"));
     no_span["spanId"] = json!("");
     no_trace["traceId"] = json!("00");
-    let (found, refused) = pieces(&[seen, happened, no_span, said("6"), no_trace, answered]);
+    let (found, refused) = fragments(&[seen, happened, no_span, said("6"), no_trace, answered]);
     assert_eq!((found.len(), &refused[..]), (3, &[][..]), "what is of no span is passed over");
-    let nanos = |piece: &Record| piece.created_at.map(|at| at.timestamp_subsec_nanos());
-    assert_eq!([nanos(&found[0]), nanos(&found[1]), nanos(&found[2])], [Some(2000), Some(1000), None]);
+    let nanos = |fragment: &Record| fragment.created_at.map(|at| at.timestamp_subsec_nanos());
+    assert_eq!(
+        [nanos(&found[0]), nanos(&found[1]), nanos(&found[2])],
+        [Some(2000), Some(1000), None]
+    );
     let messages = body(&found[0].request)["messages"].as_array().unwrap().clone();
     assert_eq!(messages.iter().map(|message| &message["content"]).collect::<Vec<_>>(), ["1", "6"]);
     let bare = Record {
@@ -139,21 +174,29 @@ fn a_piece_is_what_was_said_and_no_more() {
         ..Record::default()
     };
     assert_eq!(found[0], bare);
-    assert_eq!((&found[2].request.body, body(&found[2].response)["choices"].is_array()), (&None, true));
+    assert_eq!(
+        (&found[2].request.body, body(&found[2].response)["choices"].is_array()),
+        (&None, true)
+    );
 }
 
 #[test]
 fn an_event_that_cannot_be_stored_does_not_cost_the_others() {
-    let prompt = |text: &str| log("gen_ai.content.prompt", &Value::Null, &json!({ "gen_ai.prompt": text }));
+    let prompt =
+        |text: &str| log("gen_ai.content.prompt", &Value::Null, &json!({ "gen_ai.prompt": text }));
     let deep = format!(r#"[{{"a":{}1{}}}]"#, "[".repeat(130), "]".repeat(130));
     let other = log("x", &json!("y"), &json!({}));
-    let (found, refused) = pieces(&[other, prompt(&deep), prompt("[{\"content\":\n\"a\"}]")]);
+    let (found, refused) = fragments(&[other, prompt(&deep), prompt("[{\"content\":\n\"a\"}]")]);
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0].request.body.as_deref(), Some(r#"{"messages":[{"content":"a"}]}"#), "on one line");
+    assert_eq!(
+        found[0].request.body.as_deref(),
+        Some(r#"{"messages":[{"content":"a"}]}"#),
+        "on one line"
+    );
     assert!(refused[0].starts_with("record 1: field `request.body`"), "{refused:?}");
 
     let embedding = json!({ "gen_ai.operation.name": "embeddings", "gen_ai.prompt": "text" });
-    let told = piece(&[log("gen_ai.content.prompt", &Value::Null, &embedding)]);
+    let told = fragment(&[log("gen_ai.content.prompt", &Value::Null, &embedding)]);
     assert_eq!(body(&told.request), json!({ "input": "text" }));
 }
 
@@ -164,8 +207,12 @@ fn events_of_very_many_spans_do_not_wait_for_each_other() {
         said["spanId"] = json!(format!("{:016x}", number % 3000 + 1));
         said
     };
-    let (found, refused) = pieces(&(0..6000).map(of).collect::<Vec<_>>());
-    assert_eq!((found.len(), refused.len()), (6000, 0), "the second of a span comes when the first was taken");
+    let (found, refused) = fragments(&(0..6000).map(of).collect::<Vec<_>>());
+    assert_eq!(
+        (found.len(), refused.len()),
+        (6000, 0),
+        "the second of a span comes when the first was taken"
+    );
     assert_eq!(found[0].id, found[3000].id);
 }
 
@@ -194,21 +241,24 @@ fn spans_that_say_all_there_is_to_say_are_whole() {
     }
     let headers = Headers { debug: some("false"), ..Headers::default() };
     let context = Context { headers, ..Context::new(now()) };
-    assert!(both(&request(&[span(asked)]), &context).calls[0].is_whole, "what must not be kept is not waited for");
+    assert!(
+        both(&request(&[span(asked)]), &context).calls[0].is_whole,
+        "what must not be kept is not waited for"
+    );
 }
 
 #[test]
-fn the_cost_of_a_piece_is_that_of_a_whole_record() {
+fn the_cost_of_a_fragment_is_that_of_a_whole_record() {
     let mut attributes = json!({
         "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o",
         "gen_ai.usage.input_tokens": 1000, "gen_ai.usage.output_tokens": 100,
     });
-    let piece = one_call(span(attributes.clone()));
+    let fragment = one_call(span(attributes.clone()));
     attributes["gen_ai.prompt"] = json!("Hi");
     attributes["gen_ai.completion"] = json!("Hello");
     let whole = one_call(span(attributes));
-    assert!(whole.is_whole && !piece.is_whole && piece.record.cost.is_some());
-    assert_eq!(piece.record.cost, whole.record.cost);
+    assert!(whole.is_whole && !fragment.is_whole && fragment.record.cost.is_some());
+    assert_eq!(fragment.record.cost, whole.record.cost);
 }
 
 #[test]
@@ -221,9 +271,13 @@ fn events_of_the_span_are_read_and_its_attributes_win() {
     let record = one_of(told.clone());
     assert_eq!(body(&record.request)["messages"], json!([{ "role": "user", "content": "Hi" }]));
     let choice = &body(&record.response)["choices"][0];
-    assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!("Hello"), &json!("stop")));
+    assert_eq!(
+        (&choice["message"]["content"], &choice["finish_reason"]),
+        (&json!("Hello"), &json!("stop"))
+    );
 
-    told["attributes"] = pairs(&json!({ "gen_ai.operation.name": "chat", "gen_ai.prompt": "Other" }));
+    told["attributes"] =
+        pairs(&json!({ "gen_ai.operation.name": "chat", "gen_ai.prompt": "Other" }));
     let record = one_of(told.clone());
     assert_eq!(body(&record.request)["messages"][0]["content"], "Other");
     assert_eq!(body(&record.response)["choices"][0]["message"]["content"], "Hello");
@@ -268,7 +322,9 @@ fn a_bad_span_does_not_cost_the_others_and_a_broken_request_is_none() {
         let read = otlp::traces(encoding, bytes, &context, &mut |_| taken += 1);
         assert!(read.is_err() && taken == 0, "{encoding:?} {}", String::from_utf8_lossy(bytes));
     }
-    for (encoding, bytes) in [(Encoding::Json, "{}"), (Encoding::Json, ""), (Encoding::Protobuf, "")] {
+    for (encoding, bytes) in
+        [(Encoding::Json, "{}"), (Encoding::Json, ""), (Encoding::Protobuf, "")]
+    {
         assert_eq!(read_count(encoding, bytes.as_bytes()), 0);
     }
 }
@@ -290,7 +346,11 @@ fn hostile_values_are_refused_not_built() {
     assert_eq!((read.calls.len(), read.refused.len()), (2, 0));
     let deepest = |call: &Call| body(&call.record.response)["span_attributes"]["deep"].to_string();
     assert_eq!(deepest(&read.calls[0]), format!("{}\"x\"{}", "[".repeat(20), "]".repeat(20)));
-    assert!(deepest(&read.calls[1]).contains("[null]"), "what is too deep is null: {}", deepest(&read.calls[1]));
+    assert!(
+        deepest(&read.calls[1]).contains("[null]"),
+        "what is too deep is null: {}",
+        deepest(&read.calls[1])
+    );
 
     // Empty attributes take two bytes each.
     let flood = [0x4a, 0].repeat(1 << 20);
@@ -301,7 +361,11 @@ fn hostile_values_are_refused_not_built() {
     let nested = format!(r#"{{"a":{}1{}}}"#, "[".repeat(130), "]".repeat(130));
     let input = json!({ "gen_ai.operation.name": "chat", "input.value": nested });
     let read = both(&self::request(&[span(input)]), &Context::new(now()));
-    assert!(read.refused.first().is_some_and(|refused| refused.contains("`request.body`")), "{:?}", read.refused);
+    assert!(
+        read.refused.first().is_some_and(|refused| refused.contains("`request.body`")),
+        "{:?}",
+        read.refused
+    );
 }
 
 #[test]
@@ -312,12 +376,12 @@ fn encodings_and_signals_are_told_apart() {
     let logs = logs_request(&[said]);
     for (value, signal) in [(&traces, Signal::Traces), (&logs, Signal::Logs)] {
         let (text, wire) = (value.to_string().into_bytes(), protobuf(value));
-        assert_eq!(Encoding::of("", &text), Encoding::Json);
-        assert_eq!(Encoding::of("", &wire), Encoding::Protobuf);
-        assert_eq!(Encoding::of("application/json; charset=utf-8", &wire), Encoding::Json);
-        assert_eq!(Encoding::of("Application/X-Protobuf", &text), Encoding::Protobuf);
-        assert_eq!(Signal::of(Encoding::Json, &text), signal);
-        assert_eq!(Signal::of(Encoding::Protobuf, &wire), signal);
+        assert_eq!(Encoding::detect("", &text), Encoding::Json);
+        assert_eq!(Encoding::detect("", &wire), Encoding::Protobuf);
+        assert_eq!(Encoding::detect("application/json; charset=utf-8", &wire), Encoding::Json);
+        assert_eq!(Encoding::detect("Application/X-Protobuf", &text), Encoding::Protobuf);
+        assert_eq!(Signal::detect(Encoding::Json, &text), signal);
+        assert_eq!(Signal::detect(Encoding::Protobuf, &wire), signal);
     }
     assert!(otlp::is_logs_json(b" {\n \"resourceLogs\" : []}"));
     assert!(!otlp::is_logs_json(br#"{"request":{"body":"resourceLogs"},"response":{}}"#));
@@ -327,13 +391,17 @@ fn encodings_and_signals_are_told_apart() {
 fn answers_are_opentelemetrys() {
     assert_eq!(otlp::response(Encoding::Protobuf, Signal::Traces, 0, ""), b"");
     assert_eq!(otlp::response(Encoding::Json, Signal::Logs, 0, ""), b"{}");
-    assert_eq!(otlp::response(Encoding::Protobuf, Signal::Traces, 3, "why"), b"\x0a\x07\x08\x03\x12\x03why");
+    assert_eq!(
+        otlp::response(Encoding::Protobuf, Signal::Traces, 3, "why"),
+        b"\x0a\x07\x08\x03\x12\x03why"
+    );
     for (signal, name) in [
         (Signal::Traces, "rejectedSpans"),
         (Signal::Logs, "rejectedLogRecords"),
         (Signal::Metrics, "rejectedDataPoints"),
     ] {
-        let answer: Value = serde_json::from_slice(&otlp::response(Encoding::Json, signal, 3, "w\"y")).unwrap();
+        let answer: Value =
+            serde_json::from_slice(&otlp::response(Encoding::Json, signal, 3, "w\"y")).unwrap();
         assert_eq!(answer, json!({ "partialSuccess": { name: "3", "errorMessage": "w\"y" } }));
     }
     assert_eq!(otlp::status(3, "no"), b"\x08\x03\x12\x02no");
@@ -344,7 +412,9 @@ fn data_points_are_counted() {
     let text = br#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"a","sum":{"dataPoints":[{},{}]}},{"gauge":{"dataPoints":[{}]}}]}]}]}"#;
     assert_eq!(otlp::data_points(Encoding::Json, text).unwrap(), 3);
     let points = [bytes_field(1, b""), bytes_field(1, b"")].concat();
-    let metrics = [bytes_field(2, &bytes_field(7, &points)), bytes_field(2, &bytes_field(5, &points[..2]))].concat();
+    let metrics =
+        [bytes_field(2, &bytes_field(7, &points)), bytes_field(2, &bytes_field(5, &points[..2]))]
+            .concat();
     let wire = bytes_field(1, &bytes_field(2, &metrics));
     assert_eq!(otlp::data_points(Encoding::Protobuf, &wire).unwrap(), 3);
 }
@@ -354,10 +424,13 @@ fn lines_of_the_collectors_files_are_read() {
     let spans = request(&[span(json!({ "gen_ai.operation.name": "chat" })), span(json!({}))]);
     let logs = logs_request(&[log("x", &json!("y"), &json!({}))]);
     let text = format!("{spans}\n{logs}\n{{\"resourceSpans\":7}}\n");
-    let (records, rejections) = read_with(Shape::Otlp, text.as_bytes(), Headers::default());
+    let (records, rejections) = read_with(SourceFormat::Otlp, text.as_bytes(), Headers::default());
     assert_eq!((records.len(), rejections.len()), (1, 1));
     assert_eq!(records[0].organisation_id.as_deref(), Some(DEFAULT_ORGANISATION));
-    assert_eq!(rejections[0].to_string(), "line 3 (record 2): field `resourceSpans`: expected an array");
+    assert_eq!(
+        rejections[0].to_string(),
+        "line 3 (record 2): field `resourceSpans`: expected an array"
+    );
 }
 
 proptest! {
@@ -372,7 +445,7 @@ proptest! {
                 let _ = otlp::traces(encoding, bytes, &context, &mut |_| {});
                 let _ = otlp::logs(encoding, bytes, &context, &mut |_| {});
                 let _ = otlp::data_points(encoding, bytes);
-                let _ = Signal::of(encoding, bytes);
+                let _ = Signal::detect(encoding, bytes);
             }
         }
     }

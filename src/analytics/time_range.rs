@@ -1,0 +1,100 @@
+//! The time frame of a request and the buckets that it is cut into.
+//!
+//! Portkey does not say how wide its buckets are, so the width follows from the span alone: the
+//! finest one that gives a chart no more than a few hundred points. Buckets are those of the clock
+//! in UTC, weeks begin on Monday, and the first and last may reach beyond the frame, though only
+//! calls within it are counted.
+
+use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime, SecondsFormat, TimeDelta, Utc};
+
+/// How wide a time bucket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    Minute,
+    Hour,
+    Day,
+    Week,
+    Month,
+    Year,
+}
+
+/// A time frame, both ends in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TimeRange {
+    pub(super) from: DateTime<Utc>,
+    pub(super) to: DateTime<Utc>,
+}
+
+impl TimeRange {
+    /// The width of its buckets.
+    pub(super) fn width(&self) -> Width {
+        let span = self.to - self.from;
+        let widths = [
+            (TimeDelta::hours(3), Width::Minute),
+            (TimeDelta::days(7), Width::Hour),
+            (TimeDelta::days(400), Width::Day),
+            (TimeDelta::days(5 * 366), Width::Week),
+            (TimeDelta::days(50 * 366), Width::Month),
+        ];
+        widths.into_iter().find(|(most, _)| span <= *most).map_or(Width::Year, |(_, width)| width)
+    }
+
+    /// The start of each of its buckets.
+    pub(super) fn buckets(&self) -> impl Iterator<Item = DateTime<Utc>> {
+        let (width, to) = (self.width(), self.to);
+        let first = Some(width.start(self.from)).filter(|start| *start <= to);
+        std::iter::successors(first, move |start| width.next(*start).filter(|next| *next <= to))
+    }
+}
+
+impl Width {
+    /// Its word in answers and for `date_trunc`.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Year => "year",
+        }
+    }
+
+    /// The start of the bucket that a moment lies in.
+    fn start(self, at: DateTime<Utc>) -> DateTime<Utc> {
+        let day = at.date_naive();
+        let midnight = |day: NaiveDate| day.and_time(NaiveTime::MIN).and_utc();
+        let first_of = |month| NaiveDate::from_ymd_opt(day.year(), month, 1).unwrap_or(day);
+        let seconds = |step: i64| {
+            let second = at.timestamp().div_euclid(step) * step;
+            DateTime::from_timestamp(second, 0).unwrap_or(at)
+        };
+        match self {
+            Self::Minute => seconds(60),
+            Self::Hour => seconds(3600),
+            Self::Day => midnight(day),
+            Self::Week => {
+                midnight(day.week(chrono::Weekday::Mon).checked_first_day().unwrap_or(day))
+            }
+            Self::Month => midnight(first_of(day.month())),
+            Self::Year => midnight(first_of(1)),
+        }
+    }
+
+    /// The start of the bucket after the one that starts then.
+    fn next(self, start: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Minute => start.checked_add_signed(TimeDelta::minutes(1)),
+            Self::Hour => start.checked_add_signed(TimeDelta::hours(1)),
+            Self::Day => start.checked_add_signed(TimeDelta::days(1)),
+            Self::Week => start.checked_add_signed(TimeDelta::days(7)),
+            Self::Month => start.checked_add_months(Months::new(1)),
+            Self::Year => start.checked_add_months(Months::new(12)),
+        }
+    }
+}
+
+/// A moment as answers write it.
+pub(super) fn text(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

@@ -1,0 +1,112 @@
+//! The way of an import's records into the engine: what was erased on request stays out, however
+//! long ago that was, and a full engine is waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::output::say;
+use crate::cli::progress::thousands;
+use crate::engine::{Engine, Receipt};
+use crate::error::{ErrorKind, Result};
+use crate::plan::{Row, Rules};
+use crate::record::Record;
+use crate::record::json::Reason;
+use crate::refusals::{Refused, Sender};
+
+/// First and longest pause before an append that found no room is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+const OVER_QUOTA: &str = "their organisation's plan stores no more";
+const PAST_RETENTION: &str =
+    "their organisation's plan keeps records for a shorter time; upkeep deletes them";
+
+/// Appends all but what was erased on request.
+#[derive(Clone)]
+pub(super) struct Sieve {
+    pub(super) engine: Engine,
+    erased: Arc<Rules>,
+}
+
+/// What became of records that were appended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Appended {
+    pub(super) receipt: Receipt,
+    /// Left out because they were erased on request.
+    pub(super) erased: u64,
+}
+
+impl Sieve {
+    pub(super) async fn new(engine: &Engine) -> Result<Self> {
+        let erased = Arc::new(engine.catalog().ever_erased().await?);
+        Ok(Self { engine: engine.clone(), erased })
+    }
+
+    /// Waits for as long as the engine has no room.
+    pub(super) async fn append(&self, mut records: Vec<Record>) -> Result<Appended> {
+        let all = records.len();
+        records.retain(|record| !self.erased.erases(Row::from_record(record)));
+        let erased = (all - records.len()) as u64;
+        Ok(Appended { receipt: append_patiently(&self.engine, records).await?, erased })
+    }
+}
+
+impl Appended {
+    pub(super) fn add(&mut self, other: Self) {
+        self.receipt += other.receipt;
+        self.erased += other.erased;
+    }
+
+    /// Those that are stored now.
+    pub(super) fn known(&self) -> u64 {
+        self.receipt.accepted + self.receipt.duplicate
+    }
+
+    /// Notes among refusals what the plans of organisations do not store.
+    pub(super) fn note_left_out(&self, engine: &Engine, sender: &Sender) {
+        let Receipt { over_quota, past_retention, .. } = self.receipt;
+        let left_out = [
+            (Reason::OverQuota, OVER_QUOTA, over_quota),
+            (Reason::PastRetention, PAST_RETENTION, past_retention),
+        ];
+        for (reason, why, count) in left_out.into_iter().filter(|(_, _, count)| *count > 0) {
+            engine.refusals().request(sender, Refused::many(reason, why, count));
+        }
+    }
+
+    /// Tells what is not stored, and why.
+    pub(super) fn tell_left_out(&self) {
+        let Receipt { over_quota, past_retention, .. } = self.receipt;
+        if over_quota > 0 {
+            say!("{} records were not stored: {OVER_QUOTA}", thousands(over_quota));
+        }
+        if past_retention > 0 {
+            say!("{} records are in no answer: {PAST_RETENTION}", thousands(past_retention));
+        }
+        if self.erased > 0 {
+            say!("{} records were not stored: they were erased on request", thousands(self.erased));
+        }
+    }
+}
+
+/// Appends, and waits for as long as the engine has no room.
+pub(in crate::cli) async fn append_patiently(
+    engine: &Engine,
+    mut records: Vec<Record>,
+) -> Result<Receipt> {
+    let (mut pause, longest) = PAUSES;
+    loop {
+        match engine.append_parsed(records).await {
+            Ok(receipt) => return Ok(receipt),
+            // Records whose fate is not known do not come back, and to go on without them would be
+            // to lose them.
+            Err(refused)
+                if refused.error.kind() == ErrorKind::Busy && !refused.records.is_empty() =>
+            {
+                records = refused.records;
+            }
+            Err(refused) => return Err(refused.error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}

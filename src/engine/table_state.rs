@@ -1,0 +1,69 @@
+//! One of the two tables and what queries see of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::common::ParamValues;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+
+use crate::config::Config;
+use crate::dedupe::{KeyHasher, SeenState};
+use crate::error::Result;
+use crate::query::{Limits, Queries};
+use crate::record::Rows;
+use crate::store::Store;
+use crate::table::{DataFile, FileIndex, Table};
+use crate::view::{View, ViewCell};
+
+/// A table with its shelf. What commits to the table shows it on the shelf in the same step, under
+/// the lock of all commits.
+#[derive(Clone, Debug)]
+pub(super) struct TableState {
+    pub(super) table: Table,
+    pub(super) view_cell: Arc<ViewCell>,
+}
+
+impl TableState {
+    /// Opens the table of such rows, creating it if need be.
+    pub(super) async fn open(store: &Store, rows: Rows, config: &Config) -> Result<Self> {
+        let table = Table::create_or_open(store, rows).await?;
+        table.set_row_group_bytes(config.row_group_bytes());
+        let view_cell = Arc::new(ViewCell::new(rows, table.index()));
+        Ok(Self { table, view_cell })
+    }
+}
+
+/// The keys of all ids in files of records, batch by batch. Whether a record is whole is not
+/// written in it.
+pub(super) async fn ids_of_files(
+    queries: &Queries,
+    keys: &KeyHasher,
+    files: Vec<DataFile>,
+) -> Result<BoxStream<'static, Result<Vec<(u128, SeenState)>>>> {
+    let view = View::with_files(Rows::Logs, FileIndex::new(files));
+    let limits = Limits { timeout: None, max_rows: None, ..queries.limits() };
+    let none = ParamValues::Map(HashMap::new());
+    let ids = queries
+        .run(
+            view,
+            "select organisation_id, workspace_slug, id, do_not_track from logs",
+            none,
+            limits,
+        )
+        .await?
+        .batches;
+    let keys = keys.clone();
+    let known = move |batch: RecordBatch| {
+        let untracked = batch
+            .column_by_name("do_not_track")
+            .and_then(|column| column.as_boolean_opt().cloned());
+        let is_untracked =
+            |row| untracked.as_ref().is_some_and(|said| said.is_valid(row) && said.value(row));
+        let keys = keys.keys_of_batch(&batch).into_iter().enumerate();
+        keys.map(|(row, key)| (key, SeenState { is_open: true, is_untracked: is_untracked(row) }))
+            .collect()
+    };
+    Ok(ids.map(move |batch| batch.map(&known)).boxed())
+}
