@@ -149,8 +149,9 @@ pub async fn selected(
         .map({
             let plan = Arc::clone(&plan);
             move |day| {
-                let (queries, query_context, plan) =
-                    (Arc::clone(&queries), query_context.clone(), Arc::clone(&plan));
+                let queries = Arc::clone(&queries);
+                let query_context = query_context.clone();
+                let plan = Arc::clone(&plan);
                 async move { plan.day(&queries, query_context, day).await }
             }
         })
@@ -158,7 +159,8 @@ pub async fn selected(
         .try_flatten();
     let lines = limited(skipped(batches.boxed(), skip), request.limit)
         .map(move |batch| {
-            let (plan, encoder) = (Arc::clone(&plan), Arc::clone(&plan.encoder));
+            let plan = Arc::clone(&plan);
+            let encoder = Arc::clone(&plan.encoder);
             async move {
                 let batch = match &plan.erased {
                     Some(erased) => erased.keep(batch?)?,

@@ -59,7 +59,9 @@ fn usage_names_arguments_in_the_order_in_which_they_are_typed() {
 
 /// The words of a command as a shell reads them, up to a comment, a pipe or a redirection.
 fn words(text: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut words = Vec::new();
+    let mut word = None::<String>;
+    let mut quote = None;
     for letter in text.chars() {
         match (quote, letter) {
             (Some(open), _) if letter == open => quote = None,

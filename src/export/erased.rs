@@ -70,8 +70,10 @@ impl ErasedSince {
         };
         let times: Option<&PrimitiveArray<TimestampMicrosecondType>> =
             batch.column_by_name(COLUMNS[1].1).and_then(|column| column.as_primitive_opt());
-        let (organisations, times, users, ids) =
-            (text(0)?, times.ok_or_else(wrong)?, text(2)?, text(3)?);
+        let organisations = text(0)?;
+        let times = times.ok_or_else(wrong)?;
+        let users = text(2)?;
+        let ids = text(3)?;
         let row = |row: usize| Row {
             feedback: false,
             organisation: value(organisations, row).unwrap_or_default(),

@@ -137,7 +137,8 @@ impl Intake {
 
     /// Gives the records of a body that is sent again the ids that they got the first time.
     pub(crate) fn recognise(mut self, body: &[u8], connection: Option<&Connection>) -> Self {
-        let (engine, context) = (&self.app.engine, &mut self.context);
+        let engine = &self.app.engine;
+        let context = &mut self.context;
         let fresh = engine.new_id();
         let key = (context.owner.organisation.as_deref(), &*self.access.key_id);
         self.ids =

@@ -55,8 +55,9 @@ impl FromRequestParts<Arc<App>> for Named {
                 .find(|(name, _)| name == wanted)
                 .map(|(_, value)| value.into_owned())
         };
-        let (id, organisation, workspace) =
-            (field("id"), field("organisation_id"), field("workspace_slug"));
+        let id = field("id");
+        let organisation = field("organisation_id");
+        let workspace = field("workspace_slug");
         Ok(Self { path: Path::from_request_parts(parts, app).await, id, organisation, workspace })
     }
 }
@@ -133,7 +134,8 @@ pub(super) async fn shown(
     if !asked.contains("text/html") {
         return json_of(app, access, record).await;
     }
-    let (room, reader) = (room(app, access, &record)?, app.engine.reader_as(access));
+    let room = room(app, access, &record)?;
+    let reader = app.engine.reader_as(access);
     let said = reader.said_of(&record).await?;
     reader.hide(&mut record);
     let withheld = reader.withheld_from_log();
@@ -151,7 +153,8 @@ pub(super) async fn shown(
 }
 
 async fn json_of(app: &App, access: &Access, mut record: Record) -> Result<Response, Failure> {
-    let (room, reader) = (room(app, access, &record)?, app.engine.reader_as(access));
+    let room = room(app, access, &record)?;
+    let reader = app.engine.reader_as(access);
     let said = reader.said_of(&record).await?;
     reader.hide(&mut record);
     let state = app.engine.catalog().state();

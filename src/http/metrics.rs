@@ -143,7 +143,8 @@ impl fmt::Debug for EngineGauges {
 
 impl Collector for EngineGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (status, cache) = (self.0.status(), self.0.store().cache_stats().unwrap_or_default());
+        let status = self.0.status();
+        let cache = self.0.store().cache_stats().unwrap_or_default();
         for (name, help, value) in gauges(&status, &cache) {
             let gauge = ConstGauge::new(value.cast_signed());
             gauge.encode(encoder.encode_descriptor(

@@ -96,8 +96,10 @@ mod tests {
     fn a_packed_body_is_judged_as_the_plain_one() {
         // As tight as on the routes of the control plane: all of the budget is room for one plain
         // body.
-        let (limit, times) = (1 << 20, 2);
-        let (pool, holder) = (Pool::new((times * limit) as u64, Share::Half), Holder::Operator);
+        let limit = 1 << 20;
+        let times = 2;
+        let pool = Pool::new((times * limit) as u64, Share::Half);
+        let holder = Holder::Operator;
         let unpack = |packed: &[u8]| {
             unpack_within(packed, limit, times, &mut pool.room(&holder)).map(Result::unwrap)
         };

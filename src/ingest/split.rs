@@ -252,7 +252,8 @@ impl Splitter {
                 chunk.add(&mut self.next, range, self.limit, || line.number_at(start));
                 continue;
             }
-            let (text, mut place) = (&self.buffer[..range.end], range.start);
+            let text = &self.buffer[..range.end];
+            let mut place = range.start;
             let mut values = Values::default();
             while let Some(value) = values.next(text, &mut place, true) {
                 let start = value.start;

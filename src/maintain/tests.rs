@@ -221,8 +221,8 @@ fn erasure(organisation: &str, what: Erased) -> Erasure {
 
 /// Estimates the bytes of the runs that a merge wrote and deleted.
 fn bytes_of_runs(merge: &Merge) -> u64 {
-    let (mut sizes, mut written): (Vec<_>, _) =
-        (merge.files.iter().map(|file| file.bytes).collect(), 0);
+    let mut sizes: Vec<_> = merge.files.iter().map(|file| file.bytes).collect();
+    let mut written = 0;
     loop {
         sizes.sort_unstable();
         let held: Vec<_> = sizes.iter().copied().map(merge::Size::estimated).collect();

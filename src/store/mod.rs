@@ -210,9 +210,13 @@ impl Store {
         if !root.path().ends_with('/') {
             root.set_path(&format!("{}/", root.path()));
         }
-        let (base, prefix) = (root.clone(), key_of(&root)?);
+        let base = root.clone();
+        let prefix = key_of(&root)?;
         let folders = Arc::new(Folders::new(Arc::new(LocalDisk)));
-        let (local, wal, bucket, cache) = (None, None, None, None);
+        let local = None;
+        let wal = None;
+        let bucket = None;
+        let cache = None;
         Ok(Self {
             object_store,
             root,

@@ -1,4 +1,4 @@
-//! `/v1/admin`: organisations, keys, erasures, plans, archived providers, upkeep.
+//! `/v1/admin`: organisations, keys, erasures, plans, archived providers, maintenance.
 
 use serde_json::json;
 
@@ -6,126 +6,126 @@ use super::operation::Operation;
 
 pub(super) const SCHEMAS: &str = "\
 Organisation  An organisation.
-  id                       text      its id
-  name                     text?     what people call it
+  id                       text      id of the organisation
+  name                     text?     display name
   plan                     text      name of its plan
-  retention_days           count     days that its records are kept, 0 = for ever
+  retention_days           count     days for which its records are kept; 0 means for ever
   workspaces               [text]    slugs of its workspaces
-  created_at               moment    when it was created
-  deleted_at               moment?   when it was deleted; its records are being erased
-  records_this_month       count     records that it had stored this month (UTC)
-  not_stored_this_month    count     records that its plan did not let be stored
-  denied_fields            [text]    what its keys may not export or read
-  workspace_denied_fields  {[text]}  the same beside that, by workspace
+  created_at               moment    time of creation
+  deleted_at               moment?   time of deletion; its records are being erased
+  records_this_month       count     records stored this calendar month (UTC)
+  not_stored_this_month    count     records not stored this month because of the plan's quota
+  denied_fields            [text]    fields that its keys may not export or read
+  workspace_denied_fields  {[text]}  further denied fields, by workspace
 
-NewOrganisation  An organisation to be.
-  id               text    its id: lower case letters, digits, `-` and `_`
+NewOrganisation  An organisation to create.
+  id               text    id: lower case letters, digits, `-` and `_`
   plan?            text?   name of its plan
-  name?            text?   what people call it
-  retention_days?  days?   days that records are kept, where the plan leaves it to agreement; 0 = for ever
+  name?            text?   display name
+  retention_days?  days?   days for which records are kept, if the plan leaves it to agreement; 0 means for ever
   workspaces?      [text]  slugs of its workspaces
 
-OrganisationChange  What changes; at least one of them.
+OrganisationChange  Changes to an organisation; at least one is required.
   plan?                     text?     name of its plan
-  retention_days?           days?     days that records are kept, where the plan leaves it to agreement; 0 = for ever
-  name?                     text?     what people call it
-  add_workspaces?           [text]    further workspaces
-  denied_fields?            [text]?   what its keys may not export or read; empty = all may be
-  workspace_denied_fields?  {[text]}  the same beside that, by workspace
+  retention_days?           days?     days for which records are kept, if the plan leaves it to agreement; 0 means for ever
+  name?                     text?     display name
+  add_workspaces?           [text]    slugs of workspaces to add
+  denied_fields?            [text]?   fields that its keys may not export or read; an empty list allows all
+  workspace_denied_fields?  {[text]}  further denied fields, by workspace
 
 Plan  A plan with its terms.
-  name            text       its name
-  retention_days  count      days that records are kept; 0 = for ever, unless an organisation agreed on less
-  included?       count      records a calendar month (UTC); none = no limit
-  over            stop|bill  whether records beyond those are not stored, or billed
-  block_records   count      overage is billed in started blocks of so many records
+  name            text       name of the plan
+  retention_days  count      days for which records are kept; 0 means for ever, unless an organisation agreed on less
+  included?       count      records included in a calendar month (UTC); absent means no limit
+  over            stop|bill  `stop` does not store records above the quota, `bill` stores and bills them
+  block_records   count      records in a block; overage is billed in started blocks
   block_cents     count      price of a block, US cents
-  export_days?    count      days that an export may reach back; 0 = no exports, none = any time frame
-  export_rows?    count      records that one export writes at most; none = all
+  export_days?    count      days that an export may reach back; 0 means no exports, absent means no limit
+  export_rows?    count      maximum number of records in an export; absent means no limit
 
-Key  An API key, without its text.
-  id            text                    names the key; says nothing about its text
-  name          text?                   what it is for
-  organisation  text?                   the organisation that it is bound to; null = the operator's
-  workspace     text?                   the workspace that it is bound to
-  scopes        [scope]                 what it may do; `admin` stands for all of them
-  state         active|expired|revoked  whether it opens anything
-  created_at    moment                  when it was made
-  expires_at    moment?                 from when on it opens nothing
-  revoked_at    moment?                 when it was revoked
+Key  An API key, without its secret.
+  id            text                    id of the key; not a secret
+  name          text?                   purpose of the key
+  organisation  text?                   organisation that the key is bound to; null for a key of the operator
+  workspace     text?                   workspace that the key is bound to
+  scopes        [scope]                 permissions of the key; `admin` includes all others
+  state         active|expired|revoked  state of the key; only an active key is accepted
+  created_at    moment                  time of creation
+  expires_at    moment?                 time at which the key expires
+  revoked_at    moment?                 time of revocation
 
-FreshKey  A key that was just made.
-  key  text  its text; told this once
+FreshKey  A key that was just created.
+  key  text  secret of the key; only this response contains it
   ..Key
 
-NewKey  A key to be. It reaches no further than the one that makes it.
-  organisation?     text?          the organisation that it is bound to
-  workspace?        text?          the workspace that it is bound to
-  scopes?           [scope]        what it may do; at least one
-  name?             text?          what it is for
-  expires_at?       moment?        from when on it opens nothing
-  expires_in_days?  days_to_live?  the same, in days from now
+NewKey  A key to create. It cannot have more permissions than the key of the request.
+  organisation?     text?          organisation that the key is bound to
+  workspace?        text?          workspace that the key is bound to
+  scopes?           [scope]        permissions of the key; at least one
+  name?             text?          purpose of the key
+  expires_at?       moment?        time at which the key expires
+  expires_in_days?  days_to_live?  days until the key expires, instead of `expires_at`
 
 Erasure  An erasure.
-  id            text          names the erasure
-  organisation  text          whose records are erased
-  what          all|user|ids  which of them
-  user          text?         the end user whose records are erased
-  ids           [text]        the records, or feedback, that are erased
-  feedback      count         how much feedback on them is erased along, but where all of an organisation is
-  requested_at  moment        when it was asked for; since then they are in no answer
-  requested_by  text          id of the key that asked, or `cli`
-  erased        count         records that were taken out of files so far
-  last_run_at   moment?       when the files were gone through for the last time
+  id            text          id of the erasure
+  organisation  text          organisation whose records are erased
+  what          all|user|ids  selection of the records
+  user          text?         end user whose records are erased
+  ids           [text]        ids of the records or feedback to erase
+  feedback      count         feedback on these records that is erased with them; not counted for `all`
+  requested_at  moment        time of the request; no later response contains the records
+  requested_by  text          id of the key that requested the erasure, or `cli`
+  erased        count         records removed from files so far
+  last_run_at   moment?       time of the last pass over the files
 
-NewErasure  Which records: one of `user`, `ids` and `all`.
-  organisation?  text?    whose records; the key's own where it is bound to one
-  user?          text?    those of this end user
-  ids?           [text]?  these
-  all?           flag?    all of them
+NewErasure  Records to erase: exactly one of `user`, `ids` and `all`.
+  organisation?  text?    organisation of the records; defaults to the organisation of the key
+  user?          text?    erases the records of this end user
+  ids?           [text]?  erases the records or feedback with these ids
+  all?           flag?    true erases all records
 
-ArchivedProvider  A provider that was archived.
-  organisation  text  whose it is
-  provider      text  its slug
+ArchivedProvider  An archived provider.
+  organisation  text  organisation of the provider
+  provider      text  slug of the provider
 
-NewArchivedProvider  A provider.
-  provider       text   its slug
-  organisation?  text?  whose; the key's own where it is bound to one
+NewArchivedProvider  A provider to archive.
+  provider       text   slug of the provider
+  organisation?  text?  organisation of the provider; defaults to the organisation of the key
 
-Upkeep  The state of upkeep.
-  holder  text?     id of the log of the node that does it
-  until   moment?   until when no other node may
-  jobs    {JobRun}  by name
+Upkeep  State of maintenance.
+  holder  text?     id of the write-ahead log of the node that runs maintenance
+  until   moment?   end of the lease; until then no other node runs maintenance
+  jobs    {JobRun}  maintenance jobs by name
 
-JobRun  The last run of an upkeep job, and the next one.
-  schedule     text           when it runs: an interval, or a cron expression in UTC
-  started_at?  moment         when it began
-  ended_at?    moment         when it ended
-  seconds      number         how long it took, s
-  did          [text]         what it did; empty if there was nothing to do
-  error?       text           why it failed
-  failures     0..4294967295  failures in a row
-  runs         count          runs so far
-  next_at?     moment         when it is due again; none = never by itself
+JobRun  The last run of a maintenance job, and the next one.
+  schedule     text           interval, or cron expression in UTC
+  started_at?  moment         start of the last run
+  ended_at?    moment         end of the last run
+  seconds      number         duration of the last run, s
+  did          [text]         actions of the last run; empty if nothing had to be done
+  error?       text           reason of the failure
+  failures     0..4294967295  number of consecutive failures
+  runs         count          number of runs
+  next_at?     moment         time of the next run; absent if the job is not scheduled
 
-Clock  What the server makes of its clock.
+Clock  State of the server's clock.
   object     text     always `clock`
-  now        moment   what the clock says
-  in_doubt   flag     whether it leapt and nobody confirmed the time: nothing expires until then
-  expected   moment?  what the time would have been without the leap
-  found      moment?  what the clock said instead
+  now        moment   time of the clock
+  in_doubt   flag     true if the clock leapt and the time is not confirmed; until then nothing expires
+  expected   moment?  time that was expected when the clock leapt
+  found      moment?  time that the clock showed instead
 
-JobOutcome  What a job did, or would do.
-  job           job     the job
-  dry_run       flag    whether nothing was changed
+JobOutcome  Result of a job, or of its dry run.
+  job           job     name of the job
+  dry_run       flag    true if nothing was changed
   lines         [text]  one line for each step
-  files_before  count   live files before
-  files_after   count   live files after
-  bytes_before  count   bytes of live files before
-  bytes_after   count   bytes of live files after";
+  files_before  count   live files before the job
+  files_after   count   live files after the job
+  bytes_before  count   bytes of live files before the job
+  bytes_after   count   bytes of live files after the job";
 
 const OF_ONE: &str =
-    "organisation  text  acme  one organisation; all that the key reaches where none is named";
+    "organisation  text  acme  organisation; defaults to all that the key can read";
 
 pub(super) fn operations() -> Vec<Operation> {
     const ALL: &str = "/v1/admin/organisations";
@@ -133,40 +133,41 @@ pub(super) fn operations() -> Vec<Operation> {
     const PROVIDERS: &str = "/v1/admin/archived-providers";
     let key = json!({ "organisation": "acme", "scopes": ["logs.write"], "name": "gateway", "expires_in_days": 90 });
     let organisation = json!({ "id": "acme", "plan": "production", "workspaces": ["search"] });
-    let (get, post) = (Operation::get, Operation::post);
+    let get = Operation::get;
+    let post = Operation::post;
     let delete = |route, id, summary| Operation::new("DELETE", route, id, summary);
     let patch = |route, id, summary| Operation::new("PATCH", route, id, summary);
     vec![
-        get(ALL, "listOrganisations", "Lists organisations, also deleted ones").gives(200, "list:Organisation"),
+        get(ALL, "listOrganisations", "Lists organisations, including deleted ones").gives(200, "list:Organisation"),
         post(ALL, "createOrganisation", "Creates an organisation")
             .body("NewOrganisation", &organisation)
             .gives(201, "Organisation"),
-        get(ONE, "getOrganisation", "Shows an organisation").gives(200, "Organisation"),
+        get(ONE, "getOrganisation", "Returns an organisation").gives(200, "Organisation"),
         patch(
             ONE,
             "changeOrganisation",
-            "Changes an organisation: plan, retention, name, workspaces, what may be exported",
+            "Changes an organisation: plan, retention, name, workspaces, denied fields",
         )
         .body("OrganisationChange", &json!({ "plan": "enterprise", "retention_days": 90 }))
         .gives(200, "Organisation"),
-        delete(ONE, "deleteOrganisation", "Deletes an organisation: its keys and records open nothing from then on")
+        delete(ONE, "deleteOrganisation", "Deletes an organisation, its keys and its records")
             .gives(202, "Organisation"),
-        get("/v1/admin/keys", "listKeys", "Lists keys, without their texts")
+        get("/v1/admin/keys", "listKeys", "Lists keys, without their secrets")
             .takes(OF_ONE)
             .gives(200, "list:Key")
             .fails(&[404]),
-        post("/v1/admin/keys", "createKey", "Makes a key").body("NewKey", &key).gives(201, "FreshKey").fails(&[404]),
+        post("/v1/admin/keys", "createKey", "Creates a key").body("NewKey", &key).gives(201, "FreshKey").fails(&[404]),
         delete("/v1/admin/keys/{id}", "revokeKey", "Revokes a key").gives(200, "Key"),
         get("/v1/admin/erasures", "listErasures", "Lists erasures")
             .takes(OF_ONE)
             .gives(200, "list:Erasure")
             .fails(&[404]),
-        post("/v1/admin/erasures", "erase", "Erases records for good")
-            .says("They are in no answer once this is answered; they leave the files with the next upkeep.")
+        post("/v1/admin/erasures", "erase", "Erases records permanently")
+            .says("No response contains the records after this one. The next maintenance removes them from the files.")
             .body("NewErasure", &json!({ "organisation": "acme", "user": "ana" }))
             .gives(202, "Erasure")
             .fails(&[404]),
-        get(PROVIDERS, "listArchivedProviders", "Lists providers that were archived: their logs cannot be replayed")
+        get(PROVIDERS, "listArchivedProviders", "Lists archived providers; their logs cannot be replayed")
             .takes(OF_ONE)
             .gives(200, "list:ArchivedProvider")
             .fails(&[404]),
@@ -174,20 +175,20 @@ pub(super) fn operations() -> Vec<Operation> {
             .body("NewArchivedProvider", &json!({ "provider": "openai-main", "organisation": "acme" }))
             .gives(200, "list:ArchivedProvider")
             .fails(&[404]),
-        delete("/v1/admin/archived-providers/{provider}", "takeBackProvider", "Takes an archived provider back")
+        delete("/v1/admin/archived-providers/{provider}", "takeBackProvider", "Restores an archived provider")
             .takes(OF_ONE)
             .gives(200, "list:ArchivedProvider")
             .fails(&[404]),
-        get("/v1/admin/plans", "listPlans", "Lists the plans; to an organisation's key its own")
+        get("/v1/admin/plans", "listPlans", "Lists the plans; for the key of an organisation, only its plan")
             .gives(200, "list:Plan"),
-        get("/v1/admin/maintain", "getUpkeep", "Shows the upkeep jobs and what became of them").gives(200, "Upkeep"),
-        post("/v1/admin/maintain/{job}", "runJob", "Runs an upkeep job now")
-            .takes("dry_run  flag  true  true says what would be done, and does nothing")
+        get("/v1/admin/maintain", "getUpkeep", "Lists the maintenance jobs with their last runs").gives(200, "Upkeep"),
+        post("/v1/admin/maintain/{job}", "runJob", "Runs a maintenance job now")
+            .takes("dry_run  flag  true  true reports the planned steps without running them")
             .gives(200, "JobOutcome"),
-        get("/v1/admin/clock", "getClock", "Shows whether the time of the server's clock is in doubt")
+        get("/v1/admin/clock", "getClock", "Returns the state of the server's clock")
             .gives(200, "Clock"),
         post("/v1/admin/clock", "confirmClock", "Confirms the time of the server's clock after a leap")
-            .says("Until then nothing expires and no file is deleted.")
+            .says("Until the confirmation nothing expires and no file is deleted.")
             .gives(200, "Clock"),
     ]
 }

@@ -1,4 +1,4 @@
-//! The schemas of the document by name: those that come from columns, those that several resources
+//! Schemas of the document by name: those generated from columns, those that several resources
 //! share, and those of each resource.
 
 use serde_json::{Map, Value};
@@ -6,46 +6,46 @@ use serde_json::{Map, Value};
 use super::schema::{self, fields, kind, object, or_null, with};
 use crate::record::{COLUMNS, Column, Kind, Rows};
 
-/// Schemas that several resources share. A failure has the words of both families of Portkey's
-/// clients.
+/// Schemas that several resources share. A failure has the fields that either family of Portkey's
+/// clients reads.
 const SHARED: &str = "\
-Failure+  What every failure answers. Some have further fields, such as the receipt of what was taken before.
+Failure+  Body of every failure. Some failures have further fields, such as the receipt of the records stored before.
   status   =failure
   success  =false
-  message  text           what is wrong, and what to do
+  message  text           cause and remedy
   error    GatewayError
   data     ApiError
 
-GatewayError  A failure as Portkey's gateway says it.
-  message  text   what is wrong, and what to do
-  code     text   a number or word
+GatewayError  A failure in the form of Portkey's gateway.
+  message  text   cause and remedy
+  code     text   error code, a number or a word
 
-ApiError  A failure as Portkey's API says it.
-  message    text   what is wrong, and what to do
-  errorCode  text   such as `AB01`
+ApiError  A failure in the form of Portkey's API.
+  message    text   cause and remedy
+  errorCode  text   error code such as `AB01`
 
-Message  One side of a call.
-  body?     any   what was sent, any JSON
-  headers?  any   the headers, an object of texts; secrets are masked
+Message  Request or response of a call.
+  body?     any   body, any JSON
+  headers?  any   headers, an object of strings; secrets are masked
 
-Receipt  What became of the records of a request.
-  accepted    count         records that are stored now
-  duplicate   count         records whose id was known; they are stored once
-  over_quota  count         records that the organisation's plan does not store this month
-  past_retention  count     records among those accepted that are older than the organisation's plan keeps records
-  message?    text          what that means and what can be done
-  rejected    count         records that were not taken
-  rejections  [Rejection]   why not, of the first 100
+Receipt  Outcome of the records of a request.
+  accepted    count         stored records
+  duplicate   count         records whose id is stored already; each is stored once
+  over_quota  count         records not stored because of the quota of the organisation's plan
+  past_retention  count     accepted records that are older than the retention of the organisation's plan
+  message?    text          explanation and remedy
+  rejected    count         rejected records
+  rejections  [Rejection]   reasons for the first 100 rejections
 
-Rejection  Why a record was not taken.
-  record    count   number of the record in the request, from 0
-  line?     count   the line that it begins in, from 1
-  field     text    the field; `json` if the text is no JSON object
-  value     text    the beginning of its value; empty where it may be private
-  expected  text    what was expected
-  excerpt?  text    up to 200 characters of the record around the field, masked and redacted; not of calls that are not tracked, and of the first 20 only";
+Rejection  Reason why a record was rejected.
+  record    count   index of the record in the request, from 0
+  line?     count   line where the record begins, from 1
+  field     text    rejected field; `json` if the text is not a JSON object
+  value     text    beginning of its value; empty if it may be private
+  expected  text    expected form
+  excerpt?  text    up to 200 characters of the record around the field, masked and redacted; only for the first 20 rejections, and not for calls that are not tracked";
 
-/// All of them.
+/// Returns all schemas by name.
 pub(super) fn all() -> Map<String, Value> {
     let resources = [
         SHARED,
@@ -69,7 +69,7 @@ pub(super) fn all() -> Map<String, Value> {
     all
 }
 
-/// A column in its JSON form.
+/// Returns the schema of a column in its JSON form.
 fn cell(column: &Column) -> Value {
     let of = match column.kind {
         Kind::Text => "text",
@@ -84,30 +84,30 @@ fn cell(column: &Column) -> Value {
     or_null(kind(of, column.doc))
 }
 
-/// A record as it is sent.
+/// Returns the schema of a record to ingest.
 fn record() -> Value {
     let columns = COLUMNS.iter().map(|column| (column.name, cell(column)));
     with(
-        object("A call to a model. What is not known is left out or null.", columns),
+        object("A call to a model. Unknown values are left out or null.", columns),
         "required",
         Vec::<Value>::new(),
     )
 }
 
-/// A record as lists show it.
+/// Returns the schema of a record in lists.
 fn listed_log() -> Value {
     let shown = COLUMNS.iter().filter(|column| column.kind != Kind::Message);
     let further = "object  =log
-        url  text  path of the log's own page
+        url  text  path of the log's page
         status  LogStatus
-        weighted_feedback  number?  weighted mean of the feedback on its trace and on it";
+        weighted_feedback  number?  weighted mean of the feedback on the log and its trace";
     object(
         "A record without its bodies.",
         shown.map(|column| (column.name, cell(column))).chain(fields(further)),
     )
 }
 
-/// Portkey's AnalyticsMetrics.
+/// Returns the schema of Portkey's AnalyticsMetrics.
 fn log_metrics() -> Value {
     const TEXTS: &str = "id organisation_id organisation_name prompt_id prompt_version_id config_id created_at ai_org ai_model \
                          cost_currency request_url request_method cache_status cache_type retry_success_count trace_id \
@@ -118,8 +118,8 @@ fn log_metrics() -> Value {
         "req_units res_units total_units response_status_code stream_mode last_used_option_index";
     const MS: &str = "response_time request_parsing_time pre_processing_time cache_processing_time response_parsing_time \
                       gateway_processing_time upstream_response_time ttlt";
-    let further = "is_success  flag?  whether the call succeeded
-        is_proxy_call  flag?  whether the gateway only passed it on
+    let further = "is_success  flag?  true if the call succeeded
+        is_proxy_call  flag?  true if the gateway only passed the call on
         cost  number?  cents of `cost_currency`
         metadata.key  [text]  keys of the metadata
         metadata.value  [text]  their values, in the same order";
@@ -128,10 +128,10 @@ fn log_metrics() -> Value {
     };
     let figures =
         each(TEXTS, "text?", "").chain(each(NUMBERS, "whole?", "")).chain(each(MS, "whole?", "ms"));
-    object("Figures of the call; null is not known.", figures.chain(fields(further)))
+    object("Metrics of the call; null if unknown.", figures.chain(fields(further)))
 }
 
 fn feedback() -> Value {
     let columns = Rows::Feedback.columns().iter().map(|column| (column.name, cell(column)));
-    object("What somebody said of a call.", columns.chain(fields("object  =feedback")))
+    object("Feedback on a call or a trace.", columns.chain(fields("object  =feedback")))
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::logs;
-use super::operation::{LINES, Operation, told_withheld};
+use super::operation::{LINES, Operation, with_withheld_header};
 use super::schema::{kind, object, with};
 
 pub(super) const SCHEMAS: &str = "\
@@ -191,5 +191,5 @@ fn direct(operation: Operation) -> Operation {
         )
         .answers(200, &[(LINES, kind("text", "Records as JSON lines."))])
         .with_header(200, "content-disposition", "Suggested name of the file.");
-    told_withheld(operation).fails(&[404, 406, 505])
+    with_withheld_header(operation).fails(&[404, 406, 505])
 }

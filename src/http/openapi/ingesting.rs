@@ -187,7 +187,7 @@ fn reports() -> [Operation; 3] {
         "id": "84ecb99c-3ba0-4822-9d18-2cb1ee9e3773", "organisation_id": "acme", "created_at": "2026-11-21 16:27:02.657",
         "ai_org": "openai", "ai_model": "gpt-4o", "total_units": 18, "cost": 0.01125, "response_status_code": 200,
     }] });
-    let told = "Ingests metrics of calls, and feedback, from a Portkey gateway 2.0";
+    let summary_of_rows = "Ingests metrics of calls, and feedback, from a Portkey gateway 2.0";
     let private = "/v1/analytics/enterprise/analytics";
     [
         report(
@@ -197,7 +197,7 @@ fn reports() -> [Operation; 3] {
             "ReportedLog",
             &log,
         ),
-        report(private, "reportRows", told, "ReportedRows", &rows),
+        report(private, "reportRows", summary_of_rows, "ReportedRows", &rows),
         report(
             "/dp/metrics",
             "reportRowsPublic",

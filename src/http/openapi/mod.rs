@@ -96,8 +96,8 @@ fn document(routes: &[Route]) -> Value {
             paths.entry(path).or_default().insert(method, operation.finished(tag, route.needs));
         }
     }
-    let told = json!(paths).to_string();
-    let responses = operation::failures().filter(|(name, _)| told.contains(&format!("/{name}\"")));
+    let text = json!(paths).to_string();
+    let responses = operation::failures().filter(|(name, _)| text.contains(&format!("/{name}\"")));
     let parameters = logs::filters()
         .map(|filter| (filter["name"].as_str().unwrap_or_default().to_owned(), filter));
     json!({
@@ -148,16 +148,16 @@ mod tests {
     fn routes_and_operations_are_the_same() {
         let routes: BTreeSet<_> =
             routes().into_iter().map(|route| (route.method, route.path)).collect();
-        let told: BTreeSet<_> =
+        let described: BTreeSet<_> =
             operations().map(|operation| (operation.method, operation.route)).collect();
-        let untold: Vec<_> = routes.difference(&told).collect();
-        assert!(untold.is_empty(), "routes that the document does not have: {untold:?}");
-        let gone: Vec<_> = told.difference(&routes).collect();
+        let missing: Vec<_> = routes.difference(&described).collect();
+        assert!(missing.is_empty(), "routes that the document does not have: {missing:?}");
+        let gone: Vec<_> = described.difference(&routes).collect();
         assert!(gone.is_empty(), "operations that no route has: {gone:?}");
     }
 
     #[test]
-    fn every_operation_is_there_once_and_its_path_is_told() {
+    fn every_operation_is_unique_and_its_path_is_described() {
         let mut places = BTreeSet::new();
         let mut ids = BTreeSet::new();
         for Operation { method, path, value, .. } in operations() {

@@ -25,7 +25,7 @@ const PARTS: &str = "
     path:page     text          clients                                name of the page";
 
 /// Adds the header that lists the columns withheld from the key.
-pub(super) fn told_withheld(operation: Operation) -> Operation {
+pub(super) fn with_withheld_header(operation: Operation) -> Operation {
     let doc = "Columns that the key may not read, separated by commas. Their values are null or left out. Absent if the key may read all.";
     operation.with_header(200, "x-gatelog-withheld", doc)
 }
@@ -175,8 +175,8 @@ impl Operation {
             ),
         };
         value["security"] = json!([{ "key": [role] }, { "bearer": [role] }]);
-        let told = value["description"].as_str().map(|text| format!("{text}\n\n{words}"));
-        value["description"] = told.unwrap_or(words).into();
+        let described = value["description"].as_str().map(|text| format!("{text}\n\n{words}"));
+        value["description"] = described.unwrap_or(words).into();
         value
     }
 }

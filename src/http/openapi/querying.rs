@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::logs;
-use super::operation::{JSON, Operation, told_withheld};
+use super::operation::{JSON, Operation, with_withheld_header};
 use super::schema::{fields, kind, object, or_null, with};
 use crate::analytics::{self, Figure, GraphFacts, GroupFacts};
 use crate::http::format::Format;
@@ -11,49 +11,48 @@ use crate::reports::{self, ColumnKind, Param, ParamKind, Report, ReportColumn};
 
 pub(super) const SCHEMAS: &str = "\
 Report  A report.
-  name     text            its name
-  purpose  text            what it tells
-  params   [ReportParam]   its parameters
-  columns  [ReportColumn]  its columns
+  name     text            name of the report
+  purpose  text            content of the report
+  params   [ReportParam]   parameters of the report
+  columns  [ReportColumn]  columns of the report
 
-ReportParam  A parameter.
-  name     text                    its name
-  kind     text|timestamp|integer  what it takes
-  choices  [text]                  the only values that it takes; empty = any
-  default  text?                   its value where none is given
-  doc      text                    what it decides
+ReportParam  A parameter of a report.
+  name     text                    name of the parameter
+  kind     text|timestamp|integer  type of its values
+  choices  [text]                  permitted values; an empty list permits any
+  default  text?                   value that is used if none is given
+  doc      text                    description
 
-ReportColumn  A column.
-  name  text                                        its name
-  kind  text|integer|float|boolean|timestamp|date  what it holds
-  doc   text                                        what it means
+ReportColumn  A column of a report.
+  name  text                                        name of the column
+  kind  text|integer|float|boolean|timestamp|date  type of its values
+  doc   text                                        description
 
-Statement  A statement.
+Statement  A SQL statement.
   query?   text?    one SELECT
-  format?  format?  format of the answer; without it `accept` decides
+  format?  format?  format of the response; defaults to the format that `accept` asks for
   params?  sql_params  values of the placeholders: an object for `$NAME`, an array for `$1`, `$2`, …";
 
 const FORMAT: &str = "\
-format    format      json   format of the answer; without it `accept` decides
-formulas  quote|keep  quote  whether cells of CSV that begin a formula are quoted; browsers get them quoted without it";
+format    format      json   format of the response; defaults to the format that `accept` asks for
+formulas  quote|keep  quote  `quote` escapes CSV cells that a spreadsheet would read as formulas; default for browsers";
 const STATEMENT: &str = "select ai_model, count(*) as calls from logs group by 1";
 
 const GROUP_PAGE: &str = "
-    current_page   0..4294967295   0         page, from 0
-    page_size      page_of_groups  20        groups of a page
-    order_by       text            requests  column to order by; most requests first where none is named
-    order_by_type  asc|desc        desc      which way
-    columns        text            requests  columns of the answer, with commas between
-    include_total  flag            true      taken for the SDKs' sake; the total is always told";
+    current_page   0..4294967295   0         index of the page, from 0
+    page_size      page_of_groups  20        number of groups per page
+    order_by       text            requests  column to sort by; defaults to `requests`
+    order_by_type  asc|desc        desc      sort direction
+    columns        text            requests  columns of the response, separated by commas
+    include_total  flag            true      accepted for Portkey's SDKs; the response always has the total";
 
-const IGNORED: &str =
-    "ignored_parameters?  [text]  parameters that are unknown, and were passed over
-    withheld?  [text]  denied columns that figures are computed from; these are null";
+const IGNORED: &str = "ignored_parameters?  [text]  unknown parameters, which were ignored
+    withheld?  [text]  denied columns; figures computed from them are null";
 
 pub(super) fn operations() -> Vec<Operation> {
     let params = json!({
         "name": "params", "in": "query", "required": false, "style": "form", "explode": true,
-        "description": "values of placeholders, each as `param.NAME=VALUE`",
+        "description": "values of the placeholders, each as `param.NAME=VALUE`",
         "schema": { "type": "object", "additionalProperties": { "type": "string" }, "propertyNames": { "pattern": "^param\\.[a-z]+$" } },
         "example": { "param.day": "2026-11-21" },
     });
@@ -63,11 +62,11 @@ pub(super) fn operations() -> Vec<Operation> {
     };
     let mut all = vec![
         sql(Operation::get("/v1/sql", "sql", "Runs one read-only statement"), "query!").says(
-            "Rows of `logs`, of the small tables beside it, and of a view for each report; nothing is ever written. Values \
-             are bound, never pasted: `$NAME` in the statement, `param.NAME=…` here.",
+            "Reads `logs`, the system tables and a view for each report. Pass values as parameters, not as part of the \
+             statement: `$NAME` in the statement, `param.NAME=…` in the query string.",
         ),
         sql(Operation::post("/v1/sql", "sqlPost", "Runs one read-only statement"), "query")
-            .says("The body is JSON, or the statement itself; its fields win over those of the query string.")
+            .says("The body is JSON, or the statement itself. Its fields override those of the query string.")
             .perhaps_body("Statement", &json!({ "query": STATEMENT, "format": "json" }))
             .or_body("text/plain", "text", STATEMENT)
             .or_body("application/sql", "text", STATEMENT),
@@ -77,7 +76,7 @@ pub(super) fn operations() -> Vec<Operation> {
     all
 }
 
-/// Every graph, every way to group, and the summary.
+/// Returns the operations of all graphs, groups and the summary.
 pub(super) fn analytics() -> Vec<Operation> {
     let mut all: Vec<Operation> =
         analytics::graph_facts().unwrap_or_default().iter().map(graph).collect();
@@ -88,14 +87,14 @@ pub(super) fn analytics() -> Vec<Operation> {
         let summary = format!("Groups: {}, by {}", group.purpose, group.key);
         group_page("/v1/analytics/groups/{*group}", &id, &summary, &path, group_list(group))
     }));
-    // The same by the path that Portkey's changelog names.
+    // The same groups at the path that Portkey's changelog names.
     let (keyed, plain): (Vec<_>, Vec<_>) =
         groups.iter().partition(|group| group.path.ends_with("KEY"));
     for (id, path, of) in
         [("logGroups", "{group}", plain), ("logGroups_metadata", "metadata/{key}", keyed)]
     {
         let answers: Vec<Value> = of.into_iter().map(group_list).collect();
-        let summary = "Groups of calls, as `/v1/analytics/groups` has them";
+        let summary = "Groups of calls, same as `/v1/analytics/groups`";
         all.push(group_page(
             "/v1/logs/groups/{*group}",
             id,
@@ -107,35 +106,36 @@ pub(super) fn analytics() -> Vec<Operation> {
     if let Ok(facts) = analytics::cache_facts() {
         let figures = facts.columns.iter().map(|column| (column.name, or_null(cell(column))));
         let answer = fields("object  =analytics-summary")
-            .chain([("summary", object("Its figures.", figures))]);
+            .chain([("summary", object("Figures of the cache.", figures))]);
         let summary = Operation::get(
             "/v1/analytics/summary/cache",
             "cacheSummary",
-            "Tells whether the cache works, in four figures",
+            "Summarises the cache in four figures",
         );
         all.push(asked(summary, object("The summary.", answer.chain(fields(IGNORED)))));
     }
     all
 }
 
-/// An operation that answers rows, in every format.
+/// Adds the response of an operation that returns rows, in every format.
 fn rows(operation: Operation, row: &Value) -> Operation {
     let content = Format::each().map(|(format, _, media)| {
         let schema = match format {
             Format::Json => json!({ "type": "array", "items": row }),
-            Format::Jsonl => kind("text", "a row a line, as JSON"),
-            Format::Csv => kind("text", "a header, then a row a line"),
+            Format::Jsonl => kind("text", "one row per line, as JSON"),
+            Format::Csv => kind("text", "a header, then one row per line"),
             Format::Arrow => kind("any", "an Arrow IPC stream"),
             Format::Parquet => kind("any", "a Parquet file"),
         };
         (media, schema)
     });
-    told_withheld(operation.answers(200, &content)).fails(&[406, 505])
+    with_withheld_header(operation.answers(200, &content)).fails(&[406, 505])
 }
 
 fn report(report: &Report) -> Operation {
     let cells = report.columns.iter().map(|column| (column.name, or_null(cell(column))));
-    let (id, summary) = (format!("report_{}", report.name), format!("Report: {}", report.purpose));
+    let id = format!("report_{}", report.name);
+    let summary = format!("Report: {}", report.purpose);
     let operation = Operation::get("/v1/reports/{name}", &id, &summary)
         .at(format!("/v1/reports/{}", report.name));
     let params: Vec<String> = report.params.iter().map(param).collect();
@@ -152,7 +152,7 @@ fn param(param: &Param) -> String {
     format!("{}  {of}  {example}  {}", param.name, param.doc)
 }
 
-/// A column of an answer.
+/// Returns the schema of a column of a response.
 fn cell(column: &ReportColumn) -> Value {
     let of = match column.kind {
         ColumnKind::Text => "text",
@@ -165,58 +165,59 @@ fn cell(column: &ReportColumn) -> Value {
     kind(of, column.doc)
 }
 
-/// An operation that takes what every question of analytics does.
+/// Adds the parameters and the response that all analytics operations have.
 fn asked(operation: Operation, answer: Value) -> Operation {
     let frame = logs::frame().map(|end| with(end, "required", true));
-    told_withheld(
-        operation.takes_all(frame).takes_all(logs::told_filters()).answers(200, &[(JSON, answer)]),
+    with_withheld_header(
+        operation
+            .takes_all(frame)
+            .takes_all(logs::filter_references())
+            .answers(200, &[(JSON, answer)]),
     )
 }
 
 fn figures(figures: &[Figure]) -> Vec<(&'static str, Value)> {
-    // Any figure is null where a column is denied that it is computed from.
+    // A figure is null if it is computed from a denied column.
     figures.iter().map(|figure| (figure.name, or_null(cell(&figure.column)))).collect()
 }
 
 fn graph(graph: &GraphFacts) -> Operation {
     let mut point = figures(&graph.points);
     if let Some((name, items)) = &graph.list {
-        point.push((
-            *name,
-            json!({ "type": "array", "items": object("One of them.", figures(items)) }),
-        ));
+        point
+            .push((*name, json!({ "type": "array", "items": object("An item.", figures(items)) })));
     }
     let mut bucket = "";
     if graph.bucketed {
         point.extend(fields("timestamp  moment  start of the bucket, UTC"));
-        bucket = "bucket  minute|hour|day|week|month|year  how wide a bucket is";
+        bucket = "bucket  minute|hour|day|week|month|year  width of a bucket";
     }
-    let shared_by = object("Figures of the whole time frame.", figures(&graph.summary));
+    let shared_by = object("Figures of the whole time range.", figures(&graph.summary));
     let points = json!({ "type": "array", "items": object("A point.", point) });
     let answer =
         fields("object  =analytics-graph").chain([("summary", shared_by), ("data_points", points)]);
     let answer = object("A graph.", answer.chain(fields(bucket)).chain(fields(IGNORED)));
     let path = graph.paths[0];
-    let (id, summary) =
-        (format!("graph_{}", path.replace(['/', '-'], "_")), format!("Graph: {}", graph.purpose));
+    let id = format!("graph_{}", path.replace(['/', '-'], "_"));
+    let summary = format!("Graph: {}", graph.purpose);
     let operation = Operation::get("/v1/analytics/graphs/{*graph}", &id, &summary);
     let operation = asked(operation.at(format!("/v1/analytics/graphs/{path}")), answer);
     match graph.paths.get(1) {
         Some(other) => operation.says(&format!(
-            "Also at `/v1/analytics/graphs/{other}`, as Portkey's Node SDK has it."
+            "Also available at `/v1/analytics/graphs/{other}`, the path of Portkey's Node SDK."
         )),
         None => operation,
     }
 }
 
-/// The list of groups of one way.
+/// Returns the schema of a page of groups.
 fn group_list(group: &GroupFacts) -> Value {
     let further = group.columns.iter().skip(1).map(|column| {
         let schema = if group.texts { kind("text", column.doc) } else { cell(column) };
         (format!("{}?", column.name), or_null(schema))
     });
     let further: Vec<(String, Value)> = further.collect();
-    // The file of most groups says `text`, for it does not know what they are of.
+    // One SQL file serves most groups, so its header declares the key as text.
     let of = if group.key == "status_code" { "whole" } else { "text" };
     let doc = group.columns.first().map_or("", |column| column.doc);
     let own = fields("object  =analytics-group").chain([(group.key, kind(of, doc))]);
@@ -224,8 +225,7 @@ fn group_list(group: &GroupFacts) -> Value {
         "A group.",
         own.chain(further.iter().map(|(name, schema)| (name.as_str(), schema.clone()))),
     );
-    let list =
-        fields("object  =list\ntotal  count  how many there are in all").chain(fields(IGNORED));
+    let list = fields("object  =list\ntotal  count  number of groups").chain(fields(IGNORED));
     object("A page of groups.", list.chain([("data", json!({ "type": "array", "items": group }))]))
 }
 

@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_notation_says_what_its_page_says() {
+    fn the_notation_becomes_json_schema() {
         let read = schemas(
             "Key  A key.\n  id    text   its id\n  of?   a|b?\n\nFresh+  A new one.\n  key  =x\n  ..Key",
         );
@@ -294,14 +294,14 @@ mod tests {
         );
         assert_eq!(kind("Key*", "")["anyOf"][1]["items"]["$ref"], "#/components/schemas/Key");
         assert_eq!(kind("{number}", "")["additionalProperties"]["type"], "number");
-        let told: Vec<Value> =
+        let parsed: Vec<Value> =
             parameters("a!  words  x,y  these\nheader:b  count  7  that").collect();
         assert_eq!(
-            (&told[0]["required"], &told[0]["example"], &told[0]["explode"]),
+            (&parsed[0]["required"], &parsed[0]["example"], &parsed[0]["explode"]),
             (&json!(true), &json!(["x", "y"]), &json!(false))
         );
         assert_eq!(
-            (&told[1]["in"], &told[1]["example"], &told[1]["required"]),
+            (&parsed[1]["in"], &parsed[1]["example"], &parsed[1]["required"]),
             (&json!("header"), &json!(7), &json!(false))
         );
     }

@@ -188,12 +188,10 @@ fn litellms_dollars_become_cents_to_the_last_digit() {
 
 #[test]
 fn litellm_batches_come_in_every_container() {
-    let (a, b) = (
+    let a = payload();
+    let b = with(
         payload(),
-        with(
-            payload(),
-            json!({ "id": "chatcmpl-2", "messages": [{ "content": "zwei\nZeilen é" }] }),
-        ),
+        json!({ "id": "chatcmpl-2", "messages": [{ "content": "zwei\nZeilen é" }] }),
     );
     for text in [
         json!([a, b]).to_string(),
@@ -507,8 +505,10 @@ fn hook_bodies_are_read() {
             record.cost,
         )
     };
-    let (chat, large, small, embed) =
-        ("chat/completions", "gpt-4o", "gpt-4o-mini", "text-embedding-3-small");
+    let chat = "chat/completions";
+    let large = "gpt-4o";
+    let small = "gpt-4o-mini";
+    let embed = "text-embedding-3-small";
     let expected = [
         (chat, large, ("SINGLE", "config", Some(0)), 200, Some(14), Some(0.005)),
         (chat, small, ("SINGLE", "config", Some(0)), 200, Some(15), Some(0.00045)),

@@ -417,7 +417,9 @@ fn what_guardrails_found_stands_on_their_log_and_loses_nothing() {
 
 /// Joins each pair of halves of what a gateway sent, and gives the calls.
 fn joined(sent: &str) -> Vec<Record> {
-    let (mut contents, mut figures, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+    let mut contents = Vec::new();
+    let mut figures = Vec::new();
+    let mut rows = Vec::new();
     for line in sent.lines() {
         let request: Value = serde_json::from_str(line).unwrap();
         let body = request["body"].as_str().unwrap();

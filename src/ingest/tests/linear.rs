@@ -657,11 +657,13 @@ fn least(work: &mut Work) -> Duration {
 fn four_times_the_input_takes_at_most_five_times_the_time() {
     let mut slow = Vec::new();
     for Case { name, make, .. } in cases() {
-        let (mut small, mut large) = (make(SIZE), make(4 * SIZE));
+        let mut small = make(SIZE);
+        let mut large = make(4 * SIZE);
         let mut times = f64::INFINITY;
         for _ in 0..TRIES {
             // What takes no time at all is measured in no time.
-            let (one, four) = (least(&mut small), least(&mut large));
+            let one = least(&mut small);
+            let four = least(&mut large);
             times =
                 times.min(four.as_secs_f64() / one.max(Duration::from_micros(20)).as_secs_f64());
             if times <= MAX_TIMES {

@@ -326,7 +326,8 @@ fn a_record_over_the_limit_is_skipped_and_not_held() {
 fn a_rejection_names_the_line_that_its_record_begins_in_in_every_container() {
     let lines = |text: &[u8], size: usize| {
         let mut splitter = Splitter::with_limit(50);
-        let (context, mut new_id) = (Context::new(now()), || "new".to_owned());
+        let context = Context::new(now());
+        let mut new_id = || "new".to_owned();
         let fragments: Vec<_> = text.chunks(size).collect();
         let pushed: Vec<_> = fragments.iter().map(|fragment| splitter.push(fragment)).collect();
         let chunks = pushed.into_iter().chain([splitter.finish()]);

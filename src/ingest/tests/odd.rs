@@ -198,7 +198,8 @@ fn what_a_few_bytes_would_make_is_counted_before_it_is_made() {
 #[test]
 fn what_is_copied_into_each_record_is_bounded_and_said_to_be() {
     let pairs: Vec<String> = (0..1_000).map(|at| format!("\"k{at}\":\"v\"")).collect();
-    let (long, metadata) = ("s".repeat(100_000), format!("{{{}}}", pairs.join(",")));
+    let long = "s".repeat(100_000);
+    let metadata = format!("{{{}}}", pairs.join(","));
     let headers =
         Headers { span_name: some(&long), metadata: some(&metadata), ..Headers::default() }.cut();
     assert!(headers.span_name.as_ref().unwrap().len() < 10_000);

@@ -199,7 +199,8 @@ struct Found {
 }
 
 fn read(encoding: Encoding, bytes: &[u8], context: &Context) -> Found {
-    let (mut calls, mut refused) = (Vec::new(), Vec::new());
+    let mut calls = Vec::new();
+    let mut refused = Vec::new();
     let passed_over = otlp::traces(encoding, bytes, context, &mut |read| match read {
         Ok(call) => calls.push(call),
         Err(error) => refused.push(error.to_string()),
@@ -290,7 +291,8 @@ fn a_span_of_the_current_conventions_becomes_a_record() {
         source: some("otlp"),
         ..Record::default()
     };
-    let (request, response) = (body(&record.request), body(&record.response));
+    let request = body(&record.request);
+    let response = body(&record.response);
     let mut tags = record.metadata.clone();
     tags.sort();
     let bare = Record {

@@ -194,7 +194,8 @@ impl Decoder {
         match (self.keys, self.values) {
             (None, None) => {}
             (keys, values) => {
-                let (keys, values) = (keys.unwrap_or_default(), values.unwrap_or_default());
+                let keys = keys.unwrap_or_default();
+                let values = values.unwrap_or_default();
                 if keys.len() != values.len() {
                     let expected = format!("as many elements as `metadata.key`, {}", keys.len());
                     return Err(FieldError::new(
@@ -431,8 +432,9 @@ const fn hash(name: &[u8]) -> usize {
     if name.is_empty() {
         return 0;
     }
-    let (first, middle, last) =
-        (name[0] as usize, name[name.len() / 2] as usize, name[name.len() - 1] as usize);
+    let first = name[0] as usize;
+    let middle = name[name.len() / 2] as usize;
+    let last = name[name.len() - 1] as usize;
     (name.len() * 37 + first * 11 + middle * 5 + last * 3) % SLOTS
 }
 
@@ -479,7 +481,8 @@ fn unknown(name: &str) -> FieldError {
 
 /// Edit distance over the first bytes of two names.
 fn distance(left: &str, right: &str) -> usize {
-    let (left, right) = (left.as_bytes(), right.as_bytes());
+    let left = left.as_bytes();
+    let right = right.as_bytes();
     let left = &left[..left.len().min(64)];
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (at, byte) in left.iter().enumerate() {

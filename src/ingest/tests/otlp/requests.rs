@@ -15,9 +15,11 @@ pub(super) fn log(name: &str, body: &Value, attributes: &Value) -> Value {
 /// them.
 #[track_caller]
 fn fragments(records: &[Value]) -> (Vec<Record>, Vec<String>) {
-    let (request, context) = (logs_request(records), Context::new(now()));
+    let request = logs_request(records);
+    let context = Context::new(now());
     let read = |encoding, bytes: &[u8]| {
-        let (mut fragments, mut refused) = (Vec::new(), Vec::new());
+        let mut fragments = Vec::new();
+        let mut refused = Vec::new();
         otlp::logs(encoding, bytes, &context, &mut |read| match read {
             Ok(fragment) => fragments.push(fragment),
             Err(rejection) => refused.push(rejection.to_string()),
@@ -44,8 +46,8 @@ fn fragment(records: &[Value]) -> Record {
 fn together(span: Value, fragment: &Record) -> Record {
     let call = one_call(span);
     assert!(!call.is_whole && says_outcome(&call.record) && !says_outcome(fragment));
-    let (after, before) =
-        (unite(call.record.clone(), fragment.clone()), unite(fragment.clone(), call.record));
+    let after = unite(call.record.clone(), fragment.clone());
+    let before = unite(fragment.clone(), call.record);
     assert_eq!(
         (body(&after.request), body(&after.response)),
         (body(&before.request), body(&before.response))
@@ -145,14 +147,17 @@ fn log_events_say_what_a_span_does_not() {
 fn a_fragment_is_what_was_said_and_no_more() {
     let said =
         |text: &str| log("gen_ai.user.message", &json!({ "content": text }), &json!({ "k": "v" }));
-    let (mut seen, mut happened, mut answered) = (said("1"), said("2"), said("3"));
+    let mut seen = said("1");
+    let mut happened = said("2");
+    let mut answered = said("3");
     seen["observedTimeUnixNano"] = json!("1795278400000002000");
     happened["observedTimeUnixNano"] = json!("1795278400000009000");
     happened["timeUnixNano"] = json!("1795278400000001000");
     happened["spanId"] = json!("0000000000000002");
     answered["eventName"] = json!("gen_ai.choice");
     answered["spanId"] = json!("0000000000000003");
-    let (mut no_span, mut no_trace) = (said("4"), said("5"));
+    let mut no_span = said("4");
+    let mut no_trace = said("5");
     no_span["spanId"] = json!("");
     no_trace["traceId"] = json!("00");
     let (found, refused) = fragments(&[seen, happened, no_span, said("6"), no_trace, answered]);
@@ -295,7 +300,8 @@ fn events_of_the_span_are_read_and_its_attributes_win() {
 #[test]
 fn a_bad_span_does_not_cost_the_others_and_a_broken_request_is_none() {
     let good = span(json!({ "gen_ai.operation.name": "chat" }));
-    let (mut no_trace, mut zero) = (good.clone(), good.clone());
+    let mut no_trace = good.clone();
+    let mut zero = good.clone();
     no_trace["traceId"] = json!("abcd");
     zero["spanId"] = json!("0000000000000000");
     let read = both(&request(&[no_trace, good.clone(), zero]), &Context::new(now()));
@@ -375,7 +381,8 @@ fn encodings_and_signals_are_told_apart() {
     said["observedTimeUnixNano"] = json!("7");
     let logs = logs_request(&[said]);
     for (value, signal) in [(&traces, Signal::Traces), (&logs, Signal::Logs)] {
-        let (text, wire) = (value.to_string().into_bytes(), protobuf(value));
+        let text = value.to_string().into_bytes();
+        let wire = protobuf(value);
         assert_eq!(Encoding::detect("", &text), Encoding::Json);
         assert_eq!(Encoding::detect("", &wire), Encoding::Protobuf);
         assert_eq!(Encoding::detect("application/json; charset=utf-8", &wire), Encoding::Json);
