@@ -1,10 +1,10 @@
 //! Copies a store from one place to another: between folders and buckets in any combination.
 //!
 //! [`plan`] reads the catalog and the counts, then takes one version of each table and lists its
-//! objects: its data files, and at the end the Delta logs, newest entry first, so that an
-//! interrupted copy is not a table yet. The order matters: statements of the catalog about files
-//! must also hold for older files, and counts that are behind the table are completed later, but
-//! counts ahead of it never are.
+//! objects: first the data files, then the Delta logs, newest entry first, so that an interrupted
+//! copy is not a table yet. The order matters: statements of the catalog about files must also hold
+//! for older files, and counts that are behind the table are completed later, but counts ahead of
+//! it never are.
 //!
 //! [`run`] reads every object back from the target and compares SHA-256, verifies data
 //! files with their checksums and reports those that are damaged, skips equal objects that
@@ -200,8 +200,8 @@ pub async fn run(
     Ok(Copied { damaged, ..copied })
 }
 
-/// What is wrong with a data file that was copied, by the checksums in it. Both sides have the same
-/// bytes, so it is read where that is quicker.
+/// Returns a description of the damage in a copied data file, found by its checksums. Both sides
+/// have the same bytes, so the faster side is read.
 async fn damage(from: &Store, to: &Store, item: &Item) -> Result<Option<String>> {
     let Some(rows) = item.rows else { return Ok(None) };
     let side = if from.is_shared() && !to.is_shared() { to } else { from };

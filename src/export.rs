@@ -1,15 +1,15 @@
-//! An export: a time frame and columns in, JSON lines out, as fast as the reader takes them and
-//! never faster.
+//! Exports records as JSON lines for a time range and columns. The reader's speed limits the
+//! export, so nothing accumulates in memory.
 //!
-//! Records come day by day (UTC) and within a day by organisation, then time, then id: the order
-//! that they are stored in, so an export of any size needs no sort of its own and little memory.
-//! For one organisation that is the order of time. The last line's `created_at` and `id` are enough
-//! to go on after it ([`Request::after`]). Only the columns asked for are read.
+//! Records are ordered by day (UTC), and within a day by organisation, time and id. Files store
+//! them in this order, so an export of any size needs no sort of its own and little memory. For a
+//! single organisation this is the order of time. The `created_at` and `id` of the last line are
+//! enough to resume ([`Request::after`]). An export reads only the requested columns.
 //!
-//! The next day is opened while one is written, and lines are encoded beside the reading; both are
-//! bounded by a few batches. A batch is cut by bytes: a giant row passes alone. Where the files of
-//! a day are too many or too heavy to be open at once, they are read one by one and sorted, on disk
-//! if need be.
+//! The next day is opened while the current one is written, and encoding runs in parallel with
+//! reading. Both are limited to a few batches. Batches are cut by bytes, so a very large row forms
+//! a batch alone. If the files of a day are too many or too large to be open together, they are
+//! read one by one and sorted, spilling to disk if necessary.
 
 mod erased;
 mod organisations;
@@ -38,36 +38,36 @@ use crate::record::{DATE, SORT_KEY};
 use crate::table::DataFile;
 use crate::view::View;
 
-/// Days that are open at once.
+/// Number of days that are open at the same time.
 const DAYS_AHEAD: usize = 2;
-/// Batches that are encoded at once.
+/// Number of batches that are encoded at the same time.
 const ENCODING: usize = 2;
-/// Most rows of a batch.
+/// Maximum rows of a batch.
 const BATCH_ROWS: usize = 8192;
-/// What a compressed byte of a file comes to as JSON, roughly; only batch sizes depend on it.
+/// Approximate bytes of JSON for each compressed byte of a file. Only batch sizes depend on it.
 const EXPANSION: u64 = 6;
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
-/// What to export.
+/// Selection of an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// First moment, RFC 3339 or a bare date (UTC); `None` = from the first record.
+    /// Start of the time range, inclusive: RFC 3339 or a date (UTC). `None` means the first record.
     pub from: Option<String>,
-    /// First moment that is no longer in, RFC 3339 or a bare date (UTC); `None` = to the last
-    /// record.
+    /// End of the time range, exclusive: RFC 3339 or a date (UTC). `None` means the last record.
     pub to: Option<String>,
-    /// Keys of each line, in order; `None` = the whole record in its native form.
+    /// Keys of each line, in order. `None` means the whole record in its native form.
     pub columns: Option<Vec<String>>,
-    /// Go on after this line of an earlier export: its `created_at`, a comma, its `id`; where two
-    /// organisations have a record of that time and id, also a comma and the `organisation_id`. Or
-    /// these as a JSON array, in which no comma and no blank of an id can be misread.
+    /// Cursor: the last line received of an earlier export, after which to continue. It has the
+    /// form `created_at`, comma, `id`; if two organisations have a record with this time and id,
+    /// also a comma and the `organisation_id`. The same values are accepted as a JSON array, in
+    /// which commas and blanks of an id are unambiguous.
     pub after: Option<String>,
-    /// Most lines; `None` = all.
+    /// Maximum number of lines. `None` means no limit.
     pub limit: Option<u64>,
 }
 
 impl Request {
-    /// The columns that it looks for values of.
+    /// Returns the columns whose values the time range and the cursor compare.
     pub fn reads(&self) -> impl Iterator<Item = &'static str> {
         let after = self.after.is_some();
         let timed = self.from.is_some() || self.to.is_some() || after;
@@ -75,29 +75,29 @@ impl Request {
     }
 }
 
-/// A request that was understood.
+/// A validated request.
 struct Plan {
     encoder: Arc<Encoder>,
     frame: TimeRange,
     days: Vec<i32>,
     cursor: Option<Cursor>,
-    /// Bytes of a row, on average over everything that is stored.
+    /// Average bytes of a stored row.
     row_bytes: u64,
     condition: Condition,
-    /// What is erased while the export runs; none for those who see everything as stored.
+    /// Filter of rows erased during the export. `None` if the reader sees everything as stored.
     erased: Option<ErasedSince>,
-    /// Notes whose records are written.
+    /// Organisations whose records were written.
     organisations: Arc<Organisations>,
 }
 
-/// A half-open time frame, µs since 1970-01-01.
+/// A half-open time range, µs since 1970-01-01.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TimeRange {
     from: i64,
     to: i64,
 }
 
-/// A record's place in the order of an export.
+/// Position of a record in the order of an export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cursor {
     organisation: String,
@@ -105,8 +105,8 @@ struct Cursor {
     id: String,
 }
 
-/// Starts an export over the Scene. Chunks end on a line. Dropping the stream calls the export off.
-/// What is erased while it runs, as `latest` says, is not in the rest of it.
+/// Starts an export. Each chunk ends at the end of a line. Dropping the stream cancels the export.
+/// Rows that `latest` reports as erased during the export are left out of the rest.
 pub async fn export(
     queries: Arc<Queries>,
     query_context: impl Into<QueryContext>,
@@ -125,8 +125,8 @@ pub async fn export(
     .await
 }
 
-/// The same of the records that a condition names, without the first `skip` of them; notes whose
-/// they are.
+/// Starts an export of the records that match a condition, without the first `skip`. Notes their
+/// organisations.
 pub async fn selected(
     queries: Arc<Queries>,
     query_context: QueryContext,
@@ -180,8 +180,8 @@ pub async fn selected(
     Ok(lines.boxed())
 }
 
-/// How many records the export has at most, from the file index and memory alone. Files that
-/// organisations share tell nothing to one of them: for it that is the request's limit, or
+/// Returns the maximum number of records that the export can have, from the file index and memory
+/// alone. For a single organisation whose files others share, this is the limit of the request, or
 /// `u64::MAX`.
 pub fn estimate(query_context: &QueryContext, request: &Request) -> Result<u64> {
     let frame = TimeRange::parse(request)?;
@@ -197,7 +197,8 @@ pub fn estimate(query_context: &QueryContext, request: &Request) -> Result<u64> 
     Ok((files.map(|file| file.rows).sum::<u64>() + memory.sum::<u64>()).min(most))
 }
 
-/// First moment that an export asks for, µs since 1970-01-01; none = from the first record.
+/// Returns the start of the requested time range, µs since 1970-01-01. `None` means the first
+/// record.
 pub fn first_moment(request: &Request) -> Result<Option<i64>> {
     Ok(request.from.is_some().then_some(TimeRange::parse(request)?.from))
 }
@@ -240,7 +241,7 @@ impl Plan {
         })
     }
 
-    /// What is read of each record: for its line, and to tell whether it was erased meanwhile.
+    /// Returns the columns to select: those of the line, and those that detect an erasure.
     fn select_list(&self) -> String {
         match self.erased {
             Some(_) => format!("{}, {}", select_list(&self.encoder), ErasedSince::select_list()),
@@ -248,7 +249,7 @@ impl Plan {
         }
     }
 
-    /// The batches of one day, in order.
+    /// Reads the batches of one day, in order.
     async fn day(
         &self,
         queries: &Queries,
@@ -287,8 +288,8 @@ impl Plan {
         queries.ordered(query_context, &text, params, reading).await
     }
 
-    /// Rows of a batch of a day, and how its files are read: merged, or sorted on disk where they
-    /// cannot all be open at once.
+    /// Returns the rows of a batch of a day and the way to read its files: merged, or sorted on
+    /// disk if they cannot all be open together.
     async fn reading(
         &self,
         queries: &Queries,
@@ -305,7 +306,7 @@ impl Plan {
             self.encoder.projection().into_iter().chain(SORT_KEY.map(str::to_owned)).collect();
         let weights = queries.weigh(query_context.view.rows, &files, Some(&columns)).await?;
         let heaviest = weights.iter().copied().fold(Weight::default(), Weight::max);
-        // Rows in memory are read in the same batches.
+        // Rows in memory are read in batches of the same size.
         let heaviest = heaviest.max(Weight { row: self.row_bytes, ..Weight::default() });
         let room = queries.export_room(query_context);
         let rows = heaviest.batch_rows(BATCH_ROWS, room);
@@ -345,7 +346,7 @@ impl TimeRange {
 }
 
 impl Cursor {
-    /// Finds the record that the cursor names, to know its organisation.
+    /// Finds the record of the cursor to learn its organisation.
     async fn find(queries: &Queries, query_context: &QueryContext, after: &str) -> Result<Self> {
         let wrong = || {
             Error::invalid(format!(
@@ -362,7 +363,7 @@ impl Cursor {
                 Some(organisation) if organisations.contains(&organisation) => {
                     return Ok(Self { organisation, created_at, id });
                 }
-                // The comma belongs to the id.
+                // The comma is part of the id.
                 Some(_) => organisations.clear(),
                 None if organisations.len() == 1 => {
                     return Ok(Self { organisation: organisations.remove(0), created_at, id });
@@ -385,7 +386,7 @@ impl Cursor {
         }
     }
 
-    /// The organisations that have a record of that time and id.
+    /// Returns the organisations that have a record with this time and id.
     async fn organisations(
         queries: &Queries,
         query_context: &QueryContext,
@@ -409,8 +410,8 @@ impl Cursor {
     }
 }
 
-/// What the text of a cursor can mean: a time, an id, and perhaps an organisation, the likeliest
-/// first.
+/// Returns the possible meanings of a cursor as time, id and optional organisation, the most
+/// probable first.
 fn readings(after: &str) -> Option<Vec<(String, String, Option<String>)>> {
     if let Ok(parts) = serde_json::from_str::<Vec<String>>(after) {
         return match <[String; 3]>::try_from(parts) {
@@ -422,7 +423,7 @@ fn readings(after: &str) -> Option<Vec<(String, String, Option<String>)>> {
         };
     }
     let (time, rest) = split_time(after)?;
-    // An id is taken as it is; then without the blanks that somebody may have typed behind the
+    // The id is first read unchanged, then without the blanks that a user may have typed after the
     // comma.
     let mut readings = Vec::new();
     let trimmed = Some(rest.trim()).filter(|trimmed| *trimmed != rest);
@@ -435,8 +436,7 @@ fn readings(after: &str) -> Option<Vec<(String, String, Option<String>)>> {
     Some(readings)
 }
 
-/// The moment that a text begins with, up to a comma, and what comes behind that. A moment may have
-/// a comma of its own.
+/// Splits a text at the comma after the time at its beginning. The time may contain a comma.
 fn split_time(text: &str) -> Option<(&str, &str)> {
     let commas = text.match_indices(',').map(|(place, _)| place).take(2).collect::<Vec<_>>();
     let split = |place: &usize| (&text[..*place], &text[place + 1..]);
@@ -444,13 +444,13 @@ fn split_time(text: &str) -> Option<(&str, &str)> {
     commas.iter().rev().map(split).find(readable).or_else(|| commas.first().map(split))
 }
 
-/// A moment or a bare date, as µs since 1970-01-01.
+/// Parses a time or a date as µs since 1970-01-01.
 fn moment(text: &str) -> Option<i64> {
     json::moment(text).map(|at| at.timestamp_micros())
 }
 
-/// The columns that the encoder needs, as SQL; a part of a message is read alone, under its dotted
-/// name.
+/// Returns the columns that the encoder needs, as SQL. A part of a message is read alone, under its
+/// dotted name.
 fn select_list(encoder: &Encoder) -> String {
     let column = |name: &String| match name.split_once('.') {
         Some((message, part)) => format!("{message}['{part}'] as \"{name}\""),
@@ -459,7 +459,7 @@ fn select_list(encoder: &Encoder) -> String {
     encoder.projection().iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
-/// Refuses columns that hold bodies. An export of whole records simply has none.
+/// Refuses columns that hold bodies. An export of whole records omits them instead.
 fn refuse_bodies(request: &Request) -> Result<()> {
     let bodies = ["request", "response", "request.body", "response.body"];
     match request.columns.iter().flatten().find(|name| bodies.contains(&name.as_str())) {
@@ -471,7 +471,7 @@ fn refuse_bodies(request: &Request) -> Result<()> {
     }
 }
 
-/// The days that may have records which are seen.
+/// Returns the days that may have visible records.
 fn days_of(query_context: &QueryContext) -> BTreeSet<i32> {
     let mut days: BTreeSet<i32> = query_context.files().into_iter().map(|file| file.date).collect();
     for batch in &query_context.view.memory {
@@ -482,7 +482,7 @@ fn days_of(query_context: &QueryContext) -> BTreeSet<i32> {
     days
 }
 
-/// Bytes of a row in memory, roughly.
+/// Returns the approximate bytes of a row in memory.
 fn row_bytes(view: &View) -> u64 {
     let memory_rows: u64 = view.memory.iter().map(|batch| batch.num_rows() as u64).sum();
     let memory_bytes: u64 =
@@ -491,7 +491,7 @@ fn row_bytes(view: &View) -> u64 {
     (view.files.bytes() * EXPANSION + memory_bytes) / rows
 }
 
-/// A stream of batches without its first so many rows.
+/// Skips rows at the start of a stream of batches.
 fn skipped(
     batches: BoxStream<'static, Result<RecordBatch>>,
     skip: u64,
@@ -509,7 +509,7 @@ fn skipped(
     rest.boxed()
 }
 
-/// Ends a stream of batches after so many rows.
+/// Ends a stream of batches after a number of rows.
 fn limited(
     batches: BoxStream<'static, Result<RecordBatch>>,
     limit: Option<u64>,

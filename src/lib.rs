@@ -1,7 +1,7 @@
-//! gatelog is the log engine for LLM gateways: it keeps a record of every call as Parquet in a
-//! Delta table, answers SQL over the records, and streams them out as JSON lines.
+//! gatelog is the log engine for LLM gateways. It stores a record of every call as Parquet in a
+//! Delta table, answers SQL queries over the records, and exports them as JSON lines.
 //!
-//! # The way of a record
+//! # The path of a record
 //!
 //! ```text
 //! HTTP or CLI -> ingest (any client's shape -> Record) -> wal (fsync; the ack) -> memtable (visible to SQL at once)
@@ -10,47 +10,47 @@
 //! SQL, reports and exports read one View = table files + rows that are not in them yet, swapped in one step
 //! ```
 //!
-//! Feedback on records goes the same way, through the same log, into a table of its own. A record
-//! that comes in parts waits for the rest between log and memtable ([`engine::RecordPart`]), and is
-//! seen meanwhile.
+//! Feedback takes the same path through the same log into its own table. A record that arrives in
+//! parts waits for the rest between log and memtable ([`engine::RecordPart`]); queries see it in
+//! the meantime.
 //!
-//! # What holds at all times
+//! # Invariants
 //!
-//! 1. **An acked record is never lost.** [`Engine::append`] returns after the log frame that holds
+//! 1. **An acknowledged record is never lost.** [`Engine::append`] returns after the log frame with
 //!    the record is fsynced.
-//! 2. **Once.** A record is in its table once, through crash, replay and a client that sends its
-//!    `id` again within a day: the flush of a table commits the log's last sequence together with
-//!    the files, and replay starts after it for its rows. Feedback that is sent again is a further
-//!    state of the same feedback; the latest holds.
-//! 3. **Seen at once, seen once.** A query reads one View, which misses no acked record and holds
-//!    none twice.
-//! 4. **Damage is an error, never a gap.** A write that was cut off before its ack is dropped at
-//!    the next open; damage before that stops the open and names file and offset. After a failed
-//!    fsync, writes are refused until a restart; a write that fails before it, as on a full disk,
-//!    is taken back. A commit whose answer was lost is tried again until its fate is known, and
-//!    nothing else changes what queries see meanwhile. What an earlier process left counts as
-//!    durable only when this one has synced it, or written it again. Every byte of a data file has
-//!    a checksum, with which it is read (`datafile`); no byte that a client sent is ever read as
-//!    structure of the log ([`wal`]).
-//! 5. **A tenant sees its own rows only**: what a session's key reaches, and what plans keep in
-//!    answers, is decided below SQL (`query::security_barrier`), and no expression of a statement
-//!    meets a row of others. SQL sees no files, no URLs, and writes nothing.
-//! 6. **Memory has a ceiling.** Rows in memory, queries, exports and request bodies each have a
-//!    budget, and one organisation has a share of it (`limits`); a full one means waiting for a
-//!    while, then a refusal of kind [`ErrorKind::Busy`], never growth.
-//! 7. **Time, ids and randomness come in as arguments** ([`engine::Dependencies`]).
-//! 8. **Nothing private is logged**: no bodies, keys or header values in our own logs and errors.
-//!    What is written is readable by its user alone, and every place with rows of clients is in one
-//!    list (`store::places`), with what an erasure does to it.
-//! 9. **A log is one store's and one live node's.** A log meets no copy of its store
-//!    (`engine::identity`), and no second node has it open (`engine::claim`). A copy of a log that
-//!    was left behind is not flushed by sequences, but adopted by ids (`engine::adopt`).
+//! 2. **Exactly once.** The table has each record once, after a crash, a replay, and a client that
+//!    repeats an `id` within a day: a flush commits the last sequence number of the log together
+//!    with the files, and replay starts after it. Feedback that is sent again is a new state of the
+//!    same feedback; the latest state counts.
+//! 3. **Visible at once, and once.** A query reads one View, which has every acknowledged record
+//!    exactly once.
+//! 4. **Damage is an error, never a gap.** A write that was interrupted before its acknowledgement
+//!    is dropped at the next open. Damage before that point stops the open with an error that names
+//!    file and offset. After a failed fsync, writes are refused until a restart. A write that fails
+//!    earlier, for example on a full disk, is rolled back. A commit without a response is retried
+//!    until its outcome is known; until then nothing else changes the results of queries. Data of
+//!    an earlier process counts as durable only after this process has synced or rewritten it.
+//!    Every byte of a data file is covered by a checksum that reads verify (`datafile`). No byte of
+//!    a client is ever read as structure of the log ([`wal`]).
+//! 5. **A tenant sees only its own rows.** The scope of the key and the retention of the plan are
+//!    enforced below SQL (`query::security_barrier`), and no expression of a statement is evaluated
+//!    on a row of another tenant. SQL has no access to files and URLs, and writes nothing.
+//! 6. **Memory is bounded.** Rows in memory, queries, exports and request bodies each have a
+//!    budget, and each organisation has a share of it (`limits`). When a budget is used up, a
+//!    request waits for a while and is then refused with kind [`ErrorKind::Busy`].
+//! 7. **Time, ids and randomness are arguments** ([`engine::Dependencies`]).
+//! 8. **Nothing private is logged**: gatelog's own logs and errors contain no bodies, keys or
+//!    header values. Only the user of the process can read the files. One list (`store::places`)
+//!    has every place with rows of clients, and the effect of an erasure on it.
+//! 9. **A log belongs to one store and one running node.** A log is not used with a copy of its
+//!    store (`engine::identity`), and no second node opens it (`engine::claim`). If a copy of a log
+//!    was left behind, its records are adopted by id instead of flushed by sequence number
+//!    (`engine::adopt`).
 //!
 //! # Reading order
 //!
-//! The modules below stand in the order of the spine: a file imports only from files below it (a
-//! test checks it). Begin with [`record`], then `wal`, `view`, `flush`, `query` and [`engine`]; the
-//! rest follows from them.
+//! The modules below are in order of dependency: a file imports only from files below it (a test
+//! checks this). Begin with [`record`], then `wal`, `view`, `flush`, `query` and [`engine`].
 //!
 //! # Example
 //!

@@ -7,15 +7,14 @@ use std::fmt::Write as _;
 
 use strsim::osa_distance;
 
-/// Most names that an error suggests.
+/// Maximum number of names that an error suggests.
 const MAX: usize = 3;
-/// Most names that are listed in full if none is near.
+/// Maximum number of names that are listed in full if none is near.
 const FEW: usize = 12;
-/// Longest piece of a client's text that an error shows, and longest name that is compared, in
-/// characters.
+/// Maximum characters of a client's text that an error shows, and of a name that is compared.
 const MAX_CHARS: usize = 80;
 
-/// Finds the names that were probably meant, nearest first, at most three.
+/// Finds the probably intended names, nearest first, at most three.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let wanted: String = even(name).chars().take(MAX_CHARS + 1).collect();
     if wanted.is_empty() || wanted.chars().count() > MAX_CHARS {
@@ -28,8 +27,8 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
     scored.into_iter().take(MAX).map(|(_, known)| known).collect()
 }
 
-/// Returns a sentence with the names that were probably meant (`did you mean …?`). If none is near,
-/// it has all names if they are few, or else the place that lists them.
+/// Returns a sentence with the probably intended names (`did you mean …?`). If none is near, it
+/// lists all names if there are only a few, or else names the place that lists them.
 pub(crate) fn hint<'a>(
     name: &str,
     known: impl IntoIterator<Item = &'a str>,

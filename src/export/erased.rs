@@ -1,5 +1,5 @@
-//! Takes out of an export what was erased after it began: an export may run for hours, and its plan
-//! knows only the erasures of its start.
+//! Removes rows that were erased after the export began. An export may run for hours, and its plan
+//! has only the erasures known at its start.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::plan::{Erasures, Row, Rules};
 
-/// The rules as they are when they are asked for.
+/// Returns the current rules.
 pub type LatestRules = Arc<dyn Fn() -> Arc<Rules> + Send + Sync>;
 
-/// The columns that decide, with the names that they have in the batches of an export.
+/// Columns that identify erased rows, with their names in the batches of an export.
 const COLUMNS: [(&str, &str); 4] = [
     ("organisation_id", "__erased_organisation"),
     ("created_at", "__erased_time"),
@@ -22,16 +22,16 @@ const COLUMNS: [(&str, &str); 4] = [
     ("id", "__erased_id"),
 ];
 
-/// Looks at each batch for rows that were erased since the export began.
+/// Filter of rows erased since the export began.
 pub(super) struct ErasedSince {
     latest: LatestRules,
     began: Arc<Rules>,
-    /// The rules that were looked at last, and what they erase beyond those of the beginning.
+    /// The rules at the last check, and their erasures beyond those at the start.
     known: Mutex<(Arc<Rules>, Arc<Erasures>)>,
 }
 
 impl ErasedSince {
-    /// The name that organisations have in the batches of an export.
+    /// Name of the organisation column in the batches of an export.
     pub(super) const ORGANISATION: &str = COLUMNS[0].1;
 
     pub(super) fn new(latest: LatestRules, began: Arc<Rules>) -> Self {
@@ -39,7 +39,7 @@ impl ErasedSince {
         Self { latest, began, known }
     }
 
-    /// What an export must select for it.
+    /// Returns the columns that an export must select for this filter.
     pub(super) fn select_list() -> String {
         COLUMNS.map(|(name, alias)| format!("{name} as \"{alias}\"")).join(", ")
     }
@@ -54,14 +54,14 @@ impl ErasedSince {
         Arc::clone(&known.1)
     }
 
-    /// The rows of a batch that were not erased.
+    /// Returns the rows of a batch that were not erased.
     pub(super) fn keep(&self, batch: RecordBatch) -> Result<RecordBatch> {
         let erasures = self.erasures();
         if erasures.list().is_empty() {
             return Ok(batch);
         }
         let wrong =
-            || Error::internal("the columns that tell what was erased are missing in an export");
+            || Error::internal("the columns that identify erased rows are missing in an export");
         let text = |place: usize| -> Result<&StringViewArray> {
             let column = batch
                 .column_by_name(COLUMNS[place].1)
@@ -80,13 +80,13 @@ impl ErasedSince {
             id: value(ids, row).unwrap_or_default(),
             user: value(users, row),
             created_at: if times.is_valid(row) { times.value(row) } else { i64::MIN },
-            // All that the export reads had arrived when it began.
+            // All rows that the export reads had arrived when it began.
             written_ms: i64::MIN,
         };
         let kept: BooleanArray =
             (0..batch.num_rows()).map(|at| Some(erasures.first(row(at)).is_none())).collect();
         filter_record_batch(&batch, &kept)
-            .map_err(|cause| Error::internal("cannot take out erased rows").with_source(cause))
+            .map_err(|cause| Error::internal("cannot remove erased rows").with_source(cause))
     }
 }
 

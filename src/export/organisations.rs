@@ -1,14 +1,15 @@
-//! Notes whose records an export wrote, so that its file is withdrawn only for what is in it.
+//! Notes the organisations whose records an export wrote, so that an erasure withdraws only the
+//! files that contain their records.
 
 use std::collections::BTreeSet;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use parking_lot::Mutex;
 
-/// Most bytes of names that are noted: they stand in the catalog, which is rewritten as a whole.
+/// Maximum bytes of the names. They are stored in the catalog, which is rewritten as a whole.
 const MAX_NAME_BYTES: usize = 16 << 10;
 
-/// The organisations whose records were written so far.
+/// Organisations whose records were written so far.
 #[derive(Debug, Default)]
 pub struct Organisations(Mutex<Noted>);
 
@@ -16,18 +17,18 @@ pub struct Organisations(Mutex<Noted>);
 struct Noted {
     names: BTreeSet<String>,
     bytes: usize,
-    /// Set once there are too many, or a batch does not say whose it is.
+    /// True if the names exceed the limit, or a batch has no organisation column.
     is_incomplete: bool,
 }
 
 impl Organisations {
-    /// The names, unless they are too many.
+    /// Returns the names, or `None` if they are incomplete.
     pub fn names(&self) -> Option<BTreeSet<String>> {
         let noted = self.0.lock();
         (!noted.is_incomplete).then(|| noted.names.clone())
     }
 
-    /// Notes those of a batch, which has their names in that column.
+    /// Notes the organisations in the given column of a batch.
     pub(super) fn note(&self, batch: &RecordBatch, column: &str) {
         let mut noted = self.0.lock();
         let Some(names) = batch.column_by_name(column).and_then(|names| names.as_string_view_opt())
@@ -37,7 +38,7 @@ impl Organisations {
         };
         let mut last = None;
         for row in (0..names.len()).filter(|row| names.is_valid(*row)) {
-            // Rows come in runs of one organisation.
+            // Rows of one organisation are adjacent.
             let name = names.value(row);
             if last.replace(name) != Some(name) {
                 noted.add(name);

@@ -1,9 +1,9 @@
-//! Which records an export job writes, from the `filters` that Portkey's clients send.
+//! Selection of the records of an export job, from the `filters` that Portkey's clients send.
 //!
-//! Beside the filters of lists ([`Filter`]) these are a page (`page_size`, `current_page`) and the
-//! form of the time frame that Portkey's guide shows, `created_at: {gte, lte}`. A name that is none
-//! of these is an error: passed over, it would export more than was asked for. Without a page there
-//! is no limit.
+//! Besides the filters of lists ([`Filter`]), it accepts a page (`page_size`, `current_page`) and
+//! the time range of Portkey's guide, `created_at: {gte, lte}`. An unknown name is an error:
+//! ignoring it would export more than requested. Without a page, the number of records is not
+//! limited.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
@@ -12,23 +12,23 @@ use crate::error::{Error, Result};
 use crate::logs::{Bounds, FILTER_NAMES, Filter};
 use crate::nearest::{clip, hint};
 
-/// Records of a page where only its number is said.
+/// Records per page if only the page number is given.
 const PAGE_SIZE: u64 = 50_000;
 const FURTHER: [&str; 3] = ["page_size", "current_page", "created_at"];
 
-/// Which records a job writes, in the order of exports.
+/// Selection of the records of an export job, in the order of exports.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
-    /// What they match.
+    /// Condition that the records match.
     pub filter: Filter,
-    /// So many of them are passed over first.
+    /// Number of records to skip.
     pub skip: u64,
-    /// So many are written at most; none = all.
+    /// Maximum number of records. `None` means no limit.
     pub limit: Option<u64>,
 }
 
 impl Selection {
-    /// Reads it from `filters`. Numbers may come as text; what is null or empty does not narrow.
+    /// Parses `filters`. Numbers may be strings. Null and empty values are ignored.
     pub fn read(fields: &Map<String, Value>) -> Result<Self> {
         let known = || FILTER_NAMES.split(", ").chain(FURTHER);
         let given = |value: &Value| !value.is_null() && value != "";
@@ -70,7 +70,7 @@ fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>> {
     })
 }
 
-/// The time frame that an object of comparisons names.
+/// Parses a time range given as comparisons.
 fn created_at(frame: &Value) -> Result<Bounds<DateTime<Utc>>> {
     let wrong = || {
         Error::invalid(format!(
@@ -95,7 +95,7 @@ fn created_at(frame: &Value) -> Result<Bounds<DateTime<Utc>>> {
     Ok(bounds)
 }
 
-/// The earlier of two ends; none is no end.
+/// Returns the earlier of two ends. `None` means no end.
 fn earlier(a: Option<DateTime<Utc>>, b: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

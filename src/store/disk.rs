@@ -1,15 +1,15 @@
-//! The calls to a local file system that decide what survives a power cut, behind a trait.
+//! File system calls that determine which data survives a power cut, behind a trait.
 //!
-//! Everything that must be durable goes through [`Disk`]: the segments of the log, the small files
-//! beside it, the objects of a data folder and the catalog. [`LocalDisk`] is the operating
-//! system's. Tests put a disk in its place that forgets what was not synced, fails a sync, fills up
-//! or tears a write.
+//! Everything durable goes through [`Disk`]: the segments of the log, the small files beside it,
+//! the objects of a data folder and the catalog. [`LocalDisk`] uses the operating system. Tests
+//! substitute a disk that loses unsynced data, fails a sync, runs full or tears a write.
 //!
-//! Names are durable only once the folder that holds them is synced, contents only once the file
-//! is; that is what POSIX promises, and no caller relies on more.
+//! A name is durable only after its folder is synced, and content only after its file is synced.
+//! POSIX guarantees no more, so callers rely on no more.
 //!
-//! Whatever is made here belongs to the user of this process alone: folders are 0700, files 0600
-//! ([`private_file`], [`make_private_folders`]), since all of them may hold what people said.
+//! Everything that is created here belongs to the user of this process alone: folders have mode
+//! 0700, files 0600 ([`private_file`], [`make_private_folders`]), since all of them may hold
+//! content of calls.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
@@ -21,9 +21,9 @@ use std::path::{Path, PathBuf};
 pub trait Disk: Debug + Send + Sync {
     /// Creates a file that does not exist yet and opens it for writing.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file that exists for writing at its end.
+    /// Opens an existing file for appending.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file for writing over its beginning; creates it if there is none.
+    /// Opens a file for overwriting its beginning. Creates the file if it is missing.
     fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
@@ -31,39 +31,38 @@ pub trait Disk: Debug + Send + Sync {
     fn length(&self, path: &Path) -> io::Result<u64>;
     /// Lists the paths of files and folders in a folder, in no particular order.
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
-    /// Returns whether a file or folder of this name exists.
+    /// Returns true if a file or folder of this name exists.
     fn exists(&self, path: &Path) -> bool;
-    /// Returns whether a file system begins at this folder, so that its own name need not be
-    /// synced.
+    /// Returns true if this folder is a mount point, so that its own name need not be synced.
     fn is_mount(&self, folder: &Path) -> bool {
         folder.parent().is_none()
     }
-    /// Renames a file, replacing what has the new name.
+    /// Renames a file, replacing a file with the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name; fails with `AlreadyExists` if the name is taken.
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Creates one folder; its parent must exist. Fails with `AlreadyExists` if it does.
+    /// Creates one folder. Its parent must exist. Fails with `AlreadyExists` if the folder exists.
     fn create_folder(&self, folder: &Path) -> io::Result<()>;
     /// Removes a folder and everything in it.
     fn remove_folder(&self, folder: &Path) -> io::Result<()>;
-    /// Returns once the bytes and the length of a file, written by whomever, are durable.
+    /// Syncs the content and length of a file, including data that other processes wrote.
     fn sync_file(&self, path: &Path) -> io::Result<()>;
-    /// Returns once the names in a folder are durable.
+    /// Syncs the names in a folder.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 }
 
 /// A file that is open for writing.
 pub trait DiskFile: Send {
-    /// Writes all bytes at the end. After an error any prefix of them may be in the file.
+    /// Appends bytes. After an error, the file may hold any prefix of them.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Writes all bytes over the beginning of a file that was opened in place. After an error any
-    /// of them may be in the file.
+    /// Overwrites the beginning of a file that was opened in place. After an error, the file may
+    /// hold any part of the bytes.
     fn overwrite(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Cuts the file to that many bytes; what is appended next follows them.
+    /// Truncates the file to a length. The next append continues there.
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
-    /// Returns once the file's bytes and length are durable.
+    /// Syncs the content and length of the file.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -71,14 +70,14 @@ pub trait DiskFile: Send {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalDisk;
 
-/// Options to open a file that only this user may read, should it be made.
+/// Returns options that create files which only this user may read.
 pub fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600);
     options
 }
 
-/// Makes a folder, and those above it, that only this user may enter.
+/// Creates a folder and its parents so that only this user may enter them.
 pub fn make_private_folders(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
@@ -160,14 +159,14 @@ impl DiskFile for File {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        // The length is part of the data that `fdatasync` keeps.
+        // `fdatasync` also syncs the length.
         self.sync_data()
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    //! The disk of the operating system with calls that fail.
+    //! A wrapper of the operating system's disk whose calls fail on request.
 
     use std::sync::Arc;
 
@@ -175,28 +174,27 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Where calls fail, and how.
+    /// Faults to inject.
     #[derive(Debug, Default)]
     struct Fault {
-        /// Text in the path of a file whose sync fails, and how many syncs of such files go well
-        /// before.
+        /// Text in the paths whose sync fails, and the number of syncs that succeed before.
         sync: Option<(String, usize)>,
-        /// Bytes that still fit on the disk.
+        /// Free bytes on the disk.
         room: Option<usize>,
     }
 
-    /// A disk that fails as it is asked to.
+    /// A disk that fails on request.
     #[derive(Debug, Default)]
     pub(crate) struct Failing(Arc<Mutex<Fault>>);
 
     impl Failing {
-        /// Lets every sync fail of files and folders with that text in their path, after so many
-        /// that go well.
+        /// Makes every sync of files and folders with this text in their path fail, after a number
+        /// of successful ones.
         pub(crate) fn fail_sync_after(&self, text: &str, good: usize) {
             self.0.lock().sync = Some((text.to_owned(), good));
         }
 
-        /// Lets so many more bytes fit on the disk; none = any number.
+        /// Sets the free bytes of the disk. `None` means unlimited.
         pub(crate) fn leave_room(&self, bytes: Option<usize>) {
             self.0.lock().room = bytes;
         }

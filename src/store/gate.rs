@@ -1,5 +1,5 @@
-//! A disk whose durable writes can be held up: the syncs of the log, and the moment at which the
-//! catalog gets its name.
+//! A disk that can block durable writes: the syncs of the log, and the rename that publishes the
+//! catalog.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ struct State {
 }
 
 impl Gate {
-    /// Holds up every durable write from now on.
+    /// Blocks every durable write from now on.
     pub(crate) fn close(&self) {
         self.0.0.lock().closed = true;
     }
@@ -30,14 +30,14 @@ impl Gate {
         self.0.1.notify_all();
     }
 
-    /// Ends when a write is held up.
+    /// Waits until a write is blocked.
     pub(crate) async fn reached(&self) {
         while self.0.0.lock().held == 0 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Returns whether the catalog is held up.
+    /// Returns true if the write of the catalog is blocked.
     pub(crate) fn holds_catalog(&self) -> bool {
         self.0.0.lock().catalog
     }

@@ -1,24 +1,24 @@
-//! Where everything lives: a location becomes an object store, and every path of the layout is made
-//! and parsed here.
+//! Layout of the stored data: resolves a location to an object store, and builds and parses all
+//! paths.
 //!
 //! ```text
 //! <root>/logs/, <root>/feedback/      Delta tables: retention_days=30/date=2026-11-21/part-<uuid>.parquet, _delta_log/
 //! <root>/catalog.json                 organisations, plans, keys, export jobs
-//! <root>/exports/                     what export jobs wrote
-//! <root>/usage/, <root>/upkeep.json   what each node counted; the upkeep jobs and who does them
-//! <root>/refusals/                    what each node refused lately
-//! <root>/nodes/                       of a bucket: which node has which log open
-//! <root>/wal/, <root>/gatelog.lock    of a folder: the write-ahead log, and the lock of the one who writes
-//! <root>/wal-last/                    of a folder: how far each log goes
-//! <root>/.staging/                    of a folder: files being written, before they get their name
-//! gatelog-wal/                        of a bucket, on the node's own disk: the log, its lock, cache/
+//! <root>/exports/                     files of export jobs
+//! <root>/usage/, <root>/upkeep.json   record counts of each node; state and lease of maintenance
+//! <root>/refusals/                    recent refusals of each node
+//! <root>/nodes/                       of a bucket: the claims of nodes on their logs
+//! <root>/wal/, <root>/gatelog.lock    of a folder: the write-ahead log, and the lock of the writer
+//! <root>/wal-last/                    of a folder: the length of each log
+//! <root>/.staging/                    of a folder: files that are being written
+//! gatelog-wal/                        of a bucket, on the node's disk: the log, its lock, cache/
 //! ```
 //!
-//! Everything above takes `Arc<dyn ObjectStore>`, whose paths begin at the root of the layout
-//! ([`rooted::Rooted`]), so that odd characters in the path of a data folder never meet the URLs of
-//! the Delta kernel. On a disk the object store is [`durable::Durable`]: what it reports as written
-//! survives a power cut. Of a bucket it is a [`bucket::Bucket`] and, for the node that writes, a
-//! [`cache::DiskCache`] over it.
+//! Callers use `Arc<dyn ObjectStore>` with paths that begin at the root of the layout
+//! ([`rooted::Rooted`]), so special characters in the path of a data folder never reach the URLs of
+//! the Delta kernel. For a folder, the object store is [`durable::Durable`], whose acknowledged
+//! writes survive a power cut. For a bucket, it is a [`bucket::Bucket`], with a
+//! [`cache::DiskCache`] in front on the node that writes.
 
 pub mod bucket;
 pub mod cache;
@@ -54,53 +54,53 @@ use rooted::Rooted;
 
 pub use cache::CacheStats;
 
-/// Folder of the log beside a bucket, in the working directory, where the setting says nothing
-/// else.
+/// Default folder of the log for a bucket, in the working directory.
 const BUCKET_WAL: &str = "gatelog-wal";
-/// Where it is noted how far logs go.
+/// Folder of the notes on the length of each log.
 const LAST_NOTES: &str = "wal-last";
-/// Folder of the cache of a bucket, in that of the log.
+/// Folder of a bucket's cache, in the folder of the log.
 const CACHE: &str = "cache";
-/// What the Delta kernel sees of a data folder. It never sees the folder itself: it decodes odd
-/// characters in paths twice.
+/// URL of a data folder for the Delta kernel. The kernel never gets the real path, because it
+/// decodes special characters in paths twice.
 const FOLDER_URL: &str = "folder:///";
 
-/// An object store and the place in it where the state of one gatelog is kept.
+/// An object store and the location in it that holds all data of one gatelog.
 #[derive(Clone, Debug)]
 pub struct Store {
     object_store: Arc<dyn ObjectStore>,
-    /// The place, for people.
+    /// URL of the location, for messages.
     root: Url,
-    /// Where the layout begins, for the Delta kernel.
+    /// URL of the root of the layout, for the Delta kernel.
     base: Url,
-    /// The same, as a path in the object store.
+    /// Path of the root of the layout in the object store.
     prefix: Path,
     local: Option<PathBuf>,
     wal: Option<PathBuf>,
     folders: Arc<Folders>,
-    /// True if files lock it: not if it is on a disk that was handed in, which nobody else has.
+    /// True if lock files protect the store. False on a disk that the caller passed, which nobody
+    /// else uses.
     locks: bool,
     bucket: Option<Arc<Bucket>>,
     cache: Option<Arc<Blocks>>,
 }
 
-/// What a location names.
+/// A parsed location.
 enum BucketLocation {
     Folder(PathBuf),
     Bucket(Url),
 }
 
-/// Keeps others from changing the catalog until it is dropped.
+/// Prevents other changes of the catalog until it is dropped.
 #[derive(Debug)]
 pub struct CatalogLock(
     #[expect(dead_code, reason = "the lock goes with the file")] Option<std::fs::File>,
 );
 
 impl Store {
-    /// Opens the place that a configuration names as `data`: a folder, given as a bare path or a
-    /// `file:///` URL, or a bucket, `s3://bucket/prefix`. With `create`, which is for the one who
-    /// writes, a missing folder is made, and what is read from a bucket is cached on disk. Sends
-    /// nothing to a bucket: see [`Store::check`].
+    /// Opens the location in setting `data`: a folder, given as a path or a `file:///` URL, or a
+    /// bucket, `s3://bucket/prefix`. With `create`, which the writing node sets, creates a missing
+    /// folder and caches reads from a bucket on disk. Sends nothing to a bucket: see
+    /// [`Store::check`].
     pub fn open(config: &Config, create: bool) -> Result<Self> {
         match place_of(&config.data)? {
             BucketLocation::Folder(named) => Self::open_folder(config, &named, create),
@@ -132,9 +132,9 @@ impl Store {
         Ok(store)
     }
 
-    /// Keeps everything in a folder of a disk that is handed in, the log too. `reads` reads and
-    /// lists the files of that disk, by their paths from the root of its file system. Nothing else
-    /// may use the folder meanwhile: there are no locks.
+    /// Opens a folder of a disk that the caller passes, including the log. `reads` reads and lists
+    /// the files of that disk, by their paths from the root of its file system. Nothing else may
+    /// use the folder, because there are no locks.
     pub fn on_disk(
         disk: Arc<dyn Disk>,
         reads: Arc<dyn ObjectStore>,
@@ -153,11 +153,10 @@ impl Store {
         root: Url,
     ) -> Result<Self> {
         let base = Url::parse(FOLDER_URL)
-            .map_err(|cause| Error::internal("no URL of a folder").with_source(cause))?;
+            .map_err(|cause| Error::internal("the folder has no URL").with_source(cause))?;
         let files =
             Arc::new(Durable::new(Arc::clone(&folders), reads, &folder)) as Arc<dyn ObjectStore>;
-        // A disk lists names in no order, and the kernel takes no URL but a `file:` one for such a
-        // disk.
+        // A disk lists names in no order, and the kernel accepts only `file:` URLs for such a disk.
         let rooted = Rooted::new(files, key_of(&root)?).sorted();
         let mut store = Self { root, ..Self::with(Arc::new(rooted), base)? };
         store.folders = folders;
@@ -170,7 +169,8 @@ impl Store {
         let bucket = Arc::new(Bucket::new(&root, config)?);
         let named = if config.wal.is_empty() { BUCKET_WAL } else { &config.wal };
         let wal = std::path::absolute(named).map_err(|e| {
-            Error::invalid(format!("setting `wal` is `{named}`, which is no path")).with_source(e)
+            Error::invalid(format!("setting `wal` is `{named}`, which is not a path"))
+                .with_source(e)
         })?;
         let folders = Arc::new(Folders::new(Arc::new(LocalDisk)));
         if create {
@@ -178,8 +178,8 @@ impl Store {
         }
         let mut objects = Arc::clone(&bucket) as Arc<dyn ObjectStore>;
         let mut cache = None;
-        // Two processes would each take the whole cache for their own, so only the holder of the
-        // log's lock has one.
+        // Two processes would each use the full size of the cache, so only the holder of the log's
+        // lock has one.
         if create && config.disk_cache_bytes > 0 {
             let place = format!("{bucket}");
             let cached = DiskCache::new(objects, wal.join(CACHE), &place, config.disk_cache_bytes);
@@ -195,8 +195,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Asks a bucket once whether it answers and takes the key, so that a wrong setting is told at
-    /// the start and by name. Nothing to ask of a folder.
+    /// Sends a request to the bucket, so that a wrong endpoint or key is reported at the start.
+    /// Does nothing for a folder.
     pub async fn check(&self) -> Result<()> {
         match &self.bucket {
             Some(bucket) => bucket.check(&key_of(&self.root)?).await,
@@ -204,8 +204,7 @@ impl Store {
         }
     }
 
-    /// Takes an object store as it is; `root` is where in it the layout begins, such as
-    /// `memory:///`.
+    /// Wraps an object store. `root` is the URL of the layout in it, such as `memory:///`.
     pub fn with(object_store: Arc<dyn ObjectStore>, mut root: Url) -> Result<Self> {
         if !root.path().ends_with('/') {
             root.set_path(&format!("{}/", root.path()));
@@ -231,13 +230,13 @@ impl Store {
         })
     }
 
-    /// The object store; the layout begins at [`Store::prefix`] in it.
+    /// Returns the object store. The layout begins at [`Store::prefix`] in it.
     pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
         &self.object_store
     }
 
-    /// Names the place in messages, and tells it from other places: a folder by its path, a bucket
-    /// with its endpoint.
+    /// Returns a unique name of the location for messages: the path of a folder, or a bucket with
+    /// its endpoint.
     pub fn place(&self) -> String {
         match (&self.local, &self.bucket) {
             (Some(folder), _) => folder.display().to_string(),
@@ -246,92 +245,92 @@ impl Store {
         }
     }
 
-    /// The URL of the place; ends with `/`.
+    /// Returns the URL of the location. It ends with `/`.
     pub fn root(&self) -> &Url {
         &self.root
     }
 
-    /// Where the layout begins, as a path in the object store.
+    /// Returns the root of the layout as a path in the object store.
     pub fn prefix(&self) -> &Path {
         &self.prefix
     }
 
-    /// The folder on this node's disk, if the store is one.
+    /// Returns the folder on this node's disk, or `None` for another kind of store.
     pub fn folder(&self) -> Option<&std::path::Path> {
         self.local.as_deref()
     }
 
-    /// Folders of the disk that the store, or its log, is on.
+    /// Returns the folders of the disk that has the store, or its log.
     pub fn folders(&self) -> &Arc<Folders> {
         &self.folders
     }
 
-    /// The disk that the store, or its log, is on.
+    /// Returns the disk that has the store, or its log.
     pub fn disk(&self) -> &Arc<dyn Disk> {
         self.folders.disk()
     }
 
-    /// Whether other nodes may write here too: true of everything but a folder, whose lock lets one
-    /// in.
+    /// Returns true if other nodes may write to the store too. A folder allows only the holder of
+    /// its lock.
     pub fn is_shared(&self) -> bool {
         self.local.is_none()
     }
 
-    /// Figures of the disk cache; none if there is none.
+    /// Returns the metrics of the disk cache, or `None` without a cache.
     pub fn cache_stats(&self) -> Option<CacheStats> {
         self.cache.as_ref().map(|blocks| blocks.stats())
     }
 
-    /// Removes from the disk cache what it holds of data files that are not among the `live` ones.
-    /// Blocks on the disk.
+    /// Removes data files that are not in `live` from the disk cache. Blocks on the disk.
     pub fn sweep_cache(&self, live: &[Path]) {
         let Some(blocks) = &self.cache else { return };
-        // The cache lies over the bucket, below the layout's root.
+        // The cache uses paths of the bucket, which include the prefix of the layout.
         let root = key_of(&self.root).unwrap_or_default();
         let whole = |path: &Path| root.parts().chain(path.parts()).collect::<Path>();
         blocks.sweep(&live.iter().map(whole).collect::<Vec<_>>());
     }
 
-    /// URL of a table; ends with `/`.
+    /// Returns the URL of a table. It ends with `/`.
     pub fn table_url(&self, table: &str) -> Result<Url> {
-        self.base
-            .join(&format!("{table}/"))
-            .map_err(|e| Error::invalid(format!("`{table}` is no name for a table")).with_source(e))
+        self.base.join(&format!("{table}/")).map_err(|e| {
+            Error::invalid(format!("`{table}` is not a valid table name")).with_source(e)
+        })
     }
 
-    /// Path of a table in the object store.
+    /// Returns the path of a table in the object store.
     pub fn table_path(&self, table: &str) -> Path {
         self.path(table)
     }
 
-    /// Makes the folder of a table if the store is a disk: the kernel takes no URL of a folder that
-    /// is not there.
+    /// Creates the folder of a table if the store is a disk. The kernel rejects the URL of a
+    /// missing folder.
     pub fn create_table_folder(&self, table: &str) -> Result<()> {
         self.local.as_ref().map_or(Ok(()), |folder| make_folder(&self.folders, &folder.join(table)))
     }
 
-    /// Path of the catalog.
+    /// Returns the path of the catalog.
     pub fn catalog_path(&self) -> Path {
         self.path("catalog.json")
     }
 
-    /// Path below which export jobs write.
+    /// Returns the folder of the files of export jobs.
     pub fn exports_path(&self) -> Path {
         self.path("exports")
     }
 
-    /// Path of one file that an export job writes.
+    /// Returns the path of one file of an export job.
     pub fn export_path(&self, name: &str) -> Path {
         self.exports_path().join(name)
     }
 
-    /// Folder of the write-ahead log, on this node's disk; none if the store was handed in.
+    /// Returns the folder of the write-ahead log on this node's disk, or `None` if the caller
+    /// passed the store.
     pub fn wal_folder(&self) -> Option<PathBuf> {
         self.wal.clone()
     }
 
-    /// Waits until nobody else on this disk changes the catalog, and keeps others from it; nothing
-    /// to wait for in a bucket, where a conditional put decides.
+    /// Locks the catalog against other processes on this disk, and waits for the lock. Takes no
+    /// lock for a bucket, where a conditional put detects conflicts.
     pub async fn lock_catalog(&self) -> Result<CatalogLock> {
         let locked = self.local.as_ref().filter(|_| self.locks);
         let Some(path) = locked.map(|folder| folder.join("catalog.lock")) else {
@@ -347,68 +346,67 @@ impl Store {
             Ok(CatalogLock(Some(file)))
         };
         let locked = tokio::task::spawn_blocking(lock).await;
-        locked.map_err(|cause| {
-            Error::internal("waiting for the catalog broke off").with_source(cause)
-        })?
+        locked
+            .map_err(|cause| Error::internal("waiting for the catalog failed").with_source(cause))?
     }
 
-    /// Path of what one log's node counted of each organisation's records.
+    /// Returns the path of one log's record counts by organisation.
     pub fn usage_path(&self, wal_id: Uuid) -> Path {
         self.usage_folder().join(format!("{wal_id}.json"))
     }
 
-    /// Path of the note that a node has this log open.
+    /// Returns the path of the claim by which a node holds a log.
     pub fn node_path(&self, wal_id: Uuid) -> Path {
         self.path("nodes").join(format!("{wal_id}.json"))
     }
 
-    /// Path of an erasure that was set aside.
+    /// Returns the path of a detached erasure.
     pub fn erasure_path(&self, id: &str) -> Path {
         self.erasures_path().join(format!("{id}.json"))
     }
 
-    /// Path below which erasures lie that were set aside.
+    /// Returns the folder of detached erasures.
     pub fn erasures_path(&self) -> Path {
         self.path("erasures")
     }
 
-    /// Path below which every node writes what it counted.
+    /// Returns the folder of the record counts of all nodes.
     pub fn usage_folder(&self) -> Path {
         self.path("usage")
     }
 
-    /// Path of the list of what one log's node refused.
+    /// Returns the path of the refusals of one log's node.
     pub fn refusals_path(&self, wal_id: Uuid) -> Path {
         self.refusals_folder().join(format!("{wal_id}.json"))
     }
 
-    /// Path below which every node writes what it refused.
+    /// Returns the folder of the refusals of all nodes.
     pub fn refusals_folder(&self) -> Path {
         self.path("refusals")
     }
 
-    /// Path of what is known of the upkeep jobs, and of who does them.
+    /// Returns the path of the state and the lease of maintenance.
     pub fn upkeep_path(&self) -> Path {
         self.path("upkeep.json")
     }
 
-    /// The file whose lock says who may write: in a folder that is the data's, beside a bucket the
-    /// log's, since others may write to the bucket but not to this log. None if the store was
-    /// handed in.
+    /// Returns the file whose lock permits writing. For a folder it is in the data folder. For a
+    /// bucket it is beside the log, since other nodes may write to the bucket but not to this log.
+    /// `None` if the caller passed the store.
     pub fn lock_file(&self) -> Option<PathBuf> {
         let folder = self.local.as_ref().or(self.wal.as_ref()).filter(|_| self.locks);
         folder.map(|folder| folder.join("gatelog.lock"))
     }
 
-    /// The file that notes how far a log goes, so that one that was cut or emptied is noticed:
-    /// beside the tables of a folder, beside the log of a bucket. None if an object store was
-    /// handed in.
+    /// Returns the file that notes the length of a log, to detect a truncated or emptied log:
+    /// beside the tables of a folder, beside the log of a bucket. `None` if the caller passed the
+    /// object store.
     pub fn last_note(&self, wal_id: Uuid) -> Option<PathBuf> {
         let folder = self.local.as_ref().or(self.wal.as_ref());
         folder.map(|folder| folder.join(LAST_NOTES).join(wal_id.to_string()))
     }
 
-    /// Forgets how far logs went, where the tables of a folder are replaced by older ones.
+    /// Removes the notes on the lengths of logs, because older tables replace those of the folder.
     pub fn forget_last_notes(&self) -> Result<()> {
         let Some(folder) = self.local.as_ref().map(|folder| folder.join(LAST_NOTES)) else {
             return Ok(());
@@ -422,8 +420,8 @@ impl Store {
         }
     }
 
-    /// Removes what a crash left half written. Only the holder of the lock may call it, before it
-    /// writes.
+    /// Removes the unfinished files that a crash left. Only the holder of the lock may call it,
+    /// before its first write.
     pub fn clean_staging(&self) -> Result<()> {
         let Some(folder) = &self.local else { return Ok(()) };
         staged::clean_staging(&**self.disk(), folder).map_err(|e| {
@@ -437,14 +435,14 @@ impl Store {
     }
 }
 
-/// The path that a URL names in its object store.
+/// Returns the path of a URL in its object store.
 fn key_of(url: &Url) -> Result<Path> {
     Path::from_url_path(url.path()).map_err(|cause| {
-        Error::invalid(format!("`{url}` is no place in an object store")).with_source(cause)
+        Error::invalid(format!("`{url}` is not a location in an object store")).with_source(cause)
     })
 }
 
-/// Refuses a new store inside the folder of another one, whose upkeep would delete its files.
+/// Refuses a new store inside the folder of another one, whose maintenance would delete its files.
 fn refuse_nested(named: &std::path::Path) -> Result<()> {
     let is_store = |folder: &std::path::Path| {
         folder.join("catalog.json").is_file() && folder.join("logs").join("_delta_log").is_dir()
@@ -489,7 +487,7 @@ fn place_of(location: &str) -> Result<BucketLocation> {
         }
         return std::path::absolute(location)
             .map(BucketLocation::Folder)
-            .map_err(|e| Error::invalid(format!("`{location}` is no path")).with_source(e));
+            .map_err(|e| Error::invalid(format!("`{location}` is not a path")).with_source(e));
     };
     match scheme.to_ascii_lowercase().as_str() {
         "file" => Url::parse(location)
@@ -508,11 +506,11 @@ fn place_of(location: &str) -> Result<BucketLocation> {
     }
 }
 
-/// The location of a bucket in its one form: `s3://bucket/prefix/`.
+/// Returns the location of a bucket in its canonical form: `s3://bucket/prefix/`.
 fn bucket_url(location: &str) -> Result<Url> {
     let rest = location.split_once("://").map_or("", |(_, rest)| rest);
     if rest.split('/').next().is_some_and(|host| host.contains('@')) {
-        // Not echoed, since a key may stand there.
+        // The message omits the location, since it may contain a key.
         return Err(Error::invalid(
             "the location of the data names a user or key; write `s3://bucket/prefix`, and the key as \
              `s3_access_key_id` and `s3_secret_access_key`",
@@ -531,56 +529,57 @@ fn bucket_url(location: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// Name of a file that an export job writes.
+/// Returns the name of a file of an export job.
 pub fn export_name(uuid: Uuid) -> String {
     format!("{uuid}{PACKED_LINES}")
 }
 
-/// Whether the file of an export job is packed in blocks; those of earlier versions are plain.
+/// Returns true if the file of an export job is compressed in blocks. Earlier versions wrote plain
+/// lines.
 pub fn is_packed_export(name: &str) -> bool {
     name.ends_with(PACKED_LINES)
 }
 
-/// The name of the file of an export job without what says how its lines are kept.
+/// Returns the name of a file of an export job without its extension.
 pub fn export_stem(name: &str) -> &str {
     name.strip_suffix(PACKED_LINES).or_else(|| name.strip_suffix(PLAIN_LINES)).unwrap_or(name)
 }
 
-/// Whether a file is one that an export job wrote.
+/// Returns true if an export job wrote the file.
 pub fn is_export_name(name: &str) -> bool {
     export_stem(name) != name && export_stem(name).parse::<Uuid>().is_ok()
 }
 
-/// How the names of files of export jobs end.
+/// Extensions of the files of export jobs.
 const PLAIN_LINES: &str = ".jsonl";
 const PACKED_LINES: &str = ".jsonl.zst";
 
-/// What the name of a data file begins with, and that of one which was packed for good.
+/// Prefixes of the names of data files: before and after their day is sealed.
 const PART: &str = "part-";
 const SEALED: &str = "sealed-";
 
-/// What the path of a data file says about it.
+/// Parsed path of a data file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataPath {
-    /// Days to keep its records, 0 = for ever.
+    /// Days to keep its records. 0 means for ever.
     pub retention_days: i32,
-    /// The UTC day of its records, in days since 1970-01-01.
+    /// UTC day of its records, in days since 1970-01-01.
     pub date: i32,
-    /// What makes it unique; none in a file that another program wrote.
+    /// Unique id of the file. `None` if another program wrote the file.
     pub uuid: Option<Uuid>,
-    /// Whether it was packed for good, when its day was past.
+    /// True if the file is sealed: merged for the last time after its day was over.
     pub sealed: bool,
 }
 
-/// Path of a data file, relative to its table. `date` is in days since 1970-01-01; `sealed` as in
-/// [`DataPath`].
+/// Returns the path of a data file, relative to its table. `date` is in days since 1970-01-01;
+/// `sealed` as in [`DataPath`].
 pub fn data_path(retention_days: i32, date: i32, uuid: Uuid, sealed: bool) -> String {
     let mark = if sealed { SEALED } else { PART };
     format!("retention_days={retention_days}/date={}/{mark}{uuid}.parquet", date_text(date))
 }
 
-/// Reads the partition, and where it has one the unique id, from the path of a data file relative
-/// to its table.
+/// Parses the path of a data file relative to its table: its partition and, if present, its unique
+/// id.
 pub fn parse_data_path(path: &str) -> Option<DataPath> {
     let (retention_days, rest) = path.strip_prefix("retention_days=")?.split_once('/')?;
     let (date, name) = rest.strip_prefix("date=")?.split_once('/')?;
@@ -594,7 +593,7 @@ pub fn parse_data_path(path: &str) -> Option<DataPath> {
     })
 }
 
-/// A day, in days since 1970-01-01, as `2026-11-21`.
+/// Formats a day, in days since 1970-01-01, as `2026-11-21`.
 pub fn date_text(date: i32) -> String {
     let epoch = DateTime::UNIX_EPOCH.date_naive();
     let days = Days::new(u64::from(date.unsigned_abs()));
@@ -603,7 +602,7 @@ pub fn date_text(date: i32) -> String {
     day.unwrap_or(epoch).format("%Y-%m-%d").to_string()
 }
 
-/// The opposite of [`date_text`].
+/// Parses a day that [`date_text`] formatted.
 pub fn parse_date(text: &str) -> Option<i32> {
     let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
     i32::try_from(day.signed_duration_since(DateTime::UNIX_EPOCH.date_naive()).num_days()).ok()

@@ -1,47 +1,47 @@
-//! Every place where gatelog keeps rows of clients, or what was made of them, and how each is kept
-//! free of erased rows.
+//! List of all places where gatelog keeps rows of clients or data derived from them, with the
+//! effect of an erasure on each.
 //!
-//! Whoever adds a place adds it to [`PLACES`]: a test erases records, runs upkeep, and then looks
-//! into every file that is left, and another test refuses a file that lies in none of these places.
+//! Every new place must be added to [`PLACES`]. One test erases records, runs maintenance and
+//! searches every remaining file; another fails for a file outside of these places.
 
-/// Where a place lies.
+/// Root of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Root {
-    /// In the store: the data folder or the bucket.
+    /// The store: the data folder or the bucket.
     Store,
-    /// In the folder of the log, on the node's disk.
+    /// The folder of the log, on the node's disk.
     Log,
 }
 
-/// What an erasure does to a place.
+/// Effect of an erasure on a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Erasure {
     /// It holds no content of records.
     NoContent,
-    /// Upkeep rewrites its files, and vacuum deletes the old ones after the grace time.
+    /// Maintenance rewrites its files, and vacuum deletes the old ones after the grace time.
     Rewritten,
-    /// The catalog withdraws what may hold the records, and upkeep deletes the files.
+    /// The catalog withdraws the entries that may hold the records, and maintenance deletes the
+    /// files.
     Withdrawn,
-    /// A flush moves its rows into a table, before upkeep goes through the files.
+    /// A flush moves its rows into a table before maintenance rewrites the files.
     Flushed,
-    /// What was copied of files that no table names any more is deleted after each change of a
-    /// table.
+    /// Copies of files that no table lists any more are deleted after each change of a table.
     Swept,
-    /// It holds rows only while they are worked on; what a process that was killed left is deleted
-    /// at the next start.
+    /// It holds rows only during an operation. The next start deletes the files of a killed
+    /// process.
     EmptiedAtStart,
-    /// Its files lose their names when they are created, so they go with the process.
+    /// Its files are unlinked when they are created, so they disappear with the process.
     Nameless,
 }
 
-/// A place.
+/// A place that may hold data of clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// Where it lies.
+    /// Root of the place.
     pub root: Root,
     /// Name of the file or folder.
     pub name: &'static str,
-    /// What an erasure does to it.
+    /// Effect of an erasure.
     pub erasure: Erasure,
 }
 
@@ -49,7 +49,7 @@ const fn place(root: Root, name: &'static str, erasure: Erasure) -> Place {
     Place { root, name, erasure }
 }
 
-/// All of them.
+/// All places.
 pub const PLACES: [Place; 21] = [
     place(Root::Store, "logs", Erasure::Rewritten),
     place(Root::Store, "feedback", Erasure::Rewritten),

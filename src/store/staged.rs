@@ -1,5 +1,5 @@
-//! Files of a disk that get their names only once they are whole and synced, and the errors of
-//! that.
+//! Files that get their names only after they are written completely and synced, with the errors of
+//! these steps.
 
 use std::error::Error as StdError;
 use std::io;
@@ -13,10 +13,10 @@ use uuid::Uuid;
 use super::disk::Disk;
 use super::folders::{self, Folders, is_sync_failure};
 
-/// Name of the folder, below the root, of files that have no name yet.
+/// Name of the folder, below the root, for unfinished files.
 pub const STAGING: &str = ".staging";
 
-/// Files of a disk that are written beside their names.
+/// Files on a disk that are staged before they get their names.
 #[derive(Debug)]
 pub(super) struct Files {
     folders: Arc<Folders>,
@@ -28,7 +28,7 @@ impl Files {
         Self { folders, staging: root.join(STAGING) }
     }
 
-    /// Writes a file again in its own place; nothing to do if it is not there.
+    /// Rewrites a file in place. Does nothing if the file is missing.
     pub(super) fn renew(&self, target: &FilePath) -> Result<()> {
         match self.disk().read(target) {
             Ok(bytes) => self.put(target, &PutPayload::from(bytes), false),
@@ -44,7 +44,7 @@ impl Files {
         &**self.folders.disk()
     }
 
-    /// Creates a file that has no name yet.
+    /// Creates a staged file.
     pub(super) fn stage(&self) -> Result<(PathBuf, Box<dyn super::disk::DiskFile>)> {
         let staged = self.staging.join(Uuid::new_v4().to_string());
         self.folders.create(&self.staging).map_err(|e| failed(&staged, e))?;
@@ -63,19 +63,19 @@ impl Files {
         };
         let written = { write }().and_then(|()| self.publish(&staged, target, create));
         if written.is_err() || create {
-            // A link leaves the staged name behind, a failure the staged file; the next start
-            // removes what stays.
+            // After a link the staged name remains, after a failure the staged file. The next start
+            // removes them if this fails.
             self.discard(&staged);
         }
         written
     }
 
-    /// Removes a file that came to nothing; what cannot be removed goes at the next start.
+    /// Removes a staged file. If that fails, the next start removes it.
     pub(super) fn discard(&self, staged: &FilePath) {
         let _ = self.disk().remove(staged);
     }
 
-    /// Gives a synced file its name and syncs the folder, with those above it.
+    /// Gives a synced file its final name, then syncs the folder and those above it.
     pub(super) fn publish(&self, staged: &FilePath, target: &FilePath, create: bool) -> Result<()> {
         let folder = parent(target);
         self.folders.create(folder).map_err(|e| failed(folder, e))?;
@@ -92,8 +92,8 @@ impl Files {
         disk.sync_folder(folder).map_err(|e| unsynced(folder, e))
     }
 
-    /// Gives a file a second name by way of a staged one, so that it takes the place of what has
-    /// that name.
+    /// Links a file to a second name through a staged link, so that it atomically replaces an
+    /// existing file.
     pub(super) fn copy(&self, source: &FilePath, target: &FilePath, create: bool) -> Result<()> {
         let staged = self.staging.join(Uuid::new_v4().to_string());
         self.folders.create(&self.staging).map_err(|e| failed(&staged, e))?;
@@ -135,7 +135,7 @@ pub(super) fn failed(path: &FilePath, source: io::Error) -> object_store::Error 
     if is_sync_failure(&source) {
         return generic(source);
     }
-    // With its kind: whether the disk is full is told to whoever asked for the file.
+    // Keeps the kind, so that callers can detect a full disk.
     generic(io::Error::new(source.kind(), format!("cannot write `{}`: {source}", path.display())))
 }
 
@@ -147,7 +147,7 @@ pub(super) fn unsynced(path: &FilePath, source: io::Error) -> object_store::Erro
     generic(folders::unsynced(path, source))
 }
 
-/// A failed sync, for tests of what others make of it.
+/// Returns the error of a failed sync, for tests of its handling.
 #[cfg(test)]
 pub(crate) fn sync_failure() -> object_store::Error {
     unsynced(FilePath::new("/x"), io::Error::other("the disk is gone"))
@@ -157,7 +157,7 @@ pub(super) fn generic(source: impl Into<Box<dyn StdError + Send + Sync>>) -> obj
     object_store::Error::Generic { store: "Durable", source: source.into() }
 }
 
-/// Runs file system calls where they may block; at once where there is no runtime.
+/// Runs file system calls on a thread for blocking work, or directly without a runtime.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
