@@ -1,7 +1,7 @@
-//! `GET /v1/analytics/…`: Portkey's graphs, groups and summary, in its shapes.
+//! `GET /v1/analytics/…`: Portkey's graphs, groups and summary, in Portkey's formats.
 //!
-//! [`crate::analytics`] understands the parameters and makes the answer. Here is decided only whose
-//! workspace is asked about: a key that is bound to one asks about that one, whatever it says.
+//! [`crate::analytics`] parses the parameters and computes the response. This module only sets the
+//! workspace: a key that is bound to a workspace always queries that one.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use super::stream_response::tell_withheld;
 use crate::analytics::{AnalyticsRequest, Query};
 use crate::catalog::Access;
 
-/// `GET /v1/analytics/graphs/{graph}`, where the graph's path may have two parts.
+/// `GET /v1/analytics/graphs/{graph}`. The path of a graph may have two segments.
 pub(crate) async fn graph(
     Caller { app, access }: Caller,
     path: Id,

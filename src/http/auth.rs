@@ -2,11 +2,11 @@
 //! it needs.
 //!
 //! The key is the header `x-portkey-api-key`, or else `Authorization`, with or without the scheme
-//! `Bearer`, since gateways send theirs bare. On the routes to which a gateway reports
-//! ([`REPORTS`]), a gateway may forward its caller's key: there its own key,
-//! `Authorization`, takes precedence. A missing or unknown key gets 401 whatever the path, so that
-//! nobody without a key learns which routes exist. A revoked or expired key counts as unknown. A
-//! key that lacks the scope of the route gets 403. Keys are never logged or echoed.
+//! `Bearer`, since gateways omit the scheme. On the routes to which a gateway reports
+//! ([`REPORTS`]), a gateway may forward its caller's key: there its own key, `Authorization`, takes
+//! precedence. A missing or unknown key gets 401 for every path, so that clients without a key do
+//! not learn which routes exist. A revoked or expired key counts as unknown. A key that lacks the
+//! scope of the route gets 403. Keys are never logged or echoed.
 
 use std::sync::Arc;
 
@@ -95,7 +95,7 @@ fn guarded(needs: Needs, methods: Methods) -> Methods {
         match request.extensions().get::<Access>().map(|access| check(needs, access).and(fresh)) {
             Some(Ok(())) => next.run(request).await,
             Some(Err(failure)) => failure.into_response(),
-            // Without this, a route that is not behind `known` would be open to everybody.
+            // Without this, a route that is not behind `known` would be open to everyone.
             None => refusal(MISSING),
         }
     });
@@ -117,7 +117,7 @@ fn check(needs: Needs, access: &Access) -> Result<(), Failure> {
 }
 
 /// Responds to a wrong key, with a delay if the address sends many. Loopback addresses are not
-/// delayed: a local user can try keys in other ways, and a local proxy stands for all its clients.
+/// delayed: a local user can try keys in other ways, and a local proxy has many clients.
 async fn unknown(app: &App, peer: Option<Peer>) -> Response {
     let Some(Peer(address)) = peer.filter(|Peer(address)| !address.is_loopback()) else {
         return refusal(UNKNOWN);

@@ -1,11 +1,11 @@
 //! Request bodies: reading and unpacking within a memory budget.
 //!
 //! The holder of a body, or of the records parsed from it, holds a [`MemoryReservation`] for it in
-//! the share of its organisation. The room grows with the bytes that arrive. If the share is full,
-//! a request that is read as a whole gets 429, while a stream first gets back-pressure and then
-//! 429. Nobody who holds room waits for more without a limit, which would deadlock. gzip and zstd
-//! are detected by their first bytes, since clients compress without declaring it; JSON starts with
-//! neither.
+//! the share of its organisation. The reservation grows with the bytes that arrive. If the share is
+//! full, a request that is read as a whole gets 429, while a stream first gets back-pressure and
+//! then status 429. A holder of memory never waits for more without a limit, which would deadlock.
+//! gzip and zstd are detected by their first bytes, since clients compress without declaring it;
+//! JSON starts with neither.
 
 use std::io::{BufRead, Cursor, Read};
 use std::time::Duration;
@@ -204,7 +204,8 @@ pub(crate) fn too_large(limit: usize) -> Failure {
     )
 }
 
-/// Refuses unsupported content encodings. Which of the others it is shows in the first bytes.
+/// Refuses unsupported content encodings. The first bytes of the body show which of the supported
+/// ones it has.
 pub(crate) fn check_coding(content_encoding: Option<&str>) -> Result<(), Failure> {
     let coding = content_encoding.unwrap_or_default().trim();
     if ["", "identity", "gzip", "x-gzip", "zstd"]

@@ -4,7 +4,7 @@
 //! followed by the reason. Feedback is about a trace, which need not exist yet. With `log_id`, a
 //! field of gatelog, feedback is about one log, which must exist; its trace is that of the log.
 //!
-//! Portkey's SDKs repeat a call whose response got lost. A call that [`super::resend`] recognises
+//! Portkey's SDKs repeat a call whose response got lost. A call that [`super::retry_detection`] recognises
 //! as repeated gets the same ids and the same time, and rows with the same id and time are one
 //! feedback. A change sets the value and the other fields that it names, and keeps the rest of the
 //! stored state. If two changes run at once, the later one wins as a whole.
@@ -154,13 +154,13 @@ async fn bind(app: &App, access: &Access, given: &mut [Feedback]) -> Result<(), 
 fn no_log(feedback: &Feedback, id: &str) -> Failure {
     let expected =
         "which no log has; send the log before the feedback on it, or give its `trace_id`";
-    let told = format!("`log_id` is `{id}`, {expected}");
+    let message = format!("`log_id` is `{id}`, {expected}");
     let organisation = &feedback.organisation_id;
     let workspace = &feedback.workspace_slug;
     let seen =
         Seen { organisation: organisation.clone(), workspace: workspace.clone(), excerpt: None };
-    let refused = Refused { seen, ..Refused::many(Reason::NotFound, &*told, 1) };
-    Failure::from(Error::not_found(told)).refusing(refused)
+    let refused = Refused { seen, ..Refused::many(Reason::NotFound, &*message, 1) };
+    Failure::from(Error::not_found(message)).refusing(refused)
 }
 
 fn asked(mut fields: Fields) -> Result<FeedbackAsk, Failure> {

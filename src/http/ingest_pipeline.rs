@@ -1,8 +1,8 @@
-//! The way of a body's records into the engine, and the receipt for them.
+//! Ingests the records of a body: reads, splits, parses and appends them, and returns a receipt.
 //!
-//! Three things happen at once: a thread reads and splits the body ([`feed`]), two parse chunks,
-//! and one chunk is appended, in order. What a [`Receipt`] counts as accepted is durable, also
-//! where the body failed later on.
+//! Three steps run in parallel: one thread reads and splits the body ([`feed`]), up to two threads
+//! parse chunks, and one chunk at a time is appended, in order. Records that a [`Receipt`] counts
+//! as accepted are durable, even if the body failed later.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -32,62 +32,62 @@ use crate::record::Record;
 use crate::record::json::{Reason, Seen};
 use crate::refusals::{Refused, Sender};
 
-/// Text of a chunk: parsing it takes long enough to be worth a thread, and appending it one fsync.
+/// Text bytes of a chunk: enough work for parsing on another thread and for one fsync.
 const CHUNK_BYTES: usize = 2 << 20;
-/// A chunk is also at most this part of the memory for acked rows, so that room for one comes free
-/// while others are flushed.
+/// Maximum size of a chunk as a fraction of the memory for acknowledged rows, so that memory for
+/// the next chunk becomes free while others are flushed.
 const CHUNKS_IN_MEMTABLE: u64 = 8;
-/// Chunks that are parsed at the same time.
+/// Number of chunks that are parsed at the same time.
 const PARSERS: usize = 2;
-/// The number of the id that is the trace of records which name none.
+/// Number of the id that is the trace id of all records without one.
 const TRACE: u64 = 0;
-/// Bits for the ids within one record of a body.
+/// Bits of an id number for the ids within one record of a body.
 const RECORD_BITS: u32 = 24;
-/// Rejections that a receipt describes.
+/// Number of rejections that a receipt describes.
 const DESCRIBED: usize = 100;
 
-/// What became of a body's records.
+/// Outcome of the records of a body.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Receipt {
     pub(crate) accepted: u64,
     pub(crate) duplicate: u64,
-    /// Records that were not stored because their organisation's plan stores no more of them this
-    /// month.
+    /// Records that were not stored because of the monthly quota of their organisation's plan.
     pub(crate) over_quota: u64,
-    /// Of the accepted records, those that are older than their organisation's plan keeps records.
+    /// Accepted records that are older than the retention of their organisation's plan.
     pub(crate) past_retention: u64,
-    /// What that means and what can be done.
+    /// Explanation and remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
-    /// Set by [`Receipt::refuse`] alone, which notes what was refused.
+    /// Rejected records. Only [`Receipt::refuse`] changes it, and adds them to the list of
+    /// refusals.
     rejected: u64,
     rejections: Vec<Rejection>,
 }
 
-/// A receipt, and why the body was not read to its end.
+/// A receipt, with the failure that ended the body early.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) receipt: Receipt,
     pub(crate) failure: Option<Failure>,
 }
 
-/// Where records come from.
+/// Source of the records.
 pub(crate) enum Source {
-    /// A body that is still coming, packed or not.
+    /// A body that is still arriving, compressed or not.
     Stream(BodyDataStream),
-    /// A body that is there, not packed, and for which the caller holds room.
+    /// A complete, uncompressed body. The caller holds a memory reservation for it.
     Bytes(Vec<u8>),
 }
 
-/// How the records of a request are read.
+/// Reads and appends the records of a request.
 pub(crate) struct Intake {
     app: Arc<App>,
     shape: SourceFormat,
     context: Context,
     sender: Sender,
-    /// Who asked.
+    /// Access of the caller.
     access: Access,
-    /// The ids of records that bring none, where they are not simply new ones.
+    /// Ids for records without one. `None` means new ids.
     ids: Option<Ids>,
 }
 
@@ -106,8 +106,8 @@ impl Intake {
         sender: &Sender,
     ) -> Self {
         let text = |name: &str| text_header(headers, name);
-        // One trace for all records of the request that name none, as Portkey does; a record of
-        // ours may have none.
+        // All records of a request without a trace share one, as in Portkey. Native records may
+        // have none.
         let trace = (shape == SourceFormat::Portkey).then(|| app.engine.new_id());
         let owner = Owner {
             organisation: access.organisation.clone(),
@@ -124,8 +124,8 @@ impl Intake {
         Self { app: Arc::clone(app), shape, context, sender: sender.with(shape), access, ids: None }
     }
 
-    /// The records of a small body, as they would be appended, and why the first of the others is
-    /// none.
+    /// Parses the records of a small body without appending them. Also returns the reason for the
+    /// first refusal, if any.
     pub(crate) fn read(&self, text: &[u8]) -> (Vec<Record>, Option<String>) {
         let engine = &self.app.engine;
         let (records, rejections) =
@@ -135,7 +135,7 @@ impl Intake {
         (records, first)
     }
 
-    /// Gives the records of a body that is sent again the ids that they got the first time.
+    /// Recognises a repeated body and reuses the ids of the first attempt.
     pub(crate) fn recognise(mut self, body: &[u8], connection: Option<&Connection>) -> Self {
         let engine = &self.app.engine;
         let context = &mut self.context;
@@ -149,13 +149,13 @@ impl Intake {
         self
     }
 
-    /// Memory that the records of a body take at most once they are built.
+    /// Returns the maximum memory that the parsed records of a body need.
     pub(crate) fn made_bytes(&self, text: &[u8]) -> usize {
         ingest::made_bytes(text, &self.context.headers)
     }
 
-    /// Parses a small body, of which so many bytes are made, and appends it in one go: all of it is
-    /// taken, or nothing.
+    /// Parses a small body, whose records need at most `made_bytes`, and appends it as a whole or
+    /// not at all.
     pub(crate) async fn take_small(self, text: Vec<u8>, made_bytes: usize) -> Outcome {
         let mut receipt = Receipt::default();
         let failure = self.append_small(text, made_bytes, &mut receipt).await.err();
@@ -177,7 +177,7 @@ impl Intake {
         receipt.append(&intake.app, &intake.access, &intake.sender, records).await
     }
 
-    /// Takes everything that comes, a chunk at a time.
+    /// Ingests all records of a source, one chunk at a time.
     pub(crate) async fn take(self, source: Source) -> Outcome {
         let mut receipt = Receipt::default();
         let failure = self.run(source, &mut receipt).await.err();
@@ -199,8 +199,8 @@ impl Intake {
         let config = app.engine.config();
         let (pool, holder) = match source {
             Source::Stream(_) => (app.bodies.clone(), holder),
-            // The caller holds room for all of it; waiting for more could wait for what it holds
-            // itself.
+            // The caller holds memory for the whole body. Waiting for more could deadlock with that
+            // reservation.
             Source::Bytes(_) => (Pool::new(u64::MAX, Share::Half), Holder::Operator),
         };
         let record_bytes = usize::try_from(config.max_record_bytes).unwrap_or(usize::MAX);
@@ -251,7 +251,7 @@ impl Intake {
         Ok(())
     }
 
-    /// Makes ids for the records from that number on.
+    /// Returns a generator of ids for the records from number `first` on.
     fn new_ids(&self, first: u64) -> impl FnMut() -> String {
         // An object of numbered records counts as one record of the body.
         let mut next = first << RECORD_BITS;
@@ -273,11 +273,10 @@ impl Intake {
     }
 }
 
-/// Work up to so many bytes is done where it is asked for: going through another thread would take
-/// longer.
+/// Size up to which work runs in place, because a switch to another thread takes longer.
 const HERE_BYTES: usize = 64 << 10;
 
-/// Does work over so many bytes on a thread where it holds up no others, unless it is small.
+/// Runs work in place if it concerns few bytes, else on a thread for blocking work.
 pub(crate) async fn run_blocking<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -289,7 +288,7 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
     Ok(done.map_err(|cause| Error::internal("reading a body broke off").with_source(cause))?)
 }
 
-/// The number of records in a body that is read as a whole.
+/// Counts the records in a body that is read as a whole.
 fn counted(bytes: &[u8]) -> u64 {
     let mut splitter = ingest::Splitter::new();
     let chunks =
@@ -298,7 +297,7 @@ fn counted(bytes: &[u8]) -> u64 {
     records + splitter.finish().records.len() as u64
 }
 
-/// The refusal of a whole body for the number of its records: 413.
+/// Returns the failure of a body with too many records: 413.
 fn too_many(records: u64) -> Failure {
     let most = ingest::MAX_RECORDS;
     let message = format!(
@@ -308,12 +307,12 @@ fn too_many(records: u64) -> Failure {
 }
 
 impl Receipt {
-    /// A receipt for nothing, with a message.
+    /// Creates an empty receipt with a message.
     pub(super) fn saying(message: &str) -> Self {
         Self { message: Some(message.to_owned()), ..Self::default() }
     }
 
-    /// The number of records that were refused.
+    /// Returns the number of rejected records.
     pub(super) fn rejected(&self) -> u64 {
         self.rejected
     }
@@ -352,33 +351,33 @@ impl Receipt {
         self.over_quota += appended.over_quota;
         self.past_retention += appended.past_retention;
         if appended.over_quota > 0 {
-            let told = over_quota(limited.as_deref(), &rules);
+            let text = over_quota(limited.as_deref(), &rules);
             self.tell(
                 app,
                 sender,
                 limited,
-                Refused::many(Reason::OverQuota, told, appended.over_quota),
+                Refused::many(Reason::OverQuota, text, appended.over_quota),
             );
         }
         if appended.past_retention > 0 {
-            let told = past_retention(expiring.as_deref(), &rules);
+            let text = past_retention(expiring.as_deref(), &rules);
             self.tell(
                 app,
                 sender,
                 expiring,
-                Refused::many(Reason::PastRetention, told, appended.past_retention),
+                Refused::many(Reason::PastRetention, text, appended.past_retention),
             );
         }
         Ok(())
     }
 
-    /// Notes what a plan does not keep, and says so in the message.
+    /// Adds records that a plan does not keep to the list of refusals and to the message.
     fn tell(&mut self, app: &App, sender: &Sender, organisation: Option<String>, refused: Refused) {
-        let told = &refused.message;
+        let text = &refused.message;
         match &mut self.message {
-            None => self.message = Some(told.clone()),
-            Some(message) if message.contains(told.as_str()) => {}
-            Some(message) => message.push_str(&format!("; {told}")),
+            None => self.message = Some(text.clone()),
+            Some(message) if message.contains(text.as_str()) => {}
+            Some(message) => message.push_str(&format!("; {text}")),
         }
         let seen = Seen { organisation, ..Seen::default() };
         app.engine.refusals().request(sender, Refused { seen, ..refused });
@@ -401,7 +400,7 @@ impl Receipt {
         Ok(())
     }
 
-    /// Counts records that were refused, describes the first of them, and notes all.
+    /// Counts rejected records, describes the first ones, and adds all to the list of refusals.
     pub(super) fn refuse(&mut self, app: &App, sender: &Sender, rejections: Vec<Rejection>) {
         if rejections.is_empty() {
             return;
@@ -412,19 +411,19 @@ impl Receipt {
         app.engine.refusals().records(sender, rejections);
     }
 
-    /// Counts and notes records that were refused for one reason.
+    /// Counts records that were refused for the same reason, and adds them to the list of refusals.
     pub(super) fn refuse_many(&mut self, app: &App, sender: &Sender, refused: Refused) {
         self.rejected += refused.count;
         app.engine.refusals().records(sender, [refused]);
     }
 }
 
-/// Finds the organisation of records of which something holds, if there is one and only one.
+/// Returns the organisation of the matching records if they all have the same one.
 fn the_one(records: &[Record], holds: impl Fn(&str) -> bool) -> Option<String> {
     let mut found: Option<&str> = None;
     let mut last = None;
     for organisation in records.iter().filter_map(|record| record.organisation_id.as_deref()) {
-        // Records come in runs of one organisation.
+        // Records of one organisation are adjacent.
         if last.replace(organisation) == Some(organisation) || !holds(organisation) {
             continue;
         }
@@ -435,25 +434,25 @@ fn the_one(records: &[Record], holds: impl Fn(&str) -> bool) -> Option<String> {
     found.map(str::to_owned)
 }
 
-/// What a sender is told whose records were not stored because of a quota.
+/// Returns the message for records that were not stored because of a quota.
 fn over_quota(organisation: Option<&str>, rules: &Rules) -> String {
     let terms = organisation.map(|organisation| (organisation, rules.terms(organisation)));
     let Some((organisation, Terms { plan: Some(plan), stops_at: Some(limit), .. })) = terms else {
-        return "records were not stored because the plans of their organisations store no more this month, or because those were deleted; report `quota` \
-                shows which: wait for the next month, or ask the operator for other plans"
+        return "records were not stored because their organisations used up the quotas of their plans this month, or were deleted; \
+                report `quota` lists them: wait for the next month, or ask the operator for other plans"
             .to_owned();
     };
     format!(
-        "organisation `{organisation}` is on plan `{plan}`, which stores {limit} records a calendar month (UTC); those beyond \
-         are counted and not stored: wait for the next month, or ask the operator for another plan"
+        "organisation `{organisation}` is on plan `{plan}`, which stores {limit} records a calendar month (UTC); further \
+         records are counted, but not stored: wait for the next month, or ask the operator for another plan"
     )
 }
 
-/// Says what becomes of records that are older than their organisation's plan keeps records.
+/// Returns the message for records that are older than the retention of their organisation's plan.
 fn past_retention(organisation: Option<&str>, rules: &Rules) -> String {
     let Some(organisation) = organisation else {
-        return "records are older than the plans of their organisations keep records: no answer shows them, and upkeep deletes \
-                them; report `retention` shows how long each is kept: send records sooner, or ask the operator for other plans"
+        return "records are older than the retention of their organisations' plans: no response contains them, and maintenance \
+                deletes them; report `retention` lists the retention of each: send records sooner, or ask the operator for other plans"
             .to_owned();
     };
     let Terms { plan, retention_days, .. } = rules.terms(organisation);
@@ -462,28 +461,28 @@ fn past_retention(organisation: Option<&str>, rules: &Rules) -> String {
         None => format!("has no plan, and its records are kept {retention_days} days"),
     };
     format!(
-        "organisation `{organisation}` {kept_by}; older ones are in no answer, and upkeep deletes them: send records sooner, or \
-         ask the operator for another plan"
+        "organisation `{organisation}` {kept_by}; no response contains older ones, and maintenance deletes them: send records sooner, \
+         or ask the operator for another plan"
     )
 }
 
 impl Outcome {
-    /// The receipt, or the failure with the receipt's fields beside it.
+    /// Returns the receipt, or the failure with the fields of the receipt.
     pub(crate) fn result(self) -> Result<Receipt, Failure> {
         let Self { receipt, failure } = self;
         let kept = receipt.accepted + receipt.duplicate;
         match failure {
             None if kept + receipt.over_quota == 0 && receipt.rejected > 0 => {
                 let first = receipt.rejections.first().map(ToString::to_string).unwrap_or_default();
-                Err(Failure::invalid(format!("no record was taken; {first}"))
+                Err(Failure::invalid(format!("every record was refused; {first}"))
                     .with_fields(receipt)
                     .noted())
             }
             None => Ok(receipt),
             Some(failure) => {
                 let words = format!(
-                    "; {kept} records of this request were kept before that: send all of it again, records that carry an `id` \
-                     are not taken twice"
+                    "; {kept} records of this request were stored before that: send the whole request again, records with an `id` \
+                     are not stored twice"
                 );
                 Err(if kept > 0 { failure.and(&words) } else { failure }.with_fields(receipt))
             }
@@ -498,7 +497,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sender_over_its_quota_is_told_the_plan_the_limit_and_the_remedy() {
+    fn the_message_of_a_quota_names_the_plan_the_limit_and_the_remedy() {
         let terms = Terms {
             plan: Some("developer".to_owned()),
             stops_at: Some(10_000),
@@ -512,12 +511,12 @@ mod tests {
             ..Record::default()
         };
         let records = [record("free"), record("free"), record("dev"), record("dev")];
-        let told = over_quota(
+        let text = over_quota(
             the_one(&records, |of| rules.terms(of).stops_at.is_some()).as_deref(),
             &rules,
         );
         for words in ["organisation `dev`", "plan `developer`", "10000 records", "another plan"] {
-            assert!(told.contains(words), "{told}");
+            assert!(text.contains(words), "{text}");
         }
         let limited =
             |records: &[Record]| the_one(records, |of| rules.terms(of).stops_at.is_some());

@@ -1,14 +1,15 @@
-//! `POST /v1/logs`: Portkey's insert, for its SDKs as they are. OpenTelemetry's logs come by the
-//! same path ([`otlp`]).
+//! `POST /v1/logs`: Portkey's insert, compatible with its SDKs. OTLP exports of log records use the
+//! same route ([`otlp`]).
 //!
-//! Logging must never break the caller: whatever the content type, whatever the body, the answer is
-//! 200 `ok`, and what was no record, or more than the plan stores, is counted in a header and in
-//! `/metrics`, and listed by `GET /v1/refusals`. Only a missing key, a body over the limit, a full
-//! engine and a broken one are told. A body of up to [`SMALL_BYTES`] is taken whole or not at all.
+//! Logging must never break the caller. So the response is 200 `ok` for every content type and
+//! body. Invalid records, and records above the plan's quota, are counted in a header and in
+//! `/metrics`, and listed by `GET /v1/refusals`. The only errors are a missing key, a body over the
+//! limit, a full engine and a failed engine. A body of up to [`SMALL_BYTES`] is stored as a whole
+//! or not at all.
 //!
-//! Such records carry no id of their own. Portkey's SDKs send one again by themselves when its
-//! answer got lost (a failure of ours carries `x-portkey-request-id`, after which they do not);
-//! [`super::resend`] keeps that from being stored twice.
+//! These records have no id of their own. Portkey's SDKs repeat a request if its response got lost;
+//! they do not repeat a failure that carries `x-portkey-request-id`. [`super::retry_detection`]
+//! prevents that a repeated request is stored twice.
 
 use axum::Extension;
 use axum::body::Body;
@@ -28,9 +29,9 @@ use crate::ingest::SourceFormat;
 use crate::record::json::Reason;
 use crate::refusals::{Refused, Sender};
 
-/// Bodies up to this size are taken in one go.
+/// Largest body that is appended as a whole.
 const SMALL_BYTES: usize = 256 << 10;
-/// What is made of such a body, with the headers, is no more than this.
+/// Maximum memory of the records parsed from such a body, including the headers of the request.
 const MAX_MADE_BYTES: usize = 16 << 20;
 const ACCEPTED: HeaderName = HeaderName::from_static("x-gatelog-accepted");
 const REJECTED: HeaderName = HeaderName::from_static("x-gatelog-rejected");
@@ -62,8 +63,8 @@ pub(crate) async fn insert(
     let (intake, text) =
         run_blocking(text.len(), move || (intake.recognise(&text, connection.as_ref()), text))
             .await?;
-    // Memory for small records is taken before they are built, each with the headers of the
-    // request.
+    // Memory for small records, each with the headers of the request, is reserved before they are
+    // parsed.
     let made = if text.len() <= SMALL_BYTES { intake.made_bytes(&text) } else { usize::MAX };
     let Outcome { receipt, failure } = match made <= MAX_MADE_BYTES {
         true => {

@@ -1,11 +1,11 @@
-//! `GET /v1/logs` lists records, newest first; `GET /v1/logs/{id}` and the log's own URL
-//! `/logs/{id}` show one of them whole.
+//! `GET /v1/logs` lists records, newest first. `GET /v1/logs/{id}` and the permanent URL
+//! `/logs/{id}` return one record with its content.
 //!
-//! A key without `logs.read` is shown everything but bodies, which are null. A log that the key
-//! does not reach is the same 404 as one that does not exist. The list is ours, and a filter that
-//! it does not know is an error, since passing it over would list more than was asked for; the
-//! single log is Portkey's, and takes whatever its clients send along. Asked for `text/html`, the
-//! own URL answers a plain page.
+//! A key without `logs.read` gets null instead of bodies. A log that the key cannot see gets the
+//! same 404 as one that does not exist. The list is a route of gatelog: an unknown filter is an
+//! error, because ignoring it would list more than requested. The route of a single log is
+//! Portkey's and ignores unknown parameters, because Portkey's clients send some. The permanent URL
+//! returns an HTML page if `accept` asks for `text/html`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -34,13 +34,13 @@ use crate::limits::MemoryReservation;
 use crate::logs::{self, Ask, FILTER_NAMES, Filter, ID_IN_QUERY, MAX_PAGE_SIZE};
 use crate::record::Record;
 
-/// The log, or feedback, that a request's path names. Where several organisations or workspaces
-/// have the id, `organisation_id` and `workspace_slug` in the query string say whose is meant. An
-/// id that a path cannot hold, `..` or a word that is a route of its own, comes as `id` in the
-/// query string, behind the path `-`: `/v1/logs/-?id=exports`.
+/// The log or feedback in the path of a request. If several organisations or workspaces have the
+/// id, `organisation_id` and `workspace_slug` in the query string select one. An id that a path
+/// cannot contain, `..` or the name of a route, is sent as `id` in the query string, with `-` in
+/// the path: `/v1/logs/-?id=exports`.
 pub(crate) struct Named {
     path: Id,
-    /// The `id` of the query string.
+    /// Parameter `id` of the query string.
     id: Option<String>,
     organisation: Option<String>,
     workspace: Option<String>,
@@ -63,15 +63,15 @@ impl FromRequestParts<Arc<App>> for Named {
 }
 
 impl Named {
-    /// The id, and the organisation that is said to be meant; none for what cannot be an id.
+    /// Returns the id and the selected organisation. Returns `None` if the path cannot be an id.
     pub(super) fn parts(self) -> Option<(String, Option<String>)> {
         let Path(in_path) = self.path.ok()?;
         let in_query = self.id.filter(|_| in_path == ID_IN_QUERY);
         Some((in_query.unwrap_or(in_path), self.organisation))
     }
 
-    /// Its record, if the key reaches it, with fields that are denied to the key: what shows it
-    /// takes them out.
+    /// Returns the record if the key can see it, including the fields that are denied to the key.
+    /// The caller must remove these before it shows the record.
     pub(super) async fn record(mut self, app: &App, access: &Access) -> Result<Record, Failure> {
         let workspace = self.workspace.take();
         let (id, organisation) =
@@ -113,7 +113,7 @@ pub(crate) async fn show(
     json_of(&app, &access, record).await
 }
 
-/// `GET /logs/{id}`, the log's own URL.
+/// `GET /logs/{id}`, the permanent URL.
 pub(crate) async fn own_url(
     Caller { app, access }: Caller,
     named: Named,
@@ -123,7 +123,7 @@ pub(crate) async fn own_url(
     shown(&app, &access, record, &headers).await
 }
 
-/// A log, as JSON or as a page.
+/// Returns a log as JSON or as an HTML page.
 pub(super) async fn shown(
     app: &App,
     access: &Access,
@@ -168,19 +168,19 @@ async fn json_of(app: &App, access: &Access, mut record: Record) -> Result<Respo
     let object = stream_response::run_blocking(record_bytes, object).await??;
     let mut response = private((CONTENT_TYPE, "application/json"), object);
     stream_response::tell_withheld(&mut response, &withheld);
-    // A client that reads slowly holds all of it.
+    // The response holds the reservation until a slow client has read it.
     Ok(held_by(response, room))
 }
 
-/// Room for a record, for its text and for the answer made of it: bodies are as big as records are
-/// taken.
+/// Reserves memory for a record, its text and the response. Bodies may be as large as an ingested
+/// record.
 fn room(app: &App, access: &Access, record: &Record) -> Result<MemoryReservation, Failure> {
     let mut room = app.room(access);
     grow(&mut room, 3 * record.text_bytes() as u64)?;
     Ok(room)
 }
 
-/// An answer that no proxy keeps, and that is nothing but what it says.
+/// Creates a response that proxies must not cache and browsers must not reinterpret.
 pub(super) fn private(
     content_type: (axum::http::HeaderName, &'static str),
     text: String,
@@ -195,7 +195,7 @@ pub(super) fn private(
     (headers, text).into_response()
 }
 
-/// What a list is asked for. Fields that stand beside the name of a saved filter win over its own.
+/// Parses the parameters of a list. They override the fields of a saved filter.
 fn asked(app: &App, access: &Access, query: Option<&str>) -> Result<Ask, Failure> {
     let mut fields = Fields::decode(query)?;
     let saved = match fields.take("saved").filter(|name| !name.is_empty()) {
@@ -213,7 +213,7 @@ fn asked(app: &App, access: &Access, query: Option<&str>) -> Result<Ask, Failure
     understood(fields, saved)
 }
 
-/// The filter that a query string says, and nothing else.
+/// Parses a filter from a query string that has no other parameters.
 pub(super) fn filter_of(query: &str) -> Result<Filter, Failure> {
     let mut fields = Fields::decode(Some(query))?;
     let filter = Filter::read(|name| fields.take(name))?;
@@ -252,7 +252,7 @@ fn understood(mut fields: Fields, saved: Option<Fields>) -> Result<Ask, Failure>
     Ok(Ask { filter, page_size, after, total })
 }
 
-/// A log as a page without scripts, forms or anything from elsewhere.
+/// Renders a log as an HTML page without scripts, forms or external resources.
 fn page(record: &Record, weighted_feedback: Option<f64>, withheld: &[String]) -> String {
     let status = logs::shown_labels(record, withheld);
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
@@ -292,7 +292,7 @@ fn page(record: &Record, weighted_feedback: Option<f64>, withheld: &[String]) ->
     }
     page.push_str("</table>");
     for (name, body) in [("Request", &record.request.body), ("Response", &record.response.body)] {
-        let body = body.as_deref().map_or_else(|| "not shown, or not kept".to_owned(), escape);
+        let body = body.as_deref().map_or_else(|| "not visible, or not stored".to_owned(), escape);
         page.push_str(&format!("<h2>{name}</h2><pre>{body}</pre>"));
     }
     page.push_str("</html>");

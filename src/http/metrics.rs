@@ -1,8 +1,8 @@
-//! `GET /metrics`: what Prometheus scrapes: requests, the engine's gauges, the process's memory.
+//! `GET /metrics`: metrics for Prometheus: requests, gauges of the engine, memory of the process.
 //!
-//! Labels have few values: route templates, never paths; classes of status, never statuses; no
-//! tenant and no key. The registry belongs to one server, so that two in one process (as in tests)
-//! do not count each other's requests.
+//! Labels have few values: route templates instead of paths, classes instead of statuses, no
+//! tenants and no keys. Each server has its own registry, so that two servers in one process (as in
+//! tests) do not count each other's requests.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,13 +30,13 @@ use crate::store::CacheStats;
 
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper bounds in seconds: a fast insert is under 5 ms, a report under 250 ms, an export may take
-/// minutes.
+/// Upper bounds in seconds. A fast insert takes less than 5 ms, a report less than 250 ms, an
+/// export minutes.
 const BUCKETS: [f64; 11] = [0.002, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0, 600.0];
 
 type Labels = Vec<(&'static str, String)>;
 
-/// The counters of one server.
+/// Counters of one server.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -46,7 +46,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// A registry with the server's counters and the engine's gauges.
+    /// Creates a registry with the counters of the server and the gauges of the engine.
     pub(crate) fn new(engine: Engine) -> Self {
         let mut registry = Registry::with_prefix("gatelog");
         let requests = Family::default();
@@ -60,12 +60,12 @@ impl Metrics {
         );
         registry.register(
             "http_request_seconds",
-            "Time to the last byte of the answer, by route",
+            "Time to the last byte of the response, by route",
             seconds.clone(),
         );
         registry.register(
             "http_requests_running",
-            "Requests not yet answered to the last byte",
+            "Requests whose response is not complete",
             running.clone(),
         );
         registry.register_collector(Box::new(EngineGauges(engine)));
@@ -81,8 +81,8 @@ impl Metrics {
     }
 }
 
-/// A request on its way. Dropping it counts the request, also where the client went away before
-/// there was a status.
+/// A request in progress. Dropping it counts the request, even if the client disconnected before
+/// the response had a status.
 #[derive(Debug)]
 pub(crate) struct Running {
     metrics: Arc<Metrics>,
@@ -92,7 +92,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Notes the status of the answer.
+    /// Sets the status of the response.
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.class = match status.as_u16() {
             100..=199 => "1xx",
@@ -103,7 +103,7 @@ impl Running {
         };
     }
 
-    /// Milliseconds since the request came.
+    /// Returns the milliseconds since the request arrived.
     pub(crate) fn elapsed_ms(&self) -> u128 {
         self.started.elapsed().as_millis()
     }
@@ -158,12 +158,12 @@ impl Collector for EngineGauges {
         let of_policy = [
             (
                 "records_without_price",
-                "Records without a cost because no price of the model is known",
+                "Records without a cost because the price of the model is unknown",
                 policy.without_price(),
             ),
             (
                 "values_left_out",
-                "Names, figures and metadata left out because they were too long or too large",
+                "Names, numbers and metadata that were left out because they exceed a limit",
                 policy.left_out(),
             ),
         ];
@@ -181,11 +181,11 @@ impl Collector for EngineGauges {
     }
 }
 
-/// What was refused, by what the client used and why.
+/// Encodes the numbers of refusals by source and reason.
 fn encode_refusals(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let figures = engine.refusals().figures();
     let records = ConstCounter::new(figures.records);
-    let help = "Records that were refused for what they are";
+    let help = "Records that were refused because they are invalid";
     records.encode(encoder.encode_descriptor(
         "records_rejected",
         help,
@@ -219,7 +219,7 @@ fn encode_refusals(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> fmt:
     Ok(())
 }
 
-/// The upkeep jobs, each under its name.
+/// Encodes the state of the maintenance jobs, with the name of the job as a label.
 fn encode_jobs(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let upkeep = engine.upkeep();
     let seconds = |at: Option<DateTime<Utc>>| at.map_or(0, |at| at.timestamp());
@@ -233,15 +233,15 @@ fn encode_jobs(engine: &Engine, encoder: &mut DescriptorEncoder<'_>) -> fmt::Res
     let families = [
         (
             "upkeep_last_end_seconds",
-            "When a job ended last, seconds since 1970-01-01",
+            "End of the last run of a job, seconds since 1970-01-01",
             of(&|run| seconds(run.ended_at)),
         ),
         (
             "upkeep_next_seconds",
-            "When a job is due, seconds since 1970-01-01; 0 = never",
+            "Time of the next run of a job, seconds since 1970-01-01; 0 if it is not scheduled",
             of(&|run| seconds(run.next_at)),
         ),
-        ("upkeep_failures", "Failures of a job in a row", of(&|run| i64::from(run.failures))),
+        ("upkeep_failures", "Consecutive failures of a job", of(&|run| i64::from(run.failures))),
     ];
     for (name, help, gauges) in families {
         gauges.encode(encoder.encode_descriptor(
@@ -258,7 +258,7 @@ type Line = (&'static str, &'static str, u64);
 
 fn gauges(status: &Status, cache: &CacheStats) -> [Line; 17] {
     [
-        ("writable", "1 if records are taken", u64::from(status.writable)),
+        ("writable", "1 if the engine accepts records", u64::from(status.writable)),
         (
             "clock_in_doubt",
             "1 if the clock leapt and nothing expires until the time is confirmed",
@@ -266,7 +266,7 @@ fn gauges(status: &Status, cache: &CacheStats) -> [Line; 17] {
         ),
         (
             "catalog_age_seconds",
-            "Time since the catalog was seen to be the newest",
+            "Time since the catalog was last confirmed to be current",
             status.catalog_age_seconds,
         ),
         ("table_version", "Version of the Delta table", status.table_version),
@@ -274,8 +274,8 @@ fn gauges(status: &Status, cache: &CacheStats) -> [Line; 17] {
         ("table_rows", "Rows in the table's files", status.file_rows),
         ("table_bytes", "Bytes of the table's files", status.file_bytes),
         ("table_partitions", "Partitions of the table", status.partitions),
-        ("memtable_rows", "Acked rows not yet in a file", status.memory_rows),
-        ("memtable_bytes", "Memory of the rows not yet in a file", status.memory_bytes),
+        ("memtable_rows", "Acknowledged rows that are not in a file yet", status.memory_rows),
+        ("memtable_bytes", "Memory of the rows that are not in a file yet", status.memory_bytes),
         ("memtable_budget_bytes", "Memory at which writers wait", status.memtable_budget_bytes),
         ("wal_bytes", "Bytes of the write-ahead log", status.wal_bytes),
         ("wal_segments", "Segments of the write-ahead log", status.wal_segments),
@@ -285,10 +285,10 @@ fn gauges(status: &Status, cache: &CacheStats) -> [Line; 17] {
             status.commits_since_checkpoint,
         ),
         ("queries_running", "Queries running now", status.queries_running),
-        ("disk_cache_bytes", "Disk space of parts of files read from a bucket", cache.bytes),
+        ("disk_cache_bytes", "Disk space of cached parts of a bucket's files", cache.bytes),
         (
             "process_resident_bytes",
-            "Memory that the process holds; 0 where unknown",
+            "Resident memory of the process; 0 if unknown",
             resident_bytes().unwrap_or(0),
         ),
     ]
@@ -296,8 +296,12 @@ fn gauges(status: &Status, cache: &CacheStats) -> [Line; 17] {
 
 fn counters(status: &Status, cache: &CacheStats) -> [Line; 10] {
     [
-        ("records_accepted", "Records taken since the start", status.accepted_total),
-        ("records_duplicate", "Records dropped because their id was known", status.duplicate_total),
+        ("records_accepted", "Records accepted since the start", status.accepted_total),
+        (
+            "records_duplicate",
+            "Records dropped because their id is stored already",
+            status.duplicate_total,
+        ),
         (
             "records_over_quota",
             "Records not stored because of their plan's quota",
@@ -305,24 +309,28 @@ fn counters(status: &Status, cache: &CacheStats) -> [Line; 10] {
         ),
         (
             "records_past_retention",
-            "Records taken that are older than their plan keeps records",
+            "Accepted records that are older than the retention of their plan",
             status.past_retention_total,
         ),
-        ("records_refused", "Records refused because there was no room", status.refused_total),
+        ("records_refused", "Records refused because the memory was full", status.refused_total),
         (
             "records_redated",
-            "Records dated more than a day ahead, which got the time of arrival",
+            "Records dated more than a day ahead, whose time was replaced by that of their arrival",
             status.redated_total,
         ),
         ("flushes", "Flushes since the start", status.flushes_total),
         ("compactions", "Compactions since the start", status.compactions_total),
         ("disk_cache_hits", "Reads of a bucket that the disk cache answered", cache.hits),
-        ("disk_cache_misses", "Reads of a bucket that it could not answer", cache.misses),
+        (
+            "disk_cache_misses",
+            "Reads of a bucket that the disk cache could not answer",
+            cache.misses,
+        ),
     ]
 }
 
-/// Resident memory as Linux tells it. `status` says kilobytes, where `statm` would need the size of
-/// a page.
+/// Returns the resident memory on Linux. `status` gives it in kilobytes; `statm` would require the
+/// page size.
 fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

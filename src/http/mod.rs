@@ -1,11 +1,11 @@
 //! The HTTP server: every route on this screen, one file per resource.
 //!
-//! Handlers decode, call the engine and encode; no business rule lives here. These layers surround
-//! them, outermost first: request id and metrics ([`observe`]), a response after a panic,
+//! Handlers decode, call the engine and encode; they contain no business rules. These layers
+//! surround them, outermost first: request id and metrics ([`observe`]), a response after a panic,
 //! authentication ([`auth`]), a list of refusals ([`refusals`]), a task of its own for requests
-//! that write ([`finish`]), and the scope check. Every failure has the one envelope ([`error`]), an
-//! unknown route and a wrong method included. [`router`] is separate from [`serve`], so that tests
-//! and programs that embed the server can drive it without a socket.
+//! that write ([`finish`]), and the scope check. All failures have the same envelope ([`error`]),
+//! including unknown routes and unsupported methods. [`router`] is separate from [`serve`], so that
+//! tests and programs that embed the server can use it without a socket.
 
 mod admin;
 mod analytics;

@@ -4,7 +4,7 @@
 //! credit, spends it while the server waits, and earns it back with bytes. So a pause is allowed,
 //! but the average speed must reach [`LEAST_SPEED`]. In addition, the total waiting time for one
 //! body is limited. Every request body is watched ([`watch`]), whatever its route; responses are
-//! watched where they are written ([`super::stall`]).
+//! watched where they are written ([`super::write_timeout`]).
 
 use std::fmt;
 use std::pin::Pin;

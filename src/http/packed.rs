@@ -1,4 +1,4 @@
-//! Bodies that are read as a whole and unpacked, within the room that is taken for them.
+//! Reads and decompresses whole bodies within a memory reservation.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -12,15 +12,16 @@ use crate::catalog::Access;
 use crate::error::Error;
 use crate::limits::MemoryReservation;
 
-/// Unpacked bytes that room is taken for at once.
+/// Step in which memory for decompressed bytes is reserved.
 const PIECE_BYTES: usize = 256 << 10;
-/// A body may be so much larger than the largest record.
+/// Maximum bytes of a body beyond those of the largest record.
 const ENVELOPE_BYTES: u64 = 1 << 20;
-/// A body, the piece of it that is being split, and what is parsed of it take so many times its
-/// size.
+/// Memory of a body, the piece that is being split and its parsed records, as a multiple of the
+/// body's size.
 pub(super) const TIMES: usize = 3;
 
-/// The plain bytes of a whole body, with room for what is made of them; or why they do not unpack.
+/// Reads a whole body, decompresses it and reserves memory for it and its records. Fails if it
+/// cannot be decompressed.
 pub(crate) async fn packed(
     app: &App,
     access: &Access,
@@ -35,8 +36,8 @@ pub(crate) async fn packed(
     unpacked(bytes, limit, TIMES, room).await
 }
 
-/// The bytes themselves or what they unpack to, with room for `times` that; or why they do not
-/// unpack.
+/// Decompresses a body, or returns plain bytes unchanged, and reserves memory of `times` its size.
+/// Fails if it cannot be decompressed.
 pub(super) async fn unpacked(
     bytes: Vec<u8>,
     limit: usize,
@@ -71,8 +72,8 @@ fn unpack_within(
             Ok(_) if check_packing(packed.len() as u64, text.len() as u64).is_err() => {
                 return Ok(check_packing(packed.len() as u64, text.len() as u64).map(|()| text));
             }
-            // The packed bytes are gone before the text is parsed: no text within the limit needs
-            // more than a plain one.
+            // The compressed bytes are dropped before the text is parsed, so no body within the
+            // limit needs more memory than an uncompressed one.
             Ok(_) => grow(room, (packed.len() + text.len()).max(times * text.len()) as u64)?,
             Err(cause) => return Ok(Err(cause)),
         }

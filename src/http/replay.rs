@@ -1,11 +1,11 @@
-//! `GET /v1/logs/{id}/replay` shows a stored request ready to edit, or why it is inactive; `POST`
-//! sends the edited one.
+//! `GET /v1/logs/{id}/replay` returns a stored request for editing, or the reason why it cannot be
+//! sent; `POST` sends the edited request.
 //!
-//! It goes to the gateway of the configuration and nowhere else: the base URL is `gateway_url`, the
-//! path one of three, redirects are not followed, and time, bytes and calls at once are bounded.
-//! What of the caller's headers goes along is decided in [`crate::replay`]. The answer is told and
-//! becomes a record of the organisation of the log, also where the caller has gone meanwhile: the
-//! call has cost money by then.
+//! A replay can only be sent to the configured gateway: the base URL is `gateway_url`, the path is
+//! one of three, redirects are not followed, and time, bytes and concurrent calls are limited.
+//! [`crate::replay`] decides which of the caller's headers are passed on. The response of the
+//! gateway is returned and stored as a record of the log's organisation, even if the caller has
+//! disconnected, since the call may have cost money.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,14 +41,14 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 const KEY_HEADER: &str = "x-portkey-api-key";
 const DEBUG_HEADER: HeaderName = HeaderName::from_static("x-portkey-debug");
 
-/// The way to the gateway.
+/// Client of the gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    /// None if no gateway is configured, or its client cannot be made.
+    /// `None` if no gateway is configured, or the client cannot be created.
     client: Option<reqwest::Client>,
 }
 
-/// What is shown of a stored request.
+/// State of a replay.
 #[derive(Serialize)]
 struct Shown<'a> {
     object: &'static str,
@@ -57,26 +57,26 @@ struct Shown<'a> {
     reason: Option<Value>,
     request: Option<Ready<'a>>,
     endpoints: [&'static str; 3],
-    /// Whether there is a gateway to send it to.
+    /// True if a gateway is configured.
     gateway: bool,
     /// Headers of the caller that are passed on.
     headers: Vec<&'static str>,
 }
 
-/// What is told of a replay.
+/// Result of a replay.
 #[derive(Serialize)]
-struct Told<'a> {
+struct Outcome<'a> {
     object: &'static str,
     replay_of: &'a str,
     log_id: Option<&'a str>,
     url: Option<String>,
     trace_id: Option<&'a str>,
     message: Option<String>,
-    response: ToldResponse<'a>,
+    response: ResponseView<'a>,
 }
 
 #[derive(Serialize)]
-struct ToldResponse<'a> {
+struct ResponseView<'a> {
     status: u16,
     headers: Value,
     body: Option<&'a RawValue>,
@@ -101,7 +101,7 @@ fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error> {
         .referer(false)
         .connect_timeout(CONNECT_TIME)
         .timeout(Duration::from_secs(config.replay_timeout_seconds))
-        // A gateway on this machine or in this network needs no roots of trust, and there may be
+        // A gateway on this machine or network needs no root certificates, and the system may have
         // none.
         .tls_built_in_root_certs(config.gateway_url.starts_with("https"))
         .build()
@@ -160,7 +160,7 @@ pub(crate) async fn send(
     let id = app.engine.new_id();
     let given =
         headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    // Where our key did not come by its own header, it came as `authorization`.
+    // If the key was not in its own header, it was in `authorization`.
     let ours = !headers.contains_key(KEY_HEADER);
     let sent = replay::outgoing(&record, ready, &replay::edited(&text)?, given, ours, &id)?;
     let debug = headers.get(DEBUG_HEADER).cloned();
@@ -169,18 +169,18 @@ pub(crate) async fn send(
     running.await.map_err(|cause| Error::internal("a replay broke off").with_source(cause))?
 }
 
-/// The providers that the log's organisation archived.
+/// Returns the archived providers of the log's organisation.
 fn archived(app: &App, record: &Record) -> BTreeSet<String> {
     let state = app.engine.catalog().state();
     state.document.archived_providers(record.organisation_id.as_deref().unwrap_or_default())
 }
 
-/// Most bytes of an edited request, and of an answer: both have to fit into one record.
+/// Returns the maximum bytes of an edited request and of a response. Both must fit into one record.
 fn most_bytes(config: &Config) -> usize {
     usize::try_from(config.max_record_bytes / 2).unwrap_or(usize::MAX)
 }
 
-/// One replay on its way.
+/// A replay in progress.
 struct Call {
     app: Arc<App>,
     access: Access,
@@ -195,7 +195,7 @@ impl Call {
     async fn run(mut self) -> Result<Response, Failure> {
         let gateway = &self.app.gateway;
         let Some(client) = gateway.client.clone() else {
-            let message = "no gateway to send replays to; the operator sets `gateway_url`";
+            let message = "no gateway is configured for replays; the operator sets `gateway_url`";
             return Err(Failure::new(StatusCode::CONFLICT, message));
         };
         let _place =
@@ -207,22 +207,21 @@ impl Call {
             self.sent.endpoint
         );
         let answered = self.ask(&client, &url).await?;
-        let stored = match self.app.engine.config().gateway_logs {
-            true => Err("the gateway logs it by itself, in the same trace".to_owned()),
-            false => {
-                let started = started.to_rfc3339_opts(SecondsFormat::Micros, true);
-                let text =
-                    replay::entry(&self.record, &self.sent, &answered, &self.id, &url, &started)?;
-                self.store(text, &answered).await?
-            }
+        let stored = if self.app.engine.config().gateway_logs {
+            Err("the gateway logs the call itself, in the same trace".to_owned())
+        } else {
+            let started = started.to_rfc3339_opts(SecondsFormat::Micros, true);
+            let text =
+                replay::entry(&self.record, &self.sent, &answered, &self.id, &url, &started)?;
+            self.store(text, &answered).await?
         };
-        Ok(held_by(self.told(&answered, stored)?, self.room))
+        Ok(held_by(self.response(&answered, stored)?, self.room))
     }
 
     async fn ask(&mut self, client: &reqwest::Client, url: &str) -> Result<Answered, Failure> {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.sent.headers {
-            // Ids of a trace are any text, and one that cannot be a header is left out.
+            // Trace ids can be any text. One that is not a valid header value is left out.
             if let (Ok(name), Ok(mut value)) =
                 (HeaderName::try_from(name), HeaderValue::try_from(value))
             {
@@ -255,7 +254,7 @@ impl Call {
             }
             bytes.extend_from_slice(&piece);
             if self.room.grow(held + 4 * bytes.len() as u64).is_err() {
-                let message = "the gateway answered, but requests fill the memory set aside for them, so it was not logged";
+                let message = "the gateway answered, but requests fill the memory reserved for them, so it was not logged";
                 return Err(Failure::new(StatusCode::BAD_GATEWAY, message));
             }
         }
@@ -263,7 +262,7 @@ impl Call {
         Ok(Answered { status, headers, body: as_json(&bytes), elapsed_ms })
     }
 
-    /// Logs the call; says why it was not stored, if it was not.
+    /// Stores the call as a log. On failure returns the reason.
     async fn store(
         &self,
         text: String,
@@ -293,7 +292,7 @@ impl Call {
         for record in &mut records {
             replay::complete(record, &self.sent, answered, &self.access.key_id);
         }
-        // The call was made, so its answer is told whatever became of its log.
+        // The call was made, so its response is returned even if the log cannot be stored.
         let receipt = match self.app.engine.append_parsed(records).await {
             Ok(receipt) => receipt,
             Err(refused) => return Ok(Err(refused.error.message().to_owned())),
@@ -304,19 +303,23 @@ impl Call {
         })
     }
 
-    fn told(&self, answered: &Answered, stored: Result<(), String>) -> Result<Response, Failure> {
+    fn response(
+        &self,
+        answered: &Answered,
+        stored: Result<(), String>,
+    ) -> Result<Response, Failure> {
         let is_stored = stored.is_ok();
         let headers: Map<String, Value> = replay::kept(&answered.headers)
             .map(|(name, value)| (name.to_owned(), value.into()))
             .collect();
-        encoded(&Told {
+        encoded(&Outcome {
             object: "replay",
             replay_of: self.record.id.as_deref().unwrap_or_default(),
             log_id: is_stored.then_some(self.id.as_str()),
             url: is_stored.then(|| own_url(&self.id)),
             trace_id: replay::header(&self.sent.headers, "x-portkey-trace-id"),
             message: stored.err().map(|why| format!("no log was written: {why}")),
-            response: ToldResponse {
+            response: ResponseView {
                 status: answered.status,
                 headers: Value::Object(headers),
                 body: serde_json::from_str(&answered.body).ok(),
@@ -326,7 +329,8 @@ impl Call {
     }
 }
 
-/// A body as it is if it is JSON, its text as a JSON string if not, nothing if it is empty.
+/// Returns a body unchanged if it is JSON, as a JSON string if it is not, and as an empty text if
+/// it is empty.
 fn as_json(bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return String::new();
@@ -337,11 +341,11 @@ fn as_json(bytes: &[u8]) -> String {
     }
 }
 
-/// The gateway did not answer, or not to the end. The cause goes to our own log, without the URL;
-/// it holds no header.
+/// Returns the failure of a call without a complete response. The cause is logged without the URL;
+/// it contains no headers.
 fn unanswered(cause: reqwest::Error, config: &Config) -> Failure {
     let timed_out = cause.is_timeout();
-    tracing::warn!(cause = %cause.without_url(), "a replay was not answered");
+    tracing::warn!(cause = %cause.without_url(), "the gateway did not answer a replay");
     match timed_out {
         true => {
             let seconds = config.replay_timeout_seconds;
@@ -351,8 +355,7 @@ fn unanswered(cause: reqwest::Error, config: &Config) -> Failure {
             Failure::new(StatusCode::GATEWAY_TIMEOUT, message)
         }
         false => {
-            let message =
-                "the gateway of `gateway_url` cannot be reached, or broke off; nothing was logged";
+            let message = "the gateway of `gateway_url` cannot be reached, or closed the connection early; nothing was logged";
             Failure::new(StatusCode::BAD_GATEWAY, message)
         }
     }

@@ -10,12 +10,12 @@ use axum::routing::MethodRouter;
 use super::App;
 use crate::catalog::Scope;
 
-/// What a route asks of a key.
+/// Requirement of a route on the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
-    /// That scope.
+    /// A scope.
     Scope(Scope),
-    /// Scope `admin`, bound to no organisation.
+    /// Scope `admin` in a key that is not bound to an organisation.
     Operator,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Methods {
 }
 
 impl Methods {
-    /// Puts the methods behind a check.
+    /// Adds a check in front of the methods.
     pub(crate) fn guarded(
         self,
         needs: Needs,

@@ -69,7 +69,7 @@ pub(crate) async fn stream(
     let body = futures::stream::iter(first.map(Ok)).chain(pieces).inspect_err(|error| {
         tracing::warn!(
             cause = error.chain(),
-            "a streamed answer broke off; the connection is cut so that the client notices"
+            "a streamed response failed; the connection is cut so that the client notices"
         );
     });
     let mut response = Response::new(Body::from_stream(body));
@@ -78,7 +78,7 @@ pub(crate) async fn stream(
     Ok(response)
 }
 
-/// Refuses HTTP/1.0, in which a body that broke off looks like one that ended.
+/// Refuses HTTP/1.0, in which an interrupted body looks like a complete one.
 pub(crate) fn needs_chunks(version: Version) -> Result<(), Failure> {
     if version >= Version::HTTP_11 {
         return Ok(());

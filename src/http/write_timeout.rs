@@ -1,7 +1,7 @@
 //! A connection that ends if its client reads too slowly ([`super::pace`]).
 //!
-//! A download holds a View, a query and buffers; a client that stops reading would hold them for
-//! ever. Reads from the client have limits of their own: hyper's for headers and idle connections,
+//! A download holds a View, a query and buffers, and a client that stops reading would hold them
+//! for ever. Other limits apply to reads from the client: hyper's for headers and idle connections,
 //! the router's for bodies.
 
 use std::io;
@@ -27,7 +27,7 @@ impl<S> WriteTimeout<S> {
         Self { stream, patience: Patience::new(pause, STREAM) }
     }
 
-    /// Passes a finished write on. A pending write fails when the client has used up its time.
+    /// Passes on a finished write. A pending write fails when the client has used up its time.
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -52,7 +52,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            // The client sends its next request.
+            // The client has started its next request.
             self.patience.restart(STREAM);
         }
         read

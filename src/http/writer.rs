@@ -1,8 +1,8 @@
-//! The bytes of an answer in each format.
+//! Encodes the rows of a response in each format.
 //!
-//! Every format says the same table. An answer without rows is still a whole file: `[]`, a CSV
-//! header, a schema. [`Writer`] turns batches into bytes without doing I/O; what it holds between
-//! two calls is at most one Parquet row group.
+//! All formats contain the same table. A response without rows is still a valid file: `[]`, a CSV
+//! header, a schema. [`Writer`] encodes batches without I/O. Between two calls it holds at most one
+//! Parquet row group.
 
 use arrow::array::RecordBatch;
 use arrow::csv;
@@ -20,11 +20,10 @@ use super::formulas;
 use super::output_schema::{OutputSchema, json_writer};
 use crate::error::{Error, Result};
 
-/// A row group is closed when it has grown to this many encoded bytes; until then it is held in
-/// memory.
+/// Encoded size at which a row group is closed. Until then it is held in memory.
 const ROW_GROUP_BYTES: usize = 16 << 20;
 
-/// Turns batches of one schema into the bytes of one format.
+/// Encodes batches of one schema in one format.
 pub struct Writer {
     shape: OutputSchema,
     sink: Sink,
@@ -45,7 +44,7 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// A writer for an answer of that schema.
+    /// Creates a writer for rows of a schema.
     pub fn new(format: Format, schema: &SchemaRef) -> Result<Self> {
         let shape = OutputSchema::new(schema, format);
         let sink = match format {
@@ -60,7 +59,7 @@ impl Writer {
         Ok(Self { shape, sink })
     }
 
-    /// The same, with cells that begin a formula quoted where the format is CSV.
+    /// Sets whether CSV cells that begin a formula are quoted.
     #[must_use]
     pub fn quoting_formulas(mut self, quoting: bool) -> Self {
         if let Sink::Csv { quoted, .. } = &mut self.sink {
@@ -69,7 +68,7 @@ impl Writer {
         self
     }
 
-    /// Writes the rows of a batch and gives the bytes that are ready, which may be none.
+    /// Encodes the rows of a batch. Returns the bytes that are ready, which may be none.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<Bytes> {
         let batch = self.shape.apply(batch).map_err(unwritable)?;
         match &mut self.sink {
@@ -88,7 +87,7 @@ impl Writer {
         Ok(self.take())
     }
 
-    /// Ends the answer and gives its last bytes.
+    /// Ends the response and returns its last bytes.
     pub fn finish(&mut self) -> Result<Bytes> {
         if matches!(self.sink, Sink::Csv { begun: false, .. }) {
             return self.write(&RecordBatch::new_empty(std::sync::Arc::clone(self.shape.source())));
@@ -132,11 +131,10 @@ fn write_parquet(writer: &mut ArrowWriter<Vec<u8>>, batch: &RecordBatch) -> Resu
     Ok(())
 }
 
-/// What cannot be written is a column of a type that the format does not know: the query can cast
-/// it.
+/// Returns the error of a column whose type the format does not support. The query can cast it.
 fn unwritable(cause: ArrowError) -> Error {
     Error::invalid(format!(
-        "the answer cannot be written in this format ({cause}); cast the column to text, or name another"
+        "the response cannot be written in this format ({cause}); cast the column to text, or name another"
     ))
     .with_source(cause)
 }

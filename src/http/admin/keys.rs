@@ -148,17 +148,19 @@ mod tests {
         let fine = |organisation: &str, workspace: &str| {
             Ok((organisation.to_owned(), workspace.to_owned()))
         };
-        let told = |made: Result<(String, String)>| made.map_err(|error| error.to_string());
-        assert_eq!(told(made(&operator, None, None)), fine("", ""));
-        assert_eq!(told(made(&operator, Some("zen"), None)), fine("zen", ""));
-        assert_eq!(told(made(&acme, None, None)), fine("acme", ""));
-        assert_eq!(told(made(&acme, Some("acme"), Some("search"))), fine("acme", "search"));
-        assert_eq!(told(made(&search, None, None)), fine("acme", "search"));
+        let outcome = |made: Result<(String, String)>| made.map_err(|error| error.to_string());
+        assert_eq!(outcome(made(&operator, None, None)), fine("", ""));
+        assert_eq!(outcome(made(&operator, Some("zen"), None)), fine("zen", ""));
+        assert_eq!(outcome(made(&acme, None, None)), fine("acme", ""));
+        assert_eq!(outcome(made(&acme, Some("acme"), Some("search"))), fine("acme", "search"));
+        assert_eq!(outcome(made(&search, None, None)), fine("acme", "search"));
         assert_eq!(
-            told(made(&acme, Some("zen"), None)),
+            outcome(made(&acme, Some("zen"), None)),
             Err("organisation `zen` does not exist".to_owned())
         );
-        assert!(told(made(&search, None, Some("ads"))).unwrap_err().contains("workspace `search`"));
+        assert!(
+            outcome(made(&search, None, Some("ads"))).unwrap_err().contains("workspace `search`")
+        );
     }
 
     #[test]

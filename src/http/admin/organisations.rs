@@ -46,7 +46,7 @@ struct Change {
 
 /// An organisation with its usage of the current month.
 #[derive(Debug, Serialize)]
-pub(crate) struct Told {
+pub(crate) struct OrganisationUsage {
     #[serde(flatten)]
     shown: OrganisationView,
     records_this_month: u64,
@@ -58,14 +58,14 @@ pub(crate) struct Told {
 pub(crate) async fn list(Caller { app, access }: Caller) -> Answer<Value> {
     let used = used(&app, access.organisation.as_deref());
     let shown = app.engine.catalog().state().document.shown_organisations(&access);
-    listed(&shown.into_iter().map(|shown| told(shown, &used)).collect::<Vec<_>>())
+    listed(&shown.into_iter().map(|shown| with_usage(shown, &used)).collect::<Vec<_>>())
 }
 
 /// `POST /v1/admin/organisations`.
 pub(crate) async fn create(
     Caller { app, access }: Caller,
     body: Body,
-) -> Result<Answer<Told>, Failure> {
+) -> Result<Answer<OrganisationUsage>, Failure> {
     let New { id, plan, name, retention_days, workspaces } = read(body, NEW_FIELDS).await?;
     let unknown_days = app.engine.catalog().unknown_days();
     let created_at = app.engine.now();
@@ -87,12 +87,12 @@ pub(crate) async fn create(
 pub(crate) async fn show(
     Caller { app, access }: Caller,
     path: Id,
-) -> Result<Answer<Told>, Failure> {
+) -> Result<Answer<OrganisationUsage>, Failure> {
     let id = id(path)?;
     let document = &app.engine.catalog().state().document;
     document.known_organisation(&id, &access)?;
     let shown = document.shown_organisation(&id)?;
-    Ok(answer(StatusCode::OK, told(shown, &used(&app, Some(&id)))))
+    Ok(answer(StatusCode::OK, with_usage(shown, &used(&app, Some(&id)))))
 }
 
 /// `PATCH /v1/admin/organisations/{id}`.
@@ -100,7 +100,7 @@ pub(crate) async fn change(
     Caller { app, access }: Caller,
     path: Id,
     body: Body,
-) -> Result<Answer<Told>, Failure> {
+) -> Result<Answer<OrganisationUsage>, Failure> {
     let id = id(path)?;
     let wanted: Change = read(body, CHANGE_FIELDS).await?;
     if wanted == Change::default() {
@@ -134,7 +134,7 @@ pub(crate) async fn change(
 pub(crate) async fn delete(
     Caller { app, access }: Caller,
     path: Id,
-) -> Result<Answer<Told>, Failure> {
+) -> Result<Answer<OrganisationUsage>, Failure> {
     let id = id(path)?;
     let erasure_id = app.engine.new_id();
     let now = app.engine.now();
@@ -153,11 +153,11 @@ fn changed(
     app: &App,
     status: StatusCode,
     done: Result<OrganisationView>,
-) -> Result<Answer<Told>, Failure> {
+) -> Result<Answer<OrganisationUsage>, Failure> {
     let shown = done?;
     app.engine.catalog_changed();
     let used = used(app, Some(&shown.id));
-    Ok(answer(status, told(shown, &used)))
+    Ok(answer(status, with_usage(shown, &used)))
 }
 
 /// Returns the numbers of stored and not stored records of this month, of one organisation or of
@@ -169,10 +169,10 @@ fn used(app: &App, organisation: Option<&str>) -> HashMap<String, (u64, u64)> {
     this_month.map(|used| (used.organisation, (used.records, used.not_stored))).collect()
 }
 
-fn told(shown: OrganisationView, used: &HashMap<String, (u64, u64)>) -> Told {
+fn with_usage(shown: OrganisationView, used: &HashMap<String, (u64, u64)>) -> OrganisationUsage {
     let (records_this_month, not_stored_this_month) =
         used.get(&shown.id).copied().unwrap_or_default();
-    Told { shown, records_this_month, not_stored_this_month }
+    OrganisationUsage { shown, records_this_month, not_stored_this_month }
 }
 
 fn no_plan(document: &Document) -> Error {

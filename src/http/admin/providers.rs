@@ -29,7 +29,7 @@ pub(crate) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Answer<Value>, Failure> {
     let access = asked(access, query.as_deref())?;
-    Ok(answer(StatusCode::OK, told(&app.engine.catalog().state().document, &access)))
+    Ok(answer(StatusCode::OK, archived_list(&app.engine.catalog().state().document, &access)))
 }
 
 /// `POST /v1/admin/archived-providers`: archives a provider. Archiving it again changes nothing.
@@ -73,12 +73,12 @@ async fn change(
     let organisation = access.organisation.as_deref().unwrap_or_default();
     let change = |document: &mut Document| {
         document.archive_provider(organisation, provider, archived)?;
-        Ok(told(document, access))
+        Ok(archived_list(document, access))
     };
     Ok(answer(StatusCode::OK, app.engine.catalog().change_as(access, change).await?))
 }
 
-fn told(document: &Document, access: &Access) -> Value {
+fn archived_list(document: &Document, access: &Access) -> Value {
     let reached =
         document.archived_providers.iter().filter(|(organisation, _)| access.reaches(organisation));
     let data: Vec<Value> = reached

@@ -5,8 +5,8 @@
 //! `If-Range` with another one gets the whole file. A request for several ranges gets the whole
 //! file, as the standard allows. The file is read from the store in pieces, a few ahead of the
 //! client. A failure, the removal of the file, or a client that stops reading
-//! ([`super::super::stall`]) cuts the connection. The number of downloads is limited, in total and
-//! per organisation.
+//! ([`super::super::write_timeout`]) cuts the connection. The number of downloads is limited, in
+//! total and per organisation.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ pub(crate) async fn open(
     *response.status_mut() = status;
     if method == Method::GET && !range.is_empty() {
         // The download ends when its body is dropped: after it was sent, when the client
-        // disconnects, or when it is cut because nobody reads it.
+        // disconnects, or when it is cut because the client stopped reading.
         let download = app.places.downloads.take(&Holder::new(job.organisation.as_deref()))?;
         let pieces = app.engine.download_export(token, &file, range).inspect(move |piece| {
             let _held = &download;

@@ -2,10 +2,10 @@
 //!
 //! The routes and their scopes come from the route table. Columns, formats, reports, graphs and
 //! limits come from the code that implements them. Failures follow from the parameters and the body
-//! of an operation ([`operation`]). The rest stands here, one file per resource: its schemas as
-//! tables in a notation ([`schema`]), then its operations. One test compares routes and operations
-//! in both directions. Others compare responses with their schemas, which name every field. All
-//! failures share one envelope, the schema `Failure`.
+//! of an operation ([`operation`]). The remaining parts are written here, one file per resource:
+//! its schemas as tables in a notation ([`schema`]), then its operations. One test compares routes
+//! and operations in both directions. Others compare responses with their schemas, which name every
+//! field. All failures share one envelope, the schema `Failure`.
 
 mod admin;
 mod components;
