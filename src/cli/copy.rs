@@ -137,7 +137,7 @@ async fn source(context: &Context, named: &str, from: &Store, catalog: &Catalog)
 
 /// Opens a folder without maintenance and moves the rows of its log into the table.
 async fn flushed(config: Config) -> Result<Engine> {
-    let config = without_upkeep(config);
+    let config = without_maintenance(config);
     let parts = Dependencies { sets_terms: false, ..Dependencies::default() };
     let engine = Engine::open_with(config, parts).await?;
     engine.flush().await?;
@@ -145,7 +145,7 @@ async fn flushed(config: Config) -> Result<Engine> {
 }
 
 /// Returns the settings of an engine that only moves the rows of a log into the table.
-pub(super) fn without_upkeep(config: Config) -> Config {
+pub(super) fn without_maintenance(config: Config) -> Config {
     let never = Schedule::never;
     Config {
         compact_schedule: never(),

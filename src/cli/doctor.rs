@@ -43,7 +43,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
 }
 
 async fn examine(context: &Context) -> Result<Vec<Finding>> {
-    // The examination announces each of its steps, which has a count of its own.
+    // Each step of the examination has its own count.
     let shown: Mutex<Option<(String, Progress)>> = Mutex::new(None);
     let progress = |step: &str, done: u64, total: u64| {
         let mut shown = shown.lock();

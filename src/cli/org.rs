@@ -97,7 +97,7 @@ struct AddWorkspaceArgs {
 #[derive(Debug, clap::Args)]
 #[command(
     group(clap::ArgGroup::new("denied").required(true).args(["fields", "none"])),
-    // The usage that clap makes of a group has it before the organisation.
+    // The usage that clap generates for a group puts the group before the organisation.
     override_usage = "gatelog org set-denied-fields [OPTIONS] <ID> <FIELD>...\n       \
                       gatelog org set-denied-fields [OPTIONS] <ID> --none"
 )]

@@ -21,7 +21,7 @@ Examples:
   gatelog report spend_by_model --from 2026-11-01 --to 2026-12-01 --format csv
   gatelog report latency --param organisation_id=harbor-bank
 
-Costs are in cents, times in ms. --from is inclusive, --to exclusive; a bare date is its first moment in UTC. \
+Costs are in cents, times in ms. --from is inclusive, --to exclusive; a date means its start in UTC. \
 Every report is also a view: gatelog sql 'select * from status_counts'.")]
 pub(super) struct Args {
     /// Name of the report

@@ -9,7 +9,7 @@ use super::settings::Context;
 use crate::engine::{Params, Reader};
 use crate::error::Result;
 
-/// Runs one statement and writes its rows; says how many there were.
+/// Runs one statement, writes its rows and returns their number.
 pub(super) async fn statement_run(
     reader: &Reader,
     statement: &str,
@@ -19,7 +19,7 @@ pub(super) async fn statement_run(
     format.write(reader.sql(statement, params).await?).await
 }
 
-/// Runs a statement of the prompt and says how long it took.
+/// Runs a statement of the prompt and prints its duration.
 pub(super) async fn timed(
     context: &Context,
     statement: &str,
@@ -27,7 +27,8 @@ pub(super) async fn timed(
     format: &FormatArgs,
 ) -> Result<()> {
     let started = Instant::now();
-    // Opened afresh, so that the rows of a server that goes on writing are seen.
+    // Opened for each statement, so that it includes the rows that a running server wrote in
+    // between.
     let reader = Reader::open(context.config()).await?;
     let rows = statement_run(&reader, statement, params, format).await?;
     if !context.quiet {

@@ -69,11 +69,11 @@ pub(super) struct Context {
     pub(super) file: Option<String>,
 }
 
-/// Settings that say which data a command is about, beside `data`, and hold no secret.
+/// Settings besides `data` that identify the data of a command and hold no secret.
 const PLACES: [&str; 4] = ["wal", "s3_endpoint", "s3_region", "s3_path_style"];
 
 impl Global {
-    /// The flags that were given to say which data the command is about.
+    /// Returns the flags that identify the data of the command.
     pub(super) fn place(&self) -> String {
         let data = self.data.iter().map(|data| format!("--data {}", shell_word(data)));
         let config = self
@@ -110,13 +110,13 @@ impl Global {
     }
 }
 
-/// The filter that `GATELOG_LOG` asks for. A word that is no level would be taken for the name of a
-/// program part, and nothing but that logged.
+/// Returns the filter of `GATELOG_LOG`. A misspelt level is an error, because the filter would take
+/// it for the name of a module and log only that.
 fn filter(text: &str) -> Result<EnvFilter> {
     let wrong = |why: &str| {
         Error::invalid(format!("environment variable `GATELOG_LOG` is `{}`; {why}", clip(text)))
     };
-    // Names of spans and fields may hold anything.
+    // Names of spans and fields may contain any character.
     let is_plain = !text.contains(['[', '{']);
     for directive in
         text.split(',').map(str::trim).filter(|directive| is_plain && !directive.is_empty())
@@ -125,7 +125,7 @@ fn filter(text: &str) -> Result<EnvFilter> {
         if level.is_empty() || level.parse::<LevelFilter>().is_err() {
             let hint = hint(level, LEVELS, "levels", "");
             return Err(wrong(&format!(
-                "`{}` is no level (alone, or behind a part as in `gatelog::wal=debug`); {hint}",
+                "`{}` is not a level (alone, or after a module as in `gatelog::wal=debug`); {hint}",
                 clip(level)
             )));
         }
@@ -264,7 +264,7 @@ mod tests {
         for (text, near) in [
             (
                 "debgu",
-                "`debgu` is no level (alone, or behind a part as in `gatelog::wal=debug`); did you mean `debug`?",
+                "`debgu` is not a level (alone, or after a module as in `gatelog::wal=debug`); did you mean `debug`?",
             ),
             ("gatelog=inof", "did you mean `info`?"),
             ("warn,gatelog", "the levels are off, error, warn, info, debug, trace"),

@@ -1,5 +1,5 @@
-//! `gatelog wal`: what is done by hand with a write-ahead log: confirming that its data was moved,
-//! and taking over the log of a node that never comes back.
+//! `gatelog wal`: manual operations on a write-ahead log: confirms that its data was moved, or
+//! takes over the log of a node that is gone.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::catalog::open;
-use super::copy::without_upkeep;
+use super::copy::without_maintenance;
 use super::exit::Done;
 use super::maintain::{Format, json};
 use super::output::{print, say};
@@ -21,7 +21,8 @@ use crate::store::Store;
 use crate::store::disk::LocalDisk;
 use crate::wal;
 
-/// Flushes until late parts are in their records, and the wait between two.
+/// Maximum number of flushes until late parts are merged into their records, and the pause between
+/// two flushes.
 const MAX_FLUSHES: u32 = 100;
 const BETWEEN_FLUSHES: Duration = Duration::from_millis(200);
 
@@ -33,14 +34,14 @@ Examples:
   gatelog wal adopt /mnt/dead-node/wal --data s3://bucket/prefix
   gatelog wal adopt gatelog-data/wal --after-loss    after an older backup was restored over gatelog-data
 
-A write-ahead log notes which store it is for and where that store was last used. A log of another store is always refused; \
-the same store at another place is refused until `rebind` confirms that it was moved there and that it is no copy. A log inside \
-its own data folder needs none of this.
+A write-ahead log notes its store and the last location of that store. A log of another store is always refused; \
+the same store at another location is refused until `rebind` confirms that it was moved and is not a copy. A log inside \
+its own data folder needs no confirmation.
 
-`adopt` writes what the log in FOLDER holds, and the table does not have yet, into the table of `--data`, once; beside running \
-nodes of a bucket too. Stop the node that wrote it first: one that still runs is refused. A log of which another copy was opened \
-since, as on a cloned machine, is refused by every other command as long as it holds frames; `adopt` tells by ids what of it the \
-table lacks, and leaves the folder unused.")]
+`adopt` writes the records of the log in FOLDER that are not in the table of `--data` into it, exactly once, even beside running \
+nodes of a bucket. Stop the node that wrote the log first: the log of a running node is refused. If another copy of a log was \
+opened since, as on a cloned machine, every other command refuses it as long as it holds frames; `adopt` finds the missing \
+records by their ids, and retires the folder.")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -48,26 +49,26 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Confirms that the data of the log was moved to where `--data` is now
+    /// Confirms that the data of the log was moved to the location of `--data`
     Rebind(FormatArgs),
-    /// Writes the rows in the log of a node that never comes back into the table
+    /// Writes the rows in the log of a node that is gone into the table
     Adopt(AdoptArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct FormatArgs {
-    /// Form of the answer
+    /// Output format
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: Format,
 }
 
 #[derive(Debug, clap::Args)]
 struct AdoptArgs {
-    /// The folder of that node's log
+    /// Folder of that node's log
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
-    /// Goes on where frames are missing between the table and the log: they were flushed into a
-    /// table that is lost
+    /// Continues if frames are missing between the table and the log, because the table into which
+    /// they were flushed is lost
     #[arg(long)]
     after_loss: bool,
     #[command(flatten)]
@@ -79,7 +80,7 @@ struct AdoptArgs {
 struct Rebound {
     log: String,
     place: String,
-    /// The place before; none if it is the same.
+    /// Previous location. `None` if it is the same.
     before: Option<String>,
 }
 
@@ -102,7 +103,7 @@ pub(super) async fn run(context: Context, args: Args) -> Result<Done> {
 async fn rebind(context: &Context, format: Format) -> Result<Done> {
     let catalog = open(context, false).await?;
     let store = Store::open(context.config(), false)?;
-    let folder = store.wal_folder().ok_or_else(|| Error::internal("a store without a log"))?;
+    let folder = store.wal_folder().ok_or_else(|| Error::internal("the store has no log"))?;
     refuse_no_log(&folder)?;
     let _nobody_writes = engine::lock(&store)?;
     let before = engine::rebind(
@@ -115,9 +116,9 @@ async fn rebind(context: &Context, format: Format) -> Result<Done> {
     let done = Rebound { log: folder.display().to_string(), place: store.place(), before };
     let words = match &done.before {
         Some(before) => {
-            format!("log `{}` is now for `{}`; it was for `{before}`", done.log, done.place)
+            format!("log `{}` now belongs to `{}`; it belonged to `{before}`", done.log, done.place)
         }
-        None => format!("log `{}` is for `{}`, as before", done.log, done.place),
+        None => format!("log `{}` belongs to `{}`, as before", done.log, done.place),
     };
     tell(context, format, &done, &words)
 }
@@ -126,7 +127,7 @@ async fn adopt(context: &Context, args: &AdoptArgs) -> Result<Done> {
     let folder = args.folder.as_path();
     refuse_no_log(folder)?;
     open(context, false).await?;
-    // The cache of a dead node is of no use here.
+    // The cache of the dead node is not needed.
     let config = Config {
         wal: folder.display().to_string(),
         disk_cache_bytes: 0,
@@ -147,7 +148,7 @@ async fn adopt(context: &Context, args: &AdoptArgs) -> Result<Done> {
     }
     let done = Adopted { log: folder.display().to_string(), place, rows };
     let words = match done.rows {
-        0 => format!("log `{}` holds nothing that `{}` does not have", done.log, done.place),
+        0 => format!("`{1}` already has all records of log `{0}`", done.log, done.place),
         rows => {
             format!("{} records of log `{}` are now in `{}`", thousands(rows), done.log, done.place)
         }
@@ -155,10 +156,10 @@ async fn adopt(context: &Context, args: &AdoptArgs) -> Result<Done> {
     tell(context, args.form.format, &done, &words)
 }
 
-/// Opens a log and flushes all of it; answers how many rows that were, and where they are now.
+/// Opens a log, flushes it and returns the number of rows and the location of the table.
 async fn bring_in(config: Config, after_loss: bool) -> Result<(u64, String)> {
     let parts = Dependencies { sets_terms: false, after_loss, ..Dependencies::default() };
-    let engine = Engine::open_with(without_upkeep(config), parts).await?;
+    let engine = Engine::open_with(without_maintenance(config), parts).await?;
     let rows = engine.status().memory_rows;
     let flushed = flush_all(&engine).await;
     let closed = engine.close().await;
@@ -167,7 +168,7 @@ async fn bring_in(config: Config, after_loss: bool) -> Result<(u64, String)> {
     Ok((rows, engine.store().place()))
 }
 
-/// Flushes until nothing is left in the log, also no part that comes late to a record in a file.
+/// Flushes until the log is empty, including parts that arrive late for a record in a file.
 async fn flush_all(engine: &Engine) -> Result<()> {
     for _ in 0..MAX_FLUSHES {
         engine.flush().await?;
@@ -181,7 +182,7 @@ async fn flush_all(engine: &Engine) -> Result<()> {
     ))
 }
 
-/// A folder without a log is a mistyped name.
+/// Refuses a folder without a log: its name is probably mistyped.
 fn refuse_no_log(folder: &Path) -> Result<()> {
     if wal::read_identity(&LocalDisk, folder)?.is_some()
         || wal::size_on_disk(&LocalDisk, folder).1 > 0

@@ -10,19 +10,19 @@ use crate::error::{Error, Result};
 
 /// Bytes that one remembered id takes.
 const ID_BYTES: u64 = 40;
-/// Most ids that are remembered unless a setting asks for more.
+/// Maximum number of remembered ids unless a setting asks for more.
 const MAX_IDS: u64 = 8_000_000;
-/// Least `memory` that the server works with.
+/// Minimum `memory` that the server works with.
 const LEAST_MEMORY: u64 = 64 * MIB;
 /// Largest record if `max_record_bytes` is not set and there is memory for it.
 const MAX_RECORD: u64 = 64 * MIB;
 /// Memory for a body in multiples of its largest record: packed, unpacked, parsed and encoded.
 const BODIES_PER_RECORD: u64 = 4;
-/// Most bytes of rows at which a flush starts.
+/// Maximum bytes of rows at which a flush starts.
 const MAX_FLUSH: u64 = 32 * MIB;
 /// Query memory that justifies one more statement at a time.
 const MEMORY_A_QUERY: u64 = 24 * MIB;
-/// Most statements that run at once.
+/// Maximum number of statements that run at once.
 const MAX_QUERIES: u64 = 8;
 /// `memory` that justifies one more thread: each decodes and encodes batches of its own.
 const MEMORY_A_THREAD: u64 = 64 * MIB;
@@ -86,7 +86,7 @@ const BODIES: usize = 3;
 
 impl Config {
     /// Returns the configuration with every setting that follows `memory` filled in. Keeps settings
-    /// that are given; a settled configuration stays the same.
+    /// that are given. A settled configuration does not change.
     pub fn settled(&self, found: &Found) -> Result<Self> {
         let mut config = self.clone();
         if config.memory == 0 {

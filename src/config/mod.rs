@@ -88,7 +88,8 @@ macro_rules! settings {
                 Ok(())
             }
 
-            /// Returns one setting in its text form. For a secret the text tells only if it is set.
+            /// Returns one setting in its text form. For a secret, the text only shows if it is
+            /// set.
             pub fn get(&self, name: &str) -> Option<String> {
                 match name {
                     $(stringify!($name) => Some(self.$name.to_string()),)*
@@ -100,7 +101,8 @@ macro_rules! settings {
 }
 
 const MIB: u64 = 1 << 20;
-/// Longest time, in seconds, for which files of other nodes in a bucket may be in no version.
+/// Longest time, in seconds, for which files of other nodes in a bucket may not belong to any
+/// version.
 const LEAST_SHARED_GRACE: u64 = 900;
 
 settings! {
@@ -443,7 +445,7 @@ fn parse<T: Value>(name: &str, text: &str, unit: &str) -> Result<T> {
 }
 
 trait Value: Sized {
-    /// All values, if there are few.
+    /// All values, if there are only a few.
     const NAMES: &'static [&'static str] = &[];
 
     /// Parses a value in the unit of the setting. The error is `None` if the unit is explanation
@@ -509,7 +511,7 @@ impl Value for u64 {
     }
 }
 
-/// Tells if values of a unit are sizes, which take KiB, MiB and GiB.
+/// Returns true if values of a unit are sizes, which take KiB, MiB and GiB.
 pub fn is_size(unit: &str) -> bool {
     unit.starts_with("bytes")
 }
@@ -518,7 +520,7 @@ fn whole(text: &str) -> Option<u64> {
     text.replace('_', "").parse().ok()
 }
 
-/// A number with the letters behind it, in lower case.
+/// Splits a number from the letters after it, in lower case.
 fn with_suffix(text: &str) -> (Option<u64>, String) {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     (whole(digits.trim()), text[digits.len()..].to_ascii_lowercase())
@@ -536,8 +538,8 @@ fn size(text: &str) -> Option<u64> {
     number?.checked_mul(factor)
 }
 
-/// The error of a text that is no size. Units of 1,000 are refused, since as many people mean 1,024
-/// by them.
+/// Returns the error of a text that is not a size. Units of 1,000 are refused, since many people
+/// use them for 1,024.
 fn no_size(text: &str) -> Error {
     let (number, suffix) = with_suffix(text);
     let meant = match suffix.as_str() {
@@ -553,7 +555,7 @@ fn no_size(text: &str) -> Error {
         format!("; write `{number}{unit}`, or `{bytes}` for units of 1,000")
     });
     Error::invalid(format!(
-        "`{}` is no size; expected bytes, or a whole number with KiB, MiB or GiB, such as `128MiB` (1 MiB = 1,048,576 \
+        "`{}` is not a size; expected bytes, or a whole number with KiB, MiB or GiB, such as `128MiB` (1 MiB = 1,048,576 \
          bytes){meant}",
         clip(text)
     ))

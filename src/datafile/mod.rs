@@ -35,7 +35,8 @@ use crate::record::{Rows, SORT_KEY, SORT_OPTIONS};
 use crate::store::data_path;
 use crate::table::{DataFile, Table, lower_bound, upper_bound};
 
-/// Rows of a row group: scans a third faster than 32,768 rows, and is small enough for pruning.
+/// Rows of a row group: scans a third faster than with 32,768 rows, and is small enough for
+/// pruning.
 const ROW_GROUP_ROWS: usize = 131_072;
 /// Concurrent uploads of parts. More would only cost memory, since encoding is the slower step.
 const PARTS_IN_FLIGHT: usize = 2;

@@ -1,5 +1,6 @@
-//! LiteLLM's generic API callback. Reads its `StandardLoggingPayload`, one object a call, however
-//! calls are batched, and the older payload (`generic_api_use_v1`), in which every value is a text.
+//! Reads the payload of LiteLLM's generic API callback: its `StandardLoggingPayload`, one object
+//! per call in any batching, and the older payload (`generic_api_use_v1`), in which every value is
+//! a text.
 //!
 //! Dollars become cents by moving the decimal point in their text, and seconds become milliseconds.
 //! Like Portkey's, this format is read leniently: an invalid optional value is null, and unknown

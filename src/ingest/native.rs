@@ -1,4 +1,4 @@
-//! The native format: our own JSON form, one object a record.
+//! The native format: gatelog's own JSON form, one object per record.
 
 use super::{Context, discreet};
 use crate::record::Record;

@@ -218,14 +218,15 @@ fn usage(
     record: &mut Record,
     item: &Members<'_>,
     [asked, reply]: [&Members<'_>; 2],
-    told: Usage,
+    stated: Usage,
 ) -> Billed {
     record.ai_model = text(asked, &["model"]).or_else(|| text(reply, &["model", "modelVersion"]));
     if record.stream_mode.is_none() {
         record.stream_mode = flag(asked, &["stream"]);
     }
     let output = get(item, &["output"]).and_then(members).unwrap_or_default();
-    let usage = if flag(&output, &["ignoreUsage"]) == Some(true) { Usage::default() } else { told };
+    let usage =
+        if flag(&output, &["ignoreUsage"]) == Some(true) { Usage::default() } else { stated };
     let tokens = get(&output, &["tokens"]).and_then(members).unwrap_or_default();
     record.req_units = count(&tokens, &["requestUnits", "request_units"]).or(usage.request);
     record.res_units = count(&tokens, &["responseUnits", "response_units"]).or(usage.response);

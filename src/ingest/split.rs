@@ -1,13 +1,13 @@
-//! A stream of bytes to records: lines, a JSON array, or objects that follow each other,
+//! Splits a stream of bytes into records: lines, a JSON array, or a sequence of objects,
 //! pretty-printed or not.
 //!
-//! The first bytes tell which it is. Lines, the fast way, are only searched for line breaks, and
-//! for a second object on the same line; the others are followed through strings and brackets,
-//! which is enough to find where each value ends. Nothing is validated here: what is no record is
-//! refused when it is read. Numbers of records count from the start of the stream.
+//! The first bytes determine the layout. Lines are the fast path: they are only searched for line
+//! breaks, and for a second object on the same line. The other layouts are scanned for strings and
+//! brackets, which suffices to find the end of each value. Nothing is validated here; invalid
+//! records are refused when they are parsed. Records are numbered from the start of the stream.
 //!
-//! No more is held than one record and one push: of a record over the limit the rest is skipped as
-//! it comes.
+//! Memory holds at most one record and one push. The rest of a record over the limit is skipped as
+//! it arrives.
 
 use std::io::BufRead;
 use std::ops::Range;
@@ -15,21 +15,22 @@ use std::ops::Range;
 use super::Rejection;
 use crate::record::json::{FieldError, MAX_RECORD_BYTES, next_special, too_large};
 
-/// Whole records of a stream.
+/// Complete records of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    /// Their text, with whatever stands between them.
+    /// Text of the records, including separators.
     pub text: Vec<u8>,
-    /// The number of the line in the stream that the text begins in, from 1.
+    /// Line of the stream in which the text begins, counted from 1.
     pub line: u64,
-    /// The number of each record and where it is in the text.
+    /// Number of each record and its range in the text.
     pub records: Vec<(u64, Range<usize>)>,
-    /// Records that were refused for their size, or an array without an end.
+    /// Rejections of records that are too large, and of an array without an end.
     pub rejections: Vec<Rejection>,
 }
 
 impl Chunk {
-    /// Adds a record and counts it, or refuses it for its size; `line` is where it begins.
+    /// Adds a record and counts it, or rejects it if it is too large. `line` is the line where it
+    /// begins.
     fn add(
         &mut self,
         number: &mut u64,
@@ -45,13 +46,13 @@ impl Chunk {
         *number += 1;
     }
 
-    /// Tells the lines of places in the text that are asked for in ascending order.
+    /// Returns a counter for the lines of positions in ascending order.
     pub(super) fn lines(&self) -> Lines<'_> {
         Lines { text: &self.text, counted: 0, line: self.line }
     }
 }
 
-/// Counts lines up to places that are asked for in ascending order, so that each byte is looked at
+/// Counts lines up to positions that are requested in ascending order, so that each byte is read
 /// once.
 pub(super) struct Lines<'a> {
     text: &'a [u8],
@@ -60,7 +61,7 @@ pub(super) struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// The number of the line that a place is in.
+    /// Returns the number of the line of a position.
     pub(super) fn number_at(&mut self, place: usize) -> u64 {
         self.line += line_breaks(self.text.get(self.counted..place).unwrap_or_default());
         self.counted = place.max(self.counted);
@@ -75,37 +76,38 @@ pub(crate) fn line_breaks(text: &[u8]) -> u64 {
 /// Finds the records in a stream of bytes.
 #[derive(Debug)]
 pub struct Splitter {
-    /// What is not yet given out; begins at the unfinished record.
+    /// Bytes that are not in a chunk yet. They begin with the unfinished record.
     buffer: Vec<u8>,
-    /// How much of the buffer has been searched.
+    /// Number of bytes of the buffer that were searched.
     searched: usize,
-    /// The end of the first line and the innermost bracket that is open there, once they are known.
+    /// End of the first line, and the innermost bracket that is open there. `None` until both are
+    /// known.
     first_line: Option<(usize, u8)>,
     layout: Layout,
-    /// The number of the line that the buffer begins in, from 1.
+    /// Line in which the buffer begins, counted from 1.
     line: u64,
-    /// The number of the next record.
+    /// Number of the next record.
     next: u64,
-    /// Whether the record that the buffer begins with is over the limit, and is only searched for
-    /// its end.
+    /// True if the record at the start of the buffer is over the limit and only its end is searched
+    /// for.
     skipping: bool,
     limit: usize,
 }
 
 #[derive(Debug)]
 enum Layout {
-    /// Not yet known.
+    /// Not known yet.
     Open,
     Lines,
     Values(Values),
 }
 
-/// Where a search through JSON values stands.
+/// State of the search through JSON values.
 #[derive(Debug, Default)]
 struct Values {
-    /// Whether it is inside an array of records.
+    /// True within an array of records.
     array: bool,
-    /// Where the current record begins in the buffer.
+    /// Start of the current record in the buffer.
     start: Option<usize>,
     depth: usize,
     string: bool,
@@ -119,12 +121,12 @@ impl Default for Splitter {
 }
 
 impl Splitter {
-    /// A splitter at the start of a stream, of records of up to [`MAX_RECORD_BYTES`].
+    /// Creates a splitter at the start of a stream, for records of up to [`MAX_RECORD_BYTES`].
     pub fn new() -> Self {
         Self::with_limit(MAX_RECORD_BYTES)
     }
 
-    /// A splitter of records of up to so many bytes.
+    /// Creates a splitter for records of up to `limit` bytes.
     pub fn with_limit(limit: usize) -> Self {
         Self {
             buffer: Vec::new(),
@@ -138,13 +140,13 @@ impl Splitter {
         }
     }
 
-    /// Takes the next bytes and gives the records that they complete.
+    /// Adds the next bytes and returns the records that they complete.
     pub fn push(&mut self, bytes: &[u8]) -> Chunk {
         self.buffer.extend_from_slice(bytes);
         self.split(false)
     }
 
-    /// Takes the end of the stream and gives what is left.
+    /// Ends the stream and returns the remaining records.
     pub fn finish(&mut self) -> Chunk {
         let mut chunk = self.split(true);
         if let Layout::Values(Values { array: true, .. }) = self.layout {
@@ -176,11 +178,11 @@ impl Splitter {
         }
     }
 
-    /// What the stream is, as soon as its first bytes tell. No byte is looked at again when more
-    /// come.
+    /// Returns the layout of the stream once its first bytes determine it. Reads no byte twice when
+    /// more arrive.
     ///
-    /// An object whose first line is not complete is pretty-printed, unless what follows cannot
-    /// continue it: then the first line is just bad, and must not take the others with it.
+    /// An object whose first line is incomplete is pretty-printed, unless the next bytes cannot
+    /// continue it. In that case the first line is invalid, and must not invalidate the others.
     fn find_layout(&mut self, last: bool) -> Option<Layout> {
         let wait = |layout| last.then_some(layout);
         let values = || Layout::Values(Values::default());
@@ -236,7 +238,7 @@ impl Splitter {
         let mut at = 0;
         let mut line = Lines { text: &self.buffer, counted: 0, line: self.line };
         while at < end {
-            // `skip_until` is the platform's memchr, which goes through many bytes at a time.
+            // `skip_until` uses the platform's memchr, which searches many bytes at a time.
             let length = (&self.buffer[at..end]).skip_until(b'\n').unwrap_or(end - at);
             let range = at..at + length;
             at = range.end;
@@ -245,8 +247,8 @@ impl Splitter {
             if skipped || blank {
                 continue;
             }
-            // A line over the limit is refused as a whole, as where it comes in pieces and is not
-            // held.
+            // A line over the limit is refused as a whole, as it is when it arrives in pieces and
+            // is not held.
             if range.len() > self.limit || !may_hold_several(&self.buffer[range.clone()]) {
                 let start = range.start;
                 chunk.add(&mut self.next, range, self.limit, || line.number_at(start));
@@ -284,7 +286,7 @@ impl Splitter {
         chunk
     }
 
-    /// Moves the text before `end` into the chunk, if there are records in it, and keeps the rest.
+    /// Moves the text before `end` into the chunk if it has records, and keeps the rest.
     fn give(&mut self, end: usize, chunk: &mut Chunk) {
         if end == 0 {
             return;
@@ -299,7 +301,7 @@ impl Splitter {
         self.searched = self.buffer.len();
     }
 
-    /// Lets go of an unfinished record that is over the limit.
+    /// Drops an unfinished record that is over the limit.
     fn shed(&mut self, chunk: &mut Chunk) {
         if self.buffer.len() <= self.limit && !self.skipping {
             return;
@@ -317,7 +319,7 @@ impl Splitter {
 }
 
 impl Values {
-    /// The next value that ends in the buffer, searched from `at`.
+    /// Returns the next value that ends in the buffer, searched from `at`.
     fn next(&mut self, buffer: &[u8], at: &mut usize, last: bool) -> Option<Range<usize>> {
         while let Some(byte) = buffer.get(*at) {
             if self.string {
@@ -335,7 +337,7 @@ impl Values {
                 b'{' | b'[' => self.depth += 1,
                 b'}' | b']' if self.depth > 1 => self.depth -= 1,
                 b'}' | b']' if self.depth == 1 => return self.end(start, *at),
-                // A number or word ends where something else begins, which is then looked at again.
+                // A number or word ends where another token begins, which is then processed.
                 b',' | b']' | b'}' | b'\n' if self.depth == 0 => {
                     *at = here.max(start + 1);
                     return self.end(start, *at);
@@ -347,7 +349,7 @@ impl Values {
         self.end(start, buffer.len())
     }
 
-    /// A byte outside of records.
+    /// Processes a byte outside of records.
     fn between(&mut self, byte: u8, here: usize) {
         match byte {
             b' ' | b'\t' | b'\r' | b'\n' | b',' => {}
@@ -382,9 +384,9 @@ impl Values {
     }
 }
 
-/// Tells if a line begins with an object and another `{` comes after a closed bracket, as it never
-/// does within one value outside of strings. One search for a byte, since every line goes through
-/// it.
+/// Returns true if a line begins with an object and has another `{` after a closed bracket. This
+/// never occurs within one value outside of strings. Searches for a single byte, since every line
+/// is checked.
 fn may_hold_several(line: &[u8]) -> bool {
     let closed_before = |at: usize| matches!(line[..at].trim_ascii_end().last(), Some(b'}' | b']'));
     line.trim_ascii_start().starts_with(b"{") && memchr::memchr_iter(b'{', line).any(closed_before)
@@ -392,8 +394,8 @@ fn may_hold_several(line: &[u8]) -> bool {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The innermost bracket that is open at the end of a line; none if all are closed or a string is
-/// open, which no line break can be inside of.
+/// Returns the innermost bracket that is open at the end of a line. `None` if all are closed, or if
+/// a string is open, since a string cannot contain a line break.
 fn open_bracket(line: &[u8]) -> Option<u8> {
     let mut open = Vec::new();
     let mut values = Values::default();

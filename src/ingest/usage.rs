@@ -301,7 +301,7 @@ impl<'a> Found<'a> {
     /// Adds the counts of one object, or of the objects within it if it has none.
     fn add(&mut self, reply: &[(Cow<'a, str>, &'a str)], levels: usize) {
         let own = |names: &[&str]| {
-            get(reply, names).and_then(members).map(told).filter(|of| !of.is_empty())
+            get(reply, names).and_then(members).map(non_null).filter(|of| !of.is_empty())
         };
         let counts = if let Some(usage) = own(&["usage"]) {
             let shape =
@@ -314,7 +314,7 @@ impl<'a> Found<'a> {
         } else if let Some(metrics) = own(&[METRICS]) {
             Some((Shape::Plain, metrics))
         } else if get(reply, &BARE).is_some() {
-            Some((Shape::Bare, told(reply.to_vec())))
+            Some((Shape::Bare, non_null(reply.to_vec())))
         } else {
             None
         };
@@ -337,8 +337,8 @@ impl<'a> Found<'a> {
         let names = ["service_tier", "serviceTier", "trafficType", "traffic_type"];
         let kind =
             |of: &Members<'_>| string(&get(of, &["serviceTier"]).and_then(members)?, &["type"]);
-        let told = string(counts, &names).or_else(|| string(reply, &names[..2]));
-        if let Some(name) = told.or_else(|| kind(reply)).or_else(|| kind(counts)) {
+        let non_null = string(counts, &names).or_else(|| string(reply, &names[..2]));
+        if let Some(name) = non_null.or_else(|| kind(reply)).or_else(|| kind(counts)) {
             self.tier = Tier::parse(&name);
             self.tier_is_known = true;
         }
@@ -367,7 +367,7 @@ impl<'a> Found<'a> {
 
 /// Returns the members of an event that hold a value, so that a null does not erase the value of an
 /// earlier event. Of a duplicate key the last value counts.
-fn told<'a>(mut event: Vec<(Cow<'a, str>, &'a str)>) -> Vec<(Cow<'a, str>, &'a str)> {
+fn non_null<'a>(mut event: Vec<(Cow<'a, str>, &'a str)>) -> Vec<(Cow<'a, str>, &'a str)> {
     let is_null = |(_, raw): &(Cow<'_, str>, &str)| *raw == "null";
     let says_nothing =
         |raw: &str| raw == "null" || members(raw).is_some_and(|of| of.iter().all(is_null));

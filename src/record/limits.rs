@@ -30,7 +30,7 @@ const YEARS: std::ops::RangeInclusive<i32> = 1970..=2261;
 /// Requirements of a time, for the message of a refusal.
 pub(crate) const TIME: &str = "a time of the years 1970 to 2261 such as 2026-11-21T16:26:58.758Z, or a number since \
                                1970 in s, ms, µs or ns; without one it is the time of arrival";
-const NOT_BELOW: &str = "0 or more; leave it out where it is not known";
+const NOT_BELOW: &str = "0 or more; leave it out if it is unknown";
 
 /// Limit of a column, and what happens to a value beyond it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +201,7 @@ impl Limited for Vec<(String, String)> {
     }
 }
 
-/// Limited by its type, or with the record as a whole.
+/// Implements a limit that the type enforces, or that applies to the record as a whole.
 macro_rules! bounded {
     ($($type:ty),*) => {$(
         impl Limited for $type {

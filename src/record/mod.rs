@@ -1,17 +1,17 @@
-//! The canonical rows, records of gateway calls and feedback on them, and the one table of columns
-//! of each.
+//! The rows that are stored, records of gateway calls and feedback on them, with one table of
+//! columns for each.
 //!
-//! The table below is the only place that names columns of records. From it come the [`Record`]
-//! struct, the Arrow schema, the builder of batches and (in [`json`]) the JSON form; each column
-//! states its [`Limit`] there. Names and units are Portkey's, so SQL reads as its documents do.
-//! What a source does not carry is null, never a made-up 0.
+//! The table below is the only place that names the columns of records. The [`Record`] struct, the
+//! Arrow schema, the builder of batches and the JSON form (in [`json`]) are generated from it, and
+//! each column states its [`Limit`] there. Names and units are Portkey's, so SQL reads like
+//! Portkey's documentation. A value that a source does not give is null, never a made-up 0.
 //!
-//! A batch that travels through the engine has [`schema`]: the columns of the table, then the two
-//! partition columns `retention_days` and `date`, which become folders of its Delta table rather
-//! than columns of its files ([`file_schema`]).
+//! A batch within the engine has the columns of [`schema`]: those of the table, then the partition
+//! columns `retention_days` and `date`. The partition columns become folders of the Delta table
+//! instead of columns of its files ([`file_schema`]).
 //!
-//! [`Feedback`], what people say of calls, has a table of columns of its own; [`Rows`] tells the
-//! two apart wherever the same machinery keeps both.
+//! [`Feedback`] from users has its own table of columns. [`Rows`] distinguishes the two kinds in
+//! code that handles both.
 
 pub(crate) mod attempt;
 mod batch;
@@ -29,21 +29,21 @@ pub use feedback::{Feedback, FeedbackBuilder, HIGHEST_VALUE, LOWEST_VALUE};
 pub use limits::{Limit, MAX_TAGS};
 pub(crate) use limits::{TIME, is_storable};
 
-/// The kinds of rows that are kept, each in a Delta table of its own.
+/// Kind of stored rows. Each kind has its own Delta table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rows {
     /// [`Record`]s: table `logs`.
     Logs,
-    /// [`Feedback`]: each row is one state of it, and the one with the latest `updated_at` of an id
-    /// holds.
+    /// [`Feedback`]. Each row is one state, and the state with the latest `updated_at` of an id is
+    /// current.
     Feedback,
 }
 
 impl Rows {
-    /// Both.
+    /// Both kinds.
     pub const ALL: [Self; 2] = [Self::Logs, Self::Feedback];
 
-    /// Name of the Delta table and of its folder.
+    /// Returns the name of the Delta table and of its folder.
     pub fn folder(self) -> &'static str {
         match self {
             Self::Logs => "logs",
@@ -51,7 +51,7 @@ impl Rows {
         }
     }
 
-    /// Name of the rows as stored, in SQL. `feedback` is a view that shows the state that holds.
+    /// Returns the SQL name of the rows as stored. `feedback` is a view of the current states.
     pub fn table(self) -> &'static str {
         match self {
             Self::Logs => "logs",
@@ -59,7 +59,7 @@ impl Rows {
         }
     }
 
-    /// The columns without the partition columns.
+    /// Returns the columns without the partition columns.
     pub fn columns(self) -> &'static [Column] {
         match self {
             Self::Logs => COLUMNS,
@@ -67,7 +67,7 @@ impl Rows {
         }
     }
 
-    /// The schema of a batch within the engine: the columns, then the partition columns.
+    /// Returns the schema of a batch within the engine: the columns, then the partition columns.
     pub fn schema(self) -> SchemaRef {
         static SCHEMAS: LazyLock<[SchemaRef; 2]> = LazyLock::new(|| {
             Rows::ALL.map(|rows| {
@@ -78,7 +78,7 @@ impl Rows {
         Arc::clone(&SCHEMAS[self as usize])
     }
 
-    /// The schema of a Parquet file: the columns without the partition columns.
+    /// Returns the schema of a Parquet file: the columns without the partition columns.
     pub fn file_schema(self) -> SchemaRef {
         static SCHEMAS: LazyLock<[SchemaRef; 2]> = LazyLock::new(|| {
             Rows::ALL.map(|rows| {
@@ -89,7 +89,7 @@ impl Rows {
     }
 }
 
-/// What a column holds, and so its Arrow type, its Rust type and its JSON form.
+/// Type of a column, which determines its Arrow type, its Rust type and its JSON form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// UTF-8 text.
@@ -102,26 +102,26 @@ pub enum Kind {
     Float,
     /// `true` or `false`.
     Bool,
-    /// A moment in UTC, to the microsecond; in JSON RFC 3339 with as many digits as it needs (at
-    /// least milliseconds).
+    /// A time in UTC, in microseconds. In JSON it is RFC 3339 with milliseconds, or microseconds if
+    /// needed.
     Time,
     /// A map of text to text.
     Tags,
-    /// Two JSON texts, `body` and `headers`: kept as they came, embedded as raw JSON in the JSON
+    /// Two JSON texts, `body` and `headers`: stored unchanged, and embedded as raw JSON in the JSON
     /// form.
     Message,
 }
 
-/// One line of the table of columns.
+/// One row of the table of columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
-    /// Its name in SQL, Parquet and JSON.
+    /// Name in SQL, Parquet and JSON.
     pub name: &'static str,
-    /// What it holds.
+    /// Type of the values.
     pub kind: Kind,
-    /// The limit of its values.
+    /// Limit of the values.
     pub limit: Limit,
-    /// What it means, with its unit.
+    /// Meaning of the values, with their unit.
     pub doc: &'static str,
 }
 
@@ -157,13 +157,13 @@ macro_rules! columns {
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Record {
             $(#[doc = $doc] pub $name: rust_type!($kind),)*
-            /// Days to keep the record, 0 = for ever. The engine fills it in from the plan; a
-            /// client's value is ignored.
+            /// Days to keep the record. 0 means for ever. The engine sets it from the plan and
+            /// ignores a client's value.
             pub retention_days: i32,
         }
 
         impl Record {
-            /// Takes out the value of a column.
+            /// Removes the value of a column.
             pub fn clear(&mut self, column: &str) {
                 match column {
                     $(stringify!($name) => self.$name = Default::default(),)*
@@ -179,13 +179,13 @@ macro_rules! columns {
 }
 
 columns! {
-    id: Text, Id, "unique id of the record; a UUIDv7 where the client sends none";
-    organisation_id: Text, Id, "organisation that the record belongs to; `default` where there is none";
+    id: Text, Id, "unique id of the record; a UUIDv7 if the client sends none";
+    organisation_id: Text, Id, "organisation that the record belongs to; `default` if there is none";
     workspace_slug: Text, Id, "workspace within the organisation";
-    created_at: Time, Time, "when the call was made, UTC, microseconds; arrival time where the client does not say";
+    created_at: Time, Time, "time of the call, UTC, microseconds; arrival time if the client does not give one";
     is_success: Short, Code, "1 if the response status is 200 to 299, else 0";
     ai_org: Text, Name, "provider, such as `openai`";
-    ai_model: Text, Name, "model that answered, or that was asked for where the source says only that";
+    ai_model: Text, Name, "model that answered, or the requested model if the source gives only that";
     req_units: Int, Figure, "tokens of the request";
     res_units: Int, Figure, "tokens of the response";
     total_units: Int, Figure, "tokens of both";
@@ -199,8 +199,8 @@ columns! {
     upstream_response_time: Int, Figure, "time that the provider took, ms";
     cache_status: Text, Name, "HIT, SEMANTIC HIT, MISS, SEMANTIC MISS, REFRESH or DISABLED";
     cache_type: Text, Name, "SIMPLE or SEMANTIC";
-    stream_mode: Bool, Code, "whether the response was streamed";
-    retry_success_count: Short, Code, "the retry that succeeded; 0 = none was needed, -1 = all failed";
+    stream_mode: Bool, Code, "true if the response was streamed";
+    retry_success_count: Short, Code, "number of the retry that succeeded; 0 if none was needed, -1 if all failed";
     mode: Text, Name, "SINGLE, FALLBACK, LOADBALANCE or CONDITIONAL";
     last_used_option: Text, Name, "JSON path of the target that answered, such as `config.targets[1]`";
     virtual_key: Text, Name, "slug of the provider key that was used";
@@ -217,34 +217,35 @@ columns! {
     internal_trace_id: Text, Id, "groups the attempts of one call to the gateway";
     user_id: Text, Id, "end user: the `_user` of the metadata";
     api_key_id: Text, Name, "id of the API key that made the call";
-    source: Text, Name, "what sent the record";
+    source: Text, Name, "sender of the record";
     do_not_track: Bool, Code, "true if the client asked that no content be kept";
     metadata: Tags, Tags, "the caller's own keys and values";
-    request: Message, Message, "what was sent: `request.body` and `request.headers`, JSON";
-    response: Message, Message, "what came back: `response.body` and `response.headers`, JSON";
+    request: Message, Message, "request of the call: `request.body` and `request.headers`, JSON";
+    response: Message, Message, "response of the call: `response.body` and `response.headers`, JSON";
 }
 
-/// Partition column: days to keep, 0 = for ever.
+/// Partition column: days to keep the rows. 0 means for ever.
 pub const RETENTION_DAYS: &str = "retention_days";
-/// Partition column: the UTC day of `created_at`.
+/// Partition column: UTC day of `created_at`.
 pub const DATE: &str = "date";
 
-/// Columns that a file is sorted by, in order, ascending.
+/// Columns by which files are sorted, in order, ascending.
 pub const SORT_KEY: [&str; 3] = ["organisation_id", "created_at", "id"];
-/// How: SQL's own default, so that `order by` of these columns finds the files sorted already.
+/// Sort options: the defaults of SQL, so that `order by` of these columns does not sort the files
+/// again.
 pub const SORT_OPTIONS: SortOptions = SortOptions { descending: false, nulls_first: false };
 
-/// [`Rows::schema`] of records.
+/// Returns [`Rows::schema`] of records.
 pub fn schema() -> SchemaRef {
     Rows::Logs.schema()
 }
 
-/// The partition columns, in the order of the folders.
+/// Returns the partition columns, in the order of the folders.
 pub fn partition_fields() -> [Field; 2] {
     [Field::new(RETENTION_DAYS, DataType::Int32, true), Field::new(DATE, DataType::Date32, true)]
 }
 
-/// The column of that name, if there is one.
+/// Returns the column with this name.
 pub fn column(name: &str) -> Option<&'static Column> {
     COLUMNS.iter().find(|column| column.name == name)
 }
@@ -254,7 +255,7 @@ fn field(column: &Column) -> Field {
 }
 
 impl Kind {
-    /// The Arrow type of a column of this kind.
+    /// Returns the Arrow type of a column of this kind.
     pub fn data_type(self) -> DataType {
         match self {
             Self::Text => DataType::Utf8View,

@@ -47,8 +47,8 @@ impl DataFile {
         (self.date, self.retention_days)
     }
 
-    /// Returns true if the file name marks it as sealed: repacked for good after the end of its
-    /// day.
+    /// Returns true if the file name marks it as sealed: merged for the last time after the end of
+    /// its day.
     pub fn is_sealed(&self) -> bool {
         store::parse_data_path(&self.path).is_some_and(|path| path.sealed)
     }

@@ -1,15 +1,15 @@
-//! How many sample records are made, and of which time.
+//! Number and time span of the sample records.
 
 use chrono::{DateTime, Utc};
 
-/// What is to be made.
+/// Plan of the sample records.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
-    /// How many records.
+    /// Number of records.
     pub(super) records: u64,
-    /// Over how many days.
+    /// Number of days over which they are spread.
     pub(super) days: u32,
     pub(super) seed: u64,
-    /// The moment before which all of them were made.
+    /// End of the time span, exclusive.
     pub(super) end: DateTime<Utc>,
 }

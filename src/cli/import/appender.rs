@@ -1,5 +1,5 @@
-//! The way of an import's records into the engine: what was erased on request stays out, however
-//! long ago that was, and a full engine is waited for.
+//! Appends the records of an import to the engine. Leaves out records that were erased on request,
+//! however long ago, and waits while the engine is full.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,35 +13,35 @@ use crate::record::Record;
 use crate::record::json::Reason;
 use crate::refusals::{Refused, Sender};
 
-/// First and longest pause before an append that found no room is tried again.
+/// First and longest pause before an append to a full engine is repeated.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-const OVER_QUOTA: &str = "their organisation's plan stores no more";
+const OVER_QUOTA: &str = "the quota of their organisation's plan is used up";
 const PAST_RETENTION: &str =
-    "their organisation's plan keeps records for a shorter time; upkeep deletes them";
+    "their organisation's plan has a shorter retention; maintenance deletes them";
 
-/// Appends all but what was erased on request.
+/// Appends records except those that were erased on request.
 #[derive(Clone)]
-pub(super) struct Sieve {
+pub(super) struct Appender {
     pub(super) engine: Engine,
     erased: Arc<Rules>,
 }
 
-/// What became of records that were appended.
+/// Outcome of appended records.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Appended {
     pub(super) receipt: Receipt,
-    /// Left out because they were erased on request.
+    /// Records that were left out because they were erased on request.
     pub(super) erased: u64,
 }
 
-impl Sieve {
+impl Appender {
     pub(super) async fn new(engine: &Engine) -> Result<Self> {
         let erased = Arc::new(engine.catalog().ever_erased().await?);
         Ok(Self { engine: engine.clone(), erased })
     }
 
-    /// Waits for as long as the engine has no room.
+    /// Appends records. Waits while the engine is full.
     pub(super) async fn append(&self, mut records: Vec<Record>) -> Result<Appended> {
         let all = records.len();
         records.retain(|record| !self.erased.erases(Row::from_record(record)));
@@ -56,12 +56,12 @@ impl Appended {
         self.erased += other.erased;
     }
 
-    /// Those that are stored now.
+    /// Returns the number of records that are stored now.
     pub(super) fn known(&self) -> u64 {
         self.receipt.accepted + self.receipt.duplicate
     }
 
-    /// Notes among refusals what the plans of organisations do not store.
+    /// Adds the records that the plans of organisations do not store to the list of refusals.
     pub(super) fn note_left_out(&self, engine: &Engine, sender: &Sender) {
         let Receipt { over_quota, past_retention, .. } = self.receipt;
         let left_out = [
@@ -73,14 +73,14 @@ impl Appended {
         }
     }
 
-    /// Tells what is not stored, and why.
+    /// Prints the numbers of records that were not stored, with the reasons.
     pub(super) fn tell_left_out(&self) {
         let Receipt { over_quota, past_retention, .. } = self.receipt;
         if over_quota > 0 {
             say!("{} records were not stored: {OVER_QUOTA}", thousands(over_quota));
         }
         if past_retention > 0 {
-            say!("{} records are in no answer: {PAST_RETENTION}", thousands(past_retention));
+            say!("{} records are in no response: {PAST_RETENTION}", thousands(past_retention));
         }
         if self.erased > 0 {
             say!("{} records were not stored: they were erased on request", thousands(self.erased));
@@ -88,7 +88,7 @@ impl Appended {
     }
 }
 
-/// Appends, and waits for as long as the engine has no room.
+/// Appends records. Waits while the engine is full.
 pub(in crate::cli) async fn append_patiently(
     engine: &Engine,
     mut records: Vec<Record>,
@@ -97,8 +97,8 @@ pub(in crate::cli) async fn append_patiently(
     loop {
         match engine.append_parsed(records).await {
             Ok(receipt) => return Ok(receipt),
-            // Records whose fate is not known do not come back, and to go on without them would be
-            // to lose them.
+            // If the outcome of records is unknown, they are not returned. Continuing without them
+            // would lose them.
             Err(refused)
                 if refused.error.kind() == ErrorKind::Busy && !refused.records.is_empty() =>
             {

@@ -27,7 +27,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::appender::{Appended, Sieve};
+use super::appender::{Appended, Appender};
 use super::input::{decoded, is_packed};
 use super::object_listing::{Found, Place};
 use super::{APPENDS_AT_ONCE, joined, sender};
@@ -124,9 +124,9 @@ pub(super) async fn run(
 async fn pump(engine: &Engine, stores: &[Place], account: &mut Account) -> Result<Done> {
     let mut appends = JoinSet::new();
     let mut batch = Batch::default();
-    let sieve = Sieve::new(engine).await?;
-    let mut ended = fill(&sieve, stores, account, &mut appends, &mut batch).await;
-    appends.spawn(append(sieve, batch.records));
+    let appender = Appender::new(engine).await?;
+    let mut ended = fill(&appender, stores, account, &mut appends, &mut batch).await;
+    appends.spawn(append(appender, batch.records));
     while let Some(receipt) = appends.join_next().await {
         match joined(receipt) {
             Ok(appended) => account.done.add(appended),
@@ -138,14 +138,14 @@ async fn pump(engine: &Engine, stores: &[Place], account: &mut Account) -> Resul
 
 /// Reads the files and starts an append for each full batch.
 async fn fill(
-    sieve: &Sieve,
+    appender: &Appender,
     stores: &[Place],
     account: &mut Account,
     appends: &mut JoinSet<Result<Appended>>,
     batch: &mut Batch,
 ) -> Result<Done> {
     let mut interrupt = pin!(tokio::signal::ctrl_c());
-    let mut files = files(&sieve.engine, stores);
+    let mut files = files(&appender.engine, stores);
     loop {
         let file = tokio::select! {
             _ = &mut interrupt => {
@@ -155,14 +155,14 @@ async fn fill(
             file = files.next() => file,
         };
         let Some(file) = file else { return Ok(Done::Success) };
-        batch.extend(account.take(&sieve.engine, file?)?);
+        batch.extend(account.take(&appender.engine, file?)?);
         if batch.is_full() {
             while appends.len() >= APPENDS_AT_ONCE
                 && let Some(receipt) = appends.join_next().await
             {
                 account.done.add(joined(receipt)?);
             }
-            appends.spawn(append(sieve.clone(), std::mem::take(batch).records));
+            appends.spawn(append(appender.clone(), std::mem::take(batch).records));
         }
     }
 }
@@ -255,12 +255,12 @@ fn unread(why: String) -> Holds {
 }
 
 /// Appends the records that are not stored yet.
-async fn append(sieve: Sieve, mut records: Vec<Record>) -> Result<Appended> {
+async fn append(appender: Appender, mut records: Vec<Record>) -> Result<Appended> {
     let all = records.len();
-    let known = stored(&sieve.engine, &records).await?;
+    let known = stored(&appender.engine, &records).await?;
     records.retain(|record| !known.contains(&key(record)));
     let duplicate = (all - records.len()) as u64;
-    let mut appended = sieve.append(records).await?;
+    let mut appended = appender.append(records).await?;
     appended.receipt.duplicate += duplicate;
     Ok(appended)
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use self::appender::{Appended, Sieve};
+use self::appender::{Appended, Appender};
 use self::input::Input;
 use self::pipeline::{Counts, Parsed, Pipeline};
 use super::exit::Done;
@@ -156,7 +156,7 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut appends: JoinSet<Result<Appended>> = JoinSet::new();
-    let sieve = Sieve::new(engine).await?;
+    let appender = Appender::new(engine).await?;
     let mut open = true;
     while open || !appends.is_empty() {
         tokio::select! {
@@ -169,8 +169,8 @@ async fn pump(engine: &Engine, mut pipeline: Pipeline, account: &mut Account) ->
                     let rejections = rejected.into_iter().map(|(rejection, _)| rejection);
                     engine.refusals().records(&sender(account.shape), rejections);
                     if !records.is_empty() {
-                        let sieve = sieve.clone();
-                        appends.spawn(async move { sieve.append(records).await });
+                        let appender = appender.clone();
+                        appends.spawn(async move { appender.append(records).await });
                     }
                 }
             },

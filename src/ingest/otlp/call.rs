@@ -394,7 +394,8 @@ fn further(
     (!object.is_empty()).then(|| mask::parameters(&object.end()).into_owned())
 }
 
-/// What the span states of the response beside its choices; of a failed one the error.
+/// Returns the fields of the response that the span states, without its choices. For a failed call,
+/// returns the error.
 fn reply(span: &Span, record: &Record) -> Object {
     let of = &span.attributes;
     let mut body = Object::new();

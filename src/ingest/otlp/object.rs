@@ -1,15 +1,15 @@
-//! JSON objects that are written member by member.
+//! Writes JSON objects member by member.
 
 use crate::record::json::write_string;
 
-/// A text as JSON.
+/// Returns a text as a JSON string.
 pub(super) fn quoted(text: &str) -> String {
     let mut out = Vec::new();
     write_string(&mut out, text);
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// A JSON object that is being written.
+/// A JSON object under construction.
 #[derive(Clone, Debug)]
 pub(super) struct Object(String);
 
@@ -18,7 +18,7 @@ impl Object {
         Self("{".to_owned())
     }
 
-    /// A JSON object to which members can be added.
+    /// Parses a JSON object, to which members can be added.
     pub(super) fn parse(object: &str) -> Self {
         let inner = object.trim().strip_suffix('}').map_or("{", str::trim_end);
         Self(inner.to_owned())

@@ -1,5 +1,5 @@
-//! What a span says, out of the attributes of every convention, newest first, or else out of its
-//! events.
+//! Reads the content of a call from the attributes of every convention, newest first, or else from
+//! its events.
 
 use std::collections::BTreeMap;
 
@@ -13,21 +13,21 @@ use crate::ingest::usage::get;
 use crate::record::json::{list, members, unquote};
 
 impl Content {
-    /// What a span says, in its attributes or else in its events; and which attributes of
-    /// [`others`] say it.
+    /// Reads the content of a span from its attributes, or else from its events. Also returns the
+    /// attributes of [`others`] that were used.
     pub(super) fn from_span(
         attributes: &Attributes,
         events: &[Event],
     ) -> (Self, Vec<&'static str>) {
         let mut used = Vec::new();
         let mut said = Self::from_attributes(attributes, &mut used);
-        let mut told = Self::default();
-        events.iter().for_each(|event| told.add(event));
-        said.fill(told);
+        let mut of_events = Self::default();
+        events.iter().for_each(|event| of_events.add(event));
+        said.fill(of_events);
         (said, used)
     }
 
-    /// Adds what an event says, if it is one that says something.
+    /// Adds the content of an event, if the event holds content.
     pub(super) fn add(&mut self, event: &Event) {
         let of = &event.attributes;
         match event.name.as_str() {
@@ -131,7 +131,7 @@ impl Content {
         }
     }
 
-    /// Takes messages with numbered names; says whether there were any.
+    /// Adds messages with numbered names. Returns true if there were any.
     fn number(&mut self, attributes: &Attributes, prefixes: &[&str]) -> bool {
         let mut found = false;
         for prefix in prefixes {
@@ -143,7 +143,7 @@ impl Content {
         found
     }
 
-    /// `input.value` is the whole request where it is an object, else what was asked.
+    /// Reads `input.value`: the whole request if it is an object, otherwise its input.
     fn whole(&mut self, attributes: &Attributes) {
         if let Some(input) = find(attributes, &["input.value"]).map(Any::json) {
             self.whole_request(input);
@@ -151,8 +151,8 @@ impl Content {
     }
 }
 
-/// Messages whose place is in the name of their attributes, such as `gen_ai.prompt.0.role`, with
-/// the reason for their end.
+/// Returns the messages whose index is in the name of their attributes, such as
+/// `gen_ai.prompt.0.role`, with their finish reason.
 fn numbered(attributes: &Attributes, prefix: &str) -> Vec<(String, Option<String>)> {
     let mut fields: BTreeMap<u32, Vec<(&str, &Any)>> = BTreeMap::new();
     for (key, value) in attributes {
@@ -203,7 +203,8 @@ fn one_numbered(fields: &[(&str, &Any)]) -> (String, Option<String>) {
     (message.end(), finish)
 }
 
-/// What an event says: its body, or its attributes, one of which may hold it as JSON.
+/// Returns the content of an event: its body, or its attributes, one of which may hold the content
+/// as JSON.
 fn payload(event: &Event) -> String {
     if let Some(content) = find(&event.attributes, &["gen_ai.event.content"]) {
         return content.json();
@@ -219,7 +220,7 @@ fn payload(event: &Event) -> String {
             }
             said.end()
         }
-        // Only a whole text is opened: one within a message is what was said.
+        // Only a text that is a whole value is parsed. JSON within a message is content.
         Any::Text(_) => event.body.json(),
         body => {
             let mut out = Vec::new();

@@ -1,9 +1,9 @@
-//! JSON to [`Record`]: one pass over the text, in which bodies are skipped as raw text and copied
-//! once.
+//! Parses JSON into a [`Record`]: one pass over the text, in which bodies are skipped as raw text
+//! and copied once.
 //!
-//! A field that cannot be read refuses the record, and the refusal names it. The error travels
-//! beside serde's own, in [`Decoder::fault`], because serde's messages quote the values that they
-//! complain about.
+//! A field that cannot be read refuses the record, and the refusal names the field.
+//! [`Decoder::fault`] carries the refusal beside serde's error, because serde's messages quote
+//! values.
 
 use std::fmt;
 
@@ -18,20 +18,20 @@ use super::{Encoder, FieldError, MAX_RECORD_BYTES, Reason};
 use crate::error::Error;
 use crate::record::{COLUMNS, DATE, Kind, Message, READERS, RETENTION_DAYS, Record};
 
-/// How a column is read.
+/// Reader of a column.
 pub(crate) enum Reader {
-    /// From the raw text of its value.
+    /// Reads the raw text of the value.
     Value(fn(&mut Record, &str) -> Result<(), Expected>),
-    /// Member by member, so that its bodies are gone through once.
+    /// Reads the value member by member, so that its bodies are scanned once.
     Message(fn(&mut Record) -> &mut Message),
 }
 
-/// Reads one record in its JSON form.
+/// Parses one record in its JSON form.
 ///
-/// Refused with the field, its value and what was expected: text that is not one JSON object,
-/// unknown keys, values that cannot become their column's without loss, bodies nested deeper than
-/// [`MAX_DEPTH`](super::MAX_DEPTH), and more than [`MAX_RECORD_BYTES`]. `user_id`, `total_units`
-/// and `is_success` are derived where they are absent and the record says enough.
+/// Refuses, with the field, its value and the expected form: text that is not one JSON object,
+/// unknown keys, values that cannot be converted to the type of their column without loss, bodies
+/// nested deeper than [`MAX_DEPTH`](super::MAX_DEPTH), and more than [`MAX_RECORD_BYTES`]. Derives
+/// missing `user_id`, `total_units` and `is_success` from the other fields if possible.
 pub fn parse(text: &str) -> Result<Record, FieldError> {
     if text.len() > MAX_RECORD_BYTES {
         return Err(too_large(MAX_RECORD_BYTES));
@@ -53,21 +53,21 @@ pub fn parse(text: &str) -> Result<Record, FieldError> {
     decoder.finish()
 }
 
-/// The records of a batch, which has any of their columns.
+/// Returns the records of a batch, which may have any of their columns.
 pub fn records(batch: &RecordBatch) -> Result<Vec<Record>, Error> {
     let encoder = Encoder::new(None)?;
     let mut line = Vec::new();
     let read = (0..batch.num_rows()).map(|row| {
         line.clear();
         encoder.encode(&batch.slice(row, 1), &mut line)?;
-        // Why one cannot be read may name a value, which is nobody's to log.
+        // The reason may quote a value, which must not be logged.
         let text = std::str::from_utf8(&line).ok().and_then(|text| parse(text).ok());
         text.ok_or_else(|| Error::internal("a record that was stored cannot be read as one"))
     });
     read.collect()
 }
 
-/// The refusal of a record of more than so many bytes.
+/// Returns the refusal of a record that is larger than `limit` bytes.
 pub(crate) fn too_large(limit: usize) -> FieldError {
     let limit = if limit.is_multiple_of(1 << 20) {
         format!("{} MiB", limit >> 20)
@@ -77,23 +77,23 @@ pub(crate) fn too_large(limit: usize) -> FieldError {
     FieldError::silent("json", format!("a record of at most {limit}")).because(Reason::TooLarge)
 }
 
-/// The refusal of a text that is not a JSON object, in words that do not quote it.
+/// Returns the refusal of a text that is not a JSON object, without quoting the text.
 fn syntax(error: &serde_json::Error) -> FieldError {
     if error.is_data() {
         return FieldError::silent("json", "one JSON object");
     }
-    // A record is a line of its own as a rule; the line of a file is given beside it.
-    let told = error.to_string().replace(" at line 1 column ", " at column ");
-    if told.starts_with("trailing characters") {
+    // A record is usually one line, and the line number within a file is added elsewhere.
+    let reason = error.to_string().replace(" at line 1 column ", " at column ");
+    if reason.starts_with("trailing characters") {
         return FieldError::silent(
             "json",
-            format!("one JSON object on a line ({told} belong on a line of their own)"),
+            format!("one JSON object on a line ({reason} belong on a line of their own)"),
         );
     }
-    FieldError::silent("json", format!("one JSON object ({told})"))
+    FieldError::silent("json", format!("one JSON object ({reason})"))
 }
 
-/// The fields that follow from others, where the source did not state them.
+/// Fills in missing fields that follow from others.
 pub(crate) fn derive(record: &mut Record) {
     if record.user_id.is_none()
         && let Some((_, user)) = record.metadata.iter().find(|(key, _)| key == "_user")
@@ -113,10 +113,10 @@ pub(crate) fn derive(record: &mut Record) {
 
 struct Decoder {
     record: Record,
-    /// The message columns that came as an object.
+    /// Message columns that were given as an object.
     entered: Vec<&'static str>,
     checks: Checks,
-    /// The parallel arrays of the metadata, until both are known.
+    /// Parallel arrays of the metadata, until both are read.
     keys: Option<Vec<String>>,
     values: Option<Vec<Option<String>>>,
     fault: Option<FieldError>,
@@ -149,7 +149,7 @@ impl Decoder {
                     let message = side(&mut self.record);
                     let name = COLUMNS[place].name;
                     if self.entered.contains(&name) {
-                        // Of a doubled key the last one counts, all of it.
+                        // Of a duplicate key, the last value replaces the whole earlier one.
                         *message = Message::default();
                     } else {
                         self.entered.push(name);
@@ -216,13 +216,13 @@ impl Decoder {
     }
 }
 
-/// Ends the parser's run with a refusal of ours.
+/// Stops the parser with a refusal.
 fn stop<E: serde::de::Error>(slot: &mut Option<FieldError>, fault: FieldError) -> E {
     *slot = Some(fault);
     E::custom("refused")
 }
 
-/// One of the parallel arrays; null is none.
+/// Parses one of the parallel arrays. Null becomes `None`.
 fn texts(field: &str, raw: &str) -> Result<Option<Vec<Option<String>>>, FieldError> {
     if raw == "null" {
         return Ok(None);
@@ -324,7 +324,7 @@ impl Part {
         };
         let text = match raw.as_bytes() {
             b"null" => None,
-            // Headers that were not JSON when they came in as Arrow are exported as a string.
+            // Headers that were not JSON in an Arrow batch are exported as a string.
             [first, ..] if self == Self::Headers && !matches!(first, b'{' | b'"') => {
                 return refuse("an object of texts".to_owned());
             }
@@ -359,15 +359,15 @@ impl<'de> Deserialize<'de> for PartKey {
     }
 }
 
-/// What a key of the record's object names.
+/// Meaning of a key of the record's object.
 enum Key {
-    /// The column at that place of the table.
+    /// The column with this index in the table.
     Column(usize),
     /// One member of a message column, as in `request.body`.
     Part(fn(&mut Record) -> &mut Message, &'static str, Part),
     TagKeys,
     TagValues,
-    /// A column that the engine fills in itself.
+    /// A column that the engine fills in.
     Ignored,
     Unknown(String),
 }
@@ -412,8 +412,8 @@ impl Key {
 const SLOTS: usize = 256;
 const EMPTY: u8 = u8::MAX;
 
-/// The columns by the hash of their names, with open addressing: a key costs one or two
-/// comparisons, not one for each column before its own. A record has dozens of keys.
+/// Hash table of the columns by name, with open addressing: a key costs one or two comparisons
+/// instead of one for each preceding column. A record has dozens of keys.
 static PLACES: [u8; SLOTS] = {
     let mut slots = [EMPTY; SLOTS];
     let mut place = 0;
@@ -438,7 +438,7 @@ const fn hash(name: &[u8]) -> usize {
     (name.len() * 37 + first * 11 + middle * 5 + last * 3) % SLOTS
 }
 
-/// The place of the column of that name.
+/// Returns the index of the column with this name.
 fn place(name: &str) -> Option<usize> {
     let mut slot = hash(name.as_bytes());
     while PLACES[slot] != EMPTY {
@@ -451,7 +451,7 @@ fn place(name: &str) -> Option<usize> {
     None
 }
 
-/// Refuses a key that is not a column, and names the columns that look like it.
+/// Refuses a key that is not a column, and names similar columns.
 fn unknown(name: &str) -> FieldError {
     let dotted = [
         "request.body",

@@ -2,8 +2,7 @@
 //! `-Infinity`.
 //!
 //! A strict parser refuses the whole text because of one of them. Here each becomes `null`, so that
-//! one odd number loses only itself. Texts inside JSON strings stay unchanged. odd number costs no
-//! more than itself. Texts inside of JSON strings stay as they are.
+//! one invalid number loses only itself. Texts inside JSON strings stay unchanged.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,4 @@
-//! Reasons for which something that a client sent is refused: few, so that refusals can be counted
-//! by them.
+//! Reasons for refusals. There are few, so that refusals can be counted by reason.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,47 +8,48 @@ use serde::{Deserialize, Serialize};
 use super::FieldError;
 use crate::error::Error;
 
-/// Why something was refused.
+/// Reason for a refusal.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The text is not what it must be as a whole: JSON, UTF-8, protobuf, gzip or zstd.
+    /// The text as a whole is not valid JSON, UTF-8, protobuf, gzip or zstd.
     NotReadable,
-    /// A field that is needed is not there.
+    /// A required field is missing.
     Missing,
-    /// A field has a value that it cannot have.
+    /// A field has an invalid value.
     #[default]
     Invalid,
-    /// A field is not known.
+    /// A field is unknown.
     UnknownField,
-    /// JSON is nested too deep.
+    /// JSON is nested too deeply.
     TooDeep,
     /// A text, a list or a body is too large.
     TooLarge,
-    /// It belongs to another organisation or workspace than the key, or the key lacks a scope.
+    /// The data belongs to another organisation or workspace than the key, or the key lacks a
+    /// scope.
     NotAllowed,
-    /// It is of a kind that is not kept.
+    /// The data is of a kind that is not stored.
     NotKept,
-    /// What it refers to does not exist.
+    /// The data refers to something that does not exist.
     NotFound,
-    /// The plan of the organisation stores no more records this month.
+    /// The monthly quota of the organisation's plan is used up.
     OverQuota,
-    /// It is older than the plan of the organisation keeps records.
+    /// The record is older than the retention of the organisation's plan.
     PastRetention,
     /// The content coding of the body is not supported.
     Encoding,
-    /// The body ended before its time.
+    /// The body ended early.
     BrokenOff,
-    /// There was no room for it at that moment.
+    /// There was not enough memory at that time.
     Busy,
-    /// The server could not store anything at that moment.
+    /// The server could not store data at that time.
     Unavailable,
 }
 
 impl Reason {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Self; 15] = [
         Self::NotReadable,
         Self::Missing,
@@ -68,7 +68,7 @@ impl Reason {
         Self::Unavailable,
     ];
 
-    /// Its name in metrics and answers.
+    /// Returns the name in metrics and responses.
     pub fn name(self) -> &'static str {
         match self {
             Self::NotReadable => "not_readable",
@@ -89,7 +89,7 @@ impl Reason {
         }
     }
 
-    /// The reason of a refusal that names only its field.
+    /// Returns the reason of a refusal that has only a field.
     pub(super) fn for_field(field: &str) -> Self {
         if matches!(field, "json" | "protobuf") { Self::NotReadable } else { Self::Invalid }
     }
@@ -112,35 +112,35 @@ impl FromStr for Reason {
     }
 }
 
-/// What is known of a refused record beside its fault.
+/// Known facts about a refused record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// The organisation that the record names.
+    /// Organisation in the record.
     pub organisation: Option<String>,
-    /// The workspace that it names.
+    /// Workspace in the record.
     pub workspace: Option<String>,
-    /// The names of its fields, the refused one first; none where they must not or cannot be shown.
+    /// Names of the fields, the refused one first. `None` if they must not or cannot be shown.
     pub excerpt: Option<String>,
 }
 
 impl FieldError {
-    /// A refusal of a record that lacks a field.
+    /// Creates the refusal of a record without a required field.
     pub(crate) fn missing(field: &str, expected: impl Into<String>) -> Self {
         Self::silent(field, expected).because(Reason::Missing)
     }
 
-    /// A refusal of JSON that is nested deeper than [`super::MAX_DEPTH`].
+    /// Creates the refusal of JSON that is nested deeper than [`super::MAX_DEPTH`].
     pub(crate) fn too_deep(field: &str) -> Self {
         Self::silent(field, format!("at most {} levels of nesting", super::MAX_DEPTH))
             .because(Reason::TooDeep)
     }
 
-    /// The same refusal for that reason.
+    /// Sets the reason.
     pub(crate) fn because(self, reason: Reason) -> Self {
         Self { reason, ..self }
     }
 
-    /// The same refusal with what is known of the record.
+    /// Sets the known facts about the record.
     pub(crate) fn seen(self, seen: Seen) -> Self {
         Self { seen: Some(Box::new(seen)), ..self }
     }

@@ -79,17 +79,17 @@ pub(crate) fn unquote(raw: &str) -> Cow<'_, str> {
         return Cow::Borrowed(inner);
     }
     serde_json::from_str::<String>(raw)
-        .or_else(|_| serde_json::from_str::<String>(&mend_surrogates(raw)))
+        .or_else(|_| serde_json::from_str::<String>(&replace_lone_surrogates(raw)))
         .map_or(Cow::Borrowed(inner), Cow::Owned)
 }
 
 /// Replaces every escaped surrogate without a partner by `\ufffd`.
-fn mend_surrogates(raw: &str) -> String {
-    let mut mended = String::with_capacity(raw.len());
+fn replace_lone_surrogates(raw: &str) -> String {
+    let mut replaced = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some(at) = rest.find('\\') {
         let (clean, escape) = rest.split_at(at);
-        mended.push_str(clean);
+        replaced.push_str(clean);
         let pair = (surrogate(escape), escape.get(6..).and_then(surrogate));
         let (text, length) = match pair {
             (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (&escape[..12], 12),
@@ -99,10 +99,10 @@ fn mend_surrogates(raw: &str) -> String {
                 (&escape[..length], length)
             }
         };
-        mended.push_str(text);
+        replaced.push_str(text);
         rest = &escape[length..];
     }
-    mended + rest
+    replaced + rest
 }
 
 /// Returns the surrogate if the text starts with the escape of one.

@@ -306,7 +306,7 @@ impl ObjectStore for DiskCache {
     }
 }
 
-/// Runs file system calls on a thread that may block. A panic there counts as an empty cache.
+/// Runs file system calls on a thread for blocking work. A panic there counts as an empty cache.
 async fn aside<T: Default + Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => runtime.spawn_blocking(work).await.unwrap_or_default(),
